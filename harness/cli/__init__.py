@@ -1,0 +1,55 @@
+"""The command line: one file a verb; each one parses, calls, renders and returns an exit status.
+
+A verb is a module in this package that ends in ``COMMAND = ...``; its name is the verb. Modules whose names begin
+with an underscore are shared helpers. Verb modules import nothing heavy at the top: no engine, no numpy.
+"""
+
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
+
+import click
+
+from harness import __version__
+from harness.errors import Exit, HarnessError
+
+
+class Verbs(click.Group):
+    """A group that finds its verbs by file name and imports one only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all verbs, sorted."""
+        del ctx
+        return sorted(m.name.replace("_", "-") for m in iter_modules(__path__) if not m.name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb of that name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = import_module(f"{__name__}.{cmd_name.replace('-', '_')}").COMMAND
+        return command
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="edge-harness")
+def cli() -> None:
+    """Know, and prove, whether a language model runs well on a device.
+
+    Predict (fit, matrix), measure (check, run), compare with what was predicted, and gate releases on it.
+    """
+
+
+def main() -> None:
+    """Run the command line; expected failures end in one line and their exit status, bugs keep their traceback."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = Exit.USAGE
+    except click.Abort:
+        click.echo("edge-harness: interrupted", err=True)
+        status = 130
+    except HarnessError as error:
+        click.echo(f"edge-harness: {error}", err=True)
+        status = error.exit_code
+    sys.exit(int(status or 0))

@@ -1,0 +1,50 @@
+"""What every verb prints with: one JSON document alone on stdout, or tables; progress on stderr."""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(function: F) -> F:
+    """Add ``--json``: one JSON document on stdout, tables and progress on stderr."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(
+        function
+    )
+
+
+def emit_json(document: Any) -> None:
+    """Print one JSON document on stdout (dataclasses and domain types included)."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """Where tables go (stdout), or progress (stderr)."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[int] = ()
+) -> "Table":
+    """A plain table; ``right`` lists the columns to align right. Cells are text, never markup."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    right = set(right)
+    view = Table(title=Text(title) if title else None, box=SIMPLE_HEAD, title_justify="left")
+    for index, name in enumerate(columns):
+        view.add_column(Text(name), justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        view.add_row(*(Text(str(cell)) for cell in row))
+    return view

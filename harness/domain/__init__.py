@@ -1,0 +1,1 @@
+"""Frozen types of the domain; every numeric field's name ends in its unit."""

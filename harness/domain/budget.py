@@ -1,0 +1,52 @@
+"""What a release may cost: budgets for the gate."""
+
+from typing import Literal
+
+from harness.domain.base import Frozen
+
+Metric = Literal[
+    "decode_tokens_per_s",
+    "prefill_tokens_per_s",
+    "ttft_s",
+    "itl_p50_s",
+    "itl_p99_s",
+    "load_s",
+    "peak_memory_bytes",
+    "peak_anonymous_bytes",
+    "file_bytes",
+    "joules_per_token",
+    "workload_p50_s",
+    "workload_p95_s",
+]
+
+
+class Budget(Frozen):
+    """One limit on one metric.
+
+    Exactly one of the limits is set.
+
+    Attributes:
+        metric: What is limited.
+        device: Device name or ``*``.
+        model: Model name or ``*``.
+        workload: Workload name; ``generate`` for the LLM protocol.
+        label: Test label such as ``tg128``; empty for the metric's usual one.
+        floor: Least value allowed, in the metric's unit.
+        ceiling: Greatest value allowed, in the metric's unit.
+        baseline_ratio: Least share of the baseline's speed (or greatest multiple of its cost).
+        prediction_ratio: Least share of the predicted speed (or greatest multiple of the predicted cost).
+        predicted: Judge the prediction for ``device`` instead of a measurement.
+        confidence: Level of the interval the decision rests on.
+    """
+
+    metric: Metric
+    device: str = "*"
+    model: str = "*"
+    workload: str = "generate"
+    label: str = ""
+    floor: float | None = None
+    ceiling: float | None = None
+    baseline_ratio: float | None = None
+    prediction_ratio: float | None = None
+    predicted: bool = False
+    confidence: float = 0.95

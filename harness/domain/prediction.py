@@ -1,0 +1,98 @@
+"""What the feasibility model says, and how sure it is."""
+
+from typing import Literal
+
+from harness.domain.base import Frozen
+
+VerdictWord = Literal["fits", "fits with streaming", "does not fit"]
+
+
+class Interval(Frozen):
+    """A predicted quantity with its 90 % interval, in the unit of the field that holds it."""
+
+    mid: float
+    low: float
+    high: float
+
+
+class MemoryPart(Frozen):
+    """One part of the memory needed.
+
+    Attributes:
+        name: ``weights``, ``kv cache``, ``compute buffer``, ``repacked weights``, ``runtime``, ``draft`` ...
+        anonymous_bytes: Must be held; only swap could take it back.
+        file_bytes: Mapped from the file; the system may drop and read it again.
+        reason: The arithmetic in words.
+    """
+
+    name: str
+    anonymous_bytes: int
+    file_bytes: int = 0
+    reason: str = ""
+
+
+class MemoryPrediction(Frozen):
+    """Memory at its peak."""
+
+    parts: tuple[MemoryPart, ...]
+    peak_bytes: Interval
+
+    @property
+    def anonymous_bytes(self) -> int:
+        """Bytes that must be held."""
+        return sum(p.anonymous_bytes for p in self.parts)
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes that the system may drop and read again."""
+        return sum(p.file_bytes for p in self.parts)
+
+
+class SpeedPrediction(Frozen):
+    """Speed of one scenario.
+
+    Attributes:
+        decode_tokens_per_s: Single-sequence generation at the scenario's depth.
+        prefill_tokens_per_s: Prompt processing.
+        ttft_cold_s: Load from storage, prefill and first token.
+        ttft_warm_s: The same with the model loaded.
+        load_cold_s: Load past the page cache.
+        load_warm_s: Load from the page cache.
+        active_bytes: Weight bytes read to decode one token.
+        kv_read_bytes: KV bytes read to decode one token at this depth.
+        roofline_tokens_per_s: The ceiling: bandwidth / (active + KV bytes). No measurement may pass it.
+        limits: Share of decode time by cause: ``weights``, ``dequantisation``, ``kv cache``, ``overhead`` ...
+    """
+
+    decode_tokens_per_s: Interval
+    prefill_tokens_per_s: Interval
+    ttft_cold_s: Interval
+    ttft_warm_s: Interval
+    load_cold_s: Interval
+    load_warm_s: Interval
+    active_bytes: int
+    kv_read_bytes: int
+    roofline_tokens_per_s: float
+    limits: dict[str, float]
+
+
+class Verdict(Frozen):
+    """Does it fit, and what binds."""
+
+    word: VerdictWord
+    binding_limit: str
+    needed_bytes: int
+    available_bytes: int
+    reasons: tuple[str, ...] = ()
+
+
+class Prediction(Frozen):
+    """Everything said of one model on one device in one scenario."""
+
+    device: str
+    model: str
+    quant: str
+    backend: str
+    memory: MemoryPrediction
+    speed: SpeedPrediction
+    verdict: Verdict

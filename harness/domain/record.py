@@ -1,0 +1,205 @@
+"""One run as it is kept: raw samples, counters and fingerprints; throughput is derived, never stored.
+
+Schema history (``SCHEMA_VERSION``):
+
+1 - first version.
+"""
+
+from typing import Any, Literal
+
+from harness.domain.base import Frozen
+from harness.domain.prediction import Prediction
+from harness.domain.scenario import Scenario
+
+SCHEMA_VERSION = 1
+
+Outcome = Literal[
+    "ok",
+    "inconclusive",
+    "crashed",
+    "aborted",
+    "out of memory",
+    "timed out",
+    "interrupted",
+    "refused",
+    "failed",
+]
+"""How a run ended. ``inconclusive``: it ran, but stayed disturbed. ``crashed``: a signal such as SIGSEGV or SIGKILL
+from outside. ``aborted``: the engine's own assertion. ``refused``: the engine would not load it."""
+
+Phase = Literal["load", "prefill", "decode", "first_token", "workload", "verify", "draft", "stream"]
+
+
+class Validity(Frozen):
+    """What the machine was doing to the run while one sample was taken.
+
+    Ratios are shares of the sample's wall time; None where the system does not tell.
+
+    Attributes:
+        cpu_stall_ratio: Time some task waited for a CPU (Linux PSI, cpu some).
+        memory_stall_ratio: The same for memory.
+        io_stall_ratio: The same for I/O.
+        steal_ratio: Time the hypervisor took away, per CPU.
+        other_load_ratio: CPU time used by other processes, as a share of all CPUs' time.
+        major_fault_count: Pages that had to be read from disk.
+        read_bytes: Bytes the process read from disk.
+        frequency_hz: Mean CPU frequency.
+        temperature_celsius_max: Hottest thermal zone.
+        doubts: Why this sample should not be believed; empty for a clean one.
+    """
+
+    cpu_stall_ratio: float | None = None
+    memory_stall_ratio: float | None = None
+    io_stall_ratio: float | None = None
+    steal_ratio: float | None = None
+    other_load_ratio: float | None = None
+    major_fault_count: int = 0
+    read_bytes: int | None = None
+    frequency_hz: float | None = None
+    temperature_celsius_max: float | None = None
+    doubts: tuple[str, ...] = ()
+
+
+class Sample(Frozen):
+    """One timed repetition.
+
+    Attributes:
+        phase: What was timed.
+        label: Test name as llama-bench prints it (``pp512``, ``tg128``, ``tg128 @ d2048``), or the workload's own.
+        token_count: Tokens (or operations) the time covers.
+        duration_s: Wall time.
+        token_times_s: Time of each token, where they were timed singly.
+        started_unix_s: When it began.
+        warm_up: True for a repetition that only warms caches.
+        validity: The machine's state meanwhile.
+        energy_joules: Energy used, where the machine tells.
+    """
+
+    phase: Phase
+    label: str
+    token_count: int
+    duration_s: float
+    started_unix_s: float
+    token_times_s: tuple[float, ...] = ()
+    warm_up: bool = False
+    validity: Validity = Validity()
+    energy_joules: float | None = None
+
+
+class MemorySample(Frozen):
+    """Memory of the child at one moment."""
+
+    since_start_s: float
+    anonymous_bytes: int
+    file_bytes: int
+
+
+class MemoryUse(Frozen):
+    """Memory of the child process over its life.
+
+    Attributes:
+        peak_rss_bytes: VmHWM of the child, after exec (never ru_maxrss, which inherits the parent's peak).
+        peak_pss_bytes: Highest proportional set size seen; None where the system does not tell.
+        peak_anonymous_bytes: Highest anonymous memory seen.
+        peak_file_bytes: Highest file-backed memory seen.
+        baseline_bytes: Resident size of the child before the model was loaded (interpreter and engine code).
+        cgroup_peak_bytes: Peak charged to the run's own cgroup, if it had one.
+        timeline: Samples over time.
+    """
+
+    peak_rss_bytes: int
+    peak_pss_bytes: int | None = None
+    peak_anonymous_bytes: int = 0
+    peak_file_bytes: int = 0
+    baseline_bytes: int = 0
+    cgroup_peak_bytes: int | None = None
+    timeline: tuple[MemorySample, ...] = ()
+
+
+class MachineFingerprint(Frozen):
+    """The machine a run was made on; no host name, no user name."""
+
+    system: str
+    kernel: str
+    cpu_model: str
+    core_count: int
+    ram_bytes: int
+    memory_limit_bytes: int
+    isa: tuple[str, ...]
+    python: str
+    device: str = "this machine"
+    fingerprint: str = ""
+
+
+class ModelIdentity(Frozen):
+    """The model that ran."""
+
+    name: str
+    quant: str
+    size_bytes: int
+    sha256: str
+    architecture: str
+    parameter_count: int
+    synthetic: bool = False
+    requantized_from: str = ""
+
+
+class EngineIdentity(Frozen):
+    """The engine that ran it."""
+
+    name: str
+    version: str
+    build: str
+    thread_count: int
+    options: dict[str, Any] = {}
+
+
+class RunRecord(Frozen):
+    """One run: what was asked, what happened, and what the prediction had said beforehand.
+
+    Attributes:
+        schema_version: Version of this format.
+        run_id: Unique, sortable by time.
+        created: RFC 3339, UTC.
+        harness_version: Version of edge-harness.
+        command: The command line that made it.
+        workload: ``generate`` for the LLM protocol, or a workload's name.
+        machine: Where.
+        scenario: What was asked.
+        outcome: How it ended.
+        detail: For anything but ``ok``: signal, exit status, last lines of the engine's log, or the doubts.
+        model: The model, if any.
+        engine: The engine, if one started.
+        samples: Every sample, warm-ups and disturbed ones included.
+        memory: Memory over the run.
+        prediction: What had been predicted before it started.
+        extra: A workload's own results (counts, quality, acceptance ...), JSON values only.
+    """
+
+    schema_version: int
+    run_id: str
+    created: str
+    harness_version: str
+    command: tuple[str, ...]
+    workload: str
+    machine: MachineFingerprint
+    scenario: Scenario
+    outcome: Outcome
+    detail: str = ""
+    model: ModelIdentity | None = None
+    engine: EngineIdentity | None = None
+    samples: tuple[Sample, ...] = ()
+    memory: MemoryUse | None = None
+    prediction: Prediction | None = None
+    extra: dict[str, Any] = {}
+
+    def believed(self, phase: Phase, label: str = "") -> tuple[Sample, ...]:
+        """Samples of a phase that count: no warm-up, no doubt."""
+        return tuple(
+            s
+            for s in self.samples
+            if s.phase == phase
+            and not s.warm_up
+            and not s.validity.doubts
+            and (not label or s.label == label)
+        )

@@ -1,0 +1,35 @@
+"""What is asked of a model on a device."""
+
+from harness.domain.base import Frozen
+
+
+class Scenario(Frozen):
+    """One way of using a model.
+
+    Attributes:
+        context_tokens: KV cache allocated.
+        prompt_tokens: Tokens of the prompt (prefill test ``pp``).
+        new_tokens: Tokens generated after it (decode test ``tg``).
+        depth_tokens: Tokens already in the KV cache before the test starts.
+        batch_count: Sequences decoded together.
+        ubatch_tokens: Tokens of one physical batch in prefill.
+        kv_type: ggml type of the KV cache.
+        flash_attention: Whether attention is fused (no score matrix in memory).
+        thread_count: CPU threads; 0 lets the harness choose the physical cores.
+        repack: Whether the CPU backend may rewrite weights into its own layout (llama.cpp's default).
+        mmap: Whether the file is mapped (llama.cpp's default) or read into anonymous memory.
+        backend: ``cpu metal cuda rocm vulkan opencl``; empty for the device's usual one.
+    """
+
+    context_tokens: int = 4096
+    prompt_tokens: int = 512
+    new_tokens: int = 128
+    depth_tokens: int = 0
+    batch_count: int = 1
+    ubatch_tokens: int = 512
+    kv_type: str = "F16"
+    flash_attention: bool = True
+    thread_count: int = 0
+    repack: bool = True
+    mmap: bool = True
+    backend: str = ""

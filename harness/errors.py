@@ -1,0 +1,114 @@
+"""Everything the harness raises on purpose, with the exit status each one ends in.
+
+HarnessError                  catch this one at the outermost edge
+├── InputError        exit 2  what the user gave is wrong
+│   ├── UnknownNameError      no device, model, workload or backend of that name
+│   ├── BadDataError          a file breaks its schema: names file, field, found, expected
+│   └── RefusedError          well-formed, but not something that can be done (other vocabulary, no disk room, ...)
+├── CouldNotRunError  exit 4  the run could not be made
+│   ├── MissingPackageError   an optional package is not installed; says how to install it
+│   ├── FetchError            a model could not be had, or is not what its card says
+│   └── EngineError           the engine's child process crashed, aborted, hung or was killed
+└── WrongAnswerError  exit 1  a workload's own check failed: a wrong answer has no speed
+
+A bug in the harness is never one of these: it stays an ordinary exception, with its traceback.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from enum import IntEnum
+from pathlib import Path
+from typing import ClassVar
+
+
+class Exit(IntEnum):
+    """Exit statuses of every verb."""
+
+    OK = 0
+    BROKEN = 1
+    USAGE = 2
+    INCONCLUSIVE = 3
+    COULD_NOT_RUN = 4
+
+
+class HarnessError(Exception):
+    """Base of all expected failures; its text is one line that a user can act on."""
+
+    exit_code: ClassVar[Exit] = Exit.COULD_NOT_RUN
+
+
+class InputError(HarnessError):
+    """What the user gave is wrong."""
+
+    exit_code = Exit.USAGE
+
+
+class UnknownNameError(InputError):
+    """A name that is in no catalog.
+
+    Args:
+        kind: What was looked for: "device", "model", "workload", "backend".
+        name: The name as given.
+        known: The names there are.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = list(known)
+        close = get_close_matches(name, known, n=1, cutoff=0.5)
+        nearest = f" Did you mean {close[0]!r}?" if close else ""
+        listing = (
+            f" List them with: edge-harness {kind}s list" if kind in {"device", "model", "workload"} else ""
+        )
+        super().__init__(f"no {kind} named {name!r}.{nearest}{listing}")
+
+
+class BadDataError(InputError):
+    """A file breaks its schema.
+
+    Args:
+        file: The file at fault (or another name for the source of the data).
+        field: Path of the field inside it, such as ``ram.bandwidth_gb_s.value``; empty for the file as a whole.
+        found: What stands there.
+        expected: What should.
+    """
+
+    def __init__(self, file: Path | str, field: str, found: str, expected: str) -> None:
+        self.file, self.field, self.found, self.expected = str(file), field, found, expected
+        place = f"{file}: {field}" if field else str(file)
+        super().__init__(f"{place}: found {found}, expected {expected}")
+
+
+class RefusedError(InputError):
+    """Well-formed, but not something that can be done."""
+
+
+class CouldNotRunError(HarnessError):
+    """The run could not be made."""
+
+    exit_code = Exit.COULD_NOT_RUN
+
+
+class MissingPackageError(CouldNotRunError):
+    """An optional package is not installed.
+
+    Args:
+        package: The distribution that is missing.
+        extra: The extra of edge-harness that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed. Install it with: pip install 'edge-harness[{extra}]'")
+
+
+class FetchError(CouldNotRunError):
+    """A model could not be had, or is not what its card says."""
+
+
+class EngineError(CouldNotRunError):
+    """The engine's child process crashed, aborted, hung or was killed."""
+
+
+class WrongAnswerError(HarnessError):
+    """A workload's own check failed: a wrong answer has no speed."""
+
+    exit_code = Exit.BROKEN

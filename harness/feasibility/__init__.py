@@ -1,0 +1,1 @@
+"""The feasibility model: pure arithmetic on domain types."""

@@ -1,0 +1,1 @@
+"""Spread a matrix of runs over devices."""

@@ -1,0 +1,1 @@
+"""Judge runs and predictions against budgets."""

@@ -1,0 +1,163 @@
+"""Protocols between the layers: what a backend, a session and a workload promise."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.record import EngineIdentity
+from harness.domain.scenario import Scenario
+from harness.domain.workload import Cost
+
+
+class Clock(Protocol):
+    """Where time comes from; the fake backend has its own."""
+
+    def now_s(self) -> float:
+        """Seconds on a clock that never steps back."""
+        ...
+
+
+@runtime_checkable
+class Session(Protocol):
+    """One loaded model with one KV cache, in the process that calls it."""
+
+    vocab_count: int
+    context_tokens: int
+
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Token ids of ``text``."""
+        ...
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of token ids; undecodable bytes become U+FFFD."""
+        ...
+
+    def decode(
+        self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last"
+    ) -> None:
+        """Run ``tokens`` through the model at ``position`` of ``sequence``.
+
+        ``logits`` says for which tokens logits are kept: ``none``, ``last`` or ``all``. Returns when they are computed.
+
+        Raises:
+            EngineError: The engine refused the batch.
+        """
+        ...
+
+    def logits(self, index: int = -1) -> NDArray[np.float32]:
+        """Logits [vocab_count] of the ``index``-th token of the last ``decode`` that kept them; a view, not a copy."""
+        ...
+
+    def greedy(self, index: int = -1) -> int:
+        """Most likely next token after the ``index``-th kept one."""
+        ...
+
+    def truncate(self, position: int, *, sequence: int = 0) -> None:
+        """Forget all of ``sequence`` from ``position`` on."""
+        ...
+
+    def fork(self, source: int, target: int) -> None:
+        """Make ``target`` share all that ``source`` has in the cache."""
+        ...
+
+    def clear(self) -> None:
+        """Forget every sequence."""
+        ...
+
+    def close(self) -> None:
+        """Free the model and the cache."""
+        ...
+
+
+class Backend(Protocol):
+    """One runtime. Its module ends in ``BACKEND = ...`` and imports the engine inside functions only."""
+
+    name: str
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here (package not installed, no such device); None when it can."""
+        ...
+
+    def identity(self, scenario: Scenario) -> EngineIdentity:
+        """Name, version and build of the engine."""
+        ...
+
+    def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
+        """Load a model.
+
+        Raises:
+            MissingPackageError: The engine is not installed.
+            EngineError: The engine refused the file.
+        """
+        ...
+
+
+class Operation(NamedTuple):
+    """Something a workload lets the harness time: ``call`` does ``count`` operations once, and nothing else."""
+
+    name: str
+    call: Callable[[], object]
+    count: int = 1
+
+
+class WorkloadContext(NamedTuple):
+    """What the harness hands to a workload.
+
+    Attributes:
+        folder: Scratch folder of this run, removed afterwards.
+        cache: Folder for things worth keeping between runs (exported encoders and the like).
+        seed: Seed for everything random.
+        thread_count: Threads it may use.
+        model_path: Model file for workloads that need a language model; None for the others.
+        open_session: Opens a language model; given to the workloads that say ``needs_model``.
+        data: Folder of opt-in public data sets; None when there is none.
+    """
+
+    folder: Path
+    cache: Path
+    seed: int
+    thread_count: int
+    model_path: Path | None = None
+    open_session: Callable[[Path, Scenario], Session] | None = None
+    data: Path | None = None
+
+
+class Workload(Protocol):
+    """A system of its own that is measured like a language model. Its module ends in ``WORKLOAD = ...``.
+
+    Attributes:
+        name: The module's name.
+        title: One line for people.
+        extra: Extra of edge-harness that it needs; empty for none.
+        needs_model: Whether it runs a language model.
+        sizes: Named parameter sets, ``default`` among them.
+    """
+
+    name: str
+    title: str
+    extra: str
+    needs_model: bool
+    sizes: Mapping[str, Mapping[str, int]]
+
+    def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
+        """Declared cost of each operation at this size, one for each name in ``operations``."""
+        ...
+
+    def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> Any:
+        """Build everything outside the clock; the result goes to the other two."""
+        ...
+
+    def operations(self, state: Any) -> Sequence[Operation]:
+        """What is timed."""
+        ...
+
+    def check(self, state: Any) -> Mapping[str, Any]:
+        """Check the answers outside the clock and return quality figures.
+
+        Raises:
+            WrongAnswerError: An answer is wrong.
+        """
+        ...

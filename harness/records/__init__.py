@@ -1,0 +1,1 @@
+"""Keep run records: strict reading, atomic writing, history."""

@@ -1,0 +1,1 @@
+"""Statistics that know no domain: intervals, bootstrap ratios, drift."""

@@ -1,0 +1,49 @@
+"""Units, kept apart: GB is 10**9 bytes, GiB is 2**30 bytes, and nothing converts silently.
+
+Vendors quote bandwidth and disks in GB, operating systems quote RAM in GiB. Inside the project every quantity is
+in a base unit (bytes, seconds, FLOP, joules) and its name ends in that unit; the helpers here are for the edges.
+"""
+
+from typing import Final
+
+KB: Final = 10**3
+MB: Final = 10**6
+GB: Final = 10**9
+KIB: Final = 2**10
+MIB: Final = 2**20
+GIB: Final = 2**30
+TERA: Final = 10**12
+
+
+def gb(size_bytes: float) -> float:
+    """Size in GB (10**9 bytes)."""
+    return size_bytes / GB
+
+
+def gib(size_bytes: float) -> float:
+    """Size in GiB (2**30 bytes)."""
+    return size_bytes / GIB
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Size as people read RAM: binary units, named as such (``1.04 GiB``, ``877 MiB``)."""
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if abs(size_bytes) >= unit:
+            value = size_bytes / unit
+            return f"{value:.2f} {name}" if unit == GIB else f"{value:.0f} {name}"
+    return f"{size_bytes:.0f} B"
+
+
+def format_rate(bytes_per_s: float) -> str:
+    """Bandwidth as vendors print it: decimal units (``60.0 GB/s``, ``450 MB/s``)."""
+    if abs(bytes_per_s) >= GB:
+        return f"{bytes_per_s / GB:.1f} GB/s"
+    return f"{bytes_per_s / MB:.0f} MB/s"
+
+
+def format_seconds(seconds: float) -> str:
+    """Duration with three significant digits in the unit that suits it (``31.2 ms``, ``4.05 s``)."""
+    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if abs(seconds) >= unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds * 1e9:.3g} ns"
