@@ -56,9 +56,7 @@ class UnknownNameError(InputError):
         known = list(known)
         close = get_close_matches(name, known, n=1, cutoff=0.5)
         nearest = f" Did you mean {close[0]!r}?" if close else ""
-        listing = (
-            f" List them with: edge-harness {kind}s list" if kind in {"device", "model", "workload"} else ""
-        )
+        listing = f" List them with: edge-harness {kind}s list" if kind in {"device", "model", "workload"} else ""
         super().__init__(f"no {kind} named {name!r}.{nearest}{listing}")
 
 

@@ -35,9 +35,7 @@ class Session(Protocol):
         """Text of token ids; undecodable bytes become U+FFFD."""
         ...
 
-    def decode(
-        self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last"
-    ) -> None:
+    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
         """Run ``tokens`` through the model at ``position`` of ``sequence``.
 
         ``logits`` says for which tokens logits are kept: ``none``, ``last`` or ``all``. Returns when they are computed.
@@ -96,11 +94,11 @@ class Backend(Protocol):
 
 
 class Operation(NamedTuple):
-    """Something a workload lets the harness time: ``call`` does ``count`` operations once, and nothing else."""
+    """Something a workload lets the harness time: ``call`` does ``call_count`` operations, and nothing else."""
 
     name: str
     call: Callable[[], object]
-    count: int = 1
+    call_count: int = 1
 
 
 class WorkloadContext(NamedTuple):

@@ -14,9 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def json_option(function: F) -> F:
     """Add ``--json``: one JSON document on stdout, tables and progress on stderr."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(
-        function
-    )
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(function)
 
 
 def emit_json(document: Any) -> None:
@@ -33,9 +31,7 @@ def console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, highlight=False)
 
 
-def table(
-    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[int] = ()
-) -> "Table":
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[int] = ()) -> "Table":
     """A plain table; ``right`` lists the columns to align right. Cells are text, never markup."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

@@ -20,7 +20,7 @@ Metric = Literal[
 ]
 
 
-class Budget(Frozen):
+class Budget(Frozen, frozen=True, kw_only=True):
     """One limit on one metric.
 
     Exactly one of the limits is set.

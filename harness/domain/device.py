@@ -8,15 +8,13 @@ Confidence = Literal["measured", "verified", "secondary", "from_memory", "assume
 """How far a figure can be trusted: measured by a named party, read in the vendor's or a maintainer's own words,
 read second-hand, recalled without a source at hand, or assumed by analogy."""
 
-DeviceKind = Literal[
-    "phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server"
-]
+DeviceKind = Literal["phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server"]
 EngineKind = Literal["cpu", "gpu", "npu"]
 PoolName = Literal["ram", "vram"]
 OperatingSystem = Literal["ios", "ipados", "android", "macos", "windows", "linux"]
 
 
-class Figure(Frozen):
+class Figure(Frozen, frozen=True, kw_only=True):
     """A number with its evidence. The unit is in the name of the field that holds it."""
 
     value: float
@@ -24,7 +22,7 @@ class Figure(Frozen):
     confidence: Confidence
 
 
-class MemoryPool(Frozen):
+class MemoryPool(Frozen, frozen=True, kw_only=True):
     """RAM that engines share, or memory of its own on a card.
 
     Attributes:
@@ -48,7 +46,7 @@ class MemoryPool(Frozen):
     measured_copy_bytes_per_s: Figure | None = None
 
 
-class ComputeEngine(Frozen):
+class ComputeEngine(Frozen, frozen=True, kw_only=True):
     """One thing on the device that multiplies matrices.
 
     Attributes:
@@ -73,7 +71,7 @@ class ComputeEngine(Frozen):
     sustained_ratio: Figure | None = None
 
 
-class Storage(Frozen):
+class Storage(Frozen, frozen=True, kw_only=True):
     """Where the weights rest: read speeds past the page cache."""
 
     technology: str
@@ -81,7 +79,7 @@ class Storage(Frozen):
     random_read_bytes_per_s: Figure | None = None
 
 
-class Power(Frozen):
+class Power(Frozen, frozen=True, kw_only=True):
     """Energy of the device; None where unknown."""
 
     battery_joules: Figure | None = None
@@ -89,7 +87,7 @@ class Power(Frozen):
     peak_watts: Figure | None = None
 
 
-class TypeCost(Frozen):
+class TypeCost(Frozen, frozen=True, kw_only=True):
     """What one quantisation type costs on one engine, as measured by timing it.
 
     Attributes:
@@ -104,7 +102,7 @@ class TypeCost(Frozen):
     repacked: bool = False
 
 
-class Calibration(Frozen):
+class Calibration(Frozen, frozen=True, kw_only=True):
     """An engine's own costs on this device, learnt from tiny synthetic models before any real one runs.
 
     Attributes:
@@ -130,7 +128,7 @@ class Calibration(Frozen):
     activation_s_per_dim_layer: float = 0.0
 
 
-class DeviceProfile(Frozen):
+class DeviceProfile(Frozen, frozen=True, kw_only=True):
     """One phone, laptop, workstation or board, at stock clocks.
 
     Attributes:

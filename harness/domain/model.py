@@ -8,7 +8,7 @@ LayerKind = Literal["full", "sliding", "recurrent"]
 """What a block keeps between tokens: all keys and values, those of a window, or a state of fixed size."""
 
 
-class Experts(Frozen):
+class Experts(Frozen, frozen=True, kw_only=True):
     """Mixture-of-experts part of a model.
 
     Attributes:
@@ -30,7 +30,7 @@ class Experts(Frozen):
     layer_step_count: int = 1
 
 
-class LatentAttention(Frozen):
+class LatentAttention(Frozen, frozen=True, kw_only=True):
     """Multi-head latent attention (DeepSeek): one compressed row is cached instead of keys and values."""
 
     q_rank_dim: int
@@ -40,7 +40,7 @@ class LatentAttention(Frozen):
     value_head_dim: int
 
 
-class Recurrent(Frozen):
+class Recurrent(Frozen, frozen=True, kw_only=True):
     """State-space or linear-attention layers of a pure or hybrid model.
 
     Attributes:
@@ -62,7 +62,7 @@ class Recurrent(Frozen):
     attention_offset_count: int = 0
 
 
-class ModelShape(Frozen):
+class ModelShape(Frozen, frozen=True, kw_only=True):
     """What decides memory and speed of a decoder, as its published config.json or GGUF header states it.
 
     Attributes:
@@ -132,7 +132,7 @@ class ModelShape(Frozen):
         )
 
 
-class Tensor(Frozen):
+class Tensor(Frozen, frozen=True, kw_only=True):
     """One weight tensor.
 
     Attributes:
@@ -158,7 +158,7 @@ class Tensor(Frozen):
         return count
 
 
-class Weights(Frozen):
+class Weights(Frozen, frozen=True, kw_only=True):
     """All tensors of one model file, real or computed from a shape and a quantisation mixture.
 
     Attributes:
@@ -176,7 +176,7 @@ class Weights(Frozen):
     synthetic: bool = False
 
 
-class HubSource(Frozen):
+class HubSource(Frozen, frozen=True, kw_only=True):
     """A file in a repository of the model hub."""
 
     repo: str
@@ -184,7 +184,7 @@ class HubSource(Frozen):
     revision: str = "main"
 
 
-class RegistrySource(Frozen):
+class RegistrySource(Frozen, frozen=True, kw_only=True):
     """A file carried by packages of the Python package registry, concatenated in the order given.
 
     Attributes:
@@ -196,7 +196,7 @@ class RegistrySource(Frozen):
     members: tuple[str, ...]
 
 
-class ModelFile(Frozen):
+class ModelFile(Frozen, frozen=True, kw_only=True):
     """One quantised file of a model and where it can be had."""
 
     quant: str
@@ -207,7 +207,7 @@ class ModelFile(Frozen):
     path: str = ""
 
 
-class ModelCard(Frozen):
+class ModelCard(Frozen, frozen=True, kw_only=True):
     """One model: identity, licence, shape, and the files there are.
 
     Attributes:

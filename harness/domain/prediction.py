@@ -7,7 +7,7 @@ from harness.domain.base import Frozen
 VerdictWord = Literal["fits", "fits with streaming", "does not fit"]
 
 
-class Interval(Frozen):
+class Interval(Frozen, frozen=True, kw_only=True):
     """A predicted quantity with its 90 % interval, in the unit of the field that holds it."""
 
     mid: float
@@ -15,7 +15,7 @@ class Interval(Frozen):
     high: float
 
 
-class MemoryPart(Frozen):
+class MemoryPart(Frozen, frozen=True, kw_only=True):
     """One part of the memory needed.
 
     Attributes:
@@ -31,7 +31,7 @@ class MemoryPart(Frozen):
     reason: str = ""
 
 
-class MemoryPrediction(Frozen):
+class MemoryPrediction(Frozen, frozen=True, kw_only=True):
     """Memory at its peak."""
 
     parts: tuple[MemoryPart, ...]
@@ -48,7 +48,7 @@ class MemoryPrediction(Frozen):
         return sum(p.file_bytes for p in self.parts)
 
 
-class SpeedPrediction(Frozen):
+class SpeedPrediction(Frozen, frozen=True, kw_only=True):
     """Speed of one scenario.
 
     Attributes:
@@ -76,7 +76,7 @@ class SpeedPrediction(Frozen):
     limits: dict[str, float]
 
 
-class Verdict(Frozen):
+class Verdict(Frozen, frozen=True, kw_only=True):
     """Does it fit, and what binds."""
 
     word: VerdictWord
@@ -86,7 +86,7 @@ class Verdict(Frozen):
     reasons: tuple[str, ...] = ()
 
 
-class Prediction(Frozen):
+class Prediction(Frozen, frozen=True, kw_only=True):
     """Everything said of one model on one device in one scenario."""
 
     device: str

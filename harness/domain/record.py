@@ -30,7 +30,7 @@ from outside. ``aborted``: the engine's own assertion. ``refused``: the engine w
 Phase = Literal["load", "prefill", "decode", "first_token", "workload", "verify", "draft", "stream"]
 
 
-class Validity(Frozen):
+class Validity(Frozen, frozen=True, kw_only=True):
     """What the machine was doing to the run while one sample was taken.
 
     Ratios are shares of the sample's wall time; None where the system does not tell.
@@ -60,7 +60,7 @@ class Validity(Frozen):
     doubts: tuple[str, ...] = ()
 
 
-class Sample(Frozen):
+class Sample(Frozen, frozen=True, kw_only=True):
     """One timed repetition.
 
     Attributes:
@@ -86,7 +86,7 @@ class Sample(Frozen):
     energy_joules: float | None = None
 
 
-class MemorySample(Frozen):
+class MemorySample(Frozen, frozen=True, kw_only=True):
     """Memory of the child at one moment."""
 
     since_start_s: float
@@ -94,7 +94,7 @@ class MemorySample(Frozen):
     file_bytes: int
 
 
-class MemoryUse(Frozen):
+class MemoryUse(Frozen, frozen=True, kw_only=True):
     """Memory of the child process over its life.
 
     Attributes:
@@ -116,7 +116,7 @@ class MemoryUse(Frozen):
     timeline: tuple[MemorySample, ...] = ()
 
 
-class MachineFingerprint(Frozen):
+class MachineFingerprint(Frozen, frozen=True, kw_only=True):
     """The machine a run was made on; no host name, no user name."""
 
     system: str
@@ -131,7 +131,7 @@ class MachineFingerprint(Frozen):
     fingerprint: str = ""
 
 
-class ModelIdentity(Frozen):
+class ModelIdentity(Frozen, frozen=True, kw_only=True):
     """The model that ran."""
 
     name: str
@@ -144,7 +144,7 @@ class ModelIdentity(Frozen):
     requantized_from: str = ""
 
 
-class EngineIdentity(Frozen):
+class EngineIdentity(Frozen, frozen=True, kw_only=True):
     """The engine that ran it."""
 
     name: str
@@ -154,7 +154,7 @@ class EngineIdentity(Frozen):
     options: dict[str, Any] = {}
 
 
-class RunRecord(Frozen):
+class RunRecord(Frozen, frozen=True, kw_only=True):
     """One run: what was asked, what happened, and what the prediction had said beforehand.
 
     Attributes:
@@ -198,8 +198,5 @@ class RunRecord(Frozen):
         return tuple(
             s
             for s in self.samples
-            if s.phase == phase
-            and not s.warm_up
-            and not s.validity.doubts
-            and (not label or s.label == label)
+            if s.phase == phase and not s.warm_up and not s.validity.doubts and (not label or s.label == label)
         )

@@ -3,7 +3,7 @@
 from harness.domain.base import Frozen
 
 
-class Scenario(Frozen):
+class Scenario(Frozen, frozen=True, kw_only=True):
     """One way of using a model.
 
     Attributes:

@@ -3,7 +3,7 @@
 from harness.domain.base import Frozen
 
 
-class Cost(Frozen):
+class Cost(Frozen, frozen=True, kw_only=True):
     """Cost of one operation of a workload at one size, counted from its algorithm, not measured.
 
     Attributes:
