@@ -1,1 +1,1 @@
-"""Statistics that know no domain: intervals, bootstrap ratios, drift."""
+"""Statistics that know no domain: intervals of medians and ratios, detectable effects, decisions by three answers."""
