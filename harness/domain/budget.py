@@ -35,6 +35,7 @@ class Budget(Frozen, frozen=True, kw_only=True):
         ceiling: Greatest value allowed, in the metric's unit.
         baseline_ratio: Least share of the baseline's speed (or greatest multiple of its cost).
         prediction_ratio: Least share of the predicted speed (or greatest multiple of the predicted cost).
+        roofline_ratio: Least share of the roofline: of the speed that bandwidth alone would allow. Decode only.
         predicted: Judge the prediction for ``device`` instead of a measurement.
         confidence: Level of the interval the decision rests on.
     """
@@ -48,5 +49,6 @@ class Budget(Frozen, frozen=True, kw_only=True):
     ceiling: float | None = None
     baseline_ratio: float | None = None
     prediction_ratio: float | None = None
+    roofline_ratio: float | None = None
     predicted: bool = False
     confidence: float = 0.95
