@@ -1,0 +1,161 @@
+"""Judge values against a limit: pass, fail, or inconclusive, with the margin and what could have been seen.
+
+Everything is judged as a ratio to its limit, so that one rule serves all metrics: for a speed the ratio must stay at or
+above 1, for a cost at or below. The whole interval inside means pass, the whole interval outside means fail, and an
+interval that straddles the limit is inconclusive: noise cannot flip a decision, it can only postpone it.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from harness.domain.base import Frozen
+from harness.domain.budget import Budget, Metric
+from harness.stats.intervals import Estimate, detectable_ratio, ratio_interval, unpaired_ratio_interval
+
+Answer = Literal["pass", "fail", "inconclusive", "could not run"]
+
+HIGHER_IS_BETTER: frozenset[Metric] = frozenset({"decode_tokens_per_s", "prefill_tokens_per_s"})
+
+SINGLE_VALUE_SPREAD: dict[Metric, float] = {"file_bytes": 0.0, "peak_memory_bytes": 0.01, "peak_anonymous_bytes": 0.01}
+"""Metrics that one run settles, with the half width given to one value: peaks of repeated runs differ by under 1 %."""
+
+
+class Judgement(Frozen, frozen=True, kw_only=True):
+    """What one budget came to.
+
+    Attributes:
+        budget: The budget.
+        answer: Pass, fail, inconclusive, or could not run.
+        limit: Limit in the metric's unit, or as a ratio for relative budgets.
+        relative_to: What the limit is a ratio of: empty, ``baseline``, ``prediction`` or ``roofline``.
+        value: Central value in the same terms as ``limit``; None without any.
+        low: Lower end of its interval.
+        high: Upper end.
+        sample_count: Samples or turns the interval rests on.
+        margin_ratio: How far inside (positive) or outside (negative) the limit the value lies, as a share of the limit.
+        detectable_ratio: Smallest slowdown these turns could have shown with a power of 80 %; None unless in turns.
+        reason: The decision in words.
+        evidence: Runs (identifiers) or the prediction's parts it rests on.
+    """
+
+    budget: Budget
+    answer: Answer
+    limit: float
+    relative_to: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    sample_count: int = 0
+    margin_ratio: float | None = None
+    detectable_ratio: float | None = None
+    reason: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+def decide(low: float | None, high: float | None, limit: float, *, higher_is_better: bool) -> Answer:
+    """Three answers from an interval and a limit; without an interval, inconclusive."""
+    if low is None or high is None:
+        return "inconclusive"
+    if higher_is_better:
+        return "pass" if low >= limit else "fail" if high < limit else "inconclusive"
+    return "pass" if high <= limit else "fail" if low > limit else "inconclusive"
+
+
+def judge_absolute(
+    budget: Budget,
+    values: Sequence[float],
+    limit: float,
+    *,
+    relative_to: str = "",
+    evidence: Sequence[str] = (),
+    confidence: float | None = None,
+) -> Judgement:
+    """Judge values (or ratios to a prediction) against a fixed limit.
+
+    Args:
+        budget: The budget.
+        values: Believed values in the metric's unit, or ratios.
+        limit: The limit in the same terms; positive.
+        relative_to: What the values are ratios of; empty for absolute ones.
+        evidence: Identifiers of the runs.
+        confidence: Level of the interval; the budget's own by default.
+    """
+    estimate = _absolute_interval(budget, values, limit, confidence or budget.confidence)
+    return _judgement(budget, estimate, limit, relative_to, evidence, None)
+
+
+def judge_against_baseline(
+    budget: Budget,
+    candidate: Sequence[float],
+    baseline: Sequence[float],
+    *,
+    in_turns: bool,
+    evidence: Sequence[str] = (),
+    confidence: float | None = None,
+) -> Judgement:
+    """Judge the ratio candidate / baseline against the budget's ``baseline_ratio``.
+
+    Args:
+        budget: A budget with ``baseline_ratio``.
+        candidate: One value a turn (or all values, when not in turns).
+        baseline: The other side.
+        in_turns: Whether the sides were measured in turns and pair up.
+        evidence: Identifiers of the runs.
+        confidence: Level of the interval; the budget's own by default.
+    """
+    limit = budget.baseline_ratio
+    assert limit is not None
+    level = confidence or budget.confidence
+    if in_turns:
+        estimate = ratio_interval(candidate, baseline, confidence=level)
+        visible = detectable_ratio(candidate, baseline, confidence=level) if len(candidate) > 2 else None
+    else:
+        estimate = unpaired_ratio_interval(candidate, baseline, confidence=level)
+        visible = None
+    return _judgement(budget, estimate, limit, "baseline", evidence, visible)
+
+
+def _absolute_interval(budget: Budget, values: Sequence[float], limit: float, level: float) -> Estimate:
+    spread = SINGLE_VALUE_SPREAD.get(budget.metric)
+    if spread is not None and len(values) < 3:
+        mid = max(values)
+        return Estimate(mid, mid * (1 - spread), mid * (1 + spread), len(values))
+    ratio = ratio_interval(values, [limit] * len(values), confidence=level)
+    low, high = (None if end is None else end * limit for end in (ratio.low, ratio.high))
+    return Estimate(ratio.mid * limit, low, high, ratio.sample_count)
+
+
+def _judgement(
+    budget: Budget,
+    estimate: Estimate,
+    limit: float,
+    relative_to: str,
+    evidence: Sequence[str],
+    visible: float | None,
+) -> Judgement:
+    higher = budget.metric in HIGHER_IS_BETTER
+    answer = decide(estimate.low, estimate.high, limit, higher_is_better=higher)
+    margin = (estimate.mid / limit - 1.0) * (1 if higher else -1)
+    return Judgement(
+        budget=budget,
+        answer=answer,
+        limit=limit,
+        relative_to=relative_to,
+        value=estimate.mid,
+        low=estimate.low,
+        high=estimate.high,
+        sample_count=estimate.sample_count,
+        margin_ratio=margin,
+        detectable_ratio=visible,
+        reason=_reason(answer, estimate, margin),
+        evidence=tuple(evidence),
+    )
+
+
+def _reason(answer: Answer, estimate: Estimate, margin: float) -> str:
+    side = f"{abs(margin):.1%} {'inside' if margin >= 0 else 'outside'} the limit"
+    if estimate.low is None:
+        return f"{side}, but {estimate.sample_count} sample(s) give no interval: at least 3 are needed"
+    if answer == "inconclusive":
+        return f"{side}, but the interval holds the limit: more runs, or a quieter machine, would settle it"
+    return f"{side}, with the whole interval on that side"
