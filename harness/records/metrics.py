@@ -1,0 +1,140 @@
+"""Metrics derived from the raw samples of a record: one list of values for each metric, never a stored average.
+
+Every metric has one definition here; comparison, gates, reports and adapters all read it from this place.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from harness.domain.budget import Metric
+from harness.domain.record import RunRecord, Sample
+
+UNITS: Final[dict[Metric, str]] = {
+    "decode_tokens_per_s": "tokens/s",
+    "prefill_tokens_per_s": "tokens/s",
+    "ttft_s": "s",
+    "itl_p50_s": "s",
+    "itl_p99_s": "s",
+    "load_s": "s",
+    "peak_memory_bytes": "bytes",
+    "peak_anonymous_bytes": "bytes",
+    "file_bytes": "bytes",
+    "joules_per_token": "J",
+    "workload_p50_s": "s",
+    "workload_p95_s": "s",
+}
+
+
+def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[float]:
+    """Believed values of one metric, one for each sample that counts (warm-ups and disturbed samples left out).
+
+    Args:
+        record: The run.
+        metric: What is asked.
+        label: Test label such as ``tg128``; empty for every sample of the metric's phase at depth 0.
+
+    Returns:
+        Values in the metric's unit (``UNITS``), in the order they were taken; empty where the run has none.
+    """
+    return _READERS[metric](record, label)
+
+
+def percentile(values: list[float] | tuple[float, ...], share: float) -> float:
+    """The ``share`` quantile (0 to 1) with linear interpolation between order statistics.
+
+    Raises:
+        ValueError: No values.
+
+    Source:
+        R. J. Hyndman and Y. Fan 1996, "Sample quantiles in statistical packages", definition 7 (numpy's default).
+    """
+    if not values:
+        raise ValueError("need at least one value")
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def _rate(phase: str) -> Callable[[RunRecord, str], list[float]]:
+    def read(record: RunRecord, label: str) -> list[float]:
+        return [s.token_count / s.duration_s for s in _samples(record, phase, label) if s.duration_s > 0]
+
+    return read
+
+
+def _durations(phase: str) -> Callable[[RunRecord, str], list[float]]:
+    def read(record: RunRecord, label: str) -> list[float]:
+        return [s.duration_s for s in _samples(record, phase, label)]
+
+    return read
+
+
+def _latency(share: float) -> Callable[[RunRecord, str], list[float]]:
+    def read(record: RunRecord, label: str) -> list[float]:
+        return [percentile(s.token_times_s, share) for s in _samples(record, "decode", label) if s.token_times_s]
+
+    return read
+
+
+def _operation(share: float) -> Callable[[RunRecord, str], list[float]]:
+    """Quantile over the calls of each operation: one value a label, since operations are not comparable."""
+
+    def read(record: RunRecord, label: str) -> list[float]:
+        by_label: dict[str, list[float]] = {}
+        for sample in _samples(record, "workload", label):
+            by_label.setdefault(sample.label, []).append(sample.duration_s / max(1, sample.token_count))
+        return [percentile(values, share) for values in by_label.values()]
+
+    return read
+
+
+def _joules(record: RunRecord, label: str) -> list[float]:
+    return [
+        s.energy_joules / s.token_count
+        for s in _samples(record, "decode", label)
+        if s.energy_joules is not None and s.token_count
+    ]
+
+
+def _peak(record: RunRecord, _label: str) -> list[float]:
+    memory = record.memory
+    if memory is None:
+        return []
+    return [float(memory.peak_pss_bytes if memory.peak_pss_bytes is not None else memory.peak_rss_bytes)]
+
+
+def _anonymous(record: RunRecord, _label: str) -> list[float]:
+    return [float(record.memory.peak_anonymous_bytes)] if record.memory else []
+
+
+def _file(record: RunRecord, _label: str) -> list[float]:
+    return [float(record.model.size_bytes)] if record.model else []
+
+
+def _samples(record: RunRecord, phase: str, label: str) -> list[Sample]:
+    return [
+        s
+        for s in record.samples
+        if s.phase == phase
+        and not s.warm_up
+        and not s.validity.doubts
+        and (s.label == label if label else "@" not in s.label)
+    ]
+
+
+_READERS: Final[dict[Metric, Callable[[RunRecord, str], list[float]]]] = {
+    "decode_tokens_per_s": _rate("decode"),
+    "prefill_tokens_per_s": _rate("prefill"),
+    "ttft_s": _durations("first_token"),
+    "itl_p50_s": _latency(0.5),
+    "itl_p99_s": _latency(0.99),
+    "load_s": _durations("load"),
+    "peak_memory_bytes": _peak,
+    "peak_anonymous_bytes": _anonymous,
+    "file_bytes": _file,
+    "joules_per_token": _joules,
+    "workload_p50_s": _operation(0.5),
+    "workload_p95_s": _operation(0.95),
+}
