@@ -1,0 +1,122 @@
+"""Control groups of a process, version 1 and 2: the limit that really binds is the smallest one on the way up.
+
+Source: Linux Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+UNLIMITED_BYTES = 2**60
+"""Version 1 writes 2**63 rounded down to a page for "no limit"; no machine has an exbibyte."""
+
+
+def read_text(path: Path) -> str | None:
+    """Text of a small kernel file; None where it is missing or may not be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):
+        return None
+
+
+def read_int(path: Path) -> int | None:
+    """Whole number in a small kernel file; None where there is none."""
+    text = read_text(path)
+    try:
+        return int(text.split()[0]) if text else None
+    except (ValueError, IndexError):
+        return None
+
+
+def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
+    """Folders of a process's group and of all its ancestors, innermost first.
+
+    Args:
+        controller: ``memory``, ``cpu`` ...
+        pid: Process.
+        root: Root of the file system (a fake tree in tests).
+
+    Yields:
+        Pairs (version 1 or 2, folder). Both versions come where a machine mounts both.
+    """
+    for version, mount_root, mount in _mounts(controller, pid, root):
+        member = _membership(controller, version, pid, root)
+        if member is None:
+            continue
+        try:
+            inner = PurePosixPath(member).relative_to(mount_root)
+        except ValueError:  # a container that sees its own subtree only
+            inner = PurePosixPath()
+        top = root / mount.lstrip("/")
+        folder = top / inner
+        if not folder.is_dir():
+            folder = top
+        while True:
+            if folder.is_dir():
+                yield version, folder
+            if folder == top or top not in folder.parents:
+                break
+            folder = folder.parent
+
+
+def memory_limit_bytes(*, pid: int | str = "self", root: Path = Path("/")) -> int | None:
+    """Smallest memory limit on the way from the process's group to the root; None without any."""
+    found: list[int] = []
+    for version, folder in cgroup_folders("memory", pid=pid, root=root):
+        names = ("memory.limit_in_bytes",) if version == 1 else ("memory.max", "memory.high")
+        found += [limit for name in names if (limit := read_int(folder / name)) is not None and limit < UNLIMITED_BYTES]
+    return min(found, default=None)
+
+
+def cpu_quota_count(*, pid: int | str = "self", root: Path = Path("/")) -> float | None:
+    """CPUs' worth of time that the tightest quota allows (2.0: two full CPUs); None without a quota."""
+    found: list[float] = []
+    for version, folder in cgroup_folders("cpu", pid=pid, root=root):
+        if version == 1:
+            quota, period = read_int(folder / "cpu.cfs_quota_us"), read_int(folder / "cpu.cfs_period_us")
+        else:
+            words = (read_text(folder / "cpu.max") or "").split()
+            numeric = len(words) == 2 and all(w.isdigit() for w in words)
+            quota, period = (int(words[0]), int(words[1])) if numeric else (None, None)
+        if quota and period and quota > 0:
+            found.append(quota / period)
+    return min(found, default=None)
+
+
+def throttled_s(*, pid: int | str = "self", root: Path = Path("/")) -> float:
+    """Seconds that the process's groups were held back by a CPU quota since they exist."""
+    most = 0.0
+    for _, folder in cgroup_folders("cpu", pid=pid, root=root):
+        for line in (read_text(folder / "cpu.stat") or "").splitlines():
+            name, _, value = line.partition(" ")
+            if name == "throttled_usec" and value.isdigit():
+                most = max(most, int(value) / 1e6)
+            elif name == "throttled_time" and value.isdigit():  # version 1 counts nanoseconds
+                most = max(most, int(value) / 1e9)
+    return most
+
+
+def _mounts(controller: str, pid: int | str, root: Path) -> list[tuple[int, str, str]]:
+    """Triples (version, root of the mount inside the hierarchy, mount point) that carry the controller."""
+    found: list[tuple[int, str, str]] = []
+    for line in (read_text(root / "proc" / str(pid) / "mountinfo") or "").splitlines():
+        left, _, right = line.partition(" - ")
+        place, kind = left.split(), right.split()
+        if len(place) < 5 or not kind:
+            continue
+        if kind[0] == "cgroup2":
+            found.append((2, place[3], place[4]))
+        elif kind[0] == "cgroup" and controller in kind[-1].split(","):
+            found.append((1, place[3], place[4]))
+    return found
+
+
+def _membership(controller: str, version: int, pid: int | str, root: Path) -> str | None:
+    """Path of the process's group in the hierarchy of that controller."""
+    for line in (read_text(root / "proc" / str(pid) / "cgroup") or "").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if (version == 2 and number == "0" and not controllers) or (
+            version == 1 and controller in controllers.split(",")
+        ):
+            return path
+    return None

@@ -1,0 +1,217 @@
+"""Energy counters, batteries, thermal zones and clocks of this machine, as far as it has any.
+
+Everything is read from the kernel's files (Linux); elsewhere psutil tells what it can. A sensor that is missing is
+reported as missing, never as zero. Sources: Linux Documentation/power/powercap/powercap.rst,
+Documentation/ABI/testing/{sysfs-class-power,sysfs-class-thermal,sysfs-class-hwmon}.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from harness.measure.cgroup import read_int, read_text
+
+
+class EnergyCounter(NamedTuple):
+    """One counter of used energy.
+
+    Attributes:
+        name: The domain's own name (``package-0``, ``dram``).
+        path: File that holds microjoules.
+        wrap_joules: Where it starts again from zero.
+    """
+
+    name: str
+    path: Path
+    wrap_joules: float
+
+
+class SensorReport(NamedTuple):
+    """What this machine can tell about energy and heat; each tuple is empty where it has no such thing."""
+
+    energy_counters: tuple[str, ...]
+    batteries: tuple[str, ...]
+    thermal_zones: tuple[tuple[str, float], ...]
+    power_sensors: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def energy_counters(*, root: Path = Path("/")) -> tuple[EnergyCounter, ...]:
+    """Readable energy counters that do not overlap: the packages, and DRAM where it is counted apart.
+
+    Cores and uncore are parts of their package and left out. Many systems let only root read these files.
+    """
+    found: list[EnergyCounter] = []
+    for folder in sorted((root / "sys/class/powercap").glob("*-rapl:*")):
+        name = (read_text(folder / "name") or "").strip()
+        path = folder / "energy_uj"
+        if not name.startswith(("package", "dram", "psys")) or read_int(path) is None:
+            continue
+        wrap = read_int(folder / "max_energy_range_uj") or 2**32
+        found.append(EnergyCounter(name, path, wrap / 1e6))
+    if any(c.name.startswith("psys") for c in found):  # the whole platform holds the packages
+        return tuple(c for c in found if c.name.startswith("psys"))
+    return tuple(found)
+
+
+class EnergyMeter:
+    """Joules between two moments, from the counters, or else from the battery's power draw.
+
+    Args:
+        root: Root of the file system.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, *, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic) -> None:
+        self._counters = energy_counters(root=root)
+        self._root = root
+        self._clock = clock
+        self._before: list[int | None] = []
+        self._started_s = 0.0
+        self._watts: float | None = None
+
+    @property
+    def source(self) -> str:
+        """Where the joules come from; ``not available`` when the machine does not tell."""
+        if self._counters:
+            return "RAPL " + " + ".join(c.name for c in self._counters)
+        return "battery discharge" if battery_watts(root=self._root) is not None else "not available"
+
+    def start(self) -> None:
+        """Read the counters before the work."""
+        self._before = [read_int(c.path) for c in self._counters]
+        self._watts = battery_watts(root=self._root)
+        self._started_s = self._clock()
+
+    def finish_joules(self) -> float | None:
+        """Energy used since ``start``; None where the machine does not tell.
+
+        A counter that wrapped once is put right. Battery power is the mean of both ends times the wall time.
+        """
+        if self._counters:
+            total = 0.0
+            for counter, before in zip(self._counters, self._before, strict=True):
+                after = read_int(counter.path)
+                if before is None or after is None:
+                    return None
+                used = (after - before) / 1e6
+                total += used if used >= 0 else used + counter.wrap_joules
+            return total
+        watts = battery_watts(root=self._root)
+        if watts is None or self._watts is None:
+            return None
+        return (watts + self._watts) / 2 * (self._clock() - self._started_s)
+
+
+def battery_watts(*, root: Path = Path("/")) -> float | None:
+    """Power drawn from all discharging batteries; None on mains power or without a battery."""
+    total = 0.0
+    found = False
+    for folder in sorted((root / "sys/class/power_supply").glob("*")):
+        if (read_text(folder / "type") or "").strip() != "Battery":
+            continue
+        if (read_text(folder / "status") or "").strip() != "Discharging":
+            continue
+        power = read_int(folder / "power_now")
+        current, voltage = read_int(folder / "current_now"), read_int(folder / "voltage_now")
+        if power is not None:
+            total, found = total + abs(power) / 1e6, True
+        elif current is not None and voltage is not None:
+            total, found = total + abs(current) * voltage / 1e12, True
+    return total if found else None
+
+
+def battery_joules(*, root: Path = Path("/")) -> float | None:
+    """Energy of full batteries; None without any."""
+    total = 0.0
+    for folder in sorted((root / "sys/class/power_supply").glob("*")):
+        if (read_text(folder / "type") or "").strip() != "Battery":
+            continue
+        energy = read_int(folder / "energy_full")
+        charge, voltage = read_int(folder / "charge_full"), read_int(folder / "voltage_min_design")
+        if energy is not None:
+            total += energy / 1e6 * 3600
+        elif charge is not None and voltage is not None:
+            total += charge / 1e6 * voltage / 1e6 * 3600
+    return total or None
+
+
+def thermal_zones(*, root: Path = Path("/")) -> tuple[tuple[str, float], ...]:
+    """Pairs (name, degrees Celsius) of thermal zones and of temperature sensors."""
+    found: list[tuple[str, float]] = []
+    for folder in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
+        value = read_int(folder / "temp")
+        if value is not None and 0 < value < 150_000:
+            found.append(((read_text(folder / "type") or folder.name).strip(), value / 1000))
+    for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+        name = (read_text(folder / "name") or folder.name).strip()
+        for path in sorted(folder.glob("temp*_input")):
+            value = read_int(path)
+            if value is not None and 0 < value < 150_000:
+                label = (read_text(path.with_name(path.name.replace("_input", "_label"))) or path.stem).strip()
+                found.append((f"{name} {label}", value / 1000))
+    return tuple(found)
+
+
+def hottest_celsius(*, root: Path = Path("/")) -> float | None:
+    """Temperature of the hottest sensor; None without any."""
+    return max((celsius for _, celsius in thermal_zones(root=root)), default=None)
+
+
+def throttle_count(*, root: Path = Path("/")) -> int | None:
+    """Times that the CPU said it throttled for heat (Intel); None where it does not count."""
+    counts = [
+        value
+        for path in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/*_throttle_count")
+        if (value := read_int(path)) is not None
+    ]
+    return sum(counts) if counts else None
+
+
+def cpu_frequency_hz(*, root: Path = Path("/")) -> float | None:
+    """Mean current frequency of all CPUs."""
+    scaled = [
+        value * 1000.0
+        for path in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+        if (value := read_int(path))
+    ]
+    if scaled:
+        return sum(scaled) / len(scaled)
+    text = read_text(root / "proc/cpuinfo")
+    if text is not None:
+        lines = [line.partition(":")[2] for line in text.splitlines() if line.startswith("cpu MHz")]
+        values = [float(v) * 1e6 for v in lines if v.strip().replace(".", "", 1).isdigit()]
+        return sum(values) / len(values) if values else None
+    try:
+        frequency = psutil.cpu_freq()
+    except (OSError, NotImplementedError, RuntimeError):
+        return None
+    return frequency.current * 1e6 if frequency and frequency.current else None
+
+
+def report(*, root: Path = Path("/")) -> SensorReport:
+    """All sensors there are, with a note for each kind that is missing."""
+    counters = tuple(c.name for c in energy_counters(root=root))
+    batteries = tuple(
+        folder.name
+        for folder in sorted((root / "sys/class/power_supply").glob("*"))
+        if (read_text(folder / "type") or "").strip() == "Battery"
+    )
+    zones = thermal_zones(root=root)
+    power = tuple(
+        f"{(read_text(p.parent / 'name') or p.parent.name).strip()} {p.stem}"
+        for p in sorted((root / "sys/class/hwmon").glob("hwmon*/power*_input"))
+        if read_int(p) is not None
+    )
+    locked = not counters and any((root / "sys/class/powercap").glob("*-rapl:*"))
+    notes = ["energy counter: there, but only root may read it"] if locked else []
+    if not counters and not power and not locked:
+        notes.append("energy counter: not available")
+    if not batteries:
+        notes.append("battery: not available")
+    if not zones:
+        notes.append("thermal zone: not available")
+    return SensorReport(counters, batteries, zones, power, tuple(notes))

@@ -1,0 +1,337 @@
+"""What the machine did to a sample while it was taken, and whether the sample may be believed.
+
+A timing is only as good as the machine was quiet. Counters are read before and after each sample, never during it:
+Linux pressure-stall information, time stolen by the hypervisor, CPU time of everybody else, quota throttling, major
+faults, swap, CPU frequency and heat. Source: Linux Documentation/accounting/psi.rst, proc_pid_stat(5), proc_stat(5).
+
+The limits are measured, not guessed (two-core virtual machine, llama.cpp decode on both cores, 1 to 3 s samples):
+undisturbed samples showed a CPU stall share under 1 %, a busy loop on one core 50 to 60 %; see ``LIMITS``.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+import psutil
+
+from harness.domain.record import Validity
+from harness.measure import cgroup
+from harness.measure.cgroup import read_text
+from harness.measure.sensors import cpu_frequency_hz, hottest_celsius, throttle_count
+
+N = TypeVar("N", int, float)
+
+
+class Limits(NamedTuple):
+    """Where belief ends; each is a share of the sample's wall time unless its name says otherwise.
+
+    Attributes:
+        cpu_stall_ratio: A task waited for a CPU.
+        memory_stall_ratio: A task waited for memory to be reclaimed or read back.
+        io_stall_ratio: A task waited for the disk.
+        steal_ratio: Time taken by the hypervisor, per CPU.
+        other_load_ratio: CPU time of other processes, of all CPUs' time.
+        throttled_ratio: Held back by a CPU quota.
+        major_fault_count: Pages read from disk, per second.
+        swap_in_bytes: Read back from swap.
+        slowed_ratio: Frequency at the end over that at the start.
+        tick_count: CPU time is counted in ticks; a smaller excess proves nothing.
+    """
+
+    cpu_stall_ratio: float = 0.05
+    memory_stall_ratio: float = 0.02
+    io_stall_ratio: float = 0.05
+    steal_ratio: float = 0.03
+    other_load_ratio: float = 0.05
+    throttled_ratio: float = 0.01
+    major_fault_count: int = 50
+    swap_in_bytes: int = 4 * 2**20
+    slowed_ratio: float = 0.8
+    tick_count: int = 4
+
+
+LIMITS: Final = Limits()
+
+
+class Counters(NamedTuple):
+    """Everything that grows, read at one moment; None where the system does not tell."""
+
+    clock_s: float
+    cpu_stall_s: float | None
+    memory_stall_s: float | None
+    io_stall_s: float | None
+    all_s: float
+    busy_s: float
+    steal_s: float | None
+    ours_s: float
+    throttled_s: float
+    major_fault_count: int
+    read_bytes: int | None
+    swap_in_bytes: int | None
+    throttle_count: int | None
+    frequency_hz: float | None
+
+
+class ValidityProbe:
+    """Reads the counters around one sample.
+
+    Args:
+        pid: The process that does the work; its descendants count with it.
+        disk_expected: True for a sample that reads from disk on purpose (a cold load): faults and I/O are no doubt.
+        own_pids: Further processes of the harness whose CPU time is not "others"; this process is always among them.
+        limits: Where belief ends.
+        root: Root of the file system (a fake tree in tests).
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        pid: int | None = None,
+        *,
+        disk_expected: bool = False,
+        own_pids: Iterable[int] = (),
+        limits: Limits = LIMITS,
+        root: Path = Path("/"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pid = os.getpid() if pid is None else pid
+        self._own = {self._pid, os.getpid(), *own_pids}
+        self._disk_expected = disk_expected
+        self._limits = limits
+        self._root = root
+        self._clock = clock
+        self._before: Counters | None = None
+
+    def start(self) -> None:
+        """Read the counters before the sample."""
+        self._before = self.read()
+
+    def finish(self) -> Validity:
+        """Read them again after it.
+
+        Raises:
+            RuntimeError: ``start`` was not called.
+        """
+        if self._before is None:
+            raise RuntimeError("finish() without start()")
+        before, self._before = self._before, None
+        return judge(
+            before,
+            self.read(),
+            limits=self._limits,
+            disk_expected=self._disk_expected,
+            temperature_celsius=hottest_celsius(root=self._root),
+        )
+
+    def read(self) -> Counters:
+        """All counters now."""
+        root, pid = self._root, self._pid
+        if not (root / "proc/stat").exists():
+            return self._read_portable()
+        pressure = {name: _pressure_s(name, pid, root) for name in ("cpu", "memory", "io")}
+        busy_s, steal_s, all_s = _machine_times(root)
+        ours_s, faults = _tree_times(self._own, pid, root)
+        return Counters(
+            clock_s=self._clock(),
+            cpu_stall_s=pressure["cpu"],
+            memory_stall_s=pressure["memory"],
+            io_stall_s=pressure["io"],
+            all_s=all_s,
+            busy_s=busy_s,
+            steal_s=steal_s,
+            ours_s=ours_s,
+            throttled_s=cgroup.throttled_s(pid=pid, root=root),
+            major_fault_count=faults,
+            read_bytes=_labelled(root / "proc" / str(pid) / "io", "read_bytes:"),
+            swap_in_bytes=_pages_bytes(_labelled(root / "proc/vmstat", "pswpin")),
+            throttle_count=throttle_count(root=root),
+            frequency_hz=cpu_frequency_hz(root=root),
+        )
+
+    def _read_portable(self) -> Counters:
+        """What psutil tells on a system without /proc."""
+        times = psutil.cpu_times()
+        all_s = float(sum(times))
+        ours_s, faults, read_bytes = 0.0, 0, None
+        for own in self._own:
+            try:
+                process = psutil.Process(own)
+                for member in (process, *process.children(recursive=True)):
+                    used = member.cpu_times()
+                    ours_s += used.user + used.system
+                if own == self._pid:
+                    faults = int(getattr(process.memory_info(), "pageins", 0))
+                    read_bytes = process.io_counters().read_bytes if hasattr(process, "io_counters") else None
+            except psutil.Error:
+                continue
+        return Counters(
+            clock_s=self._clock(),
+            cpu_stall_s=None,
+            memory_stall_s=None,
+            io_stall_s=None,
+            all_s=all_s,
+            busy_s=all_s - times.idle,
+            steal_s=None,
+            ours_s=ours_s,
+            throttled_s=0.0,
+            major_fault_count=faults,
+            read_bytes=read_bytes,
+            swap_in_bytes=None,
+            throttle_count=None,
+            frequency_hz=cpu_frequency_hz(root=self._root),
+        )
+
+
+def judge(
+    before: Counters,
+    after: Counters,
+    *,
+    limits: Limits = LIMITS,
+    disk_expected: bool = False,
+    temperature_celsius: float | None = None,
+) -> Validity:
+    """Ratios between two readings, and the doubts that follow from them.
+
+    stall ratio  = stalled seconds / wall seconds
+    steal ratio  = stolen CPU seconds / CPU seconds of all CPUs
+    other load   = (busy CPU seconds of all CPUs - those of our processes) / CPU seconds of all CPUs
+    """
+    wall_s = max(after.clock_s - before.clock_s, 1e-9)
+    all_s = max(after.all_s - before.all_s, 1e-9)
+    other_s = max((after.busy_s - before.busy_s) - (after.ours_s - before.ours_s), 0.0)
+    steal_s = _difference(before.steal_s, after.steal_s)
+    stall = {
+        "cpu": _share(before.cpu_stall_s, after.cpu_stall_s, wall_s),
+        "memory": _share(before.memory_stall_s, after.memory_stall_s, wall_s),
+        "io": _share(before.io_stall_s, after.io_stall_s, wall_s),
+    }
+    # Ticks of a short sample may fill no CPU second at all: the wall time bounds the capacity from below.
+    capacity_s = max(all_s, wall_s)
+    other_ratio = min(other_s / capacity_s, 1.0)
+    steal_ratio = None if steal_s is None else min(max(steal_s, 0.0) / capacity_s, 1.0)
+    faults = max(after.major_fault_count - before.major_fault_count, 0)
+    read_bytes = _difference(before.read_bytes, after.read_bytes)
+    throttled = max(after.throttled_s - before.throttled_s, 0.0) / wall_s
+    tick_s = limits.tick_count / _ticks_per_s()
+
+    doubts: list[str] = []
+    if (stall["cpu"] or 0.0) > limits.cpu_stall_ratio:
+        doubts.append(
+            f"a task waited for a CPU {stall['cpu']:.0%} of the time: stop other programs, or use fewer threads"
+        )
+    if other_ratio > limits.other_load_ratio and other_s > tick_s:
+        doubts.append(f"other processes used {other_ratio:.0%} of all CPU time: stop them")
+    if steal_ratio is not None and steal_ratio > limits.steal_ratio and (steal_s or 0.0) > tick_s:
+        doubts.append(f"the hypervisor took {steal_ratio:.0%} of the CPU time: use a machine with CPUs of its own")
+    if throttled > limits.throttled_ratio:
+        doubts.append(f"a CPU quota held the run back {throttled:.0%} of the time: raise it or use fewer threads")
+    if (stall["memory"] or 0.0) > limits.memory_stall_ratio:
+        doubts.append(f"a task waited for memory {stall['memory']:.0%} of the time: free memory or use a smaller model")
+    swapped = _difference(before.swap_in_bytes, after.swap_in_bytes) or 0
+    if swapped > limits.swap_in_bytes:
+        doubts.append(f"{swapped / 2**20:.0f} MiB came back from swap: free memory or use a smaller model")
+    if not disk_expected:
+        if (stall["io"] or 0.0) > limits.io_stall_ratio:
+            doubts.append(f"a task waited for the disk {stall['io']:.0%} of the time: let other disk work end")
+        if faults > limits.major_fault_count * max(wall_s, 1.0):
+            doubts.append(f"{faults} pages came from disk: warm the file up, or the model does not fit in memory")
+    slowed = after.frequency_hz / before.frequency_hz if before.frequency_hz and after.frequency_hz else 1.0
+    if slowed < limits.slowed_ratio:
+        doubts.append(f"the CPU slowed to {slowed:.0%} of its frequency: cool it, or plug it in")
+    if (_difference(before.throttle_count, after.throttle_count) or 0) > 0:
+        doubts.append("the CPU reported thermal throttling: let it cool down")
+    return Validity(
+        cpu_stall_ratio=stall["cpu"],
+        memory_stall_ratio=stall["memory"],
+        io_stall_ratio=stall["io"],
+        steal_ratio=steal_ratio,
+        other_load_ratio=other_ratio,
+        major_fault_count=faults,
+        read_bytes=read_bytes,
+        frequency_hz=_mean(before.frequency_hz, after.frequency_hz),
+        temperature_celsius_max=temperature_celsius,
+        doubts=tuple(doubts),
+    )
+
+
+def _share(before: float | None, after: float | None, wall_s: float) -> float | None:
+    if before is None or after is None:
+        return None
+    return min(max(after - before, 0.0) / wall_s, 1.0)
+
+
+def _difference(before: N | None, after: N | None) -> N | None:
+    return None if before is None or after is None else after - before
+
+
+def _mean(before: float | None, after: float | None) -> float | None:
+    values = [v for v in (before, after) if v is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _ticks_per_s() -> int:
+    return os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+def _pressure_s(name: str, pid: int, root: Path) -> float | None:
+    """Seconds in which some task stalled: of the process's own group where it keeps count, else of the machine."""
+    own = next((folder for version, folder in cgroup.cgroup_folders("", pid=pid, root=root) if version == 2), None)
+    texts = [read_text(own / f"{name}.pressure")] if own else []
+    texts.append(read_text(root / "proc/pressure" / name))
+    for text in texts:
+        for line in (text or "").splitlines():
+            kind, *fields = line.split()
+            total = next((f.removeprefix("total=") for f in fields if f.startswith("total=")), "")
+            if kind == "some" and total.isdigit():
+                return int(total) / 1e6
+    return None
+
+
+def _machine_times(root: Path) -> tuple[float, float, float]:
+    """Busy, stolen and all CPU seconds of the machine since boot."""
+    text = read_text(root / "proc/stat") or ""
+    fields = [int(v) for v in text.split("\n", 1)[0].split()[1:9]]
+    user, nice, system, idle, iowait, irq, softirq, steal = fields + [0] * (8 - len(fields))
+    busy = user + nice + system + irq + softirq
+    ticks = _ticks_per_s()
+    return busy / ticks, steal / ticks, (busy + steal + idle + iowait) / ticks
+
+
+def _tree_times(own: set[int], pid: int, root: Path) -> tuple[float, int]:
+    """CPU seconds of our processes with all their descendants, and the major faults of ``pid``.
+
+    Time of descendants that ended counts too, once their parent has waited for them (cutime, cstime).
+    """
+    parents: dict[int, tuple[int, int, int]] = {}
+    for folder in (root / "proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        # The name in parentheses may hold spaces and parentheses: what follows the last one is regular.
+        fields = (read_text(folder / "stat") or "").rpartition(")")[2].split()
+        if len(fields) >= 15:
+            parents[int(folder.name)] = (int(fields[1]), sum(int(f) for f in fields[11:15]), int(fields[9]))
+    members = {p for p in own if p in parents}
+    grown = True
+    while grown:
+        grown = False
+        for child, (parent, _, _) in parents.items():
+            if parent in members and child not in members:
+                members.add(child)
+                grown = True
+    faults = parents[pid][2] if pid in parents else 0
+    return sum(parents[m][1] for m in members) / _ticks_per_s(), faults
+
+
+def _labelled(path: Path, label: str) -> int | None:
+    """Number after a label at the start of a line."""
+    for line in (read_text(path) or "").splitlines():
+        name, _, value = line.partition(" ")
+        if name == label and value.strip().isdigit():
+            return int(value)
+    return None
+
+
+def _pages_bytes(count: int | None) -> int | None:
+    return None if count is None else count * (os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096)
