@@ -1,0 +1,93 @@
+"""The weights of a model that nobody has downloaded: every tensor's bytes, and the size of the file."""
+
+from functools import lru_cache
+from typing import Final
+
+from harness.domain.ggml import row_bytes
+from harness.domain.model import ModelShape, Tensor, Weights
+from harness.feasibility.quant_mix import quant_named, types_of
+from harness.feasibility.tensors import TensorSpec, tensors_of
+
+_ALIGNMENT_BYTES: Final = 32
+_SPM_TOKEN_BYTES: Final = 23.0
+"""Header bytes of one token of a SentencePiece vocabulary: length 8, text about 7, score 4, type 4."""
+_BPE_TOKEN_BYTES: Final = 38.5
+"""Header bytes of one token of a byte-pair vocabulary: length 8, text about 7, type 4, merge rule 8 + about 11."""
+_FIXED_HEADER_BYTES: Final = 6_000
+"""Other metadata: mostly the chat template."""
+
+
+def tensor_bytes(type_name: str, dims: tuple[int, ...]) -> int:
+    """Bytes of a tensor: rows x bytes of a row."""
+    rows = 1
+    for dim in dims[1:]:
+        rows *= dim
+    return rows * row_bytes(type_name, dims[0])
+
+
+def header_bytes(shape: ModelShape, tensors: list[TensorSpec]) -> int:
+    """Estimated bytes of a GGUF file before its tensor data.
+
+    Each tensor has a record of 8 + name + 4 + 8 x dims + 4 + 8 bytes (exact); the vocabulary's strings are estimated
+    by its kind. Within some 20 %, which is far below 0.5 % of a file.
+
+    Source: GGUF specification, docs/gguf.md of the ggml repository.
+    """
+    records = sum(24 + len(t.name) + 8 * len(t.dims) for t in tensors)
+    sentence_piece = shape.architecture.startswith("gemma") or shape.vocab_count < 33_000
+    token_bytes = _SPM_TOKEN_BYTES if sentence_piece else _BPE_TOKEN_BYTES
+    return int(records + token_bytes * shape.vocab_count + _FIXED_HEADER_BYTES)
+
+
+@lru_cache(maxsize=512)
+def _weights(shape: ModelShape, quant: str, importance_matrix: bool | None) -> Weights:
+    specs = tensors_of(shape)
+    types = types_of(shape, specs, quant, importance_matrix=importance_matrix)
+    tensors, size = [], 0
+    for spec in specs:
+        data_bytes = tensor_bytes(types[spec.name], spec.dims)
+        tensors.append(Tensor(name=spec.name, dims=spec.dims, type_name=types[spec.name], size_bytes=data_bytes))
+        size += -(-data_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+    return Weights(
+        shape=shape, tensors=tuple(tensors), file_bytes=size + header_bytes(shape, specs), quant=quant, synthetic=False
+    )
+
+
+def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None = None) -> Weights:
+    """All tensors of ``shape`` as llama.cpp's quantiser would write them, with the file's size.
+
+    Tensor types and bytes are exact (see ``quant_mix``); only the header is estimated.
+
+    Args:
+        shape: Shape of the model.
+        quant: Mixture, such as ``Q4_K_M``.
+        importance_matrix: Whether one is used; None: only where llama.cpp demands it.
+
+    Raises:
+        UnknownNameError: There is no such mixture.
+        RefusedError: No table of tensors for this architecture.
+    """
+    return _weights(shape, quant_named(quant), importance_matrix)
+
+
+def role_of(name: str) -> str:
+    """Role of a tensor by its llama.cpp name; the roles of ``tensors.Role``."""
+    if name in {"token_embd.weight", "per_layer_token_embd.weight"}:
+        return "embedding"
+    if name == "output.weight":
+        return "output"
+    if name.endswith(".bias"):
+        return "bias"
+    for part, role in (
+        ("_exps.", "expert"),
+        ("_shexp.", "router" if "gate_inp" in name else "shared_expert"),
+        ("ffn_gate_inp", "router"),
+        ("norm.", "norm"),
+        ("ssm_", "recurrent"),
+        ("shortconv", "recurrent"),
+        ("attn_gate", "recurrent"),
+        ("attn_", "attention"),
+    ):
+        if part in name:
+            return role
+    return "feed_forward"
