@@ -1,4 +1,4 @@
-"""What this machine is: processor, instruction sets, cores, RAM and the limits that really bind. No host or user name."""
+"""What this machine is: processor, instruction sets, cores, RAM, and the limits that bind. No host or user name."""
 
 import hashlib
 import os
