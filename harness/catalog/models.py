@@ -1,0 +1,130 @@
+"""Model cards: ``models/*.toml`` mirror ``domain.model.ModelCard``, but for the name, which is the file's stem."""
+
+import re
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import msgspec
+
+from harness.catalog._toml import convert, dump, read_document
+from harness.catalog.paths import as_path, data_files
+from harness.domain.model import ModelCard, ModelFile, ModelShape
+from harness.errors import BadDataError, UnknownNameError
+
+_COUNT_MAX = 10**15
+
+
+def model_names() -> list[str]:
+    """Names of all models, shipped and the user's own, sorted."""
+    return list(data_files("models"))
+
+
+def load_model(ref: str) -> ModelCard:
+    """The model of that name, or in that ``.toml`` file.
+
+    Raises:
+        UnknownNameError: No model of that name.
+        BadDataError: The file breaks the schema.
+    """
+    path = as_path(ref)
+    if path is not None:
+        return _card(path)
+    known = data_files("models")
+    if ref not in known:
+        raise UnknownNameError("model", ref, known)
+    return _card(known[ref])
+
+
+def dump_model(card: ModelCard) -> str:
+    """TOML text of a card; saved as ``<card.name>.toml`` it loads back equal. Defaults are left out."""
+    document = msgspec.to_builtins(card)
+    del document["name"]
+    return dump(_without_defaults(document, card))
+
+
+def _card(file: Traversable) -> ModelCard:
+    place = str(file)
+    document = read_document(file)
+    name = file.name.removesuffix(".toml")
+    if "name" in document:
+        raise BadDataError(place, "name", repr(document["name"]), "no such key: a model's name is its file's stem")
+    card = convert(document | {"name": name}, ModelCard, place)
+    _check_counts(card, "", place)
+    _check_shape(card.shape, place)
+    for index, model_file in enumerate(card.files):
+        _check_file(model_file, f"files[{index}]", place)
+    if card.active_parameter_count > card.parameter_count:
+        found, most = card.active_parameter_count, card.parameter_count
+        raise BadDataError(place, "active_parameter_count", str(found), f"at most parameter_count, {most}")
+    return card
+
+
+def _check_counts(value: Any, path: str, place: str) -> None:
+    """No number in a card may be negative or absurd."""
+    if isinstance(value, msgspec.Struct):
+        for key in value.__struct_fields__:
+            _check_counts(getattr(value, key), f"{path}.{key}" if path else key, place)
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            _check_counts(item, f"{path}[{index}]", place)
+    elif isinstance(value, int) and not 0 <= value <= _COUNT_MAX:
+        raise BadDataError(place, path, str(value), "a number from 0 to 1e15")
+
+
+def _check_shape(shape: ModelShape, place: str) -> None:
+    for key in ("layer_count", "hidden_dim", "vocab_count"):
+        if getattr(shape, key) == 0:
+            raise BadDataError(place, f"shape.{key}", "0", "at least 1")
+    if shape.layer_count > 10_000:
+        raise BadDataError(place, "shape.layer_count", str(shape.layer_count), "at most 10000")
+    heads, kv_heads = shape.head_count, shape.kv_head_count
+    if kv_heads and heads % kv_heads:
+        raise BadDataError(place, "shape.kv_head_count", str(kv_heads), f"a divisor of head_count, {heads}")
+    if heads and not kv_heads and shape.recurrent is None:
+        raise BadDataError(place, "shape.kv_head_count", "0", "at least 1 for a model with attention")
+    if heads and not shape.head_dim:
+        raise BadDataError(place, "shape.head_dim", "0", "at least 1 for a model with attention")
+    if not heads and shape.recurrent is None:
+        raise BadDataError(place, "shape.head_count", "0", "at least 1, or a [shape.recurrent] table")
+    experts = shape.experts
+    if experts is not None:
+        if not 1 <= experts.used_count <= experts.expert_count:
+            raise BadDataError(
+                place, "shape.experts.used_count", str(experts.used_count), f"1 to expert_count, {experts.expert_count}"
+            )
+        if experts.layer_step_count < 1:
+            raise BadDataError(place, "shape.experts.layer_step_count", "0", "at least 1")
+
+
+def _check_file(file: ModelFile, at: str, place: str) -> None:
+    if not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+        raise BadDataError(place, f"{at}.sha256", repr(file.sha256)[:40], "64 lower-case hexadecimal digits")
+    if file.size_bytes == 0:
+        raise BadDataError(place, f"{at}.size_bytes", "0", "at least 1")
+    registry = file.registry
+    if registry is None:
+        return
+    if not registry.packages or len(registry.packages) != len(registry.members):
+        raise BadDataError(
+            place,
+            f"{at}.registry.members",
+            f"{len(registry.members)} for {len(registry.packages)} packages",
+            "one each",
+        )
+    for index, package in enumerate(registry.packages):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+", package):
+            raise BadDataError(place, f"{at}.registry.packages[{index}]", repr(package), "name==version")
+
+
+def _without_defaults(document: Any, struct: Any) -> Any:
+    """Leave out of a struct's builtins what equals the field's default."""
+    if isinstance(document, list | tuple):
+        return [_without_defaults(d, s) for d, s in zip(document, struct, strict=True)]
+    if not isinstance(struct, msgspec.Struct):
+        return document
+    kept = {}
+    for field in msgspec.structs.fields(type(struct)):
+        value = getattr(struct, field.name)
+        if field.name in document and (field.required or value != field.default):
+            kept[field.name] = _without_defaults(document[field.name], value)
+    return kept

@@ -1,0 +1,50 @@
+"""Where data files, downloads and a user's own files lie."""
+
+import os
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_cache_path, user_data_path
+
+Kind = Literal["devices", "models"]
+
+
+def data_root(kind: Kind) -> Traversable:
+    """Directory of the ``kind`` data files, shipped with the package or in the checkout."""
+    shipped = files("harness") / "data" / kind
+    return shipped if shipped.is_dir() else Path(__file__).parents[2] / kind
+
+
+def cache_dir() -> Path:
+    """Folder for what can be had again: ``EDGE_HARNESS_CACHE``, else the system's own; made if absent."""
+    return _folder("EDGE_HARNESS_CACHE", user_cache_path("edge-harness", appauthor=False))
+
+
+def home_dir() -> Path:
+    """Folder for what is the user's: history, own devices and models. ``EDGE_HARNESS_HOME``, else the system's own."""
+    return _folder("EDGE_HARNESS_HOME", user_data_path("edge-harness", appauthor=False))
+
+
+def data_files(kind: Kind) -> dict[str, Traversable]:
+    """Every file of that kind by its stem; a user's own file in ``home_dir()`` wins over a shipped one."""
+    found: dict[str, Traversable] = {}
+    for root in (data_root(kind), home_dir() / kind):
+        if root.is_dir():
+            found |= {f.name.removesuffix(".toml"): f for f in root.iterdir() if f.name.endswith(".toml")}
+    return dict(sorted(found.items()))
+
+
+def as_path(ref: str) -> Path | None:
+    """The path that ``ref`` is, or None when it is a name: a path has a separator or a file's ending."""
+    separators = {os.sep, os.altsep or os.sep, "/"}
+    is_path = any(s in ref for s in separators) or ref.endswith((".toml", ".gguf", ".json"))
+    return Path(ref).expanduser() if is_path else None
+
+
+def _folder(variable: str, fallback: Path) -> Path:
+    given = os.environ.get(variable)
+    folder = Path(given).expanduser() if given else fallback
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,130 @@
+"""``edge-harness devices``: the device profiles there are, and what each one says."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli._output import console, emit_json, json_option, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from harness.domain.device import DeviceProfile, Figure
+
+
+@click.group()
+def devices() -> None:
+    """List, show and probe device profiles."""
+
+
+@devices.command("list")
+@json_option
+def list_devices(as_json: bool) -> None:
+    """List every device with its RAM, what one app may use of it, and its bandwidth."""
+    from harness.catalog.devices import device_names, load_device
+    from harness.units import format_bytes, format_rate
+
+    profiles = [load_device(name) for name in device_names()]
+    if as_json:
+        emit_json([_summary(p) for p in profiles])
+        return
+    rows = []
+    for p in profiles:
+        pool = p.pool(p.engine().pool)
+        rows.append(
+            (
+                p.name,
+                p.kind,
+                p.chip,
+                format_bytes(pool.total_bytes.value),
+                format_bytes(pool.usable_bytes.value),
+                format_rate(pool.bandwidth_bytes_per_s.value),
+                pool.bandwidth_bytes_per_s.confidence,
+            )
+        )
+    columns = ("device", "kind", "chip", "memory", "one app", "bandwidth", "known by")
+    console().print(table(f"{len(rows)} devices", columns, rows, right=(3, 4, 5)))
+
+
+@devices.command()
+@click.argument("device")
+@json_option
+def show(device: str, as_json: bool) -> None:
+    """Show every figure of DEVICE (a name, or a path to a .toml) with its source and confidence."""
+    from harness.catalog.devices import load_device
+
+    profile = load_device(device)
+    if as_json:
+        emit_json(profile)
+        return
+    console().print(_figures_table(profile))
+    for engine in profile.engines:
+        parts = [f"{engine.name} ({engine.pool}, {'/'.join(engine.backends)})"]
+        parts += [f"{engine.core_count} cores"] * bool(engine.core_count) + ["+".join(engine.isa)] * bool(engine.isa)
+        click.echo(f"  {engine.kind}: {', '.join(parts)}")
+    for calibration in profile.calibrations:
+        kinds = ", ".join(cost.type_name for cost in calibration.types)
+        click.echo(f"  calibrated: {calibration.backend}, {calibration.engine_version}: {kinds}")
+    if profile.notes:
+        click.echo(f"  {profile.notes}")
+
+
+def _summary(profile: "DeviceProfile") -> dict[str, object]:
+    pool = profile.pool(profile.engine().pool)
+    return {
+        "name": profile.name,
+        "title": profile.title,
+        "kind": profile.kind,
+        "chip": profile.chip,
+        "os": profile.os,
+        "year": profile.year,
+        "pool": pool.name,
+        "total_bytes": pool.total_bytes.value,
+        "usable_bytes": pool.usable_bytes.value,
+        "bandwidth_bytes_per_s": pool.bandwidth_bytes_per_s.value,
+        "bandwidth_confidence": pool.bandwidth_bytes_per_s.confidence,
+        "backends": [b for engine in profile.engines for b in engine.backends],
+        "calibrated": [c.backend for c in profile.calibrations],
+    }
+
+
+def _figures_table(profile: "DeviceProfile") -> "Table":
+    from harness.units import TERA, format_bytes, format_rate
+
+    rows: list[tuple[str, ...]] = []
+
+    def add(name: str, figure: "Figure | None", words: str) -> None:
+        if figure is not None:
+            rows.append((name, words, figure.confidence, figure.source))
+
+    def add_bytes(name: str, figure: "Figure | None") -> None:
+        add(name, figure, format_bytes(figure.value) if figure else "")
+
+    def add_rate(name: str, figure: "Figure | None") -> None:
+        add(name, figure, format_rate(figure.value) if figure else "")
+
+    for pool in profile.pools:
+        add_bytes(f"{pool.name} total ({pool.technology})", pool.total_bytes)
+        add_bytes(f"{pool.name} for one app", pool.usable_bytes)
+        add_bytes(f"{pool.name} on request", pool.entitled_bytes)
+        add_rate(f"{pool.name} bandwidth", pool.bandwidth_bytes_per_s)
+        add_rate(f"{pool.name} read, measured", pool.measured_read_bytes_per_s)
+        add_rate(f"{pool.name} copy, measured", pool.measured_copy_bytes_per_s)
+    for engine in profile.engines:
+        for dtype, peak in engine.peak_flops_per_s.items():
+            add(f"{engine.kind} peak {dtype}", peak, f"{peak.value / TERA:.3g} T/s")
+        kept = engine.sustained_ratio
+        add(f"{engine.kind} kept after ten minutes", kept, f"{kept.value:.0%}" if kept else "")
+    add_rate(f"storage, in sequence ({profile.storage.technology})", profile.storage.sequential_read_bytes_per_s)
+    add_rate("storage, at random", profile.storage.random_read_bytes_per_s)
+    power = profile.power
+    add("battery", power.battery_joules, f"{power.battery_joules.value / 3600:.1f} Wh" if power.battery_joules else "")
+    add(
+        "power, sustained", power.sustained_watts, f"{power.sustained_watts.value:g} W" if power.sustained_watts else ""
+    )
+    add("power, peak", power.peak_watts, f"{power.peak_watts.value:g} W" if power.peak_watts else "")
+    title = f"{profile.title} ({profile.chip}, {profile.os}, {profile.year})"
+    return table(title, ("figure", "value", "known by", "source"), rows, right=(1,))
+
+
+COMMAND = devices

@@ -1,0 +1,118 @@
+"""``edge-harness models``: the models there are, their shapes, and where their files can be had."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli._output import console, emit_json, json_option, table
+
+if TYPE_CHECKING:
+    from harness.domain.model import ModelCard
+
+
+@click.group()
+def models() -> None:
+    """List and show models, fetch them, add your own."""
+
+
+@models.command("list")
+@json_option
+def list_models(as_json: bool) -> None:
+    """List every model with its size, shape and the files that can be pulled."""
+    from harness.catalog.models import load_model, model_names
+
+    cards = [load_model(name) for name in model_names()]
+    if as_json:
+        emit_json([_summary(card) for card in cards])
+        return
+    columns = ("model", "parameters", "active", "layers", "hidden", "heads/kv", "context", "kind", "files")
+    rows = [
+        (
+            card.name,
+            _count(card.parameter_count),
+            _count(card.active_parameter_count),
+            str(card.shape.layer_count),
+            str(card.shape.hidden_dim),
+            f"{card.shape.head_count}/{card.shape.kv_head_count}",
+            str(card.shape.context_max_tokens),
+            _kind(card),
+            " ".join(f.quant for f in card.files),
+        )
+        for card in cards
+    ]
+    console().print(table(f"{len(rows)} models", columns, rows, right=range(1, 7)))
+
+
+@models.command()
+@click.argument("model")
+@json_option
+def show(model: str, as_json: bool) -> None:
+    """Show MODEL (a name, or a path): identity, shape, files with sources and hashes."""
+    from harness.catalog.models import load_model
+
+    card = load_model(model)
+    if as_json:
+        emit_json(card)
+        return
+    console().print(table(f"{card.title} ({card.family})", ("field", "value"), _rows(card)))
+    if card.notes:
+        click.echo(f"  {card.notes}")
+
+
+def _rows(card: "ModelCard") -> list[tuple[str, str]]:
+    import msgspec
+
+    from harness.units import format_bytes
+
+    rows = [
+        ("licence", card.licence),
+        ("source", card.source),
+        ("parameters", f"{_count(card.parameter_count)}, {_count(card.active_parameter_count)} for each token"),
+        ("default quant", card.default_quant),
+    ]
+    for key, value in msgspec.to_builtins(card.shape).items():
+        if isinstance(value, dict):
+            rows += [(f"{key}.{inner}", str(v)) for inner, v in value.items()]
+        elif value is not None:
+            rows.append((key, str(value)))
+    for file in card.files:
+        origins = [f"hub {file.hub.repo}/{file.hub.file}"] if file.hub else []
+        origins += [f"registry {' '.join(file.registry.packages)}"] if file.registry else []
+        origins += [file.path] if file.path else []
+        where = "; ".join(origins) or "no source"
+        rows.append((f"file {file.quant}", f"{format_bytes(file.size_bytes)}, sha256 {file.sha256}, {where}"))
+    return rows
+
+
+def _summary(card: "ModelCard") -> dict[str, object]:
+    return {
+        "name": card.name,
+        "title": card.title,
+        "family": card.family,
+        "licence": card.licence,
+        "architecture": card.shape.architecture,
+        "kind": _kind(card),
+        "parameter_count": card.parameter_count,
+        "active_parameter_count": card.active_parameter_count,
+        "context_max_tokens": card.shape.context_max_tokens,
+        "default_quant": card.default_quant,
+        "quants": [f.quant for f in card.files],
+    }
+
+
+def _kind(card: "ModelCard") -> str:
+    shape = card.shape
+    parts = ["recurrent" if not shape.recurrent.attention_step_count else "hybrid"] if shape.recurrent else []
+    parts += ["mla"] * (shape.latent is not None) + ["moe"] * (shape.experts is not None)
+    parts += ["sliding"] * (shape.sliding_window_tokens > 0)
+    return "+".join(parts) or "dense"
+
+
+def _count(count: int) -> str:
+    for unit, letter in ((10**9, "B"), (10**6, "M")):
+        if count >= unit:
+            return f"{count / unit:.3g}{letter}"
+    return str(count) if count else "?"
+
+
+COMMAND = models
