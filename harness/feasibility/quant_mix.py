@@ -78,6 +78,8 @@ _FALLBACK: Final[dict[str, str]] = {
     "Q5_K": "Q5_1",
     "Q6_K": "Q8_0",
 }
+_HEADS_BY_LAYER: Final = frozenset({"jamba", "granitehybrid", "lfm2", "lfm2moe"})
+"""Their files list the KV heads layer by layer, so that llama.cpp reads a group size of 0 off a recurrent first one."""
 _KEPT_PARTS: Final = ("_norm.weight", "ffn_gate_inp.weight", "altup", "laurel", "per_layer_model_proj", "ssm_conv1d")
 _KEPT_HALF: Final = ("altup_proj", "altup_unembd_proj", "altup_router.", "laurel_l", "laurel_r", "per_layer_model_proj")
 
@@ -124,8 +126,8 @@ class _Chooser:
         self.tied = all(t.name != "output.weight" for t in self.tensors)
         self.value_count = sum(_category(t.name) in {"v", "qkv", "kv_b"} for t in self.tensors)
         self.layer_count = shape.layer_count
-        first_is_recurrent = shape.recurrent is not None and shape.layer_kind(0) == "recurrent"
-        self.gqa = 0 if first_is_recurrent or not shape.kv_head_count else shape.head_count // shape.kv_head_count
+        listed = shape.architecture in _HEADS_BY_LAYER and shape.layer_kind(0) == "recurrent"
+        self.gqa = 0 if listed or not shape.kv_head_count else shape.head_count // shape.kv_head_count
         self.expert_count = shape.experts.expert_count if shape.experts else 0
         self.is_70b = shape.layer_count == 80 and (
             shape.architecture == "qwen2" or (shape.architecture == "llama" and self.gqa > 1)

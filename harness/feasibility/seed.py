@@ -1,0 +1,71 @@
+"""Baselines to compare with: the formula this project started from, and the constants in use elsewhere.
+
+They are kept exactly as published, errors included; docs/seed-corrections.md goes through them.
+"""
+
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Number = TypeVar("Number", float, NDArray[np.float64])
+
+SEED_KV_CACHE_GB: Final = 0.5
+"""What the article adds for the KV cache of any model at any context."""
+
+LLMFIT_BANDWIDTH_RATIO: Final = 0.55
+"""Share of the bandwidth that llmfit expects to reach. Source: llmfit's documentation."""
+
+CONSTANT_BANDWIDTH_RATIO: Final = 0.72
+"""Median share of spec bandwidth in published decode measurements: the best single constant."""
+
+
+class EdgeFeasibility(NamedTuple):
+    """The article's answer, with the names it gives (GB = 10**9 bytes)."""
+
+    model_size_gb: float
+    total_memory_gb: float
+    fits_in_ram: bool
+    bandwidth_needed_gb_s: float
+    bandwidth_sufficient: bool
+    achievable_tokens_per_sec: float
+
+
+def compute_edge_feasibility(
+    model_params: float,
+    bits_per_param: float,
+    device_ram_gb: float,
+    device_bandwidth_gb_s: float,
+    target_tokens_per_sec: float,
+) -> EdgeFeasibility:
+    """The seed article's function: size = parameters x bits / 8, plus 0.5 GB; speed = bandwidth / size.
+
+    Source: "The Research Frontier in 2026: Open Problems and Promising Directions", section on edge deployment.
+    """
+    bytes_per_token = model_params * bits_per_param / 8
+    model_size_gb = (model_params * bits_per_param) / (8 * 1e9)
+    total_memory_gb = model_size_gb + SEED_KV_CACHE_GB
+    bandwidth_needed_gb_s = bytes_per_token * target_tokens_per_sec / 1e9
+    return EdgeFeasibility(
+        model_size_gb=model_size_gb,
+        total_memory_gb=total_memory_gb,
+        fits_in_ram=total_memory_gb <= device_ram_gb,
+        bandwidth_needed_gb_s=bandwidth_needed_gb_s,
+        bandwidth_sufficient=bandwidth_needed_gb_s <= device_bandwidth_gb_s,
+        achievable_tokens_per_sec=device_bandwidth_gb_s * 1e9 / max(bytes_per_token, 1),
+    )
+
+
+def seed_decode_tokens_per_s(model_bytes: Number, bandwidth_bytes_per_s: Number) -> Number:
+    """Baseline 1: bandwidth / bytes, as if every byte of the specification arrived."""
+    return bandwidth_bytes_per_s / model_bytes
+
+
+def llmfit_decode_tokens_per_s(model_bytes: Number, bandwidth_bytes_per_s: Number) -> Number:
+    """Baseline 2: 0.55 x bandwidth / bytes (llmfit)."""
+    return LLMFIT_BANDWIDTH_RATIO * bandwidth_bytes_per_s / model_bytes
+
+
+def constant_decode_tokens_per_s(model_bytes: Number, bandwidth_bytes_per_s: Number) -> Number:
+    """Baseline 3: 0.72 x bandwidth / bytes, the best constant on published rows."""
+    return CONSTANT_BANDWIDTH_RATIO * bandwidth_bytes_per_s / model_bytes
