@@ -3,6 +3,7 @@
 from typing import Literal
 
 from harness.domain.base import Frozen
+from harness.domain.device import PoolName
 
 VerdictWord = Literal["fits", "fits with streaming", "does not fit"]
 
@@ -23,12 +24,14 @@ class MemoryPart(Frozen, frozen=True, kw_only=True):
         anonymous_bytes: Must be held; only swap could take it back.
         file_bytes: Mapped from the file; the system may drop and read it again.
         reason: The arithmetic in words.
+        pool: The memory pool it lies in: ``vram`` on a card with memory of its own.
     """
 
     name: str
     anonymous_bytes: int
     file_bytes: int = 0
     reason: str = ""
+    pool: PoolName = "ram"
 
 
 class MemoryPrediction(Frozen, frozen=True, kw_only=True):
