@@ -6,6 +6,8 @@ Every metric has one definition here; comparison, gates, reports and adapters al
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+
 from harness.domain.budget import Metric
 from harness.domain.record import RunRecord, Sample
 
@@ -39,24 +41,6 @@ def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[fl
     return _READERS[metric](record, label)
 
 
-def percentile(values: list[float] | tuple[float, ...], share: float) -> float:
-    """The ``share`` quantile (0 to 1) with linear interpolation between order statistics.
-
-    Raises:
-        ValueError: No values.
-
-    Source:
-        R. J. Hyndman and Y. Fan 1996, "Sample quantiles in statistical packages", definition 7 (numpy's default).
-    """
-    if not values:
-        raise ValueError("need at least one value")
-    ordered = sorted(values)
-    position = share * (len(ordered) - 1)
-    below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
-
-
 def _rate(phase: str) -> Callable[[RunRecord, str], list[float]]:
     def read(record: RunRecord, label: str) -> list[float]:
         return [s.token_count / s.duration_s for s in _samples(record, phase, label) if s.duration_s > 0]
@@ -73,7 +57,9 @@ def _durations(phase: str) -> Callable[[RunRecord, str], list[float]]:
 
 def _latency(share: float) -> Callable[[RunRecord, str], list[float]]:
     def read(record: RunRecord, label: str) -> list[float]:
-        return [percentile(s.token_times_s, share) for s in _samples(record, "decode", label) if s.token_times_s]
+        return [
+            float(np.quantile(s.token_times_s, share)) for s in _samples(record, "decode", label) if s.token_times_s
+        ]
 
     return read
 
@@ -85,7 +71,7 @@ def _operation(share: float) -> Callable[[RunRecord, str], list[float]]:
         by_label: dict[str, list[float]] = {}
         for sample in _samples(record, "workload", label):
             by_label.setdefault(sample.label, []).append(sample.duration_s / max(1, sample.token_count))
-        return [percentile(values, share) for values in by_label.values()]
+        return [float(np.quantile(values, share)) for values in by_label.values()]
 
     return read
 

@@ -1,0 +1,52 @@
+"""Read a budgets file: ``[[budget]]`` tables, each with exactly one limit."""
+
+from pathlib import Path
+
+from harness.catalog._toml import convert, floats, read_document
+from harness.domain.base import Frozen
+from harness.domain.budget import Budget
+from harness.errors import BadDataError
+
+LIMITS = ("floor", "ceiling", "baseline_ratio", "prediction_ratio", "roofline_ratio")
+SPEEDS = ("decode_tokens_per_s", "prefill_tokens_per_s")
+
+
+class _BudgetFile(Frozen, frozen=True, kw_only=True):
+    budget: tuple[Budget, ...]
+
+
+def load_budgets(path: Path) -> tuple[Budget, ...]:
+    """Budgets of a file, each one checked.
+
+    Raises:
+        BadDataError: Not such a file, an unknown key or metric, not exactly one limit, a limit that is not positive, a
+            floor on a cost or a ceiling on a speed, or a prediction asked for without a device.
+    """
+    file = convert(floats(read_document(path)), _BudgetFile, str(path))
+    if not file.budget:
+        raise BadDataError(path, "budget", "no budget", "at least one [[budget]] table")
+    for index, budget in enumerate(file.budget):
+        _check(budget, path, f"budget[{index}]")
+    return file.budget
+
+
+def _check(budget: Budget, path: Path, place: str) -> None:
+    given = {name: getattr(budget, name) for name in LIMITS if getattr(budget, name) is not None}
+    if len(given) != 1:
+        found = " and ".join(given) if given else "no limit"
+        raise BadDataError(path, place, found, f"exactly one of: {', '.join(LIMITS)}")
+    name, limit = next(iter(given.items()))
+    if not 0 < limit < float("inf"):
+        raise BadDataError(path, f"{place}.{name}", repr(limit), "a positive number")
+    higher = budget.metric in SPEEDS
+    if (name == "floor" and not higher) or (name == "ceiling" and higher):
+        right = "floor" if higher else "ceiling"
+        raise BadDataError(path, f"{place}.{name}", f"a {name} on {budget.metric}", f"a {right} for this metric")
+    if name == "roofline_ratio" and budget.metric != "decode_tokens_per_s":
+        raise BadDataError(path, f"{place}.{name}", f"metric {budget.metric}", "decode_tokens_per_s")
+    if not 0.5 <= budget.confidence < 1:
+        raise BadDataError(path, f"{place}.confidence", repr(budget.confidence), "a level in [0.5, 1)")
+    if budget.predicted and name not in {"floor", "ceiling"}:
+        raise BadDataError(path, f"{place}.{name}", f"predicted with {name}", "predicted with a floor or a ceiling")
+    if budget.predicted and ("*" in budget.device or "*" in budget.model):
+        raise BadDataError(path, f"{place}.device", "a pattern", "the names of one device and one model")

@@ -1,0 +1,251 @@
+"""Bring budgets and records together: which runs speak for which budget, and what they say."""
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from statistics import median
+
+from harness.domain.budget import Budget
+from harness.domain.prediction import Interval, Prediction
+from harness.domain.record import RunRecord
+from harness.errors import BadDataError, Exit
+from harness.gates.judge import HIGHER_IS_BETTER, Judgement, judge_absolute, judge_against_baseline
+from harness.records.metrics import metric_values
+
+Predict = Callable[[str, str], Prediction]
+"""Predicts (device, model reference): given by the caller, who knows catalogs."""
+
+NOT_RUN = ("crashed", "aborted", "out of memory", "timed out", "interrupted", "refused", "failed")
+
+
+def evaluate(
+    budgets: Sequence[Budget],
+    records: Sequence[RunRecord],
+    *,
+    baseline: Sequence[RunRecord] = (),
+    predict: Predict | None = None,
+    looks: int = 1,
+) -> list[Judgement]:
+    """Judge every budget.
+
+    Args:
+        budgets: What is allowed.
+        records: Runs of the candidate.
+        baseline: Runs of the baseline, for budgets with ``baseline_ratio``.
+        predict: Predicts a device nobody has at hand, for budgets with ``predicted``.
+        looks: How often the decision may be looked at while more runs come in; the level of each look's interval is
+            raised so that all looks together keep the budget's (Bonferroni).
+
+    Returns:
+        One judgement a budget, in their order.
+
+    Raises:
+        BadDataError: A budget needs a baseline or a device that was not given.
+    """
+    return [_one(budget, records, baseline, predict, looks) for budget in budgets]
+
+
+def exit_code(judgements: Sequence[Judgement]) -> Exit:
+    """Exit status of a gate: broken before could-not-run before inconclusive before well."""
+    answers = {j.answer for j in judgements}
+    for answer, status in (
+        ("fail", Exit.BROKEN),
+        ("could not run", Exit.COULD_NOT_RUN),
+        ("inconclusive", Exit.INCONCLUSIVE),
+    ):
+        if answer in answers:
+            return status
+    return Exit.OK
+
+
+def _one(
+    budget: Budget, records: Sequence[RunRecord], baseline: Sequence[RunRecord], predict: Predict | None, looks: int
+) -> Judgement:
+    if budget.predicted:
+        return _judge_prediction(budget, records, predict)
+    matching = [r for r in records if matches(budget, r)]
+    limit = next(v for v in limits(budget).values() if v is not None)
+    if not matching:
+        return Judgement(budget=budget, answer="inconclusive", limit=limit, reason="no run speaks for this budget")
+    broken = [r for r in matching if r.outcome in NOT_RUN]
+    if broken:
+        worst = broken[-1]
+        said = f"{worst.run_id}: {worst.outcome}" + (f" ({worst.detail.splitlines()[0]})" if worst.detail else "")
+        return Judgement(budget=budget, answer="could not run", limit=limit, reason=said, evidence=_ids(broken))
+    level = 1.0 - (1.0 - budget.confidence) / looks
+    if budget.baseline_ratio is not None:
+        return _judge_baseline(budget, matching, [r for r in baseline if matches(budget, r)], level)
+    values, relative_to = _values(budget, matching)
+    if not values:
+        return Judgement(
+            budget=budget,
+            answer="inconclusive",
+            limit=limit,
+            reason=_no_values(matching),
+            evidence=_ids(matching),
+        )
+    return judge_absolute(budget, values, limit, relative_to=relative_to, evidence=_ids(matching), confidence=level)
+
+
+def matches(budget: Budget, record: RunRecord) -> bool:
+    """Whether a run is one the budget speaks of; ``*`` and shell patterns match names, without regard to case."""
+    model = record.model.name if record.model else ""
+    return (
+        budget.workload == record.workload
+        and fnmatchcase(record.machine.device.lower(), budget.device.lower())
+        and fnmatchcase(model.lower(), budget.model.lower())
+    )
+
+
+def limits(budget: Budget) -> dict[str, float | None]:
+    """The budget's limits by name; exactly one is set in a checked budget."""
+    return {
+        "floor": budget.floor,
+        "ceiling": budget.ceiling,
+        "baseline_ratio": budget.baseline_ratio,
+        "prediction_ratio": budget.prediction_ratio,
+        "roofline_ratio": budget.roofline_ratio,
+    }
+
+
+def _values(budget: Budget, records: Sequence[RunRecord]) -> tuple[list[float], str]:
+    if budget.prediction_ratio is None and budget.roofline_ratio is None:
+        return [v for r in records for v in metric_values(r, budget.metric, budget.label)], ""
+    relative_to = "prediction" if budget.prediction_ratio is not None else "roofline"
+    ratios = []
+    for record in records:
+        if record.prediction is None:
+            continue
+        if relative_to == "roofline":
+            reference = record.prediction.speed.roofline_tokens_per_s
+        else:
+            interval = predicted_interval(record.prediction, budget)
+            reference = interval.mid if interval else 0.0
+        if reference > 0:
+            ratios += [v / reference for v in metric_values(record, budget.metric, budget.label)]
+    return ratios, relative_to
+
+
+def predicted_interval(prediction: Prediction, budget: Budget) -> Interval | None:
+    """What was predicted for the budget's metric; None for a metric that is not predicted."""
+    speed = prediction.speed
+    return {
+        "decode_tokens_per_s": speed.decode_tokens_per_s,
+        "prefill_tokens_per_s": speed.prefill_tokens_per_s,
+        "ttft_s": speed.ttft_cold_s,
+        "load_s": speed.load_cold_s,
+        "peak_memory_bytes": prediction.memory.peak_bytes,
+        "peak_anonymous_bytes": _point(prediction.memory.anonymous_bytes),
+        "itl_p50_s": _inverse(speed.decode_tokens_per_s),
+    }.get(budget.metric)
+
+
+def _point(value: float) -> Interval:
+    return Interval(mid=value, low=value, high=value)
+
+
+def _inverse(rate: Interval) -> Interval | None:
+    if rate.low <= 0:
+        return None
+    return Interval(mid=1 / rate.mid, low=1 / rate.high, high=1 / rate.low)
+
+
+def _judge_baseline(
+    budget: Budget, candidate: Sequence[RunRecord], baseline: Sequence[RunRecord], level: float
+) -> Judgement:
+    limit = budget.baseline_ratio or 0.0
+    evidence = _ids([*candidate, *baseline])
+    if not baseline:
+        raise BadDataError(
+            "budget", f"{budget.metric} baseline_ratio", "no baseline run for it", "--baseline RESULT..."
+        )
+    in_turns = _alternate(candidate, baseline)
+    if in_turns:
+        pairs = [
+            (
+                _middle(metric_values(a, budget.metric, budget.label)),
+                _middle(metric_values(b, budget.metric, budget.label)),
+            )
+            for a, b in zip(_by_time(candidate), _by_time(baseline), strict=True)
+        ]
+        kept = [(a, b) for a, b in pairs if a is not None and b is not None]
+        new, old = [a for a, _ in kept], [b for _, b in kept]
+    else:
+        new = [v for r in candidate for v in metric_values(r, budget.metric, budget.label)]
+        old = [v for r in baseline for v in metric_values(r, budget.metric, budget.label)]
+    if not new or not old:
+        return Judgement(
+            budget=budget,
+            answer="inconclusive",
+            limit=limit,
+            relative_to="baseline",
+            reason=_no_values([*candidate, *baseline]),
+            evidence=evidence,
+        )
+    return judge_against_baseline(budget, new, old, in_turns=in_turns, evidence=evidence, confidence=level)
+
+
+def _judge_prediction(budget: Budget, records: Sequence[RunRecord], predict: Predict | None) -> Judgement:
+    """Judge the pessimistic end of the prediction's 90 % interval for a device nobody has at hand."""
+    limit = budget.floor if budget.floor is not None else budget.ceiling
+    assert limit is not None
+    prediction = next(
+        (r.prediction for r in records if r.prediction and r.prediction.device == budget.device and matches(budget, r)),
+        None,
+    )
+    if prediction is None:
+        if predict is None or "*" in budget.device or "*" in budget.model:
+            raise BadDataError(
+                "budget",
+                f"{budget.metric} predicted",
+                f"device {budget.device!r}, model {budget.model!r}",
+                "names of one device and one model",
+            )
+        prediction = predict(budget.device, budget.model)
+    interval = predicted_interval(prediction, budget)
+    if interval is None:
+        raise BadDataError("budget", "metric", budget.metric, "a metric that the feasibility model predicts")
+    higher = budget.metric in HIGHER_IS_BETTER
+    worst = interval.low if higher else interval.high
+    holds = worst >= limit if higher else worst <= limit
+    end = "lower" if higher else "upper"
+    return Judgement(
+        budget=budget,
+        answer="pass" if holds else "fail",
+        limit=limit,
+        value=interval.mid,
+        low=interval.low,
+        high=interval.high,
+        margin_ratio=(worst / limit - 1.0) * (1 if higher else -1),
+        reason=f"{'holds' if holds else 'fails'} for {budget.device}: the {end} 90 % bound is {worst:.6g}",
+        evidence=tuple(
+            f"{p.name}: {p.anonymous_bytes + p.file_bytes} bytes ({p.reason})" for p in prediction.memory.parts
+        )
+        + prediction.verdict.reasons,
+    )
+
+
+def _alternate(candidate: Sequence[RunRecord], baseline: Sequence[RunRecord]) -> bool:
+    """Whether two sides were measured in turns: equally many runs, alternating in time."""
+    if len(candidate) != len(baseline) or len(candidate) < 2:
+        return False
+    sides = [side for _, side in sorted([(r.created, 0) for r in candidate] + [(r.created, 1) for r in baseline])]
+    return all(sides[i] != sides[i + 1] for i in range(0, len(sides), 2))
+
+
+def _by_time(records: Sequence[RunRecord]) -> list[RunRecord]:
+    return sorted(records, key=lambda r: r.created)
+
+
+def _middle(values: Sequence[float]) -> float | None:
+    return median(values) if values else None
+
+
+def _no_values(records: Sequence[RunRecord]) -> str:
+    doubts = {d for r in records for s in r.samples for d in s.validity.doubts}
+    if doubts:
+        return "every sample was disturbed: " + "; ".join(sorted(doubts)[:3])
+    return "the runs hold no sample of this metric"
+
+
+def _ids(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    return tuple(r.run_id for r in records)

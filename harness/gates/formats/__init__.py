@@ -1,0 +1,1 @@
+"""How judgements are written: one module a format, each with ``render(judgements) -> str``."""

@@ -1,0 +1,84 @@
+"""Gate a build by running it in turns with its baseline, until the decision is clear or the limit is reached.
+
+Each side is a command that prints one run record as JSON (``edge-harness run MODEL --json``): two virtual environments,
+two builds, two settings. Taking turns (A B, B A, A B ...) lets drift of the machine fall on both sides alike.
+"""
+
+import shlex
+import subprocess
+from collections.abc import Callable, Sequence
+
+from harness.domain.budget import Budget
+from harness.domain.record import RunRecord
+from harness.errors import CouldNotRunError, Exit
+from harness.gates.evaluate import evaluate
+from harness.gates.judge import Judgement
+
+LOOKS: tuple[int, ...] = (6, 10, 16, 24)
+"""Turns after which the decision is looked at; six are the fewest that can carry a 95 % interval."""
+
+Parse = Callable[[bytes, str], RunRecord]
+"""Reads one record from a command's output: (bytes, name of the source)."""
+
+
+def gate_live(
+    budgets: Sequence[Budget],
+    candidate: str,
+    baseline: str,
+    parse: Parse,
+    *,
+    max_turns: int = LOOKS[-1],
+    timeout_s: float = 900.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Judgement], list[RunRecord], list[RunRecord]]:
+    """Run both commands in turns and judge, asking for more turns while any budget is inconclusive.
+
+    Args:
+        budgets: Budgets, relative ones among them.
+        candidate: Command line of the build to be judged.
+        baseline: Command line of the build to compare with.
+        parse: Reads a record from a command's output.
+        max_turns: Turns at most; at least 6.
+        timeout_s: Wall time of one command.
+        progress: Called after each turn with (turns done, turns at most).
+
+    Returns:
+        The judgements, the candidate's records, the baseline's records.
+
+    Raises:
+        CouldNotRunError: A command could not be started, hung, or printed no record.
+    """
+    looks = sorted({look for look in LOOKS if look < max_turns} | {max_turns})
+    new: list[RunRecord] = []
+    old: list[RunRecord] = []
+    judgements: list[Judgement] = []
+    for look in looks:
+        while len(new) < look:
+            first, second = (
+                ((candidate, new), (baseline, old)) if len(new) % 2 == 0 else ((baseline, old), (candidate, new))
+            )
+            for command, records in (first, second):
+                records.append(_run(command, parse, timeout_s))
+            if progress:
+                progress(len(new), looks[-1])
+        judgements = evaluate(budgets, new, baseline=old, looks=len(looks))
+        if all(j.answer != "inconclusive" for j in judgements):
+            break
+    return judgements, new, old
+
+
+def _run(command: str, parse: Parse, timeout_s: float) -> RunRecord:
+    arguments = shlex.split(command)
+    if not arguments:
+        raise CouldNotRunError("an empty command cannot be run")
+    try:
+        done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
+    except OSError as error:
+        raise CouldNotRunError(f"{arguments[0]}: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise CouldNotRunError(f"{command}: no end after {timeout_s:.0f} s") from error
+    # Inconclusive and failed runs still print their record: the gate judges them as what they are.
+    if done.returncode not in {Exit.OK, Exit.INCONCLUSIVE, Exit.COULD_NOT_RUN} or not done.stdout.strip():
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no word on stderr"]
+        raise CouldNotRunError(f"{command}: exit status {done.returncode} and no record: {last[0]}")
+    return parse(done.stdout, command)

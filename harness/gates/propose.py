@@ -1,0 +1,65 @@
+"""Propose budgets from a history of runs: what the machine reached, less what its own noise may take."""
+
+from collections.abc import Sequence
+from math import ceil, log10
+from math import floor as floor_of
+
+from harness.domain.budget import Budget, Metric
+from harness.domain.record import RunRecord
+from harness.gates.judge import HIGHER_IS_BETTER
+from harness.records.metrics import metric_values
+from harness.stats.intervals import median_interval
+
+_METRICS: tuple[Metric, ...] = ("decode_tokens_per_s", "prefill_tokens_per_s", "ttft_s", "peak_memory_bytes")
+LEAST_MARGIN_RATIO = 0.05
+"""Room left between the worst end of the interval and the limit, so that an unchanged build passes."""
+
+
+def propose(records: Sequence[RunRecord], metrics: Sequence[Metric] = _METRICS) -> list[Budget]:
+    """One budget for each device, model and metric that the runs speak of.
+
+    The limit lies ``LEAST_MARGIN_RATIO`` beyond the worse end of the median's 95 % interval (or beyond the worst value,
+    where the values are too few for one), rounded to three digits away from the values.
+    """
+    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
+    for record in records:
+        if record.outcome == "ok" and record.model is not None:
+            groups.setdefault((record.machine.device, record.model.name, record.workload), []).append(record)
+    budgets = []
+    for (device, model, workload), runs in sorted(groups.items()):
+        for metric in metrics:
+            values = [v for r in runs for v in metric_values(r, metric)]
+            if values:
+                budgets.append(_budget(device, model, workload, metric, values))
+    return budgets
+
+
+def to_toml(budgets: Sequence[Budget]) -> str:
+    """Budgets as the text of a budgets.toml file."""
+    import msgspec
+
+    blocks = []
+    for budget in budgets:
+        fields = {k: v for k, v in msgspec.to_builtins(budget).items() if v not in (None, "", False)}
+        lines = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in fields.items()]
+        blocks.append("\n".join(["[[budget]]", *lines]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _budget(device: str, model: str, workload: str, metric: Metric, values: Sequence[float]) -> Budget:
+    estimate = median_interval(values)
+    higher = metric in HIGHER_IS_BETTER
+    if higher:
+        worst = min(values) if estimate.low is None else estimate.low
+        floor, ceiling = _three_digits(worst * (1 - LEAST_MARGIN_RATIO), up=False), None
+    else:
+        worst = max(values) if estimate.high is None else estimate.high
+        floor, ceiling = None, _three_digits(worst * (1 + LEAST_MARGIN_RATIO), up=True)
+    return Budget(metric=metric, device=device, model=model, workload=workload, floor=floor, ceiling=ceiling)
+
+
+def _three_digits(value: float, *, up: bool) -> float:
+    if value <= 0:
+        return value
+    step = 10.0 ** (floor_of(log10(value)) - 2)
+    return float(f"{(ceil if up else floor_of)(value / step) * step:.12g}")

@@ -1,0 +1,220 @@
+"""Budgets against runs: each answer, each limit, with ratios worked out by hand."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from harness.domain.budget import Budget
+from harness.domain.prediction import (
+    Interval,
+    MemoryPart,
+    MemoryPrediction,
+    Prediction,
+    SpeedPrediction,
+    Verdict,
+)
+from harness.domain.record import (
+    SCHEMA_VERSION,
+    MachineFingerprint,
+    MemoryUse,
+    ModelIdentity,
+    Outcome,
+    RunRecord,
+    Sample,
+    Validity,
+)
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError, Exit
+from harness.gates.evaluate import evaluate, exit_code
+from harness.gates.judge import Answer, decide
+from harness.gates.propose import propose
+
+MACHINE = MachineFingerprint(
+    system="Linux",
+    kernel="6",
+    cpu_model="x",
+    core_count=2,
+    ram_bytes=1,
+    memory_limit_bytes=1,
+    isa=(),
+    python="3.11",
+    device="board",
+)
+MODEL = ModelIdentity(name="tiny", quant="Q4_0", size_bytes=1000, sha256="0", architecture="llama", parameter_count=1)
+
+
+def same(value: float) -> Interval:
+    return Interval(mid=value, low=value, high=value)
+
+
+PREDICTION = Prediction(
+    device="phone",
+    model="tiny",
+    quant="Q4_0",
+    backend="cpu",
+    memory=MemoryPrediction(
+        parts=(MemoryPart(name="weights", anonymous_bytes=900, reason="by hand"),),
+        peak_bytes=Interval(mid=900, low=800, high=1000),
+    ),
+    speed=SpeedPrediction(
+        decode_tokens_per_s=Interval(mid=10, low=8, high=12),
+        prefill_tokens_per_s=same(100),
+        ttft_cold_s=same(1),
+        ttft_warm_s=same(1),
+        load_cold_s=same(1),
+        load_warm_s=same(1),
+        active_bytes=1,
+        kv_read_bytes=0,
+        roofline_tokens_per_s=20.0,
+        limits={},
+    ),
+    verdict=Verdict(word="fits", binding_limit="ram", needed_bytes=1, available_bytes=2),
+)
+
+
+@dataclass
+class Run:
+    speeds: list[float] = field(default_factory=list)
+    outcome: Outcome = "ok"
+    doubts: tuple[str, ...] = ()
+    turn: int = 0
+    peak: int = 500
+
+    def record(self) -> RunRecord:
+        samples = tuple(
+            Sample(
+                phase="decode",
+                label="tg10",
+                token_count=10,
+                duration_s=10 / v,
+                started_unix_s=0,
+                validity=Validity(doubts=self.doubts),
+            )
+            for v in self.speeds
+        )
+        return RunRecord(
+            schema_version=SCHEMA_VERSION,
+            run_id=f"r{self.turn}",
+            created=f"2026-01-01T00:00:{self.turn:02d}Z",
+            harness_version="0",
+            command=(),
+            workload="generate",
+            machine=MACHINE,
+            scenario=Scenario(),
+            outcome=self.outcome,
+            model=MODEL,
+            samples=samples,
+            memory=MemoryUse(peak_rss_bytes=self.peak),
+            prediction=PREDICTION,
+        )
+
+
+FLOOR = Budget(metric="decode_tokens_per_s", floor=9.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "higher", "answer"),
+    [
+        (1.0, 2.0, True, "pass"),
+        (0.5, 0.99, True, "fail"),
+        (0.99, 1.01, True, "inconclusive"),
+        (0.5, 1.0, False, "pass"),
+        (1.01, 2.0, False, "fail"),
+        (None, None, True, "inconclusive"),
+    ],
+)
+def test_three_answers(low: float | None, high: float | None, higher: bool, answer: Answer) -> None:
+    assert decide(low, high, 1.0, higher_is_better=higher) == answer
+
+
+@pytest.mark.parametrize(
+    ("budget", "run", "answer", "status"),
+    [
+        pytest.param(FLOOR, Run([10.0, 10.1, 9.9, 10.0]), "pass", Exit.OK, id="above the floor"),
+        pytest.param(FLOOR, Run([8.0, 8.1, 7.9, 8.0]), "fail", Exit.BROKEN, id="below the floor"),
+        pytest.param(FLOOR, Run([8.0, 10.5, 9.0, 9.5]), "inconclusive", Exit.INCONCLUSIVE, id="around it"),
+        pytest.param(FLOOR, Run([20.0]), "inconclusive", Exit.INCONCLUSIVE, id="one sample is no interval"),
+        pytest.param(FLOOR, Run([1.0] * 6, doubts=("busy",)), "inconclusive", Exit.INCONCLUSIVE, id="disturbed"),
+        pytest.param(FLOOR, Run(outcome="out of memory"), "could not run", Exit.COULD_NOT_RUN, id="killed"),
+        pytest.param(
+            Budget(metric="decode_tokens_per_s", floor=9.0, model="other"), Run([10.0] * 4), "inconclusive",
+            Exit.INCONCLUSIVE, id="no run speaks for it",
+        ),
+        # 500 bytes with 1 % given to a single value: 495 .. 505
+        pytest.param(Budget(metric="peak_memory_bytes", ceiling=505.0), Run(peak=500), "pass", Exit.OK, id="memory"),
+        pytest.param(
+            Budget(metric="peak_memory_bytes", ceiling=494.0), Run(peak=500), "fail", Exit.BROKEN, id="memory over"
+        ),
+        pytest.param(
+            Budget(metric="peak_memory_bytes", ceiling=500.0), Run(peak=500), "inconclusive", Exit.INCONCLUSIVE,
+            id="memory within its own spread",
+        ),
+        pytest.param(Budget(metric="file_bytes", ceiling=1000.0), Run(), "pass", Exit.OK, id="file to the byte"),
+        # predicted 10: 9 tokens/s is 0.9 of it; the roofline is 20: 0.45 of it
+        pytest.param(
+            Budget(metric="decode_tokens_per_s", prediction_ratio=0.85), Run([9.0] * 4), "pass", Exit.OK, id="0.9"
+        ),
+        pytest.param(
+            Budget(metric="decode_tokens_per_s", roofline_ratio=0.5), Run([9.0] * 4), "fail", Exit.BROKEN, id="0.45"
+        ),
+        # the 90 % interval of the prediction for the phone is 8 .. 12, its memory 800 .. 1000
+        pytest.param(
+            Budget(metric="decode_tokens_per_s", floor=8.0, predicted=True, device="phone", model="tiny"), Run(),
+            "pass",
+            Exit.OK, id="predicted",
+        ),
+        pytest.param(
+            Budget(metric="peak_memory_bytes", ceiling=999.0, predicted=True, device="phone", model="tiny"), Run(),
+            "fail", Exit.BROKEN, id="upper bound of memory passes the limit",
+        ),
+    ],
+)  # fmt: skip
+def test_each_budget(budget: Budget, run: Run, answer: Answer, status: Exit) -> None:
+    records = [run.record()]
+    predict = None if budget.device == "*" else (lambda _device, _model: PREDICTION)
+
+    judgements = evaluate([budget], records, predict=predict)
+
+    assert [j.answer for j in judgements] == [answer]
+    assert exit_code(judgements) == status
+
+
+def turns(ratio: float, wobble: float = 0.0) -> tuple[list[RunRecord], list[RunRecord]]:
+    """Six turns on a machine that gets slower all the time; the candidate is ``ratio`` as fast."""
+    new, old = [], []
+    for turn in range(6):
+        drift = 100.0 * 0.8**turn
+        noise = 1 + wobble * (1 if turn % 2 else -1)
+        new.append(Run([drift * ratio * noise], turn=2 * turn).record())
+        old.append(Run([drift], turn=2 * turn + 1).record())
+    return new, old
+
+
+@pytest.mark.parametrize(
+    ("ratio", "wobble", "answer"),
+    [(1.0, 0.0, "pass"), (0.98, 0.0, "pass"), (0.9, 0.0, "fail"), (0.96, 0.05, "inconclusive")],
+)
+def test_turns_cancel_drift(ratio: float, wobble: float, answer: Answer) -> None:
+    new, old = turns(ratio, wobble)
+
+    (judgement,) = evaluate([Budget(metric="decode_tokens_per_s", baseline_ratio=0.97)], new, baseline=old)
+
+    assert judgement.answer == answer
+    assert judgement.sample_count == 6
+    assert judgement.detectable_ratio is not None
+
+
+def test_a_missing_baseline_is_said() -> None:
+    with pytest.raises(BadDataError, match="no baseline run"):
+        evaluate([Budget(metric="decode_tokens_per_s", baseline_ratio=0.97)], [Run([1.0]).record()])
+
+
+def test_proposals_leave_room_for_noise() -> None:
+    records = [Run([100.0, 101.0, 102.0, 103.0, 104.0, 105.0], turn=1).record()]
+
+    floor = next(b for b in propose(records) if b.metric == "decode_tokens_per_s")
+    ceiling = next(b for b in propose(records) if b.metric == "peak_memory_bytes")
+
+    # six samples: the interval is min .. max, so 100 x 0.95; one peak of 500: 500 x 1.05
+    assert floor.floor == 95.0
+    assert ceiling.ceiling == 525.0
