@@ -1,5 +1,6 @@
 """llama.cpp through the low-level functions of llama-cpp-python; nothing here imports the engine before it is used."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,12 @@ class LlamaCpp:
                 "sequences": scenario.batch_count,
             },
         )
+
+    def mirror_log(self, write: Callable[[str], object]) -> None:
+        """Hand every further line of the engine's log to ``write`` as well."""
+        from harness.backends.llamacpp.library import ENGINE_LOG
+
+        ENGINE_LOG.mirror = write
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> "LlamaSession":
         """Load a model; ``options`` are those of :class:`~harness.backends.llamacpp.session.LlamaSession`.

@@ -2,6 +2,7 @@
 
 import ctypes
 from collections import deque
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -21,6 +22,7 @@ class EngineLog:
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
         self._open_line = ""
+        self.mirror: Callable[[str], object] | None = None  # also gets every line
         self.callback: Any = None  # the library keeps only the address: someone must keep the object
 
     def write(self, level: int, text: bytes | None, _user: object = None) -> None:
@@ -31,7 +33,11 @@ class EngineLog:
             line = (text or b"").decode("utf-8", "replace")
         *whole, self._open_line = line.split("\n")
         self._open_line = self._open_line[: LOG_LINE_CHARS * 2]
-        self._lines.extend(part[:LOG_LINE_CHARS] for part in whole if part.strip(" ."))
+        for part in whole:
+            if part.strip(" ."):
+                self._lines.append(part[:LOG_LINE_CHARS])
+                if self.mirror:
+                    self.mirror(part[:LOG_LINE_CHARS])
 
     def lines(self) -> tuple[str, ...]:
         """All lines kept, oldest first."""

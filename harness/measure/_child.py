@@ -1,0 +1,107 @@
+"""What runs in the child process of a measured job: started by its path, told what to do on its standard input.
+
+The first line of standard input is the job. After it, standard input stays open for as long as the parent lives: its
+end means that the parent is gone, and then so is this process, with everything it started.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from importlib import import_module
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+EXIT_TOLD = 4
+"""The job failed and said why in its events."""
+EXIT_UNTOLD = 70
+"""The job failed and even its events could not be written (a full disk)."""
+
+
+def main() -> None:
+    """Run the job on standard input and leave without running destructors: an engine may hang in them."""
+    parent = int(sys.argv[1])
+    _die_with(parent)
+    faulthandler.enable()
+    line = sys.stdin.buffer.readline()
+    if not line:
+        os._exit(EXIT_UNTOLD)
+    job: dict[str, Any] = json.loads(line)
+    sys.path[:] = job["sys_path"]
+    threading.Thread(target=_watch_parent, name="parent-watch", daemon=True).start()
+    _limit(job["data_limit_bytes"])
+    status = _run(job)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _run(job: dict[str, Any]) -> int:
+    descriptor = os.open(job["events"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    told: list[str] = []
+
+    def emit(event: str, data: Any = None) -> None:
+        import msgspec
+
+        told.append(event)
+        line = msgspec.json.encode({"event": event, "data": data}) + b"\n"
+        while line:  # a full disk may take half a line; the parent drops a line without its end
+            line = line[os.write(descriptor, line) :]
+
+    try:
+        module, _, function = job["target"].partition(":")
+        getattr(import_module(module), function)(job["arguments"], emit)
+        emit("end")
+    except BaseException as error:  # noqa: BLE001  the record must say what happened, whatever it was
+        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            emit("error", {"kind": type(error).__name__, "outcome": outcome_of(error), "detail": str(error)})
+            return EXIT_TOLD
+        return EXIT_UNTOLD
+    return 0
+
+
+def outcome_of(error: BaseException) -> str:
+    """Outcome that an exception of the job stands for."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return str(getattr(error, "outcome", "failed"))
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(EXIT_UNTOLD)
+
+
+def _watch_parent() -> None:
+    # Needed beside the death signal: that one ends this process only, not its own children, and only Linux has it.
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(EXIT_UNTOLD)
+
+
+def _limit(data_limit_bytes: int | None) -> None:
+    if sys.platform == "win32":
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if data_limit_bytes is not None:
+        # Private writable memory: heap and anonymous mappings, but not the mapped model file.
+        resource.setrlimit(resource.RLIMIT_DATA, (data_limit_bytes, data_limit_bytes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""Run a job in a child process that may crash, hang or be killed: what happened becomes a result, never an exception.
+
+The child appends its events to a file as it goes; whatever it wrote before it died is kept. The child dies with its
+parent, also with one that was killed.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from harness.domain.record import MemoryUse, Outcome
+from harness.measure.limit_group import LimitGroup, system_oom_kill_count
+from harness.measure.memory_watch import MemoryWatch
+
+LOG_LINES_KEPT: Final = 200
+_LOG_LINE_CHARS: Final = 1000
+_EVENT_LINE_BYTES: Final = 16 << 20
+_GRACE_S: Final = 1.0
+_POLL_S: Final = 0.05
+
+OnEvent = Callable[[str, Any], None]
+
+
+class Limits(NamedTuple):
+    """What a child may use.
+
+    Attributes:
+        wall_s: Wall-clock time.
+        memory_bytes: Memory; None for no limit. Held by a control group where one can be made (then the page cache
+            of files it reads counts too), else by a limit on private memory together with a watchdog.
+        use_group: Whether a control group is tried at all.
+    """
+
+    wall_s: float = 1800.0
+    memory_bytes: int | None = None
+    use_group: bool = True
+
+
+class ChildResult(NamedTuple):
+    """How a child ended.
+
+    Attributes:
+        outcome: ``ok``, or why not.
+        detail: One or a few lines for people; empty when ok.
+        events: (name, data) in the order they were told, all of them whole.
+        memory: What it used.
+        status: Exit status; minus the signal's number when a signal ended it.
+        log: Last lines of its standard error and output.
+        duration_s: Wall time of the process.
+    """
+
+    outcome: Outcome
+    detail: str
+    events: tuple[tuple[str, Any], ...]
+    memory: MemoryUse
+    status: int
+    log: tuple[str, ...]
+    duration_s: float
+
+
+def run_child(
+    target: str,
+    arguments: Mapping[str, Any] | msgspec.Struct,
+    *,
+    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
+    on_event: OnEvent | None = None,
+    environment: Mapping[str, str] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> ChildResult:
+    """Call ``target`` in a child process.
+
+    Args:
+        target: ``package.module:function`` of the harness; called with (arguments as plain JSON values, emit), where
+            ``emit(name, data)`` appends one event.
+        arguments: JSON values or a msgspec type.
+        limits: What it may use.
+        on_event: Called in this process with each event soon after it was told.
+        environment: Variables to add.
+        cancelled: Asked now and then; True ends the child as interrupted.
+
+    Returns:
+        How it ended; a Ctrl-C here ends the child and gives the outcome ``interrupted``.
+
+    Raises:
+        ValueError: ``target`` is no function of the harness.
+    """
+    if not target.startswith("harness.") or ":" not in target:
+        raise ValueError(f"target must be harness.<module>:<function>, got {target!r}")
+    with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
+        return _Run(target, arguments, limits, on_event, environment or {}, cancelled, Path(folder)).run()
+
+
+class _Run:
+    def __init__(
+        self,
+        target: str,
+        arguments: Mapping[str, Any] | msgspec.Struct,
+        limits: Limits,
+        on_event: OnEvent | None,
+        environment: Mapping[str, str],
+        cancelled: Callable[[], bool] | None,
+        folder: Path,
+    ) -> None:
+        self._limits = limits
+        self._on_event = on_event
+        self._environment = environment
+        self._cancelled = cancelled
+        self._events_path = folder / "events.jsonl"
+        self._events: list[tuple[str, Any]] = []
+        self._offset = 0
+        self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
+        self._stopped_for: Outcome | None = None
+        self._target = target
+        self._arguments = arguments
+
+    def run(self) -> ChildResult:
+        limits = self._limits
+        wants_group = limits.use_group and limits.memory_bytes is not None
+        group = LimitGroup.make(limits.memory_bytes) if wants_group else None
+        oom_before = system_oom_kill_count()
+        started_s = time.monotonic()
+        process = self._spawn()
+        reader = threading.Thread(target=self._drain, args=(process,), name="child-log", daemon=True)
+        reader.start()
+        watch = MemoryWatch(
+            process.pid,
+            limit_bytes=None if group else limits.memory_bytes,
+            on_excess=lambda: self._kill(process, "out of memory"),
+        )
+        try:
+            if group:
+                group.add(process.pid)
+            watch.start()
+            self._hand_over(process, None if group else limits.memory_bytes)
+            self._wait(process, started_s)
+        except KeyboardInterrupt:
+            self._kill(process, "interrupted")
+        finally:
+            if process.poll() is None:
+                self._kill(process, self._stopped_for or "failed")
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                _kill_group(process.pid)  # what it started and left behind
+            if process.stdin:
+                with contextlib.suppress(OSError):
+                    process.stdin.close()
+            memory = watch.stop()
+            reader.join(_GRACE_S)
+            killed_for_memory = (group.oom_kill_count() if group else 0) or system_oom_kill_count() - oom_before
+            if group:
+                memory = msgspec.structs.replace(memory, cgroup_peak_bytes=group.peak_bytes())
+                group.remove()
+        self._read_events()
+        status = process.returncode
+        outcome, detail = classify(
+            status,
+            stopped_for=self._stopped_for,
+            killed_for_memory=killed_for_memory > 0,
+            events=self._events,
+            log=tuple(self._log),
+            limits=limits,
+        )
+        return ChildResult(
+            outcome,
+            detail,
+            tuple(self._events),
+            memory,
+            status,
+            tuple(self._log),
+            time.monotonic() - started_s,
+        )
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
+        environment = {
+            **os.environ,
+            "GGML_NO_BACKTRACE": "1",  # ggml would start a debugger on an abort, and that can hang
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **self._environment,
+        }
+        return subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("_child.py")), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def _hand_over(self, process: "subprocess.Popen[bytes]", data_limit_bytes: int | None) -> None:
+        job = {
+            "target": self._target,
+            "arguments": msgspec.to_builtins(self._arguments),
+            "events": str(self._events_path),
+            "sys_path": [str(Path(p).absolute()) if p else str(Path.cwd()) for p in sys.path],
+            "data_limit_bytes": data_limit_bytes,
+        }
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died at once: its status tells
+            process.stdin.write(json.dumps(job).encode() + b"\n")
+            process.stdin.flush()
+
+    def _wait(self, process: "subprocess.Popen[bytes]", started_s: float) -> None:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_S)
+                return
+            self._read_events()
+            if self._cancelled and self._cancelled():
+                self._kill(process, "interrupted")
+            elif time.monotonic() - started_s > self._limits.wall_s:
+                self._kill(process, "timed out")
+
+    def _kill(self, process: "subprocess.Popen[bytes]", outcome: Outcome) -> None:
+        self._stopped_for = self._stopped_for or outcome
+        if outcome == "timed out":
+            # An abort first: the child's fault handler then says where it hung.
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_S)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            _kill_group(process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+
+    def _drain(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout is not None
+        while line := process.stdout.readline(_LOG_LINE_CHARS):
+            self._log.append(line.decode("utf-8", "replace").rstrip())
+
+    def _read_events(self) -> None:
+        try:
+            with self._events_path.open("rb") as file:
+                file.seek(self._offset)
+                while (line := file.readline(_EVENT_LINE_BYTES)).endswith(b"\n"):
+                    self._offset += len(line)
+                    entry = msgspec.json.decode(line)
+                    self._events.append((entry["event"], entry["data"]))
+                    if self._on_event:
+                        self._on_event(*self._events[-1])
+        except FileNotFoundError:
+            return
+
+
+def classify(  # noqa: PLR0911  one line for each way to end
+    status: int,
+    *,
+    stopped_for: Outcome | None,
+    killed_for_memory: bool,
+    events: list[tuple[str, Any]],
+    log: tuple[str, ...],
+    limits: Limits,
+) -> tuple[Outcome, str]:
+    """Outcome and detail of a child from all that is known of its end.
+
+    Args:
+        status: Exit status; minus the signal's number when a signal ended it.
+        stopped_for: Why this process ended it, if it did.
+        killed_for_memory: Whether the kernel killed for lack of memory meanwhile.
+        events: What it told.
+        log: Last lines of its output.
+        limits: What it was allowed.
+    """
+    last = f"\n{_tail(log)}" if log else ""
+    error = next((data for name, data in reversed(events) if name == "error"), None)
+    if stopped_for == "timed out":
+        return "timed out", f"stopped after {limits.wall_s:g} s; raise --timeout or shorten the test{last}"
+    if stopped_for == "out of memory":
+        return "out of memory", f"stopped when it held more than {limits.memory_bytes} bytes of anonymous memory"
+    if stopped_for is not None:
+        return stopped_for, "stopped from outside"
+    if status < 0:
+        return _of_signal(-status, killed_for_memory=killed_for_memory, log=log, limits=limits)
+    if error is not None:
+        text = str(error.get("detail") or error.get("kind"))
+        if _speaks_of_memory(text, *log):
+            return "out of memory", f"{text}{_limit_words(limits)}"
+        return error.get("outcome", "failed"), text
+    if status == 0 and any(name == "end" for name, _ in events):
+        return "ok", ""
+    return "failed", f"the child ended with status {status} and without a result{last}"
+
+
+def _of_signal(number: int, *, killed_for_memory: bool, log: tuple[str, ...], limits: Limits) -> tuple[Outcome, str]:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    assertion = next((line for line in log if "GGML_ASSERT" in line or "GGML_ABORT" in line), "")
+    if name == "SIGKILL":
+        if killed_for_memory:
+            return "out of memory", f"the kernel killed it for lack of memory{_limit_words(limits)}"
+        return "crashed", "ended by SIGKILL from outside"
+    if name == "SIGABRT":
+        if _speaks_of_memory(*log):
+            return "out of memory", f"memory could not be had{_limit_words(limits)}\n{_tail(log)}"
+        return "aborted", assertion or f"ended by SIGABRT\n{_tail(log)}"
+    if name == "SIGBUS":
+        return "crashed", f"ended by SIGBUS: the model file shrank or could not be read\n{_tail(log)}"
+    return "crashed", f"ended by {name}\n{_tail(log)}"
+
+
+def _speaks_of_memory(*texts: str) -> bool:
+    words = ("bad_alloc", "failed to allocate", "MemoryError", "Cannot allocate memory", "unable to allocate")
+    return any(word in text for text in texts for word in words)
+
+
+def _limit_words(limits: Limits) -> str:
+    if limits.memory_bytes is None:
+        return ""
+    return f"; it was allowed {limits.memory_bytes / 2**20:.0f} MiB: raise --memory-limit or use a smaller model"
+
+
+def _tail(log: tuple[str, ...], count: int = 8) -> str:
+    return "\n".join(line for line in log[-count:] if line)
+
+
+def _kill_group(pid: int) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(pid, signal.SIGKILL)

@@ -1,0 +1,173 @@
+"""Memory of another process over its life, read from outside at little cost.
+
+``/proc/PID/status`` costs some 20 microseconds and no lock of the watched process; ``smaps_rollup`` walks its page
+tables (milliseconds for a model of a gigabyte) and is read only between timings. The peak is VmHWM, which starts anew
+at exec, and never ``ru_maxrss``, which a child inherits from its parent. Source: proc_pid_status(5), getrusage(2).
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from harness.domain.record import MemorySample, MemoryUse
+
+PERIOD_S: Final = 0.02
+SLOWEST_PERIOD_S: Final = 0.1
+"""While memory does not change, sampling slows down to this: the watcher must not disturb the timing."""
+CHANGED_BYTES: Final = 1 << 20
+TIMELINE_COUNT: Final = 240
+_HELD_COUNT: Final = 8192
+
+
+class Reading(NamedTuple):
+    """Memory of a process at one moment, in bytes."""
+
+    rss_bytes: int
+    peak_rss_bytes: int
+    anonymous_bytes: int
+    file_bytes: int
+
+
+def read_memory(pid: int | str = "self", *, root: Path = Path("/")) -> Reading | None:
+    """Memory of a process now; None when it is gone or the system has no /proc (then see :func:`read_portable`)."""
+    try:
+        with (root / "proc" / str(pid) / "status").open("rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    fields = {b"VmRSS:": 0, b"VmHWM:": 0, b"RssAnon:": 0, b"RssFile:": 0, b"RssShmem:": 0}
+    for line in text.splitlines():
+        words = line.split(None, 2)
+        if len(words) > 1 and words[0] in fields:
+            fields[words[0]] = int(words[1]) * 1024
+    if not fields[b"VmRSS:"]:
+        return None  # a zombie has no memory any more
+    return Reading(
+        fields[b"VmRSS:"],
+        max(fields[b"VmHWM:"], fields[b"VmRSS:"]),
+        fields[b"RssAnon:"] + fields[b"RssShmem:"],
+        fields[b"RssFile:"],
+    )
+
+
+def read_portable(pid: int) -> Reading | None:
+    """The same by psutil, for systems without /proc: one figure, all of it counted as anonymous."""
+    import psutil
+
+    try:
+        info = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return None
+    peak = int(getattr(info, "peak_wset", info.rss))
+    return Reading(info.rss, max(peak, info.rss), info.rss, 0)
+
+
+def read_pss_bytes(pid: int | str = "self", *, root: Path = Path("/")) -> int | None:
+    """Proportional set size: pages shared by n processes count as 1/n. Slow; not while something is timed."""
+    try:
+        with (root / "proc" / str(pid) / "smaps_rollup").open("rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        return None
+    return None
+
+
+def reset_peak() -> bool:
+    """Let this process's VmHWM start anew from what it holds now. Source: proc_pid_clear_refs(5), value 5."""
+    try:
+        with Path("/proc/self/clear_refs").open("w") as file:
+            file.write("5")
+    except OSError:
+        return False
+    return True
+
+
+class MemoryWatch:
+    """A thread that watches one process.
+
+    Args:
+        pid: The process.
+        limit_bytes: Anonymous memory above which ``on_excess`` is called, once; None for no limit.
+        on_excess: What to do then.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        *,
+        limit_bytes: int | None = None,
+        on_excess: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pid = pid
+        self._limit_bytes = limit_bytes
+        self._on_excess = on_excess
+        self._clock = clock
+        self._done = threading.Event()
+        self._samples: list[MemorySample] = []
+        self._peak_rss_bytes = 0
+        self.exceeded = False
+        self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._started_s = self._clock()
+        self._thread.start()
+
+    def stop(self) -> MemoryUse:
+        """Stop watching, and tell what was seen."""
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        return MemoryUse(
+            peak_rss_bytes=self._peak_rss_bytes,
+            peak_anonymous_bytes=max((s.anonymous_bytes for s in self._samples), default=0),
+            peak_file_bytes=max((s.file_bytes for s in self._samples), default=0),
+            timeline=thin(self._samples),
+        )
+
+    def _run(self) -> None:
+        period_s, last_bytes = PERIOD_S, 0
+        while not self._done.wait(period_s):
+            reading = read_memory(self._pid) or (None if Path("/proc/self").exists() else read_portable(self._pid))
+            if reading is None:
+                continue
+            self._peak_rss_bytes = max(self._peak_rss_bytes, reading.peak_rss_bytes)
+            held_bytes = reading.anonymous_bytes + reading.file_bytes
+            moved = abs(held_bytes - last_bytes) > CHANGED_BYTES
+            period_s = PERIOD_S if moved else min(period_s * 1.25, SLOWEST_PERIOD_S)
+            last_bytes = held_bytes if moved else last_bytes
+            self._samples.append(
+                MemorySample(
+                    since_start_s=self._clock() - self._started_s,
+                    anonymous_bytes=reading.anonymous_bytes,
+                    file_bytes=reading.file_bytes,
+                )
+            )
+            if len(self._samples) > _HELD_COUNT:
+                self._samples = list(thin(self._samples, _HELD_COUNT // 2))
+            if self._limit_bytes is not None and reading.anonymous_bytes > self._limit_bytes and not self.exceeded:
+                self.exceeded = True
+                if self._on_excess:
+                    self._on_excess()
+
+
+def thin(samples: Iterable[MemorySample], count: int = TIMELINE_COUNT) -> tuple[MemorySample, ...]:
+    """At most ``count`` samples, evenly chosen, with both peaks, the first and the last among them."""
+    kept = list(samples)
+    if len(kept) <= count:
+        return tuple(kept)
+    top = {
+        0,
+        len(kept) - 1,
+        max(range(len(kept)), key=lambda i: kept[i].anonymous_bytes),
+        max(range(len(kept)), key=lambda i: kept[i].file_bytes),
+    }
+    room = count - len(top)
+    even = {round(i * (len(kept) - 1) / (room + 1)) for i in range(1, room + 1)}
+    return tuple(kept[i] for i in sorted(top | even))

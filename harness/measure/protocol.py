@@ -1,0 +1,394 @@
+"""The measuring protocol, run in the child process: what llama-bench does, and what it leaves out.
+
+Kept as llama-bench has it, so that the numbers can be compared: random tokens, one warm-up of each test, prompt
+processing (``pp``) and generation (``tg``) timed apart, generation from an empty cache (or from ``depth`` tokens in
+it), logits of one token computed at each step and not read, no sampling inside the clock.
+
+Added: load time with the file out of the page cache and in it, time to first token cold and warm, the time of every
+single token, the validity of each sample, and a check outside the clock that the logits are numbers at all.
+
+Source of the reference protocol: llama.cpp, tools/llama-bench/llama-bench.cpp (``test_prompt``, ``test_gen``).
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from harness import plugins
+from harness.domain.base import Frozen
+from harness.domain.record import Phase, Sample, Validity
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError
+from harness.measure import page_cache
+from harness.measure.memory_watch import read_memory, reset_peak
+from harness.ports import Backend, Session
+
+Emit = Callable[[str, Any], None]
+
+PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 2.0
+COLD_CACHED_RATIO: Final = 0.02
+"""A load counts as cold when no more than this share of the file was in the page cache."""
+
+
+class RefusedModelError(EngineError):
+    """The engine would not load the model."""
+
+    outcome = "refused"
+
+
+class NotNumbersError(EngineError):
+    """The model computes NaN or infinity: a corrupt file, or an overflow."""
+
+    outcome = "failed"
+
+
+class GenerateJob(Frozen, frozen=True, kw_only=True):
+    """What the child is to measure.
+
+    Attributes:
+        path: Model file.
+        backend: Backend module, such as ``llamacpp``.
+        scenario: Prompt, new tokens, depth, context, threads ...
+        repetitions: Clean samples wanted of each test.
+        retries: Further samples that may be taken when some are disturbed.
+        cold_loads: Loads past the page cache, each with its time to first token; 0 to leave the cache alone.
+        warm_loads: Loads from the page cache; the last one stays.
+        seed: Seed of the random tokens.
+        greedy: Choose each token from the logits inside the clock; labels then end in ``greedy``.
+        parent_pid: The process that watches; its CPU time is no disturbance.
+        patience_s: Longest time spent on pauses after disturbed samples.
+    """
+
+    path: str
+    scenario: Scenario
+    backend: str = "llamacpp"
+    repetitions: int = 5
+    retries: int = 10
+    cold_loads: int = 1
+    warm_loads: int = 1
+    seed: int = 1
+    greedy: bool = False
+    parent_pid: int = 0
+    patience_s: float = 20.0
+
+
+class Probe(Protocol):
+    """What reads the machine's state around a sample."""
+
+    def start(self) -> None:
+        """Before it."""
+        ...
+
+    def finish(self) -> Validity:
+        """After it."""
+        ...
+
+
+class Meter(Protocol):
+    """What reads energy around a sample."""
+
+    def start(self) -> None:
+        """Before it."""
+        ...
+
+    def finish_joules(self) -> float | None:
+        """After it; None where the machine does not tell."""
+        ...
+
+
+ProbeMaker = Callable[[bool], Probe]
+"""Makes a probe; the argument says that reading the disk is expected."""
+
+
+def run_generate(arguments: Mapping[str, Any], emit: Emit) -> None:
+    """Entry point of the child: measure one model as :class:`GenerateJob` says, telling each sample at once.
+
+    Raises:
+        HarnessError: The backend or the model cannot be used.
+    """
+    from harness.measure.sensors import EnergyMeter
+    from harness.measure.validity import ValidityProbe
+
+    job = msgspec.convert(arguments, GenerateJob)
+    backend: Backend = plugins.load("harness.backends", job.backend, "BACKEND")
+    if reason := backend.missing():
+        raise EngineError(reason)
+    if (mirror := getattr(backend, "mirror_log", None)) is not None:
+        mirror(lambda line: os.write(2, line.encode() + b"\n"))  # the parent keeps its end: it survives an abort
+
+    def probe(disk_expected: bool) -> Probe:
+        return ValidityProbe(disk_expected=disk_expected, own_pids=(job.parent_pid,))
+
+    Protocoller(job, backend, emit, probe=probe, meter=EnergyMeter()).run()
+
+
+class Protocoller:
+    """Runs one job; everything it needs from outside is handed in, so that a fake clock can drive it.
+
+    Args:
+        job: What to measure.
+        backend: The runtime; one with a ``clock`` of its own is timed by that.
+        emit: Takes events: ``engine``, ``memory``, ``sample``, ``output``.
+        probe: Makes validity probes.
+        meter: Energy meter.
+        sleep: Waits between attempts.
+    """
+
+    def __init__(
+        self,
+        job: GenerateJob,
+        backend: Backend,
+        emit: Emit,
+        *,
+        probe: ProbeMaker,
+        meter: Meter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.job = job
+        self.backend = backend
+        self.emit = emit
+        self._probe = probe
+        self._meter = meter
+        self._sleep = sleep
+        clock = getattr(backend, "clock", None)
+        self.now_s: Callable[[], float] = clock.now_s if clock is not None else time.perf_counter
+        self._random = random.Random(job.seed)
+        self._patience_s = job.patience_s
+        s = job.scenario
+        self.suffix = (f" @ d{s.depth_tokens}" if s.depth_tokens else "") + (" greedy" if job.greedy else "")
+
+    def run(self) -> None:
+        """All tests of the job, in order: cold loads, warm loads, prefill with first token, decode."""
+        job, s = self.job, self.job.scenario
+        self.emit("engine", self.backend.identity(s))
+        self._mark("baseline")
+        for _ in range(job.cold_loads):
+            self._cold()
+        session = self._warm()
+        # What the earlier loads held at their peak is not what one load of the model needs.
+        reset_peak()
+        self._mark("loaded")
+        try:
+            if s.prompt_tokens:
+                self._prefill(session)
+            if s.new_tokens:
+                self._decode(session)
+            self._mark("end")
+        finally:
+            session.close()
+
+    # -- loading ------------------------------------------------------------------------------------------------
+
+    def _open(self) -> Session:
+        try:
+            return self.backend.open(Path(self.job.path), self.job.scenario)
+        except EngineError as error:
+            raise RefusedModelError(str(error)) from error
+
+    def _cold(self) -> None:
+        path = Path(self.job.path)
+        page_cache.drop(path)
+        cached = page_cache.cached_ratio(path)
+        probe = self._probe(True)
+        probe.start()
+        started_unix_s, start_s = time.time(), self.now_s()
+        session = self._open()
+        loaded_s = self.now_s()
+        try:
+            prompt = self._tokens(session, max(1, self.job.scenario.prompt_tokens))
+            begin_s = self.now_s()
+            session.decode(prompt, position=0)
+            session.greedy()
+            first_s = self.now_s()
+            validity = probe.finish()
+            self._check_numbers(session)
+        finally:
+            session.close()
+        if cached is None or cached > COLD_CACHED_RATIO:
+            share = "an unknown share" if cached is None else f"{cached:.0%}"
+            doubt = f"not a cold load: {share} of the file stayed in the page cache"
+            validity = msgspec.structs.replace(validity, doubts=(*validity.doubts, doubt))
+        self._tell("load", "load @ cold", 0, loaded_s - start_s, started_unix_s, validity)
+        # Choosing the random prompt is not part of the wait.
+        self._tell(
+            "first_token",
+            f"ttft{len(prompt)} @ cold",
+            len(prompt),
+            (loaded_s - start_s) + (first_s - begin_s),
+            started_unix_s,
+            validity,
+        )
+
+    def _warm(self) -> Session:
+        session: Session | None = None
+        for _ in range(max(1, self.job.warm_loads)):
+            if session is not None:
+                session.close()
+            # The first load with the file cold would be a cold one by accident: read it in first.
+            _read_through(Path(self.job.path))
+            probe = self._probe(False)
+            probe.start()
+            started_unix_s, start_s = time.time(), self.now_s()
+            session = self._open()
+            duration_s = self.now_s() - start_s
+            self._tell("load", "load", 0, duration_s, started_unix_s, probe.finish())
+        assert session is not None
+        return session
+
+    # -- tests --------------------------------------------------------------------------------------------------
+
+    def _prefill(self, session: Session) -> None:
+        prompt_tokens = self.job.scenario.prompt_tokens
+        label, first_label = f"pp{prompt_tokens}{self.suffix}", f"ttft{prompt_tokens}{self.suffix}"
+
+        def once(warm_up: bool) -> bool:
+            position = self._at_depth(session)
+            prompt = self._tokens(session, prompt_tokens, first=position == 0)
+            probe = self._begin()
+            started_unix_s, start_s = time.time(), self.now_s()
+            session.decode(prompt, position=position)
+            done_s = self.now_s()
+            session.greedy()
+            first_s = self.now_s()
+            validity, joules = probe.finish(), self._meter.finish_joules()
+            self._check_numbers(session)
+            self._tell(
+                "prefill", label, prompt_tokens, done_s - start_s, started_unix_s, validity, warm_up, joules=joules
+            )
+            # One pass gives both: the first token is known once the prompt is in and the largest logit is found.
+            self._tell("first_token", first_label, prompt_tokens, first_s - start_s, started_unix_s, validity, warm_up)
+            return not validity.doubts
+
+        once(warm_up=True)
+        self._repeat(once)
+
+    def _decode(self, session: Session) -> None:
+        new_tokens = self.job.scenario.new_tokens
+        label = f"tg{new_tokens}{self.suffix}"
+
+        def once(warm_up: bool) -> bool:
+            position = self._at_depth(session)
+            count = 1 if warm_up else new_tokens
+            tokens = self._tokens(session, count, first=position == 0)
+            probe = self._begin()
+            started_unix_s, start_s = time.time(), self.now_s()
+            times_s = self._steps(session, tokens, position)
+            duration_s = self.now_s() - start_s
+            validity, joules = probe.finish(), self._meter.finish_joules()
+            self._check_numbers(session)
+            self._tell("decode", label, count, duration_s, started_unix_s, validity, warm_up, tuple(times_s), joules)
+            return not validity.doubts
+
+        once(warm_up=True)
+        self._repeat(once)
+
+    def _steps(self, session: Session, tokens: list[int], position: int) -> list[float]:
+        now_s, times_s = self.now_s, []
+        token, greedy = tokens[0], self.job.greedy
+        last_s = now_s()
+        for offset in range(len(tokens)):
+            session.decode((token if greedy else tokens[offset],), position=position + offset)
+            if greedy:
+                token = session.greedy()
+            time_s = now_s()
+            times_s.append(time_s - last_s)
+            last_s = time_s
+        return times_s
+
+    def _repeat(self, once: Callable[[bool], bool]) -> None:
+        """Until ``repetitions`` samples are clean, or the retries or the patience are spent."""
+        clean, attempts, pause_s = 0, 0, PAUSE_S
+        while clean < self.job.repetitions and attempts < self.job.repetitions + self.job.retries:
+            attempts += 1
+            if once(False):
+                clean += 1
+            elif self._patience_s > 0:
+                self._sleep(min(pause_s, self._patience_s))
+                self._patience_s -= pause_s
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _at_depth(self, session: Session) -> int:
+        """Bring the cache to exactly ``depth_tokens``, outside the clock, and return that position."""
+        depth = self.job.scenario.depth_tokens
+        if depth and getattr(self, "_filled", False):
+            try:
+                session.truncate(depth)
+            except EngineError:  # a recurrent state cannot be cut: compute it again
+                pass
+            else:
+                return depth
+        session.clear()
+        if depth:
+            session.decode(self._tokens(session, depth), position=0, logits="none")
+            self._filled = True
+        return depth
+
+    def _begin(self) -> Probe:
+        probe = self._probe(False)
+        probe.start()
+        self._meter.start()
+        return probe
+
+    def _tokens(self, session: Session, count: int, *, first: bool = True) -> list[int]:
+        """Random tokens; the first is the one that a text begins with, where the model has such a token."""
+        tokens = [self._random.randrange(session.vocab_count) for _ in range(count)]
+        begin = getattr(getattr(session, "model", session), "begin_token", None)
+        if first and begin is not None:
+            tokens[0] = begin
+        return tokens
+
+    def _check_numbers(self, session: Session) -> None:
+        import numpy as np
+
+        row = session.logits()
+        wrong_count = int(row.size - np.count_nonzero(np.isfinite(row)))
+        if wrong_count:
+            raise NotNumbersError(
+                f"{wrong_count} of {row.size} logits are NaN or infinite: the file is damaged, or the model overflows; "
+                "check its hash"
+            )
+
+    def _tell(
+        self,
+        phase: Phase,
+        label: str,
+        token_count: int,
+        duration_s: float,
+        started_unix_s: float,
+        validity: Validity,
+        warm_up: bool = False,
+        token_times_s: tuple[float, ...] = (),
+        joules: float | None = None,
+    ) -> None:
+        self.emit(
+            "sample",
+            Sample(
+                phase=phase,
+                label=label,
+                token_count=token_count,
+                duration_s=duration_s,
+                started_unix_s=started_unix_s,
+                token_times_s=token_times_s,
+                warm_up=warm_up,
+                validity=validity,
+                energy_joules=joules,
+            ),
+        )
+
+    def _mark(self, name: str) -> None:
+        reading = read_memory()
+        if reading is not None:
+            self.emit("memory", {"mark": name, **reading._asdict()})
+
+
+def _read_through(path: Path) -> None:
+    if (page_cache.cached_ratio(path) or 0.0) < 1.0:
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 24):
+                pass
