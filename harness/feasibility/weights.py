@@ -25,6 +25,11 @@ def tensor_bytes(type_name: str, dims: tuple[int, ...]) -> int:
     return rows * row_bytes(type_name, dims[0])
 
 
+def has_merges(shape: ModelShape) -> bool:
+    """Whether the vocabulary is byte-pair (with merge rules) rather than SentencePiece, judged by family and size."""
+    return not (shape.architecture.startswith("gemma") or shape.vocab_count < 33_000)
+
+
 def header_bytes(shape: ModelShape, tensors: list[TensorSpec]) -> int:
     """Estimated bytes of a GGUF file before its tensor data.
 
@@ -34,8 +39,7 @@ def header_bytes(shape: ModelShape, tensors: list[TensorSpec]) -> int:
     Source: GGUF specification, docs/gguf.md of the ggml repository.
     """
     records = sum(24 + len(t.name) + 8 * len(t.dims) for t in tensors)
-    sentence_piece = shape.architecture.startswith("gemma") or shape.vocab_count < 33_000
-    token_bytes = _SPM_TOKEN_BYTES if sentence_piece else _BPE_TOKEN_BYTES
+    token_bytes = _BPE_TOKEN_BYTES if has_merges(shape) else _SPM_TOKEN_BYTES
     return int(records + token_bytes * shape.vocab_count + _FIXED_HEADER_BYTES)
 
 

@@ -1,0 +1,103 @@
+"""Bytes of what a model keeps between tokens: keys and values by kind of layer, and recurrent states.
+
+Source: llama.cpp (release packed in llama-cpp-python 0.3.36), src/llama-kv-cache.cpp, src/llama-kv-cache-iswa.cpp and
+src/llama-hparams.cpp (``n_embd_r``, ``n_embd_s``).
+"""
+
+from typing import Final
+
+from harness.domain.ggml import row_bytes
+from harness.domain.model import ModelShape, Recurrent
+
+CELL_PADDING_TOKENS: Final = 256
+"""The context, and the cache of sliding layers, are rounded up to this."""
+
+CELL_RECORD_BYTES: Final = 85
+"""Bookkeeping of one cell: position, shift and a bit for each sequence it belongs to (measured growth of anonymous
+memory beyond the buffers when the context grows from 4096 to 16384)."""
+
+
+def padded(token_count: int) -> int:
+    """``token_count`` rounded up to whole paddings."""
+    return -(-token_count // CELL_PADDING_TOKENS) * CELL_PADDING_TOKENS
+
+
+def row_pair_bytes(shape: ModelShape, kv_type: str) -> int:
+    """Bytes that one token takes in one attention layer.
+
+    K + V rows of ``kv_heads x head_dim`` entries; with latent attention one row of ``kv_rank + rope`` entries and no V.
+
+    Raises:
+        ValueError: The type's blocks do not divide the row.
+    """
+    if shape.latent is not None and shape.architecture != "minicpm3":
+        return row_bytes(kv_type, shape.latent.kv_rank_dim + shape.latent.rope_head_dim)
+    key = shape.kv_head_count * shape.head_dim
+    value = shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
+    return row_bytes(kv_type, key) + row_bytes(kv_type, value)
+
+
+def layer_counts(shape: ModelShape) -> tuple[int, int, int]:
+    """Layers with a full cache, with a sliding one, and with a recurrent state."""
+    kinds = [shape.layer_kind(layer) for layer in range(shape.layer_count)]
+    own = kinds[: shape.layer_count - shape.kv_shared_layer_count]
+    recurrent = shape.layer_count if shape.architecture == "falcon-h1" else kinds.count("recurrent")
+    return own.count("full"), own.count("sliding"), recurrent
+
+
+def state_bytes(shape: ModelShape, recurrent: Recurrent) -> int:
+    """Bytes of one layer's recurrent state for one sequence, in F32.
+
+    Convolution: (conv - 1) x (inner + 2 x groups x state); state: inner x state. Mamba-1 has no groups in its
+    convolution, and LFM2 has a short convolution over the hidden width alone.
+    """
+    if shape.architecture in {"lfm2", "lfm2moe"}:
+        return 4 * (recurrent.conv_dim - 1) * shape.hidden_dim
+    groups = 0 if shape.architecture in {"mamba", "jamba"} else recurrent.group_count
+    convolution = (recurrent.conv_dim - 1) * (recurrent.inner_dim + 2 * groups * recurrent.state_dim)
+    return 4 * (convolution + recurrent.inner_dim * recurrent.state_dim)
+
+
+def sliding_cells(shape: ModelShape, context_tokens: int, ubatch_tokens: int, sequence_count: int = 1) -> int:
+    """Cells of a sliding layer: min(context, window x sequences + ubatch), rounded up."""
+    return padded(min(padded(context_tokens), shape.sliding_window_tokens * sequence_count + ubatch_tokens))
+
+
+def kv_cache_bytes(
+    shape: ModelShape, context_tokens: int, kv_type: str = "F16", *, ubatch_tokens: int = 512, sequence_count: int = 1
+) -> int:
+    """Bytes of the whole cache as llama.cpp allocates it (and zeroes, so all of it is resident from the start).
+
+    Args:
+        shape: Shape of the model.
+        context_tokens: Cells asked for, shared by all sequences.
+        kv_type: ggml type of keys and values.
+        ubatch_tokens: Tokens of one physical batch; sliding layers must hold one beside their window.
+        sequence_count: Sequences decoded together; each has a recurrent state of its own.
+
+    Raises:
+        ValueError: The type's blocks do not divide the row.
+    """
+    full, sliding, recurrent = layer_counts(shape)
+    total = 0
+    if full or sliding:
+        row = row_pair_bytes(shape, kv_type)
+        total += full * padded(context_tokens) * row
+        if sliding:
+            total += sliding * sliding_cells(shape, context_tokens, ubatch_tokens, sequence_count) * row
+    if recurrent and shape.recurrent is not None:
+        total += recurrent * sequence_count * state_bytes(shape, shape.recurrent)
+    return total
+
+
+def kv_read_bytes(shape: ModelShape, depth_tokens: int, kv_type: str = "F16") -> int:
+    """Bytes of cache read to decode one token with ``depth_tokens`` before it: rows in view, and every state."""
+    full, sliding, recurrent = layer_counts(shape)
+    total = 0
+    if full or sliding:
+        row = row_pair_bytes(shape, kv_type)
+        seen = full * depth_tokens + sliding * min(depth_tokens, shape.sliding_window_tokens)
+        total += seen * row
+    if recurrent and shape.recurrent is not None:
+        total += recurrent * state_bytes(shape, shape.recurrent)
+    return total

@@ -1,0 +1,215 @@
+"""Peak memory of one run: every part, split into what must be held and what the system may drop and read again."""
+
+from typing import Final
+
+from harness.domain.device import ComputeEngine, DeviceProfile, PoolName
+from harness.domain.model import Weights
+from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction
+from harness.domain.scenario import Scenario
+from harness.feasibility.compute_buffer import reserved_compute_bytes, touched_compute_bytes
+from harness.feasibility.kv_cache import CELL_RECORD_BYTES, kv_cache_bytes, padded
+from harness.feasibility.repack import is_repacked, repacked_bytes, repacked_types
+from harness.feasibility.tensors import TensorSpec
+from harness.feasibility.weights import has_merges, header_bytes
+from harness.units import MIB, format_bytes
+
+RUNTIME_ANONYMOUS_BYTES: Final = 22 * MIB
+"""Interpreter, numpy and engine before a model is loaded (measured: 21.6 MiB with CPython 3.11)."""
+RUNTIME_FILE_BYTES: Final = 23 * MIB
+"""Code pages of the same (measured: 20.8 MiB at start, 22.9 to 23.4 after the first tokens)."""
+_MODEL_RECORD_BYTES: Final = 2.3 * MIB
+_MERGED_TOKEN_BYTES: Final = 306
+"""Anonymous memory of one token of a byte-pair vocabulary: text, score, two hash tables, and a merge rule (measured
+between vocabularies of 49 152 and 151 936 tokens)."""
+_PLAIN_TOKEN_BYTES: Final = 157
+"""The same without merge rules (measured on 262 144 tokens)."""
+
+GPU_CONTEXT_BYTES: Final[dict[str, int]] = {
+    "cuda": 350 * MIB,
+    "rocm": 250 * MIB,
+    "vulkan": 100 * MIB,
+    "opencl": 100 * MIB,
+}
+"""What a driver takes for itself; assumed, by analogy with what each reports for an empty process."""
+
+_SPREAD_RATIO: Final = 0.03
+"""Half width of the 90 % interval of the peak: scratch is not exact, and it is some 10 % of a run."""
+_SPREAD_BYTES: Final = 12 * MIB
+"""Its constant share: the runtime's own pages differ between builds and interpreters."""
+
+
+def backend_of(scenario: Scenario, device: DeviceProfile | None) -> str:
+    """The backend meant: the scenario's, else the usual one of the device's best engine, else ``cpu``."""
+    if scenario.backend:
+        return scenario.backend
+    return device.engine().backends[0] if device is not None and device.engine().backends else "cpu"
+
+
+def engine_of(backend: str, device: DeviceProfile | None) -> ComputeEngine | None:
+    """The engine of the device that runs this backend, if it has one."""
+    if device is None:
+        return None
+    return next((engine for engine in device.engines if backend in engine.backends), None)
+
+
+def predict_memory(
+    weights: Weights, scenario: Scenario, *, backend: str | None = None, device: DeviceProfile | None = None
+) -> MemoryPrediction:
+    """Memory of a run at its peak.
+
+    Parts: weights (mapped from the file, or held), repacked weights, KV cache, compute buffer, vocabulary, runtime.
+    The peak is the larger of the running state and the end of loading, when the header is still there twice.
+
+    Args:
+        weights: Tensors of the model.
+        scenario: Context, batch, KV type, mapping and repacking.
+        backend: Where it runs; None asks the scenario, then the device.
+        device: The device; its CPU's instruction sets decide what is repacked, its engines which pool is used.
+
+    Raises:
+        ValueError: The KV type's blocks do not divide a row of keys.
+    """
+    backend = backend or backend_of(scenario, device)
+    parts = (
+        _cpu_parts(weights, scenario, device) if backend == "cpu" else _gpu_parts(weights, scenario, backend, device)
+    )
+    parts = [*parts, _vocabulary(weights), _runtime()]
+    total = sum(p.anonymous_bytes + p.file_bytes for p in parts)
+    if backend == "cpu":
+        total = max(total, _load_peak_bytes(weights, scenario, parts))
+    spread = _SPREAD_RATIO * total + _SPREAD_BYTES
+    return MemoryPrediction(parts=tuple(parts), peak_bytes=Interval(mid=total, low=total - spread, high=total + spread))
+
+
+def _cpu_parts(weights: Weights, scenario: Scenario, device: DeviceProfile | None) -> list[MemoryPart]:
+    engine = engine_of("cpu", device)
+    repacked = repacked_bytes(weights, engine.isa if engine else ()) if scenario.repack else 0
+    tensor_bytes = _tensor_bytes(weights)
+    parts = []
+    if scenario.mmap:
+        mapped = max(weights.file_bytes - _header_bytes(weights), tensor_bytes)
+        reason = f"all {format_bytes(mapped)} of tensor data, mapped from the file"
+        parts.append(MemoryPart(name="weights", anonymous_bytes=0, file_bytes=mapped, reason=reason))
+    else:
+        held = tensor_bytes - repacked + _repacked_table_bytes(weights, scenario, engine)
+        parts.append(MemoryPart(name="weights", anonymous_bytes=held, reason="read into memory of its own (no mmap)"))
+    if repacked:
+        share = repacked / tensor_bytes
+        reason = f"{share:.0%} of the weights rewritten for this CPU's instructions at load"
+        parts.append(MemoryPart(name="repacked weights", anonymous_bytes=repacked, reason=reason))
+    parts.append(_kv_part(weights, scenario, "ram"))
+    scratch = touched_compute_bytes(
+        weights.shape,
+        prompt_tokens=scenario.prompt_tokens,
+        depth_tokens=scenario.depth_tokens,
+        ubatch_tokens=scenario.ubatch_tokens,
+        batch_count=scenario.batch_count,
+        flash_attention=scenario.flash_attention,
+    )
+    reserved = reserved_compute_bytes(
+        weights.shape,
+        context_tokens=padded(scenario.context_tokens),
+        ubatch_tokens=scenario.ubatch_tokens,
+        output_tokens=scenario.ubatch_tokens,
+        flash_attention=scenario.flash_attention,
+    )
+    reason = f"activations of a batch, as touched; the engine may reserve {format_bytes(reserved)} of address space"
+    return [*parts, MemoryPart(name="compute buffer", anonymous_bytes=scratch, reason=reason)]
+
+
+def _repacked_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeEngine | None) -> int:
+    """A token table that also is the output matrix exists twice where the output's copy was rewritten."""
+    if not scenario.repack or any(t.name == "output.weight" for t in weights.tensors):
+        return 0
+    types = repacked_types(engine.isa if engine else ())
+    return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight" and is_repacked(t, types))
+
+
+def _gpu_parts(weights: Weights, scenario: Scenario, backend: str, device: DeviceProfile | None) -> list[MemoryPart]:
+    """Weights, cache and scratch in GPU buffers, which nobody can take back; the token table stays with the CPU."""
+    engine = engine_of(backend, device)
+    pool: PoolName = engine.pool if engine else "ram"
+    tied = all(t.name != "output.weight" for t in weights.tensors)
+    table = sum(t.size_bytes for t in weights.tensors if t.name in {"token_embd.weight", "per_layer_token_embd.weight"})
+    token_table = sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight")
+    on_gpu = _tensor_bytes(weights) - table + (token_table if tied else 0)
+    scratch = reserved_compute_bytes(
+        weights.shape,
+        context_tokens=padded(scenario.context_tokens),
+        ubatch_tokens=scenario.ubatch_tokens,
+        output_tokens=scenario.ubatch_tokens,
+        flash_attention=scenario.flash_attention,
+    )
+    where = "the card's memory" if pool == "vram" else "memory wired for the GPU"
+    parts = [
+        MemoryPart(name="weights", anonymous_bytes=on_gpu, reason=f"all matrices in {where}", pool=pool),
+        MemoryPart(
+            name="token table",
+            anonymous_bytes=0 if scenario.mmap else table,
+            file_bytes=table if scenario.mmap else 0,
+            reason="rows are looked up by the CPU",
+        ),
+        _kv_part(weights, scenario, pool),
+        MemoryPart(
+            name="compute buffer",
+            anonymous_bytes=scratch,
+            reason="scratch and logits of a full batch, allocated for good",
+            pool=pool,
+        ),
+    ]
+    context = GPU_CONTEXT_BYTES.get(backend, 0)
+    if context:
+        parts.append(MemoryPart(name="driver", anonymous_bytes=context, reason=f"{backend} context", pool=pool))
+    return parts
+
+
+def _kv_part(weights: Weights, scenario: Scenario, pool: PoolName) -> MemoryPart:
+    cells = padded(scenario.context_tokens)
+    size = kv_cache_bytes(
+        weights.shape,
+        scenario.context_tokens,
+        scenario.kv_type,
+        ubatch_tokens=scenario.ubatch_tokens,
+        sequence_count=scenario.batch_count,
+    )
+    return MemoryPart(
+        name="kv cache",
+        anonymous_bytes=size + CELL_RECORD_BYTES * cells,
+        reason=f"{cells} cells of {scenario.kv_type}, zeroed when the context is made",
+        pool=pool,
+    )
+
+
+def _vocabulary(weights: Weights) -> MemoryPart:
+    each = _MERGED_TOKEN_BYTES if has_merges(weights.shape) else _PLAIN_TOKEN_BYTES
+    size = int(_MODEL_RECORD_BYTES + each * weights.shape.vocab_count)
+    return MemoryPart(
+        name="vocabulary", anonymous_bytes=size, reason=f"{weights.shape.vocab_count} tokens, {each} bytes each"
+    )
+
+
+def _runtime() -> MemoryPart:
+    return MemoryPart(
+        name="runtime",
+        anonymous_bytes=RUNTIME_ANONYMOUS_BYTES,
+        file_bytes=RUNTIME_FILE_BYTES,
+        reason="interpreter and engine",
+    )
+
+
+def _load_peak_bytes(weights: Weights, scenario: Scenario, parts: list[MemoryPart]) -> int:
+    """End of loading: no cache and no scratch yet, but the header is mapped and parsed."""
+    at_load = sum(p.anonymous_bytes + p.file_bytes for p in parts if p.name not in {"kv cache", "compute buffer"})
+    return at_load + (2 if scenario.mmap else 1) * _header_bytes(weights)
+
+
+def _tensor_bytes(weights: Weights) -> int:
+    return sum(t.size_bytes for t in weights.tensors)
+
+
+def _header_bytes(weights: Weights) -> int:
+    """The file without its tensors; estimated where a file has none of its own."""
+    rest = weights.file_bytes - _tensor_bytes(weights)
+    if rest > 0:
+        return rest
+    return header_bytes(weights.shape, [TensorSpec(t.name, t.dims, "feed_forward") for t in weights.tensors])
