@@ -35,15 +35,15 @@ def list_devices(as_json: bool) -> None:
             (
                 p.name,
                 p.kind,
-                p.chip,
                 format_bytes(pool.total_bytes.value),
                 format_bytes(pool.usable_bytes.value),
                 format_rate(pool.bandwidth_bytes_per_s.value),
-                pool.bandwidth_bytes_per_s.confidence,
             )
         )
-    columns = ("device", "kind", "chip", "memory", "one app", "bandwidth", "known by")
-    console().print(table(f"{len(rows)} devices", columns, rows, right=(3, 4, 5)))
+    columns = ("device", "kind", "memory", "one app", "bandwidth")
+    view = table(f"{len(rows)} devices", columns, rows, right=(2, 3, 4))
+    view.columns[0].no_wrap = True
+    console().print(view)
 
 
 @devices.command()

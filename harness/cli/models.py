@@ -25,22 +25,21 @@ def list_models(as_json: bool) -> None:
     if as_json:
         emit_json([_summary(card) for card in cards])
         return
-    columns = ("model", "parameters", "active", "layers", "hidden", "heads/kv", "context", "kind", "files")
+    columns = ("model", "weights", "active", "context", "kind", "files")
     rows = [
         (
             card.name,
             _count(card.parameter_count),
             _count(card.active_parameter_count),
-            str(card.shape.layer_count),
-            str(card.shape.hidden_dim),
-            f"{card.shape.head_count}/{card.shape.kv_head_count}",
             str(card.shape.context_max_tokens),
             _kind(card),
             " ".join(f.quant for f in card.files),
         )
         for card in cards
     ]
-    console().print(table(f"{len(rows)} models", columns, rows, right=range(1, 7)))
+    view = table(f"{len(rows)} models", columns, rows, right=(1, 2, 3))
+    view.columns[0].no_wrap = True
+    console().print(view)
 
 
 @models.command()
