@@ -1,0 +1,142 @@
+"""Does it fit, and what binds."""
+
+from harness.domain.device import DeviceProfile, MemoryPool, PoolName
+from harness.domain.prediction import MemoryPrediction, SpeedPrediction, Verdict, VerdictWord
+from harness.domain.scenario import Scenario
+from harness.units import format_bytes, format_rate
+
+_STREAMED_WINDOW_RATIO = 1 / 16
+"""Least share of the weights that a streaming engine keeps at hand (two of 32 layers)."""
+
+
+def needed_bytes(memory: MemoryPrediction, pool: PoolName) -> tuple[int, int]:
+    """Bytes that must be held and file bytes that are read for every token, of one pool.
+
+    The mapped originals of repacked weights are never read again: the system may take those pages at no cost, so they
+    are not counted.
+    """
+    held = sum(p.anonymous_bytes for p in memory.parts if p.pool == pool)
+    mapped = sum(p.file_bytes for p in memory.parts if p.pool == pool)
+    cold = sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name == "repacked weights")
+    return held, max(mapped - cold, 0)
+
+
+def judge(
+    memory: MemoryPrediction,
+    speed: SpeedPrediction | None,
+    device: DeviceProfile,
+    scenario: Scenario,
+    target_tokens_per_s: float | None = None,
+    *,
+    entitled: bool = False,
+) -> Verdict:
+    """Verdict for one model on one device.
+
+    Fits: what must be held and what is read for every token stay within what one app may use. Fits with streaming: all
+    but the weights does, with a window of them. Otherwise it does not fit. A target speed that is missed turns any
+    verdict into a no, with the speed as its binding limit.
+
+    Args:
+        memory: Predicted parts.
+        speed: Predicted speed, if known; names what binds a model that fits.
+        device: Limits of its pools.
+        scenario: What was asked.
+        target_tokens_per_s: Decode speed wanted.
+        entitled: Whether the app has asked for the higher limit, where the system offers one.
+    """
+    pools = sorted({part.pool for part in memory.parts}, key=lambda name: name != "vram")
+    verdicts = [_judge_pool(memory, speed, device, device.pool(name), entitled=entitled) for name in pools]
+    severity: dict[VerdictWord, int] = {"fits": 0, "fits with streaming": 1, "does not fit": 2}
+    worst = max(verdicts, key=lambda v: severity[v.word])
+    if worst.word == "does not fit" or target_tokens_per_s is None or speed is None:
+        return worst
+    reached = speed.decode_tokens_per_s.mid
+    if worst.word == "fits with streaming":
+        reached = min(reached, _streaming_ceiling(memory, device, worst.available_bytes))
+    if reached >= target_tokens_per_s:
+        return worst
+    depth = scenario.depth_tokens
+    reason = f"{reached:.3g} tokens/s predicted at depth {depth}, {target_tokens_per_s:.3g} wanted"
+    limit = "storage bandwidth" if worst.word == "fits with streaming" else _largest_limit(speed)
+    return Verdict(
+        word="does not fit",
+        binding_limit=f"decode speed: {limit}",
+        needed_bytes=worst.needed_bytes,
+        available_bytes=worst.available_bytes,
+        reasons=(reason, *worst.reasons),
+    )
+
+
+def _judge_pool(
+    memory: MemoryPrediction,
+    speed: SpeedPrediction | None,
+    device: DeviceProfile,
+    pool: MemoryPool,
+    *,
+    entitled: bool,
+) -> Verdict:
+    held, mapped = needed_bytes(memory, pool.name)
+    needed = held + mapped
+    limit = pool.entitled_bytes if entitled and pool.entitled_bytes else pool.usable_bytes
+    available = int(limit.value)
+    place = "the card's memory" if pool.name == "vram" else "memory one app may use"
+    if needed <= available:
+        binding = _largest_limit(speed) if speed else "none"
+        return Verdict(
+            word="fits",
+            binding_limit=binding,
+            needed_bytes=needed,
+            available_bytes=available,
+            reasons=(f"{format_bytes(available - needed)} of {place} to spare",),
+        )
+    reasons = [f"{format_bytes(needed)} needed, {format_bytes(available)} of {place} available"]
+    if not entitled and pool.entitled_bytes and needed <= pool.entitled_bytes.value:
+        entitlement = format_bytes(pool.entitled_bytes.value)
+        reasons.append(f"it would fit in the {entitlement} an app gets with the higher-limit entitlement")
+    elif needed <= pool.total_bytes.value:
+        reasons.append(f"{format_bytes(pool.total_bytes.value)} are installed; the rest is the system's")
+    weights = _weight_bytes(memory, pool.name)
+    rest = needed - weights
+    word: VerdictWord = "does not fit"
+    if pool.name == "ram" and rest + _STREAMED_WINDOW_RATIO * weights <= available:
+        word = "fits with streaming"
+        missing = needed - available
+        rate = device.storage.sequential_read_bytes_per_s.value
+        ceiling = _streaming_ceiling(memory, device, available)
+        reasons.append(
+            f"{format_bytes(missing)} of weights must come from storage for every token: at {format_rate(rate)} "
+            f"at most {ceiling:.2g} tokens/s"
+        )
+        if held > available and mapped == 0:
+            reasons.append("an engine that streams layers is needed; this backend holds all weights at once")
+    else:
+        reasons.append(f"{format_bytes(rest)} of it are no weights" if rest > available else "no room for the weights")
+    return Verdict(
+        word=word,
+        binding_limit=f"memory ({place})",
+        needed_bytes=needed,
+        available_bytes=available,
+        reasons=tuple(reasons),
+    )
+
+
+def _weight_bytes(memory: MemoryPrediction, pool: PoolName) -> int:
+    """Weights of a pool, each counted once."""
+    held, mapped = 0, 0
+    for part in memory.parts:
+        if part.pool == pool and part.name in {"weights", "token table"}:
+            held, mapped = held + part.anonymous_bytes, mapped + part.file_bytes
+        elif part.pool == pool and part.name == "repacked weights" and not mapped:
+            held += part.anonymous_bytes
+    return held + mapped
+
+
+def _streaming_ceiling(memory: MemoryPrediction, device: DeviceProfile, available: int) -> float:
+    """Tokens/s that storage allows: read rate / bytes that do not stay in memory."""
+    held, mapped = needed_bytes(memory, "ram")
+    missing = held + mapped - available
+    return device.storage.sequential_read_bytes_per_s.value / missing if missing > 0 else float("inf")
+
+
+def _largest_limit(speed: SpeedPrediction) -> str:
+    return max(speed.limits, key=lambda name: speed.limits[name]) if speed.limits else "memory bandwidth"
