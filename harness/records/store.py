@@ -1,0 +1,185 @@
+"""Records as files: written whole or not at all, read strictly, from any schema version there ever was.
+
+A record may come from a stranger: its size and its numbers are bounded, every key must be known, nothing in it is
+ever executed.
+"""
+
+import contextlib
+import math
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from harness.domain.record import SCHEMA_VERSION, RunRecord
+from harness.errors import BadDataError, CouldNotRunError
+
+RECORD_MAX_BYTES: Final = 64 << 20
+
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+
+MIGRATIONS: Final[Mapping[int, Migration]] = {}
+"""For each old version the step that makes the next one of it. A step may use nothing but the document it is given."""
+
+
+def encode(record: RunRecord) -> bytes:
+    """A record as one JSON document."""
+    return msgspec.json.encode(record)
+
+
+def decode(
+    data: bytes,
+    source: Path | str,
+    *,
+    migrations: Mapping[int, Migration] = MIGRATIONS,
+    version: int = SCHEMA_VERSION,
+) -> RunRecord:
+    """A record from JSON of this or an older schema version.
+
+    Raises:
+        BadDataError: It is too large, no JSON, of a newer version, or breaks the schema; names the field.
+    """
+    if len(data) > RECORD_MAX_BYTES:
+        raise BadDataError(source, "", f"{len(data)} bytes", f"at most {RECORD_MAX_BYTES}")
+    try:
+        document = msgspec.json.decode(data)
+    except RecursionError as error:
+        raise BadDataError(source, "", "lists in lists without end", "a run record") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadDataError(source, "", f"no JSON ({error})", "a run record") from error
+    return from_document(document, source, migrations=migrations, version=version)
+
+
+def from_document(
+    document: Any,
+    source: Path | str,
+    *,
+    migrations: Mapping[int, Migration] = MIGRATIONS,
+    version: int = SCHEMA_VERSION,
+) -> RunRecord:
+    """The same from a JSON document already parsed."""
+    if not isinstance(document, dict):
+        raise BadDataError(source, "", type(document).__name__, "a JSON object: a run record")
+    found = document.get("schema_version")
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise BadDataError(source, "schema_version", repr(found)[:60], f"a version from 1 to {version}")
+    if found > version:
+        raise BadDataError(source, "schema_version", str(found), f"at most {version}: update edge-harness to read it")
+    while found < version:
+        if found not in migrations:
+            raise BadDataError(source, "schema_version", str(found), f"a version from 1 to {version}")
+        try:
+            document = migrations[found](document)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadDataError(source, "", f"a broken record of version {found} ({error!r})", "a run record") from error
+        found += 1
+        document["schema_version"] = found
+    try:
+        record = msgspec.convert(document, RunRecord)
+    except msgspec.ValidationError as error:
+        raise _bad_field(source, error) from error
+    except RecursionError as error:
+        raise BadDataError(source, "", "lists in lists without end", "a run record") from error
+    _check(record, source)
+    return record
+
+
+def save(record: RunRecord, path: Path) -> None:
+    """Write a record: after a crash at any moment the file is the old one or the new one.
+
+    Raises:
+        CouldNotRunError: It could not be written; no half of it is left behind.
+    """
+    write_atomically(path, msgspec.json.format(encode(record), indent=1) + b"\n")
+
+
+def load(path: Path) -> RunRecord:
+    """Read a record.
+
+    Raises:
+        BadDataError: There is none, or it breaks the schema.
+    """
+    return decode(read_limited(path), path)
+
+
+def read_limited(path: Path, max_bytes: int = RECORD_MAX_BYTES) -> bytes:
+    """All of a file, if it is no larger than ``max_bytes``; never reads more than that.
+
+    Raises:
+        BadDataError: It cannot be read, is no regular file, or is too large.
+    """
+    try:
+        if not path.is_file():
+            raise BadDataError(path, "", "no file" if not path.exists() else "no regular file", "a file")
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise BadDataError(path, "", f"unreadable ({error.strerror})", "a readable file") from error
+    if len(data) > max_bytes:
+        raise BadDataError(path, "", f"more than {max_bytes} bytes", f"at most {max_bytes}")
+    return data
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` in one step: temporary file beside it, flushed to disk, then renamed.
+
+    Raises:
+        CouldNotRunError: It could not be written; the temporary file is removed.
+    """
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        raise CouldNotRunError(f"could not write {path}: {error.strerror}") from error
+
+
+def _flush_folder(folder: Path) -> None:
+    # The rename itself must reach the disk; not every system can open a folder.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _bad_field(source: Path | str, error: msgspec.ValidationError) -> BadDataError:
+    text = str(error)
+    message, _, place = text.partition(" - at `")
+    field = place.rstrip("`").removeprefix("$").removeprefix(".")
+    wrong = re.fullmatch(r"Expected (.*), got (.*)", message)
+    if wrong:
+        return BadDataError(source, field, wrong[2].strip("`"), wrong[1].strip("`"))
+    return BadDataError(source, field, message[0].lower() + message[1:], "a run record")
+
+
+def _check(record: RunRecord, source: Path | str) -> None:
+    """Numbers that no run can give would poison every median made of them."""
+    for index, sample in enumerate(record.samples):
+        at = f"samples[{index}]"
+        for name, value in (("duration_s", sample.duration_s), ("started_unix_s", sample.started_unix_s)):
+            if not (math.isfinite(value) and value >= 0):
+                raise BadDataError(source, f"{at}.{name}", str(value), "a finite number, at least 0")
+        if sample.token_count < 0:
+            raise BadDataError(source, f"{at}.token_count", str(sample.token_count), "at least 0")
+        if any(not (math.isfinite(t) and t >= 0) for t in sample.token_times_s):
+            raise BadDataError(source, f"{at}.token_times_s", "a negative or infinite time", "times of at least 0")
+    if not re.fullmatch(r"[0-9A-Za-z._-]{1,80}", record.run_id):
+        raise BadDataError(source, "run_id", repr(record.run_id)[:60], "letters, digits, dots and dashes")
