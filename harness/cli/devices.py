@@ -1,5 +1,6 @@
 """``edge-harness devices``: the device profiles there are, and what each one says."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +23,7 @@ def devices() -> None:
 def list_devices(as_json: bool) -> None:
     """List every device with its RAM, what one app may use of it, and its bandwidth."""
     from harness.catalog.devices import device_names, load_device
-    from harness.units import format_bytes, format_rate
+    from harness.units import gb, gib
 
     profiles = [load_device(name) for name in device_names()]
     if as_json:
@@ -35,12 +36,12 @@ def list_devices(as_json: bool) -> None:
             (
                 p.name,
                 p.kind,
-                format_bytes(pool.total_bytes.value),
-                format_bytes(pool.usable_bytes.value),
-                format_rate(pool.bandwidth_bytes_per_s.value),
+                f"{gib(pool.total_bytes.value):g}",
+                f"{gib(pool.usable_bytes.value):.1f}",
+                f"{gb(pool.bandwidth_bytes_per_s.value):.1f}",
             )
         )
-    columns = ("device", "kind", "memory", "one app", "bandwidth")
+    columns = ("device", "kind", "GiB", "for one app", "GB/s")
     view = table(f"{len(rows)} devices", columns, rows, right=(2, 3, 4))
     view.columns[0].no_wrap = True
     console().print(view)
@@ -67,6 +68,29 @@ def show(device: str, as_json: bool) -> None:
         click.echo(f"  calibrated: {calibration.backend}, {calibration.engine_version}: {kinds}")
     if profile.notes:
         click.echo(f"  {profile.notes}")
+
+
+@devices.command()
+@click.option("--quick", is_flag=True, help="Fewer passes and a smaller file: some ten seconds.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write; your own devices folder unless given.",
+)
+@json_option
+def probe(quick: bool, out: Path | None, as_json: bool) -> None:
+    """Measure this machine and write its profile (then usable as --device this-machine)."""
+    from harness.measure.probe import DEVICE_NAME, probe_machine, save_profile
+
+    progress = console(stderr=True)
+    name = out.stem if out else DEVICE_NAME
+    profile = probe_machine(quick=quick, progress=lambda line: progress.print(f"  {line} ..."), name=name)
+    path = save_profile(profile, out)
+    if as_json:
+        emit_json(profile)
+        return
+    console().print(_figures_table(profile))
+    click.echo(f"  {profile.notes}\n  written to {path}")
 
 
 def _summary(profile: "DeviceProfile") -> dict[str, object]:

@@ -31,14 +31,14 @@ def list_models(as_json: bool) -> None:
             card.name,
             _count(card.parameter_count),
             _count(card.active_parameter_count),
-            str(card.shape.context_max_tokens),
+            f"{card.shape.context_max_tokens / 1024:g}k" if card.shape.context_max_tokens else "any",
             _kind(card),
             " ".join(f.quant for f in card.files),
         )
         for card in cards
     ]
     view = table(f"{len(rows)} models", columns, rows, right=(1, 2, 3))
-    view.columns[0].no_wrap = True
+    view.columns[0].no_wrap = view.columns[4].no_wrap = True
     console().print(view)
 
 
@@ -109,7 +109,7 @@ def _kind(card: "ModelCard") -> str:
 
 def _count(count: int) -> str:
     for unit, letter in ((10**9, "B"), (10**6, "M")):
-        if count >= unit:
+        if count >= 0.9995 * unit:  # what would print as 1000 of the unit below
             return f"{count / unit:.3g}{letter}"
     return str(count) if count else "?"
 
