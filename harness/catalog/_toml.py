@@ -37,7 +37,7 @@ class Quantity(Decimal):
 class Positive(Quantity):
     """The same, but not 0."""
 
-    LOW = Decimal("1e-12")
+    LOW = Decimal("1e-30")
     WORDS = "a number above 0, at most 1e18"
 
 

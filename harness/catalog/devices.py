@@ -156,7 +156,8 @@ def dump_device(profile: DeviceProfile) -> str:
         peak_w=(profile.power.peak_watts, 1),
     )
     document["calibration"] = [_calibration_table(c) for c in profile.calibrations]
-    return dump({key: value for key, value in document.items() if value not in ("", [], {})})
+    optional = {"notes", "power", "calibration"}
+    return dump({key: value for key, value in document.items() if value or key not in optional})
 
 
 def _profile(file: Traversable) -> DeviceProfile:

