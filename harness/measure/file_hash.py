@@ -1,0 +1,54 @@
+"""SHA-256 of model files, remembered by what the file system says of them."""
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+
+from harness.errors import BadDataError
+
+_ENTRIES_MAX = 500
+
+
+def file_sha256(path: Path, *, cache: Path | None = None) -> str:
+    """Hash of a file; read again only when its size, time or identity changed.
+
+    Args:
+        path: The file.
+        cache: JSON file that remembers hashes; None to read always.
+
+    Raises:
+        BadDataError: It cannot be read.
+    """
+    try:
+        state = path.stat()
+        key = f"{path.resolve()}|{state.st_dev}|{state.st_ino}|{state.st_size}|{state.st_mtime_ns}"
+        known = _read(cache)
+        if key in known:
+            return known[key]
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadDataError(path, "", f"unreadable ({error.strerror})", "a model file") from error
+    if cache is not None:
+        _write(cache, {**_read(cache), key: digest})
+    return digest
+
+
+def _read(cache: Path | None) -> dict[str, str]:
+    if cache is None:
+        return {}
+    try:
+        found = json.loads(cache.read_bytes()[: 1 << 20])
+    except (OSError, ValueError):
+        return {}  # a cache: absent or broken only costs a reading
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def _write(cache: Path, known: dict[str, str]) -> None:
+    from harness.errors import CouldNotRunError
+    from harness.records.store import write_atomically
+
+    newest = dict(list(known.items())[-_ENTRIES_MAX:])
+    with contextlib.suppress(CouldNotRunError):  # a full disk must not stop a run
+        write_atomically(cache, json.dumps(newest).encode())

@@ -1,0 +1,107 @@
+"""One measured run at a time on a machine: a lock file that the system lets go of when its holder dies."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from harness.errors import CouldNotRunError
+
+_POLL_S: Final = 0.2
+
+
+@contextmanager
+def machine_lock(
+    path: Path,
+    *,
+    wait: bool = True,
+    timeout_s: float = 3600.0,
+    on_wait: Callable[[str], None] | None = None,
+) -> Iterator[bool]:
+    """Hold the lock for the body of the ``with``.
+
+    Args:
+        path: The lock file; made when absent, never removed (removing it would let two holders in).
+        wait: Wait for another holder to finish; False goes on without the lock.
+        timeout_s: Longest wait.
+        on_wait: Called once with who holds it, when there is something to wait for.
+
+    Yields:
+        Whether the lock is held. False means that another measured run is going on meanwhile.
+
+    Raises:
+        CouldNotRunError: The wait took longer than ``timeout_s``, or there can be no lock file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b")
+    except OSError as error:
+        raise CouldNotRunError(f"no lock file {path}: {error.strerror}") from error
+    with file:
+        held = _try_lock(file)
+        if not held and wait:
+            if on_wait:
+                on_wait(holder(path))
+            until_s = time.monotonic() + timeout_s
+            while not (held := _try_lock(file)):
+                if time.monotonic() > until_s:
+                    raise CouldNotRunError(
+                        f"another measured run ({holder(path)}) held the machine for {timeout_s:g} s; "
+                        "end it, or use --no-wait"
+                    )
+                time.sleep(_POLL_S)
+        if held:
+            with contextlib.suppress(OSError):  # a full disk: the lock holds, its label is missing
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n".encode())
+                file.flush()
+        try:
+            yield held
+        finally:
+            if held:
+                _unlock(file)
+
+
+def holder(path: Path) -> str:
+    """Who holds the lock, as far as it says: ``process 1234``."""
+    try:
+        text = path.read_text(errors="replace").strip()
+    except OSError:
+        text = ""
+    return f"process {text}" if text.isdigit() else "another process"
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return _try_lock_windows(file)
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks: better to run than not at all
+    return True
+
+
+def _unlock(file: IO[bytes]) -> None:
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+
+
+def _try_lock_windows(file: IO[bytes]) -> bool:
+    import importlib
+
+    msvcrt = importlib.import_module("msvcrt")
+    try:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,236 @@
+"""Measure one model in one scenario and give a record, whatever happens to the engine."""
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from harness import __version__
+from harness.domain.model import Weights
+from harness.domain.prediction import Prediction
+from harness.domain.record import (
+    SCHEMA_VERSION,
+    EngineIdentity,
+    MachineFingerprint,
+    MemoryUse,
+    ModelIdentity,
+    Outcome,
+    RunRecord,
+    Sample,
+)
+from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
+from harness.measure.child import ChildResult, Limits, run_child
+from harness.measure.file_hash import file_sha256
+from harness.measure.machine import fingerprint
+from harness.measure.protocol import GenerateJob
+from harness.records.derive import disturbances
+
+TARGET: Final = "harness.measure.protocol:run_generate"
+OnSample = Callable[[Sample], None]
+OTHER_RUN_DOUBT: Final = "another measured run was going on: let it end first, or leave out --no-wait"
+
+
+def run_model(
+    path: Path,
+    weights: Weights | None,
+    scenario: Scenario,
+    *,
+    name: str = "",
+    backend: str = "llamacpp",
+    repetitions: int = 5,
+    retries: int | None = None,
+    cold_loads: int = 1,
+    warm_loads: int = 1,
+    greedy: bool = False,
+    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
+    prediction: Prediction | None = None,
+    machine: MachineFingerprint | None = None,
+    sha256: str = "",
+    hash_cache: Path | None = None,
+    alone: bool = True,
+    command: Sequence[str] | None = None,
+    on_sample: OnSample | None = None,
+    patience_s: float = 20.0,
+) -> RunRecord:
+    """Run the protocol on a model file in a child process.
+
+    Args:
+        path: Model file.
+        weights: Its tensors and shape, for the record; None when they cannot be read.
+        scenario: What to measure.
+        name: Name of the model; the file's stem when empty.
+        backend: Backend module.
+        repetitions: Clean samples wanted of each test.
+        retries: Further attempts for disturbed samples; None for twice the repetitions.
+        cold_loads: Loads past the page cache.
+        warm_loads: Loads from it.
+        greedy: Choose tokens from the logits inside the clock.
+        limits: Wall clock and memory of the child.
+        prediction: What was predicted, to be kept with the record.
+        machine: Fingerprint, if already taken.
+        sha256: Hash of the file, if known.
+        hash_cache: File that remembers hashes.
+        alone: False when another measured run is known to go on: every sample is then doubted.
+        command: Command line for the record.
+        on_sample: Called with each sample soon after it was taken.
+        patience_s: Longest pauses after disturbed samples.
+
+    Returns:
+        The record; a failure of the engine is its outcome and its detail.
+
+    Raises:
+        RefusedError: The scenario does not fit its own context.
+        BadDataError: The model file cannot be read.
+    """
+    check_scenario(scenario)
+    model = identify(path, weights, name=name, sha256=sha256 or file_sha256(path, cache=hash_cache))
+    job = GenerateJob(
+        path=str(path.absolute()),
+        scenario=scenario,
+        backend=backend,
+        repetitions=repetitions,
+        retries=2 * repetitions if retries is None else retries,
+        cold_loads=cold_loads,
+        warm_loads=warm_loads,
+        greedy=greedy,
+        parent_pid=os.getpid(),
+        patience_s=patience_s,
+    )
+
+    def hear(event: str, data: Any) -> None:
+        if event == "sample" and on_sample:
+            on_sample(msgspec.convert(data, Sample))
+
+    result = run_child(TARGET, job, limits=limits, on_event=hear)
+    samples = tuple(
+        _doubt(sample, alone) for sample in (msgspec.convert(d, Sample) for n, d in result.events if n == "sample")
+    )
+    engine = next((msgspec.convert(d, EngineIdentity) for n, d in result.events if n == "engine"), None)
+    record = new_record(
+        scenario=scenario,
+        workload="generate",
+        machine=machine,
+        outcome=result.outcome,
+        detail=result.detail,
+        model=model,
+        engine=engine,
+        samples=samples,
+        memory=memory_of(result),
+        prediction=prediction,
+        command=command,
+        extra={"repetitions": repetitions, "greedy": greedy, "backend": backend, "wall_s": round(result.duration_s, 3)},
+    )
+    return judged(record, repetitions)
+
+
+def judged(record: RunRecord, repetitions: int) -> RunRecord:
+    """The same record, ``inconclusive`` when it ended well but too few of its samples are undisturbed."""
+    if record.outcome != "ok":
+        return record
+    reasons = disturbances(record, repetitions)
+    if not reasons:
+        return record
+    return msgspec.structs.replace(record, outcome="inconclusive", detail="\n".join(reasons))
+
+
+def new_record(
+    *,
+    scenario: Scenario,
+    workload: str,
+    outcome: Outcome,
+    machine: MachineFingerprint | None = None,
+    detail: str = "",
+    model: ModelIdentity | None = None,
+    engine: EngineIdentity | None = None,
+    samples: tuple[Sample, ...] = (),
+    memory: MemoryUse | None = None,
+    prediction: Prediction | None = None,
+    command: Sequence[str] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> RunRecord:
+    """A record of now, with a new identifier that sorts by time."""
+    now = datetime.now(UTC)
+    return RunRecord(
+        schema_version=SCHEMA_VERSION,
+        run_id=f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}",
+        created=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        harness_version=__version__,
+        command=tuple(_command() if command is None else command),
+        workload=workload,
+        machine=machine or fingerprint(),
+        scenario=scenario,
+        outcome=outcome,
+        detail=detail,
+        model=model,
+        engine=engine,
+        samples=samples,
+        memory=memory,
+        prediction=prediction,
+        extra=extra or {},
+    )
+
+
+def identify(path: Path, weights: Weights | None, *, name: str = "", sha256: str = "") -> ModelIdentity:
+    """Identity of a model file."""
+    return ModelIdentity(
+        name=name or path.stem,
+        quant=weights.quant if weights else "",
+        size_bytes=path.stat().st_size,
+        sha256=sha256,
+        architecture=weights.shape.architecture if weights else "",
+        parameter_count=sum(t.element_count for t in weights.tensors) if weights else 0,
+        synthetic=weights.synthetic if weights else False,
+    )
+
+
+def memory_of(result: ChildResult) -> MemoryUse:
+    """Memory of a child: what it told of itself at its marks, and what was seen from outside."""
+    marks = {data["mark"]: data for name, data in result.events if name == "memory"}
+    memory = result.memory
+    baseline = marks.get("baseline", {})
+    # From "loaded" on the peak counts anew, so that repeated loads do not add up; "end" is the peak of one model.
+    peak = max(marks[m]["peak_rss_bytes"] for m in ("loaded", "end") if m in marks) if "loaded" in marks else 0
+    seen = [marks[m] for m in ("loaded", "end") if m in marks]
+    return msgspec.structs.replace(
+        memory,
+        peak_rss_bytes=peak if "end" in marks else max(peak, memory.peak_rss_bytes),
+        peak_anonymous_bytes=max([memory.peak_anonymous_bytes, *(m["anonymous_bytes"] for m in seen)]),
+        peak_file_bytes=max([memory.peak_file_bytes, *(m["file_bytes"] for m in seen)]),
+        baseline_bytes=baseline.get("rss_bytes", 0),
+    )
+
+
+def check_scenario(scenario: Scenario) -> None:
+    """Refuse what no context could hold.
+
+    Raises:
+        RefusedError: The scenario does not fit its own context, or a count is out of range.
+    """
+    needed = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens)
+    if scenario.prompt_tokens < 0 or scenario.new_tokens < 0 or scenario.depth_tokens < 0:
+        raise RefusedError("prompt, new and depth are counts of tokens: at least 0")
+    if needed == 0:
+        raise RefusedError("nothing to measure: give a prompt or new tokens")
+    if needed > scenario.context_tokens:
+        raise RefusedError(
+            f"depth {scenario.depth_tokens} + {max(scenario.prompt_tokens, scenario.new_tokens)} tokens do not fit a "
+            f"context of {scenario.context_tokens}: raise --context to at least {needed}"
+        )
+
+
+def _doubt(sample: Sample, alone: bool) -> Sample:
+    if alone:
+        return sample
+    validity = msgspec.structs.replace(sample.validity, doubts=(*sample.validity.doubts, OTHER_RUN_DOUBT))
+    return msgspec.structs.replace(sample, validity=validity)
+
+
+def _command() -> list[str]:
+    """The command line without the folder of the program: paths of a home folder are nobody's business."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
