@@ -8,6 +8,8 @@ from typing import Literal
 
 from platformdirs import user_cache_path, user_data_path
 
+from harness.errors import CouldNotRunError
+
 Kind = Literal["devices", "models"]
 
 
@@ -18,19 +20,30 @@ def data_root(kind: Kind) -> Traversable:
 
 
 def cache_dir() -> Path:
-    """Folder for what can be had again: ``EDGE_HARNESS_CACHE``, else the system's own; made if absent."""
-    return _folder("EDGE_HARNESS_CACHE", user_cache_path("edge-harness", appauthor=False))
+    """Folder for what can be had again: ``EDGE_HARNESS_CACHE``, else the system's own; made if absent.
+
+    Raises:
+        CouldNotRunError: It cannot be made.
+    """
+    return _made(_place("EDGE_HARNESS_CACHE", user_cache_path("edge-harness", appauthor=False)), "EDGE_HARNESS_CACHE")
 
 
 def home_dir() -> Path:
-    """Folder for what is the user's: history, own devices and models. ``EDGE_HARNESS_HOME``, else the system's own."""
-    return _folder("EDGE_HARNESS_HOME", user_data_path("edge-harness", appauthor=False))
+    """Folder for the user's own: history, devices, models. ``EDGE_HARNESS_HOME``, else the system's; made if absent.
+
+    Raises:
+        CouldNotRunError: It cannot be made.
+    """
+    return _made(_home(), "EDGE_HARNESS_HOME")
 
 
 def data_files(kind: Kind) -> dict[str, Traversable]:
-    """Every file of that kind by its stem; a user's own file in ``home_dir()`` wins over a shipped one."""
+    """Every file of that kind by its stem; a user's own file in ``home_dir()`` wins over a shipped one.
+
+    Makes no folder, so that listing works where nothing may be written.
+    """
     found: dict[str, Traversable] = {}
-    for root in (data_root(kind), home_dir() / kind):
+    for root in (data_root(kind), _home() / kind):
         if root.is_dir():
             found |= {f.name.removesuffix(".toml"): f for f in root.iterdir() if f.name.endswith(".toml")}
     return dict(sorted(found.items()))
@@ -43,8 +56,18 @@ def as_path(ref: str) -> Path | None:
     return Path(ref).expanduser() if is_path else None
 
 
-def _folder(variable: str, fallback: Path) -> Path:
+def _home() -> Path:
+    return _place("EDGE_HARNESS_HOME", user_data_path("edge-harness", appauthor=False))
+
+
+def _place(variable: str, fallback: Path) -> Path:
     given = os.environ.get(variable)
-    folder = Path(given).expanduser() if given else fallback
-    folder.mkdir(parents=True, exist_ok=True)
+    return Path(given).expanduser() if given else fallback
+
+
+def _made(folder: Path, variable: str) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CouldNotRunError(f"cannot make {folder}: {error.strerror}. Name another with {variable}") from error
     return folder
