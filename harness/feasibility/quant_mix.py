@@ -6,7 +6,7 @@ llama.cpp, src/llama-quant.cpp (``llama_tensor_get_type_impl``, ``tensor_allows_
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
@@ -80,6 +80,8 @@ _FALLBACK: Final[dict[str, str]] = {
 }
 _HEADS_BY_LAYER: Final = frozenset({"jamba", "granitehybrid", "lfm2", "lfm2moe"})
 """Their files list the KV heads layer by layer, so that llama.cpp reads a group size of 0 off a recurrent first one."""
+_VALUES: Final = frozenset({"v", "qkv", "kv_b"})
+"""Categories that llama.cpp treats as values, the most sensitive matrices of attention."""
 _KEPT_PARTS: Final = ("_norm.weight", "ffn_gate_inp.weight", "altup", "laurel", "per_layer_model_proj", "ssm_conv1d")
 _KEPT_HALF: Final = ("altup_proj", "altup_unembd_proj", "altup_router.", "laurel_l", "laurel_r", "per_layer_model_proj")
 
@@ -111,20 +113,50 @@ def types_of(
     Raises:
         UnknownNameError: There is no such mixture.
     """
+    return types_in_order(shape, in_llama_order(tensors), quant, importance_matrix=importance_matrix)
+
+
+class Placed(NamedTuple):
+    """A tensor with what the rules ask of it, worked out once for all mixtures."""
+
+    spec: TensorSpec
+    category: str
+    layer: int
+    quantised: bool
+    kept_half: bool
+
+
+def in_llama_order(tensors: Iterable[TensorSpec]) -> list[Placed]:
+    """Tensors in the order in which llama.cpp walks them: no block first, then by block, then by name."""
+    placed = []
+    for t in tensors:
+        half = len(t.dims) > 1 and any(part in t.name for part in _KEPT_HALF)
+        placed.append(Placed(t, _category(t.name), _layer(t.name), is_quantised(t), half))
+    return sorted(placed, key=lambda p: (p.layer, p.spec.name))
+
+
+def types_in_order(
+    shape: ModelShape, placed: list[Placed], quant: str, *, importance_matrix: bool | None = None
+) -> dict[str, str]:
+    """The same as ``types_of`` for tensors already in order.
+
+    Raises:
+        UnknownNameError: There is no such mixture.
+    """
     quant = quant_named(quant)
     if importance_matrix is None:
         importance_matrix = quant in NEEDS_IMPORTANCE_MATRIX
-    return _Chooser(shape, tensors, quant, importance_matrix).choose()
+    return _Chooser(shape, placed, quant, importance_matrix).choose()
 
 
 class _Chooser:
-    """Walks the tensors in llama.cpp's order (no block first, then by block, then by name), counting as it does."""
+    """Walks the tensors in llama.cpp's order, counting as it does."""
 
-    def __init__(self, shape: ModelShape, tensors: Iterable[TensorSpec], quant: str, imatrix: bool) -> None:
+    def __init__(self, shape: ModelShape, placed: list[Placed], quant: str, imatrix: bool) -> None:
         self.shape, self.quant, self.imatrix = shape, quant, imatrix
-        self.tensors = sorted(tensors, key=lambda t: (_layer(t.name), t.name))
-        self.tied = all(t.name != "output.weight" for t in self.tensors)
-        self.value_count = sum(_category(t.name) in {"v", "qkv", "kv_b"} for t in self.tensors)
+        self.placed = placed
+        self.tied = all(p.category != "output" for p in placed)
+        self.value_count = sum(p.category in _VALUES for p in placed)
         self.layer_count = shape.layer_count
         listed = shape.architecture in _HEADS_BY_LAYER and shape.layer_kind(0) == "recurrent"
         self.gqa = 0 if listed or not shape.kv_head_count else shape.head_count // shape.kv_head_count
@@ -135,19 +167,19 @@ class _Chooser:
         self.seen = {"v": 0, "down": 0, "gate": 0, "up": 0}
 
     def choose(self) -> dict[str, str]:
-        return {t.name: self._one(t) for t in self.tensors}
+        return {p.spec.name: self._one(p) for p in self.placed}
 
-    def _one(self, tensor: TensorSpec) -> str:
-        if not is_quantised(tensor):
-            half = any(part in tensor.name for part in _KEPT_HALF) and self.quant != "F32"
+    def _one(self, placed: Placed) -> str:
+        if not placed.quantised:
+            half = placed.kept_half and self.quant != "F32"
             return ("BF16" if self.quant == "BF16" else "F16") if half else "F32"
         base = BASE_TYPE[self.quant]
         if base in {"F32", "F16", "BF16"}:
             return base
-        return _fitting(self._mixed(tensor, base), tensor.dims[0])
+        return _fitting(self._mixed(placed, base), placed.spec.dims[0])
 
-    def _mixed(self, tensor: TensorSpec, base: str) -> str:  # noqa: PLR0911 - one return for each rule
-        category = _category(tensor.name)
+    def _mixed(self, placed: Placed, base: str) -> str:  # noqa: PLR0911 - one return for each rule
+        tensor, category = placed.spec, placed.category
         if category == "output" or (self.tied and category == "embedding"):
             return self._output(tensor, base)
         if self.quant == "MXFP4_MOE":
@@ -156,25 +188,25 @@ class _Chooser:
             return self._embedding(base)
         if self.quant in _LOW_BIT:
             return self._low_bit(category, base)
-        if category in {"v", "qkv", "kv_b"}:
+        if category in _VALUES:
             return self._value(base)
         if category in {"q", "k"}:
             return self._query_or_key(category, base)
         if category == "down":
-            return self._down(tensor, base)
+            return self._down(placed, base)
         if category == "o":
             return self._attention_output(base)
         if category in {"gate", "up"}:
-            layer = self._count(category, tensor.name)
+            layer = self._count(category, placed)
             middle = self.layer_count // 8 <= layer < 7 * self.layer_count // 8
             return "IQ3_XXS" if self.quant == "IQ3_XS" and middle else base
         return base
 
-    def _count(self, category: str, name: str) -> int:
+    def _count(self, category: str, placed: Placed) -> int:
         """The counter of a category before this tensor; the block's number itself in a model with experts."""
         seen = self.seen[category]
         self.seen[category] += 1
-        return _layer(name) if self.expert_count > 1 else seen
+        return placed.layer if self.expert_count > 1 else seen
 
     def _output(self, tensor: TensorSpec, base: str) -> str:
         if self.quant == "MXFP4_MOE" or self.shape.architecture == "falcon":
@@ -194,7 +226,7 @@ class _Chooser:
 
     def _low_bit(self, category: str, base: str) -> str:  # noqa: PLR0911 - one return for each rule
         better = "IQ3_S" if self.quant in _IQ2_HIGH else "Q2_K"
-        if category in {"v", "qkv", "kv_b"}:
+        if category in _VALUES:
             return "Q4_K" if self.gqa >= 4 or self.expert_count >= 4 else better
         if category == "k" and self.expert_count == 8:
             return "Q4_K"
@@ -242,8 +274,8 @@ class _Chooser:
             return "Q8_0"
         return {"IQ3_XS": "IQ3_XXS", "IQ3_XXS": "IQ2_S"}.get(self.quant, base)
 
-    def _down(self, tensor: TensorSpec, base: str) -> str:  # noqa: PLR0911 - one return for each rule
-        layer, count = self._count("down", tensor.name), self.layer_count
+    def _down(self, placed: Placed, base: str) -> str:  # noqa: PLR0911 - one return for each rule
+        layer, count = self._count("down", placed), self.layer_count
         falcon, early = self.shape.architecture == "falcon", layer < count // 8
         more = _use_more_bits(layer, count)
         match self.quant:

@@ -5,7 +5,7 @@ from typing import Final
 
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
-from harness.feasibility.quant_mix import quant_named, types_of
+from harness.feasibility.quant_mix import Placed, in_llama_order, quant_named, types_in_order
 from harness.feasibility.tensors import TensorSpec, tensors_of
 
 _ALIGNMENT_BYTES: Final = 32
@@ -43,18 +43,26 @@ def header_bytes(shape: ModelShape, tensors: list[TensorSpec]) -> int:
     return int(records + token_bytes * shape.vocab_count + _FIXED_HEADER_BYTES)
 
 
-@lru_cache(maxsize=512)
-def _weights(shape: ModelShape, quant: str, importance_matrix: bool | None) -> Weights:
+@lru_cache(maxsize=256)
+def _plan(shape: ModelShape) -> tuple[list[TensorSpec], list[Placed], int]:
     specs = tensors_of(shape)
-    types = types_of(shape, specs, quant, importance_matrix=importance_matrix)
-    tensors, size = [], 0
-    for spec in specs:
-        data_bytes = tensor_bytes(types[spec.name], spec.dims)
-        tensors.append(Tensor(name=spec.name, dims=spec.dims, type_name=types[spec.name], size_bytes=data_bytes))
+    return specs, in_llama_order(specs), header_bytes(shape, specs)
+
+
+@lru_cache(maxsize=1024)
+def _weights(shape: ModelShape, quant: str, importance_matrix: bool | None) -> Weights:
+    specs, placed, header = _plan(shape)
+    types = types_in_order(shape, placed, quant, importance_matrix=importance_matrix)
+    sizes: dict[tuple[str, tuple[int, ...]], int] = {}
+    tensors, size = [], header
+    for name, dims, _ in specs:
+        kind = types[name]
+        data_bytes = sizes.get((kind, dims))
+        if data_bytes is None:
+            data_bytes = sizes[kind, dims] = tensor_bytes(kind, dims)
+        tensors.append(Tensor(name=name, dims=dims, type_name=kind, size_bytes=data_bytes))
         size += -(-data_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-    return Weights(
-        shape=shape, tensors=tuple(tensors), file_bytes=size + header_bytes(shape, specs), quant=quant, synthetic=False
-    )
+    return Weights(shape=shape, tensors=tuple(tensors), file_bytes=size, quant=quant)
 
 
 def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None = None) -> Weights:
