@@ -164,7 +164,7 @@ def _gpu_parts(weights: Weights, scenario: Scenario, backend: str, device: Devic
 
 
 def _kv_part(weights: Weights, scenario: Scenario, pool: PoolName) -> MemoryPart:
-    cells = padded(scenario.context_tokens)
+    cells = padded(scenario.context_tokens) if weights.shape.kv_head_count else scenario.batch_count
     size = kv_cache_bytes(
         weights.shape,
         scenario.context_tokens,
