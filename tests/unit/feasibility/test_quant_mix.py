@@ -102,8 +102,8 @@ def test_names_as_people_write_them(given: str, name: str) -> None:
 
 
 def test_unknown_mixture_names_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="Q4_K_M"):
-        quant_named("Q4_K_N")
+    with pytest.raises(UnknownNameError, match="IQ4_XS"):
+        quant_named("IQ4_X")
 
 
 def test_unknown_architecture_is_refused_not_guessed() -> None:
