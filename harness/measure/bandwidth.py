@@ -1,0 +1,115 @@
+"""Memory bandwidth of all cores: what a kernel that only reads sustains, and a copy.
+
+A language model decodes at the speed at which its weights are read, so the figure that matters is a *read* kernel
+over arrays that no cache holds. Each thread has its own array; together they are at least four times the last-level
+cache, so less than a quarter of the data could have stayed in it, and in fact none does, since each pass goes through
+all of it in order. Best of several passes, as in STREAM (McCalpin 1995): a disturbance only ever slows a pass down.
+Plain numpy reductions release the interpreter lock, so threads really run side by side.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MINIMUM_BYTES: Final = 256 * 2**20
+CACHE_MULTIPLE: Final = 4
+
+Array = NDArray[Any]
+
+
+class Bandwidth(NamedTuple):
+    """Bandwidth of one kernel.
+
+    Attributes:
+        kernel: What it does.
+        bytes_per_s: Best pass: bytes read plus bytes written, each counted once, over its wall time.
+        median_bytes_per_s: Middle pass; far under the best one, the machine was disturbed.
+        thread_count: Threads.
+        array_bytes: Bytes that one pass goes through.
+    """
+
+    kernel: str
+    bytes_per_s: float
+    median_bytes_per_s: float
+    thread_count: int
+    array_bytes: int
+
+
+def array_bytes(last_cache_bytes: int, limit_bytes: int | None = None) -> int:
+    """Bytes one pass goes through: four times the last-level cache, at least 256 MiB, at most an eighth of RAM."""
+    wanted = max(MINIMUM_BYTES, CACHE_MULTIPLE * last_cache_bytes)
+    return wanted if limit_bytes is None else min(wanted, limit_bytes // 8)
+
+
+def _dot(array: Array) -> object:
+    return np.dot(array, array)
+
+
+def _least(array: Array) -> object:
+    return array.view(np.uint8).min()
+
+
+def _greatest(array: Array) -> object:
+    return array.max()
+
+
+READ_KERNELS: Final[dict[str, Callable[[Array], object]]] = {
+    "dot product": _dot,
+    "minimum of bytes": _least,
+    "maximum of floats": _greatest,
+}
+"""Different libraries prefetch differently; the fastest of them is nearest to what the memory gives."""
+
+
+def read_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -> Bandwidth:
+    """Read bandwidth of ``thread_count`` threads together: the best pass of the best kernel.
+
+    Counts every byte once: the dot product of an array with itself reads it once.
+    """
+    count = size_bytes // thread_count // 4
+    arrays = _parallel(thread_count, [lambda: np.full(count, 0.5, np.float32)] * thread_count)
+    total = sum(a.nbytes for a in arrays)
+    best: Bandwidth | None = None
+    with ThreadPoolExecutor(thread_count) as pool:
+        for name, kernel in READ_KERNELS.items():
+            times = [_pass(pool, kernel, arrays) for _ in range(pass_count)]
+            found = Bandwidth(name, total / min(times), total / float(np.median(times)), thread_count, total)
+            if best is None or found.bytes_per_s > best.bytes_per_s:
+                best = found
+    assert best is not None
+    return best
+
+
+def copy_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -> Bandwidth:
+    """Copy bandwidth: bytes read plus bytes written, each counted once, over the time of the copy.
+
+    Source and target together have ``size_bytes``. A cache that reads a line before it overwrites it moves a third
+    share that is not counted here, as in STREAM.
+    """
+    count = size_bytes // thread_count // 8
+    makers: list[Callable[[], Array]] = [lambda: np.full(count, 0.5, np.float32)] * thread_count
+    sources, targets = _parallel(thread_count, makers), _parallel(thread_count, makers)
+    total = sum(a.nbytes for a in sources) + sum(a.nbytes for a in targets)
+    with ThreadPoolExecutor(thread_count) as pool:
+        times: list[float] = []
+        for _ in range(pass_count):
+            start = time.perf_counter()
+            list(pool.map(np.copyto, targets, sources))
+            times.append(time.perf_counter() - start)
+    return Bandwidth("copy", total / min(times), total / float(np.median(times)), thread_count, total)
+
+
+def _pass(pool: ThreadPoolExecutor, kernel: Callable[[Array], object], arrays: Sequence[Array]) -> float:
+    start = time.perf_counter()
+    list(pool.map(kernel, arrays))
+    return time.perf_counter() - start
+
+
+def _parallel(thread_count: int, makers: Sequence[Callable[[], Array]]) -> list[Array]:
+    """Make arrays each on its own thread, so that on machines with several memory nodes each lies near its reader."""
+    with ThreadPoolExecutor(thread_count) as pool:
+        return list(pool.map(lambda make: make(), makers))

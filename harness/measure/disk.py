@@ -1,0 +1,147 @@
+"""Storage read past the page cache: in sequence, and at random.
+
+Linux: ``O_DIRECT`` into a page-aligned buffer; where the file system refuses that, the pages are dropped with
+``posix_fadvise(DONTNEED)`` before they are read again. Other systems: ``F_NOCACHE`` on macOS; what is left (Windows)
+is reported as possibly cached.
+"""
+
+import contextlib
+import mmap
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+BLOCK_BYTES: Final = 4 * 2**20
+RANDOM_BLOCK_BYTES: Final = 4096 * 16
+"""Random reads are those of layer streaming and page faults with read-ahead: 64 KiB, one after the other."""
+
+Way = Literal["direct", "dropped", "uncached", "possibly cached"]
+
+
+class DiskSpeed(NamedTuple):
+    """Speed of the storage under one folder.
+
+    Attributes:
+        sequential_bytes_per_s: One reader, 4 MiB a call, in order.
+        random_bytes_per_s: One reader, 64 KiB a call, at random places.
+        way: How the page cache was passed by.
+        file_bytes: Size of the file read.
+    """
+
+    sequential_bytes_per_s: float
+    random_bytes_per_s: float
+    way: Way
+    file_bytes: int
+
+
+def disk_speed(folder: Path, *, file_bytes: int = 512 * 2**20, random_count: int = 512, seed: int = 1) -> DiskSpeed:
+    """Write a file of incompressible bytes into ``folder``, read it back past the cache, and remove it.
+
+    Raises:
+        OSError: The folder cannot be written, or has no room.
+    """
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".disk-probe-", delete=False) as handle:
+        path = Path(handle.name)
+    try:
+        size = _fill(path, file_bytes)
+        with _opened(path) as (descriptor, way):
+            sequential_s = _read_all(descriptor, size)
+        with _opened(path) as (descriptor, way):
+            random_s = _read_at_random(descriptor, size, random_count, seed)
+        return DiskSpeed(size / sequential_s, random_count * RANDOM_BLOCK_BYTES / random_s, way, size)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _fill(path: Path, file_bytes: int) -> int:
+    """Write whole blocks; each differs, so that neither compression nor deduplication can help."""
+    block = bytearray(os.urandom(BLOCK_BYTES))
+    count = max(file_bytes // BLOCK_BYTES, 1)
+    with path.open("wb") as out:
+        for index in range(count):
+            block[:8] = index.to_bytes(8, "little")
+            for offset in range(4096, BLOCK_BYTES, 4096):
+                block[offset : offset + 4] = ((index << 12) ^ offset).to_bytes(8, "little")[:4]
+            out.write(block)
+        out.flush()
+        os.fsync(out.fileno())
+    return count * BLOCK_BYTES
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[int, Way]]:
+    """The file, opened so that reads reach the device."""
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+    descriptor, way = -1, "possibly cached"
+    if hasattr(os, "O_DIRECT"):
+        with contextlib.suppress(OSError):
+            descriptor, way = os.open(path, flags | os.O_DIRECT), "direct"
+            probe = mmap.mmap(-1, 4096)
+            try:
+                os.preadv(descriptor, [probe], 0)  # some file systems accept the flag and refuse the read
+            except OSError:
+                os.close(descriptor)
+                descriptor, way = -1, "possibly cached"
+            finally:
+                probe.close()
+    if descriptor < 0:
+        descriptor = os.open(path, flags)
+        way = _uncache(descriptor)
+    try:
+        yield descriptor, way  # type: ignore[misc]
+    finally:
+        os.close(descriptor)
+
+
+def _uncache(descriptor: int) -> Way:
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        return "dropped"
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        no_cache = getattr(fcntl, "F_NOCACHE", None)
+        if no_cache is not None:
+            fcntl.fcntl(descriptor, no_cache, 1)
+            return "uncached"
+    return "possibly cached"
+
+
+def _read_into(descriptor: int, buffer: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(buffer):
+        if hasattr(os, "preadv"):
+            got = os.preadv(descriptor, [buffer[done:]], offset + done)
+        else:
+            os.lseek(descriptor, offset + done, os.SEEK_SET)
+            data = os.read(descriptor, len(buffer) - done)
+            got = len(data)
+            buffer[done : done + got] = data
+        if got == 0:
+            return
+        done += got
+
+
+def _read_all(descriptor: int, size_bytes: int) -> float:
+    """Seconds to read the whole file in order."""
+    with mmap.mmap(-1, BLOCK_BYTES) as buffer, memoryview(buffer) as view:
+        start = time.perf_counter()
+        for offset in range(0, size_bytes, BLOCK_BYTES):
+            _read_into(descriptor, view, offset)
+        return time.perf_counter() - start
+
+
+def _read_at_random(descriptor: int, size_bytes: int, count: int, seed: int) -> float:
+    """Seconds to read ``count`` blocks at different random places."""
+    places = size_bytes // RANDOM_BLOCK_BYTES
+    draw = random.Random(seed)
+    chosen = draw.sample(range(places), count) if count <= places else [draw.randrange(places) for _ in range(count)]
+    with mmap.mmap(-1, RANDOM_BLOCK_BYTES) as buffer, memoryview(buffer) as view:
+        start = time.perf_counter()
+        for place in chosen:
+            _read_into(descriptor, view, place * RANDOM_BLOCK_BYTES)
+        return time.perf_counter() - start

@@ -1,0 +1,147 @@
+"""Bandwidth, disk, matrix products and the profile that comes of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.catalog.devices import load_device
+from harness.domain.device import Calibration, TypeCost
+from harness.measure import bandwidth, disk, gemm, probe
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("cache", "limit", "expected"),
+    [
+        (32 * MIB, None, 256 * MIB),  # 4 x 32 MiB is less than the least size
+        (256 * MIB, None, 1024 * MIB),  # 4 x the cache
+        (256 * MIB, 4096 * MIB, 512 * MIB),  # an eighth of a small machine's RAM
+        (0, None, 256 * MIB),  # cache unknown
+    ],
+)
+def test_arrays_exceed_the_cache(cache: int, limit: int | None, expected: int) -> None:
+    assert bandwidth.array_bytes(cache, limit) == expected
+
+
+def test_read_counts_each_byte_once() -> None:
+    found = bandwidth.read_bandwidth(2, 16 * MIB, pass_count=2)
+    assert found.array_bytes == 16 * MIB
+    assert found.thread_count == 2
+    assert 0 < found.median_bytes_per_s <= found.bytes_per_s
+
+
+def test_copy_counts_read_and_written_bytes_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 0.5, 1.0, 1.25])  # two passes: 0.5 s and 0.25 s
+    monkeypatch.setattr("harness.measure.bandwidth.time.perf_counter", lambda: next(ticks))
+    found = bandwidth.copy_bandwidth(1, 16 * MIB, pass_count=2)
+    # 8 MiB read and 8 MiB written in the better pass of 0.25 s: 16 MiB / 0.25 s = 64 MiB/s
+    assert found.bytes_per_s == 64 * MIB
+    assert found.median_bytes_per_s == pytest.approx(16 * MIB / 0.375)
+
+
+def test_read_kernels_look_at_every_byte() -> None:
+    array = np.full(1000, 0.5, np.float32)
+    assert bandwidth.READ_KERNELS["dot product"](array) == pytest.approx(250.0)
+    array[777] = 9.0
+    assert bandwidth.READ_KERNELS["maximum of floats"](array) == 9.0
+    array.view(np.uint8)[:] = 7
+    array.view(np.uint8)[123] = 3
+    assert bandwidth.READ_KERNELS["minimum of bytes"](array) == 3
+
+
+def test_disk_reads_the_whole_file_and_leaves_nothing(tmp_path: Path) -> None:
+    found = disk.disk_speed(tmp_path, file_bytes=8 * MIB, random_count=16)
+    assert found.file_bytes == 8 * MIB
+    assert found.sequential_bytes_per_s > 0
+    assert found.random_bytes_per_s > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_disk_falls_back_where_direct_reads_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = disk.os.open
+
+    def refuse(path: object, flags: int, *rest: int) -> int:
+        if flags & getattr(disk.os, "O_DIRECT", 0):
+            raise OSError(22, "Invalid argument")
+        return real(path, flags, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("harness.measure.disk.os.open", refuse)
+    assert disk.disk_speed(tmp_path, file_bytes=4 * MIB, random_count=4).way in {
+        "dropped",
+        "uncached",
+        "possibly cached",
+    }
+
+
+def test_random_places_differ_and_stay_inside(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(bytes(disk.RANDOM_BLOCK_BYTES * 8))
+    seen: list[int] = []
+    original = disk._read_into
+    disk._read_into = lambda fd, view, offset: seen.append(offset)
+    try:
+        disk._read_at_random(0, disk.RANDOM_BLOCK_BYTES * 8, 8, 1)
+    finally:
+        disk._read_into = original
+    assert sorted(seen) == [i * disk.RANDOM_BLOCK_BYTES for i in range(8)]
+
+
+def test_estimated_peaks_follow_the_instruction_set() -> None:
+    fp32 = gemm.Peak("fp32", 1e11, "measured", "")
+    half, int8 = gemm.estimated_peaks(fp32, ("avx2", "avx512", "avx512_vnni"))
+    assert (half.flops_per_s, int8.flops_per_s) == (1e11, 4e11)
+    half, int8 = gemm.estimated_peaks(fp32, ("neon", "dotprod", "i8mm"))
+    assert (half.flops_per_s, int8.flops_per_s) == (2e11, 8e11)
+    assert {half.confidence, int8.confidence} == {"assumed"}
+
+
+def test_fp32_peak_is_measured() -> None:
+    found = gemm.fp32_peak(size_dim=128, pass_count=2)
+    assert found.flops_per_s > 1e8
+    assert found.confidence == "measured"
+
+
+def calibration(*types: TypeCost) -> Calibration:
+    return Calibration(
+        backend="cpu",
+        engine_version="engine 1",
+        thread_count=2,
+        types=types,
+        token_overhead_s=1e-4,
+        layer_overhead_s=2e-5,
+        kv_read_bytes_per_s=1e10,
+        attention_flops_per_s=1e10,
+    )
+
+
+def test_engine_peaks_come_from_its_largest_batch() -> None:
+    # Q8_0 has 34/32 bytes a weight. 512 tokens at 1 ns a byte: 2 x 512 / (1e-9 x 1.0625) operations a second.
+    found = probe.engine_peaks(
+        (calibration(TypeCost(type_name="Q8_0", batch_seconds_per_byte=((1, 1e-10), (512, 1e-9)))),)
+    )
+    assert found["int8"].flops_per_s == pytest.approx(2 * 512 / (1e-9 * 1.0625))
+    assert "fp16" not in found
+
+
+def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("harness.measure.probe.array_bytes", lambda *_: 8 * MIB)
+    monkeypatch.setattr("harness.measure.probe._disk", lambda folder, _n: disk.disk_speed(folder, file_bytes=4 * MIB))
+    monkeypatch.setattr("harness.measure.probe.fp32_peak", lambda **_: gemm.fp32_peak(size_dim=128, pass_count=1))
+    lines: list[str] = []
+    profile = probe.probe_machine(quick=True, progress=lines.append, folder=tmp_path)
+    path = probe.save_profile(profile)
+    loaded = load_device(probe.DEVICE_NAME)
+    assert path == tmp_path / "home/devices/this-machine.toml"
+    assert loaded.pool("ram").measured_read_bytes_per_s == profile.pool("ram").measured_read_bytes_per_s
+    assert loaded.engine("cpu").core_count >= 1
+    assert len(lines) >= 5
+    figure = loaded.pool("ram").bandwidth_bytes_per_s
+    assert figure.confidence == "measured"
+    assert "edge-harness devices probe" in figure.source
+
+
+def test_no_room_for_the_disk_test_is_said(tmp_path: Path) -> None:
+    assert probe._disk(tmp_path / "absent", 4 * MIB) is None
