@@ -317,11 +317,11 @@ def _engine_table(engine: ComputeEngine) -> dict[str, Any]:
 def _calibration_table(calibration: Calibration) -> dict[str, Any]:
     table: dict[str, Any] = {key: getattr(calibration, key) for key in calibration.__struct_fields__ if key != "types"}
     types = [
-        {
-            "type_name": cost.type_name,
-            "repacked": cost.repacked,
-            "batch_seconds_per_byte": [list(pair) for pair in cost.batch_seconds_per_byte],
-        }
+        {key: _listed(value) for key in cost.__struct_fields__ if (value := getattr(cost, key)) != ()}
         for cost in calibration.types
     ]
     return table | {"types": types}
+
+
+def _listed(value: Any) -> Any:
+    return [list(pair) for pair in value] if isinstance(value, tuple) else value

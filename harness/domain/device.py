@@ -95,11 +95,15 @@ class TypeCost(Frozen, frozen=True, kw_only=True):
         batch_seconds_per_byte: Pairs (tokens in the batch, seconds per weight byte) in growing order; the first is
             batch 1. The product with a tensor's bytes is the time of one matrix product of that batch.
         repacked: Whether the engine rewrites the weights at load (its copy then lies in anonymous memory).
+        batch_seconds_per_row: The same for each weight row: beginning and ending its dot products. Empty for none.
+        batch_seconds_per_product: The same for each matrix product: quantising its input, barriers. Empty for none.
     """
 
     type_name: str
     batch_seconds_per_byte: tuple[tuple[int, float], ...]
     repacked: bool = False
+    batch_seconds_per_row: tuple[tuple[int, float], ...] = ()
+    batch_seconds_per_product: tuple[tuple[int, float], ...] = ()
 
 
 class Calibration(Frozen, frozen=True, kw_only=True):
@@ -115,6 +119,10 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         kv_read_bytes_per_s: Speed of reading an F16 KV cache in decode.
         attention_flops_per_s: Speed of attention products in prefill.
         activation_s_per_dim_layer: Time of norms, activations and rope per token, layer and hidden dim.
+        token_layer_s: Time of one more token of a batch in one layer, whatever its width.
+        decode_attention_flops_per_s: Speed of attention products when few tokens look back; 0 where not measured.
+        spread_ratio: Half-width, as a share of the middle, that held 90 % of repeated passes; 0 where not known.
+        machine: Fingerprint of the machine it was measured on.
     """
 
     backend: str
@@ -126,6 +134,10 @@ class Calibration(Frozen, frozen=True, kw_only=True):
     kv_read_bytes_per_s: float
     attention_flops_per_s: float
     activation_s_per_dim_layer: float = 0.0
+    token_layer_s: float = 0.0
+    decode_attention_flops_per_s: float = 0.0
+    spread_ratio: float = 0.0
+    machine: str = ""
 
 
 class DeviceProfile(Frozen, frozen=True, kw_only=True):
