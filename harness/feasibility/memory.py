@@ -3,7 +3,7 @@
 from typing import Final
 
 from harness.domain.device import ComputeEngine, DeviceProfile, PoolName
-from harness.domain.model import Weights
+from harness.domain.model import ModelShape, Weights
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction
 from harness.domain.scenario import Scenario
 from harness.feasibility.compute_buffer import reserved_compute_bytes, touched_compute_bytes
@@ -71,50 +71,93 @@ def predict_memory(
     """
     backend = backend or backend_of(scenario, device)
     parts = (
-        _cpu_parts(weights, scenario, device) if backend == "cpu" else _gpu_parts(weights, scenario, backend, device)
+        *weight_parts(weights, scenario, backend, device),
+        *context_parts(weights.shape, scenario, backend, device),
+        *process_parts(weights.shape, backend, device),
     )
-    parts = [*parts, _vocabulary(weights), _runtime()]
     total = sum(p.anonymous_bytes + p.file_bytes for p in parts)
     if backend == "cpu":
         total = max(total, _load_peak_bytes(weights, scenario, parts))
     spread = _SPREAD_RATIO * total + _SPREAD_BYTES
-    return MemoryPrediction(parts=tuple(parts), peak_bytes=Interval(mid=total, low=total - spread, high=total + spread))
+    return MemoryPrediction(parts=parts, peak_bytes=Interval(mid=total, low=total - spread, high=total + spread))
 
 
-def _cpu_parts(weights: Weights, scenario: Scenario, device: DeviceProfile | None) -> list[MemoryPart]:
-    engine = engine_of("cpu", device)
-    repacked = repacked_bytes(weights, engine.isa if engine else ()) if scenario.repack else 0
-    tensor_bytes = _tensor_bytes(weights)
-    parts = []
-    if scenario.mmap:
-        mapped = max(weights.file_bytes - _header_bytes(weights), tensor_bytes)
-        reason = f"all {format_bytes(mapped)} of tensor data, mapped from the file"
-        parts.append(MemoryPart(name="weights", anonymous_bytes=0, file_bytes=mapped, reason=reason))
-    else:
-        held = tensor_bytes - repacked + _repacked_table_bytes(weights, scenario, engine)
-        parts.append(MemoryPart(name="weights", anonymous_bytes=held, reason="read into memory of its own (no mmap)"))
-    if repacked:
-        share = repacked / tensor_bytes
-        reason = f"{share:.0%} of the weights rewritten for this CPU's instructions at load"
-        parts.append(MemoryPart(name="repacked weights", anonymous_bytes=repacked, reason=reason))
-    parts.append(_kv_part(weights, scenario, "ram"))
-    scratch = touched_compute_bytes(
-        weights.shape,
-        prompt_tokens=scenario.prompt_tokens,
-        depth_tokens=scenario.depth_tokens,
-        ubatch_tokens=scenario.ubatch_tokens,
-        batch_count=scenario.batch_count,
-        flash_attention=scenario.flash_attention,
-    )
+def weight_parts(
+    weights: Weights, scenario: Scenario, backend: str, device: DeviceProfile | None
+) -> tuple[MemoryPart, ...]:
+    """Parts that depend on the weights and not on the context."""
+    if backend == "cpu":
+        return _cpu_weights(weights, scenario, device)
+    return _gpu_weights(weights, scenario, pool_of(backend, device))
+
+
+def context_parts(
+    shape: ModelShape, scenario: Scenario, backend: str, device: DeviceProfile | None
+) -> tuple[MemoryPart, ...]:
+    """Parts that depend on the context, the batch and the model's shape: cache and scratch.
+
+    Raises:
+        ValueError: The KV type's blocks do not divide a row of keys.
+    """
+    pool = pool_of(backend, device)
     reserved = reserved_compute_bytes(
-        weights.shape,
+        shape,
         context_tokens=padded(scenario.context_tokens),
         ubatch_tokens=scenario.ubatch_tokens,
         output_tokens=scenario.ubatch_tokens,
         flash_attention=scenario.flash_attention,
     )
-    reason = f"activations of a batch, as touched; the engine may reserve {format_bytes(reserved)} of address space"
-    return [*parts, MemoryPart(name="compute buffer", anonymous_bytes=scratch, reason=reason)]
+    if backend == "cpu":
+        scratch = touched_compute_bytes(
+            shape,
+            prompt_tokens=scenario.prompt_tokens,
+            depth_tokens=scenario.depth_tokens,
+            ubatch_tokens=scenario.ubatch_tokens,
+            batch_count=scenario.batch_count,
+            flash_attention=scenario.flash_attention,
+        )
+        reason = f"activations of a batch, as touched; the engine may reserve {format_bytes(reserved)} of address space"
+    else:
+        scratch, reason = reserved, "scratch and logits of a full batch, allocated for good"
+    buffer = MemoryPart(name="compute buffer", anonymous_bytes=scratch, reason=reason, pool=pool)
+    return _kv_part(shape, scenario, pool), buffer
+
+
+def process_parts(shape: ModelShape, backend: str, device: DeviceProfile | None) -> tuple[MemoryPart, ...]:
+    """Parts of the process itself: driver, vocabulary, interpreter."""
+    context = GPU_CONTEXT_BYTES.get(backend, 0)
+    pool = pool_of(backend, device)
+    driver = MemoryPart(name="driver", anonymous_bytes=context, reason=f"{backend} context", pool=pool)
+    runtime = MemoryPart(
+        name="runtime",
+        anonymous_bytes=RUNTIME_ANONYMOUS_BYTES,
+        file_bytes=RUNTIME_FILE_BYTES,
+        reason="interpreter and engine",
+    )
+    return (*((driver,) if context else ()), _vocabulary(shape), runtime)
+
+
+def pool_of(backend: str, device: DeviceProfile | None) -> PoolName:
+    """Where that backend's buffers lie on the device; ``ram`` unless it has memory of its own."""
+    engine = engine_of(backend, device)
+    return engine.pool if engine else "ram"
+
+
+def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | None) -> tuple[MemoryPart, ...]:
+    engine = engine_of("cpu", device)
+    repacked = repacked_bytes(weights, engine.isa if engine else ()) if scenario.repack else 0
+    tensor_bytes = _tensor_bytes(weights)
+    if scenario.mmap:
+        mapped = max(weights.file_bytes - _header_bytes(weights), tensor_bytes)
+        reason = f"all {format_bytes(mapped)} of tensor data, mapped from the file"
+        base = MemoryPart(name="weights", anonymous_bytes=0, file_bytes=mapped, reason=reason)
+    else:
+        held = tensor_bytes - repacked + _repacked_table_bytes(weights, scenario, engine)
+        base = MemoryPart(name="weights", anonymous_bytes=held, reason="read into memory of its own (no mmap)")
+    if not repacked:
+        return (base,)
+    reason = f"{repacked / tensor_bytes:.0%} of the weights rewritten for this CPU's instructions at load"
+    return base, MemoryPart(name="repacked weights", anonymous_bytes=repacked, reason=reason)
 
 
 def _repacked_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeEngine | None) -> int:
@@ -125,23 +168,18 @@ def _repacked_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeE
     return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight" and is_repacked(t, types))
 
 
-def _gpu_parts(weights: Weights, scenario: Scenario, backend: str, device: DeviceProfile | None) -> list[MemoryPart]:
-    """Weights, cache and scratch in GPU buffers, which nobody can take back; the token table stays with the CPU."""
-    engine = engine_of(backend, device)
-    pool: PoolName = engine.pool if engine else "ram"
-    tied = all(t.name != "output.weight" for t in weights.tensors)
-    table = sum(t.size_bytes for t in weights.tensors if t.name in {"token_embd.weight", "per_layer_token_embd.weight"})
-    token_table = sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight")
+def _gpu_weights(weights: Weights, scenario: Scenario, pool: PoolName) -> tuple[MemoryPart, ...]:
+    """All matrices in GPU buffers, which nobody can take back; the token table stays with the CPU."""
+    tied, token_table, table = True, 0, 0
+    for tensor in weights.tensors:
+        tied = tied and tensor.name != "output.weight"
+        if tensor.name == "token_embd.weight":
+            token_table = tensor.size_bytes
+        if tensor.name in {"token_embd.weight", "per_layer_token_embd.weight"}:
+            table += tensor.size_bytes
     on_gpu = _tensor_bytes(weights) - table + (token_table if tied else 0)
-    scratch = reserved_compute_bytes(
-        weights.shape,
-        context_tokens=padded(scenario.context_tokens),
-        ubatch_tokens=scenario.ubatch_tokens,
-        output_tokens=scenario.ubatch_tokens,
-        flash_attention=scenario.flash_attention,
-    )
     where = "the card's memory" if pool == "vram" else "memory wired for the GPU"
-    parts = [
+    return (
         MemoryPart(name="weights", anonymous_bytes=on_gpu, reason=f"all matrices in {where}", pool=pool),
         MemoryPart(
             name="token table",
@@ -149,24 +187,13 @@ def _gpu_parts(weights: Weights, scenario: Scenario, backend: str, device: Devic
             file_bytes=table if scenario.mmap else 0,
             reason="rows are looked up by the CPU",
         ),
-        _kv_part(weights, scenario, pool),
-        MemoryPart(
-            name="compute buffer",
-            anonymous_bytes=scratch,
-            reason="scratch and logits of a full batch, allocated for good",
-            pool=pool,
-        ),
-    ]
-    context = GPU_CONTEXT_BYTES.get(backend, 0)
-    if context:
-        parts.append(MemoryPart(name="driver", anonymous_bytes=context, reason=f"{backend} context", pool=pool))
-    return parts
+    )
 
 
-def _kv_part(weights: Weights, scenario: Scenario, pool: PoolName) -> MemoryPart:
-    cells = padded(scenario.context_tokens) if weights.shape.kv_head_count else scenario.batch_count
+def _kv_part(shape: ModelShape, scenario: Scenario, pool: PoolName) -> MemoryPart:
+    cells = padded(scenario.context_tokens) if shape.kv_head_count else scenario.batch_count
     size = kv_cache_bytes(
-        weights.shape,
+        shape,
         scenario.context_tokens,
         scenario.kv_type,
         ubatch_tokens=scenario.ubatch_tokens,
@@ -180,27 +207,21 @@ def _kv_part(weights: Weights, scenario: Scenario, pool: PoolName) -> MemoryPart
     )
 
 
-def _vocabulary(weights: Weights) -> MemoryPart:
-    each = _MERGED_TOKEN_BYTES if has_merges(weights.shape) else _PLAIN_TOKEN_BYTES
-    size = int(_MODEL_RECORD_BYTES + each * weights.shape.vocab_count)
-    return MemoryPart(
-        name="vocabulary", anonymous_bytes=size, reason=f"{weights.shape.vocab_count} tokens, {each} bytes each"
-    )
+def _vocabulary(shape: ModelShape) -> MemoryPart:
+    each = _MERGED_TOKEN_BYTES if has_merges(shape) else _PLAIN_TOKEN_BYTES
+    size = int(_MODEL_RECORD_BYTES + each * shape.vocab_count)
+    return MemoryPart(name="vocabulary", anonymous_bytes=size, reason=f"{shape.vocab_count} tokens, {each} bytes each")
 
 
-def _runtime() -> MemoryPart:
-    return MemoryPart(
-        name="runtime",
-        anonymous_bytes=RUNTIME_ANONYMOUS_BYTES,
-        file_bytes=RUNTIME_FILE_BYTES,
-        reason="interpreter and engine",
-    )
-
-
-def _load_peak_bytes(weights: Weights, scenario: Scenario, parts: list[MemoryPart]) -> int:
+def _load_peak_bytes(weights: Weights, scenario: Scenario, parts: tuple[MemoryPart, ...]) -> int:
     """End of loading: no cache and no scratch yet, but the header is mapped and parsed."""
     at_load = sum(p.anonymous_bytes + p.file_bytes for p in parts if p.name not in {"kv cache", "compute buffer"})
-    return at_load + (2 if scenario.mmap else 1) * _header_bytes(weights)
+    return at_load + load_extra_bytes(weights, scenario)
+
+
+def load_extra_bytes(weights: Weights, scenario: Scenario) -> int:
+    """Bytes that exist while loading only: the parsed header, and its pages where the file is mapped."""
+    return (2 if scenario.mmap else 1) * _header_bytes(weights)
 
 
 def _tensor_bytes(weights: Weights) -> int:

@@ -5,7 +5,7 @@ from typing import Final
 
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
-from harness.feasibility.quant_mix import Placed, in_llama_order, quant_named, types_in_order
+from harness.feasibility.quant_mix import in_llama_order, quant_named, types_in_order
 from harness.feasibility.tensors import TensorSpec, tensors_of
 
 _ALIGNMENT_BYTES: Final = 32
@@ -43,25 +43,34 @@ def header_bytes(shape: ModelShape, tensors: list[TensorSpec]) -> int:
     return int(records + token_bytes * shape.vocab_count + _FIXED_HEADER_BYTES)
 
 
+class _Plan:
+    """What all mixtures of one shape share: tensors, their order, the header, and every tensor made so far."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        self.specs = tensors_of(shape)
+        self.placed = in_llama_order(self.specs)
+        self.header_bytes = header_bytes(shape, self.specs)
+        self.made: dict[tuple[str, str], Tensor] = {}
+
+
 @lru_cache(maxsize=256)
-def _plan(shape: ModelShape) -> tuple[list[TensorSpec], list[Placed], int]:
-    specs = tensors_of(shape)
-    return specs, in_llama_order(specs), header_bytes(shape, specs)
+def _plan(shape: ModelShape) -> _Plan:
+    return _Plan(shape)
 
 
 @lru_cache(maxsize=1024)
 def _weights(shape: ModelShape, quant: str, importance_matrix: bool | None) -> Weights:
-    specs, placed, header = _plan(shape)
-    types = types_in_order(shape, placed, quant, importance_matrix=importance_matrix)
-    sizes: dict[tuple[str, tuple[int, ...]], int] = {}
-    tensors, size = [], header
-    for name, dims, _ in specs:
+    plan = _plan(shape)
+    types = types_in_order(shape, plan.placed, quant, importance_matrix=importance_matrix)
+    tensors, size = [], plan.header_bytes
+    for name, dims, _ in plan.specs:
         kind = types[name]
-        data_bytes = sizes.get((kind, dims))
-        if data_bytes is None:
-            data_bytes = sizes[kind, dims] = tensor_bytes(kind, dims)
-        tensors.append(Tensor(name=name, dims=dims, type_name=kind, size_bytes=data_bytes))
-        size += -(-data_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+        tensor = plan.made.get((name, kind))
+        if tensor is None:
+            tensor = Tensor(name=name, dims=dims, type_name=kind, size_bytes=tensor_bytes(kind, dims))
+            plan.made[name, kind] = tensor
+        tensors.append(tensor)
+        size += -(-tensor.size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
     return Weights(shape=shape, tensors=tuple(tensors), file_bytes=size, quant=quant)
 
 
