@@ -1,24 +1,42 @@
 """Does it fit, and what binds."""
 
+from collections.abc import Iterable
+from typing import Final
+
 from harness.domain.device import DeviceProfile, MemoryPool, PoolName
-from harness.domain.prediction import MemoryPrediction, SpeedPrediction, Verdict, VerdictWord
+from harness.domain.prediction import MemoryPart, MemoryPrediction, SpeedPrediction, Verdict, VerdictWord
 from harness.domain.scenario import Scenario
 from harness.units import format_bytes, format_rate
 
-_STREAMED_WINDOW_RATIO = 1 / 16
+STREAMED_WINDOW_RATIO: Final = 1 / 16
 """Least share of the weights that a streaming engine keeps at hand (two of 32 layers)."""
 
 
-def needed_bytes(memory: MemoryPrediction, pool: PoolName) -> tuple[int, int]:
+def needed_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> tuple[int, int]:
     """Bytes that must be held and file bytes that are read for every token, of one pool.
 
     The mapped originals of repacked weights are never read again: the system may take those pages at no cost, so they
     are not counted.
     """
-    held = sum(p.anonymous_bytes for p in memory.parts if p.pool == pool)
-    mapped = sum(p.file_bytes for p in memory.parts if p.pool == pool)
-    cold = sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name == "repacked weights")
+    held, mapped, cold = 0, 0, 0
+    for part in parts:
+        if part.pool == pool:
+            held, mapped = held + part.anonymous_bytes, mapped + part.file_bytes
+            cold += part.anonymous_bytes if part.name == "repacked weights" else 0
     return held, max(mapped - cold, 0)
+
+
+def weight_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> int:
+    """Weights of a pool, each counted once."""
+    held, mapped, repacked = 0, 0, 0
+    for part in parts:
+        if part.pool != pool:
+            continue
+        if part.name in {"weights", "token table"}:
+            held, mapped = held + part.anonymous_bytes, mapped + part.file_bytes
+        elif part.name == "repacked weights":
+            repacked = part.anonymous_bytes
+    return held + max(mapped, repacked) if mapped else held + repacked
 
 
 def judge(
@@ -75,7 +93,7 @@ def _judge_pool(
     *,
     entitled: bool,
 ) -> Verdict:
-    held, mapped = needed_bytes(memory, pool.name)
+    held, mapped = needed_bytes_of(memory.parts, pool.name)
     needed = held + mapped
     limit = pool.entitled_bytes if entitled and pool.entitled_bytes else pool.usable_bytes
     available = int(limit.value)
@@ -95,10 +113,10 @@ def _judge_pool(
         reasons.append(f"it would fit in the {entitlement} an app gets with the higher-limit entitlement")
     elif needed <= pool.total_bytes.value:
         reasons.append(f"{format_bytes(pool.total_bytes.value)} are installed; the rest is the system's")
-    weights = _weight_bytes(memory, pool.name)
+    weights = weight_bytes_of(memory.parts, pool.name)
     rest = needed - weights
     word: VerdictWord = "does not fit"
-    if pool.name == "ram" and rest + _STREAMED_WINDOW_RATIO * weights <= available:
+    if pool.name == "ram" and rest + STREAMED_WINDOW_RATIO * weights <= available:
         word = "fits with streaming"
         missing = needed - available
         rate = device.storage.sequential_read_bytes_per_s.value
@@ -120,20 +138,9 @@ def _judge_pool(
     )
 
 
-def _weight_bytes(memory: MemoryPrediction, pool: PoolName) -> int:
-    """Weights of a pool, each counted once."""
-    held, mapped = 0, 0
-    for part in memory.parts:
-        if part.pool == pool and part.name in {"weights", "token table"}:
-            held, mapped = held + part.anonymous_bytes, mapped + part.file_bytes
-        elif part.pool == pool and part.name == "repacked weights" and not mapped:
-            held += part.anonymous_bytes
-    return held + mapped
-
-
 def _streaming_ceiling(memory: MemoryPrediction, device: DeviceProfile, available: int) -> float:
     """Tokens/s that storage allows: read rate / bytes that do not stay in memory."""
-    held, mapped = needed_bytes(memory, "ram")
+    held, mapped = needed_bytes_of(memory.parts, "ram")
     missing = held + mapped - available
     return device.storage.sequential_read_bytes_per_s.value / missing if missing > 0 else float("inf")
 

@@ -1,0 +1,68 @@
+"""The broadcast sweep equals the scalar path in every cell, to the byte."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.catalog.devices import device_names, load_device
+from harness.catalog.models import load_model
+from harness.domain.scenario import Scenario
+from harness.feasibility.memory import predict_memory
+from harness.feasibility.sweep import IMPOSSIBLE, WORDS, sweep
+from harness.feasibility.verdict import judge
+from harness.feasibility.weights import weights_of
+
+DEVICES = [load_device(name) for name in device_names()]
+MODELS = [
+    (name, load_model(name).shape)
+    for name in ("smollm2-135m", "llama-3.1-8b", "gemma-3-27b", "gpt-oss-20b", "deepseek-v2-lite", "mamba2-2.7b")
+]
+QUANTS = ("F16", "Q8_0", "Q4_K_M", "Q2_K", "IQ2_XXS")
+CONTEXTS = (512, 4000, 32768)
+
+scenarios = st.builds(
+    Scenario,
+    kv_type=st.sampled_from(["F16", "Q8_0", "Q4_0"]),
+    backend=st.sampled_from(["", "cpu"]),
+    repack=st.booleans(),
+    mmap=st.booleans(),
+    batch_count=st.integers(1, 4),
+    ubatch_tokens=st.sampled_from([64, 512]),
+    prompt_tokens=st.integers(1, 2000),
+    flash_attention=st.booleans(),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    scenario=scenarios,
+    entitled=st.booleans(),
+    devices=st.lists(st.sampled_from(DEVICES), min_size=1, max_size=3, unique_by=lambda d: d.name),
+)
+def test_every_cell_is_the_scalar_answer(scenario: Scenario, entitled: bool, devices: list) -> None:
+    grid = sweep(devices, MODELS, QUANTS, CONTEXTS, scenario=scenario, entitled=entitled)
+    for (d, m, q, c), number in np.ndenumerate(grid.verdict):
+        asked = Scenario(
+            **{f: getattr(scenario, f) for f in scenario.__struct_fields__} | {"context_tokens": CONTEXTS[c]}
+        )
+        weights = weights_of(MODELS[m][1], QUANTS[q])
+        memory = predict_memory(weights, asked, device=devices[d])
+        verdict = judge(memory, None, devices[d], asked, entitled=entitled)
+        assert WORDS[number] == verdict.word
+        assert grid.needed_bytes[d, m, q, c] == verdict.needed_bytes
+        assert grid.available_bytes[d, m, q, c] == verdict.available_bytes
+        assert grid.peak_bytes[d, m, q, c] == memory.peak_bytes.mid
+
+
+def test_a_kv_type_that_no_row_holds_is_marked_impossible() -> None:
+    models = [MODELS[0]]  # a row of keys has 3 x 64 = 192 entries; Q4_K stores 256 in a block
+    grid = sweep(DEVICES[:2], models, ("Q8_0",), (512,), scenario=Scenario(kv_type="Q4_K"))
+    assert set(grid.verdict.ravel()) == {IMPOSSIBLE}
+
+
+@pytest.mark.parametrize("axis", range(4))
+def test_order_of_an_axis_does_not_matter(axis: int) -> None:
+    args = [DEVICES[:6], MODELS, QUANTS, CONTEXTS]
+    turned = [list(reversed(a)) if i == axis else a for i, a in enumerate(args)]
+    assert (np.flip(sweep(*turned).verdict, axis) == sweep(*args).verdict).all()
