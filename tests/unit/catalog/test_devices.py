@@ -310,6 +310,40 @@ def test_a_dumped_profile_loads_back_equal(tmp_path_factory: pytest.TempPathFact
     assert load_device(write(folder, dump_device(profile), f"{profile.name}.toml")) == profile
 
 
+lines = GOOD.splitlines()
+values = st.sampled_from(
+    ["1", "-1", "nan", "1e400", "true", '"x"', "[]", "[1, 'a']", "{}", "{ value = 1 }", "1979-05-27", "''"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_spoilt_file_is_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, data) -> None:
+    """Lines lost, doubled, swapped, cut short, or with another value: never anything but a profile or BadDataError."""
+    spoilt = list(lines)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(spoilt) - 1))
+        match data.draw(st.sampled_from(["lose", "double", "swap", "cut", "value", "junk"])):
+            case "lose":
+                del spoilt[at]
+            case "double":
+                spoilt.insert(at, spoilt[at])
+            case "swap":
+                spoilt[at], spoilt[0] = spoilt[0], spoilt[at]
+            case "cut":
+                spoilt[at] = spoilt[at][: data.draw(st.integers(0, 60))]
+            case "value":
+                spoilt[at] = f"{spoilt[at].split('=')[0] or 'year'} = {data.draw(values)}"
+            case "junk":
+                spoilt[at] = data.draw(st.text(max_size=20))
+    path = write(tmp_path_factory.getbasetemp(), "\n".join(spoilt))
+
+    try:
+        assert isinstance(load_device(path), DeviceProfile)
+    except BadDataError as error:
+        assert "\n" not in str(error)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
