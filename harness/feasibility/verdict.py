@@ -128,7 +128,8 @@ def _judge_pool(
         if held > available and mapped == 0:
             reasons.append("an engine that streams layers is needed; this backend holds all weights at once")
     else:
-        reasons.append(f"{format_bytes(rest)} of it are no weights" if rest > available else "no room for the weights")
+        window = format_bytes(STREAMED_WINDOW_RATIO * weights)
+        reasons.append(f"beside {format_bytes(rest)} of other things there is no room for a {window} window of weights")
     return Verdict(
         word=word,
         binding_limit=f"memory ({place})",
