@@ -1,0 +1,163 @@
+"""From what a user names (a card, a GGUF file, a config.json, a device, this machine) to domain values."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from harness.catalog.devices import device_names, load_device
+from harness.catalog.models import load_model
+from harness.catalog.paths import as_path, home_dir
+from harness.domain.device import DeviceProfile
+from harness.domain.ggml import BLOCKS
+from harness.domain.model import ModelCard, Weights
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError
+from harness.feasibility.quant_mix import quant_named
+from harness.feasibility.weights import weights_of
+
+THIS_MACHINE: Final = ("this", "here")
+PROBED_NAME: Final = "this-machine"
+"""Stem of the profile that ``edge-harness devices probe`` writes into the user's devices folder."""
+
+_SAME_FILE_RATIO: Final = 0.005
+
+
+class ResolvedModel(NamedTuple):
+    """A model, ready to be asked about.
+
+    Attributes:
+        name: The card's name, or the file's stem.
+        quant: Canonical name of its mixture.
+        weights: Every tensor.
+        card: Its card, if it has one.
+        path: The file, if there is one on this machine.
+        notes: What was assumed on the way.
+    """
+
+    name: str
+    quant: str
+    weights: Weights
+    card: ModelCard | None = None
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
+    """The model that ``ref`` names: a card's name, or a path to a ``.gguf``, ``config.json`` or ``.toml``.
+
+    Args:
+        ref: Name or path.
+        quant: Mixture wanted. For a GGUF file that holds another one, the file is taken for its shape alone.
+
+    Raises:
+        UnknownNameError: No such model, or no such mixture.
+        BadDataError: The file is not what its ending says.
+        RefusedError: Its architecture has no table of tensors.
+    """
+    path = as_path(ref)
+    if path is not None and not path.is_file():
+        raise BadDataError(path, "", "no such file", "a .gguf, config.json or .toml")
+    if path is not None and path.suffix == ".gguf":
+        return _from_gguf(path, quant)
+    if path is not None and path.suffix == ".json":
+        return _from_config(path, quant)
+    card = load_model(ref)
+    return _from_card(card, quant_named(quant or card.default_quant))
+
+
+def resolve_device(ref: str) -> DeviceProfile:
+    """The device of that name or in that file; ``this`` or ``here`` for the probed profile of this machine.
+
+    Raises:
+        UnknownNameError: No device of that name.
+        RefusedError: This machine was never probed.
+        BadDataError: The file breaks the schema.
+    """
+    if ref not in THIS_MACHINE:
+        return load_device(ref)
+    path = home_dir() / "devices" / f"{PROBED_NAME}.toml"
+    if not path.is_file():
+        raise RefusedError("this machine has no profile yet. Make one with: edge-harness devices probe")
+    return load_device(str(path))
+
+
+def neighbours(device: DeviceProfile, most: int = 6) -> list[DeviceProfile]:
+    """Devices of the same kind with more usable memory, least first; then of any kind."""
+    profiles = [load_device(name) for name in device_names()]
+
+    def room(profile: DeviceProfile) -> float:
+        return profile.pool(profile.engine().pool).usable_bytes.value
+
+    bigger = [p for p in profiles if p.name != device.name and room(p) > room(device)]
+    bigger.sort(key=lambda p: (p.kind != device.kind, room(p)))
+    same, other = [p for p in bigger if p.kind == device.kind], [p for p in bigger if p.kind != device.kind]
+    return _spread(same, most // 2) + _spread(other, most - most // 2)
+
+
+def scenario_from(fields: Mapping[str, Any]) -> Scenario:
+    """A scenario from options of the command line.
+
+    Raises:
+        BadDataError: A field is unknown or no such KV type exists.
+    """
+    given = dict(fields)
+    kv_type = str(given.get("kv_type", "F16")).upper()
+    if kv_type not in BLOCKS:
+        raise UnknownNameError("KV type", kv_type, BLOCKS)
+    given["kv_type"] = kv_type
+    try:
+        scenario = msgspec.convert(given, Scenario)
+    except msgspec.ValidationError as error:
+        raise BadDataError("scenario", "", str(error), "fields of a scenario") from error
+    asked = scenario.depth_tokens + scenario.prompt_tokens + scenario.new_tokens
+    if scenario.depth_tokens and asked > scenario.context_tokens:
+        raise InputError(f"{asked} tokens (depth + prompt + new) do not fit in a context of {scenario.context_tokens}")
+    return scenario
+
+
+def _spread(profiles: list[DeviceProfile], most: int) -> list[DeviceProfile]:
+    """A few of them from small to large."""
+    if len(profiles) <= most:
+        return profiles
+    return [profiles[round(i * (len(profiles) - 1) / max(most - 1, 1))] for i in range(most)]
+
+
+def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
+    """Weights from the card's shape; the size of a published file corrects what the shape does not tell."""
+    weights, notes = weights_of(card.shape, quant), []
+    published = next((f.size_bytes for f in card.files if quant_named(f.quant) == quant), 0)
+    off = abs(weights.file_bytes / published - 1) if published else 0.0
+    if off > _SAME_FILE_RATIO and card.shape.tied_embeddings:
+        untied = weights_of(replace(card.shape, tied_embeddings=False), quant)
+        if abs(untied.file_bytes / published - 1) <= _SAME_FILE_RATIO:
+            notes.append("the published file stores the output matrix apart from the token table it is tied to")
+            weights, off = untied, abs(untied.file_bytes / published - 1)
+    if off > _SAME_FILE_RATIO:
+        notes.append(f"the published file has {published} bytes, the shape says {weights.file_bytes}")
+    return ResolvedModel(card.name, quant, weights, card=card, notes=tuple(notes))
+
+
+def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
+    from harness.catalog.gguf import read_gguf
+
+    weights = read_gguf(path).weights()
+    if quant is None or quant_named(quant) == weights.quant:
+        return ResolvedModel(path.stem, weights.quant, weights, path=path)
+    wanted = quant_named(quant)
+    note = f"{path.name} holds {weights.quant}; the sizes of {wanted} are computed from its shape"
+    return ResolvedModel(path.stem, wanted, weights_of(weights.shape, wanted), notes=(note,))
+
+
+def _from_config(path: Path, quant: str | None) -> ResolvedModel:
+    from harness.catalog.hf_config import shape_of
+
+    wanted = quant_named(quant or "Q4_K_M")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadDataError(path, "", str(error), "a model's config.json") from error
+    return ResolvedModel(path.parent.name or path.stem, wanted, weights_of(shape_of(document), wanted))

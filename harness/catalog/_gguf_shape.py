@@ -1,0 +1,209 @@
+"""From the metadata of a GGUF file to a model's shape.
+
+Source: llama.cpp, src/llama-arch.cpp (names of the keys) and src/llama-model.cpp (which architecture reads which).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
+from harness.errors import BadDataError
+
+FILE_TYPES: Final[dict[int, str]] = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
+    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
+    21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
+    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
+}  # fmt: skip
+"""Mixtures by number. Source: llama.cpp, include/llama.h (``enum llama_ftype``)."""
+
+_SLIDING_STEPS: Final[dict[str, int]] = {
+    "gemma2": 2,
+    "gemma3": 6,
+    "gemma3n": 5,
+    "gpt-oss": 2,
+    "cohere2": 4,
+    "llama4": 4,
+}
+"""Every so manyth layer is global, where the file does not say. Source: llama.cpp, src/models (set_swa_pattern)."""
+
+_QK_NORMED: Final = frozenset({"qwen3", "qwen3moe", "gemma3", "gemma3n", "olmo2", "olmoe", "qwen3next"})
+_BIASED: Final = frozenset({"qwen2", "qwen2moe", "qwen2vl", "gpt-oss", "phi2", "starcoder2", "glm4moe"})
+
+
+def quant_name(file_type: Any, tensors: Sequence[Tensor]) -> str:
+    """Name of the mixture that a file says it is; else its most used type by bytes."""
+    if isinstance(file_type, int) and file_type in FILE_TYPES:
+        return FILE_TYPES[file_type]
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        sizes[tensor.type_name] = sizes.get(tensor.type_name, 0) + tensor.size_bytes
+    return max(sizes, key=lambda t: sizes[t]) if sizes else "F32"
+
+
+def shape_from_metadata(
+    path: Path, architecture: str, metadata: Mapping[str, Any], tensors: Sequence[Tensor]
+) -> ModelShape:
+    """Shape of the model.
+
+    Raises:
+        BadDataError: A key that the architecture needs is missing or makes no sense.
+    """
+    return _Keys(path, architecture, metadata, {t.name: t.dims for t in tensors}).shape()
+
+
+class _Keys:
+    """Metadata of one architecture, read with checks."""
+
+    def __init__(
+        self, path: Path, architecture: str, metadata: Mapping[str, Any], dims: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        self.path, self.architecture, self.metadata, self.dims = path, architecture, metadata, dims
+
+    def number(self, key: str, default: int | None = None, *, most: int = 1 << 40) -> int:
+        """A whole number; of an array with one number a layer, the largest."""
+        value = self.metadata.get(f"{self.architecture}.{key}")
+        if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
+            value = max(value)
+        if value is None and default is not None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+            found = "no such key" if value is None else repr(value)
+            raise BadDataError(self.path, f"{self.architecture}.{key}", found[:80], f"a whole number up to {most}")
+        return value
+
+    def shape(self) -> ModelShape:
+        """Everything together."""
+        layers = self.number("block_count", most=100_000)
+        hidden = self.number("embedding_length")
+        recurrent = self.recurrent(layers)
+        heads = self.number("attention.head_count", 0 if recurrent else None)
+        kv_heads = self.number("attention.head_count_kv", heads)
+        head = self.number("attention.key_length", hidden // heads if heads else 0)
+        value_head = self.number("attention.value_length", head)
+        window = self.number("attention.sliding_window", 0)
+        latent = self.latent()
+        if latent:
+            # llama.cpp writes the compressed row as the key; the heads themselves stand in the *_mla keys.
+            head, value_head, kv_heads = latent.nope_head_dim + latent.rope_head_dim, latent.value_head_dim, heads
+        return ModelShape(
+            architecture=self.architecture,
+            layer_count=layers,
+            hidden_dim=hidden,
+            vocab_count=self.vocab(),
+            head_count=heads,
+            kv_head_count=kv_heads,
+            head_dim=head,
+            value_head_dim=0 if value_head == head else value_head,
+            feed_forward_dim=self.number("feed_forward_length", 0),
+            gated_feed_forward=not self.dims or self.has("ffn_gate", "ffn_gate_exps") or self.fused_gate(),
+            tied_embeddings=bool(self.dims) and "output.weight" not in self.dims,
+            context_max_tokens=self.number("context_length", 0),
+            sliding_window_tokens=window,
+            sliding_step_count=self.sliding_step(layers) if window else 0,
+            attention_bias=self.has_suffix("attn_q.bias", "attn_qkv.bias") or (not self.dims and self.is_biased()),
+            qk_norm=self.has("attn_q_norm") or (not self.dims and self.architecture in _QK_NORMED),
+            experts=self.experts(),
+            latent=latent,
+            recurrent=recurrent,
+            kv_shared_layer_count=self.number("attention.shared_kv_layers", 0),
+        )
+
+    def is_biased(self) -> bool:
+        """Whether the family has biases on q, k and v."""
+        return self.architecture in _BIASED
+
+    def has(self, *parts: str) -> bool:
+        """Whether any block has one of these weights."""
+        return any(f".{part}.weight" in name for name in self.dims for part in parts)
+
+    def has_suffix(self, *suffixes: str) -> bool:
+        """Whether any tensor's name ends so."""
+        return any(name.endswith(suffixes) for name in self.dims)
+
+    def fused_gate(self) -> bool:
+        """Whether the up matrix holds the gate too: it is then twice as wide as the block is."""
+        up = self.dims.get("blk.0.ffn_up.weight")
+        return up is not None and len(up) > 1 and up[1] == 2 * self.number("feed_forward_length", 0)
+
+    def vocab(self) -> int:
+        """Rows of the token table."""
+        table = self.dims.get("token_embd.weight")
+        if table is not None and len(table) > 1:
+            return table[1]
+        tokens = self.metadata.get("tokenizer.ggml.tokens")
+        count = len(tokens) if isinstance(tokens, tuple) else getattr(tokens, "element_count", 0)
+        return count or self.number("vocab_size", 0)
+
+    def sliding_step(self, layers: int) -> int:
+        """Every so manyth layer is global; 0 when none is."""
+        pattern = self.metadata.get(f"{self.architecture}.attention.sliding_window_pattern")
+        if isinstance(pattern, int) and not isinstance(pattern, bool):
+            return pattern
+        if isinstance(pattern, tuple) and len(pattern) == layers:
+            # One flag a layer, true where it slides.
+            return next((i + 1 for i, slides in enumerate(pattern) if not slides), 0)
+        return _SLIDING_STEPS.get(self.architecture, 0)
+
+    def experts(self) -> Experts | None:
+        """The routed part, if any."""
+        count = self.number("expert_count", 0)
+        if not count:
+            return None
+        width = self.number("expert_feed_forward_length", self.number("feed_forward_length", 0))
+        shared = self.number("expert_shared_count", 0)
+        shared_width = self.number("expert_shared_feed_forward_length", shared * width)
+        return Experts(
+            expert_count=count,
+            used_count=self.number("expert_used_count"),
+            feed_forward_dim=width,
+            shared_count=shared or (1 if shared_width else 0),
+            shared_feed_forward_dim=shared_width,
+            dense_layer_count=self.number("leading_dense_block_count", 0),
+            layer_step_count=self.number("interleave_moe_layer_step", 1) or 1,
+        )
+
+    def latent(self) -> LatentAttention | None:
+        """Latent attention, if any."""
+        rank = self.number("attention.kv_lora_rank", 0)
+        if not rank:
+            return None
+        rope = self.number("rope.dimension_count")
+        key = self.number("attention.key_length_mla", self.number("attention.key_length", 0))
+        return LatentAttention(
+            q_rank_dim=self.number("attention.q_lora_rank", 0),
+            kv_rank_dim=rank,
+            rope_head_dim=rope,
+            nope_head_dim=max(0, key - rope),
+            value_head_dim=self.number("attention.value_length_mla", self.number("attention.value_length", 0)),
+        )
+
+    def recurrent(self, layers: int) -> Recurrent | None:
+        """State-space layers, if any."""
+        inner = self.number("ssm.inner_size", 0)
+        if not inner:
+            return None
+        step, offset = self.attention_step(layers)
+        return Recurrent(
+            inner_dim=inner,
+            state_dim=self.number("ssm.state_size"),
+            conv_dim=self.number("ssm.conv_kernel", 4),
+            group_count=self.number("ssm.group_count", 1) or 1,
+            head_count=self.number("ssm.time_step_rank", 0) if self.architecture != "mamba" else 0,
+            attention_step_count=step,
+            attention_offset_count=offset,
+        )
+
+    def attention_step(self, layers: int) -> tuple[int, int]:
+        """Step and first index of the attention layers among recurrent ones: no KV heads means recurrent."""
+        interval = self.number("full_attention_interval", 0)
+        if interval:
+            return interval, interval - 1
+        per_layer = self.metadata.get(f"{self.architecture}.attention.head_count_kv")
+        if isinstance(per_layer, tuple) and len(per_layer) == layers:
+            places = [i for i, heads in enumerate(per_layer) if heads]
+            if not places:
+                return 0, 0
+            return (places[1] - places[0] if len(places) > 1 else layers), places[0]
+        return (1, 0) if self.architecture == "falcon-h1" else (0, 0)
