@@ -55,6 +55,8 @@ BLOCKS: Final[dict[str, Block]] = {
     "TQ2_0": Block(35, 256, 66),
     "MXFP4": Block(39, 32, 17),
     "NVFP4": Block(40, 64, 36),
+    "Q1_0": Block(41, 128, 18),
+    "Q2_0": Block(42, 64, 18),
 }
 
 TYPE_NAMES: Final[dict[int, str]] = {block.type_id: name for name, block in BLOCKS.items()}
