@@ -123,7 +123,10 @@ COUNTABLE = [n for n in MODELS if load_model(n).shape.recurrent is None and not 
 
 @pytest.mark.parametrize("name", COUNTABLE)
 def test_shape_gives_the_published_parameter_count(name: str) -> None:
-    """Matrices alone, without norms and biases, are within 1 % of what was published."""
+    """Matrices alone, without norms and biases, are within 1 % of the published count on the card.
+
+    Where a card was written from memory this is its check: a wrong width or layer count moves the sum.
+    """
     card = load_model(name)
 
     assert _matrices(card.shape) == pytest.approx(card.parameter_count, rel=0.01)
