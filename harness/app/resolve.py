@@ -1,6 +1,5 @@
 """From what a user names (a card, a GGUF file, a config.json, a device, this machine) to domain values."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -153,11 +152,8 @@ def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
 
 
 def _from_config(path: Path, quant: str | None) -> ResolvedModel:
-    from harness.catalog.hf_config import shape_of
+    from harness.catalog.hf_config import read_hf_config
 
     wanted = quant_named(quant or "Q4_K_M")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadDataError(path, "", str(error), "a model's config.json") from error
-    return ResolvedModel(path.parent.name or path.stem, wanted, weights_of(shape_of(document), wanted))
+    name = path.parent.name if path.stem == "config" and path.parent.name else path.stem
+    return ResolvedModel(name, wanted, weights_of(read_hf_config(path), wanted))

@@ -1,0 +1,101 @@
+"""What a user may name, and what comes of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.app.resolve import neighbours, resolve_device, resolve_model, scenario_from
+from harness.catalog.devices import dump_device, load_device
+from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError
+
+LLAMA_3_1_8B = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "tie_word_embeddings": False,
+}
+
+
+def test_a_card_by_name() -> None:
+    model = resolve_model("llama-3.1-8b", "q4_k_m")
+    assert (model.name, model.quant, model.path) == ("llama-3.1-8b", "Q4_K_M", None)
+    assert model.card is not None
+    assert sum(t.element_count for t in model.weights.tensors) == 8_030_261_248  # the published count
+
+
+def test_a_card_s_own_mixture_is_the_default() -> None:
+    assert resolve_model("smollm2-135m").quant == "Q4_1"
+
+
+def test_a_published_file_that_unties_its_output_is_noticed() -> None:
+    model = resolve_model("qwen2.5-coder-1.5b", "Q4_K_M")
+    assert any(t.name == "output.weight" for t in model.weights.tensors)
+    assert model.weights.file_bytes == pytest.approx(1_117_320_768, rel=0.005)  # the size on the card
+    assert "apart" in model.notes[0]
+
+
+def test_a_config_json_gives_the_same_weights_as_the_card(tmp_path: Path) -> None:
+    folder = tmp_path / "my-llama"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(LLAMA_3_1_8B))
+    model = resolve_model(str(folder / "config.json"))
+    assert model.name == "my-llama"
+    assert model.quant == "Q4_K_M"
+    assert model.weights.file_bytes == resolve_model("llama-3.1-8b", "Q4_K_M").weights.file_bytes
+
+
+@pytest.mark.parametrize(
+    ("ref", "quant", "error"),
+    [
+        ("llama-3.1-8bb", None, UnknownNameError),
+        ("llama-3.1-8b", "Q4_K_X", UnknownNameError),
+        ("./nowhere.gguf", None, BadDataError),
+        ("./nowhere/config.json", None, BadDataError),
+    ],
+)
+def test_what_is_not_there(ref: str, quant: str | None, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        resolve_model(ref, quant)
+
+
+def test_this_machine_needs_a_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
+    with pytest.raises(RefusedError, match="devices probe"):
+        resolve_device("this")
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "this-machine.toml").write_text(dump_device(load_device("raspberry-pi-5")))
+    for name in ("this", "here", "this-machine"):
+        assert resolve_device(name).chip == load_device("raspberry-pi-5").chip
+
+
+def test_a_device_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(dump_device(load_device("iphone-16-pro")))
+    assert resolve_device(str(path)).name == "mine"
+
+
+def test_neighbours_have_more_room() -> None:
+    phone = load_device("iphone-16-pro")
+    found = neighbours(phone)
+    assert found
+    assert found[0].kind == "phone"
+    for device in found:
+        room = device.pool(device.engine().pool).usable_bytes.value
+        assert room > phone.pool("ram").usable_bytes.value
+
+
+def test_scenarios() -> None:
+    assert scenario_from({"kv_type": "q8_0", "context_tokens": 8192}).kv_type == "Q8_0"
+    with pytest.raises(UnknownNameError):
+        scenario_from({"kv_type": "Q7"})
+    with pytest.raises(BadDataError, match="nonsense"):
+        scenario_from({"nonsense": 1})
+    with pytest.raises(InputError, match="do not fit"):
+        scenario_from({"depth_tokens": 4000, "context_tokens": 4096})
