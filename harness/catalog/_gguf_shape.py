@@ -18,7 +18,7 @@ FILE_TYPES: Final[dict[int, str]] = {
 }  # fmt: skip
 """Mixtures by number. Source: llama.cpp, include/llama.h (``enum llama_ftype``)."""
 
-_SLIDING_STEPS: Final[dict[str, int]] = {
+SLIDING_STEPS: Final[dict[str, int]] = {
     "gemma2": 2,
     "gemma3": 6,
     "gemma3n": 5,
@@ -144,7 +144,7 @@ class _Keys:
         if isinstance(pattern, tuple) and len(pattern) == layers:
             # One flag a layer, true where it slides.
             return next((i + 1 for i, slides in enumerate(pattern) if not slides), 0)
-        return _SLIDING_STEPS.get(self.architecture, 0)
+        return SLIDING_STEPS.get(self.architecture, 0)
 
     def experts(self) -> Experts | None:
         """The routed part, if any."""
