@@ -13,10 +13,14 @@ from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.feasibility.quality import perplexity_growth_percent
 from harness.feasibility.quant_mix import BASE_TYPE
+from harness.feasibility.verdict import reachable_tokens_per_s
 
 TRIED_QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_M")
 """Mixtures worth a look: the usual one at each width."""
 
+_OWN_KINDS: Final = frozenset({"quant", "kv", "context", "backend", "repack"})
+"""Changes that a user can make without another device or another limit."""
+_WIDE_CACHES: Final = frozenset({"F16", "BF16", "F32"})
 _RANK: Final[dict[VerdictWord, int]] = {"fits": 0, "fits with streaming": 1, "does not fit": 2}
 
 
@@ -36,13 +40,13 @@ class Advice(Frozen, frozen=True, kw_only=True):
     """One change.
 
     Attributes:
-        kind: ``quant``, ``kv``, ``context``, ``backend``, ``repack``, ``mmap`` or ``device``.
+        kind: ``quant``, ``kv``, ``context``, ``several``, ``entitlement``, ``backend``, ``repack`` or ``device``.
         change: What to do, in words.
         word: Verdict after it.
         needed_bytes: Memory needed after it.
         saved_bytes: Memory saved by it.
-        decode_tokens_per_s: Predicted decode speed after it.
-        speed_ratio: That speed over the speed before.
+        decode_tokens_per_s: Decode speed after it; bounded by storage where weights are streamed.
+        speed_ratio: That speed over the speed before; 0 where it did not run before.
         quality_percent: Growth of perplexity against the mixture asked about, in percent; None where unpublished,
             0 where the weights stay the same.
     """
@@ -78,37 +82,64 @@ def advise(
         others: Other devices to try, nearest first.
         most: How many to return.
     """
+    found = _tried(now, _variants(asked, others, has_cache=shape.kv_head_count > 0), asked, evaluate, parameter_count)
+    if now.verdict.word != "fits" and not any(a.word == "fits" and a.kind in _OWN_KINDS for a in found):
+        found += _tried(now, _combinations(asked, has_cache=shape.kv_head_count > 0), asked, evaluate, parameter_count)
+    found.sort(key=_order)
+    return found[:most]
+
+
+def _order(advice: Advice) -> tuple[int, bool, float, float]:
+    """By verdict, own changes before other devices (which stay as given), cheap in quality before dear, fast first."""
+    other = advice.kind == "device"
+    return _RANK[advice.word], other, advice.quality_percent or 0.0, 0.0 if other else -advice.decode_tokens_per_s
+
+
+def _tried(
+    now: Prediction,
+    variants: Iterable[tuple[str, str, Variant]],
+    asked: Variant,
+    evaluate: Evaluate,
+    parameter_count: int,
+) -> list[Advice]:
     found = []
-    for kind, change, variant in _variants(shape, asked, others):
+    for kind, change, variant in variants:
         try:
             then = evaluate(variant)
         except (HarnessError, ValueError):  # no such tensor table, or a KV row that its blocks do not divide
             continue
-        advice = _compare(now, then, kind, change, _quality(kind, asked, variant, parameter_count))
+        quality = _quality(kind, asked, variant, parameter_count)
+        advice = _compare(now, then, asked.device, variant.device, kind, change, quality)
         if _worth(now, advice):
             found.append(advice)
-    found.sort(key=lambda a: (_RANK[a.word], a.kind == "device", a.quality_percent or 0.0, -a.speed_ratio))
-    return found[:most]
+    return found
 
 
-def _variants(shape: ModelShape, asked: Variant, others: Iterable[DeviceProfile]) -> Iterator[tuple[str, str, Variant]]:
+def _variants(
+    asked: Variant, others: Iterable[DeviceProfile], *, has_cache: bool
+) -> Iterator[tuple[str, str, Variant]]:
     scenario = asked.scenario
     order = list(BASE_TYPE)
     for quant in TRIED_QUANTS:
         if order.index(quant) > order.index(asked.quant):
             yield "quant", f"quantise to {quant}", asked._replace(quant=quant)
-    if scenario.kv_type in {"F16", "BF16", "F32"} and shape.kv_head_count:
+    if scenario.kv_type in _WIDE_CACHES and has_cache:
         for kv_type in ("Q8_0", "Q4_0"):
             smaller = replace(scenario, kv_type=kv_type, flash_attention=True)
             yield "kv", f"keep the KV cache in {kv_type}", asked._replace(scenario=smaller)
-    context = scenario.context_tokens // 2
-    while context >= max(1024, scenario.prompt_tokens + scenario.new_tokens + scenario.depth_tokens):
-        yield (
-            "context",
-            f"cut the context to {context}",
-            asked._replace(scenario=replace(scenario, context_tokens=context)),
+    for context in _shorter(scenario) if has_cache else ():
+        cut = replace(scenario, context_tokens=context)
+        yield "context", f"cut the context to {context}", asked._replace(scenario=cut)
+    limited = [pool for pool in asked.device.pools if pool.entitled_bytes is not None]
+    if limited:
+        pools = tuple(
+            replace(pool, usable_bytes=pool.entitled_bytes) if pool in limited else pool for pool in asked.device.pools
         )
-        context //= 2
+        yield (
+            "entitlement",
+            "ask for the higher memory limit",
+            asked._replace(device=replace(asked.device, pools=pools)),
+        )
     backends = {backend for engine in asked.device.engines for backend in engine.backends[:1]} - {scenario.backend}
     for backend in sorted(backends):
         yield "backend", f"run on {backend}", asked._replace(scenario=replace(scenario, backend=backend))
@@ -119,11 +150,38 @@ def _variants(shape: ModelShape, asked: Variant, others: Iterable[DeviceProfile]
         yield "device", f"use {device.title}", asked._replace(device=device, scenario=replace(scenario, backend=""))
 
 
+def _combinations(asked: Variant, *, has_cache: bool) -> Iterator[tuple[str, str, Variant]]:
+    """Narrower weights, a narrower cache and a shorter context together, where none of them alone is enough."""
+    if not has_cache:
+        return
+    scenario = asked.scenario
+    narrow = replace(scenario, kv_type="Q8_0", flash_attention=True) if scenario.kv_type in _WIDE_CACHES else scenario
+    order = list(BASE_TYPE)
+    narrower = [q for q in TRIED_QUANTS if order.index(q) > order.index(asked.quant)]
+    for quant in (asked.quant, *narrower):
+        for context in (scenario.context_tokens, *_shorter(scenario)):
+            words = [f"quantise to {quant}"] if quant != asked.quant else []
+            words += [f"keep the KV cache in {narrow.kv_type}"] if narrow is not scenario else []
+            words += [f"cut the context to {context}"] if context != scenario.context_tokens else []
+            if len(words) > 1:
+                changed = asked._replace(quant=quant, scenario=replace(narrow, context_tokens=context))
+                yield "several", ", ".join(words), changed
+
+
+def _shorter(scenario: Scenario) -> Iterator[int]:
+    """Half the context, a quarter, ... while the tokens asked about still fit."""
+    least = max(1024, scenario.prompt_tokens + scenario.new_tokens + scenario.depth_tokens)
+    context = scenario.context_tokens // 2
+    while context >= least:
+        yield context
+        context //= 2
+
+
 def _quality(kind: str, asked: Variant, variant: Variant, parameter_count: int) -> float | None:
     """Perplexity of the new mixture over that of the old one, in percent growth."""
     if kind == "kv":
         return None
-    if kind != "quant":
+    if variant.quant == asked.quant:
         return 0.0
     before = perplexity_growth_percent(asked.quant, parameter_count)
     after = perplexity_growth_percent(variant.quant, parameter_count)
@@ -132,17 +190,24 @@ def _quality(kind: str, asked: Variant, variant: Variant, parameter_count: int) 
     return 100 * ((100 + after) / (100 + before) - 1)
 
 
-def _compare(now: Prediction, then: Prediction, kind: str, change: str, quality: float | None) -> Advice:
-    speed = then.speed.decode_tokens_per_s.mid
-    before = now.speed.decode_tokens_per_s.mid
+def _compare(
+    now: Prediction,
+    then: Prediction,
+    here: DeviceProfile,
+    there: DeviceProfile,
+    kind: str,
+    change: str,
+    quality: float | None,
+) -> Advice:
+    before, after = reachable_tokens_per_s(now, here), reachable_tokens_per_s(then, there)
     return Advice(
         kind=kind,
         change=change,
         word=then.verdict.word,
         needed_bytes=then.verdict.needed_bytes,
         saved_bytes=now.verdict.needed_bytes - then.verdict.needed_bytes,
-        decode_tokens_per_s=speed,
-        speed_ratio=speed / before if before else 0.0,
+        decode_tokens_per_s=after,
+        speed_ratio=after / before if before else 0.0,
         quality_percent=quality,
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from harness.domain.device import DeviceProfile, MemoryPool, PoolName
-from harness.domain.prediction import MemoryPart, MemoryPrediction, SpeedPrediction, Verdict, VerdictWord
+from harness.domain.prediction import MemoryPart, MemoryPrediction, Prediction, SpeedPrediction, Verdict, VerdictWord
 from harness.domain.scenario import Scenario
 from harness.units import format_bytes, format_rate
 
@@ -83,6 +83,19 @@ def judge(
         available_bytes=worst.available_bytes,
         reasons=(reason, *worst.reasons),
     )
+
+
+def reachable_tokens_per_s(prediction: Prediction, device: DeviceProfile) -> float:
+    """Decode speed that the verdict leaves: bounded by storage where weights must be streamed, 0 where it does not fit.
+
+    A verdict of no for the speed alone leaves the speed as it is.
+    """
+    verdict, mid = prediction.verdict, prediction.speed.decode_tokens_per_s.mid
+    if verdict.needed_bytes <= verdict.available_bytes:
+        return mid
+    if verdict.word == "fits with streaming" or verdict.binding_limit.startswith("decode speed"):
+        return min(mid, _streaming_ceiling(prediction.memory, device, verdict.available_bytes))
+    return 0.0
 
 
 def _judge_pool(

@@ -91,6 +91,7 @@ def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None 
     return _weights(shape, quant_named(quant), importance_matrix)
 
 
+@lru_cache(maxsize=1 << 16)
 def role_of(name: str) -> str:
     """Role of a tensor by its llama.cpp name; the roles of ``tensors.Role``."""
     if name in {"token_embd.weight", "per_layer_token_embd.weight"}:
