@@ -145,7 +145,8 @@ def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
 
     weights = read_gguf(path).weights()
     if quant is None or quant_named(quant) == weights.quant:
-        return ResolvedModel(path.stem, weights.quant, weights, path=path)
+        notes = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
+        return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=notes)
     wanted = quant_named(quant)
     note = f"{path.name} holds {weights.quant}; the sizes of {wanted} are computed from its shape"
     return ResolvedModel(path.stem, wanted, weights_of(weights.shape, wanted), notes=(note,))

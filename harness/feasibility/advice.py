@@ -119,10 +119,8 @@ def _variants(
     asked: Variant, others: Iterable[DeviceProfile], *, has_cache: bool
 ) -> Iterator[tuple[str, str, Variant]]:
     scenario = asked.scenario
-    order = list(BASE_TYPE)
-    for quant in TRIED_QUANTS:
-        if order.index(quant) > order.index(asked.quant):
-            yield "quant", f"quantise to {quant}", asked._replace(quant=quant)
+    for quant in _narrower(asked.quant):
+        yield "quant", f"quantise to {quant}", asked._replace(quant=quant)
     if scenario.kv_type in _WIDE_CACHES and has_cache:
         for kv_type in ("Q8_0", "Q4_0"):
             smaller = replace(scenario, kv_type=kv_type, flash_attention=True)
@@ -156,9 +154,7 @@ def _combinations(asked: Variant, *, has_cache: bool) -> Iterator[tuple[str, str
         return
     scenario = asked.scenario
     narrow = replace(scenario, kv_type="Q8_0", flash_attention=True) if scenario.kv_type in _WIDE_CACHES else scenario
-    order = list(BASE_TYPE)
-    narrower = [q for q in TRIED_QUANTS if order.index(q) > order.index(asked.quant)]
-    for quant in (asked.quant, *narrower):
+    for quant in (asked.quant, *_narrower(asked.quant)):
         for context in (scenario.context_tokens, *_shorter(scenario)):
             words = [f"quantise to {quant}"] if quant != asked.quant else []
             words += [f"keep the KV cache in {narrow.kv_type}"] if narrow is not scenario else []
@@ -166,6 +162,13 @@ def _combinations(asked: Variant, *, has_cache: bool) -> Iterator[tuple[str, str
             if len(words) > 1:
                 changed = asked._replace(quant=quant, scenario=replace(narrow, context_tokens=context))
                 yield "several", ", ".join(words), changed
+
+
+def _narrower(quant: str) -> list[str]:
+    """Usual mixtures below this one; all of them below one that has no place in the order."""
+    order = list(BASE_TYPE)
+    place = order.index(quant) if quant in order else -1
+    return [other for other in TRIED_QUANTS if order.index(other) > place]
 
 
 def _shorter(scenario: Scenario) -> Iterator[int]:
