@@ -1,0 +1,119 @@
+"""From a model's shape to the metadata that llama.cpp wants in its file: the inverse of ``_gguf_shape``.
+
+Source: llama.cpp, src/llama-arch.cpp (names of the keys) and src/models (which architecture reads which).
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from harness.catalog._gguf_shape import FILE_TYPES
+from harness.catalog.gguf_write import Value
+from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
+
+_BYTE_TOKENS_END: Final = 259
+_NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
+_DEFAULT_CONTEXT_TOKENS: Final = 1 << 17
+
+
+def metadata_of(shape: ModelShape, *, name: str, quant: str) -> dict[str, Value]:
+    """Metadata of a file with this shape: identity, hyper-parameters, and a vocabulary of the right size."""
+    file_type = {v: k for k, v in FILE_TYPES.items()}.get(quant)
+    found: dict[str, Value] = {"general.architecture": shape.architecture, "general.name": name}
+    if file_type is not None:
+        found["general.file_type"] = file_type
+    found["general.quantization_version"] = 2
+    found |= {f"{shape.architecture}.{key}": value for key, value in _hyper_parameters(shape)}
+    return found | _vocabulary(shape)
+
+
+def _hyper_parameters(shape: ModelShape) -> Iterator[tuple[str, Value]]:
+    experts = shape.experts
+    feed_forward = shape.feed_forward_dim or (experts.feed_forward_dim if experts else 0)
+    yield "block_count", shape.layer_count
+    yield "context_length", shape.context_max_tokens or _DEFAULT_CONTEXT_TOKENS
+    yield "embedding_length", shape.hidden_dim
+    yield "vocab_size", shape.vocab_count
+    yield "feed_forward_length", feed_forward
+    yield "attention.layer_norm_rms_epsilon", 1e-5
+    yield "attention.layer_norm_epsilon", 1e-5
+    yield from _attention(shape)
+    if experts:
+        yield from _experts(experts)
+    if shape.recurrent:
+        yield from _recurrent(shape, shape.recurrent)
+
+
+def _attention(shape: ModelShape) -> Iterator[tuple[str, Value]]:
+    yield "attention.head_count", shape.head_count
+    if shape.latent:
+        yield from _latent(shape.latent)
+        return
+    hybrid = shape.recurrent is not None and 0 < shape.recurrent.attention_step_count != 1
+    if hybrid:
+        kinds = (shape.layer_kind(i) for i in range(shape.layer_count))
+        yield "attention.head_count_kv", tuple(shape.kv_head_count if k == "full" else 0 for k in kinds)
+    else:
+        yield "attention.head_count_kv", shape.kv_head_count
+    if shape.head_dim:
+        yield "attention.key_length", shape.head_dim
+        yield "attention.value_length", shape.value_head_dim or shape.head_dim
+        yield "rope.dimension_count", shape.head_dim
+        yield "rope.freq_base", 500_000.0
+    if shape.sliding_window_tokens:
+        yield "attention.sliding_window", shape.sliding_window_tokens
+    if shape.kv_shared_layer_count:
+        yield "attention.shared_kv_layers", shape.kv_shared_layer_count
+
+
+def _latent(latent: LatentAttention) -> Iterator[tuple[str, Value]]:
+    """The cache holds one compressed row: llama.cpp calls it one KV head and keeps the true widths apart."""
+    yield "attention.head_count_kv", 1
+    if latent.q_rank_dim:
+        yield "attention.q_lora_rank", latent.q_rank_dim
+    yield "attention.kv_lora_rank", latent.kv_rank_dim
+    yield "attention.key_length", latent.kv_rank_dim + latent.rope_head_dim
+    yield "attention.value_length", latent.kv_rank_dim
+    yield "attention.key_length_mla", latent.nope_head_dim + latent.rope_head_dim
+    yield "attention.value_length_mla", latent.value_head_dim
+    yield "rope.dimension_count", latent.rope_head_dim
+
+
+def _experts(experts: Experts) -> Iterator[tuple[str, Value]]:
+    yield "expert_count", experts.expert_count
+    yield "expert_used_count", experts.used_count
+    yield "expert_feed_forward_length", experts.feed_forward_dim
+    yield "expert_shared_count", experts.shared_count
+    if experts.shared_feed_forward_dim:
+        yield "expert_shared_feed_forward_length", experts.shared_feed_forward_dim
+    yield "leading_dense_block_count", experts.dense_layer_count
+    yield "interleave_moe_layer_step", experts.layer_step_count
+
+
+def _recurrent(shape: ModelShape, recurrent: Recurrent) -> Iterator[tuple[str, Value]]:
+    yield "ssm.conv_kernel", recurrent.conv_dim
+    yield "ssm.inner_size", recurrent.inner_dim
+    yield "ssm.state_size", recurrent.state_dim
+    yield "ssm.time_step_rank", recurrent.head_count or -(-shape.hidden_dim // 16)
+    yield "ssm.group_count", recurrent.group_count
+    if recurrent.attention_step_count > 1 and recurrent.attention_offset_count == recurrent.attention_step_count - 1:
+        yield "full_attention_interval", recurrent.attention_step_count
+
+
+def _vocabulary(shape: ModelShape) -> dict[str, Value]:
+    """A SentencePiece vocabulary that knows single bytes, so that any text has tokens; the rest is never produced."""
+    count = shape.vocab_count
+    if count < _BYTE_TOKENS_END:
+        return {"tokenizer.ggml.model": "none"}
+    special = ["<unk>", "<s>", "</s>"]
+    tokens = special + [f"<0x{b:02X}>" for b in range(256)] + [f"\u2581t{i}" for i in range(_BYTE_TOKENS_END, count)]
+    kinds = [_UNKNOWN, _CONTROL, _CONTROL] + [_BYTE] * 256 + [_NORMAL] * (count - _BYTE_TOKENS_END)
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0] * _BYTE_TOKENS_END + [-float(i) for i in range(count - _BYTE_TOKENS_END)],
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }

@@ -1,0 +1,257 @@
+"""Model files with random weights at true shapes: they have the size and the speed of the model, and no meaning.
+
+The tensors are those of the real model, name by name and type by type; their blocks are random but well-formed: scales
+are set so that weights have a standard deviation of about 0.02, as trained ones do, and nothing overflows.
+
+Source of the blocks: llama.cpp, ggml/src/ggml-common.h and the dequantisation in ggml/src/ggml-quants.c.
+"""
+
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.catalog._gguf_metadata import metadata_of
+from harness.catalog._progress import Progress, no_progress
+from harness.catalog.fetch import check_room
+from harness.catalog.gguf import SYNTHETIC_KEY
+from harness.catalog.gguf_write import header_bytes, padding_bytes, write_gguf
+from harness.domain.ggml import BLOCKS, row_bytes
+from harness.domain.model import ModelShape, Tensor, Weights
+from harness.errors import RefusedError
+
+WEIGHT_STD: Final = 0.02
+_CHUNK_BYTES: Final = 8 << 20
+
+
+class _Scale(NamedTuple):
+    """Where a block's half-precision scales stand, and how they follow from the wanted spread.
+
+    Attributes:
+        at: Byte of the scale in the block.
+        spread: Standard deviation of what the scale is multiplied with, for random bits.
+        offset_at: Byte of the second scale, of the part that is subtracted or added; -1 without one.
+        offset_ratio: Second scale over first, such that weights have mean 0.
+    """
+
+    at: int
+    spread: float
+    offset_at: int = -1
+    offset_ratio: float = 0.0
+
+
+# Spreads: integers uniform on their range (n values: sqrt((n*n-1)/12)), times the root mean square of the sub-scale.
+_SCALES: Final[dict[str, _Scale]] = {
+    "Q1_0": _Scale(0, 1.0),
+    "Q2_0": _Scale(0, 1.1),
+    "Q4_0": _Scale(0, 4.6),
+    "Q4_1": _Scale(0, 4.6, 2, -7.5),
+    "Q5_0": _Scale(0, 9.2),
+    "Q5_1": _Scale(0, 9.2, 2, -15.5),
+    "Q8_0": _Scale(0, 74.0),
+    "Q2_K": _Scale(80, 15.0, 82, 1.5),
+    "Q3_K": _Scale(108, 42.0),
+    "Q4_K": _Scale(0, 260.0, 2, 7.5),
+    "Q5_K": _Scale(0, 540.0, 2, 15.5),
+    "Q6_K": _Scale(208, 1370.0),
+    "IQ4_NL": _Scale(0, 70.0),
+    "IQ4_XS": _Scale(0, 1300.0),
+    "IQ3_S": _Scale(0, 150.0),
+    "IQ3_XXS": _Scale(0, 130.0),
+    "IQ2_S": _Scale(0, 55.0),
+    "IQ2_XS": _Scale(0, 55.0),
+    "IQ2_XXS": _Scale(0, 55.0),
+    "IQ1_S": _Scale(0, 7.0),
+    "TQ1_0": _Scale(52, 0.8),
+    "TQ2_0": _Scale(64, 0.8),
+}
+_IQ1_M_SPREAD: Final = 7.0
+_MXFP4_EXPONENT: Final = 120  # 2**(120 - 128) x values of -12 to 12: about 0.02
+_NVFP4_SCALE: Final = 3  # 3 x 2**-9 / 2 x values of -12 to 12: about 0.02
+
+SYNTHETIC_TYPES: Final = frozenset(_SCALES) | {"F32", "F16", "BF16", "IQ1_M", "MXFP4", "NVFP4"}
+"""Types that random weights can be made of."""
+
+
+def synthesize(
+    weights: Weights, path: Path, *, seed: int = 0, name: str = "", progress: Progress | None = None
+) -> Path:
+    """Write a file of random weights that llama.cpp loads as it would the real one. Memory: some 10 MiB a type.
+
+    Args:
+        weights: The model's shape and its tensors; their offsets are not looked at.
+        path: The file to write; it appears when it is whole.
+        seed: Same seed, same bytes.
+        name: The model's name in the file.
+        progress: Told how far it is.
+
+    Raises:
+        RefusedError: No room on the disk, or a type that random weights cannot be made of.
+    """
+    for tensor in weights.tensors:
+        if tensor.type_name not in SYNTHETIC_TYPES:
+            raise RefusedError(f"{tensor.name}: no random weights of type {tensor.type_name}")
+    metadata = metadata_of(weights.shape, name=name or path.stem, quant=weights.quant)
+    metadata |= {"general.synthetic": True, SYNTHETIC_KEY: "synthetic"}
+    total = sum(t.size_bytes + padding_bytes(t.size_bytes) for t in weights.tensors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_room(path.parent, total + len(header_bytes(metadata, weights.tensors)))
+    source = _Source(seed, total, progress or no_progress)
+    write_gguf(path, metadata, weights.tensors, source.fill)
+    return path
+
+
+def synthesize_tiny(
+    path: Path,
+    type_name: str,
+    *,
+    layer_count: int = 2,
+    hidden_dim: int = 512,
+    feed_forward_dim: int = 1024,
+    vocab_count: int = 512,
+    head_count: int = 8,
+    kv_head_count: int = 4,
+    output_type: str = "",
+    seed: int = 0,
+) -> Path:
+    """Write a small llama whose matrices are all of one type.
+
+    Args:
+        path: The file to write.
+        type_name: ggml type of the matrices; their rows must be whole blocks of it.
+        layer_count: Blocks.
+        hidden_dim: Width.
+        feed_forward_dim: Inner width.
+        vocab_count: Rows of the token table, which is the output matrix too.
+        head_count: Query heads; ``hidden_dim / head_count`` is a head's width.
+        kv_head_count: Key and value heads.
+        output_type: Type of the token table; ``type_name`` by default.
+        seed: Same seed, same bytes.
+
+    Raises:
+        RefusedError: As ``synthesize``.
+        ValueError: A row is no whole number of blocks.
+    """
+    head = hidden_dim // head_count
+    shape = ModelShape(
+        architecture="llama",
+        layer_count=layer_count,
+        hidden_dim=hidden_dim,
+        vocab_count=vocab_count,
+        head_count=head_count,
+        kv_head_count=kv_head_count,
+        head_dim=head,
+        feed_forward_dim=feed_forward_dim,
+        tied_embeddings=True,
+        context_max_tokens=1 << 16,
+    )
+    tensors = [
+        _tensor("token_embd.weight", (hidden_dim, vocab_count), output_type or type_name),
+        _tensor("output_norm.weight", (hidden_dim,), "F32"),
+    ]
+    matrices = {
+        "attn_q": (hidden_dim, head * head_count),
+        "attn_k": (hidden_dim, head * kv_head_count),
+        "attn_v": (hidden_dim, head * kv_head_count),
+        "attn_output": (head * head_count, hidden_dim),
+        "ffn_gate": (hidden_dim, feed_forward_dim),
+        "ffn_up": (hidden_dim, feed_forward_dim),
+        "ffn_down": (feed_forward_dim, hidden_dim),
+    }
+    for layer in range(layer_count):
+        at = f"blk.{layer}."
+        tensors += [_tensor(f"{at}{norm}.weight", (hidden_dim,), "F32") for norm in ("attn_norm", "ffn_norm")]
+        tensors += [_tensor(f"{at}{key}.weight", dims, type_name) for key, dims in matrices.items()]
+    size = sum(t.size_bytes for t in tensors)
+    weights = Weights(shape=shape, tensors=tuple(tensors), file_bytes=size, quant=type_name, synthetic=True)
+    return synthesize(weights, path, seed=seed)
+
+
+def _tensor(name: str, dims: tuple[int, ...], type_name: str) -> Tensor:
+    rows = dims[1] if len(dims) > 1 else 1
+    return Tensor(name=name, dims=dims, type_name=type_name, size_bytes=rows * row_bytes(type_name, dims[0]))
+
+
+class _Source:
+    """Bytes for tensors: one random chunk a type, entered at another block for each tensor, repeated as needed."""
+
+    def __init__(self, seed: int, total_bytes: int, progress: Progress) -> None:
+        self.random = np.random.default_rng(seed)
+        self.chunks: dict[str, NDArray[np.uint8]] = {}
+        self.done_bytes, self.total_bytes, self.progress = 0, total_bytes, progress
+
+    def fill(self, out: IO[bytes], tensor: Tensor) -> None:
+        """Write one tensor."""
+        constant = _constant(tensor.name)
+        if tensor.type_name == "F32" and constant is not None:
+            out.write(np.full(tensor.element_count, constant, np.float32).tobytes())
+        else:
+            self._blocks(out, tensor)
+        self.done_bytes += tensor.size_bytes + padding_bytes(tensor.size_bytes)
+        self.progress(self.done_bytes, self.total_bytes)
+
+    def _blocks(self, out: IO[bytes], tensor: Tensor) -> None:
+        kind = tensor.type_name
+        if kind not in self.chunks:
+            self.chunks[kind] = random_blocks(kind, _CHUNK_BYTES // BLOCKS[kind].size_bytes, self.random)
+        chunk = self.chunks[kind]
+        block = BLOCKS[kind].size_bytes
+        start = int(self.random.integers(len(chunk) // block)) * block
+        left = tensor.size_bytes
+        view = chunk.data
+        while left > 0:
+            part = view[start : start + left]
+            out.write(part)
+            left -= len(part)
+            start = 0
+
+
+def _constant(name: str) -> float | None:
+    """Value of a vector that must not be random: norms are 1, biases 0, decay rates negative."""
+    if "norm" in name or name.endswith(("ssm_d", "_scale.weight")):
+        return 1.0
+    if name.endswith("ssm_a"):
+        return -1.0
+    return 0.0 if name.endswith(".bias") else None
+
+
+def random_blocks(type_name: str, count: int, random: np.random.Generator) -> NDArray[np.uint8]:
+    """``count`` well-formed blocks of random weights, as bytes."""
+    if type_name in {"F32", "F16", "BF16"}:
+        return _floats(type_name, count, random)
+    data = random.integers(0, 256, (count, BLOCKS[type_name].size_bytes), dtype=np.uint8)
+    if type_name == "MXFP4":
+        data[:, 0] = _MXFP4_EXPONENT
+    elif type_name == "NVFP4":
+        data[:, :4] = _NVFP4_SCALE
+    elif type_name == "IQ1_M":
+        _scatter_scale(data, WEIGHT_STD / _IQ1_M_SPREAD)
+    else:
+        scale = _SCALES[type_name]
+        value = WEIGHT_STD / scale.spread
+        data[:, scale.at : scale.at + 2] = _half(value)
+        if scale.offset_at >= 0:
+            data[:, scale.offset_at : scale.offset_at + 2] = _half(value * scale.offset_ratio)
+    return data.reshape(-1)
+
+
+def _floats(type_name: str, count: int, random: np.random.Generator) -> NDArray[np.uint8]:
+    values = random.standard_normal(count, dtype=np.float32) * np.float32(WEIGHT_STD)
+    if type_name == "F16":
+        return values.astype(np.float16).view(np.uint8)
+    if type_name == "BF16":
+        return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+    return values.view(np.uint8)
+
+
+def _half(value: float) -> NDArray[Any]:
+    return np.frombuffer(np.float16(value).tobytes(), np.uint8)
+
+
+def _scatter_scale(data: NDArray[np.uint8], value: float) -> None:
+    """IQ1_M keeps its half-precision scale in the top four bits of four 16-bit words, lowest bits first."""
+    bits = int(np.float16(value).view(np.uint16))
+    for word in range(4):
+        high = data[:, 48 + 2 * word + 1]
+        data[:, 48 + 2 * word + 1] = (high & 0x0F) | (((bits >> 4 * word) & 0xF) << 4)
