@@ -1,0 +1,45 @@
+"""The feasibility model against published measurements: shipped coefficients, or refitted without each chip."""
+
+from pathlib import Path
+
+import msgspec
+
+from harness.app.published import rows_of, shipped_rows
+from harness.errors import CouldNotRunError
+from harness.feasibility.coefficients import Coefficients, shipped
+from harness.feasibility.validation import Report, fit_all, judge_shipped, report
+
+SOURCE = "harness/feasibility/data/decode.csv, by: edge-harness validate --leave-one-chip-out --write-coefficients FILE"
+
+
+def validate(rows: Path | None = None) -> Report:
+    """Predictions of the shipped coefficients against a file of rows (the shipped ones by default).
+
+    Raises:
+        BadDataError: The file has not the columns, or a number that is none.
+    """
+    found = rows_of(rows) if rows is not None else shipped_rows()
+    return report(found, judge_shipped(found, shipped()), left_out=False)
+
+
+def validate_left_out(rows: Path | None = None) -> tuple[Report, Coefficients]:
+    """Each chip predicted by a fit that saw no row of it; and the coefficients of a fit on all rows.
+
+    Raises:
+        BadDataError: The file has not the columns, or a number that is none.
+    """
+    found = rows_of(rows) if rows is not None else shipped_rows()
+    coefficients, judged = fit_all(found, SOURCE if rows is None else str(rows))
+    return report(found, judged, left_out=True), coefficients
+
+
+def write_coefficients(coefficients: Coefficients, path: Path) -> None:
+    """Write fitted coefficients as the package reads them.
+
+    Raises:
+        CouldNotRunError: The file cannot be written.
+    """
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(coefficients), indent=1) + b"\n")
+    except OSError as error:
+        raise CouldNotRunError(f"cannot write {path}: {error.strerror}") from error

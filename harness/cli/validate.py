@@ -1,0 +1,98 @@
+"""``edge-harness validate``: the model against published measurements."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli._output import console, emit_json, json_option, table
+from harness.errors import Exit
+
+if TYPE_CHECKING:
+    from harness.feasibility.validation import Report, Score
+
+
+@click.command("validate")
+@click.option("--rows", type=click.Path(path_type=Path), help="A CSV file with the columns of the shipped rows.")
+@click.option(
+    "--leave-one-chip-out",
+    "--loco",
+    "left_out",
+    is_flag=True,
+    help="Refit the coefficients for each chip on all the others (under a minute).",
+)
+@click.option("--write-coefficients", type=click.Path(path_type=Path), help="Write the refitted coefficients here.")
+@json_option
+def COMMAND(rows: Path | None, left_out: bool, write_coefficients: Path | None, as_json: bool) -> int:  # noqa: N802
+    """Errors of the feasibility model on published measurements, beside three baselines.
+
+    One vote for each chip x backend x model x quant. Without --leave-one-chip-out the shipped coefficients answer,
+    which were fitted on the shipped rows: judge them by a file they never saw (--rows), or leave chips out.
+    """
+    from harness.app import validate as use
+
+    if left_out or write_coefficients is not None:
+        result, coefficients = use.validate_left_out(rows)
+        if write_coefficients is not None:
+            use.write_coefficients(coefficients, write_coefficients)
+    else:
+        result = use.validate(rows)
+    if as_json:
+        emit_json(result)
+    else:
+        _render(result)
+    return Exit.OK
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.1f} %"
+
+
+def _cells(name: str, score: "Score") -> list[str]:
+    baselines = [f"{_percent(median)} ({100 * p90:.0f})" for median, p90 in score.baselines.values()] or ["-"] * 3
+    best = f"{_percent(score.best_constant[1])} ({score.best_constant[0]:.2f})" if score.best_constant else "-"
+    return [
+        name,
+        str(score.votes_count),
+        str(score.rows_count),
+        _percent(score.median_ratio),
+        _percent(score.p90_ratio),
+        _percent(score.coverage_ratio),
+        *baselines,
+        best,
+    ]
+
+
+def _render(result: "Report") -> None:
+    columns = ["", "votes", "rows", "median", "p90", "in 90 %", "bw/bytes", "0.55 x", "0.72 x", "best constant"]
+    out, right = console(), range(1, 10)
+    how = "each chip left out of the fit" if result.left_out else "shipped coefficients"
+    rows = [_cells("HEADLINE", result.headline)] if result.headline else []
+    rows += [_cells(name, score) for name, score in result.groups.items()]
+    out.print(table(f"Errors of {result.rows_count} rows ({how}); trust A and B unless said", columns, rows, right))
+    for name, part in result.tables.items():
+        title = f"Decode by {name}, trust A and B"
+        out.print(table(title, columns, [_cells(n, s) for n, s in list(part.items())[:20]], right))
+    misses = [
+        [
+            str(m.line),
+            m.chip,
+            m.backend,
+            m.model,
+            m.quant,
+            m.test,
+            f"{m.measured_tokens_per_s:.1f}",
+            f"{m.predicted_tokens_per_s:.1f}",
+            m.reason,
+        ]
+        for m in result.worst
+    ]
+    names = ["line", "chip", "backend", "model", "quant", "test", "measured", "predicted", "likely reason"]
+    out.print(table("Worst rows", names, misses, (0, 6, 7)))
+    lost = ", ".join(f"{count} {reason}" for reason, count in result.unpredictable.items()) or "none"
+    click.echo(f"not predictable: {sum(result.unpredictable.values())} rows ({lost})")
+    if result.floor_ratio is not None:
+        click.echo(
+            f"floor: two sources of the same chip, backend, model and quant differ by {_percent(result.floor_ratio)} "
+            f"(median of {result.floor_pairs_count} pairs)"
+        )

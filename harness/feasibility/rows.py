@@ -1,0 +1,266 @@
+"""Published measurements as they are read: one row, one test on one chip.
+
+Columns used: ``chip backend device_class runtime memory_bandwidth_gb_s model arch params_b active_params_b quant
+model_bytes test tokens_per_s context_depth date trust exclude_from_stats source bw_confidence``. Others are ignored,
+blanks are allowed anywhere; a row that lacks what a prediction needs is kept, with the reason.
+"""
+
+import csv
+import math
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from harness.domain.model import ModelShape
+from harness.errors import BadDataError
+from harness.feasibility.decode import Machine, Work
+from harness.feasibility.kv_cache import layer_counts, row_pair_bytes
+from harness.feasibility.traits import chip_key, traits_of
+
+REQUIRED: Final = ("chip", "backend", "test", "tokens_per_s", "memory_bandwidth_gb_s", "model", "quant")
+DEEP_TOKENS: Final = 3000
+"""Mean context from which a row counts as deep."""
+
+ShapeOf = Callable[[str, float], ModelShape | None]
+"""Finds a model's shape by its published name and parameters (10**9)."""
+
+
+class Row(NamedTuple):
+    """One published measurement.
+
+    Attributes:
+        line: Line of the file.
+        raw: Its cells.
+        chip: Canonical name of the silicon.
+        group: ``dense moe sub-4-bit phone deep prefill``.
+        phase: ``decode`` or ``prefill``.
+        tokens_per_s: Measured.
+        work: What one token needs; None when the row is not predictable.
+        machine: What ran it.
+        prompt_tokens: Of a prefill test.
+        depth_tokens: Mean tokens in the cache meanwhile.
+        attention_bytes_per_token: F16 cache of one token, for the attention of a prefill.
+        reason: Why there is no ``work``.
+    """
+
+    line: int
+    raw: dict[str, str]
+    chip: str
+    group: str
+    phase: str
+    tokens_per_s: float
+    work: Work | None
+    machine: Machine
+    prompt_tokens: float
+    depth_tokens: float
+    attention_bytes_per_token: float
+    reason: str = ""
+
+    @property
+    def vote(self) -> tuple[str, str, str, str, str]:
+        """One vote for each of these."""
+        return self.chip, self.machine.backend, self.raw["model"], self.raw["quant"], self.group
+
+    @property
+    def excluded(self) -> str:
+        """Why the file itself keeps this row out of statistics."""
+        return self.raw.get("exclude_from_stats", "")
+
+
+def read_rows(path: Path, shape_of: ShapeOf) -> list[Row]:
+    """Rows of a CSV file.
+
+    Raises:
+        BadDataError: It is no such file: not text, columns missing, a number that is none.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+            if missing:
+                raise BadDataError(path, "header", f"no column {', '.join(missing)}", "the columns of decode.csv")
+            return [
+                _row(
+                    path,
+                    reader.line_num,
+                    {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)},
+                    shape_of,
+                )
+                for cells in reader
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadDataError(path, "", str(error), "a CSV file in UTF-8") from error
+    except OSError as error:
+        raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
+
+
+def _number(path: Path, line: int, raw: dict[str, str], name: str) -> float:
+    """Value of a cell; 0 for a blank one."""
+    text = raw.get(name, "").replace(",", "")
+    if not text or text.lower() in {"nan", "none", "null", "n/a", "na", "-", "?"}:
+        return 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        raise BadDataError(path, f"line {line}, {name}", repr(text), "a number or a blank") from None
+    if not math.isfinite(value) or value < 0:
+        raise BadDataError(path, f"line {line}, {name}", repr(text), "a number from 0 on")
+    return value
+
+
+def _row(path: Path, line: int, raw: dict[str, str], shape_of: ShapeOf) -> Row:
+    speed = _number(path, line, raw, "tokens_per_s")
+    bandwidth = _number(path, line, raw, "memory_bandwidth_gb_s") * 1e9
+    params = _number(path, line, raw, "params_b")
+    active = _number(path, line, raw, "active_params_b") or params
+    size = _number(path, line, raw, "model_bytes")
+    backend = backend_named(raw.get("backend", ""))
+    phase, count, depth, ok = test_named(raw.get("test", ""), raw.get("context_depth", ""))
+    runtime = runtime_named(raw.get("runtime", ""))
+    phone = raw.get("device_class", "") in {"phone", "tablet"}
+    machine = Machine(
+        backend, bandwidth, traits_of(raw["chip"], backend, bandwidth or 1e11), phone, runtime, _year(raw)
+    )
+    quant = quant_class(raw.get("quant", ""))
+    moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
+    shape = shape_of(raw.get("model", ""), params)
+    reason = _why_not(speed=speed, bandwidth=bandwidth, size=size, params=params, ok=ok)
+    mean_depth = depth + (count / 2 if phase == "decode" else 0)
+    work, attention = None, 0.0
+    if not reason:
+        layers, pair_bytes, table = _shape_numbers(shape, params, raw.get("model", ""))
+        read = 1 - (0 if moe else table / (params * 1e9))
+        if moe:
+            read = active / params
+        work = Work(
+            size * read, active * 1e9 * (1 if moe else read), layers, layers * pair_bytes * mean_depth, quant, moe
+        )
+        attention = layers * pair_bytes
+    group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
+    return Row(
+        line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, count, mean_depth, attention, reason
+    )
+
+
+def _why_not(*, speed: float, bandwidth: float, size: float, params: float, ok: bool) -> str:
+    for given, word in (
+        (ok, "unknown test"),
+        (speed, "no speed"),
+        (bandwidth, "no bandwidth"),
+        (params, "no parameters"),
+        (size, "no model bytes"),
+    ):
+        if not given:
+            return word
+    return ""
+
+
+def _group(phase: str, *, moe: bool, quant: str, phone: bool, depth: float) -> str:
+    if phase == "prefill":
+        return "prefill"
+    if moe:
+        return "moe"
+    if phone:
+        return "phone"
+    if quant in {"q3k", "q2k", "iq", "ternary"}:
+        return "sub-4-bit"
+    return "deep" if depth >= DEEP_TOKENS else "dense"
+
+
+def _shape_numbers(shape: ModelShape | None, params: float, name: str) -> tuple[float, float, float]:
+    """Layers, F16 K + V bytes of a token in one of them, and weights of the token table that are not read.
+
+    Without a shape: layers = 15.5 x params^0.385 and width = 128 x layers, which the usual dense models follow within
+    20 % (1B 16, 8B 32, 70B 80); a quarter of the width is cached (GQA), all of it by the first two LLaMAs up to 13B.
+    """
+    if shape is not None:
+        full, sliding, recurrent = layer_counts(shape)
+        layers = full + sliding + recurrent
+        pair = row_pair_bytes(shape, "F16") * (full + 0.3 * sliding) / max(layers, 1) if full + sliding else 0
+        table = 0 if shape.tied_embeddings else shape.vocab_count * shape.hidden_dim
+        return shape.layer_count, pair, min(table, 0.3e9 * params)
+    layers = max(round(15.5 * params**0.385), 1)
+    width = 128 * layers
+    whole = re.match(r"(?i)llama[- ]?(1|2|v2|7b|13b)?[- ]?(1-)?(7|13)b", name) is not None
+    return layers, (4 if whole else 1) * width, 0 if params < 4.5 else min(0.05e9 * params, 0.6e9)
+
+
+def backend_named(text: str) -> str:
+    """Canonical backend; ``other`` for one that is not known."""
+    text = text.lower().strip()
+    if text.startswith("cpu+") or text == "cpu/gpu":
+        return "hybrid"
+    for name in ("metal", "cuda", "vulkan", "opencl", "rocm", "hip", "npu", "sycl", "openvino", "cpu"):
+        if name in text:
+            return {"hip": "rocm", "openvino": "sycl"}.get(name, "vulkan" if "rocm/vulkan" in text else name)
+    return "other"
+
+
+def runtime_named(text: str) -> str:
+    """``llama.cpp`` for everything of its kind, else the runtime's first word."""
+    lower = text.lower()
+    if not lower or (
+        "bitnet" not in lower and re.search(r"llama-bench|^llama\.?cpp|^ollama|^llama\.rn|llama.cpp-class", lower)
+    ):
+        return "llama.cpp"
+    return re.split(r"[ _(,]", lower, maxsplit=1)[0].strip("-") + ("-ane" if "ane" in lower.split() else "")
+
+
+def quant_class(text: str) -> str:
+    """Class of a quantisation by its name."""
+    q = text.upper()
+    if re.search(r"TERNARY|I2_S|TL1|TL2|IQ\d_BN|TQ\d", q):
+        return "ternary"
+    for pattern, name in (
+        (r"IQ[123]", "iq"),
+        (r"IQ4", "q4k"),
+        (r"Q2|W2|2[- ]?BIT|2\.\d+ BPW", "q2k"),
+        (r"Q3|3[- ]?BIT", "q3k"),
+        (r"Q4_K|OLLAMA|MXFP4|UD-Q4", "q4k" if "MXFP4" not in q else "q4"),
+        (r"Q4|INT4|4[- ]?BIT|W4|4W8A|NVFP4", "q4"),
+        (r"Q[56]|[56][- ]?BIT", "q5"),
+        (r"Q8|INT8|8[- ]?BIT|W8|FP8", "q8"),
+        (r"F16|FP16|BF16|F32|FP32", "f16"),
+    ):
+        if re.search(pattern, q):
+            return name
+    return "q4"
+
+
+def test_named(test: str, depth: str) -> tuple[str, float, float, bool]:
+    """Phase, tokens of the test, tokens before it, and whether the name was understood."""
+    text, before = test.lower(), _tokens(depth)
+    for pattern in (r"@ ?d(\d+k?)", r"@ ?ctx ?(\d+k?)", r"after pp(\d+k?)", r"prompt (\d+k?)", r"ctx (\d+k?)"):
+        found = re.search(pattern, text)
+        if found:
+            before = max(before, _tokens(found[1]))
+    found = re.search(r"\bpp ?(\d+k?)?", text)
+    if found and not re.match(r"tg|gen|ollama", text):
+        return "prefill", _tokens(found[1] or "512") or 512, before, True
+    found = re.search(r"(?:\btg|\bgen ~?) ?(\d+k?)", text)
+    if found or re.match(r"tg|gen|ollama|eval|decode", text):
+        return "decode", _tokens(found[1]) if found else 128, before, True
+    return (
+        "prefill" if re.match(r"prompt|prefill", text) else "decode",
+        128,
+        before,
+        bool(re.match("prompt|prefill", text)),
+    )
+
+
+def _tokens(text: str) -> float:
+    text = text.strip().lower()
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(k?)", text)
+    return float(found[1]) * (1024 if found[2] else 1) if found else 0.0
+
+
+def _year(raw: dict[str, str]) -> float:
+    """Year of the build by the row's date; the middle of a range; the present without one."""
+    years = [int(y) + (int(m or 7) - 0.5) / 12 for y, m in re.findall(r"(20[12]\d)(?:-(\d\d))?", raw.get("date", ""))]
+    return sum(years) / len(years) if years else 2025.5
+
+
+def predictable(rows: Iterable[Row]) -> list[Row]:
+    """Those that can be predicted."""
+    return [row for row in rows if row.work is not None]
