@@ -7,7 +7,7 @@ path, not close to it.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -17,6 +17,8 @@ from harness.domain.device import DeviceProfile, PoolName
 from harness.domain.model import ModelShape, Weights
 from harness.domain.prediction import MemoryPart, VerdictWord
 from harness.domain.scenario import Scenario
+from harness.feasibility.coefficients import shipped
+from harness.feasibility.decode import Work, decode_seconds
 from harness.feasibility.memory import (
     backend_of,
     context_parts,
@@ -27,6 +29,7 @@ from harness.feasibility.memory import (
     weight_parts,
 )
 from harness.feasibility.repack import repacked_types
+from harness.feasibility.speed import machine_of, predict_speed, work_of
 from harness.feasibility.verdict import STREAMED_WINDOW_RATIO, needed_bytes_of, weight_bytes_of
 from harness.feasibility.weights import weights_of
 
@@ -34,9 +37,10 @@ WORDS: Final[tuple[VerdictWord, ...]] = ("fits", "fits with streaming", "does no
 """Verdicts by their number in ``Grid.verdict``."""
 
 IMPOSSIBLE: Final = -1
-"""Verdict of a cell that cannot exist: no table of tensors, or a KV type that does not divide a row."""
+"""Verdict of a cell that cannot exist: the device has no such backend, or the KV type does not divide a row."""
 
 Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 class Grid(NamedTuple):
@@ -52,6 +56,9 @@ class Grid(NamedTuple):
         available_bytes: What one app may use of that pool.
         peak_bytes: Peak memory in all pools.
         verdict: Index into ``WORDS``, or ``IMPOSSIBLE``.
+        decode_tokens_per_s: Decode speed at the scenario's depth, by [device, model, quant]: what is reserved for a
+            longer context does not slow a token down, only what is in it does.
+        storage_bytes_per_s: Sequential read of each device's storage, which bounds what must be streamed.
     """
 
     devices: tuple[str, ...]
@@ -63,6 +70,8 @@ class Grid(NamedTuple):
     available_bytes: Integers
     peak_bytes: Integers
     verdict: NDArray[np.int8]
+    decode_tokens_per_s: Floats
+    storage_bytes_per_s: Floats
 
 
 class _Pool(NamedTuple):
@@ -110,6 +119,8 @@ def sweep(
     weights = [[weights_of(shape, quant) for quant in quants] for _, shape in models]
     by_key: dict[tuple[object, ...], list[int]] = {}
     for index, device in enumerate(devices):
+        if engine_of(backend_of(scenario, device), device) is None:
+            continue  # its cells stay impossible
         by_key.setdefault(_class_key(device, scenario), []).append(index)
     shape4 = (len(devices), len(models), len(quants), len(contexts))
     needed, available, peak = (np.zeros(shape4, dtype=np.int64) for _ in range(3))
@@ -129,7 +140,59 @@ def sweep(
         available_bytes=available,
         peak_bytes=peak,
         verdict=verdict,
+        decode_tokens_per_s=decode_speeds(devices, weights, scenario),
+        storage_bytes_per_s=np.array([d.storage.sequential_read_bytes_per_s.value for d in devices]),
     )
+
+
+def decode_speeds(devices: Sequence[DeviceProfile], weights: Sequence[Sequence[Weights]], scenario: Scenario) -> Floats:
+    """Expected decode speed by [device, model, quant], in tokens/s.
+
+    The fitted law is evaluated once for each device and class of work (quantisation class, experts or not), on arrays;
+    a device with a calibration of its own answers one by one. Equal to ``predict_speed`` up to rounding (1e-12); nan
+    where the KV type does not divide a model's rows.
+    """
+    depth = scenario.depth_tokens + scenario.new_tokens / 2
+    works = [_works(row, scenario, depth) for row in weights]
+    groups: dict[tuple[str, bool], list[tuple[int, int]]] = {}
+    for m, row in enumerate(works):
+        for q, work in enumerate(row):
+            groups.setdefault((work.quant_class, work.moe), []).append((m, q))
+    stacked = {kind: _stack([works[m][q] for m, q in places]) for kind, places in groups.items()}
+    values = {key: one.value for key, one in shipped().decode.items()}
+    found = np.full((len(devices), len(weights), len(weights[0]) if weights else 0), np.nan)
+    for d, device in enumerate(devices):
+        if engine_of(backend_of(scenario, device), device) is None:
+            continue
+        if device.calibration(backend_of(scenario, device)) is not None:
+            for m in (m for m, row in enumerate(works) if row):
+                found[d, m] = [predict_speed(one, device, scenario).decode_tokens_per_s.mid for one in weights[m]]
+            continue
+        machine = machine_of(device, scenario)
+        for kind, places in groups.items():
+            work = stacked[kind]
+            seconds = decode_seconds(work, machine, values).total_s
+            ceiling = machine.bandwidth_bytes_per_s / (work.weight_bytes + work.kv_bytes)
+            rows, columns = zip(*places, strict=True)
+            found[d, rows, columns] = np.minimum(1 / seconds, ceiling)
+    return found
+
+
+def _works(row: Sequence[Weights], scenario: Scenario, depth_tokens: float) -> list[Work]:
+    """Work of one model in each mixture; none where its keys do not fit the KV type."""
+    try:
+        return [work_of(one, scenario, depth_tokens) for one in row]
+    except ValueError:
+        return []
+
+
+def _stack(works: Sequence[Work]) -> Work:
+    """Works of one class as one whose numbers are arrays; the law is arithmetic and takes either."""
+    fields: dict[str, Any] = {
+        name: np.array([getattr(w, name) for w in works], dtype=np.float64)
+        for name in ("weight_bytes", "weight_count", "layer_count", "kv_bytes")
+    }
+    return works[0]._replace(**fields)
 
 
 def _class_key(device: DeviceProfile, scenario: Scenario) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from harness.catalog.devices import device_names, load_device
 from harness.catalog.models import load_model
 from harness.domain.scenario import Scenario
 from harness.feasibility.memory import predict_memory
+from harness.feasibility.speed import predict_speed
 from harness.feasibility.sweep import IMPOSSIBLE, WORDS, sweep
 from harness.feasibility.verdict import judge
 from harness.feasibility.weights import weights_of
@@ -53,12 +54,24 @@ def test_every_cell_is_the_scalar_answer(scenario: Scenario, entitled: bool, dev
         assert grid.needed_bytes[d, m, q, c] == verdict.needed_bytes
         assert grid.available_bytes[d, m, q, c] == verdict.available_bytes
         assert grid.peak_bytes[d, m, q, c] == memory.peak_bytes.mid
+        if c == 0:
+            speed = predict_speed(weights, devices[d], asked).decode_tokens_per_s.mid
+            assert grid.decode_tokens_per_s[d, m, q] == pytest.approx(speed, rel=1e-12)
 
 
 def test_a_kv_type_that_no_row_holds_is_marked_impossible() -> None:
     models = [MODELS[0]]  # a row of keys has 3 x 64 = 192 entries; Q4_K stores 256 in a block
     grid = sweep(DEVICES[:2], models, ("Q8_0",), (512,), scenario=Scenario(kv_type="Q4_K"))
     assert set(grid.verdict.ravel()) == {IMPOSSIBLE}
+    assert np.isnan(grid.decode_tokens_per_s).all()
+
+
+def test_a_backend_that_a_device_lacks_is_marked_impossible() -> None:
+    devices = [load_device("iphone-16-pro"), load_device("rtx-4090-desktop")]
+    grid = sweep(devices, MODELS[:2], ("Q4_K_M",), (512,), scenario=Scenario(backend="cuda"))
+    assert (grid.verdict[0] == IMPOSSIBLE).all()
+    assert np.isnan(grid.decode_tokens_per_s[0]).all()
+    assert (grid.verdict[1] == 0).all()
 
 
 @pytest.mark.parametrize("axis", range(4))

@@ -1,0 +1,144 @@
+"""Many questions at once: which devices, which models, which mixtures, which contexts; and the answers as a file."""
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.app.resolve import resolve_model
+from harness.catalog.devices import device_names, load_device
+from harness.catalog.models import load_model, model_names
+from harness.catalog.paths import as_path
+from harness.domain.scenario import Scenario
+from harness.errors import InputError, MissingPackageError, UnknownNameError
+from harness.feasibility.quant_mix import quant_named
+from harness.feasibility.sweep import WORDS, Grid, sweep
+
+FORMATS: Final = (".json", ".csv", ".parquet")
+
+Columns = dict[str, NDArray[Any]]
+
+
+def ask(
+    *,
+    devices: Sequence[str] = ("*",),
+    models: Sequence[str] = ("*",),
+    quants: Sequence[str] = ("Q4_K_M",),
+    contexts: Sequence[int] = (4096,),
+    scenario: Scenario | None = None,
+    entitled: bool = False,
+) -> Grid:
+    """The grid of everything that the patterns match.
+
+    Raises:
+        UnknownNameError: A pattern matches nothing, or there is no such mixture.
+        RefusedError: A matched model has no table of tensors.
+    """
+    profiles = [load_device(name) for name in _matching("device", devices, device_names())]
+    shapes = [
+        (Path(name).stem, resolve_model(name).weights.shape) if as_path(name) else (name, load_model(name).shape)
+        for name in _matching("model", models, model_names())
+    ]
+    names = list(dict.fromkeys(quant_named(q) for q in quants))
+    return sweep(profiles, shapes, names, list(dict.fromkeys(contexts)), scenario=scenario, entitled=entitled)
+
+
+def columns(grid: Grid) -> Columns:
+    """The grid as columns of equal length, one row a cell, the context running fastest."""
+    shape = grid.verdict.shape
+    axes = np.indices(shape, dtype=np.int32).reshape(4, -1)
+    words = np.array([*WORDS, "impossible"])
+    return {
+        "device": np.array(grid.devices)[axes[0]],
+        "backend": np.array(grid.backends)[axes[0]],
+        "model": np.array(grid.models)[axes[1]],
+        "quant": np.array(grid.quants)[axes[2]],
+        "context_tokens": np.array(grid.contexts)[axes[3]],
+        "needed_bytes": grid.needed_bytes.ravel(),
+        "available_bytes": grid.available_bytes.ravel(),
+        "peak_bytes": grid.peak_bytes.ravel(),
+        "verdict": words[grid.verdict.ravel()],
+        "decode_tokens_per_s": reachable(grid).ravel(),
+    }
+
+
+def reachable(grid: Grid) -> NDArray[np.float64]:
+    """Decode speed of every cell: bounded by storage where weights are streamed, nan where nothing runs."""
+    missing = np.maximum(grid.needed_bytes - grid.available_bytes, 1)
+    streamed = np.minimum(grid.decode_tokens_per_s[..., None], grid.storage_bytes_per_s[:, None, None, None] / missing)
+    speed = np.where(grid.verdict == 0, grid.decode_tokens_per_s[..., None], streamed)
+    return np.where((grid.verdict == 0) | (grid.verdict == 1), speed, np.nan)
+
+
+def write(table: Columns, path: Path) -> None:
+    """Write columns as JSON (an object of columns), CSV or Parquet, by the file's ending; whole or not at all.
+
+    Raises:
+        InputError: Another ending, or no such folder.
+        MissingPackageError: Parquet without pyarrow.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path}: found ending {path.suffix or 'none'}, expected one of {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder")
+    writer = {".json": _write_json, ".csv": _write_csv, ".parquet": _write_parquet}[path.suffix]
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        writer(table, Path(name))
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Names that match any pattern, in the catalog's order, then paths; a pattern without a match is an error."""
+    found: set[str] = set()
+    paths = [pattern for pattern in patterns if as_path(pattern)]
+    for pattern in patterns:
+        if pattern in paths:
+            continue
+        hits = [name for name in known if fnmatchcase(name, pattern)]
+        if not hits:
+            raise UnknownNameError(kind, pattern, known)
+        found |= set(hits)
+    return [name for name in known if name in found] + paths
+
+
+def plain(table: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:
+    """Columns as lists, nan as None."""
+    lists = {name: column.tolist() for name, column in table.items()}
+    speeds = lists.get("decode_tokens_per_s", [])
+    lists["decode_tokens_per_s"] = [None if value != value else value for value in speeds]  # noqa: PLR0124 - nan
+    return lists
+
+
+def _write_json(table: Mapping[str, NDArray[Any]], path: Path) -> None:
+    path.write_text(json.dumps(plain(table)), encoding="utf-8")
+
+
+def _write_csv(table: Mapping[str, NDArray[Any]], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(table)
+        writer.writerows(zip(*plain(table).values(), strict=True))
+
+
+def _write_parquet(table: Mapping[str, NDArray[Any]], path: Path) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingPackageError("pyarrow", "parquet") from error
+    arrays = {
+        name: pyarrow.array(column).dictionary_encode() if column.dtype.kind == "U" else pyarrow.array(column)
+        for name, column in table.items()
+    }
+    pyarrow.parquet.write_table(pyarrow.table(arrays), path)

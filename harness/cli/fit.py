@@ -1,0 +1,150 @@
+"""``edge-harness fit``: does this model fit on that device, how fast, and what would help."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli._output import console, emit_json, json_option, table
+from harness.errors import Exit
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from harness.domain.device import DeviceProfile
+    from harness.domain.prediction import Interval, Prediction
+    from harness.feasibility.advice import Advice
+
+
+@click.command()
+@click.argument("model")
+@click.option("--device", "-d", default="this", show_default=True, help="Device name, profile file, or `this` machine.")
+@click.option("--quant", "-q", help="Quantisation mixture; the card's usual one unless given.")
+@click.option("--context", "-c", "context_tokens", type=click.IntRange(1), default=4096, show_default=True)
+@click.option("--prompt", "prompt_tokens", type=click.IntRange(1), default=512, show_default=True)
+@click.option("--new", "new_tokens", type=click.IntRange(1), default=128, show_default=True)
+@click.option("--depth", "depth_tokens", type=click.IntRange(0), default=0, help="Tokens already in the cache.")
+@click.option("--batch", "batch_count", type=click.IntRange(1), default=1, help="Sequences decoded together.")
+@click.option("--ubatch", "ubatch_tokens", type=click.IntRange(1), default=512, show_default=True)
+@click.option("--kv-type", default="F16", show_default=True, help="ggml type of the KV cache.")
+@click.option("--backend", default="", help="Backend; the device's usual one unless given.")
+@click.option("--threads", "thread_count", type=click.IntRange(0), default=0, help="CPU threads; 0: physical cores.")
+@click.option("--flash-attention/--no-flash-attention", default=True)
+@click.option("--repack/--no-repack", default=True, help="Let the CPU backend rewrite weights.")
+@click.option("--mmap/--no-mmap", default=True, help="Map the file instead of reading it.")
+@click.option("--entitled", is_flag=True, help="The app has the higher memory limit its system offers.")
+@click.option("--target", "target_tokens_per_s", type=click.FloatRange(0, min_open=True), help="Decode speed wanted.")
+@click.option("--advice/--no-advice", "with_advice", default=True)
+@json_option
+def fit(
+    model: str,
+    device: str,
+    quant: str | None,
+    target_tokens_per_s: float | None,
+    entitled: bool,
+    with_advice: bool,
+    as_json: bool,
+    **fields: int | str | bool,
+) -> int:
+    """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
+    from harness.app.fit import advice_for, predict
+    from harness.app.resolve import neighbours, resolve_device, resolve_model, scenario_from
+
+    scenario = scenario_from(fields)
+    resolved, profile = resolve_model(model, quant), resolve_device(device)
+    now = predict(resolved, profile, scenario, target_tokens_per_s=target_tokens_per_s, entitled=entitled)
+    changes: list[Advice] = []
+    if with_advice:
+        others = neighbours(profile) if now.verdict.word != "fits" else ()
+        changes = advice_for(
+            resolved,
+            profile,
+            scenario,
+            now,
+            target_tokens_per_s=target_tokens_per_s,
+            entitled=entitled,
+            others=others,
+        )
+    if as_json:
+        emit_json({"scenario": scenario, "prediction": now, "advice": changes, "notes": resolved.notes})
+    else:
+        _render(now, changes, profile, resolved.notes)
+    return Exit.BROKEN if now.verdict.word == "does not fit" else Exit.OK
+
+
+def _render(now: "Prediction", changes: "list[Advice]", device: "DeviceProfile", notes: tuple[str, ...]) -> None:
+    from harness.feasibility.verdict import reachable_tokens_per_s
+
+    out = console()
+    out.print(_memory_table(now, device.title))
+    out.print(_speed_table(now, reachable_tokens_per_s(now, device)))
+    verdict = now.verdict
+    out.print(f"{verdict.word}; binds: {verdict.binding_limit}", style="bold", markup=False)
+    for reason in (*verdict.reasons, *notes):
+        out.print(f"  {reason}", markup=False)
+    if changes:
+        out.print(_advice_table(changes))
+
+
+def _memory_table(now: "Prediction", title: str) -> "Table":
+    from harness.units import format_bytes
+
+    rows: list[tuple[str, ...]] = [
+        (part.name, part.pool, format_bytes(part.anonymous_bytes), format_bytes(part.file_bytes), part.reason)
+        for part in now.memory.parts
+    ]
+    peak = now.memory.peak_bytes
+    between = f"90 %: {format_bytes(peak.low)} to {format_bytes(peak.high)}"
+    rows.append(("peak", "", format_bytes(now.memory.anonymous_bytes), format_bytes(now.memory.file_bytes), between))
+    head = f"{now.model} {now.quant} on {title}, {now.backend}: {format_bytes(peak.mid)} at its peak"
+    return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
+
+
+def _speed_table(now: "Prediction", reachable_tokens_per_s: float) -> "Table":
+    from harness.units import format_bytes, format_seconds
+
+    speed = now.speed
+
+    def row(name: str, interval: "Interval", show: str) -> tuple[str, str, str]:
+        def text(value: float) -> str:
+            return format_seconds(value) if show == "s" else f"{value:.3g}"
+
+        return name, text(interval.mid), f"{text(interval.low)} to {text(interval.high)}"
+
+    rows = [
+        row("decode, tokens/s", speed.decode_tokens_per_s, ""),
+        row("prefill, tokens/s", speed.prefill_tokens_per_s, ""),
+        row("first token, loaded", speed.ttft_warm_s, "s"),
+        row("first token, from storage", speed.ttft_cold_s, "s"),
+        row("load, from storage", speed.load_cold_s, "s"),
+        ("ceiling, tokens/s", f"{speed.roofline_tokens_per_s:.3g}", f"{format_bytes(speed.active_bytes)} a token"),
+    ]
+    if reachable_tokens_per_s < speed.decode_tokens_per_s.mid:
+        rows.insert(1, ("decode in the memory there is", f"{reachable_tokens_per_s:.2g}", "at most"))
+    return table("", ("speed", "expected", "90 %"), rows, right=(1,))
+
+
+def _advice_table(changes: "list[Advice]") -> "Table":
+    from harness.units import format_bytes
+
+    rows = []
+    for number, advice in enumerate(changes, 1):
+        if advice.quality_percent is None:
+            quality = "not published"
+        else:
+            quality = f"{advice.quality_percent:+.1f} %" if advice.quality_percent else "none"
+        rows.append(
+            (
+                str(number),
+                advice.change,
+                advice.word,
+                format_bytes(advice.needed_bytes),
+                f"{advice.decode_tokens_per_s:.3g}",
+                f"{advice.speed_ratio:.2f}x" if advice.speed_ratio else "",
+                quality,
+            )
+        )
+    columns = ("", "what would help", "then", "needs", "tokens/s", "speed", "perplexity")
+    return table("", columns, rows, right=(3, 4, 5, 6))
+
+
+COMMAND = fit

@@ -1,0 +1,110 @@
+"""``edge-harness matrix``: which models fit which devices, for many at once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli._output import console, emit_json, json_option, table
+
+if TYPE_CHECKING:
+    from harness.feasibility.sweep import Grid
+
+_MOST_ROWS = 40
+
+
+def _split(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _counts(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        counts = tuple(int(part) for part in value.split(",") if part.strip())
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no list of numbers") from None
+    if not counts or min(counts) < 1 or max(counts) > 2**31:
+        raise click.BadParameter("contexts are numbers from 1 to 2**31")
+    return counts
+
+
+@click.command()
+@click.option("--devices", "-d", default="*", callback=_split, help="Patterns such as `iphone-*,pixel-*`.")
+@click.option("--models", "-m", default="*", callback=_split, help="Patterns such as `llama-3*`.")
+@click.option("--quants", "-q", default="Q4_K_M", callback=_split, show_default=True, help="Mixtures.")
+@click.option("--contexts", "-c", default="4096", callback=_counts, show_default=True, help="Tokens of KV cache.")
+@click.option("--kv-type", default="F16", show_default=True, help="ggml type of the KV cache.")
+@click.option("--backend", default="", help="Backend; each device's usual one unless given.")
+@click.option("--entitled", is_flag=True, help="Apps have the higher memory limit their system offers.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write every cell to a .json, .csv or .parquet."
+)
+@json_option
+def matrix(
+    devices: tuple[str, ...],
+    models: tuple[str, ...],
+    quants: tuple[str, ...],
+    contexts: tuple[int, ...],
+    kv_type: str,
+    backend: str,
+    entitled: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Predict every combination of devices, models, quantisation mixtures and contexts."""
+    from harness.app.matrix import ask, columns, plain, write
+    from harness.app.resolve import scenario_from
+
+    scenario = scenario_from({"kv_type": kv_type, "backend": backend})
+    grid = ask(devices=devices, models=models, quants=quants, contexts=contexts, scenario=scenario, entitled=entitled)
+    cells = columns(grid) if out or as_json or grid.verdict.size <= _MOST_ROWS else None
+    if out and cells:
+        write(cells, out)
+    if as_json and cells:
+        emit_json(plain(cells))
+        return
+    console().print(_summary(grid) if cells is None or grid.verdict.size > _MOST_ROWS else _all_cells(cells))
+    if out:
+        click.echo(f"{grid.verdict.size} cells in {out}")
+
+
+def _all_cells(cells: dict[str, Any]) -> Any:
+    from harness.units import format_bytes
+
+    rows = [
+        (
+            str(cells["device"][i]),
+            str(cells["model"][i]),
+            str(cells["quant"][i]),
+            str(cells["context_tokens"][i]),
+            format_bytes(float(cells["needed_bytes"][i])),
+            format_bytes(float(cells["available_bytes"][i])),
+            str(cells["verdict"][i]),
+            _speed(cells["decode_tokens_per_s"][i]),
+        )
+        for i in range(len(cells["device"]))
+    ]
+    names = ("device", "model", "quant", "context", "needs", "of", "verdict", "tokens/s")
+    return table("", names, rows, right=(3, 4, 5, 7))
+
+
+def _summary(grid: "Grid") -> Any:
+    """A row a device: how many cells fit, and the largest model that does."""
+    rows = []
+    for d, device in enumerate(grid.devices):
+        verdicts = grid.verdict[d]
+        fits = verdicts == 0
+        most = [
+            int(needed[ok].max()) if ok.any() else -1 for needed, ok in zip(grid.needed_bytes[d], fits, strict=True)
+        ]
+        best = max(range(len(most)), key=lambda m: most[m])
+        counts = [str(int((verdicts == word).sum())) for word in range(3)]
+        rows.append((device, grid.backends[d], *counts, grid.models[best] if most[best] >= 0 else "none"))
+    names = ("device", "backend", "fit", "fit with streaming", "do not", "largest that fits")
+    return table(f"{grid.verdict.size} cells", names, rows, right=(2, 3, 4))
+
+
+def _speed(value: float) -> str:
+    return f"{value:.3g}" if value > 0 else ""
+
+
+COMMAND = matrix

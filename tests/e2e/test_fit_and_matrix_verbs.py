@@ -1,0 +1,96 @@
+"""The two verbs that predict, from the command line to the exit status."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.catalog.models import load_model
+from harness.feasibility.weights import weights_of
+
+
+def run(*args: str, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = {"EDGE_HARNESS_HOME": str(home), "EDGE_HARNESS_CACHE": str(home), "PATH": "", "COLUMNS": "140"}
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *args],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_fit_answers_with_nothing_downloaded(tmp_path: Path) -> None:
+    done = run("fit", "llama-3.1-8b", "-q", "Q4_K_M", "-d", "iphone-16-pro", "-c", "8192", "--json", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    parts = {p["name"]: p for p in answer["prediction"]["memory"]["parts"]}
+    # 2 x 32 x 8 x 128 x 2 bytes x 8192 = 2**30, and 85 bytes of record for each of 8192 cells
+    assert parts["kv cache"]["anonymous_bytes"] == 2**30 + 85 * 8192
+    assert answer["prediction"]["verdict"]["word"] == "fits with streaming"
+    assert answer["prediction"]["speed"]["decode_tokens_per_s"]["mid"] < 60e9 / 4.617e9  # the roofline
+    assert answer["advice"][0]["kind"] == "entitlement"
+
+
+def test_a_no_is_exit_1(tmp_path: Path) -> None:
+    done = run("fit", "llama-3.1-405b", "-d", "raspberry-pi-5", home=tmp_path)
+    assert done.returncode == 1
+    assert "does not fit" in done.stdout
+
+
+def test_a_missed_target_is_exit_1_and_says_what_binds(tmp_path: Path) -> None:
+    done = run("fit", "llama-3-8b", "-d", "iphone-16-pro", "-c", "2048", "--entitled", "--target", "15", home=tmp_path)
+    assert done.returncode == 1
+    assert "decode speed" in done.stdout
+    assert run("fit", "smollm2-135m", "-d", "iphone-16-pro", "--target", "5", home=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (("fit", "llama-3.1-8bb", "-d", "iphone-16-pro"), "Did you mean"),
+        (("fit", "llama-3.1-8b", "-d", "iphone-16-por"), "Did you mean"),
+        (("fit", "llama-3.1-8b", "-d", "iphone-16-pro", "-q", "Q4_K_X"), "quantisation"),
+        (("fit", "llama-3.1-8b", "-d", "iphone-16-pro", "--kv-type", "Q9"), "KV type"),
+        (("fit", "smollm2-135m", "-d", "iphone-16-pro", "--kv-type", "Q4_K"), "KV cache"),
+        (("fit", "./nothing.gguf", "-d", "iphone-16-pro"), "no such file"),
+        (("fit", "llama-3.1-8b"), "devices probe"),
+        (("matrix", "-m", "nope-*"), "nope-*"),
+        (("matrix", "-c", "many"), "list of numbers"),
+        (("matrix", "-m", "smollm2-135m", "-d", "iphone-12", "--out", "cells.xlsx"), ".parquet"),
+    ],
+)
+def test_wrong_input_is_exit_2_in_one_line(tmp_path: Path, args: tuple[str, ...], word: str) -> None:
+    done = run(*args, home=tmp_path)
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_matrix_as_csv_and_json(tmp_path: Path) -> None:
+    out = tmp_path / "cells.csv"
+    asked = ("-d", "iphone-1*", "-m", "llama-3.*", "-q", "Q4_K_M,Q8_0", "-c", "2048,8192")
+    assert run("matrix", *asked, "--out", str(out), home=tmp_path).returncode == 0
+    with out.open() as stream:
+        rows = list(csv.DictReader(stream))
+    done = run("matrix", *asked, "--json", home=tmp_path)
+    columns = json.loads(done.stdout)
+    assert len(rows) == len(columns["device"])
+    assert [r["verdict"] for r in rows] == columns["verdict"]
+    one = next(r for r in rows if (r["device"], r["model"]) == ("iphone-16-pro", "llama-3.2-1b"))
+    assert one["verdict"] == "fits"
+    weights = weights_of(load_model("llama-3.2-1b").shape, one["quant"])
+    assert int(one["needed_bytes"]) > sum(t.size_bytes for t in weights.tensors)
+    assert float(one["decode_tokens_per_s"]) > 5
+
+
+def test_matrix_of_everything_is_a_row_a_device(tmp_path: Path) -> None:
+    done = run("matrix", "-m", "qwen3-*", home=tmp_path)
+    assert done.returncode == 0
+    assert "largest that fits" in done.stdout
+    assert "rtx-4090-desktop" in done.stdout
