@@ -1,0 +1,169 @@
+"""Runs in a child process: times the engine on tiny models, and tells every single time."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from harness.backends.llamacpp.session import LlamaSession
+from harness.domain.ggml import row_bytes
+from harness.domain.scenario import Scenario
+from harness.measure.tiny_model import TinyShape, write_tiny
+from harness.measure.validity import ValidityProbe
+
+Emit = Callable[[str, Any], None]
+
+DEPTH_TOKENS: Final = 2048
+_ATTENTION_LAYERS: Final = 6
+_RETRY_COUNT: Final = 2
+
+
+class Bench(NamedTuple):
+    """One tiny model to time, and at which batches how often in each round."""
+
+    role: str
+    type_name: str
+    shape: TinyShape
+    repetitions: Mapping[int, int]
+    depths: tuple[int, ...] = (0,)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all matrices that a pass reads, the tied output matrix included."""
+        s = self.shape
+        return s.layer_count * s.layer_bytes(self.type_name) + s.vocab_count * row_bytes(self.type_name, s.hidden_dim)
+
+
+def dimensions(role: str, type_name: str, fill_bytes: int) -> TinyShape:
+    """Shape of the tiny model of that role: as many layers (or vocabulary rows) as fill ``fill_bytes``.
+
+    ``narrow mid wide`` differ in row length, ``head`` is one big product, ``shallow deep`` have next to no weights.
+    ``narrow few`` and ``wide few`` are a sixth of the others: large batches are bound by arithmetic, not by memory.
+    """
+    if role in {"shallow", "deep"}:
+        return TinyShape(2 if role == "shallow" else 26, 64, 64, 1, 1, 64, 256)
+    if role == "head":
+        return TinyShape(1, 512, 512, 8, 2, 64, max(fill_bytes // row_bytes(type_name, 512), 256))
+    if role in {"grouped", "ungrouped"}:
+        return TinyShape(_ATTENTION_LAYERS, 256, 256, 16, 2 if role == "grouped" else 16, 64, 256)
+    name, _, few = role.partition(" ")
+    width = {"narrow": 512, "mid": 1024, "wide": 2048}[name]
+    one = TinyShape(1, width, 2 * width, width // 64, max(width // 256, 1), 64, 256)
+    wanted = fill_bytes / (6 if few else 1)
+    return one._replace(layer_count=max(round(wanted / one.layer_bytes(type_name)), 1 if few else 2))
+
+
+def plan(types: list[str], fill_bytes: int, thorough: bool) -> Iterator[list[Bench]]:
+    """Groups of benches that are timed in turns: first the engine's own overheads and attention, then each type."""
+    few = {1: 12, 2: 4, 3: 3, 4: 3, 5: 3, 8: 2, 16: 1}
+    many = {32: 2, 64: 2, 128: 2, 512: 1} if thorough else {64: 2, 512: 1}
+    overhead = {1: 16, 2: 6, 4: 6, 8: 6, 16: 4, 64: 2, 512: 1}
+    yield [Bench(role, "F16", dimensions(role, "F16", 0), overhead) for role in ("shallow", "deep")]
+    attention = {1: 8, 4: 4}
+    yield [
+        Bench(role, "F16", dimensions(role, "F16", 0), attention, (0, DEPTH_TOKENS))
+        for role in ("grouped", "ungrouped")
+    ]
+    for type_name in types:
+        yield [
+            *(
+                Bench(role, type_name, dimensions(role, type_name, fill_bytes), few)
+                for role in ("narrow", "mid", "wide")
+            ),
+            Bench(
+                "head", type_name, dimensions("head", type_name, fill_bytes), {b: n for b, n in few.items() if b <= 8}
+            ),
+            *(
+                Bench(role, type_name, dimensions(role, type_name, fill_bytes), many)
+                for role in ("narrow few", "wide few")
+            ),
+        ]
+
+
+def run(arguments: Mapping[str, Any], emit: Emit) -> None:
+    """Time everything in ``plan``.
+
+    Args:
+        arguments: ``types fill_bytes thread_count rounds thorough repack``.
+        emit: Told ``timing`` for each bench, batch, depth and round, and ``group`` when one is done.
+    """
+    groups = list(plan(arguments["types"], arguments["fill_bytes"], arguments["thorough"]))
+    for number, group in enumerate(groups):
+        emit("group", {"number": number, "count": len(groups), "name": f"{group[0].type_name} {group[0].role}"})
+        with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder, ExitStack() as stack:
+            sessions = [(bench, stack.enter_context(_open(bench, Path(folder), arguments))) for bench in group]
+            for bench, session in sessions:
+                _passes(session, 1, 0, 3)
+                del bench
+            for turn in range(arguments["rounds"]):
+                for bench, session in sessions:
+                    _time_bench(bench, session, turn, emit)
+
+
+def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSession:
+    path = folder / f"{bench.role}-{bench.type_name}.gguf"
+    write_tiny(path, bench.shape, bench.type_name)
+    scenario = Scenario(
+        context_tokens=max(bench.depths) + 1024,
+        thread_count=arguments["thread_count"],
+        repack=arguments["repack"],
+    )
+    try:
+        return LlamaSession(path, scenario, batch_tokens=512)
+    finally:
+        path.unlink()  # what is mapped stays; nothing is left behind when the process dies
+
+
+def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit) -> None:
+    for depth in bench.depths:
+        if depth:
+            _fill(bench, session, depth, turn, emit)
+        for batch, count in bench.repetitions.items():
+            if turn and batch > 64:
+                continue  # long passes average over disturbances by themselves
+            probe = ValidityProbe()
+            for _ in range(1 + _RETRY_COUNT):
+                probe.start()
+                times = _passes(session, batch, depth, count)
+                doubts = probe.finish().doubts
+                if not doubts:
+                    break
+            _tell(bench, batch, depth, times, turn, bool(doubts), emit)
+    session.clear()
+
+
+def _fill(bench: Bench, session: LlamaSession, depth: int, turn: int, emit: Emit) -> None:
+    """Prefill up to ``depth``, telling the time of each batch at the depth it began at."""
+    session.clear()
+    for start in range(0, depth, 512):
+        begin = time.perf_counter()
+        session.decode([i % 251 for i in range(512)], position=start, logits="none")
+        _tell(bench, 512, start, [time.perf_counter() - begin], turn, False, emit)
+
+
+def _passes(session: LlamaSession, batch: int, depth: int, count: int) -> list[float]:
+    tokens = [i % 251 for i in range(batch)]
+    times = []
+    for _ in range(count):
+        session.truncate(depth)
+        start = time.perf_counter()
+        session.decode(tokens, position=depth, logits="all")
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _tell(bench: Bench, batch: int, depth: int, times: list[float], turn: int, doubted: bool, emit: Emit) -> None:
+    emit(
+        "timing",
+        {
+            "role": bench.role,
+            "type_name": bench.type_name,
+            "batch": batch,
+            "depth": depth,
+            "turn": turn,
+            "doubted": doubted,
+            "times": times,
+        },
+    )

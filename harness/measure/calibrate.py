@@ -1,0 +1,295 @@
+"""Learn an engine's own costs on this machine from tiny models, before any real one runs.
+
+Nothing here has seen a real model: the tiny ones have random weights and shapes of their own. What is fitted are the
+terms of ``harness.feasibility.calibrated``, each from the benches that show it:
+
+    shallow, deep         t0 and l(B) = l0 + B l1: two models that differ in depth only, with next to no weights
+    grouped, ungrouped    attention: time that 2,048 tokens of depth add, with few and with many KV heads
+    narrow, mid, wide,    bytes c(B) + rows r(B) + products u(B): weights of one type, several times the last-level
+    head                  cache, in rows of 512 to 2,048 weights, and as one product of very many rows; fewer layers
+                          of the same for batches of prefill size
+"""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from harness.catalog.paths import home_dir
+from harness.domain.device import Calibration, TypeCost
+from harness.errors import EngineError, MissingPackageError, RefusedError
+from harness.feasibility.calibrated import PREFILL_TOKENS
+from harness.feasibility.repack import repacked_types
+from harness.measure import machine
+from harness.measure._calibrate_child import DEPTH_TOKENS, Bench, dimensions
+from harness.measure.child import Limits, run_child
+from harness.measure.tiny_model import TINY_TYPES
+
+DEFAULT_TYPES: Final = ("F16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "Q5_0", "IQ4_XS")
+CHECK_TYPES: Final = ("Q4_1", "Q8_0")
+"""What the default model is made of."""
+
+MINIMUM_FILL_BYTES: Final = 96 * 2**20
+CACHE_MULTIPLE: Final = 3
+TYPICAL_QUANTILE: Final = 1 / 3
+_CACHE_VERSION: Final = 1
+
+Progress = Callable[[str], None]
+Times = Mapping[tuple[str, str, int, int], float]
+"""Typical time by (type, role, batch, depth)."""
+
+
+def calibrate(
+    types: Iterable[str] = CHECK_TYPES,
+    *,
+    thread_count: int = 0,
+    repack: bool = True,
+    thorough: bool = False,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Costs of llama.cpp on this machine for those types; timed in a child process and kept for the next time.
+
+    About 6 s a type on two cores, and 4 s for the overheads.
+
+    Args:
+        types: ggml types; those that no tiny model can be made of, and F32, are left out.
+        thread_count: Threads; 0 takes the physical cores, held down by a quota.
+        repack: Whether the engine may rewrite weights.
+        thorough: More batches of prefill size.
+        fresh: Time again what was kept.
+        progress: Called with a line now and then.
+
+    Raises:
+        MissingPackageError: llama-cpp-python is not installed.
+        EngineError: The child died.
+        RefusedError: None of the types can be timed.
+    """
+    wanted = sorted({t for t in types if t in TINY_TYPES and t != "F32"})
+    if not wanted:
+        raise RefusedError(f"none of the types {sorted(set(types))} can be calibrated")
+    host = machine.fingerprint()
+    threads = thread_count or machine.cpu().thread_count
+    engine = _engine_version()
+    store = _Store(home_dir() / "calibrations", (engine, threads, repack, host.fingerprint))
+    kept = None if fresh else store.load()
+    missing = wanted if kept is None else [t for t in wanted if t not in {c.type_name for c in kept.types}]
+    if kept is not None and not missing:
+        return kept
+    fill_bytes = max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
+    events = _run(missing, fill_bytes, threads, repack, thorough, progress or (lambda _line: None))
+    found = fit(events, missing, fill_bytes)
+    rewritten = repacked_types(host.isa)
+    found = msgspec.structs.replace(
+        found,
+        engine_version=engine,
+        thread_count=threads,
+        machine=host.fingerprint,
+        types=tuple(msgspec.structs.replace(c, repacked=repack and c.type_name in rewritten) for c in found.types),
+    )
+    if kept is not None:
+        found = msgspec.structs.replace(found, types=(*kept.types, *found.types))
+    store.save(found)
+    return found
+
+
+def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: int) -> Calibration:
+    """Costs from the child's timings; the engine's name and threads are the caller's to fill in.
+
+    Raises:
+        EngineError: A bench that is needed is missing.
+    """
+    times = typical_times(events)
+    try:
+        token_s, layer_s, token_layer_s = _overheads(times)
+        kv_speed, decode_flops, prefill_flops = _attention(times)
+        costs = [
+            _type_cost(times, name, fill_bytes, (token_s, layer_s, token_layer_s, prefill_flops)) for name in types
+        ]
+    except KeyError as error:
+        raise EngineError(f"the calibration lacks the timing of {error}") from None
+    return Calibration(
+        backend="cpu",
+        engine_version="",
+        thread_count=0,
+        types=tuple(costs),
+        token_overhead_s=token_s,
+        layer_overhead_s=layer_s,
+        token_layer_s=token_layer_s,
+        kv_read_bytes_per_s=kv_speed,
+        decode_attention_flops_per_s=decode_flops,
+        attention_flops_per_s=prefill_flops,
+        spread_ratio=_spread(events),
+    )
+
+
+def typical_times(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int, int], float]:
+    """Typical time by (type, role, batch, depth): the lower tercile of undisturbed passes, of all where none was.
+
+    A disturbance only ever lengthens a pass, so the middle of what is left undisturbed lies below the median of all.
+    """
+    good: dict[tuple[str, str, int, int], list[float]] = defaultdict(list)
+    every: dict[tuple[str, str, int, int], list[float]] = defaultdict(list)
+    for event in events:
+        key = (event["type_name"], event["role"], event["batch"], event["depth"])
+        every[key] += event["times"]
+        if not event["doubted"]:
+            good[key] += event["times"]
+    return {key: float(np.quantile(good.get(key) or times, TYPICAL_QUANTILE)) for key, times in every.items()}
+
+
+def nonnegative_fit(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
+    """Coefficients of at least 0 with the least sum of squared relative errors.
+
+    With so few unknowns every choice of those that are 0 can be tried; the best one without a negative is the answer.
+    """
+    target = np.asarray(values, float)
+    table = np.asarray(rows, float) / target[:, None]
+    count = table.shape[1]
+    best, best_error = [0.0] * count, float("inf")
+    for size in range(1, count + 1):
+        for chosen in combinations(range(count), size):
+            part, *_ = np.linalg.lstsq(table[:, chosen], np.ones(len(target)), rcond=None)
+            if (part < 0).any():
+                continue
+            error = float(((table[:, chosen] @ part - 1) ** 2).sum())
+            if error < best_error - 1e-12:
+                best_error = error
+                best = [0.0] * count
+                for index, value in zip(chosen, part, strict=True):
+                    best[index] = float(value)
+    return best
+
+
+def _overheads(times: Times) -> tuple[float, float, float]:
+    """t0, l0, l1: l(B) = (deep - shallow) / layers between; a line through the small batches."""
+    shallow, deep = dimensions("shallow", "F16", 0), dimensions("deep", "F16", 0)
+    between = deep.layer_count - shallow.layer_count
+    batches = [b for t, role, b, _ in times if t == "F16" and role == "shallow" and b < PREFILL_TOKENS]
+    layer = {
+        b: max((times["F16", "deep", b, 0] - times["F16", "shallow", b, 0]) / between, 1e-9) for b in sorted(batches)
+    }
+    layer_s, token_layer_s = nonnegative_fit([(1.0, float(b)) for b in layer], list(layer.values()))
+    token_s = max(times["F16", "shallow", 1, 0] - shallow.layer_count * layer[1], 0.0)
+    return token_s, layer_s, token_layer_s
+
+
+def _attention(times: Times) -> tuple[float, float, float]:
+    """KV read speed, speed of products in decode, and in prefill."""
+    rows, values, prefill = [], [], []
+    for role in ("grouped", "ungrouped"):
+        shape = dimensions(role, "F16", 0)
+        kv_bytes = shape.layer_count * DEPTH_TOKENS * shape.kv_head_count * shape.head_dim * 2 * 2.0
+        flops = shape.layer_count * DEPTH_TOKENS * shape.head_count * shape.head_dim * 4.0
+        added = times["F16", role, 1, DEPTH_TOKENS] - times["F16", role, 1, 0]
+        rows.append((kv_bytes, flops))
+        values.append(max(added, 1e-9))
+        start = DEPTH_TOKENS - 512
+        more = times["F16", role, 512, start] - times["F16", role, 512, 0]
+        prefill.append(shape.layer_count * 512.0 * start * shape.head_count * shape.head_dim * 4.0 / max(more, 1e-9))
+    per_byte, per_flop = nonnegative_fit(rows, values)
+    return 1 / max(per_byte, 1e-12), 1 / per_flop if per_flop > 0 else 0.0, float(np.mean(prefill))
+
+
+def _type_cost(times: Times, type_name: str, fill_bytes: int, shared: tuple[float, float, float, float]) -> TypeCost:
+    """c, r and u of one type at every batch that was timed."""
+    token_s, layer_s, token_layer_s, prefill_flops = shared
+    batches = sorted({b for t, role, b, _ in times if t == type_name and role.startswith("wide")})
+    per_byte, per_row, per_product = [], [], []
+    for batch in batches:
+        rows, values = [], []
+        for role in ("narrow", "mid", "wide", "head", "narrow few", "wide few"):
+            middle = times.get((type_name, role, batch, 0))
+            if middle is None:
+                continue
+            bench = Bench(role, type_name, dimensions(role, type_name, fill_bytes), {})
+            s = bench.shape
+            own = token_s + s.layer_count * (layer_s + batch * token_layer_s)
+            if batch >= PREFILL_TOKENS:
+                own += s.layer_count * 4.0 * s.head_count * s.head_dim * batch * (batch + 1) / 2 / prefill_flops
+            row_count = s.layer_count * s.layer_rows() + s.vocab_count
+            rows.append((float(bench.weight_bytes), float(row_count), s.layer_count * len(s.products()) + 1.0))
+            values.append(max(middle - own, middle * 0.05))
+        unknowns = 3 if len(rows) >= 3 else 2
+        found = nonnegative_fit([r[:unknowns] for r in rows], values) + [0.0] * (3 - unknowns)
+        per_byte.append((batch, max(found[0], 1e-15)))
+        per_row.append((batch, found[1]))
+        per_product.append((batch, found[2]))
+    return TypeCost(
+        type_name=type_name,
+        batch_seconds_per_byte=tuple(per_byte),
+        batch_seconds_per_row=tuple(per_row),
+        batch_seconds_per_product=tuple(per_product),
+    )
+
+
+def _spread(events: Iterable[Mapping[str, Any]]) -> float:
+    """Half-width that holds 90 % of the rounds' medians about their common middle, from all single-token benches."""
+    turns: dict[tuple[str, str, int], dict[int, float]] = defaultdict(dict)
+    for event in events:
+        if event["batch"] == 1 and not event["doubted"]:
+            turns[event["type_name"], event["role"], event["depth"]][event["turn"]] = float(np.median(event["times"]))
+    deviations = [
+        abs(value / float(np.median(list(rounds.values()))) - 1)
+        for rounds in turns.values()
+        if len(rounds) >= 2
+        for value in rounds.values()
+    ]
+    return float(np.quantile(deviations, 0.9)) if deviations else 0.0
+
+
+def _run(
+    types: list[str], fill_bytes: int, threads: int, repack: bool, thorough: bool, say: Progress
+) -> list[Mapping[str, Any]]:
+    arguments = {
+        "types": types,
+        "fill_bytes": fill_bytes,
+        "thread_count": threads,
+        "rounds": 4 if thorough else 3,
+        "thorough": thorough,
+        "repack": repack,
+    }
+
+    def on_event(name: str, data: Any) -> None:
+        if name == "group":
+            say(f"timing the engine, {data['number'] + 1} of {data['count']}: {data['name']}")
+
+    result = run_child("harness.measure._calibrate_child:run", arguments, limits=Limits(wall_s=900), on_event=on_event)
+    if result.outcome != "ok":
+        raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
+    return [data for name, data in result.events if name == "timing"]
+
+
+def _engine_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"llama-cpp-python {version('llama-cpp-python')}"
+    except PackageNotFoundError:
+        raise MissingPackageError("llama-cpp-python", "llama") from None
+
+
+class _Store:
+    """Calibrations kept by engine version, threads and machine."""
+
+    def __init__(self, folder: Path, key: tuple[object, ...]) -> None:
+        digest = hashlib.sha256(repr((_CACHE_VERSION, *key)).encode()).hexdigest()[:16]
+        self._path = folder / f"{digest}.json"
+
+    def load(self) -> Calibration | None:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Calibration)
+        except (OSError, msgspec.DecodeError):  # nothing kept, or of an older shape: time again
+            return None
+
+    def save(self, calibration: Calibration) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        temporary.write_bytes(msgspec.json.encode(calibration))
+        temporary.replace(self._path)

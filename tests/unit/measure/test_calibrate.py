@@ -1,0 +1,184 @@
+"""The fit finds costs that were put in; tiny models load; a real calibration of one type runs end to end."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness.catalog.gguf import read_gguf
+from harness.domain.device import Calibration, TypeCost
+from harness.errors import EngineError, RefusedError
+from harness.measure import calibrate
+from harness.measure._calibrate_child import DEPTH_TOKENS, Bench, dimensions, plan
+from harness.measure.tiny_model import TINY_TYPES, TinyShape, write_tiny
+
+FILL = 8 << 20
+
+
+@pytest.mark.parametrize(
+    ("rows", "values", "expected"),
+    [
+        ([(1, 0), (0, 1)], [2, 3], [2, 3]),
+        ([(1, 1), (1, 2), (1, 3)], [5, 7, 9], [3, 2]),  # 3 + 2 x
+        # the free solution would be 4 - x; with nothing below 0 the slope is 0, and of constants the best in relative
+        # error is (1/3 + 1/2 + 1/1) / (1/9 + 1/4 + 1/1) = 1.3469
+        ([(1, 1), (1, 2), (1, 3)], [3, 2, 1], [66 / 49, 0]),
+    ],
+)
+def test_least_squares_without_negatives(rows: list, values: list, expected: list) -> None:
+    assert calibrate.nonnegative_fit(rows, values) == pytest.approx(expected)
+
+
+T0, L0, L1 = 2e-4, 3e-5, 5e-6
+PER_KV_BYTE, PER_FLOP, PER_PREFILL_FLOP = 1e-10, 3e-11, 2e-11
+WEIGHTY = {"narrow", "mid", "wide", "head", "narrow few", "wide few"}
+C, R, U = 4e-11, 9e-9, 2e-6
+
+
+def invented_time(role: str, batch: int, depth: int) -> float:
+    """Time of a bench on an imaginary engine whose costs are the constants above."""
+    s = dimensions(role, "Q8_0" if role in WEIGHTY else "F16", FILL)
+    time = T0 + s.layer_count * (L0 + batch * L1)
+    if role in WEIGHTY:
+        bench = Bench(role, "Q8_0", s, {})
+        growth = 1 + 0.5 * (batch - 1)
+        row_count = s.layer_count * s.layer_rows() + s.vocab_count
+        time += growth * (bench.weight_bytes * C + row_count * R + (7 * s.layer_count + 1) * U)
+        if batch >= 32:
+            time += s.layer_count * 4 * s.head_count * s.head_dim * batch * (batch + 1) / 2 * PER_PREFILL_FLOP
+    if role in {"grouped", "ungrouped"}:
+        q, kv = s.head_count * s.head_dim, s.kv_head_count * s.head_dim
+        if batch == 512:
+            time += s.layer_count * 4 * q * 512 * depth * PER_PREFILL_FLOP
+        else:
+            time += s.layer_count * depth * (kv * 4 * PER_KV_BYTE + 4 * q * PER_FLOP)
+    return time
+
+
+def event(type_name: str, role: str, batch: int, depth: int, times: list[float], **more: object) -> dict:
+    plain = {"type_name": type_name, "role": role, "batch": batch, "depth": depth, "times": times}
+    return plain | {"turn": 0, "doubted": False} | more
+
+
+def invented_events() -> list[dict]:
+    events = []
+    for role in ("shallow", "deep"):
+        events += [event("F16", role, b, 0, [invented_time(role, b, 0)]) for b in (1, 2, 4, 8)]
+    for role in ("grouped", "ungrouped"):
+        events += [event("F16", role, 1, d, [invented_time(role, 1, d)]) for d in (0, DEPTH_TOKENS)]
+        events += [event("F16", role, 512, d, [invented_time(role, 512, d)]) for d in range(0, DEPTH_TOKENS, 512)]
+    for role in ("narrow", "mid", "wide", "head"):
+        events += [event("Q8_0", role, b, 0, [invented_time(role, b, 0)]) for b in (1, 4)]
+    events += [event("Q8_0", role, 64, 0, [invented_time(role, 64, 0)]) for role in ("narrow few", "wide few")]
+    return events
+
+
+def test_fit_finds_what_was_put_in() -> None:
+    found = calibrate.fit(invented_events(), ["Q8_0"], FILL)
+    assert found.token_overhead_s == pytest.approx(T0, rel=1e-6)
+    assert found.layer_overhead_s == pytest.approx(L0, rel=1e-6)
+    assert found.token_layer_s == pytest.approx(L1, rel=1e-6)
+    assert found.kv_read_bytes_per_s == pytest.approx(1 / PER_KV_BYTE, rel=1e-6)
+    assert found.decode_attention_flops_per_s == pytest.approx(1 / PER_FLOP, rel=1e-6)
+    assert found.attention_flops_per_s == pytest.approx(1 / PER_PREFILL_FLOP, rel=1e-6)
+    (cost,) = found.types
+    for table, unit in (
+        (cost.batch_seconds_per_byte, C),
+        (cost.batch_seconds_per_row, R),
+        (cost.batch_seconds_per_product, U),
+    ):
+        assert table[0] == (1, pytest.approx(unit, rel=1e-4))
+        assert table[1] == (4, pytest.approx(2.5 * unit, rel=1e-4))
+
+
+def test_a_disturbed_round_is_left_out() -> None:
+    events = [
+        event("F16", "deep", 1, 0, [1.0, 2.0, 3.0, 9.0]),  # a third of the way from 1 to 9 in four steps: 2
+        event("F16", "deep", 1, 0, [90.0, 91.0], doubted=True, turn=1),
+        event("F16", "wide", 1, 0, [7.0], doubted=True),
+    ]
+    assert calibrate.typical_times(events) == {("F16", "deep", 1, 0): 2.0, ("F16", "wide", 1, 0): 7.0}
+
+
+def test_a_missing_bench_is_named() -> None:
+    with pytest.raises(EngineError, match="deep"):
+        calibrate.fit([e for e in invented_events() if e["role"] != "deep"], ["Q8_0"], FILL)
+
+
+def test_benches_exceed_the_cache_they_are_meant_for() -> None:
+    for group in plan(["Q4_1", "F16"], 96 << 20, thorough=False):
+        for bench in group:
+            if bench.role in {"narrow", "mid", "wide", "head"}:
+                assert bench.weight_bytes > 0.75 * (96 << 20)
+
+
+def test_types_that_no_tiny_model_has_are_refused() -> None:
+    with pytest.raises(RefusedError, match="F32"):
+        calibrate.calibrate(["F32"])
+
+
+SMALL = TinyShape(2, 256, 512, 4, 2, 64, 256)
+
+
+@pytest.mark.parametrize("type_name", sorted(TINY_TYPES))
+def test_a_tiny_file_is_what_it_says(tmp_path: Path, type_name: str) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny(path, SMALL, type_name)
+    file = read_gguf(path)
+    weights = file.weights()
+    assert weights.shape.layer_count == 2
+    assert weights.shape.kv_head_count == 2
+    matrices = [t for t in weights.tensors if t.name.startswith("blk.") and len(t.dims) == 2]
+    assert {t.type_name for t in matrices} == {type_name}
+    assert sum(t.size_bytes for t in matrices) == 2 * SMALL.layer_bytes(type_name)
+    # q 256 x 256, k and v 256 x 128, output 256 x 256, gate and up 256 x 512, down 512 x 256
+    assert sum(t.element_count for t in matrices) == 2 * (65_536 * 2 + 32_768 * 2 + 131_072 * 3)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("type_name", ["F16", "Q4_1", "Q8_0", "Q4_K", "Q6_K", "IQ4_XS", "Q2_K"])
+def test_the_engine_runs_tiny_models_without_a_nan(tmp_path: Path, type_name: str) -> None:
+    pytest.importorskip("llama_cpp")
+    import numpy as np
+
+    from harness.backends.llamacpp.session import LlamaSession
+    from harness.domain.scenario import Scenario
+
+    path = tmp_path / "tiny.gguf"
+    write_tiny(path, SMALL, type_name)
+    with LlamaSession(path, Scenario(context_tokens=256, thread_count=1), batch_tokens=64) as session:
+        session.decode([1, 2, 3, 4], position=0, logits="all")
+        logits = np.asarray(session.all_logits())
+    assert np.isfinite(logits).all()
+    assert logits.std() > 0
+
+
+@pytest.mark.engine
+def test_a_calibration_runs_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
+    monkeypatch.setattr(calibrate, "MINIMUM_FILL_BYTES", 4 << 20)
+    monkeypatch.setattr(calibrate, "CACHE_MULTIPLE", 0)
+    lines: list[str] = []
+    first = calibrate.calibrate(["Q8_0", "F32"], progress=lines.append)
+    assert [c.type_name for c in first.types] == ["Q8_0"]
+    assert first.types[0].batch_seconds_per_byte[0][0] == 1
+    assert first.machine
+    assert lines
+    monkeypatch.setattr(calibrate, "_run", lambda *_: pytest.fail("timed again what was kept"))
+    assert calibrate.calibrate(["Q8_0"]) == first
+
+
+def test_a_spoilt_store_is_timed_again(tmp_path: Path) -> None:
+    store = calibrate._Store(tmp_path, ("x",))
+    assert store.load() is None
+    kept = Calibration(
+        backend="cpu", engine_version="x", thread_count=1, token_overhead_s=0.0, layer_overhead_s=0.0,
+        kv_read_bytes_per_s=1.0, attention_flops_per_s=1.0,
+        types=(TypeCost(type_name="F16", batch_seconds_per_byte=((1, 1e-9),)),),
+    )  # fmt: skip
+    store.save(kept)
+    assert store.load() == kept
+    store._path.write_text("{")
+    assert store.load() is None
+    assert msgspec.json.encode(kept)
