@@ -1,0 +1,192 @@
+"""The first thing a new user does: probe this machine, fetch a model, predict, run, compare, report."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from harness.app.locate import locate
+from harness.app.run import Cell, Listener, Options, cells_of, run_cells, this_machine
+from harness.catalog.paths import home_dir
+from harness.domain.device import DeviceProfile
+from harness.domain.record import RunRecord
+from harness.domain.scenario import Scenario
+from harness.errors import HarnessError
+from harness.measure.calibrate import calibrate
+from harness.measure.machine import fingerprint
+from harness.measure.probe import probe_machine, save_profile
+from harness.records.compare import Comparison, compare
+from harness.records.derive import summarise
+from harness.records.store import write_atomically
+from harness.units import format_bytes, format_rate, format_seconds
+
+DEFAULT_MODEL: Final = "smollm2-135m"
+REPORT_NAME: Final = "edge-harness-check.md"
+
+
+class Checked(NamedTuple):
+    """What a check found: the profile it predicted from, and each run with its comparison."""
+
+    device: DeviceProfile
+    records: list[RunRecord]
+    comparisons: list[Comparison | None]
+
+
+def check(
+    models: Sequence[str],
+    quant: str,
+    scenario: Scenario,
+    options: Options,
+    *,
+    listener: Listener,
+    probe_again: bool = False,
+) -> Checked:
+    """Run each model with its prediction made beforehand.
+
+    Raises:
+        HarnessError: A name is unknown, or the machine could not be probed.
+    """
+    cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario)
+    types = _types(cells, listener)
+    device = probed(types, scenario, say=listener.say, again=probe_again)
+    records = run_cells(cells, options, device=device, listener=listener)
+    return Checked(device, records, [compare(record) for record in records])
+
+
+def probed(types: set[str], scenario: Scenario, *, say: Callable[[str], None], again: bool = False) -> DeviceProfile:
+    """Profile of this machine with the engine's cost of those weight types, none of it from a model to be predicted.
+
+    Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to.
+    """
+    device = None if again else this_machine()
+    if device is None:
+        say("probing this machine (kept for the next time)")
+        device = probe_machine(quick=True, progress=say)
+        save_profile(device)
+    if not types:
+        return device
+    costs = calibrate(types, thread_count=scenario.thread_count, repack=scenario.repack, fresh=again, progress=say)
+    return msgspec.structs.replace(device, calibrations=(costs,))
+
+
+def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | None) -> list[str]:
+    """One line for each run whose worst judged error is above the limit; empty without a limit."""
+    if max_error_percent is None:
+        return []
+    lines = []
+    for comparison in comparisons:
+        if comparison is None:
+            continue
+        worst = comparison.worst()
+        if worst is not None and worst.error_ratio is not None and 100 * abs(worst.error_ratio) > max_error_percent:
+            lines.append(
+                f"run {comparison.run_id}: {worst.name} is predicted "
+                f"{worst.error_ratio:+.1%} off, allowed are {max_error_percent:g} %"
+            )
+    return lines
+
+
+def write_report(checked: Checked, path: Path | None) -> Path:
+    """Write the report: Markdown, or all records as JSON when the file is called so.
+
+    Args:
+        checked: What was found.
+        path: Where; None for the current folder, or the user's own where that cannot be written.
+
+    Raises:
+        CouldNotRunError: It could not be written.
+    """
+    if path is not None and path.suffix == ".json":
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(checked.records), indent=1) + b"\n")
+        return path
+    text = report_text(checked).encode()
+    if path is not None:
+        write_atomically(path, text)
+        return path
+    try:
+        write_atomically(Path.cwd() / REPORT_NAME, text)
+        return Path.cwd() / REPORT_NAME
+    except HarnessError:
+        write_atomically(home_dir() / REPORT_NAME, text)
+        return home_dir() / REPORT_NAME
+
+
+def report_text(checked: Checked) -> str:
+    """The report in Markdown: the machine, then a table for each model, then how it was measured."""
+    machine, device = fingerprint(), checked.device
+    ram = device.pool("ram")
+    read = ram.measured_read_bytes_per_s or ram.bandwidth_bytes_per_s
+    lines = [
+        "# edge-harness check",
+        "",
+        f"{machine.cpu_model}, {machine.core_count} cores, {format_bytes(machine.ram_bytes)} of RAM "
+        f"({format_bytes(machine.memory_limit_bytes)} usable), {machine.system} {machine.kernel}; "
+        f"memory read at {format_rate(read.value)}.",
+        "",
+    ]
+    for record, comparison in zip(checked.records, checked.comparisons, strict=True):
+        lines += _section(record, comparison)
+    lines += [
+        "## How it was measured",
+        "",
+        "Predictions were made before the models ran, from the probe of this machine alone. Each run is a child "
+        "process of its own; random tokens, one warm-up, samples during which the machine was disturbed are left out. "
+        "Error = (predicted - measured) / measured; a star marks a measurement outside the predicted 90 % interval.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _section(record: RunRecord, comparison: Comparison | None) -> list[str]:
+    name = record.model.name if record.model else str(record.extra.get("model", "run"))
+    quant = f" {record.model.quant}" if record.model and record.model.quant else ""
+    s = record.scenario
+    lines = [
+        f"## {name}{quant}: {record.outcome}",
+        "",
+        f"{s.prompt_tokens} prompt tokens, {s.new_tokens} new ones, depth {s.depth_tokens}, "
+        f"context {s.context_tokens}, {s.thread_count} threads; run {record.run_id}.",
+        "",
+    ]
+    if record.detail:
+        lines += ["```", record.detail, "```", ""]
+    if comparison is not None:
+        lines += ["| | predicted | 90 % interval | measured | error |", "|---|--:|--:|--:|--:|"]
+        for row in comparison.rows:
+            error = "-" if row.error_ratio is None else f"{row.error_ratio:+.1%}{'' if row.inside else ' *'}"
+            measured = "-" if row.measured is None else _amount(row.unit, row.measured)
+            low, high = _amount(row.unit, row.low), _amount(row.unit, row.high)
+            lines.append(
+                f"| {row.name} | {_amount(row.unit, row.predicted)} | {low} to {high} | {measured} | {error} |"
+            )
+        lines += ["", *comparison.notes, ""]
+    for latency in summarise(record).latency:
+        lines += [
+            f"Token by token ({latency.label}): p50 {format_seconds(latency.p50_s)}, p90 "
+            f"{format_seconds(latency.p90_s)}, p99 {format_seconds(latency.p99_s)} over {latency.token_count} tokens.",
+            "",
+        ]
+    return lines
+
+
+def _amount(unit: str, value: float) -> str:
+    if unit == "bytes":
+        return format_bytes(value)
+    return format_seconds(value) if unit == "s" else f"{value:.1f} tokens/s"
+
+
+def _types(cells: Sequence[Cell], listener: Listener) -> set[str]:
+    """Weight types of all models that can be had; the others fail later, each in its own record."""
+    found: set[str] = set()
+    for cell in cells:
+        listener.begin(cell, 1)
+        try:
+            located = locate(cell.model, cell.quant, progress=listener.fetched)
+        except HarnessError as error:
+            listener.say(f"{cell.model}: {error}")
+            continue
+        if located.weights is not None:
+            # Matrices only: norms and biases are small, and kept in F32.
+            found |= {t.type_name for t in located.weights.tensors if len(t.dims) > 1}
+    return found

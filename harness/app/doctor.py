@@ -1,0 +1,126 @@
+"""What works on this machine, and what to do where something does not."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, Literal
+
+from harness import plugins
+from harness.app.run import open_history, this_machine
+from harness.catalog.paths import cache_dir, home_dir
+from harness.domain.base import Frozen
+from harness.errors import HarnessError
+from harness.measure import machine, sensors
+from harness.measure.limit_group import LimitGroup
+from harness.units import GIB, format_bytes
+
+State = Literal["ok", "missing", "limited", "broken"]
+
+_EXTRAS: Final = {
+    "llama-cpp-python": "llama",
+    "huggingface-hub": "hub",
+    "onnxruntime": "onnx",
+    "altair": "report",
+    "distributed": "fleet",
+    "asyncssh": "fleet",
+}
+
+
+class Finding(Frozen, frozen=True, kw_only=True):
+    """One thing looked at."""
+
+    name: str
+    state: State
+    detail: str
+
+
+def examine() -> list[Finding]:
+    """Everything, in the order of importance."""
+    return [*_folders(), *_backends(), *_packages(), *_machine(), *_measuring()]
+
+
+def _folders() -> Iterator[Finding]:
+    for name, folder in (("cache", cache_dir()), ("home", home_dir())):
+        writable = os.access(folder, os.W_OK)
+        free = shutil.disk_usage(folder).free
+        advice = "" if writable else f"; not writable: set EDGE_HARNESS_{name.upper()} to another folder"
+        state: State = "broken" if not writable else "limited" if free < GIB else "ok"
+        yield Finding(name=f"{name} folder", state=state, detail=f"{folder}, {format_bytes(free)} free{advice}")
+    history = open_history()
+    if not history.path.exists():
+        yield Finding(name="history", state="ok", detail="no run yet")
+        return
+    try:
+        faults = history.faults()
+        detail = "; ".join(faults[:3]) if faults else f"{history.count()} runs, whole"
+        yield Finding(name="history", state="broken" if faults else "ok", detail=detail)
+    except HarnessError as error:
+        yield Finding(name="history", state="broken", detail=f"{error} Move it away to start a new one")
+
+
+def _backends() -> Iterator[Finding]:
+    for name in plugins.names("harness.backends"):
+        try:
+            reason = plugins.load("harness.backends", name, "BACKEND").missing()
+        except (ImportError, AttributeError) as error:
+            yield Finding(name=f"backend {name}", state="broken", detail=repr(error))
+            continue
+        yield Finding(name=f"backend {name}", state="missing" if reason else "ok", detail=reason or "usable")
+
+
+def _packages() -> Iterator[Finding]:
+    for package, extra in _EXTRAS.items():
+        try:
+            yield Finding(name=package, state="ok", detail=version(package))
+        except PackageNotFoundError:
+            yield Finding(name=package, state="missing", detail=f"optional: pip install 'edge-harness[{extra}]'")
+
+
+def _machine() -> Iterator[Finding]:
+    cpu, memory = machine.cpu(), machine.memory()
+    yield Finding(
+        name="processor", state="ok", detail=f"{cpu.model}, {cpu.thread_count} threads used, {' '.join(cpu.isa)}"
+    )
+    bound = memory.limit_bytes < memory.total_bytes
+    limit = f"limited to {format_bytes(memory.limit_bytes)} by a control group" if bound else "no control group limit"
+    yield Finding(
+        name="memory",
+        state="limited" if bound else "ok",
+        detail=f"{format_bytes(memory.total_bytes)}, {format_bytes(memory.available_bytes)} available, {limit}",
+    )
+    profile = this_machine()
+    yield Finding(
+        name="profile of this machine",
+        state="ok" if profile else "missing",
+        detail=profile.title if profile else "none yet: edge-harness devices probe (check makes one too)",
+    )
+
+
+def _measuring() -> Iterator[Finding]:
+    pressure = Path("/proc/pressure/cpu").exists()
+    yield Finding(
+        name="disturbance (PSI)",
+        state="ok" if pressure else "limited",
+        detail="CPU, memory and I/O stalls are seen"
+        if pressure
+        else "this system does not tell stalls: load of others and faults are seen, stalls are not",
+    )
+    group = LimitGroup.make(None)
+    if group:
+        group.remove()
+    yield Finding(
+        name="memory limits",
+        state="ok" if group else "limited",
+        detail=f"control group, version {group.version}"
+        if group
+        else "no right to make control groups: a limit on private memory and a watchdog stand in",
+    )
+    found = sensors.report()
+    have = [*found.energy_counters, *found.batteries, *(name for name, _ in found.thermal_zones)]
+    yield Finding(
+        name="energy and heat",
+        state="ok" if found.energy_counters or found.batteries else "limited",
+        detail="; ".join([*have, *found.notes]),
+    )

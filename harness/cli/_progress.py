@@ -1,0 +1,70 @@
+"""Progress of measured runs on standard error: a bar for each model, plain lines where there is no terminal."""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from harness.cli._output import console
+
+if TYPE_CHECKING:
+    from harness.app.run import Cell
+    from harness.domain.record import RunRecord, Sample
+
+
+class RunProgress:
+    """Shows cells and samples as they come; implements the listener of the use case."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._console = console(stderr=True)
+        # No more than two redraws a second: drawing takes time on the cores that are being measured.
+        self._progress = Progress(
+            TextColumn("{task.fields[model]}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            refresh_per_second=2,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = None if self._progress.disable else self._progress.add_task("", model="", note="", visible=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """One line."""
+        self._console.print(line, markup=False)
+
+    def begin(self, cell: "Cell", sample_count: int) -> None:
+        """A new bar."""
+        depth = f" @ d{cell.scenario.depth_tokens}" if cell.scenario.depth_tokens else ""
+        title = f"{cell.model}{depth}, {cell.scenario.thread_count} threads"
+        if self._task is None:
+            self.say(f"running {title}")
+        else:
+            self._progress.reset(self._task, total=sample_count, visible=True, model=title, note="")
+
+    def fetched(self, done_bytes: int, all_bytes: int) -> None:
+        """How much of the file is here."""
+        if self._task is not None and all_bytes:
+            self._progress.update(self._task, note=f"fetching {done_bytes / all_bytes:.0%}")
+
+    def sample(self, sample: "Sample") -> None:
+        """One step of the bar."""
+        if self._task is None:
+            return
+        rate = f" {sample.token_count / sample.duration_s:.1f} t/s" if sample.token_count and sample.duration_s else ""
+        mark = " disturbed" if sample.validity.doubts else ""
+        self._progress.update(self._task, advance=1, note=f"{sample.label}{rate}{mark}")
+
+    def end(self, record: "RunRecord") -> None:
+        """The outcome, when it is not well."""
+        if record.outcome != "ok":
+            name = record.model.name if record.model else str(record.extra.get("model", "run"))
+            self.say(f"{name}: {record.outcome}: {record.detail}")

@@ -1,0 +1,74 @@
+"""``edge-harness check``: probe, predict, run, compare; what a new user types first."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli._output import console, emit_json, json_option
+from harness.errors import Exit
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL...]")
+@click.option("--quant", "-q", default="", help="Mixture; the card's usual one unless given.")
+@click.option("--context", "-c", "context_tokens", type=click.IntRange(1), default=4096, show_default=True)
+@click.option("--prompt", "-p", "prompt_tokens", type=click.IntRange(1), default=512, show_default=True)
+@click.option("--new", "-n", "new_tokens", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--threads", "-t", "thread_count", type=click.IntRange(0), default=0, help="0: physical cores.")
+@click.option("--repetitions", "-r", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
+@click.option("--max-error", "max_error_percent", type=click.FloatRange(0), help="Exit 1 above this error, in percent.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Report file; .md, or .json for records."
+)
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=1800.0, show_default=True)
+@click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine.")
+@json_option
+def check(
+    models: tuple[str, ...],
+    quant: str,
+    repetitions: int,
+    probe_again: bool,
+    max_error_percent: float | None,
+    report: Path | None,
+    timeout_s: float,
+    wait: bool,
+    as_json: bool,
+    **fields: int,
+) -> int:
+    """Check what this machine does with each MODEL against what was predicted; without one, a small default model.
+
+    Exit status: 0 it ran, 1 an error above --max-error (decode, prefill, peak memory), 3 inconclusive, 4 could not run.
+    """
+    from harness.app.check import check as run_check
+    from harness.app.check import gate, write_report
+    from harness.app.resolve import scenario_from
+    from harness.app.run import Options, exit_of
+    from harness.cli._progress import RunProgress
+    from harness.cli._records import comparison_table, name_of, reasons, run_table
+    from harness.measure.child import Limits
+
+    options = Options(repetitions=repetitions, limits=Limits(wall_s=timeout_s), wait=wait)
+    with RunProgress() as progress:
+        found = run_check(models, quant, scenario_from(fields), options, listener=progress, probe_again=probe_again)
+    written = write_report(found, report)
+    status = exit_of(found.records)
+    broken = gate(found.comparisons, max_error_percent) if status == Exit.OK else []
+    if as_json:
+        emit_json(
+            {"device": found.device, "records": found.records, "comparisons": found.comparisons, "broken": broken}
+        )
+        return Exit.BROKEN if broken else status
+    out = console()
+    for record, comparison in zip(found.records, found.comparisons, strict=True):
+        if comparison is not None:
+            out.print(comparison_table(comparison, name_of(record)))
+            for note in comparison.notes:
+                out.print(note, markup=False)
+    out.print(run_table(found.records))
+    for line in (*reasons(found.records), *broken, f"report: {written}"):
+        out.print(line, markup=False)
+    return Exit.BROKEN if broken else status
+
+
+COMMAND = check

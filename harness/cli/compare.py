@@ -1,0 +1,46 @@
+"""``edge-harness compare``: what was predicted before a run, beside what it measured."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli._output import console, emit_json, json_option
+from harness.errors import Exit
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--max-error", "max_error_percent", type=click.FloatRange(0), help="Exit 1 above this error, in percent.")
+@json_option
+def compare(runs: tuple[str, ...], max_error_percent: float | None, as_json: bool) -> int:
+    """Compare prediction and measurement of each RUN (a record file, or a run of the history).
+
+    --max-error judges decode, prefill and peak memory; times of loading are shown only.
+    """
+    from harness.app.check import gate
+    from harness.app.run import open_history
+    from harness.cli._records import comparison_table, name_of
+    from harness.errors import RefusedError
+    from harness.records.compare import compare as compare_record
+    from harness.records.store import load
+
+    records = [load(Path(r)) if r.endswith(".json") else open_history().get(r) for r in runs]
+    found = [(record, compare_record(record)) for record in records]
+    missing = [record.run_id for record, comparison in found if comparison is None]
+    if missing:
+        raise RefusedError(f"nothing was predicted before {', '.join(missing)}: run edge-harness check")
+    comparisons = [(record, c) for record, c in found if c is not None]
+    broken = gate([c for _, c in comparisons], max_error_percent)
+    if as_json:
+        emit_json([{"run": c, "errors": {r.name: r.error_ratio for r in c.rows}} for _, c in comparisons])
+    else:
+        for record, comparison in comparisons:
+            console().print(comparison_table(comparison, name_of(record)))
+            for note in comparison.notes:
+                console().print(note, markup=False)
+        for line in broken:
+            console().print(line, markup=False)
+    return Exit.BROKEN if broken else Exit.OK
+
+
+COMMAND = compare

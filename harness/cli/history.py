@@ -1,0 +1,43 @@
+"""``edge-harness history``: every run made here, and one of them in full."""
+
+import click
+
+from harness.cli._output import console, emit_json, json_option, table
+
+
+@click.command()
+@click.argument("run_id", required=False)
+@click.option("--model", default="", help="Only runs of this model.")
+@click.option("--device", default="", help="Only runs on this device.")
+@click.option("--workload", default="", help="Only runs of this workload.")
+@click.option("--outcome", default="", help="Only runs that ended so: ok, inconclusive, crashed ...")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@json_option
+def history(
+    run_id: str | None, model: str, device: str, workload: str, outcome: str, limit: int, as_json: bool
+) -> None:
+    """List past runs, newest first, or show RUN_ID (its beginning is enough)."""
+    from harness.app.run import open_history
+    from harness.cli._records import reasons, run_table
+
+    past = open_history()
+    if run_id:
+        record = past.get(run_id)
+        if as_json:
+            emit_json(record)
+            return
+        console().print(run_table([record]))
+        for line in reasons([record]):
+            console().print(line, markup=False)
+        return
+    entries = past.entries(model=model, device=device, workload=workload, outcome=outcome, limit=limit)
+    if as_json:
+        emit_json(entries)
+        return
+    rows = [(e.run_id, e.workload, f"{e.model} {e.quant}".strip(), e.device, e.outcome) for e in entries]
+    console().print(
+        table(f"{past.count()} runs in {past.path}", ("run", "workload", "model", "device", "outcome"), rows)
+    )
+
+
+COMMAND = history

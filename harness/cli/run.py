@@ -1,0 +1,111 @@
+"""``edge-harness run``: measure models for real, each in a child process of its own."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.cli._output import console, emit_json, json_option
+
+
+def numbers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
+    """Whole numbers separated by commas."""
+    try:
+        found = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no list of whole numbers such as 0,2048") from error
+    if any(n < 0 for n in found):
+        raise click.BadParameter("at least 0")
+    return found
+
+
+def memory_size(_context: click.Context, _option: click.Parameter, text: str) -> int | None:
+    """Bytes from ``900M``, ``1.5G`` or a plain number; binary units."""
+    if not text:
+        return None
+    unit = {"K": 10, "M": 20, "G": 30}.get(text.upper().removesuffix("IB").removesuffix("B")[-1:], 0)
+    digits = text.upper().rstrip("BI").rstrip("KMG") if unit else text
+    try:
+        size = int(float(digits) * (1 << unit))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no size such as 900M or 1.5G") from error
+    if size < 1 << 20:
+        raise click.BadParameter(f"{text!r} is less than a mebibyte")
+    return size
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--quant", "-q", default="", help="Mixture; the card's usual one unless given.")
+@click.option("--context", "-c", "context_tokens", type=click.IntRange(1), default=4096, show_default=True)
+@click.option("--prompt", "-p", "prompt_tokens", type=click.IntRange(0), default=512, show_default=True)
+@click.option("--new", "-n", "new_tokens", type=click.IntRange(0), default=128, show_default=True)
+@click.option(
+    "--depth", "depths", default="0", callback=numbers, help="Tokens already in the cache; or several: 0,2048."
+)
+@click.option("--threads", "-t", default="0", callback=numbers, help="Threads, or several: 1,2. 0: physical cores.")
+@click.option("--ubatch", "ubatch_tokens", type=click.IntRange(1), default=512, show_default=True)
+@click.option("--kv-type", default="F16", show_default=True)
+@click.option("--flash-attention/--no-flash-attention", default=True)
+@click.option("--repack/--no-repack", default=True, help="Let the CPU backend rewrite weights.")
+@click.option("--mmap/--no-mmap", default=True, help="Map the file instead of reading it.")
+@click.option("--backend", default="llamacpp", show_default=True, help="Runtime.")
+@click.option("--repetitions", "-r", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option("--cold-loads", type=click.IntRange(0, 100), default=1, show_default=True)
+@click.option("--greedy", is_flag=True, help="Choose each token from its logits inside the clock.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=1800.0, show_default=True)
+@click.option("--memory-limit", "memory_bytes", default="", callback=memory_size, help="Such as 900M or 1.5G.")
+@click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine.")
+@click.option("--resume", is_flag=True, help="Take results of the last day for cells that were done.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Also write each record there as JSON.")
+@json_option
+def run(
+    models: tuple[str, ...],
+    quant: str,
+    depths: tuple[int, ...],
+    threads: tuple[int, ...],
+    backend: str,
+    repetitions: int,
+    cold_loads: int,
+    greedy: bool,
+    timeout_s: float,
+    memory_bytes: int | None,
+    wait: bool,
+    resume: bool,
+    out: Path | None,
+    as_json: bool,
+    **fields: Any,
+) -> int:
+    """Measure each MODEL (name or file): prefill, decode, first token, load, memory.
+
+    Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
+    """
+    from harness.app.resolve import scenario_from
+    from harness.app.run import Options, cells_of, exit_of, run_cells, this_machine
+    from harness.cli._progress import RunProgress
+    from harness.cli._records import reasons, run_table
+    from harness.measure.child import Limits
+
+    cells = cells_of(models, quant, scenario_from(fields), depths=depths, threads=threads)
+    options = Options(
+        backend=backend,
+        repetitions=repetitions,
+        cold_loads=cold_loads,
+        greedy=greedy,
+        limits=Limits(wall_s=timeout_s, memory_bytes=memory_bytes),
+        wait=wait,
+        resume=resume,
+        folder=out,
+    )
+    with RunProgress() as progress:
+        records = run_cells(cells, options, device=this_machine(), listener=progress)
+    if as_json:
+        emit_json(records)
+    else:
+        console().print(run_table(records))
+        for line in reasons(records):
+            console().print(line, markup=False)
+    return exit_of(records)
+
+
+COMMAND = run
