@@ -1,0 +1,142 @@
+"""Control groups on a fake tree, memory readings, page cache, lock."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.record import MemorySample
+from harness.errors import CouldNotRunError
+from harness.measure import page_cache
+from harness.measure.file_hash import file_sha256
+from harness.measure.limit_group import LimitGroup
+from harness.measure.lock import holder, machine_lock
+from harness.measure.memory_watch import read_memory, read_pss_bytes, thin
+
+
+@pytest.fixture
+def version_2(tmp_path: Path) -> Path:
+    """A tree as a delegated version 2 hierarchy looks; the kernel's part (files in new groups) is not played."""
+    own = tmp_path / "sys/fs/cgroup/user"
+    own.mkdir(parents=True)
+    (own / "cgroup.subtree_control").write_text("")
+    proc = tmp_path / "proc/self"
+    proc.mkdir(parents=True)
+    (proc / "mountinfo").write_text("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    (proc / "cgroup").write_text("0::/user\n")
+    return tmp_path
+
+
+def test_no_group_where_the_controller_is_not_handed_down(version_2: Path) -> None:
+    assert LimitGroup.make(1 << 30, root=version_2, name="run") is None
+    assert not (version_2 / "sys/fs/cgroup/user/run").exists()
+
+
+def test_counters_of_version_2(version_2: Path) -> None:
+    folder = version_2 / "sys/fs/cgroup/user/run"
+    folder.mkdir()
+    (folder / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 2\noom_kill 1\n")
+    (folder / "memory.peak").write_text("4096\n")
+    group = LimitGroup(2, folder)
+
+    assert (group.oom_kill_count(), group.limit_hit_count(), group.peak_bytes()) == (1, 7, 4096)
+    group.add(123)
+    assert (folder / "cgroup.procs").read_text() == "123"
+
+
+def test_counters_of_version_1(tmp_path: Path) -> None:
+    (tmp_path / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
+    (tmp_path / "memory.failcnt").write_text("42\n")
+    (tmp_path / "memory.max_usage_in_bytes").write_text("8192\n")
+    group = LimitGroup(1, tmp_path)
+
+    assert (group.oom_kill_count(), group.limit_hit_count(), group.peak_bytes()) == (3, 42, 8192)
+
+
+def test_memory_of_a_process(tmp_path: Path) -> None:
+    proc = tmp_path / "proc/7"
+    proc.mkdir(parents=True)
+    (proc / "status").write_text(
+        "Name:\tx\nVmHWM:\t  500 kB\nVmRSS:\t  300 kB\nRssAnon:\t 100 kB\nRssFile:\t 190 kB\nRssShmem:\t  10 kB\n"
+    )
+    (proc / "smaps_rollup").write_text("0-1 ---p 0 00:00 0 [rollup]\nRss: 300 kB\nPss: 250 kB\n")
+
+    # Shared memory has no file to be read again from: it counts as anonymous.
+    assert read_memory(7, root=tmp_path) == (300 * 1024, 500 * 1024, 110 * 1024, 190 * 1024)
+    assert read_pss_bytes(7, root=tmp_path) == 250 * 1024
+    assert read_memory(8, root=tmp_path) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12)), max_size=600), st.integers(8, 300))
+def test_thinning_keeps_the_peaks_and_the_ends(values: list[tuple[int, int]], count: int) -> None:
+    samples = [MemorySample(since_start_s=float(i), anonymous_bytes=a, file_bytes=f) for i, (a, f) in enumerate(values)]
+
+    kept = thin(samples, count)
+
+    assert len(kept) <= max(count, 0)
+    assert list(kept) == [s for s in samples if s in set(kept)]
+    if samples:
+        assert (kept[0], kept[-1]) == (samples[0], samples[-1])
+        assert max(s.anonymous_bytes for s in kept) == max(s.anonymous_bytes for s in samples)
+        assert max(s.file_bytes for s in kept) == max(s.file_bytes for s in samples)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no posix_fadvise here")
+def test_a_file_just_written_is_cached(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(1 << 20))
+
+    assert page_cache.cached_ratio(path) == 1.0
+    assert page_cache.drop(path)
+    left = page_cache.cached_ratio(path)
+    assert left is not None and left <= 1.0  # a file system in memory keeps its pages
+
+
+def test_empty_file_has_no_pages(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert page_cache.cached_ratio(tmp_path / "file") in {0.0, None}
+
+
+HOLD = "import sys, time; from pathlib import Path; from harness.measure.lock import machine_lock\n" + (
+    "with machine_lock(Path(sys.argv[1])):\n print('held', flush=True); time.sleep(60)\n"
+)
+
+
+def test_two_runs_notice_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        assert holder(path) == f"process {other.pid}"
+        with machine_lock(path, wait=False) as held:
+            assert not held
+        waited_for: list[str] = []
+        with (
+            pytest.raises(CouldNotRunError, match="--no-wait"),
+            machine_lock(path, timeout_s=0.1, on_wait=waited_for.append),
+        ):
+            pass
+        assert waited_for == [f"process {other.pid}"]
+    finally:
+        other.kill()  # the lock dies with its holder
+        other.wait()
+        other.stdout and other.stdout.close()
+    with machine_lock(path, timeout_s=10) as held:
+        assert held
+
+
+def test_hash_is_read_again_when_the_file_changes(tmp_path: Path) -> None:
+    path, cache = tmp_path / "model", tmp_path / "hashes.json"
+    path.write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert file_sha256(path, cache=cache) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    cached = cache.read_bytes()
+    assert file_sha256(path, cache=cache).startswith("ba78")
+    assert cache.read_bytes() == cached
+    path.write_bytes(b"")
+    assert file_sha256(path, cache=cache) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
