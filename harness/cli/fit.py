@@ -1,6 +1,6 @@
 """``edge-harness fit``: does this model fit on that device, how fast, and what would help."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 @click.option("--mmap/--no-mmap", default=True, help="Map the file instead of reading it.")
 @click.option("--entitled", is_flag=True, help="The app has the higher memory limit its system offers.")
 @click.option("--target", "target_tokens_per_s", type=click.FloatRange(0, min_open=True), help="Decode speed wanted.")
+@click.option("--draft", help="Draft model beside it: name or file, with its mixture after a colon.")
+@click.option("--ram-budget", help="RAM the app may use, such as 2GiB, instead of the device's own limit.")
 @click.option("--advice/--no-advice", "with_advice", default=True)
 @json_option
 def fit(
@@ -41,34 +43,38 @@ def fit(
     quant: str | None,
     target_tokens_per_s: float | None,
     entitled: bool,
+    draft: str | None,
+    ram_budget: str | None,
     with_advice: bool,
     as_json: bool,
     **fields: int | str | bool,
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
-    from harness.app.fit import advice_for, predict
-    from harness.app.resolve import neighbours, resolve_device, resolve_model, scenario_from
+    from harness.app.fit import advice_for, predict, within_budget
+    from harness.app.resolve import bytes_from, neighbours, resolve_device, resolve_model, scenario_from
 
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant), resolve_device(device)
-    now = predict(resolved, profile, scenario, target_tokens_per_s=target_tokens_per_s, entitled=entitled)
+    if ram_budget:
+        profile = within_budget(profile, bytes_from(ram_budget))
+    small = resolve_model(*_named_quant(draft)) if draft else None
+    asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
+    now = predict(resolved, profile, scenario, **asked)
     changes: list[Advice] = []
     if with_advice:
         others = neighbours(profile) if now.verdict.word != "fits" else ()
-        changes = advice_for(
-            resolved,
-            profile,
-            scenario,
-            now,
-            target_tokens_per_s=target_tokens_per_s,
-            entitled=entitled,
-            others=others,
-        )
+        changes = advice_for(resolved, profile, scenario, now, others=others, **asked)
     if as_json:
         emit_json({"scenario": scenario, "prediction": now, "advice": changes, "notes": resolved.notes})
     else:
         _render(now, changes, profile, resolved.notes)
     return Exit.BROKEN if now.verdict.word == "does not fit" else Exit.OK
+
+
+def _named_quant(text: str) -> tuple[str, str | None]:
+    """``name:quant`` apart; a Windows drive is no name."""
+    name, _, quant = text.rpartition(":")
+    return (name, quant) if len(name) > 1 else (text, None)
 
 
 def _render(now: "Prediction", changes: "list[Advice]", device: "DeviceProfile", notes: tuple[str, ...]) -> None:

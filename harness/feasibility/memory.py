@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from harness.domain.device import ComputeEngine, DeviceProfile, PoolName
 from harness.domain.model import ModelShape, Weights
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction
@@ -81,6 +83,18 @@ def predict_memory(
         total = max(total, _load_peak_bytes(weights, scenario, parts))
     spread = _SPREAD_RATIO * total + _SPREAD_BYTES
     return MemoryPrediction(parts=parts, peak_bytes=Interval(mid=total, low=total - spread, high=total + spread))
+
+
+def with_draft(memory: MemoryPrediction, draft: MemoryPrediction) -> MemoryPrediction:
+    """Memory of a model and its draft in one process: everything twice but the runtime and the driver."""
+    extra = tuple(replace(p, name=f"draft {p.name}") for p in draft.parts if p.name not in {"runtime", "driver"})
+    added = sum(p.anonymous_bytes + p.file_bytes for p in extra)
+    peak = memory.peak_bytes
+    spread = peak.high - peak.mid + _SPREAD_RATIO * added
+    mid = peak.mid + added
+    return MemoryPrediction(
+        parts=(*memory.parts, *extra), peak_bytes=Interval(mid=mid, low=mid - spread, high=mid + spread)
+    )
 
 
 def weight_parts(

@@ -22,7 +22,7 @@ def needed_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> tuple[int, i
     for part in parts:
         if part.pool == pool:
             held, mapped = held + part.anonymous_bytes, mapped + part.file_bytes
-            cold += part.anonymous_bytes if part.name == "repacked weights" else 0
+            cold += part.anonymous_bytes if part.name.endswith("repacked weights") else 0
     return held, max(mapped - cold, 0)
 
 

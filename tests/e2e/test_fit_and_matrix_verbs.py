@@ -49,6 +49,25 @@ def test_a_missed_target_is_exit_1_and_says_what_binds(tmp_path: Path) -> None:
     assert run("fit", "smollm2-135m", "-d", "iphone-16-pro", "--target", "5", home=tmp_path).returncode == 0
 
 
+def test_a_budget_stands_in_for_the_device_s_limit(tmp_path: Path) -> None:
+    asked = ("fit", "llama-3.2-3b", "-d", "macbook-air-m2", "-c", "2048", "--json", "--no-advice")
+    free = json.loads(run(*asked, home=tmp_path).stdout)["prediction"]["verdict"]
+    assert free["word"] == "fits"
+    tight = json.loads(run(*asked, "--ram-budget", "1.5GiB", home=tmp_path).stdout)["prediction"]["verdict"]
+    assert tight["word"] == "fits with streaming"
+    assert tight["available_bytes"] == 1.5 * 2**30
+
+
+def test_a_draft_takes_room_of_its_own(tmp_path: Path) -> None:
+    asked = ("fit", "qwen2.5-coder-1.5b", "-d", "macbook-air-m2", "--json", "--no-advice")
+    alone = json.loads(run(*asked, home=tmp_path).stdout)["prediction"]
+    both = json.loads(run(*asked, "--draft", "qwen2.5-coder-0.5b:Q8_0", home=tmp_path).stdout)["prediction"]
+    added = both["memory"]["peak_bytes"]["mid"] - alone["memory"]["peak_bytes"]["mid"]
+    # 2 x 24 layers x 2 heads x 64 x 2 bytes x 4096 of cache, 0.53 GB or more of weights
+    assert added > 2 * 24 * 2 * 64 * 2 * 4096 + 5.3e8
+    assert {p["name"] for p in both["memory"]["parts"]} >= {"draft weights", "draft kv cache"}
+
+
 @pytest.mark.parametrize(
     ("args", "word"),
     [
@@ -59,6 +78,7 @@ def test_a_missed_target_is_exit_1_and_says_what_binds(tmp_path: Path) -> None:
         (("fit", "smollm2-135m", "-d", "iphone-16-pro", "--kv-type", "Q4_K"), "KV cache"),
         (("fit", "./nothing.gguf", "-d", "iphone-16-pro"), "no such file"),
         (("fit", "llama-3.1-8b"), "devices probe"),
+        (("fit", "smollm2-135m", "-d", "iphone-12", "--ram-budget", "lots"), "2GiB"),
         (("matrix", "-m", "nope-*"), "nope-*"),
         (("matrix", "-c", "many"), "list of numbers"),
         (("matrix", "-m", "smollm2-135m", "-d", "iphone-12", "--out", "cells.xlsx"), ".parquet"),
