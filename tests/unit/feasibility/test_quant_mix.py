@@ -81,6 +81,16 @@ def test_file_bytes_of_cards_with_a_file(model: str, quant: str) -> None:
     assert weights_of(card.shape, quant).file_bytes == pytest.approx(file.size_bytes, rel=0.005)
 
 
+@pytest.mark.parametrize(("quant", "gib"), [("IQ4_XS", 35.30), ("IQ4_NL", 37.30)])
+def test_an_importance_matrix_changes_the_size(quant: str, gib: float) -> None:
+    # Llama-3-70B as published in llama.cpp pull request 6745, made with an importance matrix.
+    shape = load_model("llama-3.1-70b").shape
+    with_matrix = sum(t.size_bytes for t in weights_of(shape, quant, importance_matrix=True).tensors)
+    without = sum(t.size_bytes for t in weights_of(shape, quant, importance_matrix=False).tensors)
+    assert with_matrix / GIB == pytest.approx(gib, rel=0.001)
+    assert without > 1.005 * with_matrix
+
+
 def test_llama_3_1_8b_q4_k_m_by_hand() -> None:
     shape = load_model("llama-3.1-8b").shape
     by_name = {t.name: t for t in weights_of(shape, "Q4_K_M").tensors}
