@@ -76,7 +76,7 @@ def predict_memory(
     parts = (
         *weight_parts(weights, scenario, backend, device),
         *context_parts(weights.shape, scenario, backend, device),
-        *process_parts(weights.shape, backend, device),
+        *process_parts(weights.shape, backend, device, merges=has_merges(weights.shape) and not weights.synthetic),
     )
     total = sum(p.anonymous_bytes + p.file_bytes for p in parts)
     if backend == "cpu":
@@ -138,8 +138,11 @@ def context_parts(
     return _kv_part(shape, scenario, pool), buffer
 
 
-def process_parts(shape: ModelShape, backend: str, device: DeviceProfile | None) -> tuple[MemoryPart, ...]:
-    """Parts of the process itself: driver, vocabulary, interpreter."""
+def process_parts(
+    shape: ModelShape, backend: str, device: DeviceProfile | None, *, merges: bool | None = None
+) -> tuple[MemoryPart, ...]:
+    """Parts of the process itself: driver, vocabulary (with merge rules or not; None: by its family), interpreter."""
+    merges = has_merges(shape) if merges is None else merges
     context = GPU_CONTEXT_BYTES.get(backend, 0)
     pool = pool_of(backend, device)
     driver = MemoryPart(name="driver", anonymous_bytes=context, reason=f"{backend} context", pool=pool)
@@ -149,7 +152,7 @@ def process_parts(shape: ModelShape, backend: str, device: DeviceProfile | None)
         file_bytes=RUNTIME_FILE_BYTES,
         reason="interpreter and engine",
     )
-    return (*((driver,) if context else ()), _vocabulary(shape), runtime)
+    return (*((driver,) if context else ()), _vocabulary(shape, merges=merges), runtime)
 
 
 def pool_of(backend: str, device: DeviceProfile | None) -> PoolName:
@@ -222,8 +225,8 @@ def _kv_part(shape: ModelShape, scenario: Scenario, pool: PoolName) -> MemoryPar
     )
 
 
-def _vocabulary(shape: ModelShape) -> MemoryPart:
-    each = _MERGED_TOKEN_BYTES if has_merges(shape) else _PLAIN_TOKEN_BYTES
+def _vocabulary(shape: ModelShape, *, merges: bool) -> MemoryPart:
+    each = _MERGED_TOKEN_BYTES if merges else _PLAIN_TOKEN_BYTES
     size = int(_MODEL_RECORD_BYTES + each * shape.vocab_count)
     return MemoryPart(name="vocabulary", anonymous_bytes=size, reason=f"{shape.vocab_count} tokens, {each} bytes each")
 
