@@ -1,0 +1,89 @@
+"""A matrix goes on after failures, is found again, and tells how it ended; on the fake backend, children and all."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.app.run import Options, cells_of, exit_of, open_history, run_cells
+from harness.catalog.paths import home_dir
+from harness.domain.scenario import Scenario
+from harness.errors import Exit, RefusedError, UnknownNameError
+from harness.measure.lock import machine_lock
+
+BASE = Scenario(context_tokens=128, prompt_tokens=16, new_tokens=4, thread_count=1)
+OPTIONS = Options(backend="fake", repetitions=2)
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path / "cache"))
+
+
+def model(folder: Path, name: str, text: str = "{}") -> str:
+    path = folder / f"{name}.json"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_rest_goes_on_after_each_failure(tmp_path: Path) -> None:
+    models = [
+        model(tmp_path, "first"),
+        model(tmp_path, "killed", '{"fault": "killed"}'),
+        str(tmp_path / "absent.json"),
+        model(tmp_path, "last"),
+    ]
+
+    records = run_cells(cells_of(models, "", BASE), OPTIONS)
+
+    assert [r.outcome for r in records] == ["ok", "crashed", "refused", "ok"]
+    assert exit_of(records) == Exit.COULD_NOT_RUN
+    assert "no such file" in records[2].detail
+    history = open_history()
+    assert {e.run_id for e in history.entries()} == {r.run_id for r in records}
+    assert [history.get(r.run_id) for r in records] == records
+
+
+def test_depths_and_threads_multiply(tmp_path: Path) -> None:
+    cells = cells_of([model(tmp_path, "m")], "", BASE, depths=(0, 32), threads=(1, 2))
+
+    assert [(c.scenario.depth_tokens, c.scenario.thread_count) for c in cells] == [(0, 1), (0, 2), (32, 1), (32, 2)]
+
+
+def test_wrong_names_and_impossible_scenarios_stop_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError):
+        cells_of([model(tmp_path, "m"), "no-such-model"], "", BASE)
+    with pytest.raises(RefusedError, match="raise --context to at least 216"):  # 200 + 16
+        cells_of([model(tmp_path, "m")], "", BASE, depths=(200,))
+
+
+def test_a_resumed_matrix_measures_only_what_is_missing(tmp_path: Path) -> None:
+    first, second = model(tmp_path, "first"), model(tmp_path, "second")
+    (done,) = run_cells(cells_of([first], "", BASE), OPTIONS)
+
+    records = run_cells(cells_of([first, second], "", BASE), OPTIONS._replace(resume=True))
+
+    assert records[0].run_id == done.run_id
+    assert records[1].run_id != done.run_id
+    assert open_history().count() == 2
+    # Another scenario, or a changed file, is another cell.
+    (again,) = run_cells(cells_of([first], "", BASE, depths=(8,)), OPTIONS._replace(resume=True))
+    assert again.run_id != done.run_id
+
+
+def test_a_run_beside_another_is_marked(tmp_path: Path) -> None:
+    with machine_lock(home_dir() / "run.lock"):
+        (record,) = run_cells(cells_of([model(tmp_path, "m")], "", BASE), OPTIONS._replace(wait=False))
+
+    assert record.outcome == "inconclusive"
+    assert "another measured run was going on" in record.detail
+    assert exit_of([record]) == Exit.INCONCLUSIVE
+
+
+def test_a_result_is_not_lost_with_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home_dir() / "history.sqlite").write_bytes(b"torn" * 500)
+    monkeypatch.chdir(tmp_path)
+
+    (record,) = run_cells(cells_of([model(tmp_path, "m")], "", BASE), OPTIONS)
+
+    assert (tmp_path / f"edge-harness-{record.run_id}.json").is_file()

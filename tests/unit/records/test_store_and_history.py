@@ -1,0 +1,228 @@
+"""Records come back as they went in, from any version, and nothing else comes in."""
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.record import MachineFingerprint, ModelIdentity, RunRecord, Sample, Validity
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError, CouldNotRunError, HarnessError, RefusedError
+from harness.records import store
+from harness.records.history import History
+
+KEPT = sorted((Path(__file__).parents[2] / "records").glob("v*.json"))
+
+MACHINE = MachineFingerprint(
+    system="Linux", kernel="6", cpu_model="c", core_count=2, ram_bytes=1, memory_limit_bytes=1, isa=(), python="3"
+)
+
+
+def record(run_id: str = "20260101T000000000Z-00000000", **fields: Any) -> RunRecord:
+    given: dict[str, Any] = {
+        "schema_version": 1,
+        "run_id": run_id,
+        "created": "2026-01-01T00:00:00.000Z",
+        "harness_version": "0",
+        "command": ("edge-harness",),
+        "workload": "generate",
+        "machine": MACHINE,
+        "scenario": Scenario(),
+        "outcome": "ok",
+    }
+    return RunRecord(**(given | fields))
+
+
+times = st.floats(0, 1e6, allow_nan=False)
+samples = st.builds(
+    Sample,
+    phase=st.sampled_from(["load", "prefill", "decode"]),
+    label=st.text(max_size=20),
+    token_count=st.integers(0, 10**6),
+    duration_s=times,
+    started_unix_s=times,
+    token_times_s=st.lists(times, max_size=5).map(tuple),
+    warm_up=st.booleans(),
+    validity=st.builds(Validity, cpu_stall_ratio=st.none() | times, doubts=st.lists(st.text(), max_size=2).map(tuple)),
+)
+
+
+@given(st.lists(samples, max_size=4).map(tuple), st.text(max_size=50))
+def test_round_trip(given_samples: tuple[Sample, ...], detail: str) -> None:
+    before = record(samples=given_samples, detail=detail, extra={"n": [1, {"deep": None}]})
+
+    assert store.decode(store.encode(before), "memory") == before
+
+
+def test_file_round_trip_leaves_no_other_file(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "r.json"
+    store.save(record(), path)
+    store.save(record(detail="again"), path)
+
+    assert store.load(path).detail == "again"
+    assert [p.name for p in path.parent.iterdir()] == ["r.json"]
+
+
+def test_an_older_version_is_migrated_step_by_step() -> None:
+    document = msgspec.to_builtins(record())
+    document["schema_version"] = 1
+    document["result"] = document.pop("outcome")
+    steps = {
+        1: lambda d: {**{k: v for k, v in d.items() if k != "result"}, "ended": d["result"]},
+        2: lambda d: {**{k: v for k, v in d.items() if k != "ended"}, "outcome": d["ended"]},
+    }
+
+    found = store.from_document(document, "memory", migrations=steps, version=3)
+
+    assert (found.schema_version, found.outcome) == (3, "ok")
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda p: p.name)
+def test_a_file_of_each_version_there_ever_was_loads(path: Path) -> None:
+    found = store.load(path)
+    assert found.samples
+    assert found.model is not None
+
+
+def test_a_file_is_kept_for_each_version() -> None:
+    assert {p.stem.split("-")[0] for p in KEPT} == {f"v{n}" for n in range(1, store.SCHEMA_VERSION + 1)}
+
+
+def change(**fields: Any) -> bytes:
+    return json.dumps(json.loads(store.encode(record())) | fields).encode()
+
+
+SAMPLE = {"phase": "decode", "label": "tg1", "token_count": 1, "duration_s": 1.0, "started_unix_s": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        pytest.param(b"", "no JSON", id="empty"),
+        pytest.param(b"[1]", "a JSON object", id="no object"),
+        pytest.param(b"\xff\xfe{}", "no JSON", id="no UTF-8"),
+        pytest.param(b"[" * 100_000, "", id="deep"),
+        pytest.param(change(extra={})[:-1] + b', "extra":' + b"[" * 50_000, "", id="deep inside"),
+        pytest.param(change(schema_version=99), "update edge-harness", id="from the future"),
+        pytest.param(change(schema_version=0), "schema_version", id="never was"),
+        pytest.param(change(schema_version=True), "schema_version", id="no number"),
+        pytest.param(change(outcome="great"), "outcome", id="unknown outcome"),
+        pytest.param(change(speed=12), "speed", id="unknown key"),
+        pytest.param(change(run_id="../../etc/passwd"), "run_id", id="path as name"),
+        pytest.param(change(samples=[SAMPLE | {"duration_s": -1}]), "samples[0].duration_s", id="negative time"),
+        pytest.param(change(samples=[SAMPLE | {"token_count": -1}]), "samples[0].token_count", id="negative count"),
+        pytest.param(change(samples=[SAMPLE | {"duration_s": "1"}]), "samples[0].duration_s", id="text for a number"),
+        pytest.param(change().replace(b'"ok"', b"NaN"), "no JSON", id="NaN"),
+    ],
+)
+def test_what_is_no_record_is_refused_with_its_place(data: bytes, words: str) -> None:
+    with pytest.raises(BadDataError) as caught:
+        store.decode(data, "stranger.json")
+    assert "stranger.json" in str(caught.value)
+    assert words in str(caught.value)
+
+
+@given(st.binary(max_size=200) | st.integers(0, 600).map(lambda n: store.encode(record())[:n]))
+def test_no_bytes_give_anything_but_a_record_or_one_error(data: bytes) -> None:
+    with contextlib.suppress(BadDataError):
+        store.decode(data, "stranger.json")
+
+
+def test_size_is_limited_before_reading(tmp_path: Path) -> None:
+    path = tmp_path / "huge.json"
+    with path.open("wb") as file:
+        file.truncate(store.RECORD_MAX_BYTES + 10)
+    with pytest.raises(BadDataError, match="more than"):
+        store.load(path)
+    with pytest.raises(BadDataError, match="regular"):
+        store.load(tmp_path)
+    with pytest.raises(BadDataError, match="no file"):
+        store.load(tmp_path / "none.json")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CouldNotRunError, match="could not write"):
+        store.save(record(), tmp_path / "file" / "r.json")
+
+
+def test_history_keeps_lists_and_finds(tmp_path: Path) -> None:
+    history = History(tmp_path / "h.sqlite")
+    model = ModelIdentity(name="m", quant="Q4_0", size_bytes=1, sha256="", architecture="llama", parameter_count=1)
+    history.append(record("a-1", created="2026-01-01T00:00:00.000Z"), cell="x")
+    history.append(record("a-2", created="2026-01-02T00:00:00.000Z", model=model), cell="y")
+    history.append(record("b-1", created="2026-01-03T00:00:00.000Z", outcome="interrupted"), cell="x")
+    history.append(record("b-1", detail="a second one of the same name"))
+
+    assert [e.run_id for e in history.entries()] == ["b-1", "a-2", "a-1"]
+    assert [e.run_id for e in history.entries(model="m")] == ["a-2"]
+    assert [e.run_id for e in history.entries(outcome="interrupted", limit=1)] == ["b-1"]
+    assert history.get("b").detail == ""
+    assert history.get("a-2").model == model
+    found = history.of_cell("x")
+    assert found is not None and found.run_id == "a-1"  # the interrupted one does not count
+    assert history.of_cell("z") is None
+    assert (history.count(), history.faults()) == (3, [])
+    for wrong in ("a", "c", ""):
+        with pytest.raises(RefusedError):
+            history.get(wrong)
+
+
+def test_a_file_that_is_no_history_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(HarnessError, match=r"h\.sqlite"):
+        History(path).append(record())
+    newer = tmp_path / "n.sqlite"
+    with sqlite3.connect(newer) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(RefusedError, match="newer"):
+        History(newer).count()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import msgspec
+from harness.domain.record import RunRecord
+from harness.records.history import History
+record = msgspec.json.decode(sys.stdin.buffer.read(), type=RunRecord)
+history = History(Path(sys.argv[1]))
+for n in range(100000):
+    history.append(msgspec.structs.replace(record, run_id=f"r-{n:06d}"))
+    print(n, flush=True)
+"""
+
+
+def test_a_killed_writer_loses_nothing_it_reported(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    for stop_after in (1, 7, 20):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert writer.stdin and writer.stdout
+        writer.stdin.write(store.encode(record()))
+        writer.stdin.close()
+        reported = -1
+        for line in writer.stdout:
+            reported = int(line)
+            if reported >= stop_after:
+                os.kill(writer.pid, signal.SIGKILL)
+                break
+        writer.wait()
+        writer.stdout.close()
+
+        history = History(path)
+        assert history.faults() == []
+        assert history.count() >= reported + 1
+        assert history.get(f"r-{reported:06d}").outcome == "ok"
