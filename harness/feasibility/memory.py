@@ -243,7 +243,7 @@ def load_extra_bytes(weights: Weights, scenario: Scenario) -> int:
 
 
 def _tensor_bytes(weights: Weights) -> int:
-    return sum(t.size_bytes for t in weights.tensors)
+    return sum([t.size_bytes for t in weights.tensors])  # a list: a sweep sums millions of them
 
 
 def _header_bytes(weights: Weights) -> int:

@@ -125,8 +125,13 @@ def sweep(
     shape4 = (len(devices), len(models), len(quants), len(contexts))
     needed, available, peak = (np.zeros(shape4, dtype=np.int64) for _ in range(3))
     verdict = np.full(shape4, IMPOSSIBLE, dtype=np.int8)
-    for members in by_key.values():
-        terms = _terms(devices[members[0]], models, weights, contexts, scenario)
+    made: dict[tuple[object, ...], list[list[tuple[MemoryPart, ...]]]] = {}
+    for key, members in by_key.items():
+        device, backend = devices[members[0]], backend_of(scenario, devices[members[0]])
+        kind = key if backend == "cpu" else ("gpu", pool_of(backend, device))  # no GPU repacks: one table a pool
+        if kind not in made:
+            made[kind] = [[weight_parts(one, scenario, backend, device) for one in row] for row in weights]
+        terms = _terms(device, models, weights, made[kind], contexts, scenario)
         rows = np.array(members)
         fields = _cells(terms, [devices[i] for i in members], entitled=entitled)
         needed[rows], available[rows], peak[rows], verdict[rows] = fields
@@ -207,6 +212,7 @@ def _terms(
     device: DeviceProfile,
     models: Sequence[tuple[str, ModelShape]],
     weights: list[list[Weights]],
+    parts_of_weights: list[list[tuple[MemoryPart, ...]]],
     contexts: Sequence[int],
     scenario: Scenario,
 ) -> _Class:
@@ -222,7 +228,7 @@ def _terms(
     for m, (_, shape) in enumerate(models):
         own = process_parts(shape, backend, device)
         for q, one in enumerate(weights[m]):
-            parts = (*weight_parts(one, scenario, backend, device), *own)
+            parts = (*parts_of_weights[m][q], *own)
             for name, pool in pools.items():
                 pool.fixed[m, q] = sum(needed_bytes_of(parts, name))
                 pool.weights[m, q] = weight_bytes_of(parts, name)
