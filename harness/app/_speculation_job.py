@@ -1,0 +1,207 @@
+"""What the child of a speculation run does: measure the costs, look at acceptance, give advice, then run both ways."""
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.backends.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy, Policy
+from harness.backends.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter, Sampling
+from harness.backends.llamacpp.session import LlamaSession
+from harness.backends.llamacpp.speculative import (
+    Speculator,
+    check_same_vocabulary,
+    explain_difference,
+    measure_pass_s,
+    plain,
+)
+from harness.domain.base import Frozen
+from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
+
+VERIFY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
+_PILOT_PROMPTS = 4
+_WORTH_RATIO = 1.03
+
+
+class SpeculationJob(Frozen, frozen=True, kw_only=True):
+    """What to run.
+
+    Attributes:
+        target: Model whose output is wanted.
+        draft: Draft model; ``lookup`` for the text itself.
+        prompts: Text of each prompt.
+        new_tokens: Tokens generated after each.
+        draft_tokens: Fixed draft length; 0 for adaptive.
+        most_tokens: Longest adaptive draft.
+        scenario: For both models.
+        temperature: 0 for greedy.
+        top_k: Tokens kept in sampling; 0 for all.
+        seed: Of sampling.
+        pilot_tokens: Tokens of the pilot that estimates acceptance.
+        forced: Run with the draft even where the advice is "do not".
+    """
+
+    target: str
+    draft: str
+    prompts: tuple[str, ...]
+    scenario: Scenario
+    new_tokens: int = 96
+    draft_tokens: int = 0
+    most_tokens: int = 15
+    temperature: float = 0.0
+    top_k: int = 0
+    seed: int = 0
+    pilot_tokens: int = 24
+    forced: bool = False
+
+
+class Advice(Frozen, frozen=True, kw_only=True):
+    """Said before the run.
+
+    Attributes:
+        draft_tokens: Best fixed draft length; 0 for "do not".
+        speedup_ratio: Predicted speed over plain decoding at that length; 1 for "do not".
+        acceptance_ratio: Share of drafted tokens expected to be accepted, given that those before them were.
+        ceiling_ratio: The speedup if every drafted token were accepted, at the best length.
+        verify_s: Seconds of a pass by number of tokens, measured.
+        draft_s: Seconds of drafting one token, measured.
+    """
+
+    draft_tokens: int
+    speedup_ratio: float
+    acceptance_ratio: float
+    ceiling_ratio: float
+    verify_s: dict[int, float]
+    draft_s: float
+
+    @property
+    def words(self) -> str:
+        """The advice in one line."""
+        if self.draft_tokens == 0:
+            return (
+                f"do not speculate: at acceptance {self.acceptance_ratio:.2f} no draft length pays "
+                f"(if every token were accepted: {self.ceiling_ratio:.2f} x)"
+            )
+        return (
+            f"draft {self.draft_tokens} tokens: {self.speedup_ratio:.2f} x of plain decoding expected "
+            f"at acceptance {self.acceptance_ratio:.2f}"
+        )
+
+
+def speedup(draft_tokens: int, acceptance: float, verify_s: dict[int, float], draft_s: float) -> float:
+    """Speed over plain decoding at a fixed draft length m and acceptance a, tokens independent.
+
+    (1 + a + ... + a**m) V(1) / ((m + a**m) d + V(m + 1)): a cycle whose tokens are all accepted leaves the draft one
+    more token to catch up on. With V constant and without that term it is Leviathan et al. 2023, theorem 3.8.
+    """
+    costs = CostTable(verify_s, draft_s)
+    tokens = sum(acceptance**i for i in range(draft_tokens + 1))
+    time_s = (draft_tokens + acceptance**draft_tokens) * draft_s + costs.verify_s(draft_tokens + 1)
+    return tokens * verify_s[1] / time_s
+
+
+def advise(seen: list[tuple[int, bool]], verify_s: dict[int, float], draft_s: float, most_tokens: int) -> Advice:
+    """The best fixed draft length for what was seen of acceptance, or "do not"."""
+    acceptance = (sum(agreed for _, agreed in seen) + 1.0) / (len(seen) + 2.0)
+    lengths = range(1, most_tokens + 1)
+    best = max(lengths, key=lambda m: speedup(m, acceptance, verify_s, draft_s))
+    gain = speedup(best, acceptance, verify_s, draft_s)
+    pays = gain >= _WORTH_RATIO
+    return Advice(
+        draft_tokens=best if pays else 0,
+        speedup_ratio=gain if pays else 1.0,
+        acceptance_ratio=acceptance,
+        ceiling_ratio=max(speedup(m, 1.0, verify_s, draft_s) for m in lengths),
+        verify_s=verify_s,
+        draft_s=draft_s,
+    )
+
+
+def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+    """Child's entry; events: ``advice``, one ``answer`` for each prompt, ``learnt``.
+
+    Raises:
+        RefusedError: The two models have different vocabularies.
+        EngineError: The engine refused a model or a batch.
+    """
+    import msgspec
+
+    job = msgspec.convert(arguments, SpeculationJob)
+    sampling = Sampling(job.temperature, job.top_k, job.seed)
+    target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
+    drafter = _drafter(job, target, sampling)
+    prompts = [target.tokenize(text) for text in job.prompts]
+    verify_s = measure_pass_s(target, VERIFY_SIZES, repetitions=4, depth_tokens=96)
+    verify_s[1] = min(verify_s[1], _plain_step_s(target, prompts[0]))
+    draft_s = 0.0
+    if isinstance(drafter, ModelDrafter):
+        draft_s = _draft_step_s(drafter, prompts[0])
+    seen = _pilot(target, drafter, prompts, job)
+    advice = advise(seen, verify_s, draft_s, job.most_tokens)
+    emit("advice", advice)
+    policy: Policy
+    if job.draft_tokens:
+        policy = FixedPolicy(job.draft_tokens)
+    else:
+        policy = AdaptivePolicy(CostTable(verify_s, draft_s), most_tokens=job.most_tokens, seen=seen)
+    speculator = Speculator(target, drafter, policy, sampling)
+    for index, prompt in enumerate(prompts):
+        # Interleaved, and in turns which one goes first, so that a drifting machine favours neither.
+        if index % 2:
+            fast, slow = speculator.generate(prompt, job.new_tokens), plain(target, prompt, job.new_tokens)
+        else:
+            slow, fast = plain(target, prompt, job.new_tokens), speculator.generate(prompt, job.new_tokens)
+        difference = None
+        if job.temperature == 0:
+            longest = max(fast.lengths, default=0) + 1
+            difference = explain_difference(target, prompt, slow.tokens, fast.tokens, longest)
+        emit("answer", {"plain": slow, "speculative": fast, "difference": difference and difference._asdict()})
+    learnt: dict[str, Any] = {}
+    if isinstance(policy, AdaptivePolicy):
+        learnt = {"acceptance_ratio": policy.acceptance_ratio(), "off_count": policy.off_count}
+    emit("learnt", learnt)
+
+
+def _drafter(job: SpeculationJob, target: LlamaSession, sampling: Sampling) -> Drafter:
+    if job.draft == "lookup":
+        return LookupDrafter()
+    session = LlamaSession(Path(job.draft), job.scenario, batch_tokens=512)
+    try:
+        check_same_vocabulary(target.model, session.model)
+    except RefusedError:
+        session.close()
+        raise
+    return ModelDrafter(session, Path(job.draft).stem, sampling)
+
+
+def _plain_step_s(target: LlamaSession, prompt: list[int]) -> float:
+    return statistics.median(plain(target, prompt, 8).duration_s / 8 for _ in range(3))
+
+
+def _draft_step_s(drafter: ModelDrafter, prompt: list[int]) -> float:
+    import time
+
+    times = []
+    for _ in range(3):
+        drafter.forget()
+        drafter.propose(prompt, 1, lambda _: False)  # the prompt itself is not drafting
+        started_s = time.perf_counter()
+        count = len(drafter.propose([*prompt, prompt[-1]], 8, lambda _: True).tokens)
+        times.append((time.perf_counter() - started_s) / count)
+    drafter.forget()
+    return statistics.median(times)
+
+
+def _pilot(
+    target: LlamaSession, drafter: Drafter, prompts: list[list[int]], job: SpeculationJob
+) -> list[tuple[int, bool]]:
+    """Where would the draft have agreed: the target's first tokens, seen by the draft in one batched pass."""
+    seen: list[tuple[int, bool]] = []
+    step = max(1, len(prompts) // _PILOT_PROMPTS)
+    for prompt in prompts[::step][:_PILOT_PROMPTS]:
+        answer = plain(target, prompt, job.pilot_tokens)
+        drafter.forget()
+        seen += drafter.agreement([*prompt, *answer.tokens], len(prompt) + 1)
+    drafter.forget()
+    return seen

@@ -1,0 +1,84 @@
+"""``edge-harness speculate``: does a draft make this model faster, and how much."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli._output import console, emit_json, json_option, table
+
+
+@click.command("speculate")
+@click.argument("model")
+@click.option("--draft", required=True, metavar="M", help="Draft model: a name, a GGUF file, or 'lookup'.")
+@click.option("--gamma", default="auto", metavar="N|auto", help="Tokens drafted in each cycle, or adaptive.")
+@click.option("--prompts", default="code", metavar="code|prose|FILE", help="Shipped class, or a JSON list of strings.")
+@click.option("--tokens", "new_tokens", default=96, type=click.IntRange(2, 4096), help="Tokens after each prompt.")
+@click.option("--context", "context_tokens", default=1024, type=click.IntRange(64), help="Context of both models.")
+@click.option("--temperature", default=0.0, type=click.FloatRange(0.0, 10.0), help="0 is greedy.")
+@click.option("--seed", default=0, help="Seed of sampling.")
+@click.option("--threads", "thread_count", default=0, type=click.IntRange(0, 1024), help="CPU threads; 0: all cores.")
+@json_option
+def COMMAND(  # noqa: N802  verbs are found by this name
+    model: str,
+    draft: str,
+    gamma: str,
+    prompts: str,
+    new_tokens: int,
+    context_tokens: int,
+    temperature: float,
+    seed: int,
+    thread_count: int,
+    as_json: bool,
+) -> int:
+    """Run MODEL plainly and with a draft on the same prompts; the advice is printed before the run."""
+    from harness.app._speculation_job import Advice
+    from harness.app.resolve import resolve_model
+    from harness.app.speculate import load_prompts, speculate
+    from harness.domain.scenario import Scenario
+    from harness.errors import Exit, RefusedError
+    from harness.units import format_bytes
+
+    def file_of(ref: str) -> Path:
+        path = resolve_model(ref).path
+        if path is None:
+            raise RefusedError(f"{ref} has no file on this machine; get it with: edge-harness models pull {ref}")
+        return path
+
+    if gamma != "auto" and not (gamma.isdigit() and 1 <= int(gamma) <= 63):
+        raise click.BadParameter("a number from 1 to 63, or auto", param_hint="--gamma")
+    progress = console(stderr=True)
+
+    def tell(advice: Advice) -> None:
+        costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
+        progress.print(f"pass of the target by tokens (ms): {costs}; one drafted token: {advice.draft_s * 1e3:.1f} ms")
+        progress.print(f"advice: {advice.words}")
+
+    result = speculate(
+        file_of(model),
+        None if draft == "lookup" else file_of(draft),
+        load_prompts(prompts),
+        scenario=Scenario(context_tokens=context_tokens, thread_count=thread_count),
+        new_tokens=new_tokens,
+        draft_tokens=0 if gamma == "auto" else int(gamma),
+        temperature=temperature,
+        seed=seed,
+        on_advice=tell,
+    )
+    if as_json:
+        emit_json(result)
+    else:
+        fast = result.speculative
+        rows = [
+            ("plain", f"{result.plain.tokens_per_s:.2f} tokens/s"),
+            ("speculative", f"{fast.tokens_per_s:.2f} tokens/s"),
+            ("speedup", f"{result.speedup_ratio:.3f} x (from costs and acceptance: {result.expected_ratio:.3f} x)"),
+            ("tokens per cycle", f"{fast.tokens_per_cycle:.2f}, {fast.plain_count} of {fast.cycle_count} undrafted"),
+            ("acceptance", f"{result.acceptance_ratio:.3f} of {sum(fast.tried_by_position)} compared"),
+            ("by position", " ".join(f"{a:.2f}" for a in result.acceptance_by_position)),
+            ("draft time", f"{fast.draft_s:.2f} s"),
+            ("verify time", f"{fast.verify_s:.2f} s"),
+            ("peak memory", format_bytes(result.memory.peak_pss_bytes or result.memory.peak_rss_bytes)),
+            ("outputs that differ", f"{len(result.differences)}, unexplained {result.unexplained_count}"),
+        ]
+        console().print(table(f"{result.target} drafted by {result.draft}", ("", ""), rows))
+    return Exit.OK if result.unexplained_count == 0 else Exit.BROKEN
