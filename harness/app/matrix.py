@@ -72,7 +72,9 @@ def columns(grid: Grid) -> Columns:
 def reachable(grid: Grid) -> NDArray[np.float64]:
     """Decode speed of every cell: bounded by storage where weights are streamed, nan where nothing runs."""
     missing = np.maximum(grid.needed_bytes - grid.available_bytes, 1)
-    streamed = np.minimum(grid.decode_tokens_per_s[..., None], grid.storage_bytes_per_s[:, None, None, None] / missing)
+    streamed_bytes = missing * np.minimum(grid.active_ratio, 1.0)[None, :, :, None]
+    from_storage = grid.storage_bytes_per_s[:, None, None, None] / streamed_bytes
+    streamed = np.minimum(grid.decode_tokens_per_s[..., None], from_storage)
     speed = np.where(grid.verdict == 0, grid.decode_tokens_per_s[..., None], streamed)
     return np.where((grid.verdict == 0) | (grid.verdict == 1), speed, np.nan)
 

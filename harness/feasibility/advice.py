@@ -18,6 +18,8 @@ from harness.feasibility.verdict import reachable_tokens_per_s
 TRIED_QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_M")
 """Mixtures worth a look: the usual one at each width."""
 
+MOST_OF_A_KIND: Final = 3
+"""More of one kind would hide the other kinds."""
 _OWN_KINDS: Final = frozenset({"quant", "kv", "context", "backend", "repack"})
 """Changes that a user can make without another device or another limit."""
 _WIDE_CACHES: Final = frozenset({"F16", "BF16", "F32"})
@@ -84,9 +86,15 @@ def advise(
     """
     found = _tried(now, _variants(asked, others, has_cache=shape.kv_head_count > 0), asked, evaluate, parameter_count)
     if now.verdict.word != "fits" and not any(a.word == "fits" and a.kind in _OWN_KINDS for a in found):
-        found += _tried(now, _combinations(asked, has_cache=shape.kv_head_count > 0), asked, evaluate, parameter_count)
+        combined = _combinations(asked, has_cache=shape.kv_head_count > 0)
+        better = _tried(now, combined, asked, evaluate, parameter_count)
+        found += [a for a in better if _RANK[a.word] < _RANK[now.verdict.word]]
     found.sort(key=_order)
-    return found[:most]
+    kept: list[Advice] = []
+    for one in found:
+        if sum(a.kind == one.kind for a in kept) < MOST_OF_A_KIND:
+            kept.append(one)
+    return kept[:most]
 
 
 def _order(advice: Advice) -> tuple[int, bool, float, float]:

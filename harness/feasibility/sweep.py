@@ -59,6 +59,7 @@ class Grid(NamedTuple):
         decode_tokens_per_s: Decode speed at the scenario's depth, by [device, model, quant]: what is reserved for a
             longer context does not slow a token down, only what is in it does.
         storage_bytes_per_s: Sequential read of each device's storage, which bounds what must be streamed.
+        active_ratio: Share of the weights that one token reads, by [model, quant].
     """
 
     devices: tuple[str, ...]
@@ -72,6 +73,7 @@ class Grid(NamedTuple):
     verdict: NDArray[np.int8]
     decode_tokens_per_s: Floats
     storage_bytes_per_s: Floats
+    active_ratio: Floats
 
 
 class _Pool(NamedTuple):
@@ -135,6 +137,8 @@ def sweep(
         rows = np.array(members)
         fields = _cells(terms, [devices[i] for i in members], entitled=entitled)
         needed[rows], available[rows], peak[rows], verdict[rows] = fields
+    depth = scenario.depth_tokens + scenario.new_tokens / 2
+    works = [_works(row, scenario, depth) for row in weights]
     return Grid(
         devices=tuple(d.name for d in devices),
         models=tuple(name for name, _ in models),
@@ -145,20 +149,24 @@ def sweep(
         available_bytes=available,
         peak_bytes=peak,
         verdict=verdict,
-        decode_tokens_per_s=decode_speeds(devices, weights, scenario),
+        decode_tokens_per_s=decode_speeds(devices, weights, works, scenario),
+        active_ratio=_active_ratio(works, weights),
         storage_bytes_per_s=np.array([d.storage.sequential_read_bytes_per_s.value for d in devices]),
     )
 
 
-def decode_speeds(devices: Sequence[DeviceProfile], weights: Sequence[Sequence[Weights]], scenario: Scenario) -> Floats:
+def decode_speeds(
+    devices: Sequence[DeviceProfile],
+    weights: Sequence[Sequence[Weights]],
+    works: Sequence[Sequence[Work]],
+    scenario: Scenario,
+) -> Floats:
     """Expected decode speed by [device, model, quant], in tokens/s.
 
     The fitted law is evaluated once for each device and class of work (quantisation class, experts or not), on arrays;
     a device with a calibration of its own answers one by one. Equal to ``predict_speed`` up to rounding (1e-12); nan
     where the KV type does not divide a model's rows.
     """
-    depth = scenario.depth_tokens + scenario.new_tokens / 2
-    works = [_works(row, scenario, depth) for row in weights]
     groups: dict[tuple[str, bool], list[tuple[int, int]]] = {}
     for m, row in enumerate(works):
         for q, work in enumerate(row):
@@ -181,6 +189,14 @@ def decode_speeds(devices: Sequence[DeviceProfile], weights: Sequence[Sequence[W
             rows, columns = zip(*places, strict=True)
             found[d, rows, columns] = np.minimum(1 / seconds, ceiling)
     return found
+
+
+def _active_ratio(works: Sequence[Sequence[Work]], weights: Sequence[Sequence[Weights]]) -> Floats:
+    ratios = np.ones((len(weights), len(weights[0]) if weights else 0))
+    for m, row in enumerate(works):
+        for q, work in enumerate(row):
+            ratios[m, q] = work.weight_bytes / sum([t.size_bytes for t in weights[m][q].tensors])
+    return ratios
 
 
 def _works(row: Sequence[Weights], scenario: Scenario, depth_tokens: float) -> list[Work]:

@@ -70,7 +70,7 @@ def judge(
         return worst
     reached = speed.decode_tokens_per_s.mid
     if worst.word == "fits with streaming":
-        reached = min(reached, _streaming_ceiling(memory, device, worst.available_bytes))
+        reached = min(reached, _streaming_ceiling(memory, speed, device, worst.available_bytes))
     if reached >= target_tokens_per_s:
         return worst
     depth = scenario.depth_tokens
@@ -94,7 +94,7 @@ def reachable_tokens_per_s(prediction: Prediction, device: DeviceProfile) -> flo
     if verdict.needed_bytes <= verdict.available_bytes:
         return mid
     if verdict.word == "fits with streaming" or verdict.binding_limit.startswith("decode speed"):
-        return min(mid, _streaming_ceiling(prediction.memory, device, verdict.available_bytes))
+        return min(mid, _streaming_ceiling(prediction.memory, prediction.speed, device, verdict.available_bytes))
     return 0.0
 
 
@@ -133,10 +133,10 @@ def _judge_pool(
         word = "fits with streaming"
         missing = needed - available
         rate = device.storage.sequential_read_bytes_per_s.value
-        ceiling = _streaming_ceiling(memory, device, available)
+        ceiling = _streaming_ceiling(memory, speed, device, available)
         reasons.append(
-            f"{format_bytes(missing)} of weights must come from storage for every token: at {format_rate(rate)} "
-            f"at most {ceiling:.2g} tokens/s"
+            f"{format_bytes(missing)} of weights have no room and come from storage when a token needs them: "
+            f"at {format_rate(rate)} at most {ceiling:.2g} tokens/s"
         )
         if held > available and mapped == 0:
             reasons.append("an engine that streams layers is needed; this backend holds all weights at once")
@@ -152,11 +152,19 @@ def _judge_pool(
     )
 
 
-def _streaming_ceiling(memory: MemoryPrediction, device: DeviceProfile, available: int) -> float:
-    """Tokens/s that storage allows: read rate / bytes that do not stay in memory."""
-    held, mapped = needed_bytes_of(memory.parts, "ram")
-    missing = held + mapped - available
-    return device.storage.sequential_read_bytes_per_s.value / missing if missing > 0 else float("inf")
+def _streaming_ceiling(
+    memory: MemoryPrediction, speed: SpeedPrediction | None, device: DeviceProfile, available: int
+) -> float:
+    """Tokens/s that storage allows: read rate / (missing bytes x share of the weights that one token reads).
+
+    The share is active bytes / all bytes: near 1 for a dense model, used / all experts and the rest for a mixture.
+    """
+    missing = sum(needed_bytes_of(memory.parts, "ram")) - available
+    if missing <= 0:
+        return float("inf")
+    weights = weight_bytes_of(memory.parts, "ram")
+    share = min(speed.active_bytes / weights, 1.0) if speed is not None and weights else 1.0
+    return device.storage.sequential_read_bytes_per_s.value / (missing * share)
 
 
 def _largest_limit(speed: SpeedPrediction) -> str:

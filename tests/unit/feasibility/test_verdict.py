@@ -33,7 +33,7 @@ def speed(tokens_per_s: float) -> SpeedPrediction:
         ttft_warm_s=exact,
         load_cold_s=exact,
         load_warm_s=exact,
-        active_bytes=1,
+        active_bytes=4 * GIB,
         kv_read_bytes=0,
         roofline_tokens_per_s=2 * tokens_per_s,
         limits={"weights": 0.8, "overhead": 0.2},
@@ -95,6 +95,14 @@ def test_a_70b_on_a_card_of_24_gib(quant: str, word: str) -> None:
     assert verdict.word == word
     if word == "does not fit":
         assert verdict.binding_limit == "memory (the card's memory)"
+
+
+def test_a_mixture_of_experts_streams_what_it_uses() -> None:
+    memory = parts(("weights", 0, 4.0), ("kv cache", 0.5, 0))
+    one_in_eight = replace(speed(20), active_bytes=GIB // 2)
+    # 1.5 GiB missing, of which a token reads an eighth: 1.6e9 / (1.5 x 2**30 / 8) = 7.95 tokens/s
+    verdict = judge(memory, one_in_eight, PHONE, Scenario())
+    assert any("7.9 tokens/s" in reason for reason in verdict.reasons)
 
 
 def test_more_room_never_makes_a_verdict_worse() -> None:
