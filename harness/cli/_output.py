@@ -1,5 +1,7 @@
 """What every verb prints with: one JSON document alone on stdout, or tables; progress on stderr."""
 
+import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,6 +12,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+PIPED_WIDTH = 140
+"""Columns of a table that goes to a file or a pipe."""
 
 
 def json_option(function: F) -> F:
@@ -28,7 +33,10 @@ def console(*, stderr: bool = False) -> "Console":
     """Where tables go (stdout), or progress (stderr)."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    # A pipe or a log has no width of its own; 80 columns would fold every table there.
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    return Console(stderr=stderr, highlight=False, width=width)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[int] = ()) -> "Table":
