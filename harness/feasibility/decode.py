@@ -3,7 +3,7 @@
     t = a L + ((B / (e W))^p + (c N / P)^p)^(1/p) + K / (k e W)          [s]
 
 a: overhead of a layer (s); L: layers; B: weight bytes read; W: bandwidth of the specification (bytes/s); e: share of
-it that is reached; N: weights read; P: fp32 peak (FLOP/s); c: FLOP of dequantisation and product for each weight; p = 3:
+it that is reached; N: weights read; P: fp32 peak (FLOP/s); c: FLOP of dequantisation and product for a weight; p = 3:
 the slower of the two rules, with some loss where they are close; K: KV bytes read; k: efficiency of attention relative
 to that of weights.
 a, e, c and k are products of factors: ln a is a sum of terms by backend, build year, family and so on. A term that is

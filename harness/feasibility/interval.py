@@ -40,7 +40,7 @@ def quantiles(
 ) -> tuple[float, float]:
     """5 % and 95 % quantiles of (chip, value, weight), mixed with a parent group's as if that were a few votes.
 
-    The levels are those of split conformal prediction for n chips, 0.95 (1 + 1 / n) (Vovk et al. 2005; Lei et al. 2018):
+    The levels are those of split conformal prediction for n chips, 0.95 (1 + 1 / n) (Lei et al. 2018):
     rows of one chip err together, so chips are counted, not rows.
     """
     pooled = sum(w for _, _, w in parent)
@@ -63,7 +63,7 @@ def grouped(residuals: Iterable[tuple[str, str, float, float]], least: float = 4
         least: Votes below which a group has none of its own.
     """
     listed = list(residuals)
-    names = {key.rsplit("/", depth)[0] if depth else key for key, *_ in listed for depth in range(key.count("/") + 1)}
+    names = {key.rsplit("/", depth)[0] if depth else key for key, *_ in listed for depth in (0, 1, 2)}
 
     def of(name: str) -> list[tuple[str, float, float]]:
         return [(chip, v, w) for key, chip, v, w in listed if key == name or key.startswith(name + "/")]

@@ -16,7 +16,7 @@ from harness.feasibility.kv_cache import kv_read_bytes
 from harness.feasibility.memory import backend_of, engine_of, pool_of
 from harness.feasibility.prefill import prefill_seconds
 from harness.feasibility.rows import DEEP_TOKENS, quant_class
-from harness.feasibility.traits import Traits, traits_of
+from harness.feasibility.traits import Traits, shader_peak, traits_of
 from harness.feasibility.weights import role_of
 
 PAGE_CACHE_BYTES_PER_S: Final = 5e9
@@ -100,7 +100,8 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
         shader = peaks.get("fp32") or peaks.get("fp16")
         matrix = peaks.get("fp16") or peaks.get("fp32")
         if shader is not None and matrix is not None:
-            traits = Traits(traits.family, traits.tier, shader.value, matrix.value, True, traits.core_count)
+            peak = shader_peak(traits.family, shader.value)
+            traits = Traits(traits.family, traits.tier, peak, matrix.value, True, traits.core_count)
     return Machine(backend, bandwidth, traits, phone=device.kind in {"phone", "tablet"})
 
 

@@ -43,7 +43,7 @@ class Traits(NamedTuple):
     Attributes:
         family: Architecture, such as ``nvidia-ampere`` or ``apple-m2``; empty where unknown.
         tier: Size class within the family (Apple: base, pro, max, ultra); empty elsewhere.
-        peak_flops_per_s: fp32 peak of the shader cores (decode dequantises there).
+        peak_flops_per_s: Peak of the shader cores, by their integer lanes (decode dequantises there).
         matrix_flops_per_s: Dense fp16 peak of the matrix units (prefill runs there).
         known_peak: Whether the peaks come from the table rather than from the bandwidth.
         core_count: GPU cores where the name gives them; 0 otherwise.
@@ -113,9 +113,18 @@ def traits_of(chip: str, backend: str, bandwidth_bytes_per_s: float) -> Traits:
     family = next((name for pattern, name in _FAMILIES if re.search(pattern, text)), "")
     for pattern, peak, matrix in _peaks():
         if re.search(pattern, text):
-            return Traits(family, "", peak, matrix, True)
+            return Traits(family, "", shader_peak(family, peak), matrix, True)
     flops = 45 * bandwidth_bytes_per_s
     return Traits(family, "", flops, 4 * flops if family.startswith("nvidia") else 2 * flops, False)
+
+
+def shader_peak(family: str, fp32_flops_per_s: float) -> float:
+    """Rate at which shaders dequantise: that of their integer lanes, which do the dot products of packed weights.
+
+    Ampere (but for the A100), Ada and Hopper double their fp32 lanes and not their integer ones (64 of 128 in each
+    multiprocessor); Blackwell has as many of both. Source: NVIDIA's architecture white papers.
+    """
+    return fp32_flops_per_s / (2 if family in {"nvidia-ampere", "nvidia-ada", "nvidia-hbm-hopper"} else 1)
 
 
 def _plain(chip: str) -> str:
