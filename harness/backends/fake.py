@@ -214,7 +214,8 @@ def _strike(fault: Fault) -> None:
         case "hog":
             hoard = []
             while True:
-                hoard.append(bytearray(16 << 20))
+                hoard.append(b"x" * (16 << 20))  # written, so that it is held and not only promised
+                time.sleep(0.002)
 
 
 BACKEND = FakeBackend()

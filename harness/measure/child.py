@@ -39,7 +39,7 @@ class Limits(NamedTuple):
     Attributes:
         wall_s: Wall-clock time.
         memory_bytes: Memory; None for no limit. Held by a control group where one can be made (then the page cache
-            of files it reads counts too), else by a limit on private memory together with a watchdog.
+            of files it reads first counts too), else by a watchdog on anonymous memory.
         use_group: Whether a control group is tried at all.
     """
 
@@ -143,7 +143,7 @@ class _Run:
             if group:
                 group.add(process.pid)
             watch.start()
-            self._hand_over(process, None if group else limits.memory_bytes)
+            self._hand_over(process, None if group else _data_limit_bytes(limits.memory_bytes))
             self._wait(process, started_s)
         except KeyboardInterrupt:
             self._kill(process, "interrupted")
@@ -291,6 +291,8 @@ def classify(  # noqa: PLR0911  one line for each way to end
         return error.get("outcome", "failed"), text
     if status == 0 and any(name == "end" for name, _ in events):
         return "ok", ""
+    if _speaks_of_memory(*log):
+        return "out of memory", f"memory could not be had{_limit_words(limits)}{last}"
     return "failed", f"the child ended with status {status} and without a result{last}"
 
 
@@ -314,7 +316,14 @@ def _of_signal(number: int, *, killed_for_memory: bool, log: tuple[str, ...], li
 
 
 def _speaks_of_memory(*texts: str) -> bool:
-    words = ("bad_alloc", "failed to allocate", "MemoryError", "Cannot allocate memory", "unable to allocate")
+    words = (
+        "Memory allocation still failed",
+        "bad_alloc",
+        "failed to allocate",
+        "MemoryError",
+        "Cannot allocate memory",
+        "unable to allocate",
+    )
     return any(word in text for text in texts for word in words)
 
 
@@ -322,6 +331,14 @@ def _limit_words(limits: Limits) -> str:
     if limits.memory_bytes is None:
         return ""
     return f"; it was allowed {limits.memory_bytes / 2**20:.0f} MiB: raise --memory-limit or use a smaller model"
+
+
+def _data_limit_bytes(memory_bytes: int | None) -> int | None:
+    """Private memory a child may reserve: more than it may hold, since much of what is reserved is never touched.
+
+    It only stops what grows faster than the watchdog looks; the watchdog holds the limit itself.
+    """
+    return None if memory_bytes is None else 2 * memory_bytes + (512 << 20)
 
 
 def _tail(log: tuple[str, ...], count: int = 8) -> str:

@@ -366,6 +366,9 @@ class Protocoller:
                 f"{wrong_count} of {row.size} logits are NaN or infinite: the file is damaged, or the model overflows; "
                 "check its hash"
             )
+        if row.size > 1 and row.min() == row.max():
+            # Quantising activations turns NaN into zeros: a model that is all NaN inside may end in equal logits.
+            raise NotNumbersError("all logits are the same: the file is damaged; check its hash")
 
     def _tell(
         self,

@@ -70,7 +70,7 @@ def test_a_memory_limit_holds_with_and_without_a_control_group(tmp_path: Path, u
 
     assert result.outcome == "out of memory"
     assert "300 MiB" in result.detail or "314572800" in result.detail
-    assert result.memory.peak_rss_bytes < 420 << 20
+    assert result.memory.peak_rss_bytes < 1200 << 20  # the watchdog looks every 20 to 100 ms
 
 
 def test_interruption_is_an_outcome_of_its_own(tmp_path: Path) -> None:
