@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import msgspec
@@ -31,6 +32,7 @@ class SpeculationResult(Frozen, frozen=True, kw_only=True):
         plain: Sums over all prompts without a draft.
         speculative: Sums over all prompts with it.
         speedup_ratio: Speed of speculation over plain decoding, sums over sums.
+        median_ratio: Median over the prompts of their own ratios, which one disturbed answer does not move.
         expected_ratio: The same computed from the costs measured before, and the draft lengths and acceptance of
             the run.
         fixed_ratio: What a fixed draft of the advised length would have given at the run's acceptance, by formula.
@@ -48,6 +50,7 @@ class SpeculationResult(Frozen, frozen=True, kw_only=True):
     plain: Generation
     speculative: Generation
     speedup_ratio: float
+    median_ratio: float
     expected_ratio: float
     fixed_ratio: float
     acceptance_ratio: float
@@ -154,6 +157,7 @@ def summarise(
     costs = CostTable(advice.verify_s, advice.draft_s)
     expected_s = sum(costs.verify_s(n + 1) + n * advice.draft_s for n in fast_sum.lengths)
     length = advice.draft_tokens
+    ratios = [f.tokens_per_s / s.tokens_per_s for f, s in zip(fast, slow, strict=True)]
     return SpeculationResult(
         target=target,
         draft=draft,
@@ -161,13 +165,14 @@ def summarise(
         plain=plain_sum,
         speculative=fast_sum,
         speedup_ratio=fast_sum.tokens_per_s / plain_sum.tokens_per_s,
+        median_ratio=median(ratios),
         expected_ratio=len(fast_sum.tokens) * advice.verify_s[1] / expected_s,
         fixed_ratio=speedup(length, ratio, advice.verify_s, advice.draft_s) if length else 1.0,
         acceptance_ratio=ratio,
         acceptance_by_position=tuple(
             a / t for a, t in zip(fast_sum.accepted_by_position, fast_sum.tried_by_position, strict=True) if t
         ),
-        answers=tuple(f.tokens_per_s / s.tokens_per_s for f, s in zip(fast, slow, strict=True)),
+        answers=tuple(ratios),
         differences=differences,
         unexplained_count=sum(not d["explained"] for d in differences),
         memory=memory,

@@ -72,6 +72,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
             ("plain", f"{result.plain.tokens_per_s:.2f} tokens/s"),
             ("speculative", f"{fast.tokens_per_s:.2f} tokens/s"),
             ("speedup", f"{result.speedup_ratio:.3f} x (from costs and acceptance: {result.expected_ratio:.3f} x)"),
+            ("median of the prompts", f"{result.median_ratio:.3f} x"),
             ("tokens per cycle", f"{fast.tokens_per_cycle:.2f}, {fast.plain_count} of {fast.cycle_count} undrafted"),
             ("acceptance", f"{result.acceptance_ratio:.3f} of {sum(fast.tried_by_position)} compared"),
             ("by position", " ".join(f"{a:.2f}" for a in result.acceptance_by_position)),

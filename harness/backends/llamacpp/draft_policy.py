@@ -24,6 +24,8 @@ _OUTLIER_RATIO: Final = 3.0
 _MARGIN_RATIO: Final = 1.03
 """Predicted gain below which speculation is not worth its risk."""
 _PATIENCE_CYCLES: Final = 8
+_REFERENCE_CYCLES: Final = 24
+"""A plain step every so many cycles keeps the time that speculation is judged by honest."""
 _FIRST_PAUSE_TOKENS: Final = 32
 _FIRST_LOOK_TOKENS: Final = 16
 _LONGEST_PAUSE_TOKENS: Final = 1024
@@ -43,6 +45,7 @@ class CostTable:
         self._sizes = sorted(verify_s)
         self._before = dict(verify_s)
         self._now: dict[int, float] = {}
+        self._seen: dict[int, int] = {}
         self._drift_ratio = 1.0
         self.draft_s = draft_s
 
@@ -68,7 +71,9 @@ class CostTable:
         expected_s = self.verify_s(size)
         if duration_s > _OUTLIER_RATIO * expected_s:
             return
-        self._now[size] = expected_s + _TIME_WEIGHT * (duration_s - expected_s)
+        # The first passes count for more: what was measured before may have been measured on a disturbed machine.
+        count = self._seen[size] = self._seen.get(size, 0) + 1
+        self._now[size] = expected_s + max(_TIME_WEIGHT, 1.0 / (count + 1)) * (duration_s - expected_s)
         ratio = duration_s / self._table(size)
         self._drift_ratio += 0.5 * _TIME_WEIGHT * (ratio - self._drift_ratio)
         for other in self._now:  # sizes not seen lately drift with the machine
@@ -161,6 +166,7 @@ class AdaptivePolicy:
         self._window: list[tuple[int, float]] = []
         self._rate = 0.0
         self._pause_length_tokens = _FIRST_PAUSE_TOKENS
+        self._since_plain_count = 0
         self.off_count = 0
         for bucket, agreed in seen:
             self._count(bucket, agreed)
@@ -213,6 +219,8 @@ class AdaptivePolicy:
         if gain < _MARGIN_RATIO and not self._window_pays():
             self._turn_off()
             return 0
+        if self._since_plain_count >= _REFERENCE_CYCLES:
+            return 0
         self._rate = gain / self.costs.verify_s(1)
         return self.most_tokens
 
@@ -262,6 +270,7 @@ class AdaptivePolicy:
         """Counts the tokens that were really compared: the accepted ones and the first rejected one."""
         self.costs.saw_pass(len(buckets) + 1, verify_s)
         self._elapsed_s += draft_s + verify_s
+        self._since_plain_count = self._since_plain_count + 1 if buckets else 0
         if not buckets:
             self._pause_tokens = max(0, self._pause_tokens - 1)
             return
