@@ -1,0 +1,280 @@
+"""The tables behind the matrix and the what-if panel: every answer is computed here, a page only looks it up.
+
+Compact on purpose: verdicts are one digit a cell, devices of one class share their needs, speeds keep three digits.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.app.matrix import ask
+from harness.app.resolve import resolve_model
+from harness.catalog.devices import load_device
+from harness.catalog.models import load_model
+from harness.catalog.paths import as_path
+from harness.domain.base import Frozen
+from harness.domain.device import DeviceProfile
+from harness.domain.model import ModelCard, ModelShape, Weights
+from harness.domain.scenario import Scenario
+from harness.feasibility.memory import pool_of
+from harness.feasibility.quality import perplexity_growth_percent
+from harness.feasibility.speed import predict_speed, work_of
+from harness.feasibility.sweep import Grid
+from harness.feasibility.weights import weights_of
+from harness.units import MIB
+
+DEFAULT_QUANTS: Final = ("Q3_K_M", "Q4_K_M", "Q5_K_M", "Q8_0", "F16")
+DEFAULT_CONTEXTS: Final = (2048, 8192, 32768, 131072)
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class DeviceLine(Frozen, frozen=True, kw_only=True):
+    """A device as the page names it.
+
+    Attributes:
+        name: Name.
+        title: As people call it.
+        kind: Class of device.
+        backend: Backend asked about.
+        ram_mib: Memory installed in the pool its weights lie in.
+        available_mib: What one app may use of each pool that decides some cell, in ``Choices.pool``'s order.
+        pool: Names of those pools.
+        bandwidth_gb_per_s: Bandwidth of the pool the weights lie in, 10**9 bytes/s.
+        flash_mb_per_s: Sequential read of its storage, 10**6 bytes/s.
+    """
+
+    name: str
+    title: str
+    kind: str
+    backend: str
+    ram_mib: int
+    available_mib: tuple[int, ...]
+    pool: tuple[str, ...]
+    bandwidth_gb_per_s: float
+    flash_mb_per_s: int
+
+
+class ModelLine(Frozen, frozen=True, kw_only=True):
+    """A model as the page names it; ``parameters_b`` in 10**9, 0 where unknown."""
+
+    name: str
+    title: str
+    parameters_b: float
+    active_b: float
+    context_max_tokens: int
+
+
+class Choices(Frozen, frozen=True, kw_only=True):
+    """Answers for every device, model, mixture and context.
+
+    A cell of a device is numbered ``(model * quants + quant) * contexts + context``.
+
+    Attributes:
+        devices: Devices.
+        models: Models.
+        quants: Mixtures.
+        contexts: Tokens of KV cache.
+        quality: For each model and mixture (model * quants + quant) the published growth of perplexity over F16, in
+            tenths of a percent; null where unpublished.
+        verdict: For each device one digit a cell: 0 fits, 1 fits with streaming, 2 does not fit, ``-`` impossible.
+        need_row: For each device the index of its row in ``needed_mib``.
+        needed_mib: Distinct rows of what must be held or read for every token, MiB, a cell each.
+        pool: For each device empty, or one digit a cell: which of its pools decides.
+        speed: For each device decode tokens/s by (model * quants + quant), three significant digits.
+        kind: For each model and mixture one digit (base 36): which column of ``sure`` holds for it.
+        sure: For each device and kind the lower end of the 90 % interval of ``speed``, as percent of it.
+        streamed: For each device the tokens/s with streaming, of its cells with verdict 1 in their order.
+        scenario: What else was asked.
+        default_quant: Index of the mixture shown first.
+        default_context: Index of the context shown first.
+    """
+
+    devices: tuple[DeviceLine, ...]
+    models: tuple[ModelLine, ...]
+    quants: tuple[str, ...]
+    contexts: tuple[int, ...]
+    quality: tuple[int | None, ...]
+    verdict: tuple[str, ...]
+    need_row: tuple[int, ...]
+    needed_mib: tuple[tuple[int, ...], ...]
+    pool: tuple[str, ...]
+    speed: tuple[tuple[float, ...], ...]
+    kind: str
+    sure: tuple[tuple[int, ...], ...]
+    streamed: tuple[tuple[float, ...], ...]
+    scenario: Scenario
+    default_quant: int = 0
+    default_context: int = 0
+
+
+def choices(
+    *,
+    devices: Sequence[str] = ("*",),
+    models: Sequence[str] = ("*",),
+    quants: Sequence[str] = DEFAULT_QUANTS,
+    contexts: Sequence[int] = DEFAULT_CONTEXTS,
+    scenario: Scenario | None = None,
+) -> Choices:
+    """Ask the feasibility model about everything that the patterns match.
+
+    Raises:
+        UnknownNameError: A pattern matches nothing, or there is no such mixture.
+    """
+    scenario = scenario or Scenario()
+    grid = ask(devices=devices, models=models, quants=quants, contexts=contexts, scenario=scenario)
+    profiles = [load_device(name) for name in grid.devices]
+    files = {Path(ref).stem: ref for ref in models if as_path(ref)}
+    subjects = [_subject(name, files) for name in grid.models]
+    order = sorted(range(len(profiles)), key=lambda i: (_KINDS.index(profiles[i].kind), profiles[i].title.lower()))
+    by_size = sorted(range(len(subjects)), key=lambda i: (subjects[i].parameter_count, grid.models[i]))
+    grid = _reordered(grid, order, by_size)
+    return _pack(grid, [profiles[i] for i in order], [subjects[i] for i in by_size], scenario)
+
+
+_KINDS: Final = ("phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server")
+
+
+class _Subject(NamedTuple):
+    """One model that was asked about."""
+
+    name: str
+    card: ModelCard | None
+    shape: ModelShape
+
+    @property
+    def parameter_count(self) -> int:
+        """Weights, as published or else as counted."""
+        stated = self.card.parameter_count if self.card else 0
+        return stated or sum(t.element_count for t in weights_of(self.shape, "F16").tensors)
+
+
+def _subject(name: str, files: Mapping[str, str]) -> _Subject:
+    if name in files:
+        found = resolve_model(files[name])
+        return _Subject(name, found.card, found.weights.shape)
+    card = load_model(name)
+    return _Subject(name, card, card.shape)
+
+
+def _reordered(grid: Grid, devices: Sequence[int], models: Sequence[int]) -> Grid:
+    place = np.ix_(devices, models)
+    return grid._replace(
+        devices=tuple(grid.devices[i] for i in devices),
+        models=tuple(grid.models[i] for i in models),
+        backends=tuple(grid.backends[i] for i in devices),
+        needed_bytes=grid.needed_bytes[place],
+        available_bytes=grid.available_bytes[place],
+        peak_bytes=grid.peak_bytes[place],
+        verdict=grid.verdict[place],
+        decode_tokens_per_s=grid.decode_tokens_per_s[place],
+    )
+
+
+def _pack(grid: Grid, profiles: Sequence[DeviceProfile], subjects: Sequence[_Subject], scenario: Scenario) -> Choices:
+    weights = [[weights_of(s.shape, q) for q in grid.quants] for s in subjects]
+    needed = np.ceil(grid.needed_bytes.reshape(len(profiles), -1) / MIB).astype(np.int64)
+    rows, need_row = np.unique(needed, axis=0, return_inverse=True)
+    pools = [_pools(grid, d, profile) for d, profile in enumerate(profiles)]
+    kinds, sure = _sure(profiles, weights, scenario)
+    return Choices(
+        devices=tuple(_device_line(p, grid.backends[d], pools[d][0]) for d, p in enumerate(profiles)),
+        models=tuple(_model_line(s) for s in subjects),
+        quants=grid.quants,
+        contexts=grid.contexts,
+        quality=tuple(_quality(q, s.parameter_count) for s in subjects for q in grid.quants),
+        verdict=tuple(
+            "".join("-" if v < 0 else str(v) for v in row) for row in grid.verdict.reshape(len(profiles), -1)
+        ),
+        need_row=tuple(int(i) for i in np.ravel(need_row)),
+        needed_mib=tuple(tuple(int(v) for v in row) for row in rows),
+        pool=tuple(digits for _, digits in pools),
+        speed=tuple(tuple(_digits(v) for v in row.ravel()) for row in grid.decode_tokens_per_s),
+        kind=kinds,
+        sure=sure,
+        streamed=tuple(_streamed(grid, d, profile) for d, profile in enumerate(profiles)),
+        scenario=scenario,
+        default_quant=grid.quants.index("Q4_K_M") if "Q4_K_M" in grid.quants else 0,
+        default_context=min(1, len(grid.contexts) - 1),
+    )
+
+
+def _pools(grid: Grid, d: int, profile: DeviceProfile) -> tuple[list[tuple[str, int]], str]:
+    """Limits that decide some cell, with their pool's name; and which one decides each cell, if there are several."""
+    found = grid.available_bytes[d].ravel()
+    limits = sorted({int(v) for v in found})
+    names = {int(p.usable_bytes.value): p.name for p in profile.pools}
+    digits = "" if len(limits) == 1 else "".join(str(limits.index(int(v))) for v in found)
+    return [(names.get(v, "ram"), v) for v in limits], digits
+
+
+def _device_line(profile: DeviceProfile, backend: str, limits: Sequence[tuple[str, int]]) -> DeviceLine:
+    pool = profile.pool(pool_of(backend, profile))
+    return DeviceLine(
+        name=profile.name,
+        title=profile.title,
+        kind=profile.kind,
+        backend=backend,
+        ram_mib=round(pool.total_bytes.value / MIB),
+        available_mib=tuple(limit // MIB for _, limit in limits),
+        pool=tuple(name for name, _ in limits),
+        bandwidth_gb_per_s=round(pool.bandwidth_bytes_per_s.value / 1e9, 1),
+        flash_mb_per_s=round(profile.storage.sequential_read_bytes_per_s.value / 1e6),
+    )
+
+
+def _model_line(subject: _Subject) -> ModelLine:
+    card = subject.card
+    active = (card.active_parameter_count if card else 0) or subject.parameter_count
+    return ModelLine(
+        name=subject.name,
+        title=card.title if card else subject.name,
+        parameters_b=round(subject.parameter_count / 1e9, 2),
+        active_b=round(active / 1e9, 2),
+        context_max_tokens=subject.shape.context_max_tokens,
+    )
+
+
+def _quality(quant: str, parameter_count: int) -> int | None:
+    if quant in {"F16", "BF16", "F32"}:
+        return 0
+    growth = perplexity_growth_percent(quant, parameter_count)
+    return None if growth is None else round(10 * growth)
+
+
+def _sure(
+    profiles: Sequence[DeviceProfile], weights: Sequence[Sequence[Weights]], scenario: Scenario
+) -> tuple[str, tuple[tuple[int, ...], ...]]:
+    """Kind of each model and mixture, and lower bound over middle, in percent, by device and kind.
+
+    The width of the interval hangs on the device, the class of the mixture and on experts, not on the model's size, so
+    one model of each kind answers for all; the lower end is never cut by the ceiling, so its ratio is that of all.
+    """
+    kinds = [(w.quant_class, w.moe) for w in (work_of(one, scenario, 0.0) for row in weights for one in row)]
+    sample = dict(zip(kinds, (one for row in weights for one in row), strict=True))
+    order = list(sample)
+    digits = "".join(_DIGITS[order.index(kind)] for kind in kinds)
+    found = []
+    for profile in profiles:
+        speeds = [predict_speed(one, profile, scenario).decode_tokens_per_s for one in sample.values()]
+        found.append(tuple(int(100 * s.low / s.mid) if s.mid else 0 for s in speeds))
+    return digits, tuple(found)
+
+
+def _streamed(grid: Grid, d: int, profile: DeviceProfile) -> tuple[float, ...]:
+    """min(decode speed, storage rate / bytes that do not stay in memory), for the cells that fit with streaming."""
+    streams = grid.verdict[d] == 1
+    rate = profile.storage.sequential_read_bytes_per_s.value
+    missing = np.maximum(grid.needed_bytes[d] - grid.available_bytes[d], 1)
+    speeds: NDArray[np.float64] = np.minimum(grid.decode_tokens_per_s[d][..., None], rate / missing)
+    return tuple(_digits(v) for v in speeds[streams])
+
+
+def _words(row: NDArray[np.int8]) -> str:
+    return "".join("-" if v < 0 else str(v) for v in row)
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.3g}")

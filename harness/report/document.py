@@ -1,0 +1,229 @@
+"""The report as data: what the JSON format holds, what the published schema describes, and what every page shows."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from harness import __version__
+from harness.domain.base import Frozen
+from harness.domain.prediction import MemoryPart, VerdictWord
+from harness.domain.record import EngineIdentity, MachineFingerprint, ModelIdentity, Outcome, Phase, RunRecord
+from harness.domain.scenario import Scenario
+from harness.records.compare import Comparison, compare
+from harness.records.derive import Latency, summarise
+from harness.records.metrics import metric_values
+from harness.report.choices import Choices
+from harness.report.text import clean
+from harness.stats.intervals import median_interval
+
+REPORT_VERSION: Final = 1
+
+
+class Measured(Frozen, frozen=True, kw_only=True):
+    """One test of a run: the median of its clean samples, with a 95 % interval where there are enough of them.
+
+    Attributes:
+        phase: What was timed.
+        label: Its label.
+        unit: ``tokens/s`` or ``s``.
+        value: Median; null without a clean sample.
+        low: Lower end of the interval of the median; null below six samples.
+        high: Upper end.
+        sample_count: Clean samples.
+        disturbed_count: Samples that were disturbed and do not count.
+        higher_is_better: Whether more is better.
+    """
+
+    phase: Phase
+    label: str
+    unit: Literal["tokens/s", "s"]
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    sample_count: int = 0
+    disturbed_count: int = 0
+    higher_is_better: bool = True
+
+
+class PredictedMemory(Frozen, frozen=True, kw_only=True):
+    """What was predicted of memory: its parts and the verdict on it."""
+
+    parts: tuple[MemoryPart, ...]
+    word: VerdictWord
+    binding_limit: str
+    needed_bytes: int
+    available_bytes: int
+    reasons: tuple[str, ...]
+
+
+class RunView(Frozen, frozen=True, kw_only=True):
+    """One run, as reports show it; the raw samples stay in its record.
+
+    Attributes:
+        run_id: Its record.
+        created: RFC 3339, UTC.
+        name: Model or workload.
+        quant: Mixture; empty for none.
+        device: Device.
+        workload: ``generate`` or a workload's name.
+        outcome: How it ended.
+        detail: Why, for anything but ``ok``.
+        tests: Measured tests.
+        latency: Time of single tokens by test.
+        peak_memory_bytes: Peak of the child process.
+        comparison: Predicted and measured; null when nothing was predicted.
+        memory: Predicted memory.
+        roofline_tokens_per_s: Ceiling of decoding on this device.
+        active_bytes: Weight bytes read to decode one token, as predicted.
+        kv_read_bytes: KV bytes read to decode one token.
+        machine: Where it ran.
+        engine: What ran it.
+        model: The model file.
+        scenario: What was asked.
+        command: The command line.
+        harness_version: Version that made the record.
+    """
+
+    run_id: str
+    created: str
+    name: str
+    quant: str
+    device: str
+    workload: str
+    outcome: Outcome
+    detail: str
+    tests: tuple[Measured, ...]
+    latency: tuple[Latency, ...]
+    peak_memory_bytes: int | None
+    comparison: Comparison | None
+    memory: PredictedMemory | None
+    roofline_tokens_per_s: float | None
+    active_bytes: int | None
+    kv_read_bytes: int | None
+    machine: MachineFingerprint
+    engine: EngineIdentity | None
+    model: ModelIdentity | None
+    scenario: Scenario
+    command: tuple[str, ...]
+    harness_version: str
+
+
+class Report(Frozen, frozen=True, kw_only=True):
+    """A whole report.
+
+    Attributes:
+        format: Always ``edge-harness report``.
+        report_version: Version of this format.
+        created: RFC 3339, UTC.
+        harness_version: Version that made the report.
+        command: The command line that made it.
+        runs: Runs, oldest first.
+        choices: Predictions for many devices and models; null when none were asked for.
+    """
+
+    format: Literal["edge-harness report"] = "edge-harness report"
+    report_version: int = REPORT_VERSION
+    created: str
+    harness_version: str = __version__
+    command: tuple[str, ...] = ()
+    runs: tuple[RunView, ...] = ()
+    choices: Choices | None = None
+
+
+def build(
+    records: Sequence[RunRecord],
+    choices: Choices | None = None,
+    *,
+    command: Sequence[str] = (),
+    created: str = "",
+) -> Report:
+    """Make the report of some runs and predictions.
+
+    Args:
+        records: Runs, in any order.
+        choices: Predictions to show beside them.
+        command: The command line, for the section on how it was made.
+        created: Time to state; now by default.
+    """
+    return Report(
+        created=created or datetime.now(UTC).isoformat(timespec="seconds"),
+        command=tuple(command),
+        runs=tuple(view(r) for r in sorted(records, key=lambda r: (r.created, r.run_id))),
+        choices=choices,
+    )
+
+
+def view(record: RunRecord) -> RunView:
+    """One run, derived from its raw samples."""
+    summary, prediction = summarise(record), record.prediction
+    memory = None
+    if prediction is not None:
+        verdict = prediction.verdict
+        memory = PredictedMemory(
+            parts=prediction.memory.parts,
+            word=verdict.word,
+            binding_limit=verdict.binding_limit,
+            needed_bytes=verdict.needed_bytes,
+            available_bytes=verdict.available_bytes,
+            reasons=verdict.reasons,
+        )
+    model = record.model
+    return RunView(
+        run_id=record.run_id,
+        created=record.created,
+        name=clean(model.name if model else str(record.extra.get("model", record.workload))),
+        quant=clean(model.quant if model else str(record.extra.get("quant", ""))),
+        device=clean(record.machine.device),
+        workload=record.workload,
+        outcome=record.outcome,
+        detail=record.detail,
+        tests=tuple(_measured(record, t.phase, t.label, t.disturbed_count) for t in summary.tests),
+        latency=summary.latency,
+        peak_memory_bytes=_peak(record),
+        comparison=compare(record),
+        memory=memory,
+        roofline_tokens_per_s=prediction.speed.roofline_tokens_per_s if prediction else None,
+        active_bytes=prediction.speed.active_bytes if prediction else None,
+        kv_read_bytes=prediction.speed.kv_read_bytes if prediction else None,
+        machine=record.machine,
+        engine=record.engine,
+        model=model,
+        scenario=record.scenario,
+        command=record.command,
+        harness_version=record.harness_version,
+    )
+
+
+def _peak(record: RunRecord) -> int | None:
+    values = metric_values(record, "peak_memory_bytes")
+    return round(values[0]) if values else None
+
+
+def _measured(record: RunRecord, phase: Phase, label: str, disturbed_count: int) -> Measured:
+    """Rates for what covers tokens, durations for the rest (a first token's time covers its whole prompt)."""
+    samples = record.believed(phase, label)
+    rated = phase in {"prefill", "decode", "draft", "verify", "stream"} and all(s.token_count for s in samples)
+    values = [s.token_count / s.duration_s if rated else s.duration_s for s in samples if s.duration_s > 0]
+    if phase == "workload":
+        values = [s.duration_s / max(1, s.token_count) for s in samples]
+    if not values:
+        return Measured(
+            phase=phase,
+            label=label,
+            unit="tokens/s" if rated else "s",
+            value=None,
+            disturbed_count=disturbed_count,
+            higher_is_better=rated,
+        )
+    middle = median_interval(values)
+    return Measured(
+        phase=phase,
+        label=label,
+        unit="tokens/s" if rated else "s",
+        value=middle.mid,
+        low=middle.low,
+        high=middle.high,
+        sample_count=middle.sample_count,
+        disturbed_count=disturbed_count,
+        higher_is_better=rated,
+    )

@@ -1,0 +1,322 @@
+"""Figures of a report: rows for each chart, and the same numbers as a table for those who cannot see or point."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harness.domain.record import RunRecord
+from harness.errors import HarnessError
+from harness.report import plots
+from harness.report.choices import Choices
+from harness.report.document import Report, RunView
+from harness.report.plots import Row
+from harness.report.svg import both_widths
+from harness.report.text import amount, clean, digits, percent
+from harness.units import GIB, format_bytes
+
+SERIES_MAX = 8
+"""Lines of one chart: more cannot be told apart."""
+
+
+class Figure(NamedTuple):
+    """One figure.
+
+    Attributes:
+        key: Identifier on the page.
+        title: Heading.
+        note: What to see in it.
+        svg: Drawings.
+        columns: Head of the table of its numbers.
+        rows: Its rows.
+    """
+
+    key: str
+    title: str
+    note: str
+    svg: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
+    """Every figure that these results hold, in the order of the page."""
+    runs = labelled(report.runs)
+    found = [
+        agreement(runs),
+        roofline(runs),
+        memory(runs),
+        *latency(runs, records),
+        frontier(report.choices, runs) if report.choices else None,
+        acceptance(records),
+    ]
+    return [figure for figure in found if figure is not None]
+
+
+def labelled(runs: Sequence[RunView]) -> list[tuple[str, RunView]]:
+    """Runs with names that tell them apart: model, mixture, what was special; then a number."""
+    labels: list[tuple[str, RunView]] = []
+    seen: dict[str, int] = {}
+    for run in runs:
+        depth = f" @ d{run.scenario.depth_tokens}" if run.scenario.depth_tokens else ""
+        name = run.name if run.quant and run.quant.lower() in run.name.lower() else f"{run.name} {run.quant}".strip()
+        name = clean(name + depth, 60)
+        seen[name] = seen.get(name, 0) + 1
+        labels.append((name if seen[name] == 1 else f"{name} #{seen[name]}", run))
+    return labels
+
+
+def agreement(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
+    """Measured against predicted, with intervals."""
+    rows: list[Row] = []
+    table: list[tuple[str, ...]] = []
+    for label, run in runs:
+        for row in run.comparison.rows if run.comparison else ():
+            if row.measured is None or row.predicted <= 0 or row.name == "anonymous memory":
+                continue
+            shown = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
+            says = f"{label}, {row.name}: measured {amount(row.unit, row.measured)}, predicted {shown}"
+            inside = "inside" if row.inside else "outside"
+            rows.append(
+                {
+                    "name": f"{row.name} · {label}",
+                    "low": row.low / row.predicted if row.low > 0 else 0.1,
+                    "high": row.high / row.predicted,
+                    "measured": row.measured / row.predicted,
+                    "inside": inside,
+                    "says": says,
+                }
+            )
+            error = percent(row.error_ratio)
+            table.append(
+                (label, row.name, amount(row.unit, row.predicted), shown, amount(row.unit, row.measured), error, inside)
+            )
+    if not rows:
+        return None
+    hit = sum(r["inside"] == "inside" for r in rows)
+    order = sorted(range(len(rows)), key=lambda i: table[i][1])
+    return Figure(
+        "agreement",
+        "Predicted against measured",
+        f"Each bar is the 90 % interval that was predicted before the run, each mark what was measured then: "
+        f"{hit} of {len(rows)} lie inside.",
+        both_widths(partial(plots.agreement, [rows[i] for i in order]), "agreement", "Measured over predicted values"),
+        ("run", "quantity", "predicted", "90 % interval", "measured", "error of the prediction", "interval"),
+        tuple(table),
+    )
+
+
+def roofline(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
+    """Decode and prefill under the roofs of the device.
+
+    A token costs 2 FLOP a weight it goes through; weights are those of the file times the share of its bytes that one
+    token reads. Decode reads active + KV bytes for each token; prefill reads the weights once a physical batch.
+    """
+    points: list[Row] = []
+    table: list[tuple[str, ...]] = []
+    bandwidths: list[float] = []
+    for label, run in runs:
+        model = run.model
+        if model is None or not run.active_bytes or not run.roofline_tokens_per_s or not model.size_bytes:
+            continue
+        token_flop = 2.0 * model.parameter_count * run.active_bytes / model.size_bytes
+        token_bytes = run.active_bytes + (run.kv_read_bytes or 0)
+        bandwidths.append(run.roofline_tokens_per_s * token_bytes)
+        for test in run.tests:
+            if test.value is None or test.phase not in {"decode", "prefill"}:
+                continue
+            shared = min(run.scenario.ubatch_tokens, run.scenario.prompt_tokens) if test.phase == "prefill" else 1
+            intensity = token_flop * max(shared, 1) / token_bytes
+            speed = token_flop * test.value / 1e9
+            says = f"{label}, {test.label}: {digits(test.value)} tokens/s, {digits(speed)} GFLOP/s"
+            points.append({"x": intensity, "y": speed, "model": label, "test": test.phase, "says": says})
+            table.append((label, test.label, f"{digits(test.value)} tokens/s", digits(intensity), digits(speed)))
+    if not points or len({p["model"] for p in points}) > SERIES_MAX * 2:
+        return None
+    bandwidth = float(np.median(bandwidths))
+    left, right = min(p["x"] for p in points) / 2, max(p["x"] for p in points) * 2
+    peak = _peak_flops([run for _, run in runs])
+    top = max(p["y"] for p in points) * 3
+    ends = [left, right if not peak else min(right, peak / bandwidth)]
+    ends[1] = min(ends[1], max(top * 1e9 / bandwidth, left * 2))
+    roofs = [{"name": f"memory: {bandwidth / 1e9:.1f} GB/s", "x": x, "y": x * bandwidth / 1e9} for x in ends]
+    if peak:
+        roofs += [
+            {"name": f"arithmetic: {peak / 1e9:.0f} GFLOP/s", "x": x, "y": peak / 1e9}
+            for x in (peak / bandwidth, right)
+        ]
+    arithmetic = f"; the level one is its peak of {peak / 1e9:.0f} GFLOP/s" if peak else ""
+    return Figure(
+        "roofline",
+        "Roofline",
+        f"The sloping roof is what {bandwidth / 1e9:.1f} GB/s of memory allow{arithmetic}. Decoding reads all active "
+        "weights for every token and so lies at the left; a prompt shares them among its tokens.",
+        both_widths(partial(plots.roofline, roofs, points), "roofline", "Attained arithmetic over intensity"),
+        ("run", "test", "speed", "FLOP/byte", "GFLOP/s"),
+        tuple(table),
+    )
+
+
+def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
+    """Predicted parts, measured peak."""
+    bars: list[Row] = []
+    ticks: list[Row] = []
+    table: list[tuple[str, ...]] = []
+    for label, run in runs:
+        if run.memory is None:
+            continue
+        for order, part in enumerate(run.memory.parts):
+            size = part.anonymous_bytes + part.file_bytes
+            says = f"{label}, {part.name}: {format_bytes(size)} predicted ({part.reason})"
+            bars.append({"name": label, "part": part.name, "gib": size / GIB, "order": order, "says": says})
+            kept = format_bytes(part.anonymous_bytes), format_bytes(part.file_bytes)
+            table.append((label, part.name, part.pool, *kept, part.reason))
+        if run.peak_memory_bytes:
+            says = f"{label}: peak of {format_bytes(run.peak_memory_bytes)} measured"
+            ticks.append({"name": label, "gib": run.peak_memory_bytes / GIB, "says": says})
+            table.append((label, "measured peak", "", format_bytes(run.peak_memory_bytes), "", "of the child process"))
+    if not bars:
+        return None
+    return Figure(
+        "memory",
+        "Where the memory goes",
+        "Bars: what was predicted, part by part. Upright tick: the peak that the run's own process reached.",
+        both_widths(partial(plots.memory, bars, ticks), "memory", "Predicted memory by part, and measured peaks"),
+        ("run", "part", "pool", "held", "mapped from the file", "why"),
+        tuple(table),
+    )
+
+
+def latency(runs: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[Figure | None]:
+    """Distribution of token times, and their course over an answer."""
+    by_id = {record.run_id: record for record in records}
+    shares: list[Row] = []
+    course: list[Row] = []
+    table: list[tuple[str, ...]] = []
+    for label, run in runs:
+        samples = [s.token_times_s for s in by_id[run.run_id].believed("decode") if s.token_times_s]
+        if not samples or len({r["name"] for r in shares}) >= SERIES_MAX:
+            continue
+        times = np.sort(np.concatenate([np.asarray(s) for s in samples])) * 1e3
+        levels = np.unique(np.concatenate([np.linspace(0, 0.9, 31), np.linspace(0.9, 1, 21)]))
+        for share, ms in zip(levels, np.quantile(times, levels), strict=True):
+            says = f"{label}: {share:.1%} of tokens within {digits(float(ms))} ms"
+            shares.append({"name": label, "ms": float(ms), "share": float(share), "says": says})
+        length = min(len(s) for s in samples)
+        middle = np.median(np.array([s[:length] for s in samples]), axis=0) * 1e3
+        step = max(1, length // 100)
+        for token in range(0, length, step):
+            ms = float(np.median(middle[token : token + step]))
+            course.append({"name": label, "token": token, "ms": ms, "says": f"{label}: token {token}, {digits(ms)} ms"})
+        p50, p90, p99 = (digits(float(v)) for v in np.quantile(times, (0.5, 0.9, 0.99)))
+        table.append((label, str(len(times)), p50, p90, p99, digits(float(times[-1]))))
+    if not shares:
+        return []
+    columns = ("run", "tokens", "median, ms", "90 %, ms", "99 %, ms", "slowest, ms")
+    return [
+        Figure(
+            "latency",
+            "Time of a single token",
+            "The steeper the line, the steadier the answer; its tail to the right is what a user notices as stutter.",
+            both_widths(partial(plots.latency_share, shares), "latency", "Share of tokens over their time"),
+            columns,
+            tuple(table),
+        ),
+        Figure(
+            "course",
+            "Time of a token over an answer",
+            "Median over the samples. A rise to the right is the growing cache, or heat.",
+            both_widths(partial(plots.latency_time, course), "course", "Time of tokens over an answer"),
+            columns,
+            tuple(table),
+        ),
+    ]
+
+
+def frontier(choices: Choices, runs: Sequence[tuple[str, RunView]], models_max: int = 3) -> Figure | None:
+    """Size against published loss of quality, for the models that ran or else for a small, a middle and a large one."""
+    from harness.app.resolve import resolve_model
+    from harness.feasibility.quality import perplexity_growth_percent
+    from harness.feasibility.quant_mix import quant_named
+
+    ran = [m.name for m in choices.models if any(run.model and run.name.startswith(m.name) for _, run in runs)]
+    known = [m.name for m in choices.models]
+    wanted = ran[-models_max:] or [known[i * (len(known) - 1) // 4] for i in (1, 2, 3)]
+    rows: list[Row] = []
+    table: list[tuple[str, ...]] = []
+    for name in dict.fromkeys(wanted):
+        for quant in ("Q2_K", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "F16"):
+            try:
+                model = resolve_model(name, quant_named(quant))
+            except HarnessError:
+                continue
+            count = sum(t.element_count for t in model.weights.tensors)
+            loss = 0.0 if quant == "F16" else perplexity_growth_percent(quant, count)
+            if loss is None:
+                continue
+            gib = sum(t.size_bytes for t in model.weights.tensors) / GIB
+            says = f"{name} {quant}: {digits(gib)} GiB, perplexity {loss:+.1f} % over F16"
+            rows.append({"model": name, "quant": quant, "gib": gib, "loss": max(loss, 0.0), "says": says})
+            table.append((name, quant, f"{digits(gib)} GiB", f"{loss:+.2f} %"))
+    if not rows:
+        return None
+    return Figure(
+        "frontier",
+        "What a smaller file costs in quality",
+        "Left is smaller and faster, down is better. Losses are published perplexities of models of about that size, "
+        "not measured here.",
+        both_widths(partial(plots.frontier, rows), "frontier", "Perplexity lost over size of the weights"),
+        ("model", "mixture", "weights", "perplexity over F16"),
+        tuple(table),
+    )
+
+
+def acceptance(records: Sequence[RunRecord]) -> Figure | None:
+    """Accepted share by place in the draft, where runs with speculation tell it."""
+    rows: list[Row] = []
+    table: list[tuple[str, ...]] = []
+    for record in records:
+        for name, part in speculation_of(record):
+            pairs = zip(part.get("accepted_by_position", ()), part.get("tried_by_position", ()), strict=False)
+            for place, (accepted, tried) in enumerate(pairs, 1):
+                if not tried:
+                    continue
+                says = f"{name}: token {place} of the draft accepted {accepted} of {tried} times"
+                rows.append({"name": name, "position": place, "share": accepted / tried, "says": says})
+                table.append((name, str(place), str(accepted), str(tried), f"{accepted / tried:.0%}"))
+    if not rows:
+        return None
+    return Figure(
+        "acceptance",
+        "Speculation: how much of a draft is kept",
+        "A drafted token counts only when all before it were accepted.",
+        both_widths(partial(plots.acceptance, rows), "acceptance", "Accepted share by place in the draft"),
+        ("draft", "place", "accepted", "tried", "share"),
+        tuple(table),
+    )
+
+
+def speculation_of(record: RunRecord) -> list[tuple[str, dict[str, Any]]]:
+    """Parts of a record's results that tell what became of drafts."""
+    return [
+        (clean(f"{record.model.name if record.model else record.workload}, {key}", 60), value)
+        for key, value in record.extra.items()
+        if isinstance(value, dict) and "accepted_by_position" in value and "tried_by_position" in value
+    ]
+
+
+def _peak_flops(runs: Sequence[RunView]) -> float | None:
+    """Peak arithmetic of the device that the runs were predicted for, if all are of one known device."""
+    from harness.app.resolve import resolve_device
+
+    names = {run.device for run in runs}
+    if len(names) != 1:
+        return None
+    name = names.pop()
+    try:
+        profile = resolve_device("this" if name in {"this machine", "this-machine"} else name)
+    except HarnessError:
+        return None
+    peaks = profile.engine().peak_flops_per_s
+    return max((figure.value for figure in peaks.values()), default=None)

@@ -1,0 +1,297 @@
+"""The report as one HTML file: everything inline, nothing fetched, a policy that lets no other script or style run."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+
+from harness.domain.record import RunRecord
+from harness.errors import MissingPackageError
+from harness.report.choices import Choices
+from harness.report.document import Report, RunView
+from harness.report.figures import figures, labelled
+from harness.report.text import amount, clean, digits, percent
+from harness.units import format_bytes
+
+WORDS: Final = {"0": "fits", "1": "fits with streaming", "2": "does not fit"}
+_CLASSES: Final = {"ok": "v0", "inconclusive": "v1"}
+_PANELS: Final = {"spec": "Speculation", "stream": "Streaming", "ladder": "Ladder"}
+
+
+def render_page(report: Report, records: Sequence[RunRecord], *, title: str = "") -> str:
+    """The whole page.
+
+    Args:
+        report: What it says.
+        records: The runs themselves, for the time of each token.
+        title: Heading; from the content by default.
+
+    Raises:
+        MissingPackageError: Jinja2, Altair or vl-convert is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as error:
+        raise MissingPackageError("jinja2", "report") from error
+    folder = files("harness.report") / "templates"
+    css, js, page = ((folder / n).read_text(encoding="utf-8") for n in ("report.css", "report.js", "report.html.j2"))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    named = labelled(report.runs)
+    choices = report.choices
+    policy = (
+        f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(js)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    drawn = [f._replace(svg=Markup(f.svg)) for f in figures(report, records)]  # noqa: S704 - escaped by its serialiser
+    return environment.from_string(page).render(
+        report=report,
+        title=title or _title(report),
+        policy=policy,
+        css=Markup(css),  # noqa: S704 - our own file
+        js=Markup(js),  # noqa: S704 - our own file
+        lead=_lead(report),
+        cards=_cards(named, choices),
+        choices=choices,
+        data=Markup(_script_json(choices)) if choices else "",  # noqa: S704 - escaped there
+        lines=_lines(choices, Markup) if choices else [],
+        matrix_note=_matrix_note(choices) if choices else "",
+        start_device=_start(choices, named)[0] if choices else 0,
+        start_model=_start(choices, named)[1] if choices else 0,
+        runs=[_run(label, run) for label, run in named if run.workload == "generate"],
+        figures=drawn,
+        panels=_panels(named, records),
+        workloads=[row for _, run in named if run.workload != "generate" for row in _workload(run, records)],
+        hows=[_how(label, run) for label, run in named],
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _script_json(value: Any) -> str:
+    """JSON that cannot end its script element, whatever a name in it says."""
+    text = msgspec.json.encode(value).decode()
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")
+
+
+def _title(report: Report) -> str:
+    devices = sorted({run.device for run in report.runs})
+    if report.runs and len(devices) == 1:
+        return f"Language models on {devices[0]}: feasibility report"
+    return "Language models on edge devices: feasibility report"
+
+
+def _lead(report: Report) -> str:
+    """What a decision maker needs in two sentences."""
+    parts = []
+    measured = [r for r in report.runs if r.outcome == "ok" and r.comparison]
+    if measured:
+        rows = [row for r in measured if r.comparison for row in r.comparison.rows if row.inside is not None]
+        inside = sum(bool(row.inside) for row in rows)
+        parts.append(
+            f"{len(measured)} run{'s' if len(measured) > 1 else ''} measured for real; {inside} of {len(rows)} "
+            "quantities lay inside the interval predicted beforehand."
+        )
+    bad = [r for r in report.runs if r.outcome not in {"ok", "inconclusive"}]
+    if bad:
+        parts.append(f"{len(bad)} run{'s' if len(bad) > 1 else ''} did not come to an end as asked; see below.")
+    if report.choices:
+        parts.append(_matrix_note(report.choices) + ".")
+    return " ".join(parts) or "Nothing was measured and nothing was asked about."
+
+
+def _matrix_note(choices: Choices) -> str:
+    count = {"0": 0, "1": 0, "2": 0, "-": 0}
+    step, at = len(choices.contexts), choices.default_quant * len(choices.contexts) + choices.default_context
+    for row in choices.verdict:
+        for cell in row[at :: step * len(choices.quants)]:
+            count[cell] += 1
+    total = sum(count.values()) - count["-"]
+    context = choices.contexts[choices.default_context]
+    shown = f"{context // 1024}k" if context % 1024 == 0 else str(context)
+    return (
+        f"{count['0']} fit, {count['1']} fit with streaming, {count['2']} do not, of {total} combinations in "
+        f"{choices.quants[choices.default_quant]} with {shown} tokens of context"
+    )
+
+
+def _cards(named: Sequence[tuple[str, RunView]], choices: Choices | None) -> list[dict[str, str]]:
+    """Largest figures of the first screen: a run each, at most four."""
+    cards = []
+    for label, run in [n for n in named if n[1].workload == "generate"][-4:]:
+        decode = next((t for t in run.tests if t.phase == "decode" and t.value is not None), None)
+        row = next((r for r in run.comparison.rows if r.name == "decode"), None) if run.comparison else None
+        if decode is None or decode.value is None:
+            cards.append({"title": label, "value": run.outcome, "note": clean(run.detail, 80)})
+            continue
+        note = f"peak {format_bytes(run.peak_memory_bytes)}" if run.peak_memory_bytes else ""
+        if row:
+            off = f", prediction {percent(row.error_ratio)} off" if row.error_ratio is not None else ""
+            note = f"predicted {digits(row.low)} to {digits(row.high)}{off}; {note}"
+        cards.append({"title": label, "value": f"{digits(decode.value)} tokens/s", "note": note})
+    if choices and not cards:
+        best = _largest(choices)
+        cards += [
+            {"title": f"largest model for most {kind}s", "value": name, "note": note} for kind, name, note in best
+        ]
+    return cards
+
+
+def _largest(choices: Choices) -> list[tuple[str, str, str]]:
+    """For each kind of device the largest model that fits on at least half of them."""
+    found = []
+    step, at = len(choices.quants) * len(choices.contexts), 0
+    at = choices.default_quant * len(choices.contexts) + choices.default_context
+    for kind in dict.fromkeys(d.kind for d in choices.devices):
+        rows = [v for d, v in zip(choices.devices, choices.verdict, strict=True) if d.kind == kind]
+        for m in reversed(range(len(choices.models))):
+            fit = sum(row[m * step + at] == "0" for row in rows)
+            if 2 * fit >= len(rows):
+                found.append((kind, choices.models[m].title, f"fits on {fit} of {len(rows)}"))
+                break
+    return found[:4]
+
+
+def _start(choices: Choices, named: Sequence[tuple[str, RunView]]) -> tuple[int, int]:
+    """Device and model that the panel begins with: a phone in the middle of the list, and a model near 3 B."""
+    devices = [i for i, d in enumerate(choices.devices) if d.kind == "phone"] or list(range(len(choices.devices)))
+    ran = [i for i, m in enumerate(choices.models) if any(run.name.startswith(m.name) for _, run in named)]
+    near = min(range(len(choices.models)), key=lambda i: abs(choices.models[i].parameters_b - 3.2), default=0)
+    return devices[len(devices) // 2], ran[-1] if ran else near
+
+
+def _lines(choices: Choices, markup: type[str]) -> list[dict[str, Any]]:
+    """Rows of the matrix as they stand before any script runs. Cells hold numbers and signs only."""
+    lines = []
+    quants, contexts = len(choices.quants), len(choices.contexts)
+    kind = ""
+    for index, device in enumerate(choices.devices):
+        cells = []
+        row = choices.verdict[index]
+        streamed_before = [0]
+        for sign in row:
+            streamed_before.append(streamed_before[-1] + (sign == "1"))
+        for m in range(len(choices.models)):
+            mq = m * quants + choices.default_quant
+            at = mq * contexts + choices.default_context
+            word = row[at]
+            if word == "0":
+                text = digits(choices.speed[index][mq])
+            elif word == "1":
+                text = "◐ " + digits(choices.streamed[index][streamed_before[at]])
+            else:
+                text = "✕" if word == "2" else "·"
+            cells.append(f'<td tabindex="-1" class="v{"x" if word == "-" else word}">{text}</td>')
+        lines.append(
+            {
+                "index": index,
+                "kind": device.kind if device.kind != kind else "",
+                "title": device.title,
+                "cells": markup("".join(cells)),
+            }
+        )
+        kind = device.kind
+    return lines
+
+
+def _run(label: str, run: RunView) -> dict[str, Any]:
+    tests = []
+    for test in run.tests:
+        interval = ""
+        if test.low is not None and test.high is not None:
+            interval = f" [{amount(test.unit, test.low)} – {amount(test.unit, test.high)}]"
+        lost = f" + {test.disturbed_count} disturbed" if test.disturbed_count else ""
+        tests.append(
+            {
+                "label": test.label,
+                "value": amount(test.unit, test.value) + interval,
+                "samples": f"{test.sample_count}{lost}",
+            }
+        )
+    verdict = f"{run.memory.word}; binds: {run.memory.binding_limit}" if run.memory else "–"
+    return {
+        "label": label,
+        "device": run.device,
+        "outcome": run.outcome,
+        "class": _CLASSES.get(run.outcome, "v2"),
+        "detail": clean(run.detail, 300),
+        "verdict": verdict,
+        "tests": tests,
+        "peak": format_bytes(run.peak_memory_bytes) if run.peak_memory_bytes else "–",
+    }
+
+
+def _panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Results of speculation and streaming that runs carry beside their samples."""
+    extra = {record.run_id: record.extra for record in records}
+    panels = []
+    for word, title in _PANELS.items():
+        rows: list[tuple[str, str, str]] = []
+        for label, run in named:
+            for key, value in extra[run.run_id].items():
+                if word in key:
+                    rows += [(label, clean(k), clean(v, 400)) for k, v in _flat(key, value)]
+        if rows:
+            panels.append({"key": f"panel-{word}", "title": title, "rows": rows})
+    return panels
+
+
+def _workload(run: RunView, records: Sequence[RunRecord]) -> list[tuple[str, ...]]:
+    extra = next(r.extra for r in records if r.run_id == run.run_id)
+    results = clean("; ".join(f"{k}: {v}" for k, v in _flat("", extra))[:2000], 500)
+    rows: list[tuple[str, ...]] = [
+        (run.name, t.label, amount(t.unit, t.value), str(t.sample_count), run.outcome, results if i == 0 else "")
+        for i, t in enumerate(run.tests)
+    ]
+    return rows or [(run.name, "–", "–", "0", run.outcome, clean(run.detail, 300))]
+
+
+def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
+    """Nested results as lines of text."""
+    if isinstance(value, dict):
+        return [line for k, v in value.items() for line in _flat(f"{prefix}.{k}" if prefix else str(k), v)]
+    if isinstance(value, float):
+        return [(prefix, f"{value:.4g}")]
+    return [(prefix, str(value))]
+
+
+def _how(label: str, run: RunView) -> dict[str, Any]:
+    machine, model, engine = run.machine, run.model, run.engine
+    facts = [
+        ("record", run.run_id),
+        ("made", f"{run.created} by edge-harness {run.harness_version}"),
+        ("command", " ".join(run.command)),
+        (
+            "machine",
+            f"{machine.cpu_model}, {machine.core_count} cores, {format_bytes(machine.ram_bytes)}, "
+            f"{machine.system} {machine.kernel}, Python {machine.python}",
+        ),
+        ("fingerprint", machine.fingerprint),
+        ("instruction sets", " ".join(machine.isa)),
+    ]
+    if engine:
+        facts.append(("engine", f"{engine.name} {engine.version} ({engine.build}), {engine.thread_count} threads"))
+    if model:
+        facts += [
+            (
+                "model",
+                f"{model.name}, {model.quant}, {model.architecture}, {model.parameter_count / 1e9:.3g} B weights",
+            ),
+            ("SHA-256", f"{model.sha256} ({model.size_bytes} bytes)"),
+        ]
+        if model.requantized_from:
+            facts.append(("requantised from", model.requantized_from))
+    s = run.scenario
+    facts.append(
+        (
+            "scenario",
+            f"context {s.context_tokens}, prompt {s.prompt_tokens}, new {s.new_tokens}, depth {s.depth_tokens}, "
+            f"KV cache {s.kv_type}, {s.thread_count} threads",
+        )
+    )
+    return {"title": label, "facts": [(k, clean(v, 1000)) for k, v in facts if v]}
