@@ -176,7 +176,7 @@ def _drafter(job: SpeculationJob, target: LlamaSession, sampling: Sampling) -> D
 
 
 def _plain_step_s(target: LlamaSession, prompt: list[int]) -> float:
-    return statistics.median(plain(target, prompt, 8).duration_s / 8 for _ in range(3))
+    return statistics.median(plain(target, prompt, 9).duration_s / 8 for _ in range(3))
 
 
 def _draft_step_s(drafter: ModelDrafter, prompt: list[int]) -> float:

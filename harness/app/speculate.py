@@ -166,7 +166,7 @@ def summarise(
         speculative=fast_sum,
         speedup_ratio=fast_sum.tokens_per_s / plain_sum.tokens_per_s,
         median_ratio=median(ratios),
-        expected_ratio=len(fast_sum.tokens) * advice.verify_s[1] / expected_s,
+        expected_ratio=fast_sum.decoded_count * advice.verify_s[1] / expected_s,
         fixed_ratio=speedup(length, ratio, advice.verify_s, advice.draft_s) if length else 1.0,
         acceptance_ratio=ratio,
         acceptance_by_position=tuple(

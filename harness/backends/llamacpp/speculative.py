@@ -40,6 +40,7 @@ class Generation(Frozen, frozen=True, kw_only=True):
         draft_s: Time of drafting, catching up and probing included.
         verify_s: Time of the target's passes.
         lengths: Draft length of each cycle.
+        answer_count: Answers summed up here.
     """
 
     tokens: tuple[int, ...]
@@ -54,16 +55,22 @@ class Generation(Frozen, frozen=True, kw_only=True):
     draft_s: float = 0.0
     verify_s: float = 0.0
     lengths: tuple[int, ...] = ()
+    answer_count: int = 1
+
+    @property
+    def decoded_count(self) -> int:
+        """Tokens that passes after the prompt gave: the first of each answer comes with the prompt's own pass."""
+        return len(self.tokens) - self.answer_count
 
     @property
     def tokens_per_s(self) -> float:
         """Speed after the prompt."""
-        return len(self.tokens) / self.duration_s
+        return self.decoded_count / self.duration_s
 
     @property
     def tokens_per_cycle(self) -> float:
         """New tokens for each pass of the target."""
-        return len(self.tokens) / max(self.cycle_count, 1)
+        return self.decoded_count / max(self.cycle_count, 1)
 
 
 class Difference(NamedTuple):
@@ -375,4 +382,5 @@ def total(parts: Iterable[Generation]) -> Generation:
         draft_s=sum(p.draft_s for p in parts),
         verify_s=sum(p.verify_s for p in parts),
         lengths=tuple(n for p in parts for n in p.lengths),
+        answer_count=sum(p.answer_count for p in parts),
     )

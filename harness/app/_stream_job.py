@@ -1,0 +1,128 @@
+"""What the child of a streaming run does: one model under a budget, streamed or mapped plainly, with or without draft."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.backends.llamacpp.draft_policy import AdaptivePolicy, CostTable
+from harness.backends.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
+from harness.backends.llamacpp.session import LlamaSession
+from harness.backends.llamacpp.speculative import Generation, Speculator, check_same_vocabulary, plain
+from harness.backends.llamacpp.streaming import StreamedSession
+from harness.domain.base import Frozen
+from harness.domain.scenario import Scenario
+
+Mode = Literal["streamed", "mapped"]
+_DRAFT_TOKENS = 8
+
+
+class StreamJob(Frozen, frozen=True, kw_only=True):
+    """What to run.
+
+    Attributes:
+        model: GGUF file.
+        prompts: Texts.
+        budget_bytes: What the child may use in all.
+        mode: Streamed by this harness, or left to the system's page cache.
+        draft: Draft model in memory; empty for none, ``lookup`` for the text itself.
+        new_tokens: Tokens after each prompt.
+        scenario: Context and so on.
+        batch_tokens: Most tokens of a pass.
+    """
+
+    model: str
+    prompts: tuple[str, ...]
+    budget_bytes: int
+    mode: Mode = "streamed"
+    draft: str = ""
+    new_tokens: int = 24
+    scenario: Scenario = Scenario(context_tokens=512)
+    batch_tokens: int = 32
+
+
+def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+    """Child's entry; events: ``plan``, one ``answer`` for each prompt, ``report``.
+
+    Raises:
+        RefusedError: The budget is too small, or the vocabularies differ.
+        EngineError: The engine failed.
+    """
+    import msgspec
+
+    job = msgspec.convert(arguments, StreamJob)
+    path = Path(job.model)
+    _forget(path)  # pages that others left in the cache would be free for this run
+    if job.mode == "mapped":
+        scenario = msgspec.structs.replace(job.scenario, mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
+        session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)
+        for text in job.prompts:
+            emit("answer", plain(session, session.tokenize(text), job.new_tokens))
+        return
+    drafter = _drafter(job)
+    with StreamedSession(path, job.scenario, job.budget_bytes, batch_tokens=job.batch_tokens) as streamed:
+        emit("plan", streamed.plan)
+        session = streamed.session
+        if isinstance(drafter, ModelDrafter) and isinstance(drafter.session, LlamaSession):
+            check_same_vocabulary(session.model, drafter.session.model)
+        policy = _policy(session, drafter) if drafter else None
+        streamed.reset()
+        for text in job.prompts:
+            tokens = session.tokenize(text)
+            emit("answer", _answer(session, drafter, policy, tokens, job.new_tokens))
+        emit("report", streamed.report())
+
+
+def _answer(
+    session: LlamaSession, drafter: Drafter | None, policy: AdaptivePolicy | None, prompt: list[int], new_tokens: int
+) -> Generation:
+    if drafter is None or policy is None:
+        return plain(session, prompt, new_tokens)
+    return Speculator(session, drafter, policy).generate(prompt, new_tokens)
+
+
+def _drafter(job: StreamJob) -> Drafter | None:
+    """The draft is loaded first, read into memory, so that what it takes is known when the split is planned."""
+    if not job.draft:
+        return None
+    if job.draft == "lookup":
+        return LookupDrafter()
+    scenario = Scenario(
+        context_tokens=job.scenario.context_tokens,
+        thread_count=job.scenario.thread_count,
+        ubatch_tokens=32,
+        mmap=False,
+    )
+    session = LlamaSession(Path(job.draft), scenario, batch_tokens=32, output_tokens=8)
+    session.decode([0] * 32, position=0)  # touch its buffers
+    session.clear()
+    _forget(Path(job.draft))
+    return ModelDrafter(session, Path(job.draft).stem)
+
+
+def _policy(session: LlamaSession, drafter: Drafter) -> AdaptivePolicy:
+    """Costs measured on the streamed model; acceptance is assumed good until seen: a wrong draft costs no pass."""
+    verify_s = {}
+    for size in (1, _DRAFT_TOKENS + 1):
+        times = []
+        for _ in range(2):
+            started_s = time.perf_counter()
+            session.decode([0] * size, position=0, logits="all")
+            times.append(time.perf_counter() - started_s)
+            session.clear()
+        verify_s[size] = min(times)
+    draft_s = 0.0
+    if isinstance(drafter, ModelDrafter):
+        started_s = time.perf_counter()
+        count = len(drafter.propose([0] * 8, 8, lambda _: True).tokens)
+        draft_s = (time.perf_counter() - started_s) / count
+        drafter.forget()
+    seen = [(bucket, True) for bucket in (5, 6, 7)] + [(0, False), (1, False), (4, True)]
+    return AdaptivePolicy(CostTable(verify_s, draft_s), most_tokens=_DRAFT_TOKENS, seen=seen)
+
+
+def _forget(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)

@@ -1,0 +1,112 @@
+"""Run a model that is larger than the RAM it may use, in a child that really is held to that limit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from harness.app._stream_job import Mode, StreamJob
+from harness.backends.llamacpp.speculative import Generation, total
+from harness.backends.llamacpp.streaming import StreamPlan, StreamReport
+from harness.domain.base import Frozen
+from harness.domain.record import MemoryUse
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError, RefusedError
+from harness.measure.child import Limits, run_child
+
+TARGET: Final = "harness.app._stream_job:run"
+
+
+class StreamResult(Frozen, frozen=True, kw_only=True):
+    """What came out.
+
+    Attributes:
+        model: Model file.
+        draft: Draft model file, ``lookup``, or empty.
+        mode: Streamed, or mapped plainly.
+        budget_bytes: Limit of the child's control group.
+        enforced: Whether a control group held the child to it (else a watchdog on its private memory).
+        generation: Sums over all prompts.
+        outputs: New tokens of each prompt.
+        plan: What was pinned and streamed; None when mapped plainly.
+        report: What was read and waited for; None when mapped plainly.
+        bound_ratio: Least time of a pass by the bound / measured time of a pass; None when nothing was streamed.
+        memory: Memory of the child.
+    """
+
+    model: str
+    draft: str
+    mode: Mode
+    budget_bytes: int
+    enforced: bool
+    generation: Generation
+    outputs: tuple[tuple[int, ...], ...]
+    memory: MemoryUse
+    plan: StreamPlan | None = None
+    report: StreamReport | None = None
+    bound_ratio: float | None = None
+
+
+def stream(
+    model: Path,
+    budget_bytes: int,
+    prompts: Sequence[str],
+    *,
+    draft: str = "",
+    mode: Mode = "streamed",
+    new_tokens: int = 24,
+    scenario: Scenario | None = None,
+    wall_s: float = 1800.0,
+) -> StreamResult:
+    """Generate under a RAM budget.
+
+    Args:
+        model: GGUF file.
+        budget_bytes: What the child may use in all.
+        prompts: Texts.
+        draft: Draft model file whose memory is part of the budget; ``lookup``; empty for none.
+        mode: ``mapped`` leaves residency to the system, for comparison.
+        new_tokens: Tokens after each prompt.
+        scenario: Context and so on; 512 tokens of context when None.
+        wall_s: Longest time.
+
+    Raises:
+        RefusedError: The budget is too small, this system cannot do it, or the vocabularies differ.
+        EngineError: The engine failed, or was killed for going over the limit.
+    """
+    job = StreamJob(
+        model=str(model.absolute()),
+        prompts=tuple(prompts),
+        budget_bytes=budget_bytes,
+        mode=mode,
+        draft=draft if draft in {"", "lookup"} else str(Path(draft).absolute()),
+        new_tokens=new_tokens,
+        scenario=scenario or Scenario(context_tokens=512),
+    )
+    result = run_child(TARGET, job, limits=Limits(wall_s=wall_s, memory_bytes=budget_bytes))
+    if result.outcome != "ok":
+        error: dict[str, Any] = next((d for n, d in result.events if n == "error"), {})
+        raise (RefusedError if error.get("kind") == "RefusedError" else EngineError)(
+            f"{result.outcome}: {result.detail}"
+        )
+    events = dict(result.events)
+    answers = [msgspec.convert(d, Generation) for n, d in result.events if n == "answer"]
+    plan = msgspec.convert(events["plan"], StreamPlan) if "plan" in events else None
+    report = msgspec.convert(events["report"], StreamReport) if "report" in events else None
+    ratio = None
+    if plan and report and plan.slot_bytes and report.pass_count:
+        ratio = report.bound_s(plan.streamed_bytes) / (report.duration_s / report.pass_count)
+    return StreamResult(
+        model=model.name,
+        draft=Path(draft).name,
+        mode=mode,
+        budget_bytes=budget_bytes,
+        enforced=result.memory.cgroup_peak_bytes is not None,
+        generation=total(answers),
+        outputs=tuple(a.tokens for a in answers),
+        memory=result.memory,
+        plan=plan,
+        report=report,
+        bound_ratio=ratio,
+    )

@@ -1,0 +1,96 @@
+"""``edge-harness stream``: run a model that is larger than the RAM it may use."""
+
+import re
+from pathlib import Path
+
+import click
+
+from harness.cli._output import console, emit_json, json_option, table
+
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_budget(text: str, size_bytes: int) -> int:
+    """Bytes of ``600MB``, ``1.5GiB``, or a share of the model's size such as ``0.6x``."""
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kmg]i?b|x)?", text.strip().lower())
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no size such as 600MB, 1.5GiB or 0.6x", param_hint="--ram-budget")
+    unit = found[2] or ""
+    return int(float(found[1]) * (size_bytes if unit == "x" else _UNITS[unit]))
+
+
+@click.command("stream")
+@click.argument("model")
+@click.option("--ram-budget", required=True, metavar="SIZE", help="600MB, 1.5GiB, or 0.6x of the model's file.")
+@click.option("--draft", default="", metavar="M", help="Draft model kept in memory, within the budget; or 'lookup'.")
+@click.option("--prompts", default="code", metavar="code|prose|FILE", help="Shipped class, or a JSON list of strings.")
+@click.option("--prompt-count", default=2, type=click.IntRange(1), help="Prompts of the list that are run.")
+@click.option("--tokens", "new_tokens", default=16, type=click.IntRange(2, 4096), help="Tokens after each prompt.")
+@click.option("--context", "context_tokens", default=512, type=click.IntRange(64), help="Context.")
+@click.option("--plain-mmap", is_flag=True, help="Leave residency to the system, under the same limit, to compare.")
+@json_option
+def COMMAND(  # noqa: N802  verbs are found by this name
+    model: str,
+    ram_budget: str,
+    draft: str,
+    prompts: str,
+    prompt_count: int,
+    new_tokens: int,
+    context_tokens: int,
+    plain_mmap: bool,
+    as_json: bool,
+) -> int:
+    """Generate with MODEL while its process is held to a RAM budget: some weights stay, the others are streamed."""
+    from harness.app.resolve import resolve_model
+    from harness.app.speculate import load_prompts
+    from harness.app.stream import stream
+    from harness.domain.scenario import Scenario
+    from harness.errors import Exit, RefusedError
+    from harness.units import format_bytes, format_rate
+
+    def file_of(ref: str) -> Path:
+        path = resolve_model(ref).path
+        if path is None:
+            raise RefusedError(f"{ref} has no file on this machine; get it with: edge-harness models pull {ref}")
+        return path
+
+    path = file_of(model)
+    result = stream(
+        path,
+        parse_budget(ram_budget, path.stat().st_size),
+        load_prompts(prompts)[:prompt_count],
+        draft=draft if draft in {"", "lookup"} else str(file_of(draft)),
+        mode="mapped" if plain_mmap else "streamed",
+        new_tokens=new_tokens,
+        scenario=Scenario(context_tokens=context_tokens),
+    )
+    if as_json:
+        emit_json(result)
+        return Exit.OK
+    rows = [
+        ("speed", f"{result.generation.tokens_per_s:.2f} tokens/s"),
+        ("budget", f"{format_bytes(result.budget_bytes)}{'' if result.enforced else ' (not enforced by the system)'}"),
+        ("peak charged", format_bytes(result.memory.cgroup_peak_bytes or result.memory.peak_rss_bytes)),
+    ]
+    if result.plan and result.report:
+        passes = max(result.report.pass_count, 1)
+        pass_s, stall_s = result.report.duration_s / passes, result.report.stall_s / passes
+        rows += [
+            ("pinned", format_bytes(result.plan.pinned_bytes)),
+            ("streamed in each pass", format_bytes(result.plan.streamed_bytes)),
+            ("read per token", format_bytes(result.report.read_bytes / max(len(result.generation.tokens), 1))),
+            (
+                "pass",
+                f"{pass_s * 1e3:.0f} ms, of which waiting {stall_s * 1e3:.0f} ms",
+            ),
+            (
+                "storage",
+                f"{format_rate(result.report.read_bytes / result.report.duration_s)} reached, "
+                f"{format_rate(result.report.probe_bytes_per_s)} by the probe",
+            ),
+            ("share of the bound", "" if result.bound_ratio is None else f"{result.bound_ratio:.2f}"),
+        ]
+    if result.draft:
+        rows.append(("tokens per pass", f"{result.generation.tokens_per_cycle:.2f}"))
+    console().print(table(f"{result.model}, {result.mode}", ("", ""), rows))
+    return Exit.OK
