@@ -3,7 +3,8 @@
     python -m harness.testing.versus_llama_bench --llama-bench PATH MODEL.gguf [--pairs 5] [--json]
 
 Both run the same tests with the same options; the order within a pair alternates, so that drift of the machine hits
-both. The ratio of each pair is ours / theirs; the result is the median of the ratios.
+both. A pair during which anything else used the machine is left out and another one taken. The ratio of each pair is
+ours / theirs; the result is the median of the ratios.
 """
 
 import json
@@ -19,12 +20,19 @@ import msgspec
 from harness.backends._threads import default_thread_count
 from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
-from harness.errors import CouldNotRunError, Exit
+from harness.errors import CouldNotRunError, Exit, HarnessError
 from harness.measure.child import Limits, run_child
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import TARGET
+from harness.measure.validity import ValidityProbe
 
 LEAST_RATIO: Final = 0.97
+
+
+class InconclusiveError(HarnessError):
+    """The machine was never quiet for long enough."""
+
+    exit_code = Exit.INCONCLUSIVE
 
 
 class Speeds(NamedTuple):
@@ -41,7 +49,7 @@ class Result(NamedTuple):
     theirs: list[Speeds]
     prefill_ratio: float
     decode_ratio: float
-    disturbed_count: int
+    tried_count: int
 
 
 def run_theirs(program: Path, model: Path, scenario: Scenario, repetitions: int) -> Speeds:
@@ -65,10 +73,8 @@ def run_theirs(program: Path, model: Path, scenario: Scenario, repetitions: int)
     return Speeds(median(prefill["samples_ts"]), median(decode["samples_ts"]))
 
 
-def run_ours(model: Path, scenario: Scenario, repetitions: int) -> tuple[Speeds, int]:
-    """One run of this harness: speeds over all its samples, and how many of them were disturbed.
-
-    Disturbed samples count here as they do in llama-bench, which has no notion of them.
+def run_ours(model: Path, scenario: Scenario, repetitions: int) -> Speeds:
+    """One run of this harness over all its samples, as llama-bench takes all of its own.
 
     Raises:
         CouldNotRunError: It failed.
@@ -91,30 +97,45 @@ def run_ours(model: Path, scenario: Scenario, repetitions: int) -> tuple[Speeds,
         phase: median(s.token_count / s.duration_s for s in timed if s.phase == phase)
         for phase in ("prefill", "decode")
     }
-    doubted = sum(bool(s.validity.doubts) for s in timed if s.phase in rates)
-    return Speeds(rates["prefill"], rates["decode"]), doubted
+    return Speeds(rates["prefill"], rates["decode"])
 
 
 def compare(program: Path, model: Path, scenario: Scenario, *, pairs: int, repetitions: int) -> Result:
-    """Run all pairs."""
+    """Run pairs until enough of them are undisturbed, or three times as many were tried.
+
+    The same probe watches both sides from outside; a pair in which either was disturbed does not count.
+    """
     ours: list[Speeds] = []
     theirs: list[Speeds] = []
-    disturbed = 0
-    for index in range(pairs):
-        for side in ("ours", "theirs") if index % 2 else ("theirs", "ours"):
+    tried = 0
+    while len(ours) < pairs and tried < 3 * pairs:
+        tried += 1
+        found: dict[str, Speeds] = {}
+        doubts: list[str] = []
+        for side in ("ours", "theirs") if tried % 2 else ("theirs", "ours"):
+            probe = ValidityProbe(disk_expected=True)
+            probe.start()
             if side == "ours":
-                speeds, doubted = run_ours(model, scenario, repetitions)
-                ours.append(speeds)
-                disturbed += doubted
+                found[side] = run_ours(model, scenario, repetitions)
             else:
-                theirs.append(run_theirs(program, model, scenario, repetitions))
-        click.echo(f"pair {index + 1}: ours {_text(ours[-1])}, llama-bench {_text(theirs[-1])}", err=True)
+                found[side] = run_theirs(program, model, scenario, repetitions)
+            doubts += probe.finish().doubts
+        click.echo(
+            f"pair {tried}: ours {_text(found['ours'])}, llama-bench {_text(found['theirs'])}"
+            + (f"; left out: {doubts[0]}" if doubts else ""),
+            err=True,
+        )
+        if not doubts:
+            ours.append(found["ours"])
+            theirs.append(found["theirs"])
+    if len(ours) < pairs:
+        raise InconclusiveError(f"only {len(ours)} of {tried} pairs were undisturbed")
     return Result(
         ours,
         theirs,
         median(a.prefill / b.prefill for a, b in zip(ours, theirs, strict=True)),
         median(a.decode / b.decode for a, b in zip(ours, theirs, strict=True)),
-        disturbed,
+        tried,
     )
 
 
@@ -147,12 +168,16 @@ def main(
         depth_tokens=depth,
         thread_count=threads or default_thread_count(),
     )
-    result = compare(program, model, scenario, pairs=pairs, repetitions=repetitions)
+    try:
+        result = compare(program, model, scenario, pairs=pairs, repetitions=repetitions)
+    except HarnessError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(error.exit_code) from error
     if as_json:
         click.echo(json.dumps(result._asdict()))
     else:
         click.echo(f"prefill ratio {result.prefill_ratio:.4f}, decode ratio {result.decode_ratio:.4f} (median)")
-        click.echo(f"{pairs} pairs, {result.disturbed_count} of our samples disturbed")
+        click.echo(f"{len(result.ours)} undisturbed pairs of {result.tried_count}")
     low = min(result.prefill_ratio, result.decode_ratio) < LEAST_RATIO
     raise SystemExit(Exit.BROKEN if low else Exit.OK)
 
