@@ -1,0 +1,205 @@
+"""Calibration metrics against hand sums, frozen figures of other libraries, and plain quadratic oracles.
+
+Frozen figures: netcal 1.4.0 ``ECE(10).measure(p, y)`` and relplot 1.0.3 ``smECE(p, y)`` on
+``r = default_rng(seed); p = r.beta(4, 2, 1000); y = r.random(1000) < p**1.5``.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import RefusedError
+from harness.workloads.calibration import metrics, paired, scaling, selective, smooth
+from harness.workloads.calibration.seed_baseline import compute_calibration_error
+
+
+def drawn(seed: int, count: int = 1000):
+    rng = np.random.default_rng(seed)
+    p = rng.beta(4, 2, count)
+    return p, rng.random(count) < p**1.5
+
+
+@pytest.mark.parametrize(
+    ("seed", "netcal", "relplot"),
+    [
+        (0, 0.12410891641485403, 0.12391207875298842),
+        (1, 0.10561545044265651, 0.10549598295194947),
+        (2, 0.10653188648120078, 0.10637961585298567),
+    ],
+)
+def test_as_other_libraries(seed, netcal, relplot):
+    p, y = drawn(seed)
+    assert metrics.ece(metrics.equal_width(p, y)) == pytest.approx(netcal, abs=1e-12)
+    assert smooth.smooth_ece(p, y) == pytest.approx(relplot, abs=1e-6)
+
+
+def test_as_other_libraries_live():
+    netcal = pytest.importorskip("netcal.metrics")
+    p, y = drawn(7)
+    assert metrics.ece(metrics.equal_width(p, y)) == pytest.approx(netcal.ECE(10).measure(p, y.astype(int)), abs=1e-12)
+    assert metrics.mce(metrics.equal_width(p, y)) == pytest.approx(netcal.MCE(10).measure(p, y.astype(int)), abs=1e-12)
+
+
+def test_by_hand():
+    # bins [.2,.3): .25 .25 with 1 of 2 right; [.9,1]: .95 1.0 with 2 of 2 right
+    # ECE = 2/4 |.5 - .25| + 2/4 |1 - .975| = .125 + .0125; MCE = .25
+    bins = metrics.equal_width([0.25, 0.25, 0.95, 1.0], [0, 1, 1, 1], allow_few=True)
+    assert metrics.ece(bins) == pytest.approx(0.1375, abs=1e-15)
+    assert metrics.mce(bins) == pytest.approx(0.25, abs=1e-15)
+    assert bins.counts.tolist() == [0, 0, 2, 0, 0, 0, 0, 0, 0, 2]
+    # Brier = (.0625 + .5625 + .0025 + 0) / 4
+    assert metrics.brier([0.25, 0.25, 0.95, 1.0], [0, 1, 1, 1], allow_few=True) == pytest.approx(0.6275 / 4)
+
+
+@pytest.mark.parametrize("bin_count", [3, 7, 10, 15, 20, 100])
+def test_an_edge_belongs_to_the_bin_above_and_one_to_the_last(bin_count):
+    edges = np.arange(bin_count + 1) / bin_count
+    inside = edges[1:-1]
+    for p, expected in (
+        (edges[:-1], range(bin_count)),
+        (np.nextafter(inside, 0), range(bin_count - 1)),
+        (np.array([1.0]), [bin_count - 1]),
+    ):
+        got = [int(np.argmax(metrics.equal_width([x], [1], bin_count, allow_few=True).counts)) for x in p]
+        assert got == list(expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 400), st.sampled_from([1, 5, 10, 17]))
+def test_decomposition_is_exact_and_bins_are_even(seed, count, bin_count):
+    p, y = drawn(seed, count)
+    for bins in (
+        metrics.equal_width(p, y, bin_count, allow_few=True),
+        metrics.equal_mass(p, y, bin_count, allow_few=True),
+    ):
+        assert bins.counts.sum() == count
+        parts = metrics.brier_parts(bins, p, y)
+        # within, from its own definition: mean over rows of the squared spread minus twice the covariance in the bin
+        assert parts.reliability - parts.resolution + parts.uncertainty + parts.within == pytest.approx(
+            metrics.brier(p, y, allow_few=True), abs=1e-12
+        )
+        assert min(parts.reliability, parts.resolution, parts.uncertainty) >= 0
+    counts = metrics.equal_mass(p, y, bin_count, allow_few=True).counts
+    assert counts.max() - counts.min() <= 1
+    assert metrics.ece(metrics.equal_width(p, y, allow_few=True)) == pytest.approx(
+        compute_calibration_error([True] * count, p.tolist(), y.tolist()), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("p", "y"),
+    [
+        ([0.5] * 300, [1] * 299),
+        ([float("nan")] + [0.5] * 299, [1] * 300),
+        ([1.2] + [0.5] * 299, [1] * 300),
+        ([-0.3] + [0.5] * 299, [1] * 300),
+        ([0.5] * 300, [2] + [1] * 299),
+        ([0.5] * 199, [1] * 199),
+        ([], []),
+    ],
+)
+def test_what_the_seed_lets_through_is_refused(p, y):
+    with pytest.raises(RefusedError):
+        metrics.equal_width(p, y)
+    with pytest.raises(RefusedError):
+        smooth.smooth_ece(p, y)
+
+
+def test_classwise_is_the_mean_over_classes():
+    rng = np.random.default_rng(1)
+    p = rng.dirichlet([1, 2, 3], 500)
+    y = rng.integers(0, 3, 500)
+    by_class = [compute_calibration_error([c] * 500, p[:, c].tolist(), y.tolist()) for c in range(3)]
+    assert metrics.classwise_ece(p, y) == pytest.approx(np.mean(by_class), abs=1e-12)
+    with pytest.raises(RefusedError):
+        metrics.classwise_ece(p * 2, y)
+
+
+def test_bands_hold_the_truth_most_of_the_time():
+    hits = total = 0
+    for seed in range(30):
+        p, y = drawn(seed, 2000)
+        bins, edges, (low, high) = metrics.bands(p, y, draws=200, seed=seed)
+        true = bins.confidence**1.5
+        inside = (edges[0] <= true) & (true <= edges[1])
+        hits, total = hits + inside[bins.counts > 30].sum(), total + (bins.counts > 30).sum()
+        assert low < high
+    assert 0.88 < hits / total < 0.99
+
+
+def test_temperature_finds_the_one_that_was_put_in():
+    rng = np.random.default_rng(2)
+    logits = rng.normal(0, 2, (20_000, 5))
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = (probabilities.cumsum(1) < rng.random(20_000)[:, None]).sum(1)
+    assert scaling.temperature(logits * 2.5, labels) == pytest.approx(2.5, rel=0.03)
+    found = scaling.temperature(logits, labels)
+
+    def loss(t):
+        z = logits / t
+        return float(np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), labels]))
+
+    assert loss(found) <= min(loss(found * 1.01), loss(found / 1.01))
+
+
+def test_platt_and_isotonic_calibrate_what_they_did_not_see():
+    p, y = drawn(3, 20_000)
+    unseen, truth = drawn(4, 20_000)
+    before = metrics.ece(metrics.equal_width(unseen, truth))
+    for scale in (scaling.platt(p, y), scaling.isotonic(p, y)):
+        assert metrics.ece(metrics.equal_width(scale(unseen), truth)) < before / 5
+    # logit(p**1.5) is no straight line, but a Platt curve through a Platt curve is found exactly
+    again = scaling.platt(p, np.random.default_rng(5).random(20_000) < scaling.Platt(0.7, -0.4)(p))
+    assert again == pytest.approx((0.7, -0.4), abs=0.08)
+
+
+def test_isotonic_by_hand():
+    # outcomes 0 1 0 1 in order of confidence: the middle two are pooled to 1/2
+    fit = scaling.isotonic([0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1], allow_few=True)
+    assert fit.value.tolist() == [0.0, 0.5, 0.5, 1.0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.35, 0.5, 0.9]), st.booleans()), min_size=1, max_size=60))
+def test_aurc_is_the_quadratic_oracle(rows):
+    p, y = [r[0] for r in rows], [int(r[1]) for r in rows]
+    risks = []
+    for threshold in p:
+        answered = [1 - b for a, b in zip(p, y, strict=True) if a >= threshold]
+        risks.append(sum(answered) / len(answered))
+    assert selective.aurc(p, y, allow_few=True) == pytest.approx(sum(risks) / len(risks), abs=1e-12)
+
+
+def test_accuracy_at_a_coverage_by_hand():
+    p, y = [0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1]
+    assert selective.accuracy_at(p, y, 0.5, allow_few=True) == 1.0
+    assert selective.accuracy_at(p, y, 0.75, allow_few=True) == pytest.approx(2 / 3)
+
+
+def test_paired_sees_what_the_ece_does_not():
+    p, y = drawn(9, 4000)
+    rng = np.random.default_rng(10)
+    loss = rng.exponential(2.5, 4000)
+    worse = y.copy()
+    worse[:40] = ~worse[:40]
+    report = paired.compare((p, y, loss), (p, worse, loss + rng.normal(0.08, 0.3, 4000)), draws=300)
+    assert report.nll.is_clear
+    assert report.nll.low < 0.08 < report.nll.high
+    assert not report.ece.is_clear
+    assert report.flip_count == 40
+    assert report.lost_count == int(y[:40].sum())
+    with pytest.raises(RefusedError):
+        paired.compare((p, y, loss), (p[:-1], y[:-1], loss[:-1]))
+
+
+def test_workload_checks_itself(tmp_path):
+    from harness.ports import WorkloadContext
+    from harness.workloads.calibration import WORKLOAD
+
+    size = {"row_count": 5000}
+    state = WORKLOAD.prepare(size, WorkloadContext(tmp_path, tmp_path, 4, 1))
+    for operation in WORKLOAD.operations(state):
+        operation.call()
+    assert WORKLOAD.check(state)["ece"] == pytest.approx(WORKLOAD.check(state)["implied_ece"], abs=0.05)
+    assert {c.operation for c in WORKLOAD.costs(size)} == {o.name for o in WORKLOAD.operations(state)}
