@@ -1,4 +1,4 @@
-"""What the child of a streaming run does: one model under a budget, streamed or mapped plainly, with or without draft."""
+"""What the child of a streaming run does: one model under a budget, streamed or mapped, with or without a draft."""
 
 import os
 import time

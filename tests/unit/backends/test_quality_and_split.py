@@ -1,0 +1,80 @@
+"""Quality figures and the streaming split against hand computations."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.backends.llamacpp.quality import Scores, chunks_of, expected_calibration_error, log_probabilities
+from harness.backends.llamacpp.streaming import PAGE_BYTES, Extent, plan_split, whole_pages
+from harness.errors import RefusedError
+
+
+def test_log_probabilities_by_hand() -> None:
+    logs = log_probabilities(np.array([[0.0, np.log(3.0)], [1000.0, 1000.0]], np.float32))
+    assert np.exp(logs) == pytest.approx(np.array([[0.25, 0.75], [0.5, 0.5]]), rel=1e-4)
+
+
+def test_scores_by_hand() -> None:
+    logs = np.log(np.array([[0.5, 0.5], [0.2, 0.8]], np.float32))
+    base = np.log(np.array([[0.5, 0.5], [0.5, 0.5]], np.float32))
+    scores = Scores()
+    scores.add(logs, np.array([0, 1]), base)
+    result = scores.result()
+    # exp(-(ln 0.5 + ln 0.8) / 2) = 1 / sqrt(0.4) = 1.58114
+    assert result.perplexity == pytest.approx(0.4**-0.5, rel=1e-6)
+    # rows: 0, and 0.5 ln(0.5 / 0.2) + 0.5 ln(0.5 / 0.8) = 0.22314; their mean is 0.11157
+    assert result.kl_divergence == pytest.approx(0.11157, abs=1e-5)
+    assert result.top1_agreement_ratio == 0.5
+
+
+def test_calibration_error_by_hand() -> None:
+    # bin [0.8, 0.8667): confidence 0.8, accuracy 0.5, 2 tokens; bin [0.6, 0.6667): 0.6 against 1.0, 2 tokens:
+    # (2 * 0.3 + 2 * 0.4) / 4 = 0.35
+    error = expected_calibration_error(np.array([0.81, 0.81, 0.61, 0.61]), np.array([True, False, True, True]))
+    assert error == pytest.approx((2 * 0.31 + 2 * 0.39) / 4)
+
+
+def test_chunks() -> None:
+    assert chunks_of(range(10), 4, 0, None) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert chunks_of(range(10), 4, 1, 99) == [[99, 1, 2, 3]]
+
+
+BLOCKS = [Extent(i * 100 * PAGE_BYTES, (i + 1) * 100 * PAGE_BYTES) for i in range(10)]
+
+
+def test_everything_fits() -> None:
+    plan = plan_split(BLOCKS, 0, 1000 * PAGE_BYTES)
+    assert (plan.slot_bytes, plan.streamed_bytes, plan.pinned_bytes) == (0, 0, 1000 * PAGE_BYTES)
+
+
+def test_split_by_hand() -> None:
+    # 1000 pages, 700 allowed, 10 blocks, 4 slots: 300 = (10 - 4) s, so 50 pages of each block are streamed.
+    plan = plan_split(BLOCKS, 0, 700 * PAGE_BYTES, slots=4)
+    assert plan.slot_bytes == 50 * PAGE_BYTES
+    assert plan.pinned_bytes + plan.slot_count * plan.slot_bytes == 700 * PAGE_BYTES
+
+
+def test_fewer_slots_before_giving_up() -> None:
+    # 10 blocks of 100 pages, all streamed with 2 slots: 200 pages are the least.
+    assert plan_split(BLOCKS, 0, 200 * PAGE_BYTES).slot_count == 2
+    with pytest.raises(RefusedError, match="streaming needs"):
+        plan_split(BLOCKS, 0, 199 * PAGE_BYTES)
+
+
+@given(
+    st.lists(st.integers(10_000, 5_000_000), min_size=3, max_size=40),
+    st.integers(0, 10_000_000),
+    st.floats(0.01, 1.2),
+)
+def test_a_plan_never_exceeds_what_it_may_use(sizes: list[int], always: int, share: float) -> None:
+    starts = np.cumsum([64, *sizes])
+    blocks = [Extent(int(a), int(b)) for a, b in zip(starts, starts[1:], strict=False)]
+    allowed = int(share * (sum(sizes) + always))
+    try:
+        plan = plan_split(blocks, always, allowed)
+    except RefusedError:
+        return
+    assert plan.pinned_bytes + plan.slot_count * plan.slot_bytes <= allowed
+    assert plan.pinned_bytes + plan.streamed_bytes == sum(sizes) + always
+    assert all(whole_pages(b).end - whole_pages(b).start >= plan.slot_bytes for b in blocks)
