@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli._model_files import register, show_gguf
 from harness.cli._output import console, emit_json, json_option, table
 
 if TYPE_CHECKING:
@@ -46,9 +47,14 @@ def list_models(as_json: bool) -> None:
 @click.argument("model")
 @json_option
 def show(model: str, as_json: bool) -> None:
-    """Show MODEL (a name, or a path): identity, shape, files with sources and hashes."""
+    """Show MODEL (a name, or a path to a card or a GGUF file): identity, shape, files or tensors by type."""
     from harness.catalog.models import load_model
+    from harness.catalog.paths import as_path
 
+    path = as_path(model)
+    if path is not None and path.suffix == ".gguf":
+        show_gguf(path, as_json)
+        return
     card = load_model(model)
     if as_json:
         emit_json(card)
@@ -113,5 +119,7 @@ def _count(count: int) -> str:
             return f"{count / unit:.3g}{letter}"
     return str(count) if count else "?"
 
+
+register(models)
 
 COMMAND = models

@@ -1,0 +1,103 @@
+"""Cards for files that a user already has."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Final
+
+from harness.catalog._progress import Progress, no_progress
+from harness.catalog.gguf import GgufFile, read_gguf
+from harness.catalog.hf_config import read_hf_config
+from harness.catalog.models import dump_model, load_model
+from harness.catalog.paths import home_dir
+from harness.domain.model import ModelCard, ModelFile, ModelShape
+from harness.errors import BadDataError, RefusedError
+
+_CHUNK_BYTES: Final = 4 << 20
+
+
+def card_of(path: Path, name: str | None = None, *, progress: Progress | None = None) -> ModelCard:
+    """A card for a GGUF file (read whole, for its hash) or a config.json (a shape alone).
+
+    Raises:
+        BadDataError: The file is neither, or breaks its format.
+        RefusedError: The name cannot be a file's.
+    """
+    path = path.expanduser().resolve()
+    if path.suffix == ".gguf":
+        return _from_gguf(path, _name(name or path.stem), progress or no_progress)
+    if path.suffix == ".json":
+        stem = path.parent.name if path.stem == "config" else path.stem
+        return _card(_name(name or stem), read_hf_config(path), path, parameter_count=0)
+    raise BadDataError(path, "", f"the ending {path.suffix!r}", "a .gguf file or a config.json")
+
+
+def save_card(card: ModelCard) -> Path:
+    """Write the card into the user's own models folder, checked as every card is.
+
+    Raises:
+        RefusedError: There is one of that name.
+        BadDataError: It breaks the schema.
+    """
+    folder = home_dir() / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{card.name}.toml"
+    fresh = folder / f".{card.name}.toml"
+    fresh.write_text(dump_model(card), encoding="utf-8")
+    try:
+        load_model(str(fresh))
+        target.hardlink_to(fresh)
+    except FileExistsError:
+        raise RefusedError(f"{target} is there already; give another --name or remove it") from None
+    finally:
+        fresh.unlink()
+    return target
+
+
+def _name(name: str) -> str:
+    lower = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")
+    if not lower or len(lower) > 120:
+        raise RefusedError(f"{name!r} cannot be a model's name: letters, digits, dots and dashes, at most 120")
+    return lower
+
+
+def _from_gguf(path: Path, name: str, progress: Progress) -> ModelCard:
+    header = read_gguf(path)
+    weights = header.weights()
+    count = sum(t.element_count for t in weights.tensors)
+    file = ModelFile(quant=weights.quant, size_bytes=weights.file_bytes, sha256=_sha256(path, progress), path=str(path))
+    return _card(name, weights.shape, path, count, (file,), header)
+
+
+def _card(
+    name: str,
+    shape: ModelShape,
+    path: Path,
+    parameter_count: int,
+    files: tuple[ModelFile, ...] = (),
+    header: GgufFile | None = None,
+) -> ModelCard:
+    licence = header.metadata.get("general.license") if header else None
+    synthetic = header is not None and header.synthetic
+    return ModelCard(
+        name=name,
+        title=header.name if header else name,
+        family=shape.architecture,
+        licence=licence if isinstance(licence, str) and licence else "unknown",
+        source=f"{'header of' if header else 'shape from'} {path.name}",
+        parameter_count=parameter_count,
+        active_parameter_count=parameter_count if shape.experts is None else 0,
+        shape=shape,
+        default_quant=files[0].quant if files else "Q4_K_M",
+        files=files,
+        notes="Its weights are random." if synthetic else "",
+    )
+
+
+def _sha256(path: Path, progress: Progress) -> str:
+    digest, size = hashlib.sha256(), path.stat().st_size
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            progress(stream.tell(), size)
+    return digest.hexdigest()

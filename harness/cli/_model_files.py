@@ -1,0 +1,129 @@
+"""The parts of ``edge-harness models`` that read and write model files: pull, add, synthesize, a GGUF's own page."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli._output import console, emit_json, json_option, table
+
+if TYPE_CHECKING:
+    from harness.catalog._progress import Progress
+    from harness.domain.model import Weights
+
+
+@click.command()
+@click.argument("model")
+@click.option("--quant", help="Which of its files; its default where not given.")
+@json_option
+def pull(model: str, quant: str | None, as_json: bool) -> None:
+    """Fetch a file of MODEL into the cache, verified; an interrupted pull goes on."""
+    from harness.catalog.fetch import file_of
+    from harness.catalog.fetch import pull as fetch
+    from harness.catalog.models import load_model
+
+    card = load_model(model)
+    file = file_of(card, quant)
+    with _bar(f"{card.name} {file.quant}") as progress:
+        path = fetch(card, quant, progress=progress)
+    if as_json:
+        emit_json({"model": card.name, "quant": file.quant, "path": str(path), "sha256": file.sha256})
+        return
+    click.echo(str(path))
+
+
+@click.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", help="Name of the model; the file's stem where not given.")
+@json_option
+def add(path: Path, name: str | None, as_json: bool) -> None:
+    """Write a card for PATH (a GGUF file or a config.json) into your own models folder."""
+    from harness.catalog.add import card_of, save_card
+
+    with _bar(f"hash of {path.name}") as progress:
+        card = card_of(path, name, progress=progress)
+    target = save_card(card)
+    if as_json:
+        emit_json({"model": card.name, "card": str(target)})
+        return
+    click.echo(f"{card.name}: {target}")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--quant", help="Mixture, such as IQ2_XXS; the model's default where not given.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; in the cache by default.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@json_option
+def synthesize(model: str, quant: str | None, out: Path | None, seed: int, as_json: bool) -> None:
+    """Write a file with MODEL's true shapes and random weights: real size and speed, no meaning."""
+    from harness.app.resolve import resolve_model
+    from harness.catalog.paths import cache_dir
+    from harness.catalog.synthesize import synthesize as write
+
+    found = resolve_model(model, quant)
+    name = f"{found.name}-{found.quant.lower()}-synthetic"
+    path = out or cache_dir() / "synthetic" / f"{name}.gguf"
+    with _bar(name) as progress:
+        write(found.weights, path, seed=seed, name=name, progress=progress)
+    if as_json:
+        emit_json({"path": str(path), "quant": found.quant, "size_bytes": path.stat().st_size, "weights": "synthetic"})
+        return
+    click.echo(str(path))
+
+
+def show_gguf(path: Path, as_json: bool) -> None:
+    """Print what a GGUF file says of itself: its shape, and its tensors by type."""
+    import msgspec
+
+    from harness.catalog.gguf import read_gguf
+    from harness.domain.ggml import BLOCKS
+    from harness.units import format_bytes
+
+    header = read_gguf(path)
+    weights = header.weights()
+    by_type = _by_type(weights)
+    if as_json:
+        types = [{"type": t, "tensors": n, "weights": c, "size_bytes": b} for t, n, c, b in by_type]
+        emit_json({"name": header.name, "quant": weights.quant, "synthetic": weights.synthetic,
+                   "file_bytes": weights.file_bytes, "shape": weights.shape, "types": types})  # fmt: skip
+        return
+    kind = "random weights, " if weights.synthetic else ""
+    title = f"{header.name}: {weights.quant}, {kind}{format_bytes(weights.file_bytes)}, {len(weights.tensors)} tensors"
+    shape = [(k, str(v)) for k, v in msgspec.to_builtins(weights.shape).items() if v not in (None, 0, False)]
+    console().print(table(title, ("field", "value"), shape))
+    rows = [(t, str(n), f"{c:,}", format_bytes(b), f"{BLOCKS[t].bits_per_weight:.4g}") for t, n, c, b in by_type]
+    console().print(table("", ("type", "tensors", "weights", "bytes", "bits/weight"), rows, right=(1, 2, 3, 4)))
+
+
+def _by_type(weights: "Weights") -> list[tuple[str, int, int, int]]:
+    """(type, tensors, weights, bytes), most bytes first."""
+    sums: dict[str, tuple[int, int, int]] = {}
+    for tensor in weights.tensors:
+        count, elements, size = sums.get(tensor.type_name, (0, 0, 0))
+        sums[tensor.type_name] = count + 1, elements + tensor.element_count, size + tensor.size_bytes
+    return sorted(((kind, *s) for kind, s in sums.items()), key=lambda row: -row[3])
+
+
+@contextmanager
+def _bar(title: str) -> "Iterator[Progress]":
+    """A progress bar on stderr, where that is a terminal."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    screen = console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=screen, disable=not screen.is_terminal) as bars:
+        task = bars.add_task(title, total=None)
+
+        def progress(done_bytes: int, total_bytes: int) -> None:
+            bars.update(task, completed=done_bytes, total=total_bytes)
+
+        yield progress
+
+
+def register(group: click.Group) -> None:
+    """Add the commands of this file to ``group``."""
+    for command in (pull, add, synthesize):
+        group.add_command(command)
