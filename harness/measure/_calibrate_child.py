@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from harness.backends.llamacpp.session import LlamaSession
 from harness.domain.ggml import row_bytes
 from harness.domain.scenario import Scenario
+from harness.measure import page_cache
 from harness.measure.tiny_model import TinyShape, write_tiny
 from harness.measure.validity import ValidityProbe
 
@@ -105,6 +106,8 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
 def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSession:
     path = folder / f"{bench.role}-{bench.type_name}.gguf"
     write_tiny(path, bench.shape, bench.type_name)
+    # A downloaded model comes into the page cache by being read; pages just written lie in larger, faster pieces.
+    page_cache.drop(path)
     scenario = Scenario(
         context_tokens=max(bench.depths) + 1024,
         thread_count=arguments["thread_count"],

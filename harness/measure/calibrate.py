@@ -37,8 +37,9 @@ CHECK_TYPES: Final = ("Q4_1", "Q8_0")
 
 MINIMUM_FILL_BYTES: Final = 96 * 2**20
 CACHE_MULTIPLE: Final = 3
-TYPICAL_QUANTILE: Final = 1 / 3
-_CACHE_VERSION: Final = 1
+_CACHE_VERSION: Final = 2
+DISTURBED_RATIO: Final = 0.25
+"""Share of disturbed stretches above which a calibration is used but not kept."""
 
 Progress = Callable[[str], None]
 Times = Mapping[tuple[str, str, int, int], float]
@@ -83,7 +84,8 @@ def calibrate(
     if kept is not None and not missing:
         return kept
     fill_bytes = max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
-    events = _run(missing, fill_bytes, threads, repack, thorough, progress or (lambda _line: None))
+    say = progress or (lambda _line: None)
+    events = _run(missing, fill_bytes, threads, repack, thorough, say)
     found = fit(events, missing, fill_bytes)
     rewritten = repacked_types(host.isa)
     found = msgspec.structs.replace(
@@ -95,7 +97,11 @@ def calibrate(
     )
     if kept is not None:
         found = msgspec.structs.replace(found, types=(*kept.types, *found.types))
-    store.save(found)
+    disturbed = sum(bool(e["doubted"]) for e in events) / max(len(events), 1)
+    if disturbed > DISTURBED_RATIO:
+        say(f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs")
+    else:
+        store.save(found)
     return found
 
 
@@ -130,18 +136,19 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
 
 
 def typical_times(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int, int], float]:
-    """Typical time by (type, role, batch, depth): the lower tercile of undisturbed passes, of all where none was.
+    """Time of a pass by (type, role, batch, depth): the mean of each stretch of passes, the middle of the stretches.
 
-    A disturbance only ever lengthens a pass, so the middle of what is left undisturbed lies below the median of all.
+    That is how a run is timed too: tokens over the time of a stretch. Stretches that were disturbed count only where
+    there is no other.
     """
     good: dict[tuple[str, str, int, int], list[float]] = defaultdict(list)
     every: dict[tuple[str, str, int, int], list[float]] = defaultdict(list)
     for event in events:
         key = (event["type_name"], event["role"], event["batch"], event["depth"])
-        every[key] += event["times"]
+        every[key].append(float(np.mean(event["times"])))
         if not event["doubted"]:
-            good[key] += event["times"]
-    return {key: float(np.quantile(good.get(key) or times, TYPICAL_QUANTILE)) for key, times in every.items()}
+            good[key].append(every[key][-1])
+    return {key: float(np.median(good[key])) if good[key] else min(stretches) for key, stretches in every.items()}
 
 
 def nonnegative_fit(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:

@@ -91,13 +91,16 @@ def test_fit_finds_what_was_put_in() -> None:
         assert table[1] == (4, pytest.approx(2.5 * unit, rel=1e-4))
 
 
-def test_a_disturbed_round_is_left_out() -> None:
+def test_middle_of_the_undisturbed_stretches() -> None:
     events = [
-        event("F16", "deep", 1, 0, [1.0, 2.0, 3.0, 9.0]),  # a third of the way from 1 to 9 in four steps: 2
-        event("F16", "deep", 1, 0, [90.0, 91.0], doubted=True, turn=1),
+        event("F16", "deep", 1, 0, [1.0, 3.0]),  # mean 2
+        event("F16", "deep", 1, 0, [4.0, 4.0], turn=1),
+        event("F16", "deep", 1, 0, [1.0, 9.0], turn=2),  # mean 5
+        event("F16", "deep", 1, 0, [90.0, 91.0], doubted=True, turn=3),
         event("F16", "wide", 1, 0, [7.0], doubted=True),
+        event("F16", "wide", 1, 0, [6.0], doubted=True),
     ]
-    assert calibrate.typical_times(events) == {("F16", "deep", 1, 0): 2.0, ("F16", "wide", 1, 0): 7.0}
+    assert calibrate.typical_times(events) == {("F16", "deep", 1, 0): 4.0, ("F16", "wide", 1, 0): 6.0}
 
 
 def test_a_missing_bench_is_named() -> None:
@@ -154,19 +157,41 @@ def test_the_engine_runs_tiny_models_without_a_nan(tmp_path: Path, type_name: st
 
 
 @pytest.mark.engine
-def test_a_calibration_runs_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_calibration_runs_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("llama_cpp")
+    events = calibrate._run(["Q8_0"], 4 << 20, 2, True, False, lambda _line: None)
+    found = calibrate.fit(events, ["Q8_0"], 4 << 20)
+    (cost,) = found.types
+    assert [batch for batch, _ in cost.batch_seconds_per_byte] == [1, 2, 3, 4, 5, 8, 16, 64, 512]
+    assert all(seconds > 0 for _, seconds in cost.batch_seconds_per_byte)
+    assert found.attention_flops_per_s > 1e8
+
+
+@pytest.mark.parametrize(("disturbed", "kept"), [(0, True), (5, False)])
+def test_a_calibration_is_kept_unless_it_was_disturbed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disturbed: int, kept: bool
+) -> None:
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
-    monkeypatch.setattr(calibrate, "MINIMUM_FILL_BYTES", 4 << 20)
+    monkeypatch.setattr(calibrate, "MINIMUM_FILL_BYTES", FILL)
     monkeypatch.setattr(calibrate, "CACHE_MULTIPLE", 0)
+    monkeypatch.setattr(calibrate, "_engine_version", lambda: "engine 1")
+    events = invented_events()
+    for index in range(len(events) * disturbed // 10):
+        events[index]["doubted"] = True
+    runs: list[list[str]] = []
+
+    def run(types: list[str], *_: object) -> list[dict]:
+        runs.append(types)
+        return events
+
+    monkeypatch.setattr(calibrate, "_run", run)
     lines: list[str] = []
     first = calibrate.calibrate(["Q8_0", "F32"], progress=lines.append)
     assert [c.type_name for c in first.types] == ["Q8_0"]
-    assert first.types[0].batch_seconds_per_byte[0][0] == 1
     assert first.machine
-    assert lines
-    monkeypatch.setattr(calibrate, "_run", lambda *_: pytest.fail("timed again what was kept"))
-    assert calibrate.calibrate(["Q8_0"]) == first
+    assert calibrate.calibrate(["Q8_0"]).types == first.types
+    assert len(runs) == (1 if kept else 2)
+    assert any("disturbed" in line for line in lines) is not kept
 
 
 def test_a_spoilt_store_is_timed_again(tmp_path: Path) -> None:
