@@ -1,5 +1,7 @@
 """Quality figures and the streaming split against hand computations."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -69,7 +71,7 @@ def test_fewer_slots_before_giving_up() -> None:
 )
 def test_a_plan_never_exceeds_what_it_may_use(sizes: list[int], always: int, share: float) -> None:
     starts = np.cumsum([64, *sizes])
-    blocks = [Extent(int(a), int(b)) for a, b in zip(starts, starts[1:], strict=False)]
+    blocks = [Extent(int(a), int(b)) for a, b in pairwise(starts)]
     allowed = int(share * (sum(sizes) + always))
     try:
         plan = plan_split(blocks, always, allowed)
