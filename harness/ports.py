@@ -132,6 +132,8 @@ class Workload(Protocol):
         extra: Extra of edge-harness that it needs; empty for none.
         needs_model: Whether it runs a language model.
         sizes: Named parameter sets, ``default`` among them.
+
+    A workload may also have ``evaluate(context) -> Mapping[str, Any]``: quality on opt-in public data, JSON values.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """Calibration as a workload: the metrics on a given number of rows."""
 
 from collections.abc import Mapping, Sequence
+from math import log2
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ class CalibrationWorkload:
         passes. AURC: a merge sort of n log2 n moves of 16 bytes and 12 passes.
         """
         n = size["row_count"]
-        column = 8.0 * n
+        column, depth = 8.0 * n, log2(n)
         fixed: dict[str, Any] = {"resident_bytes": 24 * 8 * n, "parallel": False, "dtype": "fp32"}
         return (
             Cost(operation="ece", flops_count=30.0 * n, moved_bytes=20 * column, call_overhead_s=1e-4, **fixed),
@@ -46,8 +47,8 @@ class CalibrationWorkload:
             ),
             Cost(
                 operation="aurc",
-                flops_count=2.0 * n * np.log2(n),
-                moved_bytes=(12 + 2 * np.log2(n)) * column,
+                flops_count=2.0 * n * depth,
+                moved_bytes=(12 + 2 * depth) * column,
                 call_overhead_s=1e-4,
                 **fixed,
             ),

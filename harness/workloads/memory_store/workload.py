@@ -134,6 +134,29 @@ class MemoryWorkload:
         ghosts = _forget_some(store, facts, state)
         return {"question_count": alive, "found_first_count": found, **ghosts}
 
+    def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
+        """Evidence recall on LoCoMo, with MiniLM vectors (kept in the cache folder) and with hashed ones.
+
+        Raises:
+            RefusedError: The data folder holds no ``locomo*.json``.
+        """
+        from harness.workloads.memory_store import locomo, minilm
+        from harness.workloads.memory_store.embedders import CachedEmbedder, HashingEmbedder
+
+        files = sorted(context.data.glob("locomo*.json")) if context.data else []
+        if not files:
+            raise RefusedError("name the folder that holds locomo*.json with --data or EDGE_HARNESS_DATA")
+        encoder = minilm.MiniLM(minilm.fetch(context.cache / "encoders"))
+        cached = CachedEmbedder(encoder, context.cache / "encoders" / "vectors.npz")
+        found = {}
+        for file in files:
+            data = locomo.read(file)
+            for embedder in (cached, HashingEmbedder()):
+                path = context.folder / f"{file.stem}-{embedder.name}.db"
+                found[f"{file.stem} {embedder.name}"] = locomo.evaluate(data, embedder, path)
+        cached.save()
+        return found
+
 
 def _forget_some(store: Any, facts: Any, state: State) -> dict[str, int]:
     from harness.workloads.memory_store.synthetic import code

@@ -1,0 +1,174 @@
+"""Measure a workload in a child process: prepare, time each operation, check the answers outside the clock."""
+
+import gc
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from harness import plugins
+from harness.domain.base import Frozen
+from harness.domain.record import RunRecord, Sample
+from harness.domain.scenario import Scenario
+from harness.feasibility.workload_cost import OperationPrediction
+from harness.measure.child import Limits, run_child
+from harness.measure.machine import fingerprint
+from harness.measure.runner import memory_of, new_record
+from harness.ports import Operation, WorkloadContext
+
+TARGET: Final = "harness.measure.workload_runner:run_workload"
+_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_SAMPLE_S: Final = 2e-3
+_MAX_CALLS: Final = 1000
+
+
+class WorkloadJob(Frozen, frozen=True, kw_only=True):
+    """What the child is to do.
+
+    Attributes:
+        name: The workload.
+        size: Its parameters.
+        repetitions: Timed samples of each operation.
+        budget_s: Longest time for one operation's samples; at least three are taken.
+        seed: Seed for everything random.
+        thread_count: Threads it may use.
+        cache: Folder for things worth keeping.
+        data: Folder of public data sets; empty for none.
+        model: Model file for the workloads that need one; empty for none.
+        evaluate: Run the workload's quality evaluation too.
+        parent_pid: The process that waits.
+    """
+
+    name: str
+    size: dict[str, int]
+    repetitions: int = 30
+    budget_s: float = 20.0
+    seed: int = 1
+    thread_count: int = 1
+    cache: str = ""
+    data: str = ""
+    model: str = ""
+    evaluate: bool = False
+    parent_pid: int = 0
+
+
+def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
+    """Entry point of the child.
+
+    Raises:
+        HarnessError: The workload cannot run, or its answers are wrong.
+    """
+    from harness.measure.memory_watch import read_memory
+    from harness.measure.validity import ValidityProbe
+
+    job = msgspec.convert(arguments, WorkloadJob)
+
+    def mark(name: str) -> None:
+        reading = read_memory()
+        if reading is not None:
+            emit("memory", {"mark": name, **reading._asdict()})
+
+    workload = plugins.load("harness.workloads", job.name, "WORKLOAD")
+    mark("baseline")
+    with tempfile.TemporaryDirectory(prefix="edge-harness-workload-") as folder:
+        context = WorkloadContext(
+            Path(folder),
+            Path(job.cache or folder),
+            job.seed,
+            job.thread_count,
+            Path(job.model) if job.model else None,
+            _open_session if job.model else None,
+            Path(job.data) if job.data else None,
+        )
+        started_s = time.perf_counter()
+        state = workload.prepare(job.size, context)
+        emit("prepared", {"duration_s": time.perf_counter() - started_s})
+        for operation in workload.operations(state):
+            for sample in _time(operation, job, lambda: ValidityProbe(own_pids=[job.parent_pid])):
+                emit("sample", sample)
+        emit("quality", dict(workload.check(state)))
+        if job.evaluate:
+            emit("evaluation", dict(workload.evaluate(context)) if hasattr(workload, "evaluate") else {})
+
+
+def _time(operation: Operation, job: WorkloadJob, probe_of: Callable[[], Any]) -> list[Sample]:
+    """Samples of one operation; short calls are put together until a sample lasts two milliseconds.
+
+    They are told afterwards, so that writing them never falls between two samples.
+    """
+    call = operation.call
+    begin = time.perf_counter()
+    call()
+    first_s = time.perf_counter() - begin
+    calls = max(1, min(_MAX_CALLS, int(_SAMPLE_S / max(first_s, 1e-9))))
+    for _ in range(min(20, max(2, int(0.2 / max(first_s, 1e-6))))):
+        call()
+    samples: list[Sample] = []
+    end_s = time.perf_counter() + job.budget_s
+    gc.collect()
+    gc.disable()
+    try:
+        while len(samples) < job.repetitions and (len(samples) < 3 or time.perf_counter() < end_s):
+            probe = probe_of()
+            probe.start()
+            started_unix_s = time.time()
+            begin = time.perf_counter()
+            for _ in range(calls):
+                call()
+            duration_s = time.perf_counter() - begin
+            samples.append(
+                Sample(
+                    phase="workload",
+                    label=operation.name,
+                    token_count=calls * operation.call_count,
+                    duration_s=duration_s,
+                    started_unix_s=started_unix_s,
+                    validity=probe.finish(),
+                )
+            )
+    finally:
+        gc.enable()
+    return samples
+
+
+def _open_session(path: Path, scenario: Scenario) -> Any:
+    return plugins.load("harness.backends", "llamacpp", "BACKEND").open(path, scenario)
+
+
+def measure_workload(
+    job: WorkloadJob,
+    *,
+    predictions: Sequence[OperationPrediction] = (),
+    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
+    command: Sequence[str] | None = None,
+) -> RunRecord:
+    """Run a workload in a child process and give its record, whatever happens to it.
+
+    The record's ``extra`` holds size, quality figures, preparation time, and for each operation the prediction.
+    """
+    environment = dict.fromkeys(_THREAD_VARIABLES, str(job.thread_count))
+    job = msgspec.structs.replace(job, parent_pid=os.getpid())
+    result = run_child(TARGET, job, limits=limits, environment=environment)
+    told = dict(result.events)
+    return new_record(
+        scenario=Scenario(thread_count=job.thread_count),
+        workload=job.name,
+        machine=fingerprint(),
+        outcome=result.outcome,
+        detail=result.detail,
+        samples=tuple(msgspec.convert(d, Sample) for n, d in result.events if n == "sample"),
+        memory=memory_of(result),
+        command=command,
+        extra={
+            "size": dict(job.size),
+            "seed": job.seed,
+            "prepare_s": told.get("prepared", {}).get("duration_s"),
+            "quality": told.get("quality", {}),
+            "evaluation": told.get("evaluation", {}),
+            "predicted": [msgspec.to_builtins(p) for p in predictions],
+        },
+    )
