@@ -17,13 +17,6 @@ def clean(text: str, most: int = NAME_MAX) -> str:
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
-def escape_markdown(text: str) -> str:
-    """Text that stays text: no table cell, link, image, HTML tag or mention can be made of it."""
-    for sign in "&\\`*_{}[]<>#|!@~":
-        text = text.replace(sign, f"&#{ord(sign)};" if sign != "&" else "&amp;")
-    return " ".join(text.split())
-
-
 def amount(unit: str, value: float | None) -> str:
     """A quantity in the unit that people read it in."""
     if value is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from harness.app.text import escape_markdown as escape
 from harness.gates import words
 from harness.gates.judge import Judgement
 
@@ -26,10 +27,3 @@ def render(judgements: Sequence[Judgement]) -> str:
         lines.append("| " + " | ".join(escape(c) for c in cells) + " |")
     reasons = [f"- **{escape(words.title(j.budget))}**: {escape(j.reason)}" for j in judgements if j.answer != "pass"]
     return "\n".join([*lines, *(["", *reasons] if reasons else [])]) + "\n"
-
-
-def escape(text: str) -> str:
-    """Text that stays text: no table cell, link, image, HTML tag or mention can be made of it."""
-    for sign in "\\`*_{}[]<>#|!@~":
-        text = text.replace(sign, f"&#{ord(sign)};")
-    return " ".join(text.split())

@@ -1,0 +1,95 @@
+"""``edge-harness report``: one self-contained page, or the same for a comment, a spreadsheet or another tool."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+import click
+
+from harness.cli._output import json_option
+
+
+def _formats() -> list[str]:
+    from harness.report import formats
+
+    return [m.name.replace("_", "-") for m in iter_modules(formats.__path__) if not m.name.startswith("_")]
+
+
+def _split(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (value or "").split(",") if part.strip())
+
+
+def _counts(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in _split(context, parameter, value))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no list of numbers") from None
+    if any(not 1 <= n <= 2**31 for n in found):
+        raise click.BadParameter("contexts are numbers from 1 to 2**31")
+    return found
+
+
+@click.command()
+@click.argument("results", nargs=-1, metavar="[RESULT]...")
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write there; its ending is a format."
+)
+@click.option("--format", "-f", "form", type=click.Choice(_formats()), help="html unless --out or --json says more.")
+@click.option("--devices", "-d", callback=_split, help="Patterns of devices to predict; in a page all unless given.")
+@click.option("--models", "-m", callback=_split, help="Patterns of models to predict; in a page all unless given.")
+@click.option("--quants", "-q", callback=_split, help="Mixtures to predict; five usual ones unless given.")
+@click.option("--contexts", "-c", callback=_counts, help="Contexts to predict; four usual ones unless given.")
+@click.option("--predictions/--no-predictions", default=None, help="Whether to predict devices and models at all.")
+@json_option
+def report(
+    results: tuple[str, ...],
+    out: Path | None,
+    form: str | None,
+    devices: tuple[str, ...],
+    models: tuple[str, ...],
+    quants: tuple[str, ...],
+    contexts: tuple[int, ...],
+    predictions: bool | None,
+    as_json: bool,
+) -> None:
+    """Report on each RESULT: a record, a folder of them, a run of the history, or another tool's file.
+
+    Read from other tools: llama-bench (JSON, JSON lines, SQL, SQLite), optimum-benchmark and guidellm.
+    Without a RESULT the report holds predictions alone.
+    """
+    from harness.app.results import gather
+    from harness.errors import RefusedError
+    from harness.records.store import write_atomically
+    from harness.report.choices import DEFAULT_CONTEXTS, DEFAULT_QUANTS, choices
+    from harness.report.document import build
+
+    endings = {".html": "html", ".htm": "html", ".md": "md", ".json": "json", ".csv": "csv"}
+    form = form or ("json" if as_json else endings.get(out.suffix.lower()) if out else "html")
+    if form is None:
+        raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(endings)}")
+    if form == "html" and out is None:
+        raise click.UsageError("a page wants a file: -o report.html")
+    records = gather(results)
+    asked = bool(devices or models or quants or contexts)
+    wanted = predictions if predictions is not None else asked or form == "html" or not records
+    if not wanted and not records:
+        raise RefusedError("nothing to report: no RESULT, and no predictions wanted")
+    predicted = None
+    if wanted:
+        predicted = choices(
+            devices=devices or ("*",),
+            models=models or ("*",),
+            quants=quants or DEFAULT_QUANTS,
+            contexts=contexts or DEFAULT_CONTEXTS,
+        )
+    document = build(records, predicted, command=("edge-harness", *sys.argv[1:]))
+    text = import_module(f"harness.report.formats.{form.replace('-', '_')}").render(records, document)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(out, text.encode())
+        click.echo(f"{out}: {len(records)} runs, {len(text.encode()) / 1e6:.2f} MB", err=True)
+
+
+COMMAND = report

@@ -1,0 +1,54 @@
+"""Results of other tools as run records: recognised by what is in a file, read leniently, bounded in size."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from harness.domain.record import RunRecord
+from harness.errors import BadDataError
+from harness.records.store import RECORD_MAX_BYTES, from_document, read_limited
+
+TOOLS: Final = ("llama_bench", "optimum_benchmark", "guidellm")
+
+
+def read_results(path: Path) -> list[RunRecord]:
+    """Records of a file: ours (one, or a list of them), or what llama-bench, optimum-benchmark or guidellm wrote.
+
+    Raises:
+        BadDataError: There is none, or it is none of these.
+    """
+    data = read_limited(path, RECORD_MAX_BYTES)
+    from harness.records.imports import llama_bench
+
+    if data.startswith(b"SQLite format 3\x00"):
+        return llama_bench.from_database(path)
+    text = data.decode("utf-8", errors="replace")
+    if "INSERT INTO llama_bench" in text:
+        return llama_bench.from_sql(text, path)
+    for document in _documents(data, text, path):
+        if isinstance(document, dict) and "schema_version" in document:
+            return [from_document(document, path)]
+        if isinstance(document, list) and document and all(isinstance(d, dict) and "run_id" in d for d in document):
+            return [from_document(d, f"{path}[{i}]") for i, d in enumerate(document)]
+        for tool in TOOLS:
+            module = import_module(f"{__name__}.{tool}")
+            if module.recognises(document):
+                found: list[RunRecord] = module.from_document(document, path)
+                return found
+    raise BadDataError(path, "", "results of no tool known here", f"a run record, or a file of {', '.join(TOOLS)}")
+
+
+def _documents(data: bytes, text: str, path: Path) -> list[Any]:
+    """The file as one JSON document, or else as the list of its JSON lines."""
+    try:
+        return [msgspec.json.decode(data)]
+    except RecursionError as error:
+        raise BadDataError(path, "", "lists in lists without end", "results of a tool") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        lines = [line for line in text.splitlines() if line.strip()]
+        try:
+            return [[msgspec.json.decode(line) for line in lines]]
+        except (msgspec.DecodeError, RecursionError):
+            raise BadDataError(path, "", f"no JSON ({error})", "results of a tool") from error

@@ -1,0 +1,111 @@
+"""From loose values of strangers to a record: numbers are checked, names are kept short, nothing is trusted."""
+
+import hashlib
+import math
+import re
+from typing import Any
+
+from harness import __version__
+from harness.domain.record import (
+    SCHEMA_VERSION,
+    EngineIdentity,
+    MachineFingerprint,
+    ModelIdentity,
+    Phase,
+    RunRecord,
+    Sample,
+)
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError
+
+SAMPLES_MAX = 100_000
+
+
+def number(value: Any, default: float = 0.0) -> float:
+    """A finite number of at least 0, from a number or text; the default for anything else."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return default
+    return found if math.isfinite(found) and found >= 0 else default
+
+
+def count(value: Any, default: int = 0) -> int:
+    """The same as a whole number."""
+    return int(min(number(value, default), 2**53))
+
+
+def text(value: Any, most: int = 200) -> str:
+    """Text of bounded length; empty for anything else."""
+    return value[:most] if isinstance(value, str) else ""
+
+
+def sample(phase: Phase, label: str, token_count: int, duration_s: float, at: float = 0.0) -> Sample:
+    """One sample of another tool: nothing is known of the machine's state."""
+    return Sample(phase=phase, label=label, token_count=token_count, duration_s=duration_s, started_unix_s=at)
+
+
+def record(
+    source: object,
+    *,
+    tool: str,
+    created: str,
+    samples: list[Sample],
+    name: str,
+    quant: str = "",
+    size_bytes: int = 0,
+    parameter_count: int = 0,
+    architecture: str = "",
+    cpu: str = "",
+    device: str = "",
+    engine_version: str = "",
+    engine_build: str = "",
+    thread_count: int = 0,
+    scenario: Scenario | None = None,
+    extra: dict[str, Any] | None = None,
+    detail: str = "",
+) -> RunRecord:
+    """A record of ``samples``; its identifier is made from its content, so that reading twice gives the same.
+
+    Raises:
+        BadDataError: There are no samples, or too many.
+    """
+    if not samples:
+        raise BadDataError(str(source), "", "no measurement", f"results of {tool}")
+    if len(samples) > SAMPLES_MAX:
+        raise BadDataError(str(source), "", f"{len(samples)} samples", f"at most {SAMPLES_MAX}")
+    stamp = re.sub(r"[^0-9T]", "", created)[:15] or "undated"
+    digest = hashlib.sha256(repr((tool, name, quant, created, samples)).encode()).hexdigest()[:8]
+    return RunRecord(
+        schema_version=SCHEMA_VERSION,
+        run_id=f"{stamp}-{tool}-{digest}",
+        created=created,
+        harness_version=__version__,
+        command=(f"imported from {tool}",),
+        workload="generate",
+        machine=MachineFingerprint(
+            system="",
+            kernel="",
+            cpu_model=cpu,
+            core_count=0,
+            ram_bytes=0,
+            memory_limit_bytes=0,
+            isa=(),
+            python="",
+            device=device or cpu or "unknown device",
+        ),
+        scenario=scenario or Scenario(thread_count=thread_count),
+        outcome="ok",
+        detail=detail,
+        model=ModelIdentity(
+            name=name or "unknown model",
+            quant=quant,
+            size_bytes=size_bytes,
+            sha256="",
+            architecture=architecture,
+            parameter_count=parameter_count,
+        ),
+        engine=EngineIdentity(name=tool, version=engine_version, build=engine_build, thread_count=thread_count),
+        samples=tuple(samples),
+        extra={"imported_from": tool} | (extra or {}),
+    )

@@ -1,0 +1,190 @@
+"""llama-bench's JSON, JSON lines, SQL text and SQLite files; fields come and go between its builds.
+
+Source: llama.cpp, tools/llama-bench/llama-bench.cpp.
+"""
+
+import re
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Final
+
+from harness.domain.record import Phase, RunRecord, Sample
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError
+from harness.records.imports._make import count, number, record, sample, text
+
+_SAME_RUN: Final = (
+    "build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type", "n_batch", "n_ubatch",
+    "n_threads", "type_k", "type_v", "n_gpu_layers", "flash_attn", "n_depth", "repack", "load_mode",
+)  # fmt: skip
+"""Rows that agree in these are tests of one run."""
+
+_ROWS_MAX: Final = 100_000
+_STEPS_MAX: Final = 50_000_000
+
+
+def recognises(document: Any) -> bool:
+    """Whether a JSON document is llama-bench's: rows with a build and a time or a rate."""
+    rows = document if isinstance(document, list) else [document]
+    return bool(rows) and all(
+        isinstance(r, dict)
+        and ("n_prompt" in r or "n_gen" in r)
+        and ("avg_ns" in r or "avg_ts" in r or "samples_ns" in r)
+        for r in rows
+    )
+
+
+def from_document(document: Any, source: Path | str) -> list[RunRecord]:
+    """Records of JSON rows.
+
+    Raises:
+        BadDataError: A row holds no time.
+    """
+    return _records(document if isinstance(document, list) else [document], source)
+
+
+def from_sql(statements: str, source: Path | str) -> list[RunRecord]:
+    """Records of ``-o sql`` text, run in a database in memory that may do nothing but hold that table.
+
+    Raises:
+        BadDataError: The text does anything else.
+    """
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.set_authorizer(_only_the_table)
+        _limit(connection)
+        try:
+            connection.executescript(statements)
+            connection.set_authorizer(None)
+            return _records(_selected(connection), source)
+        except sqlite3.Error as error:
+            raise BadDataError(source, "", f"SQL that fails ({error})", "llama-bench's own SQL") from error
+
+
+def from_database(path: Path) -> list[RunRecord]:
+    """Records of a SQLite file with llama-bench's table, opened read-only.
+
+    Raises:
+        BadDataError: It has no such table.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            _limit(connection)
+            return _records(_selected(connection), path)
+    except sqlite3.Error as error:
+        raise BadDataError(path, "llama_bench", f"no readable table ({error})", "llama-bench's table") from error
+
+
+def _only_the_table(action: int, one: str | None, two: str | None, _db: str | None, _trigger: str | None) -> int:
+    if action in {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SELECT}:
+        return sqlite3.SQLITE_OK
+    if action in {sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_READ}:
+        return sqlite3.SQLITE_OK if one in {"llama_bench", "sqlite_master"} else sqlite3.SQLITE_DENY
+    del two
+    return sqlite3.SQLITE_DENY
+
+
+def _limit(connection: sqlite3.Connection) -> None:
+    """A view or a statement that never ends is stopped."""
+    steps = [0]
+
+    def tick() -> int:
+        steps[0] += 1000
+        return int(steps[0] > _STEPS_MAX)
+
+    connection.set_progress_handler(tick, 1000)
+
+
+def _selected(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    cursor = connection.execute("SELECT * FROM llama_bench")
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchmany(_ROWS_MAX)]
+
+
+def _records(rows: Sequence[Mapping[str, Any]], source: Path | str) -> list[RunRecord]:
+    groups: dict[tuple[str, ...], list[tuple[Mapping[str, Any], list[Sample]]]] = {}
+    for index, row in enumerate(rows):
+        key = tuple(str(row.get(name, "")) for name in _SAME_RUN)
+        groups.setdefault(key, []).append((row, _samples(row, f"{source}[{index}]")))
+    return [_record(members, source) for members in groups.values()]
+
+
+def _samples(row: Mapping[str, Any], place: str) -> list[Sample]:
+    prompt, new, depth = count(row.get("n_prompt")), count(row.get("n_gen")), count(row.get("n_depth"))
+    if not prompt and not new:
+        raise BadDataError(place, "n_prompt", "no tokens", "n_prompt or n_gen above 0")
+    phase: Phase = "workload" if prompt and new else "prefill" if prompt else "decode"
+    label = {"workload": f"pp{prompt}+tg{new}", "prefill": f"pp{prompt}"}.get(phase, f"tg{new}")
+    label += f" @ d{depth}" if depth else ""
+    tokens = prompt + new
+    taken = row.get("samples_ns")
+    seconds = [number(ns) / 1e9 for ns in taken] if isinstance(taken, list) and taken else []
+    if not seconds and number(row.get("avg_ns")):
+        seconds = [number(row["avg_ns"]) / 1e9]
+    if not seconds and number(row.get("avg_ts")):
+        seconds = [tokens / number(row["avg_ts"])]
+    if not seconds or not all(seconds):
+        raise BadDataError(place, "samples_ns", "no time", "samples_ns, avg_ns or avg_ts above 0")
+    begun = _unix_s(row.get("test_time"))
+    return [sample(phase, label, tokens, s, begun) for s in seconds]
+
+
+def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: Path | str) -> RunRecord:
+    row = members[0][0]
+    depth = count(row.get("n_depth"))
+    prompts = [count(r.get("n_prompt")) for r, _ in members]
+    news = [count(r.get("n_gen")) for r, _ in members]
+    threads = count(row.get("n_threads"))
+    scenario = Scenario(
+        context_tokens=max(1, depth + max(prompts) + max(news)),
+        prompt_tokens=max(prompts),
+        new_tokens=max(news),
+        depth_tokens=depth,
+        ubatch_tokens=count(row.get("n_ubatch"), 512),
+        kv_type=text(row.get("type_k"), 10).upper() or "F16",
+        flash_attention=str(row.get("flash_attn")) not in {"0", "False", "false"},
+        thread_count=threads,
+        backend=text(row.get("backends"), 40).split(",")[0].lower(),
+    )
+    kind = text(row.get("model_type"))
+    file = text(row.get("model_filename"), 4000)
+    name = PureWindowsPath(PurePosixPath(file).name).name.removesuffix(".gguf")
+    return record(
+        source,
+        tool="llama-bench",
+        created=_created(row.get("test_time")),
+        samples=[s for _, samples in members for s in samples],
+        name=name or kind,
+        quant=_quant(kind),
+        size_bytes=count(row.get("model_size")),
+        parameter_count=count(row.get("model_n_params")),
+        architecture=kind.split(" ")[0],
+        cpu=text(row.get("cpu_info")),
+        device=text(row.get("gpu_info")) or text(row.get("cpu_info")),
+        engine_version=str(row.get("build_number", ""))[:40],
+        engine_build=text(row.get("build_commit"), 60),
+        thread_count=threads,
+        scenario=scenario,
+    )
+
+
+def _quant(model_type: str) -> str:
+    """``qwen2 1B Q4_K - Medium`` -> ``Q4_K_M``."""
+    found = re.search(r"\b((?:I?Q\d|TQ\d|F16|F32|BF16|MXFP4|NVFP4)[A-Z0-9_]*)(?: - (Small|Medium|Large))?", model_type)
+    if not found:
+        return ""
+    return found[1] + (f"_{found[2][0]}" if found[2] else "")
+
+
+def _created(value: Any) -> str:
+    try:
+        return datetime.fromisoformat(text(value)).isoformat()
+    except ValueError:
+        return "1970-01-01T00:00:00+00:00"
+
+
+def _unix_s(value: Any) -> float:
+    found = datetime.fromisoformat(_created(value))
+    return max(0.0, (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())

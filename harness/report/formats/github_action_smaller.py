@@ -1,0 +1,14 @@
+"""github-action-benchmark, ``tool: customSmallerIsBetter``: times and memory."""
+
+from collections.abc import Sequence
+
+from harness.domain.record import RunRecord
+from harness.report.document import Report
+from harness.report.formats._github_action import array
+
+ENDING = ".json"
+
+
+def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
+    """A JSON array of seconds and bytes."""
+    return array(records, report, bigger=False)

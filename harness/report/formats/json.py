@@ -1,0 +1,27 @@
+"""The report as JSON, as the published schema (``harness/report/schema/report.schema.json``) describes it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from harness.domain.record import RunRecord
+from harness.report.document import Report, build
+
+ENDING = ".json"
+
+
+def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
+    """One JSON document."""
+    return msgspec.json.format(msgspec.json.encode(report or build(records)), indent=1).decode() + "\n"
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the document, made from its types."""
+    made = msgspec.json.schema(Report)
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "edge-harness report",
+        "description": "Runs derived from raw samples, and predictions; unknown keys are an error.",
+    }
+    return head | made
