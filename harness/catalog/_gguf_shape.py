@@ -3,6 +3,7 @@
 Source: llama.cpp, src/llama-arch.cpp (names of the keys) and src/llama-model.cpp (which architecture reads which).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +26,14 @@ SLIDING_STEPS: Final[dict[str, int]] = {
     "gpt-oss": 2,
     "cohere2": 4,
     "llama4": 4,
+    "exaone4": 4,
+    "olmo2": 4,
+    "smallthinker": 4,
 }
 """Every so manyth layer is global, where the file does not say. Source: llama.cpp, src/models (set_swa_pattern)."""
+
+_LLAMA4_WINDOW_TOKENS: Final = 8192
+_GEMMA3N_KV_LAYERS: Final = 20
 
 _QK_NORMED: Final = frozenset({"qwen3", "qwen3moe", "gemma3", "gemma3n", "olmo2", "olmoe", "qwen3next"})
 _BIASED: Final = frozenset({"qwen2", "qwen2moe", "qwen2vl", "gpt-oss", "phi2", "starcoder2", "glm4moe"})
@@ -75,14 +82,15 @@ class _Keys:
 
     def shape(self) -> ModelShape:
         """Everything together."""
-        layers = self.number("block_count", most=100_000)
+        # Extra blocks that predict further tokens stand in the file and are not run in plain decoding.
+        layers = max(0, self.number("block_count", most=100_000) - self.number("nextn_predict_layers", 0))
         hidden = self.number("embedding_length")
         recurrent = self.recurrent(layers)
         heads = self.number("attention.head_count", 0 if recurrent else None)
         kv_heads = self.number("attention.head_count_kv", heads)
         head = self.number("attention.key_length", hidden // heads if heads else 0)
         value_head = self.number("attention.value_length", head)
-        window = self.number("attention.sliding_window", 0)
+        window = self.window()
         latent = self.latent()
         if latent:
             # llama.cpp writes the compressed row as the key; the heads themselves stand in the *_mla keys.
@@ -96,8 +104,8 @@ class _Keys:
             kv_head_count=kv_heads,
             head_dim=head,
             value_head_dim=0 if value_head == head else value_head,
-            feed_forward_dim=self.number("feed_forward_length", 0),
-            gated_feed_forward=not self.dims or self.has("ffn_gate", "ffn_gate_exps") or self.fused_gate(),
+            feed_forward_dim=self.number("feed_forward_length", 0) if self.has_dense_layers() else 0,
+            gated_feed_forward=self.is_gated(),
             tied_embeddings=bool(self.dims) and "output.weight" not in self.dims,
             context_max_tokens=self.number("context_length", 0),
             sliding_window_tokens=window,
@@ -107,7 +115,7 @@ class _Keys:
             experts=self.experts(),
             latent=latent,
             recurrent=recurrent,
-            kv_shared_layer_count=self.number("attention.shared_kv_layers", 0),
+            kv_shared_layer_count=self.shared_layers(layers),
         )
 
     def is_biased(self) -> bool:
@@ -121,6 +129,36 @@ class _Keys:
     def has_suffix(self, *suffixes: str) -> bool:
         """Whether any tensor's name ends so."""
         return any(name.endswith(suffixes) for name in self.dims)
+
+    def has_dense_layers(self) -> bool:
+        """Whether any block has a plain feed-forward part; not so when every block routes to experts."""
+        return not self.dims or self.has("ffn_up")
+
+    def is_gated(self) -> bool:
+        """Whether there is a gate matrix; models without any feed-forward part count as gated, as cards do."""
+        if not self.has("ffn_up", "ffn_up_exps"):
+            return True
+        return self.has("ffn_gate", "ffn_gate_exps") or self.fused_gate()
+
+    def window(self) -> int:
+        """Sliding window; 0 where llama.cpp does not read the key (llama, qwen2, phi3 ...) and keeps everything."""
+        if self.architecture not in SLIDING_STEPS:
+            return 0
+        return self.number("attention.sliding_window", _LLAMA4_WINDOW_TOKENS if self.architecture == "llama4" else 0)
+
+    def shared_layers(self, layers: int) -> int:
+        """Trailing layers without keys and values of their own; llama.cpp fixes the others to 20 for Gemma 3n."""
+        fallback = max(0, layers - _GEMMA3N_KV_LAYERS) if self.architecture == "gemma3n" else 0
+        return self.number("attention.shared_kv_layers", fallback)
+
+    def moe_places(self) -> tuple[int, int]:
+        """Leading dense layers and step of the layers with a router, from the tensors where there are any."""
+        found = re.compile(r"blk\.(\d+)\.ffn_gate_inp\.weight")
+        places = sorted(int(m[1]) for name in self.dims if (m := found.fullmatch(name)))
+        if not places:
+            return self.number("leading_dense_block_count", 0), self.number("interleave_moe_layer_step", 1) or 1
+        step = places[1] - places[0] if len(places) > 1 else 1
+        return max(0, places[0] - (step - 1)), step
 
     def fused_gate(self) -> bool:
         """Whether the up matrix holds the gate too: it is then twice as wide as the block is."""
@@ -154,14 +192,15 @@ class _Keys:
         width = self.number("expert_feed_forward_length", self.number("feed_forward_length", 0))
         shared = self.number("expert_shared_count", 0)
         shared_width = self.number("expert_shared_feed_forward_length", shared * width)
+        dense, step = self.moe_places()
         return Experts(
             expert_count=count,
             used_count=self.number("expert_used_count"),
             feed_forward_dim=width,
             shared_count=shared or (1 if shared_width else 0),
             shared_feed_forward_dim=shared_width,
-            dense_layer_count=self.number("leading_dense_block_count", 0),
-            layer_step_count=self.number("interleave_moe_layer_step", 1) or 1,
+            dense_layer_count=dense,
+            layer_step_count=step,
         )
 
     def latent(self) -> LatentAttention | None:
@@ -190,7 +229,7 @@ class _Keys:
             state_dim=self.number("ssm.state_size"),
             conv_dim=self.number("ssm.conv_kernel", 4),
             group_count=self.number("ssm.group_count", 1) or 1,
-            head_count=self.number("ssm.time_step_rank", 0) if self.architecture != "mamba" else 0,
+            head_count=self.number("ssm.time_step_rank", 0) if self.architecture not in {"mamba", "jamba"} else 0,
             attention_step_count=step,
             attention_offset_count=offset,
         )
