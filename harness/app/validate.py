@@ -7,6 +7,7 @@ import msgspec
 from harness.app.published import rows_of, shipped_rows
 from harness.errors import CouldNotRunError
 from harness.feasibility.coefficients import Coefficients, shipped
+from harness.feasibility.other_rows import Check, check_speculation, check_streaming
 from harness.feasibility.validation import Report, fit_all, judge_shipped, report
 
 SOURCE = "harness/feasibility/data/decode.csv, by: edge-harness validate --leave-one-chip-out --write-coefficients FILE"
@@ -31,6 +32,11 @@ def validate_left_out(rows: Path | None = None) -> tuple[Report, Coefficients]:
     found = rows_of(rows) if rows is not None else shipped_rows()
     coefficients, judged = fit_all(found, SOURCE if rows is None else str(rows))
     return report(found, judged, left_out=True), coefficients
+
+
+def other_checks() -> tuple[Check, ...]:
+    """Speculative decoding and streaming against the shipped rows."""
+    return check_speculation(), *check_streaming()
 
 
 def write_coefficients(coefficients: Coefficients, path: Path) -> None:

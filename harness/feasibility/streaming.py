@@ -1,0 +1,158 @@
+"""Running a model larger than its RAM: pin what fits, stream the rest each pass, overlap the disk with arithmetic.
+
+    t(pass) = max(B_s / D, t_c) + b / D        overlapped;    B_s / D + t_c  without
+    B_s = sum of streamed layers,  b = the first streamed layer, which nothing hides
+
+D: sequential read (bytes/s); t_c: arithmetic of the pass (s). Several tokens in one pass (verified drafts) share one
+reading. The naive contrast is a mapped file larger than the page cache: blocks are used in a cycle, least recently used
+ones are dropped, so each is dropped just before it is wanted, and all of it is read again for every token.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from harness.domain.base import Frozen
+
+MMAP_DISK_RATIO: Final = 0.95
+"""Share of the disk's sequential speed that page faults reach: 0.88 to 0.99 measured (streaming.csv, one desktop)."""
+
+Bound = Literal["compute", "storage", "memory"]
+
+
+class StreamingPlan(Frozen, frozen=True, kw_only=True):
+    """How a model is split, and what a pass takes.
+
+    Attributes:
+        pinned: Indices of layers that stay in RAM.
+        streamed: Indices of layers read again in each pass.
+        streamed_bytes: Bytes of those.
+        buffer_bytes: RAM for layers on their way.
+        seconds_per_pass: One pass over all layers.
+        tokens_per_s: With the expected tokens of a pass.
+        naive_seconds_per_pass: The same model mapped, in the same RAM.
+        bound: What limits: ``memory`` says that not even the buffers fit.
+    """
+
+    pinned: tuple[int, ...]
+    streamed: tuple[int, ...]
+    streamed_bytes: int
+    buffer_bytes: int
+    seconds_per_pass: float
+    tokens_per_s: float
+    naive_seconds_per_pass: float
+    bound: Bound
+
+
+def plan_streaming(
+    layer_bytes: Sequence[int],
+    resident_bytes: int,
+    budget_bytes: int,
+    disk_bytes_per_s: float,
+    compute_s_per_token: float,
+    *,
+    expected_tokens_per_pass: float = 1.0,
+    batch_cost_ratio: float = 1.0,
+    buffer_count: int = 2,
+    overlap: bool = True,
+) -> StreamingPlan:
+    """Split under a RAM budget.
+
+    Layers are alike, so which of them are pinned does not matter for bytes; the last ones are streamed.
+
+    Args:
+        layer_bytes: Bytes of each layer.
+        resident_bytes: What must be held anyway: KV cache, scratch, output matrix, runtime.
+        budget_bytes: RAM there is for all of it.
+        disk_bytes_per_s: Sequential read past the page cache.
+        compute_s_per_token: Time of a pass over one token with everything in RAM.
+        expected_tokens_per_pass: Tokens that a pass yields (above 1 with verified drafts).
+        batch_cost_ratio: Arithmetic of that pass relative to a pass over one token.
+        buffer_count: Layers in flight while streaming.
+        overlap: Whether reading and arithmetic go on at once.
+
+    Raises:
+        ValueError: A size is negative, or a speed not above 0.
+    """
+    if min([resident_bytes, budget_bytes, *layer_bytes], default=0) < 0 or disk_bytes_per_s <= 0:
+        raise ValueError("sizes must be at least 0 and the disk's speed above 0")
+    compute_s = compute_s_per_token * batch_cost_ratio
+    total, room = sum(layer_bytes), budget_bytes - resident_bytes
+    naive_s = compute_s + mmap_read_s(total, room, disk_bytes_per_s)
+    if total <= room:
+        everything = tuple(range(len(layer_bytes)))
+        return StreamingPlan(
+            pinned=everything,
+            streamed=(),
+            streamed_bytes=0,
+            buffer_bytes=0,
+            seconds_per_pass=compute_s,
+            tokens_per_s=expected_tokens_per_pass / compute_s if compute_s else 0.0,
+            naive_seconds_per_pass=naive_s,
+            bound="compute",
+        )
+    buffer_bytes = buffer_count * max(layer_bytes)
+    left, kept = room - buffer_bytes, 0
+    while kept < len(layer_bytes) and layer_bytes[kept] <= left:
+        left -= layer_bytes[kept]
+        kept += 1
+    streamed = tuple(range(kept, len(layer_bytes)))
+    size = sum(layer_bytes[kept:])
+    disk_s = size / disk_bytes_per_s
+    first_s = layer_bytes[kept] / disk_bytes_per_s if streamed else 0.0
+    pass_s = max(disk_s, compute_s + first_s) if overlap else disk_s + compute_s
+    bound: Bound = "memory" if room < buffer_bytes else "storage" if disk_s > compute_s else "compute"
+    return StreamingPlan(
+        pinned=tuple(range(kept)),
+        streamed=streamed,
+        streamed_bytes=size,
+        buffer_bytes=buffer_bytes,
+        seconds_per_pass=pass_s,
+        tokens_per_s=0.0 if bound == "memory" else expected_tokens_per_pass / pass_s,
+        naive_seconds_per_pass=naive_s,
+        bound=bound,
+    )
+
+
+def mmap_read_s(mapped_bytes: float, cache_bytes: float, disk_bytes_per_s: float) -> float:
+    """Seconds of reading in one pass over a mapped file: none if the cache holds it, all of it otherwise.
+
+    LRU under a cyclic scan has no hit once the scan is longer than the cache (Denning 1968; the case that Belady's
+    MIN is drawn against).
+    """
+    return 0.0 if mapped_bytes <= cache_bytes else mapped_bytes / (MMAP_DISK_RATIO * disk_bytes_per_s)
+
+
+def least_budget_bytes(
+    layer_bytes: Sequence[int],
+    resident_bytes: int,
+    disk_bytes_per_s: float,
+    compute_s_per_token: float,
+    target_tokens_per_s: float,
+    *,
+    expected_tokens_per_pass: float = 1.0,
+    batch_cost_ratio: float = 1.0,
+    buffer_count: int = 2,
+) -> int | None:
+    """Least RAM that reaches a target speed; None where arithmetic alone is too slow for it.
+
+    A larger budget never makes a plan slower but where everything comes to fit, so the candidates are whole layers.
+    """
+    total, buffers = sum(layer_bytes), buffer_count * max(layer_bytes)
+    kept, candidates = 0, [resident_bytes + buffers]
+    for size in layer_bytes:
+        kept += size
+        candidates.append(resident_bytes + buffers + kept)
+    for budget in sorted({*(c for c in candidates if c < resident_bytes + total), resident_bytes + total}):
+        plan = plan_streaming(
+            layer_bytes,
+            resident_bytes,
+            budget,
+            disk_bytes_per_s,
+            compute_s_per_token,
+            expected_tokens_per_pass=expected_tokens_per_pass,
+            batch_cost_ratio=batch_cost_ratio,
+            buffer_count=buffer_count,
+        )
+        if plan.tokens_per_s >= target_tokens_per_s:
+            return budget
+    return None
