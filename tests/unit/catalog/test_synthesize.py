@@ -1,0 +1,154 @@
+"""Synthetic models: written whole, well-formed for every type, read back as what they are, run by the real engine."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.backends.llamacpp import BACKEND
+from harness.catalog.gguf import SkippedArray, read_gguf
+from harness.catalog.models import load_model, model_names
+from harness.catalog.synthesize import SYNTHETIC_TYPES, random_blocks, synthesize, synthesize_tiny
+from harness.domain.ggml import BLOCKS
+from harness.domain.model import Experts, ModelShape, Tensor, Weights
+from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
+from harness.feasibility.weights import weights_of
+
+DENSE = {"layer_count": 6, "hidden_dim": 256, "vocab_count": 512, "head_count": 4, "kv_head_count": 2, "head_dim": 64}
+EXPERTS = Experts(expert_count=8, used_count=2, feed_forward_dim=256)
+SHAPES = {
+    "llama": ModelShape(architecture="llama", feed_forward_dim=512, context_max_tokens=2048, **DENSE),
+    "tied llama": ModelShape(
+        architecture="llama", feed_forward_dim=512, context_max_tokens=2048, tied_embeddings=True, **DENSE
+    ),
+    "mixtral": ModelShape(
+        architecture="llama", feed_forward_dim=0, context_max_tokens=2048, experts=EXPERTS, **DENSE
+    ),
+    "qwen2": ModelShape(
+        architecture="qwen2", feed_forward_dim=512, context_max_tokens=2048, attention_bias=True, **DENSE
+    ),
+    "qwen3": ModelShape(architecture="qwen3", feed_forward_dim=512, context_max_tokens=2048, qk_norm=True, **DENSE),
+    "qwen3moe": ModelShape(
+        architecture="qwen3moe", feed_forward_dim=0, context_max_tokens=2048, qk_norm=True, experts=EXPERTS, **DENSE
+    ),
+    "gemma3": ModelShape(
+        architecture="gemma3", feed_forward_dim=512, context_max_tokens=2048, qk_norm=True, tied_embeddings=True,
+        sliding_window_tokens=512, sliding_step_count=6, **DENSE,
+    ),
+}  # fmt: skip
+
+
+def decoded(path: Path, tokens: list[int]) -> np.ndarray:
+    session = BACKEND.open(path, Scenario(context_tokens=128, thread_count=2))
+    try:
+        session.decode(tokens, position=0)
+        session.decode(tokens[:1], position=len(tokens))
+        return np.array(session.logits())
+    finally:
+        session.close()
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("type_name", sorted(SYNTHETIC_TYPES - {"NVFP4"}))
+def test_the_engine_runs_every_type(tmp_path: Path, type_name: str) -> None:
+    """Logits are finite and not all one; NVFP4 needs scale tensors that llama.cpp's converter adds."""
+    path = synthesize_tiny(tmp_path / "tiny.gguf", type_name, hidden_dim=256, feed_forward_dim=512, head_count=4)
+
+    logits = decoded(path, [1, 5, 300])
+
+    assert np.isfinite(logits).all()
+    assert logits.std() > 0.01
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_engine_runs_every_family(tmp_path: Path, name: str) -> None:
+    path = synthesize(weights_of(SHAPES[name], "Q4_K_M"), tmp_path / "tiny.gguf")
+
+    assert np.isfinite(decoded(path, [1, 5, 300])).all()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_read_back_as_it_was_asked_for(tmp_path: Path, name: str) -> None:
+    asked = weights_of(SHAPES[name], "Q4_K_M")
+    path = synthesize(asked, tmp_path / "tiny.gguf", name="a name")
+    header = read_gguf(path)
+    found = header.weights()
+
+    assert found.shape == asked.shape
+    assert found.quant == "Q4_K_M"
+    assert found.synthetic
+    assert header.name == "a name"
+    assert header.metadata["general.synthetic"] is True
+    assert header.metadata["tokenizer.ggml.tokens"] == SkippedArray(8, 512)
+    assert [(t.name, t.dims, t.type_name) for t in found.tensors] == [
+        (t.name, t.dims, t.type_name) for t in asked.tensors
+    ]
+
+
+@pytest.mark.parametrize("name", [n for n in model_names() if load_model(n).shape.recurrent is None])
+def test_every_card_survives_the_way_through_a_header(name: str) -> None:
+    """Shape to metadata and tensors and back; files of pure state-space models do not say that context is endless."""
+    from harness.catalog._gguf_metadata import metadata_of
+    from harness.catalog._gguf_shape import shape_from_metadata
+
+    shape = load_model(name).shape
+    metadata = metadata_of(shape, name=name, quant="Q4_K_M")
+
+    found = shape_from_metadata(Path(name), shape.architecture, metadata, weights_of(shape, "Q4_K_M").tensors)
+
+    assert found == shape
+
+
+# Mean 0 and standard deviation 0.02 is what the scales aim at; the reference package turns blocks into weights.
+REFERENCE_TYPES = sorted(SYNTHETIC_TYPES - {"NVFP4", "Q1_0", "Q2_0", "F32", "F16", "BF16"})
+
+
+@pytest.mark.parametrize("type_name", REFERENCE_TYPES)
+def test_weights_are_spread_as_trained_ones(type_name: str) -> None:
+    gguf = pytest.importorskip("gguf", reason="the reference package, gguf, is not installed")
+    block = BLOCKS[type_name]
+    data = random_blocks(type_name, 2000, np.random.default_rng(0)).reshape(-1, block.size_bytes)
+
+    weights = gguf.dequantize(data, gguf.GGMLQuantizationType[type_name])
+
+    assert np.isfinite(weights).all()
+    assert 0.015 < weights.std() < 0.03
+    assert abs(weights.mean()) < 0.015
+
+
+def test_same_seed_same_bytes(tmp_path: Path) -> None:
+    small = {"hidden_dim": 64, "feed_forward_dim": 64, "head_count": 2, "kv_head_count": 1}
+    files = [synthesize_tiny(tmp_path / f"{i}.gguf", "Q4_0", seed=seed, **small) for i, seed in enumerate((7, 7, 8))]
+    # The name in the header is the file's stem, one digit: the rest must agree.
+    first, second, third = (f.read_bytes()[-10_000:] for f in files)
+    assert first == second
+    assert first != third
+
+
+def test_no_room_on_the_disk(tmp_path: Path) -> None:
+    shape = SHAPES["llama"]
+    huge = Tensor(name="token_embd.weight", dims=(256, 10**15), type_name="F16", size_bytes=512 * 10**15)
+    weights = Weights(shape=shape, tensors=(huge,), file_bytes=0, quant="F16")
+
+    with pytest.raises(RefusedError, match="to spare"):
+        synthesize(weights, tmp_path / "x.gguf")
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_types_without_random_blocks(tmp_path: Path) -> None:
+    tensor = Tensor(name="t", dims=(32,), type_name="Q8_1", size_bytes=36)
+    weights = Weights(shape=SHAPES["llama"], tensors=(tensor,), file_bytes=0, quant="Q8_0")
+    with pytest.raises(RefusedError, match="Q8_1"):
+        synthesize(weights, tmp_path / "x.gguf")
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def broken(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(weights_of(SHAPES["llama"], "Q8_0"), tmp_path / "x.gguf", progress=broken)
+    assert not list(tmp_path.iterdir())
