@@ -24,7 +24,7 @@ import numpy as np
 from harness.catalog.paths import home_dir
 from harness.domain.device import Calibration, TypeCost
 from harness.errors import EngineError, MissingPackageError, RefusedError
-from harness.feasibility.calibrated import PREFILL_TOKENS
+from harness.feasibility.calibrated import PREFILL_TOKENS, at_batch
 from harness.feasibility.repack import repacked_types
 from harness.measure import machine
 from harness.measure._calibrate_child import DEPTH_TOKENS, Bench, dimensions
@@ -81,10 +81,10 @@ def calibrate(
     store = _Store(home_dir() / "calibrations", (engine, threads, repack, host.fingerprint))
     kept = None if fresh else store.load()
     missing = wanted if kept is None else [t for t in wanted if t not in {c.type_name for c in kept.types}]
-    if kept is not None and not missing:
-        return kept
     fill_bytes = max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
     say = progress or (lambda _line: None)
+    if kept is not None and not missing:
+        return _anchored(kept, wanted, fill_bytes, threads, repack, say)
     events = _run(missing, fill_bytes, threads, repack, thorough, say)
     found = fit(events, missing, fill_bytes)
     rewritten = repacked_types(host.isa)
@@ -174,6 +174,79 @@ def nonnegative_fit(rows: Sequence[Sequence[float]], values: Sequence[float]) ->
     return best
 
 
+def scaled(calibration: Calibration, ratio: float) -> Calibration:
+    """Every cost times ``ratio``: the same engine on a machine that is slower by that much."""
+
+    def times(table: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+        return tuple((batch, cost * ratio) for batch, cost in table)
+
+    return msgspec.structs.replace(
+        calibration,
+        types=tuple(
+            msgspec.structs.replace(
+                cost,
+                batch_seconds_per_byte=times(cost.batch_seconds_per_byte),
+                batch_seconds_per_row=times(cost.batch_seconds_per_row),
+                batch_seconds_per_product=times(cost.batch_seconds_per_product),
+            )
+            for cost in calibration.types
+        ),
+        token_overhead_s=calibration.token_overhead_s * ratio,
+        layer_overhead_s=calibration.layer_overhead_s * ratio,
+        token_layer_s=calibration.token_layer_s * ratio,
+        activation_s_per_dim_layer=calibration.activation_s_per_dim_layer * ratio,
+        kv_read_bytes_per_s=calibration.kv_read_bytes_per_s / ratio,
+        decode_attention_flops_per_s=calibration.decode_attention_flops_per_s / ratio,
+        attention_flops_per_s=calibration.attention_flops_per_s / ratio,
+    )
+
+
+def anchor_ratio(
+    calibration: Calibration, type_name: str, events: Sequence[Mapping[str, Any]], fill_bytes: int
+) -> float:
+    """Time of the anchor benches now over the time that the calibration gives them: its mean over the benches."""
+    cost = next(c for c in calibration.types if c.type_name == type_name)
+    tables = (cost.batch_seconds_per_byte, cost.batch_seconds_per_row, cost.batch_seconds_per_product)
+    ratios = []
+    for (_, role, batch, _), now_s in typical_times(events).items():
+        bench = Bench(role, type_name, dimensions(role, type_name, fill_bytes), {})
+        own = _own_s(
+            bench, batch, (calibration.token_overhead_s, calibration.layer_overhead_s, calibration.token_layer_s)
+        )
+        amounts = _amounts(bench)
+        then_s = own + sum(a * at_batch(t, batch) for a, t in zip(amounts, tables, strict=True))
+        ratios.append(now_s / then_s)
+    return float(np.mean(ratios))
+
+
+def _anchored(
+    kept: Calibration, wanted: Sequence[str], fill_bytes: int, threads: int, repack: bool, say: Progress
+) -> Calibration:
+    """What was kept, at today's speed of the machine.
+
+    A shared or warm machine is some tens of per cent faster or slower from one minute to the next; two benches of a
+    single type tell by how much, in about three seconds.
+    """
+    say("timing the engine: how fast the machine is now")
+    events = _run([], fill_bytes, threads, repack, False, say, anchor=wanted[0])
+    ratio = anchor_ratio(kept, wanted[0], events, fill_bytes)
+    say(f"the machine takes {ratio:.2f} times as long as when it was calibrated")
+    return scaled(kept, ratio)
+
+
+def _amounts(bench: Bench) -> tuple[float, float, float]:
+    """Weight bytes, weight rows and matrix products of one pass."""
+    s = bench.shape
+    rows = s.layer_count * s.layer_rows() + s.vocab_count
+    return float(bench.weight_bytes), float(rows), s.layer_count * len(s.products()) + 1.0
+
+
+def _own_s(bench: Bench, batch: int, shared: tuple[float, float, float]) -> float:
+    """Seconds of a pass that are no matrix product's."""
+    token_s, layer_s, token_layer_s = shared
+    return token_s + bench.shape.layer_count * (layer_s + batch * token_layer_s)
+
+
 def _overheads(times: Times) -> tuple[float, float, float]:
     """t0, l0, l1: l(B) = (deep - shallow) / layers between; a line through the small batches."""
     shallow, deep = dimensions("shallow", "F16", 0), dimensions("deep", "F16", 0)
@@ -217,11 +290,10 @@ def _type_cost(times: Times, type_name: str, fill_bytes: int, shared: tuple[floa
                 continue
             bench = Bench(role, type_name, dimensions(role, type_name, fill_bytes), {})
             s = bench.shape
-            own = token_s + s.layer_count * (layer_s + batch * token_layer_s)
+            own = _own_s(bench, batch, (token_s, layer_s, token_layer_s))
             if batch >= PREFILL_TOKENS:
                 own += s.layer_count * 4.0 * s.head_count * s.head_dim * batch * (batch + 1) / 2 / prefill_flops
-            row_count = s.layer_count * s.layer_rows() + s.vocab_count
-            rows.append((float(bench.weight_bytes), float(row_count), s.layer_count * len(s.products()) + 1.0))
+            rows.append(_amounts(bench))
             values.append(max(middle - own, middle * 0.05))
         unknowns = 3 if len(rows) >= 3 else 2
         found = nonnegative_fit([r[:unknowns] for r in rows], values) + [0.0] * (3 - unknowns)
@@ -252,7 +324,14 @@ def _spread(events: Iterable[Mapping[str, Any]]) -> float:
 
 
 def _run(
-    types: list[str], fill_bytes: int, threads: int, repack: bool, thorough: bool, say: Progress
+    types: list[str],
+    fill_bytes: int,
+    threads: int,
+    repack: bool,
+    thorough: bool,
+    say: Progress,
+    *,
+    anchor: str = "",
 ) -> list[Mapping[str, Any]]:
     arguments = {
         "types": types,
@@ -261,6 +340,7 @@ def _run(
         "rounds": 4 if thorough else 3,
         "thorough": thorough,
         "repack": repack,
+        "anchor": anchor,
     }
 
     def on_event(name: str, data: Any) -> None:
