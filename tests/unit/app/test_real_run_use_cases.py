@@ -1,0 +1,113 @@
+"""Advice, prompts, frontier, budgets and emulation: the arithmetic around the real runs."""
+
+from pathlib import Path
+
+import click
+import pytest
+
+from harness.app._speculation_job import advise, speedup
+from harness.app.emulate import emulation_of, find_boundary, predicted_bytes, predicted_context
+from harness.app.ladder import Ladder, Rung, mark_frontier, recommend
+from harness.app.speculate import PROMPT_CLASSES, load_prompts
+from harness.backends.llamacpp.quality import Quality
+from harness.catalog.devices import load_device
+from harness.catalog.gguf import read_gguf
+from harness.catalog.synthesize import synthesize_tiny
+from harness.cli.stream import parse_budget
+from harness.errors import BadDataError
+
+
+def test_speedup_by_hand() -> None:
+    # m = 2, a = 0.5: 1 + 0.5 + 0.25 = 1.75 tokens; (2 + 0.25) * 0.1 + 1.2 = 1.425 s; plain 1 s a token
+    assert speedup(2, 0.5, {1: 1.0, 3: 1.2}, 0.1) == pytest.approx(1.75 / 1.425)
+
+
+def test_advice_says_no_when_verification_is_linear() -> None:
+    advice = advise([(7, True)] * 100, {1: 30.0, 5: 125.0, 16: 400.0}, 22.0, 15)
+    assert advice.draft_tokens == 0
+    assert advice.speedup_ratio == 1.0
+    assert advice.ceiling_ratio < 1.0
+    assert "do not" in advice.words
+
+
+def test_advice_prefers_the_length_where_kernels_are_cheap() -> None:
+    # Batches of 4 cost no more than of 3, those of 5 far more: three drafted tokens are best at high acceptance.
+    table = {1: 60.0, 2: 101.0, 3: 120.0, 4: 120.0, 5: 216.0, 16: 700.0}
+    assert advise([(7, True)] * 100, table, 14.0, 15).draft_tokens == 3
+
+
+@pytest.mark.parametrize("name", PROMPT_CLASSES)
+def test_shipped_prompts(name: str) -> None:
+    prompts = load_prompts(name)
+    assert len(prompts) >= 10
+    assert len(set(prompts)) == len(prompts)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", "[1]", '[""]'])
+def test_bad_prompts(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "prompts.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(BadDataError):
+        load_prompts(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("600MB", 600_000_000), ("1.5GiB", 1_610_612_736), ("0.6x", 600), ("12", 12), (".5 kb", 500)]
+)
+def test_budget(text: str, size: int) -> None:
+    assert parse_budget(text, 1000) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1MB", "1 TB", "nan"])
+def test_bad_budget(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        parse_budget(text, 1000)
+
+
+def rung(quant: str, size: int, speed: float, kl: float) -> Rung:
+    quality = Quality(token_count=1, perplexity=5.0, perplexity_error=0.1, calibration_error=0.0, kl_divergence=kl)
+    return Rung(quant=quant, size_bytes=size, decode_tokens_per_s=speed, quality=quality)
+
+
+def test_frontier_and_recommendation() -> None:
+    rungs = mark_frontier(
+        [
+            rung("Q8_0", 4_000_000_000, 10, 0.001),
+            rung("Q4_K_M", 2_000_000_000, 20, 0.05),
+            rung("Q4_1", 2_200_000_000, 19, 0.06),  # larger, slower and worse than the one before
+            rung("Q2_K", 1_000_000_000, 25, 0.9),
+            Rung(quant="IQ1_S", outcome="failed"),
+        ]
+    )
+    assert [r.on_frontier for r in rungs] == [True, True, False, True, False]
+    result = Ladder(model="m", source_quant="F16", reference_quant="F16", text="t", rungs=rungs)
+    # An app gets 3 GB on that phone's like: Q8_0 needs 4.8 GB, Q2_K is too far from the reference.
+    phone = load_device("iphone-12")
+    chosen = recommend(result, phone)
+    assert chosen is not None
+    assert 1.2 * chosen.size_bytes <= phone.pool("ram").usable_bytes.value
+
+
+def test_predicted_context_is_the_longest_that_fits(tmp_path: Path) -> None:
+    weights = read_gguf(synthesize_tiny(tmp_path / "t.gguf", "Q8_0")).weights()
+    emulation = emulation_of(load_device("raspberry-pi-4"))
+    longest = predicted_context(weights, emulation)
+    assert longest % 256 == 0
+    assert predicted_bytes(weights, longest, emulation) <= emulation.memory_limit_bytes
+    if longest < 1 << 21:
+        assert predicted_bytes(weights, longest + 256, emulation) > emulation.memory_limit_bytes
+
+
+@pytest.mark.engine
+def test_boundary_is_found_by_real_runs(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    from msgspec.structs import replace
+
+    path = synthesize_tiny(tmp_path / "t.gguf", "Q8_0", layer_count=8, kv_head_count=8)
+    # 8 layers x 2 x 512 x 2 bytes = 16 KiB a token: 300 MB hold some 15 000 tokens beside the process.
+    emulation = replace(emulation_of(load_device("raspberry-pi-4")), memory_limit_bytes=300_000_000)
+    found = find_boundary(path, emulation, tolerance_ratio=0.05)
+    assert found.found_tokens > 0
+    assert found.found_tokens < found.failed_tokens
+    if found.enforced:
+        assert found.found_peak_bytes <= 300_000_000
