@@ -1,5 +1,6 @@
 """``edge-harness devices``: the device profiles there are, and what each one says."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from harness.cli._output import console, emit_json, json_option, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness.domain.device import DeviceProfile, Figure
+    from harness.domain.device import Calibration, DeviceProfile, Figure
 
 
 @click.group()
@@ -71,7 +72,7 @@ def show(device: str, as_json: bool) -> None:
 
 
 @devices.command()
-@click.option("--quick", is_flag=True, help="Fewer passes and a smaller file: some ten seconds.")
+@click.option("--quick", is_flag=True, help="Some ten seconds: fewer passes, and the engine is not timed.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -84,13 +85,30 @@ def probe(quick: bool, out: Path | None, as_json: bool) -> None:
 
     progress = console(stderr=True)
     name = out.stem if out else DEVICE_NAME
-    profile = probe_machine(quick=quick, progress=lambda line: progress.print(f"  {line} ..."), name=name)
+
+    def say(line: str) -> None:
+        progress.print(f"  {line} ...")
+
+    calibrations = () if quick else _calibrations(say)
+    profile = probe_machine(quick=quick, progress=say, name=name, calibrations=calibrations)
     path = save_profile(profile, out)
     if as_json:
         emit_json(profile)
         return
     console().print(_figures_table(profile))
     click.echo(f"  {profile.notes}\n  written to {path}")
+
+
+def _calibrations(say: Callable[[str], None]) -> "tuple[Calibration, ...]":
+    """The engine's costs by weight type; none where it is not installed."""
+    from harness.errors import MissingPackageError
+    from harness.measure.calibrate import DEFAULT_TYPES, calibrate
+
+    try:
+        return (calibrate(DEFAULT_TYPES, progress=say),)
+    except MissingPackageError as error:
+        say(f"the engine is not timed: {error}")
+        return ()
 
 
 def _summary(profile: "DeviceProfile") -> dict[str, object]:
