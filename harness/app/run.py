@@ -55,7 +55,7 @@ class Options(NamedTuple):
         resume: Take the results of cells that were done before.
         keep: Append to the history.
         folder: Also write each record there, as a file of its own.
-        patience_s: Longest pauses after disturbed samples.
+        patience_s: Longest time spent on disturbed samples and the pauses after them.
     """
 
     backend: str = "llamacpp"

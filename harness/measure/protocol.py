@@ -27,11 +27,13 @@ from harness.errors import EngineError
 from harness.measure import page_cache
 from harness.measure.memory_watch import read_memory, reset_peak
 from harness.ports import Backend, Session
+from harness.records.derive import needed_count
 
 Emit = Callable[[str, Any], None]
 
 PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 2.0
+WARM_LOAD_RETRIES: Final = 2
 COLD_CACHED_RATIO: Final = 0.02
 """A load counts as cold when no more than this share of the file was in the page cache."""
 
@@ -62,7 +64,7 @@ class GenerateJob(Frozen, frozen=True, kw_only=True):
         seed: Seed of the random tokens.
         greedy: Choose each token from the logits inside the clock; labels then end in ``greedy``.
         parent_pid: The process that watches; its CPU time is no disturbance.
-        patience_s: Longest time spent on pauses after disturbed samples.
+        patience_s: Longest time spent on disturbed samples and the pauses after them.
     """
 
     path: str
@@ -173,6 +175,7 @@ class Protocoller:
         self.now_s: Callable[[], float] = clock.now_s if clock is not None else time.perf_counter
         self._random = random.Random(job.seed)
         self._patience_s = job.patience_s
+        self._hopeless = False
         s = job.scenario
         self.suffix = (f" @ d{s.depth_tokens}" if s.depth_tokens else "") + (" greedy" if job.greedy else "")
 
@@ -190,7 +193,8 @@ class Protocoller:
         try:
             if s.prompt_tokens:
                 self._prefill(session)
-            if s.new_tokens:
+            # A run already known to be inconclusive needs no further test that nobody would believe.
+            if s.new_tokens and not (self._hopeless and self._patience_s <= 0):
                 self._decode(session)
             self._mark("end")
         finally:
@@ -240,7 +244,9 @@ class Protocoller:
 
     def _warm(self) -> Session:
         session: Session | None = None
-        for _ in range(max(1, self.job.warm_loads)):
+        clean, attempts, wanted = 0, 0, max(1, self.job.warm_loads)
+        while clean < wanted and attempts < wanted + WARM_LOAD_RETRIES:
+            attempts += 1
             if session is not None:
                 session.close()
             # The first load with the file cold would be a cold one by accident: read it in first.
@@ -250,7 +256,9 @@ class Protocoller:
             started_unix_s, start_s = time.time(), self.now_s()
             session = self._open()
             duration_s = self.now_s() - start_s
-            self._tell("load", "load", 0, duration_s, started_unix_s, probe.finish())
+            validity = probe.finish()
+            self._tell("load", "load", 0, duration_s, started_unix_s, validity)
+            clean += not validity.doubts
         assert session is not None
         return session
 
@@ -278,7 +286,6 @@ class Protocoller:
             self._tell("first_token", first_label, prompt_tokens, first_s - start_s, started_unix_s, validity, warm_up)
             return not validity.doubts
 
-        once(warm_up=True)
         self._repeat(once)
 
     def _decode(self, session: Session) -> None:
@@ -298,7 +305,6 @@ class Protocoller:
             self._tell("decode", label, count, duration_s, started_unix_s, validity, warm_up, tuple(times_s), joules)
             return not validity.doubts
 
-        once(warm_up=True)
         self._repeat(once)
 
     def _steps(self, session: Session, tokens: list[int], position: int) -> list[float]:
@@ -315,16 +321,31 @@ class Protocoller:
         return times_s
 
     def _repeat(self, once: Callable[[bool], bool]) -> None:
-        """Until ``repetitions`` samples are clean, or the retries or the patience are spent."""
+        """Warm up, then go on until ``repetitions`` samples are clean, or the retries or the patience are spent.
+
+        Disturbed samples cost patience as the pauses after them do: beside a busy neighbour one sample can take a
+        minute, and no further one would be believed.
+        """
         clean, attempts, pause_s = 0, 0, PAUSE_S
+        self._timed(once, True)
         while clean < self.job.repetitions and attempts < self.job.repetitions + self.job.retries:
             attempts += 1
-            if once(False):
+            if self._timed(once, False):
                 clean += 1
             elif self._patience_s > 0:
                 self._sleep(min(pause_s, self._patience_s))
                 self._patience_s -= pause_s
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            if self._patience_s <= 0 and clean < attempts:
+                break
+        self._hopeless = self._hopeless or clean < needed_count(self.job.repetitions)
+
+    def _timed(self, once: Callable[[bool], bool], warm_up: bool) -> bool:
+        start_s = self.now_s()
+        clean = once(warm_up)
+        if not clean:
+            self._patience_s -= self.now_s() - start_s
+        return clean
 
     def _at_depth(self, session: Session) -> int:
         """Bring the cache to exactly ``depth_tokens``, outside the clock, and return that position."""

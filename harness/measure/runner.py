@@ -79,7 +79,7 @@ def run_model(
         alone: False when another measured run is known to go on: every sample is then doubted.
         command: Command line for the record.
         on_sample: Called with each sample soon after it was taken.
-        patience_s: Longest pauses after disturbed samples.
+        patience_s: Longest time spent on disturbed samples and the pauses after them.
 
     Returns:
         The record; a failure of the engine is its outcome and its detail.
@@ -130,10 +130,19 @@ def run_model(
 
 
 def judged(record: RunRecord, repetitions: int) -> RunRecord:
-    """The same record, ``inconclusive`` when it ended well but too few of its samples are undisturbed."""
-    if record.outcome != "ok":
+    """The same record, ``inconclusive`` when too few of its samples are undisturbed.
+
+    So is a run that the time limit ended while most of what it had timed was disturbed: it was slow for that reason.
+    """
+    if record.outcome not in {"ok", "timed out"}:
         return record
     reasons = disturbances(record, repetitions)
+    if record.outcome == "timed out":
+        timed = [s for s in record.samples if s.phase in {"prefill", "decode"}]
+        if not timed or 2 * sum(bool(s.validity.doubts) for s in timed) < len(timed):
+            return record
+        doubts = [d for s in timed for d in s.validity.doubts]
+        reasons = [*reasons, f"the time limit ended it while it was disturbed: {doubts[-1]}"]
     if not reasons:
         return record
     return msgspec.structs.replace(record, outcome="inconclusive", detail="\n".join(reasons))

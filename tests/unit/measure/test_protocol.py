@@ -95,7 +95,7 @@ def test_depth_is_filled_outside_the_clock(tmp_path: Path) -> None:
 
 
 def test_a_disturbed_sample_is_marked_and_taken_again(tmp_path: Path) -> None:
-    # Probes in order: load, warm-up, then the samples.
+    # Probes in order: load, warm-up, then the samples (8 tokens of 1/1024 s each: they cost no patience to speak of).
     doubts = ["", "", "busy", "", "busy", "busy", ""]
 
     samples, pauses = run_job(
@@ -111,11 +111,22 @@ def test_retries_end(tmp_path: Path) -> None:
     scenario = Scenario(prompt_tokens=8, new_tokens=0)
 
     samples, pauses = run_job(
-        tmp_path, scenario, doubts=["busy"] * 99, repetitions=2, cold_loads=0, retries=3, patience_s=1.0
+        tmp_path, scenario, doubts=["busy"] * 99, repetitions=2, cold_loads=0, retries=3, patience_s=60.0
     )
 
     assert len([s for s in samples if s.phase == "prefill" and not s.warm_up]) == 5
-    assert sum(pauses) <= 1.0
+    assert pauses == [0.25, 0.5, 1.0, 2.0, 2.0]
+
+
+def test_slow_disturbed_samples_spend_the_patience(tmp_path: Path) -> None:
+    scenario = Scenario(context_tokens=64, prompt_tokens=8, new_tokens=4)
+
+    # Each prefill takes 8 x 0.25 = 2 s: warm-up and one sample are more than 3 s of patience, and decode is not tried.
+    samples, _ = run_job(
+        tmp_path, scenario, model=COSTS, doubts=["busy"] * 99, repetitions=3, cold_loads=0, patience_s=3.0
+    )
+
+    assert [s.label for s in samples if s.phase in {"prefill", "decode"}] == ["pp8", "pp8"]
 
 
 def test_greedy_tests_say_so(tmp_path: Path) -> None:

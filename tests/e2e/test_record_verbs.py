@@ -1,0 +1,84 @@
+"""Verbs that read records: compare, history, doctor."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+KEPT = Path(__file__).parents[1] / "records"
+REAL = KEPT / "v1-smollm2-135m.json"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "EDGE_HARNESS_HOME": str(tmp_path / "home"), "EDGE_HARNESS_CACHE": str(tmp_path / "cache")}
+
+
+def verb(*arguments: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_compare_shows_the_error_of_each_quantity(environment: dict[str, str]) -> None:
+    done = verb("compare", str(REAL), "--json", environment=environment)
+
+    assert done.returncode == 0, done.stderr
+    errors = json.loads(done.stdout)[0]["errors"]
+    # Predicted 159.7 tokens/s; the samples' durations and counts in the file give 133.9 as their median.
+    assert round(errors["decode"], 3) == 0.193
+    assert set(errors) >= {"decode", "prefill", "first token", "load", "peak memory"}
+
+
+@pytest.mark.parametrize(("limit", "status"), [("15", 1), ("25", 0)])
+def test_max_error_is_a_gate(environment: dict[str, str], limit: str, status: int) -> None:
+    done = verb("compare", str(REAL), "--max-error", limit, environment=environment)
+
+    assert done.returncode == status
+    assert ("decode is predicted +19.3% off" in " ".join(done.stdout.split())) == (status == 1)
+
+
+def test_a_record_without_prediction_cannot_be_compared(environment: dict[str, str]) -> None:
+    done = verb("compare", str(KEPT / "v1-fake.json"), environment=environment)
+
+    assert done.returncode == 2
+    assert "nothing was predicted" in done.stderr
+
+
+def test_a_stranger_s_file_ends_in_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "evil.json"
+    path.write_text('{"schema_version": 1, "run_id": "x"}')
+
+    done = verb("compare", str(path), environment=environment)
+
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "evil.json" in done.stderr
+
+
+def test_doctor_names_what_is_broken(environment: dict[str, str], tmp_path: Path) -> None:
+    done = verb("doctor", "--json", environment=environment)
+    findings = {f["name"]: f["state"] for f in json.loads(done.stdout)}
+    assert done.returncode == 0
+    assert findings["backend fake"] == "ok"
+    assert findings["history"] == "ok"
+
+    (tmp_path / "home/history.sqlite").write_bytes(b"torn" * 500)
+    done = verb("doctor", "--json", environment=environment)
+    assert done.returncode == 4
+    assert {f["name"]: f["state"] for f in json.loads(done.stdout)}["history"] == "broken"
+
+
+def test_an_unknown_run_is_said_so(environment: dict[str, str]) -> None:
+    done = verb("history", "20200101", environment=environment)
+
+    assert done.returncode == 2
+    assert "List them with" in done.stderr
