@@ -101,7 +101,9 @@ def agreement(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
         "Predicted against measured",
         f"Each bar is the 90 % interval that was predicted before the run, each mark what was measured then: "
         f"{hit} of {len(rows)} lie inside.",
-        both_widths(partial(plots.agreement, [rows[i] for i in order]), "agreement", "Measured over predicted values"),
+        both_widths(
+            partial(plots.agreement, [rows[i] for i in order]), "agreement", "Measured over predicted values", wide=720
+        ),
         ("run", "quantity", "predicted", "90 % interval", "measured", "error of the prediction", "interval"),
         tuple(table),
     )

@@ -13,7 +13,7 @@ from harness.errors import MissingPackageError
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
 from harness.report.figures import figures, labelled
-from harness.report.text import amount, clean, digits, percent
+from harness.report.text import amount, clean, digits
 from harness.units import format_bytes
 
 WORDS: Final = {"0": "fits", "1": "fits with streaming", "2": "does not fit"}
@@ -131,8 +131,7 @@ def _cards(named: Sequence[tuple[str, RunView]], choices: Choices | None) -> lis
             continue
         note = f"peak {format_bytes(run.peak_memory_bytes)}" if run.peak_memory_bytes else ""
         if row:
-            off = f", prediction {percent(row.error_ratio)} off" if row.error_ratio is not None else ""
-            note = f"predicted {digits(row.low)} to {digits(row.high)}{off}; {note}"
+            note = f"predicted {digits(row.low)} to {digits(row.high)} (middle {_off(row.error_ratio)}); {note}"
         cards.append({"title": label, "value": f"{digits(decode.value)} tokens/s", "note": note})
     if choices and not cards:
         best = _largest(choices)
@@ -140,6 +139,12 @@ def _cards(named: Sequence[tuple[str, RunView]], choices: Choices | None) -> lis
             {"title": f"largest model for most {kind}s", "value": name, "note": note} for kind, name, note in best
         ]
     return cards
+
+
+def _off(error_ratio: float | None) -> str:
+    if error_ratio is None:
+        return "unknown"
+    return f"{abs(100 * error_ratio):.0f} % too {'high' if error_ratio > 0 else 'low'}"
 
 
 def _largest(choices: Choices) -> list[tuple[str, str, str]]:

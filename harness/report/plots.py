@@ -32,7 +32,7 @@ def agreement(rows: Sequence[Row], width: int) -> Any:
     """
     alt = altair()
     data = alt.Data(values=list(rows))
-    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(grid=False, labelLimit=min(230, width // 2 + 20)))
+    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(grid=False, labelLimit=min(330, width // 2)))
     low = min([0.5, *(r["low"] for r in rows), *(r["measured"] for r in rows)])
     high = max([2.0, *(r["high"] for r in rows), *(r["measured"] for r in rows)])
     x = alt.X(
@@ -66,8 +66,8 @@ def roofline(roofs: Sequence[Row], points: Sequence[Row], width: int) -> Any:
     Rows of ``roofs``: name, x, y (corners of each roof, in order); of ``points``: x, y, test, says.
     """
     alt = altair()
-    x = alt.X("x:Q", scale=alt.Scale(type="log"), title="FLOP per byte read", axis=_plain(alt))
-    y = alt.Y("y:Q", scale=alt.Scale(type="log"), title="GFLOP/s", axis=_plain(alt))
+    x = alt.X("x:Q", scale=_log(alt), title="FLOP per byte read", axis=_plain(alt))
+    y = alt.Y("y:Q", scale=_log(alt), title="GFLOP/s", axis=_plain(alt))
     lines = (
         alt.Chart(alt.Data(values=list(roofs)))
         .mark_line(color=colour("muted"), strokeDash=[6, 3])
@@ -80,7 +80,7 @@ def roofline(roofs: Sequence[Row], points: Sequence[Row], width: int) -> Any:
             x=x,
             y=y,
             color=alt.Color("model:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=_legend(alt, width)),
-            shape=alt.Shape("test:N", title=None, legend=_legend(alt, width)),
+            shape=alt.Shape("test:N", title=None, legend=alt.Legend(orient="bottom", direction="horizontal")),
             description="says:N",
         )
     )
@@ -93,7 +93,7 @@ def memory(rows: Sequence[Row], peaks: Sequence[Row], width: int) -> Any:
     Rows: name, part, gib, order, says; peaks: name, gib, says.
     """
     alt = altair()
-    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=min(230, width // 2 + 20)))
+    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=min(230, width // 2)))
     bars = (
         alt.Chart(alt.Data(values=list(rows)))
         .mark_bar(height=16)
@@ -168,7 +168,7 @@ def frontier(rows: Sequence[Row], width: int) -> Any:
         color=alt.Color("model:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=_legend(alt, width)),
     )
     marks = base.mark_point(filled=True, size=60, opacity=1).encode(
-        description="says:N", shape=alt.Shape("model:N", title=None, legend=_legend(alt, width))
+        description="says:N", shape=alt.Shape("model:N", legend=None)
     )
     names = base.mark_text(align="left", dx=6, dy=-6, fontSize=10).encode(text="quant:N")
     return (base.mark_line(opacity=0.5) + marks + names).properties(width=width, height=260)

@@ -22,6 +22,7 @@ SERIES: Final = tuple(colour(name) for name in PALETTE)
 
 CONFIG: Final[dict[str, Any]] = {
     "background": "transparent",
+    "padding": {"left": 14, "right": 10, "top": 4, "bottom": 4},
     "font": "system-ui, sans-serif",
     "view": {"stroke": None},
     "axis": {
@@ -55,12 +56,13 @@ CONFIG: Final[dict[str, Any]] = {
 Draw = Callable[[int], Any]
 """Makes an Altair chart for a plot that is so many pixels wide."""
 
-WIDTHS: Final = {"wide": 620, "narrow": 250}
+WIDTHS: Final = {"wide": 440, "narrow": 250}
 
 
-def both_widths(draw: Draw, name: str, label: str) -> str:
+def both_widths(draw: Draw, name: str, label: str, *, wide: int = WIDTHS["wide"]) -> str:
     """One chart drawn for wide and for narrow pages; a style sheet shows the one that fits."""
-    return "".join(to_svg(draw(width), f"{name}-{kind}", label, kind) for kind, width in WIDTHS.items())
+    widths = WIDTHS | {"wide": wide}
+    return "".join(to_svg(draw(width), f"{name}-{kind}", label, kind) for kind, width in widths.items())
 
 
 def to_svg(chart: Any, name: str, label: str, kind: str = "wide") -> str:
