@@ -11,6 +11,7 @@ import msgspec
 
 from harness.app._speculation_job import Advice, SpeculationJob, speedup
 from harness.backends.llamacpp.draft_policy import CostTable
+from harness.backends.llamacpp.quantize import QuantizeJob
 from harness.backends.llamacpp.speculative import Generation, total
 from harness.domain.base import Frozen
 from harness.domain.record import MemoryUse
@@ -81,6 +82,20 @@ def load_prompts(source: str) -> tuple[str, ...]:
     if not isinstance(prompts, list) or not prompts or not all(isinstance(p, str) and p for p in prompts):
         raise BadDataError(source, "", type(prompts).__name__, "a JSON list of non-empty strings")
     return tuple(prompts)
+
+
+def self_draft(target: Path, folder: Path, quant: str = "Q2_K") -> Path:
+    """A coarser copy of the target itself, to draft for it: same vocabulary, no other model needed.
+
+    Raises:
+        EngineError: The quantizer failed.
+    """
+    path = folder / f"{target.stem}-{quant}-draft.gguf"
+    job = QuantizeJob(source=str(target.absolute()), target=str(path), quant=quant)
+    result = run_child("harness.backends.llamacpp.quantize:run_quantize", job)
+    if result.outcome != "ok":
+        raise EngineError(f"{result.outcome}: {result.detail}")
+    return path
 
 
 def speculate(

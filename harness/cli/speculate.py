@@ -9,7 +9,7 @@ from harness.cli._output import console, emit_json, json_option, table
 
 @click.command("speculate")
 @click.argument("model")
-@click.option("--draft", required=True, metavar="M", help="Draft model: a name, a GGUF file, or 'lookup'.")
+@click.option("--draft", required=True, metavar="M", help="Model name, GGUF file, 'lookup' or 'self'.")
 @click.option("--gamma", default="auto", metavar="N|auto", help="Tokens drafted in each cycle, or adaptive.")
 @click.option("--prompts", default="code", metavar="code|prose|FILE", help="Shipped class, or a JSON list of strings.")
 @click.option("--tokens", "new_tokens", default=96, type=click.IntRange(2, 4096), help="Tokens after each prompt.")
@@ -31,9 +31,12 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     as_json: bool,
 ) -> int:
     """Run MODEL plainly and with a draft on the same prompts; the advice is printed before the run."""
+    from contextlib import ExitStack
+    from tempfile import TemporaryDirectory
+
     from harness.app._speculation_job import Advice
     from harness.app.resolve import resolve_model
-    from harness.app.speculate import load_prompts, speculate
+    from harness.app.speculate import load_prompts, self_draft, speculate
     from harness.domain.scenario import Scenario
     from harness.errors import Exit, RefusedError
     from harness.units import format_bytes
@@ -53,17 +56,24 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         progress.print(f"pass of the target by tokens (ms): {costs}; one drafted token: {advice.draft_s * 1e3:.1f} ms")
         progress.print(f"advice: {advice.words}")
 
-    result = speculate(
-        file_of(model),
-        None if draft == "lookup" else file_of(draft),
-        load_prompts(prompts),
-        scenario=Scenario(context_tokens=context_tokens, thread_count=thread_count),
-        new_tokens=new_tokens,
-        draft_tokens=0 if gamma == "auto" else int(gamma),
-        temperature=temperature,
-        seed=seed,
-        on_advice=tell,
-    )
+    path = file_of(model)
+    with ExitStack() as stack:
+        if draft == "self":
+            folder = stack.enter_context(TemporaryDirectory(prefix="edge-harness-draft-"))
+            draft_path: Path | None = self_draft(path, Path(folder))
+        else:
+            draft_path = None if draft == "lookup" else file_of(draft)
+        result = speculate(
+            path,
+            draft_path,
+            load_prompts(prompts),
+            scenario=Scenario(context_tokens=context_tokens, thread_count=thread_count),
+            new_tokens=new_tokens,
+            draft_tokens=0 if gamma == "auto" else int(gamma),
+            temperature=temperature,
+            seed=seed,
+            on_advice=tell,
+        )
     if as_json:
         emit_json(result)
     else:
