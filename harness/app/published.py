@@ -8,7 +8,10 @@ from typing import Final
 
 from harness.catalog.models import load_model, model_names
 from harness.domain.model import ModelShape
+from harness.errors import RefusedError, UnknownNameError
+from harness.feasibility.quant_mix import quant_named
 from harness.feasibility.rows import Row, read_rows
+from harness.feasibility.weights import weights_of
 
 _DROPPED: Final = re.compile(
     r"\(.*?\)|meta[- ]|-?(instruct|chat|it|4bit|mlx|preview|reasoning plus|reasoning|text)\b"
@@ -62,6 +65,19 @@ def shape_of(name: str, params_b: float) -> ModelShape | None:
     return card.shape
 
 
+@lru_cache(maxsize=4096)
+def complete_of(name: str, params_b: float, quant: str) -> tuple[float, float]:
+    """Parameters (10**9) and file bytes by the catalog; 0 for what it does not tell."""
+    shape = shape_of(name, params_b)
+    if shape is None:
+        return 0.0, 0.0
+    try:
+        weights = weights_of(shape, quant_named(quant.split(" ", maxsplit=1)[0]))
+    except (UnknownNameError, RefusedError):
+        return 0.0, 0.0
+    return sum(t.element_count for t in weights.tensors) / 1e9, float(weights.file_bytes)
+
+
 def shipped_rows() -> list[Row]:
     """The published rows that ship with the package."""
     with as_file(files("harness.feasibility") / "data" / "decode.csv") as path:
@@ -74,4 +90,4 @@ def rows_of(path: Path) -> list[Row]:
     Raises:
         BadDataError: It has not.
     """
-    return read_rows(path, shape_of)
+    return read_rows(path, shape_of, complete_of)

@@ -18,8 +18,8 @@ DEFAULT_SKEW: Final = 0.9
 38 to 41 % for 0.65. Routers trained for balance are flatter."""
 
 ROUTED_RATIO: Final = 0.6
-"""Share of a token's active weights that lies in routed experts, where the shape is not known: attention, shared experts
-and dense layers are needed by every token and stay in RAM. Assumed; ``expert_bytes`` counts it for a known shape."""
+"""Share of a token's active weights in routed experts, where the shape is not known: attention, shared experts and
+dense layers are needed by every token and stay in RAM. Assumed; ``expert_bytes`` counts it for a known shape."""
 
 Policy = Literal["lru", "lfu"]
 

@@ -22,6 +22,10 @@ REQUIRED: Final = ("chip", "backend", "test", "tokens_per_s", "memory_bandwidth_
 DEEP_TOKENS: Final = 3000
 """Mean context from which a row counts as deep."""
 
+CompleteOf = Callable[[str, float, str], tuple[float, float]]
+"""Parameters (10**9) and bytes of a model by its published name, its parameters as stated (0 if not) and its
+quantisation; 0 for what is not known."""
+
 ShapeOf = Callable[[str, float], ModelShape | None]
 """Finds a model's shape by its published name and parameters (10**9)."""
 
@@ -68,8 +72,8 @@ class Row(NamedTuple):
         return self.raw.get("exclude_from_stats", "")
 
 
-def read_rows(path: Path, shape_of: ShapeOf) -> list[Row]:
-    """Rows of a CSV file.
+def read_rows(path: Path, shape_of: ShapeOf, complete_of: CompleteOf) -> list[Row]:
+    """Rows of a CSV file; what they do not say of a model is taken from the functions given, and marked as derived.
 
     Raises:
         BadDataError: It is no such file: not text, columns missing, a number that is none.
@@ -80,15 +84,11 @@ def read_rows(path: Path, shape_of: ShapeOf) -> list[Row]:
             missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
             if missing:
                 raise BadDataError(path, "header", f"no column {', '.join(missing)}", "the columns of decode.csv")
-            return [
-                _row(
-                    path,
-                    reader.line_num,
-                    {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)},
-                    shape_of,
-                )
-                for cells in reader
-            ]
+            rows = []
+            for cells in reader:
+                raw = {k: v.strip() if isinstance(v, str) else "" for k, v in cells.items() if isinstance(k, str)}
+                rows.append(_row(path, reader.line_num, raw, shape_of, complete_of))
+            return rows
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadDataError(path, "", str(error), "a CSV file in UTF-8") from error
     except OSError as error:
@@ -109,12 +109,16 @@ def _number(path: Path, line: int, raw: dict[str, str], name: str) -> float:
     return value
 
 
-def _row(path: Path, line: int, raw: dict[str, str], shape_of: ShapeOf) -> Row:
+def _row(path: Path, line: int, raw: dict[str, str], shape_of: ShapeOf, complete_of: CompleteOf) -> Row:
     speed = _number(path, line, raw, "tokens_per_s")
     bandwidth = _number(path, line, raw, "memory_bandwidth_gb_s") * 1e9
     params = _number(path, line, raw, "params_b")
-    active = _number(path, line, raw, "active_params_b") or params
     size = _number(path, line, raw, "model_bytes")
+    if not (params and size):
+        known_params, known_bytes = complete_of(raw.get("model", ""), params, raw.get("quant", ""))
+        params, size = params or known_params, size or known_bytes
+        raw |= {"model_bytes": str(size or ""), "derived": "model card"}
+    active = _number(path, line, raw, "active_params_b") or params
     backend = backend_named(raw.get("backend", ""))
     phase, count, depth, ok = test_named(raw.get("test", ""), raw.get("context_depth", ""))
     runtime = runtime_named(raw.get("runtime", ""))
