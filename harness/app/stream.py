@@ -8,7 +8,7 @@ import msgspec
 
 from harness.app._stream_job import Mode, StreamJob
 from harness.backends.llamacpp.speculative import Generation, total
-from harness.backends.llamacpp.streaming import StreamPlan, StreamReport
+from harness.backends.llamacpp.stream_plan import StreamPlan, StreamReport
 from harness.domain.base import Frozen
 from harness.domain.record import MemoryUse
 from harness.domain.scenario import Scenario

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.backends.llamacpp.quality import Scores, chunks_of, expected_calibration_error, log_probabilities
-from harness.backends.llamacpp.streaming import PAGE_BYTES, Extent, plan_split, whole_pages
+from harness.backends.llamacpp.stream_plan import PAGE_BYTES, Extent, plan_split, whole_pages
 from harness.errors import RefusedError
 
 
