@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._plans import render_plans
 from harness.errors import Exit
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def fit(
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
     from harness.app.fit import advice_for, predict, within_budget
+    from harness.app.plans import plan_speculation, plan_under_budget
     from harness.app.resolve import bytes_from, neighbours, resolve_device, resolve_model, scenario_from
 
     scenario = scenario_from(fields)
@@ -64,10 +66,16 @@ def fit(
     if with_advice:
         others = neighbours(profile) if now.verdict.word != "fits" else ()
         changes = advice_for(resolved, profile, scenario, now, others=others, **asked)
+    speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
+    streaming = None
+    if ram_budget or now.verdict.word == "fits with streaming":
+        streaming = plan_under_budget(resolved, profile, now, speculation)
     if as_json:
-        emit_json({"scenario": scenario, "prediction": now, "advice": changes, "notes": resolved.notes})
+        document = {"scenario": scenario, "prediction": now, "advice": changes, "notes": resolved.notes}
+        emit_json(document | {"speculation": speculation, "streaming": streaming})
     else:
         _render(now, changes, profile, resolved.notes)
+        render_plans(speculation, streaming)
     return Exit.BROKEN if now.verdict.word == "does not fit" else Exit.OK
 
 

@@ -1,0 +1,195 @@
+"""What ``fit`` says beyond one verdict: whether speculation pays on this device, and how streaming would split."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from harness.app.resolve import ResolvedModel
+from harness.domain.base import Frozen
+from harness.domain.device import DeviceProfile
+from harness.domain.model import Weights
+from harness.domain.prediction import Prediction
+from harness.domain.scenario import Scenario
+from harness.feasibility.calibrated import pass_seconds
+from harness.feasibility.memory import backend_of
+from harness.feasibility.moe import expert_bytes, hit_ratio, streamed_token_s
+from harness.feasibility.speculative import Advice, batch_cost, best_gamma, expected_tokens_per_cycle
+from harness.feasibility.speed import machine_of, predict_speed
+from harness.feasibility.streaming import plan_streaming
+from harness.feasibility.weights import role_of
+
+ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
+"""Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the others."""
+
+_MAX_GAMMA: Final = 8
+
+
+class SpeculationCase(Frozen, frozen=True, kw_only=True):
+    """Advice for one acceptance rate; gamma 0 means "do not"."""
+
+    acceptance_ratio: float
+    gamma: int
+    speedup: float
+
+
+class SpeculationPlan(Frozen, frozen=True, kw_only=True):
+    """Whether drafting pays.
+
+    Attributes:
+        drafter: The draft model, or ``prompt lookup`` (whose drafts cost nothing).
+        draft_cost_ratio: Time of a drafted token over that of a decoded one.
+        verify_cost_ratio: Cost of a pass over 2, 3, ... tokens relative to one token, in order.
+        measured: Whether those costs come from this machine's own calibration.
+        cases: Advice by acceptance rate.
+    """
+
+    drafter: str
+    draft_cost_ratio: float
+    verify_cost_ratio: tuple[float, ...]
+    measured: bool
+    cases: tuple[SpeculationCase, ...]
+
+
+class StreamingOutlook(Frozen, frozen=True, kw_only=True):
+    """How a model larger than the memory there is would run.
+
+    Attributes:
+        budget_bytes: Memory it may use.
+        pinned_count: Layers that stay.
+        streamed_bytes: Read from storage in each pass.
+        tokens_per_s: Pinned and streamed, reading while computing.
+        naive_tokens_per_s: The same file mapped, and left to the system.
+        speculative_tokens_per_s: Streaming with drafts of the best length at an acceptance of 0.8; 0 without a draft.
+        expert_cache_tokens_per_s: Keeping the most wanted experts instead of layers; None for a dense model.
+        expert_hit_ratio: Share of wanted experts that such a cache holds.
+        bound: ``compute``, ``storage`` or ``memory``.
+    """
+
+    budget_bytes: int
+    pinned_count: int
+    streamed_bytes: int
+    tokens_per_s: float
+    naive_tokens_per_s: float
+    bound: str
+    speculative_tokens_per_s: float = 0.0
+    expert_cache_tokens_per_s: float | None = None
+    expert_hit_ratio: float | None = None
+
+
+def plan_speculation(
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, draft: ResolvedModel | None = None
+) -> SpeculationPlan:
+    """Best draft length for each acceptance rate, or "do not".
+
+    Args:
+        model: The target.
+        device: Where both run.
+        scenario: How.
+        draft: Draft model; without one, prompt lookup is judged.
+    """
+    cost, measured = _verify_cost(model.weights, device, scenario)
+    ratio = 0.0
+    if draft is not None:
+        target_rate = predict_speed(model.weights, device, scenario).decode_tokens_per_s.mid
+        ratio = target_rate / predict_speed(draft.weights, device, scenario).decode_tokens_per_s.mid
+    cases = []
+    for alpha in ACCEPTANCES:
+        advice: Advice = best_gamma(alpha, ratio, cost, _MAX_GAMMA)
+        cases.append(SpeculationCase(acceptance_ratio=alpha, gamma=advice.gamma, speedup=advice.speedup))
+    return SpeculationPlan(
+        drafter=f"{draft.name} {draft.quant}" if draft else "prompt lookup",
+        draft_cost_ratio=ratio,
+        verify_cost_ratio=tuple(cost(k) for k in range(2, _MAX_GAMMA + 2)),
+        measured=measured,
+        cases=tuple(cases),
+    )
+
+
+def plan_under_budget(
+    model: ResolvedModel,
+    device: DeviceProfile,
+    now: Prediction,
+    speculation: SpeculationPlan | None = None,
+) -> StreamingOutlook:
+    """Split into pinned and streamed layers in the memory that the verdict counted with."""
+    budget = now.verdict.available_bytes
+    layers = layer_bytes(model.weights)
+    total = sum(layers)
+    # What is needed beside the layers: cache, scratch, output matrix, runtime, draft. A repacked copy is not made
+    # while streaming, and the verdict's need counts each layer once.
+    repacked = sum(p.anonymous_bytes for p in now.memory.parts if p.name == "repacked weights")
+    held = max(0, now.verdict.needed_bytes - total - repacked)
+    disk = device.storage.sequential_read_bytes_per_s.value
+    compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
+    plan = plan_streaming(layers, held, budget, disk, compute_s)
+    with_drafts = 0.0
+    if speculation is not None and plan.bound != "memory":
+        with_drafts = max(
+            plan_streaming(
+                layers,
+                held,
+                budget,
+                disk,
+                compute_s,
+                expected_tokens_per_pass=expected_tokens_per_cycle(0.8, gamma),
+                batch_cost_ratio=speculation.verify_cost_ratio[gamma - 1] + gamma * speculation.draft_cost_ratio,
+            ).tokens_per_s
+            for gamma in range(1, _MAX_GAMMA + 1)
+        )
+    cached_rate, hit = _expert_cache(model.weights, held, budget, disk, compute_s)
+    return StreamingOutlook(
+        budget_bytes=budget,
+        pinned_count=len(plan.pinned),
+        streamed_bytes=plan.streamed_bytes,
+        tokens_per_s=plan.tokens_per_s,
+        naive_tokens_per_s=1.0 / plan.naive_seconds_per_pass,
+        bound=plan.bound,
+        speculative_tokens_per_s=with_drafts,
+        expert_cache_tokens_per_s=cached_rate,
+        expert_hit_ratio=hit,
+    )
+
+
+def layer_bytes(weights: Weights) -> list[int]:
+    """Bytes of each transformer block's weights, by its number."""
+    sizes: dict[int, int] = {}
+    for tensor in weights.tensors:
+        if match := re.match(r"blk\.(\d+)\.", tensor.name):
+            sizes[int(match[1])] = sizes.get(int(match[1]), 0) + tensor.size_bytes
+    return [sizes[index] for index in sorted(sizes)]
+
+
+def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) -> tuple[Callable[[int], float], bool]:
+    """Cost of a pass over k tokens relative to one, and whether it was measured on this machine."""
+    calibration = device.calibration(backend_of(scenario, device))
+    if calibration is None:
+        machine = machine_of(device, scenario)
+        return (lambda k: batch_cost(k, machine)), False
+    one = pass_seconds(weights, calibration, batch_tokens=1, depth_tokens=scenario.depth_tokens)
+
+    def cost(k: int) -> float:
+        seconds = pass_seconds(
+            weights, calibration, batch_tokens=k, depth_tokens=scenario.depth_tokens, output_tokens=k
+        )
+        return seconds / one
+
+    return cost, True
+
+
+def _expert_cache(
+    weights: Weights, held: int, budget: int, disk_bytes_per_s: float, compute_s: float
+) -> tuple[float | None, float | None]:
+    """Decode speed with the most wanted experts in memory and the others read when the router asks for them."""
+    experts = weights.shape.experts
+    if experts is None:
+        return None, None
+    all_experts, _ = expert_bytes(weights)
+    # ``held`` leaves out every block: what of the blocks is no expert stays in memory too.
+    rest = sum(t.size_bytes for t in weights.tensors if t.name.startswith("blk.") and role_of(t.name) != "expert")
+    room = budget - held - rest
+    if room <= 0:
+        return 0.0, 0.0
+    cached = min(float(experts.expert_count), experts.expert_count * room / all_experts)
+    hit = hit_ratio(experts.expert_count, cached)
+    active = all_experts * experts.used_count / experts.expert_count
+    return 1.0 / streamed_token_s(active, hit, disk_bytes_per_s, compute_s), hit

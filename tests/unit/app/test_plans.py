@@ -1,0 +1,65 @@
+"""Speculation and streaming as ``fit`` tells them: against the formulas' own limits and a split done by hand."""
+
+import pytest
+
+from harness.app.fit import predict, within_budget
+from harness.app.plans import layer_bytes, plan_speculation, plan_under_budget
+from harness.app.resolve import resolve_device, resolve_model
+from harness.domain.scenario import Scenario
+from harness.units import GIB
+
+
+def test_layers_hold_everything_but_the_tables() -> None:
+    weights = resolve_model("llama-3.1-8b", "Q4_K_M").weights
+    outside = sum(t.size_bytes for t in weights.tensors if not t.name.startswith("blk."))
+
+    sizes = layer_bytes(weights)
+
+    assert len(sizes) == 32
+    assert sum(sizes) + outside == sum(t.size_bytes for t in weights.tensors)
+
+
+def test_a_draft_as_large_as_its_target_never_pays() -> None:
+    """A drafted token then costs a decoded one: even if all are accepted, gamma + 1 tokens cost at least gamma + 1."""
+    model, device = resolve_model("llama-3.2-1b", "Q4_K_M"), resolve_device("rtx-4090-desktop")
+
+    plan = plan_speculation(model, device, Scenario(), model)
+
+    assert plan.draft_cost_ratio == pytest.approx(1.0)
+    assert {case.gamma for case in plan.cases} == {0}
+
+
+def test_free_drafts_pay_more_when_more_are_accepted() -> None:
+    plan = plan_speculation(resolve_model("llama-3.1-70b"), resolve_device("rtx-4090-desktop"), Scenario())
+    speedups = [case.speedup for case in plan.cases]
+
+    assert plan.drafter == "prompt lookup"
+    assert plan.draft_cost_ratio == 0.0
+    assert speedups == sorted(speedups)
+    assert speedups[-1] > 1.03
+
+
+def test_streaming_is_bounded_by_the_disk_and_beats_mapping() -> None:
+    model = resolve_model("llama-3.1-8b", "Q4_K_M")
+    device = within_budget(resolve_device("laptop-ddr5"), 4 * GIB)
+    scenario = Scenario(repack=False)
+    now = predict(model, device, scenario)
+
+    outlook = plan_under_budget(model, device, now)
+
+    disk = device.storage.sequential_read_bytes_per_s.value
+    assert outlook.streamed_bytes > 0
+    assert outlook.tokens_per_s <= disk / outlook.streamed_bytes * 1.0001
+    assert outlook.tokens_per_s > outlook.naive_tokens_per_s
+    assert outlook.expert_hit_ratio is None
+
+
+def test_experts_are_cached_by_what_has_room() -> None:
+    model = resolve_model("hypothetical-moe-70b-a7b", "Q4_K_M")
+    device = resolve_device("iphone-16-pro")
+    outlook = plan_under_budget(model, device, predict(model, device, Scenario(), entitled=True))
+
+    assert outlook.expert_hit_ratio is not None
+    assert 0 < outlook.expert_hit_ratio < 1
+    assert outlook.expert_cache_tokens_per_s is not None
+    assert outlook.expert_cache_tokens_per_s > outlook.tokens_per_s
