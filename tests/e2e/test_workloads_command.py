@@ -8,7 +8,7 @@ import pytest
 
 from harness import plugins
 
-SMALL = {"memory_store": "entry_count=400", "calibration": "row_count=4000"}
+SMALL = {"memory_store": "entry_count=400", "reasoning": "trace_count=50", "calibration": "row_count=4000"}
 
 
 def call(*arguments):

@@ -1,0 +1,353 @@
+"""Find every equality that a text states in numbers, and judge it exactly.
+
+A side is read outwards from its equals sign: operands and operators, unit words skipped after an operand, currency
+signs dropped. What holds a variable, a function or an unreadable sign is no claim: silence is better than a guess.
+"""
+
+import re
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+from harness.workloads.reasoning.exact import NotArithmeticError, values
+from harness.workloads.reasoning.units import factor_of
+
+_SIGNS: Final = str.maketrans(
+    {
+        "×": "*",
+        "·": "*",
+        "⋅": "*",
+        "∗": "*",
+        "÷": "/",
+        "∕": "/",
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "⁄": "/",
+        "＝": "=",
+        "％": "%",
+    }
+)
+_LATEX: Final = (
+    (re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}"), r" ((\1)/(\2)) "),
+    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), " * "),
+    (re.compile(r"\\div(?![a-zA-Z])"), " / "),
+    (re.compile(r"\\approx(?![a-zA-Z])"), " ≈ "),
+    (re.compile(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}]*)\}"), r" \1 "),
+    (re.compile(r"\\boxed\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"\\(?:left|right|,|;|!|quad)"), " "),
+    (re.compile(r"\\\%"), "%"),
+    (re.compile(r"\\\$"), " "),
+    (re.compile(r"\\\\|\\\[|\\\]|\\\(|\\\)"), " ; "),
+)
+_ANNOTATION: Final = re.compile(r"<<[^<>]*>>")
+_MARKER: Final = re.compile(r"^\s*(?:\(?\d{1,2}[.)]\s+|[-*•]\s+|(?:step|Step)\s+\d+\s*[:.]\s*)+")
+_TIMES: Final = re.compile(r"(?<=[\d)%])\s*[xX]\s*(?=[\d($.])|(?<=\d)\s+[xX]\s+(?=\$)")
+_MIXED: Final = re.compile(r"(?<![\d./*^+\-])(?<![\d./*^+\-] )\b(\d+)\s+(\d+)/(\d+)\b(?![.\d])")
+_OVER: Final = re.compile(r"(?<=[)\d%] / )(\d+/\d+)(?![./\d])")
+_THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_OF: Final = re.compile(r"(%|\b\d+/\d+)\s+of\s+(?:the\s+)?(?=[$\d(])")
+_TOKEN: Final = re.compile(r"\d+(?:\.\d+)?|\.\d+|[A-Za-z][A-Za-z'_-]*|\*\*|[-+*/^()%=≈]|[^\s]")
+_ARITHMETIC: Final = frozenset("+-*/^")
+_DROPPED: Final = frozenset("$€£¥")
+_BREAK: Final = frozenset({".", ",", ";", ":", "!", "?", "'", '"', "[", "]", "{", "}", "|", "&", "_", "`"})
+_FUNCTIONS: Final = frozenset(
+    [
+        "f",
+        "g",
+        "h",
+        "p",
+        "q",
+        "sqrt",
+        "log",
+        "ln",
+        "sin",
+        "cos",
+        "tan",
+        "mod",
+        "gcd",
+        "lcm",
+        "max",
+        "min",
+        "floor",
+        "ceil",
+        "exp",
+        "base",
+    ]
+)
+_CLAUSE: Final = frozenset(
+    ["if", "so", "then", "and", "but", "or", "because", "since", "when", "where", "for", "the", "thus", "hence"]
+)
+_UNIT_WORDS: Final = 3
+
+
+class Claim(NamedTuple):
+    """One stated equality.
+
+    Attributes:
+        text: Both sides as read.
+        stated: The right side's value (its first reading).
+        correct: What the left side comes to.
+        is_right: Whether any readings of the two agree, allowing for stated rounding.
+    """
+
+    text: str
+    stated: Fraction
+    correct: Fraction
+    is_right: bool
+
+
+class _Side(NamedTuple):
+    tokens: list[str]
+    unit: str
+    decimals: int
+    has_percent: bool
+    has_money: bool
+    is_sum: bool
+
+
+def claims(text: str) -> list[Claim]:
+    """Every claim of a text, in order."""
+    return [claim for line in text.split("\n") for claim in _of_line(line)]
+
+
+def _of_line(line: str) -> list[Claim]:
+    tokens = tokenise(line)
+    found = []
+    left: _Side | None = None
+    for at, part in enumerate(tokens):
+        if part not in {"=", "≈"}:
+            continue
+        chained = left  # the side that ended here, when it reached this sign
+        left = _leftwards(tokens, at) or chained
+        right = _rightwards(tokens, at)
+        if left is not None and right is not None and (left.is_sum or right.is_sum or chained is not None):
+            claim = _judge(left, right, loose=part == "≈" or _is_loose(tokens, at))
+            if claim is not None:
+                found.append(claim)
+        left = right if right is not None and _reaches(tokens, at) else None
+    return found
+
+
+def tokenise(line: str) -> list[str]:
+    """Signs and words of a line in one spelling."""
+    line = _MARKER.sub("", _ANNOTATION.sub("", line).translate(_SIGNS))
+    for _ in range(3):
+        for pattern, spelling in _LATEX:
+            line = pattern.sub(spelling, line)
+    line = _THOUSANDS.sub("", line)
+    line = _OF.sub(r"\1 * ", line)
+    line = _TIMES.sub(" * ", line)
+    line = _MIXED.sub(r"(\1+\2/\3)", line)
+    line = _OVER.sub(r"(\1)", line)
+    tokens = [("^" if t == "**" else t) for t in _TOKEN.findall(line)]
+    return [t for t in tokens if t != "\\"]
+
+
+def _leftwards(tokens: list[str], equals: int) -> _Side | None:  # noqa: PLR0911, PLR0912  a state machine
+    """The side that ends before ``equals``; None when it is not readable to its very beginning."""
+    at, depth, taken, unit, money = equals - 1, 0, [], "", False
+    expects_operand, skipped = True, 0
+    while at >= 0:
+        part = tokens[at]
+        if part in _DROPPED:
+            money = True
+        elif _is_number(part):
+            if not expects_operand and depth == 0:
+                return None
+            taken.append(part)
+            expects_operand, skipped = False, 0
+        elif part == ")":
+            if not expects_operand:
+                taken.append("*")
+            taken.append(part)
+            depth, expects_operand = depth + 1, True
+        elif part == "(":
+            if depth == 0:
+                break
+            taken.append(part)
+            depth, expects_operand = depth - 1, False
+            if at and (_is_number(tokens[at - 1]) or tokens[at - 1] == ")"):
+                taken.append("*")
+                expects_operand = True
+        elif part == "%":
+            taken.append(part)
+        elif part in _ARITHMETIC:
+            taken.append(part)
+            expects_operand, skipped = True, 0
+        elif part.isalpha() or "'" in part or "-" in part:
+            if not expects_operand and depth == 0:
+                if len(part) == 1 and part not in {"a", "A", "I"}:
+                    return None
+                if part.lower() in _FUNCTIONS:
+                    return None
+                if at and tokens[at - 1] in _ARITHMETIC:  # "+ his 1 teacher"
+                    at -= 1
+                    continue
+                break
+            skipped += 1
+            if len(part) == 1 or skipped > _UNIT_WORDS or part.lower() in _FUNCTIONS:
+                return None
+            unit = unit or (part.lower() if not taken else "")
+        elif part in {"=", "≈"} or part in _BREAK:
+            if expects_operand and not taken:
+                return None
+            break
+        else:
+            return None
+        at -= 1
+    if depth or not taken or (expects_operand and taken[-1] not in {"-"}):
+        return None
+    taken.reverse()
+    return _side(taken, unit, money)
+
+
+def _rightwards(tokens: list[str], equals: int) -> _Side | None:  # noqa: PLR0912  a state machine
+    """The side that begins after ``equals``."""
+    at, depth, taken, unit, money = equals + 1, 0, [], "", False
+    expects_operand = True
+    while at < len(tokens):
+        part = tokens[at]
+        if part in _DROPPED:
+            money = True
+        elif _is_number(part):
+            if not expects_operand:
+                return None
+            taken.append(part)
+            expects_operand = False
+        elif part == "(":
+            if not expects_operand:
+                if depth == 0 and not _arithmetic_bracket(tokens, at):
+                    break
+                taken.append("*")
+            taken.append(part)
+            depth, expects_operand = depth + 1, True
+        elif part == ")":
+            if depth == 0:
+                break
+            taken.append(part)
+            depth, expects_operand = depth - 1, False
+        elif part == "%" and not expects_operand:
+            taken.append(part)
+        elif part in _ARITHMETIC:
+            taken.append(part)
+            expects_operand = True
+        elif part.isalpha() or "'" in part or "-" in part:
+            if expects_operand or depth:
+                return None
+            if len(part) == 1 and part not in {"a", "I"}:
+                return None
+            unit, after = part.lower(), at + 1
+            while after < len(tokens) and tokens[after].isalpha() and after - at < _UNIT_WORDS:
+                after += 1
+            follows = tokens[after] if after < len(tokens) else ""
+            if follows in _ARITHMETIC and _next_equals(tokens, after):
+                at = after
+                continue
+            break
+        else:
+            break
+        at += 1
+    while taken and taken[-1] in _ARITHMETIC:
+        taken.pop()
+    if depth or not taken:
+        return None
+    return _side(taken, unit, money)
+
+
+def _side(taken: list[str], unit: str, money: bool) -> _Side:
+    last = taken[-1] if _is_number(taken[-1]) else taken[-2] if len(taken) > 1 and taken[-1] == "%" else ""
+    decimals = len(last.partition(".")[2]) if _is_number(last) else 0
+    operators = sum(t in _ARITHMETIC for t in taken[1:])
+    return _Side(taken, unit, decimals, "%" in taken, money, operators > 0)
+
+
+def _judge(left: _Side, right: _Side, *, loose: bool) -> Claim | None:
+    try:
+        ours, theirs = values(left.tokens), values(right.tokens)
+        if left.tokens[0] == "-" and len(left.tokens) > 1:  # a dash before the sum, not a sign
+            ours |= values(left.tokens[1:])
+    except NotArithmeticError:
+        return None
+    scale = factor_of(left.unit, right.unit, left.has_money, right.has_money)
+    if scale is None:
+        return None
+    scales = {Fraction(1), scale}
+    if left.has_percent != right.has_percent:
+        scales.add(Fraction(1, 100) if right.has_percent else Fraction(100))
+    agreed = any(_agrees(a * s, b, right, loose=loose) for a in ours for b in theirs for s in scales)
+    if not agreed and right.is_sum and _is_number(right.tokens[0]):
+        # "10 + 5 = 15 - 3 = 12": people run on with the result, and mean no equality with the whole
+        agreed = Fraction(right.tokens[0]) in ours
+    text = f"{' '.join(left.tokens)} = {' '.join(right.tokens)}"
+    return Claim(text, min(theirs), min(ours), agreed)
+
+
+def _agrees(value: Fraction, stated: Fraction, side: _Side, *, loose: bool) -> bool:
+    """Equal, or rounded as the stated digits allow.
+
+    Two decimals or more may be the rounded value of more digits (money); one decimal may not, when the exact value
+    would have been two: that is how slips look. A whole number is taken for a rounded one only when the
+    value never ends (100 / 3 = 33), or when the text says "about".
+    """
+    if value == stated:
+        return True
+    if side.is_sum:
+        return False
+    gap = abs(value - stated)
+    step = Fraction(1, 10**side.decimals) / (100 if side.has_percent else 1)
+    if loose:
+        return gap <= max(step, abs(value) / 50)
+    endless = _is_endless(value)
+    if side.decimals == 0:
+        return endless and gap < 1
+    if endless:
+        return gap < step
+    return side.decimals > 1 and gap <= step / 2
+
+
+def _is_endless(value: Fraction) -> bool:
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest != 1
+
+
+def _is_loose(tokens: list[str], at: int) -> bool:
+    near = [t.lower() for t in tokens[at + 1 : at + 4]] + [t.lower() for t in tokens[max(0, at - 2) : at]]
+    return any(t in {"about", "approximately", "roughly", "around", "nearly", "almost", "≈"} for t in near)
+
+
+def _is_number(part: str) -> bool:
+    return part[:1].isdigit() or (part[:1] == "." and part[1:].isdigit())
+
+
+def _reaches(tokens: list[str], equals: int) -> bool:
+    """Whether the side after ``equals`` runs up to the next equals sign, unit words aside."""
+    words = 0
+    for part in tokens[equals + 1 :]:
+        if part in {"=", "≈"}:
+            return True
+        is_word = part[:1].isalpha()
+        words = words + 1 if is_word else 0
+        if part in _BREAK or (is_word and (len(part) == 1 or words > _UNIT_WORDS or part.lower() in _CLAUSE)):
+            return False
+    return False
+
+
+def _next_equals(tokens: list[str], start: int) -> bool:
+    for part in tokens[start : start + 12]:
+        if part in {"=", "≈"}:
+            return True
+        if part in _BREAK:
+            return False
+    return False
+
+
+def _arithmetic_bracket(tokens: list[str], start: int) -> bool:
+    for part in tokens[start + 1 : start + 30]:
+        if part == ")":
+            return True
+        if not (_is_number(part) or part in _ARITHMETIC or part in _DROPPED or part in "(%"):
+            return False
+    return False

@@ -1,0 +1,131 @@
+"""Arithmetic in exact fractions, with caps; a text is never executed.
+
+Grammar: sum of products of powers; numbers with thousands and decimals; + - * / ^, brackets, a percent sign after an
+operand. ``100 - 20%`` has two readings (99.8, and 80), so a text's value is a set.
+"""
+
+import re
+from fractions import Fraction
+from typing import Final
+
+MAX_DIGITS: Final = 60
+MAX_EXPONENT: Final = 64
+_MAX_TOKENS: Final = 200
+_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?|\.\d+")
+
+
+class NotArithmeticError(ValueError):
+    """The tokens are no expression, or pass a cap."""
+
+
+def number(text: str) -> Fraction:
+    """Exact value of a decimal number.
+
+    Raises:
+        NotArithmeticError: Not a number, or longer than 60 digits.
+    """
+    if not _NUMBER.fullmatch(text) or len(text) > MAX_DIGITS:
+        raise NotArithmeticError(f"not a number of at most {MAX_DIGITS} digits: {text[:80]!r}")
+    return Fraction(text if text[0] != "." else "0" + text)
+
+
+def values(tokens: list[str]) -> frozenset[Fraction]:
+    """Every value that a reading of the tokens gives.
+
+    Raises:
+        NotArithmeticError: No reading, division by zero, or a cap is passed.
+    """
+    if not tokens or len(tokens) > _MAX_TOKENS:
+        raise NotArithmeticError("nothing, or too much")
+    found = set()
+    for relative in (False, True) if "%" in tokens else (False,):
+        parser = _Parser(tokens, relative)
+        found.add(parser.sum())
+        if parser.at != len(tokens):
+            raise NotArithmeticError(f"unexpected {tokens[parser.at]!r}")
+    return frozenset(found)
+
+
+def evaluate(text: str) -> Fraction:
+    """Exact value of an expression in plain signs, percent being hundredths.
+
+    Raises:
+        NotArithmeticError: It is none.
+    """
+    tokens = re.findall(r"\d[\d,]*\.?\d*|\.\d+|\S", text)
+    parser = _Parser([t.replace(",", "").rstrip(".") if t[0].isdigit() else t for t in tokens], relative=False)
+    value = parser.sum()
+    if parser.at != len(parser.tokens):
+        raise NotArithmeticError(f"unexpected {parser.tokens[parser.at]!r}")
+    return value
+
+
+class _Parser:
+    def __init__(self, tokens: list[str], relative: bool) -> None:
+        self.tokens, self.at, self._relative, self._depth = tokens, 0, relative, 0
+
+    def sum(self) -> Fraction:
+        total = self._product()[0]
+        while self._next() in {"+", "-"}:
+            sign = 1 if self._take() == "+" else -1
+            part, is_percent = self._product()
+            total += sign * (total * part if is_percent and self._relative else part)
+        return total
+
+    def _product(self) -> tuple[Fraction, bool]:
+        total, is_percent = self._power()
+        while self._next() in {"*", "/"}:
+            operator = self._take()
+            part, _ = self._power()
+            is_percent = False
+            if operator == "/" and part == 0:
+                raise NotArithmeticError("division by zero")
+            total = total * part if operator == "*" else total / part
+            _cap(total)
+        return total, is_percent
+
+    def _power(self) -> tuple[Fraction, bool]:
+        if self._next() in {"-", "+"}:
+            sign = -1 if self._take() == "-" else 1
+            value, is_percent = self._power()
+            return sign * value, is_percent
+        base = self._operand()
+        if self._next() == "^":
+            self._take()
+            exponent, _ = self._power()
+            if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT or (base == 0 and exponent < 0):
+                raise NotArithmeticError("exponent out of range")
+            base = base**exponent.numerator
+            _cap(base)
+        is_percent = False
+        while self._next() == "%":
+            self._take()
+            base, is_percent = base / 100, True
+        return base, is_percent
+
+    def _operand(self) -> Fraction:
+        sign = self._take()
+        if sign == "(":
+            self._depth += 1
+            if self._depth > 30:
+                raise NotArithmeticError("too deep")
+            value = self.sum()
+            if self._take() != ")":
+                raise NotArithmeticError("bracket left open")
+            self._depth -= 1
+            return value
+        return number(sign)
+
+    def _next(self) -> str:
+        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+
+    def _take(self) -> str:
+        if self.at >= len(self.tokens):
+            raise NotArithmeticError("ends too early")
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+
+def _cap(value: Fraction) -> None:
+    if max(abs(value.numerator), value.denominator).bit_length() > 4096:
+        raise NotArithmeticError("too large")

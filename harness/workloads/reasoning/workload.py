@@ -1,0 +1,106 @@
+"""Reasoning checks as a workload: analyse traces, solve constraint puzzles."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from harness.domain.workload import Cost
+from harness.errors import RefusedError, WrongAnswerError
+from harness.ports import Operation, WorkloadContext
+
+
+class State(NamedTuple):
+    """Traces with one error each, the same without, and puzzles."""
+
+    wrong: list[Any]
+    right: list[Any]
+    puzzles: list[Any]
+
+
+class ReasoningWorkload:
+    """Exact arithmetic over a chain of thought, and puzzles with a proof."""
+
+    name = "reasoning"
+    title = "Reasoning: chains of thought checked exactly, constraint puzzles proved"
+    extra = ""
+    needs_model = False
+    sizes: Mapping[str, Mapping[str, int]] = {
+        "small": {"trace_count": 100, "step_count": 5},
+        "default": {"trace_count": 1000, "step_count": 5},
+    }
+
+    def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
+        """Interpreted code: about 0.1 ms for each step, nothing that a roofline knows."""
+        resident = 4000 * size["trace_count"]
+        fixed: dict[str, Any] = {"flops_count": 0.0, "moved_bytes": 0.0, "resident_bytes": resident, "parallel": False}
+        return (
+            Cost(operation="analyse", call_overhead_s=1e-4 * size["step_count"], **fixed),
+            Cost(operation="solve", call_overhead_s=2e-4, **fixed),
+        )
+
+    def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
+        """Make traces and puzzles."""
+        from harness.workloads.reasoning.constraints import Puzzle
+        from harness.workloads.reasoning.traces import trace
+
+        count, steps = size["trace_count"], size["step_count"]
+        first = 1000 * context.seed
+        wrong = [trace(first + i, step_count=steps) for i in range(count)]
+        right = [trace(first + i, step_count=steps, inject=False) for i in range(count)]
+        people, rooms = ("Ada", "Ben", "Cleo", "Dan", "Eve"), ("1", "2", "3")
+        puzzles = [
+            Puzzle(
+                people, rooms, ((people[i % 5], people[(i + 1) % 5]),), ((people[(i + 2) % 5], people[i % 5]),), (), 2
+            )
+            for i in range(20)
+        ]
+        return State(wrong, right, puzzles)
+
+    def operations(self, state: State) -> Sequence[Operation]:
+        """Analyse one trace; solve one puzzle."""
+        from harness.workloads.reasoning.analysis import analyse
+        from harness.workloads.reasoning.constraints import solve
+
+        turn = iter(range(1 << 40))
+        return (
+            Operation("analyse", lambda: analyse(state.wrong[next(turn) % len(state.wrong)].steps)),
+            Operation("solve", lambda: solve(state.puzzles[next(turn) % len(state.puzzles)])),
+        )
+
+    def check(self, state: State) -> Mapping[str, Any]:
+        """Every error that was put in is located, no right trace is blamed, every solution keeps its constraints."""
+        from harness.workloads.reasoning.analysis import analyse
+        from harness.workloads.reasoning.constraints import solve, violations
+
+        missed = [t for t in state.wrong if analyse(t.steps).first_error != t.wrong_step]
+        blamed = [t for t in state.right if analyse(t.steps).faults]
+        if missed or blamed:
+            raise WrongAnswerError(f"{len(missed)} errors not located, {len(blamed)} right traces blamed")
+        for puzzle in state.puzzles:
+            answer = solve(puzzle).solution
+            if answer is not None and violations(puzzle, answer):
+                raise WrongAnswerError("a solution breaks its constraints")
+        return {"located_count": len(state.wrong), "blamed_count": 0, "puzzle_count": len(state.puzzles)}
+
+    def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
+        """False alarms on GSM8K's human solutions, ProcessBench's own score.
+
+        Raises:
+            RefusedError: The data folder holds neither set.
+        """
+        from harness.workloads.reasoning.analysis import analyse, f1
+
+        found: dict[str, Any] = {}
+        for path in sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            alarms = sum(bool(analyse(r["answer"], r["question"]).faults) for r in rows)
+            found[path.stem] = {"trace_count": len(rows), "false_alarm_ratio": alarms / len(rows)}
+        for path in sorted(context.data.glob("processbench*.json")) if context.data else []:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            predicted = [analyse(r["steps"], r["problem"]).first_error for r in rows]
+            labels = [r["label"] for r in rows]
+            kinds = {"wrong_count": sum(y >= 0 for y in labels), "right_count": sum(y < 0 for y in labels)}
+            found[path.stem] = {**kinds, **f1(predicted, labels)}
+        if not found:
+            raise RefusedError("name the folder with gsm8k*.jsonl, processbench*.json by --data or EDGE_HARNESS_DATA")
+        return found

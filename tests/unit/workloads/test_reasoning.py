@@ -1,0 +1,216 @@
+"""Reasoning checks: readings by hand, injected errors, brute force, and what public solutions may trigger."""
+
+import json
+import os
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import RefusedError
+from harness.workloads.reasoning import tasks, voting
+from harness.workloads.reasoning.analysis import analyse, f1
+from harness.workloads.reasoning.claims import claims
+from harness.workloads.reasoning.constraints import Puzzle, solve, violations
+from harness.workloads.reasoning.exact import NotArithmeticError, evaluate
+from harness.workloads.reasoning.traces import trace
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2 * 3 * 4 = 24",
+        "2.5 * 4 = 10",
+        "1,000 * 3 = 3,000",
+        "12 + 5 = 17",
+        "3 × 7 = 21, and 21 ÷ 7 = 3",
+        "10 − 4 = 6",
+        "16 - 3 - 4 = <<16-3-4=9>>9 duck eggs",
+        "16 eggs - 3 eggs - 4 eggs = 9 eggs",
+        "20% of 50 is 10, so 20% of 50 = 10",
+        "0.2 * 100 = 20%",
+        "f(-1) = -5",
+        "$80,000 * 1.5 = $120,000",
+        "100 / 3 = 33.33",
+        "100 / 3 = 33",
+        "120 / 60 minutes = 2 hours",
+        "10 + 5 = 15 - 3 = 12",
+        "2x + 3 = 7",
+        r"\[ 2 \times (5 + 3) = 2 \times 8 = 16 \]",
+        r"\frac{6}{3} = 2",
+        "25 classmates + his 1 teacher + 1 himself = 27 people",
+        "3 x 7 = 21",
+        "100 - 20% = 80",
+    ],
+)
+def test_right_ones_raise_no_alarm(text):
+    assert [c for c in claims(text) if not c.is_right] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "correct"),
+    [
+        ("3 * 7 = 24", 21),
+        ("12 + 5 = 18", 17),
+        ("3 × 7 = 24", 21),
+        ("10 / 4 = 3", Fraction(5, 2)),
+        ("9 − 4 = 6", 5),
+        ("84 ÷ 4 = 22", 21),
+        ("1,000 * 3 = 3,100", 3000),
+        ("2 * 3 * 4 = 12", 24),
+        ("2.5 * 4 = 11", 10),
+        ("20% of 50 = 11", 10),
+        ("10 + 5 = 15 - 3 = 11", 12),
+        ("16 eggs - 3 eggs - 4 eggs = 8 eggs", 9),
+        ("$1.50 + $3.25 = $4.85", Fraction(19, 4)),
+    ],
+)
+def test_wrong_ones_are_found_with_the_right_value(text, correct):
+    wrong = [c for c in claims(text) if not c.is_right]
+    assert [c.correct for c in wrong] == [correct]
+
+
+def test_every_injected_error_is_located():
+    for seed in range(1000):
+        made = trace(seed)
+        assert analyse(made.steps).first_error == made.wrong_step, made
+        assert not analyse(trace(seed, inject=False).steps).faults
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="0123456789+-*/=%$(). xa×÷−,\n<>^{}\\", max_size=80))
+def test_any_text_is_survived(text):
+    analyse(text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(-999, 999), st.integers(1, 999), st.integers(0, 99), st.sampled_from("+-*/"))
+def test_evaluator_is_exact(a, b, c, sign):
+    expected = {"+": a + b, "-": a - b, "*": a * b, "/": Fraction(a, b)}[sign]
+    assert evaluate(f"({a} {sign} {b}) + {c}") == expected + c
+
+
+@pytest.mark.parametrize(
+    "text", ["9^9^9", "1/0", "(" * 50 + "1" + ")" * 50, "__import__('os')", "1" * 100, "2^-9999", ""]
+)
+def test_evaluator_refuses(text):
+    with pytest.raises(NotArithmeticError):
+        evaluate(text)
+
+
+def test_a_fault_is_charged_to_its_own_step():
+    done = analyse(["There are 4 * 6 = 24 chairs.", "24 + 10 = 35 seats.", "35 * 2 = 70 in all."])
+    assert done.first_error == 1
+    assert [s.credit for s in done.scores] == [1.0, 0.0, 1.0]
+    assert [s.inherits for s in done.scores] == [False, False, True]
+
+
+def test_contradictions_and_phantoms():
+    done = analyse(["The ball is red.", "Tom has 5 apples.", "The ball is not red.", "Tom has 7 apples."])
+    assert [(f.kind, f.step) for f in done.faults] == [("self_contradiction", 2), ("self_contradiction", 3)]
+    assert not analyse(["The ball is red.", "Then the ball is not red."]).faults
+    done = analyse(["Therefore the answer must be 731."], "Tom has 5 apples and eats 2.")
+    assert [f.kind for f in done.faults] == ["phantom_step"]
+    assert not analyse(["So there are 15 apples."], "Tom has 15 apples.").faults
+
+
+def test_f1_by_hand():
+    # wrong traces: 1 of 2 located; right ones: 2 of 2 accepted; 2 x .5 x 1 / 1.5
+    assert f1([0, -1, -1, -1], [0, 3, -1, -1])["f1"] == pytest.approx(2 / 3)
+    assert f1([0], [0])["f1"] is None
+
+
+def brute(puzzle):
+    answers = (
+        dict(zip(puzzle.people, rooms, strict=True)) for rooms in product(puzzle.rooms, repeat=len(puzzle.people))
+    )
+    return [a for a in answers if not violations(puzzle, a)]
+
+
+PAIRS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")).filter(lambda p: p[0] != p[1]), max_size=3)
+
+
+BANS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("123")), max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    PAIRS, PAIRS, st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("123")), max_size=5), st.integers(0, 3)
+)
+def test_both_solvers_agree_with_brute_force(together, apart, banned, most):
+    puzzle = Puzzle(tuple("abcd"), tuple("123"), tuple(together), tuple(apart), tuple(banned), most)
+    solutions = brute(puzzle)
+    solvers = ["backtracking"]
+    try:
+        import pysat  # noqa: F401
+
+        solvers.append("sat")
+    except ImportError:
+        pass
+    for solver in solvers:
+        verdict = solve(puzzle, solver=solver)
+        assert (verdict.solution in solutions) if solutions else verdict.solution is None
+        assert verdict.is_unique == (len(solutions) == 1)
+
+
+def test_constraints_on_strangers_are_refused():
+    with pytest.raises(RefusedError):
+        solve(Puzzle(("a",), ("1",), (("a", "z"),)))
+
+
+def test_tasks_repeat_and_hold_their_answer():
+    for kind in tasks.KINDS:
+        for seed in range(25):
+            task = tasks.make(kind, seed)
+            assert task == tasks.make(kind, seed)
+            assert task.answer in task.options
+            assert len(set(task.options)) == len(task.options)
+        assert len({tasks.make(kind, s).question for s in range(25)}) > 15
+
+
+def test_doubt_by_hand():
+    # 3 to 0: Beta(4, 1) below 1/2 = (1/2)^4
+    assert voting.doubt(3, 0) == pytest.approx(1 / 16)
+    assert voting.doubt(2, 2) == pytest.approx(0.5)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=15))
+def test_a_vote_without_tolerance_is_the_full_vote(answers):
+    found = voting.vote(lambda i: answers[i], len(answers), tolerance=0.0)
+    counts = {a: answers.count(a) for a in answers}
+    assert counts[found.answer] == max(counts.values())
+    assert found.sample_count <= len(answers)
+
+
+def test_an_easy_vote_saves_samples():
+    found = voting.vote(lambda _: "yes", 8)
+    assert (found.answer, found.sample_count) == ("yes", 4)  # doubt(4, 0) = 1/32 is the first below 0.05
+
+
+def data_file(name: str) -> Path:
+    folder = os.environ.get("EDGE_HARNESS_DATA", "")
+    found = sorted(Path(folder).glob(name)) if folder else []
+    if not found:
+        pytest.skip(f"no {name} in the folder that EDGE_HARNESS_DATA names")
+    return found[0]
+
+
+def test_right_solutions_of_people_raise_few_alarms():
+    rows = [json.loads(line) for line in data_file("gsm8k*.jsonl").read_text(encoding="utf-8").splitlines()]
+    alarms = sum(bool(analyse(r["answer"], r["question"]).faults) for r in rows)
+    assert alarms <= 0.01 * len(rows)
+
+
+def test_workload_checks_itself(tmp_path):
+    from harness.ports import WorkloadContext
+    from harness.workloads.reasoning import WORKLOAD
+
+    size = {"trace_count": 40, "step_count": 4}
+    state = WORKLOAD.prepare(size, WorkloadContext(tmp_path, tmp_path, 3, 1))
+    for operation in WORKLOAD.operations(state):
+        operation.call()
+    assert WORKLOAD.check(state)["located_count"] == 40
+    assert {c.operation for c in WORKLOAD.costs(size)} == {o.name for o in WORKLOAD.operations(state)}
