@@ -47,11 +47,16 @@ def check(
     from harness.cli._progress import RunProgress
     from harness.cli._records import comparison_table, name_of, reasons, run_table
     from harness.measure.child import Limits
+    from harness.report import write_check_report
 
     options = Options(repetitions=repetitions, limits=Limits(wall_s=timeout_s), wait=wait)
     with RunProgress() as progress:
         found = run_check(models, quant, scenario_from(fields), options, listener=progress, probe_again=probe_again)
-    written = write_report(found, report)
+    if report is not None and report.suffix.lower() in {".html", ".htm"}:
+        write_check_report(found.records, report)
+        written = report
+    else:
+        written = write_report(found, report)
     status = exit_of(found.records)
     broken = gate(found.comparisons, max_error_percent) if status == Exit.OK else []
     if as_json:

@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any, Final
 
 from harness.domain.record import RunRecord, Sample
+from harness.report.text import clean
 
 FIELDS: Final[dict[str, str]] = {
     "build_commit": "TEXT", "build_number": "INTEGER", "cpu_info": "TEXT", "gpu_info": "TEXT", "backends": "TEXT",
@@ -57,8 +58,8 @@ def _row(record: RunRecord, phase: str, label: str, samples: Sequence[Sample]) -
         "cpu_info": record.machine.cpu_model,
         "gpu_info": "",
         "backends": scenario.backend.upper() or "CPU",
-        "model_filename": f"{model.name}.gguf",
-        "model_type": f"{model.architecture} {_size(model.parameter_count)} {model.quant}",
+        "model_filename": f"{clean(model.name)}.gguf",
+        "model_type": clean(f"{model.architecture} {_size(model.parameter_count)} {model.quant}"),
         "model_size": model.size_bytes,
         "model_n_params": model.parameter_count,
         "n_batch": int(engine.options.get("n_batch", 2048)),

@@ -1,0 +1,123 @@
+"""Every format says the same figures, and other tools' readers accept theirs."""
+
+import csv
+import io
+import json
+import sqlite3
+import subprocess
+import sys
+from importlib import import_module
+from importlib.resources import files
+from pkgutil import iter_modules
+
+import jsonschema
+import pytest
+from report_records import HOSTILE, record
+
+from harness.report import formats
+from harness.report.document import build
+
+ALL = [m.name for m in iter_modules(formats.__path__) if not m.name.startswith("_")]
+
+
+def render(name: str, *records) -> str:
+    return import_module(f"harness.report.formats.{name}").render(
+        list(records), build(list(records), created="2026-01-02")
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_format_renders_hostile_and_broken_runs(name: str) -> None:
+    crashed = record(
+        run_id="b", samples=(), outcome="crashed", detail=HOSTILE, model=None, engine=None, prediction=None
+    )
+
+    text = render(name, record(name=HOSTILE), crashed)
+
+    assert text
+    assert "\u202e" not in text or name in {"json", "mllog"}
+
+
+def test_median_counts_neither_warm_up_nor_disturbed_samples() -> None:
+    # Rates 10, 12, 11 count: the median is 11; the warm-up (0.2) and the disturbed one (0.11) do not.
+    (run,) = build([record()]).runs
+    (test,) = run.tests
+
+    assert test.value == pytest.approx(11.0)
+    assert (test.sample_count, test.disturbed_count) == (3, 1)
+    assert test.low is None
+    assert build([record(rates=(10, 11, 12, 13, 14, 15))]).runs[0].tests[0].low == pytest.approx(10.0)
+
+
+def test_markdown_is_as_agreed(golden) -> None:
+    golden("report.md", render("md", record()))
+
+
+def test_csv_is_as_agreed(golden) -> None:
+    text = render("csv", record(), record(name="=cmd()", run_id="c"))
+    golden("report.csv", text)
+
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert float(rows[0]["median"]) == pytest.approx(11.0)
+    assert rows[1]["name"].startswith("'=")
+
+
+def test_markdown_keeps_hostile_names_in_their_cell() -> None:
+    text = render("md", record(name="a|b_c <b>@me</b> [x](y) \\"))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+
+    assert {row.count("|") for row in rows[:3]} == {7}
+    assert "<b>" not in text
+    assert "a&#124;b&#95;c" in text
+
+
+def test_json_follows_the_published_schema() -> None:
+    from harness.report.formats.json import schema
+
+    published = json.loads((files("harness.report") / "schema" / "report.schema.json").read_text())
+    assert published == json.loads(json.dumps(schema())), "run: python -m harness.report.schema"
+
+    document = json.loads(render("json", record()))
+    jsonschema.validate(document, published)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"format": "edge-harness report"}, published)
+
+
+def test_sql_loads_and_holds_the_mean_rate() -> None:
+    name = "it's"
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(render("llama_bench_sql", record(name=name)))
+    row = connection.execute("SELECT model_filename, n_gen, n_prompt, avg_ts, build_commit FROM llama_bench").fetchall()
+
+    # Mean of 10, 12 and 11 tokens/s.
+    assert row == [("it's.gguf", 10, 0, pytest.approx(11.0), "abcdef1")]
+
+
+def test_github_arrays_are_split_by_direction() -> None:
+    bigger = json.loads(render("github_action_bigger", record()))
+    smaller = json.loads(render("github_action_smaller", record()))
+
+    assert [(e["unit"], e["value"]) for e in bigger] == [("tokens/s", pytest.approx(11.0))]
+    assert [(e["unit"], e["value"]) for e in smaller] == [("bytes", 300 << 20)]
+
+
+def test_mllog_lines_parse() -> None:
+    lines = render("mllog", record()).splitlines()
+    events = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines]
+
+    assert [e["event_type"] for e in events].count("POINT_IN_TIME") == 2 + 5
+    assert events[-1]["metadata"]["status"] == "success"
+    assert all(isinstance(e["time_ms"], int) for e in events)
+
+
+def test_pytest_benchmark_compares_our_file(tmp_path) -> None:
+    path = tmp_path / "runs.json"
+    path.write_text(render("pytest_benchmark_json", record()))
+
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest_benchmark", "compare", str(path), "--columns=median,rounds"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert found.returncode == 0, found.stderr
+    assert "small-1b" in found.stdout

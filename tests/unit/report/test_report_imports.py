@@ -1,0 +1,168 @@
+"""Results of other tools, from samples of their own files."""
+
+import json
+import sqlite3
+
+import pytest
+from report_records import record
+
+from harness.errors import BadDataError
+from harness.records.imports import read_results
+from harness.records.metrics import metric_values
+
+LLAMA_BENCH = {
+    "build_commit": "0c1e570", "build_number": 1, "cpu_info": "AMD EPYC", "gpu_info": "", "backends": "CPU",
+    "model_filename": "/home/someone/models/smollm2-135m-q4_1.gguf", "model_type": "llama 256M Q4_1",
+    "model_size": 96576768, "model_n_params": 134515008, "n_threads": 2, "type_k": "f16", "n_prompt": 0, "n_gen": 16,
+    "n_depth": 0, "test_time": "2026-11-25T00:48:08Z", "avg_ns": 110268776, "avg_ts": 145.108270,
+    "samples_ns": [109515262, 109859543, 111431523], "a_field_of_next_year": [1],
+}  # fmt: skip
+"""What llama-bench of build 0c1e570 printed for ``-n 16 -r 3``; paths and one field changed."""
+
+OPTIMUM = {
+    "load": {"latency": {"unit": "s", "values": [15.6]}, "throughput": None},
+    "decode": {"latency": {"unit": "s", "values": [2.0, 4.0]}, "throughput": {"unit": "tokens/s", "value": 10.0}},
+    "forward": {"memory": None, "latency": {"unit": "s", "values": [11.4, 11.5]}, "energy": None},
+}
+
+GUIDELLM = {
+    "args": {"model": "org/tiny"},
+    "benchmarks": [
+        {
+            "start_time": 1767225600.0,
+            "metrics": {
+                "time_to_first_token_ms": {
+                    "successful": {"mean": 260.0, "median": 250.0, "percentiles": {"p99": 400.0}}
+                },
+                "inter_token_latency_ms": {"successful": {"median": 20.0}},
+                "output_tokens_per_second": {"successful": {"median": 48.0}},
+            },
+        }
+    ],
+}
+
+
+def write(tmp_path, name: str, *documents) -> object:
+    path = tmp_path / name
+    path.write_text("\n".join(json.dumps(d) for d in documents))
+    return path
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_llama_bench(tmp_path, as_list: bool) -> None:
+    prefill = LLAMA_BENCH | {"n_prompt": 64, "n_gen": 0, "samples_ns": [200_000_000]}
+    rows = [[LLAMA_BENCH, prefill]] if as_list else [LLAMA_BENCH, prefill]
+
+    (run,) = read_results(write(tmp_path, "x.json", *rows))
+
+    # 16 tokens in 0.109515262 s, and 64 in 0.2 s.
+    assert metric_values(run, "decode_tokens_per_s")[0] == pytest.approx(16 / 0.109515262)
+    assert metric_values(run, "prefill_tokens_per_s") == [pytest.approx(320.0)]
+    assert (run.model.name, run.model.quant, run.engine.build) == ("smollm2-135m-q4_1", "Q4_1", "0c1e570")
+    assert "someone" not in repr(run)
+
+
+def test_llama_bench_without_samples_uses_its_average(tmp_path) -> None:
+    row = {k: v for k, v in LLAMA_BENCH.items() if k not in {"samples_ns", "avg_ns"}}
+
+    (run,) = read_results(write(tmp_path, "x.jsonl", row))
+
+    assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(145.108270)]
+
+
+def test_llama_bench_sql_and_database(tmp_path) -> None:
+    from harness.report.formats.llama_bench_sql import render
+
+    text = tmp_path / "x.sql"
+    text.write_text(render([record()]))
+    base = tmp_path / "x.sqlite"
+    connection = sqlite3.connect(base)
+    connection.executescript(text.read_text())
+    connection.close()
+
+    for path in (text, base):
+        (run,) = read_results(path)
+        # avg_ns is the mean of 10/10, 10/12 and 10/11 s: 2.742424 / 3 = 0.914141 s for 10 tokens.
+        assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(10.93923, rel=1e-5)]
+        assert run.model.name == "small-1b"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ATTACH DATABASE '{path}' AS other;",
+        "CREATE TABLE other (x);",
+        "PRAGMA writable_schema=1;",
+        "CREATE TRIGGER t AFTER INSERT ON llama_bench BEGIN SELECT 1; END;",
+        "INSERT INTO llama_bench (n_gen) SELECT load_extension('x');",
+        "INSERT INTO llama_bench (n_gen) VALUES (1",
+    ],
+)
+def test_sql_may_do_nothing_else(tmp_path, statement: str) -> None:
+    path = tmp_path / "x.sql"
+    made = tmp_path / "made.sqlite"
+    path.write_text(
+        "CREATE TABLE llama_bench (n_gen INTEGER, avg_ts REAL);\nINSERT INTO llama_bench VALUES (1, 2.0);\n"
+        + statement.format(path=made)
+    )
+
+    with pytest.raises(BadDataError):
+        read_results(path)
+    assert not made.exists()
+
+
+def test_optimum_benchmark(tmp_path) -> None:
+    (run,) = read_results(write(tmp_path, "x.json", OPTIMUM))
+
+    # 10 tokens/s over a mean of 3 s are 30 tokens: 30 / 2 and 30 / 4.
+    assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(15.0), pytest.approx(7.5)]
+    assert metric_values(run, "load_s") == [pytest.approx(15.6)]
+    assert [s.label for s in run.samples].count("forward") == 2
+
+
+def test_guidellm(tmp_path) -> None:
+    (run,) = read_results(write(tmp_path, "x.json", GUIDELLM))
+
+    assert metric_values(run, "ttft_s") == [pytest.approx(0.25)]
+    assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(50.0)]
+    assert run.extra["distributions"]["time_to_first_token_ms"]["p99"] == 400.0
+    assert (run.model.name, run.created) == ("tiny", "2026-01-01T00:00:00+00:00")
+
+
+def test_speculation_and_streaming(tmp_path) -> None:
+    side = {"tokens": [1] * 20, "duration_s": 2.0, "tried_by_position": [8, 6], "accepted_by_position": [6, 3]}
+    speculation = {
+        "target": "/x/big.gguf",
+        "draft": "/x/small.gguf",
+        "plain": side,
+        "speculative": side,
+        "speedup_ratio": 1.0,
+    }
+    streaming = {"model": "/x/big.gguf", "mode": "streamed", "budget_bytes": 1, "generation": side}
+
+    (one,) = read_results(write(tmp_path, "a.json", speculation))
+    (two,) = read_results(write(tmp_path, "b.json", streaming))
+
+    assert metric_values(one, "decode_tokens_per_s") == [10.0, 10.0]
+    assert one.extra["speculation"]["accepted_by_position"] == [6, 3]
+    assert metric_values(two, "decode_tokens_per_s") == [10.0]
+
+
+def test_own_records_alone_and_listed(tmp_path) -> None:
+    import msgspec
+
+    one, two = (msgspec.to_builtins(record(run_id=i)) for i in ("a", "b"))
+
+    assert [r.run_id for r in read_results(write(tmp_path, "a.json", one))] == ["a"]
+    assert [r.run_id for r in read_results(write(tmp_path, "b.json", [one, two]))] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", "[[[[", '{"benchmarks": [1]}', "\xff", '{"schema_version": 1}']
+)
+def test_anything_else_is_refused_in_words(tmp_path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text, encoding="latin-1")
+
+    with pytest.raises(BadDataError):
+        read_results(path)
