@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from harness.feasibility.coefficients import Coefficient
 from harness.feasibility.decode import SMOOTHNESS, features
 from harness.feasibility.prefill import prefill_features, prefill_model, prompt_flops
-from harness.feasibility.priors import prior_of
+from harness.feasibility.priors import MEANS, prior_of
 from harness.feasibility.rows import Row
 
 Array = NDArray[np.float64]
@@ -179,8 +179,10 @@ def as_coefficients(problem: Problem, theta: Array) -> dict[str, Coefficient]:
     precision = np.array([prior_of(key)[1] ** -2.0 for key in problem.keys])
     hessian = (jacobian * (problem.weight / NOISE**2)[:, None]).T @ jacobian + np.diag(precision)
     spread = np.sqrt(np.diag(np.linalg.inv(hessian)))
+    unseen = {"prefill": ("m", "o"), "decode": ("a", "e", "c", "k")}[problem.phase]
+    rest = {k: Coefficient(value=m) for k, m in MEANS.items() if k.partition("/")[0] in unseen}
     touched = np.any([np.abs(d) > 0 for d in problem.designs.values()], axis=0)
-    return {
+    return rest | {
         key: Coefficient(
             value=round(float(theta[i]), 5),
             rows_count=round(float(problem.weight[touched[:, i]].sum())),
