@@ -8,7 +8,12 @@ import pytest
 
 from harness import plugins
 
-SMALL = {"memory_store": "entry_count=400", "reasoning": "trace_count=50", "calibration": "row_count=4000"}
+SMALL = {
+    "memory_store": "entry_count=400",
+    "reasoning": "trace_count=50",
+    "calibration": "row_count=4000",
+    "training_efficiency": "small",
+}
 
 
 def call(*arguments):
