@@ -36,6 +36,7 @@ class FakeModel(Frozen, frozen=True, kw_only=True):
         fault: What goes wrong, for real, in the process that runs it.
         fault_after_tokens: Tokens computed before it does.
         slow_every_count: Every so manyth single token takes twice as long; 0 for none.
+        sleeps: Let the same time pass on the real clock too, so that a run has a known duration.
     """
 
     load_s: float = 0.5
@@ -44,13 +45,15 @@ class FakeModel(Frozen, frozen=True, kw_only=True):
     fault: Fault = ""
     fault_after_tokens: int = 0
     slow_every_count: int = 0
+    sleeps: bool = False
 
 
 class FakeClock:
-    """Time that passes only when told to."""
+    """Time that passes only when told to; with ``sleeps`` the process waits as long."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
+        self.sleeps = False
 
     def now_s(self) -> float:
         """Seconds since it was made."""
@@ -59,6 +62,8 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self._now_s += seconds
+        if self.sleeps:
+            time.sleep(seconds)
 
 
 class FakeSession:
@@ -167,6 +172,7 @@ class FakeBackend:
         """
         del options
         model = read_model(path)
+        self.clock.sleeps = model.sleeps
         self.clock.advance(model.load_s)
         if model.fault == "refuse":
             raise EngineError(f"the fake engine would not load {path}")

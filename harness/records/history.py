@@ -126,11 +126,13 @@ class History:
             yield self.get(entry.run_id)
 
     def of_cell(self, cell: str) -> RunRecord | None:
-        """Newest completed record of a matrix cell; interrupted runs do not count."""
+        """Completed record of a matrix cell that was kept last; interrupted runs do not count.
+
+        The order is that of keeping, since the clock may have been set back between two runs.
+        """
         with self._open() as connection:
             row = connection.execute(
-                "SELECT record FROM runs WHERE cell = ? AND outcome != 'interrupted'"
-                " ORDER BY created DESC, run_id DESC LIMIT 1",
+                "SELECT record FROM runs WHERE cell = ? AND outcome != 'interrupted' ORDER BY rowid DESC LIMIT 1",
                 (cell,),
             ).fetchone()
         return decode(row[0], f"{self.path} cell {cell}") if row else None
