@@ -3,12 +3,13 @@
 import hashlib
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from harness.app.fit import predict
 from harness.app.locate import Located, locate
@@ -56,6 +57,7 @@ class Options(NamedTuple):
         keep: Append to the history.
         folder: Also write each record there, as a file of its own.
         patience_s: Longest time spent on disturbed samples and the pauses after them.
+        notes: Put into each record's ``extra``, such as the device that is emulated.
     """
 
     backend: str = "llamacpp"
@@ -68,6 +70,7 @@ class Options(NamedTuple):
     keep: bool = True
     folder: Path | None = None
     patience_s: float = 20.0
+    notes: Mapping[str, Any] = {}
 
 
 class Listener(Protocol):
@@ -242,7 +245,10 @@ def cell_key(cell: Cell, options: Options, machine: MachineFingerprint) -> str:
 def _done_before(history: History, key: str) -> RunRecord | None:
     if not history.path.exists():
         return None
-    found = history.of_cell(key)
+    try:
+        found = history.of_cell(key)
+    except HarnessError:
+        return None  # what is kept cannot be read: measure it again
     if found is None:
         return None
     age = datetime.now(UTC) - datetime.fromisoformat(found.created)
@@ -261,7 +267,7 @@ def _run_cell(
     try:
         located = locate(cell.model, cell.quant, progress=heard.fetched)
         prediction = _predict(located, device, cell.scenario, heard.say)
-        return run_model(
+        record = run_model(
             located.path,
             located.weights,
             cell.scenario,
@@ -279,6 +285,7 @@ def _run_cell(
             on_sample=heard.sample,
             patience_s=options.patience_s,
         )
+        return replace(record, extra={**record.extra, **options.notes}) if options.notes else record
     except KeyboardInterrupt:
         outcome: Outcome = "interrupted"
         detail = "stopped before the run began"

@@ -58,8 +58,15 @@ def memory_size(_context: click.Context, _option: click.Parameter, text: str) ->
 @click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine.")
 @click.option("--resume", is_flag=True, help="Take results of the last day for cells that were done.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Also write each record there as JSON.")
+@click.option("--as", "emulated", metavar="DEVICE", help="Held to the memory and cores that DEVICE gives one app.")
+@click.option("--draft", metavar="M", help="Speculate with this draft: the same as the verb `speculate`.")
+@click.option("--ram-budget", metavar="SIZE", help="Stream weights within this budget: the same as the verb `stream`.")
+@click.option("--workload", default="generate", show_default=True, help="Another workload, with MODEL if it needs one.")
 @json_option
+@click.pass_context
 def run(
+    context: click.Context,
+    /,
     models: tuple[str, ...],
     quant: str,
     depths: tuple[int, ...],
@@ -73,6 +80,10 @@ def run(
     wait: bool,
     resume: bool,
     out: Path | None,
+    emulated: str | None,
+    draft: str | None,
+    ram_budget: str | None,
+    workload: str,
     as_json: bool,
     **fields: Any,
 ) -> int:
@@ -80,12 +91,23 @@ def run(
 
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
     """
+    if draft or ram_budget or workload != "generate":
+        return _other_verb(context, models, draft, ram_budget, workload, emulated, as_json)
     from harness.app.resolve import scenario_from
     from harness.app.run import Options, cells_of, exit_of, run_cells, this_machine
     from harness.cli._progress import RunProgress
     from harness.cli._records import reasons, run_table
     from harness.measure.child import Limits
 
+    notes: dict[str, Any] = {}
+    if emulated:
+        from harness.app.emulate import emulation_of
+        from harness.app.resolve import resolve_device
+
+        emulation = emulation_of(resolve_device(emulated))
+        memory_bytes = min(memory_bytes or emulation.memory_limit_bytes, emulation.memory_limit_bytes)
+        threads = (emulation.thread_count,) if threads == (0,) else threads
+        notes = {"emulates": emulation.device, "not_emulated": list(emulation.not_emulated)}
     cells = cells_of(models, quant, scenario_from(fields), depths=depths, threads=threads)
     options = Options(
         backend=backend,
@@ -96,6 +118,7 @@ def run(
         wait=wait,
         resume=resume,
         folder=out,
+        notes=notes,
     )
     with RunProgress() as progress:
         records = run_cells(cells, options, device=this_machine(), listener=progress)
@@ -106,6 +129,32 @@ def run(
         for line in reasons(records):
             console().print(line, markup=False)
     return exit_of(records)
+
+
+def _other_verb(
+    context: click.Context,
+    models: tuple[str, ...],
+    draft: str | None,
+    ram_budget: str | None,
+    workload: str,
+    emulated: str | None,
+    as_json: bool,
+) -> int:
+    """Hand over to the verb that does this; one model at a time."""
+    from harness.cli import speculate, stream, workloads
+
+    if len(models) != 1:
+        raise click.BadParameter("exactly one MODEL with --draft, --ram-budget or --workload", param_hint="MODEL")
+    if workload != "generate":
+        from harness.app.resolve import resolve_model
+
+        path, devices = resolve_model(models[0]).path, (emulated,) if emulated else ()
+        given = {"name": workload, "model": path, "devices": devices, "as_json": as_json}
+        return int(context.invoke(workloads.run, **given) or 0)
+    given = {"model": models[0], "draft": draft or "", "as_json": as_json}
+    if ram_budget:
+        return int(context.invoke(stream.COMMAND, ram_budget=ram_budget, **given) or 0)
+    return int(context.invoke(speculate.COMMAND, **given) or 0)
 
 
 COMMAND = run
