@@ -10,9 +10,13 @@ from harness.catalog._gguf_shape import FILE_TYPES
 from harness.catalog.gguf_write import Value
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
 
-_BYTE_TOKENS_END: Final = 259
+_FIXED_TOKEN_COUNT: Final = 260
+"""Three special tokens, 256 bytes, and one that llama.cpp looks up by name in models of the Phi family."""
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
 _DEFAULT_CONTEXT_TOKENS: Final = 1 << 17
+_SCALAR_KV_HEADS: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
+"""Hybrids that tell their attention layers by an interval, not by a number of KV heads for each layer."""
+_GRANITE: Final = frozenset({"granite", "granitemoe", "granitehybrid"})
 
 
 def metadata_of(shape: ModelShape, *, name: str, quant: str) -> dict[str, Value]:
@@ -37,6 +41,8 @@ def _hyper_parameters(shape: ModelShape) -> Iterator[tuple[str, Value]]:
     yield "attention.layer_norm_rms_epsilon", 1e-5
     yield "attention.layer_norm_epsilon", 1e-5
     yield from _attention(shape)
+    if shape.architecture in _GRANITE:
+        yield from ((f"{key}_scale", 1.0) for key in ("logit", "residual", "embedding"))
     if experts:
         yield from _experts(experts)
     if shape.recurrent:
@@ -45,10 +51,14 @@ def _hyper_parameters(shape: ModelShape) -> Iterator[tuple[str, Value]]:
 
 def _attention(shape: ModelShape) -> Iterator[tuple[str, Value]]:
     yield "attention.head_count", shape.head_count
+    if shape.latent and shape.architecture == "minicpm3":
+        yield from _expanded_latent(shape, shape.latent)
+        return
     if shape.latent:
         yield from _latent(shape.latent)
         return
-    hybrid = shape.recurrent is not None and 0 < shape.recurrent.attention_step_count != 1
+    hybrid = shape.recurrent is not None and shape.recurrent.attention_step_count > 1
+    hybrid = hybrid and shape.architecture not in _SCALAR_KV_HEADS
     if hybrid:
         kinds = (shape.layer_kind(i) for i in range(shape.layer_count))
         yield "attention.head_count_kv", tuple(shape.kv_head_count if k == "full" else 0 for k in kinds)
@@ -63,6 +73,16 @@ def _attention(shape: ModelShape) -> Iterator[tuple[str, Value]]:
         yield "attention.sliding_window", shape.sliding_window_tokens
     if shape.kv_shared_layer_count:
         yield "attention.shared_kv_layers", shape.kv_shared_layer_count
+
+
+def _expanded_latent(shape: ModelShape, latent: LatentAttention) -> Iterator[tuple[str, Value]]:
+    """MiniCPM3 keeps keys and values of every head in its cache."""
+    yield "attention.head_count_kv", shape.kv_head_count
+    yield "attention.q_lora_rank", latent.q_rank_dim
+    yield "attention.kv_lora_rank", latent.kv_rank_dim
+    yield "attention.key_length", latent.nope_head_dim + latent.rope_head_dim
+    yield "attention.value_length", latent.value_head_dim
+    yield "rope.dimension_count", latent.rope_head_dim
 
 
 def _latent(latent: LatentAttention) -> Iterator[tuple[str, Value]]:
@@ -102,16 +122,17 @@ def _recurrent(shape: ModelShape, recurrent: Recurrent) -> Iterator[tuple[str, V
 def _vocabulary(shape: ModelShape) -> dict[str, Value]:
     """A SentencePiece vocabulary that knows single bytes, so that any text has tokens; the rest is never produced."""
     count = shape.vocab_count
-    if count < _BYTE_TOKENS_END:
+    if count < _FIXED_TOKEN_COUNT:
         return {"tokenizer.ggml.model": "none"}
-    special = ["<unk>", "<s>", "</s>"]
-    tokens = special + [f"<0x{b:02X}>" for b in range(256)] + [f"\u2581t{i}" for i in range(_BYTE_TOKENS_END, count)]
-    kinds = [_UNKNOWN, _CONTROL, _CONTROL] + [_BYTE] * 256 + [_NORMAL] * (count - _BYTE_TOKENS_END)
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "<|endoftext|>"]
+    tokens += [f"\u2581t{i}" for i in range(_FIXED_TOKEN_COUNT, count)]
+    filler = count - _FIXED_TOKEN_COUNT
+    kinds = [_UNKNOWN, _CONTROL, _CONTROL] + [_BYTE] * 256 + [_CONTROL] + [_NORMAL] * filler
     return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.scores": [0.0] * _BYTE_TOKENS_END + [-float(i) for i in range(count - _BYTE_TOKENS_END)],
+        "tokenizer.ggml.scores": [0.0] * _FIXED_TOKEN_COUNT + [-float(i) for i in range(filler)],
         "tokenizer.ggml.token_type": kinds,
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,

@@ -71,6 +71,8 @@ def tensors_of(shape: ModelShape) -> list[TensorSpec]:
     table.append(TensorSpec("output_norm.weight", (shape.hidden_dim,), "norm"))
     if shape.architecture in _NORM_BIAS:
         table.append(TensorSpec("output_norm.bias", (shape.hidden_dim,), "bias"))
+    if shape.architecture in {"phi2", "phimoe"}:
+        table.append(TensorSpec("output.bias", (shape.vocab_count,), "bias"))
     if shape.architecture == "gemma3n":
         table.extend(_gemma3n_shared(shape))
     for layer in range(shape.layer_count):
@@ -192,6 +194,8 @@ def _experts(shape: ModelShape, experts: Experts) -> Iterator[TensorSpec]:
     yield TensorSpec("ffn_gate_exps.weight", (hidden, inner, count), "expert")
     yield TensorSpec("ffn_up_exps.weight", (hidden, inner, count), "expert")
     yield TensorSpec("ffn_down_exps.weight", (inner, hidden, count), "expert")
+    if shape.architecture == "glm4moe":
+        yield TensorSpec("exp_probs_b.bias", (count,), "bias")
     if shape.architecture == "gpt-oss":
         yield TensorSpec("ffn_gate_inp.bias", (count,), "bias")
         yield TensorSpec("ffn_gate_exps.bias", (inner, count), "bias")

@@ -87,7 +87,7 @@ def test_read_back_as_it_was_asked_for(tmp_path: Path, name: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", [n for n in model_names() if load_model(n).shape.recurrent is None])
+@pytest.mark.parametrize("name", [n for n in model_names() if load_model(n).shape.context_max_tokens])
 def test_every_card_survives_the_way_through_a_header(name: str) -> None:
     """Shape to metadata and tensors and back; files of pure state-space models do not say that context is endless."""
     from harness.catalog._gguf_metadata import metadata_of
