@@ -37,7 +37,7 @@ CHECK_TYPES: Final = ("Q4_1", "Q8_0")
 
 MINIMUM_FILL_BYTES: Final = 96 * 2**20
 CACHE_MULTIPLE: Final = 3
-_CACHE_VERSION: Final = 2
+_CACHE_VERSION: Final = 3
 DISTURBED_RATIO: Final = 0.25
 """Share of disturbed stretches above which a calibration is used but not kept."""
 
@@ -229,7 +229,10 @@ def _anchored(
     """
     say("timing the engine: how fast the machine is now")
     events = _run([], fill_bytes, threads, repack, False, say, anchor=wanted[0])
-    ratio = anchor_ratio(kept, wanted[0], events, fill_bytes)
+    if all(e["doubted"] for e in events):
+        say("the machine is disturbed: the calibration is used as it was kept; stop other programs")
+        return kept
+    ratio = anchor_ratio(kept, wanted[0], [e for e in events if not e["doubted"]], fill_bytes)
     say(f"the machine takes {ratio:.2f} times as long as when it was calibrated")
     return scaled(kept, ratio)
 

@@ -1,6 +1,6 @@
 """Small GGUF files with random weights of any type: they have size and speed, and no meaning.
 
-They let an engine's costs be timed before a real model is there. Scales are set to a small number, so that no product
+They let an engine's costs be timed before a real model is there. Scales are small numbers, so that no product
 overflows; everything else in a block is random. Sources: GGUF specification (docs/gguf.md of the ggml repository);
 places of the scales: ggml/src/ggml-common.h.
 """
@@ -170,7 +170,8 @@ def _random_blocks(kind: str, count: int, draw: np.random.Generator) -> NDArray[
     if kind == "BF16":
         return (draw.standard_normal(count, dtype=np.float32) * 0.02).view(np.uint32).__rshift__(16).astype(np.uint16)
     data = draw.integers(0, 256, (count, BLOCKS[kind].size_bytes), dtype=np.uint8)
-    scale = np.frombuffer(np.float16(1e-3).tobytes(), np.uint8)
     for offset in _SCALE_OFFSETS[kind]:
-        data[:, offset : offset + 2] = scale
+        # Scales differ as trained ones do: engines may look halves up in a table, and equal ones would stay in cache.
+        scales = (1e-3 * np.exp(0.5 * draw.standard_normal(count))).astype(np.float16)
+        data[:, offset : offset + 2] = scales.view(np.uint8).reshape(count, 2)
     return data

@@ -214,6 +214,23 @@ def test_a_calibration_is_kept_unless_it_was_disturbed(
     assert any("disturbed" in line for line in lines) is not kept
 
 
+def test_a_disturbed_anchor_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = calibrate.fit(invented_events(), ["Q8_0"], FILL)
+    events = [event("Q8_0", "wide", 1, 0, [9.0], doubted=True)]
+    monkeypatch.setattr(calibrate, "_run", lambda *_, anchor: events)
+    assert calibrate._anchored(kept, ["Q8_0"], FILL, 2, True, lambda _line: None) == kept
+
+
+def test_scales_of_blocks_differ() -> None:
+    import numpy as np
+    from harness.measure.tiny_model import _random_blocks
+
+    blocks = _random_blocks("Q4_1", 4096, np.random.default_rng(1))
+    scales = blocks[:, :2].copy().view(np.float16)
+    assert np.isfinite(scales).all()
+    assert len(np.unique(scales)) > 500
+
+
 def test_a_spoilt_store_is_timed_again(tmp_path: Path) -> None:
     store = calibrate._Store(tmp_path, ("x",))
     assert store.load() is None
