@@ -26,11 +26,16 @@ def load_budgets(path: Path) -> tuple[Budget, ...]:
     if not file.budget:
         raise BadDataError(path, "budget", "no budget", "at least one [[budget]] table")
     for index, budget in enumerate(file.budget):
-        _check(budget, path, f"budget[{index}]")
+        check_budget(budget, path, f"budget[{index}]")
     return file.budget
 
 
-def _check(budget: Budget, path: Path, place: str) -> None:
+def check_budget(budget: Budget, path: Path | str, place: str) -> None:
+    """Refuse a budget without exactly one sound limit.
+
+    Raises:
+        BadDataError: As for a whole file; ``path`` and ``place`` say where it stands.
+    """
     given = {name: getattr(budget, name) for name in LIMITS if getattr(budget, name) is not None}
     if len(given) != 1:
         found = " and ".join(given) if given else "no limit"

@@ -1,0 +1,192 @@
+"""pytest plug-in: run a model from a team's own test suite, and hold it to budgets.
+
+Loaded by pytest wherever edge-harness is installed, so it imports nothing but pytest until a fixture is used.
+
+    @pytest.mark.edge_model("smollm2-135m", new_tokens=64)
+    @pytest.mark.edge_budget("decode_tokens_per_s", floor=20)
+    @pytest.mark.edge_budget("peak_memory_bytes", ceiling=400e6)
+    def test_assistant_is_fast_enough(edge_model, edge_budget):
+        edge_budget(edge_model.run())
+
+With pytest-benchmark installed each run appears in its table and its JSON as seconds for one token, with all metrics in
+``extra_info``.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness.domain.budget import Budget
+    from harness.domain.record import RunRecord
+    from harness.gates.judge import Judgement
+
+_MARKERS = (
+    "edge_model(name, quant='', repetitions=5, backend='llamacpp', **scenario): the model that the fixture runs",
+    "edge_budget(metric, floor=..., ceiling=..., roofline_ratio=..., prediction_ratio=..., ...): a budget to keep",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the plug-in."""
+    group = parser.getgroup("edge-harness")
+    group.addoption("--edge-budgets", metavar="FILE", help="Budgets (TOML) that every run must keep.")
+    group.addoption("--edge-records", metavar="FOLDER", help="Write the record of each run there.")
+    parser.addini("edge_budgets", "Budgets (TOML) that every run must keep.", default="")
+    parser.addini("edge_inconclusive", "What an inconclusive budget does: skip (default) or fail.", default="skip")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the markers known."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+class EdgeModel:
+    """The model of a test.
+
+    Args:
+        request: The test.
+        name: Model name or path.
+        quant: Mixture; the card's usual one unless given.
+        repetitions: Clean samples wanted of each test.
+        backend: Runtime.
+        fields: Fields of the scenario, such as ``new_tokens``.
+    """
+
+    def __init__(
+        self,
+        request: pytest.FixtureRequest,
+        name: str,
+        quant: str,
+        repetitions: int,
+        backend: str,
+        fields: dict[str, Any],
+    ) -> None:
+        self.name, self.quant, self.repetitions, self.backend, self.fields = name, quant, repetitions, backend, fields
+        self._request = request
+
+    def run(self, **fields: Any) -> "RunRecord":
+        """Measure it in a child process and give the record; ``fields`` change the marker's scenario.
+
+        Raises:
+            HarnessError: The model or the machine cannot be used.
+        """
+        from harness.app.resolve import scenario_from
+        from harness.app.run import Options, cells_of, run_cells, this_machine
+
+        cells = cells_of((self.name,), self.quant, scenario_from(self.fields | fields))
+        folder = self._request.config.getoption("--edge-records")
+        options = Options(
+            backend=self.backend,
+            repetitions=self.repetitions,
+            cold_loads=0,
+            keep=False,
+            folder=Path(folder) if folder else None,
+        )
+        (record,) = run_cells(cells, options, device=this_machine())
+        self._show(record)
+        return record
+
+    def _show(self, record: "RunRecord") -> None:
+        """Hand the samples to pytest-benchmark, if it is there and the test has not used it otherwise."""
+        if not self._request.config.pluginmanager.hasplugin("benchmark"):
+            return
+        from harness.report.formats.pytest_benchmark_json import extra_info
+
+        benchmark = self._request.getfixturevalue("benchmark")
+        seconds = [
+            s.duration_s / max(1, s.token_count) for s in record.believed("decode") or record.believed("prefill")
+        ]
+        if seconds and benchmark.stats is None and hasattr(benchmark, "_timer"):
+            _replay(benchmark, seconds)
+        benchmark.extra_info.update(extra_info(record) | {"run_id": record.run_id})
+
+
+def _replay(benchmark: Any, seconds: Sequence[float]) -> None:
+    """Let pytest-benchmark time samples that were taken in another process: its clock moves by each sample's time."""
+    now, left = 0.0, list(seconds)
+
+    def replayed_clock() -> float:
+        return now
+
+    def one_token() -> None:
+        nonlocal now
+        now += left.pop(0)
+
+    own = benchmark._timer
+    benchmark._timer = replayed_clock
+    try:
+        benchmark.pedantic(one_token, rounds=len(seconds), iterations=1, warmup_rounds=0)
+    finally:
+        benchmark._timer = own
+
+
+@pytest.fixture
+def edge_model(request: pytest.FixtureRequest) -> EdgeModel:
+    """The model that the marker ``edge_model`` names."""
+    marker = request.node.get_closest_marker("edge_model")
+    if marker is None or not marker.args:
+        raise pytest.UsageError(f"{request.node.nodeid}: mark it with @pytest.mark.edge_model(NAME)")
+    fields = dict(marker.kwargs)
+    quant = str(fields.pop("quant", "")) or str(marker.args[1] if len(marker.args) > 1 else "")
+    repetitions, backend = int(fields.pop("repetitions", 5)), str(fields.pop("backend", "llamacpp"))
+    return EdgeModel(request, str(marker.args[0]), quant, repetitions, backend, fields)
+
+
+@pytest.fixture
+def edge_budget(request: pytest.FixtureRequest) -> "Callable[..., list[Judgement]]":
+    """A function that holds records to the test's budgets: markers, the budgets file, and its own arguments.
+
+    ``edge_budget(record, metric="decode_tokens_per_s", floor=20)``, or ``edge_budget(record)``. A broken budget fails
+    the test with the evidence; an inconclusive one skips it, unless ``edge_inconclusive = fail``.
+    """
+
+    def hold(*records: "RunRecord", **limits: Any) -> "list[Judgement]":
+        from harness.app.gate import predictor
+        from harness.gates.evaluate import evaluate
+        from harness.gates.formats.terminal import render
+
+        judgements = evaluate(_budgets(request, limits), records, predict=predictor())
+        answers = {j.answer for j in judgements}
+        text = render([j for j in judgements if j.answer != "pass"]) if answers - {"pass"} else ""
+        if answers & {"fail", "could not run"}:
+            pytest.fail(f"budget broken\n\n{text}", pytrace=False)
+        if "inconclusive" in answers:
+            if request.config.getini("edge_inconclusive") == "fail":
+                pytest.fail(f"inconclusive: more samples are needed\n\n{text}", pytrace=False)
+            pytest.skip(f"inconclusive: {next(j.reason for j in judgements if j.answer == 'inconclusive')}")
+        return judgements
+
+    return hold
+
+
+def _budgets(request: pytest.FixtureRequest, limits: dict[str, Any]) -> "list[Budget]":
+    """Budgets of the markers, the file and the call.
+
+    Raises:
+        UsageError: There is none, or one breaks the schema.
+    """
+    import msgspec
+
+    from harness.catalog.budgets import check_budget, load_budgets
+    from harness.domain.budget import Budget
+    from harness.errors import BadDataError
+
+    found: list[Budget] = []
+    asked = [({"metric": m.args[0]} if m.args else {}) | m.kwargs for m in request.node.iter_markers("edge_budget")]
+    try:
+        for fields in [*asked, *([limits] if limits else [])]:
+            budget = msgspec.convert(fields, Budget)
+            check_budget(budget, request.node.nodeid, "edge_budget")
+            found.append(budget)
+        file = request.config.getoption("--edge-budgets") or request.config.getini("edge_budgets")
+        if file:
+            found += load_budgets(request.config.rootpath / file)
+    except (msgspec.ValidationError, BadDataError) as error:
+        raise pytest.UsageError(f"{request.node.nodeid}: {error}") from error
+    if not found:
+        raise pytest.UsageError(f"{request.node.nodeid}: no budget: mark it, name a file, or give a limit")
+    return found

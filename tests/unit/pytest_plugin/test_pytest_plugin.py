@@ -1,0 +1,127 @@
+"""The plug-in from a small project of its own."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+PLUGIN = ("-p", "harness.pytest_plugin", "-p", "no:cacheprovider")
+REAL = Path(__file__).parents[2] / "records" / "v1-smollm2-135m.json"
+
+
+def installed() -> bool:
+    from importlib.metadata import entry_points
+
+    return any(e.value == "harness.pytest_plugin" for e in entry_points(group="pytest11"))
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch):
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(pytester.path / "home"))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+    def run(source: str, *arguments: str):
+        pytester.makepyfile(test_theirs=source)
+        own = () if installed() else PLUGIN[:2]
+        return pytester.runpytest_subprocess(*own, *PLUGIN[2:], *arguments)
+
+    return run
+
+
+HELD = f"""
+import pytest
+from pathlib import Path
+from harness.records.store import load
+
+RECORD = load(Path({str(REAL)!r}))
+
+@pytest.mark.edge_budget("decode_tokens_per_s", floor=%s)
+def test_speed(edge_budget):
+    edge_budget(RECORD)
+"""
+
+
+# The record's five clean decode samples are 127.7, 121.3, 139.0, 133.9 and 142.7 tokens/s: all above 50, all below 500,
+# and two on one side of 133, three on the other.
+@pytest.mark.parametrize(
+    ("limit", "outcome"),
+    [("50", "passed"), ("500", "failed"), ("133", "skipped")],
+)
+def test_three_answers(project, limit: str, outcome: str) -> None:
+    project(HELD % limit).assert_outcomes(**{outcome: 1})
+
+
+def test_a_broken_budget_prints_its_evidence(project) -> None:
+    result = project(HELD % "500")
+
+    result.stdout.fnmatch_lines(["*FAIL  decode_tokens_per_s*", "*limit  at least 500 tokens/s*"])
+
+
+def test_inconclusive_may_be_made_to_fail(project, pytester) -> None:
+    pytester.makeini("[pytest]\nedge_inconclusive = fail\n")
+
+    project(HELD % "133").assert_outcomes(failed=1)
+
+
+def test_budgets_from_a_file(project, pytester) -> None:
+    source = (HELD % 1).replace('@pytest.mark.edge_budget("decode_tokens_per_s", floor=1)\n', "")
+    text = '[[budget]]\nmetric = "peak_memory_bytes"\nceiling = 1\n'
+    pytester.path.joinpath("budgets.toml").write_text(text)
+
+    project(source, "--edge-budgets", "budgets.toml").assert_outcomes(failed=1)
+
+
+@pytest.mark.parametrize("arguments", ["'no_such_metric', floor=1", "'decode_tokens_per_s'", "'load_s', floor=1"])
+def test_a_wrong_marker_is_an_error_in_words(project, arguments: str) -> None:
+    source = (HELD % 1).replace('"decode_tokens_per_s", floor=1', arguments)
+
+    result = project(source)
+
+    assert result.ret != 0
+    assert "edge_budget" in result.stdout.str()
+
+
+def test_plugin_costs_unrelated_suites_nothing(tmp_path) -> None:
+    code = (
+        "import sys, pytest; before = set(sys.modules); import harness.pytest_plugin; "
+        "print(sorted(m for m in set(sys.modules) - before if not m.startswith(('harness',))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert not {"numpy", "msgspec", "jinja2", "altair", "psutil", "click"} & set(eval(done.stdout))
+
+
+@pytest.mark.engine
+def test_a_real_model_from_another_project(project, pytester) -> None:
+    pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
+    from harness.catalog.synthesize import synthesize_tiny
+
+    model = synthesize_tiny(pytester.path / "tiny.gguf", "Q4_0")
+    source = f"""
+import pytest
+
+@pytest.mark.edge_model(
+    {str(model)!r}, repetitions=3, context_tokens=256, prompt_tokens=32, new_tokens=8, thread_count=1
+)
+@pytest.mark.edge_budget("peak_memory_bytes", ceiling=4e9)
+def test_model(edge_model, edge_budget):
+    record = edge_model.run()
+    assert record.outcome in ("ok", "inconclusive")
+    edge_budget(record)
+"""
+
+    result = project(source, "--benchmark-json=out.json", "--edge-records=records")
+
+    result.assert_outcomes(passed=1)
+    assert len(list(pytester.path.joinpath("records").glob("*.json"))) == 1
+    if importlib.util.find_spec("pytest_benchmark"):
+        (found,) = json.loads(pytester.path.joinpath("out.json").read_text())["benchmarks"]
+        extra = found["extra_info"]
+        assert extra["peak_memory_bytes"] > 0
+        if "decode_tokens_per_s" in extra:
+            # Seconds for one token, so that its median is the inverse of the rate's.
+            assert 1 / found["stats"]["median"] == pytest.approx(extra["decode_tokens_per_s"], rel=0.05)
