@@ -223,6 +223,7 @@ def test_a_disturbed_anchor_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_scales_of_blocks_differ() -> None:
     import numpy as np
+
     from harness.measure.tiny_model import _random_blocks
 
     blocks = _random_blocks("Q4_1", 4096, np.random.default_rng(1))
