@@ -1,4 +1,4 @@
-"""``edge-harness compare``: what was predicted before a run, beside what it measured."""
+"""``edge-harness compare``: what was predicted before a run, beside what it measured; and two runs with each other."""
 
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from harness.errors import Exit
 def compare(runs: tuple[str, ...], max_error_percent: float | None, as_json: bool) -> int:
     """Compare prediction and measurement of each RUN (a record file, or a run of the history).
 
+    Two runs are compared with each other too: ratio of the second to the first, 95 % interval, effect size.
     --max-error judges decode, prefill and peak memory; times of loading are shown only.
     """
     from harness.app.check import gate
     from harness.app.run import open_history
     from harness.cli._records import comparison_table, name_of
+    from harness.cli._trends import difference_view
     from harness.errors import RefusedError
     from harness.records.compare import compare as compare_record
     from harness.records.store import load
@@ -27,17 +29,27 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None, as_json: boo
     records = [load(Path(r)) if r.endswith(".json") else open_history().get(r) for r in runs]
     found = [(record, compare_record(record)) for record in records]
     missing = [record.run_id for record, comparison in found if comparison is None]
-    if missing:
+    if missing and len(records) != 2:
         raise RefusedError(f"nothing was predicted before {', '.join(missing)}: run edge-harness check")
     comparisons = [(record, c) for record, c in found if c is not None]
     broken = gate([c for _, c in comparisons], max_error_percent)
     if as_json:
-        emit_json([{"run": c, "errors": {r.name: r.error_ratio for r in c.rows}} for _, c in comparisons])
+        document: list[dict[str, object]] = [
+            {"run": c, "errors": {r.name: r.error_ratio for r in c.rows}} for _, c in comparisons
+        ]
+        if len(records) == 2:
+            from harness.app.trend import differences, not_alike
+
+            document.append({"differences": differences(*records), "not_alike": not_alike(*records)})
+        emit_json(document)
     else:
         for record, comparison in comparisons:
             console().print(comparison_table(comparison, name_of(record)))
             for note in comparison.notes:
                 console().print(note, markup=False)
+        if len(records) == 2:
+            for part in difference_view(*records):
+                console().print(part, markup=False)
         for line in broken:
             console().print(line, markup=False)
     return Exit.BROKEN if broken else Exit.OK

@@ -12,11 +12,22 @@ from harness.cli._output import console, emit_json, json_option, table
 @click.option("--workload", default="", help="Only runs of this workload.")
 @click.option("--outcome", default="", help="Only runs that ended so: ok, inconclusive, crashed ...")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@click.option("--trend", metavar="METRIC", help="Course of a metric over comparable runs, such as decode_tokens_per_s.")
 @json_option
 def history(
-    run_id: str | None, model: str, device: str, workload: str, outcome: str, limit: int, as_json: bool
+    run_id: str | None,
+    model: str,
+    device: str,
+    workload: str,
+    outcome: str,
+    limit: int,
+    trend: str | None,
+    as_json: bool,
 ) -> None:
-    """List past runs, newest first, or show RUN_ID (its beginning is enough)."""
+    """List past runs, newest first, or show RUN_ID (its beginning is enough).
+
+    With --trend: medians over time, and the last change as a ratio with its 95 % interval and effect size.
+    """
     from harness.app.run import open_history
     from harness.cli._records import reasons, run_table
 
@@ -31,6 +42,11 @@ def history(
             console().print(line, markup=False)
         return
     entries = past.entries(model=model, device=device, workload=workload, outcome=outcome, limit=limit)
+    if trend:
+        from harness.cli._trends import show_trends
+
+        show_trends([past.get(entry.run_id) for entry in entries], trend, as_json=as_json)
+        return
     if as_json:
         emit_json(entries)
         return

@@ -1,0 +1,173 @@
+"""Differences between runs and their course over time: a ratio with its interval and an effect size, never less.
+
+Runs made at different times are not paired: what drifts between them (heat, other builds, other loads) is in the ratio.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import Final, get_args
+
+from harness.domain.base import Frozen
+from harness.domain.budget import Metric
+from harness.domain.record import RunRecord
+from harness.records.metrics import UNITS, metric_values
+from harness.stats.intervals import log_effect, median_interval, unpaired_ratio_interval
+
+HIGHER: Final = frozenset({"decode_tokens_per_s", "prefill_tokens_per_s"})
+METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
+_SIZES: Final = ((0.2, "negligible"), (0.5, "small"), (0.8, "medium"), (math.inf, "large"))
+
+
+class Change(Frozen, frozen=True, kw_only=True):
+    """How one metric of a run differs from another run's.
+
+    Attributes:
+        metric: Which one.
+        unit: Its unit.
+        before: Median of the earlier run.
+        after: Median of the later one.
+        ratio: after / before, by the median of all differences of logs between the sides.
+        low: Lower end of its 95 % interval; None with fewer than 3 samples on a side.
+        high: Upper end.
+        effect: Difference of mean logs over their pooled spread (Cohen's d); None where it cannot be computed.
+        before_count: Samples of the earlier run.
+        after_count: Samples of the later one.
+        word: What can be said: ``better``, ``worse``, ``no difference shown``, ``too few samples``.
+    """
+
+    metric: Metric
+    unit: str
+    before: float
+    after: float
+    ratio: float
+    low: float | None
+    high: float | None
+    effect: float | None
+    before_count: int
+    after_count: int
+    word: str
+
+
+class Point(Frozen, frozen=True, kw_only=True):
+    """One run of a trend; the interval is that of its median, where there are six samples."""
+
+    run_id: str
+    created: str
+    value: float
+    low: float | None
+    high: float | None
+    sample_count: int
+
+
+class Trend(Frozen, frozen=True, kw_only=True):
+    """A metric over comparable runs, oldest first.
+
+    Attributes:
+        name: Model, mixture and scenario.
+        metric: Which metric.
+        points: A point a run.
+        step: The last run against the one before it.
+        course: The last run against the first; None with two runs.
+    """
+
+    name: str
+    metric: Metric
+    points: tuple[Point, ...]
+    step: Change | None
+    course: Change | None
+
+
+def difference(before: RunRecord, after: RunRecord, metric: Metric, label: str = "") -> Change | None:
+    """The change of one metric; None where a run does not hold it."""
+    old, new = metric_values(before, metric, label), metric_values(after, metric, label)
+    old, new = [v for v in old if v > 0], [v for v in new if v > 0]
+    if not old or not new:
+        return None
+    estimate = unpaired_ratio_interval(new, old)
+    effect = log_effect(new, old) if min(len(old), len(new)) >= 2 else None
+    return Change(
+        metric=metric,
+        unit=UNITS[metric],
+        before=median(old),
+        after=median(new),
+        ratio=estimate.mid,
+        low=estimate.low,
+        high=estimate.high,
+        effect=effect if effect is None or math.isfinite(effect) else None,
+        before_count=len(old),
+        after_count=len(new),
+        word=_word(metric, estimate.low, estimate.high),
+    )
+
+
+def differences(before: RunRecord, after: RunRecord) -> list[Change]:
+    """Changes of all metrics that both runs hold."""
+    found = (difference(before, after, metric) for metric in METRICS)
+    return [change for change in found if change is not None]
+
+
+def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
+    """What else than the build differs between two runs, in words."""
+    pairs = [
+        ("workload", before.workload, after.workload),
+        ("model", _model(before), _model(after)),
+        ("machine", before.machine.fingerprint, after.machine.fingerprint),
+    ]
+    fields = before.scenario.__struct_fields__
+    pairs += [(f, getattr(before.scenario, f), getattr(after.scenario, f)) for f in fields]
+    return [f"{name}: {old or 'unknown'} before, {new or 'unknown'} after" for name, old, new in pairs if old != new]
+
+
+def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
+    """The course of a metric over all runs that are comparable: same model, workload, machine and scenario."""
+    groups: dict[tuple[str, ...], list[RunRecord]] = {}
+    for record in sorted(records, key=lambda r: (r.created, r.run_id)):
+        if record.outcome in {"ok", "inconclusive"} and metric_values(record, metric):
+            key = (record.workload, _model(record), record.machine.fingerprint or record.machine.device)
+            groups.setdefault((*key, repr(record.scenario)), []).append(record)
+    return [_trend(runs, metric) for runs in groups.values()]
+
+
+def effect_size(effect: float | None) -> str:
+    """An effect size with its usual name."""
+    if effect is None:
+        return "–"
+    return f"{effect:+.2f} ({next(name for limit, name in _SIZES if abs(effect) < limit)})"
+
+
+def _trend(runs: Sequence[RunRecord], metric: Metric) -> Trend:
+    points = []
+    for record in runs:
+        middle = median_interval(metric_values(record, metric))
+        points.append(
+            Point(
+                run_id=record.run_id,
+                created=record.created,
+                value=middle.mid,
+                low=middle.low,
+                high=middle.high,
+                sample_count=middle.sample_count,
+            )
+        )
+    last, scenario = runs[-1], runs[-1].scenario
+    depth = f" @ d{scenario.depth_tokens}" if scenario.depth_tokens else ""
+    return Trend(
+        name=f"{_model(last)}{depth}, {scenario.thread_count} threads",
+        metric=metric,
+        points=tuple(points),
+        step=difference(runs[-2], last, metric) if len(runs) > 1 else None,
+        course=difference(runs[0], last, metric) if len(runs) > 2 else None,
+    )
+
+
+def _model(record: RunRecord) -> str:
+    return f"{record.model.name} {record.model.quant}".strip() if record.model else record.workload
+
+
+def _word(metric: Metric, low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "too few samples"
+    if low <= 1 <= high:
+        return "no difference shown"
+    return "better" if (low > 1) == (metric in HIGHER) else "worse"

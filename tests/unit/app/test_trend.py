@@ -1,0 +1,100 @@
+"""Differences carry an interval and an effect, and say no more than the samples do."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness.app.trend import difference, differences, effect_size, not_alike, trends
+from harness.records.store import load, save
+
+REAL = Path(__file__).parents[2] / "records" / "v1-smollm2-135m.json"
+
+
+def scaled(run_id: str, factor: float, created: str = "2026-01-02T00:00:00+00:00"):
+    """The real record with every duration multiplied."""
+    record = load(REAL)
+    samples = tuple(msgspec.structs.replace(s, duration_s=s.duration_s * factor) for s in record.samples)
+    return msgspec.structs.replace(record, run_id=run_id, created=created, samples=samples)
+
+
+def test_same_samples_show_no_difference() -> None:
+    change = difference(load(REAL), scaled("b", 1.0), "decode_tokens_per_s")
+
+    assert change.ratio == pytest.approx(1.0)
+    assert change.word == "no difference shown"
+    assert change.low < 1 < change.high
+
+
+@pytest.mark.parametrize(("factor", "word"), [(2.0, "worse"), (0.5, "better")])
+def test_twice_the_time_is_half_the_speed(factor: float, word: str) -> None:
+    change = difference(load(REAL), scaled("b", factor), "decode_tokens_per_s")
+
+    # Every sample takes `factor` times as long, so that the ratio of speeds is 1 / factor exactly.
+    assert change.ratio == pytest.approx(1 / factor)
+    assert change.word == word
+    assert change.low < 1 / factor < change.high
+    assert abs(change.effect) > 0.8
+
+
+def test_one_value_gives_no_interval() -> None:
+    change = difference(load(REAL), scaled("b", 1.0), "peak_memory_bytes")
+
+    assert (change.low, change.high, change.effect, change.word) == (None, None, None, "too few samples")
+
+
+def test_what_is_not_alike_is_said() -> None:
+    record = load(REAL)
+    other = msgspec.structs.replace(record, scenario=msgspec.structs.replace(record.scenario, kv_type="Q8_0"))
+
+    assert not_alike(record, record) == []
+    assert not_alike(record, other) == ["kv_type: F16 before, Q8_0 after"]
+    assert {c.metric for c in differences(record, other)} >= {"decode_tokens_per_s", "load_s"}
+
+
+def test_trend_is_in_order_and_apart_by_scenario() -> None:
+    runs = [scaled("c", 1.5, "2026-01-03"), scaled("a", 1.0, "2026-01-01"), scaled("b", 1.0, "2026-01-02")]
+    other = scaled("d", 1.0)
+    other = msgspec.structs.replace(other, scenario=msgspec.structs.replace(other.scenario, depth_tokens=7))
+
+    (one, two) = sorted(trends([*runs, other], "decode_tokens_per_s"), key=lambda t: -len(t.points))
+
+    assert [p.run_id for p in one.points] == ["a", "b", "c"]
+    assert one.step.ratio == pytest.approx(1 / 1.5)
+    assert two.step is None
+
+
+def test_effect_sizes_have_their_names() -> None:
+    # Cohen 1988: 0.2 small, 0.5 medium, 0.8 large.
+    assert [effect_size(v).split("(")[1] for v in (0.1, -0.3, 0.6, -2.0)] == [
+        "negligible)",
+        "small)",
+        "medium)",
+        "large)",
+    ]
+
+
+def test_verbs_print_intervals(tmp_path) -> None:
+    from harness.records.history import History
+
+    history = History(tmp_path / "history.sqlite")
+    for record in (scaled("a", 1.0, "2026-01-01"), scaled("b", 2.0, "2026-01-02")):
+        history.append(record)
+        save(record, tmp_path / f"{record.run_id}.json")
+    environment = {**os.environ, "EDGE_HARNESS_HOME": str(tmp_path)}
+
+    def verb(*arguments: str) -> str:
+        command = [sys.executable, "-m", "harness", *arguments, "--json"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout
+
+    (trend,) = json.loads(verb("history", "--trend", "decode_tokens_per_s"))
+    compared = json.loads(verb("compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")))[-1]
+
+    assert trend["step"]["ratio"] == pytest.approx(0.5)
+    decode = next(c for c in compared["differences"] if c["metric"] == "decode_tokens_per_s")
+    assert decode["low"] < 0.5 < decode["high"]
