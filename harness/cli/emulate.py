@@ -2,6 +2,7 @@
 
 import click
 
+from harness.cli._files import model_file
 from harness.cli._output import console, emit_json, json_option, table
 
 
@@ -13,13 +14,11 @@ from harness.cli._output import console, emit_json, json_option, table
 def COMMAND(model: str, device: str, entitled: bool, as_json: bool) -> int:  # noqa: N802  verbs are found by this name
     """Find the longest context that MODEL runs with in the memory an app may use on DEVICE, by bisection."""
     from harness.app.emulate import emulation_of, find_boundary
-    from harness.app.resolve import resolve_device, resolve_model
-    from harness.errors import Exit, RefusedError
+    from harness.app.resolve import resolve_device
+    from harness.errors import Exit
     from harness.units import format_bytes
 
-    path = resolve_model(model).path
-    if path is None:
-        raise RefusedError(f"{model} has no file on this machine; get it with: edge-harness models pull {model}")
+    path = model_file(model)
     progress = console(stderr=True)
     emulation = emulation_of(resolve_device(device), entitled=entitled)
     result = find_boundary(path, emulation, say=progress.print)

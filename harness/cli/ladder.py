@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli._files import model_file
 from harness.cli._output import console, emit_json, json_option, table
 
 
@@ -30,12 +31,10 @@ def COMMAND(  # noqa: N802  verbs are found by this name
 ) -> int:
     """Quantize MODEL to each rung and measure size, speed, memory and quality against the least quantized one."""
     from harness.app.ladder import DEFAULT_QUANTS, ladder, recommend
-    from harness.app.resolve import resolve_device, resolve_model
-    from harness.errors import Exit, RefusedError
+    from harness.app.resolve import resolve_device
+    from harness.errors import Exit
 
-    path = resolve_model(model).path
-    if path is None:
-        raise RefusedError(f"{model} has no file on this machine; get it with: edge-harness models pull {model}")
+    path = model_file(model)
     profiles = [resolve_device(name) for name in devices]
     progress = console(stderr=True)
     result = ladder(

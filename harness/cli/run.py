@@ -146,9 +146,9 @@ def _other_verb(
     if len(models) != 1:
         raise click.BadParameter("exactly one MODEL with --draft, --ram-budget or --workload", param_hint="MODEL")
     if workload != "generate":
-        from harness.app.resolve import resolve_model
+        from harness.cli._files import model_file
 
-        path, devices = resolve_model(models[0]).path, (emulated,) if emulated else ()
+        path, devices = model_file(models[0]), (emulated,) if emulated else ()
         given = {"name": workload, "model": path, "devices": devices, "as_json": as_json}
         return int(context.invoke(workloads.run, **given) or 0)
     given = {"model": models[0], "draft": draft or "", "as_json": as_json}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli._files import model_file
 from harness.cli._output import console, emit_json, json_option, table
 
 
@@ -35,17 +36,10 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from tempfile import TemporaryDirectory
 
     from harness.app._speculation_job import Advice
-    from harness.app.resolve import resolve_model
     from harness.app.speculate import load_prompts, self_draft, speculate
     from harness.domain.scenario import Scenario
-    from harness.errors import Exit, RefusedError
+    from harness.errors import Exit
     from harness.units import format_bytes
-
-    def file_of(ref: str) -> Path:
-        path = resolve_model(ref).path
-        if path is None:
-            raise RefusedError(f"{ref} has no file on this machine; get it with: edge-harness models pull {ref}")
-        return path
 
     if gamma != "auto" and not (gamma.isdigit() and 1 <= int(gamma) <= 63):
         raise click.BadParameter("a number from 1 to 63, or auto", param_hint="--gamma")
@@ -56,13 +50,13 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         progress.print(f"pass of the target by tokens (ms): {costs}; one drafted token: {advice.draft_s * 1e3:.1f} ms")
         progress.print(f"advice: {advice.words}")
 
-    path = file_of(model)
+    path = model_file(model)
     with ExitStack() as stack:
         if draft == "self":
             folder = stack.enter_context(TemporaryDirectory(prefix="edge-harness-draft-"))
             draft_path: Path | None = self_draft(path, Path(folder))
         else:
-            draft_path = None if draft == "lookup" else file_of(draft)
+            draft_path = None if draft == "lookup" else model_file(draft)
         result = speculate(
             path,
             draft_path,

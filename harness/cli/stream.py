@@ -1,10 +1,10 @@
 """``edge-harness stream``: run a model that is larger than the RAM it may use."""
 
 import re
-from pathlib import Path
 
 import click
 
+from harness.cli._files import model_file
 from harness.cli._output import console, emit_json, json_option, table
 
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -41,25 +41,18 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     as_json: bool,
 ) -> int:
     """Generate with MODEL while its process is held to a RAM budget: some weights stay, the others are streamed."""
-    from harness.app.resolve import resolve_model
     from harness.app.speculate import load_prompts
     from harness.app.stream import stream
     from harness.domain.scenario import Scenario
-    from harness.errors import Exit, RefusedError
+    from harness.errors import Exit
     from harness.units import format_bytes, format_rate
 
-    def file_of(ref: str) -> Path:
-        path = resolve_model(ref).path
-        if path is None:
-            raise RefusedError(f"{ref} has no file on this machine; get it with: edge-harness models pull {ref}")
-        return path
-
-    path = file_of(model)
+    path = model_file(model)
     result = stream(
         path,
         parse_budget(ram_budget, path.stat().st_size),
         load_prompts(prompts)[:prompt_count],
-        draft=draft if draft in {"", "lookup"} else str(file_of(draft)),
+        draft=draft if draft in {"", "lookup"} else str(model_file(draft)),
         mode="mapped" if plain_mmap else "streamed",
         new_tokens=new_tokens,
         scenario=Scenario(context_tokens=context_tokens),
