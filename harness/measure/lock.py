@@ -37,7 +37,7 @@ def machine_lock(
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
+        file = path.open("a+b", buffering=0)  # what a full disk did not take must not come up again at the close
     except OSError as error:
         raise CouldNotRunError(f"no lock file {path}: {error.strerror}") from error
     with file:
@@ -57,7 +57,6 @@ def machine_lock(
             with contextlib.suppress(OSError):  # a full disk: the lock holds, its label is missing
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n".encode())
-                file.flush()
         try:
             yield held
         finally:
