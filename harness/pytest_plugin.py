@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.gates.judge import Judgement
 
 _MARKERS = (
-    "edge_model(name, quant='', repetitions=5, backend='llamacpp', **scenario): the model that the fixture runs",
+    "edge_model(name, quant='', repetitions=5, backend='llamacpp', patience_s=20, **scenario): the model to run",
     "edge_budget(metric, floor=..., ceiling=..., roofline_ratio=..., prediction_ratio=..., ...): a budget to keep",
 )
 
@@ -53,6 +53,7 @@ class EdgeModel:
         quant: Mixture; the card's usual one unless given.
         repetitions: Clean samples wanted of each test.
         backend: Runtime.
+        patience_s: Longest pauses after disturbed samples.
         fields: Fields of the scenario, such as ``new_tokens``.
     """
 
@@ -63,9 +64,11 @@ class EdgeModel:
         quant: str,
         repetitions: int,
         backend: str,
+        patience_s: float,
         fields: dict[str, Any],
     ) -> None:
-        self.name, self.quant, self.repetitions, self.backend, self.fields = name, quant, repetitions, backend, fields
+        self.name, self.quant, self.fields = name, quant, fields
+        self.repetitions, self.backend, self.patience_s = repetitions, backend, patience_s
         self._request = request
 
     def run(self, **fields: Any) -> "RunRecord":
@@ -84,6 +87,7 @@ class EdgeModel:
             repetitions=self.repetitions,
             cold_loads=0,
             keep=False,
+            patience_s=self.patience_s,
             folder=Path(folder) if folder else None,
         )
         (record,) = run_cells(cells, options, device=this_machine())
@@ -133,7 +137,8 @@ def edge_model(request: pytest.FixtureRequest) -> EdgeModel:
     fields = dict(marker.kwargs)
     quant = str(fields.pop("quant", "")) or str(marker.args[1] if len(marker.args) > 1 else "")
     repetitions, backend = int(fields.pop("repetitions", 5)), str(fields.pop("backend", "llamacpp"))
-    return EdgeModel(request, str(marker.args[0]), quant, repetitions, backend, fields)
+    patience_s = float(fields.pop("patience_s", 20))
+    return EdgeModel(request, str(marker.args[0]), quant, repetitions, backend, patience_s, fields)
 
 
 @pytest.fixture

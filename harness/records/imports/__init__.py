@@ -16,7 +16,7 @@ TOOLS: Final = ("llama_bench", "optimum_benchmark", "guidellm", "speculation", "
 def read_results(path: Path) -> list[RunRecord]:
     """Records of a file: ours (one, or a list of them), or what llama-bench, optimum-benchmark or guidellm wrote.
 
-    What ``speculate --json`` and ``stream --json`` print is read too.
+    What ``check``, ``workloads run``, ``speculate`` and ``stream`` print with ``--json`` is read too.
 
     Raises:
         BadDataError: There is none, or it is none of these.
@@ -34,12 +34,23 @@ def read_results(path: Path) -> list[RunRecord]:
             return [from_document(document, path)]
         if isinstance(document, list) and document and all(isinstance(d, dict) and "run_id" in d for d in document):
             return [from_document(d, f"{path}[{i}]") for i, d in enumerate(document)]
+        inner = _inside(document)
+        if inner:
+            return [from_document(d, f"{path}[{i}]") for i, d in enumerate(inner)]
         for tool in TOOLS:
             module = import_module(f"{__name__}.{tool}")
             if module.recognises(document):
                 found: list[RunRecord] = module.from_document(document, path)
                 return found
     raise BadDataError(path, "", "results of no tool known here", f"a run record, or a file of {', '.join(TOOLS[:3])}")
+
+
+def _inside(document: Any) -> list[Any]:
+    """Records inside what ``check --json`` and ``workloads run --json`` print."""
+    if not isinstance(document, dict):
+        return []
+    found = document.get("records", [document.get("record")])
+    return found if isinstance(found, list) and all(isinstance(d, dict) and "run_id" in d for d in found) else []
 
 
 def _documents(data: bytes, text: str, path: Path) -> list[Any]:

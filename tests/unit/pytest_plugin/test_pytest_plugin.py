@@ -1,12 +1,13 @@
 """The plug-in from a small project of its own."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from harness.records.store import load
 
 pytest_plugins = ["pytester"]
 PLUGIN = ("-p", "harness.pytest_plugin", "-p", "no:cacheprovider")
@@ -27,7 +28,7 @@ def project(pytester: pytest.Pytester, monkeypatch):
     def run(source: str, *arguments: str):
         pytester.makepyfile(test_theirs=source)
         own = () if installed() else PLUGIN[:2]
-        return pytester.runpytest_subprocess(*own, *PLUGIN[2:], *arguments)
+        return pytester.runpytest_inprocess(*own, *PLUGIN[2:], *arguments)
 
     return run
 
@@ -95,6 +96,25 @@ def test_plugin_costs_unrelated_suites_nothing(tmp_path) -> None:
     assert not {"numpy", "msgspec", "jinja2", "altair", "psutil", "click"} & set(eval(done.stdout))
 
 
+def test_samples_appear_in_pytest_benchmark(project, pytester) -> None:
+    source = f"""
+from pathlib import Path
+from harness.pytest_plugin import EdgeModel
+from harness.records.store import load
+
+def test_model(request):
+    EdgeModel(request, "x", "", 5, "llamacpp", 1.0, {{}})._show(load(Path({str(REAL)!r})))
+"""
+
+    project(source, "--benchmark-json=out.json").assert_outcomes(passed=1)
+
+    (found,) = json.loads(pytester.path.joinpath("out.json").read_text())["benchmarks"]
+    # Seconds for one token of the five clean samples; their rates' median is 133.874 tokens/s.
+    assert found["stats"]["rounds"] == 5
+    assert 1 / found["stats"]["median"] == pytest.approx(133.874, rel=1e-4)
+    assert found["extra_info"]["decode_tokens_per_s"] == pytest.approx(133.874, rel=1e-4)
+
+
 @pytest.mark.engine
 def test_a_real_model_from_another_project(project, pytester) -> None:
     pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
@@ -105,7 +125,7 @@ def test_a_real_model_from_another_project(project, pytester) -> None:
 import pytest
 
 @pytest.mark.edge_model(
-    {str(model)!r}, repetitions=3, context_tokens=256, prompt_tokens=32, new_tokens=8, thread_count=1
+    {str(model)!r}, repetitions=3, patience_s=1, context_tokens=256, prompt_tokens=32, new_tokens=8, thread_count=1
 )
 @pytest.mark.edge_budget("peak_memory_bytes", ceiling=4e9)
 def test_model(edge_model, edge_budget):
@@ -117,11 +137,8 @@ def test_model(edge_model, edge_budget):
     result = project(source, "--benchmark-json=out.json", "--edge-records=records")
 
     result.assert_outcomes(passed=1)
-    assert len(list(pytester.path.joinpath("records").glob("*.json"))) == 1
-    if importlib.util.find_spec("pytest_benchmark"):
+    (path,) = pytester.path.joinpath("records").glob("*.json")
+    # A machine too busy to give one clean sample gives pytest-benchmark nothing.
+    if load(path).believed("decode"):
         (found,) = json.loads(pytester.path.joinpath("out.json").read_text())["benchmarks"]
-        extra = found["extra_info"]
-        assert extra["peak_memory_bytes"] > 0
-        if "decode_tokens_per_s" in extra:
-            # Seconds for one token, so that its median is the inverse of the rate's.
-            assert 1 / found["stats"]["median"] == pytest.approx(extra["decode_tokens_per_s"], rel=0.05)
+        assert found["extra_info"]["peak_memory_bytes"] > 0

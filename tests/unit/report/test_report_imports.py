@@ -155,6 +155,11 @@ def test_own_records_alone_and_listed(tmp_path) -> None:
 
     assert [r.run_id for r in read_results(write(tmp_path, "a.json", one))] == ["a"]
     assert [r.run_id for r in read_results(write(tmp_path, "b.json", [one, two]))] == ["a", "b"]
+    assert [r.run_id for r in read_results(write(tmp_path, "c.json", {"device": 1, "records": [one, two]}))] == [
+        "a",
+        "b",
+    ]
+    assert [r.run_id for r in read_results(write(tmp_path, "d.json", {"record": two, "operations": []}))] == ["b"]
 
 
 @pytest.mark.parametrize(
