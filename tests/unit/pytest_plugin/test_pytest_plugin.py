@@ -28,7 +28,7 @@ def project(pytester: pytest.Pytester, monkeypatch):
     def run(source: str, *arguments: str):
         pytester.makepyfile(test_theirs=source)
         own = () if installed() else PLUGIN[:2]
-        return pytester.runpytest_inprocess(*own, *PLUGIN[2:], *arguments)
+        return pytester.runpytest_subprocess(*own, *PLUGIN[2:], *arguments)
 
     return run
 
