@@ -67,7 +67,7 @@ def read_document(file: Traversable) -> dict[str, Any]:
         return tomllib.loads(data.decode(), parse_float=Decimal)
     except UnicodeDecodeError as error:
         raise BadDataError(place, "", f"a byte that is not UTF-8 at offset {error.start}", "a TOML file") from error
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError, ArithmeticError) as error:  # 1e9999999999999999999
         raise BadDataError(place, "", f"no valid TOML ({error})", "a TOML file") from error
 
 

@@ -66,7 +66,7 @@ def shape_of(document: Any, source: Path | str = "config.json") -> ModelShape:
     if isinstance(inner, Mapping):
         document = {**{k: document[k] for k in ("tie_word_embeddings",) if k in document}, **inner}
     kind = document.get("model_type")
-    if kind not in _ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
         raise BadDataError(source, "model_type", repr(kind)[:60], f"one of: {', '.join(sorted(_ARCHITECTURES))}")
     return _Config(source, document, _ARCHITECTURES[kind]).shape()
 

@@ -19,6 +19,7 @@ from harness.domain.record import SCHEMA_VERSION, RunRecord
 from harness.errors import BadDataError, CouldNotRunError
 
 RECORD_MAX_BYTES: Final = 64 << 20
+_CHUNK_BYTES: Final = 1 << 16
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -116,9 +117,14 @@ def read_limited(path: Path, max_bytes: int = RECORD_MAX_BYTES) -> bytes:
         if not path.is_file():
             raise BadDataError(path, "", "no file" if not path.exists() else "no regular file", "a file")
         with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            chunks, room = [], max_bytes + 1
+            # In pieces: one read of so many bytes would take the memory for all of them first.
+            while room and (chunk := file.read(min(room, _CHUNK_BYTES))):
+                chunks.append(chunk)
+                room -= len(chunk)
     except OSError as error:
         raise BadDataError(path, "", f"unreadable ({error.strerror})", "a readable file") from error
+    data = b"".join(chunks)
     if len(data) > max_bytes:
         raise BadDataError(path, "", f"more than {max_bytes} bytes", f"at most {max_bytes}")
     return data
