@@ -62,6 +62,14 @@ def test_csv_is_as_agreed(golden) -> None:
     assert rows[1]["name"].startswith("'=")
 
 
+def test_html_sections_are_as_agreed(golden) -> None:
+    page = render("html", record(), record(name="a<b>&c", run_id="c", outcome="inconclusive", detail="busy"))
+
+    for key in ("runs", "how"):
+        section = page.partition(f'<section id="{key}"')[2].partition("</section>")[0]
+        golden(f"report-{key}.html", section + "\n")
+
+
 def test_markdown_keeps_hostile_names_in_their_cell() -> None:
     text = render("md", record(name="a|b_c <b>@me</b> [x](y) \\"))
     rows = [line for line in text.splitlines() if line.startswith("|")]
