@@ -7,7 +7,7 @@ Source of the blocks: llama.cpp, ggml/src/ggml-common.h and the dequantisation i
 """
 
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,11 @@ _SCALES: Final[dict[str, _Scale]] = {
     "TQ1_0": _Scale(52, 0.8),
     "TQ2_0": _Scale(64, 0.8),
 }
+_SIGNED: Final = frozenset({"Q4_0", "Q5_0", "Q3_K", "Q6_K", "IQ4_NL", "IQ4_XS"})
+"""Types whose scale takes the sign of the largest weight."""
+_LOG_SPREAD: Final = 0.4
+"""Standard deviation of the logarithm of a scale. Scales must differ as trained ones do: where the processor has no
+quick way, llama.cpp turns them into 32-bit numbers by a table of 256 KiB, and one scale repeated would always hit."""
 _IQ1_M_SPREAD: Final = 7.0
 _MXFP4_EXPONENT: Final = 120  # 2**(120 - 128) x values of -12 to 12: about 0.02
 _NVFP4_SCALE: Final = 3  # 3 x 2**-9 / 2 x values of -12 to 12: about 0.02
@@ -222,17 +227,19 @@ def random_blocks(type_name: str, count: int, random: np.random.Generator) -> ND
         return _floats(type_name, count, random)
     data = random.integers(0, 256, (count, BLOCKS[type_name].size_bytes), dtype=np.uint8)
     if type_name == "MXFP4":
-        data[:, 0] = _MXFP4_EXPONENT
+        data[:, 0] = _MXFP4_EXPONENT - random.integers(0, 2, count)
     elif type_name == "NVFP4":
-        data[:, :4] = _NVFP4_SCALE
+        data[:, :4] = _NVFP4_SCALE + random.integers(-1, 2, (count, 4))
     elif type_name == "IQ1_M":
-        _scatter_scale(data, WEIGHT_STD / _IQ1_M_SPREAD)
+        _scatter_scales(data, _scales(count, _IQ1_M_SPREAD, random))
     else:
         scale = _SCALES[type_name]
-        value = WEIGHT_STD / scale.spread
-        data[:, scale.at : scale.at + 2] = _half(value)
+        values = _scales(count, scale.spread, random)
+        if type_name in _SIGNED:
+            values *= random.choice((-1.0, 1.0), count)
+        data[:, scale.at : scale.at + 2] = _halves(values)
         if scale.offset_at >= 0:
-            data[:, scale.offset_at : scale.offset_at + 2] = _half(value * scale.offset_ratio)
+            data[:, scale.offset_at : scale.offset_at + 2] = _halves(values * scale.offset_ratio)
     return data.reshape(-1)
 
 
@@ -245,13 +252,20 @@ def _floats(type_name: str, count: int, random: np.random.Generator) -> NDArray[
     return values.view(np.uint8)
 
 
-def _half(value: float) -> NDArray[Any]:
-    return np.frombuffer(np.float16(value).tobytes(), np.uint8)
+def _scales(count: int, spread: float, random: np.random.Generator) -> NDArray[np.float64]:
+    """Log-normal scales; their root mean square times ``spread`` is ``WEIGHT_STD``."""
+    # The mean square of exp(s x), x standard normal, is exp(2 s**2).
+    return np.exp(_LOG_SPREAD * random.standard_normal(count) - _LOG_SPREAD**2) * (WEIGHT_STD / spread)
 
 
-def _scatter_scale(data: NDArray[np.uint8], value: float) -> None:
+def _halves(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Half-precision numbers as bytes, [count, 2]."""
+    return values.astype(np.float16).view(np.uint8).reshape(-1, 2)
+
+
+def _scatter_scales(data: NDArray[np.uint8], values: NDArray[np.float64]) -> None:
     """IQ1_M keeps its half-precision scale in the top four bits of four 16-bit words, lowest bits first."""
-    bits = int(np.float16(value).view(np.uint16))
+    bits = values.astype(np.float16).view(np.uint16)
     for word in range(4):
         high = data[:, 48 + 2 * word + 1]
-        data[:, 48 + 2 * word + 1] = (high & 0x0F) | (((bits >> 4 * word) & 0xF) << 4)
+        data[:, 48 + 2 * word + 1] = (high & 0x0F) | (((bits >> 4 * word) & 0xF) << 4).astype(np.uint8)
