@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 
+import msgspec
+
 from harness.app.fit import predict
 from harness.app.resolve import resolve_device, resolve_model
+from harness.app.run import HISTORY_FILE
 from harness.catalog.paths import home_dir
 from harness.domain.prediction import Prediction
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
+from harness.errors import BadDataError
 from harness.records.history import History
+from harness.records.store import from_document
 
 
 def predictor(scenario: Scenario | None = None) -> Callable[[str, str], Prediction]:
@@ -23,5 +28,22 @@ def predictor(scenario: Scenario | None = None) -> Callable[[str, str], Predicti
 
 def history_records(limit: int = 1000) -> list[RunRecord]:
     """The newest runs of this machine's history; empty when there is none yet."""
-    path = home_dir() / "history.sqlite"
+    path = home_dir() / HISTORY_FILE
     return list(History(path).records(limit=limit)) if path.exists() else []
+
+
+def single_record(output: bytes, source: str) -> RunRecord:
+    """The one record that ``run MODEL --json`` prints.
+
+    Raises:
+        BadDataError: It printed something else, or more than one.
+    """
+    try:
+        document = msgspec.json.decode(output)
+    except msgspec.DecodeError as error:
+        raise BadDataError(source, "", f"no JSON ({error})", "one run record") from error
+    if isinstance(document, list):
+        if len(document) != 1:
+            raise BadDataError(source, "", f"{len(document)} records", "one: name one model and one cell")
+        document = document[0]
+    return from_document(document, source)

@@ -58,20 +58,20 @@ def _shared(function: Any) -> Any:
 
 
 @gate.command("judge")
-@click.argument("results", nargs=-1, type=click.Path(path_type=Path), metavar="RESULT...")
-@click.option("--baseline", multiple=True, type=click.Path(path_type=Path), help="Record of the baseline; repeatable.")
+@click.argument("results", nargs=-1, metavar="RESULT...")
+@click.option("--baseline", multiple=True, help="Result of the baseline; repeatable.")
 @_shared
 def judge(
-    results: tuple[Path, ...], baseline: tuple[Path, ...], budget: Path, form: str, out: Path | None, as_json: bool
+    results: tuple[str, ...], baseline: tuple[str, ...], budget: Path, form: str, out: Path | None, as_json: bool
 ) -> int:
-    """Judge run records (JSON files) against the budgets."""
+    """Judge results (records, folders of them, runs of the history, other tools' files) against the budgets."""
     from harness.app.gate import predictor
+    from harness.app.results import gather
     from harness.catalog.budgets import load_budgets
     from harness.gates.evaluate import evaluate
-    from harness.records.store import load
 
     budgets = load_budgets(budget)
-    records, before = [load(p) for p in results], [load(p) for p in baseline]
+    records, before = gather(results), gather(baseline)
     return _tell(evaluate(budgets, records, baseline=before, predict=predictor()), form, out, as_json)
 
 
@@ -92,35 +92,33 @@ def live(
     as_json: bool,
 ) -> int:
     """Run a build in turns with its baseline until the decision is clear."""
+    from harness.app.gate import single_record
     from harness.catalog.budgets import load_budgets
-    from harness.gates.live import gate_live
-    from harness.records.store import decode
+    from harness.gates.live import gate_in_turns, taker
 
-    budgets = load_budgets(budget)
-    judgements, _, _ = gate_live(
-        budgets,
-        candidate,
-        baseline,
-        decode,
+    judgements, _, _ = gate_in_turns(
+        load_budgets(budget),
+        taker(candidate, single_record, timeout_s=timeout_s),
+        taker(baseline, single_record, timeout_s=timeout_s),
         max_turns=max_turns,
-        timeout_s=timeout_s,
         progress=lambda done, most: click.echo(f"turn {done} of at most {most}", err=True),
     )
     return _tell(judgements, form, out, as_json)
 
 
 @gate.command("init")
-@click.argument("results", nargs=-1, type=click.Path(path_type=Path), metavar="[RESULT]...")
+@click.argument("results", nargs=-1, metavar="[RESULT]...")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of on stdout.")
 @json_option
-def init(results: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
+def init(results: tuple[str, ...], out: Path | None, as_json: bool) -> int:
     """Propose budgets from results, or from the run history when none is named."""
     from harness.app.gate import history_records
+    from harness.app.results import gather
     from harness.errors import RefusedError
     from harness.gates.propose import propose, to_toml
-    from harness.records.store import load, write_atomically
+    from harness.records.store import write_atomically
 
-    budgets = propose([load(p) for p in results] if results else history_records())
+    budgets = propose(gather(results) if results else history_records())
     if not budgets:
         raise RefusedError("no successful run to propose budgets from: make one with edge-harness run MODEL")
     if as_json:

@@ -17,36 +17,32 @@ from harness.gates.judge import Judgement
 LOOKS: tuple[int, ...] = (6, 10, 16, 24)
 """Turns after which the decision is looked at; six are the fewest that can carry a 95 % interval."""
 
+Take = Callable[[], RunRecord]
+"""Makes one run of a side."""
+
 Parse = Callable[[bytes, str], RunRecord]
 """Reads one record from a command's output: (bytes, name of the source)."""
 
 
-def gate_live(
+def gate_in_turns(
     budgets: Sequence[Budget],
-    candidate: str,
-    baseline: str,
-    parse: Parse,
+    candidate: Take,
+    baseline: Take,
     *,
     max_turns: int = LOOKS[-1],
-    timeout_s: float = 900.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Judgement], list[RunRecord], list[RunRecord]]:
-    """Run both commands in turns and judge, asking for more turns while any budget is inconclusive.
+    """Run both sides in turns and judge, asking for more turns while any budget is inconclusive.
 
     Args:
         budgets: Budgets, relative ones among them.
-        candidate: Command line of the build to be judged.
-        baseline: Command line of the build to compare with.
-        parse: Reads a record from a command's output.
+        candidate: Makes a run of the build to be judged.
+        baseline: Makes a run of the build to compare with.
         max_turns: Turns at most; at least 6.
-        timeout_s: Wall time of one command.
         progress: Called after each turn with (turns done, turns at most).
 
     Returns:
         The judgements, the candidate's records, the baseline's records.
-
-    Raises:
-        CouldNotRunError: A command could not be started, hung, or printed no record.
     """
     looks = sorted({look for look in LOOKS if look < max_turns} | {max_turns})
     new: list[RunRecord] = []
@@ -54,17 +50,23 @@ def gate_live(
     judgements: list[Judgement] = []
     for look in looks:
         while len(new) < look:
-            first, second = (
-                ((candidate, new), (baseline, old)) if len(new) % 2 == 0 else ((baseline, old), (candidate, new))
-            )
-            for command, records in (first, second):
-                records.append(_run(command, parse, timeout_s))
+            sides = [(candidate, new), (baseline, old)]
+            for take, records in sides if len(new) % 2 == 0 else reversed(sides):
+                records.append(take())
             if progress:
                 progress(len(new), looks[-1])
         judgements = evaluate(budgets, new, baseline=old, looks=len(looks))
         if all(j.answer != "inconclusive" for j in judgements):
             break
     return judgements, new, old
+
+
+def taker(command: str, parse: Parse, *, timeout_s: float = 900.0) -> Take:
+    """A side that is a command line; each call runs it and reads the record it prints.
+
+    The call raises CouldNotRunError when the command cannot be started, hangs, or prints no record.
+    """
+    return lambda: _run(command, parse, timeout_s)
 
 
 def _run(command: str, parse: Parse, timeout_s: float) -> RunRecord:
