@@ -114,7 +114,7 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
 def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSession:
     path = folder / f"{bench.role}-{bench.type_name}.gguf"
     write_tiny(path, bench.shape, bench.type_name)
-    # A downloaded model comes into the page cache by being read; pages just written lie in larger, faster pieces.
+    # A downloaded model comes into the page cache by being read, not by being written: let this one do the same.
     page_cache.drop(path)
     scenario = Scenario(
         context_tokens=max(bench.depths) + 1024,

@@ -51,7 +51,7 @@ _FILE_ORDER: Final = (
     "attn_v",
 )
 """Tensors of a layer as converters write them: by their names in the original checkpoint, not in the order in which
-they are read. Each product then begins at a new place in memory, and that costs time."""
+they are read, so that a tiny model lies in memory as a real one does."""
 
 TINY_TYPES: Final = frozenset(_SCALE_OFFSETS) | {"F32", "F16", "BF16"}
 """Types that a tiny model can be made of."""

@@ -4,8 +4,8 @@ A timing is only as good as the machine was quiet. Counters are read before and 
 Linux pressure-stall information, time stolen by the hypervisor, CPU time of everybody else, quota throttling, major
 faults, swap, CPU frequency and heat. Source: Linux Documentation/accounting/psi.rst, proc_pid_stat(5), proc_stat(5).
 
-The limits are measured, not guessed (two-core virtual machine, llama.cpp decode on both cores, 1 to 3 s samples):
-undisturbed samples showed a CPU stall share under 1 %, a busy loop on one core 50 to 60 %; see ``LIMITS``.
+The limit of CPU stalls is measured (two-core virtual machine, llama.cpp decode on both cores, 0.2 to 3 s samples):
+undisturbed samples showed a share of 0.05 to 1 %, a busy loop on one core 49 to 61 %. The other limits are judgement.
 """
 
 import os
