@@ -153,7 +153,7 @@ class _Maker:
         return QuantizeJob(source=str(self.source.absolute()), target=str(path), quant=quant, importance=importance)
 
     def importance(self) -> Path:
-        """The importance matrix, collected once, on the half of the text that is not scored first."""
+        """The importance matrix, collected once, on the second half of the text; scoring begins with the first."""
         if self._importance is None:
             self.say("collecting an importance matrix")
             path = self.folder / "importance.npz"

@@ -158,9 +158,13 @@ def load_importance(path: Path) -> Importance:
 
 
 def run_importance(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
-    """Child's entry: ``model``, ``text`` (a path) and ``target`` (``.npz``)."""
+    """Child's entry: ``model``, ``text`` (a path) and ``target`` (``.npz``).
+
+    Reads the second half of the text: quality is scored from its beginning, and must not be scored on what the
+    quantizer was fitted to.
+    """
     text = Path(arguments["text"]).read_text(encoding="utf-8")
-    importance = collect_importance(Path(arguments["model"]), text[: len(text) // 2])
+    importance = collect_importance(Path(arguments["model"]), text[len(text) // 2 :])
     save_importance(importance, Path(arguments["target"]))
     emit("importance", {"matrix_count": len(importance)})
 
