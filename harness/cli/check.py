@@ -19,7 +19,9 @@ from harness.errors import Exit
 @click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
 @click.option("--max-error", "max_error_percent", type=click.FloatRange(0), help="Exit 1 above this error, in percent.")
 @click.option(
-    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Report file; .md, or .json for records."
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Report: .html, .md, or .json for records.",
 )
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=1800.0, show_default=True)
 @click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine.")

@@ -41,7 +41,7 @@ def render_page(report: Report, records: Sequence[RunRecord], *, title: str = ""
     css, js, page = ((folder / n).read_text(encoding="utf-8") for n in ("report.css", "report.js", "report.html.j2"))
     if report.choices:
         # On paper the whole matrix fits the width of a page: some 700 px, a column 46, the names 230.
-        css += f"@media print{{.matrix table{{zoom:{min(0.6, 700 / (230 + 46 * len(report.choices.models))):.2f}}}}}\n"
+        css += f"@media print{{.matrix table{{zoom:{min(0.6, 640 / (230 + 46 * len(report.choices.models))):.2f}}}}}\n"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     named = labelled(report.runs)
     choices = report.choices
