@@ -1,0 +1,179 @@
+"""``edge-harness fleet``: measure on many devices at once (Dask), or on one over SSH."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli._output import console, emit_json, json_option
+
+if TYPE_CHECKING:
+    from harness.domain.record import RunRecord
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def tls_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The three files of Dask's TLS settings."""
+    for name, words in (("key", "Private key."), ("cert", "Certificate."), ("ca", "Authority that both sides trust.")):
+        function = click.option(f"--tls-{name}", type=_FILE, help=words)(function)
+    return function
+
+
+@click.group()
+def fleet() -> None:
+    """Spread a matrix of runs over devices."""
+
+
+@fleet.command("run")
+@click.argument("matrix", type=_FILE, metavar="MATRIX.toml")
+@click.option("--scheduler", required=True, help="Its address: tcp://host:8786, or tls://.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("fleet-results"))
+@click.option("--resume", is_flag=True, help="Take the results that are in --out already.")
+@click.option(
+    "--device-wait", "device_wait_s", type=click.FloatRange(0), default=60.0, show_default=True,
+    help="Seconds to wait for a device that is not there.",
+)  # fmt: skip
+@tls_options
+@json_option
+def run(
+    matrix: Path,
+    scheduler: str,
+    out: Path,
+    resume: bool,
+    device_wait_s: float,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    as_json: bool,
+) -> int:
+    """Measure all cells of MATRIX on the devices that serve the scheduler.
+
+    Each result is saved in --out as it comes; summary.json there says what became of each cell.
+    Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
+    """
+    from harness.app.run import exit_of
+    from harness.fleet.matrix import load_matrix, tasks_of
+    from harness.fleet.net import Tls
+    from harness.fleet.run import run_fleet
+
+    tasks = tasks_of(load_matrix(matrix))
+    progress = console(stderr=True)
+
+    def told(task: Any, record: "RunRecord") -> None:
+        progress.print(f"{task.device}: {task.model}: {record.outcome}", markup=False)
+
+    records = run_fleet(
+        tasks,
+        scheduler,
+        folder=out,
+        tls=Tls(tls_ca, tls_cert, tls_key),
+        resume=resume,
+        device_wait_s=device_wait_s,
+        on_result=told,
+        say=lambda line: progress.print(line, markup=False),
+    )
+    _show(records, as_json)
+    if not as_json:
+        click.echo(f"{len(records)} results in {out}; make a page of them with: edge-harness report {out}", err=True)
+    return exit_of(records)
+
+
+@fleet.command()
+@click.option("--local", "local_count", type=click.IntRange(0, 64), default=0, help="Workers on this machine, to try.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8786, show_default=True)
+@tls_options
+def up(
+    local_count: int, host: str, port: int, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None
+) -> None:
+    """Be the scheduler, until Ctrl-C. Beyond this machine use TLS: who reaches a scheduler can run code on its workers.
+
+    Local workers are called local-1, local-2 ...; they share this machine and measure in turn.
+    """
+    from harness.fleet.net import Tls
+    from harness.fleet.net import up as serve
+
+    serve(host, port, local_count, Tls(tls_ca, tls_cert, tls_key), said=click.echo)
+
+
+@fleet.command()
+@click.option("--scheduler", required=True, help="Its address: tcp://host:8786, or tls://.")
+@click.option("--device", required=True, help="Name of this device in the matrix.")
+@click.option("--host", default="", help="Address of this device that the scheduler can reach.")
+@tls_options
+def worker(
+    scheduler: str, device: str, host: str, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None
+) -> None:
+    """Be a device: measure what the scheduler sends, one cell at a time, until it goes away."""
+    from harness.fleet.net import Tls, serve_device
+
+    tls = Tls(tls_ca, tls_cert, tls_key)
+    serve_device(scheduler, device, tls, host=host, said=click.echo)
+
+
+@fleet.command()
+@click.argument("target", metavar="[USER@]HOST[:PORT]")
+@click.option("--model", "-m", "models", multiple=True, required=True, help="Name, or a path on the target.")
+@click.option("--program", default="edge-harness", show_default=True, help="edge-harness on the target.")
+@click.option("--push", "pushed", multiple=True, type=_FILE, help="Model file to copy to the target and run there.")
+@click.option("--identity", type=_FILE, help="Private key; the SSH agent and ~/.ssh otherwise.")
+@click.option("--known-hosts", type=_FILE, help="Keys of hosts to believe; ~/.ssh/known_hosts otherwise.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=3600.0, show_default=True)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("fleet-results"))
+@click.argument("run_options", nargs=-1, type=click.UNPROCESSED)
+@json_option
+def ssh(
+    target: str,
+    models: tuple[str, ...],
+    program: str,
+    pushed: tuple[Path, ...],
+    identity: Path | None,
+    known_hosts: Path | None,
+    timeout_s: float,
+    out: Path,
+    run_options: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Run edge-harness on one target over SSH, fetch its records, compare them with what it predicted.
+
+    Options of ``edge-harness run`` follow after ``--``. The target's host key must be known.
+    """
+    from harness.app.run import exit_of
+    from harness.fleet.ssh import Target, run_over_ssh
+
+    records = run_over_ssh(
+        Target.parse(target, identity=identity, known_hosts=known_hosts),
+        models,
+        run_options,
+        program=program,
+        pushed=pushed,
+        folder=out,
+        timeout_s=timeout_s,
+    )
+    _show(records, as_json)
+    return exit_of(records)
+
+
+def _show(records: "list[RunRecord]", as_json: bool) -> None:
+    from harness.cli._records import comparison_table, name_of, reasons, run_table
+    from harness.records.compare import compare
+
+    if as_json:
+        emit_json(records)
+        return
+    out = console()
+    for device in dict.fromkeys(record.machine.device for record in records):
+        mine = [record for record in records if record.machine.device == device]
+        out.print(device, markup=False)
+        out.print(run_table(mine))
+        for record in mine:
+            comparison = compare(record)
+            if comparison is not None:
+                out.print(comparison_table(comparison, name_of(record)))
+        for line in reasons(mine):
+            out.print(line, markup=False)
+
+
+COMMAND = fleet

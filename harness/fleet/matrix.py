@@ -1,0 +1,129 @@
+"""What a fleet measures: devices x models x quants x depths, from a TOML file."""
+
+import hashlib
+import itertools
+import re
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from harness.catalog._toml import convert, floats, read_document
+from harness.domain.base import Frozen
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError, RefusedError
+from harness.measure.runner import check_scenario
+
+CELLS_MAX: Final = 100_000
+_NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
+
+
+class Matrix(Frozen, frozen=True, kw_only=True):
+    """All that is to be measured.
+
+    Attributes:
+        devices: Names that the devices' workers go by.
+        models: Names or paths, as the devices know them; each device fetches them for itself.
+        quants: Mixtures; empty for each model's usual one.
+        depths: Tokens already in the cache.
+        scenario: The rest of what is asked.
+        backend: Runtime.
+        repetitions: Clean samples wanted of each test.
+        cold_loads: Loads past the page cache.
+        timeout_s: Wall clock of one cell.
+        memory_limit_bytes: Memory of one cell.
+        patience_s: Longest time a device spends on disturbed samples of one cell.
+    """
+
+    devices: tuple[str, ...]
+    models: tuple[str, ...]
+    quants: tuple[str, ...] = ("",)
+    depths: tuple[int, ...] = (0,)
+    scenario: Scenario = Scenario()
+    backend: str = "llamacpp"
+    repetitions: int = 5
+    cold_loads: int = 1
+    timeout_s: float = 1800.0
+    memory_limit_bytes: int | None = None
+    patience_s: float = 20.0
+
+
+class Task(Frozen, frozen=True, kw_only=True):
+    """One cell, as it goes to a device."""
+
+    device: str
+    model: str
+    quant: str
+    scenario: Scenario
+    backend: str
+    repetitions: int
+    cold_loads: int
+    timeout_s: float
+    memory_limit_bytes: int | None
+    patience_s: float
+
+    @property
+    def key(self) -> str:
+        """File name of its result: what it is for people, and a digest of all that decides it."""
+        words = f"{self.device}-{Path(self.model).stem}-{self.quant}-d{self.scenario.depth_tokens}"
+        digest = hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]
+        return f"{re.sub(r'[^0-9A-Za-z._-]+', '-', words)[:80].strip('-.')}-{digest}"
+
+
+def load_matrix(path: Path) -> Matrix:
+    """Read a matrix file.
+
+    Raises:
+        BadDataError: Not readable, not TOML, an unknown key, nothing to measure, or a value that makes no sense.
+    """
+    matrix = convert(floats(read_document(path)), Matrix, str(path))
+    for field in ("devices", "models", "quants", "depths"):
+        values = getattr(matrix, field)
+        if not values:
+            raise BadDataError(path, field, "an empty list", "at least one")
+        if len(set(values)) != len(values):
+            raise BadDataError(path, field, "the same one twice", "each one once")
+    for index, device in enumerate(matrix.devices):
+        if not is_device_name(device):
+            raise BadDataError(path, f"devices[{index}]", repr(device)[:60], "letters, digits, dots and dashes")
+    for field in ("repetitions", "timeout_s"):
+        if not 0 < getattr(matrix, field) <= 10**6:
+            raise BadDataError(path, field, str(getattr(matrix, field)), "a number above 0, at most 1e6")
+    for field in ("cold_loads", "patience_s"):
+        if not 0 <= getattr(matrix, field) <= 10**6:
+            raise BadDataError(path, field, str(getattr(matrix, field)), "a number of at least 0, at most 1e6")
+    for index, depth in enumerate(matrix.depths):
+        try:
+            check_scenario(msgspec.structs.replace(matrix.scenario, depth_tokens=depth))
+        except RefusedError as error:
+            raise BadDataError(path, f"depths[{index}]", str(depth), f"one that can be run ({error})") from error
+    count = len(matrix.devices) * len(matrix.models) * len(matrix.quants) * len(matrix.depths)
+    if count > CELLS_MAX:
+        raise BadDataError(path, "", f"{count} cells", f"at most {CELLS_MAX}")
+    return matrix
+
+
+def is_device_name(name: str) -> bool:
+    """Whether a device may be called so: the name goes into file names."""
+    return _NAME.fullmatch(name) is not None
+
+
+def tasks_of(matrix: Matrix) -> list[Task]:
+    """All cells, the devices in turn so that each one has work from the start."""
+    return [
+        Task(
+            device=device,
+            model=model,
+            quant=quant,
+            scenario=msgspec.structs.replace(matrix.scenario, depth_tokens=depth),
+            backend=matrix.backend,
+            repetitions=matrix.repetitions,
+            cold_loads=matrix.cold_loads,
+            timeout_s=matrix.timeout_s,
+            memory_limit_bytes=matrix.memory_limit_bytes,
+            patience_s=matrix.patience_s,
+        )
+        for model, quant, depth, device in itertools.product(
+            matrix.models, matrix.quants, matrix.depths, matrix.devices
+        )
+    ]

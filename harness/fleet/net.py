@@ -1,0 +1,214 @@
+"""The scheduler, a device's worker, and how both are spoken to: Dask distributed with our settings."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from harness.errors import CouldNotRunError, MissingPackageError, RefusedError
+from harness.fleet.matrix import is_device_name
+
+CONNECT_S: Final = 10.0
+_SETTINGS: Final = {
+    # Measuring devices must be left alone: no sampling profiler, rare heartbeats.
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.profile.interval": "10s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.worker.heartbeat.interval": "2s",
+    # A device that says nothing for so long (no power, no net) is lost.
+    "distributed.scheduler.worker-ttl": "30s",
+    "distributed.scheduler.allowed-failures": 2,
+    # A cell stays with its device's workers until one of them is free: never taken to be started elsewhere.
+    "distributed.scheduler.work-stealing": False,
+    "distributed.comm.timeouts.connect": f"{CONNECT_S:g}s",
+    "distributed.comm.retry.count": 2,
+}
+
+
+class Tls(NamedTuple):
+    """Files of Dask's TLS settings; all three or none."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
+def dask() -> Any:
+    """The package, with our settings.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    try:
+        import dask.config
+        import distributed
+    except ImportError as error:
+        raise MissingPackageError("distributed", "fleet") from error
+    dask.config.set(_SETTINGS)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is told by us, in one line
+    return distributed
+
+
+def security_of(tls: Tls) -> Any:
+    """Dask's security object; None without TLS.
+
+    Raises:
+        RefusedError: Only some of the files are given, or one is not there.
+    """
+    if not any(tls):
+        return None
+    missing = [name for name, path in tls._asdict().items() if path is None]
+    if missing:
+        raise RefusedError(f"TLS wants all three files; missing: {', '.join(f'--tls-{name}' for name in missing)}")
+    for path in tls:
+        if path is not None and not path.is_file():
+            raise RefusedError(f"{path}: no such file")
+    return dask().Security(
+        tls_ca_file=str(tls.ca),
+        **{
+            f"tls_{role}_{part}": str(getattr(tls, part))
+            for role in ("client", "worker", "scheduler")
+            for part in ("cert", "key")
+        },
+        require_encryption=True,
+    )
+
+
+def client_of(scheduler: str, tls: Tls, *, timeout_s: float = CONNECT_S) -> Any:
+    """A connected client.
+
+    Raises:
+        CouldNotRunError: No scheduler answers there.
+        RefusedError: The address or the TLS files are wrong.
+        MissingPackageError: The extra ``fleet`` is not installed.
+    """
+    check_address(scheduler, tls)
+    security = security_of(tls)
+    try:
+        return dask().Client(scheduler, security=security, timeout=timeout_s, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise unreachable(scheduler, timeout_s, error) from error
+
+
+def unreachable(scheduler: str, timeout_s: float, error: BaseException) -> CouldNotRunError:
+    """One line for a scheduler that does not answer."""
+    cause = str(error.__cause__ or error).splitlines()
+    return CouldNotRunError(
+        f"no scheduler answered at {scheduler} within {timeout_s:g} s ({cause[0] if cause else type(error).__name__}). "
+        "Start one with: edge-harness fleet up"
+    )
+
+
+def check_address(scheduler: str, tls: Tls) -> None:
+    """Refuse an address that cannot be meant.
+
+    Raises:
+        RefusedError: Not ``tcp://host:port`` or ``tls://host:port``, or not of the kind the TLS files want.
+    """
+    wanted = "tls" if any(tls) else "tcp"
+    kind, separator, rest = scheduler.partition("://")
+    host, _, port = rest.rpartition(":")
+    if not separator or kind not in {"tcp", "tls"} or not host or not port.isdigit():
+        raise RefusedError(f"{scheduler!r} is no address such as {wanted}://192.168.1.10:8786")
+    if kind != wanted:
+        raise RefusedError(
+            f"{scheduler}: with --tls-ca, --tls-cert and --tls-key it is tls://"
+            if wanted == "tls"
+            else f"{scheduler}: a tls:// address needs --tls-ca, --tls-cert and --tls-key"
+        )
+
+
+def serve_device(scheduler: str, device: str, tls: Tls, *, host: str = "", said: Callable[[str], None]) -> None:
+    """Be a device's worker until the scheduler goes away: one measurement at a time.
+
+    Raises:
+        CouldNotRunError: No scheduler answers there.
+        RefusedError: The device cannot be called so, or the address is wrong.
+    """
+    if not is_device_name(device):
+        raise RefusedError(f"{device!r} is no name of a device: letters, digits, dots and dashes")
+    check_address(scheduler, tls)
+    asyncio.run(_serve_device(scheduler, device, tls, host, said))
+
+
+async def _serve_device(scheduler: str, device: str, tls: Tls, host: str, said: Callable[[str], None]) -> None:
+    worker = dask().Worker(
+        scheduler,
+        nthreads=1,
+        name=f"{device}-{secrets.token_hex(4)}",
+        resources={f"device:{device}": 1},
+        security=security_of(tls),
+        memory_limit=None,  # the measured child has its own limit
+        dashboard=False,
+        dashboard_address="127.0.0.1:0",
+        host=host or None,
+        death_timeout=CONNECT_S,
+    )
+    try:
+        async with worker:
+            said(f"{device} serves {scheduler} as {worker.name}")
+            await worker.finished()
+    except (OSError, TimeoutError) as error:
+        raise unreachable(scheduler, CONNECT_S, error) from error
+
+
+@asynccontextmanager
+async def scheduler_of(host: str, port: int, tls: Tls) -> AsyncIterator[Any]:
+    """A scheduler in this process; yields it.
+
+    Raises:
+        CouldNotRunError: The address is taken.
+    """
+    scheduler = dask().Scheduler(
+        host=host,
+        port=port,
+        protocol="tls" if any(tls) else "tcp",
+        security=security_of(tls),
+        dashboard=False,
+        dashboard_address="127.0.0.1:0",
+    )
+    try:
+        await scheduler
+    except OSError as error:
+        raise CouldNotRunError(f"no scheduler at {host}:{port}: {error.strerror or error}") from error
+    try:
+        yield scheduler
+    finally:
+        await scheduler.close()
+
+
+def up(host: str, port: int, local_count: int, tls: Tls, *, said: Callable[[str], None]) -> None:
+    """A scheduler, and workers on this machine to try it with, until interrupted.
+
+    The local workers share this machine and so its lock: they measure in turn.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_up(host, port, local_count, tls, said))
+
+
+async def _up(host: str, port: int, local_count: int, tls: Tls, said: Callable[[str], None]) -> None:
+    async with scheduler_of(host, port, tls) as scheduler:
+        said(f"scheduler at {scheduler.address}")
+        workers = [_local_worker(scheduler.address, f"local-{n + 1}", tls) for n in range(local_count)]
+        try:
+            await scheduler.finished()
+        finally:
+            for worker in workers:
+                worker.terminate()
+            for worker in workers:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.wait(5)
+                worker.kill()
+
+
+def _local_worker(address: str, device: str, tls: Tls) -> "subprocess.Popen[bytes]":
+    files = [part for name, path in tls._asdict().items() if path for part in (f"--tls-{name}", str(path))]
+    command = [sys.executable, "-m", "harness", "fleet", "worker", "--scheduler", address, "--device", device, *files]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)})

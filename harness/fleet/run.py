@@ -1,0 +1,233 @@
+"""Run a matrix on the devices of a scheduler; results are saved as they come, and a lost device is told."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from harness.domain.record import RunRecord
+from harness.errors import CouldNotRunError, HarnessError
+from harness.fleet.matrix import Task
+from harness.fleet.net import CONNECT_S, Tls, client_of, dask
+from harness.fleet.work import could_not_run, measure
+from harness.records.store import decode, load, save
+
+_POLL_S: Final = 0.5
+SUMMARY_NAME: Final = "summary.json"
+
+OnResult = Callable[[Task, RunRecord], None]
+
+
+def run_fleet(
+    tasks: Sequence[Task],
+    scheduler: str,
+    *,
+    folder: Path,
+    tls: Tls = Tls(),  # noqa: B008  an immutable tuple
+    resume: bool = False,
+    device_wait_s: float = 60.0,
+    connect_s: float = CONNECT_S,
+    on_result: OnResult | None = None,
+    say: Callable[[str], None] | None = None,
+) -> list[RunRecord]:
+    """Measure every cell on a worker of its device.
+
+    A cell whose worker is lost goes to another worker of the same device. Where there is none for ``device_wait_s``,
+    or every one that tried it was lost, the cell is recorded as failed with that cause.
+
+    Args:
+        tasks: What to measure.
+        scheduler: Address of the scheduler.
+        folder: Where each record is saved as it comes, as ``<task.key>.json``; the summary goes there too.
+        tls: TLS files.
+        resume: Take the results that are in ``folder`` already.
+        device_wait_s: Longest wait for a worker of a device.
+        connect_s: Longest wait for the scheduler.
+        on_result: Called with each result.
+        say: Called with lines for people.
+
+    Returns:
+        One record for each task, in their order.
+
+    Raises:
+        CouldNotRunError: No scheduler answers, it is lost for good, or a result cannot be saved.
+        RefusedError: The address or the TLS files are wrong.
+        MissingPackageError: The extra ``fleet`` is not installed.
+    """
+    tell = say or _silent
+    found: dict[str, RunRecord] = {}
+    if resume:
+        found = {task.key: record for task in tasks if (record := _done_before(task, folder)) is not None}
+        if found:
+            tell(f"{len(found)} of {len(tasks)} cells were done before")
+    missing = [task for task in tasks if task.key not in found]
+
+    def take(task: Task, record: RunRecord) -> None:
+        save(record, folder / f"{task.key}.json")
+        found[task.key] = record
+        if on_result:
+            on_result(task, record)
+
+    try:
+        if missing:
+            client = client_of(scheduler, tls, timeout_s=connect_s)
+            try:
+                _Fleet(client, device_wait_s, take, tell).run(missing)
+            finally:
+                with contextlib.suppress(Exception):  # a scheduler that is gone cannot be told good-bye
+                    client.close(timeout=5)
+    finally:
+        write_summary(tasks, found, folder)
+    return [found[task.key] for task in tasks]
+
+
+def _silent(line: str) -> None:
+    del line
+
+
+class _Fleet:
+    def __init__(
+        self, client: Any, device_wait_s: float, take: Callable[[Task, RunRecord], None], say: Callable[[str], None]
+    ) -> None:
+        self._client = client
+        self._wait_s = device_wait_s
+        self._take = take
+        self._say = say
+        self._absent_since_s: dict[str, float] = {}
+        self._silent_since_s: float | None = None
+
+    def run(self, tasks: Sequence[Task]) -> None:
+        pending = {
+            self._client.submit(
+                measure,
+                msgspec.json.encode(task),
+                pure=False,
+                key=f"{task.key}-{index}-{time.time_ns()}",
+                resources={f"device:{task.device}": 1},
+            ): task
+            for index, task in enumerate(tasks)
+        }
+        try:
+            while pending:
+                for future in self._ended(list(pending)):
+                    task = pending.pop(future)
+                    self._take(task, self._record(task, future))
+                    future.release()
+                self._give_up_absent(pending)
+        finally:
+            with contextlib.suppress(Exception):
+                self._client.cancel(list(pending), force=True)
+
+    def _ended(self, futures: list[Any]) -> list[Any]:
+        with contextlib.suppress(Exception):  # a timeout, or one of them was cancelled: its status tells
+            dask().wait(futures, timeout=_POLL_S, return_when="FIRST_COMPLETED")
+        ended = [future for future in futures if future.status != "pending"]
+        if not ended and self._client.status != "running":
+            time.sleep(_POLL_S)
+        return ended
+
+    def _connected(self) -> bool:
+        return bool(self._client.status == "running")
+
+    def _record(self, task: Task, future: Any) -> RunRecord:
+        if future.status != "finished":
+            return could_not_run(task, self._cause(task, future))
+        try:
+            return decode(future.result(timeout=CONNECT_S), f"result of {task.device}")
+        except HarnessError as error:
+            return could_not_run(task, str(error))
+        except (OSError, TimeoutError) as error:
+            return could_not_run(task, f"the result of {task.device} could not be fetched: {error}")
+
+    def _cause(self, task: Task, future: Any) -> str:
+        if future.status != "error":
+            return "the scheduler was lost while the cell ran; run again with --resume"
+        with contextlib.suppress(Exception):
+            error = future.exception(timeout=CONNECT_S)
+            if type(error).__name__ == "KilledWorker":
+                return f"every worker of {task.device} that ran this cell was lost (device off, out of memory, killed)"
+            return f"the worker of {task.device} failed: {type(error).__name__}: {error}"
+        return f"the worker of {task.device} failed"
+
+    def _give_up_absent(self, pending: dict[Any, Task]) -> None:
+        """Cells of devices that have had no worker for too long get their record now."""
+        now_s = time.monotonic()
+        present = self._present(now_s)
+        if present is None:
+            return
+        for device in {task.device for task in pending.values()}:
+            if device in present:
+                if self._absent_since_s.pop(device, None) is not None:
+                    self._say(f"{device} is there")
+                continue
+            if device not in self._absent_since_s:
+                self._absent_since_s[device] = now_s
+                self._say(f"no worker of {device}: waiting for one up to {self._wait_s:g} s")
+            if now_s - self._absent_since_s[device] < self._wait_s:
+                continue
+            for future in [f for f, task in pending.items() if task.device == device]:
+                task = pending.pop(future)
+                with contextlib.suppress(Exception):
+                    future.cancel(force=True)
+                self._take(task, could_not_run(task, f"no worker of {device} was there for {self._wait_s:g} s"))
+
+    def _present(self, now_s: float) -> set[str] | None:
+        """Devices that have a worker; None when the scheduler does not tell just now.
+
+        Raises:
+            CouldNotRunError: It has not told for too long.
+        """
+        try:
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values() if self._connected() else None
+        except Exception as error:  # noqa: BLE001  whatever it is: the scheduler does not tell
+            self._say(f"the scheduler does not answer: {error}")
+            workers = None
+        if workers is None:
+            self._silent_since_s = self._silent_since_s or now_s
+            if now_s - self._silent_since_s > self._wait_s:
+                raise CouldNotRunError("the scheduler was lost; what had come is saved: run again with --resume")
+            return None
+        self._silent_since_s = None
+        return {name.removeprefix("device:") for worker in workers for name in worker.get("resources", {})}
+
+
+def _done_before(task: Task, folder: Path) -> RunRecord | None:
+    """A usable result of that very task; failures of the fleet are tried again."""
+    path = folder / f"{task.key}.json"
+    if not path.is_file():
+        return None
+    try:
+        record = load(path)
+    except HarnessError:
+        return None
+    # No system: the record of a cell that never reached its device.
+    return None if record.outcome == "interrupted" or not record.machine.system else record
+
+
+def write_summary(tasks: Sequence[Task], found: dict[str, RunRecord], folder: Path) -> None:
+    """One file that says what became of each cell."""
+    from harness.records.derive import summarise
+    from harness.records.store import write_atomically
+
+    lines = []
+    for task in tasks:
+        record = found.get(task.key)
+        line: dict[str, Any] = {
+            "device": task.device,
+            "model": task.model,
+            "quant": task.quant,
+            "depth_tokens": task.scenario.depth_tokens,
+            "file": f"{task.key}.json" if record else None,
+            "outcome": record.outcome if record else "not run",
+            "detail": record.detail if record else "",
+        }
+        if record is not None:
+            tests = summarise(record)
+            for phase in ("prefill", "decode"):
+                test = tests.test(phase)
+                line[f"{phase}_tokens_per_s"] = test.tokens_per_s if test else None
+        lines.append(line)
+    write_atomically(folder / SUMMARY_NAME, msgspec.json.format(msgspec.json.encode(lines), indent=1) + b"\n")

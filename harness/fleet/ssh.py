@@ -1,0 +1,170 @@
+"""One target over SSH: push model files, run edge-harness there, fetch its records; nothing else runs on the target."""
+
+import asyncio
+import shlex
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from harness.domain.record import RunRecord
+from harness.errors import BadDataError, CouldNotRunError, MissingPackageError, RefusedError
+from harness.records.store import RECORD_MAX_BYTES, from_document, save
+
+PUSHED_TO: Final = ".cache/edge-harness/pushed"
+_CONNECT_S: Final = 20.0
+_ERROR_LINES: Final = 5
+_STATUSES: Final = {0, 3, 4, 130}
+"""Exit statuses with which ``run`` has printed records."""
+
+
+class Target(NamedTuple):
+    """A machine to log in to.
+
+    Attributes:
+        host: Name or address.
+        port: Where its SSH server listens.
+        user: Whom to log in as; empty for the same user.
+        identity: Private key file; None for the agent and the usual ones.
+        known_hosts: File of trusted host keys; None for the user's own.
+    """
+
+    host: str
+    port: int = 22
+    user: str = ""
+    identity: Path | None = None
+    known_hosts: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str, *, identity: Path | None = None, known_hosts: Path | None = None) -> "Target":
+        """From ``[user@]host[:port]``.
+
+        Raises:
+            RefusedError: It is none.
+        """
+        user, _, place = text.rpartition("@")
+        host, separator, port = place.rpartition(":")
+        if not separator or place.endswith("]"):
+            host, port = place, "22"
+        host = host.strip("[]")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536 or host.startswith("-"):
+            raise RefusedError(f"{text!r} is no target such as user@192.168.1.20 or user@board:2222")
+        for path in (identity, known_hosts):
+            if path is not None and not path.is_file():
+                raise RefusedError(f"{path}: no such file")
+        return cls(host, int(port), user, identity, known_hosts)
+
+
+def run_over_ssh(
+    target: Target,
+    models: Sequence[str],
+    options: Sequence[str] = (),
+    *,
+    folder: Path,
+    program: str = "edge-harness",
+    pushed: Sequence[Path] = (),
+    timeout_s: float = 3600.0,
+) -> list[RunRecord]:
+    """Run ``edge-harness run`` on the target and save its records here.
+
+    Args:
+        target: Where.
+        models: Names, or paths on the target. The file name of a pushed model stands for that file.
+        options: Further options of ``edge-harness run``.
+        folder: Where records are saved.
+        program: The command on the target.
+        pushed: Model files to copy there first; a file of the same size that is there already is kept.
+        timeout_s: Longest time for all of it.
+
+    Raises:
+        CouldNotRunError: No connection, an unknown or wrong host key, a wrong login, no edge-harness there, too slow.
+        BadDataError: What came back is no record.
+        RefusedError: A file to be pushed is not there.
+        MissingPackageError: asyncssh is not installed.
+    """
+    for path in pushed:
+        if not path.is_file():
+            raise RefusedError(f"{path}: no such file")
+    try:
+        records = asyncio.run(
+            asyncio.wait_for(_run(target, models, options, program=program, pushed=pushed), timeout=timeout_s)
+        )
+    except TimeoutError as error:
+        raise CouldNotRunError(f"{target.host}: not done within {timeout_s:g} s; raise --timeout") from error
+    for record in records:
+        save(record, folder / f"{record.run_id}.json")
+    return records
+
+
+async def _run(
+    target: Target, models: Sequence[str], options: Sequence[str], *, program: str, pushed: Sequence[Path]
+) -> list[RunRecord]:
+    ssh = _asyncssh()
+    try:
+        async with ssh.connect(target.host, target.port, **_login(target)) as connection:
+            there = {path.name: await _push(connection, path) for path in pushed}
+            words = [program, "run", *(there.get(model, model) for model in models), *options, "--json"]
+            done = await connection.run(shlex.join(words), check=False, encoding=None)
+    except ssh.HostKeyNotVerifiable as error:
+        raise CouldNotRunError(
+            f"{target.host}: its host key is not known ({error.reason}). Log in once with ssh and check the "
+            "fingerprint, or give --known-hosts"
+        ) from error
+    except ssh.PermissionDenied as error:
+        raise CouldNotRunError(f"{target.host}: login refused ({error.reason}); is the key right?") from error
+    except (OSError, ssh.Error) as error:
+        raise CouldNotRunError(f"{target.host}:{target.port}: {error}") from error
+    return _records(target, done, program)
+
+
+def _login(target: Target) -> dict[str, Any]:
+    login: dict[str, Any] = {"connect_timeout": _CONNECT_S}
+    if target.user:
+        login["username"] = target.user
+    if target.identity is not None:
+        login["client_keys"] = [str(target.identity)]
+    if target.known_hosts is not None:
+        login["known_hosts"] = str(
+            target.known_hosts
+        )  # without it the user's own file is read, and it must list the host
+    return login
+
+
+async def _push(connection: Any, path: Path) -> str:
+    """Copy a file unless it is there; a half-copied one never has the right name."""
+    remote = str(PurePosixPath(PUSHED_TO) / path.name)
+    async with connection.start_sftp_client() as sftp:
+        await sftp.makedirs(PUSHED_TO, exist_ok=True)
+        if await sftp.exists(remote) and (await sftp.stat(remote)).size == path.stat().st_size:
+            return remote
+        await sftp.put(str(path), f"{remote}.part")
+        await sftp.posix_rename(f"{remote}.part", remote)
+    return remote
+
+
+def _records(target: Target, done: Any, program: str) -> list[RunRecord]:
+    data, errors = bytes(done.stdout or b""), bytes(done.stderr or b"").decode("utf-8", "replace")
+    last = " / ".join(errors.strip().splitlines()[-_ERROR_LINES:])
+    if done.exit_status not in _STATUSES or not data.strip():
+        if done.exit_status == 127:
+            raise CouldNotRunError(f"{target.host}: no {program} there. Install it, or name its place with --program")
+        raise CouldNotRunError(f"{target.host}: {program} ended with status {done.exit_status}: {last}")
+    if len(data) > RECORD_MAX_BYTES:
+        raise BadDataError(target.host, "", f"{len(data)} bytes", f"at most {RECORD_MAX_BYTES}")
+    try:
+        documents = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadDataError(target.host, "", f"no JSON ({error})", "a list of run records") from error
+    if not isinstance(documents, list):
+        raise BadDataError(target.host, "", type(documents).__name__, "a list of run records")
+    found = [from_document(document, f"{target.host}[{n}]") for n, document in enumerate(documents)]
+    return [msgspec.structs.replace(r, machine=msgspec.structs.replace(r.machine, device=target.host)) for r in found]
+
+
+def _asyncssh() -> Any:
+    try:
+        import asyncssh
+    except ImportError as error:
+        raise MissingPackageError("asyncssh", "fleet") from error
+    return asyncssh

@@ -1,0 +1,101 @@
+"""Matrix files: what is read, what is refused, and which cells come of it."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.fleet.matrix import load_matrix, tasks_of
+from harness.fleet.net import Tls, check_address, client_of, security_of
+from harness.fleet.ssh import Target
+from harness.fleet.work import measure
+
+GOOD = 'devices = ["phone", "laptop"]\nmodels = ["smollm2-135m", "/m/x.gguf"]\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "matrix.toml"
+    path.write_text(text)
+    return path
+
+
+def test_cells_are_all_combinations(tmp_path: Path) -> None:
+    matrix = load_matrix(
+        write(tmp_path, GOOD + 'quants = ["Q4_0", "Q8_0"]\ndepths = [0, 64]\n[scenario]\nnew_tokens = 7\n')
+    )
+    tasks = tasks_of(matrix)
+
+    assert len(tasks) == 2 * 2 * 2 * 2
+    assert len({task.key for task in tasks}) == 16
+    assert {task.scenario.new_tokens for task in tasks} == {7}
+    assert [task.device for task in tasks[:2]] == ["phone", "laptop"], "each device has work from the start"
+    assert all("/" not in task.key for task in tasks)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        pytest.param(GOOD + "colour = 3\n", "colour", id="unknown key"),
+        pytest.param('devices = []\nmodels = ["a"]\n', "devices", id="no device"),
+        pytest.param('devices = ["a", "a"]\nmodels = ["m"]\n', "devices", id="twice"),
+        pytest.param('devices = ["../up"]\nmodels = ["m"]\n', "devices[0]", id="a path as a name"),
+        pytest.param(GOOD + "repetitions = 0\n", "repetitions", id="no repetitions"),
+        pytest.param(GOOD + "timeout_s = nan\n", "timeout_s", id="NaN"),
+        pytest.param(GOOD + "depths = [100000]\n", "depths[0]", id="beyond the context"),
+        pytest.param(GOOD + "[scenario]\nwings = 2\n", "scenario.wings", id="unknown key inside"),
+        pytest.param(GOOD.replace('"phone"', "3"), "devices", id="wrong type"),
+        pytest.param("[[", "", id="no TOML"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_field(text: str, field: str, tmp_path: Path) -> None:
+    with pytest.raises(BadDataError, match=r"matrix\.toml") as caught:
+        load_matrix(write(tmp_path, text))
+    assert field in caught.value.field
+
+
+def test_what_is_no_task_is_refused_by_the_device() -> None:
+    for data in (b"", b"{}", b'{"device": 1}', b"\xff"):
+        with pytest.raises(BadDataError):
+            measure(data)
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:8786", "http://h:1", "tcp://:1", "tcp://h:", "tls://h:8786"])
+def test_addresses_that_cannot_be_meant(address: str) -> None:
+    with pytest.raises(RefusedError):
+        check_address(address, Tls())
+
+
+def test_half_of_the_tls_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="--tls-cert, --tls-key"):
+        security_of(Tls(ca=tmp_path))
+    with pytest.raises(RefusedError, match="no such file"):
+        security_of(Tls(tmp_path / "a", tmp_path / "b", tmp_path / "c"))
+    with pytest.raises(RefusedError, match="tls://"):
+        check_address("tcp://h:1", Tls(tmp_path, tmp_path, tmp_path))
+
+
+def test_no_scheduler_is_one_clear_line() -> None:
+    pytest.importorskip("distributed")
+    with pytest.raises(CouldNotRunError, match=r"no scheduler answered at tcp://127\.0\.0\.1:9"):
+        client_of("tcp://127.0.0.1:9", Tls(), timeout_s=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "user"),
+    [
+        ("board", "board", 22, ""),
+        ("pi@board", "board", 22, "pi"),
+        ("pi@10.0.0.2:2222", "10.0.0.2", 2222, "pi"),
+        ("pi@[fe80::1]:2222", "fe80::1", 2222, "pi"),
+        ("[::1]", "::1", 22, ""),
+    ],
+)
+def test_targets(text: str, host: str, port: int, user: str) -> None:
+    found = Target.parse(text)
+    assert (found.host, found.port, found.user) == (host, port, user)
+
+
+@pytest.mark.parametrize("text", ["", "pi@", "board:0", "board:x", "board:99999", "-oProxyCommand=x"])
+def test_what_is_no_target(text: str) -> None:
+    with pytest.raises(RefusedError):
+        Target.parse(text)
