@@ -14,7 +14,7 @@ from harness.report.choices import Choices
 from harness.report.document import Report, RunView
 from harness.report.figures import figures, labelled
 from harness.report.text import amount, clean, digits
-from harness.units import format_bytes
+from harness.units import format_bytes, format_rate, format_seconds
 
 WORDS: Final = {"0": "fits", "1": "fits with streaming", "2": "does not fit"}
 _CLASSES: Final = {"ok": "v0", "inconclusive": "v1"}
@@ -235,17 +235,28 @@ def _run(label: str, run: RunView) -> dict[str, Any]:
 
 
 def _panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Results of speculation and streaming that runs carry beside their samples."""
+    """Results of speculation and streaming that runs carry beside their samples: a column a run."""
     extra = {record.run_id: record.extra for record in records}
     panels = []
     for word, title in _PANELS.items():
-        rows: list[tuple[str, str, str]] = []
+        columns: list[tuple[str, dict[str, str]]] = []
         for label, run in named:
-            for key, value in extra[run.run_id].items():
-                if word in key:
-                    rows += [(label, clean(k), clean(v, 400)) for k, v in _flat(key, value)]
-        if rows:
-            panels.append({"key": f"panel-{word}", "title": title, "rows": rows})
+            cells = {
+                k.partition(".")[2] or k: v
+                for key, value in extra[run.run_id].items()
+                if word in key
+                for k, v in _flat(key, value)
+            }
+            if cells:
+                speeds = {t.label: amount(t.unit, t.value) for t in run.tests}
+                columns.append((label, speeds | cells))
+        keys = dict.fromkeys(key for _, cells in columns for key in cells)
+        if columns:
+            rows = [
+                (clean(key.replace("_", " ").replace(".", ": ")), [clean(c.get(key, "–"), 200) for _, c in columns])
+                for key in keys
+            ]
+            panels.append({"key": f"panel-{word}", "title": title, "columns": [c for c, _ in columns], "rows": rows})
     return panels
 
 
@@ -260,16 +271,31 @@ def _workload(run: RunView, records: Sequence[RunRecord]) -> list[tuple[str, ...
 
 
 def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
-    """Nested results as lines of text."""
+    """Nested results as lines of text, in the unit that the name ends in; long lists and empty values are left out."""
     if isinstance(value, dict):
         return [line for k, v in value.items() for line in _flat(f"{prefix}.{k}" if prefix else str(k), v)]
-    if isinstance(value, float):
-        return [(prefix, f"{value:.4g}")]
+    if value is None or value == "" or (isinstance(value, list | tuple) and len(value) > 8):
+        return []
+    if isinstance(value, bool):
+        return [(prefix, "yes" if value else "no")]
+    if isinstance(value, int | float):
+        return [(prefix, _in_unit(prefix, value))]
     return [(prefix, str(value))]
+
+
+def _in_unit(name: str, value: float) -> str:
+    if name.endswith("_bytes_per_s"):
+        return format_rate(value)
+    if name.endswith("_bytes"):
+        return format_bytes(value)
+    if name.endswith("_s") and not name.endswith("_per_s"):
+        return format_seconds(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _how(label: str, run: RunView) -> dict[str, Any]:
     machine, model, engine = run.machine, run.model, run.engine
+    known = machine.core_count > 0
     facts = [
         ("record", run.run_id),
         ("made", f"{run.created} by edge-harness {run.harness_version}"),
@@ -278,7 +304,9 @@ def _how(label: str, run: RunView) -> dict[str, Any]:
             "machine",
             f"{machine.cpu_model}, {machine.core_count} cores, {format_bytes(machine.ram_bytes)}, "
             f"{machine.system} {machine.kernel}, Python {machine.python}",
-        ),
+        )
+        if known
+        else ("machine", machine.cpu_model or "not told by these results"),
         ("fingerprint", machine.fingerprint),
         ("instruction sets", " ".join(machine.isa)),
     ]

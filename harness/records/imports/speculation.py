@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.domain.record import RunRecord
-from harness.records.imports._make import count, number, record, sample, text
+from harness.records.imports._make import count, file_time, number, record, sample, text
 
 _SHOWN = ("speedup_ratio", "median_ratio", "expected_ratio", "fixed_ratio", "acceptance_ratio", "unexplained_count")
 
@@ -34,7 +34,5 @@ def from_document(document: Mapping[str, Any], source: Path | str) -> list[RunRe
     draft = PurePosixPath(text(document["draft"], 4000)).name
     extra: dict[str, Any] = {"speculation": {"draft": draft, **{k: document.get(k) for k in _SHOWN}, **counts}}
     name = PurePosixPath(text(document["target"], 4000)).name.removesuffix(".gguf")
-    made = record(
-        source, tool="speculate", created="1970-01-01T00:00:00+00:00", samples=samples, name=name, extra=extra
-    )
+    made = record(source, tool="speculate", created=file_time(source), samples=samples, name=name, extra=extra)
     return [made]

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.domain.record import RunRecord
-from harness.records.imports._make import number, record, sample, text
+from harness.records.imports._make import file_time, number, record, sample, text
 
 _SHOWN = ("mode", "draft", "budget_bytes", "enforced", "bound_ratio")
 
@@ -27,5 +27,5 @@ def from_document(document: Mapping[str, Any], source: Path | str) -> list[RunRe
     parts = {k: document[k] for k in ("plan", "report") if isinstance(document.get(k), dict)}
     extra: dict[str, Any] = {"streaming": {k: document.get(k) for k in _SHOWN} | parts}
     name = PurePosixPath(text(document["model"], 4000)).name.removesuffix(".gguf")
-    made = record(source, tool="stream", created="1970-01-01T00:00:00+00:00", samples=samples, name=name, extra=extra)
+    made = record(source, tool="stream", created=file_time(source), samples=samples, name=name, extra=extra)
     return [made]
