@@ -24,6 +24,7 @@ ARGUMENTS = [
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
     pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="playwright is not installed"),
+    pytest.mark.skipif(importlib.util.find_spec("vl_convert") is None, reason="the report extra is not installed"),
 ]
 
 
