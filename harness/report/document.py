@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import PureWindowsPath
 from typing import Final, Literal
 
 from harness import __version__
@@ -80,7 +81,7 @@ class RunView(Frozen, frozen=True, kw_only=True):
         engine: What ran it.
         model: The model file.
         scenario: What was asked.
-        command: The command line.
+        command: The command line, without the folders of its paths.
         harness_version: Version that made the record.
     """
 
@@ -147,7 +148,7 @@ def build(
     """
     return Report(
         created=created or datetime.now(UTC).isoformat(timespec="seconds"),
-        command=tuple(command),
+        command=without_folders(command),
         runs=tuple(view(r) for r in sorted(records, key=lambda r: (r.created, r.run_id))),
         choices=choices,
     )
@@ -189,9 +190,20 @@ def view(record: RunRecord) -> RunView:
         engine=record.engine,
         model=model,
         scenario=record.scenario,
-        command=record.command,
+        command=without_folders(record.command),
         harness_version=record.harness_version,
     )
+
+
+def without_folders(words: Sequence[str]) -> tuple[str, ...]:
+    """A command line as it may be published: of a path from the root only its last part (folders name people)."""
+    shown = []
+    for word in words:
+        head, sign, path = word.partition("=") if word.startswith("--") and "=" in word else ("", "", word)
+        bare = PureWindowsPath(path)
+        rooted = path.startswith(("/", "~", "\\\\")) or bool(bare.drive)
+        shown.append(f"{head}{sign}{bare.name}" if rooted and bare.name else word)
+    return tuple(shown)
 
 
 def _peak(record: RunRecord) -> int | None:

@@ -109,6 +109,24 @@ def test_github_arrays_are_split_by_direction() -> None:
     assert [(e["unit"], e["value"]) for e in smaller] == [("bytes", 300 << 20)]
 
 
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("/home/someone/models/a.gguf", "a.gguf"),
+        ("--out=/home/someone/out", "--out=out"),
+        ("C:\\Users\\someone\\a.gguf", "a.gguf"),
+        ("~/a.gguf", "a.gguf"),
+        ("models/a.gguf", "models/a.gguf"),
+        ("--threads", "--threads"),
+        ("/", "/"),
+    ],
+)
+def test_folders_of_people_are_not_published(word: str, shown: str) -> None:
+    (run,) = build([record(command=("edge-harness", "run", word))], command=(word,)).runs
+
+    assert run.command == ("edge-harness", "run", shown)
+
+
 def test_mllog_lines_parse() -> None:
     lines = render("mllog", record()).splitlines()
     events = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines]
