@@ -18,6 +18,8 @@ from harness.units import GIB, format_bytes
 
 SERIES_MAX = 8
 """Lines of one chart: more cannot be told apart."""
+ROWS_MAX = 48
+"""Rows of one chart; the tables hold all."""
 
 
 class Figure(NamedTuple):
@@ -95,12 +97,13 @@ def agreement(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     if not rows:
         return None
     hit = sum(r["inside"] == "inside" for r in rows)
-    order = sorted(range(len(rows)), key=lambda i: table[i][1])
+    newest = range(max(0, len(rows) - ROWS_MAX), len(rows))
+    order = sorted(newest, key=lambda i: table[i][1])
     return Figure(
         "agreement",
         "Predicted against measured",
         f"Each bar is the 90 % interval that was predicted before the run, each mark what was measured then: "
-        f"{hit} of {len(rows)} lie inside.",
+        f"{hit} of {len(rows)} lie inside." + (f" Drawn: the newest {ROWS_MAX}." if len(rows) > ROWS_MAX else ""),
         both_widths(
             partial(plots.agreement, [rows[i] for i in order]), "agreement", "Measured over predicted values", wide=720
         ),
@@ -165,7 +168,7 @@ def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     bars: list[Row] = []
     ticks: list[Row] = []
     table: list[tuple[str, ...]] = []
-    for label, run in runs:
+    for label, run in runs[-ROWS_MAX:]:
         if run.memory is None:
             continue
         for order, part in enumerate(run.memory.parts):
@@ -196,7 +199,7 @@ def latency(runs: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -
     shares: list[Row] = []
     course: list[Row] = []
     table: list[tuple[str, ...]] = []
-    for label, run in runs:
+    for label, run in reversed(runs):
         samples = [s.token_times_s for s in by_id[run.run_id].believed("decode") if s.token_times_s]
         if not samples or len({r["name"] for r in shares}) >= SERIES_MAX:
             continue
