@@ -28,7 +28,7 @@ from harness.units import MIB
 
 DEFAULT_QUANTS: Final = ("Q3_K_M", "Q4_K_M", "Q5_K_M", "Q8_0", "F16")
 DEFAULT_CONTEXTS: Final = (2048, 8192, 32768, 131072)
-_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+_NODE_COUNT: Final = 8
 
 
 class DeviceLine(Frozen, frozen=True, kw_only=True):
@@ -84,8 +84,8 @@ class Choices(Frozen, frozen=True, kw_only=True):
         needed_mib: Distinct rows of what must be held or read for every token, MiB, a cell each.
         pool: For each device empty, or one digit a cell: which of its pools decides.
         speed: For each device decode tokens/s by (model * quants + quant), three significant digits.
-        kind: For each model and mixture one digit (base 36): which column of ``sure`` holds for it.
-        sure: For each device and kind the lower end of the 90 % interval of ``speed``, as percent of it.
+        sure: For each device the lower end of the 90 % interval of ``speed``, as percent of it, same numbering; between
+            a few models that were asked about, interpolated.
         streamed: For each device the tokens/s with streaming, of its cells with verdict 1 in their order.
         scenario: What else was asked.
         default_quant: Index of the mixture shown first.
@@ -102,7 +102,6 @@ class Choices(Frozen, frozen=True, kw_only=True):
     needed_mib: tuple[tuple[int, ...], ...]
     pool: tuple[str, ...]
     speed: tuple[tuple[float, ...], ...]
-    kind: str
     sure: tuple[tuple[int, ...], ...]
     streamed: tuple[tuple[float, ...], ...]
     scenario: Scenario
@@ -178,7 +177,6 @@ def _pack(grid: Grid, profiles: Sequence[DeviceProfile], subjects: Sequence[_Sub
     needed = np.ceil(grid.needed_bytes.reshape(len(profiles), -1) / MIB).astype(np.int64)
     rows, need_row = np.unique(needed, axis=0, return_inverse=True)
     pools = [_pools(grid, d, profile) for d, profile in enumerate(profiles)]
-    kinds, sure = _sure(profiles, weights, scenario)
     return Choices(
         devices=tuple(_device_line(p, grid.backends[d], pools[d][0]) for d, p in enumerate(profiles)),
         models=tuple(_model_line(s) for s in subjects),
@@ -192,8 +190,7 @@ def _pack(grid: Grid, profiles: Sequence[DeviceProfile], subjects: Sequence[_Sub
         needed_mib=tuple(tuple(int(v) for v in row) for row in rows),
         pool=tuple(digits for _, digits in pools),
         speed=tuple(tuple(_digits(v) for v in row.ravel()) for row in grid.decode_tokens_per_s),
-        kind=kinds,
-        sure=sure,
+        sure=_sure(grid, profiles, weights, scenario),
         streamed=tuple(_streamed(grid, d, profile) for d, profile in enumerate(profiles)),
         scenario=scenario,
         default_quant=grid.quants.index("Q4_K_M") if "Q4_K_M" in grid.quants else 0,
@@ -245,22 +242,31 @@ def _quality(quant: str, parameter_count: int) -> int | None:
 
 
 def _sure(
-    profiles: Sequence[DeviceProfile], weights: Sequence[Sequence[Weights]], scenario: Scenario
-) -> tuple[str, tuple[tuple[int, ...], ...]]:
-    """Kind of each model and mixture, and lower bound over middle, in percent, by device and kind.
+    grid: Grid, profiles: Sequence[DeviceProfile], weights: Sequence[Sequence[Weights]], scenario: Scenario
+) -> tuple[tuple[int, ...], ...]:
+    """Lower bound over middle, in percent, by device and (model * quants + quant).
 
-    The width of the interval hangs on the device, the class of the mixture and on experts, not on the model's size, so
-    one model of each kind answers for all; the lower end is never cut by the ceiling, so its ratio is that of all.
+    On one device, for one class of mixtures, the relative width of the interval changes smoothly with the speed: the
+    model is asked at a few models from slow to fast, and between them the width is interpolated over ln of the speed.
     """
-    kinds = [(w.quant_class, w.moe) for w in (work_of(one, scenario, 0.0) for row in weights for one in row)]
-    sample = dict(zip(kinds, (one for row in weights for one in row), strict=True))
-    order = list(sample)
-    digits = "".join(_DIGITS[order.index(kind)] for kind in kinds)
+    listed = [one for row in weights for one in row]
+    groups: dict[tuple[str, bool], list[int]] = {}
+    for index, one in enumerate(listed):
+        work = work_of(one, scenario, 0.0)
+        groups.setdefault((work.quant_class, work.moe), []).append(index)
     found = []
-    for profile in profiles:
-        speeds = [predict_speed(one, profile, scenario).decode_tokens_per_s for one in sample.values()]
-        found.append(tuple(int(100 * s.low / s.mid) if s.mid else 0 for s in speeds))
-    return digits, tuple(found)
+    for d, profile in enumerate(profiles):
+        speeds = grid.decode_tokens_per_s[d].ravel()
+        share = np.zeros(len(listed))
+        for members in groups.values():
+            order = sorted(members, key=lambda i: float(speeds[i]))
+            nodes = [order[i] for i in sorted({round(x) for x in np.linspace(0, len(order) - 1, _NODE_COUNT)})]
+            asked = [predict_speed(listed[i], profile, scenario).decode_tokens_per_s for i in nodes]
+            ratios = [s.low / s.mid if s.mid else 0.0 for s in asked]
+            at = np.log(np.maximum(speeds[nodes], 1e-9))
+            share[members] = np.interp(np.log(np.maximum(speeds[members], 1e-9)), at, ratios)
+        found.append(tuple(int(v) for v in np.floor(100 * share)))
+    return tuple(found)
 
 
 def _streamed(grid: Grid, d: int, profile: DeviceProfile) -> tuple[float, ...]:

@@ -103,7 +103,7 @@ def test_panel_says_what_the_model_computed(page, tables) -> None:
     assert expected.verdict.word in said
     assert f"{expected.speed.decode_tokens_per_s.mid:.3g}" in said
     low = page.locator("#facts").inner_text().split(" or more")[0].split()[-1]
-    assert float(low) == pytest.approx(expected.speed.decode_tokens_per_s.low, rel=0.02)
+    assert float(low) == pytest.approx(expected.speed.decode_tokens_per_s.low, rel=0.05)
 
 
 def test_target_turns_a_verdict(page) -> None:

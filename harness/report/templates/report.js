@@ -51,7 +51,7 @@ const cell = (d, m, q, c) => {
   const mq = m * nq + q, i = mq * nc + c, v = C.verdict[d][i];
   const pool = C.pool[d] ? +C.pool[d][i] : 0;
   const speed = v === "1" ? C.streamed[d][streamedAt[d][i]] : C.speed[d][mq];
-  return {v, speed, full: C.speed[d][mq], sure: C.sure[d][parseInt(C.kind[mq], 36)], need: C.needed_mib[C.need_row[d]][i],
+  return {v, speed, full: C.speed[d][mq], sure: C.sure[d][mq], need: C.needed_mib[C.need_row[d]][i],
     room: C.devices[d].available_mib[pool], pool: C.devices[d].pool[pool], quality: C.quality[mq]};
 };
 const low = a => a.speed * a.sure / 100;

@@ -45,8 +45,8 @@ def test_cells_are_the_model_s_own_answers(tables) -> None:
         assert tables.devices[d].available_mib[pool] == said.verdict.available_bytes // MIB
         speed = said.speed.decode_tokens_per_s
         assert tables.speed[d][m * 5 + q] == pytest.approx(speed.mid, rel=0.005)
-        sure = tables.sure[d][int(tables.kind[m * 5 + q], 36)]
-        assert sure == pytest.approx(100 * speed.low / speed.mid, abs=1.0)
+        # Interpolated between a few models of each class, and rounded down.
+        assert tables.sure[d][m * 5 + q] == pytest.approx(100 * speed.low / speed.mid, abs=4.0)
         if word == "1":
             streamed = tables.streamed[d][tables.verdict[d][:at].count("1")]
             missing = said.verdict.needed_bytes - said.verdict.available_bytes
