@@ -77,9 +77,9 @@ def engine_killed(place: Place, draw: random.Random) -> Injected:
 
     striker = threading.Thread(target=strike, daemon=True)
     striker.start()
-    # A long decode: it cannot end before the blow.
-    scenario = Scenario(context_tokens=8192, prompt_tokens=8, new_tokens=4000, thread_count=1)
-    record = place.run(tiny(place), scenario=scenario, options=engine_options())
+    # A long decode, and patience with a disturbed machine: it cannot end before the blow.
+    scenario = Scenario(context_tokens=8192, prompt_tokens=8, new_tokens=8000, thread_count=1)
+    record = place.run(tiny(place), scenario=scenario, options=engine_options()._replace(patience_s=60.0))
     stop.set()
     striker.join()
     return told_of(record, {"crashed"}, ("SIGKILL",))

@@ -83,23 +83,29 @@ def ctrl_c(place: Place, draw: random.Random) -> Injected:
     home, folder = place.folder(), place.folder()
     models = [place.model(f"m{n}", **_SLOW) for n in range(_CELLS)]
     process = start(
-        arguments(*models, more=("--out", str(folder))), cwd=home, environment={"EDGE_HARNESS_HOME": str(home)}
+        arguments(*models, more=("--out", str(folder))),
+        cwd=home,
+        environment={"EDGE_HARNESS_HOME": str(home)},
+        # A campaign in the background of a shell ignores Ctrl-C, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    time.sleep(draw.uniform(0.2, 2.0))
+    time.sleep(draw.uniform(0.4, 1.8))
     below = children_of(process.pid)
+    early = process.poll() is None
     process.send_signal(signal.SIGINT)
     ended = finish(process)
     hung = outlived(below) or ended.hung
     history = History(home / "history.sqlite")
     lost, torn = audit(history, {path.stem for path in folder.glob("*.json")})
-    # 0: it came when all was done.
-    said = "interrupted" in ended.err + ended.out or ended.status == 0
+    # It may come when all is done but the process not yet gone.
+    whole = len(ended.records()) == _CELLS and all(r["outcome"] == "ok" for r in ended.records())
+    said = ended.status == 130 and "interrupted" in ended.err + ended.out if early and not whole else whole
     traceback = "Traceback" in ended.err
     last = (ended.err.strip().splitlines() or [""])[-1]
     return Injected(
         f"status {ended.status}",
         last,
-        named=said and not traceback and ended.status in {0, 130},
+        named=said and not traceback,
         lost=lost,
         torn=torn + torn_files(folder),
         hung=hung,
