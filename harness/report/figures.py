@@ -63,7 +63,8 @@ def labelled(runs: Sequence[RunView]) -> list[tuple[str, RunView]]:
     for run in runs:
         depth = f" @ d{run.scenario.depth_tokens}" if run.scenario.depth_tokens else ""
         name = run.name if run.quant and run.quant.lower() in run.name.lower() else f"{run.name} {run.quant}".strip()
-        name = clean(name + depth, 60)
+        how = f", {run.engine.name}" if run.engine and run.engine.name in {"speculate", "stream"} else ""
+        name = clean(name + depth + how, 60)
         seen[name] = seen.get(name, 0) + 1
         labels.append((name if seen[name] == 1 else f"{name} #{seen[name]}", run))
     return labels
@@ -315,7 +316,7 @@ def _peak_flops(runs: Sequence[RunView]) -> float | None:
     """Peak arithmetic of the device that the runs were predicted for, if all are of one known device."""
     from harness.app.resolve import resolve_device
 
-    names = {run.device for run in runs}
+    names = {run.device for run in runs if run.active_bytes}
     if len(names) != 1:
         return None
     name = names.pop()

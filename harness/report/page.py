@@ -126,7 +126,8 @@ def _matrix_note(choices: Choices) -> str:
 def _cards(named: Sequence[tuple[str, RunView]], choices: Choices | None) -> list[dict[str, str]]:
     """Largest figures of the first screen: a run each, at most four."""
     cards = []
-    for label, run in [n for n in named if n[1].workload == "generate"][-4:]:
+    asked = [n for n in named if n[1].workload == "generate"]
+    for label, run in ([n for n in asked if n[1].comparison] or asked)[-4:]:
         decode = next((t for t in run.tests if t.phase == "decode" and t.value is not None), None)
         row = next((r for r in run.comparison.rows if r.name == "decode"), None) if run.comparison else None
         if decode is None or decode.value is None:
@@ -274,7 +275,7 @@ def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
     """Nested results as lines of text, in the unit that the name ends in; long lists and empty values are left out."""
     if isinstance(value, dict):
         return [line for k, v in value.items() for line in _flat(f"{prefix}.{k}" if prefix else str(k), v)]
-    if value is None or value == "" or (isinstance(value, list | tuple) and len(value) > 8):
+    if value is None or value == "" or (isinstance(value, list | tuple) and not 0 < len(value) <= 8):
         return []
     if isinstance(value, bool):
         return [(prefix, "yes" if value else "no")]
