@@ -206,3 +206,25 @@ def test_tables_hold_no_angle_bracket(page_file) -> None:
     json.loads(data)
     assert " style=" not in text
     assert "javascript:" not in text
+
+
+def test_a_gguf_s_own_name_is_text(browser, tmp_path) -> None:
+    """The file's name, as a model to predict, reaches the matrix, the panel and the tables inside the page."""
+    from harness.catalog.synthesize import synthesize_tiny
+
+    name = "<img src=x onerror=window.pwned=1>"
+    model = synthesize_tiny(tmp_path / f"{name}.gguf", "Q4_0")
+    found = choices(devices=("iphone-16*",), models=(str(model),))
+    path = tmp_path / "page.html"
+    path.write_text(render_page(build([], found), []), encoding="utf-8")
+    view = browser.new_page()
+    said: list[str] = []
+    view.on("console", lambda message: said.append(message.text))
+    view.goto(path.as_uri())
+    view.locator("#cells td").first.click()
+
+    assert view.evaluate("[window.pwned === undefined, document.images.length]") == [True, 0]
+    assert said == []
+    assert name in view.locator("#heads").inner_text()
+    assert name in view.locator("#why").inner_text()
+    view.close()
