@@ -104,7 +104,7 @@ async def _run(
     try:
         async with ssh.connect(target.host, target.port, **_login(target)) as connection:
             there = {path.name: await _push(connection, path) for path in pushed}
-            words = [program, "run", *(there.get(model, model) for model in models), *options, "--json"]
+            words = [program, "run", *options, "--json", "--", *(there.get(model, model) for model in models)]
             done = await connection.run(shlex.join(words), check=False, encoding=None)
     except ssh.HostKeyNotVerifiable as error:
         raise CouldNotRunError(
