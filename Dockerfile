@@ -3,7 +3,8 @@
 ARG PYTHON=3.12.8-slim-bookworm
 
 FROM python:${PYTHON} AS build
-# hadolint ignore=DL3008 -- the base image pins the release; security updates of the compiler are wanted
+# The base image pins the release; security updates of the compiler are wanted.
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --no-install-recommends -y build-essential cmake \
  && rm -rf /var/lib/apt/lists/*
@@ -19,7 +20,7 @@ RUN python -m venv /opt/edge-harness \
 
 FROM python:${PYTHON}
 # llama.cpp's CPU backend needs the OpenMP runtime.
-# hadolint ignore=DL3008 -- as above
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --no-install-recommends -y libgomp1 \
  && rm -rf /var/lib/apt/lists/* \
@@ -30,7 +31,7 @@ ENV PATH=/opt/edge-harness/bin:$PATH \
     EDGE_HARNESS_HOME=/data/home
 RUN mkdir -p /data && chown harness /data
 VOLUME /data
-USER harness
+USER 10001
 WORKDIR /data
 ENTRYPOINT ["edge-harness"]
 CMD ["check"]
