@@ -1,5 +1,6 @@
 """The feasibility model against published measurements: shipped coefficients, or refitted without each chip."""
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -7,8 +8,9 @@ import msgspec
 from harness.app.published import rows_of, shipped_rows
 from harness.errors import CouldNotRunError
 from harness.feasibility.coefficients import Coefficients, shipped
+from harness.feasibility.leaving_out import fit_all, leave_out
 from harness.feasibility.other_rows import Check, check_speculation, check_streaming
-from harness.feasibility.validation import Report, fit_all, judge_shipped, report
+from harness.feasibility.validation import Report, judge_shipped, report
 
 SOURCE = "harness/feasibility/data/decode.csv, by: edge-harness validate --leave-one-chip-out --write-coefficients FILE"
 
@@ -20,7 +22,7 @@ def validate(rows: Path | None = None) -> Report:
         BadDataError: The file has not the columns, or a number that is none.
     """
     found = rows_of(rows) if rows is not None else shipped_rows()
-    return report(found, judge_shipped(found, shipped()), left_out=False)
+    return report(found, judge_shipped(found, shipped()))
 
 
 def validate_left_out(rows: Path | None = None) -> tuple[Report, Coefficients]:
@@ -31,7 +33,18 @@ def validate_left_out(rows: Path | None = None) -> tuple[Report, Coefficients]:
     """
     found = rows_of(rows) if rows is not None else shipped_rows()
     coefficients, judged = fit_all(found, SOURCE if rows is None else str(rows))
-    return report(found, judged, left_out=True), coefficients
+    return report(found, judged, left_out="each chip left out of the fit"), coefficients
+
+
+def validate_share_left_out(rows: Path | None, ratio: float, splits: int) -> Report:
+    """Random shares of all chips, each predicted by a fit on the rest; the votes of all repetitions together.
+
+    Raises:
+        BadDataError: The file has not the columns, or a number that is none.
+    """
+    found = rows_of(rows) if rows is not None else shipped_rows()
+    how = f"{100 * ratio:.0f} % of the chips left out at once, {splits} times"
+    return report(found, leave_out(found, ratio, splits), left_out=how)
 
 
 def other_checks() -> tuple[Check, ...]:
@@ -46,6 +59,7 @@ def write_coefficients(coefficients: Coefficients, path: Path) -> None:
         CouldNotRunError: The file cannot be written.
     """
     try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(coefficients), indent=1) + b"\n")
+        text = msgspec.json.format(msgspec.json.encode(coefficients), indent=1)
+        path.write_bytes(re.sub(rb"\n +(?=-?[\d.])", b"", text) + b"\n")  # lists of numbers stay on one line
     except OSError as error:
         raise CouldNotRunError(f"cannot write {path}: {error.strerror}") from error

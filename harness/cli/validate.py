@@ -21,9 +21,23 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Refit the coefficients for each chip on all the others (under a minute).",
 )
+@click.option(
+    "--leave-out",
+    "share",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Leave this share of the chips out of the fit at once, several times: 0.5 is a hard test.",
+)
+@click.option("--splits", default=8, show_default=True, type=click.IntRange(1, 100), help="Times, for --leave-out.")
 @click.option("--write-coefficients", type=click.Path(path_type=Path), help="Write the refitted coefficients here.")
 @json_option
-def COMMAND(rows: Path | None, left_out: bool, write_coefficients: Path | None, as_json: bool) -> int:  # noqa: N802
+def COMMAND(  # noqa: N802
+    rows: Path | None,
+    left_out: bool,
+    share: float | None,
+    splits: int,
+    write_coefficients: Path | None,
+    as_json: bool,
+) -> int:
     """Errors of the feasibility model on published measurements, beside three baselines.
 
     One vote for each chip x backend x model x quant. Without --leave-one-chip-out the shipped coefficients answer,
@@ -33,7 +47,9 @@ def COMMAND(rows: Path | None, left_out: bool, write_coefficients: Path | None, 
 
     from harness.app import validate as use
 
-    if left_out or write_coefficients is not None:
+    if share is not None:
+        result = use.validate_share_left_out(rows, share, splits)
+    elif left_out or write_coefficients is not None:
         result, coefficients = use.validate_left_out(rows)
         if write_coefficients is not None:
             use.write_coefficients(coefficients, write_coefficients)
@@ -85,7 +101,7 @@ def _render(result: "Report") -> None:
         "best const",
     ]
     out, right = console(), range(1, 10)
-    how = "each chip left out of the fit" if result.left_out else "shipped coefficients"
+    how = result.left_out or "shipped coefficients"
     rows = [_cells("HEADLINE", result.headline)] if result.headline else []
     rows += [_cells(name, score) for name, score in result.groups.items()]
     out.print(table(f"Errors of {result.rows_count} rows ({how}); trust A and B unless said", columns, rows, right))

@@ -93,12 +93,16 @@ def features(work: Work, machine: Machine) -> Features:
     attention = [("k", 1.0), (f"k/{b}", 1.0)]
     if side == "gpu":
         efficiency.append(("e/bandwidth", math.log(machine.bandwidth_bytes_per_s / 4e11)))
+    if side == "cpu":
+        efficiency.append(("e/bandwidth/cpu", math.log(machine.bandwidth_bytes_per_s / 6e10)))
+        compute.append(("c/bandwidth/cpu", math.log(machine.bandwidth_bytes_per_s / 6e10)))
     if t.family:
         overhead.append((f"a/{t.family}", 1.0))
         efficiency.append((f"e/{t.family}", 1.0))
         compute.append((f"c/{t.family}", 1.0))
-        if t.family.startswith("nvidia-hbm"):
-            efficiency.append(("e/hbm", 1.0))
+    if side == "gpu" and t.memory:
+        efficiency.append((f"e/memory/{t.memory}", 1.0))
+        overhead.append((f"a/memory/{t.memory}", 1.0))
     if t.tier:
         efficiency.append((f"e/{side}/{t.tier}", 1.0))
         overhead.append((f"a/{side}/{t.tier}", 1.0))
@@ -111,6 +115,7 @@ def features(work: Work, machine: Machine) -> Features:
     if machine.runtime != "llama.cpp":
         efficiency.append((f"e/runtime/{machine.runtime}", 1.0))
         overhead.append((f"a/runtime/{machine.runtime}", 1.0))
+        compute.append((f"c/runtime/{machine.runtime}", 1.0))
     return {
         name: tuple(v)
         for name, v in (
@@ -120,6 +125,23 @@ def features(work: Work, machine: Machine) -> Features:
             ("attention", attention),
         )
     }
+
+
+def decode_gradient(work: Work, machine: Machine, values: Mapping[str, float]) -> dict[str, float]:
+    """D ln t / d term for each term that applies: the share of the time that it scales."""
+    listed = features(work, machine)
+    laws = {name: _law(terms, values) for name, terms in listed.items()}
+    parts = decode_seconds(work, machine, values)
+    by_compute = laws["compute"] * work.weight_count / machine.traits.peak_flops_per_s
+    both = parts.weights_s + parts.dequantisation_s
+    compute = (by_compute / both) ** SMOOTHNESS * both if both else 0.0
+    shares = {
+        "overhead": parts.overhead_s,
+        "efficiency": -(both - compute + parts.kv_s) if laws["efficiency"] <= 1 else 0.0,
+        "compute": compute,
+        "attention": -parts.kv_s if laws["attention"] <= 1 else 0.0,
+    }
+    return {key: shares[name] / parts.total_s * x for name, terms in listed.items() for key, x in terms}
 
 
 def _law(terms: Iterable[tuple[str, float]], values: Mapping[str, float]) -> float:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.feasibility.coefficients import Coefficient
+from harness.feasibility.coefficients import Coefficient, Covariance
 from harness.feasibility.decode import SMOOTHNESS, features
 from harness.feasibility.prefill import prefill_features, prefill_model, prompt_flops
 from harness.feasibility.priors import MEANS, prior_of
@@ -88,17 +88,20 @@ def _designs(listed: Sequence[dict[str, tuple[tuple[str, float], ...]]]) -> tupl
 
 
 def votes(rows: Sequence[Row]) -> Array:
-    """Weight of each row: 1 / rows of its vote; less for what the file itself does not trust."""
+    """Weight of each row: 1 / rows of its vote; less for what the file itself does not trust.
+
+    Least where trusted rows abound: dense models on everything but phones.
+    """
     count: dict[tuple[str, ...], int] = {}
     for row in rows:
         count[row.vote] = count.get(row.vote, 0) + 1
-    trust = {"A": 1.0, "B": 1.0, "C": 0.3, "D": 0.2}
-    return np.array(
-        [
-            trust.get(r.raw.get("trust", ""), 0.3) * (0.3 if r.excluded not in {"", "moe"} else 1) / count[r.vote]
-            for r in rows
-        ]
-    )
+    many, few = {"A": 1.0, "B": 1.0, "C": 0.1, "D": 0.05}, {"A": 1.0, "B": 1.0, "C": 0.3, "D": 0.2}
+    weights = []
+    for row in rows:
+        trust, doubted = (many, 0.1) if row.group in {"dense", "deep"} else (few, 0.3)
+        weight = trust.get(row.raw.get("trust", ""), trust["C"])
+        weights.append(weight * (1 if row.excluded in {"", "moe"} else doubted) / count[row.vote])
+    return np.array(weights)
 
 
 def model(problem: Problem, theta: Array) -> tuple[Array, Array]:
@@ -164,21 +167,26 @@ def _cost(problem: Problem, theta: Array, keep: Array, mean: Array, precision: A
     return float(keep @ loss + precision @ (theta - mean) ** 2 / 2)
 
 
-def leave_one_chip_out(problem: Problem, chips: Sequence[str], whole: Array) -> Array:
-    """Ln of the predicted time of each row by a fit that saw no row of its chip."""
-    names, predicted = np.array(chips), np.zeros(len(chips))
-    for chip in sorted(set(chips)):
-        out = names == chip
-        predicted[out] = model(problem, fit(problem, ~out, start=whole, tolerance=0.02))[0][out]
-    return predicted
+def covariance(problem: Problem, theta: Array, rows: NDArray[np.bool_] | None = None) -> Array:
+    """Posterior covariance of the terms: inverse curvature of the penalised fit on the rows marked."""
+    _, jacobian = model(problem, theta)
+    precision = np.array([prior_of(key)[1] ** -2.0 for key in problem.keys])
+    weight = problem.weight * (1.0 if rows is None else rows) / NOISE**2
+    return np.asarray(np.linalg.inv((jacobian * weight[:, None]).T @ jacobian + np.diag(precision)))
+
+
+def without(problem: Problem, out: NDArray[np.bool_], start: Array) -> tuple[Array, Array]:
+    """Ln of the predicted time, and its standard error, of the rows marked by a fit that saw none of them."""
+    theta = fit(problem, ~out, start=start, tolerance=0.05)
+    predicted, jacobian = model(problem, theta)
+    part = jacobian[out]
+    spread = np.sqrt(np.maximum(((part @ covariance(problem, theta, ~out)) * part).sum(axis=1), 0))
+    return predicted[out], spread
 
 
 def as_coefficients(problem: Problem, theta: Array) -> dict[str, Coefficient]:
     """Terms with the votes behind each and its standard error."""
-    _, jacobian = model(problem, theta)
-    precision = np.array([prior_of(key)[1] ** -2.0 for key in problem.keys])
-    hessian = (jacobian * (problem.weight / NOISE**2)[:, None]).T @ jacobian + np.diag(precision)
-    spread = np.sqrt(np.diag(np.linalg.inv(hessian)))
+    spread = np.sqrt(np.diag(covariance(problem, theta)))
     unseen = {"prefill": ("m", "o"), "decode": ("a", "e", "c", "k")}[problem.phase]
     rest = {k: Coefficient(value=m) for k, m in MEANS.items() if k.partition("/")[0] in unseen}
     touched = np.any([np.abs(d) > 0 for d in problem.designs.values()], axis=0)
@@ -190,3 +198,10 @@ def as_coefficients(problem: Problem, theta: Array) -> dict[str, Coefficient]:
         )
         for i, key in enumerate(problem.keys)
     }
+
+
+def as_covariance(problem: Problem, theta: Array) -> Covariance:
+    """What ``covariance`` says, as it is shipped: four significant digits."""
+    matrix = covariance(problem, theta)
+    lower = matrix[np.tril_indices(len(matrix))]
+    return Covariance(keys=problem.keys, lower=tuple(float(f"{x:.3e}") for x in lower))

@@ -78,6 +78,18 @@ def prefill_seconds(
     return laws["overhead"] + prompt_flops(work, prompt_tokens, depth_tokens) / rate
 
 
+def prefill_gradient(
+    work: Work, machine: Machine, prompt_tokens: float, depth_tokens: float, values: Mapping[str, float]
+) -> dict[str, float]:
+    """D ln t / d term for each term that applies."""
+    listed = prefill_features(work, machine, prompt_tokens, depth_tokens)
+    laws = {name: math.exp(sum(values.get(key, 0.0) * x for key, x in terms)) for name, terms in listed.items()}
+    total = prefill_seconds(work, machine, prompt_tokens, depth_tokens, values)
+    overhead = laws["overhead"] / total
+    shares = {"overhead": overhead, "mfu": overhead - 1 if laws["mfu"] <= 1 else 0.0}
+    return {key: shares[name] * x for name, terms in listed.items() for key, x in terms}
+
+
 def prefill_model(base: Mapping[str, Array], designs: Mapping[str, Array], theta: Array) -> tuple[Array, Array]:
     """Ln t [rows] and its Jacobian [rows, terms], for the fit."""
     m, o = np.exp(designs["mfu"] @ theta), np.exp(designs["overhead"] @ theta)

@@ -212,11 +212,17 @@ def runtime_named(text: str) -> str:
 
 
 def quant_class(text: str) -> str:
-    """Class of a quantisation by its name."""
+    """Class of a quantisation by its name.
+
+    IQ3_K and IQ2_K of ik_llama.cpp look values up in a short table, as cheap as K-quants; lattices (IQ3_XXS, ...)
+    and trellises (IQ3_KT) are not.
+    """
     q = text.upper()
     if re.search(r"TERNARY|I2_S|TL1|TL2|IQ\d_BN|TQ\d", q):
         return "ternary"
     for pattern, name in (
+        (r"IQ3_K(?!T)", "q3k"),
+        (r"IQ2_K(?!T)", "q2k"),
         (r"IQ[123]", "iq"),
         (r"IQ4", "q4k"),
         (r"Q2|W2|2[- ]?BIT|2\.\d+ BPW", "q2k"),

@@ -10,13 +10,13 @@ from harness.domain.model import Weights
 from harness.domain.prediction import Interval, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.feasibility.coefficients import Coefficients, shipped
-from harness.feasibility.decode import Machine, Work, decode_seconds
-from harness.feasibility.interval import interval, residual_for
+from harness.feasibility.decode import Machine, Work, decode_gradient, decode_seconds
+from harness.feasibility.interval import expected_spread, interval, residual_for
 from harness.feasibility.kv_cache import kv_read_bytes
 from harness.feasibility.memory import backend_of, engine_of, pool_of
-from harness.feasibility.prefill import prefill_seconds
+from harness.feasibility.prefill import prefill_gradient, prefill_seconds
 from harness.feasibility.rows import DEEP_TOKENS, quant_class
-from harness.feasibility.traits import Traits, shader_peak, traits_of
+from harness.feasibility.traits import shader_peak, traits_of
 from harness.feasibility.weights import role_of
 
 PAGE_CACHE_BYTES_PER_S: Final = 5e9
@@ -48,19 +48,24 @@ def fitted_speed(
     machine = machine_of(device, scenario)
     depth = scenario.depth_tokens + scenario.new_tokens / 2
     work = work_of(weights, scenario, depth)
-    terms = decode_seconds(work, machine, {k: c.value for k, c in coefficients.decode.items()})
+    decode_values = {k: c.value for k, c in coefficients.decode.items()}
+    terms = decode_seconds(work, machine, decode_values)
+    gradient = decode_gradient(work, machine, decode_values)
+    spread = expected_spread(coefficients.decode_covariance.spread(gradient))
     group = _group(work, machine, depth)
     decode_residual = residual_for(coefficients.residuals, "decode", machine.backend, group)
     ceiling = machine.bandwidth_bytes_per_s / (work.weight_bytes + work.kv_bytes)
     decode = _below(
-        interval(min(1 / terms.total_s, ceiling), decode_residual, _doubt(device, machine.backend)), ceiling
+        interval(min(1 / terms.total_s, ceiling), decode_residual, _doubt(device, machine.backend), spread), ceiling
     )
     prefill_values = {k: c.value for k, c in coefficients.prefill.items()}
     pair = work._replace(kv_bytes=kv_read_bytes(weights.shape, 1))
     prompt_s = prefill_seconds(pair, machine, max(scenario.prompt_tokens, 1), scenario.depth_tokens, prefill_values)
     prompt_s = max(prompt_s, work.weight_bytes / machine.bandwidth_bytes_per_s)
     prefill_residual = residual_for(coefficients.residuals, "prefill", machine.backend, "prefill")
-    prefill = interval(max(scenario.prompt_tokens, 1) / prompt_s, prefill_residual)
+    gradient = prefill_gradient(pair, machine, max(scenario.prompt_tokens, 1), scenario.depth_tokens, prefill_values)
+    spread = expected_spread(coefficients.prefill_covariance.spread(gradient))
+    prefill = interval(max(scenario.prompt_tokens, 1) / prompt_s, prefill_residual, spread=spread)
     cold = LOAD_OVERHEAD_S + weights.file_bytes / device.storage.sequential_read_bytes_per_s.value
     warm = LOAD_OVERHEAD_S + weights.file_bytes / PAGE_CACHE_BYTES_PER_S
     load_cold, load_warm = interval(cold, _LOAD_SPREAD), interval(warm, _LOAD_SPREAD)
@@ -101,7 +106,7 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
         matrix = peaks.get("fp16") or peaks.get("fp32")
         if shader is not None and matrix is not None:
             peak = shader_peak(traits.family, shader.value)
-            traits = Traits(traits.family, traits.tier, peak, matrix.value, True, traits.core_count)
+            traits = traits._replace(peak_flops_per_s=peak, matrix_flops_per_s=matrix.value, known_peak=True)
     return Machine(backend, bandwidth, traits, phone=device.kind in {"phone", "tablet"})
 
 

@@ -13,11 +13,10 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from harness.domain.base import Frozen
-from harness.feasibility import fitting
-from harness.feasibility.coefficients import Coefficient, Coefficients
-from harness.feasibility.decode import decode_seconds
-from harness.feasibility.interval import grouped, residual_for
-from harness.feasibility.prefill import prefill_seconds
+from harness.feasibility.coefficients import Coefficients
+from harness.feasibility.decode import decode_gradient, decode_seconds
+from harness.feasibility.interval import expected_spread, interval, residual_for
+from harness.feasibility.prefill import prefill_gradient, prefill_seconds
 from harness.feasibility.rows import Row, predictable
 from harness.feasibility.seed import (
     constant_decode_tokens_per_s,
@@ -77,7 +76,7 @@ class Report(Frozen, frozen=True, kw_only=True):
     """Outcome of a validation.
 
     Attributes:
-        left_out: Whether each chip was predicted by a fit that saw no row of it.
+        left_out: How chips were left out of the fits that predicted them; empty for the shipped coefficients.
         rows_count: Rows in the file.
         unpredictable: Rows without a prediction, by reason.
         headline: Dense, llama.cpp class, trust A and B, short context, not excluded by the file.
@@ -88,7 +87,7 @@ class Report(Frozen, frozen=True, kw_only=True):
         floor_pairs_count: How many such pairs.
     """
 
-    left_out: bool
+    left_out: str
     rows_count: int
     unpredictable: dict[str, int]
     headline: Score | None
@@ -100,12 +99,13 @@ class Report(Frozen, frozen=True, kw_only=True):
 
 
 class Judged(NamedTuple):
-    """A row, its predicted speed and its interval."""
+    """A row, its predicted speed and its interval; ``split`` tells repeated predictions of one row apart."""
 
     row: Row
     predicted_tokens_per_s: float
     low_tokens_per_s: float
     high_tokens_per_s: float
+    split: int = 0
 
     @property
     def error_ratio(self) -> float:
@@ -141,56 +141,41 @@ def predict_row(row: Row, coefficients: Coefficients) -> float:
 
 def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judged]:
     """Rows with the predictions of the given coefficients."""
-    return [_judged(r, predict_row(r, coefficients), coefficients.residuals) for r in predictable(rows)]
+    decode = {k: c.value for k, c in coefficients.decode.items()}
+    prefill = {k: c.value for k, c in coefficients.prefill.items()}
+    result = []
+    for row in predictable(rows):
+        assert row.work is not None
+        if row.phase == "prefill":
+            pair = row.work._replace(kv_bytes=row.attention_bytes_per_token)
+            gradient = prefill_gradient(pair, row.machine, row.prompt_tokens, row.depth_tokens, prefill)
+            error = coefficients.prefill_covariance.spread(gradient)
+        else:
+            error = coefficients.decode_covariance.spread(decode_gradient(row.work, row.machine, decode))
+        result.append(judged(row, predict_row(row, coefficients), error, coefficients.residuals))
+    return result
 
 
-def _judged(row: Row, speed: float, residuals: Mapping[str, tuple[float, float]]) -> Judged:
-    low, high = residual_for(residuals, row.phase, row.machine.backend, _residual_group(row))
-    return Judged(row, speed, speed * math.exp(low), speed * math.exp(high))
+def judged(
+    row: Row,
+    speed_tokens_per_s: float,
+    standard_error: float,
+    residuals: Mapping[str, tuple[float, float]],
+    split: int = 0,
+) -> Judged:
+    """A row with its prediction and the interval that these quantiles and this standard error in ln give."""
+    quantiles = residual_for(residuals, row.phase, row.machine.backend, _residual_group(row))
+    span = interval(speed_tokens_per_s, quantiles, spread=expected_spread(standard_error))
+    return Judged(row, speed_tokens_per_s, span.low, span.high, split)
 
 
 def _residual_group(row: Row) -> str:
     return row.group if row.machine.runtime == "llama.cpp" else "runtime"
 
 
-def _residual_key(row: Row) -> str:
+def residual_key(row: Row) -> str:
+    """Group of a row's residual: phase, kind of row, backend."""
     return f"{row.phase}/{_residual_group(row)}/{row.machine.backend}"
-
-
-def fit_all(rows: Sequence[Row], source: str) -> tuple[Coefficients, list[Judged]]:
-    """Fit both laws on all rows, and judge each chip by fits without it.
-
-    The interval of a left-out chip uses only the residuals of other chips.
-    """
-    usable = predictable(rows)
-    tables: dict[str, dict[str, Coefficient]] = {}
-    left: list[tuple[Row, float, float]] = []
-    for phase in ("decode", "prefill"):
-        part = [r for r in usable if r.phase == phase]
-        if not part:
-            tables[phase] = {}
-            continue
-        problem = fitting.problem_of(part, phase)
-        theta = fitting.fit(problem)
-        tables[phase] = fitting.as_coefficients(problem, theta)
-        predicted = fitting.leave_one_chip_out(problem, [r.chip for r in part], theta)
-        speeds = [r.tokens_per_s * math.exp(t - p) for r, t, p in zip(part, problem.target, predicted, strict=True)]
-        left += [(row, speed, weight) for row, speed, weight in zip(part, speeds, problem.weight, strict=True)]
-    residuals = _residuals(left)
-    judged = []
-    for chip in sorted({row.chip for row, _, _ in left}):
-        others = _residuals([item for item in left if item[0].chip != chip])
-        judged += [_judged(row, speed, others) for row, speed, _ in left if row.chip == chip]
-    return Coefficients(source=source, decode=tables["decode"], prefill=tables["prefill"], residuals=residuals), judged
-
-
-def _residuals(left: Sequence[tuple[Row, float, float]]) -> dict[str, tuple[float, float]]:
-    trusted = [item for item in left if is_trusted(item[0])] or list(left)
-    result = grouped(
-        (_residual_key(row), row.chip, math.log(row.tokens_per_s / speed), float(weight))
-        for row, speed, weight in trusted
-    )
-    return {key: (round(low, 4), round(high, 4)) for key, (low, high) in result.items()}
 
 
 def score(judged: Sequence[Judged]) -> Score | None:
@@ -234,9 +219,9 @@ def _middle(judged: Sequence[Judged], formula: Callable[[float, float], float]) 
 def _by_vote(
     judged: Sequence[Judged], value: Callable[[Judged], float], join: Callable[..., float] = np.median
 ) -> list[float]:
-    votes: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    votes: dict[tuple[object, ...], list[float]] = defaultdict(list)
     for item in judged:
-        votes[item.row.vote].append(value(item))
+        votes[(item.split, *item.row.vote)].append(value(item))
     return [float(join(values)) for values in votes.values()]
 
 
@@ -250,7 +235,7 @@ def _bytes(row: Row) -> float:
     return row.work.weight_bytes if row.work.moe else float(row.raw["model_bytes"].replace(",", ""))
 
 
-def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: bool) -> Report:
+def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "") -> Report:
     """Everything that is printed."""
     reasons: dict[str, int] = defaultdict(int)
     for row in rows:
