@@ -3,6 +3,10 @@
 Schema history (``SCHEMA_VERSION``):
 
 1 - first version.
+
+The next version (a field with a default needs none: old files still load): raise ``SCHEMA_VERSION``, say here what
+changed, add the step from the old one to ``harness.records.store.MIGRATIONS``, and keep a file of a real run as
+``tests/records/v<N>-<name>.json``; a test loads one of every version there ever was, and fails while one is missing.
 """
 
 from typing import Any, Literal
