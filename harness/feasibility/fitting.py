@@ -90,7 +90,7 @@ def _designs(listed: Sequence[dict[str, tuple[tuple[str, float], ...]]]) -> tupl
 def votes(rows: Sequence[Row]) -> Array:
     """Weight of each row: 1 / rows of its vote; less for what the file itself does not trust.
 
-    Least where trusted rows abound: dense models on everything but phones.
+    Least where trusted rows abound: dense models on everything but phones, and prompts.
     """
     count: dict[tuple[str, ...], int] = {}
     for row in rows:
@@ -98,7 +98,7 @@ def votes(rows: Sequence[Row]) -> Array:
     many, few = {"A": 1.0, "B": 1.0, "C": 0.1, "D": 0.05}, {"A": 1.0, "B": 1.0, "C": 0.3, "D": 0.2}
     weights = []
     for row in rows:
-        trust, doubted = (many, 0.1) if row.group in {"dense", "deep"} else (few, 0.3)
+        trust, doubted = (many, 0.1) if row.group in {"dense", "deep", "prefill"} else (few, 0.3)
         weight = trust.get(row.raw.get("trust", ""), trust["C"])
         weights.append(weight * (1 if row.excluded in {"", "moe"} else doubted) / count[row.vote])
     return np.array(weights)

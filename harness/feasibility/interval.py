@@ -52,15 +52,16 @@ def quantiles(
 ) -> tuple[float, float]:
     """5 % and 95 % quantiles of (chip, value, weight), mixed with a parent group's as if that were a few votes.
 
-    The levels are those of split conformal prediction for n chips, 0.95 (1 + 1 / n) (Lei et al. 2018):
-    rows of one chip err together, so chips are counted, not rows.
+    The levels are those of split conformal prediction for n chips (Lei et al. 2018): the 0.95 (n + 1)-th of n values,
+    which stands at 0.95 + 0.45 / n when the i-th stands at (i - 1/2) / n. Rows of one chip err together, so chips are
+    counted, not rows.
     """
     pooled = sum(w for _, _, w in parent)
     values = np.array([v for _, v, _ in (*own, *parent)])
     scale = _POOL_VOTES / pooled if pooled else 0.0
     weights = np.array([*(w for _, _, w in own), *(w * scale for _, _, w in parent)])
     chips = len({chip for chip, _, _ in (*own, *parent)})
-    level = min(0.95 * (1 + 1 / chips), 1.0)
+    level = min(0.95 + 0.45 / chips, 1.0)
     order = np.argsort(values, kind="stable")
     share = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
     low, high = np.interp([1 - level, level], share, values[order])

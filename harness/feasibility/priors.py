@@ -35,7 +35,7 @@ WIDTHS: Final = {
     "e": 0.15,
     "c": 0.7,
     "k": 0.5,
-    "m": 1.0,
+    "m": 0.4,
     "o": 1.0,
     "e/moe": 0.2,
     "a/moe": 0.5,
@@ -45,17 +45,25 @@ WIDTHS: Final = {
     "a/year": 0.25,
     "c/cpu": 1.0,
     "c/gpu": 0.7,
+    "m/year": 0.06,
+    "m/moe": 0.16,
+    "m/peak": 0.16,
 }
 
-_BY_LAW: Final = {"a": 0.5, "e": 0.22, "c": 0.25, "k": 0.5, "m": 0.4, "o": 0.5}
+_BY_LAW: Final = {"a": 0.5, "e": 0.22, "c": 0.25, "k": 0.5, "m": 0.9, "o": 0.5}
 """A backend or a family."""
 _BY_WORD: Final = {
-    "runtime": {"": 0.3},
+    "runtime": {"": 0.3, "m": 0.66},
     "year": {"": 0.15},
+    "short": {"": 0.16},
+    "size": {"": 0.16},
+    "long": {"": 0.4},
+    "depth": {"": 0.4},
+    "peak": {"": 0.4},
     "memory": {"e": 0.15},
     "bandwidth": {"": 0.2},
-    "moe": {"a": 0.3, "e": 0.12},
-    "phone": {"e": 0.15},
+    "moe": {"a": 0.3, "e": 0.12, "m": 0.4},
+    "phone": {"e": 0.15, "m": 0.4},
 }
 _QUANTS: Final = {"f16", "q8", "q5", "q4", "q4k", "q3k", "q2k", "iq", "ternary"}
 
@@ -80,5 +88,5 @@ def prior_of(key: str) -> tuple[float, float]:
     if first in _QUANTS:
         return mean, {"c": 0.5}.get(law, 0.4)
     if last in {"base", "pro", "max", "ultra"}:
-        return mean, {"e": 0.12, "a": 0.25}.get(law, 0.4)
+        return mean, {"e": 0.12, "a": 0.25}.get(law, 0.16)
     return mean, _BY_LAW.get(law, 0.3)
