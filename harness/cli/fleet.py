@@ -156,6 +156,36 @@ def ssh(
     return exit_of(records)
 
 
+@fleet.command()
+@click.option("--scheduler", required=True, help="Its address: tcp://host:8786, or tls://.")
+@click.option("--devices", "-d", multiple=True, default=("*",), help="Patterns; may be given several times.")
+@click.option("--models", "-m", multiple=True, default=("*",))
+@click.option("--quants", "-q", multiple=True, default=("Q4_K_M",), show_default=True)
+@click.option("--contexts", "-c", multiple=True, type=click.IntRange(1, 2**31), default=(4096,), show_default=True)
+@click.option("--out", type=_FILE, required=True, help="A .json, .csv or .parquet.")
+@tls_options
+def sweep(
+    scheduler: str,
+    devices: tuple[str, ...],
+    models: tuple[str, ...],
+    quants: tuple[str, ...],
+    contexts: tuple[int, ...],
+    out: Path,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+) -> None:
+    """Predict every combination, as ``matrix`` does, spread over the workers of a scheduler."""
+    from harness.app.matrix import write
+    from harness.fleet.net import Tls
+    from harness.fleet.sweep import sweep_fleet
+
+    tls = Tls(tls_ca, tls_cert, tls_key)
+    table = sweep_fleet(scheduler, devices=devices, models=models, quants=quants, contexts=contexts, tls=tls)
+    write(table, out)
+    click.echo(f"{len(table['device'])} cells in {out}")
+
+
 def _show(records: "list[RunRecord]", as_json: bool) -> None:
     from harness.cli._records import comparison_table, name_of, reasons, run_table
     from harness.records.compare import compare

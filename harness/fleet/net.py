@@ -152,11 +152,14 @@ async def _serve_device(scheduler: str, device: str, tls: Tls, host: str, said: 
         death_timeout=CONNECT_S,
     )
     try:
-        async with worker:
-            said(f"{device} serves {scheduler} as {worker.name}")
-            await worker.finished()
-    except (OSError, TimeoutError) as error:
+        await worker
+    except (OSError, TimeoutError, RuntimeError) as error:  # Dask wraps what went wrong at the start
         raise unreachable(scheduler, CONNECT_S, error) from error
+    try:
+        said(f"{device} serves {scheduler} as {worker.name}")
+        await worker.finished()
+    finally:
+        await worker.close()
 
 
 @asynccontextmanager
@@ -176,8 +179,8 @@ async def scheduler_of(host: str, port: int, tls: Tls) -> AsyncIterator[Any]:
     )
     try:
         await scheduler
-    except OSError as error:
-        raise CouldNotRunError(f"no scheduler at {host}:{port}: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:  # Dask wraps what went wrong at the start
+        raise CouldNotRunError(f"no scheduler can listen at {host}:{port}: {error.__cause__ or error}") from error
     try:
         yield scheduler
     finally:

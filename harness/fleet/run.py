@@ -122,11 +122,13 @@ class _Fleet:
                 self._client.cancel(list(pending), force=True)
 
     def _ended(self, futures: list[Any]) -> list[Any]:
-        with contextlib.suppress(Exception):  # a timeout, or one of them was cancelled: its status tells
+        began_s = time.monotonic()
+        # A timeout, or one of them was cancelled: its status tells.
+        with contextlib.suppress(Exception), self._client.as_current():
             dask().wait(futures, timeout=_POLL_S, return_when="FIRST_COMPLETED")
         ended = [future for future in futures if future.status != "pending"]
-        if not ended and self._client.status != "running":
-            time.sleep(_POLL_S)
+        if not ended:  # never ask faster than this, also where waiting fails at once
+            time.sleep(max(0.0, _POLL_S - (time.monotonic() - began_s)))
         return ended
 
     def _connected(self) -> bool:

@@ -149,11 +149,13 @@ def write_atomically(path: Path, data: bytes) -> None:
         Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
         _flush_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too leaves no half of it behind
         if temporary:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
-        raise CouldNotRunError(f"could not write {path}: {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise CouldNotRunError(f"could not write {path}: {error.strerror}") from error
+        raise
 
 
 def _flush_folder(folder: Path) -> None:

@@ -61,7 +61,7 @@ def parent_killed(place: Place, draw: random.Random) -> Injected:
     lost, torn = audit(history, told)
     kept = history.count() if history.path.exists() else 0
     lost += max(0, begun - 1 - kept)
-    torn += torn_files(folder)
+    torn += torn_files(folder, killed=True)
     again = finish(start([*args, "--resume"], cwd=home, environment=environment))
     records = again.records()
     whole = [r["outcome"] for r in records] == ["ok"] * _CELLS

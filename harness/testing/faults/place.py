@@ -149,9 +149,12 @@ def audit(history: History, done: set[str]) -> tuple[int, int]:
     return len(done - kept), torn
 
 
-def torn_files(folder: Path) -> int:
-    """Record files in a folder that do not load, and halves of files left behind."""
-    torn = len(list(folder.glob(".*.part")))
+def torn_files(folder: Path, *, killed: bool = False) -> int:
+    """Record files in a folder that do not load, and halves of files left behind.
+
+    A process that is killed with -9 in the middle of writing cannot remove its half; it has another name than a record.
+    """
+    torn = 0 if killed else len(list(folder.glob(".*.part")))
     for path in folder.glob("*Z-*.json"):  # a run's identifier is in the name
         try:
             load(path)

@@ -1,0 +1,54 @@
+"""Large analytic sweeps on the workers of a fleet: each computes the cells of one device profile at a time."""
+
+import contextlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.app.matrix import Columns, _matching, ask, columns
+from harness.catalog.devices import device_names
+from harness.errors import CouldNotRunError
+from harness.fleet.net import Tls, client_of, dask
+
+
+def sweep_fleet(
+    scheduler: str,
+    *,
+    devices: Sequence[str] = ("*",),
+    models: Sequence[str] = ("*",),
+    quants: Sequence[str] = ("Q4_K_M",),
+    contexts: Sequence[int] = (4096,),
+    tls: Tls = Tls(),  # noqa: B008  an immutable tuple
+    timeout_s: float = 3600.0,
+) -> Columns:
+    """The same columns as ``harness.app.matrix`` computes alone, in the same order.
+
+    Profiles and models are looked up by name on the workers: all must have the same version of edge-harness.
+
+    Raises:
+        UnknownNameError: A pattern matches nothing.
+        RefusedError: The address or the TLS files are wrong, or a model has no table of tensors.
+        CouldNotRunError: No scheduler, no worker, or not done in time.
+    """
+    names = _matching("device", devices, device_names())
+    client = client_of(scheduler, tls)
+    try:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            raise CouldNotRunError(f"{scheduler} has no worker. Start one with: edge-harness fleet worker")
+        asked = (tuple(models), tuple(quants), tuple(contexts))
+        futures = client.map(_part, names, [asked] * len(names), pure=False)
+        try:
+            with client.as_current():
+                dask().wait(futures, timeout=timeout_s)
+            parts: list[Columns] = client.gather(futures)
+        except TimeoutError as error:
+            raise CouldNotRunError(f"the sweep was not done within {timeout_s:g} s") from error
+    finally:
+        with contextlib.suppress(Exception):  # a scheduler that is gone cannot be told good-bye
+            client.close(timeout=5)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _part(device: str, asked: tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]) -> Columns:
+    models, quants, contexts = asked
+    return columns(ask(devices=[device], models=models, quants=quants, contexts=contexts))
