@@ -22,9 +22,16 @@ FLOOR = 0.06
 """f above: sources of one chip, backend, model and quantisation differ by some 10 % in the median."""
 
 
-def expected_spread(standard_error: float) -> float:
+FLOORS = {"cpu": 0.15, "hybrid": 0.2, "opencl": 0.12, "npu": 0.12}
+"""f where a row says less of what ran: threads and filled channels of a CPU, kernels and clocks of a phone's chip."""
+
+CEILING = 0.45
+"""No chip is less known than this: priors are wide so that rows may move them, not for what silicon may do."""
+
+
+def expected_spread(standard_error: float, backend: str = "") -> float:
     """S above, of a prediction with this standard error in ln t."""
-    return math.hypot(FLOOR, standard_error)
+    return min(math.hypot(FLOORS.get(backend, FLOOR), standard_error), CEILING)
 
 
 def interval(mid: float, residual: tuple[float, float], extra: float = 0.0, spread: float = 1.0) -> Interval:

@@ -82,7 +82,8 @@ def _residuals(left: Sequence[_Left]) -> dict[str, tuple[float, float]]:
         (
             residual_key(item.row),
             item.row.chip,
-            math.log(item.row.tokens_per_s / item.speed_tokens_per_s) / expected_spread(item.standard_error),
+            math.log(item.row.tokens_per_s / item.speed_tokens_per_s)
+            / expected_spread(item.standard_error, item.row.machine.backend),
             item.weight / repeats[item.row.line],
         )
         for item in trusted

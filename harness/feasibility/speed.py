@@ -51,9 +51,12 @@ def fitted_speed(
     decode_values = {k: c.value for k, c in coefficients.decode.items()}
     terms = decode_seconds(work, machine, decode_values)
     gradient = decode_gradient(work, machine, decode_values)
-    spread = expected_spread(coefficients.decode_covariance.spread(gradient))
+    spread = expected_spread(coefficients.decode_covariance.spread(gradient), machine.backend)
     group = _group(work, machine, depth)
     decode_residual = residual_for(coefficients.residuals, "decode", machine.backend, group)
+    if machine.phone and group != "phone":
+        other = residual_for(coefficients.residuals, "decode", machine.backend, "phone")
+        decode_residual = min(decode_residual[0], other[0]), max(decode_residual[1], other[1])
     ceiling = machine.bandwidth_bytes_per_s / (work.weight_bytes + work.kv_bytes)
     decode = _below(
         interval(min(1 / terms.total_s, ceiling), decode_residual, _doubt(device, machine.backend), spread), ceiling
@@ -64,7 +67,7 @@ def fitted_speed(
     prompt_s = max(prompt_s, work.weight_bytes / machine.bandwidth_bytes_per_s)
     prefill_residual = residual_for(coefficients.residuals, "prefill", machine.backend, "prefill")
     gradient = prefill_gradient(pair, machine, max(scenario.prompt_tokens, 1), scenario.depth_tokens, prefill_values)
-    spread = expected_spread(coefficients.prefill_covariance.spread(gradient))
+    spread = expected_spread(coefficients.prefill_covariance.spread(gradient), machine.backend)
     prefill = interval(max(scenario.prompt_tokens, 1) / prompt_s, prefill_residual, spread=spread)
     cold = LOAD_OVERHEAD_S + weights.file_bytes / device.storage.sequential_read_bytes_per_s.value
     warm = LOAD_OVERHEAD_S + weights.file_bytes / PAGE_CACHE_BYTES_PER_S

@@ -165,7 +165,7 @@ def judged(
 ) -> Judged:
     """A row with its prediction and the interval that these quantiles and this standard error in ln give."""
     quantiles = residual_for(residuals, row.phase, row.machine.backend, _residual_group(row))
-    span = interval(speed_tokens_per_s, quantiles, spread=expected_spread(standard_error))
+    span = interval(speed_tokens_per_s, quantiles, spread=expected_spread(standard_error, row.machine.backend))
     return Judged(row, speed_tokens_per_s, span.low, span.high, split)
 
 
