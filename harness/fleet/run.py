@@ -80,7 +80,8 @@ def run_fleet(
                 with contextlib.suppress(Exception):  # a scheduler that is gone cannot be told good-bye
                     client.close(timeout=5)
     finally:
-        write_summary(tasks, found, folder)
+        if found:
+            write_summary(tasks, found, folder)
     return [found[task.key] for task in tasks]
 
 

@@ -7,6 +7,7 @@ import pytest
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.fleet.matrix import load_matrix, tasks_of
 from harness.fleet.net import Tls, check_address, client_of, security_of
+from harness.fleet.run import run_fleet
 from harness.fleet.ssh import Target
 from harness.fleet.work import measure
 
@@ -78,6 +79,13 @@ def test_no_scheduler_is_one_clear_line() -> None:
     pytest.importorskip("distributed")
     with pytest.raises(CouldNotRunError, match=r"no scheduler answered at tcp://127\.0\.0\.1:9"):
         client_of("tcp://127.0.0.1:9", Tls(), timeout_s=1)
+
+
+def test_nothing_is_written_where_nothing_was_measured(tmp_path: Path) -> None:
+    tasks = tasks_of(load_matrix(write(tmp_path, GOOD)))
+    with pytest.raises(RefusedError):
+        run_fleet(tasks, "nowhere", folder=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
