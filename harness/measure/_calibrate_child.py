@@ -83,22 +83,14 @@ def plan(types: list[str], fill_bytes: int, thorough: bool) -> Iterator[list[Ben
         ]
 
 
-def anchor_plan(type_name: str, fill_bytes: int) -> list[list[Bench]]:
-    """Two benches of one type, a single token at a time: how fast the machine is now."""
-    return [[Bench(role, type_name, dimensions(role, type_name, fill_bytes), {1: 16}) for role in ("narrow", "wide")]]
-
-
 def run(arguments: Mapping[str, Any], emit: Emit) -> None:
-    """Time everything in ``plan``, or in ``anchor_plan`` where ``anchor`` names a type.
+    """Time everything in ``plan``.
 
     Args:
-        arguments: ``types fill_bytes thread_count rounds thorough repack anchor``.
+        arguments: ``types fill_bytes thread_count rounds thorough repack``.
         emit: Told ``timing`` for each bench, batch, depth and round, and ``group`` when one is done.
     """
-    anchor, fill_bytes = arguments.get("anchor", ""), arguments["fill_bytes"]
-    groups = (
-        anchor_plan(anchor, fill_bytes) if anchor else list(plan(arguments["types"], fill_bytes, arguments["thorough"]))
-    )
+    groups = list(plan(arguments["types"], arguments["fill_bytes"], arguments["thorough"]))
     for number, group in enumerate(groups):
         emit("group", {"number": number, "count": len(groups), "name": f"{group[0].type_name} {group[0].role}"})
         with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder, ExitStack() as stack:

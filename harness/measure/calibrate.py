@@ -24,7 +24,7 @@ import numpy as np
 from harness.catalog.paths import home_dir
 from harness.domain.device import Calibration, TypeCost
 from harness.errors import EngineError, MissingPackageError, RefusedError
-from harness.feasibility.calibrated import PREFILL_TOKENS, at_batch
+from harness.feasibility.calibrated import PREFILL_TOKENS
 from harness.feasibility.repack import repacked_types
 from harness.measure import machine
 from harness.measure._calibrate_child import DEPTH_TOKENS, Bench, dimensions
@@ -84,7 +84,7 @@ def calibrate(
     fill_bytes = max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
     say = progress or (lambda _line: None)
     if kept is not None and not missing:
-        return _anchored(kept, wanted, fill_bytes, threads, repack, say)
+        return kept
     events = _run(missing, fill_bytes, threads, repack, thorough, say)
     found = fit(events, missing, fill_bytes)
     rewritten = repacked_types(host.isa)
@@ -172,69 +172,6 @@ def nonnegative_fit(rows: Sequence[Sequence[float]], values: Sequence[float]) ->
                 for index, value in zip(chosen, part, strict=True):
                     best[index] = float(value)
     return best
-
-
-def scaled(calibration: Calibration, ratio: float) -> Calibration:
-    """Every cost times ``ratio``: the same engine on a machine that is slower by that much."""
-
-    def times(table: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
-        return tuple((batch, cost * ratio) for batch, cost in table)
-
-    return msgspec.structs.replace(
-        calibration,
-        types=tuple(
-            msgspec.structs.replace(
-                cost,
-                batch_seconds_per_byte=times(cost.batch_seconds_per_byte),
-                batch_seconds_per_row=times(cost.batch_seconds_per_row),
-                batch_seconds_per_product=times(cost.batch_seconds_per_product),
-            )
-            for cost in calibration.types
-        ),
-        token_overhead_s=calibration.token_overhead_s * ratio,
-        layer_overhead_s=calibration.layer_overhead_s * ratio,
-        token_layer_s=calibration.token_layer_s * ratio,
-        activation_s_per_dim_layer=calibration.activation_s_per_dim_layer * ratio,
-        kv_read_bytes_per_s=calibration.kv_read_bytes_per_s / ratio,
-        decode_attention_flops_per_s=calibration.decode_attention_flops_per_s / ratio,
-        attention_flops_per_s=calibration.attention_flops_per_s / ratio,
-    )
-
-
-def anchor_ratio(
-    calibration: Calibration, type_name: str, events: Sequence[Mapping[str, Any]], fill_bytes: int
-) -> float:
-    """Time of the anchor benches now over the time that the calibration gives them: its mean over the benches."""
-    cost = next(c for c in calibration.types if c.type_name == type_name)
-    tables = (cost.batch_seconds_per_byte, cost.batch_seconds_per_row, cost.batch_seconds_per_product)
-    ratios = []
-    for (_, role, batch, _), now_s in typical_times(events).items():
-        bench = Bench(role, type_name, dimensions(role, type_name, fill_bytes), {})
-        own = _own_s(
-            bench, batch, (calibration.token_overhead_s, calibration.layer_overhead_s, calibration.token_layer_s)
-        )
-        amounts = _amounts(bench)
-        then_s = own + sum(a * at_batch(t, batch) for a, t in zip(amounts, tables, strict=True))
-        ratios.append(now_s / then_s)
-    return float(np.mean(ratios))
-
-
-def _anchored(
-    kept: Calibration, wanted: Sequence[str], fill_bytes: int, threads: int, repack: bool, say: Progress
-) -> Calibration:
-    """What was kept, at today's speed of the machine.
-
-    A shared or warm machine is some tens of per cent faster or slower from one minute to the next; two benches of a
-    single type tell by how much, in about three seconds.
-    """
-    say("timing the engine: how fast the machine is now")
-    events = _run([], fill_bytes, threads, repack, False, say, anchor=wanted[0])
-    if all(e["doubted"] for e in events):
-        say("the machine is disturbed: the calibration is used as it was kept; stop other programs")
-        return kept
-    ratio = anchor_ratio(kept, wanted[0], [e for e in events if not e["doubted"]], fill_bytes)
-    say(f"the machine takes {ratio:.2f} times as long as when it was calibrated")
-    return scaled(kept, ratio)
 
 
 def _amounts(bench: Bench) -> tuple[float, float, float]:
@@ -333,8 +270,6 @@ def _run(
     repack: bool,
     thorough: bool,
     say: Progress,
-    *,
-    anchor: str = "",
 ) -> list[Mapping[str, Any]]:
     arguments = {
         "types": types,
@@ -343,7 +278,6 @@ def _run(
         "rounds": 4 if thorough else 3,
         "thorough": thorough,
         "repack": repack,
-        "anchor": anchor,
     }
 
     def on_event(name: str, data: Any) -> None:

@@ -7,6 +7,7 @@ parent, also with one that was killed.
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -28,9 +29,30 @@ LOG_LINES_KEPT: Final = 200
 _LOG_LINE_CHARS: Final = 1000
 _EVENT_LINE_BYTES: Final = 16 << 20
 _GRACE_S: Final = 1.0
-_POLL_S: Final = 0.05
+_POLL_S: Final = 0.1
 
 OnEvent = Callable[[str, Any], None]
+
+
+def _ended(process: "subprocess.Popen[bytes]", patience_s: float) -> bool:
+    """Wait for the process, at most so long, without waking up meanwhile.
+
+    ``Popen.wait`` with a timeout wakes up every few milliseconds, on cores that are being measured.
+    """
+    if hasattr(os, "pidfd_open") and process.poll() is None:
+        try:
+            descriptor = os.pidfd_open(process.pid)
+        except OSError:  # an old kernel
+            time.sleep(patience_s)
+        else:
+            try:
+                select.select([descriptor], [], [], patience_s)
+            finally:
+                os.close(descriptor)
+    else:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+    return process.poll() is not None
 
 
 class Limits(NamedTuple):
@@ -212,10 +234,7 @@ class _Run:
             process.stdin.flush()
 
     def _wait(self, process: "subprocess.Popen[bytes]", started_s: float) -> None:
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_POLL_S)
-                return
+        while not _ended(process, _POLL_S):
             self._read_events()
             if self._cancelled and self._cancelled():
                 self._kill(process, "interrupted")
