@@ -164,7 +164,7 @@ def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
     calibration = device.calibration(backend_of(scenario, device))
     if calibration is None:
         machine = machine_of(device, scenario)
-        return (lambda k: batch_cost(k, machine)), False
+        return (lambda k: max(batch_cost(k, machine), _experts_read_ratio(weights, k))), False
     one = pass_seconds(weights, calibration, batch_tokens=1, depth_tokens=scenario.depth_tokens)
 
     def cost(k: int) -> float:
@@ -174,6 +174,19 @@ def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
         return seconds / one
 
     return cost, True
+
+
+def _experts_read_ratio(weights: Weights, tokens: int) -> float:
+    """Weight bytes read by a pass over k tokens over those of one token; 1 for a dense model.
+
+    Each token is routed to u of n experts; k of them, routed independently, want n (1 - (1 - u/n)^k) different ones.
+    """
+    experts = weights.shape.experts
+    if experts is None:
+        return 1.0
+    routed, rest = expert_bytes(weights)
+    used = experts.used_count / experts.expert_count
+    return (rest + routed * (1.0 - (1.0 - used) ** tokens)) / (rest + routed * used)
 
 
 def _expert_cache(

@@ -63,3 +63,16 @@ def test_experts_are_cached_by_what_has_room() -> None:
     assert 0 < outlook.expert_hit_ratio < 1
     assert outlook.expert_cache_tokens_per_s is not None
     assert outlook.expert_cache_tokens_per_s > outlook.tokens_per_s
+
+
+def test_verifying_reads_more_experts() -> None:
+    """8 experts, 2 used: two tokens want 8 (1 - (3/4)^2) = 3.5 of them in the mean, 1.75 times those of one."""
+    from harness.app.plans import _experts_read_ratio
+    from harness.feasibility.moe import expert_bytes
+
+    weights = resolve_model("mixtral-8x7b", "Q4_K_M").weights
+    routed, rest = expert_bytes(weights)
+
+    assert _experts_read_ratio(weights, 1) == pytest.approx(1.0)
+    assert _experts_read_ratio(weights, 2) == pytest.approx((rest + routed * 3.5 / 8) / (rest + routed * 2 / 8))
+    assert _experts_read_ratio(resolve_model("llama-3.1-8b").weights, 5) == 1.0
