@@ -1,8 +1,14 @@
-"""Options of the whole suite."""
+"""Options of the whole suite, and a home of its own: no test sees or touches what the user keeps."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# Set while the suite is collected, not in a fixture: some tests list devices and models to make their cases.
+_HOME = tempfile.TemporaryDirectory(prefix="edge-harness-test-home-")
+os.environ["EDGE_HARNESS_HOME"] = _HOME.name
 
 GOLDEN = Path(__file__).parent / "golden"
 
