@@ -6,13 +6,11 @@ import msgspec
 
 from harness.app.fit import predict
 from harness.app.resolve import resolve_device, resolve_model
-from harness.app.run import HISTORY_FILE
-from harness.catalog.paths import home_dir
+from harness.app.run import open_history
 from harness.domain.prediction import Prediction
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
-from harness.records.history import History
 from harness.records.store import from_document
 
 
@@ -28,8 +26,8 @@ def predictor(scenario: Scenario | None = None) -> Callable[[str, str], Predicti
 
 def history_records(limit: int = 1000) -> list[RunRecord]:
     """The newest runs of this machine's history; empty when there is none yet."""
-    path = home_dir() / HISTORY_FILE
-    return list(History(path).records(limit=limit)) if path.exists() else []
+    history = open_history()
+    return list(history.records(limit=limit)) if history.path.exists() else []
 
 
 def single_record(output: bytes, source: str) -> RunRecord:
