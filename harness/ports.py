@@ -110,7 +110,8 @@ class WorkloadContext(NamedTuple):
         seed: Seed for everything random.
         thread_count: Threads it may use.
         model_path: Model file for workloads that need a language model; None for the others.
-        open_session: Opens a language model; given to the workloads that say ``needs_model``.
+        open_session: Opens a language model (path, scenario, the backend's own options such as ``sequence_count``);
+            given to the workloads that say ``needs_model``.
         data: Folder of opt-in public data sets; None when there is none.
     """
 
@@ -119,7 +120,7 @@ class WorkloadContext(NamedTuple):
     seed: int
     thread_count: int
     model_path: Path | None = None
-    open_session: Callable[[Path, Scenario], Session] | None = None
+    open_session: Callable[..., Session] | None = None
     data: Path | None = None
 
 

@@ -135,8 +135,8 @@ def _time(operation: Operation, job: WorkloadJob, probe_of: Callable[[], Any]) -
     return samples
 
 
-def _open_session(path: Path, scenario: Scenario) -> Any:
-    return plugins.load("harness.backends", "llamacpp", "BACKEND").open(path, scenario)
+def _open_session(path: Path, scenario: Scenario, **options: Any) -> Any:
+    return plugins.load("harness.backends", "llamacpp", "BACKEND").open(path, scenario, **options)
 
 
 def measure_workload(
