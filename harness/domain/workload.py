@@ -1,4 +1,29 @@
-"""What a workload costs, as it declares it itself."""
+"""What a workload costs, as it declares it itself.
+
+How to count. A cost is counted from the algorithm at one size, in units that mean the same on every machine; a probe
+of the machine (``edge-harness workloads`` makes it before each run) and a device's profile say what each unit takes.
+Count what the operation does, never divide a time that was measured by a unit.
+
+* Dense products: ``flops_count`` (2 m n k each), ``product_dim`` their smallest dimension m, n or k, ``dtype``.
+* Streams: ``moved_bytes`` is every byte that the passes over arrays read or write, each pass counted again;
+  ``working_set_bytes`` is how many different bytes those are. A set that fits into a cache is read at the cache's
+  speed. Leave it 0 where every call reads memory that no cache holds.
+* Passes of numpy over arrays: one *element* for each value that one simple function (add, compare, where, maximum,
+  astype) makes; exp, log, pow and the like count as *transcendental*; sort, argsort, partition of n values count
+  n log2 n *sort steps* (partition and argpartition: 2 n); picking by an index array (``a[i]``, ``bincount``,
+  ``add.at``) counts one *gather* for each value. Beside it, each function called counts one ``numpy_calls_count``.
+* Interpreted code: ``python_ops_count`` is bytecode instructions (``dis``: some 6 to 10 for a line of simple code, 25
+  for a loop's step with a call), ``native_calls_count`` calls of C functions on small values (``len``, ``dict.get``,
+  ``str.split``, ``re.match``). ``python -m harness.testing.count_operations NAME`` counts both exactly by tracing.
+* SQLite: ``sql_statements_count`` prepared statements run, ``sql_rows_count`` rows or index entries they read or
+  write, ``commits_count`` transactions that change the file.
+* Engines: ``session_calls_count`` calls of an ONNX Runtime session or another engine's entry point, ``nodes_count``
+  nodes (kernels) it runs; the weights belong to ``moved_bytes``, the arithmetic to ``flops_count``.
+* A language model: ``prefill_tokens_count`` tokens read in batches, ``decode_steps_count`` forward passes that make
+  tokens, each for ``decode_sequences_count`` sequences, ``depth_tokens`` tokens already in the cache on average. The
+  speed comes from the feasibility model of the model file in use.
+* ``call_overhead_s`` is for what none of these units names; say in a comment what it is.
+"""
 
 from harness.domain.base import Frozen
 
@@ -8,14 +33,32 @@ class Cost(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         operation: What one operation is (``retrieve``, ``encode one token`` ...).
-        flops_count: Floating-point operations.
-        moved_bytes: Bytes that must be read or written, from memory above the last-level cache.
+        flops_count: Floating-point operations of dense products.
+        moved_bytes: Bytes that passes over arrays read or write.
         resident_bytes: Memory held while it runs, anonymous.
         file_bytes: Mapped or cached file bytes.
         disk_read_bytes: Bytes read from storage for one operation.
         dtype: Arithmetic that does the work: ``fp32 fp16 int8``.
         parallel: Whether it uses all cores, or one.
-        call_overhead_s: Fixed cost of one operation on the reference machine (interpreter, session call).
+        call_overhead_s: Fixed cost of one operation on the reference machine that no count names.
+        product_dim: Smallest dimension of the products; small ones reach less of the peak. 0: large.
+        working_set_bytes: Different bytes that the passes touch; 0: more than any cache holds.
+        elements_count: Values made by simple passes of numpy.
+        transcendentals_count: Values of exp, log, pow and the like.
+        sort_steps_count: Steps of sorting: n log2 n for a sort of n values, 2 n for a partition.
+        gathers_count: Values picked or added by an index array.
+        numpy_calls_count: Calls of numpy functions.
+        python_ops_count: Bytecode instructions.
+        native_calls_count: Calls of C functions on small values.
+        sql_statements_count: SQLite statements run.
+        sql_rows_count: Rows and index entries they read or write.
+        commits_count: SQLite transactions that change the file (write-ahead log, no wait for the disk).
+        session_calls_count: Calls of an inference engine.
+        nodes_count: Kernels that those calls run.
+        prefill_tokens_count: Tokens a language model reads in batches.
+        decode_steps_count: Forward passes of a language model that make tokens.
+        decode_sequences_count: Sequences in each of those passes.
+        depth_tokens: Tokens already in the cache, on average over those passes.
     """
 
     operation: str
@@ -27,3 +70,21 @@ class Cost(Frozen, frozen=True, kw_only=True):
     dtype: str = "fp32"
     parallel: bool = True
     call_overhead_s: float = 0.0
+    product_dim: int = 0
+    working_set_bytes: float = 0.0
+    elements_count: float = 0.0
+    transcendentals_count: float = 0.0
+    sort_steps_count: float = 0.0
+    gathers_count: float = 0.0
+    numpy_calls_count: float = 0.0
+    python_ops_count: float = 0.0
+    native_calls_count: float = 0.0
+    sql_statements_count: float = 0.0
+    sql_rows_count: float = 0.0
+    commits_count: float = 0.0
+    session_calls_count: float = 0.0
+    nodes_count: float = 0.0
+    prefill_tokens_count: float = 0.0
+    decode_steps_count: float = 0.0
+    decode_sequences_count: int = 1
+    depth_tokens: float = 0.0
