@@ -45,12 +45,32 @@ class Session(Protocol):
         """
         ...
 
+    def decode_rows(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        keep: Sequence[bool] | None = None,
+    ) -> None:
+        """Run one batch of tokens, each at its own position of its own sequence.
+
+        ``keep`` says whose logits are kept, all when None; ``logits(i)`` then counts the kept ones in this order.
+
+        Raises:
+            EngineError: The engine refused the batch.
+        """
+        ...
+
     def logits(self, index: int = -1) -> NDArray[np.float32]:
         """Logits [vocab_count] of the ``index``-th token of the last ``decode`` that kept them; a view, not a copy."""
         ...
 
     def greedy(self, index: int = -1) -> int:
         """Most likely next token after the ``index``-th kept one."""
+        ...
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation."""
         ...
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
@@ -67,6 +87,31 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free the model and the cache."""
+        ...
+
+
+class Tap(Protocol):
+    """Reads, and may replace, named intermediate results of a model while it runs.
+
+    A session opened with ``tap=`` asks for each named result of each pass. Names are the engine's own and change with
+    its version; in llama.cpp ``l_out-15`` is the residual stream after block 15.
+    """
+
+    def wants(self, name: str) -> bool:
+        """Whether this result is wanted; asked once for each name, so the answer must not change."""
+        ...
+
+    def __call__(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Take one result.
+
+        Args:
+            name: The engine's name of it.
+            values: [token_count, dim] of one physical batch, or [..., token_count, dim] where the result has more axes
+                (``kq_soft_max`` is [head_count, token_count, cache_tokens]); a copy that may be kept.
+
+        Returns:
+            Values of the same shape to go on with, or None to leave the pass as it is.
+        """
         ...
 
 

@@ -15,6 +15,7 @@ from harness.backends.llamacpp.model import LlamaModel
 from harness.domain.ggml import BLOCKS
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
+from harness.ports import Tap
 
 DEFAULT_BATCH_TOKENS: Final = 2048
 """Tokens of one logical batch (``n_batch``), as llama-bench has it."""
@@ -45,6 +46,7 @@ class LlamaSession:
             the compute buffer smaller.
         full_window: Keep all cells of sliding-window layers, so that any ``truncate`` can be decoded from again.
         eval_hook: See :data:`EvalHook`.
+        tap: Reads and may replace intermediate results; takes the place of an ``eval_hook``.
         embeddings: Also compute embeddings.
         check_tensors: Validate all weights at load.
         gpu_layers: Layers on a GPU.
@@ -66,12 +68,20 @@ class LlamaSession:
         output_tokens: int = 0,
         full_window: bool = False,
         eval_hook: EvalHook | None = None,
+        tap: Tap | None = None,
         embeddings: bool = False,
         check_tensors: bool = False,
         gpu_layers: int = 0,
     ) -> None:
         if scenario.kv_type not in BLOCKS:
             raise RefusedError(f"no KV cache type {scenario.kv_type!r}; one of: {', '.join(sorted(BLOCKS))}")
+        self._tap_hook = None
+        if tap is not None:
+            from harness.backends.llamacpp.tap import TapHook
+
+            if eval_hook is not None:
+                raise RefusedError("a session takes a tap or an eval_hook, not both")
+            eval_hook = self._tap_hook = TapHook(tap)
         self._owns_model = not isinstance(source, LlamaModel)
         self.model = (
             source
@@ -155,6 +165,10 @@ class LlamaSession:
         """Text of token ids; undecodable bytes become U+FFFD."""
         return self.model.detokenize(tokens)
 
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation."""
+        return self.model.is_end(token)
+
     # -- forward passes -----------------------------------------------------------------------------------------
 
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
@@ -214,6 +228,8 @@ class LlamaSession:
             reason = _DECODE_FAULTS.get(status, "")
             raise EngineError(f"llama_decode of {size} tokens returned {status} {reason}: {ENGINE_LOG.tail(2)}")
         self.lib.llama_synchronize(self._context)
+        if self._tap_hook is not None:
+            self._tap_hook.raise_failure()
 
     def logits(self, index: int = -1) -> NDArray[np.float32]:
         """Logits [vocab_count] of the ``index``-th token kept by the last decode.
