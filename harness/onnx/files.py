@@ -1,0 +1,156 @@
+"""A model's files on disk: where an ONNX folder keeps its graph, what lies beside it, and whether that is as it should.
+
+The weights of an ONNX model should lie in an external file: the engine maps that file, while weights inside the model
+file are parsed into memory and kept beside the copy that the kernels repack (measured: a model of 428 MB takes 769 MB
+inline and 470 MB external). Above 2 GiB there is no choice: protobuf holds no larger message.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from harness.errors import BadDataError
+from harness.onnx.graph import OnnxGraph, read_graph
+
+MODEL_FILE: Final = "model.onnx"
+PROTOBUF_MAX_BYTES: Final = 2**31 - 1
+"""Largest protobuf message. Source: protobuf documentation, "Protocol Buffers Size Limits"."""
+INLINE_ADVICE_BYTES: Final = 64 << 20
+"""Weights inside the model file above which a second copy of them is worth a word."""
+
+
+class Fault(NamedTuple):
+    """Something wrong with how a model is stored: ``broken`` will not load, ``costly`` loads and wastes memory."""
+
+    level: Literal["broken", "costly"]
+    text: str
+
+
+def onnx_model(path: Path) -> Path | None:
+    """The ONNX file that a path names: itself, or ``model.onnx`` in a folder; None when it names none."""
+    if path.is_dir():
+        inner = path / MODEL_FILE
+        return inner if inner.is_file() else None
+    return path if path.suffix == ".onnx" and path.is_file() else None
+
+
+def model_files(path: Path) -> tuple[Path, ...]:
+    """Every file that is read when the model at ``path`` is loaded, itself first; other formats are one file.
+
+    Raises:
+        BadDataError: An ONNX file that cannot be read, or one that points out of its folder.
+    """
+    if path.suffix != ".onnx":
+        return (path,)
+    return (path, *external_files(read_graph(path)))
+
+
+def external_files(graph: OnnxGraph) -> tuple[Path, ...]:
+    """Files beside the model that hold its tensors, in the order of their names.
+
+    Raises:
+        BadDataError: A location leaves the model's folder.
+    """
+    folder = graph.path.parent
+    names = sorted({t.location for t in graph.tensors if t.location})
+    for name in names:
+        if _leaves(name):
+            raise BadDataError(graph.path, "external_data.location", repr(name), "a file inside the model's folder")
+    return tuple(folder / name for name in names)
+
+
+def size_bytes(path: Path) -> int:
+    """Bytes on disk of a model with all its files.
+
+    Raises:
+        BadDataError: A file of it is missing.
+    """
+    return sum(_size(file) for file in model_files(path))
+
+
+def combined_hash(files: tuple[Path, ...], hash_of: Callable[[Path], str]) -> str:
+    """One SHA-256 for a model: the file's own when it is one, else the hash of the lines ``hash  name``."""
+    if len(files) == 1:
+        return hash_of(files[0])
+    lines = "".join(f"{hash_of(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def lint(path: Path) -> list[Fault]:
+    """Everything wrong with how an ONNX model is stored; empty when all is well.
+
+    Raises:
+        BadDataError: It is no ONNX model.
+    """
+    graph = read_graph(path)
+    faults = []
+    if graph.file_bytes > PROTOBUF_MAX_BYTES or graph.inline_bytes > PROTOBUF_MAX_BYTES:
+        faults.append(Fault("broken", f"{graph.file_bytes} bytes in one protobuf file: it holds at most 2 GiB; store "
+                                      "the weights as external data"))  # fmt: skip
+    elif graph.inline_bytes > INLINE_ADVICE_BYTES:
+        faults.append(Fault("costly", f"{graph.inline_bytes} bytes of weights inside the model file: the engine keeps "
+                                      "a second copy of them; store them as external data"))  # fmt: skip
+    ends: dict[str, int] = {}
+    for tensor in graph.tensors:
+        if tensor.location:
+            ends[tensor.location] = max(ends.get(tensor.location, 0), tensor.offset_bytes + tensor.size_bytes)
+    for name, end in sorted(ends.items()):
+        file = path.parent / name
+        if _leaves(name):
+            faults.append(Fault("broken", f"weights in {name!r}, outside the model's folder"))
+        elif not file.is_file():
+            faults.append(Fault("broken", f"the weights file {name!r} is missing"))
+        elif file.stat().st_size < end:
+            faults.append(Fault("broken", f"{name!r} has {file.stat().st_size} bytes, the graph reads up to {end}"))
+    return faults
+
+
+def quantization(graph: OnnxGraph) -> str:
+    """What the weights are, in one line: ``int4 b32 a4``, ``dynamic int8``, ``static int8``, or a plain type.
+
+    ``b`` is the block size and ``a`` the accuracy level (4: activations are rounded to int8 too, the fast kernels).
+    """
+    parts = set()
+    for node in graph.nodes:
+        bits, block = node.attributes.get("bits", 4), node.attributes.get("block_size", 128)
+        if node.op_type == "MatMulNBits":
+            level = node.attributes.get("accuracy_level", 0)
+            parts.add(f"int{bits} b{block}" + (f" a{level}" if level else ""))
+        elif node.op_type == "GatherBlockQuantized":
+            parts.add(f"table int{bits} b{block}")
+    counts = graph.op_counts
+    if counts.keys() & {"MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}:
+        parts.add("dynamic int8")
+    elif counts.keys() & {"QLinearMatMul", "QLinearConv", "QGemm"} or (
+        counts["QuantizeLinear"] and counts["DequantizeLinear"]
+    ):
+        parts.add("static int8")
+    return " + ".join(sorted(parts)) or plain_type(graph)
+
+
+def quant_label(graph: OnnxGraph) -> str:
+    """The mixture's short name for tables and records: ``INT4``, ``INT8``, ``F32``, ``F16`` ..."""
+    found = quantization(graph)
+    return next(
+        (label for mark, label in (("int4", "INT4"), ("int8", "INT8"), ("int2", "INT2")) if mark in found), found
+    )
+
+
+def plain_type(graph: OnnxGraph) -> str:
+    """Type of most weight bytes."""
+    sums: dict[str, int] = {}
+    for tensor in graph.tensors:
+        sums[tensor.dtype] = sums.get(tensor.dtype, 0) + tensor.size_bytes
+    return max(sums, key=lambda kind: sums[kind]) if sums else ""
+
+
+def _leaves(name: str) -> bool:
+    return Path(name).is_absolute() or ".." in Path(name).parts
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise BadDataError(file, "", f"unreadable ({error.strerror})", "a file of the model") from error

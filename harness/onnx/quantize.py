@@ -1,0 +1,252 @@
+"""Fewer bits for an ONNX graph, by ONNX Runtime's own quantizers; results always store weights as external data.
+
+Which one suits what (measured, x86 with VNNI): weights in blocks (``MatMulNBits``) for language models and encoders,
+static U8/S8 for convolutions. Dynamic int8 has one activation scale for a tensor: it costs a small language model
+0.6 nats a token where 8-bit blocks cost 0.006, and ``ConvInteger`` has no fast kernel (12 times slower than float).
+"""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
+
+Kind = Literal["int4", "int8", "dynamic-int8", "static-int8"]
+KINDS: Final[tuple[Kind, ...]] = ("int4", "int8", "dynamic-int8", "static-int8")
+Feeds = Mapping[str, Any]
+"""One input of the graph: an array by input name."""
+
+
+def quantize(
+    source: Path, target: Path, kind: str, *, samples: Iterable[Feeds] | None = None, block_size: int = 32
+) -> Path:
+    """Write ``source`` as ``kind`` to ``target`` with the usual settings; returns ``target``.
+
+    ``int4`` and ``int8`` are weights in blocks (see :func:`quantize_weights`); ``static-int8`` needs ``samples``.
+
+    Raises:
+        RefusedError: No such kind, or no samples for a static one.
+        MissingPackageError, BadDataError, EngineError: As the function that does it.
+    """
+    if kind in {"int4", "int8"}:
+        return quantize_weights(source, target, bits=4 if kind == "int4" else 8, block_size=block_size)
+    if kind == "dynamic-int8":
+        return quantize_dynamic(source, target)
+    if kind == "static-int8":
+        if samples is None:
+            raise RefusedError("static int8 needs sample inputs to choose its ranges from")
+        return quantize_static(source, target, samples)
+    raise RefusedError(f"no quantization {kind!r}; one of: {', '.join(KINDS)}")
+
+
+def quantize_weights(
+    source: Path,
+    target: Path,
+    *,
+    bits: int = 4,
+    block_size: int = 32,
+    symmetric: bool = True,
+    accuracy_level: int = 4,
+    exclude: Sequence[str] = (),
+) -> Path:
+    """Weights of constant matrix products in blocks of ``block_size`` along the input dimension (``MatMulNBits``).
+
+    Args:
+        source: ONNX file.
+        target: File to write; its weights go to ``<target>.data``.
+        bits: 4 or 8.
+        block_size: Weights that share a scale: a power of two of at least 16.
+        symmetric: No zero points.
+        accuracy_level: 4 computes with int8 activations, the only fast kernels; 0 in the input's type.
+        exclude: Nodes left as they are.
+
+    Raises:
+        RefusedError: Bits or block size that the engine does not have.
+        MissingPackageError: onnx, onnx-ir or onnxruntime is not installed.
+        BadDataError, EngineError: The source cannot be read, or the quantizer failed.
+    """
+    if bits not in {4, 8}:
+        raise RefusedError(f"weights of {bits} bits: 4 or 8")
+    if block_size < 16 or block_size & (block_size - 1):
+        raise RefusedError(f"blocks of {block_size} weights: a power of two of at least 16")
+    _need("onnx", "onnx_ir")
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    def make(scratch: Path) -> None:
+        quantizer = MatMulNBitsQuantizer(
+            load(source),
+            bits=bits,
+            block_size=block_size,
+            is_symmetric=symmetric,
+            accuracy_level=accuracy_level,
+            nodes_to_exclude=list(exclude),
+        )
+        quantizer.process()
+        save(quantizer.model.model, scratch)
+
+    return _made(source, target, make)
+
+
+def quantize_dynamic(
+    source: Path, target: Path, *, per_channel: bool = True, op_types: Sequence[str] | None = None
+) -> Path:
+    """Weights as int8 beforehand, activations at run time with one scale for a tensor.
+
+    Args:
+        source: ONNX file.
+        target: File to write.
+        per_channel: A scale for each output channel of a weight.
+        op_types: Operations to quantize; None for all that can be.
+
+    Raises:
+        MissingPackageError, BadDataError, EngineError: As :func:`quantize_weights`.
+    """
+    _need("onnx")
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as engine
+
+    def make(scratch: Path) -> None:
+        engine(
+            str(source),
+            str(scratch),
+            per_channel=per_channel,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=list(op_types) if op_types is not None else None,
+            use_external_data_format=True,
+        )
+
+    return _made(source, target, make)
+
+
+def quantize_static(
+    source: Path,
+    target: Path,
+    samples: Iterable[Feeds],
+    *,
+    per_channel: bool = True,
+    op_types: Sequence[str] | None = None,
+) -> Path:
+    """Weights and activations as int8 with fixed ranges (QDQ nodes; U8 activations and S8 weights, as x86 wants).
+
+    Args:
+        source: ONNX file.
+        target: File to write.
+        samples: Inputs that are like the real ones; each is run once to find the ranges.
+        per_channel: A scale for each output channel of a weight.
+        op_types: Operations to quantize; None for all that can be.
+
+    Raises:
+        RefusedError: No samples.
+        MissingPackageError, BadDataError, EngineError: As :func:`quantize_weights`.
+    """
+    _need("onnx")
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
+    from onnxruntime.quantization import quantize_static as engine
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    rows = list(samples)
+    if not rows:
+        raise RefusedError("static int8 needs sample inputs to choose its ranges from")
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left: Iterator[Feeds] = iter(rows)
+
+        def get_next(self) -> Feeds | None:
+            return next(self.left, None)
+
+    def make(scratch: Path) -> None:
+        prepared = scratch.with_name("prepared.onnx")
+        quant_pre_process(
+            str(source),
+            str(prepared),
+            skip_symbolic_shape=True,
+            save_as_external_data=True,
+            all_tensors_to_one_file=True,
+            external_data_location="prepared.onnx.data",
+        )
+        engine(
+            str(prepared),
+            str(scratch),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=per_channel,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=list(op_types) if op_types is not None else None,
+            use_external_data_format=True,
+        )
+
+    return _made(source, target, make)
+
+
+def externalize(source: Path, target: Path) -> Path:
+    """The same graph with its weights in ``<target>.data``, which the engine maps.
+
+    Raises:
+        MissingPackageError: onnx is not installed.
+        BadDataError: The source cannot be read.
+    """
+    _need("onnx")
+    return _made(source, target, lambda scratch: save(load(source), scratch))
+
+
+def load(path: Path) -> Any:
+    """The whole model with its weights, as the package ``onnx`` has it.
+
+    Raises:
+        BadDataError: It cannot be read.
+    """
+    import onnx
+
+    try:
+        return onnx.load(str(path))
+    except Exception as error:  # the parser's errors share no base below Exception
+        raise BadDataError(path, "", str(error).splitlines()[0][:200], "an ONNX model") from error
+
+
+def save(model: Any, path: Path) -> None:
+    """Write a model with all weights of a kilobyte or more in ``<path>.data``; replaces what is there."""
+    import onnx
+
+    data = path.with_name(path.name + ".data")
+    data.unlink(missing_ok=True)  # the writer appends
+    onnx.save_model(
+        model, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=data.name,
+        size_threshold=1024,
+    )  # fmt: skip
+
+
+def _made(source: Path, target: Path, make: Callable[[Path], None]) -> Path:
+    """Make the target apart and move it to its place when it is whole; its data file has the name it will keep."""
+    if not source.is_file():
+        raise BadDataError(source, "", "no such file", "an ONNX model")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".quantize-", dir=target.parent) as folder:
+        scratch = Path(folder) / target.name
+        muted = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # the quantizers tell every step to the root logger
+        try:
+            make(scratch)
+        except (BadDataError, RefusedError, MissingPackageError):
+            raise
+        except Exception as error:
+            raise EngineError(f"{source.name} could not be quantized: {error}") from error
+        finally:
+            logging.disable(muted)
+        data = scratch.with_name(scratch.name + ".data")
+        if data.exists():
+            shutil.move(data, target.with_name(data.name))
+        shutil.move(scratch, target)
+    return target
+
+
+def _need(*modules: str) -> None:
+    from importlib.util import find_spec
+
+    for module in (*modules, "onnxruntime"):
+        if find_spec(module) is None:
+            raise MissingPackageError(module.replace("_", "-"), "quantize")
