@@ -16,6 +16,7 @@ from harness.fleet.work import could_not_run, measure
 from harness.records.store import decode, load, save
 
 _POLL_S: Final = 0.5
+_FETCH_S: Final = 2.0
 SUMMARY_NAME: Final = "summary.json"
 
 OnResult = Callable[[Task, RunRecord], None]
@@ -114,9 +115,10 @@ class _Fleet:
         try:
             while pending:
                 for future in self._ended(list(pending)):
-                    task = pending.pop(future)
-                    self._take(task, self._record(task, future))
-                    future.release()
+                    record = self._record(pending[future], future)
+                    if record is not None:
+                        self._take(pending.pop(future), record)
+                        future.release()
                 self._give_up_absent(pending)
         finally:
             with contextlib.suppress(Exception):
@@ -127,7 +129,8 @@ class _Fleet:
         # A timeout, or one of them was cancelled: its status tells.
         with contextlib.suppress(Exception), self._client.as_current():
             dask().wait(futures, timeout=_POLL_S, return_when="FIRST_COMPLETED")
-        ended = [future for future in futures if future.status != "pending"]
+        # "lost": finished, but the worker that held the result died; the scheduler plans the cell anew by itself.
+        ended = [future for future in futures if future.status not in {"pending", "lost"}]
         if not ended:  # never ask faster than this, also where waiting fails at once
             time.sleep(max(0.0, _POLL_S - (time.monotonic() - began_s)))
         return ended
@@ -135,15 +138,22 @@ class _Fleet:
     def _connected(self) -> bool:
         return bool(self._client.status == "running")
 
-    def _record(self, task: Task, future: Any) -> RunRecord:
-        if future.status != "finished":
+    def _record(self, task: Task, future: Any) -> RunRecord | None:
+        """What became of an ended cell; None when it is open again.
+
+        A result lies on the worker that made it. Where that worker dies before the result is fetched, the scheduler
+        forgets it and plans the cell anew: the future, finished a moment ago, waits again. So a fetch is tried for
+        moments only, and what it could not get stays pending: it comes from another worker, or the device is given up.
+        """
+        status = future.status
+        if status in {"error", "cancelled"}:
             return could_not_run(task, self._cause(task, future))
         try:
-            return decode(future.result(timeout=CONNECT_S), f"result of {task.device}")
+            return decode(future.result(timeout=_FETCH_S), f"result of {task.device}")
         except HarnessError as error:
             return could_not_run(task, str(error))
-        except (OSError, TimeoutError) as error:
-            return could_not_run(task, f"the result of {task.device} could not be fetched: {error}")
+        except Exception:  # noqa: BLE001  a lost worker shows as any of many errors; the future's status says what is so
+            return None
 
     def _cause(self, task: Task, future: Any) -> str:
         if future.status != "error":

@@ -101,10 +101,9 @@ def test_a_lost_worker_is_replaced_by_another_of_its_device(fleet: Fleet, tmp_pa
     records = run_fleet(tasks, fleet.address, folder=tmp_path / "out", on_result=kill)
 
     assert killed
-    assert [r.outcome for r in records] == ["ok"] * 4
+    assert [r.outcome for r in records] == ["ok"] * 4, [r.detail for r in records]
 
 
-@pytest.mark.slow  # a race in when the killed worker is noticed is not understood yet: it fails one time in four
 def test_a_device_without_a_worker_is_told_and_the_rest_completes(fleet: Fleet, tmp_path: Path) -> None:
     phone = fleet.worker("phone")
     fleet.worker("laptop")
