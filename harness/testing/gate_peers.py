@@ -12,7 +12,7 @@ from harness.errors import CouldNotRunError
 FIRST_RUNS: Final = 6
 """Runs that pytest-benchmark gets: it has no rule by which it would ask for more."""
 
-_REPLAY: Final = '''
+_REPLAY: Final = """
 import json
 import pytest
 times = json.load(open("times.json"))
@@ -28,7 +28,7 @@ def replay():
 @pytest.mark.benchmark(timer=replay, disable_gc=False, warmup=False)
 def test_decode(benchmark):
     benchmark.pedantic(lambda: None, rounds=len(times), iterations=1, warmup_rounds=0)
-'''
+"""
 
 
 class Runs(NamedTuple):
@@ -54,7 +54,8 @@ def pytest_benchmark_fails(runs: Runs) -> bool:
         ):
             (folder / "times.json").write_text(json.dumps(values[:FIRST_RUNS]))
             command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", name]
-            command += ["-p", "no:cacheprovider", f"--benchmark-storage=file://{name}/store", "--benchmark-disable-gc", *options]
+            command += ["-p", "no:cacheprovider", "--benchmark-disable-gc"]
+            command += [f"--benchmark-storage=file://{name}/store", *options]
             done = subprocess.run([*command, "test_replay.py"], cwd=name, capture_output=True, text=True, check=False)
             status = done.returncode
             regressed = "Performance has regressed" in done.stdout + done.stderr
