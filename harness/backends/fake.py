@@ -98,23 +98,39 @@ class FakeSession:
         Raises:
             EngineError: ``position`` is not where the sequence ends, the context is full, or the fault says so.
         """
+        for offset, token in enumerate(tokens):
+            self._compute(token, position + offset, sequence, single=len(tokens) == 1)
+        answers = [(t, position + i) for i, t in enumerate(tokens)]
+        self._kept = {"none": [], "last": answers[-1:], "all": answers}[logits]
+
+    def decode_rows(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        keep: Sequence[bool] | None = None,
+    ) -> None:
+        """The same for tokens that stand anywhere; errors as ``decode``."""
+        rows = list(zip(tokens, positions, sequences, strict=True))
+        for token, position, sequence in rows:
+            self._compute(token, position, sequence, single=len(rows) == 1)
+        wanted = [True] * len(rows) if keep is None else keep
+        self._kept = [(t, p) for (t, p, _), k in zip(rows, wanted, strict=True) if k]
+
+    def _compute(self, token: int, position: int, sequence: int, *, single: bool) -> None:
         history = self._sequences.setdefault(sequence, [])
         if position != len(history):
             raise EngineError(f"sequence {sequence} has {len(history)} tokens, got a batch at {position}")
-        if sum(len(h) for h in self._sequences.values()) + len(tokens) > self.context_tokens:
+        if sum(len(h) for h in self._sequences.values()) >= self.context_tokens:
             raise EngineError("no room left in the KV cache")
-        for token in tokens:
-            history.append(int(token))
-            single = len(tokens) == 1
-            cost_s = self._model.decode_s_per_token if single else self._model.prefill_s_per_token
-            every = self._model.slow_every_count
-            slow = single and every and self._computed_count % every == every - 1
-            self._clock.advance(2 * cost_s if slow else cost_s)
-            if self._computed_count >= self._model.fault_after_tokens:
-                _strike(self._model.fault)
-            self._computed_count += 1
-        answers = [(t, position + i) for i, t in enumerate(tokens)]
-        self._kept = {"none": [], "last": answers[-1:], "all": answers}[logits]
+        history.append(int(token))
+        cost_s = self._model.decode_s_per_token if single else self._model.prefill_s_per_token
+        every = self._model.slow_every_count
+        slow = single and every and self._computed_count % every == every - 1
+        self._clock.advance(2 * cost_s if slow else cost_s)
+        if self._computed_count >= self._model.fault_after_tokens:
+            _strike(self._model.fault)
+        self._computed_count += 1
 
     def logits(self, index: int = -1) -> NDArray[np.float32]:
         """1 for the rule's next token, 0 for all others."""
@@ -128,6 +144,10 @@ class FakeSession:
     def greedy(self, index: int = -1) -> int:
         """The rule's next token."""
         return int(self.logits(index).argmax())
+
+    def is_end(self, token: int) -> bool:
+        """A zero byte ends a generation."""
+        return token == 0
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
         """Forget all of ``sequence`` from ``position`` on."""

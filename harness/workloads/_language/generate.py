@@ -1,0 +1,142 @@
+"""Many answers to one prompt, three ways: in one batch, one after another on a kept prefix, by separate calls.
+
+All three draw with the same numbers, so that they give the same tokens wherever the engine's batched arithmetic gives
+the same logits; where two tokens are nearly tied it may not.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.ports import Session
+from harness.workloads._language.sampling import numbers, pick
+
+
+class Sample(NamedTuple):
+    """One answer.
+
+    Attributes:
+        tokens: What was drawn, the token that ended it left out.
+        log_probability: Sum over all tokens drawn, the ending one included (nats, at temperature 1).
+        step_count: Tokens drawn, the ending one included.
+    """
+
+    tokens: tuple[int, ...]
+    log_probability: float
+    step_count: int
+
+
+class Plan(NamedTuple):
+    """How to draw.
+
+    Attributes:
+        new_tokens: Most tokens of an answer.
+        temperature: 0 for greedy.
+        seed: Sample i draws with the numbers of (seed, i).
+        ends: Says whether a token ends an answer; None: only ``new_tokens`` does.
+    """
+
+    new_tokens: int
+    temperature: float = 0.7
+    seed: int = 0
+    ends: Callable[[int], bool] | None = None
+
+
+class _Running:
+    """A sample on its way."""
+
+    def __init__(self, number: int, plan: Plan) -> None:
+        self.number = number
+        self._plan = plan
+        self._numbers = numbers(plan.seed, number, plan.new_tokens)
+        self._tokens: list[int] = []
+        self._log_probability = 0.0
+        self._step_count = 0
+        self.is_done = False
+
+    def take(self, logits: NDArray[np.float32]) -> int:
+        """Draw the next token."""
+        drawn = pick(logits, self._plan.temperature, self._numbers[self._step_count])
+        self._step_count += 1
+        self._log_probability += drawn.log_probability
+        is_end = self._plan.ends is not None and self._plan.ends(drawn.token)
+        if not is_end:
+            self._tokens.append(drawn.token)
+        self.is_done = is_end or self._step_count == self._plan.new_tokens
+        return drawn.token
+
+    def result(self) -> Sample:
+        return Sample(tuple(self._tokens), self._log_probability, self._step_count)
+
+
+class Branches:
+    """Answers to one prompt, as many at a time as wanted: the prompt is read once and shared.
+
+    Sequence 0 keeps the prompt; sample number i of a batch runs in sequence i + 1. The session needs one sequence more
+    than a batch has samples, and room for prompt + samples x tokens in a unified cache.
+
+    Args:
+        session: Cleared first.
+        prompt: Token ids, at least one.
+        kept_count: Tokens at the beginning of ``prompt`` that sequence 0 holds already and that are not read again.
+    """
+
+    def __init__(self, session: Session, prompt: Sequence[int], *, kept_count: int = 0) -> None:
+        self._session = session
+        self.prompt_count = len(prompt)
+        kept_count = min(kept_count, len(prompt) - 1)
+        if kept_count:
+            session.truncate(kept_count)
+        else:
+            session.clear()
+        session.decode(prompt[kept_count:], position=kept_count)
+        self.read_count = len(prompt) - kept_count
+        # Kept as a copy: reading the last token again by itself takes other kernels, and gives other logits.
+        self._first = session.logits().copy()
+
+    def draw(self, samples: Sequence[int], plan: Plan) -> list[Sample]:
+        """Draw the samples of these numbers in one batch, one token of each a step."""
+        session = self._session
+        all_of = [_Running(number, plan) for number in samples]
+        tokens = [one.take(self._first) for one in all_of]
+        running = [(one, at + 1, token) for at, (one, token) in enumerate(zip(all_of, tokens, strict=True))]
+        for _, sequence, _ in running:
+            session.fork(0, sequence)
+        position = self.prompt_count
+        while running := [r for r in running if not r[0].is_done]:
+            session.decode_rows([t for _, _, t in running], [position] * len(running), [s for _, s, _ in running])
+            running = [(one, sequence, one.take(session.logits(at))) for at, (one, sequence, _) in enumerate(running)]
+            position += 1
+        for sequence in range(1, len(all_of) + 1):
+            session.truncate(0, sequence=sequence)
+        return [one.result() for one in all_of]
+
+
+def in_one_batch(session: Session, prompt: Sequence[int], sample_count: int, plan: Plan) -> list[Sample]:
+    """All samples at once, the prompt read once."""
+    return Branches(session, prompt).draw(range(sample_count), plan)
+
+
+def with_kept_prefix(session: Session, prompt: Sequence[int], sample_count: int, plan: Plan) -> list[Sample]:
+    """One sample after another, the prompt read once: what a server's prefix cache gives."""
+    branches = Branches(session, prompt)
+    return [branches.draw([number], plan)[0] for number in range(sample_count)]
+
+
+def by_separate_calls(session: Session, prompt: Sequence[int], sample_count: int, plan: Plan) -> list[Sample]:
+    """One sample after another, each reading the prompt anew: ``sample_count`` independent calls."""
+    return [Branches(session, prompt).draw([number], plan)[0] for number in range(sample_count)]
+
+
+def line_end(session: Session) -> Callable[[int], bool]:
+    """Says of a token whether it ends a line or the generation; each token is looked up once."""
+    known: dict[int, bool] = {}
+
+    def ends(token: int) -> bool:
+        if token not in known:
+            known[token] = session.is_end(token) or "\n" in session.detokenize([token])
+        return known[token]
+
+    return ends

@@ -1,0 +1,50 @@
+"""Draw a token from logits by a random number given beforehand, so that the same numbers give the same text."""
+
+from math import log
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_REACH: Final = 20.0
+"""Tokens less than e**-20 as likely as the best one are never drawn: with 150,000 tokens that leaves out 3e-4 of the
+probability at most, and spares nine tenths of the exponentials."""
+
+
+class Pick(NamedTuple):
+    """A token and its log-probability (nats, at temperature 1)."""
+
+    token: int
+    log_probability: float
+
+
+def numbers(seed: int, sample: int, count: int) -> list[float]:
+    """The random numbers of one sample: they depend on the seed and the sample's own number, on nothing else."""
+    return [float(u) for u in np.random.default_rng([seed, sample]).random(count)]
+
+
+def pick(logits: NDArray[np.float32], temperature: float, number: float) -> Pick:
+    """The token at which the cumulative softmax(logits / temperature), in order of tokens, passes ``number``.
+
+    Args:
+        logits: [vocab_count].
+        temperature: 0 takes the most likely token.
+        number: In [0, 1).
+    """
+    top = int(logits.argmax())
+    gaps = logits - logits[top]
+    near = np.flatnonzero(gaps > -_REACH * max(temperature, 1.0))
+    kept = gaps[near].astype(np.float64)
+    weights = np.exp(kept)
+    at = int(np.searchsorted(near, top))
+    if temperature > 0:
+        chances = weights if temperature == 1.0 else np.exp(kept / temperature)
+        total = np.cumsum(chances)
+        at = min(int(np.searchsorted(total, number * total[-1], side="right")), len(near) - 1)
+    return Pick(int(near[at]), float(kept[at]) - log(float(weights.sum())))
+
+
+def log_softmax_at(logits: NDArray[np.float32], token: int) -> float:
+    """Log-probability of ``token``, all tokens summed: z_t - max z - log sum exp(z - max z)."""
+    gaps = logits - logits.max()
+    return float(gaps[token]) - log(float(np.exp(gaps).sum(dtype=np.float64)))
