@@ -1,24 +1,76 @@
 """Workloads as a user asks for them: list, run, predict here and elsewhere, compare."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from harness import plugins
+from harness.app.check import probed
 from harness.app.resolve import resolve_device
-from harness.catalog.paths import cache_dir
+from harness.app.run import keep, open_history
+from harness.catalog.gguf import read_gguf
+from harness.catalog.paths import cache_dir, home_dir
 from harness.domain.base import Frozen
+from harness.domain.device import DeviceProfile
+from harness.domain.model import Weights
 from harness.domain.record import RunRecord
+from harness.domain.scenario import Scenario
+from harness.domain.workload import Cost
 from harness.errors import RefusedError
-from harness.feasibility.workload_cost import OperationPrediction, Rates, predict_operation, predict_workload
+from harness.feasibility.language_cost import language_seconds
+from harness.feasibility.memory import RUNTIME_ANONYMOUS_BYTES, RUNTIME_FILE_BYTES, predict_memory
+from harness.feasibility.workload_cost import (
+    LanguageSeconds,
+    OperationPrediction,
+    Rates,
+    predict_operation,
+    predict_workload,
+    rates_here,
+)
 from harness.measure.child import Limits
+from harness.measure.lock import machine_lock
+from harness.measure.runner import identify
+from harness.measure.workload_probe import bandwidth_of, core_count, probe_units
 from harness.measure.workload_runner import WorkloadJob, measure_workload
 from harness.ports import Workload
 
 _PACKAGE = "harness.workloads"
-_BANDWIDTH_BYTES = 256 << 20
+_CONTEXT_TOKENS: Final = 4096
+"""Context that the prediction of a language model's footprint assumes."""
+
+
+class Wish(NamedTuple):
+    """How workloads are run.
+
+    Attributes:
+        devices: Names of devices to predict for as well.
+        repetitions: Timed samples of each operation.
+        thread_count: Threads it may use.
+        seed: Seed for everything random.
+        data: Folder of public sets; the environment variable EDGE_HARNESS_DATA when None.
+        model: Model file for those that need one.
+        evaluate: Also evaluate quality on the public sets.
+        limits: Wall clock and memory of the child.
+        wait: Wait for another measured run on this machine.
+        keep: Append the record to the history.
+        say: Told what is going on.
+    """
+
+    devices: Sequence[str] = ()
+    repetitions: int = 30
+    thread_count: int = 1
+    seed: int = 1
+    data: Path | None = None
+    model: Path | None = None
+    evaluate: bool = False
+    limits: Limits = Limits()
+    wait: bool = True
+    keep: bool = True
+    say: Callable[[str], None] = lambda _line: None
 
 
 class Listed(Frozen, frozen=True, kw_only=True):
@@ -49,6 +101,7 @@ class WorkloadResult(Frozen, frozen=True, kw_only=True):
     record: RunRecord
     operations: tuple[OperationResult, ...]
     elsewhere: dict[str, tuple[OperationPrediction, ...]]
+    predicted_peak_bytes: int = 0
 
 
 def list_workloads() -> list[Listed]:
@@ -96,47 +149,72 @@ def size_of(workload: Workload, text: str) -> dict[str, int]:
     return size
 
 
-def run(
-    name: str,
-    *,
-    size: str = "default",
-    devices: Sequence[str] = (),
-    repetitions: int = 30,
-    thread_count: int = 1,
-    seed: int = 1,
-    data: Path | None = None,
-    model: Path | None = None,
-    evaluate: bool = False,
-    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
-) -> WorkloadResult:
-    """Predict, then measure, then compare.
+def run(name: str, *, size: str = "default", wish: Wish = Wish()) -> WorkloadResult:  # noqa: B008  immutable
+    """Predict, then measure, then compare; the record goes into the history.
 
     Raises:
         UnknownNameError: No such workload or device.
         RefusedError: No such size, or a model or data are needed and none was given.
+        CouldNotRunError: Another measured run held the machine for too long.
     """
     workload = load(name)
     chosen = size_of(workload, size)
-    if workload.needs_model and model is None:
+    if workload.needs_model and wish.model is None:
         raise RefusedError(f"{name} runs a language model: name one with --model FILE")
-    profiles = {d: resolve_device(d) for d in devices}
+    profiles = {d: resolve_device(d) for d in wish.devices}
     costs = workload.costs(chosen)
-    rates = measured_rates(thread_count)
-    predictions = [predict_operation(c, rates) for c in costs]
+    weights = read_gguf(wish.model).weights() if workload.needs_model and wish.model else None
+    scenario = Scenario(thread_count=wish.thread_count, context_tokens=_CONTEXT_TOKENS)
     job = WorkloadJob(
         name=name,
         size=chosen,
-        repetitions=repetitions,
-        seed=seed,
-        thread_count=thread_count,
+        repetitions=wish.repetitions,
+        seed=wish.seed,
+        thread_count=wish.thread_count,
         cache=str(cache_dir()),
-        data=str(data or os.environ.get("EDGE_HARNESS_DATA", "")),
-        model=str(model.absolute()) if model else "",
-        evaluate=evaluate,
+        data=str(wish.data or os.environ.get("EDGE_HARNESS_DATA", "")),
+        model=str(wish.model.absolute()) if wish.model else "",
+        evaluate=wish.evaluate,
     )
-    record = measure_workload(job, predictions=predictions, limits=limits)
-    elsewhere = {d: predict_workload(costs, profile) for d, profile in profiles.items()}
-    return WorkloadResult(record=record, operations=compare(record, predictions), elsewhere=elsewhere)
+    waiting = home_dir() / "run.lock"
+    with machine_lock(waiting, wait=wish.wait, on_wait=lambda who: wish.say(f"waiting for {who} to finish")) as alone:
+        if not alone:
+            wish.say("another measured run is going on: results will be marked as disturbed")
+        language = _language_here(weights, scenario, wish.say) if weights else None
+        rates = measured_rates(wish.thread_count, costs)
+        predictions = [predict_operation(c, rates, language) for c in costs]
+        job = replace(job, alone=alone)
+        identity = identify(wish.model, weights) if weights and wish.model else None
+        record = measure_workload(
+            job, predictions=predictions, limits=wish.limits, notes={"units": rates.units}, model=identity
+        )
+    if wish.keep:
+        keep(record, open_history(), wish.say)
+    elsewhere = {d: predict_workload(costs, p, _language(weights, p)) for d, p in profiles.items()}
+    return WorkloadResult(
+        record=record,
+        operations=compare(record, predictions),
+        elsewhere=elsewhere,
+        predicted_peak_bytes=peak_bytes(costs, weights, scenario),
+    )
+
+
+def peak_bytes(costs: Sequence[Cost], weights: Weights | None, scenario: Scenario) -> int:
+    """Footprint of a process that does all of these: interpreter and libraries, a model, the largest operation."""
+    own = max((c.resident_bytes + c.file_bytes for c in costs), default=0)
+    if weights is None:
+        return RUNTIME_ANONYMOUS_BYTES + RUNTIME_FILE_BYTES + own
+    return own + round(predict_memory(weights, scenario, backend="cpu").peak_bytes.mid)
+
+
+def _language_here(weights: Weights, scenario: Scenario, say: Callable[[str], None]) -> LanguageSeconds:
+    types = {t.type_name for t in weights.tensors if len(t.dims) > 1}
+    return language_seconds(weights, probed(types, scenario, say=say), scenario)
+
+
+def _language(weights: Weights | None, device: DeviceProfile) -> LanguageSeconds | None:
+    """On another device the model runs on its usual engine with all its cores."""
+    return None if weights is None else language_seconds(weights, device, Scenario(context_tokens=_CONTEXT_TOKENS))
 
 
 def compare(record: RunRecord, predictions: Sequence[OperationPrediction]) -> tuple[OperationResult, ...]:
@@ -166,19 +244,8 @@ def _result(
     )
 
 
-def measured_rates(thread_count: int) -> Rates:
-    """Rates of this machine, taken now in about a second: they decide the prediction made before the run."""
-    from harness.measure.bandwidth import read_bandwidth
-    from harness.measure.gemm import fp32_peak
-
-    one = read_bandwidth(1, _BANDWIDTH_BYTES, pass_count=3).bytes_per_s
-    many = one if thread_count == 1 else read_bandwidth(thread_count, _BANDWIDTH_BYTES, pass_count=3).bytes_per_s
-    core_count = os.cpu_count() or 1
-    peak = fp32_peak(size_dim=1024, pass_count=3).flops_per_s / core_count
-    return Rates(
-        flops_per_s=peak * thread_count,
-        read_bytes_per_s=many,
-        serial_flops_per_s=peak,
-        serial_read_bytes_per_s=one,
-        storage_bytes_per_s=1e9,
-    )
+def measured_rates(thread_count: int, costs: Sequence[Cost]) -> Rates:
+    """Rates of this machine, taken now in about two seconds: they decide the prediction made before the run."""
+    units = probe_units(engine=any(c.session_calls_count or c.nodes_count for c in costs))
+    bandwidth = units.read_rates[-1][1] if thread_count == 1 else bandwidth_of(thread_count)
+    return rates_here(units, thread_count=thread_count, core_count=core_count(), read_bytes_per_s=bandwidth)

@@ -1,15 +1,19 @@
 """``edge-harness workloads``: systems that run on a device beside a language model, measured like one."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._output import F, console, emit_json, json_option, table
 from harness.errors import Exit
 
 if TYPE_CHECKING:
-    from harness.app.workloads import WorkloadResult
+    from collections.abc import Iterable
+
+    from harness.app.workload_table import Table
+    from harness.app.workloads import Wish, WorkloadResult
+    from harness.domain.record import RunRecord
 
 
 @click.group()
@@ -32,57 +36,116 @@ def list_(as_json: bool) -> int:
     return Exit.OK
 
 
+def _run_options(function: F) -> F:
+    """Options of everything that runs workloads."""
+    options = (
+        click.option("--as", "devices", multiple=True, metavar="DEVICE", help="Also predict for it; repeatable."),
+        click.option("--repetitions", "-r", type=click.IntRange(3, 10_000), default=30, show_default=True),
+        click.option("--threads", "-t", "thread_count", type=click.IntRange(1), default=1, show_default=True),
+        click.option("--seed", type=int, default=1, show_default=True),
+        click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Public sets."),
+        click.option(
+            "--model", metavar="MODEL", help="Language model: a name, name:quant or file, where one is needed."
+        ),
+        click.option("--evaluate", is_flag=True, help="Also evaluate quality on the public sets (EDGE_HARNESS_DATA)."),
+        click.option(
+            "--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=1800.0, show_default=True
+        ),
+        click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine."),
+        json_option,
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 @workloads.command("run")
 @click.argument("name")
 @click.option("--size", default="default", show_default=True, help="A named size, or parts such as entry_count=5000.")
-@click.option("--as", "devices", multiple=True, metavar="DEVICE", help="Also predict for this device; repeatable.")
-@click.option("--repetitions", "-r", type=click.IntRange(3, 10_000), default=30, show_default=True)
-@click.option("--threads", "-t", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of public sets.")
-@click.option("--model", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Model file, if needed.")
-@click.option("--evaluate", is_flag=True, help="Also evaluate quality on the public sets (EDGE_HARNESS_DATA).")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=1800.0, show_default=True)
-@json_option
-def run(
-    name: str,
-    size: str,
-    devices: tuple[str, ...],
-    repetitions: int,
-    threads: int,
-    seed: int,
-    data: Path | None,
-    model: Path | None,
-    evaluate: bool,
-    timeout_s: float,
-    as_json: bool,
-) -> int:
-    """Predict and measure workload NAME, and check its answers.
+@_run_options
+def run(name: str, size: str, as_json: bool, **fields: Any) -> int:
+    """Predict and measure workload NAME, and check its answers. The record goes into the history.
 
     Exit status: 0 well, 1 a wrong answer, 2 bad input, 4 it could not run.
     """
     from harness.app.workloads import run as run_workload
-    from harness.measure.child import Limits
 
-    result = run_workload(
-        name,
-        size=size,
-        devices=devices,
-        repetitions=repetitions,
-        thread_count=threads,
-        seed=seed,
-        data=data,
-        model=model,
-        evaluate=evaluate,
-        limits=Limits(wall_s=timeout_s),
-    )
+    result = run_workload(name, size=size, wish=_wish(**fields))
     if as_json:
         emit_json(result)
     else:
         _show(result)
-    if result.record.outcome == "ok":
+    return _status([result.record])
+
+
+@workloads.command("table")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.option(
+    "--size", default="default", show_default=True, help="A named size; those that lack it run their default."
+)
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Also write .md or .json.")
+@click.option(
+    "--max-error", "max_error_percent", type=click.FloatRange(0), help="Exit 1 above this median, in percent."
+)
+@_run_options
+def table_(
+    names: tuple[str, ...],
+    size: str,
+    output: Path | None,
+    max_error_percent: float | None,
+    as_json: bool,
+    **fields: Any,
+) -> int:
+    """Run all workloads (or those named): percentiles, memory, predictions here and for five devices.
+
+    Exit status: 0 well, 1 a wrong answer or a median error above --max-error, 2 bad input, 4 one could not run.
+    """
+    from harness.app.workload_table import save_table, tabulate
+
+    found = tabulate(names, size=size, wish=_wish(**fields))
+    if output is not None:
+        save_table(found, output)
+    if as_json:
+        emit_json(found)
+    else:
+        show_table(found)
+    error = found.median_error_ratio
+    if max_error_percent is not None and error is not None and 100 * error > max_error_percent:
+        return Exit.BROKEN
+    return _status(found.failed)
+
+
+def show_table(found: "Table") -> None:
+    """Print the table of all workloads."""
+    from harness.app.workload_table import notes, views
+
+    for title, columns, rows, right in views(found):
+        console().print(table(title, columns, rows, right=right))
+    for line in notes(found):
+        console().print(line, markup=False)
+
+
+def _wish(model: str | None, timeout_s: float, **fields: Any) -> "Wish":
+    from harness.app.workloads import Wish
+    from harness.cli._files import model_file
+    from harness.measure.child import Limits
+
+    screen = console(stderr=True)
+    return Wish(
+        model=model_file(model) if model else None,
+        limits=Limits(wall_s=timeout_s),
+        say=lambda line: screen.print(line, markup=False),
+        **fields,
+    )
+
+
+def _status(records: "Iterable[RunRecord]") -> int:
+    bad = [r for r in records if r.outcome != "ok"]
+    if not bad:
         return Exit.OK
-    return Exit.BROKEN if "WrongAnswerError" in result.record.detail else Exit.COULD_NOT_RUN
+    if any(r.outcome == "interrupted" for r in bad):
+        return 130
+    return Exit.BROKEN if any("WrongAnswerError" in r.detail for r in bad) else Exit.COULD_NOT_RUN
 
 
 def _show(result: "WorkloadResult") -> None:
@@ -106,8 +169,9 @@ def _show(result: "WorkloadResult") -> None:
     console().print(table(title, columns, rows, right=range(1, 5)))
     if record.memory:
         memory = record.memory
+        predicted = format_bytes(result.predicted_peak_bytes)
         held = f"{format_bytes(memory.peak_anonymous_bytes)} anonymous, {format_bytes(memory.peak_file_bytes)} file"
-        console().print(f"peak {format_bytes(memory.peak_rss_bytes)} ({held})", markup=False)
+        console().print(f"peak {format_bytes(memory.peak_rss_bytes)} ({held}), predicted {predicted}", markup=False)
     for key in ("quality", "evaluation"):
         if record.extra.get(key):
             console().print(f"{key}: {record.extra[key]}", markup=False)

@@ -14,14 +14,16 @@ Count what the operation does, never divide a time that was measured by a unit.
   ``add.at``) counts one *gather* for each value. Beside it, each function called counts one ``numpy_calls_count``.
 * Interpreted code: ``python_ops_count`` is bytecode instructions (``dis``: some 6 to 10 for a line of simple code, 25
   for a loop's step with a call), ``native_calls_count`` calls of C functions on small values (``len``, ``dict.get``,
-  ``str.split``, ``re.match``). ``python -m harness.testing.count_operations NAME`` counts both exactly by tracing.
+  ``str.split``). ``python -m harness.testing.count_operations NAME`` counts both exactly by tracing. Regular
+  expressions beside it: ``regex_chars_count``, the length of the text times the expressions tried on it.
 * SQLite: ``sql_statements_count`` prepared statements run, ``sql_rows_count`` rows or index entries they read or
   write, ``commits_count`` transactions that change the file.
 * Engines: ``session_calls_count`` calls of an ONNX Runtime session or another engine's entry point, ``nodes_count``
   nodes (kernels) it runs; the weights belong to ``moved_bytes``, the arithmetic to ``flops_count``.
-* A language model: ``prefill_tokens_count`` tokens read in batches, ``decode_steps_count`` forward passes that make
-  tokens, each for ``decode_sequences_count`` sequences, ``depth_tokens`` tokens already in the cache on average. The
-  speed comes from the feasibility model of the model file in use.
+* A language model: ``prefill_tokens_count`` tokens read in ``prefill_passes_count`` batches, ``decode_steps_count``
+  forward passes that make tokens, each for ``decode_sequences_count`` sequences, ``depth_tokens`` tokens already in
+  the cache on average. The speed comes from the feasibility model of the model file in use; what the workload does
+  with the logits (a softmax over the vocabulary, sorting it) is counted as passes of numpy.
 * ``call_overhead_s`` is for what none of these units names; say in a comment what it is.
 """
 
@@ -50,12 +52,14 @@ class Cost(Frozen, frozen=True, kw_only=True):
         numpy_calls_count: Calls of numpy functions.
         python_ops_count: Bytecode instructions.
         native_calls_count: Calls of C functions on small values.
+        regex_chars_count: Characters that regular expressions look at.
         sql_statements_count: SQLite statements run.
         sql_rows_count: Rows and index entries they read or write.
         commits_count: SQLite transactions that change the file (write-ahead log, no wait for the disk).
         session_calls_count: Calls of an inference engine.
         nodes_count: Kernels that those calls run.
         prefill_tokens_count: Tokens a language model reads in batches.
+        prefill_passes_count: Those batches.
         decode_steps_count: Forward passes of a language model that make tokens.
         decode_sequences_count: Sequences in each of those passes.
         depth_tokens: Tokens already in the cache, on average over those passes.
@@ -79,12 +83,54 @@ class Cost(Frozen, frozen=True, kw_only=True):
     numpy_calls_count: float = 0.0
     python_ops_count: float = 0.0
     native_calls_count: float = 0.0
+    regex_chars_count: float = 0.0
     sql_statements_count: float = 0.0
     sql_rows_count: float = 0.0
     commits_count: float = 0.0
     session_calls_count: float = 0.0
     nodes_count: float = 0.0
     prefill_tokens_count: float = 0.0
+    prefill_passes_count: float = 1.0
     decode_steps_count: float = 0.0
     decode_sequences_count: int = 1
     depth_tokens: float = 0.0
+
+
+class UnitCosts(Frozen, frozen=True, kw_only=True):
+    """What each unit of a ``Cost`` takes on one machine, one thread.
+
+    Attributes:
+        machine: Whose they are: fingerprint and interpreter.
+        python_op_s: One bytecode instruction.
+        native_call_s: One call of a C function on small values, beside its instructions.
+        regex_char_s: One character that a regular expression looks at.
+        numpy_call_s: One call of a numpy function on a few values, beside its instructions.
+        element_s: One value of a simple pass, operands in the second-level cache.
+        transcendental_s: One value of exp, log or pow.
+        sort_step_s: One step of a sort.
+        gather_s: One value picked or added by an index array that a last-level cache holds.
+        sql_statement_s: One prepared statement with its call.
+        sql_row_s: One row or index entry.
+        commit_s: One transaction that changes the file.
+        session_call_s: One call of ONNX Runtime.
+        node_s: One kernel in it.
+        product_rates: Pairs (smallest dimension, fp32 FLOP/s) of dense products of one thread, in growing order.
+        read_rates: Pairs (different bytes, bytes/s) of passes by one thread, in growing order; the last is memory.
+    """
+
+    machine: str
+    python_op_s: float
+    native_call_s: float
+    regex_char_s: float
+    numpy_call_s: float
+    element_s: float
+    transcendental_s: float
+    sort_step_s: float
+    gather_s: float
+    sql_statement_s: float
+    sql_row_s: float
+    commit_s: float
+    session_call_s: float
+    node_s: float
+    product_rates: tuple[tuple[int, float], ...]
+    read_rates: tuple[tuple[int, float], ...]

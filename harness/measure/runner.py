@@ -29,6 +29,7 @@ from harness.measure.child import ChildResult, Limits, run_child
 from harness.measure.file_hash import file_sha256
 from harness.measure.machine import fingerprint
 from harness.measure.protocol import GenerateJob
+from harness.onnx.files import combined_hash, model_files, size_bytes
 from harness.records.derive import disturbances
 
 TARGET: Final = "harness.measure.protocol:run_generate"
@@ -42,6 +43,7 @@ def run_model(
     scenario: Scenario,
     *,
     name: str = "",
+    quant: str = "",
     backend: str = "llamacpp",
     repetitions: int = 5,
     retries: int | None = None,
@@ -65,6 +67,7 @@ def run_model(
         weights: Its tensors and shape, for the record; None when they cannot be read.
         scenario: What to measure.
         name: Name of the model; the file's stem when empty.
+        quant: Its mixture, where ``weights`` do not tell.
         backend: Backend module.
         repetitions: Clean samples wanted of each test.
         retries: Further attempts for disturbed samples; None for twice the repetitions.
@@ -89,7 +92,8 @@ def run_model(
         BadDataError: The model file cannot be read.
     """
     check_scenario(scenario)
-    model = identify(path, weights, name=name, sha256=sha256 or file_sha256(path, cache=hash_cache))
+    sha256 = sha256 or combined_hash(model_files(path), lambda file: file_sha256(file, cache=hash_cache))
+    model = identify(path, weights, name=name, quant=quant, sha256=sha256)
     job = GenerateJob(
         path=str(path.absolute()),
         scenario=scenario,
@@ -109,7 +113,7 @@ def run_model(
 
     result = run_child(TARGET, job, limits=limits, on_event=hear)
     samples = tuple(
-        _doubt(sample, alone) for sample in (msgspec.convert(d, Sample) for n, d in result.events if n == "sample")
+        doubted(sample, alone) for sample in (msgspec.convert(d, Sample) for n, d in result.events if n == "sample")
     )
     engine = next((msgspec.convert(d, EngineIdentity) for n, d in result.events if n == "engine"), None)
     record = new_record(
@@ -185,12 +189,18 @@ def new_record(
     )
 
 
-def identify(path: Path, weights: Weights | None, *, name: str = "", sha256: str = "") -> ModelIdentity:
-    """Identity of a model file."""
+def identify(
+    path: Path, weights: Weights | None, *, name: str = "", quant: str = "", sha256: str = ""
+) -> ModelIdentity:
+    """Identity of a model with all its files.
+
+    Raises:
+        BadDataError: A file of it is missing.
+    """
     return ModelIdentity(
         name=name or path.stem,
-        quant=weights.quant if weights else "",
-        size_bytes=path.stat().st_size,
+        quant=weights.quant if weights else quant,
+        size_bytes=size_bytes(path),
         sha256=sha256,
         architecture=weights.shape.architecture if weights else "",
         parameter_count=sum(t.element_count for t in weights.tensors) if weights else 0,
@@ -233,7 +243,8 @@ def check_scenario(scenario: Scenario) -> None:
         )
 
 
-def _doubt(sample: Sample, alone: bool) -> Sample:
+def doubted(sample: Sample, alone: bool) -> Sample:
+    """The sample, doubted where another measured run is known to go on."""
     if alone:
         return sample
     validity = msgspec.structs.replace(sample.validity, doubts=(*sample.validity.doubts, OTHER_RUN_DOUBT))

@@ -12,16 +12,16 @@ import msgspec
 
 from harness import plugins
 from harness.domain.base import Frozen
-from harness.domain.record import RunRecord, Sample
+from harness.domain.record import ModelIdentity, RunRecord, Sample
 from harness.domain.scenario import Scenario
 from harness.feasibility.workload_cost import OperationPrediction
 from harness.measure.child import Limits, run_child
 from harness.measure.machine import fingerprint
-from harness.measure.runner import memory_of, new_record
+from harness.measure.runner import doubted, memory_of, new_record
 from harness.ports import Operation, WorkloadContext
 
 TARGET: Final = "harness.measure.workload_runner:run_workload"
-_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _SAMPLE_S: Final = 2e-3
 _MAX_CALLS: Final = 1000
 
@@ -41,6 +41,7 @@ class WorkloadJob(Frozen, frozen=True, kw_only=True):
         model: Model file for the workloads that need one; empty for none.
         evaluate: Run the workload's quality evaluation too.
         parent_pid: The process that waits.
+        alone: False when another measured run is known to go on: every sample is then doubted.
     """
 
     name: str
@@ -54,6 +55,7 @@ class WorkloadJob(Frozen, frozen=True, kw_only=True):
     model: str = ""
     evaluate: bool = False
     parent_pid: int = 0
+    alone: bool = True
 
 
 def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
@@ -101,12 +103,15 @@ def _time(operation: Operation, job: WorkloadJob, probe_of: Callable[[], Any]) -
     They are told afterwards, so that writing them never falls between two samples.
     """
     call = operation.call
+    call()  # imports what it needs, fills caches
     begin = time.perf_counter()
     call()
-    first_s = time.perf_counter() - begin
-    calls = max(1, min(_MAX_CALLS, int(_SAMPLE_S / max(first_s, 1e-9))))
-    for _ in range(min(20, max(2, int(0.2 / max(first_s, 1e-6))))):
+    usual_s = time.perf_counter() - begin
+    for _ in range(min(20, int(0.2 / max(usual_s, 1e-6)))):
+        begin = time.perf_counter()
         call()
+        usual_s = min(usual_s, time.perf_counter() - begin)
+    calls = max(1, min(_MAX_CALLS, int(_SAMPLE_S / max(usual_s, 1e-9))))
     samples: list[Sample] = []
     end_s = time.perf_counter() + job.budget_s
     gc.collect()
@@ -145,12 +150,14 @@ def measure_workload(
     predictions: Sequence[OperationPrediction] = (),
     limits: Limits = Limits(),  # noqa: B008  an immutable tuple
     command: Sequence[str] | None = None,
+    notes: Mapping[str, Any] | None = None,
+    model: ModelIdentity | None = None,
 ) -> RunRecord:
     """Run a workload in a child process and give its record, whatever happens to it.
 
-    The record's ``extra`` holds size, quality figures, preparation time, and for each operation the prediction.
+    The record's ``extra`` holds size, quality figures, preparation time, for each operation the prediction, and notes.
     """
-    environment = dict.fromkeys(_THREAD_VARIABLES, str(job.thread_count))
+    environment = dict.fromkeys(THREAD_VARIABLES, str(job.thread_count))
     job = msgspec.structs.replace(job, parent_pid=os.getpid())
     result = run_child(TARGET, job, limits=limits, environment=environment)
     told = dict(result.events)
@@ -160,8 +167,9 @@ def measure_workload(
         machine=fingerprint(),
         outcome=result.outcome,
         detail=result.detail,
-        samples=tuple(msgspec.convert(d, Sample) for n, d in result.events if n == "sample"),
+        samples=tuple(doubted(msgspec.convert(d, Sample), job.alone) for n, d in result.events if n == "sample"),
         memory=memory_of(result),
+        model=model,
         command=command,
         extra={
             "size": dict(job.size),
@@ -170,5 +178,6 @@ def measure_workload(
             "quality": told.get("quality", {}),
             "evaluation": told.get("evaluation", {}),
             "predicted": [msgspec.to_builtins(p) for p in predictions],
+            **{key: msgspec.to_builtins(note) for key, note in (notes or {}).items()},
         },
     )

@@ -8,48 +8,12 @@ the interpreter's version that they were taken with; they are no times and the s
 
 import argparse
 import os
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from harness.app.workloads import load, size_of
+from harness.measure.interpreter import count
 from harness.ports import WorkloadContext
-
-
-class Counted(NamedTuple):
-    """Instructions and calls of one run of something."""
-
-    python_ops_count: int
-    native_calls_count: int
-
-
-def count(call: Callable[[], object]) -> Counted:
-    """Run ``call`` once under the interpreter's own tracer."""
-    instructions = 0
-    calls = 0
-
-    def trace(frame: Any, event: str, _argument: object) -> Any:
-        nonlocal instructions
-        if event == "call":
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        elif event == "opcode":
-            instructions += 1
-        return trace
-
-    def profile(_frame: object, event: str, _argument: object) -> None:
-        nonlocal calls
-        calls += event == "c_call"
-
-    sys.settrace(trace)
-    sys.setprofile(profile)
-    try:
-        call()
-    finally:
-        sys.setprofile(None)
-        sys.settrace(None)
-    return Counted(instructions, max(calls - 1, 0))  # the last call is setprofile itself
 
 
 def main() -> None:

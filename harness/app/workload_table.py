@@ -1,0 +1,217 @@
+"""All workloads in one table: measured here beside what was predicted, and predicted for other devices."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from harness import plugins
+from harness.app.workloads import Wish, WorkloadResult, load, run
+from harness.domain.base import Frozen
+from harness.domain.record import RunRecord
+from harness.errors import HarnessError, MissingPackageError, RefusedError
+from harness.records.store import write_atomically
+from harness.units import format_bytes, format_seconds
+
+DEVICES: Final = ("iphone-16-pro", "pixel-9-pro", "raspberry-pi-5", "macbook-air-m3", "ryzen-7-7840hs")
+"""A phone of each system, a board, and two portables: what a table predicts for unless others are named."""
+
+_PIP: Final = re.compile(r"pip install '[^']+'")
+
+
+class Row(Frozen, frozen=True, kw_only=True):
+    """One operation of one workload. Times are seconds of one call; ``elsewhere`` is by device."""
+
+    workload: str
+    size: dict[str, int]
+    operation: str
+    sample_count: int
+    doubted_count: int
+    p50_s: float
+    p95_s: float
+    predicted_s: float | None
+    error_ratio: float | None
+    limit: str
+    peak_rss_bytes: int
+    predicted_peak_bytes: int
+    elsewhere: dict[str, float]
+
+
+class Skipped(Frozen, frozen=True, kw_only=True):
+    """A workload that was not run, and why; ``command`` installs what it lacks, if that is it."""
+
+    workload: str
+    why: str
+    command: str = ""
+
+
+class Table(Frozen, frozen=True, kw_only=True):
+    """Every workload asked for.
+
+    Attributes:
+        devices: Devices predicted for.
+        rows: An operation each.
+        skipped: Not run.
+        failed: Records of those that ran and did not end well.
+        median_error_ratio: Median of the absolute errors of all operations; None without any.
+    """
+
+    devices: tuple[str, ...]
+    rows: tuple[Row, ...]
+    skipped: tuple[Skipped, ...]
+    failed: tuple[RunRecord, ...]
+    median_error_ratio: float | None
+
+
+def tabulate(names: Iterable[str] = (), *, size: str = "default", wish: Wish = Wish()) -> Table:  # noqa: B008  immutable
+    """Run workloads one after the other; what cannot run is told and the rest goes on.
+
+    Args:
+        names: Which; all when empty.
+        size: Named size, or parts of one; a workload that has no such size is run at its default.
+        wish: How; without devices, ``DEVICES``.
+
+    Raises:
+        UnknownNameError: No such workload or device.
+    """
+    devices = tuple(wish.devices) or DEVICES
+    asked = wish._replace(devices=devices)
+    chosen = [load(name) for name in (list(names) or plugins.names("harness.workloads"))]
+    rows: list[Row] = []
+    skipped: list[Skipped] = []
+    failed: list[RunRecord] = []
+    for workload in chosen:
+        if workload.needs_model and wish.model is None:
+            skipped.append(Skipped(workload=workload.name, why="it runs a language model: name one with --model"))
+            continue
+        wish.say(f"running {workload.name}")
+        try:
+            result = run(workload.name, size=size if size in workload.sizes else "default", wish=asked)
+        except (MissingPackageError, RefusedError) as error:
+            skipped.append(_skipped(workload.name, str(error)))
+            continue
+        except HarnessError as error:
+            skipped.append(Skipped(workload=workload.name, why=str(error)))
+            continue
+        if result.record.outcome == "ok":
+            rows += rows_of(result)
+        elif _PIP.search(result.record.detail):
+            skipped.append(_skipped(workload.name, result.record.detail))
+        else:
+            failed.append(result.record)
+    errors = [abs(r.error_ratio) for r in rows if r.error_ratio is not None]
+    return Table(
+        devices=devices,
+        rows=tuple(rows),
+        skipped=tuple(skipped),
+        failed=tuple(replace(r, samples=()) for r in failed),
+        median_error_ratio=median(errors) if errors else None,
+    )
+
+
+def rows_of(result: WorkloadResult) -> list[Row]:
+    """A row for each operation."""
+    record = result.record
+    there = {d: {p.operation: p.latency_s.mid for p in predictions} for d, predictions in result.elsewhere.items()}
+    return [
+        Row(
+            workload=record.workload,
+            size=record.extra["size"],
+            operation=o.operation,
+            sample_count=o.sample_count,
+            doubted_count=o.doubted_count,
+            p50_s=o.p50_s,
+            p95_s=o.p95_s,
+            predicted_s=o.predicted.latency_s.mid if o.predicted else None,
+            error_ratio=o.error_ratio,
+            limit=o.predicted.limit if o.predicted else "",
+            peak_rss_bytes=record.memory.peak_rss_bytes if record.memory else 0,
+            predicted_peak_bytes=result.predicted_peak_bytes,
+            elsewhere={d: by_name[o.operation] for d, by_name in there.items() if o.operation in by_name},
+        )
+        for o in result.operations
+    ]
+
+
+class View(NamedTuple):
+    """A table as text; ``right`` lists the columns of numbers."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    right: tuple[int, ...]
+
+
+def views(found: Table) -> tuple[View, View]:
+    """What was measured here beside its prediction, and what is predicted elsewhere."""
+    here, there = [], []
+    for at, row in enumerate(found.rows):
+        first = at == 0 or found.rows[at - 1].workload != row.workload
+        size = ", ".join(f"{k} {v}" for k, v in row.size.items())
+        here.append(
+            [
+                row.workload if first else "",
+                row.operation,
+                format_seconds(row.p50_s),
+                format_seconds(row.p95_s),
+                format_seconds(row.predicted_s) if row.predicted_s is not None else "-",
+                f"{row.error_ratio:+.0%}" if row.error_ratio is not None else "-",
+                row.limit,
+                format_bytes(row.peak_rss_bytes) if first else "",
+                format_bytes(row.predicted_peak_bytes) if first else "",
+                size if first else "",
+            ]
+        )
+        seconds = [format_seconds(row.elsewhere[d]) if d in row.elsewhere else "-" for d in found.devices]
+        there.append([row.workload if first else "", row.operation, *seconds])
+    columns = ["workload", "operation", "p50", "p95", "predicted", "error", "limit", "peak", "predicted", "size"]
+    return (
+        View("measured here", columns, here, (2, 3, 4, 5, 7, 8)),
+        View("predicted", ["workload", "operation", *found.devices], there, tuple(range(2, 2 + len(found.devices)))),
+    )
+
+
+def notes(found: Table) -> list[str]:
+    """What stands under the table."""
+    lines = []
+    if found.median_error_ratio is not None:
+        count = sum(r.error_ratio is not None for r in found.rows)
+        lines.append(f"median error of {count} operations: {found.median_error_ratio:.1%}")
+    lines += [f"skipped {s.workload}: {s.command or s.why}" for s in found.skipped]
+    lines += [f"{r.workload}: {r.outcome}: {r.detail}" for r in found.failed]
+    return lines
+
+
+def markdown(found: Table) -> str:
+    """The table in Markdown."""
+    text = ""
+    for title, columns, rows, right in views(found):
+        ruler = "|".join("--:" if at in right else "---" for at in range(len(columns)))
+        lines = [f"| {' | '.join(columns)} |", f"|{ruler}|", *(f"| {' | '.join(row)} |" for row in rows)]
+        text += f"## {title.capitalize()}\n\n" + "\n".join(lines) + "\n\n"
+    told = "\n".join(f"- {line}" for line in notes(found))
+    return (
+        f"# Workloads\n\n{text}{told}\n\nPredictions were made before the runs, from a probe of this machine and "
+        "each device's profile. Error = predicted / measured median - 1. Peak is the process's VmHWM.\n"
+    )
+
+
+def save_table(found: Table, path: Path) -> None:
+    """Write the table: JSON where the file is called so, else Markdown.
+
+    Raises:
+        CouldNotRunError: It could not be written.
+    """
+    if path.suffix == ".json":
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    else:
+        write_atomically(path, markdown(found).encode())
+
+
+def _skipped(name: str, text: str) -> Skipped:
+    command = _PIP.search(text)
+    return Skipped(workload=name, why=text, command=command.group() if command else "")

@@ -1,0 +1,23 @@
+"""Print what the units of a declared cost take on this machine, beside the reference machine's."""
+
+from importlib.util import find_spec
+
+from harness.feasibility.workload_units import REFERENCE
+from harness.measure.workload_probe import probe_units
+
+
+def main() -> None:
+    """One line a unit: seconds here, seconds on the reference machine, ratio."""
+    here = probe_units(engine=find_spec("onnxruntime") is not None)
+    print(f"{here.machine}\n{REFERENCE.machine}")
+    for name in here.__struct_fields__:
+        one, two = getattr(here, name), getattr(REFERENCE, name)
+        if isinstance(one, float):
+            print(f"{name:20} {one:.3g} s, reference {two:.3g} s, ratio {one / two:.2f}")
+    for name, unit in (("product_rates", "FLOP/s"), ("read_rates", "bytes/s")):
+        for size, rate in getattr(here, name):
+            print(f"{name} at {size}: {rate:.3g} {unit}")
+
+
+if __name__ == "__main__":
+    main()
