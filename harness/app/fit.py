@@ -1,6 +1,7 @@
 """One question: does this model fit on this device, how fast is it, what would help."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -10,7 +11,8 @@ from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.feasibility.advice import Advice, Variant, advise
-from harness.feasibility.memory import backend_of, engine_of, predict_memory, with_draft
+from harness.feasibility.co_resident import Companion, shared_speed, with_companions
+from harness.feasibility.memory import backend_of, engine_of, pool_of, predict_memory, with_draft
 from harness.feasibility.speed import predict_speed
 from harness.feasibility.verdict import judge
 from harness.feasibility.weights import weights_of
@@ -24,8 +26,12 @@ def predict(
     target_tokens_per_s: float | None = None,
     entitled: bool = False,
     draft: ResolvedModel | None = None,
+    beside: Sequence[Companion] = (),
 ) -> Prediction:
     """Memory, speed and verdict of one model on one device; with a draft model beside it, the memory of both.
+
+    What else lives in the app (``beside``) adds to the memory; ``speed`` stays that of the model alone, while a target
+    speed must be held when all run at once.
 
     Raises:
         RefusedError: The KV type cannot hold this model's keys, or the device does not have the backend.
@@ -40,8 +46,13 @@ def predict(
             memory = with_draft(memory, predict_memory(draft.weights, scenario, backend=backend, device=device))
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
-    speed = predict_speed(model.weights, device, scenario)
-    verdict = judge(memory, speed, device, scenario, target_tokens_per_s, entitled=entitled)
+    speed = judged = predict_speed(model.weights, device, scenario)
+    told: tuple[str, ...] = ()
+    if beside:
+        memory = with_companions(memory, beside)
+        judged, told = shared_speed(speed, device, beside, pool_of(backend, device))
+    verdict = judge(memory, judged, device, scenario, target_tokens_per_s, entitled=entitled)
+    verdict = replace(verdict, reasons=(*verdict.reasons, *told))
     return Prediction(
         device=device.name,
         model=model.name,
@@ -82,23 +93,22 @@ def advice_for(
     target_tokens_per_s: float | None = None,
     entitled: bool = False,
     draft: ResolvedModel | None = None,
+    beside: Sequence[Companion] = (),
     others: Iterable[DeviceProfile] = (),
 ) -> list[Advice]:
     """Ranked changes for what ``predict`` said; mixtures other than the given one are computed from the shape."""
+    asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": draft}
 
     def evaluate(variant: Variant) -> Prediction:
         changed = model
         if variant.quant != model.quant:
             changed = model._replace(quant=variant.quant, weights=weights_of(model.weights.shape, variant.quant))
-        return predict(
-            changed,
-            variant.device,
-            variant.scenario,
-            target_tokens_per_s=target_tokens_per_s,
-            entitled=entitled,
-            draft=draft,
-        )
+        return predict(changed, variant.device, variant.scenario, beside=beside, **asked)
 
+    without = [
+        ("beside", f"leave out {c.name}", predict(model, device, scenario, beside=_others(beside, c), **asked))
+        for c in beside
+    ]
     return advise(
         now,
         model.weights.shape,
@@ -106,4 +116,24 @@ def advice_for(
         evaluate,
         parameter_count=sum(t.element_count for t in model.weights.tensors),
         others=others,
+        more=without,
     )
+
+
+def companion(text: str) -> Companion:
+    """What ``--with`` names: a workload, or ``workload:size`` with a named size or parts such as ``entry_count=5000``.
+
+    Raises:
+        UnknownNameError: No such workload.
+        RefusedError: No such size.
+    """
+    from harness.app.workloads import load, size_of
+
+    name, _, size = text.partition(":")
+    workload = load(name)
+    chosen = size_of(workload, size or "default")
+    return Companion(f"{name} {size or 'default'}", tuple(workload.costs(chosen)), workload.needs_model)
+
+
+def _others(beside: Sequence[Companion], left_out: Companion) -> tuple[Companion, ...]:
+    return tuple(c for c in beside if c is not left_out)

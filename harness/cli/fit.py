@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 @click.option("--entitled", is_flag=True, help="The app has the higher memory limit its system offers.")
 @click.option("--target", "target_tokens_per_s", type=click.FloatRange(0, min_open=True), help="Decode speed wanted.")
 @click.option("--draft", help="Draft model beside it: name or file, with its mixture after a colon.")
+@click.option(
+    "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What else lives in the app; repeatable."
+)
 @click.option("--ram-budget", help="RAM the app may use, such as 2GiB, instead of the device's own limit.")
 @click.option("--advice/--no-advice", "with_advice", default=True)
 @json_option
@@ -45,13 +48,14 @@ def fit(
     target_tokens_per_s: float | None,
     entitled: bool,
     draft: str | None,
+    beside: tuple[str, ...],
     ram_budget: str | None,
     with_advice: bool,
     as_json: bool,
     **fields: int | str | bool,
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
-    from harness.app.fit import advice_for, predict, within_budget
+    from harness.app.fit import advice_for, companion, predict, within_budget
     from harness.app.plans import plan_speculation, plan_under_budget
     from harness.app.resolve import bytes_from, neighbours, resolve_device, resolve_model, scenario_from
 
@@ -61,6 +65,7 @@ def fit(
         profile = within_budget(profile, bytes_from(ram_budget))
     small = resolve_model(*_named_quant(draft)) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
+    asked["beside"] = tuple(companion(text) for text in beside)
     now = predict(resolved, profile, scenario, **asked)
     changes: list[Advice] = []
     if with_advice:

@@ -20,7 +20,7 @@ TRIED_QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3
 
 MOST_OF_A_KIND: Final = 3
 """More of one kind would hide the other kinds."""
-_OWN_KINDS: Final = frozenset({"quant", "kv", "context", "backend", "repack"})
+_OWN_KINDS: Final = frozenset({"quant", "kv", "context", "backend", "repack", "beside"})
 """Changes that a user can make without another device or another limit."""
 _WIDE_CACHES: Final = frozenset({"F16", "BF16", "F32"})
 _RANK: Final[dict[VerdictWord, int]] = {"fits": 0, "fits with streaming": 1, "does not fit": 2}
@@ -42,7 +42,8 @@ class Advice(Frozen, frozen=True, kw_only=True):
     """One change.
 
     Attributes:
-        kind: ``quant``, ``kv``, ``context``, ``several``, ``entitlement``, ``backend``, ``repack`` or ``device``.
+        kind: ``quant``, ``kv``, ``context``, ``several``, ``entitlement``, ``backend``, ``repack``, ``beside`` or
+            ``device``.
         change: What to do, in words.
         word: Verdict after it.
         needed_bytes: Memory needed after it.
@@ -72,6 +73,7 @@ def advise(
     parameter_count: int,
     others: Iterable[DeviceProfile] = (),
     most: int = 8,
+    more: Iterable[tuple[str, str, Prediction]] = (),
 ) -> list[Advice]:
     """Ranked changes: first those that reach a better verdict, by cost in quality; then those that only save or speed.
 
@@ -83,8 +85,11 @@ def advise(
         parameter_count: Weights of the model, to pick the nearer published perplexities.
         others: Other devices to try, nearest first.
         most: How many to return.
+        more: Other changes to this device's app, as (kind, what to do, what is predicted then).
     """
     found = _tried(now, _variants(asked, others, has_cache=shape.kv_head_count > 0), asked, evaluate, parameter_count)
+    made = [_compare(now, then, asked.device, asked.device, kind, change, 0.0) for kind, change, then in more]
+    found += [advice for advice in made if _worth(now, advice)]
     if now.verdict.word != "fits" and not any(a.word == "fits" and a.kind in _OWN_KINDS for a in found):
         combined = _combinations(asked, has_cache=shape.kv_head_count > 0)
         better = _tried(now, combined, asked, evaluate, parameter_count)
