@@ -116,7 +116,11 @@ class Tap(Protocol):
 
 
 class Backend(Protocol):
-    """One runtime. Its module ends in ``BACKEND = ...`` and imports the engine inside functions only."""
+    """One runtime. Its module ends in ``BACKEND = ...`` and imports the engine inside functions only.
+
+    A backend may also have ``formats`` (of ``gguf onnx``: what it reads, so that others are refused at once) and
+    ``model_options(path) -> Mapping[str, Any]``: what the model's file says of how it runs, for the record.
+    """
 
     name: str
 

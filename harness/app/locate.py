@@ -1,4 +1,4 @@
-"""From what a user names to a model file on this machine: a path as it is, a card by fetching its file."""
+"""From what a user names to a model on this machine: a file or an ONNX folder as it is, a card by fetching its file."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,8 @@ from harness.catalog.paths import as_path
 from harness.domain.model import Weights
 from harness.errors import BadDataError, RefusedError
 from harness.feasibility.quant_mix import quant_named
+from harness.onnx.files import MODEL_FILE, onnx_model, quant_label
+from harness.onnx.graph import read_graph
 
 
 class Located(NamedTuple):
@@ -19,10 +21,10 @@ class Located(NamedTuple):
 
     Attributes:
         name: The card's name, or the file's stem.
-        quant: Its mixture; empty for a file that is no GGUF.
-        path: The file.
+        quant: Its mixture; of an ONNX model what its graph says; empty where nobody knows (a fake model).
+        path: The file; ``model.onnx`` of an ONNX folder.
         sha256: Its hash where the card vouches for it; empty otherwise.
-        weights: Its tensors; None for a file that is no GGUF (a fake model).
+        weights: Its tensors; None for a file that is no GGUF.
     """
 
     name: str
@@ -30,6 +32,11 @@ class Located(NamedTuple):
     path: Path
     sha256: str
     weights: Weights | None
+
+    @property
+    def format(self) -> str:
+        """``gguf`` or ``onnx``; empty where nobody knows."""
+        return "gguf" if self.weights is not None else "onnx" if self.path.suffix == ".onnx" else ""
 
     def resolved(self) -> ResolvedModel | None:
         """The same for predictions."""
@@ -47,6 +54,10 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
     """
     path = as_path(ref)
     if path is not None and path.suffix != ".toml":
+        if (graph := onnx_model(path)) is not None:
+            return _located_onnx(graph, quant)
+        if path.is_dir():
+            raise BadDataError(path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of an ONNX model")
         if not path.is_file():
             raise BadDataError(path, "", "no such file", "a model file")
         weights = None if path.suffix == ".json" else read_gguf(path).weights()
@@ -58,3 +69,11 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
     file = file_of(card, quant or None)
     fetched = pull(card, file.quant, progress=progress)
     return Located(card.name, file.quant, fetched, file.sha256, read_gguf(fetched).weights())
+
+
+def _located_onnx(path: Path, quant: str) -> Located:
+    found = quant_label(read_graph(path))
+    if quant and quant.upper() != found:
+        raise RefusedError(f"{path} holds {found}, not {quant}")
+    name = path.absolute().parent.name if path.name == MODEL_FILE else path.stem
+    return Located(name, found, path, "", None)

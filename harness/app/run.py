@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 from msgspec.structs import replace
 
+from harness import plugins
 from harness.app.fit import predict
 from harness.app.locate import Located, locate
 from harness.app.resolve import THIS_MACHINE, resolve_device
@@ -21,12 +22,13 @@ from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Prediction
 from harness.domain.record import MachineFingerprint, Outcome, RunRecord, Sample
 from harness.domain.scenario import Scenario
-from harness.errors import Exit, HarnessError, InputError
+from harness.errors import Exit, HarnessError, InputError, RefusedError
 from harness.feasibility.quant_mix import quant_named
 from harness.measure.child import Limits
 from harness.measure.lock import machine_lock
 from harness.measure.machine import fingerprint
 from harness.measure.runner import check_scenario, new_record, run_model
+from harness.onnx.files import onnx_model
 from harness.records.history import History
 from harness.records.store import save
 
@@ -229,6 +231,7 @@ def cell_key(cell: Cell, options: Options, machine: MachineFingerprint) -> str:
     path = as_path(cell.model)
     state = ""
     if path is not None and path.exists():
+        path = onnx_model(path) or path
         found = path.stat()
         state = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}"
     parts = [
@@ -266,12 +269,14 @@ def _run_cell(
     heard.begin(cell, sample_count_of(cell.scenario, options))
     try:
         located = locate(cell.model, cell.quant, progress=heard.fetched)
+        check_format(located, options.backend)
         prediction = _predict(located, device, cell.scenario, heard.say)
         record = run_model(
             located.path,
             located.weights,
             cell.scenario,
             name=located.name,
+            quant=located.quant,
             backend=options.backend,
             repetitions=options.repetitions,
             cold_loads=options.cold_loads,
@@ -300,6 +305,27 @@ def _run_cell(
         machine=machine,
         extra={"model": cell.model, "quant": cell.quant},
     )
+
+
+def check_format(located: Located, backend: str) -> None:
+    """Refuse a model whose format the backend does not read, naming a backend that does.
+
+    Raises:
+        RefusedError: It does not.
+        UnknownNameError: No such backend.
+    """
+    takes = _formats(backend)
+    if not takes or not located.format or located.format in takes:
+        return
+    others = [n for n in plugins.names("harness.backends") if located.format in _formats(n)]
+    hint = f": take --backend {' or '.join(others)}" if others else ""
+    runs = " and ".join(takes).upper()
+    raise RefusedError(f"{located.name} is {located.format.upper()}, and the backend {backend} runs {runs}{hint}")
+
+
+def _formats(backend: str) -> tuple[str, ...]:
+    """Formats a backend says it reads; empty when it does not say."""
+    return tuple(getattr(plugins.load("harness.backends", backend, "BACKEND"), "formats", ()))
 
 
 def _predict(

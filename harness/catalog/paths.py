@@ -52,7 +52,7 @@ def data_files(kind: Kind) -> dict[str, Traversable]:
 def as_path(ref: str) -> Path | None:
     """The path that ``ref`` is, or None when it is a name: a path has a separator or a file's ending."""
     separators = {os.sep, os.altsep or os.sep, "/"}
-    is_path = any(s in ref for s in separators) or ref.endswith((".toml", ".gguf", ".json"))
+    is_path = any(s in ref for s in separators) or ref.endswith((".toml", ".gguf", ".json", ".onnx"))
     return Path(ref).expanduser() if is_path else None
 
 

@@ -13,7 +13,7 @@ Source of the reference protocol: llama.cpp, tools/llama-bench/llama-bench.cpp (
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -26,6 +26,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.measure import page_cache
 from harness.measure.memory_watch import read_memory, reset_peak
+from harness.onnx.files import model_files
 from harness.ports import Backend, Session
 from harness.records.derive import needed_count
 
@@ -182,7 +183,10 @@ class Protocoller:
     def run(self) -> None:
         """All tests of the job, in order: cold loads, warm loads, prefill with first token, decode."""
         job, s = self.job, self.job.scenario
-        self.emit("engine", self.backend.identity(s))
+        identity = self.backend.identity(s)
+        if (told := getattr(self.backend, "model_options", None)) is not None:
+            identity = msgspec.structs.replace(identity, options={**identity.options, **told(Path(job.path))})
+        self.emit("engine", identity)
         self._mark("baseline")
         for _ in range(job.cold_loads):
             self._cold()
@@ -209,9 +213,10 @@ class Protocoller:
             raise RefusedModelError(str(error)) from error
 
     def _cold(self) -> None:
-        path = Path(self.job.path)
-        page_cache.drop(path)
-        cached = page_cache.cached_ratio(path)
+        files = model_files(Path(self.job.path))
+        for file in files:
+            page_cache.drop(file)
+        cached = _cached_ratio(files)
         probe = self._probe(True)
         probe.start()
         started_unix_s, start_s = time.time(), self.now_s()
@@ -250,7 +255,8 @@ class Protocoller:
             if session is not None:
                 session.close()
             # The first load with the file cold would be a cold one by accident: read it in first.
-            _read_through(Path(self.job.path))
+            for file in model_files(Path(self.job.path)):
+                _read_through(file)
             probe = self._probe(False)
             probe.start()
             started_unix_s, start_s = time.time(), self.now_s()
@@ -422,6 +428,14 @@ class Protocoller:
         reading = read_memory()
         if reading is not None:
             self.emit("memory", {"mark": name, **reading._asdict()})
+
+
+def _cached_ratio(files: Sequence[Path]) -> float | None:
+    """Share of all their bytes in the page cache; None where the system does not tell."""
+    ratios = [page_cache.cached_ratio(file) for file in files]
+    sizes = [file.stat().st_size for file in files]
+    cached = [ratio * size for ratio, size in zip(ratios, sizes, strict=True) if ratio is not None]
+    return sum(cached) / max(1, sum(sizes)) if len(cached) == len(files) else None
 
 
 def _read_through(path: Path) -> None:

@@ -18,6 +18,7 @@ class LlamaCpp:
     """The llama.cpp runtime."""
 
     name = "llamacpp"
+    formats = ("gguf",)
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""

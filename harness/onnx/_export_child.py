@@ -1,0 +1,87 @@
+"""Runs by its path in an interpreter that has torch and an exporter; it imports nothing of the harness.
+
+Takes one JSON object as its argument: ``source`` (a GGUF file or a checkpoint folder), ``scratch`` (a folder to work
+in), ``out`` (the folder to fill) and ``to`` (``onnx`` or ``genai``); for genai also ``quant``. Prints one JSON object
+on its last line: versions, and for onnx what torch itself answers, so that the caller can check the graph against it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PROMPT = "def fibonacci(n):\n    "
+GREEDY_TOKENS = 32
+
+
+def main() -> None:
+    """Do the job."""
+    sys.path.pop(0)  # this folder: its modules must not stand in for others of the same name
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    job = json.loads(sys.argv[1])
+    checkpoint = _checkpoint(Path(job["source"]), Path(job["scratch"]))
+    told = _to_onnx(checkpoint, job) if job["to"] == "onnx" else _to_genai(checkpoint, job)
+    told["versions"]["torch"] = version("torch")
+    told["versions"]["transformers"] = version("transformers")
+    sys.stdout.write("\n" + json.dumps(told) + "\n")
+
+
+def _checkpoint(source: Path, scratch: Path) -> Path:
+    """A folder with configuration, weights and tokenizer; a GGUF file is unpacked to float."""
+    if source.is_dir():
+        return source
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = scratch / "checkpoint"
+    model = AutoModelForCausalLM.from_pretrained(str(source.parent), gguf_file=source.name, dtype=torch.float32)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name).save_pretrained(folder)
+    return folder
+
+
+def _to_onnx(checkpoint: Path, job: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    from optimum.exporters.onnx import main_export
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    main_export(
+        str(checkpoint), job["out"], task="text-generation-with-past", local_files_only=True, do_validation=False
+    )
+    tokenizer = AutoTokenizer.from_pretrained(str(checkpoint), local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(str(checkpoint), local_files_only=True, dtype=torch.float32).eval()
+    prompt = tokenizer(PROMPT, return_tensors="pt").input_ids
+    with torch.no_grad():
+        logits = model(prompt).logits[0, -1]
+        found = model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=GREEDY_TOKENS, min_new_tokens=GREEDY_TOKENS,
+            do_sample=False,
+        )  # fmt: skip
+    return {
+        "versions": {"optimum-onnx": version("optimum-onnx"), "onnx": version("onnx")},
+        "prompt_tokens": prompt[0].tolist(),
+        "greedy_tokens": found[0, prompt.shape[1] :].tolist(),
+        "first_logits": logits[:64].tolist(),
+    }
+
+
+def _to_genai(checkpoint: Path, job: dict[str, Any]) -> dict[str, Any]:
+    precision = job["quant"]
+    options = ["int4_accuracy_level=4", "int4_block_size=32"] if precision == "int4" else []
+    command = [
+        *(sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(checkpoint), "-o", job["out"]),
+        *("-p", precision, "-e", "cpu", "-c", str(Path(job["scratch"]) / "cache")),
+        *(["--extra_options", *options] if options else []),
+    ]
+    done = subprocess.run(command, stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise SystemExit(f"the genai builder ended with {done.returncode}")
+    return {"versions": {"onnxruntime-genai": version("onnxruntime-genai")}}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Language models as ONNX graphs: which ports carry the cache, and two changes that make a graph better to run.
+
+The names are those that optimum-onnx and the onnxruntime-genai builder write: ``input_ids``, ``attention_mask``,
+``position_ids``, ``past_key_values.<layer>.key|value`` and ``present.<layer>.key|value``, ``logits``.
+``num_logits_to_keep`` is the name that published exports use for "of the last so many tokens only" (0 for all).
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from harness.errors import EngineError, RefusedError
+from harness.onnx.graph import OnnxGraph, Port, read_graph
+
+KEEP_INPUT: Final = "num_logits_to_keep"
+_KNOWN: Final = frozenset({"input_ids", "attention_mask", "position_ids", KEEP_INPUT})
+_PAST: Final = re.compile(r"past_key_values\.(\d+)\.(key|value)")
+_WRITES_IN_PLACE: Final = "GroupQueryAttention"
+
+
+class DecoderPorts(NamedTuple):
+    """How to run a decoder.
+
+    Attributes:
+        past: Cache inputs.
+        present: Cache outputs, in the same order.
+        dtype: Type of the cache: ``F32`` or ``F16``.
+        head_count: Key and value heads of each cache input.
+        head_dims: Their sizes.
+        logits_dtype: Type of the logits.
+        vocab_count: Width of the logits.
+        inputs: Names of the inputs that are no cache.
+        shared: The cache may be written in place: one buffer of the full context serves as past and present.
+    """
+
+    past: tuple[str, ...]
+    present: tuple[str, ...]
+    dtype: str
+    head_count: tuple[int, ...]
+    head_dims: tuple[int, ...]
+    logits_dtype: str
+    vocab_count: int
+    inputs: frozenset[str]
+    shared: bool
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the graph can compute the logits of the last tokens alone."""
+        return KEEP_INPUT in self.inputs
+
+
+def decoder_ports(graph: OnnxGraph) -> DecoderPorts:
+    """The ports of a decoder with a cache.
+
+    Raises:
+        RefusedError: The graph is something else, or of a form that is not supported.
+    """
+    name = graph.path.parent.name + "/" + graph.path.name
+    past = [p for p in graph.inputs if _PAST.fullmatch(p.name)]
+    others = [p for p in graph.inputs if not _PAST.fullmatch(p.name)]
+    outputs = {p.name: p for p in graph.outputs}
+    if "logits" not in outputs or not any(p.name == "input_ids" for p in others):
+        raise RefusedError(f"{name} is no language model: it has no input_ids or no logits")
+    if not past:
+        raise RefusedError(f"{name} has no cache: export it with past (task text-generation-with-past)")
+    if unknown := [p.name for p in others if p.name not in _KNOWN]:
+        raise RefusedError(f"{name} has an input {unknown[0]!r} that this backend does not know")
+    present = [p.name.replace("past_key_values", "present") for p in past]
+    if missing := [p for p in present if p not in outputs]:
+        raise RefusedError(f"{name} has a cache input without its output {missing[0]!r}")
+    kinds = {p.dtype for p in past}
+    if len(kinds) != 1 or not kinds <= {"F32", "F16"}:
+        raise RefusedError(f"{name} keeps its cache as {', '.join(sorted(kinds))}: F32 or F16 is supported")
+    vocab_count = outputs["logits"].dims[-1] if outputs["logits"].dims else "?"
+    if not isinstance(vocab_count, int):
+        raise RefusedError(f"{name} does not say how many logits it has")
+    attention = [n for n in graph.nodes if n.op_type == _WRITES_IN_PLACE]
+    return DecoderPorts(
+        past=tuple(p.name for p in past),
+        present=tuple(present),
+        dtype=past[0].dtype,
+        head_count=tuple(_fixed(p, 1, name) for p in past),
+        head_dims=tuple(_fixed(p, 3, name) for p in past),
+        logits_dtype=outputs["logits"].dtype,
+        vocab_count=vocab_count,
+        inputs=frozenset(p.name for p in others),
+        # Only where every layer's attention writes in place, and none looks at a window of it.
+        shared=2 * len(attention) == len(past)
+        and all(n.attributes.get("local_window_size", -1) < 0 for n in attention),
+    )
+
+
+def _fixed(port: Port, axis: int, name: str) -> int:
+    size = port.dims[axis] if len(port.dims) == 4 else "?"
+    if not isinstance(size, int):
+        raise RefusedError(f"{name}: {port.name} is {port.dims}, expected [batch, heads, tokens, head size]")
+    return size
+
+
+def keep_last_logits(model: Any) -> None:
+    """Give the graph an input ``num_logits_to_keep`` and compute the logits of that many last tokens (0: of all).
+
+    Without it, a prompt of 512 tokens costs 512 rows of the vocabulary's matrix, of which one is read.
+
+    Args:
+        model: An ``onnx.ModelProto``; changed in place.
+
+    Raises:
+        EngineError: The graph does not end in a matrix product.
+    """
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    if any(i.name == KEEP_INPUT for i in graph.input):
+        return
+    product = _last_product(graph)
+    hidden = product.input[0]
+    constants = {"keep.end": [2**63 - 1], "keep.axis": [1], "keep.shape": [1]}
+    graph.initializer.extend(numpy_helper.from_array(np.array(v, np.int64), n) for n, v in constants.items())
+    nodes = [
+        helper.make_node("Neg", [KEEP_INPUT], ["keep.negative"], name="keep/Neg"),
+        helper.make_node("Reshape", ["keep.negative", "keep.shape"], ["keep.start"], name="keep/Reshape"),
+        helper.make_node(
+            "Slice", [hidden, "keep.start", "keep.end", "keep.axis"], ["keep.hidden"], name="keep/Slice"
+        ),
+    ]  # fmt: skip
+    product.input[0] = "keep.hidden"
+    at = next(i for i, node in enumerate(graph.node) if node.name == product.name and node.output == product.output)
+    for offset, node in enumerate(nodes):
+        graph.node.insert(at + offset, node)
+    graph.input.append(helper.make_tensor_value_info(KEEP_INPUT, TensorProto.INT64, []))
+    logits = next(o for o in graph.output if o.name == "logits")
+    logits.type.tensor_type.shape.dim[1].dim_param = "kept_logits"
+
+
+def _last_product(graph: Any) -> Any:
+    by_output = {output: node for node in graph.node for output in node.output}
+    node = by_output.get("logits")
+    while node is not None and node.op_type in {"Cast", "Identity", "Add", "Mul"}:
+        node = by_output.get(node.input[0])
+    if node is None or node.op_type not in {"MatMul", "MatMulNBits", "Gemm"}:
+        raise EngineError("the logits come from no matrix product: they cannot be computed for some tokens alone")
+    return node
+
+
+def ports_of(path: Path) -> DecoderPorts:
+    """Ports of the decoder in a file.
+
+    Raises:
+        BadDataError, RefusedError: It is no ONNX model, or no decoder.
+    """
+    return decoder_ports(read_graph(path))

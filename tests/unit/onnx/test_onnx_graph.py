@@ -1,0 +1,150 @@
+"""Headers of ONNX files against the package onnx, and what is wrong with how a model is stored."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import BadDataError
+from harness.onnx import files
+from harness.onnx.graph import read_graph
+from harness.testing.tiny_onnx import tiny_weights, write_tiny_decoder
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("tokenizers")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_decoder(tmp_path_factory.mktemp("plain"), tiny_weights())
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("external", [False, True])
+def test_header_as_the_package_reads_it(tmp_path: Path, fused: bool, external: bool):
+    path = write_tiny_decoder(tmp_path, tiny_weights(), fused=fused, external=external)
+    ours, theirs = read_graph(path), onnx.load(str(path), load_external_data=False)
+    graph = theirs.graph
+    assert ours.producer == theirs.producer_name
+    assert ours.opsets == {o.domain: o.version for o in theirs.opset_import}
+    assert [n.op_type for n in ours.nodes] == [n.op_type for n in graph.node]
+    assert [n.inputs for n in ours.nodes] == [tuple(n.input) for n in graph.node]
+    assert [n.domain for n in ours.nodes] == [n.domain for n in graph.node]
+    assert [n.attributes for n in ours.nodes] == [{a.name: a.i for a in n.attribute if a.type == 2} for n in graph.node]
+    for mine, others in ((ours.inputs, graph.input), (ours.outputs, graph.output)):
+        assert [p.name for p in mine] == [p.name for p in others]
+        dims = [tuple(d.dim_param or d.dim_value for d in p.type.tensor_type.shape.dim) for p in others]
+        assert [p.dims for p in mine] == dims
+    whole = onnx.load(str(path)).graph.initializer
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in whole}
+    assert {t.name: (t.dims, t.size_bytes) for t in ours.tensors} == {n: (a.shape, a.nbytes) for n, a in arrays.items()}
+    stored = [t for t in ours.tensors if t.location]
+    assert bool(stored) == external
+    for tensor in stored:  # the bytes really lie where the header says
+        data = np.fromfile(tmp_path / tensor.location, np.float32, tensor.size_bytes // 4, offset=tensor.offset_bytes)
+        assert np.array_equal(data, arrays[tensor.name].ravel())
+
+
+def test_constants_inner_graphs_and_odd_types(tmp_path: Path):
+    h, t = onnx.helper, onnx.TensorProto
+    constant = h.make_node("Constant", [], ["c"], value=h.make_tensor("", t.INT8, [3], b"\1\2\3", raw=True))
+    branch = h.make_graph(
+        [h.make_node("Identity", ["x"], ["y"])], "b", [], [h.make_tensor_value_info("y", t.FLOAT, [])]
+    )
+    choice = h.make_node("If", ["flag"], ["z"], then_branch=branch, else_branch=branch)
+    half = h.make_tensor("half", t.FLOAT16, [2, 2], b"\0" * 8, raw=True)
+    four = h.make_tensor("four", t.UINT4, [5], b"\0" * 3, raw=True)
+    graph = h.make_graph([constant, choice], "g", [], [h.make_tensor_value_info("z", t.FLOAT, [])], [half, four])
+    path = tmp_path / "odd.onnx"
+    onnx.save(h.make_model(graph), str(path))
+    found = read_graph(path)
+    assert found.op_counts == {"Constant": 1, "If": 1, "Identity": 2}
+    # 5 values of 4 bits: 2.5 bytes, so 3.
+    assert {t.name: (t.dtype, t.size_bytes) for t in found.tensors} == {
+        "half": ("F16", 8), "four": ("U4", 3), "c": ("I8", 3)
+    }  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_damaged_file_is_refused_or_read_never_a_traceback(model: Path, tmp_path_factory, data):
+    raw = bytearray(model.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damaged") / "model.onnx"
+    path.write_bytes(raw[: data.draw(st.integers(0, len(raw)))])
+    try:
+        graph = read_graph(path)
+        files.lint(path)
+        files.quantization(graph)
+    except BadDataError as error:
+        assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("content", [b"", b"no protobuf at all, only text", b"\x08\x08"])
+def test_what_is_no_model_is_named(tmp_path: Path, content: bytes):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(BadDataError, match="an ONNX model"):
+        read_graph(path)
+
+
+def test_files_and_sizes(model: Path, tmp_path: Path):
+    data = model.with_name("model.onnx.data")
+    assert files.model_files(model) == (model, data)
+    assert files.size_bytes(model) == model.stat().st_size + data.stat().st_size
+    other = tmp_path / "x.gguf"
+    other.write_bytes(b"1234")
+    assert files.model_files(other) == (other,)
+    assert files.onnx_model(model.parent) == model == files.onnx_model(model)
+    assert files.onnx_model(tmp_path) is None
+    assert files.onnx_model(other) is None
+
+
+def test_combined_hash_is_the_files_own_or_that_of_the_list(tmp_path: Path):
+    import hashlib
+
+    one, two = tmp_path / "a", tmp_path / "b"
+    assert files.combined_hash((one,), lambda f: "h" + f.name) == "ha"
+    expected = hashlib.sha256(b"ha  a\nhb  b\n").hexdigest()
+    assert files.combined_hash((one, two), lambda f: "h" + f.name) == expected
+
+
+def test_lint_finds_missing_short_and_wandering_weights(tmp_path: Path):
+    path = write_tiny_decoder(tmp_path, tiny_weights())
+    data = tmp_path / "model.onnx.data"
+    assert files.lint(path) == []
+    size = data.stat().st_size
+    os.truncate(data, size // 2)
+    assert [f.level for f in files.lint(path)] == ["broken"]
+    data.unlink()
+    assert "missing" in files.lint(path)[0].text
+    raw = path.read_bytes().replace(b"model.onnx.data", b"../another.data")
+    path.write_bytes(raw)
+    assert "outside" in files.lint(path)[0].text
+    with pytest.raises(BadDataError, match="inside the model's folder"):
+        files.model_files(path)
+
+
+def test_lint_asks_for_external_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_tiny_decoder(tmp_path, tiny_weights(), external=False)
+    assert files.lint(path) == []
+    monkeypatch.setattr(files, "INLINE_ADVICE_BYTES", 1000)
+    assert [f.level for f in files.lint(path)] == ["costly"]
+    monkeypatch.setattr(files, "PROTOBUF_MAX_BYTES", 2000)
+    assert [f.level for f in files.lint(path)] == ["broken"]
+
+
+def test_lint_of_a_sparse_file_above_two_gib(tmp_path: Path):
+    """A real file of more than 2 GiB that takes no room on the disk: one initializer with a hole as its data."""
+    h, t = onnx.helper, onnx.TensorProto
+    small = h.make_graph([], "g", [], [h.make_tensor_value_info("y", t.FLOAT, [1])])
+    head = h.make_model(small).SerializeToString()
+    path = tmp_path / "big.onnx"
+    with path.open("wb") as file:  # an unknown field 100 of 2**31 bytes: key 100 << 3 | 2 = 802, as a varint A2 06
+        file.write(head + b"\xa2\x06" + bytes([0x80, 0x80, 0x80, 0x80, 0x08]))
+        file.truncate(file.tell() + 2**31)
+    assert [f.level for f in files.lint(path)] == ["broken"]

@@ -1,0 +1,177 @@
+"""The ONNX Runtime backend on decoders built by hand: against NumPy in double precision, and plain engine runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.backends.ort import BACKEND
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError, EngineError, RefusedError
+from harness.onnx.decoder import decoder_ports, keep_last_logits, ports_of
+from harness.onnx.graph import read_graph
+from harness.onnx.quantize import load, quantize, save
+from harness.ports import Session
+from harness.testing.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx_ir")
+pytestmark = pytest.mark.engine
+
+WEIGHTS = tiny_weights()
+TOKENS = [int(t) for t in np.random.default_rng(1).integers(0, 256, 40)]
+TRUTH = reference_logits(WEIGHTS, TOKENS)
+NEAR = {"rtol": 0, "atol": 1e-4}
+SMALL = Scenario(context_tokens=64, thread_count=1, ubatch_tokens=16)
+
+
+@pytest.fixture(scope="module", params=["concatenated", "in place", "concatenated, last", "in place, last"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_tiny_decoder(tmp_path_factory.mktemp("m"), WEIGHTS, fused="in place" in request.param)
+    if "last" in request.param:
+        changed = load(path)
+        keep_last_logits(changed)
+        save(changed, path)
+    return path
+
+
+def test_it_is_a_session(model: Path):
+    with BACKEND.open(model, SMALL) as session:
+        assert isinstance(session, Session)
+        assert (session.vocab_count, session.context_tokens, session.begin_token) == (256, 64, None)
+        assert session.detokenize(session.tokenize("héllo")) == "héllo"
+
+
+def test_logits_of_prompt_and_steps(model: Path):
+    with BACKEND.open(model, SMALL) as session:
+        session.decode(TOKENS[:20], position=0, logits="all")  # in two runs: 16 and 4
+        assert np.allclose(session.all_logits(), TRUTH[:20], **NEAR)
+        assert session.greedy(3) == TRUTH[3].argmax()
+        for at in range(20, 30):
+            session.decode([TOKENS[at]], position=at)
+            assert np.allclose(session.logits(), TRUTH[at], **NEAR)
+        session.decode(TOKENS[30:40], position=30, logits="last")
+        assert session.kept_count == 1
+        assert np.allclose(session.logits(), TRUTH[39], **NEAR)
+
+
+def test_nothing_kept_of_none(model: Path):
+    with BACKEND.open(model, SMALL) as session:
+        session.decode(TOKENS[:5], position=0, logits="none")
+        with pytest.raises(EngineError, match="kept 0"):
+            session.logits()
+        session.decode(TOKENS[5:6], position=5)
+        assert np.allclose(session.logits(), TRUTH[5], **NEAR)
+
+
+def test_truncate_fork_clear(model: Path):
+    with BACKEND.open(model, SMALL, sequence_count=2) as session:
+        session.decode(TOKENS[:30], position=0, logits="none")
+        session.fork(0, 1)
+        session.truncate(10)
+        session.decode([7, 8, 9], position=10)  # another end for sequence 0
+        session.decode([TOKENS[30]], position=30, sequence=1)
+        assert np.allclose(session.logits(), TRUTH[30], **NEAR)
+        session.truncate(10)
+        session.decode(TOKENS[10:12], position=10)
+        assert np.allclose(session.logits(), TRUTH[11], **NEAR)
+        assert (session.length(0), session.length(1)) == (12, 31)
+        session.clear()
+        session.decode(TOKENS[:3], position=0)
+        assert np.allclose(session.logits(), TRUTH[2], **NEAR)
+
+
+def test_bound_cache_equals_plain_runs_bit_by_bit(model: Path):
+    """The same steps with arrays in and out of every run."""
+    ports = ports_of(model)
+    plain = ort.InferenceSession(str(model))
+    past = {name: np.zeros((1, 1, 0, 32), np.float32) for name in ports.past}
+    with BACKEND.open(model, SMALL, in_place=False) as session:
+        position = 0
+        for size in (9, 1, 1, 4, 1):
+            tokens = TOKENS[position : position + size]
+            feeds = {
+                "input_ids": np.array([tokens]),
+                "attention_mask": np.ones((1, position + size), np.int64),
+                "position_ids": np.arange(position, position + size)[None],
+                **({"num_logits_to_keep": np.array(1)} if ports.keeps else {}),
+                **past,
+            }
+            outputs = dict(zip((o.name for o in plain.get_outputs()), plain.run(None, feeds), strict=True))
+            past = {p.replace("present", "past_key_values"): outputs[p] for p in ports.present}
+            session.decode(tokens, position=position)
+            position += size
+            assert np.array_equal(session.logits(), outputs["logits"][0, -1])
+
+
+def test_rows_anywhere_and_end_tokens(model: Path):
+    (model.parent / "generation_config.json").write_text('{"eos_token_id": [3, 5]}')
+    with BACKEND.open(model, SMALL, sequence_count=2) as session:
+        session.decode(TOKENS[:10], position=0, logits="none")
+        session.fork(0, 1)
+        # Sequence 0 goes on with two tokens of the text, sequence 1 with one; the middle one is not kept.
+        tokens, positions = [TOKENS[10], TOKENS[11], TOKENS[10]], [10, 11, 10]
+        session.decode_rows(tokens, positions, [0, 0, 1], [True, False, True])
+        assert session.kept_count == 2
+        assert np.allclose(session.logits(0), TRUTH[10], **NEAR)
+        assert np.allclose(session.logits(1), TRUTH[10], **NEAR)
+        assert (session.length(0), session.length(1)) == (12, 11)
+        session.decode_rows([TOKENS[11]], [11], [1])
+        assert np.allclose(session.logits(), TRUTH[11], **NEAR)
+        assert [session.is_end(t) for t in (3, 4, 5)] == [True, False, True]
+
+
+def test_engine_faults_are_said(model: Path):
+    with BACKEND.open(model, SMALL) as session:
+        with pytest.raises(EngineError, match="has 0 tokens, got a batch at 3"):
+            session.decode([1], position=3)
+        with pytest.raises(EngineError, match="no room left"):
+            session.decode([1] * 65, position=0)
+        with pytest.raises(EngineError, match="opened for 1"):
+            session.decode([1], position=0, sequence=1)
+        with pytest.raises(ValueError, match="none, last or all"):
+            session.decode([1], position=0, logits="some")
+        with pytest.raises(EngineError, match="failed on 1 tokens"):
+            session.decode([999], position=0)
+
+
+@pytest.mark.parametrize(("kind", "label"), [("int8", "int8 b32 a4"), ("int4", "int4 b32 a4")])
+@pytest.mark.parametrize("fused", [False, True])
+def test_quantized_decoders_run_and_are_named(tmp_path: Path, kind: str, label: str, fused: bool):
+    path = write_tiny_decoder(tmp_path, WEIGHTS, fused=fused)
+    quantize(path, path, kind)
+    assert BACKEND.model_options(path)["quantization"] == label
+    with BACKEND.open(path, SMALL) as session:
+        session.decode(TOKENS, position=0, logits="all")
+        got = session.all_logits()
+    # The largest of 32 normal weights is some 2.1 sigma, so a step of 4 bits is 2.1 / 8 = 0.26 sigma and its rounding
+    # 0.26 / sqrt(12) = 7.6 %; five products in a row (v, o, v, o, head) make sqrt(5) x 7.6 % = 17 %, and the attention
+    # scores add to it. 8 bits: a sixteenth of that, and as much again from the activations' own 8 bits.
+    error = np.sqrt(np.mean((got - TRUTH) ** 2)) / TRUTH.std()
+    assert 0 < error < (0.25 if kind == "int4" else 0.03)
+
+
+def test_ports(tmp_path: Path):
+    ports = ports_of(write_tiny_decoder(tmp_path, WEIGHTS))
+    assert ports.past == tuple(f"past_key_values.{i}.{k}" for i in (0, 1) for k in ("key", "value"))
+    assert (ports.dtype, ports.head_count, ports.head_dims) == ("F32", (1,) * 4, (32,) * 4)
+    assert (ports.shared, ports.keeps, ports.vocab_count) == (False, False, 256)
+
+
+def test_what_is_no_decoder_is_refused(tmp_path: Path):
+    path = write_tiny_decoder(tmp_path, WEIGHTS)
+    graph = read_graph(path)
+    with pytest.raises(RefusedError, match="no language model"):
+        decoder_ports(graph._replace(inputs=graph.inputs[1:]))
+    with pytest.raises(RefusedError, match="no cache: export it with past"):
+        decoder_ports(graph._replace(inputs=graph.inputs[:3]))
+    with pytest.raises(RefusedError, match="'use_cache_branch'"):
+        decoder_ports(graph._replace(inputs=(graph.inputs[0]._replace(name="use_cache_branch"), *graph.inputs)))
+    with pytest.raises(RefusedError, match=r"without its output 'present\.1\.value'"):
+        decoder_ports(graph._replace(outputs=graph.outputs[:-1]))
+    with pytest.raises(RefusedError, match="does not write its cache in place"):
+        BACKEND.open(path, SMALL, in_place=True)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(BadDataError, match="the model's tokenizer"):
+        BACKEND.open(path, SMALL)
