@@ -1,7 +1,7 @@
 """All workloads in one table: measured here beside what was predicted, and predicted for other devices."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
@@ -10,6 +10,9 @@ import msgspec
 from msgspec.structs import replace
 
 from harness import plugins
+from harness.app.check import DEFAULT_MODEL
+from harness.app.locate import locate
+from harness.app.run import Options
 from harness.app.workloads import Wish, WorkloadResult, load, run
 from harness.domain.base import Frozen
 from harness.domain.record import RunRecord
@@ -210,6 +213,25 @@ def save_table(found: Table, path: Path) -> None:
         write_atomically(path, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     else:
         write_atomically(path, markdown(found).encode())
+
+
+def after_check(
+    models: Sequence[str], quant: str, options: Options, report: Path, *, say: Callable[[str], None]
+) -> tuple[Table, Path]:
+    """All workloads after a check of models, the first of which answers for those that need one.
+
+    Returns:
+        The table, and where it was written: at the end of a Markdown report, else beside the report.
+    """
+    model = locate((*models, DEFAULT_MODEL)[0], quant).path
+    wish = Wish(repetitions=max(3, options.repetitions), model=model, wait=options.wait, limits=options.limits, say=say)
+    found = tabulate(wish=wish)
+    if report.suffix.lower() == ".md":
+        write_atomically(report, f"{report.read_text(encoding='utf-8')}\n{markdown(found)}".encode())
+        return found, report
+    beside = report.with_name(f"{report.stem}-workloads{'.json' if report.suffix == '.json' else '.md'}")
+    save_table(found, beside)
+    return found, beside
 
 
 def _skipped(name: str, text: str) -> Skipped:

@@ -23,6 +23,7 @@ from harness.errors import Exit
     type=click.Path(dir_okay=False, path_type=Path),
     help="Report: .html, .md, or .json for records.",
 )
+@click.option("--with-workloads", is_flag=True, help="Also run every workload, with this model where one is needed.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=1800.0, show_default=True)
 @click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine.")
 @json_option
@@ -35,6 +36,7 @@ def check(
     report: Path | None,
     timeout_s: float,
     wait: bool,
+    with_workloads: bool,
     as_json: bool,
     **fields: int,
 ) -> int:
@@ -60,11 +62,18 @@ def check(
     else:
         written = write_report(found, report)
     status = exit_of(found.records)
+    others, reports = None, [written]
+    if with_workloads:
+        from harness.app.workload_table import after_check
+
+        screen = console(stderr=True)
+        others, told = after_check(models, quant, options, written, say=lambda line: screen.print(line, markup=False))
+        reports.append(told)
+        status = max(status, Exit.COULD_NOT_RUN) if others.failed else status
     broken = gate(found.comparisons, max_error_percent) if status == Exit.OK else []
     if as_json:
-        emit_json(
-            {"device": found.device, "records": found.records, "comparisons": found.comparisons, "broken": broken}
-        )
+        document = {"device": found.device, "records": found.records, "comparisons": found.comparisons}
+        emit_json(document | {"broken": broken} | ({"workloads": others} if others is not None else {}))
         return Exit.BROKEN if broken else status
     out = console()
     for record, comparison in zip(found.records, found.comparisons, strict=True):
@@ -73,7 +82,11 @@ def check(
             for note in comparison.notes:
                 out.print(note, markup=False)
     out.print(run_table(found.records))
-    for line in (*reasons(found.records), *broken, f"report: {written}"):
+    if others is not None:
+        from harness.cli.workloads import show_table
+
+        show_table(others)
+    for line in (*reasons(found.records), *broken, *(f"report: {path}" for path in dict.fromkeys(reports))):
         out.print(line, markup=False)
     return Exit.BROKEN if broken else status
 
