@@ -1,5 +1,6 @@
 """Answer only when sure: risk against coverage."""
 
+from math import ceil, exp, inf, lgamma, log
 from typing import NamedTuple
 
 import numpy as np
@@ -39,3 +40,39 @@ def accuracy_at(confidences: ArrayLike, correct: ArrayLike, coverage: float, *, 
     curve = risk_coverage(confidences, correct, allow_few=allow_few)
     at = int(np.searchsorted(curve.coverage, coverage - 1e-12))
     return float(1.0 - curve.risk[min(at, len(curve.risk) - 1)])
+
+
+def answer_threshold(
+    confidences: ArrayLike, correct: ArrayLike, risk: float, *, doubt: float = 0.1, allow_few: bool = False
+) -> float:
+    """Lowest confidence to answer at so that, with probability 1 - ``doubt``, at most ``risk`` of the answers is wrong.
+
+    From the surest rows on, thresholds are tested one after another until one fails: with n rows at or above the
+    threshold and k of them wrong, P(Binomial(n, risk) <= k) <= doubt lets it pass. The sequence begins where rows
+    without a mistake could pass, n = log(doubt) / log(1 - risk); tests in a fixed order need no correction for their
+    number. Source: Angelopoulos et al. 2021, "Learn then Test", section on fixed-sequence testing.
+
+    Returns:
+        The threshold; infinite where none passes: then nothing may be answered.
+    """
+    p, y = checked(confidences, correct, allow_few=allow_few)
+    curve = risk_coverage(p, y, allow_few=True)
+    least = ceil(log(doubt) / log(1 - risk))
+    found = inf
+    for coverage, share, threshold in zip(curve.coverage, curve.risk, curve.threshold, strict=True):
+        n = round(coverage * len(p))
+        if n < least:
+            continue
+        if binomial_tail(round(share * n), n, risk) > doubt:
+            break
+        found = float(threshold)
+    return found
+
+
+def binomial_tail(most: int, count: int, chance: float) -> float:
+    """P(Binomial(count, chance) <= most), for a chance inside (0, 1)."""
+    steps = (
+        lgamma(count + 1) - lgamma(k + 1) - lgamma(count - k + 1) + k * log(chance) + (count - k) * log(1 - chance)
+        for k in range(most + 1)
+    )
+    return sum(exp(s) for s in steps)

@@ -56,3 +56,24 @@ def vote(sample: Callable[[int], Hashable], most_count: int, *, tolerance: float
             break
     taken = sum(counts.values())
     return Vote(counts.most_common(1)[0][0], taken, most_count, is_decided(list(counts.values()), most_count - taken))
+
+
+def vote_in_waves(
+    draw: Callable[[Sequence[int]], Sequence[Hashable]], waves: Sequence[int], *, tolerance: float = 0.05
+) -> Vote:
+    """The same where samples are drawn several at a time, as one batch of a language model.
+
+    Args:
+        draw: Gives the answers of the samples of these numbers.
+        waves: Samples of each wave; the vote is looked at after each.
+        tolerance: As ``vote``.
+    """
+    counts: Counter[Hashable] = Counter()
+    most_count, taken = sum(waves), 0
+    for size in waves:
+        counts.update(draw(range(taken, taken + size)))
+        taken += size
+        top = [c for _, c in counts.most_common(2)] + [0]
+        if is_decided(list(counts.values()), most_count - taken) or doubt(top[0], top[1]) <= tolerance:
+            break
+    return Vote(counts.most_common(1)[0][0], taken, most_count, is_decided(list(counts.values()), most_count - taken))

@@ -1,0 +1,220 @@
+"""Answers from retrieved passages: samples, a vote over their claims, a citation that is checked, abstention."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import exp
+from time import perf_counter
+from typing import Final, NamedTuple
+
+from harness.ports import Session
+from harness.workloads._language.generate import Branches, Plan, Sample, line_end
+from harness.workloads.grounding_qa.facts import Question
+from harness.workloads.memory_store.store import MemoryStore
+from harness.workloads.reasoning.voting import Vote, vote_in_waves
+
+WAVES: Final = (3, 1, 2, 2)
+"""Samples drawn before each look at the vote; 8 in all. Three that agree leave a doubt of 1/16, four one of 1/32."""
+
+EXAMPLES: Final = """Answer from the passages and give the number of the passage.
+
+[1] The Arlo fountain was designed by Nina Berg, stands in Porto and opened in 1911.
+[2] The Penwick hall is made of timber, opened in 1884 and stands in York.
+Question: In which town is the Penwick hall?
+Answer: The Penwick hall stands in York [2].
+Question: Who designed the Arlo fountain?
+Answer: The Arlo fountain was designed by Nina Berg [1].
+
+"""
+
+_CITED: Final = re.compile(r"\[\s*(\d+)")
+_ARTICLES: Final = re.compile(r"\b(a|an|the)\b")
+_SIGNS: Final = re.compile(r"[^\w\s]")
+
+
+class Citation(NamedTuple):
+    """What an answer cites.
+
+    Attributes:
+        source: Identifier of the cited passage; empty when the number given names none that was shown, or none was.
+        exists: Whether the store holds that passage, word for word as it was shown.
+        supports: Whether the passage contains the claim: its subject and its answer.
+    """
+
+    source: str
+    exists: bool
+    supports: bool
+
+
+class Answer(NamedTuple):
+    """One question answered.
+
+    Attributes:
+        text: The answer that won the vote, normalised.
+        confidence: Mean over the samples of (1 if it gave this answer) x (geometric mean probability of its tokens).
+        citation: Of the first sample that gave this answer.
+        vote: How many samples were taken, and whether more could have mattered.
+        read_count: Prompt tokens read, the examples' left out: they stay in the cache.
+        drawn_count: Tokens drawn.
+        duration_s: From the question to the answer.
+    """
+
+    text: str
+    confidence: float
+    citation: Citation
+    vote: Vote
+    read_count: int
+    drawn_count: int
+    duration_s: float
+
+
+def normalise(text: str) -> str:
+    """Lower case, no signs, no articles, single spaces (SQuAD's rule, Rajpurkar et al. 2016)."""
+    return " ".join(_ARTICLES.sub(" ", _SIGNS.sub(" ", text.lower())).split())
+
+
+def contains(passage: str, words: str) -> bool:
+    """Whether the normalised words stand in the normalised passage, in one run and whole."""
+    wanted = normalise(words)
+    return bool(wanted) and f" {wanted} " in f" {normalise(passage)} "
+
+
+class Grounded:
+    """Answers questions over a memory store with one language model.
+
+    Args:
+        session: With nine sequences and room for prompt + 8 answers; its sequence 0 keeps the examples.
+        store: Where the passages are; a memory's ``source`` is the passage's identifier.
+        passage_count: Passages shown.
+        plan: Of the samples; the end of a line ends an answer.
+    """
+
+    def __init__(
+        self, session: Session, store: MemoryStore, *, passage_count: int = 3, plan: Plan | None = None
+    ) -> None:
+        self._session, self._store, self._passage_count = session, store, passage_count
+        self._plan = (plan or Plan(new_tokens=12))._replace(ends=line_end(session))
+        self._examples = session.tokenize(EXAMPLES)
+        self.read_examples()
+
+    def read_examples(self) -> None:
+        """Read them into sequence 0; needed again after something else has used the session."""
+        self._session.clear()
+        self._session.decode(self._examples, position=0, logits="none")
+
+    def ask(self, question: Question, *, waves: Sequence[int] = WAVES, tolerance: float = 0.05) -> Answer:
+        """Answer one question; ``waves`` of one number draw all samples at once, in one batch, with no early end."""
+        start = perf_counter()
+        shown = [h.memory for h in self._store.retrieve(question.text, top_k=self._passage_count)]
+        lines = "".join(f"[{at + 1}] {memory.content}\n" for at, memory in enumerate(shown))
+        body = f"{lines}Question: {question.text}\nAnswer: {question.stem}".rstrip()
+        prompt = [*self._examples, *self._session.tokenize(body, add_special=False)]
+        branches = Branches(self._session, prompt, kept_count=len(self._examples))
+        samples: list[Sample] = []
+        said: list[str] = []
+
+        def draw(numbers: Sequence[int]) -> list[str]:
+            drawn = branches.draw(numbers, self._plan)
+            samples.extend(drawn)
+            said.extend(self._session.detokenize(s.tokens) for s in drawn)
+            return [claimed(text) for text in said[-len(drawn) :]]
+
+        vote = vote_in_waves(draw, waves, tolerance=tolerance)
+        winner = str(vote.answer)
+        agree = [claimed(text) == winner for text in said]
+        sure = [exp(s.log_probability / s.step_count) for s in samples]
+        return Answer(
+            text=winner,
+            confidence=sum(p for p, agrees in zip(sure, agree, strict=True) if agrees) / len(samples),
+            citation=self._check(said[agree.index(True)], winner, question, [(m.memory_id, m.content) for m in shown]),
+            vote=vote,
+            read_count=branches.read_count,
+            drawn_count=sum(s.step_count for s in samples),
+            duration_s=perf_counter() - start,
+        )
+
+    def _check(self, said: str, winner: str, question: Question, shown: Sequence[tuple[int, str]]) -> Citation:
+        cited = _CITED.search(said)
+        number = int(cited[1]) if cited else 0
+        if not 1 <= number <= len(shown):
+            return Citation("", exists=False, supports=False)
+        memory_id, content = shown[number - 1]
+        kept = self._store.get(memory_id)
+        supports = contains(content, winner) and (not question.subject or contains(content, question.subject))
+        return Citation(kept.source, exists=kept.content == content, supports=supports)
+
+
+def claimed(said: str) -> str:
+    """The answer in what was said: what stands before the citation or the end of the sentence, normalised."""
+    return normalise(re.split(r"\[|\.\s|\.$|,", said, maxsplit=1)[0])
+
+
+class Judged(NamedTuple):
+    """An answer beside the truth. ``is_right`` is False for every answer to a question that no passage answers."""
+
+    question: Question
+    answer: Answer
+    is_right: bool
+
+
+def judge(question: Question, answer: Answer) -> Judged:
+    """Right when the answer is the true one, word for word after normalising."""
+    return Judged(question, answer, bool(question.answer) and answer.text == normalise(question.answer))
+
+
+def summary(judged: Sequence[Judged]) -> Mapping[str, float]:
+    """Accuracy where an answer exists, citations, cost: plain shares and means over all questions."""
+    answerable = [j for j in judged if j.question.answer]
+    count = len(judged)
+    return {
+        "question_count": count,
+        "answerable_count": len(answerable),
+        "accuracy": sum(j.is_right for j in answerable) / max(1, len(answerable)),
+        "citation_exists_ratio": sum(j.answer.citation.exists for j in judged) / count,
+        "citation_supports_ratio": sum(j.answer.citation.supports for j in judged) / count,
+        "citation_supports_when_right": _share(j.answer.citation.supports for j in judged if j.is_right),
+        "citation_supports_when_wrong": _share(j.answer.citation.supports for j in judged if not j.is_right),
+        "samples_per_answer": sum(j.answer.vote.sample_count for j in judged) / count,
+        "read_tokens_per_answer": sum(j.answer.read_count for j in judged) / count,
+        "drawn_tokens_per_answer": sum(j.answer.drawn_count for j in judged) / count,
+        "seconds_per_answer": sum(j.answer.duration_s for j in judged) / count,
+    }
+
+
+def _share(values: object) -> float:
+    counted = Counter(values)  # type: ignore[call-overload]
+    total = counted[True] + counted[False]
+    return counted[True] / total if total else 0.0
+
+
+def abstention(judged: Sequence[Judged], risk: float = 0.2, *, needs_support: bool = False) -> dict[str, float | None]:
+    """Fit the threshold on the first half of the questions, answer the second half with it.
+
+    Args:
+        judged: In any order that the outcome does not depend on.
+        risk: Share of wrong answers that is tolerated.
+        needs_support: Whether an answer must also cite a passage that contains its claim.
+
+    Returns:
+        ``threshold`` (None: nothing may be answered), and on the second half ``coverage``, ``accuracy`` among the
+        answered (None where there are none), and ``refused_unanswerable``: the share abstained from where nothing was
+        to be known.
+    """
+    from harness.workloads.calibration.selective import answer_threshold
+
+    def confidence(j: Judged) -> float:
+        return j.answer.confidence if j.answer.citation.supports or not needs_support else 0.0
+
+    half = len(judged) // 2
+    fit, held = judged[:half], judged[half:]
+    threshold = answer_threshold([confidence(j) for j in fit], [j.is_right for j in fit], risk, allow_few=True)
+    answered = [j for j in held if confidence(j) >= threshold]
+    unanswerable = [j for j in held if not j.question.answer]
+    return {
+        "threshold": threshold if threshold < float("inf") else None,
+        "coverage": len(answered) / len(held),
+        "accuracy": sum(j.is_right for j in answered) / len(answered) if answered else None,
+        "refused_unanswerable": (
+            sum(confidence(j) < threshold for j in unanswerable) / len(unanswerable) if unanswerable else None
+        ),
+    }

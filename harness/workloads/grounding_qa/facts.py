@@ -1,0 +1,102 @@
+"""Made-up facts with identifiers, and questions about them: nothing here can be known from training.
+
+Every passage tells three things of one subject. A question asks for one of them; some ask for a thing of a subject
+that no passage tells, and the right answer to those is none.
+"""
+
+import random
+from typing import Final, NamedTuple
+
+_STEMS: Final = ("Vel", "Mor", "Tan", "Kes", "Dro", "Ila", "Bru", "Fen", "Ost", "Ral", "Sim", "Ulm", "Yar", "Zed")
+_ENDS: Final = ("neth", "dova", "rik", "lund", "mere", "holt", "vast", "quay", "burg", "stow", "gard", "wick")
+_FIRST: Final = (
+    "Anna",
+    "Boris",
+    "Clara",
+    "David",
+    "Elena",
+    "Felix",
+    "Greta",
+    "Henry",
+    "Irene",
+    "Jonas",
+    "Karla",
+    "Louis",
+)
+_LAST: Final = ("Marsh", "Novak", "Olsen", "Porter", "Quist", "Rossi", "Silva", "Turner", "Ulrich", "Weber", "Young")
+_TOWNS: Final = ("Lisbon", "Oslo", "Riga", "Turin", "Ghent", "Bergen", "Malaga", "Leeds", "Graz", "Cork", "Bremen")
+_METALS: Final = ("copper", "granite", "oak", "steel", "marble", "brick", "iron", "glass", "bronze", "slate")
+_KINDS: Final = ("bridge", "library", "theatre", "lighthouse", "museum", "station", "tower", "mill")
+
+
+class Fact(NamedTuple):
+    """One subject, what is told of it, and the passage that tells it."""
+
+    identifier: str
+    subject: str
+    values: tuple[tuple[str, str], ...]
+    passage: str
+
+
+class Question(NamedTuple):
+    """A question.
+
+    Attributes:
+        text: The question.
+        stem: The beginning of the claim that answers it.
+        answer: The end of that claim; empty where no passage tells it.
+        source: Identifier of the passage that tells it.
+        subject: What it is about.
+    """
+
+    text: str
+    stem: str
+    answer: str
+    source: str
+    subject: str
+
+
+ASKED: Final = {
+    "builder": ("Who designed the {}?", "The {} was designed by"),
+    "year": ("In what year did the {} open?", "The {} opened in"),
+    "town": ("In which town is the {}?", "The {} stands in"),
+    "material": ("What is the {} made of?", "The {} is made of"),
+}
+"""Question and beginning of the claim, by what is asked."""
+
+
+def facts(count: int, seed: int) -> list[Fact]:
+    """``count`` facts of different subjects; each passage tells three of the four things."""
+    rng = random.Random(f"facts {seed}")
+    names = [a + b for a in _STEMS for b in _ENDS]
+    subjects = rng.sample([f"{n} {k}" for n in names for k in _KINDS], count)
+    return [_fact(f"doc-{at:04d}", subject, rng) for at, subject in enumerate(subjects)]
+
+
+def _fact(identifier: str, subject: str, rng: random.Random) -> Fact:
+    all_of = {
+        "builder": f"{rng.choice(_FIRST)} {rng.choice(_LAST)}",
+        "year": str(rng.randint(1801, 1999)),
+        "town": rng.choice(_TOWNS),
+        "material": rng.choice(_METALS),
+    }
+    left_out = rng.choice(sorted(all_of))
+    told = {k: v for k, v in all_of.items() if k != left_out}
+    parts = [f"{ASKED[k][1].removeprefix('The {} ')} {v}" for k, v in told.items()]
+    rng.shuffle(parts)
+    passage = f"The {subject} {parts[0]}, {parts[1]} and {parts[2]}."
+    return Fact(identifier, subject, tuple(told.items()), passage)
+
+
+def questions(known: list[Fact], count: int, seed: int, *, unknown_ratio: float = 0.25) -> list[Question]:
+    """``count`` questions; that share of them asks for the one thing that the subject's passage does not tell."""
+    rng = random.Random(f"questions {seed}")
+    return [_question(rng.choice(known), rng, unknown_ratio) for _ in range(count)]
+
+
+def _question(fact: Fact, rng: random.Random, unknown_ratio: float) -> Question:
+    told = dict(fact.values)
+    is_told = rng.random() >= unknown_ratio
+    asked = rng.choice(sorted(told)) if is_told else next(k for k in ASKED if k not in told)
+    text, stem = (t.format(fact.subject) for t in ASKED[asked])
+    return Question(text, stem, told.get(asked, ""), fact.identifier if is_told else "", fact.subject)

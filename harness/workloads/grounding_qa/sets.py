@@ -1,0 +1,172 @@
+"""Quality of grounded answers: on the made-up facts, and on public sets that are pointed at and never shipped.
+
+LoCoMo (Maharana et al. 2024, CC BY-NC 4.0): questions about long conversations; those of category 5 have no answer in
+them and are there to abstain from. TruthfulQA (Lin et al. 2022, Apache-2.0): questions that invite a popular error.
+"""
+
+import csv
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import BadDataError
+from harness.ports import Session, WorkloadContext
+from harness.workloads._language.choice import choose
+from harness.workloads._language.generate import Plan
+from harness.workloads.calibration.metrics import ece, equal_width
+from harness.workloads.calibration.selective import accuracy_at, aurc
+from harness.workloads.calibration.smooth import smooth_ece
+from harness.workloads.grounding_qa.answering import Grounded, Judged, abstention, judge, normalise, summary
+from harness.workloads.grounding_qa.facts import Question, facts, questions
+from harness.workloads.grounding_qa.workload import fill_store
+
+MADE_UP: Final = 96
+LOCOMO: Final = 96
+_UNANSWERABLE: Final = 5
+_F1_ENOUGH: Final = 0.5
+
+
+def made_up(
+    session: Session, context: WorkloadContext, count: int = MADE_UP, *, sample_count: int = 8
+) -> dict[str, Any]:
+    """The made-up facts, a quarter of the questions without an answer: early end of the vote beside all samples."""
+    known = facts(400, context.seed)
+    asked = questions(known, count, context.seed)
+    store = fill_store(context, [(f.identifier, f.passage) for f in known], "made-up")
+    grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=context.seed))
+    early = [judge(q, grounded.ask(q)) for q in asked]
+    full = [judge(q, grounded.ask(q, waves=(sample_count,))) for q in asked]
+    store.close()
+    saved = 1 - _drawn(early) / _drawn(full)
+    return {
+        "early end": report(early),
+        "all samples": report(full),
+        "drawn_tokens_saved_ratio": saved,
+        "same_answer_ratio": _mean([a.answer.text == b.answer.text for a, b in zip(early, full, strict=True)]),
+        "accuracy_difference": paired_interval([j.is_right for j in early], [j.is_right for j in full]),
+    }
+
+
+def report(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Accuracy, citations, cost; risk against coverage; abstention with a threshold from the first half.
+
+    Over all questions: one without an answer counts as wrong when it is answered.
+    """
+    confidence = [j.answer.confidence for j in judged]
+    right = [j.is_right for j in judged]
+    return {
+        **summary(judged),
+        "aurc": aurc(confidence, right, allow_few=True),
+        "risk_of_answering_all": 1 - _mean(right),
+        "accuracy_at_half_coverage": accuracy_at(confidence, right, 0.5, allow_few=True),
+        "abstention": abstention(judged),
+        "abstention, support needed": abstention(judged, needs_support=True),
+    }
+
+
+def paired_interval(
+    candidate: Sequence[bool], baseline: Sequence[bool], *, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean difference candidate - baseline over the same rows, and its 95 % bootstrap interval."""
+    gaps = np.asarray(candidate, np.float64) - np.asarray(baseline, np.float64)
+    rng = np.random.default_rng(seed)
+    means: NDArray[np.float64] = gaps[rng.integers(0, len(gaps), (2000, len(gaps)))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(gaps.mean()), float(low), float(high)
+
+
+def locomo(session: Session, context: WorkloadContext, path: Path, count: int = LOCOMO) -> dict[str, Any]:
+    """Questions drawn by the seed; an answer is right at a word F1 of 0.5 or more with the gold one.
+
+    The evidence is searched in the question's own conversation.
+
+    Raises:
+        BadDataError: No LoCoMo file.
+    """
+    try:
+        samples = json.loads(path.read_text(encoding="utf-8"))
+        asked = [(at, q) for at, sample in enumerate(samples) for q in sample["qa"]]
+        talks = [_turns(sample["conversation"]) for sample in samples]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadDataError(path, "", repr(error), "a LoCoMo file") from error
+    chosen = random.Random(f"locomo {context.seed}").sample(asked, min(count, len(asked)))
+    answerers = {}
+    for at in sorted({at for at, _ in chosen}):
+        store = fill_store(context, talks[at], f"talk-{at}")
+        answerers[at] = (store, Grounded(session, store, plan=Plan(new_tokens=16, seed=context.seed)))
+    judged = []
+    last = -1
+    for at, entry in sorted(chosen, key=lambda pair: pair[0]):
+        store, grounded = answerers[at]
+        if at != last:
+            grounded.read_examples()
+            last = at
+        gold = "" if entry["category"] == _UNANSWERABLE else str(entry.get("answer", ""))
+        question = Question(entry["question"], "", gold, "", "")
+        answer = grounded.ask(question)
+        judged.append(Judged(question, answer, bool(gold) and word_f1(answer.text, gold) >= _F1_ENOUGH))
+    for store, _ in answerers.values():
+        store.close()
+    order = list(range(len(judged)))
+    random.Random("halves").shuffle(order)
+    return report([judged[i] for i in order])
+
+
+def _turns(talk: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (turn["dia_id"], f"{turn['speaker']}: {turn['text']}")
+        for key, turns in talk.items()
+        if key.startswith("session_") and isinstance(turns, list)
+        for turn in turns
+    ]
+
+
+def word_f1(given: str, gold: str) -> float:
+    """Harmonic mean of the shares of shared words, normalised, each counted as often as it occurs in both (SQuAD)."""
+    a, b = normalise(given).split(), normalise(gold).split()
+    shared = sum(min(a.count(w), b.count(w)) for w in set(a))
+    return 2 * shared / (len(a) + len(b)) if shared else 0.0
+
+
+def truthful(session: Session, path: Path) -> dict[str, Any]:
+    """MC1: the best answer against the incorrect ones by length-normalised log-probability, no passages.
+
+    Raises:
+        BadDataError: No TruthfulQA file.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [(r["Question"], r["Best Answer"], r["Incorrect Answers"].split(";")) for r in csv.DictReader(file)]
+    except (KeyError, TypeError, UnicodeDecodeError) as error:
+        raise BadDataError(path, "", repr(error), "a TruthfulQA file") from error
+    confidence, right, chance = [], [], []
+    for question, best, wrong in rows:
+        options = [best.strip(), *(w.strip() for w in wrong if w.strip())]
+        prompt = session.tokenize(f"Question: {question}\nAnswer:")
+        chosen = choose(session, prompt, [session.tokenize(f" {o}", add_special=False) for o in options[:15]])
+        confidence.append(float(chosen.shares[chosen.best]))
+        right.append(chosen.best == 0)
+        chance.append(1 / len(options[:15]))
+    half = accuracy_at(confidence, right, 0.5, allow_few=True)
+    return {
+        "question_count": len(rows),
+        "accuracy": _mean(right),
+        "chance": _mean(chance),
+        "ece": ece(equal_width(confidence, right, allow_few=True)),
+        "smooth_ece": smooth_ece(confidence, right, allow_few=True),
+        "aurc": aurc(confidence, right, allow_few=True),
+        "accuracy_at_half_coverage": half,
+    }
+
+
+def _drawn(judged: Sequence[Judged]) -> int:
+    return sum(j.answer.drawn_count for j in judged)
+
+
+def _mean(values: Sequence[Any]) -> float:
+    return float(np.mean(np.asarray(values, np.float64)))

@@ -1,0 +1,200 @@
+"""Grounded answers as a workload: a whole answer, and its samples drawn three ways."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any, NamedTuple
+
+from harness.domain.scenario import Scenario
+from harness.domain.workload import Cost
+from harness.errors import RefusedError, WrongAnswerError
+from harness.ports import Operation, WorkloadContext
+
+_FILLER = "The passage that follows tells of bridges, mills and towers, of who designed them and when they opened. "
+
+
+class State(NamedTuple):
+    """An open session, a filled store, questions, and a prompt of a given length for the three ways of sampling."""
+
+    session: Any
+    store: Any
+    grounded: Any
+    questions: list[Any]
+    prompt: list[int]
+    plan: Any
+    sample_count: int
+
+
+class GroundingWorkload:
+    """Retrieval, eight samples, a vote over claims, a checked citation."""
+
+    name = "grounding_qa"
+    title = "Grounded answers: retrieval, self-consistency over claims, checked citations, abstention"
+    extra = "llama"
+    needs_model = True
+    sizes: Mapping[str, Mapping[str, int]] = {
+        "small": {
+            "passage_count": 40,
+            "question_count": 4,
+            "sample_count": 4,
+            "prompt_tokens": 48,
+            "new_tokens": 8,
+            "read_tokens": 95,
+            "vocab_count": 49_152,
+        },
+        "default": {
+            "passage_count": 400,
+            "question_count": 16,
+            "sample_count": 8,
+            "prompt_tokens": 131,
+            "new_tokens": 24,
+            "read_tokens": 95,
+            "vocab_count": 49_152,
+        },
+    }
+
+    def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
+        """Tokens read and steps made; each drawn token passes the vocabulary four times (maximum, gap, near, where).
+
+        ``read_tokens`` (of passages and question) and ``vocab_count`` are those of SmolLM2 on the made-up facts; other
+        models tokenise otherwise and have other vocabularies. An answer takes two waves of the vote, of three samples
+        and one, with eight steps each. Retrieval scores ``passage_count`` memories of 384 values.
+        """
+        n, steps = size["sample_count"], size["new_tokens"] - 1
+        prompt, vocab = size["prompt_tokens"], size["vocab_count"]
+        depth = prompt + steps / 2
+        resident = 3000 * size["passage_count"]
+
+        def draws(count: float) -> dict[str, Any]:
+            return {
+                "elements_count": 4.0 * vocab * count,
+                "numpy_calls_count": 12.0 * count,
+                "python_ops_count": 150.0 * count,
+                "parallel": False,
+                "flops_count": 0.0,
+                "moved_bytes": 0.0,
+                "resident_bytes": resident,
+            }
+
+        fixed = {**draws(n * (steps + 1)), "depth_tokens": depth}
+        one_by_one: dict[str, Any] = {"decode_steps_count": float(n * steps), **fixed}
+        batch: dict[str, Any] = {"decode_steps_count": float(steps), "decode_sequences_count": n, **fixed}
+        answer = {**draws(32), "flops_count": 2.0 * 384 * size["passage_count"], "sql_statements_count": 8.0}
+        return (
+            Cost(
+                operation="answer",
+                prefill_tokens_count=float(size["read_tokens"]),
+                decode_steps_count=16.0,
+                decode_sequences_count=2,
+                depth_tokens=230.0,
+                **answer,
+            ),
+            Cost(operation="samples in one batch", prefill_tokens_count=float(prompt), **batch),
+            Cost(operation="samples on a kept prefix", prefill_tokens_count=float(prompt), **one_by_one),
+            Cost(operation="samples by separate calls", prefill_tokens_count=float(n * prompt), **one_by_one),
+        )
+
+    def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
+        """Fill a store with made-up facts, open the model, read the examples."""
+        from harness.workloads._language.generate import Plan
+        from harness.workloads.grounding_qa.answering import Grounded
+        from harness.workloads.grounding_qa.facts import facts, questions
+
+        assert context.open_session is not None and context.model_path is not None
+        known = facts(size["passage_count"], context.seed)
+        n, new_tokens = size["sample_count"], size["new_tokens"]
+        room = max(512 + 16 * (n + 1), size["prompt_tokens"] + n * new_tokens) + 256
+        scenario = Scenario(context_tokens=room, thread_count=context.thread_count)
+        session = context.open_session(context.model_path, scenario, sequence_count=max(8, n) + 1, output_tokens=16)
+        store = fill_store(context, [(f.identifier, f.passage) for f in known])
+        plan = Plan(new_tokens=new_tokens, seed=context.seed)
+        grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=context.seed))
+        prompt = (session.tokenize(_FILLER * (size["prompt_tokens"] // 8 + 1)))[: size["prompt_tokens"]]
+        return State(session, store, grounded, questions(known, size["question_count"], context.seed), prompt, plan, n)
+
+    def operations(self, state: State) -> Sequence[Operation]:
+        """A whole answer with an early end of the vote; then the same number of samples drawn three ways."""
+        from harness.workloads._language.generate import by_separate_calls, in_one_batch, with_kept_prefix
+
+        turn = cycle(state.questions)
+        arguments = (state.session, state.prompt, state.sample_count, state.plan)
+
+        def answer() -> object:
+            return state.grounded.ask(next(turn))
+
+        return (
+            Operation("answer", answer),
+            Operation("samples in one batch", lambda: in_one_batch(*arguments)),
+            Operation("samples on a kept prefix", lambda: with_kept_prefix(*arguments)),
+            Operation("samples by separate calls", lambda: by_separate_calls(*arguments)),
+        )
+
+    def check(self, state: State) -> Mapping[str, Any]:
+        """What is true whatever the model says.
+
+        The evidence is among the passages retrieved; the same seed gives the same samples; separate calls give those of
+        a kept prefix, token by token (both decode one token at a time); a citation said to support its claim does so in
+        the store, read anew. How many of the batch's samples differ is counted.
+
+        Raises:
+            WrongAnswerError: One of these fails.
+        """
+        from harness.workloads._language.generate import by_separate_calls, in_one_batch, with_kept_prefix
+        from harness.workloads.grounding_qa.answering import Grounded, contains, judge, summary
+
+        arguments = (state.session, state.prompt, state.sample_count, state.plan)
+        batch, again = in_one_batch(*arguments), in_one_batch(*arguments)
+        if [s.tokens for s in batch] != [s.tokens for s in again]:
+            raise WrongAnswerError("the same seed gave other samples")
+        kept, calls = with_kept_prefix(*arguments), by_separate_calls(*arguments)
+        if [s.tokens for s in kept] != [s.tokens for s in calls]:
+            raise WrongAnswerError("separate calls gave other samples than a kept prefix")
+        grounded = Grounded(state.session, state.store, plan=state.plan._replace(new_tokens=12))
+        judged = []
+        found = 0
+        for question in state.questions:
+            answer = grounded.ask(question)
+            judged.append(judge(question, answer))
+            sources = [h.memory.source for h in state.store.retrieve(question.text, top_k=3)]
+            found += not question.source or question.source in sources
+            if answer.citation.supports:
+                texts = [m.memory.content for m in state.store.search(f'"{question.subject}"')]
+                if not any(contains(t, answer.text) for t in texts):
+                    raise WrongAnswerError(f"{answer.text!r} was said to stand in a passage, and does not")
+        if found < len(state.questions):
+            raise WrongAnswerError(f"the evidence of {len(state.questions) - found} questions was not retrieved")
+        differ = sum(a.tokens != b.tokens for a, b in zip(batch, calls, strict=True))
+        return {"batch_differs_count": differ, "sample_count": state.sample_count, **summary(judged)}
+
+    def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
+        """Grounded answers and abstention on the made-up facts, on LoCoMo, and TruthfulQA by multiple choice.
+
+        Raises:
+            RefusedError: The data folder holds neither public set.
+        """
+        from harness.workloads.grounding_qa import sets
+
+        assert context.open_session is not None and context.model_path is not None
+        data = context.data
+        locomo = sorted(data.glob("locomo*.json")) if data else []
+        truthful = sorted(data.glob("TruthfulQA*.csv")) if data else []
+        if not locomo and not truthful:
+            raise RefusedError("name the folder with locomo*.json, TruthfulQA*.csv by --data or EDGE_HARNESS_DATA")
+        scenario = Scenario(context_tokens=2048, thread_count=context.thread_count)
+        session = context.open_session(context.model_path, scenario, sequence_count=16, output_tokens=512)
+        found: dict[str, Any] = {"made-up facts": sets.made_up(session, context)}
+        for path in locomo:
+            found[path.stem] = sets.locomo(session, context, path)
+        for path in truthful:
+            found[path.stem] = sets.truthful(session, path)
+        session.close()
+        return found
+
+
+def fill_store(context: WorkloadContext, passages: Sequence[tuple[str, str]], name: str = "passages") -> Any:
+    """A store of (identifier, text) in the scratch folder, found by words and hashed words."""
+    from harness.workloads.memory_store.embedders import HashingEmbedder
+    from harness.workloads.memory_store.store import MemoryStore, NewMemory
+
+    store = MemoryStore(context.folder / f"{name}.db", HashingEmbedder(384), capacity=max(1, len(passages)))
+    store.store_many(NewMemory(text, source=identifier) for identifier, text in passages)
+    return store
