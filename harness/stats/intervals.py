@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.quantiles import normal_cdf, t_quantile
+from harness.stats.quantiles import normal_cdf, normal_quantile, t_quantile
 
 RESAMPLES = 4000
 """Bootstrap resamples: the 95 % ends then move by about 1 % of the interval's width between seeds."""
@@ -64,6 +64,23 @@ def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     i, j = np.triu_indices(samples.shape[-1])
     result: NDArray[np.float64] = np.median((samples[..., i] + samples[..., j]) / 2.0, axis=-1)
     return result
+
+
+def share_interval(hit_count: int, count: int, confidence: float = 0.95) -> Estimate:
+    """Share hit_count / count with its score interval, which stays inside [0, 1] and holds at small counts.
+
+    (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), z the normal quantile; None without rows.
+
+    Source:
+        E. B. Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22(158).
+    """
+    if not count:
+        return Estimate(float("nan"), None, None, 0)
+    z, p = normal_quantile(0.5 + confidence / 2.0), hit_count / count
+    middle = p + z * z / (2 * count)
+    half = z * sqrt(p * (1 - p) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return Estimate(p, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale), count)
 
 
 def ratio_interval(

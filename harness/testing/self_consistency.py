@@ -33,7 +33,7 @@ _WAYS = (in_one_batch, with_kept_prefix, by_separate_calls)
 def speed(path: Path, rounds: int, threads: int) -> dict[str, Any]:
     """The three ways in turns, after one of each that is not counted."""
     scenario = Scenario(context_tokens=PROMPT_TOKENS + SAMPLES * NEW_TOKENS + 64, thread_count=threads)
-    with LlamaSession(path, scenario, sequence_count=SAMPLES + 1, output_tokens=SAMPLES) as session:
+    with LlamaSession(path, scenario, sequence_count=SAMPLES + 1, output_tokens=2 * SAMPLES) as session:
         prompt = session.tokenize(_PROMPT * 10)[:PROMPT_TOKENS]
         plan = Plan(new_tokens=NEW_TOKENS, seed=7)
         seconds: dict[str, list[float]] = {way.__name__: [] for way in _WAYS}
@@ -66,7 +66,7 @@ def votes(path: Path, question_count: int, threads: int) -> dict[str, Any]:
     scenario = Scenario(context_tokens=1024, thread_count=threads)
     with (
         tempfile.TemporaryDirectory() as folder,
-        LlamaSession(path, scenario, sequence_count=SAMPLES + 1, output_tokens=SAMPLES) as session,
+        LlamaSession(path, scenario, sequence_count=SAMPLES + 1, output_tokens=2 * SAMPLES) as session,
     ):
         return made_up(session, WorkloadContext(Path(folder), Path(folder), 1, threads), question_count)
 

@@ -83,12 +83,13 @@ class ReasoningWorkload:
         return {"located_count": len(state.wrong), "blamed_count": 0, "puzzle_count": len(state.puzzles)}
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
-        """False alarms on GSM8K's human solutions, ProcessBench's own score.
+        """False alarms on GSM8K's human solutions; ProcessBench's own score beside published critics'.
 
         Raises:
             RefusedError: The data folder holds neither set.
         """
-        from harness.workloads.reasoning.analysis import analyse, f1
+        from harness.workloads.reasoning.analysis import analyse
+        from harness.workloads.reasoning.process_bench import beside, score
 
         found: dict[str, Any] = {}
         for path in sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []:
@@ -97,10 +98,7 @@ class ReasoningWorkload:
             found[path.stem] = {"trace_count": len(rows), "false_alarm_ratio": alarms / len(rows)}
         for path in sorted(context.data.glob("processbench*.json")) if context.data else []:
             rows = json.loads(path.read_text(encoding="utf-8"))
-            predicted = [analyse(r["steps"], r["problem"]).first_error for r in rows]
-            labels = [r["label"] for r in rows]
-            kinds = {"wrong_count": sum(y >= 0 for y in labels), "right_count": sum(y < 0 for y in labels)}
-            found[path.stem] = {**kinds, **f1(predicted, labels)}
+            found[path.stem] = {**score(rows), "published_f1": dict(beside(path.stem))}
         if not found:
             raise RefusedError("name the folder with gsm8k*.jsonl, processbench*.json by --data or EDGE_HARNESS_DATA")
         return found

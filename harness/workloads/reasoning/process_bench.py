@@ -1,0 +1,79 @@
+"""ProcessBench: its score, what it becomes where one kind of trace is missing, and what published critics reach.
+
+Zheng et al. 2024, "ProcessBench: Identifying Process Errors in Mathematical Reasoning" (arXiv:2412.06559): the score is
+the harmonic mean of two accuracies, that of finding the first wrong step in traces that have one, and that of accepting
+the traces that have none. A set with only one kind has no score: its two parts are not both there.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from harness.stats.intervals import share_interval
+from harness.workloads.reasoning.analysis import analyse, f1
+
+PUBLISHED: Final[Mapping[str, Mapping[str, float]]] = {
+    "gsm8k": {
+        "Math-Shepherd-PRM-7B": 0.479,
+        "Skywork-PRM-7B": 0.708,
+        "Qwen2.5-Math-7B-PRM800K": 0.682,
+        "Llama-3.1-8B-Instruct as critic": 0.109,
+        "Qwen2.5-7B-Instruct as critic": 0.365,
+        "Qwen2.5-72B-Instruct as critic": 0.762,
+        "GPT-4o-0806 as critic": 0.792,
+        "o1-mini as critic": 0.932,
+    },
+    "math": {
+        "Math-Shepherd-PRM-7B": 0.295,
+        "Skywork-PRM-7B": 0.536,
+        "Qwen2.5-Math-7B-PRM800K": 0.626,
+        "Llama-3.1-8B-Instruct as critic": 0.051,
+        "Qwen2.5-7B-Instruct as critic": 0.366,
+        "Qwen2.5-72B-Instruct as critic": 0.618,
+        "GPT-4o-0806 as critic": 0.636,
+        "o1-mini as critic": 0.889,
+    },
+}
+"""F1 on the whole subsets (400 and 1,000 traces). Source: the paper's table 3."""
+
+
+def harmonic(located: float, accepted: float) -> float:
+    """2 l a / (l + a), 0 where both are 0."""
+    return 2 * located * accepted / (located + accepted) if located + accepted else 0.0
+
+
+def score(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Score of the step checker on rows of ProcessBench (``steps problem label``; label -1: no error).
+
+    ``f1`` is the paper's, None where one kind of trace is missing. Where the right traces are missing, two figures
+    stand beside it. ``f1_at_most`` takes every right trace for accepted. ``f1_estimate`` takes the share of right
+    traces accepted from the steps before the first error, which the annotators found right: with q the chance of a
+    first alarm at such a step, a trace of k right steps is accepted with (1 - q)^k, averaged over the traces here.
+    """
+    first = [analyse(row["steps"], row["problem"]).first_error for row in rows]
+    labels = [int(row["label"]) for row in rows]
+    wrong = [(p, y) for p, y in zip(first, labels, strict=True) if y >= 0]
+    found: dict[str, Any] = {"wrong_count": len(wrong), "right_count": len(rows) - len(wrong), **f1(first, labels)}
+    if not wrong:
+        return found
+    located = sum(p == y for p, y in wrong)
+    interval = share_interval(located, len(wrong))
+    found["error_located_interval"] = [interval.low, interval.high]
+    # Steps looked at before an alarm or the first error; a trace without an error is right to its end.
+    ends = [y if y >= 0 else len(row["steps"]) for y, row in zip(labels, rows, strict=True)]
+    alarms = sum(0 <= p < end for p, end in zip(first, ends, strict=True))
+    at_risk = sum((p + 1) if 0 <= p < end else end for p, end in zip(first, ends, strict=True))
+    q = alarms / at_risk if at_risk else 0.0
+    accepted = sum((1 - q) ** len(row["steps"]) for row in rows) / len(rows)
+    found |= {
+        "alarms_at_right_steps": alarms,
+        "right_step_count": at_risk,
+        "correct_accepted_estimate": accepted,
+        "f1_estimate": harmonic(located / len(wrong), accepted),
+        "f1_at_most": harmonic(located / len(wrong), 1.0),
+    }
+    return found
+
+
+def beside(name: str) -> Mapping[str, float]:
+    """Published figures for the subset that a file's name tells; none for other subsets."""
+    return next((figures for subset, figures in PUBLISHED.items() if subset in name), {})
