@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import RefusedError
 from harness.workloads.calibration.metrics import checked, ece, equal_width
+from harness.workloads.calibration.smooth import smooth_ece
 
 Floats = NDArray[np.float64]
 
@@ -80,6 +81,30 @@ def compare(
     value = _changes(p0, y0, n0, p1, y1, n1)
     loss, gap, right = (Change(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True))
     return PairedReport(n, loss, gap, right, int(((y0 == 1) & (y1 == 0)).sum()), int(((y0 == 0) & (y1 == 1)).sum()))
+
+
+def smooth_change(
+    baseline: tuple[ArrayLike, ArrayLike], candidate: tuple[ArrayLike, ArrayLike], *, draws: int = 200, seed: int = 0
+) -> Change:
+    """Difference of the smooth ECEs of two models on the same rows, with its interval; arguments as ``compare``.
+
+    Fewer draws: a smooth ECE takes milliseconds.
+
+    Raises:
+        RefusedError: As ``compare``.
+    """
+    p0, y0 = checked(*baseline, allow_few=True)
+    p1, y1 = checked(*candidate, allow_few=True)
+    if p0.shape != p1.shape:
+        raise RefusedError("both models must have answered the same rows")
+
+    def change(rows: NDArray[np.intp]) -> float:
+        return smooth_ece(p1[rows], y1[rows], allow_few=True) - smooth_ece(p0[rows], y0[rows], allow_few=True)
+
+    rng = np.random.default_rng(seed)
+    n = len(p0)
+    low, high = np.percentile([change(rng.integers(0, n, n)) for _ in range(draws)], [2.5, 97.5])
+    return Change(change(np.arange(n)), float(low), float(high))
 
 
 def _changes(p0: Floats, y0: Floats, n0: Floats, p1: Floats, y1: Floats, n1: Floats) -> tuple[float, float, float]:
