@@ -13,6 +13,7 @@ SMALL = {
     "reasoning": "trace_count=50",
     "calibration": "row_count=4000",
     "training_efficiency": "small",
+    "sparse_autoencoder": "small",
 }
 
 

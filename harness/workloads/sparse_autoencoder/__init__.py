@@ -1,0 +1,5 @@
+"""Sparse autoencoders as a library (``model``, ``training``, ``study``, ``saelens`` ...) and as a workload."""
+
+from harness.workloads.sparse_autoencoder.workload import SparseAutoencoderWorkload
+
+WORKLOAD = SparseAutoencoderWorkload()

@@ -1,0 +1,161 @@
+"""Real activations of a real model through a tap, outliers told apart, and texts cut into windows."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError, RefusedError
+from harness.ports import Session
+from harness.workloads.sparse_autoencoder.model import Floats
+
+WINDOW_TOKENS: Final = 512
+MASSIVE_RATIO: Final = 8.0
+"""A token whose norm is more than this multiple of the median one is massive: an attention sink, not content."""
+
+OpenSession = Callable[..., Session]
+"""Opens a model: path, scenario, options of the backend; see :class:`harness.ports.WorkloadContext`."""
+
+
+class Collector:
+    """A tap that keeps every value of one named result."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.parts: list[Floats] = []
+
+    def wants(self, name: str) -> bool:
+        """Only the one."""
+        return name == self.name
+
+    def __call__(self, _name: str, values: Floats) -> None:
+        """Keep; change nothing."""
+        self.parts.append(values)
+
+
+class Captured(NamedTuple):
+    """Activations of a text.
+
+    Attributes:
+        values: [token_count, dim], in the order of the tokens, massive ones included.
+        tokens: Token ids, one for each row.
+        windows: Where each window starts; a window is what the model read together.
+    """
+
+    values: Floats
+    tokens: NDArray[np.int64]
+    windows: NDArray[np.int64]
+
+
+def scenario_of(thread_count: int, window_tokens: int = WINDOW_TOKENS, *, flash_attention: bool = True) -> Scenario:
+    """One window, read in one physical batch."""
+    return Scenario(
+        context_tokens=window_tokens,
+        ubatch_tokens=window_tokens,
+        thread_count=thread_count,
+        flash_attention=flash_attention,
+    )
+
+
+def windows_of(tokens: Sequence[int], window_tokens: int = WINDOW_TOKENS) -> list[Sequence[int]]:
+    """Consecutive windows; a rest shorter than a quarter of one is left out."""
+    found = [tokens[i : i + window_tokens] for i in range(0, len(tokens), window_tokens)]
+    return [w for w in found if len(w) >= max(2, window_tokens // 4)]
+
+
+def capture(
+    open_session: OpenSession,
+    path: Path,
+    texts: Sequence[str],
+    name: str,
+    *,
+    thread_count: int = 1,
+    limit_tokens: int = 0,
+) -> Captured:
+    """Read texts window by window and keep one named result of every token.
+
+    Args:
+        open_session: Opens the model.
+        path: Model file.
+        texts: Each is cut into windows of its own.
+        name: The engine's name of the result, such as ``l_out-15``.
+        thread_count: Threads.
+        limit_tokens: Stop after so many tokens; 0 for all.
+
+    Raises:
+        EngineError: The model computes nothing of that name for every token.
+        RefusedError: The texts are too short for one window.
+    """
+    tap = Collector(name)
+    kept: list[int] = []
+    starts: list[int] = []
+    with closing(open_session(path, scenario_of(thread_count), tap=tap)) as session:
+        for text in texts:
+            for window in windows_of(session.tokenize(text)):
+                if limit_tokens and len(kept) + len(window) > limit_tokens:
+                    break
+                session.clear()
+                session.decode(window, position=0, logits="none")
+                starts.append(len(kept))
+                kept += window
+    if not kept:
+        raise RefusedError(f"the text is shorter than {WINDOW_TOKENS // 4} tokens")
+    values = np.concatenate(tap.parts) if tap.parts else np.empty((0, 0), np.float32)
+    if len(values) != len(kept):
+        raise EngineError(f"{path.name} has no result {name!r} for each token: {len(values)} rows, {len(kept)} tokens")
+    return Captured(values, np.array(kept, np.int64), np.array(starts, np.int64))
+
+
+def norm_limit(values: Floats) -> float:
+    """Norm above which a token counts as massive: :data:`MASSIVE_RATIO` times the median norm."""
+    return MASSIVE_RATIO * float(np.median(np.linalg.norm(values, axis=1)))
+
+
+def ordinary(values: Floats, limit: float) -> NDArray[np.bool_]:
+    """Which tokens are not massive."""
+    kept: NDArray[np.bool_] = np.linalg.norm(values, axis=1) <= limit
+    return kept
+
+
+def shipped_text() -> str:
+    """The text that ships with the harness."""
+    path = Path(__file__).parents[2] / "data" / "text" / "python-reference.txt"
+    return path.read_text(encoding="utf-8")
+
+
+def texts_of(folder: Path) -> list[str]:
+    """Every ``.txt`` and ``.md`` file under a folder, by name.
+
+    Raises:
+        RefusedError: There is none.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.suffix in {".txt", ".md"})
+    if not paths:
+        raise RefusedError(f"{folder}: no .txt or .md files")
+    return [p.read_text(encoding="utf-8", errors="replace") for p in paths]
+
+
+def split_text(text: str, held_out_share: float = 0.1) -> tuple[str, str]:
+    """(training part, later part), cut at the end of a line."""
+    cut = text.rfind("\n", 0, int(len(text) * (1 - held_out_share))) + 1
+    return text[:cut], text[cut:]
+
+
+def block_name(layer: int) -> str:
+    """llama.cpp's name of the residual stream after a block."""
+    return f"l_out-{layer}"
+
+
+def save_captured(captured: Captured, path: Path, **extra: Any) -> None:
+    """Keep activations as ``.npz``."""
+    np.savez(path, values=captured.values, tokens=captured.tokens, windows=captured.windows, **extra)
+
+
+def load_captured(path: Path) -> Captured:
+    """Read them back."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return Captured(arrays["values"], arrays["tokens"], arrays["windows"])

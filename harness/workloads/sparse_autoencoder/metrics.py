@@ -1,0 +1,102 @@
+"""What an autoencoder keeps of activations: L0, unexplained variance, dead features, norms.
+
+FVU = sum |y - x|^2 / sum |x - mean x|^2, both over all tokens and dimensions (1 - explained variance, as in SAELens and
+Gao et al. 2024); mean x is that of the same tokens. A feature is dead when no token of the set activates it.
+"""
+
+import numpy as np
+
+from harness.domain.base import Frozen
+from harness.errors import RefusedError
+from harness.workloads.sparse_autoencoder.model import Codes, Floats, Indices, SparseAutoencoder
+
+
+class Quality(Frozen, frozen=True, kw_only=True):
+    """Quality on a set of activations.
+
+    Attributes:
+        token_count: Tokens measured.
+        active_count: Mean number of active features of a token (L0).
+        fvu_ratio: Fraction of variance unexplained.
+        explained_ratio: 1 - FVU.
+        dead_ratio: Share of features that no token activates.
+        cosine: Mean cosine of reconstruction and activation.
+    """
+
+    token_count: int
+    active_count: float
+    fvu_ratio: float
+    explained_ratio: float
+    dead_ratio: float
+    cosine: float
+
+
+def fvu(x: Floats, y: Floats) -> float:
+    """Fraction of variance unexplained by the reconstruction y of x.
+
+    Raises:
+        RefusedError: Shapes differ, or x has no variance.
+    """
+    if x.shape != y.shape or len(x) == 0:
+        raise RefusedError(f"a reconstruction of shape {y.shape} for activations of shape {x.shape}")
+    spread = float(np.sum((x - x.mean(axis=0, dtype=np.float64)) ** 2, dtype=np.float64))
+    if spread == 0:
+        raise RefusedError("activations that are all alike have no variance to explain")
+    return float(np.sum((y - x) ** 2, dtype=np.float64)) / spread
+
+
+def quality(autoencoder: SparseAutoencoder, x: Floats, *, block_tokens: int = 512) -> Quality:
+    """All figures on activations [token_count, input_dim].
+
+    Raises:
+        RefusedError: See :func:`fvu`.
+    """
+    fired = np.zeros(autoencoder.feature_count, np.int64)
+    y = np.empty_like(x)
+    active = 0
+    for start in range(0, len(x), block_tokens):
+        block = slice(start, start + block_tokens)
+        codes = autoencoder.encode_sparse(x[block])
+        fired += np.bincount(codes.indices, minlength=autoencoder.feature_count)
+        active += len(codes.values)
+        y[block] = decode_any(autoencoder, codes)
+    unexplained = fvu(x, y)
+    products = np.einsum("ij,ij->i", x, y, dtype=np.float64)
+    norms = np.linalg.norm(x.astype(np.float64), axis=1) * np.linalg.norm(y.astype(np.float64), axis=1)
+    return Quality(
+        token_count=len(x),
+        active_count=active / len(x),
+        fvu_ratio=unexplained,
+        explained_ratio=1 - unexplained,
+        dead_ratio=float(np.mean(fired == 0)),
+        cosine=float(np.mean(products / np.maximum(norms, 1e-30))),
+    )
+
+
+def decode_any(autoencoder: SparseAutoencoder, codes: Codes) -> Floats:
+    """Sparse decoding where it pays; above a sixteenth of the features one dense product is faster."""
+    token_count = len(codes.starts) - 1
+    if len(codes.values) <= token_count * autoencoder.feature_count / 16:
+        return autoencoder.decode_sparse(codes)
+    z = np.zeros((token_count, autoencoder.feature_count), np.float32)
+    z[np.repeat(np.arange(token_count), np.diff(codes.starts)), codes.indices] = codes.values
+    return autoencoder.decode(z)
+
+
+def recovered(clean: float, spliced: float, ablated: float) -> float:
+    """Share of the loss that an ablation costs which the reconstruction gets back.
+
+    (L_ablated - L_spliced) / (L_ablated - L_clean); say which ablation.
+
+    Raises:
+        RefusedError: The ablation costs nothing, so there is nothing to get back.
+    """
+    if not ablated > clean:
+        raise RefusedError(f"the ablation costs no loss ({ablated:.4f} against {clean:.4f})")
+    return (ablated - spliced) / (ablated - clean)
+
+
+def codes_overlap(codes: Codes, right: Indices) -> float:
+    """Mean share of the right features [token_count, k] that the codes contain."""
+    shared = [len(np.intersect1d(codes.row(i)[0], row)) / len(row) for i, row in enumerate(right)]
+    return float(np.mean(shared))

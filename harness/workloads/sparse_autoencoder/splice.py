@@ -1,0 +1,189 @@
+"""Loss with the reconstruction in the model's residual stream, beside two ablations, and what it costs in generation.
+
+All variants change the same tokens: massive ones (the first of a window, mostly) keep their own value in all of them,
+since no autoencoder was trained on them. That makes the ablations milder, and the recovered share smaller, than
+replacing every token would.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from harness.domain.base import Frozen
+from harness.domain.scenario import Scenario
+from harness.ports import Session
+from harness.workloads.sparse_autoencoder.activations import OpenSession, ordinary, scenario_of, windows_of
+from harness.workloads.sparse_autoencoder.metrics import recovered
+from harness.workloads.sparse_autoencoder.model import Floats
+
+Change = Callable[[Floats], Floats]
+"""New values for ordinary tokens [token_count, dim]."""
+
+SKIPPED_TOKENS: Final = 1
+"""First targets of a window that are not scored."""
+
+
+class Splice:
+    """A tap that changes the ordinary tokens of one named result; ``change`` may be exchanged at any time.
+
+    Args:
+        name: The engine's name of the result.
+        limit: Norm above which a token is left as it is.
+        change: What becomes of the others; None leaves all as they are.
+    """
+
+    def __init__(self, name: str, limit: float, change: Change | None = None) -> None:
+        self.name, self.limit, self.change = name, limit, change
+        self.changed_count = 0
+
+    def wants(self, name: str) -> bool:
+        """Only the one."""
+        return name == self.name
+
+    def __call__(self, _name: str, values: Floats) -> Floats | None:
+        """Change what is to be changed."""
+        if self.change is None:
+            return None
+        chosen = ordinary(values, self.limit)
+        if chosen.any():
+            values[chosen] = self.change(values[chosen])
+            self.changed_count += int(chosen.sum())
+        return values
+
+
+class LossReport(Frozen, frozen=True, kw_only=True):
+    """Mean negative log-likelihood, nats a token, of the same targets.
+
+    Attributes:
+        token_count: Targets scored.
+        clean: The model as it is.
+        tapped: Read through the tap, changed by nothing: must equal ``clean``.
+        spliced: With the reconstruction.
+        zeroed: With zeros (zero ablation).
+        averaged: With the mean of the training activations (mean ablation).
+        recovered_zero_ratio: Share of the loss recovered against zero ablation.
+        recovered_mean_ratio: The same against mean ablation.
+    """
+
+    token_count: int
+    clean: float
+    tapped: float
+    spliced: float
+    zeroed: float
+    averaged: float
+    recovered_zero_ratio: float
+    recovered_mean_ratio: float
+
+
+def losses(
+    open_session: OpenSession,
+    path: Path,
+    text: str,
+    name: str,
+    reconstruct: Change,
+    mean: Floats,
+    limit: float,
+    *,
+    thread_count: int = 1,
+    limit_tokens: int = 0,
+) -> LossReport:
+    """Loss of a text under the reconstruction and both ablations.
+
+    Raises:
+        RefusedError: An ablation costs nothing.
+        EngineError: The engine refused something.
+    """
+    tap = Splice(name, limit)
+    variants: dict[str, Change | None] = {
+        "tapped": None,
+        "spliced": reconstruct,
+        "zeroed": np.zeros_like,
+        "averaged": lambda x: np.broadcast_to(mean, x.shape),
+    }
+    found: dict[str, float] = {}
+    scenario = scenario_of(thread_count)
+    with closing(open_session(path, scenario)) as session:
+        tokens = session.tokenize(text)
+        windows = windows_of(tokens[:limit_tokens] if limit_tokens else tokens)
+        found["clean"] = _mean_loss(session, windows)
+    with closing(open_session(path, scenario, tap=tap)) as session:
+        for variant, change in variants.items():
+            tap.change = change
+            found[variant] = _mean_loss(session, windows)
+    return LossReport(
+        token_count=sum(len(w) - 1 - SKIPPED_TOKENS for w in windows),
+        recovered_zero_ratio=recovered(found["clean"], found["spliced"], found["zeroed"]),
+        recovered_mean_ratio=recovered(found["clean"], found["spliced"], found["averaged"]),
+        **found,
+    )
+
+
+def _mean_loss(session: Session, windows: Sequence[Sequence[int]]) -> float:
+    total, count = 0.0, 0
+    for window in windows:
+        session.clear()
+        session.decode(window, position=0, logits="all")
+        for index in range(SKIPPED_TOKENS, len(window) - 1):
+            total += token_loss(session.logits(index), window[index + 1])
+            count += 1
+    return total / count
+
+
+def token_loss(logits: Floats, target: int) -> float:
+    """-log softmax(logits)[target], nats."""
+    top = float(logits.max())
+    return top + float(np.log(np.sum(np.exp(logits - top), dtype=np.float64))) - float(logits[target])
+
+
+class Overhead(Frozen, frozen=True, kw_only=True):
+    """Generation speed without a tap, with one that only reads, and with the autoencoder spliced in.
+
+    Attributes:
+        token_count: Tokens of each round.
+        plain_s: Median time of a token.
+        reading_s: The same while a tap reads.
+        spliced_s: The same with encode and sparse decode of every token.
+    """
+
+    token_count: int
+    plain_s: float
+    reading_s: float
+    spliced_s: float
+
+
+def overhead(
+    open_session: OpenSession,
+    path: Path,
+    name: str,
+    reconstruct: Change,
+    limit: float,
+    *,
+    thread_count: int = 1,
+    token_count: int = 48,
+    round_count: int = 3,
+) -> Overhead:
+    """Time of one generated token, three ways in turns, median over all tokens."""
+    scenario = Scenario(context_tokens=256, thread_count=thread_count)
+    tap = Splice(name, limit)
+    times: dict[str, list[float]] = {"plain": [], "reading": [], "spliced": []}
+    with (
+        closing(open_session(path, scenario)) as plain,
+        closing(open_session(path, scenario, tap=tap)) as tapped,
+    ):
+        prompt = plain.tokenize("The reference manual describes the syntax of the language.")
+        for _ in range(round_count):
+            for way, session in (("plain", plain), ("reading", tapped), ("spliced", tapped)):
+                tap.change = reconstruct if way == "spliced" else None
+                session.clear()
+                session.decode(prompt, position=0)
+                for step in range(token_count):
+                    token = session.greedy()
+                    begin = time.perf_counter()
+                    session.decode([token], position=len(prompt) + step)
+                    times[way].append(time.perf_counter() - begin)
+    medians = {f"{way}_s": float(np.median(values)) for way, values in times.items()}
+    return Overhead(token_count=token_count * round_count, **medians)

@@ -1,0 +1,208 @@
+"""A sparse autoencoder as a workload: encode and decode with planted features; quality with a real model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from harness.domain.workload import Cost
+from harness.errors import RefusedError, WrongAnswerError
+from harness.ports import Operation, WorkloadContext
+from harness.workloads.sparse_autoencoder.encoders import Encoder, kinds, make_encoder, weight_bytes
+from harness.workloads.sparse_autoencoder.metrics import codes_overlap
+from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder
+
+CHECK_TOKENS: Final = 32
+LEAST_OVERLAP: Final = {
+    "fp32": 0.999,
+    "fp16": 0.98,
+    "int8": 0.9,
+    "ort fp32": 0.999,
+    "ort int8": 0.95,
+    "ort int4": 0.6,
+}
+"""Share of the k largest features that must be those of float64; four bits lose a tenth and more by nature."""
+
+
+class State(NamedTuple):
+    """One autoencoder, its encoders, a batch of tokens and their codes."""
+
+    autoencoder: SparseAutoencoder
+    encoders: tuple[Encoder, ...]
+    x: Floats
+    codes: Codes
+    first: Codes
+    dense: Floats
+
+
+class SparseAutoencoderWorkload:
+    """Encode one token, encode a batch, decode sparsely and densely."""
+
+    name = "sparse_autoencoder"
+    title = "Sparse autoencoder: TopK features of activations in FP32, FP16, INT8 and 4 bits, sparse and dense decoding"
+    extra = ""
+    needs_model = False
+    sizes: Mapping[str, Mapping[str, int]] = {
+        "small": {"input_dim": 576, "expansion_ratio": 8, "active_count": 32, "batch_count": 8},
+        "default": {"input_dim": 2048, "expansion_ratio": 8, "active_count": 32, "batch_count": 32},
+        "large": {"input_dim": 4096, "expansion_ratio": 8, "active_count": 32, "batch_count": 32},
+        "largest": {"input_dim": 4096, "expansion_ratio": 64, "active_count": 32, "batch_count": 4},
+    }
+
+    def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
+        """Products of x with W_enc, the choice of the k largest (2 m steps of a partition), and the decoder's rows.
+
+        Counted from the code: weights are read once a call; widening makes 4 simple values of an FP16 weight and one
+        of an INT8 weight, which are then read from the cache; ONNX Runtime's weights are read as they are stored.
+        """
+        d, n, k = size["input_dim"], size["batch_count"], size["active_count"]
+        m = d * size["expansion_ratio"]
+        return (
+            *(self._encode_cost(kind, d, m, 1) for kind in _kinds(d, m)),
+            self._encode_cost("fp32", d, m, n),
+            Cost(
+                operation="decode sparse",
+                flops_count=2.0 * k * d,
+                moved_bytes=4.0 * 3 * k * d,
+                working_set_bytes=4.0 * 2 * k * d,
+                resident_bytes=4 * m * d,
+                numpy_calls_count=5,
+                python_ops_count=60,
+                parallel=False,
+            ),
+            Cost(
+                operation="decode dense",
+                flops_count=2.0 * m * d,
+                moved_bytes=4.0 * m * d,
+                working_set_bytes=4.0 * m * d,
+                resident_bytes=4 * m * d,
+                product_dim=1,
+                numpy_calls_count=2,
+                python_ops_count=20,
+            ),
+        )
+
+    def _encode_cost(self, kind: str, d: int, m: int, n: int) -> Cost:
+        stored = weight_bytes(kind, d, m)
+        engine = kind.startswith("ort")
+        widened = {"fp16": 4.0, "int8": 1.0}.get(kind, 0.0)
+        blocks = d * m / (1 << 16) if widened else 0.0
+        return Cost(
+            operation=f"encode {kind}" if n == 1 else f"encode {kind} x{n}",
+            flops_count=2.0 * n * m * d if n > 1 else 0.0,
+            moved_bytes=stored + (4.0 * m * d * n if widened else 0.0),
+            working_set_bytes=float(stored),
+            resident_bytes=stored + 4 * m * d,
+            dtype="int8" if kind in {"ort int8", "ort int4"} else "fp32",
+            product_dim=n if n > 1 else 0,
+            elements_count=n * 2.0 * m + widened * m * d,
+            sort_steps_count=n * 2.0 * m,
+            numpy_calls_count=12 + 7 * blocks,
+            python_ops_count=120 + 60 * blocks,
+            session_calls_count=1.0 if engine else 0.0,
+            nodes_count=5.0 if engine else 0.0,
+            parallel=not widened,
+        )
+
+    def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
+        """Random unit features; tokens are sums of k of them and noise, so that the right answer is known."""
+        d, k = size["input_dim"], size["active_count"]
+        sae = random_autoencoder(d, d * size["expansion_ratio"], k, context.seed)
+        x = planted_tokens(sae, max(CHECK_TOKENS, size["batch_count"]), context.seed + 1)
+        found = tuple(
+            make_encoder(sae, kind, context.folder, thread_count=context.thread_count)
+            for kind in _kinds(d, sae.feature_count)
+        )
+        batch = x[: size["batch_count"]]
+        first = sae.encode_sparse(x[:1])
+        return State(sae, found, batch, sae.encode_sparse(x), first, sae.encode(x[:1]))
+
+    def operations(self, state: State) -> Sequence[Operation]:
+        """Every encoder on one token, FP32 on a batch, and both ways to decode one token."""
+        one, n = state.x[:1], len(state.x)
+
+        def encode(encoder: Encoder, x: Floats) -> Operation:
+            name = f"encode {encoder.kind}" if len(x) == 1 else f"encode {encoder.kind} x{n}"
+            return Operation(name, lambda: encoder.top(x))
+
+        return (
+            *(encode(e, one) for e in state.encoders),
+            encode(state.encoders[0], state.x),
+            Operation("decode sparse", lambda: state.autoencoder.decode_sparse(state.first)),
+            Operation("decode dense", lambda: state.autoencoder.decode(state.dense)),
+        )
+
+    def check(self, state: State) -> Mapping[str, Any]:
+        """Every encoder finds the features of float64; sparse decoding is dense decoding.
+
+        Raises:
+            WrongAnswerError: An encoder or a decoder is wrong.
+        """
+        sae, x = state.autoencoder, state.x
+        h = (x.astype(np.float64) - sae.decoder_bias) @ sae.encoder.astype(np.float64) + sae.encoder_bias
+        right = np.sort(np.argpartition(h, -sae.active_count, axis=1)[:, -sae.active_count :], axis=1)
+        found: dict[str, float] = {}
+        for encoder in state.encoders:
+            found[encoder.kind] = codes_overlap(encoder.top(x), right)
+            if not found[encoder.kind] >= LEAST_OVERLAP[encoder.kind]:
+                raise WrongAnswerError(f"encode {encoder.kind} shares {found[encoder.kind]:.3f} of the right features")
+        sparse, dense = sae.decode_sparse(state.first), sae.decode(state.dense)
+        difference = float(np.max(np.abs(sparse - dense)))
+        if not difference <= 1e-4 * float(np.max(np.abs(dense))):
+            raise WrongAnswerError(f"sparse decoding differs from dense decoding by {difference:.2g}")
+        return {
+            "top_overlap": found,
+            "weight_bytes": {e.kind: e.weight_bytes for e in state.encoders},
+            "decode_difference": difference,
+        }
+
+    def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
+        """Train on a real model's activations and report quality, loss recovered and features.
+
+        Needs ``--model``; reads the text that ships, or the texts of the ``--data`` folder's ``text`` folder.
+
+        Raises:
+            RefusedError: No model was given.
+        """
+        import msgspec
+
+        from harness.workloads.sparse_autoencoder.study import study
+
+        if context.model_path is None or context.open_session is None:
+            raise RefusedError("an evaluation of sparse_autoencoder trains on a model's activations: give --model FILE")
+        folder = context.data / "text" if context.data and (context.data / "text").is_dir() else None
+        found = study(context.open_session, context.model_path, folder, thread_count=context.thread_count)
+        evaluation: dict[str, Any] = msgspec.to_builtins(found.report)
+        return evaluation
+
+
+def _kinds(input_dim: int, feature_count: int) -> list[str]:
+    """Encoders that suit a size: one ONNX message holds two GiB."""
+    fits = 4 * input_dim * feature_count < 2**31 - 2**20
+    return [kind for kind in kinds() if fits or not kind.startswith("ort")]
+
+
+def random_autoencoder(input_dim: int, feature_count: int, active_count: int, seed: int) -> SparseAutoencoder:
+    """Random unit rows for the decoder, the encoder its transpose."""
+    rng = np.random.default_rng(seed)
+    decoder = rng.standard_normal((feature_count, input_dim), dtype=np.float32)
+    decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
+    return SparseAutoencoder(
+        encoder=np.ascontiguousarray(decoder.T),
+        encoder_bias=np.zeros(feature_count, np.float32),
+        decoder=decoder,
+        decoder_bias=rng.standard_normal(input_dim, dtype=np.float32) * np.float32(0.1),
+        activation="topk",
+        active_count=active_count,
+    )
+
+
+def planted_tokens(sae: SparseAutoencoder, token_count: int, seed: int) -> Floats:
+    """Sums of ``active_count`` features with weights of 1 to 3, and noise of a tenth of a weight's norm."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((token_count, sae.input_dim), dtype=np.float32) * np.float32(0.1 / sae.input_dim**0.5)
+    x += sae.decoder_bias
+    for i in range(token_count):
+        chosen = rng.choice(sae.feature_count, sae.active_count, replace=False)
+        x[i] += rng.uniform(1, 3, sae.active_count).astype(np.float32) @ sae.decoder[chosen]
+    return x
