@@ -1,7 +1,7 @@
 """What the child of a speculation run does: measure the costs, look at acceptance, give advice, then run both ways."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 
 VERIFY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
-_PILOT_PROMPTS = 4
+_PILOT_PROMPTS = 2
 _WORTH_RATIO = 1.03
 
 
@@ -29,7 +29,7 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         target: Model whose output is wanted.
-        draft: Draft model; ``lookup`` for the text itself.
+        drafts: Draft models to choose from before the run, by what each would give; ``lookup`` is the text itself.
         prompts: Text of each prompt.
         new_tokens: Tokens generated after each.
         draft_tokens: Fixed draft length; 0 for adaptive.
@@ -38,12 +38,13 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
         temperature: 0 for greedy.
         top_k: Tokens kept in sampling; 0 for all.
         seed: Of sampling.
-        pilot_tokens: Tokens of the pilot that estimates acceptance.
+        pilot_tokens: Tokens after each prompt of the pilot, which estimates acceptance on prompts of its own: those
+            are not in the run, except where there are too few of them.
         forced: Run with the draft even where the advice is "do not".
     """
 
     target: str
-    draft: str
+    drafts: tuple[str, ...]
     prompts: tuple[str, ...]
     scenario: Scenario
     new_tokens: int = 96
@@ -52,7 +53,7 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
     temperature: float = 0.0
     top_k: int = 0
     seed: int = 0
-    pilot_tokens: int = 24
+    pilot_tokens: int = 48
     forced: bool = False
 
 
@@ -66,6 +67,8 @@ class Advice(Frozen, frozen=True, kw_only=True):
         ceiling_ratio: The speedup if every drafted token were accepted, at the best length.
         verify_s: Seconds of a pass by number of tokens, measured.
         draft_s: Seconds of drafting one token, measured.
+        draft: Draft model that was chosen.
+        others: Speedup expected of the drafts that were not.
     """
 
     draft_tokens: int
@@ -74,6 +77,8 @@ class Advice(Frozen, frozen=True, kw_only=True):
     ceiling_ratio: float
     verify_s: dict[int, float]
     draft_s: float
+    draft: str = ""
+    others: dict[str, float] = {}
 
     @property
     def words(self) -> str:
@@ -130,21 +135,30 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     job = msgspec.convert(arguments, SpeculationJob)
     sampling = Sampling(job.temperature, job.top_k, job.seed)
     target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
-    drafter = _drafter(job, target, sampling)
     prompts = [target.tokenize(text) for text in job.prompts]
+    spare = _PILOT_PROMPTS if len(prompts) >= 2 * _PILOT_PROMPTS else 0
+    pilots, prompts = prompts[: spare or _PILOT_PROMPTS], prompts[spare:]
     verify_s = measure_pass_s(target, VERIFY_SIZES, repetitions=4, depth_tokens=96)
     verify_s[1] = min(verify_s[1], _plain_step_s(target, prompts[0]))
-    draft_s = 0.0
-    if isinstance(drafter, ModelDrafter):
-        draft_s = _draft_step_s(drafter, prompts[0])
-    seen = _pilot(target, drafter, prompts, job)
-    advice = advise(seen, verify_s, draft_s, job.most_tokens)
+    answers = [(prompt, plain(target, prompt, job.pilot_tokens).tokens) for prompt in pilots]
+    candidates = []
+    for name in job.drafts:
+        drafter = _drafter(name, job, target, sampling)
+        draft_s = _draft_step_s(drafter, prompts[0]) if isinstance(drafter, ModelDrafter) else 0.0
+        seen = _pilot(drafter, answers)
+        candidates.append((advise(seen, verify_s, draft_s, job.most_tokens), seen, name))
+        if isinstance(drafter, ModelDrafter):
+            drafter.session.close()
+    advice, seen, chosen = max(candidates, key=lambda c: (c[0].speedup_ratio, c[0].ceiling_ratio))
+    others = {Path(name).name: a.speedup_ratio for a, _, name in candidates if name != chosen}
+    advice = msgspec.structs.replace(advice, draft=Path(chosen).name, others=others)
+    drafter = _drafter(chosen, job, target, sampling)
     emit("advice", advice)
     policy: Policy
     if job.draft_tokens:
         policy = FixedPolicy(job.draft_tokens)
     else:
-        policy = AdaptivePolicy(CostTable(verify_s, draft_s), most_tokens=job.most_tokens, seen=seen)
+        policy = AdaptivePolicy(CostTable(verify_s, advice.draft_s), most_tokens=job.most_tokens, seen=seen)
     speculator = Speculator(target, drafter, policy, sampling)
     for index, prompt in enumerate(prompts):
         # Interleaved, and in turns which one goes first, so that a drifting machine favours neither.
@@ -163,16 +177,16 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     emit("learnt", learnt)
 
 
-def _drafter(job: SpeculationJob, target: LlamaSession, sampling: Sampling) -> Drafter:
-    if job.draft == "lookup":
+def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sampling) -> Drafter:
+    if name == "lookup":
         return LookupDrafter()
-    session = LlamaSession(Path(job.draft), job.scenario, batch_tokens=512)
+    session = LlamaSession(Path(name), job.scenario, batch_tokens=512)
     try:
         check_same_vocabulary(target.model, session.model)
     except RefusedError:
         session.close()
         raise
-    return ModelDrafter(session, Path(job.draft).stem, sampling)
+    return ModelDrafter(session, Path(name).stem, sampling)
 
 
 def _plain_step_s(target: LlamaSession, prompt: list[int]) -> float:
@@ -193,15 +207,11 @@ def _draft_step_s(drafter: ModelDrafter, prompt: list[int]) -> float:
     return statistics.median(times)
 
 
-def _pilot(
-    target: LlamaSession, drafter: Drafter, prompts: list[list[int]], job: SpeculationJob
-) -> list[tuple[int, bool]]:
-    """Where would the draft have agreed: the target's first tokens, seen by the draft in one batched pass."""
+def _pilot(drafter: Drafter, answers: Sequence[tuple[list[int], Sequence[int]]]) -> list[tuple[int, bool]]:
+    """Where would the draft have agreed: the target's own answers, seen by the draft in one batched pass each."""
     seen: list[tuple[int, bool]] = []
-    step = max(1, len(prompts) // _PILOT_PROMPTS)
-    for prompt in prompts[::step][:_PILOT_PROMPTS]:
-        answer = plain(target, prompt, job.pilot_tokens)
+    for prompt, tokens in answers:
         drafter.forget()
-        seen += drafter.agreement([*prompt, *answer.tokens], len(prompt) + 1)
+        seen += drafter.agreement([*prompt, *tokens], len(prompt) + 1)
     drafter.forget()
     return seen

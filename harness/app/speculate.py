@@ -84,23 +84,33 @@ def load_prompts(source: str) -> tuple[str, ...]:
     return tuple(prompts)
 
 
-def self_draft(target: Path, folder: Path, quant: str = "Q2_K") -> Path:
-    """A coarser copy of the target itself, to draft for it: same vocabulary, no other model needed.
+def requantized(source: Path, folder: Path, quant: str, *, pure: bool = False) -> Path:
+    """A coarser copy of a model in ``folder``, made once.
+
+    Of the target itself it is a draft with the same vocabulary and no other model needed. ``pure`` gives every matrix
+    the one type, the output matrix too: of a draft, whose output only has to be guessed from, that is the fastest form.
 
     Raises:
         EngineError: The quantizer failed.
     """
-    path = folder / f"{target.stem}-{quant}-draft.gguf"
-    job = QuantizeJob(source=str(target.absolute()), target=str(path), quant=quant)
+    about = source.stat()
+    path = folder / f"{source.stem}-{quant}{'-pure' if pure else ''}-{about.st_size}-{about.st_mtime_ns}.gguf"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    job = QuantizeJob(source=str(source.absolute()), target=str(part), quant=quant, pure=pure)
     result = run_child("harness.backends.llamacpp.quantize:run_quantize", job)
     if result.outcome != "ok":
+        part.unlink(missing_ok=True)
         raise EngineError(f"{result.outcome}: {result.detail}")
+    part.replace(path)
     return path
 
 
 def speculate(
     target: Path,
-    draft: Path | None,
+    drafts: Sequence[Path],
     prompts: Sequence[str],
     *,
     scenario: Scenario | None = None,
@@ -115,8 +125,8 @@ def speculate(
 
     Args:
         target: Model whose output is wanted.
-        draft: Draft model; None for prompt lookup.
-        prompts: Texts.
+        drafts: Draft models to choose from, by what each is expected to give; none for prompt lookup.
+        prompts: Texts; the first two are the pilot's where there are at least four.
         scenario: Context and so on; 1024 tokens of context when None.
         new_tokens: Tokens generated after each prompt.
         draft_tokens: Fixed draft length; 0 for adaptive.
@@ -131,7 +141,7 @@ def speculate(
     """
     job = SpeculationJob(
         target=str(target.absolute()),
-        draft=str(draft.absolute()) if draft else "lookup",
+        drafts=tuple(str(draft.absolute()) for draft in drafts) or ("lookup",),
         prompts=tuple(prompts),
         scenario=scenario or Scenario(context_tokens=1024),
         new_tokens=new_tokens,
@@ -153,7 +163,7 @@ def speculate(
     slow = [msgspec.convert(a["plain"], Generation) for a in answers]
     fast = [msgspec.convert(a["speculative"], Generation) for a in answers]
     differences = tuple({"prompt": i, **a["difference"]} for i, a in enumerate(answers) if a["difference"])
-    return summarise(target.name, draft.name if draft else "lookup", advice, slow, fast, differences, result.memory)
+    return summarise(target.name, advice.draft, advice, slow, fast, differences, result.memory)
 
 
 def summarise(

@@ -11,6 +11,13 @@ from harness.cli._output import console, emit_json, json_option, table
 @click.command("speculate")
 @click.argument("model")
 @click.option("--draft", required=True, metavar="M", help="Model name, GGUF file, 'lookup' or 'self'.")
+@click.option(
+    "--draft-quant",
+    type=click.Choice(["auto", "keep", "Q4_0"]),
+    default="auto",
+    show_default=True,
+    help="Also try the draft as plain Q4_0, the fastest form on most CPUs (kept in the cache), and take the better.",
+)
 @click.option("--gamma", default="auto", metavar="N|auto", help="Tokens drafted in each cycle, or adaptive.")
 @click.option("--prompts", default="code", metavar="code|prose|FILE", help="Shipped class, or a JSON list of strings.")
 @click.option("--tokens", "new_tokens", default=96, type=click.IntRange(2, 4096), help="Tokens after each prompt.")
@@ -22,6 +29,7 @@ from harness.cli._output import console, emit_json, json_option, table
 def COMMAND(  # noqa: N802  verbs are found by this name
     model: str,
     draft: str,
+    draft_quant: str,
     gamma: str,
     prompts: str,
     new_tokens: int,
@@ -32,11 +40,9 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     as_json: bool,
 ) -> int:
     """Run MODEL plainly and with a draft on the same prompts; the advice is printed before the run."""
-    from contextlib import ExitStack
-    from tempfile import TemporaryDirectory
-
     from harness.app._speculation_job import Advice
-    from harness.app.speculate import load_prompts, self_draft, speculate
+    from harness.app.speculate import load_prompts, speculate
+    from harness.catalog.paths import cache_dir
     from harness.domain.scenario import Scenario
     from harness.errors import Exit
     from harness.units import format_bytes
@@ -48,26 +54,23 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     def tell(advice: Advice) -> None:
         costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
         progress.print(f"pass of the target by tokens (ms): {costs}; one drafted token: {advice.draft_s * 1e3:.1f} ms")
+        others = "".join(f"; with {name} {ratio:.2f} x" for name, ratio in advice.others.items())
+        progress.print(f"draft: {advice.draft}{others}", markup=False)
         progress.print(f"advice: {advice.words}")
 
     path = model_file(model)
-    with ExitStack() as stack:
-        if draft == "self":
-            folder = stack.enter_context(TemporaryDirectory(prefix="edge-harness-draft-"))
-            draft_path: Path | None = self_draft(path, Path(folder))
-        else:
-            draft_path = None if draft == "lookup" else model_file(draft)
-        result = speculate(
-            path,
-            draft_path,
-            load_prompts(prompts),
-            scenario=Scenario(context_tokens=context_tokens, thread_count=thread_count),
-            new_tokens=new_tokens,
-            draft_tokens=0 if gamma == "auto" else int(gamma),
-            temperature=temperature,
-            seed=seed,
-            on_advice=tell,
-        )
+    drafts = _drafts(path, draft, draft_quant, cache_dir() / "drafts")
+    result = speculate(
+        path,
+        drafts,
+        load_prompts(prompts),
+        scenario=Scenario(context_tokens=context_tokens, thread_count=thread_count),
+        new_tokens=new_tokens,
+        draft_tokens=0 if gamma == "auto" else int(gamma),
+        temperature=temperature,
+        seed=seed,
+        on_advice=tell,
+    )
     if as_json:
         emit_json(result)
     else:
@@ -87,3 +90,18 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         ]
         console().print(table(f"{result.target} drafted by {result.draft}", ("", ""), rows))
     return Exit.OK if result.unexplained_count == 0 else Exit.BROKEN
+
+
+def _drafts(target: Path, draft: str, quant: str, kept: Path) -> list[Path]:
+    """Files to choose the draft from; none for prompt lookup."""
+    from harness.app.speculate import requantized
+
+    if draft == "lookup":
+        return []
+    if draft == "self":
+        return [requantized(target, kept, "Q2_K")]
+    given = model_file(draft)
+    if quant == "keep":
+        return [given]
+    coarse = requantized(given, kept, "Q4_0", pure=True)
+    return [coarse] if quant == "Q4_0" else [coarse, given]

@@ -21,11 +21,18 @@ _TIME_WEIGHT: Final = 0.1
 """Weight of the newest time in a running mean."""
 _OUTLIER_RATIO: Final = 3.0
 """A pass this many times slower than expected says something about the machine, not about the pass."""
+_FORGIVEN_CYCLES: Final = 2
+"""So many slow ones in a row are the machine's; one more, and it is what a pass costs now."""
+_DISTURBED_RATIO: Final = 2.0
+"""A whole cycle this many times slower than expected is not held against speculation."""
 _MARGIN_RATIO: Final = 1.03
 """Predicted gain below which speculation is not worth its risk."""
 _PATIENCE_CYCLES: Final = 8
 _REFERENCE_CYCLES: Final = 24
-"""A plain step every so many cycles keeps the time that speculation is judged by honest."""
+"""A plain step every so many cycles keeps the time that speculation is judged by honest ..."""
+_HASTY_REFERENCE_CYCLES: Final = 4
+"""... and this soon when passes have become slower or faster since: is it the machine, or only the longer passes?"""
+_DRIFTED_RATIO: Final = 1.2
 _FIRST_PAUSE_TOKENS: Final = 32
 _FIRST_LOOK_TOKENS: Final = 16
 _LONGEST_PAUSE_TOKENS: Final = 1024
@@ -47,7 +54,9 @@ class CostTable:
         self._now: dict[int, float] = {}
         self._seen: dict[int, int] = {}
         self._drift_ratio = 1.0
-        self.draft_s = draft_s
+        self._outlier_count = 0
+        self._drift_at_plain_ratio = 1.0
+        self.draft_s = self._draft_before_s = draft_s
 
     def _table(self, size: int) -> float:
         sizes = self._sizes
@@ -60,6 +69,16 @@ class CostTable:
         slope = (self._before[b] - self._before[a]) / (b - a)
         return self._before[a] + slope * (size - a)
 
+    @property
+    def has_drifted(self) -> bool:
+        """Whether passes have become slower or faster since the last one over a single token."""
+        change = self._drift_ratio / self._drift_at_plain_ratio
+        return max(change, 1.0 / change) > _DRIFTED_RATIO
+
+    def measured_s(self, drafted_count: int) -> float:
+        """Seconds of a cycle as they were measured before the run."""
+        return drafted_count * self._draft_before_s + self._table(drafted_count + 1)
+
     def verify_s(self, size: int) -> float:
         """Expected seconds of a pass over ``size`` tokens."""
         if size in self._now:
@@ -69,13 +88,17 @@ class CostTable:
     def saw_pass(self, size: int, duration_s: float) -> None:
         """Learn from one pass of the target."""
         expected_s = self.verify_s(size)
-        if duration_s > _OUTLIER_RATIO * expected_s:
+        if duration_s > _OUTLIER_RATIO * expected_s and self._outlier_count < _FORGIVEN_CYCLES:
+            self._outlier_count += 1
             return
+        self._outlier_count = 0
         # The first passes count for more: what was measured before may have been measured on a disturbed machine.
         count = self._seen[size] = self._seen.get(size, 0) + 1
         self._now[size] = expected_s + max(_TIME_WEIGHT, 1.0 / (count + 1)) * (duration_s - expected_s)
         ratio = duration_s / self._table(size)
         self._drift_ratio += 0.5 * _TIME_WEIGHT * (ratio - self._drift_ratio)
+        if size == 1:
+            self._drift_at_plain_ratio = self._drift_ratio
         for other in self._now:  # sizes not seen lately drift with the machine
             if other != size:
                 self._now[other] += 0.02 * (self._table(other) * self._drift_ratio - self._now[other])
@@ -163,10 +186,12 @@ class AdaptivePolicy:
         self._elapsed_s = 0.0
         self._probe_s = 0.0
         self._probe_token_s = costs.draft_s
-        self._window: list[tuple[int, float]] = []
+        self._window: list[tuple[int, float, float]] = []
         self._rate = 0.0
         self._pause_length_tokens = _FIRST_PAUSE_TOKENS
         self._since_plain_count = 0
+        self._slow_count = 0
+        self._tries_again = False
         self.off_count = 0
         for bucket, agreed in seen:
             self._count(bucket, agreed)
@@ -213,13 +238,17 @@ class AdaptivePolicy:
 
     def limit(self) -> int:
         """Most tokens to draft now; 0 while off."""
-        if not self._on:
-            return 0
         _, gain = self.best()
+        if not self._on:
+            # Off because passes had become slow, not because tokens were refused: where they cost what they did, trying
+            # again costs less than asking the draft.
+            if not (self._tries_again and self._pause_tokens == 0 and gain >= _MARGIN_RATIO):
+                return 0
+            self._on = True
         if gain < _MARGIN_RATIO and not self._window_pays():
             self._turn_off()
             return 0
-        if self._since_plain_count >= _REFERENCE_CYCLES:
+        if self._since_plain_count >= (_HASTY_REFERENCE_CYCLES if self.costs.has_drifted else _REFERENCE_CYCLES):
             return 0
         self._rate = gain / self.costs.verify_s(1)
         return self.most_tokens
@@ -244,12 +273,19 @@ class AdaptivePolicy:
     def _window_pays(self) -> bool:
         if len(self._window) < _PATIENCE_CYCLES:
             return False
-        tokens = sum(t for t, _ in self._window)
-        time_s = sum(s for _, s in self._window)
+        tokens = sum(t for t, _, _ in self._window)
+        time_s = sum(s for _, s, _ in self._window)
         return tokens * self.costs.verify_s(1) >= _MARGIN_RATIO * time_s
 
     def _turn_off(self) -> None:
+        """Stop drafting.
+
+        Where the tokens of the last cycles would have paid at the times measured before, the time is to blame, and
+        speculation tries again when passes cost what they did.
+        """
         self._on = False
+        tokens, expected_s = sum(t for t, _, _ in self._window), sum(s for _, _, s in self._window)
+        self._tries_again = tokens * self.costs.measured_s(0) >= _MARGIN_RATIO * expected_s > 0
         self.off_count += 1
         self._pause_tokens = self._pause_length_tokens
         self._pause_length_tokens = min(2 * self._pause_length_tokens, _LONGEST_PAUSE_TOKENS)
@@ -268,6 +304,7 @@ class AdaptivePolicy:
 
     def saw_cycle(self, buckets: Sequence[int], accepted_count: int, draft_s: float, verify_s: float) -> None:
         """Counts the tokens that were really compared: the accepted ones and the first rejected one."""
+        expected_s = len(buckets) * self.costs.draft_s + self.costs.verify_s(len(buckets) + 1)
         self.costs.saw_pass(len(buckets) + 1, verify_s)
         self._elapsed_s += draft_s + verify_s
         self._since_plain_count = self._since_plain_count + 1 if buckets else 0
@@ -277,11 +314,15 @@ class AdaptivePolicy:
         self.costs.saw_draft(len(buckets), draft_s)
         for index, bucket in enumerate(buckets[: accepted_count + 1]):
             self._count(bucket, index < accepted_count)
-        self._window.append((accepted_count + 1, draft_s + verify_s))
+        if draft_s + verify_s > _DISTURBED_RATIO * expected_s and self._slow_count < _FORGIVEN_CYCLES:
+            self._slow_count += 1
+            return
+        self._slow_count = 0
+        self._window.append((accepted_count + 1, draft_s + verify_s, self.costs.measured_s(len(buckets))))
         del self._window[: -2 * _PATIENCE_CYCLES]
         if len(self._window) >= _PATIENCE_CYCLES:
-            tokens = sum(t for t, _ in self._window)
-            if tokens * self.costs.verify_s(1) < sum(s for _, s in self._window):
+            tokens = sum(t for t, _, _ in self._window)
+            if tokens * self.costs.verify_s(1) < sum(s for _, s, _ in self._window):
                 self._turn_off()
             else:
                 self._pause_length_tokens = _FIRST_PAUSE_TOKENS

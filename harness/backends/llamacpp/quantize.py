@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from harness.backends.llamacpp.library import ENGINE_LOG, library
 from harness.backends.llamacpp.session import LlamaSession
 from harness.domain.base import Frozen
+from harness.domain.ggml import BLOCKS
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 
@@ -47,6 +48,7 @@ class QuantizeJob(Frozen, frozen=True, kw_only=True):
         quant: Mixture, a key of :data:`QUANTS`.
         importance: ``.npz`` file of an importance matrix; empty for none.
         thread_count: Threads; 0 for all.
+        pure: Every matrix in the mixture's main type, embedding and output too.
     """
 
     source: str
@@ -54,6 +56,7 @@ class QuantizeJob(Frozen, frozen=True, kw_only=True):
     quant: str
     importance: str = ""
     thread_count: int = 0
+    pure: bool = False
 
 
 def run_quantize(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
@@ -62,12 +65,19 @@ def run_quantize(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
 
     job = msgspec.convert(arguments, QuantizeJob)
     importance = load_importance(Path(job.importance)) if job.importance else None
-    quantize(Path(job.source), Path(job.target), job.quant, importance=importance, thread_count=job.thread_count)
+    options: dict[str, Any] = {"thread_count": job.thread_count, "pure": job.pure}
+    quantize(Path(job.source), Path(job.target), job.quant, importance=importance, **options)
     emit("quantized", {"size_bytes": Path(job.target).stat().st_size})
 
 
 def quantize(
-    source: Path, target: Path, quant: str, *, importance: Importance | None = None, thread_count: int = 0
+    source: Path,
+    target: Path,
+    quant: str,
+    *,
+    importance: Importance | None = None,
+    thread_count: int = 0,
+    pure: bool = False,
 ) -> None:
     """Write ``source`` as ``quant`` to ``target``; an already quantized source is allowed, and costs quality.
 
@@ -82,6 +92,11 @@ def quantize(
     params.ftype = getattr(lib, QUANTS[quant])
     params.allow_requantize = True
     params.nthread = thread_count
+    if pure:
+        if quant not in BLOCKS:
+            raise RefusedError(f"{quant} is a mixture of types: none of its own to give every matrix")
+        params.pure = True
+        params.output_tensor_type = params.token_embedding_type = BLOCKS[quant].type_id
     entries: Any = None
     if importance:
         entries = (lib.llama_model_imatrix_data * (len(importance) + 1))()

@@ -57,11 +57,40 @@ def test_turns_off_when_the_clock_says_so() -> None:
     """Costs measured beforehand were wrong: passes take three times as long as promised, none is accepted."""
     policy = AdaptivePolicy(CostTable({1: 1.0, 4: 1.1, 16: 2.0}, 0.01), most_tokens=3, seen=[(7, True)] * 20)
     cycles = 0
-    while policy.limit() and cycles < 100:
-        policy.saw_cycle([7, 7, 7], 0, 0.03, 2.5)
-        cycles += 1
+    for _ in range(100):
+        if policy.off_count:
+            break
+        if policy.limit():
+            policy.saw_cycle([7, 7, 7], 0, 0.03, 2.5)
+            cycles += 1
+        elif not policy.off_count:
+            policy.saw_cycle([], 0, 0.0, 1.0)
     assert policy.off_count == 1
-    assert cycles <= 8
+    assert cycles <= 8 + 2  # a window of eight, and two that may have been a moment of the machine
+
+    for _ in range(100):  # no token was taken: that is no moment of the machine, and it does not try again by itself
+        assert policy.limit() == 0
+        policy.saw_cycle([], 0, 0.0, 1.0)
+
+
+def test_a_moment_of_the_machine_does_not_turn_it_off() -> None:
+    policy = AdaptivePolicy(CostTable({1: 1.0, 4: 1.1, 16: 2.0}, 0.01), most_tokens=3, seen=[(7, True)] * 20)
+    for duration_s in (1.1, 9.0, 9.0, 1.1, 1.1, 1.1, 1.1, 1.1, 1.1, 1.1, 1.1):
+        assert policy.limit() > 0
+        policy.saw_cycle([7, 7, 7], 3, 0.03, duration_s)
+
+
+def test_tries_again_when_the_clock_alone_turned_it_off() -> None:
+    policy = AdaptivePolicy(CostTable({1: 1.0, 4: 1.1, 16: 2.0}, 0.01), most_tokens=3, seen=[(7, True)] * 20)
+    for _ in range(40):
+        if policy.off_count:
+            break
+        drafted = [7, 7, 7] if policy.limit() else []
+        policy.saw_cycle(drafted, len(drafted), 0.01 * len(drafted), 5.0 if drafted else 1.0)  # slow for long
+    assert policy.off_count == 1
+    for _ in range(60):  # then plain passes cost what they did
+        policy.saw_cycle([], 0, 0.0, 1.0)
+    assert policy.limit() > 0
 
 
 def test_looks_again_after_a_pause_and_turns_on() -> None:
