@@ -9,6 +9,7 @@ import pytest
 from harness import plugins
 
 SMALL = {
+    "grounded_vision": "small",
     "memory_store": "entry_count=400",
     "reasoning": "trace_count=50",
     "calibration": "row_count=4000",
