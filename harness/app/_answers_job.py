@@ -49,7 +49,7 @@ def run_answers(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     with LlamaSession(
         Path(job.model), scenario, sequence_count=most_options + 1, output_tokens=BLOCK_TOKENS, batch_tokens=512
     ) as session:
-        tokens = session.tokenize(Path(job.text).read_text(encoding="utf-8"))
+        tokens = session.tokenize(Path(job.text).read_text(encoding="utf-8"), add_special=False)
         scores = score_text(session, tokens, chunk_tokens=job.chunk_tokens, chunk_count=job.chunk_count)
         columns: dict[str, Any] = dict(scores._asdict())
         for kind in KINDS if job.task_count else ():

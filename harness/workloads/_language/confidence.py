@@ -43,7 +43,7 @@ def score_text(
 
     Args:
         session: With room for a chunk and ``BLOCK_TOKENS`` outputs.
-        tokens: The text's.
+        tokens: The text's, without special ones; each chunk gets those the model begins with.
         chunk_tokens: Length of a chunk.
         chunk_count: Chunks from the beginning; 0 for all whole ones.
 

@@ -18,12 +18,12 @@ from harness.stats.intervals import share_interval
 from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import Branches, Plan, line_end
 from harness.workloads.grounding_qa.answering import contains, normalise
-from harness.workloads.grounding_qa.facts import facts, questions
+from harness.workloads.grounding_qa.facts import facts, questions, sentences
 
-EXAMPLE: Final = """Passage: The Arlo fountain was designed by Nina Berg, stands in Porto and opened in 1911.
-Question: Who designed the Arlo fountain?
-Claim: The Arlo fountain was designed by Nina Berg.
-Quote from the passage: "The Arlo fountain was designed by Nina Berg"
+EXAMPLE: Final = """Passage: The Arlo fountain stands in Porto. The Arlo fountain opened in 1911. It is made of glass.
+Question: In what year did the Arlo fountain open?
+Claim: The Arlo fountain opened in 1911.
+Quote from the passage: "The Arlo fountain opened in 1911."
 
 """
 _MARKS: Final = {True: " (checked: the passage says so)", False: " (checked: the passage does not say so)"}
@@ -74,7 +74,7 @@ def cases(count: int, seed: int) -> list[Case]:
     """Cases whose false answer is the true one of another passage."""
     rng = random.Random(f"cases {seed}")
     known = facts(max(count, 24), seed)
-    passages = {f.identifier: f.passage for f in known}
+    passages = {f.identifier: sentences(f) for f in known}
     made = []
     for asked in questions(known, count, seed, unknown_ratio=0.0):
         fact = next(f for f in known if f.identifier == asked.source)

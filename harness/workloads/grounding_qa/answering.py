@@ -83,7 +83,7 @@ class Grounded:
     """Answers questions over a memory store with one language model.
 
     Args:
-        session: With nine sequences, as many outputs, and room for prompt + 8 answers; its sequence 0 keeps the examples.
+        session: With nine sequences, as many outputs, and room for prompt + 8 answers; sequence 0 keeps the examples.
         store: Where the passages are; a memory's ``source`` is the passage's identifier.
         passage_count: Passages shown.
         plan: Of the samples; the end of a line ends an answer.

@@ -102,7 +102,7 @@ class GroundingWorkload:
         assert context.open_session is not None and context.model_path is not None
         known = facts(size["passage_count"], context.seed)
         n, new_tokens = size["sample_count"], size["new_tokens"]
-        room = max(512 + 16 * (n + 1), size["prompt_tokens"] + n * new_tokens) + 256
+        room = max(1024 + 16 * (n + 1), size["prompt_tokens"] + n * new_tokens) + 256
         scenario = Scenario(context_tokens=room, thread_count=context.thread_count)
         session = context.open_session(context.model_path, scenario, sequence_count=max(8, n) + 1, output_tokens=16)
         store = fill_store(context, [(f.identifier, f.passage) for f in known])

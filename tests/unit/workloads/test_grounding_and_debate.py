@@ -1,0 +1,240 @@
+"""Grounded answers, debate, ProcessBench, thresholds: by hand; and both workloads on the engine with a tiny model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.ports import WorkloadContext
+from harness.stats.intervals import share_interval
+from harness.workloads.calibration.selective import answer_threshold, binomial_tail
+from harness.workloads.debate import debating
+from harness.workloads.debate.debating import Argument, Held, Verdict, cases, report
+from harness.workloads.grounding_qa import answering, sets
+from harness.workloads.grounding_qa.answering import Answer, Citation, Judged, claimed, contains, normalise
+from harness.workloads.grounding_qa.facts import Question, facts, questions, sentences
+from harness.workloads.reasoning import process_bench
+from harness.workloads.reasoning.voting import Vote, vote_in_waves
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"), [("The  Old, Mill!", "old mill"), ("an apple a day", "apple day"), ("1911.", "1911"), ("", "")]
+)
+def test_normalise(text, plain):
+    assert normalise(text) == plain
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (" Nina Berg [1].", "nina berg"),
+        (" 1911 [2", "1911"),
+        (" oak.", "oak"),
+        (" oak, and so on", "oak"),
+        (" 3.5 metres [1]", "3 5 metres"),
+        ("[1]", ""),
+    ],
+)
+def test_the_claim_ends_before_the_citation(said, answer):
+    assert claimed(said) == answer
+
+
+def test_contains_looks_for_whole_words():
+    passage = "The Arlo fountain opened in 1911 and stands in Porto."
+    assert contains(passage, "Porto")
+    assert contains(passage, "arlo  fountain")
+    assert not contains(passage, "Port")
+    assert not contains(passage, "fountain Porto")
+    assert not contains(passage, "")
+
+
+def test_facts_tell_what_they_say_and_questions_know_their_source():
+    known = facts(200, 3)
+    assert known == facts(200, 3)
+    assert len({f.subject for f in known}) == 200
+    by_name = {f.identifier: f for f in known}
+    for fact in known:
+        assert len(fact.values) == 3
+        for told in (fact.passage, sentences(fact)):
+            assert all(contains(told, value) for _, value in fact.values)
+    asked = questions(known, 400, 3)
+    unknown = [q for q in asked if not q.answer]
+    assert 60 < len(unknown) < 140  # a quarter of 400, 4.6 standard deviations either way
+    for q in asked:
+        assert q.subject in q.text
+        assert q.subject in q.stem
+        if q.answer:
+            assert contains(by_name[q.source].passage, q.answer)
+        else:
+            assert q.source == ""
+
+
+def judged(confidence: float, is_right: bool, *, supports: bool = True, answerable: bool = True) -> Judged:
+    vote = Vote("x", 4, 8, is_decided=True)
+    answer = Answer("x", confidence, Citation("d", True, supports), vote, 100, 20, 0.5)
+    return Judged(Question("q", "s", "x" if answerable else "", "d", "s"), answer, is_right)
+
+
+def test_summary_by_hand():
+    found = answering.summary(
+        [judged(0.9, True), judged(0.2, False, supports=False), judged(0.1, False, answerable=False)]
+    )
+    assert found["accuracy"] == 0.5
+    assert found["citation_supports_ratio"] == pytest.approx(2 / 3)
+    assert found["citation_supports_when_right"] == 1.0
+    assert found["citation_supports_when_wrong"] == 0.5
+    assert (found["drawn_tokens_per_answer"], found["samples_per_answer"]) == (20, 4)
+
+
+def test_abstention_fits_on_one_half_and_judges_on_the_other():
+    # risk 0.2, doubt 0.1: 11 rows without a mistake pass (0.8**11 = 0.086); the 12 sure ones are right, the rest wrong
+    half = [judged(0.9, True)] * 12 + [judged(0.3, False)] * 12
+    other = [judged(0.9, True)] * 6 + [judged(0.3, False, answerable=False)] * 4
+    found = answering.abstention([*half, *([judged(0.2, False)] * 2), *other, *([judged(0.9, False)] * 16)])
+    assert found["threshold"] == 0.9
+    # the second half: 6 right and 16 wrong above the threshold, 4 below
+    assert found["coverage"] == pytest.approx(22 / 26)
+    assert found["accuracy"] == pytest.approx(6 / 22)
+    assert found["refused_unanswerable"] == 1.0
+
+
+def test_thresholds_by_hand():
+    right = [True] * 30 + [False] * 10
+    confidence = np.linspace(1.0, 0.5, 40)
+    # risk 0.1, doubt 0.1: from 22 rows on (0.9**22 = 0.098); 31 rows, one wrong: 0.9**31 + 31 x 0.1 x 0.9**30 = 0.17
+    assert answer_threshold(confidence, right, 0.1, allow_few=True) == pytest.approx(confidence[29])
+    assert answer_threshold(confidence, [False] * 40, 0.1, allow_few=True) == float("inf")
+    assert answer_threshold(confidence[:10], [True] * 10, 0.1, allow_few=True) == float("inf")
+    # 3 coins: 4 of 8 outcomes have at most one head
+    assert binomial_tail(1, 3, 0.5) == pytest.approx(0.5)
+
+
+def test_thresholds_keep_their_promise():
+    rng = np.random.default_rng(11)
+    broken = 0
+    for _ in range(300):
+        confidence = rng.random(300)
+        right = rng.random(300) < confidence
+        threshold = answer_threshold(confidence, right, 0.2)
+        # above t the confidences are uniform on [t, 1]: the true risk is (1 - t) / 2
+        broken += threshold < float("inf") and (1 - threshold) / 2 > 0.2
+    assert broken / 300 < 0.1 + 3 * (0.1 * 0.9 / 300) ** 0.5
+
+
+def test_a_vote_in_waves_stops_when_it_is_settled():
+    asked = []
+
+    def draw(numbers):
+        asked.extend(numbers)
+        return ["yes" if n != 1 else "no" for n in numbers]
+
+    # after 3: 2 to 1, doubt(2, 1) = (C(4,3) + 1) / 16 = 0.31; after 4: 3 to 1, (C(5,4) + 1) / 32 = 0.19;
+    # after 6: 5 to 1, 8 allowed: 2 left cannot turn it
+    vote = vote_in_waves(draw, (3, 1, 2, 2))
+    assert (vote.answer, vote.sample_count, vote.is_decided) == ("yes", 6, True)
+    assert asked == list(range(6))
+    assert vote_in_waves(lambda n: ["a"] * len(n), (3, 1, 2, 2)).sample_count == 4  # doubt(4, 0) = 1/32
+
+
+def test_word_f1():
+    assert sets.word_f1("the red house", "red house") == 1.0
+    assert sets.word_f1("red car", "red house") == 0.5
+    assert sets.word_f1("blue", "red") == 0.0
+
+
+def test_share_interval_as_published():
+    # Newcombe 1998, table I, method 3: 81 of 263 and 15 of 148
+    assert share_interval(81, 263)[1:3] == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert share_interval(15, 148)[1:3] == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert share_interval(0, 0).low is None
+
+
+def test_cases_have_one_true_and_one_false_answer():
+    for case in cases(60, 5):
+        assert case.true != case.false
+        assert contains(case.passage, case.true)
+        assert contains(case.passage, f"{case.stem} {case.true}")
+        assert not contains(case.passage, f"{case.stem} {case.false}")
+    assert cases(5, 5) == cases(5, 5)
+
+
+def verdict(first: bool, second: bool, share: float) -> Verdict:
+    return Verdict(share > 0.5, (first, second), share, 50)
+
+
+def test_report_by_hand():
+    arguments = (Argument("a b c", True, 10, 5), Argument("d", False, 12, 3))
+    held = []
+    for n in range(20):
+        alone = verdict(n % 2 == 0, n % 2 == 0, 0.6 if n % 2 == 0 else 0.4)
+        debate = verdict(True, n % 2 == 0, 0.9)
+        verdicts = {name: debate if name == "debate" else alone for name in debating.JUDGES}
+        held.append(Held(cases(1, 1)[0], arguments, verdicts, 0.5, dict.fromkeys(debating.JUDGES, 0.1)))
+    found = report(held)
+    assert found["judges"]["alone"]["says"] == "no signal"  # 10 of 20
+    assert found["judges"]["debate"]["says"] == "better than chance"  # 20 of 20
+    assert found["judges"]["debate"]["over_alone"][0] == 0.5
+    assert found["judges"]["debate"]["swayed_by_order_ratio"] == 0.5
+    assert found["judges"]["debate"]["accuracy_by_order"] == [1.0, 0.5]
+    assert (found["debate_tokens_read"], found["debate_tokens_drawn"]) == (22, 8)
+    assert (found["quotes_true_ratio"], found["quotes_false_ratio"]) == (1.0, 0.0)
+
+
+def row(*steps: str, label: int) -> dict[str, object]:
+    return {"steps": list(steps), "problem": "Tom has 2 apples.", "label": label}
+
+
+RIGHT, WRONG = "So 2 + 2 = 4 apples.", "So 2 + 2 = 5 apples."
+
+
+def test_process_bench_with_both_kinds():
+    # located: 1 of 2; accepted: 1 of 2; harmonic mean 1/2
+    rows = [row(RIGHT, WRONG, label=1), row(RIGHT, RIGHT, label=1), row(RIGHT, label=-1), row(WRONG, label=-1)]
+    found = process_bench.score(rows)
+    assert (found["wrong_count"], found["right_count"]) == (2, 2)
+    assert (found["error_located"], found["correct_accepted"], found["f1"]) == (0.5, 0.5, 0.5)
+
+
+def test_process_bench_without_right_traces():
+    # located 1 of 2; alarms at right steps: 1 (the second trace, at its first step); right steps looked at: 1 + 1
+    found = process_bench.score([row(RIGHT, WRONG, label=1), row(WRONG, RIGHT, label=1)])
+    assert found["f1"] is None
+    assert found["correct_accepted"] is None
+    assert (found["alarms_at_right_steps"], found["right_step_count"]) == (1, 2)
+    # q = 1/2, two steps each: accepted (1/2)^2 = 1/4; 2 x 1/2 x 1/4 / (3/4) = 1/3
+    assert found["f1_estimate"] == pytest.approx(1 / 3)
+    assert found["f1_at_most"] == pytest.approx(2 / 3)  # 2 x 1/2 / (3/2)
+
+
+def test_published_figures_are_those_of_the_subset():
+    # arXiv:2412.06559, table 3
+    assert process_bench.beside("processbench_gsm8k_first200")["Qwen2.5-Math-7B-PRM800K"] == 0.682
+    assert process_bench.beside("processbench_math_first500")["o1-mini as critic"] == 0.889
+    assert process_bench.beside("processbench_olympiadbench") == {}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
+    from harness.catalog.synthesize import synthesize_tiny
+
+    return synthesize_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf", "Q8_0")
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", ["grounding_qa", "debate"])
+def test_workloads_check_themselves_on_the_engine(name, tiny, tmp_path):
+    # Random weights: what is said means nothing, and everything that is checked must hold all the same.
+    from harness import plugins
+
+    workload = plugins.load("harness.workloads", name, "WORKLOAD")
+    backend = plugins.load("harness.backends", "llamacpp", "BACKEND")
+    context = WorkloadContext(tmp_path, tmp_path, 1, 1, tiny, backend.open)
+    state = workload.prepare(workload.sizes["small"], context)
+    names = [o.name for o in workload.operations(state)]
+    assert names == [c.operation for c in workload.costs(workload.sizes["small"])]
+    for operation in workload.operations(state):
+        operation.call()
+    found = workload.check(state)
+    assert found
+    state.session.close()
