@@ -74,6 +74,49 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int, as_js
     click.echo(str(path))
 
 
+@click.command()
+@click.argument("model")
+@click.option("--to", type=click.Choice(["onnx", "genai"]), default="onnx", show_default=True, help="Kind of graph.")
+@click.option("--quant", type=click.Choice(["fp32", "int8", "int4"]), default="int4", show_default=True)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to make.")
+@click.option(
+    "--python",
+    "interpreter",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Interpreter that has torch and the exporter (extras `export`, `genai-build`); this one unless given.",
+)
+@json_option
+def export(model: str, to: str, quant: str, out: Path, interpreter: Path | None, as_json: bool) -> int:
+    """Export MODEL (a name, a GGUF file or a checkpoint folder) to an ONNX folder for `run --backend ort`, offline.
+
+    Exit status 1 when a float graph does not answer as torch does.
+    """
+    from harness.app.export_onnx import export_onnx
+    from harness.errors import Exit
+    from harness.units import format_bytes
+
+    with _bar(model) as progress:
+        made = export_onnx(
+            model,
+            out,
+            to=to,
+            quant=quant,
+            interpreter=interpreter,
+            say=lambda line: click.echo(line, err=True),
+            progress=progress,
+        )
+    wrong = quant == "fp32" and made.greedy_equal_count < made.greedy_count
+    if as_json:
+        emit_json(made)
+    else:
+        click.echo(f"{made.path}: {made.quantization}, {format_bytes(made.size_bytes)}")
+        if made.greedy_count:
+            click.echo(f"  greedy tokens as torch on the float model: {made.greedy_equal_count} of {made.greedy_count}")
+        for fault in made.faults:
+            click.echo(f"  {fault}")
+    return Exit.BROKEN if wrong else Exit.OK
+
+
 def show_gguf(path: Path, as_json: bool) -> None:
     """Print what a GGUF file says of itself: its shape, and its tensors by type."""
     import msgspec
@@ -125,5 +168,5 @@ def _bar(title: str) -> "Iterator[Progress]":
 
 def register(group: click.Group) -> None:
     """Add the commands of this file to ``group``."""
-    for command in (pull, add, synthesize):
+    for command in (pull, add, synthesize, export):
         group.add_command(command)

@@ -39,6 +39,9 @@ def _checkpoint(source: Path, scratch: Path) -> Path:
 
     folder = scratch / "checkpoint"
     model = AutoModelForCausalLM.from_pretrained(str(source.parent), gguf_file=source.name, dtype=torch.float32)
+    model.hf_quantizer = None  # transformers 5 remembers where the weights came from and would not save them: the
+    if hasattr(model.config, "quantization_config"):  # weights are plain floats by now
+        del model.config.quantization_config
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name).save_pretrained(folder)
     return folder

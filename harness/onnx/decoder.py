@@ -5,6 +5,7 @@ The names are those that optimum-onnx and the onnxruntime-genai builder write: `
 ``num_logits_to_keep`` is the name that published exports use for "of the last so many tokens only" (0 for all).
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -80,7 +81,7 @@ def decoder_ports(graph: OnnxGraph) -> DecoderPorts:
         present=tuple(present),
         dtype=past[0].dtype,
         head_count=tuple(_fixed(p, 1, name) for p in past),
-        head_dims=tuple(_fixed(p, 3, name) for p in past),
+        head_dims=_head_dims(past, graph.path.parent, name),
         logits_dtype=outputs["logits"].dtype,
         vocab_count=vocab_count,
         inputs=frozenset(p.name for p in others),
@@ -88,6 +89,22 @@ def decoder_ports(graph: OnnxGraph) -> DecoderPorts:
         shared=2 * len(attention) == len(past)
         and all(n.attributes.get("local_window_size", -1) < 0 for n in attention),
     )
+
+
+def _head_dims(past: list[Port], folder: Path, name: str) -> tuple[int, ...]:
+    """Head sizes by the ports; where those leave it open (the genai builder does), by the configuration beside them."""
+    if all(isinstance(p.dims[-1], int) for p in past if len(p.dims) == 4):
+        return tuple(_fixed(p, 3, name) for p in past)
+    for file, keys in (("genai_config.json", ("model", "decoder", "head_size")), ("config.json", ("head_dim",))):
+        try:
+            found = json.loads((folder / file).read_bytes())
+            for key in keys:
+                found = found[key]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(found, int) and found > 0:
+            return (found,) * len(past)
+    raise RefusedError(f"{name} does not say how large its heads are, nor does a configuration beside it")
 
 
 def _fixed(port: Port, axis: int, name: str) -> int:
@@ -114,7 +131,7 @@ def keep_last_logits(model: Any) -> None:
     graph = model.graph
     if any(i.name == KEEP_INPUT for i in graph.input):
         return
-    product = _last_product(graph)
+    product = last_product(graph)
     hidden = product.input[0]
     constants = {"keep.end": [2**63 - 1], "keep.axis": [1], "keep.shape": [1]}
     graph.initializer.extend(numpy_helper.from_array(np.array(v, np.int64), n) for n, v in constants.items())
@@ -134,7 +151,12 @@ def keep_last_logits(model: Any) -> None:
     logits.type.tensor_type.shape.dim[1].dim_param = "kept_logits"
 
 
-def _last_product(graph: Any) -> Any:
+def last_product(graph: Any) -> Any:
+    """The node that multiplies by the vocabulary's matrix.
+
+    Raises:
+        EngineError: The logits come from none.
+    """
     by_output = {output: node for node in graph.node for output in node.output}
     node = by_output.get("logits")
     while node is not None and node.op_type in {"Cast", "Identity", "Add", "Mul"}:

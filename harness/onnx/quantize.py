@@ -16,6 +16,7 @@ from harness.errors import BadDataError, EngineError, MissingPackageError, Refus
 
 Kind = Literal["int4", "int8", "dynamic-int8", "static-int8"]
 KINDS: Final[tuple[Kind, ...]] = ("int4", "int8", "dynamic-int8", "static-int8")
+ALIAS_KEY: Final = "edge_harness.same_as"
 Feeds = Mapping[str, Any]
 """One input of the graph: an array by input name."""
 
@@ -51,6 +52,7 @@ def quantize_weights(
     symmetric: bool = True,
     accuracy_level: int = 4,
     exclude: Sequence[str] = (),
+    after: Callable[[Any], Any] | None = None,
 ) -> Path:
     """Weights of constant matrix products in blocks of ``block_size`` along the input dimension (``MatMulNBits``).
 
@@ -62,6 +64,7 @@ def quantize_weights(
         symmetric: No zero points.
         accuracy_level: 4 computes with int8 activations, the only fast kernels; 0 in the input's type.
         exclude: Nodes left as they are.
+        after: A last change of the model before it is written.
 
     Raises:
         RefusedError: Bits or block size that the engine does not have.
@@ -76,8 +79,10 @@ def quantize_weights(
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     def make(scratch: Path) -> None:
+        model = load(source)
+        # The quantizer looks at matrices of the main graph only, and leaves what it does not know.
         quantizer = MatMulNBitsQuantizer(
-            load(source),
+            model,
             bits=bits,
             block_size=block_size,
             is_symmetric=symmetric,
@@ -85,7 +90,7 @@ def quantize_weights(
             nodes_to_exclude=list(exclude),
         )
         quantizer.process()
-        save(quantizer.model.model, scratch)
+        save(after(quantizer.model.model) if after else quantizer.model.model, scratch)
 
     return _made(source, target, make)
 
@@ -194,8 +199,8 @@ def externalize(source: Path, target: Path) -> Path:
     return _made(source, target, lambda scratch: save(load(source), scratch))
 
 
-def load(path: Path) -> Any:
-    """The whole model with its weights, as the package ``onnx`` has it.
+def load(path: Path, *, with_weights: bool = True) -> Any:
+    """A model as the package ``onnx`` has it; without what lies outside the file, when asked.
 
     Raises:
         BadDataError: It cannot be read.
@@ -203,14 +208,22 @@ def load(path: Path) -> Any:
     import onnx
 
     try:
-        return onnx.load(str(path))
+        return onnx.load(str(path), load_external_data=with_weights)
     except Exception as error:  # the parser's errors share no base below Exception
         raise BadDataError(path, "", str(error).splitlines()[0][:200], "an ONNX model") from error
 
 
 def save(model: Any, path: Path) -> None:
-    """Write a model with all weights of a kilobyte or more in ``<path>.data``; replaces what is there."""
+    """Write a model with all weights of a kilobyte or more in ``<path>.data``; replaces what is there.
+
+    An initializer that is marked as the alias of another (:data:`ALIAS_KEY` in its ``external_data``) is stored as the
+    same bytes of the file.
+    """
     import onnx
+
+    aliases = [t for t in model.graph.initializer if any(e.key == ALIAS_KEY for e in t.external_data)]
+    for tensor in aliases:
+        model.graph.initializer.remove(tensor)
 
     data = path.with_name(path.name + ".data")
     data.unlink(missing_ok=True)  # the writer appends
@@ -218,6 +231,16 @@ def save(model: Any, path: Path) -> None:
         model, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=data.name,
         size_threshold=1024,
     )  # fmt: skip
+    if not aliases:
+        return
+    stored = {t.name: t for t in model.graph.initializer}  # by now with their places in the data file
+    for tensor in aliases:
+        same = next(e.value for e in tensor.external_data if e.key == ALIAS_KEY)
+        del tensor.external_data[:]
+        tensor.external_data.extend(stored[same].external_data)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        model.graph.initializer.append(tensor)
+    path.write_bytes(model.SerializeToString())
 
 
 def _made(source: Path, target: Path, make: Callable[[Path], None]) -> Path:

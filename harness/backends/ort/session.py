@@ -244,17 +244,18 @@ class OrtSession:
 
 
 def end_tokens(folder: Path) -> frozenset[int]:
-    """Tokens that end a generation, by ``generation_config.json`` or ``config.json``; empty where neither says.
+    """Tokens that end a generation, by the configuration files of the folder; empty where none says.
 
     Raises:
         BadDataError: One of them is no JSON object.
     """
-    for name in ("generation_config.json", "config.json"):
+    for name in ("generation_config.json", "config.json", "genai_config.json"):
         path = folder / name
         if not path.is_file():
             continue
         try:
-            found = json.loads(path.read_bytes()).get("eos_token_id")
+            values = json.loads(path.read_bytes())
+            found = values.get("eos_token_id", values.get("model", {}).get("eos_token_id"))
         except (ValueError, AttributeError) as error:
             raise BadDataError(path, "", str(error), "a JSON object") from error
         if found is not None:

@@ -4,11 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from harness.backends.ort import BACKEND
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx.decoder import decoder_ports, keep_last_logits, ports_of
+from harness.onnx.decoder_quantize import blocks_of_8, quantize_decoder
+from harness.onnx.files import lint, size_bytes
 from harness.onnx.graph import read_graph
 from harness.onnx.quantize import load, quantize, save
 from harness.ports import Session
@@ -152,6 +157,43 @@ def test_quantized_decoders_run_and_are_named(tmp_path: Path, kind: str, label: 
     assert 0 < error < (0.25 if kind == "int4" else 0.03)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_token_table_is_stored_once_and_read_twice(tmp_path: Path, bits: int, tied: bool, fused: bool):
+    path = write_tiny_decoder(tmp_path, WEIGHTS, fused=fused, tied=tied)
+    changed = load(path)
+    keep_last_logits(changed)
+    save(changed, path)
+    before = size_bytes(path)
+    quantize_decoder(path, path, bits=bits)
+    graph = read_graph(path)
+    tensors = {t.name: t for t in graph.tensors}
+    assert lint(path) == []
+    # 256 x 64 bytes, and 256 x 2 scales of 4 bytes; looked up as rows and multiplied by as blocks of the same bytes.
+    assert tensors["table.blocks"].size_bytes == tensors["table.rows"].size_bytes == 16_384
+    assert tensors["table.scales"].size_bytes == 2_048
+    assert tensors["table.blocks"].offset_bytes == tensors["table.rows"].offset_bytes
+    assert ("head.blocks" in tensors) == (not tied)
+    assert not {"table", "head"} & tensors.keys()
+    # Float table of 65,536 bytes becomes 18,432, and so does the output matrix of an untied model; the rest is more.
+    assert size_bytes(path) < before - (1 if tied else 2) * (65_536 - 18_432)
+    truth = reference_logits(WEIGHTS, TOKENS, tied=tied)
+    with BACKEND.open(path, SMALL) as session:
+        session.decode(TOKENS, position=0, logits="all")
+        error = np.sqrt(np.mean((session.all_logits() - truth) ** 2)) / truth.std()
+    assert 0 < error < (0.25 if bits == 4 else 0.03)
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(np.float32, (3, 64), elements=st.floats(-1e4, 1e4, width=32)))
+def test_blocks_of_eight_bits_are_half_a_step_off_at_most(matrix: np.ndarray):
+    whole, scales = blocks_of_8(matrix, 32)
+    back = ((whole.astype(np.float32) - 128) * scales[:, :, None]).reshape(matrix.shape)
+    steps = np.repeat(scales, 32, axis=1)
+    assert (np.abs(back - matrix) <= steps * 0.501 + 1e-30).all()
+
+
 def test_ports(tmp_path: Path):
     ports = ports_of(write_tiny_decoder(tmp_path, WEIGHTS))
     assert ports.past == tuple(f"past_key_values.{i}.{k}" for i in (0, 1) for k in ("key", "value"))
@@ -172,6 +214,11 @@ def test_what_is_no_decoder_is_refused(tmp_path: Path):
         decoder_ports(graph._replace(outputs=graph.outputs[:-1]))
     with pytest.raises(RefusedError, match="does not write its cache in place"):
         BACKEND.open(path, SMALL, in_place=True)
+    free = tuple(p._replace(dims=(*p.dims[:3], "kv_cache_dim")) if "past" in p.name else p for p in graph.inputs)
+    with pytest.raises(RefusedError, match="how large its heads are"):
+        decoder_ports(graph._replace(inputs=free))
+    (tmp_path / "genai_config.json").write_text('{"model": {"decoder": {"head_size": 32}}}')
+    assert decoder_ports(graph._replace(inputs=free)).head_dims == (32,) * 4
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(BadDataError, match="the model's tokenizer"):
         BACKEND.open(path, SMALL)

@@ -1,0 +1,104 @@
+"""Export a model to ONNX and check what was made: its graph against torch's own answers, its storage by the lint."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from harness.app.locate import locate
+from harness.catalog._progress import Progress
+from harness.catalog.paths import as_path
+from harness.domain.base import Frozen
+from harness.errors import EngineError
+from harness.measure.answers import Answers, AnswersJob
+from harness.measure.child import run_child
+from harness.onnx.export import export, read_record
+from harness.onnx.files import lint, quantization, size_bytes
+from harness.onnx.graph import read_graph
+
+ANSWERS_TARGET = "harness.measure.answers:run_answers"
+
+
+class Exported(Frozen, frozen=True, kw_only=True):
+    """What was made.
+
+    Attributes:
+        path: ``model.onnx``.
+        to: ``onnx`` or ``genai``.
+        quantization: What the graph's weights are.
+        size_bytes: Of the graph and its weights.
+        greedy_count: Tokens that torch chose from the float checkpoint; 0 where it was not asked.
+        greedy_equal_count: How many of them, from the first on, the exported graph chose too.
+        faults: What is wrong with how it is stored.
+    """
+
+    path: str
+    to: str
+    quantization: str
+    size_bytes: int
+    greedy_count: int
+    greedy_equal_count: int
+    faults: tuple[str, ...]
+
+
+def export_onnx(
+    ref: str,
+    target: Path,
+    *,
+    to: str = "onnx",
+    quant: str = "int4",
+    interpreter: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Export what ``ref`` names (a card, a GGUF file, a checkpoint folder) to the folder ``target``.
+
+    Raises:
+        HarnessError: As :func:`harness.onnx.export.export` and :func:`harness.app.locate.locate`; the engine could not
+            run what was made.
+    """
+    path = as_path(ref)
+    checkpoint = path is not None and (path / "config.json").is_file()
+    source = path if checkpoint and path is not None else locate(ref, "", progress=progress).path
+    made = export(source, target, to=to, quant=quant, interpreter=interpreter, say=say)
+    record = read_record(target)
+    expected = tuple(record.get("greedy_tokens", ()))
+    found: tuple[int, ...] = ()
+    if expected:
+        say("checking its answers")
+        job = AnswersJob(
+            path=str(made), backend="ort", prompt_tokens=tuple(record["prompt_tokens"]), greedy_count=len(expected)
+        )
+        found = ask(job).greedy
+    return Exported(
+        path=str(made),
+        to=to,
+        quantization=quantization(read_graph(made)),
+        size_bytes=size_bytes(made),
+        greedy_count=len(expected),
+        greedy_equal_count=equal_count(expected, found),
+        faults=tuple(f"{fault.level}: {fault.text}" for fault in lint(made)),
+    )
+
+
+def ask(job: AnswersJob) -> Answers:
+    """What a model answers, asked in a process of its own.
+
+    Raises:
+        EngineError: It could not be asked.
+    """
+    result = run_child(ANSWERS_TARGET, job)
+    told = next((msgspec.convert(data, Answers) for name, data in result.events if name == "answers"), None)
+    if told is None:
+        raise EngineError(f"{job.backend} on {Path(job.path).name}: {result.outcome}: {result.detail}")
+    return told
+
+
+def equal_count(expected: tuple[int, ...], found: tuple[int, ...]) -> int:
+    """Tokens that agree before the first that does not."""
+    same = 0
+    for mine, theirs in zip(expected, found, strict=False):
+        if mine != theirs:
+            break
+        same += 1
+    return same

@@ -1,0 +1,115 @@
+"""Fewer bits for a language model's graph, its token table among them.
+
+The quantizer alone leaves the table in float where it is tied to the output matrix (read whole for every token), or
+stores it twice. Here the lookup and the product share the same 8-bit bytes of the data file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.onnx.decoder import last_product
+from harness.onnx.quantize import ALIAS_KEY, load, quantize_weights
+
+
+def quantize_decoder(source: Path, target: Path, *, bits: int, block_size: int = 32) -> Path:
+    """Weights in blocks, the token table and the output matrix in 8 bits, stored once where they are the same.
+
+    Args:
+        source: ONNX decoder in float.
+        target: File to write.
+        bits: Of the blocks' matrices: 4 or 8.
+        block_size: Weights that share a scale.
+
+    Raises:
+        RefusedError, MissingPackageError, BadDataError, EngineError: As ``quantize_weights``.
+    """
+    head = last_product(load(source, with_weights=False).graph).name
+
+    def after(model: Any) -> Any:
+        _table_in_blocks(model, block_size)
+        return model
+
+    return quantize_weights(source, target, bits=bits, block_size=block_size, exclude=[head], after=after)
+
+
+def _table_in_blocks(model: Any, block_size: int) -> None:
+    """Replace the lookup of the token table and the product with the output matrix by their 8-bit forms."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    stored = {t.name: t for t in graph.initializer}
+    lookup = next((n for n in graph.node if n.op_type == "Gather" and n.input[1] == "input_ids"), None)
+    product = last_product(graph)
+    made = {n.output[0]: n for n in graph.node}
+    if lookup is None or lookup.input[0] not in stored or product.op_type != "MatMul":
+        return
+    table = numpy_helper.to_array(stored[lookup.input[0]])
+    turned = made.get(product.input[1])
+    if turned is not None and turned.op_type == "Transpose" and turned.input[0] == lookup.input[0]:
+        matrix = table
+    elif product.input[1] in stored:
+        matrix = numpy_helper.to_array(stored[product.input[1]]).T
+    else:
+        return
+    if table.dtype.kind != "f" or table.shape[1] % block_size or matrix.shape[1] % block_size:
+        return
+    gone = {lookup.input[0], product.input[1]}
+    tied = matrix is table or (matrix.shape == table.shape and bool((matrix == table).all()))
+    names = ["table"] if tied else ["table", "head"]
+    for name, values in zip(names, (table, matrix), strict=False):
+        whole, scales = blocks_of_8(values, block_size)
+        graph.initializer.append(numpy_helper.from_array(whole, f"{name}.blocks"))
+        graph.initializer.append(numpy_helper.from_array(scales.astype(table.dtype), f"{name}.scales"))
+    rows = TensorProto(name="table.rows", data_type=TensorProto.UINT8, dims=table.shape)
+    rows.external_data.add(key=ALIAS_KEY, value="table.blocks")
+    graph.initializer.append(rows)
+    head = names[-1]
+    _replace(graph, lookup, helper.make_node(
+        "GatherBlockQuantized", ["table.rows", "input_ids", "table.scales"], list(lookup.output), name=lookup.name,
+        domain="com.microsoft", bits=8, block_size=block_size, gather_axis=0, quantize_axis=1,
+    ))  # fmt: skip
+    _replace(graph, product, helper.make_node(
+        "MatMulNBits", [product.input[0], f"{head}.blocks", f"{head}.scales"], list(product.output), name=product.name,
+        domain="com.microsoft", bits=8, block_size=block_size, K=matrix.shape[1], N=matrix.shape[0], accuracy_level=4,
+    ))  # fmt: skip
+    _drop_unused(model, gone)
+
+
+def blocks_of_8(matrix: NDArray[Any], block_size: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Rows in 8-bit blocks: value = (byte - 128) x scale, scale = largest of the block / 127.
+
+    Args:
+        matrix: [rows, columns], columns a multiple of ``block_size``.
+        block_size: Columns that share a scale.
+
+    Returns:
+        Bytes [rows, columns / block_size, block_size] and scales [rows, columns / block_size].
+    """
+    blocks = matrix.astype(np.float32).reshape(len(matrix), -1, block_size)
+    scales = np.abs(blocks).max(-1) / 127
+    safe = np.where(scales == 0, 1, scales)[:, :, None]
+    return (np.rint(blocks / safe) + 128).astype(np.uint8), scales
+
+
+def _replace(graph: Any, old: Any, new: Any) -> None:
+    at = next(i for i, node in enumerate(graph.node) if node.output == old.output)
+    graph.node.remove(graph.node[at])
+    graph.node.insert(at, new)
+
+
+def _drop_unused(model: Any, names: set[str]) -> None:
+    """Remove of these values what nobody reads any more: the nodes that make them, and the tensors."""
+    graph = model.graph
+
+    def unread() -> set[str]:
+        return names - {name for node in graph.node for name in node.input}
+
+    for node in [n for n in graph.node if set(n.output) & unread()]:
+        graph.node.remove(node)
+    for tensor in [t for t in graph.initializer if t.name in unread()]:
+        graph.initializer.remove(tensor)
+    if not any(o.domain == "com.microsoft" for o in model.opset_import):
+        model.opset_import.add(domain="com.microsoft", version=1)

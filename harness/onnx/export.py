@@ -1,0 +1,141 @@
+"""From a GGUF file or a checkpoint folder to an ONNX folder, offline, in an interpreter that has torch.
+
+The exporter (optimum-onnx wants transformers below 4.58, the genai builder wants 5) runs in a child, in this
+interpreter or in another one; what follows runs here and needs the extra ``quantize`` only. The folder made holds
+``model.onnx`` with its weights beside it, the tokenizer, and ``export.json``: source, versions, and what torch itself
+answers, so that the graph can be checked without torch.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.onnx import quantize as quantizers
+from harness.onnx.decoder import keep_last_logits
+from harness.onnx.decoder_quantize import quantize_decoder
+from harness.onnx.files import MODEL_FILE, size_bytes
+
+Target = Literal["onnx", "genai"]
+TARGETS: Final[tuple[Target, ...]] = ("onnx", "genai")
+QUANTS: Final = ("fp32", "int8", "int4")
+RECORD_FILE: Final = "export.json"
+_CHILD: Final = Path(__file__).with_name("_export_child.py")
+_NEEDS: Final = {
+    "onnx": ("export", ("torch", "transformers", "optimum.exporters.onnx")),
+    "genai": ("genai-build", ("torch", "transformers", "onnxruntime_genai.models.builder")),
+}
+_KEPT_SUFFIXES: Final = {".json", ".jinja", ".model", ".txt"}
+
+
+def export(
+    source: Path,
+    target: Path,
+    *,
+    to: str = "onnx",
+    quant: str = "int4",
+    interpreter: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Write an ONNX folder; returns its ``model.onnx``.
+
+    Args:
+        source: GGUF file, or a folder of a Hugging Face checkpoint.
+        target: Folder to make.
+        to: ``onnx``: optimum-onnx, for the backend ``ort``. ``genai``: the builder, for ``genai`` (and ``ort``).
+        quant: ``fp32``, or weights in blocks: ``int8``, ``int4``.
+        interpreter: Python that has torch and the exporter; this one when None.
+        say: Told what goes on.
+
+    Raises:
+        RefusedError: No such target or quantization, or the folder is there already.
+        BadDataError: There is no such source.
+        CouldNotRunError: The interpreter lacks a package, or the exporter failed.
+    """
+    if to not in TARGETS or quant not in QUANTS:
+        raise RefusedError(f"no export to {to} {quant}: {' or '.join(TARGETS)}, {' or '.join(QUANTS)}")
+    if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
+        raise RefusedError(f"{target} is there already: name a new folder")
+    if not source.exists() or (source.is_dir() and not (source / "config.json").is_file()):
+        raise BadDataError(source, "", "no such file or checkpoint", "a GGUF file or a checkpoint folder")
+    python = str(interpreter or sys.executable)
+    _check_interpreter(python, to)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch:
+        made = Path(scratch) / "made"
+        made.mkdir()
+        say(f"{source.name}: {to} export by {python}")
+        job = {"source": str(source.absolute()), "scratch": scratch, "out": str(made), "to": to, "quant": quant}
+        told = _run(python, job)
+        if to == "onnx":
+            say(f"{source.name}: {quant}")
+            _finish(made / MODEL_FILE, quant)
+        told |= {"source": source.name, "to": to, "quant": quant, "size_bytes": size_bytes(made / MODEL_FILE)}
+        (made / RECORD_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        target.mkdir(exist_ok=True)
+        for file in sorted(made.iterdir()):
+            if file.suffix in _KEPT_SUFFIXES or file.name.startswith(MODEL_FILE):
+                shutil.move(file, target / file.name)
+    return target / MODEL_FILE
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What ``export`` wrote of how a folder was made; empty for a folder from elsewhere.
+
+    Raises:
+        BadDataError: It is no JSON object.
+    """
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BadDataError(path, "", str(error), "a JSON object") from error
+    return dict(found)
+
+
+def _finish(model: Path, quant: str) -> None:
+    """Logits of the last tokens alone, fewer bits, weights outside the file."""
+    graph = quantizers.load(model)
+    keep_last_logits(graph)
+    data = model.with_name(model.name + "_data")  # where the exporter puts weights above 2 GB
+    quantizers.save(graph, model)
+    data.unlink(missing_ok=True)
+    if quant != "fp32":
+        quantize_decoder(model, model, bits=4 if quant == "int4" else 8)
+
+
+def _check_interpreter(python: str, to: str) -> None:
+    extra, modules = _NEEDS[to]
+    program = (
+        "import importlib.util as u, json, sys\n"
+        "def there(m):\n"
+        "    try: return u.find_spec(m) is not None\n"
+        "    except ImportError: return False\n"
+        "print(json.dumps([m for m in sys.argv[1:] if not there(m)]))"
+    )
+    try:
+        done = subprocess.run([python, "-P", "-c", program, *modules], capture_output=True, text=True, check=False)
+        missing = json.loads(done.stdout)
+    except (OSError, ValueError) as error:
+        raise CouldNotRunError(f"{python} is no Python of version 3.11 or later: {error}") from error
+    if missing:
+        raise CouldNotRunError(
+            f"{python} has no {missing[0].partition('.')[0]}. Install it there with: pip install "
+            f"'edge-harness[{extra}]', or name another interpreter with --python"
+        )
+
+
+def _run(python: str, job: dict[str, str]) -> dict[str, Any]:
+    done = subprocess.run([python, str(_CHILD), json.dumps(job)], capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines or not (Path(job["out"]) / MODEL_FILE).is_file():
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
+        raise CouldNotRunError(f"the export ended with {done.returncode}: {last[0][:400]}")
+    return dict(json.loads(lines[-1]))
