@@ -15,6 +15,7 @@ SMALL = {
     "calibration": "row_count=4000",
     "training_efficiency": "small",
     "sparse_autoencoder": "small",
+    "probe": "small",
 }
 
 

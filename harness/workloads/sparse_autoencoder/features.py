@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from harness.domain.base import Frozen
-from harness.workloads.sparse_autoencoder.activations import Captured, ordinary
+from harness.workloads._language.activations import Captured, ordinary
 from harness.workloads.sparse_autoencoder.model import SparseAutoencoder
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.ports import Session
-from harness.workloads.sparse_autoencoder.activations import OpenSession, ordinary, scenario_of, windows_of
+from harness.workloads._language.activations import OpenSession, ordinary, scenario_of, windows_of
 from harness.workloads.sparse_autoencoder.metrics import recovered
 from harness.workloads.sparse_autoencoder.model import Floats
 

@@ -10,13 +10,18 @@ import numpy as np
 
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
-from harness.workloads.sparse_autoencoder.activations import (
+from harness.workloads._language.activations import (
     Captured,
     OpenSession,
     block_name,
     capture,
+    digest,
+    joined,
+    load_captured,
     norm_limit,
     ordinary,
+    reference_topics,
+    save_captured,
     scenario_of,
     shipped_text,
     split_text,
@@ -32,6 +37,7 @@ LAYER: Final = 15
 EXPANSION_RATIO: Final = 8
 STEP_COUNT: Final = 400
 BATCH_TOKENS: Final = 512
+MORE_TOKENS: Final = 50_000
 
 
 class Report(Frozen, frozen=True, kw_only=True):
@@ -87,27 +93,47 @@ def gather(
     *,
     layer: int = LAYER,
     thread_count: int = 1,
-    limit_tokens: int = 0,
+    more_tokens: int = MORE_TOKENS,
+    cache: Path | None = None,
 ) -> Material:
-    """Activations of the text that ships, or of a folder's texts: the last tenth of each is held out.
+    """Activations to train on, and others of later text.
+
+    Held out is the last tenth of each text: of the one that ships, or of each file of a folder. The text that ships is
+    short, so that topics of the language reference which it does not have are read as well, to train on alone.
+
+    Args:
+        open_session: Opens the model.
+        path: Model file.
+        folder: Texts; None for the one that ships.
+        layer: Block whose residual stream is read.
+        thread_count: Threads of the engine.
+        more_tokens: Most tokens of further topics; without a folder only.
+        cache: Keep what was read there, and take it from there.
 
     Raises:
         RefusedError: No text, or too little.
         EngineError: The engine refused the model, or has no such layer.
     """
-    texts = [shipped_text()] if folder is None else texts_of(folder)
-    parts = [split_text(t) for t in texts]
-    first = capture(
-        open_session,
-        path,
-        [a for a, _ in parts],
-        block_name(layer),
-        thread_count=thread_count,
-        limit_tokens=limit_tokens,
-    )
+    parts = [split_text(t) for t in ([shipped_text()] if folder is None else texts_of(folder))]
     later = "\n".join(b for _, b in parts)
-    second = capture(open_session, path, [later], block_name(layer), thread_count=thread_count)
-    return Material(first, second, later, norm_limit(first.values))
+    sources = {"train": ([a for a, _ in parts], 0), "later": ([later], 0)}
+    if folder is None and more_tokens:
+        sources["more"] = ([reference_topics()], more_tokens)
+    found = {}
+    for name, (texts, limit) in sources.items():
+        key = digest(f"{path.name} {path.stat().st_size} {layer} {limit}", *texts)
+        kept = cache / f"activations-{key}.npz" if cache else None
+        if kept and kept.is_file():
+            found[name] = load_captured(kept)
+            continue
+        found[name] = capture(
+            open_session, path, texts, block_name(layer), thread_count=thread_count, limit_tokens=limit
+        )
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            save_captured(found[name], kept)
+    first = joined(found["train"], found["more"]) if "more" in found else found["train"]
+    return Material(first, found["later"], later, norm_limit(first.values))
 
 
 def study(
@@ -119,6 +145,7 @@ def study(
     layer: int = LAYER,
     thread_count: int = 1,
     material: Material | None = None,
+    cache: Path | None = None,
     on_step: Callable[[Progress], object] | None = None,
 ) -> Study:
     """Capture, train, measure.
@@ -131,12 +158,13 @@ def study(
         layer: Block whose residual stream is encoded.
         thread_count: Threads of the engine.
         material: Activations captured before; None captures them now.
+        cache: See :func:`gather`.
         on_step: Told after each step.
 
     Raises:
         RefusedError, EngineError: See :func:`gather` and :func:`~.splice.losses`.
     """
-    material = material or gather(open_session, path, folder, layer=layer, thread_count=thread_count)
+    material = material or gather(open_session, path, folder, layer=layer, thread_count=thread_count, cache=cache)
     kept = ordinary(material.train.values, material.limit)
     x = material.train.values[kept]
     held = material.held_out.values[ordinary(material.held_out.values, material.limit)]

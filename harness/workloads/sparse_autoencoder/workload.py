@@ -171,7 +171,13 @@ class SparseAutoencoderWorkload:
         if context.model_path is None or context.open_session is None:
             raise RefusedError("an evaluation of sparse_autoencoder trains on a model's activations: give --model FILE")
         folder = context.data / "text" if context.data and (context.data / "text").is_dir() else None
-        found = study(context.open_session, context.model_path, folder, thread_count=context.thread_count)
+        found = study(
+            context.open_session,
+            context.model_path,
+            folder,
+            thread_count=context.thread_count,
+            cache=context.cache,
+        )
         evaluation: dict[str, Any] = msgspec.to_builtins(found.report)
         return evaluation
 

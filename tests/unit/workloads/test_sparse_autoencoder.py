@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from harness.errors import BadDataError, RefusedError, WrongAnswerError
 from harness.ports import WorkloadContext
-from harness.workloads.sparse_autoencoder import WORKLOAD
-from harness.workloads.sparse_autoencoder.activations import (
+from harness.workloads._language.activations import (
     Captured,
     capture,
     norm_limit,
@@ -20,6 +19,7 @@ from harness.workloads.sparse_autoencoder.activations import (
     texts_of,
     windows_of,
 )
+from harness.workloads.sparse_autoencoder import WORKLOAD
 from harness.workloads.sparse_autoencoder.encoders import make_encoder, weight_bytes, widen_half
 from harness.workloads.sparse_autoencoder.features import top_features
 from harness.workloads.sparse_autoencoder.metrics import codes_overlap, fvu, quality, recovered
@@ -124,9 +124,7 @@ def test_adam_by_hand():
     assert np.allclose(p["w"], [0.5, 2.5, 3.0])
 
 
-@pytest.mark.parametrize(
-    ("activation", "aux"), [("topk", 0.0), ("topk", 0.5), ("relu", 0.0), ("relu", 0.5)], ids=str
-)
+@pytest.mark.parametrize(("activation", "aux"), [("topk", 0.0), ("topk", 0.5), ("relu", 0.0), ("relu", 0.5)], ids=str)
 def test_gradients_are_the_slopes_of_the_loss(activation, aux):
     rng = np.random.default_rng(7)
     x = rng.standard_normal((40, 6), dtype=np.float32)

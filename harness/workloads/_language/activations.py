@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.ports import Session
-from harness.workloads.sparse_autoencoder.model import Floats
+
+Floats = NDArray[np.float32]
 
 WINDOW_TOKENS: Final = 512
 MASSIVE_RATIO: Final = 8.0
 """A token whose norm is more than this multiple of the median one is massive: an attention sink, not content."""
+
+_TELLING_CHARS: Final = 30  # shorter lines (braces, headings) occur everywhere
 
 OpenSession = Callable[..., Session]
 """Opens a model: path, scenario, options of the backend; see :class:`harness.ports.WorkloadContext`."""
@@ -122,9 +126,31 @@ def ordinary(values: Floats, limit: float) -> NDArray[np.bool_]:
 
 
 def shipped_text() -> str:
-    """The text that ships with the harness."""
+    """The text that ships with the harness: parts of the Python language reference."""
     path = Path(__file__).parents[2] / "data" / "text" / "python-reference.txt"
     return path.read_text(encoding="utf-8")
+
+
+def reference_topics() -> str:
+    """The topics of the interpreter's own language reference (``pydoc_data``) that the shipped text does not have.
+
+    A topic that shares more than a twentieth of its lines with the shipped text is left out, and so is every shared
+    line of the others: what is held out of the shipped text is in none of them. Topics that repeat others come once.
+    """
+    from pydoc_data.topics import topics
+
+    straight = str.maketrans("\u2018\u2019\u201c\u201d\u2014\u2013", "''\"\"--")
+    known = {line.strip() for line in shipped_text().splitlines()} - {""}
+    seen: set[str] = set()
+    parts = []
+    for topic in sorted(topics.values(), key=lambda t: (-len(t), t)):
+        lines = topic.translate(straight).splitlines()
+        own = {line.strip() for line in lines if len(line.strip()) >= _TELLING_CHARS}
+        if len(own & known) > len(own) / 20 or len(own & seen) > len(own) / 20:
+            continue
+        seen |= own
+        parts.append("\n".join(x for x in lines if x.strip() not in known or len(x.strip()) < _TELLING_CHARS))
+    return "\n\n".join(parts)
 
 
 def texts_of(folder: Path) -> list[str]:
@@ -150,9 +176,23 @@ def block_name(layer: int) -> str:
     return f"l_out-{layer}"
 
 
-def save_captured(captured: Captured, path: Path, **extra: Any) -> None:
+def joined(first: Captured, second: Captured) -> Captured:
+    """One after the other."""
+    return Captured(
+        np.concatenate([first.values, second.values]),
+        np.concatenate([first.tokens, second.tokens]),
+        np.concatenate([first.windows, second.windows + len(first.tokens)]),
+    )
+
+
+def digest(*texts: str) -> str:
+    """Name for what was read, so that other texts never take its place."""
+    return sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def save_captured(captured: Captured, path: Path) -> None:
     """Keep activations as ``.npz``."""
-    np.savez(path, values=captured.values, tokens=captured.tokens, windows=captured.windows, **extra)
+    np.savez(path, values=captured.values, tokens=captured.tokens, windows=captured.windows)
 
 
 def load_captured(path: Path) -> Captured:

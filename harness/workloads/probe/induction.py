@@ -1,0 +1,185 @@
+"""Whether a model copies from its own context, and which heads do it.
+
+A sequence of random tokens is read twice in a row. Nothing but the first copy can predict the second one, so
+
+    induction score = mean loss of the first copy - mean loss of the second, nats a token (first token of each left out)
+
+A head is an induction head when, reading a token in the second copy, it attends to the token that followed the same
+token in the first: its prefix-matching score is the mean attention probability from position i to i - length + 1.
+Source: Olsson et al. 2022, "In-context learning and induction heads", transformer-circuits.pub.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.base import Frozen
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError
+from harness.ports import Session
+
+Floats = NDArray[np.float32]
+
+ATTENTION: Final = "kq_soft_max-"
+"""llama.cpp's name of a layer's attention probabilities; they exist only without flash attention."""
+
+
+class Head(Frozen, frozen=True, kw_only=True):
+    """One attention head and its prefix-matching score."""
+
+    layer: int
+    head: int
+    score: float
+
+
+class InductionReport(Frozen, frozen=True, kw_only=True):
+    """What repeated random tokens show.
+
+    Attributes:
+        sequence_count: Random sequences read.
+        length_tokens: Tokens of one copy.
+        first_loss: Mean loss of the first copy, nats a token; about ln(vocabulary) or worse, since it is random.
+        second_loss: Mean loss of the second copy.
+        score: Their difference.
+        copied_ratio: Share of the second copy's tokens that are the most likely ones.
+        heads: Heads by prefix-matching score, the strongest first.
+        uniform_score: What a head would score that attends to all tokens before it alike.
+        strong_count: Heads whose score is above a half.
+    """
+
+    sequence_count: int
+    length_tokens: int
+    first_loss: float
+    second_loss: float
+    score: float
+    copied_ratio: float
+    heads: tuple[Head, ...]
+    uniform_score: float
+    strong_count: int
+
+
+class AttentionScores:
+    """A tap that sums prefix-matching scores of every head from attention probabilities.
+
+    Args:
+        length_tokens: Tokens of one copy; each pass must read both copies at once.
+    """
+
+    def __init__(self, length_tokens: int) -> None:
+        self.length_tokens = length_tokens
+        self.sums: dict[int, NDArray[np.float64]] = {}
+        self.pass_count: dict[int, int] = {}
+
+    def wants(self, name: str) -> bool:
+        """Attention probabilities of every layer."""
+        return name.startswith(ATTENTION) and name[len(ATTENTION) :].isdigit()
+
+    def __call__(self, name: str, values: Floats) -> None:
+        """Take [head_count, token_count, cache_tokens]."""
+        layer = int(name[len(ATTENTION) :])
+        scores = prefix_matching(values, self.length_tokens)
+        self.sums[layer] = self.sums[layer] + scores if layer in self.sums else scores
+        self.pass_count[layer] = self.pass_count.get(layer, 0) + 1
+
+    def heads(self) -> list[Head]:
+        """Mean score of every head, the strongest first."""
+        found = [
+            Head(layer=layer, head=head, score=float(score) / self.pass_count[layer])
+            for layer, scores in self.sums.items()
+            for head, score in enumerate(scores)
+        ]
+        return sorted(found, key=lambda h: -h.score)
+
+
+def prefix_matching(attention: Floats, length_tokens: int) -> NDArray[np.float64]:
+    """Score of each head [head_count] from probabilities [head_count, 2 length, at least 2 length].
+
+    Raises:
+        EngineError: The pass did not read both copies at once.
+    """
+    if attention.ndim != 3 or attention.shape[1] != 2 * length_tokens or attention.shape[2] < 2 * length_tokens:
+        raise EngineError(f"attention of shape {attention.shape} for two copies of {length_tokens} tokens")
+    at = np.arange(length_tokens, 2 * length_tokens)
+    scores: NDArray[np.float64] = attention[:, at, at - length_tokens + 1].mean(axis=1, dtype=np.float64)
+    return scores
+
+
+def uniform_score(length_tokens: int) -> float:
+    """Mean of 1 / (i + 1) over the positions i of the second copy: attention spread over all tokens so far."""
+    return float(np.mean(1 / (np.arange(length_tokens, 2 * length_tokens) + 1)))
+
+
+def random_tokens(session: Session, length_tokens: int, count: int, seed: int) -> list[list[int]]:
+    """Sequences of different ordinary tokens: control tokens and byte pieces, which print nothing, are left out."""
+    rng = np.random.default_rng(seed)
+    found: list[list[int]] = []
+    while len(found) < count:
+        drawn = dict.fromkeys(int(t) for t in rng.integers(0, session.vocab_count, 3 * length_tokens))
+        ordinary = [t for t in drawn if session.detokenize([t]).strip() and "\ufffd" not in session.detokenize([t])]
+        if len(ordinary) >= length_tokens:
+            found.append(ordinary[:length_tokens])
+    return found
+
+
+def repeated_losses(session: Session, sequence: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(loss of each token but the first, whether it was the most likely one) for the sequence read twice."""
+    twice = [*sequence, *sequence]
+    session.clear()
+    session.decode(twice, position=0, logits="all")
+    losses, hits = [], []
+    for index, target in enumerate(twice[1:]):
+        logits = session.logits(index)
+        top = float(logits.max())
+        losses.append(top + float(np.log(np.sum(np.exp(logits - top), dtype=np.float64))) - float(logits[target]))
+        hits.append(int(logits.argmax()) == target)
+    return np.array(losses), np.array(hits)
+
+
+def induction(
+    open_session: Callable[..., Session],
+    path: Path,
+    *,
+    length_tokens: int = 64,
+    sequence_count: int = 4,
+    thread_count: int = 1,
+    seed: int = 1,
+    head_count: int = 10,
+) -> InductionReport:
+    """Read repeated random tokens and say how well they are copied, and by which heads.
+
+    Raises:
+        EngineError: The engine refused the model, or shows no attention probabilities.
+    """
+    tap = AttentionScores(length_tokens)
+    scenario = Scenario(
+        context_tokens=2 * length_tokens,
+        ubatch_tokens=2 * length_tokens,
+        thread_count=thread_count,
+        flash_attention=False,
+    )
+    first, second, copied = [], [], []
+    with closing(open_session(path, scenario, tap=tap)) as session:
+        for sequence in random_tokens(session, length_tokens, sequence_count, seed):
+            losses, hits = repeated_losses(session, sequence)
+            # Targets are tokens 1..2L-1. The second copy's first token follows the last one of the first by chance.
+            first.append(losses[: length_tokens - 1].mean())
+            second.append(losses[length_tokens:].mean())
+            copied.append(hits[length_tokens:].mean())
+    heads = tap.heads()
+    if not heads:
+        raise EngineError(f"{path.name}: this engine shows no attention probabilities")
+    return InductionReport(
+        sequence_count=sequence_count,
+        length_tokens=length_tokens,
+        first_loss=float(np.mean(first)),
+        second_loss=float(np.mean(second)),
+        score=float(np.mean(first) - np.mean(second)),
+        copied_ratio=float(np.mean(copied)),
+        heads=tuple(heads[:head_count]),
+        uniform_score=uniform_score(length_tokens),
+        strong_count=sum(h.score > 0.5 for h in heads),
+    )

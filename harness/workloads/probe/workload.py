@@ -1,0 +1,133 @@
+"""Probing as a workload: fit a probe, and apply it to the activations of a batch; a real model on request."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harness.domain.workload import Cost
+from harness.errors import RefusedError, WrongAnswerError
+from harness.ports import Operation, WorkloadContext
+from harness.workloads.probe.linear import Floats, Labels, LinearProbe, fit
+
+NOISE_RATIO = 0.05
+
+
+class State(NamedTuple):
+    """Activations with a planted direction, labels of which a twentieth is turned over, and a fitted probe."""
+
+    x: Floats
+    labels: Labels
+    direction: Floats
+    fitted: LinearProbe
+    held_x: Floats
+    held_labels: Labels
+
+
+class ProbeWorkload:
+    """Fit and apply a linear probe."""
+
+    name = "probe"
+    title = "Probing: a linear probe on activations, and an induction-head check of a model"
+    extra = ""
+    needs_model = False
+    sizes: Mapping[str, Mapping[str, int]] = {
+        "small": {"token_count": 1000, "dim": 64},
+        "default": {"token_count": 8000, "dim": 576},
+        "large": {"token_count": 16_000, "dim": 2048},
+    }
+
+    def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
+        """Newton steps: the curvature is one product of dim x tokens x dim, solving takes 2/3 dim^3.
+
+        Planted data end after five steps; each passes over the design matrix of doubles five times (two of them to
+        weight its transpose). A float64 operation counts as two of float32.
+        """
+        n, d = size["token_count"], size["dim"] + 1
+        steps = _STEPS
+        matrix = 8.0 * n * d
+        return (
+            Cost(
+                operation="fit",
+                flops_count=steps * 2 * (2.0 * n * d * d + 2 / 3 * d**3),
+                moved_bytes=(steps * 5 + 8) * matrix,
+                working_set_bytes=2 * matrix,
+                elements_count=(steps + 4) * n * d,
+                transcendentals_count=steps * 4.0 * n,
+                resident_bytes=int(3 * matrix + 16 * d * d),
+                product_dim=d,
+                numpy_calls_count=steps * 30,
+                python_ops_count=steps * 200,
+            ),
+            Cost(
+                operation="apply",
+                flops_count=4.0 * 512 * d,
+                moved_bytes=512 * d * (4.0 + 8 + 8),
+                working_set_bytes=512 * d * 12.0,
+                elements_count=512.0 * d,
+                resident_bytes=512 * d * 12,
+                numpy_calls_count=4,
+                python_ops_count=30,
+                product_dim=1,
+                parallel=False,
+            ),
+        )
+
+    def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
+        """Gaussian activations whose label is the side of a random plane, a twentieth of the labels turned over."""
+        n, d = size["token_count"], size["dim"]
+        rng = np.random.default_rng(context.seed)
+        direction = rng.standard_normal(d, dtype=np.float32)
+        direction /= np.linalg.norm(direction)
+        x = rng.standard_normal((n + 2000, d), dtype=np.float32) * rng.uniform(0.5, 2, d).astype(np.float32) + 3
+        labels = (x - 3) @ direction > 0
+        train = labels[:n] ^ (rng.random(n) < NOISE_RATIO)
+        return State(x[:n], train, direction, fit(x[:n], train), x[n:], labels[n:])
+
+    def operations(self, state: State) -> Sequence[Operation]:
+        """A whole fit, and the labels of 512 tokens."""
+        batch = state.x[:512]
+        return (
+            Operation("fit", lambda: fit(state.x, state.labels)),
+            Operation("apply", lambda: state.fitted.predict(batch)),
+        )
+
+    def check(self, state: State) -> Mapping[str, Any]:
+        """The probe points where the labels came from, and finds them in data it has not seen.
+
+        With n tokens of d dimensions the direction is found up to an angle of about sqrt(d / n): the bounds follow it.
+
+        Raises:
+            WrongAnswerError: It does not.
+        """
+        n, d = state.x.shape
+        cosine = float(state.fitted.weights @ state.direction / np.linalg.norm(state.fitted.weights))
+        accuracy = float(np.mean(state.fitted.predict(state.held_x) == state.held_labels))
+        least = 1 - 1.2 * float(np.sqrt(d / n))
+        if not (cosine > least and accuracy > least):
+            raise WrongAnswerError(f"cosine {cosine:.3f} and accuracy {accuracy:.3f}, expected above {least:.3f}")
+        return {"cosine": cosine, "held_out_accuracy": accuracy}
+
+    def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
+        """Probes of real activations and the induction check; needs ``--model``.
+
+        Raises:
+            RefusedError: No model was given.
+        """
+        import msgspec
+
+        from harness.workloads.probe.induction import induction
+        from harness.workloads.probe.study import probe_study
+
+        if context.model_path is None or context.open_session is None:
+            raise RefusedError("an evaluation of probe reads a model's activations: give --model FILE")
+        folder = context.data / "text" if context.data and (context.data / "text").is_dir() else None
+        opener, path, threads = context.open_session, context.model_path, context.thread_count
+        found: dict[str, Any] = {
+            "probes": msgspec.to_builtins(probe_study(opener, path, folder, thread_count=threads)),
+            "induction": msgspec.to_builtins(induction(opener, path, thread_count=threads, seed=context.seed)),
+        }
+        return found
+
+
+_STEPS = 5
