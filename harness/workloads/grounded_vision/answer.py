@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.stats.intervals import share_interval
 from harness.workloads.grounded_vision.boxes import Boxes, centres, iou
 from harness.workloads.grounded_vision.scenes import CLASS_COUNT, Question, Scene
 
@@ -72,7 +73,7 @@ def evaluate(
 ) -> dict[str, Score]:
     """Score of each kind of question."""
     found = outcomes(heads, views, scenes, questions)
-    return {kind: wilson(sum(found[kind]), len(found[kind])) for kind in KINDS if found[kind]}
+    return {kind: scored(sum(found[kind]), len(found[kind])) for kind in KINDS if found[kind]}
 
 
 def outcomes(
@@ -115,12 +116,10 @@ def answer(question: Question, counts: NDArray[np.float64], boxes: Boxes, thresh
     return int(middle[subject, axis] < middle[other, axis])
 
 
-def wilson(right_count: int, count: int, *, z: float = 1.959964) -> Score:
-    """A share with its Wilson score interval. Source: Wilson 1927; z = 1.96 gives 95 %."""
-    p = right_count / count
-    centre = (p + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * (p * (1 - p) / count + z * z / (4 * count * count)) ** 0.5
-    return Score(right_count, count, p, max(0.0, centre - half), min(1.0, centre + half))
+def scored(right_count: int, question_count: int) -> Score:
+    """A share with its 95 % Wilson interval; ``question_count`` is at least 1."""
+    found = share_interval(right_count, question_count)
+    return Score(right_count, question_count, found.mid, found.low or 0.0, 1.0 if found.high is None else found.high)
 
 
 def paired_difference(

@@ -152,7 +152,8 @@ def prepared(folder: Path, layout: graph.Layout = graph.Layout(), *, seed: int =
         RefusedError: No such layout.
     """
     graph.checked(layout)
-    name = f"{layout.network}-{layout.base_px}-{layout.crop_px}-{layout.region_grid}-{layout.token_dim}-{seed}.onnx"
+    sizes = (layout.base_px, layout.crop_px, layout.region_grid, layout.token_dim, seed)
+    name = f"{layout.network}-{'-'.join(map(str, sizes))}-v{graph.VERSION}.onnx"
     path = folder / name
     if not path.exists():
         maps = graph.projections(graph.FEATURE_DIMS[layout.network], layout.token_dim, seed)

@@ -5,7 +5,7 @@
 
 Both branches share the network's weights. Pooling is a constant matrix, so that n = 0 is a product like any other.
 A token's position is that of its cell in the image: p = (cx, cy, w, h) as shares, then sin and cos of 2**k pi p for
-k = 0 .. K-1. The rows of W and of the positions' own matrix are orthonormal together while C + 8 K <= D: a token then
+k = 0 .. K-1. The rows of W and of the positions' own matrix are orthogonal together while C + 8 K <= D: a token then
 holds features and position apart, and neither is lost. Source: the seed's GroundedVisualEncoder, whose one linear map
 of the box is replaced by Tancik et al. 2020, "Fourier Features", so that near boxes can be told apart.
 """
@@ -22,6 +22,10 @@ from harness.workloads.grounded_vision.onnx_writer import GraphWriter
 
 OCTAVES: Final = 8
 POSITION_DIM: Final = 4 * 2 * OCTAVES
+FEATURE_SCALE: Final = 0.125
+"""Makes the networks' features (length 20 to 60) as long as a position, sqrt(4 K) = 5.7: neither drowns the other."""
+VERSION: Final = 2
+"""Of the graphs written here; part of their files' names."""
 STRIDES: Final = {"lite0": efficientnet.STRIDE, "dinov2-s": dinov2.PATCH}
 FEATURE_DIMS: Final = {"lite0": efficientnet.FEATURE_DIM, "dinov2-s": dinov2.FEATURE_DIM}
 
@@ -101,12 +105,12 @@ def checked(layout: Layout) -> Layout:
 
 
 def projections(feature_dim: int, token_dim: int, seed: int = 0) -> Projections:
-    """Projections that nothing was trained for: random and orthonormal, so that they lose as little as may be."""
+    """Projections that nothing was trained for: random and orthogonal, so that they lose as little as may be."""
     rows = feature_dim + POSITION_DIM
     drawn = np.random.default_rng(seed).standard_normal((max(rows, token_dim), min(rows, token_dim)))
     q = np.linalg.qr(drawn)[0]
     table = (q.T if rows <= token_dim else q)[:rows, :token_dim].astype(np.float32)
-    return Projections(table[:feature_dim], table[feature_dim:])
+    return Projections(table[:feature_dim] * np.float32(FEATURE_SCALE), table[feature_dim:])
 
 
 def pooling(grid_from: int, grid_to: int) -> NDArray[np.float32]:

@@ -58,9 +58,9 @@ def compare(
     for name, views in test.views.items():
         used = heads["regions" if name == "int8" else name]
         outcomes[name] = answer.outcomes(used, views, test.scenes, test.questions)
-        shares = {k: answer.wilson(sum(o), len(o))._asdict() for k, o in outcomes[name].items()}
+        shares = {k: answer.scored(sum(o), len(o))._asdict() for k, o in outcomes[name].items()}
         every = [right for k in answer.KINDS for right in outcomes[name][k]]
-        found["answers"][name] = shares | {"all": answer.wilson(sum(every), len(every))._asdict()}
+        found["answers"][name] = shares | {"all": answer.scored(sum(every), len(every))._asdict()}
     groups = [at for k in answer.KINDS for at, asked in enumerate(test.questions) for q in asked if q.kind == k]
     for a, b in (("regions", "base"), ("regions", "wide"), ("int8", "regions")):
         if a in outcomes:

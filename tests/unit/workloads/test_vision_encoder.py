@@ -110,7 +110,7 @@ def test_lists_of_other_length_are_refused(encoder, image):
 
 def test_position_and_features_lie_apart_in_a_token():
     maps = graph.projections(320, 576)
-    both = np.concatenate(maps)
+    both = np.concatenate([maps.features / graph.FEATURE_SCALE, maps.position])
     assert both.shape == (320 + 64, 576)
     assert np.abs(both @ both.T - np.eye(384)).max() < 1e-5
     narrow = graph.projections(320, 100)

@@ -131,12 +131,12 @@ def test_no_token_is_answered_with_nothing(many):
     assert answer.answer(question, empty, np.zeros((0, 4)), 0.5) == 0
 
 
-def test_wilson_interval_by_the_textbook():
+def test_a_score_has_the_textbook_interval():
     # 8 of 10: (0.8 + 1.92073/10) / (1 + 3.84146/10) = 0.71675; half = 1.95996/1.38415 sqrt(.016 + .0096036) = .22657
-    found = answer.wilson(8, 10)
+    found = answer.scored(8, 10)
     assert (found.low, found.high) == pytest.approx((0.4902, 0.9433), abs=2e-4)
-    assert answer.wilson(10, 10).high == pytest.approx(1.0)
-    assert answer.wilson(0, 10).low == 0.0
+    assert answer.scored(10, 10).high == pytest.approx(1.0)
+    assert answer.scored(0, 10).low == 0.0
 
 
 def test_paired_difference_draws_whole_scenes():
