@@ -1,7 +1,7 @@
 """The quantisation ladder of one model: size, speed, memory, quality of every rung, and the rung a device takes."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from statistics import median
@@ -9,14 +9,18 @@ from typing import Any, Final
 
 import msgspec
 
+from harness.app.fit import predict
+from harness.app.resolve import ResolvedModel
 from harness.backends.llamacpp.quality import Quality, QualityJob
 from harness.backends.llamacpp.quantize import NEED_IMPORTANCE, QUANTS, QuantizeJob
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
+from harness.domain.prediction import Prediction
 from harness.domain.record import Phase, RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
+from harness.feasibility.weights import weights_of
 from harness.measure.child import Limits, run_child
 from harness.measure.runner import run_model
 
@@ -240,14 +244,35 @@ def mark_frontier(rungs: Sequence[Rung]) -> tuple[Rung, ...]:
     return tuple(msgspec.structs.replace(r, on_frontier=r.outcome == "ok" and not beaten(r)) for r in rungs)
 
 
-def recommend(result: Ladder, device: DeviceProfile) -> Rung | None:
-    """The rung for a device: the best quality among those that fit it; None when none does.
+def rung_predictions(source: Path, result: Ladder, device: DeviceProfile, scenario: Scenario) -> dict[str, Prediction]:
+    """What the feasibility model says of each rung on a device: memory, speed and verdict by mixture.
 
-    A rung fits when its file and a fifth more (cache, buffers, runtime) stay within what an app may use. Among those
-    that fit and are faithful (KL at most 0.1) the smallest divergence wins; a tie in faithfulness goes to speed.
+    Raises:
+        BadDataError: The source is no GGUF file.
+        RefusedError: The device has no such backend.
     """
-    usable = device.pool("ram").usable_bytes.value
-    fitting = [r for r in result.rungs if r.outcome == "ok" and r.quality and 1.2 * r.size_bytes <= usable]
+    shape = read_gguf(source).weights().shape
+    found = {}
+    for rung in result.rungs:
+        if rung.outcome == "ok":
+            model = ResolvedModel(name=result.model, quant=rung.quant, weights=weights_of(shape, rung.quant))
+            found[rung.quant] = predict(model, device, scenario)
+    return found
+
+
+def recommend(result: Ladder, predictions: Mapping[str, Prediction]) -> Rung | None:
+    """The rung for a device: among those predicted to fit, the fastest faithful one; None when none fits.
+
+    Faithful is a divergence of at most 0.1 nats from the reference; speed is the one predicted for the device. Where
+    no faithful rung fits, the smallest divergence wins.
+
+    Args:
+        result: The ladder.
+        predictions: Of each rung on the device, see :func:`rung_predictions`.
+    """
+    fitting = [
+        r for r in result.rungs if r.quality and r.quant in predictions and predictions[r.quant].verdict.word == "fits"
+    ]
     if not fitting:
         return None
 
@@ -257,7 +282,7 @@ def recommend(result: Ladder, device: DeviceProfile) -> Rung | None:
 
     faithful = [r for r in fitting if divergence(r) <= _GOOD_ENOUGH_KL]
     if faithful:
-        return max(faithful, key=lambda r: (r.decode_tokens_per_s or 0.0, -divergence(r)))
+        return max(faithful, key=lambda r: (predictions[r.quant].speed.decode_tokens_per_s.mid, -divergence(r)))
     return min(fitting, key=divergence)
 
 

@@ -16,6 +16,7 @@ from harness.cli._output import console, emit_json, json_option, table
 @click.option("--no-speed", is_flag=True, help="Sizes and quality only.")
 @click.option("--repetitions", default=3, type=click.IntRange(1, 50), help="Clean samples of each speed test.")
 @click.option("--device", "devices", multiple=True, metavar="D", help="Say which rung this device takes; repeatable.")
+@click.option("--context", "context_tokens", default=4096, type=click.IntRange(64), help="Context the rung must hold.")
 @click.option("--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Where files are made.")
 @json_option
 def COMMAND(  # noqa: N802  verbs are found by this name
@@ -26,12 +27,14 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     no_speed: bool,
     repetitions: int,
     devices: tuple[str, ...],
+    context_tokens: int,
     folder: Path | None,
     as_json: bool,
 ) -> int:
     """Quantize MODEL to each rung and measure size, speed, memory and quality against the least quantized one."""
-    from harness.app.ladder import DEFAULT_QUANTS, ladder, recommend
+    from harness.app.ladder import DEFAULT_QUANTS, ladder, recommend, rung_predictions
     from harness.app.resolve import resolve_device
+    from harness.domain.scenario import Scenario
     from harness.errors import Exit
 
     path = model_file(model)
@@ -47,7 +50,10 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         folder=folder,
         say=progress.print,
     )
-    taken = {p.name: rung.quant if (rung := recommend(result, p)) else None for p in profiles}
+    taken = {}
+    for profile in profiles:
+        rung = recommend(result, rung_predictions(path, result, profile, Scenario(context_tokens=context_tokens)))
+        taken[profile.name] = rung.quant if rung else None
     if as_json:
         emit_json({"ladder": result, "recommended": taken})
         return Exit.OK
@@ -59,7 +65,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     for rung in result.rungs:
         q = rung.quality
         if q is None:
-            rows.append((rung.quant, "", "", "", "", "", "", "", "", "", rung.outcome))
+            rows.append((rung.quant, *[""] * 9, rung.outcome))
             continue
         rows.append(
             (

@@ -10,13 +10,13 @@ from harness.domain.record import RunRecord
 from harness.errors import BadDataError
 from harness.records.store import RECORD_MAX_BYTES, from_document, read_limited
 
-TOOLS: Final = ("llama_bench", "optimum_benchmark", "guidellm", "speculation", "streaming")
+TOOLS: Final = ("llama_bench", "optimum_benchmark", "guidellm", "speculation", "streaming", "quant_ladder")
 
 
 def read_results(path: Path) -> list[RunRecord]:
     """Records of a file: ours (one, or a list of them), or what llama-bench, optimum-benchmark or guidellm wrote.
 
-    What ``check``, ``workloads run``, ``speculate`` and ``stream`` print with ``--json`` is read too.
+    What ``check``, ``workloads run``, ``speculate``, ``stream`` and ``ladder`` print with ``--json`` is read too.
 
     Raises:
         BadDataError: There is none, or it is none of these.

@@ -4,16 +4,21 @@ from pathlib import Path
 
 import click
 import pytest
+from msgspec.structs import replace
 
 from harness.app._speculation_job import advise, speedup
 from harness.app.emulate import emulation_of, find_boundary, predicted_bytes, predicted_context
-from harness.app.ladder import Ladder, Rung, mark_frontier, recommend
+from harness.app.fit import predict
+from harness.app.ladder import Ladder, Rung, mark_frontier, recommend, rung_predictions
+from harness.app.resolve import resolve_model
 from harness.app.speculate import PROMPT_CLASSES, load_prompts
 from harness.backends.llamacpp.quality import Quality
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_gguf
 from harness.catalog.synthesize import synthesize_tiny
 from harness.cli.stream import parse_budget
+from harness.domain.prediction import Interval, Prediction
+from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 
 
@@ -81,11 +86,43 @@ def test_frontier_and_recommendation() -> None:
     )
     assert [r.on_frontier for r in rungs] == [True, True, False, True, False]
     result = Ladder(model="m", source_quant="F16", reference_quant="F16", text="t", rungs=rungs)
-    # An app gets 3 GB on that phone's like: Q8_0 needs 4.8 GB, Q2_K is too far from the reference.
-    phone = load_device("iphone-12")
-    chosen = recommend(result, phone)
-    assert chosen is not None
-    assert 1.2 * chosen.size_bytes <= phone.pool("ram").usable_bytes.value
+
+    def said(words: str, speeds: str) -> dict[str, Prediction]:
+        names = ("Q8_0", "Q4_K_M", "Q4_1", "Q2_K")
+        return {n: prediction(n, w, float(v)) for n, w, v in zip(names, words.split(), speeds.split(), strict=True)}
+
+    # Q2_K is too far from the reference (0.9 > 0.1 nats), however fast it is there.
+    cases = {
+        ("no fits fits fits", "9 20 19 25"): "Q4_K_M",
+        ("fits fits fits fits", "9 20 21 25"): "Q4_1",  # on that device Q4_1 is the faster one
+        ("no no no fits", "9 20 19 25"): "Q2_K",  # the only one that fits
+        ("no no no no", "9 20 19 25"): None,
+    }
+    for (words, speeds), expected in cases.items():
+        chosen = recommend(result, said(words, speeds))
+        assert (chosen and chosen.quant) == expected
+
+
+def prediction(quant: str, word: str, decode_tokens_per_s: float) -> Prediction:
+    model = resolve_model("smollm2-135m", quant)
+    made = predict(model, load_device("iphone-12"), Scenario(context_tokens=512))
+    spoken = "fits" if word == "fits" else "does not fit"
+    interval = Interval(mid=decode_tokens_per_s, low=decode_tokens_per_s, high=decode_tokens_per_s)
+    return replace(
+        made,
+        verdict=replace(made.verdict, word=spoken),
+        speed=replace(made.speed, decode_tokens_per_s=interval),
+    )
+
+
+def test_each_rung_is_predicted_for_the_device(tmp_path: Path) -> None:
+    source = synthesize_tiny(tmp_path / "t.gguf", "Q8_0")
+    rungs = (rung("Q8_0", 1, 1.0, 0.0), rung("Q4_0", 1, 1.0, 0.1), Rung(quant="IQ1_S", outcome="failed"))
+    result = Ladder(model="m", source_quant="F16", reference_quant="F16", text="t", rungs=rungs)
+    said = rung_predictions(source, result, load_device("iphone-12"), Scenario(context_tokens=256))
+    assert list(said) == ["Q8_0", "Q4_0"]
+    # 8.5 against 4.5 bits a weight.
+    assert said["Q8_0"].memory.file_bytes > said["Q4_0"].memory.file_bytes
 
 
 def test_predicted_context_is_the_longest_that_fits(tmp_path: Path) -> None:

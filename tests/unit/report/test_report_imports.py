@@ -9,6 +9,7 @@ from report_records import record
 from harness.errors import BadDataError
 from harness.records.imports import read_results
 from harness.records.metrics import metric_values
+from harness.report.figures import measured_frontier
 
 LLAMA_BENCH = {
     "build_commit": "0c1e570", "build_number": 1, "cpu_info": "AMD EPYC", "gpu_info": "", "backends": "CPU",
@@ -171,3 +172,35 @@ def test_anything_else_is_refused_in_words(tmp_path, text: str) -> None:
 
     with pytest.raises(BadDataError):
         read_results(path)
+
+
+LADDER = {
+    "ladder": {
+        "model": "tiny", "source_quant": "Q4_1", "reference_quant": "F16", "text": "t.txt",
+        "rungs": [
+            {"quant": "Q8_0", "outcome": "ok", "size_bytes": 1 << 30, "bits_per_weight": 8.5,
+             "decode_tokens_per_s": 32.0, "prefill_tokens_per_s": 256.0, "peak_memory_bytes": 5000,
+             "requantized_from": "Q4_1", "importance": False, "on_frontier": True,
+             "quality": {"token_count": 510, "perplexity": 9.5, "perplexity_error": 0.8, "calibration_error": 0.02,
+                         "kl_divergence": 0.01, "kl_divergence_error": 0.001, "top1_agreement_ratio": 0.97}},
+            {"quant": "IQ1_S", "outcome": "the quantizer failed", "quality": None},
+        ],
+    },
+    "recommended": {},
+}  # fmt: skip
+
+
+def test_ladder(tmp_path) -> None:
+    (run,) = read_results(write(tmp_path, "l.json", LADDER))
+
+    assert (run.model.name, run.model.quant, run.model.size_bytes) == ("tiny", "Q8_0", 1 << 30)
+    assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(32.0)]
+    assert run.extra["ladder"]["kl_divergence"] == 0.01
+    drawn = measured_frontier([run])
+    # 2**30 bytes are 1 GiB.
+    assert drawn.rows == (("tiny", "Q8_0", "1.00 GiB", "32.0", "9.5000", "0.0100", "0.9700", "yes"),)
+
+
+def test_a_ladder_without_a_rung_is_refused(tmp_path) -> None:
+    with pytest.raises(BadDataError, match="no rung"):
+        read_results(write(tmp_path, "l.json", {"ladder": {"model": "m", "rungs": [1, {"outcome": "failed"}]}}))
