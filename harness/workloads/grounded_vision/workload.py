@@ -68,6 +68,7 @@ class VisionWorkload:
                 resident_bytes=own,
                 file_bytes=session.weight_bytes,
                 dtype="fp32" if size["weight_bits"] == 32 else "int8",
+                python_ops_count=245,
                 session_calls_count=1,
                 nodes_count=session.node_count,
             ),
@@ -79,9 +80,9 @@ class VisionWorkload:
                 product_dim=crop,
                 elements_count=values,
                 resident_bytes=own + 15 * width * height,
-                python_ops_count=900 + 520 * n,
-                native_calls_count=60 + 45 * n,
-                numpy_calls_count=55 + 34 * n,
+                python_ops_count=2350 + 980 * n,
+                native_calls_count=90 + 47 * n,
+                numpy_calls_count=55 + 50 * n,
             ),
             Cost(
                 operation="track",
@@ -90,8 +91,9 @@ class VisionWorkload:
                 elements_count=n * 8.0 * layout.token_dim + 20.0 * n * n,
                 resident_bytes=own,
                 parallel=False,
-                python_ops_count=600 + (430 + layout.token_dim * 1) * n,
-                native_calls_count=30 + 30 * n,
+                python_ops_count=1800 + 500 * n,
+                # An appearance is a tuple of floats: making an array of it takes one call in C for each value.
+                native_calls_count=60 + (19 + layout.token_dim) * n,
                 numpy_calls_count=30 + 42 * n,
             ),
         )

@@ -136,7 +136,7 @@ def test_a_score_has_the_textbook_interval():
     found = answer.scored(8, 10)
     assert (found.low, found.high) == pytest.approx((0.4902, 0.9433), abs=2e-4)
     assert answer.scored(10, 10).high == pytest.approx(1.0)
-    assert answer.scored(0, 10).low == 0.0
+    assert answer.scored(0, 10).low == pytest.approx(0, abs=1e-12)
 
 
 def test_paired_difference_draws_whole_scenes():
