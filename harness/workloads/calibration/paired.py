@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import RefusedError
 from harness.workloads.calibration.metrics import checked, ece, equal_width
-from harness.workloads.calibration.smooth import smooth_ece
+from harness.workloads.calibration.smooth import smooth_ece_at, smoothing_width
 
 Floats = NDArray[np.float64]
 
@@ -88,7 +88,7 @@ def smooth_change(
 ) -> Change:
     """Difference of the smooth ECEs of two models on the same rows, with its interval; arguments as ``compare``.
 
-    Fewer draws: a smooth ECE takes milliseconds.
+    The draws keep the smoothing width that each model's own rows ask for.
 
     Raises:
         RefusedError: As ``compare``.
@@ -97,9 +97,12 @@ def smooth_change(
     p1, y1 = checked(*candidate, allow_few=True)
     if p0.shape != p1.shape:
         raise RefusedError("both models must have answered the same rows")
+    before, after = (smoothing_width(p, y, allow_few=True) for p, y in ((p0, y0), (p1, y1)))
 
     def change(rows: NDArray[np.intp]) -> float:
-        return smooth_ece(p1[rows], y1[rows], allow_few=True) - smooth_ece(p0[rows], y0[rows], allow_few=True)
+        return smooth_ece_at(p1[rows], y1[rows], after, allow_few=True) - smooth_ece_at(
+            p0[rows], y0[rows], before, allow_few=True
+        )
 
     rng = np.random.default_rng(seed)
     n = len(p0)

@@ -28,6 +28,18 @@ def smooth_ece(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = 
     return _at_width(p, p - y, _width(p, p - y))
 
 
+def smoothing_width(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = False) -> float:
+    """The width that ``smooth_ece`` chooses; errors as there."""
+    p, y = checked(confidences, correct, allow_few=allow_few)
+    return _width(p, p - y)
+
+
+def smooth_ece_at(confidences: ArrayLike, correct: ArrayLike, width: float, *, allow_few: bool = False) -> float:
+    """Smooth ECE with a width that is given, a tenth of the work; errors as ``smooth_ece``."""
+    p, y = checked(confidences, correct, allow_few=allow_few)
+    return _at_width(p, p - y, width)
+
+
 def _width(p: Floats, residual: Floats) -> float:
     """Width by bisection on [0, 1], ten halvings, none below 0.001."""
 
