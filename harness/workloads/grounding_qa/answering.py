@@ -14,7 +14,7 @@ from harness.workloads.memory_store.store import MemoryStore
 from harness.workloads.reasoning.voting import Vote, vote_in_waves
 
 WAVES: Final = (3, 1, 2, 2)
-"""Samples drawn before each look at the vote; 8 in all. Three that agree leave a doubt of 1/16, four one of 1/32."""
+"""Samples drawn before each look at the vote; 8 in all. Three that agree leave a doubt of 1/16, and end it."""
 
 EXAMPLES: Final = """Answer from the passages and give the number of the passage.
 
@@ -87,14 +87,21 @@ class Grounded:
         store: Where the passages are; a memory's ``source`` is the passage's identifier.
         passage_count: Passages shown.
         plan: Of the samples; the end of a line ends an answer.
+        examples: Shown before every question.
     """
 
     def __init__(
-        self, session: Session, store: MemoryStore, *, passage_count: int = 3, plan: Plan | None = None
+        self,
+        session: Session,
+        store: MemoryStore,
+        *,
+        passage_count: int = 3,
+        plan: Plan | None = None,
+        examples: str = EXAMPLES,
     ) -> None:
         self._session, self._store, self._passage_count = session, store, passage_count
         self._plan = (plan or Plan(new_tokens=12))._replace(ends=line_end(session))
-        self._examples = session.tokenize(EXAMPLES)
+        self._examples = session.tokenize(examples)
         self.read_examples()
 
     def read_examples(self) -> None:
@@ -102,10 +109,11 @@ class Grounded:
         self._session.clear()
         self._session.decode(self._examples, position=0, logits="none")
 
-    def ask(self, question: Question, *, waves: Sequence[int] = WAVES, tolerance: float = 0.05) -> Answer:
+    def ask(self, question: Question, *, waves: Sequence[int] = WAVES, tolerance: float = 0.1) -> Answer:
         """Answer one question; ``waves`` of one number draw all samples at once, in one batch, with no early end."""
         start = perf_counter()
-        shown = [h.memory for h in self._store.retrieve(question.text, top_k=self._passage_count)]
+        # The best passage stands last, next to the question: small models read what is near.
+        shown = [h.memory for h in reversed(self._store.retrieve(question.text, top_k=self._passage_count))]
         lines = "".join(f"[{at + 1}] {memory.content}\n" for at, memory in enumerate(shown))
         body = f"{lines}Question: {question.text}\nAnswer: {question.stem}".rstrip()
         prompt = [*self._examples, *self._session.tokenize(body, add_special=False)]

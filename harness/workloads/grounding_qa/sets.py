@@ -27,6 +27,16 @@ from harness.workloads.grounding_qa.workload import fill_store
 
 MADE_UP: Final = 96
 LOCOMO: Final = 96
+_TALK: Final = """Answer from the passages in a few words and give the number of the passage.
+
+[1] Nina: I went to Porto with my sister last May.
+[2] Tom: My dog is called Rufus, he is three years old.
+Question: What is the name of Tom's dog?
+Answer: Rufus [2].
+Question: Where did Nina go in May?
+Answer: Porto [1].
+
+"""
 _UNANSWERABLE: Final = 5
 _F1_ENOUGH: Final = 0.5
 
@@ -98,7 +108,8 @@ def locomo(session: Session, context: WorkloadContext, path: Path, count: int = 
     answerers = {}
     for at in sorted({at for at, _ in chosen}):
         store = fill_store(context, talks[at], f"talk-{at}")
-        answerers[at] = (store, Grounded(session, store, plan=Plan(new_tokens=16, seed=context.seed)))
+        plan = Plan(new_tokens=16, seed=context.seed)
+        answerers[at] = (store, Grounded(session, store, plan=plan, examples=_TALK))
     judged = []
     last = -1
     for at, entry in sorted(chosen, key=lambda pair: pair[0]):
