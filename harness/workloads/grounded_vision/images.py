@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from harness.errors import BadDataError
 from harness.workloads.grounded_vision.boxes import Boxes, cells
 
+BAND: Final = 64
+"""Rows that are resized at once."""
+
 Image = NDArray[np.uint8]
 Pixels = NDArray[np.float32]
 
@@ -88,9 +91,25 @@ def resize_weights(size_from: int, size_to: int) -> NDArray[np.float32]:
 def resize(image: Image, height: int, width: int) -> Pixels:
     """The image as float32 [height, width, 3], still 0 to 255."""
     rows, columns, channels = image.shape
-    down = resize_weights(rows, height) @ image.reshape(rows, columns * channels).astype(np.float32)
-    across = resize_weights(columns, width) @ down.reshape(height, columns, channels)
-    return np.asarray(across, np.float32)
+    down = _along(image.reshape(rows, columns * channels), height)
+    turned = down.reshape(height, columns, channels).transpose(1, 0, 2).reshape(columns, height * channels)
+    return _along(turned, width).reshape(width, height, channels).transpose(1, 0, 2)
+
+
+def _along(table: NDArray[np.generic], size_to: int) -> Pixels:
+    """Rows resized to ``size_to``: a product for each band of rows with the few target rows that it reaches.
+
+    The whole product would be mostly zeros, and the whole table as float32 would leave the cache.
+    """
+    weights = resize_weights(len(table), size_to)
+    out = np.zeros((size_to, table.shape[1]), np.float32)
+    reach = max(1.0, len(table) / size_to)
+    for begin in range(0, len(table), BAND):
+        end = min(begin + BAND, len(table))
+        low = max(0, floor((begin - reach) * size_to / len(table) - 0.5))
+        high = min(size_to, ceil((end + reach) * size_to / len(table) + 0.5))
+        out[low:high] += weights[low:high, begin:end] @ table[begin:end].astype(np.float32)
+    return out
 
 
 def place(

@@ -47,16 +47,24 @@ class VisionWorkload:
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Encoding by the layers (``cost``), cutting by its two products and passes a window, a track by its code."""
         from harness.workloads.grounded_vision.cost import session_cost
+        from harness.workloads.grounded_vision.images import BAND
 
         layout, n = layout_of(size), size["region_count"]
         session = session_cost(layout, 1, n, weight_bits=size["weight_bits"])
         width, height = size["image_px"], size["image_px"] * 3 // 4
         tall, side = layout.base_px * 3 // 4, layout.base_px
         crop = layout.crop_px
-        # Rows first, then columns; a region is some 1/12 of the image wide with its margin.
+        # A band of rows meets the target rows it reaches: 64 a/b + 3 of them, first along rows, then along columns. A
+        # region is some 1/12 of the image wide with its margin.
         region_px = max(40, width // 12)
-        flops = 6.0 * tall * width * (height + side) + n * 6.0 * crop * region_px * (region_px + crop)
-        values = 3.0 * (width * height + 5 * side * side) + n * 3.0 * (region_px**2 + 6 * crop * crop)
+
+        def resized(rows: int, columns: int, tall: int, wide: int) -> float:
+            return 6.0 * columns * (BAND * tall + 3 * rows) + 6.0 * tall * (BAND * wide + 3 * columns)
+
+        flops = resized(height, width, tall, side) + n * resized(region_px, region_px, crop, crop)
+        values = 3.0 * (width * height + tall * width * 3 + 5 * side * side)
+        values += n * 3.0 * (region_px**2 + 3 * crop * region_px + 6 * crop * crop)
+        bands = height / BAND + width / BAND + n * 2 * (1 + region_px // BAND)
         own = session.weight_bytes + int(session.working_set_bytes)
         return (
             Cost(
@@ -75,14 +83,13 @@ class VisionWorkload:
             Cost(
                 operation="cut",
                 flops_count=flops,
-                moved_bytes=15.0 * width * height,  # a byte read, a float written and read again by the product
-                working_set_bytes=15.0 * width * height,
-                product_dim=crop,
+                moved_bytes=3.0 * width * height,
+                product_dim=12,
                 elements_count=values,
-                resident_bytes=own + 15 * width * height,
-                python_ops_count=2350 + 980 * n,
-                native_calls_count=90 + 47 * n,
-                numpy_calls_count=55 + 50 * n,
+                resident_bytes=own + 3 * width * height + 24 * tall * width,
+                python_ops_count=2350 + 980 * n + 90 * bands,
+                native_calls_count=90 + 47 * n + 10 * bands,
+                numpy_calls_count=55 + 50 * n + 5 * bands,
             ),
             Cost(
                 operation="track",

@@ -123,6 +123,15 @@ def test_resize_weights_by_hand():
     assert images.resize_weights(4, 2)[0] == pytest.approx(np.array([3, 3, 1, 0]) / 7)
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 90), st.integers(1, 90))
+def test_resizing_in_bands_is_the_whole_product(rows, columns, height, width):
+    image = np.random.default_rng(rows).integers(0, 256, (rows, columns, 3), np.uint8)
+    down, across = images.resize_weights(rows, height), images.resize_weights(columns, width)
+    wanted = np.einsum("hr,rcx,wc->hwx", down, image.astype(np.float64), across)
+    assert np.abs(images.resize(image, height, width) - wanted).max() < 1e-3
+
+
 @pytest.mark.parametrize(
     ("image", "word"),
     [
