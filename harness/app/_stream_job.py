@@ -15,7 +15,7 @@ from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 
 Mode = Literal["streamed", "mapped"]
-_DRAFT_TOKENS = 8
+_DRAFT_TOKENS = 15
 
 
 class StreamJob(Frozen, frozen=True, kw_only=True):
@@ -104,7 +104,7 @@ def _drafter(job: StreamJob) -> Drafter | None:
 def _policy(session: LlamaSession, drafter: Drafter) -> AdaptivePolicy:
     """Costs measured on the streamed model; acceptance is assumed good until seen: a wrong draft costs no pass."""
     verify_s = {}
-    for size in (1, _DRAFT_TOKENS + 1):
+    for size in (1, 4, 8, _DRAFT_TOKENS + 1):
         times = []
         for _ in range(2):
             started_s = time.perf_counter()

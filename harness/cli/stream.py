@@ -23,6 +23,13 @@ def parse_budget(text: str, size_bytes: int) -> int:
 @click.argument("model")
 @click.option("--ram-budget", required=True, metavar="SIZE", help="600MB, 1.5GiB, or 0.6x of the model's file.")
 @click.option("--draft", default="", metavar="M", help="Draft model kept in memory, within the budget; or 'lookup'.")
+@click.option(
+    "--draft-quant",
+    type=click.Choice(["Q4_0", "keep"]),
+    default="Q4_0",
+    show_default=True,
+    help="Keep the draft as plain Q4_0 (made once, in the cache): the least memory and the fastest form.",
+)
 @click.option("--prompts", default="code", metavar="code|prose|FILE", help="Shipped class, or a JSON list of strings.")
 @click.option("--prompt-count", default=2, type=click.IntRange(1), help="Prompts of the list that are run.")
 @click.option("--tokens", "new_tokens", default=16, type=click.IntRange(2, 4096), help="Tokens after each prompt.")
@@ -33,6 +40,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     model: str,
     ram_budget: str,
     draft: str,
+    draft_quant: str,
     prompts: str,
     prompt_count: int,
     new_tokens: int,
@@ -41,18 +49,23 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     as_json: bool,
 ) -> int:
     """Generate with MODEL while its process is held to a RAM budget: some weights stay, the others are streamed."""
-    from harness.app.speculate import load_prompts
+    from harness.app.speculate import load_prompts, requantized
     from harness.app.stream import stream
+    from harness.catalog.paths import cache_dir
     from harness.domain.scenario import Scenario
     from harness.errors import Exit
     from harness.units import format_bytes, format_rate
 
     path = model_file(model)
+    if draft not in {"", "lookup"}:
+        given = model_file(draft)
+        coarse = draft_quant != "keep"
+        draft = str(requantized(given, cache_dir() / "drafts", draft_quant, pure=True) if coarse else given)
     result = stream(
         path,
         parse_budget(ram_budget, path.stat().st_size),
         load_prompts(prompts)[:prompt_count],
-        draft=draft if draft in {"", "lookup"} else str(model_file(draft)),
+        draft=draft,
         mode="mapped" if plain_mmap else "streamed",
         new_tokens=new_tokens,
         scenario=Scenario(context_tokens=context_tokens),

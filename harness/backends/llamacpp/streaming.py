@@ -176,7 +176,8 @@ class StreamedSession:
         offsets = deque(i * CHUNK_BYTES for i in range(wanted))
 
         def work() -> None:
-            buffer = mmap.mmap(-1, CHUNK_BYTES)
+            # Private memory, as the slots are: into shared memory direct reads are a third slower.
+            buffer = mmap.mmap(-1, CHUNK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             while True:
                 try:
                     offset = offsets.popleft()
