@@ -6,6 +6,7 @@ Three things together clear them: ``PRAGMA secure_delete`` (freed pages are zero
 """
 
 import contextlib
+import gc
 import os
 import secrets
 import sqlite3
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 
 from harness.errors import BadDataError, RefusedError
 from harness.workloads.memory_store.index import Columns
-from harness.workloads.memory_store.lexicon import TOKENIZER, Terms, from_blob
+from harness.workloads.memory_store.lexicon import TOKENIZER
 
 FORMAT: Final = 1
 _OLDEST_SQLITE: Final = (3, 42, 0)
-_CHUNK_ROWS: Final = 2048
+_CHUNK_ROWS: Final = 512
+_MAPPED_BYTES: Final = 8 << 30
 
 _SCHEMA: Final = f"""
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -161,6 +163,10 @@ class Database:
             count += self._db.execute("DELETE FROM memories WHERE id = ?", (memory_id,)).rowcount
         return count
 
+    def tidy(self) -> None:
+        """Put the pieces of the full-text index together, inside a transaction."""
+        self._db.execute("INSERT INTO words(words) VALUES ('optimize')")
+
     def erase_log(self) -> bool:
         """Move everything out of the write-ahead log and truncate it; False when another reader holds it."""
         busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -168,6 +174,9 @@ class Database:
 
     def chain(self, memory_id: int) -> list[int]:
         """Identifiers of all versions of a memory, oldest first; empty when there is none."""
+        found = self._db.execute("SELECT supersedes, superseded_by FROM memories WHERE id = ?", (memory_id,)).fetchone()
+        if found in {None, (None, None)}:  # most memories have one version only
+            return [] if found is None else [memory_id]
         rows = self._db.execute(
             """
             WITH RECURSIVE
@@ -215,34 +224,49 @@ class Database:
         """Run one statement."""
         return self._db.execute(statement, values)
 
-    def load(self, dim: int) -> tuple[Columns, NDArray[np.float32], list[Terms]]:
-        """Everything that is current, by ascending identifier.
+    def load(self, dim: int) -> tuple[Columns, NDArray[np.float32], list[bytes]]:
+        """Everything that is current, by ascending identifier: columns, vectors [n, dim], and each one's terms.
 
         Raises:
             BadDataError: A vector has another width, or a row has none.
         """
         db = self._db
+        db.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")  # read the rows where they lie; not kept mapped afterwards
         db.execute("BEGIN")
         try:
-            rows = db.execute(
-                "SELECT id, created_s, importance, access_count, namespace, source FROM memories"
-                " WHERE superseded_by IS NULL ORDER BY id"
-            ).fetchall()
-            columns = Columns(*zip(*rows, strict=True)) if rows else Columns((), (), (), (), (), ())
-            matrix = np.empty((len(rows), dim), np.float32)
-            terms: list[Terms] = []
-            cursor = db.execute("SELECT id, vector, terms FROM vectors ORDER BY id")
-            at = 0
-            while chunk := cursor.fetchmany(_CHUNK_ROWS):
-                ids, vectors, blobs = zip(*chunk, strict=True)
-                joined = b"".join(vectors)
-                if ids != columns.ids[at : at + len(ids)] or len(joined) != 4 * dim * len(ids):
-                    raise BadDataError(self.path, "vectors", "rows that do not match", "one vector for each memory")
-                matrix[at : at + len(ids)] = np.frombuffer(joined, "<f4").reshape(-1, dim)
-                terms += map(from_blob, blobs)
-                at += len(ids)
+            with _collector_paused():
+                rows = db.execute(
+                    "SELECT id, created_s, importance, access_count, namespace, source FROM memories"
+                    " WHERE superseded_by IS NULL ORDER BY id"
+                ).fetchall()
+                columns = Columns(*zip(*rows, strict=True)) if rows else Columns((), (), (), (), (), ())
+                matrix = np.empty((len(rows), dim), np.float32)
+                terms: list[bytes] = []
+                cursor = db.execute("SELECT id, vector, terms FROM vectors ORDER BY id")
+                at = 0
+                while chunk := cursor.fetchmany(_CHUNK_ROWS):
+                    ids, vectors, blobs = zip(*chunk, strict=True)
+                    joined = b"".join(vectors)
+                    if ids != columns.ids[at : at + len(ids)] or len(joined) != 4 * dim * len(ids):
+                        raise BadDataError(self.path, "vectors", "rows that do not match", "one vector for each memory")
+                    matrix[at : at + len(ids)] = np.frombuffer(joined, "<f4").reshape(-1, dim)
+                    terms += blobs
+                    at += len(ids)
             if at != len(rows):
                 raise BadDataError(self.path, "vectors", f"{at} vectors", f"{len(rows)}, one for each memory")
         finally:
             db.execute("COMMIT")
+            db.execute("PRAGMA mmap_size=0")
         return columns, matrix, terms
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Hundreds of thousands of new tuples would make the garbage collector look through them again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -106,7 +106,14 @@ def to_blob(terms: Terms) -> bytes:
     return terms[0].astype("<u4").tobytes() + terms[1].astype("<u2").tobytes()
 
 
-def from_blob(blob: bytes) -> Terms:
-    """Inverse of ``to_blob``."""
-    count = len(blob) // 6
-    return np.frombuffer(blob, "<u4", count), np.frombuffer(blob, "<u2", count, 4 * count)
+def unpack(blobs: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint16]]:
+    """Terms of many texts at once, a row for each (text, term): (place of the text, hash, count)."""
+    lengths = np.fromiter(map(len, blobs), np.int64, len(blobs)) // 6
+    halves = np.frombuffer(b"".join(blobs), "<u2")  # a blob is 2 m halves of hashes, then m counts
+    before = np.cumsum(lengths) - lengths
+    ordinals = np.repeat(np.arange(len(blobs), dtype=np.int32), lengths)
+    within = np.arange(len(ordinals)) - np.repeat(before, lengths)
+    first = np.repeat(3 * before, lengths)
+    at = first + 2 * within
+    hashes = halves[at].astype(np.uint32) | halves[at + 1].astype(np.uint32) << np.uint32(16)
+    return ordinals, hashes, halves[first + np.repeat(2 * lengths, lengths) + within].astype(np.uint16)

@@ -1,6 +1,6 @@
 """Which texts hold which term: a sorted base and a small tail of what came since."""
 
-from collections.abc import Sequence
+from array import array
 from typing import Final
 
 import numpy as np
@@ -22,7 +22,7 @@ class Postings:
         self._starts = np.zeros(1, np.int64)
         self._ordinals = np.empty(0, np.int32)
         self._repeats = np.empty(0, np.float32)
-        self._tail: dict[int, list[tuple[int, int]]] = {}
+        self._tail: dict[int, tuple[array[int], array[float]]] = {}
         self._tail_count = 0
 
     def build(self, ordinals: NDArray[np.int32], hashes: NDArray[np.uint32], repeats: NDArray[np.uint16]) -> None:
@@ -40,7 +40,11 @@ class Postings:
     def add(self, ordinal: int, terms: Terms) -> None:
         """Add one text."""
         for term, repeats in zip(terms[0].tolist(), terms[1].tolist(), strict=True):
-            self._tail.setdefault(term, []).append((ordinal, repeats))
+            lists = self._tail.get(term)
+            if lists is None:
+                lists = self._tail[term] = (array("i"), array("f"))
+            lists[0].append(ordinal)
+            lists[1].append(repeats)
         self._tail_count += len(terms[0])
 
     @property
@@ -53,42 +57,32 @@ class Postings:
         lengths = np.diff(self._starts)
         hashes = [np.repeat(self._hashes, lengths)]
         ordinals, repeats = [self._ordinals], [self._repeats.astype(np.uint16)]
-        for term, rows in self._tail.items():
-            pairs = np.array(rows, np.int64)
-            hashes.append(np.full(len(rows), term, np.uint32))
-            ordinals.append(pairs[:, 0].astype(np.int32))
-            repeats.append(pairs[:, 1].astype(np.uint16))
+        for term, (tail_ordinals, tail_repeats) in self._tail.items():
+            hashes.append(np.full(len(tail_ordinals), term, np.uint32))
+            ordinals.append(np.array(tail_ordinals, np.int32))
+            repeats.append(np.array(tail_repeats, np.float32).astype(np.uint16))
         all_ordinals = np.concatenate(ordinals)
         kept = is_alive[all_ordinals]
         self.build(all_ordinals[kept], np.concatenate(hashes)[kept], np.concatenate(repeats)[kept])
 
+    def count(self, term: int) -> int:
+        """How many ordinals hold the term, gone ones included."""
+        part, tail = self._part(term), self._tail.get(term)
+        return int(part.stop) - int(part.start) + (len(tail[0]) if tail else 0)
+
     def find(self, term: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Ordinals that hold the term, gone ones included, and how often each holds it."""
-        at = int(np.searchsorted(self._hashes, np.uint32(term)))
-        if at < len(self._hashes) and int(self._hashes[at]) == term:
-            part = slice(int(self._starts[at]), int(self._starts[at + 1]))
-            base = self._ordinals[part], self._repeats[part]
-        else:
-            base = self._ordinals[:0], self._repeats[:0]
-        tail = self._tail.get(term)
+        part, tail = self._part(term), self._tail.get(term)
+        base = self._ordinals[part], self._repeats[part]
         if not tail:
             return base
-        pairs = np.array(tail, np.int64)
         return (
-            np.concatenate((base[0], pairs[:, 0].astype(np.int32))),
-            np.concatenate((base[1], pairs[:, 1].astype(np.float32))),
+            np.concatenate((base[0], np.array(tail[0], np.int32))),
+            np.concatenate((base[1], np.array(tail[1], np.float32))),
         )
 
-
-def flatten(
-    ordinals: Sequence[int], terms: Sequence[Terms]
-) -> tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint16]]:
-    """Rows for ``Postings.build`` from the terms of each text."""
-    if not terms:
-        return np.empty(0, np.int32), np.empty(0, np.uint32), np.empty(0, np.uint16)
-    lengths = [len(t[0]) for t in terms]
-    return (
-        np.repeat(np.array(ordinals, np.int32), lengths),
-        np.concatenate([t[0] for t in terms]),
-        np.concatenate([t[1] for t in terms]),
-    )
+    def _part(self, term: int) -> slice:
+        at = int(np.searchsorted(self._hashes, np.uint32(term)))
+        if at < len(self._hashes) and int(self._hashes[at]) == term:
+            return slice(int(self._starts[at]), int(self._starts[at + 1]))
+        return slice(0, 0)

@@ -12,6 +12,7 @@ ACCESS_FULL_COUNT: Final = 10
 """Accesses after which the access boost grows no more."""
 
 DAY_S: Final = 86_400.0
+_BLOCK: Final = 128
 
 
 class Scoring(NamedTuple):
@@ -88,3 +89,21 @@ def bm25_part(
     slope = BM25_K1 * BM25_B / mean_length
     part = np.float32(idf * (BM25_K1 + 1)) * repeats / (repeats + (np.float32(base) + np.float32(slope) * lengths))
     return part.astype(np.float32, copy=False)
+
+
+def top(scores: NDArray[np.float32], top_k: int) -> NDArray[np.intp]:
+    """Positions of the best ``top_k`` scores, best first, equal ones by position.
+
+    The k-th best of the blocks' own best scores is a floor that at least k scores reach; only those are sorted.
+    """
+    n = len(scores)
+    whole = n // _BLOCK
+    if top_k >= n:
+        near = np.arange(n)
+    elif whole <= top_k:
+        near = np.flatnonzero(scores >= np.partition(scores, -top_k)[-top_k])
+    else:
+        peaks = scores[: whole * _BLOCK].reshape(whole, _BLOCK).max(axis=1)
+        near = np.flatnonzero(scores >= np.partition(peaks, -top_k)[-top_k])
+    order: NDArray[np.intp] = near[np.lexsort((near, -scores[near]))][:top_k]
+    return order

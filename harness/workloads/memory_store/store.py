@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,62 +14,15 @@ from harness.workloads.memory_store.database import Database
 from harness.workloads.memory_store.embedders import Embedder
 from harness.workloads.memory_store.index import Filter, MemoryIndex
 from harness.workloads.memory_store.lexicon import Lexicon, to_blob
-from harness.workloads.memory_store.quantised import QuantisedSearch
+from harness.workloads.memory_store.ranking import Ranking
+from harness.workloads.memory_store.records import Forgotten, Hit, Memory, NewMemory, check_memory, unit_vector
 from harness.workloads.memory_store.scoring import DEFAULT, Scoring
 
-_READS_BEFORE_REBUILD: Final = 16
-_VALUE: Final = DEFAULT._replace(importance=0.3, recency=0.3, access=0.4)
-"""What a memory is worth keeping for: the seed article's weights, with a true half-life."""
-
-
-class NewMemory(NamedTuple):
-    """Something to remember; ``created_s`` None means now, ``vector`` None lets the embedder make it."""
-
-    content: str
-    namespace: str = "default"
-    source: str = "conversation"
-    importance: float = 0.5
-    created_s: float | None = None
-    vector: NDArray[np.float32] | None = None
-
-
-class Memory(NamedTuple):
-    """One memory as it is kept. ``superseded_by`` is None for the current version."""
-
-    memory_id: int
-    content: str
-    namespace: str
-    source: str
-    created_s: float
-    importance: float
-    access_count: int
-    supersedes: int | None
-    superseded_by: int | None
-
-
-class Hit(NamedTuple):
-    """A retrieved memory and its score, in the unit of the scoring used."""
-
-    memory: Memory
-    score: float
-
-
-class Forgotten(NamedTuple):
-    """What was, or in a dry run would be, forgotten.
-
-    Attributes:
-        memories: The memories, all their older versions included.
-        dry_run: True when nothing was changed.
-        is_erased: True when no file of the store holds any of it; False in a dry run, or while another process still
-            reads an older state from the log (then ``erase`` finishes the work).
-    """
-
-    memories: tuple[Memory, ...]
-    dry_run: bool
-    is_erased: bool
-
+__all__ = ["Forgotten", "Hit", "Memory", "MemoryStore", "NewMemory"]
 
 _COLUMNS: Final = "id, content, namespace, source, created_s, importance, access_count, supersedes, superseded_by"
+_MANY: Final = 1000
+"""So many texts stored at once leave the full-text index in pieces, and every later deletion would look into each."""
 
 
 class MemoryStore:
@@ -107,14 +60,13 @@ class MemoryStore:
         if capacity < 1:
             raise RefusedError(f"capacity must be at least 1, got {capacity}")
         self._embedder, self.capacity, self.scoring, self._clock = embedder, capacity, scoring, clock
-        self._read_only, self._quantised = read_only, quantised
+        self._read_only = read_only
         self._lock = threading.RLock()
         self.path = path
         self._db = Database(path, dim=embedder.dim, embedder=embedder.name, read_only=read_only, sync=sync)
         self._lexicon = Lexicon(self._db.key)
         self._index = MemoryIndex(embedder.dim)
-        self._search: QuantisedSearch | None = None
-        self._quiet_reads = 0
+        self._ranking = Ranking(self._index, self._lexicon, quantised=quantised)
         self._load()
         if quantised:
             self.build_search()
@@ -151,7 +103,7 @@ class MemoryStore:
         items = list(memories)
         vectors = self._vectors(items)
         for item in items:
-            _check(item)
+            check_memory(item)
         with self._lock:
             self._writable()
             self._refresh()
@@ -160,12 +112,14 @@ class MemoryStore:
             stamps = [now_s if i.created_s is None else i.created_s for i in items]
             with self._db.write():
                 surplus = self._index.count + len(items) - self.capacity
-                evicted = self._least_valuable(surplus, now_s) if surplus > 0 else []
+                evicted = self._ranking.least_valuable(surplus, now_s) if surplus > 0 else []
                 self._db.delete(v for i in evicted for v in self._db.chain(i))
                 ids = [
                     self._db.insert(i.content, v, to_blob(t), (i.namespace, i.source, s, i.importance, None))
                     for i, v, t, s in zip(items, vectors, terms, stamps, strict=True)
                 ]
+                if len(items) >= _MANY:
+                    self._db.tidy()
             self._index.remove(evicted)
             for memory_id, item, vector, term, stamp in zip(ids, items, vectors, terms, stamps, strict=True):
                 self._add(memory_id, item, vector, term, stamp)
@@ -189,7 +143,7 @@ class MemoryStore:
             if old.superseded_by is not None:
                 raise RefusedError(f"memory {memory_id} is superseded by {old.superseded_by}: update that one")
             item = NewMemory(content, old.namespace, old.source, old.importance if importance is None else importance)
-            _check(item)
+            check_memory(item)
             vector, term, now_s = self._vectors([item])[0], self._lexicon.terms([content])[0], self._clock()
             with self._db.write() as db:
                 self._db.unindex(memory_id)
@@ -211,7 +165,7 @@ class MemoryStore:
         Raises:
             RefusedError: No such current memory, a value out of range, or the store is read-only.
         """
-        _check(NewMemory("x", importance=importance))
+        check_memory(NewMemory("x", importance=importance))
         with self._lock:
             self._writable()
             self._refresh()
@@ -268,7 +222,7 @@ class MemoryStore:
                 self._writable()
             self._refresh()
             now = self._clock() if now_s is None else now_s
-            slots, scores = self._rank(query, unit, chosen, only, top_k, now)
+            slots, scores = self._ranking.best(query, unit, chosen, only, top_k, now)
             ids = [int(i) for i in self._index.ids[slots]]
             hits = [Hit(m, float(s)) for m, s in zip(self._memories(ids), scores, strict=True)]
             if touch and hits:
@@ -351,92 +305,16 @@ class MemoryStore:
         with self._lock:
             self._writable()
             self._refresh()
-            chosen = self._least_valuable(count, self._clock())
+            chosen = self._ranking.least_valuable(count, self._clock())
             self._forget(set(chosen), dry_run=False)
             return chosen
 
     def build_search(self) -> None:
         """Make the half-precision copy anew, if the store was opened with one."""
         with self._lock:
-            self._search = QuantisedSearch(self._index) if self._quantised and self._index.count else None
-            self._quiet_reads = 0
+            self._ranking.build_search()
 
     # ---- inside
-
-    def _rank(
-        self,
-        query: str,
-        unit: NDArray[np.float32] | None,
-        scoring: Scoring,
-        only: Filter,
-        top_k: int,
-        now_s: float,
-    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        index = self._index
-        slots = index.slots(only)
-        count = index.count if slots is None else len(slots)
-        top_k = min(top_k, count)
-        if top_k < 1:
-            return np.empty(0, np.intp), np.empty(0, np.float32)
-        lexical = self._by_words(query, scoring, slots)
-        if slots is None and unit is not None and scoring.kind == "fused":
-            search = self._current_search()
-            found = search.best(unit, lexical, scoring, now_s, top_k) if search else None
-            if found is not None:
-                best = _top(found[1], top_k)
-                return found[0][best], found[1][best]
-        if unit is None:
-            scores = np.zeros(count, np.float32)
-        else:
-            scores = index.cosines(unit, slots)
-            if scoring.kind == "fused":
-                low, high = float(scores.min()), float(scores.max())
-                scale = scoring.semantic / max(high - low, 1e-9)
-                scores *= np.float32(scale)
-                scores -= np.float32(low * scale)
-            else:
-                scores *= np.float32(scoring.semantic)
-        boosts = index.boosts(scoring, now_s, slots)
-        if boosts is not None:
-            scores += boosts
-        if lexical is not None:
-            scores += lexical
-        best = _top(scores, top_k)
-        return (best if slots is None else slots[best]), scores[best]
-
-    def _by_words(self, query: str, scoring: Scoring, slots: NDArray[np.intp] | None) -> NDArray[np.float32] | None:
-        """BM25 of each candidate, weighted, the best one being 1; None when no candidate shares a word."""
-        scores = self._index.lexical(self._lexicon.query(query), slots) if scoring.lexical else None
-        if scores is not None and slots is not None:
-            scores = scores[slots]
-        highest = 0.0 if scores is None else float(scores.max())
-        if scores is None or highest <= 0.0:
-            return None
-        scores *= np.float32(scoring.lexical / highest)
-        return scores
-
-    def _current_search(self) -> QuantisedSearch | None:
-        if not self._quantised:
-            return None
-        if self._search is not None and self._search.is_current():
-            return self._search
-        self._quiet_reads += 1
-        if self._quiet_reads >= _READS_BEFORE_REBUILD:
-            self.build_search()
-            return self._search
-        return None
-
-    def _least_valuable(self, count: int, now_s: float) -> list[int]:
-        index = self._index
-        n = index.count
-        if count < 1 or not n:
-            return []
-        value = index.boosts(_VALUE, now_s, None)
-        assert value is not None
-        if count == 1:
-            return [int(index.ids[int(value.argmin())])]
-        lowest = np.argpartition(value, count - 1)[:count] if count < n else np.arange(n)
-        return [int(i) for i in index.ids[lowest]]
 
     def _forget(self, chosen: set[int], *, dry_run: bool) -> Forgotten:
         every = sorted({v for i in chosen for v in self._db.chain(i)})
@@ -450,7 +328,7 @@ class MemoryStore:
         return Forgotten(memories, dry_run=False, is_erased=self.erase())
 
     def _add(self, memory_id: int, item: NewMemory, vector: NDArray[np.float32], terms: Any, created_s: float) -> None:
-        self._quiet_reads = 0
+        self._ranking.changed()
         self._index.add(
             memory_id,
             vector,
@@ -472,10 +350,10 @@ class MemoryStore:
     def _vectors(self, items: Sequence[NewMemory]) -> list[NDArray[np.float32]]:
         wanted = [i.content for i in items if i.vector is None]
         made = iter(self._embedder.embed(wanted)) if wanted else iter(())
-        return [_unit(next(made) if i.vector is None else i.vector, self._embedder.dim) for i in items]
+        return [unit_vector(next(made) if i.vector is None else i.vector, self._embedder.dim) for i in items]
 
     def _query_vector(self, query: str, vector: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        return _unit(self._embedder.embed([query])[0] if vector is None else vector, self._embedder.dim)
+        return unit_vector(self._embedder.embed([query])[0] if vector is None else vector, self._embedder.dim)
 
     def _writable(self) -> None:
         if self._read_only:
@@ -488,30 +366,3 @@ class MemoryStore:
     def _load(self) -> None:
         self._seen_version = self._db.version()
         self._index.fill(*self._db.load(self._embedder.dim))
-        self._search = None
-
-
-def _check(item: NewMemory) -> None:
-    if not item.content.strip():
-        raise RefusedError("an empty text cannot be remembered")
-    if not 0.0 <= item.importance <= 1.0:
-        raise RefusedError(f"importance must lie in [0, 1], got {item.importance}")
-    if item.created_s is not None and not abs(item.created_s) < float("inf"):
-        raise RefusedError(f"created_s must be a finite time, got {item.created_s}")
-
-
-def _unit(vector: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
-    array = np.asarray(vector, np.float32)
-    if array.shape != (dim,):
-        raise RefusedError(f"a vector must have the shape ({dim},), got {array.shape}")
-    norm = float(np.linalg.norm(array))
-    if not 0.0 < norm < float("inf"):
-        raise RefusedError("a vector must be finite and not zero")
-    return array / np.float32(norm)
-
-
-def _top(scores: NDArray[np.float32], top_k: int) -> NDArray[np.intp]:
-    """Positions of the best ``top_k`` scores, best first, equal ones by position."""
-    best = np.argpartition(scores, -top_k)[-top_k:] if top_k < len(scores) else np.arange(len(scores))
-    order: NDArray[np.intp] = best[np.lexsort((best, -scores[best]))]
-    return order
