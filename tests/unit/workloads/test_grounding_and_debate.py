@@ -1,5 +1,7 @@
 """Grounded answers, debate, ProcessBench, thresholds: by hand; and both workloads on the engine with a tiny model."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -238,3 +240,12 @@ def test_workloads_check_themselves_on_the_engine(name, tiny, tmp_path):
     found = workload.check(state)
     assert found
     state.session.close()
+
+
+def test_nothing_optional_is_imported_for_the_language_workloads():
+    code = (
+        "import sys, harness.workloads.grounding_qa.sets, harness.workloads.debate.debating;"
+        "print([m for m in ('faiss', 'onnxruntime', 'tokenizers', 'pysat', 'torch', 'llama_cpp') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
