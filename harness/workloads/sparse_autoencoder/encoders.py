@@ -7,6 +7,7 @@ weights are widened block by block in the cache, which saves memory and costs ti
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -76,7 +77,9 @@ def make_encoder(autoencoder: SparseAutoencoder, kind: str, folder: Path, *, thr
 
 
 def _fp32(sae: SparseAutoencoder, _folder: Path, _threads: int) -> Callable[[Floats], Codes]:
-    return sae.encode_sparse
+    # Features in rows: a product with one token then reads one stream and keeps its sums in registers. The other order
+    # passes over all sums again for every few inputs.
+    return replace(sae, encoder=np.asfortranarray(sae.encoder)).encode_sparse
 
 
 def widen_half(half: NDArray[np.float16], scratch: NDArray[np.int32]) -> Floats:
@@ -93,37 +96,43 @@ def widen_half(half: NDArray[np.float16], scratch: NDArray[np.int32]) -> Floats:
 
 
 def _fp16(sae: SparseAutoencoder, _folder: Path, _threads: int) -> Callable[[Floats], Codes]:
-    weights = sae.encoder.astype(np.float16)
-    rows = max(1, _BLOCK_ELEMENTS // sae.feature_count)
-    scratch = np.empty((rows, sae.feature_count), np.int32)
-
-    def top(x: Floats) -> Codes:
-        centred = x - sae.decoder_bias if sae.centred else x
-        h = np.zeros((len(x), sae.feature_count), np.float32)
-        for start in range(0, sae.input_dim, rows):
-            part = weights[start : start + rows]
-            h += centred[:, start : start + rows] @ widen_half(part, scratch[: len(part)])
-        return _largest(h + sae.encoder_bias, sae.active_count)
-
-    return top
+    weights = np.ascontiguousarray(sae.encoder.T, np.float16)
+    scratch = np.empty((_block_rows(sae), sae.input_dim), np.int32)
+    return _by_blocks(sae, weights, lambda part: widen_half(part, scratch[: len(part)]), None)
 
 
 def _int8(sae: SparseAutoencoder, _folder: Path, _threads: int) -> Callable[[Floats], Codes]:
     scales = np.maximum(np.abs(sae.encoder).max(axis=0), np.float32(1e-30)) / np.float32(127)
-    weights = np.rint(sae.encoder / scales).astype(np.int8)
-    rows = max(1, _BLOCK_ELEMENTS // sae.feature_count)
-    scratch = np.empty((rows, sae.feature_count), np.float32)
+    weights = np.ascontiguousarray(np.rint(sae.encoder / scales).T, np.int8)
+    scratch = np.empty((_block_rows(sae), sae.input_dim), np.float32)
+
+    def widen(part: NDArray[Any]) -> Floats:
+        wide = scratch[: len(part)]
+        np.copyto(wide, part)
+        return wide
+
+    return _by_blocks(sae, weights, widen, scales)
+
+
+def _block_rows(sae: SparseAutoencoder) -> int:
+    return max(1, _BLOCK_ELEMENTS // sae.input_dim)
+
+
+def _by_blocks(
+    sae: SparseAutoencoder, weights: NDArray[Any], widen: Callable[[NDArray[Any]], Floats], scales: Floats | None
+) -> Callable[[Floats], Codes]:
+    """Encode with weights [feature_count, input_dim] that are widened a few features at a time."""
+    rows = _block_rows(sae)
 
     def top(x: Floats) -> Codes:
-        centred = x - sae.decoder_bias if sae.centred else x
-        h = np.zeros((len(x), sae.feature_count), np.float32)
-        for start in range(0, sae.input_dim, rows):
-            part = weights[start : start + rows]
-            wide = scratch[: len(part)]
-            np.copyto(wide, part)
-            h += centred[:, start : start + rows] @ wide
-        h *= scales
-        return _largest(h + sae.encoder_bias, sae.active_count)
+        centred = np.ascontiguousarray((x - sae.decoder_bias if sae.centred else x).T)
+        h = np.empty((sae.feature_count, len(x)), np.float32)
+        for start in range(0, sae.feature_count, rows):
+            np.matmul(widen(weights[start : start + rows]), centred, out=h[start : start + rows])
+        if scales is not None:
+            h *= scales[:, None]
+        h += sae.encoder_bias[:, None]
+        return _largest(h.T, sae.active_count)
 
     return top
 

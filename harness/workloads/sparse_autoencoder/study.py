@@ -37,7 +37,7 @@ LAYER: Final = 15
 EXPANSION_RATIO: Final = 8
 STEP_COUNT: Final = 400
 BATCH_TOKENS: Final = 512
-MORE_TOKENS: Final = 50_000
+MORE_TOKENS: Final = 24_000
 
 
 class Report(Frozen, frozen=True, kw_only=True):

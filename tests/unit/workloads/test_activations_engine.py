@@ -1,0 +1,98 @@
+"""Autoencoders and probes on the real engine with a tiny synthetic model: capture, splice, generation, induction."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from harness.backends.llamacpp import BACKEND
+from harness.catalog.synthesize import synthesize_tiny
+from harness.errors import EngineError
+from harness.workloads._language.activations import block_name, capture, norm_limit, ordinary
+from harness.workloads.probe.induction import induction
+from harness.workloads.probe.study import probe_study
+from harness.workloads.sparse_autoencoder.splice import losses
+from harness.workloads.sparse_autoencoder.study import gather, study
+from harness.workloads.sparse_autoencoder.training import Plan
+
+pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
+pytestmark = pytest.mark.engine
+
+TEXT = "\n".join(f'def f{i}(a, b):\n    return a * {i} + b  # says "{i * 7}" (or so)\n' for i in range(90))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthesize_tiny(tmp_path_factory.mktemp("activations") / "tiny.gguf", "Q8_0", layer_count=3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts")
+    (path / "code.txt").write_text(TEXT)
+    return path
+
+
+def test_capture_gives_one_row_for_each_token(tiny):
+    found = capture(BACKEND.open, tiny, [TEXT], block_name(1), limit_tokens=1200)
+    assert len(found.values) == len(found.tokens) == 1024
+    assert found.windows.tolist() == [0, 512]
+    assert np.isfinite(found.values).all()
+    with pytest.raises(EngineError, match="l_out-9"):
+        capture(BACKEND.open, tiny, [TEXT], block_name(9), limit_tokens=600)
+
+
+def test_losses_of_the_identity_and_of_the_ablations(tiny):
+    captured = capture(BACKEND.open, tiny, [TEXT], block_name(1), limit_tokens=600)
+    limit = norm_limit(captured.values)
+    kept = captured.values[ordinary(captured.values, limit)]
+    # A synthetic model predicts by chance: an ablation may cost nothing, which is said and not divided by.
+    try:
+        found = losses(BACKEND.open, tiny, TEXT, block_name(1), np.copy, kept.mean(axis=0), limit, limit_tokens=600)
+    except Exception as error:
+        assert "ablation costs no loss" in str(error)
+        return
+    assert found.tapped == found.clean  # reading changes nothing
+    assert found.spliced == found.clean  # neither does writing the same values back
+    assert found.recovered_zero_ratio == found.recovered_mean_ratio == 1.0
+
+
+def test_study_from_text_to_features(tiny, folder, tmp_path):
+    material = gather(BACKEND.open, tiny, folder, layer=1, cache=tmp_path)
+    assert len(list(tmp_path.glob("activations-*.npz"))) == 2
+    again = gather(BACKEND.open, tiny, folder, layer=1, cache=tmp_path)
+    assert np.array_equal(again.train.values, material.train.values)
+    plan = Plan(feature_count=64, active_count=4, step_count=30, batch_tokens=128)
+    try:
+        found = study(BACKEND.open, tiny, layer=1, plan=plan, material=material)
+    except Exception as error:
+        assert "ablation costs no loss" in str(error)
+        return
+    told = msgspec.json.decode(msgspec.json.encode(found.report))
+    assert told["held_out"]["active_count"] <= 4
+    assert 0 < told["held_out"]["fvu_ratio"] < 1
+    assert told["generation"]["plain_s"] > 0
+    assert {"before", "token", "after", "activation"} <= set(told["features"][0]["contexts"][0])
+
+
+def test_probes_of_a_real_engine(tiny, folder):
+    found = probe_study(BACKEND.open, tiny, folder, layer=1, limit_tokens=3000)
+    assert {r.name for r in found.reports} | set(found.skipped) == {
+        "in parentheses",
+        "in quotes",
+        "in indented line",
+        "word goes on",
+    }
+    assert found.reports
+    for report in found.reports:
+        assert 0 <= report.accuracy.low <= report.accuracy.mid <= report.accuracy.high <= 1
+
+
+def test_a_model_without_training_has_no_induction_heads(tiny):
+    found = induction(BACKEND.open, tiny, length_tokens=24, sequence_count=2)
+    # random weights: the second copy is as hard as the first, and no head looks back on purpose
+    assert abs(found.score) < 2.0
+    assert found.strong_count == 0
+    assert found.copied_ratio < 0.3
+    assert len(found.heads) == 10
