@@ -77,7 +77,7 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int, as_js
 @click.command()
 @click.argument("model")
 @click.option("--to", type=click.Choice(["onnx", "genai"]), default="onnx", show_default=True, help="Kind of graph.")
-@click.option("--quant", type=click.Choice(["fp32", "int8", "int4"]), default="int4", show_default=True)
+@click.option("--quant", type=click.Choice(["fp32", "int8", "int4", "builder-int4"]), default="int4", show_default=True)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to make.")
 @click.option(
     "--python",

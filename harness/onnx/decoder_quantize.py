@@ -40,24 +40,18 @@ def _table_in_blocks(model: Any, block_size: int) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
-    stored = {t.name: t for t in graph.initializer}
     lookup = next((n for n in graph.node if n.op_type == "Gather" and n.input[1] == "input_ids"), None)
     product = last_product(graph)
-    made = {n.output[0]: n for n in graph.node}
-    if lookup is None or lookup.input[0] not in stored or product.op_type != "MatMul":
+    if lookup is None or product.op_type != "MatMul":
         return
-    table = numpy_helper.to_array(stored[lookup.input[0]])
-    turned = made.get(product.input[1])
-    if turned is not None and turned.op_type == "Transpose" and turned.input[0] == lookup.input[0]:
-        matrix = table
-    elif product.input[1] in stored:
-        matrix = numpy_helper.to_array(stored[product.input[1]]).T
-    else:
+    gone: set[str] = set()
+    table, turned = (_constant(graph, name, gone) for name in (lookup.input[0], product.input[1]))
+    if table is None or turned is None:
         return
+    matrix = turned.T
     if table.dtype.kind != "f" or table.shape[1] % block_size or matrix.shape[1] % block_size:
         return
-    gone = {lookup.input[0], product.input[1]}
-    tied = matrix is table or (matrix.shape == table.shape and bool((matrix == table).all()))
+    tied = matrix.shape == table.shape and bool((matrix == table).all())
     names = ["table"] if tied else ["table", "head"]
     for name, values in zip(names, (table, matrix), strict=False):
         whole, scales = blocks_of_8(values, block_size)
@@ -76,6 +70,22 @@ def _table_in_blocks(model: Any, block_size: int) -> None:
         domain="com.microsoft", bits=8, block_size=block_size, K=matrix.shape[1], N=matrix.shape[0], accuracy_level=4,
     ))  # fmt: skip
     _drop_unused(model, gone)
+
+
+def _constant(graph: Any, name: str, names: set[str]) -> NDArray[Any] | None:
+    """A stored matrix, or one that is turned by a node; the names it goes by are added. None for anything else."""
+    from onnx import numpy_helper
+
+    names.add(name)
+    found = next((t for t in graph.initializer if t.name == name), None)
+    if found is not None:
+        array: NDArray[Any] = numpy_helper.to_array(found)
+        return array if array.ndim == 2 else None
+    maker = next((n for n in graph.node if name in n.output), None)
+    if maker is None or maker.op_type != "Transpose":
+        return None
+    inner = _constant(graph, maker.input[0], names)
+    return None if inner is None else inner.T
 
 
 def blocks_of_8(matrix: NDArray[Any], block_size: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

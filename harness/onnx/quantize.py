@@ -231,6 +231,8 @@ def save(model: Any, path: Path) -> None:
         model, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=data.name,
         size_threshold=1024,
     )  # fmt: skip
+    if data.exists():
+        data.chmod(path.stat().st_mode)  # the writer makes it for its owner alone
     if not aliases:
         return
     stored = {t.name: t for t in model.graph.initializer}  # by now with their places in the data file

@@ -3,7 +3,8 @@
 Names and shapes are those of decoders exported by optimum-onnx and by the onnxruntime-genai builder. ``fused`` takes
 the latter's attention (``GroupQueryAttention``), which writes into the cache it is given; else the cache is
 concatenated, as the former does it. Both compute the same: learned positions, causal attention over two heads that
-share one key and value head, a residual, and a matrix to the vocabulary (or the token table turned, when ``tied``).
+share one key and value head, a residual, and a matrix to the vocabulary (or the token table turned, when ``tied``;
+the table is the matrix turned, when ``turned`` as well).
 """
 
 from math import sqrt
@@ -59,7 +60,13 @@ def reference_logits(weights: Weights, tokens: list[int], *, tied: bool = False)
 
 
 def write_tiny_decoder(
-    folder: Path, weights: Weights, *, fused: bool = False, tied: bool = False, external: bool = True
+    folder: Path,
+    weights: Weights,
+    *,
+    fused: bool = False,
+    tied: bool = False,
+    turned: bool = False,
+    external: bool = True,
 ) -> Path:
     """Write ``model.onnx`` (with its weights beside it when ``external``) and ``tokenizer.json``; the model's path."""
     from onnx import TensorProto, helper, save_model
@@ -75,7 +82,7 @@ def write_tiny_decoder(
     def cache(name: str, length: str) -> Any:
         return port(name, TensorProto.FLOAT, "batch_size", 1, length, HEAD_DIM)
 
-    builder = _Builder(weights, tied)
+    builder = _Builder(weights, tied, turned)
     for layer in layers:
         builder.layer(layer, fused)
     builder.head()
@@ -109,15 +116,21 @@ def write_tiny_decoder(
 class _Builder:
     """Nodes in order, and the tensors they need."""
 
-    def __init__(self, weights: Weights, tied: bool) -> None:
+    def __init__(self, weights: Weights, tied: bool, turned: bool) -> None:
         from onnx import numpy_helper
 
         self.nodes: list[Any] = []
         used = {n: w for n, w in weights.items() if n != "head" or not tied}
         self.tensors = [numpy_helper.from_array(w, n) for n, w in used.items()]
         self._tied = tied
+        self._turned = tied and turned
         self._made = 0
-        self.x = self.op("Add", self.op("Gather", "table", "input_ids"), self.op("Gather", "positions", "position_ids"))
+        table = "table"
+        if self._turned:  # as the genai builder ties them: the output matrix is stored, and turned to look up tokens
+            at = next(i for i, tensor in enumerate(self.tensors) if tensor.name == "table")
+            self.tensors[at] = numpy_helper.from_array(weights["table"].T.copy(), "head")
+            table = self.op("Transpose", "head", perm=[1, 0])
+        self.x = self.op("Add", self.op("Gather", table, "input_ids"), self.op("Gather", "positions", "position_ids"))
         self._one = self.constant([1])
 
     def constant(self, values: Any, kind: Any = np.int64) -> str:
@@ -142,7 +155,7 @@ class _Builder:
         self.x = self.op("Add", self.x, self.op("MatMul", mixed, f"{layer}.o"))
 
     def head(self) -> None:
-        matrix = self.op("Transpose", "table", perm=[1, 0]) if self._tied else "head"
+        matrix = self.op("Transpose", "table", perm=[1, 0]) if self._tied and not self._turned else "head"
         self.op("MatMul", self.x, matrix, output="logits")
 
     def _heads(self, x: str, count: int) -> str:

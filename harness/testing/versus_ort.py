@@ -217,6 +217,7 @@ def llama_files(source: Path, quants: Sequence[str]) -> Iterator[dict[str, Path]
 @click.option("--int8", type=click.Path(exists=True, file_okay=False, path_type=Path), help="INT8 folder for ort.")
 @click.option("--genai", type=click.Path(exists=True, file_okay=False, path_type=Path), help="INT4 folder for genai.")
 @click.option("--fp32", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Float folder for ort.")
+@click.option("--side", "more", multiple=True, metavar="NAME=BACKEND:FOLDER", help="One more, of any name.")
 @click.option(
     "--only", type=click.Choice(["speed", "quality", "memory", "answers"]), help="One part; all if not given."
 )
@@ -231,6 +232,7 @@ def main(
     int8: Path | None,
     genai: Path | None,
     fp32: Path | None,
+    more: tuple[str, ...],
     only: str | None,
     rounds: int,
     repetitions: int,
@@ -242,12 +244,18 @@ def main(
     scenario = Scenario(
         context_tokens=256, prompt_tokens=128, new_tokens=64, thread_count=threads or default_thread_count()
     )
-    folders = (("ORT INT4", "ort", onnx), ("ORT INT8", "ort", int8), ("genai INT4", "genai", genai))
+    folders = (
+        ("ORT INT4", "ort", onnx),
+        ("ORT INT8", "ort", int8),
+        ("genai INT4", "genai", genai),
+        ("ORT on genai's graph", "ort", genai),  # the same weights and operations by our own loop
+    )
     found: dict[str, Any] = {"model": model.name, "thread_count": scenario.thread_count}
     try:
-        with llama_files(model, ("Q4_0", "F32")) as made:
+        with llama_files(model, ("Q4_0", "F32") if only in {None, "quality", "answers"} else ("Q4_0",)) as made:
             sides = [Side(REFERENCE, "llamacpp", made["Q4_0"])]
             sides += [Side(name, backend, folder / MODEL_FILE) for name, backend, folder in folders if folder]
+            sides += [_side(text) for text in more]
             floats = [Side("ORT FP32", "ort", fp32 / MODEL_FILE)] if fp32 else []
             found["sides"] = {s.name: _words(s) for s in (*sides, *floats)}
             if only in {None, "quality"}:
@@ -270,6 +278,14 @@ def main(
     found["missed"] = missed(found)
     click.echo(json.dumps(found, indent=1) if as_json else "\n".join(_lines(found)))
     raise SystemExit(Exit.BROKEN if found["missed"] else Exit.OK)
+
+
+def _side(text: str) -> Side:
+    name, _, rest = text.partition("=")
+    backend, _, folder = rest.partition(":")
+    if not (Path(folder) / MODEL_FILE).is_file():
+        raise click.BadParameter(f"{text!r} is no NAME=BACKEND:FOLDER with a {MODEL_FILE}")
+    return Side(name, backend, Path(folder) / MODEL_FILE)
 
 
 def missed(found: dict[str, Any]) -> list[str]:

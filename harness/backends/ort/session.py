@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,14 +44,14 @@ class OrtSession:
         if in_place and not self.ports.shared:
             raise RefusedError(f"{path.parent.name}: this graph's attention does not write its cache in place")
         self.thread_count = scenario.thread_count or default_thread_count()
-        self._tokenizer = load_tokenizer(path.parent)
+        self._folder = path.parent
+        if not (path.parent / TOKENIZER_FILE).is_file():
+            raise BadDataError(path.parent / TOKENIZER_FILE, "", "no such file", "the model's tokenizer")
         self._engine = OnnxSession(path, thread_count=self.thread_count, prepack=scenario.repack)
         self.vocab_count = self.ports.vocab_count
         self.context_tokens = scenario.context_tokens
         self.ubatch_tokens = scenario.ubatch_tokens
         self.sequence_count = sequence_count or scenario.batch_count
-        special = self._tokenizer.encode("").ids
-        self.begin_token: int | None = special[0] if special else None
         self._end_tokens = end_tokens(path.parent)
         self.kept_count = 0
         self._in_place = self.ports.shared if in_place is None else in_place
@@ -67,6 +68,17 @@ class OrtSession:
         self._keep = np.zeros((), np.int64)
 
     # -- text ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        # Only when text is asked for: a vocabulary of 49,152 takes 36 MB that running tokens does not need.
+        return load_tokenizer(self._folder)
+
+    @cached_property
+    def begin_token(self) -> int | None:
+        """The token that a text begins with, where the tokenizer puts one."""
+        special = self._tokenizer.encode("").ids
+        return special[0] if special else None
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of ``text``."""

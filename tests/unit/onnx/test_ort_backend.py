@@ -157,11 +157,12 @@ def test_quantized_decoders_run_and_are_named(tmp_path: Path, kind: str, label: 
     assert 0 < error < (0.25 if kind == "int4" else 0.03)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("fused", [False, True])
-def test_the_token_table_is_stored_once_and_read_twice(tmp_path: Path, bits: int, tied: bool, fused: bool):
-    path = write_tiny_decoder(tmp_path, WEIGHTS, fused=fused, tied=tied)
+@pytest.mark.parametrize(("tied", "turned"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(("bits", "fused"), [(4, True), (8, False)])
+def test_the_token_table_is_stored_once_and_read_twice(
+    tmp_path: Path, bits: int, fused: bool, tied: bool, turned: bool
+):
+    path = write_tiny_decoder(tmp_path, WEIGHTS, fused=fused, tied=tied, turned=turned)
     changed = load(path)
     keep_last_logits(changed)
     save(changed, path)
