@@ -32,12 +32,12 @@ class DebateWorkload:
     extra = "llama"
     needs_model = True
     sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"case_count": 4, "budget_tokens": 8, "read_tokens": 140, "judge_tokens": 110, "vocab_count": 49_152},
+        "small": {"case_count": 4, "budget_tokens": 8, "read_tokens": 140, "judge_tokens": 95, "vocab_count": 49_152},
         "default": {
             "case_count": 16,
             "budget_tokens": 24,
             "read_tokens": 140,
-            "judge_tokens": 110,
+            "judge_tokens": 95,
             "vocab_count": 49_152,
         },
     }
