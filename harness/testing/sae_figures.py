@@ -64,7 +64,7 @@ def quality_figures(model: Path, data: Path | None, cache: Path | None, thread_c
         "topk": msgspec.to_builtins(report),
         "passes": {
             "fvu_ratio": report.held_out.fvu_ratio <= 0.20,
-            "recovered_zero_ratio": report.loss.recovered_zero_ratio >= 0.95,
+            "recovered_zero_ratio": (report.loss.recovered_zero_ratio or 0.0) >= 0.95,
         },
     }
 
@@ -186,8 +186,8 @@ def _quality_text(found: dict[str, Any]) -> str:
         f"{held['dead_ratio']:.1%} of held-out tokens' features, trained in {topk['train_s']:.0f} s",
         f"  loss: clean {loss['clean']:.4f}, spliced {loss['spliced']:.4f}, mean ablation {loss['averaged']:.4f}, zero "
         f"ablation {loss['zeroed']:.4f}",
-        f"  recovered: {loss['recovered_zero_ratio']:.4f} against zero ({TARGETS['recovered_zero_ratio']}), "
-        f"{loss['recovered_mean_ratio']:.4f} against mean",
+        f"  recovered: {_share(loss['recovered_zero_ratio'])} against zero ({TARGETS['recovered_zero_ratio']}), "
+        f"{_share(loss['recovered_mean_ratio'])} against mean",
         f"  generation: {1 / speed['plain_s']:.0f} tok/s plain, {1 / speed['reading_s']:.0f} read, "
         f"{1 / speed['spliced_s']:.0f} spliced",
     ]
@@ -196,6 +196,10 @@ def _quality_text(found: dict[str, Any]) -> str:
         words = (best["before"][-40:] + "[" + best["token"] + "]" + best["after"][:30]).replace("\n", "\\n")
         lines.append(f"  feature {feature['index']:5} fires on {feature['firing_ratio']:.2%}: {words}")
     return "\n".join(lines)
+
+
+def _share(ratio: float | None) -> str:
+    return "nothing to recover" if ratio is None else f"{ratio:.4f}"
 
 
 def _say(text: str) -> None:

@@ -83,17 +83,13 @@ def decode_any(autoencoder: SparseAutoencoder, codes: Codes) -> Floats:
     return autoencoder.decode(z)
 
 
-def recovered(clean: float, spliced: float, ablated: float) -> float:
+def recovered(clean: float, spliced: float, ablated: float) -> float | None:
     """Share of the loss that an ablation costs which the reconstruction gets back.
 
-    (L_ablated - L_spliced) / (L_ablated - L_clean); say which ablation.
-
-    Raises:
-        RefusedError: The ablation costs nothing, so there is nothing to get back.
+    (L_ablated - L_spliced) / (L_ablated - L_clean); say which ablation. None where the ablation costs nothing, so that
+    there is nothing to get back.
     """
-    if not ablated > clean:
-        raise RefusedError(f"the ablation costs no loss ({ablated:.4f} against {clean:.4f})")
-    return (ablated - spliced) / (ablated - clean)
+    return (ablated - spliced) / (ablated - clean) if ablated > clean else None
 
 
 def codes_overlap(codes: Codes, right: Indices) -> float:

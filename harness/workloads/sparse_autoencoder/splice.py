@@ -65,7 +65,7 @@ class LossReport(Frozen, frozen=True, kw_only=True):
         spliced: With the reconstruction.
         zeroed: With zeros (zero ablation).
         averaged: With the mean of the training activations (mean ablation).
-        recovered_zero_ratio: Share of the loss recovered against zero ablation.
+        recovered_zero_ratio: Share of the loss recovered against zero ablation; None where that costs nothing.
         recovered_mean_ratio: The same against mean ablation.
     """
 
@@ -75,8 +75,8 @@ class LossReport(Frozen, frozen=True, kw_only=True):
     spliced: float
     zeroed: float
     averaged: float
-    recovered_zero_ratio: float
-    recovered_mean_ratio: float
+    recovered_zero_ratio: float | None
+    recovered_mean_ratio: float | None
 
 
 def losses(
@@ -94,7 +94,6 @@ def losses(
     """Loss of a text under the reconstruction and both ablations.
 
     Raises:
-        RefusedError: An ablation costs nothing.
         EngineError: The engine refused something.
     """
     tap = Splice(name, limit)

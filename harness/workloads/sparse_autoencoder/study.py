@@ -35,9 +35,9 @@ from harness.workloads.sparse_autoencoder.training import Plan, Progress, train
 
 LAYER: Final = 15
 EXPANSION_RATIO: Final = 8
-STEP_COUNT: Final = 400
+STEP_COUNT: Final = 600
 BATCH_TOKENS: Final = 512
-MORE_TOKENS: Final = 24_000
+MORE_TOKENS: Final = 50_000
 
 
 class Report(Frozen, frozen=True, kw_only=True):
