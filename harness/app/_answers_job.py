@@ -1,6 +1,7 @@
 """What the child of a quality run does: one model's confidences over a text, and its answers to generated tasks."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +61,31 @@ def run_answers(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
 
 
 def _tasks(session: LlamaSession, kind: str, count: int) -> dict[str, Any]:
-    """Confidence in the answer chosen, whether it is right, and the true one's negative log share [count] each."""
+    """Confidence in the answer chosen, whether it is right, the true one's negative log share, chance [count] each."""
     examples = [make(kind, _FIRST_EXAMPLE_SEED + n) for n in range(EXAMPLE_COUNT)]
     shown = session.tokenize("".join(f"{asked(e)} {e.answer}\n\n" for e in examples))
     session.clear()
     session.decode(shown, position=0, logits="none")
     rows = []
-    for seed in range(count):
-        task = make(kind, seed)
+    tasks = [make(kind, seed) for seed in range(count)]
+    chance = guessing(tasks)
+    for task in tasks:
         prompt = [*shown, *session.tokenize(asked(task), add_special=False)]
         options = [session.tokenize(f" {option}", add_special=False) for option in task.options]
         chosen = choose(session, prompt, options, kept_count=len(shown))
         right = task.options.index(task.answer)
-        rows.append((chosen.shares[chosen.best], chosen.best == right, -np.log(chosen.shares[right]), task.chance))
+        rows.append((chosen.shares[chosen.best], chosen.best == right, -np.log(chosen.shares[right]), chance))
     names = ("confidence", "right", "nll", "chance")
     return {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def guessing(tasks: Sequence[Task]) -> float:
+    """Accuracy without reading a question: of any option at random, or of always the commonest answer, the better.
+
+    Letters mostly occur once in a word: whoever always says "1" is right far more often than one time in four.
+    """
+    commonest = Counter(task.answer for task in tasks).most_common(1)[0][1] / len(tasks)
+    return max(commonest, sum(task.chance for task in tasks) / len(tasks))
 
 
 def asked(task: Task) -> str:

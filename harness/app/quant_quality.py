@@ -128,7 +128,7 @@ class TaskResult(Frozen, frozen=True, kw_only=True):
         kind: Its name.
         row_count: Tasks.
         accuracy: With its interval.
-        chance: Accuracy of guessing.
+        chance: Accuracy without reading the questions: a random option, or always the commonest answer, the better.
         has_signal: Whether the reference beats chance by its interval; where it does not, no difference means anything.
         accuracy_change: Paired difference to the reference.
         lost_count: Right before, wrong now.

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.app._answers_job import guessing
 from harness.app.quant_quality import Answers, Asked, Choices, ask, compare_answers, quant_quality, scaled
 from harness.errors import RefusedError
 from harness.workloads._language.confidence import INVERSE_TEMPERATURES, TokenScores
 from harness.workloads.calibration.paired import smooth_change
+from harness.workloads.reasoning.tasks import Task
 
 
 def tokens(seed: int, *, shift: float = 0.0, sharp: float = 1.0) -> TokenScores:
@@ -85,11 +87,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthesize_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf", "Q8_0")
 
 
+def test_chance_is_the_best_of_what_needs_no_reading():
+    def task(answer: str) -> Task:
+        return Task("k", "q", ("1", "2", "3", "4"), answer)
+
+    assert guessing([task("1"), task("1"), task("1"), task("2")]) == 0.75
+    assert guessing([task(a) for a in "1234"]) == 0.25
+
+
 @pytest.mark.engine
 def test_the_child_answers_in_the_order_asked(tiny):
     from harness.app._answers_job import _tasks
     from harness.backends.llamacpp.session import LlamaSession
     from harness.domain.scenario import Scenario
+    from harness.workloads.reasoning.tasks import make
 
     found = ask(tiny, Asked(chunk_count=2, task_count=0, thread_count=1))
     assert len(found.tokens.nll) == 2 * 255
@@ -98,7 +109,8 @@ def test_the_child_answers_in_the_order_asked(tiny):
     assert (again.tokens.nll == found.tokens.nll).all()
     with LlamaSession(tiny, Scenario(context_tokens=768, thread_count=1), sequence_count=9) as session:
         columns = _tasks(session, "counting", 3)
-    assert columns["chance"].tolist() == [0.25] * 3
+    # seeds 0 to 2 of counting
+    assert columns["chance"].tolist() == [guessing([make("counting", n) for n in range(3)])] * 3
     assert (columns["confidence"] >= 0.25).all()
 
 
