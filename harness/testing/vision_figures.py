@@ -228,7 +228,7 @@ def _peer(python: str, job: dict[str, Any]) -> None:
 @click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Which figures; several may be given.")
 @click.option("--python", default="", help="Interpreter with torch, for torch and export.")
 @click.option("--threads", default=2, show_default=True)
-@click.option("--rounds", default=15, show_default=True)
+@click.option("--rounds", type=click.IntRange(6), default=15, show_default=True, help="Fewer have no interval.")
 @click.option("--network", "only", multiple=True, help="Of bits: lite0, dinov2-s, vit-b, mobilenet-v2; all by default.")
 @click.option("--train-count", default=240, show_default=True)
 @click.option("--test-count", default=120, show_default=True)
