@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.errors import BadDataError, FetchError, RefusedError
-from harness.workloads.grounded_vision import cost, efficientnet, graph, torch_file
+from harness.workloads.grounded_vision import cost, efficientnet, graph, quantise, torch_file, workload
 from harness.workloads.grounded_vision.encoder import GroundedEncoder
 
 onnx = pytest.importorskip("onnx")
@@ -173,6 +173,33 @@ def test_cost_is_linear_in_regions():
     assert steps == pytest.approx(np.full(3, steps[0]))
     # A region of 96 pixels has (96 / 224)**2 of the whole image's arithmetic.
     assert steps[0] / found[0] == pytest.approx((96 / 224) ** 2, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"network": 3}, "network 3"),
+        ({"weight_bits": 16}, "weight_bits 16"),
+        ({"region_count": 17}, "17 regions"),
+        ({"image_px": 100}, "image_px"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(change, word):
+    size = dict(workload.VisionWorkload.sizes["default"]) | change
+    with pytest.raises(RefusedError, match=word):
+        workload.VisionWorkload().costs(size)
+
+
+@pytest.mark.parametrize("name", sorted(workload.VisionWorkload.sizes))
+def test_every_size_declares_its_operations(name):
+    costs = workload.VisionWorkload().costs(workload.VisionWorkload.sizes[name])
+    assert [c.operation for c in costs] == ["encode", "cut", "track"]
+    assert all(c.flops_count > 0 and c.resident_bytes > 0 for c in costs)
+
+
+def test_four_bits_of_a_convolution_are_refused(tmp_path):
+    with pytest.raises(RefusedError, match="convolutions"):
+        quantise.quantised(tmp_path / "x.onnx", graph.Layout(), 4)
 
 
 class _Storage:
