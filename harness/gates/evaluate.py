@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from statistics import median
 
+from msgspec.structs import replace
+
 from harness.domain.budget import Budget
 from harness.domain.prediction import Interval, Prediction
-from harness.domain.record import RunRecord
+from harness.domain.record import RunRecord, Validity
 from harness.errors import BadDataError, Exit
 from harness.gates.judge import HIGHER_IS_BETTER, Judgement, judge_absolute, judge_against_baseline
 from harness.records.metrics import metric_values
@@ -80,7 +82,7 @@ def _one(
             budget=budget,
             answer="inconclusive",
             limit=limit,
-            reason=_no_values(matching),
+            reason=_no_values(matching, budget),
             evidence=_ids(matching),
         )
     return judge_absolute(budget, values, limit, relative_to=relative_to, evidence=_ids(matching), confidence=level)
@@ -178,7 +180,7 @@ def _judge_baseline(
             answer="inconclusive",
             limit=limit,
             relative_to="baseline",
-            reason=_no_values([*candidate, *baseline]),
+            reason=_no_values([*candidate, *baseline], budget),
             evidence=evidence,
         )
     return judge_against_baseline(budget, new, old, in_turns=in_turns, evidence=evidence, confidence=level)
@@ -240,11 +242,13 @@ def _middle(values: Sequence[float]) -> float | None:
     return median(values) if values else None
 
 
-def _no_values(records: Sequence[RunRecord]) -> str:
+def _no_values(records: Sequence[RunRecord], budget: Budget) -> str:
+    """Why there is no value: all samples of this metric were disturbed, or there never were any."""
+    believing = [replace(r, samples=tuple(replace(s, validity=Validity()) for s in r.samples)) for r in records]
+    if not any(metric_values(r, budget.metric, budget.label) for r in believing):
+        return "the runs hold no sample of this metric"
     doubts = {d for r in records for s in r.samples for d in s.validity.doubts}
-    if doubts:
-        return "every sample was disturbed: " + "; ".join(sorted(doubts)[:3])
-    return "the runs hold no sample of this metric"
+    return "every sample was disturbed: " + "; ".join(sorted(doubts)[:3])
 
 
 def _ids(records: Sequence[RunRecord]) -> tuple[str, ...]:

@@ -218,3 +218,16 @@ def test_proposals_leave_room_for_noise() -> None:
     # six samples: the interval is min .. max, so 100 x 0.95; one peak of 500: 500 x 1.05
     assert floor.floor == 95.0
     assert ceiling.ceiling == 525.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit", "reason"),
+    [
+        ("decode_tokens_per_s", {"floor": 9.0}, "every sample was disturbed: busy"),
+        ("joules_per_token", {"ceiling": 1.0}, "the runs hold no sample of this metric"),  # energy was never measured
+    ],
+)
+def test_a_missing_value_says_why(metric, limit, reason) -> None:
+    (judged,) = evaluate([Budget(metric=metric, **limit)], [Run([1.0] * 6, doubts=("busy",)).record()])
+
+    assert (judged.answer, judged.reason) == ("inconclusive", reason)

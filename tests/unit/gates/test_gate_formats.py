@@ -48,6 +48,17 @@ def test_junit_counts_and_survives_hostile_names() -> None:
     assert root.findall(".//script") == []
 
 
+def test_another_reader_of_junit_sees_the_same() -> None:
+    from harness.gates.formats import junit
+
+    junitparser = pytest.importorskip("junitparser")
+    seen = junitparser.JUnitXml.fromstring(junit.render(judgements()).encode())
+
+    assert (seen.tests, seen.failures, seen.errors, seen.skipped) == (4, 1, 1, 1)
+    kinds = [[type(result).__name__ for result in case.result] for suite in seen for case in suite]
+    assert kinds == [[], ["Failure"], ["Skipped"], ["Error"]]
+
+
 def test_markdown_keeps_its_columns() -> None:
     from harness.gates.formats import markdown
 
