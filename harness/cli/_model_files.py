@@ -141,6 +141,29 @@ def show_gguf(path: Path, as_json: bool) -> None:
     console().print(table("", ("type", "tensors", "weights", "bytes", "bits/weight"), rows, right=(1, 2, 3, 4)))
 
 
+def show_onnx(path: Path, as_json: bool) -> None:
+    """Print what an ONNX file says of itself, and what is wrong with how it is stored."""
+    from harness.onnx.files import lint, quantization, size_bytes
+    from harness.onnx.graph import read_graph
+    from harness.units import format_bytes
+
+    graph, faults = read_graph(path), lint(path)
+    size = 0 if any(f.level == "broken" for f in faults) else size_bytes(path)
+    if as_json:
+        emit_json({"path": str(path), "producer": graph.producer, "quantization": quantization(graph),
+                   "size_bytes": size, "weight_bytes": graph.weight_bytes, "inline_bytes": graph.inline_bytes,
+                   "opsets": graph.opsets, "operations": dict(graph.op_counts.most_common()),
+                   "inputs": [p._asdict() for p in graph.inputs], "outputs": [p._asdict() for p in graph.outputs],
+                   "faults": [f._asdict() for f in faults]})  # fmt: skip
+        return
+    title = f"{path}: {quantization(graph)}, {format_bytes(size)}, {len(graph.nodes)} nodes, by {graph.producer}"
+    rows = [("in", p.name, p.dtype, " x ".join(map(str, p.dims))) for p in graph.inputs]
+    rows += [("out", p.name, p.dtype, " x ".join(map(str, p.dims))) for p in graph.outputs]
+    console().print(table(title, ("", "port", "type", "shape"), rows))
+    for fault in faults:
+        click.echo(f"  {fault.level}: {fault.text}")
+
+
 def _by_type(weights: "Weights") -> list[tuple[str, int, int, int]]:
     """(type, tensors, weights, bytes), most bytes first."""
     sums: dict[str, tuple[int, int, int]] = {}

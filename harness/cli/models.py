@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli._model_files import register, show_gguf
+from harness.cli._model_files import register, show_gguf, show_onnx
 from harness.cli._output import console, emit_json, json_option, table
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def list_models(as_json: bool) -> None:
 @click.argument("model")
 @json_option
 def show(model: str, as_json: bool) -> None:
-    """Show MODEL (a name, or a path to a card or a GGUF file): identity, shape, files or tensors by type."""
+    """Show MODEL (a name, or a path to a card, a GGUF file or an ONNX folder): identity, shape, files or tensors."""
     from harness.catalog.models import load_model
     from harness.catalog.paths import as_path
 
@@ -55,6 +55,12 @@ def show(model: str, as_json: bool) -> None:
     if path is not None and path.suffix == ".gguf":
         show_gguf(path, as_json)
         return
+    if path is not None and path.suffix != ".toml":
+        from harness.onnx.files import onnx_model
+
+        if (graph := onnx_model(path)) is not None:
+            show_onnx(graph, as_json)
+            return
     card = load_model(model)
     if as_json:
         emit_json(card)

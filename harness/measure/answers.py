@@ -97,7 +97,8 @@ def run_answers(arguments: Mapping[str, Any], emit: Callable[..., None]) -> None
     if job.greedy_count:
         found = msgspec.structs.replace(found, greedy=tuple(greedy_tokens(session, prompt, job.greedy_count)))
     if job.text:
-        tokens = session.tokenize(Path(job.text).read_text(encoding="utf-8"))
+        # Without what a tokenizer may put before a text: engines differ in that, and the tokens must be the same.
+        tokens = session.tokenize(Path(job.text).read_text(encoding="utf-8"), add_special=False)
         nll, name = score_text(session, tokens, job.chunk_tokens, job.chunk_count)
         found = msgspec.structs.replace(found, nll=tuple(nll), tokens_hash=name)
     emit("answers", found)

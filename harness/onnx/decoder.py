@@ -151,6 +151,38 @@ def keep_last_logits(model: Any) -> None:
     logits.type.tensor_type.shape.dim[1].dim_param = "kept_logits"
 
 
+def table_by_rows(model: Any) -> None:
+    """Store a tied table as rows of tokens, where the graph stores the output matrix and turns it to look them up.
+
+    Rows of a mapped table are read as tokens come; a turned matrix is computed at load and kept in memory as a whole,
+    beside the copy that the product's kernel packs.
+
+    Args:
+        model: An ``onnx.ModelProto``; changed in place, or left alone when it is not of that form.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    product = last_product(graph)
+    stored = {t.name: t for t in graph.initializer}
+    lookup = next((n for n in graph.node if n.op_type == "Gather" and n.input[1] == "input_ids"), None)
+    turn = next((n for n in graph.node if lookup is not None and lookup.input[0] in n.output), None)
+    if lookup is None or turn is None or turn.op_type != "Transpose" or product.op_type != "MatMul":
+        return
+    name = product.input[1]
+    if turn.input[0] != name or name not in stored or sum(name in n.input for n in graph.node) != 2:
+        return
+    rows = numpy_helper.from_array(numpy_helper.to_array(stored[name]).T.copy(), "table.rows")
+    graph.initializer.remove(stored[name])
+    graph.initializer.append(rows)
+    lookup.input[0] = "table.rows"
+    product.input[1] = "table.turned"
+    graph.node.remove(turn)
+    graph.node.insert(
+        0, helper.make_node("Transpose", ["table.rows"], ["table.turned"], name="table/Turn", perm=[1, 0])
+    )
+
+
 def last_product(graph: Any) -> Any:
     """The node that multiplies by the vocabulary's matrix.
 

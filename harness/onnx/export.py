@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.onnx import quantize as quantizers
-from harness.onnx.decoder import keep_last_logits
+from harness.onnx.decoder import keep_last_logits, table_by_rows
 from harness.onnx.decoder_quantize import quantize_decoder
 from harness.onnx.files import MODEL_FILE, size_bytes
 
@@ -78,6 +78,10 @@ def export(
         say(f"{source.name}: {quant}")
         if to == "onnx":
             _finish(made / MODEL_FILE)
+        elif quant == "fp32":
+            graph = quantizers.load(made / MODEL_FILE)
+            table_by_rows(graph)
+            quantizers.save(graph, made / MODEL_FILE)
         if quant in {"int4", "int8"}:
             quantize_decoder(made / MODEL_FILE, made / MODEL_FILE, bits=int(quant[3:]))
         told |= {"source": source.name, "to": to, "quant": quant, "size_bytes": size_bytes(made / MODEL_FILE)}

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from harness.backends.ort import BACKEND
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError, RefusedError
-from harness.onnx.decoder import decoder_ports, keep_last_logits, ports_of
+from harness.onnx.decoder import decoder_ports, keep_last_logits, ports_of, table_by_rows
 from harness.onnx.decoder_quantize import blocks_of_8, quantize_decoder
 from harness.onnx.files import lint, size_bytes
 from harness.onnx.graph import read_graph
@@ -184,6 +184,18 @@ def test_the_token_table_is_stored_once_and_read_twice(
         session.decode(TOKENS, position=0, logits="all")
         error = np.sqrt(np.mean((session.all_logits() - truth) ** 2)) / truth.std()
     assert 0 < error < (0.25 if bits == 4 else 0.03)
+
+
+def test_a_turned_table_is_stored_by_rows(tmp_path: Path):
+    path = write_tiny_decoder(tmp_path, WEIGHTS, fused=True, tied=True, turned=True)
+    changed = load(path)
+    table_by_rows(changed)
+    table_by_rows(changed)  # a second time finds nothing to do
+    save(changed, path)
+    assert {t.name: t.dims for t in read_graph(path).tensors if t.size_bytes == 65_536} == {"table.rows": (256, 64)}
+    with BACKEND.open(path, SMALL) as session:
+        session.decode(TOKENS, position=0, logits="all")
+        assert np.allclose(session.all_logits(), reference_logits(WEIGHTS, TOKENS, tied=True), **NEAR)
 
 
 @settings(max_examples=50, deadline=None)
