@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -246,6 +247,7 @@ def _result(
 
 def measured_rates(thread_count: int, costs: Sequence[Cost]) -> Rates:
     """Rates of this machine, taken now in about two seconds: they decide the prediction made before the run."""
-    units = probe_units(engine=any(c.session_calls_count or c.nodes_count for c in costs))
+    asked = any(c.session_calls_count or c.nodes_count for c in costs)
+    units = probe_units(engine=asked and find_spec("onnxruntime") is not None)
     bandwidth = units.read_rates[-1][1] if thread_count == 1 else bandwidth_of(thread_count)
     return rates_here(units, thread_count=thread_count, core_count=core_count(), read_bytes_per_s=bandwidth)

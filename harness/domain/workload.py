@@ -11,11 +11,14 @@ Count what the operation does, never divide a time that was measured by a unit.
 * Passes of numpy over arrays: one *element* for each value that one simple function (add, compare, where, maximum,
   astype) makes; exp, log, pow and the like count as *transcendental*; sort, argsort, partition of n values count
   n log2 n *sort steps* (partition and argpartition: 2 n); picking by an index array (``a[i]``, ``bincount``,
-  ``add.at``) counts one *gather* for each value. Beside it, each function called counts one ``numpy_calls_count``.
+  ``add.at``) counts one *gather* for each value. Results of 128 KiB and more are ``fresh_bytes`` as well: their pages
+  come new from the system, which takes longer than to fill them. Beside it, each function called counts one
+  ``numpy_calls_count``.
 * Interpreted code: ``python_ops_count`` is bytecode instructions (``dis``: some 6 to 10 for a line of simple code, 25
   for a loop's step with a call), ``native_calls_count`` calls of C functions on small values (``len``, ``dict.get``,
   ``str.split``). ``python -m harness.testing.count_operations NAME`` counts both exactly by tracing. Regular
-  expressions beside it: ``regex_chars_count``, the length of the text times the expressions tried on it.
+  expressions beside it: ``regex_chars_count``, the length of the text times the expressions tried on it, and 24
+  more for each call, which is what setting it up takes.
 * SQLite: ``sql_statements_count`` prepared statements run, ``sql_rows_count`` rows or index entries they read or
   write, ``commits_count`` transactions that change the file.
 * Engines: ``session_calls_count`` calls of an ONNX Runtime session or another engine's entry point, ``nodes_count``
@@ -45,6 +48,7 @@ class Cost(Frozen, frozen=True, kw_only=True):
         call_overhead_s: Fixed cost of one operation on the reference machine that no count names.
         product_dim: Smallest dimension of the products; small ones reach less of the peak. 0: large.
         working_set_bytes: Different bytes that the passes touch; 0: more than any cache holds.
+        fresh_bytes: Bytes of arrays of 128 KiB and more that it makes: the allocator takes their pages from the system.
         elements_count: Values made by simple passes of numpy.
         transcendentals_count: Values of exp, log, pow and the like.
         sort_steps_count: Steps of sorting: n log2 n for a sort of n values, 2 n for a partition.
@@ -56,6 +60,7 @@ class Cost(Frozen, frozen=True, kw_only=True):
         sql_statements_count: SQLite statements run.
         sql_rows_count: Rows and index entries they read or write.
         commits_count: SQLite transactions that change the file (write-ahead log, no wait for the disk).
+        flushes_count: Waits until the disk has what was written (fsync), a checkpoint of SQLite's log two of them.
         session_calls_count: Calls of an inference engine.
         nodes_count: Kernels that those calls run.
         prefill_tokens_count: Tokens a language model reads in batches.
@@ -76,6 +81,7 @@ class Cost(Frozen, frozen=True, kw_only=True):
     call_overhead_s: float = 0.0
     product_dim: int = 0
     working_set_bytes: float = 0.0
+    fresh_bytes: float = 0.0
     elements_count: float = 0.0
     transcendentals_count: float = 0.0
     sort_steps_count: float = 0.0
@@ -87,6 +93,7 @@ class Cost(Frozen, frozen=True, kw_only=True):
     sql_statements_count: float = 0.0
     sql_rows_count: float = 0.0
     commits_count: float = 0.0
+    flushes_count: float = 0.0
     session_calls_count: float = 0.0
     nodes_count: float = 0.0
     prefill_tokens_count: float = 0.0
@@ -112,6 +119,8 @@ class UnitCosts(Frozen, frozen=True, kw_only=True):
         sql_statement_s: One prepared statement with its call.
         sql_row_s: One row or index entry.
         commit_s: One transaction that changes the file.
+        fresh_byte_s: One byte of a new page, beside filling it.
+        flush_s: One wait for the disk, in the folder for temporary files.
         session_call_s: One call of ONNX Runtime.
         node_s: One kernel in it.
         product_rates: Pairs (smallest dimension, fp32 FLOP/s) of dense products of one thread, in growing order.
@@ -134,3 +143,5 @@ class UnitCosts(Frozen, frozen=True, kw_only=True):
     node_s: float
     product_rates: tuple[tuple[int, float], ...]
     read_rates: tuple[tuple[int, float], ...]
+    flush_s: float = 1e-3
+    fresh_byte_s: float = 1.5e-10

@@ -1,13 +1,15 @@
 """Latency of a workload's operation from its declared cost: a roofline for arrays, and counted steps beside it.
 
-t = max(F / P(n) + E e + X x + S s + G g, M / W(w)) + I i + N c + R r + A a + Q q + L l + K k + B b + V v + D / d + h
+t = max(F / P(n) + E e + X x + S s + G g + Z z, M / W(w))
+    + I i + N c + R r + A a + Q q + L l + K k + B b + V v + D / d + Y y + h
 
 F FLOP of dense products, P the rate that products of smallest dimension n reach; E, X, S, G values of simple passes,
-transcendentals, sort steps, gathers; M bytes moved, W the read bandwidth of a working set of w bytes; I bytecode
-instructions, N calls of C functions, R characters of regular expressions, A calls of numpy; Q, L, K statements, rows
-and commits of SQLite; B calls and V nodes of an inference engine; D bytes from storage; h what no count names. The
-small letters are what each takes on the machine (``UnitCosts``). A language model's passes come from its own model of
-speed and are added. An operation that is not parallel gets one core's share of P and what one thread can draw of W.
+transcendentals, sort steps, gathers; Z bytes of new pages; M bytes moved, W the read bandwidth of a working set of w
+bytes; I bytecode instructions, N calls of C functions, R characters of regular expressions, A calls of numpy; Q, L, K
+statements, rows and commits of SQLite; B calls and V nodes of an inference engine; D bytes from storage and Y waits
+for it; h what no count names. The small letters are what each takes on the machine (``UnitCosts``). A language model's
+passes come from its own model of speed and are added. An operation that is not parallel gets one core's share of P and
+what one thread can draw of W.
 
 Sources: Williams et al. 2009, "Roofline"; counted abstract operations, each timed on a machine: Saavedra and Smith
 1996, "Analysis of benchmark characteristics and benchmark performance prediction".
@@ -149,7 +151,8 @@ def predict_operation(cost: Cost, rates: Rates, language: LanguageSeconds | None
         "arrays": cost.elements_count * units.element_s
         + cost.transcendentals_count * units.transcendental_s
         + cost.sort_steps_count * units.sort_step_s
-        + cost.gathers_count * units.gather_s,
+        + cost.gathers_count * units.gather_s
+        + cost.fresh_bytes * units.fresh_byte_s,
         "memory": cost.moved_bytes / _read_rate(cost, rates) if cost.moved_bytes else 0.0,
         "interpreter": cost.python_ops_count * units.python_op_s
         + cost.native_calls_count * units.native_call_s
@@ -161,7 +164,7 @@ def predict_operation(cost: Cost, rates: Rates, language: LanguageSeconds | None
         "engine calls": cost.session_calls_count * (units.session_call_s or REFERENCE.session_call_s)
         + cost.nodes_count * (units.node_s or REFERENCE.node_s),
         "language model": spoken_s,
-        "storage": cost.disk_read_bytes / rates.storage_bytes_per_s if cost.disk_read_bytes else 0.0,
+        "storage": cost.disk_read_bytes / rates.storage_bytes_per_s + cost.flushes_count * units.flush_s,
         "overhead": cost.call_overhead_s * rates.overhead_ratio,
     }
     streamed = max(parts["compute"] + parts["arrays"], parts["memory"])

@@ -84,7 +84,11 @@ def scaled(device: DeviceProfile, serial_read_bytes_per_s: float) -> UnitCosts:
     last = _LAST_CACHE_BYTES.get(device.kind, 32 << 20)
     kept = [(size, rate / ratio) for size, rate in REFERENCE.read_rates[:-1] if size <= last // 2]
     reads = [(size, max(rate, serial_read_bytes_per_s)) for size, rate in kept]
-    seconds = {name: getattr(REFERENCE, name) * ratio for name in REFERENCE.__struct_fields__ if name.endswith("_s")}
+    seconds = {
+        name: getattr(REFERENCE, name) * ratio
+        for name in REFERENCE.__struct_fields__
+        if name.endswith("_s") and name != "flush_s"
+    }
     return replace(
         REFERENCE,
         machine=device.name,

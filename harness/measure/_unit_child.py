@@ -3,8 +3,10 @@
 It runs in a child with the thread settings of the run it serves. No loop comes from a workload.
 """
 
+import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +43,8 @@ def probe_units(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) 
         sql_statement_s=statement_s,
         sql_row_s=row_s,
         commit_s=commit_s,
+        flush_s=_flush(),
+        fresh_byte_s=_fresh(),
         session_call_s=call_s,
         node_s=node_s,
         product_rates=tuple((n, _product(n)) for n in _PRODUCT_DIMS),
@@ -128,6 +132,27 @@ def _sql() -> tuple[float, float, float]:
         commit_s = best(insert) - statement_s
         db.close()
     return statement_s, max(rows_s - statement_s, 0.0) / 4000, max(commit_s, 0.0)
+
+
+def _fresh() -> float:
+    """Four arrays of one MiB made, filled and let go at once, less filling one that is there."""
+    count = 1 << 17
+    kept = np.empty(count)
+    made_s = best(lambda: [np.full(count, 1.0) for _ in range(4)], passes=4) / 4
+    return max(made_s - best(lambda: kept.fill(1.0), passes=4), 0.0) / (8 * count)
+
+
+def _flush() -> float:
+    """Middle time of a page written and waited for."""
+    times = []
+    with tempfile.TemporaryFile(prefix="edge-harness-units-", buffering=0) as file:
+        for _ in range(9):
+            file.seek(0)
+            file.write(bytes(8192))
+            begin = time.perf_counter()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - begin)
+    return sorted(times)[len(times) // 2]
 
 
 def _engine() -> tuple[float, float]:

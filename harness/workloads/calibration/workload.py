@@ -34,22 +34,51 @@ class CalibrationWorkload:
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Passes over columns of n doubles, counted from the code.
 
-        ECE: 20 passes (checks, bins, edges by index, three bincounts). Smooth ECE: at most 13 widths of 2 x 16
-        passes. AURC: a merge sort of n log2 n moves of 16 bytes and 12 passes.
+        ECE: 15 passes and two bincounts. Smooth ECE: 12 widths (one, ten halvings, the last) of two smoothings, each
+        12 passes and two bincounts of the rows, three transforms of 4,096 points (2.5 N log2 N steps each) and a kernel
+        of 1,001 points. AURC: a stable sort, 21 passes, four columns picked by an index.
         """
         n = size["row_count"]
-        column, depth = 8.0 * n, log2(n)
-        fixed: dict[str, Any] = {"resident_bytes": 24 * 8 * n, "parallel": False, "dtype": "fp32"}
+        depth = log2(n)
+        fixed: dict[str, Any] = {
+            "flops_count": 0.0,
+            "working_set_bytes": 24.0 * n,
+            "resident_bytes": 24 * 8 * n,
+            "parallel": False,
+        }
+        large = 8.0 * n if 8 * n >= 1 << 17 else 0.0
+        chunks, widths, transform = -(-n // 32_768), 12, 2.5 * 4096 * 12
         return (
-            Cost(operation="ece", flops_count=30.0 * n, moved_bytes=20 * column, call_overhead_s=1e-4, **fixed),
             Cost(
-                operation="smooth ece", flops_count=400.0 * n, moved_bytes=400 * column, call_overhead_s=5e-3, **fixed
+                operation="ece",
+                moved_bytes=17 * 8.0 * n,
+                fresh_bytes=7 * large,  # a chunk's temporaries
+                elements_count=15.0 * n,
+                gathers_count=2.0 * n,
+                numpy_calls_count=25 + 15.0 * chunks,
+                python_ops_count=350 + 160.0 * chunks,
+                **fixed,
+            ),
+            Cost(
+                operation="smooth ece",
+                moved_bytes=widths * 29 * 8.0 * n,
+                fresh_bytes=widths * 2 * 11 * large,
+                elements_count=widths * (25.0 * n + 2 * 3 * transform),
+                transcendentals_count=widths * 2 * 1001.0,
+                gathers_count=widths * 4.0 * n,
+                numpy_calls_count=widths * 2 * 40.0,
+                python_ops_count=widths * 2 * 1400.0,
+                **fixed,
             ),
             Cost(
                 operation="aurc",
-                flops_count=2.0 * n * depth,
-                moved_bytes=(12 + 2 * depth) * column,
-                call_overhead_s=1e-4,
+                moved_bytes=(25 + 2 * depth) * 8.0 * n,
+                fresh_bytes=17 * large,
+                elements_count=21.0 * n,
+                gathers_count=4.0 * n,
+                sort_steps_count=n * depth,
+                numpy_calls_count=30,
+                python_ops_count=680,
                 **fixed,
             ),
         )

@@ -274,9 +274,11 @@ class MemoryStore:
             pairs = (("source = ?", source), ("namespace = ?", namespace), ("created_s < ?", before_s))
             conditions = [(c, v) for c, v in pairs if v is not None]
             where = " AND ".join(c for c, _ in conditions) or "1"
-            chosen = set(self._db.ids(where, [v for _, v in conditions]))
-            if ids is not None:
-                chosen &= set(ids)
+            if ids is not None and not conditions:
+                chosen = set(ids)  # those that there are not have no version either
+            else:
+                chosen = set(self._db.ids(where, [v for _, v in conditions]))
+                chosen &= chosen if ids is None else set(ids)
             if words is not None:
                 chosen &= {i for i, _ in self._db.matching(words)}
             return self._forget(chosen, dry_run=dry_run)

@@ -13,7 +13,9 @@ from harness.ports import Operation, WorkloadContext
 
 _NOW_S: Final = 1_750_000_000.0
 _QUESTIONS: Final = 64
-_TERMS: Final = 8
+_TERMS: Final = 9
+_LEAF_ENTRIES: Final = 60
+_PAGE_CACHE_BYTES: Final = 16 << 20
 
 
 class State(NamedTuple):
@@ -40,36 +42,62 @@ class MemoryWorkload:
     }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
-        """Retrieve reads the matrix once (4 n d bytes) and a dozen columns of n; the writes touch one row each.
+        """Retrieve reads the matrix once (4 n d bytes, one thread) and passes over a dozen columns of n.
 
-        At capacity, a store also scores every memory for eviction: four columns of n.
+        At capacity, a store also scores every memory for eviction (five passes). What a write costs is the full-text
+        index: a text of some nine distinct terms is put in, and one is taken out, for which a leaf page of some 60
+        entries is gone through for each term. Forgetting ends in a checkpoint, which waits for the disk twice.
+        Statements: five to cut a text into terms, one for each hit, a dozen for a write. Interpreted work as traced.
         """
         n, d = size["entry_count"], size["dim"]
-        matrix, columns, postings = 4 * n * d, 44 * n, 18 * _TERMS * n
-        resident = matrix + columns + postings + 200 * n  # the identifiers' dictionary and Python objects
+        matrix, columns, postings = 4 * n * d, 52 * n, 10 * _TERMS * n
+        # Beside the arrays: an entry of a dictionary for each memory, and the database's own page cache.
+        resident = matrix + columns + postings + 200 * n + _PAGE_CACHE_BYTES
+        fixed: dict[str, Any] = {"resident_bytes": resident, "parallel": False}
+        column = 4.0 * n if 4 * n >= 1 << 17 else 0.0
+        entries = _TERMS * _LEAF_ENTRIES
         return (
             Cost(
                 operation="retrieve",
-                flops_count=2.0 * n * d + 30 * n,
-                moved_bytes=float(matrix + 60 * n),
-                resident_bytes=resident,
-                call_overhead_s=3.0e-4,
+                flops_count=0.0,  # one multiplication for each value that is read: the reading decides
+                moved_bytes=float(matrix),
+                working_set_bytes=float(matrix),
+                elements_count=14.0 * n,
+                fresh_bytes=5 * column,
+                numpy_calls_count=70,
+                python_ops_count=2200,
+                native_calls_count=105 + n,  # numpy enters its kernel once for each row
+                sql_statements_count=11,
+                sql_rows_count=9,
+                **fixed,
             ),
             Cost(
                 operation="store",
-                flops_count=12.0 * n,
-                moved_bytes=float(40 * n),
-                resident_bytes=resident,
-                parallel=False,
-                call_overhead_s=6.0e-4,
+                flops_count=0.0,
+                moved_bytes=20.0 * n,
+                working_set_bytes=20.0 * n,
+                elements_count=6.0 * n,
+                fresh_bytes=2 * column,
+                numpy_calls_count=50,
+                python_ops_count=2700,
+                native_calls_count=125,
+                sql_statements_count=17,
+                sql_rows_count=entries + 40,
+                commits_count=1,
+                **fixed,
             ),
             Cost(
                 operation="forget",
                 flops_count=0.0,
                 moved_bytes=0.0,
-                resident_bytes=resident,
-                parallel=False,
-                call_overhead_s=4.0e-3,
+                numpy_calls_count=8,
+                python_ops_count=450,
+                native_calls_count=30,
+                sql_statements_count=13,
+                sql_rows_count=entries,
+                commits_count=1,
+                flushes_count=2,
+                **fixed,
             ),
         )
 

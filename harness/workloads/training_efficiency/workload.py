@@ -54,15 +54,23 @@ class TrainingWorkload:
     }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
-        """Five products of batch x dim x 4 dim, 2 FLOPs each; weights and activations pass a few times."""
+        """Five products of batch x dim x 4 dim, 2 FLOPs each, and passes beside them.
+
+        Three passes over the hidden layer (4 n d), four over the error, two over each gradient (both matrices).
+        """
         d, n = size["dim"], size["batch_count"]
         weights, hidden = 4 * 8 * d * d, 4 * 4 * n * d
         cost = Cost(
             operation="step",
             flops_count=5.0 * 2 * n * d * 4 * d,
             moved_bytes=8.0 * weights + 10 * hidden,
+            working_set_bytes=2.0 * weights + 3 * hidden,
             resident_bytes=3 * weights + 4 * hidden,
-            call_overhead_s=5e-5,
+            product_dim=min(d, n),
+            elements_count=16.0 * n * d + 16 * d * d,
+            fresh_bytes=4.0 * (3 * n * 4 * d + 3 * n * d + 4 * 4 * d * d),
+            numpy_calls_count=20,
+            python_ops_count=290,
         )
         return (cost,)
 
