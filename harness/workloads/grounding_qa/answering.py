@@ -53,6 +53,7 @@ class Answer(NamedTuple):
         text: The answer that won the vote, normalised.
         confidence: Mean over the samples of (1 if it gave this answer) x (geometric mean probability of its tokens).
         citation: Of the first sample that gave this answer.
+        is_grounded: Whether any passage shown contains the claim, whatever the model cites.
         vote: How many samples were taken, and whether more could have mattered.
         read_count: Prompt tokens read, the examples' left out: they stay in the cache.
         drawn_count: Tokens drawn.
@@ -62,6 +63,7 @@ class Answer(NamedTuple):
     text: str
     confidence: float
     citation: Citation
+    is_grounded: bool
     vote: Vote
     read_count: int
     drawn_count: int
@@ -135,6 +137,7 @@ class Grounded:
             text=winner,
             confidence=sum(p for p, agrees in zip(sure, agree, strict=True) if agrees) / len(samples),
             citation=self._check(said[agree.index(True)], winner, question, [(m.memory_id, m.content) for m in shown]),
+            is_grounded=any(_tells(memory.content, winner, question) for memory in shown),
             vote=vote,
             read_count=branches.read_count,
             drawn_count=sum(s.step_count for s in samples),
@@ -148,8 +151,12 @@ class Grounded:
             return Citation("", exists=False, supports=False)
         memory_id, content = shown[number - 1]
         kept = self._store.get(memory_id)
-        supports = contains(content, winner) and (not question.subject or contains(content, question.subject))
-        return Citation(kept.source, exists=kept.content == content, supports=supports)
+        return Citation(kept.source, exists=kept.content == content, supports=_tells(content, winner, question))
+
+
+def _tells(passage: str, answer: str, question: Question) -> bool:
+    """Whether a passage contains a claim: its answer, and its subject where the question has one."""
+    return contains(passage, answer) and (not question.subject or contains(passage, question.subject))
 
 
 def claimed(said: str) -> str:
@@ -182,6 +189,8 @@ def summary(judged: Sequence[Judged]) -> Mapping[str, float]:
         "citation_supports_ratio": sum(j.answer.citation.supports for j in judged) / count,
         "citation_supports_when_right": _share(j.answer.citation.supports for j in judged if j.is_right),
         "citation_supports_when_wrong": _share(j.answer.citation.supports for j in judged if not j.is_right),
+        "grounded_when_right": _share(j.answer.is_grounded for j in judged if j.is_right),
+        "grounded_when_wrong": _share(j.answer.is_grounded for j in judged if not j.is_right),
         "samples_per_answer": sum(j.answer.vote.sample_count for j in judged) / count,
         "read_tokens_per_answer": sum(j.answer.read_count for j in judged) / count,
         "drawn_tokens_per_answer": sum(j.answer.drawn_count for j in judged) / count,
@@ -201,7 +210,7 @@ def abstention(judged: Sequence[Judged], risk: float = 0.2, *, needs_support: bo
     Args:
         judged: In any order that the outcome does not depend on.
         risk: Share of wrong answers that is tolerated.
-        needs_support: Whether an answer must also cite a passage that contains its claim.
+        needs_support: Whether an answer must also be grounded: some passage shown contains its claim.
 
     Returns:
         ``threshold`` (None: nothing may be answered), and on the second half ``coverage``, ``accuracy`` among the
@@ -211,7 +220,7 @@ def abstention(judged: Sequence[Judged], risk: float = 0.2, *, needs_support: bo
     from harness.workloads.calibration.selective import answer_threshold
 
     def confidence(j: Judged) -> float:
-        return j.answer.confidence if j.answer.citation.supports or not needs_support else 0.0
+        return j.answer.confidence if j.answer.is_grounded or not needs_support else 0.0
 
     half = len(judged) // 2
     fit, held = judged[:half], judged[half:]

@@ -73,7 +73,7 @@ def test_facts_tell_what_they_say_and_questions_know_their_source():
 
 def judged(confidence: float, is_right: bool, *, supports: bool = True, answerable: bool = True) -> Judged:
     vote = Vote("x", 4, 8, is_decided=True)
-    answer = Answer("x", confidence, Citation("d", True, supports), vote, 100, 20, 0.5)
+    answer = Answer("x", confidence, Citation("d", True, supports), supports, vote, 100, 20, 0.5)
     return Judged(Question("q", "s", "x" if answerable else "", "d", "s"), answer, is_right)
 
 
@@ -85,6 +85,7 @@ def test_summary_by_hand():
     assert found["citation_supports_ratio"] == pytest.approx(2 / 3)
     assert found["citation_supports_when_right"] == 1.0
     assert found["citation_supports_when_wrong"] == 0.5
+    assert (found["grounded_when_right"], found["grounded_when_wrong"]) == (1.0, 0.5)
     assert (found["drawn_tokens_per_answer"], found["samples_per_answer"]) == (20, 4)
 
 
@@ -98,6 +99,13 @@ def test_abstention_fits_on_one_half_and_judges_on_the_other():
     assert found["coverage"] == pytest.approx(22 / 26)
     assert found["accuracy"] == pytest.approx(6 / 22)
     assert found["refused_unanswerable"] == 1.0
+
+
+def test_an_answer_that_no_passage_tells_is_never_given_where_support_is_needed():
+    rows = [judged(0.9, True)] * 12 + [judged(0.95, False, supports=False, answerable=False)] * 12
+    found = answering.abstention(rows * 2, needs_support=True)
+    assert (found["coverage"], found["accuracy"], found["refused_unanswerable"]) == (0.5, 1.0, 1.0)
+    assert answering.abstention(rows * 2)["threshold"] is None  # half of the surest rows are wrong
 
 
 def test_thresholds_by_hand():
