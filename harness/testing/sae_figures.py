@@ -220,7 +220,7 @@ def _sizes(_context: click.Context, _parameter: click.Parameter, text: str) -> l
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of texts.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Keep activations there.")
 @click.option("--sizes", default="576x32,2048x8,2048x16,4096x8", show_default=True, callback=_sizes)
-@click.option("--threads", "thread_count", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", "thread_count", type=click.IntRange(0), default=0, help="0: the physical cores.")
 @click.option("--json", "as_json", is_flag=True)
 def main(
     model: Path,
@@ -232,6 +232,9 @@ def main(
     as_json: bool,
 ) -> None:
     """Print the figures of sparse autoencoders for MODEL and this machine."""
+    from harness.backends._threads import default_thread_count
+
+    thread_count = thread_count or default_thread_count()
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     if any(os.environ.get(v) != str(thread_count) for v in variables):
         # Libraries read these when they are loaded, and some are by now.

@@ -77,9 +77,9 @@ def make_encoder(autoencoder: SparseAutoencoder, kind: str, folder: Path, *, thr
 
 
 def _fp32(sae: SparseAutoencoder, _folder: Path, _threads: int) -> Callable[[Floats], Codes]:
-    # Features in rows: a product with one token then reads one stream and keeps its sums in registers. The other order
-    # passes over all sums again for every few inputs.
-    return replace(sae, encoder=np.asfortranarray(sae.encoder)).encode_sparse
+    # Inputs in rows, as SAELens stores them: on x86 OpenBLAS reads that order at 0.75 to 0.86 of the bandwidth of one
+    # thread, and features in rows at 0.38 to 0.75.
+    return replace(sae, encoder=np.ascontiguousarray(sae.encoder)).encode_sparse
 
 
 def widen_half(half: NDArray[np.float16], scratch: NDArray[np.int32]) -> Floats:
