@@ -22,6 +22,8 @@ _EXTRAS: Final = {
     "llama-cpp-python": "llama",
     "huggingface-hub": "hub",
     "onnxruntime": "onnx",
+    "onnxruntime-genai": "genai",
+    "onnx-ir": "quantize",
     "altair": "report",
     "distributed": "fleet",
     "asyncssh": "fleet",

@@ -13,6 +13,7 @@ import pytest
 from harness.app.export_onnx import ask, equal_count, export_onnx
 from harness.app.locate import locate
 from harness.backends.fake import BACKEND as FAKE
+from harness.backends.genai import BACKEND as GENAI
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure.answers import AnswersJob, greedy_tokens, score_text, surprise
@@ -159,6 +160,11 @@ def test_run_of_a_folder_gives_an_ordinary_record(folder: Path):
     labels = {s["label"] for s in record["samples"]}
     assert {"pp16", "tg8", "ttft16", "load", "load @ cold"} <= labels
     assert record["memory"]["peak_rss_bytes"] > 0
+
+
+def test_genai_names_the_backend_that_runs_other_folders(folder: Path):
+    with pytest.raises(BadDataError, match="--backend ort"):
+        GENAI.model_options(folder / "model.onnx")
 
 
 def test_show_of_a_folder(folder: Path):
