@@ -1,5 +1,6 @@
 """Grounded answers, debate, ProcessBench, thresholds: by hand; and both workloads on the engine with a tiny model."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.errors import BadDataError
 from harness.ports import WorkloadContext
 from harness.stats.intervals import share_interval
 from harness.workloads.calibration.selective import answer_threshold, binomial_tail
@@ -257,3 +259,37 @@ def test_nothing_optional_is_imported_for_the_language_workloads():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.engine
+def test_public_sets_are_read_and_bad_files_named(tiny, tmp_path):
+    from harness import plugins
+    from harness.domain.scenario import Scenario
+
+    talk = {
+        "session_1": [{"speaker": "Ann", "dia_id": "D1:1", "text": "I moved to Oslo."}],
+        "session_1_date_time": "1:00 pm on 8 May, 2023",
+    }
+    qa = [
+        {"question": "Where did Ann move?", "answer": "Oslo", "evidence": ["D1:1"], "category": 4},
+        {"question": "Why did Bo leave?", "adversarial_answer": "rain", "evidence": ["D1:1"], "category": 5},
+    ]
+    (tmp_path / "locomo.json").write_text(json.dumps([{"sample_id": "a", "conversation": talk, "qa": qa}]))
+    (tmp_path / "truth.csv").write_text("Question,Best Answer,Incorrect Answers\nWhy?,Because,No; Never\n")
+    (tmp_path / "bad.json").write_text('[{"qa": 3}]')
+    (tmp_path / "bad.csv").write_text("A,B\n1,2\n")
+    backend = plugins.load("harness.backends", "llamacpp", "BACKEND")
+    context = WorkloadContext(tmp_path, tmp_path, 1, 1, tiny, backend.open)
+    scenario = Scenario(context_tokens=1536, thread_count=1)
+    session = backend.open(tiny, scenario, sequence_count=16, output_tokens=64)
+    found = sets.locomo(session, context, tmp_path / "locomo.json")
+    assert (found["question_count"], found["answerable_count"]) == (2, 1)
+    asked = sets.truthful(session, tmp_path / "truth.csv")
+    assert (asked["question_count"], asked["chance"]) == (1, pytest.approx(1 / 3))
+    for read in (
+        lambda: sets.locomo(session, context, tmp_path / "bad.json"),
+        lambda: sets.truthful(session, tmp_path / "bad.csv"),
+    ):
+        with pytest.raises(BadDataError):
+            read()
+    session.close()
