@@ -78,7 +78,7 @@ def drawn_bytes_per_s(companion: Companion, device: DeviceProfile) -> tuple[floa
     nothing: LanguageSeconds = lambda _cost: 0.0  # noqa: E731  the model's own passes are counted with the model
     for cost in companion.costs:
         rates = rates_of(device, cost.dtype)
-        if 0 < cost.working_set_bytes < rates.units.read_rates[-1][0] / 8:
+        if 0 < cost.working_set_bytes <= rates.units.read_rates[-2][0]:
             continue
         seconds = predict_operation(cost, rates, nothing).latency_s.mid
         if seconds > 0 and cost.moved_bytes / seconds > best:

@@ -196,8 +196,7 @@ def _product_rate(cost: Cost, rates: Rates) -> float:
 def _read_rate(cost: Cost, rates: Rates) -> float:
     """Bandwidth of the working set: memory's where it is unknown or larger than any cache."""
     memory = rates.read_bytes_per_s if cost.parallel else rates.serial_read_bytes_per_s
-    if not cost.working_set_bytes:
-        return memory
-    threads = rates.thread_count if cost.parallel else 1
-    cached = at(rates.units.read_rates, cost.working_set_bytes / threads) * threads
-    return max(memory, cached)
+    table = rates.units.read_rates
+    if not cost.working_set_bytes or (cost.parallel and cost.working_set_bytes > table[-2][0]):
+        return memory  # the last-level cache is shared: more threads do not make it larger
+    return max(memory, at(table, cost.working_set_bytes) * (rates.thread_count if cost.parallel else 1))

@@ -93,7 +93,7 @@ def scaled(device: DeviceProfile, serial_read_bytes_per_s: float) -> UnitCosts:
         REFERENCE,
         machine=device.name,
         product_rates=tuple((n, rate / ratio) for n, rate in REFERENCE.product_rates),
-        read_rates=(*reads, (8 * last, serial_read_bytes_per_s)),
+        read_rates=(*reads, (2 * last, serial_read_bytes_per_s)),
         **seconds,
     )
 
