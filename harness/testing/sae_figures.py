@@ -220,7 +220,7 @@ def _sizes(_context: click.Context, _parameter: click.Parameter, text: str) -> l
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of texts.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Keep activations there.")
 @click.option("--sizes", default="576x32,2048x8,2048x16,4096x8", show_default=True, callback=_sizes)
-@click.option("--threads", "thread_count", type=click.IntRange(0), default=0, help="0: the physical cores.")
+@click.option("--threads", "thread_count", type=click.IntRange(0), default=1, help="0: the physical cores.")
 @click.option("--json", "as_json", is_flag=True)
 def main(
     model: Path,
