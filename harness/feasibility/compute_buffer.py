@@ -65,13 +65,16 @@ def touched_compute_bytes(
 ) -> int:
     """Bytes of scratch that a run makes resident on a CPU.
 
-    The largest batch is a full one of the prompt; logits exist only for the last token of each sequence, once in the
-    graph and once in the output buffer.
+    The largest batch is a full one of the prompt, or of the tokens that stand before it: they were a prompt once.
+    Logits exist only for the last token of each sequence, once in the graph and once in the output buffer.
     """
-    tokens = max(min(prompt_tokens, ubatch_tokens), batch_count)
-    cells = padded(depth_tokens + max(prompt_tokens, 1))
     logits = 2 * batch_count * shape.vocab_count * 4
-    return _FIXED_BYTES + logits + activation_bytes(shape, tokens, cells, flash_attention=flash_attention)
+    batches = ((max(prompt_tokens, batch_count), depth_tokens + max(prompt_tokens, 1)), (depth_tokens, depth_tokens))
+    activations = max(
+        activation_bytes(shape, max(min(tokens, ubatch_tokens), 1), padded(cells), flash_attention=flash_attention)
+        for tokens, cells in batches
+    )
+    return _FIXED_BYTES + logits + activations
 
 
 def reserved_compute_bytes(
