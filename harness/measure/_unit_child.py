@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.measure.interpreter import best, speed
 from harness.measure.onnx_chain import chain
@@ -72,8 +73,8 @@ def _elements() -> float:
     """Passes over 32,768 values in single and double precision, arithmetic, comparison and choice."""
     times = []
     for dtype in (np.float32, np.float64):
-        a = np.linspace(0.1, 1.0, 1 << 15, dtype=dtype)
-        b = a[::-1].copy()
+        a: NDArray[Any] = np.linspace(0.1, 1.0, 1 << 15, dtype=dtype)
+        b: NDArray[Any] = a[::-1].copy()
         mask = a > b
         calls: tuple[Callable[[], object], ...] = (
             lambda a=a, b=b: a * b,  # type: ignore[misc]
