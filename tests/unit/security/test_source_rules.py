@@ -12,6 +12,8 @@ ROOT = Path(harness.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 RENDERS = {"harness/report/page.py"}
 """The one file that may import the template engine: it renders our own page."""
+UNPICKLES = {"harness/workloads/grounded_vision/torch_file.py"}
+"""The one file that may read pickles: its reader looks up three names and no others, in a file whose hash is checked."""
 NEVER_IMPORTED = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "yaml", "joblib", "telnetlib"}
 NEVER_CALLED = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load", "commands.getoutput"}
 
@@ -32,7 +34,8 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 def offences(source: str, place: str) -> list[str]:
     tree = ast.parse(source)
-    found = [f"imports {name}" for name in imported(tree) if name.partition(".")[0] in NEVER_IMPORTED]
+    never = NEVER_IMPORTED - ({"pickle"} if place in UNPICKLES else set())
+    found = [f"imports {name}" for name in imported(tree) if name.partition(".")[0] in never]
     if place not in RENDERS:
         found += [f"imports {name}" for name in imported(tree) if name.partition(".")[0] in {"jinja2", "mako"}]
     found += [f"imports {name}" for name in imported(tree) if name == "llama_cpp.llama_chat_format"]
