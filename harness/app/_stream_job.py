@@ -71,6 +71,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         for text in job.prompts:
             tokens = session.tokenize(text)
             emit("answer", _answer(session, drafter, policy, tokens, job.new_tokens))
+        streamed.probe_again()
         emit("report", streamed.report())
 
 

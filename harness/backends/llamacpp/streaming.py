@@ -75,6 +75,7 @@ class StreamedSession:
             )
         from msgspec.structs import replace
 
+        self._path = path
         self._layout = layout_of(path)
         self._libc = _libc()
         self._gate = threading.Condition()
@@ -328,6 +329,11 @@ class StreamedSession:
             stall_by_block_s=tuple(round(s, 6) for s in self.stalls_s),
             probe_bytes_per_s=self.probe_bytes_per_s,
         )
+
+    def probe_again(self) -> None:
+        """Look at the storage once more, after a run: a bound must not rest on one bad moment of it."""
+        if self.probe_bytes_per_s:
+            self.probe_bytes_per_s = max(self.probe_bytes_per_s, self._probe(self._path))
 
     def close(self) -> None:
         """End the readers, then free the engine's memory and this module's with it."""
