@@ -11,6 +11,7 @@ from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.feasibility.advice import Advice, Variant, advise
+from harness.feasibility.calibrated import matrices
 from harness.feasibility.co_resident import Companion, shared_speed, with_companions
 from harness.feasibility.memory import backend_of, engine_of, pool_of, predict_memory, with_draft
 from harness.feasibility.speed import predict_speed
@@ -62,6 +63,18 @@ def predict(
         speed=speed,
         verdict=verdict,
     )
+
+
+def timing_notes(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[str, ...]:
+    """What a speed on this machine rests on, where the engine was not timed with all of the model's types."""
+    calibration = device.calibration(backend_of(scenario, device))
+    if calibration is None:
+        return ("speed rests on the probed bandwidth alone: `edge-harness check` times the engine here and keeps it",)
+    timed = {cost.type_name for cost in calibration.types}
+    missing = sorted({m.tensor.type_name for m in matrices(model.weights)} - timed - {"F32"})
+    if not missing:
+        return ()
+    return (f"never timed here: {', '.join(missing)}; the nearest timed type stands for it, with a wider interval",)
 
 
 def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile:

@@ -19,9 +19,9 @@ from harness.errors import BadDataError, InputError, RefusedError, UnknownNameEr
 from harness.feasibility.quant_mix import quant_named
 from harness.feasibility.weights import weights_of
 
-THIS_MACHINE: Final = ("this", "here")
 PROBED_NAME: Final = "this-machine"
 """Stem of the profile that ``edge-harness devices probe`` writes into the user's devices folder."""
+THIS_MACHINE: Final = ("this", "here", PROBED_NAME)
 
 _SAME_FILE_RATIO: Final = 0.005
 
@@ -69,8 +69,11 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     return _from_card(card, quant_named(quant or card.default_quant))
 
 
-def resolve_device(ref: str) -> DeviceProfile:
-    """The device of that name or in that file; ``this`` or ``here`` for the probed profile of this machine.
+def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
+    """The device of that name or in that file; ``this`` (or ``here``) for the probed profile of this machine.
+
+    With a scenario this machine's profile carries the engine's costs that were timed before with its threads and its
+    repacking, if any were: they are nearer to the truth than the bandwidth alone.
 
     Raises:
         UnknownNameError: No device of that name.
@@ -82,7 +85,13 @@ def resolve_device(ref: str) -> DeviceProfile:
     path = home_dir() / "devices" / f"{PROBED_NAME}.toml"
     if not path.is_file():
         raise RefusedError("this machine has no profile yet. Make one with: edge-harness devices probe")
-    return load_device(str(path))
+    device = load_device(str(path))
+    if scenario is None:
+        return device
+    from harness.measure.calibrate import kept
+
+    costs = kept(thread_count=scenario.thread_count, repack=scenario.repack)
+    return device if costs is None else replace(device, calibrations=(costs,))
 
 
 def neighbours(device: DeviceProfile, most: int = 6) -> list[DeviceProfile]:

@@ -54,7 +54,7 @@ def add(path: Path, name: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("model")
 @click.option("--quant", help="Mixture, such as IQ2_XXS; the model's default where not given.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; in the cache by default.")
+@click.option("--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File; in the cache by default.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @json_option
 def synthesize(model: str, quant: str | None, out: Path | None, seed: int, as_json: bool) -> None:
@@ -78,7 +78,7 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int, as_js
 @click.argument("model")
 @click.option("--to", type=click.Choice(["onnx", "genai"]), default="onnx", show_default=True, help="Kind of graph.")
 @click.option("--quant", type=click.Choice(["fp32", "int8", "int4", "builder-int4"]), default="int4", show_default=True)
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to make.")
+@click.option("--out", "-o", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to make.")
 @click.option(
     "--python",
     "interpreter",

@@ -75,6 +75,7 @@ def show(device: str, as_json: bool) -> None:
 @click.option("--quick", is_flag=True, help="Some ten seconds: fewer passes, and the engine is not timed.")
 @click.option(
     "--out",
+    "-o",
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write; your own devices folder unless given.",
 )

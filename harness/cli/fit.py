@@ -55,18 +55,21 @@ def fit(
     **fields: int | str | bool,
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
-    from harness.app.fit import advice_for, companion, predict, within_budget
+    from harness.app.fit import advice_for, companion, predict, timing_notes, within_budget
     from harness.app.plans import plan_speculation, plan_under_budget
-    from harness.app.resolve import bytes_from, neighbours, resolve_device, resolve_model, scenario_from
+    from harness.app.resolve import THIS_MACHINE, bytes_from, neighbours, resolve_device, resolve_model, scenario_from
 
     scenario = scenario_from(fields)
-    resolved, profile = resolve_model(model, quant), resolve_device(device)
+    resolved, profile = resolve_model(model, quant), resolve_device(device, scenario)
     if ram_budget:
         profile = within_budget(profile, bytes_from(ram_budget))
     small = resolve_model(*_named_quant(draft)) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
     asked["beside"] = tuple(companion(text) for text in beside)
     now = predict(resolved, profile, scenario, **asked)
+    notes = resolved.notes
+    if device in THIS_MACHINE:
+        notes = (*notes, *timing_notes(resolved, profile, scenario))
     changes: list[Advice] = []
     if with_advice:
         others = neighbours(profile) if now.verdict.word != "fits" else ()
@@ -76,10 +79,10 @@ def fit(
     if ram_budget or now.verdict.word == "fits with streaming":
         streaming = plan_under_budget(resolved, profile, now, speculation)
     if as_json:
-        document = {"scenario": scenario, "prediction": now, "advice": changes, "notes": resolved.notes}
+        document = {"scenario": scenario, "prediction": now, "advice": changes, "notes": notes}
         emit_json(document | {"speculation": speculation, "streaming": streaming})
     else:
-        _render(now, changes, profile, resolved.notes)
+        _render(now, changes, profile, notes)
         render_plans(speculation, streaming)
     return Exit.BROKEN if now.verdict.word == "does not fit" else Exit.OK
 

@@ -29,7 +29,7 @@ def fleet() -> None:
 @fleet.command("run")
 @click.argument("matrix", type=_FILE, metavar="MATRIX.toml")
 @click.option("--scheduler", required=True, help="Its address: tcp://host:8786, or tls://.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("fleet-results"))
+@click.option("--out", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("fleet-results"))
 @click.option("--resume", is_flag=True, help="Take the results that are in --out already.")
 @click.option(
     "--device-wait", "device_wait_s", type=click.FloatRange(0), default=60.0, show_default=True,
@@ -121,7 +121,7 @@ def worker(
 @click.option("--identity", type=_FILE, help="Private key; the SSH agent and ~/.ssh otherwise.")
 @click.option("--known-hosts", type=_FILE, help="Keys of hosts to believe; ~/.ssh/known_hosts otherwise.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=3600.0, show_default=True)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("fleet-results"))
+@click.option("--out", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("fleet-results"))
 @click.argument("run_options", nargs=-1, type=click.UNPROCESSED)
 @json_option
 def ssh(
@@ -162,7 +162,7 @@ def ssh(
 @click.option("--models", "-m", multiple=True, default=("*",))
 @click.option("--quants", "-q", multiple=True, default=("Q4_K_M",), show_default=True)
 @click.option("--contexts", "-c", multiple=True, type=click.IntRange(1, 2**31), default=(4096,), show_default=True)
-@click.option("--out", type=_FILE, required=True, help="A .json, .csv or .parquet.")
+@click.option("--out", "-o", type=_FILE, required=True, help="A .json, .csv or .parquet.")
 @tls_options
 def sweep(
     scheduler: str,

@@ -48,7 +48,7 @@ def gate() -> None:
 def _shared(function: Any) -> Any:
     for option in (
         click.option(
-            "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of on stdout."
+            "--out", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of on stdout."
         ),
         click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True),
         click.option("--budget", "budget", type=click.Path(path_type=Path), required=True, help="Budgets file (TOML)."),
@@ -108,7 +108,7 @@ def live(
 
 @gate.command("init")
 @click.argument("results", nargs=-1, metavar="[RESULT]...")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of on stdout.")
+@click.option("--out", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of on stdout.")
 @json_option
 def init(results: tuple[str, ...], out: Path | None, as_json: bool) -> int:
     """Propose budgets from results, or from the run history when none is named."""

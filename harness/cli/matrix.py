@@ -36,7 +36,7 @@ def _counts(_context: click.Context, _parameter: click.Parameter, value: str) ->
 @click.option("--backend", default="", help="Backend; each device's usual one unless given.")
 @click.option("--entitled", is_flag=True, help="Apps have the higher memory limit their system offers.")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write every cell to a .json, .csv or .parquet."
+    "--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Every cell as .json, .csv or .parquet."
 )
 @json_option
 def matrix(

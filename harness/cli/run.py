@@ -57,7 +57,7 @@ def memory_size(_context: click.Context, _option: click.Parameter, text: str) ->
 @click.option("--memory-limit", "memory_bytes", default="", callback=memory_size, help="Such as 900M or 1.5G.")
 @click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine.")
 @click.option("--resume", is_flag=True, help="Take results of the last day for cells that were done.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Also write each record there as JSON.")
+@click.option("--out", "-o", type=click.Path(file_okay=False, path_type=Path), help="Also write each record there.")
 @click.option("--as", "emulated", metavar="DEVICE", help="Held to the memory and cores that DEVICE gives one app.")
 @click.option("--draft", metavar="M", help="Speculate with this draft: the same as the verb `speculate`.")
 @click.option("--ram-budget", metavar="SIZE", help="Stream weights within this budget: the same as the verb `stream`.")

@@ -83,7 +83,9 @@ def run(name: str, size: str, as_json: bool, **fields: Any) -> int:
 @click.option(
     "--size", default="default", show_default=True, help="A named size; those that lack it run their default."
 )
-@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Also write .md or .json.")
+@click.option(
+    "--out", "--output", "-o", "output", type=click.Path(dir_okay=False, path_type=Path), help="Also .md or .json."
+)
 @click.option(
     "--max-error", "max_error_percent", type=click.FloatRange(0), help="Exit 1 above this median, in percent."
 )

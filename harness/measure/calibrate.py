@@ -78,13 +78,13 @@ def calibrate(
     host = machine.fingerprint()
     threads = thread_count or machine.cpu().thread_count
     engine = _engine_version()
-    store = _Store(home_dir() / "calibrations", (engine, threads, repack, host.fingerprint))
-    kept = None if fresh else store.load()
-    missing = wanted if kept is None else [t for t in wanted if t not in {c.type_name for c in kept.types}]
+    store = _store(thread_count, repack)
+    before = None if fresh else store.load()
+    missing = wanted if before is None else [t for t in wanted if t not in {c.type_name for c in before.types}]
     fill_bytes = max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
     say = progress or (lambda _line: None)
-    if kept is not None and not missing:
-        return kept
+    if before is not None and not missing:
+        return before
     events = _run(missing, fill_bytes, threads, repack, thorough, say)
     found = fit(events, missing, fill_bytes)
     rewritten = repacked_types(host.isa)
@@ -95,14 +95,27 @@ def calibrate(
         machine=host.fingerprint,
         types=tuple(msgspec.structs.replace(c, repacked=repack and c.type_name in rewritten) for c in found.types),
     )
-    if kept is not None:
-        found = msgspec.structs.replace(found, types=(*kept.types, *found.types))
+    if before is not None:
+        found = msgspec.structs.replace(found, types=(*before.types, *found.types))
     disturbed = sum(bool(e["doubted"]) for e in events) / max(len(events), 1)
     if disturbed > DISTURBED_RATIO:
         say(f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs")
     else:
         store.save(found)
     return found
+
+
+def kept(*, thread_count: int = 0, repack: bool = True) -> Calibration | None:
+    """What was timed before on this machine with this engine and these settings; None where nothing is kept.
+
+    Args:
+        thread_count: Threads; 0 takes the physical cores, held down by a quota.
+        repack: Whether the engine may rewrite weights.
+    """
+    try:
+        return _store(thread_count, repack).load()
+    except MissingPackageError:
+        return None
 
 
 def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: int) -> Calibration:
@@ -297,6 +310,11 @@ def _engine_version() -> str:
         return f"llama-cpp-python {version('llama-cpp-python')}"
     except PackageNotFoundError:
         raise MissingPackageError("llama-cpp-python", "llama") from None
+
+
+def _store(thread_count: int, repack: bool) -> "_Store":
+    key = (_engine_version(), thread_count or machine.cpu().thread_count, repack, machine.fingerprint().fingerprint)
+    return _Store(home_dir() / "calibrations", key)
 
 
 class _Store:

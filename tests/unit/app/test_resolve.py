@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.app.fit import predict, timing_notes
 from harness.app.resolve import bytes_from, neighbours, resolve_device, resolve_model, scenario_from
 from harness.catalog.devices import dump_device, load_device
+from harness.domain.device import Calibration, TypeCost
+from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError
+from harness.measure import calibrate
 
 LLAMA_3_1_8B = {
     "model_type": "llama",
@@ -73,6 +77,40 @@ def test_this_machine_needs_a_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "devices" / "this-machine.toml").write_text(dump_device(load_device("raspberry-pi-5")))
     for name in ("this", "here", "this-machine"):
         assert resolve_device(name).chip == load_device("raspberry-pi-5").chip
+    assert resolve_device("this", Scenario()).calibrations == ()
+
+
+def test_this_machine_carries_what_was_timed_with_the_scenario_s_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "this-machine.toml").write_text(dump_device(load_device("raspberry-pi-5")))
+    model = resolve_model("smollm2-135m", "Q4_0")  # Q4_0 in the blocks, and the tied table in Q8_0
+    (told,) = timing_notes(model, resolve_device("this", Scenario()), Scenario())
+    assert "edge-harness check" in told
+    # 1 ns a byte and nothing else: 1e9 bytes take a second
+    timed = Calibration(
+        backend="cpu",
+        engine_version="engine 1",
+        thread_count=3,
+        types=(TypeCost(type_name="Q4_0", batch_seconds_per_byte=((1, 1e-9),)),),
+        token_overhead_s=0.0,
+        layer_overhead_s=0.0,
+        kv_read_bytes_per_s=1e18,
+        attention_flops_per_s=1e18,
+    )
+    monkeypatch.setattr(calibrate, "kept", lambda *, thread_count, repack: timed if thread_count == 3 else None)
+    assert resolve_device("this", Scenario()).calibrations == ()
+    scenario = Scenario(thread_count=3)
+    device = resolve_device("this", scenario)
+    (told,) = timing_notes(model, device, scenario)
+    assert told.startswith("never timed here: Q8_0;")
+    speed = predict(resolve_model("llama-3.2-1b", "Q4_0"), device, scenario).speed
+    assert speed is not None
+    # at 1 ns a byte: 973,078,528 weights in Q4_0 at 4.5 bits, and 262,668,288 of the tied table in Q6_K at 6.5625,
+    # which was not timed and costs a byte what Q4_0 does
+    assert 1 / speed.decode_tokens_per_s.mid == pytest.approx(0.547356672 + 0.215470080, rel=1e-6)
 
 
 def test_a_device_by_path(tmp_path: Path) -> None:

@@ -194,6 +194,9 @@ def test_a_calibration_is_kept_unless_it_was_disturbed(
     assert again == first
     assert len(runs) == (1 if kept else 2)
     assert any("disturbed" in line for line in lines) is not kept
+    assert calibrate.kept() == (first if kept else None)
+    assert calibrate.kept(thread_count=7) is None  # threads that were never timed
+    assert calibrate.kept(repack=False) is None
 
 
 def test_scales_of_blocks_differ() -> None:
