@@ -4,6 +4,7 @@ Vendors quote bandwidth and disks in GB, operating systems quote RAM in GiB. Ins
 in a base unit (bytes, seconds, FLOP, joules) and its name ends in that unit; the helpers here are for the edges.
 """
 
+import re
 from typing import Final
 
 KB: Final = 10**3
@@ -23,6 +24,34 @@ def gb(size_bytes: float) -> float:
 def gib(size_bytes: float) -> float:
     """Size in GiB (2**30 bytes)."""
     return size_bytes / GIB
+
+
+def parse_bytes(text: str, whole_bytes: int | None = None) -> int:
+    """Bytes of a size as people write it: ``600MB`` and ``1.5 GB`` are decimal, ``2GiB`` and bare ``800M`` binary.
+
+    A bare letter is binary because every tool that limits memory reads it so (ulimit, systemd, container engines);
+    no letter is bytes.
+
+    Args:
+        text: What was written.
+        whole_bytes: With it ``0.6x`` is that share of it.
+
+    Raises:
+        ValueError: No number, no such unit, or nothing above 0 bytes.
+    """
+    shares = "" if whole_bytes is None else ", or 0.6x of the file"
+    match = re.fullmatch(r"(\d*\.?\d+)\s*(x|[kmgt]?b?|[kmgt]ib?)", text.strip().lower())
+    if match is None or (match[2] == "x" and whole_bytes is None):
+        raise ValueError(f"found {text!r}, expected a size such as 600MB, 1.5GiB or 800M{shares}")
+    number, unit = float(match[1]), match[2]
+    if unit == "x":
+        size = number * (whole_bytes or 0)
+    else:
+        base = 1000 if unit.endswith("b") and "i" not in unit else 1024
+        size = number * base ** "bkmgt".index(unit[:1] or "b")
+    if not 1 <= size < float(2**63):
+        raise ValueError(f"found {text!r}, expected a size of at least one byte and below 8 EiB")
+    return int(size)
 
 
 def format_bytes(size_bytes: float) -> str:

@@ -1,6 +1,5 @@
 """From what a user names (a card, a GGUF file, a config.json, a device, this machine) to domain values."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -126,20 +125,6 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     if scenario.depth_tokens and asked > scenario.context_tokens:
         raise InputError(f"{asked} tokens (depth + prompt + new) do not fit in a context of {scenario.context_tokens}")
     return scenario
-
-
-def bytes_from(text: str) -> int:
-    """Bytes of a size as people write it: ``2GiB``, ``1.5 GB``, ``800M`` (M and G are binary, as RAM is counted).
-
-    Raises:
-        InputError: No number, or an unknown unit.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)\s*", text, re.IGNORECASE)
-    if match is None:
-        raise InputError(f"{text!r}: found no size, expected a number with a unit such as 2GiB or 1500MB")
-    number, prefix, kind = float(match[1]), match[2].lower(), match[3].lower()
-    base = 1000 if kind == "b" else 1024
-    return int(number * base ** " kmgt".index(prefix or " "))
 
 
 def _spread(profiles: list[DeviceProfile], most: int) -> list[DeviceProfile]:

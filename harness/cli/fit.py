@@ -6,6 +6,7 @@ import click
 
 from harness.cli._output import console, emit_json, json_option, table
 from harness.cli._plans import render_plans
+from harness.cli._sizes import budget_of
 from harness.errors import Exit
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What else lives in the app; repeatable."
 )
-@click.option("--ram-budget", help="RAM the app may use, such as 2GiB, instead of the device's own limit.")
+@click.option("--ram-budget", metavar="SIZE", help="RAM the app may use: 2GiB, 600MB, or 0.6x of the file.")
 @click.option("--advice/--no-advice", "with_advice", default=True)
 @json_option
 def fit(
@@ -57,12 +58,12 @@ def fit(
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
     from harness.app.fit import advice_for, companion, predict, timing_notes, within_budget
     from harness.app.plans import plan_speculation, plan_under_budget
-    from harness.app.resolve import THIS_MACHINE, bytes_from, neighbours, resolve_device, resolve_model, scenario_from
+    from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant), resolve_device(device, scenario)
     if ram_budget:
-        profile = within_budget(profile, bytes_from(ram_budget))
+        profile = within_budget(profile, budget_of(ram_budget, resolved.weights.file_bytes))
     small = resolve_model(*_named_quant(draft)) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
     asked["beside"] = tuple(companion(text) for text in beside)

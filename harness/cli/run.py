@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from harness.cli._output import console, emit_json, json_option
+from harness.cli._sizes import Size
 
 
 def numbers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
@@ -17,21 +18,6 @@ def numbers(_context: click.Context, _option: click.Parameter, text: str) -> tup
     if any(n < 0 for n in found):
         raise click.BadParameter("at least 0")
     return found
-
-
-def memory_size(_context: click.Context, _option: click.Parameter, text: str) -> int | None:
-    """Bytes from ``900M``, ``1.5G`` or a plain number; binary units."""
-    if not text:
-        return None
-    unit = {"K": 10, "M": 20, "G": 30}.get(text.upper().removesuffix("IB").removesuffix("B")[-1:], 0)
-    digits = text.upper().rstrip("BI").rstrip("KMG") if unit else text
-    try:
-        size = int(float(digits) * (1 << unit))
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no size such as 900M or 1.5G") from error
-    if size < 1 << 20:
-        raise click.BadParameter(f"{text!r} is less than a mebibyte")
-    return size
 
 
 @click.command()
@@ -54,7 +40,7 @@ def memory_size(_context: click.Context, _option: click.Parameter, text: str) ->
 @click.option("--cold-loads", type=click.IntRange(0, 100), default=1, show_default=True)
 @click.option("--greedy", is_flag=True, help="Choose each token from its logits inside the clock.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=1800.0, show_default=True)
-@click.option("--memory-limit", "memory_bytes", default="", callback=memory_size, help="Such as 900M or 1.5G.")
+@click.option("--memory-limit", "memory_bytes", type=Size(), help="Such as 900MB or 1.5GiB.")
 @click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine.")
 @click.option("--resume", is_flag=True, help="Take results of the last day for cells that were done.")
 @click.option("--out", "-o", type=click.Path(file_okay=False, path_type=Path), help="Also write each record there.")

@@ -1,22 +1,10 @@
 """``edge-harness stream``: run a model that is larger than the RAM it may use."""
 
-import re
-
 import click
 
 from harness.cli._files import model_file
 from harness.cli._output import console, emit_json, json_option, table
-
-_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-def parse_budget(text: str, size_bytes: int) -> int:
-    """Bytes of ``600MB``, ``1.5GiB``, or a share of the model's size such as ``0.6x``."""
-    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kmg]i?b|x)?", text.strip().lower())
-    if found is None:
-        raise click.BadParameter(f"{text!r} is no size such as 600MB, 1.5GiB or 0.6x", param_hint="--ram-budget")
-    unit = found[2] or ""
-    return int(float(found[1]) * (size_bytes if unit == "x" else _UNITS[unit]))
+from harness.cli._sizes import budget_of
 
 
 @click.command("stream")
@@ -63,7 +51,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         draft = str(requantized(given, cache_dir() / "drafts", draft_quant, pure=True) if coarse else given)
     result = stream(
         path,
-        parse_budget(ram_budget, path.stat().st_size),
+        budget_of(ram_budget, path.stat().st_size),
         load_prompts(prompts)[:prompt_count],
         draft=draft,
         mode="mapped" if plain_mmap else "streamed",

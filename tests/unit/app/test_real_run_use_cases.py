@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import click
 import pytest
 from msgspec.structs import replace
 
@@ -16,7 +15,6 @@ from harness.backends.llamacpp.quality import Quality
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_gguf
 from harness.catalog.synthesize import synthesize_tiny
-from harness.cli.stream import parse_budget
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
@@ -54,19 +52,6 @@ def test_bad_prompts(tmp_path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(BadDataError):
         load_prompts(str(path))
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("600MB", 600_000_000), ("1.5GiB", 1_610_612_736), ("0.6x", 600), ("12", 12), (".5 kb", 500)]
-)
-def test_budget(text: str, size: int) -> None:
-    assert parse_budget(text, 1000) == size
-
-
-@pytest.mark.parametrize("text", ["", "x", "-1MB", "1 TB", "nan"])
-def test_bad_budget(text: str) -> None:
-    with pytest.raises(click.BadParameter):
-        parse_budget(text, 1000)
 
 
 def rung(quant: str, size: int, speed: float, kl: float) -> Rung:

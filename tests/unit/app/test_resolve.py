@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.app.fit import predict, timing_notes
-from harness.app.resolve import bytes_from, neighbours, resolve_device, resolve_model, scenario_from
+from harness.app.resolve import neighbours, resolve_device, resolve_model, scenario_from
 from harness.catalog.devices import dump_device, load_device
 from harness.domain.device import Calibration, TypeCost
 from harness.domain.scenario import Scenario
@@ -137,17 +137,3 @@ def test_scenarios() -> None:
         scenario_from({"nonsense": 1})
     with pytest.raises(InputError, match="do not fit"):
         scenario_from({"depth_tokens": 4000, "context_tokens": 4096})
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("2GiB", 2**31), ("1.5 GB", 1_500_000_000), ("800M", 800 * 2**20), ("4096", 4096), ("1kb", 1000), ("1T", 2**40)],
-)
-def test_sizes_as_people_write_them(text: str, size: int) -> None:
-    assert bytes_from(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "lots", "-1GiB", "1 XB", "1e9"])
-def test_no_size(text: str) -> None:
-    with pytest.raises(InputError, match="2GiB"):
-        bytes_from(text)

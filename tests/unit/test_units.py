@@ -1,0 +1,38 @@
+"""Sizes as people write them: decimal and binary units never mix."""
+
+import pytest
+
+from harness.units import parse_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("600MB", 600_000_000),
+        ("1.5 GB", 1_500_000_000),
+        ("1.5GiB", 1_610_612_736),
+        ("2gib", 2**31),
+        ("800M", 800 * 2**20),
+        ("3Gi", 3 * 2**30),
+        ("1T", 2**40),
+        ("1kb", 1000),
+        (".5 kb", 500),
+        ("4096", 4096),
+        ("4096B", 4096),
+        (" 12 ", 12),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "lots", "-1GiB", "1 XB", "1e9", "nan", "1iB", "0", "0.2", "0.6x", "9" * 30])
+def test_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a size"):
+        parse_bytes(text)
+
+
+def test_a_share() -> None:
+    assert parse_bytes("0.6x", 1000) == 600
+    with pytest.raises(ValueError, match=r"0\.6x of the file"):
+        parse_bytes("x", 1000)
