@@ -41,13 +41,14 @@ def check(
     *,
     listener: Listener,
     probe_again: bool = False,
+    depths: Sequence[int] = (0,),
 ) -> Checked:
-    """Run each model with its prediction made beforehand.
+    """Run each model at each depth, each with its prediction made beforehand.
 
     Raises:
         HarnessError: A name is unknown, or the machine could not be probed.
     """
-    cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario)
+    cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depths=depths)
     types = _types(cells, listener)
     device = probed(types, scenario, say=listener.say, again=probe_again)
     records = run_cells(cells, options, device=device, listener=listener)

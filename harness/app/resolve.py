@@ -85,7 +85,15 @@ def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
     if not path.is_file():
         raise RefusedError("this machine has no profile yet. Make one with: edge-harness devices probe")
     device = load_device(str(path))
-    if scenario is None:
+    return device if scenario is None else with_kept_costs(device, scenario)
+
+
+def with_kept_costs(device: DeviceProfile, scenario: Scenario) -> DeviceProfile:
+    """The profile of this machine with the engine's costs that were timed with the scenario's threads and repacking.
+
+    As it is where none were, or where it carries some already.
+    """
+    if device.calibrations:
         return device
     from harness.measure.calibrate import kept
 

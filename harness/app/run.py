@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from harness import plugins
 from harness.app.fit import predict
 from harness.app.locate import Located, locate
-from harness.app.resolve import THIS_MACHINE, resolve_device
+from harness.app.resolve import THIS_MACHINE, resolve_device, with_kept_costs
 from harness.backends._threads import default_thread_count
 from harness.catalog.models import load_model
 from harness.catalog.paths import as_path, home_dir
@@ -335,7 +335,7 @@ def _predict(
     if device is None or model is None:
         return None
     try:
-        return predict(model, device, scenario)
+        return predict(model, with_kept_costs(device, scenario), scenario)
     except InputError as error:
         say(f"no prediction: {error}")
         return None

@@ -26,7 +26,7 @@ def run_table(records: "Iterable[RunRecord]") -> "Table":
         latency = s.latency[0] if s.latency else None
         rows.append(
             (
-                _title(record),
+                title_of(record),
                 _rate(prefill.tokens_per_s if prefill else None),
                 _rate(decode.tokens_per_s if decode else None),
                 _time(latency.p99_s if latency else None),
@@ -67,7 +67,8 @@ def name_of(record: "RunRecord") -> str:
     return record.model.name if record.model else asked.rpartition("/")[2]
 
 
-def _title(record: "RunRecord") -> str:
+def title_of(record: "RunRecord") -> str:
+    """Name, mixture and depth of a run, as its row is headed."""
     quant = record.model.quant if record.model else ""
     depth = f" @ d{record.scenario.depth_tokens}" if record.scenario.depth_tokens else ""
     return f"{name_of(record)}{' ' + quant if quant and quant not in name_of(record).upper() else ''}{depth}"

@@ -1,4 +1,4 @@
-"""Sizes on the command line: one way to write them, in every verb."""
+"""Sizes and lists of numbers on the command line: one way to write them, in every verb."""
 
 from typing import Any
 
@@ -20,6 +20,17 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer click
             return parse_bytes(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+def numbers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
+    """Whole numbers separated by commas."""
+    try:
+        found = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no list of whole numbers such as 0,2048") from error
+    if any(n < 0 for n in found):
+        raise click.BadParameter("at least 0")
+    return found
 
 
 def budget_of(text: str, whole_bytes: int) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli._output import console, emit_json, json_option
+from harness.cli._sizes import numbers
 from harness.errors import Exit
 
 
@@ -14,6 +15,9 @@ from harness.errors import Exit
 @click.option("--context", "-c", "context_tokens", type=click.IntRange(1), default=4096, show_default=True)
 @click.option("--prompt", "-p", "prompt_tokens", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--new", "-n", "new_tokens", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--depth", "depths", default="0", callback=numbers, help="Tokens already in the cache; or several: 0,2048."
+)
 @click.option("--threads", "-t", "thread_count", type=click.IntRange(0), default=0, help="0: physical cores.")
 @click.option("--repetitions", "-r", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
@@ -30,6 +34,7 @@ from harness.errors import Exit
 def check(
     models: tuple[str, ...],
     quant: str,
+    depths: tuple[int, ...],
     repetitions: int,
     probe_again: bool,
     max_error_percent: float | None,
@@ -49,13 +54,21 @@ def check(
     from harness.app.resolve import scenario_from
     from harness.app.run import Options, exit_of
     from harness.cli._progress import RunProgress
-    from harness.cli._records import comparison_table, name_of, reasons, run_table
+    from harness.cli._records import comparison_table, reasons, run_table, title_of
     from harness.measure.child import Limits
     from harness.report import write_check_report
 
     options = Options(repetitions=repetitions, limits=Limits(wall_s=timeout_s), wait=wait)
     with RunProgress() as progress:
-        found = run_check(models, quant, scenario_from(fields), options, listener=progress, probe_again=probe_again)
+        found = run_check(
+            models,
+            quant,
+            scenario_from(fields),
+            options,
+            listener=progress,
+            probe_again=probe_again,
+            depths=depths,
+        )
     if report is not None and report.suffix.lower() in {".html", ".htm"}:
         write_check_report(found.records, report)
         written = report
@@ -78,7 +91,7 @@ def check(
     out = console()
     for record, comparison in zip(found.records, found.comparisons, strict=True):
         if comparison is not None:
-            out.print(comparison_table(comparison, name_of(record)))
+            out.print(comparison_table(comparison, title_of(record)))
             for note in comparison.notes:
                 out.print(note, markup=False)
     out.print(run_table(found.records))

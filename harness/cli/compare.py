@@ -20,7 +20,7 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None, as_json: boo
     """
     from harness.app.check import gate
     from harness.app.run import open_history
-    from harness.cli._records import comparison_table, name_of
+    from harness.cli._records import comparison_table, title_of
     from harness.cli._trends import difference_view
     from harness.errors import RefusedError
     from harness.records.compare import compare as compare_record
@@ -44,7 +44,7 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None, as_json: boo
         emit_json(document)
     else:
         for record, comparison in comparisons:
-            console().print(comparison_table(comparison, name_of(record)))
+            console().print(comparison_table(comparison, title_of(record)))
             for note in comparison.notes:
                 console().print(note, markup=False)
         if len(records) == 2:

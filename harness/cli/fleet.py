@@ -187,7 +187,7 @@ def sweep(
 
 
 def _show(records: "list[RunRecord]", as_json: bool) -> None:
-    from harness.cli._records import comparison_table, name_of, reasons, run_table
+    from harness.cli._records import comparison_table, reasons, run_table, title_of
     from harness.records.compare import compare
 
     if as_json:
@@ -201,7 +201,7 @@ def _show(records: "list[RunRecord]", as_json: bool) -> None:
         for record in mine:
             comparison = compare(record)
             if comparison is not None:
-                out.print(comparison_table(comparison, name_of(record)))
+                out.print(comparison_table(comparison, title_of(record)))
         for line in reasons(mine):
             out.print(line, markup=False)
 

@@ -6,18 +6,7 @@ from typing import Any
 import click
 
 from harness.cli._output import console, emit_json, json_option
-from harness.cli._sizes import Size
-
-
-def numbers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
-    """Whole numbers separated by commas."""
-    try:
-        found = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no list of whole numbers such as 0,2048") from error
-    if any(n < 0 for n in found):
-        raise click.BadParameter("at least 0")
-    return found
+from harness.cli._sizes import Size, numbers
 
 
 @click.command()
