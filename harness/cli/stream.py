@@ -82,6 +82,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
                 f"{format_rate(result.report.read_bytes / result.report.duration_s)} reached, "
                 f"{format_rate(result.report.probe_bytes_per_s)} by the probe",
             ),
+            ("computing and reading", f"{result.report.overlap_ratio:.2f} of the time is the longer of the two alone"),
             ("share of the bound", "" if result.bound_ratio is None else f"{result.bound_ratio:.2f}"),
         ]
     if result.draft:

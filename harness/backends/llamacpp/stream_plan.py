@@ -146,6 +146,7 @@ class StreamReport(Frozen, frozen=True, kw_only=True):
         pass_count: Passes of the model.
         duration_s: Time of those passes, first node to last block.
         read_bytes: Bytes read from storage.
+        reading_s: Time in which at least one read was under way.
         stall_s: Time the engine waited for a block.
         stall_by_block_s: The same by block.
         probe_bytes_per_s: Storage bandwidth, measured before with the same readers.
@@ -157,11 +158,21 @@ class StreamReport(Frozen, frozen=True, kw_only=True):
     stall_s: float
     stall_by_block_s: tuple[float, ...]
     probe_bytes_per_s: float
+    reading_s: float = 0.0
 
     @property
     def compute_s(self) -> float:
         """Time of one pass without its stalls."""
         return (self.duration_s - self.stall_s) / max(self.pass_count, 1)
+
+    @property
+    def overlap_ratio(self) -> float:
+        """Share of the passes' time that either computing or reading alone would have taken: 1 hides one in the other.
+
+        Beside the bound by the probe, whose storage may have been faster or slower than the run's.
+        """
+        alone_s = max(self.duration_s - self.stall_s, self.reading_s)
+        return min(alone_s / self.duration_s, 1.0) if self.duration_s else 1.0
 
     def bound_s(self, streamed_bytes: int) -> float:
         """Least time of one pass: max(compute, streamed bytes / storage bandwidth)."""

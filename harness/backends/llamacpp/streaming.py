@@ -31,7 +31,10 @@ from harness.errors import EngineError, RefusedError
 CHUNK_BYTES: Final = 2 * 2**20
 READER_COUNT: Final = 4
 MARGIN_BYTES: Final = 24 * 2**20
-"""Room for page tables, mapped code and the rows of the token table that are looked up."""
+"""Room for mapped code and the rows of the token table that are looked up."""
+PAGE_TABLE_RATIO: Final = 8 / PAGE_BYTES
+"""Page tables of every byte of the model, streamed ones too: a moved slot leaves its empty table behind. They are
+charged like other memory; for a file of 40 GB they are 80 MB."""
 
 _NAME_OFFSET: Final = 256  # of ``name`` in ``struct ggml_tensor``; checked on the first node
 _BLOCK_MARK: Final = b"l_out-"
@@ -100,10 +103,11 @@ class StreamedSession:
             always_bytes = sum(e.end - e.start for e in self._layout.others)
             mapped = self._layout.mapped
             self.held_bytes = _anonymous_bytes()
+            margin_bytes = MARGIN_BYTES + int(path.stat().st_size * PAGE_TABLE_RATIO)
             self.plan = plan_split(
                 self._layout.blocks,
                 always_bytes,
-                budget_bytes - self.held_bytes - MARGIN_BYTES - reserved_bytes,
+                budget_bytes - self.held_bytes - margin_bytes - reserved_bytes,
                 mapped_bytes=mapped.end - mapped.start if mapped else 0,
             )
             # Storage is shared with others on many machines: the better of two looks is nearer to what it can do.
@@ -172,9 +176,13 @@ class StreamedSession:
             done += got
 
     def _probe(self, path: Path) -> float:
-        """Bandwidth of the same readers over the first streamed bytes of the file, past the page cache."""
+        """Bandwidth of the same readers, past the page cache.
+
+        Over pieces from everywhere in the file: parts of it may lie in a cache of the storage's own.
+        """
         wanted = min(path.stat().st_size // CHUNK_BYTES, 256)
-        offsets = deque(i * CHUNK_BYTES for i in range(wanted))
+        step = path.stat().st_size // CHUNK_BYTES // max(wanted, 1)
+        offsets = deque(i * step * CHUNK_BYTES for i in range(wanted))
 
         def work() -> None:
             # Private memory, as the slots are: into shared memory direct reads are a third slower.
@@ -201,6 +209,8 @@ class StreamedSession:
         self._left: dict[int, int] = {}
         self._chunks: deque[tuple[int, int, int]] = deque()
         self._failure: EngineError | None = None
+        self._reading_count = 0
+        self._reading_since_s = 0.0
         self._next_load = 0
         self._finished = 0
         self._begun = False
@@ -234,11 +244,17 @@ class StreamedSession:
                 if self._stopped:
                     return
                 number, offset, size = self._chunks.popleft()
+                if not self._reading_count:
+                    self._reading_since_s = time.perf_counter()
+                self._reading_count += 1
             try:
                 self._read(offset, size)
             except EngineError as error:
                 self._failure = error
             with self._gate:
+                self._reading_count -= 1
+                if not self._reading_count:
+                    self.reading_s += time.perf_counter() - self._reading_since_s
                 self.read_bytes += size
                 self._left[number] -= 1
                 if self._left[number] == 0:
@@ -303,11 +319,14 @@ class StreamedSession:
         """Count from here on."""
         with self._gate:
             self.read_bytes = 0
+            self.reading_s = 0.0
+            self._reading_since_s = time.perf_counter()
         self.pass_count = 0
         self.duration_s = 0.0
         self.stalls_s = [0.0] * len(self._layout.blocks)
 
     read_bytes = 0
+    reading_s = 0.0
     pass_count = 0
     duration_s = 0.0
 
@@ -325,6 +344,7 @@ class StreamedSession:
             pass_count=self.pass_count,
             duration_s=self.duration_s,
             read_bytes=self.read_bytes,
+            reading_s=self.reading_s,
             stall_s=sum(self.stalls_s),
             stall_by_block_s=tuple(round(s, 6) for s in self.stalls_s),
             probe_bytes_per_s=self.probe_bytes_per_s,

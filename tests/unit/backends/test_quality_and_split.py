@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.backends.llamacpp.quality import Scores, chunks_of, expected_calibration_error, log_probabilities
-from harness.backends.llamacpp.stream_plan import PAGE_BYTES, Extent, plan_split, whole_pages
+from harness.backends.llamacpp.stream_plan import PAGE_BYTES, Extent, StreamReport, plan_split, whole_pages
 from harness.errors import RefusedError
 
 
@@ -80,3 +80,20 @@ def test_a_plan_never_exceeds_what_it_may_use(sizes: list[int], always: int, sha
     assert plan.pinned_bytes + plan.slot_count * plan.slot_bytes <= allowed
     assert plan.pinned_bytes + plan.streamed_bytes == sum(sizes) + always
     assert all(whole_pages(b).end - whole_pages(b).start >= plan.slot_bytes for b in blocks)
+
+
+@pytest.mark.parametrize(
+    ("computing_s", "reading_s", "pass_s", "ratio"),
+    [(3.0, 8.0, 8.0, 1.0), (3.0, 8.0, 11.0, 8 / 11), (6.0, 2.0, 7.0, 6 / 7), (2.0, 1.0, 2.0, 1.0)],
+)
+def test_overlap_by_hand(computing_s: float, reading_s: float, pass_s: float, ratio: float) -> None:
+    report = StreamReport(
+        pass_count=1,
+        duration_s=pass_s,
+        read_bytes=1,
+        reading_s=reading_s,
+        stall_s=pass_s - computing_s,
+        stall_by_block_s=(),
+        probe_bytes_per_s=1.0,
+    )
+    assert report.overlap_ratio == pytest.approx(ratio)
