@@ -2,20 +2,25 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
-from harness.app.resolve import ResolvedModel
+from msgspec.structs import replace
+
+from harness.app.fit import predict, within_budget
+from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
+from harness.errors import InputError
 from harness.feasibility.calibrated import pass_seconds
 from harness.feasibility.memory import backend_of
 from harness.feasibility.moe import expert_bytes, hit_ratio, streamed_token_s
 from harness.feasibility.speculative import Advice, batch_cost, best_gamma, expected_tokens_per_cycle
 from harness.feasibility.speed import machine_of, predict_speed
-from harness.feasibility.streaming import plan_streaming
+from harness.feasibility.streaming import plan_even_split
 from harness.feasibility.weights import role_of
 
 ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
@@ -55,7 +60,7 @@ class StreamingOutlook(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         budget_bytes: Memory it may use.
-        pinned_count: Layers that stay.
+        pinned_count: What stays, counted in layers.
         streamed_bytes: Read from storage in each pass.
         tokens_per_s: Pinned and streamed, reading while computing.
         naive_tokens_per_s: The same file mapped, and left to the system.
@@ -118,14 +123,15 @@ def plan_under_budget(
     # What is needed beside the layers: cache, scratch, output matrix, runtime, draft. A repacked copy is not made
     # while streaming, and the verdict's need counts each layer once.
     repacked = sum(p.anonymous_bytes for p in now.memory.parts if p.name == "repacked weights")
-    held = max(0, now.verdict.needed_bytes - total - repacked)
+    # Of a token table that is no output matrix, a pass looks up a few rows; its pages can go.
+    held = max(0, now.verdict.needed_bytes - total - repacked - _looked_up_bytes(model.weights))
     disk = device.storage.sequential_read_bytes_per_s.value
     compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
-    plan = plan_streaming(layers, held, budget, disk, compute_s)
+    plan = plan_even_split(layers, held, budget, disk, compute_s)
     with_drafts = 0.0
     if speculation is not None and plan.bound != "memory":
         with_drafts = max(
-            plan_streaming(
+            plan_even_split(
                 layers,
                 held,
                 budget,
@@ -150,6 +156,31 @@ def plan_under_budget(
     )
 
 
+def stream_outlook(
+    path: Path, budget_bytes: int, scenario: Scenario, draft: Path | None = None, *, batch_tokens: int = 32
+) -> StreamingOutlook | None:
+    """What streaming a file under a budget will do on this machine, said before it runs.
+
+    From the machine's profile (storage, memory) alone; None where it was never probed, or the file cannot be predicted.
+
+    Args:
+        path: GGUF file.
+        budget_bytes: What the process may use.
+        scenario: Context and threads; weights are not repacked while they are streamed.
+        draft: Draft model held beside it.
+        batch_tokens: Most tokens of a pass.
+    """
+    try:
+        plain = replace(scenario, repack=False, ubatch_tokens=batch_tokens)
+        device = within_budget(resolve_device(THIS_MACHINE[0], plain), budget_bytes)
+        model = resolve_model(str(path))
+        small = resolve_model(str(draft)) if draft else None
+        now = predict(model, device, plain, draft=small)
+        return plan_under_budget(model, device, now, plan_speculation(model, device, plain, small) if small else None)
+    except InputError:
+        return None
+
+
 def layer_bytes(weights: Weights) -> list[int]:
     """Bytes of each transformer block's weights, by its number."""
     sizes: dict[int, int] = {}
@@ -157,6 +188,13 @@ def layer_bytes(weights: Weights) -> list[int]:
         if match := re.match(r"blk\.(\d+)\.", tensor.name):
             sizes[int(match[1])] = sizes.get(int(match[1]), 0) + tensor.size_bytes
     return [sizes[index] for index in sorted(sizes)]
+
+
+def _looked_up_bytes(weights: Weights) -> int:
+    """Bytes of a token table that is only looked up; 0 where it is the output matrix too."""
+    if not any(t.name == "output.weight" for t in weights.tensors):
+        return 0
+    return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight")
 
 
 def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) -> tuple[Callable[[int], float], bool]:

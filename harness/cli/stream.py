@@ -1,10 +1,16 @@
 """``edge-harness stream``: run a model that is larger than the RAM it may use."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from harness.cli._files import model_file
 from harness.cli._output import console, emit_json, json_option, table
 from harness.cli._sizes import budget_of
+
+if TYPE_CHECKING:
+    from harness.app.plans import StreamingOutlook
 
 
 @click.command("stream")
@@ -37,6 +43,9 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     as_json: bool,
 ) -> int:
     """Generate with MODEL while its process is held to a RAM budget: some weights stay, the others are streamed."""
+    import msgspec
+
+    from harness.app.plans import stream_outlook
     from harness.app.speculate import load_prompts, requantized
     from harness.app.stream import stream
     from harness.catalog.paths import cache_dir
@@ -49,20 +58,24 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         given = model_file(draft)
         coarse = draft_quant != "keep"
         draft = str(requantized(given, cache_dir() / "drafts", draft_quant, pure=True) if coarse else given)
+    budget_bytes, scenario = budget_of(ram_budget, path.stat().st_size), Scenario(context_tokens=context_tokens)
+    outlook = stream_outlook(path, budget_bytes, scenario, Path(draft) if draft not in {"", "lookup"} else None)
+    if outlook is not None:
+        console(stderr=True).print(_beforehand(outlook, plain_mmap, bool(draft)), markup=False)
     result = stream(
         path,
-        budget_of(ram_budget, path.stat().st_size),
+        budget_bytes,
         load_prompts(prompts)[:prompt_count],
         draft=draft,
         mode="mapped" if plain_mmap else "streamed",
         new_tokens=new_tokens,
-        scenario=Scenario(context_tokens=context_tokens),
+        scenario=scenario,
     )
     if as_json:
-        emit_json(result)
+        emit_json({**msgspec.to_builtins(result), "predicted": outlook})
         return Exit.OK
     rows = [
-        ("speed", f"{result.generation.tokens_per_s:.2f} tokens/s"),
+        ("speed", f"{result.generation.tokens_per_s:.3g} tokens/s"),
         ("budget", f"{format_bytes(result.budget_bytes)}{'' if result.enforced else ' (not enforced by the system)'}"),
         ("peak charged", format_bytes(result.memory.cgroup_peak_bytes or result.memory.peak_rss_bytes)),
     ]
@@ -89,3 +102,15 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         rows.append(("tokens per pass", f"{result.generation.tokens_per_cycle:.2f}"))
     console().print(table(f"{result.model}, {result.mode}", ("", ""), rows))
     return Exit.OK
+
+
+def _beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool) -> str:
+    from harness.units import format_bytes
+
+    source = "predicted from this machine's profile"
+    if mapped:
+        return f"{source}: {outlook.naive_tokens_per_s:.3g} tokens/s, all of it read again"
+    told = f"{source}: {outlook.tokens_per_s:.3g} tokens/s, {format_bytes(outlook.streamed_bytes)} from storage a pass"
+    if drafted and outlook.speculative_tokens_per_s:
+        told += f"; {outlook.speculative_tokens_per_s:.3g} with drafts at an acceptance of 0.8"
+    return told

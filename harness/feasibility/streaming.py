@@ -113,6 +113,55 @@ def plan_streaming(
     )
 
 
+def plan_even_split(
+    layer_bytes: Sequence[int],
+    resident_bytes: int,
+    budget_bytes: int,
+    disk_bytes_per_s: float,
+    compute_s_per_token: float,
+    *,
+    expected_tokens_per_pass: float = 1.0,
+    batch_cost_ratio: float = 1.0,
+    slot_count: int = 4,
+) -> StreamingPlan:
+    """The same, with an equal part of every layer streamed instead of whole layers: how this harness streams.
+
+    With B layers and r slots that the streamed parts take turns in, parts of s bytes leave sum(b) - (B - r) s in
+    memory, so s = excess / (B - r) and a pass reads B s: excess B / (B - r), less than with whole layers in buffers
+    where little is missing. Reading goes on through the whole pass and from one pass into the next:
+
+        t(pass) = max(B s / D, t_c)
+
+    Args and errors are those of ``plan_streaming``; ``pinned`` counts the bytes that stay as whole layers.
+    """
+    if min([resident_bytes, budget_bytes, *layer_bytes], default=0) < 0 or disk_bytes_per_s <= 0:
+        raise ValueError("sizes must be at least 0 and the disk's speed above 0")
+    count, total, room = len(layer_bytes), sum(layer_bytes), budget_bytes - resident_bytes
+    compute_s = compute_s_per_token * batch_cost_ratio
+    excess = max(total - room, 0)
+    slots = min(slot_count, count)
+    while slots > 2 and (count - slots) * min(layer_bytes) < excess:
+        slots -= 1
+    fits = excess == 0
+    impossible = not fits and (count <= slots or (count - slots) * min(layer_bytes) < excess)
+    part = 0.0 if fits or impossible else excess / (count - slots)
+    streamed = total if impossible else round(count * part)
+    disk_s = streamed / disk_bytes_per_s
+    pass_s = max(disk_s, compute_s)
+    bound: Bound = "memory" if impossible else "storage" if disk_s > compute_s else "compute"
+    kept = round(count * (1 - streamed / total)) if total else 0
+    return StreamingPlan(
+        pinned=tuple(range(kept)),
+        streamed=tuple(range(kept, count)),
+        streamed_bytes=streamed,
+        buffer_bytes=round(slots * part),
+        seconds_per_pass=pass_s,
+        tokens_per_s=expected_tokens_per_pass / pass_s if pass_s and not impossible else 0.0,
+        naive_seconds_per_pass=compute_s + mmap_read_s(total, room, disk_bytes_per_s),
+        bound=bound,
+    )
+
+
 def mmap_read_s(mapped_bytes: float, cache_bytes: float, disk_bytes_per_s: float) -> float:
     """Seconds of reading in one pass over a mapped file: none if the cache holds it, all of it otherwise.
 

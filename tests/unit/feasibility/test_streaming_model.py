@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.feasibility.moe import hit_ratio, popularity, streamed_token_s
 from harness.feasibility.other_rows import check_speculation, check_streaming
-from harness.feasibility.streaming import least_budget_bytes, mmap_read_s, plan_streaming
+from harness.feasibility.streaming import least_budget_bytes, mmap_read_s, plan_even_split, plan_streaming
 
 GB = 10**9
 
@@ -39,6 +39,27 @@ def test_no_room_for_buffers():
     plan = plan_streaming([GB] * 10, 2 * GB, 3 * GB, 3e9, 0.5)
     assert plan.bound == "memory"
     assert plan.tokens_per_s == 0
+
+
+def test_equal_parts_of_all_layers_by_hand():
+    # 10 layers of 1 GB, 7 GB of room, 4 slots: 3 GB too much = (10 - 4) x 0.5 GB, so a pass reads 5 GB; at 2.5 GB/s 2 s
+    plan = plan_even_split([GB] * 10, 2 * GB, 9 * GB, 2.5e9, 0.5)
+    assert (plan.streamed_bytes, plan.buffer_bytes, len(plan.pinned), plan.bound) == (5 * GB, 2 * GB, 5, "storage")
+    assert plan.seconds_per_pass == pytest.approx(2.0)
+    # what stays and the slots fill the room: 5 + 2 = 7 GB
+    # 3 tokens a pass at 1.6 times the arithmetic still hide in it; at 5 times (2.5 s) they do not
+    assert plan_even_split(
+        [GB] * 10, 2 * GB, 9 * GB, 2.5e9, 0.5, expected_tokens_per_pass=3, batch_cost_ratio=1.6
+    ).tokens_per_s == pytest.approx(1.5)
+    assert plan_even_split([GB] * 10, 2 * GB, 9 * GB, 2.5e9, 0.5, batch_cost_ratio=5).bound == "compute"
+
+
+def test_equal_parts_take_fewer_slots_before_giving_up():
+    # 8 GB too much: (10 - 2) x 1 GB just does it, and everything is streamed; a byte more does not
+    plan = plan_even_split([GB] * 10, 0, 2 * GB, 1e9, 0.5)
+    assert (plan.streamed_bytes, plan.buffer_bytes, plan.pinned) == (10 * GB, 2 * GB, ())
+    assert plan_even_split([GB] * 10, 0, 2 * GB - 1, 1e9, 0.5).bound == "memory"
+    assert plan_even_split([GB] * 10, 0, 10 * GB, 1e9, 0.5).streamed_bytes == 0
 
 
 def test_least_budget_by_hand():
