@@ -1,13 +1,11 @@
 """Storage read past the page cache: in sequence, and at random.
 
-Linux: ``O_DIRECT`` into private memory in huge pages (a device takes a read of 2 MiB in 512 small pages as several: on
-one virtual disk 1.6 GB/s against 4.2); where the file system refuses that, the pages are dropped with
+Linux: ``O_DIRECT`` into huge pages; where the file system refuses that, the pages are dropped with
 ``posix_fadvise(DONTNEED)`` before they are read again. Other systems: ``F_NOCACHE`` on macOS; what is left (Windows)
 is reported as possibly cached.
 """
 
 import contextlib
-import ctypes
 import mmap
 import os
 import random
@@ -17,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from harness.huge_pages import read_buffer
+
 BLOCK_BYTES: Final = 4 * 2**20
-HUGE_PAGE_BYTES: Final = 2 * 2**20
 RANDOM_BLOCK_BYTES: Final = 4096 * 16
 """Random reads are those of layer streaming and page faults with read-ahead: 64 KiB, one after the other."""
 
@@ -129,26 +128,9 @@ def _read_into(descriptor: int, buffer: memoryview, offset: int) -> None:
         done += got
 
 
-@contextlib.contextmanager
-def _buffer(size_bytes: int) -> Iterator[memoryview]:
-    """Memory to read into: private, and where the system has them, huge pages."""
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        with mmap.mmap(-1, size_bytes) as plain, memoryview(plain) as view:
-            yield view
-        return
-    whole = -(-size_bytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES + HUGE_PAGE_BYTES
-    with mmap.mmap(-1, whole, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as region:
-        with contextlib.suppress(OSError):  # a kernel without them
-            region.madvise(mmap.MADV_HUGEPAGE)
-        start = -ctypes.addressof(ctypes.c_char.from_buffer(region)) % HUGE_PAGE_BYTES
-        with memoryview(region) as everything, everything[start : start + size_bytes] as view:
-            view[::4096] = bytes(len(view[::4096]))  # touched here, not inside the clock
-            yield view
-
-
 def _read_all(descriptor: int, size_bytes: int) -> float:
     """Seconds to read the whole file in order."""
-    with _buffer(BLOCK_BYTES) as view:
+    with read_buffer(BLOCK_BYTES) as view:
         start = time.perf_counter()
         for offset in range(0, size_bytes, BLOCK_BYTES):
             _read_into(descriptor, view, offset)
@@ -160,7 +142,7 @@ def _read_at_random(descriptor: int, size_bytes: int, count: int, seed: int) -> 
     places = size_bytes // RANDOM_BLOCK_BYTES
     draw = random.Random(seed)
     chosen = draw.sample(range(places), count) if count <= places else [draw.randrange(places) for _ in range(count)]
-    with _buffer(RANDOM_BLOCK_BYTES) as view:
+    with read_buffer(RANDOM_BLOCK_BYTES) as view:
         start = time.perf_counter()
         for place in chosen:
             _read_into(descriptor, view, place * RANDOM_BLOCK_BYTES)
