@@ -79,6 +79,7 @@ class BudgetedSession(ABC):
         )
         try:
             memory = self._memory = LaidMemory(path)
+            self._base = memory.base
             self._readers = ReaderPool(memory)
             # One pass touches every buffer of the engine, so that what it holds beside weights can be read off.
             self.session.decode([0] * min(16, batch_tokens), position=0, logits="all")

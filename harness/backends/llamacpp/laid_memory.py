@@ -21,6 +21,7 @@ _FILL_BYTES: Final = 8 * 2**20
 _MREMAP_FLAGS: Final = 1 | 2 | 4  # MAYMOVE, FIXED, DONTUNMAP
 _MAP_FIXED: Final = 0x10
 _MAP_NORESERVE: Final = 0x4000
+_HUGE_PAGES: Final = 14  # MADV_HUGEPAGE
 _NO_HUGE_PAGES: Final = 15  # MADV_NOHUGEPAGE
 
 
@@ -50,6 +51,11 @@ class LaidMemory:
         self._base = _mapping_base(path)
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
 
+    @property
+    def base(self) -> int:
+        """Address that the file's start is mapped at."""
+        return self._base
+
     def forget_file(self, mapped: Extent | None) -> None:
         """Give back all pages of the file: the engine filled the page cache when it mapped it.
 
@@ -65,8 +71,14 @@ class LaidMemory:
             pages = whole_pages(mapped)
             self._libc.madvise(self._base + pages.start, pages.end - pages.start, mmap.MADV_RANDOM)
 
-    def lay(self, offset: int, size: int) -> None:
+    def lay(self, offset: int, size: int, *, huge: bool = False) -> None:
         """Lay empty memory over whole pages of the mapping; nothing of it is resident until it is filled.
+
+        Args:
+            offset: Of the file.
+            size: Bytes.
+            huge: Ask for huge pages. What is filled must then begin and end at their bounds, or where the laid memory
+                ends: a huge page makes all of itself resident.
 
         Raises:
             EngineError: The system would not.
@@ -78,17 +90,16 @@ class LaidMemory:
             raise EngineError(
                 f"the system would not lay {size} bytes over the mapped file (errno {ctypes.get_errno()})"
             )
-        # A huge page would make more resident than was asked for.
-        self._libc.madvise(address, size, _NO_HUGE_PAGES)
+        self._libc.madvise(address, size, _HUGE_PAGES if huge else _NO_HUGE_PAGES)
 
-    def pin(self, pieces: Sequence[Extent]) -> None:
-        """Lay memory over the pages of the pieces and fill it.
+    def pin(self, pieces: Sequence[Extent], *, huge: bool = False) -> None:
+        """Lay memory over the pages of the pieces, as :meth:`lay` does, and fill it.
 
         Raises:
             EngineError: The system would not, or reading failed.
         """
         for start, end in merged_pages(pieces):
-            self.lay(start, end - start)
+            self.lay(start, end - start, huge=huge)
             self.fill(start, end - start)
 
     def fill(self, offset: int, size: int) -> None:

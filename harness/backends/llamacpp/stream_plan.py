@@ -1,7 +1,7 @@
 """What of a model stays in memory and what is read again in each pass, when its weights exceed what they may take."""
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
+from harness.huge_pages import HUGE_PAGE_BYTES
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 SLOT_COUNT: Final = 4
@@ -26,12 +27,14 @@ class StreamPlan(Frozen, frozen=True, kw_only=True):
     """What stays and what is read again in each pass.
 
     Attributes:
-        slot_bytes: Streamed bytes of each block, whole pages; 0 when everything fits.
+        slot_bytes: Streamed bytes of each streamed block; 0 when everything fits.
         slot_count: Slots in memory at a time.
         pinned_bytes: Weights that stay.
         streamed_bytes: Weights read in each pass.
         mapped_bytes: Left to the file mapping: the token table, of which a pass reads a few rows.
         available_bytes: What the weights may take.
+        blocks: Numbers of the blocks of which a part is streamed.
+        unit_bytes: What slots are multiples of and aligned to: huge pages, or small ones where blocks are too small.
     """
 
     slot_bytes: int
@@ -40,21 +43,36 @@ class StreamPlan(Frozen, frozen=True, kw_only=True):
     streamed_bytes: int
     mapped_bytes: int
     available_bytes: int
+    blocks: tuple[int, ...] = ()
+    unit_bytes: int = PAGE_BYTES
 
 
-def whole_pages(extent: Extent) -> Extent:
-    """The pages that hold nothing but this extent."""
-    start = -(-extent.start // PAGE_BYTES) * PAGE_BYTES
-    return Extent(start, max(start, extent.end // PAGE_BYTES * PAGE_BYTES))
+def whole_pages(extent: Extent, unit_bytes: int = PAGE_BYTES, base: int = 0) -> Extent:
+    """The pages that hold nothing but this extent.
+
+    Args:
+        extent: Part of the file.
+        unit_bytes: Size of a page.
+        base: Address that the file's start is mapped at; pages are aligned in memory, not in the file.
+    """
+    start = -(-(extent.start + base) // unit_bytes) * unit_bytes - base
+    return Extent(start, max(start, (extent.end + base) // unit_bytes * unit_bytes - base))
 
 
 def plan_split(
-    blocks: Sequence[Extent], always_bytes: int, available_bytes: int, *, mapped_bytes: int = 0, slots: int = SLOT_COUNT
+    blocks: Sequence[Extent],
+    always_bytes: int,
+    available_bytes: int,
+    *,
+    mapped_bytes: int = 0,
+    slots: int = SLOT_COUNT,
+    base: int = 0,
 ) -> StreamPlan:
     """Least streaming that fits.
 
-    With B blocks of sizes b_i and r slots, streaming s bytes of each keeps sum(b_i) - B s + r s bytes of them in
-    memory beside what must stay (A): s is the least whole number of pages with A + sum(b_i) - (B - r) s <= available.
+    Streaming s bytes each of n of the blocks through r slots keeps sum(b_i) - n s + r s bytes of all blocks in memory
+    beside what must stay (A), so n s is to be least with A + sum(b_i) - (n - r) s <= available. Where s is a multiple
+    of a huge page, streaming some of the blocks, evenly spread, may be less than rounding up in all of them.
 
     Args:
         blocks: Where each block's tensors lie in the file.
@@ -62,13 +80,12 @@ def plan_split(
         available_bytes: What all weights may take.
         mapped_bytes: Weights left to the file mapping.
         slots: Slots, at least 2; fewer where there are fewer blocks.
+        base: Address that the file's start is mapped at.
 
     Raises:
         RefusedError: Even streaming all blocks needs more.
     """
     total_bytes = always_bytes + sum(b.end - b.start for b in blocks)
-    count = len(blocks)
-    slots = min(slots, count)
     excess_bytes = total_bytes - available_bytes
     if excess_bytes <= 0:
         return StreamPlan(
@@ -79,25 +96,48 @@ def plan_split(
             mapped_bytes=mapped_bytes,
             available_bytes=available_bytes,
         )
-    limit_bytes = min((p.end - p.start for p in map(whole_pages, blocks)), default=0)
-    while slots > 2 and (count - slots) * limit_bytes < excess_bytes:
-        slots -= 1
-    slot_bytes = (
-        -(-excess_bytes // max(count - slots, 1) // PAGE_BYTES) * PAGE_BYTES if count > slots else limit_bytes + 1
+    for unit_bytes in (HUGE_PAGE_BYTES, PAGE_BYTES):
+        pages = [whole_pages(b, unit_bytes, base) for b in blocks]
+        room = [p.end - p.start for p in pages]
+        # Three slots still read one ahead of the one that is waited for; two do not, and are the last resort.
+        split = _least_split(room, excess_bytes, unit_bytes, range(min(slots, len(blocks)), 2, -1))
+        split = split or _least_split(room, excess_bytes, unit_bytes, range(2, 1, -1))
+        if split is not None:
+            count, slot_bytes, slot_count = split
+            return StreamPlan(
+                slot_bytes=slot_bytes,
+                slot_count=slot_count,
+                pinned_bytes=total_bytes - count * slot_bytes,
+                streamed_bytes=count * slot_bytes,
+                mapped_bytes=mapped_bytes,
+                available_bytes=available_bytes,
+                blocks=_spread(count, len(blocks)),
+                unit_bytes=unit_bytes,
+            )
+    least_bytes = total_bytes - max(len(blocks) - 2, 0) * min(room, default=0)
+    raise RefusedError(
+        f"streaming needs {least_bytes} bytes for weights, and {max(available_bytes, 0)} are left of the budget"
     )
-    if slot_bytes > limit_bytes:
-        least_bytes = total_bytes - max(count - slots, 0) * limit_bytes
-        raise RefusedError(
-            f"streaming needs {least_bytes} bytes for weights, and {max(available_bytes, 0)} are left of the budget"
-        )
-    return StreamPlan(
-        slot_bytes=slot_bytes,
-        slot_count=slots,
-        pinned_bytes=total_bytes - count * slot_bytes,
-        streamed_bytes=count * slot_bytes,
-        mapped_bytes=mapped_bytes,
-        available_bytes=available_bytes,
-    )
+
+
+def _least_split(
+    room: Sequence[int], excess_bytes: int, unit_bytes: int, slot_counts: Iterable[int]
+) -> tuple[int, int, int] | None:
+    """Streamed blocks, bytes of each, and slots that stream least; of equals the most slots, then the most blocks."""
+    best: tuple[int, int, int] | None = None
+    for slots in slot_counts:
+        for count in range(len(room), slots, -1):
+            slot_bytes = -(-excess_bytes // (count - slots) // unit_bytes) * unit_bytes
+            if slot_bytes > min(room[i] for i in _spread(count, len(room))):
+                break  # fewer blocks would need still larger parts
+            if best is None or count * slot_bytes < best[0] * best[1]:
+                best = (count, slot_bytes, slots)
+    return best
+
+
+def _spread(count: int, of: int) -> tuple[int, ...]:
+    """That many of the numbers below ``of``, evenly spread."""
+    return tuple(i * of // count for i in range(count))
 
 
 class FileLayout(NamedTuple):

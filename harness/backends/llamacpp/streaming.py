@@ -1,10 +1,13 @@
 """Run a model that is larger than the RAM it may use, on unmodified llama.cpp: block by block.
 
 Of the memory laid over the mapping, most is filled once and kept (pinned), and the same number of bytes at the end of
-every block is streamed. Few slots of that size exist; when the evaluation callback tells that a block is done, its slot
-moves (``mremap``, no byte is copied) to the place of a block further on, and readers fill it past the page cache while
-the engine computes the next ones. A cyclic scan under LRU would miss always; here every pass reads exactly the streamed
-bytes, in large direct reads, evenly spread over the pass.
+every block, or of most, is streamed. Few slots of that size exist; when the evaluation callback tells that a block is
+done, its slot moves (``mremap``, no byte is copied) to the place of a block further on, and readers fill it past the
+page cache while the engine computes the next ones. A cyclic scan under LRU would miss always; here every pass reads
+exactly the streamed bytes, in large direct reads, evenly spread over the pass.
+
+Slots are huge pages, aligned in memory: a device fills them several times as fast as small ones, and a slot that moves
+from one aligned place to another stays huge.
 
 Every pass reads all streamed bytes, also those of experts that no token wants.
 """
@@ -17,6 +20,7 @@ from harness.backends.llamacpp.budgeted import BLOCK_MARK, MARGIN_BYTES, NAME_OF
 from harness.backends.llamacpp.laid_memory import LaidMemory
 from harness.backends.llamacpp.readers import ReaderPool
 from harness.backends.llamacpp.stream_plan import (
+    PAGE_BYTES,
     Extent,
     FileLayout,
     StreamPlan,
@@ -49,30 +53,34 @@ class StreamedSession(BudgetedSession):
             sum(e.end - e.start for e in self._layout.others),
             room_bytes,
             mapped_bytes=mapped.end - mapped.start if mapped else 0,
+            base=self._base,
         )
         return self.plan.slot_bytes > 0
 
-    def _streamed(self, block: int) -> Extent:
-        end = whole_pages(self._layout.blocks[block]).end
+    def _streamed(self, load: int) -> Extent:
+        """Where the load of that number goes: the last pages of its block."""
+        block = self.plan.blocks[load % self._count]
+        end = whole_pages(self._layout.blocks[block], self.plan.unit_bytes, self._base).end
         return Extent(end - self.plan.slot_bytes, end)
 
     def _place(self, memory: LaidMemory) -> None:
-        size = self.plan.slot_bytes
+        self._count = len(self.plan.blocks)
+        huge = self.plan.unit_bytes > PAGE_BYTES
+        streamed = {block: self._streamed(load) for load, block in enumerate(self.plan.blocks)}
         pieces = list(self._layout.others)
         for index, block in enumerate(self._layout.blocks):
-            if size:
-                streamed = self._streamed(index)
-                memory.lay(streamed.start, size)
-                pieces += [Extent(block.start, streamed.start), Extent(streamed.end, block.end)]
-            else:
+            if (part := streamed.get(index)) is None:
                 pieces.append(block)
-        memory.pin(pieces)
+            else:
+                memory.lay(part.start, part.end - part.start, huge=huge)
+                pieces += [Extent(block.start, part.start), Extent(part.end, block.end)]
+        memory.pin(pieces, huge=huge)
 
     def _begin(self, memory: LaidMemory, readers: ReaderPool) -> None:
         self._slots, self._queue = memory, readers
-        self._count = len(self._layout.blocks)
-        self._next_load = 0  # loads go in order: block n % count of pass n // count
+        self._next_load = 0  # loads go in order: number n % count of the streamed blocks, in pass n // count
         self._finished = 0
+        self._block = 0
         self._begun = False
         self._first_node = b""
         for _ in range(self.plan.slot_count):
@@ -81,7 +89,7 @@ class StreamedSession(BudgetedSession):
     def _enqueue(self) -> None:
         number = self._next_load
         self._next_load += 1
-        self._queue.submit(number, [self._streamed(number % self._count)])
+        self._queue.submit(number, [self._streamed(number)])
 
     # -- the engine's callback ----------------------------------------------------------------------------------
 
@@ -95,29 +103,32 @@ class StreamedSession(BudgetedSession):
                 self._begun = True
                 self._first_node = name
                 self._pass_began_s = time.perf_counter()
-                self._wait(self._finished)
+                self._block = 0
+                self._wait_for_block()
             return name.startswith(BLOCK_MARK)
         block = int(name[len(BLOCK_MARK) :].split(b"\0", 1)[0])
-        if block != self._finished % self._count:
+        if block != self._block:
             self._failure = EngineError(f"block {block} finished out of order")
             return False
-        self._release()
-        if block + 1 < self._count:
-            return self._wait(self._finished)
+        if block == self.plan.blocks[self._finished % self._count]:
+            self._release()
+        self._block += 1
+        if self._block < len(self._layout.blocks):
+            return self._wait_for_block()
         self._begun = False
         self.pass_count += 1
         self.duration_s += time.perf_counter() - self._pass_began_s
-        return True
+        return self._failed() is None
 
-    def _wait(self, load: int) -> bool:
-        """Wait until that load is in memory."""
-        self.stalls_s[load % self._count] += self._queue.wait(load)
+    def _wait_for_block(self) -> bool:
+        """Wait until what is streamed of the block that comes next is in memory."""
+        if self._block == self.plan.blocks[self._finished % self._count]:
+            self.stalls_s[self._block] += self._queue.wait(self._finished)
         return self._failed() is None
 
     def _release(self) -> None:
-        """The oldest block is done: its slot goes to the next load."""
-        source = self._streamed(self._finished % self._count).start
-        target = self._streamed(self._next_load % self._count).start
+        """The oldest streamed part was used: its slot goes to the next load."""
+        source, target = self._streamed(self._finished).start, self._streamed(self._next_load).start
         self._finished += 1
         if source != target and not self._slots.move(source, target, self.plan.slot_bytes):
             self._failure = EngineError(f"the system would not move a slot (errno {ctypes.get_errno()})")

@@ -51,10 +51,31 @@ def test_everything_fits() -> None:
 
 
 def test_split_by_hand() -> None:
-    # 1000 pages, 700 allowed, 10 blocks, 4 slots: 300 = (10 - 4) s, so 50 pages of each block are streamed.
+    # 1000 pages, 700 allowed, 10 blocks: 300 = (10 - r) s. Three slots: s = 43 and 430 pages a pass; four: 50, 500.
     plan = plan_split(BLOCKS, 0, 700 * PAGE_BYTES, slots=4)
-    assert plan.slot_bytes == 50 * PAGE_BYTES
-    assert plan.pinned_bytes + plan.slot_count * plan.slot_bytes == 700 * PAGE_BYTES
+    assert (plan.slot_bytes, plan.slot_count, plan.streamed_bytes) == (43 * PAGE_BYTES, 3, 430 * PAGE_BYTES)
+    assert plan.blocks == tuple(range(10))
+    assert plan.pinned_bytes + plan.slot_count * plan.slot_bytes == 699 * PAGE_BYTES
+
+
+def test_huge_pages_in_some_of_the_blocks_by_hand() -> None:
+    # 28 blocks of 10 huge pages, 46 too many: in all blocks 2 of each, 56 a pass; in 26 through three slots
+    # (26 - 3) x 2 = 46 do, 52 a pass; parts of 3 pages in 19 blocks would be 57.
+    huge = 2 * 2**20
+    blocks = [Extent(i * 10 * huge, (i + 1) * 10 * huge) for i in range(28)]
+    plan = plan_split(blocks, 0, (280 - 46) * huge)
+    assert (plan.slot_bytes, plan.slot_count, plan.streamed_bytes) == (2 * huge, 3, 52 * huge)
+    assert plan.unit_bytes == huge
+    assert len(plan.blocks) == 26
+    assert max(b - a for a, b in pairwise(plan.blocks)) == 2  # evenly spread
+
+
+def test_huge_pages_are_aligned_in_memory() -> None:
+    # a file mapped at 5 MiB: its bytes 1 to 9 MiB lie at 6 to 14 MiB, and all of them are whole huge pages
+    mib = 2**20
+    assert whole_pages(Extent(mib, 9 * mib), 2 * mib, base=5 * mib) == Extent(mib, 9 * mib)
+    assert whole_pages(Extent(mib, 9 * mib), 2 * mib, base=4 * mib) == Extent(2 * mib, 8 * mib)
+    assert whole_pages(Extent(mib, 2 * mib), 2 * mib, base=4 * mib) == Extent(2 * mib, 2 * mib)  # none
 
 
 def test_fewer_slots_before_giving_up() -> None:
@@ -65,21 +86,25 @@ def test_fewer_slots_before_giving_up() -> None:
 
 
 @given(
-    st.lists(st.integers(10_000, 5_000_000), min_size=3, max_size=40),
+    st.lists(st.integers(10_000, 20_000_000), min_size=3, max_size=40),
     st.integers(0, 10_000_000),
     st.floats(0.01, 1.2),
+    st.integers(0, 1000).map(lambda n: n * PAGE_BYTES),
 )
-def test_a_plan_never_exceeds_what_it_may_use(sizes: list[int], always: int, share: float) -> None:
+def test_a_plan_never_exceeds_what_it_may_use(sizes: list[int], always: int, share: float, base: int) -> None:
     starts = np.cumsum([64, *sizes])
     blocks = [Extent(int(a), int(b)) for a, b in pairwise(starts)]
     allowed = int(share * (sum(sizes) + always))
     try:
-        plan = plan_split(blocks, always, allowed)
+        plan = plan_split(blocks, always, allowed, base=base)
     except RefusedError:
         return
     assert plan.pinned_bytes + plan.slot_count * plan.slot_bytes <= allowed
     assert plan.pinned_bytes + plan.streamed_bytes == sum(sizes) + always
-    assert all(whole_pages(b).end - whole_pages(b).start >= plan.slot_bytes for b in blocks)
+    for index in plan.blocks:
+        pages = whole_pages(blocks[index], plan.unit_bytes, base)
+        assert pages.end - pages.start >= plan.slot_bytes
+    assert len(set(plan.blocks)) * plan.slot_bytes == plan.streamed_bytes
 
 
 @pytest.mark.parametrize(
