@@ -41,10 +41,10 @@ def ask(
         UnknownNameError: A pattern matches nothing, or there is no such mixture.
         RefusedError: A matched model has no table of tensors.
     """
-    profiles = [load_device(name) for name in _matching("device", devices, device_names())]
+    profiles = [load_device(name) for name in matching("device", devices, device_names())]
     shapes = [
         (Path(name).stem, resolve_model(name).weights.shape) if as_path(name) else (name, load_model(name).shape)
-        for name in _matching("model", models, model_names())
+        for name in matching("model", models, model_names())
     ]
     names = list(dict.fromkeys(quant_named(q) for q in quants))
     return sweep(profiles, shapes, names, list(dict.fromkeys(contexts)), scenario=scenario, entitled=entitled)
@@ -100,8 +100,12 @@ def write(table: Columns, path: Path) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def _matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Names that match any pattern, in the catalog's order, then paths; a pattern without a match is an error."""
+def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Names that match any pattern, in the catalog's order, then paths.
+
+    Raises:
+        UnknownNameError: A pattern matches nothing.
+    """
     found: set[str] = set()
     paths = [pattern for pattern in patterns if as_path(pattern)]
     for pattern in patterns:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.app.matrix import Columns, _matching, ask, columns
+from harness.app.matrix import Columns, ask, columns, matching
 from harness.catalog.devices import device_names
 from harness.errors import CouldNotRunError
 from harness.fleet.net import Tls, client_of, dask
@@ -30,7 +30,7 @@ def sweep_fleet(
         RefusedError: The address or the TLS files are wrong, or a model has no table of tensors.
         CouldNotRunError: No scheduler, no worker, or not done in time.
     """
-    names = _matching("device", devices, device_names())
+    names = matching("device", devices, device_names())
     client = client_of(scheduler, tls)
     try:
         if not client.scheduler_info(n_workers=-1)["workers"]:

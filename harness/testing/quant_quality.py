@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from harness.app.quant_quality import Asked, Calibration, QuantQuality, Triple, quant_quality
+from harness.app.calibration_change import Calibration, Triple
+from harness.app.quant_quality import Asked, QuantQuality, quant_quality
 
 
 def _change(triple: Triple, digits: int = 4) -> str:

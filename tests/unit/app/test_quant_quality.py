@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from harness.app._answers_job import guessing
-from harness.app.quant_quality import Answers, Asked, Choices, ask, compare_answers, quant_quality, scaled
+from harness.app.calibration_change import scaled
+from harness.app.quant_quality import Answers, Asked, Choices, ask, compare_answers, quant_quality
 from harness.errors import RefusedError
 from harness.workloads._language.confidence import INVERSE_TEMPERATURES, TokenScores
 from harness.workloads.calibration.paired import smooth_change

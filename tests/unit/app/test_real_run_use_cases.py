@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from harness.app._speculation_job import advise, speedup
 from harness.app.emulate import emulation_of, find_boundary, predicted_bytes, predicted_context
 from harness.app.fit import predict
-from harness.app.ladder import Ladder, Rung, mark_frontier, recommend, rung_predictions
+from harness.app.ladder_advice import recommend, rung_predictions
 from harness.app.resolve import resolve_model
+from harness.app.rungs import Ladder, Rung, mark_frontier
 from harness.app.speculate import PROMPT_CLASSES, load_prompts
 from harness.backends.llamacpp.quality import Quality
 from harness.catalog.devices import load_device
@@ -55,7 +56,7 @@ def test_bad_prompts(tmp_path: Path, text: str) -> None:
 
 
 def rung(quant: str, size: int, speed: float, kl: float) -> Rung:
-    quality = Quality(token_count=1, perplexity=5.0, perplexity_error=0.1, calibration_error=0.0, kl_divergence=kl)
+    quality = Quality(token_count=1, perplexity=5.0, perplexity_error=0.1, kl_divergence=kl)
     return Rung(quant=quant, size_bytes=size, decode_tokens_per_s=speed, quality=quality)
 
 

@@ -1,14 +1,15 @@
 """Quality figures and the streaming split against hand computations."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.backends.llamacpp.quality import Scores, chunks_of, expected_calibration_error, log_probabilities
 from harness.backends.llamacpp.stream_plan import PAGE_BYTES, Extent, StreamReport, plan_split, whole_pages
+from harness.backends.llamacpp.quality import Scores, chunks_of, load_columns, log_probabilities, save_columns
 from harness.errors import RefusedError
 
 
@@ -30,11 +31,26 @@ def test_scores_by_hand() -> None:
     assert result.top1_agreement_ratio == 0.5
 
 
-def test_calibration_error_by_hand() -> None:
-    # bin [0.8, 0.8667): confidence 0.8, accuracy 0.5, 2 tokens; bin [0.6, 0.6667): 0.6 against 1.0, 2 tokens:
-    # (2 * 0.3 + 2 * 0.4) / 4 = 0.35
-    error = expected_calibration_error(np.array([0.81, 0.81, 0.61, 0.61]), np.array([True, False, True, True]))
-    assert error == pytest.approx((2 * 0.31 + 2 * 0.39) / 4)
+def test_rows_of_both_models_by_hand(tmp_path: Path) -> None:
+    own = np.log(np.array([[0.5, 0.4, 0.1], [0.2, 0.7, 0.1]], np.float32))
+    base = np.log(np.array([[0.1, 0.6, 0.3], [0.3, 0.6, 0.1]], np.float32))
+    scores = Scores()
+    scores.add(own[:1], np.array([0]), base[:1])
+    scores.add(own[1:], np.array([2]), base[1:])
+    save_columns(tmp_path / "c.npz", *scores.columns())
+    mine, reference = load_columns(tmp_path / "c.npz")
+    assert mine.confidence == pytest.approx([0.5, 0.7])
+    assert mine.is_right.tolist() == [True, False]
+    assert mine.nll == pytest.approx(-np.log([0.5, 0.1]))
+    assert reference.confidence == pytest.approx([0.6, 0.6])
+    assert reference.is_right.tolist() == [False, False]
+    assert reference.nll == pytest.approx(-np.log([0.1, 0.1]))
+
+
+def test_rows_without_a_reference() -> None:
+    scores = Scores()
+    scores.add(np.log(np.array([[0.5, 0.5]], np.float32)), np.array([0]))
+    assert scores.columns()[1] is None
 
 
 def test_chunks() -> None:
