@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from harness.errors import HarnessError
 from harness.report import plots
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
+from harness.report.figure import Figure
+from harness.report.ladder import ladder_figures
 from harness.report.plots import Row
 from harness.report.svg import both_widths
 from harness.report.text import amount, clean, digits, percent
@@ -26,26 +28,6 @@ _TOOLS = {"speculate", "stream", "ladder"}
 """Our own verbs whose results are named by them."""
 
 
-class Figure(NamedTuple):
-    """One figure.
-
-    Attributes:
-        key: Identifier on the page.
-        title: Heading.
-        note: What to see in it.
-        svg: Drawings.
-        columns: Head of the table of its numbers.
-        rows: Its rows.
-    """
-
-    key: str
-    title: str
-    note: str
-    svg: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
 def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
     """Every figure that these results hold, in the order of the page."""
     runs = labelled(report.runs)
@@ -54,7 +36,7 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
         roofline(runs),
         memory(runs),
         *latency(runs, records),
-        measured_frontier(records),
+        *ladder_figures(records),
         frontier(report.choices, runs) if report.choices else None,
         acceptance(records),
     ]
@@ -279,43 +261,6 @@ def frontier(choices: Choices, runs: Sequence[tuple[str, RunView]], models_max: 
         "not measured here.",
         both_widths(partial(plots.frontier, rows), "frontier", "Perplexity lost over size of the weights"),
         ("model", "mixture", "weights", "perplexity over F16"),
-        tuple(table),
-    )
-
-
-def measured_frontier(records: Sequence[RunRecord]) -> Figure | None:
-    """Size, speed and divergence of every rung of a ladder that was run."""
-    rows: list[Row] = []
-    table: list[tuple[str, ...]] = []
-    for record in records:
-        told = record.extra.get("ladder")
-        if not isinstance(told, dict) or record.model is None or not isinstance(told.get("kl_divergence"), float):
-            continue
-        decode = next((s for s in record.samples if s.phase == "decode"), None)
-        rate = decode.token_count / decode.duration_s if decode else None
-        name, quant, kl = clean(record.model.name, 40), clean(record.model.quant, 20), told["kl_divergence"]
-        gib = record.model.size_bytes / GIB
-        speed = f", {digits(rate)} tokens/s" if rate else ""
-        best = bool(told.get("on_frontier"))
-        says = f"{name} {quant}: {digits(gib)} GiB{speed}, KL {kl:.4f} nats" + (", on the frontier" if best else "")
-        rows.append({"model": name, "quant": quant, "gib": gib, "kl": max(kl, 1e-4), "best": best, "says": says})
-        perplexity, agreed = told.get("perplexity"), told.get("top1_agreement_ratio")
-        table.append(
-            (
-                *(name, quant, f"{digits(gib)} GiB", digits(rate) if rate else "–"),
-                *(f"{v:.4f}" if isinstance(v, float) else "–" for v in (perplexity, kl, agreed)),
-                "yes" if best else "",
-            )
-        )
-    if not rows:
-        return None
-    return Figure(
-        "ladder-frontier",
-        "The quantisation ladder, measured",
-        "Left is smaller, down is closer to the least quantized reference. A filled mark: no other rung is smaller, "
-        "faster and closer at once. KL below 0.0001 nats is drawn there.",
-        both_widths(partial(plots.ladder, rows), "ladder", "Divergence from the reference over file size"),
-        ("model", "mixture", "file", "decode, tokens/s", "perplexity", "KL, nats", "same top token", "frontier"),
         tuple(table),
     )
 

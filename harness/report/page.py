@@ -18,7 +18,7 @@ from harness.units import format_bytes, format_rate, format_seconds
 
 WORDS: Final = {"0": "fits", "1": "fits with streaming", "2": "does not fit"}
 _CLASSES: Final = {"ok": "v0", "inconclusive": "v1"}
-_PANELS: Final = {"spec": "Speculation", "stream": "Streaming", "ladder": "Ladder"}
+_PANELS: Final = {"spec": "Speculation", "stream": "Streaming"}
 
 
 def render_page(report: Report, records: Sequence[RunRecord], *, title: str = "") -> str:

@@ -174,25 +174,6 @@ def frontier(rows: Sequence[Row], width: int) -> Any:
     return (base.mark_line(opacity=0.5) + marks + names).properties(width=width, height=260)
 
 
-def ladder(rows: Sequence[Row], width: int) -> Any:
-    """Divergence over file size, a point a rung, filled on the frontier. Rows: model, quant, gib, kl, best, says."""
-    alt = altair()
-    base = alt.Chart(alt.Data(values=list(rows))).encode(
-        x=alt.X("gib:Q", title="file, GiB", scale=_log(alt), axis=_plain(alt)),
-        y=alt.Y("kl:Q", title="KL to the reference, nats", scale=_log(alt), axis=_plain(alt)),
-        color=alt.Color("model:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=_legend(alt, width)),
-    )
-    marks = base.mark_point(size=60, opacity=1, strokeWidth=1.5).encode(
-        description="says:N",
-        shape=alt.Shape("model:N", legend=None),
-        fillOpacity=alt.condition("datum.best", alt.value(1), alt.value(0)),
-        fill=alt.Color("model:N", legend=None, scale=alt.Scale(range=list(SERIES))),
-    )
-    names = base.mark_text(align="left", dx=6, dy=-6, fontSize=10).encode(text="quant:N")
-    lines = base.transform_filter("datum.best").mark_line(opacity=0.5)
-    return (lines + marks + names).properties(width=width, height=280)
-
-
 def acceptance(rows: Sequence[Row], width: int) -> Any:
     """Share of drafted tokens accepted, by their place in the draft. Rows: name, position, share, says."""
     alt = altair()

@@ -4,12 +4,16 @@ import json
 import sqlite3
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from report_records import record
 
 from harness.errors import BadDataError
 from harness.records.imports import read_results
 from harness.records.metrics import metric_values
-from harness.report.figures import measured_frontier
+from harness.report.labels import Named, place
+from harness.report.ladder import ladder_figures
+from harness.report.ladder_plots import outline
 
 LLAMA_BENCH = {
     "build_commit": "0c1e570", "build_number": 1, "cpu_info": "AMD EPYC", "gpu_info": "", "backends": "CPU",
@@ -178,27 +182,79 @@ LADDER = {
     "ladder": {
         "model": "tiny", "source_quant": "Q4_1", "reference_quant": "F16", "text": "t.txt",
         "rungs": [
-            {"quant": "Q8_0", "outcome": "ok", "size_bytes": 1 << 30, "bits_per_weight": 8.5,
+            {"quant": "Q8_0", "outcome": "ok", "size_bytes": 1_500_000_000, "bits_per_weight": 8.5,
+             "types": {"F32": 0.25, "Q8_0": 0.75}, "speed_outcome": "ok",
              "decode_tokens_per_s": 32.0, "prefill_tokens_per_s": 256.0, "peak_memory_bytes": 5000,
              "requantized_from": "Q4_1", "importance": False, "on_frontier": True,
-             "quality": {"token_count": 510, "perplexity": 9.5, "perplexity_error": 0.8, "calibration_error": 0.02,
-                         "kl_divergence": 0.01, "kl_divergence_error": 0.001, "top1_agreement_ratio": 0.97}},
+             "quality": {"token_count": 510, "perplexity": 9.5, "perplexity_error": 0.8,
+                         "kl_divergence": 0.01, "kl_divergence_error": 0.001, "top1_agreement_ratio": 0.97},
+             "calibration": {"nll": 2.25, "ece": 0.04, "lost_count": 7, "gained_count": 5, "accuracy": 0.5,
+                             "nll_change": {"value": -0.002, "low": -0.004, "high": 0.001},
+                             "ece_change": {"value": 0.003, "low": -0.001, "high": 0.006}}},
+            {"quant": "Q2_K", "outcome": "ok", "size_bytes": 500_000_000, "bits_per_weight": 3.0,
+             "decode_tokens_per_s": 40.0, "speed_outcome": "inconclusive",
+             "quality": {"token_count": 510, "perplexity": 99.5, "kl_divergence": 1}},
             {"quant": "IQ1_S", "outcome": "the quantizer failed", "quality": None},
         ],
     },
-    "recommended": {},
+    "recommended": {"phone-a": "Q8_0", "board": None, "phone-b": "Q8_0"},
 }  # fmt: skip
 
 
 def test_ladder(tmp_path) -> None:
-    (run,) = read_results(write(tmp_path, "l.json", LADDER))
+    run, disturbed, failed = read_results(write(tmp_path, "l.json", LADDER))
 
-    assert (run.model.name, run.model.quant, run.model.size_bytes) == ("tiny", "Q8_0", 1 << 30)
+    assert (run.model.name, run.model.quant, run.model.size_bytes) == ("tiny", "Q8_0", 1_500_000_000)
     assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(32.0)]
     assert run.extra["ladder"]["kl_divergence"] == 0.01
-    drawn = measured_frontier([run])
-    # 2**30 bytes are 1 GiB.
-    assert drawn.rows == (("tiny", "Q8_0", "1.00 GiB", "32.0", "9.5000", "0.0100", "0.9700", "yes"),)
+    assert run.extra["ladder"]["calibration"]["nll_change"] == -0.002
+    assert (disturbed.outcome, metric_values(disturbed, "decode_tokens_per_s")) == ("inconclusive", [])
+    assert (failed.outcome, failed.detail, failed.samples) == ("failed", "the quantizer failed", ())
+    frontier, calibration = ladder_figures([run, disturbed, failed])
+    assert frontier.rows == (
+        (
+            *("tiny", "Q8_0", "1500 MB", "8.50", "Q8_0 75%", "32.0", "9.5000", "0.0100", "0.9700", "yes"),
+            "phone-a, phone-b",
+        ),
+        ("tiny", "Q2_K", "500 MB", "3.00", "–", "~40.0", "99.5000", "1.0000", "–", "", ""),
+    )
+    assert "No rung fits board." in frontier.note
+    # 7 + 5 rows changed sides.
+    assert calibration.rows == (
+        ("tiny", "Q8_0", "-0.0020 [-0.0040, +0.0010]", "12", "7", "5", "0.0400", "+0.0030 [-0.0010, +0.0060]"),
+    )
+
+
+@pytest.mark.parametrize("value", [{"value": "x", "low": 0, "high": 0}, {"value": 1.0, "low": None}, 7, "<img>", None])
+def test_a_ladder_of_strangers_draws_what_is_a_number(tmp_path, value) -> None:
+    rung = LADDER["ladder"]["rungs"][0]
+    hostile = {**rung, "types": {"<b>": "x"}, "calibration": {**rung["calibration"], "nll_change": value}}
+    document = {"ladder": {**LADDER["ladder"], "rungs": [hostile]}, "recommended": ["phone"]}
+    (run,) = read_results(write(tmp_path, "l.json", document))
+    (frontier,) = ladder_figures([run])
+    assert frontier.rows[0][-1] == ""
+
+
+def test_the_line_joins_rungs_that_none_beats_in_that_plot() -> None:
+    # name: size, divergence, speed; b is beaten by c in size and divergence, and is the fastest.
+    shapes = {"a": (1, 0.5, 10), "b": (3, 0.3, 30), "c": (2, 0.2, 20), "d": (4, 0.1, 5)}
+    rows = [{"model": "m", "quant": q, "mb": s, "kl": k, "rate": r} for q, (s, k, r) in shapes.items()]
+    assert [r["quant"] for r in outline(rows, "mb", smaller_is_better=True)] == ["a", "c", "d"]
+    assert [r["quant"] for r in outline(rows, "rate", smaller_is_better=False)] == ["b", "c", "d"]
+
+
+@given(st.lists(st.tuples(st.floats(0, 400), st.floats(0, 250)), min_size=1, max_size=40))
+def test_names_cover_neither_marks_nor_names(places: list[tuple[float, float]]) -> None:
+    marks = [Named(x, y, "IQ3_XXS") for x, y in places]
+    found = [at for at in place(marks, 400, 250) if at is not None]
+    width = 7 * 5.6
+    for n, (x, y) in enumerate(found):
+        assert 0 <= x <= 400 - width
+        assert 5.5 <= y <= 250 - 5.5
+        assert not any(abs(y - b) < 11 and x < a + width and a < x + width for a, b in found[:n])
+        assert not any(x < m.x + 5 and m.x - 5 < x + width and abs(y - m.y) < 10.5 for m in marks)
+    if len(marks) == 1 and 60 < places[0][0] < 340 and 20 < places[0][1] < 230:
+        assert found == [(places[0][0] + 7, places[0][1])]  # alone: to the right
 
 
 def test_a_ladder_without_a_rung_is_refused(tmp_path) -> None:

@@ -1,0 +1,23 @@
+"""What a figure of a report is."""
+
+from typing import NamedTuple
+
+
+class Figure(NamedTuple):
+    """One figure.
+
+    Attributes:
+        key: Identifier on the page.
+        title: Heading.
+        note: What to see in it.
+        svg: Drawings.
+        columns: Head of the table of its numbers.
+        rows: Its rows.
+    """
+
+    key: str
+    title: str
+    note: str
+    svg: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
