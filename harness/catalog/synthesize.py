@@ -19,7 +19,7 @@ from harness.catalog.gguf import SYNTHETIC_KEY
 from harness.catalog.gguf_write import header_bytes, padding_bytes, write_gguf
 from harness.domain.ggml import BLOCKS, row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
-from harness.errors import RefusedError
+from harness.errors import CouldNotRunError, RefusedError
 
 WEIGHT_STD: Final = 0.02
 _CHUNK_BYTES: Final = 8 << 20
@@ -93,6 +93,7 @@ def synthesize(
 
     Raises:
         RefusedError: No room on the disk, or a type that random weights cannot be made of.
+        CouldNotRunError: The file cannot be written.
     """
     for tensor in weights.tensors:
         if tensor.type_name not in SYNTHETIC_TYPES:
@@ -100,10 +101,13 @@ def synthesize(
     metadata = metadata_of(weights.shape, name=name or path.stem, quant=weights.quant)
     metadata |= {"general.synthetic": True, SYNTHETIC_KEY: "synthetic"}
     total = sum(t.size_bytes + padding_bytes(t.size_bytes) for t in weights.tensors)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    check_room(path.parent, total + len(header_bytes(metadata, weights.tensors)))
     source = _Source(seed, total, progress or no_progress)
-    write_gguf(path, metadata, weights.tensors, source.fill)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check_room(path.parent, total + len(header_bytes(metadata, weights.tensors)))
+        write_gguf(path, metadata, weights.tensors, source.fill)
+    except OSError as error:
+        raise CouldNotRunError(f"{path}: cannot be written ({error.strerror})") from error
     return path
 
 
