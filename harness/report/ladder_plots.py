@@ -1,6 +1,7 @@
 """Plots of a quantisation ladder: divergence over size and over speed, and what became of calibration."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import exp, log
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ LEAST_KL: Final = 1e-4
 
 _HEIGHT: Final = 250
 _ROW_PX: Final = 17
+_BAR_PX: Final = 10
 
 
 def frontiers(rows: Sequence[Row], width: int) -> Any:
@@ -58,7 +60,7 @@ def _scatter(rows: Sequence[Row], key: str, title: str, width: int, *, smaller_i
         scale=_ends(alt, y_ends),
         axis=alt.Axis(format="~g", values=[10.0**n for n in range(-4, 2)]),
     )
-    hue = alt.Color("model:N", title=None, scale=colours, legend=alt.Legend(columns=max(1, width // 210), orient="top"))
+    hue = alt.Color("model:N", title=None, scale=colours, legend=_legend(alt, width))
     base = alt.Chart(alt.Data(values=list(rows))).encode(x=x, y=y, color=hue)
     marks = base.mark_point(size=60, opacity=1, strokeWidth=1.5).encode(
         description="says:N",
@@ -69,11 +71,11 @@ def _scatter(rows: Sequence[Row], key: str, title: str, width: int, *, smaller_i
     steps = outline(rows, key, smaller_is_better=smaller_is_better)
     lines = (
         alt.Chart(alt.Data(values=steps))
-        # Between two rungs there is none: the line goes level from a rung to where the next better one is reached.
-        .mark_line(opacity=0.45, interpolate="step-after")
+        # The closest rung of at most this size, or of at least this speed: between two rungs there is none.
+        .mark_line(opacity=0.45, interpolate="step-after" if smaller_is_better else "step-before")
         .encode(x=x, y=y, color=hue)
     )
-    names = _names(rows, key, (x_ends, y_ends), width)
+    names = _names(rows, steps, key, (x_ends, y_ends), width)
     text = (
         alt.Chart(alt.Data(values=names))
         .mark_text(align="left", baseline="middle", fontSize=10, color=colour("ink"))
@@ -83,24 +85,34 @@ def _scatter(rows: Sequence[Row], key: str, title: str, width: int, *, smaller_i
 
 
 def _names(
-    rows: Sequence[Row], key: str, ends: tuple[tuple[float, float], tuple[float, float]], width: int
+    rows: Sequence[Row],
+    steps: Sequence[Row],
+    key: str,
+    ends: tuple[tuple[float, float], tuple[float, float]],
+    width: int,
 ) -> list[Row]:
     """Names where they cover nothing, as rows of the plot's own coordinates; the frontier's names come first."""
     (x0, x1), (y0, y1) = ends
+
+    def at(row: Row) -> tuple[float, float]:
+        return width * log(row[key] / x0) / log(x1 / x0), _HEIGHT * log(row["kl"] / y0) / log(y1 / y0)
+
+    corners: list[list[tuple[float, float]]] = []
+    for model in dict.fromkeys(row["model"] for row in steps):
+        line = [at(row) for row in steps if row["model"] == model]
+        # Towards larger files the line is level first and then falls; towards slower rungs as well.
+        turns = [point for (_, ya), (xb, yb) in pairwise(line) for point in ((xb, ya), (xb, yb))]
+        corners.append([line[0], *turns])
     order = sorted(rows, key=lambda r: not r["best"])
-    marks = [
-        Named(width * log(r[key] / x0) / log(x1 / x0), _HEIGHT * log(r["kl"] / y0) / log(y1 / y0), r["quant"])
-        for r in order
-    ]
-    found = place(marks, width, _HEIGHT)
+    found = place([Named(*at(r), r["quant"]) for r in order], width, _HEIGHT, corners)
     return [
         {
-            key: x0 * exp(at[0] / width * log(x1 / x0)),
-            "kl": y0 * exp(at[1] / _HEIGHT * log(y1 / y0)),
-            "quant": r["quant"],
+            key: x0 * exp(spot[0] / width * log(x1 / x0)),
+            "kl": y0 * exp(spot[1] / _HEIGHT * log(y1 / y0)),
+            "quant": row["quant"],
         }
-        for r, at in zip(order, found, strict=True)
-        if at is not None
+        for row, spot in zip(order, found, strict=True)
+        if spot is not None
     ]
 
 
@@ -111,29 +123,33 @@ def calibration(rows: Sequence[Row], width: int) -> Any:
     """
     alt = altair()
     plots = [
-        _changes(rows, "nll", "NLL over the reference's, nats", 0.01, width),
-        _changes(rows, "ece", "ECE over the reference's", 0.01, width),
+        # From thousandths to whole nats: level steps near 0, equal ratios beyond.
+        _changes(
+            *(rows, "nll", "NLL over the reference's, nats", width),
+            alt.Scale(type="symlog", constant=0.01, nice=False),
+            alt.Axis(format="~g", values=[-1, -0.1, -0.03, 0, 0.03, 0.1, 0.3, 1, 3, 10], labelOverlap=True),
+        ),
+        _changes(
+            *(rows, "ece", "ECE over the reference's", width),
+            alt.Scale(nice=True),
+            alt.Axis(format="~g", tickCount=5, labelOverlap=True),
+        ),
     ]
     return alt.vconcat(*plots, spacing=18)
 
 
-def _changes(rows: Sequence[Row], key: str, title: str, constant: float, width: int) -> Any:
+def _changes(rows: Sequence[Row], key: str, title: str, width: int, scale: Any, axis: Any) -> Any:
     alt = altair()
     models = list(dict.fromkeys(row["model"] for row in rows))
     quants = list(dict.fromkeys(row["quant"] for row in rows))
-    x = alt.X(
-        f"{key}_low:Q",
-        title=title,
-        scale=alt.Scale(type="symlog", constant=constant, nice=False),
-        axis=alt.Axis(format="~g", values=[-1, -0.1, -0.03, 0, 0.03, 0.1, 0.3, 1, 3, 10], labelOverlap=True),
-    )
+    x = alt.X(f"{key}_low:Q", title=title, scale=scale, axis=axis)
     y = alt.Y("quant:N", sort=quants, title=None, axis=alt.Axis(grid=True))
     side = alt.YOffset("model:N", sort=models)
     hue = alt.Color(
         "model:N",
         title=None,
         scale=alt.Scale(domain=models, range=list(SERIES[: len(models)])),
-        legend=alt.Legend(columns=max(1, width // 210), orient="top"),
+        legend=_legend(alt, width),
     )
     base = alt.Chart(alt.Data(values=list(rows))).encode(y=y, yOffset=side, color=hue)
     bars = base.mark_rule(strokeWidth=3, opacity=0.5).encode(x=x, x2=f"{key}_high:Q", description="says:N")
@@ -141,7 +157,11 @@ def _changes(rows: Sequence[Row], key: str, title: str, constant: float, width: 
         x=alt.X(f"{key}:Q"), shape=alt.Shape("model:N", legend=None), description="says:N"
     )
     zero = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(strokeDash=[4, 3]).encode(x="x:Q")
-    return (zero + bars + points).properties(width=width - 60, height=_ROW_PX * max(1, len(models)) * len(quants) // 1)
+    return (zero + bars + points).properties(width=width - 60, height=len(quants) * max(_ROW_PX, _BAR_PX * len(models)))
+
+
+def _legend(alt: Any, width: int) -> Any:
+    return alt.Legend(columns=max(1, width // 210), orient="top", symbolOpacity=1)
 
 
 def _ends(alt: Any, ends: tuple[float, float]) -> Any:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.backends.llamacpp.stream_plan import PAGE_BYTES, Extent, StreamReport, plan_split, whole_pages
 from harness.backends.llamacpp.quality import Scores, chunks_of, load_columns, log_probabilities, save_columns
+from harness.backends.llamacpp.stream_plan import PAGE_BYTES, Extent, StreamReport, plan_split, whole_pages
 from harness.errors import RefusedError
 
 

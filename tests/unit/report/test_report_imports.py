@@ -247,7 +247,7 @@ def test_the_line_joins_rungs_that_none_beats_in_that_plot() -> None:
 def test_names_cover_neither_marks_nor_names(places: list[tuple[float, float]]) -> None:
     marks = [Named(x, y, "IQ3_XXS") for x, y in places]
     found = [at for at in place(marks, 400, 250) if at is not None]
-    width = 7 * 5.6
+    width = 7 * 6.3  # seven signs
     for n, (x, y) in enumerate(found):
         assert 0 <= x <= 400 - width
         assert 5.5 <= y <= 250 - 5.5
