@@ -61,6 +61,17 @@ def test_logits_of_prompt_and_steps(model: Path):
         assert np.allclose(session.logits(), TRUTH[39], **NEAR)
 
 
+def test_rows_of_a_prompt_that_nobody_reads_are_let_go(model: Path):
+    with BACKEND.open(model, SMALL) as session:
+        session.decode(TOKENS[:39], position=0, logits="last")
+        kept = session.all_logits()
+        assert kept.shape == (1, 256)
+        assert kept.base is None or kept.base.size == 256  # a row of its own, not a view of 16
+        assert np.allclose(kept[0], TRUTH[38], **NEAR)
+        session.decode(TOKENS[39:], position=39)
+        assert np.allclose(session.logits(), TRUTH[39], **NEAR)
+
+
 def test_nothing_kept_of_none(model: Path):
     with BACKEND.open(model, SMALL) as session:
         session.decode(TOKENS[:5], position=0, logits="none")
