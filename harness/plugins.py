@@ -1,11 +1,11 @@
 """Find a plug-in module by its file name, and import it only then.
 
 A folder is the registry: a workload, a backend or a verb is one module in its package, named by its file. Third
-parties add theirs through entry points (``edge_harness.workloads``, ``edge_harness.backends``).
+parties add theirs through entry points (``edge_harness.workloads``, ``edge_harness.backends``); a module of ours has
+its name to itself.
 """
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from pkgutil import iter_modules
 from typing import Any
 
@@ -14,9 +14,9 @@ from harness.errors import UnknownNameError
 
 def names(package: str) -> list[str]:
     """Every public module of ``package`` and every entry point of its group, sorted; imports none of them."""
-    path = import_module(package).__path__
-    own = {m.name for m in iter_modules(path) if not m.name.startswith("_")}
-    return sorted(own | {e.name for e in entry_points(group=_group(package))})
+    from importlib.metadata import entry_points
+
+    return sorted(_own(package) | {e.name for e in entry_points(group=_group(package))})
 
 
 def load(package: str, name: str, attribute: str) -> Any:
@@ -27,12 +27,18 @@ def load(package: str, name: str, attribute: str) -> Any:
     Raises:
         UnknownNameError: No module and no entry point of that name.
     """
-    known = names(package)
-    if name not in known:
-        raise UnknownNameError(attribute.lower(), name, known)
+    if name in _own(package):
+        return getattr(import_module(f"{package}.{name}"), attribute)
+    # Not at the top: it takes 4 MB, which every measured child would carry.
+    from importlib.metadata import entry_points
+
     for entry in entry_points(group=_group(package), name=name):
         return entry.load()
-    return getattr(import_module(f"{package}.{name}"), attribute)
+    raise UnknownNameError(attribute.lower(), name, names(package))
+
+
+def _own(package: str) -> set[str]:
+    return {m.name for m in iter_modules(import_module(package).__path__) if not m.name.startswith("_")}
 
 
 def _group(package: str) -> str:

@@ -3,7 +3,6 @@
 Children's entries: engines are compared on the same tokens, each in a process of its own, outside any clock.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -121,6 +120,8 @@ def score_text(session: Session, tokens: list[int], size: int, most: int) -> tup
     Raises:
         RefusedError: The text is shorter than one chunk.
     """
+    import hashlib  # takes 5 MB, which would count as the model's where memory is read
+
     count = min(len(tokens) // size, most)
     if count == 0:
         raise RefusedError(f"the text has {len(tokens)} tokens: at least {size} are needed")

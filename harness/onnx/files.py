@@ -5,7 +5,6 @@ file are parsed into memory and kept beside the copy that the kernels repack (me
 inline and 470 MB external). Above 2 GiB there is no choice: protobuf holds no larger message.
 """
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -74,6 +73,8 @@ def combined_hash(files: tuple[Path, ...], hash_of: Callable[[Path], str]) -> st
     if len(files) == 1:
         return hash_of(files[0])
     lines = "".join(f"{hash_of(file)}  {file.name}\n" for file in files)
+    import hashlib
+
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

@@ -1,0 +1,30 @@
+"""Plug-ins are found by their name; a name of ours cannot be taken."""
+
+import importlib.metadata
+from types import SimpleNamespace
+
+import pytest
+
+from harness import plugins
+from harness.errors import UnknownNameError
+
+
+@pytest.fixture
+def entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(*, group: str, name: str = "") -> list[SimpleNamespace]:
+        assert group == "edge_harness.backends"
+        theirs = [SimpleNamespace(name=n, load=lambda n=n: f"their {n}") for n in ("fake", "mine")]
+        return [e for e in theirs if not name or e.name == name]
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", found)
+
+
+@pytest.mark.usefixtures("entries")
+def test_names_and_loading() -> None:
+    assert {"fake", "llamacpp", "mine", "ort"} <= set(plugins.names("harness.backends"))
+    assert plugins.load("harness.backends", "mine", "BACKEND") == "their mine"
+    assert plugins.load("harness.backends", "fake", "BACKEND").name == "fake"
+    with pytest.raises(UnknownNameError, match="Did you mean 'mine'"):
+        plugins.load("harness.backends", "min", "BACKEND")
+    with pytest.raises(UnknownNameError):
+        plugins.load("harness.backends", "_rows", "BACKEND")
