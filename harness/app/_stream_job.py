@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from harness.backends.llamacpp.draft_policy import AdaptivePolicy, CostTable
 from harness.backends.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
+from harness.backends.llamacpp.expert_cache import CachePolicy
+from harness.backends.llamacpp.expert_streaming import ExpertStreamedSession
+from harness.backends.llamacpp.schedules import Schedule, open_streamed
 from harness.backends.llamacpp.session import LlamaSession
 from harness.backends.llamacpp.speculative import Generation, Speculator, check_same_vocabulary, plain
-from harness.backends.llamacpp.streaming import StreamedSession
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 
@@ -30,6 +32,8 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
         new_tokens: Tokens after each prompt.
         scenario: Context and so on.
         batch_tokens: Most tokens of a pass.
+        schedule: What is streamed: whole blocks, experts, or whichever suits the model and the budget.
+        policy: Which experts stay.
     """
 
     model: str
@@ -40,10 +44,12 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
     new_tokens: int = 24
     scenario: Scenario = Scenario(context_tokens=512)
     batch_tokens: int = 32
+    schedule: Schedule = "auto"
+    policy: CachePolicy = "lfu"
 
 
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
-    """Child's entry; events: ``plan``, one ``answer`` for each prompt, ``report``.
+    """Child's entry; events: ``schedule``, ``plan``, one ``answer`` for each prompt, ``report``, ``use`` of experts.
 
     Raises:
         RefusedError: The budget is too small, or the vocabularies differ.
@@ -61,7 +67,11 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
             emit("answer", plain(session, session.tokenize(text), job.new_tokens))
         return
     drafter = _drafter(job)
-    with StreamedSession(path, job.scenario, job.budget_bytes, batch_tokens=job.batch_tokens) as streamed:
+    streamed, reason = open_streamed(
+        path, job.scenario, job.budget_bytes, schedule=job.schedule, policy=job.policy, batch_tokens=job.batch_tokens
+    )
+    with streamed:
+        emit("schedule", {"name": streamed.name, "reason": reason})
         emit("plan", streamed.plan)
         session = streamed.session
         if isinstance(drafter, ModelDrafter) and isinstance(drafter.session, LlamaSession):
@@ -73,6 +83,8 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
             emit("answer", _answer(session, drafter, policy, tokens, job.new_tokens))
         streamed.probe_again()
         emit("report", streamed.report())
+        if isinstance(streamed, ExpertStreamedSession):
+            emit("use", streamed.use())
 
 
 def _answer(
@@ -105,7 +117,8 @@ def _drafter(job: StreamJob) -> Drafter | None:
 def _policy(session: LlamaSession, drafter: Drafter) -> AdaptivePolicy:
     """Costs measured on the streamed model; acceptance is assumed good until seen: a wrong draft costs no pass."""
     verify_s = {}
-    for size in (1, 4, 8, _DRAFT_TOKENS + 1):
+    most = min(_DRAFT_TOKENS + 1, session.batch_tokens)  # fewer where the experts of a pass have little room
+    for size in sorted({s for s in (1, 4, 8) if s <= most} | {most}):
         times = []
         for _ in range(2):
             started_s = time.perf_counter()
@@ -120,7 +133,7 @@ def _policy(session: LlamaSession, drafter: Drafter) -> AdaptivePolicy:
         draft_s = (time.perf_counter() - started_s) / count
         drafter.forget()
     seen = [(bucket, True) for bucket in (5, 6, 7)] + [(0, False), (1, False), (4, True)]
-    return AdaptivePolicy(CostTable(verify_s, draft_s), most_tokens=_DRAFT_TOKENS, seen=seen)
+    return AdaptivePolicy(CostTable(verify_s, draft_s), most_tokens=most - 1, seen=seen)
 
 
 def _forget(path: Path) -> None:

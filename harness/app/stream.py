@@ -7,6 +7,11 @@ from typing import Any, Final
 import msgspec
 
 from harness.app._stream_job import Mode, StreamJob
+from harness.app.expert_outlook import ExpertOutlook, expert_outlook
+from harness.backends.llamacpp.expert_cache import CachePolicy
+from harness.backends.llamacpp.expert_layout import ExpertPlan
+from harness.backends.llamacpp.expert_streaming import ExpertUse
+from harness.backends.llamacpp.schedules import Schedule
 from harness.backends.llamacpp.speculative import Generation, total
 from harness.backends.llamacpp.stream_plan import StreamPlan, StreamReport
 from harness.domain.base import Frozen
@@ -29,8 +34,14 @@ class StreamResult(Frozen, frozen=True, kw_only=True):
         enforced: Whether a control group held the child to it (else a watchdog on its private memory).
         generation: Sums over all prompts.
         outputs: New tokens of each prompt.
-        plan: What was pinned and streamed; None when mapped plainly.
+        schedule: ``blocks`` or ``experts``; empty when mapped plainly.
+        schedule_reason: Why blocks are streamed although the model has experts; empty otherwise.
+        policy: Which experts stay.
+        plan: What was pinned and streamed, block by block; None otherwise.
+        expert_plan: What was pinned and how much room experts had; None when no experts were streamed.
         report: What was read and waited for; None when mapped plainly.
+        expert_use: What the router wanted, and what of it was in memory; None when no experts were streamed.
+        experts: Predicted and measured hits, bytes and times of a token; None when no experts were read.
         bound_ratio: Least time of a pass by the bound / measured time of a pass; None when nothing was streamed.
         memory: Memory of the child.
     """
@@ -43,8 +54,14 @@ class StreamResult(Frozen, frozen=True, kw_only=True):
     generation: Generation
     outputs: tuple[tuple[int, ...], ...]
     memory: MemoryUse
+    schedule: str = ""
+    schedule_reason: str = ""
+    policy: str = ""
     plan: StreamPlan | None = None
+    expert_plan: ExpertPlan | None = None
     report: StreamReport | None = None
+    expert_use: ExpertUse | None = None
+    experts: ExpertOutlook | None = None
     bound_ratio: float | None = None
 
 
@@ -57,6 +74,8 @@ def stream(
     mode: Mode = "streamed",
     new_tokens: int = 24,
     scenario: Scenario | None = None,
+    schedule: Schedule = "auto",
+    policy: CachePolicy = "lfu",
     wall_s: float = 1800.0,
 ) -> StreamResult:
     """Generate under a RAM budget.
@@ -69,6 +88,8 @@ def stream(
         mode: ``mapped`` leaves residency to the system, for comparison.
         new_tokens: Tokens after each prompt.
         scenario: Context and so on; 512 tokens of context when None.
+        schedule: What is streamed: blocks, experts, or what suits the model and the budget.
+        policy: Which experts stay.
         wall_s: Longest time.
 
     Raises:
@@ -83,6 +104,8 @@ def stream(
         draft=draft if draft in {"", "lookup"} else str(Path(draft).absolute()),
         new_tokens=new_tokens,
         scenario=scenario or Scenario(context_tokens=512),
+        schedule=schedule,
+        policy=policy,
     )
     result = run_child(TARGET, job, limits=Limits(wall_s=wall_s, memory_bytes=budget_bytes))
     if result.outcome != "ok":
@@ -92,9 +115,14 @@ def stream(
         )
     events = dict(result.events)
     answers = [msgspec.convert(d, Generation) for n, d in result.events if n == "answer"]
-    plan = msgspec.convert(events["plan"], StreamPlan) if "plan" in events else None
+    chosen: dict[str, str] = events.get("schedule", {"name": "", "reason": ""})
+    by_expert = chosen["name"] == "experts"
+    plan = msgspec.convert(events["plan"], StreamPlan) if "plan" in events and not by_expert else None
+    expert_plan = msgspec.convert(events["plan"], ExpertPlan) if by_expert else None
     report = msgspec.convert(events["report"], StreamReport) if "report" in events else None
-    ratio = None
+    use = msgspec.convert(events["use"], ExpertUse) if "use" in events else None
+    experts = expert_outlook(model, expert_plan, report, use, policy) if expert_plan and report and use else None
+    ratio = experts.bound_s / experts.token_s if experts else None
     if plan and report and plan.slot_bytes and report.pass_count:
         ratio = report.bound_s(plan.streamed_bytes) / (report.duration_s / report.pass_count)
     return StreamResult(
@@ -106,7 +134,13 @@ def stream(
         generation=total(answers),
         outputs=tuple(a.tokens for a in answers),
         memory=result.memory,
+        schedule=chosen["name"],
+        schedule_reason=chosen["reason"],
+        policy=policy if by_expert else "",
         plan=plan,
+        expert_plan=expert_plan,
         report=report,
+        expert_use=use,
+        experts=experts,
         bound_ratio=ratio,
     )

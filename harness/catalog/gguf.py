@@ -19,6 +19,9 @@ from harness.errors import BadDataError
 SYNTHETIC_KEY: Final = "edge_harness.weights"
 """Metadata key by which a file says that its weights are random."""
 
+ROUTING_SKEW_KEY: Final = "edge_harness.routing_skew"
+"""Metadata key for the Zipf exponent that a synthetic mixture of experts was made to choose by."""
+
 _SCALARS: Final[dict[int, struct.Struct]] = {
     0: struct.Struct("<B"), 1: struct.Struct("<b"), 2: struct.Struct("<H"), 3: struct.Struct("<h"),
     4: struct.Struct("<I"), 5: struct.Struct("<i"), 6: struct.Struct("<f"), 7: struct.Struct("<?"),
@@ -88,6 +91,12 @@ class GgufFile(NamedTuple):
     def synthetic(self) -> bool:
         """Whether the file says that its weights are random."""
         return self.metadata.get(SYNTHETIC_KEY) == "synthetic"
+
+    @property
+    def routing_skew(self) -> float | None:
+        """Zipf exponent that a synthetic mixture of experts was made to choose by; None for all other files."""
+        found = self.metadata.get(ROUTING_SKEW_KEY)
+        return float(found) if isinstance(found, float) else None
 
     def shape(self) -> ModelShape:
         """Shape of the model.

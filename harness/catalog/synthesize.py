@@ -6,16 +6,19 @@ are set so that weights have a standard deviation of about 0.02, as trained ones
 Source of the blocks: llama.cpp, ggml/src/ggml-common.h and the dequantisation in ggml/src/ggml-quants.c.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.catalog._gguf_metadata import metadata_of
 from harness.catalog._progress import Progress, no_progress
+from harness.catalog._routing import preferences_for, router_rows, table_rows
 from harness.catalog.fetch import check_room
-from harness.catalog.gguf import SYNTHETIC_KEY
+from harness.catalog.gguf import ROUTING_SKEW_KEY, SYNTHETIC_KEY
 from harness.catalog.gguf_write import header_bytes, padding_bytes, write_gguf
 from harness.domain.ggml import BLOCKS, row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
@@ -23,6 +26,7 @@ from harness.errors import CouldNotRunError, RefusedError
 
 WEIGHT_STD: Final = 0.02
 _CHUNK_BYTES: Final = 8 << 20
+_TABLE_ROWS: Final = 1024
 
 
 class _Scale(NamedTuple):
@@ -79,8 +83,26 @@ SYNTHETIC_TYPES: Final = frozenset(_SCALES) | {"F32", "F16", "BF16", "IQ1_M", "M
 """Types that random weights can be made of."""
 
 
+class Routing(NamedTuple):
+    """How often the router of a synthetic model chooses each expert.
+
+    Attributes:
+        skew: Exponent of the Zipf law that the shares come from; written into the file.
+        shares: Probability [experts] that a token chooses each; they sum to the number of experts it uses.
+    """
+
+    skew: float
+    shares: tuple[float, ...]
+
+
 def synthesize(
-    weights: Weights, path: Path, *, seed: int = 0, name: str = "", progress: Progress | None = None
+    weights: Weights,
+    path: Path,
+    *,
+    seed: int = 0,
+    name: str = "",
+    routing: Routing | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write a file of random weights that llama.cpp loads as it would the real one. Memory: some 10 MiB a type.
 
@@ -89,19 +111,26 @@ def synthesize(
         path: The file to write; it appears when it is whole.
         seed: Same seed, same bytes.
         name: The model's name in the file.
+        routing: Skew of a mixture of experts; its token table is then of type F16. Without it a random router chooses
+            nearly the same experts for every token.
         progress: Told how far it is.
 
     Raises:
-        RefusedError: No room on the disk, or a type that random weights cannot be made of.
+        RefusedError: No room on the disk, a type that random weights cannot be made of, or a skew for a model without
+            experts or with its token table as the output matrix.
         CouldNotRunError: The file cannot be written.
     """
+    if routing is not None:
+        weights = _for_routing(weights, routing)
     for tensor in weights.tensors:
         if tensor.type_name not in SYNTHETIC_TYPES:
             raise RefusedError(f"{tensor.name}: no random weights of type {tensor.type_name}")
     metadata = metadata_of(weights.shape, name=name or path.stem, quant=weights.quant)
     metadata |= {"general.synthetic": True, SYNTHETIC_KEY: "synthetic"}
+    if routing is not None:
+        metadata[ROUTING_SKEW_KEY] = float(routing.skew)
     total = sum(t.size_bytes + padding_bytes(t.size_bytes) for t in weights.tensors)
-    source = _Source(seed, total, progress or no_progress)
+    source = _Source(seed, total, progress or no_progress, routing.shares if routing else ())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_room(path.parent, total + len(header_bytes(metadata, weights.tensors)))
@@ -109,6 +138,26 @@ def synthesize(
     except OSError as error:
         raise CouldNotRunError(f"{path}: cannot be written ({error.strerror})") from error
     return path
+
+
+def _for_routing(weights: Weights, routing: Routing) -> Weights:
+    shape = weights.shape
+    if shape.experts is None or len(routing.shares) != shape.experts.expert_count:
+        raise RefusedError(
+            f"a routing of {len(routing.shares)} experts does not suit a model with "
+            f"{shape.experts.expert_count if shape.experts else 'none'}"
+        )
+    if shape.tied_embeddings:
+        raise RefusedError("this model's token table is its output matrix too: with a routing it would repeat itself")
+    tensors = []
+    for tensor in weights.tensors:
+        if tensor.name == "token_embd.weight":
+            tensor = _tensor(tensor.name, tensor.dims, "F16")  # noqa: PLW2901
+        if tensor.name.endswith("ffn_gate_inp.weight") and tensor.type_name != "F32":
+            raise RefusedError(f"{tensor.name} is of type {tensor.type_name}, a routing needs F32")
+        tensors.append(tensor)
+    changed = sum(t.size_bytes for t in tensors) - sum(t.size_bytes for t in weights.tensors)
+    return msgspec.structs.replace(weights, tensors=tuple(tensors), file_bytes=weights.file_bytes + changed)
 
 
 def synthesize_tiny(
@@ -185,8 +234,9 @@ def _tensor(name: str, dims: tuple[int, ...], type_name: str) -> Tensor:
 class _Source:
     """Bytes for tensors: one random chunk a type, entered at another block for each tensor, repeated as needed."""
 
-    def __init__(self, seed: int, total_bytes: int, progress: Progress) -> None:
+    def __init__(self, seed: int, total_bytes: int, progress: Progress, shares: Sequence[float] = ()) -> None:
         self.random = np.random.default_rng(seed)
+        self.preferences = preferences_for(shares) if shares else None
         self.chunks: dict[str, NDArray[np.uint8]] = {}
         self.done_bytes, self.total_bytes, self.progress = 0, total_bytes, progress
 
@@ -195,6 +245,12 @@ class _Source:
         constant = _constant(tensor.name)
         if tensor.type_name == "F32" and constant is not None:
             out.write(np.full(tensor.element_count, constant, np.float32).tobytes())
+        elif self.preferences is not None and tensor.name.endswith("ffn_gate_inp.weight"):
+            out.write(router_rows(self.preferences, tensor.dims[0], self.random).tobytes())
+        elif self.preferences is not None and tensor.name == "token_embd.weight":
+            for start in range(0, tensor.dims[1], _TABLE_ROWS):
+                count = min(_TABLE_ROWS, tensor.dims[1] - start)
+                out.write(table_rows(count, tensor.dims[0], self.random).tobytes())
         else:
             self._blocks(out, tensor)
         self.done_bytes += tensor.size_bytes + padding_bytes(tensor.size_bytes)

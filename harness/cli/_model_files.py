@@ -56,20 +56,31 @@ def add(path: Path, name: str | None, as_json: bool) -> None:
 @click.option("--quant", help="Mixture, such as IQ2_XXS; the model's default where not given.")
 @click.option("--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File; in the cache by default.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option(
+    "--routing-skew",
+    type=click.FloatRange(0, 3),
+    metavar="Z",
+    help="Experts are chosen by a Zipf law of this exponent (0: evenly), independently for each token.",
+)
 @json_option
-def synthesize(model: str, quant: str | None, out: Path | None, seed: int, as_json: bool) -> None:
+def synthesize(
+    model: str, quant: str | None, out: Path | None, seed: int, routing_skew: float | None, as_json: bool
+) -> None:
     """Write a file with MODEL's true shapes and random weights: real size and speed, no meaning."""
     from harness.app.resolve import resolve_model
+    from harness.app.synthetic import routing_of
     from harness.catalog.paths import cache_dir
     from harness.catalog.synthesize import synthesize as write
 
     found = resolve_model(model, quant)
-    name = f"{found.name}-{found.quant.lower()}-synthetic"
+    routing = None if routing_skew is None else routing_of(found.weights.shape, routing_skew)
+    name = f"{found.name}-{found.quant.lower()}-synthetic" + ("" if routing is None else f"-z{routing_skew:g}")
     path = out or cache_dir() / "synthetic" / f"{name}.gguf"
     with _bar(name) as progress:
-        write(found.weights, path, seed=seed, name=name, progress=progress)
+        write(found.weights, path, seed=seed, name=name, routing=routing, progress=progress)
     if as_json:
-        emit_json({"path": str(path), "quant": found.quant, "size_bytes": path.stat().st_size, "weights": "synthetic"})
+        emit_json({"path": str(path), "quant": found.quant, "size_bytes": path.stat().st_size, "weights": "synthetic",
+                   "routing_skew": routing_skew})  # fmt: skip
         return
     click.echo(str(path))
 

@@ -1,7 +1,7 @@
 """``edge-harness stream``: run a model that is larger than the RAM it may use."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -10,7 +10,8 @@ from harness.cli._output import console, emit_json, json_option, table
 from harness.cli._sizes import budget_of
 
 if TYPE_CHECKING:
-    from harness.app.plans import StreamingOutlook
+    from harness.backends.llamacpp.expert_cache import CachePolicy
+    from harness.backends.llamacpp.schedules import Schedule
 
 
 @click.command("stream")
@@ -29,6 +30,21 @@ if TYPE_CHECKING:
 @click.option("--tokens", "new_tokens", default=16, type=click.IntRange(2, 4096), help="Tokens after each prompt.")
 @click.option("--context", "context_tokens", default=512, type=click.IntRange(64), help="Context.")
 @click.option("--plain-mmap", is_flag=True, help="Leave residency to the system, under the same limit, to compare.")
+@click.option(
+    "--schedule",
+    type=click.Choice(["auto", "experts", "blocks"]),
+    default="auto",
+    show_default=True,
+    help="What is streamed. auto: experts where the model routes and all else fits, blocks otherwise.",
+)
+@click.option(
+    "--expert-policy",
+    "policy",
+    type=click.Choice(["lfu", "lru"]),
+    default="lfu",
+    show_default=True,
+    help="Experts that stay: most wanted of late, or last used.",
+)
 @json_option
 def COMMAND(  # noqa: N802  verbs are found by this name
     model: str,
@@ -40,6 +56,8 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     new_tokens: int,
     context_tokens: int,
     plain_mmap: bool,
+    schedule: str,
+    policy: str,
     as_json: bool,
 ) -> int:
     """Generate with MODEL while its process is held to a RAM budget: some weights stay, the others are streamed."""
@@ -49,9 +67,10 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.app.speculate import load_prompts, requantized
     from harness.app.stream import stream
     from harness.catalog.paths import cache_dir
+    from harness.cli._stream_rows import beforehand, block_rows, expert_rows
     from harness.domain.scenario import Scenario
     from harness.errors import Exit
-    from harness.units import format_bytes, format_rate
+    from harness.units import format_bytes
 
     path = model_file(model)
     if draft not in {"", "lookup"}:
@@ -61,7 +80,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     budget_bytes, scenario = budget_of(ram_budget, path.stat().st_size), Scenario(context_tokens=context_tokens)
     outlook = stream_outlook(path, budget_bytes, scenario, Path(draft) if draft not in {"", "lookup"} else None)
     if outlook is not None:
-        console(stderr=True).print(_beforehand(outlook, plain_mmap, bool(draft)), markup=False)
+        console(stderr=True).print(beforehand(outlook, plain_mmap, bool(draft), schedule), markup=False)
     result = stream(
         path,
         budget_bytes,
@@ -70,6 +89,8 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         mode="mapped" if plain_mmap else "streamed",
         new_tokens=new_tokens,
         scenario=scenario,
+        schedule=cast("Schedule", schedule),
+        policy=cast("CachePolicy", policy),
     )
     if as_json:
         emit_json({**msgspec.to_builtins(result), "predicted": outlook})
@@ -79,38 +100,17 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         ("budget", f"{format_bytes(result.budget_bytes)}{'' if result.enforced else ' (not enforced by the system)'}"),
         ("peak charged", format_bytes(result.memory.cgroup_peak_bytes or result.memory.peak_rss_bytes)),
     ]
+    if result.schedule_reason:
+        rows.append(("streams blocks, since", result.schedule_reason))
     if result.plan and result.report:
-        passes = max(result.report.pass_count, 1)
-        pass_s, stall_s = result.report.duration_s / passes, result.report.stall_s / passes
-        rows += [
-            ("pinned", format_bytes(result.plan.pinned_bytes)),
-            ("streamed in each pass", format_bytes(result.plan.streamed_bytes)),
-            ("read per token", format_bytes(result.report.read_bytes / max(len(result.generation.tokens), 1))),
-            (
-                "pass",
-                f"{pass_s * 1e3:.0f} ms, of which waiting {stall_s * 1e3:.0f} ms",
-            ),
-            (
-                "storage",
-                f"{format_rate(result.report.read_bytes / result.report.duration_s)} reached, "
-                f"{format_rate(result.report.probe_bytes_per_s)} by the probe",
-            ),
-            ("computing and reading", f"{result.report.overlap_ratio:.2f} of the time is the longer of the two alone"),
-            ("share of the bound", "" if result.bound_ratio is None else f"{result.bound_ratio:.2f}"),
-        ]
+        rows += block_rows(result.plan, result.report, len(result.generation.tokens))
+    if result.expert_plan:
+        rows += expert_rows(result.expert_plan, result.experts, result.report)
+    if result.bound_ratio is not None:
+        rows.append(("share of the bound", f"{result.bound_ratio:.2f}"))
     if result.draft:
         rows.append(("tokens per pass", f"{result.generation.tokens_per_cycle:.2f}"))
-    console().print(table(f"{result.model}, {result.mode}", ("", ""), rows))
+    title = f"{result.model}, {result.mode}{f' by {result.schedule}' if result.schedule else ''}"
+    console().print(table(title, ("", ""), rows))
     return Exit.OK
 
-
-def _beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool) -> str:
-    from harness.units import format_bytes
-
-    source = "predicted from this machine's profile"
-    if mapped:
-        return f"{source}: {outlook.naive_tokens_per_s:.3g} tokens/s, all of it read again"
-    told = f"{source}: {outlook.tokens_per_s:.3g} tokens/s, {format_bytes(outlook.streamed_bytes)} from storage a pass"
-    if drafted and outlook.speculative_tokens_per_s:
-        told += f"; {outlook.speculative_tokens_per_s:.3g} with drafts at an acceptance of 0.8"
-    return told

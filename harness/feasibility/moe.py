@@ -3,8 +3,15 @@
 Routing is skewed: expert i of n is wanted with probability p_i ~ 1 / i^z. A cache of C experts that drops the least
 recently used one hits with h = sum p_i (1 - exp(-p_i T)), T such that sum (1 - exp(-p_i T)) = C (Che's approximation:
 Che, Tung & Wang 2002); one that keeps the most wanted hits with the sum of the C largest p_i.
+
+A token wants k different experts of a layer, so the first few are wanted nearly always, and no oftener. With choices
+drawn one after the other without putting back, expert i is among them with about pi_i = 1 - exp(-p_i t), t such that
+sum pi_i = k (Rosen 1997, asymptotic theory for order sampling; each expert's exponential clock has rung by t). Then
+LRU hits with h = sum pi_i (1 - (1 - pi_i)^T) / k, T such that sum (1 - (1 - pi_i)^T) = C, and keeping the most wanted
+with the sum of the C largest pi_i / k.
 """
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 import numpy as np
@@ -23,6 +30,8 @@ dense layers are needed by every token and stay in RAM. Assumed; ``expert_bytes`
 
 Policy = Literal["lru", "lfu"]
 
+_LONGEST: Final = 2.0**60
+
 
 def popularity(expert_count: int, skew: float = DEFAULT_SKEW) -> NDArray[np.float64]:
     """Probabilities [expert_count] of a Zipf law, most wanted first."""
@@ -31,7 +40,26 @@ def popularity(expert_count: int, skew: float = DEFAULT_SKEW) -> NDArray[np.floa
     return total
 
 
-def hit_ratio(expert_count: int, cached_count: float, *, skew: float = DEFAULT_SKEW, policy: Policy = "lru") -> float:
+def inclusion(expert_count: int, used_count: int, skew: float = DEFAULT_SKEW) -> NDArray[np.float64]:
+    """Probabilities [expert_count] that a token wants each expert, most wanted first; they sum to ``used_count``."""
+    p = popularity(expert_count, skew)
+    if used_count <= 1:
+        return p
+    if used_count >= expert_count:
+        return np.ones(expert_count)
+    time = _solve(lambda t: 1 - np.exp(-p * t), used_count)
+    wanted: NDArray[np.float64] = 1 - np.exp(-p * time)
+    return wanted
+
+
+def hit_ratio(
+    expert_count: int,
+    cached_count: float,
+    *,
+    skew: float = DEFAULT_SKEW,
+    policy: Policy = "lru",
+    used_count: int = 1,
+) -> float:
     """Share of wanted experts that the cache holds.
 
     Args:
@@ -39,6 +67,7 @@ def hit_ratio(expert_count: int, cached_count: float, *, skew: float = DEFAULT_S
         cached_count: How many of them fit; may be a fraction (a mean over layers).
         skew: Exponent z of the Zipf law; 0 is uniform routing.
         policy: ``lru``, or ``lfu`` for a cache that keeps the most wanted ones.
+        used_count: Different experts that a token wants; 1 counts each choice by itself.
 
     Raises:
         ValueError: No experts, or a negative cache.
@@ -47,17 +76,28 @@ def hit_ratio(expert_count: int, cached_count: float, *, skew: float = DEFAULT_S
         raise ValueError(f"needs an expert and no negative cache, got {expert_count} and {cached_count}")
     if cached_count >= expert_count:
         return 1.0
-    p = popularity(expert_count, skew)
+    wanted = inclusion(expert_count, used_count, skew)
+    total = float(wanted.sum())
     if policy == "lfu":
         whole = int(cached_count)
-        return float(p[:whole].sum() + (cached_count - whole) * p[whole])
+        return float(wanted[:whole].sum() + (cached_count - whole) * wanted[whole]) / total
+
+    def held(time: float) -> NDArray[np.float64]:
+        left = np.exp(-wanted * time) if used_count <= 1 else (1 - wanted) ** time
+        return 1 - left
+
+    return float((wanted * held(_solve(held, cached_count))).sum()) / total
+
+
+def _solve(shares: Callable[[float], NDArray[np.float64]], total: float) -> float:
+    """The time at which rising shares sum to ``total``, which is less than their number."""
     low, high = 0.0, 1.0
-    while (1 - np.exp(-p * high)).sum() < cached_count:
+    while shares(high).sum() < total and high < _LONGEST:
         high *= 2
     for _ in range(80):
         middle = (low + high) / 2
-        low, high = (middle, high) if (1 - np.exp(-p * middle)).sum() < cached_count else (low, middle)
-    return float((p * (1 - np.exp(-p * high))).sum())
+        low, high = (middle, high) if shares(middle).sum() < total else (low, middle)
+    return high
 
 
 def expert_bytes(weights: Weights) -> tuple[int, int]:

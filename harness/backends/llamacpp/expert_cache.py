@@ -1,0 +1,137 @@
+"""Which experts stay: the most wanted of late, over all layers together.
+
+The score of an expert is the number of tokens that chose it, each counted 2 ** (-age / half life) with the age in
+tokens (LRFU: Lee et al. 2001); the least score by byte goes first. Reasons:
+
+- Of choices drawn independently from fixed probabilities the best a cache can do is keep the most probable ones (Aho,
+  Denning & Ullman 1971); which was used last says little beyond that. LRU keeps what came last, however rare it is.
+- A prompt wants nearly all experts of every layer, once a pass: a cyclic scan that LRU empties the cache for. Counts
+  of tokens outlive it.
+- Texts change their subject, and popularity with it: old counts must fade. Half a thousand tokens are a page of text.
+- All layers share one budget: a layer whose choices are even gains little from a place that a skewed layer needs.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.backends.llamacpp.expert_pages import Key
+from harness.errors import EngineError
+
+HALF_LIFE_TOKENS: Final = 512.0
+_RESCALE_AT: Final = 2.0**400
+
+CachePolicy = Literal["lfu", "lru"]
+"""``lfu``: fading counts; ``lru``: the last use alone, to compare with."""
+
+
+class Wanted(NamedTuple):
+    """What one layer's choice means.
+
+    Attributes:
+        hits: Experts that are in memory.
+        comes: Experts to read.
+        goes: Experts to give back first.
+    """
+
+    hits: int
+    comes: list[Key]
+    goes: list[Key]
+
+
+class ExpertCache:
+    """Says what comes and goes; holds no memory itself.
+
+    Args:
+        sizes: Bytes of one expert, by layer.
+        expert_count: Experts of each layer.
+        capacity_bytes: Most bytes of experts at a time.
+        policy: Which experts stay.
+        half_life_tokens: Tokens after which a use counts half.
+
+    Attributes:
+        held_bytes: Bytes of experts that are in memory.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[int, int],
+        expert_count: int,
+        capacity_bytes: int,
+        *,
+        policy: CachePolicy = "lfu",
+        half_life_tokens: float = HALF_LIFE_TOKENS,
+    ) -> None:
+        self._layers = sorted(sizes)
+        self._row = {layer: row for row, layer in enumerate(self._layers)}
+        self._count = expert_count
+        self._sizes = np.repeat(np.array([sizes[layer] for layer in self._layers], np.int64), expert_count)
+        self._capacity_bytes = capacity_bytes
+        self._policy = policy
+        self._growth = 2.0 ** (1.0 / half_life_tokens)
+        self._weight = 1.0  # of a use now; all scores grow with it, so that none has to fade one by one
+        self._scores: NDArray[np.float64] = np.zeros(self._sizes.size)
+        self._resident: NDArray[np.bool_] = np.zeros(self._sizes.size, np.bool_)
+        self._clock = 0
+        self._last_row = -1
+        self.held_bytes = 0
+
+    def want(self, layer: int, counts: NDArray[np.int64], token_count: int) -> Wanted:
+        """The router of a layer has chosen.
+
+        Args:
+            layer: Its number; a lower one than before, or the same, begins a new pass.
+            counts: Tokens that chose each expert, [expert_count].
+            token_count: Tokens of the pass.
+
+        Raises:
+            EngineError: The wanted experts do not fit together.
+        """
+        row = self._row[layer]
+        if row <= self._last_row:
+            self._pass(token_count)
+        self._last_row = row
+        first = row * self._count
+        wanted = first + np.flatnonzero(counts)
+        self._score(wanted, counts)
+        missing = wanted[~self._resident[wanted]]
+        excess = self.held_bytes + int(self._sizes[missing].sum()) - self._capacity_bytes
+        victims = self._victims(wanted, excess) if excess > 0 else missing[:0]
+        self._resident[victims] = False
+        self._resident[missing] = True
+        self.held_bytes += int(self._sizes[missing].sum()) - int(self._sizes[victims].sum())
+        return Wanted(len(wanted) - len(missing), self._keys(missing), self._keys(victims))
+
+    def _pass(self, token_count: int) -> None:
+        self._weight *= self._growth**token_count
+        if self._weight > _RESCALE_AT:
+            self._scores /= self._weight
+            self._weight = 1.0
+
+    def _score(self, wanted: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        if self._policy == "lru":
+            self._clock += 1
+            self._scores[wanted] = self._clock
+        else:
+            self._scores[wanted] += self._weight * counts[counts > 0] / self._sizes[wanted]
+
+    def _victims(self, wanted: NDArray[np.int64], excess_bytes: int) -> NDArray[np.int64]:
+        """Least scores that free so many bytes, none of them wanted now."""
+        candidates = self._resident.copy()
+        candidates[wanted] = False
+        indices = np.flatnonzero(candidates)
+        room = np.cumsum(self._sizes[order := indices[np.argsort(self._scores[indices], kind="stable")]])
+        needed = int(np.searchsorted(room, excess_bytes)) + 1
+        if needed > len(order):
+            raise EngineError("the experts that one pass wants of a layer do not fit the budget together")
+        victims: NDArray[np.int64] = order[:needed]
+        return victims
+
+    def _keys(self, indices: NDArray[np.int64]) -> list[Key]:
+        return [(self._layers[i // self._count], int(i % self._count)) for i in indices.tolist()]
+
+    def resident(self) -> set[Key]:
+        """Experts that are in memory."""
+        return set(self._keys(np.flatnonzero(self._resident)))

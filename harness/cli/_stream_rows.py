@@ -1,0 +1,84 @@
+"""What ``edge-harness stream`` says before it runs, and its rows of what was streamed."""
+
+from typing import TYPE_CHECKING
+
+from harness.units import format_bytes, format_rate
+
+if TYPE_CHECKING:
+    from harness.app.expert_outlook import ExpertOutlook
+    from harness.app.plans import StreamingOutlook
+    from harness.backends.llamacpp.expert_layout import ExpertPlan
+    from harness.backends.llamacpp.stream_plan import StreamPlan, StreamReport
+
+Rows = list[tuple[str, str]]
+
+
+def beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool, schedule: str) -> str:
+    """One line of prediction."""
+    source = "predicted from this machine's profile"
+    if mapped:
+        return f"{source}: {outlook.naive_tokens_per_s:.3g} tokens/s, all of it read again"
+    if schedule != "blocks" and outlook.expert_cache_tokens_per_s:
+        return (
+            f"{source}: {outlook.expert_cache_tokens_per_s:.3g} tokens/s with {outlook.expert_hit_ratio:.0%} of the "
+            "wanted experts in memory"
+        )
+    told = f"{source}: {outlook.tokens_per_s:.3g} tokens/s, {format_bytes(outlook.streamed_bytes)} from storage a pass"
+    if drafted and outlook.speculative_tokens_per_s:
+        told += f"; {outlook.speculative_tokens_per_s:.3g} with drafts at an acceptance of 0.8"
+    return told
+
+
+def block_rows(plan: "StreamPlan", report: "StreamReport", token_count: int) -> Rows:
+    """Rows of a run that streamed blocks."""
+    passes = max(report.pass_count, 1)
+    pass_s, stall_s = report.duration_s / passes, report.stall_s / passes
+    return [
+        ("pinned", format_bytes(plan.pinned_bytes)),
+        ("streamed in each pass", format_bytes(plan.streamed_bytes)),
+        ("read per token", format_bytes(report.read_bytes / max(token_count, 1))),
+        ("pass", f"{pass_s * 1e3:.0f} ms, of which waiting {stall_s * 1e3:.0f} ms"),
+        (
+            "storage",
+            f"{format_rate(report.read_bytes / report.duration_s)} reached, "
+            f"{format_rate(report.probe_bytes_per_s)} by the probe",
+        ),
+        ("computing and reading", f"{report.overlap_ratio:.2f} of the time is the longer of the two alone"),
+    ]
+
+
+def expert_rows(plan: "ExpertPlan", experts: "ExpertOutlook | None", report: "StreamReport | None") -> Rows:
+    """Rows of a run that streamed experts."""
+    rows = [
+        ("pinned", format_bytes(plan.pinned_bytes)),
+        (
+            "experts",
+            f"{format_bytes(plan.cache_bytes)} of {format_bytes(plan.expert_bytes)}; a token wants {plan.used_count} "
+            f"of {plan.expert_count} in each of {plan.layer_count} layers",
+        ),
+        ("tokens of a pass at most", str(plan.batch_tokens)),
+    ]
+    if experts is None or report is None:
+        return rows
+    return [
+        *rows,
+        (
+            "hits",
+            f"{experts.hit_ratio:.1%}; predicted {experts.predicted_hit_ratio:.1%} at skew {experts.skew:.2f}; "
+            f"the most wanted in hindsight {experts.hindsight_hit_ratio:.1%}",
+        ),
+        (
+            "read per token",
+            f"{format_bytes(experts.read_bytes)}; predicted {format_bytes(experts.predicted_read_bytes)}",
+        ),
+        (
+            "token",
+            f"{experts.token_s * 1e3:.0f} ms, of which waiting {experts.stall_s * 1e3:.0f} ms; predicted "
+            f"{experts.predicted_token_s * 1e3:.0f} ms",
+        ),
+        (
+            "storage",
+            f"{format_rate(experts.reached_bytes_per_s)} while waiting, "
+            f"{format_rate(report.probe_bytes_per_s)} by the probe",
+        ),
+    ]
