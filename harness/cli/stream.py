@@ -113,4 +113,3 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     title = f"{result.model}, {result.mode}{f' by {result.schedule}' if result.schedule else ''}"
     console().print(table(title, ("", ""), rows))
     return Exit.OK
-

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from harness.app.synthetic import routing_of
 from harness.backends.llamacpp.expert_cache import ExpertCache
 from harness.backends.llamacpp.expert_layout import (
-    TABLE_RATIO,
     ExpertLayout,
     Stack,
     expert_layout_of,
@@ -140,18 +139,17 @@ def test_plan_by_hand() -> None:
         (0, 10 * P, False), (1 << 24, 10 * P, True), experts=8, used=2, rest=(Extent(1 << 25, (1 << 25) + 4 * P),)
     )
     total = 160 * P
-    tables = int(TABLE_RATIO * (164 * P))
     # 4 pages pinned, 20 pages an expert: 100 pages hold five, so two tokens of two experts each fit, and not three
-    plan = plan_experts(made, 104 * P + tables, 32)
+    plan = plan_experts(made, 104 * P, 32)
     assert (plan.pinned_bytes, plan.cache_bytes, plan.expert_bytes, plan.batch_tokens) == (4 * P, 100 * P, total, 2)
     assert plan.streams
     assert plan.cached_count == pytest.approx(5.0)
     assert plan.active_expert_bytes == 40 * P
     # all eight fit
-    whole = plan_experts(made, 164 * P + tables, 32)
+    whole = plan_experts(made, 164 * P, 32)
     assert (whole.streams, whole.batch_tokens) == (False, 32)
     with pytest.raises(RefusedError, match="2 experts of a layer"):
-        plan_experts(made, 43 * P + tables, 32)
+        plan_experts(made, 43 * P, 32)
 
 
 def counts(*experts: int, of: int = 6) -> np.ndarray:

@@ -68,15 +68,14 @@ def roomed(room_bytes: int) -> type:
 
 @pytest.mark.parametrize("policy", ["lfu", "lru"])
 def test_tokens_are_those_of_the_mapped_model_and_residency_is_bounded(mixture: Path, policy: str) -> None:
-    from harness.backends.llamacpp.expert_layout import TABLE_RATIO, expert_layout_of
+    from harness.backends.llamacpp.expert_layout import expert_layout_of
 
     with LlamaSession(mixture, SCENARIO, batch_tokens=32) as session:
         expected = plain(session, PROMPT, NEW_TOKENS).tokens
     chosen = choices_of(mixture)
     layout = expert_layout_of(mixture)
     assert layout is not None
-    tables = int(TABLE_RATIO * (layout.rest_bytes + layout.expert_bytes))
-    room = tables + layout.rest_bytes + layout.expert_bytes // 2
+    room = layout.rest_bytes + layout.expert_bytes // 2
     with roomed(room)(mixture, SCENARIO, 1 << 40, policy=policy) as session:
         cache_bytes = session.plan.cache_bytes
         assert cache_bytes == layout.expert_bytes // 2
