@@ -45,7 +45,7 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
     scenario: Scenario = Scenario(context_tokens=512)
     batch_tokens: int = 32
     schedule: Schedule = "auto"
-    policy: CachePolicy = "lfu"
+    policy: CachePolicy = "likely"
 
 
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:

@@ -8,7 +8,7 @@ from harness.backends.llamacpp.expert_streaming import ExpertUse
 from harness.backends.llamacpp.stream_plan import StreamReport
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
-from harness.feasibility.moe import DEFAULT_SKEW, hit_ratio, streamed_token_s
+from harness.feasibility.moe import DEFAULT_SKEW, Policy, hit_ratio, streamed_token_s
 
 
 class ExpertOutlook(Frozen, frozen=True, kw_only=True):
@@ -53,7 +53,8 @@ def expert_outlook(
     passes = use.single_pass_count
     skew = read_gguf(model).routing_skew
     assumed = DEFAULT_SKEW if skew is None else skew
-    hit = hit_ratio(plan.expert_count, plan.cached_count, skew=assumed, policy=policy, used_count=plan.used_count)
+    law: Policy = "lru" if policy == "lru" else "lfu"  # of independent choices the likeliest are the most wanted
+    hit = hit_ratio(plan.expert_count, plan.cached_count, skew=assumed, policy=law, used_count=plan.used_count)
     token_s, stall_s = use.single_duration_s / passes, use.single_stall_s / passes
     read_bytes = use.single_read_bytes / passes
     disk = report.probe_bytes_per_s

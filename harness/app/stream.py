@@ -75,7 +75,7 @@ def stream(
     new_tokens: int = 24,
     scenario: Scenario | None = None,
     schedule: Schedule = "auto",
-    policy: CachePolicy = "lfu",
+    policy: CachePolicy = "likely",
     wall_s: float = 1800.0,
 ) -> StreamResult:
     """Generate under a RAM budget.

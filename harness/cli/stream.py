@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 @click.option(
     "--expert-policy",
     "policy",
-    type=click.Choice(["lfu", "lru"]),
-    default="lfu",
+    type=click.Choice(["likely", "lru"]),
+    default="likely",
     show_default=True,
-    help="Experts that stay: most wanted of late, or last used.",
+    help="Experts that stay: likeliest for the next token, or last used.",
 )
 @json_option
 def COMMAND(  # noqa: N802  verbs are found by this name

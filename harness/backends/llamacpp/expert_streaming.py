@@ -80,6 +80,7 @@ class ExpertStreamedSession(BudgetedSession):
     """
 
     name = "experts"
+    through_buffers = True
     plan: ExpertPlan
 
     def __init__(
@@ -88,7 +89,7 @@ class ExpertStreamedSession(BudgetedSession):
         scenario: Scenario,
         budget_bytes: int,
         *,
-        policy: CachePolicy = "lfu",
+        policy: CachePolicy = "likely",
         batch_tokens: int = 32,
         reserved_bytes: int = 0,
         probe: bool = True,

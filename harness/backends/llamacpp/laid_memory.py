@@ -130,6 +130,21 @@ class LaidMemory:
         """Read from the file into other memory; bytes read."""
         return os.preadv(self._descriptor, [buffer], offset)
 
+    def read_through(self, buffer: memoryview, offset: int, size: int) -> None:
+        """As :meth:`read`, by way of a buffer of at least ``size`` bytes.
+
+        Raises:
+            EngineError: Reading failed.
+        """
+        try:
+            got = os.preadv(self._descriptor, [buffer[:size]], offset)
+        except OSError as error:
+            raise EngineError(f"reading the model failed (errno {error.errno})") from error
+        source = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+        ctypes.memmove(self._base + offset, source, got)
+        if got < size and offset + got < self._path.stat().st_size:
+            self.read(offset + got // PAGE_BYTES * PAGE_BYTES, size - got // PAGE_BYTES * PAGE_BYTES)
+
     def move(self, source: int, target: int, size: int) -> bool:
         """Move resident pages from one place of the laid memory to another, no byte copied; False if refused.
 

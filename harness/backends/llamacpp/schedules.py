@@ -19,7 +19,7 @@ def open_streamed(
     budget_bytes: int,
     *,
     schedule: Schedule = "auto",
-    policy: CachePolicy = "lfu",
+    policy: CachePolicy = "likely",
     batch_tokens: int = 32,
 ) -> tuple[StreamedSession | ExpertStreamedSession, str]:
     """Open a model under a budget.

@@ -157,7 +157,7 @@ def counts(*experts: int, of: int = 6) -> np.ndarray:
 
 
 def test_the_least_wanted_goes_and_the_last_used_one_stays_under_lru_only() -> None:
-    for policy, loser in (("lfu", 2), ("lru", 0)):
+    for policy, loser in (("likely", 2), ("lru", 0)):
         cache = ExpertCache({0: 10}, 6, 30, policy=policy)  # type: ignore[arg-type]
         for chosen in ((0, 1), (0, 1), (0, 1), (2,)):
             cache.want(0, counts(*chosen), 1)
@@ -183,7 +183,7 @@ def test_what_does_not_fit_together_is_said() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from([0, 1, 2]), st.sets(st.integers(0, 5), min_size=1, max_size=3)), max_size=60),
     st.integers(3, 18),
-    st.sampled_from(["lfu", "lru"]),
+    st.sampled_from(["likely", "lru"]),
     st.sampled_from([1.0, 3.0, 512.0]),
 )
 def test_the_cache_keeps_its_bound_and_holds_what_is_wanted(

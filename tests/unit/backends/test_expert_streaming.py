@@ -66,7 +66,7 @@ def roomed(room_bytes: int) -> type:
     return Roomed
 
 
-@pytest.mark.parametrize("policy", ["lfu", "lru"])
+@pytest.mark.parametrize("policy", ["likely", "lru"])
 def test_tokens_are_those_of_the_mapped_model_and_residency_is_bounded(mixture: Path, policy: str) -> None:
     from harness.backends.llamacpp.expert_layout import expert_layout_of
 

@@ -1,0 +1,86 @@
+"""Hits of ways to choose which experts stay, on drawn choices: ``python -m harness.testing.expert_policies``.
+
+Choices of 8 of 64 experts in 4 layers follow a Zipf law; ``again`` is the probability that a choice of the last token
+is kept by the next one, and every ``change`` tokens half of the experts change places. All by drawing: real routers lie
+somewhere between, and which of these a model is like is not known before it runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.backends.llamacpp.expert_cache import CachePolicy, ExpertCache
+from harness.feasibility.moe import hit_ratio, popularity
+
+LAYERS: Final = 4
+EXPERTS: Final = 64
+USED: Final = 8
+_WARM_TOKENS: Final = 50
+
+Choices = list[list[NDArray[np.int64]]]
+"""For each token and layer: tokens that chose each expert (0 or 1)."""
+
+
+def draw(skew: float, again: float, change: int, tokens: int, seed: int) -> Choices:
+    """Draw the choices of so many tokens."""
+    random = np.random.default_rng(seed)
+    weights = np.log(popularity(EXPERTS, skew))
+    places = [random.permutation(EXPERTS) for _ in range(LAYERS)]
+    last: list[list[int]] = [[] for _ in range(LAYERS)]
+    found: Choices = []
+    for token in range(tokens):
+        for layer in range(LAYERS):
+            if change and token and token % change == 0:
+                moved = random.choice(EXPERTS, EXPERTS // 2, replace=False)
+                places[layer][moved] = random.permutation(places[layer][moved])
+            kept = [e for e in last[layer] if random.random() < again]
+            # The largest of log-weights with Gumbel noise are a draw without putting back.
+            order = places[layer][np.argsort(-(weights + random.gumbel(size=EXPERTS)))]
+            last[layer] = kept + [int(e) for e in order if e not in kept][: USED - len(kept)]
+        found.append([np.bincount(chosen, minlength=EXPERTS) for chosen in last])
+    return found
+
+
+def hits(choices: Choices, share: float, policy: CachePolicy, half_life_tokens: float) -> float:
+    """Share of wanted experts that a cache of ``share`` of all experts holds."""
+    cache = ExpertCache(
+        dict.fromkeys(range(LAYERS), 1),
+        EXPERTS,
+        int(share * EXPERTS * LAYERS),
+        policy=policy,
+        half_life_tokens=half_life_tokens,
+    )
+    found = [[cache.want(layer, c, 1).hits for layer, c in enumerate(row)] for row in choices]
+    return float(np.mean(found[_WARM_TOKENS:])) / USED
+
+
+def _rows(tokens: int, seed: int, half_lives: Sequence[float]) -> Iterator[str]:
+    yield (
+        "| skew | again | change | room | predicted lru | lru | predicted | "
+        + " | ".join(f"likely {h:g}" for h in half_lives)
+        + " |"
+    )
+    yield "|--:" * (7 + len(half_lives)) + "|"
+    for skew, again, change in ((0.9, 0.0, 0), (0.9, 0.0, 150), (0.9, 0.3, 0), (0.9, 0.3, 150), (0.5, 0.3, 150)):
+        choices = draw(skew, again, change, tokens, seed)
+        for share in (0.3, 0.5):
+            law = {p: hit_ratio(EXPERTS, share * EXPERTS, skew=skew, policy=p, used_count=USED) for p in ("lru", "lfu")}
+            cells = [law["lru"], hits(choices, share, "lru", 1.0), law["lfu"]]
+            cells += [hits(choices, share, "likely", h) for h in half_lives]
+            yield f"| {skew} | {again} | {change or '-'} | {share} | " + " | ".join(f"{c:.3f}" for c in cells) + " |"
+
+
+@click.command()
+@click.option("--tokens", default=700, show_default=True, type=click.IntRange(100))
+@click.option("--seed", default=2, show_default=True)
+def main(tokens: int, seed: int) -> None:
+    """Print the table of docs/streaming-experts.md."""
+    for row in _rows(tokens, seed, (16.0, 64.0, 512.0)):
+        click.echo(row)
+
+
+if __name__ == "__main__":
+    main()
