@@ -29,8 +29,8 @@ from harness.backends.llamacpp.expert_pages import Key
 from harness.errors import EngineError
 
 HALF_LIFE_TOKENS: Final = 64.0
-"""Costs half a point of hits against 512 where popularity stays, and gains 1 to 3 points where half of the experts change
-places every 150 tokens."""
+"""Costs half a point of hits against 512 where popularity stays, and gains 1 to 3 points where half of the experts
+change places every 150 tokens."""
 _AGAIN_TOKENS: Final = 16.0  # over which r is averaged
 _RESCALE_AT: Final = 2.0**400
 

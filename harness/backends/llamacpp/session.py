@@ -54,7 +54,7 @@ class LlamaSession:
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
         EngineError: The engine refused the file or the options.
-        RefusedError: The KV type is none that ggml has.
+        RefusedError: The KV type is none that ggml has, or fewer tokens may have logits than there are sequences.
     """
 
     def __init__(
@@ -75,6 +75,12 @@ class LlamaSession:
     ) -> None:
         if scenario.kv_type not in BLOCKS:
             raise RefusedError(f"no KV cache type {scenario.kv_type!r}; one of: {', '.join(sorted(BLOCKS))}")
+        sequences, outputs = sequence_count or scenario.batch_count, output_tokens or batch_tokens
+        if outputs < sequences:  # llama.cpp would end the process (GGML_ASSERT in graph_reserve)
+            raise RefusedError(
+                f"{sequences} sequences need room for the logits of {sequences} tokens in one batch, found {outputs} "
+                f"({'output_tokens' if output_tokens else 'batch_tokens'})"
+            )
         self._tap_hook = None
         if tap is not None:
             from harness.backends.llamacpp.tap import TapHook
@@ -100,7 +106,7 @@ class LlamaSession:
         params.n_ctx = scenario.context_tokens
         params.n_batch = batch_tokens
         params.n_ubatch = min(scenario.ubatch_tokens, batch_tokens)
-        params.n_seq_max = sequence_count or scenario.batch_count
+        params.n_seq_max = sequences
         params.kv_unified = unified
         params.n_outputs_max = output_tokens
         params.n_threads = params.n_threads_batch = threads

@@ -111,6 +111,22 @@ def test_a_budget_that_cannot_hold_the_engine_is_refused(tiny: Path) -> None:
         StreamedSession(tiny, SCENARIO, 10 << 20)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"sequence_count": 4, "output_tokens": 3}, r"4 sequences .* found 3 \(output_tokens\)"),
+        ({"sequence_count": 8, "batch_tokens": 4}, r"8 sequences .* found 4 \(batch_tokens\)"),
+    ],
+)
+def test_fewer_logits_than_sequences_are_refused(tiny: Path, options: dict[str, int], told: str) -> None:
+    """llama.cpp aborts the process over these."""
+    with pytest.raises(RefusedError, match=told):
+        LlamaSession(tiny, SCENARIO, **options)
+    with LlamaSession(tiny, SCENARIO, sequence_count=4, output_tokens=4) as session:
+        session.decode(PROMPT, position=0)
+        assert session.kept_count == 1
+
+
 def test_quantize_with_and_without_importance(tmp_path: Path) -> None:
     source = synthesize_tiny(tmp_path / "f16.gguf", "F16")
     quantize(source, tmp_path / "q4.gguf", "Q4_0")

@@ -2,17 +2,22 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from harness.app.synthetic import routing_of
 from harness.backends.llamacpp import BACKEND
+from harness.backends.llamacpp.session import LlamaSession
+from harness.catalog._routing import preferences_for
 from harness.catalog.gguf import SkippedArray, read_gguf
 from harness.catalog.models import load_model, model_names
-from harness.catalog.synthesize import SYNTHETIC_TYPES, random_blocks, synthesize, synthesize_tiny
+from harness.catalog.synthesize import SYNTHETIC_TYPES, Routing, random_blocks, synthesize, synthesize_tiny
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Experts, ModelShape, Tensor, Weights
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
+from harness.feasibility.moe import inclusion
 from harness.feasibility.weights import weights_of
 
 DENSE = {"layer_count": 6, "hidden_dim": 256, "vocab_count": 512, "head_count": 4, "kv_head_count": 2, "head_dim": 64}
@@ -152,3 +157,57 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         synthesize(weights_of(SHAPES["llama"], "Q8_0"), tmp_path / "x.gguf", progress=broken)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("count", "used", "skew"), [(64, 8, 0.9), (32, 8, 0.5), (8, 2, 1.2)])
+def test_preferences_choose_as_often_as_asked(count: int, used: int, skew: float) -> None:
+    """Against fresh noise: the largest logits are chosen, as a router does."""
+    wanted = inclusion(count, used, skew)
+    logits = preferences_for(wanted.tolist()) + np.random.default_rng(7).standard_normal((20_000, count))
+    chosen = np.argpartition(-logits, used - 1, axis=1)[:, :used]
+    got = np.bincount(chosen.ravel(), minlength=count) / len(logits)
+    assert got == pytest.approx(wanted, abs=0.02)
+
+
+@pytest.mark.engine
+def test_the_router_of_a_skewed_file_chooses_by_its_law(tmp_path: Path) -> None:
+    """As the engine computes it: random tokens through the model, and its own choices counted."""
+    import ctypes
+
+    shape = msgspec.structs.replace(
+        SHAPES["qwen3moe"], layer_count=3, experts=Experts(expert_count=16, used_count=4, feed_forward_dim=256)
+    )
+    path = synthesize(weights_of(shape, "Q8_0"), tmp_path / "m.gguf", routing=routing_of(shape, 0.8))
+    counts = np.zeros((3, 16))
+
+    def hook(node: int, ask: bool) -> bool:
+        name = ctypes.string_at(node + 256)
+        if ask:
+            return name.startswith(b"ffn_moe_topk-")
+        rows = (ctypes.c_int64 * 4).from_address(node + 16)[1]
+        stride = (ctypes.c_size_t * 4).from_address(node + 48)[1]
+        data = ctypes.c_void_p.from_address(node + 248).value
+        assert data is not None
+        for row in range(rows):
+            counts[int(name[13:]), list((ctypes.c_int32 * 4).from_address(data + row * stride))] += 1
+        return True
+
+    scenario = Scenario(context_tokens=512, thread_count=2, repack=False)
+    random = np.random.default_rng(3)
+    with LlamaSession(path, scenario, batch_tokens=512, eval_hook=hook) as session:
+        session.decode([int(t) for t in random.integers(0, 512, 512)], position=0, logits="all")
+    assert counts.sum() == 3 * 512 * 4
+    wanted = inclusion(16, 4, 0.8)
+    for layer in counts:
+        assert np.sort(layer)[::-1] / 512 == pytest.approx(wanted, abs=0.08)
+
+
+def test_a_skew_for_models_that_cannot_have_one_is_refused(tmp_path: Path) -> None:
+    routing = Routing(0.5, (0.25,) * 8)
+    with pytest.raises(RefusedError, match="8 experts"):
+        synthesize(weights_of(SHAPES["llama"], "Q8_0"), tmp_path / "m.gguf", routing=routing)
+    tied = msgspec.structs.replace(SHAPES["mixtral"], tied_embeddings=True)
+    with pytest.raises(RefusedError, match="output matrix too"):
+        synthesize(weights_of(tied, "Q8_0"), tmp_path / "m.gguf", routing=routing)
+    with pytest.raises(RefusedError, match="no experts"):
+        routing_of(SHAPES["llama"], 0.5)

@@ -2,11 +2,12 @@
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.feasibility.moe import hit_ratio, popularity, streamed_token_s
+from harness.feasibility.moe import hit_ratio, inclusion, popularity, streamed_token_s
 from harness.feasibility.other_rows import check_speculation, check_streaming
 from harness.feasibility.streaming import least_budget_bytes, mmap_read_s, plan_even_split, plan_streaming
 
@@ -120,3 +121,34 @@ def test_published_rows_keep_their_targets():
     assert speculation.rows_count > 100
     assert speculation.median_ratio <= 0.15
     assert dense.within_ratio >= 2 / 3
+
+
+@pytest.mark.parametrize(("skew", "used"), [(0.0, 8), (0.5, 8), (0.9, 4), (1.3, 8)])
+def test_inclusion_is_that_of_drawing_without_putting_back(skew: float, used: int) -> None:
+    """Against drawing: the ``used`` largest of log-weights with Gumbel noise are such a draw (Efraimidis, Spirakis)."""
+    random = np.random.default_rng(0)
+    keys = np.log(popularity(64, skew)) + random.gumbel(size=(20_000, 64))
+    drawn = np.bincount(np.argpartition(-keys, used - 1, axis=1)[:, :used].ravel(), minlength=64) / len(keys)
+    assert inclusion(64, used, skew) == pytest.approx(drawn, abs=0.02)
+    assert inclusion(64, used, skew).sum() == pytest.approx(used)
+
+
+@pytest.mark.parametrize("policy", ["lru", "lfu"])
+def test_hits_of_tokens_that_want_several(policy: str) -> None:
+    """Against a plain simulation, each layer by itself; an LRU list, or the 24 most probable ones."""
+    random = np.random.default_rng(1)
+    weights, held, hits = np.log(popularity(64, 0.9)), list(range(24)), 0
+    for token in range(4000):
+        wanted = np.argsort(-(weights + random.gumbel(size=64)))[:8].tolist()
+        if token >= 500:
+            hits += len(set(wanted) & set(held))
+        if policy == "lru":
+            held = (wanted + [e for e in held if e not in wanted])[:24]
+    expected = hits / (3500 * 8)
+    assert hit_ratio(64, 24, skew=0.9, policy=policy, used_count=8) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("used", [1, 8, 64])
+def test_all_or_none_in_memory(used: int) -> None:
+    assert hit_ratio(64, 64, used_count=used) == 1.0
+    assert hit_ratio(64, 0, policy="lfu", used_count=used) == 0.0
