@@ -16,6 +16,10 @@ from harness.backends.llamacpp.stream_plan import PAGE_BYTES, Extent
 LEAST_MOVE_BYTES: Final = 16 * PAGE_BYTES
 """Shorter runs are given back and taken anew: a move costs a call, a split mapping and a flush on other cores."""
 
+MOST_CARRIED_SLICES: Final = 24_576
+"""Each slice that pages were carried to is two mappings of its own, and Linux allows 65530 in a process
+(vm.max_map_count); past this many slices pages are given back and taken anew."""
+
 Key = tuple[int, int]
 """An expert: (layer, number)."""
 
@@ -53,6 +57,7 @@ class ExpertPages:
 
     def __init__(self, layout: ExpertLayout) -> None:
         self._layers = layout.layers
+        self._carries = layout.expert_count * sum(map(len, layout.layers.values())) <= MOST_CARRIED_SLICES
         end = max(s.slice(layout.expert_count).start for stacks in layout.layers.values() for s in stacks)
         self._users: NDArray[np.uint32] = np.zeros(-(-end // PAGE_BYTES) + 1, np.uint32)
         for extent in layout.rest:
@@ -89,7 +94,7 @@ class ExpertPages:
         moves: list[Move] = []
         for extent in [*early, *late]:
             at = extent.start
-            while free and extent.end - at >= LEAST_MOVE_BYTES:
+            while self._carries and free and extent.end - at >= LEAST_MOVE_BYTES:
                 run = free.pop()
                 size = min(run.end - run.start, extent.end - at)
                 if size < LEAST_MOVE_BYTES:

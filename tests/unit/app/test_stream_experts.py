@@ -1,0 +1,70 @@
+"""``stream`` over a mixture of experts in its child process, under a limit that does not hold all of its experts."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.app.stream import stream
+from harness.app.synthetic import routing_of
+from harness.catalog.synthesize import synthesize
+from harness.domain.model import Experts, ModelShape
+from harness.domain.scenario import Scenario
+from harness.feasibility.weights import weights_of
+
+pytest.importorskip("llama_cpp")
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap"),
+]
+
+PROMPTS = ("Which experts?",)
+SCENARIO = Scenario(context_tokens=128, thread_count=1)
+SKEW = 0.8
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shape = ModelShape(
+        architecture="olmoe", layer_count=4, hidden_dim=512, vocab_count=4096, head_count=8, kv_head_count=8,
+        head_dim=64, feed_forward_dim=0, context_max_tokens=4096, qk_norm=True,
+        experts=Experts(expert_count=32, used_count=4, feed_forward_dim=512),
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("moe") / "mixture.gguf"
+    return synthesize(weights_of(shape, "Q8_0"), path, routing=routing_of(shape, SKEW))
+
+
+def test_tokens_limit_and_figures(mixture: Path) -> None:
+    unlimited = 2 << 30
+    expected = stream(mixture, unlimited, PROMPTS, mode="mapped", new_tokens=24, scenario=SCENARIO)
+    whole = stream(mixture, unlimited, PROMPTS, new_tokens=24, scenario=SCENARIO)
+    assert whole.schedule == "experts"
+    assert whole.expert_plan is not None
+    assert not whole.expert_plan.streams
+    assert whole.experts is None  # nothing was read, so there is nothing to say of hits
+
+    plan = whole.expert_plan
+    budget = unlimited - plan.available_bytes + plan.pinned_bytes + plan.expert_bytes // 2
+    half = stream(mixture, budget, PROMPTS, new_tokens=24, scenario=SCENARIO)
+    assert half.outputs == whole.outputs == expected.outputs
+    assert half.expert_plan is not None
+    assert half.expert_plan.streams
+    if half.memory.cgroup_peak_bytes is not None:
+        assert half.memory.cgroup_peak_bytes <= budget
+    found, use = half.experts, half.expert_use
+    assert found is not None
+    assert use is not None
+    assert found.skew == pytest.approx(SKEW)
+    assert use.single_pass_count == 23
+    assert use.single_wanted_count == 23 * 4 * 4
+    assert found.hit_ratio == use.single_hit_count / use.single_wanted_count
+    assert found.read_bytes == use.single_read_bytes / 23
+    # a miss reads its slices once, pages that neighbours have in memory excepted
+    missed = (use.single_wanted_count - use.single_hit_count) * plan.expert_bytes / (32 * 4)
+    assert use.single_read_bytes == pytest.approx(missed, rel=0.03)
+    assert half.bound_ratio is not None
+    assert half.bound_ratio > 0
+
+    blocks = stream(mixture, budget, PROMPTS, new_tokens=24, scenario=SCENARIO, schedule="blocks")
+    assert (blocks.schedule, blocks.schedule_reason) == ("blocks", "")
+    assert blocks.outputs == expected.outputs
