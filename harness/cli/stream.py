@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 @click.option(
     "--expert-policy",
     "policy",
-    type=click.Choice(["likely", "lru"]),
+    type=click.Choice(["likely", "lfu", "lru"]),
     default="likely",
     show_default=True,
-    help="Experts that stay: likeliest for the next token, or last used.",
+    help="Experts that stay: likeliest for the next token, most wanted of late, or last used.",
 )
 @json_option
 def COMMAND(  # noqa: N802  verbs are found by this name

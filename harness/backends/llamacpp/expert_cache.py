@@ -34,8 +34,8 @@ change places every 150 tokens."""
 _AGAIN_TOKENS: Final = 16.0  # over which r is averaged
 _RESCALE_AT: Final = 2.0**400
 
-CachePolicy = Literal["likely", "lru"]
-"""``likely``: as above; ``lru``: the last use alone, to compare with."""
+CachePolicy = Literal["likely", "lfu", "lru"]
+"""``likely``: as above; to compare with, ``lfu``: shares alone (r = 0), ``lru``: the last use alone."""
 
 
 class Wanted(NamedTuple):
@@ -134,7 +134,7 @@ class ExpertCache:
             return
         here = slice(row * self._count, (row + 1) * self._count)
         last, chosen = self._last[here], counts > 0
-        if token_count == 1 and self._last_single[row]:
+        if self._policy == "likely" and token_count == 1 and self._last_single[row]:
             share = self._scores[here][last] / self._total
             left = float((1 - share).sum())  # choices of the last token that would not have come again by popularity
             if left > 0:
@@ -148,7 +148,7 @@ class ExpertCache:
         """What is lost for each byte of an expert that goes."""
         if self._policy == "lru":
             return self._scores
-        share = self._scores / self._total
+        share = self._scores / (self._total or 1.0)
         again = np.repeat(self._again, self._count) * self._last
         worth: NDArray[np.float64] = (share + again * (1 - share)) / self._sizes
         return worth
@@ -168,6 +168,14 @@ class ExpertCache:
 
     def _keys(self, indices: NDArray[np.int64]) -> list[Key]:
         return [(self._layers[i // self._count], int(i % self._count)) for i in indices.tolist()]
+
+    def best_absent(self, layer: int, count: int) -> list[int]:
+        """The likeliest experts of a layer that are not in memory."""
+        first = self._row[layer] * self._count
+        here = slice(first, first + self._count)
+        absent = np.flatnonzero(~self._resident[here])
+        order = absent[np.argsort(-self._worth()[here][absent], kind="stable")]
+        return [int(e) for e in order[:count]]
 
     def resident(self) -> set[Key]:
         """Experts that are in memory."""
