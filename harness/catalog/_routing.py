@@ -28,6 +28,14 @@ def table_rows(count: int, hidden_dim: int, random: np.random.Generator) -> NDAr
     return rows.astype(np.float16)
 
 
+def last_norm(hidden_dim: int) -> NDArray[np.float32]:
+    """Weights [hidden_dim] of the norm before the output matrix: without the constant, which would favour the same few
+    tokens after every token."""
+    found = np.ones(hidden_dim, np.float32)
+    found[: hidden_dim // _CONSTANT_DIVISOR] = 0.0
+    return found
+
+
 def router_rows(preferences: NDArray[np.float64], hidden_dim: int, random: np.random.Generator) -> NDArray[np.float32]:
     """Rows [experts, hidden_dim] of one layer's router; which expert has which preference is drawn anew."""
     constant = hidden_dim // _CONSTANT_DIVISOR

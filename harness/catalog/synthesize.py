@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harness.catalog._gguf_metadata import metadata_of
 from harness.catalog._progress import Progress, no_progress
-from harness.catalog._routing import preferences_for, router_rows, table_rows
+from harness.catalog._routing import last_norm, preferences_for, router_rows, table_rows
 from harness.catalog.fetch import check_room
 from harness.catalog.gguf import ROUTING_SKEW_KEY, SYNTHETIC_KEY
 from harness.catalog.gguf_write import header_bytes, padding_bytes, write_gguf
@@ -243,7 +243,9 @@ class _Source:
     def fill(self, out: IO[bytes], tensor: Tensor) -> None:
         """Write one tensor."""
         constant = _constant(tensor.name)
-        if tensor.type_name == "F32" and constant is not None:
+        if self.preferences is not None and tensor.name == "output_norm.weight":
+            out.write(last_norm(tensor.dims[0]).tobytes())
+        elif tensor.type_name == "F32" and constant is not None:
             out.write(np.full(tensor.element_count, constant, np.float32).tobytes())
         elif self.preferences is not None and tensor.name.endswith("ffn_gate_inp.weight"):
             out.write(router_rows(self.preferences, tensor.dims[0], self.random).tobytes())
