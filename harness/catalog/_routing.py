@@ -29,8 +29,10 @@ def table_rows(count: int, hidden_dim: int, random: np.random.Generator) -> NDAr
 
 
 def last_norm(hidden_dim: int) -> NDArray[np.float32]:
-    """Weights [hidden_dim] of the norm before the output matrix: without the constant, which would favour the same few
-    tokens after every token."""
+    """Weights [hidden_dim] of the norm before the output matrix.
+
+    Without the constant, which would favour the same few tokens after every token.
+    """
     found = np.ones(hidden_dim, np.float32)
     found[: hidden_dim // _CONSTANT_DIVISOR] = 0.0
     return found
