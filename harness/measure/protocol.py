@@ -15,109 +15,34 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from harness import plugins
-from harness.domain.base import Frozen
 from harness.domain.record import Phase, Sample, Validity
-from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.measure import page_cache
+from harness.measure.generate_job import (
+    Emit,
+    GenerateJob,
+    Meter,
+    NotNumbersError,
+    Probe,
+    ProbeMaker,
+    RefusedModelError,
+    Undisturbed,
+)
 from harness.measure.memory_watch import read_memory, reset_peak
 from harness.onnx.files import model_files
 from harness.ports import Backend, Session
 from harness.records.derive import needed_count
-
-Emit = Callable[[str, Any], None]
 
 PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 2.0
 WARM_LOAD_RETRIES: Final = 2
 COLD_CACHED_RATIO: Final = 0.02
 """A load counts as cold when no more than this share of the file was in the page cache."""
-
-
-class RefusedModelError(EngineError):
-    """The engine would not load the model."""
-
-    outcome = "refused"
-
-
-class NotNumbersError(EngineError):
-    """The model computes NaN or infinity: a corrupt file, or an overflow."""
-
-    outcome = "failed"
-
-
-class GenerateJob(Frozen, frozen=True, kw_only=True):
-    """What the child is to measure.
-
-    Attributes:
-        path: Model file.
-        backend: Backend module, such as ``llamacpp``.
-        scenario: Prompt, new tokens, depth, context, threads ...
-        repetitions: Clean samples wanted of each test.
-        retries: Further samples that may be taken when some are disturbed.
-        cold_loads: Loads past the page cache, each with its time to first token; 0 to leave the cache alone.
-        warm_loads: Loads from the page cache; the last one stays.
-        seed: Seed of the random tokens.
-        greedy: Choose each token from the logits inside the clock; labels then end in ``greedy``.
-        parent_pid: The process that watches; its CPU time is no disturbance.
-        patience_s: Longest time spent on disturbed samples and the pauses after them.
-    """
-
-    path: str
-    scenario: Scenario
-    backend: str = "llamacpp"
-    repetitions: int = 5
-    retries: int = 10
-    cold_loads: int = 1
-    warm_loads: int = 1
-    seed: int = 1
-    greedy: bool = False
-    parent_pid: int = 0
-    patience_s: float = 20.0
-
-
-class Probe(Protocol):
-    """What reads the machine's state around a sample."""
-
-    def start(self) -> None:
-        """Before it."""
-        ...
-
-    def finish(self) -> Validity:
-        """After it."""
-        ...
-
-
-class Meter(Protocol):
-    """What reads energy around a sample."""
-
-    def start(self) -> None:
-        """Before it."""
-        ...
-
-    def finish_joules(self) -> float | None:
-        """After it; None where the machine does not tell."""
-        ...
-
-
-class Undisturbed:
-    """Probe of a backend whose clock is not this machine's."""
-
-    def start(self) -> None:
-        """Nothing to read."""
-
-    def finish(self) -> Validity:
-        """Nothing to doubt."""
-        return Validity()
-
-
-ProbeMaker = Callable[[bool], Probe]
-"""Makes a probe; the argument says that reading the disk is expected."""
 
 
 def run_generate(arguments: Mapping[str, Any], emit: Emit) -> None:

@@ -27,8 +27,8 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.child import ChildResult, Limits, run_child
 from harness.measure.file_hash import file_sha256
+from harness.measure.generate_job import GenerateJob
 from harness.measure.machine import fingerprint
-from harness.measure.protocol import GenerateJob
 from harness.onnx.files import combined_hash, model_files, size_bytes
 from harness.records.derive import disturbances
 

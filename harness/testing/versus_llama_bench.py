@@ -22,7 +22,7 @@ from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit, HarnessError
 from harness.measure.child import Limits, run_child
-from harness.measure.protocol import GenerateJob
+from harness.measure.generate_job import GenerateJob
 from harness.measure.runner import TARGET
 from harness.measure.validity import ValidityProbe
 

@@ -32,7 +32,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit, HarnessError
 from harness.measure.answers import AnswersJob
 from harness.measure.child import Limits, run_child
-from harness.measure.protocol import GenerateJob
+from harness.measure.generate_job import GenerateJob
 from harness.measure.runner import TARGET
 from harness.onnx.export import read_record
 from harness.onnx.files import MODEL_FILE, quantization, size_bytes

@@ -10,7 +10,8 @@ import pytest
 from harness.backends.fake import FakeBackend
 from harness.domain.record import Sample, Validity
 from harness.domain.scenario import Scenario
-from harness.measure.protocol import GenerateJob, NotNumbersError, Protocoller, RefusedModelError
+from harness.measure.generate_job import GenerateJob, NotNumbersError, RefusedModelError
+from harness.measure.protocol import Protocoller
 
 
 class Quiet:
