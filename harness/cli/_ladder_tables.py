@@ -63,8 +63,8 @@ def _notes(result: "Ladder") -> Iterator[str]:
 
 
 def _is_named_after_its_types(rung: "Rung") -> bool:
-    stem = rung.quant.split("_")
-    return next(iter(rung.types)).startswith(stem[0]) or "_".join(stem[:2]) in rung.types
+    """Whether most weights are of the family the mixture is named after: ``Q4`` of Q4_K_M, ``IQ4`` of IQ4_XS."""
+    return next(iter(rung.types)).partition("_")[0] == rung.quant.partition("_")[0]
 
 
 def _number(value: float | None, form: str) -> str:
