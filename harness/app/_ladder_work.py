@@ -221,7 +221,7 @@ class Workshop:
         except InputError:  # no table of tensors for this shape: the quantizer finds out
             return
         try:
-            check_room(self.folder, needed_bytes)
+            check_room(self.folder, needed_bytes, advice="--folder or --keep names a folder on another disk")
         except RefusedError as error:
             raise EngineError(f"{quant} was not made: {error}") from error
 

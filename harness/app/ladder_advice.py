@@ -19,6 +19,8 @@ from harness.feasibility.weights import weights_of
 FAITHFUL_KL: Final = 0.1
 """Nats of divergence up to which a rung counts as faithful to the reference when one is recommended."""
 
+_SAME_SPEED_RATIO: Final = 0.95
+
 
 class Advice(Frozen, frozen=True, kw_only=True):
     """What one device should take.
@@ -105,8 +107,9 @@ def rung_predictions(source: Path, result: Ladder, device: DeviceProfile, scenar
 def recommend(result: Ladder, predictions: Mapping[str, Prediction]) -> Rung | None:
     """The rung for a device: among those predicted to fit, the fastest faithful one; None when none fits.
 
-    Faithful is a divergence of at most 0.1 nats from the reference; speed is the one predicted for the device. Where
-    no faithful rung fits, the smallest divergence wins.
+    Faithful is a divergence of at most 0.1 nats from the reference; speed is the one predicted for the device, and of
+    speeds within 5 % of the highest, which no prediction tells apart, the smallest divergence wins. So it does where no
+    faithful rung fits.
 
     Args:
         result: The ladder.
@@ -119,5 +122,7 @@ def recommend(result: Ladder, predictions: Mapping[str, Prediction]) -> Rung | N
         return None
     faithful = [r for r in fitting if divergence(r) <= FAITHFUL_KL]
     if faithful:
-        return max(faithful, key=lambda r: (predictions[r.quant].speed.decode_tokens_per_s.mid, -divergence(r)))
+        speeds = {r.quant: predictions[r.quant].speed.decode_tokens_per_s.mid for r in faithful}
+        enough = _SAME_SPEED_RATIO * max(speeds.values())
+        return min((r for r in faithful if speeds[r.quant] >= enough), key=divergence)
     return min(fitting, key=divergence)

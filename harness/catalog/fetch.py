@@ -119,8 +119,10 @@ def _local(card: ModelCard, file: ModelFile) -> Path:
     return path
 
 
-def check_room(folder: Path, needed_bytes: int) -> None:
-    """Make sure the disk can take ``needed_bytes`` and some more.
+def check_room(
+    folder: Path, needed_bytes: int, *, advice: str = "EDGE_HARNESS_CACHE moves the cache to another disk"
+) -> None:
+    """Make sure the disk can take ``needed_bytes`` and some more; ``advice`` ends the message where it cannot.
 
     Raises:
         RefusedError: It cannot.
@@ -129,7 +131,7 @@ def check_room(folder: Path, needed_bytes: int) -> None:
     if needed_bytes + DISK_MARGIN_BYTES > free:
         raise RefusedError(
             f"{folder}: needs {format_bytes(needed_bytes)} and {format_bytes(DISK_MARGIN_BYTES)} to spare, "
-            f"{format_bytes(free)} are free. EDGE_HARNESS_CACHE moves the cache to another disk"
+            f"{format_bytes(free)} are free. {advice}"
         )
 
 

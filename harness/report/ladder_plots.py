@@ -123,7 +123,7 @@ def calibration(rows: Sequence[Row], width: int) -> Any:
     """
     alt = altair()
     plots = [
-        # From thousandths to whole nats: level steps near 0, equal ratios beyond.
+        # From thousandths to whole nats (and a tenth of the ECE): even steps near 0, equal ratios beyond.
         _changes(
             *(rows, "nll", "NLL over the reference's, nats", width),
             alt.Scale(type="symlog", constant=0.01, nice=False),
@@ -131,8 +131,8 @@ def calibration(rows: Sequence[Row], width: int) -> Any:
         ),
         _changes(
             *(rows, "ece", "ECE over the reference's", width),
-            alt.Scale(nice=True),
-            alt.Axis(format="~g", tickCount=5, labelOverlap=True),
+            alt.Scale(type="symlog", constant=0.02, nice=False),
+            alt.Axis(format="~g", values=[-0.1, -0.03, -0.01, 0, 0.01, 0.03, 0.1, 0.3], labelOverlap=True),
         ),
     ]
     return alt.vconcat(*plots, spacing=18)

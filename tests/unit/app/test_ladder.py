@@ -119,8 +119,8 @@ def test_no_room_is_known_before_a_byte_is_written(tiny: Path, monkeypatch: pyte
     pytest.importorskip("llama_cpp")
     real = _ladder_work.check_room
 
-    def small_disk(folder: Path, needed_bytes: int) -> None:
-        real(folder, needed_bytes if needed_bytes < 4_000_000 else 1 << 60)
+    def small_disk(folder: Path, needed_bytes: int, **advice: str) -> None:
+        real(folder, needed_bytes if needed_bytes < 4_000_000 else 1 << 60, **advice)
 
     monkeypatch.setattr(_ladder_work, "check_room", small_disk)
     source = tiny.with_name("f32.gguf")
@@ -128,6 +128,7 @@ def test_no_room_is_known_before_a_byte_is_written(tiny: Path, monkeypatch: pyte
     # 2.4 M weights: F16 is its own reference; 16 bits take 4.7 MB, 4.5 bits 1.3 MB.
     full, fits = ladder(source, ["F16", "Q4_0"], chunk_count=1, measure_speed=False).rungs
     assert "F16 was not made" in full.outcome
+    assert "--keep names a folder on another disk" in full.outcome
     assert fits.outcome == "ok"
 
 
