@@ -10,8 +10,9 @@ from harness.catalog.models import load_model, model_names
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError, UnknownNameError
 from harness.feasibility.quant_mix import quant_named
+from harness.feasibility.row_work import Known
 from harness.feasibility.rows import Row, read_rows
-from harness.feasibility.weights import weights_of
+from harness.feasibility.weights import read_of, weights_of
 
 _DROPPED: Final = re.compile(
     r"\(.*?\)|meta[- ]|-?(instruct|chat|it|4bit|mlx|preview|reasoning plus|reasoning|text)\b"
@@ -66,16 +67,30 @@ def shape_of(name: str, params_b: float) -> ModelShape | None:
 
 
 @lru_cache(maxsize=4096)
-def complete_of(name: str, params_b: float, quant: str) -> tuple[float, float]:
-    """Parameters (10**9) and file bytes by the catalog; 0 for what it does not tell."""
+def model_of(name: str, params_b: float, quant: str) -> Known | None:
+    """What the catalog knows of a model in a quantisation.
+
+    Of a quantisation that llama.cpp does not have, shares of an evenly quantised file, and no size.
+    """
     shape = shape_of(name, params_b)
     if shape is None:
-        return 0.0, 0.0
+        return None
     try:
         weights = weights_of(shape, quant_named(quant.split(" ", maxsplit=1)[0]))
     except (UnknownNameError, RefusedError):
-        return 0.0, 0.0
-    return sum(t.element_count for t in weights.tensors) / 1e9, float(weights.file_bytes)
+        weights = None
+    even = weights_of(shape, "F16") if weights is None else weights
+    read = read_of(even)
+    return Known(
+        shape=shape,
+        params_b=sum(t.element_count for t in even.tensors) / 1e9,
+        file_bytes=float(even.file_bytes),
+        sized=weights is not None,
+        read_bytes=read.size_bytes,
+        read_count=read.weight_count,
+        prompt_count=read.prompt_weight_count,
+        table_bytes=read.table_bytes,
+    )
 
 
 def shipped_rows() -> list[Row]:
@@ -90,4 +105,4 @@ def rows_of(path: Path) -> list[Row]:
     Raises:
         BadDataError: It has not.
     """
-    return read_rows(path, shape_of, complete_of)
+    return read_rows(path, model_of)

@@ -6,23 +6,32 @@ from pathlib import Path
 import msgspec
 
 from harness.app.published import rows_of, shipped_rows
-from harness.errors import CouldNotRunError
+from harness.errors import BadDataError, CouldNotRunError
 from harness.feasibility.coefficients import Coefficients, shipped
 from harness.feasibility.leaving_out import fit_all, leave_out
-from harness.feasibility.other_rows import Check, check_speculation, check_streaming
+from harness.feasibility.other_rows import Check, check_speculation, check_streaming, kind_of
 from harness.feasibility.validation import Report, judge_shipped, report
 
 SOURCE = "harness/feasibility/data/decode.csv, by: edge-harness validate --leave-one-chip-out --write-coefficients FILE"
 
 
-def validate(rows: Path | None = None) -> Report:
-    """Predictions of the shipped coefficients against a file of rows (the shipped ones by default).
+def validate(rows: Path | None = None, coefficients: Path | None = None) -> Report:
+    """Predictions of the shipped coefficients, or others, against a file of rows (the shipped ones by default).
 
     Raises:
-        BadDataError: The file has not the columns, or a number that is none.
+        BadDataError: The file has not the columns, or a number that is none; the coefficients are none.
     """
     found = rows_of(rows) if rows is not None else shipped_rows()
-    return report(found, judge_shipped(found, shipped()))
+    return report(found, judge_shipped(found, shipped() if coefficients is None else _read(coefficients)))
+
+
+def _read(path: Path) -> Coefficients:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Coefficients)
+    except OSError as error:
+        raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
+    except msgspec.DecodeError as error:
+        raise BadDataError(path, "", str(error), "a file that --write-coefficients wrote") from error
 
 
 def validate_left_out(rows: Path | None = None) -> tuple[Report, Coefficients]:
@@ -47,9 +56,18 @@ def validate_share_left_out(rows: Path | None, ratio: float, splits: int) -> Rep
     return report(found, leave_out(found, ratio, splits), left_out=how)
 
 
-def other_checks() -> tuple[Check, ...]:
-    """Speculative decoding and streaming against the shipped rows."""
-    return check_speculation(), *check_streaming()
+def other_checks(rows: Path | None = None) -> tuple[Check, ...]:
+    """Speculative decoding and streaming against the shipped rows, or against a file of either; () for any other file.
+
+    Raises:
+        BadDataError: The file cannot be read, lacks columns, or has a number that is none.
+    """
+    if rows is None:
+        return check_speculation(), *check_streaming()
+    kind = kind_of(rows)
+    if kind == "speculation":
+        return (check_speculation(rows),)
+    return check_streaming(rows) if kind == "streaming" else ()
 
 
 def write_coefficients(coefficients: Coefficients, path: Path) -> None:

@@ -9,11 +9,21 @@ from harness.cli._output import console, emit_json, json_option, table
 from harness.errors import Exit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.feasibility.other_rows import Check
     from harness.feasibility.validation import Report, Score
 
 
 @click.command("validate")
-@click.option("--rows", type=click.Path(path_type=Path), help="A CSV file with the columns of the shipped rows.")
+@click.option(
+    "--rows",
+    type=click.Path(path_type=Path),
+    help="A CSV file with the columns of the shipped rows: of speeds, of speculative decoding or of streaming.",
+)
+@click.option(
+    "--coefficients", type=click.Path(path_type=Path), help="Judge these, as --write-coefficients wrote them."
+)
 @click.option(
     "--leave-one-chip-out",
     "--loco",
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
 @json_option
 def COMMAND(  # noqa: N802
     rows: Path | None,
+    coefficients: Path | None,
     left_out: bool,
     share: float | None,
     splits: int,
@@ -40,6 +51,8 @@ def COMMAND(  # noqa: N802
 ) -> int:
     """Errors of the feasibility model on published measurements, beside three baselines.
 
+    A file of speculative decoding or streaming (told by its columns) is checked against those models.
+
     One vote for each chip x backend x model x quant. Without --leave-one-chip-out the shipped coefficients answer,
     which were fitted on the shipped rows: judge them by a file they never saw (--rows), or leave chips out.
     """
@@ -47,25 +60,42 @@ def COMMAND(  # noqa: N802
 
     from harness.app import validate as use
 
+    if coefficients is not None and (left_out or share is not None or write_coefficients is not None):
+        raise click.UsageError("--coefficients are judged as they are: leave out --loco, --leave-out and --write-...")
+    others = use.other_checks(rows)
+    if rows is not None and others:
+        if left_out or share is not None or write_coefficients is not None or coefficients is not None:
+            raise click.UsageError(f"{rows} has no rows of speeds: nothing of it is fitted, --rows stands alone")
+        if as_json:
+            emit_json({"other_checks": others})
+        else:
+            _render_others(others)
+        return Exit.OK
     if share is not None:
         result = use.validate_share_left_out(rows, share, splits)
     elif left_out or write_coefficients is not None:
-        result, coefficients = use.validate_left_out(rows)
+        result, fitted = use.validate_left_out(rows)
         if write_coefficients is not None:
-            use.write_coefficients(coefficients, write_coefficients)
+            use.write_coefficients(fitted, write_coefficients)
     else:
-        result = use.validate(rows)
-    others = use.other_checks() if rows is None else ()
+        result = use.validate(rows, coefficients)
     if as_json:
         emit_json({**msgspec.to_builtins(result), "other_checks": others})
         return Exit.OK
     _render(result)
-    for check in others:
+    _render_others(others)
+    return Exit.OK
+
+
+def _render_others(checks: "Sequence[Check]") -> None:
+    for check in checks:
+        if check.median_ratio is None or check.within_ratio is None:
+            click.echo(f"{check.name}: no row has what is needed ({check.skipped_count} rows)")
+            continue
         click.echo(
             f"{check.name}: median error {_percent(check.median_ratio)}, {_percent(check.within_ratio)} within "
             f"a factor 1.3, {check.rows_count} rows ({check.skipped_count} lack what is needed)"
         )
-    return Exit.OK
 
 
 def _percent(ratio: float) -> str:
@@ -126,6 +156,10 @@ def _render(result: "Report") -> None:
     out.print(table("Worst rows", names, misses, (0, 6, 7)))
     lost = ", ".join(f"{count} {reason}" for reason, count in result.unpredictable.items()) or "none"
     click.echo(f"not predictable: {sum(result.unpredictable.values())} rows ({lost})")
+    if not result.rows_count:
+        click.echo("the file has a header and no rows")
+    elif result.headline is None:
+        click.echo("no headline: no predictable dense row of trust A or B, llama.cpp class, short context")
     if result.floor_ratio is not None:
         click.echo(
             f"floor: two sources of the same chip, backend, model and quant differ by {_percent(result.floor_ratio)} "

@@ -21,6 +21,10 @@ from harness.feasibility.traits import Traits
 SMOOTHNESS: Final = 3.0
 """p above."""
 
+CAP_SHARPNESS: Final = 8.0
+"""How closely a share may come to its limit: at the limit by the law, 0.92 of it are reached. Smooth, so that a fit has
+one minimum, whatever it starts from."""
+
 REFERENCE_YEAR: Final = 2025.0
 CURRENT_YEAR: Final = 2026.0
 """Build year assumed for a question about today's engine."""
@@ -38,6 +42,7 @@ class Work(NamedTuple):
         kv_bytes: KV bytes read at the mean depth.
         quant_class: ``f16 q8 q5 q4 q4k q3k q2k iq ternary``.
         moe: Whether experts are routed.
+        prompt_weight_count: Weights that a token of a prompt goes through; 0: as many as one decoded token reads.
     """
 
     weight_bytes: float
@@ -46,6 +51,7 @@ class Work(NamedTuple):
     kv_bytes: float
     quant_class: str
     moe: bool = False
+    prompt_weight_count: float = 0.0
 
 
 class Machine(NamedTuple):
@@ -137,11 +143,21 @@ def decode_gradient(work: Work, machine: Machine, values: Mapping[str, float]) -
     compute = (by_compute / both) ** SMOOTHNESS * both if both else 0.0
     shares = {
         "overhead": parts.overhead_s,
-        "efficiency": -(both - compute + parts.kv_s) if laws["efficiency"] <= 1 else 0.0,
+        "efficiency": -(both - compute + parts.kv_s) * cap_slope(laws["efficiency"]),
         "compute": compute,
-        "attention": -parts.kv_s if laws["attention"] <= 1 else 0.0,
+        "attention": -parts.kv_s * cap_slope(laws["attention"]),
     }
     return {key: shares[name] / parts.total_s * x for name, terms in listed.items() for key, x in terms}
+
+
+def capped(share: float) -> float:
+    """``share`` with a soft limit of 1: never above it."""
+    return float(share * cap_slope(share) ** (1 / CAP_SHARPNESS))
+
+
+def cap_slope(share: float) -> float:
+    """D ln capped / d ln share."""
+    return float(1 / (1 + share**CAP_SHARPNESS))
 
 
 def _law(terms: Iterable[tuple[str, float]], values: Mapping[str, float]) -> float:
@@ -155,7 +171,7 @@ def decode_seconds(work: Work, machine: Machine, values: Mapping[str, float]) ->
     adds to it is its own part. No prediction reads faster than the specification allows.
     """
     laws = {name: _law(terms, values) for name, terms in features(work, machine).items()}
-    rate = min(laws["efficiency"], 1.0) * machine.bandwidth_bytes_per_s
+    rate = capped(laws["efficiency"]) * machine.bandwidth_bytes_per_s
     by_bytes = work.weight_bytes / rate
     by_compute = laws["compute"] * work.weight_count / machine.traits.peak_flops_per_s
     both = (by_bytes**SMOOTHNESS + by_compute**SMOOTHNESS) ** (1 / SMOOTHNESS)
@@ -163,5 +179,5 @@ def decode_seconds(work: Work, machine: Machine, values: Mapping[str, float]) ->
         overhead_s=laws["overhead"] * work.layer_count,
         weights_s=by_bytes,
         dequantisation_s=both - by_bytes,
-        kv_s=work.kv_bytes / (min(laws["attention"], 1.0) * rate),
+        kv_s=work.kv_bytes / (capped(laws["attention"]) * rate),
     )

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.feasibility.coefficients import Coefficient, Covariance
-from harness.feasibility.decode import SMOOTHNESS, features
-from harness.feasibility.prefill import prefill_features, prefill_model, prompt_flops
+from harness.feasibility.decode import CAP_SHARPNESS, SMOOTHNESS, features
+from harness.feasibility.prefill import prefill_base, prefill_features, prefill_model
 from harness.feasibility.priors import MEANS, prior_of
 from harness.feasibility.rows import Row
 
@@ -59,16 +59,15 @@ def decode_problem(rows: Sequence[Row]) -> Problem:
 
 def prefill_problem(rows: Sequence[Row]) -> Problem:
     """Arrays of predictable prefill rows."""
-    listed, flops = [], []
+    listed, base = [], []
     for row in rows:
         if row.work is not None:
-            listed.append(prefill_features(row.work, row.machine, row.prompt_tokens, row.depth_tokens))
-            pair = row.work._replace(kv_bytes=row.attention_bytes_per_token)
-            total = prompt_flops(pair, row.prompt_tokens, row.depth_tokens)
-            flops.append(total / row.machine.traits.matrix_flops_per_s)
+            listed.append(prefill_features(row.work, row.machine, row.prompt))
+            base.append(prefill_base(row.work, row.machine, row.prompt))
     keys, designs = _designs(listed)
-    target = np.array([np.log(r.prompt_tokens / r.tokens_per_s) for r in rows])
-    return Problem(keys, designs, target, votes(rows), {"flops": np.array(flops)}, "prefill")
+    target = np.array([np.log(r.prompt.tokens / r.tokens_per_s) for r in rows])
+    columns = dict(zip(("weights", "attention"), np.array(base).T, strict=True))
+    return Problem(keys, designs, target, votes(rows), columns, "prefill")
 
 
 def problem_of(rows: Sequence[Row], phase: str) -> Problem:
@@ -110,18 +109,18 @@ def model(problem: Problem, theta: Array) -> tuple[Array, Array]:
         return prefill_model(problem.base, problem.designs, theta)
     d, b = problem.designs, problem.base
     a, e, c, k = (np.exp(d[name] @ theta) for name in ("overhead", "efficiency", "compute", "attention"))
-    capped = e > 1.0
-    e = np.minimum(e, 1.0)
-    over, by_bytes, by_compute, kv = a * b["layers"], b["bytes"] / e, c * b["count"], b["kv"] / (np.minimum(k, 1.0) * e)
+    e_slope, k_slope = 1 / (1 + e**CAP_SHARPNESS), 1 / (1 + k**CAP_SHARPNESS)
+    e, k = e * e_slope ** (1 / CAP_SHARPNESS), k * k_slope ** (1 / CAP_SHARPNESS)
+    over, by_bytes, by_compute, kv = a * b["layers"], b["bytes"] / e, c * b["count"], b["kv"] / (k * e)
     both = (by_bytes**SMOOTHNESS + by_compute**SMOOTHNESS) ** (1 / SMOOTHNESS)
     total = over + both + kv
     share = both ** (1 - SMOOTHNESS)
     bytes_part, compute_part = by_bytes**SMOOTHNESS * share, by_compute**SMOOTHNESS * share
     jacobian = (
         over[:, None] * d["overhead"]
-        - np.where(capped, 0.0, bytes_part + kv)[:, None] * d["efficiency"]
+        - ((bytes_part + kv) * e_slope)[:, None] * d["efficiency"]
         + compute_part[:, None] * d["compute"]
-        - np.where(k > 1, 0.0, kv)[:, None] * d["attention"]
+        - (kv * k_slope)[:, None] * d["attention"]
     ) / total[:, None]
     return np.log(total), jacobian
 
@@ -130,10 +129,14 @@ def fit(
     problem: Problem,
     rows: NDArray[np.bool_] | None = None,
     start: Array | None = None,
-    steps: int = 40,
-    tolerance: float = 1e-3,
+    steps: int = 100,
+    tolerance: float = 1e-4,
 ) -> Array:
-    """Terms of the best fit on the rows marked (all by default), starting from ``start`` or the prior."""
+    """Terms of the best fit on the rows marked (all by default), starting from ``start`` or the prior.
+
+    The laws are smooth and every start ends in one minimum; a fit without some rows still starts from the prior, so
+    that nothing of them remains where the cost is flat.
+    """
     prior = [prior_of(key) for key in problem.keys]
     mean, precision = np.array([m for m, _ in prior]), np.array([d**-2.0 for _, d in prior])
     theta = mean.copy() if start is None else start.copy()
@@ -175,9 +178,9 @@ def covariance(problem: Problem, theta: Array, rows: NDArray[np.bool_] | None = 
     return np.asarray(np.linalg.inv((jacobian * weight[:, None]).T @ jacobian + np.diag(precision)))
 
 
-def without(problem: Problem, out: NDArray[np.bool_], start: Array) -> tuple[Array, Array]:
+def without(problem: Problem, out: NDArray[np.bool_]) -> tuple[Array, Array]:
     """Ln of the predicted time, and its standard error, of the rows marked by a fit that saw none of them."""
-    theta = fit(problem, ~out, start=start, tolerance=0.05)
+    theta = fit(problem, ~out)
     predicted, jacobian = model(problem, theta)
     part = jacobian[out]
     spread = np.sqrt(np.maximum(((part @ covariance(problem, theta, ~out)) * part).sum(axis=1), 0))
@@ -187,7 +190,7 @@ def without(problem: Problem, out: NDArray[np.bool_], start: Array) -> tuple[Arr
 def as_coefficients(problem: Problem, theta: Array) -> dict[str, Coefficient]:
     """Terms with the votes behind each and its standard error."""
     spread = np.sqrt(np.diag(covariance(problem, theta)))
-    unseen = {"prefill": ("m", "o"), "decode": ("a", "e", "c", "k")}[problem.phase]
+    unseen = {"prefill": ("m", "h", "o"), "decode": ("a", "e", "c", "k")}[problem.phase]
     rest = {k: Coefficient(value=m) for k, m in MEANS.items() if k.partition("/")[0] in unseen}
     touched = np.any([np.abs(d) > 0 for d in problem.designs.values()], axis=0)
     return rest | {

@@ -58,12 +58,12 @@ def splits_of(chips: Iterable[str], ratio: float, count: int) -> list[set[str]]:
 
 def _left(fitted: Iterable[_Fitted], splits: Sequence[set[str]]) -> list[_Left]:
     result = []
-    for rows, problem, theta in fitted:
+    for rows, problem, _ in fitted:
         for number, chips in enumerate(splits):
             out = np.array([r.chip in chips for r in rows])
             if not out.any():
                 continue
-            predicted, errors = fitting.without(problem, out, theta)
+            predicted, errors = fitting.without(problem, out)
             part = [r for r in rows if r.chip in chips]
             for row, ln_t, target, error, weight in zip(
                 part, predicted, problem.target[out], errors, problem.weight[out], strict=True

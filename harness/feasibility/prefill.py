@@ -1,30 +1,71 @@
-"""Time of a prompt: arithmetic against the matrix peak, never less than one reading of the weights.
+"""Time of a prompt: arithmetic against the matrix peak, the attention's apart from that of the weights.
 
-    t(n) = o + n F / (m P),    F = 2 N + 2 A (d + n / 2)                  [s]
+    t(n) = o + n 2 N / (m P) + A / (h m P)                      [s]
 
-o: fixed cost; n: prompt tokens; N: weights a token goes through; P: fp16 matrix peak (FLOP/s); m: share of it that is
-reached, a product of factors by backend, family, class of quantisation, size of the prompt and of the peak itself;
-A: attention products for each token of context, counted from the cache's width; d: depth before the prompt.
+o: fixed cost; n: prompt tokens; N: weights a token goes through, the output's not among them; P: fp16 matrix peak
+(FLOP/s); m: share of it that is reached, a product of factors by backend, family, class of quantisation, size of the
+prompt and of the peak itself; A: FLOP of the attention, which reaches h of what the weights do.
 """
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.feasibility.decode import REFERENCE_YEAR, Features, Machine, Work
+from harness.domain.model import ModelShape
+from harness.feasibility.decode import (
+    CAP_SHARPNESS,
+    REFERENCE_YEAR,
+    Features,
+    Machine,
+    Work,
+    cap_slope,
+    capped,
+)
+from harness.feasibility.kv_cache import layer_counts
 
 Array = NDArray[np.float64]
 
 
-def prefill_features(work: Work, machine: Machine, prompt_tokens: float, depth_tokens: float) -> Features:
-    """Which terms apply, by law: ``mfu`` and ``overhead``."""
+class Prompt(NamedTuple):
+    """A prompt.
+
+    Attributes:
+        tokens: Its tokens.
+        depth_tokens: Tokens in the cache before it.
+        attention_flops: FLOP of the attention of all its tokens.
+    """
+
+    tokens: float
+    depth_tokens: float
+    attention_flops: float
+
+
+def prompt_of(shape: ModelShape, tokens: float, depth_tokens: float) -> Prompt:
+    """A prompt for a model of this shape.
+
+    Each pair of a query and a key in view costs two products of a head's width (scores and values), 2 FLOP an entry;
+    latent attention runs in the width of its cache.
+    """
+    full, sliding, _ = layer_counts(shape)
+    if shape.latent is not None and shape.architecture != "minicpm3":
+        width = 2 * shape.latent.kv_rank_dim + shape.latent.rope_head_dim
+    else:
+        width = shape.head_dim + (shape.value_head_dim or shape.head_dim)
+    seen = depth_tokens + tokens / 2
+    in_view = full * seen + sliding * min(seen, shape.sliding_window_tokens)
+    return Prompt(tokens, depth_tokens, 2 * width * shape.head_count * tokens * in_view)
+
+
+def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
+    """Which terms apply, by law: ``mfu``, ``attention`` and ``overhead``."""
     b, t, q = machine.backend, machine.traits, work.quant_class
     year = min(max(machine.build_year, 2023.0), 2026.5) - REFERENCE_YEAR
     side = "cpu" if b == "cpu" else "npu" if b == "npu" else "gpu"
-    short = math.log(min(max(prompt_tokens, 1.0), 512.0) / 512.0)
-    size = math.log(max(work.weight_count, 1e8) / 7e9)
+    short = math.log(min(max(prompt.tokens, 1.0), 512.0) / 512.0)
+    size = math.log(max(work.prompt_weight_count or work.weight_count, 1e8) / 7e9)
     mfu = [
         ("m", 1.0),
         (f"m/{b}", 1.0),
@@ -36,9 +77,7 @@ def prefill_features(work: Work, machine: Machine, prompt_tokens: float, depth_t
         (f"m/short/{side}", short),
         ("m/size", size),
         (f"m/size/{side}", size),
-        ("m/long", math.log(max(prompt_tokens, 512.0) / 512.0)),
-        ("m/depth", math.log1p(depth_tokens / 4096.0)),
-        (f"m/depth/{b}", math.log1p(depth_tokens / 4096.0)),
+        ("m/long", math.log(max(prompt.tokens, 512.0) / 512.0)),
         ("m/peak", math.log(t.matrix_flops_per_s / 5e13)),
         (f"m/peak/{b}", math.log(t.matrix_flops_per_s / 5e13)),
     ]
@@ -54,48 +93,62 @@ def prefill_features(work: Work, machine: Machine, prompt_tokens: float, depth_t
         mfu += [("m/phone", 1.0), (f"m/phone/{b}", 1.0)]
     if machine.runtime != "llama.cpp":
         mfu.append((f"m/runtime/{machine.runtime}", 1.0))
-    return {"mfu": tuple(mfu), "overhead": (("o", 1.0), (f"o/{b}", 1.0))}
+    attention = (("h", 1.0), (f"h/{b}", 1.0), ("h/year", year), (f"h/year/{b}", year))
+    return {"mfu": tuple(mfu), "attention": attention, "overhead": (("o", 1.0), (f"o/{b}", 1.0))}
 
 
-def prompt_flops(work: Work, prompt_tokens: float, depth_tokens: float) -> float:
-    """FLOP of a prompt: two for each weight and token, and attention over all that came before.
-
-    Attention: 4 x width FLOP for each layer and token in view; the cache holds 4 x kv width bytes for each, and queries
-    are some four times as many as keys: 4 FLOP a cached byte. ``work.kv_bytes`` is that of one token of context here.
-    """
-    return prompt_tokens * (2 * work.weight_count + 4 * work.kv_bytes * (depth_tokens + prompt_tokens / 2))
+def prompt_flops(work: Work, prompt: Prompt) -> float:
+    """FLOP of a prompt in weights: two for each weight and token."""
+    return 2 * prompt.tokens * (work.prompt_weight_count or work.weight_count)
 
 
-def prefill_seconds(
-    work: Work, machine: Machine, prompt_tokens: float, depth_tokens: float, values: Mapping[str, float]
-) -> float:
-    """Seconds to read a prompt of ``prompt_tokens`` after ``depth_tokens``."""
+def prefill_seconds(work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]) -> float:
+    """Seconds to read a prompt."""
+    return sum(_parts(work, machine, prompt, values)[1])
+
+
+def prefill_gradient(work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]) -> dict[str, float]:
+    """D ln t / d term for each term that applies."""
+    laws, (overhead, weights, attention) = _parts(work, machine, prompt, values)
+    total = overhead + weights + attention
+    shares = {
+        "overhead": overhead / total,
+        "mfu": -(weights + attention) / total * cap_slope(laws["mfu"]),
+        "attention": -attention / total * cap_slope(laws["attention"]),
+    }
+    listed = prefill_features(work, machine, prompt)
+    return {key: shares[name] * x for name, terms in listed.items() for key, x in terms}
+
+
+def _parts(
+    work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]
+) -> tuple[dict[str, float], tuple[float, float, float]]:
+    """The laws' values; seconds of overhead, weights and attention."""
     laws = {
         name: math.exp(sum(values.get(key, 0.0) * x for key, x in terms))
-        for name, terms in prefill_features(work, machine, prompt_tokens, depth_tokens).items()
+        for name, terms in prefill_features(work, machine, prompt).items()
     }
-    rate = min(laws["mfu"], 1.0) * machine.traits.matrix_flops_per_s
-    return laws["overhead"] + prompt_flops(work, prompt_tokens, depth_tokens) / rate
+    rate = capped(laws["mfu"]) * machine.traits.matrix_flops_per_s
+    attention_s = prompt.attention_flops / (capped(laws["attention"]) * rate)
+    return laws, (laws["overhead"], prompt_flops(work, prompt) / rate, attention_s)
 
 
-def prefill_gradient(
-    work: Work, machine: Machine, prompt_tokens: float, depth_tokens: float, values: Mapping[str, float]
-) -> dict[str, float]:
-    """D ln t / d term for each term that applies."""
-    listed = prefill_features(work, machine, prompt_tokens, depth_tokens)
-    laws = {name: math.exp(sum(values.get(key, 0.0) * x for key, x in terms)) for name, terms in listed.items()}
-    total = prefill_seconds(work, machine, prompt_tokens, depth_tokens, values)
-    overhead = laws["overhead"] / total
-    shares = {"overhead": overhead, "mfu": overhead - 1 if laws["mfu"] <= 1 else 0.0}
-    return {key: shares[name] * x for name, terms in listed.items() for key, x in terms}
+def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> tuple[float, float]:
+    """Seconds of weights and of attention at the matrix peak, for the fit."""
+    peak = machine.traits.matrix_flops_per_s
+    return prompt_flops(work, prompt) / peak, prompt.attention_flops / peak
 
 
 def prefill_model(base: Mapping[str, Array], designs: Mapping[str, Array], theta: Array) -> tuple[Array, Array]:
     """Ln t [rows] and its Jacobian [rows, terms], for the fit."""
-    m, o = np.exp(designs["mfu"] @ theta), np.exp(designs["overhead"] @ theta)
-    work = base["flops"] / np.minimum(m, 1.0)
-    total = o + work
-    jacobian = (o[:, None] * designs["overhead"] - np.where(m > 1, 0.0, work)[:, None] * designs["mfu"]) / total[
-        :, None
-    ]
+    m, h, o = (np.exp(designs[name] @ theta) for name in ("mfu", "attention", "overhead"))
+    m_slope, h_slope = 1 / (1 + m**CAP_SHARPNESS), 1 / (1 + h**CAP_SHARPNESS)
+    rate, h = m * m_slope ** (1 / CAP_SHARPNESS), h * h_slope ** (1 / CAP_SHARPNESS)
+    weights, attention = base["weights"] / rate, base["attention"] / (h * rate)
+    total = o + weights + attention
+    jacobian = (
+        o[:, None] * designs["overhead"]
+        - ((weights + attention) * m_slope)[:, None] * designs["mfu"]
+        - (attention * h_slope)[:, None] * designs["attention"]
+    ) / total[:, None]
     return np.log(total), jacobian

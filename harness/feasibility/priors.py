@@ -2,8 +2,10 @@
 
 Means are physics (a kernel launch costs some microseconds, a memory system delivers most of its specification) or what
 is known of an engine: few CPU cores cannot draw all that a wide memory gives; OpenCL has no kernels for Q2_K and Q3_K
-and reaches about half of a phone's memory; ik_llama.cpp exists for its faster low-bit kernels. Widths say how unlike
-the members of a pool are thought to be. Chosen by kind of term, never by chip, while looking at the published rows.
+and reaches about half of a phone's memory; ik_llama.cpp exists for its faster low-bit kernels; attention over a prompt
+was slow before flash attention became the default in 2025; experts are read about as well as other weights, and
+routing them takes kernels of its own. Widths say how unlike the members of a pool are thought to be. Chosen by kind of
+term, never by chip, while looking at the published rows.
 """
 
 import math
@@ -15,8 +17,8 @@ MEANS: Final = {
     "c": math.log(12.0),
     "k": math.log(0.7),
     "m": math.log(0.35),
+    "h": -1.0,
     "o": math.log(3e-3),
-    "e/moe": math.log(0.8),
     "a/moe": math.log(2.0),
     "a/cpu": -1.5,
     "a/npu": 0.5,
@@ -28,6 +30,7 @@ MEANS: Final = {
     "e/bandwidth/cpu": -0.1,
     "e/npu": -0.3,
     "c/runtime/ik": -0.7,
+    "h/year": 0.9,
 }
 
 WIDTHS: Final = {
@@ -37,7 +40,7 @@ WIDTHS: Final = {
     "k": 0.5,
     "m": 0.4,
     "o": 1.0,
-    "e/moe": 0.2,
+    "e/moe": 0.1,
     "a/moe": 0.5,
     "e/bandwidth": 0.1,
     "e/memory/hbm": 0.3,
@@ -45,16 +48,18 @@ WIDTHS: Final = {
     "a/year": 0.25,
     "c/cpu": 1.0,
     "c/gpu": 0.7,
+    "h": 0.35,
+    "h/year": 0.15,
     "m/year": 0.06,
     "m/moe": 0.16,
     "m/peak": 0.16,
 }
 
-_BY_LAW: Final = {"a": 0.5, "e": 0.22, "c": 0.25, "k": 0.5, "m": 0.9, "o": 0.5}
+_BY_LAW: Final = {"a": 0.5, "e": 0.22, "c": 0.25, "k": 0.5, "m": 0.9, "h": 0.3, "o": 0.5}
 """A backend or a family."""
 _BY_WORD: Final = {
     "runtime": {"": 0.3, "m": 0.66},
-    "year": {"": 0.15},
+    "year": {"": 0.15, "h": 0.1},
     "short": {"": 0.16},
     "size": {"": 0.16},
     "long": {"": 0.4},
@@ -62,7 +67,7 @@ _BY_WORD: Final = {
     "peak": {"": 0.4},
     "memory": {"e": 0.15},
     "bandwidth": {"": 0.2},
-    "moe": {"a": 0.3, "e": 0.12, "m": 0.4},
+    "moe": {"a": 0.3, "e": 0.06, "m": 0.4},
     "phone": {"e": 0.15, "m": 0.4},
 }
 _QUANTS: Final = {"f16", "q8", "q5", "q4", "q4k", "q3k", "q2k", "iq", "ternary"}

@@ -8,26 +8,19 @@ blanks are allowed anywhere; a row that lacks what a prediction needs is kept, w
 import csv
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from harness.domain.model import ModelShape
 from harness.errors import BadDataError
 from harness.feasibility.decode import Machine, Work
-from harness.feasibility.kv_cache import layer_counts, row_pair_bytes
+from harness.feasibility.prefill import Prompt
+from harness.feasibility.row_work import ModelOf, active_named, row_work
 from harness.feasibility.traits import chip_key, traits_of
 
 REQUIRED: Final = ("chip", "backend", "test", "tokens_per_s", "memory_bandwidth_gb_s", "model", "quant")
 DEEP_TOKENS: Final = 3000
 """Mean context from which a row counts as deep."""
-
-CompleteOf = Callable[[str, float, str], tuple[float, float]]
-"""Parameters (10**9) and bytes of a model by its published name, its parameters as stated (0 if not) and its
-quantisation; 0 for what is not known."""
-
-ShapeOf = Callable[[str, float], ModelShape | None]
-"""Finds a model's shape by its published name and parameters (10**9)."""
 
 
 class Row(NamedTuple):
@@ -42,9 +35,10 @@ class Row(NamedTuple):
         tokens_per_s: Measured.
         work: What one token needs; None when the row is not predictable.
         machine: What ran it.
-        prompt_tokens: Of a prefill test.
+        prompt: Of a prefill test.
         depth_tokens: Mean tokens in the cache meanwhile.
-        attention_bytes_per_token: F16 cache of one token, for the attention of a prefill.
+        plain_bytes: The file's bytes, of a mixture of experts times active / all parameters: what a formula of bytes
+            and bandwidth divides by.
         reason: Why there is no ``work``.
     """
 
@@ -56,9 +50,9 @@ class Row(NamedTuple):
     tokens_per_s: float
     work: Work | None
     machine: Machine
-    prompt_tokens: float
+    prompt: Prompt
     depth_tokens: float
-    attention_bytes_per_token: float
+    plain_bytes: float
     reason: str = ""
 
     @property
@@ -72,8 +66,8 @@ class Row(NamedTuple):
         return self.raw.get("exclude_from_stats", "")
 
 
-def read_rows(path: Path, shape_of: ShapeOf, complete_of: CompleteOf) -> list[Row]:
-    """Rows of a CSV file; what they do not say of a model is taken from the functions given, and marked as derived.
+def read_rows(path: Path, model_of: ModelOf) -> list[Row]:
+    """Rows of a CSV file; what they do not say of a model is taken from what is known of it, and marked as derived.
 
     Raises:
         BadDataError: It is no such file: not text, columns missing, a number that is none.
@@ -81,13 +75,14 @@ def read_rows(path: Path, shape_of: ShapeOf, complete_of: CompleteOf) -> list[Ro
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            missing = [name for name in REQUIRED if name not in reader.fieldnames]
             if missing:
                 raise BadDataError(path, "header", f"no column {', '.join(missing)}", "the columns of decode.csv")
             rows = []
             for cells in reader:
                 raw = {k: v.strip() if isinstance(v, str) else "" for k, v in cells.items() if isinstance(k, str)}
-                rows.append(_row(path, reader.line_num, raw, shape_of, complete_of))
+                rows.append(_row(path, reader.line_num, raw, model_of))
             return rows
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadDataError(path, "", str(error), "a CSV file in UTF-8") from error
@@ -109,51 +104,52 @@ def _number(path: Path, line: int, raw: dict[str, str], name: str) -> float:
     return value
 
 
-def _row(path: Path, line: int, raw: dict[str, str], shape_of: ShapeOf, complete_of: CompleteOf) -> Row:
+def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
     speed = _number(path, line, raw, "tokens_per_s")
     bandwidth = _number(path, line, raw, "memory_bandwidth_gb_s") * 1e9
     params = _number(path, line, raw, "params_b")
     size = _number(path, line, raw, "model_bytes")
-    if not (params and size):
-        known_params, known_bytes = complete_of(raw.get("model", ""), params, raw.get("quant", ""))
-        params, size = params or known_params, size or known_bytes
+    active = _number(path, line, raw, "active_params_b")
+    known = model_of(raw.get("model", ""), params, raw.get("quant", ""))
+    if known is not None and not (params and size):
+        params, size = params or known.params_b, size or (known.file_bytes if known.sized else 0.0)
         raw |= {"model_bytes": str(size or ""), "derived": "model card"}
-    active = _number(path, line, raw, "active_params_b") or params
     backend = backend_named(raw.get("backend", ""))
     phase, count, depth, ok = test_named(raw.get("test", ""), raw.get("context_depth", ""))
     runtime = runtime_named(raw.get("runtime", ""))
     phone = raw.get("device_class", "") in {"phone", "tablet"}
     machine = Machine(
-        backend, bandwidth, traits_of(raw["chip"], backend, bandwidth or 1e11), phone, runtime, _year(raw)
+        backend,
+        bandwidth,
+        traits_of(raw["chip"], backend, bandwidth or 1e11),
+        phone,
+        runtime,
+        _year(raw),
     )
     quant = quant_class(raw.get("quant", ""))
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
-    shape = shape_of(raw.get("model", ""), params)
-    reason = _why_not(speed=speed, bandwidth=bandwidth, size=size, params=params, ok=ok)
+    if moe and not active:
+        active = active_named(raw.get("model", "")) or (known.read_count / 1e9 if known is not None else 0.0)
+    reason = _why_not(speed=speed, bandwidth=bandwidth, size=size, params=params, active=active or not moe, ok=ok)
     mean_depth = depth + (count / 2 if phase == "decode" else 0)
-    work, attention = None, 0.0
+    work, prompt, plain = None, Prompt(count, depth, 0.0), 0.0
     if not reason:
-        layers, pair_bytes, table = _shape_numbers(shape, params, raw.get("model", ""))
-        read = 1 - (0 if moe else table / (params * 1e9))
-        if moe:
-            read = active / params
-        work = Work(
-            size * read, active * 1e9 * (1 if moe else read), layers, layers * pair_bytes * mean_depth, quant, moe
-        )
-        attention = layers * pair_bytes
+        share = active / params if moe else 1.0
+        plain = size * share
+        work, prompt = row_work(raw.get("model", ""), known, size, params, share, quant, mean_depth, prompt)
+        work = work._replace(moe=moe)
     group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
-    return Row(
-        line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, count, mean_depth, attention, reason
-    )
+    return Row(line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
 
 
-def _why_not(*, speed: float, bandwidth: float, size: float, params: float, ok: bool) -> str:
+def _why_not(*, speed: float, bandwidth: float, size: float, params: float, active: float, ok: bool) -> str:
     for given, word in (
         (ok, "unknown test"),
         (speed, "no speed"),
         (bandwidth, "no bandwidth"),
         (params, "no parameters"),
         (size, "no model bytes"),
+        (active, "no active parameters"),
     ):
         if not given:
             return word
@@ -170,24 +166,6 @@ def _group(phase: str, *, moe: bool, quant: str, phone: bool, depth: float) -> s
     if quant in {"q3k", "q2k", "iq", "ternary"}:
         return "sub-4-bit"
     return "deep" if depth >= DEEP_TOKENS else "dense"
-
-
-def _shape_numbers(shape: ModelShape | None, params: float, name: str) -> tuple[float, float, float]:
-    """Layers, F16 K + V bytes of a token in one of them, and weights of the token table that are not read.
-
-    Without a shape: layers = 15.5 x params^0.385 and width = 128 x layers, which the usual dense models follow within
-    20 % (1B 16, 8B 32, 70B 80); a quarter of the width is cached (GQA), all of it by the first two LLaMAs up to 13B.
-    """
-    if shape is not None:
-        full, sliding, recurrent = layer_counts(shape)
-        layers = full + sliding + recurrent
-        pair = row_pair_bytes(shape, "F16") * (full + 0.3 * sliding) / max(layers, 1) if full + sliding else 0
-        table = 0 if shape.tied_embeddings else shape.vocab_count * shape.hidden_dim
-        return shape.layer_count, pair, min(table, 0.3e9 * params)
-    layers = max(round(15.5 * params**0.385), 1)
-    width = 128 * layers
-    whole = re.match(r"(?i)llama[- ]?(1|2|v2|7b|13b)?[- ]?(1-)?(7|13)b", name) is not None
-    return layers, (4 if whole else 1) * width, 0 if params < 4.5 else min(0.05e9 * params, 0.6e9)
 
 
 def backend_named(text: str) -> str:

@@ -14,10 +14,10 @@ from harness.feasibility.decode import Machine, Work, decode_gradient, decode_se
 from harness.feasibility.interval import expected_spread, interval, residual_for
 from harness.feasibility.kv_cache import kv_read_bytes
 from harness.feasibility.memory import backend_of, engine_of, pool_of
-from harness.feasibility.prefill import prefill_gradient, prefill_seconds
+from harness.feasibility.prefill import prefill_gradient, prefill_seconds, prompt_of
 from harness.feasibility.rows import DEEP_TOKENS, quant_class
 from harness.feasibility.traits import shader_peak, traits_of
-from harness.feasibility.weights import role_of
+from harness.feasibility.weights import read_of
 
 PAGE_CACHE_BYTES_PER_S: Final = 5e9
 """Reading a file that is in the page cache, one thread: of the order of a memory copy. No measurement of the device."""
@@ -62,11 +62,11 @@ def fitted_speed(
         interval(min(1 / terms.total_s, ceiling), decode_residual, _doubt(device, machine.backend), spread), ceiling
     )
     prefill_values = {k: c.value for k, c in coefficients.prefill.items()}
-    pair = work._replace(kv_bytes=kv_read_bytes(weights.shape, 1))
-    prompt_s = prefill_seconds(pair, machine, max(scenario.prompt_tokens, 1), scenario.depth_tokens, prefill_values)
+    prompt = prompt_of(weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
+    prompt_s = prefill_seconds(work, machine, prompt, prefill_values)
     prompt_s = max(prompt_s, work.weight_bytes / machine.bandwidth_bytes_per_s)
     prefill_residual = residual_for(coefficients.residuals, "prefill", machine.backend, "prefill")
-    gradient = prefill_gradient(pair, machine, max(scenario.prompt_tokens, 1), scenario.depth_tokens, prefill_values)
+    gradient = prefill_gradient(work, machine, prompt, prefill_values)
     spread = expected_spread(coefficients.prefill_covariance.spread(gradient), machine.backend)
     prefill = interval(max(scenario.prompt_tokens, 1) / prompt_s, prefill_residual, spread=spread)
     cold = LOAD_OVERHEAD_S + weights.file_bytes / device.storage.sequential_read_bytes_per_s.value
@@ -114,25 +114,19 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
 
 
 def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
-    """What one decoded token reads: every weight but the token table (unless that is the output too), active experts.
-
-    The token table gives one row a token. Of routed experts, used / all are read; one sequence is counted.
-    """
-    shape = weights.shape
-    experts = shape.experts
-    share = experts.used_count / experts.expert_count if experts is not None else 1.0
-    has_output = any(t.name == "output.weight" for t in weights.tensors)
-    size = count = 0.0
-    for tensor in weights.tensors:
-        role = role_of(tensor.name)
-        if role == "embedding" and (has_output or tensor.name.startswith("per_layer")):
-            continue
-        part = share if role == "expert" else 1.0
-        size += part * tensor.size_bytes
-        count += part * tensor.element_count
+    """What one decoded token reads of weights (``weights.read_of``) and of the cache."""
+    shape, read = weights.shape, read_of(weights)
     kv_type = scenario.kv_type if scenario.kv_type in BLOCKS else "F16"
     kv = kv_read_bytes(shape, round(depth_tokens), kv_type)
-    return Work(size, count, shape.layer_count, kv, quant_class(weights.quant), experts is not None)
+    return Work(
+        read.size_bytes,
+        read.weight_count,
+        shape.layer_count,
+        kv,
+        quant_class(weights.quant),
+        shape.experts is not None,
+        read.prompt_weight_count,
+    )
 
 
 def sustained_tokens_per_s(burst_tokens_per_s: float, device: DeviceProfile, backend: str) -> float:

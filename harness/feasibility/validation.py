@@ -133,8 +133,7 @@ def predict_row(row: Row, coefficients: Coefficients) -> float:
     assert row.work is not None
     if row.phase == "prefill":
         values = {k: c.value for k, c in coefficients.prefill.items()}
-        pair = row.work._replace(kv_bytes=row.attention_bytes_per_token)
-        return row.prompt_tokens / prefill_seconds(pair, row.machine, row.prompt_tokens, row.depth_tokens, values)
+        return row.prompt.tokens / prefill_seconds(row.work, row.machine, row.prompt, values)
     values = {k: c.value for k, c in coefficients.decode.items()}
     return 1 / decode_seconds(row.work, row.machine, values).total_s
 
@@ -147,8 +146,7 @@ def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judge
     for row in predictable(rows):
         assert row.work is not None
         if row.phase == "prefill":
-            pair = row.work._replace(kv_bytes=row.attention_bytes_per_token)
-            gradient = prefill_gradient(pair, row.machine, row.prompt_tokens, row.depth_tokens, prefill)
+            gradient = prefill_gradient(row.work, row.machine, row.prompt, prefill)
             error = coefficients.prefill_covariance.spread(gradient)
         else:
             error = coefficients.decode_covariance.spread(decode_gradient(row.work, row.machine, decode))
@@ -230,9 +228,8 @@ def _bandwidth(row: Row) -> float:
 
 
 def _bytes(row: Row) -> float:
-    """Bytes the baselines divide by: the file's, of which a mixture of experts reads its active share."""
-    assert row.work is not None
-    return row.work.weight_bytes if row.work.moe else float(row.raw["model_bytes"].replace(",", ""))
+    """Bytes the baselines divide by: the file's, of which a mixture of experts reads active / all parameters."""
+    return row.plain_bytes
 
 
 def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "") -> Report:

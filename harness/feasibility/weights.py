@@ -1,7 +1,7 @@
 """The weights of a model that nobody has downloaded: every tensor's bytes, and the size of the file."""
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
@@ -113,3 +113,40 @@ def role_of(name: str) -> str:
         if part in name:
             return role
     return "feed_forward"
+
+
+class Read(NamedTuple):
+    """What a token needs of a model's weights.
+
+    Attributes:
+        size_bytes: Read to decode one token: all but the token table (unless that is the output too), used experts.
+        weight_count: Weights in these.
+        prompt_weight_count: Weights that a token of a prompt goes through: without the output, which the last one alone needs.
+        table_bytes: Of the token table.
+    """
+
+    size_bytes: float
+    weight_count: float
+    prompt_weight_count: float
+    table_bytes: float
+
+
+@lru_cache(maxsize=256)
+def read_of(weights: Weights) -> Read:
+    """Weights that one token reads; of routed experts used / all, one sequence counted."""
+    experts = weights.shape.experts
+    share = experts.used_count / experts.expert_count if experts is not None else 1.0
+    has_output = any(t.name == "output.weight" for t in weights.tensors)
+    size = count = output_count = table = 0.0
+    for tensor in weights.tensors:
+        role = role_of(tensor.name)
+        if role == "embedding":
+            table += tensor.size_bytes
+            if has_output or tensor.name.startswith("per_layer"):
+                continue
+        if role in {"embedding", "output"}:
+            output_count += tensor.element_count
+        part = share if role == "expert" else 1.0
+        size += part * tensor.size_bytes
+        count += part * tensor.element_count
+    return Read(size, count, count - output_count, table)

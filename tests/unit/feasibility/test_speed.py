@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.app.published import complete_of, rows_of, shape_of, shipped_rows
+from harness.app.published import model_of, rows_of, shape_of, shipped_rows
 from harness.catalog.devices import load_device
 from harness.catalog.models import load_model
 from harness.cli.validate import COMMAND
@@ -18,7 +18,8 @@ from harness.feasibility import fitting
 from harness.feasibility.coefficients import shipped
 from harness.feasibility.decode import Machine, Work, decode_seconds
 from harness.feasibility.interval import quantiles
-from harness.feasibility.prefill import prefill_seconds
+from harness.feasibility.prefill import Prompt, prefill_seconds, prompt_of
+from harness.feasibility.row_work import active_named
 from harness.feasibility.rows import backend_named, predictable, quant_class
 from harness.feasibility.rows import test_named as named_test
 from harness.feasibility.speed import fitted_speed, work_of
@@ -36,14 +37,50 @@ def machine(backend="cuda", bandwidth=9.36e11, chip="RTX 3090"):
 
 def test_decode_by_hand():
     # a = 1e-4 s x 32 layers = 3.2 ms; e = 0.5: 4 GB / (0.5 x 400 GB/s) = 20 ms; c N / P = 1 x 8e9 / 1e12 = 8 ms;
-    # (20^3 + 8^3)^(1/3) = 20.418 ms; k = 0.5: 0.1 GB / (0.5 x 0.5 x 400 GB/s) = 1 ms
+    # (20^3 + 8^3)^(1/3) = 20.418 ms; k = 0.5: 0.1 GB / (0.5 x 0.5 x 400 GB/s) = 1 ms. The soft limits take
+    # (1 + 0.5^8)^(1/8) - 1 = 0.05 % of e and k
     traits = traits_of("nobody's", "cuda", 4e11)._replace(peak_flops_per_s=1e12)
     values = {"a": np.log(1e-4), "e": np.log(0.5), "c": 0.0, "k": np.log(0.5)}
     terms = decode_seconds(Work(4e9, 8e9, 32, 1e8, "q4"), Machine("cuda", 4e11, traits), values)
     assert terms.overhead_s == pytest.approx(3.2e-3)
-    assert terms.weights_s == pytest.approx(20e-3)
-    assert terms.weights_s + terms.dequantisation_s == pytest.approx(20.418e-3, rel=1e-4)
-    assert terms.kv_s == pytest.approx(1e-3)
+    assert terms.weights_s == pytest.approx(20e-3 * 1.00049, rel=1e-5)
+    assert terms.weights_s + terms.dequantisation_s == pytest.approx(20.427e-3, rel=1e-4)
+    assert terms.kv_s == pytest.approx(1e-3 * 1.00049**2, rel=1e-5)
+
+
+def test_prefill_by_hand():
+    # m = 0.5: 2 x 8e9 x 512 / (0.5 x 1e14) = 163.84 ms; h = 0.25: 1e12 / (0.25 x 0.5 x 1e14) = 80 ms; o = 1 ms. The
+    # soft limits take 0.05 % of m and nothing of h
+    traits = traits_of("nobody's", "cuda", 4e11)._replace(matrix_flops_per_s=1e14)
+    values = {"m": np.log(0.5), "h": np.log(0.25), "o": np.log(1e-3)}
+    work = Work(4e9, 9e9, 32, 0, "q4", prompt_weight_count=8e9)
+    seconds = prefill_seconds(work, Machine("cuda", 4e11, traits), Prompt(512, 0, 1e12), values)
+    assert seconds == pytest.approx(1e-3 + (163.84e-3 + 80e-3) * 1.00049, rel=1e-4)
+
+
+def test_attention_of_a_prompt_by_hand():
+    # Llama 3.1 8B, 32 layers, 32 heads of 128: 512 tokens after 1000 see 1256 in the mean; 4 x 128 x 32 x 32 x 512 x 1256
+    llama = load_model("llama-3.1-8b").shape
+    assert prompt_of(llama, 512, 1000).attention_flops == 4 * 128 * 32 * 32 * 512 * 1256
+    # gpt-oss-20b: 12 of 24 layers see 128 tokens at most; 64 heads of 64
+    oss = load_model("gpt-oss-20b").shape
+    assert prompt_of(oss, 2048, 0).attention_flops == 4 * 64 * 64 * 2048 * (12 * 1024 + 12 * 128)
+
+
+def test_what_experts_read_is_counted_by_tensor():
+    # gpt-oss-20b: 4 of 32 experts in MXFP4 (17 bytes for 32 weights), everything else in Q8_0, table not read.
+    # Experts 24 x 32 x 3 x 2880 x 2880 = 19.11e9 weights x 17/32 x 4/32 = 1.269 GB; attention 24 x (2 x 2880 x 4096 +
+    # 2 x 2880 x 512) = 0.637e9 and output 201088 x 2880 = 0.579e9, x 34/32 = 1.292 GB; in F32 the experts' biases
+    # 24 x 32 x 3 x 2880 x 4 = 0.027 GB and the router 24 x 32 x 2880 x 4 = 0.009 GB
+    known = model_of("gpt-oss-20b", 20.91, "MXFP4")
+    assert known.read_bytes == pytest.approx(1.269e9 + 1.292e9 + 0.036e9, rel=0.002)
+    assert known.read_count - known.prompt_count == 201088 * 2880
+
+
+def test_active_parameters_by_name():
+    assert active_named("Qwen3.5-35B-A3B") == 3
+    assert active_named("LFM2-8B-A1.5B Instruct") == 1.5
+    assert active_named("Llama-3-8B") == 0
 
 
 backends = st.sampled_from(["cuda", "metal", "cpu", "vulkan", "rocm", "opencl", "npu", "never heard of"])
@@ -76,7 +113,8 @@ def test_more_bandwidth_is_never_slower(backend, bandwidth, factor, size):
 @given(st.floats(1, 8192), st.floats(0, 30000))
 def test_a_prompt_never_beats_the_peak(tokens, depth):
     engine = machine()
-    seconds = prefill_seconds(Work(5e9, 8e9, 32, 131072, "q4k"), engine, tokens, depth, PREFILL)
+    prompt = prompt_of(load_model("llama-3.1-8b").shape, tokens, depth)
+    seconds = prefill_seconds(Work(5e9, 8e9, 32, 0, "q4k"), engine, prompt, PREFILL)
     assert seconds >= 2 * 8e9 * tokens / engine.traits.matrix_flops_per_s
 
 
@@ -151,7 +189,7 @@ def test_rows_may_lack_anything(tmp_path):
     assert [bool(row.work) for row in rows] == [True, False, False, False]
     assert rows[0].raw["derived"] == "model card"
     # 4,920,734,272 bytes is the published Q4_K_M file of Llama 3.1 8B
-    assert complete_of("Llama-3.1-8B", 8.03, "Q4_K_M")[1] == pytest.approx(4_920_734_272, rel=0.005)
+    assert model_of("Llama-3.1-8B", 8.03, "Q4_K_M").file_bytes == pytest.approx(4_920_734_272, rel=0.005)
     result = CliRunner().invoke(COMMAND, ["--rows", str(file), "--json"], standalone_mode=False)
     assert result.exception is None
     assert '"rows_count": 4' in result.output
