@@ -61,13 +61,14 @@ def quantiles(
 
     The levels are those of split conformal prediction for n chips (Lei et al. 2018): the 0.95 (n + 1)-th of n values,
     which stands at 0.95 + 0.45 / n when the i-th stands at (i - 1/2) / n. Rows of one chip err together, so chips are
-    counted, not rows.
+    counted, not rows, and a parent's chips as no more than the votes that they are mixed in for.
     """
     pooled = sum(w for _, _, w in parent)
     values = np.array([v for _, v, _ in (*own, *parent)])
     scale = _POOL_VOTES / pooled if pooled else 0.0
     weights = np.array([*(w for _, _, w in own), *(w * scale for _, _, w in parent)])
-    chips = len({chip for chip, _, _ in (*own, *parent)})
+    mine = {chip for chip, _, _ in own}
+    chips = len(mine) + min(len({chip for chip, _, _ in parent} - mine), _POOL_VOTES)
     level = min(0.95 + 0.45 / chips, 1.0)
     order = np.argsort(values, kind="stable")
     share = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()

@@ -55,6 +55,15 @@ _MARKS: Final[dict[Kind, tuple[str, ...]]] = {
     "streaming": ("storage_read_gb_s", "ram_bytes_or_budget"),
 }
 
+_NUMBERS: Final[dict[Kind, tuple[str, ...]]] = {
+    "speculation": ("gamma", "acceptance_rate", "mean_accepted_tokens", "draft_cost_ratio_c", "speedup"),
+    "streaming": (
+        "model_bytes", "ram_bytes_or_budget", "vram_bytes", "storage_read_gb_s", "tokens_per_s", "params_b",
+        "active_params_b",
+    ),
+}  # fmt: skip
+"""Cells that are numbers or blank; the first one that is neither is named with its line."""
+
 
 def kind_of(path: Path) -> Kind:
     """What a file of published rows is about, by its header: speeds, unless it has columns that only others have.
@@ -83,7 +92,7 @@ def _cells(name: str, path: Path | None, kind: Kind) -> list[dict[str, str]]:
     rows = []
     for cells in reader:
         row = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)}
-        for column in ("speedup", "gamma", "tokens_per_s", "storage_read_gb_s", "ram_bytes_or_budget", "model_bytes"):
+        for column in _NUMBERS[kind]:
             _number(path or name, reader.line_num, row, column)
         rows.append(row)
     return rows

@@ -82,6 +82,7 @@ def read_rows(path: Path, model_of: ModelOf) -> list[Row]:
             rows = []
             for cells in reader:
                 raw = {k: v.strip() if isinstance(v, str) else "" for k, v in cells.items() if isinstance(k, str)}
+                raw["trust"] = raw.get("trust", "").upper()
                 rows.append(_row(path, reader.line_num, raw, model_of))
             return rows
     except (UnicodeDecodeError, csv.Error) as error:

@@ -206,10 +206,20 @@ def fitted_slopes(rows: Sequence[Measured]) -> dict[str, float]:
     return result
 
 
+def _median_slope(rows: Sequence[Measured]) -> float:
+    """Cost of one more token in a pass, as measured: median over devices of their rows' medians; 0 without any."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.gamma and row.machine is not None:
+            found[row.device].append(max((row.tokens / row.speedup - 1) / row.gamma - row.draft_cost_ratio, 0.0))
+    return float(np.median([np.median(v) for v in found.values()])) if found else 0.0
+
+
 def predicted_speedup(row: Measured, others: Sequence[Measured]) -> float | None:
     """Speedup of one row from rows of other devices: their slopes, or the method's own cost of a step.
 
-    Free verification is assumed on hardware that no row speaks of, as its authors do.
+    Verification is free where a matrix processor's authors say so (TPU); an unknown device gets the median slope of all
+    others.
     """
     if row.gamma and row.machine is not None:
         slope = verify_slope(row.machine, fitted_slopes(others))
@@ -217,6 +227,7 @@ def predicted_speedup(row: Measured, others: Sequence[Measured]) -> float | None
             slope = max(slope, 0.45)
         return row.tokens / (1 + row.gamma * (slope + row.draft_cost_ratio))
     if row.gamma:
-        return row.tokens / (1 + row.gamma * row.draft_cost_ratio)
+        slope = 0.0 if "TPU" in row.device else _median_slope(others)
+        return row.tokens / (1 + row.gamma * (slope + row.draft_cost_ratio))
     same = [o.tokens / o.speedup for o in others if o.method == row.method and not o.gamma]
     return row.tokens / float(np.median(same)) if same else None

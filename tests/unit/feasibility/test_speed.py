@@ -59,7 +59,7 @@ def test_prefill_by_hand():
 
 
 def test_attention_of_a_prompt_by_hand():
-    # Llama 3.1 8B, 32 layers, 32 heads of 128: 512 tokens after 1000 see 1256 in the mean; 4 x 128 x 32 x 32 x 512 x 1256
+    # Llama 3.1 8B, 32 layers, 32 heads of 128, 4 FLOP an entry: 512 tokens after 1000 see 1256 in the mean
     llama = load_model("llama-3.1-8b").shape
     assert prompt_of(llama, 512, 1000).attention_flops == 4 * 128 * 32 * 32 * 512 * 1256
     # gpt-oss-20b: 12 of 24 layers see 128 tokens at most; 64 heads of 64
