@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Leave this share of the chips out of the fit at once, several times: 0.5 is a hard test.",
 )
-@click.option("--splits", default=8, show_default=True, type=click.IntRange(1, 100), help="Times, for --leave-out.")
+@click.option("--splits", default=24, show_default=True, type=click.IntRange(1, 100), help="Times, for --leave-out.")
 @click.option("--write-coefficients", type=click.Path(path_type=Path), help="Write the refitted coefficients here.")
 @json_option
 def COMMAND(  # noqa: N802

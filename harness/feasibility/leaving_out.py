@@ -20,7 +20,7 @@ from harness.feasibility.validation import Judged, is_trusted, judged, residual_
 
 CALIBRATION_RATIO: Final = 0.33
 """Share of chips left out at once for the residuals that intervals are made of."""
-CALIBRATION_SPLITS: Final = 8
+CALIBRATION_SPLITS: Final = 32
 
 
 class _Left(NamedTuple):

@@ -121,7 +121,7 @@ class Read(NamedTuple):
     Attributes:
         size_bytes: Read to decode one token: all but the token table (unless that is the output too), used experts.
         weight_count: Weights in these.
-        prompt_weight_count: Weights that a token of a prompt goes through: without the output, which only the last needs.
+        prompt_weight_count: Weights that a token of a prompt goes through: without the output (only the last needs it).
         table_bytes: Of the token table.
     """
 
