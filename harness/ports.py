@@ -183,7 +183,9 @@ class Workload(Protocol):
         needs_model: Whether it runs a language model.
         sizes: Named parameter sets, ``default`` among them.
 
-    A workload may also have ``evaluate(context) -> Mapping[str, Any]``: quality on opt-in public data, JSON values.
+    A workload may also have ``evaluate(context) -> Mapping[str, Any]``: quality on opt-in public data, JSON values; and
+    ``prepared_bytes(size) -> int``: memory that ``prepare`` holds for all operations together, where that is more than
+    the largest operation's ``resident_bytes``; and ``context_tokens(size) -> int``: the context of its model's session.
     """
 
     name: str

@@ -17,6 +17,7 @@ from harness.app.workloads import Wish, WorkloadResult, load, run
 from harness.domain.base import Frozen
 from harness.domain.record import RunRecord
 from harness.errors import HarnessError, MissingPackageError, RefusedError
+from harness.feasibility.workload_cost import OperationPrediction
 from harness.records.store import write_atomically
 from harness.units import format_bytes, format_seconds
 
@@ -27,7 +28,11 @@ _PIP: Final = re.compile(r"pip install '[^']+'")
 
 
 class Row(Frozen, frozen=True, kw_only=True):
-    """One operation of one workload. Times are seconds of one call; ``elsewhere`` is by device."""
+    """One operation of one workload.
+
+    Times are seconds of one call; ``elsewhere`` is by device. ``basis`` is where the units of the prediction come from:
+    ``probe`` of this machine, or ``profile``; with a language model its speed comes from this machine's calibration.
+    """
 
     workload: str
     size: dict[str, int]
@@ -39,6 +44,7 @@ class Row(Frozen, frozen=True, kw_only=True):
     predicted_s: float | None
     error_ratio: float | None
     limit: str
+    basis: str
     peak_rss_bytes: int
     predicted_peak_bytes: int
     elsewhere: dict[str, float]
@@ -87,6 +93,7 @@ def tabulate(names: Iterable[str] = (), *, size: str = "default", wish: Wish = W
     rows: list[Row] = []
     skipped: list[Skipped] = []
     failed: list[RunRecord] = []
+    partial: list[Skipped] = []
     for workload in chosen:
         if workload.needs_model and wish.model is None:
             skipped.append(Skipped(workload=workload.name, why="it runs a language model: name one with --model"))
@@ -102,6 +109,7 @@ def tabulate(names: Iterable[str] = (), *, size: str = "default", wish: Wish = W
             continue
         if result.record.outcome == "ok":
             rows += rows_of(result)
+            partial += _left_out(workload.name, workload.extra, result.record)
         elif _PIP.search(result.record.detail):
             skipped.append(_skipped(workload.name, result.record.detail))
         else:
@@ -110,7 +118,7 @@ def tabulate(names: Iterable[str] = (), *, size: str = "default", wish: Wish = W
     return Table(
         devices=devices,
         rows=tuple(rows),
-        skipped=tuple(skipped),
+        skipped=(*skipped, *partial),
         failed=tuple(replace(r, samples=()) for r in failed),
         median_error_ratio=median(errors) if errors else None,
     )
@@ -132,12 +140,17 @@ def rows_of(result: WorkloadResult) -> list[Row]:
             predicted_s=o.predicted.latency_s.mid if o.predicted else None,
             error_ratio=o.error_ratio,
             limit=o.predicted.limit if o.predicted else "",
+            basis=_basis(o.predicted) if o.predicted else "",
             peak_rss_bytes=record.memory.peak_rss_bytes if record.memory else 0,
             predicted_peak_bytes=result.predicted_peak_bytes,
             elsewhere={d: by_name[o.operation] for d, by_name in there.items() if o.operation in by_name},
         )
         for o in result.operations
     ]
+
+
+def _basis(predicted: OperationPrediction) -> str:
+    return f"{predicted.basis}, model's speed" if "language model" in predicted.parts_s else predicted.basis
 
 
 class View(NamedTuple):
@@ -164,6 +177,7 @@ def views(found: Table) -> tuple[View, View]:
                 format_seconds(row.predicted_s) if row.predicted_s is not None else "-",
                 f"{row.error_ratio:+.0%}" if row.error_ratio is not None else "-",
                 row.limit,
+                row.basis,
                 format_bytes(row.peak_rss_bytes) if first else "",
                 format_bytes(row.predicted_peak_bytes) if first else "",
                 size if first else "",
@@ -171,10 +185,27 @@ def views(found: Table) -> tuple[View, View]:
         )
         seconds = [format_seconds(row.elsewhere[d]) if d in row.elsewhere else "-" for d in found.devices]
         there.append([row.workload if first else "", row.operation, *seconds])
-    columns = ["workload", "operation", "p50", "p95", "predicted", "error", "limit", "peak", "predicted", "size"]
+    columns = [
+        "workload",
+        "operation",
+        "p50",
+        "p95",
+        "predicted",
+        "error",
+        "limit",
+        "from",
+        "peak",
+        "predicted",
+        "size",
+    ]
     return (
-        View("measured here", columns, here, (2, 3, 4, 5, 7, 8)),
-        View("predicted", ["workload", "operation", *found.devices], there, tuple(range(2, 2 + len(found.devices)))),
+        View("measured here", columns, here, (2, 3, 4, 5, 8, 9)),
+        View(
+            "predicted from profiles",
+            ["workload", "operation", *found.devices],
+            there,
+            tuple(range(2, 2 + len(found.devices))),
+        ),
     )
 
 
@@ -199,7 +230,7 @@ def markdown(found: Table) -> str:
     told = "\n".join(f"- {line}" for line in notes(found))
     return (
         f"# Workloads\n\n{text}{told}\n\nPredictions were made before the runs, from a probe of this machine and "
-        "each device's profile. Error = predicted / measured median - 1. Peak is the process's VmHWM.\n"
+        "each device's profile. Error = predicted / measured median - 1. Peak is the process's VmHWM once prepared.\n"
     )
 
 
@@ -232,6 +263,15 @@ def after_check(
     beside = report.with_name(f"{report.stem}-workloads{'.json' if report.suffix == '.json' else '.md'}")
     save_table(found, beside)
     return found, beside
+
+
+def _left_out(name: str, extra: str, record: RunRecord) -> list[Skipped]:
+    """Operations that were left out for want of a package, as the workload itself tells."""
+    missing = record.extra.get("quality", {}).get("left_out", [])
+    if not missing:
+        return []
+    command = f"pip install 'edge-harness[{extra}]'"
+    return [Skipped(workload=f"{name}: {', '.join(missing)}", why="an optional package is missing", command=command)]
 
 
 def _skipped(name: str, text: str) -> Skipped:

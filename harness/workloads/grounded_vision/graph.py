@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RefusedError
+from harness.onnx.writer import GraphWriter
 from harness.workloads.grounded_vision import dinov2, efficientnet
-from harness.workloads.grounded_vision.onnx_writer import GraphWriter
 
 OCTAVES: Final = 8
 POSITION_DIM: Final = 4 * 2 * OCTAVES

@@ -46,62 +46,63 @@ class VisionWorkload:
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Encoding by the layers (``cost``), cutting by its two products and passes a window, a track by its code."""
-        from harness.workloads.grounded_vision.cost import session_cost
-        from harness.workloads.grounded_vision.images import BAND
+        from harness.workloads.grounded_vision.cost import CUBIC_VALUE_S, session_cost
 
         layout, n = layout_of(size), size["region_count"]
         session = session_cost(layout, 1, n, weight_bits=size["weight_bits"])
         width, height = size["image_px"], size["image_px"] * 3 // 4
-        tall, side = layout.base_px * 3 // 4, layout.base_px
-        crop = layout.crop_px
-        # A band of rows meets the target rows it reaches: 64 a/b + 3 of them, first along rows, then along columns. A
-        # region is some 1/12 of the image wide with its margin.
+        own = 2 * session.weight_bytes + session.activation_bytes  # the file's weights, and packed ones
+        image_bytes = 3 * width * height
+        # A region is some 1/12 of the image wide with its margin.
         region_px = max(40, width // 12)
-
-        def resized(rows: int, columns: int, tall: int, wide: int) -> float:
-            return 6.0 * columns * (BAND * tall + 3 * rows) + 6.0 * tall * (BAND * wide + 3 * columns)
-
-        flops = resized(height, width, tall, side) + n * resized(region_px, region_px, crop, crop)
-        values = 3.0 * (width * height + tall * width * 3 + 5 * side * side)
-        values += n * 3.0 * (region_px**2 + 3 * crop * region_px + 6 * crop * crop)
-        bands = height / BAND + width / BAND + n * 2 * (1 + region_px // BAND)
-        own = session.weight_bytes + int(session.working_set_bytes)
+        windows = (
+            _window_cost(height, width, layout.base_px * 3 // 4, layout.base_px, layout.base_px),
+            *(_window_cost(region_px, region_px, layout.crop_px, layout.crop_px, layout.crop_px) for _ in range(n)),
+        )
+        flops, passes, turned, bands = (sum(w[at] for w in windows) for at in range(4))
         return (
             Cost(
                 operation="encode",
-                flops_count=session.flops_count,
-                moved_bytes=session.moved_bytes,
-                working_set_bytes=session.working_set_bytes,
-                product_dim=session.product_dim,
+                flops_count=0.0,
+                moved_bytes=0.0,
+                kernels=session.kernels,
                 resident_bytes=own,
-                file_bytes=session.weight_bytes,
-                dtype="fp32" if size["weight_bits"] == 32 else "int8",
                 python_ops_count=245,
+                native_calls_count=9,
+                numpy_calls_count=2,
                 session_calls_count=1,
                 nodes_count=session.node_count,
+                call_overhead_s=CUBIC_VALUE_S * session.cubic_values_count,
             ),
             Cost(
                 operation="cut",
                 flops_count=flops,
-                moved_bytes=3.0 * width * height,
+                moved_bytes=0.0,
                 product_dim=12,
-                elements_count=values,
-                resident_bytes=own + 3 * width * height + 24 * tall * width,
+                pass_bytes=passes,
+                gathers_count=turned,
+                pass_set_bytes=float(1 << 20),  # a band with its product, and the target rows
+                resident_bytes=own + image_bytes + 24 * layout.base_px**2,
+                parallel=False,
                 python_ops_count=2350 + 980 * n + 90 * bands,
                 native_calls_count=90 + 47 * n + 10 * bands,
                 numpy_calls_count=55 + 50 * n + 5 * bands,
             ),
             Cost(
                 operation="track",
-                flops_count=2.0 * n * n * layout.token_dim,
+                flops_count=4.0 * n * n * layout.token_dim,
                 moved_bytes=0.0,
-                elements_count=n * 8.0 * layout.token_dim + 20.0 * n * n,
+                # Looks of each detection: made an array, its norm, scaled; mixed with the track's: eight passes of
+                # doubles.
+                pass_bytes=n * 8 * 16.0 * layout.token_dim + 20 * 16.0 * n * n,
+                pass_set_bytes=24.0 * n * layout.token_dim,
                 resident_bytes=own,
                 parallel=False,
+                product_dim=n,
                 python_ops_count=1800 + 500 * n,
                 # An appearance is a tuple of floats: making an array of it takes one call in C for each value.
                 native_calls_count=60 + (19 + layout.token_dim) * n,
-                numpy_calls_count=30 + 42 * n,
+                numpy_calls_count=60 + 42 * n,
             ),
         )
 
@@ -197,6 +198,28 @@ class VisionWorkload:
         from harness.workloads.grounded_vision import study
 
         return study.compare(context.cache / "vision", thread_count=context.thread_count)
+
+
+def _window_cost(rows: int, columns: int, tall: int, wide: int, side: int) -> tuple[float, float, float, float]:
+    """(FLOP of products, bytes of passes, values turned, bands) of one window of rows x columns put into a square.
+
+    A band of rows meets the target rows it reaches, a / b of them and three, first along rows, then along columns. Rows
+    are bytes made floats (a cast, twice 5 bytes); columns come turned (a copy in another order) and are floats already
+    (a copy of a band); each band adds its product to the target (12 bytes a value). The result is scaled, shifted and
+    divided (48 bytes a value), and put into its place in the square channel by channel (in another order again).
+    """
+    from harness.workloads.grounded_vision.images import BAND
+
+    flops = passes = bands = 0.0
+    for before, after, across, bytes_each in ((rows, tall, columns, 10.0), (columns, wide, tall, 8.0)):
+        of_line = -(-before // BAND)
+        reached = min(BAND, before) * after / before + 3
+        values = 3.0 * across
+        flops += 2.0 * values * before * min(reached, after)
+        passes += values * (before * bytes_each + of_line * min(reached, after) * 12.0 + 4.0 * after)
+        bands += of_line
+    turned = 3.0 * (tall * columns + tall * wide)
+    return flops, passes + 3.0 * (tall * wide * 48.0 + side * side * 4.0), turned, bands
 
 
 def layout_of(size: Mapping[str, int]) -> Any:

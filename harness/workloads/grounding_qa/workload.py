@@ -66,7 +66,8 @@ class GroundingWorkload:
 
         def draws(count: float) -> dict[str, Any]:
             return {
-                "elements_count": 4.0 * vocab * count,
+                "pass_bytes": 4 * 8.0 * vocab * count,
+                "pass_set_bytes": 2 * 4.0 * vocab,
                 "numpy_calls_count": 12.0 * count,
                 "python_ops_count": 150.0 * count,
                 "parallel": False,
@@ -90,8 +91,17 @@ class GroundingWorkload:
             ),
             Cost(operation="samples in one batch", prefill_tokens_count=float(prompt), **batch),
             Cost(operation="samples on a kept prefix", prefill_tokens_count=float(prompt), **one_by_one),
-            Cost(operation="samples by separate calls", prefill_tokens_count=float(n * prompt), **one_by_one),
+            Cost(
+                operation="samples by separate calls",
+                prefill_tokens_count=float(n * prompt),
+                **(one_by_one | {"prefill_passes_count": float(n)}),
+            ),
         )
+
+    def context_tokens(self, size: Mapping[str, int]) -> int:
+        """Context of the model's session: a question with its passages, or a prompt with all its samples."""
+        n = size["sample_count"]
+        return max(1024 + 16 * (n + 1), size["prompt_tokens"] + n * size["new_tokens"]) + 256
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Fill a store with made-up facts, open the model, read the examples."""
@@ -102,8 +112,7 @@ class GroundingWorkload:
         assert context.open_session is not None and context.model_path is not None
         known = facts(size["passage_count"], context.seed)
         n, new_tokens = size["sample_count"], size["new_tokens"]
-        room = max(1024 + 16 * (n + 1), size["prompt_tokens"] + n * new_tokens) + 256
-        scenario = Scenario(context_tokens=room, thread_count=context.thread_count)
+        scenario = Scenario(context_tokens=self.context_tokens(size), thread_count=context.thread_count)
         session = context.open_session(context.model_path, scenario, sequence_count=max(8, n) + 1, output_tokens=16)
         store = fill_store(context, [(f.identifier, f.passage) for f in known])
         plan = Plan(new_tokens=new_tokens, seed=context.seed)

@@ -7,14 +7,22 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from harness.domain.workload import Cost
+from harness.domain.workload import Cost, new_page_bytes
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
 _NOW_S: Final = 1_750_000_000.0
 _QUESTIONS: Final = 64
 _TERMS: Final = 9
-_LEAF_ENTRIES: Final = 60
+_FACT_TERMS: Final = 8
+"""Terms of a made-up fact: name, verb, the, thing, in, place, case, code."""
+_TEXT_TERMS: Final = 14
+"""Distinct terms of the text that is stored."""
+_QUERY_TERMS: Final = 3
+"""Words of a question that are no stop words."""
+_ENTRIES_OF_ALL_LEAVES: Final = 6000
+"""Facts from which on the eight terms lie on as many leaves of the full-text index (8 KiB, some 1.3 bytes an entry)."""
+_PAGE_BYTES: Final = 8192
 _PAGE_CACHE_BYTES: Final = 16 << 20
 
 
@@ -42,64 +50,81 @@ class MemoryWorkload:
     }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
-        """Retrieve reads the matrix once (4 n d bytes, one thread) and passes over a dozen columns of n.
+        """Retrieve reads the matrix once (4 n d bytes, a kernel entered for each row) and passes over columns of n.
 
-        At capacity, a store also scores every memory for eviction (five passes). What a write costs is the full-text
-        index: a text of some nine distinct terms is put in, and one is taken out, for which a leaf page of some 60
-        entries is gone through for each term. Forgetting ends in a checkpoint, which waits for the disk twice.
-        Statements: five to cut a text into terms, one for each hit, a dozen for a write. Interpreted work as traced.
+        Retrieve: the range of the cosines, their scaling, recency, boosts, the words' scores and the best of blocks, 28
+        columns of float32 in all. Cutting a text into terms takes five statements on a table in memory. Store, at
+        capacity, scores every memory for eviction, puts the terms of its text into the index in memory and the one on
+        disk, and takes those of the evicted text out. Forget ends in a checkpoint, which waits for the disk. Pages of 8
+        KiB, as the log's size tells: rows, vectors, two indexes and their new and freed neighbours are some ten, and
+        each term's leaf of the full-text index one more while the index has leaves enough. Statements are those of the
+        code, interpreted work as traced.
         """
         n, d = size["entry_count"], size["dim"]
-        matrix, columns, postings = 4 * n * d, 52 * n, 10 * _TERMS * n
-        # Beside the arrays: an entry of a dictionary for each memory, and the database's own page cache.
-        resident = matrix + columns + postings + 200 * n + _PAGE_CACHE_BYTES
-        fixed: dict[str, Any] = {"resident_bytes": resident, "parallel": False}
-        column = 4.0 * n if 4 * n >= 1 << 17 else 0.0
-        entries = _TERMS * _LEAF_ENTRIES
+        matrix, columns, postings = 4 * n * d, 60 * n, 10 * _TERMS * n
+        # Beside the arrays: entries of dictionaries for each memory, and the database's own page cache.
+        resident = matrix + columns + postings + 200 * n + min(_PAGE_CACHE_BYTES, (4 * d + 300) * n)
+        fixed: dict[str, Any] = {"flops_count": 0.0, "resident_bytes": resident, "parallel": False}
+        column = 4.0 * n
+        leaves = min(_FACT_TERMS, _FACT_TERMS * n / _ENTRIES_OF_ALL_LEAVES)
         return (
             Cost(
                 operation="retrieve",
-                flops_count=0.0,  # one multiplication for each value that is read: the reading decides
-                moved_bytes=float(matrix),
+                moved_bytes=float(matrix),  # one multiplication for each value that is read: the reading decides
                 working_set_bytes=float(matrix),
-                elements_count=14.0 * n,
-                fresh_bytes=5 * column,
+                pass_bytes=28 * column,
+                pass_set_bytes=6 * column,
+                fresh_bytes=new_page_bytes(4 * column, column),
+                fresh_array_bytes=column,
                 numpy_calls_count=70,
-                python_ops_count=2200,
-                native_calls_count=105 + n,  # numpy enters its kernel once for each row
+                python_ops_count=2480,
+                native_calls_count=112 + n,
                 sql_statements_count=11,
-                sql_rows_count=9,
+                sql_rows_count=5 + _QUERY_TERMS,
+                text_terms_count=_QUERY_TERMS,
                 **fixed,
             ),
             Cost(
                 operation="store",
-                flops_count=0.0,
-                moved_bytes=20.0 * n,
-                working_set_bytes=20.0 * n,
-                elements_count=6.0 * n,
-                fresh_bytes=2 * column,
+                moved_bytes=0.0,
+                pass_bytes=10 * column,
+                pass_set_bytes=4 * column,
+                fresh_bytes=new_page_bytes(2 * column, column),
+                fresh_array_bytes=column,
                 numpy_calls_count=50,
-                python_ops_count=2700,
-                native_calls_count=125,
-                sql_statements_count=17,
-                sql_rows_count=entries + 40,
+                python_ops_count=3000,
+                native_calls_count=143,
+                sql_statements_count=16,
+                sql_rows_count=_TEXT_TERMS + 6,
+                text_terms_count=2 * _TEXT_TERMS + _FACT_TERMS,
                 commits_count=1,
+                log_bytes=_PAGE_BYTES * (10 + leaves),
                 **fixed,
             ),
             Cost(
                 operation="forget",
-                flops_count=0.0,
                 moved_bytes=0.0,
                 numpy_calls_count=8,
-                python_ops_count=450,
-                native_calls_count=30,
-                sql_statements_count=13,
-                sql_rows_count=entries,
+                python_ops_count=830,
+                native_calls_count=31,
+                sql_statements_count=10,
+                sql_rows_count=8,
+                text_terms_count=_FACT_TERMS,
                 commits_count=1,
-                flushes_count=2,
+                log_bytes=_PAGE_BYTES * (6 + leaves),
+                checkpoints_count=1,
+                checkpoint_bytes=_PAGE_BYTES * (6 + leaves),
                 **fixed,
             ),
         )
+
+    def prepared_bytes(self, size: Mapping[str, int]) -> int:
+        """A store, the facts that it was filled from (vectors and texts), and the vectors that filling it made.
+
+        Those are let go, as blocks too small for the system to get them back.
+        """
+        n, d = size["entry_count"], size["dim"]
+        return max(c.resident_bytes for c in self.costs(size)) + 2 * 4 * n * d + 500 * n
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Fill a store to its capacity."""

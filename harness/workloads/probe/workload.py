@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.domain.workload import Cost
+from harness.domain.workload import MOST_KEPT_BYTES, Cost, new_page_bytes
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 from harness.workloads.probe.linear import Floats, Labels, LinearProbe, fit
@@ -40,35 +40,46 @@ class ProbeWorkload:
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Newton steps: the curvature is one product of dim x tokens x dim, solving takes 2/3 dim^3.
 
-        Planted data end after five steps; each passes over the design matrix of doubles five times (two of them to
-        weight its transpose). A float64 operation counts as two of float32.
+        Planted data end after five steps. A step weights the transposed design matrix (m = 8 n d bytes) into a new one,
+        and multiplies the matrix by one vector three times (margins, gradient, loss). Before them: mean and deviation
+        (two sums, a difference and its square in doubles), standardising and a copy, 15 m read or written. A float64
+        operation counts as two of float32. Losses take a logaddexp of each token, probabilities an exp.
         """
         n, d = size["token_count"], size["dim"] + 1
         steps = _STEPS
         matrix = 8.0 * n * d
+        fresh = new_page_bytes(4 * matrix, matrix)
         return (
             Cost(
                 operation="fit",
                 flops_count=steps * 2 * (2.0 * n * d * d + 2 / 3 * d**3),
-                moved_bytes=(steps * 5 + 8) * matrix,
+                moved_bytes=0.0,
+                matrix_bytes=(3 * steps + 1) * matrix,
                 working_set_bytes=2 * matrix,
-                elements_count=(steps + 4) * n * d,
-                transcendentals_count=steps * 4.0 * n,
-                resident_bytes=int(3 * matrix + 16 * d * d),
+                pass_bytes=(2 * steps + 15) * matrix,
+                pass_set_bytes=3 * matrix,
+                # Beyond 32 MiB each weighted matrix is new; below, what a whole call held.
+                fresh_bytes=fresh + (steps * matrix if matrix > MOST_KEPT_BYTES else 0.0),
+                fresh_array_bytes=matrix,
+                transcendentals_count=n * (steps * 1.0 + (steps + 1) * 20.0),
+                resident_bytes=int(4.5 * matrix + 16 * d * d),
                 product_dim=d,
-                numpy_calls_count=steps * 30,
-                python_ops_count=steps * 200,
+                numpy_calls_count=steps * 45 + 40,
+                python_ops_count=steps * 200 + 400,
             ),
             Cost(
                 operation="apply",
-                flops_count=4.0 * 512 * d,
-                moved_bytes=512 * d * (4.0 + 8 + 8),
+                # float32 rows are made doubles, then multiplied by one vector.
+                flops_count=0.0,
+                moved_bytes=0.0,
+                matrix_bytes=512 * d * 8.0,
                 working_set_bytes=512 * d * 12.0,
-                elements_count=512.0 * d,
-                resident_bytes=512 * d * 12,
+                pass_bytes=512 * d * 12.0,
+                pass_set_bytes=512 * d * 12.0,
+                fresh_bytes=new_page_bytes(512 * d * 8.0, 512 * d * 8.0),
+                resident_bytes=int(2.5 * matrix),
                 numpy_calls_count=4,
                 python_ops_count=30,
-                product_dim=1,
                 parallel=False,
             ),
         )

@@ -33,8 +33,8 @@ class ReasoningWorkload:
         """Interpreted code, as traced, and regular expressions.
 
         A step is put into tokens 2.2 times, a text of some 30 characters each time, on which 37 expressions are tried;
-        ten more are tried on its parts. A puzzle of five people and three rooms becomes 60 clauses for the solver,
-        which is entered six times (made, asked twice, read twice, let go).
+        thirteen more are tried on its parts of some 3 characters. A puzzle of five people and three rooms becomes 60
+        clauses for the solver, which is entered six times (made, asked twice, read twice, let go).
         """
         resident = 4000 * size["trace_count"]
         fixed: dict[str, Any] = {"flops_count": 0.0, "moved_bytes": 0.0, "resident_bytes": resident, "parallel": False}
@@ -42,9 +42,10 @@ class ReasoningWorkload:
         return (
             Cost(
                 operation="analyse",
-                python_ops_count=8100.0 * steps,
-                native_calls_count=430.0 * steps,
-                regex_chars_count=(2.2 * 37 + 10) * (30 + 24.0) * steps,
+                python_ops_count=7600.0 * steps,
+                native_calls_count=405.0 * steps,
+                regex_calls_count=(2.2 * 37 + 13) * steps,
+                regex_chars_count=(2.2 * 37 * 30 + 13 * 3) * steps,
                 **fixed,
             ),
             Cost(

@@ -5,10 +5,17 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from harness.domain.workload import Cost
+from harness.domain.workload import Cost, Kernel
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
-from harness.workloads.sparse_autoencoder.encoders import Encoder, kinds, make_encoder, weight_bytes
+from harness.workloads.sparse_autoencoder.encoders import (
+    NUMPY_KINDS,
+    ONNX_KINDS,
+    Encoder,
+    kinds,
+    make_encoder,
+    weight_bytes,
+)
 from harness.workloads.sparse_autoencoder.metrics import codes_overlap
 from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder
 
@@ -40,7 +47,8 @@ class SparseAutoencoderWorkload:
 
     name = "sparse_autoencoder"
     title = "Sparse autoencoder: TopK features of activations in FP32, FP16, INT8 and 4 bits, sparse and dense decoding"
-    extra = ""
+    extra = "quantize"
+    """For three of its six encoders; the others need numpy alone."""
     needs_model = False
     sizes: Mapping[str, Mapping[str, int]] = {
         "small": {"input_dim": 576, "expansion_ratio": 8, "active_count": 32, "batch_count": 8},
@@ -50,11 +58,10 @@ class SparseAutoencoderWorkload:
     }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
-        """Products of x with W_enc, the choice of the k largest (2 m steps of a partition), and the decoder's rows.
+        """Products of x with W_enc, the choice of the k largest (a partition of m values), and the decoder's rows.
 
-        Counted from the code: weights are read once a call; widening makes 4 simple values of an FP16 weight and one
-        of an INT8 weight, and the product passes over them once more in the cache; ONNX
-        Runtime's weights are read as they are stored.
+        Counted from the code, see ``_encode_cost``. Decoding sparsely copies k rows of d values and multiplies them by
+        one vector; densely the whole decoder by one vector.
         """
         d, n, k = size["input_dim"], size["batch_count"], size["active_count"]
         m = d * size["expansion_ratio"]
@@ -63,47 +70,92 @@ class SparseAutoencoderWorkload:
             self._encode_cost("fp32", d, m, n),
             Cost(
                 operation="decode sparse",
-                flops_count=2.0 * k * d,
-                moved_bytes=4.0 * 3 * k * d,
+                flops_count=0.0,
+                moved_bytes=0.0,
+                matrix_bytes=4.0 * k * d,
                 working_set_bytes=4.0 * 2 * k * d,
+                pass_bytes=4.0 * 2 * k * d,
+                pass_set_bytes=4.0 * 2 * k * d,
                 resident_bytes=4 * m * d,
-                numpy_calls_count=5,
-                python_ops_count=60,
+                numpy_calls_count=8,
+                python_ops_count=104,
+                native_calls_count=3,
                 parallel=False,
             ),
             Cost(
                 operation="decode dense",
-                flops_count=2.0 * m * d,
-                moved_bytes=4.0 * m * d,
+                flops_count=0.0,
+                moved_bytes=0.0,
+                matrix_bytes=4.0 * m * d,
                 working_set_bytes=4.0 * m * d,
                 resident_bytes=4 * m * d,
-                product_dim=1,
                 numpy_calls_count=2,
                 python_ops_count=20,
             ),
         )
 
     def _encode_cost(self, kind: str, d: int, m: int, n: int) -> Cost:
+        """One encoder on n tokens.
+
+        numpy: the weights by one vector, or a product; a bias; the k largest of m. Widening is done on blocks of 65,536
+        weights in the cache while they come as they are stored: INT8 one cast (1 + 4 bytes a weight, twice), FP16 one
+        cast (2 + 4 bytes, twice), a shift, a mask and a product (8 bytes each), by 5 functions of numpy and some 100
+        instructions a block, INT8 by 1 and 52; then the wide block by the vector. ONNX Runtime: a kernel that reads
+        the weights as they are stored, and three passes and a choice over m values.
+        """
         stored = weight_bytes(kind, d, m)
-        engine = kind.startswith("ort")
-        widened = {"fp16": 5.0, "int8": 2.0}.get(kind, 0.0)
-        blocks = d * m / (1 << 16) if widened else 0.0
+        result: dict[str, Any] = {
+            "operation": f"encode {kind}" if n == 1 else f"encode {kind} x{n}",
+            "moved_bytes": 0.0,
+            "resident_bytes": stored + 4 * m,
+            "partition_values_count": float(n * m),
+        }
+        if kind.startswith("ort"):
+            dtype = kind.removeprefix("ort ")
+            passes = Kernel(kind="pass", flops_count=3.0 * m, moved_bytes=24.0 * m, working_set_bytes=12.0 * m)
+            product = Kernel(kind="vector", dtype=dtype, flops_count=2.0 * m * d, moved_bytes=float(stored))
+            return Cost(
+                flops_count=0.0,
+                kernels=(product, passes),
+                session_calls_count=1,
+                nodes_count=5,
+                numpy_calls_count=8,
+                python_ops_count=232,
+                native_calls_count=11,
+                **result,
+            )
+        result |= {"numpy_calls_count": 15, "python_ops_count": 384, "native_calls_count": 17}
+        if kind == "fp32":
+            passes_bytes = n * (12.0 * m + 12.0 * d)
+            result |= {"pass_bytes": passes_bytes, "pass_set_bytes": n * 8.0 * m}
+            if n > 1:
+                return Cost(flops_count=2.0 * n * m * d, product_dim=n, **result)
+            return Cost(flops_count=0.0, matrix_bytes=float(stored), working_set_bytes=float(stored), **result)
+        functions, instructions, bytes_a_weight = (5, 100, 36.0) if kind == "fp16" else (1, 52, 10.0)
+        blocks = -(-m // max(1, (1 << 16) // d))
+        result["numpy_calls_count"] += (functions + 1) * blocks
+        result["python_ops_count"] += instructions * blocks
         return Cost(
-            operation=f"encode {kind}" if n == 1 else f"encode {kind} x{n}",
-            flops_count=2.0 * n * m * d if n > 1 else 0.0,
-            moved_bytes=float(stored),
-            working_set_bytes=float(stored),
-            resident_bytes=stored + 4 * m * d,
-            dtype="int8" if kind in {"ort int8", "ort int4"} else "fp32",
-            product_dim=n if n > 1 else 0,
-            elements_count=n * 2.0 * m + widened * m * d,
-            sort_steps_count=n * 2.0 * m,
-            numpy_calls_count=12 + (widened + 1) * blocks,
-            python_ops_count=120 + 40 * blocks,
-            session_calls_count=1.0 if engine else 0.0,
-            nodes_count=5.0 if engine else 0.0,
-            parallel=not widened,
+            flops_count=0.0,
+            matrix_bytes=4.0 * m * d,
+            working_set_bytes=float(1 << 18),
+            pass_bytes=bytes_a_weight * m * d + 12.0 * m,
+            pass_set_bytes=float(1 << 19),
+            block_bytes=float(stored),
+            block_set_bytes=float(stored),
+            parallel=False,
+            **result,
         )
+
+    def prepared_bytes(self, size: Mapping[str, int]) -> int:
+        """Encoder and decoder in float32, and the weights of every other encoder beside them.
+
+        ONNX Runtime maps float32 weights and packs a copy of all weights for its kernels.
+        """
+        d = size["input_dim"]
+        m = d * size["expansion_ratio"]
+        others = sum(weight_bytes(k, d, m) * (2 if k.startswith("ort") else 1) for k in _kinds(d, m) if k != "fp32")
+        return 2 * weight_bytes("fp32", d, m) + others
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Random unit features; tokens are sums of k of them and noise, so that the right answer is known."""
@@ -155,6 +207,7 @@ class SparseAutoencoderWorkload:
             "top_overlap": found,
             "weight_bytes": {e.kind: e.weight_bytes for e in state.encoders},
             "decode_difference": difference,
+            "left_out": [f"encode {kind}" for kind in (*NUMPY_KINDS, *ONNX_KINDS) if kind not in found],
         }
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:

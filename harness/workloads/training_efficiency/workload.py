@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.domain.workload import Cost
+from harness.domain.workload import Cost, new_page_bytes
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
@@ -54,23 +54,30 @@ class TrainingWorkload:
     }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
-        """Five products of batch x dim x 4 dim, 2 FLOPs each, and passes beside them.
+        """Five products of batch x dim x 4 dim, 2 FLOPs each, and passes in float32 beside them.
 
-        Three passes over the hidden layer (4 n d), four over the error, two over each gradient (both matrices).
+        Over the hidden layer (4 n d values): a maximum in place, a comparison, and a product with its answer, which is
+        cast. Over the error (n d): a difference, a square, its sum, a scaling. Over both gradients (8 d^2): a scaling
+        into a new array and a difference. New in each step: hidden layer, what comes back to it, error, its square,
+        answers, gradients and their scaled ones.
         """
         d, n = size["dim"], size["batch_count"]
-        weights, hidden = 4 * 8 * d * d, 4 * 4 * n * d
+        weights, hidden, error = 4 * 8 * d * d, 4 * 4 * n * d, 4 * n * d
+        largest = max(weights / 2, hidden)
+        fresh = 2.25 * hidden + 2 * error + weights + weights / 2
         cost = Cost(
             operation="step",
             flops_count=5.0 * 2 * n * d * 4 * d,
-            moved_bytes=8.0 * weights + 10 * hidden,
-            working_set_bytes=2.0 * weights + 3 * hidden,
-            resident_bytes=3 * weights + 4 * hidden,
+            moved_bytes=0.0,
+            resident_bytes=round(2.5 * weights + 2.25 * hidden + 4 * error),
             product_dim=min(d, n),
-            elements_count=16.0 * n * d + 16 * d * d,
-            fresh_bytes=4.0 * (3 * n * 4 * d + 3 * n * d + 4 * 4 * d * d),
+            pass_bytes=(2 + 1.25 + 4.75) * hidden + (3 + 2 + 2 + 2) * error + 5 * weights,
+            pass_set_bytes=weights + hidden * 2.0,
+            fresh_bytes=fresh if new_page_bytes(2.25 * hidden + 2 * error + weights, largest) else 0.0,
+            fresh_array_bytes=largest,
             numpy_calls_count=20,
             python_ops_count=290,
+            native_calls_count=8,
         )
         return (cost,)
 

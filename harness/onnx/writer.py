@@ -1,7 +1,7 @@
 """Write an ONNX model without the ``onnx`` package: the few messages of onnx.proto3 that a graph needs.
 
-A run then needs onnxruntime alone. Field numbers are those of the published onnx.proto3 (IR version 9); the tests read
-the result with the ``onnx`` package's checker.
+A run, or a probe, then needs onnxruntime alone. Field numbers are those of the published onnx.proto3 (IR version 9);
+the tests read the result with the ``onnx`` package's checker.
 """
 
 import struct
@@ -32,6 +32,7 @@ class GraphWriter:
         self._inputs: list[bytes] = []
         self._outputs: list[bytes] = []
         self._count = 0
+        self._domains: set[str] = set()
 
     @property
     def node_count(self) -> int:
@@ -47,8 +48,18 @@ class GraphWriter:
             self._tensors[name] = dims + kind + _bytes_field(8, name.encode()) + _bytes_field(9, values.tobytes())
         return name
 
-    def node(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Attribute) -> str:
-        """One operator with one output; returns the output's name."""
+    def node(
+        self, kind: str, inputs: Sequence[str], output: str = "", *, domain: str = "", **attributes: Attribute
+    ) -> str:
+        """One operator with one output; returns the output's name. An input without a name is left out.
+
+        Args:
+            kind: The operator.
+            inputs: Names, in the operator's order.
+            output: Name of the result; made up when empty.
+            domain: Set of operators; the standard's own when empty, ``com.microsoft`` for the engine's.
+            attributes: Its attributes.
+        """
         self._count += 1
         output = output or f"{self._name}_{kind.lower()}_{self._count}"
         parts = [_bytes_field(1, i.encode()) for i in inputs]
@@ -58,6 +69,9 @@ class GraphWriter:
             _bytes_field(4, kind.encode()),
         ]
         parts += [_bytes_field(5, _attribute(k, v)) for k, v in attributes.items()]
+        if domain:
+            parts.append(_bytes_field(7, domain.encode()))
+            self._domains.add(domain)
         self._nodes.append(b"".join(parts))
         return output
 
@@ -74,9 +88,10 @@ class GraphWriter:
     def encode(self) -> bytes:
         """The model as ONNX Runtime reads it."""
         graph = _bytes_field(2, self._name.encode()) + self._parts()
-        opset = _bytes_field(1, b"") + _varint_field(2, OPSET)
+        sets = [_bytes_field(1, b"") + _varint_field(2, OPSET)]
+        sets += [_bytes_field(1, d.encode()) + _varint_field(2, 1) for d in sorted(self._domains)]
         head = _varint_field(1, IR_VERSION) + _bytes_field(2, b"edge-harness")
-        return head + _bytes_field(7, graph) + _bytes_field(8, opset)
+        return head + _bytes_field(7, graph) + b"".join(_bytes_field(8, s) for s in sets)
 
     def appended_to(self, source: Path) -> bytes:
         """The model in ``source`` with all that was collected here behind what its graph has.
