@@ -53,12 +53,13 @@ def engine_rates() -> dict[str, tuple[Rate, ...]]:
     rates: dict[str, list[Rate]] = {}
     for name, dim, flops, make in _measured():
         rates.setdefault(name, []).append((dim, flops / _seconds_of_one(make)))
+    call_s = call_and_node_s()[0]
     for dtype, widths in _VECTOR_DIMS.items():
-        rates[f"vector {dtype}"] = [_vector(dtype, width) for width in widths]
+        rates[f"vector {dtype}"] = [_vector(dtype, width, call_s) for width in widths]
     return {name: tuple(sorted(entries)) for name, entries in rates.items()}
 
 
-def _vector(dtype: str, width: int) -> Rate:
+def _vector(dtype: str, width: int, call_s: float) -> Rate:
     """(bytes of the matrix, FLOP/s) of a square matrix by one vector; a node alone, as memory holds one matrix only."""
 
     def add(graph: GraphWriter, value: str, at: int) -> str:
@@ -68,14 +69,14 @@ def _vector(dtype: str, width: int) -> Rate:
 
     data, feed = _chain(1, [1, width], add)
     session = _session(data)
-    call_s = usual(lambda: session.run(None, feed)) - call_and_node_s()[0]
+    own_s = usual(lambda: session.run(None, feed)) - call_s
     weights = width * width
     stored = {
         "fp32": 4 * weights,
         "int8": weights + 4 * weights // _BLOCK,
         "int4": weights // 2 + 4 * weights // _BLOCK,
     }
-    return stored[dtype], 2.0 * weights / max(call_s, 1e-9)
+    return stored[dtype], 2.0 * weights / max(own_s, 1e-9)
 
 
 def _measured() -> Iterator[tuple[str, int, float, Callable[[int], Graph]]]:
