@@ -16,6 +16,7 @@ Sources: Williams et al. 2009, "Roofline"; counted abstract operations, each tim
 """
 
 from collections.abc import Callable, Iterable
+from math import sqrt
 from typing import Final
 
 from harness.domain.base import Frozen
@@ -235,6 +236,12 @@ def _by_set(table: tuple[Rate, ...], set_bytes: float) -> float:
     return at(table, set_bytes) if set_bytes else table[-1][1]
 
 
+def _held_bytes(table: tuple[Rate, ...]) -> int:
+    """Bytes that a cache keeps: the largest entry read at more than the geometric mean of best and memory's rate."""
+    middle = sqrt(max(rate for _, rate in table) * table[-1][1])
+    return max((size for size, rate in table if rate > middle), default=0)
+
+
 def _kernel_s(kernel: Kernel, rates: Rates, *, is_parallel: bool) -> float:
     """Seconds of engine kernels: arithmetic on what a cache holds, and the time to bring that there."""
     name = f"{kernel.kind} {kernel.dtype}"
@@ -243,10 +250,12 @@ def _kernel_s(kernel: Kernel, rates: Rates, *, is_parallel: bool) -> float:
         raise ValueError(f"no kernel {name!r}; there are {', '.join(REFERENCE.engine_rates)}")
     threads = rates.thread_count if is_parallel else 1
     if kernel.kind == "vector":
-        # Its table is by the bytes of the matrix, so that reading is in it; threads share the memory's bandwidth.
-        alone = kernel.flops_count / at(table, kernel.moved_bytes)
-        least = kernel.moved_bytes / rates.read_bytes_per_s if is_parallel and not kernel.working_set_bytes else 0.0
-        return max(alone / threads, least)
+        # Its table is by the bytes of the matrix, so that reading is in it; what no cache holds comes no faster than
+        # memory reads, whichever matrices the table was measured with.
+        alone_s = kernel.flops_count / at(table, kernel.moved_bytes)
+        memory = rates.read_bytes_per_s if is_parallel else rates.serial_read_bytes_per_s
+        is_held = kernel.moved_bytes <= _held_bytes(rates.units.read_rates)
+        return max(alone_s / threads, 0.0 if is_held else kernel.moved_bytes / memory)
     traffic_s = kernel.moved_bytes / (_by_set(rates.units.pass_rates, kernel.working_set_bytes) * threads)
     own_s = kernel.flops_count / (at(table, max(1, kernel.dim)) * threads)
     # What makes one value of another does nothing else than move, so its rate was that of the traffic.

@@ -130,8 +130,12 @@ def _kernel(**fields):
         (_kernel(kind="depthwise", dtype="int8", flops_count=1e8, dim=5) | ALONE, 2e-3, "engine"),
         # the longer of 1e6 values / 1e9 and 8e6 bytes / 1e11
         (_kernel(kind="gelu", flops_count=1e6, moved_bytes=8e6, working_set_bytes=1 << 20) | ALONE, 1e-3, "engine"),
-        # its table is by the bytes of the matrix: reading is in it
-        (_kernel(kind="vector", dtype="int4", flops_count=2e8, moved_bytes=1 << 26) | ALONE, 2e-3, "engine"),
+        # its table is by the bytes of the matrix: 4e8 / 1e11 beyond the cache; but no faster than memory, 1e8 / 2e10
+        (_kernel(kind="vector", dtype="int4", flops_count=4e8, moved_bytes=(1 << 26)) | ALONE, 4e-3, "engine"),
+        (_kernel(kind="vector", dtype="int4", flops_count=2e8, moved_bytes=1e8) | ALONE, 5e-3, "engine"),
+        # in a cache two threads take half of 2e8 / 2e11; beyond it they share the memory: 1.5e8 / 3e10
+        (_kernel(kind="vector", dtype="int4", flops_count=2e8, moved_bytes=1 << 20), 5e-4, "engine"),
+        (_kernel(kind="vector", dtype="int4", flops_count=2e8, moved_bytes=1.5e8), 5e-3, "engine"),
     ],
 )
 def test_each_unit_by_hand(counts, seconds, limit):
@@ -247,3 +251,11 @@ def test_the_log_of_a_database_has_a_frame_for_each_page_changed(tmp_path):
             assert log_bytes == count * 4096  # a row a page
     finally:
         db.close()
+
+
+def test_one_thread_reads_a_cached_matrix_at_the_caches_speed():
+    # 2e8 / 2e11 = 1 ms; from a memory of 1e8 bytes/s the matrix would take 10 ms.
+    slow = rates_here(UNITS, thread_count=1, core_count=2, read_bytes_per_s=1e8)
+    kernel = Kernel(kind="vector", dtype="int4", flops_count=2e8, moved_bytes=1 << 20)
+    cost = Cost(operation="x", flops_count=0, moved_bytes=0, resident_bytes=0, kernels=(kernel,))
+    assert predict_operation(cost, slow).latency_s.mid == pytest.approx(1e-3)
