@@ -12,6 +12,7 @@ from harness.domain.record import RunRecord
 from harness.errors import MissingPackageError
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
+from harness.report.features import feature_panels
 from harness.report.figures import figures, labelled
 from harness.report.text import amount, clean, digits
 from harness.units import format_bytes, format_rate, format_seconds
@@ -68,6 +69,7 @@ def render_page(report: Report, records: Sequence[RunRecord], *, title: str = ""
         figures=drawn,
         panels=_panels(named, records),
         workloads=[row for _, run in named if run.workload != "generate" for row in _workload(run, records)],
+        features=feature_panels(named, records),
         hows=[_how(label, run) for label, run in named],
     )
 
