@@ -90,6 +90,13 @@ class Session(Protocol):
         ...
 
 
+class EndPass(Exception):  # noqa: N818  no error: a tap has what it wanted
+    """Raised by a tap to end the pass there: what comes later is not computed, where the engine can stop.
+
+    The pass then has no logits, and the cache of later layers is not written: clear the session before the next pass.
+    """
+
+
 class Tap(Protocol):
     """Reads, and may replace, named intermediate results of a model while it runs.
 
@@ -111,6 +118,9 @@ class Tap(Protocol):
 
         Returns:
             Values of the same shape to go on with, or None to leave the pass as it is.
+
+        Raises:
+            EndPass: Nothing later is wanted.
         """
         ...
 

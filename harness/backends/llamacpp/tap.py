@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.backends.llamacpp.library import library
 from harness.errors import EngineError
-from harness.ports import Tap
+from harness.ports import EndPass, Tap
 
 _NAME_OFFSET: Final = 256  # of ``name`` in ``struct ggml_tensor`` on 64-bit systems
 _NE_OFFSET: Final = 16
@@ -44,6 +44,8 @@ class TapHook:
                 return self._wants(raw)
             if raw in self._names and self._failure is None:
                 self._hand_over(node, self._names[raw])
+        except EndPass:
+            return False
         except BaseException as error:  # noqa: BLE001  raised again outside of the engine
             self._failure = error
         return self._failure is None
