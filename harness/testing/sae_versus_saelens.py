@@ -1,152 +1,210 @@
-"""TopK autoencoders trained here and by SAELens on the same activations, steps and batch size; folders read both ways.
+"""TopK autoencoders trained here and by SAELens on the same batches; folders of each side read by the other.
 
-    python -m harness.testing.sae_versus_saelens MODEL.gguf --python PATH [--cache FOLDER] [--steps 400] [--json]
+    python -m harness.testing.sae_versus_saelens MODEL.gguf --python PATH [--part train|folders|all] [--cache FOLDER]
 
-PATH is an interpreter with ``sae-lens`` (asked here: 6.54.12); it trains in a child process, at each of the given
-learning rates with the same warm-up and decay, and its best result counts. Both are scored here, by the same code, on
-the same held-out tokens. Then each side reads the other's folder: SAELens's features of ours, ours of SAELens's.
+PATH is an interpreter with ``sae-lens`` (asked here: 6.54.12), which works in a child process. Training: the same rows
+in every step, the same width, k, warm-up and decay; SAELens at each of the given learning rates, whose best result
+counts, ours at its default. Both are scored here, by the same code, on the same held-out tokens.
+
+Folders: SAELens writes one of each architecture, we load it, encode and decode the held-out tokens as SAELens did, and
+write it again byte for byte; then the other way round. Without ``--part train`` no model is read: tokens are random.
 """
 
 import json
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import numpy as np
 
 from harness.errors import CouldNotRunError
 
 RATES: Final = (4e-4, 1e-3, 2e-3)
-
-CHILD: Final = """
-import json, sys, time
-from pathlib import Path
-import numpy as np
-import torch
-from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig
-from sae_lens.config import SAETrainerConfig
-from sae_lens.training.sae_trainer import SAETrainer
-
-job = json.loads(sys.argv[1])
-torch.set_num_threads(job["thread_count"])
-torch.manual_seed(1)
-x = torch.from_numpy(np.load(job["train"]))
-steps, size = job["step_count"], job["batch_tokens"]
-
-def batches():
-    while True:
-        order = torch.randperm(len(x))
-        for start in range(0, len(x) - size + 1, size):
-            yield x[order[start:start + size]]
-
-for rate in job["rates"]:
-    config = TopKTrainingSAEConfig(
-        d_in=x.shape[1], d_sae=job["feature_count"], k=job["active_count"],
-        normalize_activations="expected_average_only_in",
-    )
-    sae = TopKTrainingSAE(config)
-    with torch.no_grad():
-        scale = x.shape[1] ** 0.5 / x.norm(dim=1).mean()
-        sae.b_dec.copy_(x.mean(0) * scale)
-    trainer = SAETrainer(
-        SAETrainerConfig(
-            total_training_samples=steps * size, train_batch_size_samples=size, lr=rate, lr_end=rate / 100,
-            lr_warm_up_steps=int(0.05 * steps), lr_decay_steps=int(0.4 * steps), dead_feature_window=60,
-            n_batches_for_norm_estimate=20,
-        ),
-        sae, batches(),
-    )
-    begin = time.perf_counter()
-    trained = trainer.fit()
-    trained.save_inference_model(f"{job['folder']}/{rate}")
-    print(json.dumps({"rate": rate, "train_s": time.perf_counter() - begin}), flush=True)
-
-ours = SAE.load_from_disk(job["ours"])
-held = torch.from_numpy(np.load(job["held"]))
-with torch.no_grad():
-    np.save(f"{job['folder']}/their-features-of-ours.npy", ours.encode(held).numpy())
-again = Path(job["folder"]) / "again"
-ours.save_model(again)
-"""
+NOISE: Final = 1e-5
+"""Largest difference, as a share of the largest value, that float32 sums in another order may leave."""
+FILES: Final = ("cfg.json", "sae_weights.safetensors")
 
 
 def compare(
-    model: Path, python: Path, cache: Path | None, step_count: int, thread_count: int, rates: tuple[float, ...]
+    model: Path, python: Path, cache: Path | None, step_count: int, thread_count: int, rates: Sequence[float]
 ) -> dict[str, Any]:
-    """Train both ways and read both ways.
+    """Train both ways on the same batches.
 
     Raises:
         CouldNotRunError: SAELens's interpreter failed.
     """
-    import numpy as np
-
     from harness.backends.llamacpp import BACKEND
     from harness.workloads._language.activations import ordinary
     from harness.workloads.sparse_autoencoder.metrics import quality
-    from harness.workloads.sparse_autoencoder.saelens import load_folder, save_folder
+    from harness.workloads.sparse_autoencoder.saelens import load_folder
     from harness.workloads.sparse_autoencoder.study import BATCH_TOKENS, EXPANSION_RATIO, gather
-    from harness.workloads.sparse_autoencoder.training import Plan, train
+    from harness.workloads.sparse_autoencoder.training import Plan, Trainer
 
     material = gather(BACKEND.open, model, thread_count=thread_count, cache=cache)
     x = material.train.values[ordinary(material.train.values, material.limit)]
     held = material.held_out.values[ordinary(material.held_out.values, material.limit)]
     plan = Plan(feature_count=EXPANSION_RATIO * x.shape[1], step_count=step_count, batch_tokens=BATCH_TOKENS)
-    ours = train(x, plan)
-    found: dict[str, Any] = {"train_tokens": len(x), "step_count": step_count, "theirs": []}
-    found["ours_fvu_ratio"] = quality(ours, held).fvu_ratio
+    trainer = Trainer(x, plan)
+    rows = []
+    for _ in range(step_count):
+        rows.append(trainer.draw())
+        trainer.step(rows[-1])
+    ours = quality(trainer.result(), held).fvu_ratio
+    click.echo(f"ours: {ours:.4f}", err=True)
+    theirs = []
     with tempfile.TemporaryDirectory(prefix="edge-harness-saelens-") as name:
         folder = Path(name)
         np.save(folder / "train.npy", x)
-        np.save(folder / "held.npy", held)
-        save_folder(ours, folder / "ours")
+        np.save(folder / "rows.npy", np.stack(rows))
         job = {
+            "to": "train",
             "train": str(folder / "train.npy"),
-            "held": str(folder / "held.npy"),
-            "ours": str(folder / "ours"),
+            "rows": str(folder / "rows.npy"),
             "folder": str(folder),
-            "step_count": step_count,
-            "batch_tokens": plan.batch_tokens,
             "feature_count": plan.feature_count,
             "active_count": plan.active_count,
-            "thread_count": thread_count,
+            "warm_up_share": plan.warm_up_share,
+            "decay_share": plan.decay_share,
+            "dead_after_tokens": plan.dead_after_tokens,
             "rates": list(rates),
+            "thread_count": thread_count,
         }
-        done = subprocess.run([str(python), "-c", CHILD, json.dumps(job)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise CouldNotRunError(f"{python} ended with {done.returncode}: {done.stderr[-400:]}")
-        for line in done.stdout.splitlines():
-            if not line.startswith("{"):
-                continue
-            told = json.loads(line)
-            theirs = load_folder(folder / str(told["rate"]))
-            found["theirs"].append({**told, "fvu_ratio": quality(theirs.autoencoder, held).fvu_ratio})
+        for told in _child(python, job):
+            found = load_folder(folder / told["name"]).autoencoder
+            theirs.append({**told, "fvu_ratio": quality(found, held).fvu_ratio})
+            click.echo(f"SAELens at {told['rate']:g}: {theirs[-1]['fvu_ratio']:.4f}", err=True)
+    return {
+        "train_tokens": len(x),
+        "held_tokens": len(held),
+        "step_count": step_count,
+        "batch_tokens": plan.batch_tokens,
+        "feature_count": plan.feature_count,
+        "ours_fvu_ratio": ours,
+        "theirs": theirs,
+        "best_fvu_ratio": min(row["fvu_ratio"] for row in theirs),
+        "no_worse": ours <= min(row["fvu_ratio"] for row in theirs),
+    }
+
+
+def exchange(
+    python: Path, *, input_dim: int = 64, feature_count: int = 512, active_count: int = 16, token_count: int = 256
+) -> list[dict[str, Any]]:
+    """Folders of each side, of every architecture, read and written by the other; a row each.
+
+    Raises:
+        CouldNotRunError: SAELens's interpreter failed.
+    """
+    from harness.workloads.sparse_autoencoder.model import SparseAutoencoder
+    from harness.workloads.sparse_autoencoder.saelens import load_folder, save_folder
+
+    rng = np.random.default_rng(1)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="edge-harness-saelens-") as name:
+        folder = Path(name)
+        held = rng.standard_normal((token_count, input_dim), dtype=np.float32) * 3 + 1
+        np.save(folder / "held.npy", held)
+        job = {
+            "to": "make",
+            "held": str(folder / "held.npy"),
+            "folder": str(folder),
+            "feature_count": feature_count,
+            "active_count": active_count,
+            "thread_count": 1,
+        }
+        for told in _child(python, job):
+            theirs = load_folder(folder / told["name"])
             save_folder(theirs, folder / "back")
-            names = ("sae_weights.safetensors",)
-            found["folder_identical"] = all(
-                _tensors(folder / "back" / n) == _tensors(folder / str(told["rate"]) / n) for n in names
-            ) and json.loads((folder / "back" / "cfg.json").read_text()) == json.loads(
-                (folder / str(told["rate"]) / "cfg.json").read_text()
+            identical = _same(folder / told["name"], folder / "back", FILES)
+            rows.append(_row("SAELens's", told["name"], theirs.autoencoder, held, folder, identical, identical=FILES))
+        ours = {}
+        for activation in ("relu", "topk", "jumprelu"):
+            decoder = rng.standard_normal((feature_count, input_dim), dtype=np.float32) / np.float32(input_dim**0.5)
+            ours[activation] = SparseAutoencoder(
+                encoder=np.ascontiguousarray(decoder.T),
+                encoder_bias=rng.standard_normal(feature_count, dtype=np.float32) / 4,
+                decoder=decoder,
+                decoder_bias=held.mean(axis=0),
+                activation=activation,
+                active_count=active_count if activation == "topk" else 0,
+                threshold=rng.uniform(1, 3, feature_count).astype(np.float32) if activation == "jumprelu" else None,
             )
-        read = np.load(folder / "their-features-of-ours.npy")
-        found["features_difference"] = float(np.max(np.abs(read - ours.encode(held))))
-        found["features_scale"] = float(np.max(read))
-        found["ours_through_saelens_identical"] = _tensors(folder / "ours" / names[0]) == _tensors(
-            folder / "again" / names[0]
+            save_folder(ours[activation], folder / f"ours-{activation}", metadata={"hook_name": "l_out-15"})
+        job |= {"to": "read", "folders": [f"ours-{activation}" for activation in ours]}
+        for told in _child(python, job):
+            sae = ours[told["name"].removeprefix("ours-")]
+            identical = _same(folder / told["name"], folder / f"{told['name']}-again", FILES)
+            rows.append(_row("ours", sae.activation, sae, held, folder, identical, identical=FILES, at=told["name"]))
+    return rows
+
+
+def _row(
+    written_by: str,
+    name: str,
+    sae: Any,
+    held: Any,
+    folder: Path,
+    same: dict[str, bool],
+    *,
+    identical: Sequence[str],
+    at: str = "",
+) -> dict[str, Any]:
+    """How far both sides are apart, as shares of the largest value, and which files came back byte for byte."""
+    with np.load(folder / f"{at or name}.npz") as answers:
+        encoded, decoded = answers["encoded"], answers["decoded"]
+    z = sae.encode(held)
+    row = {
+        "written_by": written_by,
+        "architecture": name,
+        "active_count": float(np.count_nonzero(encoded) / len(held)),
+        "encode_difference": float(np.max(np.abs(z - encoded)) / np.max(np.abs(encoded))),
+        "decode_difference": float(np.max(np.abs(sae.decode(z) - decoded)) / np.max(np.abs(decoded))),
+        "identical": {file: same[file] for file in identical},
+    }
+    row["passes"] = row["encode_difference"] <= NOISE and row["decode_difference"] <= NOISE and all(same.values())
+    return row
+
+
+def _same(first: Path, second: Path, names: Sequence[str]) -> dict[str, bool]:
+    return {name: (first / name).read_bytes() == (second / name).read_bytes() for name in names}
+
+
+def _child(python: Path, job: dict[str, Any]) -> list[dict[str, Any]]:
+    command = [str(python), str(Path(__file__).with_name("_saelens_child.py")), json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CouldNotRunError(f"{python} ended with {done.returncode}: {done.stderr[-400:]}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
+
+
+def _training_text(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['train_tokens']} tokens, {found['step_count']} steps of {found['batch_tokens']}, "
+        f"{found['feature_count']} features; FVU on {found['held_tokens']} held-out tokens",
+        f"  ours     {found['ours_fvu_ratio']:.4f}",
+        *(f"  SAELens  {r['fvu_ratio']:.4f} at rate {r['rate']:g} ({r['train_s']:.0f} s)" for r in found["theirs"]),
+        f"  no worse than SAELens's best: {'yes' if found['no_worse'] else 'NO'}",
+    ]
+    return "\n".join(lines)
+
+
+def _exchange_text(rows: Sequence[dict[str, Any]]) -> str:
+    lines = [f"folders read by the other side (differences as shares of the largest value, at most {NOISE:g})"]
+    for row in rows:
+        files = ", ".join(f"{n} {'identical' if same else 'DIFFERS'}" for n, same in row["identical"].items())
+        lines.append(
+            f"  {row['written_by']:9} {row['architecture']:15} L0 {row['active_count']:5.1f}  encode "
+            f"{row['encode_difference']:.1e}  decode {row['decode_difference']:.1e}  saved again: {files}"
         )
-    found["best_fvu_ratio"] = min(row["fvu_ratio"] for row in found["theirs"])
-    return found
-
-
-def _tensors(path: Path) -> dict[str, bytes]:
-    from safetensors.numpy import load_file
-
-    return {name: array.tobytes() for name, array in sorted(load_file(str(path)).items())}
+    return "\n".join(lines)
 
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--python", "python", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--part", type=click.Choice(["train", "folders", "all"]), default="all", show_default=True)
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Keep activations there.")
 @click.option("--steps", "step_count", type=click.IntRange(10), default=400, show_default=True)
 @click.option("--threads", "thread_count", type=click.IntRange(1), default=1, show_default=True)
@@ -155,26 +213,27 @@ def _tensors(path: Path) -> dict[str, bytes]:
 def main(
     model: Path,
     python: Path,
+    part: str,
     cache: Path | None,
     step_count: int,
     thread_count: int,
     rates: tuple[float, ...],
     as_json: bool,
 ) -> None:
-    """Compare autoencoders trained here and by SAELens."""
-    found = compare(model, python.absolute(), cache, step_count, thread_count, rates or RATES)
+    """Compare autoencoders trained here and by SAELens on activations of MODEL, and exchange folders."""
+    python = python.absolute()
+    found: dict[str, Any] = {}
+    if part != "train":
+        found["folders"] = exchange(python)
+    if part != "folders":
+        found["training"] = compare(model, python, cache, step_count, thread_count, rates or RATES)
     if as_json:
         click.echo(json.dumps(found))
         return
-    click.echo(f"{found['train_tokens']} tokens, {found['step_count']} steps; FVU on held-out tokens")
-    click.echo(f"  ours     {found['ours_fvu_ratio']:.4f}")
-    for row in found["theirs"]:
-        click.echo(f"  SAELens  {row['fvu_ratio']:.4f} at rate {row['rate']:g} ({row['train_s']:.0f} s)")
-    click.echo(f"  its folder comes back identical: {found['folder_identical']}")
-    click.echo(f"  ours through SAELens identical: {found['ours_through_saelens_identical']}")
-    click.echo(
-        f"  features by SAELens and here differ by {found['features_difference']:.2g} of {found['features_scale']:.3g}"
-    )
+    if "folders" in found:
+        click.echo(_exchange_text(found["folders"]))
+    if "training" in found:
+        click.echo(_training_text(found["training"]))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import numpy as np
 
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
-from harness.workloads.sparse_autoencoder.model import Floats, SparseAutoencoder, keep_largest
+from harness.workloads.sparse_autoencoder.model import Floats, Indices, SparseAutoencoder, keep_largest
 
 _TINY: Final = np.float32(1e-12)
 _GATHERED_TOKENS: Final = 32  # so that the gathered rows stay in the second-level cache
@@ -145,12 +145,13 @@ class Trainer:
 
     # -- one step -----------------------------------------------------------------------------------------------
 
-    def _batch(self) -> Floats:
+    def draw(self) -> Indices:
+        """Rows of the next batch."""
         size = min(self.plan.batch_tokens, len(self._x))
         if len(self._order) < size:
             self._order = self._rng.permutation(len(self._x))
         chosen, self._order = self._order[:size], self._order[size:]
-        return self._x[chosen]
+        return chosen
 
     def _rate(self) -> float:
         done = self.step_index / self.plan.step_count
@@ -251,9 +252,9 @@ class Trainer:
         d_decoder[dead] += z.T @ g
         return weight * float(np.sum(error**2, dtype=np.float64)) / (n * self._variance)
 
-    def step(self) -> Progress:
-        """One Adam step on the next batch."""
-        x = self._batch()
+    def step(self, rows: Indices | None = None) -> Progress:
+        """One Adam step on these rows, or on those that :meth:`draw` gives."""
+        x = self._x[self.draw() if rows is None else rows]
         _, gradients, figures = self.gradients(x)
         decoder, along = self.parameters["W_dec"], gradients["W_dec"]
         along -= np.einsum("ij,ij->i", along, decoder)[:, None] * decoder
