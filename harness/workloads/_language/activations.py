@@ -1,8 +1,7 @@
-"""Real activations of a real model through a tap, outliers told apart, and texts cut into windows."""
+"""Real activations of a real model through a tap, outliers told apart."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
-from harness.ports import Session
+from harness.ports import EndPass, Session
 
 Floats = NDArray[np.float32]
 
@@ -19,14 +18,12 @@ WINDOW_TOKENS: Final = 512
 MASSIVE_RATIO: Final = 8.0
 """A token whose norm is more than this multiple of the median one is massive: an attention sink, not content."""
 
-_TELLING_CHARS: Final = 30  # shorter lines (braces, headings) occur everywhere
-
 OpenSession = Callable[..., Session]
 """Opens a model: path, scenario, options of the backend; see :class:`harness.ports.WorkloadContext`."""
 
 
 class Collector:
-    """A tap that keeps every value of one named result."""
+    """A tap that keeps every value of one named result and ends the pass there; it needs windows of one batch."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -37,8 +34,9 @@ class Collector:
         return name == self.name
 
     def __call__(self, _name: str, values: Floats) -> None:
-        """Keep; change nothing."""
+        """Keep, and compute nothing further."""
         self.parts.append(values)
+        raise EndPass
 
 
 class Captured(NamedTuple):
@@ -125,52 +123,6 @@ def ordinary(values: Floats, limit: float) -> NDArray[np.bool_]:
     return kept
 
 
-def shipped_text() -> str:
-    """The text that ships with the harness: parts of the Python language reference."""
-    path = Path(__file__).parents[2] / "data" / "text" / "python-reference.txt"
-    return path.read_text(encoding="utf-8")
-
-
-def reference_topics() -> str:
-    """The topics of the interpreter's own language reference (``pydoc_data``) that the shipped text does not have.
-
-    A topic that shares more than a twentieth of its lines with the shipped text is left out, and so is every shared
-    line of the others: what is held out of the shipped text is in none of them. Topics that repeat others come once.
-    """
-    from pydoc_data.topics import topics
-
-    straight = str.maketrans("\u2018\u2019\u201c\u201d\u2014\u2013", "''\"\"--")
-    known = {line.strip() for line in shipped_text().splitlines()} - {""}
-    seen: set[str] = set()
-    parts = []
-    for topic in sorted(topics.values(), key=lambda t: (-len(t), t)):
-        lines = topic.translate(straight).splitlines()
-        own = {line.strip() for line in lines if len(line.strip()) >= _TELLING_CHARS}
-        if len(own & known) > len(own) / 20 or len(own & seen) > len(own) / 20:
-            continue
-        seen |= own
-        parts.append("\n".join(x for x in lines if x.strip() not in known or len(x.strip()) < _TELLING_CHARS))
-    return "\n\n".join(parts)
-
-
-def texts_of(folder: Path) -> list[str]:
-    """Every ``.txt`` and ``.md`` file under a folder, by name.
-
-    Raises:
-        RefusedError: There is none.
-    """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix in {".txt", ".md"})
-    if not paths:
-        raise RefusedError(f"{folder}: no .txt or .md files")
-    return [p.read_text(encoding="utf-8", errors="replace") for p in paths]
-
-
-def split_text(text: str, held_out_share: float = 0.1) -> tuple[str, str]:
-    """(training part, later part), cut at the end of a line."""
-    cut = text.rfind("\n", 0, int(len(text) * (1 - held_out_share))) + 1
-    return text[:cut], text[cut:]
-
-
 def block_name(layer: int) -> str:
     """llama.cpp's name of the residual stream after a block."""
     return f"l_out-{layer}"
@@ -183,11 +135,6 @@ def joined(first: Captured, second: Captured) -> Captured:
         np.concatenate([first.tokens, second.tokens]),
         np.concatenate([first.windows, second.windows + len(first.tokens)]),
     )
-
-
-def digest(*texts: str) -> str:
-    """Name for what was read, so that other texts never take its place."""
-    return sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
 def save_captured(captured: Captured, path: Path) -> None:

@@ -16,10 +16,8 @@ from harness.workloads._language.activations import (
     norm_limit,
     ordinary,
     scenario_of,
-    shipped_text,
-    split_text,
-    texts_of,
 )
+from harness.workloads._language.texts import shipped_text, split_text, texts_of
 from harness.workloads.probe.linear import ProbeReport, Rows, report
 from harness.workloads.probe.properties import PROPERTIES, token_labels
 

@@ -11,22 +11,19 @@ import numpy as np
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
 from harness.workloads._language.activations import (
+    WINDOW_TOKENS,
     Captured,
     OpenSession,
     block_name,
     capture,
-    digest,
     joined,
     load_captured,
     norm_limit,
     ordinary,
-    reference_topics,
     save_captured,
     scenario_of,
-    shipped_text,
-    split_text,
-    texts_of,
 )
+from harness.workloads._language.texts import digest, further_text, shipped_text, split_text, texts_of
 from harness.workloads.sparse_autoencoder.features import Feature, top_features
 from harness.workloads.sparse_autoencoder.metrics import Quality, quality
 from harness.workloads.sparse_autoencoder.model import SparseAutoencoder
@@ -37,7 +34,8 @@ LAYER: Final = 15
 EXPANSION_RATIO: Final = 8
 STEP_COUNT: Final = 600
 BATCH_TOKENS: Final = 512
-MORE_TOKENS: Final = 50_000
+TRAIN_TOKENS: Final = 130_000
+"""Read to train on where the texts themselves are shorter."""
 
 
 class Report(Frozen, frozen=True, kw_only=True):
@@ -93,13 +91,14 @@ def gather(
     *,
     layer: int = LAYER,
     thread_count: int = 1,
-    more_tokens: int = MORE_TOKENS,
+    least_tokens: int = TRAIN_TOKENS,
     cache: Path | None = None,
 ) -> Material:
     """Activations to train on, and others of later text.
 
-    Held out is the last tenth of each text: of the one that ships, or of each file of a folder. The text that ships is
-    short, so that topics of the language reference which it does not have are read as well, to train on alone.
+    Held out is the last tenth of each text: of the one that ships, or of each file of a folder. A dictionary that is
+    trained on few tokens learns them by heart, so that further text is read, to train on alone, where the texts are
+    short; see :func:`~harness.workloads._language.texts.further_text` for how it is kept apart from what is held out.
 
     Args:
         open_session: Opens the model.
@@ -107,33 +106,33 @@ def gather(
         folder: Texts; None for the one that ships.
         layer: Block whose residual stream is read.
         thread_count: Threads of the engine.
-        more_tokens: Most tokens of further topics; without a folder only.
+        least_tokens: Read further text until there are so many to train on, or there is no more.
         cache: Keep what was read there, and take it from there.
 
     Raises:
         RefusedError: No text, or too little.
         EngineError: The engine refused the model, or has no such layer.
     """
-    parts = [split_text(t) for t in ([shipped_text()] if folder is None else texts_of(folder))]
+    texts = [shipped_text()] if folder is None else texts_of(folder)
+    parts = [split_text(t) for t in texts]
     later = "\n".join(b for _, b in parts)
-    sources = {"train": ([a for a, _ in parts], 0), "later": ([later], 0)}
-    if folder is None and more_tokens:
-        sources["more"] = ([reference_topics()], more_tokens)
-    found = {}
-    for name, (texts, limit) in sources.items():
+
+    def read(texts: list[str], limit: int = 0) -> Captured:
         key = digest(f"{path.name} {path.stat().st_size} {layer} {limit}", *texts)
         kept = cache / f"activations-{key}.npz" if cache else None
         if kept and kept.is_file():
-            found[name] = load_captured(kept)
-            continue
-        found[name] = capture(
-            open_session, path, texts, block_name(layer), thread_count=thread_count, limit_tokens=limit
-        )
+            return load_captured(kept)
+        found = capture(open_session, path, texts, block_name(layer), thread_count=thread_count, limit_tokens=limit)
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            save_captured(found[name], kept)
-    first = joined(found["train"], found["more"]) if "more" in found else found["train"]
-    return Material(first, found["later"], later, norm_limit(first.values))
+            save_captured(found, kept)
+        return found
+
+    first, held = read([a for a, _ in parts]), read([later])
+    wanted = least_tokens - len(first.tokens)
+    if wanted >= WINDOW_TOKENS:
+        first = joined(first, read([further_text(texts, shipped=folder is not None)], wanted))
+    return Material(first, held, later, norm_limit(first.values))
 
 
 def study(

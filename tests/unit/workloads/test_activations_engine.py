@@ -1,5 +1,6 @@
 """Autoencoders and probes on the real engine with a tiny synthetic model: capture, splice, generation, induction."""
 
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,15 @@ import pytest
 from harness.backends.llamacpp import BACKEND
 from harness.catalog.synthesize import synthesize_tiny
 from harness.errors import EngineError
-from harness.workloads._language.activations import block_name, capture, norm_limit, ordinary
+from harness.ports import EndPass
+from harness.workloads._language.activations import (
+    Collector,
+    block_name,
+    capture,
+    norm_limit,
+    ordinary,
+    scenario_of,
+)
 from harness.workloads.probe.induction import induction
 from harness.workloads.probe.study import probe_study
 from harness.workloads.sparse_autoencoder.splice import losses
@@ -43,6 +52,59 @@ def test_capture_gives_one_row_for_each_token(tiny):
         capture(BACKEND.open, tiny, [TEXT], block_name(9), limit_tokens=600)
 
 
+class Whole:
+    """Keeps one result and lets the pass go on to its end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.parts: list = []
+
+    def wants(self, name: str) -> bool:
+        return name == self.name
+
+    def __call__(self, _name: str, values: np.ndarray) -> None:
+        self.parts.append(values)
+
+
+def test_a_pass_that_ends_at_the_layer_gives_the_values_of_a_whole_one(tiny):
+    found = capture(BACKEND.open, tiny, [TEXT], block_name(1), limit_tokens=1200)
+    whole, cut, last = Whole("l_out-1"), Collector("l_out-1"), Whole("l_out-2")
+    for tap in (whole, cut, last):
+        with closing(BACKEND.open(tiny, scenario_of(1), tap=tap)) as session:
+            for start in found.windows:
+                session.clear()
+                session.decode(found.tokens[start : start + 512].tolist(), position=0, logits="none")
+    assert np.array_equal(np.concatenate(whole.parts), found.values)
+    assert np.array_equal(np.concatenate(cut.parts), found.values)
+    assert len(last.parts) == 2
+
+
+def test_a_pass_that_ended_early_leaves_nothing_behind(tiny):
+    class Early(Whole):
+        ends = True
+
+        def wants(self, name: str) -> bool:
+            return name in {"l_out-0", "l_out-2"}
+
+        def __call__(self, name: str, values: np.ndarray) -> None:
+            self.parts.append(name)
+            if self.ends and name == "l_out-0":
+                raise EndPass
+
+    tap = Early("")
+    with closing(BACKEND.open(tiny, scenario_of(1), tap=tap)) as session:
+        tokens = session.tokenize(TEXT)[:40]
+        session.decode(tokens, position=0, logits="none")
+        assert tap.parts == ["l_out-0"]  # nothing later was computed
+        tap.ends = False
+        session.clear()
+        session.decode(tokens, position=0)
+        again = session.logits().copy()
+    with closing(BACKEND.open(tiny, scenario_of(1))) as session:
+        session.decode(tokens, position=0)
+        assert np.array_equal(session.logits(), again)
+
+
 def test_losses_of_the_identity_and_of_the_ablations(tiny):
     captured = capture(BACKEND.open, tiny, [TEXT], block_name(1), limit_tokens=600)
     limit = norm_limit(captured.values)
@@ -57,10 +119,13 @@ def test_losses_of_the_identity_and_of_the_ablations(tiny):
 
 
 def test_study_from_text_to_features(tiny, folder, tmp_path):
-    material = gather(BACKEND.open, tiny, folder, layer=1, cache=tmp_path)
+    material = gather(BACKEND.open, tiny, folder, layer=1, least_tokens=0, cache=tmp_path)
     assert len(list(tmp_path.glob("activations-*.npz"))) == 2
-    again = gather(BACKEND.open, tiny, folder, layer=1, cache=tmp_path)
+    again = gather(BACKEND.open, tiny, folder, layer=1, least_tokens=0, cache=tmp_path)
     assert np.array_equal(again.train.values, material.train.values)
+    more = gather(BACKEND.open, tiny, folder, layer=1, least_tokens=len(material.train.tokens) + 1500, cache=tmp_path)
+    assert len(more.train.tokens) == len(material.train.tokens) + 1024  # two whole windows of further text
+    assert np.array_equal(more.held_out.values, material.held_out.values)
     plan = Plan(feature_count=64, active_count=4, step_count=30, batch_tokens=128)
     found = study(BACKEND.open, tiny, layer=1, plan=plan, material=material)
     told = msgspec.json.decode(msgspec.json.encode(found.report))

@@ -15,10 +15,9 @@ from harness.workloads._language.activations import (
     capture,
     norm_limit,
     ordinary,
-    split_text,
-    texts_of,
     windows_of,
 )
+from harness.workloads._language.texts import further_text, shipped_text, split_text, texts_of
 from harness.workloads.sparse_autoencoder import WORKLOAD
 from harness.workloads.sparse_autoencoder.encoders import make_encoder, weight_bytes, widen_half
 from harness.workloads.sparse_autoencoder.features import top_features
@@ -325,6 +324,24 @@ def test_texts_of_a_folder(tmp_path):
     assert texts_of(tmp_path) == ["one", "two"]
 
 
+def test_further_text_shares_no_telling_line_with_what_is_known():
+    def telling(text):
+        return {line.strip() for line in text.splitlines() if len(line.strip()) >= 30}
+
+    shipped = shipped_text()
+    more = further_text([shipped])
+    assert len(more) > 600_000  # 240 kB of the reference and the library's words
+    assert not telling(more) & telling(shipped)
+    # A text that is known whole, in typographic quotes too, is not in what comes beside another.
+    sentence = next(line for line in more.splitlines() if len(line) > 60 and "'" in line)
+    assert sentence not in further_text([shipped, sentence.replace("'", "\u2019")])
+    # Beside a text of somebody's own the shipped one is further text, but for the lines that are theirs.
+    own = "\n".join(shipped.splitlines()[100:110])
+    with_shipped = further_text([own], shipped=True)
+    assert len(telling(with_shipped) & telling(shipped)) > 0.9 * len(telling(shipped))
+    assert not telling(with_shipped) & telling(own)
+
+
 def test_splice_changes_ordinary_tokens_only():
     tap = Splice("l_out-1", 10.0, lambda x: x * 2)
     assert tap.wants("l_out-1")
@@ -471,6 +488,84 @@ def test_decoder_norms_of_a_training_checkpoint_are_folded(tmp_path):
     # norms 1, 1, sqrt 8: h = (1, 3.5, 4 sqrt 8), z = 4 sqrt 8, and 4 sqrt 8 / sqrt 8 * (2, 2) + (1, 0) = (9, 8)
     assert got.encode(X) == pytest.approx(f32([0, 0, 4 * 8**0.5]))
     assert got.reconstruct(X) == pytest.approx(f32([9, 8]))
+
+
+def test_folders_of_others_come_out_byte_for_byte(tmp_path):
+    numpy_files = pytest.importorskip("safetensors.numpy", reason="the sae extra is not installed")
+    from harness.workloads.sparse_autoencoder.saelens import config_of, load_folder, save_folder
+
+    sae, source = small(), tmp_path / "a"
+    source.mkdir()
+    config = config_of(sae) | {"rescale_acts_by_decoder_norm": True}
+    (source / "cfg.json").write_bytes(json.dumps(config, indent=3).encode() + b"\r\n")  # another writer's layout
+    tensors = {"W_enc": sae.encoder, "b_enc": sae.encoder_bias, "W_dec": sae.decoder, "b_dec": sae.decoder_bias}
+    numpy_files.save_file(tensors | {"of_their_own": np.arange(3)}, source / "sae_weights.safetensors", {"by": "them"})
+    found = load_folder(source)
+    save_folder(found, tmp_path / "b")
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        assert (tmp_path / "b" / name).read_bytes() == (source / name).read_bytes(), name
+    # Another autoencoder in its place is written as it is: its norms are its own.
+    save_folder(replace(found, autoencoder=replace(found.autoencoder, active_count=1)), tmp_path / "c")
+    again = load_folder(tmp_path / "c")
+    assert again.config["rescale_acts_by_decoder_norm"] is False
+    assert np.array_equal(again.autoencoder.decoder, found.autoencoder.decoder)
+    assert np.array_equal(again.autoencoder.encode(X), found.autoencoder.encode(X))
+
+
+def test_a_new_configuration_has_the_keys_of_saelens_in_their_order():
+    from harness.workloads.sparse_autoencoder.saelens import config_of
+
+    # What SAELens 6.54.12 wrote for TopKSAE(TopKSAEConfig(d_in=2, d_sae=3, k=1)).
+    theirs = (
+        '{"d_in": 2, "d_sae": 3, "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": true, '
+        '"normalize_activations": "none", "reshape_activations": "none", "metadata": {"sae_lens_version": "6.54.12", '
+        '"sae_lens_training_version": "6.54.12"}, "k": 1, "rescale_acts_by_decoder_norm": false, '
+        '"architecture": "topk"}'
+    )
+    ours = config_of(small()) | {}
+    ours["metadata"] = ours["metadata"] | {"sae_lens_training_version": "6.54.12"}  # ours was not trained by it
+    assert json.dumps(ours) == theirs
+
+
+OLD = {"d_in": 2, "d_sae": 3, "hook_name": "blocks.3.hook_resid_post", "sae_lens_version": "5.10.1"}
+"""Keys that SAELens wrote before its version 6."""
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (OLD | {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 1}}, ("topk", 1, True)),
+        (OLD | {"architecture": "standard", "activation_fn_str": "relu"}, ("relu", 0, True)),
+        (OLD | {"normalize_activations": None, "apply_b_dec_to_input": False}, ("relu", 0, False)),
+    ],
+)
+def test_configurations_before_version_6(config, expected, tmp_path):
+    pytest.importorskip("safetensors", reason="the sae extra is not installed")
+    from harness.workloads.sparse_autoencoder.saelens import load_folder, save_folder
+
+    save_folder(small(), tmp_path)
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    found = load_folder(tmp_path).autoencoder
+    assert (found.activation, found.active_count, found.centred) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"activation_fn_str": "tanh-relu"}, "activation_fn_str"),
+        ({"activation_fn_str": "topk"}, r"activation_fn_kwargs\.k"),
+        ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor"),
+        ({"hook_name": "blocks.3.attn.hook_z"}, "reshape_activations"),
+    ],
+)
+def test_old_configurations_that_mean_more_are_refused(change, word, tmp_path):
+    pytest.importorskip("safetensors", reason="the sae extra is not installed")
+    from harness.workloads.sparse_autoencoder.saelens import load_folder, save_folder
+
+    save_folder(small(), tmp_path)
+    (tmp_path / "cfg.json").write_text(json.dumps(OLD | change))
+    with pytest.raises(BadDataError, match=word):
+        load_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
