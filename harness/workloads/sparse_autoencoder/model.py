@@ -20,6 +20,9 @@ from harness.errors import RefusedError
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
+_PAGE_BYTES: Final = 4096
+_GAP_ELEMENTS: Final = 80
+
 ACTIVATIONS: Final = ("relu", "topk", "jumprelu")
 
 
@@ -148,6 +151,17 @@ class SparseAutoencoder:
             self.decode_sparse(self.encode_sparse(x[i : i + block_tokens])) for i in range(0, len(x), block_tokens)
         ]
         return np.concatenate(blocks) if blocks else np.empty_like(x)
+
+
+def empty_rows(row_count: int, column_count: int) -> Floats:
+    """An array [row_count, column_count] to be filled, whose rows are not a multiple of a page apart.
+
+    A matrix-vector kernel reads several rows at once. Where they lie whole pages apart they fall into the same sets of
+    the caches and push each other's prefetched lines out: 0.76 of the bandwidth at 2048 x 32768, and 0.87 with 320
+    bytes between the rows.
+    """
+    gap = _GAP_ELEMENTS if 4 * column_count % _PAGE_BYTES == 0 else 0
+    return np.empty((row_count, column_count + gap), np.float32)[:, :column_count]
 
 
 def keep_largest(h: Floats, count: int) -> None:

@@ -17,7 +17,7 @@ from harness.workloads.sparse_autoencoder.encoders import (
     weight_bytes,
 )
 from harness.workloads.sparse_autoencoder.metrics import codes_overlap
-from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder
+from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows
 
 CHECK_TOKENS: Final = 32
 LEAST_OVERLAP: Final = {
@@ -247,8 +247,10 @@ def random_autoencoder(input_dim: int, feature_count: int, active_count: int, se
     rng = np.random.default_rng(seed)
     decoder = rng.standard_normal((feature_count, input_dim), dtype=np.float32)
     decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
+    encoder = empty_rows(input_dim, feature_count)
+    np.copyto(encoder, decoder.T)
     return SparseAutoencoder(
-        encoder=np.ascontiguousarray(decoder.T),
+        encoder=encoder,
         encoder_bias=np.zeros(feature_count, np.float32),
         decoder=decoder,
         decoder_bias=rng.standard_normal(input_dim, dtype=np.float32) * np.float32(0.1),

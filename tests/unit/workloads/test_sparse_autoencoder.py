@@ -1,6 +1,7 @@
 """Sparse autoencoders: arithmetic by hand, gradients by differences, recovery of planted features, SAELens's folder."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import BadDataError, RefusedError, WrongAnswerError
-from harness.ports import WorkloadContext
+from harness.ports import EndPass, WorkloadContext
 from harness.workloads._language.activations import (
     Captured,
     capture,
@@ -22,7 +23,7 @@ from harness.workloads.sparse_autoencoder import WORKLOAD
 from harness.workloads.sparse_autoencoder.encoders import make_encoder, weight_bytes, widen_half
 from harness.workloads.sparse_autoencoder.features import top_features
 from harness.workloads.sparse_autoencoder.metrics import codes_overlap, fvu, quality, recovered
-from harness.workloads.sparse_autoencoder.model import SparseAutoencoder, keep_largest, sparse
+from harness.workloads.sparse_autoencoder.model import SparseAutoencoder, empty_rows, keep_largest, sparse
 from harness.workloads.sparse_autoencoder.seed_baseline import train_seed
 from harness.workloads.sparse_autoencoder.splice import Splice, token_loss
 from harness.workloads.sparse_autoencoder.training import Adam, Plan, Trainer, train
@@ -65,6 +66,25 @@ def test_encode_and_decode_by_hand(sae, codes, reconstruction):
     assert sae.decode(z).tolist() == [reconstruction]
     assert sae.decode_sparse(sae.encode_sparse(X)).tolist() == [reconstruction]
     assert sae.reconstruct(X).tolist() == [reconstruction]
+
+
+@pytest.mark.parametrize(("column_count", "stride"), [(1024, 4096 + 320), (1000, 4000), (2048, 8192 + 320)])
+def test_rows_are_never_whole_pages_apart(column_count, stride):
+    rows = empty_rows(3, column_count)
+    assert rows.shape == (3, column_count)
+    assert rows.strides == (stride, 4)
+
+
+def test_fp32_encoder_is_the_autoencoder_whatever_the_layout(tmp_path):
+    sae = random_autoencoder(8, 1024, 4, seed=3)
+    x = planted_tokens(sae, 5, seed=4)
+    h = (x.astype(np.float64) - sae.decoder_bias) @ sae.encoder.astype(np.float64)
+    right = np.sort(np.argsort(-h, axis=1)[:, :4], axis=1)
+    layouts = {"padded": sae.encoder, "whole": np.ascontiguousarray(sae.encoder), "turned": sae.encoder.T.copy().T}
+    for name, encoder in layouts.items():
+        codes = make_encoder(replace(sae, encoder=encoder), "fp32", tmp_path).top(x)
+        assert codes.indices.reshape(5, 4).tolist() == right.tolist(), name
+        assert codes.values.reshape(5, 4) == pytest.approx(np.take_along_axis(h, right, axis=1), rel=1e-5)
 
 
 def test_negative_values_are_not_active_even_among_the_k_largest():
@@ -362,7 +382,8 @@ class Pretend:
         return [ord(c) for c in text]
 
     def decode(self, tokens, *, position, sequence=0, logits="last"):
-        self.tap("l_out-0", f32(*[[t, 1] for t in tokens]))
+        with suppress(EndPass):
+            self.tap("l_out-0", f32(*[[t, 1] for t in tokens]))
 
     def clear(self):
         pass
