@@ -34,7 +34,7 @@ LAYER: Final = 15
 EXPANSION_RATIO: Final = 8
 STEP_COUNT: Final = 600
 BATCH_TOKENS: Final = 512
-TRAIN_TOKENS: Final = 130_000
+TRAIN_TOKENS: Final = 80_000
 """Read to train on where the texts themselves are shorter."""
 
 
