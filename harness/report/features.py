@@ -23,7 +23,7 @@ class Place(NamedTuple):
 class FeatureRow(NamedTuple):
     """One feature: its number, the share of tokens it fires on, and where it is strongest."""
 
-    index: str
+    number: str
     fires: str
     places: tuple[Place, ...]
 

@@ -1,6 +1,6 @@
 """Figures of sparse autoencoders on this machine: quality on a real model's activations, and speed at several sizes.
 
-    python -m harness.testing.sae_figures MODEL.gguf [--part quality|speed|all] [--data FOLDER] [--cache FOLDER]
+    python -m harness.testing.sae_figures MODEL.gguf [--part quality|speed|all] [--data FOLDER] [--layer N]
 
 Quality: the seed article's autoencoder as printed (L0 shows that it is not sparse) beside TopK-32 with eight features a
 dimension: unexplained variance, dead share and loss recovered on held-out text, cost in generation, some features.
@@ -34,7 +34,9 @@ TARGETS: Final = {
 }
 
 
-def quality_figures(model: Path, data: Path | None, cache: Path | None, thread_count: int) -> dict[str, Any]:
+def quality_figures(
+    model: Path, data: Path | None, cache: Path | None, thread_count: int, layer: int | None = None
+) -> dict[str, Any]:
     """Train both autoencoders on the model's activations and measure them."""
     import msgspec
 
@@ -42,9 +44,10 @@ def quality_figures(model: Path, data: Path | None, cache: Path | None, thread_c
     from harness.workloads._language.activations import ordinary
     from harness.workloads.sparse_autoencoder.metrics import quality
     from harness.workloads.sparse_autoencoder.seed_baseline import train_seed
-    from harness.workloads.sparse_autoencoder.study import gather, study
+    from harness.workloads.sparse_autoencoder.study import LAYER, gather, study
 
-    material = gather(BACKEND.open, model, data, thread_count=thread_count, cache=cache)
+    layer = LAYER if layer is None else layer
+    material = gather(BACKEND.open, model, data, layer=layer, thread_count=thread_count, cache=cache)
     x = material.train.values[ordinary(material.train.values, material.limit)]
     held = material.held_out.values[ordinary(material.held_out.values, material.limit)]
     _say(f"{len(x)} tokens to train on, {len(held)} held out")
@@ -56,7 +59,7 @@ def quality_figures(model: Path, data: Path | None, cache: Path | None, thread_c
         if progress.step % 100 == 0:
             _say(f"step {progress.step}: FVU {progress.fvu_ratio:.3f} of the batch, {progress.dead_ratio:.1%} dead")
 
-    found = study(BACKEND.open, model, data, thread_count=thread_count, material=material, on_step=told)
+    found = study(BACKEND.open, model, data, layer=layer, thread_count=thread_count, material=material, on_step=told)
     report = found.report
     return {
         "feature_count": found.autoencoder.feature_count,
@@ -218,6 +221,7 @@ def _sizes(_context: click.Context, _parameter: click.Parameter, text: str) -> l
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--part", type=click.Choice(["quality", "speed", "all"]), default="all", show_default=True)
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of texts.")
+@click.option("--layer", type=click.IntRange(0), help="Block whose residual stream is encoded; 15 by default.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Keep activations there.")
 @click.option("--sizes", default="576x32,2048x8,2048x16,4096x8", show_default=True, callback=_sizes)
 @click.option("--threads", "thread_count", type=click.IntRange(0), default=1, help="0: the physical cores.")
@@ -226,6 +230,7 @@ def main(
     model: Path,
     part: str,
     data: Path | None,
+    layer: int | None,
     cache: Path | None,
     sizes: list[tuple[int, int]],
     thread_count: int,
@@ -242,7 +247,7 @@ def main(
         os.execve(sys.executable, [sys.executable, "-m", "harness.testing.sae_figures", *sys.argv[1:]], environment)  # noqa: S606
     found: dict[str, Any] = {}
     if part != "speed":
-        found["quality"] = quality_figures(model, data, cache, thread_count)
+        found["quality"] = quality_figures(model, data, cache, thread_count, layer)
     if part != "quality":
         found["speed"] = speed_figures(sizes, thread_count)
     if as_json:

@@ -71,7 +71,7 @@ def test_other_records_and_other_shapes_have_no_panel() -> None:
     held_is_text = record(run_id="y", extra={"evaluation": {"features": [feature(6)], "held_out": "?", "loss": [1]}})
     assert [p.note for p in panels(held_is_text)] == [""]
     (panel,) = panels(evaluated(broken, feature(5)))
-    assert [row.index for row in panel.rows] == ["5"]
+    assert [row.number for row in panel.rows] == ["5"]
 
 
 def test_long_text_keeps_what_stands_next_to_the_token() -> None:
