@@ -44,9 +44,8 @@ def quality_figures(
     from harness.workloads._language.activations import ordinary
     from harness.workloads.sparse_autoencoder.metrics import quality
     from harness.workloads.sparse_autoencoder.seed_baseline import train_seed
-    from harness.workloads.sparse_autoencoder.study import LAYER, gather, study
+    from harness.workloads.sparse_autoencoder.study import gather, study
 
-    layer = LAYER if layer is None else layer
     material = gather(BACKEND.open, model, data, layer=layer, thread_count=thread_count, cache=cache)
     x = material.train.values[ordinary(material.train.values, material.limit)]
     held = material.held_out.values[ordinary(material.held_out.values, material.limit)]
@@ -221,7 +220,9 @@ def _sizes(_context: click.Context, _parameter: click.Parameter, text: str) -> l
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--part", type=click.Choice(["quality", "speed", "all"]), default="all", show_default=True)
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of texts.")
-@click.option("--layer", type=click.IntRange(0), help="Block whose residual stream is encoded; 15 by default.")
+@click.option(
+    "--layer", type=click.IntRange(0), help="Block whose residual stream is encoded; the middle one by default."
+)
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Keep activations there.")
 @click.option("--sizes", default="576x32,2048x8,2048x16,4096x8", show_default=True, callback=_sizes)
 @click.option("--threads", "thread_count", type=click.IntRange(0), default=1, help="0: the physical cores.")

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
 from harness.workloads._language.activations import (
@@ -30,7 +31,6 @@ from harness.workloads.sparse_autoencoder.model import SparseAutoencoder
 from harness.workloads.sparse_autoencoder.splice import LossReport, Overhead, losses, overhead
 from harness.workloads.sparse_autoencoder.training import Plan, Progress, train
 
-LAYER: Final = 15
 EXPANSION_RATIO: Final = 8
 STEP_COUNT: Final = 600
 BATCH_TOKENS: Final = 512
@@ -84,12 +84,21 @@ class Study(NamedTuple):
     report: Report
 
 
+def middle_layer(path: Path) -> int:
+    """The block after half of a model's blocks, counted from 0: 15 of SmolLM2-135M's 30.
+
+    Raises:
+        BadDataError: The file is no GGUF of a language model.
+    """
+    return read_gguf(path).shape().layer_count // 2
+
+
 def gather(
     open_session: OpenSession,
     path: Path,
     folder: Path | None = None,
     *,
-    layer: int = LAYER,
+    layer: int | None = None,
     thread_count: int = 1,
     least_tokens: int = TRAIN_TOKENS,
     cache: Path | None = None,
@@ -104,7 +113,7 @@ def gather(
         open_session: Opens the model.
         path: Model file.
         folder: Texts; None for the one that ships.
-        layer: Block whose residual stream is read.
+        layer: Block whose residual stream is read; None for the middle one.
         thread_count: Threads of the engine.
         least_tokens: Read further text until there are so many to train on, or there is no more.
         cache: Keep what was read there, and take it from there.
@@ -113,6 +122,7 @@ def gather(
         RefusedError: No text, or too little.
         EngineError: The engine refused the model, or has no such layer.
     """
+    layer = middle_layer(path) if layer is None else layer
     texts = [shipped_text()] if folder is None else texts_of(folder)
     parts = [split_text(t) for t in texts]
     later = "\n".join(b for _, b in parts)
@@ -141,7 +151,7 @@ def study(
     folder: Path | None = None,
     *,
     plan: Plan | None = None,
-    layer: int = LAYER,
+    layer: int | None = None,
     thread_count: int = 1,
     material: Material | None = None,
     cache: Path | None = None,
@@ -154,7 +164,7 @@ def study(
         path: Model file.
         folder: Texts; None for the one that ships.
         plan: How to train; None for TopK-32 with eight features a dimension.
-        layer: Block whose residual stream is encoded.
+        layer: Block whose residual stream is encoded; None for the middle one.
         thread_count: Threads of the engine.
         material: Activations captured before; None captures them now.
         cache: See :func:`gather`.
@@ -163,6 +173,7 @@ def study(
     Raises:
         RefusedError, EngineError: See :func:`gather` and :func:`~.splice.losses`.
     """
+    layer = middle_layer(path) if layer is None else layer
     material = material or gather(open_session, path, folder, layer=layer, thread_count=thread_count, cache=cache)
     kept = ordinary(material.train.values, material.limit)
     x = material.train.values[kept]
