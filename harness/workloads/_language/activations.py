@@ -18,6 +18,9 @@ WINDOW_TOKENS: Final = 512
 MASSIVE_RATIO: Final = 8.0
 """A token whose norm is more than this multiple of the median one is massive: an attention sink, not content."""
 
+_TOKEN_CHARS_MAX: Final = 8
+"""Characters of a token, on average over a text, that no vocabulary exceeds."""
+
 OpenSession = Callable[..., Session]
 """Opens a model: path, scenario, options of the backend; see :class:`harness.ports.WorkloadContext`."""
 
@@ -97,7 +100,10 @@ def capture(
     starts: list[int] = []
     with closing(open_session(path, scenario_of(thread_count), tap=tap)) as session:
         for text in texts:
-            for window in windows_of(session.tokenize(text)):
+            # No more is tokenized than can be wanted: without words of its own to split at, a tokenizer takes minutes
+            # for a megabyte.
+            part = text[: (limit_tokens - len(kept)) * _TOKEN_CHARS_MAX] if limit_tokens else text
+            for window in windows_of(session.tokenize(part)):
                 if limit_tokens and len(kept) + len(window) > limit_tokens:
                     break
                 session.clear()
