@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from harness.catalog.synthesize import synthesize_tiny
@@ -205,7 +206,10 @@ def test_a_memory_limit_is_recorded(tiny: Path, use_group: bool) -> None:
 def test_ctrl_c_records_the_run_and_ends_the_command(tiny: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "harness", "run", str(tiny), "-r", "1000", "-n", "500", "--json"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(2.5)
+    until_s = time.monotonic() + 60
+    while not psutil.Process(process.pid).children() and time.monotonic() < until_s:
+        time.sleep(0.05)
+    time.sleep(0.5)  # the child exists: the run is a run
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
 
