@@ -205,7 +205,15 @@ def test_a_memory_limit_is_recorded(tiny: Path, use_group: bool) -> None:
 
 def test_ctrl_c_records_the_run_and_ends_the_command(tiny: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "harness", "run", str(tiny), "-r", "1000", "-n", "500", "--json"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs ignore Ctrl-C and so would their children: this one listens, wherever the tests run.
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  nothing here has threads
+    )
     until_s = time.monotonic() + 60
     while not psutil.Process(process.pid).children() and time.monotonic() < until_s:
         time.sleep(0.05)
