@@ -5,6 +5,7 @@ weights can be read off; the file's pages are given back; a schedule plans what 
 lays memory over the mapping, fills it, and then acts on the engine's evaluation callback.
 """
 
+import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +38,6 @@ class BudgetedSession(ABC):
         scenario: Context and so on; ``mmap`` and ``repack`` are set as streaming needs them.
         budget_bytes: What this process may use in all, everything it holds already included.
         batch_tokens: Most tokens of one pass.
-        reserved_bytes: Part of the budget to leave for others (a draft model loaded later).
         probe: Whether the storage is looked at.
 
     Attributes:
@@ -62,13 +62,14 @@ class BudgetedSession(ABC):
         budget_bytes: int,
         *,
         batch_tokens: int = 32,
-        reserved_bytes: int = 0,
         probe: bool = True,
     ) -> None:
         require_linux()
         self._layout = self._read_layout(path)
         self._file_bytes = path.stat().st_size
         self._active = False
+        self._begun = False
+        self._first_node = b""
         self._failure: EngineError | None = None
         self._memory: LaidMemory | None = None
         self._readers: ReaderPool | None = None
@@ -92,7 +93,7 @@ class BudgetedSession(ABC):
             margin_bytes = MARGIN_BYTES + int(self._file_bytes * PAGE_TABLE_RATIO)
             if self.through_buffers:
                 margin_bytes += READER_COUNT * CHUNK_BYTES
-            streams = self._make_plan(budget_bytes - self.held_bytes - margin_bytes - reserved_bytes)
+            streams = self._make_plan(budget_bytes - self.held_bytes - margin_bytes)
             # Storage is shared with others on many machines: the better of two looks is nearer to what it can do.
             self.probe_bytes_per_s = max(self._probe(), self._probe()) if probe and streams else 0.0
             self._place(memory)
@@ -125,9 +126,25 @@ class BudgetedSession(ABC):
     def _hook(self, node: int, ask: bool) -> bool:
         """The engine's callback; see :data:`harness.backends.llamacpp.session.EvalHook`."""
 
-    @abstractmethod
-    def _in_pass(self) -> bool:
-        """Whether a pass has begun and its last block was not seen."""
+    def _starts_pass(self, name: bytes) -> bool:
+        """Whether a pass begins with this node, whose clock is then started.
+
+        The nodes after the last block belong to the pass that ends, so a new one begins with the first node.
+        """
+        if self._begun or (self._first_node and name != self._first_node):
+            return False
+        self._begun = True
+        self._first_node = name
+        self._pass_began_s = time.perf_counter()
+        return True
+
+    def _finish_pass(self) -> float:
+        """The last block of a pass was seen: count it; its seconds."""
+        duration_s = time.perf_counter() - self._pass_began_s
+        self._begun = False
+        self.pass_count += 1
+        self.duration_s += duration_s
+        return duration_s
 
     def _probe(self) -> float:
         assert self._memory is not None
@@ -159,7 +176,7 @@ class BudgetedSession(ABC):
         """
         if failure := self._failed():
             raise failure
-        if self._active and self._in_pass():
+        if self._active and self._begun:
             raise EngineError("this architecture does not mark the end of its blocks: it cannot be streamed")
         return StreamReport(
             pass_count=self.pass_count,

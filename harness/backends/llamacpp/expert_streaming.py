@@ -91,7 +91,6 @@ class ExpertStreamedSession(BudgetedSession):
         *,
         policy: CachePolicy = "likely",
         batch_tokens: int = 32,
-        reserved_bytes: int = 0,
         probe: bool = True,
     ) -> None:
         self._policy = policy
@@ -99,9 +98,7 @@ class ExpertStreamedSession(BudgetedSession):
         self._choice_names: dict[bytes, int] = {}
         self._pause_names: dict[bytes, int] = {}
         self._product_names: dict[bytes, tuple[int, bool]] = {}
-        super().__init__(
-            path, scenario, budget_bytes, batch_tokens=batch_tokens, reserved_bytes=reserved_bytes, probe=probe
-        )
+        super().__init__(path, scenario, budget_bytes, batch_tokens=batch_tokens, probe=probe)
         self.session.batch_tokens = self.plan.batch_tokens
 
     def _read_layout(self, path: Path) -> FileLayout:
@@ -140,8 +137,6 @@ class ExpertStreamedSession(BudgetedSession):
         )
         self._ticket = 0
         self._chosen = -1  # the layer whose choice was handled last
-        self._begun = False
-        self._first_node = b""
 
     # -- the engine's callback ----------------------------------------------------------------------------------
 
@@ -176,9 +171,7 @@ class ExpertStreamedSession(BudgetedSession):
         self._previous_name = name
 
     def _asked(self, name: bytes) -> bool:
-        # The nodes after the last block belong to the pass that ends, so a new one begins with the first node.
-        if not self._begun and (not self._first_node or name == self._first_node):
-            self._first_node = name
+        if self._starts_pass(name):
             self._begin_pass()
         if (product := self._product_names.get(name)) is not None:
             layer, late = product
@@ -189,10 +182,8 @@ class ExpertStreamedSession(BudgetedSession):
         return name in self._choice_names or name in self._pause_names or name == self._last_mark
 
     def _begin_pass(self) -> None:
-        self._begun = True
         self._chosen = -1
         self._pass_tokens = 0
-        self._pass_began_s = time.perf_counter()
         self._pass_began_read = self._queue.read_bytes
         self._pass_stall_s = 0.0
         self._pass_wanted = self._pass_hits = 0
@@ -238,10 +229,7 @@ class ExpertStreamedSession(BudgetedSession):
         self._pass_stall_s += duration_s
 
     def _end_pass(self) -> None:
-        duration_s = time.perf_counter() - self._pass_began_s
-        self._begun = False
-        self.pass_count += 1
-        self.duration_s += duration_s
+        duration_s = self._finish_pass()
         self._wanted += self._pass_wanted
         self._hits += self._pass_hits
         if self._pass_tokens == 1:
@@ -253,9 +241,6 @@ class ExpertStreamedSession(BudgetedSession):
             self._single_stall_s += self._pass_stall_s
             for layer, counts in self._pass_counts:
                 self._counts[layer] += counts
-
-    def _in_pass(self) -> bool:
-        return self._begun
 
     # -- results ------------------------------------------------------------------------------------------------
 

@@ -13,10 +13,9 @@ Every pass reads all streamed bytes, also those of experts that no token wants.
 """
 
 import ctypes
-import time
 from pathlib import Path
 
-from harness.backends.llamacpp.budgeted import BLOCK_MARK, MARGIN_BYTES, NAME_OFFSET, BudgetedSession
+from harness.backends.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, BudgetedSession
 from harness.backends.llamacpp.laid_memory import LaidMemory
 from harness.backends.llamacpp.readers import ReaderPool
 from harness.backends.llamacpp.stream_plan import (
@@ -29,8 +28,6 @@ from harness.backends.llamacpp.stream_plan import (
     whole_pages,
 )
 from harness.errors import EngineError
-
-__all__ = ["MARGIN_BYTES", "StreamedSession"]
 
 
 class StreamedSession(BudgetedSession):
@@ -81,8 +78,6 @@ class StreamedSession(BudgetedSession):
         self._next_load = 0  # loads go in order: number n % count of the streamed blocks, in pass n // count
         self._finished = 0
         self._block = 0
-        self._begun = False
-        self._first_node = b""
         for _ in range(self.plan.slot_count):
             self._enqueue()
 
@@ -98,11 +93,7 @@ class StreamedSession(BudgetedSession):
             return not ask
         name = ctypes.string_at(node + NAME_OFFSET, 12)
         if ask:
-            # The nodes after the last block belong to the pass that ends, so a new one begins with the first node.
-            if not self._begun and (not self._first_node or name == self._first_node):
-                self._begun = True
-                self._first_node = name
-                self._pass_began_s = time.perf_counter()
+            if self._starts_pass(name):
                 self._block = 0
                 self._wait_for_block()
             return name.startswith(BLOCK_MARK)
@@ -115,9 +106,7 @@ class StreamedSession(BudgetedSession):
         self._block += 1
         if self._block < len(self._layout.blocks):
             return self._wait_for_block()
-        self._begun = False
-        self.pass_count += 1
-        self.duration_s += time.perf_counter() - self._pass_began_s
+        self._finish_pass()
         return self._failed() is None
 
     def _wait_for_block(self) -> bool:
@@ -134,6 +123,3 @@ class StreamedSession(BudgetedSession):
             self._failure = EngineError(f"the system would not move a slot (errno {ctypes.get_errno()})")
             return
         self._enqueue()
-
-    def _in_pass(self) -> bool:
-        return self._begun
