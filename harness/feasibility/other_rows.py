@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
@@ -12,6 +11,7 @@ import numpy as np
 from harness.domain.base import Frozen
 from harness.errors import BadDataError
 from harness.feasibility.moe import ROUTED_RATIO, hit_ratio, streamed_token_s
+from harness.feasibility.rows import number_in
 from harness.feasibility.speculative import Measured, measured_row, predicted_speedup
 from harness.feasibility.streaming import mmap_read_s
 
@@ -93,23 +93,9 @@ def _cells(name: str, path: Path | None, kind: Kind) -> list[dict[str, str]]:
     for cells in reader:
         row = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)}
         for column in _NUMBERS[kind]:
-            _number(path or name, reader.line_num, row, column)
+            number_in(path or name, reader.line_num, row, column)
         rows.append(row)
     return rows
-
-
-def _number(path: Path | str, line: int, row: dict[str, str], column: str) -> float:
-    """Value of a cell; 0 for a blank or a missing one."""
-    text = row.get(column, "").replace(",", "")
-    if not text or text.lower() in {"nan", "none", "null", "n/a", "na", "-", "?"}:
-        return 0.0
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value < 0:
-        raise BadDataError(path, f"line {line}, {column}", repr(text), "a number from 0 on, or a blank")
-    return value
 
 
 def check_speculation(path: Path | None = None) -> Check:
@@ -150,7 +136,7 @@ def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
     skipped = {True: 0, False: 0}
     for line, cells in enumerate(_cells("streaming.csv", path, "streaming"), 2):
         size, disk, speed, ram, card, active, params = (
-            _number(path or "streaming.csv", line, cells, name)
+            number_in(path or "streaming.csv", line, cells, name)
             for name in (
                 "model_bytes", "storage_read_gb_s", "tokens_per_s", "ram_bytes_or_budget", "vram_bytes",
                 "active_params_b", "params_b",

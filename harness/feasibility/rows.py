@@ -8,7 +8,7 @@ blanks are allowed anywhere; a row that lacks what a prediction needs is kept, w
 import csv
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -91,8 +91,12 @@ def read_rows(path: Path, model_of: ModelOf) -> list[Row]:
         raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
 
 
-def _number(path: Path, line: int, raw: dict[str, str], name: str) -> float:
-    """Value of a cell; 0 for a blank one."""
+def number_in(path: Path | str, line: int, raw: Mapping[str, str], name: str) -> float:
+    """Value of a cell of published rows; 0 for a blank or a missing one.
+
+    Raises:
+        BadDataError: It is no number, or a negative one.
+    """
     text = raw.get(name, "").replace(",", "")
     if not text or text.lower() in {"nan", "none", "null", "n/a", "na", "-", "?"}:
         return 0.0
@@ -106,11 +110,11 @@ def _number(path: Path, line: int, raw: dict[str, str], name: str) -> float:
 
 
 def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
-    speed = _number(path, line, raw, "tokens_per_s")
-    bandwidth = _number(path, line, raw, "memory_bandwidth_gb_s") * 1e9
-    params = _number(path, line, raw, "params_b")
-    size = _number(path, line, raw, "model_bytes")
-    active = _number(path, line, raw, "active_params_b")
+    speed = number_in(path, line, raw, "tokens_per_s")
+    bandwidth = number_in(path, line, raw, "memory_bandwidth_gb_s") * 1e9
+    params = number_in(path, line, raw, "params_b")
+    size = number_in(path, line, raw, "model_bytes")
+    active = number_in(path, line, raw, "active_params_b")
     known = model_of(raw.get("model", ""), params, raw.get("quant", ""))
     if known is not None and not (params and size):
         params, size = params or known.params_b, size or (known.file_bytes if known.sized else 0.0)
