@@ -14,9 +14,14 @@ Source of the form: roofline (Williams et al. 2009) with a fixed cost for each p
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.feasibility.traits import Traits
+
+Share = TypeVar("Share", float, NDArray[np.float64])
 
 SMOOTHNESS: Final = 3.0
 """p above."""
@@ -150,14 +155,16 @@ def decode_gradient(work: Work, machine: Machine, values: Mapping[str, float]) -
     return {key: shares[name] / parts.total_s * x for name, terms in listed.items() for key, x in terms}
 
 
-def capped(share: float) -> float:
-    """``share`` with a soft limit of 1: never above it."""
-    return float(share * cap_slope(share) ** (1 / CAP_SHARPNESS))
+def capped(share: Share) -> Share:
+    """``share``, one or [rows], with a soft limit of 1: never above it."""
+    limited: Share = share * cap_slope(share) ** (1 / CAP_SHARPNESS)
+    return limited
 
 
-def cap_slope(share: float) -> float:
+def cap_slope(share: Share) -> Share:
     """D ln capped / d ln share."""
-    return float(1 / (1 + share**CAP_SHARPNESS))
+    slope: Share = 1 / (1 + share**CAP_SHARPNESS)
+    return slope
 
 
 def _law(terms: Iterable[tuple[str, float]], values: Mapping[str, float]) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.feasibility.coefficients import Coefficient, Covariance
-from harness.feasibility.decode import CAP_SHARPNESS, SMOOTHNESS, features
+from harness.feasibility.decode import SMOOTHNESS, cap_slope, capped, features
 from harness.feasibility.prefill import prefill_base, prefill_features, prefill_model
 from harness.feasibility.priors import MEANS, prior_of
 from harness.feasibility.rows import Row
@@ -109,18 +109,17 @@ def model(problem: Problem, theta: Array) -> tuple[Array, Array]:
         return prefill_model(problem.base, problem.designs, theta)
     d, b = problem.designs, problem.base
     a, e, c, k = (np.exp(d[name] @ theta) for name in ("overhead", "efficiency", "compute", "attention"))
-    e_slope, k_slope = 1 / (1 + e**CAP_SHARPNESS), 1 / (1 + k**CAP_SHARPNESS)
-    e, k = e * e_slope ** (1 / CAP_SHARPNESS), k * k_slope ** (1 / CAP_SHARPNESS)
-    over, by_bytes, by_compute, kv = a * b["layers"], b["bytes"] / e, c * b["count"], b["kv"] / (k * e)
+    rate = capped(e)
+    over, by_bytes, by_compute, kv = a * b["layers"], b["bytes"] / rate, c * b["count"], b["kv"] / (capped(k) * rate)
     both = (by_bytes**SMOOTHNESS + by_compute**SMOOTHNESS) ** (1 / SMOOTHNESS)
     total = over + both + kv
     share = both ** (1 - SMOOTHNESS)
     bytes_part, compute_part = by_bytes**SMOOTHNESS * share, by_compute**SMOOTHNESS * share
     jacobian = (
         over[:, None] * d["overhead"]
-        - ((bytes_part + kv) * e_slope)[:, None] * d["efficiency"]
+        - ((bytes_part + kv) * cap_slope(e))[:, None] * d["efficiency"]
         + compute_part[:, None] * d["compute"]
-        - (kv * k_slope)[:, None] * d["attention"]
+        - (kv * cap_slope(k))[:, None] * d["attention"]
     ) / total[:, None]
     return np.log(total), jacobian
 

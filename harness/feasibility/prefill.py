@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from harness.domain.model import ModelShape
 from harness.feasibility.decode import (
-    CAP_SHARPNESS,
     REFERENCE_YEAR,
     Features,
     Machine,
@@ -142,13 +141,12 @@ def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> tuple[float, f
 def prefill_model(base: Mapping[str, Array], designs: Mapping[str, Array], theta: Array) -> tuple[Array, Array]:
     """Ln t [rows] and its Jacobian [rows, terms], for the fit."""
     m, h, o = (np.exp(designs[name] @ theta) for name in ("mfu", "attention", "overhead"))
-    m_slope, h_slope = 1 / (1 + m**CAP_SHARPNESS), 1 / (1 + h**CAP_SHARPNESS)
-    rate, h = m * m_slope ** (1 / CAP_SHARPNESS), h * h_slope ** (1 / CAP_SHARPNESS)
-    weights, attention = base["weights"] / rate, base["attention"] / (h * rate)
+    rate = capped(m)
+    weights, attention = base["weights"] / rate, base["attention"] / (capped(h) * rate)
     total = o + weights + attention
     jacobian = (
         o[:, None] * designs["overhead"]
-        - ((weights + attention) * m_slope)[:, None] * designs["mfu"]
-        - (attention * h_slope)[:, None] * designs["attention"]
+        - ((weights + attention) * cap_slope(m))[:, None] * designs["mfu"]
+        - (attention * cap_slope(h))[:, None] * designs["attention"]
     ) / total[:, None]
     return np.log(total), jacobian
