@@ -73,44 +73,23 @@ def plan_streaming(
     Raises:
         ValueError: A size is negative, or a speed not above 0.
     """
-    if min([resident_bytes, budget_bytes, *layer_bytes], default=0) < 0 or disk_bytes_per_s <= 0:
-        raise ValueError("sizes must be at least 0 and the disk's speed above 0")
+    total, room = _total_and_room(layer_bytes, resident_bytes, budget_bytes, disk_bytes_per_s)
     compute_s = compute_s_per_token * batch_cost_ratio
-    total, room = sum(layer_bytes), budget_bytes - resident_bytes
     naive_s = compute_s + mmap_read_s(total, room, disk_bytes_per_s)
+    count = len(layer_bytes)
     if total <= room:
-        everything = tuple(range(len(layer_bytes)))
-        return StreamingPlan(
-            pinned=everything,
-            streamed=(),
-            streamed_bytes=0,
-            buffer_bytes=0,
-            seconds_per_pass=compute_s,
-            tokens_per_s=expected_tokens_per_pass / compute_s if compute_s else 0.0,
-            naive_seconds_per_pass=naive_s,
-            bound="compute",
-        )
+        return _plan(count, count, 0, 0, compute_s, naive_s, "compute", expected_tokens_per_pass)
     buffer_bytes = buffer_count * max(layer_bytes)
     left, kept = room - buffer_bytes, 0
-    while kept < len(layer_bytes) and layer_bytes[kept] <= left:
+    while kept < count and layer_bytes[kept] <= left:
         left -= layer_bytes[kept]
         kept += 1
-    streamed = tuple(range(kept, len(layer_bytes)))
     size = sum(layer_bytes[kept:])
     disk_s = size / disk_bytes_per_s
-    first_s = layer_bytes[kept] / disk_bytes_per_s if streamed else 0.0
+    first_s = layer_bytes[kept] / disk_bytes_per_s if kept < count else 0.0
     pass_s = max(disk_s, compute_s + first_s) if overlap else disk_s + compute_s
     bound: Bound = "memory" if room < buffer_bytes else "storage" if disk_s > compute_s else "compute"
-    return StreamingPlan(
-        pinned=tuple(range(kept)),
-        streamed=streamed,
-        streamed_bytes=size,
-        buffer_bytes=buffer_bytes,
-        seconds_per_pass=pass_s,
-        tokens_per_s=0.0 if bound == "memory" else expected_tokens_per_pass / pass_s,
-        naive_seconds_per_pass=naive_s,
-        bound=bound,
-    )
+    return _plan(kept, count, size, buffer_bytes, pass_s, naive_s, bound, expected_tokens_per_pass)
 
 
 def plan_even_split(
@@ -134,9 +113,8 @@ def plan_even_split(
 
     Args and errors are those of ``plan_streaming``; ``pinned`` counts the bytes that stay as whole layers.
     """
-    if min([resident_bytes, budget_bytes, *layer_bytes], default=0) < 0 or disk_bytes_per_s <= 0:
-        raise ValueError("sizes must be at least 0 and the disk's speed above 0")
-    count, total, room = len(layer_bytes), sum(layer_bytes), budget_bytes - resident_bytes
+    total, room = _total_and_room(layer_bytes, resident_bytes, budget_bytes, disk_bytes_per_s)
+    count = len(layer_bytes)
     compute_s = compute_s_per_token * batch_cost_ratio
     excess = max(total - room, 0)
     slots = min(slot_count, count)
@@ -150,14 +128,38 @@ def plan_even_split(
     pass_s = max(disk_s, compute_s)
     bound: Bound = "memory" if impossible else "storage" if disk_s > compute_s else "compute"
     kept = round(count * (1 - streamed / total)) if total else 0
+    naive_s = compute_s + mmap_read_s(total, room, disk_bytes_per_s)
+    return _plan(kept, count, streamed, round(slots * part), pass_s, naive_s, bound, expected_tokens_per_pass)
+
+
+def _total_and_room(
+    layer_bytes: Sequence[int], resident_bytes: int, budget_bytes: int, disk_bytes_per_s: float
+) -> tuple[int, int]:
+    """Bytes of all layers, and what the budget leaves for them; it may be less than nothing."""
+    if min([resident_bytes, budget_bytes, *layer_bytes], default=0) < 0 or disk_bytes_per_s <= 0:
+        raise ValueError("sizes must be at least 0 and the disk's speed above 0")
+    return sum(layer_bytes), budget_bytes - resident_bytes
+
+
+def _plan(
+    kept: int,
+    count: int,
+    streamed_bytes: int,
+    buffer_bytes: int,
+    pass_s: float,
+    naive_s: float,
+    bound: Bound,
+    tokens_per_pass: float,
+) -> StreamingPlan:
+    """The plan in which the first ``kept`` of ``count`` layers stay; where memory is short nothing runs."""
     return StreamingPlan(
         pinned=tuple(range(kept)),
         streamed=tuple(range(kept, count)),
-        streamed_bytes=streamed,
-        buffer_bytes=round(slots * part),
+        streamed_bytes=streamed_bytes,
+        buffer_bytes=buffer_bytes,
         seconds_per_pass=pass_s,
-        tokens_per_s=expected_tokens_per_pass / pass_s if pass_s and not impossible else 0.0,
-        naive_seconds_per_pass=compute_s + mmap_read_s(total, room, disk_bytes_per_s),
+        tokens_per_s=tokens_per_pass / pass_s if pass_s and bound != "memory" else 0.0,
+        naive_seconds_per_pass=naive_s,
         bound=bound,
     )
 
