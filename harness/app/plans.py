@@ -21,7 +21,7 @@ from harness.feasibility.moe import expert_bytes, hit_ratio, streamed_token_s
 from harness.feasibility.speculative import Advice, batch_cost, best_gamma, expected_tokens_per_cycle
 from harness.feasibility.speed import machine_of, predict_speed
 from harness.feasibility.streaming import plan_even_split
-from harness.feasibility.weights import role_of
+from harness.feasibility.weights import has_output, role_of
 
 ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
 """Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the others."""
@@ -192,7 +192,7 @@ def layer_bytes(weights: Weights) -> list[int]:
 
 def _looked_up_bytes(weights: Weights) -> int:
     """Bytes of a token table that is only looked up; 0 where it is the output matrix too."""
-    if not any(t.name == "output.weight" for t in weights.tensors):
+    if not has_output(weights):
         return 0
     return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight")
 

@@ -28,6 +28,7 @@ from harness.domain.model import ModelShape, Tensor, Weights
 from harness.domain.prediction import Interval, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.feasibility.kv_cache import row_pair_bytes
+from harness.feasibility.weights import has_output
 
 PREFILL_TOKENS: Final = 32
 """From so many tokens on the engine's attention works in tiles, at its prefill speed."""
@@ -89,7 +90,7 @@ class PassParts(NamedTuple):
 def matrices(weights: Weights) -> Iterator[Matrix]:
     """Every matrix that a pass multiplies with; token tables that are only looked up are not among them."""
     shape = weights.shape
-    tied = not any(t.name == "output.weight" for t in weights.tensors)
+    tied = not has_output(weights)
     for tensor in weights.tensors:
         name = tensor.name
         if len(tensor.dims) < 2 or "conv1d" in name or name.startswith(("per_layer_token_embd", "position_embd")):

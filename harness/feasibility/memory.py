@@ -12,7 +12,7 @@ from harness.feasibility.compute_buffer import reserved_compute_bytes, touched_c
 from harness.feasibility.kv_cache import CELL_RECORD_BYTES, kv_cache_bytes, padded
 from harness.feasibility.repack import is_repacked, repacked_bytes, repacked_types
 from harness.feasibility.tensors import TensorSpec
-from harness.feasibility.weights import has_merges, header_bytes
+from harness.feasibility.weights import has_merges, has_output, header_bytes
 from harness.units import MIB, format_bytes
 
 RUNTIME_ANONYMOUS_BYTES: Final = 25 * MIB
@@ -180,7 +180,7 @@ def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | N
 
 def _repacked_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeEngine | None) -> int:
     """A token table that also is the output matrix exists twice where the output's copy was rewritten."""
-    if not scenario.repack or any(t.name == "output.weight" for t in weights.tensors):
+    if not scenario.repack or has_output(weights):
         return 0
     types = repacked_types(engine.isa if engine else ())
     return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight" and is_repacked(t, types))

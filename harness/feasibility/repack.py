@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Final
 
 from harness.domain.model import Tensor, Weights
+from harness.feasibility.weights import has_output
 
 _X86: Final = {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8}
 """AVX2: types that have an interleaved layout, and the rows that must divide."""
@@ -52,7 +53,7 @@ def repacked_bytes(weights: Weights, isa: Collection[str]) -> int:
     rewritten like any other.
     """
     types = repacked_types(isa)
-    tied = all(t.name != "output.weight" for t in weights.tensors)
+    tied = not has_output(weights)
     total = 0
     for tensor in weights.tensors:
         if tensor.name == "per_layer_token_embd.weight" or (tensor.name == "token_embd.weight" and not tied):

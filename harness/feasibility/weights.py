@@ -115,6 +115,11 @@ def role_of(name: str) -> str:
     return "feed_forward"
 
 
+def has_output(weights: Weights) -> bool:
+    """Whether the output matrix is a tensor of its own; else the token table is the output too."""
+    return any(t.name == "output.weight" for t in weights.tensors)
+
+
 class Read(NamedTuple):
     """What a token needs of a model's weights.
 
@@ -136,13 +141,13 @@ def read_of(weights: Weights) -> Read:
     """Weights that one token reads; of routed experts used / all, one sequence counted."""
     experts = weights.shape.experts
     share = experts.used_count / experts.expert_count if experts is not None else 1.0
-    has_output = any(t.name == "output.weight" for t in weights.tensors)
+    own_output = has_output(weights)
     size = count = output_count = table = 0.0
     for tensor in weights.tensors:
         role = role_of(tensor.name)
         if role == "embedding":
             table += tensor.size_bytes
-            if has_output or tensor.name.startswith("per_layer"):
+            if own_output or tensor.name.startswith("per_layer"):
                 continue
         if role in {"embedding", "output"}:
             output_count += tensor.element_count
