@@ -207,12 +207,7 @@ class Workshop:
         self._check_room(quant)
         self.say(f"{quant}: making")
         job = QuantizeJob(source=str(self.source), target=str(part), quant=quant, importance=importance)
-        try:
-            self._child(_QUANTIZE, job)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+        return self._made(path, part, _QUANTIZE, job)
 
     def _check_room(self, quant: str) -> None:
         """Refuse what the disk cannot take before a byte is written: a full disk is everybody's trouble."""
@@ -228,14 +223,19 @@ class Workshop:
     def _importance(self) -> Path:
         """The importance matrix, collected once, on the second half of the text; scoring begins with the first."""
         path, part = self.folder / "importance.npz", self.folder / "importance.part.npz"
-        if not path.exists():
-            self.say("collecting an importance matrix")
-            job = {"model": str(self.source), "text": str(self.text), "target": str(part)}
-            try:
-                self._child(_IMPORTANCE, job)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+        if path.exists():
+            return path
+        self.say("collecting an importance matrix")
+        job = {"model": str(self.source), "text": str(self.text), "target": str(part)}
+        return self._made(path, part, _IMPORTANCE, job)
+
+    def _made(self, path: Path, part: Path, target: str, job: dict[str, Any] | msgspec.Struct) -> Path:
+        """The file that a child writes as ``part``, under its name once it is whole."""
+        try:
+            self._child(target, job)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
         return path
 
     def _child(self, target: str, arguments: dict[str, Any] | msgspec.Struct) -> dict[str, Any]:
