@@ -162,12 +162,13 @@ class View(NamedTuple):
     right: tuple[int, ...]
 
 
-def views(found: Table) -> tuple[View, View]:
-    """What was measured here beside its prediction, and what is predicted elsewhere."""
-    here, there = [], []
+def views(found: Table) -> tuple[View, View, View]:
+    """What was measured here beside its prediction, what is predicted elsewhere, and at which sizes."""
+    here, there, sizes = [], [], []
     for at, row in enumerate(found.rows):
         first = at == 0 or found.rows[at - 1].workload != row.workload
-        size = ", ".join(f"{k} {v}" for k, v in row.size.items())
+        if first:
+            sizes.append([row.workload, ", ".join(f"{k} {v}" for k, v in row.size.items())])
         here.append(
             [
                 row.workload if first else "",
@@ -180,24 +181,11 @@ def views(found: Table) -> tuple[View, View]:
                 row.basis,
                 format_bytes(row.peak_rss_bytes) if first else "",
                 format_bytes(row.predicted_peak_bytes) if first else "",
-                size if first else "",
             ]
         )
         seconds = [format_seconds(row.elsewhere[d]) if d in row.elsewhere else "-" for d in found.devices]
         there.append([row.workload if first else "", row.operation, *seconds])
-    columns = [
-        "workload",
-        "operation",
-        "p50",
-        "p95",
-        "predicted",
-        "error",
-        "limit",
-        "from",
-        "peak",
-        "predicted",
-        "size",
-    ]
+    columns = ["workload", "operation", "p50", "p95", "predicted", "error", "limit", "from", "peak", "predicted"]
     return (
         View("measured here", columns, here, (2, 3, 4, 5, 8, 9)),
         View(
@@ -206,6 +194,7 @@ def views(found: Table) -> tuple[View, View]:
             there,
             tuple(range(2, 2 + len(found.devices))),
         ),
+        View("sizes", ["workload", "size"], sizes, ()),
     )
 
 
