@@ -13,8 +13,11 @@ from harness.backends.llamacpp.expert_streaming import ExpertStreamedSession
 from harness.backends.llamacpp.schedules import Schedule, open_streamed
 from harness.backends.llamacpp.session import LlamaSession
 from harness.backends.llamacpp.speculative import Generation, Speculator, check_same_vocabulary, plain
+from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
+from harness.feasibility.repack import rewrites_all
+from harness.measure.machine import cpu
 
 Mode = Literal["streamed", "mapped"]
 _DRAFT_TOKENS = 15
@@ -96,7 +99,11 @@ def _answer(
 
 
 def _drafter(job: StreamJob) -> Drafter | None:
-    """The draft is loaded first, read into memory, so that what it takes is known when the split is planned."""
+    """The draft is loaded first, so that what it takes is known when the split is planned.
+
+    Where the engine rewrites all its matrices, into memory, the file stays mapped: what is left of it are the rows of
+    the token table that are looked up. Otherwise it is read into memory, so that none of it can be evicted.
+    """
     if not job.draft:
         return None
     if job.draft == "lookup":
@@ -105,7 +112,7 @@ def _drafter(job: StreamJob) -> Drafter | None:
         context_tokens=job.scenario.context_tokens,
         thread_count=job.scenario.thread_count,
         ubatch_tokens=32,
-        mmap=False,
+        mmap=rewrites_all(read_gguf(Path(job.draft)).weights(), cpu().isa),
     )
     session = LlamaSession(Path(job.draft), scenario, batch_tokens=32, output_tokens=8)
     session.decode([0] * 32, position=0)  # touch its buffers

@@ -13,6 +13,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
+from harness.feasibility.weights import matrix_types
 from harness.measure.calibrate import calibrate
 from harness.measure.machine import fingerprint
 from harness.measure.probe import probe_machine, save_profile
@@ -188,6 +189,5 @@ def _types(cells: Sequence[Cell], listener: Listener) -> set[str]:
             listener.say(f"{cell.model}: {error}")
             continue
         if located.weights is not None:
-            # Matrices only: norms and biases are small, and kept in F32.
-            found |= {t.type_name for t in located.weights.tensors if len(t.dims) > 1}
+            found |= matrix_types(located.weights)
     return found

@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from harness.app.check import probed
 from harness.app.fit import predict, within_budget
 from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model
 from harness.domain.base import Frozen
@@ -21,7 +22,7 @@ from harness.feasibility.moe import expert_bytes, hit_ratio, streamed_token_s
 from harness.feasibility.speculative import Advice, batch_cost, best_gamma, expected_tokens_per_cycle
 from harness.feasibility.speed import machine_of, predict_speed
 from harness.feasibility.streaming import plan_even_split
-from harness.feasibility.weights import has_output, role_of
+from harness.feasibility.weights import has_output, matrix_types, role_of
 
 ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
 """Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the others."""
@@ -82,7 +83,12 @@ class StreamingOutlook(Frozen, frozen=True, kw_only=True):
 
 
 def plan_speculation(
-    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, draft: ResolvedModel | None = None
+    model: ResolvedModel,
+    device: DeviceProfile,
+    scenario: Scenario,
+    draft: ResolvedModel | None = None,
+    *,
+    draft_device: DeviceProfile | None = None,
 ) -> SpeculationPlan:
     """Best draft length for each acceptance rate, or "do not".
 
@@ -91,12 +97,13 @@ def plan_speculation(
         device: Where both run.
         scenario: How.
         draft: Draft model; without one, prompt lookup is judged.
+        draft_device: The same device with the costs of a draft that is repacked beside a target that is not.
     """
     cost, measured = _verify_cost(model.weights, device, scenario)
     ratio = 0.0
     if draft is not None:
         target_rate = predict_speed(model.weights, device, scenario).decode_tokens_per_s.mid
-        ratio = target_rate / predict_speed(draft.weights, device, scenario).decode_tokens_per_s.mid
+        ratio = target_rate / predict_speed(draft.weights, draft_device or device, scenario).decode_tokens_per_s.mid
     cases = []
     for alpha in ACCEPTANCES:
         advice: Advice = best_gamma(alpha, ratio, cost, _MAX_GAMMA)
@@ -157,28 +164,48 @@ def plan_under_budget(
 
 
 def stream_outlook(
-    path: Path, budget_bytes: int, scenario: Scenario, draft: Path | None = None, *, batch_tokens: int = 32
+    path: Path,
+    budget_bytes: int,
+    scenario: Scenario,
+    draft: Path | None = None,
+    *,
+    batch_tokens: int = 32,
+    say: Callable[[str], None] | None = None,
 ) -> StreamingOutlook | None:
     """What streaming a file under a budget will do on this machine, said before it runs.
 
-    From the machine's profile (storage, memory) alone; None where it was never probed, or the file cannot be predicted.
+    From the machine's storage and memory and the engine's costs on tiny models; None where the file cannot be
+    predicted.
 
     Args:
         path: GGUF file.
         budget_bytes: What the process may use.
         scenario: Context and threads; weights are not repacked while they are streamed.
-        draft: Draft model held beside it.
+        draft: Draft model held beside it, repacked.
         batch_tokens: Most tokens of a pass.
+        say: Told what is timed first, where that was not kept. None: nothing is timed, and a machine that was never
+            probed has no outlook.
     """
     try:
         plain = replace(scenario, repack=False, ubatch_tokens=batch_tokens)
-        device = within_budget(resolve_device(THIS_MACHINE[0], plain), budget_bytes)
         model = resolve_model(str(path))
+        device = _timed(model, plain, say)
         small = resolve_model(str(draft)) if draft else None
-        now = predict(model, device, plain, draft=small)
-        return plan_under_budget(model, device, now, plan_speculation(model, device, plain, small) if small else None)
+        now = predict(model, within_budget(device, budget_bytes), plain, draft=small)
+        plan = None
+        if small is not None:
+            beside = _timed(small, replace(scenario, repack=True), say)
+            plan = plan_speculation(model, device, plain, small, draft_device=beside)
+        return plan_under_budget(model, device, now, plan)
     except InputError:
         return None
+
+
+def _timed(model: ResolvedModel, scenario: Scenario, say: Callable[[str], None] | None) -> DeviceProfile:
+    """Profile of this machine with the engine's costs of the model's types as the scenario runs them."""
+    if say is None:
+        return resolve_device(THIS_MACHINE[0], scenario)
+    return probed(matrix_types(model.weights), scenario, say=say)
 
 
 def layer_bytes(weights: Weights) -> list[int]:

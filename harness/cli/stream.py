@@ -1,5 +1,6 @@
 """``edge-harness stream``: run a model that is larger than the RAM it may use."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -45,6 +46,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Experts that stay: likeliest for the next token, most wanted of late, or last used.",
 )
+@click.option(
+    "--predict/--no-predict",
+    "says_first",
+    default=True,
+    show_default=True,
+    help="Say beforehand what streaming will give. The engine is timed for it on tiny models, once, and kept.",
+)
 @json_option
 def COMMAND(  # noqa: N802  verbs are found by this name
     model: str,
@@ -58,6 +66,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     plain_mmap: bool,
     schedule: str,
     policy: str,
+    says_first: bool,
     as_json: bool,
 ) -> int:
     """Generate with MODEL while its process is held to a RAM budget: some weights stay, the others are streamed."""
@@ -78,7 +87,10 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         coarse = draft_quant != "keep"
         draft = str(requantized(given, cache_dir() / "drafts", draft_quant, pure=True) if coarse else given)
     budget_bytes, scenario = budget_of(ram_budget, path.stat().st_size), Scenario(context_tokens=context_tokens)
-    outlook = stream_outlook(path, budget_bytes, scenario, Path(draft) if draft not in {"", "lookup"} else None)
+    beside = Path(draft) if draft not in {"", "lookup"} else None
+    outlook = None
+    if says_first:
+        outlook = stream_outlook(path, budget_bytes, scenario, beside, say=partial(click.echo, err=True))
     if outlook is not None:
         console(stderr=True).print(beforehand(outlook, plain_mmap, bool(draft), schedule), markup=False)
     result = stream(

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Final
 
 from harness.domain.model import Tensor, Weights
+from harness.feasibility.calibrated import matrices
 from harness.feasibility.weights import has_output
 
 _X86: Final = {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8}
@@ -61,3 +62,9 @@ def repacked_bytes(weights: Weights, isa: Collection[str]) -> int:
         if is_repacked(tensor, types):
             total += tensor.size_bytes
     return total
+
+
+def rewrites_all(weights: Weights, isa: Collection[str]) -> bool:
+    """Whether every matrix that a pass multiplies with is rewritten."""
+    types = repacked_types(isa)
+    return all(is_repacked(matrix.tensor, types) for matrix in matrices(weights))

@@ -9,12 +9,16 @@ ones are dropped, so each is dropped just before it is wanted, and all of it is 
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from harness.domain.base import Frozen
+from harness.huge_pages import HUGE_PAGE_BYTES
 
 MMAP_DISK_RATIO: Final = 0.95
 """Share of the disk's sequential speed that page faults reach: 0.88 to 0.99 measured (streaming.csv, one desktop)."""
+
+SLOT_COUNT: Final = 4
+"""Most parts of blocks in memory at a time: one computed from, the others read ahead."""
 
 Bound = Literal["compute", "storage", "memory"]
 
@@ -92,6 +96,59 @@ def plan_streaming(
     return _plan(kept, count, size, buffer_bytes, pass_s, naive_s, bound, expected_tokens_per_pass)
 
 
+class Split(NamedTuple):
+    """An equal part of some blocks, streamed through slots that take turns.
+
+    Attributes:
+        block_count: Blocks of which a part is streamed.
+        part_bytes: Of each of them.
+        slot_count: Parts in memory at a time.
+    """
+
+    block_count: int
+    part_bytes: int
+    slot_count: int
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Read in each pass."""
+        return self.block_count * self.part_bytes
+
+
+def least_split(room_bytes: Sequence[int], excess_bytes: int, unit_bytes: int, most_slots: int) -> Split | None:
+    """The split that streams least; None where not even streaming all of every block is enough.
+
+    Streaming s bytes each of n blocks through r slots takes n s bytes out of memory and brings r s back, so
+    (n - r) s >= excess. Fewer slots stream less; three still read one block ahead of the one that is waited for, two do
+    not and are the last resort. Where s is a multiple of a huge page, streaming some of the blocks, evenly spread, may
+    be less than rounding up in all of them.
+
+    Args:
+        room_bytes: What may be streamed of each block.
+        excess_bytes: Bytes of the blocks that there is no room for.
+        unit_bytes: What s is a multiple of.
+        most_slots: At least 2.
+    """
+    most = min(most_slots, len(room_bytes))
+    for slot_counts in (range(most, 2, -1), range(2, 1, -1)):
+        best: Split | None = None
+        for slots in slot_counts:
+            for count in range(len(room_bytes), slots, -1):
+                part = -(-excess_bytes // (count - slots) // unit_bytes) * unit_bytes
+                if part > min(room_bytes[i] for i in evenly_spread(count, len(room_bytes))):
+                    break  # fewer blocks would need still larger parts
+                if best is None or count * part < best.streamed_bytes:
+                    best = Split(count, part, slots)
+        if best is not None:
+            return best
+    return None
+
+
+def evenly_spread(count: int, of: int) -> tuple[int, ...]:
+    """That many of the numbers below ``of``, evenly spread."""
+    return tuple(i * of // count for i in range(count))
+
+
 def plan_even_split(
     layer_bytes: Sequence[int],
     resident_bytes: int,
@@ -101,35 +158,34 @@ def plan_even_split(
     *,
     expected_tokens_per_pass: float = 1.0,
     batch_cost_ratio: float = 1.0,
-    slot_count: int = 4,
 ) -> StreamingPlan:
     """The same, with an equal part of every layer streamed instead of whole layers: how this harness streams.
 
-    With B layers and r slots that the streamed parts take turns in, parts of s bytes leave sum(b) - (B - r) s in
-    memory, so s = excess / (B - r) and a pass reads B s: excess B / (B - r), less than with whole layers in buffers
-    where little is missing. Reading goes on through the whole pass and from one pass into the next:
+    Parts are those of :func:`least_split`: whole huge pages, of which a layer that may begin anywhere holds one less
+    than its size would; where layers are too small for them, any size. Reading goes on through the whole pass and from
+    one pass into the next:
 
-        t(pass) = max(B s / D, t_c)
+        t(pass) = max(n s / D, t_c)
 
     Args and errors are those of ``plan_streaming``; ``pinned`` counts the bytes that stay as whole layers.
     """
     total, room = _total_and_room(layer_bytes, resident_bytes, budget_bytes, disk_bytes_per_s)
     count = len(layer_bytes)
     compute_s = compute_s_per_token * batch_cost_ratio
-    excess = max(total - room, 0)
-    slots = min(slot_count, count)
-    while slots > 2 and (count - slots) * min(layer_bytes) < excess:
-        slots -= 1
-    fits = excess == 0
-    impossible = not fits and (count <= slots or (count - slots) * min(layer_bytes) < excess)
-    part = 0.0 if fits or impossible else excess / (count - slots)
-    streamed = total if impossible else round(count * part)
-    disk_s = streamed / disk_bytes_per_s
-    pass_s = max(disk_s, compute_s)
-    bound: Bound = "memory" if impossible else "storage" if disk_s > compute_s else "compute"
-    kept = round(count * (1 - streamed / total)) if total else 0
     naive_s = compute_s + mmap_read_s(total, room, disk_bytes_per_s)
-    return _plan(kept, count, streamed, round(slots * part), pass_s, naive_s, bound, expected_tokens_per_pass)
+    if total <= room:
+        return _plan(count, count, 0, 0, compute_s, naive_s, "compute", expected_tokens_per_pass)
+    whole = [max(0, size // HUGE_PAGE_BYTES - 1) * HUGE_PAGE_BYTES for size in layer_bytes]
+    split = least_split(whole, total - room, HUGE_PAGE_BYTES, SLOT_COUNT) or least_split(
+        layer_bytes, total - room, 1, SLOT_COUNT
+    )
+    streamed = split.streamed_bytes if split else total
+    disk_s = streamed / disk_bytes_per_s
+    bound: Bound = "memory" if split is None else "storage" if disk_s > compute_s else "compute"
+    kept = round(count * (1 - streamed / total)) if total else 0
+    buffers = split.slot_count * split.part_bytes if split else 0
+    pass_s = max(disk_s, compute_s)
+    return _plan(kept, count, streamed, buffers, pass_s, naive_s, bound, expected_tokens_per_pass)
 
 
 def _total_and_room(

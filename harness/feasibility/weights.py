@@ -43,6 +43,11 @@ def header_bytes(shape: ModelShape, tensors: list[TensorSpec]) -> int:
     return int(records + token_bytes * shape.vocab_count + _FIXED_HEADER_BYTES)
 
 
+def matrix_types(weights: Weights) -> set[str]:
+    """Types of the matrices; norms and biases are small, and kept in F32."""
+    return {t.type_name for t in weights.tensors if len(t.dims) > 1}
+
+
 class _Plan:
     """What all mixtures of one shape share: tensors, their order, the header, and every tensor made so far."""
 

@@ -21,6 +21,7 @@ from harness.app.speculate import SpeculationResult, load_prompts, speculate
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.feasibility.calibrated import pass_seconds
+from harness.feasibility.weights import matrix_types
 
 
 def predicted(target: Path, draft: Path, sizes: list[int]) -> tuple[dict[int, float], float]:
@@ -30,7 +31,7 @@ def predicted(target: Path, draft: Path, sizes: list[int]) -> tuple[dict[int, fl
         RefusedError: None of the models' types can be calibrated.
     """
     weights, small = (resolve_model(str(path)).weights for path in (target, draft))
-    types = {t.type_name for w in (weights, small) for t in w.tensors}
+    types = matrix_types(weights) | matrix_types(small)
     say = partial(click.echo, err=True)
     calibration = probed(types, Scenario(), say=say).calibration("cpu")
     if calibration is None:

@@ -1,7 +1,7 @@
 """What of a model stays in memory and what is read again in each pass, when its weights exceed what they may take."""
 
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -9,11 +9,10 @@ from typing import Final, NamedTuple
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
+from harness.feasibility.streaming import SLOT_COUNT, evenly_spread, least_split
 from harness.huge_pages import HUGE_PAGE_BYTES
 
 PAGE_BYTES: Final = mmap.PAGESIZE
-SLOT_COUNT: Final = 4
-"""Slots for streamed blocks: one computed from, the others read ahead."""
 
 
 class Extent(NamedTuple):
@@ -70,9 +69,8 @@ def plan_split(
 ) -> StreamPlan:
     """Least streaming that fits.
 
-    Streaming s bytes each of n of the blocks through r slots keeps sum(b_i) - n s + r s bytes of all blocks in memory
-    beside what must stay (A), so n s is to be least with A + sum(b_i) - (n - r) s <= available. Where s is a multiple
-    of a huge page, streaming some of the blocks, evenly spread, may be less than rounding up in all of them.
+    What must stay and the blocks exceed what is available; :func:`harness.feasibility.streaming.least_split`
+    says which part of which blocks takes the excess off.
 
     Args:
         blocks: Where each block's tensors lie in the file.
@@ -99,45 +97,22 @@ def plan_split(
     for unit_bytes in (HUGE_PAGE_BYTES, PAGE_BYTES):
         pages = [whole_pages(b, unit_bytes, base) for b in blocks]
         room = [p.end - p.start for p in pages]
-        # Three slots still read one ahead of the one that is waited for; two do not, and are the last resort.
-        split = _least_split(room, excess_bytes, unit_bytes, range(min(slots, len(blocks)), 2, -1))
-        split = split or _least_split(room, excess_bytes, unit_bytes, range(2, 1, -1))
+        split = least_split(room, excess_bytes, unit_bytes, slots)
         if split is not None:
-            count, slot_bytes, slot_count = split
             return StreamPlan(
-                slot_bytes=slot_bytes,
-                slot_count=slot_count,
-                pinned_bytes=total_bytes - count * slot_bytes,
-                streamed_bytes=count * slot_bytes,
+                slot_bytes=split.part_bytes,
+                slot_count=split.slot_count,
+                pinned_bytes=total_bytes - split.streamed_bytes,
+                streamed_bytes=split.streamed_bytes,
                 mapped_bytes=mapped_bytes,
                 available_bytes=available_bytes,
-                blocks=_spread(count, len(blocks)),
+                blocks=evenly_spread(split.block_count, len(blocks)),
                 unit_bytes=unit_bytes,
             )
     least_bytes = total_bytes - max(len(blocks) - 2, 0) * min(room, default=0)
     raise RefusedError(
         f"streaming needs {least_bytes} bytes for weights, and {max(available_bytes, 0)} are left of the budget"
     )
-
-
-def _least_split(
-    room: Sequence[int], excess_bytes: int, unit_bytes: int, slot_counts: Iterable[int]
-) -> tuple[int, int, int] | None:
-    """Streamed blocks, bytes of each, and slots that stream least; of equals the most slots, then the most blocks."""
-    best: tuple[int, int, int] | None = None
-    for slots in slot_counts:
-        for count in range(len(room), slots, -1):
-            slot_bytes = -(-excess_bytes // (count - slots) // unit_bytes) * unit_bytes
-            if slot_bytes > min(room[i] for i in _spread(count, len(room))):
-                break  # fewer blocks would need still larger parts
-            if best is None or count * slot_bytes < best[0] * best[1]:
-                best = (count, slot_bytes, slots)
-    return best
-
-
-def _spread(count: int, of: int) -> tuple[int, ...]:
-    """That many of the numbers below ``of``, evenly spread."""
-    return tuple(i * of // count for i in range(count))
 
 
 class FileLayout(NamedTuple):

@@ -9,7 +9,7 @@ from harness.domain.model import Tensor, Weights
 from harness.domain.scenario import Scenario
 from harness.feasibility.compute_buffer import reserved_compute_bytes
 from harness.feasibility.memory import predict_memory
-from harness.feasibility.repack import repacked_bytes, repacked_types
+from harness.feasibility.repack import repacked_bytes, repacked_types, rewrites_all
 from harness.feasibility.weights import weights_of
 from harness.units import MIB
 
@@ -66,6 +66,22 @@ def test_measured_peaks(model: str, untied: bool, quant: str, context: int, repa
 def test_repacked_bytes_are_those_of_the_log(model: str, quant: str, repacked_mib: float) -> None:
     size = repacked_bytes(weights_of(load_model(model).shape, quant), AVX512)
     assert size / MIB == pytest.approx(repacked_mib, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("quant", "isa", "all_of_it"),
+    [
+        # the mixtures' names say little: Q4_0 and Q4_K_M keep their output matrix in Q6_K, which no x86 layout holds
+        ("Q4_0", AVX512, False),
+        ("Q4_K_M", AVX512, False),
+        ("Q4_K_M", {"neon", "dotprod"}, True),
+        ("Q8_0", {"neon", "dotprod"}, True),
+        ("Q8_0", AVX512, False),
+        ("IQ4_NL", set(), False),
+    ],
+)
+def test_whether_all_is_rewritten(quant: str, isa: set[str], all_of_it: bool) -> None:
+    assert rewrites_all(weights_of(load_model("llama-3.2-1b").shape, quant), isa) is all_of_it
 
 
 def test_what_is_repacked_depends_on_the_cpu() -> None:

@@ -43,16 +43,18 @@ def test_no_room_for_buffers():
 
 
 def test_equal_parts_of_all_layers_by_hand():
-    # 10 layers of 1 GB, 7 GB of room, 4 slots: 3 GB too much = (10 - 4) x 0.5 GB, so a pass reads 5 GB; at 2.5 GB/s 2 s
-    plan = plan_even_split([GB] * 10, 2 * GB, 9 * GB, 2.5e9, 0.5)
-    assert (plan.streamed_bytes, plan.buffer_bytes, len(plan.pinned), plan.bound) == (5 * GB, 2 * GB, 5, "storage")
+    # 10 layers of 1 GB, 7 GB of room, 3 slots: 3 GB too much = (10 - 3) x 204.4 huge pages of 2 MiB, so 205 of each
+    # layer and 2,050 a pass; at 2.149580800 GB/s 2 s
+    plan = plan_even_split([GB] * 10, 2 * GB, 9 * GB, 2.1495808e9, 0.5)
+    page = 2 * 2**20
+    assert (plan.streamed_bytes, plan.buffer_bytes, plan.bound) == (2050 * page, 615 * page, "storage")
+    assert len(plan.pinned) == 6  # 5.7 GB stay
     assert plan.seconds_per_pass == pytest.approx(2.0)
-    # what stays and the slots fill the room: 5 + 2 = 7 GB
     # 3 tokens a pass at 1.6 times the arithmetic still hide in it; at 5 times (2.5 s) they do not
     assert plan_even_split(
-        [GB] * 10, 2 * GB, 9 * GB, 2.5e9, 0.5, expected_tokens_per_pass=3, batch_cost_ratio=1.6
+        [GB] * 10, 2 * GB, 9 * GB, 2.1495808e9, 0.5, expected_tokens_per_pass=3, batch_cost_ratio=1.6
     ).tokens_per_s == pytest.approx(1.5)
-    assert plan_even_split([GB] * 10, 2 * GB, 9 * GB, 2.5e9, 0.5, batch_cost_ratio=5).bound == "compute"
+    assert plan_even_split([GB] * 10, 2 * GB, 9 * GB, 2.1495808e9, 0.5, batch_cost_ratio=5).bound == "compute"
 
 
 def test_equal_parts_take_fewer_slots_before_giving_up():
