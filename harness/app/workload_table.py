@@ -76,13 +76,20 @@ class Table(Frozen, frozen=True, kw_only=True):
     median_error_ratio: float | None
 
 
-def tabulate(names: Iterable[str] = (), *, size: str = "default", wish: Wish = Wish()) -> Table:  # noqa: B008  immutable
+def tabulate(
+    names: Iterable[str] = (),
+    *,
+    size: str = "default",
+    wish: Wish = Wish(),  # noqa: B008  immutable
+    keep: Callable[[RunRecord], object] = lambda _: None,
+) -> Table:
     """Run workloads one after the other; what cannot run is told and the rest goes on.
 
     Args:
         names: Which; all when empty.
         size: Named size, or parts of one; a workload that has no such size is run at its default.
         wish: How; without devices, ``DEVICES``.
+        keep: Called with each record, samples and all.
 
     Raises:
         UnknownNameError: No such workload or device.
@@ -107,6 +114,7 @@ def tabulate(names: Iterable[str] = (), *, size: str = "default", wish: Wish = W
         except HarnessError as error:
             skipped.append(Skipped(workload=workload.name, why=str(error)))
             continue
+        keep(result.record)
         if result.record.outcome == "ok":
             rows += rows_of(result)
             partial += _left_out(workload.name, workload.extra, result.record)
@@ -236,16 +244,30 @@ def save_table(found: Table, path: Path) -> None:
 
 
 def after_check(
-    models: Sequence[str], quant: str, options: Options, report: Path, *, say: Callable[[str], None]
+    models: Sequence[str],
+    quant: str,
+    options: Options,
+    report: Path,
+    *,
+    say: Callable[[str], None],
+    keep: Callable[[RunRecord], object],
 ) -> tuple[Table, Path]:
     """All workloads after a check of models, the first of which answers for those that need one.
+
+    Args:
+        models: What was checked.
+        quant: Mixture asked for.
+        options: How the models were run.
+        report: The report of the check.
+        say: Told which one runs.
+        keep: Called with each record.
 
     Returns:
         The table, and where it was written: at the end of a Markdown report, else beside the report.
     """
     model = locate((*models, DEFAULT_MODEL)[0], quant).path
     wish = Wish(repetitions=max(3, options.repetitions), model=model, wait=options.wait, limits=options.limits, say=say)
-    found = tabulate(wish=wish)
+    found = tabulate(wish=wish, keep=keep)
     if report.suffix.lower() == ".md":
         write_atomically(report, f"{report.read_text(encoding='utf-8')}\n{markdown(found)}".encode())
         return found, report

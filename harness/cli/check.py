@@ -69,19 +69,22 @@ def check(
             probe_again=probe_again,
             depths=depths,
         )
-    if report is not None and report.suffix.lower() in {".html", ".htm"}:
-        write_check_report(found.records, report)
-        written = report
-    else:
-        written = write_report(found, report)
+    page = report if report is not None and report.suffix.lower() in {".html", ".htm"} else None
+    if page is not None:
+        write_check_report(found.records, page)
+    written = page or write_report(found, report)
     status = exit_of(found.records)
     others, reports = None, [written]
     if with_workloads:
         from harness.app.workload_table import after_check
 
-        screen = console(stderr=True)
-        others, told = after_check(models, quant, options, written, say=lambda line: screen.print(line, markup=False))
+        screen, records = console(stderr=True), list(found.records)
+        others, told = after_check(
+            models, quant, options, written, say=lambda line: screen.print(line, markup=False), keep=records.append
+        )
         reports.append(told)
+        if page is not None:
+            write_check_report(records, page)
         status = max(status, Exit.COULD_NOT_RUN) if others.failed else status
     broken = gate(found.comparisons, max_error_percent) if status == Exit.OK else []
     if as_json:

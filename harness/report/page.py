@@ -15,7 +15,8 @@ from harness.report.document import Report, RunView
 from harness.report.features import feature_panels
 from harness.report.figures import figures, labelled
 from harness.report.text import amount, clean, digits
-from harness.units import format_bytes, format_rate, format_seconds
+from harness.report.workloads import flat, workload_panels
+from harness.units import format_bytes
 
 WORDS: Final = {"0": "fits", "1": "fits with streaming", "2": "does not fit"}
 _CLASSES: Final = {"ok": "v0", "inconclusive": "v1"}
@@ -68,7 +69,7 @@ def render_page(report: Report, records: Sequence[RunRecord], *, title: str = ""
         runs=[_run(label, run) for label, run in named if run.workload == "generate"],
         figures=drawn,
         panels=_panels(named, records),
-        workloads=[row for _, run in named if run.workload != "generate" for row in _workload(run, records)],
+        workloads=workload_panels(named, records),
         features=feature_panels(named, records),
         hows=[_how(label, run) for label, run in named],
     )
@@ -248,7 +249,7 @@ def _panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) 
                 k.partition(".")[2] or k: v
                 for key, value in extra[run.run_id].items()
                 if word in key
-                for k, v in _flat(key, value)
+                for k, v in flat(key, value)
             }
             if cells:
                 speeds = {t.label: amount(t.unit, t.value) for t in run.tests}
@@ -261,39 +262,6 @@ def _panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) 
             ]
             panels.append({"key": f"panel-{word}", "title": title, "columns": [c for c, _ in columns], "rows": rows})
     return panels
-
-
-def _workload(run: RunView, records: Sequence[RunRecord]) -> list[tuple[str, ...]]:
-    extra = next(r.extra for r in records if r.run_id == run.run_id)
-    results = clean("; ".join(f"{k}: {v}" for k, v in _flat("", extra))[:2000], 500)
-    rows: list[tuple[str, ...]] = [
-        (run.name, t.label, amount(t.unit, t.value), str(t.sample_count), run.outcome, results if i == 0 else "")
-        for i, t in enumerate(run.tests)
-    ]
-    return rows or [(run.name, "–", "–", "0", run.outcome, clean(run.detail, 300))]
-
-
-def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
-    """Nested results as lines of text, in the unit that the name ends in; long lists and empty values are left out."""
-    if isinstance(value, dict):
-        return [line for k, v in value.items() for line in _flat(f"{prefix}.{k}" if prefix else str(k), v)]
-    if value is None or value == "" or (isinstance(value, list | tuple) and not 0 < len(value) <= 8):
-        return []
-    if isinstance(value, bool):
-        return [(prefix, "yes" if value else "no")]
-    if isinstance(value, int | float):
-        return [(prefix, _in_unit(prefix, value))]
-    return [(prefix, str(value))]
-
-
-def _in_unit(name: str, value: float) -> str:
-    if name.endswith("_bytes_per_s"):
-        return format_rate(value)
-    if name.endswith("_bytes"):
-        return format_bytes(value)
-    if name.endswith("_s") and not name.endswith("_per_s"):
-        return format_seconds(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _how(label: str, run: RunView) -> dict[str, Any]:

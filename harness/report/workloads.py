@@ -1,0 +1,86 @@
+"""Workloads on the page: each operation beside its prediction, and what each workload said of its answers."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from harness.domain.record import RunRecord
+from harness.report.document import RunView
+from harness.report.text import amount, clean
+from harness.units import format_bytes, format_rate, format_seconds
+
+_TOLD = ("size", "quality", "evaluation")
+_LONGEST = 200
+
+
+class WorkloadPanel(NamedTuple):
+    """One run of a workload.
+
+    Attributes:
+        label: What to call it.
+        outcome: How it ended; the cause follows where there is one.
+        rows: Operation, median, predicted, error, limit, calls.
+        results: Names and values of what it said of its answers, and its size.
+    """
+
+    label: str
+    outcome: str
+    rows: list[tuple[str, ...]]
+    results: list[tuple[str, str]]
+
+
+def workload_panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[WorkloadPanel]:
+    """A panel for each run that is not one of a language model alone."""
+    extra = {record.run_id: record.extra for record in records}
+    return [_panel(run, extra[run.run_id]) for _, run in named if run.workload != "generate"]
+
+
+def _panel(run: RunView, extra: dict[str, Any]) -> WorkloadPanel:
+    predicted = {p["operation"]: p for p in extra.get("predicted") or () if isinstance(p, dict) and "operation" in p}
+    rows: list[tuple[str, ...]] = []
+    for test in run.tests:
+        said = predicted.get(test.label)
+        middle = said["latency_s"]["mid"] if said else None
+        error = middle / test.value - 1 if middle and test.value else None
+        rows.append(
+            (
+                test.label,
+                amount(test.unit, test.value),
+                format_seconds(middle) if middle else "–",
+                f"{error:+.0%}" if error is not None else "–",
+                clean(said["limit"]) if said else "–",
+                str(test.sample_count),
+            )
+        )
+    label = run.workload if run.name == run.workload else f"{run.workload}, {run.name} {run.quant}".rstrip()
+    told = {key: extra[key] for key in _TOLD if extra.get(key)} or {
+        key: value for key, value in extra.items() if key not in {"predicted", "units"}
+    }
+    outcome = f"{run.outcome}: {clean(run.detail, 300)}" if run.detail else run.outcome
+    return WorkloadPanel(label, outcome, rows, [(clean(_named(k)), clean(v, _LONGEST)) for k, v in flat("", told)])
+
+
+def _named(key: str) -> str:
+    return key.partition(".")[2].replace("_", " ").replace(".", ": ") or key
+
+
+def flat(prefix: str, value: Any) -> list[tuple[str, str]]:
+    """Nested results as lines of text, in the unit that the name ends in; long lists and empty values are left out."""
+    if isinstance(value, dict):
+        return [line for k, v in value.items() for line in flat(f"{prefix}.{k}" if prefix else str(k), v)]
+    if value is None or value == "" or (isinstance(value, list | tuple) and not 0 < len(value) <= 8):
+        return []
+    if isinstance(value, bool):
+        return [(prefix, "yes" if value else "no")]
+    if isinstance(value, int | float):
+        return [(prefix, _in_unit(prefix, value))]
+    return [(prefix, str(value))]
+
+
+def _in_unit(name: str, value: float) -> str:
+    if name.endswith("_bytes_per_s"):
+        return format_rate(value)
+    if name.endswith("_bytes"):
+        return format_bytes(value)
+    if name.endswith("_s") and not name.endswith("_per_s"):
+        return format_seconds(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
