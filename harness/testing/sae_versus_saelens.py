@@ -22,7 +22,7 @@ import numpy as np
 
 from harness.errors import CouldNotRunError
 
-RATES: Final = (4e-4, 1e-3, 2e-3)
+RATES: Final = (1e-3, 2e-3, 4e-3)
 NOISE: Final = 1e-5
 """Largest difference, as a share of the largest value, that float32 sums in another order may leave."""
 FILES: Final = ("cfg.json", "sae_weights.safetensors")

@@ -24,6 +24,10 @@ from harness.domain.base import Frozen
 from harness.errors import RefusedError
 from harness.workloads.sparse_autoencoder.model import Floats, Indices, SparseAutoencoder, keep_largest
 
+ENCODER_START: Final = 0.1
+"""Length of the encoder's columns before the first step. The k features that answer loudest among random directions
+overlap, and at full length their sum overshoots: steps are then spent on shrinking it. Unexplained variance after 400
+steps of 512 tokens of SmolLM2-135M, held out: 0.174 from 1, 0.163 from 0.3, 0.164 from 0.1 at a rate of 2e-3."""
 _TINY: Final = np.float32(1e-12)
 _GATHERED_TOKENS: Final = 32  # so that the gathered rows stay in the second-level cache
 
@@ -52,12 +56,12 @@ class Plan(Frozen, frozen=True, kw_only=True):
     active_count: int = 32
     step_count: int = 500
     batch_tokens: int = 1024
-    rate: float = 2e-3
+    rate: float = 3e-3
     warm_up_share: float = 0.05
     decay_share: float = 0.4
     sparsity_coefficient: float = 1e-3
-    aux_coefficient: float = 1 / 32
-    dead_after_tokens: int = 30_000
+    aux_coefficient: float = 0.25
+    dead_after_tokens: int = 10_000
     bandwidth: float = 0.1
     seed: int = 1
 
@@ -72,9 +76,12 @@ class Progress(Frozen, frozen=True, kw_only=True):
 
 
 class Adam:
-    """Adam (Kingma and Ba 2015) in place over a dictionary of float32 arrays."""
+    """Adam (Kingma and Ba 2015) in place over a dictionary of float32 arrays.
 
-    def __init__(self, parameters: dict[str, Floats], beta1: float = 0.9, beta2: float = 0.999) -> None:
+    Training is short here, some hundred steps: the mean of squares forgets after a hundred of them, not a thousand.
+    """
+
+    def __init__(self, parameters: dict[str, Floats], beta1: float = 0.9, beta2: float = 0.99) -> None:
         self._parameters = parameters
         self._beta1, self._beta2 = beta1, beta2
         self._m = {n: np.zeros_like(p) for n, p in parameters.items()}
@@ -128,9 +135,9 @@ class Trainer:
         self._variance = float(np.mean(np.sum((self._x - mean) ** 2, axis=1, dtype=np.float64)))
         decoder = self._rng.standard_normal((m, d), dtype=np.float32)
         decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
-        # Each feature starts as a detector of its own direction, and the pre-bias as the mean.
+        # Each feature starts as a faint detector of its own direction, and the pre-bias as the mean.
         self.parameters: dict[str, Floats] = {
-            "W_enc": np.ascontiguousarray(decoder.T),
+            "W_enc": np.ascontiguousarray(decoder.T) * np.float32(ENCODER_START),
             "b_enc": np.zeros(m, np.float32),
             "W_dec": decoder,
             "b_dec": mean,

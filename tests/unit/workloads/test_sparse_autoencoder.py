@@ -26,7 +26,7 @@ from harness.workloads.sparse_autoencoder.metrics import codes_overlap, fvu, qua
 from harness.workloads.sparse_autoencoder.model import SparseAutoencoder, empty_rows, keep_largest, sparse
 from harness.workloads.sparse_autoencoder.seed_baseline import train_seed
 from harness.workloads.sparse_autoencoder.splice import Splice, token_loss
-from harness.workloads.sparse_autoencoder.training import Adam, Plan, Trainer, train
+from harness.workloads.sparse_autoencoder.training import ENCODER_START, Adam, Plan, Trainer, train
 from harness.workloads.sparse_autoencoder.workload import planted_tokens, random_autoencoder
 
 
@@ -137,7 +137,7 @@ def test_bad_autoencoders_are_refused(fields, word):
 
 
 def test_adam_by_hand():
-    # First step: m = .1 g, v = .001 g^2, both corrected to g and g^2: the step is rate * g / |g| = .5 * sign
+    # First step: m = .1 g, v = .01 g^2, both corrected to g and g^2: the step is rate * g / |g| = .5 * sign
     p = {"w": np.array([1, 2, 3], np.float32)}
     Adam(p).step({"w": np.array([4, -0.25, 0], np.float32)}, 0.5)
     assert np.allclose(p["w"], [0.5, 2.5, 3.0])
@@ -149,7 +149,8 @@ def test_gradients_are_the_slopes_of_the_loss(activation, aux):
     x = rng.standard_normal((40, 6), dtype=np.float32)
     plan = Plan(feature_count=12, activation=activation, active_count=3, aux_coefficient=aux, dead_after_tokens=1)
     trainer = Trainer(x, plan)
-    # Exact ties and zeros are where a slope does not exist: random parameters have none.
+    # Ties and zeros are where a slope does not exist: random parameters of the size of trained ones have none near.
+    trainer.parameters["W_enc"] /= np.float32(ENCODER_START)
     for name in ("b_enc", "b_dec", "W_enc"):
         p = trainer.parameters[name]
         p += rng.standard_normal(p.shape).astype(np.float32) * np.float32(0.2)
