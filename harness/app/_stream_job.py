@@ -10,6 +10,7 @@ from harness.backends.llamacpp.draft_policy import AdaptivePolicy, CostTable
 from harness.backends.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
 from harness.backends.llamacpp.expert_cache import CachePolicy
 from harness.backends.llamacpp.expert_streaming import ExpertStreamedSession
+from harness.backends.llamacpp.laid_memory import read_sparsely
 from harness.backends.llamacpp.schedules import Schedule, open_streamed
 from harness.backends.llamacpp.session import LlamaSession
 from harness.backends.llamacpp.speculative import Generation, Speculator, check_same_vocabulary, plain
@@ -21,6 +22,8 @@ from harness.measure.machine import cpu
 
 Mode = Literal["streamed", "mapped"]
 _DRAFT_TOKENS = 15
+"""Most drafted tokens of a cycle. Passes of the draft are no longer than this and the token before: room for the logits
+of more would be taken from the target's weights."""
 
 
 class StreamJob(Frozen, frozen=True, kw_only=True):
@@ -52,7 +55,9 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
 
 
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
-    """Child's entry; events: ``schedule``, ``plan``, one ``answer`` for each prompt, ``report``, ``use`` of experts.
+    """Child's entry.
+
+    Events: ``schedule``, ``plan``, ``costs`` of a draft, an ``answer`` to each prompt, ``report``, ``use`` of experts.
 
     Raises:
         RefusedError: The budget is too small, or the vocabularies differ.
@@ -80,6 +85,8 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         if isinstance(drafter, ModelDrafter) and isinstance(drafter.session, LlamaSession):
             check_same_vocabulary(session.model, drafter.session.model)
         policy = _policy(session, drafter) if drafter else None
+        if policy is not None:
+            emit("costs", {"verify_s": policy.costs.before_s, "draft_s": policy.costs.draft_s})
         streamed.reset()
         for text in job.prompts:
             tokens = session.tokenize(text)
@@ -101,24 +108,29 @@ def _answer(
 def _drafter(job: StreamJob) -> Drafter | None:
     """The draft is loaded first, so that what it takes is known when the split is planned.
 
-    Where the engine rewrites all its matrices, into memory, the file stays mapped: what is left of it are the rows of
-    the token table that are looked up. Otherwise it is read into memory, so that none of it can be evicted.
+    Where the engine rewrites all its matrices, into memory, the file stays mapped: what is still read of it are norms
+    and the rows of the token table that are looked up. Otherwise it is read into memory, so that none of it can be
+    evicted.
     """
     if not job.draft:
         return None
     if job.draft == "lookup":
         return LookupDrafter()
+    path = Path(job.draft)
+    mapped = rewrites_all(read_gguf(path).weights(), cpu().isa)
     scenario = Scenario(
         context_tokens=job.scenario.context_tokens,
         thread_count=job.scenario.thread_count,
-        ubatch_tokens=32,
-        mmap=rewrites_all(read_gguf(Path(job.draft)).weights(), cpu().isa),
+        ubatch_tokens=_DRAFT_TOKENS + 1,
+        mmap=mapped,
     )
-    session = LlamaSession(Path(job.draft), scenario, batch_tokens=32, output_tokens=8)
-    session.decode([0] * 32, position=0)  # touch its buffers
+    session = LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
+    session.decode([0] * (_DRAFT_TOKENS + 1), position=0)  # touch its buffers
     session.clear()
-    _forget(Path(job.draft))
-    return ModelDrafter(session, Path(job.draft).stem)
+    if mapped:
+        read_sparsely(path)
+    _forget(path)
+    return ModelDrafter(session, path.stem)
 
 
 def _policy(session: LlamaSession, drafter: Drafter) -> AdaptivePolicy:
@@ -133,14 +145,20 @@ def _policy(session: LlamaSession, drafter: Drafter) -> AdaptivePolicy:
             times.append(time.perf_counter() - started_s)
             session.clear()
         verify_s[size] = min(times)
-    draft_s = 0.0
-    if isinstance(drafter, ModelDrafter):
-        started_s = time.perf_counter()
-        count = len(drafter.propose([0] * 8, 8, lambda _: True).tokens)
-        draft_s = (time.perf_counter() - started_s) / count
-        drafter.forget()
+    draft_s = _draft_s(drafter) if isinstance(drafter, ModelDrafter) else 0.0
     seen = [(bucket, True) for bucket in (5, 6, 7)] + [(0, False), (1, False), (4, True)]
     return AdaptivePolicy(CostTable(verify_s, draft_s), most_tokens=most - 1, seen=seen)
+
+
+def _draft_s(drafter: ModelDrafter) -> float:
+    """Seconds to draft a token; the first look fetches what the draft still has on the disk, and does not count."""
+    times = []
+    for _ in range(3):
+        started_s = time.perf_counter()
+        count = len(drafter.propose([0] * 8, 8, lambda _: True).tokens)
+        times.append((time.perf_counter() - started_s) / count)
+        drafter.forget()
+    return min(times)
 
 
 def _forget(path: Path) -> None:

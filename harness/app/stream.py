@@ -44,6 +44,8 @@ class StreamResult(Frozen, frozen=True, kw_only=True):
         experts: Predicted and measured hits, bytes and times of a token; None when no experts were read.
         bound_ratio: Least time of a pass by the bound / measured time of a pass; None when nothing was streamed.
         memory: Memory of the child.
+        verify_s: Seconds of a pass by its tokens, measured before the prompts; empty without a draft.
+        draft_s: Seconds to draft a token, measured with it.
     """
 
     model: str
@@ -63,6 +65,8 @@ class StreamResult(Frozen, frozen=True, kw_only=True):
     expert_use: ExpertUse | None = None
     experts: ExpertOutlook | None = None
     bound_ratio: float | None = None
+    verify_s: dict[int, float] = {}
+    draft_s: float = 0.0
 
 
 def stream(
@@ -143,4 +147,5 @@ def stream(
         expert_use=use,
         experts=experts,
         bound_ratio=ratio,
+        **msgspec.convert(events.get("costs", {}), dict[str, Any]),
     )

@@ -16,15 +16,10 @@ from msgspec.structs import replace
 from harness.backends.llamacpp.laid_memory import LaidMemory, anonymous_bytes, require_linux
 from harness.backends.llamacpp.readers import CHUNK_BYTES, READER_COUNT, ReaderPool, probe_bytes_per_s
 from harness.backends.llamacpp.session import LlamaSession
-from harness.backends.llamacpp.stream_plan import PAGE_BYTES, FileLayout, StreamReport
+from harness.backends.llamacpp.stream_plan import FileLayout, StreamReport
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError
-
-MARGIN_BYTES: Final = 24 * 2**20
-"""Room for mapped code and the rows of the token table that are looked up."""
-PAGE_TABLE_RATIO: Final = 8 / PAGE_BYTES
-"""Page tables of every byte of the model, streamed ones too: a moved slot leaves its empty table behind. They are
-charged like other memory; for a file of 40 GB they are 80 MB."""
+from harness.feasibility.streaming import MARGIN_BYTES, PAGE_TABLE_RATIO
 
 NAME_OFFSET: Final = 256  # of ``name`` in ``struct ggml_tensor`` on 64-bit systems
 BLOCK_MARK: Final = b"l_out-"

@@ -70,6 +70,11 @@ class CostTable:
         return self._before[a] + slope * (size - a)
 
     @property
+    def before_s(self) -> dict[int, float]:
+        """Seconds by number of tokens, as they were measured before."""
+        return dict(self._before)
+
+    @property
     def has_drifted(self) -> bool:
         """Whether passes have become slower or faster since the last one over a single token."""
         change = self._drift_ratio / self._drift_at_plain_ratio

@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -201,14 +201,33 @@ def anonymous_bytes() -> int:
     return held
 
 
+def read_sparsely(path: Path) -> None:
+    """Give back the pages of a mapped file, and read from now on the pages that are touched, and no others.
+
+    The engine maps files to be read from end to end: a fault on one norm then brings some MB with it, which under a
+    limit push out what was read before.
+    """
+    libc = _libc()
+    for start, end, _ in _mappings(path):
+        libc.madvise(start, end - start, mmap.MADV_DONTNEED)
+        libc.madvise(start, end - start, mmap.MADV_RANDOM)
+
+
 def _mapping_base(path: Path) -> int:
     """Address that the start of the file is mapped at in this process."""
+    for start, _, offset in _mappings(path):
+        return start - offset
+    raise EngineError(f"{path.name} is not mapped by the engine")
+
+
+def _mappings(path: Path) -> Iterator[tuple[int, int, int]]:
+    """Start, end and offset in the file of every mapping of it in this process."""
     wanted = str(path.resolve())
     for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[5] == wanted:
-            return int(fields[0].split("-")[0], 16) - int(fields[2], 16)
-    raise EngineError(f"{path.name} is not mapped by the engine")
+            start, end = fields[0].split("-")
+            yield int(start, 16), int(end, 16), int(fields[2], 16)
 
 
 def _libc() -> Any:

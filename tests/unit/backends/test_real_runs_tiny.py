@@ -78,7 +78,8 @@ def test_other_vocabulary_is_refused(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
 @pytest.mark.parametrize("share", [1.5, 0.8, 0.6])
 def test_streamed_tokens_are_those_of_the_mapped_model(tmp_path: Path, share: float) -> None:
-    from harness.backends.llamacpp import budgeted, streaming
+    from harness.backends.llamacpp import streaming
+    from harness.feasibility.streaming import MARGIN_BYTES
 
     path = synthesize_tiny(tmp_path / "deep.gguf", "Q8_0", layer_count=12)
     with LlamaSession(path, Scenario(context_tokens=256, ubatch_tokens=32, repack=False)) as session:
@@ -86,7 +87,7 @@ def test_streamed_tokens_are_those_of_the_mapped_model(tmp_path: Path, share: fl
     # The budget counts the whole process, so it is set from what this very process holds.
     with streaming.StreamedSession(path, SCENARIO, 1 << 40) as probe:
         held = probe.held_bytes
-    budget = held + budgeted.MARGIN_BYTES + (4 << 20) + int(share * read_gguf(path).file_bytes)
+    budget = held + MARGIN_BYTES + (4 << 20) + int(share * read_gguf(path).file_bytes)
     with streaming.StreamedSession(path, SCENARIO, budget) as streamed:
         streamed.reset()
         got = plain(streamed.session, PROMPT, 24)
