@@ -19,10 +19,12 @@ from harness.errors import InputError
 from harness.feasibility.calibrated import pass_seconds
 from harness.feasibility.memory import backend_of
 from harness.feasibility.moe import expert_bytes, hit_ratio, streamed_token_s
+from harness.feasibility.repack import rewrites_all
 from harness.feasibility.speculative import Advice, batch_cost, best_gamma, expected_tokens_per_cycle
 from harness.feasibility.speed import machine_of, predict_speed
 from harness.feasibility.streaming import plan_even_split
 from harness.feasibility.weights import has_output, matrix_types, role_of
+from harness.measure.machine import cpu
 
 ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
 """Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the others."""
@@ -122,8 +124,18 @@ def plan_under_budget(
     device: DeviceProfile,
     now: Prediction,
     speculation: SpeculationPlan | None = None,
+    *,
+    evictable_bytes: int = 0,
 ) -> StreamingOutlook:
-    """Split into pinned and streamed layers in the memory that the verdict counted with."""
+    """Split into pinned and streamed layers in the memory that the verdict counted with.
+
+    Args:
+        model: The model.
+        device: Where it runs.
+        now: Its prediction there, a draft included.
+        speculation: What drafting would do.
+        evictable_bytes: Of what the prediction counts beside the model, bytes that need not stay.
+    """
     budget = now.verdict.available_bytes
     layers = layer_bytes(model.weights)
     total = sum(layers)
@@ -131,7 +143,7 @@ def plan_under_budget(
     # while streaming, and the verdict's need counts each layer once.
     repacked = sum(p.anonymous_bytes for p in now.memory.parts if p.name == "repacked weights")
     # Of a token table that is no output matrix, a pass looks up a few rows; its pages can go.
-    held = max(0, now.verdict.needed_bytes - total - repacked - _looked_up_bytes(model.weights))
+    held = max(0, now.verdict.needed_bytes - total - repacked - _looked_up_bytes(model.weights) - evictable_bytes)
     disk = device.storage.sequential_read_bytes_per_s.value
     compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
     plan = plan_even_split(layers, held, budget, disk, compute_s)
@@ -192,11 +204,13 @@ def stream_outlook(
         device = _timed(model, plain, say)
         small = resolve_model(str(draft)) if draft else None
         now = predict(model, within_budget(device, budget_bytes), plain, draft=small)
-        plan = None
+        plan, evictable = None, 0
         if small is not None:
             beside = _timed(small, replace(scenario, repack=True), say)
             plan = plan_speculation(model, device, plain, small, draft_device=beside)
-        return plan_under_budget(model, device, now, plan)
+            # A draft that is rewritten stays mapped, and of its token table a few rows are looked up.
+            evictable = _looked_up_bytes(small.weights) if rewrites_all(small.weights, cpu().isa) else 0
+        return plan_under_budget(model, device, now, plan, evictable_bytes=evictable)
     except InputError:
         return None
 

@@ -23,6 +23,8 @@ def beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool, schedul
             f"{source}: {outlook.expert_cache_tokens_per_s:.3g} tokens/s with {outlook.expert_hit_ratio:.0%} of the "
             "wanted experts in memory"
         )
+    if outlook.bound == "memory":
+        return f"{source}: the budget is hardly enough, or too small, for what must stay in memory"
     told = f"{source}: {outlook.tokens_per_s:.3g} tokens/s, {format_bytes(outlook.streamed_bytes)} from storage a pass"
     if drafted and outlook.speculative_tokens_per_s:
         told += f"; {outlook.speculative_tokens_per_s:.3g} with drafts at an acceptance of 0.8"

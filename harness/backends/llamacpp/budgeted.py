@@ -14,7 +14,7 @@ from typing import ClassVar, Final, Self
 from msgspec.structs import replace
 
 from harness.backends.llamacpp.laid_memory import LaidMemory, anonymous_bytes, require_linux
-from harness.backends.llamacpp.readers import CHUNK_BYTES, READER_COUNT, ReaderPool, probe_bytes_per_s
+from harness.backends.llamacpp.readers import BUFFERS_BYTES, ReaderPool, probe_bytes_per_s
 from harness.backends.llamacpp.session import LlamaSession
 from harness.backends.llamacpp.stream_plan import FileLayout, StreamReport
 from harness.domain.scenario import Scenario
@@ -47,8 +47,8 @@ class BudgetedSession(ABC):
 
     name: ClassVar[str]
     """What the schedule reads: ``blocks`` or ``experts``."""
-    through_buffers: ClassVar[bool] = False
-    """Whether its readers read through buffers of their own."""
+    through_buffers: bool = False
+    """Whether its readers read through buffers of their own; a schedule may decide it with its plan."""
 
     def __init__(
         self,
@@ -78,7 +78,6 @@ class BudgetedSession(ABC):
         try:
             memory = self._memory = LaidMemory(path)
             self._base = memory.base
-            self._readers = ReaderPool(memory, through_buffers=self.through_buffers)
             # One pass touches every buffer of the engine, so that what it holds beside weights can be read off.
             self.session.decode([0] * min(16, batch_tokens), position=0, logits="all")
             self.session.decode([0] * batch_tokens, position=16, logits="last")
@@ -87,8 +86,9 @@ class BudgetedSession(ABC):
             self.held_bytes = anonymous_bytes()
             margin_bytes = MARGIN_BYTES + int(self._file_bytes * PAGE_TABLE_RATIO)
             if self.through_buffers:
-                margin_bytes += READER_COUNT * CHUNK_BYTES
+                margin_bytes += BUFFERS_BYTES
             streams = self._make_plan(budget_bytes - self.held_bytes - margin_bytes)
+            self._readers = ReaderPool(memory, through_buffers=self.through_buffers)
             # Storage is shared with others on many machines: the better of two looks is nearer to what it can do.
             self.probe_bytes_per_s = max(self._probe(), self._probe()) if probe and streams else 0.0
             self._place(memory)

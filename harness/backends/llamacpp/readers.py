@@ -13,6 +13,8 @@ from harness.huge_pages import read_buffer
 
 CHUNK_BYTES: Final = 2 * 2**20
 READER_COUNT: Final = 4
+BUFFERS_BYTES: Final = READER_COUNT * CHUNK_BYTES
+"""What readers hold that read through buffers of their own."""
 _PROBE_CHUNKS: Final = 256
 
 

@@ -7,17 +7,19 @@ page cache while the engine computes the next ones. A cyclic scan under LRU woul
 exactly the streamed bytes, in large direct reads, evenly spread over the pass.
 
 Slots are huge pages, aligned in memory: a device fills them several times as fast as small ones, and a slot that moves
-from one aligned place to another stays huge.
+from one aligned place to another stays huge. Where blocks are too small for that, or nearly all of them must be
+streamed, slots are small pages, which readers fill by way of a huge page of their own.
 
 Every pass reads all streamed bytes, also those of experts that no token wants.
 """
 
+import contextlib
 import ctypes
 from pathlib import Path
 
 from harness.backends.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, BudgetedSession
 from harness.backends.llamacpp.laid_memory import LaidMemory
-from harness.backends.llamacpp.readers import ReaderPool
+from harness.backends.llamacpp.readers import BUFFERS_BYTES, ReaderPool
 from harness.backends.llamacpp.stream_plan import (
     PAGE_BYTES,
     Extent,
@@ -27,7 +29,7 @@ from harness.backends.llamacpp.stream_plan import (
     plan_split,
     whole_pages,
 )
-from harness.errors import EngineError
+from harness.errors import EngineError, RefusedError
 
 
 class StreamedSession(BudgetedSession):
@@ -44,15 +46,23 @@ class StreamedSession(BudgetedSession):
         return layout_of(path)
 
     def _make_plan(self, room_bytes: int) -> bool:
+        self.plan = self._plan_for(room_bytes)
+        if self.plan.slot_bytes > 0 and self.plan.unit_bytes == PAGE_BYTES:
+            # Into small pages a device reads slowly. Where the budget has no room for buffers, slowly it is.
+            with contextlib.suppress(RefusedError):
+                self.plan = self._plan_for(room_bytes - BUFFERS_BYTES)
+                self.through_buffers = True
+        return self.plan.slot_bytes > 0
+
+    def _plan_for(self, room_bytes: int) -> StreamPlan:
         mapped = self._layout.mapped
-        self.plan = plan_split(
+        return plan_split(
             self._layout.blocks,
             sum(e.end - e.start for e in self._layout.others),
             room_bytes,
             mapped_bytes=mapped.end - mapped.start if mapped else 0,
             base=self._base,
         )
-        return self.plan.slot_bytes > 0
 
     def _streamed(self, load: int) -> Extent:
         """Where the load of that number goes: the last pages of its block."""
