@@ -156,7 +156,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     emit("advice", advice)
     policy: Policy
     if job.draft_tokens:
-        policy = FixedPolicy(job.draft_tokens)
+        policy = FixedPolicy(job.draft_tokens, CostTable(verify_s, advice.draft_s))
     else:
         policy = AdaptivePolicy(CostTable(verify_s, advice.draft_s), most_tokens=job.most_tokens, seen=seen)
     speculator = Speculator(target, drafter, policy, sampling)
@@ -168,8 +168,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
             slow, fast = plain(target, prompt, job.new_tokens), speculator.generate(prompt, job.new_tokens)
         difference = None
         if job.temperature == 0:
-            longest = max(fast.lengths, default=0) + 1
-            difference = explain_difference(target, prompt, slow.tokens, fast.tokens, longest)
+            difference = explain_difference(target, prompt, slow.tokens, fast.tokens, fast.widest_tokens)
         emit("answer", {"plain": slow, "speculative": fast, "difference": difference and difference._asdict()})
     learnt: dict[str, Any] = {}
     if isinstance(policy, AdaptivePolicy):

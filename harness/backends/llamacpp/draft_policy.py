@@ -4,11 +4,12 @@ The adaptive policy maximises tokens per second. With s_i the chance that the fi
 V(k) the time to verify k tokens in one pass of the target and d the time to draft one, a cycle that drafts m tokens
 yields 1 + s_1 + ... + s_m tokens in m d + V(m + 1) seconds. Stopping rule: with r the best rate known (at least that
 of plain decoding), go on as long as some m > j has a greater ``tokens - r * time`` than stopping at j; that is the
-renewal-reward optimum when r is the rate achieved. V is a table and not a line: kernels work on groups of rows.
+renewal-reward optimum when r is the rate achieved. V is a table and not a line: kernels work on groups of rows, and a
+pass over 8 tokens may take less time than one over 5. A pass is then filled up to the size that takes least.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from harness.backends.llamacpp.drafters import BUCKET_COUNT
@@ -39,7 +40,7 @@ _LONGEST_PAUSE_TOKENS: Final = 1024
 
 
 class CostTable:
-    """Seconds of one pass of the target over k tokens: measured before, corrected while running.
+    """Seconds of one pass of the target over k tokens, filled up where that is faster: measured, and corrected since.
 
     Args:
         verify_s: Seconds by number of tokens, batch 1 included.
@@ -82,17 +83,28 @@ class CostTable:
 
     def measured_s(self, drafted_count: int) -> float:
         """Seconds of a cycle as they were measured before the run."""
-        return drafted_count * self._draft_before_s + self._table(drafted_count + 1)
+        size = self._least(drafted_count + 1, self._table)
+        return drafted_count * self._draft_before_s + self._table(size)
 
     def verify_s(self, size: int) -> float:
-        """Expected seconds of a pass over ``size`` tokens."""
+        """Expected seconds of a pass over ``size`` tokens, filled up."""
+        return self._unfilled_s(self.filled(size))
+
+    def filled(self, size: int) -> int:
+        """The size of at least ``size`` tokens whose pass takes least: that one, or one that was timed."""
+        return self._least(size, self._unfilled_s)
+
+    def _least(self, size: int, cost: Callable[[int], float]) -> int:
+        return min((size, *(s for s in self._sizes if s > size)), key=cost) if size > 1 else size
+
+    def _unfilled_s(self, size: int) -> float:
         if size in self._now:
             return self._now[size]
         return self._table(size) * self._drift_ratio
 
     def saw_pass(self, size: int, duration_s: float) -> None:
-        """Learn from one pass of the target."""
-        expected_s = self.verify_s(size)
+        """Learn from one pass of the target over ``size`` tokens in all."""
+        expected_s = self._unfilled_s(size)
         if duration_s > _OUTLIER_RATIO * expected_s and self._outlier_count < _FORGIVEN_CYCLES:
             self._outlier_count += 1
             return
@@ -126,6 +138,10 @@ class Policy(Protocol):
         """Whether to draft one more after these."""
         ...
 
+    def pass_tokens(self, size: int) -> int:
+        """How many tokens a pass over ``size`` tokens is filled up to."""
+        ...
+
     def saw_cycle(self, buckets: Sequence[int], accepted_count: int, draft_s: float, verify_s: float) -> None:
         """Learn from one cycle."""
         ...
@@ -140,10 +156,16 @@ class Policy(Protocol):
 
 
 class FixedPolicy:
-    """Always the same number of tokens."""
+    """Always the same number of tokens.
 
-    def __init__(self, draft_tokens: int) -> None:
+    Args:
+        draft_tokens: The number.
+        costs: Times of passes, by which they are filled up; never filled up without.
+    """
+
+    def __init__(self, draft_tokens: int, costs: CostTable | None = None) -> None:
         self.draft_tokens = draft_tokens
+        self._costs = costs
 
     def limit(self) -> int:
         """The number."""
@@ -152,6 +174,10 @@ class FixedPolicy:
     def go_on(self, buckets: Sequence[int]) -> bool:
         """Up to the limit."""
         return len(buckets) < self.draft_tokens
+
+    def pass_tokens(self, size: int) -> int:
+        """By the costs, where they are known."""
+        return self._costs.filled(size) if self._costs else size
 
     def saw_cycle(self, buckets: Sequence[int], accepted_count: int, draft_s: float, verify_s: float) -> None:
         """Learns nothing."""
@@ -275,6 +301,10 @@ class AdaptivePolicy:
                 return True
         return False
 
+    def pass_tokens(self, size: int) -> int:
+        """The size that takes least."""
+        return self.costs.filled(size)
+
     def _window_pays(self) -> bool:
         if len(self._window) < _PATIENCE_CYCLES:
             return False
@@ -310,7 +340,7 @@ class AdaptivePolicy:
     def saw_cycle(self, buckets: Sequence[int], accepted_count: int, draft_s: float, verify_s: float) -> None:
         """Counts the tokens that were really compared: the accepted ones and the first rejected one."""
         expected_s = len(buckets) * self.costs.draft_s + self.costs.verify_s(len(buckets) + 1)
-        self.costs.saw_pass(len(buckets) + 1, verify_s)
+        self.costs.saw_pass(self.pass_tokens(len(buckets) + 1), verify_s)
         self._elapsed_s += draft_s + verify_s
         self._since_plain_count = self._since_plain_count + 1 if buckets else 0
         if not buckets:

@@ -41,6 +41,7 @@ class Generation(Frozen, frozen=True, kw_only=True):
         verify_s: Time of the target's passes.
         lengths: Draft length of each cycle.
         answer_count: Answers summed up here.
+        widest_tokens: Tokens of the widest pass after the prompt, what it was filled up with included.
     """
 
     tokens: tuple[int, ...]
@@ -56,6 +57,7 @@ class Generation(Frozen, frozen=True, kw_only=True):
     verify_s: float = 0.0
     lengths: tuple[int, ...] = ()
     answer_count: int = 1
+    widest_tokens: int = 1
 
     @property
     def decoded_count(self) -> int:
@@ -195,12 +197,14 @@ class Speculator:
             proposal = drafter.propose(history, room, policy.go_on) if room > 0 else Proposal([], [], [])
             t1_s = now_s()
             size = 1 + len(proposal.tokens)
-            target.decode([history[-1], *proposal.tokens], position=len(history) - 1, logits="all")
+            filling = self._filling(size, len(history) - 1)
+            target.decode([history[-1], *proposal.tokens, *filling], position=len(history) - 1, logits="all")
             accepted, token = self._verify(proposal)
             t2_s = now_s()
             history += [*proposal.tokens[:accepted], token]
-            if accepted < len(proposal.tokens):
+            if filling or accepted < len(proposal.tokens):
                 target.truncate(len(history) - 1)
+            counts.widest_tokens = max(counts.widest_tokens, size + len(filling))
             counts.add(size - 1, accepted, t1_s - t0_s + probe_s, t2_s - t1_s)
             policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s)
             if not ignore_end:
@@ -209,6 +213,12 @@ class Speculator:
                     del history[len(history) - accepted + stop :]
                     ended = True
         return counts.generation(history[len(prompt) : end], now_s() - started_s, started_s - begun_s)
+
+    def _filling(self, size: int, position: int) -> list[int]:
+        """Tokens that fill a pass up to a size that takes less time; what they leave in the cache is taken back."""
+        wanted = self.policy.pass_tokens(size)
+        room = min(self.target.batch_tokens, self.target.context_tokens - position)
+        return [0] * (wanted - size) if size < wanted <= room else []
 
     def _probe(self, history: Sequence[int], prompt_tokens: int) -> float:
         lag_tokens = self.drafter.lag_tokens(history)
@@ -262,6 +272,7 @@ class _Counts:
         self.tried: list[int] = []
         self.accepted: list[int] = []
         self.draft_s = self.verify_s = 0.0
+        self.widest_tokens = 1
 
     def add(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
         self.lengths.append(drafted)
@@ -289,6 +300,7 @@ class _Counts:
             draft_s=self.draft_s,
             verify_s=self.verify_s,
             lengths=tuple(self.lengths),
+            widest_tokens=self.widest_tokens,
         )
 
 
@@ -383,4 +395,5 @@ def total(parts: Iterable[Generation]) -> Generation:
         verify_s=sum(p.verify_s for p in parts),
         lengths=tuple(n for p in parts for n in p.lengths),
         answer_count=sum(p.answer_count for p in parts),
+        widest_tokens=max((p.widest_tokens for p in parts), default=1),
     )

@@ -123,10 +123,20 @@ def test_table_interpolates_and_learns() -> None:
         CostTable({2: 1.0}, 0.1)
 
 
+def test_a_pass_is_filled_up_to_a_size_that_takes_less() -> None:
+    # As measured for Q8_0 on a CPU: 8 tokens take less than 5, so 5, 6 and 7 are filled up to 8; 2 and 9 are not.
+    costs = CostTable({1: 44.0, 2: 119.0, 5: 229.0, 8: 164.0, 16: 247.0}, 9.0)
+    assert [costs.filled(n) for n in (1, 2, 5, 7, 8, 9, 16, 17)] == [1, 2, 8, 8, 8, 9, 16, 17]
+    assert costs.verify_s(5) == 164.0
+    assert costs.measured_s(4) == 4 * 9.0 + 164.0
+
+
 def test_fixed_policy() -> None:
     policy = FixedPolicy(3)
     assert policy.limit() == 3
     assert [policy.go_on([0] * n) for n in (1, 2, 3)] == [True, True, False]
+    assert policy.pass_tokens(4) == 4
+    assert FixedPolicy(3, CostTable({1: 1.0, 4: 3.0, 8: 2.0}, 0.1)).pass_tokens(4) == 8
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,18 @@ def test_greedy_speculation_gives_the_targets_own_tokens(tiny: Path, other: Path
         assert got.cycle_count == 8
 
 
+def test_passes_that_are_filled_up_leave_nothing_behind(tiny: Path, other: Path) -> None:
+    costs = CostTable({1: 1.0, 2: 5.0, 4: 5.0, 9: 1.1}, 0.01)
+    policy = FixedPolicy(3, costs)
+    with LlamaSession(tiny, SCENARIO) as target, LlamaSession(other, SCENARIO) as small:
+        expected = plain(target, PROMPT, 40)
+        got = Speculator(target, ModelDrafter(small), policy).generate(PROMPT, 40)
+        difference = explain_difference(target, PROMPT, expected.tokens, got.tokens, got.widest_tokens)
+    assert got.widest_tokens == 9
+    assert got.drafted_count <= 3 * got.cycle_count
+    assert difference is None or difference.explained
+
+
 def test_sampled_speculation_is_reproducible_and_drafts_from_itself_are_kept(tiny: Path) -> None:
     sampling = Sampling(temperature=1.0, seed=3)
     outputs = []
