@@ -126,7 +126,7 @@ def speculate(
     Args:
         target: Model whose output is wanted.
         drafts: Draft models to choose from, by what each is expected to give; none for prompt lookup.
-        prompts: Texts; the first two are the pilot's where there are at least four.
+        prompts: Texts; the first four are the pilot's where there are at least eight.
         scenario: Context and so on; 1024 tokens of context when None.
         new_tokens: Tokens generated after each prompt.
         draft_tokens: Fixed draft length; 0 for adaptive.

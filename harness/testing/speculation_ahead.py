@@ -46,7 +46,7 @@ def predicted(target: Path, draft: Path, sizes: list[int]) -> tuple[dict[int, fl
 @click.argument("draft", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--gammas", default="1,2,4,8", show_default=True)
 @click.option("--prompts", default="code", show_default=True)
-@click.option("--prompt-count", default=6, show_default=True, help="The first two are the pilot's.")
+@click.option("--prompt-count", default=8, show_default=True, help="The first four are the pilot's.")
 @click.option("--tokens", default=32, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 def main(target: Path, draft: Path, gammas: str, prompts: str, prompt_count: int, tokens: int, as_json: bool) -> None:

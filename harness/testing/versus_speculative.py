@@ -14,6 +14,7 @@ from statistics import median
 
 import click
 
+from harness.app._speculation_job import PILOT_PROMPTS
 from harness.app.speculate import load_prompts, speculate
 from harness.backends._threads import default_thread_count
 from harness.domain.scenario import Scenario
@@ -60,7 +61,7 @@ def theirs(program: Path, target: Path, draft: Path, prompts: list[str], new_tok
 @click.argument("draft", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--program", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--prompts", default="code", show_default=True)
-@click.option("--prompt-count", default=6, show_default=True, help="The first two are our pilot's only.")
+@click.option("--prompt-count", default=8, show_default=True, help="The first four are our pilot's only.")
 @click.option("--tokens", default=40, show_default=True)
 @click.option("--turns", default=2, show_default=True)
 def main(target: Path, draft: Path, program: Path, prompts: str, prompt_count: int, tokens: int, turns: int) -> None:
@@ -71,7 +72,7 @@ def main(target: Path, draft: Path, program: Path, prompts: str, prompt_count: i
         sides: dict[str, float] = {}
         for side in ("ours", "theirs") if turn % 2 == 0 else ("theirs", "ours"):
             if side == "theirs":
-                sides[side] = theirs(program, target, draft, texts[2:], tokens)
+                sides[side] = theirs(program, target, draft, texts[PILOT_PROMPTS:], tokens)
             else:
                 run = speculate(target, [draft], texts, scenario=Scenario(context_tokens=1024), new_tokens=tokens)
                 sides[side] = run.speculative.tokens_per_s
