@@ -145,8 +145,9 @@ def plan_under_budget(
     # Of a token table that is no output matrix, a pass looks up a few rows; its pages can go.
     held = max(0, now.verdict.needed_bytes - total - repacked - _looked_up_bytes(model.weights) - evictable_bytes)
     disk = device.storage.sequential_read_bytes_per_s.value
+    mapped = device.storage.mapped_read_bytes_per_s
     compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
-    plan = plan_even_split(layers, held, budget, disk, compute_s)
+    plan = plan_even_split(layers, held, budget, disk, compute_s, mapped_bytes_per_s=mapped.value if mapped else None)
     with_drafts = 0.0
     if speculation is not None and plan.bound != "memory":
         with_drafts = max(

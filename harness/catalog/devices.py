@@ -82,6 +82,7 @@ class StorageTable(Frozen, frozen=True, kw_only=True):
     technology: str
     sequential_read_gb_s: Amount
     random_read_gb_s: Amount | None = None
+    mapped_read_gb_s: Amount | None = None
 
 
 class PowerTable(Frozen, frozen=True, kw_only=True):
@@ -149,6 +150,7 @@ def dump_device(profile: DeviceProfile) -> str:
     document["storage"] = {"technology": profile.storage.technology} | _figures(
         sequential_read_gb_s=(profile.storage.sequential_read_bytes_per_s, GB),
         random_read_gb_s=(profile.storage.random_read_bytes_per_s, GB),
+        mapped_read_gb_s=(profile.storage.mapped_read_bytes_per_s, GB),
     )
     document["power"] = _figures(
         battery_wh=(profile.power.battery_joules, JOULES_PER_WH),
@@ -184,6 +186,7 @@ def _profile(file: Traversable) -> DeviceProfile:
             technology=given.storage.technology,
             sequential_read_bytes_per_s=_figure(given.storage.sequential_read_gb_s, GB),
             random_read_bytes_per_s=_optional(given.storage.random_read_gb_s, GB),
+            mapped_read_bytes_per_s=_optional(given.storage.mapped_read_gb_s, GB),
         ),
         power=Power(
             battery_joules=_optional(given.power.battery_wh, JOULES_PER_WH),

@@ -160,6 +160,7 @@ def _figures_table(profile: "DeviceProfile") -> "Table":
         add(f"{engine.kind} kept after ten minutes", kept, f"{kept.value:.0%}" if kept else "")
     add_rate(f"storage, in sequence ({profile.storage.technology})", profile.storage.sequential_read_bytes_per_s)
     add_rate("storage, at random", profile.storage.random_read_bytes_per_s)
+    add_rate("storage, mapped", profile.storage.mapped_read_bytes_per_s)
     power = profile.power
     add("battery", power.battery_joules, f"{power.battery_joules.value / 3600:.1f} Wh" if power.battery_joules else "")
     add(

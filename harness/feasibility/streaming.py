@@ -170,6 +170,7 @@ def plan_even_split(
     *,
     expected_tokens_per_pass: float = 1.0,
     batch_cost_ratio: float = 1.0,
+    mapped_bytes_per_s: float | None = None,
 ) -> StreamingPlan:
     """The same, with an equal part of every layer streamed instead of whole layers: how this harness streams.
 
@@ -179,12 +180,13 @@ def plan_even_split(
 
         t(pass) = ((n s / D)^p + t_c^p)^(1/p),    p = 3
 
-    Args and errors are those of ``plan_streaming``; ``pinned`` counts the bytes that stay as whole layers.
+    Args and errors are those of ``plan_streaming``; ``mapped_bytes_per_s`` is what faults on a mapped file were seen to
+    reach, and ``pinned`` counts the bytes that stay as whole layers.
     """
     total, room = _total_and_room(layer_bytes, resident_bytes, budget_bytes, disk_bytes_per_s)
     count = len(layer_bytes)
     compute_s = compute_s_per_token * batch_cost_ratio
-    naive_s = compute_s + mmap_read_s(total, room, disk_bytes_per_s)
+    naive_s = compute_s + mmap_read_s(total, room, disk_bytes_per_s, mapped_bytes_per_s)
     excess = total - room + MARGIN_BYTES + int(total * PAGE_TABLE_RATIO)
     if excess <= 0:
         return _plan(count, count, 0, 0, compute_s, naive_s, "compute", expected_tokens_per_pass)
@@ -231,13 +233,16 @@ def _plan(
     )
 
 
-def mmap_read_s(mapped_bytes: float, cache_bytes: float, disk_bytes_per_s: float) -> float:
+def mmap_read_s(
+    mapped_bytes: float, cache_bytes: float, disk_bytes_per_s: float, mapped_bytes_per_s: float | None = None
+) -> float:
     """Seconds of reading in one pass over a mapped file: none if the cache holds it, all of it otherwise.
 
     LRU under a cyclic scan has no hit once the scan is longer than the cache (Denning 1968; the case that Belady's
     MIN is drawn against).
     """
-    return 0.0 if mapped_bytes <= cache_bytes else mapped_bytes / (MMAP_DISK_RATIO * disk_bytes_per_s)
+    speed = mapped_bytes_per_s or MMAP_DISK_RATIO * disk_bytes_per_s
+    return 0.0 if mapped_bytes <= cache_bytes else mapped_bytes / speed
 
 
 def least_budget_bytes(

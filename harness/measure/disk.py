@@ -1,4 +1,4 @@
-"""Storage read past the page cache: in sequence, and at random.
+"""Storage read past the page cache: in sequence, at random, and by faults on a mapped file.
 
 Linux: ``O_DIRECT`` into huge pages; where the file system refuses that, the pages are dropped with
 ``posix_fadvise(DONTNEED)`` before they are read again. Other systems: ``F_NOCACHE`` on macOS; what is left (Windows)
@@ -32,12 +32,15 @@ class DiskSpeed(NamedTuple):
         random_bytes_per_s: One reader, 64 KiB a call, at random places.
         way: How the page cache was passed by.
         file_bytes: Size of the file read.
+        mapped_bytes_per_s: One reader that touches every page of the mapped file in order; None where pages cannot be
+            dropped from the cache first.
     """
 
     sequential_bytes_per_s: float
     random_bytes_per_s: float
     way: Way
     file_bytes: int
+    mapped_bytes_per_s: float | None = None
 
 
 def disk_speed(folder: Path, *, file_bytes: int = 512 * 2**20, random_count: int = 512, seed: int = 1) -> DiskSpeed:
@@ -54,7 +57,14 @@ def disk_speed(folder: Path, *, file_bytes: int = 512 * 2**20, random_count: int
             sequential_s = _read_all(descriptor, size)
         with _opened(path) as (descriptor, way):
             random_s = _read_at_random(descriptor, size, random_count, seed)
-        return DiskSpeed(size / sequential_s, random_count * RANDOM_BLOCK_BYTES / random_s, way, size)
+        mapped_s = _touch_all(path)
+        return DiskSpeed(
+            sequential_bytes_per_s=size / sequential_s,
+            random_bytes_per_s=random_count * RANDOM_BLOCK_BYTES / random_s,
+            way=way,
+            file_bytes=size,
+            mapped_bytes_per_s=size / mapped_s if mapped_s else None,
+        )
     finally:
         path.unlink(missing_ok=True)
 
@@ -147,3 +157,19 @@ def _read_at_random(descriptor: int, size_bytes: int, count: int, seed: int) -> 
         for place in chosen:
             _read_into(descriptor, view, place * RANDOM_BLOCK_BYTES)
         return time.perf_counter() - start
+
+
+def _touch_all(path: Path) -> float | None:
+    """Seconds to touch every page of the mapped file, none of which is in memory; None where that cannot be had."""
+    if not hasattr(os, "posix_fadvise"):
+        return None
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)  # as llama.cpp asks for
+        with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as view:
+            start = time.perf_counter()
+            bytes(view[:: mmap.PAGESIZE])
+            return time.perf_counter() - start
+    finally:
+        os.close(descriptor)
