@@ -1,0 +1,167 @@
+"""What becomes of memories: updated, forgotten without a trace, surviving a kill, seen by two stores."""
+
+import hashlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from memory_cases import NOW_S, bytes_of, fill, open_store
+
+from harness.errors import RefusedError
+from harness.workloads.memory_store.synthetic import code
+
+
+def test_update_supersedes_with_history(store):
+    first = store.store("Ada lives in Porto")
+    second = store.update(first, "Ada lives in Riga")
+    third = store.update(second, "Ada lives in Quito", importance=0.9)
+    assert [h.memory.content for h in store.retrieve("Where does Ada live?")] == ["Ada lives in Quito"]
+    assert [m.content.split()[-1] for m in store.history(first)] == ["Porto", "Riga", "Quito"]
+    assert (store.get(first).superseded_by, store.get(third).supersedes) == (second, second)
+    assert not store.search("porto")
+    with pytest.raises(RefusedError, match="superseded"):
+        store.update(first, "again")
+    done = store.forget(ids=[second])
+    assert len(done.memories) == 3, "forgetting any version forgets all"
+    assert len(store) == 0
+
+
+def test_update_without_history_erases_the_old_text(tmp_path):
+    with open_store(tmp_path / "m.db") as store:
+        old = store.store("the password is Zanzibar")
+        store.update(old, "the password was changed", keep_history=False)
+        assert b"zanzibar" not in bytes_of(tmp_path)
+        assert len(store.history(old + 1)) == 1
+
+
+def test_forgotten_leaves_no_byte_and_no_ghost(tmp_path):
+    made_folder = tmp_path / "store"
+    with open_store(made_folder / "m.db") as store:
+        made, ids = fill(store, 300)
+        chosen = np.random.default_rng(2).choice(300, 100, replace=False)
+        done = [store.forget(ids=[ids[i]]) for i in chosen]
+        assert all(d.is_erased for d in done)
+        data = bytes_of(made_folder)
+        for i in chosen:
+            assert made.texts[i].lower().encode() not in data
+            assert code(int(i)).encode() not in data
+            assert made.vectors[i].tobytes().lower() not in data
+        assert code(int(min(set(range(300)) - set(chosen.tolist())))).encode() in data, "the control is still there"
+    with open_store(made_folder / "m.db") as store:
+        assert len(store) == 200
+        for i in chosen:
+            hits = store.retrieve(made.texts[i], vector=made.vectors[i], top_k=5)
+            assert ids[i] not in [h.memory.memory_id for h in hits]
+            assert not store.search(code(int(i)))
+
+
+def test_plain_delete_would_leave_the_word(tmp_path):
+    """What the store guards against: shows that looking for bytes can fail."""
+    db = sqlite3.connect(tmp_path / "plain.db", isolation_level=None)
+    db.execute("PRAGMA secure_delete=ON")
+    db.execute("CREATE VIRTUAL TABLE t USING fts5(x)")
+    db.executemany("INSERT INTO t(x) VALUES (?)", [("zanzibar holds the key",), ("another text",)])
+    db.execute("DELETE FROM t WHERE rowid = 1")
+    db.execute("VACUUM")
+    db.close()
+    assert b"zanzibar" in bytes_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("condition", "left"),
+    [
+        ({"source": "mail"}, {"b", "c"}),
+        ({"namespace": "work"}, {"a", "c"}),
+        ({"before_s": NOW_S - 50}, {"b"}),
+        ({"words": "alpha*"}, {"b", "c"}),
+        ({"source": "chat", "before_s": NOW_S - 50}, {"a", "b"}),
+    ],
+)
+def test_forget_by_condition_with_a_list_first(store, condition, left):
+    store.store("alphabet a", source="mail", created_s=NOW_S - 100)
+    store.store("beta b", source="chat", namespace="work")
+    store.store("gamma c", source="chat", created_s=NOW_S - 100)
+    listed = store.forget(**condition, dry_run=True)
+    assert listed.dry_run
+    assert len(store) == 3
+    gone = store.forget(**condition)
+    assert gone.memories == listed.memories
+    rest = {m.content[-1] for m in store._memories([int(i) for i in store._index.ids[: len(store)]])}
+    assert rest == left
+
+
+def test_forget_about_only_lists_unless_told(store):
+    store.store("Pia visited the harbour")
+    store.store("Quin sold a drum")
+    assert [m.content for m in store.forget_about("harbour", top_k=1).memories] == ["Pia visited the harbour"]
+    assert len(store) == 2
+    assert store.forget_about("harbour", top_k=1, dry_run=False).is_erased
+    assert len(store) == 1
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from harness.workloads.memory_store.embedders import HashingEmbedder
+from harness.workloads.memory_store.store import MemoryStore
+store = MemoryStore(Path(sys.argv[1]), HashingEmbedder(64))
+for i in range(100000):
+    print(store.store(f"fact number {i}"), i, flush=True)
+"""
+
+
+def test_kill_loses_no_acknowledged_write(tmp_path):
+    path = tmp_path / "m.db"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    told = []
+    for line in writer.stdout:
+        told.append(line)
+        if len(told) == 150:
+            os.kill(writer.pid, signal.SIGKILL)
+            break
+    told += list(writer.stdout)
+    writer.wait()
+    acknowledged = [tuple(map(int, t.split())) for t in told if t.endswith("\n") and len(t.split()) == 2]
+    assert len(acknowledged) >= 150
+    with open_store(path) as store:
+        for memory_id, number in acknowledged:
+            assert store.get(memory_id).content == f"fact number {number}"
+        assert len(store) - len(acknowledged) in {0, 1}, "one write may be done and not yet told"
+        assert store._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        store._db.execute("INSERT INTO words(words) VALUES ('integrity-check')")
+
+
+def test_reading_changes_no_byte(tmp_path):
+    with open_store(tmp_path / "m.db") as store:
+        fill(store, 50)
+        store.erase()
+        before = hashlib.sha256(bytes_of(tmp_path)).digest()
+        for i in range(20):
+            store.retrieve(f"kayak {i}")
+            store.search("kayak")
+        store.forget(words="kayak", dry_run=True)
+        assert hashlib.sha256(bytes_of(tmp_path)).digest() == before
+        with open_store(tmp_path / "m.db", read_only=True) as reader:
+            assert len(reader) == 50
+            for change in (
+                lambda: reader.store("x"),
+                lambda: reader.retrieve("x", touch=True),
+                lambda: reader.forget(ids=[1]),
+                lambda: reader.prioritise(1, 0.1),
+                lambda: reader.update(1, "y"),
+                lambda: reader.evict(1),
+            ):
+                with pytest.raises(RefusedError, match="reading only"):
+                    change()
+
+
+def test_two_stores_on_one_file_see_each_other(tmp_path):
+    with open_store(tmp_path / "m.db") as one, open_store(tmp_path / "m.db") as two:
+        memory_id = one.store("Sami painted the bridge")
+        assert two.retrieve("bridge")[0].memory.memory_id == memory_id
+        two.forget(ids=[memory_id])
+        assert one.retrieve("bridge") == []
