@@ -6,18 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from harness.backends.llamacpp.draft_policy import AdaptivePolicy, CostTable
 from harness.backends.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
 from harness.backends.llamacpp.expert_cache import CachePolicy
 from harness.backends.llamacpp.expert_streaming import ExpertStreamedSession
-from harness.backends.llamacpp.laid_memory import read_sparsely
+from harness.backends.llamacpp.laid_memory import anonymous_bytes, read_sparsely
 from harness.backends.llamacpp.schedules import Schedule, open_streamed
 from harness.backends.llamacpp.session import LlamaSession
 from harness.backends.llamacpp.speculative import Generation, Speculator, check_same_vocabulary, plain
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
-from harness.feasibility.repack import rewrites_all
+from harness.feasibility.repack import repacked_bytes, rewrites_all
 from harness.measure.machine import cpu
 
 Mode = Literal["streamed", "mapped"]
@@ -63,8 +65,6 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         RefusedError: The budget is too small, or the vocabularies differ.
         EngineError: The engine failed.
     """
-    import msgspec
-
     job = msgspec.convert(arguments, StreamJob)
     path = Path(job.model)
     _forget(path)  # pages that others left in the cache would be free for this run
@@ -117,20 +117,30 @@ def _drafter(job: StreamJob) -> Drafter | None:
     if job.draft == "lookup":
         return LookupDrafter()
     path = Path(job.draft)
-    mapped = rewrites_all(read_gguf(path).weights(), cpu().isa)
+    weights, isa = read_gguf(path).weights(), cpu().isa
     scenario = Scenario(
         context_tokens=job.scenario.context_tokens,
         thread_count=job.scenario.thread_count,
         ubatch_tokens=_DRAFT_TOKENS + 1,
-        mmap=mapped,
+        mmap=rewrites_all(weights, isa),
     )
-    session = LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
+    before_bytes = anonymous_bytes()
+    session = _draft_session(path, scenario)
+    mapped = scenario.mmap
+    if mapped and anonymous_bytes() - before_bytes < repacked_bytes(weights, isa):
+        # This build of the engine rewrites less than ours knows of: what it computes from must not be evicted.
+        session.close()
+        session, mapped = _draft_session(path, msgspec.structs.replace(scenario, mmap=False)), False
     session.decode([0] * (_DRAFT_TOKENS + 1), position=0)  # touch its buffers
     session.clear()
     if mapped:
         read_sparsely(path)
     _forget(path)
     return ModelDrafter(session, path.stem)
+
+
+def _draft_session(path: Path, scenario: Scenario) -> LlamaSession:
+    return LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
 
 
 def _policy(session: LlamaSession, drafter: Drafter) -> AdaptivePolicy:

@@ -121,7 +121,9 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     if result.bound_ratio is not None:
         rows.append(("share of the bound", f"{result.bound_ratio:.2f}"))
     if result.draft:
+        passes = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in result.verify_s.items())
         rows.append(("tokens per pass", f"{result.generation.tokens_per_cycle:.2f}"))
+        rows.append(("pass by tokens, drafted token", f"{passes} ms, {result.draft_s * 1e3:.1f} ms"))
     title = f"{result.model}, {result.mode}{f' by {result.schedule}' if result.schedule else ''}"
     console().print(table(title, ("", ""), rows))
     return Exit.OK
