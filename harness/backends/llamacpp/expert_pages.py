@@ -4,7 +4,8 @@ A page is needed by every resident slice that has bytes in it, and always where 
 first of them comes and given back when the last of them goes; a page that a neighbour has in use is never read again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,9 +17,13 @@ from harness.backends.llamacpp.stream_plan import PAGE_BYTES, Extent
 LEAST_MOVE_BYTES: Final = 16 * PAGE_BYTES
 """Shorter runs are given back and taken anew: a move costs a call, a split mapping and a flush on other cores."""
 
-MOST_CARRIED_SLICES: Final = 24_576
-"""Each slice that pages were carried to is two mappings of its own, and Linux allows 65530 in a process
-(vm.max_map_count); past this many slices pages are given back and taken anew."""
+UNEVEN_PAGES: Final = 2
+"""Slices of one size differ by so many pages at most: the first and the last page may be a neighbour's."""
+
+MOST_CARRIED_SLICES: Final = 12_288
+"""A slice that pages were carried to and from becomes up to five mappings, split where its first and last pages begin
+and end, and Linux allows 65530 in a process (vm.max_map_count); past this many slices pages are given back and taken
+anew."""
 
 Key = tuple[int, int]
 """An expert: (layer, number)."""
@@ -72,8 +77,8 @@ class ExpertPages:
     def change(self, goes: Iterable[Key], comes: Sequence[Key]) -> Change:
         """Account for experts that go and come, none of which is both.
 
-        Pages that go are carried over to pages that come as far as they match in number: carrying is cheaper than
-        giving back and having the system clear new ones.
+        Pages that go are carried over to pages that come where both are about as many: carrying is cheaper than giving
+        back and having the system clear new ones, and pieces of any size would split mappings ever further.
         """
         free: list[Extent] = []
         drops: list[Extent] = []
@@ -92,19 +97,19 @@ class ExpertPages:
             for kind in (False, True)
         )
         moves: list[Move] = []
+        if not self._carries:
+            return Change(moves, drops + free, early, late)
+        by_pages: defaultdict[int, list[Extent]] = defaultdict(list)
+        for run in free:
+            by_pages[(run.end - run.start) // PAGE_BYTES].append(run)
         for extent in [*early, *late]:
-            at = extent.start
-            while self._carries and free and extent.end - at >= LEAST_MOVE_BYTES:
-                run = free.pop()
-                size = min(run.end - run.start, extent.end - at)
-                if size < LEAST_MOVE_BYTES:
-                    drops.append(run)
-                    continue
-                moves.append(Move(run.start, at, size))
-                at += size
-                if run.start + size < run.end:
-                    free.append(Extent(run.start + size, run.end))
-        return Change(moves, drops + free, early, late)
+            found = _like(by_pages, (extent.end - extent.start) // PAGE_BYTES)
+            if found is not None:
+                size = min(found.end - found.start, extent.end - extent.start)
+                moves.append(Move(found.start, extent.start, size))
+                if found.start + size < found.end:
+                    drops.append(Extent(found.start + size, found.end))
+        return Change(moves, drops + [run for runs in by_pages.values() for run in runs], early, late)
 
     def _enter(self, stack: Stack, expert: int) -> list[Extent]:
         """Pages of a slice that nobody has in memory yet, as runs."""
@@ -119,6 +124,16 @@ class ExpertPages:
         part = self._users[pages.start : pages.stop]
         part -= 1
         return _runs(part == 0, pages.start)
+
+
+def _like(by_pages: Mapping[int, list[Extent]], pages: int) -> Extent | None:
+    """Take out a run of about that many pages; None where there is none, or it is not worth a move."""
+    if pages * PAGE_BYTES < LEAST_MOVE_BYTES:
+        return None
+    for wanted in sorted(range(pages - UNEVEN_PAGES, pages + UNEVEN_PAGES + 1), key=lambda n: abs(n - pages)):
+        if wanted * PAGE_BYTES >= LEAST_MOVE_BYTES and by_pages.get(wanted):
+            return by_pages[wanted].pop()
+    return None
 
 
 def _runs(marks: NDArray[np.bool_], first_page: int) -> list[Extent]:

@@ -1,6 +1,7 @@
 """Layout of experts, who needs which page, and which experts stay: by hand, and against a plain model of memory."""
 
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -98,6 +99,35 @@ def test_pages_that_go_are_carried_to_those_that_come() -> None:
     change = pages.change([(0, 0)], [(0, 2)])
     assert change.drops == []
     assert sorted((m.target, m.size) for m in change.moves) == [(2 * size, size), ((1 << 24) + 2 * size, size)]
+
+
+def test_pages_are_carried_between_slices_of_one_size_alone() -> None:
+    # two tensors with slices of 40 and 60 pages: what goes of each is carried to what comes of the same
+    pages = ExpertPages(layout((0, 40 * P, False), (1 << 24, 60 * P, False)))
+    pages.change([], [(0, 0)])
+    change = pages.change([(0, 0)], [(0, 3)])
+    assert sorted((m.source, m.target, m.size) for m in change.moves) == [
+        (0, 120 * P, 40 * P),
+        (1 << 24, (1 << 24) + 180 * P, 60 * P),
+    ]
+    assert change.drops == []
+
+
+def test_mappings_stay_few_however_long_it_runs() -> None:
+    """Every place where a move begins or ends may split a mapping for good; Linux allows 65530 in a process."""
+    experts = 16
+    pages = ExpertPages(
+        layout((100, 41 * P + 700, False), (1 << 24, 41 * P + 700, True), (1 << 25, 62 * P + 50, True), experts=experts)
+    )
+    random, resident, bounds = Random(1), list(range(4)), set()
+    pages.change([], [(0, e) for e in resident])
+    for _ in range(3000):
+        goes = resident.pop(random.randrange(len(resident)))
+        comes = random.choice([e for e in range(experts) if e not in {*resident, goes}])
+        for move in pages.change([(0, goes)], [(0, comes)]).moves:
+            bounds |= {move.source, move.source + move.size, move.target, move.target + move.size}
+        resident.append(comes)
+    assert len(bounds) < 5 * 3 * experts
 
 
 @given(
