@@ -18,7 +18,7 @@ from harness.backends.llamacpp.readers import BUFFERS_BYTES, ReaderPool, probe_b
 from harness.backends.llamacpp.session import LlamaSession
 from harness.backends.llamacpp.stream_plan import FileLayout, StreamReport
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError
+from harness.errors import EngineError, RefusedError
 from harness.feasibility.streaming import MARGIN_BYTES, PAGE_TABLE_RATIO
 
 NAME_OFFSET: Final = 256  # of ``name`` in ``struct ggml_tensor`` on 64-bit systems
@@ -78,15 +78,16 @@ class BudgetedSession(ABC):
         try:
             memory = self._memory = LaidMemory(path)
             self._base = memory.base
+            margin_bytes = MARGIN_BYTES + int(self._file_bytes * PAGE_TABLE_RATIO)
+            if self.through_buffers:
+                margin_bytes += BUFFERS_BYTES
+            self._refuse_hopeless(budget_bytes - anonymous_bytes() - margin_bytes)
             # One pass touches every buffer of the engine, so that what it holds beside weights can be read off.
             self.session.decode([0] * min(16, batch_tokens), position=0, logits="all")
             self.session.decode([0] * batch_tokens, position=16, logits="last")
             self.session.clear()
             memory.forget_file(self._layout.mapped)
             self.held_bytes = anonymous_bytes()
-            margin_bytes = MARGIN_BYTES + int(self._file_bytes * PAGE_TABLE_RATIO)
-            if self.through_buffers:
-                margin_bytes += BUFFERS_BYTES
             streams = self._make_plan(budget_bytes - self.held_bytes - margin_bytes)
             self._readers = ReaderPool(memory, through_buffers=self.through_buffers)
             # Storage is shared with others on many machines: the better of two looks is nearer to what it can do.
@@ -100,6 +101,15 @@ class BudgetedSession(ABC):
             self.close()
             raise
         self.reset()
+
+    def _refuse_hopeless(self, room_bytes: int) -> None:
+        """Refuse before a pass over the mapped file, which takes for ever where hardly a page of it may stay."""
+        least_bytes = sum(e.end - e.start for e in self._layout.others)
+        if room_bytes < least_bytes:
+            raise RefusedError(
+                f"streaming {'experts ' if self.name == 'experts' else ''}needs more than {least_bytes} bytes for "
+                f"weights, and {max(room_bytes, 0)} are left of the budget"
+            )
 
     @abstractmethod
     def _read_layout(self, path: Path) -> FileLayout:

@@ -88,6 +88,17 @@ def test_other_vocabulary_is_refused(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
+def test_a_hopeless_budget_is_refused_before_any_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a real limit that holds hardly a page of the file, a pass over its mapping would not end."""
+    from harness.backends.llamacpp import streaming
+
+    path = synthesize_tiny(tmp_path / "deep.gguf", "Q8_0", layer_count=4)
+    monkeypatch.setattr(LlamaSession, "decode", lambda *_, **__: pytest.fail("a pass was run"))
+    with pytest.raises(RefusedError, match="0 are left of the budget"):
+        streaming.StreamedSession(path, SCENARIO, 1 << 20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
 @pytest.mark.parametrize("share", [1.5, 0.8, 0.6])
 def test_streamed_tokens_are_those_of_the_mapped_model(tmp_path: Path, share: float) -> None:
     from harness.backends.llamacpp import streaming
