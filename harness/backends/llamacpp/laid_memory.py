@@ -62,7 +62,8 @@ class LaidMemory:
         Args:
             mapped: Part that stays mapped and is looked up row by row.
         """
-        self._libc.madvise(self._base, self._path.stat().st_size, mmap.MADV_DONTNEED)
+        for start, end, _ in _mappings(self._path):  # the engine unmaps what it does not use, and others may lie there
+            self._libc.madvise(start, end - start, mmap.MADV_DONTNEED)
         descriptor = os.open(self._path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
