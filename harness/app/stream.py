@@ -120,6 +120,7 @@ def stream(
     events = dict(result.events)
     answers = [msgspec.convert(d, Generation) for n, d in result.events if n == "answer"]
     chosen: dict[str, str] = events.get("schedule", {"name": "", "reason": ""})
+    costs: dict[str, Any] = events.get("costs", {"verify_s": {}, "draft_s": 0.0})
     by_expert = chosen["name"] == "experts"
     plan = msgspec.convert(events["plan"], StreamPlan) if "plan" in events and not by_expert else None
     expert_plan = msgspec.convert(events["plan"], ExpertPlan) if by_expert else None
@@ -147,5 +148,6 @@ def stream(
         expert_use=use,
         experts=experts,
         bound_ratio=ratio,
-        **msgspec.convert(events.get("costs", {}), dict[str, Any]),
+        verify_s=msgspec.convert(costs["verify_s"], dict[int, float], strict=False),  # keys came as JSON's strings
+        draft_s=costs["draft_s"],
     )
