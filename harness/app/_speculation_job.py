@@ -156,11 +156,12 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     advice = msgspec.structs.replace(advice, draft=Path(chosen).name, others=others)
     drafter = _drafter(chosen, job, target, sampling)
     emit("advice", advice)
+    costs = CostTable(verify_s, advice.draft_s)
     policy: Policy
     if job.draft_tokens:
-        policy = FixedPolicy(job.draft_tokens, CostTable(verify_s, advice.draft_s))
+        policy = FixedPolicy(job.draft_tokens, costs)
     else:
-        policy = AdaptivePolicy(CostTable(verify_s, advice.draft_s), most_tokens=job.most_tokens, seen=seen)
+        policy = AdaptivePolicy(costs, most_tokens=job.most_tokens, seen=seen)
     speculator = Speculator(target, drafter, policy, sampling)
     for index, prompt in enumerate(prompts):
         # Interleaved, and in turns which one goes first, so that a drifting machine favours neither.

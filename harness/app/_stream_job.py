@@ -1,6 +1,5 @@
 """What the child of a streaming run does: one model under a budget, streamed or mapped, with or without a draft."""
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.feasibility.repack import repacked_bytes, rewrites_all
+from harness.measure import page_cache
 from harness.measure.machine import cpu
 
 Mode = Literal["streamed", "mapped"]
@@ -67,7 +67,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """
     job = msgspec.convert(arguments, StreamJob)
     path = Path(job.model)
-    _forget(path)  # pages that others left in the cache would be free for this run
+    page_cache.drop(path)  # pages that others left in the cache would be free for this run
     if job.mode == "mapped":
         scenario = msgspec.structs.replace(job.scenario, mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
         session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)
@@ -135,7 +135,7 @@ def _drafter(job: StreamJob) -> Drafter | None:
     session.clear()
     if mapped:
         read_sparsely(path)
-    _forget(path)
+    page_cache.drop(path)
     return ModelDrafter(session, path.stem)
 
 
@@ -169,9 +169,3 @@ def _draft_s(drafter: ModelDrafter) -> float:
         times.append((time.perf_counter() - started_s) / count)
         drafter.forget()
     return min(times)
-
-
-def _forget(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(descriptor)

@@ -24,6 +24,7 @@ from harness.domain.workload import Cost
 from harness.errors import RefusedError
 from harness.feasibility.language_cost import language_seconds
 from harness.feasibility.memory import RUNTIME_ANONYMOUS_BYTES, RUNTIME_FILE_BYTES, predict_memory
+from harness.feasibility.weights import matrix_types
 from harness.feasibility.workload_cost import (
     LanguageSeconds,
     OperationPrediction,
@@ -222,8 +223,7 @@ def _prepared_bytes(workload: Workload, size: Mapping[str, int]) -> int:
 
 
 def _language_here(weights: Weights, scenario: Scenario, say: Callable[[str], None]) -> LanguageSeconds:
-    types = {t.type_name for t in weights.tensors if len(t.dims) > 1}
-    return language_seconds(weights, probed(types, scenario, say=say), scenario)
+    return language_seconds(weights, probed(matrix_types(weights), scenario, say=say), scenario)
 
 
 def _language(weights: Weights | None, device: DeviceProfile) -> LanguageSeconds | None:

@@ -26,6 +26,12 @@ PAGE_TABLE_RATIO: Final = 8 / 4096
 """Page tables of every byte of the model, streamed ones too: a moved slot leaves its empty table behind. They are
 charged like other memory; for a file of 40 GB they are 80 MB."""
 
+
+def margin_bytes(weight_bytes: int) -> int:
+    """What a budget must hold beside weights and all that the engine holds, for a model of that size."""
+    return MARGIN_BYTES + int(weight_bytes * PAGE_TABLE_RATIO)
+
+
 SMOOTHNESS: Final = 3.0
 """p of even splits: reading alone or computing alone is reached only where the other is far shorter, since readers and
 the engine's threads share cores and memory. Measured with a model of 1.1 GB on two cores, as shares of the longer of
@@ -176,7 +182,7 @@ def plan_even_split(
 
     Parts are those of :func:`least_split`: whole huge pages, of which a layer that may begin anywhere holds one less
     than its size would; where layers are too small for them, any size. What is held beside the layers grows by
-    :data:`MARGIN_BYTES` and page tables. Reading goes on through the whole pass and from one pass into the next:
+    :func:`margin_bytes`. Reading goes on through the whole pass and from one pass into the next:
 
         t(pass) = ((n s / D)^p + t_c^p)^(1/p),    p = 3
 
@@ -187,7 +193,7 @@ def plan_even_split(
     count = len(layer_bytes)
     compute_s = compute_s_per_token * batch_cost_ratio
     naive_s = compute_s + mmap_read_s(total, room, disk_bytes_per_s, mapped_bytes_per_s)
-    excess = total - room + MARGIN_BYTES + int(total * PAGE_TABLE_RATIO)
+    excess = total - room + margin_bytes(total)
     if excess <= 0:
         return _plan(count, count, 0, 0, compute_s, naive_s, "compute", expected_tokens_per_pass)
     whole = [max(0, size // HUGE_PAGE_BYTES - 1) * HUGE_PAGE_BYTES for size in layer_bytes]

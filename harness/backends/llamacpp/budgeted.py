@@ -19,7 +19,7 @@ from harness.backends.llamacpp.session import LlamaSession
 from harness.backends.llamacpp.stream_plan import FileLayout, StreamReport
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
-from harness.feasibility.streaming import MARGIN_BYTES, PAGE_TABLE_RATIO
+from harness.feasibility.streaming import margin_bytes
 
 NAME_OFFSET: Final = 256  # of ``name`` in ``struct ggml_tensor`` on 64-bit systems
 BLOCK_MARK: Final = b"l_out-"
@@ -78,17 +78,15 @@ class BudgetedSession(ABC):
         try:
             memory = self._memory = LaidMemory(path)
             self._base = memory.base
-            margin_bytes = MARGIN_BYTES + int(self._file_bytes * PAGE_TABLE_RATIO)
-            if self.through_buffers:
-                margin_bytes += BUFFERS_BYTES
-            self._refuse_hopeless(budget_bytes - anonymous_bytes() - margin_bytes)
+            margin = margin_bytes(self._file_bytes) + (BUFFERS_BYTES if self.through_buffers else 0)
+            self._refuse_hopeless(budget_bytes - anonymous_bytes() - margin)
             # One pass touches every buffer of the engine, so that what it holds beside weights can be read off.
             self.session.decode([0] * min(16, batch_tokens), position=0, logits="all")
             self.session.decode([0] * batch_tokens, position=16, logits="last")
             self.session.clear()
             memory.forget_file(self._layout.mapped)
             self.held_bytes = anonymous_bytes()
-            streams = self._make_plan(budget_bytes - self.held_bytes - margin_bytes)
+            streams = self._make_plan(budget_bytes - self.held_bytes - margin)
             self._readers = ReaderPool(memory, through_buffers=self.through_buffers)
             # Storage is shared with others on many machines: the better of two looks is nearer to what it can do.
             self.probe_bytes_per_s = max(self._probe(), self._probe()) if probe and streams else 0.0

@@ -17,8 +17,8 @@ from harness.backends.llamacpp.stream_plan import PAGE_BYTES, Extent
 LEAST_MOVE_BYTES: Final = 16 * PAGE_BYTES
 """Shorter runs are given back and taken anew: a move costs a call, a split mapping and a flush on other cores."""
 
-UNEVEN_PAGES: Final = 2
-"""Slices of one size differ by so many pages at most: the first and the last page may be a neighbour's."""
+_UNEVEN_PAGES: Final = (0, -1, 1, -2, 2)
+"""How runs of one size differ in pages, nearest first: the first and the last page may be a neighbour's."""
 
 MOST_CARRIED_SLICES: Final = 12_288
 """A slice that pages were carried to and from becomes up to five mappings, split where its first and last pages begin
@@ -130,7 +130,7 @@ def _like(by_pages: Mapping[int, list[Extent]], pages: int) -> Extent | None:
     """Take out a run of about that many pages; None where there is none, or it is not worth a move."""
     if pages * PAGE_BYTES < LEAST_MOVE_BYTES:
         return None
-    for wanted in sorted(range(pages - UNEVEN_PAGES, pages + UNEVEN_PAGES + 1), key=lambda n: abs(n - pages)):
+    for wanted in (pages + more for more in _UNEVEN_PAGES):
         if wanted * PAGE_BYTES >= LEAST_MOVE_BYTES and by_pages.get(wanted):
             return by_pages[wanted].pop()
     return None
