@@ -25,4 +25,4 @@ slow:
 
 # Ours against llama-bench on one model, in turns.
 versus llama_bench model:
-    python -m harness.testing.versus_llama_bench --llama-bench {{llama_bench}} {{model}}
+    python -m bench.versus_llama_bench --llama-bench {{llama_bench}} {{model}}

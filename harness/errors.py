@@ -2,7 +2,7 @@
 
 HarnessError                  catch this one at the outermost edge
 ├── InputError        exit 2  what the user gave is wrong
-│   ├── UnknownNameError      no device, model, workload or backend of that name
+│   ├── UnknownNameError      no device, model, workload or runtime of that name
 │   ├── BadDataError          a file breaks its schema: names file, field, found, expected
 │   └── RefusedError          well-formed, but not something that can be done (other vocabulary, no disk room, ...)
 ├── CouldNotRunError  exit 4  the run could not be made
@@ -47,7 +47,7 @@ class UnknownNameError(InputError):
     """A name that is in no catalog.
 
     Args:
-        kind: What was looked for: "device", "model", "workload", "backend".
+        kind: What was looked for: "device", "model", "workload", "runtime".
         name: The name as given.
         known: The names there are.
     """

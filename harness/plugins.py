@@ -1,7 +1,7 @@
 """Find a plug-in module by its file name, and import it only then.
 
-A folder is the registry: a workload, a backend or a verb is one module in its package, named by its file. Third
-parties add theirs through entry points (``edge_harness.workloads``, ``edge_harness.backends``); a module of ours has
+A folder is the registry: a workload, a runtime or a verb is one module in its package, named by its file. Third
+parties add theirs through entry points (``edge_harness.workloads``, ``edge_harness.runtimes``); a module of ours has
 its name to itself.
 """
 

@@ -1,4 +1,4 @@
-"""Protocols between the layers: what a backend, a session and a workload promise."""
+"""Protocols between the layers: what a runtime, a session and a workload promise."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from harness.domain.workload import Cost
 
 
 class Clock(Protocol):
-    """Where time comes from; the fake backend has its own."""
+    """Where time comes from; the fake runtime has its own."""
 
     def now_s(self) -> float:
         """Seconds on a clock that never steps back."""
@@ -125,10 +125,10 @@ class Tap(Protocol):
         ...
 
 
-class Backend(Protocol):
-    """One runtime. Its module ends in ``BACKEND = ...`` and imports the engine inside functions only.
+class Runtime(Protocol):
+    """One runtime. Its module ends in ``RUNTIME = ...`` and imports the engine inside functions only.
 
-    A backend may also have ``formats`` (of ``gguf onnx``: what it reads, so that others are refused at once) and
+    A runtime may also have ``formats`` (of ``gguf onnx``: what it reads, so that others are refused at once) and
     ``model_options(path) -> Mapping[str, Any]``: what the model's file says of how it runs, for the record.
     """
 
@@ -169,7 +169,7 @@ class WorkloadContext(NamedTuple):
         seed: Seed for everything random.
         thread_count: Threads it may use.
         model_path: Model file for workloads that need a language model; None for the others.
-        open_session: Opens a language model (path, scenario, the backend's own options such as ``sequence_count``);
+        open_session: Opens a language model (path, scenario, the runtime's own options such as ``sequence_count``);
             given to the workloads that say ``needs_model``.
         data: Folder of opt-in public data sets; None when there is none.
     """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.gates.judge import Judgement
 
 _MARKERS = (
-    "edge_model(name, quant='', repetitions=5, backend='llamacpp', patience_s=20, **scenario): the model to run",
+    "edge_model(name, quant='', repetitions=5, runtime='llamacpp', patience_s=20, **scenario): the model to run",
     "edge_budget(metric, floor=..., ceiling=..., roofline_ratio=..., prediction_ratio=..., ...): a budget to keep",
 )
 
@@ -52,7 +52,7 @@ class EdgeModel:
         name: Model name or path.
         quant: Mixture; the card's usual one unless given.
         repetitions: Clean samples wanted of each test.
-        backend: Runtime.
+        runtime: Runtime.
         patience_s: Longest pauses after disturbed samples.
         fields: Fields of the scenario, such as ``new_tokens``.
     """
@@ -63,12 +63,12 @@ class EdgeModel:
         name: str,
         quant: str,
         repetitions: int,
-        backend: str,
+        runtime: str,
         patience_s: float,
         fields: dict[str, Any],
     ) -> None:
         self.name, self.quant, self.fields = name, quant, fields
-        self.repetitions, self.backend, self.patience_s = repetitions, backend, patience_s
+        self.repetitions, self.runtime, self.patience_s = repetitions, runtime, patience_s
         self._request = request
 
     def run(self, **fields: Any) -> "RunRecord":
@@ -83,7 +83,7 @@ class EdgeModel:
         cells = cells_of((self.name,), self.quant, scenario_from(self.fields | fields))
         folder = self._request.config.getoption("--edge-records")
         options = Options(
-            backend=self.backend,
+            runtime=self.runtime,
             repetitions=self.repetitions,
             cold_loads=0,
             keep=False,
@@ -136,9 +136,9 @@ def edge_model(request: pytest.FixtureRequest) -> EdgeModel:
         raise pytest.UsageError(f"{request.node.nodeid}: mark it with @pytest.mark.edge_model(NAME)")
     fields = dict(marker.kwargs)
     quant = str(fields.pop("quant", "")) or str(marker.args[1] if len(marker.args) > 1 else "")
-    repetitions, backend = int(fields.pop("repetitions", 5)), str(fields.pop("backend", "llamacpp"))
+    repetitions, runtime = int(fields.pop("repetitions", 5)), str(fields.pop("runtime", "llamacpp"))
     patience_s = float(fields.pop("patience_s", 20))
-    return EdgeModel(request, str(marker.args[0]), quant, repetitions, backend, patience_s, fields)
+    return EdgeModel(request, str(marker.args[0]), quant, repetitions, runtime, patience_s, fields)
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ import msgspec
 
 from harness.app.calibration_change import calibration_change
 from harness.app.rungs import Rung
-from harness.backends.llamacpp.quality import Quality, QualityJob, load_columns
-from harness.backends.llamacpp.quantize import NEED_IMPORTANCE, QuantizeJob
 from harness.catalog.fetch import check_room
 from harness.catalog.gguf import read_gguf
 from harness.catalog.paths import home_dir
@@ -22,18 +20,20 @@ from harness.domain.base import Frozen
 from harness.domain.record import Phase, RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, EngineError, InputError, RefusedError
-from harness.feasibility.weights import weights_of
 from harness.measure.child import ChildResult, Limits, run_child
 from harness.measure.file_hash import file_sha256
 from harness.measure.lock import machine_lock
 from harness.measure.machine import fingerprint
 from harness.measure.runner import run_model
+from harness.predict.weights import weights_of
 from harness.records.store import write_atomically
+from harness.runtimes.llamacpp.quality import Quality, QualityJob, load_columns
+from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QuantizeJob
 
-_QUANTIZE: Final = "harness.backends.llamacpp.quantize:run_quantize"
-_IMPORTANCE: Final = "harness.backends.llamacpp.quantize:run_importance"
-_QUALITY: Final = "harness.backends.llamacpp.quality:run_quality"
-_TRY: Final = "harness.backends.llamacpp.quality:run_try"
+_QUANTIZE: Final = "harness.runtimes.llamacpp.quantize:run_quantize"
+_IMPORTANCE: Final = "harness.runtimes.llamacpp.quantize:run_importance"
+_QUALITY: Final = "harness.runtimes.llamacpp.quality:run_quality"
+_TRY: Final = "harness.runtimes.llamacpp.quality:run_try"
 
 
 class Asked(NamedTuple):
@@ -89,7 +89,7 @@ class Workshop:
         self.limits, self.is_kept, self.say = limits, is_kept, say
         parts = [file_sha256(text)[:8]]
         if is_kept:
-            from harness.backends.llamacpp.library import package_version
+            from harness.runtimes.llamacpp.library import package_version
 
             parts = [file_sha256(source)[:12], *parts, package_version()]
         self.folder = folder.absolute() / "-".join([source.stem, *parts])

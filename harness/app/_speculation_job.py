@@ -5,19 +5,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.backends.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy, Policy
-from harness.backends.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter, Sampling
-from harness.backends.llamacpp.session import LlamaSession
-from harness.backends.llamacpp.speculative import (
+from harness.domain.base import Frozen
+from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
+from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy, Policy
+from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter, Sampling
+from harness.runtimes.llamacpp.session import LlamaSession
+from harness.runtimes.llamacpp.speculative import (
     Speculator,
     check_same_vocabulary,
     explain_difference,
     measure_pass_s,
     plain,
 )
-from harness.domain.base import Frozen
-from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
 
 VERIFY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
 PILOT_PROMPTS = 4

@@ -7,20 +7,20 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.backends.llamacpp.draft_policy import AdaptivePolicy, CostTable
-from harness.backends.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
-from harness.backends.llamacpp.expert_cache import CachePolicy
-from harness.backends.llamacpp.expert_streaming import ExpertStreamedSession
-from harness.backends.llamacpp.laid_memory import anonymous_bytes, read_sparsely
-from harness.backends.llamacpp.schedules import Schedule, open_streamed
-from harness.backends.llamacpp.session import LlamaSession
-from harness.backends.llamacpp.speculative import Generation, Speculator, check_same_vocabulary, plain
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
-from harness.feasibility.repack import repacked_bytes, rewrites_all
 from harness.measure import page_cache
 from harness.measure.machine import cpu
+from harness.predict.repack import repacked_bytes, rewrites_all
+from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable
+from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
+from harness.runtimes.llamacpp.expert_cache import CachePolicy
+from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession
+from harness.runtimes.llamacpp.laid_memory import anonymous_bytes, read_sparsely
+from harness.runtimes.llamacpp.schedules import Schedule, open_streamed
+from harness.runtimes.llamacpp.session import LlamaSession
+from harness.runtimes.llamacpp.speculative import Generation, Speculator, check_same_vocabulary, plain
 
 Mode = Literal["streamed", "mapped"]
 _DRAFT_TOKENS = 15

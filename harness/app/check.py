@@ -13,10 +13,10 @@ from harness.domain.device import DeviceProfile
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
-from harness.feasibility.weights import matrix_types
 from harness.measure.calibrate import calibrate
 from harness.measure.machine import fingerprint
 from harness.measure.probe import probe_machine, save_profile
+from harness.predict.weights import matrix_types
 from harness.records.compare import Comparison, compare
 from harness.records.derive import summarise
 from harness.records.store import write_atomically

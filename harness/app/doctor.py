@@ -40,7 +40,7 @@ class Finding(Frozen, frozen=True, kw_only=True):
 
 def examine() -> list[Finding]:
     """Everything, in the order of importance."""
-    return [*_folders(), *_backends(), *_packages(), *_machine(), *_measuring()]
+    return [*_folders(), *_runtimes(), *_packages(), *_machine(), *_measuring()]
 
 
 def _folders() -> Iterator[Finding]:
@@ -62,14 +62,14 @@ def _folders() -> Iterator[Finding]:
         yield Finding(name="history", state="broken", detail=f"{error} Move it away to start a new one")
 
 
-def _backends() -> Iterator[Finding]:
-    for name in plugins.names("harness.backends"):
+def _runtimes() -> Iterator[Finding]:
+    for name in plugins.names("harness.runtimes"):
         try:
-            reason = plugins.load("harness.backends", name, "BACKEND").missing()
+            reason = plugins.load("harness.runtimes", name, "RUNTIME").missing()
         except (ImportError, AttributeError) as error:
-            yield Finding(name=f"backend {name}", state="broken", detail=repr(error))
+            yield Finding(name=f"runtime {name}", state="broken", detail=repr(error))
             continue
-        yield Finding(name=f"backend {name}", state="missing" if reason else "ok", detail=reason or "usable")
+        yield Finding(name=f"runtime {name}", state="missing" if reason else "ok", detail=reason or "usable")
 
 
 def _packages() -> Iterator[Finding]:

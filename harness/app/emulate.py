@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from harness.backends._threads import default_thread_count
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
-from harness.feasibility.memory import predict_memory
 from harness.measure.child import Limits, run_child
+from harness.predict.memory import predict_memory
+from harness.runtimes._threads import default_thread_count
 
 TARGET: Final = "harness.app.emulate:hold"
 NOT_EMULATED: Final = (
@@ -101,7 +101,7 @@ def hold(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """Child's entry: open a model with a context, use it once, and end."""
     import msgspec
 
-    from harness.backends.llamacpp.session import LlamaSession
+    from harness.runtimes.llamacpp.session import LlamaSession
 
     scenario = msgspec.convert(arguments["scenario"], Scenario)
     with LlamaSession(Path(arguments["model"]), scenario, batch_tokens=_UBATCH_TOKENS, output_tokens=1) as session:
@@ -188,13 +188,13 @@ def _scenario(tokens: int, emulation: Emulation) -> Scenario:
         thread_count=emulation.thread_count,
         mmap=False,
         repack=False,
-        backend="cpu",
+        api="cpu",
     )
 
 
 def predicted_bytes(weights: Weights, tokens: int, emulation: Emulation) -> int:
     """Anonymous memory predicted for that context."""
-    return predict_memory(weights, _scenario(tokens, emulation), backend="cpu").anonymous_bytes
+    return predict_memory(weights, _scenario(tokens, emulation), api="cpu").anonymous_bytes
 
 
 def predicted_context(weights: Weights, emulation: Emulation) -> int:

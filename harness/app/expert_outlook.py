@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from harness.backends.llamacpp.expert_cache import CachePolicy
-from harness.backends.llamacpp.expert_layout import ExpertPlan
-from harness.backends.llamacpp.expert_streaming import ExpertUse
-from harness.backends.llamacpp.stream_plan import StreamReport
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
-from harness.feasibility.moe import DEFAULT_SKEW, Policy, hit_ratio, streamed_token_s
+from harness.predict.moe import DEFAULT_SKEW, Policy, hit_ratio, streamed_token_s
+from harness.runtimes.llamacpp.expert_cache import CachePolicy
+from harness.runtimes.llamacpp.expert_layout import ExpertPlan
+from harness.runtimes.llamacpp.expert_streaming import ExpertUse
+from harness.runtimes.llamacpp.stream_plan import StreamReport
 
 
 class ExpertOutlook(Frozen, frozen=True, kw_only=True):

@@ -67,7 +67,7 @@ def export_onnx(
     if expected:
         say("checking its answers")
         job = AnswersJob(
-            path=str(made), backend="ort", prompt_tokens=tuple(record["prompt_tokens"]), greedy_count=len(expected)
+            path=str(made), runtime="ort", prompt_tokens=tuple(record["prompt_tokens"]), greedy_count=len(expected)
         )
         found = ask(job).greedy
     return Exported(
@@ -90,7 +90,7 @@ def ask(job: AnswersJob) -> Answers:
     result = run_child(ANSWERS_TARGET, job)
     told = next((msgspec.convert(data, Answers) for name, data in result.events if name == "answers"), None)
     if told is None:
-        raise EngineError(f"{job.backend} on {Path(job.path).name}: {result.outcome}: {result.detail}")
+        raise EngineError(f"{job.runtime} on {Path(job.path).name}: {result.outcome}: {result.detail}")
     return told
 
 

@@ -10,13 +10,13 @@ from harness.domain.device import DeviceProfile, Figure, MemoryPool
 from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.feasibility.advice import Advice, Variant, advise
-from harness.feasibility.calibrated import matrices
-from harness.feasibility.co_resident import Companion, shared_speed, with_companions
-from harness.feasibility.memory import backend_of, engine_of, pool_of, predict_memory, with_draft
-from harness.feasibility.speed import predict_speed
-from harness.feasibility.verdict import judge
-from harness.feasibility.weights import weights_of
+from harness.predict.advice import Advice, Variant, advise
+from harness.predict.calibrated import matrices
+from harness.predict.co_resident import Companion, shared_speed, with_companions
+from harness.predict.memory import predict_memory, with_draft
+from harness.predict.speed import predict_speed
+from harness.predict.verdict import judge
+from harness.predict.weights import weights_of
 
 
 def predict(
@@ -35,30 +35,30 @@ def predict(
     speed must be held when all run at once.
 
     Raises:
-        RefusedError: The KV type cannot hold this model's keys, or the device does not have the backend.
+        RefusedError: The KV type cannot hold this model's keys, or the device does not have the api.
     """
-    backend = backend_of(scenario, device)
-    if engine_of(backend, device) is None:
-        there = ", ".join(sorted({name for engine in device.engines for name in engine.backends}))
-        raise RefusedError(f"{device.name} has no backend {backend!r}; it has {there}")
+    api = device.api(scenario.api)
+    if device.engine_for(api) is None:
+        there = ", ".join(sorted({name for engine in device.engines for name in engine.apis}))
+        raise RefusedError(f"{device.name} has no api {api!r}; it has {there}")
     try:
-        memory = predict_memory(model.weights, scenario, backend=backend, device=device)
+        memory = predict_memory(model.weights, scenario, api=api, device=device)
         if draft is not None:
-            memory = with_draft(memory, predict_memory(draft.weights, scenario, backend=backend, device=device))
+            memory = with_draft(memory, predict_memory(draft.weights, scenario, api=api, device=device))
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
     speed = judged = predict_speed(model.weights, device, scenario)
     told: tuple[str, ...] = ()
     if beside:
         memory = with_companions(memory, beside)
-        judged, told = shared_speed(speed, device, beside, pool_of(backend, device))
+        judged, told = shared_speed(speed, device, beside, device.pool_for(api))
     verdict = judge(memory, judged, device, scenario, target_tokens_per_s, entitled=entitled)
     verdict = replace(verdict, reasons=(*verdict.reasons, *told))
     return Prediction(
         device=device.name,
         model=model.name,
         quant=model.quant,
-        backend=backend,
+        api=api,
         memory=memory,
         speed=speed,
         verdict=verdict,
@@ -67,7 +67,7 @@ def predict(
 
 def timing_notes(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[str, ...]:
     """What a speed on this machine rests on, where the engine was not timed with all of the model's types."""
-    calibration = device.calibration(backend_of(scenario, device))
+    calibration = device.calibration(device.api(scenario.api))
     if calibration is None:
         return ("speed rests on the probed bandwidth alone: `edge-harness check` times the engine here and keeps it",)
     timed = {cost.type_name for cost in calibration.types}

@@ -9,12 +9,12 @@ from typing import Final
 
 from harness.app._ladder_work import Asked, Workshop
 from harness.app.rungs import Ladder, describe, mark_frontier, reference_of
-from harness.backends.llamacpp import BACKEND
-from harness.backends.llamacpp.quantize import QUANTS
 from harness.catalog.gguf import read_gguf
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure.child import Limits
+from harness.runtimes.llamacpp import RUNTIME
+from harness.runtimes.llamacpp.quantize import QUANTS
 
 DEFAULT_QUANTS: Final = (
     *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "IQ3_XXS"),
@@ -66,7 +66,7 @@ def ladder(
     unknown = [q for q in quants if q not in QUANTS]
     if unknown:
         raise RefusedError(f"no quantisation {unknown[0]!r}; one of: {', '.join(QUANTS)}")
-    if reason := BACKEND.missing():
+    if reason := RUNTIME.missing():
         raise CouldNotRunError(reason)
     if folder is not None and keep is not None:
         raise RefusedError("a folder to keep files in and one to remove them from: give one of them")

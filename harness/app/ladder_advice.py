@@ -14,7 +14,7 @@ from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.scenario import Scenario
-from harness.feasibility.weights import weights_of
+from harness.predict.weights import weights_of
 
 FAITHFUL_KL: Final = 0.1
 """Nats of divergence up to which a rung counts as faithful to the reference when one is recommended."""
@@ -93,7 +93,7 @@ def rung_predictions(source: Path, result: Ladder, device: DeviceProfile, scenar
 
     Raises:
         BadDataError: The source is no GGUF file.
-        RefusedError: The device has no such backend.
+        RefusedError: The device has no such api.
     """
     shape = read_gguf(source).weights().shape
     found = {}

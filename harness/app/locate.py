@@ -11,9 +11,9 @@ from harness.catalog.models import load_model
 from harness.catalog.paths import as_path
 from harness.domain.model import Weights
 from harness.errors import BadDataError, RefusedError
-from harness.feasibility.quant_mix import quant_named
 from harness.onnx.files import MODEL_FILE, onnx_model, quant_label
 from harness.onnx.graph import read_graph
+from harness.predict.quant_mix import quant_named
 
 
 class Located(NamedTuple):

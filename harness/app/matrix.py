@@ -18,8 +18,8 @@ from harness.catalog.models import load_model, model_names
 from harness.catalog.paths import as_path
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, MissingPackageError, UnknownNameError
-from harness.feasibility.quant_mix import quant_named
-from harness.feasibility.sweep import WORDS, Grid, sweep
+from harness.predict.quant_mix import quant_named
+from harness.predict.sweep import WORDS, Grid, sweep
 
 FORMATS: Final = (".json", ".csv", ".parquet")
 
@@ -57,7 +57,7 @@ def columns(grid: Grid) -> Columns:
     words = np.array([*WORDS, "impossible"])
     return {
         "device": np.array(grid.devices)[axes[0]],
-        "backend": np.array(grid.backends)[axes[0]],
+        "api": np.array(grid.apis)[axes[0]],
         "model": np.array(grid.models)[axes[1]],
         "quant": np.array(grid.quants)[axes[2]],
         "context_tokens": np.array(grid.contexts)[axes[3]],

@@ -16,15 +16,14 @@ from harness.domain.model import Weights
 from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import InputError
-from harness.feasibility.calibrated import pass_seconds
-from harness.feasibility.memory import backend_of
-from harness.feasibility.moe import expert_bytes, hit_ratio, streamed_token_s
-from harness.feasibility.repack import rewrites_all
-from harness.feasibility.speculative import Advice, batch_cost, best_gamma, expected_tokens_per_cycle
-from harness.feasibility.speed import machine_of, predict_speed
-from harness.feasibility.streaming import plan_even_split
-from harness.feasibility.weights import has_output, matrix_types, role_of
 from harness.measure.machine import cpu
+from harness.predict.calibrated import pass_seconds
+from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
+from harness.predict.repack import rewrites_all
+from harness.predict.speculative import Advice, batch_cost, best_gamma, expected_tokens_per_cycle
+from harness.predict.speed import machine_of, predict_speed
+from harness.predict.streaming import plan_even_split
+from harness.predict.weights import has_output, matrix_types, role_of
 
 ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
 """Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the others."""
@@ -241,7 +240,7 @@ def _looked_up_bytes(weights: Weights) -> int:
 
 def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) -> tuple[Callable[[int], float], bool]:
     """Cost of a pass over k tokens relative to one, and whether it was measured on this machine."""
-    calibration = device.calibration(backend_of(scenario, device))
+    calibration = device.calibration(device.api(scenario.api))
     if calibration is None:
         machine = machine_of(device, scenario)
         return (lambda k: max(batch_cost(k, machine), _experts_read_ratio(weights, k))), False

@@ -9,10 +9,10 @@ from typing import Final
 from harness.catalog.models import load_model, model_names
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError, UnknownNameError
-from harness.feasibility.quant_mix import quant_named
-from harness.feasibility.row_work import Known
-from harness.feasibility.rows import Row, read_rows
-from harness.feasibility.weights import read_of, weights_of
+from harness.predict.quant_mix import quant_named
+from harness.predict.weights import read_of, weights_of
+from harness.published.row_work import Known
+from harness.published.rows import Row, read_rows
 
 _DROPPED: Final = re.compile(
     r"\(.*?\)|meta[- ]|-?(instruct|chat|it|4bit|mlx|preview|reasoning plus|reasoning|text)\b"
@@ -95,7 +95,7 @@ def model_of(name: str, params_b: float, quant: str) -> Known | None:
 
 def shipped_rows() -> list[Row]:
     """The published rows that ship with the package."""
-    with as_file(files("harness.feasibility") / "data" / "decode.csv") as path:
+    with as_file(files("harness.published") / "data" / "decode.csv") as path:
         return rows_of(path)
 
 

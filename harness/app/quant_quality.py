@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from harness.app._answers_job import AnswersJob
 from harness.app.calibration_change import Calibration, Triple, calibration_change, scaled
-from harness.backends.llamacpp.quantize import NEED_IMPORTANCE, QUANTS, QuantizeJob
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.errors import EngineError, RefusedError
 from harness.measure.child import Limits, run_child
+from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS, QuantizeJob
 from harness.stats.intervals import share_interval
 from harness.workloads._language.confidence import TokenScores
 from harness.workloads.reasoning.tasks import KINDS
@@ -207,7 +207,7 @@ def quant_quality(
             say(f"{quant}: making and asking")
             path = Path(folder) / f"{source.stem}-{quant}.gguf"
             job = QuantizeJob(source=str(source.absolute()), target=str(path), quant=quant)
-            made = run_child("harness.backends.llamacpp.quantize:run_quantize", job, limits=limits)
+            made = run_child("harness.runtimes.llamacpp.quantize:run_quantize", job, limits=limits)
             if made.outcome != "ok":
                 raise EngineError(f"{made.outcome}: {made.detail}")
             results.append(_result(quant, made_from, path, reference, ask(path, asked, limits)))

@@ -15,8 +15,8 @@ from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelCard, Weights
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError
-from harness.feasibility.quant_mix import quant_named
-from harness.feasibility.weights import weights_of
+from harness.predict.quant_mix import quant_named
+from harness.predict.weights import weights_of
 
 PROBED_NAME: Final = "this-machine"
 """Stem of the profile that ``edge-harness devices probe`` writes into the user's devices folder."""

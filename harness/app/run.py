@@ -15,7 +15,6 @@ from harness import plugins
 from harness.app.fit import predict
 from harness.app.locate import Located, locate
 from harness.app.resolve import THIS_MACHINE, resolve_device, with_kept_costs
-from harness.backends._threads import default_thread_count
 from harness.catalog.models import load_model
 from harness.catalog.paths import as_path, home_dir
 from harness.domain.device import DeviceProfile
@@ -23,14 +22,15 @@ from harness.domain.prediction import Prediction
 from harness.domain.record import MachineFingerprint, Outcome, RunRecord, Sample
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, HarnessError, InputError, RefusedError
-from harness.feasibility.quant_mix import quant_named
 from harness.measure.child import Limits
 from harness.measure.lock import machine_lock
 from harness.measure.machine import fingerprint
 from harness.measure.runner import check_scenario, new_record, run_model
 from harness.onnx.files import onnx_model
+from harness.predict.quant_mix import quant_named
 from harness.records.history import History
 from harness.records.store import save
+from harness.runtimes._threads import default_thread_count
 
 HISTORY_FILE: Final = "history.sqlite"
 RESUMED_FOR: Final = timedelta(hours=24)
@@ -49,7 +49,7 @@ class Options(NamedTuple):
     """How all cells are run.
 
     Attributes:
-        backend: Backend module.
+        runtime: Runtime module.
         repetitions: Clean samples wanted of each test.
         cold_loads: Loads past the page cache.
         greedy: Choose tokens inside the clock.
@@ -62,7 +62,7 @@ class Options(NamedTuple):
         notes: Put into each record's ``extra``, such as the device that is emulated.
     """
 
-    backend: str = "llamacpp"
+    runtime: str = "llamacpp"
     repetitions: int = 5
     cold_loads: int = 1
     greedy: bool = False
@@ -239,7 +239,7 @@ def cell_key(cell: Cell, options: Options, machine: MachineFingerprint) -> str:
         state,
         cell.quant,
         msgspec.json.encode(cell.scenario).decode(),
-        f"{options.backend}|{options.repetitions}|{options.greedy}|{options.limits.memory_bytes}",
+        f"{options.runtime}|{options.repetitions}|{options.greedy}|{options.limits.memory_bytes}",
         machine.fingerprint,
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
@@ -269,7 +269,7 @@ def _run_cell(
     heard.begin(cell, sample_count_of(cell.scenario, options))
     try:
         located = locate(cell.model, cell.quant, progress=heard.fetched)
-        check_format(located, options.backend)
+        check_format(located, options.runtime)
         prediction = _predict(located, device, cell.scenario, heard.say)
         record = run_model(
             located.path,
@@ -277,7 +277,7 @@ def _run_cell(
             cell.scenario,
             name=located.name,
             quant=located.quant,
-            backend=options.backend,
+            runtime=options.runtime,
             repetitions=options.repetitions,
             cold_loads=options.cold_loads,
             greedy=options.greedy,
@@ -307,25 +307,25 @@ def _run_cell(
     )
 
 
-def check_format(located: Located, backend: str) -> None:
-    """Refuse a model whose format the backend does not read, naming a backend that does.
+def check_format(located: Located, runtime: str) -> None:
+    """Refuse a model whose format the runtime does not read, naming a runtime that does.
 
     Raises:
         RefusedError: It does not.
-        UnknownNameError: No such backend.
+        UnknownNameError: No such runtime.
     """
-    takes = _formats(backend)
+    takes = _formats(runtime)
     if not takes or not located.format or located.format in takes:
         return
-    others = [n for n in plugins.names("harness.backends") if located.format in _formats(n)]
-    hint = f": take --backend {' or '.join(others)}" if others else ""
+    others = [n for n in plugins.names("harness.runtimes") if located.format in _formats(n)]
+    hint = f": take --runtime {' or '.join(others)}" if others else ""
     runs = " and ".join(takes).upper()
-    raise RefusedError(f"{located.name} is {located.format.upper()}, and the backend {backend} runs {runs}{hint}")
+    raise RefusedError(f"{located.name} is {located.format.upper()}, and the runtime {runtime} runs {runs}{hint}")
 
 
-def _formats(backend: str) -> tuple[str, ...]:
-    """Formats a backend says it reads; empty when it does not say."""
-    return tuple(getattr(plugins.load("harness.backends", backend, "BACKEND"), "formats", ()))
+def _formats(runtime: str) -> tuple[str, ...]:
+    """Formats a runtime says it reads; empty when it does not say."""
+    return tuple(getattr(plugins.load("harness.runtimes", runtime, "RUNTIME"), "formats", ()))
 
 
 def _predict(

@@ -6,8 +6,8 @@ from math import exp, isfinite
 import msgspec
 
 from harness.app.calibration_change import Calibration
-from harness.backends.llamacpp.quality import Quality
 from harness.domain.base import Frozen
+from harness.runtimes.llamacpp.quality import Quality
 
 
 class Rung(Frozen, frozen=True, kw_only=True):

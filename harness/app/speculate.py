@@ -10,14 +10,14 @@ from typing import Any, Final
 import msgspec
 
 from harness.app._speculation_job import Advice, SpeculationJob, speedup
-from harness.backends.llamacpp.draft_policy import CostTable
-from harness.backends.llamacpp.quantize import QuantizeJob
-from harness.backends.llamacpp.speculative import Generation, total
 from harness.domain.base import Frozen
 from harness.domain.record import MemoryUse
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError, RefusedError
 from harness.measure.child import Limits, run_child
+from harness.runtimes.llamacpp.draft_policy import CostTable
+from harness.runtimes.llamacpp.quantize import QuantizeJob
+from harness.runtimes.llamacpp.speculative import Generation, total
 
 TARGET: Final = "harness.app._speculation_job:run"
 PROMPT_CLASSES: Final = ("code", "prose")
@@ -100,7 +100,7 @@ def requantized(source: Path, folder: Path, quant: str, *, pure: bool = False) -
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     job = QuantizeJob(source=str(source.absolute()), target=str(part), quant=quant, pure=pure)
-    result = run_child("harness.backends.llamacpp.quantize:run_quantize", job)
+    result = run_child("harness.runtimes.llamacpp.quantize:run_quantize", job)
     if result.outcome != "ok":
         part.unlink(missing_ok=True)
         raise EngineError(f"{result.outcome}: {result.detail}")

@@ -8,17 +8,17 @@ import msgspec
 
 from harness.app._stream_job import Mode, StreamJob
 from harness.app.expert_outlook import ExpertOutlook, expert_outlook
-from harness.backends.llamacpp.expert_cache import CachePolicy
-from harness.backends.llamacpp.expert_layout import ExpertPlan
-from harness.backends.llamacpp.expert_streaming import ExpertUse
-from harness.backends.llamacpp.schedules import Schedule
-from harness.backends.llamacpp.speculative import Generation, total
-from harness.backends.llamacpp.stream_plan import StreamPlan, StreamReport
 from harness.domain.base import Frozen
 from harness.domain.record import MemoryUse
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.measure.child import Limits, run_child
+from harness.runtimes.llamacpp.expert_cache import CachePolicy
+from harness.runtimes.llamacpp.expert_layout import ExpertPlan
+from harness.runtimes.llamacpp.expert_streaming import ExpertUse
+from harness.runtimes.llamacpp.schedules import Schedule
+from harness.runtimes.llamacpp.speculative import Generation, total
+from harness.runtimes.llamacpp.stream_plan import StreamPlan, StreamReport
 
 TARGET: Final = "harness.app._stream_job:run"
 

@@ -3,7 +3,7 @@
 from harness.catalog.synthesize import Routing
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError
-from harness.feasibility.moe import inclusion
+from harness.predict.moe import inclusion
 
 
 def routing_of(shape: ModelShape, skew: float) -> Routing:

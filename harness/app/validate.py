@@ -7,12 +7,12 @@ import msgspec
 
 from harness.app.published import rows_of, shipped_rows
 from harness.errors import BadDataError, CouldNotRunError
-from harness.feasibility.coefficients import Coefficients, shipped
-from harness.feasibility.leaving_out import fit_all, leave_out
-from harness.feasibility.other_rows import Check, check_speculation, check_streaming, kind_of
-from harness.feasibility.validation import Report, judge_shipped, report
+from harness.predict.coefficients import Coefficients, shipped
+from harness.published.leaving_out import fit_all, leave_out
+from harness.published.other_rows import Check, check_speculation, check_streaming, kind_of
+from harness.published.validation import Report, judge_shipped, report
 
-SOURCE = "harness/feasibility/data/decode.csv, by: edge-harness validate --leave-one-chip-out --write-coefficients FILE"
+SOURCE = "harness/predict/data/decode.csv, by: edge-harness validate --leave-one-chip-out --write-coefficients FILE"
 
 
 def validate(rows: Path | None = None, coefficients: Path | None = None) -> Report:

@@ -17,7 +17,7 @@ from harness.app.workloads import Wish, WorkloadResult, load, run
 from harness.domain.base import Frozen
 from harness.domain.record import RunRecord
 from harness.errors import HarnessError, MissingPackageError, RefusedError
-from harness.feasibility.workload_cost import OperationPrediction
+from harness.predict.workload_cost import OperationPrediction
 from harness.records.store import write_atomically
 from harness.units import format_bytes, format_seconds
 

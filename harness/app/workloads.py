@@ -22,10 +22,16 @@ from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
 from harness.errors import RefusedError
-from harness.feasibility.language_cost import language_seconds
-from harness.feasibility.memory import RUNTIME_ANONYMOUS_BYTES, RUNTIME_FILE_BYTES, predict_memory
-from harness.feasibility.weights import matrix_types
-from harness.feasibility.workload_cost import (
+from harness.measure.child import Limits
+from harness.measure.lock import machine_lock
+from harness.measure.runner import identify
+from harness.measure.workload_probe import bandwidth_of, core_count, probe_units
+from harness.measure.workload_runner import WorkloadJob, measure_workload
+from harness.ports import Workload
+from harness.predict.language_cost import language_seconds
+from harness.predict.memory import RUNTIME_ANONYMOUS_BYTES, RUNTIME_FILE_BYTES, predict_memory
+from harness.predict.weights import matrix_types
+from harness.predict.workload_cost import (
     LanguageSeconds,
     OperationPrediction,
     Rates,
@@ -33,12 +39,6 @@ from harness.feasibility.workload_cost import (
     predict_workload,
     rates_here,
 )
-from harness.measure.child import Limits
-from harness.measure.lock import machine_lock
-from harness.measure.runner import identify
-from harness.measure.workload_probe import bandwidth_of, core_count, probe_units
-from harness.measure.workload_runner import WorkloadJob, measure_workload
-from harness.ports import Workload
 
 _PACKAGE = "harness.workloads"
 _CONTEXT_TOKENS: Final = 4096
@@ -214,7 +214,7 @@ def peak_bytes(costs: Sequence[Cost], weights: Weights | None, scenario: Scenari
     own += ENGINE_LIBRARY_BYTES if any(c.kernels for c in costs) else 0
     if weights is None:
         return RUNTIME_ANONYMOUS_BYTES + RUNTIME_FILE_BYTES + own
-    return own + round(predict_memory(weights, scenario, backend="cpu").peak_bytes.mid)
+    return own + round(predict_memory(weights, scenario, api="cpu").peak_bytes.mid)
 
 
 def _prepared_bytes(workload: Workload, size: Mapping[str, int]) -> int:

@@ -69,7 +69,7 @@ class EngineTable(Frozen, frozen=True, kw_only=True):
     kind: EngineKind
     name: str
     pool: PoolName
-    backends: tuple[str, ...]
+    apis: tuple[str, ...]
     core_count: int = 0
     isa: tuple[str, ...] = ()
     peak_tflops: dict[str, Amount] = {}
@@ -208,8 +208,8 @@ def _check(given: DeviceFile, document: dict[str, Any], place: str) -> None:
         at = f"engine[{index}]"
         if engine.pool == "vram" and given.vram is None:
             raise BadDataError(place, f"{at}.pool", "'vram'", "a [vram] table, or pool = 'ram'")
-        if not engine.backends:
-            raise BadDataError(place, f"{at}.backends", "none", "at least one backend")
+        if not engine.apis:
+            raise BadDataError(place, f"{at}.apis", "none", "at least one api")
         if not 0 <= engine.core_count <= 1_000_000:
             raise BadDataError(place, f"{at}.core_count", str(engine.core_count), "a number of cores, 0 if unknown")
     for name, pool in (("ram", given.ram), ("vram", given.vram)):
@@ -287,7 +287,7 @@ def _engine(given: EngineTable) -> ComputeEngine:
         kind=given.kind,
         name=given.name,
         pool=given.pool,
-        backends=given.backends,
+        apis=given.apis,
         core_count=given.core_count,
         isa=given.isa,
         peak_flops_per_s={dtype: _figure(peak, TERA) for dtype, peak in given.peak_tflops.items()},
@@ -308,7 +308,7 @@ def _engine_table(engine: ComputeEngine) -> dict[str, Any]:
         "kind": engine.kind,
         "name": engine.name,
         "pool": engine.pool,
-        "backends": list(engine.backends),
+        "apis": list(engine.apis),
         "core_count": engine.core_count,
         "isa": list(engine.isa),
         **_figures(sustained_ratio=(engine.sustained_ratio, 1)),

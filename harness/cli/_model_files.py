@@ -98,7 +98,7 @@ def synthesize(
 )
 @json_option
 def export(model: str, to: str, quant: str, out: Path, interpreter: Path | None, as_json: bool) -> int:
-    """Export MODEL (a name, a GGUF file or a checkpoint folder) to an ONNX folder for `run --backend ort`, offline.
+    """Export MODEL (a name, a GGUF file or a checkpoint folder) to an ONNX folder for `run --runtime ort`, offline.
 
     Exit status 1 when a float graph does not answer as torch does.
     """

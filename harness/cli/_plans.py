@@ -18,7 +18,7 @@ def render_plans(speculation: "SpeculationPlan | None", streaming: "StreamingOut
 
 
 def _costs(plan: "SpeculationPlan") -> str:
-    source = "as measured on this machine" if plan.measured else "as backends of this kind have it"
+    source = "as measured on this machine" if plan.measured else "as apis of this kind have it"
     costs = ", ".join(f"{c:.2f}" for c in plan.verify_cost_ratio[:4])
     return (
         f"speculation with {plan.drafter}: a drafted token costs {plan.draft_cost_ratio:.2f} of a decoded one; "

@@ -7,8 +7,8 @@ from harness.units import format_bytes, format_rate
 if TYPE_CHECKING:
     from harness.app.expert_outlook import ExpertOutlook
     from harness.app.plans import StreamingOutlook
-    from harness.backends.llamacpp.expert_layout import ExpertPlan
-    from harness.backends.llamacpp.stream_plan import StreamPlan, StreamReport
+    from harness.runtimes.llamacpp.expert_layout import ExpertPlan
+    from harness.runtimes.llamacpp.stream_plan import StreamPlan, StreamReport
 
 Rows = list[tuple[str, str]]
 

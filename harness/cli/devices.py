@@ -61,12 +61,12 @@ def show(device: str, as_json: bool) -> None:
         return
     console().print(_figures_table(profile))
     for engine in profile.engines:
-        parts = [f"{engine.name} ({engine.pool}, {'/'.join(engine.backends)})"]
+        parts = [f"{engine.name} ({engine.pool}, {'/'.join(engine.apis)})"]
         parts += [f"{engine.core_count} cores"] * bool(engine.core_count) + ["+".join(engine.isa)] * bool(engine.isa)
         click.echo(f"  {engine.kind}: {', '.join(parts)}")
     for calibration in profile.calibrations:
         kinds = ", ".join(cost.type_name for cost in calibration.types)
-        click.echo(f"  calibrated: {calibration.backend}, {calibration.engine_version}: {kinds}")
+        click.echo(f"  calibrated: {calibration.api}, {calibration.engine_version}: {kinds}")
     if profile.notes:
         click.echo(f"  {profile.notes}")
 
@@ -126,8 +126,8 @@ def _summary(profile: "DeviceProfile") -> dict[str, object]:
         "usable_bytes": pool.usable_bytes.value,
         "bandwidth_bytes_per_s": pool.bandwidth_bytes_per_s.value,
         "bandwidth_confidence": pool.bandwidth_bytes_per_s.confidence,
-        "backends": [b for engine in profile.engines for b in engine.backends],
-        "calibrated": [c.backend for c in profile.calibrations],
+        "apis": [b for engine in profile.engines for b in engine.apis],
+        "calibrated": [c.api for c in profile.calibrations],
     }
 
 

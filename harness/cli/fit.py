@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from harness.domain.device import DeviceProfile
     from harness.domain.prediction import Interval, Prediction
-    from harness.feasibility.advice import Advice
+    from harness.predict.advice import Advice
 
 
 @click.command()
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--batch", "batch_count", type=click.IntRange(1), default=1, help="Sequences decoded together.")
 @click.option("--ubatch", "ubatch_tokens", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--kv-type", default="F16", show_default=True, help="ggml type of the KV cache.")
-@click.option("--backend", default="", help="Backend; the device's usual one unless given.")
+@click.option("--api", default="", help="Api; the device's usual one unless given.")
 @click.option("--threads", "thread_count", type=click.IntRange(0), default=0, help="CPU threads; 0: physical cores.")
 @click.option("--flash-attention/--no-flash-attention", default=True)
 @click.option("--repack/--no-repack", default=True, help="Let the CPU backend rewrite weights.")
@@ -95,7 +95,7 @@ def _named_quant(text: str) -> tuple[str, str | None]:
 
 
 def _render(now: "Prediction", changes: "list[Advice]", device: "DeviceProfile", notes: tuple[str, ...]) -> None:
-    from harness.feasibility.verdict import reachable_tokens_per_s
+    from harness.predict.verdict import reachable_tokens_per_s
 
     out = console()
     out.print(_memory_table(now, device.title))
@@ -118,7 +118,7 @@ def _memory_table(now: "Prediction", title: str) -> "Table":
     peak = now.memory.peak_bytes
     between = f"90 %: {format_bytes(peak.low)} to {format_bytes(peak.high)}"
     rows.append(("peak", "", format_bytes(now.memory.anonymous_bytes), format_bytes(now.memory.file_bytes), between))
-    head = f"{now.model} {now.quant} on {title}, {now.backend}: {format_bytes(peak.mid)} at its peak"
+    head = f"{now.model} {now.quant} on {title}, {now.api}: {format_bytes(peak.mid)} at its peak"
     return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
 
 

@@ -8,7 +8,7 @@ import click
 from harness.cli._output import console, emit_json, json_option, table
 
 if TYPE_CHECKING:
-    from harness.feasibility.sweep import Grid
+    from harness.predict.sweep import Grid
 
 _MOST_ROWS = 40
 
@@ -33,7 +33,7 @@ def _counts(_context: click.Context, _parameter: click.Parameter, value: str) ->
 @click.option("--quants", "-q", default="Q4_K_M", callback=_split, show_default=True, help="Mixtures.")
 @click.option("--contexts", "-c", default="4096", callback=_counts, show_default=True, help="Tokens of KV cache.")
 @click.option("--kv-type", default="F16", show_default=True, help="ggml type of the KV cache.")
-@click.option("--backend", default="", help="Backend; each device's usual one unless given.")
+@click.option("--api", default="", help="Api; each device's usual one unless given.")
 @click.option("--entitled", is_flag=True, help="Apps have the higher memory limit their system offers.")
 @click.option(
     "--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Every cell as .json, .csv or .parquet."
@@ -45,7 +45,7 @@ def matrix(
     quants: tuple[str, ...],
     contexts: tuple[int, ...],
     kv_type: str,
-    backend: str,
+    api: str,
     entitled: bool,
     out: Path | None,
     as_json: bool,
@@ -54,7 +54,7 @@ def matrix(
     from harness.app.matrix import ask, columns, plain, write
     from harness.app.resolve import scenario_from
 
-    scenario = scenario_from({"kv_type": kv_type, "backend": backend})
+    scenario = scenario_from({"kv_type": kv_type, "api": api})
     grid = ask(devices=devices, models=models, quants=quants, contexts=contexts, scenario=scenario, entitled=entitled)
     cells = columns(grid) if out or as_json or grid.verdict.size <= _MOST_ROWS else None
     if out and cells:
@@ -98,8 +98,8 @@ def _summary(grid: "Grid") -> Any:
         ]
         best = max(range(len(most)), key=lambda m: most[m])
         counts = [str(int((verdicts == word).sum())) for word in range(3)]
-        rows.append((device, grid.backends[d], *counts, grid.models[best] if most[best] >= 0 else "none"))
-    names = ("device", "backend", "fit", "fit with streaming", "do not", "largest that fits")
+        rows.append((device, grid.apis[d], *counts, grid.models[best] if most[best] >= 0 else "none"))
+    names = ("device", "api", "fit", "fit with streaming", "do not", "largest that fits")
     return table(f"{grid.verdict.size} cells", names, rows, right=(2, 3, 4))
 
 

@@ -24,7 +24,7 @@ from harness.cli._sizes import Size, numbers
 @click.option("--flash-attention/--no-flash-attention", default=True)
 @click.option("--repack/--no-repack", default=True, help="Let the CPU backend rewrite weights.")
 @click.option("--mmap/--no-mmap", default=True, help="Map the file instead of reading it.")
-@click.option("--backend", default="llamacpp", show_default=True, help="Runtime.")
+@click.option("--runtime", default="llamacpp", show_default=True, help="Runtime.")
 @click.option("--repetitions", "-r", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option("--cold-loads", type=click.IntRange(0, 100), default=1, show_default=True)
 @click.option("--greedy", is_flag=True, help="Choose each token from its logits inside the clock.")
@@ -46,7 +46,7 @@ def run(
     quant: str,
     depths: tuple[int, ...],
     threads: tuple[int, ...],
-    backend: str,
+    runtime: str,
     repetitions: int,
     cold_loads: int,
     greedy: bool,
@@ -85,7 +85,7 @@ def run(
         notes = {"emulates": emulation.device, "not_emulated": list(emulation.not_emulated)}
     cells = cells_of(models, quant, scenario_from(fields), depths=depths, threads=threads)
     options = Options(
-        backend=backend,
+        runtime=runtime,
         repetitions=repetitions,
         cold_loads=cold_loads,
         greedy=greedy,

@@ -11,8 +11,8 @@ from harness.cli._output import console, emit_json, json_option, table
 from harness.cli._sizes import budget_of
 
 if TYPE_CHECKING:
-    from harness.backends.llamacpp.expert_cache import CachePolicy
-    from harness.backends.llamacpp.schedules import Schedule
+    from harness.runtimes.llamacpp.expert_cache import CachePolicy
+    from harness.runtimes.llamacpp.schedules import Schedule
 
 
 @click.command("stream")

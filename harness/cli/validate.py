@@ -11,8 +11,8 @@ from harness.errors import Exit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.feasibility.other_rows import Check
-    from harness.feasibility.validation import Report, Score
+    from harness.published.other_rows import Check
+    from harness.published.validation import Report, Score
 
 
 @click.command("validate")
@@ -53,7 +53,7 @@ def COMMAND(  # noqa: N802
 
     A file of speculative decoding or streaming (told by its columns) is checked against those models.
 
-    One vote for each chip x backend x model x quant. Without --leave-one-chip-out the shipped coefficients answer,
+    One vote for each chip x api x model x quant. Without --leave-one-chip-out the shipped coefficients answer,
     which were fitted on the shipped rows: judge them by a file they never saw (--rows), or leave chips out.
     """
     import msgspec
@@ -142,7 +142,7 @@ def _render(result: "Report") -> None:
         [
             str(m.line),
             m.chip,
-            m.backend,
+            m.api,
             m.model,
             m.quant,
             m.test,
@@ -152,7 +152,7 @@ def _render(result: "Report") -> None:
         ]
         for m in result.worst
     ]
-    names = ["line", "chip", "backend", "model", "quant", "test", "measured", "predicted", "likely reason"]
+    names = ["line", "chip", "api", "model", "quant", "test", "measured", "predicted", "likely reason"]
     out.print(table("Worst rows", names, misses, (0, 6, 7)))
     lost = ", ".join(f"{count} {reason}" for reason, count in result.unpredictable.items()) or "none"
     click.echo(f"not predictable: {sum(result.unpredictable.values())} rows ({lost})")
@@ -162,6 +162,6 @@ def _render(result: "Report") -> None:
         click.echo("no headline: no predictable dense row of trust A or B, llama.cpp class, short context")
     if result.floor_ratio is not None:
         click.echo(
-            f"floor: two sources of the same chip, backend, model and quant differ by {_percent(result.floor_ratio)} "
+            f"floor: two sources of the same chip, api, model and quant differ by {_percent(result.floor_ratio)} "
             f"(median of {result.floor_pairs_count} pairs)"
         )

@@ -53,7 +53,7 @@ class ComputeEngine(Frozen, frozen=True, kw_only=True):
         kind: CPU, GPU or NPU.
         name: As its maker calls it.
         pool: The memory pool its weights lie in.
-        backends: llama.cpp-class backends that run on it: ``cpu metal cuda rocm vulkan opencl npu``; first is usual.
+        apis: llama.cpp-class apis that run on it: ``cpu metal cuda rocm vulkan opencl npu``; first is usual.
         core_count: CPU cores or GPU cores/compute units; 0 where unknown.
         isa: Instruction sets that change the cost of dequantisation: ``avx2 avx512 avx512_vnni amx neon dotprod
             i8mm sve``.
@@ -64,7 +64,7 @@ class ComputeEngine(Frozen, frozen=True, kw_only=True):
     kind: EngineKind
     name: str
     pool: PoolName
-    backends: tuple[str, ...]
+    apis: tuple[str, ...]
     core_count: int = 0
     isa: tuple[str, ...] = ()
     peak_flops_per_s: dict[str, Figure] = {}
@@ -111,7 +111,7 @@ class Calibration(Frozen, frozen=True, kw_only=True):
     """An engine's own costs on this device, learnt from tiny synthetic models before any real one runs.
 
     Attributes:
-        backend: Such as ``cpu``.
+        api: Such as ``cpu``.
         engine_version: Engine and build the costs hold for.
         thread_count: Threads used.
         types: Cost by quantisation type.
@@ -126,7 +126,7 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         machine: Fingerprint of the machine it was measured on.
     """
 
-    backend: str
+    api: str
     engine_version: str
     thread_count: int
     types: tuple[TypeCost, ...]
@@ -197,6 +197,20 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
                 return engine
         raise KeyError(kind)
 
-    def calibration(self, backend: str) -> Calibration | None:
-        """Measured costs of that backend, if this device was probed with it."""
-        return next((c for c in self.calibrations if c.backend == backend), None)
+    def api(self, asked: str = "") -> str:
+        """The api that is meant: the one asked for, else the usual one of the best engine, else ``cpu``."""
+        best = self.engine().apis
+        return asked or (best[0] if best else "cpu")
+
+    def engine_for(self, api: str) -> ComputeEngine | None:
+        """The engine that this api drives; None when the device has none."""
+        return next((engine for engine in self.engines if api in engine.apis), None)
+
+    def pool_for(self, api: str) -> PoolName:
+        """The pool in which this api's buffers lie: ``ram`` unless its engine has memory of its own."""
+        engine = self.engine_for(api)
+        return engine.pool if engine else "ram"
+
+    def calibration(self, api: str) -> Calibration | None:
+        """Measured costs of that api, if this device was probed with it."""
+        return next((c for c in self.calibrations if c.api == api), None)

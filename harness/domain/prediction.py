@@ -95,7 +95,7 @@ class Prediction(Frozen, frozen=True, kw_only=True):
     device: str
     model: str
     quant: str
-    backend: str
+    api: str
     memory: MemoryPrediction
     speed: SpeedPrediction
     verdict: Verdict

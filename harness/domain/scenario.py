@@ -18,7 +18,7 @@ class Scenario(Frozen, frozen=True, kw_only=True):
         thread_count: CPU threads; 0 lets the harness choose the physical cores.
         repack: Whether the CPU backend may rewrite weights into its own layout (llama.cpp's default).
         mmap: Whether the file is mapped (llama.cpp's default) or read into anonymous memory.
-        backend: ``cpu metal cuda rocm vulkan opencl``; empty for the device's usual one.
+        api: ``cpu metal cuda rocm vulkan opencl``; empty for the device's usual one.
     """
 
     context_tokens: int = 4096
@@ -32,4 +32,4 @@ class Scenario(Frozen, frozen=True, kw_only=True):
     thread_count: int = 0
     repack: bool = True
     mmap: bool = True
-    backend: str = ""
+    api: str = ""

@@ -23,12 +23,12 @@ Count what the operation does, never divide a time that was measured by a unit.
   for each value, and so does a copy in another order (transposed); a Fourier transform of n real values n log2 n
   ``fft_steps_count``.
 * New pages: ``fresh_bytes`` are bytes of results whose pages come from the system in each call, ``new_page_bytes``
-  tells which; ``fresh_array_bytes`` is the size of one of them. ``python -m harness.testing.count_operations`` counts
+  tells which; ``fresh_array_bytes`` is the size of one of them. ``python -m bench.count_operations`` counts
   them.
 * Each function of numpy called counts one ``numpy_calls_count``.
 * Interpreted code: ``python_ops_count`` is bytecode instructions (``dis``: some 6 to 10 for a line of simple code, 25
   for a loop's step with a call), ``native_calls_count`` calls of C functions on small values (``len``, ``dict.get``,
-  ``str.split``). ``python -m harness.testing.count_operations NAME`` counts both exactly by tracing. Regular
+  ``str.split``). ``python -m bench.count_operations NAME`` counts both exactly by tracing. Regular
   expressions beside it: ``regex_calls_count`` expressions tried on a text, ``regex_chars_count`` the lengths of those
   texts.
 * SQLite: ``sql_statements_count`` prepared statements run, ``sql_rows_count`` rows or index entries they read or

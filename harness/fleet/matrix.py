@@ -27,7 +27,7 @@ class Matrix(Frozen, frozen=True, kw_only=True):
         quants: Mixtures; empty for each model's usual one.
         depths: Tokens already in the cache.
         scenario: The rest of what is asked.
-        backend: Runtime.
+        runtime: Runtime.
         repetitions: Clean samples wanted of each test.
         cold_loads: Loads past the page cache.
         timeout_s: Wall clock of one cell.
@@ -40,7 +40,7 @@ class Matrix(Frozen, frozen=True, kw_only=True):
     quants: tuple[str, ...] = ("",)
     depths: tuple[int, ...] = (0,)
     scenario: Scenario = Scenario()
-    backend: str = "llamacpp"
+    runtime: str = "llamacpp"
     repetitions: int = 5
     cold_loads: int = 1
     timeout_s: float = 1800.0
@@ -55,7 +55,7 @@ class Task(Frozen, frozen=True, kw_only=True):
     model: str
     quant: str
     scenario: Scenario
-    backend: str
+    runtime: str
     repetitions: int
     cold_loads: int
     timeout_s: float
@@ -116,7 +116,7 @@ def tasks_of(matrix: Matrix) -> list[Task]:
             model=model,
             quant=quant,
             scenario=msgspec.structs.replace(matrix.scenario, depth_tokens=depth),
-            backend=matrix.backend,
+            runtime=matrix.runtime,
             repetitions=matrix.repetitions,
             cold_loads=matrix.cold_loads,
             timeout_s=matrix.timeout_s,

@@ -28,7 +28,7 @@ def measure(task_json: bytes) -> bytes:
     except msgspec.MsgspecError as error:
         raise BadDataError("task", "", str(error), "a task of this version of edge-harness") from error
     options = Options(
-        backend=task.backend,
+        runtime=task.runtime,
         repetitions=task.repetitions,
         cold_loads=task.cold_loads,
         limits=Limits(wall_s=task.timeout_s, memory_bytes=task.memory_limit_bytes),

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from harness.backends.llamacpp.session import LlamaSession
 from harness.domain.ggml import row_bytes
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
 from harness.measure.tiny_model import TinyShape, write_tiny
 from harness.measure.validity import ValidityProbe
+from harness.runtimes.llamacpp.session import LlamaSession
 
 Emit = Callable[[str, Any], None]
 

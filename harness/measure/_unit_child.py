@@ -27,8 +27,8 @@ def probe_units(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) 
     ``arguments``: ``machine`` (label), ``engine`` (whether to ask ONNX Runtime too).
     """
     from harness.domain.workload import UnitCosts
-    from harness.feasibility.workload_units import REFERENCE
     from harness.measure.sql_units import flush_s, sql_units
+    from harness.predict.workload_units import REFERENCE
 
     # First: whether pages are new depends on the largest array that this process has let go before.
     fresh_rates = tuple((size, _fresh(size, count)) for size, count in _FRESH)

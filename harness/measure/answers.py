@@ -22,7 +22,7 @@ class AnswersJob(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         path: Model file.
-        backend: Backend module.
+        runtime: Runtime module.
         thread_count: Threads; 0 for the physical cores.
         prompt_tokens: Tokens to continue; empty to tokenize ``prompt``.
         prompt: Text to continue.
@@ -34,7 +34,7 @@ class AnswersJob(Frozen, frozen=True, kw_only=True):
     """
 
     path: str
-    backend: str
+    runtime: str
     thread_count: int = 0
     prompt_tokens: tuple[int, ...] = ()
     prompt: str = ""
@@ -71,20 +71,20 @@ def run_answers(arguments: Mapping[str, Any], emit: Callable[..., None]) -> None
     """Child's entry; emits ``answers``.
 
     Raises:
-        HarnessError: The backend or the model cannot be used, or the text is too short.
+        HarnessError: The runtime or the model cannot be used, or the text is too short.
     """
     import msgspec
 
     from harness.measure.memory_watch import read_memory
 
     job = msgspec.convert(arguments, AnswersJob)
-    backend = plugins.load("harness.backends", job.backend, "BACKEND")
-    if reason := backend.missing():
+    runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
+    if reason := runtime.missing():
         raise EngineError(reason)
     need = max(job.chunk_tokens, len(job.prompt_tokens) + job.greedy_count + 256, job.prefill_tokens)
     scenario = Scenario(context_tokens=need, thread_count=job.thread_count)
     before = read_memory()
-    session: Session = backend.open(Path(job.path), scenario)
+    session: Session = runtime.open(Path(job.path), scenario)
     base = rss = peak = 0
     if job.prefill_tokens:
         session.decode([100 + i for i in range(job.prefill_tokens)], position=0)

@@ -1,7 +1,7 @@
 """Learn an engine's own costs on this machine from tiny models, before any real one runs.
 
 Nothing here has seen a real model: the tiny ones have random weights and shapes of their own. What is fitted are the
-terms of ``harness.feasibility.calibrated``, each from the benches that show it:
+terms of ``harness.predict.calibrated``, each from the benches that show it:
 
     shallow, deep         t0 and l(B) = l0 + B l1: two models that differ in depth only, with next to no weights
     grouped, ungrouped    attention: time that 2,048 tokens of depth add, with few and with many KV heads
@@ -24,12 +24,12 @@ import numpy as np
 from harness.catalog.paths import home_dir
 from harness.domain.device import Calibration, TypeCost
 from harness.errors import EngineError, MissingPackageError, RefusedError
-from harness.feasibility.calibrated import PREFILL_TOKENS
-from harness.feasibility.repack import repacked_types
 from harness.measure import machine
 from harness.measure._calibrate_child import DEPTH_TOKENS, Bench, dimensions
 from harness.measure.child import Limits, run_child
 from harness.measure.tiny_model import TINY_TYPES
+from harness.predict.calibrated import PREFILL_TOKENS
+from harness.predict.repack import repacked_types
 
 DEFAULT_TYPES: Final = ("F16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "Q5_0", "IQ4_XS")
 CHECK_TYPES: Final = ("Q4_1", "Q8_0")
@@ -134,7 +134,7 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
     except KeyError as error:
         raise EngineError(f"the calibration lacks the timing of {error}") from None
     return Calibration(
-        backend="cpu",
+        api="cpu",
         engine_version="",
         thread_count=0,
         types=tuple(costs),

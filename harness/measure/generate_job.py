@@ -28,7 +28,7 @@ class GenerateJob(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         path: Model file.
-        backend: Backend module, such as ``llamacpp``.
+        runtime: Runtime module, such as ``llamacpp``.
         scenario: Prompt, new tokens, depth, context, threads ...
         repetitions: Clean samples wanted of each test.
         retries: Further samples that may be taken when some are disturbed.
@@ -42,7 +42,7 @@ class GenerateJob(Frozen, frozen=True, kw_only=True):
 
     path: str
     scenario: Scenario
-    backend: str = "llamacpp"
+    runtime: str = "llamacpp"
     repetitions: int = 5
     retries: int = 10
     cold_loads: int = 1
@@ -78,7 +78,7 @@ class Meter(Protocol):
 
 
 class Undisturbed:
-    """Probe of a backend whose clock is not this machine's."""
+    """Probe of a runtime whose clock is not this machine's."""
 
     def start(self) -> None:
         """Nothing to read."""

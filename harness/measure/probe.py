@@ -173,7 +173,7 @@ def _profile(
                 kind="cpu",
                 name=cpu.model,
                 pool="ram",
-                backends=("cpu",),
+                apis=("cpu",),
                 core_count=cpu.physical_core_count,
                 isa=cpu.isa,
                 peak_flops_per_s={

@@ -35,7 +35,7 @@ from harness.measure.generate_job import (
 )
 from harness.measure.memory_watch import read_memory, reset_peak
 from harness.onnx.files import model_files
-from harness.ports import Backend, Session
+from harness.ports import Runtime, Session
 from harness.records.derive import needed_count
 
 PAUSE_S: Final = 0.25
@@ -49,24 +49,24 @@ def run_generate(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Entry point of the child: measure one model as :class:`GenerateJob` says, telling each sample at once.
 
     Raises:
-        HarnessError: The backend or the model cannot be used.
+        HarnessError: The runtime or the model cannot be used.
     """
     from harness.measure.sensors import EnergyMeter
     from harness.measure.validity import ValidityProbe
 
     job = msgspec.convert(arguments, GenerateJob)
-    backend: Backend = plugins.load("harness.backends", job.backend, "BACKEND")
-    if reason := backend.missing():
+    runtime: Runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
+    if reason := runtime.missing():
         raise EngineError(reason)
-    if (mirror := getattr(backend, "mirror_log", None)) is not None:
+    if (mirror := getattr(runtime, "mirror_log", None)) is not None:
         mirror(lambda line: os.write(2, line.encode() + b"\n"))  # the parent keeps its end: it survives an abort
 
     def probe(disk_expected: bool) -> Probe:
-        if getattr(backend, "clock", None) is not None:
+        if getattr(runtime, "clock", None) is not None:
             return Undisturbed()  # what this machine does means nothing on another clock
         return ValidityProbe(disk_expected=disk_expected, own_pids=(job.parent_pid,))
 
-    Protocoller(job, backend, emit, probe=probe, meter=EnergyMeter()).run()
+    Protocoller(job, runtime, emit, probe=probe, meter=EnergyMeter()).run()
 
 
 class Protocoller:
@@ -74,7 +74,7 @@ class Protocoller:
 
     Args:
         job: What to measure.
-        backend: The runtime; one with a ``clock`` of its own is timed by that.
+        runtime: The runtime; one with a ``clock`` of its own is timed by that.
         emit: Takes events: ``engine``, ``memory``, ``sample``, ``output``.
         probe: Makes validity probes.
         meter: Energy meter.
@@ -84,7 +84,7 @@ class Protocoller:
     def __init__(
         self,
         job: GenerateJob,
-        backend: Backend,
+        runtime: Runtime,
         emit: Emit,
         *,
         probe: ProbeMaker,
@@ -92,12 +92,12 @@ class Protocoller:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.job = job
-        self.backend = backend
+        self.runtime = runtime
         self.emit = emit
         self._probe = probe
         self._meter = meter
         self._sleep = sleep
-        clock = getattr(backend, "clock", None)
+        clock = getattr(runtime, "clock", None)
         self.now_s: Callable[[], float] = clock.now_s if clock is not None else time.perf_counter
         self._random = random.Random(job.seed)
         self._patience_s = job.patience_s
@@ -108,8 +108,8 @@ class Protocoller:
     def run(self) -> None:
         """All tests of the job, in order: cold loads, warm loads, prefill with first token, decode."""
         job, s = self.job, self.job.scenario
-        identity = self.backend.identity(s)
-        if (told := getattr(self.backend, "model_options", None)) is not None:
+        identity = self.runtime.identity(s)
+        if (told := getattr(self.runtime, "model_options", None)) is not None:
             identity = msgspec.structs.replace(identity, options={**identity.options, **told(Path(job.path))})
         self.emit("engine", identity)
         self._mark("baseline")
@@ -133,7 +133,7 @@ class Protocoller:
 
     def _open(self) -> Session:
         try:
-            return self.backend.open(Path(self.job.path), self.job.scenario)
+            return self.runtime.open(Path(self.job.path), self.job.scenario)
         except EngineError as error:
             raise RefusedModelError(str(error)) from error
 

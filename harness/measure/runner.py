@@ -44,7 +44,7 @@ def run_model(
     *,
     name: str = "",
     quant: str = "",
-    backend: str = "llamacpp",
+    runtime: str = "llamacpp",
     repetitions: int = 5,
     retries: int | None = None,
     cold_loads: int = 1,
@@ -68,7 +68,7 @@ def run_model(
         scenario: What to measure.
         name: Name of the model; the file's stem when empty.
         quant: Its mixture, where ``weights`` do not tell.
-        backend: Backend module.
+        runtime: Runtime module.
         repetitions: Clean samples wanted of each test.
         retries: Further attempts for disturbed samples; None for twice the repetitions.
         cold_loads: Loads past the page cache.
@@ -97,7 +97,7 @@ def run_model(
     job = GenerateJob(
         path=str(path.absolute()),
         scenario=scenario,
-        backend=backend,
+        runtime=runtime,
         repetitions=repetitions,
         retries=2 * repetitions if retries is None else retries,
         cold_loads=cold_loads,
@@ -128,7 +128,7 @@ def run_model(
         memory=memory_of(result),
         prediction=prediction,
         command=command,
-        extra={"repetitions": repetitions, "greedy": greedy, "backend": backend, "wall_s": round(result.duration_s, 3)},
+        extra={"repetitions": repetitions, "greedy": greedy, "runtime": runtime, "wall_s": round(result.duration_s, 3)},
     )
     return judged(record, repetitions)
 

@@ -14,11 +14,11 @@ from harness import plugins
 from harness.domain.base import Frozen
 from harness.domain.record import ModelIdentity, RunRecord, Sample
 from harness.domain.scenario import Scenario
-from harness.feasibility.workload_cost import OperationPrediction
 from harness.measure.child import Limits, run_child
 from harness.measure.machine import fingerprint
 from harness.measure.runner import doubted, memory_of, new_record
 from harness.ports import Operation, WorkloadContext
+from harness.predict.workload_cost import OperationPrediction
 
 TARGET: Final = "harness.measure.workload_runner:run_workload"
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -150,7 +150,7 @@ def _time(operation: Operation, job: WorkloadJob, probe_of: Callable[[], Any]) -
 
 
 def _open_session(path: Path, scenario: Scenario, **options: Any) -> Any:
-    return plugins.load("harness.backends", "llamacpp", "BACKEND").open(path, scenario, **options)
+    return plugins.load("harness.runtimes", "llamacpp", "RUNTIME").open(path, scenario, **options)
 
 
 def measure_workload(

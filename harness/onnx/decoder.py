@@ -65,7 +65,7 @@ def decoder_ports(graph: OnnxGraph) -> DecoderPorts:
     if not past:
         raise RefusedError(f"{name} has no cache: export it with past (task text-generation-with-past)")
     if unknown := [p.name for p in others if p.name not in _KNOWN]:
-        raise RefusedError(f"{name} has an input {unknown[0]!r} that this backend does not know")
+        raise RefusedError(f"{name} has an input {unknown[0]!r} that this runtime does not know")
     present = [p.name.replace("past_key_values", "present") for p in past]
     if missing := [p for p in present if p not in outputs]:
         raise RefusedError(f"{name} has a cache input without its output {missing[0]!r}")

@@ -47,7 +47,7 @@ def export(
     Args:
         source: GGUF file, or a folder of a Hugging Face checkpoint.
         target: Folder to make.
-        to: ``onnx``: optimum-onnx, for the backend ``ort``. ``genai``: the builder, for ``genai`` and ``ort``; its
+        to: ``onnx``: optimum-onnx, for the runtime ``ort``. ``genai``: the builder, for ``genai`` and ``ort``; its
             attention is one operation, and decodes at twice the speed on a small model.
         quant: ``fp32``, or weights in blocks: ``int8``, ``int4`` (the token table in 8 bits); ``builder-int4`` is what
             the genai builder itself makes, its token table in 4 bits too.

@@ -19,11 +19,10 @@ from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelCard, ModelShape, Weights
 from harness.domain.scenario import Scenario
-from harness.feasibility.memory import pool_of
-from harness.feasibility.quality import perplexity_growth_percent
-from harness.feasibility.speed import predict_speed, work_of
-from harness.feasibility.sweep import Grid
-from harness.feasibility.weights import weights_of
+from harness.predict.quality import perplexity_growth_percent
+from harness.predict.speed import predict_speed, work_of
+from harness.predict.sweep import Grid
+from harness.predict.weights import weights_of
 from harness.units import MIB
 
 DEFAULT_QUANTS: Final = ("Q3_K_M", "Q4_K_M", "Q5_K_M", "Q8_0", "F16")
@@ -38,7 +37,7 @@ class DeviceLine(Frozen, frozen=True, kw_only=True):
         name: Name.
         title: As people call it.
         kind: Class of device.
-        backend: Backend asked about.
+        api: Api asked about.
         ram_mib: Memory installed in the pool its weights lie in.
         available_mib: What one app may use of each pool that decides some cell, in ``Choices.pool``'s order.
         pool: Names of those pools.
@@ -49,7 +48,7 @@ class DeviceLine(Frozen, frozen=True, kw_only=True):
     name: str
     title: str
     kind: str
-    backend: str
+    api: str
     ram_mib: int
     available_mib: tuple[int, ...]
     pool: tuple[str, ...]
@@ -163,7 +162,7 @@ def _reordered(grid: Grid, devices: Sequence[int], models: Sequence[int]) -> Gri
     return grid._replace(
         devices=tuple(grid.devices[i] for i in devices),
         models=tuple(grid.models[i] for i in models),
-        backends=tuple(grid.backends[i] for i in devices),
+        apis=tuple(grid.apis[i] for i in devices),
         needed_bytes=grid.needed_bytes[place],
         available_bytes=grid.available_bytes[place],
         peak_bytes=grid.peak_bytes[place],
@@ -178,7 +177,7 @@ def _pack(grid: Grid, profiles: Sequence[DeviceProfile], subjects: Sequence[_Sub
     rows, need_row = np.unique(needed, axis=0, return_inverse=True)
     pools = [_pools(grid, d, profile) for d, profile in enumerate(profiles)]
     return Choices(
-        devices=tuple(_device_line(p, grid.backends[d], pools[d][0]) for d, p in enumerate(profiles)),
+        devices=tuple(_device_line(p, grid.apis[d], pools[d][0]) for d, p in enumerate(profiles)),
         models=tuple(_model_line(s) for s in subjects),
         quants=grid.quants,
         contexts=grid.contexts,
@@ -207,13 +206,13 @@ def _pools(grid: Grid, d: int, profile: DeviceProfile) -> tuple[list[tuple[str, 
     return [(names.get(v, "ram"), v) for v in limits], digits
 
 
-def _device_line(profile: DeviceProfile, backend: str, limits: Sequence[tuple[str, int]]) -> DeviceLine:
-    pool = profile.pool(pool_of(backend, profile))
+def _device_line(profile: DeviceProfile, api: str, limits: Sequence[tuple[str, int]]) -> DeviceLine:
+    pool = profile.pool(profile.pool_for(api))
     return DeviceLine(
         name=profile.name,
         title=profile.title,
         kind=profile.kind,
-        backend=backend,
+        api=api,
         ram_mib=round(pool.total_bytes.value / MIB),
         available_mib=tuple(limit // MIB for _, limit in limits),
         pool=tuple(name for name, _ in limits),

@@ -230,8 +230,8 @@ def latency(runs: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -
 def frontier(choices: Choices, runs: Sequence[tuple[str, RunView]], models_max: int = 3) -> Figure | None:
     """Size against published loss of quality, for the models that ran or else for a small, a middle and a large one."""
     from harness.app.resolve import resolve_model
-    from harness.feasibility.quality import perplexity_growth_percent
-    from harness.feasibility.quant_mix import quant_named
+    from harness.predict.quality import perplexity_growth_percent
+    from harness.predict.quant_mix import quant_named
 
     ran = [m.name for m in choices.models if any(run.model and run.name.startswith(m.name) for _, run in runs)]
     known = [m.name for m in choices.models]

@@ -7,8 +7,8 @@ import pytest
 from harness import plugins
 from harness.app.workloads import load, size_of
 from harness.catalog.devices import load_device
-from harness.feasibility.workload_cost import predict_workload
 from harness.ports import WorkloadContext
+from harness.predict.workload_cost import predict_workload
 
 NAMES = plugins.names("harness.workloads")
 SIZES = [(name, size) for name in NAMES for size in load(name).sizes]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.catalog.models import load_model
-from harness.feasibility.weights import weights_of
+from harness.predict.weights import weights_of
 
 
 def run(*args: str, home: Path) -> subprocess.CompletedProcess[str]:

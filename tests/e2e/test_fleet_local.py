@@ -61,7 +61,7 @@ def matrix(folder: Path, devices: list[str], **models: dict[str, Any]) -> list[T
         (folder / f"{name}.json").write_text(json.dumps(fields))
     names = [str(folder / f"{name}.json") for name in models]
     (folder / "matrix.toml").write_text(
-        f"devices = {json.dumps(devices)}\nmodels = {json.dumps(names)}\nbackend = 'fake'\nrepetitions = 1\n"
+        f"devices = {json.dumps(devices)}\nmodels = {json.dumps(names)}\nruntime = 'fake'\nrepetitions = 1\n"
         "cold_loads = 0\npatience_s = 0.0\n"
         "[scenario]\ncontext_tokens = 256\nprompt_tokens = 16\nnew_tokens = 4\nthread_count = 1\n"
     )

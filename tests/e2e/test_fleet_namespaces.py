@@ -112,13 +112,13 @@ def write_matrix(
     devices: tuple[str, ...],
     models: list[str],
     *,
-    backend: str = "fake",
+    runtime: str = "fake",
     new: int = 4,
     patience: float = 0,
 ) -> Path:
     path = folder / "matrix.toml"
     path.write_text(
-        f"devices = {json.dumps(devices)}\nmodels = {json.dumps(models)}\nbackend = '{backend}'\nrepetitions = 2\n"
+        f"devices = {json.dumps(devices)}\nmodels = {json.dumps(models)}\nruntime = '{runtime}'\nrepetitions = 2\n"
         f"cold_loads = 0\npatience_s = {patience:.1f}\n"
         f"[scenario]\ncontext_tokens = 512\nprompt_tokens = 16\nnew_tokens = {new}\nthread_count = 1\n"
     )
@@ -202,7 +202,7 @@ def test_a_fleet_costs_little(net: Net, tmp_path: Path) -> None:
     models = [fake(tmp_path, f"m{n}", sleeps=True, load_s=2.0, decode_s_per_token=0.75) for n in range(4)]
     path = write_matrix(tmp_path, ("phone",), models)
 
-    alone_s = alone(path, tmp_path, backend="fake")
+    alone_s = alone(path, tmp_path, runtime="fake")
     net.begin(("phone",))
     began_s = time.monotonic()
     running = run_matrix(net, path)
@@ -227,9 +227,9 @@ def between(folder: Path) -> float:
 def test_a_fleet_measures_what_the_device_measures_alone(net: Net, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp")
     model = synthesize_tiny(tmp_path / "tiny.gguf", "Q8_0", layer_count=8)
-    path = write_matrix(tmp_path, ("phone",), [str(model)], backend="llamacpp", new=128, patience=60)
+    path = write_matrix(tmp_path, ("phone",), [str(model)], runtime="llamacpp", new=128, patience=60)
 
-    alone(path, tmp_path, backend="llamacpp")
+    alone(path, tmp_path, runtime="llamacpp")
     net.begin(("phone",))
     running = run_matrix(net, path)
     out, _ = running.communicate(timeout=300)
@@ -250,13 +250,13 @@ def test_a_fleet_measures_what_the_device_measures_alone(net: Net, tmp_path: Pat
     assert best["out"] > 0.7 * best["alone"], "far off: the worker disturbs what it measures"
 
 
-def alone(path: Path, folder: Path, *, backend: str) -> float:
+def alone(path: Path, folder: Path, *, runtime: str) -> float:
     """Wall time of the same cells by ``edge-harness run``'s own use case in this process."""
     from harness.fleet.matrix import load_matrix
 
     matrix = load_matrix(path)
     options = Options(
-        backend=backend,
+        runtime=runtime,
         repetitions=matrix.repetitions,
         cold_loads=matrix.cold_loads,
         patience_s=matrix.patience_s,

@@ -43,7 +43,7 @@ async def main():
 
 asyncio.run(main())
 """
-QUICK = ("--backend", "fake", "-c", "256", "-p", "16", "-n", "4", "-t", "1", "-r", "1", "--cold-loads", "0")
+QUICK = ("--runtime", "fake", "-c", "256", "-p", "16", "-n", "4", "-t", "1", "-r", "1", "--cold-loads", "0")
 
 
 class Board(NamedTuple):

@@ -50,8 +50,8 @@ def verb(*arguments: str, environment: dict[str, str]) -> tuple[int, Any]:
 
 
 def test_session_batches_agree_with_single_steps(tiny: Path) -> None:
-    from harness.backends.llamacpp.session import LlamaSession
     from harness.ports import Session
+    from harness.runtimes.llamacpp.session import LlamaSession
 
     tokens = [3, 141, 59, 26, 5, 35]
     with LlamaSession(tiny, SCENARIO, sequence_count=2) as session:
@@ -80,7 +80,7 @@ def test_session_batches_agree_with_single_steps(tiny: Path) -> None:
 
 
 def test_eval_hook_sees_the_graph(tiny: Path) -> None:
-    from harness.backends.llamacpp.session import LlamaSession
+    from harness.runtimes.llamacpp.session import LlamaSession
 
     seen: list[bool] = []
 

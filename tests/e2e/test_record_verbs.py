@@ -68,7 +68,7 @@ def test_doctor_names_what_is_broken(environment: dict[str, str], tmp_path: Path
     done = verb("doctor", "--json", environment=environment)
     findings = {f["name"]: f["state"] for f in json.loads(done.stdout)}
     assert done.returncode == 0
-    assert findings["backend fake"] == "ok"
+    assert findings["runtime fake"] == "ok"
     assert findings["history"] == "ok"
 
     (tmp_path / "home/history.sqlite").write_bytes(b"torn" * 500)

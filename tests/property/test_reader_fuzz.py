@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.fuzz import run
+from bench.fuzz_cases import TARGETS
 from harness.catalog.devices import load_device
 from harness.catalog.hf_config import read_hf_config
 from harness.errors import BadDataError
 from harness.records.store import load, read_limited
-from harness.testing.fuzz import run
-from harness.testing.fuzz_cases import TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from harness.catalog.devices import device_names, load_device
 from harness.catalog.models import load_model
 from harness.domain.scenario import Scenario
-from harness.feasibility.memory import predict_memory
-from harness.feasibility.speed import predict_speed
-from harness.feasibility.sweep import IMPOSSIBLE, WORDS, sweep
-from harness.feasibility.verdict import judge
-from harness.feasibility.weights import weights_of
+from harness.predict.memory import predict_memory
+from harness.predict.speed import predict_speed
+from harness.predict.sweep import IMPOSSIBLE, WORDS, sweep
+from harness.predict.verdict import judge
+from harness.predict.weights import weights_of
 
 DEVICES = [load_device(name) for name in device_names()]
 MODELS = [
@@ -25,7 +25,7 @@ CONTEXTS = (512, 4000, 32768)
 scenarios = st.builds(
     Scenario,
     kv_type=st.sampled_from(["F16", "Q8_0", "Q4_0"]),
-    backend=st.sampled_from(["", "cpu"]),
+    api=st.sampled_from(["", "cpu"]),
     repack=st.booleans(),
     mmap=st.booleans(),
     batch_count=st.integers(1, 4),
@@ -68,7 +68,7 @@ def test_a_kv_type_that_no_row_holds_is_marked_impossible() -> None:
 
 def test_a_backend_that_a_device_lacks_is_marked_impossible() -> None:
     devices = [load_device("iphone-16-pro"), load_device("rtx-4090-desktop")]
-    grid = sweep(devices, MODELS[:2], ("Q4_K_M",), (512,), scenario=Scenario(backend="cuda"))
+    grid = sweep(devices, MODELS[:2], ("Q4_K_M",), (512,), scenario=Scenario(api="cuda"))
     assert (grid.verdict[0] == IMPOSSIBLE).all()
     assert np.isnan(grid.decode_tokens_per_s[0]).all()
     assert (grid.verdict[1] == 0).all()

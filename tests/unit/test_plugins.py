@@ -12,7 +12,7 @@ from harness.errors import UnknownNameError
 @pytest.fixture
 def entries(monkeypatch: pytest.MonkeyPatch) -> None:
     def found(*, group: str, name: str = "") -> list[SimpleNamespace]:
-        assert group == "edge_harness.backends"
+        assert group == "edge_harness.runtimes"
         theirs = [SimpleNamespace(name=n, load=lambda n=n: f"their {n}") for n in ("fake", "mine")]
         return [e for e in theirs if not name or e.name == name]
 
@@ -21,10 +21,10 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("entries")
 def test_names_and_loading() -> None:
-    assert {"fake", "llamacpp", "mine", "ort"} <= set(plugins.names("harness.backends"))
-    assert plugins.load("harness.backends", "mine", "BACKEND") == "their mine"
-    assert plugins.load("harness.backends", "fake", "BACKEND").name == "fake"
+    assert {"fake", "llamacpp", "mine", "ort"} <= set(plugins.names("harness.runtimes"))
+    assert plugins.load("harness.runtimes", "mine", "RUNTIME") == "their mine"
+    assert plugins.load("harness.runtimes", "fake", "RUNTIME").name == "fake"
     with pytest.raises(UnknownNameError, match="Did you mean 'mine'"):
-        plugins.load("harness.backends", "min", "BACKEND")
+        plugins.load("harness.runtimes", "min", "RUNTIME")
     with pytest.raises(UnknownNameError):
-        plugins.load("harness.backends", "_rows", "BACKEND")
+        plugins.load("harness.runtimes", "_rows", "RUNTIME")

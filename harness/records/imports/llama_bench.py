@@ -146,7 +146,7 @@ def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: P
         kv_type=text(row.get("type_k"), 10).upper() or "F16",
         flash_attention=str(row.get("flash_attn")) not in {"0", "False", "false"},
         thread_count=threads,
-        backend=text(row.get("backends"), 40).split(",")[0].lower(),
+        api=text(row.get("backends"), 40).split(",")[0].lower(),
     )
     kind = text(row.get("model_type"))
     file = text(row.get("model_filename"), 4000)

@@ -57,7 +57,7 @@ def _row(record: RunRecord, phase: str, label: str, samples: Sequence[Sample]) -
         "build_number": 0,
         "cpu_info": record.machine.cpu_model,
         "gpu_info": "",
-        "backends": scenario.backend.upper() or "CPU",
+        "backends": scenario.api.upper() or "CPU",
         "model_filename": f"{clean(model.name)}.gguf",
         "model_type": clean(f"{model.architecture} {_size(model.parameter_count)} {model.quant}"),
         "model_size": model.size_bytes,

@@ -22,7 +22,7 @@ _TOKEN_CHARS_MAX: Final = 8
 """Characters of a token, on average over a text, that no vocabulary exceeds."""
 
 OpenSession = Callable[..., Session]
-"""Opens a model: path, scenario, options of the backend; see :class:`harness.ports.WorkloadContext`."""
+"""Opens a model: path, scenario, options of the runtime; see :class:`harness.ports.WorkloadContext`."""
 
 
 class Collector:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError
-from harness.feasibility.workload_cost import rates_of
+from harness.predict.workload_cost import rates_of
 
 _BYTES_PER_ADAPTER_WEIGHT = 16
 _ACTIVATION_BYTES = 34

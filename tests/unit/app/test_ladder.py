@@ -13,12 +13,12 @@ from harness.app import _ladder_work
 from harness.app.calibration_change import calibration_change
 from harness.app.ladder import ladder
 from harness.app.rungs import Rung, reference_of
-from harness.backends.llamacpp.quality import Quality
 from harness.catalog.gguf import GgufFile
 from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure.child import run_child
+from harness.runtimes.llamacpp.quality import Quality
 
 SPEED = Scenario(context_tokens=128, prompt_tokens=32, new_tokens=8, thread_count=1)
 

@@ -3,10 +3,10 @@
 from harness.app.calibration_change import Calibration, Triple
 from harness.app.ladder_advice import Advice
 from harness.app.rungs import Ladder, Rung, reference_of
-from harness.backends.llamacpp.quality import Quality
 from harness.cli._ladder_tables import ladder_tables
 from harness.cli._output import console
 from harness.domain.prediction import Interval
+from harness.runtimes.llamacpp.quality import Quality
 
 NOTHING = Triple(value=0.0, low=0.0, high=0.0)
 CALIBRATION = Calibration(

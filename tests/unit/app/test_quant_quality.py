@@ -99,8 +99,8 @@ def test_chance_is_the_best_of_what_needs_no_reading():
 @pytest.mark.engine
 def test_the_child_answers_in_the_order_asked(tiny):
     from harness.app._answers_job import _tasks
-    from harness.backends.llamacpp.session import LlamaSession
     from harness.domain.scenario import Scenario
+    from harness.runtimes.llamacpp.session import LlamaSession
     from harness.workloads.reasoning.tasks import make
 
     found = ask(tiny, Asked(chunk_count=2, task_count=0, thread_count=1))

@@ -12,13 +12,13 @@ from harness.app.ladder_advice import recommend, rung_predictions
 from harness.app.resolve import resolve_model
 from harness.app.rungs import Ladder, Rung, mark_frontier
 from harness.app.speculate import PROMPT_CLASSES, load_prompts
-from harness.backends.llamacpp.quality import Quality
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_gguf
 from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
+from harness.runtimes.llamacpp.quality import Quality
 
 
 def test_speedup_by_hand() -> None:

@@ -91,7 +91,7 @@ def test_this_machine_carries_what_was_timed_with_the_scenario_s_threads(
     assert "edge-harness check" in told
     # 1 ns a byte and nothing else: 1e9 bytes take a second
     timed = Calibration(
-        backend="cpu",
+        api="cpu",
         engine_version="engine 1",
         thread_count=3,
         types=(TypeCost(type_name="Q4_0", batch_seconds_per_byte=((1, 1e-9),)),),

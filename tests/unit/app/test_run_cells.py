@@ -1,4 +1,4 @@
-"""A matrix goes on after failures, is found again, and tells how it ended; on the fake backend, children and all."""
+"""A matrix goes on after failures, is found again, and tells how it ended; on the fake runtime, children and all."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from harness.errors import Exit, RefusedError, UnknownNameError
 from harness.measure.lock import machine_lock
 
 BASE = Scenario(context_tokens=128, prompt_tokens=16, new_tokens=4, thread_count=1)
-OPTIONS = Options(backend="fake", repetitions=2)
+OPTIONS = Options(runtime="fake", repetitions=2)
 
 
 @pytest.fixture(autouse=True)

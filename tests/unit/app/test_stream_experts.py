@@ -10,7 +10,7 @@ from harness.app.synthetic import routing_of
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
 from harness.domain.scenario import Scenario
-from harness.feasibility.weights import weights_of
+from harness.predict.weights import weights_of
 
 pytest.importorskip("llama_cpp")
 pytestmark = [

@@ -43,7 +43,7 @@ bandwidth_gb_s = { value = 51.2, source = "invented", confidence = "assumed" }
 kind = "cpu"
 name = "4 cores"
 pool = "ram"
-backends = ["cpu"]
+apis = ["cpu"]
 peak_tflops.int8 = { value = 0.3, source = "invented", confidence = "assumed" }
 
 [storage]
@@ -125,10 +125,8 @@ BANDWIDTH = "bandwidth_gb_s = { value = 51.2,"
         ),
         pytest.param('source = "invented", ', "", "ram.total_gib.source", ["nothing"], id="figure without source"),
         pytest.param('pool = "ram"', 'pool = "vram"', "engine[0].pool", ["vram"], id="engine in a pool there is not"),
-        pytest.param('backends = ["cpu"]', "backends = []", "engine[0].backends", ["none"], id="no backend"),
-        pytest.param(
-            'backends = ["cpu"]', 'backends = "cpu"', "engine[0].backends", ["'cpu'", "array"], id="text for a list"
-        ),
+        pytest.param('apis = ["cpu"]', "apis = []", "engine[0].apis", ["none"], id="no api"),
+        pytest.param('apis = ["cpu"]', 'apis = "cpu"', "engine[0].apis", ["'cpu'", "array"], id="text for a list"),
         pytest.param('kind = "cpu"', 'kind = "tpu"', "engine[0].kind", ["'tpu'"], id="unknown engine"),
         pytest.param("[[engine]]", "[engine]", "engine", ["a table", "array"], id="table for an array"),
         pytest.param("year = 2024", "year = ", "", ["TOML"], id="no TOML"),
@@ -248,7 +246,7 @@ engines = st.builds(
     kind=st.sampled_from(["cpu", "gpu", "npu"]),
     name=texts,
     pool=st.just("ram"),
-    backends=st.lists(texts, min_size=1, max_size=3).map(tuple),
+    apis=st.lists(texts, min_size=1, max_size=3).map(tuple),
     core_count=st.integers(0, 1000),
     isa=st.lists(texts, max_size=3).map(tuple),
     peak_flops_per_s=st.dictionaries(st.sampled_from(["fp32", "fp16", "int8"]), figures),
@@ -257,7 +255,7 @@ engines = st.builds(
 )
 calibrations = st.builds(
     Calibration,
-    backend=texts,
+    api=texts,
     engine_version=texts,
     thread_count=st.integers(1, 256),
     types=st.lists(
@@ -356,7 +354,7 @@ def test_a_spoilt_file_is_read_or_refused_in_one_line(tmp_path_factory: pytest.T
 )
 def test_a_calibration_that_cannot_be(tmp_path: Path, key: str, value: str) -> None:
     table = {
-        "backend": '"cpu"',
+        "api": '"cpu"',
         "engine_version": '"1"',
         "thread_count": "2",
         "types": "[]",

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from harness.app.synthetic import routing_of
-from harness.backends.llamacpp import BACKEND
-from harness.backends.llamacpp.session import LlamaSession
 from harness.catalog._routing import preferences_for
 from harness.catalog.gguf import SkippedArray, read_gguf
 from harness.catalog.models import load_model, model_names
@@ -17,8 +15,10 @@ from harness.domain.ggml import BLOCKS
 from harness.domain.model import Experts, ModelShape, Tensor, Weights
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.feasibility.moe import inclusion
-from harness.feasibility.weights import weights_of
+from harness.predict.moe import inclusion
+from harness.predict.weights import weights_of
+from harness.runtimes.llamacpp import RUNTIME
+from harness.runtimes.llamacpp.session import LlamaSession
 
 DENSE = {"layer_count": 6, "hidden_dim": 256, "vocab_count": 512, "head_count": 4, "kv_head_count": 2, "head_dim": 64}
 EXPERTS = Experts(expert_count=8, used_count=2, feed_forward_dim=256)
@@ -45,7 +45,7 @@ SHAPES = {
 
 
 def decoded(path: Path, tokens: list[int]) -> np.ndarray:
-    session = BACKEND.open(path, Scenario(context_tokens=128, thread_count=2))
+    session = RUNTIME.open(path, Scenario(context_tokens=128, thread_count=2))
     try:
         session.decode(tokens, position=0)
         session.decode(tokens[:1], position=len(tokens))

@@ -51,7 +51,7 @@ PREDICTION = Prediction(
     device="phone",
     model="tiny",
     quant="Q4_0",
-    backend="cpu",
+    api="cpu",
     memory=MemoryPrediction(
         parts=(MemoryPart(name="weights", anonymous_bytes=900, reason="by hand"),),
         peak_bytes=Interval(mid=900, low=800, high=1000),

@@ -144,8 +144,8 @@ def test_the_engine_runs_tiny_models_without_a_nan(tmp_path: Path, type_name: st
     pytest.importorskip("llama_cpp")
     import numpy as np
 
-    from harness.backends.llamacpp.session import LlamaSession
     from harness.domain.scenario import Scenario
+    from harness.runtimes.llamacpp.session import LlamaSession
 
     path = tmp_path / "tiny.gguf"
     write_tiny(path, SMALL, type_name)
@@ -214,7 +214,7 @@ def test_a_spoilt_store_is_timed_again(tmp_path: Path) -> None:
     store = calibrate._Store(tmp_path, ("x",))
     assert store.load() is None
     kept = Calibration(
-        backend="cpu", engine_version="x", thread_count=1, token_overhead_s=0.0, layer_overhead_s=0.0,
+        runtime="cpu", engine_version="x", thread_count=1, token_overhead_s=0.0, layer_overhead_s=0.0,
         kv_read_bytes_per_s=1.0, attention_flops_per_s=1.0,
         types=(TypeCost(type_name="F16", batch_seconds_per_byte=((1, 1e-9),)),),
     )  # fmt: skip

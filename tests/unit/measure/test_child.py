@@ -21,7 +21,7 @@ SCENARIO = Scenario(context_tokens=256, prompt_tokens=64, new_tokens=8)
 def run_fake(folder: Path, fault: str, limits: Limits, after: int = 0) -> ChildResult:
     path = folder / f"{fault or 'good'}.json"
     path.write_text(f'{{"fault": "{fault}", "fault_after_tokens": {after}}}')
-    job = GenerateJob(path=str(path), scenario=SCENARIO, backend="fake", repetitions=2, parent_pid=os.getpid())
+    job = GenerateJob(path=str(path), scenario=SCENARIO, runtime="fake", repetitions=2, parent_pid=os.getpid())
     return run_child(TARGET, job, limits=limits)
 
 
@@ -76,7 +76,7 @@ def test_a_memory_limit_holds_with_and_without_a_control_group(tmp_path: Path, u
 def test_interruption_is_an_outcome_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "hang.json"
     path.write_text('{"fault": "hang"}')
-    job = GenerateJob(path=str(path), scenario=SCENARIO, backend="fake")
+    job = GenerateJob(path=str(path), scenario=SCENARIO, runtime="fake")
     asked = iter([False, True])
 
     result = run_child(TARGET, job, cancelled=lambda: next(asked, True))
@@ -100,7 +100,7 @@ def test_a_killed_parent_leaves_no_orphan(tmp_path: Path) -> None:
         "from harness.domain.scenario import Scenario\n"
         "from harness.measure.child import run_child\n"
         "from harness.measure.generate_job import GenerateJob\n"
-        f"job = GenerateJob(path={str(model)!r}, scenario=Scenario(), backend='fake')\n"
+        f"job = GenerateJob(path={str(model)!r}, scenario=Scenario(), runtime='fake')\n"
         f"run_child({TARGET!r}, job, on_event=lambda name, data: Path({str(told)!r}).write_text(name))\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script])

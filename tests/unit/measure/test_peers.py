@@ -2,7 +2,7 @@
 
 import json
 
-from harness.testing.peers import read_fit_params, read_llmfit, read_roofline
+from bench.peers import read_fit_params, read_llmfit, read_roofline
 
 
 def test_fit_params_adds_model_context_and_compute() -> None:

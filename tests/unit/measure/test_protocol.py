@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.backends.fake import FakeBackend
 from harness.domain.record import Sample, Validity
 from harness.domain.scenario import Scenario
 from harness.measure.generate_job import GenerateJob, NotNumbersError, RefusedModelError
 from harness.measure.protocol import Protocoller
+from harness.runtimes.fake import FakeRuntime
 
 
 class Quiet:
@@ -39,10 +39,10 @@ def run_job(
     events: list[tuple[str, Any]] = []
     pauses: list[float] = []
     probe = Quiet(doubts)
-    job = GenerateJob(path=str(path), scenario=scenario, backend="fake", **fields)
+    job = GenerateJob(path=str(path), scenario=scenario, runtime="fake", **fields)
     Protocoller(
         job,
-        FakeBackend(),
+        FakeRuntime(),
         lambda name, data=None: events.append((name, data)),
         probe=lambda _disk: probe,
         meter=Quiet(),

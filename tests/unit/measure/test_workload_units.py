@@ -4,9 +4,9 @@ import pytest
 
 from harness.catalog.devices import load_device
 from harness.domain.workload import Cost, Kernel, UnitCosts, new_page_bytes
-from harness.feasibility.workload_cost import predict_operation, rates_here, rates_of
-from harness.feasibility.workload_units import REFERENCE, REFERENCE_SCORE, at, single_core
 from harness.measure.interpreter import count
+from harness.predict.workload_cost import predict_operation, rates_here, rates_of
+from harness.predict.workload_units import REFERENCE, REFERENCE_SCORE, at, single_core
 
 UNITS = UnitCosts(
     machine="made up",

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
+from bench.versus_ort import REFERENCE, InconclusiveError, Speed, missed, ratios
 from harness.app.export_onnx import ask, equal_count, export_onnx
 from harness.app.locate import locate
-from harness.backends.fake import BACKEND as FAKE
-from harness.backends.genai import BACKEND as GENAI
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure.answers import AnswersJob, greedy_tokens, score_text, surprise
 from harness.onnx.export import export
-from harness.testing.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
-from harness.testing.versus_ort import REFERENCE, InconclusiveError, Speed, missed, ratios
+from harness.runtimes.fake import RUNTIME as FAKE
+from harness.runtimes.genai import RUNTIME as GENAI
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -65,7 +65,7 @@ def test_answers_of_a_child_are_those_of_the_formula(folder: Path, tmp_path: Pat
     signs = sorted(_alphabet())
     tokens = [signs.index(_sign(b)) for b in text.read_bytes()]
     job = AnswersJob(
-        path=str(folder / "model.onnx"), backend="ort", prompt="hello", greedy_count=5, text=str(text),
+        path=str(folder / "model.onnx"), runtime="ort", prompt="hello", greedy_count=5, text=str(text),
         chunk_tokens=32, chunk_count=2, prefill_tokens=16,
     )  # fmt: skip
     told = ask(job)
@@ -145,7 +145,7 @@ def command(*arguments: str) -> tuple[int, dict[str, Any]]:
 
 @pytest.mark.engine
 def test_run_of_a_folder_gives_an_ordinary_record(folder: Path):
-    arguments = ["run", str(folder), "--backend", "ort", "-c", "64", "-p", "16", "-n", "8", "-r", "2", "-t", "1"]
+    arguments = ["run", str(folder), "--runtime", "ort", "-c", "64", "-p", "16", "-n", "8", "-r", "2", "-t", "1"]
     status, record = command(*arguments)
     assert status in {0, 3}, record["detail"]  # 3: the machine was busy
     model, engine = record["model"], record["engine"]
@@ -163,7 +163,7 @@ def test_run_of_a_folder_gives_an_ordinary_record(folder: Path):
 
 
 def test_genai_names_the_backend_that_runs_other_folders(folder: Path):
-    with pytest.raises(BadDataError, match="--backend ort"):
+    with pytest.raises(BadDataError, match="--runtime ort"):
         GENAI.model_options(folder / "model.onnx")
 
 
@@ -175,11 +175,11 @@ def test_show_of_a_folder(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("backend", "words"),
-    [("llamacpp", "tiny-f32 is ONNX, and the backend llamacpp runs GGUF: take --backend genai or ort")],
+    ("runtime", "words"),
+    [("llamacpp", "tiny-f32 is ONNX, and the runtime llamacpp runs GGUF: take --runtime genai or ort")],
 )
-def test_a_backend_refuses_another_format(folder: Path, backend: str, words: str):
-    status, record = command("run", str(folder), "--backend", backend, "-c", "64", "-p", "16", "-n", "8")
+def test_a_backend_refuses_another_format(folder: Path, runtime: str, words: str):
+    status, record = command("run", str(folder), "--runtime", runtime, "-c", "64", "-p", "16", "-n", "8")
     assert status == 4
     assert record["outcome"] == "refused"
     assert words in record["detail"]

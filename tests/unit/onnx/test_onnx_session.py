@@ -134,7 +134,7 @@ def test_profile_by_operation(product: Path, tmp_path: Path):
 
 def test_sentence_encoder_pools_what_the_graph_gives(tmp_path: Path):
     """A graph that only looks rows up: the vector of a text is the mean of its bytes' rows, made unit length."""
-    from harness.testing.tiny_onnx import tiny_weights, write_tiny_decoder
+    from bench.tiny_onnx import tiny_weights, write_tiny_decoder
     from harness.workloads.memory_store.minilm import OnnxMiniLM
 
     write_tiny_decoder(tmp_path, tiny_weights(layer_count=1))  # for its tokenizer: each byte is a token

@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend on decoders built by hand: against NumPy in double precision, and plain engine runs."""
+"""The ONNX Runtime runtime on decoders built by hand: against NumPy in double precision, and plain engine runs."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from harness.backends.ort import BACKEND
+from bench.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx.decoder import decoder_ports, keep_last_logits, ports_of, table_by_rows
@@ -17,7 +17,7 @@ from harness.onnx.files import lint, size_bytes
 from harness.onnx.graph import read_graph
 from harness.onnx.quantize import load, quantize, save
 from harness.ports import Session
-from harness.testing.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
+from harness.runtimes.ort import RUNTIME
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -42,14 +42,14 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_it_is_a_session(model: Path):
-    with BACKEND.open(model, SMALL) as session:
+    with RUNTIME.open(model, SMALL) as session:
         assert isinstance(session, Session)
         assert (session.vocab_count, session.context_tokens, session.begin_token) == (256, 64, None)
         assert session.detokenize(session.tokenize("héllo")) == "héllo"
 
 
 def test_logits_of_prompt_and_steps(model: Path):
-    with BACKEND.open(model, SMALL) as session:
+    with RUNTIME.open(model, SMALL) as session:
         session.decode(TOKENS[:20], position=0, logits="all")  # in two runs: 16 and 4
         assert np.allclose(session.all_logits(), TRUTH[:20], **NEAR)
         assert session.greedy(3) == TRUTH[3].argmax()
@@ -62,7 +62,7 @@ def test_logits_of_prompt_and_steps(model: Path):
 
 
 def test_rows_of_a_prompt_that_nobody_reads_are_let_go(model: Path):
-    with BACKEND.open(model, SMALL) as session:
+    with RUNTIME.open(model, SMALL) as session:
         session.decode(TOKENS[:39], position=0, logits="last")
         kept = session.all_logits()
         assert kept.shape == (1, 256)
@@ -73,7 +73,7 @@ def test_rows_of_a_prompt_that_nobody_reads_are_let_go(model: Path):
 
 
 def test_nothing_kept_of_none(model: Path):
-    with BACKEND.open(model, SMALL) as session:
+    with RUNTIME.open(model, SMALL) as session:
         session.decode(TOKENS[:5], position=0, logits="none")
         with pytest.raises(EngineError, match="kept 0"):
             session.logits()
@@ -82,7 +82,7 @@ def test_nothing_kept_of_none(model: Path):
 
 
 def test_truncate_fork_clear(model: Path):
-    with BACKEND.open(model, SMALL, sequence_count=2) as session:
+    with RUNTIME.open(model, SMALL, sequence_count=2) as session:
         session.decode(TOKENS[:30], position=0, logits="none")
         session.fork(0, 1)
         session.truncate(10)
@@ -103,7 +103,7 @@ def test_bound_cache_equals_plain_runs_bit_by_bit(model: Path):
     ports = ports_of(model)
     plain = ort.InferenceSession(str(model))
     past = {name: np.zeros((1, 1, 0, 32), np.float32) for name in ports.past}
-    with BACKEND.open(model, SMALL, in_place=False) as session:
+    with RUNTIME.open(model, SMALL, in_place=False) as session:
         position = 0
         for size in (9, 1, 1, 4, 1):
             tokens = TOKENS[position : position + size]
@@ -123,7 +123,7 @@ def test_bound_cache_equals_plain_runs_bit_by_bit(model: Path):
 
 def test_rows_anywhere_and_end_tokens(model: Path):
     (model.parent / "generation_config.json").write_text('{"eos_token_id": [3, 5]}')
-    with BACKEND.open(model, SMALL, sequence_count=2) as session:
+    with RUNTIME.open(model, SMALL, sequence_count=2) as session:
         session.decode(TOKENS[:10], position=0, logits="none")
         session.fork(0, 1)
         # Sequence 0 goes on with two tokens of the text, sequence 1 with one; the middle one is not kept.
@@ -139,7 +139,7 @@ def test_rows_anywhere_and_end_tokens(model: Path):
 
 
 def test_engine_faults_are_said(model: Path):
-    with BACKEND.open(model, SMALL) as session:
+    with RUNTIME.open(model, SMALL) as session:
         with pytest.raises(EngineError, match="has 0 tokens, got a batch at 3"):
             session.decode([1], position=3)
         with pytest.raises(EngineError, match="no room left"):
@@ -157,8 +157,8 @@ def test_engine_faults_are_said(model: Path):
 def test_quantized_decoders_run_and_are_named(tmp_path: Path, kind: str, label: str, fused: bool):
     path = write_tiny_decoder(tmp_path, WEIGHTS, fused=fused)
     quantize(path, path, kind)
-    assert BACKEND.model_options(path)["quantization"] == label
-    with BACKEND.open(path, SMALL) as session:
+    assert RUNTIME.model_options(path)["quantization"] == label
+    with RUNTIME.open(path, SMALL) as session:
         session.decode(TOKENS, position=0, logits="all")
         got = session.all_logits()
     # The largest of 32 normal weights is some 2.1 sigma, so a step of 4 bits is 2.1 / 8 = 0.26 sigma and its rounding
@@ -191,7 +191,7 @@ def test_the_token_table_is_stored_once_and_read_twice(
     # Float table of 65,536 bytes becomes 18,432, and so does the output matrix of an untied model; the rest is more.
     assert size_bytes(path) < before - (1 if tied else 2) * (65_536 - 18_432)
     truth = reference_logits(WEIGHTS, TOKENS, tied=tied)
-    with BACKEND.open(path, SMALL) as session:
+    with RUNTIME.open(path, SMALL) as session:
         session.decode(TOKENS, position=0, logits="all")
         error = np.sqrt(np.mean((session.all_logits() - truth) ** 2)) / truth.std()
     assert 0 < error < (0.25 if bits == 4 else 0.03)
@@ -204,7 +204,7 @@ def test_a_turned_table_is_stored_by_rows(tmp_path: Path):
     table_by_rows(changed)  # a second time finds nothing to do
     save(changed, path)
     assert {t.name: t.dims for t in read_graph(path).tensors if t.size_bytes == 65_536} == {"table.rows": (256, 64)}
-    with BACKEND.open(path, SMALL) as session:
+    with RUNTIME.open(path, SMALL) as session:
         session.decode(TOKENS, position=0, logits="all")
         assert np.allclose(session.all_logits(), reference_logits(WEIGHTS, TOKENS, tied=True), **NEAR)
 
@@ -237,7 +237,7 @@ def test_what_is_no_decoder_is_refused(tmp_path: Path):
     with pytest.raises(RefusedError, match=r"without its output 'present\.1\.value'"):
         decoder_ports(graph._replace(outputs=graph.outputs[:-1]))
     with pytest.raises(RefusedError, match="does not write its cache in place"):
-        BACKEND.open(path, SMALL, in_place=True)
+        RUNTIME.open(path, SMALL, in_place=True)
     free = tuple(p._replace(dims=(*p.dims[:3], "kv_cache_dim")) if "past" in p.name else p for p in graph.inputs)
     with pytest.raises(RefusedError, match="how large its heads are"):
         decoder_ports(graph._replace(inputs=free))
@@ -245,4 +245,4 @@ def test_what_is_no_decoder_is_refused(tmp_path: Path):
     assert decoder_ports(graph._replace(inputs=free)).head_dims == (32,) * 4
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(BadDataError, match="the model's tokenizer"):
-        BACKEND.open(path, SMALL)
+        RUNTIME.open(path, SMALL)

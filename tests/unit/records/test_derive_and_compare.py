@@ -96,7 +96,7 @@ def prediction(roofline: float = 100.0) -> Prediction:
         device="d",
         model="m",
         quant="q",
-        backend="cpu",
+        api="cpu",
         memory=MemoryPrediction(
             parts=(MemoryPart(name="weights", anonymous_bytes=60, file_bytes=40),), peak_bytes=near(100)
         ),

@@ -49,7 +49,7 @@ def record(
         device="board",
         model=name,
         quant="Q4_0",
-        backend="cpu",
+        api="cpu",
         memory=MemoryPrediction(
             parts=(MemoryPart(name="weights", anonymous_bytes=0, file_bytes=256 << 20, reason="the file"),),
             peak_bytes=around(256 << 20),

@@ -10,7 +10,7 @@ from harness.app.resolve import resolve_device
 from harness.catalog.devices import device_names
 from harness.catalog.models import load_model, model_names
 from harness.domain.scenario import Scenario
-from harness.feasibility.weights import weights_of
+from harness.predict.weights import weights_of
 from harness.report.choices import DEFAULT_CONTEXTS, choices
 from harness.units import MIB
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.fuzz_cases import TARGETS
 from harness.catalog import fetch_registry
 from harness.catalog._toml import FILE_MAX_BYTES
 from harness.catalog.budgets import load_budgets
@@ -20,7 +21,6 @@ from harness.catalog.models import load_model
 from harness.domain.model import RegistrySource
 from harness.errors import BadDataError, FetchError, HarnessError, InputError
 from harness.records.store import RECORD_MAX_BYTES, load
-from harness.testing.fuzz_cases import TARGETS
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "security.md"
 CARD = """title = "T"

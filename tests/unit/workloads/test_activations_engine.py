@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from harness.backends.llamacpp import BACKEND
 from harness.catalog.synthesize import synthesize_tiny
 from harness.errors import EngineError
 from harness.ports import EndPass
+from harness.runtimes.llamacpp import RUNTIME
 from harness.workloads._language.activations import (
     Collector,
     block_name,
@@ -44,12 +44,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_capture_gives_one_row_for_each_token(tiny):
-    found = capture(BACKEND.open, tiny, [TEXT], block_name(1), limit_tokens=1200)
+    found = capture(RUNTIME.open, tiny, [TEXT], block_name(1), limit_tokens=1200)
     assert len(found.values) == len(found.tokens) == 1024
     assert found.windows.tolist() == [0, 512]
     assert np.isfinite(found.values).all()
     with pytest.raises(EngineError, match="l_out-9"):
-        capture(BACKEND.open, tiny, [TEXT], block_name(9), limit_tokens=600)
+        capture(RUNTIME.open, tiny, [TEXT], block_name(9), limit_tokens=600)
 
 
 class Whole:
@@ -67,10 +67,10 @@ class Whole:
 
 
 def test_a_pass_that_ends_at_the_layer_gives_the_values_of_a_whole_one(tiny):
-    found = capture(BACKEND.open, tiny, [TEXT], block_name(1), limit_tokens=1200)
+    found = capture(RUNTIME.open, tiny, [TEXT], block_name(1), limit_tokens=1200)
     whole, cut, last = Whole("l_out-1"), Collector("l_out-1"), Whole("l_out-2")
     for tap in (whole, cut, last):
-        with closing(BACKEND.open(tiny, scenario_of(1), tap=tap)) as session:
+        with closing(RUNTIME.open(tiny, scenario_of(1), tap=tap)) as session:
             for start in found.windows:
                 session.clear()
                 session.decode(found.tokens[start : start + 512].tolist(), position=0, logits="none")
@@ -92,7 +92,7 @@ def test_a_pass_that_ended_early_leaves_nothing_behind(tiny):
                 raise EndPass
 
     tap = Early("")
-    with closing(BACKEND.open(tiny, scenario_of(1), tap=tap)) as session:
+    with closing(RUNTIME.open(tiny, scenario_of(1), tap=tap)) as session:
         tokens = session.tokenize(TEXT)[:40]
         session.decode(tokens, position=0, logits="none")
         assert tap.parts == ["l_out-0"]  # nothing later was computed
@@ -100,16 +100,16 @@ def test_a_pass_that_ended_early_leaves_nothing_behind(tiny):
         session.clear()
         session.decode(tokens, position=0)
         again = session.logits().copy()
-    with closing(BACKEND.open(tiny, scenario_of(1))) as session:
+    with closing(RUNTIME.open(tiny, scenario_of(1))) as session:
         session.decode(tokens, position=0)
         assert np.array_equal(session.logits(), again)
 
 
 def test_losses_of_the_identity_and_of_the_ablations(tiny):
-    captured = capture(BACKEND.open, tiny, [TEXT], block_name(1), limit_tokens=600)
+    captured = capture(RUNTIME.open, tiny, [TEXT], block_name(1), limit_tokens=600)
     limit = norm_limit(captured.values)
     kept = captured.values[ordinary(captured.values, limit)]
-    found = losses(BACKEND.open, tiny, TEXT, block_name(1), np.copy, kept.mean(axis=0), limit, limit_tokens=600)
+    found = losses(RUNTIME.open, tiny, TEXT, block_name(1), np.copy, kept.mean(axis=0), limit, limit_tokens=600)
     assert found.tapped == found.clean  # reading changes nothing
     assert found.spliced == found.clean  # neither does writing the same values back
     assert found.zeroed != found.clean != found.averaged
@@ -119,15 +119,15 @@ def test_losses_of_the_identity_and_of_the_ablations(tiny):
 
 
 def test_study_from_text_to_features(tiny, folder, tmp_path):
-    material = gather(BACKEND.open, tiny, folder, layer=1, least_tokens=0, cache=tmp_path)
+    material = gather(RUNTIME.open, tiny, folder, layer=1, least_tokens=0, cache=tmp_path)
     assert len(list(tmp_path.glob("activations-*.npz"))) == 2
-    again = gather(BACKEND.open, tiny, folder, layer=1, least_tokens=0, cache=tmp_path)
+    again = gather(RUNTIME.open, tiny, folder, layer=1, least_tokens=0, cache=tmp_path)
     assert np.array_equal(again.train.values, material.train.values)
-    more = gather(BACKEND.open, tiny, folder, layer=1, least_tokens=len(material.train.tokens) + 1500, cache=tmp_path)
+    more = gather(RUNTIME.open, tiny, folder, layer=1, least_tokens=len(material.train.tokens) + 1500, cache=tmp_path)
     assert len(more.train.tokens) == len(material.train.tokens) + 1024  # two whole windows of further text
     assert np.array_equal(more.held_out.values, material.held_out.values)
     plan = Plan(feature_count=64, active_count=4, step_count=30, batch_tokens=128)
-    found = study(BACKEND.open, tiny, plan=plan, material=material)  # the middle one of three: block 1
+    found = study(RUNTIME.open, tiny, plan=plan, material=material)  # the middle one of three: block 1
     assert found.report.tensor == "l_out-1"
     told = msgspec.json.decode(msgspec.json.encode(found.report))
     assert told["held_out"]["active_count"] <= 4
@@ -137,7 +137,7 @@ def test_study_from_text_to_features(tiny, folder, tmp_path):
 
 
 def test_probes_of_a_real_engine(tiny, folder):
-    found = probe_study(BACKEND.open, tiny, folder, layer=1, limit_tokens=3000)
+    found = probe_study(RUNTIME.open, tiny, folder, layer=1, limit_tokens=3000)
     assert {r.name for r in found.reports} | set(found.skipped) == {
         "in parentheses",
         "in quotes",
@@ -150,7 +150,7 @@ def test_probes_of_a_real_engine(tiny, folder):
 
 
 def test_a_model_without_training_has_no_induction_heads(tiny):
-    found = induction(BACKEND.open, tiny, length_tokens=24, sequence_count=2)
+    found = induction(RUNTIME.open, tiny, length_tokens=24, sequence_count=2)
     # random weights: the second copy is as hard as the first, and no head looks back on purpose
     assert abs(found.score) < 2.0
     assert found.strong_count == 0

@@ -240,8 +240,8 @@ def test_workloads_check_themselves_on_the_engine(name, tiny, tmp_path):
     from harness import plugins
 
     workload = plugins.load("harness.workloads", name, "WORKLOAD")
-    backend = plugins.load("harness.backends", "llamacpp", "BACKEND")
-    context = WorkloadContext(tmp_path, tmp_path, 1, 1, tiny, backend.open)
+    runtime = plugins.load("harness.runtimes", "llamacpp", "RUNTIME")
+    context = WorkloadContext(tmp_path, tmp_path, 1, 1, tiny, runtime.open)
     state = workload.prepare(workload.sizes["small"], context)
     names = [o.name for o in workload.operations(state)]
     assert names == [c.operation for c in workload.costs(workload.sizes["small"])]
@@ -278,10 +278,10 @@ def test_public_sets_are_read_and_bad_files_named(tiny, tmp_path):
     (tmp_path / "truth.csv").write_text("Question,Best Answer,Incorrect Answers\nWhy?,Because,No; Never\n")
     (tmp_path / "bad.json").write_text('[{"qa": 3}]')
     (tmp_path / "bad.csv").write_text("A,B\n1,2\n")
-    backend = plugins.load("harness.backends", "llamacpp", "BACKEND")
-    context = WorkloadContext(tmp_path, tmp_path, 1, 1, tiny, backend.open)
+    runtime = plugins.load("harness.runtimes", "llamacpp", "RUNTIME")
+    context = WorkloadContext(tmp_path, tmp_path, 1, 1, tiny, runtime.open)
     scenario = Scenario(context_tokens=1536, thread_count=1)
-    session = backend.open(tiny, scenario, sequence_count=16, output_tokens=64)
+    session = runtime.open(tiny, scenario, sequence_count=16, output_tokens=64)
     found = sets.locomo(session, context, tmp_path / "locomo.json")
     assert (found["question_count"], found["answerable_count"]) == (2, 1)
     asked = sets.truthful(session, tmp_path / "truth.csv")

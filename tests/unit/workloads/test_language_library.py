@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.backends.fake import FakeClock, FakeModel, FakeSession
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
+from harness.runtimes.fake import FakeClock, FakeModel, FakeSession
 from harness.workloads._language import confidence
 from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import (
@@ -162,8 +162,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.engine
 def test_scores_of_a_text_equal_the_ladders(tiny):
-    from harness.backends.llamacpp.quality import score
-    from harness.backends.llamacpp.session import LlamaSession
+    from harness.runtimes.llamacpp.quality import score
+    from harness.runtimes.llamacpp.session import LlamaSession
 
     rng = np.random.default_rng(1)
     chunk = [1, *rng.integers(3, 500, 255).tolist()]
@@ -182,8 +182,8 @@ def test_scores_of_a_text_equal_the_ladders(tiny):
 
 @pytest.mark.engine
 def test_three_ways_on_the_engine_and_choice_read_plainly(tiny):
-    from harness.backends.llamacpp.quality import log_probabilities
-    from harness.backends.llamacpp.session import LlamaSession
+    from harness.runtimes.llamacpp.quality import log_probabilities
+    from harness.runtimes.llamacpp.session import LlamaSession
 
     prompt = [1, 5, 9, 14, 20, 9, 14]
     scenario = Scenario(context_tokens=256, thread_count=1)

@@ -1,0 +1,184 @@
+"""How often the gate cries wolf, and how often it sees a real slowdown, beside two peers on the same runs.
+
+    python -m bench.gate_rates MODEL.gguf --samples gates.jsonl [--same 40] [--slowed 20] [--doctor PROGRAM]
+
+Real decoding on the real engine. A gate compares two builds of the same model in turns; in an A/A gate both are the
+same, in the others the candidate is really slowed: after each token it works on for a share of that token's time. What
+was measured is appended gate by gate, so that an interrupted campaign goes on where it stopped (``--seconds``).
+
+The peers judge the same runs: ``pytest-benchmark --benchmark-compare-fail=mean:5%`` (the real plug-in, replaying the
+recorded times through its own timer; it asks for no more runs, so it gets the first six) and, where its program is
+given, ``inference-doctor compare-runs`` with our limit as its threshold (it gets all the runs that our gate asked for).
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any, Final, NamedTuple
+
+import click
+
+from bench.gate_peers import Runs, doctor_answer, pytest_benchmark_fails
+from harness.domain.budget import Budget
+from harness.domain.record import RunRecord, Sample
+from harness.domain.scenario import Scenario
+from harness.gates.live import gate_in_turns
+from harness.measure.machine import fingerprint
+from harness.measure.runner import identify, new_record
+from harness.measure.validity import ValidityProbe
+from harness.runtimes.llamacpp.session import LlamaSession
+
+SLOWDOWNS: Final = (0.05, 0.10, 0.20)
+BUDGET: Final = Budget(metric="itl_p50_s", baseline_ratio=1.03)
+"""The median time of a token: on a machine shared with others it varies half as much as the mean does."""
+
+
+class Side:
+    """One build: a session that decodes ``token_count`` tokens a sample, slowed by a share of each token's time."""
+
+    def __init__(self, session: LlamaSession, path: Path, slowdown: float, token_count: int) -> None:
+        self.session, self.slowdown, self.token_count = session, slowdown, token_count
+        self.machine, self.model = fingerprint(), identify(path, None)
+
+    def __call__(self) -> RunRecord:
+        """One run: a warm-up token, then the sample, each token timed."""
+        self.session.clear()
+        self.session.decode([1], position=0)
+        return new_record(
+            scenario=Scenario(),
+            workload="generate",
+            outcome="ok",
+            machine=self.machine,
+            model=self.model,
+            samples=(self._sample(1),),
+        )
+
+    def _sample(self, position: int) -> Sample:
+        probe = ValidityProbe()
+        probe.start()
+        began, start = time.time(), time.perf_counter()
+        times = []
+        for offset in range(self.token_count):
+            token_start = time.perf_counter()
+            self.session.decode([1 + offset], position=position + offset)
+            until = token_start + (time.perf_counter() - token_start) * (1.0 + self.slowdown)
+            while time.perf_counter() < until:
+                pass
+            times.append(time.perf_counter() - token_start)
+        return Sample(
+            phase="decode",
+            label=f"tg{self.token_count}",
+            token_count=self.token_count,
+            duration_s=time.perf_counter() - start,
+            started_unix_s=began,
+            token_times_s=tuple(times),
+            validity=probe.finish(),
+        )
+
+
+class Gate(NamedTuple):
+    """One gate: its number, the real slowdown, our answer, what it saw, and the seconds a token of each run."""
+
+    number: int
+    slowdown: float
+    answer: str
+    ratio: float | None
+    detectable: float | None
+    candidate_s: list[float]
+    baseline_s: list[float]
+
+
+def schedule(same: int, slowed: int) -> list[float]:
+    """Slowdown of each gate, mixed by a fixed seed, so that no phase of the machine falls on one kind alone."""
+    kinds = [0.0] * same + [s for s in SLOWDOWNS for _ in range(slowed)]
+    Random(1).shuffle(kinds)
+    return kinds
+
+
+def measure(path: Path, kinds: list[float], done: int, token_count: int, until_s: float) -> Iterator[Gate]:
+    """Run the gates from number ``done`` on, until all are done or the clock passes ``until_s``."""
+    with LlamaSession(path, Scenario(context_tokens=256), output_tokens=1) as session:
+        base = Side(session, path, 0.0, token_count)
+        for number in range(done, len(kinds)):
+            if time.monotonic() > until_s:
+                return
+            candidate = Side(session, path, kinds[number], token_count)
+            (judged,), new, old = gate_in_turns([BUDGET], candidate, base)
+            seen = (judged.answer, judged.value, judged.detectable_ratio)
+            yield Gate(number, kinds[number], *seen, _seconds(new), _seconds(old))
+
+
+def _seconds(records: list[RunRecord]) -> list[float]:
+    """Mean seconds a token of each run: what the peers are given."""
+    return [s.duration_s / s.token_count for record in records for s in record.samples]
+
+
+def rates(gates: list[Gate], doctor: str | None) -> list[dict[str, Any]]:
+    """One row for each slowdown: our answers, and the peers' on the same runs."""
+    rows = []
+    for slowdown in (0.0, *SLOWDOWNS):
+        mine = [g for g in gates if g.slowdown == slowdown]
+        row: dict[str, Any] = {"slowdown": slowdown, "gates": len(mine)}
+        row["ours"] = _count([g.answer for g in mine])
+        row["mean_turns"] = sum(len(g.candidate_s) for g in mine) / max(1, len(mine))
+        runs = [Runs(g.baseline_s, g.candidate_s) for g in mine]
+        row["pytest_benchmark_fails"] = sum(pytest_benchmark_fails(r) for r in runs)
+        if doctor:
+            threshold = (BUDGET.baseline_ratio or 1.0) - 1.0
+            row["inference_doctor"] = _count([doctor_answer(r, doctor, threshold) for r in runs])
+        rows.append(row)
+    return rows
+
+
+def _count(answers: list[str]) -> dict[str, int]:
+    return {name: answers.count(name) for name in ("pass", "fail", "inconclusive")}
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--same", default=40, show_default=True, help="A/A gates.")
+@click.option("--slowed", default=20, show_default=True, help="Gates for each slowdown.")
+@click.option("--tokens", default=48, show_default=True, help="Tokens of a sample.")
+@click.option("--samples", type=click.Path(path_type=Path), default=Path("gates.jsonl"), show_default=True)
+@click.option("--seconds", default=float("inf"), help="Stop after so long; the next call goes on.")
+@click.option("--doctor", help="The program inference-doctor, in an environment of its own.")
+@click.option("--json", "as_json", is_flag=True)
+def main(
+    model: Path, same: int, slowed: int, tokens: int, samples: Path, seconds: float, doctor: str | None, as_json: bool
+) -> None:
+    """Measure false alarms and detection of the gate on MODEL."""
+    kinds = schedule(same, slowed)
+    lines = samples.read_text().splitlines() if samples.exists() else []
+    gates = [Gate(**json.loads(line)) for line in lines]
+    with samples.open("a") as file:
+        for gate in measure(model, kinds, len(gates), tokens, time.monotonic() + seconds):
+            gates.append(gate)
+            file.write(json.dumps(gate._asdict()) + "\n")
+            file.flush()
+            click.echo(
+                f"{len(gates)}/{len(kinds)} slowed {gate.slowdown:.0%}: {gate.answer} ({gate.ratio}) "
+                f"after {len(gate.candidate_s)} turns",
+                err=True,
+            )
+    if len(gates) < len(kinds):
+        click.echo(f"{len(gates)} of {len(kinds)} gates measured; call again to go on", err=True)
+        return
+    rows = rates(gates, doctor)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    click.echo("slowdown  gates  ours: pass fail inconcl.  mean turns  pytest-benchmark fails  inference-doctor")
+    for row in rows:
+        ours, other = row["ours"], row.get("inference_doctor", {})
+        answers = f"{ours['pass']:>10} {ours['fail']:>4} {ours['inconclusive']:>8}"
+        click.echo(
+            f"{row['slowdown']:>8.0%}  {row['gates']:>5}  {answers}  "
+            f"{row['mean_turns']:>10.1f}  {row['pytest_benchmark_fails']:>22}  "
+            + ("/".join(f"{other[k]} {k}" for k in other) or "not given")
+        )
+
+
+if __name__ == "__main__":
+    main()

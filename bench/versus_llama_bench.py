@@ -1,0 +1,190 @@
+"""Does this runner measure the engine or itself? Its speed over llama-bench's, in pairs that take turns.
+
+    python -m bench.versus_llama_bench --llama-bench PATH MODEL.gguf [--pairs 5] [--json]
+
+Both run the same tests with the same options; the order within a pair alternates, so that drift of the machine hits
+both. A pair during which anything else used the machine is left out and another one taken. The ratio of each pair is
+ours / theirs; the result is the median of the ratios.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, NamedTuple
+
+import click
+import msgspec
+
+from harness.domain.record import Sample
+from harness.domain.scenario import Scenario
+from harness.errors import CouldNotRunError, Exit, HarnessError
+from harness.measure.child import Limits, run_child
+from harness.measure.generate_job import GenerateJob
+from harness.measure.runner import TARGET
+from harness.measure.validity import ValidityProbe
+from harness.runtimes._threads import default_thread_count
+
+LEAST_RATIO: Final = 0.97
+
+
+class InconclusiveError(HarnessError):
+    """The machine was never quiet for long enough."""
+
+    exit_code = Exit.INCONCLUSIVE
+
+
+class Speeds(NamedTuple):
+    """Tokens per second of one run."""
+
+    prefill: float
+    decode: float
+
+
+class Result(NamedTuple):
+    """All pairs and the medians of their ratios."""
+
+    ours: list[Speeds]
+    theirs: list[Speeds]
+    prefill_ratio: float
+    decode_ratio: float
+    tried_count: int
+
+
+def run_theirs(program: Path, model: Path, scenario: Scenario, repetitions: int) -> Speeds:
+    """One run of llama-bench.
+
+    Raises:
+        CouldNotRunError: It failed.
+    """
+    command = [
+        str(program),
+        *("-m", str(model), "-o", "json", "-r", str(repetitions), "-t", str(scenario.thread_count)),
+        *("-p", str(scenario.prompt_tokens), "-n", str(scenario.new_tokens), "-d", str(scenario.depth_tokens)),
+        *("-ub", str(scenario.ubatch_tokens), "-fa", "auto" if scenario.flash_attention else "off"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CouldNotRunError(f"llama-bench ended with {done.returncode}: {done.stderr[-300:]}")
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    prefill = next(r for r in rows if r["n_prompt"] and not r["n_gen"])
+    decode = next(r for r in rows if r["n_gen"] and not r["n_prompt"])
+    return Speeds(median(prefill["samples_ts"]), median(decode["samples_ts"]))
+
+
+def run_ours(model: Path, scenario: Scenario, repetitions: int) -> Speeds:
+    """One run of this harness over all its samples, as llama-bench takes all of its own.
+
+    Raises:
+        CouldNotRunError: It failed.
+    """
+    job = GenerateJob(
+        path=str(model),
+        scenario=scenario,
+        repetitions=repetitions,
+        retries=0,
+        cold_loads=0,
+        parent_pid=os.getpid(),
+        patience_s=600.0,  # every sample is taken, disturbed or not: the pair is judged from outside
+    )
+    done = run_child(TARGET, job, limits=Limits(wall_s=600.0))
+    if done.outcome != "ok":
+        raise CouldNotRunError(f"our run: {done.outcome}: {done.detail}")
+    samples = [msgspec.convert(data, Sample) for name, data in done.events if name == "sample"]
+    timed = [s for s in samples if not s.warm_up]
+    rates = {
+        phase: median(s.token_count / s.duration_s for s in timed if s.phase == phase)
+        for phase in ("prefill", "decode")
+    }
+    return Speeds(rates["prefill"], rates["decode"])
+
+
+def compare(program: Path, model: Path, scenario: Scenario, *, pairs: int, repetitions: int) -> Result:
+    """Run pairs until enough of them are undisturbed, or three times as many were tried.
+
+    The same probe watches both sides from outside; a pair in which either was disturbed does not count.
+    """
+    ours: list[Speeds] = []
+    theirs: list[Speeds] = []
+    tried = 0
+    while len(ours) < pairs and tried < 3 * pairs:
+        tried += 1
+        found: dict[str, Speeds] = {}
+        doubts: list[str] = []
+        for side in ("ours", "theirs") if tried % 2 else ("theirs", "ours"):
+            probe = ValidityProbe(disk_expected=True)
+            probe.start()
+            if side == "ours":
+                found[side] = run_ours(model, scenario, repetitions)
+            else:
+                found[side] = run_theirs(program, model, scenario, repetitions)
+            doubts += probe.finish().doubts
+        click.echo(
+            f"pair {tried}: ours {_text(found['ours'])}, llama-bench {_text(found['theirs'])}"
+            + (f"; left out: {doubts[0]}" if doubts else ""),
+            err=True,
+        )
+        if not doubts:
+            ours.append(found["ours"])
+            theirs.append(found["theirs"])
+    if len(ours) < pairs:
+        raise InconclusiveError(f"only {len(ours)} of {tried} pairs were undisturbed")
+    return Result(
+        ours,
+        theirs,
+        median(a.prefill / b.prefill for a, b in zip(ours, theirs, strict=True)),
+        median(a.decode / b.decode for a, b in zip(ours, theirs, strict=True)),
+        tried,
+    )
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--llama-bench", "program", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--pairs", default=5, show_default=True, type=click.IntRange(1, 100))
+@click.option("--repetitions", default=3, show_default=True, type=click.IntRange(1, 100))
+@click.option("--prompt", default=256, show_default=True, type=click.IntRange(1))
+@click.option("--new", default=64, show_default=True, type=click.IntRange(1))
+@click.option("--depth", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--threads", default=0, help="0: all physical cores.", type=click.IntRange(0))
+@click.option("--json", "as_json", is_flag=True)
+def main(
+    model: Path,
+    program: Path,
+    pairs: int,
+    repetitions: int,
+    prompt: int,
+    new: int,
+    depth: int,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Compare this runner with llama-bench on MODEL; exit 1 when a median ratio is under 0.97."""
+    scenario = Scenario(
+        context_tokens=depth + max(prompt, new),
+        prompt_tokens=prompt,
+        new_tokens=new,
+        depth_tokens=depth,
+        thread_count=threads or default_thread_count(),
+    )
+    try:
+        result = compare(program, model, scenario, pairs=pairs, repetitions=repetitions)
+    except HarnessError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(error.exit_code) from error
+    if as_json:
+        click.echo(json.dumps(result._asdict()))
+    else:
+        click.echo(f"prefill ratio {result.prefill_ratio:.4f}, decode ratio {result.decode_ratio:.4f} (median)")
+        click.echo(f"{len(result.ours)} undisturbed pairs of {result.tried_count}")
+    low = min(result.prefill_ratio, result.decode_ratio) < LEAST_RATIO
+    raise SystemExit(Exit.BROKEN if low else Exit.OK)
+
+
+def _text(speeds: Speeds) -> str:
+    return f"pp {speeds.prefill:.1f} tg {speeds.decode:.2f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Runtimes: one module (or folder) each, ending in BACKEND."""

@@ -1,0 +1,237 @@
+"""Changes that would make a model fit, or fit better: each with its predicted gain and its cost in quality."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+
+from harness.domain.base import Frozen
+from harness.domain.device import DeviceProfile
+from harness.domain.model import ModelShape
+from harness.domain.prediction import Prediction, VerdictWord
+from harness.domain.scenario import Scenario
+from harness.errors import HarnessError
+from harness.predict.quality import perplexity_growth_percent
+from harness.predict.quant_mix import BASE_TYPE
+from harness.predict.verdict import reachable_tokens_per_s
+
+TRIED_QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_M")
+"""Mixtures worth a look: the usual one at each width."""
+
+MOST_OF_A_KIND: Final = 3
+"""More of one kind would hide the other kinds."""
+_OWN_KINDS: Final = frozenset({"quant", "kv", "context", "api", "repack", "beside"})
+"""Changes that a user can make without another device or another limit."""
+_WIDE_CACHES: Final = frozenset({"F16", "BF16", "F32"})
+_RANK: Final[dict[VerdictWord, int]] = {"fits": 0, "fits with streaming": 1, "does not fit": 2}
+
+
+class Variant(NamedTuple):
+    """One thing to ask: a mixture, a scenario, a device."""
+
+    quant: str
+    scenario: Scenario
+    device: DeviceProfile
+
+
+Evaluate = Callable[[Variant], Prediction]
+"""The whole model, as one call; the advice tries variants through it."""
+
+
+class Advice(Frozen, frozen=True, kw_only=True):
+    """One change.
+
+    Attributes:
+        kind: ``quant``, ``kv``, ``context``, ``several``, ``entitlement``, ``api``, ``repack``, ``beside`` or
+            ``device``.
+        change: What to do, in words.
+        word: Verdict after it.
+        needed_bytes: Memory needed after it.
+        saved_bytes: Memory saved by it.
+        decode_tokens_per_s: Decode speed after it; bounded by storage where weights are streamed.
+        speed_ratio: That speed over the speed before; 0 where it did not run before.
+        quality_percent: Growth of perplexity against the mixture asked about, in percent; None where unpublished,
+            0 where the weights stay the same.
+    """
+
+    kind: str
+    change: str
+    word: VerdictWord
+    needed_bytes: int
+    saved_bytes: int
+    decode_tokens_per_s: float
+    speed_ratio: float
+    quality_percent: float | None = 0.0
+
+
+def advise(
+    now: Prediction,
+    shape: ModelShape,
+    asked: Variant,
+    evaluate: Evaluate,
+    *,
+    parameter_count: int,
+    others: Iterable[DeviceProfile] = (),
+    most: int = 8,
+    more: Iterable[tuple[str, str, Prediction]] = (),
+) -> list[Advice]:
+    """Ranked changes: first those that reach a better verdict, by cost in quality; then those that only save or speed.
+
+    Args:
+        now: What was predicted for ``asked``.
+        shape: Shape of the model; its longest context bounds nothing here, its window decides what context saves.
+        asked: What was asked.
+        evaluate: Predicts one variant.
+        parameter_count: Weights of the model, to pick the nearer published perplexities.
+        others: Other devices to try, nearest first.
+        most: How many to return.
+        more: Other changes to this device's app, as (kind, what to do, what is predicted then).
+    """
+    found = _tried(now, _variants(asked, others, has_cache=shape.kv_head_count > 0), asked, evaluate, parameter_count)
+    made = [_compare(now, then, asked.device, asked.device, kind, change, 0.0) for kind, change, then in more]
+    found += [advice for advice in made if _worth(now, advice)]
+    if now.verdict.word != "fits" and not any(a.word == "fits" and a.kind in _OWN_KINDS for a in found):
+        combined = _combinations(asked, has_cache=shape.kv_head_count > 0)
+        better = _tried(now, combined, asked, evaluate, parameter_count)
+        found += [a for a in better if _RANK[a.word] < _RANK[now.verdict.word]]
+    found.sort(key=_order)
+    kept: list[Advice] = []
+    for one in found:
+        if sum(a.kind == one.kind for a in kept) < MOST_OF_A_KIND:
+            kept.append(one)
+    return kept[:most]
+
+
+def _order(advice: Advice) -> tuple[int, bool, float, float]:
+    """By verdict, own changes before other devices (which stay as given), cheap in quality before dear, fast first."""
+    other = advice.kind == "device"
+    return _RANK[advice.word], other, advice.quality_percent or 0.0, 0.0 if other else -advice.decode_tokens_per_s
+
+
+def _tried(
+    now: Prediction,
+    variants: Iterable[tuple[str, str, Variant]],
+    asked: Variant,
+    evaluate: Evaluate,
+    parameter_count: int,
+) -> list[Advice]:
+    found = []
+    for kind, change, variant in variants:
+        try:
+            then = evaluate(variant)
+        except (HarnessError, ValueError):  # no such tensor table, or a KV row that its blocks do not divide
+            continue
+        quality = _quality(kind, asked, variant, parameter_count)
+        advice = _compare(now, then, asked.device, variant.device, kind, change, quality)
+        if _worth(now, advice):
+            found.append(advice)
+    return found
+
+
+def _variants(
+    asked: Variant, others: Iterable[DeviceProfile], *, has_cache: bool
+) -> Iterator[tuple[str, str, Variant]]:
+    scenario = asked.scenario
+    for quant in _narrower(asked.quant):
+        yield "quant", f"quantise to {quant}", asked._replace(quant=quant)
+    if scenario.kv_type in _WIDE_CACHES and has_cache:
+        for kv_type in ("Q8_0", "Q4_0"):
+            smaller = replace(scenario, kv_type=kv_type, flash_attention=True)
+            yield "kv", f"keep the KV cache in {kv_type}", asked._replace(scenario=smaller)
+    for context in _shorter(scenario) if has_cache else ():
+        cut = replace(scenario, context_tokens=context)
+        yield "context", f"cut the context to {context}", asked._replace(scenario=cut)
+    limited = [pool for pool in asked.device.pools if pool.entitled_bytes is not None]
+    if limited:
+        pools = tuple(
+            replace(pool, usable_bytes=pool.entitled_bytes) if pool in limited else pool for pool in asked.device.pools
+        )
+        yield (
+            "entitlement",
+            "ask for the higher memory limit",
+            asked._replace(device=replace(asked.device, pools=pools)),
+        )
+    apis = {api for engine in asked.device.engines for api in engine.apis[:1]} - {scenario.api}
+    for api in sorted(apis):
+        yield "api", f"run on {api}", asked._replace(scenario=replace(scenario, api=api))
+    if scenario.repack and scenario.api in {"", "cpu"}:
+        plain = replace(scenario, repack=False)
+        yield "repack", "load without repacking (slower prompts)", asked._replace(scenario=plain)
+    for device in others:
+        yield "device", f"use {device.title}", asked._replace(device=device, scenario=replace(scenario, api=""))
+
+
+def _combinations(asked: Variant, *, has_cache: bool) -> Iterator[tuple[str, str, Variant]]:
+    """Narrower weights, a narrower cache and a shorter context together, where none of them alone is enough."""
+    if not has_cache:
+        return
+    scenario = asked.scenario
+    narrow = replace(scenario, kv_type="Q8_0", flash_attention=True) if scenario.kv_type in _WIDE_CACHES else scenario
+    for quant in (asked.quant, *_narrower(asked.quant)):
+        for context in (scenario.context_tokens, *_shorter(scenario)):
+            words = [f"quantise to {quant}"] if quant != asked.quant else []
+            words += [f"keep the KV cache in {narrow.kv_type}"] if narrow is not scenario else []
+            words += [f"cut the context to {context}"] if context != scenario.context_tokens else []
+            if len(words) > 1:
+                changed = asked._replace(quant=quant, scenario=replace(narrow, context_tokens=context))
+                yield "several", ", ".join(words), changed
+
+
+def _narrower(quant: str) -> list[str]:
+    """Usual mixtures below this one; all of them below one that has no place in the order."""
+    order = list(BASE_TYPE)
+    place = order.index(quant) if quant in order else -1
+    return [other for other in TRIED_QUANTS if order.index(other) > place]
+
+
+def _shorter(scenario: Scenario) -> Iterator[int]:
+    """Half the context, a quarter, ... while the tokens asked about still fit."""
+    least = max(1024, scenario.prompt_tokens + scenario.new_tokens + scenario.depth_tokens)
+    context = scenario.context_tokens // 2
+    while context >= least:
+        yield context
+        context //= 2
+
+
+def _quality(kind: str, asked: Variant, variant: Variant, parameter_count: int) -> float | None:
+    """Perplexity of the new mixture over that of the old one, in percent growth."""
+    if kind == "kv":
+        return None
+    if variant.quant == asked.quant:
+        return 0.0
+    before = perplexity_growth_percent(asked.quant, parameter_count)
+    after = perplexity_growth_percent(variant.quant, parameter_count)
+    if before is None or after is None:
+        return None
+    return 100 * ((100 + after) / (100 + before) - 1)
+
+
+def _compare(
+    now: Prediction,
+    then: Prediction,
+    here: DeviceProfile,
+    there: DeviceProfile,
+    kind: str,
+    change: str,
+    quality: float | None,
+) -> Advice:
+    before, after = reachable_tokens_per_s(now, here), reachable_tokens_per_s(then, there)
+    return Advice(
+        kind=kind,
+        change=change,
+        word=then.verdict.word,
+        needed_bytes=then.verdict.needed_bytes,
+        saved_bytes=now.verdict.needed_bytes - then.verdict.needed_bytes,
+        decode_tokens_per_s=after,
+        speed_ratio=after / before if before else 0.0,
+        quality_percent=quality,
+    )
+
+
+def _worth(now: Prediction, advice: Advice) -> bool:
+    """A better verdict; or, with the same one, clearly less memory or clearly more speed."""
+    if _RANK[advice.word] != _RANK[now.verdict.word]:
+        return _RANK[advice.word] < _RANK[now.verdict.word]
+    if advice.kind == "device" or advice.word == "does not fit":
+        return False
+    return advice.saved_bytes > 0.05 * now.verdict.needed_bytes or advice.speed_ratio > 1.05

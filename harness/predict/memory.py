@@ -1,0 +1,234 @@
+"""Peak memory of one run: every part, split into what must be held and what the system may drop and read again."""
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from harness.domain.device import ComputeEngine, DeviceProfile, PoolName
+from harness.domain.model import ModelShape, Weights
+from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction
+from harness.domain.scenario import Scenario
+from harness.predict.compute_buffer import reserved_compute_bytes, touched_compute_bytes
+from harness.predict.kv_cache import CELL_RECORD_BYTES, kv_cache_bytes, padded
+from harness.predict.repack import is_repacked, repacked_bytes, repacked_types
+from harness.predict.tensors import TensorSpec
+from harness.predict.weights import has_merges, has_output, header_bytes
+from harness.units import MIB, format_bytes
+
+RUNTIME_ANONYMOUS_BYTES: Final = 25 * MIB
+"""Interpreter, numpy, harness and engine before a model is loaded (measured in the harness's own child process; a bare
+script that imports nothing but the engine has 21.6 MiB)."""
+RUNTIME_FILE_BYTES: Final = 24 * MIB
+"""Code pages of the same, after the first tokens."""
+_MODEL_RECORD_BYTES: Final = 2.3 * MIB
+_MERGED_TOKEN_BYTES: Final = 306
+"""Anonymous memory of one token of a byte-pair vocabulary: text, score, two hash tables, and a merge rule (measured
+between vocabularies of 49 152 and 151 936 tokens)."""
+_PLAIN_TOKEN_BYTES: Final = 157
+"""The same without merge rules (measured on 262 144 tokens)."""
+
+GPU_CONTEXT_BYTES: Final[dict[str, int]] = {
+    "cuda": 350 * MIB,
+    "rocm": 250 * MIB,
+    "vulkan": 100 * MIB,
+    "opencl": 100 * MIB,
+}
+"""What a driver takes for itself; assumed, by analogy with what each reports for an empty process."""
+
+_SPREAD_RATIO: Final = 0.03
+"""Half width of the 90 % interval of the peak: scratch is not exact, and it is some 10 % of a run."""
+_SPREAD_BYTES: Final = 12 * MIB
+"""Its constant share: the runtime's own pages differ between builds and interpreters."""
+
+
+def predict_memory(
+    weights: Weights, scenario: Scenario, *, api: str | None = None, device: DeviceProfile | None = None
+) -> MemoryPrediction:
+    """Memory of a run at its peak.
+
+    Parts: weights (mapped from the file, or held), repacked weights, KV cache, compute buffer, vocabulary, runtime.
+    The peak is the larger of the running state and the end of loading, when the header is still there twice.
+
+    Args:
+        weights: Tensors of the model.
+        scenario: Context, batch, KV type, mapping and repacking.
+        api: Where it runs; None asks the scenario, then the device.
+        device: The device; its CPU's instruction sets decide what is repacked, its engines which pool is used.
+
+    Raises:
+        ValueError: The KV type's blocks do not divide a row of keys.
+    """
+    api = api or (device.api(scenario.api) if device else scenario.api or "cpu")
+    parts = (
+        *weight_parts(weights, scenario, api, device),
+        *context_parts(weights.shape, scenario, api, device),
+        *process_parts(weights.shape, api, device, merges=has_merges(weights.shape) and not weights.synthetic),
+    )
+    total = sum(p.anonymous_bytes + p.file_bytes for p in parts)
+    if api == "cpu":
+        total = max(total, _load_peak_bytes(weights, scenario, parts))
+    spread = _SPREAD_RATIO * total + _SPREAD_BYTES
+    return MemoryPrediction(parts=parts, peak_bytes=Interval(mid=total, low=total - spread, high=total + spread))
+
+
+def with_draft(memory: MemoryPrediction, draft: MemoryPrediction) -> MemoryPrediction:
+    """Memory of a model and its draft in one process: everything twice but the runtime and the driver."""
+    extra = tuple(replace(p, name=f"draft {p.name}") for p in draft.parts if p.name not in {"runtime", "driver"})
+    added = sum(p.anonymous_bytes + p.file_bytes for p in extra)
+    peak = memory.peak_bytes
+    spread = peak.high - peak.mid + _SPREAD_RATIO * added
+    mid = peak.mid + added
+    return MemoryPrediction(
+        parts=(*memory.parts, *extra), peak_bytes=Interval(mid=mid, low=mid - spread, high=mid + spread)
+    )
+
+
+def weight_parts(
+    weights: Weights, scenario: Scenario, api: str, device: DeviceProfile | None
+) -> tuple[MemoryPart, ...]:
+    """Parts that depend on the weights and not on the context."""
+    if api == "cpu":
+        return _cpu_weights(weights, scenario, device)
+    return _gpu_weights(weights, scenario, (device.pool_for(api) if device else "ram"))
+
+
+def context_parts(
+    shape: ModelShape, scenario: Scenario, api: str, device: DeviceProfile | None
+) -> tuple[MemoryPart, ...]:
+    """Parts that depend on the context, the batch and the model's shape: cache and scratch.
+
+    Raises:
+        ValueError: The KV type's blocks do not divide a row of keys.
+    """
+    pool = device.pool_for(api) if device else "ram"
+    reserved = reserved_compute_bytes(
+        shape,
+        context_tokens=padded(scenario.context_tokens),
+        ubatch_tokens=scenario.ubatch_tokens,
+        output_tokens=scenario.ubatch_tokens,
+        flash_attention=scenario.flash_attention,
+    )
+    if api == "cpu":
+        scratch = touched_compute_bytes(
+            shape,
+            prompt_tokens=scenario.prompt_tokens,
+            depth_tokens=scenario.depth_tokens,
+            ubatch_tokens=scenario.ubatch_tokens,
+            batch_count=scenario.batch_count,
+            flash_attention=scenario.flash_attention,
+        )
+        reason = f"activations of a batch, as touched; the engine may reserve {format_bytes(reserved)} of address space"
+    else:
+        scratch, reason = reserved, "scratch and logits of a full batch, allocated for good"
+    buffer = MemoryPart(name="compute buffer", anonymous_bytes=scratch, reason=reason, pool=pool)
+    return _kv_part(shape, scenario, pool), buffer
+
+
+def process_parts(
+    shape: ModelShape, api: str, device: DeviceProfile | None, *, merges: bool | None = None
+) -> tuple[MemoryPart, ...]:
+    """Parts of the process itself: driver, vocabulary (with merge rules or not; None: by its family), interpreter."""
+    merges = has_merges(shape) if merges is None else merges
+    context = GPU_CONTEXT_BYTES.get(api, 0)
+    pool = device.pool_for(api) if device else "ram"
+    driver = MemoryPart(name="driver", anonymous_bytes=context, reason=f"{api} context", pool=pool)
+    runtime = MemoryPart(
+        name="runtime",
+        anonymous_bytes=RUNTIME_ANONYMOUS_BYTES,
+        file_bytes=RUNTIME_FILE_BYTES,
+        reason="interpreter and engine",
+    )
+    return (*((driver,) if context else ()), _vocabulary(shape, merges=merges), runtime)
+
+
+def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | None) -> tuple[MemoryPart, ...]:
+    engine = device.engine_for("cpu") if device else None
+    repacked = repacked_bytes(weights, engine.isa if engine else ()) if scenario.repack else 0
+    tensor_bytes = _tensor_bytes(weights)
+    if scenario.mmap:
+        mapped = max(weights.file_bytes - _header_bytes(weights), tensor_bytes)
+        reason = f"all {format_bytes(mapped)} of tensor data, mapped from the file"
+        base = MemoryPart(name="weights", anonymous_bytes=0, file_bytes=mapped, reason=reason)
+    else:
+        held = tensor_bytes - repacked + _repacked_table_bytes(weights, scenario, engine)
+        base = MemoryPart(name="weights", anonymous_bytes=held, reason="read into memory of its own (no mmap)")
+    if not repacked:
+        return (base,)
+    reason = f"{repacked / tensor_bytes:.0%} of the weights rewritten for this CPU's instructions at load"
+    return base, MemoryPart(name="repacked weights", anonymous_bytes=repacked, reason=reason)
+
+
+def _repacked_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeEngine | None) -> int:
+    """A token table that also is the output matrix exists twice where the output's copy was rewritten."""
+    if not scenario.repack or has_output(weights):
+        return 0
+    types = repacked_types(engine.isa if engine else ())
+    return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight" and is_repacked(t, types))
+
+
+def _gpu_weights(weights: Weights, scenario: Scenario, pool: PoolName) -> tuple[MemoryPart, ...]:
+    """All matrices in GPU buffers, which nobody can take back; the token table stays with the CPU."""
+    tied, token_table, table = True, 0, 0
+    for tensor in weights.tensors:
+        tied = tied and tensor.name != "output.weight"
+        if tensor.name == "token_embd.weight":
+            token_table = tensor.size_bytes
+        if tensor.name in {"token_embd.weight", "per_layer_token_embd.weight"}:
+            table += tensor.size_bytes
+    on_gpu = _tensor_bytes(weights) - table + (token_table if tied else 0)
+    where = "the card's memory" if pool == "vram" else "memory wired for the GPU"
+    return (
+        MemoryPart(name="weights", anonymous_bytes=on_gpu, reason=f"all matrices in {where}", pool=pool),
+        MemoryPart(
+            name="token table",
+            anonymous_bytes=0 if scenario.mmap else table,
+            file_bytes=table if scenario.mmap else 0,
+            reason="rows are looked up by the CPU",
+        ),
+    )
+
+
+def _kv_part(shape: ModelShape, scenario: Scenario, pool: PoolName) -> MemoryPart:
+    cells = padded(scenario.context_tokens) if shape.kv_head_count else scenario.batch_count
+    size = kv_cache_bytes(
+        shape,
+        scenario.context_tokens,
+        scenario.kv_type,
+        ubatch_tokens=scenario.ubatch_tokens,
+        sequence_count=scenario.batch_count,
+    )
+    return MemoryPart(
+        name="kv cache",
+        anonymous_bytes=size + CELL_RECORD_BYTES * cells,
+        reason=f"{cells} cells of {scenario.kv_type}, zeroed when the context is made",
+        pool=pool,
+    )
+
+
+def _vocabulary(shape: ModelShape, *, merges: bool) -> MemoryPart:
+    each = _MERGED_TOKEN_BYTES if merges else _PLAIN_TOKEN_BYTES
+    size = int(_MODEL_RECORD_BYTES + each * shape.vocab_count)
+    return MemoryPart(name="vocabulary", anonymous_bytes=size, reason=f"{shape.vocab_count} tokens, {each} bytes each")
+
+
+def _load_peak_bytes(weights: Weights, scenario: Scenario, parts: tuple[MemoryPart, ...]) -> int:
+    """End of loading: no cache and no scratch yet, but the header is mapped and parsed."""
+    at_load = sum(p.anonymous_bytes + p.file_bytes for p in parts if p.name not in {"kv cache", "compute buffer"})
+    return at_load + load_extra_bytes(weights, scenario)
+
+
+def load_extra_bytes(weights: Weights, scenario: Scenario) -> int:
+    """Bytes that exist while loading only: the parsed header, and its pages where the file is mapped."""
+    return (2 if scenario.mmap else 1) * _header_bytes(weights)
+
+
+def _tensor_bytes(weights: Weights) -> int:
+    return sum([t.size_bytes for t in weights.tensors])  # a list: a sweep sums millions of them
+
+
+def _header_bytes(weights: Weights) -> int:
+    """The file without its tensors; estimated where a file has none of its own."""
+    rest = weights.file_bytes - _tensor_bytes(weights)
+    if rest > 0:
+        return rest
+    return header_bytes(weights.shape, [TensorSpec(t.name, t.dims, "feed_forward") for t in weights.tensors])

@@ -1,0 +1,30 @@
+"""Classes of quantisations that cost alike."""
+
+import re
+
+
+def quant_class(text: str) -> str:
+    """Class of a quantisation by its name.
+
+    IQ3_K and IQ2_K of ik_llama.cpp look values up in a short table, as cheap as K-quants; lattices (IQ3_XXS, ...)
+    and trellises (IQ3_KT) are not.
+    """
+    q = text.upper()
+    if re.search(r"TERNARY|I2_S|TL1|TL2|IQ\d_BN|TQ\d", q):
+        return "ternary"
+    for pattern, name in (
+        (r"IQ3_K(?!T)", "q3k"),
+        (r"IQ2_K(?!T)", "q2k"),
+        (r"IQ[123]", "iq"),
+        (r"IQ4", "q4k"),
+        (r"Q2|W2|2[- ]?BIT|2\.\d+ BPW", "q2k"),
+        (r"Q3|3[- ]?BIT", "q3k"),
+        (r"Q4_K|OLLAMA|MXFP4|UD-Q4", "q4k" if "MXFP4" not in q else "q4"),
+        (r"Q4|INT4|4[- ]?BIT|W4|4W8A|NVFP4", "q4"),
+        (r"Q[56]|[56][- ]?BIT", "q5"),
+        (r"Q8|INT8|8[- ]?BIT|W8|FP8", "q8"),
+        (r"F16|FP16|BF16|F32|FP32", "f16"),
+    ):
+        if re.search(pattern, q):
+            return name
+    return "q4"

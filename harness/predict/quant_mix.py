@@ -1,0 +1,357 @@
+"""Which tensor gets which ggml type in each of llama.cpp's quantisation mixtures.
+
+"Q4_K_M" is no type but a recipe: most matrices in Q4_K, the sensitive ones in Q6_K. Written after the rules in
+llama.cpp, src/llama-quant.cpp (``llama_tensor_get_type_impl``, ``tensor_allows_quantization``,
+``tensor_type_fallback``), release packed in llama-cpp-python 0.3.36.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from harness.domain.ggml import BLOCKS
+from harness.domain.model import ModelShape
+from harness.errors import UnknownNameError
+from harness.predict.tensors import TensorSpec
+
+BASE_TYPE: Final[dict[str, str]] = {
+    "F32": "F32",
+    "F16": "F16",
+    "BF16": "BF16",
+    "Q8_0": "Q8_0",
+    "Q6_K": "Q6_K",
+    "Q5_K_M": "Q5_K",
+    "Q5_K_S": "Q5_K",
+    "Q5_1": "Q5_1",
+    "Q5_0": "Q5_0",
+    "Q4_K_M": "Q4_K",
+    "Q4_K_S": "Q4_K",
+    "Q4_1": "Q4_1",
+    "Q4_0": "Q4_0",
+    "IQ4_NL": "IQ4_NL",
+    "IQ4_XS": "IQ4_XS",
+    "MXFP4_MOE": "MXFP4",
+    "Q3_K_L": "Q3_K",
+    "Q3_K_M": "Q3_K",
+    "Q3_K_S": "Q3_K",
+    "IQ3_M": "IQ3_S",
+    "IQ3_S": "IQ3_S",
+    "IQ3_XS": "IQ3_S",
+    "IQ3_XXS": "IQ3_XXS",
+    "Q2_K": "Q2_K",
+    "Q2_K_S": "Q2_K",
+    "IQ2_M": "IQ2_S",
+    "IQ2_S": "IQ2_XS",
+    "IQ2_XS": "IQ2_XS",
+    "IQ2_XXS": "IQ2_XXS",
+    "TQ2_0": "TQ2_0",
+    "TQ1_0": "TQ1_0",
+    "IQ1_M": "IQ1_M",
+    "IQ1_S": "IQ1_S",
+}
+"""The type that a mixture gives to most matrices, from many bits to few."""
+
+QUANTS: Final = tuple(BASE_TYPE)
+
+NEEDS_IMPORTANCE_MATRIX: Final = frozenset(
+    {"IQ3_XXS", "Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"}
+)
+"""Mixtures that llama.cpp refuses to make without an importance matrix."""
+
+_ALIASES: Final = {
+    "Q5_K": "Q5_K_M",
+    "Q4_K": "Q4_K_M",
+    "Q3_K": "Q3_K_M",
+    "FP16": "F16",
+    "FP32": "F32",
+    "MXFP4": "MXFP4_MOE",
+    "Q4_K_XL": "Q4_K_M",
+}
+_LOW_BIT: Final = frozenset({"IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ1_S", "IQ1_M"})
+_IQ2_HIGH: Final = frozenset({"IQ2_S", "IQ2_M"})
+_EIGHT_EXPERT_OUTPUT_Q5: Final = frozenset(
+    ["Q2_K", "IQ3_XS", "IQ3_XXS", "Q3_K_S", "Q3_K_M", "IQ4_NL", "Q4_K_S", "Q4_K_M", "IQ3_S", "IQ3_M", "IQ4_XS"]
+)
+_FALLBACK: Final[dict[str, str]] = {
+    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
+    **dict.fromkeys(("Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+}
+_HEADS_BY_LAYER: Final = frozenset({"jamba", "granitehybrid", "lfm2", "lfm2moe"})
+"""Their files list the KV heads layer by layer, so that llama.cpp reads a group size of 0 off a recurrent first one."""
+_VALUES: Final = frozenset({"v", "qkv", "kv_b"})
+"""Categories that llama.cpp treats as values, the most sensitive matrices of attention."""
+_KEPT_PARTS: Final = ("_norm.weight", "ffn_gate_inp.weight", "altup", "laurel", "per_layer_model_proj", "ssm_conv1d")
+_KEPT_HALF: Final = ("altup_proj", "altup_unembd_proj", "altup_router.", "laurel_l", "laurel_r", "per_layer_model_proj")
+
+
+def quant_named(name: str) -> str:
+    """Canonical name of a mixture (``q4_k_m``, ``Q4_K`` and ``FP16`` are understood).
+
+    Raises:
+        UnknownNameError: There is no such mixture.
+    """
+    wanted = name.strip().upper().replace("-", "_")
+    wanted = _ALIASES.get(wanted, wanted)
+    if wanted not in BASE_TYPE:
+        raise UnknownNameError("quantisation", name, QUANTS)
+    return wanted
+
+
+def types_of(
+    shape: ModelShape, tensors: Iterable[TensorSpec], quant: str, *, importance_matrix: bool | None = None
+) -> dict[str, str]:
+    """The ggml type of every tensor, by name.
+
+    Args:
+        shape: Shape of the model.
+        tensors: Its tensors.
+        quant: Name of the mixture.
+        importance_matrix: Whether one is used, which changes a few choices; None: only where llama.cpp demands it.
+
+    Raises:
+        UnknownNameError: There is no such mixture.
+    """
+    return types_in_order(shape, in_llama_order(tensors), quant, importance_matrix=importance_matrix)
+
+
+class Placed(NamedTuple):
+    """A tensor with what the rules ask of it, worked out once for all mixtures."""
+
+    spec: TensorSpec
+    category: str
+    layer: int
+    quantised: bool
+    kept_half: bool
+
+
+def in_llama_order(tensors: Iterable[TensorSpec]) -> list[Placed]:
+    """Tensors in the order in which llama.cpp walks them: no block first, then by block, then by name."""
+    placed = []
+    for t in tensors:
+        half = len(t.dims) > 1 and any(part in t.name for part in _KEPT_HALF)
+        placed.append(Placed(t, _category(t.name), _layer(t.name), is_quantised(t), half))
+    return sorted(placed, key=lambda p: (p.layer, p.spec.name))
+
+
+def types_in_order(
+    shape: ModelShape, placed: list[Placed], quant: str, *, importance_matrix: bool | None = None
+) -> dict[str, str]:
+    """The same as ``types_of`` for tensors already in order.
+
+    Raises:
+        UnknownNameError: There is no such mixture.
+    """
+    quant = quant_named(quant)
+    if importance_matrix is None:
+        importance_matrix = quant in NEEDS_IMPORTANCE_MATRIX
+    return _Chooser(shape, placed, quant, importance_matrix).choose()
+
+
+class _Chooser:
+    """Walks the tensors in llama.cpp's order, counting as it does."""
+
+    def __init__(self, shape: ModelShape, placed: list[Placed], quant: str, imatrix: bool) -> None:
+        self.shape, self.quant, self.imatrix = shape, quant, imatrix
+        self.placed = placed
+        self.tied = all(p.category != "output" for p in placed)
+        self.value_count = sum(p.category in _VALUES for p in placed)
+        self.layer_count = shape.layer_count
+        listed = shape.architecture in _HEADS_BY_LAYER and shape.layer_kind(0) == "recurrent"
+        self.gqa = 0 if listed or not shape.kv_head_count else shape.head_count // shape.kv_head_count
+        self.expert_count = shape.experts.expert_count if shape.experts else 0
+        self.is_70b = shape.layer_count == 80 and (
+            shape.architecture == "qwen2" or (shape.architecture == "llama" and self.gqa > 1)
+        )
+        self.seen = {"v": 0, "down": 0, "gate": 0, "up": 0}
+
+    def choose(self) -> dict[str, str]:
+        return {p.spec.name: self._one(p) for p in self.placed}
+
+    def _one(self, placed: Placed) -> str:
+        if not placed.quantised:
+            half = placed.kept_half and self.quant != "F32"
+            return ("BF16" if self.quant == "BF16" else "F16") if half else "F32"
+        base = BASE_TYPE[self.quant]
+        if base in {"F32", "F16", "BF16"}:
+            return base
+        return _fitting(self._mixed(placed, base), placed.spec.dims[0])
+
+    def _mixed(self, placed: Placed, base: str) -> str:  # noqa: PLR0911 - one return for each rule
+        tensor, category = placed.spec, placed.category
+        if category == "output" or (self.tied and category == "embedding"):
+            return self._output(tensor, base)
+        if self.quant == "MXFP4_MOE":
+            return "MXFP4" if len(tensor.dims) > 2 and tensor.dims[2] > 1 else "Q8_0"
+        if category == "embedding":
+            return self._embedding(base)
+        if self.quant in _LOW_BIT:
+            return self._low_bit(category, base)
+        if category in _VALUES:
+            return self._value(base)
+        if category in {"q", "k"}:
+            return self._query_or_key(category, base)
+        if category == "down":
+            return self._down(placed, base)
+        if category == "o":
+            return self._attention_output(base)
+        if category in {"gate", "up"}:
+            layer = self._count(category, placed)
+            middle = self.layer_count // 8 <= layer < 7 * self.layer_count // 8
+            return "IQ3_XXS" if self.quant == "IQ3_XS" and middle else base
+        return base
+
+    def _count(self, category: str, placed: Placed) -> int:
+        """The counter of a category before this tensor; the block's number itself in a model with experts."""
+        seen = self.seen[category]
+        self.seen[category] += 1
+        return placed.layer if self.expert_count > 1 else seen
+
+    def _output(self, tensor: TensorSpec, base: str) -> str:
+        if self.quant == "MXFP4_MOE" or self.shape.architecture == "falcon":
+            return "Q8_0"
+        if tensor.dims[0] % BLOCKS[base].elements:
+            return "Q8_0"
+        if self.quant in _LOW_BIT or self.quant == "IQ3_XXS":
+            return "Q5_K"
+        return base if base == "Q8_0" else "Q6_K"
+
+    def _embedding(self, base: str) -> str:
+        if self.quant in {"IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ1_M"}:
+            return "Q2_K"
+        if self.quant in {"IQ2_S", "IQ2_M", "IQ3_XXS"}:
+            return "IQ3_S"
+        return "Q4_K" if self.quant in {"TQ1_0", "TQ2_0"} else base
+
+    def _low_bit(self, category: str, base: str) -> str:  # noqa: PLR0911 - one return for each rule
+        better = "IQ3_S" if self.quant in _IQ2_HIGH else "Q2_K"
+        if category in _VALUES:
+            return "Q4_K" if self.gqa >= 4 or self.expert_count >= 4 else better
+        if category == "k" and self.expert_count == 8:
+            return "Q4_K"
+        if category == "down":
+            seen = self.seen["down"]
+            self.seen["down"] += 1
+            return better if seen < self.layer_count // 8 else base
+        if category == "o":
+            if self.expert_count == 8:
+                return "Q5_K"
+            if self.quant in {"IQ1_S", "IQ1_M"}:
+                return "IQ2_XXS"
+            return "IQ3_S" if self.quant in _IQ2_HIGH else base
+        return base
+
+    def _value(self, base: str) -> str:
+        seen, grouped = self.seen["v"], self.gqa >= 4
+        self.seen["v"] += 1
+        if self.expert_count == 8:
+            return "Q8_0"
+        chosen = base
+        match self.quant:
+            case "Q2_K":
+                chosen = "Q4_K" if grouped else "Q3_K"
+            case "Q2_K_S" | "IQ3_XS" | "IQ3_S" if grouped:
+                chosen = "Q4_K"
+            case "IQ3_XXS":
+                chosen = "Q4_K" if grouped else "IQ3_XXS" if self.imatrix else "IQ3_S"
+            case "IQ3_M":
+                chosen = "Q4_K"
+            case "Q3_K_M":
+                chosen = "Q5_K" if seen < 2 else "Q4_K"
+            case "Q3_K_L":
+                chosen = "Q5_K"
+            case "IQ4_NL" | "IQ4_XS" if grouped:
+                chosen = "Q5_K"
+            case "Q4_K_M" | "Q5_K_M" if _use_more_bits(seen, self.value_count):
+                chosen = "Q6_K"
+            case "Q4_K_S" if seen < 4:
+                chosen = "Q5_K"
+        return "Q5_K" if self.is_70b and chosen in {"Q3_K", "Q4_K"} else chosen
+
+    def _query_or_key(self, category: str, base: str) -> str:
+        if category == "k" and self.expert_count == 8:
+            return "Q8_0"
+        return {"IQ3_XS": "IQ3_XXS", "IQ3_XXS": "IQ2_S"}.get(self.quant, base)
+
+    def _down(self, placed: Placed, base: str) -> str:  # noqa: PLR0911 - one return for each rule
+        layer, count = self._count("down", placed), self.layer_count
+        falcon, early = self.shape.architecture == "falcon", layer < count // 8
+        more = _use_more_bits(layer, count)
+        match self.quant:
+            case "Q2_K":
+                return "Q3_K"
+            case "Q2_K_S" if early:
+                return "Q4_K"
+            case "IQ3_XXS" if not self.imatrix:
+                return "Q4_K" if early else "Q3_K"
+            case "Q3_K_M":
+                return "Q5_K" if layer < count // 16 else "Q4_K" if not falcon or more else "Q3_K"
+            case "IQ3_M" if early or (self.expert_count == 8 and more):
+                return "Q4_K"
+            case "Q3_K_L":
+                return "Q4_K" if falcon else "Q5_K"
+            case "Q4_K_M" if falcon:
+                return "Q6_K" if layer < count // 16 else "Q5_K" if more else "Q4_K"
+            case "Q4_K_M" | "Q5_K_M" if more:
+                return "Q6_K"
+            case "IQ4_NL" | "IQ4_XS" if early and not self.imatrix:
+                return "Q5_K"
+            case "Q4_K_S" if early and not falcon:
+                return "Q5_K"
+            case "Q4_0" | "Q5_0" if early and self.imatrix:
+                return "Q4_1" if self.quant == "Q4_0" else "Q5_1"
+        return base
+
+    def _attention_output(self, base: str) -> str:
+        if self.shape.architecture == "falcon":
+            return "Q4_K" if self.quant == "Q3_K_L" else base
+        if self.expert_count == 8:
+            return "Q5_K" if self.quant in _EIGHT_EXPERT_OUTPUT_Q5 else base
+        special = {"Q2_K": "Q3_K", "IQ3_XXS": "IQ3_S", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K"}
+        return special.get(self.quant, base)
+
+
+def is_quantised(tensor: TensorSpec) -> bool:
+    """Whether the quantiser touches it: matrices only, no norms, routers, convolutions, nor biases."""
+    if len(tensor.dims) < 2 or not tensor.name.endswith("weight"):
+        return False
+    return not any(part in tensor.name for part in _KEPT_PARTS) and "shortconv.conv.weight" not in tensor.name
+
+
+def _layer(name: str) -> int:
+    return int(name.split(".")[1]) if name.startswith("blk.") else -1
+
+
+def _category(name: str) -> str:
+    if name == "output.weight":
+        return "output"
+    if name in {"token_embd.weight", "per_layer_token_embd.weight"}:
+        return "embedding"
+    for part, category in (
+        ("attn_qkv.weight", "qkv"),
+        ("attn_kv_b.weight", "kv_b"),
+        ("attn_v.weight", "v"),
+        ("attn_k.weight", "k"),
+        ("attn_q.weight", "q"),
+        ("attn_output.weight", "o"),
+        ("ffn_up", "up"),
+        ("ffn_gate", "gate"),
+        ("ffn_down", "down"),
+    ):
+        if part in name:
+            return category
+    return "other"
+
+
+def _use_more_bits(index: int, count: int) -> bool:
+    """The first eighth, the last eighth, and every third between."""
+    return index < count // 8 or index >= 7 * count // 8 or (index - count // 8) % 3 == 2
+
+
+def _fitting(type_name: str, row_elements: int) -> str:
+    """``type_name``, or the next type whose blocks divide the row."""
+    if row_elements % BLOCKS[type_name].elements == 0:
+        return type_name
+    smaller = _FALLBACK.get(type_name, type_name)
+    return smaller if row_elements % BLOCKS[smaller].elements == 0 else "F16"

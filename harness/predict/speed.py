@@ -1,0 +1,171 @@
+"""Speed of one model on one device in one scenario, with intervals: the two laws, loading, and what limits."""
+
+import math
+from importlib.util import find_spec
+from typing import Final
+
+from harness.domain.device import DeviceProfile
+from harness.domain.ggml import BLOCKS
+from harness.domain.model import Weights
+from harness.domain.prediction import Interval, SpeedPrediction
+from harness.domain.scenario import Scenario
+from harness.predict.coefficients import Coefficients, shipped
+from harness.predict.decode import DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
+from harness.predict.interval import expected_spread, interval, residual_for
+from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.prefill import prefill_gradient, prefill_seconds, prompt_of
+from harness.predict.quant_class import quant_class
+from harness.predict.traits import shader_peak, traits_of
+from harness.predict.weights import read_of
+
+PAGE_CACHE_BYTES_PER_S: Final = 5e9
+"""Reading a file that is in the page cache, one thread: of the order of a memory copy. No measurement of the device."""
+LOAD_OVERHEAD_S: Final = 0.3
+"""Header, vocabulary, buffers: what a load costs beside its bytes (llama.cpp, vocabulary of 150k entries)."""
+_LOAD_SPREAD: Final = (-0.5, 0.4)
+"""ln of storage as read by a loader over its data sheet: half to 1.5 times."""
+
+
+def predict_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) -> SpeedPrediction:
+    """Speed of ``weights`` on ``device``.
+
+    A device that was probed answers from its own calibration; any other from the coefficients fitted on published rows.
+    """
+    api = device.api(scenario.api)
+    calibration = device.calibration(api)
+    if calibration is not None and find_spec("harness.predict.calibrated") is not None:
+        from harness.predict.calibrated import calibrated_speed
+
+        return calibrated_speed(weights, calibration, device, scenario)
+    return fitted_speed(weights, device, scenario, shipped())
+
+
+def fitted_speed(
+    weights: Weights, device: DeviceProfile, scenario: Scenario, coefficients: Coefficients
+) -> SpeedPrediction:
+    """Speed by the fitted laws, whatever was measured on the device."""
+    machine = machine_of(device, scenario)
+    depth = scenario.depth_tokens + scenario.new_tokens / 2
+    work = work_of(weights, scenario, depth)
+    decode_values = {k: c.value for k, c in coefficients.decode.items()}
+    terms = decode_seconds(work, machine, decode_values)
+    gradient = decode_gradient(work, machine, decode_values)
+    spread = expected_spread(coefficients.decode_covariance.spread(gradient), machine.api)
+    group = _group(work, machine, depth)
+    decode_residual = residual_for(coefficients.residuals, "decode", machine.api, group)
+    if machine.phone and group != "phone":
+        other = residual_for(coefficients.residuals, "decode", machine.api, "phone")
+        decode_residual = min(decode_residual[0], other[0]), max(decode_residual[1], other[1])
+    ceiling = machine.bandwidth_bytes_per_s / (work.weight_bytes + work.kv_bytes)
+    decode = _below(
+        interval(min(1 / terms.total_s, ceiling), decode_residual, _doubt(device, machine.api), spread), ceiling
+    )
+    prefill_values = {k: c.value for k, c in coefficients.prefill.items()}
+    prompt = prompt_of(weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
+    prompt_s = prefill_seconds(work, machine, prompt, prefill_values)
+    prompt_s = max(prompt_s, work.weight_bytes / machine.bandwidth_bytes_per_s)
+    prefill_residual = residual_for(coefficients.residuals, "prefill", machine.api, "prefill")
+    gradient = prefill_gradient(work, machine, prompt, prefill_values)
+    spread = expected_spread(coefficients.prefill_covariance.spread(gradient), machine.api)
+    prefill = interval(max(scenario.prompt_tokens, 1) / prompt_s, prefill_residual, spread=spread)
+    cold = LOAD_OVERHEAD_S + weights.file_bytes / device.storage.sequential_read_bytes_per_s.value
+    warm = LOAD_OVERHEAD_S + weights.file_bytes / PAGE_CACHE_BYTES_PER_S
+    load_cold, load_warm = interval(cold, _LOAD_SPREAD), interval(warm, _LOAD_SPREAD)
+    first = Interval(
+        mid=prompt_s + terms.total_s,
+        low=max(scenario.prompt_tokens, 1) / prefill.high + 1 / decode.high,
+        high=max(scenario.prompt_tokens, 1) / prefill.low + 1 / decode.low,
+    )
+    return SpeedPrediction(
+        decode_tokens_per_s=decode,
+        prefill_tokens_per_s=prefill,
+        ttft_cold_s=_sum(load_cold, first),
+        ttft_warm_s=first,
+        load_cold_s=load_cold,
+        load_warm_s=load_warm,
+        active_bytes=round(work.weight_bytes),
+        kv_read_bytes=round(work.kv_bytes),
+        roofline_tokens_per_s=ceiling,
+        limits={
+            "weights": terms.weights_s / terms.total_s,
+            "dequantisation": terms.dequantisation_s / terms.total_s,
+            "kv cache": terms.kv_s / terms.total_s,
+            "overhead": terms.overhead_s / terms.total_s,
+        },
+    )
+
+
+def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
+    """The engine of ``device`` that the scenario's api runs on, as the laws see it."""
+    api = device.api(scenario.api)
+    engine = device.engine_for(api)
+    bandwidth = device.pool(device.pool_for(api)).bandwidth_bytes_per_s.value
+    name = f"{device.chip} {engine.name if engine is not None and engine.kind != 'cpu' else ''}"
+    traits = traits_of(name, api, bandwidth)
+    peaks = engine.peak_flops_per_s if engine is not None else {}
+    if api != "cpu" and peaks:
+        shader = peaks.get("fp32") or peaks.get("fp16")
+        matrix = peaks.get("fp16") or peaks.get("fp32")
+        if shader is not None and matrix is not None:
+            peak = shader_peak(traits.family, shader.value)
+            traits = traits._replace(peak_flops_per_s=peak, matrix_flops_per_s=matrix.value, known_peak=True)
+    return Machine(api, bandwidth, traits, phone=device.kind in {"phone", "tablet"})
+
+
+def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
+    """What one decoded token reads of weights (``weights.read_of``) and of the cache."""
+    shape, read = weights.shape, read_of(weights)
+    kv_type = scenario.kv_type if scenario.kv_type in BLOCKS else "F16"
+    kv = kv_read_bytes(shape, round(depth_tokens), kv_type)
+    return Work(
+        read.size_bytes,
+        read.weight_count,
+        shape.layer_count,
+        kv,
+        quant_class(weights.quant),
+        shape.experts is not None,
+        read.prompt_weight_count,
+    )
+
+
+def sustained_tokens_per_s(burst_tokens_per_s: float, device: DeviceProfile, api: str) -> float:
+    """Speed after ten minutes of load: burst x the share that the engine keeps under heat.
+
+    Where nobody measured the engine: phones and tablets keep 0.43 on a GPU and 0.67 on an NPU (measured on one phone),
+    fanless machines are not told apart from others, and everything else keeps 1.
+    """
+    engine = device.engine_for(api)
+    if engine is not None and engine.sustained_ratio is not None:
+        return burst_tokens_per_s * engine.sustained_ratio.value
+    if device.kind in {"phone", "tablet"}:
+        return burst_tokens_per_s * (0.67 if engine is not None and engine.kind == "npu" else 0.43)
+    return burst_tokens_per_s
+
+
+def _group(work: Work, machine: Machine, depth: float) -> str:
+    if work.moe:
+        return "moe"
+    if machine.phone:
+        return "phone"
+    if work.quant_class in {"q3k", "q2k", "iq", "ternary"}:
+        return "sub-4-bit"
+    return "deep" if depth >= DEEP_TOKENS else "dense"
+
+
+def _doubt(device: DeviceProfile, api: str) -> float:
+    """Spread, in ln, that a bandwidth adds by its evidence: none if verified, 5 % recalled, 15 % assumed."""
+    confidence = device.pool(device.pool_for(api)).bandwidth_bytes_per_s.confidence
+    return {"from_memory": 0.05, "assumed": 0.15}.get(confidence, 0.0)
+
+
+def _below(value: Interval, ceiling: float) -> Interval:
+    """No part of an interval lies above the roofline."""
+    return Interval(mid=min(value.mid, ceiling), low=min(value.low, ceiling), high=min(value.high, ceiling))
+
+
+def _sum(one: Interval, two: Interval) -> Interval:
+    """Sum of independent quantities: the widths add in squares."""
+    mid = one.mid + two.mid
+    low = math.hypot(one.mid - one.low, two.mid - two.low)
+    high = math.hypot(one.high - one.mid, two.high - two.mid)
+    return Interval(mid=mid, low=max(mid - low, 0.0), high=mid + high)

@@ -1,0 +1,171 @@
+"""Does it fit, and what binds."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from harness.domain.device import DeviceProfile, MemoryPool, PoolName
+from harness.domain.prediction import MemoryPart, MemoryPrediction, Prediction, SpeedPrediction, Verdict, VerdictWord
+from harness.domain.scenario import Scenario
+from harness.units import format_bytes, format_rate
+
+STREAMED_WINDOW_RATIO: Final = 1 / 16
+"""Least share of the weights that a streaming engine keeps at hand (two of 32 layers)."""
+
+
+def needed_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> tuple[int, int]:
+    """Bytes that must be held and file bytes that are read for every token, of one pool.
+
+    The mapped originals of repacked weights are never read again: the system may take those pages at no cost, so they
+    are not counted.
+    """
+    held, mapped, cold = 0, 0, 0
+    for part in parts:
+        if part.pool == pool:
+            held, mapped = held + part.anonymous_bytes, mapped + part.file_bytes
+            cold += part.anonymous_bytes if part.name.endswith("repacked weights") else 0
+    return held, max(mapped - cold, 0)
+
+
+def weight_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> int:
+    """Weights of a pool, each counted once."""
+    held, mapped, repacked = 0, 0, 0
+    for part in parts:
+        if part.pool != pool:
+            continue
+        if part.name in {"weights", "token table"}:
+            held, mapped = held + part.anonymous_bytes, mapped + part.file_bytes
+        elif part.name == "repacked weights":
+            repacked = part.anonymous_bytes
+    return held + max(mapped, repacked) if mapped else held + repacked
+
+
+def judge(
+    memory: MemoryPrediction,
+    speed: SpeedPrediction | None,
+    device: DeviceProfile,
+    scenario: Scenario,
+    target_tokens_per_s: float | None = None,
+    *,
+    entitled: bool = False,
+) -> Verdict:
+    """Verdict for one model on one device.
+
+    Fits: what must be held and what is read for every token stay within what one app may use. Fits with streaming: all
+    but the weights does, with a window of them. Otherwise it does not fit. A target speed that is missed turns any
+    verdict into a no, with the speed as its binding limit.
+
+    Args:
+        memory: Predicted parts.
+        speed: Predicted speed, if known; names what binds a model that fits.
+        device: Limits of its pools.
+        scenario: What was asked.
+        target_tokens_per_s: Decode speed wanted.
+        entitled: Whether the app has asked for the higher limit, where the system offers one.
+    """
+    pools = sorted({part.pool for part in memory.parts}, key=lambda name: name != "vram")
+    verdicts = [_judge_pool(memory, speed, device, device.pool(name), entitled=entitled) for name in pools]
+    severity: dict[VerdictWord, int] = {"fits": 0, "fits with streaming": 1, "does not fit": 2}
+    worst = max(verdicts, key=lambda v: severity[v.word])
+    if worst.word == "does not fit" or target_tokens_per_s is None or speed is None:
+        return worst
+    reached = speed.decode_tokens_per_s.mid
+    if worst.word == "fits with streaming":
+        reached = min(reached, _streaming_ceiling(memory, speed, device, worst.available_bytes))
+    if reached >= target_tokens_per_s:
+        return worst
+    depth = scenario.depth_tokens
+    reason = f"{reached:.3g} tokens/s predicted at depth {depth}, {target_tokens_per_s:.3g} wanted"
+    limit = "storage bandwidth" if worst.word == "fits with streaming" else _largest_limit(speed)
+    return Verdict(
+        word="does not fit",
+        binding_limit=f"decode speed: {limit}",
+        needed_bytes=worst.needed_bytes,
+        available_bytes=worst.available_bytes,
+        reasons=(reason, *worst.reasons),
+    )
+
+
+def reachable_tokens_per_s(prediction: Prediction, device: DeviceProfile) -> float:
+    """Decode speed that the verdict leaves: bounded by storage where weights must be streamed, 0 where it does not fit.
+
+    A verdict of no for the speed alone leaves the speed as it is.
+    """
+    verdict, mid = prediction.verdict, prediction.speed.decode_tokens_per_s.mid
+    if verdict.needed_bytes <= verdict.available_bytes:
+        return mid
+    if verdict.word == "fits with streaming" or verdict.binding_limit.startswith("decode speed"):
+        return min(mid, _streaming_ceiling(prediction.memory, prediction.speed, device, verdict.available_bytes))
+    return 0.0
+
+
+def _judge_pool(
+    memory: MemoryPrediction,
+    speed: SpeedPrediction | None,
+    device: DeviceProfile,
+    pool: MemoryPool,
+    *,
+    entitled: bool,
+) -> Verdict:
+    held, mapped = needed_bytes_of(memory.parts, pool.name)
+    needed = held + mapped
+    limit = pool.entitled_bytes if entitled and pool.entitled_bytes else pool.usable_bytes
+    available = int(limit.value)
+    place = "the card's memory" if pool.name == "vram" else "memory one app may use"
+    if needed <= available:
+        binding = _largest_limit(speed) if speed else "none"
+        return Verdict(
+            word="fits",
+            binding_limit=binding,
+            needed_bytes=needed,
+            available_bytes=available,
+            reasons=(f"{format_bytes(available - needed)} of {place} to spare",),
+        )
+    reasons = [f"{format_bytes(needed)} needed, {format_bytes(available)} of {place} available"]
+    if not entitled and pool.entitled_bytes and needed <= pool.entitled_bytes.value:
+        entitlement = format_bytes(pool.entitled_bytes.value)
+        reasons.append(f"it would fit in the {entitlement} an app gets with the higher-limit entitlement")
+    elif needed <= pool.total_bytes.value:
+        reasons.append(f"{format_bytes(pool.total_bytes.value)} are installed; the rest is the system's")
+    weights = weight_bytes_of(memory.parts, pool.name)
+    rest = needed - weights
+    word: VerdictWord = "does not fit"
+    if pool.name == "ram" and rest + STREAMED_WINDOW_RATIO * weights <= available:
+        word = "fits with streaming"
+        missing = needed - available
+        rate = device.storage.sequential_read_bytes_per_s.value
+        ceiling = _streaming_ceiling(memory, speed, device, available)
+        reasons.append(
+            f"{format_bytes(missing)} of weights have no room and come from storage when a token needs them: "
+            f"at {format_rate(rate)} at most {ceiling:.2g} tokens/s"
+        )
+        if held > available and mapped == 0:
+            reasons.append("an engine that streams layers is needed; this api holds all weights at once")
+    else:
+        window = format_bytes(STREAMED_WINDOW_RATIO * weights)
+        reasons.append(f"beside {format_bytes(rest)} of other things there is no room for a {window} window of weights")
+    return Verdict(
+        word=word,
+        binding_limit=f"memory ({place})",
+        needed_bytes=needed,
+        available_bytes=available,
+        reasons=tuple(reasons),
+    )
+
+
+def _streaming_ceiling(
+    memory: MemoryPrediction, speed: SpeedPrediction | None, device: DeviceProfile, available: int
+) -> float:
+    """Tokens/s that storage allows: read rate / (missing bytes x share of the weights that one token reads).
+
+    The share is active bytes / all bytes: near 1 for a dense model, used / all experts and the rest for a mixture.
+    """
+    missing = sum(needed_bytes_of(memory.parts, "ram")) - available
+    if missing <= 0:
+        return float("inf")
+    weights = weight_bytes_of(memory.parts, "ram")
+    share = min(speed.active_bytes / weights, 1.0) if speed is not None and weights else 1.0
+    return device.storage.sequential_read_bytes_per_s.value / (missing * share)
+
+
+def _largest_limit(speed: SpeedPrediction) -> str:
+    return max(speed.limits, key=lambda name: speed.limits[name]) if speed.limits else "memory bandwidth"

@@ -1,0 +1,162 @@
+"""The weights of a model that nobody has downloaded: every tensor's bytes, and the size of the file."""
+
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from harness.domain.ggml import row_bytes
+from harness.domain.model import ModelShape, Tensor, Weights
+from harness.predict.quant_mix import in_llama_order, quant_named, types_in_order
+from harness.predict.tensors import TensorSpec, tensors_of
+
+_ALIGNMENT_BYTES: Final = 32
+_SPM_TOKEN_BYTES: Final = 23.0
+"""Header bytes of one token of a SentencePiece vocabulary: length 8, text about 7, score 4, type 4."""
+_BPE_TOKEN_BYTES: Final = 38.5
+"""Header bytes of one token of a byte-pair vocabulary: length 8, text about 7, type 4, merge rule 8 + about 11."""
+_FIXED_HEADER_BYTES: Final = 6_000
+"""Other metadata: mostly the chat template."""
+
+
+def tensor_bytes(type_name: str, dims: tuple[int, ...]) -> int:
+    """Bytes of a tensor: rows x bytes of a row."""
+    rows = 1
+    for dim in dims[1:]:
+        rows *= dim
+    return rows * row_bytes(type_name, dims[0])
+
+
+def has_merges(shape: ModelShape) -> bool:
+    """Whether the vocabulary is byte-pair (with merge rules) rather than SentencePiece, judged by family and size."""
+    return not (shape.architecture.startswith("gemma") or shape.vocab_count < 33_000)
+
+
+def header_bytes(shape: ModelShape, tensors: list[TensorSpec]) -> int:
+    """Estimated bytes of a GGUF file before its tensor data.
+
+    Each tensor has a record of 8 + name + 4 + 8 x dims + 4 + 8 bytes (exact); the vocabulary's strings are estimated
+    by its kind. Within some 20 %, which is far below 0.5 % of a file.
+
+    Source: GGUF specification, docs/gguf.md of the ggml repository.
+    """
+    records = sum(24 + len(t.name) + 8 * len(t.dims) for t in tensors)
+    token_bytes = _BPE_TOKEN_BYTES if has_merges(shape) else _SPM_TOKEN_BYTES
+    return int(records + token_bytes * shape.vocab_count + _FIXED_HEADER_BYTES)
+
+
+def matrix_types(weights: Weights) -> set[str]:
+    """Types of the matrices; norms and biases are small, and kept in F32."""
+    return {t.type_name for t in weights.tensors if len(t.dims) > 1}
+
+
+class _Plan:
+    """What all mixtures of one shape share: tensors, their order, the header, and every tensor made so far."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        self.specs = tensors_of(shape)
+        self.placed = in_llama_order(self.specs)
+        self.header_bytes = header_bytes(shape, self.specs)
+        self.made: dict[tuple[str, str], Tensor] = {}
+
+
+@lru_cache(maxsize=256)
+def _plan(shape: ModelShape) -> _Plan:
+    return _Plan(shape)
+
+
+@lru_cache(maxsize=1024)
+def _weights(shape: ModelShape, quant: str, importance_matrix: bool | None) -> Weights:
+    plan = _plan(shape)
+    types = types_in_order(shape, plan.placed, quant, importance_matrix=importance_matrix)
+    tensors, size = [], plan.header_bytes
+    for name, dims, _ in plan.specs:
+        kind = types[name]
+        tensor = plan.made.get((name, kind))
+        if tensor is None:
+            tensor = Tensor(name=name, dims=dims, type_name=kind, size_bytes=tensor_bytes(kind, dims))
+            plan.made[name, kind] = tensor
+        tensors.append(tensor)
+        size += -(-tensor.size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+    return Weights(shape=shape, tensors=tuple(tensors), file_bytes=size, quant=quant)
+
+
+def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None = None) -> Weights:
+    """All tensors of ``shape`` as llama.cpp's quantiser would write them, with the file's size.
+
+    Tensor types and bytes are exact (see ``quant_mix``); only the header is estimated.
+
+    Args:
+        shape: Shape of the model.
+        quant: Mixture, such as ``Q4_K_M``.
+        importance_matrix: Whether one is used; None: only where llama.cpp demands it.
+
+    Raises:
+        UnknownNameError: There is no such mixture.
+        RefusedError: No table of tensors for this architecture.
+    """
+    return _weights(shape, quant_named(quant), importance_matrix)
+
+
+@lru_cache(maxsize=1 << 16)
+def role_of(name: str) -> str:
+    """Role of a tensor by its llama.cpp name; the roles of ``tensors.Role``."""
+    if name in {"token_embd.weight", "per_layer_token_embd.weight"}:
+        return "embedding"
+    if name == "output.weight":
+        return "output"
+    if name.endswith(".bias"):
+        return "bias"
+    for part, role in (
+        ("_exps.", "expert"),
+        ("_shexp.", "router" if "gate_inp" in name else "shared_expert"),
+        ("ffn_gate_inp", "router"),
+        ("norm.", "norm"),
+        ("ssm_", "recurrent"),
+        ("shortconv", "recurrent"),
+        ("attn_gate", "recurrent"),
+        ("attn_", "attention"),
+    ):
+        if part in name:
+            return role
+    return "feed_forward"
+
+
+def has_output(weights: Weights) -> bool:
+    """Whether the output matrix is a tensor of its own; else the token table is the output too."""
+    return any(t.name == "output.weight" for t in weights.tensors)
+
+
+class Read(NamedTuple):
+    """What a token needs of a model's weights.
+
+    Attributes:
+        size_bytes: Read to decode one token: all but the token table (unless that is the output too), used experts.
+        weight_count: Weights in these.
+        prompt_weight_count: Weights that a token of a prompt goes through: without the output (only the last needs it).
+        table_bytes: Of the token table.
+    """
+
+    size_bytes: float
+    weight_count: float
+    prompt_weight_count: float
+    table_bytes: float
+
+
+@lru_cache(maxsize=256)
+def read_of(weights: Weights) -> Read:
+    """Weights that one token reads; of routed experts used / all, one sequence counted."""
+    experts = weights.shape.experts
+    share = experts.used_count / experts.expert_count if experts is not None else 1.0
+    own_output = has_output(weights)
+    size = count = output_count = table = 0.0
+    for tensor in weights.tensors:
+        role = role_of(tensor.name)
+        if role == "embedding":
+            table += tensor.size_bytes
+            if own_output or tensor.name.startswith("per_layer"):
+                continue
+        if role in {"embedding", "output"}:
+            output_count += tensor.element_count
+        part = share if role == "expert" else 1.0
+        size += part * tensor.size_bytes
+        count += part * tensor.element_count
+    return Read(size, count, count - output_count, table)

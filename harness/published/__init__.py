@@ -1,0 +1,1 @@
+"""Rows that others published, and what is learnt from them: fitting, leaving out, validation."""

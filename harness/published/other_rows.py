@@ -1,0 +1,176 @@
+"""Published speedups of speculative decoding and speeds of streaming, against the models of both."""
+
+import csv
+import io
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from harness.domain.base import Frozen
+from harness.errors import BadDataError
+from harness.predict.moe import ROUTED_RATIO, hit_ratio, streamed_token_s
+from harness.predict.speculative import Measured, measured_row, predicted_speedup
+from harness.predict.streaming import mmap_read_s
+from harness.published.rows import number_in
+
+_HOST_BYTES_PER_S: Final = 48e9
+"""Weights read by a desktop's or laptop's CPU where a row does not say: 0.6 of 80 GB/s."""
+_CARD_BYTES_PER_S: Final = 320e9
+"""The same of the graphics card of the dense rows (616 GB/s by its data sheet), at half."""
+_CACHE_RATIO: Final = 0.85
+"""Share of RAM that a cache of experts gets."""
+
+
+class Check(Frozen, frozen=True, kw_only=True):
+    """One set of rows.
+
+    Attributes:
+        name: What was predicted.
+        rows_count: Rows with all that the model needs.
+        skipped_count: Rows without.
+        median_ratio: Median error |predicted / measured - 1|; None without rows.
+        within_ratio: Share within a factor 1.3; None without rows.
+    """
+
+    name: str
+    rows_count: int
+    skipped_count: int
+    median_ratio: float | None
+    within_ratio: float | None
+
+
+Kind = Literal["speed", "speculation", "streaming"]
+
+_COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
+    "speculation": ("target", "method", "device", "gamma", "acceptance_rate", "acceptance_kind", "speedup"),
+    "streaming": (
+        "arch", "model_bytes", "ram_bytes_or_budget", "storage_read_gb_s", "tokens_per_s", "params_b",
+        "active_params_b",
+    ),
+}  # fmt: skip
+_MARKS: Final[dict[Kind, tuple[str, ...]]] = {
+    "speculation": ("speedup", "acceptance_rate"),
+    "streaming": ("storage_read_gb_s", "ram_bytes_or_budget"),
+}
+
+_NUMBERS: Final[dict[Kind, tuple[str, ...]]] = {
+    "speculation": ("gamma", "acceptance_rate", "mean_accepted_tokens", "draft_cost_ratio_c", "speedup"),
+    "streaming": (
+        "model_bytes", "ram_bytes_or_budget", "vram_bytes", "storage_read_gb_s", "tokens_per_s", "params_b",
+        "active_params_b",
+    ),
+}  # fmt: skip
+"""Cells that are numbers or blank; the first one that is neither is named with its line."""
+
+
+def kind_of(path: Path) -> Kind:
+    """What a file of published rows is about, by its header: speeds, unless it has columns that only others have.
+
+    Raises:
+        BadDataError: It cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = {name.strip().lower() for name in next(csv.reader(file), [])}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadDataError(path, "", str(error), "a CSV file in UTF-8") from error
+    except OSError as error:
+        raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
+    return next((kind for kind, marks in _MARKS.items() if header.issuperset(marks)), "speed")
+
+
+def _cells(name: str, path: Path | None, kind: Kind) -> list[dict[str, str]]:
+    """Rows of the shipped file ``name``, or of ``path``; columns in any order and blanks anywhere are fine."""
+    text = (files("harness.published") / "data" / name).read_text() if path is None else path.read_text("utf-8-sig")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or ()]
+    missing = [column for column in _COLUMNS[kind] if column not in reader.fieldnames]
+    if missing:
+        raise BadDataError(path or name, "header", f"no column {', '.join(missing)}", f"the columns of {name}")
+    rows = []
+    for cells in reader:
+        row = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)}
+        for column in _NUMBERS[kind]:
+            number_in(path or name, reader.line_num, row, column)
+        rows.append(row)
+    return rows
+
+
+def check_speculation(path: Path | None = None) -> Check:
+    """Measured speedups from acceptance, draft length and device; constants from other devices only.
+
+    Args:
+        path: Rows to predict, by the shipped ones; None: the shipped ones themselves.
+
+    Raises:
+        BadDataError: Columns are missing, or a number is none.
+    """
+    known = [row for row in map(measured_row, _cells("spec_decode.csv", None, "speculation")) if row is not None]
+    cells = _cells("spec_decode.csv", path, "speculation")
+    rows = [row for row in map(measured_row, cells) if row is not None]
+    quotients = []
+    for row in rows:
+        others = [other for other in known if not _same_device(row, other)]
+        predicted = predicted_speedup(row, others)
+        if predicted is not None:
+            quotients.append(predicted / row.speedup)
+    return _check("speculative speedup, device left out", quotients, len(cells))
+
+
+def _same_device(one: Measured, other: Measured) -> bool:
+    return one.machine == other.machine if one.machine is not None else one.device == other.device
+
+
+def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
+    """Speeds of dense models that are mapped, and of mixtures of experts read from disk; nothing is fitted.
+
+    Args:
+        path: Rows to predict; None: the shipped ones.
+
+    Raises:
+        BadDataError: Columns are missing, or a number is none.
+    """
+    quotients: dict[bool, list[float]] = {True: [], False: []}
+    skipped = {True: 0, False: 0}
+    for line, cells in enumerate(_cells("streaming.csv", path, "streaming"), 2):
+        size, disk, speed, ram, card, active, params = (
+            number_in(path or "streaming.csv", line, cells, name)
+            for name in (
+                "model_bytes", "storage_read_gb_s", "tokens_per_s", "ram_bytes_or_budget", "vram_bytes",
+                "active_params_b", "params_b",
+            )
+        )  # fmt: skip
+        moe = cells["arch"].startswith("moe")
+        if (
+            not (size and disk and speed and ram)
+            or "sparse" in cells["arch"]
+            or (moe and (not (active and params) or "mmap" in cells.get("notes", "")))
+        ):
+            skipped[moe] += 1
+            continue
+        if moe:
+            hit = hit_ratio(256, 256 * min(_CACHE_RATIO * (ram + card) / size, 1.0))
+            read = size * active / params
+            seconds = streamed_token_s(ROUTED_RATIO * read, hit, disk * 1e9, read / _HOST_BYTES_PER_S)
+        else:
+            mapped = max(size - card, 0.0)
+            compute_s = mapped / _HOST_BYTES_PER_S + min(size, card) / _CARD_BYTES_PER_S
+            seconds = compute_s + mmap_read_s(mapped, ram, disk * 1e9)
+        quotients[moe].append(1 / seconds / speed)
+    return (
+        _check("streaming, dense, mapped", quotients[False], len(quotients[False]) + skipped[False]),
+        _check("streaming, mixture of experts", quotients[True], len(quotients[True]) + skipped[True]),
+    )
+
+
+def _check(name: str, quotients: list[float], all_count: int) -> Check:
+    values = np.array(quotients)
+    return Check(
+        name=name,
+        rows_count=len(values),
+        skipped_count=all_count - len(values),
+        median_ratio=float(np.median(np.abs(values - 1))) if quotients else None,
+        within_ratio=float(np.mean((values > 1 / 1.3) & (values < 1.3))) if quotients else None,
+    )

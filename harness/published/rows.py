@@ -1,0 +1,231 @@
+"""Published measurements as they are read: one row, one test on one chip.
+
+Columns used: ``chip api device_class runtime memory_bandwidth_gb_s model arch params_b active_params_b quant
+model_bytes test tokens_per_s context_depth date trust exclude_from_stats source bw_confidence``. Others are ignored,
+blanks are allowed anywhere; a row that lacks what a prediction needs is kept, with the reason.
+"""
+
+import csv
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from harness.errors import BadDataError
+from harness.predict.decode import DEEP_TOKENS, Machine, Work
+from harness.predict.prefill import Prompt
+from harness.predict.quant_class import quant_class
+from harness.predict.traits import chip_key, traits_of
+from harness.published.row_work import ModelOf, active_named, row_work
+
+REQUIRED: Final = ("chip", "backend", "test", "tokens_per_s", "memory_bandwidth_gb_s", "model", "quant")
+
+
+class Row(NamedTuple):
+    """One published measurement.
+
+    Attributes:
+        line: Line of the file.
+        raw: Its cells.
+        chip: Canonical name of the silicon.
+        group: ``dense moe sub-4-bit phone deep prefill``.
+        phase: ``decode`` or ``prefill``.
+        tokens_per_s: Measured.
+        work: What one token needs; None when the row is not predictable.
+        machine: What ran it.
+        prompt: Of a prefill test.
+        depth_tokens: Mean tokens in the cache meanwhile.
+        plain_bytes: The file's bytes, of a mixture of experts times active / all parameters: what a formula of bytes
+            and bandwidth divides by.
+        reason: Why there is no ``work``.
+    """
+
+    line: int
+    raw: dict[str, str]
+    chip: str
+    group: str
+    phase: str
+    tokens_per_s: float
+    work: Work | None
+    machine: Machine
+    prompt: Prompt
+    depth_tokens: float
+    plain_bytes: float
+    reason: str = ""
+
+    @property
+    def vote(self) -> tuple[str, str, str, str, str]:
+        """One vote for each of these."""
+        return self.chip, self.machine.api, self.raw["model"], self.raw["quant"], self.group
+
+    @property
+    def excluded(self) -> str:
+        """Why the file itself keeps this row out of statistics."""
+        return self.raw.get("exclude_from_stats", "")
+
+
+def read_rows(path: Path, model_of: ModelOf) -> list[Row]:
+    """Rows of a CSV file; what they do not say of a model is taken from what is known of it, and marked as derived.
+
+    Raises:
+        BadDataError: It is no such file: not text, columns missing, a number that is none.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            missing = [name for name in REQUIRED if name not in reader.fieldnames]
+            if missing:
+                raise BadDataError(path, "header", f"no column {', '.join(missing)}", "the columns of decode.csv")
+            rows = []
+            for cells in reader:
+                raw = {k: v.strip() if isinstance(v, str) else "" for k, v in cells.items() if isinstance(k, str)}
+                raw["trust"] = raw.get("trust", "").upper()
+                rows.append(_row(path, reader.line_num, raw, model_of))
+            return rows
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadDataError(path, "", str(error), "a CSV file in UTF-8") from error
+    except OSError as error:
+        raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
+
+
+def number_in(path: Path | str, line: int, raw: Mapping[str, str], name: str) -> float:
+    """Value of a cell of published rows; 0 for a blank or a missing one.
+
+    Raises:
+        BadDataError: It is no number, or a negative one.
+    """
+    text = raw.get(name, "").replace(",", "")
+    if not text or text.lower() in {"nan", "none", "null", "n/a", "na", "-", "?"}:
+        return 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        raise BadDataError(path, f"line {line}, {name}", repr(text), "a number or a blank") from None
+    if not math.isfinite(value) or value < 0:
+        raise BadDataError(path, f"line {line}, {name}", repr(text), "a number from 0 on")
+    return value
+
+
+def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
+    speed = number_in(path, line, raw, "tokens_per_s")
+    bandwidth = number_in(path, line, raw, "memory_bandwidth_gb_s") * 1e9
+    params = number_in(path, line, raw, "params_b")
+    size = number_in(path, line, raw, "model_bytes")
+    active = number_in(path, line, raw, "active_params_b")
+    known = model_of(raw.get("model", ""), params, raw.get("quant", ""))
+    if known is not None and not (params and size):
+        params, size = params or known.params_b, size or (known.file_bytes if known.sized else 0.0)
+        raw |= {"model_bytes": str(size or ""), "derived": "model card"}
+    api = api_named(raw.get("backend", ""))
+    phase, count, depth, ok = test_named(raw.get("test", ""), raw.get("context_depth", ""))
+    runtime = runtime_named(raw.get("runtime", ""))
+    phone = raw.get("device_class", "") in {"phone", "tablet"}
+    machine = Machine(
+        api,
+        bandwidth,
+        traits_of(raw["chip"], api, bandwidth or 1e11),
+        phone,
+        runtime,
+        _year(raw),
+    )
+    quant = quant_class(raw.get("quant", ""))
+    moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
+    if moe and not active:
+        active = active_named(raw.get("model", "")) or (known.read_count / 1e9 if known is not None else 0.0)
+    reason = _why_not(speed=speed, bandwidth=bandwidth, size=size, params=params, active=active or not moe, ok=ok)
+    mean_depth = depth + (count / 2 if phase == "decode" else 0)
+    work, prompt, plain = None, Prompt(count, depth, 0.0), 0.0
+    if not reason:
+        share = active / params if moe else 1.0
+        plain = size * share
+        work, prompt = row_work(raw.get("model", ""), known, size, params, share, quant, mean_depth, prompt)
+        work = work._replace(moe=moe)
+    group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
+    return Row(line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
+
+
+def _why_not(*, speed: float, bandwidth: float, size: float, params: float, active: float, ok: bool) -> str:
+    for given, word in (
+        (ok, "unknown test"),
+        (speed, "no speed"),
+        (bandwidth, "no bandwidth"),
+        (params, "no parameters"),
+        (size, "no model bytes"),
+        (active, "no active parameters"),
+    ):
+        if not given:
+            return word
+    return ""
+
+
+def _group(phase: str, *, moe: bool, quant: str, phone: bool, depth: float) -> str:
+    if phase == "prefill":
+        return "prefill"
+    if moe:
+        return "moe"
+    if phone:
+        return "phone"
+    if quant in {"q3k", "q2k", "iq", "ternary"}:
+        return "sub-4-bit"
+    return "deep" if depth >= DEEP_TOKENS else "dense"
+
+
+def api_named(text: str) -> str:
+    """Canonical api; ``other`` for one that is not known."""
+    text = text.lower().strip()
+    if text.startswith("cpu+") or text == "cpu/gpu":
+        return "hybrid"
+    for name in ("metal", "cuda", "vulkan", "opencl", "rocm", "hip", "npu", "sycl", "openvino", "cpu"):
+        if name in text:
+            return {"hip": "rocm", "openvino": "sycl"}.get(name, "vulkan" if "rocm/vulkan" in text else name)
+    return "other"
+
+
+def runtime_named(text: str) -> str:
+    """``llama.cpp`` for everything of its kind, else the runtime's first word."""
+    lower = text.lower()
+    if not lower or (
+        "bitnet" not in lower and re.search(r"llama-bench|^llama\.?cpp|^ollama|^llama\.rn|llama.cpp-class", lower)
+    ):
+        return "llama.cpp"
+    return re.split(r"[ _(,]", lower, maxsplit=1)[0].strip("-") + ("-ane" if "ane" in lower.split() else "")
+
+
+def test_named(test: str, depth: str) -> tuple[str, float, float, bool]:
+    """Phase, tokens of the test, tokens before it, and whether the name was understood."""
+    text, before = test.lower(), _tokens(depth)
+    for pattern in (r"@ ?d(\d+k?)", r"@ ?ctx ?(\d+k?)", r"after pp(\d+k?)", r"prompt (\d+k?)", r"ctx (\d+k?)"):
+        found = re.search(pattern, text)
+        if found:
+            before = max(before, _tokens(found[1]))
+    found = re.search(r"\bpp ?(\d+k?)?", text)
+    if found and not re.match(r"tg|gen|ollama", text):
+        return "prefill", _tokens(found[1] or "512") or 512, before, True
+    found = re.search(r"(?:\btg|\bgen ~?) ?(\d+k?)", text)
+    if found or re.match(r"tg|gen|ollama|eval|decode", text):
+        return "decode", _tokens(found[1]) if found else 128, before, True
+    return (
+        "prefill" if re.match(r"prompt|prefill", text) else "decode",
+        128,
+        before,
+        bool(re.match("prompt|prefill", text)),
+    )
+
+
+def _tokens(text: str) -> float:
+    text = text.strip().lower()
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(k?)", text)
+    return float(found[1]) * (1024 if found[2] else 1) if found else 0.0
+
+
+def _year(raw: dict[str, str]) -> float:
+    """Year of the build by the row's date; the middle of a range; the present without one."""
+    years = [int(y) + (int(m or 7) - 0.5) / 12 for y, m in re.findall(r"(20[12]\d)(?:-(\d\d))?", raw.get("date", ""))]
+    return sum(years) / len(years) if years else 2025.5
+
+
+def predictable(rows: Iterable[Row]) -> list[Row]:
+    """Those that can be predicted."""
+    return [row for row in rows if row.work is not None]

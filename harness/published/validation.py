@@ -1,0 +1,331 @@
+"""Predictions against published rows: errors by group, coverage of intervals, baselines, and the data's own floor.
+
+The error of a row is |predicted / measured - 1|; of a vote, the median of its rows; of a group, median and 90th
+percentile of its votes. One vote for each chip x api x model x quant: forty tests of one card weigh as one card.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from harness.domain.base import Frozen
+from harness.predict.coefficients import Coefficients
+from harness.predict.decode import decode_gradient, decode_seconds
+from harness.predict.interval import expected_spread, interval, residual_for
+from harness.predict.prefill import prefill_gradient, prefill_seconds
+from harness.predict.seed import (
+    constant_decode_tokens_per_s,
+    llmfit_decode_tokens_per_s,
+    seed_decode_tokens_per_s,
+)
+from harness.published.rows import Row, predictable
+
+TRUSTED: Final = ("A", "B")
+NEUTRAL_EXCLUSIONS: Final = ("", "moe")
+"""Marks that do not doubt the figure itself."""
+
+BASELINES: Final[Mapping[str, Callable[[float, float], float]]] = {
+    "bandwidth / bytes": seed_decode_tokens_per_s,
+    "0.55 x": llmfit_decode_tokens_per_s,
+    "0.72 x": constant_decode_tokens_per_s,
+}
+
+
+class Score(Frozen, frozen=True, kw_only=True):
+    """Errors of one set of votes.
+
+    Attributes:
+        votes_count: Votes.
+        rows_count: Rows behind them.
+        median_ratio: Median error.
+        p90_ratio: 90th percentile.
+        coverage_ratio: Share of rows inside their 90 % interval, one vote each.
+        baselines: Median and 90th percentile of each baseline; decode only.
+        best_constant: Share of bandwidth with the least median error, and that error: tuned on the rows it is
+            judged by.
+    """
+
+    votes_count: int
+    rows_count: int
+    median_ratio: float
+    p90_ratio: float
+    coverage_ratio: float
+    baselines: dict[str, tuple[float, float]] = {}
+    best_constant: tuple[float, float] | None = None
+
+
+class Miss(Frozen, frozen=True, kw_only=True):
+    """A row far from its prediction, with the likely reason."""
+
+    line: int
+    chip: str
+    api: str
+    model: str
+    quant: str
+    test: str
+    measured_tokens_per_s: float
+    predicted_tokens_per_s: float
+    reason: str
+
+
+class Report(Frozen, frozen=True, kw_only=True):
+    """Outcome of a validation.
+
+    Attributes:
+        left_out: How chips were left out of the fits that predicted them; empty for the shipped coefficients.
+        rows_count: Rows in the file.
+        unpredictable: Rows without a prediction, by reason.
+        headline: Dense, llama.cpp class, trust A and B, short context, not excluded by the file.
+        groups: By group of rows: trusted and not excluded; and the same of all rows, named ``... (all rows)``.
+        tables: ``api``, ``class``, ``quant``, ``test``: trusted decode rows split by each.
+        worst: Trusted rows farthest off.
+        floor_ratio: Median gap, as a share, between two sources of the same chip, api, model and quant.
+        floor_pairs_count: How many such pairs.
+    """
+
+    left_out: str
+    rows_count: int
+    unpredictable: dict[str, int]
+    headline: Score | None
+    groups: dict[str, Score]
+    tables: dict[str, dict[str, Score]]
+    worst: tuple[Miss, ...]
+    floor_ratio: float | None
+    floor_pairs_count: int
+
+
+class Judged(NamedTuple):
+    """A row, its predicted speed and its interval; ``split`` tells repeated predictions of one row apart."""
+
+    row: Row
+    predicted_tokens_per_s: float
+    low_tokens_per_s: float
+    high_tokens_per_s: float
+    split: int = 0
+
+    @property
+    def error_ratio(self) -> float:
+        """|predicted / measured - 1|."""
+        return abs(self.predicted_tokens_per_s / self.row.tokens_per_s - 1)
+
+    @property
+    def covered(self) -> bool:
+        """Whether the measurement lies in the interval."""
+        return self.low_tokens_per_s <= self.row.tokens_per_s <= self.high_tokens_per_s
+
+
+def is_trusted(row: Row) -> bool:
+    """Trust A or B, and not doubted by the file."""
+    return row.raw.get("trust", "") in TRUSTED and row.excluded in NEUTRAL_EXCLUSIONS
+
+
+def is_headline(row: Row) -> bool:
+    """Dense decode of the llama.cpp class at short context."""
+    return row.group == "dense" and is_trusted(row) and not row.excluded and row.machine.runtime == "llama.cpp"
+
+
+def predict_row(row: Row, coefficients: Coefficients) -> float:
+    """Predicted tokens/s of a predictable row; decode never beyond its roofline."""
+    assert row.work is not None
+    if row.phase == "prefill":
+        values = {k: c.value for k, c in coefficients.prefill.items()}
+        return row.prompt.tokens / prefill_seconds(row.work, row.machine, row.prompt, values)
+    values = {k: c.value for k, c in coefficients.decode.items()}
+    return 1 / decode_seconds(row.work, row.machine, values).total_s
+
+
+def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judged]:
+    """Rows with the predictions of the given coefficients."""
+    decode = {k: c.value for k, c in coefficients.decode.items()}
+    prefill = {k: c.value for k, c in coefficients.prefill.items()}
+    result = []
+    for row in predictable(rows):
+        assert row.work is not None
+        if row.phase == "prefill":
+            gradient = prefill_gradient(row.work, row.machine, row.prompt, prefill)
+            error = coefficients.prefill_covariance.spread(gradient)
+        else:
+            error = coefficients.decode_covariance.spread(decode_gradient(row.work, row.machine, decode))
+        result.append(judged(row, predict_row(row, coefficients), error, coefficients.residuals))
+    return result
+
+
+def judged(
+    row: Row,
+    speed_tokens_per_s: float,
+    standard_error: float,
+    residuals: Mapping[str, tuple[float, float]],
+    split: int = 0,
+) -> Judged:
+    """A row with its prediction and the interval that these quantiles and this standard error in ln give."""
+    quantiles = residual_for(residuals, row.phase, row.machine.api, _residual_group(row))
+    span = interval(speed_tokens_per_s, quantiles, spread=expected_spread(standard_error, row.machine.api))
+    return Judged(row, speed_tokens_per_s, span.low, span.high, split)
+
+
+def _residual_group(row: Row) -> str:
+    return row.group if row.machine.runtime == "llama.cpp" else "runtime"
+
+
+def residual_key(row: Row) -> str:
+    """Group of a row's residual: phase, kind of row, api."""
+    return f"{row.phase}/{_residual_group(row)}/{row.machine.api}"
+
+
+def score(judged: Sequence[Judged]) -> Score | None:
+    """Errors of these rows, one vote each; None without any."""
+    if not judged:
+        return None
+    errors = _by_vote(judged, lambda j: j.error_ratio)
+    covered = _by_vote(judged, lambda j: float(j.covered), np.mean)
+    baselines: dict[str, tuple[float, float]] = {}
+    best = None
+    if all(j.row.phase == "decode" for j in judged):
+        for name, formula in BASELINES.items():
+            baselines[name] = _middle(judged, formula)
+        constants = [float(ratio) for ratio in np.arange(0.05, 1.2, 0.01)]
+        best = min(constants, key=lambda ratio: _middle(judged, _constant(ratio))[0])
+    return Score(
+        votes_count=len(errors),
+        rows_count=len(judged),
+        median_ratio=float(np.median(errors)),
+        p90_ratio=float(np.quantile(errors, 0.9)),
+        coverage_ratio=float(np.mean(covered)),
+        baselines=baselines,
+        best_constant=(best, _middle(judged, _constant(best))[0]) if best else None,
+    )
+
+
+def _constant(ratio: float) -> Callable[[float, float], float]:
+    return lambda model_bytes, bandwidth: ratio * bandwidth / model_bytes
+
+
+def _middle(judged: Sequence[Judged], formula: Callable[[float, float], float]) -> tuple[float, float]:
+    """Median and 90th percentile of a formula's errors by vote."""
+
+    def error(item: Judged) -> float:
+        return abs(formula(_bytes(item.row), _bandwidth(item.row)) / item.row.tokens_per_s - 1)
+
+    values = np.array(_by_vote(judged, error))
+    return float(np.median(values)), float(np.quantile(values, 0.9))
+
+
+def _by_vote(
+    judged: Sequence[Judged], value: Callable[[Judged], float], join: Callable[..., float] = np.median
+) -> list[float]:
+    votes: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    for item in judged:
+        votes[(item.split, *item.row.vote)].append(value(item))
+    return [float(join(values)) for values in votes.values()]
+
+
+def _bandwidth(row: Row) -> float:
+    return row.machine.bandwidth_bytes_per_s
+
+
+def _bytes(row: Row) -> float:
+    """Bytes the baselines divide by: the file's, of which a mixture of experts reads active / all parameters."""
+    return row.plain_bytes
+
+
+def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "") -> Report:
+    """Everything that is printed."""
+    reasons: dict[str, int] = defaultdict(int)
+    for row in rows:
+        if row.work is None:
+            reasons[row.reason] += 1
+    trusted = [j for j in judged if is_trusted(j.row)]
+    groups = {}
+    for name in ("dense", "moe", "sub-4-bit", "phone", "deep", "prefill"):
+        for label, chosen in ((name, trusted), (f"{name} (all rows)", judged)):
+            found = score([j for j in chosen if j.row.group == name])
+            if found is not None:
+                groups[label] = found
+    decode = [j for j in trusted if j.row.phase == "decode"]
+    splits: dict[str, Callable[[Row], str]] = {
+        "api": lambda r: r.machine.api,
+        "class": lambda r: r.raw.get("device_class", "") or "not stated",
+        "quant": lambda r: r.work.quant_class if r.work is not None else "",
+        "test": lambda r: r.raw.get("test", ""),
+        "runtime": lambda r: r.machine.runtime,
+    }
+    floor = same_chip_gaps([j.row for j in decode])
+    return Report(
+        left_out=left_out,
+        rows_count=len(rows),
+        unpredictable=dict(sorted(reasons.items())),
+        headline=score([j for j in judged if is_headline(j.row)]),
+        groups=groups,
+        tables={name: _split(decode, key) for name, key in splits.items()},
+        worst=tuple(_miss(j) for j in sorted(trusted, key=lambda j: -abs(_log_error(j)))[:15]),
+        floor_ratio=float(np.median(floor)) if floor else None,
+        floor_pairs_count=len(floor),
+    )
+
+
+def _split(judged: Sequence[Judged], key: Callable[[Row], str]) -> dict[str, Score]:
+    parts: dict[str, list[Judged]] = defaultdict(list)
+    for item in judged:
+        parts[key(item.row)].append(item)
+    scores = {name: score(part) for name, part in parts.items()}
+    return dict(sorted(((n, s) for n, s in scores.items() if s is not None), key=lambda x: (-x[1].votes_count, x[0])))
+
+
+def same_chip_gaps(rows: Iterable[Row]) -> list[float]:
+    """Gaps |a / b - 1| between medians of two sources for the same chip, api, model, quant and test."""
+    speeds: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        key = (row.chip, row.machine.api, row.raw["model"].lower(), row.raw["quant"].lower(), row.group)
+        speeds[key][row.raw.get("source", "")].append(row.tokens_per_s)
+    gaps = []
+    for by_source in speeds.values():
+        middles = sorted(float(np.median(v)) for v in by_source.values())
+        gaps += [high / low - 1 for low, high in pairwise(middles)]
+    return gaps
+
+
+def _log_error(judged: Judged) -> float:
+    return math.log(judged.predicted_tokens_per_s / judged.row.tokens_per_s)
+
+
+def _miss(judged: Judged) -> Miss:
+    row = judged.row
+    return Miss(
+        line=row.line,
+        chip=row.raw["chip"],
+        api=row.machine.api,
+        model=row.raw["model"],
+        quant=row.raw["quant"],
+        test=row.raw["test"],
+        measured_tokens_per_s=row.tokens_per_s,
+        predicted_tokens_per_s=judged.predicted_tokens_per_s,
+        reason=_likely_reason(judged),
+    )
+
+
+def _likely_reason(judged: Judged) -> str:
+    row, error = judged.row, _log_error(judged)
+    assert row.work is not None
+    for holds, word in (
+        (row.raw.get("bw_confidence", "") in {"assumed", "unknown"}, "bandwidth is assumed"),
+        (
+            row.work.weight_bytes * row.tokens_per_s > row.machine.bandwidth_bytes_per_s and row.phase == "decode",
+            "beyond the roofline: bytes or bandwidth are wrong",
+        ),
+        (row.work.moe, "mixture of experts: routing and kernels vary by build"),
+        (row.work.quant_class in {"iq", "ternary", "q2k", "q3k"}, "bound by dequantisation"),
+        (row.machine.phone, "phone: throttling, drivers"),
+        (row.machine.api == "cpu" and error > 0, "CPU: fewer threads, or fewer channels filled, than assumed"),
+        (row.machine.runtime != "llama.cpp", "another runtime"),
+        (not row.machine.traits.known_peak, "peak unknown"),
+        (not row.machine.traits.family, "family unknown"),
+        (row.work.weight_bytes < 1e9, "small model: overhead decides"),
+        (error > 0, "slower than its relatives: build, drivers or host"),
+    ):
+        if holds:
+            return word
+    return "faster than its relatives: newer build"

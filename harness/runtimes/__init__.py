@@ -1,0 +1,1 @@
+"""Runtimes: one module (or folder) each, ending in RUNTIME."""

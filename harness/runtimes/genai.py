@@ -1,0 +1,255 @@
+"""Models of the onnxruntime-genai builder by its own runtime: one sequence, a cache that can be cut but not shared."""
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.record import EngineIdentity
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
+from harness.runtimes._rows import decode_in_runs
+from harness.runtimes._threads import default_thread_count
+
+CONFIG_FILE: Final = "genai_config.json"
+
+
+def _package() -> Any:
+    try:
+        import onnxruntime_genai
+    except ImportError as error:
+        raise MissingPackageError("onnxruntime-genai", "genai") from error
+    return onnxruntime_genai
+
+
+class GenaiSession:
+    """One loaded model with one sequence; implements :class:`harness.ports.Session` but for ``fork``.
+
+    Args:
+        path: ``model.onnx`` in a folder that the builder made (``genai_config.json`` beside it).
+        scenario: Context and threads; the prompt goes in whole, as the runtime has it.
+
+    Raises:
+        MissingPackageError: onnxruntime-genai is not installed.
+        BadDataError: The folder has no configuration of the builder.
+        EngineError: The engine refused the model.
+    """
+
+    def __init__(self, path: Path, scenario: Scenario) -> None:
+        og = _package()
+        _config_of(path)
+        self.thread_count = scenario.thread_count or default_thread_count()
+        try:
+            config = og.Config(str(path.parent))
+            options = {"intra_op_num_threads": self.thread_count}
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+            self._model = og.Model(config)
+            self._tokenizer = og.Tokenizer(self._model)
+            self._params = og.GeneratorParams(self._model)
+            self._params.set_search_options(max_length=scenario.context_tokens, do_sample=False)
+            self._generator: Any = og.Generator(self._model, self._params)
+        except Exception as error:
+            raise EngineError(f"onnxruntime-genai would not load {path.parent.name}: {error}") from error
+        self.vocab_count = int(_config_of(path)["model"]["vocab_size"])
+        self.context_tokens = scenario.context_tokens
+        self.begin_token: int | None = None
+        self._end_tokens = frozenset(int(t) for t in self._tokenizer.eos_token_ids)
+        self.kept_count = 0
+        self._kept: NDArray[np.float32] = np.empty((0, self.vocab_count), np.float32)
+
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Token ids of ``text``; the runtime adds what its tokenizer adds, whatever is asked."""
+        del add_special
+        return [int(t) for t in self._tokenizer.encode(text)]
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of token ids; undecodable bytes become U+FFFD."""
+        return str(self._tokenizer.decode(np.asarray(tokens, np.int32)))
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation."""
+        return token in self._end_tokens
+
+    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
+        """Run ``tokens`` through the model at ``position``.
+
+        Raises:
+            EngineError: Another sequence than 0, not at the end of what there is, the context is full, or the engine
+                failed.
+            ValueError: ``logits`` is none of ``none last all``.
+        """
+        if logits not in {"none", "last", "all"}:
+            raise ValueError(f"logits must be none, last or all, got {logits!r}")
+        if sequence != 0:
+            raise EngineError("onnxruntime-genai keeps one sequence in a generator: only sequence 0")
+        length = self.length()
+        if position != length:
+            raise EngineError(f"sequence 0 has {length} tokens, got a batch at {position}")
+        if position + len(tokens) > self.context_tokens:
+            raise EngineError("no room left in the KV cache")
+        self.kept_count = 0
+        try:
+            self._generator.append_tokens(np.asarray(tokens, np.int32))
+            if logits == "all":
+                self._kept = np.asarray(self._generator.get_output("logits"), np.float32)[0]
+            elif logits == "last":
+                self._kept = np.asarray(self._generator.get_logits(), np.float32).reshape(-1, self.vocab_count)[-1:]
+            else:
+                self._kept = self._kept[:0]
+        except Exception as error:
+            raise EngineError(f"onnxruntime-genai failed on {len(tokens)} tokens at {position}: {error}") from error
+        self.kept_count = len(self._kept)
+
+    def decode_rows(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        keep: Sequence[bool] | None = None,
+    ) -> None:
+        """Run tokens that stand anywhere, one stretch after the other.
+
+        Raises:
+            EngineError: As ``decode``.
+        """
+
+        def one(part: Sequence[int], position: int, sequence: int) -> NDArray[np.float32]:
+            self.decode(part, position=position, sequence=sequence, logits="all")
+            return self.all_logits()
+
+        rows = decode_in_runs(one, tokens, positions, sequences, keep, self.vocab_count)
+        self._kept, self.kept_count = rows, len(rows)
+
+    def all_logits(self) -> NDArray[np.float32]:
+        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens."""
+        return self._kept
+
+    def logits(self, index: int = -1) -> NDArray[np.float32]:
+        """Logits [vocab_count] of the ``index``-th token kept by the last decode.
+
+        Raises:
+            EngineError: No logits are kept at that index.
+        """
+        if not -self.kept_count <= index < self.kept_count:
+            raise EngineError(f"no logits at {index}: the last decode kept {self.kept_count}")
+        row: NDArray[np.float32] = self._kept[index]
+        return row
+
+    def greedy(self, index: int = -1) -> int:
+        """Most likely next token after the ``index``-th kept one."""
+        return int(self.logits(index).argmax())
+
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return int(self._generator.token_count())
+
+    def truncate(self, position: int, *, sequence: int = 0) -> None:
+        """Forget all from ``position`` on.
+
+        Raises:
+            EngineError: The engine cannot cut there.
+        """
+        if sequence != 0:
+            raise EngineError("onnxruntime-genai keeps one sequence in a generator: only sequence 0")
+        if position >= self.length():
+            return
+        try:
+            self._generator.rewind_to(position)
+        except Exception as error:
+            raise EngineError(f"onnxruntime-genai could not cut the cache at {position}: {error}") from error
+
+    def fork(self, source: int, target: int) -> None:
+        """Not possible here.
+
+        Raises:
+            RefusedError: Always: a generator's cache belongs to it alone.
+        """
+        raise RefusedError(f"onnxruntime-genai cannot share sequence {source} with {target}: take --runtime ort")
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.truncate(0)
+
+    def close(self) -> None:
+        """Free the model and the cache; safe to call twice."""
+        self._generator = self._params = self._tokenizer = self._model = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+        self.close()
+
+
+class Genai:
+    """The onnxruntime-genai runtime."""
+
+    name = "genai"
+    formats = ("onnx",)
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None when it can."""
+        if find_spec("onnxruntime_genai") is None:
+            return str(MissingPackageError("onnxruntime-genai", "genai"))
+        return None
+
+    def identity(self, scenario: Scenario) -> EngineIdentity:
+        """Versions of the runtime and of the engine below it, and the options a run uses.
+
+        Raises:
+            MissingPackageError: onnxruntime-genai is not installed.
+        """
+        from harness.onnx.session import CPU, runtime
+
+        og, ort = _package(), runtime()
+        return EngineIdentity(
+            name="onnxruntime-genai",
+            version=f"{og.__version__} (onnxruntime {ort.__version__})",
+            build=str(ort.get_build_info()).removeprefix("ORT Build Info: "),
+            thread_count=scenario.thread_count or default_thread_count(),
+            options={"context_tokens": scenario.context_tokens, "providers": list(CPU)},
+        )
+
+    def model_options(self, path: Path) -> dict[str, Any]:
+        """What the graph says of its quantization, and the search options that the folder brings.
+
+        Raises:
+            BadDataError: There is no such graph or no configuration beside it.
+        """
+        from harness.onnx.files import quantization
+        from harness.onnx.graph import read_graph
+
+        search = _config_of(path).get("search", {})
+        shared = bool(search.get("past_present_share_buffer", False))
+        return {"quantization": quantization(read_graph(path)), "kv_in_place": shared}
+
+    def open(self, path: Path, scenario: Scenario, **options: Any) -> GenaiSession:
+        """Load a model.
+
+        Raises:
+            MissingPackageError: onnxruntime-genai is not installed.
+            BadDataError, EngineError: As :class:`GenaiSession`.
+        """
+        return GenaiSession(path, scenario, **options)
+
+
+def _config_of(path: Path) -> dict[str, Any]:
+    config = path.parent / CONFIG_FILE
+    try:
+        found = json.loads(config.read_bytes())
+        if not isinstance(found["model"]["vocab_size"], int):
+            raise TypeError("model.vocab_size is no number")  # noqa: TRY301
+    except OSError as error:
+        expected = "a folder made by the onnxruntime-genai builder (other ONNX decoders: --runtime ort)"
+        raise BadDataError(config, "", "no such file", expected) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadDataError(config, "model.vocab_size", str(error), "a configuration of the builder") from error
+    return dict(found)
+
+
+RUNTIME = Genai()

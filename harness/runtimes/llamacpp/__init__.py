@@ -1,0 +1,72 @@
+"""llama.cpp through the low-level functions of llama-cpp-python; nothing here imports the engine before it is used."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.domain.record import EngineIdentity
+from harness.domain.scenario import Scenario
+from harness.errors import MissingPackageError
+from harness.runtimes._threads import default_thread_count
+
+if TYPE_CHECKING:
+    from harness.runtimes.llamacpp.session import LlamaSession
+
+
+class LlamaCpp:
+    """The llama.cpp runtime."""
+
+    name = "llamacpp"
+    formats = ("gguf",)
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None when it can."""
+        if find_spec("llama_cpp") is None:
+            return str(MissingPackageError("llama-cpp-python", "llama"))
+        return None
+
+    def identity(self, scenario: Scenario) -> EngineIdentity:
+        """Version, instruction sets compiled in, and the options a run of ``scenario`` uses.
+
+        Raises:
+            MissingPackageError: llama-cpp-python is not installed.
+        """
+        from harness.runtimes.llamacpp.library import library, package_version, system_info
+
+        lib = library()
+        return EngineIdentity(
+            name="llama.cpp",
+            version=f"{lib.llama_version().decode()} (llama-cpp-python {package_version()})",
+            build=system_info(),
+            thread_count=scenario.thread_count or default_thread_count(),
+            options={
+                "context_tokens": scenario.context_tokens,
+                "ubatch_tokens": scenario.ubatch_tokens,
+                "kv_type": scenario.kv_type,
+                "flash_attention": scenario.flash_attention,
+                "repack": scenario.repack,
+                "mmap": scenario.mmap,
+                "sequences": scenario.batch_count,
+            },
+        )
+
+    def mirror_log(self, write: Callable[[str], object]) -> None:
+        """Hand every further line of the engine's log to ``write`` as well."""
+        from harness.runtimes.llamacpp.library import ENGINE_LOG
+
+        ENGINE_LOG.mirror = write
+
+    def open(self, path: Path, scenario: Scenario, **options: Any) -> "LlamaSession":
+        """Load a model; ``options`` are those of :class:`~harness.runtimes.llamacpp.session.LlamaSession`.
+
+        Raises:
+            MissingPackageError: llama-cpp-python is not installed.
+            EngineError: The engine refused the file or the options.
+        """
+        from harness.runtimes.llamacpp.session import LlamaSession
+
+        return LlamaSession(path, scenario, **options)
+
+
+RUNTIME = LlamaCpp()

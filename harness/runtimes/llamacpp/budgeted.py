@@ -1,0 +1,212 @@
+"""A session whose weights stay within a budget: what is common to all schedules of what is read when.
+
+The engine opens the mapped file and computes one pass, so that all its buffers are touched and what it holds beside
+weights can be read off; the file's pages are given back; a schedule plans what stays in what is left of the budget,
+lays memory over the mapping, fills it, and then acts on the engine's evaluation callback.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Final, Self
+
+from msgspec.structs import replace
+
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError, RefusedError
+from harness.predict.streaming import margin_bytes
+from harness.runtimes.llamacpp.laid_memory import LaidMemory, anonymous_bytes, require_linux
+from harness.runtimes.llamacpp.readers import BUFFERS_BYTES, ReaderPool, probe_bytes_per_s
+from harness.runtimes.llamacpp.session import LlamaSession
+from harness.runtimes.llamacpp.stream_plan import FileLayout, StreamReport
+
+NAME_OFFSET: Final = 256  # of ``name`` in ``struct ggml_tensor`` on 64-bit systems
+BLOCK_MARK: Final = b"l_out-"
+
+
+class BudgetedSession(ABC):
+    """A session whose weights stay within a budget.
+
+    Args:
+        path: GGUF file; not split.
+        scenario: Context and so on; ``mmap`` and ``repack`` are set as streaming needs them.
+        budget_bytes: What this process may use in all, everything it holds already included.
+        batch_tokens: Most tokens of one pass.
+        probe: Whether the storage is looked at.
+
+    Attributes:
+        session: Use it as any other session.
+        held_bytes: What the process holds beside weights.
+        probe_bytes_per_s: Storage bandwidth; 0 when everything stays, or unasked.
+
+    Raises:
+        RefusedError: Not on this system, or the budget is too small.
+        EngineError: The engine refused the file, or does not mark what the schedule goes by.
+    """
+
+    name: ClassVar[str]
+    """What the schedule reads: ``blocks`` or ``experts``."""
+    through_buffers: bool = False
+    """Whether its readers read through buffers of their own; a schedule may decide it with its plan."""
+
+    def __init__(
+        self,
+        path: Path,
+        scenario: Scenario,
+        budget_bytes: int,
+        *,
+        batch_tokens: int = 32,
+        probe: bool = True,
+    ) -> None:
+        require_linux()
+        self._layout = self._read_layout(path)
+        self._file_bytes = path.stat().st_size
+        self._active = False
+        self._begun = False
+        self._first_node = b""
+        self._failure: EngineError | None = None
+        self._memory: LaidMemory | None = None
+        self._readers: ReaderPool | None = None
+        self.session = LlamaSession(
+            path,
+            replace(scenario, mmap=True, repack=False, ubatch_tokens=batch_tokens),
+            batch_tokens=batch_tokens,
+            output_tokens=min(batch_tokens, 16),
+            eval_hook=self._hook,
+        )
+        try:
+            memory = self._memory = LaidMemory(path)
+            self._base = memory.base
+            margin = margin_bytes(self._file_bytes) + (BUFFERS_BYTES if self.through_buffers else 0)
+            self._refuse_hopeless(budget_bytes - anonymous_bytes() - margin)
+            # One pass touches every buffer of the engine, so that what it holds beside weights can be read off.
+            self.session.decode([0] * min(16, batch_tokens), position=0, logits="all")
+            self.session.decode([0] * batch_tokens, position=16, logits="last")
+            self.session.clear()
+            memory.forget_file(self._layout.mapped)
+            self.held_bytes = anonymous_bytes()
+            streams = self._make_plan(budget_bytes - self.held_bytes - margin)
+            self._readers = ReaderPool(memory, through_buffers=self.through_buffers)
+            # Storage is shared with others on many machines: the better of two looks is nearer to what it can do.
+            self.probe_bytes_per_s = max(self._probe(), self._probe()) if probe and streams else 0.0
+            self._place(memory)
+            if streams:
+                self._readers.start()
+                self._begin(memory, self._readers)
+                self._active = True
+        except BaseException:
+            self.close()
+            raise
+        self.reset()
+
+    def _refuse_hopeless(self, room_bytes: int) -> None:
+        """Refuse before a pass over the mapped file, which takes for ever where hardly a page of it may stay."""
+        least_bytes = sum(e.end - e.start for e in self._layout.others)
+        if room_bytes < least_bytes:
+            raise RefusedError(
+                f"streaming {'experts ' if self.name == 'experts' else ''}needs more than {least_bytes} bytes for "
+                f"weights, and {max(room_bytes, 0)} are left of the budget"
+            )
+
+    @abstractmethod
+    def _read_layout(self, path: Path) -> FileLayout:
+        """Where the weights lie."""
+
+    @abstractmethod
+    def _make_plan(self, room_bytes: int) -> bool:
+        """Plan for that much room for weights; whether anything is streamed."""
+
+    @abstractmethod
+    def _place(self, memory: LaidMemory) -> None:
+        """Lay memory over everything that is computed from, and fill what stays."""
+
+    @abstractmethod
+    def _begin(self, memory: LaidMemory, readers: ReaderPool) -> None:
+        """Make ready for the first streamed pass."""
+
+    @abstractmethod
+    def _hook(self, node: int, ask: bool) -> bool:
+        """The engine's callback; see :data:`harness.runtimes.llamacpp.session.EvalHook`."""
+
+    def _starts_pass(self, name: bytes) -> bool:
+        """Whether a pass begins with this node, whose clock is then started.
+
+        The nodes after the last block belong to the pass that ends, so a new one begins with the first node.
+        """
+        if self._begun or (self._first_node and name != self._first_node):
+            return False
+        self._begun = True
+        self._first_node = name
+        self._pass_began_s = time.perf_counter()
+        return True
+
+    def _finish_pass(self) -> float:
+        """The last block of a pass was seen: count it; its seconds."""
+        duration_s = time.perf_counter() - self._pass_began_s
+        self._begun = False
+        self.pass_count += 1
+        self.duration_s += duration_s
+        return duration_s
+
+    def _probe(self) -> float:
+        assert self._memory is not None
+        return probe_bytes_per_s(self._memory, self._file_bytes)
+
+    # -- results ------------------------------------------------------------------------------------------------
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes read from storage since the last reset."""
+        return self._readers.read_bytes if self._readers else 0
+
+    def reset(self) -> None:
+        """Count from here on."""
+        if self._readers:
+            self._readers.reset()
+        self.pass_count = 0
+        self.duration_s = 0.0
+        self.stalls_s = [0.0] * len(self._layout.blocks)
+
+    def _failed(self) -> EngineError | None:
+        return self._failure or (self._readers.failure if self._readers else None)
+
+    def report(self) -> StreamReport:
+        """What happened since the last reset.
+
+        Raises:
+            EngineError: The engine does not mark its blocks (no ``l_out`` in this architecture), or a read failed.
+        """
+        if failure := self._failed():
+            raise failure
+        if self._active and self._begun:
+            raise EngineError("this architecture does not mark the end of its blocks: it cannot be streamed")
+        return StreamReport(
+            pass_count=self.pass_count,
+            duration_s=self.duration_s,
+            read_bytes=self.read_bytes,
+            reading_s=self._readers.reading_s() if self._readers else 0.0,
+            stall_s=sum(self.stalls_s),
+            stall_by_block_s=tuple(round(s, 6) for s in self.stalls_s),
+            probe_bytes_per_s=self.probe_bytes_per_s,
+        )
+
+    def probe_again(self) -> None:
+        """Look at the storage once more, after a run: a bound must not rest on one bad moment of it."""
+        if self.probe_bytes_per_s:
+            self.probe_bytes_per_s = max(self.probe_bytes_per_s, self._probe())
+
+    def close(self) -> None:
+        """End the readers, then free the engine's memory and this module's with it."""
+        if self._readers:
+            self._readers.stop()
+        if hasattr(self, "session"):
+            self.session.close()
+        if self._memory:
+            self._memory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+        self.close()

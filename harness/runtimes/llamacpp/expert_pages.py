@@ -1,0 +1,145 @@
+"""Which pages hold which experts: slices rarely begin on a page, so neighbours share one.
+
+A page is needed by every resident slice that has bytes in it, and always where a pinned tensor has. It is read when the
+first of them comes and given back when the last of them goes; a page that a neighbour has in use is never read again.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.runtimes.llamacpp.expert_layout import ExpertLayout, Stack, page_range
+from harness.runtimes.llamacpp.stream_plan import PAGE_BYTES, Extent
+
+LEAST_MOVE_BYTES: Final = 16 * PAGE_BYTES
+"""Shorter runs are given back and taken anew: a move costs a call, a split mapping and a flush on other cores."""
+
+_UNEVEN_PAGES: Final = (0, -1, 1, -2, 2)
+"""How runs of one size differ in pages, nearest first: the first and the last page may be a neighbour's."""
+
+MOST_CARRIED_SLICES: Final = 12_288
+"""A slice that pages were carried to and from becomes up to five mappings, split where its first and last pages begin
+and end, and Linux allows 65530 in a process (vm.max_map_count); past this many slices pages are given back and taken
+anew."""
+
+Key = tuple[int, int]
+"""An expert: (layer, number)."""
+
+
+class Move(NamedTuple):
+    """Resident pages to carry over."""
+
+    source: int
+    target: int
+    size: int
+
+
+class Change(NamedTuple):
+    """What to do with the laid memory, in this order.
+
+    Attributes:
+        moves: Pages of experts that go, carried to where others come.
+        drops: Pages to give back.
+        early: Pages to read for the tensors that are used first.
+        late: Pages to read for the tensors that are used last.
+    """
+
+    moves: list[Move]
+    drops: list[Extent]
+    early: list[Extent]
+    late: list[Extent]
+
+
+class ExpertPages:
+    """Counts for every page the resident slices in it.
+
+    Args:
+        layout: Where experts and other tensors lie.
+    """
+
+    def __init__(self, layout: ExpertLayout) -> None:
+        self._layers = layout.layers
+        self._carries = layout.expert_count * sum(map(len, layout.layers.values())) <= MOST_CARRIED_SLICES
+        end = max(s.slice(layout.expert_count).start for stacks in layout.layers.values() for s in stacks)
+        self._users: NDArray[np.uint32] = np.zeros(-(-end // PAGE_BYTES) + 1, np.uint32)
+        for extent in layout.rest:
+            pages = page_range(extent)
+            self._users[pages.start : pages.stop] += 1
+
+    @property
+    def users(self) -> NDArray[np.uint32]:
+        """Users of each page."""
+        return self._users
+
+    def change(self, goes: Iterable[Key], comes: Sequence[Key]) -> Change:
+        """Account for experts that go and come, none of which is both.
+
+        Pages that go are carried over to pages that come where both are about as many: carrying is cheaper than giving
+        back and having the system clear new ones, and pieces of any size would split mappings ever further.
+        """
+        free: list[Extent] = []
+        drops: list[Extent] = []
+        for layer, expert in goes:
+            for stack in self._layers[layer]:
+                free += self._leave(stack, expert)
+        # Early ones first: a page that both kinds have bytes in is then read early.
+        early, late = (
+            [
+                e
+                for layer, expert in comes
+                for s in self._layers[layer]
+                if s.late is kind
+                for e in self._enter(s, expert)
+            ]
+            for kind in (False, True)
+        )
+        moves: list[Move] = []
+        if not self._carries:
+            return Change(moves, drops + free, early, late)
+        by_pages: defaultdict[int, list[Extent]] = defaultdict(list)
+        for run in free:
+            by_pages[(run.end - run.start) // PAGE_BYTES].append(run)
+        for extent in [*early, *late]:
+            found = _like(by_pages, (extent.end - extent.start) // PAGE_BYTES)
+            if found is not None:
+                size = min(found.end - found.start, extent.end - extent.start)
+                moves.append(Move(found.start, extent.start, size))
+                if found.start + size < found.end:
+                    drops.append(Extent(found.start + size, found.end))
+        return Change(moves, drops + [run for runs in by_pages.values() for run in runs], early, late)
+
+    def _enter(self, stack: Stack, expert: int) -> list[Extent]:
+        """Pages of a slice that nobody has in memory yet, as runs."""
+        pages = page_range(stack.slice(expert))
+        part = self._users[pages.start : pages.stop]
+        part += 1
+        return _runs(part == 1, pages.start)
+
+    def _leave(self, stack: Stack, expert: int) -> list[Extent]:
+        """Pages of a slice that nobody needs any more, as runs."""
+        pages = page_range(stack.slice(expert))
+        part = self._users[pages.start : pages.stop]
+        part -= 1
+        return _runs(part == 0, pages.start)
+
+
+def _like(by_pages: Mapping[int, list[Extent]], pages: int) -> Extent | None:
+    """Take out a run of about that many pages; None where there is none, or it is not worth a move."""
+    if pages * PAGE_BYTES < LEAST_MOVE_BYTES:
+        return None
+    for wanted in (pages + more for more in _UNEVEN_PAGES):
+        if wanted * PAGE_BYTES >= LEAST_MOVE_BYTES and by_pages.get(wanted):
+            return by_pages[wanted].pop()
+    return None
+
+
+def _runs(marks: NDArray[np.bool_], first_page: int) -> list[Extent]:
+    """Runs of marked pages, as bytes."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], marks, [False]))))
+    return [
+        Extent(int(first_page + a) * PAGE_BYTES, int(first_page + b) * PAGE_BYTES)
+        for a, b in zip(edges[::2], edges[1::2], strict=True)
+    ]

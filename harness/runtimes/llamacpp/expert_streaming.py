@@ -1,0 +1,288 @@
+"""Run a mixture of experts that is larger than the RAM it may use, on unmodified llama.cpp: expert by expert.
+
+A token goes through a few of a layer's experts (8 of 64, say), and which ones is known only when the router has
+computed: the evaluation callback sees its choice before anything is multiplied with experts. Everything that every
+token reads is pinned; over the stacked tensors lies memory of which only the experts that are held are resident. On a
+choice, experts that are missing are read past the page cache by parallel readers into pages of those that go; the way
+back (``ffn_down``) is read while the engine multiplies with the first matrices. Which experts stay is decided by
+:mod:`harness.runtimes.llamacpp.expert_cache`.
+
+llama.cpp's CPU backend reads the slices of chosen experts only (``ggml_compute_forward_mul_mat_id`` skips experts
+without rows), so what is not resident is never looked at. Names and fields: ggml.h (``struct ggml_tensor``),
+llama-graph.cpp (``build_moe_ffn``) of the release packed in llama-cpp-python 0.3.36.
+"""
+
+import ctypes
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.base import Frozen
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError, RefusedError
+from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, BudgetedSession
+from harness.runtimes.llamacpp.expert_cache import CachePolicy, ExpertCache
+from harness.runtimes.llamacpp.expert_layout import ExpertLayout, ExpertPlan, expert_layout_of, plan_experts
+from harness.runtimes.llamacpp.expert_pages import ExpertPages, Key
+from harness.runtimes.llamacpp.laid_memory import LaidMemory, merged_pages
+from harness.runtimes.llamacpp.readers import ReaderPool
+from harness.runtimes.llamacpp.stream_plan import FileLayout
+
+_COUNTS_OFFSET: Final = 16  # of ``ne`` in ``struct ggml_tensor`` on 64-bit systems
+_STRIDES_OFFSET: Final = 48  # of ``nb``
+_SOURCES_OFFSET: Final = 152  # of ``src``
+_DATA_OFFSET: Final = 248  # of ``data``
+_TYPE_I32: Final = 26
+
+
+class ExpertUse(Frozen, frozen=True, kw_only=True):
+    """What the router wanted since the last reset, and what of it was in memory.
+
+    Attributes:
+        wanted_count: Experts wanted, each once a pass and layer.
+        hit_count: Of those, in memory.
+        single_pass_count: Passes of one token.
+        single_wanted_count: Experts that those wanted.
+        single_hit_count: Of those, in memory.
+        single_read_bytes: Bytes read in those.
+        single_duration_s: Time of those.
+        single_stall_s: Time that the engine waited in those.
+        counts: Passes of one token that wanted each expert: for each layer [expert_count].
+        held_bytes: Experts in memory now.
+    """
+
+    wanted_count: int
+    hit_count: int
+    single_pass_count: int
+    single_wanted_count: int
+    single_hit_count: int
+    single_read_bytes: int
+    single_duration_s: float
+    single_stall_s: float
+    counts: tuple[tuple[int, ...], ...]
+    held_bytes: int
+
+
+class ExpertStreamedSession(BudgetedSession):
+    """A session that holds the experts that are wanted most; other arguments and errors: :class:`BudgetedSession`.
+
+    Args:
+        policy: Which experts stay.
+
+    Attributes:
+        plan: What stays and how much room experts have.
+
+    Raises:
+        RefusedError: The model has no routed experts, or the engine builds this architecture in another way.
+    """
+
+    name = "experts"
+    through_buffers = True
+    plan: ExpertPlan
+
+    def __init__(
+        self,
+        path: Path,
+        scenario: Scenario,
+        budget_bytes: int,
+        *,
+        policy: CachePolicy = "likely",
+        batch_tokens: int = 32,
+        probe: bool = True,
+    ) -> None:
+        self._policy = policy
+        self._previous_name = b""
+        self._choice_names: dict[bytes, int] = {}
+        self._pause_names: dict[bytes, int] = {}
+        self._product_names: dict[bytes, tuple[int, bool]] = {}
+        super().__init__(path, scenario, budget_bytes, batch_tokens=batch_tokens, probe=probe)
+        self.session.batch_tokens = self.plan.batch_tokens
+
+    def _read_layout(self, path: Path) -> FileLayout:
+        found = expert_layout_of(path)
+        if found is None:
+            raise RefusedError(f"{path.name} has no routed experts")
+        self._experts: ExpertLayout = found
+        self._stack_of = {s.name.encode(): (n, s.late) for n, stacks in found.layers.items() for s in stacks}
+        self._last_mark = BLOCK_MARK + str(len(found.base.blocks) - 1).encode()
+        return found.base
+
+    def _make_plan(self, room_bytes: int) -> bool:
+        if set(self._choice_names.values()) != set(self._experts.layers):
+            raise RefusedError("the engine's graph does not tell which experts it chose: they cannot be streamed")
+        self.plan = plan_experts(self._experts, room_bytes, self.session.batch_tokens)
+        return self.plan.streams
+
+    def _place(self, memory: LaidMemory) -> None:
+        stacked = self._experts.stacked
+        if not self.plan.streams:
+            memory.pin([*self._experts.rest, *stacked])
+            return
+        for start, end in merged_pages(stacked):
+            memory.lay(start, end - start)
+        memory.pin(self._experts.rest)  # later, for pages that a stacked tensor shares with another one
+
+    def _begin(self, memory: LaidMemory, readers: ReaderPool) -> None:
+        self._laid, self._queue = memory, readers
+        layers = self._experts.layers
+        self._pages = ExpertPages(self._experts)
+        self._cache = ExpertCache(
+            {n: self._experts.footprint_bytes(n) for n in layers},
+            self.plan.expert_count,
+            self.plan.cache_bytes,
+            policy=self._policy,
+        )
+        self._ticket = 0
+        self._chosen = -1  # the layer whose choice was handled last
+
+    # -- the engine's callback ----------------------------------------------------------------------------------
+
+    def _hook(self, node: int, ask: bool) -> bool:
+        name = ctypes.string_at(node + NAME_OFFSET)
+        if not self._active:
+            if ask:
+                self._learn(node, name)
+            return not ask
+        if ask:
+            return self._asked(name)
+        if name in self._choice_names:
+            self._choose(self._choice_names[name], _choice_of(node))
+        elif name in self._pause_names:
+            self._await_late(self._pause_names[name])
+        elif name == self._last_mark:
+            self._end_pass()
+        return self._failed() is None
+
+    def _learn(self, node: int, name: bytes) -> None:
+        """Of a node of the first passes: whether it multiplies with experts, and with which choice."""
+        source = ctypes.c_void_p.from_address(node + _SOURCES_OFFSET).value
+        stack = self._stack_of.get(ctypes.string_at(source + NAME_OFFSET)) if source else None
+        if stack is not None:
+            layer, late = stack
+            choice = ctypes.c_void_p.from_address(node + _SOURCES_OFFSET + 16).value
+            if choice and ctypes.c_int.from_address(choice).value == _TYPE_I32:
+                self._choice_names[ctypes.string_at(choice + NAME_OFFSET)] = layer
+            self._product_names[name] = stack
+            if late and self._previous_name not in self._product_names:
+                self._pause_names[self._previous_name] = layer
+        self._previous_name = name
+
+    def _asked(self, name: bytes) -> bool:
+        if self._starts_pass(name):
+            self._begin_pass()
+        if (product := self._product_names.get(name)) is not None:
+            layer, late = product
+            if layer != self._chosen:
+                self._failure = EngineError(f"layer {layer} multiplies with experts before it has chosen them")
+            elif late:  # all before it is asked first and computed later: this is where a missed pause is made good
+                self._await_late(layer)
+        return name in self._choice_names or name in self._pause_names or name == self._last_mark
+
+    def _begin_pass(self) -> None:
+        self._chosen = -1
+        self._pass_tokens = 0
+        self._pass_began_read = self._queue.read_bytes
+        self._pass_stall_s = 0.0
+        self._pass_wanted = self._pass_hits = 0
+        self._pass_counts: list[tuple[int, NDArray[np.int64]]] = []
+
+    def _choose(self, layer: int, choice: NDArray[np.int32]) -> None:
+        """The router has chosen [tokens, used]: have those experts in memory."""
+        started_s = time.perf_counter()
+        token_count = len(choice)
+        self._pass_tokens = max(self._pass_tokens, token_count)
+        counts = np.bincount(choice.ravel(), minlength=self.plan.expert_count)
+        try:
+            wanted = self._cache.want(layer, counts, token_count)
+        except EngineError as error:
+            self._failure = error
+            return
+        self._chosen = layer
+        self._pass_wanted += wanted.hits + len(wanted.comes)
+        self._pass_hits += wanted.hits
+        self._pass_counts.append((layer, counts))
+        if wanted.comes:
+            self._load(wanted.goes, wanted.comes)
+            self._queue.wait(self._ticket - 1)
+            self._stall(layer, time.perf_counter() - started_s)
+
+    def _load(self, goes: list[Key], comes: list[Key]) -> None:
+        change = self._pages.change(goes, comes)
+        for move in change.moves:
+            if not self._laid.move(*move):  # no room for another mapping, or the two overlap
+                self._laid.drop(move.source, move.size)
+        for start, end in change.drops:
+            self._laid.drop(start, end - start)
+        self._ticket += 2
+        self._queue.submit(self._ticket - 1, change.early)
+        self._queue.submit(self._ticket, change.late)
+
+    def _await_late(self, layer: int) -> None:
+        waited_s = self._queue.wait(self._ticket)
+        self._stall(layer, waited_s)
+
+    def _stall(self, layer: int, duration_s: float) -> None:
+        self.stalls_s[layer] += duration_s
+        self._pass_stall_s += duration_s
+
+    def _end_pass(self) -> None:
+        duration_s = self._finish_pass()
+        self._wanted += self._pass_wanted
+        self._hits += self._pass_hits
+        if self._pass_tokens == 1:
+            self._single_passes += 1
+            self._single_wanted += self._pass_wanted
+            self._single_hits += self._pass_hits
+            self._single_read_bytes += self._queue.read_bytes - self._pass_began_read
+            self._single_duration_s += duration_s
+            self._single_stall_s += self._pass_stall_s
+            for layer, counts in self._pass_counts:
+                self._counts[layer] += counts
+
+    # -- results ------------------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Count from here on."""
+        super().reset()
+        self._wanted = self._hits = 0
+        self._single_passes = self._single_wanted = self._single_hits = self._single_read_bytes = 0
+        self._single_duration_s = self._single_stall_s = 0.0
+        self._counts = {n: np.zeros(self._experts.expert_count, np.int64) for n in self._experts.layers}
+
+    def use(self) -> ExpertUse:
+        """What was wanted since the last reset."""
+        return ExpertUse(
+            wanted_count=self._wanted,
+            hit_count=self._hits,
+            single_pass_count=self._single_passes,
+            single_wanted_count=self._single_wanted,
+            single_hit_count=self._single_hits,
+            single_read_bytes=self._single_read_bytes,
+            single_duration_s=self._single_duration_s,
+            single_stall_s=self._single_stall_s,
+            counts=tuple(tuple(c.tolist()) for c in self._counts.values()),
+            held_bytes=self._cache.held_bytes if self._active else self.plan.expert_bytes,
+        )
+
+    def resident_bytes(self) -> int:
+        """Bytes of stacked tensors that are in memory, as the system tells."""
+        assert self._memory is not None
+        return sum(self._memory.resident_bytes(extent) for extent in self._experts.stacked)
+
+
+def _choice_of(node: int) -> NDArray[np.int32]:
+    """Ids [tokens, used] of a choice; it is a view of a sorted row, so rows are further apart than they are long."""
+    used, tokens = (ctypes.c_int64 * 2).from_address(node + _COUNTS_OFFSET)
+    stride, row_stride = (ctypes.c_size_t * 2).from_address(node + _STRIDES_OFFSET)
+    data = ctypes.c_void_p.from_address(node + _DATA_OFFSET).value
+    if not (data and tokens and used):
+        return np.zeros((0, int(used)), np.int32)
+    span = (tokens - 1) * row_stride + (used - 1) * stride + 4
+    block: Any = (ctypes.c_ubyte * span).from_address(data)
+    raw = np.frombuffer(block, np.uint8)
+    return np.lib.stride_tricks.as_strided(
+        raw[:4].view(np.int32), shape=(tokens, used), strides=(row_stride, stride), writeable=False
+    )

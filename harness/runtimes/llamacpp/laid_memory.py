@@ -1,0 +1,246 @@
+"""Anonymous memory laid over the engine's mapping of a model file, filled past the page cache.
+
+llama.cpp maps the file and computes from addresses in that mapping. Memory of this process laid over them (``mmap``
+with ``MAP_FIXED``) is what it then computes from; what is resident of it is decided here, not by the page cache.
+
+Linux only: it needs ``mremap(MREMAP_DONTUNMAP)`` (kernel 5.13 and later for any mapping, 5.7 for anonymous ones).
+"""
+
+import ctypes
+import mmap
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from harness.errors import EngineError, RefusedError
+from harness.runtimes.llamacpp.stream_plan import PAGE_BYTES, Extent, whole_pages
+
+_FILL_BYTES: Final = 8 * 2**20
+_MREMAP_FLAGS: Final = 1 | 2 | 4  # MAYMOVE, FIXED, DONTUNMAP
+_MAP_FIXED: Final = 0x10
+_MAP_NORESERVE: Final = 0x4000
+_HUGE_PAGES: Final = 14  # MADV_HUGEPAGE
+_NO_HUGE_PAGES: Final = 15  # MADV_NOHUGEPAGE
+
+
+def require_linux() -> None:
+    """Refuse other systems.
+
+    Raises:
+        RefusedError: This system cannot do it.
+    """
+    if sys.platform != "linux":
+        raise RefusedError("layer streaming needs Linux: elsewhere the residency of mapped pages cannot be controlled")
+
+
+class LaidMemory:
+    """The mapping of one file in this process; all offsets are those of the file, in bytes.
+
+    Args:
+        path: A file that the engine has mapped already.
+
+    Raises:
+        EngineError: It is not mapped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._libc = _libc()
+        self._path = path
+        self._base = _mapping_base(path)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+
+    @property
+    def base(self) -> int:
+        """Address that the file's start is mapped at."""
+        return self._base
+
+    def forget_file(self, mapped: Extent | None) -> None:
+        """Give back all pages of the file: the engine filled the page cache when it mapped it.
+
+        Args:
+            mapped: Part that stays mapped and is looked up row by row.
+        """
+        for start, end, _ in _mappings(self._path):  # the engine unmaps what it does not use, and others may lie there
+            self._libc.madvise(start, end - start, mmap.MADV_DONTNEED)
+        descriptor = os.open(self._path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        os.close(descriptor)
+        if mapped is not None:
+            pages = whole_pages(mapped)
+            self._libc.madvise(self._base + pages.start, pages.end - pages.start, mmap.MADV_RANDOM)
+
+    def lay(self, offset: int, size: int, *, huge: bool = False) -> None:
+        """Lay empty memory over whole pages of the mapping; nothing of it is resident until it is filled.
+
+        Args:
+            offset: Of the file.
+            size: Bytes.
+            huge: Ask for huge pages. What is filled must then begin and end at their bounds, or where the laid memory
+                ends: a huge page makes all of itself resident.
+
+        Raises:
+            EngineError: The system would not.
+        """
+        address = self._base + offset
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
+        got = self._libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+        if got != address:
+            raise EngineError(
+                f"the system would not lay {size} bytes over the mapped file (errno {ctypes.get_errno()})"
+            )
+        self._libc.madvise(address, size, _HUGE_PAGES if huge else _NO_HUGE_PAGES)
+
+    def pin(self, pieces: Sequence[Extent], *, huge: bool = False) -> None:
+        """Lay memory over the pages of the pieces, as :meth:`lay` does, and fill it.
+
+        Raises:
+            EngineError: The system would not, or reading failed.
+        """
+        for start, end in merged_pages(pieces):
+            self.lay(start, end - start, huge=huge)
+            self.fill(start, end - start)
+
+    def fill(self, offset: int, size: int) -> None:
+        """Read whole pages from the file into the memory over them.
+
+        Raises:
+            EngineError: Reading failed.
+        """
+        for start in range(offset, offset + size, _FILL_BYTES):
+            self.read(start, min(_FILL_BYTES, offset + size - start))
+
+    def read(self, offset: int, size: int) -> None:
+        """The same in one go; safe in several threads at once.
+
+        Raises:
+            EngineError: Reading failed.
+        """
+        done = 0
+        while done < size:
+            got = self._libc.pread(self._descriptor, self._base + offset + done, size - done, offset + done)
+            if got <= 0:
+                if got == 0:  # past the end of the file: the rest of its last page
+                    return
+                raise EngineError(f"reading the model failed (errno {ctypes.get_errno()})")
+            done += got
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Read from the file into other memory; bytes read."""
+        return os.preadv(self._descriptor, [buffer], offset)
+
+    def read_through(self, buffer: memoryview, offset: int, size: int) -> None:
+        """As :meth:`read`, by way of a buffer of at least ``size`` bytes.
+
+        Raises:
+            EngineError: Reading failed.
+        """
+        try:
+            got = os.preadv(self._descriptor, [buffer[:size]], offset)
+        except OSError as error:
+            raise EngineError(f"reading the model failed (errno {error.errno})") from error
+        source = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+        ctypes.memmove(self._base + offset, source, got)
+        if got < size and offset + got < self._path.stat().st_size:
+            self.read(offset + got // PAGE_BYTES * PAGE_BYTES, size - got // PAGE_BYTES * PAGE_BYTES)
+
+    def move(self, source: int, target: int, size: int) -> bool:
+        """Move resident pages from one place of the laid memory to another, no byte copied; False if refused.
+
+        The source stays laid, and empty.
+        """
+        got = self._libc.mremap(self._base + source, size, size, _MREMAP_FLAGS, self._base + target)
+        return bool(got == self._base + target)
+
+    def drop(self, offset: int, size: int) -> None:
+        """Give back the memory of whole pages; they stay laid, and empty."""
+        self._libc.madvise(self._base + offset, size, mmap.MADV_DONTNEED)
+
+    def resident_bytes(self, extent: Extent) -> int:
+        """Bytes of whole pages of ``extent`` that are in memory.
+
+        Raises:
+            EngineError: The system would not tell.
+        """
+        pages = whole_pages(extent)
+        marks = (ctypes.c_ubyte * ((pages.end - pages.start) // PAGE_BYTES))()
+        if self._libc.mincore(self._base + pages.start, pages.end - pages.start, marks):
+            raise EngineError(f"mincore failed (errno {ctypes.get_errno()})")
+        return sum(m & 1 for m in marks) * PAGE_BYTES
+
+    def close(self) -> None:
+        """Close the file; the laid memory goes when the engine unmaps the file."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def merged_pages(pieces: Sequence[Extent]) -> list[Extent]:
+    """Page-aligned cover of the pieces, overlaps merged; empty pieces left out."""
+    covers = sorted(
+        Extent(piece.start // PAGE_BYTES * PAGE_BYTES, -(-piece.end // PAGE_BYTES) * PAGE_BYTES)
+        for piece in pieces
+        if piece.end > piece.start
+    )
+    merged: list[Extent] = []
+    for start, end in covers:
+        if merged and start <= merged[-1].end:
+            merged[-1] = Extent(merged[-1].start, max(end, merged[-1].end))
+        else:
+            merged.append(Extent(start, end))
+    return merged
+
+
+def anonymous_bytes() -> int:
+    """Anonymous memory and page tables of this process."""
+    held = 0
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(("RssAnon:", "VmPTE:", "RssShmem:")):
+            held += int(line.split()[1]) * 1024
+    return held
+
+
+def read_sparsely(path: Path) -> None:
+    """Give back the pages of a mapped file, and read from now on the pages that are touched, and no others.
+
+    The engine maps files to be read from end to end: a fault on one norm then brings some MB with it, which under a
+    limit push out what was read before.
+    """
+    libc = _libc()
+    for start, end, _ in _mappings(path):
+        libc.madvise(start, end - start, mmap.MADV_DONTNEED)
+        libc.madvise(start, end - start, mmap.MADV_RANDOM)
+
+
+def _mapping_base(path: Path) -> int:
+    """Address that the start of the file is mapped at in this process."""
+    for start, _, offset in _mappings(path):
+        return start - offset
+    raise EngineError(f"{path.name} is not mapped by the engine")
+
+
+def _mappings(path: Path) -> Iterator[tuple[int, int, int]]:
+    """Start, end and offset in the file of every mapping of it in this process."""
+    wanted = str(path.resolve())
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5] == wanted:
+            start, end = fields[0].split("-")
+            yield int(start, 16), int(end, 16), int(fields[2], 16)
+
+
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    size, address = ctypes.c_size_t, ctypes.c_void_p
+    for name, arguments, result in (
+        ("mmap", [address, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long], address),
+        ("mremap", [address, size, size, ctypes.c_int, address], address),
+        ("madvise", [address, size, ctypes.c_int], ctypes.c_int),
+        ("mincore", [address, size, ctypes.POINTER(ctypes.c_ubyte)], ctypes.c_int),
+        ("pread", [ctypes.c_int, address, size, ctypes.c_long], ctypes.c_ssize_t),
+    ):
+        function = getattr(libc, name)
+        function.argtypes, function.restype = arguments, result
+    return libc

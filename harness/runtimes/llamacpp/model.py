@@ -1,0 +1,145 @@
+"""Weights and vocabulary, loaded once and shared by any number of sessions."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import EngineError
+from harness.runtimes.llamacpp.library import ENGINE_LOG, library
+
+
+class LlamaModel:
+    """One model file in memory.
+
+    Args:
+        path: The GGUF file (the first one of a split model).
+        mmap: Map the file (anonymous memory then holds only what is repacked) or read it.
+        repack: Let the CPU backend rewrite weights into its own layout.
+        check_tensors: Have the engine validate every block at load (slow; finds NaN scales).
+        gpu_layers: Layers to place on a GPU; -1 for all, 0 for none.
+        vocab_only: Load the vocabulary alone.
+        on_progress: Called with 0..1 while loading; returning False stops the load.
+
+    Raises:
+        MissingPackageError: llama-cpp-python is not installed.
+        EngineError: The engine refused the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        mmap: bool = True,
+        repack: bool = True,
+        check_tensors: bool = False,
+        gpu_layers: int = 0,
+        vocab_only: bool = False,
+        on_progress: Callable[[float], bool] | None = None,
+    ) -> None:
+        self.lib: Any = library()
+        lib = self.lib
+        params = lib.llama_model_default_params()
+        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mmap else lib.LLAMA_LOAD_MODE_NONE
+        params.use_extra_bufts = repack
+        params.check_tensors = check_tensors
+        params.n_gpu_layers = gpu_layers
+        params.vocab_only = vocab_only
+        if on_progress is not None:
+            report = on_progress
+            self._progress = lib.llama_progress_callback(lambda share, _user: bool(report(share)))
+            params.progress_callback = self._progress
+        self.pointer = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not self.pointer:
+            raise EngineError(f"llama.cpp would not load {path}: {_reason()}")
+        self.vocab = lib.llama_model_get_vocab(self.pointer)
+        self.vocab_count: int = lib.llama_vocab_n_tokens(self.vocab)
+        self.path = path
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return int(self.lib.llama_model_size(self.pointer))
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights."""
+        return int(self.lib.llama_model_n_params(self.pointer))
+
+    @property
+    def context_max_tokens(self) -> int:
+        """Longest context it was trained for."""
+        return int(self.lib.llama_model_n_ctx_train(self.pointer))
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of the residual stream."""
+        return int(self.lib.llama_model_n_embd(self.pointer))
+
+    @property
+    def layer_count(self) -> int:
+        """Transformer blocks."""
+        return int(self.lib.llama_model_n_layer(self.pointer))
+
+    def description(self) -> str:
+        """What the engine calls it, such as ``llama 135M Q4_1``."""
+        buffer = ctypes.create_string_buffer(256)
+        self.lib.llama_model_desc(self.pointer, buffer, 256)
+        return buffer.value.decode("utf-8", "replace")
+
+    def meta(self, key: str) -> str | None:
+        """One metadata value as text; None when the file has no such key."""
+        buffer = ctypes.create_string_buffer(1 << 16)
+        found = self.lib.llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace") if found >= 0 else None
+
+    @property
+    def begin_token(self) -> int | None:
+        """Token that a prompt begins with; None for a model that has none or wants none."""
+        if not self.lib.llama_vocab_get_add_bos(self.vocab):
+            return None
+        token = int(self.lib.llama_vocab_bos(self.vocab))
+        return token if token >= 0 else None
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation."""
+        return bool(self.lib.llama_vocab_is_eog(self.vocab, token))
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``.
+
+        Raises:
+            EngineError: The model has no usable tokenizer.
+        """
+        data = text.encode()
+        room = len(data) + 16
+        for _ in range(2):
+            buffer = (ctypes.c_int32 * room)()
+            count = self.lib.llama_tokenize(self.vocab, data, len(data), buffer, room, add_special, parse_special)
+            if count >= 0:
+                return list(buffer[:count])
+            room = -count
+        raise EngineError(f"llama.cpp could not tokenize {len(data)} bytes of text")
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """Text of token ids; undecodable bytes become U+FFFD."""
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)
+        room = 32 + 16 * len(tokens)
+        for _ in range(2):
+            buffer = ctypes.create_string_buffer(room)
+            count = self.lib.llama_detokenize(self.vocab, ids, len(tokens), buffer, room, False, special)
+            if count >= 0:
+                return buffer.raw[:count].decode("utf-8", "replace")
+            room = -count
+        raise EngineError(f"llama.cpp could not turn {len(tokens)} tokens into text")
+
+    def close(self) -> None:
+        """Free the weights; safe to call twice."""
+        pointer, self.pointer = self.pointer, None
+        if pointer:
+            self.lib.llama_model_free(pointer)
+
+
+def _reason() -> str:
+    lines = [line for line in ENGINE_LOG.lines() if "error" in line.lower() or "fail" in line.lower()]
+    return "; ".join(line.strip() for line in lines[-3:]) or ENGINE_LOG.tail(2) or "no reason given"

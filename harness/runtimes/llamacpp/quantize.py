@@ -1,0 +1,189 @@
+"""llama.cpp's own quantizer through the bindings, and the importance matrix that the lowest types need.
+
+The importance of an input column is the mean square of what enters the matrix there; it is collected by the evaluation
+callback while the model reads a text, and handed to the quantizer in memory. Source of the method: llama.cpp,
+tools/imatrix/README.md.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.base import Frozen
+from harness.domain.ggml import BLOCKS
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError, RefusedError
+from harness.runtimes.llamacpp.library import ENGINE_LOG, library
+from harness.runtimes.llamacpp.session import LlamaSession
+
+_QUANT_NAMES: Final = (
+    *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0"),
+    *("IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K", "Q2_K_S"),
+    *("IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "TQ2_0", "TQ1_0", "IQ1_M", "IQ1_S"),
+)
+QUANTS: Final = {n: f"LLAMA_FTYPE_{'ALL' if n == 'F32' else 'MOSTLY'}_{n}" for n in _QUANT_NAMES}
+"""Mixtures that can be asked for, with the library's constant of each."""
+
+NEED_IMPORTANCE: Final = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S", "IQ3_XXS"})
+"""Mixtures that the quantizer refuses, or does badly, without an importance matrix."""
+
+Importance = dict[str, NDArray[np.float32]]
+"""Mean square of each input column by weight name: [input_dim]."""
+
+# struct ggml_tensor on 64-bit systems: type, buffer, ne[4], nb[4], op, op_params[16], flags, src[10], view_src, ...
+_OP, _SRC, _DATA, _NAME, _NE = 80, 152, 248, 256, 16
+_MUL_MAT: Final = 29
+
+
+class QuantizeJob(Frozen, frozen=True, kw_only=True):
+    """One file to make.
+
+    Attributes:
+        source: GGUF file.
+        target: File to write.
+        quant: Mixture, a key of :data:`QUANTS`.
+        importance: ``.npz`` file of an importance matrix; empty for none.
+        thread_count: Threads; 0 for all.
+        pure: Every matrix in the mixture's main type, embedding and output too.
+    """
+
+    source: str
+    target: str
+    quant: str
+    importance: str = ""
+    thread_count: int = 0
+    pure: bool = False
+
+
+def run_quantize(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+    """Child's entry: make the file; the engine aborts on bad input, so it runs apart."""
+    import msgspec
+
+    job = msgspec.convert(arguments, QuantizeJob)
+    importance = load_importance(Path(job.importance)) if job.importance else None
+    options: dict[str, Any] = {"thread_count": job.thread_count, "pure": job.pure}
+    quantize(Path(job.source), Path(job.target), job.quant, importance=importance, **options)
+    emit("quantized", {"size_bytes": Path(job.target).stat().st_size})
+
+
+def quantize(
+    source: Path,
+    target: Path,
+    quant: str,
+    *,
+    importance: Importance | None = None,
+    thread_count: int = 0,
+    pure: bool = False,
+) -> None:
+    """Write ``source`` as ``quant`` to ``target``; an already quantized source is allowed, and costs quality.
+
+    Raises:
+        RefusedError: No such mixture.
+        EngineError: The quantizer failed (a type that needs an importance matrix, no room on the disk ...).
+    """
+    if quant not in QUANTS:
+        raise RefusedError(f"no quantisation {quant!r}; one of: {', '.join(QUANTS)}")
+    lib = library()
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = getattr(lib, QUANTS[quant])
+    params.allow_requantize = True
+    params.nthread = thread_count
+    if pure:
+        if quant not in BLOCKS:
+            raise RefusedError(f"{quant} is a mixture of types: none of its own to give every matrix")
+        params.pure = True
+        params.output_tensor_type = params.token_embedding_type = BLOCKS[quant].type_id
+    entries: Any = None
+    if importance:
+        entries = (lib.llama_model_imatrix_data * (len(importance) + 1))()
+        for entry, (name, values) in zip(entries, importance.items(), strict=False):
+            entry.name = name.encode()
+            entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+            entry.size = values.size
+        params.imatrix = ctypes.cast(entries, ctypes.POINTER(lib.llama_model_imatrix_data))
+    if lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) != 0:
+        target.unlink(missing_ok=True)
+        raise EngineError(f"llama.cpp would not make {quant} of {source.name}: {ENGINE_LOG.tail(2)}")
+
+
+class _Collector:
+    """Sums of squares of what enters each matrix."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, NDArray[np.float64]] = {}
+        self.rows: dict[str, int] = {}
+
+    def hook(self, node: int, ask: bool) -> bool:
+        if ctypes.c_int.from_address(node + _OP).value != _MUL_MAT:
+            return not ask
+        weight, activation = (ctypes.c_void_p.from_address(node + _SRC + 8 * i).value for i in (0, 1))
+        if not weight or not activation:
+            return not ask
+        name = ctypes.string_at(weight + _NAME).decode("utf-8", "replace")
+        wanted = name.endswith(".weight") and ctypes.c_int.from_address(activation).value == 0  # F32
+        if ask or not wanted:
+            return wanted if ask else True
+        dims = (ctypes.c_int64 * 4).from_address(activation + _NE)
+        width, rows = dims[0], dims[1] * dims[2] * dims[3]
+        data = ctypes.c_void_p.from_address(activation + _DATA).value
+        if not data:
+            return True
+        block: Any = (ctypes.c_float * (width * rows)).from_address(data)
+        values = np.frombuffer(block, np.float32).reshape(rows, width)
+        total = np.einsum("ij,ij->j", values, values, dtype=np.float64)
+        self.sums[name] = self.sums[name] + total if name in self.sums else total
+        self.rows[name] = self.rows.get(name, 0) + rows
+        return True
+
+
+def collect_importance(path: Path, text: str, *, chunk_count: int = 8, chunk_tokens: int = 512) -> Importance:
+    """Importance of all matrices of a model while it reads the beginning of ``text``.
+
+    The engine must not have rewritten the weights (then their names are still theirs), so nothing is repacked.
+
+    Raises:
+        EngineError: The engine refused the file, or the text is too short for one chunk.
+    """
+    collector = _Collector()
+    scenario = Scenario(context_tokens=chunk_tokens, ubatch_tokens=chunk_tokens, repack=False)
+    with LlamaSession(path, scenario, batch_tokens=chunk_tokens, eval_hook=collector.hook) as session:
+        tokens = session.tokenize(text)
+        if len(tokens) < chunk_tokens:
+            raise EngineError(f"the text has {len(tokens)} tokens, one chunk needs {chunk_tokens}")
+        for start in range(0, min(len(tokens) - chunk_tokens + 1, chunk_count * chunk_tokens), chunk_tokens):
+            session.clear()
+            session.decode(tokens[start : start + chunk_tokens], position=0)
+    # A tied model multiplies by its token table; the quantizer asks for it under both names.
+    return {n: (s / collector.rows[n]).astype(np.float32) for n, s in collector.sums.items()}
+
+
+def save_importance(importance: Importance, path: Path) -> None:
+    """Keep an importance matrix."""
+    np.savez(path, **importance)  # type: ignore[arg-type]
+
+
+def load_importance(path: Path) -> Importance:
+    """Read one back."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
+
+
+def run_importance(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+    """Child's entry: ``model``, ``text`` (a path) and ``target`` (``.npz``).
+
+    Reads the second half of the text: quality is scored from its beginning, and must not be scored on what the
+    quantizer was fitted to.
+    """
+    text = Path(arguments["text"]).read_text(encoding="utf-8")
+    importance = collect_importance(Path(arguments["model"]), text[len(text) // 2 :])
+    save_importance(importance, Path(arguments["target"]))
+    emit("importance", {"matrix_count": len(importance)})
+
+
+def missing_importance(names: Sequence[str], importance: Importance) -> list[str]:
+    """Matrices that the collection never saw."""
+    return [n for n in names if n not in importance]

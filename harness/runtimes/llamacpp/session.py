@@ -1,0 +1,347 @@
+"""One KV cache over a loaded model: batches in, logits out as views, nothing copied that nobody reads."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.ggml import BLOCKS
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError, RefusedError
+from harness.ports import Tap
+from harness.runtimes._threads import default_thread_count
+from harness.runtimes.llamacpp.library import ENGINE_LOG
+from harness.runtimes.llamacpp.model import LlamaModel
+
+DEFAULT_BATCH_TOKENS: Final = 2048
+"""Tokens of one logical batch (``n_batch``), as llama-bench has it."""
+
+_DECODE_FAULTS: Final = {
+    1: "no room left in the KV cache",
+    2: "the computation was stopped",
+    -1: "the batch is not valid",
+    -2: "memory for the batch could not be had",
+    -3: "the computation failed",
+}
+
+EvalHook = Callable[[int, bool], bool]
+"""Called with (address of the ``ggml_tensor``, ask) for each graph node: asked first (``ask=True``) whether it wants
+the node's result, then, if it said yes, once the result is computed; returning False then stops the graph."""
+
+
+class LlamaSession:
+    """One loaded model with one KV cache; implements :class:`harness.ports.Session`.
+
+    Args:
+        source: Path of a GGUF file, or a :class:`LlamaModel` that stays the caller's to close.
+        scenario: Context, batch, KV type, threads, flash attention, mmap, repack.
+        batch_tokens: Most tokens of one ``llama_decode`` (``n_batch``); longer inputs are split.
+        sequence_count: Sequences the cache can hold (``n_seq_max``); 0 takes the scenario's ``batch_count``.
+        unified: One buffer for all sequences, so that ``fork`` shares cells instead of copying them.
+        output_tokens: Most tokens with logits in one batch; 0 leaves it to the engine (all). A smaller number makes
+            the compute buffer smaller.
+        full_window: Keep all cells of sliding-window layers, so that any ``truncate`` can be decoded from again.
+        eval_hook: See :data:`EvalHook`.
+        tap: Reads and may replace intermediate results; takes the place of an ``eval_hook``.
+        embeddings: Also compute embeddings.
+        check_tensors: Validate all weights at load.
+        gpu_layers: Layers on a GPU.
+
+    Raises:
+        MissingPackageError: llama-cpp-python is not installed.
+        EngineError: The engine refused the file or the options.
+        RefusedError: The KV type is none that ggml has, or fewer tokens may have logits than there are sequences.
+    """
+
+    def __init__(
+        self,
+        source: Path | LlamaModel,
+        scenario: Scenario,
+        *,
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        sequence_count: int = 0,
+        unified: bool = True,
+        output_tokens: int = 0,
+        full_window: bool = False,
+        eval_hook: EvalHook | None = None,
+        tap: Tap | None = None,
+        embeddings: bool = False,
+        check_tensors: bool = False,
+        gpu_layers: int = 0,
+    ) -> None:
+        if scenario.kv_type not in BLOCKS:
+            raise RefusedError(f"no KV cache type {scenario.kv_type!r}; one of: {', '.join(sorted(BLOCKS))}")
+        sequences, outputs = sequence_count or scenario.batch_count, output_tokens or batch_tokens
+        if outputs < sequences:  # llama.cpp would end the process (GGML_ASSERT in graph_reserve)
+            raise RefusedError(
+                f"{sequences} sequences need room for the logits of {sequences} tokens in one batch, found {outputs} "
+                f"({'output_tokens' if output_tokens else 'batch_tokens'})"
+            )
+        self._tap_hook = None
+        if tap is not None:
+            from harness.runtimes.llamacpp.tap import TapHook
+
+            if eval_hook is not None:
+                raise RefusedError("a session takes a tap or an eval_hook, not both")
+            eval_hook = self._tap_hook = TapHook(tap)
+        self._owns_model = not isinstance(source, LlamaModel)
+        self.model = (
+            source
+            if isinstance(source, LlamaModel)
+            else LlamaModel(
+                source,
+                mmap=scenario.mmap,
+                repack=scenario.repack,
+                check_tensors=check_tensors,
+                gpu_layers=gpu_layers,
+            )
+        )
+        lib = self.lib = self.model.lib
+        threads = scenario.thread_count or default_thread_count()
+        params = lib.llama_context_default_params()
+        params.n_ctx = scenario.context_tokens
+        params.n_batch = batch_tokens
+        params.n_ubatch = min(scenario.ubatch_tokens, batch_tokens)
+        params.n_seq_max = sequences
+        params.kv_unified = unified
+        params.n_outputs_max = output_tokens
+        params.n_threads = params.n_threads_batch = threads
+        params.type_k = params.type_v = BLOCKS[scenario.kv_type].type_id
+        params.flash_attn_type = (
+            lib.LLAMA_FLASH_ATTN_TYPE_AUTO if scenario.flash_attention else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+        params.swa_full = full_window
+        params.embeddings = embeddings
+        if eval_hook is not None:
+            hook = eval_hook
+            self._hook = lib.ggml_backend_sched_eval_callback(lambda node, ask, _user: bool(hook(node, ask)))
+            params.cb_eval = self._hook
+        self._context = lib.llama_init_from_model(self.model.pointer, params)
+        if not self._context:
+            self.close()
+            raise EngineError(
+                f"llama.cpp made no context of {scenario.context_tokens} tokens "
+                f"(KV type {scenario.kv_type}): {ENGINE_LOG.tail(3)}"
+            )
+        self._memory = lib.llama_get_memory(self._context)
+        self.vocab_count: int = self.model.vocab_count
+        self.context_tokens: int = int(lib.llama_n_ctx(self._context))
+        self.batch_tokens: int = int(lib.llama_n_batch(self._context))
+        self.thread_count = threads
+        self.kept_count = 0
+        self._row = ctypes.c_float * self.vocab_count
+        self._make_batch(self.batch_tokens)
+
+    def _make_batch(self, room: int) -> None:
+        # One batch for the life of the session, its arrays owned by numpy so that filling them is a slice assignment.
+        lib = self.lib
+        self._tokens = np.zeros(room, np.int32)
+        self._positions = np.zeros(room, np.int32)
+        self._sequence_counts = np.ones(room, np.int32)
+        self._sequences = np.zeros(room, np.int32)
+        self._flags = np.zeros(room, np.int8)
+        self._ramp = np.arange(room, dtype=np.int32)
+        first = self._sequences.ctypes.data
+        self._sequence_rows = np.arange(first, first + 4 * room, 4, dtype=np.uintp)
+
+        def pointer(array: NDArray[Any], kind: Any) -> Any:
+            return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
+
+        self._batch = lib.llama_batch(
+            n_tokens=0,
+            token=pointer(self._tokens, lib.llama_token),
+            embd=None,
+            pos=pointer(self._positions, lib.llama_pos),
+            n_seq_id=pointer(self._sequence_counts, ctypes.c_int32),
+            seq_id=pointer(self._sequence_rows, ctypes.POINTER(lib.llama_seq_id)),
+            logits=pointer(self._flags, ctypes.c_int8),
+        )
+
+    # -- text ---------------------------------------------------------------------------------------------------
+
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Token ids of ``text``."""
+        return self.model.tokenize(text, add_special=add_special)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of token ids; undecodable bytes become U+FFFD."""
+        return self.model.detokenize(tokens)
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation."""
+        return self.model.is_end(token)
+
+    # -- forward passes -----------------------------------------------------------------------------------------
+
+    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
+        """Run ``tokens`` through the model at ``position`` of ``sequence``; returns when computed.
+
+        Inputs longer than ``batch_tokens`` go in several batches; ``logits="all"`` needs a single one.
+
+        Raises:
+            EngineError: The engine refused the batch.
+            ValueError: ``logits`` is none of ``none last all``, or asks for all of more than one batch.
+        """
+        count = len(tokens)
+        if logits not in {"none", "last", "all"}:
+            raise ValueError(f"logits must be none, last or all, got {logits!r}")
+        if logits == "all" and count > self.batch_tokens:
+            raise ValueError(f"logits of {count} tokens do not fit one batch of {self.batch_tokens}")
+        for start in range(0, count, self.batch_tokens):
+            stop = min(start + self.batch_tokens, count)
+            size = stop - start
+            self._tokens[:size] = tokens[start:stop] if size < count else tokens
+            np.add(self._ramp[:size], position + start, out=self._positions[:size])
+            self._sequences[:size] = sequence
+            self._flags[:size] = logits == "all"
+            if logits == "last" and stop == count:
+                self._flags[size - 1] = 1
+            self._submit(size)
+        self.kept_count = {"none": 0, "last": min(count, 1), "all": count}[logits]
+
+    def decode_rows(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        keep: Sequence[bool] | None = None,
+    ) -> None:
+        """Run one batch of tokens that stand anywhere: each with its own position and sequence.
+
+        ``keep`` says which ones' logits are kept (all when None). All four have the same length, at most
+        ``batch_tokens``.
+
+        Raises:
+            EngineError: The engine refused the batch.
+        """
+        size = len(tokens)
+        self._tokens[:size] = tokens
+        self._positions[:size] = positions
+        self._sequences[:size] = sequences
+        self._flags[:size] = 1 if keep is None else keep
+        self._submit(size)
+        self.kept_count = int(np.count_nonzero(self._flags[:size]))
+
+    def _submit(self, size: int) -> None:
+        self._batch.n_tokens = size
+        status = self.lib.llama_decode(self._context, self._batch)
+        if status:
+            self.kept_count = 0
+            reason = _DECODE_FAULTS.get(status, "")
+            raise EngineError(f"llama_decode of {size} tokens returned {status} {reason}: {ENGINE_LOG.tail(2)}")
+        self.lib.llama_synchronize(self._context)
+        if self._tap_hook is not None:
+            self._tap_hook.raise_failure()
+
+    def logits(self, index: int = -1) -> NDArray[np.float32]:
+        """Logits [vocab_count] of the ``index``-th token kept by the last decode.
+
+        A view: the next decode overwrites it.
+
+        Raises:
+            EngineError: No logits are kept at that index.
+        """
+        if not -self.kept_count <= index < self.kept_count:
+            raise EngineError(f"no logits at {index}: the last decode kept {self.kept_count}")
+        from_end = index if index < 0 else index - self.kept_count
+        row = self.lib.llama_get_logits_ith(self._context, from_end)
+        if not row:
+            raise EngineError(f"llama.cpp has no logits at {index}")
+        block: Any = self._row.from_address(ctypes.addressof(row.contents))
+        return np.frombuffer(block, np.float32)
+
+    def all_logits(self) -> NDArray[np.float32]:
+        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
+        rows = self.lib.llama_get_logits(self._context)
+        if not rows or not self.kept_count:
+            raise EngineError("the last decode kept no logits")
+        kind = ctypes.c_float * (self.vocab_count * self.kept_count)
+        block: Any = kind.from_address(ctypes.addressof(rows.contents))
+        return np.frombuffer(block, np.float32).reshape(self.kept_count, self.vocab_count)
+
+    def greedy(self, index: int = -1) -> int:
+        """Most likely next token after the ``index``-th kept one."""
+        return int(self.logits(index).argmax())
+
+    def embedding(self, index: int = -1) -> NDArray[np.float32]:
+        """Embedding [hidden_dim] of the ``index``-th kept token; a view. Needs ``embeddings=True``.
+
+        Raises:
+            EngineError: There is none.
+        """
+        from_end = index if index < 0 else index - self.kept_count
+        row = self.lib.llama_get_embeddings_ith(self._context, from_end)
+        if not row:
+            raise EngineError(f"llama.cpp has no embedding at {index}")
+        block: Any = (ctypes.c_float * self.model.hidden_dim).from_address(ctypes.addressof(row.contents))
+        return np.frombuffer(block, np.float32)
+
+    # -- cache --------------------------------------------------------------------------------------------------
+
+    def truncate(self, position: int, *, sequence: int = 0) -> None:
+        """Forget all of ``sequence`` from ``position`` on.
+
+        Raises:
+            EngineError: The model keeps a state that cannot be cut (recurrent layers).
+        """
+        if not self.lib.llama_memory_seq_rm(self._memory, sequence, position, -1):
+            raise EngineError(f"this model's cache cannot be cut at position {position}")
+
+    def fork(self, source: int, target: int) -> None:
+        """Make ``target`` share all that ``source`` has in the cache, in place of what it had."""
+        self.lib.llama_memory_seq_rm(self._memory, target, -1, -1)
+        self.lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def keep_only(self, sequence: int) -> None:
+        """Forget all sequences but one."""
+        self.lib.llama_memory_seq_keep(self._memory, sequence)
+
+    def length(self, sequence: int = 0) -> int:
+        """Tokens of ``sequence`` in the cache: its last position + 1."""
+        return int(self.lib.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
+    def clear(self) -> None:
+        """Forget every sequence."""
+        self.lib.llama_memory_clear(self._memory, False)
+
+    def save_state(self, sequence: int = 0) -> bytes:
+        """Everything the cache holds of ``sequence``."""
+        size = self.lib.llama_state_seq_get_size(self._context, sequence)
+        buffer = (ctypes.c_uint8 * size)()
+        written = self.lib.llama_state_seq_get_data(self._context, buffer, size, sequence)
+        return bytes(memoryview(buffer)[:written])
+
+    def load_state(self, state: bytes, sequence: int = 0) -> None:
+        """Put back what :meth:`save_state` gave.
+
+        Raises:
+            EngineError: It does not suit this session.
+        """
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if not self.lib.llama_state_seq_set_data(self._context, buffer, len(state), sequence):
+            raise EngineError("the saved state does not suit this session")
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def set_threads(self, thread_count: int) -> None:
+        """Use that many threads from the next decode on."""
+        self.lib.llama_set_n_threads(self._context, thread_count, thread_count)
+        self.thread_count = thread_count
+
+    def close(self) -> None:
+        """Free the cache, and the model unless the caller brought it; safe to call twice."""
+        context, self._context = getattr(self, "_context", None), None
+        if context:
+            self.lib.llama_free(context)
+        if self._owns_model:
+            self.model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+        self.close()

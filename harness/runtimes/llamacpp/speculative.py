@@ -1,0 +1,399 @@
+"""Speculative decoding on two sessions: draft some tokens, verify them in one pass of the target, roll back the rest.
+
+Greedy output is the target's own, except where its argmax over a batch differs from that over a single token (kernels
+sum in another order): those places are found and explained by :func:`explain_difference`. Sampled output has exactly
+the target's distribution (see :mod:`harness.runtimes.llamacpp.acceptance`).
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.base import Frozen
+from harness.errors import RefusedError
+from harness.runtimes.llamacpp.acceptance import accept_or_resample, draw, probabilities
+from harness.runtimes.llamacpp.draft_policy import Policy
+from harness.runtimes.llamacpp.drafters import Drafter, Proposal, Sampling
+from harness.runtimes.llamacpp.model import LlamaModel
+from harness.runtimes.llamacpp.session import LlamaSession
+
+_PADDING_TOKENS = 128  # rows that some makers add to the table so that its size is round
+_CYCLE_ROOM_TOKENS = 64
+
+
+class Generation(Frozen, frozen=True, kw_only=True):
+    """One answer and what it cost.
+
+    Attributes:
+        tokens: New tokens.
+        duration_s: From the prompt being in the target's cache to the last token.
+        prefill_s: Time of the target over the prompt.
+        cycle_count: Passes of the target after the prompt.
+        plain_count: Of those, passes without a draft.
+        drafted_count: Tokens drafted.
+        accepted_count: Of those, accepted.
+        tried_by_position: Cycles whose i-th drafted token was compared.
+        accepted_by_position: Cycles whose i-th drafted token was accepted.
+        draft_s: Time of drafting, catching up and probing included.
+        verify_s: Time of the target's passes.
+        lengths: Draft length of each cycle.
+        answer_count: Answers summed up here.
+        widest_tokens: Tokens of the widest pass after the prompt, what it was filled up with included.
+    """
+
+    tokens: tuple[int, ...]
+    duration_s: float
+    prefill_s: float
+    cycle_count: int = 0
+    plain_count: int = 0
+    drafted_count: int = 0
+    accepted_count: int = 0
+    tried_by_position: tuple[int, ...] = ()
+    accepted_by_position: tuple[int, ...] = ()
+    draft_s: float = 0.0
+    verify_s: float = 0.0
+    lengths: tuple[int, ...] = ()
+    answer_count: int = 1
+    widest_tokens: int = 1
+
+    @property
+    def decoded_count(self) -> int:
+        """Tokens that passes after the prompt gave: the first of each answer comes with the prompt's own pass."""
+        return len(self.tokens) - self.answer_count
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Speed after the prompt."""
+        return self.decoded_count / self.duration_s
+
+    @property
+    def tokens_per_cycle(self) -> float:
+        """New tokens for each pass of the target."""
+        return self.decoded_count / max(self.cycle_count, 1)
+
+
+class Difference(NamedTuple):
+    """Where speculative and plain output part, and why.
+
+    Attributes:
+        at_tokens: New tokens before it.
+        plain_token: Token of plain decoding.
+        other_token: Token of the other run.
+        margin_single: Logit of the plain token minus that of the other one, computed in a batch of one.
+        margin_batch: The same, computed in a batch of ``batch_tokens``.
+        noise: Greatest difference of any logit between the two.
+        explained: The argmax over the batch is the other token, or the margin is within the noise.
+    """
+
+    at_tokens: int
+    plain_token: int
+    other_token: int
+    margin_single: float
+    margin_batch: float
+    noise: float
+    explained: bool
+
+
+def check_same_vocabulary(target: LlamaModel, draft: LlamaModel) -> None:
+    """Drafted token ids must mean the same to the target.
+
+    Raises:
+        RefusedError: They do not.
+    """
+    lib = target.lib
+    kind_a, kind_b = lib.llama_vocab_type(target.vocab), lib.llama_vocab_type(draft.vocab)
+    if kind_a != kind_b or abs(target.vocab_count - draft.vocab_count) > _PADDING_TOKENS:
+        raise RefusedError(
+            f"{draft.path.name} cannot draft for {target.path.name}: other vocabulary "
+            f"({draft.vocab_count} tokens of kind {kind_b}, the target has {target.vocab_count} of kind {kind_a})"
+        )
+    for token in range(min(target.vocab_count, draft.vocab_count)):
+        a, b = lib.llama_vocab_get_text(target.vocab, token), lib.llama_vocab_get_text(draft.vocab, token)
+        if a != b:
+            raise RefusedError(
+                f"{draft.path.name} cannot draft for {target.path.name}: token {token} is {b!r} there and {a!r} here"
+            )
+
+
+def measure_pass_s(
+    session: LlamaSession, sizes: Sequence[int], *, repetitions: int = 5, depth_tokens: int = 64, seed: int = 0
+) -> dict[int, float]:
+    """Seconds of one pass over k tokens with all their logits, for each k in ``sizes``; interleaved.
+
+    The lower quartile of the repetitions: what disturbs a pass only ever makes it slower. The cache is
+    cleared before and after.
+    """
+    random = np.random.default_rng(seed)
+
+    def some(count: int) -> list[int]:
+        return [int(t) for t in random.integers(0, session.vocab_count, count)]
+
+    session.clear()
+    session.decode(some(depth_tokens), position=0)
+    times: dict[int, list[float]] = {k: [] for k in sizes}
+    for repetition in range(repetitions + 1):
+        for k in sizes:
+            tokens = some(k)
+            started_s = time.perf_counter()
+            session.decode(tokens, position=depth_tokens, logits="all")
+            duration_s = time.perf_counter() - started_s
+            if repetition:  # the first round builds the graphs
+                times[k].append(duration_s)
+            session.truncate(depth_tokens)
+    session.clear()
+    return {k: sorted(v)[(len(v) - 1) // 4] for k, v in times.items()}
+
+
+class Speculator:
+    """The decoding loop.
+
+    Args:
+        target: The model whose output is wanted; this class is the only user of sequence 0.
+        drafter: Where drafted tokens come from.
+        policy: How many.
+        sampling: Greedy, or temperature and seed; the drafter must have been given the same temperature.
+    """
+
+    def __init__(
+        self,
+        target: LlamaSession,
+        drafter: Drafter,
+        policy: Policy,
+        sampling: Sampling = Sampling(),  # noqa: B008  an immutable tuple
+    ) -> None:
+        self.target = target
+        self.drafter = drafter
+        self.policy = policy
+        self.sampling = sampling
+        self._random = np.random.default_rng([sampling.seed, 0])
+
+    def generate(self, prompt: Sequence[int], new_tokens: int, *, ignore_end: bool = True) -> Generation:
+        """Generate ``new_tokens`` tokens after ``prompt``.
+
+        Raises:
+            RefusedError: The context is too short.
+            EngineError: The engine refused a batch.
+        """
+        target, policy, drafter = self.target, self.policy, self.drafter
+        if len(prompt) + new_tokens > target.context_tokens:
+            raise RefusedError(f"{len(prompt)} + {new_tokens} tokens do not fit a context of {target.context_tokens}")
+        now_s = time.perf_counter
+        begun_s = now_s()
+        target.clear()
+        drafter.forget()
+        target.decode(prompt, position=0)
+        started_s = now_s()
+        history = [*prompt, self._choose(-1)]
+        end = len(prompt) + new_tokens
+        counts = _Counts()
+        ended = not ignore_end and target.model.is_end(history[-1])
+        while len(history) < end and not ended:
+            probe_s = self._probe(history, len(prompt))
+            t0_s = now_s()
+            room = min(policy.limit(), end - len(history) - 1, _CYCLE_ROOM_TOKENS)
+            proposal = drafter.propose(history, room, policy.go_on) if room > 0 else Proposal([], [], [])
+            t1_s = now_s()
+            size = 1 + len(proposal.tokens)
+            filling = self._filling(size, len(history) - 1)
+            target.decode([history[-1], *proposal.tokens, *filling], position=len(history) - 1, logits="all")
+            accepted, token = self._verify(proposal)
+            t2_s = now_s()
+            history += [*proposal.tokens[:accepted], token]
+            if filling or accepted < len(proposal.tokens):
+                target.truncate(len(history) - 1)
+            counts.widest_tokens = max(counts.widest_tokens, size + len(filling))
+            counts.add(size - 1, accepted, t1_s - t0_s + probe_s, t2_s - t1_s)
+            policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s)
+            if not ignore_end:
+                stop = next((i for i, t in enumerate(history[-accepted - 1 :]) if target.model.is_end(t)), None)
+                if stop is not None:
+                    del history[len(history) - accepted + stop :]
+                    ended = True
+        return counts.generation(history[len(prompt) : end], now_s() - started_s, started_s - begun_s)
+
+    def _filling(self, size: int, position: int) -> list[int]:
+        """Tokens that fill a pass up to a size that takes less time; what they leave in the cache is taken back."""
+        wanted = self.policy.pass_tokens(size)
+        room = min(self.target.batch_tokens, self.target.context_tokens - position)
+        return [0] * (wanted - size) if size < wanted <= room else []
+
+    def _probe(self, history: Sequence[int], prompt_tokens: int) -> float:
+        lag_tokens = self.drafter.lag_tokens(history)
+        if not self.policy.wants_probe(lag_tokens):
+            return 0.0
+        started_s = time.perf_counter()
+        found = self.drafter.agreement(history, max(prompt_tokens + 1, len(history) - 64))
+        duration_s = time.perf_counter() - started_s
+        self.policy.saw_agreement(found, lag_tokens, duration_s)
+        return duration_s
+
+    def _choose(self, index: int) -> int:
+        if self.sampling.temperature > 0:
+            p = probabilities(self.target.logits(index), self.sampling.temperature, self.sampling.top_k)
+            return draw(p, float(self._random.random()))
+        return self.target.greedy(index)
+
+    def _verify(self, proposal: Proposal) -> tuple[int, int]:
+        """(drafted tokens accepted, the token after them)."""
+        drafted = proposal.tokens
+        if self.sampling.temperature > 0:
+            for index, token in enumerate(drafted):
+                p = probabilities(self.target.logits(index), self.sampling.temperature, self.sampling.top_k)
+                q = proposal.distributions[index]
+                choice = accept_or_resample(p, _aligned(q, token, p.size), token, float(self._random.random()))
+                if not choice.accepted:
+                    return index, choice.token
+            return len(drafted), self._choose(len(drafted))
+        for index, token in enumerate(drafted):
+            best = self.target.greedy(index)
+            if best != token:
+                return index, best
+        return len(drafted), self.target.greedy(len(drafted))
+
+
+def _aligned(q: NDArray[np.float64] | None, token: int, size: int) -> NDArray[np.float64]:
+    """The draft's distribution over the target's ``size`` tokens; a point mass where the drafter was certain."""
+    if q is not None and q.size == size:
+        return q
+    whole = np.zeros(size)
+    if q is None:
+        whole[token] = 1.0
+    else:
+        whole[: min(size, q.size)] = q[:size]
+    return whole
+
+
+class _Counts:
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.tried: list[int] = []
+        self.accepted: list[int] = []
+        self.draft_s = self.verify_s = 0.0
+        self.widest_tokens = 1
+
+    def add(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
+        self.lengths.append(drafted)
+        self.draft_s += draft_s
+        self.verify_s += verify_s
+        grow = drafted - len(self.tried)
+        self.tried += [0] * grow
+        self.accepted += [0] * grow
+        for i in range(min(accepted + 1, drafted)):
+            self.tried[i] += 1
+        for i in range(accepted):
+            self.accepted[i] += 1
+
+    def generation(self, tokens: Sequence[int], duration_s: float, prefill_s: float) -> Generation:
+        return Generation(
+            tokens=tuple(tokens),
+            duration_s=duration_s,
+            prefill_s=prefill_s,
+            cycle_count=len(self.lengths),
+            plain_count=self.lengths.count(0),
+            drafted_count=sum(self.lengths),
+            accepted_count=sum(self.accepted),
+            tried_by_position=tuple(self.tried),
+            accepted_by_position=tuple(self.accepted),
+            draft_s=self.draft_s,
+            verify_s=self.verify_s,
+            lengths=tuple(self.lengths),
+            widest_tokens=self.widest_tokens,
+        )
+
+
+def plain(target: LlamaSession, prompt: Sequence[int], new_tokens: int) -> Generation:
+    """The same without any draft: what speculation is compared with, in the leanest loop there is."""
+    now_s = time.perf_counter
+    begun_s = now_s()
+    target.clear()
+    target.decode(prompt, position=0)
+    started_s = now_s()
+    token = target.greedy()
+    tokens = [token]
+    position = len(prompt)
+    for _ in range(new_tokens - 1):
+        target.decode((token,), position=position)
+        token = target.greedy()
+        tokens.append(token)
+        position += 1
+    duration_s = now_s() - started_s
+    return Generation(
+        tokens=tuple(tokens),
+        duration_s=duration_s,
+        prefill_s=started_s - begun_s,
+        cycle_count=new_tokens - 1,
+        plain_count=new_tokens - 1,
+        verify_s=duration_s,
+    )
+
+
+def explain_difference(
+    target: LlamaSession, prompt: Sequence[int], one: Sequence[int], other: Sequence[int], batch_tokens: int
+) -> Difference | None:
+    """Find the first token where two greedy outputs differ and compute its logits both ways; None when equal.
+
+    Args:
+        target: The model; its cache is cleared.
+        prompt: What both follow.
+        one: Output of plain decoding.
+        other: The other output.
+        batch_tokens: Tokens of the pass that produced the other one.
+    """
+    index = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    if index is None:
+        return None
+    history = [*prompt, *one[:index]]
+    last = len(history) - 1
+    target.clear()
+    # As plain decoding filled the cache: the prompt in one pass, then one token after the other.
+    target.decode(history[: len(prompt)], position=0)
+    for position in range(len(prompt), last + 1):
+        target.decode((history[position],), position=position)
+    single = target.logits().copy()
+    first = max(len(history) - batch_tokens, 0)
+    noise, batch = 0.0, single
+    for start in range(first, last + 1):  # where in the batch the token stood is not known: try each place
+        size = min(batch_tokens, len(history) - start)
+        target.truncate(start)
+        filler = [history[-1]] * (batch_tokens - size)
+        target.decode([*history[start : start + size], *filler], position=start, logits="all")
+        row = target.logits(last - start).copy()
+        noise = max(noise, float(np.abs(row - single).max()))
+        if int(row.argmax()) == other[index]:
+            batch = row
+        target.truncate(start)
+        target.decode(history[start:], position=start)
+    a, b = one[index], other[index]
+    margin_single = float(single[a] - single[b])
+    margin_batch = float(batch[a] - batch[b])
+    return Difference(index, a, b, margin_single, margin_batch, noise, margin_batch <= 0 or margin_single <= 2 * noise)
+
+
+def total(parts: Iterable[Generation]) -> Generation:
+    """Sums over several answers."""
+    parts = list(parts)
+    longest = max((len(p.tried_by_position) for p in parts), default=0)
+
+    def by_position(name: str) -> tuple[int, ...]:
+        rows = [getattr(p, name) for p in parts]
+        return tuple(sum(r[i] for r in rows if i < len(r)) for i in range(longest))
+
+    return Generation(
+        tokens=tuple(t for p in parts for t in p.tokens),
+        duration_s=sum(p.duration_s for p in parts),
+        prefill_s=sum(p.prefill_s for p in parts),
+        cycle_count=sum(p.cycle_count for p in parts),
+        plain_count=sum(p.plain_count for p in parts),
+        drafted_count=sum(p.drafted_count for p in parts),
+        accepted_count=sum(p.accepted_count for p in parts),
+        tried_by_position=by_position("tried_by_position"),
+        accepted_by_position=by_position("accepted_by_position"),
+        draft_s=sum(p.draft_s for p in parts),
+        verify_s=sum(p.verify_s for p in parts),
+        lengths=tuple(n for p in parts for n in p.lengths),
+        answer_count=sum(p.answer_count for p in parts),
+        widest_tokens=max((p.widest_tokens for p in parts), default=1),
+    )

@@ -1,0 +1,84 @@
+"""ONNX decoders by ONNX Runtime; nothing here imports the engine before it is used."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.domain.record import EngineIdentity
+from harness.domain.scenario import Scenario
+from harness.errors import MissingPackageError
+from harness.runtimes._threads import default_thread_count
+
+if TYPE_CHECKING:
+    from harness.runtimes.ort.session import OrtSession
+
+
+class Ort:
+    """The ONNX Runtime."""
+
+    name = "ort"
+    formats = ("onnx",)
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None when it can."""
+        for package in ("onnxruntime", "tokenizers"):
+            if find_spec(package) is None:
+                return str(MissingPackageError(package, "onnx"))
+        return None
+
+    def identity(self, scenario: Scenario) -> EngineIdentity:
+        """Version, providers and the options a run of ``scenario`` uses.
+
+        Raises:
+            MissingPackageError: onnxruntime is not installed.
+        """
+        from harness.onnx.session import CPU, runtime
+
+        ort = runtime()
+        return EngineIdentity(
+            name="onnxruntime",
+            version=str(ort.__version__),
+            build=str(ort.get_build_info()).removeprefix("ORT Build Info: "),
+            thread_count=scenario.thread_count or default_thread_count(),
+            options={
+                "context_tokens": scenario.context_tokens,
+                "ubatch_tokens": scenario.ubatch_tokens,
+                "repack": scenario.repack,
+                "providers": list(CPU),
+            },
+        )
+
+    def model_options(self, path: Path) -> dict[str, Any]:
+        """What the graph itself says: quantization, type and sharing of the cache, which logits it can leave out.
+
+        Raises:
+            BadDataError, RefusedError: It is no ONNX decoder.
+        """
+        from harness.onnx.decoder import decoder_ports
+        from harness.onnx.files import quantization
+        from harness.onnx.graph import read_graph
+
+        graph = read_graph(path)
+        ports = decoder_ports(graph)
+        return {
+            "quantization": quantization(graph),
+            "producer": graph.producer,
+            "kv_type": ports.dtype,
+            "kv_in_place": ports.shared,
+            "last_logits_only": ports.keeps,
+        }
+
+    def open(self, path: Path, scenario: Scenario, **options: Any) -> "OrtSession":
+        """Load a model; ``options`` are those of :class:`~harness.runtimes.ort.session.OrtSession`.
+
+        Raises:
+            MissingPackageError: onnxruntime or tokenizers is not installed.
+            RefusedError: The graph is no decoder that this runtime can run.
+            EngineError: The engine refused the file.
+        """
+        from harness.runtimes.ort.session import OrtSession
+
+        return OrtSession(path, scenario, **options)
+
+
+RUNTIME = Ort()

@@ -1,0 +1,306 @@
+"""One loaded ONNX decoder with its KV cache bound to the engine: no cache goes through Python."""
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
+from harness.onnx.decoder import KEEP_INPUT, ports_of
+from harness.onnx.session import OnnxSession
+from harness.runtimes._rows import decode_in_runs
+from harness.runtimes._threads import default_thread_count
+from harness.runtimes.ort.cache import DTYPES, Grown, InPlace, value_of
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+class OrtSession:
+    """One loaded model with one cache for each sequence; implements :class:`harness.ports.Session`.
+
+    Args:
+        path: ONNX file; ``tokenizer.json`` lies beside it.
+        scenario: Context, physical batch, threads, repack.
+        sequence_count: Sequences that may be used; 0 takes the scenario's ``batch_count``.
+        in_place: Let the attention write into one buffer of the full context, where the graph can; None: where it can.
+
+    Raises:
+        MissingPackageError: onnxruntime or tokenizers is not installed.
+        RefusedError: The graph is no decoder that can be run here.
+        BadDataError: A file is missing or is not what it should be.
+        EngineError: The engine refused the graph.
+    """
+
+    def __init__(
+        self, path: Path, scenario: Scenario, *, sequence_count: int = 0, in_place: bool | None = None
+    ) -> None:
+        self.ports = ports_of(path)
+        if in_place and not self.ports.shared:
+            raise RefusedError(f"{path.parent.name}: this graph's attention does not write its cache in place")
+        self.thread_count = scenario.thread_count or default_thread_count()
+        self._folder = path.parent
+        if not (path.parent / TOKENIZER_FILE).is_file():
+            raise BadDataError(path.parent / TOKENIZER_FILE, "", "no such file", "the model's tokenizer")
+        self._engine = OnnxSession(path, thread_count=self.thread_count, prepack=scenario.repack)
+        self.vocab_count = self.ports.vocab_count
+        self.context_tokens = scenario.context_tokens
+        self.ubatch_tokens = scenario.ubatch_tokens
+        self.sequence_count = sequence_count or scenario.batch_count
+        self._end_tokens = end_tokens(path.parent)
+        self.kept_count = 0
+        self._in_place = self.ports.shared if in_place is None else in_place
+        self._caches: dict[int, Grown | InPlace] = {}
+        self._binding = self._engine.raw.io_binding()
+        self._bound: Any = None  # the in-place cache whose buffers are bound already
+        self._logits_dtype = DTYPES.get(self.ports.logits_dtype, np.float32)
+        self._rows: NDArray[Any] = np.zeros((1, self.vocab_count), self._logits_dtype)
+        self._kept = self._rows[:0]
+        # Slices of these are the engine's inputs: nothing is built for a token.
+        self._ones = np.ones((1, self.context_tokens), np.int64)
+        self._ramp = np.arange(self.context_tokens, dtype=np.int64)[None]
+        self._ids = np.zeros((1, self.context_tokens), np.int64)
+        self._keep = np.zeros((), np.int64)
+
+    # -- text ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        # Only when text is asked for: a vocabulary of 49,152 takes 36 MB that running tokens does not need.
+        return load_tokenizer(self._folder)
+
+    @cached_property
+    def begin_token(self) -> int | None:
+        """The token that a text begins with, where the tokenizer puts one."""
+        special = self._tokenizer.encode("").ids
+        return special[0] if special else None
+
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Token ids of ``text``."""
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of token ids; undecodable bytes become U+FFFD."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation."""
+        return token in self._end_tokens
+
+    # -- forward passes -----------------------------------------------------------------------------------------
+
+    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
+        """Run ``tokens`` through the model at ``position`` of ``sequence``; returns when computed.
+
+        Inputs longer than ``ubatch_tokens`` go in several runs.
+
+        Raises:
+            EngineError: The position is not where the sequence ends, the context is full, or the engine failed.
+            ValueError: ``logits`` is none of ``none last all``.
+        """
+        if logits not in {"none", "last", "all"}:
+            raise ValueError(f"logits must be none, last or all, got {logits!r}")
+        cache = self._cache(sequence)
+        count = len(tokens)
+        if position != cache.length:
+            raise EngineError(f"sequence {sequence} has {cache.length} tokens, got a batch at {position}")
+        if position + count > self.context_tokens:
+            raise EngineError("no room left in the KV cache")
+        kept = {"none": 0, "last": min(count, 1), "all": count}[logits]
+        self.kept_count = 0
+        if kept > len(self._rows):
+            self._rows = np.empty((kept, self.vocab_count), self._logits_dtype)
+        for start in range(0, count, self.ubatch_tokens):
+            stop = min(start + self.ubatch_tokens, count)
+            rows = self._room(start, stop, logits)
+            self._run(cache, tokens[start:stop], position + start, rows)
+            if logits == "last" and stop == count:
+                self._kept = rows[-1:]
+                self._let_go(rows)
+        if logits != "last":
+            self._kept = self._rows[:kept]
+        self.kept_count = kept
+
+    def decode_rows(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        keep: Sequence[bool] | None = None,
+    ) -> None:
+        """Run tokens that stand anywhere, one stretch of a sequence after the other: the caches differ in length.
+
+        Raises:
+            EngineError: As ``decode``.
+        """
+
+        def one(part: Sequence[int], position: int, sequence: int) -> NDArray[np.float32]:
+            self.decode(part, position=position, sequence=sequence, logits="all")
+            return self.all_logits()
+
+        rows = decode_in_runs(one, tokens, positions, sequences, keep, self.vocab_count)
+        self._kept, self.kept_count = rows, len(rows)
+
+    def _let_go(self, rows: NDArray[Any]) -> None:
+        """Keep the last row alone of a graph that gives all: 64 rows of 49,152 are 12.6 MB that nobody reads again."""
+        if len(rows) == 1:
+            return
+        self._rows = self._kept = rows[-1:].copy()
+        self._binding.bind_ortvalue_output("logits", value_of(self._rows[None]))  # the binding holds the rows too
+
+    def _room(self, start: int, stop: int, logits: str) -> NDArray[Any]:
+        """Where the logits of a run go: [rows, vocab_count], a part of the kept rows where they are wanted."""
+        if logits == "all":
+            return self._rows[start:stop]
+        if self.ports.keeps:
+            return self._rows[:1]  # a graph that is asked for none would give all
+        size = stop - start
+        if size == 1:
+            return self._rows[:1]
+        if size > len(self._rows):
+            self._rows = np.empty((size, self.vocab_count), self._logits_dtype)
+        return self._rows[:size]
+
+    def _run(self, cache: Grown | InPlace, tokens: Sequence[int], position: int, rows: NDArray[Any]) -> None:
+        count = len(tokens)
+        end = position + count
+        binding, inputs = self._binding, self.ports.inputs
+        self._ids[0, :count] = tokens
+        arrays = {"input_ids": self._ids[:, :count]}
+        if "attention_mask" in inputs:
+            arrays["attention_mask"] = self._ones[:, :end]
+        if "position_ids" in inputs:
+            arrays["position_ids"] = self._ramp[:, position:end]
+        if self.ports.keeps:
+            self._keep[()] = len(rows)
+            arrays[KEEP_INPUT] = self._keep
+        for name, array in arrays.items():
+            binding.bind_ortvalue_input(name, value_of(array))
+        if self._bound is not cache:
+            cache.bind(binding)
+            self._bound = cache if isinstance(cache, InPlace) else None
+        binding.bind_ortvalue_output("logits", value_of(rows[None]))
+        try:
+            self._engine.raw.run_with_iobinding(binding)
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed on {count} tokens at {position}: {error}") from error
+        cache.take(binding.get_outputs() if isinstance(cache, Grown) else (), end)
+
+    def logits(self, index: int = -1) -> NDArray[np.float32]:
+        """Logits [vocab_count] of the ``index``-th token kept by the last decode.
+
+        A view (a copy where the graph computes in half precision): the next decode overwrites it.
+
+        Raises:
+            EngineError: No logits are kept at that index.
+        """
+        if not -self.kept_count <= index < self.kept_count:
+            raise EngineError(f"no logits at {index}: the last decode kept {self.kept_count}")
+        return np.asarray(self._kept[index], np.float32)
+
+    def all_logits(self) -> NDArray[np.float32]:
+        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
+        return np.asarray(self._kept, np.float32)
+
+    def greedy(self, index: int = -1) -> int:
+        """Most likely next token after the ``index``-th kept one."""
+        return int(self.logits(index).argmax())
+
+    # -- cache --------------------------------------------------------------------------------------------------
+
+    def _cache(self, sequence: int) -> Grown | InPlace:
+        if sequence not in self._caches:
+            if not 0 <= sequence < self.sequence_count:
+                raise EngineError(f"sequence {sequence}: this session was opened for {self.sequence_count}")
+            self._caches[sequence] = (
+                InPlace(self.ports, self.context_tokens) if self._in_place else Grown(self.ports)
+            )  # fmt: skip
+        return self._caches[sequence]
+
+    def truncate(self, position: int, *, sequence: int = 0) -> None:
+        """Forget all of ``sequence`` from ``position`` on."""
+        self._cache(sequence).truncate(position)
+
+    def fork(self, source: int, target: int) -> None:
+        """Make ``target`` share all that ``source`` has in the cache, in place of what it had.
+
+        Raises:
+            EngineError: The session was not opened for so many sequences.
+        """
+        self._cache(target)
+        self._caches[target] = self._cache(source).fork()
+
+    def length(self, sequence: int = 0) -> int:
+        """Tokens of ``sequence`` in the cache."""
+        return self._cache(sequence).length
+
+    def clear(self) -> None:
+        """Forget every sequence; buffers stay for the next."""
+        for sequence in list(self._caches):
+            self.truncate(0, sequence=sequence)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def identity(self) -> dict[str, Any]:
+        """Engine, providers, threads, quantization: see :meth:`harness.onnx.session.OnnxSession.identity`."""
+        return {**self._engine.identity(), "kv_in_place": self._in_place}
+
+    def close(self) -> None:
+        """Free the model and the caches; safe to call twice."""
+        self._binding = self._bound = None
+        self._caches.clear()
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+        self.close()
+
+
+def end_tokens(folder: Path) -> frozenset[int]:
+    """Tokens that end a generation, by the configuration files of the folder; empty where none says.
+
+    Raises:
+        BadDataError: One of them is no JSON object.
+    """
+    for name in ("generation_config.json", "config.json", "genai_config.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            values = json.loads(path.read_bytes())
+            found = values.get("eos_token_id", values.get("model", {}).get("eos_token_id"))
+        except (ValueError, AttributeError) as error:
+            raise BadDataError(path, "", str(error), "a JSON object") from error
+        if found is not None:
+            return frozenset(found if isinstance(found, list) else [found])
+    return frozenset()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model's folder.
+
+    Raises:
+        MissingPackageError: ``tokenizers`` is not installed.
+        BadDataError: There is no ``tokenizer.json``, or it is none.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MissingPackageError("tokenizers", "onnx") from error
+    path = folder / TOKENIZER_FILE
+    if not path.is_file():
+        raise BadDataError(path, "", "no such file", "the model's tokenizer")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises plain Exceptions
+        raise BadDataError(path, "", str(error)[:200], "a tokenizer of the package tokenizers") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

@@ -1,0 +1,96 @@
+"""Advice: what it offers, in which order, at what published cost in quality."""
+
+import pytest
+
+from harness.catalog.devices import load_device
+from harness.catalog.models import load_model
+from harness.domain.device import DeviceProfile
+from harness.domain.prediction import Interval, Prediction, SpeedPrediction
+from harness.domain.scenario import Scenario
+from harness.predict.advice import Advice, Variant, advise
+from harness.predict.memory import predict_memory
+from harness.predict.quality import perplexity_growth_percent
+from harness.predict.verdict import judge
+from harness.predict.weights import weights_of
+
+ORDER = ["fits", "fits with streaming", "does not fit"]
+LLAMA = load_model("llama-3.1-8b")
+
+
+def evaluate(variant: Variant) -> Prediction:
+    """Real memory and verdict; for the speed the plain ceiling, bandwidth / bytes."""
+    weights = weights_of(LLAMA.shape, variant.quant)
+    memory = predict_memory(weights, variant.scenario, device=variant.device)
+    ceiling = variant.device.pool("ram").bandwidth_bytes_per_s.value / weights.file_bytes
+    exact = Interval(mid=ceiling, low=ceiling, high=ceiling)
+    speed = SpeedPrediction(
+        decode_tokens_per_s=exact,
+        prefill_tokens_per_s=exact,
+        ttft_cold_s=exact,
+        ttft_warm_s=exact,
+        load_cold_s=exact,
+        load_warm_s=exact,
+        active_bytes=weights.file_bytes,
+        kv_read_bytes=0,
+        roofline_tokens_per_s=ceiling,
+        limits={"weights": 1.0},
+    )
+    return Prediction(
+        device=variant.device.name,
+        model="llama-3.1-8b",
+        quant=variant.quant,
+        api=variant.device.api(variant.scenario.api),
+        memory=memory,
+        speed=speed,
+        verdict=judge(memory, speed, variant.device, variant.scenario),
+    )
+
+
+def ask(quant: str, scenario: Scenario, device: DeviceProfile, **more: object) -> tuple[Prediction, list[Advice]]:
+    asked = Variant(quant, scenario, device)
+    now = evaluate(asked)
+    return now, advise(now, LLAMA.shape, asked, evaluate, parameter_count=8_030_261_248, **more)  # type: ignore[arg-type]
+
+
+def test_a_model_too_big_for_a_phone_gets_a_smaller_mixture() -> None:
+    now, advice = ask("Q8_0", Scenario(context_tokens=2048), load_device("iphone-16-pro"), most=30)
+    assert now.verdict.word != "fits"
+    fitting = [a.change for a in advice if a.kind == "quant" and a.word == "fits"]
+    # 3 GiB for one app: 2.74 GiB of IQ2_M weights less its token table do not fit beside 0.6 GiB of other things
+    assert all("Q4_K_M" not in change for change in fitting)
+    assert {a.word for a in advice} <= set(ORDER[: ORDER.index(now.verdict.word) + 1])
+
+
+def test_better_verdicts_come_first_and_cheap_ones_before_dear_ones() -> None:
+    device = load_device("iphone-15-pro")
+    _, advice = ask("F16", Scenario(context_tokens=8192), device, others=[load_device("macbook-pro-m4-max")], most=30)
+    ranks = [ORDER.index(a.word) for a in advice]
+    assert ranks == sorted(ranks)
+    same = [a.quality_percent or 0.0 for a in advice if a.word == advice[-1].word and a.kind != "device"]
+    assert same == sorted(same)
+    assert any(a.kind == "device" and a.word == "fits" for a in advice)
+
+
+def test_cost_in_quality_is_the_published_one() -> None:
+    _, advice = ask("Q8_0", Scenario(), load_device("macbook-pro-m4-max"), most=30)
+    q4 = next(a for a in advice if a.change.endswith("Q4_K_M"))
+    # Llama-3-8B: +2.4 % at Q4_K_M, +0.02 % at Q8_0
+    assert q4.quality_percent == pytest.approx(100 * (1.024 / 1.0002 - 1))
+    assert q4.speed_ratio > 1.5
+    assert q4.saved_bytes > 3e9
+
+
+def test_a_model_that_fits_is_not_told_to_buy_another_device() -> None:
+    now, advice = ask(
+        "Q4_K_M", Scenario(), load_device("macbook-pro-m4-max"), others=[load_device("mac-studio-m2-ultra")]
+    )
+    assert now.verdict.word == "fits"
+    assert all(a.kind != "device" for a in advice)
+
+
+@pytest.mark.parametrize(
+    ("quant", "parameters", "percent"),
+    [("Q4_K_M", 8e9, 2.4), ("Q4_K_M", 7e10, 4.83), ("Q5_1", 7e10, 1.68), ("IQ1_S", 8e9, 873.74), ("TQ1_0", 8e9, None)],
+)
+def test_published_perplexities(quant: str, parameters: float, percent: float | None) -> None:
+    assert perplexity_growth_percent(quant, parameters) == percent

@@ -1,0 +1,216 @@
+"""Speed from measured costs: every expected number below is summed by hand."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.catalog.devices import device_names, load_device
+from harness.domain.device import Calibration, TypeCost
+from harness.domain.model import Experts, ModelShape, Tensor, Weights
+from harness.domain.scenario import Scenario
+from harness.predict import calibrated
+
+SHAPE = ModelShape(
+    architecture="llama",
+    layer_count=2,
+    hidden_dim=256,
+    vocab_count=1000,
+    head_count=4,
+    kv_head_count=2,
+    head_dim=64,
+    feed_forward_dim=512,
+)
+
+
+def tensor(name: str, dims: tuple[int, ...], type_name: str, size: int) -> Tensor:
+    return Tensor(name=name, dims=dims, type_name=type_name, size_bytes=size)
+
+
+# Q8_0: 34 bytes in 32 weights. 256 x 512: 131,072 weights = 139,264 bytes in 512 rows.
+WEIGHTS = Weights(
+    shape=SHAPE,
+    tensors=(
+        tensor("token_embd.weight", (256, 1000), "F16", 512_000),
+        tensor("output.weight", (256, 1000), "F16", 512_000),
+        tensor("output_norm.weight", (256,), "F32", 1024),
+        tensor("blk.0.attn_q.weight", (256, 256), "Q8_0", 69_632),
+        tensor("blk.0.ffn_up.weight", (256, 512), "Q8_0", 139_264),
+        tensor("blk.1.attn_q.weight", (256, 256), "Q8_0", 69_632),
+        tensor("blk.1.ffn_up.weight", (256, 512), "Q8_0", 139_264),
+    ),
+    file_bytes=2_000_000,
+    quant="Q8_0",
+)
+
+CALIBRATION = Calibration(
+    api="cpu",
+    engine_version="engine 1",
+    thread_count=2,
+    types=(
+        TypeCost(
+            type_name="Q8_0",
+            batch_seconds_per_byte=((1, 1e-9), (4, 4e-9)),
+            batch_seconds_per_row=((1, 1e-8), (4, 1e-8)),
+            batch_seconds_per_product=((1, 1e-6), (4, 1e-6)),
+        ),
+        TypeCost(type_name="F16", batch_seconds_per_byte=((1, 2e-9), (4, 3e-9))),
+    ),
+    token_overhead_s=1e-3,
+    layer_overhead_s=1e-4,
+    token_layer_s=1e-5,
+    kv_read_bytes_per_s=1e9,
+    decode_attention_flops_per_s=1e10,
+    attention_flops_per_s=1e11,
+    spread_ratio=0.02,
+)
+
+
+def test_one_token_by_hand() -> None:
+    parts = calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=1, depth_tokens=99)
+    # Q8_0 bytes 2 x (69,632 + 139,264) = 417,792 at 1 ns; rows 2 x (256 + 512) = 1,536 at 10 ns; 4 products at 1 us.
+    # The output matrix: 512,000 bytes at 2 ns. The token table is looked up, not read; norms cost no product.
+    assert parts.weights_s == pytest.approx(417_792e-9 + 1_536e-8 + 4e-6 + 512_000 * 2e-9)
+    # 1 ms + 2 layers x (100 us + 10 us)
+    assert parts.overhead_s == pytest.approx(1e-3 + 2 * 1.1e-4)
+    # KV read at 100 tokens: 2 layers x 100 x 2 heads x (64 + 64) x 2 bytes = 102,400 bytes at 1 GB/s;
+    # products: 2 x 4 heads x 128 x 100 x 2 layers = 204,800 at 10 G/s.
+    assert parts.attention_s == pytest.approx(102_400e-9 + 204_800e-10)
+    assert parts.total_s == pytest.approx(parts.weights_s + parts.overhead_s + parts.attention_s)
+
+
+def test_only_wanted_tokens_reach_the_head_and_the_last_feed_forward_block() -> None:
+    one = calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=4, output_tokens=1)
+    # At batch 4: 4 ns a byte; blk.1.ffn_up and the head at batch 1.
+    four_bytes = 69_632 + 139_264 + 69_632
+    expected = four_bytes * 4e-9 + 139_264e-9 + (256 + 512 + 256 + 512) * 1e-8 + 4e-6 + 512_000 * 2e-9
+    assert one.weights_s == pytest.approx(expected)
+    none = calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=4, output_tokens=0)
+    assert none.weights_s == pytest.approx(four_bytes * 4e-9 + (256 + 512 + 256) * 1e-8 + 3e-6)
+
+
+def test_prefill_is_the_sum_of_its_physical_batches() -> None:
+    def one(size: int, depth: int, outputs: int) -> float:
+        return calibrated.pass_seconds(
+            WEIGHTS, CALIBRATION, batch_tokens=size, depth_tokens=depth, output_tokens=outputs
+        )
+
+    whole = calibrated.prefill_seconds(WEIGHTS, CALIBRATION, prompt_tokens=100, depth_tokens=7, ubatch_tokens=64)
+    assert whole == pytest.approx(one(64, 7, 0) + one(36, 71, 1))
+
+
+def test_prefill_attention_by_hand() -> None:
+    parts = calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=64, depth_tokens=100, output_tokens=0)
+    # pairs: 64 x (100 + 32.5) = 8,480 a layer; x 2 layers x 2 x 4 heads x 128 = 17,367,040 FLOP at 100 G/s
+    assert parts.attention_s == pytest.approx(17_367_040e-11)
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [(0.5, 1.0), (1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0), (6, 5.0), (8, 6.0), (16, 12.0)],
+)
+def test_costs_between_and_beyond_the_measured_batches(batch: float, expected: float) -> None:
+    # linear between 1, 4 and 8; beyond 8 in proportion: 6 x 16 / 8 = 12
+    assert calibrated.at_batch(((1, 1.0), (4, 4.0), (8, 6.0)), batch) == pytest.approx(expected)
+
+
+def test_an_empty_table_costs_nothing() -> None:
+    assert calibrated.at_batch((), 3) == 0.0
+
+
+def test_window_cuts_the_look_back() -> None:
+    shape = msgspec.structs.replace(SHAPE, layer_count=6, sliding_window_tokens=512, sliding_step_count=6)
+    # five sliding layers see 512, the sixth 2,000: 4,560 tokens x 2 heads x 128 x 2 bytes
+    assert calibrated.kv_read_bytes(shape, 2000) == 4560 * 512
+
+
+def test_experts_that_are_touched() -> None:
+    shape = msgspec.structs.replace(
+        SHAPE, experts=Experts(expert_count=8, used_count=2, feed_forward_dim=512), layer_count=1
+    )
+    weights = Weights(
+        shape=shape,
+        tensors=(tensor("blk.0.ffn_up_exps.weight", (256, 512, 8), "F16", 8 * 262_144),),
+        file_bytes=1,
+        quant="F16",
+    )
+    assert calibrated.active_bytes(weights) == 2 * 262_144
+    one = calibrated.pass_parts(weights, CALIBRATION, batch_tokens=1)
+    # one token touches 8 x (1 - 6/8) = 2 experts of 262,144 bytes at 2 ns
+    assert one.weights_s == pytest.approx(2 * 262_144 * 2e-9)
+    two = calibrated.pass_parts(weights, CALIBRATION, batch_tokens=2)
+    # two tokens touch 8 x (1 - (6/8)**2) = 3.5, each with 4 / 3.5 tokens: 2 ns + (1/7) / 3 x 1 ns
+    assert two.weights_s == pytest.approx(3.5 * 262_144 * (2e-9 + 1e-9 / 21))
+
+
+def test_a_tied_table_is_the_head() -> None:
+    tied = Weights(shape=SHAPE, tensors=WEIGHTS.tensors[:1], file_bytes=1, quant="F16")
+    (head,) = calibrated.matrices(tied)
+    assert head.is_head
+    assert calibrated.active_bytes(tied) == 512_000
+    assert calibrated.active_bytes(WEIGHTS) == 512_000 + 417_792
+
+
+def test_a_type_that_was_not_timed_costs_what_its_neighbour_does_weight_for_weight() -> None:
+    cost, factor = calibrated.type_cost(CALIBRATION, "Q6_K")  # 6.5625 bits; the nearest timed one has 8.5
+    assert cost.type_name == "Q8_0"
+    assert factor == pytest.approx(8.5 / 6.5625)
+    with pytest.raises(ValueError, match="times no type"):
+        calibrated.type_cost(msgspec.structs.replace(CALIBRATION, types=()), "Q6_K")
+
+
+def test_unknown_types_widen_the_interval() -> None:
+    assert calibrated.spread_ratio(WEIGHTS, CALIBRATION) == calibrated.MINIMUM_SPREAD_RATIO
+    only_f16 = msgspec.structs.replace(CALIBRATION, types=CALIBRATION.types[1:])
+    share = 417_792 / (417_792 + 512_000)
+    assert calibrated.spread_ratio(WEIGHTS, only_f16) == pytest.approx(
+        calibrated.MINIMUM_SPREAD_RATIO + calibrated.UNKNOWN_TYPE_SPREAD_RATIO * share
+    )
+
+
+def test_qwen_and_gemma_layers_have_more_nodes() -> None:
+    plain = calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=1).overhead_s
+    biased = msgspec.structs.replace(WEIGHTS, shape=msgspec.structs.replace(SHAPE, attention_bias=True))
+    more = calibrated.pass_parts(biased, CALIBRATION, batch_tokens=1).overhead_s
+    assert more - plain == pytest.approx(2 * 1e-4 * 3 / 20)
+
+
+def test_speed_of_a_scenario() -> None:
+    device = load_device(device_names()[0])
+    scenario = Scenario(prompt_tokens=64, new_tokens=20, depth_tokens=90)
+    speed = calibrated.calibrated_speed(WEIGHTS, CALIBRATION, device, scenario)
+    decode_s = calibrated.pass_seconds(WEIGHTS, CALIBRATION, batch_tokens=1, depth_tokens=100)
+    assert speed.decode_tokens_per_s.mid == pytest.approx(1 / decode_s)
+    assert speed.decode_tokens_per_s.low < speed.decode_tokens_per_s.mid < speed.decode_tokens_per_s.high
+    assert sum(speed.limits.values()) == pytest.approx(1.0)
+    assert speed.ttft_cold_s.mid > speed.ttft_warm_s.mid
+    assert speed.active_bytes == 929_792
+
+
+def test_no_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one token"):
+        calibrated.pass_seconds(WEIGHTS, CALIBRATION, batch_tokens=0)
+
+
+@given(st.integers(1, 600), st.integers(1, 600), st.integers(0, 5000), st.integers(0, 5000))
+def test_more_tokens_and_more_depth_never_cost_less(a: int, b: int, d: int, e: int) -> None:
+    small, large = sorted((a, b))
+    shallow, deep = sorted((d, e))
+
+    def cost(batch: int, depth: int) -> float:
+        return calibrated.pass_seconds(WEIGHTS, CALIBRATION, batch_tokens=batch, depth_tokens=depth)
+
+    assert cost(small, deep) >= cost(small, shallow)
+    if (small < calibrated.PREFILL_TOKENS) == (large < calibrated.PREFILL_TOKENS):
+        assert cost(large, deep) >= cost(small, deep) * (1 - 1e-12)
+
+
+@given(st.floats(1.0, 4.0))
+def test_more_bytes_never_cost_less(factor: float) -> None:
+    larger = msgspec.structs.replace(
+        WEIGHTS,
+        tensors=tuple(msgspec.structs.replace(t, size_bytes=int(t.size_bytes * factor)) for t in WEIGHTS.tensors),
+    )
+    assert calibrated.pass_seconds(larger, CALIBRATION, batch_tokens=1) >= calibrated.pass_seconds(
+        WEIGHTS, CALIBRATION, batch_tokens=1
+    ) * (1 - 1e-12)

@@ -1,0 +1,61 @@
+"""KV cache against hand sums and against what llama.cpp's own log says of the same shapes."""
+
+import pytest
+
+from harness.catalog.models import load_model
+from harness.predict.kv_cache import kv_cache_bytes, kv_read_bytes, padded
+from harness.units import GIB, MIB
+
+
+def test_llama_3_1_8b_at_8192_is_one_gib() -> None:
+    # 2 (K, V) x 32 layers x 8 KV heads x 128 x 2 bytes x 8192 tokens = 2**30
+    assert kv_cache_bytes(load_model("llama-3.1-8b").shape, 8192) == GIB
+
+
+@pytest.mark.parametrize(
+    ("model", "context", "kv_type", "mib"),
+    [
+        # "llama_kv_cache: size = ... MiB" of llama.cpp (llama-fit-params -v, the release in llama-cpp-python 0.3.36)
+        ("smollm2-135m", 4096, "F16", 90.0),
+        ("smollm2-135m", 8192, "Q8_0", 95.62),
+        ("llama-3.1-8b", 16384, "F16", 2048.0),
+        ("llama-3.1-8b", 8192, "Q8_0", 544.0),
+        ("phi-3-mini", 4096, "F16", 1536.0),
+        ("mixtral-8x7b", 4096, "F16", 512.0),
+        ("qwen3-30b-a3b", 4096, "F16", 384.0),
+        ("gemma-3-4b", 4096, "F16", 80.0 + 174.0),  # five global layers, 29 with min(4096, 1024 + 512) = 1536 cells
+        ("gemma-3-4b", 16384, "F16", 320.0 + 174.0),
+        ("gpt-oss-20b", 16384, "F16", 384.0 + 18.0),  # window 128 + ubatch 512 = 640, rounded up to 768 cells
+        ("gemma-2-2b", 16384, "F16", 832.0 + 234.0),
+        ("deepseek-v2-lite", 16384, "F16", 486.0),  # one row of 512 + 64 a layer, no V
+        ("mamba-2.8b", 4096, "F16", 23.75),
+        ("mamba2-2.7b", 4096, "F16", 163.94),
+        ("qwen3-next-80b-a3b", 4096, "F16", 96.0 + 75.38),
+    ],
+)
+def test_agrees_with_llama_cpp(model: str, context: int, kv_type: str, mib: float) -> None:
+    assert kv_cache_bytes(load_model(model).shape, context, kv_type) / MIB == pytest.approx(mib, abs=0.011)
+
+
+def test_context_is_rounded_up_to_256() -> None:
+    assert [padded(n) for n in (1, 256, 257, 4000)] == [256, 256, 512, 4096]
+    shape = load_model("llama-3.1-8b").shape
+    assert kv_cache_bytes(shape, 4000) == kv_cache_bytes(shape, 4096)
+
+
+def test_a_row_that_blocks_do_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="256 weights in a block"):
+        kv_cache_bytes(load_model("smollm2-135m").shape, 512, "Q4_K")  # a row of 3 x 64 = 192
+
+
+def test_read_grows_with_depth_and_stops_at_the_window() -> None:
+    gemma = load_model("gemma-3-270m").shape
+    # A row pair is 2 x 1 KV head x 256 x 2 bytes = 1024 bytes; 3 of 18 layers are global, the window is 512.
+    assert kv_read_bytes(gemma, 100) == 18 * 100 * 1024
+    assert kv_read_bytes(gemma, 2048) == (3 * 2048 + 15 * 512) * 1024
+
+
+def test_states_do_not_grow_with_context() -> None:
+    shape = load_model("mamba2-2.7b").shape
+    assert kv_cache_bytes(shape, 512) == kv_cache_bytes(shape, 65536)
+    assert kv_cache_bytes(shape, 512, sequence_count=3) == 3 * kv_cache_bytes(shape, 512)

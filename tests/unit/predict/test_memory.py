@@ -1,0 +1,148 @@
+"""Peak memory against measured peaks, and its arithmetic against hand sums."""
+
+import msgspec
+import pytest
+
+from harness.catalog.devices import load_device
+from harness.catalog.models import load_model
+from harness.domain.model import Tensor, Weights
+from harness.domain.scenario import Scenario
+from harness.predict.compute_buffer import reserved_compute_bytes
+from harness.predict.memory import predict_memory
+from harness.predict.repack import repacked_bytes, repacked_types, rewrites_all
+from harness.predict.weights import weights_of
+from harness.units import MIB
+
+AVX512 = ("avx2", "avx512", "avx512_vnni")
+
+
+def _device(isa: tuple[str, ...]):
+    device = load_device("raspberry-pi-5")
+    engine = msgspec.structs.replace(device.engine("cpu"), isa=isa, apis=("cpu",))
+    return msgspec.structs.replace(device, engines=(engine,))
+
+
+# VmHWM in MiB of a child that loads the file, makes the context and decodes 508 tokens (500 + 8): llama-cpp-python
+# 0.3.36 on a 2-core EPYC with AVX-512. The two Qwen files carry an output matrix of their own.
+MEASURED = [
+    # model, untied, quant, context, repack, peak
+    ("smollm2-135m", False, "Q8_0", 4096, True, 304.7),
+    ("smollm2-135m", False, "Q4_K_M", 16384, True, 546.8),
+    ("smollm2-135m", False, "Q2_K", 512, True, 214.4),
+    ("gemma-3-270m", False, "F16", 4096, True, 647.7),
+    ("gemma-3-270m", False, "Q4_K_M", 16384, True, 421.2),
+    ("gemma-3-270m", False, "Q2_K", 4096, False, 356.2),
+    ("qwen2.5-coder-0.5b", True, "F16", 512, True, 1337.9),
+    ("qwen2.5-coder-0.5b", True, "Q8_0", 16384, False, 961.2),
+    ("qwen2.5-coder-1.5b", True, "F16", 4096, True, 3666.7),
+    ("qwen2.5-coder-1.5b", True, "Q8_0", 512, True, 1973.3),
+    ("qwen2.5-coder-1.5b", True, "Q8_0", 16384, False, 2410.2),
+]
+
+
+@pytest.mark.parametrize(("model", "untied", "quant", "context", "repack", "peak_mib"), MEASURED)
+def test_measured_peaks(model: str, untied: bool, quant: str, context: int, repack: bool, peak_mib: float) -> None:
+    shape = load_model(model).shape
+    if untied:
+        shape = msgspec.structs.replace(shape, tied_embeddings=False)
+    scenario = Scenario(context_tokens=context, prompt_tokens=500, new_tokens=8, repack=repack)
+    memory = predict_memory(weights_of(shape, quant), scenario, api="cpu", device=_device(AVX512))
+    assert memory.peak_bytes.mid / MIB == pytest.approx(peak_mib, rel=0.03)
+    assert memory.peak_bytes.low / MIB <= peak_mib <= memory.peak_bytes.high / MIB
+
+
+@pytest.mark.parametrize(
+    ("model", "quant", "repacked_mib"),
+    [
+        # "CPU_REPACK model buffer size" of llama.cpp's log on a CPU with AVX-512
+        ("smollm2-135m", "Q4_K_M", 7.59),
+        ("smollm2-135m", "Q2_K", 42.71),
+        ("gemma-3-270m", "Q4_K_M", 12.66),
+        ("gemma-3-270m", "Q2_K", 33.22),
+        ("smollm2-135m", "Q8_0", 0.0),
+        ("smollm2-135m", "F16", 0.0),
+    ],
+)
+def test_repacked_bytes_are_those_of_the_log(model: str, quant: str, repacked_mib: float) -> None:
+    size = repacked_bytes(weights_of(load_model(model).shape, quant), AVX512)
+    assert size / MIB == pytest.approx(repacked_mib, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("quant", "isa", "all_of_it"),
+    [
+        # the mixtures' names say little: Q4_0 and Q4_K_M keep their output matrix in Q6_K, which no x86 layout holds
+        ("Q4_0", AVX512, False),
+        ("Q4_K_M", AVX512, False),
+        ("Q4_K_M", {"neon", "dotprod"}, True),
+        ("Q8_0", {"neon", "dotprod"}, True),
+        ("Q8_0", AVX512, False),
+        ("IQ4_NL", set(), False),
+    ],
+)
+def test_whether_all_is_rewritten(quant: str, isa: set[str], all_of_it: bool) -> None:
+    assert rewrites_all(weights_of(load_model("llama-3.2-1b").shape, quant), isa) is all_of_it
+
+
+def test_what_is_repacked_depends_on_the_cpu() -> None:
+    assert "Q2_K" not in repacked_types(("avx2",))
+    assert "Q2_K" in repacked_types(AVX512)
+    assert {"Q5_K", "Q6_K", "Q8_0"} <= set(repacked_types(("neon", "dotprod")))
+    assert repacked_types(("sse4_2",)) == {}
+    one = Tensor(name="blk.0.ffn_up.weight", dims=(256, 12), type_name="Q4_K", size_bytes=12 * 144)
+    weights = Weights(shape=load_model("llama-3.1-8b").shape, tensors=(one,), file_bytes=2000, quant="Q4_K_M")
+    assert repacked_bytes(weights, ("avx2",)) == 0  # 12 rows are no multiple of 8
+
+
+@pytest.mark.parametrize(
+    ("model", "context", "mib"),
+    [
+        # "CPU compute buffer size" of llama.cpp's log: mostly 512 x vocabulary x 4 bytes of logits
+        ("smollm2-135m", 4096, 98.25),
+        ("llama-3.1-8b", 16384, 266.5),
+        ("qwen3-30b-a3b", 4096, 304.75),
+        ("gemma-2-2b", 16384, 509.0),
+        ("gemma-3-4b", 16384, 522.0),
+    ],
+)
+def test_reserved_scratch_is_that_of_the_log(model: str, context: int, mib: float) -> None:
+    size = reserved_compute_bytes(
+        load_model(model).shape, context_tokens=context, ubatch_tokens=512, output_tokens=512, flash_attention=True
+    )
+    assert size / MIB == pytest.approx(mib, rel=0.001)
+
+
+def test_without_mmap_nothing_is_file_backed_but_code() -> None:
+    weights = weights_of(load_model("smollm2-135m").shape, "Q4_K_M")
+    mapped = predict_memory(weights, Scenario(), api="cpu")
+    read = predict_memory(weights, Scenario(mmap=False), api="cpu")
+    assert read.file_bytes < mapped.file_bytes
+    assert read.anonymous_bytes > mapped.anonymous_bytes
+    by_name = {p.name: p for p in read.parts}
+    tensor_bytes = sum(t.size_bytes for t in weights.tensors)
+    assert by_name["weights"].anonymous_bytes + by_name["repacked weights"].anonymous_bytes == tensor_bytes
+
+
+def test_a_card_holds_weights_cache_and_scratch_in_its_own_pool() -> None:
+    device = load_device("rtx-4090-desktop")
+    memory = predict_memory(weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M"), Scenario(), device=device)
+    pools = {p.name: p.pool for p in memory.parts}
+    assert pools["weights"] == pools["kv cache"] == pools["compute buffer"] == "vram"
+    assert pools["token table"] == pools["runtime"] == "ram"
+    table = next(p for p in memory.parts if p.name == "token table")
+    assert table.file_bytes == 128256 * 4096 // 256 * 144  # Q4_K, looked up by the CPU
+
+
+def test_a_unified_gpu_holds_everything_in_ram() -> None:
+    memory = predict_memory(
+        weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M"), Scenario(), device=load_device("iphone-16-pro")
+    )
+    assert {p.pool for p in memory.parts} == {"ram"}
+    assert memory.anonymous_bytes > 4.5e9
+
+
+def test_parts_add_up() -> None:
+    memory = predict_memory(weights_of(load_model("qwen3-8b").shape, "Q4_K_M"), Scenario(), api="cpu")
+    assert memory.anonymous_bytes + memory.file_bytes == sum(p.anonymous_bytes + p.file_bytes for p in memory.parts)
+    assert memory.peak_bytes.mid >= memory.anonymous_bytes + memory.file_bytes
+    assert memory.peak_bytes.low < memory.peak_bytes.mid < memory.peak_bytes.high

@@ -1,0 +1,138 @@
+"""``validate --rows`` with files that others wrote: their encodings, gaps, names nobody knows, and their faults."""
+
+import csv
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli.validate import COMMAND
+from harness.errors import BadDataError
+
+DATA = files("harness.predict") / "data"
+
+
+def shipped(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((DATA / name).read_text().splitlines()))
+
+
+SPEEDS = [r for r in shipped("decode.csv")[::15] if r["model_bytes"] and r["memory_bandwidth_gb_s"]]
+
+
+def write(path: Path, rows: list[dict[str, str]], columns: list[str] | None = None, **how: str) -> Path:
+    with path.open("w", newline="", encoding=how.get("encoding", "utf-8")) as file:
+        writer = csv.DictWriter(
+            file, columns or list(rows[0]), lineterminator=how.get("end", "\n"), extrasaction="ignore"
+        )
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def run(path: Path, *more: str) -> dict:
+    result = CliRunner().invoke(COMMAND, ["--rows", str(path), "--json", *more], standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return json.loads(result.output)
+
+
+def test_a_files_form_changes_nothing(tmp_path):
+    plain = run(write(tmp_path / "plain.csv", SPEEDS))
+    assert plain["headline"] is not None
+    columns = list(SPEEDS[0])
+    for name, rows, order, how in (
+        ("bom", SPEEDS, columns, {"encoding": "utf-8-sig", "end": "\r\n"}),
+        ("order", SPEEDS, columns[::-1], {}),
+        ("extra", [{**r, "mood": "fine"} for r in SPEEDS], [*columns, "mood"], {}),
+        ("upper", [{k.upper(): v for k, v in r.items()} for r in SPEEDS], [c.upper() for c in columns], {}),
+        ("trust", [{**r, "trust": f" {r['trust'].lower()} "} for r in SPEEDS], columns, {}),
+    ):
+        assert run(write(tmp_path / f"{name}.csv", rows, order, **how))["groups"] == plain["groups"], name
+
+
+def test_a_row_twice_is_one_vote(tmp_path):
+    once, twice = run(write(tmp_path / "1.csv", SPEEDS)), run(write(tmp_path / "2.csv", SPEEDS + SPEEDS))
+    for one, two in zip(once["groups"].values(), twice["groups"].values(), strict=True):
+        assert (one["votes_count"], one["median_ratio"]) == (two["votes_count"], two["median_ratio"])
+        assert two["rows_count"] == 2 * one["rows_count"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"memory_bandwidth_gb_s": ""}, "no bandwidth"),
+        ({"tokens_per_s": "NaN"}, "no speed"),
+        ({"test": "perplexity"}, "unknown test"),
+        ({"model": "Nobody-99B", "model_bytes": ""}, "no model bytes"),
+        ({"model": "Nobody", "arch": "moe", "active_params_b": ""}, "no active parameters"),
+    ],
+)
+def test_gaps_are_counted_by_reason(tmp_path, change, reason):
+    found = run(write(tmp_path / "rows.csv", [{**r, **change} for r in SPEEDS]))
+    assert found["unpredictable"][reason] == found["rows_count"]
+    assert found["headline"] is None
+
+
+def test_names_nobody_knows_are_still_predicted(tmp_path):
+    change = {"chip": "Frobnicator 9000", "backend": "warp", "quant": "Q13_Z", "model": "Nobody", "runtime": "novel"}
+    found = run(write(tmp_path / "rows.csv", [{**r, **change} for r in SPEEDS]))
+    assert found["unpredictable"] == {}
+    assert found["groups"]["dense (all rows)"]["rows_count"] > 10
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "place"),
+    [
+        ("decode.csv", {"tokens_per_s": "-3"}, "line 2, tokens_per_s"),
+        ("decode.csv", {"model_bytes": "4.9 GB"}, "line 2, model_bytes"),
+        ("spec_decode.csv", {"speedup": "-1"}, "line 2, speedup"),
+        ("spec_decode.csv", {"acceptance_rate": "many"}, "line 2, acceptance_rate"),
+        ("streaming.csv", {"storage_read_gb_s": "inf"}, "line 2, storage_read_gb_s"),
+    ],
+)
+def test_a_fault_is_named_with_file_row_and_column(tmp_path, name, change, place):
+    file = write(tmp_path / "rows.csv", [{**shipped(name)[0], **change}])
+    with pytest.raises(BadDataError, match=place) as error:
+        run(file)
+    assert "rows.csv" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("decode.csv", "backend"), ("spec_decode.csv", "gamma"), ("streaming.csv", "arch")]
+)
+def test_a_missing_column_is_named(tmp_path, name, column):
+    rows = shipped(name)
+    with pytest.raises(BadDataError, match=f"no column {column}"):
+        run(write(tmp_path / "rows.csv", rows, [c for c in rows[0] if c != column]))
+
+
+def test_files_of_the_other_kinds_are_told_by_their_columns(tmp_path):
+    speculation = run(write(tmp_path / "s.csv", shipped("spec_decode.csv")[::2], encoding="utf-8-sig", end="\r\n"))
+    (check,) = speculation["other_checks"]
+    assert check["rows_count"] > 30
+    assert check["median_ratio"] < 0.15
+    streaming = run(write(tmp_path / "d.csv", shipped("streaming.csv")))
+    assert [c["rows_count"] for c in streaming["other_checks"]] == [9, 9]
+    # nothing but rows that lack what is needed
+    bare = run(write(tmp_path / "b.csv", [{**r, "storage_read_gb_s": ""} for r in shipped("streaming.csv")]))
+    assert [c["median_ratio"] for c in bare["other_checks"]] == [None, None]
+
+
+def test_an_unknown_device_gets_what_others_pay_for_verification(tmp_path):
+    rows = [{**r, "device": "Frobnicator"} for r in shipped("spec_decode.csv") if "TPU" not in r["device"]]
+    (check,) = run(write(tmp_path / "s.csv", rows))["other_checks"]
+    assert check["median_ratio"] < 0.25  # free verification would be off by 40 %
+
+
+def test_coefficients_of_other_rows_can_be_judged(tmp_path):
+    # written from Apple's rows alone, judged on the rest: worse than the shipped ones, which saw them
+    apple = [r for r in shipped("decode.csv") if r["backend"] == "metal" and "M2" in r["chip"]]
+    rest = write(tmp_path / "rest.csv", [r for r in SPEEDS if r["backend"] == "cuda"])
+    file = tmp_path / "coefficients.json"
+    run(write(tmp_path / "apple.csv", apple), "--write-coefficients", str(file))
+    theirs, ours = run(rest, "--coefficients", str(file)), run(rest)
+    assert theirs["headline"]["median_ratio"] > ours["headline"]["median_ratio"]
+    with pytest.raises(BadDataError, match="--write-coefficients"):
+        run(rest, "--coefficients", str(rest))

@@ -1,0 +1,257 @@
+"""The speed laws: hand sums, monotony, the roofline, the reading of rows, and the errors on published rows."""
+
+from importlib.resources import files
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.app.published import model_of, rows_of, shape_of, shipped_rows
+from harness.catalog.devices import load_device
+from harness.catalog.models import load_model
+from harness.cli.validate import COMMAND
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError
+from harness.predict.coefficients import shipped
+from harness.predict.decode import Machine, Work, decode_seconds
+from harness.predict.interval import quantiles
+from harness.predict.prefill import Prompt, prefill_seconds, prompt_of
+from harness.predict.speed import fitted_speed, work_of
+from harness.predict.traits import chip_key, traits_of
+from harness.predict.weights import weights_of
+from harness.published import fitting
+from harness.published.row_work import active_named
+from harness.published.rows import api_named, predictable, quant_class
+from harness.published.rows import test_named as named_test
+from harness.published.validation import is_headline, judge_shipped, score
+
+VALUES = {key: c.value for key, c in shipped().decode.items()}
+PREFILL = {key: c.value for key, c in shipped().prefill.items()}
+
+
+def machine(api="cuda", bandwidth=9.36e11, chip="RTX 3090"):
+    return Machine(api, bandwidth, traits_of(chip, api, bandwidth))
+
+
+def test_decode_by_hand():
+    # a = 1e-4 s x 32 layers = 3.2 ms; e = 0.5: 4 GB / (0.5 x 400 GB/s) = 20 ms; c N / P = 1 x 8e9 / 1e12 = 8 ms;
+    # (20^3 + 8^3)^(1/3) = 20.418 ms; k = 0.5: 0.1 GB / (0.5 x 0.5 x 400 GB/s) = 1 ms. The soft limits take
+    # (1 + 0.5^8)^(1/8) - 1 = 0.05 % of e and k
+    traits = traits_of("nobody's", "cuda", 4e11)._replace(peak_flops_per_s=1e12)
+    values = {"a": np.log(1e-4), "e": np.log(0.5), "c": 0.0, "k": np.log(0.5)}
+    terms = decode_seconds(Work(4e9, 8e9, 32, 1e8, "q4"), Machine("cuda", 4e11, traits), values)
+    assert terms.overhead_s == pytest.approx(3.2e-3)
+    assert terms.weights_s == pytest.approx(20e-3 * 1.00049, rel=1e-5)
+    assert terms.weights_s + terms.dequantisation_s == pytest.approx(20.427e-3, rel=1e-4)
+    assert terms.kv_s == pytest.approx(1e-3 * 1.00049**2, rel=1e-5)
+
+
+def test_prefill_by_hand():
+    # m = 0.5: 2 x 8e9 x 512 / (0.5 x 1e14) = 163.84 ms; h = 0.25: 1e12 / (0.25 x 0.5 x 1e14) = 80 ms; o = 1 ms. The
+    # soft limits take 0.05 % of m and nothing of h
+    traits = traits_of("nobody's", "cuda", 4e11)._replace(matrix_flops_per_s=1e14)
+    values = {"m": np.log(0.5), "h": np.log(0.25), "o": np.log(1e-3)}
+    work = Work(4e9, 9e9, 32, 0, "q4", prompt_weight_count=8e9)
+    seconds = prefill_seconds(work, Machine("cuda", 4e11, traits), Prompt(512, 0, 1e12), values)
+    assert seconds == pytest.approx(1e-3 + (163.84e-3 + 80e-3) * 1.00049, rel=1e-4)
+
+
+def test_attention_of_a_prompt_by_hand():
+    # Llama 3.1 8B, 32 layers, 32 heads of 128, 4 FLOP an entry: 512 tokens after 1000 see 1256 in the mean
+    llama = load_model("llama-3.1-8b").shape
+    assert prompt_of(llama, 512, 1000).attention_flops == 4 * 128 * 32 * 32 * 512 * 1256
+    # gpt-oss-20b: 12 of 24 layers see 128 tokens at most; 64 heads of 64
+    oss = load_model("gpt-oss-20b").shape
+    assert prompt_of(oss, 2048, 0).attention_flops == 4 * 64 * 64 * 2048 * (12 * 1024 + 12 * 128)
+
+
+def test_what_experts_read_is_counted_by_tensor():
+    # gpt-oss-20b: 4 of 32 experts in MXFP4 (17 bytes for 32 weights), everything else in Q8_0, table not read.
+    # Experts 24 x 32 x 3 x 2880 x 2880 = 19.11e9 weights x 17/32 x 4/32 = 1.269 GB; attention 24 x (2 x 2880 x 4096 +
+    # 2 x 2880 x 512) = 0.637e9 and output 201088 x 2880 = 0.579e9, x 34/32 = 1.292 GB; in F32 the experts' biases
+    # 24 x 32 x 3 x 2880 x 4 = 0.027 GB and the router 24 x 32 x 2880 x 4 = 0.009 GB
+    known = model_of("gpt-oss-20b", 20.91, "MXFP4")
+    assert known.read_bytes == pytest.approx(1.269e9 + 1.292e9 + 0.036e9, rel=0.002)
+    assert known.read_count - known.prompt_count == 201088 * 2880
+
+
+def test_active_parameters_by_name():
+    assert active_named("Qwen3.5-35B-A3B") == 3
+    assert active_named("LFM2-8B-A1.5B Instruct") == 1.5
+    assert active_named("Llama-3-8B") == 0
+
+
+apis = st.sampled_from(["cuda", "metal", "cpu", "vulkan", "rocm", "opencl", "npu", "never heard of"])
+sizes = st.floats(1e8, 1e12)
+
+
+@given(apis, sizes, sizes, st.floats(1e10, 4e12), st.sampled_from(["f16", "q8", "q4k", "q2k", "iq"]))
+def test_more_bytes_are_never_faster(api, one, two, bandwidth, quant):
+    low, high = sorted((one, two))
+    engine = machine(api, bandwidth, "unheard of")
+    times = [decode_seconds(Work(b, 8e9, 32, 0, quant), engine, VALUES).total_s for b in (low, high)]
+    assert times[0] <= times[1]
+
+
+@given(apis, sizes, st.floats(1e10, 4e12), st.floats(0, 1e10))
+def test_no_prediction_passes_the_roofline(api, size, bandwidth, kv):
+    seconds = decode_seconds(Work(size, 2 * size, 32, kv, "q4k"), machine(api, bandwidth, "x"), VALUES).total_s
+    assert seconds >= (size + kv) / bandwidth * (1 - 1e-9)
+
+
+@given(apis, st.floats(1e10, 2e12), st.floats(1.0, 2.0), sizes)
+def test_more_bandwidth_is_never_slower(api, bandwidth, factor, size):
+    times = [
+        decode_seconds(Work(size, size, 32, 1e8, "q4"), machine(api, b, "unheard of"), VALUES).total_s
+        for b in (bandwidth, bandwidth * factor)
+    ]
+    assert times[1] <= times[0] * (1 + 1e-9)
+
+
+@given(st.floats(1, 8192), st.floats(0, 30000))
+def test_a_prompt_never_beats_the_peak(tokens, depth):
+    engine = machine()
+    prompt = prompt_of(load_model("llama-3.1-8b").shape, tokens, depth)
+    seconds = prefill_seconds(Work(5e9, 8e9, 32, 0, "q4k"), engine, prompt, PREFILL)
+    assert seconds >= 2 * 8e9 * tokens / engine.traits.matrix_flops_per_s
+
+
+def test_work_of_a_dense_model_by_hand():
+    # Llama 3.1 8B in F16: 8,030,261,248 weights; the token table of 128256 x 4096 is not read, at 2 bytes a weight
+    # (norms are F32: 65 x 4096 x 2 bytes more)
+    weights = weights_of(load_model("llama-3.1-8b").shape, "F16")
+    work = work_of(weights, Scenario(), 1000)
+    assert work.weight_count == pytest.approx(8_030_261_248 - 128_256 * 4096, rel=1e-6)
+    assert work.weight_bytes == pytest.approx(2 * work.weight_count + 65 * 4096 * 2, rel=1e-6)
+    assert work.kv_bytes == 1000 * 32 * 2 * 1024 * 2
+
+
+def test_work_of_experts_is_their_active_share():
+    card = load_model("qwen3-30b-a3b")
+    work = work_of(weights_of(card.shape, "Q4_K_M"), Scenario(), 0)
+    # 3.3e9 active weights as published, of them 0.31e9 in the token table, which is not read
+    assert work.weight_count == pytest.approx(3.0e9, rel=0.05)
+
+
+def test_speed_of_a_phone_holds_together():
+    weights = weights_of(load_model("llama-3.2-1b").shape, "Q4_K_M")
+    device = load_device("iphone-16-pro")
+    speed = fitted_speed(weights, device, Scenario(), shipped())
+    decode = speed.decode_tokens_per_s
+    assert decode.low < decode.mid < decode.high <= speed.roofline_tokens_per_s
+    assert sum(speed.limits.values()) == pytest.approx(1)
+    assert speed.ttft_cold_s.mid > speed.ttft_warm_s.mid
+    deeper = fitted_speed(weights, device, Scenario(depth_tokens=8000), shipped())
+    assert deeper.decode_tokens_per_s.mid < decode.mid
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("NVIDIA GeForce RTX 3090", "RTX 3090"),
+        ("M2 Ultra 76-Core GPU 192GB", "Apple M2 Ultra 76c GPU"),
+        ("Apple M2 Ultra", "Mac M2 Ultra 76c"),
+        ("A100 PCIe 80GB", "A100 80GB"),
+    ],
+)
+def test_one_chip_has_one_key(one, two):
+    assert chip_key(one) == chip_key(two)
+
+
+def test_names_of_tests_quants_and_backends():
+    assert named_test("tg128 @ d2048", "") == ("decode", 128, 2048, True)
+    assert named_test("tg32 @d4096", "0") == ("decode", 32, 4096, True)
+    assert named_test("pp512", "") == ("prefill", 512, 0, True)
+    assert named_test("tg256 after pp4096", "") == ("decode", 256, 4096, True)
+    assert named_test("tg @ctx 16k", "") == ("decode", 128, 16384, True)
+    assert not named_test("perplexity", "")[3]
+    assert [quant_class(q) for q in ("Q4_K_M", "IQ2_XXS", "I2_S", "MXFP4", "BF16", "Q8_0", "Q3_K_L")] == [
+        "q4k", "iq", "ternary", "q4", "f16", "q8", "q3k",
+    ]  # fmt: skip
+    assert [api_named(b) for b in ("CUDA", "gpu-opencl", "", "tpu")] == ["cuda", "opencl", "other", "other"]
+
+
+HEADER = "chip,backend,test,tokens_per_s,memory_bandwidth_gb_s,model,quant,params_b,model_bytes,extra"
+
+
+def test_rows_may_lack_anything(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text(
+        HEADER
+        + "\nRTX 3090,cuda,tg128,100,936,Llama-3.1-8B,Q4_K_M,8.03,,kept"
+        + "\nQuantum 1,tpu,tg128,5,,Llama-3.1-8B,Q9,8.03,1e9,"
+        + "\n,,,,,,,,,"
+        + "\nshort\n"
+    )
+    rows = rows_of(file)
+    assert [bool(row.work) for row in rows] == [True, False, False, False]
+    assert rows[0].raw["derived"] == "model card"
+    # 4,920,734,272 bytes is the published Q4_K_M file of Llama 3.1 8B
+    assert model_of("Llama-3.1-8B", 8.03, "Q4_K_M").file_bytes == pytest.approx(4_920_734_272, rel=0.005)
+    result = CliRunner().invoke(COMMAND, ["--rows", str(file), "--json"], standalone_mode=False)
+    assert result.exception is None
+    assert '"rows_count": 4' in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a,b\n1,2\n", "no column"), (HEADER + "\nx,cpu,tg1,fast,1,m,q,1,1,\n", "'fast'"), ("\x00\xff", "column")],
+)
+def test_bad_files_are_named(tmp_path, text, message):
+    file = tmp_path / "rows.csv"
+    file.write_text(text)
+    with pytest.raises(BadDataError, match=message):
+        rows_of(file)
+
+
+def test_jacobian_is_the_derivative():
+    rows = [r for r in predictable(shipped_rows()) if r.phase == "decode"][:60]
+    problem = fitting.decode_problem(rows)
+    theta = fitting.fit(problem, steps=3)
+    base, jacobian = fitting.model(problem, theta)
+    for index in range(0, len(theta), 7):
+        moved = theta.copy()
+        moved[index] += 1e-6
+        assert (fitting.model(problem, moved)[0] - base) / 1e-6 == pytest.approx(jacobian[:, index], abs=1e-4)
+
+
+def test_quantiles_of_a_known_sample():
+    # 99 chips with values 1..99: the 0.95 x (99 + 1) = 95th value, and the 5th
+    low, high = quantiles([(str(i), float(i), 1.0) for i in range(1, 100)], [])
+    assert (low, high) == pytest.approx((5, 95))
+
+
+@settings(max_examples=20)
+@given(st.sampled_from(["Llama 3.2 1B Instruct", "gemma3-4b", "Qwen 3 8B", "Meta Llama 3.1 8B Instruct", "LLaMA-7B"]))
+def test_published_names_find_cards(name):
+    assert shape_of(name, 0) is not None
+
+
+def test_errors_on_published_rows_stay_low():
+    rows = shipped_rows()
+    judged = judge_shipped(rows, shipped())
+    headline = score([j for j in judged if is_headline(j.row)])
+    assert headline is not None
+    assert headline.votes_count > 80
+    assert headline.median_ratio <= 0.07
+    assert headline.p90_ratio <= 0.30
+    assert headline.median_ratio < headline.best_constant[1] / 2
+
+
+def test_a_chip_is_predicted_by_others():
+    rows = [r for r in predictable(shipped_rows()) if r.phase == "decode"]
+    problem = fitting.decode_problem(rows)
+    keep = np.array([r.chip != "3090" and "3090" not in r.chip for r in rows])
+    predicted = fitting.model(problem, fitting.fit(problem, keep, tolerance=0.05))[0]
+    errors = [
+        abs(np.exp(problem.target[i] - predicted[i]) - 1) for i, r in enumerate(rows) if not keep[i] and is_headline(r)
+    ]
+    assert errors
+    assert np.median(errors) < 0.3
+
+
+def test_shipped_files_stay_small():
+    total = sum(len(f.read_bytes()) for f in (files("harness.predict") / "data").iterdir() if f.name.endswith("csv"))
+    assert total < 1_000_000

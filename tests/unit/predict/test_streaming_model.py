@@ -1,0 +1,160 @@
+"""Streaming splits by hand; experts' cache against closed forms and a simulation."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.predict.moe import hit_ratio, inclusion, popularity, streamed_token_s
+from harness.predict.streaming import least_budget_bytes, mmap_read_s, plan_even_split, plan_streaming
+from harness.published.other_rows import check_speculation, check_streaming
+
+GB = 10**9
+
+
+def test_split_by_hand():
+    # 10 layers of 1 GB, 2 GB resident, 8 GB budget: 6 GB room, 2 GB of buffers, 4 pinned, 6 GB streamed.
+    # 6 GB / 3 GB/s = 2 s against 0.5 s of arithmetic + 1/3 s for the first layer: storage decides.
+    plan = plan_streaming([GB] * 10, 2 * GB, 8 * GB, 3e9, 0.5)
+    assert (len(plan.pinned), plan.streamed_bytes, plan.bound) == (4, 6 * GB, "storage")
+    assert plan.seconds_per_pass == pytest.approx(2.0)
+    assert plan.tokens_per_s == pytest.approx(0.5)
+    # mapped: all 10 GB again at 0.95 x 3 GB/s, and the arithmetic after it
+    assert plan.naive_seconds_per_pass == pytest.approx(0.5 + 10 / (0.95 * 3))
+
+
+def test_drafts_share_one_reading():
+    # the same, but a pass yields 3 tokens and costs 1.6 times the arithmetic: 0.8 + 1/3 s still hides under 2 s
+    plan = plan_streaming([GB] * 10, 2 * GB, 8 * GB, 3e9, 0.5, expected_tokens_per_pass=3, batch_cost_ratio=1.6)
+    assert plan.tokens_per_s == pytest.approx(1.5)
+
+
+def test_what_fits_is_not_streamed():
+    plan = plan_streaming([GB] * 10, 2 * GB, 12 * GB, 3e9, 0.5)
+    assert (plan.streamed, plan.bound, plan.seconds_per_pass) == ((), "compute", 0.5)
+
+
+def test_no_room_for_buffers():
+    plan = plan_streaming([GB] * 10, 2 * GB, 3 * GB, 3e9, 0.5)
+    assert plan.bound == "memory"
+    assert plan.tokens_per_s == 0
+
+
+MARGIN = 25_165_824 + 19_531_250  # 24 MiB, and 8 bytes of page table for each 4 KiB of 10 GB
+
+
+def test_equal_parts_of_all_layers_by_hand():
+    # 10 layers of 1 GB, 7 GB of room less the margin, 3 slots: 3.0447 GB too much = (10 - 3) x 207.4 huge pages of
+    # 2 MiB, so 208 of each layer and 2,080 a pass; at 2.181038080 GB/s 2 s
+    disk, page = 2.18103808e9, 2 * 2**20
+    plan = plan_even_split([GB] * 10, 2 * GB, 9 * GB, disk, 0.5)
+    assert (plan.streamed_bytes, plan.buffer_bytes, plan.bound) == (2080 * page, 624 * page, "storage")
+    assert len(plan.pinned) == 6  # 5.6 GB stay
+    # 2 s of reading and 0.5 s of arithmetic share cores: the cube root of 8 + 0.125
+    assert plan.seconds_per_pass == pytest.approx(2.0104, abs=1e-4)
+    # 3 tokens a pass at 1.6 times the arithmetic mostly hide in it (cube root of 8 + 0.512); at 5 times they do not
+    drafted = plan_even_split([GB] * 10, 2 * GB, 9 * GB, disk, 0.5, expected_tokens_per_pass=3, batch_cost_ratio=1.6)
+    assert drafted.tokens_per_s == pytest.approx(3 / 2.0418, rel=1e-4)
+    assert plan_even_split([GB] * 10, 2 * GB, 9 * GB, disk, 0.5, batch_cost_ratio=5).bound == "compute"
+
+
+def test_equal_parts_take_fewer_slots_before_giving_up():
+    # 8 GB too much: (10 - 2) x 1 GB just does it, and everything is streamed; a byte more does not
+    plan = plan_even_split([GB] * 10, 0, 2 * GB + MARGIN, 1e9, 0.5)
+    assert (plan.streamed_bytes, plan.buffer_bytes, plan.pinned) == (10 * GB, 2 * GB, ())
+    assert plan_even_split([GB] * 10, 0, 2 * GB + MARGIN - 1, 1e9, 0.5).bound == "memory"
+    assert plan_even_split([GB] * 10, 0, 10 * GB + MARGIN, 1e9, 0.5).streamed_bytes == 0
+
+
+def test_least_budget_by_hand():
+    # 1 token/s asks for at most 3 GB streamed at 3 GB/s: 7 pinned + 2 buffers + 2 resident = 11 GB
+    assert least_budget_bytes([GB] * 10, 2 * GB, 3e9, 0.5, 1.0) == 11 * GB
+    assert least_budget_bytes([GB] * 10, 2 * GB, 3e9, 0.5, 2.5) is None
+
+
+def test_cyclic_scan_has_no_hits():
+    assert mmap_read_s(10e9, 10e9, 2e9) == 0
+    assert mmap_read_s(10.1e9, 10e9, 2e9) == pytest.approx(10.1 / 1.9)
+    assert mmap_read_s(10.1e9, 10e9, 4e9, 1.0e9) == pytest.approx(10.1)  # faults that were timed
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.floats(1e8, 1e10), st.floats(0.001, 2))
+def test_more_ram_is_never_slower(one, two, disk, compute):
+    low, high = sorted((one, two))
+    plans = [plan_streaming([GB] * 12, GB, b * GB, disk, compute) for b in (low, high)]
+    assert plans[0].tokens_per_s <= plans[1].tokens_per_s * (1 + 1e-9)
+
+
+def test_uniform_routing_hits_by_share():
+    # without skew every policy hits with C / n
+    assert hit_ratio(128, 32, skew=0) == pytest.approx(0.25)
+    assert hit_ratio(128, 32, skew=0, policy="lfu") == pytest.approx(0.25)
+
+
+def test_lfu_by_hand():
+    # z = 1, n = 4: weights 1, 1/2, 1/3, 1/4 (sum 25/12); the two greatest hold 1.5 / (25/12) = 0.72
+    assert hit_ratio(4, 2, skew=1, policy="lfu") == pytest.approx(0.72)
+
+
+def test_che_against_a_simulated_lru():
+    rng, weights, cache, hits = random.Random(7), popularity(64, 0.9), [], 0
+    wanted = rng.choices(range(64), weights=list(weights), k=40_000)
+    for expert in wanted:
+        if expert in cache:
+            hits += 1
+            cache.remove(expert)
+        elif len(cache) == 16:
+            cache.pop(0)
+        cache.append(expert)
+    assert hit_ratio(64, 16, skew=0.9) == pytest.approx(hits / len(wanted), abs=0.01)
+
+
+@given(st.integers(1, 256), st.floats(0, 256), st.floats(0, 2))
+def test_lru_never_beats_the_most_wanted(experts, cached, skew):
+    assert 0 <= hit_ratio(experts, cached, skew=skew) <= hit_ratio(experts, cached, skew=skew, policy="lfu") + 1e-6
+
+
+def test_token_time_by_hand():
+    # 4 GB wanted, 3/4 cached, 2 GB/s: 0.5 s + 0.1 s
+    assert streamed_token_s(4e9, 0.75, 2e9, 0.1) == pytest.approx(0.6)
+    assert streamed_token_s(4e9, 0.75, 2e9, 0.1, overlap=True) == pytest.approx(0.5)
+
+
+def test_published_rows_keep_their_targets():
+    speculation, (dense, _) = check_speculation(), check_streaming()
+    assert speculation.rows_count > 100
+    assert speculation.median_ratio <= 0.15
+    assert dense.within_ratio >= 2 / 3
+
+
+@pytest.mark.parametrize(("skew", "used"), [(0.0, 8), (0.5, 8), (0.9, 4), (1.3, 8)])
+def test_inclusion_is_that_of_drawing_without_putting_back(skew: float, used: int) -> None:
+    """Against drawing: the ``used`` largest of log-weights with Gumbel noise are such a draw (Efraimidis, Spirakis)."""
+    random = np.random.default_rng(0)
+    keys = np.log(popularity(64, skew)) + random.gumbel(size=(20_000, 64))
+    drawn = np.bincount(np.argpartition(-keys, used - 1, axis=1)[:, :used].ravel(), minlength=64) / len(keys)
+    assert inclusion(64, used, skew) == pytest.approx(drawn, abs=0.02)
+    assert inclusion(64, used, skew).sum() == pytest.approx(used)
+
+
+@pytest.mark.parametrize("policy", ["lru", "lfu"])
+def test_hits_of_tokens_that_want_several(policy: str) -> None:
+    """Against a plain simulation, each layer by itself; an LRU list, or the 24 most probable ones."""
+    random = np.random.default_rng(1)
+    weights, held, hits = np.log(popularity(64, 0.9)), list(range(24)), 0
+    for token in range(4000):
+        wanted = np.argsort(-(weights + random.gumbel(size=64)))[:8].tolist()
+        if token >= 500:
+            hits += len(set(wanted) & set(held))
+        if policy == "lru":
+            held = (wanted + [e for e in held if e not in wanted])[:24]
+    expected = hits / (3500 * 8)
+    assert hit_ratio(64, 24, skew=0.9, policy=policy, used_count=8) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("used", [1, 8, 64])
+def test_all_or_none_in_memory(used: int) -> None:
+    assert hit_ratio(64, 64, used_count=used) == 1.0
+    assert hit_ratio(64, 0, policy="lfu", used_count=used) == 0.0

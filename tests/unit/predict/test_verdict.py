@@ -1,0 +1,119 @@
+"""Verdicts on made-up parts, where the right answer can be seen."""
+
+import pytest
+from msgspec.structs import replace
+
+from harness.catalog.devices import load_device
+from harness.catalog.models import load_model
+from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, SpeedPrediction
+from harness.domain.scenario import Scenario
+from harness.predict.memory import predict_memory
+from harness.predict.verdict import judge, needed_bytes_of
+from harness.predict.weights import weights_of
+from harness.units import GIB
+
+PHONE = load_device("iphone-16-pro")  # 8 GiB installed, 3 GiB for one app, 6 GiB with the entitlement
+CARD = load_device("rtx-4090-desktop")  # 24 GiB on the card
+
+
+def parts(*given: tuple[str, float, float]) -> MemoryPrediction:
+    made = tuple(
+        MemoryPart(name=n, anonymous_bytes=int(a * GIB), file_bytes=int(f * GIB), pool="ram") for n, a, f in given
+    )
+    total = sum(p.anonymous_bytes + p.file_bytes for p in made)
+    return MemoryPrediction(parts=made, peak_bytes=Interval(mid=total, low=total, high=total))
+
+
+def speed(tokens_per_s: float) -> SpeedPrediction:
+    exact = Interval(mid=tokens_per_s, low=tokens_per_s, high=tokens_per_s)
+    return SpeedPrediction(
+        decode_tokens_per_s=exact,
+        prefill_tokens_per_s=exact,
+        ttft_cold_s=exact,
+        ttft_warm_s=exact,
+        load_cold_s=exact,
+        load_warm_s=exact,
+        active_bytes=4 * GIB,
+        kv_read_bytes=0,
+        roofline_tokens_per_s=2 * tokens_per_s,
+        limits={"weights": 0.8, "overhead": 0.2},
+    )
+
+
+@pytest.mark.parametrize(
+    ("memory", "word"),
+    [
+        (parts(("weights", 0, 2.0), ("kv cache", 0.5, 0)), "fits"),
+        (parts(("weights", 0, 2.5), ("kv cache", 0.5, 0)), "fits"),  # exactly 3 GiB
+        (parts(("weights", 0, 4.0), ("kv cache", 0.5, 0)), "fits with streaming"),
+        (parts(("weights", 0, 4.0), ("kv cache", 3.5, 0)), "does not fit"),
+        (parts(("weights", 0, 64.0), ("kv cache", 0.5, 0)), "does not fit"),  # no room for two of 32 layers, 4 GiB
+    ],
+)
+def test_three_words(memory: MemoryPrediction, word: str) -> None:
+    verdict = judge(memory, None, PHONE, Scenario())
+    assert verdict.word == word
+    assert verdict.available_bytes == 3 * GIB
+
+
+def test_originals_of_repacked_weights_need_not_stay() -> None:
+    memory = parts(("weights", 0, 2.0), ("repacked weights", 1.5, 0), ("kv cache", 0.5, 0))
+    # 2 GiB mapped of which 1.5 are never read again: 0.5 + 1.5 + 0.5
+    assert sum(needed_bytes_of(memory.parts, "ram")) == 2.5 * GIB
+    assert judge(memory, None, PHONE, Scenario()).word == "fits"
+
+
+def test_entitlement() -> None:
+    memory = parts(("weights", 0, 4.5), ("kv cache", 0.5, 0))
+    plain = judge(memory, None, PHONE, Scenario())
+    assert plain.word == "fits with streaming"
+    assert any("entitlement" in reason for reason in plain.reasons)
+    assert judge(memory, None, PHONE, Scenario(), entitled=True).word == "fits"
+
+
+def test_a_missed_target_is_a_no_that_names_the_limit() -> None:
+    memory = parts(("weights", 0, 2.0), ("kv cache", 0.5, 0))
+    assert judge(memory, speed(20), PHONE, Scenario(), 15).word == "fits"
+    slow = judge(memory, speed(10), PHONE, Scenario(), 15)
+    assert slow.word == "does not fit"
+    assert slow.binding_limit == "decode speed: weights"
+
+
+def test_streaming_is_bounded_by_storage() -> None:
+    # 4.5 - 3 = 1.5 GiB from storage for every token: 1.6e9 / (1.5 x 2**30) = 0.993 tokens/s
+    verdict = judge(parts(("weights", 0, 4.0), ("kv cache", 0.5, 0)), speed(20), PHONE, Scenario(), 1.0)
+    assert verdict.word == "does not fit"
+    assert verdict.binding_limit == "decode speed: storage bandwidth"
+    assert any("0.99 tokens/s" in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(("quant", "word"), [("Q4_K_M", "does not fit"), ("IQ2_XXS", "fits")])
+def test_a_70b_on_a_card_of_24_gib(quant: str, word: str) -> None:
+    # 39.6 GiB and 17.8 GiB of tensors
+    memory = predict_memory(weights_of(load_model("llama-3.1-70b").shape, quant), Scenario(), device=CARD)
+    verdict = judge(memory, None, CARD, Scenario())
+    assert verdict.word == word
+    if word == "does not fit":
+        assert verdict.binding_limit == "memory (the card's memory)"
+
+
+def test_a_mixture_of_experts_streams_what_it_uses() -> None:
+    memory = parts(("weights", 0, 4.0), ("kv cache", 0.5, 0))
+    one_in_eight = replace(speed(20), active_bytes=GIB // 2)
+    # 1.5 GiB missing, of which a token reads an eighth: 1.6e9 / (1.5 x 2**30 / 8) = 7.95 tokens/s
+    verdict = judge(memory, one_in_eight, PHONE, Scenario())
+    assert any("7.9 tokens/s" in reason for reason in verdict.reasons)
+
+
+def test_more_room_never_makes_a_verdict_worse() -> None:
+    order = ["fits", "fits with streaming", "does not fit"]
+    memory = parts(("weights", 0, 5.0), ("kv cache", 0.5, 0))
+    words = []
+    for gib in (0.25, 0.5, 1, 2, 4, 5.5, 8):
+        pool = PHONE.pool("ram")
+        limit = replace(pool.usable_bytes, value=gib * GIB)
+        device = replace(PHONE, pools=(replace(pool, usable_bytes=limit),))
+        words.append(order.index(judge(memory, None, device, Scenario()).word))
+    assert words == sorted(words, reverse=True)
+    assert words[0] == 2
+    assert words[-1] == 0

@@ -1,0 +1,157 @@
+"""Drafters and the adaptive draft length, on rules small enough to compute by hand."""
+
+import pytest
+
+from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy
+from harness.runtimes.llamacpp.drafters import LookupDrafter
+
+FREE = {1: 1.0, 16: 1.0}
+LINEAR = {1: 1.0, 16: 16.0}
+
+
+def drafted(policy: AdaptivePolicy, bucket: int) -> int:
+    """Tokens that the policy drafts when each comes with this confidence."""
+    limit = policy.limit()
+    buckets: list[int] = []
+    while len(buckets) < limit:
+        buckets.append(bucket)
+        if not policy.go_on(buckets):
+            break
+    return len(buckets)
+
+
+def test_free_verification_and_draft_take_all() -> None:
+    policy = AdaptivePolicy(CostTable(FREE, 0.0), most_tokens=8, seen=[(7, True)] * 50)
+    assert drafted(policy, 7) == 8
+
+
+def test_linear_verification_never_pays() -> None:
+    policy = AdaptivePolicy(CostTable(LINEAR, 0.0), seen=[(7, True)] * 50)
+    assert policy.best() == (0, 1.0)
+    assert policy.limit() == 0
+    assert policy.off_count == 1
+
+
+def test_stops_where_confidence_falls() -> None:
+    seen = [(7, True)] * 60 + [(0, False)] * 60
+    policy = AdaptivePolicy(CostTable(FREE, 0.2), most_tokens=8, seen=seen)
+    policy.limit()
+    assert policy.go_on([7])
+    assert not policy.go_on([7, 0])
+
+
+def test_best_length_of_free_verification_is_leviathans() -> None:
+    # Acceptance a, draft cost c of a pass, verification free: (1 - a**(m + 1)) / ((1 - a) (1 + m c)), here with the
+    # one catch-up step after a fully accepted draft. a = 0.8 (79 + 1 of 98 + 2), c = 0.1, computed for each m:
+    seen = [(7, True)] * 79 + [(7, False)] * 19
+    policy = AdaptivePolicy(CostTable(FREE, 0.1), most_tokens=8)
+    policy._tried[7], policy._agreed[7] = 98.0, 79.0
+    assert len(seen) == 98
+    a, c = 0.8, 0.1
+    rates = {m: (1 - a ** (m + 1)) / (1 - a) / (1 + (m + a**m) * c) for m in range(1, 9)}
+    best = max(rates, key=lambda m: rates[m])
+    assert policy.best() == (best, pytest.approx(rates[best]))
+
+
+def test_turns_off_when_the_clock_says_so() -> None:
+    """Costs measured beforehand were wrong: passes take three times as long as promised, none is accepted."""
+    policy = AdaptivePolicy(CostTable({1: 1.0, 4: 1.1, 16: 2.0}, 0.01), most_tokens=3, seen=[(7, True)] * 20)
+    cycles = 0
+    for _ in range(100):
+        if policy.off_count:
+            break
+        if policy.limit():
+            policy.saw_cycle([7, 7, 7], 0, 0.03, 2.5)
+            cycles += 1
+        elif not policy.off_count:
+            policy.saw_cycle([], 0, 0.0, 1.0)
+    assert policy.off_count == 1
+    assert cycles <= 8 + 2  # a window of eight, and two that may have been a moment of the machine
+
+    for _ in range(100):  # no token was taken: that is no moment of the machine, and it does not try again by itself
+        assert policy.limit() == 0
+        policy.saw_cycle([], 0, 0.0, 1.0)
+
+
+def test_a_moment_of_the_machine_does_not_turn_it_off() -> None:
+    policy = AdaptivePolicy(CostTable({1: 1.0, 4: 1.1, 16: 2.0}, 0.01), most_tokens=3, seen=[(7, True)] * 20)
+    for duration_s in (1.1, 9.0, 9.0, 1.1, 1.1, 1.1, 1.1, 1.1, 1.1, 1.1, 1.1):
+        assert policy.limit() > 0
+        policy.saw_cycle([7, 7, 7], 3, 0.03, duration_s)
+
+
+def test_tries_again_when_the_clock_alone_turned_it_off() -> None:
+    policy = AdaptivePolicy(CostTable({1: 1.0, 4: 1.1, 16: 2.0}, 0.01), most_tokens=3, seen=[(7, True)] * 20)
+    for _ in range(40):
+        if policy.off_count:
+            break
+        drafted = [7, 7, 7] if policy.limit() else []
+        policy.saw_cycle(drafted, len(drafted), 0.01 * len(drafted), 5.0 if drafted else 1.0)  # slow for long
+    assert policy.off_count == 1
+    for _ in range(60):  # then plain passes cost what they did
+        policy.saw_cycle([], 0, 0.0, 1.0)
+    assert policy.limit() > 0
+
+
+def test_looks_again_after_a_pause_and_turns_on() -> None:
+    policy = AdaptivePolicy(CostTable({1: 1.0, 16: 1.1}, 0.01), seen=[(7, False)] * 50, probe_share_ratio=0.1)
+    assert policy.limit() == 0
+    assert not policy.wants_probe(0)
+    for _ in range(40):
+        policy.saw_cycle([], 0, 0.0, 1.0)
+    assert policy.wants_probe(10)
+    policy.saw_agreement([(7, True)] * 300, 10, 0.1)
+    assert policy.limit() > 0
+
+
+def test_probes_stay_within_their_share() -> None:
+    policy = AdaptivePolicy(CostTable({1: 1.0, 16: 1.1}, 1.0), seen=[(7, False)] * 50, probe_share_ratio=0.01)
+    policy.limit()
+    for _ in range(40):
+        policy.saw_cycle([], 0, 0.0, 1.0)
+    assert not policy.wants_probe(10)  # 10 tokens at 1 s each are more than 1 % of 40 s
+
+
+def test_table_interpolates_and_learns() -> None:
+    costs = CostTable({1: 1.0, 5: 3.0}, 0.1)
+    assert costs.verify_s(3) == pytest.approx(2.0)
+    costs.saw_pass(5, 4.0)  # the first one counts half
+    assert costs.verify_s(5) == pytest.approx(3.5)
+    costs.saw_pass(5, 100.0)  # an outlier is not believed
+    assert costs.verify_s(5) == pytest.approx(3.5)
+    with pytest.raises(ValueError, match="batch 1"):
+        CostTable({2: 1.0}, 0.1)
+
+
+def test_a_pass_is_filled_up_to_a_size_that_takes_less() -> None:
+    # As measured for Q8_0 on a CPU: 8 tokens take less than 5, so 5, 6 and 7 are filled up to 8; 2 and 9 are not.
+    costs = CostTable({1: 44.0, 2: 119.0, 5: 229.0, 8: 164.0, 16: 247.0}, 9.0)
+    assert [costs.filled(n) for n in (1, 2, 5, 7, 8, 9, 16, 17)] == [1, 2, 8, 8, 8, 9, 16, 17]
+    assert costs.verify_s(5) == 164.0
+    assert costs.measured_s(4) == 4 * 9.0 + 164.0
+
+
+def test_fixed_policy() -> None:
+    policy = FixedPolicy(3)
+    assert policy.limit() == 3
+    assert [policy.go_on([0] * n) for n in (1, 2, 3)] == [True, True, False]
+    assert policy.pass_tokens(4) == 4
+    assert FixedPolicy(3, CostTable({1: 1.0, 4: 3.0, 8: 2.0}, 0.1)).pass_tokens(4) == 8
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        ([1, 2, 3, 4, 1, 2], [3, 4, 1]),
+        ([1, 2, 3, 4, 5], []),
+        ([7, 7, 7], [7, 7, 7]),
+        ([1, 2, 9, 1, 2, 8, 1, 2], [8, 1, 2]),  # the latest match wins
+    ],
+)
+def test_lookup(history: list[int], expected: list[int]) -> None:
+    assert LookupDrafter().propose(history, 3, lambda _: True).tokens == expected
+
+
+def test_lookup_agreement_by_hand() -> None:
+    # At position 4 nothing stood before 1; at 5 the run (4, 1) is new; at 6 after (1, 2) came 3, and 3 it is.
+    assert [ok for _, ok in LookupDrafter().agreement([1, 2, 3, 4, 1, 2, 3], 1)] == [True]

@@ -1,0 +1,140 @@
+"""Quality figures and the streaming split against hand computations."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import RefusedError
+from harness.runtimes.llamacpp.quality import Scores, chunks_of, load_columns, log_probabilities, save_columns
+from harness.runtimes.llamacpp.stream_plan import PAGE_BYTES, Extent, StreamReport, plan_split, whole_pages
+
+
+def test_log_probabilities_by_hand() -> None:
+    logs = log_probabilities(np.array([[0.0, np.log(3.0)], [1000.0, 1000.0]], np.float32))
+    assert np.exp(logs) == pytest.approx(np.array([[0.25, 0.75], [0.5, 0.5]]), rel=1e-4)
+
+
+def test_scores_by_hand() -> None:
+    logs = np.log(np.array([[0.5, 0.5], [0.2, 0.8]], np.float32))
+    base = np.log(np.array([[0.5, 0.5], [0.5, 0.5]], np.float32))
+    scores = Scores()
+    scores.add(logs, np.array([0, 1]), base)
+    result = scores.result()
+    # exp(-(ln 0.5 + ln 0.8) / 2) = 1 / sqrt(0.4) = 1.58114
+    assert result.perplexity == pytest.approx(0.4**-0.5, rel=1e-6)
+    # rows: 0, and 0.5 ln(0.5 / 0.2) + 0.5 ln(0.5 / 0.8) = 0.22314; their mean is 0.11157
+    assert result.kl_divergence == pytest.approx(0.11157, abs=1e-5)
+    assert result.top1_agreement_ratio == 0.5
+
+
+def test_rows_of_both_models_by_hand(tmp_path: Path) -> None:
+    own = np.log(np.array([[0.5, 0.4, 0.1], [0.2, 0.7, 0.1]], np.float32))
+    base = np.log(np.array([[0.1, 0.6, 0.3], [0.3, 0.6, 0.1]], np.float32))
+    scores = Scores()
+    scores.add(own[:1], np.array([0]), base[:1])
+    scores.add(own[1:], np.array([2]), base[1:])
+    save_columns(tmp_path / "c.npz", *scores.columns())
+    mine, reference = load_columns(tmp_path / "c.npz")
+    assert mine.confidence == pytest.approx([0.5, 0.7])
+    assert mine.is_right.tolist() == [True, False]
+    assert mine.nll == pytest.approx(-np.log([0.5, 0.1]))
+    assert reference.confidence == pytest.approx([0.6, 0.6])
+    assert reference.is_right.tolist() == [False, False]
+    assert reference.nll == pytest.approx(-np.log([0.1, 0.1]))
+
+
+def test_rows_without_a_reference() -> None:
+    scores = Scores()
+    scores.add(np.log(np.array([[0.5, 0.5]], np.float32)), np.array([0]))
+    assert scores.columns()[1] is None
+
+
+def test_chunks() -> None:
+    assert chunks_of(range(10), 4, 0, None) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert chunks_of(range(10), 4, 1, 99) == [[99, 1, 2, 3]]
+
+
+BLOCKS = [Extent(i * 100 * PAGE_BYTES, (i + 1) * 100 * PAGE_BYTES) for i in range(10)]
+
+
+def test_everything_fits() -> None:
+    plan = plan_split(BLOCKS, 0, 1000 * PAGE_BYTES)
+    assert (plan.slot_bytes, plan.streamed_bytes, plan.pinned_bytes) == (0, 0, 1000 * PAGE_BYTES)
+
+
+def test_split_by_hand() -> None:
+    # 1000 pages, 700 allowed, 10 blocks: 300 = (10 - r) s. Three slots: s = 43 and 430 pages a pass; four: 50, 500.
+    plan = plan_split(BLOCKS, 0, 700 * PAGE_BYTES, slots=4)
+    assert (plan.slot_bytes, plan.slot_count, plan.streamed_bytes) == (43 * PAGE_BYTES, 3, 430 * PAGE_BYTES)
+    assert plan.blocks == tuple(range(10))
+    assert plan.pinned_bytes + plan.slot_count * plan.slot_bytes == 699 * PAGE_BYTES
+
+
+def test_huge_pages_in_some_of_the_blocks_by_hand() -> None:
+    # 28 blocks of 10 huge pages, 46 too many: in all blocks 2 of each, 56 a pass; in 26 through three slots
+    # (26 - 3) x 2 = 46 do, 52 a pass; parts of 3 pages in 19 blocks would be 57.
+    huge = 2 * 2**20
+    blocks = [Extent(i * 10 * huge, (i + 1) * 10 * huge) for i in range(28)]
+    plan = plan_split(blocks, 0, (280 - 46) * huge)
+    assert (plan.slot_bytes, plan.slot_count, plan.streamed_bytes) == (2 * huge, 3, 52 * huge)
+    assert plan.unit_bytes == huge
+    assert len(plan.blocks) == 26
+    assert max(b - a for a, b in pairwise(plan.blocks)) == 2  # evenly spread
+
+
+def test_huge_pages_are_aligned_in_memory() -> None:
+    # a file mapped at 5 MiB: its bytes 1 to 9 MiB lie at 6 to 14 MiB, and all of them are whole huge pages
+    mib = 2**20
+    assert whole_pages(Extent(mib, 9 * mib), 2 * mib, base=5 * mib) == Extent(mib, 9 * mib)
+    assert whole_pages(Extent(mib, 9 * mib), 2 * mib, base=4 * mib) == Extent(2 * mib, 8 * mib)
+    assert whole_pages(Extent(mib, 2 * mib), 2 * mib, base=4 * mib) == Extent(2 * mib, 2 * mib)  # none
+
+
+def test_fewer_slots_before_giving_up() -> None:
+    # 10 blocks of 100 pages, all streamed with 2 slots: 200 pages are the least.
+    assert plan_split(BLOCKS, 0, 200 * PAGE_BYTES).slot_count == 2
+    with pytest.raises(RefusedError, match="streaming needs"):
+        plan_split(BLOCKS, 0, 199 * PAGE_BYTES)
+
+
+@given(
+    st.lists(st.integers(10_000, 20_000_000), min_size=3, max_size=40),
+    st.integers(0, 10_000_000),
+    st.floats(0.01, 1.2),
+    st.integers(0, 1000).map(lambda n: n * PAGE_BYTES),
+)
+def test_a_plan_never_exceeds_what_it_may_use(sizes: list[int], always: int, share: float, base: int) -> None:
+    starts = np.cumsum([64, *sizes])
+    blocks = [Extent(int(a), int(b)) for a, b in pairwise(starts)]
+    allowed = int(share * (sum(sizes) + always))
+    try:
+        plan = plan_split(blocks, always, allowed, base=base)
+    except RefusedError:
+        return
+    assert plan.pinned_bytes + plan.slot_count * plan.slot_bytes <= allowed
+    assert plan.pinned_bytes + plan.streamed_bytes == sum(sizes) + always
+    for index in plan.blocks:
+        pages = whole_pages(blocks[index], plan.unit_bytes, base)
+        assert pages.end - pages.start >= plan.slot_bytes
+    assert len(set(plan.blocks)) * plan.slot_bytes == plan.streamed_bytes
+
+
+@pytest.mark.parametrize(
+    ("computing_s", "reading_s", "pass_s", "ratio"),
+    [(3.0, 8.0, 8.0, 1.0), (3.0, 8.0, 11.0, 8 / 11), (6.0, 2.0, 7.0, 6 / 7), (2.0, 1.0, 2.0, 1.0)],
+)
+def test_overlap_by_hand(computing_s: float, reading_s: float, pass_s: float, ratio: float) -> None:
+    report = StreamReport(
+        pass_count=1,
+        duration_s=pass_s,
+        read_bytes=1,
+        reading_s=reading_s,
+        stall_s=pass_s - computing_s,
+        stall_by_block_s=(),
+        probe_bytes_per_s=1.0,
+    )
+    assert report.overlap_ratio == pytest.approx(ratio)

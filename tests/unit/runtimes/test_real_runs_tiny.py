@@ -1,0 +1,186 @@
+"""Speculation, streaming and quantisation on the real engine with tiny synthetic models."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.catalog.gguf import read_gguf
+from harness.catalog.synthesize import synthesize_tiny
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError, RefusedError
+from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy
+from harness.runtimes.llamacpp.drafters import LookupDrafter, ModelDrafter, Sampling
+from harness.runtimes.llamacpp.quality import score
+from harness.runtimes.llamacpp.quantize import load_importance, quantize, save_importance
+from harness.runtimes.llamacpp.session import LlamaSession
+from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, explain_difference, plain
+
+pytest.importorskip("llama_cpp")
+pytestmark = pytest.mark.engine
+
+SCENARIO = Scenario(context_tokens=256, ubatch_tokens=32, thread_count=1)
+PROMPT = [5, 9, 14, 20, 9, 14]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthesize_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf", "Q8_0", layer_count=6)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthesize_tiny(tmp_path_factory.mktemp("tiny") / "other.gguf", "Q4_0", layer_count=2, seed=5)
+
+
+@pytest.mark.parametrize("draft", ["same", "other", "lookup"])
+@pytest.mark.parametrize("length", [1, 4, 0])
+def test_greedy_speculation_gives_the_targets_own_tokens(tiny: Path, other: Path, draft: str, length: int) -> None:
+    policy = FixedPolicy(length) if length else AdaptivePolicy(CostTable({1: 1.0, 9: 1.1}, 0.01), most_tokens=8)
+    with LlamaSession(tiny, SCENARIO) as target, LlamaSession(tiny if draft == "same" else other, SCENARIO) as small:
+        expected = plain(target, PROMPT, 40)
+        drafter = LookupDrafter() if draft == "lookup" else ModelDrafter(small)
+        got = Speculator(target, drafter, policy).generate(PROMPT, 40)
+        difference = explain_difference(target, PROMPT, expected.tokens, got.tokens, 5)
+    assert len(got.tokens) == 40
+    assert difference is None or difference.explained
+    assert sum(n + 1 for n in got.lengths) >= 39
+    assert got.accepted_count <= got.drafted_count
+    if draft == "same" and length == 4 and difference is None:
+        assert got.accepted_count == got.drafted_count
+        # 39 tokens after the first at 5 a pass: 8 passes (the last one drafts only what is still wanted)
+        assert got.cycle_count == 8
+
+
+def test_passes_that_are_filled_up_leave_nothing_behind(tiny: Path, other: Path) -> None:
+    costs = CostTable({1: 1.0, 2: 5.0, 4: 5.0, 9: 1.1}, 0.01)
+    policy = FixedPolicy(3, costs)
+    with LlamaSession(tiny, SCENARIO) as target, LlamaSession(other, SCENARIO) as small:
+        expected = plain(target, PROMPT, 40)
+        got = Speculator(target, ModelDrafter(small), policy).generate(PROMPT, 40)
+        difference = explain_difference(target, PROMPT, expected.tokens, got.tokens, got.widest_tokens)
+    assert got.widest_tokens == 9
+    assert got.drafted_count <= 3 * got.cycle_count
+    assert difference is None or difference.explained
+
+
+def test_sampled_speculation_is_reproducible_and_drafts_from_itself_are_kept(tiny: Path) -> None:
+    sampling = Sampling(temperature=1.0, seed=3)
+    outputs = []
+    with LlamaSession(tiny, SCENARIO) as target, LlamaSession(tiny, SCENARIO) as small:
+        for _ in range(2):
+            got = Speculator(target, ModelDrafter(small, "m", sampling), FixedPolicy(3), sampling).generate(PROMPT, 30)
+            outputs.append(got.tokens)
+            # p equals q up to rounding of batched kernels: nearly everything is accepted
+            assert got.accepted_count >= 0.9 * got.drafted_count
+    assert outputs[0] == outputs[1]
+
+
+def test_other_vocabulary_is_refused(tiny: Path, tmp_path: Path) -> None:
+    path = synthesize_tiny(tmp_path / "large.gguf", "Q8_0", vocab_count=1024)
+    with (
+        LlamaSession(tiny, SCENARIO) as target,
+        LlamaSession(path, SCENARIO) as small,
+        pytest.raises(RefusedError, match="other vocabulary"),
+    ):
+        check_same_vocabulary(target.model, small.model)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
+def test_a_hopeless_budget_is_refused_before_any_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a real limit that holds hardly a page of the file, a pass over its mapping would not end."""
+    from harness.runtimes.llamacpp import streaming
+
+    path = synthesize_tiny(tmp_path / "deep.gguf", "Q8_0", layer_count=4)
+    monkeypatch.setattr(LlamaSession, "decode", lambda *_, **__: pytest.fail("a pass was run"))
+    with pytest.raises(RefusedError, match="0 are left of the budget"):
+        streaming.StreamedSession(path, SCENARIO, 1 << 20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
+@pytest.mark.parametrize("share", [1.5, 0.8, 0.6])
+def test_streamed_tokens_are_those_of_the_mapped_model(tmp_path: Path, share: float) -> None:
+    from harness.predict.streaming import MARGIN_BYTES
+    from harness.runtimes.llamacpp import streaming
+
+    path = synthesize_tiny(tmp_path / "deep.gguf", "Q8_0", layer_count=12)
+    with LlamaSession(path, Scenario(context_tokens=256, ubatch_tokens=32, repack=False)) as session:
+        expected = plain(session, PROMPT, 24).tokens
+    # The budget counts the whole process, so it is set from what this very process holds.
+    with streaming.StreamedSession(path, SCENARIO, 1 << 40) as probe:
+        held = probe.held_bytes
+    budget = held + MARGIN_BYTES + (4 << 20) + int(share * read_gguf(path).file_bytes)
+    with streaming.StreamedSession(path, SCENARIO, budget) as streamed:
+        streamed.reset()
+        got = plain(streamed.session, PROMPT, 24)
+        report = streamed.report()
+        plan = streamed.plan
+    assert got.tokens == expected
+    if share > 1:
+        assert plan.streamed_bytes == 0
+    if share < 0.7:
+        assert plan.streamed_bytes > 0
+        assert report.pass_count == 24  # the prompt and 23 tokens
+        # every pass reads the streamed bytes once; the slots that are read ahead are all that may differ
+        expected_bytes = report.pass_count * plan.streamed_bytes
+        assert abs(report.read_bytes - expected_bytes) <= plan.slot_count * plan.slot_bytes
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
+def test_a_budget_that_cannot_hold_the_engine_is_refused(tiny: Path) -> None:
+    from harness.runtimes.llamacpp.streaming import StreamedSession
+
+    with pytest.raises(RefusedError, match="streaming needs"):
+        StreamedSession(tiny, SCENARIO, 10 << 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"sequence_count": 4, "output_tokens": 3}, r"4 sequences .* found 3 \(output_tokens\)"),
+        ({"sequence_count": 8, "batch_tokens": 4}, r"8 sequences .* found 4 \(batch_tokens\)"),
+    ],
+)
+def test_fewer_logits_than_sequences_are_refused(tiny: Path, options: dict[str, int], told: str) -> None:
+    """llama.cpp aborts the process over these."""
+    with pytest.raises(RefusedError, match=told):
+        LlamaSession(tiny, SCENARIO, **options)
+    with LlamaSession(tiny, SCENARIO, sequence_count=4, output_tokens=4) as session:
+        session.decode(PROMPT, position=0)
+        assert session.kept_count == 1
+
+
+def test_quantize_with_and_without_importance(tmp_path: Path) -> None:
+    source = synthesize_tiny(tmp_path / "f16.gguf", "F16")
+    quantize(source, tmp_path / "q4.gguf", "Q4_0")
+    types = {t.name: t.type_name for t in read_gguf(tmp_path / "q4.gguf").tensors}
+    assert types["blk.0.attn_q.weight"] == "Q4_0"
+    with pytest.raises(EngineError):
+        quantize(source, tmp_path / "iq1.gguf", "IQ1_S")
+    assert not (tmp_path / "iq1.gguf").exists()
+    from harness.runtimes.llamacpp.quantize import _Collector
+
+    collector = _Collector()
+    with LlamaSession(source, Scenario(context_tokens=64, repack=False), eval_hook=collector.hook) as session:
+        session.decode(list(range(32)), position=0, logits="all")
+    names = {n for n, t in types.items() if t == "Q4_0"}
+    assert names <= set(collector.sums)
+    assert all(np.isfinite(s).all() and (s >= 0).all() for s in collector.sums.values())
+    importance = {n: (s / collector.rows[n]).astype(np.float32) for n, s in collector.sums.items()}
+    save_importance(importance, tmp_path / "i.npz")
+    quantize(source, tmp_path / "iq1.gguf", "IQ1_S", importance=load_importance(tmp_path / "i.npz"))
+    assert (tmp_path / "iq1.gguf").stat().st_size < (tmp_path / "q4.gguf").stat().st_size
+
+
+def test_score_is_the_models_own_log_probability(tiny: Path) -> None:
+    chunk = list(range(40, 72))
+    with LlamaSession(tiny, SCENARIO) as session:
+        logs = score(session, chunk)
+        session.clear()
+        session.decode(chunk[:20], position=0)
+        row = session.logits().astype(np.float64)
+    # the row of the token at 19 is the fourth of the second half (16, 17, 18, 19)
+    expected = row - np.log(np.exp(row - row.max()).sum()) - row.max()
+    assert logs.shape == (15, row.size)
+    assert logs[3] == pytest.approx(expected, abs=2e-2)
