@@ -11,13 +11,9 @@ from harness.domain.model import ModelShape
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import read_of, weights_of
-from harness.published.row_work import Known
+from harness.published.row_work import Known, slug
 from harness.published.rows import Row, read_rows
 
-_DROPPED: Final = re.compile(
-    r"\(.*?\)|meta[- ]|-?(instruct|chat|it|4bit|mlx|preview|reasoning plus|reasoning|text)\b"
-    r"|-?(2501|2503|2506|2407|2512|v0\.[123])\b"
-)
 _SAME: Final = {
     "llama-7b": "llama-2-7b",
     "llama-1-7b": "llama-2-7b",
@@ -42,15 +38,6 @@ _SAME: Final = {
     "qwq-32b": "qwen2.5-32b",
 }
 """Names of models that share another's shape."""
-
-
-def slug(name: str) -> str:
-    """A published model name as a card would spell it."""
-    text = _DROPPED.sub("", name.lower())
-    text = re.sub(r"[ _/]+", "-", text).strip("-")
-    text = re.sub(r"-(moe|sparse|128k)\b", "", text)
-    text = re.sub(r"^(gemma|qwen|llama)-?(\d)", lambda m: f"{m[1]}{'' if m[1] == 'qwen' else '-'}{m[2]}", text)
-    return re.sub(r"-{2,}", "-", text).strip("-")
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from harness.domain.base import Frozen
-from harness.predict.priors import prior_of
+from harness.predict.terms import prior_of
 
 FILE: Final = "data/coefficients.json"
 

@@ -22,11 +22,7 @@ from harness.predict.seed import (
     llmfit_decode_tokens_per_s,
     seed_decode_tokens_per_s,
 )
-from harness.published.rows import Row, predictable
-
-TRUSTED: Final = ("A", "B")
-NEUTRAL_EXCLUSIONS: Final = ("", "moe")
-"""Marks that do not doubt the figure itself."""
+from harness.published.rows import Row, is_trusted, predictable
 
 BASELINES: Final[Mapping[str, Callable[[float, float], float]]] = {
     "bandwidth / bytes": seed_decode_tokens_per_s,
@@ -116,11 +112,6 @@ class Judged(NamedTuple):
     def covered(self) -> bool:
         """Whether the measurement lies in the interval."""
         return self.low_tokens_per_s <= self.row.tokens_per_s <= self.high_tokens_per_s
-
-
-def is_trusted(row: Row) -> bool:
-    """Trust A or B, and not doubted by the file."""
-    return row.raw.get("trust", "") in TRUSTED and row.excluded in NEUTRAL_EXCLUSIONS
 
 
 def is_headline(row: Row) -> bool:
