@@ -121,8 +121,10 @@ def features(work: Work, machine: Machine) -> Features:
     """Which terms apply, by law: ``overhead``, ``efficiency``, ``compute``, ``attention``, ``scale``."""
     b, t, q, side, year = machine.api, machine.traits, work.quant_class, machine.side, machine.year
     runtime, wide = machine.other_runtime, math.log(machine.bandwidth_bytes_per_s / (6e10 if side == "cpu" else 4e11))
+    crowd = math.log(max(t.core_count, 1) / 8)
     overhead = only((
-        (True, "a", 1.0),
+        (True, f"a/{side}", 1.0),
+        (side == "cpu", "a/threads", crowd),
         (True, f"a/api:{b}", 1.0),
         (True, "a/year", year),
         (True, f"a/year:{b}", year),
@@ -132,11 +134,12 @@ def features(work: Work, machine: Machine) -> Features:
         (runtime, f"a/runtime:{runtime}", 1.0),
     ))  # fmt: skip
     efficiency = only((
-        (True, "e", 1.0),
+        (True, f"e/{side}", 1.0),
         (True, f"e/api:{b}", 1.0),
-        (True, f"e/quant:{b}/{q}", 1.0),
-        (True, f"e/bandwidth:{side}", wide),
-        (t.family, f"e/family:{t.family}", 1.0),
+        (True, f"e/quant {side}:{b}/{q}", 1.0),
+        (True, f"e/bandwidth/{side}", wide),
+        (side == "cpu", "e/threads", crowd),
+        (t.family, f"e/family {side}:{t.family}", 1.0),
         (t.memory, f"e/memory:{t.memory}", 1.0),
         (t.tier, f"e/tier:{side}/{t.tier}", 1.0),
         (work.moe, "e/moe", 1.0),
@@ -144,16 +147,15 @@ def features(work: Work, machine: Machine) -> Features:
         (machine.phone, f"e/phone:{b}", 1.0),
     ))  # fmt: skip
     compute = only((
-        (True, "c", 1.0),
-        (True, f"c/side:{side}", 1.0),
-        (True, f"c/quant:{side}/{q}", 1.0),
-        (work.type_name, f"c/type:{side}/{work.type_name}", 1.0),
-        (t.family, f"c/family:{t.family}", 1.0),
-        (runtime, f"c/runtime:{runtime}/{q}", 1.0),
+        (True, f"c/{side}", 1.0),
+        (True, f"c/quant {side}:{q}", 1.0),
+        (work.type_name, f"c/type {side}:{work.type_name}", 1.0),
+        (t.family, f"c/family {side}:{t.family}", 1.0),
+        (runtime, f"c/runtime {side}:{runtime}/{q}", 1.0),
     ))  # fmt: skip
     attention = (("k", 1.0), (f"k/api:{b}", 1.0))
     scale = only((
-        (machine.chip, f"s/chip:{machine.chip}|{b}", 1.0),
+        (machine.chip, f"s/chip {side}:{machine.chip}|{b}", 1.0),
         (runtime, f"s/runtime:{runtime}", 1.0),
         (runtime, f"s/runtime on:{runtime}|{b}", 1.0),
         (work.model, f"s/model:{work.model}", 1.0),

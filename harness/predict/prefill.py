@@ -59,31 +59,33 @@ def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
     size = math.log(max(work.prompt_weight_count or work.weight_count, 1e8) / 7e9)
     peak, runtime = math.log(t.matrix_flops_per_s / 5e13), machine.other_runtime
     mfu = only((
-        (True, "m", 1.0),
+        (True, f"m/{side}", 1.0),
+        (side == "cpu", "m/threads", math.log(max(t.core_count, 1) / 8)),
         (True, f"m/api:{b}", 1.0),
-        (True, f"m/quant:{side}/{q}", 1.0),
-        (work.type_name, f"m/type:{side}/{work.type_name}", 1.0),
+        (True, f"m/quant {side}:{q}", 1.0),
+        (work.type_name, f"m/type {side}:{work.type_name}", 1.0),
         (True, "m/year", year),
         (True, f"m/year:{b}", year),
-        (True, f"m/short:{side}", short),
-        (True, f"m/size:{side}", size),
+        (True, f"m/short/{side}", short),
+        (True, f"m/size/{side}", size),
         (True, "m/long", math.log(max(prompt.tokens, 512.0) / 512.0)),
+        (True, f"m/peak/{side}", peak),
         (True, f"m/peak:{b}", peak),
-        (t.family, f"m/family:{t.family}", 1.0),
+        (t.family, f"m/family {side}:{t.family}", 1.0),
         (t.tier, f"m/tier:{side}/{t.tier}", 1.0),
-        (not t.known_peak, f"m/guessed:{side}", 1.0),
+        (not t.known_peak, f"m/guessed/{side}", 1.0),
         (work.moe, "m/moe", 1.0),
         (work.moe, f"m/moe:{b}", 1.0),
         (machine.phone, f"m/phone:{b}", 1.0),
     ))  # fmt: skip
     scale = only((
-        (machine.chip, f"g/chip:{machine.chip}|{b}", 1.0),
+        (machine.chip, f"g/chip {side}:{machine.chip}|{b}", 1.0),
         (runtime, f"g/runtime:{runtime}", 1.0),
         (runtime, f"g/runtime on:{runtime}|{b}", 1.0),
         (work.model, f"g/model:{work.model}", 1.0),
     ))  # fmt: skip
     attention = (("h", 1.0), (f"h/api:{b}", 1.0), ("h/year", year), (f"h/year:{b}", year))
-    return {"mfu": mfu, "attention": attention, "overhead": (("o", 1.0), (f"o/api:{b}", 1.0)), "scale": scale}
+    return {"mfu": mfu, "attention": attention, "overhead": ((f"o/{side}", 1.0), (f"o/api:{b}", 1.0)), "scale": scale}
 
 
 def prompt_flops(work: Work, prompt: Prompt) -> float:
@@ -99,12 +101,12 @@ def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> dict[str, floa
 
 def prefill_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Seconds of a prompt, and d ln t / d ln law; numbers or arrays of rows alike."""
-    rate = capped(laws["mfu"])
+    rate = INT8_RATIO * capped(laws["mfu"] / INT8_RATIO)
     weights, attention = base["weights"] / rate, base["attention"] / (capped(laws["attention"]) * rate)
     total = laws["overhead"] + weights + attention
     slopes = {
         "overhead": laws["overhead"] / total,
-        "mfu": -(weights + attention) / total * cap_slope(laws["mfu"]),
+        "mfu": -(weights + attention) / total * cap_slope(laws["mfu"] / INT8_RATIO),
         "attention": -attention / total * cap_slope(laws["attention"]),
         "scale": total / total,
     }

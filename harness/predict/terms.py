@@ -18,10 +18,13 @@ Features = dict[str, tuple[Term, ...]]
 
 MEANS: Final = {
     "a": math.log(60e-6),
+    "a/cpu": math.log(20e-6),
     "e": math.log(0.75),
-    "c": math.log(12.0),
+    "e/cpu": math.log(0.55),
+    "c": math.log(8.0),
     "k": math.log(0.7),
     "m": math.log(0.35),
+    "m/cpu": math.log(0.1),
     "h": -1.0,
     "h/year": 0.9,
     "o": math.log(3e-3),
@@ -29,10 +32,14 @@ MEANS: Final = {
 }
 """Physics, or what is known of an engine: a kernel launch takes some microseconds, a memory system delivers most of its
 specification, dequantising a weight takes about ten operations, attention over a prompt was slow before flash attention
-became the default in 2025."""
+became the default in 2025. The value of ``e`` stands for ``e/gpu`` and ``e/npu`` too."""
 
+SIDES: Final = ("cpu", "gpu", "npu")
 WIDTHS: Final = {"e": 0.3, "k": 0.5, "h": 0.5, "h/year": 0.3, "a/year": 0.25, "m/year": 0.1, "e/moe": 0.3}
 """Of physical terms whose size is known better than within a factor two."""
+SLOPE_WIDTH: Final = 0.25
+"""Of an exponent: speed as a power of bandwidth, threads, peak, size or length of the prompt."""
+SLOPES: Final = {"bandwidth", "threads", "peak", "size", "short", "long"}
 TERM_WIDTH: Final = 0.7
 LEVEL_WIDTH: Final = 0.25
 """Of a kind that no fit has met."""
@@ -54,7 +61,10 @@ def prior_of(key: str, widths: Mapping[str, float] = {}) -> tuple[float, float]:
     kind = kind_of(key)
     if kind:
         return 0.0, widths.get(kind, LEVEL_WIDTH)
-    return MEANS.get(key, 0.0), WIDTHS.get(key, TERM_WIDTH)
+    law, _, rest = key.partition("/")
+    base = law if rest in SIDES else key
+    width = SLOPE_WIDTH if rest.partition("/")[0] in SLOPES else WIDTHS.get(base, TERM_WIDTH)
+    return MEANS.get(key, MEANS.get(base, 0.0)), width
 
 
 def laws_of(listed: Features, values: Mapping[str, float]) -> dict[str, float]:

@@ -83,6 +83,10 @@ _ALIASES: Final = (
 """Names of one piece of silicon."""
 
 
+CPU_MATRIX_RATIO: Final = 8.0
+"""Products of int8 that a vector unit of today takes (i8mm, VNNI: 4 a lane, two units) against multiplications of fp32."""
+
+
 class Traits(NamedTuple):
     """Traits of one chip on one api.
 
@@ -92,7 +96,7 @@ class Traits(NamedTuple):
         peak_flops_per_s: Peak of the shader cores, by their integer lanes (decode dequantises there).
         matrix_flops_per_s: Dense fp16 peak of the matrix units (prefill runs there).
         known_peak: Whether the peaks come from the table rather than from the bandwidth.
-        core_count: GPU cores where the name gives them; 0 otherwise.
+        core_count: GPU cores where the name gives them, threads that run on a CPU; 0 otherwise.
         memory: ``hbm gddr lpddr ddr``; empty where unknown. ``lpddr`` is shared with the CPU.
     """
 
@@ -114,16 +118,17 @@ def _table(name: str) -> tuple[tuple[str, tuple[float, ...]], ...]:
     return tuple((r[0], tuple(float(x) for x in r[1:])) for r in rows)
 
 
-def thread_flops(text: str, thread_count: int, bandwidth_bytes_per_s: float) -> tuple[float, bool]:
-    """Peak of the threads that run on a CPU, and whether its cores are known.
+def thread_flops(text: str, thread_count: int, bandwidth_bytes_per_s: float) -> tuple[float, bool, int]:
+    """Peak of the threads that run on a CPU, whether its cores are known, and how many threads run (8 if unknown).
 
     threads x lanes of 32 bits x 2 (multiply and add) x clock; no more threads than cores. A CPU that no table knows has
     8 FLOP for each byte/s of its bandwidth.
     """
     for pattern, (cores, bits, ghz) in _table("cpu_cores.csv"):
         if re.search(pattern, text):
-            return min(thread_count or cores, cores) * bits / 32 * 2 * ghz * 1e9, True
-    return 8 * bandwidth_bytes_per_s, False
+            running = min(thread_count or cores, cores)
+            return running * bits / 32 * 2 * ghz * 1e9, True, int(running)
+    return 8 * bandwidth_bytes_per_s, False, thread_count or 8
 
 
 def chip_key(chip: str) -> str:
@@ -182,20 +187,21 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
     if apple:
         generation, tier, cores = apple
         if api == "cpu":
-            flops, known = thread_flops(text, thread_count, bandwidth_bytes_per_s)
-            return Traits("apple-cpu", tier or "base", flops, 2 * flops, known, memory="lpddr")
+            flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
+            return Traits("apple-cpu", tier or "base", flops, CPU_MATRIX_RATIO * flops, known, count, "lpddr")
         flops = cores * _APPLE_CORE_TFLOPS.get(generation, 0.44) * 1e12
         return Traits(f"apple-m{generation}", tier or "base", flops, flops, True, cores, "lpddr")
     named = re.search(r"\ba1\d( pro| bionic)?\b", text) and not re.search(r"nvidia|rtx|cortex", text)
     if re.search(r"iphone|ipad", text) or (named and api in {"metal", "cpu", "npu", "other"}):
-        flops, known = {"npu": 300.0}.get(api, 36.0) * bandwidth_bytes_per_s, False
+        flops, known, count = {"npu": 300.0}.get(api, 36.0) * bandwidth_bytes_per_s, False, 0
         if api == "cpu":
-            flops, known = thread_flops(text, thread_count, bandwidth_bytes_per_s)
-        return Traits("apple-phone", "", flops, flops, known, memory="lpddr")
+            flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
+        matrix = flops * (CPU_MATRIX_RATIO if api == "cpu" else 1)
+        return Traits("apple-phone", "", flops, matrix, known, count, "lpddr")
     if api == "cpu":
         family = next((name for pattern, name in _CPU_FAMILIES if re.search(pattern, text)), "x86-cpu")
-        flops, known = thread_flops(text, thread_count, bandwidth_bytes_per_s)
-        return Traits(family, "", flops, 2 * flops, known, memory="ddr")
+        flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
+        return Traits(family, "", flops, CPU_MATRIX_RATIO * flops, known, count, "ddr")
     text = _graphics(text)
     family = next((name for pattern, name in _FAMILIES if re.search(pattern, text)), "")
     memory = "hbm" if family.startswith(_HBM) else "lpddr" if family.startswith(_SHARED) else "gddr" if family else ""

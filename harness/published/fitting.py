@@ -83,7 +83,7 @@ def row_features(row: Row) -> dict[tuple[str, str], tuple[tuple[str, float], ...
     listed = features(row.work, row.machine) if row.phase == "decode" else None
     listed = listed or prefill_features(row.work, row.machine, row.prompt)
     letter = "s" if row.phase == "decode" else "g"
-    source = (f"{letter}/source{'' if is_trusted(row) else ' doubted'}:{row.source}", 1.0)
+    source = (f"{letter}/source {row.machine.side}{'' if is_trusted(row) else ' doubted'}:{row.source}", 1.0)
     return {(row.phase, law): (*terms, source) if law == "scale" else terms for law, terms in listed.items()}
 
 
