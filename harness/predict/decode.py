@@ -51,6 +51,7 @@ class Work(NamedTuple):
         quant_class: ``f16 q8 q5 q4 q4k q3k q2k iq ternary``.
         moe: Whether experts are routed.
         prompt_weight_count: Weights that a token of a prompt goes through; 0: as many as one decoded token reads.
+        prompt_bytes: Weight bytes that a batch of a prompt reads, every expert among them; 0: as many as one token.
         type_name: The quantisation itself, such as ``Q4_K_M``.
         model: Name of the model; empty where nobody measured it.
     """
@@ -62,6 +63,7 @@ class Work(NamedTuple):
     quant_class: str
     moe: bool = False
     prompt_weight_count: float = 0.0
+    prompt_bytes: float = 0.0
     type_name: str = ""
     model: str = ""
 

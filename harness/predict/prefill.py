@@ -1,10 +1,11 @@
 """Time of a prompt: arithmetic against the matrix peak, the attention's apart from that of the weights.
 
-    t(n) = g (o + n 2 N / (m P) + A / (h m P))                      [s]
+    t(n) = g (o b L / 32 + n 2 N / (m P) + A / (h m P) + b B / W),   b = max(n / 512, 1)          [s]
 
-o: fixed cost; n: prompt tokens; N: weights a token goes through, the output's not among them; P: fp16 matrix peak
+o: fixed cost of 32 layers for a batch of 512 tokens; L: layers; b: batches; n: prompt tokens; N: weights a token goes through, the output's not among them; P: fp16 matrix peak
 (FLOP/s), on a CPU of the threads that run; m: share of it that is reached, a product of factors by api, family, class of quantisation, size of the
-prompt and of the peak itself; A: FLOP of the attention, which reaches h of what the weights do; g:
+prompt and of the peak itself; A: FLOP of the attention, which reaches h of what the weights do; B: bytes of all weights, which every batch of 512 tokens
+reads, all experts among them; W: bandwidth; g:
 what a chip, a runtime or a model takes beyond all of it.
 """
 
@@ -18,6 +19,8 @@ from harness.predict.kv_cache import layer_counts
 from harness.predict.terms import Features, gradient_of, laws_of, only
 
 
+BATCH_TOKENS: Final = 512
+"""Tokens of a prompt that go through the weights together (llama.cpp's ubatch)."""
 INT8_RATIO: Final = 2.0
 """int8 against fp16 on matrix units; no prompt is faster than that."""
 
@@ -94,18 +97,25 @@ def prompt_flops(work: Work, prompt: Prompt) -> float:
 
 
 def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> dict[str, float]:
-    """Seconds of weights and of attention at the matrix peak."""
+    """Seconds of weights and of attention at the matrix peak, and of reading all weights at the bandwidth."""
     peak = machine.traits.matrix_flops_per_s
-    return {"weights": prompt_flops(work, prompt) / peak, "attention": prompt.attention_flops / peak}
+    batches = max(prompt.tokens / BATCH_TOKENS, 1.0)
+    return {
+        "weights": prompt_flops(work, prompt) / peak,
+        "attention": prompt.attention_flops / peak,
+        "launches": batches * work.layer_count / 32,
+        "bytes": batches * (work.prompt_bytes or work.weight_bytes) / machine.bandwidth_bytes_per_s,
+    }
 
 
 def prefill_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Seconds of a prompt, and d ln t / d ln law; numbers or arrays of rows alike."""
     rate = INT8_RATIO * capped(laws["mfu"] / INT8_RATIO)
     weights, attention = base["weights"] / rate, base["attention"] / (capped(laws["attention"]) * rate)
-    total = laws["overhead"] + weights + attention
+    over = laws["overhead"] * base["launches"]
+    total = over + weights + attention + base["bytes"]
     slopes = {
-        "overhead": laws["overhead"] / total,
+        "overhead": over / total,
         "mfu": -(weights + attention) / total * cap_slope(laws["mfu"] / INT8_RATIO),
         "attention": -attention / total * cap_slope(laws["attention"]),
         "scale": total / total,
@@ -118,7 +128,7 @@ def prefill_seconds(work: Work, machine: Machine, prompt: Prompt, values: Mappin
     listed = prefill_features(work, machine, prompt)
     base = prefill_base(work, machine, prompt)
     seconds: float = prefill_parts(base, laws_of(listed, values))[0]
-    return max(seconds, sum(base.values()) / INT8_RATIO)
+    return max(seconds, (base["weights"] + base["attention"]) / INT8_RATIO, base["bytes"])
 
 
 def prefill_gradient(work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]) -> dict[str, float]:
