@@ -158,6 +158,7 @@ def features(work: Work, machine: Machine) -> Features:
     attention = (("k", 1.0), (f"k/api:{b}", 1.0))
     scale = only((
         (machine.chip, f"s/chip {side}:{machine.chip}|{b}", 1.0),
+        (machine.chip, f"w/chip {side}:{machine.chip}|{b}", 1.0),
         (runtime, f"s/runtime:{runtime}", 1.0),
         (runtime, f"s/runtime on:{runtime}|{b}", 1.0),
         (work.model, f"s/model:{work.model}", 1.0),

@@ -83,6 +83,7 @@ def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
     ))  # fmt: skip
     scale = only((
         (machine.chip, f"g/chip {side}:{machine.chip}|{b}", 1.0),
+        (machine.chip, f"w/chip {side}:{machine.chip}|{b}", 1.0),
         (runtime, f"g/runtime:{runtime}", 1.0),
         (runtime, f"g/runtime on:{runtime}|{b}", 1.0),
         (work.model, f"g/model:{work.model}", 1.0),

@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.predict.coefficients import Coefficient, Coefficients, Covariance
+from harness.predict.coefficients import Coefficient, Coefficients, Covariance, noise_class
 from harness.predict.decode import decode_base, decode_parts, features
 from harness.predict.prefill import prefill_base, prefill_features, prefill_parts
-from harness.predict.terms import LEVEL_WIDTH, TERM_WIDTH, kind_of, prior_of
+from harness.predict.terms import LEVEL_WIDTH, kind_of, prior_of
 from harness.published.rows import Row, is_trusted
 
 Array = NDArray[np.float64]
@@ -110,7 +110,7 @@ def problem_of(rows: Sequence[Row]) -> Problem:
         designs[law] = csr_array((value, (at, key)), shape=(len(rows), len(keys)))
     seconds = [np.log((r.prompt.tokens if r.phase == "prefill" else 1) / r.tokens_per_s) for r in rows]
     class_of: dict[tuple[Any, ...], int] = {}
-    groups = [(r.phase, r.machine.side, r.machine.phone, is_trusted(r)) for r in rows]
+    groups = [(noise_class(r.phase, r.machine), is_trusted(r)) for r in rows]
     return Problem(
         keys,
         designs,
@@ -231,3 +231,34 @@ def _pooled(groups: NDArray[np.int64], square: Array, free: Array, start: Array,
     """Width of each row's group: root of the mean square, mixed with ``count`` rows of the width it starts from."""
     above, below = np.bincount(groups, square), np.bincount(groups, free)
     return np.sqrt((count * start**2 + above[groups]) / (count + below[groups]))
+
+
+CERTAIN_RATIO: Final = 0.5
+"""What rows must have told of a level (1 - variance / variance before them) for its ties to other terms to be kept."""
+
+
+def coefficients_of(
+    problem: Problem, whole: Fit, rows: Sequence[Row], source: str, residuals: dict[str, tuple[float, float]]
+) -> Coefficients:
+    """What ships: every term but the sources', which nobody who asks shares."""
+    spread = np.sqrt(np.diag(whole.covariance))
+    touched = sum(abs(matrix) for matrix in problem.designs.values())
+    counts = np.asarray((touched.astype(bool).T.astype(float)) @ problem.weight)
+    own = [i for i, key in enumerate(problem.keys) if "/source" not in kind_of(key)]
+    widths = {key: prior_of(key, whole.widths)[1] for key in problem.keys}
+    core = [i for i in own if spread[i] ** 2 < (1 - CERTAIN_RATIO) * widths[problem.keys[i]] ** 2]
+    noise = {noise_class(r.phase, r.machine): float(n) for r, n in zip(rows, whole.noise, strict=True) if is_trusted(r)}
+    return Coefficients(
+        source=source,
+        terms={
+            problem.keys[i]: Coefficient(
+                value=round(float(whole.theta[i]), 4), rows_count=round(float(counts[i])), spread=round(float(spread[i]), 4)
+            )
+            for i in own
+        },
+        widths={kind: round(width, 4) for kind, width in whole.widths.items()},
+        noise={name: round(n, 4) for name, n in sorted(noise.items())},
+        residuals=residuals,
+        covariance=Covariance.of([problem.keys[i] for i in core], whole.covariance[np.ix_(core, core)]),
+        effective_count=round(whole.effective_count, 1),
+    )
