@@ -83,8 +83,8 @@ _ALIASES: Final = (
 """Names of one piece of silicon."""
 
 
-CPU_MATRIX_RATIO: Final = 8.0
-"""Products of int8 that a vector unit of today takes (i8mm, VNNI: 4 a lane, two units) against multiplications of fp32."""
+CPU_MATRIX_RATIO: Final = 4.0
+"""Products of int8 that a lane of 32 bits takes (dot-product instructions) against multiplications of fp32."""
 
 
 class Traits(NamedTuple):
