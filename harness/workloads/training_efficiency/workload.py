@@ -73,11 +73,9 @@ class TrainingWorkload:
             product_dim=min(d, n),
             pass_bytes=(2 + 1.25 + 4.75) * hidden + (3 + 2 + 2 + 2) * error + 5 * weights,
             pass_set_bytes=weights + hidden * 2.0,
-            fresh_bytes=fresh if new_page_bytes(2.25 * hidden + 2 * error + weights, largest) else 0.0,
-            fresh_array_bytes=largest,
+            fresh_bytes=new_page_bytes(fresh, largest),
             numpy_calls_count=20,
-            python_ops_count=290,
-            native_calls_count=8,
+            python_ops_count=322,
         )
         return (cost,)
 
