@@ -75,7 +75,8 @@ class MemoryWorkload:
                 pass_set_bytes=6 * column,
                 fresh_bytes=new_page_bytes(4 * column, column),
                 numpy_calls_count=70,
-                python_ops_count=2930 + 4 * n,
+                array_steps_count=12.0 * n,  # a look-up of each memory's number, in C
+                python_ops_count=2930,
                 sql_statements_count=11.5 + 1.5 * _QUERY_TERMS,
                 **fixed,
             ),

@@ -48,7 +48,7 @@ class ReasoningWorkload:
             ),
             Cost(
                 operation="solve",
-                python_ops_count=11_000,
+                python_ops_count=9500,
                 session_calls_count=5,
                 **fixed,
             ),
