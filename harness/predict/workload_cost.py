@@ -71,6 +71,7 @@ class OperationPrediction(Frozen, frozen=True, kw_only=True):
         resident_bytes: Memory held while it runs, interpreter left out.
         basis: Where the units come from: ``probe`` of the machine, or ``profile`` of a device.
         parts_s: Seconds by cause; of ``compute`` and ``memory`` the longer counts, the rest adds up.
+        mfu_ratio: FLOP of its dense products over what the peak would do in that time (of training: its MFU).
     """
 
     operation: str
@@ -79,6 +80,7 @@ class OperationPrediction(Frozen, frozen=True, kw_only=True):
     resident_bytes: int
     basis: str = "profile"
     parts_s: dict[str, float] = {}
+    mfu_ratio: float = 0.0
 
 
 class Rates(Frozen, frozen=True, kw_only=True):
@@ -188,6 +190,7 @@ def predict_operation(cost: Cost, rates: Rates, language: LanguageSeconds | None
         resident_bytes=cost.resident_bytes + cost.file_bytes,
         basis=rates.basis,
         parts_s={k: v for k, v in parts.items() if v},
+        mfu_ratio=cost.flops_count / (mid * (rates.flops_per_s if cost.parallel else rates.serial_flops_per_s)),
     )
 
 

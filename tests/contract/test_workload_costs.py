@@ -72,10 +72,10 @@ def test_interpreted_work_is_what_the_tracer_counts(name, tmp_path):
 
 
 def test_the_products_of_a_training_step_by_hand():
-    # Five products of 128 x 128 x 512, two operations each.
+    # Two layers of 4 x 64 x 64 + 3 x 64 x 192 weights and an output of 64 x 256; attention 12 x 2 x 64 x 64 a token.
     workload = load("training_efficiency")
     (cost,) = workload.costs(workload.sizes["small"])
-    assert cost.flops_count == 5 * 2 * 128 * 128 * 512
+    assert cost.flops_count == 4 * 64 * (6 * (2 * (4 * 64 * 64 + 3 * 64 * 192) + 64 * 256) + 12 * 2 * 64 * 64)
 
 
 def test_the_weights_of_an_encoder_by_hand():
