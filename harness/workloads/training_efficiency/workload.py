@@ -49,8 +49,8 @@ class TrainingWorkload:
         harmonic mean stands for both, which is exact for a rate of n / (n + c). Passes a layer, forward and backward,
         in bytes read or written: 108 of an activation [N, d] (two norms 56, rotations 28, residuals and sums 24), 46 of
         an inner one, 27 of the scores; 16 of the logits; Adam 52 of all weights. exp is taken of the scores twice, of
-        the inner layer twice and of the logits twice; four copies of an activation are in another order, and half of the
-        scores are masked by an index.
+        the inner layer twice and of the logits twice; four copies of an activation are in another order, half of the
+        scores masked by an index.
         """
         c, batch, sequence = config_of(size), size["batch_count"], size["sequence_tokens"]
         tokens, layers = batch * sequence, c.layer_count
