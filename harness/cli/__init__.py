@@ -12,6 +12,7 @@ import click
 
 from harness import __version__
 from harness.errors import Exit, HarnessError
+from harness.printable import cleaned_streams
 
 
 class Verbs(click.Group):
@@ -41,8 +42,14 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; expected failures end in one line and their exit status, bugs keep their traceback."""
+    with cleaned_streams():
+        status = _status()
+    sys.exit(int(status or 0))
+
+
+def _status() -> int | None:
     try:
-        status = cli.main(standalone_mode=False)
+        status: int | None = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         status = Exit.USAGE
@@ -52,4 +59,4 @@ def main() -> None:
     except HarnessError as error:
         click.echo(f"edge-harness: {error}", err=True)
         status = error.exit_code
-    sys.exit(int(status or 0))
+    return status
