@@ -86,6 +86,11 @@ def _check_shape(shape: ModelShape, place: str) -> None:
         raise BadDataError(place, "shape.head_dim", "0", "at least 1 for a model with attention")
     if not heads and shape.recurrent is None:
         raise BadDataError(place, "shape.head_count", "0", "at least 1, or a [shape.recurrent] table")
+    pattern = shape.layer_pattern
+    if pattern and (len(pattern) != shape.layer_count or set(pattern) - set("asr-")):
+        raise BadDataError(place, "shape.layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
+    if "r" in pattern and shape.recurrent is None:
+        raise BadDataError(place, "shape.recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
     experts = shape.experts
     if experts is not None:
         if not 1 <= experts.used_count <= experts.expert_count:
