@@ -17,6 +17,7 @@ FILE_TYPES: Final[dict[int, str]] = {
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
     21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
     29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
+    40: "Q1_0", 41: "Q2_0",
 }  # fmt: skip
 """Mixtures by number. Source: llama.cpp, include/llama.h (``enum llama_ftype``)."""
 
@@ -146,8 +147,13 @@ class _Keys:
         return full or sliding, sliding
 
     def feed_forward(self) -> int:
-        """Inner width of the first layer that has one: layers that share keys and values may have another."""
-        return next((n for n in self.listed("feed_forward_length") if n), self.number("feed_forward_length", 0))
+        """Inner width of the first block that has one; its tensor is believed before the key, which files get wrong."""
+        down = self.dims.get("blk.0.ffn_down.weight")
+        return (
+            down[0]
+            if down
+            else next((n for n in self.listed("feed_forward_length") if n), self.number("feed_forward_length", 0))
+        )
 
     def shared_feed_forward(self) -> int:
         """Inner width in the trailing layers without a cache of their own, where it differs."""
