@@ -76,15 +76,15 @@ _RULES: Final = (
     _Rule(r"MXFP4_Q[48]", "MXFP4_MOE", 4.2, 5.0, "MLX: experts in MXFP4, the rest in groups of 64"),
     _Rule(r"(?:AWQ|GPTQ)(?:_INT4|_4BIT|_G?\d+|_W4A16)*|(?:INT4_|4BIT_)(?:AWQ|GPTQ)", "Q4_0", 4.1, 5.8, _GROUPS),
     _Rule(r"(?:GPTQ_|AWQ_)?(?:INT8|8BIT)_?(?:AWQ|GPTQ)", "Q8_0", 8.1, 9.5, "8-bit groups"),
-    _Rule(r"W4(?:A16|A8)?(?:_\w+)?|INT4(?:_\w+)?|BNB_?4(?:BIT)?|NF4|8DA4W|Q4F(?:16|32)(?:_\d)?", "Q4_0", 4.1, 7.6, _GROUPS),
-    _Rule(r"W8(?:A8|A16)?|INT8(?:_\w+)?|Q8F(?:16|32)(?:_\d)?", "Q8_0", 7.4, 10.0, "8-bit weights, a scale a row or block"),
+    _Rule(r"W4(?:A16|A8)?(?:_\w+)?|(?:INT|BNB_?|NF)4(?:_?\w+)?|8DA4W|Q4F(?:16|32)(?:_\d)?", "Q4_0", 4.1, 7.6, _GROUPS),
+    _Rule(r"W8(?:A8|A16)?|INT8(?:_\w+)?|Q8F(?:16|32)(?:_\d)?", "Q8_0", 7.4, 10.0, "8-bit weights and their scales"),
     _Rule(r"(?:MLX_)?3_?BITS?(?:_\w+)?", "Q3_K_S", 3.4, 4.0, _MLX),
     _Rule(r"(?:MLX_)?2_?BITS?(?:_\w+)?", "Q2_K", 2.4, 3.0, _MLX),
     _Rule(r"(?:MLX_)?4_?BITS?(?:_\w+)?|Q4", "Q4_0", 4.4, 5.1, _MLX),
     _Rule(r"(?:MLX_)?5_?BITS?(?:_\w+)?", "Q5_0", 5.4, 6.0, _MLX),
     _Rule(r"(?:MLX_)?6_?BITS?(?:_\w+)?", "Q6_K", 6.4, 7.0, _MLX),
     _Rule(r"(?:MLX_)?8_?BITS?(?:_\w+)?|Q8", "Q8_0", 8.4, 9.1, _MLX),
-    _Rule(r"(?:EXL[23]_)?(\d+(?:\.\d+)?)_?BPW(?:_H\d+)?|EXL[23]_(\d+(?:\.\d+)?)", "bits", -0.05, 0.4, "bits by its name"),
+    _Rule(r"(?:EXL[23]_)?(\d+(?:\.\d+)?)_?BPW(?:_H\d+)?|EXL[23]_(\d+(?:\.\d+)?)", "bits", -0.05, 0.4, "by its name"),
     _Rule(r"I2_S|TERNARY|1\.58BIT", "TQ2_0", 1.7, 4.0, "ternary weights; embeddings in more bits"),
 )  # fmt: skip
 
