@@ -69,7 +69,11 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
         return Located(path.stem, found, path, "", weights)
     card = load_model(ref)
     named = "" if ref == card.name or path is not None else split(ref)[1]
-    file = file_of(card, quant or (mixture_of(named)[0] if named else None))
+    if named and not quant:
+        quant, said = mixture_of(named)
+        if said:
+            raise RefusedError(f"{ref}: the card of {card.name} has no file of {named}: {said[0]}")
+    file = file_of(card, quant or None)
     fetched = pull(card, file.quant, progress=progress)
     return Located(card.name, file.quant, fetched, file.sha256, read_gguf(fetched).weights())
 

@@ -39,6 +39,7 @@ class ResolvedModel(NamedTuple):
         card: Its card, if it has one.
         path: The file, if there is one on this machine.
         guess: What bounds it, where nobody knows the model.
+        bits: Fewest and most bits a weight of its quantisation, where another mixture stands for that.
         notes: What was assumed on the way.
     """
 
@@ -48,6 +49,7 @@ class ResolvedModel(NamedTuple):
     card: ModelCard | None = None
     path: Path | None = None
     guess: Guess | None = None
+    bits: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -80,12 +82,21 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     if found is None or (found.guess is not None and is_repository(ref)):
         return _from_hub(ref, quant)
     if found.guess is not None:
-        mixture, notes = mixture_of(quant or found.quant or "Q4_K_M")
+        asked = quant or found.quant or "Q4_K_M"
+        mixture, notes = mixture_of(asked)
         weights = weights_of(found.guess.shape, mixture)
-        return ResolvedModel(ref, mixture, weights, guess=found.guess, notes=(found.why, *notes))
+        return ResolvedModel(ref, mixture, weights, None, None, found.guess, _bits(asked), (found.why, *notes))
     assert found.card is not None
-    model = _from_card(found.card, *mixture_of(quant or found.quant or found.card.default_quant))
+    asked = quant or found.quant or found.card.default_quant
+    model = _from_card(found.card, *mixture_of(asked))._replace(bits=_bits(asked))
+    # What was read into the name is told, unless it is the card's own.
     return model if found.card.name == ref else model._replace(notes=(f"{ref!r}: {found.why}", *model.notes))
+
+
+def _bits(quant: str) -> tuple[float, float] | None:
+    """Bits a weight that files of this quantisation have, where no mixture of llama.cpp is exactly meant."""
+    found = understood(quant)
+    return (found.bits_low, found.bits_high) if found is not None and found.bits_low else None
 
 
 def mixture_of(quant: str) -> tuple[str, tuple[str, ...]]:

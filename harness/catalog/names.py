@@ -21,7 +21,7 @@ _WORD: Final = re.compile(r"\d+(?:\.\d+)*[bm](?![a-z0-9])|\d+(?:\.\d+)*|[a-z]+")
 _DROPPED: Final = frozenset(
     """
     instruct it chat base preview hf gguf mlx onnx lm litert text latest meta nvidia openai unsloth google microsoft
-    thinking reasoning plus qat sparse moe dense abliterated uncensored heretic model the quantized dynamic i ud graph
+    thinking reasoning plus qat sparse dense abliterated uncensored heretic model the quantized dynamic i ud graph
     pt amx
     """.split()  # noqa: SIM905 - a list of words reads better
 )
@@ -76,6 +76,8 @@ def key(name: str) -> str:
         text = pattern.sub(spelled, text)
     text = _DATE_OR_VERSION.sub(" ", _unbracketed(text).replace("_", " "))
     words = [word for word in _WORD.findall(text) if word not in _DROPPED]
+    if any(word[-1] in "bm" and word[0].isdigit() for word in words):  # a size tells a mixture of experts already
+        words = [word for word in words if word != "moe"]
     return "-".join(words)
 
 
