@@ -86,6 +86,11 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     heads, kv_heads, layers, experts = shape.head_count, shape.kv_head_count, shape.layer_count, shape.experts
     if not heads and shape.recurrent is None:
         refuse("head_count", 0, "at least 1, or a [shape.recurrent] table")
+    pattern = shape.layer_pattern
+    if pattern and (len(pattern) != layers or set(pattern) - set("asr-")):
+        refuse("layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
+    if "r" in pattern and shape.recurrent is None:
+        refuse("recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
     if heads and not kv_heads and shape.recurrent is None:
         refuse("kv_head_count", 0, "at least 1 for a model with attention")
     if kv_heads and heads % kv_heads:
