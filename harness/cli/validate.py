@@ -54,7 +54,9 @@ def COMMAND(  # noqa: N802
 
     from harness.app import validate as use
 
-    fits = [word for word, asked in (("--leave-out", by), ("--given", given), ("--coefficients", coefficients)) if asked]
+    fits = [
+        word for word, asked in (("--leave-out", by), ("--given", given), ("--coefficients", coefficients)) if asked
+    ]
     if len(fits) > 1 or (fits and write_coefficients is not None):
         raise click.UsageError(f"{fits[0]} answers a question of its own: leave out the other ways to fit")
     others = use.other_checks(rows)
@@ -134,7 +136,7 @@ def _render(result: "Report") -> None:
     rows += [_cells(name, score) for name, score in result.groups.items()]
     out.print(table(f"Errors of {result.rows_count} rows ({how}); trust A and B unless said", columns, rows, right))
     for name, part in result.tables.items():
-        title = f"Prompts by hardware, trust A and B" if "," in name else f"Decode by {name}, trust A and B"
+        title = "Prompts by hardware, trust A and B" if "," in name else f"Decode by {name}, trust A and B"
         out.print(table(title, columns, [_cells(n, s) for n, s in list(part.items())[:20]], right))
     misses = [
         [

@@ -185,7 +185,11 @@ def decode_base(work: Work, machine: Machine) -> dict[str, float]:
 def decode_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Terms, dict[str, Any]]:
     """Seconds by cause, and d ln t / d ln law; numbers or arrays of rows alike."""
     share, seen = capped(laws["efficiency"]), capped(laws["attention"])
-    over, by_bytes, by_compute = laws["overhead"] * base["layers"], base["bytes"] / share, laws["compute"] * base["count"]
+    over, by_bytes, by_compute = (
+        laws["overhead"] * base["layers"],
+        base["bytes"] / share,
+        laws["compute"] * base["count"],
+    )
     kv = base["kv"] / (seen * share)
     both = (by_bytes**SMOOTHNESS + by_compute**SMOOTHNESS) ** (1 / SMOOTHNESS)
     total = over + both + kv

@@ -18,7 +18,6 @@ from harness.predict.decode import Machine, Work, cap_slope, capped
 from harness.predict.kv_cache import layer_counts
 from harness.predict.terms import Features, gradient_of, laws_of, only
 
-
 BATCH_TOKENS: Final = 512
 """Tokens of a prompt that go through the weights together (llama.cpp's ubatch)."""
 INT8_RATIO: Final = 2.0

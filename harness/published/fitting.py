@@ -252,7 +252,9 @@ def coefficients_of(
         source=source,
         terms={
             problem.keys[i]: Coefficient(
-                value=round(float(whole.theta[i]), 4), rows_count=round(float(counts[i])), spread=round(float(spread[i]), 4)
+                value=round(float(whole.theta[i]), 4),
+                rows_count=round(float(counts[i])),
+                spread=round(float(spread[i]), 4),
             )
             for i in own
         },

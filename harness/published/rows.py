@@ -146,7 +146,12 @@ def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
         plain = size * share
         work, prompt = row_work(raw.get("model", ""), known, size, params, share, quant, mean_depth, prompt)
         words = raw.get("quant", "").upper().split()
-        work = work._replace(moe=moe, prompt_bytes=size if moe else work.weight_bytes, type_name=words[0] if words else "", model=slug(raw.get("model", "")))
+        work = work._replace(
+            moe=moe,
+            prompt_bytes=size if moe else work.weight_bytes,
+            type_name=words[0] if words else "",
+            model=slug(raw.get("model", "")),
+        )
     group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
     return Row(line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
 

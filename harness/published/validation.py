@@ -137,9 +137,7 @@ def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judge
     return result
 
 
-def judged(
-    row: Row, speed_tokens_per_s: float, spread: float, residuals: Mapping[str, tuple[float, float]]
-) -> Judged:
+def judged(row: Row, speed_tokens_per_s: float, spread: float, residuals: Mapping[str, tuple[float, float]]) -> Judged:
     """A row with its prediction and the interval that these quantiles and the expected spread in ln t give."""
     quantiles = residual_for(residuals, row.phase, row.machine.api, _residual_group(row))
     span = interval(speed_tokens_per_s, quantiles, spread=spread)
