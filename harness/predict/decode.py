@@ -132,6 +132,7 @@ def features(work: Work, machine: Machine) -> Features:
         (True, f"a/year:{b}", year),
         (t.family, f"a/family:{t.family}", 1.0),
         (work.moe, "a/moe", 1.0),
+        (work.moe, "a/moe/year", year),
         (work.moe, f"a/moe:{b}", 1.0),
         (runtime, f"a/runtime:{runtime}", 1.0),
     ))  # fmt: skip
@@ -145,6 +146,7 @@ def features(work: Work, machine: Machine) -> Features:
         (t.memory, f"e/memory:{t.memory}", 1.0),
         (t.tier, f"e/tier:{side}/{t.tier}", 1.0),
         (work.moe, "e/moe", 1.0),
+        (work.moe, "e/moe/year", year),
         (work.moe, f"e/moe:{b}", 1.0),
         (machine.phone, f"e/phone:{b}", 1.0),
     ))  # fmt: skip
@@ -155,7 +157,7 @@ def features(work: Work, machine: Machine) -> Features:
         (t.family, f"c/family {side}:{t.family}", 1.0),
         (runtime, f"c/runtime {side}:{runtime}/{q}", 1.0),
     ))  # fmt: skip
-    attention = (("k", 1.0), (f"k/api:{b}", 1.0))
+    attention = (("k", 1.0), ("k/year", year), (f"k/api:{b}", 1.0))
     scale = only((
         (machine.chip, f"s/chip {side}:{machine.chip}|{b}", 1.0),
         (machine.chip, f"w/chip {side}:{machine.chip}|{b}", 1.0),
