@@ -58,7 +58,9 @@ def residuals_of(
 ) -> dict[str, tuple[float, float]]:
     """Quantiles of ln(measured / predicted) / spread of the trusted rows marked, by group."""
     trusted = [i for i in np.flatnonzero(keep) if is_trusted(rows[i])] or list(np.flatnonzero(keep))
-    found = grouped((residual_key(rows[i]), rows[i].source, float(errors[i] / spread[i]), float(weights[i])) for i in trusted)
+    found = grouped(
+        (residual_key(rows[i]), rows[i].source, float(errors[i] / spread[i]), float(weights[i])) for i in trusted
+    )
     return {key: (round(low, 3), round(high, 3)) for key, (low, high) in found.items()}
 
 

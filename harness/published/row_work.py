@@ -40,9 +40,7 @@ ModelOf = Callable[[str, float, str, float], Known | None]
 """Finds a model by its published name, its parameters as stated (10**9, 0 if not) and its quantisation, and its active parameters."""
 
 
-def row_work(
-    known: Known, size_bytes: float, quant: str, depth_tokens: float, prompt: Prompt
-) -> tuple[Work, Prompt]:
+def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float, prompt: Prompt) -> tuple[Work, Prompt]:
     """What a token of this model needs, and the prompt with its attention.
 
     Bytes are the row's own; the shape tells which share of them is read. A file that exceeds the card's by just the

@@ -139,7 +139,9 @@ def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
     if moe and not active:
         active = active_named(raw.get("model", "")) or (known.read_count / 1e9 if known is not None else 0.0)
     known_name = known is not None or not params
-    reason = _why_not(known=known_name, speed=speed, bandwidth=bandwidth, size=size, params=params, active=active or not moe, ok=ok)
+    reason = _why_not(
+        known=known_name, speed=speed, bandwidth=bandwidth, size=size, params=params, active=active or not moe, ok=ok
+    )
     mean_depth = depth + (count / 2 if phase == "decode" else 0)
     work, prompt, plain = None, Prompt(count, depth, 0.0), 0.0
     if not reason and known is not None:
@@ -157,7 +159,9 @@ def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
     return Row(line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
 
 
-def _why_not(*, known: bool, speed: float, bandwidth: float, size: float, params: float, active: float, ok: bool) -> str:
+def _why_not(
+    *, known: bool, speed: float, bandwidth: float, size: float, params: float, active: float, ok: bool
+) -> str:
     for given, word in (
         (ok, "unknown test"),
         (speed, "no speed"),
