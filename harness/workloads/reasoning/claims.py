@@ -8,8 +8,8 @@ import re
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from harness.workloads._language.units import factor_of
 from harness.workloads.reasoning.exact import NotArithmeticError, values
-from harness.workloads.reasoning.units import factor_of
 
 _SIGNS: Final = str.maketrans(
     {

@@ -1,0 +1,171 @@
+"""Numbers with units, dates and clock times of a text in normal forms: ``3.5 km`` is ``3,500 metres``."""
+
+import re
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+from harness.workloads._language.units import base_of, singular
+
+_SMALL: Final = {
+    word: at
+    for at, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen".split()  # noqa: SIM905  reads better than twenty quotes
+    )
+} | {word: 10 * at for at, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}  # noqa: SIM905
+_LARGE: Final = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+_PARTS: Final = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4), "quarters": Fraction(1, 4)}
+_ORDINALS: Final = {
+    word: at
+    for at, word in enumerate(
+        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
+        "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth".split(),  # noqa: SIM905
+        1,
+    )
+}
+_MONTHS: Final = "january february march april may june july august september october november december".split()  # noqa: SIM905
+_DAYS: Final = "monday tuesday wednesday thursday friday saturday sunday".split()  # noqa: SIM905
+_MONTH: Final = "(" + "|".join(f"{m[:3]}(?:{m[3:]})?" for m in _MONTHS) + r")\b\.?"
+_DAY: Final = r"(\d{1,2})(?:st|nd|rd|th)?"
+_YEAR: Final = r"(1\d{3}|20\d\d)"
+_NTH: Final = "(" + "|".join(_ORDINALS) + ")"
+_DATES: Final = tuple(
+    (re.compile(rf"\b{pattern}(?!\w)", re.I), fields)
+    for pattern, fields in (
+        (rf"{_YEAR}-(\d\d)-(\d\d)", "ynd"),
+        (rf"{_DAY}(?: of)? {_MONTH},? {_YEAR}", "dmy"),
+        (rf"{_NTH} of {_MONTH},? {_YEAR}", "omy"),
+        (rf"{_MONTH} {_DAY},? {_YEAR}", "mdy"),
+        (rf"{_DAY}(?: of)? {_MONTH}", "dm"),
+        (rf"{_NTH} of {_MONTH}", "om"),
+        (rf"{_MONTH} {_DAY}(?![:\d])", "md"),
+        (rf"{_MONTH}(?: of)?,? {_YEAR}", "my"),
+        (
+            r"(?:in|since|until|till|from|to|by|of|before|after|during|and|around|year|late|early|between|for|than) "
+            rf"{_YEAR}(?![\d,]*[.,]?\d)(?! ?(?:%|people|[a-z]+s\b))",
+            "y",
+        ),
+        (rf"(?:in|every|since|until|till|of|to|each|from|late|early|by) {_MONTH}", "m"),
+    )
+)
+_TIME: Final = re.compile(
+    r"\b(?:(\d{1,2}):(\d\d)(?: ?([ap])\.?m\b\.?)?|(\d{1,2}) ?(?:([ap])\.?m\b\.?|o'clock)|(noon|midnight))", re.I
+)
+_WEEKDAY: Final = re.compile(r"\b(" + "|".join(_DAYS) + r")s?\b", re.I)
+_WORD: Final = "(?:" + "|".join([*_SMALL, *_LARGE]) + ")"
+_NUMBER: Final = re.compile(
+    rf"(?P<money>[$€£]) ?(?P<paid>\d[\d,]*(?:\.\d+)?)(?: (?P<paid_times>{'|'.join(_LARGE)})\b)?"
+    rf"|(?<![\w.])(?P<digits>\d[\d,]*(?:\.\d+)?)(?: (?P<times>{'|'.join(_LARGE)})\b)?"
+    rf"|\b(?P<words>(?:a )?{_WORD}(?:[ -](?:and )?{_WORD})*)\b(?P<and_half> and a half)?"
+    r"|\b(?:a |one |three )?(?P<part>half|third|quarters?)(?= of\b| an? | the )",
+    re.I,
+)
+_UNIT: Final = re.compile(r"\s?(%|°|-?[A-Za-z]+)(?: of an? ([a-z]+))?")
+_NO_UNIT: Final = frozenset(
+    "of and or in on at to from by than were was is are the a an more less other for with as had have has who that "
+    "but when which he she it they until per out came went times".split()  # noqa: SIM905
+)
+
+
+class Quantity(NamedTuple):
+    """A number, in the base of its unit where that is known (``second``, ``mm``, ``cent`` ...), and where it stands.
+
+    ``unit`` is ``%`` for shares, the counted noun where no unit is known, empty where nothing follows.
+    """
+
+    value: Fraction
+    unit: str
+    start: int
+    end: int
+
+
+class Figures(NamedTuple):
+    """What a text says in figures: quantities, and the values of each field of its dates and times.
+
+    ``moments`` maps ``y m d w t`` (year, month, day, weekday, minutes since midnight) to the values that occur.
+    """
+
+    quantities: tuple[Quantity, ...]
+    moments: dict[str, frozenset[int]]
+
+
+def figures(text: str) -> Figures:
+    """Everything in figures that a text says."""
+    moments: dict[str, set[int]] = {}
+    rest = text
+    for pattern, fields in _DATES:
+        for match in pattern.finditer(rest):
+            for field, value in zip(fields, match.groups(), strict=True):
+                moments.setdefault(_FIELD.get(field, field), set()).add(_field(field, value.lower()))
+        rest = pattern.sub(_blank, rest)
+    for match in _TIME.finditer(rest):
+        moments.setdefault("t", set()).add(_minutes(match))
+    rest = _TIME.sub(_blank, rest)
+    for match in _WEEKDAY.finditer(rest):
+        moments.setdefault("w", set()).add(_DAYS.index(match[1].lower()))
+    found = [q for m in _NUMBER.finditer(rest) if (q := _quantity(m, rest)) is not None]
+    return Figures(tuple(found), {field: frozenset(values) for field, values in moments.items()})
+
+
+_FIELD: Final = {"n": "m", "o": "d"}
+
+
+def _blank(match: "re.Match[str]") -> str:
+    return " " * len(match[0])
+
+
+def _field(field: str, text: str) -> int:
+    if field == "m":
+        return next(at for at, month in enumerate(_MONTHS, 1) if month.startswith(text[:3]))
+    return _ORDINALS[text] if field == "o" else int(text)
+
+
+def _minutes(match: "re.Match[str]") -> int:
+    hours, minutes, half, hour, hour_half, word = match.groups()
+    if word:
+        return 720 if word.lower() == "noon" else 0
+    number, mark = int(hours or hour), (half or hour_half or "").lower()
+    if mark:
+        number = number % 12 + (12 if mark == "p" else 0)
+    return 60 * number + int(minutes or 0)
+
+
+def _quantity(match: "re.Match[str]", text: str) -> Quantity | None:
+    if match["part"]:
+        value, unit, end = _PARTS[match["part"].lower()], "%", match.end()
+        value *= 3 if match[0].lower().startswith("three") else 1
+        of = re.match(r" (?:of )?an? ([a-z]+)", text[end:])
+        known = base_of(of[1].lower()) if of else None
+        if known and of:
+            return Quantity(value * known[1], known[0], match.start(), end + of.end())
+        return Quantity(value * 100, unit, match.start(), end)
+    if match["words"]:
+        if match["words"].lower() in {"one", "a"} and not match["and_half"]:
+            return None  # a pronoun as often as a number
+        value = _words(match["words"].lower()) + (Fraction(1, 2) if match["and_half"] else 0)
+    else:
+        digits = (match["paid"] or match["digits"]).rstrip(",").replace(",", "")
+        value = Fraction(digits) * _LARGE.get((match["paid_times"] or match["times"] or "").lower(), 1)
+    end = match.end()
+    if match["money"]:
+        return Quantity(value * 100, "cent", match.start(), end)
+    follows = _UNIT.match(text, end)
+    word = follows[1].lower().lstrip("-") if follows else ""
+    if word in {"%", "percent"} or text[end:].lower().startswith(" per cent"):
+        return Quantity(value, "%", match.start(), end)
+    known = base_of(word)
+    if known:
+        return Quantity(value * known[1], known[0], match.start(), end)
+    return Quantity(value, "" if word in _NO_UNIT else singular(word), match.start(), end)
+
+
+def _words(text: str) -> Fraction:
+    total, part = 0, 0
+    for word in re.findall(r"[a-z]+", text):
+        if word in _SMALL:
+            part += _SMALL[word]
+        elif word == "hundred" or word == "dozen":
+            part = max(1, part) * _LARGE[word]
+        elif word in _LARGE:
+            total, part = total + max(1, part) * _LARGE[word], 0
+    return Fraction(total + part)
