@@ -13,6 +13,8 @@ _SMALL: Final = {
         "seventeen eighteen nineteen".split()  # noqa: SIM905  reads better than twenty quotes
     )
 } | {word: 10 * at for at, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}  # noqa: SIM905
+NUMBER_WORDS: Final = tuple(_SMALL)
+"""Words for numbers below 20, and tens."""
 _LARGE: Final = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _PARTS: Final = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4), "quarters": Fraction(1, 4)}
 _ORDINALS: Final = {
@@ -49,15 +51,15 @@ _DATES: Final = tuple(
     )
 )
 _TIME: Final = re.compile(
-    r"\b(?:(\d{1,2}):(\d\d)(?: ?([ap])\.?m\b\.?)?|(\d{1,2}) ?(?:([ap])\.?m\b\.?|o'clock)|(noon|midnight))", re.I
+    r"\b(?:(\d{1,2}):(\d\d)(?: ?([ap])\.?m\b\.?)?|(\d{1,2}) ?(?:([ap])\.?m\b\.?|o'clock)|(noon|midnight)|half past (\w+))", re.I
 )
 _WEEKDAY: Final = re.compile(r"\b(" + "|".join(_DAYS) + r")s?\b", re.I)
 _WORD: Final = "(?:" + "|".join([*_SMALL, *_LARGE]) + ")"
 _NUMBER: Final = re.compile(
     rf"(?P<money>[$€£]) ?(?P<paid>\d[\d,]*(?:\.\d+)?)(?: (?P<paid_times>{'|'.join(_LARGE)})\b)?"
     rf"|(?<![\w.])(?P<digits>\d[\d,]*(?:\.\d+)?)(?: (?P<times>{'|'.join(_LARGE)})\b)?"
-    rf"|\b(?P<words>(?:a )?{_WORD}(?:[ -](?:and )?{_WORD})*)\b(?P<and_half> and a half)?"
-    r"|\b(?:a |one |three )?(?P<part>half|third|quarters?)(?= of\b| an? | the )",
+    r"|\b(?:a |one |three )?(?P<part>half|third|quarters?)(?= of\b| an? | the )"
+    rf"|\b(?P<words>(?:a )?{_WORD}(?:[ -](?:and )?{_WORD})*)\b(?P<and_half> and a half)?",
     re.I,
 )
 _UNIT: Final = re.compile(r"\s?(%|°|-?[A-Za-z]+)(?: of an? ([a-z]+))?")
@@ -79,32 +81,60 @@ class Quantity(NamedTuple):
     end: int
 
 
-class Figures(NamedTuple):
-    """What a text says in figures: quantities, and the values of each field of its dates and times.
+class Moment(NamedTuple):
+    """A date or a time: values of the fields ``y m d w t`` (year, month, day, weekday, minutes since midnight)."""
 
-    ``moments`` maps ``y m d w t`` (year, month, day, weekday, minutes since midnight) to the values that occur.
-    """
+    values: frozenset[tuple[str, int]]
+    start: int
+    end: int
+
+
+class Figures(NamedTuple):
+    """What a text says in figures: quantities, dates and times, and the values of each field of those."""
 
     quantities: tuple[Quantity, ...]
+    mentions: tuple[Moment, ...]
     moments: dict[str, frozenset[int]]
 
 
 def figures(text: str) -> Figures:
     """Everything in figures that a text says."""
-    moments: dict[str, set[int]] = {}
+    mentions: list[Moment] = []
     rest = text
     for pattern, fields in _DATES:
         for match in pattern.finditer(rest):
-            for field, value in zip(fields, match.groups(), strict=True):
-                moments.setdefault(_FIELD.get(field, field), set()).add(_field(field, value.lower()))
+            values = zip(fields, match.groups(), strict=True)
+            found = frozenset((_FIELD.get(f, f), _field(f, v.lower())) for f, v in values)
+            mentions.append(Moment(found, match.start(1), match.end(len(fields))))
         rest = pattern.sub(_blank, rest)
-    for match in _TIME.finditer(rest):
-        moments.setdefault("t", set()).add(_minutes(match))
+    mentions += [Moment(frozenset({("t", _minutes(m))}), *m.span()) for m in _TIME.finditer(rest)]
     rest = _TIME.sub(_blank, rest)
-    for match in _WEEKDAY.finditer(rest):
-        moments.setdefault("w", set()).add(_DAYS.index(match[1].lower()))
-    found = [q for m in _NUMBER.finditer(rest) if (q := _quantity(m, rest)) is not None]
-    return Figures(tuple(found), {field: frozenset(values) for field, values in moments.items()})
+    mentions += [Moment(frozenset({("w", _DAYS.index(m[1].lower()))}), *m.span()) for m in _WEEKDAY.finditer(rest)]
+    moments: dict[str, set[int]] = {}
+    for field, value in (pair for m in mentions for pair in m.values):
+        moments.setdefault(field, set()).add(value)
+    quantities = [q for m in _NUMBER.finditer(rest) if (q := _quantity(m, rest)) is not None]
+    return Figures(tuple(quantities), tuple(mentions), {field: frozenset(v) for field, v in moments.items()})
+
+
+def spelt_alike(text: str, other: str) -> str:
+    """The text with its figures spelt as ``other`` spells them, where both name the same value in known units.
+
+    ``one and a half hours`` becomes ``90 minutes`` beside a text that says ``90 minutes``.
+    """
+    ours, theirs = figures(text), figures(other)
+    swaps: list[tuple[int, int, str]] = []
+    for moment in ours.mentions:
+        same = next((m for m in theirs.mentions if m.values == moment.values), None)
+        if same:
+            swaps.append((moment.start, moment.end, other[same.start : same.end]))
+    for quantity in ours.quantities:
+        alike = [q for q in theirs.quantities if q.value == quantity.value and q.unit == quantity.unit]
+        if alike:
+            swaps.append((quantity.start, quantity.end, other[alike[0].start : alike[0].end]))
+    for start, end, instead in sorted(swaps, reverse=True):
+        text = text[:start] + instead + text[end:]
+    return text
 
 
 _FIELD: Final = {"n": "m", "o": "d"}
@@ -121,7 +151,9 @@ def _field(field: str, text: str) -> int:
 
 
 def _minutes(match: "re.Match[str]") -> int:
-    hours, minutes, half, hour, hour_half, word = match.groups()
+    hours, minutes, half, hour, hour_half, word, past = match.groups()
+    if past:
+        return 60 * (int(past) if past.isdigit() else _SMALL.get(past.lower(), 0)) + 30
     if word:
         return 720 if word.lower() == "noon" else 0
     number, mark = int(hours or hour), (half or hour_half or "").lower()
@@ -151,12 +183,19 @@ def _quantity(match: "re.Match[str]", text: str) -> Quantity | None:
         return Quantity(value * 100, "cent", match.start(), end)
     follows = _UNIT.match(text, end)
     word = follows[1].lower().lstrip("-") if follows else ""
-    if word in {"%", "percent"} or text[end:].lower().startswith(" per cent"):
-        return Quantity(value, "%", match.start(), end)
+    if follows and word in {"%", "percent"}:
+        return Quantity(value, "%", match.start(), follows.end(1))
+    if text[end:].lower().startswith(" per cent"):
+        return Quantity(value, "%", match.start(), end + len(" per cent"))
     known = base_of(word)
-    if known:
-        return Quantity(value * known[1], known[0], match.start(), end)
+    if known and follows:
+        return Quantity(value * known[1], known[0], match.start(), follows.end(1))
     return Quantity(value, "" if word in _NO_UNIT else singular(word), match.start(), end)
+
+
+def number_of(text: str) -> Fraction:
+    """A number in digits or in words (``twenty-five``)."""
+    return Fraction(text) if text.isdigit() else _words(text.lower())
 
 
 def _words(text: str) -> Fraction:

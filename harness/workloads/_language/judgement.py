@@ -59,37 +59,58 @@ class Judge:
         together: int = 8,
         home: int = 0,
     ) -> None:
-        self._session, self._template, self._together, self._home = session, template, together, home
-        self._head = [Message("system", instruction)]
+        self._session, self._together, self._home = session, together, home
+        head = [Message("system", instruction)]
         for question, answer in examples:
-            self._head += [Message("user", question), Message("assistant", answer)]
+            head += [Message("user", question), Message("assistant", answer)]
+        self._prefix, self._after = template.around(session, head)
+        self._is_kept = False
         self._options = [sorted({t for s in _spellings(o) for t in _first(session, s)}) for o in options]
-        self._prefix: list[int] = []
         self.read_count = 0
 
     def logits(self, questions: Sequence[str]) -> Floats:
         """Log-probability of each option as the first token of the answer, its spellings summed [questions, options].
 
-        What all the questions' prompts begin with is read once and kept in ``home``; each prompt's rest runs in a
-        sequence of its own, several in one batch.
+        What comes before every question is read once and kept in ``home``; each question runs in a sequence of its
+        own, several in one batch.
         """
-        prompts = [self._template.tokens(self._session, [*self._head, Message("user", q)]) for q in questions]
-        if not prompts:
-            return np.empty((0, len(self._options)))
-        self._keep(prompts)
+        self._keep()
+        start = len(self._prefix)
+        prompts = [self._session.tokenize(q, add_special=False) + self._after for q in questions]
         found: list[Floats] = []
-        rows: list[tuple[int, int, int, bool]] = []
-        waiting = 0
-        for at, prompt in enumerate(prompts):
-            rest = prompt[len(self._prefix) :]
-            start = len(self._prefix)
-            rows += [(t, start + i, self._home + waiting + 1, i == len(rest) - 1) for i, t in enumerate(rest)]
-            waiting += 1
-            following = len(prompts[at + 1]) - start if at + 1 < len(prompts) else 0
-            if not following or waiting == self._together or len(rows) + following > _MOST_ROWS:
-                found += self._run(rows, waiting)
-                rows, waiting = [], 0
-        return np.stack(found)
+        waiting: list[tuple[int, list[int]]] = []
+        for prompt in prompts:
+            if waiting and (
+                len(waiting) == self._together or sum(len(p) for _, p in waiting) + len(prompt) > _MOST_ROWS
+            ):
+                found += self._run(self._home, waiting)
+                waiting = []
+            waiting.append((start, prompt))
+        found += self._run(self._home, waiting)
+        return np.stack(found) if found else np.empty((0, len(self._options)))
+
+    def along(self, pieces: Sequence[str], question: str) -> Floats:
+        """Log-odds of the first option against the second after each piece of a text that grows [pieces].
+
+        The text is read once; the question is asked after each piece in a sequence that holds the text up to there.
+        """
+        self._keep()
+        session, text = self._session, self._home + 1
+        session.fork(self._home, text)
+        end, ends = len(self._prefix), []
+        for piece in pieces:
+            tokens = session.tokenize(piece, add_special=False)
+            session.decode(tokens, position=end, sequence=text, logits="none")
+            end += len(tokens)
+            ends.append(end)
+        self.read_count += end - len(self._prefix)
+        asked = session.tokenize(question, add_special=False) + self._after
+        found: list[Floats] = []
+        for at in range(0, len(ends), self._together - 1):
+            found += self._run(text, [(e, asked) for e in ends[at : at + self._together - 1]])
+        session.truncate(0, sequence=text)
+        both = np.stack(found)
+        return np.asarray(both[:, 0] - both[:, 1])
 
     def margins(self, questions: Sequence[str]) -> Floats:
         """Log-odds of the first option against the second [questions]."""
@@ -97,26 +118,33 @@ class Judge:
         margins: Floats = both[:, 0] - both[:, 1]
         return margins
 
-    def _keep(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Read what all prompts share, one token less than the shortest; nothing where it is kept already."""
-        bare = self._template.tokens(self._session, [*self._head, Message("user", "?")])
-        shared = _shared([bare, *prompts])
-        if shared == self._prefix:
-            return
-        self._session.truncate(0, sequence=self._home)
-        self._session.decode(shared, position=0, sequence=self._home, logits="none")
-        self._prefix, self.read_count = shared, self.read_count + len(shared)
+    def _keep(self) -> None:
+        if not self._is_kept:
+            self._session.truncate(0, sequence=self._home)
+            self._session.decode(self._prefix, position=0, sequence=self._home, logits="none")
+            self._is_kept = True
+            self.read_count += len(self._prefix)
 
-    def _run(self, rows: Sequence[tuple[int, int, int, bool]], count: int) -> list[Floats]:
+    def _run(self, source: int, asked: Sequence[tuple[int, Sequence[int]]]) -> list[Floats]:
+        """Answers to questions, each after the first so many tokens of a sequence; all in one batch."""
+        if not asked:
+            return []
         session = self._session
-        used = range(self._home + 1, self._home + 1 + count)
-        for sequence in used:
-            session.fork(self._home, sequence)
-        tokens, positions, sequences, kept = zip(*rows, strict=True)
+        tokens: list[int] = []
+        positions: list[int] = []
+        sequences: list[int] = []
+        kept: list[bool] = []
+        for sequence, (start, prompt) in enumerate(asked, source + 1):
+            session.fork(source, sequence)
+            session.truncate(start, sequence=sequence)
+            tokens += prompt
+            positions += range(start, start + len(prompt))
+            sequences += [sequence] * len(prompt)
+            kept += [False] * (len(prompt) - 1) + [True]
         session.decode_rows(tokens, positions, sequences, kept)
-        self.read_count += len(rows)
-        found = [self._weighed(session.logits(at)) for at in range(count)]
-        for sequence in used:
+        self.read_count += len(tokens)
+        found = [self._weighed(session.logits(at)) for at in range(len(asked))]
+        for sequence in range(source + 1, source + 1 + len(asked)):
             session.truncate(0, sequence=sequence)
         return found
 
@@ -127,8 +155,8 @@ class Judge:
         return np.log([max(float(chances[option].sum()), 1e-300) for option in self._options]) - np.log(total)
 
     def forget(self) -> None:
-        """Drop the prefix: needed once something else has used the session."""
-        self._prefix = []
+        """Read the prefix again before the next question: needed once something else has cleared the session."""
+        self._is_kept = False
 
 
 def _spellings(option: str) -> tuple[str, ...]:
@@ -139,11 +167,3 @@ def _first(session: Session, text: str) -> list[int]:
     """The token of a text that is one token; nothing where it is more."""
     tokens = session.tokenize(text, add_special=False)
     return tokens if len(tokens) == 1 else tokens[:1] if not text.startswith(" ") else []
-
-
-def _shared(prompts: Sequence[Sequence[int]]) -> list[int]:
-    shortest = min(prompts, key=len)
-    for at, token in enumerate(shortest[:-1]):
-        if any(prompt[at] != token for prompt in prompts):
-            return list(shortest[:at])
-    return list(shortest[:-1])

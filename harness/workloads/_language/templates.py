@@ -75,6 +75,17 @@ class ChatTemplate:
             ids += session.tokenize(after, add_special=False, parse_special=True)
         return ids
 
+    def around(self, session: Session, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """Token ids before and after the content of one more user's turn, the words that begin an answer included.
+
+        Raises:
+            BadDataError, MissingPackageError: As :meth:`tokens`.
+        """
+        whole = self.tokens(session, [*messages, Message("user", "")])
+        last = self._parts((*(m.role for m in messages), "user"), True)[-1]
+        after = session.tokenize(last, add_special=False, parse_special=True)
+        return whole[: len(whole) - len(after)], after
+
     def _parts(self, roles: tuple[str, ...], opens_answer: bool) -> list[str]:
         key = roles, opens_answer
         if key not in self._shapes:

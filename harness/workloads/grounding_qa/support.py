@@ -12,6 +12,7 @@ import numpy as np
 
 from harness.ports import Session
 from harness.stats.intervals import share_interval
+from harness.workloads._language.figures import spelt_alike
 from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.statements import clause, clauses, conflicts, sentences
 from harness.workloads._language.templates import ChatTemplate
@@ -91,7 +92,9 @@ class Support:
         """Claims against passages, each a (claim, passage); the model is asked only where no check objects."""
         found = [objections(claim, passage) for claim, passage in pairs]
         asked = [(at, s) for at, (c, _) in enumerate(pairs) if not found[at] for s in sentences(c) or [c]]
-        margins = self.judge.margins([f"Passage: {pairs[at][1]}\nClaim: {said}" for at, said in asked])
+        # Small models do not see that 17:30 is 5:30 pm; the figures are compared already, so they may look alike.
+        shown = [(pairs[at][1], spelt_alike(said, pairs[at][1])) for at, said in asked]
+        margins = self.judge.margins([f"Passage: {passage}\nClaim: {said}" for passage, said in shown])
         least: dict[int, float] = {}
         for (at, _), margin in zip(asked, margins, strict=True):
             least[at] = min(least.get(at, np.inf), float(margin))
