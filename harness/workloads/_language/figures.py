@@ -1,32 +1,34 @@
 """Numbers with units, dates and clock times of a text in normal forms: ``3.5 km`` is ``3,500 metres``."""
 
 import re
+import tomllib
 from fractions import Fraction
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.workloads._language.units import base_of, singular
 
-_SMALL: Final = {
-    word: at
-    for at, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen".split()  # noqa: SIM905  reads better than twenty quotes
-    )
-} | {word: 10 * at for at, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}  # noqa: SIM905
+ENGLISH: Final = tomllib.loads(
+    (Path(__file__).parents[2] / "data" / "text" / "english.toml").read_text(encoding="utf-8")
+)
+"""Words that the exact checks know, by kind."""
+
+
+def _listed(kind: str) -> list[str]:
+    words: str = ENGLISH["numbers"][kind]
+    return words.split()
+
+
+_SMALL: Final = {word: at for at, word in enumerate(_listed("small"))} | {
+    word: 10 * at for at, word in enumerate(_listed("tens"), 2)
+}
 NUMBER_WORDS: Final = tuple(_SMALL)
 """Words for numbers below 20, and tens."""
 _LARGE: Final = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _PARTS: Final = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4), "quarters": Fraction(1, 4)}
-_ORDINALS: Final = {
-    word: at
-    for at, word in enumerate(
-        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
-        "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth".split(),  # noqa: SIM905
-        1,
-    )
-}
-_MONTHS: Final = "january february march april may june july august september october november december".split()  # noqa: SIM905
-_DAYS: Final = "monday tuesday wednesday thursday friday saturday sunday".split()  # noqa: SIM905
+_ORDINALS: Final = {word: at for at, word in enumerate(_listed("ordinals"), 1)}
+_MONTHS: Final = _listed("months")
+_DAYS: Final = _listed("days")
 _MONTH: Final = "(" + "|".join(f"{m[:3]}(?:{m[3:]})?" for m in _MONTHS) + r")\b\.?"
 _DAY: Final = r"(\d{1,2})(?:st|nd|rd|th)?"
 _YEAR: Final = r"(1\d{3}|20\d\d)"
@@ -51,7 +53,9 @@ _DATES: Final = tuple(
     )
 )
 _TIME: Final = re.compile(
-    r"\b(?:(\d{1,2}):(\d\d)(?: ?([ap])\.?m\b\.?)?|(\d{1,2}) ?(?:([ap])\.?m\b\.?|o'clock)|(noon|midnight)|half past (\w+))", re.I
+    r"\b(?:(\d{1,2}):(\d\d)(?: ?([ap])\.?m\b\.?)?|(\d{1,2}) ?(?:([ap])\.?m\b\.?|o'clock)|(noon|midnight)"
+    r"|half past (\w+))",
+    re.I,
 )
 _WEEKDAY: Final = re.compile(r"\b(" + "|".join(_DAYS) + r")s?\b", re.I)
 _WORD: Final = "(?:" + "|".join([*_SMALL, *_LARGE]) + ")"
@@ -63,10 +67,7 @@ _NUMBER: Final = re.compile(
     re.I,
 )
 _UNIT: Final = re.compile(r"\s?(%|°|-?[A-Za-z]+)(?: of an? ([a-z]+))?")
-_NO_UNIT: Final = frozenset(
-    "of and or in on at to from by than were was is are the a an more less other for with as had have has who that "
-    "but when which he she it they until per out came went times".split()  # noqa: SIM905
-)
+_NO_UNIT: Final = frozenset(_listed("no_unit"))
 
 
 class Quantity(NamedTuple):
@@ -162,7 +163,7 @@ def _minutes(match: "re.Match[str]") -> int:
     return 60 * number + int(minutes or 0)
 
 
-def _quantity(match: "re.Match[str]", text: str) -> Quantity | None:
+def _quantity(match: "re.Match[str]", text: str) -> Quantity | None:  # noqa: PLR0911
     if match["part"]:
         value, unit, end = _PARTS[match["part"].lower()], "%", match.end()
         value *= 3 if match[0].lower().startswith("three") else 1
@@ -203,7 +204,7 @@ def _words(text: str) -> Fraction:
     for word in re.findall(r"[a-z]+", text):
         if word in _SMALL:
             part += _SMALL[word]
-        elif word == "hundred" or word == "dozen":
+        elif word in {"hundred", "dozen"}:
             part = max(1, part) * _LARGE[word]
         elif word in _LARGE:
             total, part = total + max(1, part) * _LARGE[word], 0

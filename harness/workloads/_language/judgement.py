@@ -1,4 +1,4 @@
-"""Yes or no, or one of a few letters, by log-probability: many questions at once behind one prefix that is read once."""
+"""Yes or no, or one of a few letters, by log-probability: many questions behind one prefix that is read once."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple

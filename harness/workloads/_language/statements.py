@@ -9,52 +9,26 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Final, NamedTuple
 
-from harness.workloads._language.figures import Figures, Quantity, figures
+from harness.workloads._language.figures import ENGLISH, Figures, Quantity, figures
 
 _WORD: Final = re.compile(r"[A-Za-z]+(?:['’][a-z]+)?|\d[\d.,:]*\d|\d")
 _CUT: Final = re.compile(
-    r"(?<=[a-z\d)])[.!?;:]\s+|,? (?:but|although|though|yet|while|whereas|because|so that|so)\b|,(?=\s)(?!\s\d)(?: (?:and|or)\b)?"
-    r"| and (?!\w+ (?:are|were|have|both|run)\b)(?!a half)|;",
+    r"(?<=[a-z\d)])[.!?;:]\s+|,? (?:but|although|though|yet|while|whereas|because|so that|so)\b"
+    r"|,(?=\s)(?!\s\d)(?: (?:and|or)\b)?| and (?!\w+ (?:are|were|have|both|run)\b)(?!a half)|;",
     re.I,
 )
 _PAIR: Final = re.compile(r"(\b[A-Z]\w+) and (?=[A-Z])")
 _SENTENCE: Final = re.compile(r"(?<=[a-z\d)\"'][.!?])\s+(?=[A-Z\"'])")
-_NOT: Final = frozenset(
-    "not no never none neither nor nobody nothing nowhere without cannot cant hardly barely unable fail fails failed "
-    "failing lack lacks lacked refuse refuses refused".split()  # noqa: SIM905
-)
-_STOP: Final = frozenset(
-    """a an the is are was were be been being am do does did has have had of to in on at by for from with and or that
-    this these those it its he she they his her their him them who which whom there as than then also still so very
-    will would can could may might must about into over any some all each every both such when while after before
-    since because what how ever yet already again more most only just able time get anymore""".split()  # noqa: SIM905
-)
-_PRONOUNS: Final = frozenset("it he she they this that these those".split())  # noqa: SIM905
-_DETERMINERS: Final = frozenset("a an the his her its their my our your some any no of in".split())  # noqa: SIM905
-_AUXILIARIES: Final = frozenset("did does do will would can could has have had may might must should".split())  # noqa: SIM905
-_STOPPED: Final = re.compile(r"\bg[ia]ven? up\b", re.I)
-_BE: Final = frozenset("is are was were be been being am get got gets".split())  # noqa: SIM905
-_IRREGULAR: Final = {
-    form: verb
-    for line in (
-        "buy bought", "sell sold", "teach taught", "lend lent", "give gave given", "take took taken", "write wrote written",
-        "beat beat beaten", "hit hit", "put put", "cut cut", "set set", "hurt hurt", "shut shut", "win won", "lose lost", "find found", "make made", "come came", "go went gone", "see saw seen",
-        "know knew known", "leave left", "tell told", "say said", "think thought", "bring brought", "catch caught",
-        "build built", "send sent", "steal stole stolen", "hold held", "meet met", "pay paid", "read read", "run ran run",
-        "sit sat", "speak spoke spoken", "stand stood", "throw threw thrown", "wear wore worn", "begin began begun",
-        "break broke broken", "choose chose chosen", "drive drove driven", "eat ate eaten", "fall fell fallen",
-        "feel felt", "fight fought", "fly flew flown", "forget forgot forgotten", "grow grew grown", "hear heard",
-        "keep kept", "lead led", "rise rose risen", "shoot shot", "sing sang sung", "sink sank sunk", "sleep slept",
-        "spend spent", "swim swam swum", "hide hid hidden", "bite bit bitten", "blow blew blown", "draw drew drawn",
-        "drink drank drunk", "use used uses using", "ride rode ridden", "child children", "person people", "man men", "woman women",
-    )
-    for verb, *forms in [line.split()]
-    for form in forms
-}  # fmt: skip
+_KINDS: Final = {kind: frozenset(words.split()) for kind, words in ENGLISH["kinds"].items()}
+_NOT, _STOP, _BE = _KINDS["denials"], _KINDS["said_by_all"], _KINDS["be"]
+_PRONOUNS, _DETERMINERS, _AUXILIARIES = _KINDS["pronouns"], _KINDS["determiners"], _KINDS["auxiliaries"]
 _CALENDAR: Final = frozenset(
-    "jan feb mar apr jun jul aug sep oct nov dec january february march april june july august september october "
-    "november december monday tuesday wednesday thursday friday saturday sunday".split()  # noqa: SIM905
+    word for kind in ("months", "short_months", "days") for word in ENGLISH["numbers"][kind].split() if word != "may"
 )
+_IRREGULAR: Final = {
+    form: verb for line in ENGLISH["verbs"]["irregular"] for verb, *forms in [line.split()] for form in forms
+}
+_STOPPED: Final = re.compile(r"\bg[ia]ven? up\b", re.I)
 
 
 class Clause(NamedTuple):
@@ -113,7 +87,9 @@ def clause(text: str, subject: Sequence[str] = ()) -> Clause:
     spelt = _WORD.findall(text.replace("n't", " not").replace("n’t", " not"))
     words = tuple(w.lower() for w in spelt)
     denials = sum(w in _NOT for w in words)
-    denials -= ("not" in words and bool({"only", "until", "till"} & set(words))) + ("neither" in words and "nor" in words)
+    denials -= ("not" in words and bool({"only", "until", "till"} & set(words))) + (
+        "neither" in words and "nor" in words
+    )
     kept = [w for w in (*words, *(w.lower() for w in subject)) if w not in _STOP | _CALENDAR | _NOT]
     said = [s for s in map(stem, kept) if s not in _STOP and not s[0].isdigit()]
     flips = sum(s in _OPPOSITES for s in said)
@@ -164,23 +140,8 @@ def stem(word: str) -> str:
     return word[:-1] if word.endswith("e") and len(word) > 2 else word
 
 
-_OPPOSITES: Final = {
-    stem(word): stem(base)
-    for base, words in {
-        "open": "close closed shut", "approve": "reject", "accept": "decline reject", "like": "dislike hate",
-        "start": "stop", "begin": "end finish", "aliv": "dead di", "true": "false", "win": "lose", "love": "hate",
-        "allow": "forbid ban prohibit", "success": "failure", "succeed": "fail", "arrive": "depart", "empty": "full",
-        "happy": "unhappy sad", "legal": "illegal", "possible": "impossible", "married": "unmarried",
-        "guilti": "innocent", "present": "absent", "remember": "forget", "rise": "fall", "increase": "decrease",
-        "pass": "fail", "healthy": "sick ill", "safe": "unsafe dangerous", "locked": "unlocked", "wet": "dry",
-    }.items()
-    for word in words.split()
-}  # fmt: skip
-_CONVERSE: Final = {
-    stem(word): stem(base)
-    for word, base in {"buy": "sell", "borrow": "lend", "learn": "teach", "receive": "give", "inherit": "leave"}.items()
-}
-"""Verbs whose doer is who another verb is done to; the other one stands after ``from``."""
+_OPPOSITES: Final = {stem(word): stem(base) for base, words in ENGLISH["opposites"].items() for word in words.split()}
+_CONVERSE: Final = {stem(word): stem(base) for word, base in ENGLISH["verbs"]["converse"].items()}
 _DEFEATS: Final = {stem("lose"): -1, stem("win"): 1, stem("beat"): 1}
 
 

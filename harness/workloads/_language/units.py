@@ -23,8 +23,11 @@ _FAMILIES: Final[tuple[dict[str, Fraction], ...]] = (
 _SPELLINGS: Final = {
     **{"pennies": "penny", "centuries": "century", "inches": "inch", "dozens": "dozen", "oz": "ounce", "lb": "pound"},
     **{"min": "minute", "hr": "hour", "sec": "second", "ft": "foot", "gram": "g", "gramme": "g", "buck": "dollar"},
-    **{f"{long}{end}": f"{short}m" for long, short in (("", ""), ("kilo", "k"), ("centi", "c"), ("milli", "m"))
-       for end in ("meter", "metre")},
+    **{
+        f"{long}{end}": f"{short}m"
+        for long, short in (("", ""), ("kilo", "k"), ("centi", "c"), ("milli", "m"))
+        for end in ("meter", "metre")
+    },
     **{"kilogram": "kg", "kilo": "kg", "milligram": "mg", "litre": "liter", "milliliter": "ml", "millilitre": "ml"},
 }
 

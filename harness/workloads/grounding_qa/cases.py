@@ -15,7 +15,7 @@ _THINGS: Final = ("violin", "kayak", "telescope", "lantern", "bicycle", "clock",
 
 
 class Case(NamedTuple):
-    """A claim beside a passage: its kind, the place of its template in the kind, and whether the passage supports it."""
+    """A claim beside a passage, its kind, the place of its template there, and whether the passage supports it."""
 
     kind: str
     template: int
@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
 
 def entailment_cases(seed: int, *, held_out: bool, fill_count: int = 1) -> list[Case]:
-    """Cases of all kinds, supported and not in equal numbers; each fill gives every template other names and numbers."""
+    """Cases of all kinds, half of them supported; each fill gives every template other names and numbers."""
     path = Path(__file__).parents[2] / "data" / "text" / "entailment.toml"
     kinds = tomllib.loads(path.read_text(encoding="utf-8"))
     rng = random.Random(f"entailment {seed} {held_out}")

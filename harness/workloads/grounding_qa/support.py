@@ -117,7 +117,7 @@ class Support:
 
 
 def score(cases: Sequence[Case], judged: Sequence[Supported]) -> dict[str, Any]:
-    """Precision and recall of "supported", whole and by kind, with intervals, and whether the model alone has signal."""
+    """Precision and recall of "supported", whole and by kind, and whether the model alone has signal."""
     found: dict[str, Any] = {"all": _share(cases, judged)}
     for kind in dict.fromkeys(c.kind for c in cases):
         rows = [(c, j) for c, j in zip(cases, judged, strict=True) if c.kind == kind]
@@ -172,7 +172,9 @@ def citation_scores(cited: Sequence[Cited], supports: Callable[[str, str], bool]
     for one, is_recalled in zip(cited, recalled, strict=True):
         for at, passage in enumerate(one.passages):
             others = "\n".join(p for n, p in enumerate(one.passages) if n != at)
-            needed = is_recalled and (supports(one.sentence, passage) or not (others and supports(one.sentence, others)))
+            needed = is_recalled and (
+                supports(one.sentence, passage) or not (others and supports(one.sentence, others))
+            )
             precise.append(needed)
     return {
         "citation_recall": sum(recalled) / max(1, len(recalled)),

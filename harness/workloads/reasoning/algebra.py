@@ -1,124 +1,86 @@
 """Linear equations in one unknown: a rearrangement that changes the solution is a fault."""
 
+import ast
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+_SIDE: Final = r"[\d.+\-*/() ]*(?:[a-z][\d.+\-*/() a-z]*?)?"
 _EQUATION: Final = re.compile(
-    r"(?<![\w.^*/+\-=()<>] )(?<![\w.^*/+\-=()<>{}\\])([\d.+\-*/() ]*[a-z][\d.+\-*/() a-z]*?|[\d.+\-*/() ]+)"
-    r"\s*=\s*([\d.+\-*/() a-z]+?)(?=$|[,;:!?$\\]|\.(?:\s|$)|\s+(?:so|and|which|then|we|by|to|this|means)\b)"
+    rf"(?<![\w.^*/+\-=()<>] )(?<![\w.^*/+\-=()<>{{}}\\])({_SIDE})\s*=\s*({_SIDE}|[\d.+\-*/() ]+?)"
+    r"(?=$|[,;:!?$\\]|\.(?:\s|$)|\s+(?:so|and|which|then|we|by|to|this|means)\b)"
 )
-_TOKEN: Final = re.compile(r"\d+(?:\.\d+)?|[a-z]|[-+*/()]")
-_OTHER_CASE: Final = re.compile(r"\b(let|if|case|or|when|suppose|assume|either|try|guess|for|substitut\w*|plug\w*)\b", re.I)
+_NOT_LINEAR: Final = re.compile(r"[a-z]{2}|[a-z]\d|[\d)] +\d|[a-z] +[a-z(\d]|\d{16}")
+_OTHER_CASE: Final = re.compile(
+    r"\b(let|if|case|or|when|suppose|assume|either|try|guess|for|substitut\w*|plug\w*)\b|\^|\.\.", re.I
+)
 
 
-class AlgebraFault(NamedTuple):
-    """A step whose equation has another solution than the one before it."""
+class Solved(NamedTuple):
+    """A linear equation: its unknown, its solution, and how it stands in the text."""
 
-    step: int
-    reason: str
-
-
-class _Solved(NamedTuple):
     unknown: str
     value: Fraction
     text: str
 
 
-def algebra_faults(steps: Sequence[str]) -> list[AlgebraFault]:
-    """Steps that rearrange a linear equation of the step before (or of the same step) wrongly.
+def algebra_faults(steps: Sequence[str]) -> dict[int, str]:
+    """The first step that rearranges a linear equation of the step before (or of itself) wrongly, and why; or none.
 
     Two equations in the same single unknown are compared when nothing between them starts another case. The first one
     may not be a plain assignment: values are assigned anew all the time.
     """
-    found = []
-    before: _Solved | None = None
+    before: Solved | None = None
     for at, step in enumerate(steps):
-        kept: _Solved | None = None
-        if not _OTHER_CASE.search(step) and step.count("=") <= 4 and "^" not in step and ".." not in step:
+        kept: Solved | None = None
+        if not _OTHER_CASE.search(step) and step.count("=") <= 4:
             for match in _EQUATION.finditer(step.translate(str.maketrans("×·−–", "**--"))):
-                here = solve(match[1], match[2])
-                last = kept or before
+                here, last = solve(match[1], match[2]), kept or before
                 if here and last and here.unknown == last.unknown and here.value != last.value:
-                    reason = f"{here.text}: {last.text} has the solution {last.unknown} = {last.value}"
-                    found.append(AlgebraFault(at, reason))
-                if here:
-                    plain = re.fullmatch(r"\s*[a-z]\s*", match[1]) or re.fullmatch(r"\s*[a-z]\s*", match[2])
-                    kept = None if plain else here
+                    return {at: f"{here.text}: {last.text} has the solution {last.unknown} = {last.value}"}
+                is_plain = any(re.fullmatch(r"\s*[a-z]\s*", side) for side in match.groups())
+                kept = kept if here is None else None if is_plain else here
         before = kept
-    return found[:1]
+    return {}
 
 
-def solve(left: str, right: str) -> _Solved | None:
+def solve(left: str, right: str) -> Solved | None:
     """The solution of a linear equation in one unknown; None where it is none, or has not exactly one solution."""
-    unknowns = set(re.findall(r"[a-z]", left + right))
-    if len(unknowns) != 1 or re.search(r"[a-z]{2}|[a-z]\d|[\d)] +\d|[a-z] +[a-z(\d]", f"{left.strip()}={right.strip()}"):
+    text = f"{left.strip()} = {right.strip()}"
+    unknowns = set(re.findall(r"[a-z]", text))
+    if len(unknowns) != 1 or len(text) > 80 or _NOT_LINEAR.search(text):
         return None
     try:
-        (a, b), (c, d) = _Linear(left).whole(), _Linear(right).whole()
-    except (ValueError, ZeroDivisionError):
+        (a, b), (c, d) = (_linear(ast.parse(_spelt(side), mode="eval").body) for side in (left, right))
+    except (ValueError, SyntaxError, ZeroDivisionError):
         return None
-    return None if a == c else _Solved(unknowns.pop(), (d - b) / (a - c), f"{left.strip()} = {right.strip()}")
+    return None if a == c else Solved(unknowns.pop(), (d - b) / (a - c), text)
 
 
-class _Linear:
-    """Parses a side to (a, b) of a x + b."""
+def _spelt(side: str) -> str:
+    """With the signs that mathematics leaves out: ``2(x - 1)`` is ``2*(x - 1)``."""
+    return re.sub(r"(?<=[\da-z)])\s*(?=[a-z(])", "*", side.strip())
 
-    def __init__(self, text: str) -> None:
-        self._tokens = _TOKEN.findall(text)
-        self._at = 0
 
-    def whole(self) -> tuple[Fraction, Fraction]:
-        """The whole side."""
-        side = self._sum()
-        if self._at != len(self._tokens):
-            raise ValueError("rest")
-        return side
-
-    def _sum(self) -> tuple[Fraction, Fraction]:
-        a, b = self._product()
-        while self._next() in {"+", "-"}:
-            sign = 1 if self._take() == "+" else -1
-            c, d = self._product()
-            a, b = a + sign * c, b + sign * d
-        return a, b
-
-    def _product(self) -> tuple[Fraction, Fraction]:
-        a, b = self._factor()
-        while (sign := self._next()) and (sign in "*/(" or sign.isalpha()):
-            if sign in "*/":
-                self._take()
-            c, d = self._factor()
-            if sign == "/":
-                if c:
-                    raise ValueError("not linear")
-                a, b = a / d, b / d
-            elif a and c:
-                raise ValueError("not linear")
-            else:
-                a, b = a * d + c * b, b * d
-        return a, b
-
-    def _factor(self) -> tuple[Fraction, Fraction]:
-        token = self._take()
-        if token == "-":
-            a, b = self._factor()
-            return -a, -b
-        if token == "(":
-            side = self._sum()
-            if self._take() != ")":
-                raise ValueError("bracket")
-            return side
-        if token.isalpha():
-            return Fraction(1), Fraction(0)
-        return Fraction(0), Fraction(token)
-
-    def _next(self) -> str:
-        return self._tokens[self._at] if self._at < len(self._tokens) else ""
-
-    def _take(self) -> str:
-        if self._at >= len(self._tokens):
-            raise ValueError("ends")
-        self._at += 1
-        return self._tokens[self._at - 1]
+def _linear(node: ast.AST) -> tuple[Fraction, Fraction]:  # noqa: PLR0911  one for each operator
+    """(a, b) of a x + b; the tree is read, never run."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return Fraction(0), Fraction(str(node.value))
+    if isinstance(node, ast.Name):
+        return Fraction(1), Fraction(0)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        a, b = _linear(node.operand)
+        return -a, -b
+    if not isinstance(node, ast.BinOp):
+        raise ValueError("not linear")  # noqa: TRY004  of the text, not of a type
+    (a, b), (c, d) = _linear(node.left), _linear(node.right)
+    if isinstance(node.op, ast.Add):
+        return a + c, b + d
+    if isinstance(node.op, ast.Sub):
+        return a - c, b - d
+    if isinstance(node.op, ast.Mult) and not (a and c):
+        return a * d + c * b, b * d
+    if isinstance(node.op, ast.Div) and not c:
+        return a / d, b / d
+    raise ValueError("not linear")

@@ -54,7 +54,7 @@ def analyse(steps: str | Sequence[str], problem: str = "") -> Analysis:
     known = set(_numbers(problem))
     tainted: set[Fraction] = set()
     clashes = {c.step: c for c in contradictions(steps)}
-    unsolved = {f.step: f for f in algebra_faults(steps)}
+    unsolved = algebra_faults(steps)
     for at, step in enumerate(steps):
         found = claims(step)
         wrong = [c for c in found if not c.is_right]
@@ -64,7 +64,7 @@ def analyse(steps: str | Sequence[str], problem: str = "") -> Analysis:
         if _is_phantom(step, at, found, numbers, known, problem):
             mine.append(Fault("phantom_step", at, "a conclusion from numbers that nothing before it gives"))
         if at in unsolved and not mine:
-            mine.append(Fault("arithmetic_error", at, unsolved[at].reason))
+            mine.append(Fault("arithmetic_error", at, unsolved[at]))
         if at in clashes:
             first, _, kind, texts = clashes[at]
             mine.append(Fault("self_contradiction", at, f"{kind}: step {first} says {texts[0][:80]!r}"))

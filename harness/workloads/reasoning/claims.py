@@ -57,7 +57,8 @@ _SPOKEN: Final = re.compile(
     re.I,
 )
 _CLOCK: Final = re.compile(
-    r"\b(?P<hour>\d{1,2}):(?P<minute>\d\d)(?: ?(?P<half>[ap])\.?m\.?)? (?P<sign>[+-]) (?:(?P<hours>\d+) (?:hours?|hrs?))?"
+    r"\b(?P<hour>\d{1,2}):(?P<minute>\d\d)(?: ?(?P<half>[ap])\.?m\.?)? (?P<sign>[+-]) "
+    r"(?:(?P<hours>\d+) (?:hours?|hrs?))?"
     r"(?:,? ?(?:and )?(?P<minutes>\d+) (?:minutes?|mins?))? = "
     r"(?P<to_hour>\d{1,2}):(?P<to_minute>\d\d)(?: ?(?P<to_half>[ap])\.?m\.?)?",
     re.I,

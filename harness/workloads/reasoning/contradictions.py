@@ -19,16 +19,27 @@ from harness.workloads._language.statements import Clause, clauses, stem
 from harness.workloads._language.units import base_of
 
 _CHANGE: Final = re.compile(
-    r"\b(now|then|after|later|left|remaining|remains?|next|new|becomes?|became|instead|each|every|if|when|whenever|used "
-    r"to|until|more|another|other|would|could|might|(?-i:may)|should|suppose|assume|let|first|second|last|total|today|"
-    r"tomorrow|yesterday|per|still|needs?|half|twice|times|ago|initially|originally|extra|additional|both|week|day|"
+    r"\b(now|then|after|later|left|remaining|remains?|next|new|becomes?|became|instead|each|every|if|when|whenever"
+    r"|used to|until|more|another|other|would|could|might|(?-i:may)|should|suppose|assume|let|first|second|last|total|"
+    r"today|tomorrow|yesterday|per|still|needs?|half|twice|times|ago|initially|originally|extra|additional|both|week|day|"
     r"month|wants?|either|or)\b",
     re.I,
 )
 _LEAD: Final = re.compile(
     r"^\W*(?:(?:so|therefore|thus|hence|since|because|as|and|we know that|we know|but|this means that)\b,?\s*)+", re.I
 )
-_PARENTS: Final = ("father", "mother", "parent", "boss", "owner", "grandfather", "grandmother", "uncle", "aunt", "master")
+_PARENTS: Final = (
+    "father",
+    "mother",
+    "parent",
+    "boss",
+    "owner",
+    "grandfather",
+    "grandmother",
+    "uncle",
+    "aunt",
+    "master",
+)
 _CHILDREN: Final = ("son", "daughter", "child", "grandson", "granddaughter", "nephew", "niece", "servant", "pupil")
 _ORDER: Final = re.compile(
     r"^(?:the )?(?P<a>[\w' ]{1,30}?) (?:is|are|was|were|sits?|stands?|finished(?: the \w+)?|came|arrived) "
@@ -36,9 +47,9 @@ _ORDER: Final = re.compile(
     rf"|(?:left|right|north|south|east|west|{'|'.join((*_PARENTS, *_CHILDREN))}) of) (?:the )?(?P<b>[\w']+)\b",
     re.I,
 )
-_SAME_ORDER: Final = {"bigger": "larger", "longer": "taller", "higher": "taller", "greater": "larger"} | {
-    word: "father" for word in ("mother", "parent")
-}
+_SAME_ORDER: Final = {"bigger": "larger", "longer": "taller", "higher": "taller", "greater": "larger"} | dict.fromkeys(
+    ("mother", "parent"), "father"
+)
 _REVERSED: Final = {
     "shorter": "taller", "younger": "older", "lighter": "heavier", "smaller": "larger", "slower": "faster",
     "lower": "taller", "poorer": "richer", "right": "left", "after": "before", "below": "above", "south": "north",
@@ -81,7 +92,7 @@ def contradictions(steps: Sequence[str]) -> list[Contradiction]:
     return list({c.step: c for c in reversed(found)}.values())[::-1]
 
 
-def _differ(a: _Said, b: _Said) -> str:
+def _differ(a: _Said, b: _Said) -> str:  # noqa: PLR0911  one for each kind
     """What makes b contradict a; empty where nothing does."""
     x, y = a.clause, b.clause
     if not x.head or _CHANGE.search(b.text) or _CHANGE.search(a.text) or "?" in b.text:
@@ -94,7 +105,13 @@ def _differ(a: _Said, b: _Said) -> str:
         close = x.topics <= y.topics or y.topics <= x.topics
         moments = not y.figures.moments or not x.figures.moments or x.figures.moments == y.figures.moments
         return "polarity" if close and len(x.topics & y.topics) >= 2 and moments and _numbers(x) == _numbers(y) else ""
-    near = same or said[0] <= said[1] or (said[1] <= said[0] and len(said[1]) > 1) or x.topics <= y.topics or (y.topics <= x.topics and len(y.topics) > 1)
+    near = (
+        same
+        or said[0] <= said[1]
+        or (said[1] <= said[0] and len(said[1]) > 1)
+        or x.topics <= y.topics
+        or (y.topics <= x.topics and len(y.topics) > 1)
+    )
     if near and _other_quantity(x, y):
         return "quantity"
     fields = x.figures.moments.keys() & y.figures.moments.keys()

@@ -31,7 +31,7 @@ class Trace(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A trace as the critic sees it: the model's log-odds that each step is right [steps], and the exact first fault."""
+    """A trace as the critic sees it: log-odds that each step is right [steps], and the first fault by exact checks."""
 
     margins: NDArray[np.float64]
     exact: int
