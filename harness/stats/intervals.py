@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import comb, isfinite, sqrt
+from math import comb, exp, isfinite, lgamma, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -90,6 +90,23 @@ def share_interval(hit_count: int, count: int, confidence: float = 0.95) -> Esti
     half = z * sqrt(p * (1 - p) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     return Estimate(p, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale), count)
+
+
+def binomial_test(hit_count: int, count: int, chance: float) -> float:
+    """Exact two-sided p of hit_count hits in count tries at that chance: all outcomes no likelier than this one.
+
+    With chance 1/2, 4 of 4 is 2 / 16 = .125. A likelihood within 1e-7 of equal counts as equal, as in R and scipy.
+
+    Raises:
+        ValueError: hit_count outside 0 to count, or chance outside (0, 1).
+    """
+    if not 0 <= hit_count <= count or not 0 < chance < 1:
+        raise ValueError(f"{hit_count} of {count} at {chance} is no binomial outcome")
+    logs = [
+        lgamma(count + 1) - lgamma(k + 1) - lgamma(count - k + 1) + k * log(chance) + (count - k) * log(1 - chance)
+        for k in range(count + 1)
+    ]
+    return min(1.0, sum(exp(v) for v in logs if v <= logs[hit_count] + 1e-7))
 
 
 def ratio_interval(
