@@ -1,0 +1,477 @@
+"""Published speeds of split placements against the law of placement, and the fit of its few terms.
+
+Columns used: ``gpu_chip n_gpus gpu_bandwidth_gb_s gpu_bw_basis cpu_chip cpu_bandwidth_gb_s backend runtime model arch
+params_b active_params_b quant model_bytes offload_mode n_gpu_layers n_layers n_cpu_moe offload_detail bytes_on_cpu
+n_ubatch n_threads kv_type test tokens_per_s context_depth trust date``; blanks are allowed anywhere.
+"""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.base import Frozen
+from harness.domain.model import ModelShape
+from harness.errors import BadDataError, HarnessError
+from harness.predict.coefficients import shipped
+from harness.predict.decode import Machine, Work
+from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.placement import (
+    Cards,
+    Split,
+    Terms,
+    decode_split_s,
+    link_bytes_per_s,
+    prefill_split_s,
+)
+from harness.predict.prefill import Prompt, prompt_of
+from harness.predict.quant_class import quant_class
+from harness.predict.quant_mix import quant_named
+from harness.predict.traits import chip_key, traits_of
+from harness.predict.weights import role_of, weights_of
+from harness.published.row_work import ModelOf, active_named
+from harness.published.rows import api_named, number_in, test_named
+
+Array = NDArray[np.float64]
+COLUMNS: Final = ("gpu_chip", "offload_mode", "n_gpu_layers", "n_cpu_moe", "model", "quant", "test", "tokens_per_s")
+NOISE: Final = 0.15
+"""Spread of one measurement in ln t, with what a row does not tell of its host."""
+HOST_GB_S: Final = 89.6
+"""Bandwidth of a host that a row does not tell of: two channels of DDR5-5600 x 64 bit."""
+EXPERT_RATIO: Final = 0.04
+"""Used / all experts of a mixture without a card: between 8 of 128 and 8 of 256."""
+ACTIVE_RATIO: Final = 0.055
+"""Active / all weights of a mixture whose row does not tell it and that has no card."""
+TABLE_RATIO: Final = 0.015
+"""Share of a mixture's weights in its token table, without a card."""
+
+
+class PlacedRow(NamedTuple):
+    """One published test of a split placement.
+
+    Attributes:
+        line: Line of the file.
+        raw: Its cells.
+        gpu: Canonical name of the card.
+        phase: ``decode`` or ``prefill``.
+        tokens_per_s: Measured.
+        split: What each side does; None when the row is not predictable.
+        cards: The GPUs.
+        host: The CPU.
+        prompt: Of a prefill test.
+        ubatch_tokens: Of a physical batch.
+        step: Where the placement stands in a sweep: blocks or experts with the CPU.
+        reason: Why there is no ``split``.
+    """
+
+    line: int
+    raw: dict[str, str]
+    gpu: str
+    phase: str
+    tokens_per_s: float
+    split: Split | None
+    cards: Cards | None
+    host: Machine | None
+    prompt: Prompt
+    ubatch_tokens: int
+    step: float
+    reason: str = ""
+
+    @property
+    def sweep(self) -> tuple[str, ...]:
+        """What stays the same while a sweep moves layers or experts."""
+        same = ("device", "model", "quant", "kv_type", "n_ubatch", "n_threads", "runtime", "context_depth", "backend")
+        return (self.phase, self.raw.get("test", ""), *(self.raw.get(name, "") for name in same))
+
+    @property
+    def judged(self) -> bool:
+        """Whether it counts: predictable, of trust A or B."""
+        return self.split is not None and self.raw.get("trust", "") in {"A", "B"}
+
+
+class PlacementScore(Frozen, frozen=True, kw_only=True):
+    """Errors |predicted / measured - 1| of one phase.
+
+    Attributes:
+        rows_count: Rows of trust A and B.
+        median_ratio: Their median error.
+        p90_ratio: The error that 90 % stay below.
+        vote_median_ratio: The median over votes: the median error of each GPU x model x quantisation.
+        vote_p90_ratio: The same for 90 % of the votes.
+    """
+
+    rows_count: int
+    median_ratio: float
+    p90_ratio: float
+    vote_median_ratio: float
+    vote_p90_ratio: float
+
+
+class PlacementReport(Frozen, frozen=True, kw_only=True):
+    """The law of placement against published rows.
+
+    Attributes:
+        how: Which terms answered.
+        decode: Errors of decode; None without rows.
+        prefill: Errors of prefill; None without rows.
+        sweeps_count: Sweeps of three placements or more.
+        found_ratio: Share of them whose best placement was found within one step, or with 90 % of its speed; None without sweeps.
+        by_gpu: Median error of decode and of prefill, by card.
+        unpredictable: Rows that were not, by reason.
+        terms: The terms of the law, as fitted on all rows.
+    """
+
+    how: str
+    decode: PlacementScore | None
+    prefill: PlacementScore | None
+    sweeps_count: int
+    found_ratio: float | None
+    by_gpu: dict[str, tuple[float | None, float | None]]
+    unpredictable: dict[str, int]
+    terms: dict[str, float]
+
+
+def read_placed_rows(path: Path | None, model_of: ModelOf) -> list[PlacedRow]:
+    """Rows of a file, or of the shipped one.
+
+    Raises:
+        BadDataError: The file cannot be read, lacks columns, or has a number that is none.
+    """
+    name: Path | str = path or "partial_offload.csv"
+    try:
+        text = (
+            (files("harness.published") / "data" / "partial_offload.csv").read_text()
+            if path is None
+            else path.read_text("utf-8-sig")
+        )
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or ()]
+        missing = [column for column in COLUMNS if column not in reader.fieldnames]
+        if missing:
+            raise BadDataError(name, "header", f"no column {', '.join(missing)}", "the columns of partial_offload.csv")
+        cells = [
+            (reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}) for row in reader
+        ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadDataError(name, "", str(error), "a CSV file in UTF-8") from error
+    except OSError as error:
+        raise BadDataError(name, "", error.strerror or str(error), "a readable file") from error
+    return [_row(name, line, raw, model_of) for line, raw in cells]
+
+
+def _row(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) -> PlacedRow:
+    def number(column: str) -> float:
+        return number_in(path, line, raw, column)
+
+    speed, size, params, active = (number(c) for c in ("tokens_per_s", "model_bytes", "params_b", "active_params_b"))
+    phase, count, depth, known_test = test_named(raw.get("test", ""), raw.get("context_depth", ""))
+    prompt = Prompt(count, depth, 0.0)
+    raw["trust"] = raw.get("trust", "").upper()
+    parts = _parts(raw, size, params, active, model_of)
+    cards, host = _cards(raw, number), _host(raw, number)
+    ubatch = round(number("n_ubatch")) or 512
+    several = "rpc" in raw.get("backend", "").lower() or "node" in raw.get("device", "").lower()
+    reason = ""
+    for given, word in (
+        (known_test, "unknown test"),
+        (speed, "no speed"),
+        (parts is not None, "no model bytes"),
+        (cards is not None, "no bandwidth of the GPU"),
+        (not several, "several machines"),
+    ):
+        reason = reason or ("" if given else word)
+    gpu = chip_key(raw.get("gpu_chip", ""))
+    if reason or parts is None or cards is None:
+        return PlacedRow(line, raw, gpu, phase, speed, None, cards, host, prompt, ubatch, 0.0, reason)
+    away = _away(raw, parts, number)
+    mean_depth = depth + (count / 2 if phase == "decode" else 0)
+    # Types that ik_llama.cpp interleaves for a CPU (_R4) have no kernel on a GPU.
+    split = _split(parts, away, mean_depth)._replace(copies="_R4" not in raw.get("quant", "").upper())
+    if parts.shape is not None:
+        prompt = prompt_of(parts.shape, count, depth)
+        latent = parts.shape.latent
+        if latent is not None and host.runtime == "ik":  # prompts in the width of the heads, not of the cache
+            widths = latent.nope_head_dim + latent.rope_head_dim + latent.value_head_dim
+            narrow = widths / (2 * latent.kv_rank_dim + latent.rope_head_dim)
+            prompt = prompt._replace(attention_flops=prompt.attention_flops * narrow)
+    else:
+        prompt = prompt._replace(attention_flops=parts.hidden_dim * parts.blocks * count * (depth + count / 2))
+    return PlacedRow(line, raw, gpu, phase, speed, split, cards, host, prompt, ubatch, away.step)
+
+
+class _Parts(NamedTuple):
+    """A model by what can lie apart: (bytes, weights) of blocks without experts, of experts, of the output."""
+
+    blocks: int
+    hidden_dim: float
+    dense: tuple[float, float]
+    experts: tuple[float, float]
+    output: tuple[float, float]
+    expert_ratio: float
+    quant: str
+    shape: ModelShape | None
+
+
+def _parts(raw: dict[str, str], size: float, params: float, active: float, model_of: ModelOf) -> _Parts | None:
+    known = model_of(raw.get("model", ""), params, raw.get("quant", ""))
+    quant = quant_class(raw.get("quant", ""))
+    if known is not None:
+        try:
+            weights = weights_of(known.shape, quant_named(raw.get("quant", "").split(" ", maxsplit=1)[0]))
+        except HarnessError:
+            weights = weights_of(known.shape, "F16")
+        sums = {"dense": [0.0, 0.0], "expert": [0.0, 0.0], "output": [0.0, 0.0], "embedding": [0.0, 0.0]}
+        for tensor in weights.tensors:
+            role = role_of(tensor.name)
+            part = sums[role if role in sums else "dense"]
+            part[0] += tensor.size_bytes
+            part[1] += tensor.element_count
+        scale = (size or known.file_bytes) / sum(part[0] for part in sums.values())
+        output = sums["output"] if sums["output"][0] else sums["embedding"]
+        e = known.shape.experts
+        return _Parts(
+            blocks=known.shape.layer_count,
+            hidden_dim=float(known.shape.hidden_dim),
+            dense=(sums["dense"][0] * scale, sums["dense"][1]),
+            experts=(sums["expert"][0] * scale, sums["expert"][1]),
+            output=(output[0] * scale, output[1]),
+            expert_ratio=e.used_count / e.expert_count if e is not None else 1.0,
+            quant=quant,
+            shape=known.shape,
+        )
+    if not (size and params):
+        return None
+    stated = number_of(raw.get("n_layers", "")) or _told_blocks(raw)
+    blocks = round(stated or 15.5 * params**0.385)
+    total, each = params * 1e9, size / (params * 1e9)
+    moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
+    table = total * TABLE_RATIO if moe else min(0.05 * total, 6e8) * (params >= 4.5)
+    if not moe:
+        dense = total - 2 * table
+        hidden = 128.0 * round(15.5 * params**0.385)
+        return _Parts(blocks, hidden, (dense * each, dense), (0.0, 0.0), (table * each, table), 1.0, quant, None)
+    used = (active or active_named(raw.get("model", "")) or ACTIVE_RATIO * params) * 1e9
+    other = max((used - EXPERT_RATIO * total) / (1 - EXPERT_RATIO), 0.2 * used)
+    output = min(table, other / 2)
+    experts, dense = total - other - table, other - output
+    hidden = 128.0 * round(15.5 * (used / 1e9) ** 0.385)
+    return _Parts(
+        blocks,
+        hidden,
+        (dense * each, dense),
+        (experts * each, experts),
+        (output * each, output),
+        EXPERT_RATIO,
+        quant,
+        None,
+    )
+
+
+def number_of(text: str) -> float:
+    """A number in a cell; 0 for anything else."""
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
+
+
+def _told_blocks(raw: dict[str, str]) -> float:
+    """Blocks by the layers that were offloaded, where all of them were: layers - 1; 0 where that is not told."""
+    layers, moe = number_of(raw.get("n_gpu_layers", "")), number_of(raw.get("n_cpu_moe", ""))
+    return layers - 1 if moe and layers in {moe, moe + 1} and layers > 20 else 0.0
+
+
+class _Away(NamedTuple):
+    """With the CPU: share of whole blocks, share of experts (those of whole blocks too), and whether the output is."""
+
+    blocks: float
+    experts: float
+    output: bool
+    step: float
+
+
+def _away(raw: dict[str, str], parts: _Parts, number: Callable[[str], float]) -> _Away:
+    mode, detail, n = raw.get("offload_mode", "").lower(), raw.get("offload_detail", ""), parts.blocks
+    layers, moe = number_of(raw.get("n_gpu_layers", "")), number_of(raw.get("n_cpu_moe", ""))
+    told = raw.get("n_gpu_layers", "") != ""
+    on = min(max(layers - 1, 0.0), n) if told else float(n)
+    whole = 1 - on / n
+    half = re.search(r"(\d+) ?%/(\d+) ?% cpu/gpu", detail.lower())
+    if half:
+        whole = int(half[1]) / 100
+    ratio = re.search(r"(\d+) % of experts on gpu", detail.lower())
+    of = re.search(r"(\d+) of (\d+) layers", detail)
+    blocks = re.search(r"blk[.]\(?(\d+)-(\d+)\)?[.]ffn\S*=CPU", detail)
+    kept = re.search(r"blk[.]\(?(\d+)-(\d+)\)?[.]ffn\S*=CUDA", detail) or re.search(
+        r"layers (\d+)-(\d+) experts on the", detail
+    )
+    without = re.search(r"all but (\d+) layers of experts", detail)
+    only = re.search(r"(\d+) layers experts on CPU", detail)
+    on_cpu, every = number("bytes_on_cpu"), parts.experts[0]
+    if "fit-params" in mode and moe:
+        experts = (n - on + moe) / n
+    elif moe or raw.get("n_cpu_moe", "") == "0":
+        experts = max(n - on, moe) / n
+    elif on_cpu and every:
+        experts = on_cpu / every
+    elif ratio:
+        experts = 1 - int(ratio[1]) / 100
+    elif of or only:
+        found = of or only
+        experts = int(found[1]) / n if found else 1.0
+    elif blocks:
+        experts = (int(blocks[2]) - int(blocks[1]) + 1) / n
+    elif kept:
+        experts = 1 - (int(kept[2]) - int(kept[1]) + 1) / n
+    elif without:
+        experts = 1 - int(without[1]) / n
+    elif "[0-7]" in detail:
+        experts = 0.8
+    elif "[0-6]" in detail:
+        experts = 0.75
+    elif "expert" in mode or "exps" in detail or "moe" in mode:
+        experts = 1.0
+    else:
+        experts = whole
+    experts = min(max(experts, whole), 1.0) if every else whole
+    return _Away(whole, experts, told and layers < 1, whole + experts)
+
+
+def _split(parts: _Parts, away: _Away, depth: float) -> Split:
+    kv = float(kv_read_bytes(parts.shape, round(depth))) if parts.shape is not None else 512.0 * parts.blocks * depth
+    r, moe = parts.expert_ratio, parts.experts[0] > 0
+    alone = away.experts - away.blocks
+    out = (0.0, 0.0) if away.output else parts.output
+    cpu_out = parts.output if away.output else (0.0, 0.0)
+
+    def work(dense: float, experts: float, output: tuple[float, float], layers: float, cache: float) -> Work:
+        through = dense * parts.dense[1] + experts * r * parts.experts[1]
+        return Work(
+            weight_bytes=dense * parts.dense[0] + experts * r * parts.experts[0] + output[0],
+            weight_count=through + output[1],
+            layer_count=layers,
+            kv_bytes=cache * kv,
+            quant_class=parts.quant,
+            moe=moe,
+            prompt_weight_count=through,
+        )
+
+    on = 1 - away.blocks
+    return Split(
+        gpu=work(on, 1 - away.experts, out, on * parts.blocks, on),
+        cpu=work(away.blocks, away.blocks, cpu_out, away.blocks * parts.blocks, away.blocks),
+        experts=work(0.0, alone, (0.0, 0.0), 0.0, 0.0),
+        crossing_count=alone * parts.blocks + (1 if 0 < away.blocks < 1 else 0),
+        hidden_dim=parts.hidden_dim,
+        copied_bytes=away.blocks * parts.dense[0],
+        copied_expert_bytes=away.experts * parts.experts[0],
+        expert_ratio=r,
+    )
+
+
+def _cards(raw: dict[str, str], number: Callable[[str], float]) -> Cards | None:
+    chip, backend = raw.get("gpu_chip", ""), raw.get("backend", "")
+    api = api_named(backend.split("+")[0])
+    count = round(number("n_gpus")) or 1
+    bandwidths = [number("gpu_bandwidth_gb_s")] * count
+    names = [chip] * count
+    if not bandwidths[0]:
+        told = re.findall(r"(\d{3,4}) (?:and|GB/s)", raw.get("gpu_bw_basis", ""))
+        bandwidths = [float(value) for value in told[:count]]
+        names = [name.strip() for name in chip.split("+")] if "+" in chip else [chip] * len(bandwidths)
+    if not bandwidths or not all(bandwidths) or len(names) != len(bandwidths):
+        return None
+    machines = tuple(
+        Machine(api, gb_s * 1e9, traits_of(name, api, gb_s * 1e9)) for name, gb_s in zip(names, bandwidths, strict=True)
+    )
+    machine = machines[0]
+    shared = machine.traits.memory == "lpddr"
+    return Cards(
+        machines, (1 / len(machines),) * len(machines), link_bytes_per_s(machine, names[0]), shared_memory=shared
+    )
+
+
+def _host(raw: dict[str, str], number: Callable[[str], float]) -> Machine:
+    gb_s = number("cpu_bandwidth_gb_s") or HOST_GB_S
+    runtime = raw.get("runtime", "").lower()
+    other = "ik" if runtime.startswith("ik_") else "llama.cpp"
+    return Machine("cpu", gb_s * 1e9, traits_of(raw.get("cpu_chip", ""), "cpu", gb_s * 1e9), runtime=other)
+
+
+def predicted_s(row: PlacedRow, terms: Terms) -> float:
+    """Seconds of the row's test by token (decode) or of the whole prompt (prefill).
+
+    Raises:
+        ValueError: The row is not predictable.
+    """
+    if row.split is None or row.cards is None or row.host is None:
+        raise ValueError(row.reason)
+    if row.phase == "decode":
+        return decode_split_s(row.split, row.cards, row.host, _values("decode"), terms)
+    return prefill_split_s(row.split, row.cards, row.host, row.prompt, row.ubatch_tokens, _values("prefill"), terms)
+
+
+def predicted_tokens_per_s(row: PlacedRow, terms: Terms) -> float:
+    """The row's speed by the law."""
+    return (row.prompt.tokens if row.phase == "prefill" else 1.0) / predicted_s(row, terms)
+
+
+@lru_cache(maxsize=4)
+def _values(phase: str) -> dict[str, float]:
+    terms = shipped().decode if phase == "decode" else shipped().prefill
+    return {key: c.value for key, c in terms.items()}
+
+
+_PRIOR: Final = Terms()
+_PRIOR_SD: Final = Terms(
+    gpu=0.3, cpu=0.3, experts=0.3, crossing=0.7, prefill=0.15, link=0.1, ik=0.3, memory=0.1, cpu_prefill=0.3
+)
+
+
+def fit_terms(rows: Sequence[PlacedRow]) -> Terms:
+    """Terms of the law from rows of trust A and B: robust least squares in ln t, pulled to the priors.
+
+    A vote (GPU x model x quantisation x phase) weighs 1 whatever its rows, and a GPU no more than the root of its votes.
+    """
+    rows = [row for row in rows if row.judged]
+    if not rows:
+        return _PRIOR
+    vote_of = [(row.gpu, row.raw["model"], row.raw["quant"], row.phase) for row in rows]
+    rows_in, votes_in = Counter(vote_of), Counter((gpu, phase) for gpu, _, _, phase in set(vote_of))
+    weight = np.array([1 / rows_in[v] / np.sqrt(votes_in[v[0], v[3]]) for v in vote_of])
+    target = np.log(
+        [row.prompt.tokens / row.tokens_per_s if row.phase == "prefill" else 1 / row.tokens_per_s for row in rows]
+    )
+    prior, sd = np.array(_PRIOR), np.array(_PRIOR_SD)
+
+    def residuals(theta: Array) -> Array:
+        terms = Terms(*theta.tolist())
+        error = (np.log([predicted_s(row, terms) for row in rows]) - target) / NOISE
+        robust = np.sign(error) * np.sqrt(2 * (np.sqrt(1 + error**2) - 1))
+        pulled: Array = np.concatenate([np.sqrt(weight) * robust, (theta - prior) / sd])
+        return pulled
+
+    theta = prior.copy()
+    damping = 1e-2
+    now = residuals(theta)
+    for _ in range(30):
+        step = 1e-4
+        slope = np.stack(
+            [(residuals(theta + step * np.eye(len(theta))[i]) - now) / step for i in range(len(theta))], axis=1
+        )
+        normal = slope.T @ slope
+        change = -np.linalg.solve(normal + damping * np.diag(np.diag(normal)), slope.T @ now)
+        trial = residuals(theta + change)
+        if trial @ trial < now @ now:
+            done = now @ now - trial @ trial < 1e-4 * (now @ now)
+            theta, now, damping = theta + change, trial, damping / 3
+            if done:
+                break
+        else:
+            damping *= 5
+    return Terms(*theta.tolist())
