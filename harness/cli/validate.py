@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.published.other_rows import Check
+    from harness.published.placement_rows import PlacementReport
     from harness.published.validation import Report, Score
 
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 @click.option(
     "--rows",
     type=click.Path(path_type=Path),
-    help="A CSV file with the columns of the shipped rows: of speeds, of speculative decoding or of streaming.",
+    help="A CSV file with the columns of the shipped rows: of speeds, of speculative decoding, of streaming "
+    "or of split placements.",
 )
 @click.option(
     "--coefficients", type=click.Path(path_type=Path), help="Judge these, as --write-coefficients wrote them."
@@ -51,7 +53,7 @@ def COMMAND(  # noqa: N802
 ) -> int:
     """Errors of the feasibility model on published measurements, beside three baselines.
 
-    A file of speculative decoding or streaming (told by its columns) is checked against those models.
+    A file of speculative decoding, streaming or split placements (told by its columns) is checked against those models.
 
     One vote for each chip x api x model x quant. Without --leave-one-chip-out the shipped coefficients answer,
     which were fitted on the shipped rows: judge them by a file they never saw (--rows), or leave chips out.
@@ -62,6 +64,15 @@ def COMMAND(  # noqa: N802
 
     if coefficients is not None and (left_out or share is not None or write_coefficients is not None):
         raise click.UsageError("--coefficients are judged as they are: leave out --loco, --leave-out and --write-...")
+    placement = use.placement_report(rows, left_out=left_out)
+    if rows is not None and placement is not None:
+        if share is not None or write_coefficients is not None or coefficients is not None:
+            raise click.UsageError(f"{rows} has split placements: only --leave-one-chip-out refits their terms")
+        if as_json:
+            emit_json({"placement": placement})
+        else:
+            _render_placement(placement)
+        return Exit.OK
     others = use.other_checks(rows)
     if rows is not None and others:
         if left_out or share is not None or write_coefficients is not None or coefficients is not None:
@@ -80,11 +91,26 @@ def COMMAND(  # noqa: N802
     else:
         result = use.validate(rows, coefficients)
     if as_json:
-        emit_json({**msgspec.to_builtins(result), "other_checks": others})
+        emit_json({**msgspec.to_builtins(result), "other_checks": others, "placement": placement})
         return Exit.OK
     _render(result)
     _render_others(others)
+    if placement is not None:
+        _render_placement(placement)
     return Exit.OK
+
+
+def _render_placement(found: "PlacementReport") -> None:
+    for phase, score in found.scores.items():
+        click.echo(
+            f"split placement, {phase}, {found.how}: median error {_percent(score.median_ratio)}, 90 % below "
+            f"{_percent(score.p90_ratio)}, {score.rows_count} rows; over {score.votes_count} votes "
+            f"{_percent(score.vote_median_ratio)} and {_percent(score.vote_p90_ratio)}"
+        )
+    if found.found_ratio is not None:
+        click.echo(f"best placement found in {_percent(found.found_ratio)} of {found.sweeps_count} sweeps")
+    lost = ", ".join(f"{count} {reason}" for reason, count in found.unpredictable.items()) or "none"
+    click.echo(f"split placements that were not judged: {lost}")
 
 
 def _render_others(checks: "Sequence[Check]") -> None:

@@ -43,7 +43,7 @@ class Terms(NamedTuple):
     """The pooled terms, fitted on published rows of split placements (``published.placement_rows``).
 
     Attributes:
-        gpu: ln g.
+        gpu: ln g, of a GPU beside a CPU; 0 for one that does all (one graph, launched whole).
         cpu: ln c of whole blocks.
         experts: ln c of experts that lie with the CPU alone.
         crossing: ln x, x in seconds.
@@ -63,6 +63,20 @@ class Terms(NamedTuple):
     ik: float = 0.0
     memory: float = math.log(0.35)
     cpu_prefill: float = 0.0
+
+
+SHIPPED: Final = Terms(
+    gpu=0.393,
+    cpu=-0.085,
+    experts=-0.354,
+    crossing=-9.749,
+    prefill=-0.215,
+    link=-0.306,
+    ik=-0.330,
+    memory=-1.112,
+    cpu_prefill=-0.114,
+)
+"""Fitted on the shipped rows of split placements, by ``edge-harness validate --rows FILE --leave-one-chip-out``."""
 
 
 class Split(NamedTuple):
@@ -177,8 +191,9 @@ def decode_split_s(
     pipeline = 0 if cards.by_rows else sum(1 for share in cards.shares if share) - 1
     crossings = split.crossing_count + pipeline
     moved = crossings * 8 * split.hidden_dim + overflow_bytes
+    divided = bool(split.cpu.weight_bytes or split.experts.weight_bytes or split.cpu.kv_bytes)
     return (
-        math.exp(terms.gpu) * gpu_s
+        (math.exp(terms.gpu) if divided else 1.0) * gpu_s
         + math.exp(terms.cpu + scale) * cpu_s
         + math.exp(terms.experts + scale) * experts_s
         + crossings * math.exp(terms.crossing)

@@ -7,9 +7,10 @@ n_ubatch n_threads kv_type test tokens_per_s context_depth trust date``; blanks 
 
 import csv
 import io
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +26,7 @@ from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work
 from harness.predict.kv_cache import kv_read_bytes
 from harness.predict.placement import (
+    SHIPPED,
     Cards,
     Split,
     Terms,
@@ -98,19 +100,15 @@ class PlacedRow(NamedTuple):
 
 
 class PlacementScore(Frozen, frozen=True, kw_only=True):
-    """Errors |predicted / measured - 1| of one phase.
+    """Errors |predicted / measured - 1| of one phase, over rows of trust A and B, and over votes.
 
-    Attributes:
-        rows_count: Rows of trust A and B.
-        median_ratio: Their median error.
-        p90_ratio: The error that 90 % stay below.
-        vote_median_ratio: The median over votes: the median error of each GPU x model x quantisation.
-        vote_p90_ratio: The same for 90 % of the votes.
+    A vote is the median error of one GPU x model x quantisation.
     """
 
     rows_count: int
     median_ratio: float
     p90_ratio: float
+    votes_count: int
     vote_median_ratio: float
     vote_p90_ratio: float
 
@@ -120,23 +118,93 @@ class PlacementReport(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         how: Which terms answered.
-        decode: Errors of decode; None without rows.
-        prefill: Errors of prefill; None without rows.
+        scores: Errors of ``decode`` and ``prefill``; a phase without rows is left out.
         sweeps_count: Sweeps of three placements or more.
-        found_ratio: Share of them whose best placement was found within one step, or with 90 % of its speed; None without sweeps.
-        by_gpu: Median error of decode and of prefill, by card.
+        found_ratio: Share of them whose best placement was found within one step, or has 90 % of the best one's speed;
+            None without sweeps.
+        by_gpu: Median error by phase and card.
+        residuals: 5 % and 95 % quantiles of ln(measured / predicted), by phase.
         unpredictable: Rows that were not, by reason.
-        terms: The terms of the law, as fitted on all rows.
+        terms: The law's terms: those that answered, or, with cards left out, a fit on all rows.
     """
 
     how: str
-    decode: PlacementScore | None
-    prefill: PlacementScore | None
+    scores: dict[str, PlacementScore]
     sweeps_count: int
     found_ratio: float | None
-    by_gpu: dict[str, tuple[float | None, float | None]]
+    by_gpu: dict[str, float]
+    residuals: dict[str, tuple[float, float]]
     unpredictable: dict[str, int]
     terms: dict[str, float]
+
+
+def check_placement(path: Path | None, model_of: ModelOf, *, left_out: bool = False) -> PlacementReport:
+    """Published splits against the law: the shipped terms, or terms fitted without any row of the card in question.
+
+    Args:
+        path: A file of rows; None: the shipped ones.
+        model_of: Finds what is known of a model.
+        left_out: Refit for each card on the rows of all others.
+
+    Raises:
+        BadDataError: The file cannot be read, lacks columns, or has a number that is none.
+    """
+    rows = read_placed_rows(path, model_of)
+    judged = [row for row in rows if row.judged]
+    cards = {row.gpu for row in judged} if left_out else set()
+    fitted = {gpu: fit_terms([row for row in rows if row.gpu != gpu]) for gpu in cards}
+    predicted = {row.line: predicted_tokens_per_s(row, fitted.get(row.gpu, SHIPPED)) for row in judged}
+    scores, by_gpu, residuals = {}, {}, {}
+    for phase in ("decode", "prefill"):
+        mine = [row for row in judged if row.phase == phase]
+        if not mine:
+            continue
+        errors = np.array([abs(predicted[r.line] / r.tokens_per_s - 1) for r in mine])
+        votes: dict[tuple[str, ...], list[float]] = {}
+        for row, error in zip(mine, errors.tolist(), strict=True):
+            votes.setdefault((row.gpu, row.raw["model"], row.raw["quant"]), []).append(error)
+        middles = [float(np.median(v)) for v in votes.values()]
+        scores[phase] = PlacementScore(
+            rows_count=len(mine),
+            median_ratio=float(np.median(errors)),
+            p90_ratio=float(np.quantile(errors, 0.9)),
+            votes_count=len(middles),
+            vote_median_ratio=float(np.median(middles)),
+            vote_p90_ratio=float(np.quantile(middles, 0.9)),
+        )
+        logs = [math.log(r.tokens_per_s / predicted[r.line]) for r in mine]
+        residuals[phase] = (float(np.quantile(logs, 0.05)), float(np.quantile(logs, 0.95)))
+        for gpu in sorted({r.gpu for r in mine}):
+            of_gpu = [e for r, e in zip(mine, errors.tolist(), strict=True) if r.gpu == gpu]
+            by_gpu[f"{phase} {gpu}"] = float(np.median(of_gpu))
+    found = _sweeps_found(judged, predicted)
+    return PlacementReport(
+        how="each card left out of the fit" if left_out else "shipped terms",
+        scores=scores,
+        sweeps_count=len(found),
+        found_ratio=sum(found) / len(found) if found else None,
+        by_gpu=by_gpu,
+        residuals=residuals,
+        unpredictable=dict(Counter(row.reason or "trust C or D" for row in rows if not row.judged)),
+        terms=(fit_terms(rows) if left_out else SHIPPED)._asdict(),
+    )
+
+
+def _sweeps_found(rows: Sequence[PlacedRow], predicted: Mapping[int, float]) -> list[bool]:
+    """Of each sweep of three placements or more, whether the law finds its best one."""
+    sweeps: dict[tuple[str, ...], dict[float, list[PlacedRow]]] = {}
+    for row in rows:
+        sweeps.setdefault(row.sweep, {}).setdefault(round(row.step, 4), []).append(row)
+    found = []
+    for steps in sweeps.values():
+        if len(steps) < 3:
+            continue
+        order = sorted(steps)
+        measured = [float(np.median([r.tokens_per_s for r in steps[s]])) for s in order]
+        told = [float(np.median([predicted[r.line] for r in steps[s]])) for s in order]
+        best, chosen = int(np.argmax(measured)), int(np.argmax(told))
+        found.append(abs(best - chosen) <= 1 or measured[chosen] >= 0.9 * measured[best])
+    return found
 
 
 def read_placed_rows(path: Path | None, model_of: ModelOf) -> list[PlacedRow]:
