@@ -1,10 +1,12 @@
 """``edge-harness check``: probe, predict, run, compare; what a new user types first."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from harness.cli._output import console, emit_json, json_option
+from harness.cli._placements import placement_options
 from harness.cli._sizes import numbers
 from harness.errors import Exit
 
@@ -19,6 +21,8 @@ from harness.errors import Exit
     "--depth", "depths", default="0", callback=numbers, help="Tokens already in the cache; or several: 0,2048."
 )
 @click.option("--threads", "-t", "thread_count", type=click.IntRange(0), default=0, help="0: physical cores.")
+@click.option("--api", default="", help="Check this engine alone; without it, all that the runtime sees here.")
+@placement_options
 @click.option("--repetitions", "-r", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
 @click.option("--max-error", "max_error_percent", type=click.FloatRange(0), help="Exit 1 above this error, in percent.")
@@ -43,7 +47,7 @@ def check(
     wait: bool,
     with_workloads: bool,
     as_json: bool,
-    **fields: int,
+    **fields: Any,
 ) -> int:
     """Check what this machine does with each MODEL against what was predicted; without one, a small default model.
 

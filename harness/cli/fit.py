@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._placements import placement_options
 from harness.cli._plans import render_plans
 from harness.cli._sizes import budget_of
 from harness.errors import Exit
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     help="Find the best split between GPU and CPU: llama.cpp's flags, its speed, the next best, the curve.",
 )
 @click.option("--cards", "card_count", type=click.IntRange(1, 16), default=1, show_default=True, help="Cards alike.")
+@placement_options
 @click.option("--advice/--no-advice", "with_advice", default=True)
 @json_option
 def fit(
@@ -61,7 +63,7 @@ def fit(
     card_count: int,
     with_advice: bool,
     as_json: bool,
-    **fields: int | str | bool,
+    **fields: Any,
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
     from harness.app.fit import advice_for, companion, predict, timing_notes, within_budget

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from harness.cli._output import console, emit_json, json_option
+from harness.cli._placements import placement_options
 from harness.cli._sizes import Size, numbers
 
 
@@ -25,6 +26,8 @@ from harness.cli._sizes import Size, numbers
 @click.option("--repack/--no-repack", default=True, help="Let the CPU backend rewrite weights.")
 @click.option("--mmap/--no-mmap", default=True, help="Map the file instead of reading it.")
 @click.option("--runtime", default="llamacpp", show_default=True, help="Runtime.")
+@click.option("--api", default="", help="Api; the CPU unless given.")
+@placement_options
 @click.option("--repetitions", "-r", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option("--cold-loads", type=click.IntRange(0, 100), default=1, show_default=True)
 @click.option("--greedy", is_flag=True, help="Choose each token from its logits inside the clock.")

@@ -32,8 +32,8 @@ class Placement(Frozen, frozen=True, kw_only=True):
 
     @property
     def whole(self) -> bool:
-        """Whether everything lies with the GPU, as far as it is told."""
-        return self.gpu_layers == "all" and not self.cpu_moe and self.kv_on_gpu
+        """Whether everything lies with one GPU."""
+        return self == Placement(main_gpu=self.main_gpu)
 
     def first_gpu_block(self, block_count: int) -> int:
         """The first block that lies with the GPU: blocks + 1 - layers, as the output is a layer of its own.

@@ -115,6 +115,7 @@ def run_model(
     samples = tuple(
         doubted(sample, alone) for sample in (msgspec.convert(d, Sample) for n, d in result.events if n == "sample")
     )
+    buffers = next((data for name, data in result.events if name == "buffers"), [])
     engine = next((msgspec.convert(d, EngineIdentity) for n, d in result.events if n == "engine"), None)
     record = new_record(
         scenario=scenario,
@@ -128,7 +129,8 @@ def run_model(
         memory=memory_of(result),
         prediction=prediction,
         command=command,
-        extra={"repetitions": repetitions, "greedy": greedy, "runtime": runtime, "wall_s": round(result.duration_s, 3)},
+        extra={"repetitions": repetitions, "greedy": greedy, "runtime": runtime, "wall_s": round(result.duration_s, 3)}
+        | ({"buffers": buffers} if buffers else {}),
     )
     return judged(record, repetitions)
 

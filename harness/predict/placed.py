@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from harness.domain.base import Frozen
-from harness.domain.device import Calibration, DeviceProfile
+from harness.domain.device import Calibration, DeviceProfile, MemoryPool
 from harness.domain.model import ModelShape, Tensor, Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, SpeedPrediction
@@ -35,6 +35,10 @@ from harness.predict.weights import has_merges, has_output, role_of
 RESIDUALS: Final = {"decode": (-0.34, 0.32), "prefill": (-0.52, 0.81)}
 """5 % and 95 % quantiles of ln(measured / predicted) on published splits, each GPU left out (``validate --rows``)."""
 _SPREAD_RATIO: Final = 0.03
+
+_HOST_FIXED_BYTES: Final = 36 << 10
+"""Inputs that stay with the host whatever the batch: ids of outputs and cells (measured on one engine, llama 0.3.36).
+Beside it each token has its embedding and its row of the mask, in F32, its position and cell."""
 
 
 class Parts(NamedTuple):
@@ -118,7 +122,7 @@ def parts_of(weights: Weights, placement: Placement) -> Parts:
         return replace(weights, shape=replace(shape, layer_count=blocks), tensors=tensors)
 
     return Parts(
-        model("gpu", shape.layer_count - start), model("cpu", min(start, shape.layer_count)), model("experts", 0), start
+        model("gpu", max(shape.layer_count - start, 0)), model("cpu", min(start, shape.layer_count)), model("experts", 0), start
     )
 
 
@@ -154,6 +158,18 @@ def card_of(block: int, first: int, layer_count: int, shares: tuple[float, ...])
         if position < passed:
             return card
     return len(shares) - 1
+
+
+def with_cards(device: DeviceProfile, count: int) -> DeviceProfile:
+    """The device with so many of its cards: their memory together, each as fast as before."""
+
+    def several(pool: MemoryPool) -> MemoryPool:
+        if pool.name != "vram":
+            return pool
+        total, usable = (replace(f, value=f.value * count) for f in (pool.total_bytes, pool.usable_bytes))
+        return replace(pool, total_bytes=total, usable_bytes=usable)
+
+    return device if count == 1 else replace(device, pools=tuple(several(pool) for pool in device.pools))
 
 
 def placed_memory(
@@ -199,7 +215,7 @@ def placed_memory(
     on_cpu = sum(size for name, size in tensors.items() if "token_embd" not in name) + table
     kv = sum(cache) - sum(p.anonymous_bytes for p in listed if p.name.startswith("kv cache"))
     tokens = min(scenario.ubatch_tokens, scenario.context_tokens)
-    host = tokens * (4 * shape.hidden_dim + 2 * padded(scenario.context_tokens) + 16)
+    host = tokens * (4 * shape.hidden_dim + 4 * padded(scenario.context_tokens) + 24) + _HOST_FIXED_BYTES
     listed += [
         MemoryPart(
             name="weights with the CPU",

@@ -3,7 +3,7 @@
 import ctypes
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -52,6 +52,17 @@ class GgmlDevice(NamedTuple):
     pci: str
     capabilities: tuple[str, ...]
     handle: int
+
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether models can be laid with it."""
+        return self.kind in {"gpu", "igpu"}
+
+    @property
+    def is_software(self) -> bool:
+        """Whether a driver on the CPU plays it: Mesa's llvmpipe, SwiftShader."""
+        return any(word in self.description.lower() for word in ("llvmpipe", "swiftshader"))
 
 
 class EngineBuffer(NamedTuple):
@@ -148,9 +159,15 @@ def devices() -> tuple[GgmlDevice, ...]:
     return tuple(found)
 
 
+def tell(_arguments: Any, emit: Callable[[str, Any], None]) -> None:
+    """Child entry: emit ``device`` for each device. A driver that is loaded stays in the process: not in ours."""
+    for device in devices():
+        emit("device", device._asdict())
+
+
 def apis() -> tuple[str, ...]:
     """Apis that a model can run on here: ``cpu``, and those with a GPU that the engine sees."""
-    gpus = {device.api for device in devices() if device.kind in {"gpu", "igpu"}}
+    gpus = {device.api for device in devices() if device.is_gpu}
     return ("cpu", *sorted(gpus))
 
 
@@ -162,7 +179,7 @@ def devices_of(api: str) -> tuple[GgmlDevice, ...]:
     """
     if api in {"", "cpu"}:
         return ()
-    found = tuple(d for d in devices() if d.api == api and d.kind in {"gpu", "igpu"})
+    found = tuple(d for d in devices() if d.api == api and d.is_gpu)
     if not found:
         arguments = BUILD_ARGUMENTS.get(api)
         build = (
