@@ -91,8 +91,10 @@ def _apis() -> Iterator[Finding]:
         yield Finding(name=f"device {device.name}", state="ok", detail=detail)
     if not any(device.is_gpu for device in devices):
         build = " | ".join(f"{api}: {arguments}" for api, arguments in BUILD_ARGUMENTS.items())
-        command = 'CMAKE_ARGS="..." pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python'
-        yield Finding(name="apis of llama.cpp", state="limited", detail=f"no GPU; to build one in: {command} with {build}")
+        command = 'CMAKE_ARGS="..." pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python'
+        yield Finding(
+            name="apis of llama.cpp", state="limited", detail=f"no GPU; to build one in: {command} with {build}"
+        )
 
 
 def _packages() -> Iterator[Finding]:
@@ -145,7 +147,9 @@ def _measuring() -> Iterator[Finding]:
     gpus = gpu_readings()
     missing = absence(gpus)
     told = [f"{gpu.name} ({gpu.source})" for gpu in gpus]
-    yield Finding(name="GPU counters", state="limited" if missing else "ok", detail="; ".join([*told, missing]).strip("; "))
+    yield Finding(
+        name="GPU counters", state="limited" if missing else "ok", detail="; ".join([*told, missing]).strip("; ")
+    )
     found = sensors.report()
     have = [*found.energy_counters, *found.batteries, *(name for name, _ in found.thermal_zones)]
     yield Finding(

@@ -66,13 +66,7 @@ def COMMAND(  # noqa: N802
         raise click.UsageError("--coefficients are judged as they are: leave out --loco, --leave-out and --write-...")
     placement = use.placement_report(rows, left_out=left_out)
     if rows is not None and placement is not None:
-        if share is not None or write_coefficients is not None or coefficients is not None:
-            raise click.UsageError(f"{rows} has split placements: only --leave-one-chip-out refits their terms")
-        if as_json:
-            emit_json({"placement": placement})
-        else:
-            _render_placement(placement)
-        return Exit.OK
+        return _placement_alone(placement, rows, share or write_coefficients or coefficients, as_json=as_json)
     others = use.other_checks(rows)
     if rows is not None and others:
         if left_out or share is not None or write_coefficients is not None or coefficients is not None:
@@ -97,6 +91,16 @@ def COMMAND(  # noqa: N802
     _render_others(others)
     if placement is not None:
         _render_placement(placement)
+    return Exit.OK
+
+
+def _placement_alone(found: "PlacementReport", rows: Path, refused: object, *, as_json: bool) -> int:
+    if refused:
+        raise click.UsageError(f"{rows} has split placements: only --leave-one-chip-out refits their terms")
+    if as_json:
+        emit_json({"placement": found})
+    else:
+        _render_placement(found)
     return Exit.OK
 
 

@@ -20,7 +20,6 @@ Emit = Callable[[str, Any], None]
 
 DEPTH_TOKENS: Final = 2048
 _ATTENTION_LAYERS: Final = 6
-_RETRY_COUNT: Final = 2
 
 
 class Bench(NamedTuple):
@@ -94,7 +93,8 @@ def _gpu_plan(types: list[str], fill_bytes: int) -> Iterator[list[Bench]]:
     ``deep apart`` is ``deep`` with its cache left with the CPU: every layer crosses to the CPU and back.
     """
     yield [
-        Bench(role, "F16", dimensions(role, "F16", 0), {1: 8, 4: 4, 16: 2}) for role in ("shallow", "deep", "deep apart")
+        Bench(role, "F16", dimensions(role, "F16", 0), {1: 8, 4: 4, 16: 2})
+        for role in ("shallow", "deep", "deep apart")
     ]
     yield [
         Bench(role, "F16", dimensions(role, "F16", 0), {1: 6}, (0, DEPTH_TOKENS)) for role in ("grouped", "ungrouped")
@@ -115,7 +115,7 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Time everything in ``plan``.
 
     Args:
-        arguments: ``types fill_bytes thread_count rounds thorough repack api``.
+        arguments: ``types fill_bytes thread_count rounds retries thorough repack api``.
         emit: Told ``timing`` for each bench, batch, depth and round, ``group`` when one is done, and ``link`` with
             the bytes/s of copies to a GPU.
     """
@@ -132,7 +132,7 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
                 del bench
             for turn in range(arguments["rounds"]):
                 for bench, session in sessions:
-                    _time_bench(bench, session, turn, emit)
+                    _time_bench(bench, session, turn, emit, arguments["retries"])
 
 
 def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSession:
@@ -153,7 +153,7 @@ def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSess
         path.unlink()  # what is mapped stays; nothing is left behind when the process dies
 
 
-def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit) -> None:
+def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit, retries: int) -> None:
     for depth in bench.depths:
         if depth:
             _fill(bench, session, depth, turn, emit)
@@ -161,7 +161,7 @@ def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit) -> N
             if turn and batch > 64:
                 continue  # long passes average over disturbances by themselves
             probe = ValidityProbe()
-            for _ in range(1 + _RETRY_COUNT):
+            for _ in range(1 + retries):
                 probe.start()
                 times = _passes(session, batch, depth, count)
                 doubts = probe.finish().doubts

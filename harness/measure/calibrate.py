@@ -69,7 +69,8 @@ def calibrate(
         fresh: Time again what was kept.
         progress: Called with a line now and then.
         api: The engine to time, by what drives it; a GPU gets its link and its crossings timed too.
-        fill_bytes: Weights of a tiny model; 0: several times the last-level cache. Less suits a GPU made of software.
+        fill_bytes: Weights of a tiny model; 0: several times the last-level cache. Fewer, timed once, suit
+            a GPU that a driver on the CPU plays.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
@@ -85,11 +86,12 @@ def calibrate(
     store = _store(thread_count, repack, api)
     before = None if fresh else store.load()
     missing = wanted if before is None else [t for t in wanted if t not in {c.type_name for c in before.types}]
+    quick = bool(fill_bytes)
     fill_bytes = fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
     say = progress or (lambda _line: None)
     if before is not None and not missing:
         return before
-    events, link = _run(missing, fill_bytes, threads, repack, thorough, say, api)
+    events, link = _run(missing, fill_bytes, threads, repack, thorough, say, api, quick)
     found = fit(events, missing, fill_bytes)
     rewritten = repacked_types(host.isa) if api == "cpu" else frozenset()
     found = msgspec.structs.replace(
@@ -300,12 +302,14 @@ def _run(
     thorough: bool,
     say: Progress,
     api: str,
+    quick: bool,
 ) -> tuple[list[Mapping[str, Any]], float]:
     arguments = {
         "types": types,
         "fill_bytes": fill_bytes,
         "thread_count": threads,
-        "rounds": 4 if thorough else 3,
+        "rounds": 1 if quick else 4 if thorough else 3,
+        "retries": 0 if quick else 2,
         "thorough": thorough,
         "repack": repack,
         "api": api,
@@ -315,7 +319,12 @@ def _run(
         if name == "group":
             say(f"timing the engine, {data['number'] + 1} of {data['count']}: {data['name']}")
 
-    result = run_child("harness.measure._calibrate_child:run", arguments, limits=Limits(wall_s=900 if api == "cpu" else 1800), on_event=on_event)
+    result = run_child(
+        "harness.measure._calibrate_child:run",
+        arguments,
+        limits=Limits(wall_s=900 if api == "cpu" else 1800),
+        on_event=on_event,
+    )
     if result.outcome != "ok":
         raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
     link = next((float(data) for name, data in result.events if name == "link"), 0.0)

@@ -1,8 +1,8 @@
 """Power, clocks, heat, memory and throttling of GPUs: NVML where its package is, else the kernel's own files.
 
 What a machine does not tell is None, and :func:`absence` says why. Sources: NVML API reference (units: milliwatts,
-millijoules, MHz, degrees Celsius); Linux Documentation/gpu/amdgpu/thermal.rst and ABI/testing/sysfs-driver-intel-xe-hwmon
-(microwatts, microjoules, hertz, millidegrees).
+millijoules, MHz, degrees Celsius); Linux Documentation/gpu/amdgpu/thermal.rst and
+ABI/testing/sysfs-driver-intel-xe-hwmon (microwatts, microjoules, hertz, millidegrees).
 """
 
 import platform

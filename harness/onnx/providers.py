@@ -121,7 +121,7 @@ def provider_shares(
     compiled = max(whole - on_cpu - sum(len(nodes[name]) for name in others[1:]), 0) if others else 0
     total = sum(spent.values()) or 1.0
     found = []
-    for name in nodes:
-        count = on_cpu if name == PROVIDERS["cpu"] else compiled if name == (others or [""])[0] else len(nodes[name])
+    for name, mine in nodes.items():
+        count = compiled if name == (others or [""])[0] else len(mine)
         found.append(ProviderShare(name, count, count / max(on_cpu + compiled, 1), spent.get(name, 0.0) / total))
     return tuple(found)

@@ -94,7 +94,9 @@ class OnnxSession:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
         try:
-            self.raw = ort.InferenceSession(str(path), options, providers=[(p, dict(given.get(p, {}))) for p in providers])
+            self.raw = ort.InferenceSession(
+                str(path), options, providers=[(p, dict(given.get(p, {}))) for p in providers]
+            )
         except Exception as error:
             raise EngineError(f"ONNX Runtime would not load {path.name}: {_first_line(error)}") from error
         self.path = path

@@ -122,7 +122,10 @@ def parts_of(weights: Weights, placement: Placement) -> Parts:
         return replace(weights, shape=replace(shape, layer_count=blocks), tensors=tensors)
 
     return Parts(
-        model("gpu", max(shape.layer_count - start, 0)), model("cpu", min(start, shape.layer_count)), model("experts", 0), start
+        model("gpu", max(shape.layer_count - start, 0)),
+        model("cpu", min(start, shape.layer_count)),
+        model("experts", 0),
+        start,
     )
 
 
@@ -191,6 +194,7 @@ def placed_memory(
         output_tokens=scenario.ubatch_tokens,
         flash_attention=scenario.flash_attention,
     )
+    scratch += _copied_weight_bytes(parts, scenario)
     listed: list[MemoryPart] = []
     for card in range(len(shares)):
         name = f", card {card}" if len(shares) > 1 else ""
@@ -232,6 +236,20 @@ def placed_memory(
     return MemoryPrediction(
         parts=tuple(listed), peak_bytes=Interval(mid=total, low=total - spread, high=total + spread)
     )
+
+
+def _copied_weight_bytes(parts: Parts, scenario: Scenario) -> int:
+    """Scratch for the largest weight that a long prompt copies from the CPU: each has a piece of the graph to itself.
+
+    Of the feed-forward phase, 3.27 times the inner width, twice it is alive when a weight is; the mask is copied too.
+    """
+    tokens, shape = min(scenario.ubatch_tokens, scenario.context_tokens), parts.gpu.shape
+    away = [t.size_bytes for part in parts[1:3] for t in part.tensors if len(t.dims) > 1]
+    if not away or tokens < OFFLOAD_TOKENS:
+        return 0
+    e = shape.experts
+    inner = max(shape.feed_forward_dim, e.used_count * e.feed_forward_dim if e is not None else 0)
+    return max(max(away) - int(4 * 1.27 * tokens * inner), 0) + 4 * tokens * padded(scenario.context_tokens)
 
 
 def split_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Split:
@@ -294,9 +312,7 @@ def placed_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario) 
     prompt = prompt_of(weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
     coefficients = shipped()
     token_s = decode_split_s(split, cards, host, _logs(coefficients.decode), SHIPPED)
-    prompt_s = prefill_split_s(
-        split, cards, host, prompt, scenario.ubatch_tokens, _logs(coefficients.prefill), SHIPPED
-    )
+    prompt_s = prefill_split_s(split, cards, host, prompt, scenario.ubatch_tokens, _logs(coefficients.prefill), SHIPPED)
     return token_s, prompt_s
 
 
@@ -307,8 +323,7 @@ def _logs(terms: dict[str, Coefficient]) -> dict[str, float]:
 def _measured_seconds(
     weights: Weights, scenario: Scenario, gpu: Calibration, cpu: Calibration, *, shared: bool
 ) -> tuple[float, float]:
-    """The same from costs that were measured on both engines: each part by its own, one fixed time of a pass, and
-    crossings with the activations over the measured link."""
+    """The same from measured costs: each part by its engine's, one fixed time of a pass, crossings, activations."""
     parts = parts_of(weights, scenario.placement)
     depth = scenario.depth_tokens + scenario.new_tokens // 2
     split = split_of(weights, scenario, depth)
@@ -405,9 +420,7 @@ def choose(weights: Weights, device: DeviceProfile, scenario: Scenario, card_cou
     )
 
 
-def _choice(
-    weights: Weights, device: DeviceProfile, scenario: Scenario, api: str, shares: tuple[float, ...]
-) -> Choice:
+def _choice(weights: Weights, device: DeviceProfile, scenario: Scenario, api: str, shares: tuple[float, ...]) -> Choice:
     memory = placed_memory(weights, scenario, device, api, shares)
     vram = device.pool_for(api)
     by_card: dict[str, int] = {}
@@ -419,7 +432,9 @@ def _choice(
         else:
             ram += part.anonymous_bytes + part.file_bytes
     fullest = max(by_card.values(), default=0)
-    fits = ram <= device.pool("ram").usable_bytes.value and (vram == "ram" or fullest <= device.pool("vram").usable_bytes.value)
+    fits = ram <= device.pool("ram").usable_bytes.value and (
+        vram == "ram" or fullest <= device.pool("vram").usable_bytes.value
+    )
     token_s, prompt_s = placed_seconds(weights, device, scenario)
     return Choice(
         placement=scenario.placement,
@@ -431,5 +446,3 @@ def _choice(
         prefill_tokens_per_s=_interval(max(scenario.prompt_tokens, 1) / prompt_s, "prefill"),
         request_s=prompt_s + scenario.new_tokens * token_s,
     )
-
-

@@ -4,24 +4,24 @@ Decode, one token:
 
     t = g T_gpu(parts on cards) + c T_cpu(blocks and experts of the CPU) + n x + a / l          [s]
 
-T: the law of one engine (``decode``); g, c: what a part costs beside others relative to a whole model on that engine;
+T: the law of one engine (``decode``); g, c: what a part costs beside others, relative to a whole model on that engine;
 n: crossings from a GPU to the CPU and back (one for each run of blocks, one for each block whose experts alone are on
-the CPU); x: seconds of one; a: activation bytes over the link, 8 x hidden for a crossing (there and back, F32); l: bytes/s
-of the link. Cards of a pipeline work one after the other, so their times add; cards that share every matrix (``row``)
-work at once and meet twice in a block.
+the CPU); x: seconds of one; a: activation bytes over the link, 8 x hidden for a crossing (there and back, F32); l:
+bytes/s of the link. Cards of a pipeline work one after the other, so their times add; cards that share every matrix
+(``row``) work at once and meet twice in a block.
 
-Prefill, u tokens of a physical batch: llama.cpp copies weights that lie with the CPU to the GPU when a batch has 32
-tokens or more, and computes everything there:
+Prefill, n tokens in physical batches of u: llama.cpp copies weights that lie with the CPU to the GPU when a batch has
+32 tokens or more, and computes everything there:
 
-    t = G P_gpu(u tokens) + B / (e l)                                                      [s]
+    t = G P_gpu(n tokens, u at a time) + ceil(n / u) B / v                                      [s]
 
-P: the prefill law; B: bytes with the CPU that the batch touches (all blocks; of E experts a batch that makes k choices
-a token touches E (1 - (1 - k / E)^u)); e: share of the link's specification that a copy reaches. Cards of a pipeline work
-at once on different batches of a long prompt. A smaller batch is
-computed where its weights lie. e l is the slower of link and host memory. What does not fit on a card (a driver that pages to the host, as on Windows) is read over the
-link in each pass; where the driver refuses, the placement cannot run.
+P: the prefill law; B: bytes with the CPU that a batch touches (all blocks; of E experts a batch that makes k choices
+a token touches E (1 - (1 - k / E)^u)); v: bytes/s of a copy, the slower of the link and the host's memory. Cards of a
+pipeline work at once on different batches. A smaller batch is computed where its weights lie. What does not fit on a
+card is read over the link by each tile of each pass, where the driver pages to the host (Windows); elsewhere the
+engine refuses such a placement.
 
-Source of the rules: llama.cpp, ggml/src/ggml-backend.cpp (``op_offload``, used experts are copied alone),
+Source of the rules: llama.cpp, ggml/src/ggml-backend.cpp (``op_offload``; used experts are copied alone),
 ggml/src/ggml-cuda/ggml-cuda.cu (batch of 32). Specifications of links: PCI-SIG, GB/s each way.
 """
 
@@ -36,7 +36,7 @@ OFFLOAD_TOKENS: Final = 32
 """Tokens of a batch from which llama.cpp copies weights to a GPU (``GGML_OP_OFFLOAD_MIN_BATCH``)."""
 
 TILE_TOKENS: Final = 128
-"""Tokens of one tile of a matrix product: weights that lie over the link are read again by each tile (llama.cpp, MMQ)."""
+"""Tokens of one tile of a matrix product (llama.cpp, MMQ): weights beyond the link are read again by each."""
 
 
 class Terms(NamedTuple):
@@ -91,7 +91,7 @@ class Split(NamedTuple):
         copied_bytes: With the CPU, and read by every batch: blocks.
         copied_expert_bytes: Experts with the CPU, of all blocks.
         expert_ratio: Used / all experts.
-        copies: Whether a long prompt may have weights of the CPU copied (``op_offload``, and a GPU that knows their type).
+        copies: Whether a long prompt may have weights of the CPU copied: ``op_offload``, and a GPU that knows the type.
     """
 
     gpu: Work

@@ -5,14 +5,11 @@ params_b active_params_b quant model_bytes offload_mode n_gpu_layers n_layers n_
 n_ubatch n_threads kv_type test tokens_per_s context_depth trust date``; blanks are allowed anywhere.
 """
 
-import csv
-import io
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,7 +18,7 @@ from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
 from harness.domain.model import ModelShape
-from harness.errors import BadDataError, HarnessError
+from harness.errors import HarnessError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work
 from harness.predict.kv_cache import kv_read_bytes
@@ -39,11 +36,11 @@ from harness.predict.quant_class import quant_class
 from harness.predict.quant_mix import quant_named
 from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import role_of, weights_of
+from harness.published.other_rows import read_cells
 from harness.published.row_work import ModelOf, active_named
 from harness.published.rows import api_named, number_in, test_named
 
 Array = NDArray[np.float64]
-COLUMNS: Final = ("gpu_chip", "offload_mode", "n_gpu_layers", "n_cpu_moe", "model", "quant", "test", "tokens_per_s")
 NOISE: Final = 0.15
 """Spread of one measurement in ln t, with what a row does not tell of its host."""
 HOST_GB_S: Final = 89.6
@@ -213,37 +210,19 @@ def read_placed_rows(path: Path | None, model_of: ModelOf) -> list[PlacedRow]:
     Raises:
         BadDataError: The file cannot be read, lacks columns, or has a number that is none.
     """
-    name: Path | str = path or "partial_offload.csv"
-    try:
-        text = (
-            (files("harness.published") / "data" / "partial_offload.csv").read_text()
-            if path is None
-            else path.read_text("utf-8-sig")
-        )
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or ()]
-        missing = [column for column in COLUMNS if column not in reader.fieldnames]
-        if missing:
-            raise BadDataError(name, "header", f"no column {', '.join(missing)}", "the columns of partial_offload.csv")
-        cells = [
-            (reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}) for row in reader
-        ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadDataError(name, "", str(error), "a CSV file in UTF-8") from error
-    except OSError as error:
-        raise BadDataError(name, "", error.strerror or str(error), "a readable file") from error
-    return [_row(name, line, raw, model_of) for line, raw in cells]
+    cells = read_cells("partial_offload.csv", path, "placement")
+    return [_row(path or "partial_offload.csv", line, raw, model_of) for line, raw in enumerate(cells, 2)]
 
 
 def _row(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) -> PlacedRow:
     def number(column: str) -> float:
         return number_in(path, line, raw, column)
 
-    speed, size, params, active = (number(c) for c in ("tokens_per_s", "model_bytes", "params_b", "active_params_b"))
+    speed = number("tokens_per_s")
     phase, count, depth, known_test = test_named(raw.get("test", ""), raw.get("context_depth", ""))
     prompt = Prompt(count, depth, 0.0)
     raw["trust"] = raw.get("trust", "").upper()
-    parts = _parts(raw, size, params, active, model_of)
+    parts = _parts(raw, number, model_of)
     cards, host = _cards(raw, number), _host(raw, number)
     ubatch = round(number("n_ubatch")) or 512
     several = "rpc" in raw.get("backend", "").lower() or "node" in raw.get("device", "").lower()
@@ -288,7 +267,8 @@ class _Parts(NamedTuple):
     shape: ModelShape | None
 
 
-def _parts(raw: dict[str, str], size: float, params: float, active: float, model_of: ModelOf) -> _Parts | None:
+def _parts(raw: dict[str, str], number: Callable[[str], float], model_of: ModelOf) -> _Parts | None:
+    size, params, active = (number(name) for name in ("model_bytes", "params_b", "active_params_b"))
     known = model_of(raw.get("model", ""), params, raw.get("quant", ""))
     quant = quant_class(raw.get("quant", ""))
     if known is not None:
@@ -317,8 +297,10 @@ def _parts(raw: dict[str, str], size: float, params: float, active: float, model
         )
     if not (size and params):
         return None
-    stated = number_of(raw.get("n_layers", "")) or _told_blocks(raw)
-    blocks = round(stated or 15.5 * params**0.385)
+    layers, moe_layers = number("n_gpu_layers"), number("n_cpu_moe")
+    # All layers were offloaded where the experts of all blocks, or of all but the output's, were counted apart.
+    counted = layers - 1 if moe_layers and layers in {moe_layers, moe_layers + 1} and layers > 20 else 0.0
+    blocks = round(number("n_layers") or counted or 15.5 * params**0.385)
     total, each = params * 1e9, size / (params * 1e9)
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     table = total * TABLE_RATIO if moe else min(0.05 * total, 6e8) * (params >= 4.5)
@@ -343,17 +325,6 @@ def _parts(raw: dict[str, str], size: float, params: float, active: float, model
     )
 
 
-def number_of(text: str) -> float:
-    """A number in a cell; 0 for anything else."""
-    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
-
-
-def _told_blocks(raw: dict[str, str]) -> float:
-    """Blocks by the layers that were offloaded, where all of them were: layers - 1; 0 where that is not told."""
-    layers, moe = number_of(raw.get("n_gpu_layers", "")), number_of(raw.get("n_cpu_moe", ""))
-    return layers - 1 if moe and layers in {moe, moe + 1} and layers > 20 else 0.0
-
-
 class _Away(NamedTuple):
     """With the CPU: share of whole blocks, share of experts (those of whole blocks too), and whether the output is."""
 
@@ -363,50 +334,37 @@ class _Away(NamedTuple):
     step: float
 
 
+_Share = Callable[[re.Match[str], float], float]
+_TOLD: Final[tuple[tuple[str, _Share], ...]] = (
+    (r"(\d+) % of experts on gpu", lambda m, _: 1 - int(m[1]) / 100),
+    (r"(\d+) (?:of \d+ )?layers experts on cpu", lambda m, n: int(m[1]) / n),
+    (r"blk[.]\(?(\d+)-(\d+)\)?[.]ffn\S*=cpu", lambda m, n: (int(m[2]) - int(m[1]) + 1) / n),
+    (
+        r"(?:blk[.]\(?|layers )(\d+)-(\d+)(?:\)?[.]ffn\S*=cuda| experts on the)",
+        lambda m, n: 1 - (int(m[2]) - int(m[1]) + 1) / n,
+    ),
+    (r"all but (\d+) layers of experts", lambda m, n: 1 - int(m[1]) / n),
+    (r"\[0-(\d)\][.]ffn", lambda m, _: (int(m[1]) + 1) / 10),  # blocks whose number ends so
+)
+"""How a row tells the share of experts with the CPU, by what stands in its ``offload_detail``, lower case."""
+
+
 def _away(raw: dict[str, str], parts: _Parts, number: Callable[[str], float]) -> _Away:
-    mode, detail, n = raw.get("offload_mode", "").lower(), raw.get("offload_detail", ""), parts.blocks
-    layers, moe = number_of(raw.get("n_gpu_layers", "")), number_of(raw.get("n_cpu_moe", ""))
+    mode, detail, n = raw.get("offload_mode", "").lower(), raw.get("offload_detail", "").lower(), parts.blocks
+    layers, moe, on_cpu = number("n_gpu_layers"), number("n_cpu_moe"), number("bytes_on_cpu")
     told = raw.get("n_gpu_layers", "") != ""
     on = min(max(layers - 1, 0.0), n) if told else float(n)
-    whole = 1 - on / n
-    half = re.search(r"(\d+) ?%/(\d+) ?% cpu/gpu", detail.lower())
-    if half:
-        whole = int(half[1]) / 100
-    ratio = re.search(r"(\d+) % of experts on gpu", detail.lower())
-    of = re.search(r"(\d+) of (\d+) layers", detail)
-    blocks = re.search(r"blk[.]\(?(\d+)-(\d+)\)?[.]ffn\S*=CPU", detail)
-    kept = re.search(r"blk[.]\(?(\d+)-(\d+)\)?[.]ffn\S*=CUDA", detail) or re.search(
-        r"layers (\d+)-(\d+) experts on the", detail
-    )
-    without = re.search(r"all but (\d+) layers of experts", detail)
-    only = re.search(r"(\d+) layers experts on CPU", detail)
-    on_cpu, every = number("bytes_on_cpu"), parts.experts[0]
-    if "fit-params" in mode and moe:
-        experts = (n - on + moe) / n
-    elif moe or raw.get("n_cpu_moe", "") == "0":
-        experts = max(n - on, moe) / n
-    elif on_cpu and every:
-        experts = on_cpu / every
-    elif ratio:
-        experts = 1 - int(ratio[1]) / 100
-    elif of or only:
-        found = of or only
-        experts = int(found[1]) / n if found else 1.0
-    elif blocks:
-        experts = (int(blocks[2]) - int(blocks[1]) + 1) / n
-    elif kept:
-        experts = 1 - (int(kept[2]) - int(kept[1]) + 1) / n
-    elif without:
-        experts = 1 - int(without[1]) / n
-    elif "[0-7]" in detail:
-        experts = 0.8
-    elif "[0-6]" in detail:
-        experts = 0.75
-    elif "expert" in mode or "exps" in detail or "moe" in mode:
-        experts = 1.0
+    half = re.search(r"(\d+) ?%/\d+ ?% cpu/gpu", detail)
+    whole = int(half[1]) / 100 if half else 1 - on / n
+    hits = (share(hit, n) for pattern, share in _TOLD if (hit := re.search(pattern, detail)))
+    if moe or raw.get("n_cpu_moe", "") == "0":
+        # -ot names blocks of the GPU, --n-cpu-moe counts from the first block whoever has it
+        experts = (n - on + moe) / n if "fit-params" in mode else max(n - on, moe) / n
+    elif on_cpu and parts.experts[0]:
+        experts = on_cpu / parts.experts[0]
     else:
-        experts = whole
-    experts = min(max(experts, whole), 1.0) if every else whole
+        experts = next(hits, 1.0 if re.search("expert|exps|moe", f"{mode} {detail}") else whole)
+    experts = min(max(experts, whole), 1.0) if parts.experts[0] else whole
     return _Away(whole, experts, told and layers < 1, whole + experts)
 
 
@@ -504,7 +462,7 @@ _PRIOR_SD: Final = Terms(
 def fit_terms(rows: Sequence[PlacedRow]) -> Terms:
     """Terms of the law from rows of trust A and B: robust least squares in ln t, pulled to the priors.
 
-    A vote (GPU x model x quantisation x phase) weighs 1 whatever its rows, and a GPU no more than the root of its votes.
+    A vote (GPU x model x quantisation x phase) weighs 1 whatever its rows, a GPU no more than the root of its votes.
     """
     rows = [row for row in rows if row.judged]
     if not rows:

@@ -107,9 +107,7 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[Row]:
         return []
     rows = []
     for pool, size in told.items():
-        predicted = float(
-            sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(_PARTS))
-        )
+        predicted = float(sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(_PARTS)))
         rows.append(_size(f"buffers in {pool}", Interval(mid=predicted, low=predicted, high=predicted), size))
     return rows
 

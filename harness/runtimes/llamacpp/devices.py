@@ -53,7 +53,6 @@ class GgmlDevice(NamedTuple):
     capabilities: tuple[str, ...]
     handle: int
 
-
     @property
     def is_gpu(self) -> bool:
         """Whether models can be laid with it."""

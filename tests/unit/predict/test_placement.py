@@ -70,7 +70,8 @@ def test_every_tensor_is_computed_in_one_place(layers: int, moe: int, kv: bool):
 
 
 @pytest.mark.parametrize(
-    "name", ["llama-3.1-8b", "gemma-3-4b", "qwen3-30b-a3b", "mamba-130m", "jamba-v0.1", "gemma-3n-e2b", "deepseek-v2-lite"]
+    "name",
+    ["llama-3.1-8b", "gemma-3-4b", "qwen3-30b-a3b", "mamba-130m", "jamba-v0.1", "gemma-3n-e2b", "deepseek-v2-lite"],
 )
 def test_cache_of_blocks_sums_to_the_cache(name: str):
     shape, scenario = load_model(name).shape, Scenario(context_tokens=8192)
@@ -130,9 +131,23 @@ def test_what_overflows_a_card_is_a_cliff():
 @pytest.mark.parametrize(
     ("model", "quant", "device", "cards", "ram_gib", "check"),
     [
-        ("qwen3-30b-a3b", "Q4_K_M", "rtx-4060-desktop", 1, 30, lambda p: p.gpu_layers == "all" and 25 <= p.cpu_moe <= 40),
+        (
+            "qwen3-30b-a3b",
+            "Q4_K_M",
+            "rtx-4060-desktop",
+            1,
+            30,
+            lambda p: p.gpu_layers == "all" and 25 <= p.cpu_moe <= 40,
+        ),
         ("gpt-oss-20b", "MXFP4", "rtx-3060-desktop", 1, 30, lambda p: p.gpu_layers == "all" and p.cpu_moe <= 4),
-        ("llama-3.3-70b", "Q4_K_M", "rtx-3090-desktop", 2, 30, lambda p: p.gpu_layers == "all" and len(p.tensor_split) == 2),
+        (
+            "llama-3.3-70b",
+            "Q4_K_M",
+            "rtx-3090-desktop",
+            2,
+            30,
+            lambda p: p.gpu_layers == "all" and len(p.tensor_split) == 2,
+        ),
         ("llama-3.3-70b", "Q4_K_M", "rtx-3090-desktop", 1, 62, lambda p: 35 <= p.gpu_layers <= 50),
     ],
 )
@@ -157,6 +172,7 @@ def test_memory_of_a_split_is_the_whole_shared_out():
     whole, split = (
         placed_memory(MOE, Scenario(placement=p), device, "cuda") for p in (Placement(), Placement(cpu_moe=20))
     )
+
     def weights(memory, pool):
         return sum(p.anonymous_bytes + p.file_bytes for p in memory.parts if p.pool == pool and "weights" in p.name)
 

@@ -55,7 +55,8 @@ def test_a_card_that_no_row_was_fitted_on_is_predicted():
 )
 def test_what_a_row_says_of_its_split(tmp_path, mode, layers, moe, detail, blocks, experts):
     header = HEADER + ",gpu_bandwidth_gb_s,backend,offload_detail,trust"
-    line = f"RTX 4090,{mode},{layers},{moe},Qwen3-30B-A3B,Q4_K_M,tg128,50,48,18560000000,30.53,moe,1008,cuda+cpu,\"{detail}\",A"
+    split = f"RTX 4090,{mode},{layers},{moe},Qwen3-30B-A3B,Q4_K_M,tg128,50,48,18560000000,30.53,moe"
+    line = f'{split},1008,cuda+cpu,"{detail}",A'
     (row,) = read_placed_rows(rows_in(tmp_path, line, header=header), model_of)
     assert row.split is not None, row.reason
     assert row.split.cpu.layer_count == pytest.approx(blocks * 48)
@@ -68,7 +69,7 @@ def test_what_a_row_says_of_its_split(tmp_path, mode, layers, moe, detail, block
 @pytest.mark.parametrize(
     ("lines", "header", "told"),
     [
-        (["RTX 4090,-ngl layers,fast,,m,Q4_0,tg128,x"], HEADER, "tokens_per_s"),
+        (["RTX 4090,-ngl layers,fast,,m,Q4_0,tg128,9"], HEADER, "line 2, n_gpu_layers"),
         ([], "offload_mode,n_gpu_layers", "no column"),
     ],
 )
