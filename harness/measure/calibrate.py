@@ -341,9 +341,9 @@ def _engine_version() -> str:
 
 
 def _store(thread_count: int, repack: bool, api: str) -> "_Store":
+    key: tuple[object, ...]
     key = (_engine_version(), thread_count or machine.cpu().thread_count, repack, machine.fingerprint().fingerprint)
-    key = (*key, api) if api != "cpu" else key
-    return _Store(home_dir() / "calibrations", key)
+    return _Store(home_dir() / "calibrations", key if api == "cpu" else (*key, api))
 
 
 class _Store:

@@ -115,7 +115,7 @@ def run_model(
     samples = tuple(
         doubted(sample, alone) for sample in (msgspec.convert(d, Sample) for n, d in result.events if n == "sample")
     )
-    buffers = next((data for name, data in result.events if name == "buffers"), [])
+    buffers: list[Any] = next((data for name, data in result.events if name == "buffers"), [])
     engine = next((msgspec.convert(d, EngineIdentity) for n, d in result.events if n == "engine"), None)
     record = new_record(
         scenario=scenario,

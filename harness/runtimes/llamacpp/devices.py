@@ -79,10 +79,11 @@ class LinkSpeed(NamedTuple):
     from_device_bytes_per_s: float
 
 
+_CAPABILITIES: Final = ("async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support")
+
+
 class _Caps(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_bool) for name in ("async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support")
-    ]
+    _fields_ = [(name, ctypes.c_bool) for name in _CAPABILITIES]
 
 
 class _Props(ctypes.Structure):
@@ -151,7 +152,7 @@ def devices() -> tuple[GgmlDevice, ...]:
                 free_bytes=int(props.memory_free),
                 total_bytes=int(props.memory_total),
                 pci=(props.device_id or b"").decode(),
-                capabilities=tuple(name for name, _ in _Caps._fields_ if getattr(props.caps, name)),
+                capabilities=tuple(name for name in _CAPABILITIES if getattr(props.caps, name)),
                 handle=int(handle),
             )
         )
