@@ -1,13 +1,14 @@
 """The first thing a new user does: probe this machine, fetch a model, predict, run, compare, report."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
 from harness.app.locate import locate
-from harness.app.run import Cell, Listener, Options, cells_of, run_cells, this_machine
+from harness.app.run import Cell, Options, cells_of, run_cells
+from harness.app.this_machine import probed
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
@@ -15,10 +16,9 @@ from harness.domain.placement import Placement
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
-from harness.measure.calibrate import calibrate
-from harness.measure.engine_devices import SOFTWARE_FILL_BYTES, engine_devices, with_gpu
+from harness.measure.engine_devices import engine_devices
 from harness.measure.machine import fingerprint
-from harness.measure.probe import probe_machine, save_profile
+from harness.measure.pipeline import Listener
 from harness.predict.weights import matrix_types
 from harness.records.compare import Comparison, compare
 from harness.records.derive import summarise
@@ -54,65 +54,26 @@ def check(
         HarnessError: A name is unknown, or the machine could not be probed.
     """
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depths=depths)
-    blocks, types = _seen(cells, listener)
+    shapes, types = _seen(cells, listener)
     gpus = {d.api: d for d in reversed(engine_devices()) if d.is_gpu and scenario.api in {"", d.api}}
     device = probed(types, scenario, say=listener.say, again=probe_again, gpus=gpus)
     if not scenario.api:
-        cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, blocks, gpus)]
+        cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
     records = run_cells(cells, options, device=device, listener=listener)
     return Checked(device, records, [compare(record) for record in records])
 
 
-def _engines(cell: Cell, blocks: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:
+def _engines(cell: Cell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:
     """The scenario on the CPU, and for each GPU wholly there and split: half of the experts, or of the layers."""
     replace = msgspec.structs.replace
     yield replace(cell.scenario, api="cpu")
     for api in gpus:
         yield replace(cell.scenario, api=api)
-        shape = blocks.get(cell.model)
+        shape = shapes.get(cell.model)
         if shape is not None:
             half = shape.layer_count // 2
             split = Placement(cpu_moe=half) if shape.experts is not None else Placement(gpu_layers=half + 1)
             yield replace(cell.scenario, api=api, placement=split)
-
-
-def probed(
-    types: set[str],
-    scenario: Scenario,
-    *,
-    say: Callable[[str], None],
-    again: bool = False,
-    gpus: Mapping[str, GgmlDevice] | None = None,
-) -> DeviceProfile:
-    """Profile of this machine with the engine's cost of those weight types, none of it from a model to be predicted.
-
-    Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to.
-    """
-    device = None if again else this_machine()
-    if device is None:
-        say("probing this machine (kept for the next time)")
-        device = probe_machine(quick=True, progress=say)
-        save_profile(device)
-    if not types:
-        return device
-    costs = calibrate(types, thread_count=scenario.thread_count, repack=scenario.repack, fresh=again, progress=say)
-    device = msgspec.structs.replace(device, calibrations=(costs,))
-    for api, gpu in (gpus or {}).items():
-        fill = SOFTWARE_FILL_BYTES if gpu.is_software else 0
-        say(f"timing {gpu.name} ({gpu.description})")
-        costs = calibrate(
-            types,
-            thread_count=scenario.thread_count,
-            repack=scenario.repack,
-            fresh=again,
-            progress=say,
-            api=api,
-            fill_bytes=fill,
-        )
-        device = with_gpu(device, gpu, costs)
-    if gpus:
-        save_profile(msgspec.structs.replace(device, calibrations=()))
-    return device
 
 
 def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | None) -> list[str]:
@@ -226,7 +187,7 @@ def _seen(cells: Sequence[Cell], listener: Listener) -> tuple[dict[str, ModelSha
     shapes: dict[str, ModelShape] = {}
     found: set[str] = set()
     for cell in cells:
-        listener.begin(cell, 1)
+        listener.begin(cell.model, 1)
         try:
             located = locate(cell.model, cell.quant, progress=listener.fetched)
         except HarnessError as error:

@@ -120,7 +120,7 @@ class Protocoller:
         reset_peak()
         self._mark("loaded")
         if told := getattr(session, "buffers", ()):
-            self.emit("buffers", [buffer._asdict() for buffer in told])
+            self.emit("buffers", list(told))
         try:
             if s.prompt_tokens:
                 self._prefill(session)

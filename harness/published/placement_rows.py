@@ -303,23 +303,25 @@ def _parts(raw: dict[str, str], number: Callable[[str], float], model_of: ModelO
     blocks = round(number("n_layers") or counted or 15.5 * params**0.385)
     total, each = params * 1e9, size / (params * 1e9)
 
-    def part(count: float) -> tuple[float, float]:
+    def amount(count: float) -> tuple[float, float]:
         return count * each, count
 
     if not (raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params):
         table = min(0.05 * total, 6e8) if params >= 4.5 else 0.0
-        return _Parts(blocks, _hidden_dim(params), part(total - 2 * table), part(0.0), part(table), 1.0, quant, None)
+        return _Parts(
+            blocks, _hidden_dim(params), amount(total - 2 * table), amount(0.0), amount(table), 1.0, quant, None
+        )
     used = (active or active_named(raw.get("model", "")) or ACTIVE_RATIO * params) * 1e9
     common = max((used - EXPERT_RATIO * total) / (1 - EXPERT_RATIO), 0.2 * used)
     table = TABLE_RATIO * total
-    output = min(table, common / 2)
-    dense, experts = part(common - output), part(total - common - table)
-    return _Parts(blocks, _hidden_dim(used / 1e9), dense, experts, part(output), EXPERT_RATIO, quant, None)
+    head = min(table, common / 2)
+    dense, experts = amount(common - head), amount(total - common - table)
+    return _Parts(blocks, _hidden_dim(used / 1e9), dense, experts, amount(head), EXPERT_RATIO, quant, None)
 
 
 def _hidden_dim(params_b: float) -> float:
     """Width of a model without a card: 128 x blocks, blocks = 15.5 x params^0.385, as ``row_work`` has it."""
-    return 128.0 * round(15.5 * params_b**0.385)
+    return 128.0 * round(15.5 * math.pow(params_b, 0.385))
 
 
 class _Away(NamedTuple):

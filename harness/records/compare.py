@@ -5,6 +5,7 @@ from typing import Final
 from harness.domain.base import Frozen
 from harness.domain.prediction import Interval, MemoryPrediction
 from harness.domain.record import Phase, RunRecord
+from harness.domain.result import Generation
 from harness.records.derive import Summary, summarise
 
 GATED: Final = ("decode", "prefill", "peak memory")
@@ -96,13 +97,10 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[Row]:
 
     A mapped file is address space, not memory: what of it is resident shows in the peak.
     """
-    buffers = record.extra.get("buffers", [])
     told = {"vram": 0, "ram": 0}
-    for buffer in buffers:
-        if buffer["device"].endswith("_Mapped"):
-            continue
-        host = buffer["device"].startswith("CPU") or buffer["device"].endswith("_Host")
-        told["ram" if host else "vram"] += buffer["size_bytes"]
+    for buffer in record.result.buffers if isinstance(record.result, Generation) else ():
+        if not buffer.device.endswith("_Mapped"):
+            told["ram" if buffer.on_host else "vram"] += buffer.size_bytes
     if not told["vram"]:
         return []
     rows = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from harness.domain.placement import Placement
+from harness.domain.result import EngineBuffer
 from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.library import library
 
@@ -62,14 +63,6 @@ class GgmlDevice(NamedTuple):
     def is_software(self) -> bool:
         """Whether a driver on the CPU plays it: Mesa's llvmpipe, SwiftShader."""
         return any(word in self.description.lower() for word in ("llvmpipe", "swiftshader"))
-
-
-class EngineBuffer(NamedTuple):
-    """One buffer as the engine's log told it: on which device, for what, how large."""
-
-    device: str
-    part: Literal["weights", "kv cache", "compute buffer", "output"]
-    size_bytes: int
 
 
 class LinkSpeed(NamedTuple):
@@ -248,8 +241,8 @@ def buffers(lines: Iterable[str]) -> tuple[EngineBuffer, ...]:
     for line in lines:
         hit = _BUFFER.search(line)
         if hit:
-            part: Any = _PARTS[hit[2]]
-            found.append(EngineBuffer(hit[1], part, round(float(hit[3]) * 2**20)))
+            size = round(float(hit[3]) * 2**20)
+            found.append(EngineBuffer(device=hit[1], part=_PARTS[hit[2]], size_bytes=size))
     return tuple(found)
 
 

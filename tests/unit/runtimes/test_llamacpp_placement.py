@@ -134,9 +134,7 @@ def test_a_split_computes_the_same_and_lies_where_it_was_predicted(model: Path, 
         read_gguf(model).weights(), _scenario("vulkan", placement), load_device("rtx-4060-desktop"), "cuda"
     )
     for pool in ("vram", "ram"):
-        host = [
-            b.size_bytes for b in laid if (b.device.startswith("CPU") or b.device.endswith("_Host")) == (pool == "ram")
-        ]
+        host = [b.size_bytes for b in laid if b.on_host == (pool == "ram")]
         names = ("weights", "kv cache", "compute buffer", "host buffer")
         told = sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(names))
         assert told == pytest.approx(sum(host), rel=0.03, abs=300_000), (pool, laid)  # scratch of some MB
