@@ -15,6 +15,7 @@ from harness.predict.calibrated import matrices
 from harness.predict.co_resident import Companion, shared_speed, with_companions
 from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import predict_memory, with_draft
+from harness.predict.placed import placed_memory, placed_speed, with_cards
 from harness.predict.speed import predict_speed
 from harness.predict.verdict import judge
 from harness.predict.weights import weights_of
@@ -42,13 +43,23 @@ def predict(
     if device.engine_for(api) is None:
         there = ", ".join(sorted({name for engine in device.engines for name in engine.apis}))
         raise RefusedError(f"{device.name} has no api {api!r}; it has {there}")
+    engine = device.engine_for(api)
+    split = engine is not None and engine.kind == "gpu" and not scenario.placement.whole
+    if scenario.placement.gpu_layers == "auto":
+        raise RefusedError("gpu_layers auto has many answers: `fit --placement auto` lists them, best first")
     try:
-        memory = predict_memory(model.weights, scenario, api=api, device=device)
+        if split:
+            shares = scenario.placement.tensor_split or (1.0,)
+            device = with_cards(device, len(shares))
+            memory = placed_memory(model.weights, scenario, device, api, shares)
+        else:
+            memory = predict_memory(model.weights, scenario, api=api, device=device)
         if draft is not None:
             memory = with_draft(memory, predict_memory(draft.weights, scenario, api=api, device=device))
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
-    memory, speed = _widened(memory, predict_speed(model.weights, device, scenario), model, scenario)
+    speed = (placed_speed if split else predict_speed)(model.weights, device, scenario)
+    memory, speed = _widened(memory, speed, model, scenario)
     judged = speed
     told: tuple[str, ...] = ()
     if beside:

@@ -184,6 +184,37 @@ prompts = together(
 memory_limit = click.option("--memory-limit", "memory_bytes", type=Size(), help="Such as 900MB or 1.5GiB.")
 
 
+class _Layers(Count):
+    """``all``, ``auto`` or a number of layers."""
+
+    name = "layers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or the word as it is."""
+        return value if value in {"all", "auto"} else super().convert(value, param, ctx)
+
+
+def _shares(_context: click.Context, param: click.Parameter, text: str) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        shares = (math.nan,)
+    if not all(0 <= share < math.inf for share in shares) or (shares and not sum(shares)):
+        raise click.BadParameter(f"found {text!r}, expected shares such as 3,1", param=param)
+    return shares
+
+
+placement = together(
+    click.option("--gpu-layers", type=_Layers(0), default="all", show_default=True, help="Layers on the GPU (-ngl)."),
+    click.option("--cpu-moe", type=Count(0), default=0, help="Experts of so many blocks stay with the CPU."),
+    click.option("--tensor-split", default="", callback=_shares, metavar="A,B", help="Share of each card (-ts)."),
+    click.option("--split-mode", type=click.Choice(["layer", "row"]), default="layer", show_default=True),
+    click.option("--main-gpu", type=Count(0, 63), default=0, help="Card for what is not split."),
+    click.option("--kv-on-gpu/--no-kv-on-gpu", default=True, help="The cache lies with its block."),
+)
+"""The fields of :class:`harness.domain.placement.Placement`."""
+
+
 def repetitions(default: int = 5) -> Callable[[F], F]:
     """``--repetitions``."""
     return click.option(

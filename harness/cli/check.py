@@ -1,6 +1,7 @@
 """``edge-harness check``: probe, predict, run, compare; what a new user types first."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +18,8 @@ from harness.errors import Exit
 @options.tokens(64)
 @options.depths
 @options.threads
+@options.api
+@options.placement
 @options.repetitions()
 @options.memory_limit
 @click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
@@ -43,7 +46,7 @@ def check(
     out: Path | None,
     with_workloads: bool,
     as_json: bool,
-    **fields: int,
+    **fields: Any,
 ) -> int:
     """Check what this machine does with each MODEL against what was predicted; without one, a small default model.
 

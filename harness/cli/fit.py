@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What else lives in the app; repeatable."
 )
 @click.option("--ram-budget", metavar="SIZE", help="RAM the app may use: 2GiB, 600MB, or 0.6x of the file.")
+@click.option(
+    "--placement",
+    type=click.Choice(["auto"]),
+    help="Find the best split between GPU and CPU: llama.cpp's flags, its speed, the next best, the curve.",
+)
+@click.option("--cards", "card_count", type=options.Count(1, 16), default=1, show_default=True, help="Cards alike.")
+@options.placement
 @click.option("--advice/--no-advice", "with_advice", default=True)
 @json_option
 def fit(
@@ -49,9 +56,11 @@ def fit(
     draft: str | None,
     beside: tuple[str, ...],
     ram_budget: str | None,
+    placement: str | None,
+    card_count: int,
     with_advice: bool,
     as_json: bool,
-    **fields: int | str | bool,
+    **fields: Any,
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
     from harness.app.fit import advice_for, companion, predict, timing_notes, within_budget
@@ -62,6 +71,18 @@ def fit(
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
     if ram_budget:
         profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
+    if placement is not None:
+        from harness.app.placement import best_placement
+        from harness.cli._placements import render_placements
+
+        choices = best_placement(resolved, profile, scenario, card_count)
+        if as_json:
+            emit_json({"scenario": scenario, "placements": choices, "notes": resolved.notes})
+        else:
+            render_placements(choices, (f"{resolved.name} {resolved.quant}", profile.title))
+        return Exit.OK if choices.best is not None else Exit.BROKEN
+    if card_count > 1:
+        raise click.UsageError("--cards is for --placement auto")
     small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
     asked["beside"] = tuple(companion(text) for text in beside)

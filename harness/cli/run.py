@@ -26,6 +26,8 @@ from harness.cli._output import console, emit_json
 @options.ubatch
 @options.kv_type
 @options.layout
+@click.option("--api", default="", help="cpu, metal, cuda ...; the CPU unless given.")
+@options.placement
 @click.option(
     "--runtime", "--backend", "runtime", default="llamacpp", show_default=True, help="Software that executes the model."
 )

@@ -12,16 +12,37 @@ from harness.domain.quality import CalibrationChange, TextScore
 from harness.domain.streaming import ExpertOutlook, ExpertPlan, ExpertUse, StreamPlan, StreamReport
 
 
+class EngineBuffer(Frozen, frozen=True, kw_only=True):
+    """One buffer as the engine's log told it.
+
+    Attributes:
+        device: Where it lies, such as ``Vulkan0``, ``CPU``, ``CUDA_Host``; ``CPU_Mapped`` is address space of the file.
+        part: ``weights``, ``kv cache``, ``compute buffer`` or ``output``.
+        size_bytes: Its size.
+    """
+
+    device: str
+    part: str
+    size_bytes: int
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it is the host's memory."""
+        return self.device.startswith("CPU") or self.device.endswith("_Host")
+
+
 class Generation(Frozen, frozen=True, kw_only=True, tag="generation", tag_field="kind"):
     """The protocol of llama-bench, with time to first token and the latency of each token.
 
     Attributes:
         repetitions: Clean samples that were wanted of each test.
         greedy: Whether each token was chosen from the logits inside the clock.
+        buffers: What the engine laid where, as far as it tells.
     """
 
     repetitions: int
     greedy: bool = False
+    buffers: tuple[EngineBuffer, ...] = ()
 
 
 class Speculation(Frozen, frozen=True, kw_only=True, tag="speculation", tag_field="kind"):
