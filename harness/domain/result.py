@@ -12,16 +12,32 @@ from harness.domain.quality import CalibrationChange, TextScore
 from harness.domain.streaming import ExpertOutlook, ExpertPlan, ExpertUse, StreamPlan, StreamReport
 
 
+class ServerUse(Frozen, frozen=True, kw_only=True):
+    """What the way to a server added, and what its processes used.
+
+    Attributes:
+        cpu_s: CPU time of the server's processes over the run; None where they run elsewhere.
+        first_token_path_ratio: Median of (time to first token here / the server's own time for the prompt).
+        decode_path_ratio: Median of (time between first and last token here / the server's own time for them).
+    """
+
+    cpu_s: float | None = None
+    first_token_path_ratio: float | None = None
+    decode_path_ratio: float | None = None
+
+
 class Generation(Frozen, frozen=True, kw_only=True, tag="generation", tag_field="kind"):
     """The protocol of llama-bench, with time to first token and the latency of each token.
 
     Attributes:
         repetitions: Clean samples that were wanted of each test.
         greedy: Whether each token was chosen from the logits inside the clock.
+        server: Of a run on a server: what the way to it added.
     """
 
     repetitions: int
     greedy: bool = False
+    server: ServerUse | None = None
 
 
 class Speculation(Frozen, frozen=True, kw_only=True, tag="speculation", tag_field="kind"):

@@ -114,9 +114,14 @@ def identify(
     )
 
 
-def memory_of(result: ChildResult) -> MemoryUse:
-    """Memory of a child: what it told of itself at its marks, and what was seen from outside."""
+def memory_of(result: ChildResult) -> MemoryUse | None:
+    """Memory of a child: what it told at its marks, and what was seen from outside; None where the model is elsewhere.
+
+    A mark may speak of another process than the child: of a server, or of a program that it started.
+    """
     marks = {data["mark"]: data for name, data in result.events if name == "memory"}
+    if any(data.get("elsewhere") for data in marks.values()):
+        return None
     memory = result.memory
     baseline = marks.get("baseline", {})
     # From "loaded" on the peak counts anew, so that repeated loads do not add up; "end" is the peak of one model.

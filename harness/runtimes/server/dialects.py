@@ -144,6 +144,8 @@ class OpenAI:
         Raises:
             ServerError: A line is neither.
         """
+        if sent.content_type == "application/json":
+            raise ServerError("the server sent its answer whole: it does not stream")
         events = sent.content_type == "text/event-stream"
         for line in sent.lines():
             text = line.text.strip()
@@ -189,10 +191,6 @@ class OpenAI:
             prompt_s=_seconds(timings.get("prompt_ms"), 1e-3),
             decode_s=_seconds(timings.get("predicted_ms"), 1e-3) or _seconds(stats.get("generation_time"), 1.0),
         )
-        if _text(data.get("object")) in {"text_completion", "chat.completion"} and "message" in _dict(
-            (_rows(data, "choices") or [{}])[0]
-        ):
-            raise ServerError("the server sent its answer whole: it does not stream")
 
 
 class LlamaServer(OpenAI):

@@ -10,18 +10,26 @@ import os
 import time
 from collections.abc import Mapping
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from harness import plugins
+from harness.domain.prediction import Prediction
 from harness.domain.record import Validity
+from harness.domain.result import Generation, ServerUse
+from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
+from harness.measure.child import ChildResult, Limits
 from harness.measure.generate_job import Emit, GenerateJob, Probe
 from harness.measure.memory_watch import Reading, read_memory, read_portable
+from harness.measure.pipeline import Measurement, events_named, parent_pid
 from harness.measure.protocol import Protocoller
-from harness.runtimes.server import AttachedServer
+from harness.measure.runner import check_scenario
+from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience
+
+ENTRY: Final = "harness.measure.jobs.served:run_served"
 
 
 class ServedJob(GenerateJob, frozen=True, kw_only=True):
@@ -44,6 +52,52 @@ class ServedJob(GenerateJob, frozen=True, kw_only=True):
     patience: Patience = Patience()
 
 
+def plan(
+    job: ServedJob,
+    *,
+    prediction: Prediction | None = None,
+    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
+    key: str = "",
+) -> Measurement:
+    """The protocol on a server; asks it once what it runs.
+
+    Raises:
+        RefusedError: The scenario does not fit its own context or the server's, asks for what a server decides by
+            itself, or the server has no such model.
+        ServerError: It cannot be reached.
+    """
+    s, usual = job.scenario, Scenario()
+    check_scenario(s)
+    own = ("kv_type", "flash_attention", "repack", "mmap", "ubatch_tokens", "batch_count", "api")
+    if other := [name for name in own if getattr(s, name) != getattr(usual, name)]:
+        raise RefusedError(f"{', '.join(other)}: a server has its own; set it where the server is started")
+    if job.greedy:
+        raise RefusedError("--greedy: a server always chooses tokens inside the clock")
+    server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    room, needed = server.described.context_tokens, s.depth_tokens + max(s.prompt_tokens + 1, s.new_tokens + 2)
+    if 0 < room < needed:
+        raise RefusedError(f"the server has a context of {room} tokens, and the run needs {needed}")
+
+    def read(result: ChildResult) -> Generation:
+        told = events_named(result, "server")
+        use = msgspec.convert(told[-1], ServerUse) if told else None
+        return Generation(repetitions=job.repetitions, server=use)
+
+    return Measurement(
+        workload="generate",
+        entry=ENTRY,
+        job=msgspec.structs.replace(job, parent_pid=parent_pid()),
+        scenario=s,
+        read=read,
+        runtime="server",
+        model=server.model(),
+        prediction=prediction,
+        wanted_count=job.repetitions,
+        limits=limits,
+        key=key,
+    )
+
+
 def run_served(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Entry point of the child: measure a server as :class:`ServedJob` says, telling each sample at once.
 
@@ -54,8 +108,7 @@ def run_served(arguments: Mapping[str, Any], emit: Emit) -> None:
     from harness.measure.validity import ValidityProbe
 
     job = msgspec.convert(arguments, ServedJob)
-    runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
-    server = runtime.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
 
     def probe(disk_expected: bool) -> Probe:
         return ValidityProbe(server.pid, disk_expected=disk_expected, own_pids=(job.parent_pid, os.getpid()))
@@ -182,5 +235,3 @@ class Served(Protocoller):
 
 def _doubt(validity: Validity, doubt: str) -> Validity:
     return msgspec.structs.replace(validity, doubts=(*validity.doubts, doubt))
-
-
