@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from harness import plugins
 from harness.domain.model import Weights
 from harness.domain.prediction import Prediction
 from harness.domain.result import Generation
@@ -62,6 +63,7 @@ def plan(
 
     Raises:
         RefusedError: The scenario does not fit its own context.
+        UnknownNameError: No such runtime.
         BadDataError: The model file cannot be read.
     """
     check_scenario(scenario)
@@ -80,7 +82,7 @@ def plan(
     )
     return Measurement(
         workload="generate",
-        entry=ENTRY,
+        entry=getattr(plugins.load("harness.runtimes", runtime, "RUNTIME"), "entry", ENTRY),
         job=job,
         scenario=scenario,
         read=lambda _: Generation(repetitions=repetitions, greedy=greedy),

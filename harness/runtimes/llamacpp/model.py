@@ -20,6 +20,7 @@ class LlamaModel:
         gpu_layers: Layers to place on a GPU; -1 for all, 0 for none.
         vocab_only: Load the vocabulary alone.
         on_progress: Called with 0..1 while loading; returning False stops the load.
+        lib: Bindings of another library with the same functions; None for llama.cpp's own.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
@@ -36,9 +37,9 @@ class LlamaModel:
         gpu_layers: int = 0,
         vocab_only: bool = False,
         on_progress: Callable[[float], bool] | None = None,
+        lib: Any = None,
     ) -> None:
-        self.lib: Any = library()
-        lib = self.lib
+        lib = self.lib = lib or library()
         params = lib.llama_model_default_params()
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mmap else lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = repack

@@ -50,6 +50,7 @@ class LlamaSession:
         embeddings: Also compute embeddings.
         check_tensors: Validate all weights at load.
         gpu_layers: Layers on a GPU.
+        lib: As for :class:`LlamaModel`.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
@@ -72,6 +73,7 @@ class LlamaSession:
         embeddings: bool = False,
         check_tensors: bool = False,
         gpu_layers: int = 0,
+        lib: Any = None,
     ) -> None:
         if scenario.kv_type not in BLOCKS:
             raise RefusedError(f"no KV cache type {scenario.kv_type!r}; one of: {', '.join(sorted(BLOCKS))}")
@@ -98,6 +100,7 @@ class LlamaSession:
                 repack=scenario.repack,
                 check_tensors=check_tensors,
                 gpu_layers=gpu_layers,
+                lib=lib,
             )
         )
         lib = self.lib = self.model.lib
