@@ -82,8 +82,9 @@ def cells_of(
     *,
     depths: Sequence[int] = (),
     threads: Sequence[int] = (),
+    batches: Sequence[int] = (),
 ) -> list[Cell]:
-    """All combinations of models, depths and thread counts.
+    """All combinations of models, depths, thread counts and sequences decoded together.
 
     Raises:
         UnknownNameError: No such model or mixture.
@@ -92,12 +93,14 @@ def cells_of(
     if quant:
         quant = quant_named(quant)
     cells = []
-    for model, depth, count in itertools.product(
-        models, depths or (base.depth_tokens,), threads or (base.thread_count,)
+    for model, depth, count, batch in itertools.product(
+        models, depths or (base.depth_tokens,), threads or (base.thread_count,), batches or (base.batch_count,)
     ):
         if model and as_path(model) is None:
             load_model(model)
-        scenario = msgspec.structs.replace(base, depth_tokens=depth, thread_count=count or default_thread_count())
+        scenario = msgspec.structs.replace(
+            base, depth_tokens=depth, thread_count=count or default_thread_count(), batch_count=batch
+        )
         check_scenario(scenario)
         cells.append(Cell(model, quant, scenario))
     return cells
@@ -160,6 +163,7 @@ def _run_cell(cell: Cell, options: Options, device: DeviceProfile | None, pipeli
         heard.say(f"{cell.model}: done before ({done.run_id})")
         return done
     depth = f" @ d{cell.scenario.depth_tokens}" if cell.scenario.depth_tokens else ""
+    depth += f", {cell.scenario.batch_count} sequences" if cell.scenario.batch_count > 1 else ""
     title = f"{cell.model or options.runtime}{depth}, {cell.scenario.thread_count} threads"
     heard.begin(title, sample_count_of(cell.scenario, options))
     try:
@@ -249,6 +253,9 @@ def _predict(
 ) -> Prediction | None:
     model = located.resolved()
     if device is None or model is None:
+        return None
+    if scenario.batch_count > 1:
+        say("no prediction: speeds of several sequences together are not predicted yet")
         return None
     try:
         return predict(model, with_kept_costs(device, scenario), scenario)

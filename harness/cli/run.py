@@ -23,6 +23,9 @@ from harness.cli._output import console, emit_json
     callback=options.numbers(0, 1024),
     help="Threads, or several: 1,2. 0: physical cores.",
 )
+@click.option(
+    "--batch", "batches", default="1", callback=options.numbers(1, 256), help="Sequences decoded together: 1,2,4,8."
+)
 @options.ubatch
 @options.kv_type
 @options.layout
@@ -49,6 +52,7 @@ def run(
     quant: str,
     depths: tuple[int, ...],
     threads: tuple[int, ...],
+    batches: tuple[int, ...],
     runtime: str,
     url: str,
     server_model: str,
@@ -90,7 +94,7 @@ def run(
         raise click.MissingParameter(param_hint="MODEL...", param_type="argument")
     memory_bytes, thread_count, notes = options.held_to(emulated, memory_bytes, 0)
     threads = (thread_count,) if threads == (0,) else threads
-    cells = cells_of(models or ("",), quant, scenario_from(fields), depths=depths, threads=threads)
+    cells = cells_of(models or ("",), quant, scenario_from(fields), depths=depths, threads=threads, batches=batches)
     chosen = Options(
         runtime=runtime,
         repetitions=repetitions,
