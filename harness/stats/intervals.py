@@ -1,7 +1,7 @@
 """Intervals of a median, and of the ratio of two sides that were measured in turns."""
 
 from collections.abc import Sequence
-from math import comb, sqrt
+from math import comb, exp, lgamma, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +47,30 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Estim
     if rank == 0:
         return Estimate(mid, None, None, n)
     return Estimate(mid, float(ordered[rank - 1]), float(ordered[n - rank]), n)
+
+
+def quantile_interval(samples: Sequence[float], share: float, confidence: float = 0.95) -> Estimate:
+    """Quantile of a distribution with its interval from order statistics, as for the median.
+
+    The end below is the l-th smallest of n, l the largest with P(B < l) <= (1 - confidence) / 2; the end above the u-th
+    smallest, u the least with P(B >= u) <= the same; B ~ Binomial(n, share). An end that n samples cannot give is None:
+    99 % of the requests need 368 of them for an end above.
+
+    Raises:
+        ValueError: No samples, or one is not finite.
+    """
+    ordered = np.sort(_finite(samples))
+    n, tail = len(ordered), (1.0 - confidence) / 2.0
+    ways = [lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) for k in range(n + 1)]
+    below = np.cumsum([exp(w + k * log(share) + (n - k) * log(1.0 - share)) for k, w in enumerate(ways)])
+    low = int(np.searchsorted(below, tail, side="right"))
+    high = int(np.searchsorted(below, 1.0 - tail, side="left")) + 1
+    return Estimate(
+        float(np.quantile(ordered, share)),
+        float(ordered[low - 1]) if low else None,
+        float(ordered[high - 1]) if high <= n else None,
+        n,
+    )
 
 
 def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -59,8 +59,8 @@ class AttachedServer:
         """Have it drop its model from memory; False where it cannot."""
         return self._dialect.unload()
 
-    def prompt(self, token_count: int, source: random.Random) -> str | tuple[int, ...]:
-        """A random prompt of exactly ``token_count`` tokens: ids where the server takes them, else common words.
+    def prompt(self, token_count: int, source: random.Random, *, words: bool = False) -> str | tuple[int, ...]:
+        """A random prompt of exactly ``token_count`` tokens: ids where the server takes them, else ``words``.
 
         Words are fitted once by the server's own tokenizer, or by what it says of a request of one token; then they
         are shuffled. Whether a prompt had its length is told again by each answer.
@@ -68,13 +68,13 @@ class AttachedServer:
         Raises:
             ServerError: No text of that many tokens was found.
         """
-        if vocab := self.described.vocab_count:
+        if (vocab := self.described.vocab_count) and not words:
             return tuple(source.randrange(vocab) for _ in range(token_count))
-        words = self._fitted.get(token_count)
-        if words is None:
-            words = self._fitted[token_count] = self._fit(token_count, source)
-        source.shuffle(words)
-        return " ".join(words)
+        fitted = self._fitted.get(token_count)
+        if fitted is None:
+            fitted = self._fitted[token_count] = self._fit(token_count, source)
+        source.shuffle(fitted)
+        return " ".join(fitted)
 
     def _fit(self, token_count: int, source: random.Random) -> list[str]:
         words = [source.choice(WORDS) for _ in range(token_count)]
