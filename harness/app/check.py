@@ -8,6 +8,7 @@ import msgspec
 
 from harness.app.locate import locate
 from harness.app.run import Cell, Options, cells_of, run_cells
+from harness.app.this_machine import probed
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.record import RunRecord

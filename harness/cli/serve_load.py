@@ -1,7 +1,7 @@
 """``edge-harness serve-load``: several requests at once against a server, and where it is saturated."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -9,7 +9,7 @@ from harness.cli import _options as options
 from harness.cli._output import console, emit_json, table
 
 if TYPE_CHECKING:
-    from harness.domain.record import RunRecord
+    from harness.domain.record import Phase, RunRecord
 
 
 def _range(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int]:
@@ -110,10 +110,14 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     return exit_of([record])
 
 
+_LATENCIES: Final[tuple[tuple["Phase", str], ...]] = (("first_token", "ttft"), ("decode", "tg"), ("workload", "e2el"))
+
+
 def _show(record: "RunRecord") -> None:
     from harness.domain.record import result_of
     from harness.domain.result import Load
-    from harness.records.derive import tail_latency
+    from harness.records.derive import times_of
+    from harness.stats.intervals import quantile_interval
 
     load = result_of(record, Load)
     heads = ["load", "requests/s", "tokens/s", "good/s"]
@@ -122,9 +126,10 @@ def _show(record: "RunRecord") -> None:
     for level in load.levels:
         figures = (level.requests_per_s, level.new_tokens_per_s, level.goodput_requests_per_s)
         row = [level.label.removeprefix("@ "), *(f"{f:.2f}" for f in figures)]
-        for phase, name in (("first_token", "ttft"), ("decode", "tg"), ("workload", "e2el")):
+        for phase, name in _LATENCIES:
             for share in (0.5, 0.99):
-                found = tail_latency(record, phase, f"{name} {level.label}", share)  # type: ignore[arg-type]
+                times_s = times_of(record, phase, f"{name} {level.label}")
+                found = quantile_interval(times_s, share) if times_s else None
                 most = f" (to {found.high:.3f})" if found and share > 0.5 and found.high is not None else ""
                 row.append(f"{found.mid:.3f} s{most}" if found else "-")
         rows.append(row)

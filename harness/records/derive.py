@@ -7,7 +7,6 @@ import numpy as np
 
 from harness.domain.base import Frozen
 from harness.domain.record import Phase, RunRecord, Sample
-from harness.stats.intervals import Estimate, quantile_interval
 
 TEST_PHASES: Final[tuple[Phase, ...]] = ("prefill", "decode", "workload")
 """Phases whose samples must be clean for a run to be believed."""
@@ -90,14 +89,10 @@ def summarise(record: RunRecord) -> Summary:
     )
 
 
-def tail_latency(record: RunRecord, phase: Phase, label: str, share: float) -> Estimate | None:
-    """A quantile of the times of one test, disturbed ones among them: of single tokens where they were timed singly.
-
-    None for a test without a sample. Percentiles of a load on a server are asked for here.
-    """
+def times_of(record: RunRecord, phase: Phase, label: str) -> list[float]:
+    """Seconds of one test, disturbed ones among them: of single tokens in decoding, else of whole samples."""
     samples = [s for s in record.samples if s.phase == phase and s.label == label and not s.warm_up]
-    times_s = [t for s in samples for t in (s.token_times_s if phase == "decode" else (s.duration_s,))]
-    return quantile_interval(times_s, share) if times_s else None
+    return [t for s in samples for t in (s.token_times_s if phase == "decode" else (s.duration_s,))]
 
 
 def needed_count(repetitions: int) -> int:

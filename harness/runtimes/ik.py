@@ -104,12 +104,13 @@ def _renamed(params: Any, **names: str) -> Any:
 
     A name that the structure has in neither form is ignored by the library: there it has no such choice.
     """
-    kind = type(params)
 
     def alias(field: str) -> property:
         return property(lambda self: getattr(self, field), lambda self, value: setattr(self, field, bool(value)))
 
-    return type(kind.__name__, (kind,), {own: alias(field) for field, own in names.items()}).from_buffer_copy(params)
+    base = type(params)
+    kind: Any = type(base.__name__, (base,), {own: alias(field) for field, own in names.items()})
+    return kind.from_buffer_copy(params)
 
 
 @cache

@@ -1,7 +1,7 @@
 """Intervals of a median, and of the ratio of two sides that were measured in turns."""
 
 from collections.abc import Sequence
-from math import comb, exp, lgamma, log, sqrt
+from math import exp, lgamma, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -34,19 +34,7 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Estim
     Source:
         H. A. David and H. N. Nagaraja, "Order Statistics", 3rd ed., section 7.1.
     """
-    values = _finite(samples)
-    n = len(values)
-    ordered = np.sort(values)
-    mid = float(np.median(ordered))
-    rank, tail = 0, 0.0
-    for r in range(1, n // 2 + 1):
-        tail += comb(n, r - 1) * 0.5**n
-        if 1.0 - 2.0 * tail < confidence:
-            break
-        rank = r
-    if rank == 0:
-        return Estimate(mid, None, None, n)
-    return Estimate(mid, float(ordered[rank - 1]), float(ordered[n - rank]), n)
+    return quantile_interval(samples, 0.5, confidence)
 
 
 def quantile_interval(samples: Sequence[float], share: float, confidence: float = 0.95) -> Estimate:

@@ -286,10 +286,6 @@ class LMStudio(OpenAI):
             context_tokens=_count(card.get("loaded_context_length") or card.get("max_context_length")) or 0,
         )
 
-    def count_tokens(self, text: str) -> int | None:
-        """None: it has no page for that."""
-        del text
-
 
 class Ollama(OpenAI):
     """Ollama's own interface: one JSON object a line, times in nanoseconds, a model that can be unloaded."""
@@ -322,10 +318,6 @@ class Ollama(OpenAI):
             size_bytes=_count(card.get("size")) or 0,
             context_tokens=_count(info.get(f"{architecture}.context_length")) or 0,
         )
-
-    def count_tokens(self, text: str) -> int | None:
-        """None: it has no page for that."""
-        del text
 
     def unload(self) -> bool:
         """By ``keep_alive: 0``."""
