@@ -7,12 +7,13 @@ from msgspec.structs import replace
 
 from harness.app.resolve import ResolvedModel
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
-from harness.domain.prediction import Prediction
+from harness.domain.prediction import MemoryPrediction, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.advice import Advice, Variant, advise
 from harness.predict.calibrated import matrices
 from harness.predict.co_resident import Companion, shared_speed, with_companions
+from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import predict_memory, with_draft
 from harness.predict.speed import predict_speed
 from harness.predict.verdict import judge
@@ -47,7 +48,8 @@ def predict(
             memory = with_draft(memory, predict_memory(draft.weights, scenario, api=api, device=device))
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
-    speed = judged = predict_speed(model.weights, device, scenario)
+    memory, speed = _widened(memory, predict_speed(model.weights, device, scenario), model, scenario)
+    judged = speed
     told: tuple[str, ...] = ()
     if beside:
         memory = with_companions(memory, beside)
@@ -63,6 +65,32 @@ def predict(
         speed=speed,
         verdict=verdict,
     )
+
+
+def _widened(
+    memory: MemoryPrediction, speed: SpeedPrediction, model: ResolvedModel, scenario: Scenario
+) -> tuple[MemoryPrediction, SpeedPrediction]:
+    """Memory and speed with the intervals of a model that nobody knows, or of a quantisation that another stands for.
+
+    The cache may be that of any of the nearest known models; the weights may have any bits that such files have, and
+    decode reads them: its interval widens by the same ratio.
+    """
+    less = more = 0.0
+    held = sum(t.size_bytes for t in model.weights.tensors)
+    if model.bits is not None:
+        count = sum(t.element_count for t in model.weights.tensors)
+        less, more = (min(model.bits[0] * count / 8 - held, 0.0), max(model.bits[1] * count / 8 - held, 0.0))
+    decode = speed.decode_tokens_per_s
+    decode = replace(decode, low=decode.low * held / (held + more), high=decode.high * held / (held + less))
+    if model.guess is not None:
+        caches = [
+            kv_cache_bytes(shape, scenario.context_tokens, scenario.kv_type, ubatch_tokens=scenario.ubatch_tokens)
+            for shape in (model.weights.shape, *model.guess.around)
+        ]
+        less, more = less + min(caches) - caches[0], more + max(caches) - caches[0]
+    peak = memory.peak_bytes
+    peak = replace(peak, low=max(peak.low + less, 0.0), high=peak.high + more)
+    return replace(memory, peak_bytes=peak), replace(speed, decode_tokens_per_s=decode)
 
 
 def timing_notes(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[str, ...]:

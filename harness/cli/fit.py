@@ -62,7 +62,7 @@ def fit(
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
     if ram_budget:
         profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
-    small = resolve_model(*_named_quant(draft)) if draft else None
+    small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
     asked["beside"] = tuple(companion(text) for text in beside)
     now = predict(resolved, profile, scenario, **asked)
@@ -84,12 +84,6 @@ def fit(
         _render(now, changes, profile, notes)
         render_plans(speculation, streaming)
     return Exit.BROKEN if now.verdict.word == "does not fit" else Exit.OK
-
-
-def _named_quant(text: str) -> tuple[str, str | None]:
-    """``name:quant`` apart; a Windows drive is no name."""
-    name, _, quant = text.rpartition(":")
-    return (name, quant) if len(name) > 1 else (text, None)
 
 
 def _render(now: "Prediction", changes: "list[Advice]", device: "DeviceProfile", notes: tuple[str, ...]) -> None:

@@ -12,8 +12,13 @@ Reply = "bytes | Callable[[socket.socket, dict], None]"
 
 def page(body: object, status: int = 200, kind: str = "application/json", reason: str = "OK") -> bytes:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
-    return head.encode() + data
+    lines = (
+        f"HTTP/1.1 {status} {reason}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(data)}",
+        "Connection: close",
+    )
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
 
 
 NO_PAGE = page({"error": {"message": "File Not Found"}}, 404, reason="Not Found")
