@@ -41,7 +41,7 @@ class Check(Frozen, frozen=True, kw_only=True):
     within_ratio: float | None
 
 
-Kind = Literal["speed", "speculation", "streaming"]
+Kind = Literal["speed", "speculation", "streaming", "energy", "thermal"]
 
 _COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
     "speculation": ("target", "method", "device", "gamma", "acceptance_rate", "acceptance_kind", "speedup"),
@@ -53,6 +53,8 @@ _COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
 _MARKS: Final[dict[Kind, tuple[str, ...]]] = {
     "speculation": ("speedup", "acceptance_rate"),
     "streaming": ("storage_read_gb_s", "ram_bytes_or_budget"),
+    "energy": ("joules_per_token", "power_scope"),
+    "thermal": ("run_id", "t_s"),
 }
 
 _NUMBERS: Final[dict[Kind, tuple[str, ...]]] = {
