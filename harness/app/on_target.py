@@ -1,20 +1,18 @@
 """Probe a target, and measure models there with the prediction made before."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.app.fit import predict
 from harness.app.locate import locate
+from harness.app.run import Cell, Options, keep, open_history
 from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.record import RunRecord
-from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.measure.lock import machine_lock
 from harness.measure.probe import save_profile
-from harness.records.history import History
 from harness.records.store import save
 from harness.targets import target_named
 from harness.targets.bench import BenchJob, bench_on, read_bandwidth
@@ -39,39 +37,51 @@ def _name(target: ShellTarget) -> str:
 
 
 def run_on(
-    on: str,
-    models: Sequence[str],
-    quant: str,
-    scenario: Scenario,
-    programs: Path | None,
-    *,
-    repetitions: int,
-    timeout_s: float,
-    folder: Path | None = None,
-    progress: Progress | None = None,
-) -> list[RunRecord]:
-    """Predict, run and keep each model on a target; the target is probed first where no profile of it is kept.
+    on: str, cells: Sequence[Cell], options: Options, programs: Path | None, *, say: Callable[[str], None]
+) -> tuple[DeviceProfile, list[RunRecord]]:
+    """Predict, run and keep each cell on a target, which is probed first where no profile of it is kept.
 
     Raises:
-        RefusedError: No folder with llama-bench is named.
+        RefusedError: No folder with llama-bench is named, or an option asks for what llama-bench cannot do.
         CouldNotRunError: The target cannot be used.
     """
     if programs is None:
         raise RefusedError("--on needs --programs: a folder with llama-bench for that target")
+    if options.greedy or options.resume or options.limits.memory_bytes is not None or options.runtime != "llamacpp":
+        raise RefusedError("llama-bench on a target takes no --greedy, --resume, --memory-limit, --as or --runtime")
     target = target_named(on)
     kept = home_dir() / "devices" / f"{_name(target)}.toml"
     device = load_device(str(kept)) if kept.is_file() else probe_on(on, programs, None)[0]
-    job = BenchJob(scenario=scenario, programs=str(programs), repetitions=repetitions, timeout_s=timeout_s)
-    records = []
-    for ref in models:
-        located = locate(ref, quant)
+    history, records = open_history(), []
+    for cell in cells:
+        located = locate(cell.model, cell.quant)
         resolved = located.resolved()
-        prediction = predict(resolved, device, scenario) if resolved is not None else None
-        with machine_lock(home_dir() / "measure.lock"):
-            record = bench_on(target, located.path, job, prediction=prediction, progress=progress)
-        with History(home_dir() / "history.sqlite") as history:
-            history.append(record)
-        if folder is not None:
-            save(record, folder / f"{record.run_id}.json")
+        record = bench_on(
+            target,
+            located.path,
+            BenchJob(
+                scenario=cell.scenario,
+                programs=str(programs),
+                repetitions=options.repetitions,
+                timeout_s=options.limits.wall_s,
+            ),
+            prediction=predict(resolved, device, cell.scenario) if resolved is not None else None,
+            progress=_told(located.path.name, say),
+        )
+        keep(record, history, say)
+        if options.folder is not None:
+            save(record, options.folder / f"{record.run_id}.json")
         records.append(record)
-    return records
+    return device, records
+
+
+def _told(name: str, say: Callable[[str], None]) -> Progress:
+    """Progress of a push in words, each tenth of it once."""
+    last = [-1]
+
+    def told(done: int, size: int) -> None:
+        if size and 10 * done // size > last[0]:
+            last[0] = 10 * done // size
+            say(f"pushing {name}: {10 * last[0]} %")
+
+    return told

@@ -54,7 +54,7 @@ def soak(
         scope, stopped, started_unix_s = ended.scope, ended.stopped, ended.started_unix_s
         battery = ended.battery_joules
     else:
-        with machine_lock(home_dir() / "measure.lock"):
+        with machine_lock(home_dir() / "run.lock"):
             result = run_child(
                 "harness.measure.soak:run_soak", job, limits=Limits(wall_s=120 * job.minutes + 600), on_event=hear
             )

@@ -30,6 +30,8 @@ from harness.errors import Exit
 @click.option("--with-workloads", is_flag=True, help="Also run every workload, with this model where one is needed.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=1800.0, show_default=True)
 @click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine.")
+@click.option("--on", "target", default="local", help="Another device: ssh://user@host, adb:// or adb://SERIAL.")
+@click.option("--programs", type=click.Path(file_okay=False, path_type=Path), help="Folder with llama-bench for --on.")
 @json_option
 def check(
     models: tuple[str, ...],
@@ -42,6 +44,8 @@ def check(
     timeout_s: float,
     wait: bool,
     with_workloads: bool,
+    target: str,
+    programs: Path | None,
     as_json: bool,
     **fields: int,
 ) -> int:
@@ -68,6 +72,7 @@ def check(
             listener=progress,
             probe_again=probe_again,
             depths=depths,
+            on=(target, programs),
         )
     page = report if report is not None and report.suffix.lower() in {".html", ".htm"} else None
     if page is not None:

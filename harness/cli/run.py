@@ -37,6 +37,8 @@ from harness.cli._sizes import Size, numbers
 @click.option("--draft", metavar="M", help="Speculate with this draft: the same as the verb `speculate`.")
 @click.option("--ram-budget", metavar="SIZE", help="Stream weights within this budget: the same as the verb `stream`.")
 @click.option("--workload", default="generate", show_default=True, help="Another workload, with MODEL if it needs one.")
+@click.option("--on", "target", default="local", help="Another device: ssh://user@host, adb:// or adb://SERIAL.")
+@click.option("--programs", type=click.Path(file_okay=False, path_type=Path), help="Folder with llama-bench for --on.")
 @json_option
 @click.pass_context
 def run(
@@ -59,6 +61,8 @@ def run(
     draft: str | None,
     ram_budget: str | None,
     workload: str,
+    target: str,
+    programs: Path | None,
     as_json: bool,
     **fields: Any,
 ) -> int:
@@ -96,7 +100,12 @@ def run(
         notes=notes,
     )
     with RunProgress() as progress:
-        records = run_cells(cells, options, device=this_machine(), listener=progress)
+        if target == "local":
+            records = run_cells(cells, options, device=this_machine(), listener=progress)
+        else:
+            from harness.app.on_target import run_on
+
+            records = run_on(target, cells, options, programs, say=progress.say)[1]
     if as_json:
         emit_json(records)
     else:

@@ -6,6 +6,7 @@ is told by its ``--progress`` lines as they arrive, late by the way's latency, w
 
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,13 +29,14 @@ from harness.measure.tiny_model import TinyShape, write_tiny
 from harness.measure.validity import ValidityProbe
 from harness.records.imports.llama_bench import from_document
 from harness.targets.facts import Facts, battery_percent, doubts, facts, fingerprint, ready
-from harness.targets.shell import Counters, Frame, Progress, Running, ShellTarget
+from harness.targets.shell import LOST, Counters, Frame, Progress, Running, ShellTarget
 
 PROGRAM: Final = "llama-bench"
 _ELF_MACHINES: Final = {"x86_64": 62, "arm64-v8a": 183}
 """``e_machine`` of the ELF specification."""
 _BEGUN = re.compile(r"benchmark \d+/\d+: (?:prompt|generation) run \d+/\d+$")
 _LITTLE_MEMORY_RATIO: Final = 0.05
+_GRACE_S: Final = 10.0
 _SOAK_TOKENS: Final = 16
 """Tokens of one repetition: some tenths of a second on a phone."""
 
@@ -96,16 +98,22 @@ def bench_on(
     running, known = _started(target, model, job, tests, progress)
     begun: list[float] = []
     log: list[str] = []
+    started_s = time.monotonic()
+    late = threading.Timer(job.timeout_s, running.kill)
+    late.start()
     with target.counters(running.pid) as counters:
         for at, line in running.told():
             log.append(line)
             if _BEGUN.search(line):
                 begun.append(at)
-        status, output = running.finish(job.timeout_s)
+        status, output = running.finish(_GRACE_S)
+        late.cancel()
         outcome, detail, samples, engine = _read(target, status, output, log, counters)
         if len(samples) == len(begun):
             samples = [_judged(s, at, running.pid, counters) for s, at in zip(samples, begun, strict=True)]
         frames = list(counters.frames)
+    if status and time.monotonic() - started_s >= job.timeout_s:
+        outcome, detail = "timed out", f"not done within {job.timeout_s:g} s"
     if outcome == "ok" and samples and all(s.validity.doubts for s in samples):
         outcome, detail = "inconclusive", samples[-1].validity.doubts[0]
     return new_record(
@@ -229,11 +237,9 @@ def _read(
             return "ok", "", list(read.samples), read
         except (msgspec.DecodeError, HarnessError, IndexError) as error:
             return "failed", f"llama-bench's output is no JSON of it ({error})", [], None
-    try:
-        target.shell("true", timeout_s=10)
-    except CouldNotRunError as error:
-        return "failed", f"the connection broke ({error}) at: {last}", [], None
-    if status in {137, -9}:
+    if status == LOST:
+        return "failed", f"{target.name}: the connection broke at: {last}", [], None
+    if status == 128 + 9:
         memory = counters.frames[-1].files.get("/proc/meminfo", "") if counters.frames else ""
         kib = {m[1]: int(m[2]) for m in re.finditer(r"^(\w+):\s+(\d+)", memory, re.MULTILINE)}
         if kib and kib.get("MemAvailable", 0) < _LITTLE_MEMORY_RATIO * kib.get("MemTotal", 1):

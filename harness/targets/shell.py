@@ -29,6 +29,9 @@ _COUNTERS: Final = (
 )
 _SLOW_EVERY: Final = 10
 """``dumpsys`` takes some 50 ms of a phone's CPU: asked once in so many frames."""
+LOST: Final = -1
+"""Status of a command of which nobody knows how it ended."""
+_ENDED = re.compile(r"^ended (\d+)$", re.MULTILINE)
 _NAMED = re.compile(r"^==> (/.*) <==$")
 
 Progress = Callable[[int, int], None]
@@ -198,7 +201,7 @@ class ShellTarget:
             f"mkdir -p {own}; cd {shlex.quote(folder) if folder else own} || exit 9; exec 3<&0;"
             f' {shlex.join(words)} 3<&- </dev/null & p=$!; echo $p > {own}/run.pid; echo "pid $p" >&2;'
             " (while read -r x; do :; done <&3; kill -9 $p) >/dev/null 2>&1 & w=$!;"
-            f" wait $p; s=$?; rm -f {own}/run.pid; kill $w 2>/dev/null; exit $s"
+            f' wait $p; s=$?; rm -f {own}/run.pid; kill $w 2>/dev/null; echo "ended $s" >&2; exit $s'
         )
         return Running(self, self.argv(script))
 
@@ -268,6 +271,7 @@ class Running:
     def __init__(self, target: ShellTarget, argv: Sequence[str]) -> None:
         self._target = target
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.status = LOST
         first = self._readline()
         self.pid = int(first.split()[1]) if first.startswith("pid ") else 0
         if not self.pid:
@@ -282,16 +286,24 @@ class Running:
     def told(self) -> Iterator[tuple[float, str]]:
         """Lines of its error output with the moment they came (monotonic seconds)."""
         while line := self._readline():
-            yield time.monotonic(), line.rstrip("\r\n")
+            if ended := _ENDED.match(line):
+                self.status = int(ended[1])
+            else:
+                yield time.monotonic(), line.rstrip("\r\n")
 
     def finish(self, timeout_s: float) -> tuple[int, str]:
-        """Exit status and output; it is killed there when it takes longer."""
+        """Exit status and output; it is killed there when it takes longer.
+
+        The status is the one told from there: adb ends well when its device disappears. ``LOST`` without one.
+        """
         try:
-            output, _ = self.process.communicate(timeout=timeout_s)
+            output, errors = self.process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
-            output, _ = self.process.communicate()
-        return self.process.returncode, output.decode("utf-8", "replace")
+            output, errors = self.process.communicate()
+        if ended := _ENDED.search(errors.decode("utf-8", "replace")):
+            self.status = int(ended[1])
+        return self.status, output.decode("utf-8", "replace")
 
     def kill(self) -> None:
         """End it: the end of its input does, there; and the connection here."""
