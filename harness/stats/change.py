@@ -7,7 +7,8 @@ import numpy as np
 
 _SHUFFLES: Final = 999
 _BLOCK: Final = 3
-"""Neighbouring values depend on each other (other programs come and go): so many are shuffled together."""
+"""Neighbouring values depend on each other (other programs come and go): so many are shuffled together, fewer in a
+series so short that hardly an order of such blocks would be unlike the one it has."""
 _EDGE: Final = 2
 """Least values on either side of a change."""
 
@@ -32,7 +33,7 @@ def fall(values: Sequence[float], *, least_ratio: float = 0.03, level: float = 0
     if 1 - np.exp(np.median(x[at:]) - np.median(x[:at])) < least_ratio:
         return None
     draw = np.random.default_rng(seed)
-    blocks = np.array_split(x, max(n // _BLOCK, 2))
+    blocks = np.array_split(x, n // min(max(n // 16, 1), _BLOCK))
     chance = [_largest(np.concatenate([blocks[i] for i in draw.permutation(len(blocks))]))[1] for _ in range(_SHUFFLES)]
     return at if (1 + sum(c >= found for c in chance)) / (1 + _SHUFFLES) <= level else None
 
