@@ -77,7 +77,9 @@ class BadDataError(InputError):
 
 
 class RefusedError(InputError):
-    """Well-formed, but not something that can be done."""
+    """Well-formed, but not something that can be done; a child that raises it ends as ``refused``."""
+
+    outcome = "refused"
 
 
 class CouldNotRunError(HarnessError):

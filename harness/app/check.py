@@ -1,21 +1,21 @@
 """The first thing a new user does: probe this machine, fetch a model, predict, run, compare, report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
 from harness.app.locate import locate
-from harness.app.run import Cell, Listener, Options, cells_of, run_cells, this_machine
+from harness.app.run import Cell, Options, cells_of, run_cells
+from harness.app.this_machine import probed
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
-from harness.measure.calibrate import calibrate
 from harness.measure.machine import fingerprint
-from harness.measure.probe import probe_machine, save_profile
+from harness.measure.pipeline import Listener
 from harness.predict.weights import matrix_types
 from harness.records.compare import Comparison, compare
 from harness.records.derive import summarise
@@ -54,28 +54,12 @@ def check(
     if on[0] != "local":
         from harness.app.on_target import run_on
 
-        device, records = run_on(on[0], cells, options, on[1], say=listener.say)
+        device, records = run_on(on[0], cells, options, on[1], listener)
         return Checked(device, records, [compare(record) for record in records])
     types = _types(cells, listener)
     device = probed(types, scenario, say=listener.say, again=probe_again)
     records = run_cells(cells, options, device=device, listener=listener)
     return Checked(device, records, [compare(record) for record in records])
-
-
-def probed(types: set[str], scenario: Scenario, *, say: Callable[[str], None], again: bool = False) -> DeviceProfile:
-    """Profile of this machine with the engine's cost of those weight types, none of it from a model to be predicted.
-
-    Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to.
-    """
-    device = None if again else this_machine()
-    if device is None:
-        say("probing this machine (kept for the next time)")
-        device = probe_machine(quick=True, progress=say)
-        save_profile(device)
-    if not types:
-        return device
-    costs = calibrate(types, thread_count=scenario.thread_count, repack=scenario.repack, fresh=again, progress=say)
-    return msgspec.structs.replace(device, calibrations=(costs,))
 
 
 def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | None) -> list[str]:
@@ -189,7 +173,7 @@ def _types(cells: Sequence[Cell], listener: Listener) -> set[str]:
     """Weight types of all models that can be had; the others fail later, each in its own record."""
     found: set[str] = set()
     for cell in cells:
-        listener.begin(cell, 1)
+        listener.begin(cell.model, 1)
         try:
             located = locate(cell.model, cell.quant, progress=listener.fetched)
         except HarnessError as error:

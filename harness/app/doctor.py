@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from harness import plugins
-from harness.app.run import open_history, this_machine
+from harness.app.this_machine import this_machine
 from harness.catalog.paths import cache_dir, home_dir
 from harness.domain.base import Frozen
 from harness.errors import HarnessError
 from harness.measure import machine, sensors
 from harness.measure.limit_group import LimitGroup
+from harness.measure.pipeline import open_history
 from harness.units import GIB, format_bytes
 
 State = Literal["ok", "missing", "limited", "broken"]

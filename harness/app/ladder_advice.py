@@ -7,7 +7,6 @@ from typing import Final
 from harness.app.fit import predict
 from harness.app.matrix import matching
 from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device
-from harness.app.rungs import Ladder, Rung, divergence
 from harness.catalog.devices import device_names
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
@@ -15,6 +14,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.scenario import Scenario
 from harness.predict.weights import weights_of
+from harness.records.ladder import Ladder, Rung, divergence
 
 FAITHFUL_KL: Final = 0.1
 """Nats of divergence up to which a rung counts as faithful to the reference when one is recommended."""

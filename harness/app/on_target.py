@@ -1,23 +1,23 @@
 """Probe a target, and measure models there with the prediction made before."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.app.fit import predict
 from harness.app.locate import locate
-from harness.app.run import Cell, Options, keep, open_history
+from harness.app.run import Cell, Options
 from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.record import RunRecord
 from harness.errors import RefusedError
+from harness.measure.pipeline import Listener, Pipeline
 from harness.measure.probe import save_profile
-from harness.records.store import save
 from harness.targets import target_named
 from harness.targets.bench import BenchJob, bench_on, read_bandwidth
 from harness.targets.facts import facts, probe
-from harness.targets.shell import Progress, ShellTarget
+from harness.targets.shell import ShellTarget
 
 
 def probe_on(on: str, programs: Path | None, out: Path | None) -> tuple[DeviceProfile, Path]:
@@ -37,7 +37,7 @@ def _name(target: ShellTarget) -> str:
 
 
 def run_on(
-    on: str, cells: Sequence[Cell], options: Options, programs: Path | None, *, say: Callable[[str], None]
+    on: str, cells: Sequence[Cell], options: Options, programs: Path | None, listener: Listener
 ) -> tuple[DeviceProfile, list[RunRecord]]:
     """Predict, run and keep each cell on a target, which is probed first where no profile of it is kept.
 
@@ -45,43 +45,35 @@ def run_on(
         RefusedError: No folder with llama-bench is named, or an option asks for what llama-bench cannot do.
         CouldNotRunError: The target cannot be used.
     """
-    if programs is None:
-        raise RefusedError("--on needs --programs: a folder with llama-bench for that target")
+    programs = needed(programs)
     if options.greedy or options.resume or options.limits.memory_bytes is not None or options.runtime != "llamacpp":
         raise RefusedError("llama-bench on a target takes no --greedy, --resume, --memory-limit, --as or --runtime")
     target = target_named(on)
     kept = home_dir() / "devices" / f"{_name(target)}.toml"
     device = load_device(str(kept)) if kept.is_file() else probe_on(on, programs, None)[0]
-    history, records = open_history(), []
-    for cell in cells:
-        located = locate(cell.model, cell.quant)
-        resolved = located.resolved()
-        record = bench_on(
-            target,
-            located.path,
-            BenchJob(
+    records = []
+    with Pipeline(options.how, listener) as pipeline:
+        for cell in cells:
+            located = locate(cell.model, cell.quant, progress=listener.fetched)
+            resolved = located.resolved()
+            job = BenchJob(
                 scenario=cell.scenario,
                 programs=str(programs),
                 repetitions=options.repetitions,
                 timeout_s=options.limits.wall_s,
-            ),
-            prediction=predict(resolved, device, cell.scenario) if resolved is not None else None,
-            progress=_told(located.path.name, say),
-        )
-        keep(record, history, say)
-        if options.folder is not None:
-            save(record, options.folder / f"{record.run_id}.json")
-        records.append(record)
+            )
+            prediction = predict(resolved, device, cell.scenario) if resolved is not None else None
+            record = bench_on(target, located.path, job, prediction=prediction, progress=listener.fetched)
+            records.append(pipeline.keep(record))
     return device, records
 
 
-def _told(name: str, say: Callable[[str], None]) -> Progress:
-    """Progress of a push in words, each tenth of it once."""
-    last = [-1]
+def needed(programs: Path | None) -> Path:
+    """The folder with llama-bench.
 
-    def told(done: int, size: int) -> None:
-        if size and 10 * done // size > last[0]:
-            last[0] = 10 * done // size
-            say(f"pushing {name}: {10 * last[0]} %")
-
-    return told
+    Raises:
+        RefusedError: None was named.
+    """
+    if programs is None:
+        raise RefusedError("--on needs --programs: a folder with llama-bench for that target")
+    return programs

@@ -7,9 +7,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from harness.app.check import probed
 from harness.app.fit import predict, within_budget
 from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model
+from harness.app.this_machine import probed
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights

@@ -5,7 +5,7 @@ from pathlib import Path
 from harness.cli._output import console
 
 
-def model_file(ref: str) -> Path:
+def model_file(ref: str, quant: str = "") -> Path:
     """The file that ``ref`` (a path, a name, or ``name:quant``) stands for, with a progress bar while it is fetched.
 
     Raises:
@@ -16,8 +16,8 @@ def model_file(ref: str) -> Path:
     from harness.app.locate import locate
     from harness.catalog.paths import as_path
 
-    name, quant = ref, ""
-    if as_path(ref) is None and ":" in ref:
+    name = ref
+    if as_path(ref) is None and ":" in ref and not quant:
         name, _, quant = ref.rpartition(":")
     screen = console(stderr=True)
     bar = Progress(

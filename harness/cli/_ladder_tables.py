@@ -9,9 +9,9 @@ from harness.units import format_bytes
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness.app.calibration_change import Triple
     from harness.app.ladder_advice import Advice
-    from harness.app.rungs import Ladder, Rung
+    from harness.domain.quality import Change
+    from harness.records.ladder import Ladder, Rung
 
 
 def ladder_tables(result: "Ladder", advice: "Sequence[Advice]") -> "Iterator[Table | str]":
@@ -100,7 +100,7 @@ def _calibration(rung: "Rung") -> tuple[str, ...]:
     return rung.quant, _change(c.nll_change), flips, str(c.lost_count), str(c.gained_count), ece, _change(c.ece_change)
 
 
-def _change(found: "Triple") -> str:
+def _change(found: "Change") -> str:
     clear = "" if found.low <= 0 <= found.high else "*"
     return f"{clear}{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._output import console, emit_json, json_option, table
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ def show(device: str, as_json: bool) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write; your own devices folder unless given.",
 )
-@click.option("--on", "target", default="local", help="Another device: ssh://user@host, adb:// or adb://SERIAL.")
-@click.option("--programs", type=click.Path(file_okay=False, path_type=Path), help="Folder with llama-bench for --on.")
+@options.on_target
 @json_option
 def probe(quick: bool, out: Path | None, target: str, programs: Path | None, as_json: bool) -> None:
     """Measure this machine and write its profile (then usable as --device this-machine); or one behind --on."""

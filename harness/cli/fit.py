@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._output import console, emit_json, json_option, table
 from harness.cli._plans import render_plans
-from harness.cli._sizes import budget_of
 from harness.errors import Exit
 
 if TYPE_CHECKING:
@@ -21,26 +21,20 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.option("--device", "-d", default="this", show_default=True, help="Device name, profile file, or `this` machine.")
-@click.option("--quant", "-q", help="Quantisation mixture; the card's usual one unless given.")
-@click.option("--context", "-c", "context_tokens", type=click.IntRange(1), default=4096, show_default=True)
-@click.option("--prompt", "prompt_tokens", type=click.IntRange(1), default=512, show_default=True)
-@click.option("--new", "new_tokens", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--depth", "depth_tokens", type=click.IntRange(0), default=0, help="Tokens already in the cache.")
-@click.option("--batch", "batch_count", type=click.IntRange(1), default=1, help="Sequences decoded together.")
-@click.option("--ubatch", "ubatch_tokens", type=click.IntRange(1), default=512, show_default=True)
-@click.option("--kv-type", default="F16", show_default=True, help="ggml type of the KV cache.")
-@click.option("--api", default="", help="Api; the device's usual one unless given.")
-@click.option("--threads", "thread_count", type=click.IntRange(0), default=0, help="CPU threads; 0: physical cores.")
-@click.option("--flash-attention/--no-flash-attention", default=True)
-@click.option("--repack/--no-repack", default=True, help="Let the CPU backend rewrite weights.")
-@click.option("--mmap/--no-mmap", default=True, help="Map the file instead of reading it.")
+@options.quant()
+@options.context()
+@options.prompt()
+@options.tokens(128)
+@click.option("--depth", "depth_tokens", type=options.Count(0), default=0, help="Tokens already in the cache.")
+@click.option("--batch", "batch_count", type=options.Count(1, 4096), default=1, help="Sequences decoded together.")
+@options.ubatch
+@options.kv_type
+@options.api
+@options.threads
+@options.layout
 @click.option("--entitled", is_flag=True, help="The app has the higher memory limit its system offers.")
-@click.option("--target", "target_tokens_per_s", type=click.FloatRange(0, min_open=True), help="Decode speed wanted.")
-@click.option(
-    "--minutes",
-    type=click.FloatRange(0, min_open=True),
-    help="Judge --target on the speed after so long; 10 are shown.",
-)
+@click.option("--target", "target_tokens_per_s", type=options.Amount(), help="Decode speed wanted.")
+@click.option("--minutes", type=options.Amount(), help="Judge --target on the speed after so many minutes.")
 @click.option("--draft", help="Draft model beside it: name or file, with its mixture after a colon.")
 @click.option(
     "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What else lives in the app; repeatable."
@@ -51,7 +45,7 @@ if TYPE_CHECKING:
 def fit(
     model: str,
     device: str,
-    quant: str | None,
+    quant: str,
     target_tokens_per_s: float | None,
     minutes: float | None,
     entitled: bool,
@@ -68,9 +62,9 @@ def fit(
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
     scenario = scenario_from(fields)
-    resolved, profile = resolve_model(model, quant), resolve_device(device, scenario)
+    resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
     if ram_budget:
-        profile = within_budget(profile, budget_of(ram_budget, resolved.weights.file_bytes))
+        profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     small = resolve_model(*_named_quant(draft)) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
     asked["minutes"] = minutes

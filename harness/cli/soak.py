@@ -4,31 +4,27 @@ from pathlib import Path
 
 import click
 
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli import _options as options
+from harness.cli._output import console, emit_json, table
 from harness.errors import Exit
 
 
 @click.command("soak")
 @click.argument("model")
-@click.option("--quant", "-q", default="", help="Mixture; the card's usual one unless given.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True)
-@click.option("--window", "window_s", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Seconds.")
+@options.quant()
+@click.option("--minutes", type=options.Amount(), default=10.0, show_default=True, help="How long.")
 @click.option(
-    "--duty", "duty_ratio", type=click.FloatRange(0.01, 1), default=1.0, help="Share of the time to decode in."
+    "--window", "window_s", type=options.Amount(), default=5.0, show_default=True, help="Seconds of a window."
 )
-@click.option("--max-celsius", "celsius_max", type=float, help="Stop when a sensor is hotter.")
-@click.option("--min-battery", "battery_percent_min", type=click.FloatRange(0, 100), default=10.0, show_default=True)
-@click.option("--context", "-c", "context_tokens", type=click.IntRange(2), default=512, show_default=True)
-@click.option("--threads", "-t", "thread_count", type=click.IntRange(0), default=0, help="0: physical cores.")
-@click.option("--runtime", default="llamacpp", show_default=True)
-@click.option("--on", "target", default="local", show_default=True, help="local, ssh://user@host or adb://SERIAL.")
-@click.option("--programs", type=click.Path(file_okay=False, path_type=Path), help="Folder with llama-bench, for --on.")
-@click.option(
-    "--meter",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File that an external meter writes: unix seconds, watts. Its energy counts instead of the sensors'.",
-)
-@json_option
+@click.option("--duty", "duty_ratio", type=options.Amount(0, 1), default=1.0, help="Share of the time to decode in.")
+@click.option("--max-celsius", "celsius_max", type=options.Amount(), help="Stop when a sensor is hotter.")
+@click.option("--min-battery", "battery_percent_min", type=options.Amount(-1, 100), default=10.0, show_default=True)
+@click.option("--meter", type=click.Path(path_type=Path), help="File an external meter writes: unix seconds, watts.")
+@options.context(512)
+@options.threads
+@click.option("--runtime", default="llamacpp", show_default=True, help="Software that executes the model.")
+@options.on_target
+@options.measuring(86_400)
 def COMMAND(  # noqa: N802
     model: str,
     quant: str,
@@ -37,10 +33,14 @@ def COMMAND(  # noqa: N802
     duty_ratio: float,
     celsius_max: float | None,
     battery_percent_min: float,
+    meter: Path | None,
     runtime: str,
     target: str,
     programs: Path | None,
-    meter: Path | None,
+    timeout_s: float,
+    wait: bool,
+    resume: bool,
+    out: Path | None,
     as_json: bool,
     **fields: int,
 ) -> int:
@@ -49,8 +49,10 @@ def COMMAND(  # noqa: N802
     Exit status: 0 it ran to its end, 3 a limit of heat or battery ended it, 4 it could not run.
     """
     from harness.app.resolve import scenario_from
+    from harness.app.run import exit_of
     from harness.app.soak import soak
-    from harness.measure.soak import SoakJob
+    from harness.domain.soak import Soak
+    from harness.measure.jobs.soak import SoakJob
 
     job = SoakJob(
         path=model,
@@ -61,19 +63,26 @@ def COMMAND(  # noqa: N802
         duty_ratio=duty_ratio,
         celsius_max=celsius_max,
         battery_percent_min=battery_percent_min,
+        meter=str(meter or ""),
+        timeout_s=timeout_s,
     )
     screen = console(stderr=True)
-    found = soak(job, quant, target, programs, meter, say=lambda line: screen.print(line, markup=False))
+    how = options.how_of(wait=wait, resume=resume, out=out)
+    record = soak(job, quant, target, programs, how, say=lambda line: screen.print(line, markup=False))
+    found = record.result
     if as_json:
-        emit_json(found)
-    else:
-        rows = [("burst, tokens/s", f"{found.burst_tokens_per_s:.2f}")]
-        knee = "none" if found.knee_s is None else f"after {found.knee_s:.0f} s, by {found.drop_ratio:.0%}"
-        rows += [("falls", knee), ("at the end, tokens/s", f"{found.sustained_tokens_per_s:.2f}")]
+        emit_json(record)
+    elif isinstance(found, Soak):
+        knee = "no" if found.knee_s is None else f"after {found.knee_s:.0f} s, by {found.drop_ratio:.0%}"
+        rows = [("burst, tokens/s", f"{found.burst_tokens_per_s:.2f}"), ("slows down", knee)]
+        rows += [("at the end, tokens/s", f"{found.sustained_tokens_per_s:.2f}")]
         if found.sustained_joules_per_token is not None:
             rows += [("energy of a token, J", f"{found.sustained_joules_per_token:.3g} ({found.energy_scope})")]
         if found.tokens_per_charge is not None:
             rows += [("tokens of a charge", f"{found.tokens_per_charge:.0f}")]
         rows += [("stopped by", found.stopped)] if found.stopped else []
         console().print(table(f"{len(found.windows)} windows in {found.minutes:.1f} minutes", ("", ""), rows))
-    return Exit.INCONCLUSIVE if found.stopped else Exit.OK
+    if record.detail and not as_json:
+        screen.print(record.detail, markup=False)
+    stopped = isinstance(found, Soak) and found.stopped
+    return max(exit_of([record]), Exit.INCONCLUSIVE if stopped else Exit.OK)

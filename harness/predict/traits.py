@@ -146,7 +146,7 @@ def _graphics(text: str) -> str:
 
 
 def _apple(text: str) -> tuple[int, str, int] | None:
-    """Generation, tier and GPU cores of an Apple M chip."""
+    """Decoding, tier and GPU cores of an Apple M chip."""
     found = re.search(r"\bm([1-9])[ -]?(pro|max|ultra)?\b", text)
     if not found or re.search(r"nvidia|geforce|radeon|intel", text):
         return None

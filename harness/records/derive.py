@@ -8,7 +8,7 @@ import numpy as np
 from harness.domain.base import Frozen
 from harness.domain.record import Phase, RunRecord, Sample
 
-TEST_PHASES: Final[tuple[Phase, ...]] = ("prefill", "decode")
+TEST_PHASES: Final[tuple[Phase, ...]] = ("prefill", "decode", "workload")
 """Phases whose samples must be clean for a run to be believed."""
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from harness.domain.record import RunRecord
+from harness.domain.result import Speculation, Stream
 from harness.errors import HarnessError
 from harness.report import plots
 from harness.report.choices import Choices
@@ -22,10 +22,6 @@ SERIES_MAX = 8
 """Lines of one chart: more cannot be told apart."""
 ROWS_MAX = 48
 """Rows of one chart; the tables hold all."""
-
-
-_TOOLS = {"speculate", "stream", "ladder"}
-"""Our own verbs whose results are named by them."""
 
 
 def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
@@ -50,7 +46,7 @@ def labelled(runs: Sequence[RunView]) -> list[tuple[str, RunView]]:
     for run in runs:
         depth = f" @ d{run.scenario.depth_tokens}" if run.scenario.depth_tokens else ""
         name = run.name if run.quant and run.quant.lower() in run.name.lower() else f"{run.name} {run.quant}".strip()
-        how = f", {run.engine.name}" if run.engine and run.engine.name in _TOOLS else ""
+        how = "" if run.workload == "generate" else f", {run.workload}"
         name = clean(name + depth + how, 60)
         seen[name] = seen.get(name, 0) + 1
         labels.append((name if seen[name] == 1 else f"{name} #{seen[name]}", run))
@@ -270,14 +266,18 @@ def acceptance(records: Sequence[RunRecord]) -> Figure | None:
     rows: list[Row] = []
     table: list[tuple[str, ...]] = []
     for record in records:
-        for name, part in speculation_of(record):
-            pairs = zip(part.get("accepted_by_position", ()), part.get("tried_by_position", ()), strict=False)
-            for place, (accepted, tried) in enumerate(pairs, 1):
-                if not tried:
-                    continue
-                says = f"{name}: token {place} of the draft accepted {accepted} of {tried} times"
-                rows.append({"name": name, "position": place, "share": accepted / tried, "says": says})
-                table.append((name, str(place), str(accepted), str(tried), f"{accepted / tried:.0%}"))
+        result = record.result
+        if not isinstance(result, Speculation | Stream):
+            continue
+        told = result.speculative if isinstance(result, Speculation) else result.decoding
+        name = clean(f"{record.model.name if record.model else record.workload}, {result.draft}", 60)
+        pairs = zip(told.accepted_by_position, told.tried_by_position, strict=False)
+        for place, (accepted, tried) in enumerate(pairs, 1):
+            if not tried:
+                continue
+            says = f"{name}: token {place} of the draft accepted {accepted} of {tried} times"
+            rows.append({"name": name, "position": place, "share": accepted / tried, "says": says})
+            table.append((name, str(place), str(accepted), str(tried), f"{accepted / tried:.0%}"))
     if not rows:
         return None
     return Figure(
@@ -288,15 +288,6 @@ def acceptance(records: Sequence[RunRecord]) -> Figure | None:
         ("draft", "place", "accepted", "tried", "share"),
         tuple(table),
     )
-
-
-def speculation_of(record: RunRecord) -> list[tuple[str, dict[str, Any]]]:
-    """Parts of a record's results that tell what became of drafts."""
-    return [
-        (clean(f"{record.model.name if record.model else record.workload}, {key}", 60), value)
-        for key, value in record.extra.items()
-        if isinstance(value, dict) and "accepted_by_position" in value and "tried_by_position" in value
-    ]
 
 
 def _peak_flops(runs: Sequence[RunView]) -> float | None:

@@ -10,21 +10,22 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from harness.domain.base import Frozen
 from harness.domain.prediction import Prediction
-from harness.domain.record import MemoryUse, Outcome, RunRecord, Sample, Validity
+from harness.domain.record import MemoryUse, ModelIdentity, Outcome, RunRecord, Sample, Validity
+from harness.domain.result import Generation
 from harness.domain.scenario import Scenario
 from harness.domain.soak import Window
 from harness.errors import BadDataError, CouldNotRunError, HarnessError
 from harness.measure import sensors
 from harness.measure.file_hash import file_sha256
+from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
 from harness.measure.runner import new_record
 from harness.measure.sensors import EnergyMeter
-from harness.measure.soak import SoakJob, limit_reached
 from harness.measure.tiny_model import TinyShape, write_tiny
 from harness.measure.validity import ValidityProbe
 from harness.records.imports.llama_bench import from_document
@@ -119,6 +120,8 @@ def bench_on(
     return new_record(
         scenario=s,
         workload="generate",
+        runtime="executable",
+        result=Generation(repetitions=job.repetitions),
         outcome=outcome,
         detail=detail,
         machine=fingerprint(known),
@@ -133,25 +136,9 @@ def bench_on(
     )
 
 
-class SoakEnd(NamedTuple):
-    """How a soak on a target ended.
-
-    Attributes:
-        started_unix_s: When its first window began.
-        scope: What its energy counts.
-        battery_joules: Of a full battery; None without one.
-        stopped: Which limit, or what else, ended it early; empty for none.
-    """
-
-    started_unix_s: float
-    scope: str
-    battery_joules: float | None
-    stopped: str
-
-
 def soak_on(
-    target: ShellTarget, model: Path, job: SoakJob, programs: Path, *, hear: Callable[[Window], None]
-) -> SoakEnd:
+    target: ShellTarget, job: SoakJob, programs: Path, model: ModelIdentity, *, hear: Callable[[Window], None]
+) -> RunRecord:
     """Decode on a target for ``job.minutes``: repetitions of llama-bench, each begun by a line of ``--progress``.
 
     A window is as many repetitions as fill ``job.window_s``, timed by the arrival of those lines.
@@ -161,35 +148,51 @@ def soak_on(
         BadDataError: There is no executable for it.
     """
     bench = BenchJob(scenario=job.scenario, programs=str(programs), battery_percent_min=round(job.battery_percent_min))
-    running, _ = _started(target, model, bench, ["-p", 0, "-n", _SOAK_TOKENS, "-r", 1_000_000], None)
-    first = start = first_unix_s = 0.0
+    tests = ["-p", 0, "-n", _SOAK_TOKENS, "-r", 1_000_000]
+    running, known = _started(target, Path(job.path), bench, tests, None)
+    windows: list[Window] = []
+    first = start = started_unix_s = 0.0
     count, stopped, last = 0, "", ""
+    outcome: Outcome = "ok"
     with target.counters(running.pid) as counters:
         for at, last in running.told():
             if not _BEGUN.search(last):
                 continue
             if not first:
-                first = start = at
-                first_unix_s = time.time()
+                first, start, started_unix_s = at, at, time.time()
                 continue
             count += 1
             if at - start < job.window_s:
                 continue
-            window = _window(counters.around(start, at, patience_s=1), running.pid, start - first, at - start, count)
-            hear(window)
-            start, count, stopped = at, 0, limit_reached(window, job)
+            frames = counters.around(start, at, patience_s=1)
+            windows.append(_window(frames, running.pid, start - first, at - start, count))
+            hear(windows[-1])
+            start, count, stopped = at, 0, limit_reached(windows[-1], job)
             if stopped or at - first >= 60 * job.minutes:
                 break
         else:
-            stopped = f"llama-bench ended with status {running.finish(10)[0]}: {last}"
+            outcome, stopped, _, _ = _read(target, running.finish(_GRACE_S)[0] or LOST, "", [last], counters)
         running.kill()
-        scope, joules = "not available", None
+        scope, joules = "", None
         if counters.frames:
             with tempfile.TemporaryDirectory() as folder:
                 counters.frames[-1].write(Path(folder))
                 scope = EnergyMeter(root=Path(folder)).source
                 joules = sensors.battery_joules(root=Path(folder))
-    return SoakEnd(first_unix_s, scope, joules, stopped)
+    found = summarise(
+        windows, job, energy_scope=scope, battery_joules=joules, started_unix_s=started_unix_s, stopped=stopped
+    )
+    return new_record(
+        scenario=job.scenario,
+        workload="soak",
+        outcome=outcome,
+        detail=stopped if outcome != "ok" else "",
+        machine=fingerprint(known),
+        model=model,
+        runtime="executable",
+        result=found,
+        extra={"target": target.name},
+    )
 
 
 def _window(frames: Sequence[Frame], pid: int, since_s: float, duration_s: float, count: int) -> Window:

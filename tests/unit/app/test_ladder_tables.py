@@ -1,20 +1,19 @@
 """The terminal's tables of a ladder."""
 
-from harness.app.calibration_change import Calibration, Triple
 from harness.app.ladder_advice import Advice
-from harness.app.rungs import Ladder, Rung, reference_of
 from harness.cli._ladder_tables import ladder_tables
 from harness.cli._output import console
 from harness.domain.prediction import Interval
-from harness.runtimes.llamacpp.quality import Quality
+from harness.domain.quality import CalibrationChange, Change, TextScore
+from harness.records.ladder import Ladder, Rung, reference_of
 
-NOTHING = Triple(value=0.0, low=0.0, high=0.0)
-CALIBRATION = Calibration(
+NOTHING = Change(value=0.0, low=0.0, high=0.0)
+CALIBRATION = CalibrationChange(
     row_count=510, accuracy=0.5, mean_confidence=0.52, ece=0.03, smooth_ece=0.03, nll=2.35,
-    nll_change=Triple(value=0.05, low=0.02, high=0.08), ece_change=Triple(value=0.01, low=-0.01, high=0.02),
+    nll_change=Change(value=0.05, low=0.02, high=0.08), ece_change=Change(value=0.01, low=-0.01, high=0.02),
     smooth_ece_change=NOTHING, accuracy_change=NOTHING, lost_count=30, gained_count=12,
 )  # fmt: skip
-QUALITY = Quality(
+QUALITY = TextScore(
     token_count=510, perplexity=10.4856, perplexity_error=0.5, kl_divergence=0.0574, kl_divergence_error=0.001,
     top1_agreement_ratio=0.9,
 )  # fmt: skip

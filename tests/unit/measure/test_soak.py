@@ -12,7 +12,7 @@ from harness.domain.scenario import Scenario
 from harness.domain.soak import Soak, Window
 from harness.measure import sensors
 from harness.measure.child import Limits, run_child
-from harness.measure.soak import SoakJob, limit_reached, summarise
+from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
 from harness.measure.tiny_model import TinyShape, write_tiny
 
 JOB = SoakJob(path="x.gguf", scenario=Scenario(), celsius_max=90, battery_percent_min=20)
@@ -132,7 +132,7 @@ def test_a_quota_cut_in_mid_run_is_found(tmp_path):
         if quota is None:
             pytest.skip("no control group can be made here")
         result = run_child(
-            "harness.measure.soak:run_soak", job, limits=Limits(wall_s=60, use_group=False), on_event=hear
+            "harness.measure.jobs.soak:run", job, limits=Limits(wall_s=60, use_group=False), on_event=hear
         )
     assert result.outcome == "ok", result.detail
     soak = summarise(found, job)

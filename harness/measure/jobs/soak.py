@@ -11,11 +11,16 @@ import psutil
 
 from harness import plugins
 from harness.domain.base import Frozen
+from harness.domain.prediction import Prediction
+from harness.domain.record import ModelIdentity
 from harness.domain.scenario import Scenario
 from harness.domain.soak import Soak, Window
 from harness.errors import EngineError
 from harness.measure import sensors
+from harness.measure.child import ChildResult, Limits
 from harness.measure.generate_job import Emit
+from harness.measure.machine import fingerprint
+from harness.measure.pipeline import Measurement, key_of
 from harness.ports import Runtime
 from harness.stats.change import fall
 
@@ -33,6 +38,8 @@ class SoakJob(Frozen, frozen=True, kw_only=True):
         celsius_max: Hotter ends the run; None for no limit.
         battery_percent_min: Less charge ends the run.
         idle_s: The idle device's power is measured for so long before.
+        meter: File that an external meter writes meanwhile (unix seconds, watts); empty for none.
+        timeout_s: Longest time of the process that runs it.
     """
 
     path: str
@@ -44,9 +51,11 @@ class SoakJob(Frozen, frozen=True, kw_only=True):
     celsius_max: float | None = None
     battery_percent_min: float = 10.0
     idle_s: float = 5.0
+    meter: str = ""
+    timeout_s: float = 86_400.0
 
 
-def run_soak(arguments: Mapping[str, Any], emit: Emit) -> None:
+def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Entry point of the child: tells ``engine``, each ``window``, and ``stopped`` where a limit ended it.
 
     Raises:
@@ -110,17 +119,50 @@ def limit_reached(window: Window, job: SoakJob) -> str:
     return ""
 
 
+def plan(job: SoakJob, model: ModelIdentity, prediction: Prediction | None = None) -> Measurement:
+    """The run as the pipeline takes it."""
+    return Measurement(
+        workload="soak",
+        entry=f"{__name__}:run",
+        job=job,
+        scenario=job.scenario,
+        read=lambda child: _read(child, job),
+        runtime=job.runtime,
+        model=model,
+        prediction=prediction,
+        limits=Limits(wall_s=job.timeout_s),
+        key=key_of("soak", model.sha256, job, fingerprint().fingerprint),
+    )
+
+
+def _read(child: ChildResult, job: SoakJob) -> Soak | None:
+    windows = [msgspec.convert(data, Window) for name, data in child.events if name == "window"]
+    told = {name: data for name, data in child.events if name in {"energy", "stopped"}}
+    energy = told.get("energy", {})
+    return summarise(
+        windows,
+        job,
+        energy_scope=str(energy.get("scope", "")),
+        battery_joules=sensors.battery_joules(),
+        started_unix_s=float(energy.get("started_unix_s", 0.0)),
+        stopped=str(told.get("stopped", "")),
+    )
+
+
 def summarise(
     windows: Sequence[Window],
     job: SoakJob,
     *,
     energy_scope: str = "",
     battery_joules: float | None = None,
+    started_unix_s: float = 0.0,
     stopped: str = "",
 ) -> Soak | None:
-    """Burst, knee and level of a run; None without a window."""
+    """Burst, knee and level of a run; None without a window. An external meter's file counts instead of sensors."""
     if not windows:
         return None
+    if job.meter:
+        energy_scope, windows = "external meter", [_metered(w, Path(job.meter), started_unix_s) for w in windows]
     speeds = [w.tokens_per_s for w in windows]
     at = fall(speeds)
     early, late = windows[: at or len(windows)], windows[-max(len(windows) // 4, 1) :]
@@ -141,6 +183,12 @@ def summarise(
         tokens_per_charge=battery_joules / each if battery_joules and each else None,
         stopped=stopped,
     )
+
+
+def _metered(window: Window, meter: Path, started_unix_s: float) -> Window:
+    start = started_unix_s + window.since_start_s
+    joules = sensors.metered_joules(meter, start, start + window.duration_s)
+    return msgspec.structs.replace(window, joules=joules)
 
 
 def _middle(values: Sequence[float]) -> float:

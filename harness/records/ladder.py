@@ -1,13 +1,15 @@
-"""What a quantisation ladder says: its rungs, which of them no other beats, and a line on each."""
+"""A quantisation ladder from its records: rungs, which of them no other beats, and a line on each."""
 
 from collections.abc import Sequence
 from math import exp, isfinite
+from statistics import median
 
 import msgspec
 
-from harness.app.calibration_change import Calibration
 from harness.domain.base import Frozen
-from harness.runtimes.llamacpp.quality import Quality
+from harness.domain.quality import CalibrationChange, TextScore
+from harness.domain.record import Phase, RunRecord
+from harness.domain.result import Quality
 
 
 class Rung(Frozen, frozen=True, kw_only=True):
@@ -41,8 +43,8 @@ class Rung(Frozen, frozen=True, kw_only=True):
     prefill_tokens_per_s: float | None = None
     peak_memory_bytes: int | None = None
     speed_outcome: str = ""
-    quality: Quality | None = None
-    calibration: Calibration | None = None
+    quality: TextScore | None = None
+    calibration: CalibrationChange | None = None
     requantized_from: str = ""
     importance: bool = False
     on_frontier: bool = False
@@ -76,6 +78,51 @@ class Ladder(Frozen, frozen=True, kw_only=True):
     chunk_count: int = 0
     reference: Reference | None = None
     rungs: tuple[Rung, ...]
+
+
+def rung_of(scored: RunRecord, timed: RunRecord | None = None) -> Rung:
+    """One rung from the record of its quality, and that of its speed where that was measured.
+
+    A speed is the median of the clean samples, or of the disturbed ones where there are no others; ``speed_outcome``
+    then says that it is no number to believe.
+    """
+    quality, model = scored.result, scored.model
+    quant = model.quant if model else str(scored.extra.get("quant", ""))
+    if not isinstance(quality, Quality) or model is None:
+        return Rung(quant=quant, outcome=f"{scored.outcome}: {scored.detail.partition(chr(10))[0]}")
+    rung = Rung(
+        quant=quant,
+        size_bytes=model.size_bytes,
+        bits_per_weight=quality.bits_per_weight,
+        types=quality.types,
+        quality=quality.score,
+        calibration=quality.calibration,
+        requantized_from=model.requantized_from,
+        importance=quality.importance,
+    )
+    if timed is None:
+        return rung
+    first_line = timed.detail.partition("\n")[0]
+    memory = timed.memory
+    return msgspec.structs.replace(
+        rung,
+        speed_outcome=timed.outcome if timed.outcome in {"ok", "inconclusive"} else f"{timed.outcome}: {first_line}",
+        decode_tokens_per_s=_rate(timed, "decode"),
+        prefill_tokens_per_s=_rate(timed, "prefill"),
+        peak_memory_bytes=(memory.peak_pss_bytes or memory.peak_rss_bytes) if memory else None,
+    )
+
+
+def _rate(record: RunRecord, phase: Phase) -> float | None:
+    samples = record.believed(phase) or [s for s in record.samples if s.phase == phase and not s.warm_up]
+    return median(s.token_count / s.duration_s for s in samples) if samples else None
+
+
+def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
+    """Every rung among some records: a quality each, with the newest speed that was measured on the same file."""
+    timed = {r.model.sha256: r for r in records if r.workload == "generate" and r.model and r.model.sha256}
+    scored = [r for r in records if r.workload == "quality"]
+    return list(mark_frontier([rung_of(r, timed.get(r.model.sha256) if r.model else None) for r in scored]))
 
 
 def reference_of(rungs: Sequence[Rung]) -> Reference | None:

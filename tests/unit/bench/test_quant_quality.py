@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.app._answers_job import guessing
+from bench.answers_job import guessing
+from bench.quant_quality_run import Answers, Asked, Choices, ask, compare_answers, quant_quality
 from harness.app.calibration_change import scaled
-from harness.app.quant_quality import Answers, Asked, Choices, ask, compare_answers, quant_quality
 from harness.errors import RefusedError
 from harness.workloads._language.confidence import INVERSE_TEMPERATURES, TokenScores
 from harness.workloads.calibration.paired import smooth_change
@@ -98,7 +98,7 @@ def test_chance_is_the_best_of_what_needs_no_reading():
 
 @pytest.mark.engine
 def test_the_child_answers_in_the_order_asked(tiny):
-    from harness.app._answers_job import _tasks
+    from bench.answers_job import _tasks
     from harness.domain.scenario import Scenario
     from harness.runtimes.llamacpp.session import LlamaSession
     from harness.workloads.reasoning.tasks import make

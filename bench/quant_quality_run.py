@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.app._answers_job import AnswersJob
-from harness.app.calibration_change import Calibration, Triple, calibration_change, scaled
+from bench.answers_job import AnswersJob
+from harness.app.calibration_change import calibration_change, scaled
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
+from harness.domain.quality import CalibrationChange, Change
 from harness.errors import EngineError, RefusedError
 from harness.measure.child import Limits, run_child
 from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS, QuantizeJob
@@ -73,10 +74,10 @@ class TaskResult(Frozen, frozen=True, kw_only=True):
 
     kind: str
     row_count: int
-    accuracy: Triple
+    accuracy: Change
     chance: float
     has_signal: bool
-    accuracy_change: Triple
+    accuracy_change: Change
     lost_count: int
     gained_count: int
 
@@ -97,8 +98,8 @@ class QuantQuality(Frozen, frozen=True, kw_only=True):
     quant: str
     requantized_from: str
     size_bytes: int
-    next_token: Calibration
-    choices: Calibration | None
+    next_token: CalibrationChange
+    choices: CalibrationChange | None
     tasks: tuple[TaskResult, ...]
 
 
@@ -121,7 +122,7 @@ def ask(model: Path, asked: Asked = Asked(), limits: Limits = Limits()) -> Answe
             task_count=asked.task_count,
             thread_count=asked.thread_count,
         )
-        result = run_child("harness.app._answers_job:run_answers", job, limits=limits)
+        result = run_child("bench.answers_job:run_answers", job, limits=limits)
         if result.outcome != "ok":
             raise EngineError(f"{result.outcome}: {result.detail}")
         with np.load(target, allow_pickle=False) as columns:
@@ -131,8 +132,8 @@ def ask(model: Path, asked: Asked = Asked(), limits: Limits = Limits()) -> Answe
     return Answers(tokens, tasks)
 
 
-def next_token_calibration(reference: Answers, candidate: Answers) -> Calibration:
-    """Calibration on the text, with the best temperature.
+def next_token_calibration(reference: Answers, candidate: Answers) -> CalibrationChange:
+    """CalibrationChange on the text, with the best temperature.
 
     Raises:
         RefusedError: The two did not answer the same rows.
@@ -143,7 +144,7 @@ def next_token_calibration(reference: Answers, candidate: Answers) -> Calibratio
 
 def compare_answers(
     reference: Answers, candidate: Answers
-) -> tuple[Calibration, Calibration | None, tuple[TaskResult, ...]]:
+) -> tuple[CalibrationChange, CalibrationChange | None, tuple[TaskResult, ...]]:
     """Everything of one quantisation: calibration on the text, on the choices, and the tasks by kind.
 
     Raises:
@@ -167,10 +168,10 @@ def _task(kind: str, before: Choices, after: Choices) -> TaskResult:
     return TaskResult(
         kind=kind,
         row_count=count,
-        accuracy=Triple(value=mine.mid, low=mine.low or 0.0, high=mine.high or 0.0),
+        accuracy=Change(value=mine.mid, low=mine.low or 0.0, high=mine.high or 0.0),
         chance=chance,
         has_signal=base.low is not None and base.low > chance,
-        accuracy_change=Triple(value=float(gaps.mean()), low=float(low), high=float(high)),
+        accuracy_change=Change(value=float(gaps.mean()), low=float(low), high=float(high)),
         lost_count=int((gaps < 0).sum()),
         gained_count=int((gaps > 0).sum()),
     )

@@ -3,11 +3,16 @@
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from harness.domain.base import Frozen
+from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
+from harness.measure.jobs.timed import Timed
+from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy, Policy
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter, Sampling
 from harness.runtimes.llamacpp.session import LlamaSession
@@ -20,6 +25,8 @@ from harness.runtimes.llamacpp.speculative import (
 )
 
 VERIFY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
+PLAIN: Final = "@ plain"
+"""Mark of the samples without a draft, beside those that the run is about."""
 PILOT_PROMPTS = 4
 """Acceptance differs more from text to text than within one: some tokens after each of several tell more than many
 after one."""
@@ -35,6 +42,7 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
         prompts: Text of each prompt.
         new_tokens: Tokens generated after each.
         draft_tokens: Fixed draft length; 0 for adaptive.
+        repetitions: Times that each prompt is run.
         most_tokens: Longest adaptive draft.
         scenario: For both models.
         temperature: 0 for greedy.
@@ -42,7 +50,7 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
         seed: Of sampling.
         pilot_tokens: Tokens after each prompt of the pilot, which estimates acceptance on prompts of its own: those
             are not in the run, except where there are too few of them.
-        forced: Run with the draft even where the advice is "do not".
+        parent_pid: The process that waits; its CPU time is no disturbance.
     """
 
     target: str
@@ -51,49 +59,13 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
     scenario: Scenario
     new_tokens: int = 96
     draft_tokens: int = 0
+    repetitions: int = 1
     most_tokens: int = 15
     temperature: float = 0.0
     top_k: int = 0
     seed: int = 0
     pilot_tokens: int = 24
-    forced: bool = False
-
-
-class Advice(Frozen, frozen=True, kw_only=True):
-    """Said before the run.
-
-    Attributes:
-        draft_tokens: Best fixed draft length; 0 for "do not".
-        speedup_ratio: Predicted speed over plain decoding at that length; 1 for "do not".
-        acceptance_ratio: Share of drafted tokens expected to be accepted, given that those before them were.
-        ceiling_ratio: The speedup if every drafted token were accepted, at the best length.
-        verify_s: Seconds of a pass by number of tokens, measured.
-        draft_s: Seconds of drafting one token, measured.
-        draft: Draft model that was chosen.
-        others: Speedup expected of the drafts that were not.
-    """
-
-    draft_tokens: int
-    speedup_ratio: float
-    acceptance_ratio: float
-    ceiling_ratio: float
-    verify_s: dict[int, float]
-    draft_s: float
-    draft: str = ""
-    others: dict[str, float] = {}
-
-    @property
-    def words(self) -> str:
-        """The advice in one line."""
-        if self.draft_tokens == 0:
-            return (
-                f"do not speculate: at acceptance {self.acceptance_ratio:.2f} no draft length pays "
-                f"(if every token were accepted: {self.ceiling_ratio:.2f} x)"
-            )
-        return (
-            f"draft {self.draft_tokens} tokens: {self.speedup_ratio:.2f} x of plain decoding expected "
-            f"at acceptance {self.acceptance_ratio:.2f}"
-        )
+    parent_pid: int = 0
 
 
 def speedup(draft_tokens: int, acceptance: float, verify_s: dict[int, float], draft_s: float) -> float:
@@ -108,14 +80,14 @@ def speedup(draft_tokens: int, acceptance: float, verify_s: dict[int, float], dr
     return tokens * verify_s[1] / time_s
 
 
-def advise(seen: list[tuple[int, bool]], verify_s: dict[int, float], draft_s: float, most_tokens: int) -> Advice:
+def advise(seen: list[tuple[int, bool]], verify_s: dict[int, float], draft_s: float, most_tokens: int) -> DraftAdvice:
     """The best fixed draft length for what was seen of acceptance, or "do not"."""
     acceptance = (sum(agreed for _, agreed in seen) + 1.0) / (len(seen) + 2.0)
     lengths = range(1, most_tokens + 1)
     best = max(lengths, key=lambda m: speedup(m, acceptance, verify_s, draft_s))
     gain = speedup(best, acceptance, verify_s, draft_s)
     pays = gain >= _WORTH_RATIO
-    return Advice(
+    return DraftAdvice(
         draft_tokens=best if pays else 0,
         speedup_ratio=gain if pays else 1.0,
         acceptance_ratio=acceptance,
@@ -126,15 +98,15 @@ def advise(seen: list[tuple[int, bool]], verify_s: dict[int, float], draft_s: fl
 
 
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
-    """Child's entry; events: ``advice``, one ``answer`` for each prompt, ``learnt``.
+    """Child's entry; events: ``engine``, ``advice``, an ``answer`` and its samples for each prompt, ``learnt``.
 
     Raises:
         RefusedError: The two models have different vocabularies.
         EngineError: The engine refused a model or a batch.
     """
-    import msgspec
-
     job = msgspec.convert(arguments, SpeculationJob)
+    emit("engine", RUNTIME.identity(job.scenario))
+    timed = Timed(emit, parent_pid=job.parent_pid)
     sampling = Sampling(job.temperature, job.top_k, job.seed)
     target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
     prompts = [target.tokenize(text) for text in job.prompts]
@@ -163,12 +135,18 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     else:
         policy = AdaptivePolicy(costs, most_tokens=job.most_tokens, seen=seen)
     speculator = Speculator(target, drafter, policy, sampling)
-    for index, prompt in enumerate(prompts):
+    for index, prompt in enumerate(prompts * job.repetitions):
         # Interleaved, and in turns which one goes first, so that a drifting machine favours neither.
+        def fast_answer(prompt: list[int] = prompt) -> Decoding:
+            return speculator.generate(prompt, job.new_tokens)
+
+        def slow_answer(prompt: list[int] = prompt) -> Decoding:
+            return plain(target, prompt, job.new_tokens)
+
         if index % 2:
-            fast, slow = speculator.generate(prompt, job.new_tokens), plain(target, prompt, job.new_tokens)
+            fast, slow = timed.answer(fast_answer), timed.answer(slow_answer, PLAIN)
         else:
-            slow, fast = plain(target, prompt, job.new_tokens), speculator.generate(prompt, job.new_tokens)
+            slow, fast = timed.answer(slow_answer, PLAIN), timed.answer(fast_answer)
         difference = None
         if job.temperature == 0:
             difference = explain_difference(target, prompt, slow.tokens, fast.tokens, fast.widest_tokens)

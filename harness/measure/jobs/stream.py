@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +10,13 @@ import msgspec
 
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
+from harness.domain.drafting import Decoding
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
+from harness.measure.jobs.timed import Timed
 from harness.measure.machine import cpu
 from harness.predict.repack import repacked_bytes, rewrites_all
+from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
 from harness.runtimes.llamacpp.expert_cache import CachePolicy
@@ -20,7 +24,7 @@ from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession
 from harness.runtimes.llamacpp.laid_memory import anonymous_bytes, read_sparsely
 from harness.runtimes.llamacpp.schedules import Schedule, open_streamed
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.llamacpp.speculative import Generation, Speculator, check_same_vocabulary, plain
+from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, plain
 
 Mode = Literal["streamed", "mapped"]
 _DRAFT_TOKENS = 15
@@ -42,6 +46,7 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
         batch_tokens: Most tokens of a pass.
         schedule: What is streamed: whole blocks, experts, or whichever suits the model and the budget.
         policy: Which experts stay.
+        parent_pid: The process that waits; its CPU time is no disturbance.
     """
 
     model: str
@@ -54,12 +59,14 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
     batch_tokens: int = 32
     schedule: Schedule = "auto"
     policy: CachePolicy = "likely"
+    parent_pid: int = 0
 
 
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """Child's entry.
 
-    Events: ``schedule``, ``plan``, ``costs`` of a draft, an ``answer`` to each prompt, ``report``, ``use`` of experts.
+    Events: ``engine``, ``schedule``, ``plan``, ``costs`` of a draft, a sample and an ``answer`` for each prompt,
+    ``report``, ``use`` of experts.
 
     Raises:
         RefusedError: The budget is too small, or the vocabularies differ.
@@ -67,12 +74,15 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """
     job = msgspec.convert(arguments, StreamJob)
     path = Path(job.model)
+    emit("engine", RUNTIME.identity(job.scenario))
+    timed = Timed(emit, parent_pid=job.parent_pid, disk_expected=True)
     page_cache.drop(path)  # pages that others left in the cache would be free for this run
     if job.mode == "mapped":
         scenario = msgspec.structs.replace(job.scenario, mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
         session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)
         for text in job.prompts:
-            emit("answer", plain(session, session.tokenize(text), job.new_tokens))
+            tokens = session.tokenize(text)
+            emit("answer", timed.answer(partial(plain, session, tokens, job.new_tokens)))
         return
     drafter = _drafter(job)
     streamed, reason = open_streamed(
@@ -90,7 +100,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         streamed.reset()
         for text in job.prompts:
             tokens = session.tokenize(text)
-            emit("answer", _answer(session, drafter, policy, tokens, job.new_tokens))
+            emit("answer", timed.answer(partial(_answer, session, drafter, policy, tokens, job.new_tokens)))
         streamed.probe_again()
         emit("report", streamed.report())
         if isinstance(streamed, ExpertStreamedSession):
@@ -99,7 +109,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
 
 def _answer(
     session: LlamaSession, drafter: Drafter | None, policy: AdaptivePolicy | None, prompt: list[int], new_tokens: int
-) -> Generation:
+) -> Decoding:
     if drafter is None or policy is None:
         return plain(session, prompt, new_tokens)
     return Speculator(session, drafter, policy).generate(prompt, new_tokens)
