@@ -1,7 +1,7 @@
 """Power of a decode, and what is left of its speed once the device is warm: a handful of pooled terms.
 
 Power of steady decode at v tokens/s:   P = F + v (e_b B + e_o O)
-    F    watts that flow whatever is computed: screen and radio of a whole phone, the clocks of a busy graphics card
+    F    watts that flow whatever is computed: screen and radio of a whole phone, clocks of a busy card or server
     B, O bytes read and operations (2 for each active weight) of a token;  e_b, e_o  joules of one of each
 Each e falls by a share a year, with the processes chips are made in; unpacking K-quants and below costs e_o more.
 
@@ -35,6 +35,8 @@ _SHARPNESS: Final = 4.0
 _TABLET_RATIO: Final = 2.0
 """Surface of a tablet over that of a phone, less what its middle does not spread."""
 _YEAR: Final = 2023.0
+_SMALL: Final = frozenset({"phone", "tablet", "laptop", "board"})
+"""Kinds whose processors lower their clocks while they wait."""
 DRAM_RATIO: Final = 0.6
 """Of a byte's energy, what the memory chips take: a processor's own counters do not see it."""
 PLAIN: Final = frozenset({"f16", "q8", "q4"})
@@ -49,7 +51,7 @@ PRIORS: Final[dict[str, tuple[float, float]]] = {
     "operation/card": (math.log(50e-12), 0.4),
     "dequantise": (math.log(1.4), 0.2),
     "year": (math.log(0.10), 0.4),  # energy of an operation halves in some seven years since 7 nm (IRDS 2023)
-    "idle/card": (math.log(0.45), 0.25),  # of the card's limit: clocks held high while it waits for memory
+    "busy": (math.log(0.45), 0.25),  # of its limit, a card or large processor: clocks held high while it waits
     "idle/phone": (math.log(1.2), 0.3),  # screen and radio of a phone (Carroll & Heiser, USENIX ATC 2010)
     "idle/laptop": (math.log(9.0), 0.7),
     "idle/board": (math.log(3.0), 0.4),
@@ -155,13 +157,14 @@ def token_joules(load: Load, terms: Mapping[str, float]) -> float:
 
 def idle_watts(load: Load, terms: Mapping[str, float]) -> float:
     """F: watts that flow whatever is computed, of what the load counts."""
-    card = math.exp(terms["idle/card"]) * (load.limit_watts or 0.0) if load.engine == "card" else 0.0
+    large = load.engine == "card" or (load.engine == "cpu" and load.kind not in _SMALL)
+    busy = math.exp(terms["busy"]) * (load.limit_watts or 0.0) if large else 0.0
     if not load.whole:
-        return card
+        return busy
     if load.handheld:
         return math.exp(terms["idle/phone"])
     kind = load.kind if load.kind in {"laptop", "board"} else "desktop"
-    return card + math.exp(terms[f"idle/{kind}"])
+    return busy + math.exp(terms[f"idle/{kind}"])
 
 
 def limit_watts(load: Load, terms: Mapping[str, float]) -> float | None:

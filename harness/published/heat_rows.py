@@ -4,14 +4,10 @@ Rows of one device, engine and scope are one vote. Terms are fitted to ln of wha
 the priors of ``harness.predict.heat``, which pools: a term that few devices speak for stays near its prior.
 """
 
-import csv
-import io
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -22,7 +18,6 @@ from harness.catalog.devices import device_names, load_device
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.prediction import Interval
-from harness.errors import BadDataError
 from harness.predict.heat import (
     PLAIN,
     PRIORS,
@@ -34,18 +29,15 @@ from harness.predict.heat import (
     watts,
 )
 from harness.predict.quant_class import quant_class
-from harness.published.other_rows import Check
+from harness.published.other_rows import Check, cells_of
 from harness.published.row_work import active_named
 from harness.published.rows import api_named, number_in
 
 Kind = Literal["energy", "thermal"]
-COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
-    "energy": ("device", "chip", "device_class", "backend", "model", "quant", "joules_per_token", "power_scope"),
-    "thermal": ("device", "chip", "device_class", "backend", "model", "quant", "run_id", "t_s", "tokens_per_s"),
-}
 NOISE: Final = 0.25
 """Spread of ln joules between devices that share all terms: what a vote may be off by before it pulls at them."""
 _SHARE_NOISE: Final = 0.15
+_HUBER: Final = 1.5
 _COUNTED_S: Final = 240.0
 """A run counts as sustained from here on."""
 
@@ -107,22 +99,13 @@ def heat_rows(kind: Kind, path: Path | None = None) -> tuple[list[HeatRow], int]
         BadDataError: It cannot be read, columns are missing, or a number is none.
     """
     name = str(path or f"{kind}.csv")
-    try:
-        shipped = files("harness.published") / "data" / f"{kind}.csv"
-        text = shipped.read_text("utf-8") if path is None else path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadDataError(name, "", str(error), "a CSV file in UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or ()]
-    if missing := [column for column in COLUMNS[kind] if column not in reader.fieldnames]:
-        raise BadDataError(name, "header", f"no column {', '.join(missing)}", f"the columns of {kind}.csv")
+    listed = list(enumerate(cells_of(f"{kind}.csv", path, kind), 2))
     profiles = [load_device(device) for device in device_names()]
-    cells = [(reader.line_num, {k: (v or "").strip() for k, v in raw.items() if isinstance(k, str)}) for raw in reader]
     if kind == "energy":
-        found = [_energy_row(name, line, raw, profiles) for line, raw in cells]
+        found = [_energy_row(name, line, raw, profiles) for line, raw in listed]
     else:
         runs: dict[str, list[tuple[int, dict[str, str]]]] = {}
-        for line, raw in cells:
+        for line, raw in listed:
             runs.setdefault(raw["run_id"], []).append((line, raw))
         found = [_run(name, run, profiles) for run in runs.values()]
     return [row for row in found if row is not None], sum(row is None for row in found)
@@ -174,6 +157,7 @@ def _load(name: str, line: int, raw: dict[str, str], profiles: Sequence[DevicePr
     known = profile.engine_for(api) if profile is not None else None
     own_class = raw["device_class"].split("/")[0]
     card = own_class == "gpu" or re.search(r"\b(RTX|GTX|RX|Tesla|Arc [AB])\b", raw["chip"]) is not None
+    card = card or (profile is not None and profile.pool_for(api) == "vram")
     engine = "card" if card else known.kind if known else api if api in {"cpu", "npu"} else "gpu"
     scope = raw.get("power_scope", "").lower()
     whole = re.search(r"whole|battery|wall|socket|sys rail|dc input|board dc", scope) is not None
@@ -240,12 +224,10 @@ def fit(rows: Sequence[HeatRow], source: str) -> HeatTerms:
             noise = (NOISE if row.kind == "energy" else _SHARE_NOISE) * row.doubt * math.sqrt(counts[row.vote])
             if predicted is not None:
                 found.append(math.log(predicted / row.measured) / noise)
-            knee = knee_seconds(row.load, row.speed_tokens_per_s, terms) if row.knee_s else None
-            if knee is not None and row.knee_s:
-                found.append(math.log(knee / row.knee_s) / (2 * noise))
-            elif row.knee_s:
-                found.append(0.0)
-        return np.array([*found, *((theta - mean) * precision)])
+            if row.knee_s:
+                knee = knee_seconds(row.load, row.speed_tokens_per_s, terms)
+                found.append(math.log(knee / row.knee_s) / (2 * noise) if knee else 0.0)
+        return np.array([*map(_huber, found), *((theta - mean) * precision)])
 
     theta = mean.copy()
     for _ in range(12):
@@ -266,11 +248,13 @@ def fit(rows: Sequence[HeatRow], source: str) -> HeatTerms:
     )
 
 
-class Judged(NamedTuple):
-    """A row with what was said of it."""
+def _huber(miss: float) -> float:
+    """A miss whose square is Huber's loss: beyond 1.5 it grows with the root, so that no one device decides a term."""
+    return miss if abs(miss) <= _HUBER else math.copysign(math.sqrt(_HUBER * (2 * abs(miss) - _HUBER)), miss)
 
-    row: HeatRow
-    said: Interval
+
+Judged = tuple[HeatRow, Interval]
+"""A row with what was said of it."""
 
 
 def leave_out(rows: Sequence[HeatRow]) -> list[Judged]:
@@ -290,24 +274,19 @@ def _same(one: str, other: str) -> bool:
 def _judge(rows: Sequence[HeatRow], terms: HeatTerms) -> list[Judged]:
     floors = {"energy": terms.energy_floor, "thermal": terms.share_floor}
     known = [row for row in rows if row.predicted(terms.terms) is not None]
-    return [Judged(row, terms.interval(partial(_said, row), floors[row.kind])) for row in known]
-
-
-def _said(row: HeatRow, terms: Mapping[str, float]) -> float:
-    return row.predicted(terms) or math.nan
+    return [(row, terms.interval(lambda t, r=row: r.predicted(t) or math.nan, floors[row.kind])) for row in known]
 
 
 def summary(kind: Kind, judged: Sequence[Judged], skipped_count: int, how: str) -> HeatCheck:
     """Errors and coverage over votes, beside the baselines."""
-    mine = [one for one in judged if one.row.kind == kind]
-    counts = Counter(one.row.vote for one in mine)
-    weight = np.array([1 / counts[one.row.vote] for one in mine])
-    off = [one.said.mid / one.row.measured for one in mine]
-    inside = [one.said.low <= one.row.measured <= one.said.high for one in mine]
-    baselines: dict[str, tuple[float, int]] = {}
+    mine = [(row, said) for row, said in judged if row.kind == kind]
+    counts = Counter(row.vote for row, _ in mine)
+    weight = [1 / counts[row.vote] for row, _ in mine]
+    off = [said.mid / row.measured for row, said in mine]
+    inside = [said.low <= row.measured <= said.high for row, said in mine]
+    baselines = {}
     for name, rule in _RULES[kind].items():
-        asked = [(rule(one.row), one.row.measured, w) for one, w in zip(mine, weight, strict=True)]
-        errors = [(abs(said / measured - 1), w) for said, measured, w in asked if said is not None]
+        errors = [(abs(r / row.measured - 1), w) for (row, _), w in zip(mine, weight, strict=True) if (r := rule(row))]
         if errors:
             baselines[name] = (_median(errors), len(errors))
     return HeatCheck(

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from harness.catalog.devices import device_names, load_device
 from harness.domain.device import Figure, Power
 from harness.domain.prediction import Interval
+from harness.errors import BadDataError
 from harness.predict.decode import Work
 from harness.predict.energy import predict_energy, sustained
 from harness.predict.heat import PRIORS, HeatTerms, Load, heat_terms, knee_seconds, share_kept, token_joules, watts
@@ -27,6 +28,7 @@ TERMS = {key: math.log(value) for key, value in dict.fromkeys(PRIORS, 1.0).items
 # 1 GB x 50 pJ = 0.05 J; 2e9 operations x 25 pJ = 0.05 J
 PHONE = Load(engine="gpu", kind="phone", whole=True, byte_count=1e9, operation_count=2e9)
 WORK = Work(1.8e9, 3.2e9, 28, 5e7, "q4k")
+HEADER = ("device", "chip", "device_class", "backend", "model", "quant", "run_id", "t_s", "tokens_per_s")
 BURST = Interval(mid=20.0, low=16.0, high=25.0)
 
 
@@ -116,11 +118,11 @@ def test_rows_that_only_noise_makes_pull_no_term_far():
     ("kind", "text", "word"),
     [
         ("energy", "device,chip\na,b\n", "no column"),
-        ("thermal", ",".join(heat_rows.COLUMNS["thermal"]) + "\na,b,phone,cpu,1B,Q4_0,r,x,1\n", "line 2"),
+        ("thermal", ",".join(HEADER) + "\na,b,phone,cpu,1B,Q4_0,r,x,1\n", "line 2"),
     ],
 )  # fmt: skip
 def test_bad_files_name_line_and_column(tmp_path, kind, text, word):
     path = tmp_path / "rows.csv"
     path.write_text(text)
-    with pytest.raises(heat_rows.BadDataError, match=word):
+    with pytest.raises(BadDataError, match=word):
         heat_rows.heat_rows(kind, path)
