@@ -23,10 +23,20 @@ Metric = Literal[
     "perplexity",
     "kl_divergence_nats",
     "longest_context_tokens",
+    "sustained_tokens_per_s",
+    "sustained_joules_per_token",
+    "hottest_celsius",
 ]
 
 HIGHER_IS_BETTER: Final[frozenset[Metric]] = frozenset(
-    {"decode_tokens_per_s", "prefill_tokens_per_s", "speedup_ratio", "acceptance_ratio", "longest_context_tokens"}
+    {
+        "decode_tokens_per_s",
+        "prefill_tokens_per_s",
+        "speedup_ratio",
+        "acceptance_ratio",
+        "longest_context_tokens",
+        "sustained_tokens_per_s",
+    }
 )
 
 

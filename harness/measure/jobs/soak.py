@@ -15,7 +15,7 @@ from harness.domain.prediction import Prediction
 from harness.domain.record import ModelIdentity
 from harness.domain.scenario import Scenario
 from harness.domain.soak import Soak, Window
-from harness.errors import EngineError
+from harness.errors import EngineError, RefusedError
 from harness.measure import sensors
 from harness.measure.child import ChildResult, Limits
 from harness.measure.generate_job import Emit
@@ -65,6 +65,8 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     runtime: Runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
     if reason := runtime.missing():
         raise EngineError(reason)
+    if job.celsius_max is not None and sensors.hottest_celsius() is None:
+        raise RefusedError("this machine has no sensor of temperature: leave out --max-celsius")
     clock = getattr(runtime, "clock", None)
     now_s: Callable[[], float] = clock.now_s if clock is not None else time.perf_counter
     emit("engine", runtime.identity(job.scenario))
