@@ -228,6 +228,12 @@ placement = together(
     click.option("--kv-on-gpu/--no-kv-on-gpu", default=True, help="The cache lies with its block."),
 )
 """The fields of :class:`harness.domain.placement.Placement`."""
+on_target = together(
+    click.option("--on", "target", default="local", help="Where: local, ssh://user@host, adb:// or adb://SERIAL."),
+    click.option(
+        "--programs", type=click.Path(file_okay=False, path_type=Path), help="Folder here with llama-bench for --on."
+    ),
+)
 
 
 def repetitions(default: int = 5) -> Callable[[F], F]:

@@ -9,6 +9,7 @@ from typing import Any
 from harness.domain.base import Frozen
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.quality import CalibrationChange, TextScore
+from harness.domain.soak import Soak
 from harness.domain.streaming import ExpertOutlook, ExpertPlan, ExpertUse, StreamPlan, StreamReport
 
 
@@ -296,4 +297,4 @@ class Load(Frozen, frozen=True, kw_only=True, tag="load", tag_field="kind"):
         return enough if ordered and enough != ordered[-1].offered else None
 
 
-Result = Generation | Speculation | Stream | Quality | System | Boundary | Load
+Result = Generation | Speculation | Stream | Quality | System | Boundary | Load | Soak
