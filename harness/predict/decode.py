@@ -5,10 +5,9 @@
 a: overhead of a layer (s); L: layers; B: weight bytes read; W: bandwidth of the specification (bytes/s); e: share of
 it that is reached; N: weights read; P: peak of the shaders, or of the threads that run on a CPU (FLOP/s); c: FLOP of
 dequantisation and product for a weight; p = 3: the slower of the two rules, with some loss where they are close; K: KV
-bytes read; k: efficiency of attention relative to that of weights; s: what a chip, a runtime or a model takes beyond all
-of it.
-a, e, c, k and s are products of factors (``terms.py``). A term that is unknown is 1, so an unseen chip gets its family's,
-and an unseen family its api's.
+bytes read; k: efficiency of attention relative to that of weights; s: what a chip, a runtime or a model takes beyond.
+a, e, c, k and s are products of factors (``terms.py``). A term that is unknown is 1, so an unseen chip gets its
+family's, and an unseen family its api's.
 
 Source of the form: roofline (Williams et al. 2009) with a fixed cost for each pass, as kernels and barriers need.
 """

@@ -46,8 +46,8 @@ def quantiles(
     """5 % and 95 % quantiles of (source, value, weight), mixed with a parent group's as if that were a few votes.
 
     The levels are those of split conformal prediction for n sources (Lei et al. 2018): the 0.95 (n + 1)-th of n values,
-    which stands at 0.95 + 0.45 / n when the i-th stands at (i - 1/2) / n. Rows of one source err together, so sources are
-    counted, not rows, and a parent's sources as no more than the votes that they are mixed in for.
+    which stands at 0.95 + 0.45 / n when the i-th stands at (i - 1/2) / n. Rows of one source err together, so sources
+    are counted, not rows, and a parent's sources as no more than the votes that they are mixed in for.
     """
     pooled = sum(w for _, _, w in parent)
     values = np.array([v for _, v, _ in (*own, *parent)])

@@ -1,9 +1,9 @@
 """Terms of the laws: their names, what is believed of them before any row, and how they pool.
 
 A law is log-linear: the logarithm of its value is the sum of its terms. A key such as ``e`` or ``a/year`` is one
-physical term. A key with a colon, ``e/family:nvidia-ada``, is a level of the kind before it: levels of one kind differ
-by a width that is fitted with them (a random effect), so a kind whose levels are alike pools them into one. A level that
-no row has spoken for is 0, known to the width of its kind.
+physical term. A key with a colon, ``e/family gpu:nvidia-ada``, is a level of the kind before it: levels of one kind
+differ by a width that is fitted with them (a random effect), so a kind whose levels are alike pools them into one. A
+level that no row has spoken for is 0, known to the width of its kind.
 """
 
 import math

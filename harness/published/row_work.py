@@ -37,7 +37,8 @@ class Known(NamedTuple):
 
 
 ModelOf = Callable[[str, float, str, float], Known | None]
-"""Finds a model by its published name, its parameters as stated (10**9, 0 if not) and its quantisation, and its active parameters."""
+"""Finds a model by its published name, its parameters as stated (10**9, 0 if not), its quantisation and its active
+parameters."""
 
 
 def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float, prompt: Prompt) -> tuple[Work, Prompt]:

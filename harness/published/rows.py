@@ -138,9 +138,14 @@ def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     if moe and not active:
         active = active_named(raw.get("model", "")) or (known.read_count / 1e9 if known is not None else 0.0)
-    known_name = known is not None or not params
     reason = _why_not(
-        known=known_name, speed=speed, bandwidth=bandwidth, size=size, params=params, active=active or not moe, ok=ok
+        (ok, "unknown test"),
+        (speed, "no speed"),
+        (bandwidth, "no bandwidth"),
+        (params, "no parameters"),
+        (size, "no model bytes"),
+        (active or not moe, "no active parameters"),
+        (known, "no such model"),
     )
     mean_depth = depth + (count / 2 if phase == "decode" else 0)
     work, prompt, plain = None, Prompt(count, depth, 0.0), 0.0
@@ -159,21 +164,8 @@ def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
     return Row(line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
 
 
-def _why_not(
-    *, known: bool, speed: float, bandwidth: float, size: float, params: float, active: float, ok: bool
-) -> str:
-    for given, word in (
-        (ok, "unknown test"),
-        (speed, "no speed"),
-        (bandwidth, "no bandwidth"),
-        (params, "no parameters"),
-        (size, "no model bytes"),
-        (active, "no active parameters"),
-        (known, "no such model"),
-    ):
-        if not given:
-            return word
-    return ""
+def _why_not(*given: tuple[object, str]) -> str:
+    return next((word for there, word in given if not there), "")
 
 
 def _group(phase: str, *, moe: bool, quant: str, phone: bool, depth: float) -> str:
