@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from harness.cli.validate import COMMAND
 from harness.errors import BadDataError
 
-DATA = files("harness.predict") / "data"
+DATA = files("harness.published") / "data"
 
 
 def shipped(name: str) -> list[dict[str, str]]:
