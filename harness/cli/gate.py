@@ -94,10 +94,15 @@ def live(
     """Run a build in turns with its baseline until the decision is clear."""
     from harness.app.gate import single_record
     from harness.catalog.budgets import load_budgets
-    from harness.gates.live import gate_in_turns, taker
+    from harness.gates.live import gate_in_turns, looks_within, taker
+    from harness.gates.plan import plan_lines
 
+    budgets = load_budgets(budget)
+    relative = [b for b in budgets if b.baseline_ratio is not None]
+    for line in plan_lines([b.baseline_ratio or 1.0 for b in relative], looks_within(max_turns), 0.95) if relative else ():
+        click.echo(line, err=True)
     judgements, _, _ = gate_in_turns(
-        load_budgets(budget),
+        budgets,
         taker(candidate, single_record, timeout_s=timeout_s),
         taker(baseline, single_record, timeout_s=timeout_s),
         max_turns=max_turns,
