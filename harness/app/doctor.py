@@ -1,9 +1,14 @@
 """What works on this machine, and what to do where something does not."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from ctypes.util import find_library
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,6 +22,23 @@ from harness.measure.limit_group import LimitGroup
 from harness.units import GIB, format_bytes
 
 State = Literal["ok", "missing", "limited", "broken"]
+
+_COMPILERS: Final = ("c++", "g++", "clang++", "cl")
+_COMPILER_COMMANDS: Final = {
+    "debian": "sudo apt-get install -y build-essential cmake",
+    "ubuntu": "sudo apt-get install -y build-essential cmake",
+    "fedora": "sudo dnf install -y gcc-c++ make cmake",
+    "rhel": "sudo dnf install -y gcc-c++ make cmake",
+    "arch": "sudo pacman -S --needed base-devel cmake",
+    "alpine": "sudo apk add build-base cmake linux-headers",
+    "suse": "sudo zypper install -y gcc-c++ make cmake",
+    "nixos": "nix-shell -p gcc cmake",
+    "termux": "pkg install clang cmake",
+    "darwin": "xcode-select --install",
+    "win32": 'winget install Microsoft.VisualStudio.2022.BuildTools --override '
+    '"--passive --add Microsoft.VisualStudio.Workload.VCTools --includeRecommended"',
+}
+"""By ``sys.platform``, and on Linux by the words of ID and ID_LIKE in /etc/os-release."""
 
 _EXTRAS: Final = {
     "llama-cpp-python": "llama",
@@ -40,7 +62,89 @@ class Finding(Frozen, frozen=True, kw_only=True):
 
 def examine() -> list[Finding]:
     """Everything, in the order of importance."""
-    return [*_folders(), *_runtimes(), *_packages(), *_machine(), *_measuring()]
+    return [*_next_step(), *_folders(), *_runtimes(), *_engine(), *_packages(), *_machine(), *_measuring()]
+
+
+def _next_step() -> Iterator[Finding]:
+    """The one command that leads on where there is no engine yet; a compile that cannot end well is not begun."""
+    if find_spec("llama_cpp") is not None:
+        return
+    if not any(map(shutil.which, _COMPILERS)):
+        yield Finding(name="next: a C++ compiler", state="missing", detail=compiler_command(sys.platform, _distribution()))
+    else:
+        yield Finding(
+            name="next: an engine",
+            state="missing",
+            detail="pip install 'edge-harness[llama]' (compiles for about 15 minutes divided by the number of cores)",
+        )
+    others = [f"run --runtime {n}" for n in plugins.names("harness.runtimes") if n in {"server", "executable"}]
+    ready = f", and a llama.cpp package of your system (brew, winget, conda) for {' or '.join(others)}" if others else ""
+    detail = f"pip install 'edge-harness[onnx]' runs ONNX models{ready}; fit, matrix and report need no engine"
+    yield Finding(name="without a compiler", state="ok", detail=detail)
+
+
+def compiler_command(platform: str, distribution: str) -> str:
+    """The one command that installs a C++ compiler and CMake on a system.
+
+    Args:
+        platform: As ``sys.platform`` names it.
+        distribution: Words of ID and ID_LIKE in ``/etc/os-release``, on Linux.
+    """
+    if platform != "linux":
+        return _COMPILER_COMMANDS.get(platform, "install a C++17 compiler and CMake 3.21 or newer")
+    words = distribution.split()
+    known = next((_COMPILER_COMMANDS[word] for word in words if word in _COMPILER_COMMANDS), "")
+    return known or "install a C++17 compiler (GCC 11 or clang 14) and CMake 3.21 or newer with your package manager"
+
+
+def _distribution() -> str:
+    try:
+        lines = Path("/etc/os-release").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "termux" if "com.termux" in os.environ.get("PREFIX", "") else ""
+    values = dict(line.split("=", 1) for line in lines if "=" in line)
+    return " ".join(values.get(key, "").strip("\"'") for key in ("ID", "ID_LIKE"))
+
+
+def _engine() -> Iterator[Finding]:
+    """Apis of the installed engine, asked in a process of its own, beside those of the machine."""
+    there = machine_apis()
+    if find_spec("llama_cpp") is None:
+        yield Finding(name="apis of this machine", state="ok", detail=", ".join(there))
+        return
+    command = [sys.executable, "-m", "harness.runtimes.llamacpp.devices"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=60, check=True, env=environment)
+        told = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        yield Finding(name="engine", state="broken", detail=f"llama.cpp does not start: {error}")
+        return
+    built = [f"{api} ({', '.join(names) or 'no device'})" for api, names in told["apis"].items()]
+    yield Finding(name="apis of the engine", state="ok", detail="; ".join(built))
+    unused = [api for api in there if api not in told["apis"]]
+    detail = ", ".join(there)
+    if unused:
+        detail += f"; the engine was built without {', '.join(unused)}: build it anew with CMAKE_ARGS=-DGGML_..=on"
+    yield Finding(name="apis of this machine", state="limited" if unused else "ok", detail=detail)
+    yield Finding(name="engine build", state="ok", detail=told["build"])
+
+
+def machine_apis() -> list[str]:
+    """Apis that the drivers of this machine offer; what an engine can use of them is another question."""
+    found = ["cpu"]
+    if sys.platform == "darwin":
+        found.append("metal")
+    if Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi"):
+        found.append("cuda")
+    if Path("/dev/kfd").exists():
+        found.append("rocm")
+    drivers = [f for folder in ("/usr/share", "/etc", "/usr/local/share") for f in Path(folder, "vulkan/icd.d").glob("*.json")]
+    if find_library("vulkan") and drivers:
+        found.append("vulkan")
+    if find_library("OpenCL") and any(Path("/etc/OpenCL/vendors").glob("*.icd")):
+        found.append("opencl")
+    return found
 
 
 def _folders() -> Iterator[Finding]:

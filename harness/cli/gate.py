@@ -72,7 +72,7 @@ def judge(
 
     budgets = load_budgets(budget)
     records, before = gather(results), gather(baseline)
-    return _tell(evaluate(budgets, records, baseline=before, predict=predictor()), form, out, as_json)
+    return _tell(evaluate(budgets, records, baseline=before, predict=predictor()), budget, form, out, as_json)
 
 
 @gate.command("live")
@@ -108,7 +108,7 @@ def live(
         max_turns=max_turns,
         progress=lambda done, most: click.echo(f"turn {done} of at most {most}", err=True),
     )
-    return _tell(judgements, form, out, as_json)
+    return _tell(judgements, budget, form, out, as_json)
 
 
 @gate.command("init")
@@ -135,10 +135,15 @@ def init(results: tuple[str, ...], out: Path | None, as_json: bool) -> int:
     return 0
 
 
-def _tell(judgements: "list[Judgement]", form: str, out: Path | None, as_json: bool) -> int:
+def _tell(judgements: "list[Judgement]", budget: Path, form: str, out: Path | None, as_json: bool) -> int:
+    from msgspec.structs import replace
+
+    from harness.catalog.budgets import budget_lines
     from harness.gates.evaluate import exit_code
     from harness.records.store import write_atomically
 
+    lines = budget_lines(budget, len(judgements))
+    judgements = [replace(j, file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
     if as_json:
         emit_json(judgements)
     else:

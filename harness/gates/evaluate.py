@@ -235,10 +235,11 @@ def _least_disturbed(
 
 def _disturbance(records: Sequence[RunRecord]) -> str:
     """What disturbed the runs, most frequent first; empty when nothing did."""
-    counts = Counter(d for r in records for s in r.samples if not s.warm_up for d in set(s.validity.doubts))
+    samples = [s for r in records for s in r.samples if not s.warm_up]
+    counts = Counter(doubt for s in samples for doubt in set(s.validity.doubts))
     if not counts:
         return ""
-    named = ", ".join(f"{name} ({count} samples)" for name, count in counts.most_common(3))
+    named = ", ".join(f"{name} ({count} of {len(samples)} samples)" for name, count in counts.most_common(3))
     return f"; disturbed by: {named}"
 
 

@@ -39,6 +39,8 @@ class Judgement(Frozen, frozen=True, kw_only=True):
         detectable_ratio: Smallest slowdown these turns could have shown with a power of 80 %; None unless in turns.
         reason: The decision in words.
         evidence: Runs (identifiers) or the prediction's parts it rests on.
+        file: The budgets file, if the budget stands in one.
+        line: Line of its table there; 0 without a file.
     """
 
     budget: Budget
@@ -53,6 +55,8 @@ class Judgement(Frozen, frozen=True, kw_only=True):
     detectable_ratio: float | None = None
     reason: str = ""
     evidence: tuple[str, ...] = ()
+    file: str = ""
+    line: int = 0
 
 
 def decide(low: float | None, high: float | None, limit: float, *, higher_is_better: bool) -> Answer:
