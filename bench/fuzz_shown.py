@@ -89,14 +89,16 @@ def _model_seeds(folder: Path) -> list[bytes]:
 
 
 def hostile_model(data: bytes, draw: random.Random) -> bytes:
-    """A well-formed model file that says what no model says: ``data`` only fixes its family."""
+    """A well-formed model file that says what no model says; what it is made of is drawn, not ``data``."""
+    del data
     family = FAMILIES[draw.randrange(len(FAMILIES))]
     metadata, tensors = dict(family.metadata), list(family.tensors)
     architecture = str(metadata["general.architecture"])
     numbers = [k for k in metadata if k.startswith(architecture)]
     numbers += [f"{architecture}.{k}" for k in ("nextn_predict_layers", "attention.sliding_window_pattern",
                 "full_attention_interval", "attention.shared_kv_layers", "expert_count", "attention.kv_lora_rank",
-                "ssm.inner_size", "attention.key_length", "attention.value_length")] + ["general.alignment"]  # fmt: skip
+                "ssm.inner_size", "attention.key_length", "attention.value_length")]  # fmt: skip
+    numbers.append("general.alignment")
     for _ in range(draw.choice((1, 1, 2, 3))):
         match draw.randrange(6):
             case 0 | 1 | 2:
@@ -126,7 +128,9 @@ def hostile_text(data: bytes, draw: random.Random) -> bytes:
         if draw.random() < (0.9 if out[begin : begin + 2].strip() == '"' else 0.1):
             word = msgspec.json.encode(draw.choice(TEXTS)).decode().replace("\x7f", "\\u007f")
         else:
-            word = draw.choice(("0", "1", "2", "3", "7", "65535", "4294967295", "1000000000000", "1e300", "1e-300", "-1"))
+            word = draw.choice(
+                ("0", "1", "2", "3", "7", "65535", "4294967295", "1000000000000", "1e300", "1e-300", "-1")
+            )
         out = f"{out[:begin]} {word}{out[end:]}"
     return out.encode()
 
@@ -178,7 +182,9 @@ def check_printed(text: str) -> None:
     """
     for sign in set(text):
         code = ord(sign)
-        if sign not in "\n\t" and (code < 32 or 127 <= code < 160 or 0x2028 <= code <= 0x202E or 0x2066 <= code <= 0x2069):
+        if sign not in "\n\t" and (
+            code < 32 or 127 <= code < 160 or 0x2028 <= code <= 0x202E or 0x2066 <= code <= 0x2069
+        ):
             raise AssertionError(f"U+{code:04X} was printed")
     longest = max(map(len, text.splitlines()), default=0)
     if longest > LINE_MAX and text[0] not in "[{":  # a document holds what the file holds

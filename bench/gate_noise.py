@@ -3,9 +3,9 @@
     python -m bench.gate_noise --gates 200
 
 A neighbour comes and goes (its states last several runs) and takes the processor from some tokens; the machine drifts.
-The parameters are set so that the former rule comes near what it came to in a campaign on a shared machine: a quarter to
-four in ten gates without a slowdown inconclusive, about half of the 5 % slowdowns found. Campaigns on real machines are run by
-``bench.gate_rates``.
+The parameters are set so that the former rule comes near what it came to in a campaign on a shared machine: a quarter
+to four in ten gates without a slowdown inconclusive, about half of the 5 % slowdowns found. Campaigns on real machines
+are run by ``bench.gate_rates``.
 """
 
 from collections.abc import Sequence
@@ -123,14 +123,20 @@ def share(courses: Sequence[Course], answer: str) -> float:
 
 @click.command()
 @click.option("--gates", default=200, show_default=True, help="For each slowdown.")
+@click.option(
+    "--machine", "machines", multiple=True, type=click.Choice(["quiet", "shared"]), default=("quiet", "shared")
+)
 @click.option("--max-turns", default=LOOKS[-1], show_default=True)
-def main(gates: int, max_turns: int) -> None:
+def main(gates: int, machines: tuple[str, ...], max_turns: int) -> None:
     """Print the rates of both rules."""
-    for name, noise in (("quiet", QUIET), ("shared", SHARED)):
+    for name in machines:
+        noise = {"quiet": QUIET, "shared": SHARED}[name]
         for slowdown in (0.0, 0.03, 0.05, 0.10, 0.20):
             for rule in (former, present):
                 found = [rule(noise, slowdown, seed, max_turns) for seed in range(gates)]
-                cells = "  ".join(f"{answer} {share(found, answer):4.0%}" for answer in ("pass", "fail", "inconclusive"))
+                cells = "  ".join(
+                    f"{answer} {share(found, answer):4.0%}" for answer in ("pass", "fail", "inconclusive")
+                )
                 mean = sum(course.turns for course in found) / gates
                 click.echo(f"{name:<7} {slowdown:4.0%}  {rule.__name__:<8} {cells}  {mean:5.1f} turns")
 

@@ -35,7 +35,7 @@ _COMPILER_COMMANDS: Final = {
     "nixos": "nix-shell -p gcc cmake",
     "termux": "pkg install clang cmake",
     "darwin": "xcode-select --install",
-    "win32": 'winget install Microsoft.VisualStudio.2022.BuildTools --override '
+    "win32": "winget install Microsoft.VisualStudio.2022.BuildTools --override "
     '"--passive --add Microsoft.VisualStudio.Workload.VCTools --includeRecommended"',
 }
 """By ``sys.platform``, and on Linux by the words of ID and ID_LIKE in /etc/os-release."""
@@ -70,7 +70,9 @@ def _next_step() -> Iterator[Finding]:
     if find_spec("llama_cpp") is not None:
         return
     if not any(map(shutil.which, _COMPILERS)):
-        yield Finding(name="next: a C++ compiler", state="missing", detail=compiler_command(sys.platform, _distribution()))
+        yield Finding(
+            name="next: a C++ compiler", state="missing", detail=compiler_command(sys.platform, _distribution())
+        )
     else:
         yield Finding(
             name="next: an engine",
@@ -78,7 +80,9 @@ def _next_step() -> Iterator[Finding]:
             detail="pip install 'edge-harness[llama]' (compiles for about 15 minutes divided by the number of cores)",
         )
     others = [f"run --runtime {n}" for n in plugins.names("harness.runtimes") if n in {"server", "executable"}]
-    ready = f", and a llama.cpp package of your system (brew, winget, conda) for {' or '.join(others)}" if others else ""
+    ready = (
+        f", and a llama.cpp package of your system (brew, winget, conda) for {' or '.join(others)}" if others else ""
+    )
     detail = f"pip install 'edge-harness[onnx]' runs ONNX models{ready}; fit, matrix and report need no engine"
     yield Finding(name="without a compiler", state="ok", detail=detail)
 
@@ -139,7 +143,9 @@ def machine_apis() -> list[str]:
         found.append("cuda")
     if Path("/dev/kfd").exists():
         found.append("rocm")
-    drivers = [f for folder in ("/usr/share", "/etc", "/usr/local/share") for f in Path(folder, "vulkan/icd.d").glob("*.json")]
+    drivers = [
+        f for folder in ("/usr/share", "/etc", "/usr/local/share") for f in Path(folder, "vulkan/icd.d").glob("*.json")
+    ]
     if find_library("vulkan") and drivers:
         found.append("vulkan")
     if find_library("OpenCL") and any(Path("/etc/OpenCL/vendors").glob("*.icd")):

@@ -14,7 +14,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelCard, Weights
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError
+from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError, what_is_there
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import weights_of
 
@@ -59,7 +59,7 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     """
     path = as_path(ref)
     if path is not None and not path.is_file():
-        raise BadDataError(path, "", "no such file", "a .gguf, config.json or .toml")
+        raise BadDataError(path, "", what_is_there(path), "a .gguf, config.json or .toml")
     if path is not None and path.suffix == ".gguf":
         return _from_gguf(path, quant)
     if path is not None and path.suffix == ".json":

@@ -46,7 +46,9 @@ def show_trends(past: "History", metric: str, *, as_json: bool, **wanted: Any) -
     names = ("runs", "", "over time", "last", "against", "ratio", "95 % interval", "effect", "")
     console().print(table(metric, names, rows, right=(1, 3, 5, 6, 7)))
     if len(groups) > len(rows):
-        console().print(f"the newest {len(rows)} of {len(groups)}: narrow them with --model or --device, or take --json")
+        console().print(
+            f"the newest {len(rows)} of {len(groups)}: narrow them with --model or --device, or take --json"
+        )
 
 
 def _row(trend: "Trend") -> tuple[str, ...]:

@@ -39,7 +39,9 @@ def make_certificates(folder: Path, machines: Sequence[str], hosts: Sequence[str
     except ImportError as error:
         raise MissingPackageError("cryptography", "fleet") from error
 
-    def signed(name: str, key: Any, issuer: Any, issuer_key: Any, alternatives: Sequence[Any], *, authority: bool) -> Any:
+    def signed(
+        name: str, key: Any, issuer: Any, issuer_key: Any, alternatives: Sequence[Any], *, authority: bool
+    ) -> Any:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateBuilder()

@@ -65,7 +65,11 @@ def exit_code(judgements: Sequence[Judgement]) -> Exit:
 
 
 def _one(
-    budget: Budget, records: Sequence[RunRecord], baseline: Sequence[RunRecord], predict: Predict | None, looks: tuple[int, ...]
+    budget: Budget,
+    records: Sequence[RunRecord],
+    baseline: Sequence[RunRecord],
+    predict: Predict | None,
+    looks: tuple[int, ...],
 ) -> Judgement:
     if budget.predicted:
         return _judge_prediction(budget, records, predict)
@@ -216,7 +220,10 @@ def _least_disturbed(
     if budget.metric not in _OF_TOKENS:
         return None
     sign = -1 if budget.metric in HIGHER_IS_BETTER else 1
-    best, least = None, 0.8 * spread_of(*_pairs(candidate, baseline, partial(metric_values, metric=budget.metric, label=budget.label)))
+    best, least = (
+        None,
+        0.8 * spread_of(*_pairs(candidate, baseline, partial(metric_values, metric=budget.metric, label=budget.label))),
+    )
     for share in _SHARES:
         new, old = _pairs(candidate, baseline, partial(latency_values, share=share, label=budget.label))
         if len(new) == whole.sample_count and len(new) > 2 and spread_of(new, old) < least:
@@ -229,7 +236,7 @@ def _least_disturbed(
     agrees = whole.low is not None and whole.high is not None and whole.low <= (found.value or 0.0) <= whole.high
     if found.answer == "inconclusive" or not agrees:
         return None
-    why = f"; by the fastest {share:.0%} of each run's tokens, which others disturbed least ({least:.1%} from turn to turn)"
+    why = f"; by the fastest {share:.0%} of each run's tokens, which others disturbed least ({least:.1%} turn to turn)"
     return replace(found, reason=found.reason + why)
 
 

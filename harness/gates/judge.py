@@ -180,5 +180,9 @@ def _reason(answer: Answer, estimate: Estimate, limit: float, margin: float, spr
     if answer != "inconclusive":
         return f"{side}, with the whole interval on that side"
     needed = turns_needed(spread, log(estimate.mid / limit), level) if spread else estimate.sample_count
-    more = f"about {needed} samples at this spread ({spread:.1%})" if estimate.sample_count < needed < 1000 else "more runs"
+    more = (
+        f"about {needed} samples at this spread ({spread:.1%})"
+        if estimate.sample_count < needed < 1000
+        else "more runs"
+    )
     return f"{side}, but the interval holds the limit: {more}, or a quieter machine, would settle it"

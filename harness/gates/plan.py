@@ -1,4 +1,4 @@
-"""How often a gate may look, how long it will take, and how many turns would settle it: said before and while it runs."""
+"""How often a gate may look, how long it will take, and how many turns would settle it: said before it runs."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -83,7 +83,8 @@ def plan_lines(limits: Sequence[float], looks: tuple[int, ...], confidence: floa
         for slowdown in (0.0, 0.05):
             parts = [outlook(spread, slowdown, cost, looks, confidence) for spread in SPREADS]
             cells = [
-                f"{part.turns:.0f} at {spread:.1%}" + ("" if part.decided_ratio > 0.95 else f" ({part.decided_ratio:.0%} decide)")
+                f"{part.turns:.0f} at {spread:.1%}"
+                + ("" if part.decided_ratio > 0.95 else f" ({part.decided_ratio:.0%} decide)")
                 for spread, part in zip(SPREADS, parts, strict=True)
             ]
             what = "no change" if slowdown == 0 else f"{slowdown:.0%} slower"

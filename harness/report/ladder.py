@@ -6,11 +6,12 @@ from math import isfinite
 from typing import Any
 
 from harness.domain.record import RunRecord
+from harness.printable import clean
 from harness.report import ladder_plots
 from harness.report.figure import Figure
 from harness.report.plots import Row
 from harness.report.svg import both_widths
-from harness.report.text import clean, digits
+from harness.report.text import digits
 
 MODELS_MAX = 6
 """Models in one plot: more colours cannot be told apart."""

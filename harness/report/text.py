@@ -1,7 +1,7 @@
 """Words and amounts on pages. Names come from files of strangers: they are cleaned, and escaped where shown."""
 
-from harness.printable import clean as clean
 from harness.units import format_bytes, format_seconds
+
 
 def amount(unit: str, value: float | None) -> str:
     """A quantity in the unit that people read it in."""

@@ -19,7 +19,7 @@ class Hidden:
             raise ModuleNotFoundError(name, name=name)
 import importlib.util
 real = importlib.util.find_spec
-importlib.util.find_spec = lambda name, package=None: None if name.partition(".")[0] in {names!r} else real(name, package)
+importlib.util.find_spec = lambda name, *more: None if name.partition(".")[0] in {names!r} else real(name, *more)
 sys.meta_path.insert(0, Hidden())
 from harness.cli import main
 sys.argv = ["edge-harness", "doctor", "--json"]
@@ -33,7 +33,11 @@ def doctor(home: Path, *, hidden: tuple[str, ...], path: str | None = None) -> d
     if path is not None:
         environment["PATH"] = path
     done = subprocess.run(
-        [sys.executable, "-c", HIDE.format(names=hidden)], capture_output=True, env=environment, timeout=120, check=False
+        [sys.executable, "-c", HIDE.format(names=hidden)],
+        capture_output=True,
+        env=environment,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     return {f["name"]: f for f in json.loads(done.stdout)}
@@ -41,7 +45,7 @@ def doctor(home: Path, *, hidden: tuple[str, ...], path: str | None = None) -> d
 
 def test_without_an_engine_and_without_a_compiler(tmp_path: Path) -> None:
     found = doctor(tmp_path, hidden=ENGINES, path=str(tmp_path))
-    assert list(found)[0] == "next: a C++ compiler"
+    assert next(iter(found)) == "next: a C++ compiler"
     assert "onnx" in found["without a compiler"]["detail"]
     assert "cpu" in found["apis of this machine"]["detail"]
     assert found["runtime llamacpp"]["state"] == "missing"

@@ -15,7 +15,9 @@ def test_this_machine_alone_needs_no_certificate(host: str) -> None:
     check_reach(host, Tls())
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "", "[::]", "192.168.1.10", "10.0.0.1", "board.local", "localhost.evil.example"])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "", "[::]", "192.168.1.10", "10.0.0.1", "board.local", "localhost.evil.example"]
+)
 def test_anything_else_does(host: str) -> None:
     with pytest.raises(RefusedError, match="edge-harness fleet certs"):
         check_reach(host, Tls())
