@@ -20,6 +20,7 @@ from typing import Any, Final
 import click
 import numpy as np
 
+from harness.catalog.fetch_registry import wheel_member
 from harness.catalog.paths import cache_dir
 from harness.errors import BadDataError, EngineError
 from harness.onnx.quantize import quantize_dynamic, quantize_static, quantize_weights
@@ -213,7 +214,7 @@ def _folder() -> Path:
 
 def _wheel(folder: Path) -> Path:
     """The peer's wheel: Python imports from it as it is."""
-    efficientnet.wheel_member(PEER_PACKAGE, "efficientnet_lite_pytorch/__init__.py", folder)
+    wheel_member(PEER_PACKAGE, "efficientnet_lite_pytorch/__init__.py", folder)
     return next(folder.glob("*.whl"))
 
 
