@@ -51,7 +51,7 @@ def rendered(text: str, page: str) -> str:
         return found
 
     text = _BLOCK.sub(lambda m: f"{m[1]}{call(m['words']).rstrip()}\n{m[4]}", text)
-    return _FIGURE.sub(lambda m: f"{m[1]}{call(m['words'])}{m[3]}", text)
+    return _FIGURE.sub(lambda m: f"{m[1]}{call(m['words'])}{m[4]}", text)
 
 
 def differences() -> list[str]:

@@ -160,7 +160,10 @@ def commands() -> str:
     parts: list[str] = []
 
     def tell(command: click.Command, name: str, parent: click.Context | None) -> None:
-        context = click.Context(command, info_name=name, parent=parent, max_content_width=100, terminal_width=100)
+        names = ["-h", "--help"]
+        context = click.Context(
+            command, info_name=name, parent=parent, terminal_width=100, max_content_width=100, help_option_names=names
+        )
         if isinstance(command, click.Group):
             for verb in command.list_commands(context):
                 sub = command.get_command(context, verb)

@@ -20,6 +20,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar
 
+from harness.printable import MESSAGE_MAX, clean
+
 
 class Exit(IntEnum):
     """Exit statuses of every verb."""
@@ -35,6 +37,10 @@ class HarnessError(Exception):
     """Base of all expected failures; its text is one line that a user can act on."""
 
     exit_code: ClassVar[Exit] = Exit.COULD_NOT_RUN
+
+    def __str__(self) -> str:
+        """The message on one line, without signs that a file's author could steer a terminal with."""
+        return clean(super().__str__(), MESSAGE_MAX)
 
 
 class InputError(HarnessError):

@@ -27,8 +27,8 @@ class Session(Protocol):
     vocab_count: int
     context_tokens: int
 
-    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
-        """Token ids of ``text``."""
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``; ``parse_special`` lets its words name special tokens (``<|im_end|>``)."""
         ...
 
     def detokenize(self, tokens: Sequence[int]) -> str:

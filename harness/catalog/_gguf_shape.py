@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from harness.catalog._shape_check import check_shape
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
 from harness.errors import BadDataError
 
@@ -60,7 +61,10 @@ def shape_from_metadata(
     Raises:
         BadDataError: A key that the architecture needs is missing or makes no sense.
     """
-    return _Keys(path, architecture, metadata, {t.name: t.dims for t in tensors}).shape()
+    dims = {t.name: t.dims for t in tensors}
+    shape = _Keys(path, architecture, metadata, dims).shape()
+    parts = metadata.get("split.count", 1)
+    return check_shape(shape, path, dims if parts in {0, 1} else None)  # a part of a model has some tensors only
 
 
 class _Keys:
