@@ -22,6 +22,8 @@ Task = Literal["chat", "code", "reasoning", "vision"]
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
 
 _MIXTURES: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_XXS")
+_SMALLER: Final = ("IQ4_XS", "Q3_K_M", "IQ3_XXS")
+"""Tried in turn where Q4_K_M does not fit."""
 _THROTTLED_MINUTES: Final = 10.0
 """After so long a device runs at the speed that it keeps: published runs were ten minutes long."""
 _SAME_POINTS: Final = 1.0
@@ -124,13 +126,18 @@ def recommend(
 def routes(device: DeviceProfile, reference: str, task: Task, scenario: Scenario) -> list[Route]:
     """Every way to the published quality of ``reference`` on this device, side by side.
 
+    Routes: the model itself, in 2 bits, ternary weights, a smaller model, a mixture of experts with its experts in
+    flash, streaming, and a draft here with the verifier there.
+
     Raises:
         RefusedError: Nobody published a score of it for this task.
     """
     scores = _table()["scores"]
     name = resolve_model(reference).name
     if task not in scores.get(name, {}):
-        raise RefusedError(f"no published {benchmark(task)} of {name} is known here; known: {', '.join(sorted(scores))}")
+        raise RefusedError(
+            f"no published {benchmark(task)} of {name} is known here; known: {', '.join(sorted(scores))}"
+        )
     goal = scores[name][task]
     return list(_routes(device, name, goal, task, scenario))
 
@@ -150,7 +157,13 @@ def _routes(device: DeviceProfile, name: str, goal: float, task: Task, scenario:
         now = predict(model, device, scenario)
         growth = perplexity_growth_percent(quant, _count(name))
         loses = "nothing published" if growth is None else f"perplexity {growth:+.1f} %"
-        yield told(route, now, _speed(model, now, device), loses, "published perplexities by mixture; predicted memory and speed")
+        yield told(
+            route,
+            now,
+            _speed(model, now, device),
+            loses,
+            "published perplexities by mixture; predicted memory and speed",
+        )
     yield Route(route="ternary weights", model="", quant="TQ2_0", fit="", tokens_per_s=None, loses="",
                 evidence=f"no model trained in ternary weights has a published {bench} near {goal:g}")  # fmt: skip
     equal = [n for n, row in scores.items() if row.get(task, 0.0) >= goal - _SAME_POINTS and n != name]
@@ -161,7 +174,11 @@ def _routes(device: DeviceProfile, name: str, goal: float, task: Task, scenario:
             if (model.weights.shape.experts is not None) != routed or _count(other) >= _count(name) * (1 + routed):
                 continue
             now = predict(model, device, scenario)
-            found.append((_speed(model, now, device) or 0.0, now, f"{bench} {scores[other][task]:g} against {goal:g}"))
+            fitting = (predict(resolve_model(other, quant), device, scenario) for quant in _SMALLER)
+            now = next((p for p in (now, *(fitting if not routed else ())) if p.verdict.word == "fits"), now)
+            growth = perplexity_growth_percent(now.quant, _count(other)) or 0.0
+            loses = f"{bench} {scores[other][task]:g} against {goal:g}, perplexity {growth:+.1f} %"
+            found.append((_speed(model, now, device) or 0.0, now, loses))
         if found:
             speed, now, loses = max(found, key=lambda f: f[0])
             source = _table()["sources"][scores[now.model]["source"]]
@@ -170,13 +187,13 @@ def _routes(device: DeviceProfile, name: str, goal: float, task: Task, scenario:
             yield Route(route=route, model="", quant="", fit="", tokens_per_s=None, loses="",
                         evidence=f"none with a published {bench} of {goal:g} is known here")  # fmt: skip
     stream = plan_under_budget(resolve_model(name, "Q4_K_M"), device, whole)
-    yield told("streaming from storage", whole, stream.tokens_per_s or None, "nothing",
+    yield told("streaming from storage", whole, float(stream.tokens_per_s) or None, "nothing",
                f"{stream.streamed_bytes / 1e9:.1f} GB read a pass; bound by {stream.bound}")  # fmt: skip
     draft = predict(resolve_model("llama-3.2-1b", "Q4_K_M"), device, scenario)
     there = predict(resolve_model(name, "Q8_0"), resolve_device(_VERIFIER), scenario)
     cycle_s = _GAMMA / draft.speed.decode_tokens_per_s.mid + _ROUND_TRIP_S + 1 / there.speed.decode_tokens_per_s.mid
     speed = expected_tokens_per_cycle(_ACCEPTANCE, _GAMMA) / cycle_s
-    yield told("a draft here, the verifier there", draft, speed, "works online only",
+    yield told("a draft here, the verifier there", draft, float(speed), "works online only",
                f"assumed: {_GAMMA} drafts, acceptance {_ACCEPTANCE}, {_ROUND_TRIP_S * 1e3:g} ms there and back, the "
                f"verifier on {_VERIFIER}; the draft shares the vocabulary of Llama 3 alone")  # fmt: skip
 
@@ -184,15 +201,15 @@ def _routes(device: DeviceProfile, name: str, goal: float, task: Task, scenario:
 def _speed(model: ResolvedModel, now: Prediction, device: DeviceProfile) -> float | None:
     """Decode speed where it fits, else that of the better way of reading it from storage; None where there is none."""
     if now.verdict.word == "fits":
-        return now.speed.decode_tokens_per_s.mid
+        return float(now.speed.decode_tokens_per_s.mid)
     plan = plan_under_budget(model, device, now)
-    return max(plan.tokens_per_s, plan.expert_cache_tokens_per_s or 0.0) or None
+    return float(max(plan.tokens_per_s, plan.expert_cache_tokens_per_s or 0.0)) or None
 
 
 def _after(now: Prediction, device: DeviceProfile, minutes: float) -> float:
     burst = now.speed.decode_tokens_per_s.mid
     kept = sustained_tokens_per_s(burst, device, now.api)
-    return burst + (kept - burst) * min(minutes / _THROTTLED_MINUTES, 1.0)
+    return float(burst + (kept - burst) * min(minutes / _THROTTLED_MINUTES, 1.0))
 
 
 @lru_cache(maxsize=256)

@@ -91,13 +91,7 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     heads, kv_heads, layers, experts = shape.head_count, shape.kv_head_count, shape.layer_count, shape.experts
     if not heads and shape.recurrent is None:
         refuse("head_count", 0, "at least 1, or a [shape.recurrent] table")
-    pattern = shape.layer_pattern
-    if pattern and (len(pattern) != layers or set(pattern) - set("asr-")):
-        refuse("layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
-    if "r" in pattern and shape.recurrent is None:
-        refuse("recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
-    if shape.recurrent is not None and not shape.recurrent.state_dim and not shape.architecture.startswith("lfm2"):
-        refuse("recurrent.state_dim", 0, "at least 1: only LFM2's short convolutions have no state")
+    _check_layers(shape, refuse)
     if heads and not kv_heads and shape.recurrent is None:
         refuse("kv_head_count", 0, "at least 1 for a model with attention")
     if kv_heads and heads % kv_heads:
@@ -114,6 +108,17 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     if dims:
         _check_against(shape, dims, refuse)
     return shape
+
+
+def _check_layers(shape: ModelShape, refuse: Callable[[str, object, str], None]) -> None:
+    """The kinds of the layers, one by one where they are listed, and their states."""
+    pattern = shape.layer_pattern
+    if pattern and (len(pattern) != shape.layer_count or set(pattern) - set("asr-")):
+        refuse("layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
+    if "r" in pattern and shape.recurrent is None:
+        refuse("recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
+    if shape.recurrent is not None and not shape.recurrent.state_dim and not shape.architecture.startswith("lfm2"):
+        refuse("recurrent.state_dim", 0, "at least 1: only LFM2's short convolutions have no state")
 
 
 def _check_against(
