@@ -128,8 +128,10 @@ class Tap(Protocol):
 class Runtime(Protocol):
     """One runtime. Its module ends in ``RUNTIME = ...`` and imports the engine inside functions only.
 
-    A runtime may also have ``formats`` (of ``gguf onnx``: what it reads, so that others are refused at once) and
-    ``model_options(path) -> Mapping[str, Any]``: what the model's file says of how it runs, for the record.
+    A runtime may also have ``formats`` (of ``gguf onnx``: what it reads, so that others are refused at once),
+    ``model_options(path) -> Mapping[str, Any]``: what the model's file says of how it runs, for the record,
+    ``entry``: the child's ``package.module:function`` that measures it, where it opens no session, and
+    ``attach(url)``: a server that is there already, in place of ``open``.
     """
 
     name: str

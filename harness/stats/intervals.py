@@ -58,6 +58,30 @@ def _interval_rank(n: int, confidence: float) -> int:
     return rank
 
 
+def quantile_interval(samples: Sequence[float], share: float, confidence: float = 0.95) -> Estimate:
+    """Quantile of a distribution with its interval from order statistics, as for the median.
+
+    The end below is the l-th smallest of n, l the largest with P(B < l) <= (1 - confidence) / 2; the end above the u-th
+    smallest, u the least with P(B >= u) <= the same; B ~ Binomial(n, share). An end that n samples cannot give is None:
+    99 % of the requests need 368 of them for an end above.
+
+    Raises:
+        ValueError: No samples, or one is not finite.
+    """
+    ordered = np.sort(_finite(samples))
+    n, tail = len(ordered), (1.0 - confidence) / 2.0
+    ways = [lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) for k in range(n + 1)]
+    below = np.cumsum([exp(w + k * log(share) + (n - k) * log(1.0 - share)) for k, w in enumerate(ways)])
+    low = int(np.searchsorted(below, tail, side="right"))
+    high = int(np.searchsorted(below, 1.0 - tail, side="left")) + 1
+    return Estimate(
+        float(np.quantile(ordered, share)),
+        float(ordered[low - 1]) if low else None,
+        float(ordered[high - 1]) if high <= n else None,
+        n,
+    )
+
+
 def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     """Median of all pairwise means along the last axis: nearly as efficient as the mean, robust like the median.
 
