@@ -96,6 +96,8 @@ def _widened(
     The cache may be that of any of the nearest known models; the weights may have any bits that such files have, and
     decode reads them: its interval widens by the same ratio.
     """
+    if model.bits is None and model.guess is None:
+        return memory, speed
     less = more = 0.0
     held = sum(t.size_bytes for t in model.weights.tensors)
     if model.bits is not None:

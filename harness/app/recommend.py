@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal, get_args
 
-from harness.app.fit import predict
+from harness.app.fit import outlook, predict
 from harness.app.plans import plan_under_budget
 from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
 from harness.domain.base import Frozen
@@ -16,7 +16,6 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.quality import perplexity_growth_percent
 from harness.predict.speculative import expected_tokens_per_cycle
-from harness.predict.speed import sustained_tokens_per_s
 
 Task = Literal["chat", "code", "reasoning", "vision"]
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
@@ -24,8 +23,6 @@ TASKS: Final[tuple[Task, ...]] = get_args(Task)
 _MIXTURES: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_XXS")
 _SMALLER: Final = ("IQ4_XS", "Q3_K_M", "IQ3_XXS")
 """Tried in turn where Q4_K_M does not fit."""
-_THROTTLED_MINUTES: Final = 10.0
-"""After so long a device runs at the speed that it keeps: published runs were ten minutes long."""
 _SAME_POINTS: Final = 1.0
 """Scores that differ by less are the same: makers' prompts differ by more."""
 _VERIFIER: Final = "h100-sxm-server"
@@ -92,15 +89,17 @@ def recommend(
         task: What for.
         scenario: Context, depth and batch that must fit.
         min_tokens_per_s: Decode speed wanted.
-        minutes: For how long: speed falls linearly to what the device keeps after ten.
+        minutes: For how long it must hold; where nobody knows what the device keeps, its first seconds count.
     """
     best: dict[str, Choice] = {}
     for name, row in _table()["scores"].items():
         if task not in row:
             continue
         for quant in _MIXTURES:
-            now = predict(resolve_model(name, quant), device, scenario)
-            speed = _after(now, device, minutes)
+            model = resolve_model(name, quant)
+            now = predict(model, device, scenario)
+            late = outlook(model, device, scenario, now.speed, minutes)[0] if minutes else None
+            speed = float((late.tokens_per_s if late else now.speed.decode_tokens_per_s).mid)
             if now.verdict.word != "fits" or speed < min_tokens_per_s:
                 continue
             growth = perplexity_growth_percent(quant, _count(name))
@@ -204,12 +203,6 @@ def _speed(model: ResolvedModel, now: Prediction, device: DeviceProfile) -> floa
         return float(now.speed.decode_tokens_per_s.mid)
     plan = plan_under_budget(model, device, now)
     return float(max(plan.tokens_per_s, plan.expert_cache_tokens_per_s or 0.0)) or None
-
-
-def _after(now: Prediction, device: DeviceProfile, minutes: float) -> float:
-    burst = now.speed.decode_tokens_per_s.mid
-    kept = sustained_tokens_per_s(burst, device, now.api)
-    return float(burst + (kept - burst) * min(minutes / _THROTTLED_MINUTES, 1.0))
 
 
 @lru_cache(maxsize=256)
