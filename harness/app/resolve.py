@@ -219,8 +219,8 @@ def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
 
     weights = read_gguf(path).weights()
     if quant is None or mixture_of(quant)[0] == weights.quant:
-        notes = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
-        return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=notes)
+        said = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
+        return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=said)
     wanted, notes = mixture_of(quant)
     note = f"{path.name} holds {weights.quant}; the sizes of {wanted} are computed from its shape"
     return ResolvedModel(path.stem, wanted, weights_of(weights.shape, wanted), notes=(note, *notes))
