@@ -15,6 +15,7 @@ from harness.catalog.paths import as_path, home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelCard, Weights
+from harness.domain.placement import Placement
 from harness.domain.quant import understood
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError
@@ -140,8 +141,9 @@ def with_kept_costs(device: DeviceProfile, scenario: Scenario) -> DeviceProfile:
         return device
     from harness.measure.calibrate import kept
 
-    costs = kept(thread_count=scenario.thread_count, repack=scenario.repack)
-    return device if costs is None else replace(device, calibrations=(costs,))
+    names = dict.fromkeys(("cpu", *(name for engine in device.engines for name in engine.apis)))
+    costs = [kept(thread_count=scenario.thread_count, repack=scenario.repack, api=name) for name in names]
+    return replace(device, calibrations=tuple(found for found in costs if found is not None))
 
 
 def neighbours(device: DeviceProfile, most: int = 6) -> list[DeviceProfile]:
@@ -168,6 +170,7 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     if kv_type not in BLOCKS:
         raise UnknownNameError("KV type", kv_type, BLOCKS)
     given["kv_type"] = kv_type
+    given["placement"] = {name: given.pop(name) for name in Placement.__struct_fields__ if name in given}
     try:
         scenario = msgspec.convert(given, Scenario)
     except msgspec.ValidationError as error:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import msgspec
 
-from harness.app.published import rows_of, shipped_rows
+from harness.app.published import model_of, rows_of, shipped_rows
 from harness.errors import BadDataError, CouldNotRunError
 from harness.predict.coefficients import Coefficients, coefficients_from, shipped
 from harness.published.given import leave_out_given
+from harness.published.heat_rows import check_energy, check_heat
 from harness.published.leaving_out import fit_all, leave_out
 from harness.published.other_rows import Check, check_speculation, check_streaming, kind_of
+from harness.published.placement_rows import PlacementReport, check_placement
 from harness.published.validation import Report, judge_shipped, report
 
 SOURCE = "harness/published/data/decode.csv, by: edge-harness validate --write-coefficients FILE"
@@ -73,11 +75,28 @@ def other_checks(rows: Path | None = None) -> tuple[Check, ...]:
         BadDataError: The file cannot be read, lacks columns, or has a number that is none.
     """
     if rows is None:
-        return check_speculation(), *check_streaming()
+        return check_speculation(), *check_streaming(), check_energy(), check_heat()
     kind = kind_of(rows)
+    if kind in {"energy", "thermal"}:
+        return (check_energy(rows) if kind == "energy" else check_heat(rows),)
     if kind == "speculation":
         return (check_speculation(rows),)
     return check_streaming(rows) if kind == "streaming" else ()
+
+
+def placement_report(rows: Path | None, *, left_out: bool) -> PlacementReport | None:
+    """Split placements against the law of placement; None for a file of other rows.
+
+    Args:
+        rows: A file; None: the shipped rows.
+        left_out: Each card by terms fitted on the other cards.
+
+    Raises:
+        BadDataError: The file cannot be read, lacks columns, or has a number that is none.
+    """
+    if rows is not None and kind_of(rows) != "placement":
+        return None
+    return check_placement(rows, model_of, left_out=left_out)
 
 
 def write_coefficients(coefficients: Coefficients, path: Path) -> None:

@@ -199,6 +199,43 @@ server = together(
 )  # fmt: skip
 
 
+class _Layers(Count):
+    """``all``, ``auto`` or a number of layers."""
+
+    name = "layers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or the word as it is."""
+        return value if value in {"all", "auto"} else super().convert(value, param, ctx)
+
+
+def _shares(_context: click.Context, param: click.Parameter, text: str) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        shares = (math.nan,)
+    if not all(0 <= share < math.inf for share in shares) or (shares and not sum(shares)):
+        raise click.BadParameter(f"found {text!r}, expected shares such as 3,1", param=param)
+    return shares
+
+
+placement = together(
+    click.option("--gpu-layers", type=_Layers(0), default="all", show_default=True, help="Layers on the GPU (-ngl)."),
+    click.option("--cpu-moe", type=Count(0), default=0, help="Experts of so many blocks stay with the CPU."),
+    click.option("--tensor-split", default="", callback=_shares, metavar="A,B", help="Share of each card (-ts)."),
+    click.option("--split-mode", type=click.Choice(["layer", "row"]), default="layer", show_default=True),
+    click.option("--main-gpu", type=Count(0, 63), default=0, help="Card for what is not split."),
+    click.option("--kv-on-gpu/--no-kv-on-gpu", default=True, help="The cache lies with its block."),
+)
+"""The fields of :class:`harness.domain.placement.Placement`."""
+on_target = together(
+    click.option("--on", "target", default="local", help="Where: local, ssh://user@host, adb:// or adb://SERIAL."),
+    click.option(
+        "--programs", type=click.Path(file_okay=False, path_type=Path), help="Folder here with llama-bench for --on."
+    ),
+)
+
+
 def repetitions(default: int = 5) -> Callable[[F], F]:
     """``--repetitions``."""
     return click.option(

@@ -1,6 +1,7 @@
 """``edge-harness check``: probe, predict, run, compare; what a new user types first."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +18,8 @@ from harness.errors import Exit
 @options.tokens(64)
 @options.depths
 @options.threads
+@options.api
+@options.placement
 @options.repetitions()
 @options.memory_limit
 @click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
@@ -27,6 +30,7 @@ from harness.errors import Exit
     help="Report: .html, .md, or .json for records.",
 )
 @click.option("--with-workloads", is_flag=True, help="Also run every workload, with this model where one is needed.")
+@options.on_target
 @options.measuring()
 def check(
     models: tuple[str, ...],
@@ -42,8 +46,10 @@ def check(
     resume: bool,
     out: Path | None,
     with_workloads: bool,
+    target: str,
+    programs: Path | None,
     as_json: bool,
-    **fields: int,
+    **fields: Any,
 ) -> int:
     """Check what this machine does with each MODEL against what was predicted; without one, a small default model.
 
@@ -69,6 +75,7 @@ def check(
             listener=progress,
             probe_again=probe_again,
             depths=depths,
+            on=(target, programs),
         )
     page = report if report is not None and report.suffix.lower() in {".html", ".htm"} else None
     if page is not None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from harness.domain.device import DeviceProfile
     from harness.domain.prediction import Interval, Prediction
     from harness.predict.advice import Advice
+    from harness.predict.energy import Energy, Sustained
 
 
 @click.command()
@@ -33,11 +34,19 @@ if TYPE_CHECKING:
 @options.layout
 @click.option("--entitled", is_flag=True, help="The app has the higher memory limit its system offers.")
 @click.option("--target", "target_tokens_per_s", type=options.Amount(), help="Decode speed wanted.")
+@click.option("--minutes", type=options.Amount(), help="Judge --target on the speed after so many minutes.")
 @click.option("--draft", help="Draft model beside it: name or file, with its mixture after a colon.")
 @click.option(
     "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What else lives in the app; repeatable."
 )
 @click.option("--ram-budget", metavar="SIZE", help="RAM the app may use: 2GiB, 600MB, or 0.6x of the file.")
+@click.option(
+    "--placement",
+    type=click.Choice(["auto"]),
+    help="Find the best split between GPU and CPU: llama.cpp's flags, its speed, the next best, the curve.",
+)
+@click.option("--cards", "card_count", type=options.Count(1, 16), default=1, show_default=True, help="Cards alike.")
+@options.placement
 @click.option("--advice/--no-advice", "with_advice", default=True)
 @json_option
 def fit(
@@ -45,16 +54,19 @@ def fit(
     device: str,
     quant: str,
     target_tokens_per_s: float | None,
+    minutes: float | None,
     entitled: bool,
     draft: str | None,
     beside: tuple[str, ...],
     ram_budget: str | None,
+    placement: str | None,
+    card_count: int,
     with_advice: bool,
     as_json: bool,
-    **fields: int | str | bool,
+    **fields: Any,
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
-    from harness.app.fit import advice_for, companion, predict, timing_notes, within_budget
+    from harness.app.fit import advice_for, companion, outlook, predict, timing_notes, within_budget
     from harness.app.plans import plan_speculation, plan_under_budget
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
@@ -62,10 +74,24 @@ def fit(
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
     if ram_budget:
         profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
+    if placement is not None:
+        from harness.app.placement import best_placement
+        from harness.cli._placements import render_placements
+
+        choices = best_placement(resolved, profile, scenario, card_count)
+        if as_json:
+            emit_json({"scenario": scenario, "placements": choices, "notes": resolved.notes})
+        else:
+            render_placements(choices, (f"{resolved.name} {resolved.quant}", profile.title))
+        return Exit.OK if choices.best is not None else Exit.BROKEN
+    if card_count > 1:
+        raise click.UsageError("--cards is for --placement auto")
     small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
+    asked["minutes"] = minutes
     asked["beside"] = tuple(companion(text) for text in beside)
     now = predict(resolved, profile, scenario, **asked)
+    late, energy = outlook(resolved, profile, scenario, now.speed, minutes or 10)
     notes = resolved.notes
     if device in THIS_MACHINE:
         notes = (*notes, *timing_notes(resolved, profile, scenario))
@@ -79,19 +105,27 @@ def fit(
         streaming = plan_under_budget(resolved, profile, now, speculation)
     if as_json:
         document = {"scenario": scenario, "prediction": now, "advice": changes, "notes": notes}
+        document |= {"sustained": late, "energy": energy}
         emit_json(document | {"speculation": speculation, "streaming": streaming})
     else:
-        _render(now, changes, profile, notes)
+        _render(now, changes, profile, notes, (late, energy))
         render_plans(speculation, streaming)
     return Exit.BROKEN if now.verdict.word == "does not fit" else Exit.OK
 
 
-def _render(now: "Prediction", changes: "list[Advice]", device: "DeviceProfile", notes: tuple[str, ...]) -> None:
+def _render(
+    now: "Prediction",
+    changes: "list[Advice]",
+    device: "DeviceProfile",
+    notes: tuple[str, ...],
+    warm: "tuple[Sustained | None, Energy | None]",
+) -> None:
     from harness.predict.verdict import reachable_tokens_per_s
 
     out = console()
     out.print(_memory_table(now, device.title))
     out.print(_speed_table(now, reachable_tokens_per_s(now, device)))
+    out.print(_warm_table(*warm))
     verdict = now.verdict
     out.print(f"{verdict.word}; binds: {verdict.binding_limit}", style="bold", markup=False)
     for reason in (*verdict.reasons, *notes):
@@ -136,6 +170,27 @@ def _speed_table(now: "Prediction", reachable_tokens_per_s: float) -> "Table":
     if reachable_tokens_per_s < speed.decode_tokens_per_s.mid:
         rows.insert(1, ("decode in the memory there is", f"{reachable_tokens_per_s:.2g}", "at most"))
     return table("", ("speed", "expected", "90 %"), rows, right=(1,))
+
+
+def _warm_table(late: "Sustained | None", energy: "Energy | None") -> "Table":
+    def row(name: str, value: "Interval | None", why: str) -> tuple[str, ...]:
+        if value is None:
+            return name, "not known", "", why
+        return name, f"{value.mid:.3g}", f"{value.low:.3g} to {value.high:.3g}", why
+
+    after = "not known what the device can give off" if late is None else late.evidence
+    minutes, speed = (late.minutes, late.tokens_per_s) if late else (10, None)
+    rows = [row(f"decode after {minutes:g} minutes, tokens/s", speed, after)]
+    if late is not None and late.knee_s is not None:
+        rows.append(("slows down after, s", f"{late.knee_s:.0f}", "", "when it reaches what it can give off"))
+    if energy is None:
+        rows.append(row("energy of a token, J", None, "nobody stated the card's power"))
+    else:
+        rows.append(row("energy of a token, J", energy.joules_per_token, energy.scope))
+        rows.append(row("energy of a token, warm, J", energy.sustained_joules_per_token, energy.evidence))
+        if energy.tokens_per_charge is not None:
+            rows.append(row("tokens of a charge", energy.tokens_per_charge, "warm where known"))
+    return table("", ("over minutes", "expected", "90 %", "by"), rows, right=(1,))
 
 
 def _advice_table(changes: "list[Advice]") -> "Table":

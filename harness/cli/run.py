@@ -29,6 +29,8 @@ from harness.cli._output import console, emit_json
 @options.ubatch
 @options.kv_type
 @options.layout
+@click.option("--api", default="", help="cpu, metal, cuda ...; the CPU unless given.")
+@options.placement
 @click.option(
     "--runtime", "--backend", "runtime", default="llamacpp", show_default=True, help="Software that executes the model."
 )
@@ -43,6 +45,7 @@ from harness.cli._output import console, emit_json
 @click.option("--draft", metavar="M", help="Speculate with this draft: the same as the verb `speculate`.")
 @click.option("--ram-budget", metavar="SIZE", help="Stream weights within this budget: the same as the verb `stream`.")
 @click.option("--workload", default="generate", show_default=True, help="Another workload, with MODEL if it needs one.")
+@options.on_target
 @options.measuring()
 @click.pass_context
 def run(
@@ -71,6 +74,8 @@ def run(
     draft: str | None,
     ram_budget: str | None,
     workload: str,
+    target: str,
+    programs: Path | None,
     as_json: bool,
     **fields: Any,
 ) -> int:
@@ -108,7 +113,12 @@ def run(
         server=server,
     )
     with RunProgress() as progress:
-        records = run_cells(cells, chosen, device=this_machine(), listener=progress)
+        if target == "local":
+            records = run_cells(cells, chosen, device=this_machine(), listener=progress)
+        else:
+            from harness.app.on_target import run_on
+
+            records = run_on(target, cells, chosen, programs, progress)[1]
     if as_json:
         emit_json(records)
     else:

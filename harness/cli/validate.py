@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.published.other_rows import Check
+    from harness.published.placement_rows import PlacementReport
     from harness.published.validation import Report, Score
 
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 @click.option(
     "--rows",
     type=click.Path(path_type=Path),
-    help="A CSV file with the columns of the shipped rows: of speeds, of speculative decoding or of streaming.",
+    help="A CSV file with the columns of the shipped rows: of speeds, of speculative decoding, of streaming "
+    "or of split placements.",
 )
 @click.option(
     "--coefficients", type=click.Path(path_type=Path), help="Judge these, as --write-coefficients wrote them."
@@ -45,7 +47,7 @@ def COMMAND(  # noqa: N802
 ) -> int:
     """Errors of the speed model on published measurements, beside constants.
 
-    A file of speculative decoding or streaming (told by its columns) is checked against those models.
+    A file of speculative decoding, streaming or split placements (told by its columns) is checked against those models.
 
     One vote for each chip x api x model x quant. Without --leave-out and --given the shipped coefficients answer,
     which were fitted on the shipped rows: judge them by a file that they never saw (--rows), or leave something out.
@@ -59,6 +61,9 @@ def COMMAND(  # noqa: N802
     ]
     if len(fits) > 1 or (fits and write_coefficients is not None):
         raise click.UsageError(f"{fits[0]} answers a question of its own: leave out the other ways to fit")
+    placement = use.placement_report(rows, left_out=by == "chip")
+    if rows is not None and placement is not None:
+        return _placement_alone(placement, rows, write_coefficients or coefficients or given, as_json=as_json)
     others = use.other_checks(rows)
     if rows is not None and others:
         if fits or write_coefficients is not None:
@@ -78,11 +83,36 @@ def COMMAND(  # noqa: N802
     else:
         result = use.validate(rows, coefficients)
     if as_json:
-        emit_json({**msgspec.to_builtins(result), "other_checks": others})
+        emit_json({**msgspec.to_builtins(result), "other_checks": others, "placement": placement})
         return Exit.OK
     _render(result)
     _render_others(others)
+    if placement is not None:
+        _render_placement(placement)
     return Exit.OK
+
+
+def _placement_alone(found: "PlacementReport", rows: Path, refused: object, *, as_json: bool) -> int:
+    if refused:
+        raise click.UsageError(f"{rows} has split placements: only --leave-one-chip-out refits their terms")
+    if as_json:
+        emit_json({"placement": found})
+    else:
+        _render_placement(found)
+    return Exit.OK
+
+
+def _render_placement(found: "PlacementReport") -> None:
+    for phase, score in found.scores.items():
+        click.echo(
+            f"split placement, {phase}, {found.how}: median error {_percent(score.median_ratio)}, 90 % below "
+            f"{_percent(score.p90_ratio)}, {score.rows_count} rows; over {score.votes_count} votes "
+            f"{_percent(score.vote_median_ratio)} and {_percent(score.vote_p90_ratio)}"
+        )
+    if found.found_ratio is not None:
+        click.echo(f"best placement found in {_percent(found.found_ratio)} of {found.sweeps_count} sweeps")
+    lost = ", ".join(f"{count} {reason}" for reason, count in found.unpredictable.items()) or "none"
+    click.echo(f"split placements that were not judged: {lost}")
 
 
 def _render_others(checks: "Sequence[Check]") -> None:

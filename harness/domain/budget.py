@@ -26,6 +26,9 @@ Metric = Literal[
     "new_tokens_per_s",
     "goodput_requests_per_s",
     "saturation_load",
+    "sustained_tokens_per_s",
+    "sustained_joules_per_token",
+    "hottest_celsius",
 ]
 
 HIGHER_IS_BETTER: Final[frozenset[Metric]] = frozenset(
@@ -38,6 +41,7 @@ HIGHER_IS_BETTER: Final[frozenset[Metric]] = frozenset(
         "new_tokens_per_s",
         "goodput_requests_per_s",
         "saturation_load",
+        "sustained_tokens_per_s",
     }
 )
 

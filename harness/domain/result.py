@@ -9,7 +9,27 @@ from typing import Any
 from harness.domain.base import Frozen
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.quality import CalibrationChange, TextScore
+from harness.domain.soak import Soak
 from harness.domain.streaming import ExpertOutlook, ExpertPlan, ExpertUse, StreamPlan, StreamReport
+
+
+class EngineBuffer(Frozen, frozen=True, kw_only=True):
+    """One buffer as the engine's log told it.
+
+    Attributes:
+        device: Where it lies, such as ``Vulkan0``, ``CPU``, ``CUDA_Host``; ``CPU_Mapped`` is address space of the file.
+        part: ``weights``, ``kv cache``, ``compute buffer`` or ``output``.
+        size_bytes: Its size.
+    """
+
+    device: str
+    part: str
+    size_bytes: int
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it is the host's memory."""
+        return self.device.startswith("CPU") or self.device.endswith("_Host")
 
 
 class ServerUse(Frozen, frozen=True, kw_only=True):
@@ -32,11 +52,13 @@ class Generation(Frozen, frozen=True, kw_only=True, tag="generation", tag_field=
     Attributes:
         repetitions: Clean samples that were wanted of each test.
         greedy: Whether each token was chosen from the logits inside the clock.
+        buffers: What the engine laid where, as far as it tells.
         server: Of a run on a server: what the way to it added.
     """
 
     repetitions: int
     greedy: bool = False
+    buffers: tuple[EngineBuffer, ...] = ()
     server: ServerUse | None = None
 
 
@@ -275,4 +297,4 @@ class Load(Frozen, frozen=True, kw_only=True, tag="load", tag_field="kind"):
         return enough if ordered and enough != ordered[-1].offered else None
 
 
-Result = Generation | Speculation | Stream | Quality | System | Boundary | Load
+Result = Generation | Speculation | Stream | Quality | System | Boundary | Load | Soak

@@ -128,6 +128,8 @@ class Protocoller:
         # What the earlier loads held at their peak is not what one load of the model needs.
         reset_peak()
         self._mark("loaded")
+        if told := getattr(session, "buffers", ()):
+            self.emit("buffers", list(told))
         try:
             if s.prompt_tokens:
                 self._prefill(session)

@@ -169,20 +169,6 @@ def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
     )
 
 
-def sustained_tokens_per_s(burst_tokens_per_s: float, device: DeviceProfile, api: str) -> float:
-    """Speed after ten minutes of load: burst x the share that the engine keeps under heat.
-
-    Where nobody measured the engine: phones and tablets keep 0.43 on a GPU and 0.67 on an NPU (measured on one phone),
-    fanless machines are not told apart from others, and everything else keeps 1.
-    """
-    engine = device.engine_for(api)
-    if engine is not None and engine.sustained_ratio is not None:
-        return burst_tokens_per_s * engine.sustained_ratio.value
-    if device.kind in {"phone", "tablet"}:
-        return burst_tokens_per_s * (0.67 if engine is not None and engine.kind == "npu" else 0.43)
-    return burst_tokens_per_s
-
-
 def _group(work: Work, machine: Machine, depth: float) -> str:
     if work.moe:
         return "moe"

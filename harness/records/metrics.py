@@ -11,6 +11,7 @@ import numpy as np
 from harness.domain.budget import Metric
 from harness.domain.record import RunRecord, Sample
 from harness.domain.result import Boundary, Load, Quality, Result, Speculation, Stream
+from harness.domain.soak import Soak
 
 K = TypeVar("K", bound=Result)
 
@@ -36,6 +37,9 @@ UNITS: Final[dict[Metric, str]] = {
     "new_tokens_per_s": "tokens/s",
     "goodput_requests_per_s": "requests/s",
     "saturation_load": "",
+    "sustained_tokens_per_s": "tokens/s",
+    "sustained_joules_per_token": "J",
+    "hottest_celsius": "C",
 }
 
 
@@ -153,4 +157,7 @@ _READERS: Final[dict[Metric, Callable[[RunRecord, str], list[float]]]] = {
     "new_tokens_per_s": _of(Load, lambda r: [max(v.new_tokens_per_s for v in r.levels)]),
     "goodput_requests_per_s": _of(Load, lambda r: [max(v.goodput_requests_per_s for v in r.levels)]),
     "saturation_load": _of(Load, lambda r: [r.saturation]),
+    "sustained_tokens_per_s": _of(Soak, lambda r: [r.sustained_tokens_per_s]),
+    "sustained_joules_per_token": _of(Soak, lambda r: [r.sustained_joules_per_token]),
+    "hottest_celsius": _of(Soak, lambda r: [max((w.celsius for w in r.windows if w.celsius), default=None)]),
 }
