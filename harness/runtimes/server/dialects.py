@@ -252,8 +252,11 @@ class LlamaServer(OpenAI):
             return
         timings = _dict(data.get("timings"))
         found.complete = True
+        new_tokens = _count(data.get("tokens_predicted"), "tokens_predicted") or 0
+        if found.token_count < new_tokens <= found.wanted:
+            found.piece(line.at_s, "", new_tokens)  # the last ones are no whole character: they come with the end
         found.tell(
-            new_tokens=_count(data.get("tokens_predicted"), "tokens_predicted"),
+            new_tokens=new_tokens,
             prompt_tokens=_count(data.get("tokens_evaluated"), "tokens_evaluated"),
             cached_tokens=_count(timings.get("cache_n"), "timings.cache_n"),
             prompt_s=_seconds(timings.get("prompt_ms"), 1e-3),
