@@ -16,6 +16,7 @@ from typing import IO, Final, NamedTuple
 from harness.errors import CouldNotRunError, RefusedError
 
 _CHUNK_BYTES: Final = 1 << 20
+_LINGER_S: Final = 0.7
 _SPARE_BYTES: Final = 64 << 20
 """Left free on the target: a full Android data partition stops the system itself."""
 _FOLDERS: Final = '/data/local/tmp/edge-harness "$HOME/.cache/edge-harness/pushed"'
@@ -196,26 +197,29 @@ class ShellTarget:
             raise RefusedError(f"{cpus!r} is no mask of CPUs such as f0")
         words = [*(["nice", "-n", str(nice)] if nice else []), *(["taskset", cpus] if cpus else []), *command]
         own = shlex.quote(self.folder)
-        # The shell waits for the end of its input beside the command: a lost connection ends both.
+        # The shell waits for the end of its input beside the command: a lost connection ends both. Afterwards it holds
+        # the CPU time of the command, and stays until the counters were read once more.
         script = (
             f"mkdir -p {own}; cd {shlex.quote(folder) if folder else own} || exit 9; exec 3<&0;"
-            f' {shlex.join(words)} 3<&- </dev/null & p=$!; echo $p > {own}/run.pid; echo "pid $p" >&2;'
+            f' {shlex.join(words)} 3<&- </dev/null & p=$!; echo $p $$ > {own}/run.pid; echo "pid $p $$" >&2;'
             " (while read -r x; do :; done <&3; kill -9 $p) >/dev/null 2>&1 & w=$!;"
-            f' wait $p; s=$?; rm -f {own}/run.pid; kill $w 2>/dev/null; echo "ended $s" >&2; exit $s'
+            ' wait $p; s=$?; echo "ended $s" >&2; kill $w 2>/dev/null;'
+            f" sleep {_LINGER_S:g}; rm -f {own}/run.pid; exit $s"
         )
         return Running(self, self.argv(script))
 
     def stop(self) -> None:
         """End what an earlier session left running there."""
         pid = f"{shlex.quote(self.folder)}/run.pid"
-        self.shell(f"[ -f {pid} ] && kill -9 $(cat {pid}); rm -f {pid}", check=False)
+        self.shell(f"read -r p w < {pid} && kill -9 $p; rm -f {pid}", check=False)
 
     @contextlib.contextmanager
-    def counters(self, pid: int, *, period_s: float = 0.5) -> Iterator["Counters"]:
-        """Frames of the device's counters through one long-lived shell, while the block runs."""
-        own = f"/proc/{pid}/stat /proc/{pid}/io /proc/{pid}/status"
+    def counters(self, *, period_s: float = 0.5) -> Iterator["Counters"]:
+        """Frames of the device's counters, and of the command that is started, while the block runs; in one shell."""
+        own = "/proc/$1/stat /proc/$1/io /proc/$1/status /proc/$2/stat"
         script = (
-            f"i=0; while :; do head -v -n 400 {own} {_COUNTERS} 2>/dev/null;"
+            f"i=0; while :; do set -- - -; read -r p w < {shlex.quote(self.folder)}/run.pid && set -- $p $w;"
+            f" head -v -n 400 {own} {_COUNTERS} 2>/dev/null;"
             f" if [ $i -eq 0 ]; then i={_SLOW_EVERY}; for s in thermalservice battery power; do"
             ' echo "==> /dumpsys/$s <=="; dumpsys $s 2>/dev/null | head -n 60; done; fi;'
             f' i=$((i-1)); echo "==> /end <=="; sleep {period_s:g} || exit; done'
@@ -273,7 +277,8 @@ class Running:
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.status = LOST
         first = self._readline()
-        self.pid = int(first.split()[1]) if first.startswith("pid ") else 0
+        pids = [int(word) for word in first.split()[1:]] if first.startswith("pid ") else [0, 0]
+        self.pid, self.shell_pid = pids
         if not self.pid:
             self.process.kill()
             rest = self.process.communicate()[1]
