@@ -18,6 +18,7 @@ from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure.jobs.soak import SoakJob
 from harness.measure.runner import identify
 from harness.measure.tiny_model import TinyShape, write_tiny
+from harness.ports import Target
 from harness.targets import target_named
 from harness.targets.bench import BenchJob, bench_on, between, program_for, soak_on
 from harness.targets.facts import doubts, facts, probe, ready
@@ -277,7 +278,7 @@ def test_the_executable_must_be_for_the_target(tmp_path):
 
 
 def test_a_local_target_needs_no_device(tmp_path):
-    target = target_named("local", folder=str(tmp_path / "pushed"))
+    target: Target = target_named("local", folder=str(tmp_path / "pushed"))
     write_tiny(tmp_path / "m.gguf", TinyShape(1, 64, 128, 2, 2, 32, 64), "F16")
     sha256 = hashlib.sha256((tmp_path / "m.gguf").read_bytes()).hexdigest()
     assert Path(target.put(tmp_path / "m.gguf", sha256)).is_file()
