@@ -215,7 +215,7 @@ def test_a_phone_is_probed_by_reading(tmp_path, server, name, shipped):
 def test_a_phone_that_sleeps_or_is_empty_or_hot_is_told(phone):
     target = phone.target()
     known = facts(target)
-    assert known.properties["ro.product.model"] == "Pixel 8 Pro"
+    assert (known.title, known.chip, known.android) == ("Google Pixel 8 Pro", "Google Tensor G3", True)
     ready(target, known, 20)
     with pytest.raises(CouldNotRunError, match="71 %"):
         ready(target, known, 80)
