@@ -1,6 +1,6 @@
 """The first thing a new user does: probe this machine, fetch a model, predict, run, compare, report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -11,15 +11,19 @@ from harness.app.run import Cell, Options, cells_of, run_cells
 from harness.app.this_machine import probed
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
+from harness.domain.model import ModelShape
+from harness.domain.placement import Placement
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
+from harness.measure.engine_devices import engine_devices
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import Listener
 from harness.predict.weights import matrix_types
 from harness.records.compare import Comparison, compare
 from harness.records.derive import summarise
 from harness.records.store import write_atomically
+from harness.runtimes.llamacpp.devices import GgmlDevice
 from harness.units import format_bytes, format_rate, format_seconds
 
 DEFAULT_MODEL: Final = "smollm2-135m"
@@ -56,10 +60,26 @@ def check(
 
         device, records = run_on(on[0], cells, options, on[1], listener)
         return Checked(device, records, [compare(record) for record in records])
-    types = _types(cells, listener)
-    device = probed(types, scenario, say=listener.say, again=probe_again)
+    shapes, types = _seen(cells, listener)
+    gpus = {d.api: d for d in reversed(engine_devices()) if d.is_gpu and scenario.api in {"", d.api}}
+    device = probed(types, scenario, say=listener.say, again=probe_again, gpus=gpus)
+    if not scenario.api:
+        cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
     records = run_cells(cells, options, device=device, listener=listener)
     return Checked(device, records, [compare(record) for record in records])
+
+
+def _engines(cell: Cell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:
+    """The scenario on the CPU, and for each GPU wholly there and split: half of the experts, or of the layers."""
+    replace = msgspec.structs.replace
+    yield replace(cell.scenario, api="cpu")
+    for api in gpus:
+        yield replace(cell.scenario, api=api)
+        shape = shapes.get(cell.model)
+        if shape is not None:
+            half = shape.layer_count // 2
+            split = Placement(cpu_moe=half) if shape.experts is not None else Placement(gpu_layers=half + 1)
+            yield replace(cell.scenario, api=api, placement=split)
 
 
 def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | None) -> list[str]:
@@ -169,8 +189,9 @@ def _amount(unit: str, value: float) -> str:
     return format_seconds(value) if unit == "s" else f"{value:.1f} tokens/s"
 
 
-def _types(cells: Sequence[Cell], listener: Listener) -> set[str]:
-    """Weight types of all models that can be had; the others fail later, each in its own record."""
+def _seen(cells: Sequence[Cell], listener: Listener) -> tuple[dict[str, ModelShape], set[str]]:
+    """Shapes, and weight types, of all models that can be had; the others fail later, each in its own record."""
+    shapes: dict[str, ModelShape] = {}
     found: set[str] = set()
     for cell in cells:
         listener.begin(cell.model, 1)
@@ -181,4 +202,5 @@ def _types(cells: Sequence[Cell], listener: Listener) -> set[str]:
             continue
         if located.weights is not None:
             found |= matrix_types(located.weights)
-    return found
+            shapes[cell.model] = located.weights.shape
+    return shapes, found

@@ -7,14 +7,17 @@ from msgspec.structs import replace
 
 from harness.app.resolve import ResolvedModel
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
-from harness.domain.prediction import Prediction, SpeedPrediction
+from harness.domain.placement import Placement
+from harness.domain.prediction import Interval, MemoryPrediction, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.advice import Advice, Variant, advise
 from harness.predict.calibrated import matrices
 from harness.predict.co_resident import Companion, shared_speed, with_companions
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
+from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import predict_memory, with_draft
+from harness.predict.placed import placed_memory, placed_speed, with_cards
 from harness.predict.speed import predict_speed, work_of
 from harness.predict.verdict import judge
 from harness.predict.weights import weights_of
@@ -43,13 +46,24 @@ def predict(
     if device.engine_for(api) is None:
         there = ", ".join(sorted({name for engine in device.engines for name in engine.apis}))
         raise RefusedError(f"{device.name} has no api {api!r}; it has {there}")
+    engine = device.engine_for(api)
+    split = engine is not None and engine.kind == "gpu" and not scenario.placement.whole
+    if scenario.placement.gpu_layers == "auto":
+        raise RefusedError("gpu_layers auto has many answers: `fit --placement auto` lists them, best first")
     try:
-        memory = predict_memory(model.weights, scenario, api=api, device=device)
+        if split:
+            shares = scenario.placement.tensor_split or (1.0,)
+            device = with_cards(device, len(shares))
+            memory = placed_memory(model.weights, scenario, device, api, shares)
+        else:
+            memory = predict_memory(model.weights, scenario, api=api, device=device)
         if draft is not None:
             memory = with_draft(memory, predict_memory(draft.weights, scenario, api=api, device=device))
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
-    speed = judged = predict_speed(model.weights, device, scenario)
+    speed = (placed_speed if split else predict_speed)(model.weights, device, scenario)
+    memory, speed = _widened(memory, speed, model, scenario)
+    judged = speed
     told: tuple[str, ...] = ()
     if beside:
         memory = with_companions(memory, beside)
@@ -72,6 +86,43 @@ def predict(
         speed=speed,
         verdict=verdict,
     )
+
+
+def _widened(
+    memory: MemoryPrediction, speed: SpeedPrediction, model: ResolvedModel, scenario: Scenario
+) -> tuple[MemoryPrediction, SpeedPrediction]:
+    """Memory and speed with the intervals of a model that nobody knows, or of a quantisation that another stands for.
+
+    The cache may be that of any of the nearest known models; the weights may have any bits that such files have, and
+    decode reads them: its interval widens by the same ratio.
+    """
+    less = more = 0.0
+    held = sum(t.size_bytes for t in model.weights.tensors)
+    if model.bits is not None:
+        count = sum(t.element_count for t in model.weights.tensors)
+        less, more = (min(model.bits[0] * count / 8 - held, 0.0), max(model.bits[1] * count / 8 - held, 0.0))
+    decode = speed.decode_tokens_per_s
+    decode = replace(decode, low=decode.low * held / (held + more), high=decode.high * held / (held + less))
+    if model.guess is not None:
+        caches = [
+            kv_cache_bytes(shape, scenario.context_tokens, scenario.kv_type, ubatch_tokens=scenario.ubatch_tokens)
+            for shape in (model.weights.shape, *model.guess.around)
+        ]
+        less, more = less + min(caches) - caches[0], more + max(caches) - caches[0]
+    peak = memory.peak_bytes
+    peak = replace(peak, low=max(peak.low + less, 0.0), high=peak.high + more)
+    return replace(memory, peak_bytes=peak), replace(speed, decode_tokens_per_s=decode)
+
+
+def speeds_by_depth(
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario
+) -> tuple[tuple[int, Interval], ...]:
+    """Decode speed with the context half full and full: (tokens in the cache, tokens/s)."""
+    room = scenario.context_tokens - scenario.new_tokens
+    depths = [d for d in (scenario.context_tokens // 2, room) if 0 < d <= room]
+    speed = placed_speed if scenario.placement != Placement() else predict_speed
+    made = [(d, speed(model.weights, device, replace(scenario, depth_tokens=d))) for d in dict.fromkeys(depths)]
+    return tuple((d, s.decode_tokens_per_s) for d, s in made)
 
 
 def outlook(

@@ -1,7 +1,8 @@
 """The profile of the machine that this runs on: what was probed of it, and what its engine costs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import msgspec
 
@@ -11,8 +12,10 @@ from harness.domain.device import DeviceProfile
 from harness.domain.scenario import Scenario
 from harness.errors import InputError
 from harness.measure.calibrate import calibrate
+from harness.measure.engine_devices import SOFTWARE_FILL_BYTES, with_gpu
 from harness.measure.lock import machine_lock
 from harness.measure.probe import probe_machine, save_profile
+from harness.runtimes.llamacpp.devices import GgmlDevice
 
 
 def this_machine() -> DeviceProfile | None:
@@ -23,7 +26,14 @@ def this_machine() -> DeviceProfile | None:
         return None
 
 
-def probed(types: set[str], scenario: Scenario, *, say: Callable[[str], None], again: bool = False) -> DeviceProfile:
+def probed(
+    types: set[str],
+    scenario: Scenario,
+    *,
+    say: Callable[[str], None],
+    again: bool = False,
+    gpus: Mapping[str, GgmlDevice] | None = None,
+) -> DeviceProfile:
     """Profile of this machine with the engine's cost of those weight types, none of it from a model to be predicted.
 
     Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to.
@@ -36,9 +46,17 @@ def probed(types: set[str], scenario: Scenario, *, say: Callable[[str], None], a
         save_profile(device)
     if not types:
         return device
+    asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack, "fresh": again}
     with _alone(say):
-        costs = calibrate(types, thread_count=scenario.thread_count, repack=scenario.repack, fresh=again, progress=say)
-    return msgspec.structs.replace(device, calibrations=(costs,))
+        costs = calibrate(types, progress=say, **asked)
+        device = msgspec.structs.replace(device, calibrations=(costs,))
+        for api, gpu in (gpus or {}).items():
+            say(f"timing {gpu.name} ({gpu.description})")
+            fill_bytes = SOFTWARE_FILL_BYTES if gpu.is_software else 0
+            device = with_gpu(device, gpu, calibrate(types, progress=say, api=api, fill_bytes=fill_bytes, **asked))
+    if gpus:
+        save_profile(msgspec.structs.replace(device, calibrations=()))
+    return device
 
 
 def _alone(say: Callable[[str], None]) -> AbstractContextManager[bool]:

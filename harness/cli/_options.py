@@ -16,6 +16,7 @@ from harness.cli._output import F, json_option
 from harness.units import parse_bytes
 
 if TYPE_CHECKING:
+    from harness.measure.jobs.served import ServedJob
     from harness.measure.pipeline import How
 
 MOST_TOKENS: Final = 1 << 24
@@ -92,13 +93,20 @@ def numbers(
     """Callback that reads whole numbers separated by commas."""
     one = Count(least, most)
 
-    def read(context: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
+    def read(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
+        if text is None:
+            return ()
         found = tuple(one.convert(part, option, context) for part in text.split(",") if part.strip())
         if not found:
             raise click.BadParameter(f"found {text!r}, expected whole numbers such as 0,2048")
         return tuple(dict.fromkeys(found))
 
     return read
+
+
+def words(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """Callback that reads words separated by commas."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def budget_of(text: str, whole_bytes: int) -> int:
@@ -183,6 +191,50 @@ prompts = together(
 )  # fmt: skip
 memory_limit = click.option("--memory-limit", "memory_bytes", type=Size(), help="Such as 900MB or 1.5GiB.")
 
+server = together(
+    click.option("--url", default="", metavar="URL", help="Server to measure, with --runtime server."),
+    click.option("--model", "server_model", default="", metavar="NAME", help="The server's name for its model."),
+    click.option(
+        "--key-variable", default="EDGE_HARNESS_API_KEY", show_default=True, metavar="NAME",
+        help="Environment variable that holds the server's key.",
+    ),
+    click.option("--prefix-cache", "reuse", is_flag=True, help="Let the server take prompts from its cache."),
+    click.option(
+        "--silence", "silence_s", type=Amount(0, 1e5), default=60.0, show_default=True,
+        help="Longest time that a server may send nothing, in seconds.",
+    ),
+)  # fmt: skip
+
+
+class _Layers(Count):
+    """``all``, ``auto`` or a number of layers."""
+
+    name = "layers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or the word as it is."""
+        return value if value in {"all", "auto"} else super().convert(value, param, ctx)
+
+
+def _shares(_context: click.Context, param: click.Parameter, text: str) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        shares = (math.nan,)
+    if not all(0 <= share < math.inf for share in shares) or (shares and not sum(shares)):
+        raise click.BadParameter(f"found {text!r}, expected shares such as 3,1", param=param)
+    return shares
+
+
+placement = together(
+    click.option("--gpu-layers", type=_Layers(0), default="all", show_default=True, help="Layers on the GPU (-ngl)."),
+    click.option("--cpu-moe", type=Count(0), default=0, help="Experts of so many blocks stay with the CPU."),
+    click.option("--tensor-split", default="", callback=_shares, metavar="A,B", help="Share of each card (-ts)."),
+    click.option("--split-mode", type=click.Choice(["layer", "row"]), default="layer", show_default=True),
+    click.option("--main-gpu", type=Count(0, 63), default=0, help="Card for what is not split."),
+    click.option("--kv-on-gpu/--no-kv-on-gpu", default=True, help="The cache lies with its block."),
+)
+"""The fields of :class:`harness.domain.placement.Placement`."""
 on_target = together(
     click.option("--on", "target", default="local", help="Where: local, ssh://user@host, adb:// or adb://SERIAL."),
     click.option(
@@ -213,6 +265,30 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
         ),
         json_option,
     )  # fmt: skip
+
+
+def server_of(
+    runtime: str, url: str, model: str, key_variable: str, reuse: bool, silence_s: float
+) -> "ServedJob | None":
+    """What a server is asked; None for any other runtime.
+
+    Raises:
+        click.UsageError: The runtime is ``server`` without an address, or an address was given to another one.
+    """
+    if (runtime == "server") != bool(url):
+        raise click.UsageError("--runtime server and --url go together: found one without the other")
+    if not url:
+        if model or reuse:
+            raise click.UsageError(f"{'--model' if model else '--prefix-cache'} is for --runtime server")
+        return None
+    from harness.domain.scenario import Scenario
+    from harness.measure.jobs.served import ServedJob
+    from harness.runtimes.server.stream import Patience
+
+    patience = Patience(silence_s=silence_s)
+    return ServedJob(
+        url=url, model=model, key_variable=key_variable, reuse=reuse, patience=patience, scenario=Scenario()
+    )
 
 
 def how_of(*, wait: bool, resume: bool, out: Path | None, notes: dict[str, Any] | None = None) -> "How":

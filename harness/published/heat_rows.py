@@ -30,7 +30,7 @@ from harness.predict.heat import (
     watts,
 )
 from harness.predict.quant_class import quant_class
-from harness.published.other_rows import Check, cells_of
+from harness.published.other_rows import Check, read_cells
 from harness.published.row_work import active_named
 from harness.published.rows import api_named, number_in
 
@@ -100,7 +100,7 @@ def heat_rows(kind: Kind, path: Path | None = None) -> tuple[list[HeatRow], int]
         BadDataError: It cannot be read, columns are missing, or a number is none.
     """
     name = str(path or f"{kind}.csv")
-    listed = list(enumerate(cells_of(f"{kind}.csv", path, kind), 2))
+    listed = list(enumerate(read_cells(f"{kind}.csv", path, kind), 2))
     profiles = [load_device(device) for device in device_names()]
     if kind == "energy":
         found = [_energy_row(name, line, raw, profiles) for line, raw in listed]

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from harness import plugins
 from harness.domain.model import Weights
 from harness.domain.prediction import Prediction
-from harness.domain.result import Generation
+from harness.domain.result import EngineBuffer, Generation
 from harness.domain.scenario import Scenario
 from harness.measure.child import Limits
 from harness.measure.file_hash import file_sha256
@@ -62,6 +65,7 @@ def plan(
 
     Raises:
         RefusedError: The scenario does not fit its own context.
+        UnknownNameError: No such runtime.
         BadDataError: The model file cannot be read.
     """
     check_scenario(scenario)
@@ -80,10 +84,14 @@ def plan(
     )
     return Measurement(
         workload="generate",
-        entry=ENTRY,
+        entry=getattr(plugins.load("harness.runtimes", runtime, "RUNTIME"), "entry", ENTRY),
         job=job,
         scenario=scenario,
-        read=lambda _: Generation(repetitions=repetitions, greedy=greedy),
+        read=lambda ended: Generation(
+            repetitions=repetitions,
+            greedy=greedy,
+            buffers=next((msgspec.convert(d, tuple[EngineBuffer, ...]) for n, d in ended.events if n == "buffers"), ()),
+        ),
         runtime=runtime,
         model=identify(path, weights, name=name, quant=quant, sha256=sha256),
         prediction=prediction,
