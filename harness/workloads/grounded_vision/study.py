@@ -71,7 +71,7 @@ def compare(folder: Path, *, picture_count: int = 48, thread_count: int = 1) -> 
     for name, rows in right.items():
         flat = [word for row in rows for word in row]
         found = share_interval(sum(flat), len(flat))
-        shares[name] = {"share": found.value, "low": found.low, "high": found.high, "pixel_count": pixels[name]}
+        shares[name] = {"share": found.mid, "low": found.low, "high": found.high, "pixel_count": pixels[name]}
     return {
         "word_count": sum(map(len, right["regions"])),
         "read": shares,
