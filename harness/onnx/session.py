@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions whose settings are known: providers, threads, prepacking, profiling.
+"""ONNX Runtime sessions whose settings are known: providers, threads, prepacking.
 
 Weights in an external file are mapped by the engine; with ``prepack=False`` they stay mapped and are computed from as
 they are (measured: 501 MB instead of 769 MB for an inline model of 428 MB, at 0.7 of the speed).
@@ -36,7 +36,6 @@ class OnnxSession:
         prepack: Let kernels rewrite weights into their own layout: faster, and a second copy of what is not mapped.
         arena: Let the engine keep freed memory for the next run.
         spin: Let idle threads spin between operations: faster, and it burns a core each.
-        profile: Prefix of a profile to write (see :mod:`harness.onnx.profile`); never inside timed rounds.
         config: Further session configuration entries, by the engine's own keys.
 
     Attributes:
@@ -60,7 +59,6 @@ class OnnxSession:
         prepack: bool = True,
         arena: bool = True,
         spin: bool = True,
-        profile: Path | None = None,
         config: Mapping[str, str] | None = None,
     ) -> None:
         ort = runtime()
@@ -81,9 +79,6 @@ class OnnxSession:
         }
         for key, value in entries.items():
             options.add_session_config_entry(key, value)
-        if profile is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(profile)
         try:
             self.raw = ort.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:
@@ -119,10 +114,6 @@ class OnnxSession:
             "prepack": self.prepack,
             "quantization": quantization(read_graph(self.path)),
         }
-
-    def end_profile(self) -> Path:
-        """End profiling; the file that was written."""
-        return Path(self.raw.end_profiling())
 
     def close(self) -> None:
         """Free the engine's session; safe to call twice."""

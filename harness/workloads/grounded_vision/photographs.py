@@ -50,7 +50,8 @@ def _written(name: str, rng: np.random.Generator) -> Written:
 
     canvas = Pillow.fromarray(_photograph(name))
     draw = ImageDraw.Draw(canvas)
-    words, boxes = [], np.empty((0, 4))
+    words: list[str] = []
+    boxes = np.empty((0, 4))
     size = np.array([*canvas.size, *canvas.size], float)
     while len(words) < WORD_COUNT:
         word = str(rng.choice(_vocabulary()))

@@ -97,7 +97,7 @@ def ways(reader: TextReader, image: Image) -> dict[str, Seen]:
 
 def _line_pixels(image: Image, box: NDArray[np.float64]) -> float:
     height, width = (box[3] - box[1]) * image.shape[0], (box[2] - box[0]) * image.shape[1]
-    return LINE_PX**2 * width / height
+    return float(LINE_PX**2 * width / height)
 
 
 def _one_copy(reader: TextReader, image: Image, scale: float) -> Seen:
@@ -153,7 +153,9 @@ def trained_cells(folder: Path, *, picture_count: int = 24, thread_count: int = 
 def _touched(cells: Boxes, cards: Boxes) -> NDArray[np.bool_]:
     low = np.maximum(cells[:, None, :2], cards[None, :, :2])
     high = np.minimum(cells[:, None, 2:], cards[None, :, 2:])
-    return np.asarray((high > low).all(axis=2).any(axis=1))
+    inside: NDArray[np.bool_] = np.all(high > low, axis=2)
+    touched: NDArray[np.bool_] = np.any(inside, axis=1)
+    return touched
 
 
 def auroc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:

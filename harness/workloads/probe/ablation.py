@@ -20,7 +20,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.ports import Session
 from harness.workloads._language.texts import shipped_text
-from harness.workloads.probe.induction import AttentionScores, Head, random_tokens, repeated_losses
+from harness.workloads.probe.induction import AttentionScores, Head, random_tokens, repeated_losses, token_losses
 
 Floats = NDArray[np.float32]
 Place = tuple[int, int]
@@ -111,7 +111,7 @@ def ablation(
     *,
     length_tokens: int = 64,
     sequence_count: int = 4,
-    draw_count: int = 19,
+    draw_count: int = 39,
     thread_count: int = 1,
     seed: int = 1,
 ) -> AblationReport:
@@ -144,7 +144,11 @@ def ablation(
         def losses() -> Losses:
             read = [repeated_losses(session, s)[0] for s in sequences]
             first = float(np.mean([r[: length_tokens - 1].mean() for r in read]))
-            return Losses(first, float(np.mean([r[length_tokens:].mean() for r in read])), _text_loss(session, text))
+            return Losses(
+                first,
+                float(np.mean([r[length_tokens:].mean() for r in read])),
+                float(token_losses(session, text)[0].mean()),
+            )
 
         intact = losses()
         tap.places = {(h.layer, h.head) for h in strong}
@@ -162,15 +166,3 @@ def ablation(
         p_value=(1 + sum(loss >= ablated.second for loss in null)) / (1 + draw_count),
         head_share=len(strong) / len(heads),
     )
-
-
-def _text_loss(session: Session, tokens: Sequence[int]) -> float:
-    """Mean loss of a text's tokens but the first."""
-    session.clear()
-    session.decode(list(tokens), position=0, logits="all")
-    total = 0.0
-    for index, target in enumerate(tokens[1:]):
-        logits = session.logits(index).astype(np.float64)
-        top = float(logits.max())
-        total += top + float(np.log(np.exp(logits - top).sum())) - float(logits[target])
-    return total / (len(tokens) - 1)
