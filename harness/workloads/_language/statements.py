@@ -93,7 +93,11 @@ def clause(text: str, subject: Sequence[str] = ()) -> Clause:
     kept = [w for w in (*words, *(w.lower() for w in subject)) if w not in _STOP | _CALENDAR | _NOT]
     said = [s for s in map(stem, kept) if s not in _STOP and not s[0].isdigit()]
     flips = sum(s in _OPPOSITES for s in said)
-    names = [(at, stem(w)) for at, w in enumerate(spelt) if w[0].isupper() and w.lower() not in _CALENDAR]
+    names = [
+        (at, stem(w)) for at, w in enumerate(spelt) if w[0].isupper() and len(w) > 1 and w.lower() not in _CALENDAR
+    ]
+    if names and names[0][0] == 0 and not _opens_as_name(spelt):
+        names = names[1:]
     return Clause(
         text=text,
         words=words,
@@ -105,6 +109,20 @@ def clause(text: str, subject: Sequence[str] = ()) -> Clause:
         names=frozenset(n for _, n in names) - _STOP,
         sure_names=frozenset(n for at, n in names if at) - _STOP,
     )
+
+
+def _opens_as_name(words: Sequence[str]) -> bool:
+    """Whether the first word, in a capital anyway, is a name: it owns, stands in a pair, or a verb follows."""
+    second = next(
+        (
+            at
+            for at in range(1, len(words))
+            if not words[at].endswith("ly") and words[at] not in _STOP - _BE - _AUXILIARIES
+        ),
+        0,
+    )
+    pairs = len(words) > 1 and words[1][0].isupper()
+    return words[0].endswith("'s") or pairs or (second > 0 and _is_verb(words, second))
 
 
 def _is_verb(words: Sequence[str], at: int) -> bool:

@@ -205,7 +205,12 @@ class GroundingWorkload:
 
 
 def fill_store(
-    context: WorkloadContext, passages: Sequence[tuple[str, str]], name: str = "passages", *, with_meaning: bool = True
+    context: WorkloadContext,
+    passages: Sequence[tuple[str, str]],
+    name: str = "passages",
+    *,
+    with_meaning: bool = True,
+    capacity: int = 0,
 ) -> Any:
     """A store of (identifier, text) in the scratch folder, found by BM25 and vectors of MiniLM or of hashed words.
 
@@ -221,8 +226,9 @@ def fill_store(
 
         encoders = context.cache / "encoders"
         embedder = CachedEmbedder(minilm.MiniLM(minilm.fetch(encoders)), encoders / "vectors.npz")
-    store = MemoryStore(context.folder / f"{name}.db", embedder, capacity=max(1, len(passages)))
-    store.store_many(NewMemory(text, source=identifier) for identifier, text in passages)
+    store = MemoryStore(context.folder / f"{name}.db", embedder, capacity=capacity or max(1, len(passages)))
+    if passages:
+        store.store_many(NewMemory(text, source=identifier) for identifier, text in passages)
     if isinstance(embedder, CachedEmbedder):
         embedder.save()
     return store
