@@ -131,7 +131,7 @@ class Assistant:
 
 
 class Judged(NamedTuple):
-    """A reply beside the question; right when given and it holds the value, or not given where it was to be forgotten."""
+    """A reply beside the question: right when it holds the value, or is not given where that was to be forgotten."""
 
     talk: str
     asked: Asked

@@ -217,18 +217,15 @@ def fill_store(
     Raises:
         FetchError: MiniLM's weights are not in the cache and could not be fetched; MissingPackageError: ``tokenizers``.
     """
-    from harness.workloads.memory_store.embedders import CachedEmbedder, Embedder, HashingEmbedder
+    from harness.workloads.memory_store.embedders import Embedder, HashingEmbedder
     from harness.workloads.memory_store.store import MemoryStore, NewMemory
 
     embedder: Embedder = HashingEmbedder(384)
     if with_meaning:
         from harness.workloads.memory_store import minilm
 
-        encoders = context.cache / "encoders"
-        embedder = CachedEmbedder(minilm.MiniLM(minilm.fetch(encoders)), encoders / "vectors.npz")
+        embedder = minilm.MiniLM(minilm.fetch(context.cache / "encoders"))
     store = MemoryStore(context.folder / f"{name}.db", embedder, capacity=capacity or max(1, len(passages)))
     if passages:
         store.store_many(NewMemory(text, source=identifier) for identifier, text in passages)
-    if isinstance(embedder, CachedEmbedder):
-        embedder.save()
     return store

@@ -21,8 +21,8 @@ WORTH: Final = (
     "You decide what an assistant should remember of a talk: lasting facts of people, not small talk. Answer Yes or No."
 )
 REPLACES: Final = (
-    "You get two statements, the second said later. Answer Yes if the second gives a newer value of the same fact about "
-    "the same person, so that the first is out of date. Answer No otherwise."
+    "You get two statements, the second said later. Answer Yes if the second gives a newer value of the same fact "
+    "about the same person, so that the first is out of date. Answer No otherwise."
 )
 
 

@@ -1,4 +1,4 @@
-"""A second corpus, of our own making: talks with facts, updates, deletions and small talk, and what must be known after.
+"""A second corpus, of our own making: talks with facts, updates, deletions and small talk, and questions after them.
 
 The sentences lie in ``harness/data/text/lives.toml``, written by hand; names and values are drawn by a seed.
 """

@@ -188,7 +188,7 @@ class MemoryWorkload:
         return {"question_count": alive, "found_first_count": found, **ghosts}
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
-        """The managed memory on talks of our own; evidence recall on LoCoMo where it is, with MiniLM and hashed words."""
+        """The managed memory on talks of our own; evidence recall on LoCoMo, with MiniLM and hashed words, if there."""
         from harness.workloads.memory_store import lives, locomo, minilm
         from harness.workloads.memory_store.embedders import CachedEmbedder, HashingEmbedder
 
