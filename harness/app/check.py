@@ -47,13 +47,19 @@ def check(
     listener: Listener,
     probe_again: bool = False,
     depths: Sequence[int] = (0,),
+    on: tuple[str, Path | None] = ("local", None),
 ) -> Checked:
-    """Run each model at each depth, each with its prediction made beforehand.
+    """Run each model at each depth, each with its prediction made beforehand; ``on`` a target with its programs.
 
     Raises:
         HarnessError: A name is unknown, or the machine could not be probed.
     """
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depths=depths)
+    if on[0] != "local":
+        from harness.app.on_target import run_on
+
+        device, records = run_on(on[0], cells, options, on[1], listener)
+        return Checked(device, records, [compare(record) for record in records])
     shapes, types = _seen(cells, listener)
     gpus = {d.api: d for d in reversed(engine_devices()) if d.is_gpu and scenario.api in {"", d.api}}
     device = probed(types, scenario, say=listener.say, again=probe_again, gpus=gpus)
@@ -120,7 +126,8 @@ def write_report(checked: Checked, path: Path | None) -> Path:
 
 def report_text(checked: Checked) -> str:
     """The report in Markdown: the machine, then a table for each model, then how it was measured."""
-    machine, device = fingerprint(), checked.device
+    machine = checked.records[0].machine if checked.records else fingerprint()
+    device = checked.device
     ram = device.pool("ram")
     read = ram.measured_read_bytes_per_s or ram.bandwidth_bytes_per_s
     lines = [

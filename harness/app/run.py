@@ -21,7 +21,9 @@ from harness.errors import Exit, HarnessError, InputError, RefusedError
 from harness.measure.child import Limits
 from harness.measure.file_hash import file_sha256
 from harness.measure.jobs.generate import plan as plan_generation
-from harness.measure.pipeline import How, Listener, Pipeline, key_of
+from harness.measure.jobs.served import ServedJob
+from harness.measure.jobs.served import plan as plan_served
+from harness.measure.pipeline import How, Listener, Measurement, Pipeline, key_of
 from harness.measure.runner import check_scenario
 from harness.onnx.files import onnx_model
 from harness.predict.quant_mix import quant_named
@@ -51,6 +53,7 @@ class Options(NamedTuple):
         folder: Also write each record there, as a file of its own.
         patience_s: Longest time spent on disturbed samples and the pauses after them.
         notes: Put into each record's ``extra``, such as the device that is emulated.
+        server: What a server is asked, for the runtime ``server``; its scenario and counts are those of the cell.
     """
 
     runtime: str = "llamacpp"
@@ -64,6 +67,7 @@ class Options(NamedTuple):
     folder: Path | None = None
     patience_s: float = 20.0
     notes: Mapping[str, Any] = {}
+    server: ServedJob | None = None
 
     @property
     def how(self) -> How:
@@ -78,8 +82,9 @@ def cells_of(
     *,
     depths: Sequence[int] = (),
     threads: Sequence[int] = (),
+    batches: Sequence[int] = (),
 ) -> list[Cell]:
-    """All combinations of models, depths and thread counts.
+    """All combinations of models, depths, thread counts and sequences decoded together.
 
     Raises:
         UnknownNameError: No such model or mixture.
@@ -88,12 +93,14 @@ def cells_of(
     if quant:
         quant = quant_named(quant)
     cells = []
-    for model, depth, count in itertools.product(
-        models, depths or (base.depth_tokens,), threads or (base.thread_count,)
+    for model, depth, count, batch in itertools.product(
+        models, depths or (base.depth_tokens,), threads or (base.thread_count,), batches or (base.batch_count,)
     ):
-        if as_path(model) is None:
+        if model and as_path(model) is None:
             load_model(model)
-        scenario = msgspec.structs.replace(base, depth_tokens=depth, thread_count=count or default_thread_count())
+        scenario = msgspec.structs.replace(
+            base, depth_tokens=depth, thread_count=count or default_thread_count(), batch_count=batch
+        )
         check_scenario(scenario)
         cells.append(Cell(model, quant, scenario))
     return cells
@@ -156,9 +163,12 @@ def _run_cell(cell: Cell, options: Options, device: DeviceProfile | None, pipeli
         heard.say(f"{cell.model}: done before ({done.run_id})")
         return done
     depth = f" @ d{cell.scenario.depth_tokens}" if cell.scenario.depth_tokens else ""
-    title = f"{cell.model}{depth}, {cell.scenario.thread_count} threads"
+    depth += f", {cell.scenario.batch_count} sequences" if cell.scenario.batch_count > 1 else ""
+    title = f"{cell.model or options.runtime}{depth}, {cell.scenario.thread_count} threads"
     heard.begin(title, sample_count_of(cell.scenario, options))
     try:
+        if options.server is not None:
+            return pipeline.measure(_served(cell, options, device, pipeline))
         located = locate(cell.model, cell.quant, progress=heard.fetched)
         check_format(located, options.runtime)
         planned = plan_generation(
@@ -187,6 +197,29 @@ def _run_cell(cell: Cell, options: Options, device: DeviceProfile | None, pipeli
     else:
         return pipeline.measure(planned)
     return pipeline.not_run("generate", cell.scenario, outcome, detail, model=cell.model, quant=cell.quant)
+
+
+def _served(cell: Cell, options: Options, device: DeviceProfile | None, pipeline: Pipeline) -> Measurement:
+    """A run on a server; predicted from MODEL where one was named, since a server shows no tensors."""
+    located = locate(cell.model, cell.quant, progress=pipeline.heard.fetched) if cell.model else None
+    assert options.server is not None
+    planned = plan_served(
+        msgspec.structs.replace(
+            options.server,
+            scenario=cell.scenario,
+            repetitions=options.repetitions,
+            retries=2 * options.repetitions,
+            cold_loads=options.cold_loads,
+            greedy=options.greedy,
+            patience_s=options.patience_s,
+        ),
+        limits=options.limits,
+        prediction=_predict(located, device, cell.scenario, pipeline.heard.say) if located else None,
+    )
+    quant = planned.model.quant if planned.model else ""
+    if located and quant and located.quant and quant.upper() != located.quant.upper():
+        raise RefusedError(f"the server runs {quant}, and {located.name} is {located.quant}: name the file it runs")
+    return planned
 
 
 def hashed(path: Path) -> str:
@@ -220,6 +253,9 @@ def _predict(
 ) -> Prediction | None:
     model = located.resolved()
     if device is None or model is None:
+        return None
+    if scenario.batch_count > 1:
+        say("no prediction: speeds of several sequences together are not predicted yet")
         return None
     try:
         return predict(model, with_kept_costs(device, scenario), scenario)

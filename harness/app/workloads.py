@@ -258,6 +258,6 @@ def _result(
 def measured_rates(thread_count: int, costs: Sequence[Cost]) -> Rates:
     """Rates of this machine, taken now in about four seconds: they decide the prediction made before the run."""
     asked = any(c.kernels or c.session_calls_count for c in costs)
-    units = probe_units(engine=asked and find_spec("onnxruntime") is not None)
+    units = probe_units(engine=asked and find_spec("onnxruntime") is not None and find_spec("onnx") is not None)
     bandwidth = units.read_rates[-1][1] if thread_count == 1 else bandwidth_of(thread_count)
     return rates_here(units, thread_count=thread_count, core_count=core_count(), read_bytes_per_s=bandwidth)

@@ -13,6 +13,7 @@ import click
 
 from harness import __version__
 from harness.errors import Exit, HarnessError
+from harness.printable import cleaned_streams
 
 
 class Verbs(click.Group):
@@ -48,8 +49,14 @@ def main() -> None:
     """Run the command line; expected failures end in one line and their exit status, bugs keep their traceback."""
     for word in {argument.partition("=")[0] for argument in sys.argv[1:]} & set(OLD_NAMES):
         click.echo(f"edge-harness: {word} is called {OLD_NAMES[word]} now; the old name goes with 0.3", err=True)
+    with cleaned_streams():
+        status = _status()
+    sys.exit(int(status or 0))
+
+
+def _status() -> int | None:
     try:
-        status = cli.main(standalone_mode=False)
+        status: int | None = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         status = Exit.USAGE
@@ -61,7 +68,7 @@ def main() -> None:
         click.echo(f"edge-harness: {error}", err=True)
         status = error.exit_code
         _tell_json(str(error), status)
-    sys.exit(int(status or 0))
+    return status
 
 
 def _tell_json(message: str, status: int) -> None:

@@ -16,6 +16,7 @@ from harness.cli._output import F, json_option
 from harness.units import parse_bytes
 
 if TYPE_CHECKING:
+    from harness.measure.jobs.served import ServedJob
     from harness.measure.pipeline import How
 
 MOST_TOKENS: Final = 1 << 24
@@ -183,6 +184,20 @@ prompts = together(
 )  # fmt: skip
 memory_limit = click.option("--memory-limit", "memory_bytes", type=Size(), help="Such as 900MB or 1.5GiB.")
 
+server = together(
+    click.option("--url", default="", metavar="URL", help="Server to measure, with --runtime server."),
+    click.option("--model", "server_model", default="", metavar="NAME", help="The server's name for its model."),
+    click.option(
+        "--key-variable", default="EDGE_HARNESS_API_KEY", show_default=True, metavar="NAME",
+        help="Environment variable that holds the server's key.",
+    ),
+    click.option("--prefix-cache", "reuse", is_flag=True, help="Let the server take prompts from its cache."),
+    click.option(
+        "--silence", "silence_s", type=Amount(0, 1e5), default=60.0, show_default=True,
+        help="Longest time that a server may send nothing, in seconds.",
+    ),
+)  # fmt: skip
+
 
 class _Layers(Count):
     """``all``, ``auto`` or a number of layers."""
@@ -213,6 +228,12 @@ placement = together(
     click.option("--kv-on-gpu/--no-kv-on-gpu", default=True, help="The cache lies with its block."),
 )
 """The fields of :class:`harness.domain.placement.Placement`."""
+on_target = together(
+    click.option("--on", "target", default="local", help="Where: local, ssh://user@host, adb:// or adb://SERIAL."),
+    click.option(
+        "--programs", type=click.Path(file_okay=False, path_type=Path), help="Folder here with llama-bench for --on."
+    ),
+)
 
 
 def repetitions(default: int = 5) -> Callable[[F], F]:
@@ -237,6 +258,30 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
         ),
         json_option,
     )  # fmt: skip
+
+
+def server_of(
+    runtime: str, url: str, model: str, key_variable: str, reuse: bool, silence_s: float
+) -> "ServedJob | None":
+    """What a server is asked; None for any other runtime.
+
+    Raises:
+        click.UsageError: The runtime is ``server`` without an address, or an address was given to another one.
+    """
+    if (runtime == "server") != bool(url):
+        raise click.UsageError("--runtime server and --url go together: found one without the other")
+    if not url:
+        if model or reuse:
+            raise click.UsageError(f"{'--model' if model else '--prefix-cache'} is for --runtime server")
+        return None
+    from harness.domain.scenario import Scenario
+    from harness.measure.jobs.served import ServedJob
+    from harness.runtimes.server.stream import Patience
+
+    patience = Patience(silence_s=silence_s)
+    return ServedJob(
+        url=url, model=model, key_variable=key_variable, reuse=reuse, patience=patience, scenario=Scenario()
+    )
 
 
 def how_of(*, wait: bool, resume: bool, out: Path | None, notes: dict[str, Any] | None = None) -> "How":

@@ -30,6 +30,7 @@ from harness.errors import Exit
     help="Report: .html, .md, or .json for records.",
 )
 @click.option("--with-workloads", is_flag=True, help="Also run every workload, with this model where one is needed.")
+@options.on_target
 @options.measuring()
 def check(
     models: tuple[str, ...],
@@ -45,6 +46,8 @@ def check(
     resume: bool,
     out: Path | None,
     with_workloads: bool,
+    target: str,
+    programs: Path | None,
     as_json: bool,
     **fields: Any,
 ) -> int:
@@ -72,6 +75,7 @@ def check(
             listener=progress,
             probe_again=probe_again,
             depths=depths,
+            on=(target, programs),
         )
     page = report if report is not None and report.suffix.lower() in {".html", ".htm"} else None
     if page is not None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from harness.domain.device import DeviceProfile
     from harness.domain.prediction import Interval, Prediction
     from harness.predict.advice import Advice
+    from harness.predict.energy import Energy, Sustained
 
 
 @click.command()
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @options.layout
 @click.option("--entitled", is_flag=True, help="The app has the higher memory limit its system offers.")
 @click.option("--target", "target_tokens_per_s", type=options.Amount(), help="Decode speed wanted.")
+@click.option("--minutes", type=options.Amount(), help="Judge --target on the speed after so many minutes.")
 @click.option("--draft", help="Draft model beside it: name or file, with its mixture after a colon.")
 @click.option(
     "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What else lives in the app; repeatable."
@@ -52,6 +54,7 @@ def fit(
     device: str,
     quant: str,
     target_tokens_per_s: float | None,
+    minutes: float | None,
     entitled: bool,
     draft: str | None,
     beside: tuple[str, ...],
@@ -63,7 +66,7 @@ def fit(
     **fields: Any,
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
-    from harness.app.fit import advice_for, companion, predict, timing_notes, within_budget
+    from harness.app.fit import advice_for, companion, outlook, predict, timing_notes, within_budget
     from harness.app.plans import plan_speculation, plan_under_budget
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
@@ -83,10 +86,12 @@ def fit(
         return Exit.OK if choices.best is not None else Exit.BROKEN
     if card_count > 1:
         raise click.UsageError("--cards is for --placement auto")
-    small = resolve_model(*_named_quant(draft)) if draft else None
+    small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
+    asked["minutes"] = minutes
     asked["beside"] = tuple(companion(text) for text in beside)
     now = predict(resolved, profile, scenario, **asked)
+    late, energy = outlook(resolved, profile, scenario, now.speed, minutes or 10)
     notes = resolved.notes
     if device in THIS_MACHINE:
         notes = (*notes, *timing_notes(resolved, profile, scenario))
@@ -100,25 +105,27 @@ def fit(
         streaming = plan_under_budget(resolved, profile, now, speculation)
     if as_json:
         document = {"scenario": scenario, "prediction": now, "advice": changes, "notes": notes}
+        document |= {"sustained": late, "energy": energy}
         emit_json(document | {"speculation": speculation, "streaming": streaming})
     else:
-        _render(now, changes, profile, notes)
+        _render(now, changes, profile, notes, (late, energy))
         render_plans(speculation, streaming)
     return Exit.BROKEN if now.verdict.word == "does not fit" else Exit.OK
 
 
-def _named_quant(text: str) -> tuple[str, str | None]:
-    """``name:quant`` apart; a Windows drive is no name."""
-    name, _, quant = text.rpartition(":")
-    return (name, quant) if len(name) > 1 else (text, None)
-
-
-def _render(now: "Prediction", changes: "list[Advice]", device: "DeviceProfile", notes: tuple[str, ...]) -> None:
+def _render(
+    now: "Prediction",
+    changes: "list[Advice]",
+    device: "DeviceProfile",
+    notes: tuple[str, ...],
+    warm: "tuple[Sustained | None, Energy | None]",
+) -> None:
     from harness.predict.verdict import reachable_tokens_per_s
 
     out = console()
     out.print(_memory_table(now, device.title))
     out.print(_speed_table(now, reachable_tokens_per_s(now, device)))
+    out.print(_warm_table(*warm))
     verdict = now.verdict
     out.print(f"{verdict.word}; binds: {verdict.binding_limit}", style="bold", markup=False)
     for reason in (*verdict.reasons, *notes):
@@ -163,6 +170,27 @@ def _speed_table(now: "Prediction", reachable_tokens_per_s: float) -> "Table":
     if reachable_tokens_per_s < speed.decode_tokens_per_s.mid:
         rows.insert(1, ("decode in the memory there is", f"{reachable_tokens_per_s:.2g}", "at most"))
     return table("", ("speed", "expected", "90 %"), rows, right=(1,))
+
+
+def _warm_table(late: "Sustained | None", energy: "Energy | None") -> "Table":
+    def row(name: str, value: "Interval | None", why: str) -> tuple[str, ...]:
+        if value is None:
+            return name, "not known", "", why
+        return name, f"{value.mid:.3g}", f"{value.low:.3g} to {value.high:.3g}", why
+
+    after = "not known what the device can give off" if late is None else late.evidence
+    minutes, speed = (late.minutes, late.tokens_per_s) if late else (10, None)
+    rows = [row(f"decode after {minutes:g} minutes, tokens/s", speed, after)]
+    if late is not None and late.knee_s is not None:
+        rows.append(("slows down after, s", f"{late.knee_s:.0f}", "", "when it reaches what it can give off"))
+    if energy is None:
+        rows.append(row("energy of a token, J", None, "nobody stated the card's power"))
+    else:
+        rows.append(row("energy of a token, J", energy.joules_per_token, energy.scope))
+        rows.append(row("energy of a token, warm, J", energy.sustained_joules_per_token, energy.evidence))
+        if energy.tokens_per_charge is not None:
+            rows.append(row("tokens of a charge", energy.tokens_per_charge, "warm where known"))
+    return table("", ("over minutes", "expected", "90 %", "by"), rows, right=(1,))
 
 
 def _advice_table(changes: "list[Advice]") -> "Table":

@@ -10,7 +10,7 @@ from harness.cli._output import console, emit_json
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, metavar="MODEL...")
 @options.quant()
 @options.context()
 @options.prompt(least=0)
@@ -23,6 +23,9 @@ from harness.cli._output import console, emit_json
     callback=options.numbers(0, 1024),
     help="Threads, or several: 1,2. 0: physical cores.",
 )
+@click.option(
+    "--batch", "batches", default="1", callback=options.numbers(1, 256), help="Sequences decoded together: 1,2,4,8."
+)
 @options.ubatch
 @options.kv_type
 @options.layout
@@ -31,6 +34,7 @@ from harness.cli._output import console, emit_json
 @click.option(
     "--runtime", "--backend", "runtime", default="llamacpp", show_default=True, help="Software that executes the model."
 )
+@options.server
 @options.repetitions()
 @click.option(
     "--cold-loads", type=options.Count(0, 100), default=1, show_default=True, help="Loads past the page cache."
@@ -41,6 +45,7 @@ from harness.cli._output import console, emit_json
 @click.option("--draft", metavar="M", help="Speculate with this draft: the same as the verb `speculate`.")
 @click.option("--ram-budget", metavar="SIZE", help="Stream weights within this budget: the same as the verb `stream`.")
 @click.option("--workload", default="generate", show_default=True, help="Another workload, with MODEL if it needs one.")
+@options.on_target
 @options.measuring()
 @click.pass_context
 def run(
@@ -50,7 +55,13 @@ def run(
     quant: str,
     depths: tuple[int, ...],
     threads: tuple[int, ...],
+    batches: tuple[int, ...],
     runtime: str,
+    url: str,
+    server_model: str,
+    key_variable: str,
+    reuse: bool,
+    silence_s: float,
     repetitions: int,
     cold_loads: int,
     greedy: bool,
@@ -63,10 +74,14 @@ def run(
     draft: str | None,
     ram_budget: str | None,
     workload: str,
+    target: str,
+    programs: Path | None,
     as_json: bool,
     **fields: Any,
 ) -> int:
     """Measure each MODEL (name or file): prefill, decode, first token, load, memory.
+
+    With --runtime server it is the server's model that runs, and MODEL (which may be left out) is what is predicted.
 
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
     """
@@ -79,9 +94,12 @@ def run(
     from harness.cli._records import reasons, run_table
     from harness.measure.child import Limits
 
+    server = options.server_of(runtime, url, server_model, key_variable, reuse, silence_s)
+    if not models and server is None:
+        raise click.MissingParameter(param_hint="MODEL...", param_type="argument")
     memory_bytes, thread_count, notes = options.held_to(emulated, memory_bytes, 0)
     threads = (thread_count,) if threads == (0,) else threads
-    cells = cells_of(models, quant, scenario_from(fields), depths=depths, threads=threads)
+    cells = cells_of(models or ("",), quant, scenario_from(fields), depths=depths, threads=threads, batches=batches)
     chosen = Options(
         runtime=runtime,
         repetitions=repetitions,
@@ -92,9 +110,15 @@ def run(
         resume=resume,
         folder=out,
         notes=notes,
+        server=server,
     )
     with RunProgress() as progress:
-        records = run_cells(cells, chosen, device=this_machine(), listener=progress)
+        if target == "local":
+            records = run_cells(cells, chosen, device=this_machine(), listener=progress)
+        else:
+            from harness.app.on_target import run_on
+
+            records = run_on(target, cells, chosen, programs, progress)[1]
     if as_json:
         emit_json(records)
     else:

@@ -23,10 +23,26 @@ Metric = Literal[
     "perplexity",
     "kl_divergence_nats",
     "longest_context_tokens",
+    "new_tokens_per_s",
+    "goodput_requests_per_s",
+    "saturation_load",
+    "sustained_tokens_per_s",
+    "sustained_joules_per_token",
+    "hottest_celsius",
 ]
 
 HIGHER_IS_BETTER: Final[frozenset[Metric]] = frozenset(
-    {"decode_tokens_per_s", "prefill_tokens_per_s", "speedup_ratio", "acceptance_ratio", "longest_context_tokens"}
+    {
+        "decode_tokens_per_s",
+        "prefill_tokens_per_s",
+        "speedup_ratio",
+        "acceptance_ratio",
+        "longest_context_tokens",
+        "new_tokens_per_s",
+        "goodput_requests_per_s",
+        "saturation_load",
+        "sustained_tokens_per_s",
+    }
 )
 
 
@@ -39,7 +55,8 @@ class Budget(Frozen, frozen=True, kw_only=True):
         metric: What is limited.
         device: Device name or ``*``.
         model: Model name or ``*``.
-        workload: What was measured: ``generate``, ``speculate``, ``stream``, ``quality``, ``boundary``, or a workload.
+        workload: What was measured: ``generate``, ``speculate``, ``stream``, ``quality``, ``boundary``,
+            ``load``, or a workload.
         label: Test label such as ``tg128``; empty for the metric's usual one.
         floor: Least value allowed, in the metric's unit.
         ceiling: Greatest value allowed, in the metric's unit.

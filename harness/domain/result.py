@@ -9,6 +9,7 @@ from typing import Any
 from harness.domain.base import Frozen
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.quality import CalibrationChange, TextScore
+from harness.domain.soak import Soak
 from harness.domain.streaming import ExpertOutlook, ExpertPlan, ExpertUse, StreamPlan, StreamReport
 
 
@@ -31,6 +32,20 @@ class EngineBuffer(Frozen, frozen=True, kw_only=True):
         return self.device.startswith("CPU") or self.device.endswith("_Host")
 
 
+class ServerUse(Frozen, frozen=True, kw_only=True):
+    """What the way to a server added, and what its processes used.
+
+    Attributes:
+        cpu_s: CPU time of the server's processes over the run; None where they run elsewhere.
+        first_token_path_ratio: Median of (time to first token here / the server's own time for the prompt).
+        decode_path_ratio: Median of (time between first and last token here / the server's own time for them).
+    """
+
+    cpu_s: float | None = None
+    first_token_path_ratio: float | None = None
+    decode_path_ratio: float | None = None
+
+
 class Generation(Frozen, frozen=True, kw_only=True, tag="generation", tag_field="kind"):
     """The protocol of llama-bench, with time to first token and the latency of each token.
 
@@ -38,11 +53,13 @@ class Generation(Frozen, frozen=True, kw_only=True, tag="generation", tag_field=
         repetitions: Clean samples that were wanted of each test.
         greedy: Whether each token was chosen from the logits inside the clock.
         buffers: What the engine laid where, as far as it tells.
+        server: Of a run on a server: what the way to it added.
     """
 
     repetitions: int
     greedy: bool = False
     buffers: tuple[EngineBuffer, ...] = ()
+    server: ServerUse | None = None
 
 
 class Speculation(Frozen, frozen=True, kw_only=True, tag="speculation", tag_field="kind"):
@@ -211,4 +228,73 @@ class Boundary(Frozen, frozen=True, kw_only=True, tag="boundary", tag_field="kin
         return self.predicted_bytes / self.found_peak_bytes - 1.0 if self.found_peak_bytes else None
 
 
-Result = Generation | Speculation | Stream | Quality | System | Boundary
+class LoadLevel(Frozen, frozen=True, kw_only=True):
+    """One level of load on a server; the latencies of its requests are samples with its label.
+
+    Attributes:
+        offered: Users at once, or requests a second; 0 for a trace.
+        label: End of the labels of its samples.
+        duration_s: From the first request to the end of the last.
+        completed_count: Requests that were answered.
+        good_count: Of those, the ones within every limit.
+        prompt_tokens: Tokens of their prompts.
+        cached_tokens: Of those, found in the server's cache.
+        new_tokens: Tokens of their answers.
+        failures: Requests that failed, by outcome and cause.
+    """
+
+    offered: float
+    label: str
+    duration_s: float
+    completed_count: int
+    good_count: int
+    prompt_tokens: int
+    cached_tokens: int
+    new_tokens: int
+    failures: dict[str, int] = {}
+
+    @property
+    def requests_per_s(self) -> float:
+        """Request throughput."""
+        return self.completed_count / self.duration_s
+
+    @property
+    def new_tokens_per_s(self) -> float:
+        """Output throughput: tokens of all answers."""
+        return self.new_tokens / self.duration_s
+
+    @property
+    def goodput_requests_per_s(self) -> float:
+        """Requests a second that met every limit."""
+        return self.good_count / self.duration_s
+
+
+class Load(Frozen, frozen=True, kw_only=True, tag="load", tag_field="kind"):
+    """Requests at once against a server.
+
+    Attributes:
+        levels: In the order they were run.
+        open_loop: Whether levels are requests a second; else users.
+        limits_s: Longest ttft, itl and e2el of a good request.
+    """
+
+    levels: tuple[LoadLevel, ...]
+    open_loop: bool = False
+    limits_s: dict[str, float] = {}
+
+    @property
+    def saturation(self) -> float | None:
+        """Level at which the server is saturated; None where the levels do not show it.
+
+        Closed loop: the fewest users that give 95 % of the best output throughput, where more users were tried. Open
+        loop: the lowest rate of which it completed less than 95 %.
+        """
+        ordered = sorted(self.levels, key=lambda level: level.offered)
+        if self.open_loop:
+            return next((v.offered for v in ordered if v.requests_per_s < 0.95 * v.offered), None)
+        best = max((v.new_tokens_per_s for v in ordered), default=0.0)
+        enough = next((v.offered for v in ordered if v.new_tokens_per_s >= 0.95 * best), None)
+        return enough if ordered and enough != ordered[-1].offered else None
+
+
+Result = Generation | Speculation | Stream | Quality | System | Boundary | Load | Soak

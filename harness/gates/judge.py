@@ -24,6 +24,9 @@ SINGLE_VALUE_SPREAD: dict[Metric, float] = {
     "perplexity": 0.0,
     "kl_divergence_nats": 0.0,
     "longest_context_tokens": 0.0,
+    "sustained_tokens_per_s": 0.03,
+    "sustained_joules_per_token": 0.05,
+    "hottest_celsius": 0.02,
 }
 """Metrics that one run settles, with the half width given to one value: peaks of repeated runs differ by under 1 %."""
 

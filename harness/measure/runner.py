@@ -114,9 +114,14 @@ def identify(
     )
 
 
-def memory_of(result: ChildResult) -> MemoryUse:
-    """Memory of a child: what it told of itself at its marks, and what was seen from outside."""
+def memory_of(result: ChildResult) -> MemoryUse | None:
+    """Memory of a child: what it told at its marks, and what was seen from outside; None where the model is elsewhere.
+
+    A mark may speak of another process than the child: of a server, or of a program that it started.
+    """
     marks = {data["mark"]: data for name, data in result.events if name == "memory"}
+    if any(data.get("elsewhere") for data in marks.values()):
+        return None
     memory = result.memory
     baseline = marks.get("baseline", {})
     # From "loaded" on the peak counts anew, so that repeated loads do not add up; "end" is the peak of one model.
@@ -137,14 +142,16 @@ def check_scenario(scenario: Scenario) -> None:
     Raises:
         RefusedError: The scenario does not fit its own context, or a count is out of range.
     """
-    needed = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens)
+    each = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens)
+    needed = each * scenario.batch_count
     if scenario.prompt_tokens < 0 or scenario.new_tokens < 0 or scenario.depth_tokens < 0:
         raise RefusedError("prompt, new and depth are counts of tokens: at least 0")
     if needed == 0:
         raise RefusedError("nothing to measure: give a prompt or new tokens")
     if needed > scenario.context_tokens:
         raise RefusedError(
-            f"depth {scenario.depth_tokens} + {max(scenario.prompt_tokens, scenario.new_tokens)} tokens do not fit a "
+            f"depth {scenario.depth_tokens} + {max(scenario.prompt_tokens, scenario.new_tokens)} tokens"
+            f"{f' of {scenario.batch_count} sequences' if scenario.batch_count > 1 else ''} do not fit a "
             f"context of {scenario.context_tokens}: raise --context to at least {needed}"
         )
 

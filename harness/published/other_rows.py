@@ -41,7 +41,7 @@ class Check(Frozen, frozen=True, kw_only=True):
     within_ratio: float | None
 
 
-Kind = Literal["speed", "speculation", "streaming", "placement"]
+Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal"]
 
 _COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
     "speculation": ("target", "method", "device", "gamma", "acceptance_rate", "acceptance_kind", "speedup"),
@@ -50,11 +50,15 @@ _COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
         "active_params_b",
     ),
     "placement": ("gpu_chip", "offload_mode", "n_gpu_layers", "n_cpu_moe", "model", "quant", "test", "tokens_per_s"),
+    "energy": ("device", "chip", "device_class", "backend", "model", "quant", "joules_per_token", "power_scope"),
+    "thermal": ("device", "chip", "device_class", "backend", "model", "quant", "run_id", "t_s", "tokens_per_s"),
 }  # fmt: skip
 _MARKS: Final[dict[Kind, tuple[str, ...]]] = {
     "speculation": ("speedup", "acceptance_rate"),
     "streaming": ("storage_read_gb_s", "ram_bytes_or_budget"),
     "placement": ("offload_mode", "n_gpu_layers"),
+    "energy": ("joules_per_token", "power_scope"),
+    "thermal": ("run_id", "t_s"),
 }
 
 _NUMBERS: Final[dict[Kind, tuple[str, ...]]] = {
@@ -98,7 +102,7 @@ def read_cells(name: str, path: Path | None, kind: Kind) -> list[dict[str, str]]
     rows = []
     for cells in reader:
         row = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)}
-        for column in _NUMBERS[kind]:
+        for column in _NUMBERS.get(kind, ()):
             number_in(path or name, reader.line_num, row, column)
         rows.append(row)
     return rows

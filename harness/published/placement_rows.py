@@ -9,7 +9,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -437,19 +436,13 @@ def predicted_s(row: PlacedRow, terms: Terms) -> float:
     if row.split is None or row.cards is None or row.host is None:
         raise ValueError(row.reason)
     if row.phase == "decode":
-        return decode_split_s(row.split, row.cards, row.host, _values("decode"), terms)
-    return prefill_split_s(row.split, row.cards, row.host, row.prompt, row.ubatch_tokens, _values("prefill"), terms)
+        return decode_split_s(row.split, row.cards, row.host, shipped().values, terms)
+    return prefill_split_s(row.split, row.cards, row.host, row.prompt, row.ubatch_tokens, shipped().values, terms)
 
 
 def predicted_tokens_per_s(row: PlacedRow, terms: Terms) -> float:
     """The row's speed by the law."""
     return (row.prompt.tokens if row.phase == "prefill" else 1.0) / predicted_s(row, terms)
-
-
-@lru_cache(maxsize=4)
-def _values(phase: str) -> dict[str, float]:
-    terms = shipped().decode if phase == "decode" else shipped().prefill
-    return {key: c.value for key, c in terms.items()}
 
 
 _PRIOR: Final = Terms()

@@ -89,6 +89,12 @@ def summarise(record: RunRecord) -> Summary:
     )
 
 
+def times_of(record: RunRecord, phase: Phase, label: str) -> list[float]:
+    """Seconds of one test, disturbed ones among them: of single tokens in decoding, else of whole samples."""
+    samples = [s for s in record.samples if s.phase == phase and s.label == label and not s.warm_up]
+    return [t for s in samples for t in (s.token_times_s if phase == "decode" else (s.duration_s,))]
+
+
 def needed_count(repetitions: int) -> int:
     """Clean samples below which a test is not believed: at least half of those asked for, and three where asked."""
     return min(repetitions, max(3, -(-repetitions // 2)))

@@ -10,7 +10,8 @@ import numpy as np
 
 from harness.domain.budget import Metric
 from harness.domain.record import RunRecord, Sample
-from harness.domain.result import Boundary, Quality, Result, Speculation, Stream
+from harness.domain.result import Boundary, Load, Quality, Result, Speculation, Stream
+from harness.domain.soak import Soak
 
 K = TypeVar("K", bound=Result)
 
@@ -33,6 +34,12 @@ UNITS: Final[dict[Metric, str]] = {
     "perplexity": "",
     "kl_divergence_nats": "nats",
     "longest_context_tokens": "tokens",
+    "new_tokens_per_s": "tokens/s",
+    "goodput_requests_per_s": "requests/s",
+    "saturation_load": "",
+    "sustained_tokens_per_s": "tokens/s",
+    "sustained_joules_per_token": "J",
+    "hottest_celsius": "C",
 }
 
 
@@ -147,4 +154,10 @@ _READERS: Final[dict[Metric, Callable[[RunRecord, str], list[float]]]] = {
     "perplexity": _of(Quality, lambda r: [r.score.perplexity]),
     "kl_divergence_nats": _of(Quality, lambda r: [r.score.kl_divergence]),
     "longest_context_tokens": _of(Boundary, lambda r: [r.found_tokens]),
+    "new_tokens_per_s": _of(Load, lambda r: [max(v.new_tokens_per_s for v in r.levels)]),
+    "goodput_requests_per_s": _of(Load, lambda r: [max(v.goodput_requests_per_s for v in r.levels)]),
+    "saturation_load": _of(Load, lambda r: [r.saturation]),
+    "sustained_tokens_per_s": _of(Soak, lambda r: [r.sustained_tokens_per_s]),
+    "sustained_joules_per_token": _of(Soak, lambda r: [r.sustained_joules_per_token]),
+    "hottest_celsius": _of(Soak, lambda r: [max((w.celsius for w in r.windows if w.celsius), default=None)]),
 }

@@ -7,6 +7,7 @@ import numpy as np
 
 from harness.domain.record import RunRecord
 from harness.domain.result import Speculation, Stream
+from harness.domain.soak import Soak
 from harness.errors import HarnessError
 from harness.report import plots
 from harness.report.choices import Choices
@@ -35,6 +36,7 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
         *ladder_figures(records),
         frontier(report.choices, runs) if report.choices else None,
         acceptance(records),
+        soaks(records),
     ]
     return [figure for figure in found if figure is not None]
 
@@ -286,6 +288,33 @@ def acceptance(records: Sequence[RunRecord]) -> Figure | None:
         "A drafted token counts only when all before it were accepted.",
         both_widths(partial(plots.acceptance, rows), "acceptance", "Accepted share by place in the draft"),
         ("draft", "place", "accepted", "tried", "share"),
+        tuple(table),
+    )
+
+
+def soaks(records: Sequence[RunRecord]) -> Figure | None:
+    """Speed over minutes, with where it fell."""
+    rows: list[Row] = []
+    table: list[tuple[str, ...]] = []
+    for record in [r for r in records if isinstance(r.result, Soak)][:SERIES_MAX]:
+        found = record.result
+        assert isinstance(found, Soak)
+        name = clean(f"{record.model.name if record.model else record.workload}, {record.machine.device}", 60)
+        for window in found.windows:
+            minute, heat = window.since_start_s / 60, "" if window.celsius is None else f", {window.celsius:.0f} C"
+            says = f"{name}: {digits(window.tokens_per_s)} tokens/s after {minute:.1f} minutes{heat}"
+            rows.append({"name": name, "minute": minute, "speed": window.tokens_per_s, "says": says})
+        knee = "never" if found.knee_s is None else f"{found.knee_s:.0f} s"
+        speeds = digits(found.burst_tokens_per_s), digits(found.sustained_tokens_per_s)
+        table.append((name, speeds[0], knee, speeds[1]))
+    if not rows:
+        return None
+    return Figure(
+        "soak",
+        "Speed over minutes",
+        "A device that cannot give off its heat slows down.",
+        both_widths(partial(plots.soak, rows), "soak", "Decode speed over minutes of load"),
+        ("run", "burst, tokens/s", "slows down after", "at the end, tokens/s"),
         tuple(table),
     )
 

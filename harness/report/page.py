@@ -10,6 +10,7 @@ import msgspec
 
 from harness.domain.record import RunRecord
 from harness.domain.result import Boundary, Result, Speculation, Stream
+from harness.domain.soak import Soak
 from harness.errors import MissingPackageError
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
@@ -25,8 +26,9 @@ _PANELS: Final[dict[type[Result], str]] = {
     Speculation: "Speculation",
     Stream: "Streaming",
     Boundary: "Limits of a device",
+    Soak: "Speed over minutes",
 }
-_UNSAID: Final = {"kind", "outputs", "differences", "tokens", "lengths", "stall_by_block_s", "counts"}
+_UNSAID: Final = {"kind", "outputs", "differences", "tokens", "lengths", "stall_by_block_s", "counts", "windows"}
 
 
 def render_page(report: Report, records: Sequence[RunRecord], *, title: str = "") -> str:

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from harness import plugins
 from harness.domain.model import Weights
 from harness.domain.prediction import Prediction
 from harness.domain.result import EngineBuffer, Generation
@@ -64,6 +65,7 @@ def plan(
 
     Raises:
         RefusedError: The scenario does not fit its own context.
+        UnknownNameError: No such runtime.
         BadDataError: The model file cannot be read.
     """
     check_scenario(scenario)
@@ -82,7 +84,7 @@ def plan(
     )
     return Measurement(
         workload="generate",
-        entry=ENTRY,
+        entry=getattr(plugins.load("harness.runtimes", runtime, "RUNTIME"), "entry", ENTRY),
         job=job,
         scenario=scenario,
         read=lambda ended: Generation(

@@ -23,6 +23,7 @@ class LlamaModel:
         placement: What lies with the GPU.
         vocab_only: Load the vocabulary alone.
         on_progress: Called with 0..1 while loading; returning False stops the load.
+        lib: Bindings of another library with the same functions; None for llama.cpp's own.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
@@ -41,9 +42,9 @@ class LlamaModel:
         placement: Placement = Placement(),  # noqa: B008 - frozen
         vocab_only: bool = False,
         on_progress: Callable[[float], bool] | None = None,
+        lib: Any = None,
     ) -> None:
-        self.lib: Any = library()
-        lib = self.lib
+        lib = self.lib = lib or library()
         params = lib.llama_model_default_params()
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mmap else lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = repack

@@ -53,6 +53,7 @@ class LlamaSession:
         tap: Reads and may replace intermediate results; takes the place of an ``eval_hook``.
         embeddings: Also compute embeddings.
         check_tensors: Validate all weights at load.
+        lib: As for :class:`LlamaModel`.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
@@ -74,6 +75,7 @@ class LlamaSession:
         tap: Tap | None = None,
         embeddings: bool = False,
         check_tensors: bool = False,
+        lib: Any = None,
     ) -> None:
         if scenario.kv_type not in BLOCKS:
             raise RefusedError(f"no KV cache type {scenario.kv_type!r}; one of: {', '.join(sorted(BLOCKS))}")
@@ -101,6 +103,7 @@ class LlamaSession:
                 check_tensors=check_tensors,
                 api=scenario.api or "cpu",
                 placement=scenario.placement,
+                lib=lib,
             )
         )
         lib = self.lib = self.model.lib
@@ -171,9 +174,9 @@ class LlamaSession:
 
     # -- text ---------------------------------------------------------------------------------------------------
 
-    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
-        """Token ids of ``text``."""
-        return self.model.tokenize(text, add_special=add_special)
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``; ``parse_special`` lets its words name special tokens."""
+        return self.model.tokenize(text, add_special=add_special, parse_special=parse_special)
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Text of token ids; undecodable bytes become U+FFFD."""

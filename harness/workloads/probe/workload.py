@@ -53,15 +53,13 @@ class ProbeWorkload:
             Cost(
                 operation="fit",
                 flops_count=steps * 2 * (2.0 * n * d * d + 2 / 3 * d**3),
-                moved_bytes=0.0,
-                matrix_bytes=(3 * steps + 1) * matrix,
+                moved_bytes=(3 * steps + 1) * matrix,
                 working_set_bytes=2 * matrix,
                 pass_bytes=(2 * steps + 15) * matrix,
                 pass_set_bytes=3 * matrix,
                 # Beyond 32 MiB each weighted matrix is new; below, what a whole call held.
-                fresh_bytes=fresh + (steps * matrix if matrix > MOST_KEPT_BYTES else 0.0),
-                fresh_array_bytes=matrix,
-                transcendentals_count=n * (steps * 1.0 + (steps + 1) * 20.0),
+                fresh_bytes=fresh + (new_page_bytes(steps * matrix, matrix) if matrix > MOST_KEPT_BYTES else 0.0),
+                array_steps_count=n * (steps * 0.5 + (steps + 1) * 10.0),
                 resident_bytes=int(4.5 * matrix + 16 * d * d),
                 product_dim=d,
                 numpy_calls_count=steps * 45 + 40,
@@ -70,9 +68,7 @@ class ProbeWorkload:
             Cost(
                 operation="apply",
                 # float32 rows are made doubles, then multiplied by one vector.
-                flops_count=0.0,
-                moved_bytes=0.0,
-                matrix_bytes=512 * d * 8.0,
+                moved_bytes=512 * d * 8.0,
                 working_set_bytes=512 * d * 12.0,
                 pass_bytes=512 * d * 12.0,
                 pass_set_bytes=512 * d * 12.0,

@@ -29,7 +29,7 @@ MOE = weights_of(load_model("qwen3-30b-a3b").shape, "Q4_K_M")
 DENSE = weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M")
 GPU = Machine("cuda", 272e9, traits_of("GeForce RTX 4060", "cuda", 272e9))
 HOST = Machine("cpu", 96e9, traits_of("Ryzen 9 7950X", "cpu", 96e9))
-VALUES = {key: c.value for key, c in shipped().decode.items()}
+VALUES = shipped().values
 CARDS = Cards((GPU,), (1.0,), 16e9)
 
 
