@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from harness.app.resolve import ResolvedModel
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
-from harness.domain.prediction import MemoryPrediction, Prediction, SpeedPrediction
+from harness.domain.placement import Placement
+from harness.domain.prediction import Interval, MemoryPrediction, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.advice import Advice, Variant, advise
@@ -111,6 +112,17 @@ def _widened(
     peak = memory.peak_bytes
     peak = replace(peak, low=max(peak.low + less, 0.0), high=peak.high + more)
     return replace(memory, peak_bytes=peak), replace(speed, decode_tokens_per_s=decode)
+
+
+def speeds_by_depth(
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario
+) -> tuple[tuple[int, Interval], ...]:
+    """Decode speed with the context half full and full: (tokens in the cache, tokens/s)."""
+    room = scenario.context_tokens - scenario.new_tokens
+    depths = [d for d in (scenario.context_tokens // 2, room) if 0 < d <= room]
+    speed = placed_speed if scenario.placement != Placement() else predict_speed
+    made = [(d, speed(model.weights, device, replace(scenario, depth_tokens=d))) for d in dict.fromkeys(depths)]
+    return tuple((d, s.decode_tokens_per_s) for d, s in made)
 
 
 def outlook(

@@ -52,7 +52,7 @@ _BOUNDS: Final[Mapping[type, Mapping[str, tuple[int, int]]]] = {
     },
     Recurrent: {
         "inner_dim": (1, WIDTH_MAX),
-        "state_dim": (0, WIDTH_MAX),  # short convolutions (LFM2) keep no state
+        "state_dim": (0, WIDTH_MAX),
         "conv_dim": (1, _COUNT_MAX),
         "group_count": (1, _COUNT_MAX),
         "head_count": (0, _COUNT_MAX),

@@ -93,13 +93,20 @@ def numbers(
     """Callback that reads whole numbers separated by commas."""
     one = Count(least, most)
 
-    def read(context: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
+    def read(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
+        if text is None:
+            return ()
         found = tuple(one.convert(part, option, context) for part in text.split(",") if part.strip())
         if not found:
             raise click.BadParameter(f"found {text!r}, expected whole numbers such as 0,2048")
         return tuple(dict.fromkeys(found))
 
     return read
+
+
+def words(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """Callback that reads words separated by commas."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def budget_of(text: str, whole_bytes: int) -> int:

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 )
 @click.option("--cards", "card_count", type=options.Count(1, 16), default=1, show_default=True, help="Cards alike.")
 @options.placement
-@click.option("--advice/--no-advice", "with_advice", default=True)
+@click.option("--advice/--no-advice", "with_advice", default=True, help="Say what would help.")
+@click.option("--other-devices", is_flag=True, help="Also name devices that would do, where this one does not.")
 @json_option
 def fit(
     model: str,
@@ -62,11 +63,12 @@ def fit(
     placement: str | None,
     card_count: int,
     with_advice: bool,
+    other_devices: bool,
     as_json: bool,
     **fields: Any,
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
-    from harness.app.fit import advice_for, companion, outlook, predict, timing_notes, within_budget
+    from harness.app.fit import advice_for, companion, outlook, predict, speeds_by_depth, timing_notes, within_budget
     from harness.app.plans import plan_speculation, plan_under_budget
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
@@ -97,7 +99,7 @@ def fit(
         notes = (*notes, *timing_notes(resolved, profile, scenario))
     changes: list[Advice] = []
     if with_advice:
-        others = neighbours(profile) if now.verdict.word != "fits" else ()
+        others = neighbours(profile) if other_devices and now.verdict.word != "fits" else ()
         changes = advice_for(resolved, profile, scenario, now, others=others, **asked)
     speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
     streaming = None
@@ -108,9 +110,14 @@ def fit(
         document |= {"sustained": late, "energy": energy}
         emit_json(document | {"speculation": speculation, "streaming": streaming})
     else:
-        _render(now, changes, profile, notes, (late, energy))
+        from harness.report.answer import first_line, next_step
+
+        click.echo(first_line(now, profile, late))
+        deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
+        _render(now, changes, profile, notes, (late, energy), deep)
         render_plans(speculation, streaming)
-    return Exit.BROKEN if now.verdict.word == "does not fit" else Exit.OK
+        click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))
+    return Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK
 
 
 def _render(
@@ -119,16 +126,17 @@ def _render(
     device: "DeviceProfile",
     notes: tuple[str, ...],
     warm: "tuple[Sustained | None, Energy | None]",
+    deep: "tuple[tuple[int, Interval], ...]",
 ) -> None:
     from harness.predict.verdict import reachable_tokens_per_s
 
     out = console()
     out.print(_memory_table(now, device.title))
-    out.print(_speed_table(now, reachable_tokens_per_s(now, device)))
+    out.print(_speed_table(now, reachable_tokens_per_s(now, device), deep))
     out.print(_warm_table(*warm))
     verdict = now.verdict
-    out.print(f"{verdict.word}; binds: {verdict.binding_limit}", style="bold", markup=False)
-    for reason in (*verdict.reasons, *notes):
+    out.print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
+    for reason in (*verdict.reasons, *now.speed.unsettled, *notes):
         out.print(f"  {reason}", markup=False)
     if changes:
         out.print(_advice_table(changes))
@@ -148,7 +156,7 @@ def _memory_table(now: "Prediction", title: str) -> "Table":
     return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
 
 
-def _speed_table(now: "Prediction", reachable_tokens_per_s: float) -> "Table":
+def _speed_table(now: "Prediction", reachable_tokens_per_s: float, deep: "tuple[tuple[int, Interval], ...]") -> "Table":
     from harness.units import format_bytes, format_seconds
 
     speed = now.speed
@@ -161,6 +169,7 @@ def _speed_table(now: "Prediction", reachable_tokens_per_s: float) -> "Table":
 
     rows = [
         row("decode, tokens/s", speed.decode_tokens_per_s, ""),
+        *(row(f"decode after {tokens} tokens of context", value, "") for tokens, value in deep),
         row("prefill, tokens/s", speed.prefill_tokens_per_s, ""),
         row("first token, loaded", speed.ttft_warm_s, "s"),
         row("first token, from storage", speed.ttft_cold_s, "s"),
@@ -168,7 +177,7 @@ def _speed_table(now: "Prediction", reachable_tokens_per_s: float) -> "Table":
         ("ceiling, tokens/s", f"{speed.roofline_tokens_per_s:.3g}", f"{format_bytes(speed.active_bytes)} a token"),
     ]
     if reachable_tokens_per_s < speed.decode_tokens_per_s.mid:
-        rows.insert(1, ("decode in the memory there is", f"{reachable_tokens_per_s:.2g}", "at most"))
+        rows.insert(1 + len(deep), ("decode in the memory there is", f"{reachable_tokens_per_s:.2g}", "at most"))
     return table("", ("speed", "expected", "90 %"), rows, right=(1,))
 
 
