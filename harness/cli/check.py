@@ -99,6 +99,10 @@ def check(
         document = {"device": found.device, "records": found.records, "comparisons": found.comparisons}
         emit_json(document | {"broken": broken} | ({"workloads": others} if others is not None else {}))
         return Exit.BROKEN if broken else status
+    from harness.report.answer import check_line
+
+    for record, comparison in zip(found.records, found.comparisons, strict=True):
+        click.echo(check_line(record, comparison))
     screen = console()
     for record, comparison in zip(found.records, found.comparisons, strict=True):
         if comparison is not None:
@@ -112,6 +116,12 @@ def check(
         show_table(others)
     for line in (*reasons(found.records), *broken, *(f"report: {path}" for path in dict.fromkeys(reports))):
         screen.print(line, markup=False)
+    if status == Exit.OK:
+        click.echo(
+            "Next: `edge-harness fit MODEL` predicts any model here; `edge-harness gate init` makes budgets of this."
+        )
+    else:
+        click.echo("Next: `edge-harness doctor` says what disturbs this machine or is missing on it.")
     return Exit.BROKEN if broken else status
 
 

@@ -8,6 +8,7 @@ from harness.cli import _options as options
 from harness.cli._output import console, emit_json, json_option, table
 from harness.cli._plans import render_plans
 from harness.errors import Exit
+from harness.units import GB
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What else lives in the app; repeatable."
 )
 @click.option("--ram-budget", metavar="SIZE", help="RAM the app may use: 2GiB, 600MB, or 0.6x of the file.")
+@click.option("--ram", "ram_bytes", type=options.Size(), help="RAM of the device instead of its own: 32GiB.")
+@click.option("--vram", "vram_bytes", type=options.Size(), help="Memory of its card instead: 12GiB.")
+@click.option("--bandwidth", "bandwidth_gb_s", type=options.Amount(), help="GB/s of its memory instead: 68.")
 @click.option(
     "--placement",
     type=click.Choice(["auto"]),
@@ -47,7 +51,8 @@ if TYPE_CHECKING:
 )
 @click.option("--cards", "card_count", type=options.Count(1, 16), default=1, show_default=True, help="Cards alike.")
 @options.placement
-@click.option("--advice/--no-advice", "with_advice", default=True)
+@click.option("--advice/--no-advice", "with_advice", default=True, help="Say what would help.")
+@click.option("--other-devices", is_flag=True, help="Also name devices that would do, where this one does not.")
 @json_option
 def fit(
     model: str,
@@ -59,19 +64,35 @@ def fit(
     draft: str | None,
     beside: tuple[str, ...],
     ram_budget: str | None,
+    ram_bytes: int | None,
+    vram_bytes: int | None,
+    bandwidth_gb_s: float | None,
     placement: str | None,
     card_count: int,
     with_advice: bool,
+    other_devices: bool,
     as_json: bool,
     **fields: Any,
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
-    from harness.app.fit import advice_for, companion, outlook, predict, timing_notes, within_budget
+    from harness.app.fit import (
+        advice_for,
+        companion,
+        outlook,
+        override,
+        predict,
+        speeds_by_depth,
+        timing_notes,
+        within_budget,
+    )  # fmt: skip
     from harness.app.plans import plan_speculation, plan_under_budget
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
+    if ram_bytes or vram_bytes or bandwidth_gb_s:
+        speed = bandwidth_gb_s * GB if bandwidth_gb_s else None
+        profile = override(profile, ram_bytes=ram_bytes, vram_bytes=vram_bytes, bandwidth_bytes_per_s=speed)
     if ram_budget:
         profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     if placement is not None:
@@ -97,7 +118,7 @@ def fit(
         notes = (*notes, *timing_notes(resolved, profile, scenario))
     changes: list[Advice] = []
     if with_advice:
-        others = neighbours(profile) if now.verdict.word != "fits" else ()
+        others = neighbours(profile) if other_devices and now.verdict.word != "fits" else ()
         changes = advice_for(resolved, profile, scenario, now, others=others, **asked)
     speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
     streaming = None
@@ -108,9 +129,14 @@ def fit(
         document |= {"sustained": late, "energy": energy}
         emit_json(document | {"speculation": speculation, "streaming": streaming})
     else:
-        _render(now, changes, profile, notes, (late, energy))
+        from harness.report.answer import first_line, next_step
+
+        click.echo(first_line(now, profile, late))
+        deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
+        _render(now, changes, profile, notes, (late, energy), deep)
         render_plans(speculation, streaming)
-    return Exit.BROKEN if now.verdict.word == "does not fit" else Exit.OK
+        click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))
+    return Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK
 
 
 def _render(
@@ -119,16 +145,17 @@ def _render(
     device: "DeviceProfile",
     notes: tuple[str, ...],
     warm: "tuple[Sustained | None, Energy | None]",
+    deep: "tuple[tuple[int, Interval], ...]",
 ) -> None:
     from harness.predict.verdict import reachable_tokens_per_s
 
     out = console()
     out.print(_memory_table(now, device.title))
-    out.print(_speed_table(now, reachable_tokens_per_s(now, device)))
+    out.print(_speed_table(now, reachable_tokens_per_s(now, device), deep))
     out.print(_warm_table(*warm))
     verdict = now.verdict
-    out.print(f"{verdict.word}; binds: {verdict.binding_limit}", style="bold", markup=False)
-    for reason in (*verdict.reasons, *notes):
+    out.print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
+    for reason in (*verdict.reasons, *now.speed.unsettled, *notes):
         out.print(f"  {reason}", markup=False)
     if changes:
         out.print(_advice_table(changes))
@@ -148,7 +175,7 @@ def _memory_table(now: "Prediction", title: str) -> "Table":
     return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
 
 
-def _speed_table(now: "Prediction", reachable_tokens_per_s: float) -> "Table":
+def _speed_table(now: "Prediction", reachable_tokens_per_s: float, deep: "tuple[tuple[int, Interval], ...]") -> "Table":
     from harness.units import format_bytes, format_seconds
 
     speed = now.speed
@@ -161,6 +188,7 @@ def _speed_table(now: "Prediction", reachable_tokens_per_s: float) -> "Table":
 
     rows = [
         row("decode, tokens/s", speed.decode_tokens_per_s, ""),
+        *(row(f"decode after {tokens} tokens of context", value, "") for tokens, value in deep),
         row("prefill, tokens/s", speed.prefill_tokens_per_s, ""),
         row("first token, loaded", speed.ttft_warm_s, "s"),
         row("first token, from storage", speed.ttft_cold_s, "s"),
@@ -168,7 +196,7 @@ def _speed_table(now: "Prediction", reachable_tokens_per_s: float) -> "Table":
         ("ceiling, tokens/s", f"{speed.roofline_tokens_per_s:.3g}", f"{format_bytes(speed.active_bytes)} a token"),
     ]
     if reachable_tokens_per_s < speed.decode_tokens_per_s.mid:
-        rows.insert(1, ("decode in the memory there is", f"{reachable_tokens_per_s:.2g}", "at most"))
+        rows.insert(1 + len(deep), ("decode in the memory there is", f"{reachable_tokens_per_s:.2g}", "at most"))
     return table("", ("speed", "expected", "90 %"), rows, right=(1,))
 
 

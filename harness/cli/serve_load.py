@@ -55,7 +55,9 @@ def _rates(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 @click.option("--turns", type=options.Count(1, 100), default=1, help="Requests of each conversation.")
 @click.option("--limit", "limits_s", multiple=True, callback=_limits, metavar="NAME=S",
               help="Limit of a good request, in seconds: ttft=0.5, itl=0.05 or e2el=5.")  # fmt: skip
-@click.option("--seed", type=int, default=1, show_default=True, help="Of lengths, prompts and arrivals.")
+@click.option(
+    "--seed", type=options.Count(0, 1 << 31), default=1, show_default=True, help="Of lengths, prompts and arrivals."
+)
 @options.measuring()
 def COMMAND(  # noqa: N802  verbs are found by this name
     url: str,

@@ -5,7 +5,8 @@ from typing import Literal
 from harness.domain.base import Frozen
 from harness.domain.device import PoolName
 
-VerdictWord = Literal["fits", "fits with streaming", "does not fit"]
+VerdictWord = Literal["fits", "fits with streaming", "too slow", "does not fit"]
+"""``too slow``: it fits, and misses the speed that was wanted."""
 
 
 class Interval(Frozen, frozen=True, kw_only=True):

@@ -233,6 +233,6 @@ def decode_seconds(work: Work, machine: Machine, values: Mapping[str, float]) ->
     base = decode_base(work, machine)
     parts = decode_parts(base, laws_of(features(work, machine), values))[0]
     # no prediction reads faster than the specification allows
-    floor = (base["bytes"] + base["kv"]) / parts.total_s
-    slower = max(1.0, floor) if isinstance(floor, float) else np.maximum(1.0, floor)
+    slower = np.maximum(1.0, (base["bytes"] + base["kv"]) / parts.total_s)
+    slower = slower if np.ndim(slower) else float(slower)  # numpy's own numbers are no JSON
     return Terms(*(part * slower for part in parts))
