@@ -14,16 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.answers_job import AnswersJob
-from harness.app.calibration_change import calibration_change, scaled
+from bench.confidence import TokenScores, at_temperature, best_temperature, part
+from harness.app.calibration_change import calibration_change
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
-from harness.domain.quality import CalibrationChange, Change
+from harness.domain.quality import CalibrationChange, Change, Temperature
 from harness.errors import EngineError, RefusedError
 from harness.measure.child import Limits, run_child
 from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS, QuantizeJob
+from harness.stats.calibration.metrics import ece, equal_width
 from harness.stats.intervals import share_interval
-from harness.workloads._language.confidence import TokenScores
 from harness.workloads.reasoning.tasks import KINDS
+
+
+def scaled(tokens: TokenScores) -> Temperature:
+    """Fit a temperature on the first half of the rows, judge it on the second."""
+    half = len(tokens.nll) // 2
+    fitted = best_temperature(part(tokens, slice(half)))
+    held = part(tokens, slice(half, None))
+    confidence, loss = at_temperature(held, fitted)
+    return Temperature(
+        temperature=fitted,
+        ece=ece(equal_width(held.top_probability, held.is_top_right, allow_few=True)),
+        ece_scaled=ece(equal_width(np.minimum(confidence, 1.0), held.is_top_right, allow_few=True)),
+        nll=float(held.nll.mean()),
+        nll_scaled=float(loss.mean()),
+    )
 
 
 class Asked(NamedTuple):

@@ -6,31 +6,15 @@ from typing import Any
 import numpy as np
 
 from harness.domain.quality import CalibrationChange, Change, Temperature
-from harness.workloads._language.confidence import TokenScores, at_temperature, best_temperature, part
-from harness.workloads.calibration.metrics import ece, equal_width
-from harness.workloads.calibration.paired import PairedReport, compare, smooth_change
-from harness.workloads.calibration.smooth import smooth_ece
-
-
-def scaled(tokens: TokenScores) -> Temperature:
-    """Fit a temperature on the first half of the rows, judge it on the second."""
-    half = len(tokens.nll) // 2
-    fitted = best_temperature(part(tokens, slice(half)))
-    held = part(tokens, slice(half, None))
-    confidence, loss = at_temperature(held, fitted)
-    return Temperature(
-        temperature=fitted,
-        ece=ece(equal_width(held.top_probability, held.is_top_right, allow_few=True)),
-        ece_scaled=ece(equal_width(np.minimum(confidence, 1.0), held.is_top_right, allow_few=True)),
-        nll=float(held.nll.mean()),
-        nll_scaled=float(loss.mean()),
-    )
+from harness.stats.calibration.metrics import ece, equal_width
+from harness.stats.calibration.paired import PairedReport, compare, smooth_change
+from harness.stats.calibration.smooth import smooth_ece
 
 
 def calibration_change(
     before: Sequence[Any], after: Sequence[Any], temperature: Temperature | None = None
 ) -> CalibrationChange:
-    """CalibrationChange of ``after`` beside ``before``.
+    """Calibration of ``after`` beside ``before``.
 
     Args:
         before: Of the reference: confidence of the top answer, whether it was right, NLL of the true one in nats; each

@@ -9,12 +9,12 @@ from harness.units import format_bytes
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness.app.ladder_advice import Advice
+    from harness.app.ladder_advice import RungAdvice
     from harness.domain.quality import Change
     from harness.records.ladder import Ladder, Rung
 
 
-def ladder_tables(result: "Ladder", advice: "Sequence[Advice]") -> "Iterator[Table | str]":
+def ladder_tables(result: "Ladder", advice: "Sequence[RungAdvice]") -> "Iterator[Table | str]":
     """Size, speed and quality; what happened to calibration; what each device takes; what to keep in mind."""
     title = f"{result.model} (source {result.source_quant}, compared with {result.reference_quant})"
     names: tuple[str, ...] = (
@@ -105,7 +105,7 @@ def _change(found: "Change") -> str:
     return f"{clear}{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 
 
-def _advice(advice: "Advice") -> tuple[str, ...]:
+def _advice(advice: "RungAdvice") -> tuple[str, ...]:
     if not advice.quant:
         return advice.device, "no rung fits", "", "", "", ""
     speed, peak = advice.decode_tokens_per_s, advice.peak_bytes

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions whose settings are known: providers, threads, prepacking, profiling.
+"""ONNX Runtime sessions whose settings are known: providers, threads, prepacking.
 
 Weights in an external file are mapped by the engine; with ``prepack=False`` they stay mapped and are computed from as
 they are (measured: 501 MB instead of 769 MB for an inline model of 428 MB, at 0.7 of the speed).
@@ -99,6 +99,8 @@ class OnnxSession:
             )
         except Exception as error:
             raise EngineError(f"ONNX Runtime would not load {path.name}: {_first_line(error)}") from error
+        if dropped := [p for p in providers if p not in self.raw.get_providers()]:
+            raise EngineError(f"ONNX Runtime fell back without {dropped[0]}: its libraries or its device are missing")
         self.path = path
         self.thread_count = thread_count
         self.prepack = prepack

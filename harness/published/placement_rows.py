@@ -268,7 +268,7 @@ class _Parts(NamedTuple):
 
 def _parts(raw: dict[str, str], number: Callable[[str], float], model_of: ModelOf) -> _Parts | None:
     size, params, active = (number(name) for name in ("model_bytes", "params_b", "active_params_b"))
-    known = model_of(raw.get("model", ""), params, raw.get("quant", ""))
+    known = model_of(raw.get("model", ""), params, raw.get("quant", ""), active)
     quant = quant_class(raw.get("quant", ""))
     if known is not None:
         try:
@@ -447,7 +447,7 @@ def predicted_tokens_per_s(row: PlacedRow, terms: Terms) -> float:
 
 _PRIOR: Final = Terms()
 _PRIOR_SD: Final = Terms(
-    gpu=0.3, cpu=0.3, experts=0.3, crossing=0.7, prefill=0.15, link=0.1, ik=0.3, memory=0.1, cpu_prefill=0.3
+    gpu=0.3, cpu=0.3, experts=0.3, crossing=0.7, prefill=0.3, link=0.1, ik=0.3, memory=0.1, cpu_prefill=0.3
 )
 
 

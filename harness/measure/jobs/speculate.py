@@ -11,7 +11,7 @@ from harness.domain.base import Frozen
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.measure.jobs.timed import Timed
+from harness.measure.jobs.timed import Timed, draft_step_s
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy, Policy
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter, Sampling
@@ -118,7 +118,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     candidates = []
     for name in job.drafts:
         drafter = _drafter(name, job, target, sampling)
-        draft_s = _draft_step_s(drafter, prompts[0]) if isinstance(drafter, ModelDrafter) else 0.0
+        draft_s = draft_step_s(drafter, prompts[0]) if isinstance(drafter, ModelDrafter) else 0.0
         seen = _pilot(drafter, answers)
         candidates.append((advise(seen, verify_s, draft_s, job.most_tokens), seen, name))
         if isinstance(drafter, ModelDrafter):
@@ -171,20 +171,6 @@ def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sam
 
 def _plain_step_s(target: LlamaSession, prompt: list[int]) -> float:
     return statistics.median(plain(target, prompt, 9).duration_s / 8 for _ in range(3))
-
-
-def _draft_step_s(drafter: ModelDrafter, prompt: list[int]) -> float:
-    import time
-
-    times = []
-    for _ in range(3):
-        drafter.forget()
-        drafter.propose(prompt, 1, lambda _: False)  # the prompt itself is not drafting
-        started_s = time.perf_counter()
-        count = len(drafter.propose([*prompt, prompt[-1]], 8, lambda _: True).tokens)
-        times.append((time.perf_counter() - started_s) / count)
-    drafter.forget()
-    return statistics.median(times)
 
 
 def _pilot(drafter: Drafter, answers: Sequence[tuple[list[int], Sequence[int]]]) -> list[tuple[int, bool]]:

@@ -13,7 +13,7 @@ from harness.domain.base import Frozen
 from harness.domain.drafting import Decoding
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
-from harness.measure.jobs.timed import Timed
+from harness.measure.jobs.timed import Timed, draft_step_s
 from harness.measure.machine import cpu
 from harness.predict.repack import repacked_bytes, rewrites_all
 from harness.runtimes.llamacpp import RUNTIME
@@ -165,17 +165,6 @@ def _policy(session: LlamaSession, drafter: Drafter) -> AdaptivePolicy:
             times.append(time.perf_counter() - started_s)
             session.clear()
         verify_s[size] = min(times)
-    draft_s = _draft_s(drafter) if isinstance(drafter, ModelDrafter) else 0.0
+    draft_s = draft_step_s(drafter, [0] * 8) if isinstance(drafter, ModelDrafter) else 0.0
     seen = [(bucket, True) for bucket in (5, 6, 7)] + [(0, False), (1, False), (4, True)]
     return AdaptivePolicy(CostTable(verify_s, draft_s), most_tokens=most - 1, seen=seen)
-
-
-def _draft_s(drafter: ModelDrafter) -> float:
-    """Seconds to draft a token; the first look fetches what the draft still has on the disk, and does not count."""
-    times = []
-    for _ in range(3):
-        started_s = time.perf_counter()
-        count = len(drafter.propose([0] * 8, 8, lambda _: True).tokens)
-        times.append((time.perf_counter() - started_s) / count)
-        drafter.forget()
-    return min(times)

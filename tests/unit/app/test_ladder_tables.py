@@ -1,6 +1,6 @@
 """The terminal's tables of a ladder."""
 
-from harness.app.ladder_advice import Advice
+from harness.app.ladder_advice import RungAdvice
 from harness.cli._ladder_tables import ladder_tables
 from harness.cli._output import console
 from harness.domain.prediction import Interval
@@ -19,7 +19,7 @@ QUALITY = TextScore(
 )  # fmt: skip
 
 
-def shown(*rungs: Rung, advice: tuple[Advice, ...] = ()) -> list[str]:
+def shown(*rungs: Rung, advice: tuple[RungAdvice, ...] = ()) -> list[str]:
     """Lines of everything that is printed."""
     result = Ladder(
         model="m", source_quant="Q4_1", reference_quant="F16", text="t", reference=reference_of(rungs), rungs=rungs
@@ -56,8 +56,8 @@ def test_a_rung_says_what_it_does_to_calibration() -> None:
 
 def test_a_rung_that_failed_and_devices() -> None:
     speed = Interval(mid=20.0, low=15.0, high=25.0)
-    takes = Advice(device="phone", quant="Q2_K", kl_divergence=0.5, decode_tokens_per_s=speed)
-    lines = shown(Rung(quant="IQ1_S", outcome="no room"), advice=(takes, Advice(device="board")))
+    takes = RungAdvice(device="phone", quant="Q2_K", kl_divergence=0.5, decode_tokens_per_s=speed)
+    lines = shown(Rung(quant="IQ1_S", outcome="no room"), advice=(takes, RungAdvice(device="board")))
     assert line_with(lines, "IQ1_S").split()[-2:] == ["no", "room"]
     assert "20.0 [15.0, 25.0]" in line_with(lines, "phone", "Q2_K", "no rung within 0.1 nats")
     assert "no rung fits" in line_with(lines, "board")

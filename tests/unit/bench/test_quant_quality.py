@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from bench.answers_job import guessing
-from bench.quant_quality_run import Answers, Asked, Choices, ask, compare_answers, quant_quality
-from harness.app.calibration_change import scaled
+from bench.confidence import INVERSE_TEMPERATURES, TokenScores
+from bench.quant_quality_run import Answers, Asked, Choices, ask, compare_answers, quant_quality, scaled
 from harness.errors import RefusedError
-from harness.workloads._language.confidence import INVERSE_TEMPERATURES, TokenScores
-from harness.workloads.calibration.paired import smooth_change
+from harness.stats.calibration.paired import smooth_change
 from harness.workloads.reasoning.tasks import Task
 
 

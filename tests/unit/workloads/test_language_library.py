@@ -22,7 +22,7 @@ from harness.workloads._language.generate import (
     with_kept_prefix,
 )
 from harness.workloads._language.sampling import log_softmax_at, numbers, pick
-from harness.workloads.calibration.scaling import temperature
+from harness.stats.calibration.scaling import temperature
 
 WAYS = (in_one_batch, with_kept_prefix, by_separate_calls)
 

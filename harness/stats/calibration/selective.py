@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.workloads.calibration.metrics import checked
+from harness.stats.calibration.metrics import checked
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.workloads.calibration.metrics import checked
+from harness.stats.calibration.metrics import checked
 
 _MESH: Final = 200
 _FLOOR: Final = 0.001

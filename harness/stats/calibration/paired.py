@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import RefusedError
-from harness.workloads.calibration.metrics import checked, ece, equal_width
-from harness.workloads.calibration.smooth import smooth_ece_at, smoothing_width
+from harness.stats.calibration.metrics import checked, ece, equal_width
+from harness.stats.calibration.smooth import smooth_ece_at, smoothing_width
 
 Floats = NDArray[np.float64]
 
