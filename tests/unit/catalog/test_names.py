@@ -10,8 +10,7 @@ from click.testing import CliRunner
 
 from harness.app.resolve import resolve_model
 from harness.catalog.models import model_names
-from harness.catalog.names import load_model
-from harness.catalog.names import key, match, nearest
+from harness.catalog.names import key, load_model, match, nearest
 from harness.cli.models import COMMAND
 from harness.domain.quant import split, understood
 from harness.errors import RefusedError, UnknownNameError
@@ -112,6 +111,7 @@ def test_what_is_no_model_or_tells_no_size_is_refused(name: str, reason: str) ->
         ("Zeta 8x7B", 46.7, 12.9),  # experts share attention, as Mixtral's do
         ("Foo 270M Q8_0", 0.27, 0.27),
         ("RWKV7-1.5B", 1.5, 1.5),
+        ("DeepSeek-V4-Flash:Q4_K_M", 284, 13),  # its size stands in a table: the name tells none
         ("Llama-5-45B", 45, 45),
     ],
 )
