@@ -190,6 +190,8 @@ def _index(root: str, names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001
     for card in cards:
         for alias in (split(card.title)[0], *card.aliases):
             found.setdefault(key(alias), card.name)
+    for name in list(found):  # Ollama leaves out the active parameters: qwen3.6:35b is Qwen3.6 35B A3B
+        found.setdefault(re.sub(r"-a-\d+(?:\.\d+)?[bm]$", "", name), found[name])
     return found
 
 

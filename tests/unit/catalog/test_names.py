@@ -46,6 +46,8 @@ RESOLVED = [
     ("gpt-oss:20b", "gpt-oss-20b", ""),
     ("mistral-nemo:latest", "mistral-nemo-12b", ""),
     ("smollm2:135m", "smollm2-135m", ""),
+    ("qwen3.6:35b", "qwen3.6-35b-a3b", ""),
+    ("gemma4:26b", "gemma-4-26b-a4b", ""),
     # LM Studio and files
     ("gpt-oss-120b-mxfp4", "gpt-oss-120b", "MXFP4_MOE"),
     ("Qwen3.6-35B-A3B-UD-Q4_K_XL", "qwen3.6-35b-a3b", "Q4_K_M"),
