@@ -19,35 +19,26 @@ def built_apis() -> dict[str, list[str]]:
         MissingPackageError: llama-cpp-python is not installed.
     """
     library()
-    ggml = _registry()
-    for name, result, arguments in (
-        ("reg_count", ctypes.c_size_t, []),
-        ("reg_get", ctypes.c_void_p, [ctypes.c_size_t]),
-        ("reg_name", ctypes.c_char_p, [ctypes.c_void_p]),
-        ("reg_dev_count", ctypes.c_size_t, [ctypes.c_void_p]),
-        ("reg_dev_get", ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]),
-        ("dev_description", ctypes.c_char_p, [ctypes.c_void_p]),
-    ):
-        function = getattr(ggml, f"ggml_backend_{name}")
-        function.restype, function.argtypes = result, arguments
-    found = {}
-    for index in range(ggml.ggml_backend_reg_count()):
-        api = ggml.ggml_backend_reg_get(index)
-        count = ggml.ggml_backend_reg_dev_count(api)
-        devices = [ggml.ggml_backend_dev_description(ggml.ggml_backend_reg_dev_get(api, n)) for n in range(count)]
-        found[ggml.ggml_backend_reg_name(api).decode().lower()] = [d.decode(errors="replace") for d in devices]
-    return found
-
-
-def _registry() -> Any:
-    """The engine's library that holds the registry; it is loaded already, this only finds it."""
     import llama_cpp
 
     folder = Path(llama_cpp.__file__).parent / "lib"
-    for name in ("libggml.so", "libggml.dylib", "ggml.dll"):
-        if (folder / name).exists():
-            return ctypes.CDLL(str(folder / name))
-    raise OSError(f"no libggml in {folder}")
+    ggml = ctypes.CDLL(
+        str(next(folder / n for n in ("libggml.so", "libggml.dylib", "ggml.dll") if (folder / n).exists()))
+    )
+
+    def call(name: str, result: Any, *arguments: Any) -> Any:
+        function = getattr(ggml, f"ggml_backend_{name}")
+        function.restype = result
+        return function(*arguments)
+
+    found = {}
+    for index in range(call("reg_count", ctypes.c_size_t)):
+        api = ctypes.c_void_p(call("reg_get", ctypes.c_void_p, ctypes.c_size_t(index)))
+        places = map(ctypes.c_size_t, range(call("reg_dev_count", ctypes.c_size_t, api)))
+        devices = [ctypes.c_void_p(call("reg_dev_get", ctypes.c_void_p, api, place)) for place in places]
+        names = [call("dev_description", ctypes.c_char_p, device).decode(errors="replace") for device in devices]
+        found[call("reg_name", ctypes.c_char_p, api).decode().lower()] = names
+    return found
 
 
 if __name__ == "__main__":
