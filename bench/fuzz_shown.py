@@ -239,7 +239,7 @@ def _show_data(path: Path) -> None:
 def _show_record(path: Path) -> None:
     said("compare", str(path))
     page = path.with_name("page")
-    status = Exit.OK
+    status = int(Exit.OK)
     for form in FORMATS:
         status = max(status, said("report", str(path), "--format", form, "--no-predictions", "--out", str(page)))
         if status == Exit.OK:
