@@ -1,8 +1,8 @@
 """Throw damaged files at the readers and watch time and memory.
 
-    python -m bench.fuzz all --cases 2000
-    python -m bench.fuzz gguf --cases 20000 --seconds 60
-    python -m bench.fuzz shown-gguf computed-gguf     # what is printed of a file, and computed from its shape
+    python -m bench fuzz all --cases 2000
+    python -m bench fuzz gguf --cases 20000 --seconds 60
+    python -m bench fuzz shown-gguf computed-gguf     # what is printed of a file, and computed from its shape
 
 Cases are small valid files that are damaged, and plain random bytes (see ``fuzz_cases``, and ``fuzz_shown`` for words
 and numbers). Anything but a value or

@@ -1,7 +1,7 @@
 """How often the gate cries wolf, and how often it sees a real slowdown, beside two peers on the same runs.
 
-    python -m bench.gate_rates MODEL.gguf --samples gates.jsonl [--same 40] [--slowed 20] [--doctor PROGRAM]
-    python -m bench.gate_rates MODEL.gguf --samples busy.jsonl --neighbour 0.5      # half a core is used by another
+    python -m bench gate_rates MODEL.gguf --samples gates.jsonl [--same 40] [--slowed 20] [--doctor PROGRAM]
+    python -m bench gate_rates MODEL.gguf --samples busy.jsonl --neighbour 0.5      # half a core is used by another
 
 Real decoding on the real engine. A gate compares two builds of the same model in turns; in an A/A gate both are the
 same, in the others the candidate is really slowed: after each token it works on for a share of that token's time. What

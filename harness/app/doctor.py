@@ -1,9 +1,7 @@
 """What works on this machine, and what to do where something does not."""
 
-import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from ctypes.util import find_library
@@ -13,12 +11,15 @@ from pathlib import Path
 from typing import Final, Literal
 
 from harness import plugins
-from harness.app.run import open_history, this_machine
+from harness.app.this_machine import this_machine
 from harness.catalog.paths import cache_dir, home_dir
 from harness.domain.base import Frozen
 from harness.errors import HarnessError
 from harness.measure import machine, sensors
+from harness.measure.engine_devices import engine_devices
+from harness.measure.gpu_sensors import absence, gpu_readings
 from harness.measure.limit_group import LimitGroup
+from harness.measure.pipeline import open_history
 from harness.units import GIB, format_bytes
 
 State = Literal["ok", "missing", "limited", "broken"]
@@ -63,7 +64,7 @@ class Finding(Frozen, frozen=True, kw_only=True):
 
 def examine() -> list[Finding]:
     """Everything, in the order of importance."""
-    return [*_next_step(), *_folders(), *_runtimes(), *_engine(), *_packages(), *_machine(), *_measuring()]
+    return [*_next_step(), *_folders(), *_runtimes(), *_apis(), *_packages(), *_machine(), *_measuring()]
 
 
 def _next_step() -> Iterator[Finding]:
@@ -107,30 +108,6 @@ def _distribution() -> str:
         return "termux" if "com.termux" in os.environ.get("PREFIX", "") else ""
     values = dict(line.split("=", 1) for line in lines if "=" in line)
     return " ".join(values.get(key, "").strip("\"'") for key in ("ID", "ID_LIKE"))
-
-
-def _engine() -> Iterator[Finding]:
-    """Apis of the installed engine, asked in a process of its own, beside those of the machine."""
-    there = machine_apis()
-    if find_spec("llama_cpp") is None:
-        yield Finding(name="apis of this machine", state="ok", detail=", ".join(there))
-        return
-    command = [sys.executable, "-m", "harness.runtimes.llamacpp.devices"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=60, check=True, env=environment)
-        told = json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        yield Finding(name="engine", state="broken", detail=f"llama.cpp does not start: {error}")
-        return
-    built = [f"{api} ({', '.join(names) or 'no device'})" for api, names in told["apis"].items()]
-    yield Finding(name="apis of the engine", state="ok", detail="; ".join(built))
-    unused = [api for api in there if api not in told["apis"]]
-    detail = ", ".join(there)
-    if unused:
-        detail += f"; the engine was built without {', '.join(unused)}: build it anew with CMAKE_ARGS=-DGGML_..=on"
-    yield Finding(name="apis of this machine", state="limited" if unused else "ok", detail=detail)
-    yield Finding(name="engine build", state="ok", detail=told["build"])
 
 
 def machine_apis() -> list[str]:
@@ -181,6 +158,36 @@ def _runtimes() -> Iterator[Finding]:
         yield Finding(name=f"runtime {name}", state="missing" if reason else "ok", detail=reason or "usable")
 
 
+def _apis() -> Iterator[Finding]:
+    """What the engine was built with and sees, and the command that builds another api into it."""
+    from harness.runtimes.llamacpp.devices import BUILD_ARGUMENTS
+
+    if find_spec("llama_cpp") is None:
+        yield Finding(name="apis of this machine", state="ok", detail=", ".join(machine_apis()))
+        return
+    try:
+        devices = engine_devices()
+    except HarnessError as error:
+        yield Finding(name="apis of llama.cpp", state="broken", detail=str(error))
+        return
+    if not devices:
+        return
+    for device in devices:
+        memory = f", {format_bytes(device.free_bytes)} of {format_bytes(device.total_bytes)} free"
+        detail = f"{device.api}: {device.description}{memory}" + (", played by the CPU" if device.is_software else "")
+        yield Finding(name=f"device {device.name}", state="ok", detail=detail)
+    seen = {device.api for device in devices}
+    unused = [api for api in machine_apis() if api not in seen]
+    if unused:
+        build = " | ".join(f"{api}: {arguments}" for api, arguments in BUILD_ARGUMENTS.items() if api in unused)
+        command = 'CMAKE_ARGS="..." pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python'
+        yield Finding(
+            name="apis of this machine",
+            state="limited",
+            detail=f"the engine was built without {', '.join(unused)}; to build it in: {command} with {build}",
+        )
+
+
 def _packages() -> Iterator[Finding]:
     for package, extra in _EXTRAS.items():
         try:
@@ -227,6 +234,12 @@ def _measuring() -> Iterator[Finding]:
         detail=f"control group, version {group.version}"
         if group
         else "no right to make control groups: a limit on private memory and a watchdog stand in",
+    )
+    gpus = gpu_readings()
+    missing = absence(gpus)
+    told = [f"{gpu.name} ({gpu.source})" for gpu in gpus]
+    yield Finding(
+        name="GPU counters", state="limited" if missing else "ok", detail="; ".join([*told, missing]).strip("; ")
     )
     found = sensors.report()
     have = [*found.energy_counters, *found.batteries, *(name for name, _ in found.thermal_zones)]

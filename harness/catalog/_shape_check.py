@@ -30,13 +30,18 @@ _AT_LEAST_1: Final = {
         "experts.feed_forward_dim",
         "group_count",
     ),
-    *("layer_step_count", "kv_rank_dim", "latent.value_head_dim", "inner_dim", "state_dim", "conv_dim"),
+    *("layer_step_count", "kv_rank_dim", "latent.value_head_dim", "inner_dim", "conv_dim"),
 }
 _WEIGHTS_MAX: Final = (1 << 63) - 1
 
 
 def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[int, ...]] | None = None) -> ModelShape:
-    """The shape, if a model can have it; no figure may exceed the ``dims`` of a file's tensors, where all are given.
+    """The shape, if a model can have it.
+
+    Args:
+        shape: As it was read.
+        source: The file, for the message.
+        dims: Sizes of all tensors by name, where the file holds them all: then none of its figures may exceed them.
 
     Raises:
         BadDataError: A count out of its bounds, one that contradicts another, or one that the tensors do not bear out.
@@ -55,6 +60,7 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     heads, kv_heads, layers, experts = shape.head_count, shape.kv_head_count, shape.layer_count, shape.experts
     if not heads and shape.recurrent is None:
         refuse("head_count", 0, "at least 1, or a [shape.recurrent] table")
+    _check_layers(shape, refuse)
     if heads and not kv_heads and shape.recurrent is None:
         refuse("kv_head_count", 0, "at least 1 for a model with attention")
     if kv_heads and heads % kv_heads:
@@ -71,6 +77,17 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     if dims:
         _check_against(shape, dims, refuse)
     return shape
+
+
+def _check_layers(shape: ModelShape, refuse: Callable[[str, object, str], None]) -> None:
+    """The kinds of the layers, one by one where they are listed, and their states."""
+    pattern = shape.layer_pattern
+    if pattern and (len(pattern) != shape.layer_count or set(pattern) - set("asr-")):
+        refuse("layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
+    if "r" in pattern and shape.recurrent is None:
+        refuse("recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
+    if shape.recurrent is not None and not shape.recurrent.state_dim and not shape.architecture.startswith("lfm2"):
+        refuse("recurrent.state_dim", 0, "at least 1: only LFM2's short convolutions have no state")
 
 
 def _check_against(

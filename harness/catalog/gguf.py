@@ -142,10 +142,23 @@ def read_gguf(path: Path) -> GgufFile:
         raise BadDataError(path, "", error.strerror or str(error), "a readable GGUF file") from error
 
 
+def header_of(head: bytes, size: int, path: Path) -> GgufFile | None:
+    """The header of a file of ``size`` bytes of which only the first are here; None where it is longer than these.
+
+    Raises:
+        BadDataError: As ``read_gguf``.
+    """
+    try:
+        found = _Reader(path, head, size).read()
+    except struct.error:  # a number past what is here; lengths are checked against the whole file's size
+        return None
+    return found if found.data_offset_bytes <= len(head) else None
+
+
 class _Reader:
     """Walks over one mapped file; ``at`` is the next byte to read."""
 
-    def __init__(self, path: Path, view: mmap.mmap, size: int) -> None:
+    def __init__(self, path: Path, view: mmap.mmap | bytes, size: int) -> None:
         self.path, self.view, self.size, self.at = path, view, size, 0
         self.end = min(size, _MAX_HEADER_BYTES)
 

@@ -28,7 +28,11 @@ def emit_json(document: Any) -> None:
     """Print one JSON document on stdout (dataclasses and domain types included)."""
     import msgspec
 
-    click.echo(escaped(msgspec.json.format(msgspec.json.encode(document), indent=2).decode()))
+    click.echo(
+        escaped(
+            msgspec.json.format(msgspec.json.encode(document, enc_hook=lambda number: number.item()), indent=2).decode()
+        )
+    )
 
 
 def console(*, stderr: bool = False) -> "Console":

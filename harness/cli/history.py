@@ -33,8 +33,8 @@ def history(
 
     With --trend: medians over time, and the last change as a ratio with its 95 % interval and effect size.
     """
-    from harness.app.run import open_history
     from harness.cli._records import reasons, run_table
+    from harness.measure.pipeline import open_history
 
     past = open_history()
     if imported:

@@ -8,11 +8,11 @@ from statistics import median
 
 from msgspec.structs import replace
 
-from harness.domain.budget import Budget
+from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord, Validity
 from harness.errors import BadDataError, Exit
-from harness.gates.judge import HIGHER_IS_BETTER, Judgement, judge_absolute, judge_against_baseline, spread_of
+from harness.gates.judge import Judgement, judge_absolute, judge_against_baseline, spread_of
 from harness.gates.plan import look_confidence
 from harness.records.metrics import latency_values, metric_values
 

@@ -25,7 +25,32 @@ _CHUNK_BYTES: Final = 1 << 16
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
-MIGRATIONS: Final[Mapping[int, Migration]] = {}
+
+def _from_1(document: dict[str, Any]) -> dict[str, Any]:
+    """What stood in ``extra`` becomes ``result``; "backend" was the api of a scenario and the runtime of a record."""
+    scenario, prediction = dict(document["scenario"]), document.get("prediction")
+    scenario["api"] = scenario.pop("backend", "")
+    if prediction:
+        prediction = dict(prediction)
+        prediction["api"] = prediction.pop("backend", "")
+    extra = dict(document.get("extra", {}))
+    result: dict[str, Any] | None = None
+    runtime = extra.pop("backend", "")
+    if "repetitions" in extra:
+        result = {"kind": "generation", "repetitions": extra.pop("repetitions"), "greedy": extra.pop("greedy", False)}
+    elif isinstance(extra.get("size"), dict):
+        keys = ("size", "seed", "prepare_s", "quality", "evaluation", "predicted", "units")
+        result = {"kind": "system", **{key: extra.pop(key) for key in keys if key in extra}}
+    return document | {
+        "scenario": scenario,
+        "prediction": prediction,
+        "extra": extra,
+        "result": result,
+        "runtime": runtime,
+    }
+
+
+MIGRATIONS: Final[Mapping[int, Migration]] = {1: _from_1}
 """For each old version the step that makes the next one of it. A step may use nothing but the document it is given."""
 
 
@@ -88,7 +113,7 @@ def from_document(
         found += 1
         document["schema_version"] = found
     try:
-        record = msgspec.convert(document, RunRecord)
+        record = msgspec.convert(document, RunRecord, str_keys=True)
     except msgspec.ValidationError as error:
         raise _bad_field(source, error) from error
     except RecursionError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import comb, isfinite, sqrt
+from math import comb, exp, isfinite, lgamma, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +58,30 @@ def _interval_rank(n: int, confidence: float) -> int:
     return rank
 
 
+def quantile_interval(samples: Sequence[float], share: float, confidence: float = 0.95) -> Estimate:
+    """Quantile of a distribution with its interval from order statistics, as for the median.
+
+    The end below is the l-th smallest of n, l the largest with P(B < l) <= (1 - confidence) / 2; the end above the u-th
+    smallest, u the least with P(B >= u) <= the same; B ~ Binomial(n, share). An end that n samples cannot give is None:
+    99 % of the requests need 368 of them for an end above.
+
+    Raises:
+        ValueError: No samples, or one is not finite.
+    """
+    ordered = np.sort(_finite(samples))
+    n, tail = len(ordered), (1.0 - confidence) / 2.0
+    ways = [lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) for k in range(n + 1)]
+    below = np.cumsum([exp(w + k * log(share) + (n - k) * log(1.0 - share)) for k, w in enumerate(ways)])
+    low = int(np.searchsorted(below, tail, side="right"))
+    high = int(np.searchsorted(below, 1.0 - tail, side="left")) + 1
+    return Estimate(
+        float(np.quantile(ordered, share)),
+        float(ordered[low - 1]) if low else None,
+        float(ordered[high - 1]) if high <= n else None,
+        n,
+    )
+
+
 def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     """Median of all pairwise means along the last axis: nearly as efficient as the mean, robust like the median.
 
@@ -90,6 +114,23 @@ def share_interval(hit_count: int, count: int, confidence: float = 0.95) -> Esti
     half = z * sqrt(p * (1 - p) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     return Estimate(p, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale), count)
+
+
+def binomial_test(hit_count: int, count: int, chance: float) -> float:
+    """Exact two-sided p of hit_count hits in count tries at that chance: all outcomes no likelier than this one.
+
+    With chance 1/2, 4 of 4 is 2 / 16 = .125. A likelihood within 1e-7 of equal counts as equal, as in R and scipy.
+
+    Raises:
+        ValueError: hit_count outside 0 to count, or chance outside (0, 1).
+    """
+    if not 0 <= hit_count <= count or not 0 < chance < 1:
+        raise ValueError(f"{hit_count} of {count} at {chance} is no binomial outcome")
+    logs = [
+        lgamma(count + 1) - lgamma(k + 1) - lgamma(count - k + 1) + k * log(chance) + (count - k) * log(1 - chance)
+        for k in range(count + 1)
+    ]
+    return min(1.0, sum(exp(v) for v in logs if v <= logs[hit_count] + 1e-7))
 
 
 def ratio_interval(

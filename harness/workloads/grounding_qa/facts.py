@@ -55,6 +55,10 @@ class Question(NamedTuple):
     source: str
     subject: str
 
+    def claim(self, answer: str) -> str:
+        """The claim that an answer makes; question and answer where no claim begins."""
+        return f"{self.stem} {answer}".strip() if self.stem else f"{self.text} {answer}"
+
 
 ASKED: Final = {
     "builder": ("Who designed the {}?", "The {} was designed by"),
@@ -86,11 +90,6 @@ def _fact(identifier: str, subject: str, rng: random.Random) -> Fact:
     rng.shuffle(parts)
     passage = f"The {subject} {parts[0]}, {parts[1]} and {parts[2]}."
     return Fact(identifier, subject, tuple(told.items()), passage)
-
-
-def sentences(fact: Fact) -> str:
-    """The same passage with each thing told in a sentence of its own, worded as the claims are."""
-    return " ".join(f"{ASKED[kind][1].format(fact.subject)} {value}." for kind, value in fact.values)
 
 
 def questions(known: list[Fact], count: int, seed: int, *, unknown_ratio: float = 0.25) -> list[Question]:

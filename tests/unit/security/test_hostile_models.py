@@ -28,7 +28,6 @@ IMPOSSIBLE = {
         "attention.head_count_kv": (0, 3, *HUGE),
         "attention.key_length": (0, 2**20, *HUGE),
         "attention.value_length": (2**20, *HUGE),
-        "feed_forward_length": (301, *HUGE),
         "context_length": (2**33, *HUGE[2:]),
         "nextn_predict_layers": (2, 3, *HUGE),
     },
