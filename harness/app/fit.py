@@ -1,7 +1,7 @@
 """One question: does this model fit on this device, how fast is it, what would help."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -62,7 +62,7 @@ def predict(
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
     speed = (placed_speed if split else predict_speed)(model.weights, device, scenario)
-    memory, speed = _widened(memory, speed, model, scenario)
+    memory, speed = _widened(memory, speed, model, device, scenario)
     judged = speed
     told: tuple[str, ...] = ()
     if beside:
@@ -88,14 +88,29 @@ def predict(
     )
 
 
+DOUBT_RATIO: Final = 1.3
+"""A machine probed beside other load was predicted some 10 to 15 % wrong; twice that leaves room for more load."""
+
+
 def _widened(
-    memory: MemoryPrediction, speed: SpeedPrediction, model: ResolvedModel, scenario: Scenario
+    memory: MemoryPrediction,
+    speed: SpeedPrediction,
+    model: ResolvedModel,
+    device: DeviceProfile,
+    scenario: Scenario,
 ) -> tuple[MemoryPrediction, SpeedPrediction]:
-    """Memory and speed with the intervals of a model that nobody knows, or of a quantisation that another stands for.
+    """Memory and speed with the intervals of what is in doubt: a model or quantisation nobody knows, a busy probe.
 
     The cache may be that of any of the nearest known models; the weights may have any bits that such files have, and
     decode reads them: its interval widens by the same ratio.
     """
+    costs = device.calibration(device.api(scenario.api))
+    if device.doubts or (costs is not None and costs.disturbed_ratio):
+        sure = speed.decode_tokens_per_s
+        unsure = replace(sure, low=sure.low / DOUBT_RATIO, high=sure.high * DOUBT_RATIO)
+        speed = replace(speed, decode_tokens_per_s=unsure)
+    if model.bits is None and model.guess is None:
+        return memory, speed
     less = more = 0.0
     held = sum(t.size_bytes for t in model.weights.tensors)
     if model.bits is not None:
@@ -138,6 +153,10 @@ def outlook(
 def timing_notes(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[str, ...]:
     """What a speed on this machine rests on, where the engine was not timed with all of the model's types."""
     calibration = device.calibration(device.api(scenario.api))
+    if device.doubts:
+        return (
+            f"the profile of this machine was taken while it was disturbed ({device.doubts[0]}): intervals are wider",
+        )
     if calibration is None:
         return ("speed rests on the probed bandwidth alone: `edge-harness check` times the engine here and keeps it",)
     timed = {cost.type_name for cost in calibration.types}
@@ -157,14 +176,53 @@ def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile
         raise RefusedError(f"a RAM budget is above 0 bytes, got {ram_budget_bytes}")
 
     def cut(pool: MemoryPool) -> MemoryPool:
-        if pool.name != "ram":
-            return pool
-        limit = Figure(
-            value=min(ram_budget_bytes, pool.total_bytes.value), source="the budget asked for", confidence="assumed"
-        )
-        return replace(pool, usable_bytes=limit, entitled_bytes=None)
+        usable = min(ram_budget_bytes, pool.total_bytes.value)
+        return replace(pool, usable_bytes=_asked(usable), entitled_bytes=None) if pool.name == "ram" else pool
 
-    return replace(device, pools=tuple(cut(pool) for pool in device.pools))
+    return replace(device, pools=tuple(map(cut, device.pools)))
+
+
+def override(
+    device: DeviceProfile,
+    *,
+    ram_bytes: float | None = None,
+    vram_bytes: float | None = None,
+    bandwidth_bytes_per_s: float | None = None,
+) -> DeviceProfile:
+    """The device with other memory, without a file for it; what an app may use keeps its share of the total.
+
+    Args:
+        device: The one to start from.
+        ram_bytes: Installed RAM.
+        vram_bytes: Memory of the card.
+        bandwidth_bytes_per_s: Of the memory that its usual engine reads; timed costs of the engine are dropped with it.
+
+    Raises:
+        RefusedError: It has no memory of that kind.
+    """
+    main = device.engine().pool
+    sizes = {"ram": ram_bytes, "vram": vram_bytes}
+    missing = [name for name, size in sizes.items() if size and name not in {pool.name for pool in device.pools}]
+    if missing:
+        raise RefusedError(f"{device.name} has no {missing[0]} to change: its pools are those of its profile")
+
+    def changed(pool: MemoryPool) -> MemoryPool:
+        if size := sizes[pool.name]:
+            ratio = size / pool.total_bytes.value
+            entitled = _asked(pool.entitled_bytes.value * ratio) if pool.entitled_bytes else None
+            usable = _asked(pool.usable_bytes.value * ratio)
+            pool = replace(pool, total_bytes=_asked(size), usable_bytes=usable, entitled_bytes=entitled)
+        if bandwidth_bytes_per_s and pool.name == main:
+            speed = _asked(bandwidth_bytes_per_s)
+            pool = replace(pool, bandwidth_bytes_per_s=speed, measured_read_bytes_per_s=None)
+        return pool
+
+    costs = () if bandwidth_bytes_per_s else device.calibrations
+    return replace(device, pools=tuple(map(changed, device.pools)), calibrations=costs)
+
+
+def _asked(value: float) -> Figure:
+    return Figure(value=value, source="asked for", confidence="assumed")
 
 
 def advice_for(
