@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -116,7 +116,7 @@ def rows(output: str) -> list[dict[str, Any]]:
     return found
 
 
-def batched_times(row: dict[str, Any]) -> Sequence[tuple[Phase, str, int, float]]:
+def batched_times(row: Mapping[str, Any]) -> Sequence[tuple[Phase, str, int, float]]:
     """Phase, label, tokens and seconds of both tests in a row of llama-batched-bench.
 
     Raises:
