@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions whose settings are known: providers, threads, prepacking, profiling.
+"""ONNX Runtime sessions whose settings are known: providers, threads, prepacking.
 
 Weights in an external file are mapped by the engine; with ``prepack=False`` they stay mapped and are computed from as
 they are (measured: 501 MB instead of 769 MB for an inline model of 428 MB, at 0.7 of the speed).
@@ -130,10 +130,6 @@ class OnnxSession:
             "prepack": self.prepack,
             "quantization": quantization(read_graph(self.path)),
         }
-
-    def end_profile(self) -> Path:
-        """End profiling; the file that was written."""
-        return Path(self.raw.end_profiling())
 
     def close(self) -> None:
         """Free the engine's session; safe to call twice."""

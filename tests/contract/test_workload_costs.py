@@ -88,19 +88,3 @@ def test_the_weights_of_an_encoder_by_hand():
     if "encode ort int8" in costs:
         (product, _) = costs["encode ort int8"].kernels
         assert (product.flops_count, product.moved_bytes) == (2 * weights, weights + 4 * weights / 32)
-
-
-def test_the_arithmetic_of_a_network_by_hand():
-    from harness.workloads.grounded_vision.cost import session_cost
-    from harness.workloads.grounded_vision.graph import Layout
-
-    lite0 = session_cost(Layout(), 1, 0)
-    # Published are 407 million multiply-adds, with head and classifier, which are not run here: 320 x 1280 x 49 +
-    # 1280 x 1000. What else is in the published figure is not told.
-    convolutions = sum(k.flops_count for k in lite0.kernels if k.kind in {"convolution", "depthwise"}) / 2
-    assert convolutions + 320 * 1280 * 49 + 1280 * 1000 == pytest.approx(407e6, rel=0.06)
-    layout = Layout(network="dinov2-s", crop_px=224)
-    one, three = (session_cost(layout, 1, n) for n in (0, 2))
-    layers = sum(k.flops_count for k in one.kernels if k.kind == "product" and k.dim == 257) / 2
-    assert layers == 12 * 12 * 257 * 384**2  # 12 layers of 12 d^2 weights, each met by every token
-    assert three.flops_count == pytest.approx(3 * one.flops_count, rel=0.01)

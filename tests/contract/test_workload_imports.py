@@ -19,6 +19,7 @@ OPTIONAL = {
     "z3",
     "sae_lens",
     "safetensors",
+    "scipy",
 }
 """What the extras bring."""
 
@@ -29,9 +30,10 @@ ALLOWED = {
     "probe": set(),
     "reasoning": {"pysat"},
     "sparse_autoencoder": {"onnxruntime", "onnx"},
-    "grounded_vision": {"onnxruntime"},
+    "grounded_vision": {"onnxruntime", "onnx", "scipy"},
     "grounding_qa": set(),
     "debate": set(),
+    "assistant": set(),
 }
 """What a workload may import beside the base; those with a language model are imported here, not prepared."""
 

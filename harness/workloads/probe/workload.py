@@ -116,24 +116,29 @@ class ProbeWorkload:
         return {"cosine": cosine, "held_out_accuracy": accuracy}
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
-        """Probes of real activations and the induction check; needs ``--model``.
+        """Probes over the layers, induction heads, and what taking them out does; needs ``--model``.
 
         Raises:
             RefusedError: No model was given.
         """
         import msgspec
 
+        from harness.workloads.probe.ablation import ablation
         from harness.workloads.probe.induction import induction
-        from harness.workloads.probe.study import probe_study
+        from harness.workloads.probe.study import sweep
 
         if context.model_path is None or context.open_session is None:
             raise RefusedError("an evaluation of probe reads a model's activations: give --model FILE")
         folder = context.data / "text" if context.data and (context.data / "text").is_dir() else None
         opener, path, threads = context.open_session, context.model_path, context.thread_count
         found: dict[str, Any] = {
-            "probes": msgspec.to_builtins(probe_study(opener, path, folder, thread_count=threads)),
+            "probes": [msgspec.to_builtins(s) for s in sweep(opener, path, folder, thread_count=threads)],
             "induction": msgspec.to_builtins(induction(opener, path, thread_count=threads, seed=context.seed)),
         }
+        try:
+            found["ablation"] = msgspec.to_builtins(ablation(opener, path, thread_count=threads, seed=context.seed))
+        except RefusedError as error:  # a model without induction heads is a result
+            found["ablation"] = str(error)
         return found
 
 

@@ -8,7 +8,7 @@ Reports differ in this: PaLM counts all of it. MFU: model FLOPs / (peak FLOPs/s 
 """
 
 from fractions import Fraction
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from harness.errors import RefusedError
 
@@ -55,7 +55,7 @@ class Efficiency(NamedTuple):
     active_ratio: Fraction
 
 
-def at_rate(tokens_per_s: Number, **fields: Number) -> Run:
+def at_rate(tokens_per_s: Number, **fields: Any) -> Run:
     """A run told by its throughput: one hour of it, at a price of 1."""
     return Run(token_count=tokens_per_s * 3600, hours=1, dollars_per_device_hour=1, **fields)
 
@@ -124,9 +124,3 @@ def efficiency(run: Run) -> Efficiency:
         flops_per_dollar=flops / cost,
         active_ratio=Fraction(run.active_parameter_count) / total,
     )
-
-
-def hours_for(run: Run, mfu_ratio: Number) -> Fraction:
-    """Hours the run would take at that MFU."""
-    done = efficiency(run)
-    return done.mfu_ratio / Fraction(mfu_ratio) * run.hours

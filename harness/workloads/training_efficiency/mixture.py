@@ -9,7 +9,7 @@ held-out text, beside ``predict.moe.hit_ratio``.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,9 +97,16 @@ def habits(model: Transformer) -> RouterHabits:
     hits = []
     for share in BUDGETS:
         cached = round(share * count)
-        plain = [hit_ratio(count, cached, skew=z, used_count=used) for z in (DEFAULT_SKEW, skew)]
-        again = hit_ratio(count, cached, skew=skew, used_count=used, reuse_ratio=reuse)
-        hits.append(CacheHits(share, replayed(choices, cached), *plain, again, _most_wanted(choices, count, cached)))
+        hits.append(
+            CacheHits(
+                budget_ratio=share,
+                measured=replayed(choices, cached),
+                by_default_skew=hit_ratio(count, cached, skew=DEFAULT_SKEW, used_count=used),
+                by_skew=hit_ratio(count, cached, skew=skew, used_count=used),
+                by_skew_and_reuse=hit_ratio(count, cached, skew=skew, used_count=used, reuse_ratio=reuse),
+                most_wanted=_most_wanted(choices, count, cached),
+            )
+        )
     return RouterHabits(loss, frequency_loss, skew, reuse, len(choices), tuple(hits))
 
 
@@ -183,8 +190,12 @@ def write(model: Transformer, path: Path) -> Path:
     tensors = [
         Tensor(name=n, type_name="F32", dims=tuple(reversed(v.shape)), size_bytes=v.nbytes) for n, v in table.items()
     ]
+
+    def fill(out: IO[bytes], tensor: Tensor) -> None:
+        out.write(table[tensor.name].tobytes())
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_gguf(path, metadata, tensors, lambda out, tensor: out.write(table[tensor.name].tobytes()) and None)
+    write_gguf(path, metadata, tensors, fill)
     return path
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from harness.domain.model import Experts, ModelShape
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]
+"""float32; the tests put float64 in, where a difference of the loss is exact enough."""
 EPSILON = 1e-5
 ROPE_BASE = 10_000.0
 
@@ -228,10 +229,9 @@ class Transformer:
         to_scores *= np.float32(self.config.head_dim**-0.5)
         to_q = _turned(self._mul(to_scores, k), cosine, -sine)
         to_k = _turned(self._mul(to_scores.transpose(0, 1, 3, 2), q), cosine, -sine)
-        total = np.float32(0)
+        total = np.zeros((grad.shape[0] * grad.shape[2], self.config.dim), grad.dtype)
         for part in (to_v, to_k, to_q):
-            flat = part.transpose(0, 2, 1, 3).reshape(grad.shape[0] * grad.shape[2], -1)
-            total = total + self._linear_back(flat, tape.pop())
+            total += self._linear_back(part.transpose(0, 2, 1, 3).reshape(total.shape), tape.pop())
         return total
 
     def _dense(self, x: Floats, at: int, tape: list[Any]) -> Floats:
@@ -241,7 +241,8 @@ class Transformer:
 
     def _dense_back(self, grad: Floats, at: int, tape: list[Any]) -> Floats:
         names = [f"blk.{at}.ffn_{n}" for n in ("gate", "up", "down")]
-        return self._swiglu_back(grad, *tape.pop(), [(self.weights[n], self.gradients[n]) for n in names])
+        x, gate, up = tape.pop()
+        return self._swiglu_back(grad, x, gate, up, [(self.weights[n], self.gradients[n]) for n in names])
 
     def _swiglu_back(
         self, grad: Floats, x: Floats, gate: Floats, up: Floats, pairs: list[tuple[Floats, Floats]]
