@@ -9,6 +9,7 @@ from math import comb
 import numpy as np
 import pytest
 
+from bench.faults.replay_server import END, STREAM_HEAD, event, page, replay
 from harness.domain.result import Load, LoadLevel
 from harness.errors import BadDataError, RefusedError
 from harness.measure.jobs.load import LoadJob, plan, read_trace, run_load
@@ -16,7 +17,6 @@ from harness.measure.pipeline import How, Pipeline
 from harness.records.derive import times_of
 from harness.records.metrics import metric_values
 from harness.stats.intervals import quantile_interval
-from tests.unit.runtimes.replay_server import END, STREAM_HEAD, event, page, replay
 
 TOKEN_S = 0.01
 
