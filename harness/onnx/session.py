@@ -99,6 +99,8 @@ class OnnxSession:
             )
         except Exception as error:
             raise EngineError(f"ONNX Runtime would not load {path.name}: {_first_line(error)}") from error
+        if dropped := [p for p in providers if p not in self.raw.get_providers()]:
+            raise EngineError(f"ONNX Runtime fell back without {dropped[0]}: its libraries or its device are missing")
         self.path = path
         self.thread_count = thread_count
         self.prepack = prepack
@@ -130,6 +132,10 @@ class OnnxSession:
             "prepack": self.prepack,
             "quantization": quantization(read_graph(self.path)),
         }
+
+    def end_profile(self) -> Path:
+        """End profiling; the file that was written."""
+        return Path(self.raw.end_profiling())
 
     def close(self) -> None:
         """Free the engine's session; safe to call twice."""
