@@ -74,6 +74,8 @@ def plan(
     if job.greedy:
         raise RefusedError("--greedy: a server always chooses tokens inside the clock")
     server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    if s.depth_tokens and not server.described.vocab_count:
+        raise RefusedError("--depth: this server takes no token ids, so what is in its cache cannot be cut at a token")
     room, needed = server.described.context_tokens, s.depth_tokens + max(s.prompt_tokens + 1, s.new_tokens + 2)
     if 0 < room < needed:
         raise RefusedError(f"the server has a context of {room} tokens, and the run needs {needed}")
@@ -172,6 +174,8 @@ class Served(Protocoller):
         count, duration_s = answer.later_count, answer.arrivals_s[-1] - answer.arrivals_s[0]
         if count < 1 or duration_s <= 0:
             validity = _doubt(validity, f"no time between tokens: {answer.new_tokens} came in one piece")
+        elif answer.read_late:
+            validity = _doubt(validity, "tokens waited here to be read: stop other programs, or ask for more tokens")
         label = f"tg{wanted}{self.suffix}"
         self._tell("decode", label, count, duration_s, unix_s, validity, warm_up, answer.gaps_s(), joules)
         if answer.decode_s and not warm_up and not validity.doubts:
@@ -208,6 +212,9 @@ class Served(Protocoller):
             validity = _doubt(validity, f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
         if answer.new_tokens != new_tokens:
             validity = _doubt(validity, f"the server ended after {answer.new_tokens} of {new_tokens} tokens")
+        if answer.cached_tokens is not None and answer.cached_tokens < s.depth_tokens - 1:
+            lacking = f"{answer.cached_tokens} of {s.depth_tokens} tokens of the depth"
+            validity = _doubt(validity, f"only {lacking} were in the server's cache")
         if (answer.cached_tokens or 0) > (wanted if reuse else s.depth_tokens):
             validity = _doubt(validity, f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
         return answer, started_unix_s, validity, joules
