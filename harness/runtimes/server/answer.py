@@ -1,10 +1,12 @@
 """What a streamed answer holds, and whether what it says of itself agrees with what came."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from harness.domain.base import Frozen
 from harness.runtimes.server.stream import ServerError
+
+READ_LATE: Final = "tokens waited here to be read: stop other programs, or ask for more tokens"
 
 
 class Request(Frozen, frozen=True, kw_only=True):
