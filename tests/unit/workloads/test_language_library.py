@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.runtimes.fake import FakeClock, FakeModel, FakeSession
-from harness.workloads._language import confidence
+from bench import confidence
 from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import (
     Branches,
