@@ -170,3 +170,19 @@ def test_quantile_interval_covers_as_the_binomial_says(n, share):
     else:
         high = int(found.high)
         assert sum(chance[high:]) <= 0.025 < sum(chance[high - 1 :])
+
+
+def test_a_model_elsewhere_has_no_memory_here():
+    from harness.domain.record import MemoryUse
+    from harness.measure.child import ChildResult
+    from harness.measure.runner import memory_of
+
+    def result(elsewhere):
+        mark = {"rss_bytes": 5, "peak_rss_bytes": 7, "anonymous_bytes": 3, "file_bytes": 2, "elsewhere": elsewhere}
+        events = (("memory", {"mark": "loaded", **mark}), ("memory", {"mark": "end", **mark}))
+        return ChildResult("ok", "", events, MemoryUse(peak_rss_bytes=99), 0, (), 1.0)
+
+    assert memory_of(result(True)) is None
+    here = memory_of(result(False))
+    assert here is not None
+    assert here.peak_rss_bytes == 7
