@@ -16,6 +16,7 @@ from harness.measure.jobs.load import LoadJob, plan, read_trace, run_load
 from harness.measure.pipeline import How, Pipeline
 from harness.records.derive import times_of
 from harness.records.metrics import metric_values
+from harness.report.figures import loads
 from harness.stats.intervals import quantile_interval
 
 TOKEN_S = 0.01
@@ -142,6 +143,10 @@ def test_through_the_pipeline_to_a_record(tmp_path):
     assert len(metric_values(record, "new_tokens_per_s")) == 1
     itl_s = times_of(record, "decode", "tg @ 1 users")
     assert len(itl_s) == 16  # 4 requests, 4 gaps each
+    pytest.importorskip("altair")
+    figure = loads([record])
+    assert figure is not None
+    assert [(row[0], row[-1]) for row in figure.rows] == [("m, 1 users", "0"), ("m, 2 users", "0")]
     assert np.median(itl_s) >= TOKEN_S * 0.9
 
 
