@@ -27,8 +27,8 @@ class Session(Protocol):
     vocab_count: int
     context_tokens: int
 
-    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
-        """Token ids of ``text``."""
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``; ``parse_special`` lets its words name special tokens (``<|im_end|>``)."""
         ...
 
     def detokenize(self, tokens: Sequence[int]) -> str:
@@ -128,8 +128,10 @@ class Tap(Protocol):
 class Runtime(Protocol):
     """One runtime. Its module ends in ``RUNTIME = ...`` and imports the engine inside functions only.
 
-    A runtime may also have ``formats`` (of ``gguf onnx``: what it reads, so that others are refused at once) and
-    ``model_options(path) -> Mapping[str, Any]``: what the model's file says of how it runs, for the record.
+    A runtime may also have ``formats`` (of ``gguf onnx``: what it reads, so that others are refused at once),
+    ``model_options(path) -> Mapping[str, Any]``: what the model's file says of how it runs, for the record,
+    ``entry``: the child's ``package.module:function`` that measures it, where it opens no session, and
+    ``attach(url)``: a server that is there already, in place of ``open``.
     """
 
     name: str

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Final, Literal
 
 from harness import plugins
-from harness.app.run import open_history, this_machine
+from harness.app.this_machine import this_machine
 from harness.catalog.paths import cache_dir, home_dir
 from harness.domain.base import Frozen
 from harness.errors import HarnessError
 from harness.measure import machine, sensors
+from harness.measure.engine_devices import engine_devices
+from harness.measure.gpu_sensors import absence, gpu_readings
 from harness.measure.limit_group import LimitGroup
+from harness.measure.pipeline import open_history
 from harness.units import GIB, format_bytes
 
 State = Literal["ok", "missing", "limited", "broken"]
@@ -40,7 +43,7 @@ class Finding(Frozen, frozen=True, kw_only=True):
 
 def examine() -> list[Finding]:
     """Everything, in the order of importance."""
-    return [*_folders(), *_runtimes(), *_packages(), *_machine(), *_measuring()]
+    return [*_folders(), *_runtimes(), *_apis(), *_packages(), *_machine(), *_measuring()]
 
 
 def _folders() -> Iterator[Finding]:
@@ -70,6 +73,29 @@ def _runtimes() -> Iterator[Finding]:
             yield Finding(name=f"runtime {name}", state="broken", detail=repr(error))
             continue
         yield Finding(name=f"runtime {name}", state="missing" if reason else "ok", detail=reason or "usable")
+
+
+def _apis() -> Iterator[Finding]:
+    """What the engine was built with and sees, and the command that builds another api into it."""
+    from harness.runtimes.llamacpp.devices import BUILD_ARGUMENTS
+
+    try:
+        devices = engine_devices()
+    except HarnessError as error:
+        yield Finding(name="apis of llama.cpp", state="broken", detail=str(error))
+        return
+    if not devices:
+        return
+    for device in devices:
+        memory = f", {format_bytes(device.free_bytes)} of {format_bytes(device.total_bytes)} free"
+        detail = f"{device.api}: {device.description}{memory}" + (", played by the CPU" if device.is_software else "")
+        yield Finding(name=f"device {device.name}", state="ok", detail=detail)
+    if not any(device.is_gpu for device in devices):
+        build = " | ".join(f"{api}: {arguments}" for api, arguments in BUILD_ARGUMENTS.items())
+        command = 'CMAKE_ARGS="..." pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python'
+        yield Finding(
+            name="apis of llama.cpp", state="limited", detail=f"no GPU; to build one in: {command} with {build}"
+        )
 
 
 def _packages() -> Iterator[Finding]:
@@ -118,6 +144,12 @@ def _measuring() -> Iterator[Finding]:
         detail=f"control group, version {group.version}"
         if group
         else "no right to make control groups: a limit on private memory and a watchdog stand in",
+    )
+    gpus = gpu_readings()
+    missing = absence(gpus)
+    told = [f"{gpu.name} ({gpu.source})" for gpu in gpus]
+    yield Finding(
+        name="GPU counters", state="limited" if missing else "ok", detail="; ".join([*told, missing]).strip("; ")
     )
     found = sensors.report()
     have = [*found.energy_counters, *found.batteries, *(name for name, _ in found.thermal_zones)]

@@ -7,14 +7,18 @@ from msgspec.structs import replace
 
 from harness.app.resolve import ResolvedModel
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
-from harness.domain.prediction import Prediction
+from harness.domain.placement import Placement
+from harness.domain.prediction import Interval, MemoryPrediction, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.advice import Advice, Variant, advise
 from harness.predict.calibrated import matrices
 from harness.predict.co_resident import Companion, shared_speed, with_companions
+from harness.predict.energy import Energy, Sustained, predict_energy, sustained
+from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import predict_memory, with_draft
-from harness.predict.speed import predict_speed
+from harness.predict.placed import placed_memory, placed_speed, with_cards
+from harness.predict.speed import predict_speed, work_of
 from harness.predict.verdict import judge
 from harness.predict.weights import weights_of
 
@@ -28,11 +32,12 @@ def predict(
     entitled: bool = False,
     draft: ResolvedModel | None = None,
     beside: Sequence[Companion] = (),
+    minutes: float | None = None,
 ) -> Prediction:
     """Memory, speed and verdict of one model on one device; with a draft model beside it, the memory of both.
 
     What else lives in the app (``beside``) adds to the memory; ``speed`` stays that of the model alone, while a target
-    speed must be held when all run at once.
+    speed must be held when all run at once, and with ``minutes`` still after so long.
 
     Raises:
         RefusedError: The KV type cannot hold this model's keys, or the device does not have the api.
@@ -41,17 +46,35 @@ def predict(
     if device.engine_for(api) is None:
         there = ", ".join(sorted({name for engine in device.engines for name in engine.apis}))
         raise RefusedError(f"{device.name} has no api {api!r}; it has {there}")
+    engine = device.engine_for(api)
+    split = engine is not None and engine.kind == "gpu" and not scenario.placement.whole
+    if scenario.placement.gpu_layers == "auto":
+        raise RefusedError("gpu_layers auto has many answers: `fit --placement auto` lists them, best first")
     try:
-        memory = predict_memory(model.weights, scenario, api=api, device=device)
+        if split:
+            shares = scenario.placement.tensor_split or (1.0,)
+            device = with_cards(device, len(shares))
+            memory = placed_memory(model.weights, scenario, device, api, shares)
+        else:
+            memory = predict_memory(model.weights, scenario, api=api, device=device)
         if draft is not None:
             memory = with_draft(memory, predict_memory(draft.weights, scenario, api=api, device=device))
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
-    speed = judged = predict_speed(model.weights, device, scenario)
+    speed = (placed_speed if split else predict_speed)(model.weights, device, scenario)
+    memory, speed = _widened(memory, speed, model, scenario)
+    judged = speed
     told: tuple[str, ...] = ()
     if beside:
         memory = with_companions(memory, beside)
         judged, told = shared_speed(speed, device, beside, device.pool_for(api))
+    if minutes is not None:
+        late = outlook(model, device, scenario, judged, minutes)[0]
+        if late is None:
+            told = (*told, f"speed after {minutes:g} minutes is not known of this device: judged on its first seconds")
+        else:
+            judged = replace(judged, decode_tokens_per_s=late.tokens_per_s)
+            told = (*told, f"judged on the speed after {minutes:g} minutes: {late.evidence}")
     verdict = judge(memory, judged, device, scenario, target_tokens_per_s, entitled=entitled)
     verdict = replace(verdict, reasons=(*verdict.reasons, *told))
     return Prediction(
@@ -63,6 +86,53 @@ def predict(
         speed=speed,
         verdict=verdict,
     )
+
+
+def _widened(
+    memory: MemoryPrediction, speed: SpeedPrediction, model: ResolvedModel, scenario: Scenario
+) -> tuple[MemoryPrediction, SpeedPrediction]:
+    """Memory and speed with the intervals of a model that nobody knows, or of a quantisation that another stands for.
+
+    The cache may be that of any of the nearest known models; the weights may have any bits that such files have, and
+    decode reads them: its interval widens by the same ratio.
+    """
+    less = more = 0.0
+    held = sum(t.size_bytes for t in model.weights.tensors)
+    if model.bits is not None:
+        count = sum(t.element_count for t in model.weights.tensors)
+        less, more = (min(model.bits[0] * count / 8 - held, 0.0), max(model.bits[1] * count / 8 - held, 0.0))
+    decode = speed.decode_tokens_per_s
+    decode = replace(decode, low=decode.low * held / (held + more), high=decode.high * held / (held + less))
+    if model.guess is not None:
+        caches = [
+            kv_cache_bytes(shape, scenario.context_tokens, scenario.kv_type, ubatch_tokens=scenario.ubatch_tokens)
+            for shape in (model.weights.shape, *model.guess.around)
+        ]
+        less, more = less + min(caches) - caches[0], more + max(caches) - caches[0]
+    peak = memory.peak_bytes
+    peak = replace(peak, low=max(peak.low + less, 0.0), high=peak.high + more)
+    return replace(memory, peak_bytes=peak), replace(speed, decode_tokens_per_s=decode)
+
+
+def speeds_by_depth(
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario
+) -> tuple[tuple[int, Interval], ...]:
+    """Decode speed with the context half full and full: (tokens in the cache, tokens/s)."""
+    room = scenario.context_tokens - scenario.new_tokens
+    depths = [d for d in (scenario.context_tokens // 2, room) if 0 < d <= room]
+    speed = placed_speed if scenario.placement != Placement() else predict_speed
+    made = [(d, speed(model.weights, device, replace(scenario, depth_tokens=d))) for d in dict.fromkeys(depths)]
+    return tuple((d, s.decode_tokens_per_s) for d, s in made)
+
+
+def outlook(
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, speed: SpeedPrediction, minutes: float
+) -> tuple[Sustained | None, Energy | None]:
+    """Decode speed after ``minutes`` and energy of a token; None for what is not known of the device."""
+    api = device.api(scenario.api)
+    work = work_of(model.weights, scenario, scenario.depth_tokens + scenario.new_tokens / 2)
+    asked = device, api, work, speed.decode_tokens_per_s, minutes
+    return sustained(*asked), predict_energy(*asked)
 
 
 def timing_notes(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[str, ...]:
@@ -107,10 +177,12 @@ def advice_for(
     entitled: bool = False,
     draft: ResolvedModel | None = None,
     beside: Sequence[Companion] = (),
+    minutes: float | None = None,
     others: Iterable[DeviceProfile] = (),
 ) -> list[Advice]:
     """Ranked changes for what ``predict`` said; mixtures other than the given one are computed from the shape."""
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": draft}
+    asked["minutes"] = minutes
 
     def evaluate(variant: Variant) -> Prediction:
         changed = model

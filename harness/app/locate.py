@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.app.resolve import ResolvedModel
+from harness.app.resolve import ResolvedModel, mixture_of
 from harness.catalog._progress import Progress
 from harness.catalog.fetch import file_of, pull
 from harness.catalog.gguf import read_gguf
 from harness.catalog.models import load_model
+from harness.catalog.names import is_repository
 from harness.catalog.paths import as_path
 from harness.domain.model import Weights
+from harness.domain.quant import split
 from harness.errors import BadDataError, RefusedError
 from harness.onnx.files import MODEL_FILE, onnx_model, quant_label
 from harness.onnx.graph import read_graph
@@ -53,7 +55,7 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
         FetchError: The file could not be had.
     """
     path = as_path(ref)
-    if path is not None and path.suffix != ".toml":
+    if path is not None and path.suffix != ".toml" and not (is_repository(ref) and not path.exists()):
         if (graph := onnx_model(path)) is not None:
             return _located_onnx(graph, quant)
         if path.is_dir():
@@ -66,6 +68,11 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
             raise RefusedError(f"{path} holds {found}, not {quant}")
         return Located(path.stem, found, path, "", weights)
     card = load_model(ref)
+    named = "" if ref == card.name or path is not None else split(ref)[1]
+    if named and not quant:
+        quant, said = mixture_of(named)
+        if said:
+            raise RefusedError(f"{ref}: the card of {card.name} has no file of {named}: {said[0]}")
     file = file_of(card, quant or None)
     fetched = pull(card, file.quant, progress=progress)
     return Located(card.name, file.quant, fetched, file.sha256, read_gguf(fetched).weights())

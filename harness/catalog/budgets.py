@@ -4,11 +4,10 @@ from pathlib import Path
 
 from harness.catalog._toml import convert, floats, read_document
 from harness.domain.base import Frozen
-from harness.domain.budget import Budget
+from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.errors import BadDataError
 
 LIMITS = ("floor", "ceiling", "baseline_ratio", "prediction_ratio", "roofline_ratio")
-SPEEDS = ("decode_tokens_per_s", "prefill_tokens_per_s")
 
 
 class _BudgetFile(Frozen, frozen=True, kw_only=True):
@@ -43,7 +42,7 @@ def check_budget(budget: Budget, path: Path | str, place: str) -> None:
     name, limit = next(iter(given.items()))
     if not 0 < limit < float("inf"):
         raise BadDataError(path, f"{place}.{name}", repr(limit), "a positive number")
-    higher = budget.metric in SPEEDS
+    higher = budget.metric in HIGHER_IS_BETTER
     if (name == "floor" and not higher) or (name == "ceiling" and higher):
         right = "floor" if higher else "ceiling"
         raise BadDataError(path, f"{place}.{name}", f"a {name} on {budget.metric}", f"a {right} for this metric")

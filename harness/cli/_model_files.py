@@ -200,7 +200,42 @@ def _bar(title: str) -> "Iterator[Progress]":
         yield progress
 
 
+@click.command()
+@click.argument("name")
+@click.option("--quant", help="Quantisation, where the name has none.")
+@json_option
+def resolve(name: str, quant: str | None, as_json: bool) -> None:
+    """Say what NAME is taken for, and why: a card, a repository of the hub, a file, or a bounded guess."""
+    from harness.app.resolve import resolve_model
+    from harness.predict.kv_cache import kv_cache_bytes
+    from harness.units import format_bytes
+
+    found = resolve_model(name, quant)
+    context = min(found.weights.shape.context_max_tokens or 32768, 32768)
+    shapes = found.guess.around if found.guess else ()
+    caches = sorted(kv_cache_bytes(shape, context) for shape in (found.weights.shape, *shapes))
+    kind = "guess" if found.guess else "card" if found.card else "file" if found.path else "hub"
+    count = sum(t.element_count for t in found.weights.tensors)
+    document = {
+        "name": name, "kind": kind, "model": found.name, "quant": found.quant, "why": found.notes,
+        "parameter_count": count, "file_bytes": found.weights.file_bytes, "shape": found.weights.shape,
+        "cache": {"context_tokens": context, "bytes": kv_cache_bytes(found.weights.shape, context),
+                  "low_bytes": caches[0], "high_bytes": caches[-1]},
+        "like": found.guess.like if found.guess else (),
+    }  # fmt: skip
+    if as_json:
+        emit_json(document)
+        return
+    click.echo(f"{name}: {kind} {found.name}, {found.quant}, {format_bytes(found.weights.file_bytes)}")
+    between = f", {format_bytes(caches[0])} to {format_bytes(caches[-1])}" if found.guess else ""
+    click.echo(
+        f"  cache of {context} tokens in F16: {format_bytes(kv_cache_bytes(found.weights.shape, context))}{between}"
+    )
+    for note in found.notes:
+        click.echo(f"  {note}")
+
+
 def register(group: click.Group) -> None:
     """Add the commands of this file to ``group``."""
-    for command in (pull, add, synthesize, export):
+    for command in (pull, add, resolve, synthesize, export):
         group.add_command(command)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli._options import Amount
 from harness.cli._output import emit_json, json_option
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def judge(
 @click.option("--candidate", required=True, metavar="COMMAND", help="Prints one record: edge-harness run MODEL --json")
 @click.option("--baseline", required=True, metavar="COMMAND", help="The same for the build to compare with.")
 @click.option("--max-turns", type=click.IntRange(6, 1000), default=24, show_default=True, help="Turns at most.")
-@click.option("--timeout", "timeout_s", type=float, default=900.0, show_default=True, help="Seconds for one command.")
+@click.option("--timeout", "timeout_s", type=Amount(0, 1e6), default=900.0, help="Seconds for one command.")
 @_shared
 def live(
     candidate: str,

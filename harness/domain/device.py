@@ -124,6 +124,8 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         decode_attention_flops_per_s: Speed of attention products when few tokens look back; 0 where not measured.
         spread_ratio: Half-width, as a share of the middle, that held 90 % of repeated passes; 0 where not known.
         machine: Fingerprint of the machine it was measured on.
+        link_bytes_per_s: Of copies from the host to a GPU of this api; 0 for the CPU.
+        crossing_s: Time of one change from the GPU to the CPU and back within a pass, activations aside.
     """
 
     api: str
@@ -139,6 +141,8 @@ class Calibration(Frozen, frozen=True, kw_only=True):
     decode_attention_flops_per_s: float = 0.0
     spread_ratio: float = 0.0
     machine: str = ""
+    link_bytes_per_s: float = 0.0
+    crossing_s: float = 0.0
 
 
 class DeviceProfile(Frozen, frozen=True, kw_only=True):

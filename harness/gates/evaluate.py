@@ -6,11 +6,11 @@ from statistics import median
 
 from msgspec.structs import replace
 
-from harness.domain.budget import Budget
+from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord, Validity
 from harness.errors import BadDataError, Exit
-from harness.gates.judge import HIGHER_IS_BETTER, Judgement, judge_absolute, judge_against_baseline
+from harness.gates.judge import Judgement, judge_absolute, judge_against_baseline
 from harness.records.metrics import metric_values
 
 Predict = Callable[[str, str], Prediction]

@@ -9,14 +9,25 @@ from collections.abc import Sequence
 from typing import Literal
 
 from harness.domain.base import Frozen
-from harness.domain.budget import Budget, Metric
+from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
 from harness.stats.intervals import Estimate, detectable_ratio, ratio_interval, unpaired_ratio_interval
 
 Answer = Literal["pass", "fail", "inconclusive", "could not run"]
 
-HIGHER_IS_BETTER: frozenset[Metric] = frozenset({"decode_tokens_per_s", "prefill_tokens_per_s"})
 
-SINGLE_VALUE_SPREAD: dict[Metric, float] = {"file_bytes": 0.0, "peak_memory_bytes": 0.01, "peak_anonymous_bytes": 0.01}
+SINGLE_VALUE_SPREAD: dict[Metric, float] = {
+    "file_bytes": 0.0,
+    "peak_memory_bytes": 0.01,
+    "peak_anonymous_bytes": 0.01,
+    "acceptance_ratio": 0.0,
+    "read_bytes_per_token": 0.02,
+    "perplexity": 0.0,
+    "kl_divergence_nats": 0.0,
+    "longest_context_tokens": 0.0,
+    "sustained_tokens_per_s": 0.03,
+    "sustained_joules_per_token": 0.05,
+    "hottest_celsius": 0.02,
+}
 """Metrics that one run settles, with the half width given to one value: peaks of repeated runs differ by under 1 %."""
 
 

@@ -1,37 +1,25 @@
-"""90 % intervals from the errors made on chips that a fit had not seen, scaled by what the fit knows of each.
+"""90 % intervals: what a fit expects, scaled by the errors it made on sources that it had not seen.
 
-For each prediction the fit expects a spread, s = sqrt(f^2 + g' S g): f is the floor that measurements of one thing
-differ by, g the gradient of ln t and S the covariance of the terms, so s grows where a family or an api had few rows
-or none. The 5 % and 95 % quantiles of ln(measured / predicted) / s, one vote each, over chips left out many at a time,
-turn it into an interval: normalised split conformal prediction (Lei et al. 2018, section 5.2). Groups with few votes
-borrow from the wider group.
+For each prediction the fit expects a spread, s = sqrt(g' S g + n^2): n the noise of one measurement, g the gradient of
+ln t and S the covariance of the terms, levels that nobody has measured among them; so s grows where a chip, a family, a
+runtime or an api had few rows or none. The 5 % and 95 % quantiles of ln(measured / predicted) / s, one vote each, over
+sources left out, turn it into an interval: normalised split conformal prediction (Lei et al. 2018, section 5.2). Groups
+with few votes borrow from the wider group.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
 from harness.domain.prediction import Interval
 
-_POOL_VOTES = 15
+_POOL_VOTES: Final = 15
 """Votes of the whole that are mixed into each group."""
 
-
-FLOOR = 0.06
-"""f above: sources of one chip, api, model and quantisation differ by some 10 % in the median."""
-
-
-FLOORS = {"cpu": 0.15, "hybrid": 0.2, "opencl": 0.12, "npu": 0.12}
-"""f where a row says less of what ran: threads and filled channels of a CPU, kernels and clocks of a phone's chip."""
-
-CEILING = 0.45
-"""No chip is less known than this: priors are wide so that rows may move them, not for what silicon may do."""
-
-
-def expected_spread(standard_error: float, api: str = "") -> float:
-    """S above, of a prediction with this standard error in ln t."""
-    return min(math.hypot(FLOORS.get(api, FLOOR), standard_error), CEILING)
+UNSETTLED_RATIO: Final = 4.0
+"""High / low from which a prediction is not known well enough to decide by."""
 
 
 def interval(mid: float, residual: tuple[float, float], extra: float = 0.0, spread: float = 1.0) -> Interval:

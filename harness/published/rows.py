@@ -17,9 +17,13 @@ from harness.predict.decode import DEEP_TOKENS, Machine, Work
 from harness.predict.prefill import Prompt
 from harness.predict.quant_class import quant_class
 from harness.predict.traits import chip_key, traits_of
-from harness.published.row_work import ModelOf, active_named, row_work
+from harness.published.row_work import ModelOf, active_named, row_work, slug
 
 REQUIRED: Final = ("chip", "backend", "test", "tokens_per_s", "memory_bandwidth_gb_s", "model", "quant")
+
+TRUSTED: Final = ("A", "B")
+NEUTRAL_EXCLUSIONS: Final = ("", "moe", "deep context", "deep context; moe")
+"""Marks that do not doubt the figure itself."""
 
 
 class Row(NamedTuple):
@@ -58,6 +62,11 @@ class Row(NamedTuple):
     def vote(self) -> tuple[str, str, str, str, str]:
         """One vote for each of these."""
         return self.chip, self.machine.api, self.raw["model"], self.raw["quant"], self.group
+
+    @property
+    def source(self) -> str:
+        """Who published it: the repository or thread, whatever the file in it."""
+        return source_key(self.raw.get("source", ""))
 
     @property
     def excluded(self) -> str:
@@ -122,14 +131,9 @@ def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
     phase, count, depth, ok = test_named(raw.get("test", ""), raw.get("context_depth", ""))
     runtime = runtime_named(raw.get("runtime", ""))
     phone = raw.get("device_class", "") in {"phone", "tablet"}
-    machine = Machine(
-        api,
-        bandwidth,
-        traits_of(raw["chip"], api, bandwidth or 1e11),
-        phone,
-        runtime,
-        _year(raw),
-    )
+    threads = int(number_in(path, line, raw, "n_threads"))
+    traits = traits_of(raw["chip"], api, bandwidth or 1e11, threads)
+    machine = Machine(api, bandwidth, traits, phone, runtime, _year(raw), chip_key(raw["chip"]))
     quant = quant_class(raw.get("quant", ""))
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     if moe and not active:
@@ -141,7 +145,13 @@ def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
         share = active / params if moe else 1.0
         plain = size * share
         work, prompt = row_work(raw.get("model", ""), known, size, params, share, quant, mean_depth, prompt)
-        work = work._replace(moe=moe)
+        words = raw.get("quant", "").upper().split()
+        work = work._replace(
+            moe=moe,
+            prompt_bytes=size if moe else work.weight_bytes,
+            type_name=words[0] if words else "",
+            model=slug(raw.get("model", "")),
+        )
     group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
     return Row(line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
 
@@ -224,6 +234,21 @@ def _year(raw: dict[str, str]) -> float:
     """Year of the build by the row's date; the middle of a range; the present without one."""
     years = [int(y) + (int(m or 7) - 0.5) / 12 for y, m in re.findall(r"(20[12]\d)(?:-(\d\d))?", raw.get("date", ""))]
     return sum(years) / len(years) if years else 2025.5
+
+
+def source_key(source: str) -> str:
+    """Repository or thread of a source: all files and commits of one count as one."""
+    text = source.strip()
+    found = re.match(r"(?:https?://)?(github\.com/[^/@ :]+/[^/@ :]+)(/(?:discussions|issues|pull)/\d+)?", text)
+    inner = re.search(r"github-data/(\w+/\d+)", text)
+    if found is None:
+        return text or "not stated"
+    return found[1] + (found[2] or (f"/{inner[1]}" if inner else ""))
+
+
+def is_trusted(row: Row) -> bool:
+    """Trust A or B, and not doubted by the file."""
+    return row.raw.get("trust", "") in TRUSTED and row.excluded in NEUTRAL_EXCLUSIONS
 
 
 def predictable(rows: Iterable[Row]) -> list[Row]:

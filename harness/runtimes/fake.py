@@ -83,9 +83,9 @@ class FakeSession:
         """Seconds on the clock of its runtime."""
         return self._clock.now_s()
 
-    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Bytes of ``text``."""
-        del add_special
+        del add_special, parse_special
         return list(text.encode())
 
     def detokenize(self, tokens: Sequence[int]) -> str:

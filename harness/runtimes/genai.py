@@ -62,9 +62,9 @@ class GenaiSession:
         self.kept_count = 0
         self._kept: NDArray[np.float32] = np.empty((0, self.vocab_count), np.float32)
 
-    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
-        """Token ids of ``text``; the runtime adds what its tokenizer adds, whatever is asked."""
-        del add_special
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``; the runtime adds and reads what its tokenizer does, whatever is asked."""
+        del add_special, parse_special
         return [int(t) for t in self._tokenizer.encode(text)]
 
     def detokenize(self, tokens: Sequence[int]) -> str:

@@ -105,7 +105,7 @@ class CalibrationWorkload:
 
     def operations(self, state: State) -> Sequence[Operation]:
         """One metric each."""
-        from harness.workloads.calibration import metrics, selective, smooth
+        from harness.stats.calibration import metrics, selective, smooth
 
         p, y = state
         return (
@@ -116,7 +116,7 @@ class CalibrationWorkload:
 
     def check(self, state: State) -> Mapping[str, Any]:
         """The ECE equals the seed's loop; all figures are near the ones that the drawing rule implies."""
-        from harness.workloads.calibration import metrics, selective, smooth
+        from harness.stats.calibration import metrics, selective, smooth
         from harness.workloads.calibration.seed_baseline import compute_calibration_error
 
         p, y = state

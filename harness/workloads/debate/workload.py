@@ -1,8 +1,8 @@
-"""Debate as a workload: a judge alone, two arguments, a judge after them."""
+"""Debate as a workload: a judge alone, a debate of four speeches, a judge after it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.domain.scenario import Scenario
@@ -11,74 +11,74 @@ from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
 _EVALUATED: Final = 120
-_CONTEXT_TOKENS: Final = 768
+_CONTEXT_TOKENS: Final = 2048
+_JUDGES: Final = ("qwen2.5-coder-0.5b", "smollm2-135m")
+"""Models weaker than the debaters, the strongest first; the first one that lies in the cache judges."""
 
 
 class State(NamedTuple):
-    """An open session, the debate on it, cases, one debate held in full, and the debaters' budget."""
+    """An open session, the debate on it, cases, the speeches of one debate, and the debaters' budget."""
 
     session: Any
     debate: Any
     cases: list[Any]
-    arguments: Any
+    speeches: Any
     budget_tokens: int
     seed: int
 
 
 class DebateWorkload:
-    """Two debaters and a judge, one small model in all roles."""
+    """Debate, consultancy and critique before a judge who does not see the passage; timed on one model in all roles."""
 
     name = "debate"
-    title = "Debate: two debaters and a judge on one model, quotes checked, order swapped"
+    title = "Debate: two debaters with rebuttals, consultancy and critique, before a weaker judge"
     extra = "llama"
     needs_model = True
     sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"case_count": 4, "budget_tokens": 8, "read_tokens": 140, "judge_tokens": 95, "vocab_count": 49_152},
+        "small": {"case_count": 2, "budget_tokens": 8, "read_tokens": 780, "judge_tokens": 75, "vocab_count": 151_936},
         "default": {
-            "case_count": 16,
-            "budget_tokens": 24,
-            "read_tokens": 140,
-            "judge_tokens": 95,
-            "vocab_count": 49_152,
+            "case_count": 8,
+            "budget_tokens": 48,
+            "read_tokens": 850,
+            "judge_tokens": 200,
+            "vocab_count": 151_936,
         },
     }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
-        """Tokens read and drawn; ``read_tokens``, ``judge_tokens`` and ``vocab_count`` are those of SmolLM2.
+        """Tokens read and drawn; ``read_tokens``, ``judge_tokens`` and ``vocab_count`` are those of Qwen2.5-Coder.
 
-        A debater stops at the end of its quote, after some 16 tokens of its budget. A judgement reads its prompt twice,
-        in both orders, each time with two answers of some three tokens as one batch more.
+        A debate is four speeches, each of which reads its prompt anew (two of them also what the other side said). A
+        judge who is one of the debaters' model reads its instruction anew as well (80 tokens), then both orders of the
+        claims as one batch.
         """
         fixed: dict[str, Any] = {"flops_count": 0.0, "moved_bytes": 0.0, "resident_bytes": 0, "parallel": False}
         fixed["pass_set_bytes"] = 2 * 4.0 * size["vocab_count"]
-        said = min(16, size["budget_tokens"])
+        said = 4.0 * min(30, size["budget_tokens"])
         looked = 4 * 8.0 * size["vocab_count"]  # four passes over float32
-        batch: dict[str, Any] = {"decode_sequences_count": 4, "depth_tokens": float(size["judge_tokens"]), **fixed}
         return (
             Cost(
                 operation="judge alone",
-                prefill_tokens_count=24.0,
-                decode_steps_count=1.0,
-                pass_bytes=looked * 6,
-                decode_sequences_count=4,
-                depth_tokens=24.0,
+                prefill_tokens_count=80 + 2 * 65.0,
+                prefill_passes_count=2.0,
+                pass_bytes=looked * 4,
                 **fixed,
             ),
             Cost(
-                operation="two arguments",
+                operation="debate",
                 prefill_tokens_count=float(size["read_tokens"]),
-                decode_steps_count=2.0 * said,
-                pass_bytes=looked * 2 * said,
-                depth_tokens=float(size["read_tokens"]),
+                prefill_passes_count=4.0,
+                decode_steps_count=said,
+                pass_bytes=looked * said,
+                depth_tokens=size["read_tokens"] / 4,
                 **fixed,
             ),
             Cost(
                 operation="judge after debate",
-                prefill_tokens_count=2.0 * size["judge_tokens"],
+                prefill_tokens_count=80 + 2.0 * size["judge_tokens"],
                 prefill_passes_count=2.0,
-                decode_steps_count=2.0,
-                pass_bytes=looked * 12,
-                **batch,
+                pass_bytes=looked * 4,
+                **fixed,
             ),
         )
 
@@ -88,11 +88,14 @@ class DebateWorkload:
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Open the model, make the cases, hold one debate."""
+        from harness.workloads._language.templates import ChatTemplate
         from harness.workloads.debate.debating import Debate, cases
 
         made = cases(size["case_count"], context.seed)
-        session = _open(context)
-        debate = Debate(session, budget_tokens=size["budget_tokens"], seed=context.seed)
+        session = _open(context, context.model_path)
+        template = ChatTemplate.of(context.model_path) if context.model_path else None
+        assert template is not None
+        debate = Debate(session, template, budget_tokens=size["budget_tokens"], seed=context.seed)
         return State(session, debate, made, debate.argue(made[0]), size["budget_tokens"], context.seed)
 
     def operations(self, state: State) -> Sequence[Operation]:
@@ -101,57 +104,63 @@ class DebateWorkload:
         debate = state.debate
         return (
             Operation("judge alone", lambda: debate.judge(next(judged))),
-            Operation("two arguments", lambda: debate.argue(next(turn))),
-            Operation("judge after debate", lambda: debate.judge(state.cases[0], state.arguments, with_marks=True)),
+            Operation("debate", lambda: debate.argue(next(turn))),
+            Operation("judge after debate", lambda: debate.judge(state.cases[0], state.speeches)),
         )
 
     def check(self, state: State) -> Mapping[str, Any]:
         """What is true whatever the model says.
 
-        The same seed gives the same arguments; nobody says more than the budget; swapping the debaters swaps the two
-        orders of a verdict and changes nothing else; an argument called a quote stands in the passage.
+        The same seed gives the same speeches; nobody says more than the budget; a rebuttal was said after reading the
+        other side's opening; what the judge reads of both sides is equally long; swapping the two claims turns the
+        verdict round and changes nothing else.
 
         Raises:
             WrongAnswerError: One of these fails.
         """
-        from harness.workloads.debate.debating import Debate, hold, report
+        from harness.workloads.debate.debating import hold_all, level, report
 
-        again = Debate(state.session, budget_tokens=state.budget_tokens, seed=state.seed).argue(state.cases[0])
-        if [a.text for a in again] != [a.text for a in state.arguments]:
-            raise WrongAnswerError("the same seed gave other arguments")
-        held = [hold(state.debate, case) for case in state.cases]
+        if [s.text for s in state.debate.argue(state.cases[0])] != [s.text for s in state.speeches]:
+            raise WrongAnswerError("the same seed gave other speeches")
+        held = hold_all(state.debate, state.cases, state.seed)
         for one in held:
-            if any(a.drawn_count > state.budget_tokens for a in one.arguments):
+            speeches = one.speeches["debate"]
+            if any(s.drawn_count > state.budget_tokens for s in speeches):
                 raise WrongAnswerError("a debater said more than its budget")
-            if any(a.is_quote and not _inside(a.text, one.case.passage) for a in one.arguments):
-                raise WrongAnswerError("an argument was called a quote, and does not stand in the passage")
-            swapped = one.case._replace(true=one.case.false, false=one.case.true)
-            other = state.debate.judge(swapped, one.arguments[::-1])
-            mine = one.verdicts["debate"]
-            if abs(other.share - (1 - mine.share)) > 1e-3:
-                raise WrongAnswerError(f"swapping sides moved the share from {mine.share:.4f} to {1 - other.share:.4f}")
+            if not all(
+                late.read_count > early.read_count for early, late in zip(speeches[:2], speeches[2:], strict=True)
+            ):
+                raise WrongAnswerError("a rebuttal did not read the other side's opening")
+            words = [len(text.split()) for _, text in level(speeches)]
+            if min(words[:2]) and words[0] != words[1]:
+                raise WrongAnswerError(f"the judge reads {words[0]} words of one side and {words[1]} of the other")
+            turned = one.case._replace(true=one.case.false, false=one.case.true)
+            other = state.debate.judge(turned, [s._replace(for_true=not s.for_true) for s in speeches])
+            mine = one.verdicts["debate"].margin
+            if abs(other.margin + mine) > 1e-2 * (1 + abs(mine)):
+                raise WrongAnswerError(f"swapping the claims moved the log-odds from {mine:.4f} to {-other.margin:.4f}")
         return report(held)
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
-        """Judges compared on 120 made-up cases; needs no data."""
-        from harness.workloads.debate.debating import Debate, cases, hold, report
+        """All arms on 120 cases, judged by a weaker model of the cache where there is one; needs no data."""
+        from harness.workloads._language.templates import ChatTemplate
+        from harness.workloads.debate.debating import Debate, cases, hold_all, report
 
-        session = _open(context)
-        debate = Debate(session, seed=context.seed)
-        found = report([hold(debate, case) for case in cases(_EVALUATED, context.seed + 1000)])
+        path = context.model_path
+        assert path is not None
+        session = _open(context, path)
+        weaker = [p for name in _JUDGES for p in sorted((context.cache / "models" / name).glob("*.gguf"))]
+        weaker = [p for p in weaker if p.stat().st_size < 0.8 * path.stat().st_size]
+        judge = (_open(context, weaker[0]), ChatTemplate.of(weaker[0])) if weaker else None
+        debate = Debate(session, ChatTemplate.of(path), judge, seed=context.seed)
+        found = report(hold_all(debate, cases(_EVALUATED, context.seed + 1000), context.seed))
         session.close()
-        return found
+        if judge:
+            judge[0].close()
+        return {"debaters": path.stem, "judge": weaker[0].stem if weaker else f"{path.stem}, not weaker", **found}
 
 
-def _open(context: WorkloadContext) -> Any:
-    assert context.open_session is not None and context.model_path is not None
+def _open(context: WorkloadContext, path: Path | None) -> Any:
+    assert context.open_session is not None
     scenario = Scenario(context_tokens=_CONTEXT_TOKENS, thread_count=context.thread_count)
-    return context.open_session(context.model_path, scenario, sequence_count=3, output_tokens=64)
-
-
-def _inside(quote: str, passage: str) -> bool:
-    """Whether the quote's words, articles aside, follow one another in the passage."""
-    wanted, there = (
-        [w for w in re.findall(r"\w+", t.lower()) if w not in {"a", "an", "the"}] for t in (quote, passage)
-    )
-    return any(there[at : at + len(wanted)] == wanted for at in range(len(there)))
+    return context.open_session(path, scenario, sequence_count=4, output_tokens=64)

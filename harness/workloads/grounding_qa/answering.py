@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from harness.ports import Session
 from harness.workloads._language.generate import Branches, Plan, Sample, line_end
 from harness.workloads.grounding_qa.facts import Question
+from harness.workloads.grounding_qa.support import Support, objections
 from harness.workloads.memory_store.store import MemoryStore
 from harness.workloads.reasoning.voting import Vote, vote_in_waves
 
@@ -38,7 +39,7 @@ class Citation(NamedTuple):
     Attributes:
         source: Identifier of the cited passage; empty when the number given names none that was shown, or none was.
         exists: Whether the store holds that passage, word for word as it was shown.
-        supports: Whether the passage contains the claim: its subject and its answer.
+        supports: Whether the passage supports the claim.
     """
 
     source: str
@@ -51,9 +52,10 @@ class Answer(NamedTuple):
 
     Attributes:
         text: The answer that won the vote, normalised.
-        confidence: Mean over the samples of (1 if it gave this answer) x (geometric mean probability of its tokens).
+        confidence: Mean over the samples of (1 if it gave this answer) x (geometric mean probability of its tokens);
+            times the probability that a passage shown supports the claim, where a model judges that.
         citation: Of the first sample that gave this answer.
-        is_grounded: Whether any passage shown contains the claim, whatever the model cites.
+        is_grounded: Whether any passage shown supports the claim, whatever the model cites.
         vote: How many samples were taken, and whether more could have mattered.
         read_count: Prompt tokens read, the examples' left out: they stay in the cache.
         drawn_count: Tokens drawn.
@@ -90,6 +92,8 @@ class Grounded:
         passage_count: Passages shown.
         plan: Of the samples; the end of a line ends an answer.
         examples: Shown before every question.
+        support: Judges whether passages support claims, in sequences of the session that the samples leave free; None:
+            the exact checks alone, on passages that contain the claim's words.
     """
 
     def __init__(
@@ -100,16 +104,19 @@ class Grounded:
         passage_count: int = 3,
         plan: Plan | None = None,
         examples: str = EXAMPLES,
+        support: Support | None = None,
     ) -> None:
         self._session, self._store, self._passage_count = session, store, passage_count
         self._plan = (plan or Plan(new_tokens=12))._replace(ends=line_end(session))
-        self._examples = session.tokenize(examples)
+        self._examples, self._support = session.tokenize(examples), support
         self.read_examples()
 
     def read_examples(self) -> None:
         """Read them into sequence 0; needed again after something else has used the session."""
         self._session.clear()
         self._session.decode(self._examples, position=0, logits="none")
+        if self._support:
+            self._support.judge.forget()
 
     def ask(self, question: Question, *, waves: Sequence[int] = WAVES, tolerance: float = 0.1) -> Answer:
         """Answer one question; ``waves`` of one number draw all samples at once, in one batch, with no early end."""
@@ -133,30 +140,43 @@ class Grounded:
         winner = str(vote.answer)
         agree = [claimed(text) == winner for text in said]
         sure = [exp(s.log_probability / s.step_count) for s in samples]
+        claim = question.claim(winner)
+        chances = self._chances(claim, question, [memory.content for memory in shown])
+        best = max(chances, default=0.0)
         return Answer(
             text=winner,
-            confidence=sum(p for p, agrees in zip(sure, agree, strict=True) if agrees) / len(samples),
-            citation=self._check(said[agree.index(True)], winner, question, [(m.memory_id, m.content) for m in shown]),
-            is_grounded=any(_tells(memory.content, winner, question) for memory in shown),
+            confidence=sum(p for p, agrees in zip(sure, agree, strict=True) if agrees)
+            / len(samples)
+            * (best if self._support else 1.0),
+            citation=self._check(said[agree.index(True)], [(m.memory_id, m.content) for m in shown], chances),
+            is_grounded=best >= 0.5,
             vote=vote,
             read_count=branches.read_count,
             drawn_count=sum(s.step_count for s in samples),
             duration_s=perf_counter() - start,
         )
 
-    def _check(self, said: str, winner: str, question: Question, shown: Sequence[tuple[int, str]]) -> Citation:
+    def _check(self, said: str, shown: Sequence[tuple[int, str]], chances: Sequence[float]) -> Citation:
         cited = _CITED.search(said)
         number = int(cited[1]) if cited else 0
         if not 1 <= number <= len(shown):
             return Citation("", exists=False, supports=False)
         memory_id, content = shown[number - 1]
         kept = self._store.get(memory_id)
-        return Citation(kept.source, exists=kept.content == content, supports=_tells(content, winner, question))
+        return Citation(kept.source, exists=kept.content == content, supports=chances[number - 1] >= 0.5)
+
+    def _chances(self, claim: str, question: Question, passages: Sequence[str]) -> list[float]:
+        """How likely each passage supports the claim."""
+        if self._support:
+            return [s.probability for s in self._support.check_many([(claim, passage) for passage in passages])]
+        return [float(tells(passage, claim, question)) for passage in passages]
 
 
-def _tells(passage: str, answer: str, question: Question) -> bool:
-    """Whether a passage contains a claim: its answer, and its subject where the question has one."""
-    return contains(passage, answer) and (not question.subject or contains(passage, question.subject))
+def tells(passage: str, claim: str, question: Question) -> bool:
+    """Whether a passage tells a claim, without a model: it contains its answer and subject, and no check objects."""
+    answer = claim.removeprefix(question.stem) if question.stem else claim.removeprefix(question.text)
+    told = contains(passage, answer) and (not question.subject or contains(passage, question.subject))
+    return told and not objections(claim, passage)
 
 
 def claimed(said: str) -> str:
@@ -217,7 +237,7 @@ def abstention(judged: Sequence[Judged], risk: float = 0.2, *, needs_support: bo
         answered (None where there are none), and ``refused_unanswerable``: the share abstained from where nothing was
         to be known.
     """
-    from harness.workloads.calibration.selective import answer_threshold
+    from harness.stats.calibration.selective import answer_threshold
 
     def confidence(j: Judged) -> float:
         return j.answer.confidence if j.answer.is_grounded or not needs_support else 0.0

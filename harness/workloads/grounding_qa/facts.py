@@ -55,6 +55,10 @@ class Question(NamedTuple):
     source: str
     subject: str
 
+    def claim(self, answer: str) -> str:
+        """The claim that an answer makes; question and answer where no claim begins."""
+        return f"{self.stem} {answer}".strip() if self.stem else f"{self.text} {answer}"
+
 
 ASKED: Final = {
     "builder": ("Who designed the {}?", "The {} was designed by"),

@@ -18,11 +18,14 @@ from harness.errors import BadDataError
 from harness.ports import Session, WorkloadContext
 from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import Plan
-from harness.workloads.calibration.metrics import ece, equal_width
-from harness.workloads.calibration.selective import accuracy_at, aurc
-from harness.workloads.calibration.smooth import smooth_ece
+from harness.workloads._language.judgement import signal
+from harness.workloads._language.templates import ChatTemplate
+from harness.stats.calibration.metrics import ece, equal_width
+from harness.stats.calibration.selective import accuracy_at, aurc
+from harness.stats.calibration.smooth import smooth_ece
 from harness.workloads.grounding_qa.answering import Grounded, Judged, abstention, judge, normalise, summary
 from harness.workloads.grounding_qa.facts import Question, facts, questions
+from harness.workloads.grounding_qa.support import Support
 from harness.workloads.grounding_qa.workload import fill_store
 
 MADE_UP: Final = 96
@@ -42,13 +45,13 @@ _F1_ENOUGH: Final = 0.5
 
 
 def made_up(
-    session: Session, context: WorkloadContext, count: int = MADE_UP, *, sample_count: int = 8
+    session: Session, context: WorkloadContext, support: Support, count: int = MADE_UP, *, sample_count: int = 8
 ) -> dict[str, Any]:
     """The made-up facts, a quarter of the questions without an answer: early end of the vote beside all samples."""
     known = facts(400, context.seed)
     asked = questions(known, count, context.seed)
     store = fill_store(context, [(f.identifier, f.passage) for f in known], "made-up")
-    grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=context.seed))
+    grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=context.seed), support=support)
     early = [judge(q, grounded.ask(q)) for q in asked]
     full = [judge(q, grounded.ask(q, waves=(sample_count,))) for q in asked]
     store.close()
@@ -73,10 +76,22 @@ def report(judged: Sequence[Judged]) -> dict[str, Any]:
         **summary(judged),
         "aurc": aurc(confidence, right, allow_few=True),
         "risk_of_answering_all": 1 - _mean(right),
-        "accuracy_at_half_coverage": accuracy_at(confidence, right, 0.5, allow_few=True),
+        "half_coverage": half_coverage(confidence, right),
         "abstention": abstention(judged),
         "abstention, support needed": abstention(judged, needs_support=True),
     }
+
+
+def half_coverage(confidence: Sequence[float], right: Sequence[bool], *, seed: int = 0) -> dict[str, Any]:
+    """Accuracy on the surer half of the rows, and its gain over answering all, with its 95 % bootstrap interval."""
+    p, y = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(p), (1000, len(p)))
+    gains = [accuracy_at(p[rows], y[rows], 0.5, allow_few=True) - float(y[rows].mean()) for rows in drawn]
+    low, high = np.percentile(gains, [2.5, 97.5])
+    half = accuracy_at(p, y, 0.5, allow_few=True)
+    says = "better than answering all" if low > 0 else "worse than answering all" if high < 0 else "no difference shown"
+    return {"accuracy": half, "gain": half - float(y.mean()), "gain_interval": [float(low), float(high)], "says": says}
 
 
 def paired_interval(
@@ -90,7 +105,9 @@ def paired_interval(
     return float(gaps.mean()), float(low), float(high)
 
 
-def locomo(session: Session, context: WorkloadContext, path: Path, count: int = LOCOMO) -> dict[str, Any]:
+def locomo(
+    session: Session, context: WorkloadContext, path: Path, count: int = LOCOMO, *, support: Support | None = None
+) -> dict[str, Any]:
     """Questions drawn by the seed; an answer is right at a word F1 of 0.5 or more with the gold one.
 
     The evidence is searched in the question's own conversation.
@@ -107,9 +124,9 @@ def locomo(session: Session, context: WorkloadContext, path: Path, count: int = 
     chosen = random.Random(f"locomo {context.seed}").sample(asked, min(count, len(asked)))
     answerers = {}
     for at in sorted({at for at, _ in chosen}):
-        store = fill_store(context, talks[at], f"talk-{at}")
+        store = fill_store(context, talks[at], f"talk-{at}", with_meaning=support is not None)
         plan = Plan(new_tokens=16, seed=context.seed)
-        answerers[at] = (store, Grounded(session, store, plan=plan, examples=_TALK))
+        answerers[at] = (store, Grounded(session, store, plan=plan, examples=_TALK, support=support))
     judged = []
     last = -1
     for at, entry in sorted(chosen, key=lambda pair: pair[0]):
@@ -144,7 +161,7 @@ def word_f1(given: str, gold: str) -> float:
     return 2 * shared / (len(a) + len(b)) if shared else 0.0
 
 
-def truthful(session: Session, path: Path) -> dict[str, Any]:
+def truthful(session: Session, path: Path, template: ChatTemplate) -> dict[str, Any]:
     """MC1: the best answer against the incorrect ones by length-normalised log-probability, no passages.
 
     Raises:
@@ -156,14 +173,14 @@ def truthful(session: Session, path: Path) -> dict[str, Any]:
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise BadDataError(path, "", repr(error), "a TruthfulQA file") from error
     confidence, right, chance = [], [], []
+    before, after = template.around(session, [])
     for question, best, wrong in rows:
         options = [best.strip(), *(w.strip() for w in wrong if w.strip())]
-        prompt = session.tokenize(f"Question: {question}\nAnswer:")
-        chosen = choose(session, prompt, [session.tokenize(f" {o}", add_special=False) for o in options[:15]])
+        prompt = [*before, *session.tokenize(question, add_special=False), *after]
+        chosen = choose(session, prompt, [session.tokenize(o, add_special=False) for o in options[:15]])
         confidence.append(float(chosen.shares[chosen.best]))
         right.append(chosen.best == 0)
         chance.append(1 / len(options[:15]))
-    half = accuracy_at(confidence, right, 0.5, allow_few=True)
     return {
         "question_count": len(rows),
         "accuracy": _mean(right),
@@ -171,7 +188,8 @@ def truthful(session: Session, path: Path) -> dict[str, Any]:
         "ece": ece(equal_width(confidence, right, allow_few=True)),
         "smooth_ece": smooth_ece(confidence, right, allow_few=True),
         "aurc": aurc(confidence, right, allow_few=True),
-        "accuracy_at_half_coverage": half,
+        "signal": signal(sum(right), len(right), chance=_mean(chance))._asdict(),
+        "half_coverage": half_coverage(confidence, right),
     }
 
 

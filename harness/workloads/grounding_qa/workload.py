@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
-from harness.errors import RefusedError, WrongAnswerError
+from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
 _FILLER = "The passage that follows tells of bridges, mills and towers, of who designed them and when they opened. "
@@ -40,6 +40,7 @@ class GroundingWorkload:
             "new_tokens": 8,
             "read_tokens": 106,
             "vocab_count": 49_152,
+            "minilm": 0,
         },
         "default": {
             "passage_count": 400,
@@ -49,6 +50,7 @@ class GroundingWorkload:
             "new_tokens": 24,
             "read_tokens": 106,
             "vocab_count": 49_152,
+            "minilm": 1,
         },
     }
 
@@ -57,7 +59,8 @@ class GroundingWorkload:
 
         ``read_tokens`` (of passages and question) and ``vocab_count`` are those of SmolLM2 on the made-up facts; other
         models tokenise otherwise and have other vocabularies. An answer that is settled at once takes three samples of
-        seven tokens. Retrieval scores ``passage_count`` memories of 384 values.
+        seven tokens. Retrieval scores ``passage_count`` memories of 384 values; with ``minilm`` the question, some 14
+        tokens, goes through an encoder of 10.6 million weights first, else its words are hashed.
         """
         n, steps = size["sample_count"], size["new_tokens"] - 1
         prompt, vocab = size["prompt_tokens"], size["vocab_count"]
@@ -79,7 +82,9 @@ class GroundingWorkload:
         fixed = {**draws(n * (steps + 1)), "depth_tokens": depth}
         one_by_one: dict[str, Any] = {"decode_steps_count": float(n * steps), **fixed}
         batch: dict[str, Any] = {"decode_steps_count": float(steps), "decode_sequences_count": n, **fixed}
-        answer = {**draws(21), "flops_count": 2.0 * 384 * size["passage_count"], "sql_statements_count": 8.0}
+        encoder = 10.6e6 * size["minilm"]
+        answer = {**draws(21), "flops_count": 2.0 * 384 * size["passage_count"] + 2 * 14 * encoder}
+        answer |= {"sql_statements_count": 8.0, "file_bytes": round(8.6 * encoder), "product_dim": 14 * size["minilm"]}
         return (
             Cost(
                 operation="answer",
@@ -114,7 +119,7 @@ class GroundingWorkload:
         n, new_tokens = size["sample_count"], size["new_tokens"]
         scenario = Scenario(context_tokens=self.context_tokens(size), thread_count=context.thread_count)
         session = context.open_session(context.model_path, scenario, sequence_count=max(8, n) + 1, output_tokens=16)
-        store = fill_store(context, [(f.identifier, f.passage) for f in known])
+        store = fill_store(context, [(f.identifier, f.passage) for f in known], with_meaning=bool(size["minilm"]))
         plan = Plan(new_tokens=new_tokens, seed=context.seed)
         grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=context.seed))
         prompt = (session.tokenize(_FILLER * (size["prompt_tokens"] // 8 + 1)))[: size["prompt_tokens"]]
@@ -149,6 +154,7 @@ class GroundingWorkload:
         """
         from harness.workloads._language.generate import by_separate_calls, in_one_batch, with_kept_prefix
         from harness.workloads.grounding_qa.answering import Grounded, contains, judge, summary
+        from harness.workloads.grounding_qa.support import objections
 
         arguments = (state.session, state.prompt, state.sample_count, state.plan)
         batch, again = in_one_batch(*arguments), in_one_batch(*arguments)
@@ -167,7 +173,7 @@ class GroundingWorkload:
             found += not question.source or question.source in sources
             if answer.citation.supports:
                 texts = [m.memory.content for m in state.store.search(f'"{question.subject}"')]
-                if not any(contains(t, answer.text) for t in texts):
+                if not any(contains(t, answer.text) and not objections(question.claim(answer.text), t) for t in texts):
                     raise WrongAnswerError(f"{answer.text!r} was said to stand in a passage, and does not")
         if found < len(state.questions):
             raise WrongAnswerError(f"the evidence of {len(state.questions) - found} questions was not retrieved")
@@ -175,35 +181,48 @@ class GroundingWorkload:
         return {"batch_differs_count": differ, "sample_count": state.sample_count, **summary(judged)}
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
-        """Grounded answers and abstention on the made-up facts, on LoCoMo, and TruthfulQA by multiple choice.
-
-        Raises:
-            RefusedError: The data folder holds neither public set.
-        """
+        """Support on held-out cases; answers and abstention on made-up facts, and on LoCoMo and TruthfulQA if there."""
+        from harness.workloads._language.templates import ChatTemplate
         from harness.workloads.grounding_qa import sets
+        from harness.workloads.grounding_qa.support import Support, evaluate
 
         assert context.open_session is not None and context.model_path is not None
         data = context.data
         locomo = sorted(data.glob("locomo*.json")) if data else []
         truthful = sorted(data.glob("TruthfulQA*.csv")) if data else []
-        if not locomo and not truthful:
-            raise RefusedError("name the folder with locomo*.json, TruthfulQA*.csv by --data or EDGE_HARNESS_DATA")
-        scenario = Scenario(context_tokens=2048, thread_count=context.thread_count)
+        scenario = Scenario(context_tokens=4096, thread_count=context.thread_count)
         session = context.open_session(context.model_path, scenario, sequence_count=16, output_tokens=512)
-        found: dict[str, Any] = {"made-up facts": sets.made_up(session, context)}
+        template = ChatTemplate.of(context.model_path)
+        support = Support(session, template, home=9, together=6)
+        found: dict[str, Any] = {"support": evaluate(support, context.seed)}
+        found["made-up facts"] = sets.made_up(session, context, support)
         for path in locomo:
-            found[path.stem] = sets.locomo(session, context, path)
+            found[path.stem] = sets.locomo(session, context, path, support=support)
         for path in truthful:
-            found[path.stem] = sets.truthful(session, path)
+            found[path.stem] = sets.truthful(session, path, template)
         session.close()
         return found
 
 
-def fill_store(context: WorkloadContext, passages: Sequence[tuple[str, str]], name: str = "passages") -> Any:
-    """A store of (identifier, text) in the scratch folder, found by words and hashed words."""
-    from harness.workloads.memory_store.embedders import HashingEmbedder
+def fill_store(
+    context: WorkloadContext, passages: Sequence[tuple[str, str]], name: str = "passages", *, with_meaning: bool = True
+) -> Any:
+    """A store of (identifier, text) in the scratch folder, found by BM25 and vectors of MiniLM or of hashed words.
+
+    Raises:
+        FetchError: MiniLM's weights are not in the cache and could not be fetched; MissingPackageError: ``tokenizers``.
+    """
+    from harness.workloads.memory_store.embedders import CachedEmbedder, Embedder, HashingEmbedder
     from harness.workloads.memory_store.store import MemoryStore, NewMemory
 
-    store = MemoryStore(context.folder / f"{name}.db", HashingEmbedder(384), capacity=max(1, len(passages)))
+    embedder: Embedder = HashingEmbedder(384)
+    if with_meaning:
+        from harness.workloads.memory_store import minilm
+
+        encoders = context.cache / "encoders"
+        embedder = CachedEmbedder(minilm.MiniLM(minilm.fetch(encoders)), encoders / "vectors.npz")
+    store = MemoryStore(context.folder / f"{name}.db", embedder, capacity=max(1, len(passages)))
     store.store_many(NewMemory(text, source=identifier) for identifier, text in passages)
+    if isinstance(embedder, CachedEmbedder):
+        embedder.save()
     return store

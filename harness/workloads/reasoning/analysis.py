@@ -5,20 +5,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from harness.workloads.reasoning.algebra import algebra_faults
 from harness.workloads.reasoning.claims import Claim, claims, tokenise
+from harness.workloads.reasoning.contradictions import contradictions
 
 _CONCLUDES: Final = re.compile(r"^\W*(?:so|therefore|thus|hence|this means|it follows|so we know|consequently)\b", re.I)
-_FACT: Final = re.compile(
-    r"^\W*(?P<subject>[A-Za-z][\w' ]{0,50}?)\s+(?P<verb>is|are|was|were|has|have|had)\s+"
-    r"(?P<no>not\s+|no\s+|n't\s+)?(?P<value>\$?\d[\d,.]*|[a-z]+)(?P<unit>\s+[a-z]+)?\W*$",
-    re.I,
-)
-_CHANGE: Final = re.compile(
-    r"\b(now|then|after|later|left|remaining|next|new|becomes?|instead|before|each|if|when)\b", re.I
-)
-_VAGUE: Final = frozenset(
-    ["it", "this", "that", "there", "he", "she", "they", "we", "i", "answer", "total", "result", "which", "what"]
-)
 
 
 class Fault(NamedTuple):
@@ -62,7 +53,8 @@ def analyse(steps: str | Sequence[str], problem: str = "") -> Analysis:
     scores: list[StepScore] = []
     known = set(_numbers(problem))
     tainted: set[Fraction] = set()
-    facts: dict[tuple[str, str], tuple[bool, str, int]] = {}
+    clashes = {c.step: c for c in contradictions(steps)}
+    unsolved = algebra_faults(steps)
     for at, step in enumerate(steps):
         found = claims(step)
         wrong = [c for c in found if not c.is_right]
@@ -71,7 +63,11 @@ def analyse(steps: str | Sequence[str], problem: str = "") -> Analysis:
         mine = [Fault("arithmetic_error", at, f"{c.text} (correct: {_show(c.correct)})") for c in wrong]
         if _is_phantom(step, at, found, numbers, known, problem):
             mine.append(Fault("phantom_step", at, "a conclusion from numbers that nothing before it gives"))
-        mine += _contradictions(step, at, facts)
+        if at in unsolved and not mine:
+            mine.append(Fault("arithmetic_error", at, unsolved[at]))
+        if at in clashes:
+            first, _, kind, texts = clashes[at]
+            mine.append(Fault("self_contradiction", at, f"{kind}: step {first} says {texts[0][:80]!r}"))
         tainted.update(c.stated for c in wrong if c.stated not in known)
         known.update(numbers)
         faults += mine
@@ -105,26 +101,6 @@ def _is_phantom(
     if found or not _CONCLUDES.match(step) or (at == 0 and not problem and not numbers):
         return False
     return bool(numbers) and not any(n in known for n in numbers) and any(n > 12 for n in numbers)
-
-
-def _contradictions(step: str, at: int, facts: dict[tuple[str, str], tuple[bool, str, int]]) -> list[Fault]:
-    faults = []
-    for sentence in re.split(r"(?<=[.;!?])\s+", step):
-        match = _FACT.match(sentence.strip())
-        if not match or _CHANGE.search(sentence) or "=" in sentence:
-            continue
-        subject = re.sub(r"^(the|a|an)\s+", "", match["subject"].lower()).strip()
-        if subject.split()[-1] in _VAGUE or subject.split()[0] in _VAGUE:
-            continue
-        value = match["value"].lower().strip("$.,").replace(",", "")
-        unit = (match["unit"] or "").strip().lower()
-        is_number = value[:1].isdigit()
-        key = (subject, f"{match['verb'].lower()} {unit}" if is_number else f"{match['verb'].lower()} {value}")
-        says = (not match["no"], value if is_number else "", at)
-        before = facts.setdefault(key, says)
-        if before[2] != at and before[:2] != says[:2]:
-            faults.append(Fault("self_contradiction", at, f"step {before[2]} says otherwise: {sentence.strip()[:80]}"))
-    return faults
 
 
 def _numbers(text: str) -> list[Fraction]:

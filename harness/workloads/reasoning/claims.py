@@ -8,8 +8,9 @@ import re
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from harness.workloads._language.figures import NUMBER_WORDS, number_of
+from harness.workloads._language.units import factor_of
 from harness.workloads.reasoning.exact import NotArithmeticError, values
-from harness.workloads.reasoning.units import factor_of
 
 _SIGNS: Final = str.maketrans(
     {
@@ -41,6 +42,27 @@ _LATEX: Final = (
 )
 _ANNOTATION: Final = re.compile(r"<<[^<>]*>>")
 _MARKER: Final = re.compile(r"^\s*(?:\(?\d{1,2}[.)]\s+|[-*•]\s+|(?:step|Step)\s+\d+\s*[:.]\s*)+")
+_ROOT: Final = re.compile(
+    r"(?:\\sqrt(?:\[(?P<nth>3)\])?\{(?P<a>\d{1,12})\}|√\s*\(?(?P<b>\d{1,12})\)?|\bsqrt\((?P<c>\d{1,12})\))"
+)
+_COMPOUND: Final = re.compile(
+    r"\b(?P<a>\d+) (?P<large>hours?|feet|foot|pounds?|minutes?|days?|weeks?|years?),?(?: and)? (?P<b>\d+) "
+    r"(?P<small>minutes?|inch(?:es)?|ounces?|seconds?|hours?|days?|months?)\b"
+)
+_NUMBER_WORD: Final = "|".join(NUMBER_WORDS)
+_SPOKEN: Final = re.compile(
+    rf"\b(?P<a>\d+|(?:{_NUMBER_WORD})(?:-(?:{_NUMBER_WORD}))?) (?P<how>plus|minus|times|divided by) "
+    rf"(?P<b>\d+|(?:{_NUMBER_WORD})(?:-(?:{_NUMBER_WORD}))?) (?:is|equals|makes|gives) "
+    rf"(?P<c>\d+|(?:{_NUMBER_WORD})(?:-(?:{_NUMBER_WORD}))?)(?![\w-]| (?:hundred|thousand|million))",
+    re.I,
+)
+_CLOCK: Final = re.compile(
+    r"\b(?P<hour>\d{1,2}):(?P<minute>\d\d)(?: ?(?P<half>[ap])\.?m\.?)? (?P<sign>[+-]) "
+    r"(?:(?P<hours>\d+) (?:hours?|hrs?))?"
+    r"(?:,? ?(?:and )?(?P<minutes>\d+) (?:minutes?|mins?))? = "
+    r"(?P<to_hour>\d{1,2}):(?P<to_minute>\d\d)(?: ?(?P<to_half>[ap])\.?m\.?)?",
+    re.I,
+)
 _TIMES: Final = re.compile(r"(?<=[\d)%])\s*[xX]\s*(?=[\d($.])|(?<=\d)\s+[xX]\s+(?=\$)")
 _MIXED: Final = re.compile(r"(?<![\d./*^+\-])(?<![\d./*^+\-] )\b(\d+)\s+(\d+)/(\d+)\b(?![.\d])")
 _OVER: Final = re.compile(r"(?<=[)\d%] / )(\d+/\d+)(?![./\d])")
@@ -111,8 +133,8 @@ def claims(text: str) -> list[Claim]:
 
 
 def _of_line(line: str) -> list[Claim]:
-    tokens = tokenise(line)
-    found = []
+    found = [claim for match in _CLOCK.finditer(line) if (claim := _clock(match)) is not None]
+    tokens = tokenise(_CLOCK.sub(";", line))
     left: _Side | None = None
     for at, part in enumerate(tokens):
         if part not in {"=", "≈"}:
@@ -131,6 +153,9 @@ def _of_line(line: str) -> list[Claim]:
 def tokenise(line: str) -> list[str]:
     """Signs and words of a line in one spelling."""
     line = _MARKER.sub("", _ANNOTATION.sub("", line).translate(_SIGNS))
+    line = _ROOT.sub(_root, line)
+    line = _COMPOUND.sub(_compound, line)
+    line = _SPOKEN.sub(_spoken, line)
     for _ in range(3):
         for pattern, spelling in _LATEX:
             line = pattern.sub(spelling, line)
@@ -141,6 +166,39 @@ def tokenise(line: str) -> list[str]:
     line = _OVER.sub(r"(\1)", line)
     tokens = [("^" if t == "**" else t) for t in _TOKEN.findall(line)]
     return [t for t in tokens if t != "\\"]
+
+
+def _root(match: "re.Match[str]") -> str:
+    """An exact root in digits; one that is no whole number stays as it is, and makes its equality no claim."""
+    number, power = int(match["a"] or match["b"] or match["c"]), 3 if match["nth"] else 2
+    root = round(number ** (1 / power))
+    return f"({root}*1)" if root**power == number else match[0]
+
+
+def _compound(match: "re.Match[str]") -> str:
+    """``3 hours 20 minutes`` as ``(3*60+20) minutes``; units of different kinds, or the smaller first, stay."""
+    scale = factor_of(match["large"], match["small"])
+    if scale is None or scale <= 1:
+        return match[0]
+    return f"({match['a']}*{scale}+{match['b']}) {match['small']}"
+
+
+def _spoken(match: "re.Match[str]") -> str:
+    """``five plus three is eight`` in digits and signs."""
+    sign = {"plus": "+", "minus": "-", "times": "*", "divided by": "/"}[match["how"].lower()]
+    a, b, c = (number_of(match[part]) for part in "abc")
+    return f"{a} {sign} {b} = {c}"
+
+
+def _clock(match: "re.Match[str]") -> Claim | None:
+    """A time, a span added or taken away, and the time that is said to come out; twelve hours apart is the same."""
+    if not match["hours"] and not match["minutes"]:
+        return None
+    span = 60 * int(match["hours"] or 0) + int(match["minutes"] or 0)
+    start = 60 * int(match["hour"]) + int(match["minute"])
+    end = 60 * int(match["to_hour"]) + int(match["to_minute"])
+    correct = start + (span if match["sign"] == "+" else -span)
+    return Claim(match[0], Fraction(end), Fraction(correct % 1440), (correct - end) % 720 == 0)
 
 
 def _leftwards(tokens: list[str], equals: int) -> _Side | None:  # noqa: PLR0911, PLR0912  a state machine

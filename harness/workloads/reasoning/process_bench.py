@@ -5,6 +5,7 @@ the harmonic mean of two accuracies, that of finding the first wrong step in tra
 the traces that have none. A set with only one kind has no score: its two parts are not both there.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -76,4 +77,5 @@ def score(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def beside(name: str) -> Mapping[str, float]:
     """Published figures for the subset that a file's name tells; none for other subsets."""
-    return next((figures for subset, figures in PUBLISHED.items() if subset in name), {})
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return next((figures for subset, figures in PUBLISHED.items() if subset in words), {})

@@ -11,6 +11,7 @@ from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx import quantize as q
 from harness.onnx.files import lint, quant_label, quantization, size_bytes
 from harness.onnx.graph import read_graph
+from harness.onnx.profile import operation_times
 from harness.onnx.session import OnnxSession
 
 onnx = pytest.importorskip("onnx")
@@ -114,6 +115,17 @@ def test_quantizers_leave_the_log_as_it_was(product: Path):
     before = logging.root.manager.disable
     q.quantize_weights(product, product.with_name("s.onnx"))
     assert logging.root.manager.disable == before
+
+
+def test_profile_by_operation(product: Path, tmp_path: Path):
+    with OnnxSession(product, profile=tmp_path / "profile") as session:
+        for _ in range(3):
+            session.run({"x": X})
+        rows = operation_times(session.end_profile())
+    assert [(r.op_type, r.call_count, r.share_ratio) for r in rows] == [("MatMul", 3, 1.0)]
+    assert rows[0].duration_s >= 0
+    with pytest.raises(BadDataError, match="a profile written by"):
+        operation_times(product)
 
 
 def test_sentence_encoder_pools_what_the_graph_gives(tmp_path: Path):

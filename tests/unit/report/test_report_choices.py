@@ -76,7 +76,7 @@ def test_target_answers_as_the_model_does(tables) -> None:
                 Scenario(context_tokens=DEFAULT_CONTEXTS[0]),
                 target_tokens_per_s=share * reached,
             )
-            assert said.verdict.word == (WORDS[word] if share < 1 or word == "2" else "does not fit")
+            assert said.verdict.word == (WORDS[word] if share < 1 or word == "2" else "too slow")
 
 
 def test_sixty_devices_and_fifty_models_stay_small() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from harness.errors import BadDataError
 from harness.ports import WorkloadContext
+from harness.stats.calibration.selective import answer_threshold, binomial_tail
 from harness.stats.intervals import share_interval
-from harness.workloads.calibration.selective import answer_threshold, binomial_tail
 from harness.workloads.debate import debating
 from harness.workloads.debate.debating import Argument, Held, Verdict, cases, report
 from harness.workloads.grounding_qa import answering, sets

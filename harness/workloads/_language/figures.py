@@ -1,0 +1,211 @@
+"""Numbers with units, dates and clock times of a text in normal forms: ``3.5 km`` is ``3,500 metres``."""
+
+import re
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from harness.workloads._language.units import base_of, singular
+
+ENGLISH: Final = tomllib.loads(
+    (Path(__file__).parents[2] / "data" / "text" / "english.toml").read_text(encoding="utf-8")
+)
+"""Words that the exact checks know, by kind."""
+
+
+def _listed(kind: str) -> list[str]:
+    words: str = ENGLISH["numbers"][kind]
+    return words.split()
+
+
+_SMALL: Final = {word: at for at, word in enumerate(_listed("small"))} | {
+    word: 10 * at for at, word in enumerate(_listed("tens"), 2)
+}
+NUMBER_WORDS: Final = tuple(_SMALL)
+"""Words for numbers below 20, and tens."""
+_LARGE: Final = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+_PARTS: Final = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4), "quarters": Fraction(1, 4)}
+_ORDINALS: Final = {word: at for at, word in enumerate(_listed("ordinals"), 1)}
+_MONTHS: Final = _listed("months")
+_DAYS: Final = _listed("days")
+_MONTH: Final = "(" + "|".join(f"{m[:3]}(?:{m[3:]})?" for m in _MONTHS) + r")\b\.?"
+_DAY: Final = r"(\d{1,2})(?:st|nd|rd|th)?"
+_YEAR: Final = r"(1\d{3}|20\d\d)"
+_NTH: Final = "(" + "|".join(_ORDINALS) + ")"
+_DATES: Final = tuple(
+    (re.compile(rf"\b{pattern}(?!\w)", re.I), fields)
+    for pattern, fields in (
+        (rf"{_YEAR}-(\d\d)-(\d\d)", "ynd"),
+        (rf"{_DAY}(?: of)? {_MONTH},? {_YEAR}", "dmy"),
+        (rf"{_NTH} of {_MONTH},? {_YEAR}", "omy"),
+        (rf"{_MONTH} {_DAY},? {_YEAR}", "mdy"),
+        (rf"{_DAY}(?: of)? {_MONTH}", "dm"),
+        (rf"{_NTH} of {_MONTH}", "om"),
+        (rf"{_MONTH} {_DAY}(?![:\d])", "md"),
+        (rf"{_MONTH}(?: of)?,? {_YEAR}", "my"),
+        (
+            r"(?:in|since|until|till|from|to|by|of|before|after|during|and|around|year|late|early|between|for|than) "
+            rf"{_YEAR}(?![\d,]*[.,]?\d)(?! ?(?:%|people|[a-z]+s\b))",
+            "y",
+        ),
+        (rf"(?:in|every|since|until|till|of|to|each|from|late|early|by) {_MONTH}", "m"),
+    )
+)
+_TIME: Final = re.compile(
+    r"\b(?:(\d{1,2}):(\d\d)(?: ?([ap])\.?m\b\.?)?|(\d{1,2}) ?(?:([ap])\.?m\b\.?|o'clock)|(noon|midnight)"
+    r"|half past (\w+))",
+    re.I,
+)
+_WEEKDAY: Final = re.compile(r"\b(" + "|".join(_DAYS) + r")s?\b", re.I)
+_WORD: Final = "(?:" + "|".join([*_SMALL, *_LARGE]) + ")"
+_NUMBER: Final = re.compile(
+    rf"(?P<money>[$€£]) ?(?P<paid>\d[\d,]*(?:\.\d+)?)(?: (?P<paid_times>{'|'.join(_LARGE)})\b)?"
+    rf"|(?<![\w.])(?P<digits>\d[\d,]*(?:\.\d+)?)(?: (?P<times>{'|'.join(_LARGE)})\b)?"
+    r"|\b(?:a |one |three )?(?P<part>half|third|quarters?)(?= of\b| an? | the )"
+    rf"|\b(?P<words>(?:a )?{_WORD}(?:[ -](?:and )?{_WORD})*)\b(?P<and_half> and a half)?",
+    re.I,
+)
+_UNIT: Final = re.compile(r"\s?(%|°|-?[A-Za-z]+)(?: of an? ([a-z]+))?")
+_NO_UNIT: Final = frozenset(_listed("no_unit"))
+
+
+class Quantity(NamedTuple):
+    """A number, in the base of its unit where that is known (``second``, ``mm``, ``cent`` ...), and where it stands.
+
+    ``unit`` is ``%`` for shares, the counted noun where no unit is known, empty where nothing follows.
+    """
+
+    value: Fraction
+    unit: str
+    start: int
+    end: int
+
+
+class Moment(NamedTuple):
+    """A date or a time: values of the fields ``y m d w t`` (year, month, day, weekday, minutes since midnight)."""
+
+    values: frozenset[tuple[str, int]]
+    start: int
+    end: int
+
+
+class Figures(NamedTuple):
+    """What a text says in figures: quantities, dates and times, and the values of each field of those."""
+
+    quantities: tuple[Quantity, ...]
+    mentions: tuple[Moment, ...]
+    moments: dict[str, frozenset[int]]
+
+
+def figures(text: str) -> Figures:
+    """Everything in figures that a text says."""
+    mentions: list[Moment] = []
+    rest = text
+    for pattern, fields in _DATES:
+        for match in pattern.finditer(rest):
+            values = zip(fields, match.groups(), strict=True)
+            found = frozenset((_FIELD.get(f, f), _field(f, v.lower())) for f, v in values)
+            mentions.append(Moment(found, match.start(1), match.end(len(fields))))
+        rest = pattern.sub(_blank, rest)
+    mentions += [Moment(frozenset({("t", _minutes(m))}), *m.span()) for m in _TIME.finditer(rest)]
+    rest = _TIME.sub(_blank, rest)
+    mentions += [Moment(frozenset({("w", _DAYS.index(m[1].lower()))}), *m.span()) for m in _WEEKDAY.finditer(rest)]
+    moments: dict[str, set[int]] = {}
+    for field, value in (pair for m in mentions for pair in m.values):
+        moments.setdefault(field, set()).add(value)
+    quantities = [q for m in _NUMBER.finditer(rest) if (q := _quantity(m, rest)) is not None]
+    return Figures(tuple(quantities), tuple(mentions), {field: frozenset(v) for field, v in moments.items()})
+
+
+def spelt_alike(text: str, other: str) -> str:
+    """The text with its figures spelt as ``other`` spells them, where both name the same value in known units.
+
+    ``one and a half hours`` becomes ``90 minutes`` beside a text that says ``90 minutes``.
+    """
+    ours, theirs = figures(text), figures(other)
+    swaps: list[tuple[int, int, str]] = []
+    for moment in ours.mentions:
+        same = next((m for m in theirs.mentions if m.values == moment.values), None)
+        if same:
+            swaps.append((moment.start, moment.end, other[same.start : same.end]))
+    for quantity in ours.quantities:
+        alike = [q for q in theirs.quantities if q.value == quantity.value and q.unit == quantity.unit]
+        if alike:
+            swaps.append((quantity.start, quantity.end, other[alike[0].start : alike[0].end]))
+    for start, end, instead in sorted(swaps, reverse=True):
+        text = text[:start] + instead + text[end:]
+    return text
+
+
+_FIELD: Final = {"n": "m", "o": "d"}
+
+
+def _blank(match: "re.Match[str]") -> str:
+    return " " * len(match[0])
+
+
+def _field(field: str, text: str) -> int:
+    if field == "m":
+        return next(at for at, month in enumerate(_MONTHS, 1) if month.startswith(text[:3]))
+    return _ORDINALS[text] if field == "o" else int(text)
+
+
+def _minutes(match: "re.Match[str]") -> int:
+    hours, minutes, half, hour, hour_half, word, past = match.groups()
+    if past:
+        return 60 * (int(past) if past.isdigit() else _SMALL.get(past.lower(), 0)) + 30
+    if word:
+        return 720 if word.lower() == "noon" else 0
+    number, mark = int(hours or hour), (half or hour_half or "").lower()
+    if mark:
+        number = number % 12 + (12 if mark == "p" else 0)
+    return 60 * number + int(minutes or 0)
+
+
+def _quantity(match: "re.Match[str]", text: str) -> Quantity | None:  # noqa: PLR0911
+    if match["part"]:
+        value, unit, end = _PARTS[match["part"].lower()], "%", match.end()
+        value *= 3 if match[0].lower().startswith("three") else 1
+        of = re.match(r" (?:of )?an? ([a-z]+)", text[end:])
+        known = base_of(of[1].lower()) if of else None
+        if known and of:
+            return Quantity(value * known[1], known[0], match.start(), end + of.end())
+        return Quantity(value * 100, unit, match.start(), end)
+    if match["words"]:
+        if match["words"].lower() in {"one", "a"} and not match["and_half"]:
+            return None  # a pronoun as often as a number
+        value = _words(match["words"].lower()) + (Fraction(1, 2) if match["and_half"] else 0)
+    else:
+        digits = (match["paid"] or match["digits"]).rstrip(",").replace(",", "")
+        value = Fraction(digits) * _LARGE.get((match["paid_times"] or match["times"] or "").lower(), 1)
+    end = match.end()
+    if match["money"]:
+        return Quantity(value * 100, "cent", match.start(), end)
+    follows = _UNIT.match(text, end)
+    word = follows[1].lower().lstrip("-") if follows else ""
+    if follows and word in {"%", "percent"}:
+        return Quantity(value, "%", match.start(), follows.end(1))
+    if text[end:].lower().startswith(" per cent"):
+        return Quantity(value, "%", match.start(), end + len(" per cent"))
+    known = base_of(word)
+    if known and follows:
+        return Quantity(value * known[1], known[0], match.start(), follows.end(1))
+    return Quantity(value, "" if word in _NO_UNIT else singular(word), match.start(), end)
+
+
+def number_of(text: str) -> Fraction:
+    """A number in digits or in words (``twenty-five``)."""
+    return Fraction(text) if text.isdigit() else _words(text.lower())
+
+
+def _words(text: str) -> Fraction:
+    total, part = 0, 0
+    for word in re.findall(r"[a-z]+", text):
+        if word in _SMALL:
+            part += _SMALL[word]
+        elif word in {"hundred", "dozen"}:
+            part = max(1, part) * _LARGE[word]
+        elif word in _LARGE:
+            total, part = total + max(1, part) * _LARGE[word], 0
+    return Fraction(total + part)

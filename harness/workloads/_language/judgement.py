@@ -1,0 +1,169 @@
+"""Yes or no, or one of a few letters, by log-probability: many questions behind one prefix that is read once."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.ports import Session
+from harness.stats.intervals import binomial_test
+from harness.workloads._language.templates import ChatTemplate, Message
+
+Floats = NDArray[np.float64]
+
+YES_NO: Final = ("Yes", "No")
+_MOST_ROWS: Final = 512
+
+
+class Signal(NamedTuple):
+    """Whether answers tell more than a guess: right ones, all, the two-sided exact p, and what may be said of it."""
+
+    right_count: int
+    count: int
+    p: float
+    says: str
+
+
+def signal(right_count: int, count: int, *, chance: float = 0.5, level: float = 0.05) -> Signal:
+    """``better than chance``, ``worse than chance`` or ``no signal``, by the exact two-sided binomial test."""
+    p = binomial_test(right_count, count, chance)
+    side = "better than chance" if right_count > chance * count else "worse than chance"
+    return Signal(right_count, count, p, side if p <= level else "no signal")
+
+
+class Judge:
+    """Asks one model short questions that begin alike.
+
+    Args:
+        session: With ``together`` sequences after ``home``.
+        template: The model's chat template.
+        instruction: What every question begins with.
+        examples: Questions and their right answers, shown before each question.
+        options: The answers that are weighed; their spellings in lower case and after a space count with them.
+        together: Questions in one batch.
+        home: Sequence that keeps the prefix; the questions run in those after it.
+
+    Raises:
+        BadDataError: The template cannot be rendered.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        template: ChatTemplate,
+        instruction: str,
+        examples: Sequence[tuple[str, str]] = (),
+        *,
+        options: Sequence[str] = YES_NO,
+        together: int = 8,
+        home: int = 0,
+    ) -> None:
+        self._session, self._together, self._home = session, together, home
+        head = [Message("system", instruction)]
+        for question, answer in examples:
+            head += [Message("user", question), Message("assistant", answer)]
+        self._prefix, self._after = template.around(session, head)
+        self._is_kept = False
+        self._options = [sorted({t for s in _spellings(o) for t in _first(session, s)}) for o in options]
+        self.read_count = 0
+
+    def logits(self, questions: Sequence[str]) -> Floats:
+        """Log-probability of each option as the first token of the answer, its spellings summed [questions, options].
+
+        What comes before every question is read once and kept in ``home``; each question runs in a sequence of its
+        own, several in one batch.
+        """
+        self._keep()
+        start = len(self._prefix)
+        prompts = [self._session.tokenize(q, add_special=False) + self._after for q in questions]
+        found: list[Floats] = []
+        waiting: list[tuple[int, list[int]]] = []
+        for prompt in prompts:
+            if waiting and (
+                len(waiting) == self._together or sum(len(p) for _, p in waiting) + len(prompt) > _MOST_ROWS
+            ):
+                found += self._run(self._home, waiting)
+                waiting = []
+            waiting.append((start, prompt))
+        found += self._run(self._home, waiting)
+        return np.stack(found) if found else np.empty((0, len(self._options)))
+
+    def along(self, pieces: Sequence[str], question: str) -> Floats:
+        """Log-odds of the first option against the second after each piece of a text that grows [pieces].
+
+        The text is read once; the question is asked after each piece in a sequence that holds the text up to there.
+        """
+        self._keep()
+        session, text = self._session, self._home + 1
+        session.fork(self._home, text)
+        end, ends = len(self._prefix), []
+        for piece in pieces:
+            tokens = session.tokenize(piece, add_special=False)
+            session.decode(tokens, position=end, sequence=text, logits="none")
+            end += len(tokens)
+            ends.append(end)
+        self.read_count += end - len(self._prefix)
+        asked = session.tokenize(question, add_special=False) + self._after
+        found: list[Floats] = []
+        for at in range(0, len(ends), self._together - 1):
+            found += self._run(text, [(e, asked) for e in ends[at : at + self._together - 1]])
+        session.truncate(0, sequence=text)
+        both = np.stack(found)
+        return np.asarray(both[:, 0] - both[:, 1])
+
+    def margins(self, questions: Sequence[str]) -> Floats:
+        """Log-odds of the first option against the second [questions]."""
+        both = self.logits(questions)
+        margins: Floats = both[:, 0] - both[:, 1]
+        return margins
+
+    def _keep(self) -> None:
+        if not self._is_kept:
+            self._session.truncate(0, sequence=self._home)
+            self._session.decode(self._prefix, position=0, sequence=self._home, logits="none")
+            self._is_kept = True
+            self.read_count += len(self._prefix)
+
+    def _run(self, source: int, asked: Sequence[tuple[int, Sequence[int]]]) -> list[Floats]:
+        """Answers to questions, each after the first so many tokens of a sequence; all in one batch."""
+        if not asked:
+            return []
+        session = self._session
+        tokens: list[int] = []
+        positions: list[int] = []
+        sequences: list[int] = []
+        kept: list[bool] = []
+        for sequence, (start, prompt) in enumerate(asked, source + 1):
+            session.fork(source, sequence)
+            session.truncate(start, sequence=sequence)
+            tokens += prompt
+            positions += range(start, start + len(prompt))
+            sequences += [sequence] * len(prompt)
+            kept += [False] * (len(prompt) - 1) + [True]
+        session.decode_rows(tokens, positions, sequences, kept)
+        self.read_count += len(tokens)
+        found = [self._weighed(session.logits(at)) for at in range(len(asked))]
+        for sequence in range(source + 1, source + 1 + len(asked)):
+            session.truncate(0, sequence=sequence)
+        return found
+
+    def _weighed(self, row: NDArray[np.float32]) -> Floats:
+        top = float(row.max())
+        chances = np.exp(row.astype(np.float64) - top)
+        total = chances.sum()
+        return np.log([max(float(chances[option].sum()), 1e-300) for option in self._options]) - np.log(total)
+
+    def forget(self) -> None:
+        """Read the prefix again before the next question: needed once something else has cleared the session."""
+        self._is_kept = False
+
+
+def _spellings(option: str) -> tuple[str, ...]:
+    return option, option.lower(), f" {option}", f" {option.lower()}"
+
+
+def _first(session: Session, text: str) -> list[int]:
+    """The token of a text that is one token; nothing where it is more."""
+    tokens = session.tokenize(text, add_special=False)
+    return tokens if len(tokens) == 1 else tokens[:1] if not text.startswith(" ") else []

@@ -1,0 +1,303 @@
+"""Clauses of plain English, and where two of them cannot both be true: by polarity, roles, numbers, dates.
+
+No parser and no model: clauses are cut at signs and joining words, words are brought to a stem, and each rule speaks
+only where the two clauses are plainly about the same thing. What the rules do not see is left to a model's judgement.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Final, NamedTuple
+
+from harness.workloads._language.figures import ENGLISH, Figures, Quantity, figures
+
+_WORD: Final = re.compile(r"[A-Za-z]+(?:['’][a-z]+)?|\d[\d.,:]*\d|\d")
+_CUT: Final = re.compile(
+    r"(?<=[a-z\d)])[.!?;:]\s+|,? (?:but|although|though|yet|while|whereas|because|so that|so)\b"
+    r"|,(?=\s)(?!\s\d)(?: (?:and|or)\b)?| and (?!\w+ (?:are|were|have|both|run)\b)(?!a half)|;",
+    re.I,
+)
+_PAIR: Final = re.compile(r"(\b[A-Z]\w+) and (?=[A-Z])")
+_SENTENCE: Final = re.compile(r"(?<=[a-z\d)\"'][.!?])\s+(?=[A-Z\"'])")
+_KINDS: Final = {kind: frozenset(words.split()) for kind, words in ENGLISH["kinds"].items()}
+_NOT, _STOP, _BE = _KINDS["denials"], _KINDS["said_by_all"], _KINDS["be"]
+_PRONOUNS, _DETERMINERS, _AUXILIARIES = _KINDS["pronouns"], _KINDS["determiners"], _KINDS["auxiliaries"]
+_CALENDAR: Final = frozenset(
+    word for kind in ("months", "short_months", "days") for word in ENGLISH["numbers"][kind].split() if word != "may"
+)
+_IRREGULAR: Final = {
+    form: verb for line in ENGLISH["verbs"]["irregular"] for verb, *forms in [line.split()] for form in forms
+}
+_STOPPED: Final = re.compile(r"\bg[ia]ven? up\b", re.I)
+
+
+class Clause(NamedTuple):
+    """One clause.
+
+    Attributes:
+        text: As it stands.
+        words: All words, in lower case, in order.
+        stems: Stems of the words that say something, those of an inherited subject included; opposites as themselves.
+        topics: The same with each opposite in place of its own (``close`` is ``open``).
+        head: The first of those.
+        is_positive: Whether an even number of denials, opposites among them, stands in it.
+        figures: Numbers, dates and times.
+        names: Stems of words in capitals, one at the beginning included.
+        sure_names: Those that are in capitals elsewhere than at a beginning.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    stems: frozenset[str]
+    topics: frozenset[str]
+    head: str
+    is_positive: bool
+    figures: Figures
+    names: frozenset[str]
+    sure_names: frozenset[str]
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences and lines of a text."""
+    return [s.strip() for line in text.splitlines() for s in _SENTENCE.split(line) if s.strip()]
+
+
+def clauses(text: str) -> list[Clause]:
+    """Clauses in order; one that begins with a verb or a pronoun takes the subject before it."""
+    found: list[Clause] = []
+    subject: list[str] = []
+    for sentence in sentences(text):
+        for part in _CUT.split(_PAIR.sub(r"\1 & ", sentence)):
+            if not part or not _WORD.search(part):
+                continue
+            words = _WORD.findall(part)
+            follows = words[1].lower() if len(words) > 1 else ""
+            present = words[0][0].islower() and words[0].endswith("s") and follows in _STOP
+            inherits = bool(_PRONOUNS & {w.lower() for w in words[:3]}) or _is_verb(words, 0) or present
+            found.append(clause(part, subject if inherits else ()))
+            if not inherits:
+                verb_at = next((at for at in range(1, len(words)) if _is_verb(words, at)), len(words))
+                subject = words[:verb_at]
+    return found
+
+
+def clause(text: str, subject: Sequence[str] = ()) -> Clause:
+    """One clause of a text that is not cut further; ``subject`` are words that it takes from before."""
+    text = _STOPPED.sub("stopped", text)
+    spelt = _WORD.findall(text.replace("n't", " not").replace("n’t", " not"))
+    words = tuple(w.lower() for w in spelt)
+    denials = sum(w in _NOT for w in words)
+    denials -= ("not" in words and bool({"only", "until", "till"} & set(words))) + (
+        "neither" in words and "nor" in words
+    )
+    kept = [w for w in (*words, *(w.lower() for w in subject)) if w not in _STOP | _CALENDAR | _NOT]
+    said = [s for s in map(stem, kept) if s not in _STOP and not s[0].isdigit()]
+    flips = sum(s in _OPPOSITES for s in said)
+    names = [(at, stem(w)) for at, w in enumerate(spelt) if w[0].isupper() and w.lower() not in _CALENDAR]
+    return Clause(
+        text=text,
+        words=words,
+        stems=frozenset(said),
+        topics=frozenset(_OPPOSITES.get(s, s) for s in said),
+        head=_OPPOSITES.get(said[0], said[0]) if said else "",
+        is_positive=(denials + flips) % 2 == 0,
+        figures=figures(text),
+        names=frozenset(n for _, n in names) - _STOP,
+        sure_names=frozenset(n for at, n in names if at) - _STOP,
+    )
+
+
+def _is_verb(words: Sequence[str], at: int) -> bool:
+    """Whether a word looks like a verb: an auxiliary, a past form, or one that follows an auxiliary or a noun."""
+    word = words[at].lower()
+    before = words[at - 1].lower() if at else ""
+    if word in _BE or word in _AUXILIARIES or word in _IRREGULAR or (word.endswith("ed") and len(word) > 4):
+        return before not in _DETERMINERS
+    if before in _AUXILIARIES or before == "to" or (before == "not" and at > 1):
+        return word not in _STOP
+    follows = words[at + 1].lower() if at + 1 < len(words) else ""
+    is_relation = follows in {"of", "than"} and any(w.lower() in _BE for w in words[max(0, at - 2) : at])
+    present = word.endswith("s") and not word.endswith("ss") and before not in _DETERMINERS | _STOP
+    return is_relation or (at > 0 and present and word not in _STOP)
+
+
+@cache
+def stem(word: str) -> str:
+    """A word's stem: irregular forms by a table, others without their endings."""
+    word = re.sub(r"['’]s?$", "", word.lower())
+    if word in _STOP:
+        return word
+    regular = _IRREGULAR.get(word, word)
+    for ending, instead in (("ies", "y"), ("ied", "y"), ("ing", ""), ("ed", ""), ("es", ""), ("s", ""), ("ly", "")):
+        if regular != word:
+            word = regular
+            break
+        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith(("ss", "us", "is")):
+            word = word[: -len(ending)] + instead
+            if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "lsz":
+                word = word[:-1]
+            break
+    return word[:-1] if word.endswith("e") and len(word) > 2 else word
+
+
+_OPPOSITES: Final = {stem(word): stem(base) for base, words in ENGLISH["opposites"].items() for word in words.split()}
+_CONVERSE: Final = {stem(word): stem(base) for word, base in ENGLISH["verbs"]["converse"].items()}
+_DEFEATS: Final = {stem("lose"): -1, stem("win"): 1, stem("beat"): 1}
+
+
+def coverage(claim: Clause, passage: Sequence[Clause]) -> float:
+    """Share of the claim's stems that stand anywhere in the passage; 1 for a claim without any."""
+    said = frozenset().union(*(c.stems for c in passage)) if passage else frozenset()
+    return len(claim.stems & said) / len(claim.stems) if claim.stems else 1.0
+
+
+def conflicts(claim: Clause, passage: Sequence[Clause]) -> list[str]:
+    """Why the passage cannot support the claim: a word each of ``polarity roles number date name``; mostly none."""
+    found = []
+    if _denied(claim, passage):
+        found.append("polarity")
+    if _swapped(claim, passage):
+        found.append("roles")
+    if not _numbers_agree(claim, passage):
+        found.append("number")
+    if not _moments_agree(claim, passage):
+        found.append("date")
+    said = frozenset(stem(w) for c in passage for w in c.words)
+    if passage and not claim.sure_names <= said:
+        found.append("name")
+    return found
+
+
+def _denied(claim: Clause, passage: Sequence[Clause]) -> bool:
+    """Whether every clause about the same has the other polarity, and one of them says nearly all that the claim says.
+
+    A clause is about the same when it shares half of the claim's topics, and its dates where the claim has any.
+    """
+    mine = claim.figures.moments
+    near = [c for c in passage if 2 * len(claim.topics & c.topics) >= len(claim.topics)]
+    near = [c for c in near if _fits(mine, c)] or near
+    said = claim.topics - claim.names
+    near = [c for c in near if claim.head in c.topics]
+    whole = [c for c in near if len(said & c.topics) >= max(1, len(said) - len(said) // 4)]
+    whole = [c for c in whole if 3 * len(claim.topics & c.topics) >= 2 * len(claim.topics)]
+    return bool(whole) and all(c.is_positive != claim.is_positive for c in near)
+
+
+def _fits(mine: "dict[str, frozenset[int]]", other: Clause) -> bool:
+    return all(values <= other.figures.moments.get(field, frozenset()) for field, values in mine.items())
+
+
+class _Roles(NamedTuple):
+    agents: frozenset[str]
+    patients: frozenset[str]
+
+
+def _roles(words: Sequence[str], verb_at: int) -> tuple[str, _Roles]:
+    """The verb and who does it to whom: the passive and verbs such as buy and borrow turned round."""
+    verb = stem(words[verb_at])
+    before = [stem(w) for w in words[:verb_at] if w not in _STOP]
+    after = [stem(w) for w in words[verb_at + 1 :] if w not in _STOP]
+    rest = words[verb_at + 1 :]
+    is_passive = any(w in _BE for w in words[max(0, verb_at - 4) : verb_at]) and words[verb_at].endswith(
+        ("ed", "en", "t", "n", "d", "ld", "ght")
+    )
+    agents, patients = frozenset(before), frozenset(after)
+    if is_passive:
+        by = [stem(w) for w in rest[rest.index("by") + 1 :] if w not in _STOP] if "by" in rest else []
+        agents, patients = frozenset(by[:2]), frozenset(before) | (frozenset(after) - frozenset(by))
+    if verb in _CONVERSE:
+        source = [stem(w) for w in rest[rest.index("from") + 1 :] if w not in _STOP] if "from" in rest else []
+        agents, patients = frozenset(source[:2]), agents | (patients - frozenset(source))
+    if _DEFEATS.get(verb, 1) < 0:
+        agents, patients = patients, agents
+    verb = _verb(words[verb_at])
+    return verb, _Roles(agents, patients)
+
+
+def _swapped(claim: Clause, passage: Sequence[Clause]) -> bool:
+    """Whether the passage tells of one of the claim's verbs, and never with the claim's doer doing it."""
+    return any(_turned(claim, at, passage) for at in range(1, len(claim.words) - 1) if _acts(claim.words, at))
+
+
+def _acts(words: Sequence[str], at: int) -> bool:
+    return words[at] not in _STOP and _is_verb(words, at)
+
+
+def _turned(claim: Clause, at: int, passage: Sequence[Clause]) -> bool:
+    verb, ours = _roles(claim.words, at)
+    is_wrong = False
+    for other in passage:
+        for there in range(len(other.words)):
+            if not _acts(other.words, there) or _verb(other.words[there]) != verb:
+                continue
+            theirs = _roles(other.words, there)[1]
+            if ours.agents & theirs.agents or not (ours.agents and theirs.agents):
+                return False
+            crossed = bool(ours.agents & theirs.patients) and bool(ours.patients & theirs.agents)
+            named = ours.agents <= claim.names and theirs.agents <= other.names
+            is_wrong |= crossed or (named and bool(ours.patients & theirs.patients))
+    return is_wrong
+
+
+def _verb(word: str) -> str:
+    base = stem(word)
+    return stem("defeat") if base in _DEFEATS else _CONVERSE.get(base, base)
+
+
+def _numbers_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
+    """Whether each number of the claim stands in the passage, with its unit, where the claim's words are nearest."""
+    every = [q for c in passage for q in c.figures.quantities]
+    for mine in claim.figures.quantities:
+        if not any(_same(mine, q) for q in every):
+            if not _derived(mine, every):
+                return False
+            continue
+        near = _about(claim, passage, lambda c, q=mine: any(_comparable(q, o) for o in c.figures.quantities))
+        if near and not any(_same(mine, q) for c in near for q in c.figures.quantities):
+            return False
+    return True
+
+
+def _same(a: Quantity, b: Quantity) -> bool:
+    return a.value == b.value and _comparable(a, b)
+
+
+def _comparable(a: Quantity, b: Quantity) -> bool:
+    return a.unit == b.unit or not a.unit or not b.unit or stem(a.unit) == stem(b.unit)
+
+
+def _derived(mine: Quantity, every: Sequence[Quantity]) -> bool:
+    """Whether two numbers of the passage give this one: then it is left to the model."""
+    values = [q.value for q in every]
+    pairs = [(a, b) for i, a in enumerate(values) for j, b in enumerate(values) if i != j]
+    return any(mine.value in {a + b, a - b, a * b, a / b if b else a} for a, b in pairs)
+
+
+def _moments_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
+    mine = claim.figures.moments
+    if not mine:
+        return True
+    fitting = [c for c in passage if _fits(mine, c)]
+    if not fitting:
+        years = [next(iter(c.figures.moments["y"])) for c in passage if "y" in c.figures.moments]
+        spans = [q.value / 12 for c in passage for q in c.figures.quantities if q.unit == "month"]
+        spans += [q.value for c in passage for q in c.figures.quantities if q.unit == "year"]
+        derived = {int(y + s * sign) for y in years for s in spans for sign in (1, -1)}
+        return mine.keys() == {"y"} and mine["y"] <= derived
+    near = _about(claim, passage, lambda c: bool(mine.keys() & c.figures.moments.keys()))
+    return not near or any(c in fitting for c in near)
+
+
+def _about(claim: Clause, passage: Sequence[Clause], has: "Callable[[Clause], bool]") -> list[Clause]:
+    """Of the clauses with such a figure, those that share most with the claim; none where the shared words do not tell.
+
+    A stem that only one of them holds weighs more than one that several hold, and a verb twice as much.
+    """
+    rivals = [c for c in passage if has(c)]
+    if len(rivals) < 2:
+        return rivals
+    acts = {stem(w) for at, w in enumerate(claim.words) if _acts(claim.words, at)}
+    weights = {s: (1 + (s in acts)) / count for s in claim.stems if (count := sum(s in c.stems for c in rivals))}
+    scores = [sum(w for s, w in weights.items() if s in c.stems) for c in rivals]
+    best = max(scores)
+    return [c for c, score in zip(rivals, scores, strict=True) if score == best] if best else []

@@ -1,0 +1,86 @@
+"""Linear equations in one unknown: a rearrangement that changes the solution is a fault."""
+
+import ast
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+_SIDE: Final = r"[\d.+\-*/() ]*(?:[a-z][\d.+\-*/() a-z]*?)?"
+_EQUATION: Final = re.compile(
+    rf"(?<![\w.^*/+\-=()<>] )(?<![\w.^*/+\-=()<>{{}}\\])({_SIDE})\s*=\s*({_SIDE}|[\d.+\-*/() ]+?)"
+    r"(?=$|[,;:!?$\\]|\.(?:\s|$)|\s+(?:so|and|which|then|we|by|to|this|means)\b)"
+)
+_NOT_LINEAR: Final = re.compile(r"[a-z]{2}|[a-z]\d|[\d)] +\d|[a-z] +[a-z(\d]|\d{16}")
+_OTHER_CASE: Final = re.compile(
+    r"\b(let|if|case|or|when|suppose|assume|either|try|guess|for|substitut\w*|plug\w*)\b|\^|\.\.", re.I
+)
+
+
+class Solved(NamedTuple):
+    """A linear equation: its unknown, its solution, and how it stands in the text."""
+
+    unknown: str
+    value: Fraction
+    text: str
+
+
+def algebra_faults(steps: Sequence[str]) -> dict[int, str]:
+    """The first step that rearranges a linear equation of the step before (or of itself) wrongly, and why; or none.
+
+    Two equations in the same single unknown are compared when nothing between them starts another case. The first one
+    may not be a plain assignment: values are assigned anew all the time.
+    """
+    before: Solved | None = None
+    for at, step in enumerate(steps):
+        kept: Solved | None = None
+        if not _OTHER_CASE.search(step) and step.count("=") <= 4:
+            for match in _EQUATION.finditer(step.translate(str.maketrans("×·−–", "**--"))):
+                here, last = solve(match[1], match[2]), kept or before
+                if here and last and here.unknown == last.unknown and here.value != last.value:
+                    return {at: f"{here.text}: {last.text} has the solution {last.unknown} = {last.value}"}
+                is_plain = any(re.fullmatch(r"\s*[a-z]\s*", side) for side in match.groups())
+                kept = kept if here is None else None if is_plain else here
+        before = kept
+    return {}
+
+
+def solve(left: str, right: str) -> Solved | None:
+    """The solution of a linear equation in one unknown; None where it is none, or has not exactly one solution."""
+    text = f"{left.strip()} = {right.strip()}"
+    unknowns = set(re.findall(r"[a-z]", text))
+    if len(unknowns) != 1 or len(text) > 80 or _NOT_LINEAR.search(text):
+        return None
+    try:
+        (a, b), (c, d) = (_linear(ast.parse(_spelt(side), mode="eval").body) for side in (left, right))
+    except (ValueError, SyntaxError, ZeroDivisionError):
+        return None
+    return None if a == c else Solved(unknowns.pop(), (d - b) / (a - c), text)
+
+
+def _spelt(side: str) -> str:
+    """With the signs that mathematics leaves out: ``2(x - 1)`` is ``2*(x - 1)``."""
+    return re.sub(r"(?<=[\da-z)])\s*(?=[a-z(])", "*", side.strip())
+
+
+def _linear(node: ast.AST) -> tuple[Fraction, Fraction]:  # noqa: PLR0911  one for each operator
+    """(a, b) of a x + b; the tree is read, never run."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return Fraction(0), Fraction(str(node.value))
+    if isinstance(node, ast.Name):
+        return Fraction(1), Fraction(0)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        a, b = _linear(node.operand)
+        return -a, -b
+    if not isinstance(node, ast.BinOp):
+        raise ValueError("not linear")  # noqa: TRY004  of the text, not of a type
+    (a, b), (c, d) = _linear(node.left), _linear(node.right)
+    if isinstance(node.op, ast.Add):
+        return a + c, b + d
+    if isinstance(node.op, ast.Sub):
+        return a - c, b - d
+    if isinstance(node.op, ast.Mult) and not (a and c):
+        return a * d + c * b, b * d
+    if isinstance(node.op, ast.Div) and not c:
+        return a / d, b / d
+    raise ValueError("not linear")

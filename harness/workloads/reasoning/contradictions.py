@@ -1,0 +1,261 @@
+"""Where a chain of statements contradicts itself: triples with polarity, quantity and time, then a model's judgement.
+
+A statement is a subject, what is said of it, and figures. Two contradict each other when they say the same of the same
+subject with another polarity, another number of the same unit, another date or time, another place, or when orders
+(``taller than``, ``left of``) run in a circle. Words of change (``now``, ``after``, ``then``) make a later statement
+another one. Precision first: a pair on which the rules are silent is left alone, or asked of a model.
+"""
+
+import random
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from harness.stats.intervals import share_interval
+from harness.workloads._language.judgement import Judge
+from harness.workloads._language.statements import Clause, clauses, stem
+from harness.workloads._language.units import base_of
+
+_CHANGE: Final = re.compile(
+    r"\b(now|then|after|later|left|remaining|remains?|next|new|becomes?|became|instead|each|every|if|when|whenever"
+    r"|used to|until|more|another|other|would|could|might|(?-i:may)|should|suppose|assume|let|first|second|last|total|"
+    r"today|tomorrow|yesterday|per|still|needs?|half|twice|times|ago|initially|originally|extra|additional|both|week|day|"
+    r"month|wants?|either|or)\b",
+    re.I,
+)
+_LEAD: Final = re.compile(
+    r"^\W*(?:(?:so|therefore|thus|hence|since|because|as|and|we know that|we know|but|this means that)\b,?\s*)+", re.I
+)
+_PARENTS: Final = (
+    "father",
+    "mother",
+    "parent",
+    "boss",
+    "owner",
+    "grandfather",
+    "grandmother",
+    "uncle",
+    "aunt",
+    "master",
+)
+_CHILDREN: Final = ("son", "daughter", "child", "grandson", "granddaughter", "nephew", "niece", "servant", "pupil")
+_ORDER: Final = re.compile(
+    r"^(?:the )?(?P<a>[\w' ]{1,30}?) (?:is|are|was|were|sits?|stands?|finished(?: the \w+)?|came|arrived) "
+    r"(?:to the |on the |the |an? )?(?P<how>\w+er than|before|after|above|below|behind|in front of"
+    rf"|(?:left|right|north|south|east|west|{'|'.join((*_PARENTS, *_CHILDREN))}) of) (?:the )?(?P<b>[\w']+)\b",
+    re.I,
+)
+_SAME_ORDER: Final = {"bigger": "larger", "longer": "taller", "higher": "taller", "greater": "larger"} | dict.fromkeys(
+    ("mother", "parent"), "father"
+)
+_REVERSED: Final = {
+    "shorter": "taller", "younger": "older", "lighter": "heavier", "smaller": "larger", "slower": "faster",
+    "lower": "taller", "poorer": "richer", "right": "left", "after": "before", "below": "above", "south": "north",
+    "west": "east", "behind": "in", "less": "larger", "son": "father", "daughter": "father", "child": "father",
+}  # fmt: skip
+_PLACE: Final = re.compile(r"\b(?:is|are|lives?|stands?|sits|lies) (?:in|at|on) (?:the )?((?:[\w]+ ?){1,3})", re.I)
+
+
+class Contradiction(NamedTuple):
+    """Two statements: steps, what differs (``polarity quantity time order place meaning``), and both texts."""
+
+    first: int
+    step: int
+    kind: str
+    texts: tuple[str, str]
+
+
+class _Said(NamedTuple):
+    step: int
+    clause: Clause
+    text: str
+
+
+def contradictions(steps: Sequence[str]) -> list[Contradiction]:
+    """Every later statement that contradicts an earlier one of another step, once for each later step, by the rules."""
+    said: list[_Said] = []
+    orders: dict[str, dict[str, set[str]]] = {}
+    found = []
+    for at, step in enumerate(steps):
+        if "=" in step:
+            continue
+        for part in clauses(_LEAD.sub("", step)):
+            text = part.text.strip()
+            here = _Said(at, part, text)
+            kind, other = next(((k, s) for s in said if s.step != at and (k := _differ(s, here))), ("", here))
+            circle = _circle(orders, text)
+            if kind or circle:
+                found.append(Contradiction(other.step if kind else at, at, kind or "order", (other.text, text)))
+            said.append(here)
+    return list({c.step: c for c in reversed(found)}.values())[::-1]
+
+
+def _differ(a: _Said, b: _Said) -> str:  # noqa: PLR0911  one for each kind
+    """What makes b contradict a; empty where nothing does."""
+    x, y = a.clause, b.clause
+    if not x.head or _CHANGE.search(b.text) or _CHANGE.search(a.text) or "?" in b.text:
+        return ""
+    said = [frozenset(t for t in c.topics if not base_of(t)) for c in (x, y)]
+    same = said[0] == said[1]
+    if x.head != y.head and not (same and _other_quantity(x, y)):
+        return ""
+    if x.is_positive != y.is_positive:
+        close = x.topics <= y.topics or y.topics <= x.topics
+        moments = not y.figures.moments or not x.figures.moments or x.figures.moments == y.figures.moments
+        return "polarity" if close and len(x.topics & y.topics) >= 2 and moments and _numbers(x) == _numbers(y) else ""
+    near = (
+        same
+        or said[0] <= said[1]
+        or (said[1] <= said[0] and len(said[1]) > 1)
+        or x.topics <= y.topics
+        or (y.topics <= x.topics and len(y.topics) > 1)
+    )
+    if near and _other_quantity(x, y):
+        return "quantity"
+    fields = x.figures.moments.keys() & y.figures.moments.keys()
+    if near and x.stems - y.stems <= {x.head} and any(not x.figures.moments[f] & y.figures.moments[f] for f in fields):
+        return "time"
+    places = [_PLACE.search(s.text) for s in (a, b)]
+    if places[0] and places[1]:
+        here, there = ([stem(w) for w in p[1].split()] for p in places if p)
+        shared = x.topics - set(here) == y.topics - set(there)
+        exclusive = len(here) == len(there) and here != there and here[1:] == there[1:]
+        named = here[0] in x.sure_names and there[0] in y.sure_names
+        subject = x.topics - set(here) - y.names - x.names <= y.topics
+        if here[0] != there[0] and ((shared and exclusive) or (named and subject and not y.figures.quantities)):
+            return "place"
+    return ""
+
+
+def _numbers(c: Clause) -> list[Any]:
+    return sorted((q.unit, q.value) for q in c.figures.quantities)
+
+
+def _other_quantity(x: Clause, y: Clause) -> bool:
+    """Whether both state one number, of things that can be compared, and the numbers differ."""
+    if len(x.figures.quantities) != 1 or len(y.figures.quantities) != 1:
+        return False
+    a, b = x.figures.quantities[0], y.figures.quantities[0]
+    return bool(a.unit) and a.unit == b.unit and a.value != b.value and a.unit != "%"
+
+
+def _circle(orders: dict[str, dict[str, set[str]]], text: str) -> bool:
+    """Note an order, and say whether it closes a circle: a is before b, and b was before a by any path."""
+    match = _ORDER.match(text)
+    if not match or _CHANGE.search(re.sub(r"\b(left|after)\b", "", text)):
+        return False
+    a, b = match["a"].lower().strip(), match["b"].lower()
+    how = match["how"].lower().split()[0]
+    if how in _REVERSED:
+        how, a, b = _REVERSED[how], b, a
+    how = _SAME_ORDER.get(how, how)
+    graph = orders.setdefault(how, {})
+    graph.setdefault(a, set()).add(b)
+    seen, waiting = set(), [b]
+    while waiting:
+        node = waiting.pop()
+        if node == a:
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting += graph.get(node, ())
+    return False
+
+
+INSTRUCTION: Final = (
+    "You compare two statements from one text. Answer Yes if they cannot both be true at the same time. "
+    "Answer No if both can be true."
+)
+EXAMPLES: Final = tuple(
+    (f"First: {first}\nSecond: {second}", answer)
+    for first, second, answer in (
+        ("Ida is Olaf's wife.", "Olaf has never been married.", "Yes"),
+        ("Ida is Olaf's wife.", "Olaf likes to cook.", "No"),
+        ("The lake was frozen.", "The children swam in the lake.", "Yes"),
+        ("The lake was frozen.", "The children swam in the pool.", "No"),
+    )
+)
+
+
+def asked(judge: Judge, steps: Sequence[str], least_margin: float) -> list[Contradiction]:
+    """What the rules find, and pairs of steps that share a word and that the model calls contradictory.
+
+    Args:
+        judge: With :data:`INSTRUCTION` and :data:`EXAMPLES`.
+        steps: Statements.
+        least_margin: Log-odds from which the model is believed; high, since precision comes first.
+    """
+    found = contradictions(steps)
+    told = [clauses(step) for step in steps]
+    words = [frozenset().union(*(c.stems for c in part)) if part else frozenset() for part in told]
+    known = {c.step for c in found}
+    pairs = [(i, j) for j in range(len(steps)) for i in range(j) if j not in known and words[i] & words[j]]
+    margins = judge.margins([f"First: {steps[i]}\nSecond: {steps[j]}" for i, j in pairs])
+    best: dict[int, tuple[float, int]] = {}
+    for (i, j), margin in zip(pairs, margins, strict=True):
+        best[j] = max(best.get(j, (float("-inf"), i)), (float(margin), i))
+    more = [Contradiction(i, j, "meaning", (steps[i], steps[j])) for j, (m, i) in best.items() if m >= least_margin]
+    return sorted([*found, *more], key=lambda c: c.step)
+
+
+class Chain(NamedTuple):
+    """A chain, the step that contradicts an earlier one (-1: none does), and the kind of its template."""
+
+    kind: str
+    steps: tuple[str, ...]
+    wrong_step: int
+
+
+def chains(seed: int, *, held_out: bool, fill_count: int = 1) -> list[Chain]:
+    """Chains from ``harness/data/text/contradictions.toml``: half contradict themselves, half only look like it."""
+    from harness.workloads.grounding_qa.cases import filled_names
+
+    path = Path(__file__).parents[2] / "data" / "text" / "contradictions.toml"
+    kinds = tomllib.loads(path.read_text(encoding="utf-8"))
+    rng = random.Random(f"contradictions {seed} {held_out}")
+    made = []
+    for _ in range(fill_count):
+        for kind, templates in kinds.items():
+            for template in templates[int(held_out) :: 2]:
+                for answer in ("no", "yes"):
+                    for later in template[answer]:
+                        names = filled_names(rng)
+                        between = rng.sample(_BETWEEN, 2)
+                        steps = [t.format_map(names) for t in (template["first"], *between, later)]
+                        made.append(Chain(kind, tuple(steps), 3 if answer == "no" else -1))
+    return made
+
+
+_BETWEEN: Final = (
+    "Let us look at the next sentence.",
+    "This is stated in the text.",
+    "We write it down.",
+    "Then we read on.",
+    "That is all we are told here.",
+    "Nothing else is said about it.",
+)
+
+
+def score(made: Sequence[Chain], found: Sequence[Sequence[Contradiction]]) -> dict[str, Any]:
+    """Precision, recall by chain, whole and by kind: a contradiction counts as found when it is put at its step."""
+    rows = list(zip(made, ([c.step for c in f] for f in found), strict=True))
+    located = sum(c.wrong_step in steps for c, steps in rows if c.wrong_step >= 0)
+    alarms = sum(bool(steps) for _, steps in rows)
+    wrong = sum(c.wrong_step >= 0 for c, _ in rows)
+    precision, recall = share_interval(located, alarms), share_interval(located, wrong)
+    kinds = dict.fromkeys(c.kind for c in made)
+    by_kind = {
+        k: sum(c.wrong_step in s for c, s in rows if c.kind == k and c.wrong_step >= 0)
+        / sum(c.kind == k and c.wrong_step >= 0 for c in made)
+        for k in kinds
+    }
+    return {
+        "chain_count": len(rows),
+        "precision": precision.mid,
+        "precision_interval": [precision.low, precision.high],
+        "recall": recall.mid,
+        "recall_interval": [recall.low, recall.high],
+        "recall_by_kind": by_kind,
+    }
