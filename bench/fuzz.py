@@ -4,7 +4,8 @@
     python -m bench.fuzz gguf --cases 20000 --seconds 60
     python -m bench.fuzz shown-gguf computed-gguf     # what is printed of a file, and computed from its shape
 
-Cases are small valid files that are damaged, and plain random bytes (see ``fuzz_cases``, and ``fuzz_shown`` for words and numbers). Anything but a value or
+Cases are small valid files that are damaged, and plain random bytes (see ``fuzz_cases``, and ``fuzz_shown`` for words
+and numbers). Anything but a value or
 ``BadDataError`` is a failure, as is a case over the limits.
 """
 
@@ -27,7 +28,7 @@ from bench.fuzz_shown import TARGETS as SHOWN
 from harness.errors import BadDataError, Exit
 from harness.units import MIB
 
-TARGETS: Final = READ | SHOWN
+TARGETS: Final = {**READ, **SHOWN}
 TIME_LIMIT_S: Final = 2.0
 """A case that takes longer counts as a hang."""
 MEMORY_LIMIT_BYTES: Final = 64 * MIB

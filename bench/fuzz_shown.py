@@ -89,14 +89,16 @@ def _model_seeds(folder: Path) -> list[bytes]:
 
 
 def hostile_model(data: bytes, draw: random.Random) -> bytes:
-    """A well-formed model file that says what no model says: ``data`` only fixes its family."""
+    """A well-formed model file that says what no model says; what it is made of is drawn, not ``data``."""
+    del data
     family = FAMILIES[draw.randrange(len(FAMILIES))]
     metadata, tensors = dict(family.metadata), list(family.tensors)
     architecture = str(metadata["general.architecture"])
     numbers = [k for k in metadata if k.startswith(architecture)]
     numbers += [f"{architecture}.{k}" for k in ("nextn_predict_layers", "attention.sliding_window_pattern",
                 "full_attention_interval", "attention.shared_kv_layers", "expert_count", "attention.kv_lora_rank",
-                "ssm.inner_size", "attention.key_length", "attention.value_length")] + ["general.alignment"]  # fmt: skip
+                "ssm.inner_size", "attention.key_length", "attention.value_length")]  # fmt: skip
+    numbers.append("general.alignment")
     for _ in range(draw.choice((1, 1, 2, 3))):
         match draw.randrange(6):
             case 0 | 1 | 2:

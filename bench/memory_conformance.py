@@ -112,7 +112,7 @@ def _kinds() -> Iterator[tuple[str, str, ModelShape]]:
         "nemotron_h_moe", recurrent=_MAMBA2, layer_count=8, layer_pattern="r-r-ra-r", gated_feed_forward=False,
         feed_forward_dim=0, experts=_SHARED,
     )  # fmt: skip
-    routed = {"experts": _MOE, "feed_forward_dim": 0}
+    routed: dict[str, Any] = {"experts": _MOE, "feed_forward_dim": 0}
     yield "experts", "mixtral (llama)", shape("llama", **routed)
     yield "experts", "qwen3moe", shape("qwen3moe", qk_norm=True, **routed)
     yield "experts", "olmoe", shape("olmoe", qk_norm=True, kv_head_count=8, **routed)

@@ -126,9 +126,8 @@ def main(count: int, as_json: bool) -> None:
         click.echo(json.dumps([step._asdict() for step in steps], indent=1))
         return
     for step in steps:
-        click.echo(
-            f"{step.name:<32} {step.seconds:7.2f} s, {step.cpu_seconds:6.2f} s of CPU  {step.peak_bytes / MIB:6.0f} MiB  status {step.status}"
-        )
+        times = f"{step.seconds:7.2f} s, {step.cpu_seconds:6.2f} s of CPU"
+        click.echo(f"{step.name:<32} {times}  {step.peak_bytes / MIB:6.0f} MiB  status {step.status}")
 
 
 if __name__ == "__main__":

@@ -82,6 +82,11 @@ class BadDataError(InputError):
         super().__init__(f"{place}: found {found}, expected {expected}")
 
 
+def what_is_there(path: Path) -> str:
+    """What stands where a file was wanted, in words: nothing, a folder, or something that is no regular file."""
+    return "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+
+
 class RefusedError(InputError):
     """Well-formed, but not something that can be done; a child that raises it ends as ``refused``."""
 

@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
+from ctypes.util import find_library
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
@@ -20,6 +23,23 @@ from harness.measure.pipeline import open_history
 from harness.units import GIB, format_bytes
 
 State = Literal["ok", "missing", "limited", "broken"]
+
+_COMPILERS: Final = ("c++", "g++", "clang++", "cl")
+_COMPILER_COMMANDS: Final = {
+    "debian": "sudo apt-get install -y build-essential cmake",
+    "ubuntu": "sudo apt-get install -y build-essential cmake",
+    "fedora": "sudo dnf install -y gcc-c++ make cmake",
+    "rhel": "sudo dnf install -y gcc-c++ make cmake",
+    "arch": "sudo pacman -S --needed base-devel cmake",
+    "alpine": "sudo apk add build-base cmake linux-headers",
+    "suse": "sudo zypper install -y gcc-c++ make cmake",
+    "nixos": "nix-shell -p gcc cmake",
+    "termux": "pkg install clang cmake",
+    "darwin": "xcode-select --install",
+    "win32": "winget install Microsoft.VisualStudio.2022.BuildTools --override "
+    '"--passive --add Microsoft.VisualStudio.Workload.VCTools --includeRecommended"',
+}
+"""By ``sys.platform``, and on Linux by the words of ID and ID_LIKE in /etc/os-release."""
 
 _EXTRAS: Final = {
     "llama-cpp-python": "llama",
@@ -43,7 +63,71 @@ class Finding(Frozen, frozen=True, kw_only=True):
 
 def examine() -> list[Finding]:
     """Everything, in the order of importance."""
-    return [*_folders(), *_runtimes(), *_apis(), *_packages(), *_machine(), *_measuring()]
+    return [*_next_step(), *_folders(), *_runtimes(), *_apis(), *_packages(), *_machine(), *_measuring()]
+
+
+def _next_step() -> Iterator[Finding]:
+    """The one command that leads on where there is no engine yet; a compile that cannot end well is not begun."""
+    if find_spec("llama_cpp") is not None:
+        return
+    if not any(map(shutil.which, _COMPILERS)):
+        yield Finding(
+            name="next: a C++ compiler", state="missing", detail=compiler_command(sys.platform, _distribution())
+        )
+    else:
+        yield Finding(
+            name="next: an engine",
+            state="missing",
+            detail="pip install 'edge-harness[llama]' (compiles for about 15 minutes divided by the number of cores)",
+        )
+    others = [f"run --runtime {n}" for n in plugins.names("harness.runtimes") if n in {"server", "executable"}]
+    ready = (
+        f", and a llama.cpp package of your system (brew, winget, conda) for {' or '.join(others)}" if others else ""
+    )
+    detail = f"pip install 'edge-harness[onnx]' runs ONNX models{ready}; fit, matrix and report need no engine"
+    yield Finding(name="without a compiler", state="ok", detail=detail)
+
+
+def compiler_command(platform: str, distribution: str) -> str:
+    """The one command that installs a C++ compiler and CMake on a system.
+
+    Args:
+        platform: As ``sys.platform`` names it.
+        distribution: Words of ID and ID_LIKE in ``/etc/os-release``, on Linux.
+    """
+    if platform != "linux":
+        return _COMPILER_COMMANDS.get(platform, "install a C++17 compiler and CMake 3.21 or newer")
+    words = distribution.split()
+    known = next((_COMPILER_COMMANDS[word] for word in words if word in _COMPILER_COMMANDS), "")
+    return known or "install a C++17 compiler (GCC 11 or clang 14) and CMake 3.21 or newer with your package manager"
+
+
+def _distribution() -> str:
+    try:
+        lines = Path("/etc/os-release").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "termux" if "com.termux" in os.environ.get("PREFIX", "") else ""
+    values = dict(line.split("=", 1) for line in lines if "=" in line)
+    return " ".join(values.get(key, "").strip("\"'") for key in ("ID", "ID_LIKE"))
+
+
+def machine_apis() -> list[str]:
+    """Apis that the drivers of this machine offer; what an engine can use of them is another question."""
+    found = ["cpu"]
+    if sys.platform == "darwin":
+        found.append("metal")
+    if Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi"):
+        found.append("cuda")
+    if Path("/dev/kfd").exists():
+        found.append("rocm")
+    drivers = [
+        f for folder in ("/usr/share", "/etc", "/usr/local/share") for f in Path(folder, "vulkan/icd.d").glob("*.json")
+    ]
+    if find_library("vulkan") and drivers:
+        found.append("vulkan")
+    if find_library("OpenCL") and any(Path("/etc/OpenCL/vendors").glob("*.icd")):
+        found.append("opencl")
+    return found
 
 
 def _folders() -> Iterator[Finding]:
@@ -90,11 +174,15 @@ def _apis() -> Iterator[Finding]:
         memory = f", {format_bytes(device.free_bytes)} of {format_bytes(device.total_bytes)} free"
         detail = f"{device.api}: {device.description}{memory}" + (", played by the CPU" if device.is_software else "")
         yield Finding(name=f"device {device.name}", state="ok", detail=detail)
-    if not any(device.is_gpu for device in devices):
-        build = " | ".join(f"{api}: {arguments}" for api, arguments in BUILD_ARGUMENTS.items())
+    seen = {device.api for device in devices}
+    unused = [api for api in machine_apis() if api not in seen]
+    if unused:
+        build = " | ".join(f"{api}: {arguments}" for api, arguments in BUILD_ARGUMENTS.items() if api in unused)
         command = 'CMAKE_ARGS="..." pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python'
         yield Finding(
-            name="apis of llama.cpp", state="limited", detail=f"no GPU; to build one in: {command} with {build}"
+            name="apis of this machine",
+            state="limited",
+            detail=f"the engine was built without {', '.join(unused)}; to build it in: {command} with {build}",
         )
 
 

@@ -96,6 +96,8 @@ def _widened(
     The cache may be that of any of the nearest known models; the weights may have any bits that such files have, and
     decode reads them: its interval widens by the same ratio.
     """
+    if model.bits is None and model.guess is None:
+        return memory, speed
     less = more = 0.0
     held = sum(t.size_bytes for t in model.weights.tensors)
     if model.bits is not None:
@@ -157,14 +159,53 @@ def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile
         raise RefusedError(f"a RAM budget is above 0 bytes, got {ram_budget_bytes}")
 
     def cut(pool: MemoryPool) -> MemoryPool:
-        if pool.name != "ram":
-            return pool
-        limit = Figure(
-            value=min(ram_budget_bytes, pool.total_bytes.value), source="the budget asked for", confidence="assumed"
-        )
-        return replace(pool, usable_bytes=limit, entitled_bytes=None)
+        usable = min(ram_budget_bytes, pool.total_bytes.value)
+        return replace(pool, usable_bytes=_asked(usable), entitled_bytes=None) if pool.name == "ram" else pool
 
-    return replace(device, pools=tuple(cut(pool) for pool in device.pools))
+    return replace(device, pools=tuple(map(cut, device.pools)))
+
+
+def override(
+    device: DeviceProfile,
+    *,
+    ram_bytes: float | None = None,
+    vram_bytes: float | None = None,
+    bandwidth_bytes_per_s: float | None = None,
+) -> DeviceProfile:
+    """The device with other memory, without a file for it; what an app may use keeps its share of the total.
+
+    Args:
+        device: The one to start from.
+        ram_bytes: Installed RAM.
+        vram_bytes: Memory of the card.
+        bandwidth_bytes_per_s: Of the memory that its usual engine reads; timed costs of the engine are dropped with it.
+
+    Raises:
+        RefusedError: It has no memory of that kind.
+    """
+    main = device.engine().pool
+    sizes = {"ram": ram_bytes, "vram": vram_bytes}
+    missing = [name for name, size in sizes.items() if size and name not in {pool.name for pool in device.pools}]
+    if missing:
+        raise RefusedError(f"{device.name} has no {missing[0]} to change: its pools are those of its profile")
+
+    def changed(pool: MemoryPool) -> MemoryPool:
+        if size := sizes[pool.name]:
+            ratio = size / pool.total_bytes.value
+            entitled = _asked(pool.entitled_bytes.value * ratio) if pool.entitled_bytes else None
+            usable = _asked(pool.usable_bytes.value * ratio)
+            pool = replace(pool, total_bytes=_asked(size), usable_bytes=usable, entitled_bytes=entitled)
+        if bandwidth_bytes_per_s and pool.name == main:
+            speed = _asked(bandwidth_bytes_per_s)
+            pool = replace(pool, bandwidth_bytes_per_s=speed, measured_read_bytes_per_s=None)
+        return pool
+
+    costs = () if bandwidth_bytes_per_s else device.calibrations
+    return replace(device, pools=tuple(map(changed, device.pools)), calibrations=costs)
+
+
+def _asked(value: float) -> Figure:
+    return Figure(value=value, source="asked for", confidence="assumed")
 
 
 def advice_for(

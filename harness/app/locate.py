@@ -37,8 +37,9 @@ class Located(NamedTuple):
 
     @property
     def format(self) -> str:
-        """``gguf`` or ``onnx``; empty where nobody knows."""
-        return "gguf" if self.weights is not None else "onnx" if self.path.suffix == ".onnx" else ""
+        """``gguf``, ``onnx`` or ``mlx``; empty where nobody knows."""
+        by_suffix = {".onnx": "onnx", ".safetensors": "mlx"}
+        return "gguf" if self.weights is not None else by_suffix.get(self.path.suffix, "")
 
     def resolved(self) -> ResolvedModel | None:
         """The same for predictions."""
@@ -58,8 +59,10 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
     if path is not None and path.suffix != ".toml" and not (is_repository(ref) and not path.exists()):
         if (graph := onnx_model(path)) is not None:
             return _located_onnx(graph, quant)
+        if path.is_dir() and (path / "config.json").is_file() and (parts := sorted(path.glob("model*.safetensors"))):
+            return Located(path.absolute().name, quant, parts[0], "", None)
         if path.is_dir():
-            raise BadDataError(path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of an ONNX model")
+            raise BadDataError(path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of ONNX or MLX")
         if not path.is_file():
             raise BadDataError(path, "", "no such file", "a model file")
         weights = None if path.suffix == ".json" else read_gguf(path).weights()

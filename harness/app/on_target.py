@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.app.fit import predict
-from harness.app.locate import locate
-from harness.app.run import Cell, Options
+from harness.app.locate import Located, locate
+from harness.app.run import Cell, Options, hashed
 from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
-from harness.domain.record import RunRecord
+from harness.domain.record import ModelIdentity, RunRecord
 from harness.errors import RefusedError
 from harness.measure.pipeline import Listener, Pipeline
 from harness.measure.probe import save_profile
+from harness.measure.runner import identify
 from harness.targets import target_named
 from harness.targets.bench import BenchJob, bench_on, read_bandwidth
 from harness.targets.facts import facts, probe
@@ -63,9 +64,16 @@ def run_on(
                 timeout_s=options.limits.wall_s,
             )
             prediction = predict(resolved, device, cell.scenario) if resolved is not None else None
-            record = bench_on(target, located.path, job, prediction=prediction, progress=listener.fetched)
+            model = identity(located)
+            record = bench_on(target, located.path, job, model, prediction=prediction, progress=listener.fetched)
             records.append(pipeline.keep(record))
     return device, records
+
+
+def identity(located: Located) -> ModelIdentity:
+    """What identifies a model in a record, its hash remembered until the file changes."""
+    sha256 = hashed(located.path)
+    return identify(located.path, located.weights, name=located.name, quant=located.quant, sha256=sha256)
 
 
 def needed(programs: Path | None) -> Path:

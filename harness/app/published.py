@@ -4,7 +4,7 @@ from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from harness.catalog.names import match
+from harness.catalog.names import Match, key, match
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.quant_mix import quant_named
@@ -13,32 +13,40 @@ from harness.published.row_work import Known
 from harness.published.rows import Row, read_rows
 
 
-@lru_cache(maxsize=4096)
 def shape_of(name: str, params_b: float) -> ModelShape | None:
     """Shape of the model that a row names, if the catalog has it and its size agrees within a quarter."""
-    try:
-        card = match(name, params_b=params_b).card
-    except (UnknownNameError, RefusedError):
-        return None
-    return card.shape if card is not None else None
+    found = _match(name, params_b, 0.0)
+    return found.card.shape if found is not None and found.card is not None else None
 
 
 @lru_cache(maxsize=4096)
-def model_of(name: str, params_b: float, quant: str) -> Known | None:
-    """What the catalog knows of a model in a quantisation.
+def _match(name: str, params_b: float, active_b: float) -> Match | None:
+    try:
+        return match(name, params_b=params_b, active_b=active_b)
+    except (UnknownNameError, RefusedError):
+        return None
 
-    Of a quantisation that llama.cpp does not have, shares of an evenly quantised file, and no size.
+
+@lru_cache(maxsize=4096)
+def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> Known | None:
+    """What the catalog knows of a model in a quantisation, or guesses of one that it does not know.
+
+    Of a quantisation that llama.cpp does not have, and of a guess, shares of an evenly quantised file, and no size.
     """
-    shape = shape_of(name, params_b)
+    found = _match(name, params_b, active_b)
+    if found is None:
+        return None
+    shape = found.card.shape if found.card is not None else found.guess.shape if found.guess is not None else None
     if shape is None:
         return None
     try:
-        weights = weights_of(shape, quant_named(quant.split(" ", maxsplit=1)[0]))
+        weights = weights_of(shape, quant_named(quant.split(" ", maxsplit=1)[0])) if found.card is not None else None
     except (UnknownNameError, RefusedError):
         weights = None
     even = weights_of(shape, "F16") if weights is None else weights
     read = read_of(even)
     return Known(
+        name=found.card.name if found.card is not None else key(name),
         shape=shape,
         params_b=sum(t.element_count for t in even.tensors) / 1e9,
         file_bytes=float(even.file_bytes),

@@ -18,7 +18,7 @@ from harness.domain.model import ModelCard, Weights
 from harness.domain.placement import Placement
 from harness.domain.quant import understood
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError
+from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError, what_is_there
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import weights_of
 
@@ -190,7 +190,7 @@ def _spread(profiles: list[DeviceProfile], most: int) -> list[DeviceProfile]:
 
 def _from_file(path: Path, quant: str | None) -> ResolvedModel:
     if not path.is_file():
-        raise BadDataError(path, "", "no such file", "a .gguf, config.json or .toml")
+        raise BadDataError(path, "", what_is_there(path), "a .gguf, config.json or .toml")
     if path.suffix == ".gguf":
         return _from_gguf(path, quant)
     if path.suffix == ".json":
@@ -219,8 +219,8 @@ def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
 
     weights = read_gguf(path).weights()
     if quant is None or mixture_of(quant)[0] == weights.quant:
-        notes = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
-        return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=notes)
+        said = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
+        return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=said)
     wanted, notes = mixture_of(quant)
     note = f"{path.name} holds {weights.quant}; the sizes of {wanted} are computed from its shape"
     return ResolvedModel(path.stem, wanted, weights_of(weights.shape, wanted), notes=(note, *notes))

@@ -134,6 +134,49 @@ def run_cells(
     return records
 
 
+def run_in_turns(
+    cells: Sequence[Cell],
+    sides: Sequence[Options],
+    *,
+    device: DeviceProfile | None = None,
+    listener: Listener | None = None,
+    round_count: int = 2,
+) -> list[list[RunRecord]]:
+    """Run every cell by several runtimes in turns, each round in the opposite order of the one before.
+
+    What drifts while they run (heat, other programs) then falls on all alike. Each turn is a child and a kept record.
+
+    Returns:
+        For each cell a record for each of ``sides``: its first one, with the samples of all its turns. A turn that
+        did not end well gives its outcome to the whole.
+
+    Raises:
+        CouldNotRunError: Another measured run held the machine for too long.
+    """
+    found: list[list[RunRecord]] = []
+    with Pipeline(sides[0].how, listener) as pipeline:
+        for cell in cells:
+            turns: list[list[RunRecord]] = [[] for _ in sides]
+            for side in turn_order(len(sides), round_count):
+                turns[side].append(_run_cell(cell, sides[side], device, pipeline))
+                if turns[side][-1].outcome == "interrupted":
+                    return [*found, [_together(records) for records in turns if records]]
+            found.append([_together(records) for records in turns])
+    return found
+
+
+def turn_order(side_count: int, round_count: int) -> list[int]:
+    """Sides in the order of their turns: 0 1 2, 2 1 0, 0 1 2 ..."""
+    forth = list(range(side_count))
+    return [side for turn in range(round_count) for side in (reversed(forth) if turn % 2 else forth)]
+
+
+def _together(records: Sequence[RunRecord]) -> RunRecord:
+    worst = next((r for r in records if r.outcome != "ok"), records[0])
+    samples = tuple(sample for record in records for sample in record.samples)
+    return msgspec.structs.replace(records[0], samples=samples, outcome=worst.outcome, detail=worst.detail)
+
+
 def exit_of(records: Sequence[RunRecord]) -> int:
     """Exit status of a set of runs: the worst thing that happened."""
     outcomes = {record.outcome for record in records}
@@ -164,7 +207,7 @@ def _run_cell(cell: Cell, options: Options, device: DeviceProfile | None, pipeli
         return done
     depth = f" @ d{cell.scenario.depth_tokens}" if cell.scenario.depth_tokens else ""
     depth += f", {cell.scenario.batch_count} sequences" if cell.scenario.batch_count > 1 else ""
-    title = f"{cell.model or options.runtime}{depth}, {cell.scenario.thread_count} threads"
+    title = f"{cell.model}{depth}, {cell.scenario.thread_count} threads, {options.runtime}"
     heard.begin(title, sample_count_of(cell.scenario, options))
     try:
         if options.server is not None:
@@ -219,6 +262,9 @@ def _served(cell: Cell, options: Options, device: DeviceProfile | None, pipeline
     quant = planned.model.quant if planned.model else ""
     if located and quant and located.quant and quant.upper() != located.quant.upper():
         raise RefusedError(f"the server runs {quant}, and {located.name} is {located.quant}: name the file it runs")
+    if located and planned.model:  # the user says that it is this model: it is compared under that name
+        notes = {"server_model": planned.model.name}
+        planned = planned._replace(model=msgspec.structs.replace(planned.model, name=located.name), notes=notes)
     return planned
 
 

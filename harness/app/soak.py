@@ -6,14 +6,12 @@ from pathlib import Path
 import msgspec
 
 from harness.app.locate import locate
-from harness.app.on_target import needed
-from harness.app.run import hashed
+from harness.app.on_target import identity, needed
 from harness.domain.record import RunRecord
 from harness.domain.soak import Window
 from harness.errors import RefusedError
 from harness.measure.jobs.soak import SoakJob, plan
 from harness.measure.pipeline import How, Pipeline, Saying
-from harness.measure.runner import identify
 from harness.targets import target_named
 from harness.targets.bench import soak_on
 
@@ -36,7 +34,7 @@ def soak(
         CouldNotRunError: The target cannot be used.
     """
     located = locate(job.path, quant)
-    model = identify(located.path, located.weights, name=located.name, quant=located.quant, sha256=hashed(located.path))
+    model = identity(located)
     job = msgspec.structs.replace(job, path=str(located.path.absolute()))
 
     def hear(window: Window) -> None:

@@ -33,6 +33,10 @@ _BOUNDS: Final[Mapping[type, Mapping[str, tuple[int, int]]]] = {
         "sliding_window_tokens": (0, _TOKENS_MAX),
         "sliding_step_count": (0, LAYERS_MAX),
         "kv_shared_layer_count": (0, LAYERS_MAX),
+        "kv_shared_feed_forward_dim": (0, WIDTH_MAX),
+        "sliding_kv_head_count": (0, _COUNT_MAX),
+        "sliding_head_dim": (0, WIDTH_MAX),
+        "per_layer_input_dim": (0, WIDTH_MAX),
     },
     Experts: {
         "expert_count": (1, _COUNT_MAX),
@@ -42,6 +46,7 @@ _BOUNDS: Final[Mapping[type, Mapping[str, tuple[int, int]]]] = {
         "shared_feed_forward_dim": (0, WIDTH_MAX),
         "dense_layer_count": (0, LAYERS_MAX),
         "layer_step_count": (1, LAYERS_MAX),
+        "latent_dim": (0, WIDTH_MAX),
     },
     LatentAttention: {
         "q_rank_dim": (0, WIDTH_MAX),
@@ -86,11 +91,7 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     heads, kv_heads, layers, experts = shape.head_count, shape.kv_head_count, shape.layer_count, shape.experts
     if not heads and shape.recurrent is None:
         refuse("head_count", 0, "at least 1, or a [shape.recurrent] table")
-    pattern = shape.layer_pattern
-    if pattern and (len(pattern) != layers or set(pattern) - set("asr-")):
-        refuse("layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
-    if "r" in pattern and shape.recurrent is None:
-        refuse("recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
+    _check_layers(shape, refuse)
     if heads and not kv_heads and shape.recurrent is None:
         refuse("kv_head_count", 0, "at least 1 for a model with attention")
     if kv_heads and heads % kv_heads:
@@ -107,6 +108,17 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     if dims:
         _check_against(shape, dims, refuse)
     return shape
+
+
+def _check_layers(shape: ModelShape, refuse: Callable[[str, object, str], None]) -> None:
+    """The kinds of the layers, one by one where they are listed, and their states."""
+    pattern = shape.layer_pattern
+    if pattern and (len(pattern) != shape.layer_count or set(pattern) - set("asr-")):
+        refuse("layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
+    if "r" in pattern and shape.recurrent is None:
+        refuse("recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
+    if shape.recurrent is not None and not shape.recurrent.state_dim and not shape.architecture.startswith("lfm2"):
+        refuse("recurrent.state_dim", 0, "at least 1: only LFM2's short convolutions have no state")
 
 
 def _check_against(

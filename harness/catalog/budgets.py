@@ -1,5 +1,6 @@
 """Read a budgets file: ``[[budget]]`` tables, each with exactly one limit."""
 
+import re
 from pathlib import Path
 
 from harness.catalog._toml import convert, floats, read_document
@@ -27,6 +28,13 @@ def load_budgets(path: Path) -> tuple[Budget, ...]:
     for index, budget in enumerate(file.budget):
         check_budget(budget, path, f"budget[{index}]")
     return file.budget
+
+
+def budget_lines(path: Path, count: int) -> list[int]:
+    """Line of each ``[[budget]]`` table of a file that has been read; 1 for all where they are written another way."""
+    text = path.read_text(encoding="utf-8").splitlines()
+    lines = [number for number, line in enumerate(text, 1) if re.match(r"\s*\[\[\s*[\"']?budget[\"']?\s*\]\]", line)]
+    return lines if len(lines) == count else [1] * count
 
 
 def check_budget(budget: Budget, path: Path | str, place: str) -> None:

@@ -32,7 +32,7 @@ def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progre
     try:
         there = get_hf_file_metadata(hf_hub_url(source.repo, source.file, revision=source.revision)).size
         if there is not None and there > size_bytes:
-            raise FetchError(f"it has {there} bytes, the card says {size_bytes}")
+            raise FetchError(f"it has {there} bytes, the card says {size_bytes}")  # noqa: TRY301 - named as the others
         return Path(
             hf_hub_download(
                 source.repo, source.file, revision=source.revision, local_dir=folder, library_name="edge-harness"

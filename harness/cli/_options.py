@@ -267,28 +267,36 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
     )  # fmt: skip
 
 
-def server_of(
-    runtime: str, url: str, model: str, key_variable: str, reuse: bool, silence_s: float
-) -> "ServedJob | None":
-    """What a server is asked; None for any other runtime.
+def sides_of(
+    runtimes: str, url: str, model: str, key_variable: str, reuse: bool, silence_s: float
+) -> list[tuple[str, "ServedJob | None"]]:
+    """The runtimes of ``--runtime``, separated by commas, each with what a server is asked where it is one.
 
     Raises:
-        click.UsageError: The runtime is ``server`` without an address, or an address was given to another one.
+        click.UsageError: ``server`` without an address, or something said of a server and none among them.
     """
-    if (runtime == "server") != bool(url):
-        raise click.UsageError("--runtime server and --url go together: found one without the other")
-    if not url:
-        if model or reuse:
-            raise click.UsageError(f"{'--model' if model else '--prefix-cache'} is for --runtime server")
-        return None
+    parts = [part.strip().partition(":")[::2] for part in runtimes.split(",")]
+    if any(own for name, own in parts if name != "server") or not all(own or url for n, own in parts if n == "server"):
+        raise click.UsageError(f"--runtime: found {runtimes!r}, expected names, or server:URL, or server with --url")
+    if (url or model or reuse) and "server" not in dict(parts):
+        raise click.UsageError(f"--url, --model and --prefix-cache are for --runtime server, found {runtimes!r}")
+    if "server" not in dict(parts):
+        return [(name, None) for name, _ in parts]
+    from msgspec.structs import replace
+
     from harness.domain.scenario import Scenario
     from harness.measure.jobs.served import ServedJob
     from harness.runtimes.server.stream import Patience
 
-    patience = Patience(silence_s=silence_s)
-    return ServedJob(
-        url=url, model=model, key_variable=key_variable, reuse=reuse, patience=patience, scenario=Scenario()
+    job = ServedJob(
+        url=url,
+        model=model,
+        key_variable=key_variable,
+        reuse=reuse,
+        patience=Patience(silence_s=silence_s),
+        scenario=Scenario(),
     )
+    return [(name, replace(job, url=own or url) if name == "server" else None) for name, own in parts]
 
 
 def how_of(*, wait: bool, resume: bool, out: Path | None, notes: dict[str, Any] | None = None) -> "How":

@@ -8,6 +8,7 @@ from harness.cli import _options as options
 from harness.cli._output import console, emit_json, json_option, table
 from harness.cli._plans import render_plans
 from harness.errors import Exit
+from harness.units import GB
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What else lives in the app; repeatable."
 )
 @click.option("--ram-budget", metavar="SIZE", help="RAM the app may use: 2GiB, 600MB, or 0.6x of the file.")
+@click.option("--ram", "ram_bytes", type=options.Size(), help="RAM of the device instead of its own: 32GiB.")
+@click.option("--vram", "vram_bytes", type=options.Size(), help="Memory of its card instead: 12GiB.")
+@click.option("--bandwidth", "bandwidth_gb_s", type=options.Amount(), help="GB/s of its memory instead: 68.")
 @click.option(
     "--placement",
     type=click.Choice(["auto"]),
@@ -60,6 +64,9 @@ def fit(
     draft: str | None,
     beside: tuple[str, ...],
     ram_budget: str | None,
+    ram_bytes: int | None,
+    vram_bytes: int | None,
+    bandwidth_gb_s: float | None,
     placement: str | None,
     card_count: int,
     with_advice: bool,
@@ -68,12 +75,24 @@ def fit(
     **fields: Any,
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
-    from harness.app.fit import advice_for, companion, outlook, predict, speeds_by_depth, timing_notes, within_budget
+    from harness.app.fit import (
+        advice_for,
+        companion,
+        outlook,
+        override,
+        predict,
+        speeds_by_depth,
+        timing_notes,
+        within_budget,
+    )  # fmt: skip
     from harness.app.plans import plan_speculation, plan_under_budget
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
+    if ram_bytes or vram_bytes or bandwidth_gb_s:
+        speed = bandwidth_gb_s * GB if bandwidth_gb_s else None
+        profile = override(profile, ram_bytes=ram_bytes, vram_bytes=vram_bytes, bandwidth_bytes_per_s=speed)
     if ram_budget:
         profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     if placement is not None:

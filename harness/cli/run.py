@@ -32,7 +32,12 @@ from harness.cli._output import console, emit_json
 @click.option("--api", default="", help="cpu, metal, cuda ...; the CPU unless given.")
 @options.placement
 @click.option(
-    "--runtime", "--backend", "runtime", default="llamacpp", show_default=True, help="Software that executes the model."
+    "--runtime",
+    "--backend",
+    "runtime",
+    default="llamacpp",
+    show_default=True,
+    help="Software that executes the model; several in turns: llamacpp,ik,server:URL.",
 )
 @options.server
 @options.repetitions()
@@ -88,20 +93,25 @@ def run(
     if draft or ram_budget or workload != "generate":
         return _other_verb(context, models)
     from harness.app.resolve import scenario_from
-    from harness.app.run import Options, cells_of, exit_of, run_cells
+    from harness.app.run import Options, cells_of, exit_of, run_cells, run_in_turns
     from harness.app.this_machine import this_machine
     from harness.cli._progress import RunProgress
     from harness.cli._records import reasons, run_table
+    from harness.cli._trends import difference_view
+    from harness.domain.record import RunRecord
     from harness.measure.child import Limits
 
-    server = options.server_of(runtime, url, server_model, key_variable, reuse, silence_s)
-    if not models and server is None:
+    sides = options.sides_of(runtime, url, server_model, key_variable, reuse, silence_s)
+    server = next((job for _, job in sides if job), None)
+    if server and (target != "local" or memory_bytes or emulated):
+        raise click.UsageError("--on, --memory-limit and --as hold this harness's own process, not a server")
+    if not models and any(job is None for _, job in sides):
         raise click.MissingParameter(param_hint="MODEL...", param_type="argument")
     memory_bytes, thread_count, notes = options.held_to(emulated, memory_bytes, 0)
     threads = (thread_count,) if threads == (0,) else threads
     cells = cells_of(models or ("",), quant, scenario_from(fields), depths=depths, threads=threads, batches=batches)
     chosen = Options(
-        runtime=runtime,
+        runtime=sides[0][0],
         repetitions=repetitions,
         cold_loads=cold_loads,
         greedy=greedy,
@@ -110,10 +120,15 @@ def run(
         resume=resume,
         folder=out,
         notes=notes,
-        server=server,
+        server=sides[0][1],
     )
+    found: list[list[RunRecord]] = []
     with RunProgress() as progress:
-        if target == "local":
+        if len(sides) > 1:
+            each = [chosen._replace(runtime=name, server=job) for name, job in sides]
+            found = run_in_turns(cells, each, device=this_machine(), listener=progress)
+            records = [record for row in found for record in row]
+        elif target == "local":
             records = run_cells(cells, chosen, device=this_machine(), listener=progress)
         else:
             from harness.app.on_target import run_on
@@ -125,6 +140,10 @@ def run(
         console().print(run_table(records))
         for line in reasons(records):
             console().print(line, markup=False)
+        for first, *others in found:
+            for other in others:
+                for part in difference_view(first, other):
+                    console().print(part, markup=False)
     return exit_of(records)
 
 

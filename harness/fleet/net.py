@@ -157,13 +157,11 @@ def serve_device(scheduler: str, device: str, tls: Tls, *, host: str = "", said:
     """
     if not is_device_name(device):
         raise RefusedError(f"{device!r} is no name of a device: letters, digits, dots and dashes")
-    from distributed.utils import get_ip
-
     there = check_address(scheduler, tls)
     if host:
         check_reach(host, tls)
     # Never all interfaces, as Dask would by itself: only the one that leads to the scheduler.
-    asyncio.run(_serve_device(scheduler, device, tls, host or get_ip(there), said))
+    asyncio.run(_serve_device(scheduler, device, tls, host or dask().utils.get_ip(there), said))
 
 
 async def _serve_device(scheduler: str, device: str, tls: Tls, host: str, said: Callable[[str], None]) -> None:

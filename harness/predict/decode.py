@@ -5,10 +5,9 @@
 a: overhead of a layer (s); L: layers; B: weight bytes read; W: bandwidth of the specification (bytes/s); e: share of
 it that is reached; N: weights read; P: peak of the shaders, or of the threads that run on a CPU (FLOP/s); c: FLOP of
 dequantisation and product for a weight; p = 3: the slower of the two rules, with some loss where they are close; K: KV
-bytes read; k: efficiency of attention relative to that of weights; s: what a chip, a runtime or a model takes beyond all
-of it.
-a, e, c, k and s are products of factors (``terms.py``). A term that is unknown is 1, so an unseen chip gets its family's,
-and an unseen family its api's.
+bytes read; k: efficiency of attention relative to that of weights; s: what a chip, a runtime or a model takes beyond.
+a, e, c, k and s are products of factors (``terms.py``). A term that is unknown is 1, so an unseen chip gets its
+family's, and an unseen family its api's.
 
 Source of the form: roofline (Williams et al. 2009) with a fixed cost for each pass, as kernels and barriers need.
 """
@@ -132,6 +131,7 @@ def features(work: Work, machine: Machine) -> Features:
         (True, f"a/year:{b}", year),
         (t.family, f"a/family:{t.family}", 1.0),
         (work.moe, "a/moe", 1.0),
+        (work.moe, "a/moe/year", year),
         (work.moe, f"a/moe:{b}", 1.0),
         (runtime, f"a/runtime:{runtime}", 1.0),
     ))  # fmt: skip
@@ -145,6 +145,7 @@ def features(work: Work, machine: Machine) -> Features:
         (t.memory, f"e/memory:{t.memory}", 1.0),
         (t.tier, f"e/tier:{side}/{t.tier}", 1.0),
         (work.moe, "e/moe", 1.0),
+        (work.moe, "e/moe/year", year),
         (work.moe, f"e/moe:{b}", 1.0),
         (machine.phone, f"e/phone:{b}", 1.0),
     ))  # fmt: skip
@@ -155,7 +156,7 @@ def features(work: Work, machine: Machine) -> Features:
         (t.family, f"c/family {side}:{t.family}", 1.0),
         (runtime, f"c/runtime {side}:{runtime}/{q}", 1.0),
     ))  # fmt: skip
-    attention = (("k", 1.0), (f"k/api:{b}", 1.0))
+    attention = (("k", 1.0), ("k/year", year), (f"k/api:{b}", 1.0))
     scale = only((
         (machine.chip, f"s/chip {side}:{machine.chip}|{b}", 1.0),
         (machine.chip, f"w/chip {side}:{machine.chip}|{b}", 1.0),
@@ -233,4 +234,5 @@ def decode_seconds(work: Work, machine: Machine, values: Mapping[str, float]) ->
     parts = decode_parts(base, laws_of(features(work, machine), values))[0]
     # no prediction reads faster than the specification allows
     slower = np.maximum(1.0, (base["bytes"] + base["kv"]) / parts.total_s)
+    slower = slower if np.ndim(slower) else float(slower)  # numpy's own numbers are no JSON
     return Terms(*(part * slower for part in parts))

@@ -72,7 +72,7 @@ def sustained(
         return None
     evidence = _evidence(load, device)
     knee = knee_seconds(load, burst.mid, terms.terms)
-    if load.engine == "card":
+    if load.held_at_once:
         share = Interval(mid=1.0, low=0.93, high=1.0)
     elif knee is not None and minutes * 60 < knee:
         share = Interval(mid=1.0, low=middle, high=1.0)

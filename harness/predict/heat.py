@@ -91,6 +91,11 @@ class Load(Frozen, frozen=True, kw_only=True):
         """Cooled by its own surface alone."""
         return self.kind in {"phone", "tablet"}
 
+    @property
+    def held_at_once(self) -> bool:
+        """Cooled for its maker's power, which it never exceeds: its burst is its sustained speed."""
+        return self.engine == "card" or not (self.handheld or self.kind in {"laptop", "board"})
+
 
 class HeatTerms(Frozen, frozen=True, kw_only=True):
     """Fitted terms with their covariance.
@@ -180,7 +185,7 @@ def watts(load: Load, tokens_per_s: float, terms: Mapping[str, float], *, warm: 
     """P at a steady speed: bounded by the card's own limit, and once warm by what the device gives off."""
     free = idle_watts(load, terms) + token_joules(load, terms) * tokens_per_s
     limit = limit_watts(load, terms)
-    bounded = load.engine == "card" or (warm and (load.handheld or not load.whole))
+    bounded = load.engine == "card" or (not load.whole and (warm or load.held_at_once)) or (warm and load.handheld)
     if limit is None or not bounded:
         return free
     if load.engine == "card" and load.whole:
@@ -189,14 +194,14 @@ def watts(load: Load, tokens_per_s: float, terms: Mapping[str, float], *, warm: 
 
 
 def share_kept(load: Load, burst_tokens_per_s: float, terms: Mapping[str, float]) -> float | None:
-    """Share of burst speed left once warm; None where the device's limit is not known.
+    """Share of burst speed left once warm; None where the device's limit is not known, or depends on its owner.
 
-    A card holds its limit from the first second, so its burst is its sustained speed.
+    Whether a board has a heat sink or a fan is its owner's choice.
     """
     limit = limit_watts(load, terms)
-    if limit is None:
+    if limit is None or (load.kind == "board" and load.engine != "card"):
         return None
-    if load.engine == "card":
+    if load.held_at_once:
         return 1.0
     room = limit - (idle_watts(load, terms) if load.handheld else 0.0)
     ratio = max(room, 0.1 * limit) / (token_joules(load, terms) * burst_tokens_per_s)
@@ -208,6 +213,6 @@ def knee_seconds(load: Load, burst_tokens_per_s: float, terms: Mapping[str, floa
     """T = -tau ln(1 - P_limit / P): when a cold device reaches its limit; None where it never does, or is not known."""
     limit = limit_watts(load, terms)
     power = watts(load, burst_tokens_per_s, terms, warm=False)
-    if limit is None or load.engine == "card" or power <= limit:
+    if limit is None or load.held_at_once or power <= limit:
         return None
     return -math.exp(terms["tau"]) * math.log(1 - limit / power)

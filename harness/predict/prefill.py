@@ -2,11 +2,11 @@
 
     t(n) = g (o b L / 32 + n 2 N / (m P) + A / (h m P) + b B / W),   b = max(n / 512, 1)          [s]
 
-o: fixed cost of 32 layers for a batch of 512 tokens; L: layers; b: batches; n: prompt tokens; N: weights a token goes through, the output's not among them; P: fp16 matrix peak
-(FLOP/s), on a CPU of the threads that run; m: share of it that is reached, a product of factors by api, family, class of quantisation, size of the
-prompt and of the peak itself; A: FLOP of the attention, which reaches h of what the weights do; B: bytes of all weights, which every batch of 512 tokens
-reads, all experts among them; W: bandwidth; g:
-what a chip, a runtime or a model takes beyond all of it.
+o: fixed cost of 32 layers for a batch of 512 tokens; L: layers; b: batches; n: prompt tokens; N: weights a token
+goes through, the output's not among them; P: fp16 matrix peak (FLOP/s), on a CPU of the threads that run; m: share of
+it that is reached, a product of factors by api, family, class of quantisation, size of the prompt and of the peak; A:
+FLOP of the attention, which reaches h of what the weights do; B: bytes of all weights, all experts among them, which
+every batch reads; W: bandwidth; g: what a chip, a runtime or a model takes beyond all of it.
 """
 
 import math

@@ -52,15 +52,14 @@ def fitted_speed(
     terms = decode_seconds(work, machine, values)
     gradient = decode_gradient(work, machine, values)
     ceiling = machine.bandwidth_bytes_per_s / (work.weight_bytes + work.kv_bytes)
-    decode = _spread(min(1 / terms.total_s, ceiling), gradient, "decode", _group(work, machine, depth), device, scenario,
-        coefficients)  # fmt: skip
-    decode = _below(decode, ceiling)
+    mid, group = min(1 / terms.total_s, ceiling), _group(work, machine, depth)
+    decode = _below(_spread(mid, gradient, "decode", group, device, scenario, coefficients), ceiling)
     prompt = prompt_of(weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
     prompt_s = prefill_seconds(work, machine, prompt, values)
     prompt_s = max(prompt_s, work.weight_bytes / machine.bandwidth_bytes_per_s)
     slopes = prefill_gradient(work, machine, prompt, values)
-    prefill = _spread(max(scenario.prompt_tokens, 1) / prompt_s, slopes, "prefill", "prefill", device, scenario,
-        coefficients)  # fmt: skip
+    mid = max(scenario.prompt_tokens, 1) / prompt_s
+    prefill = _spread(mid, slopes, "prefill", "prefill", device, scenario, coefficients)
     cold = LOAD_OVERHEAD_S + weights.file_bytes / device.storage.sequential_read_bytes_per_s.value
     warm = LOAD_OVERHEAD_S + weights.file_bytes / PAGE_CACHE_BYTES_PER_S
     load_cold, load_warm = interval(cold, _LOAD_SPREAD), interval(warm, _LOAD_SPREAD)

@@ -1,9 +1,9 @@
 """Terms of the laws: their names, what is believed of them before any row, and how they pool.
 
 A law is log-linear: the logarithm of its value is the sum of its terms. A key such as ``e`` or ``a/year`` is one
-physical term. A key with a colon, ``e/family:nvidia-ada``, is a level of the kind before it: levels of one kind differ
-by a width that is fitted with them (a random effect), so a kind whose levels are alike pools them into one. A level that
-no row has spoken for is 0, known to the width of its kind.
+physical term. A key with a colon, ``e/family gpu:nvidia-ada``, is a level of the kind before it: levels of one kind
+differ by a width that is fitted with them (a random effect), so a kind whose levels are alike pools them into one. A
+level that no row has spoken for is 0, known to the width of its kind.
 """
 
 import math
@@ -35,11 +35,11 @@ specification, dequantising a weight takes about ten operations, attention over 
 became the default in 2025. The value of ``e`` stands for ``e/gpu`` and ``e/npu`` too."""
 
 SIDES: Final = ("cpu", "gpu", "npu")
-WIDTHS: Final = {"e": 0.3, "k": 0.5, "h": 0.5, "h/year": 0.3, "a/year": 0.25, "m/year": 0.1, "e/moe": 0.3}
+WIDTHS: Final = {"e": 0.3, "k": 0.5, "h": 0.5, "e/moe": 0.3}
 """Of physical terms whose size is known better than within a factor two."""
 SLOPE_WIDTH: Final = 0.25
-"""Of an exponent: speed as a power of bandwidth, threads, peak, size or length of the prompt."""
-SLOPES: Final = {"bandwidth", "threads", "peak", "size", "short", "long"}
+"""Of an exponent: speed as a power of bandwidth, threads, peak, size or length of the prompt; or of a trend by year."""
+SLOPES: Final = {"bandwidth", "threads", "peak", "size", "short", "long", "year"}
 TERM_WIDTH: Final = 0.7
 LEVEL_WIDTH: Final = 0.25
 """Of a kind that no fit has met."""
@@ -63,7 +63,7 @@ def prior_of(key: str, widths: Mapping[str, float] = {}) -> tuple[float, float]:
         return 0.0, widths.get(kind, LEVEL_WIDTH)
     law, _, rest = key.partition("/")
     base = law if rest in SIDES else key
-    width = SLOPE_WIDTH if rest.partition("/")[0] in SLOPES else WIDTHS.get(base, TERM_WIDTH)
+    width = SLOPE_WIDTH if not SLOPES.isdisjoint(rest.split("/")) else WIDTHS.get(base, TERM_WIDTH)
     return MEANS.get(key, MEANS.get(base, 0.0)), width
 
 

@@ -75,7 +75,7 @@ _ALIASES: Final = (
     (r"8 ?gen ?2|adreno 740|sm8550", "snapdragon-8-gen-2"),
     (r"8\+ ?gen ?1", "snapdragon-8+-gen-1"),
     (r"8 ?gen ?1|adreno 730|sm8450", "snapdragon-8-gen-1"),
-    (r"395|8060s", "strix-halo"),
+    (r"395|8060s|strix.halo", "strix-halo"),
     (r"cp8180|cd8180|orion o6|ms-r1", "cp8180"),
     (r"bcm2712|(?<!orange )\bpi ?5\b|\bcm5\b", "bcm2712"),
     (r"ampereone a192", "ampereone-a192"),
@@ -83,8 +83,8 @@ _ALIASES: Final = (
 """Names of one piece of silicon."""
 
 
-CPU_MATRIX_RATIO: Final = 8.0
-"""Products of int8 that a vector unit of today takes (i8mm, VNNI: 4 a lane, two units) against multiplications of fp32."""
+CPU_MATRIX_RATIO: Final = 4.0
+"""Products of int8 that a lane of 32 bits takes (dot-product instructions) against multiplications of fp32."""
 
 
 class Traits(NamedTuple):

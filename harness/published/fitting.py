@@ -2,8 +2,8 @@
 
     z_i = J_i theta + noise_i,    theta_j ~ N(m_j, d_kind(j)^2),    noise_i ~ Student-t (4 degrees) of width n_class(i)
 
-The laws are linearised at theta and solved (Gauss-Newton); between steps the widths d of the kinds of level, the widths n
-of the classes of row and the weights of the t are set to what maximises the marginal likelihood of this linear model
+The laws are linearised at theta and solved (Gauss-Newton); between steps the widths d of the kinds of level, the widths
+n of the classes of row and the weights of the t are set to what maximises the marginal likelihood of this linear model
 (empirical Bayes; MacKay 1992; Lange et al. 1989 for the t). Nothing is chosen by hand but where the widths start, which
 counts as much as a few levels. A source is a level too, and its rows have a scatter of their own, so a source that
 disagrees with others counts less.
@@ -106,8 +106,8 @@ def problem_of(rows: Sequence[Row]) -> Problem:
             base.setdefault((row.phase, name), np.ones(len(rows)))[i] = value
     designs = {}
     for law, entries in cells.items():
-        at, key, value = zip(*entries, strict=True)
-        designs[law] = csr_array((value, (at, key)), shape=(len(rows), len(keys)))
+        rows_at, keys_at, factors = zip(*entries, strict=True)
+        designs[law] = csr_array((factors, (rows_at, keys_at)), shape=(len(rows), len(keys)))
     seconds = [np.log((r.prompt.tokens if r.phase == "prefill" else 1) / r.tokens_per_s) for r in rows]
     class_of: dict[tuple[Any, ...], int] = {}
     groups = [(noise_class(r.phase, r.machine), is_trusted(r)) for r in rows]
@@ -195,8 +195,8 @@ def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | No
         inverse = cho_solve(factor, np.eye(len(theta)))
         learnt = np.clip(1 - prior * np.diag(inverse), 0, 1)
         for g in range(len(names)):
-            square = START_LEVELS * START_WIDTH**2 + float((theta[at == g] ** 2).sum())
-            widths[g] = np.sqrt(square / (START_LEVELS + float(learnt[at == g].sum())))
+            sum_of_squares = START_LEVELS * START_WIDTH**2 + float((theta[at == g] ** 2).sum())
+            widths[g] = np.sqrt(sum_of_squares / (START_LEVELS + float(learnt[at == g].sum())))
         leverage = np.clip(w * np.asarray(jacobian.multiply(jacobian @ inverse).sum(axis=1)).ravel(), 0, 0.95)
         square, free = w * noise**2 * residual**2, keep * (1 - leverage)
         scatter = _pooled(problem.classes, square, free, np.full(len(keep), NOISE), START_LEVELS)
@@ -210,8 +210,8 @@ def without(problem: Problem, whole: Fit, out: NDArray[np.bool_]) -> tuple[Array
     """Ln of the predicted time of the rows marked, and its variance, as a fit without them would say.
 
     The fit on all rows is a linear model near its end, so rows are taken out of it exactly (Woodbury; Cook & Weisberg
-    1982, section 2.2): theta' = theta - S J' (W^-1 - J S J')^-1 r. Widths and noise stay those of the whole; ``fit`` with
-    ``rows`` chooses them again.
+    1982, section 2.2): theta' = theta - S J' (W^-1 - J S J')^-1 r. Widths and noise stay those of the whole; ``fit``
+    with ``rows`` chooses them again.
     """
     from scipy.linalg import solve
 

@@ -29,9 +29,9 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Coefficients:
 
         K = S J' (J S J' + n^2)^-1,    theta = m + K (z - f(theta) + J (theta - m)),    S' = S - K J S
 
-    (the iterated Kalman update; Bell & Cathey 1993). All terms that hang together move: what one type at one depth tells
-    of a chip goes to its other types, depths and prompts. How its owner measures is part of the machine from then on, so
-    the result is for this machine alone.
+    (the iterated Kalman update; Bell & Cathey 1993). All terms that hang together move: what one type at one depth
+    tells of a chip goes to its other types, depths and prompts. How its owner measures is part of the machine from then
+    on, so the result is for this machine alone.
 
     Args:
         coefficients: Belief before.
@@ -101,7 +101,7 @@ def leave_out_given(rows: Sequence[Row], count: int, seed: int = 0) -> list[Judg
 
 
 def _chosen(rows: Sequence[Row], count: int, chance: random.Random) -> list[int]:
-    """Numbers of the rows given: of ``count`` pairs of model and quantisation, one of decode and one of prefill each."""
+    """Numbers of the rows given: one of decode and one of prefill of each of ``count`` models in a quantisation."""
     pairs = sorted({(r.raw["model"], r.raw["quant"]) for r in rows if r.phase == "decode"})
     result = []
     for pair in chance.sample(pairs, min(count, len(pairs))):

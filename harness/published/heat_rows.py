@@ -8,6 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -273,8 +274,15 @@ def _same(one: str, other: str) -> bool:
 
 def _judge(rows: Sequence[HeatRow], terms: HeatTerms) -> list[Judged]:
     floors = {"energy": terms.energy_floor, "thermal": terms.share_floor}
-    known = [row for row in rows if row.predicted(terms.terms) is not None]
-    return [(row, terms.interval(lambda t, r=row: r.predicted(t) or math.nan, floors[row.kind])) for row in known]
+    return [
+        (row, terms.interval(partial(_said, row), floors[row.kind]))
+        for row in rows
+        if row.predicted(terms.terms) is not None
+    ]
+
+
+def _said(row: HeatRow, terms: Mapping[str, float]) -> float:
+    return row.predicted(terms) or math.nan
 
 
 def summary(kind: Kind, judged: Sequence[Judged], skipped_count: int, how: str) -> HeatCheck:

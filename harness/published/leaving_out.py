@@ -57,9 +57,10 @@ def residuals_of(
     rows: Sequence[Row], weights: Array, errors: Array, spread: Array, keep: NDArray[np.bool_]
 ) -> dict[str, tuple[float, float]]:
     """Quantiles of ln(measured / predicted) / spread of the trusted rows marked, by group."""
-    trusted = [i for i in np.flatnonzero(keep) if is_trusted(rows[i])] or list(np.flatnonzero(keep))
+    at = [int(i) for i in np.flatnonzero(keep)]
     found = grouped(
-        (residual_key(rows[i]), rows[i].chip, float(errors[i] / spread[i]), float(weights[i])) for i in trusted
+        (residual_key(rows[i]), rows[i].source, float(errors[i] / spread[i]), float(weights[i]))
+        for i in [i for i in at if is_trusted(rows[i])] or at
     )
     return {key: (round(low, 3), round(high, 3)) for key, (low, high) in found.items()}
 

@@ -268,7 +268,7 @@ class _Parts(NamedTuple):
 
 def _parts(raw: dict[str, str], number: Callable[[str], float], model_of: ModelOf) -> _Parts | None:
     size, params, active = (number(name) for name in ("model_bytes", "params_b", "active_params_b"))
-    known = model_of(raw.get("model", ""), params, raw.get("quant", ""))
+    known = model_of(raw.get("model", ""), params, raw.get("quant", ""), active)
     quant = quant_class(raw.get("quant", ""))
     if known is not None:
         try:

@@ -17,7 +17,7 @@ from harness.predict.decode import DEEP_TOKENS, Machine, Work
 from harness.predict.prefill import Prompt
 from harness.predict.quant_class import quant_class
 from harness.predict.traits import chip_key, traits_of
-from harness.published.row_work import ModelOf, active_named, row_work, slug
+from harness.published.row_work import ModelOf, active_named, row_work
 
 REQUIRED: Final = ("chip", "backend", "test", "tokens_per_s", "memory_bandwidth_gb_s", "model", "quant")
 
@@ -123,7 +123,7 @@ def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
     params = number_in(path, line, raw, "params_b")
     size = number_in(path, line, raw, "model_bytes")
     active = number_in(path, line, raw, "active_params_b")
-    known = model_of(raw.get("model", ""), params, raw.get("quant", ""))
+    known = model_of(raw.get("model", ""), params, raw.get("quant", ""), active)
     if known is not None and not (params and size):
         params, size = params or known.params_b, size or (known.file_bytes if known.sized else 0.0)
         raw |= {"model_bytes": str(size or ""), "derived": "model card"}
@@ -138,36 +138,34 @@ def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     if moe and not active:
         active = active_named(raw.get("model", "")) or (known.read_count / 1e9 if known is not None else 0.0)
-    reason = _why_not(speed=speed, bandwidth=bandwidth, size=size, params=params, active=active or not moe, ok=ok)
-    mean_depth = depth + (count / 2 if phase == "decode" else 0)
-    work, prompt, plain = None, Prompt(count, depth, 0.0), 0.0
-    if not reason:
-        share = active / params if moe else 1.0
-        plain = size * share
-        work, prompt = row_work(raw.get("model", ""), known, size, params, share, quant, mean_depth, prompt)
-        words = raw.get("quant", "").upper().split()
-        work = work._replace(
-            moe=moe,
-            prompt_bytes=size if moe else work.weight_bytes,
-            type_name=words[0] if words else "",
-            model=slug(raw.get("model", "")),
-        )
-    group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
-    return Row(line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
-
-
-def _why_not(*, speed: float, bandwidth: float, size: float, params: float, active: float, ok: bool) -> str:
-    for given, word in (
+    reason = _why_not(
         (ok, "unknown test"),
         (speed, "no speed"),
         (bandwidth, "no bandwidth"),
         (params, "no parameters"),
         (size, "no model bytes"),
-        (active, "no active parameters"),
-    ):
-        if not given:
-            return word
-    return ""
+        (active or not moe, "no active parameters"),
+        (known, "no such model"),
+    )
+    mean_depth = depth + (count / 2 if phase == "decode" else 0)
+    work, prompt, plain = None, Prompt(count, depth, 0.0), 0.0
+    if not reason and known is not None:
+        share = active / params if moe else 1.0
+        plain = size * share
+        work, prompt = row_work(known, size, quant, mean_depth, prompt)
+        words = raw.get("quant", "").upper().split()
+        work = work._replace(
+            moe=moe,
+            prompt_bytes=size if moe else work.weight_bytes,
+            type_name=words[0] if words else "",
+            model=known.name,
+        )
+    group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
+    return Row(line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
+
+
+def _why_not(*given: tuple[object, str]) -> str:
+    return next((word for there, word in given if not there), "")
 
 
 def _group(phase: str, *, moe: bool, quant: str, phone: bool, depth: float) -> str:

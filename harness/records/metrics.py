@@ -57,6 +57,11 @@ def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[fl
     return _READERS[metric](record, label)
 
 
+def latency_values(record: RunRecord, share: float, label: str = "") -> list[float]:
+    """That quantile of the times between tokens, in seconds, for each believed decode sample that timed them."""
+    return _latency(share)(record, label)
+
+
 def _rate(phase: str) -> Callable[[RunRecord, str], list[float]]:
     def read(record: RunRecord, label: str) -> list[float]:
         return [s.token_count / s.duration_s for s in _samples(record, phase, label) if s.duration_s > 0]

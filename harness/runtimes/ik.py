@@ -123,8 +123,8 @@ def library() -> Any:
     if find_spec("ik_llama_cpp") is None:
         raise MissingPackageError("ik-llama-cpp-python", "ik")
     lib = _Library(import_module("ik_llama_cpp._ctypes_api"))
-    ENGINE_LOG.callback = lib.llama_log_callback(ENGINE_LOG.write)
-    lib.llama_log_set(ENGINE_LOG.callback, None)
+    lib.log_callback = lib.llama_log_callback(ENGINE_LOG.write)  # kept: the library holds its address alone
+    lib.llama_log_set(lib.log_callback, None)
     lib.llama_backend_init()
     return lib
 
@@ -157,6 +157,8 @@ class IkLlama(LlamaCpp):
         """
         if lacking := {"full_window", "output_tokens"} & {name for name, value in options.items() if value}:
             raise RefusedError(f"ik_llama.cpp has no {', '.join(sorted(lacking))}")
+        if scenario.api not in {"", "cpu"}:
+            raise RefusedError(f"--api {scenario.api}: the wheel of ik_llama.cpp runs on the CPU")
         return LlamaSession(path, scenario, lib=library(), **options)
 
 

@@ -24,7 +24,7 @@ from harness.errors import BadDataError, CouldNotRunError, HarnessError
 from harness.measure import sensors
 from harness.measure.file_hash import file_sha256
 from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
-from harness.measure.runner import new_record
+from harness.measure.runner import identify, new_record
 from harness.measure.sensors import EnergyMeter
 from harness.measure.tiny_model import TinyShape, write_tiny
 from harness.measure.validity import ValidityProbe
@@ -82,13 +82,14 @@ def program_for(programs: Path, abi: str, name: str = PROGRAM) -> Path:
 
 def bench_on(
     target: ShellTarget,
-    model: Path,
+    path: Path,
     job: BenchJob,
+    model: ModelIdentity,
     *,
     prediction: Prediction | None = None,
     progress: Progress | None = None,
 ) -> RunRecord:
-    """Measure a model on a target. Whatever happens once it started there is a record.
+    """Measure the model in ``path`` on a target. Whatever happens once it started there is a record.
 
     Raises:
         CouldNotRunError: The target does not answer, sleeps, has no room, or its battery is below the limit.
@@ -96,13 +97,15 @@ def bench_on(
     """
     s = job.scenario
     tests = ["-p", s.prompt_tokens, "-n", s.new_tokens, "-d", s.depth_tokens, "-r", job.repetitions]
-    running, known = _started(target, model, job, tests, progress)
+    words, known = _prepared(target, path, model, job, tests, progress)
     begun: list[float] = []
     log: list[str] = []
     started_s = time.monotonic()
-    late = threading.Timer(job.timeout_s, running.kill)
-    late.start()
-    with target.counters(running.pid) as counters:
+    with target.counters() as counters:
+        counters.around(started_s, started_s)
+        running = target.start(words, nice=job.nice, cpus=job.cpus)
+        late = threading.Timer(job.timeout_s, running.kill)
+        late.start()
         for at, line in running.told():
             log.append(line)
             if _BEGUN.search(line):
@@ -111,7 +114,7 @@ def bench_on(
         late.cancel()
         outcome, detail, samples, engine = _read(target, status, output, log, counters)
         if len(samples) == len(begun):
-            samples = [_judged(s, at, running.pid, counters) for s, at in zip(samples, begun, strict=True)]
+            samples = [_judged(s, at, running, counters) for s, at in zip(samples, begun, strict=True)]
         frames = list(counters.frames)
     if status and time.monotonic() - started_s >= job.timeout_s:
         outcome, detail = "timed out", f"not done within {job.timeout_s:g} s"
@@ -126,9 +129,7 @@ def bench_on(
         detail=detail,
         machine=fingerprint(known),
         engine=engine.engine if engine is not None else None,
-        model=msgspec.structs.replace(engine.model, sha256=file_sha256(model))
-        if engine is not None and engine.model
-        else None,
+        model=model,
         samples=tuple(samples),
         memory=_memory(frames, running.pid),
         prediction=prediction,
@@ -149,12 +150,13 @@ def soak_on(
     """
     bench = BenchJob(scenario=job.scenario, programs=str(programs), battery_percent_min=round(job.battery_percent_min))
     tests = ["-p", 0, "-n", _SOAK_TOKENS, "-r", 1_000_000]
-    running, known = _started(target, Path(job.path), bench, tests, None)
+    words, known = _prepared(target, Path(job.path), model, bench, tests, None)
     windows: list[Window] = []
     first = start = started_unix_s = 0.0
     count, stopped, last = 0, "", ""
     outcome: Outcome = "ok"
-    with target.counters(running.pid) as counters:
+    with target.counters() as counters:
+        running = target.start(words)
         for at, last in running.told():
             if not _BEGUN.search(last):
                 continue
@@ -165,7 +167,7 @@ def soak_on(
             if at - start < job.window_s:
                 continue
             frames = counters.around(start, at, patience_s=1)
-            windows.append(_window(frames, running.pid, start - first, at - start, count))
+            windows.append(_window(frames, running, start - first, at - start, count))
             hear(windows[-1])
             start, count, stopped = at, 0, limit_reached(windows[-1], job)
             if stopped or at - first >= 60 * job.minutes:
@@ -195,12 +197,12 @@ def soak_on(
     )
 
 
-def _window(frames: Sequence[Frame], pid: int, since_s: float, duration_s: float, count: int) -> Window:
+def _window(frames: Sequence[Frame], running: Running, since_s: float, duration_s: float, count: int) -> Window:
     if len(frames) < 2:
         return Window(since_start_s=since_s, duration_s=duration_s, token_count=count * _SOAK_TOKENS)
-    validity, joules = between(frames, pid)
+    validity, joules = between(frames, running.pid, running.shell_pid)
     scale = duration_s / (frames[-1].at_s - frames[0].at_s)
-    memory = _memory(frames[-1:], pid)
+    memory = _memory(frames[-1:], running.pid)
     return Window(
         since_start_s=since_s,
         duration_s=duration_s,
@@ -213,21 +215,27 @@ def _window(frames: Sequence[Frame], pid: int, since_s: float, duration_s: float
     )
 
 
-def _started(
-    target: ShellTarget, model: Path, job: BenchJob, tests: Sequence[object], progress: Progress | None
-) -> tuple[Running, Facts]:
-    """Look at the target, push what is not there, end what an earlier session left, start llama-bench."""
+def _prepared(
+    target: ShellTarget,
+    path: Path,
+    model: ModelIdentity,
+    job: BenchJob,
+    tests: Sequence[object],
+    progress: Progress | None,
+) -> tuple[list[str], Facts]:
+    """Look at the target, push what is not there, end what an earlier session left; the command, and what was seen."""
     known = facts(target)
     ready(target, known, job.battery_percent_min)
     program = program_for(Path(job.programs), known.abi)
     target.stop()
     there = target.put(program, file_sha256(program), executable=True)
-    file = target.put(model, file_sha256(model), progress=progress)
+    file = target.put(path, model.sha256, progress=progress)
     s, kv = job.scenario, job.scenario.kv_type.lower()
-    words = [there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention), "-mmp", int(s.mmap)]
+    words = [there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
+    words += ([] if s.mmap else ["--load-mode", "none"]) + ([] if s.repack else ["--repack", 0])
     words += ["-ctk", kv, "-ctv", kv, "-ngl", 0 if s.api in {"", "cpu"} else 99, "-o", "json", "--progress"]
     words += ["-t", s.thread_count or known.core_count]
-    return target.start([str(word) for word in words], nice=job.nice, cpus=job.cpus), known
+    return [str(word) for word in words], known
 
 
 def _read(
@@ -251,25 +259,29 @@ def _read(
     return ("crashed" if status > 128 else "refused"), f"llama-bench ended with {signal}: {last}", [], None
 
 
-def _judged(sample: Sample, begun_s: float, pid: int, counters: Counters) -> Sample:
+def _judged(sample: Sample, begun_s: float, running: Running, counters: Counters) -> Sample:
     """The sample with what the device's counters say of it, and the energy where it tells."""
     frames = counters.around(begun_s, begun_s + sample.duration_s)
     started = time.time() - (time.monotonic() - begun_s)
     if len(frames) < 2:
         told = Validity(doubts=("the device's counters stopped: nothing is known of its state",))
         return msgspec.structs.replace(sample, validity=told, started_unix_s=started)
-    validity, joules = between(frames, pid)
+    validity, joules = between(frames, running.pid, running.shell_pid)
     share = sample.duration_s / (frames[-1].at_s - frames[0].at_s)
     energy = joules * min(share, 1.0) if joules is not None else None
     return msgspec.structs.replace(sample, validity=validity, started_unix_s=started, energy_joules=energy)
 
 
-def between(frames: Sequence[Frame], pid: int) -> tuple[Validity, float | None]:
-    """Validity and joules between the first and the last frame, by the readers that serve this machine."""
+def between(frames: Sequence[Frame], pid: int, shell_pid: int) -> tuple[Validity, float | None]:
+    """Validity and joules between the first and the last frame, by the readers that serve this machine.
+
+    ``shell_pid`` is the shell that waits for ``pid``: once that has ended, its CPU time counts there.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root, at = Path(folder), [frames[0].at_s]
         frames[0].write(root)
-        probe, meter = ValidityProbe(pid, root=root, clock=lambda: at[0]), EnergyMeter(root=root, clock=lambda: at[0])
+        probe = ValidityProbe(pid, own_pids=(shell_pid,), root=root, clock=lambda: at[0])
+        meter = EnergyMeter(root=root, clock=lambda: at[0])
         probe.start()
         meter.start()
         frames[-1].write(root)
@@ -296,7 +308,8 @@ def read_bandwidth(target: ShellTarget, programs: Path) -> float:
         path = Path(folder) / "bandwidth-f16.gguf"
         write_tiny(path, shape, "F16")
         scenario = Scenario(context_tokens=64, prompt_tokens=0, new_tokens=32)
-        record = bench_on(target, path, BenchJob(scenario=scenario, programs=str(programs)))
+        job = BenchJob(scenario=scenario, programs=str(programs), repetitions=3)
+        record = bench_on(target, path, job, identify(path, None, sha256=file_sha256(path)))
     if not record.samples:
         raise CouldNotRunError(f"{target.name}: {record.detail}")
     best = max(s.token_count / s.duration_s for s in record.samples)

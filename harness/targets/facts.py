@@ -14,7 +14,7 @@ from harness.domain.device import ComputeEngine, DeviceProfile, Figure, MemoryPo
 from harness.domain.record import MachineFingerprint
 from harness.errors import CouldNotRunError
 from harness.measure import machine, sensors
-from harness.targets.shell import Frame, ShellTarget
+from harness.targets.shell import DUMPS, Frame, ShellTarget, files_in
 
 _FILES: Final = (
     "/proc/cpuinfo /proc/meminfo /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq"
@@ -35,50 +35,23 @@ class Facts(NamedTuple):
 
     Attributes:
         frame: Its kernel's files, and ``/dumpsys/*`` where it is Android.
-        system: Kernel's name, such as ``Linux``.
-        release: Kernel's version.
-        arch: Machine's name, such as ``aarch64``.
-        properties: Android's ``getprop``; empty elsewhere.
+        system: Kernel's name, version and machine.
+        abi: Name of the binary interface as Android has it.
+        chip: The SoC as Android names it, else the processor.
+        title: Maker's name and model.
+        android: Whether it is Android.
+        core_count: CPUs there are.
+        clusters: Cores by their highest frequency in kHz, slowest first; empty where it is not told.
     """
 
     frame: Frame
-    system: str
-    release: str
-    arch: str
-    properties: dict[str, str]
-
-    @property
-    def abi(self) -> str:
-        """Name of the binary interface as Android has it."""
-        return _ABIS.get(self.arch, self.arch)
-
-    @property
-    def chip(self) -> str:
-        """The SoC as Android names it, else the processor."""
-        told = [self.properties.get(f"ro.soc.{name}", "") for name in ("manufacturer", "model")]
-        found = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", self.text("/proc/cpuinfo"), re.MULTILINE)
-        return " ".join(filter(None, told)) or (found[1].strip() if found else self.arch)
-
-    @property
-    def title(self) -> str:
-        """Maker's name and model."""
-        told = [self.properties.get(f"ro.product.{name}", "") for name in ("manufacturer", "model")]
-        return " ".join(filter(None, told)) or self.chip
-
-    def text(self, name: str) -> str:
-        """A file's text; empty for none."""
-        return self.frame.files.get(name, "")
-
-    @property
-    def clusters(self) -> dict[int, int]:
-        """Cores by their highest frequency in kHz, slowest first."""
-        found = [int(t) for n, t in self.frame.files.items() if n.endswith("cpuinfo_max_freq") and t.strip().isdigit()]
-        return {khz: found.count(khz) for khz in sorted(set(found))}
-
-    @property
-    def core_count(self) -> int:
-        """CPUs there are."""
-        return len(re.findall(r"^processor\s*:", self.text("/proc/cpuinfo"), re.MULTILINE)) or 1
+    system: tuple[str, str, str]
+    abi: str
+    chip: str
+    title: str
+    android: bool
+    core_count: int
+    clusters: dict[int, int]
 
 
 def facts(target: ShellTarget) -> Facts:
@@ -87,23 +60,30 @@ def facts(target: ShellTarget) -> Facts:
     Raises:
         CouldNotRunError: It does not answer.
     """
-    told = target.shell(
-        "uname -s; uname -r; uname -m; getprop 2>/dev/null;"
-        ' for s in battery power thermalservice; do echo "==> /dumpsys/$s <=="; dumpsys $s 2>/dev/null | head -n 60;'
-        " done"
-    )
+    told = target.shell(f"uname -s; uname -r; uname -m; getprop 2>/dev/null; {DUMPS}")
+    first, separator, rest = told.partition("==> ")
     frame = target.facts((_FILES,))
-    first, _, rest = told.partition("==> /dumpsys/")
-    slow = dict(part.split(" <==\n", 1) for part in rest.split("==> /dumpsys/") if " <==\n" in part)
+    frame = Frame(frame.at_s, {**frame.files, **files_in((separator + rest).splitlines())})
     system, release, arch = first.splitlines()[:3]
-    properties = dict(re.findall(r"^\[(.+?)\]: \[(.*)\]$", first, re.MULTILINE))
+    named = dict(re.findall(r"^\[ro\.(\w+\.\w+)\]: \[(.+)\]$", first, re.MULTILINE))
+    cpus = frame.files.get("/proc/cpuinfo", "")
+    model = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", cpus, re.MULTILINE)
+    chip = _joined(named, "soc") or (model[1].strip() if model else arch)
+    khz = [int(t) for n, t in frame.files.items() if n.endswith("cpuinfo_max_freq") and t.strip().isdigit()]
     return Facts(
-        Frame(frame.at_s, {**frame.files, **{f"/dumpsys/{k}": v for k, v in slow.items()}}),
-        system,
-        release,
-        arch,
-        properties,
+        frame=frame,
+        system=(system, release, arch),
+        abi=_ABIS.get(arch, arch),
+        chip=chip,
+        title=_joined(named, "product") or chip,
+        android=bool(named),
+        core_count=len(re.findall(r"^processor\s*:", cpus, re.MULTILINE)) or 1,
+        clusters={k: khz.count(k) for k in sorted(set(khz))},
     )
+
+
+def _joined(named: dict[str, str], what: str) -> str:
+    return " ".join(named[f"{what}.{part}"] for part in ("manufacturer", "model") if f"{what}.{part}" in named)
 
 
 def battery_percent(frame: Frame) -> int | None:
@@ -115,6 +95,12 @@ def battery_percent(frame: Frame) -> int | None:
     return min(levels, default=None)
 
 
+def asleep(frame: Frame) -> bool:
+    """Whether Android says that it is not awake."""
+    state = re.search(r"mWakefulness=(\w+)", frame.files.get("/dumpsys/power", ""))
+    return state is not None and state[1] != "Awake"
+
+
 def doubts(frames: Iterable[Frame]) -> tuple[str, ...]:
     """What Android and the frequency governor say against a sample."""
     taken = list(frames)
@@ -123,7 +109,7 @@ def doubts(frames: Iterable[Frame]) -> tuple[str, ...]:
     if status:
         word = _THERMAL_WORDS[min(status, len(_THERMAL_WORDS) - 1)]
         found.append(f"the system's thermal status is {word}: let it cool down")
-    if any("mWakefulness=Awake" not in f.files.get("/dumpsys/power", "mWakefulness=Awake") for f in taken):
+    if any(map(asleep, taken)):
         found.append("the device fell asleep: keep its screen on")
     caps = [
         [int(t) for n, t in f.files.items() if n.endswith("scaling_max_freq") and t.strip().isdigit()] for f in taken
@@ -139,7 +125,7 @@ def ready(target: ShellTarget, known: Facts, battery_percent_min: int) -> None:
     Raises:
         CouldNotRunError: It sleeps, or its battery is below the limit.
     """
-    if "mWakefulness=" in known.text("/dumpsys/power") and "mWakefulness=Awake" not in known.text("/dumpsys/power"):
+    if asleep(known.frame):
         raise CouldNotRunError(
             f"{target.name}: the device is asleep and its CPU may stop: wake it and keep its screen on"
         )
@@ -155,10 +141,10 @@ def fingerprint(known: Facts) -> MachineFingerprint:
     with tempfile.TemporaryDirectory() as folder:
         known.frame.write(Path(folder))
         cpu, ram = _processor(known, Path(folder)), machine.memory(root=Path(folder))
-    parts = (known.system, known.arch, known.chip, cpu.physical_core_count, cpu.isa, ram.total_bytes)
+    parts = (known.system[0], known.system[2], known.chip, cpu.physical_core_count, cpu.isa, ram.total_bytes)
     return MachineFingerprint(
-        system=f"{known.system} {known.arch}",
-        kernel=known.release,
+        system=f"{known.system[0]} {known.system[2]}",
+        kernel=known.system[1],
         cpu_model=known.chip,
         core_count=cpu.physical_core_count,
         ram_bytes=ram.total_bytes,
@@ -199,8 +185,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         known.frame.write(Path(folder))
         cpu, ram = _processor(known, Path(folder)), machine.memory(root=Path(folder))
         joules, zones = sensors.battery_joules(root=Path(folder)), sensors.thermal_zones(root=Path(folder))
-    android = bool(known.properties)
-    usable = min(ram.available_bytes, ram.total_bytes * (_APP_RATIO if android else 1.0))
+    usable = min(ram.available_bytes, ram.total_bytes * (_APP_RATIO if known.android else 1.0))
     disk = storage_bytes_per_s(target)
     clocks = ", ".join(f"{count} x {khz / 1e6:.2f} GHz" for khz, count in known.clusters.items())
     words = [f"Cores: {clocks or known.core_count}.", f"Thermal zones: {', '.join(z for z, _ in zones) or 'none'}."]
@@ -208,7 +193,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         name="ram",
         technology=like.pool("ram").technology if like else "not told",
         total_bytes=measured(ram.total_bytes, "MemTotal"),
-        usable_bytes=measured(usable, "MemAvailable" + (", at most half of the RAM" if android else "")),
+        usable_bytes=measured(usable, "MemAvailable" + (", at most half of the RAM" if known.android else "")),
         bandwidth_bytes_per_s=like.pool("ram").bandwidth_bytes_per_s if like else read or measured(0, ""),
         measured_read_bytes_per_s=read,
     )
@@ -220,10 +205,10 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
     return DeviceProfile(
         name=name,
         title=known.title,
-        kind=like.kind if like else "phone" if android else "board",
+        kind=like.kind if like else "phone" if known.android else "board",
         vendor=like.vendor if like else known.title.split()[0],
         chip=like.chip if like else known.chip,
-        os="android" if android else "linux",
+        os="android" if known.android else "linux",
         year=like.year if like else today.year,
         pools=(pool, *(p for p in like.pools if p.name != "ram")) if like else (pool,),
         engines=tuple(e if e.kind != "cpu" else engine for e in like.engines) if like else (engine,),

@@ -16,6 +16,7 @@ from typing import IO, Final, NamedTuple
 from harness.errors import CouldNotRunError, RefusedError
 
 _CHUNK_BYTES: Final = 1 << 20
+_LINGER_S: Final = 0.7
 _SPARE_BYTES: Final = 64 << 20
 """Left free on the target: a full Android data partition stops the system itself."""
 _FOLDERS: Final = '/data/local/tmp/edge-harness "$HOME/.cache/edge-harness/pushed"'
@@ -27,6 +28,10 @@ _COUNTERS: Final = (
     " /sys/class/power_supply/*/type /sys/class/power_supply/*/status /sys/class/power_supply/*/capacity"
     " /sys/class/power_supply/*/*_now /sys/class/powercap/*/name /sys/class/powercap/*/*_uj"
 )
+DUMPS: Final = (
+    'for s in thermalservice battery power; do echo "==> /dumpsys/$s <=="; dumpsys $s 2>/dev/null | head -n 60; done'
+)
+"""What Android's services say, in the form of ``head -v``; nothing elsewhere."""
 _SLOW_EVERY: Final = 10
 """``dumpsys`` takes some 50 ms of a phone's CPU: asked once in so many frames."""
 LOST: Final = -1
@@ -107,7 +112,7 @@ class ShellTarget:
     def facts(self, patterns: Sequence[str]) -> Frame:
         """Text files that match shell patterns; those that are missing or may not be read are left out."""
         found = self.shell(f"head -v -n 4000 {' '.join(patterns)} 2>/dev/null; true")
-        return Frame(time.monotonic(), _files(found.splitlines()))
+        return Frame(time.monotonic(), files_in(found.splitlines()))
 
     def put(self, path: Path, sha256: str, *, executable: bool = False, progress: Progress | None = None) -> str:
         """Push a file under its hash, from where an earlier attempt stopped; nothing is sent that is there already.
@@ -127,9 +132,11 @@ class ShellTarget:
         size = path.stat().st_size
         place = f"{self.folder}/{sha256[:16]}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"
         there, part = shlex.quote(place), shlex.quote(f"{place}.part")
+        own = shlex.quote(self.folder)
+        # A writer whose connection broke may still have bytes to write: it ends before what is there is counted.
         told = self.shell(
-            f"mkdir -p {shlex.quote(self.folder)}; [ -f {there} ] && echo whole || echo part;"
-            f" (wc -c < {there} || wc -c < {part} || echo 0) 2>/dev/null; df -Pk {shlex.quote(self.folder)} | tail -n 1"
+            f"mkdir -p {own}; {self._end(f'{place}.pid')}; [ -f {there} ] && echo whole || echo part;"
+            f" (wc -c < {there} || wc -c < {part} || echo 0) 2>/dev/null; df -Pk {own} | tail -n 1"
         ).split()
         whole, have, free = told[0] == "whole", int(told[1]), int(told[5]) * 1024
         if whole and have == size:
@@ -140,14 +147,21 @@ class ShellTarget:
                 f"{self.name}: {path.name} needs {size - have} bytes in {self.folder}, {free} are free and "
                 f"{_SPARE_BYTES} must stay so"
             )
-        self._send(path, have, f"cat {'>>' if have else '>'} {part}", progress or (lambda _done, _all: None))
+        writer = f"cd {own}; echo $$ > {there}.pid; exec cat {'>>' if have else '>'} {part}"
+        self._send(path, have, writer, progress or (lambda _done, _all: None))
         mode = f"chmod 755 {part};" if executable else ""
         arrived = self.shell(f"{mode} sha256sum < {part}", timeout_s=600).split()[:1]
         if arrived != [sha256]:
             self.shell(f"rm -f {part}")
             raise CouldNotRunError(f"{self.name}: {path.name} arrived with another hash and was removed: try again")
-        self.shell(f"mv -f {part} {there}")
+        self.shell(f"mv -f {part} {there}; rm -f {there}.pid")
         return place
+
+    def _end(self, file: str) -> str:
+        """Script that ends the process of ours whose number stands in ``file``: one that works in our folder."""
+        pid = shlex.quote(file)
+        ours = f'[ "$(readlink -f /proc/$p/cwd)" = "$(readlink -f {shlex.quote(self.folder)})" ]'
+        return f"read -r p w < {pid} && {ours} && kill -9 $p && sleep 0.2; rm -f {pid}"
 
     def _send(self, path: Path, start: int, script: str, progress: Progress) -> None:
         size = path.stat().st_size
@@ -180,14 +194,13 @@ class ShellTarget:
         """
         path.write_text(self.shell(f"cat {shlex.quote(place)}", timeout_s=600), encoding="utf-8")
 
-    def start(self, command: Sequence[str], *, nice: int = 0, cpus: str = "", folder: str = "") -> "Running":
+    def start(self, command: Sequence[str], *, nice: int = 0, cpus: str = "") -> "Running":
         """Start a command there; it ends when the connection does.
 
         Args:
             command: Words of it.
             nice: Added to its niceness.
             cpus: Mask of CPUs in hexadecimal, as taskset takes it; empty for all.
-            folder: Working folder.
 
         Raises:
             RefusedError: The mask is none.
@@ -196,28 +209,29 @@ class ShellTarget:
             raise RefusedError(f"{cpus!r} is no mask of CPUs such as f0")
         words = [*(["nice", "-n", str(nice)] if nice else []), *(["taskset", cpus] if cpus else []), *command]
         own = shlex.quote(self.folder)
-        # The shell waits for the end of its input beside the command: a lost connection ends both.
+        # The shell waits for the end of its input beside the command: a lost connection ends both. Afterwards it holds
+        # the CPU time of the command, and stays until the counters were read once more.
         script = (
-            f"mkdir -p {own}; cd {shlex.quote(folder) if folder else own} || exit 9; exec 3<&0;"
-            f' {shlex.join(words)} 3<&- </dev/null & p=$!; echo $p > {own}/run.pid; echo "pid $p" >&2;'
+            f"mkdir -p {own}; cd {own} || exit 9; exec 3<&0;"
+            f' {shlex.join(words)} 3<&- </dev/null & p=$!; echo $p $$ > {own}/run.pid; echo "pid $p $$" >&2;'
             " (while read -r x; do :; done <&3; kill -9 $p) >/dev/null 2>&1 & w=$!;"
-            f' wait $p; s=$?; rm -f {own}/run.pid; kill $w 2>/dev/null; echo "ended $s" >&2; exit $s'
+            ' wait $p; s=$?; echo "ended $s" >&2; kill $w 2>/dev/null;'
+            f" sleep {_LINGER_S:g}; rm -f {own}/run.pid; exit $s"
         )
         return Running(self, self.argv(script))
 
     def stop(self) -> None:
         """End what an earlier session left running there."""
-        pid = f"{shlex.quote(self.folder)}/run.pid"
-        self.shell(f"[ -f {pid} ] && kill -9 $(cat {pid}); rm -f {pid}", check=False)
+        self.shell(self._end(f"{self.folder}/run.pid"), check=False)
 
     @contextlib.contextmanager
-    def counters(self, pid: int, *, period_s: float = 0.5) -> Iterator["Counters"]:
-        """Frames of the device's counters through one long-lived shell, while the block runs."""
-        own = f"/proc/{pid}/stat /proc/{pid}/io /proc/{pid}/status"
+    def counters(self, *, period_s: float = 0.5) -> Iterator["Counters"]:
+        """Frames of the device's counters, and of the command that is started, while the block runs; in one shell."""
+        own = "/proc/$1/stat /proc/$1/io /proc/$1/status /proc/$2/stat"
         script = (
-            f"i=0; while :; do head -v -n 400 {own} {_COUNTERS} 2>/dev/null;"
-            f" if [ $i -eq 0 ]; then i={_SLOW_EVERY}; for s in thermalservice battery power; do"
-            ' echo "==> /dumpsys/$s <=="; dumpsys $s 2>/dev/null | head -n 60; done; fi;'
+            f"i=0; while :; do set -- - -; read -r p w < {shlex.quote(self.folder)}/run.pid && set -- $p $w;"
+            f" head -v -n 400 {own} {_COUNTERS} 2>/dev/null;"
+            f" if [ $i -eq 0 ]; then i={_SLOW_EVERY}; {DUMPS}; fi;"
             f' i=$((i-1)); echo "==> /end <=="; sleep {period_s:g} || exit; done'
         )
         process = subprocess.Popen(
@@ -245,7 +259,7 @@ class Counters:
         for line in lines:
             if line.startswith("==> /end"):
                 slow = {k: v for k, v in (self.frames[-1].files if self.frames else {}).items() if "/dumpsys/" in k}
-                frame = Frame(time.monotonic(), slow | _files(taken))
+                frame = Frame(time.monotonic(), slow | files_in(taken))
                 taken = []
                 with self._more:
                     self.frames.append(frame)
@@ -273,7 +287,8 @@ class Running:
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.status = LOST
         first = self._readline()
-        self.pid = int(first.split()[1]) if first.startswith("pid ") else 0
+        pids = [int(word) for word in first.split()[1:]] if first.startswith("pid ") else [0, 0]
+        self.pid, self.shell_pid = pids
         if not self.pid:
             self.process.kill()
             rest = self.process.communicate()[1]
@@ -315,7 +330,7 @@ class Running:
         self.process.kill()
 
 
-def _files(lines: Sequence[str]) -> dict[str, str]:
+def files_in(lines: Sequence[str]) -> dict[str, str]:
     """Files in the output of ``head -v``: each after its name, an empty line before the next one."""
     found: dict[str, list[str]] = {}
     name = ""

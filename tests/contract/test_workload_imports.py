@@ -33,6 +33,7 @@ ALLOWED = {
     "grounded_vision": {"onnxruntime", "onnx", "scipy"},
     "grounding_qa": set(),
     "debate": set(),
+    "assistant": set(),
 }
 """What a workload may import beside the base; those with a language model are imported here, not prepared."""
 

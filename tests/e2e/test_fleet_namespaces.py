@@ -157,9 +157,7 @@ def test_no_port_is_reached_from_another_machine_without_certificates(net: Net) 
     ports = [port for _, port in places]
     reached = json.loads(python_in("ehphone", KNOCK, "10.213.0.1", json.dumps(ports)))
 
-    print(
-        f"{len(ports) - 1} ports of scheduler and workers, reached from another namespace: {sorted(set(reached) - {7777})}"
-    )
+    print(f"{len(ports) - 1} ports of the fleet, reached from another namespace: {sorted(set(reached) - {7777})}")
     assert len(ports) >= 1 + 2 + 2 * 2, places
     assert reached == [7777], "the open port shows that knocking works; no other one answers"
 

@@ -6,15 +6,21 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from harness.domain.scenario import Scenario
+from harness.domain.soak import Soak
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.measure.jobs.soak import SoakJob
+from harness.measure.runner import identify
 from harness.measure.tiny_model import TinyShape, write_tiny
+from harness.ports import Target
 from harness.targets import target_named
-from harness.targets.bench import between, program_for
+from harness.targets.bench import BenchJob, bench_on, between, program_for, soak_on
 from harness.targets.facts import doubts, facts, probe, ready
 from harness.targets.shell import LOST, Frame, ShellTarget
 
@@ -174,7 +180,7 @@ def test_a_command_runs_at_the_niceness_and_on_the_cpus_asked_for(phone):
     running = phone.target().start(
         ["sh", "-c", "echo out; echo err >&2; nice; taskset -p $$; exit 5"], nice=7, cpus="1"
     )
-    with phone.target().counters(running.pid, period_s=0.2) as counters:
+    with phone.target().counters(period_s=0.2) as counters:
         time.sleep(1.2)
         assert [line for _, line in running.told()] == ["err"]
         status, output = running.finish(10)
@@ -197,8 +203,7 @@ def test_a_phone_is_probed_by_reading(tmp_path, server, name, shipped):
     try:
         profile = probe(daemon.target(), "mine")
         assert profile.os == "android" and profile.kind == "phone"
-        assert "Gen 3" in profile.chip or "G3" in profile.chip
-        assert "Bandwidth and peaks are those of" in profile.notes and "skin" in profile.notes
+        assert f"Bandwidth and peaks are those of {shipped}." in profile.notes and "skin" in profile.notes
         ram = profile.pool("ram")
         assert ram.total_bytes.confidence == "measured" and ram.total_bytes.value > 1e9
         assert profile.storage.sequential_read_bytes_per_s.value > 1e6
@@ -210,7 +215,7 @@ def test_a_phone_is_probed_by_reading(tmp_path, server, name, shipped):
 def test_a_phone_that_sleeps_or_is_empty_or_hot_is_told(phone):
     target = phone.target()
     known = facts(target)
-    assert known.properties["ro.product.model"] == "Pixel 8 Pro"
+    assert (known.title, known.chip, known.android) == ("Google Pixel 8 Pro", "Google Tensor G3", True)
     ready(target, known, 20)
     with pytest.raises(CouldNotRunError, match="71 %"):
         ready(target, known, 80)
@@ -221,10 +226,10 @@ def test_a_phone_that_sleeps_or_is_empty_or_hot_is_told(phone):
     status = phone.answers / "thermalservice"
     status.write_text(status.read_text().replace("Thermal Status: 0", "Thermal Status: 3"))
     running = target.start(["sleep", "2"])
-    with target.counters(running.pid, period_s=0.2) as counters:
+    with target.counters(period_s=0.2) as counters:
         frames = counters.around(time.monotonic(), time.monotonic() + 0.5)
         running.kill()
-    validity, _ = between(frames, running.pid)
+    validity, _ = between(frames, running.pid, running.shell_pid)
     assert any("thermal status is severe" in d for d in validity.doubts)
     assert any("asleep" in d for d in validity.doubts)
     assert validity.temperature_celsius_max == pytest.approx(38.2)
@@ -273,8 +278,68 @@ def test_the_executable_must_be_for_the_target(tmp_path):
 
 
 def test_a_local_target_needs_no_device(tmp_path):
-    target = target_named("local", folder=str(tmp_path / "pushed"))
+    target: Target = target_named("local", folder=str(tmp_path / "pushed"))
     write_tiny(tmp_path / "m.gguf", TinyShape(1, 64, 128, 2, 2, 32, 64), "F16")
     sha256 = hashlib.sha256((tmp_path / "m.gguf").read_bytes()).hexdigest()
     assert Path(target.put(tmp_path / "m.gguf", sha256)).is_file()
     assert facts(target).core_count == os.cpu_count()
+
+
+PROGRAMS = os.environ.get("EDGE_HARNESS_PROGRAMS", "")
+needs_bench = pytest.mark.skipif(
+    not (PROGRAMS and (Path(PROGRAMS) / "llama-bench").is_file()),
+    reason="EDGE_HARNESS_PROGRAMS names no folder with llama-bench",
+)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.gguf"
+    write_tiny(path, TinyShape(2, 256, 512, 4, 4, 64, 256), "Q8_0")
+    return path, identify(path, None, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@needs_adbd
+@needs_bench
+def test_llama_bench_on_the_device_becomes_a_record(phone, tiny):
+    scenario = Scenario(context_tokens=256, prompt_tokens=64, new_tokens=128, thread_count=1)
+    job = BenchJob(scenario=scenario, programs=PROGRAMS, repetitions=20)
+    record = bench_on(phone.target(), tiny[0], job, tiny[1])
+    assert record.outcome in {"ok", "inconclusive"}, record.detail
+    assert [(s.phase, s.label) for s in record.samples] == [("prefill", "pp64")] * 20 + [("decode", "tg128")] * 20
+    # each sample has its own beginning and its own view of the machine
+    starts = [s.started_unix_s for s in record.samples]
+    assert starts == sorted(starts) and time.time() - starts[0] < 120
+    assert all(s.validity.other_load_ratio is not None for s in record.samples)
+    assert record.machine.device == "Google Pixel 8 Pro" and record.engine is not None
+    assert record.memory is not None and record.memory.peak_rss_bytes > tiny[0].stat().st_size / 2
+    assert record.model == tiny[1] and record.runtime == "executable"
+
+
+@needs_adbd
+@needs_bench
+def test_a_daemon_that_dies_in_mid_run_is_recorded_and_leaves_nothing(phone, tiny):
+    scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64, thread_count=1)
+    threading.Timer(3.0, phone.kill).start()
+    record = bench_on(
+        phone.target(), tiny[0], BenchJob(scenario=scenario, programs=PROGRAMS, repetitions=1000), tiny[1]
+    )
+    assert record.outcome == "failed" and "connection broke" in record.detail
+    assert gone(int((phone.folder / "pushed/run.pid").read_text().split()[0]))
+
+
+@needs_adbd
+@needs_bench
+def test_a_soak_on_the_device(phone, tiny):
+    job = SoakJob(path=str(tiny[0]), scenario=Scenario(thread_count=1), minutes=0.08, window_s=0.5)
+    told = []
+    record = soak_on(phone.target(), job, Path(PROGRAMS), tiny[1], hear=told.append)
+    assert record.outcome == "ok", record.detail
+    assert isinstance(record.result, Soak) and list(record.result.windows) == told
+    assert len(told) >= 5 and all(w.celsius == pytest.approx(38.2) for w in told)
+    assert all(w.token_count % 16 == 0 for w in told)
+    with pytest.raises(FileNotFoundError):
+        (phone.folder / "pushed/run.pid").read_text()
+    hot = SoakJob(path=str(tiny[0]), scenario=Scenario(thread_count=1), minutes=1, window_s=0.5, celsius_max=38)
+    stopped = soak_on(phone.target(), hot, Path(PROGRAMS), tiny[1], hear=told.append).result
+    assert isinstance(stopped, Soak) and "38.2 C" in stopped.stopped and len(stopped.windows) == 1

@@ -41,41 +41,45 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
     if job.greedy:
         raise EngineError("--greedy: these programs choose no tokens")
     s, told = job.scenario, False
-    batched = s.batch_count > 1
-    tests: list[Phase] = ["prefill"] if s.prompt_tokens or batched else []
-    tests += ["decode"] if s.new_tokens and not batched else []
+    together = s.batch_count > 1
+    tests: list[Phase] = ["prefill"] if s.prompt_tokens or together else []
+    tests += ["decode"] if s.new_tokens and not together else []
     for phase in tests:
-        clean, patience_s = 0, job.patience_s
-        while clean < job.repetitions:
+        clean, taken, patience_s = 0, 0, job.patience_s
+        while clean < job.repetitions and taken < job.repetitions + job.retries and patience_s > 0:
             started_s, started_unix_s = time.monotonic(), time.time()
             output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions), job)
-            found = rows(output)
-            if not told:
+            found = rows(output)[: job.repetitions]
+            if found and not told:
                 named = {k: found[0][k] for k in ("build_commit", "backends", "cpu_info", "gpu_info") if k in found[0]}
                 identity = RUNTIME.identity(s)
                 emit("engine", msgspec.structs.replace(identity, options={**identity.options, **named}))
                 told = True
             emit("memory", {"mark": "loaded", **memory})
-            for row in found:
-                samples = (
-                    [
-                        Sample(phase=p, label=name, token_count=n, duration_s=t, started_unix_s=started_unix_s)
-                        for p, name, n, t in batched_times(row)
-                    ]
-                    if batched
-                    else samples_of(row, "llama-bench")
-                )
-                for sample in samples:
-                    emit("sample", msgspec.structs.replace(sample, validity=validity))
-                clean += 0 if validity.doubts else len({s.started_unix_s for s in samples}) if batched else len(samples)
-            if validity.doubts:
-                patience_s -= time.monotonic() - started_s
-                if patience_s <= 0:
-                    break
+            samples = [
+                sample
+                for row in found
+                for sample in (batched(row, started_unix_s) if together else samples_of(row, "llama-bench"))
+            ]
+            for sample in samples:
+                emit("sample", msgspec.structs.replace(sample, validity=validity))
+            count = len(samples) // (2 if together else 1)
+            taken += max(1, count)
+            clean += 0 if validity.doubts else count
+            patience_s -= time.monotonic() - started_s if validity.doubts else 0.0
         if clean < needed_count(job.repetitions):
             break  # already inconclusive: no further test that nobody would believe
-    if told:
-        emit("memory", {"mark": "end", **memory})
+    if not told:
+        raise EngineError(f"the program printed no result: {output[-200:]!r}")
+    emit("memory", {"mark": "end", **memory})
+
+
+def batched(row: Mapping[str, Any], started_unix_s: float) -> list[Sample]:
+    """Both samples of a row of llama-batched-bench."""
+    return [
+        Sample(phase=phase, label=label, token_count=count, duration_s=taken_s, started_unix_s=started_unix_s)
+        for phase, label, count, taken_s in batched_times(row)
+    ]
 
 
 def _run(given: list[str], job: GenerateJob) -> tuple[str, Validity, dict[str, int]]:

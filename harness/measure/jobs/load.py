@@ -193,7 +193,7 @@ class Level:
         for at_s, answer in answers:
             given: tuple[tuple[Phase, str, int, float], ...] = (
                 ("first_token", "ttft", answer.prompt_tokens or 0, answer.first_token_s),
-                ("decode", "tg", answer.new_tokens - 1, answer.duration_s - answer.first_token_s),
+                ("decode", "tg", answer.later_count, answer.duration_s - answer.first_token_s),
                 ("workload", "e2el", 1, answer.duration_s),
             )
             for phase, name, count, taken_s in given:
@@ -223,7 +223,7 @@ class Level:
             raise next(e for _, e in found if isinstance(e, ServerError))
 
     def _good(self, answer: Answer) -> bool:
-        gaps = answer.new_tokens - 1
+        gaps = answer.later_count
         taken = {
             "ttft": answer.first_token_s,
             "itl": (answer.duration_s - answer.first_token_s) / gaps if gaps else 0.0,

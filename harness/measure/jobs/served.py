@@ -169,7 +169,7 @@ class Served(Protocoller):
         wanted = self.asked.scenario.new_tokens
         # The first token belongs to the prompt: one more is asked for, and gaps are counted from it.
         answer, unix_s, validity, joules = self._ask(1, (1 if warm_up else wanted) + 1)
-        count, duration_s = answer.new_tokens - 1, answer.arrivals_s[-1] - answer.arrivals_s[0]
+        count, duration_s = answer.later_count, answer.arrivals_s[-1] - answer.arrivals_s[0]
         if count < 1 or duration_s <= 0:
             validity = _doubt(validity, f"no time between tokens: {answer.new_tokens} came in one piece")
         label = f"tg{wanted}{self.suffix}"

@@ -44,12 +44,13 @@ class LlamaModel:
         on_progress: Callable[[float], bool] | None = None,
         lib: Any = None,
     ) -> None:
+        own = lib is None  # another library has devices of its own kind, and is asked for its CPU alone
         lib = self.lib = lib or library()
         params = lib.llama_model_default_params()
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mmap else lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = repack
         params.check_tensors = check_tensors
-        held = place(params, api, placement)
+        held = place(params, api, placement) if own else []
         told = len(ENGINE_LOG.sizes)
         params.vocab_only = vocab_only
         if on_progress is not None:

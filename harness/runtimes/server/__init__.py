@@ -21,7 +21,7 @@ WORDS: Final = tuple(
 )
 
 """Words that common vocabularies hold as single tokens, so that a shuffled prompt keeps its length."""
-_FITS: Final = 8
+_FITS: Final = 24
 
 
 class AttachedServer:
@@ -86,10 +86,9 @@ class AttachedServer:
                 found = self.ask(Request(prompt=text, new_tokens=1)).prompt_tokens
             if found is None or found == token_count:
                 return words
-            excess = found - token_count
-            words = words[excess:] if excess > 0 else [*words, *(source.choice(WORDS) for _ in range(-excess))]
-            if not words:
-                break
+            change = max(1, round(abs(found - token_count) * len(words) / max(found, 1)))
+            words = words[change:] if found > token_count else [*words, *(source.choice(WORDS) for _ in range(change))]
+            words = words or [source.choice(WORDS)]
         raise ServerError(f"no text of {token_count} tokens was found: the server adds some of its own (last {found})")
 
     def identity(self, scenario: Scenario) -> EngineIdentity:

@@ -62,12 +62,17 @@ class Answer(Frozen, frozen=True, kw_only=True):
         """End-to-end latency: from sending the request to the last piece."""
         return self.arrivals_s[-1] - self.sent_s
 
+    @property
+    def later_count(self) -> int:
+        """Tokens after the first piece, which is the first token unless that is no whole character yet."""
+        return self.new_tokens - self.counts[0]
+
     def gaps_s(self) -> tuple[float, ...]:
-        """Inter-token latencies (ITL), one for each token after the first; empty where tokens were not told apart.
+        """Inter-token latencies (ITL) of the tokens after the first piece; empty where tokens were not told apart.
 
         A piece that brings k tokens stands for k equal gaps: they were computed one after the other and sent together.
         """
-        if self.counts[-1] != self.new_tokens or self.counts[0] != 1:
+        if self.counts[-1] != self.new_tokens:
             return ()
         gaps: list[float] = []
         for i in range(1, len(self.counts)):
@@ -80,12 +85,17 @@ class Collector:
     """Gathers one answer's pieces; told the server's own words about it, it says where they contradict the stream."""
 
     def __init__(self, wanted: int, sent_s: float) -> None:
-        self._wanted, self._sent_s = wanted, sent_s
+        self.wanted, self._sent_s = wanted, sent_s
         self._arrivals_s: list[float] = []
         self._counts: list[int] = []
         self._texts: list[str] = []
         self._told: dict[str, Any] = {}
         self.complete = False
+
+    @property
+    def token_count(self) -> int:
+        """Tokens so far."""
+        return self._counts[-1] if self._counts else 0
 
     @property
     def piece_count(self) -> int:
@@ -98,7 +108,7 @@ class Collector:
         Raises:
             ServerError: The numbers go down.
         """
-        last = self._counts[-1] if self._counts else 0
+        last = self.token_count
         if count is not None and count < last:
             raise ServerError(f"wrong token count: {count} tokens after {last} had come")
         self._arrivals_s.append(at_s)
@@ -129,13 +139,13 @@ class Collector:
         finish = str(self._told.get("finish", ""))
         # A piece may hold several tokens (an unfinished character waits for its end), but none holds less than one;
         # the last token of an answer that stopped by itself is not sent as text.
-        if new_tokens < held or new_tokens > self._wanted:
+        if new_tokens < held or new_tokens > self.wanted:
             raise ServerError(
-                f"wrong token count: {self._wanted} asked for, the server says {new_tokens}, its stream held {held}"
+                f"wrong token count: {self.wanted} asked for, the server says {new_tokens}, its stream held {held}"
             )
-        if finish in {"length", "limit"} and new_tokens < self._wanted:
+        if finish in {"length", "limit"} and new_tokens < self.wanted:
             raise ServerError(
-                f"wrong token count: ended for length at {new_tokens} of {self._wanted} tokens: its context may be full"
+                f"wrong token count: ended for length at {new_tokens} of {self.wanted} tokens: its context may be full"
             )
         told: Mapping[str, Any] = self._told
         return Answer(

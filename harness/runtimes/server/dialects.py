@@ -8,10 +8,12 @@ and llama-cpp-python's server add to it (``/tokenize``, ``/extras/tokenize/count
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import PureWindowsPath
 from typing import Any, ClassVar, Final
 
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
+from harness.printable import clean
 from harness.runtimes.server.answer import Answer, Collector, Request
 from harness.runtimes.server.stream import Endpoint, Exchange, Line, ServerError
 
@@ -69,9 +71,9 @@ class OpenAI:
         card = self._choose(_rows(self.endpoint.get("/v1/models"), "data"), "id")
         version = _dict(self.endpoint.get("/version")).get("version")
         return Described(
-            software=str(card.get("owned_by") or self.software)[:40],
+            software="vllm" if card.get("owned_by") == "vllm" else self.software,
             version=_text(version),
-            model=self.model,
+            model=_file_name(self.model),
             context_tokens=_count(card.get("max_model_len")) or 0,
         )
 
@@ -180,7 +182,7 @@ class OpenAI:
             delta = _dict(choice.get("delta"))
             text = delta.get("content") or delta.get("reasoning_content") if text is None else text
             if text:
-                found.piece(line.at_s, _text(text, 1 << 20))
+                found.piece(line.at_s, str(text))
             if choice.get("finish_reason"):
                 found.tell(finish=_text(choice["finish_reason"]))
         usage, timings, stats = (_dict(data.get(k)) for k in ("usage", "timings", "stats"))
@@ -209,11 +211,10 @@ class LlamaServer(OpenAI):
         props = _dict(self.endpoint.get("/props"))
         rows = _rows(self.endpoint.get("/v1/models"), "data")
         meta = _dict(self._choose(rows, "id").get("meta"))
-        shared = self.model.rpartition("/")[2]  # a path of a home folder is nobody's business
         return Described(
             software=self.software,
             version=_text(props.get("build_info")),
-            model=shared,
+            model=_file_name(self.model),
             quant=_text(props.get("model_ftype") or meta.get("ftype")).split(" ")[0],
             parameter_count=_count(meta.get("n_params")) or 0,
             size_bytes=_count(meta.get("size")) or 0,
@@ -247,13 +248,16 @@ class LlamaServer(OpenAI):
         if data.get("content") or data.get("tokens"):
             # Tokens of an unfinished character come with the piece that ends it: the count says how many.
             count = _count(data.get("tokens_predicted"), "tokens_predicted")
-            found.piece(line.at_s, _text(data.get("content"), 1 << 20), count)
+            found.piece(line.at_s, str(data.get("content") or ""), count)
         if data.get("stop") is not True:
             return
         timings = _dict(data.get("timings"))
         found.complete = True
+        new_tokens = _count(data.get("tokens_predicted"), "tokens_predicted") or 0
+        if found.token_count < new_tokens <= found.wanted:
+            found.piece(line.at_s, "", new_tokens)  # the last ones are no whole character: they come with the end
         found.tell(
-            new_tokens=_count(data.get("tokens_predicted"), "tokens_predicted"),
+            new_tokens=new_tokens,
             prompt_tokens=_count(data.get("tokens_evaluated"), "tokens_evaluated"),
             cached_tokens=_count(timings.get("cache_n"), "timings.cache_n"),
             prompt_s=_seconds(timings.get("prompt_ms"), 1e-3),
@@ -333,7 +337,7 @@ class Ollama(OpenAI):
         """One line of ``/api/generate``; the last one has ``done`` and the times."""
         text = data.get("response") or data.get("thinking")
         if text:
-            found.piece(line.at_s, _text(text, 1 << 20))
+            found.piece(line.at_s, str(text))
         if data.get("done") is not True:
             return
         found.complete = True
@@ -374,7 +378,12 @@ def _rows(value: Any, key: str) -> list[dict[str, Any]]:
 
 
 def _text(value: Any, most: int = 200) -> str:
-    return "" if value is None else str(value)[:most]
+    return "" if value is None else clean(str(value), most)
+
+
+def _file_name(name: str) -> str:
+    """A model's name; of a path on the server's machine the file alone: folders of a home are nobody's business."""
+    return PureWindowsPath(name).name if name[:1] in {"/", "\\"} or name[1:3] in {":\\", ":/"} else name
 
 
 def _count(value: Any, field: str = "") -> int | None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 MEMORY_BYTES: Final = 512 << 20
-CPU_S: Final = 5
+CPU_S: Final = 2
 MOST_RANGE: Final = 10_000
 MOST_CHARS: Final = 1 << 18
 

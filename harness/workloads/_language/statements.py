@@ -5,7 +5,7 @@ only where the two clauses are plainly about the same thing. What the rules do n
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -93,7 +93,11 @@ def clause(text: str, subject: Sequence[str] = ()) -> Clause:
     kept = [w for w in (*words, *(w.lower() for w in subject)) if w not in _STOP | _CALENDAR | _NOT]
     said = [s for s in map(stem, kept) if s not in _STOP and not s[0].isdigit()]
     flips = sum(s in _OPPOSITES for s in said)
-    names = [(at, stem(w)) for at, w in enumerate(spelt) if w[0].isupper() and w.lower() not in _CALENDAR]
+    names = [
+        (at, stem(w)) for at, w in enumerate(spelt) if w[0].isupper() and len(w) > 1 and w.lower() not in _CALENDAR
+    ]
+    if names and names[0][0] == 0 and not _opens_as_name(spelt):
+        names = names[1:]
     return Clause(
         text=text,
         words=words,
@@ -105,6 +109,20 @@ def clause(text: str, subject: Sequence[str] = ()) -> Clause:
         names=frozenset(n for _, n in names) - _STOP,
         sure_names=frozenset(n for at, n in names if at) - _STOP,
     )
+
+
+def _opens_as_name(words: Sequence[str]) -> bool:
+    """Whether the first word, in a capital anyway, is a name: it owns, stands in a pair, or a verb follows."""
+    second = next(
+        (
+            at
+            for at in range(1, len(words))
+            if not words[at].endswith("ly") and words[at] not in _STOP - _BE - _AUXILIARIES
+        ),
+        0,
+    )
+    pairs = len(words) > 1 and words[1][0].isupper()
+    return words[0].endswith("'s") or pairs or (second > 0 and _is_verb(words, second))
 
 
 def _is_verb(words: Sequence[str], at: int) -> bool:
@@ -252,7 +270,7 @@ def _numbers_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
             if not _derived(mine, every):
                 return False
             continue
-        near = _about(claim, passage, lambda c, q=mine: any(_comparable(q, o) for o in c.figures.quantities))
+        near = _about(claim, [c for c in passage if any(_comparable(mine, q) for q in c.figures.quantities)])
         if near and not any(_same(mine, q) for c in near for q in c.figures.quantities):
             return False
     return True
@@ -284,16 +302,15 @@ def _moments_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
         spans += [q.value for c in passage for q in c.figures.quantities if q.unit == "year"]
         derived = {int(y + s * sign) for y in years for s in spans for sign in (1, -1)}
         return mine.keys() == {"y"} and mine["y"] <= derived
-    near = _about(claim, passage, lambda c: bool(mine.keys() & c.figures.moments.keys()))
+    near = _about(claim, [c for c in passage if mine.keys() & c.figures.moments.keys()])
     return not near or any(c in fitting for c in near)
 
 
-def _about(claim: Clause, passage: Sequence[Clause], has: "Callable[[Clause], bool]") -> list[Clause]:
+def _about(claim: Clause, rivals: list[Clause]) -> list[Clause]:
     """Of the clauses with such a figure, those that share most with the claim; none where the shared words do not tell.
 
     A stem that only one of them holds weighs more than one that several hold, and a verb twice as much.
     """
-    rivals = [c for c in passage if has(c)]
     if len(rivals) < 2:
         return rivals
     acts = {stem(w) for at, w in enumerate(claim.words) if _acts(claim.words, at)}

@@ -92,11 +92,6 @@ def _fact(identifier: str, subject: str, rng: random.Random) -> Fact:
     return Fact(identifier, subject, tuple(told.items()), passage)
 
 
-def sentences(fact: Fact) -> str:
-    """The same passage with each thing told in a sentence of its own, worded as the claims are."""
-    return " ".join(f"{ASKED[kind][1].format(fact.subject)} {value}." for kind, value in fact.values)
-
-
 def questions(known: list[Fact], count: int, seed: int, *, unknown_ratio: float = 0.25) -> list[Question]:
     """``count`` questions; that share of them asks for the one thing that the subject's passage does not tell."""
     rng = random.Random(f"questions {seed}")

@@ -205,24 +205,27 @@ class GroundingWorkload:
 
 
 def fill_store(
-    context: WorkloadContext, passages: Sequence[tuple[str, str]], name: str = "passages", *, with_meaning: bool = True
+    context: WorkloadContext,
+    passages: Sequence[tuple[str, str]],
+    name: str = "passages",
+    *,
+    with_meaning: bool = True,
+    capacity: int = 0,
 ) -> Any:
     """A store of (identifier, text) in the scratch folder, found by BM25 and vectors of MiniLM or of hashed words.
 
     Raises:
         FetchError: MiniLM's weights are not in the cache and could not be fetched; MissingPackageError: ``tokenizers``.
     """
-    from harness.workloads.memory_store.embedders import CachedEmbedder, Embedder, HashingEmbedder
+    from harness.workloads.memory_store.embedders import Embedder, HashingEmbedder
     from harness.workloads.memory_store.store import MemoryStore, NewMemory
 
     embedder: Embedder = HashingEmbedder(384)
     if with_meaning:
         from harness.workloads.memory_store import minilm
 
-        encoders = context.cache / "encoders"
-        embedder = CachedEmbedder(minilm.MiniLM(minilm.fetch(encoders)), encoders / "vectors.npz")
-    store = MemoryStore(context.folder / f"{name}.db", embedder, capacity=max(1, len(passages)))
-    store.store_many(NewMemory(text, source=identifier) for identifier, text in passages)
-    if isinstance(embedder, CachedEmbedder):
-        embedder.save()
+        embedder = minilm.MiniLM(minilm.fetch(context.cache / "encoders"))
+    store = MemoryStore(context.folder / f"{name}.db", embedder, capacity=capacity or max(1, len(passages)))
+    if passages:
+        store.store_many(NewMemory(text, source=identifier) for identifier, text in passages)
     return store

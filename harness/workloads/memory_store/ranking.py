@@ -1,4 +1,4 @@
-"""From a question to the best slots: every candidate scored in full, or the exact best through faiss."""
+"""From a question to the best slots: every candidate scored in full."""
 
 from typing import Final
 
@@ -7,10 +7,8 @@ from numpy.typing import NDArray
 
 from harness.workloads.memory_store.index import Filter, MemoryIndex
 from harness.workloads.memory_store.lexicon import Lexicon
-from harness.workloads.memory_store.quantised import QuantisedSearch
 from harness.workloads.memory_store.scoring import DEFAULT, Scoring, top
 
-_READS_BEFORE_REBUILD: Final = 16
 _VALUE: Final = DEFAULT._replace(importance=0.3, recency=0.3, access=0.4)
 """What a memory is worth keeping for: the seed article's weights, with a true half-life."""
 
@@ -21,27 +19,11 @@ class Ranking:
     Args:
         index: The memories.
         lexicon: Turns a question into terms.
-        quantised: Search with faiss's half-precision rows where nothing has changed for a while.
-
-    Raises:
-        MissingPackageError: faiss is wanted and not installed.
     """
 
-    def __init__(self, index: MemoryIndex, lexicon: Lexicon, *, quantised: bool) -> None:
+    def __init__(self, index: MemoryIndex, lexicon: Lexicon) -> None:
         self.index = index
         self._lexicon = lexicon
-        self._quantised = quantised
-        self._search: QuantisedSearch | None = None
-        self._quiet_reads = 0
-
-    def changed(self) -> None:
-        """The index has changed: a half-precision copy is worth making again only after some quiet reads."""
-        self._quiet_reads = 0
-
-    def build_search(self) -> None:
-        """Make the half-precision copy anew, if one is wanted."""
-        self._search = QuantisedSearch(self.index) if self._quantised and self.index.count else None
-        self._quiet_reads = 0
 
     def best(
         self,
@@ -69,12 +51,6 @@ class Ranking:
         if top_k < 1:
             return np.empty(0, np.intp), np.empty(0, np.float32)
         lexical = self._by_words(query, scoring, slots)
-        if slots is None and unit is not None and scoring.kind == "fused":
-            search = self._current_search()
-            found = search.best(unit, lexical, scoring, now_s, top_k) if search else None
-            if found is not None:
-                best = top(found[1], top_k)
-                return found[0][best], found[1][best]
         if unit is None:
             scores = np.zeros(count, np.float32)
         else:
@@ -104,17 +80,6 @@ class Ranking:
             return None
         scores *= np.float32(scoring.lexical / highest)
         return scores
-
-    def _current_search(self) -> QuantisedSearch | None:
-        if not self._quantised:
-            return None
-        if self._search is not None and self._search.is_current():
-            return self._search
-        self._quiet_reads += 1
-        if self._quiet_reads >= _READS_BEFORE_REBUILD:
-            self.build_search()
-            return self._search
-        return None
 
     def least_valuable(self, count: int, now_s: float) -> list[int]:
         """Identifiers of the memories that are least worth keeping."""

@@ -39,10 +39,9 @@ class MemoryStore:
         scoring: How to score unless a call says otherwise.
         sync: ``process`` or ``power``; see ``Database``.
         clock: Seconds since 1970.
-        quantised: Search with faiss's half-precision rows (extra ``memory``).
 
     Raises:
-        RefusedError: Not openable as asked; BadDataError: not a store; MissingPackageError: faiss is missing.
+        RefusedError: Not openable as asked; BadDataError: not a store.
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class MemoryStore:
         scoring: Scoring = DEFAULT,
         sync: str = "process",
         clock: Callable[[], float] = time.time,
-        quantised: bool = False,
     ) -> None:
         if capacity < 1:
             raise RefusedError(f"capacity must be at least 1, got {capacity}")
@@ -66,10 +64,8 @@ class MemoryStore:
         self._db = Database(path, dim=embedder.dim, embedder=embedder.name, read_only=read_only, sync=sync)
         self._lexicon = Lexicon(self._db.key)
         self._index = MemoryIndex(embedder.dim)
-        self._ranking = Ranking(self._index, self._lexicon, quantised=quantised)
+        self._ranking = Ranking(self._index, self._lexicon)
         self._load()
-        if quantised:
-            self.build_search()
 
     def __enter__(self) -> Self:
         return self
@@ -311,13 +307,6 @@ class MemoryStore:
             self._forget(set(chosen), dry_run=False)
             return chosen
 
-    def build_search(self) -> None:
-        """Make the half-precision copy anew, if the store was opened with one."""
-        with self._lock:
-            self._ranking.build_search()
-
-    # ---- inside
-
     def _forget(self, chosen: set[int], *, dry_run: bool) -> Forgotten:
         every = sorted({v for i in chosen for v in self._db.chain(i)})
         memories = tuple(self._memories(every))
@@ -330,7 +319,6 @@ class MemoryStore:
         return Forgotten(memories, dry_run=False, is_erased=self.erase())
 
     def _add(self, memory_id: int, item: NewMemory, vector: NDArray[np.float32], terms: Any, created_s: float) -> None:
-        self._ranking.changed()
         self._index.add(
             memory_id,
             vector,

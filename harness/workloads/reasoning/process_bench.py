@@ -5,13 +5,21 @@ the harmonic mean of two accuracies, that of finding the first wrong step in tra
 the traces that have none. A set with only one kind has no score: its two parts are not both there.
 """
 
+import json
+import random
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+from harness.ports import Session
 from harness.stats.intervals import share_interval
+from harness.workloads._language.templates import ChatTemplate
 from harness.workloads.reasoning.analysis import analyse, f1
+from harness.workloads.reasoning.critic import Critic, Trace, first_wrong, fit
 
+CRITICISED: Final = 200
+"""Traces that the critic reads of each file: some 60,000 tokens."""
 PUBLISHED: Final[Mapping[str, Mapping[str, float]]] = {
     "gsm8k": {
         "Math-Shepherd-PRM-7B": 0.479,
@@ -73,6 +81,47 @@ def score(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "f1_at_most": harmonic(located / len(wrong), 1.0),
     }
     return found
+
+
+def criticised(
+    session: Session,
+    template: ChatTemplate,
+    rows: Sequence[Mapping[str, Any]],
+    right: Sequence[Path],
+    *,
+    seed: int,
+    count: int = CRITICISED,
+) -> dict[str, Any]:
+    """The step critic's score on half of ``count`` rows drawn by the seed, its rule fitted on the other half.
+
+    A file without right traces gets as many of GSM8K's human solutions (``right``), and says so.
+    """
+    drawn = random.Random(f"critic {seed}").sample(list(rows), min(count, len(rows)))
+    traces = [Trace(str(r["problem"]), tuple(r["steps"]), int(r["label"])) for r in drawn]
+    borrowed = 0
+    if all(t.label >= 0 for t in traces) and right:
+        lines = right[0].read_text(encoding="utf-8").splitlines()[: len(traces)]
+        solved = [json.loads(line) for line in lines]
+        borrowed = len(solved)
+        for row in solved:
+            steps = re.sub("<<.*?>>", "", row["answer"]).split("####")[0].strip().split("\n")
+            traces.append(Trace(row["question"], tuple(steps), -1))
+        random.Random(seed).shuffle(traces)
+    critic = Critic(session, template)
+    reads = [critic.read(trace) for trace in traces]
+    half = len(traces) // 2
+    labels = [t.label for t in traces]
+    rule = fit(reads[:half], labels[:half])
+    held = [first_wrong(r, rule) for r in reads[half:]]
+    exact = [r.exact for r in reads[half:]]
+    return {
+        "trace_count": len(traces) - half,
+        "borrowed_right_count": borrowed,
+        "rule": rule._asdict(),
+        **f1(held, labels[half:]),
+        "exact_checks_alone": f1(exact, labels[half:])["f1"],
+        "read_tokens": critic.judge.read_count,
+    }
 
 
 def beside(name: str) -> Mapping[str, float]:

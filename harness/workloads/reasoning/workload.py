@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
-from harness.errors import RefusedError, WrongAnswerError
+from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
 
@@ -99,22 +100,49 @@ class ReasoningWorkload:
         return {"located_count": len(state.wrong), "blamed_count": 0, "puzzle_count": len(state.puzzles)}
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
-        """False alarms on GSM8K's human solutions; ProcessBench's own score beside published critics'.
+        """Contradictions on held-out chains; false alarms on GSM8K and ProcessBench's score where those sets are.
 
-        Raises:
-            RefusedError: The data folder holds neither set.
+        With a model (``--model``), its judgement of contradictions and its step critic stand beside the exact checks.
         """
         from harness.workloads.reasoning.analysis import analyse
-        from harness.workloads.reasoning.process_bench import beside, score
+        from harness.workloads.reasoning.contradictions import chains, contradictions, score
+        from harness.workloads.reasoning.process_bench import beside, criticised
+        from harness.workloads.reasoning.process_bench import score as bench_score
 
-        found: dict[str, Any] = {}
+        made = chains(context.seed, held_out=True, fill_count=4)
+        found: dict[str, Any] = {"contradictions": score(made, [contradictions(c.steps) for c in made])}
+        session = template = None
+        if context.open_session is not None and context.model_path is not None:
+            from harness.workloads._language.templates import ChatTemplate
+
+            scenario = Scenario(context_tokens=4096, thread_count=context.thread_count)
+            session = context.open_session(context.model_path, scenario, sequence_count=10, output_tokens=16)
+            template = ChatTemplate.of(context.model_path)
+            found["contradictions with the model"] = _asked(session, template, context.seed)
         for path in sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             alarms = sum(bool(analyse(r["answer"], r["question"]).faults) for r in rows)
             found[path.stem] = {"trace_count": len(rows), "false_alarm_ratio": alarms / len(rows)}
         for path in sorted(context.data.glob("processbench*.json")) if context.data else []:
             rows = json.loads(path.read_text(encoding="utf-8"))
-            found[path.stem] = {**score(rows), "published_f1": dict(beside(path.stem))}
-        if not found:
-            raise RefusedError("name the folder with gsm8k*.jsonl, processbench*.json by --data or EDGE_HARNESS_DATA")
+            found[path.stem] = {**bench_score(rows), "published_f1": dict(beside(path.stem))}
+            if session is not None and template is not None:
+                right = sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []
+                found[path.stem]["critic"] = criticised(session, template, rows, right, seed=context.seed)
+        if session is not None:
+            session.close()
         return found
+
+
+def _asked(session: Any, template: Any, seed: int) -> Mapping[str, Any]:
+    """The rules and the model together; the margin from which it is believed is fitted on the chains for fitting."""
+    from harness.workloads._language.judgement import Judge
+    from harness.workloads.reasoning.contradictions import EXAMPLES, INSTRUCTION, asked, chains, score
+
+    judge = Judge(session, template, INSTRUCTION, EXAMPLES)
+    fitting = chains(seed, held_out=False)
+    steps = (1.0, 2.0, 3.0, 4.0, 5.0, 99.0)
+    scores = {m: score(fitting, [asked(judge, c.steps, m) for c in fitting]) for m in steps}
+    margin = next(m for m in steps if m == steps[-1] or scores[m]["precision"] >= 0.95)
+    made = chains(seed, held_out=True)
+    return {"least_margin": margin, **score(made, [asked(judge, c.steps, margin) for c in made])}

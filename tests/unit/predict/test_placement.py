@@ -105,7 +105,7 @@ def test_parts_of_a_split_add_each_by_its_engine():
 
 
 def test_a_long_prompt_copies_what_lies_with_the_cpu_once_for_each_batch():
-    prefill = {key: c.value for key, c in shipped().prefill.items()}
+    prefill = shipped().values
     split = split_of(MOE, Scenario(placement=Placement(cpu_moe=48)), 0.0)
     prompt = prompt_of(MOE.shape, 2048, 0)
     terms = Terms(link=math.log(0.5), memory=math.log(100.0))
@@ -119,7 +119,7 @@ def test_a_long_prompt_copies_what_lies_with_the_cpu_once_for_each_batch():
 
 
 def test_what_overflows_a_card_is_a_cliff():
-    prefill = {key: c.value for key, c in shipped().prefill.items()}
+    prefill = shipped().values
     split = split_of(MOE, Scenario(placement=Placement(cpu_moe=24)), 0.0)
     prompt = prompt_of(MOE.shape, 2048, 0)
     inside, beyond = (

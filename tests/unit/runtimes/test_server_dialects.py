@@ -182,6 +182,7 @@ def test_prompt_is_fitted_by_the_tokenizer_and_keeps_its_length():
     [
         ((1.0, 1.5, 1.75), (1, 2, 3), 3, (0.5, 0.25)),
         ((1.0, 1.5, 2.5), (1, 2, 4), 4, (0.5, 0.5, 0.5)),  # two tokens in one piece: two equal gaps
+        ((1.0, 1.5), (2, 3), 3, (0.5,)),  # the first token was half a character: it came with the second
         ((1.0, 1.5), (1, 2), 3, ()),  # three tokens in two pieces that nobody numbered
     ],
 )

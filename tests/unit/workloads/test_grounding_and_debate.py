@@ -10,13 +10,17 @@ import pytest
 
 from harness.errors import BadDataError
 from harness.ports import WorkloadContext
-from harness.stats.calibration.selective import answer_threshold, binomial_tail
 from harness.stats.intervals import share_interval
-from harness.workloads.debate import debating
-from harness.workloads.debate.debating import Argument, Held, Verdict, cases, report
+from harness.workloads._language.templates import ChatTemplate
+from harness.stats.calibration.scaling import Platt
+from harness.stats.calibration.selective import answer_threshold, binomial_tail
+from harness.workloads.debate.debating import ARMS, Held, Speech, Verdict, cases, level, report
 from harness.workloads.grounding_qa import answering, sets
 from harness.workloads.grounding_qa.answering import Answer, Citation, Judged, claimed, contains, normalise
-from harness.workloads.grounding_qa.facts import Question, facts, questions, sentences
+from harness.workloads.grounding_qa.cases import Case as Claimed
+from harness.workloads.grounding_qa.cases import entailment_cases
+from harness.workloads.grounding_qa.facts import Question, facts, questions
+from harness.workloads.grounding_qa.support import OVERRULED, Cited, Support, Supported, citation_scores, score
 from harness.workloads.reasoning import process_bench
 from harness.workloads.reasoning.voting import Vote, vote_in_waves
 
@@ -59,8 +63,7 @@ def test_facts_tell_what_they_say_and_questions_know_their_source():
     by_name = {f.identifier: f for f in known}
     for fact in known:
         assert len(fact.values) == 3
-        for told in (fact.passage, sentences(fact)):
-            assert all(contains(told, value) for _, value in fact.values)
+        assert all(contains(fact.passage, value) for _, value in fact.values)
     asked = questions(known, 400, 3)
     unknown = [q for q in asked if not q.answer]
     assert 60 < len(unknown) < 140  # a quarter of 400, 4.6 standard deviations either way
@@ -161,35 +164,116 @@ def test_share_interval_as_published():
     assert share_interval(0, 0).low is None
 
 
-def test_cases_have_one_true_and_one_false_answer():
-    for case in cases(60, 5):
-        assert case.true != case.false
-        assert contains(case.passage, case.true)
-        assert contains(case.passage, f"{case.stem} {case.true}")
-        assert not contains(case.passage, f"{case.stem} {case.false}")
+def test_negated_passages_tell_nothing():
+    question = Question("Who built the mill?", "The mill was built by", "Ida", "d", "mill")
+    assert answering.tells("The mill was built by Ida.", "The mill was built by Ida", question)
+    assert not answering.tells("The mill was not built by Ida.", "The mill was built by Ida", question)
+    assert not answering.tells("The barn was built by Ida.", "The mill was built by Ida", question)
+
+
+class Said:
+    """A judge that answers by a table."""
+
+    def __init__(self, margins):
+        self.margins_of, self.asked = margins, []
+
+    def margins(self, questions):
+        self.asked += questions
+        return np.array([next(m for part, m in self.margins_of.items() if part in q) for q in questions])
+
+
+def test_support_asks_the_model_only_where_no_check_objects():
+    support = Support.__new__(Support)
+    support.fit, support.judge = Platt(2.0, 1.0), Said({"Claim: Anna grows": 1.5, "Claim: Anna sells": -2.0})
+    passage = "Anna grows tomatoes in Cork."
+    found = support.check_many(
+        [
+            ("Anna grows tomatoes.", passage),
+            ("Anna does not grow tomatoes.", passage),
+            ("Anna grows food. Anna sells it.", passage),
+        ]
+    )
+    assert found[0].probability == pytest.approx(1 / (1 + np.exp(-4.0)))  # 2 x 1.5 + 1
+    assert (found[1].probability, found[1].conflicts) == (OVERRULED, ("polarity",))
+    assert found[2].margin == -2.0  # the least supported sentence
+    assert len(support.judge.asked) == 3
+
+
+def test_a_fit_turns_log_odds_into_frequencies():
+    support = Support.__new__(Support)
+    rng = np.random.default_rng(3)
+    margins = rng.normal(0, 2, 4000)
+    rows = [
+        Claimed("x", 0, "p", f"claim number {n} end", bool(rng.random() < 1 / (1 + np.exp(-(0.5 * m - 1)))))
+        for n, m in enumerate(margins)
+    ]
+    support.judge = type("J", (), {"margins": lambda _s, q: margins})()
+    support.check_many = lambda pairs: [Supported(1 / (1 + np.exp(-m)), (), m) for m in margins]
+    support.fitted(rows)
+    assert support.fit == pytest.approx((0.5, -1.0), abs=0.15)
+
+
+def test_scores_by_hand():
+    made = [Claimed("a", 1, "p q", "p", True), Claimed("a", 1, "p q", "z", True), Claimed("b", 1, "p q", "q", False)]
+    found = score(made, [Supported(0.9, (), 2.0), Supported(0.1, (), -2.0), Supported(0.8, (), 1.0)])
+    assert (found["all"]["precision"], found["all"]["recall"]) == (0.5, 0.5)
+    assert found["a"]["precision"] == 1.0
+    assert found["all"]["contains_precision"] == 0.5  # p and q stand in the passage, one of them is supported
+    assert found["model where no check objects"]["right_count"] == 1
+
+
+def test_citations_as_alce_counts_them():
+    told = {("s", "a"), ("s", "a\nb"), ("t", "a\nb"), ("u", "c")}
+    cited = [Cited("s", ("a", "b")), Cited("t", ("a", "b")), Cited("u", ("d",)), Cited("v", ())]
+    found = citation_scores(cited, lambda sentence, passages: (sentence, passages) in told)
+    # recall: s and t of four; precision: s-a is enough alone, s-b is not needed; t needs both; u-d supports nothing
+    assert found["citation_recall"] == 0.5
+    assert found["citation_precision"] == pytest.approx(3 / 5)
+
+
+def test_the_surer_half_is_better_where_confidence_tells():
+    right = [True] * 60 + [False] * 40
+    assert sets.half_coverage(list(np.linspace(1, 0, 100)), right)["says"] == "better than answering all"
+    rng = np.random.default_rng(0)
+    assert sets.half_coverage(list(rng.random(100)), right)["says"] == "no difference shown"
+
+
+def test_debate_cases_have_one_supported_claim_each_and_do_not_repeat():
+    made = cases(120, 5)
+    known = {(c.passage, c.claim): c.is_supported for h in (False, True) for c in entailment_cases(5, held_out=h)}
+    assert all(known[c.passage, c.true] and not known[c.passage, c.false] for c in made)
+    assert len({(c.true, c.false) for c in made}) == 120
     assert cases(5, 5) == cases(5, 5)
 
 
-def verdict(first: bool, second: bool, share: float) -> Verdict:
-    return Verdict(share > 0.5, (first, second), share, 50)
+def speech(text: str, for_true: bool) -> Speech:
+    return Speech("debater", for_true, text, 10, 4, 0.5)
+
+
+def test_both_sides_are_cut_to_the_shorter_ones_words():
+    said = [speech("one two three four", True), speech("a b", False), speech("x", True), speech("k l m", False)]
+    assert [text for _, text in level(said)] == ["one two", "a b", "x", "k"]
+    assert [text for _, text in level(said[:1])] == ["one two three four"]
 
 
 def test_report_by_hand():
-    arguments = (Argument("a b c", True, 10, 5), Argument("d", False, 12, 3))
+    case = cases(1, 1)[0]
     held = []
     for n in range(20):
-        alone = verdict(n % 2 == 0, n % 2 == 0, 0.6 if n % 2 == 0 else 0.4)
-        debate = verdict(True, n % 2 == 0, 0.9)
-        verdicts = {name: debate if name == "debate" else alone for name in debating.JUDGES}
-        held.append(Held(cases(1, 1)[0], arguments, verdicts, 0.5, dict.fromkeys(debating.JUDGES, 0.1)))
+        alone = Verdict(0.5 if n % 2 == 0 else -0.5, (n % 2 == 0, n % 2 == 0), 50, 0.1)
+        debate = Verdict(0.9, (True, n % 2 == 0), 70, 0.2)
+        verdicts = {arm: debate if arm == "debate" else alone for arm in ARMS}
+        speeches = {arm: (speech("a b c", True), speech("d", False)) if arm == "debate" else () for arm in ARMS}
+        held.append(Held(case, speeches, dict.fromkeys(ARMS, 0.3), verdicts))
     found = report(held)
-    assert found["judges"]["alone"]["says"] == "no signal"  # 10 of 20
-    assert found["judges"]["debate"]["says"] == "better than chance"  # 20 of 20
-    assert found["judges"]["debate"]["over_alone"][0] == 0.5
-    assert found["judges"]["debate"]["swayed_by_order_ratio"] == 0.5
-    assert found["judges"]["debate"]["accuracy_by_order"] == [1.0, 0.5]
-    assert (found["debate_tokens_read"], found["debate_tokens_drawn"]) == (22, 8)
-    assert (found["quotes_true_ratio"], found["quotes_false_ratio"]) == (1.0, 0.0)
+    assert found["arms"]["alone"]["says"] == "no signal"  # 10 of 20
+    assert found["arms"]["debate"]["says"] == "better than chance"  # 20 of 20
+    assert (found["arms"]["debate"]["over_alone"]["better"], found["arms"]["debate"]["over_alone"]["worse"]) == (10, 0)
+    assert found["arms"]["debate"]["over_alone"]["p"] == pytest.approx(2 / 2**10)
+    assert found["arms"]["debate"]["swayed_by_order_ratio"] == 0.5
+    assert (found["arms"]["debate"]["speech_tokens_read"], found["arms"]["debate"]["speech_tokens_drawn"]) == (20, 8)
+    assert found["arms"]["debate"]["seconds"] == pytest.approx(0.5)
+    assert found["longer_wins"]["right_count"] == 20  # the true side says more, and wins
 
 
 def row(*steps: str, label: int) -> dict[str, object]:
@@ -223,6 +307,7 @@ def test_published_figures_are_those_of_the_subset():
     assert process_bench.beside("processbench_gsm8k_first200")["Qwen2.5-Math-7B-PRM800K"] == 0.682
     assert process_bench.beside("processbench_math_first500")["o1-mini as critic"] == 0.889
     assert process_bench.beside("processbench_olympiadbench") == {}
+    assert process_bench.beside("processbench_omnimath") == {}
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +319,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("name", ["grounding_qa", "debate"])
+@pytest.mark.parametrize("name", ["grounding_qa", "debate", "assistant"])
 def test_workloads_check_themselves_on_the_engine(name, tiny, tmp_path):
     # Random weights: what is said means nothing, and everything that is checked must hold all the same.
     from harness import plugins
@@ -284,11 +369,12 @@ def test_public_sets_are_read_and_bad_files_named(tiny, tmp_path):
     session = runtime.open(tiny, scenario, sequence_count=16, output_tokens=64)
     found = sets.locomo(session, context, tmp_path / "locomo.json")
     assert (found["question_count"], found["answerable_count"]) == (2, 1)
-    asked = sets.truthful(session, tmp_path / "truth.csv")
+    template = ChatTemplate.of(tiny)
+    asked = sets.truthful(session, tmp_path / "truth.csv", template)
     assert (asked["question_count"], asked["chance"]) == (1, pytest.approx(1 / 3))
     for read in (
         lambda: sets.locomo(session, context, tmp_path / "bad.json"),
-        lambda: sets.truthful(session, tmp_path / "bad.csv"),
+        lambda: sets.truthful(session, tmp_path / "bad.csv", template),
     ):
         with pytest.raises(BadDataError):
             read()

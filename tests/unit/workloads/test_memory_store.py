@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_cases import DIM, NOW_S, fill, open_store
 
+from bench.seed_memory import LongTermMemory
 from harness.errors import BadDataError, RefusedError
 from harness.workloads.memory_store.embedders import CachedEmbedder, HashingEmbedder
 from harness.workloads.memory_store.index import Filter
 from harness.workloads.memory_store.scoring import DEFAULT, LEXICAL, RECENT_FIRST, SEED, SEMANTIC
-from harness.workloads.memory_store.seed_baseline import LongTermMemory
 from harness.workloads.memory_store.store import MemoryStore, NewMemory
-from harness.workloads.memory_store.synthetic import code, near
+from harness.workloads.memory_store.synthetic import near
 
 
 def test_bm25_is_that_of_sqlite(store, tmp_path):
@@ -146,21 +146,6 @@ def test_eviction_takes_the_least_valuable(tmp_path):
             store.get(old)
         store.prioritise(kept, 0.0)
         assert store.evict(1) == [kept]
-
-
-def test_half_precision_search_gives_the_same_hits(tmp_path):
-    pytest.importorskip("faiss")
-    with open_store(tmp_path / "m.db") as exact:
-        made, _ = fill(exact, 4000)
-        with open_store(tmp_path / "m.db", quantised=True) as fast:
-            rng = np.random.default_rng(8)
-            for i in range(0, 4000, 97):
-                vector = near(made.vectors[i], float(rng.uniform(0.3, 0.9)), rng)
-                for question in (f"case {code(i)}", "the kayak in Lima", "nothing matches here zzz"):
-                    want = exact.retrieve(question, vector=vector)
-                    got = fast.retrieve(question, vector=vector)
-                    assert [h.memory.memory_id for h in got] == [h.memory.memory_id for h in want]
-                    assert [h.score for h in got] == pytest.approx([h.score for h in want], abs=2e-3)
 
 
 @pytest.mark.parametrize(

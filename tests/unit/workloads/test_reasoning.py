@@ -6,6 +6,7 @@ from fractions import Fraction
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,9 @@ from harness.workloads.reasoning import tasks, voting
 from harness.workloads.reasoning.analysis import analyse, f1
 from harness.workloads.reasoning.claims import claims
 from harness.workloads.reasoning.constraints import Puzzle, solve, violations
+from harness.workloads.reasoning.contradictions import chains, contradictions
+from harness.workloads.reasoning.contradictions import score as chain_score
+from harness.workloads.reasoning.critic import Read, Rule, first_wrong, fit
 from harness.workloads.reasoning.exact import NotArithmeticError, evaluate
 from harness.workloads.reasoning.traces import trace
 
@@ -214,3 +218,92 @@ def test_workload_checks_itself(tmp_path):
         operation.call()
     assert WORKLOAD.check(state)["located_count"] == 40
     assert {c.operation for c in WORKLOAD.costs(size)} == {o.name for o in WORKLOAD.operations(state)}
+
+
+CONTRADICTORY = [
+    ("The shop in Oslo is open on Sundays.", "The shop in Oslo is closed on Sundays.", "polarity"),
+    ("Nora has 12 marbles.", "We know that Nora has 15 marbles.", "quantity"),
+    ("The train to Riga takes 50 minutes.", "The train to Riga takes 50 hours.", "quantity"),
+    ("The bridge was opened in May 1904.", "The bridge was opened in June 1904.", "time"),
+    ("Nora is taller than Otto, and Otto is taller than Pia.", "Pia is taller than Nora.", "order"),
+    ("Nora is the mother of Otto.", "So Otto is the father of Nora.", "order"),
+    ("Nora lives in Oslo.", "Nora lives in Riga, far from here.", "place"),
+]
+COMPATIBLE = [
+    ("Nora has 12 marbles.", "Nora has 15 stamps."),
+    ("Nora has 12 marbles.", "Then Nora has 15 marbles."),
+    ("Nora has 12 marbles.", "Otto has 15 marbles."),
+    ("The meeting is on Tuesday.", "The meeting is on Tuesday at noon."),
+    ("Nora is taller than Otto.", "Otto is shorter than Nora."),
+    ("Nora lives in Oslo.", "Nora works in Riga."),
+    ("The train to Riga takes 120 minutes.", "The train to Riga takes 2 hours."),
+]
+
+
+@pytest.mark.parametrize(("first", "later", "kind"), CONTRADICTORY)
+def test_a_contradiction_is_found_at_the_later_step_and_named(first, later, kind):
+    (found,) = contradictions([first, "We read on.", later])
+    assert (found.step, found.kind) == (2, kind)
+
+
+@pytest.mark.parametrize(("first", "later"), COMPATIBLE)
+def test_what_can_both_be_true_is_left_alone(first, later):
+    assert contradictions([first, "We read on.", later]) == []
+
+
+def test_contradictions_on_the_chains_for_fitting():
+    made = chains(3, held_out=False, fill_count=2)
+    found = chain_score(made, [contradictions(c.steps) for c in made])
+    assert found["precision"] >= 0.9
+    assert found["recall"] >= 0.6
+
+
+@pytest.mark.parametrize(
+    ("steps", "wrong"),
+    [
+        (["2x + 3 = 15", "2x = 12", "x = 6"], -1),
+        (["2x + 3 = 15", "2x = 18", "x = 9"], 1),
+        (["3(x - 2) = 9, so x - 2 = 3 and x = 5."], -1),
+        (["x + x/2 = 30", "1.5x = 30", "x = 25"], 2),
+        (["Let x = 5", "x = 7"], -1),
+        (["2x = 10", "If y is 3, 2x = 14"], -1),
+        (["x^2 + x = 6", "x = 2"], -1),
+        (["x + y = 5", "x = 2"], -1),
+    ],
+)
+def test_a_rearrangement_keeps_the_solution(steps, wrong):
+    assert analyse(steps).first_error == wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "is_right"),
+    [
+        ("√16 + 2 = 6", True),
+        (r"\sqrt{49} = 8", False),
+        (r"\sqrt[3]{27} + 1 = 4", True),
+        ("3 hours 20 minutes = 200 minutes", True),
+        ("2 feet 3 inches = 26 inches", False),
+        ("five plus three is nine", False),
+        ("twenty-five times 2 is 50", True),
+        ("9:30 am + 2 hours 45 minutes = 12:15 pm", True),
+        ("10:50 + 30 minutes = 11:10", False),
+    ],
+)
+def test_roots_compound_units_words_and_clock_times(text, is_right):
+    (claim,) = claims(text)
+    assert claim.is_right == is_right
+
+
+def test_roots_that_are_no_whole_numbers_are_no_claims():
+    assert claims("√2 + 1 = 2.4") == []
+
+
+def test_the_critic_takes_the_first_low_step_or_exact_fault():
+    low = Read(np.array([2.0, 1.5, -3.0, -4.0]), -1)
+    rule = Rule(-1.0, 0.0)
+    assert first_wrong(low, rule) == 2
+    assert first_wrong(low._replace(exact=1), rule) == 1
+    assert first_wrong(Read(np.array([2.0, 1.5]), -1), rule) == -1
+    # the same height everywhere: nothing stands out by a drop of 1 below the mean
+    assert first_wrong(Read(np.array([-2.0, -2.0]), -1), Rule(-1.0, 1.0)) == -1
+    assert fit([low, Read(np.array([2.0, 1.0]), -1)], [2, -1]).threshold > -3.0

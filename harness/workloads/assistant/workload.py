@@ -1,0 +1,171 @@
+"""The assistant as a workload: one turn heard, one question answered; each part switched off in turn."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any, Final, NamedTuple
+
+from harness.domain.scenario import Scenario
+from harness.domain.workload import Cost
+from harness.errors import WrongAnswerError
+from harness.ports import Operation, WorkloadContext
+
+_EVALUATED: Final = 6
+
+
+class State(NamedTuple):
+    """An open session, the assistant, its talk, and the store."""
+
+    session: Any
+    assistant: Any
+    talk: Any
+    store: Any
+    budget_tokens: int
+
+
+class AssistantWorkload:
+    """Memory, retrieval, a cited answer, verification, abstention."""
+
+    name = "assistant"
+    title = "Assistant: managed memory, cited answers, verification, abstention, within a token budget"
+    extra = "llama"
+    needs_model = True
+    sizes: Mapping[str, Mapping[str, int]] = {
+        "small": {"budget_tokens": 8, "read_tokens": 90, "verify_tokens": 60, "vocab_count": 151_936, "minilm": 0},
+        "default": {"budget_tokens": 24, "read_tokens": 90, "verify_tokens": 60, "vocab_count": 151_936, "minilm": 1},
+    }
+
+    def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
+        """Hearing is one retrieval and one write of the memory; asking two retrievals, one answer, one verification.
+
+        ``read_tokens`` (notes and question), ``verify_tokens`` and ``vocab_count`` are those of Qwen2.5-Coder; an
+        answer takes some seven tokens. Each text goes through an encoder of 10.6 million weights where ``minilm`` is 1.
+        """
+        encoder = 10.6e6 * size["minilm"]
+        drawn = min(7.0, size["budget_tokens"])
+        fixed: dict[str, Any] = {"moved_bytes": 0.0, "parallel": False, "product_dim": 12 * size["minilm"]}
+        fixed |= {"resident_bytes": 1 << 20, "file_bytes": round(8.6 * encoder)}
+        return (
+            Cost(
+                operation="hear",
+                flops_count=2 * 2 * 10 * encoder,
+                python_ops_count=9000,
+                native_calls_count=900,
+                sql_statements_count=30,
+                sql_rows_count=30,
+                text_terms_count=20,
+                commits_count=1,
+                log_bytes=8192.0 * 12,
+                numpy_calls_count=120 + 520 * size["minilm"],
+                **fixed,
+            ),
+            Cost(
+                operation="ask",
+                flops_count=2 * 2 * 12 * encoder,
+                python_ops_count=16000,
+                native_calls_count=1500,
+                sql_statements_count=22,
+                sql_rows_count=20,
+                numpy_calls_count=150 + 520 * size["minilm"],
+                prefill_tokens_count=float(size["read_tokens"] + size["verify_tokens"]),
+                prefill_passes_count=2.0,
+                decode_steps_count=drawn,
+                depth_tokens=250.0,
+                pass_bytes=4 * 8.0 * size["vocab_count"] * (drawn + 1),
+                pass_set_bytes=2 * 4.0 * size["vocab_count"],
+                **fixed,
+            ),
+        )
+
+    def context_tokens(self, size: Mapping[str, int]) -> int:  # noqa: ARG002  the same at every size
+        """Context of the model's session."""
+        return 2048
+
+    def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
+        """Open the model, hear a talk."""
+        from harness.workloads.memory_store.lives import talks
+
+        talk = talks(1, context.seed)[0]
+        session = self._open(context)
+        assistant, store = self._assistant(session, context, "timed", size, ())
+        for text, _ in talk.turns:
+            assistant.hear(text)
+        return State(session, assistant, talk, store, size["budget_tokens"])
+
+    def operations(self, state: State) -> Sequence[Operation]:
+        """Hear one turn again; answer one question."""
+        turns, questions = cycle(t for t, _ in state.talk.turns), cycle(q.text for q in state.talk.questions)
+        return (
+            Operation("hear", lambda: state.assistant.hear(next(turns))),
+            Operation("ask", lambda: state.assistant.ask(next(questions))),
+        )
+
+    def check(self, state: State) -> Mapping[str, Any]:
+        """What is true whatever the model says.
+
+        The same question gets the same reply; no answer passes the budget; a note cited is a current memory; what was
+        to be forgotten stands in no memory.
+
+        Raises:
+            WrongAnswerError: One of these fails.
+        """
+        from harness.workloads.assistant.assistant import Judged, report
+
+        for text, _ in state.talk.turns:  # in order again: timing may have ended in the middle of the talk
+            state.assistant.hear(text)
+        kept = {h.memory.content for word in _words(state.talk) for h in state.store.search(f'"{word}"', top_k=200)}
+        judged = []
+        for asked in state.talk.questions:
+            reply = state.assistant.ask(asked.text)
+            if state.assistant.ask(asked.text)[:4] != reply[:4]:
+                raise WrongAnswerError(f"{asked.text!r} got another reply the second time")
+            if reply.drawn_count > state.budget_tokens:
+                raise WrongAnswerError(f"an answer of {reply.drawn_count} tokens, {state.budget_tokens} allowed")
+            if reply.note and reply.note not in kept:
+                raise WrongAnswerError(f"the note {reply.note!r} is in no memory")
+            judged.append(Judged(state.talk.name, asked, reply))
+        return report(judged)
+
+    def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
+        """Six talks with all parts, and with each part switched off; needs no data."""
+        from harness.workloads.assistant.assistant import PARTS, hold, report
+        from harness.workloads.memory_store.lives import talks
+
+        session = self._open(context)
+        found: dict[str, Any] = {}
+        for off in ((), *((part,) for part in PARTS)):
+            judged = []
+            for talk in talks(_EVALUATED, context.seed + 100):
+                name = f"{talk.name}-{'-'.join(off) or 'whole'}"
+                assistant, store = self._assistant(session, context, name, self.sizes["default"], off)
+                judged += hold(assistant, talk)
+                store.close()
+            found[f"without {off[0]}" if off else "all parts"] = report(judged)
+        session.close()
+        return found
+
+    def _open(self, context: WorkloadContext) -> Any:
+        assert context.open_session is not None and context.model_path is not None
+        scenario = Scenario(context_tokens=2048, thread_count=context.thread_count)
+        return context.open_session(context.model_path, scenario, sequence_count=6, output_tokens=16)
+
+    def _assistant(
+        self, session: Any, context: WorkloadContext, name: str, size: Mapping[str, int], without: Sequence[str]
+    ) -> tuple[Any, Any]:
+        from harness.workloads._language.templates import ChatTemplate
+        from harness.workloads.assistant.assistant import Assistant
+        from harness.workloads.grounding_qa.support import Support
+        from harness.workloads.grounding_qa.workload import fill_store
+
+        assert context.model_path is not None
+        template = ChatTemplate.of(context.model_path)
+        store = fill_store(context, [], name, with_meaning=bool(size["minilm"]), capacity=10_000)
+        session.clear()
+        support = Support(session, template, home=2, together=3)
+        budget = size["budget_tokens"]
+        return Assistant(session, template, store, support, without=without, budget_tokens=budget), store
+
+
+def _words(talk: Any) -> set[str]:
+    import re
+
+    return {word for text, _ in talk.turns for word in re.findall(r"[A-Za-z]{3,}", text)}

@@ -1,0 +1,149 @@
+"""A second corpus, of our own making: talks with facts, updates, deletions and small talk, and questions after them.
+
+The sentences lie in ``harness/data/text/lives.toml``, written by hand; names and values are drawn by a seed.
+"""
+
+import random
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from harness.workloads.memory_store.embedders import Embedder
+from harness.workloads.memory_store.keeping import Keeper, needs_memory, share_by_cluster
+from harness.workloads.memory_store.scoring import DEFAULT, RECENT_FIRST
+from harness.workloads.memory_store.store import MemoryStore
+
+_PEOPLE: Final = (
+    "Anna",
+    "Boris",
+    "Clara",
+    "David",
+    "Elena",
+    "Felix",
+    "Greta",
+    "Henry",
+    "Irene",
+    "Jonas",
+    "Karla",
+    "Milo",
+)
+_KIN: Final = ("sister", "brother", "cousin", "aunt")
+_GENERAL: Final = ("What is 17 times 3?", "How do you spell rhythm?", "What does a compiler do?", "Is water wet?")
+
+
+class Asked(NamedTuple):
+    """A question, the value that answers it, the value that did before, and its kind (``now hop gone``)."""
+
+    text: str
+    value: str
+    stale: str
+    kind: str
+
+
+class Talk(NamedTuple):
+    """Turns in order, with whether each is worth remembering, and questions for after the last one."""
+
+    name: str
+    turns: tuple[tuple[str, bool], ...]
+    questions: tuple[Asked, ...]
+
+
+def talks(count: int, seed: int) -> list[Talk]:
+    """``count`` talks, each about four people in two pairs of kin."""
+    path = Path(__file__).parents[2] / "data" / "text" / "lives.toml"
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    return [_talk(f"talk-{n}", table, random.Random(f"lives {seed} {n}")) for n in range(count)]
+
+
+def _talk(name: str, table: dict[str, Any], rng: random.Random) -> Talk:
+    people = rng.sample(_PEOPLE, 4)
+    kin = {people[0]: people[1], people[2]: people[3]}
+    words = {a: rng.choice(_KIN) for a in kin}
+    first = [(f"{a}'s {words[a]} is called {b}.", True) for a, b in kin.items()]
+    later: list[tuple[str, bool]] = []
+    questions = []
+    for person in people:
+        for at, fact in enumerate(rng.sample(table["fact"], 4)):
+            value, newer = rng.sample(fact["values"], 2)
+            first.append((fact["said"].format(A=person, v=value), True))
+            stale = ""
+            if at % 2:
+                later.append((fact["update"].format(A=person, w=newer), True))
+                value, stale = newer, value
+            if at == 2:
+                words_of = fact["said"].format(A=person, v="").strip(" .")
+                later.append((f"Please forget that {words_of} {value}.", True))
+                questions.append(Asked(fact["question"].format(A=person), value, "", "gone"))
+                continue
+            questions.append(Asked(fact["question"].format(A=person), value, stale, "now"))
+            if person in kin.values():
+                a = next(k for k, b in kin.items() if b == person)
+                questions.append(Asked(fact["hop"].format(A=a, kin=words[a]), value, stale, "hop"))
+    small = [(text, False) for text in rng.sample(table["small_talk"], 8)]
+    rng.shuffle(first)
+    rng.shuffle(later)
+    turns = first + later
+    for text in small:
+        turns.insert(rng.randrange(len(turns) + 1), text)
+    return Talk(name, tuple(turns), tuple(questions))
+
+
+def evaluate(embedder: Embedder, folder: Path, *, count: int = 20, seed: int = 1) -> dict[str, Any]:
+    """The managed memory beside one that stores every turn: what is first, what is stale, what should be gone.
+
+    ``first``: the best memory holds the current value, and no other. ``stale``: it holds the value before. ``gone``:
+    no file of the store and no memory retrieved holds what was to be forgotten. ``hop``: the current value is among
+    the first three memories.
+    """
+    made = talks(count, seed)
+    rows: dict[str, list[tuple[str, bool]]] = {}
+    clock = iter(range(1, 1 << 40))
+
+    def note(key: str, talk: Talk, hit: bool) -> None:
+        rows.setdefault(key, []).append((talk.name, hit))
+
+    stored = worth = right = 0
+    for talk in made:
+        for kind in ("managed", "everything stored"):
+            path = folder / f"{talk.name}-{kind.split()[0]}.db"
+            with MemoryStore(path, embedder, clock=lambda: 1.7e9 + 3 * 86_400.0 * next(clock)) as store:
+                keeper = Keeper(store)
+                for text, is_worth in talk.turns:
+                    if kind == "managed":
+                        kept = keeper.tell(text).action != "skipped"
+                        stored, worth, right = stored + kept, worth + is_worth, right + (kept and is_worth)
+                    else:
+                        store.store(text)
+                for asked in talk.questions:
+                    _judge(keeper, store, kind, talk, asked, note)
+    return {
+        "talk_count": count,
+        "salience": {"precision": right / max(1, stored), "recall": right / worth},
+        "needs_memory": {
+            "recall": sum(needs_memory(q.text) for t in made for q in t.questions)
+            / sum(len(t.questions) for t in made),
+            "false_ratio": sum(map(needs_memory, _GENERAL)) / len(_GENERAL),
+        },
+        **{key: share_by_cluster(hits) for key, hits in sorted(rows.items())},
+    }
+
+
+def _judge(keeper: Keeper, store: MemoryStore, kind: str, talk: Talk, asked: Asked, note: Any) -> None:
+    if asked.kind == "gone":
+        found = [h.memory.content for h in store.retrieve(asked.text)]
+        person = next(w for w in re.findall("[A-Z][a-z]+", asked.text) if w in _PEOPLE)
+        note(f"{kind}: gone", talk, not any(asked.value in text and person in text for text in found))
+        return
+    if asked.kind == "hop":
+        one = [h.memory.content for h in store.retrieve(asked.text, top_k=3)]
+        more = [m.content for m in keeper.recall(asked.text, top_k=3)]
+        note(f"{kind}: hop, one look", talk, any(asked.value in text for text in one))
+        note(f"{kind}: hop, iterated", talk, any(asked.value in text for text in more))
+        return
+    for label, scoring in (("", DEFAULT), (", recent first", RECENT_FIRST)):
+        best = store.retrieve(asked.text, top_k=1, scoring=scoring)
+        text = best[0].memory.content if best else ""
+        note(f"{kind}{label}: first", talk, asked.value in text)
+        if asked.stale:
+            note(f"{kind}{label}: stale", talk, asked.stale in text)

@@ -1,0 +1,135 @@
+"""Exact checks of statements: figures in normal forms, polarity, roles, dates; every case read and decided by hand."""
+
+from fractions import Fraction
+
+import pytest
+
+from harness.workloads._language.figures import figures, number_of, spelt_alike
+from harness.workloads._language.statements import clauses, stem
+from harness.workloads.grounding_qa.cases import entailment_cases
+from harness.workloads.grounding_qa.support import objections
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "unit"),
+    [
+        ("3.5 km long", 3_500_000, "mm"),
+        ("3,500 metres", 3_500_000, "mm"),
+        ("2.4 million dollars", 240_000_000, "cent"),
+        ("it cost $45.", 4500, "cent"),
+        ("one and a half hours", 5400, "second"),
+        ("90 minutes", 5400, "second"),
+        ("a quarter of a kilogram of flour", 250, "g"),
+        ("two hundred and six bones", 206, "bone"),
+        ("a dozen eggs", 12, "egg"),
+        ("25% of it", 25, "%"),
+        ("three quarters of the bottle", 75, "%"),
+        ("half an hour", 1800, "second"),
+    ],
+)
+def test_numbers_have_one_normal_form(text, value, unit):
+    (found,) = figures(text).quantities
+    assert (found.value, found.unit) == (value, unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "moments"),
+    [
+        ("on 3 May 1911", {"d": {3}, "m": {5}, "y": {1911}}),
+        ("on May 3, 1911", {"d": {3}, "m": {5}, "y": {1911}}),
+        ("on 1911-05-03", {"d": {3}, "m": {5}, "y": {1911}}),
+        ("the third of May 1911, a Wednesday", {"d": {3}, "m": {5}, "y": {1911}, "w": {2}}),
+        ("from 1990 to 1996", {"y": {1990, 1996}}),
+        ("at 5:30 pm", {"t": {1050}}),
+        ("at 17:30", {"t": {1050}}),
+        ("half past seven", {"t": {450}}),
+        ("until noon", {"t": {720}}),
+        ("you may go", {}),
+    ],
+)
+def test_dates_and_times_have_one_normal_form(text, moments):
+    assert figures(text).moments == {field: frozenset(values) for field, values in moments.items()}
+
+
+def test_number_words():
+    assert number_of("twenty-five") == Fraction(25)
+    assert number_of("17") == 17
+
+
+def test_figures_are_spelt_as_the_other_text_spells_them():
+    assert spelt_alike("It shuts at 17:30.", "open until 5:30 pm") == "It shuts at 5:30 pm."
+    assert spelt_alike("It takes one and a half hours.", "It takes 90 minutes.") == "It takes 90 minutes."
+    assert spelt_alike("It takes 2 hours.", "It takes 90 minutes.") == "It takes 2 hours."
+
+
+SUPPORTED = [
+    ("The clinic opens at 8 am and closes at 4 pm. On Fridays it closes at noon.", "The clinic closes at 16:00."),
+    ("Maria joined the firm in March 2015 and left it in July 2019.", "Maria left the firm in July 2019."),
+    ("Construction started in 1990. Three years later the bridge was finished.", "The bridge was finished in 1993."),
+    ("The law was passed in 2001 but did not take effect until 2003.", "The law took effect in 2003."),
+    ("The company does not sell cars; it only rents them.", "The company rents cars."),
+    ("The lake never freezes in winter.", "The lake does not freeze."),
+    ("Ben refused to sign the contract.", "Ben did not sign the contract."),
+    ("The bakery is closed on Mondays.", "The bakery is not open on Mondays."),
+    ("The old bridge was not destroyed, but the new one was.", "The new bridge was destroyed."),
+    ("Mark gave Julia a ring on her birthday.", "Julia received a ring from Mark."),
+    ("The dog chased the cat across the yard.", "The cat was chased by the dog."),
+    ("Ken beat Luis in the semifinal.", "Luis lost to Ken in the semifinal."),
+    ("The population grew from 2,000 to 3,500 in ten years.", "The population grew by 1,500."),
+    ("The rope is 2 metres long.", "The rope is 200 cm long."),
+    ("He drank three quarters of the bottle.", "He drank 75% of the bottle."),
+    ("The farm has 120 cows, 80 sheep and 15 goats.", "There are 15 goats on the farm."),
+]
+NOT_SUPPORTED = [
+    ("The clinic opens at 8 am and closes at 4 pm.", "The clinic closes at 8 am.", "date"),
+    ("The treaty was signed on 12 June 1987 in Geneva.", "The treaty was signed on 12 July 1987.", "date"),
+    ("Lena was born in 1980. Her brother Karl was born in 1984.", "Karl was born in 1980.", "date"),
+    ("Peter arrived on Monday and left on Thursday.", "Peter left on Monday.", "date"),
+    ("The bird cannot fly because its wing is broken.", "The bird can fly.", "polarity"),
+    ("Ben refused to sign the contract.", "Ben signed the contract.", "polarity"),
+    ("The judge rejected the appeal.", "The judge accepted the appeal.", "polarity"),
+    ("The bakery is closed on Mondays.", "The bakery is open on Mondays.", "polarity"),
+    ("Mark gave Julia a ring on her birthday.", "Julia gave Mark a ring.", "roles"),
+    ("The dog chased the cat across the yard.", "The cat chased the dog.", "roles"),
+    ("Elsa was visited by Marta in hospital.", "Elsa visited Marta in hospital.", "roles"),
+    ("Ken beat Luis in the semifinal.", "Luis beat Ken in the semifinal.", "roles"),
+    ("Sara is taller than Ines.", "Ines is taller than Sara.", "roles"),
+    ("The rope is 2 metres long.", "The rope is 20 cm long.", "number"),
+    ("The farm has 120 cows, 80 sheep and 15 goats.", "The farm has 80 cows.", "number"),
+    ("He ran 10 miles in 80 minutes.", "He ran 80 miles.", "number"),
+    ("The bus leaves from Oslo.", "The bus goes to Bergen.", "name"),
+]
+
+
+@pytest.mark.parametrize(("passage", "claim"), SUPPORTED)
+def test_no_objection_to_what_is_said(passage, claim):
+    assert objections(claim, passage) == ()
+
+
+@pytest.mark.parametrize(("passage", "claim", "word"), NOT_SUPPORTED)
+def test_an_objection_names_what_differs(passage, claim, word):
+    assert word in objections(claim, passage)
+
+
+def test_stems_and_subjects():
+    assert stem("taught") == stem("teaches") == stem("teaching")
+    assert stem("stopped") == stem("stops")
+    first, second = clauses("Nora bought a boat and was praised for it.")
+    assert "nora" in second.stems
+    assert (first.is_positive, clauses("Neither Ann nor Bo came.")[0].is_positive) == (True, False)
+
+
+def test_cases_are_split_by_template_and_half_are_supported():
+    fit, held = (entailment_cases(3, held_out=h) for h in (False, True))
+    assert {c.template % 2 for c in fit} == {0}
+    assert {c.template % 2 for c in held} == {1}
+    for rows in (fit, held):
+        assert len(rows) == 120
+        assert sum(c.is_supported for c in rows) == 60
+        assert not any("{" in c.passage + c.claim for c in rows)
+
+
+def test_checks_on_the_templates_for_fitting_object_to_half_and_never_wrongly():
+    rows = [(c, objections(c.claim, c.passage)) for c in entailment_cases(5, held_out=False)]
+    assert not [c for c, found in rows if c.is_supported and found]
+    assert sum(bool(found) for _, found in rows) >= 30
