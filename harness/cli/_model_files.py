@@ -12,6 +12,7 @@ from harness.cli._output import console, emit_json, json_option, table
 if TYPE_CHECKING:
     from harness.catalog._progress import Progress
     from harness.domain.model import Weights
+    from harness.onnx.providers import ProviderShare
 
 
 @click.command()
@@ -152,8 +153,8 @@ def show_gguf(path: Path, as_json: bool) -> None:
     console().print(table("", ("type", "tensors", "weights", "bytes", "bits/weight"), rows, right=(1, 2, 3, 4)))
 
 
-def show_onnx(path: Path, as_json: bool) -> None:
-    """Print what an ONNX file says of itself, and what is wrong with how it is stored."""
+def show_onnx(path: Path, as_json: bool, provider: str = "", options: tuple[str, ...] = ()) -> None:
+    """Print what an ONNX file says of itself, what is wrong with how it is stored, and what runs on a provider."""
     from harness.onnx.files import lint, quantization, size_bytes
     from harness.onnx.graph import read_graph
     from harness.units import format_bytes
@@ -165,7 +166,8 @@ def show_onnx(path: Path, as_json: bool) -> None:
                    "size_bytes": size, "weight_bytes": graph.weight_bytes, "inline_bytes": graph.inline_bytes,
                    "opsets": graph.opsets, "operations": dict(graph.op_counts.most_common()),
                    "inputs": [p._asdict() for p in graph.inputs], "outputs": [p._asdict() for p in graph.outputs],
-                   "faults": [f._asdict() for f in faults]})  # fmt: skip
+                   "faults": [f._asdict() for f in faults],
+                   "providers": [s._asdict() for s in _shares(path, provider, options)]})  # fmt: skip
         return
     title = f"{path}: {quantization(graph)}, {format_bytes(size)}, {len(graph.nodes)} nodes, by {graph.producer}"
     rows = [("in", p.name, p.dtype, " x ".join(map(str, p.dims))) for p in graph.inputs]
@@ -173,6 +175,19 @@ def show_onnx(path: Path, as_json: bool) -> None:
     console().print(table(title, ("", "port", "type", "shape"), rows))
     for fault in faults:
         click.echo(f"  {fault.level}: {fault.text}")
+    for share in _shares(path, provider, options):
+        nodes = f"{share.node_count} nodes ({share.node_ratio:.0%})"
+        click.echo(f"  {share.provider} ran {nodes}, {share.time_ratio:.0%} of the time")
+
+
+def _shares(path: Path, provider: str, options: tuple[str, ...]) -> "tuple[ProviderShare, ...]":
+    if not provider:
+        return ()
+    from harness.onnx.providers import example_feeds, provider_named, provider_shares
+
+    given = dict(option.partition("=")[::2] for option in options)
+    asked = {provider_named(provider): given} if given else None
+    return provider_shares(path, example_feeds(path), [provider], options=asked)
 
 
 def _by_type(weights: "Weights") -> list[tuple[str, int, int, int]]:

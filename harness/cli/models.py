@@ -45,8 +45,10 @@ def list_models(as_json: bool) -> None:
 
 @models.command()
 @click.argument("model")
+@click.option("--provider", default="", help="Of an ONNX graph: run it there, and show which nodes did run there.")
+@click.option("--provider-option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the provider.")
 @json_option
-def show(model: str, as_json: bool) -> None:
+def show(model: str, provider: str, options: tuple[str, ...], as_json: bool) -> None:
     """Show MODEL (a name, or a path to a card, a GGUF file or an ONNX folder): identity, shape, files or tensors."""
     from harness.catalog.models import load_model
     from harness.catalog.paths import as_path
@@ -59,8 +61,10 @@ def show(model: str, as_json: bool) -> None:
         from harness.onnx.files import onnx_model
 
         if (graph := onnx_model(path)) is not None:
-            show_onnx(graph, as_json)
+            show_onnx(graph, as_json, provider, options)
             return
+    if provider or options:
+        raise click.UsageError("--provider is for an ONNX graph")
     card = load_model(model)
     if as_json:
         emit_json(card)

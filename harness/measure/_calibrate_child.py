@@ -116,12 +116,13 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
 
     Args:
         arguments: ``types fill_bytes thread_count rounds retries thorough repack api``.
-        emit: Told ``timing`` for each bench, batch, depth and round, ``group`` when one is done, and ``link`` with
-            the bytes/s of copies to a GPU.
+        emit: Told ``timing`` for each bench, batch, depth and round, ``group`` when one is done. The times of
+            the role ``link`` are seconds of a byte that is copied to the GPU.
     """
     if arguments["api"] != "cpu":
         device = devices_of(arguments["api"])[0]
-        emit("link", link_speed(device).to_device_bytes_per_s)
+        link = Bench("link", "", dimensions("shallow", "F16", 0), {})
+        _tell(link, 1, 0, [1 / link_speed(device).to_device_bytes_per_s], 0, False, emit)
     groups = list(plan(arguments["types"], arguments["fill_bytes"], arguments["thorough"], arguments["api"]))
     for number, group in enumerate(groups):
         emit("group", {"number": number, "count": len(groups), "name": f"{group[0].type_name} {group[0].role}"})

@@ -91,13 +91,12 @@ def calibrate(
     say = progress or (lambda _line: None)
     if before is not None and not missing:
         return before
-    events, link = _run(missing, fill_bytes, threads, repack, thorough, say, api, quick)
+    events = _run(missing, fill_bytes, threads, repack, thorough, say, api, quick)
     found = fit(events, missing, fill_bytes)
     rewritten = repacked_types(host.isa) if api == "cpu" else frozenset()
     found = msgspec.structs.replace(
         found,
         api=api,
-        link_bytes_per_s=link,
         engine_version=engine,
         thread_count=threads,
         machine=host.fingerprint,
@@ -155,6 +154,7 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
         attention_flops_per_s=prefill_flops,
         spread_ratio=_spread(events),
         crossing_s=_crossing_s(times),
+        link_bytes_per_s=1 / times["", "link", 1, 0] if ("", "link", 1, 0) in times else 0.0,
     )
 
 
@@ -301,9 +301,9 @@ def _run(
     repack: bool,
     thorough: bool,
     say: Progress,
-    api: str,
-    quick: bool,
-) -> tuple[list[Mapping[str, Any]], float]:
+    api: str = "cpu",
+    quick: bool = False,
+) -> list[Mapping[str, Any]]:
     arguments = {
         "types": types,
         "fill_bytes": fill_bytes,
@@ -327,8 +327,7 @@ def _run(
     )
     if result.outcome != "ok":
         raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
-    link = next((float(data) for name, data in result.events if name == "link"), 0.0)
-    return [data for name, data in result.events if name == "timing"], link
+    return [data for name, data in result.events if name == "timing"]
 
 
 def _engine_version() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from harness.errors import UnknownNameError
+from harness.errors import RefusedError, UnknownNameError
 from harness.onnx.graph import read_graph
 from harness.onnx.profile import node_events
 from harness.onnx.session import OnnxSession
@@ -67,6 +67,24 @@ def providers_for(api: str) -> tuple[str, ...]:
     """
     asked = provider_named(api or "cpu")
     return (asked,) if asked == PROVIDERS["cpu"] else (asked, PROVIDERS["cpu"])
+
+
+def example_feeds(path: Path) -> dict[str, Any]:
+    """Inputs of a graph with ones in them, free sizes 1: enough to see where its nodes run, not how fast.
+
+    Raises:
+        RefusedError: An input is of a type that has no number 1.
+    """
+    import numpy as np
+
+    kinds = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64, "I32": np.int32}
+    kinds |= {"I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+    feeds = {}
+    for port in read_graph(path).inputs:
+        if port.dtype not in kinds:
+            raise RefusedError(f"{path.name}: input {port.name} is {port.dtype}; it needs real inputs")
+        feeds[port.name] = np.ones([d if isinstance(d, int) and d > 0 else 1 for d in port.dims], kinds[port.dtype])
+    return feeds
 
 
 def provider_shares(

@@ -99,6 +99,8 @@ class OnnxSession:
             )
         except Exception as error:
             raise EngineError(f"ONNX Runtime would not load {path.name}: {_first_line(error)}") from error
+        if dropped := [p for p in providers if p not in self.raw.get_providers()]:
+            raise EngineError(f"ONNX Runtime fell back without {dropped[0]}: its libraries or its device are missing")
         self.path = path
         self.thread_count = thread_count
         self.prepack = prepack

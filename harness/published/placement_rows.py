@@ -447,7 +447,7 @@ def predicted_tokens_per_s(row: PlacedRow, terms: Terms) -> float:
 
 _PRIOR: Final = Terms()
 _PRIOR_SD: Final = Terms(
-    gpu=0.3, cpu=0.3, experts=0.3, crossing=0.7, prefill=0.15, link=0.1, ik=0.3, memory=0.1, cpu_prefill=0.3
+    gpu=0.3, cpu=0.3, experts=0.3, crossing=0.7, prefill=0.3, link=0.1, ik=0.3, memory=0.1, cpu_prefill=0.3
 )
 
 
