@@ -2,9 +2,10 @@
 
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -180,3 +181,62 @@ def _amount(unit: str, amount: float) -> str:
     if unit == "bytes":
         return format_bytes(amount)
     return format_seconds(amount) if unit == "s" else f"{amount:.1f} tokens/s"
+
+
+_GROUPS: Final = {
+    "dense": "dense models",
+    "moe": "mixtures of experts",
+    "sub-4-bit": "below four bits",
+    "phone": "phones",
+    "deep": "3,000 tokens of context and more",
+    "prefill": "prompts",
+}
+
+
+def leave_out(path: Path) -> str:
+    """Errors by kind of row and by class of hardware, on rows that the fit did not see."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    kinds = [(word, told["groups"][name]) for name, word in _GROUPS.items()]
+    hardware = [(f"{name}, decode", score) for name, score in told["tables"]["hardware"].items()]
+    prompts = [(f"{name}, prompts", score) for name, score in told["tables"]["hardware, prompts"].items()]
+    rows = [_score(name, score) for name, score in kinds]
+    rows += [_score(name, score) for name, score in [*hardware, *prompts] if score["votes_count"] >= _FEWEST_VOTES]
+    columns = ["", "votes", "median error", "90th percentile", "best constant, median", "inside", "width"]
+    machine = f"{told['machine']}; {told['date']}"
+    return table(columns, rows) + f"\n\n*{told['left_out']}: `{told['command']}`; {machine}*"
+
+
+_FEWEST_VOTES: Final = 20
+"""Fewer say nothing of coverage."""
+
+
+def _score(name: str, score: Mapping[str, Any]) -> list[str]:
+    constant = score["best_constant"]
+    return [
+        name,
+        str(score["votes_count"]),
+        f"{score['median_ratio']:.1%}",
+        f"{score['p90_ratio']:.0%}",
+        f"{constant[1]:.1%}" if constant else "-",
+        f"{score['coverage_ratio']:.0%}",
+        f"{score['width_ratio']:.2f}",
+    ]
+
+
+def conformance(path: Path) -> str:
+    """Worst error of each part of memory, by kind of architecture, against the engine's log."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    worst: dict[tuple[str, str], tuple[int, float]] = {}
+    for row in told["rows"]:
+        if row["part"] == "compute buffer":
+            continue  # on a CPU we count the pages that a batch touches, and the log what was reserved
+        family = row["kind"].partition(":")[0]
+        count, error = worst.get((family, row["part"]), (0, 0.0))
+        worst[family, row["part"]] = count + 1, max(error, abs(row["error_ratio"]))
+    parts = list(dict.fromkeys(part for _, part in worst))
+    rows = []
+    for family in sorted({family for family, _ in worst}):
+        cells = [worst.get((family, part)) for part in parts]
+        rows.append([family, *(f"{cell[1]:.2%} of {cell[0]}" if cell else "-" for cell in cells)])
+    under = f"*worst error of so many cases; `{told['command']}`; {told['engine']}*"
+    return table(["architecture", *parts], rows) + f"\n\n{under}"

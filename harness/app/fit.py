@@ -1,7 +1,7 @@
 """One question: does this model fit on this device, how fast is it, what would help."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -62,7 +62,7 @@ def predict(
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
     speed = (placed_speed if split else predict_speed)(model.weights, device, scenario)
-    memory, speed = _widened(memory, speed, model, scenario)
+    memory, speed = _widened(memory, speed, model, device, scenario)
     judged = speed
     told: tuple[str, ...] = ()
     if beside:
@@ -88,14 +88,27 @@ def predict(
     )
 
 
+DOUBT_RATIO: Final = 1.3
+"""A machine probed beside other load was predicted some 10 to 15 % wrong; twice that leaves room for more load."""
+
+
 def _widened(
-    memory: MemoryPrediction, speed: SpeedPrediction, model: ResolvedModel, scenario: Scenario
+    memory: MemoryPrediction,
+    speed: SpeedPrediction,
+    model: ResolvedModel,
+    device: DeviceProfile,
+    scenario: Scenario,
 ) -> tuple[MemoryPrediction, SpeedPrediction]:
-    """Memory and speed with the intervals of a model that nobody knows, or of a quantisation that another stands for.
+    """Memory and speed with the intervals of what is in doubt: a model or quantisation nobody knows, a busy probe.
 
     The cache may be that of any of the nearest known models; the weights may have any bits that such files have, and
     decode reads them: its interval widens by the same ratio.
     """
+    costs = device.calibration(device.api(scenario.api))
+    if device.doubts or (costs is not None and costs.disturbed_ratio):
+        sure = speed.decode_tokens_per_s
+        unsure = replace(sure, low=sure.low / DOUBT_RATIO, high=sure.high * DOUBT_RATIO)
+        speed = replace(speed, decode_tokens_per_s=unsure)
     if model.bits is None and model.guess is None:
         return memory, speed
     less = more = 0.0
@@ -140,6 +153,10 @@ def outlook(
 def timing_notes(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[str, ...]:
     """What a speed on this machine rests on, where the engine was not timed with all of the model's types."""
     calibration = device.calibration(device.api(scenario.api))
+    if device.doubts:
+        return (
+            f"the profile of this machine was taken while it was disturbed ({device.doubts[0]}): intervals are wider",
+        )
     if calibration is None:
         return ("speed rests on the probed bandwidth alone: `edge-harness check` times the engine here and keeps it",)
     timed = {cost.type_name for cost in calibration.types}

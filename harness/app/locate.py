@@ -7,8 +7,7 @@ from harness.app.resolve import ResolvedModel, mixture_of
 from harness.catalog._progress import Progress
 from harness.catalog.fetch import file_of, pull
 from harness.catalog.gguf import read_gguf
-from harness.catalog.models import load_model
-from harness.catalog.names import is_repository
+from harness.catalog.names import is_repository, load_model
 from harness.catalog.paths import as_path
 from harness.domain.model import Weights
 from harness.domain.quant import split

@@ -9,8 +9,7 @@ from msgspec.structs import replace
 
 from harness.catalog.devices import device_names, load_device
 from harness.catalog.guess import Guess
-from harness.catalog.models import load_model
-from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, match
+from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_model, match
 from harness.catalog.paths import as_path, home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS

@@ -11,7 +11,7 @@ from harness import plugins
 from harness.app.fit import predict
 from harness.app.locate import Located, locate
 from harness.app.resolve import with_kept_costs
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.catalog.paths import as_path, home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Prediction

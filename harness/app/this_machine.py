@@ -1,5 +1,6 @@
 """The profile of the machine that this runs on: what was probed of it, and what its engine costs."""
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,6 +16,7 @@ from harness.measure.calibrate import calibrate
 from harness.measure.engine_devices import SOFTWARE_FILL_BYTES, with_gpu
 from harness.measure.lock import machine_lock
 from harness.measure.probe import probe_machine, save_profile
+from harness.measure.validity import ValidityProbe
 from harness.runtimes.llamacpp.devices import GgmlDevice
 
 
@@ -39,11 +41,21 @@ def probed(
     Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to.
     """
     device = None if again else this_machine()
+    if device is not None and device.doubts and not disturbance():
+        say("probing this machine again: it is quieter than when its profile was taken")
+        device = None
     if device is None:
         say("probing this machine (kept for the next time)")
         with _alone(say):
+            before = disturbance()
             device = probe_machine(quick=True, progress=say)
+            doubts = tuple(dict.fromkeys([*before, *disturbance()]))
+        device = msgspec.structs.replace(device, doubts=doubts)
         save_profile(device)
+    if device.doubts:
+        say(
+            f"the profile of this machine is in doubt: {device.doubts[0]}; it is probed again when the machine is quiet"
+        )
     if not types:
         return device
     asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack, "fresh": again}
@@ -57,6 +69,14 @@ def probed(
     if gpus:
         save_profile(msgspec.structs.replace(device, calibrations=()))
     return device
+
+
+def disturbance(window_s: float = 0.4) -> tuple[str, ...]:
+    """What other programs do to this machine at this moment, in words; empty when it is quiet."""
+    probe = ValidityProbe(disk_expected=True)
+    probe.start()
+    time.sleep(window_s)
+    return probe.finish().doubts
 
 
 def _alone(say: Callable[[str], None]) -> AbstractContextManager[bool]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from harness.catalog.models import load_model, model_names
+from harness.catalog.models import load_card, model_names
 from harness.domain.base import Frozen
 from harness.domain.model import ModelCard, ModelShape
 
@@ -106,7 +106,7 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
 
 @lru_cache(maxsize=2)
 def _cards_named(names: tuple[str, ...]) -> tuple[ModelCard, ...]:
-    cards = (load_model(name) for name in names)
+    cards = (load_card(name) for name in names)
     return tuple(card for card in cards if card.parameter_count and not card.name.startswith("hypothetical"))
 
 

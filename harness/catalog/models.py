@@ -20,25 +20,20 @@ def model_names() -> list[str]:
     return list(data_files("models"))
 
 
-def load_model(ref: str) -> ModelCard:
-    """The model of that name, however people write it (``catalog.names``), or in that ``.toml`` file.
+def load_card(ref: str) -> ModelCard:
+    """The card of exactly that name, or in that ``.toml`` file; ``catalog.names.load_model`` takes other names too.
 
     Raises:
-        UnknownNameError: No model of that name.
+        UnknownNameError: No card of that name.
         BadDataError: The file breaks the schema.
     """
     path = as_path(ref)
     if path is not None and (path.suffix == ".toml" or path.exists()):
         return _card(path)
     known = data_files("models")
-    if ref in known:
-        return _card(known[ref])
-    from harness.catalog.names import card_named, nearest
-
-    card = card_named(ref)
-    if card is None:
-        raise UnknownNameError("model", ref, nearest(ref))
-    return card
+    if ref not in known:
+        raise UnknownNameError("model", ref, known)
+    return _card(known[ref])
 
 
 def dump_model(card: ModelCard) -> str:

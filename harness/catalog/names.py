@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from harness.catalog.guess import Guess, guess
-from harness.catalog.models import load_model, model_names
-from harness.catalog.paths import data_root
+from harness.catalog.models import load_card, model_names
+from harness.catalog.paths import as_path, data_root
 from harness.domain.model import ModelCard
 from harness.domain.quant import split
 from harness.errors import RefusedError, UnknownNameError
@@ -138,7 +138,7 @@ def nearest(name: str, count: int = 3) -> list[str]:
 def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
     """(card, how it was found, quantisation in the name)."""
     if name in model_names():
-        return load_model(name), "the card of that name", ""
+        return load_card(name), "the card of that name", ""
     keys = _index(str(data_root("models")), tuple(model_names()))
     bare, quant = split(name)
     if _NO_MODEL.search(_unbracketed(bare)):
@@ -165,7 +165,7 @@ def _sized(name: str | None, params_b: float) -> ModelCard | None:
     """The card of that name, unless its size is another by more than a quarter."""
     if name is None:
         return None
-    card = load_model(name)
+    card = load_card(name)
     stated = card.parameter_count / 1e9
     return None if stated and params_b and not 0.75 < stated / params_b < 1.33 else card
 
@@ -174,10 +174,26 @@ def _sized(name: str | None, params_b: float) -> ModelCard | None:
 def _index(root: str, names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001 - the folder is part of the key
     """Cards' names by key; a card's own name wins over titles and aliases."""
     found: dict[str, str] = {}
-    cards = [load_model(name) for name in names]
+    cards = [load_card(name) for name in names]
     for card in cards:
         found.setdefault(key(card.name), card.name)
     for card in cards:
         for alias in (split(card.title)[0], *card.aliases):
             found.setdefault(key(alias), card.name)
     return found
+
+
+def load_model(ref: str) -> ModelCard:
+    """The card of a model however people write its name, or in a ``.toml`` file.
+
+    Raises:
+        UnknownNameError: Nobody knows it; names the nearest.
+        BadDataError: The file breaks the schema.
+    """
+    path = as_path(ref)
+    if ref in model_names() or (path is not None and (path.suffix == ".toml" or path.exists())):
+        return load_card(ref)
+    card = card_named(ref)
+    if card is None:
+        raise UnknownNameError("model", ref, nearest(ref))
+    return card

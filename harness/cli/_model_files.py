@@ -23,7 +23,7 @@ def pull(model: str, quant: str | None, as_json: bool) -> None:
     """Fetch a file of MODEL into the cache, verified; an interrupted pull goes on."""
     from harness.catalog.fetch import file_of
     from harness.catalog.fetch import pull as fetch
-    from harness.catalog.models import load_model
+    from harness.catalog.names import load_model
 
     card = load_model(model)
     file = file_of(card, quant)

@@ -20,7 +20,8 @@ def models() -> None:
 @json_option
 def list_models(as_json: bool) -> None:
     """List every model with its size, shape and the files that can be pulled."""
-    from harness.catalog.models import load_model, model_names
+    from harness.catalog.models import model_names
+    from harness.catalog.names import load_model
 
     cards = [load_model(name) for name in model_names()]
     if as_json:
@@ -50,7 +51,7 @@ def list_models(as_json: bool) -> None:
 @json_option
 def show(model: str, provider: str, options: tuple[str, ...], as_json: bool) -> None:
     """Show MODEL (a name, or a path to a card, a GGUF file or an ONNX folder): identity, shape, files or tensors."""
-    from harness.catalog.models import load_model
+    from harness.catalog.names import load_model
     from harness.catalog.paths import as_path
 
     path = as_path(model)

@@ -106,6 +106,7 @@ def calibrate(
         found = msgspec.structs.replace(found, types=(*before.types, *found.types))
     disturbed = sum(bool(e["doubted"]) for e in events) / max(len(events), 1)
     if disturbed > DISTURBED_RATIO:
+        found = msgspec.structs.replace(found, disturbed_ratio=disturbed)
         say(f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs")
     else:
         store.save(found)

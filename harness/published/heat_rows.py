@@ -35,12 +35,14 @@ from harness.published.row_work import active_named
 from harness.published.rows import api_named, number_in
 
 Kind = Literal["energy", "thermal"]
-NOISE: Final = 0.25
+NOISE: Final = 0.3
 """Spread of ln joules between devices that share all terms: what a vote may be off by before it pulls at them."""
 _SHARE_NOISE: Final = 0.15
 _HUBER: Final = 1.5
-_COUNTED_S: Final = 240.0
+_COUNTED_S: Final = 120.0
 """A run counts as sustained from here on."""
+_HOT: Final = frozenset({"serious", "critical"})
+"""Thermal states in which a system already slows down: a run that begins in one has no burst to keep a share of."""
 
 
 class HeatRow(NamedTuple):
@@ -105,9 +107,9 @@ def heat_rows(kind: Kind, path: Path | None = None) -> tuple[list[HeatRow], int]
     if kind == "energy":
         found = [_energy_row(name, line, raw, profiles) for line, raw in listed]
     else:
-        runs: dict[str, list[tuple[int, dict[str, str]]]] = {}
+        runs: dict[tuple[str, ...], list[tuple[int, dict[str, str]]]] = {}
         for line, raw in listed:
-            runs.setdefault(raw["run_id"], []).append((line, raw))
+            runs.setdefault((raw["run_id"], raw["device"], raw["backend"], raw["model"]), []).append((line, raw))
         found = [_run(name, run, profiles) for run in runs.values()]
     return [row for row in found if row is not None], sum(row is None for row in found)
 
@@ -129,7 +131,7 @@ def _run(name: str, run: list[tuple[int, dict[str, str]]], profiles: Sequence[De
     points = [(at if text else math.inf, speed) for text, at, speed in told if speed > 0]
     load = _load(name, *run[0], profiles)
     late = [speed for at, speed in points[1:] if at >= _COUNTED_S]
-    if load is None or not late:
+    if load is None or not late or run[0][1].get("thermal_state_start", "").lower() in _HOT:
         return None
     burst, left = points[0][1], float(np.median(late[-4:]))
     half = (burst + left) / 2

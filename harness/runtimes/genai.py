@@ -78,7 +78,8 @@ class GenaiSession(OneSequence):
     def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[np.float32]:
         self._generator.append_tokens(np.asarray(tokens, np.int32))
         if logits == "all":
-            return np.asarray(self._generator.get_output("logits"), np.float32)[0]
+            rows: NDArray[np.float32] = np.asarray(self._generator.get_output("logits"), np.float32)[0]
+            return rows
         if logits == "last":
             return np.asarray(self._generator.get_logits(), np.float32).reshape(-1, self.vocab_count)[-1:]
         return self._kept[:0]

@@ -29,7 +29,7 @@ from harness.measure.sensors import EnergyMeter
 from harness.measure.tiny_model import TinyShape, write_tiny
 from harness.measure.validity import ValidityProbe
 from harness.records.imports.llama_bench import from_document
-from harness.targets.facts import Facts, battery_percent, doubts, facts, fingerprint, ready
+from harness.targets.facts import Facts, battery_percent, celsius, doubts, drained_joules, facts, fingerprint, ready
 from harness.targets.shell import LOST, Counters, Frame, Progress, Running, ShellTarget
 
 PROGRAM: Final = "llama-bench"
@@ -179,7 +179,7 @@ def soak_on(
         if counters.frames:
             with tempfile.TemporaryDirectory() as folder:
                 counters.frames[-1].write(Path(folder))
-                scope = EnergyMeter(root=Path(folder)).source
+                scope = EnergyMeter(root=Path(folder)).source.replace("not available", "battery charge counter")
                 joules = sensors.battery_joules(root=Path(folder))
     found = summarise(
         windows, job, energy_scope=scope, battery_joules=joules, started_unix_s=started_unix_s, stopped=stopped
@@ -201,6 +201,7 @@ def _window(frames: Sequence[Frame], running: Running, since_s: float, duration_
     if len(frames) < 2:
         return Window(since_start_s=since_s, duration_s=duration_s, token_count=count * _SOAK_TOKENS)
     validity, joules = between(frames, running.pid, running.shell_pid)
+    joules = drained_joules(frames[0], frames[-1]) if joules is None else joules
     scale = duration_s / (frames[-1].at_s - frames[0].at_s)
     memory = _memory(frames[-1:], running.pid)
     return Window(
@@ -287,7 +288,9 @@ def between(frames: Sequence[Frame], pid: int, shell_pid: int) -> tuple[Validity
         frames[-1].write(root)
         at[0] = frames[-1].at_s
         validity, joules = probe.finish(), meter.finish_joules()
-    return msgspec.structs.replace(validity, doubts=(*validity.doubts, *doubts(frames))), joules
+    hottest = validity.temperature_celsius_max or celsius(frames[-1])
+    told = (*validity.doubts, *doubts(frames))
+    return msgspec.structs.replace(validity, doubts=told, temperature_celsius_max=hottest), joules
 
 
 def _memory(frames: Sequence[Frame], pid: int) -> MemoryUse | None:

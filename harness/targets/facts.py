@@ -95,6 +95,22 @@ def battery_percent(frame: Frame) -> int | None:
     return min(levels, default=None)
 
 
+def celsius(frame: Frame) -> float | None:
+    """Hottest sensor that Android's thermal service tells: it may be all that a shell is allowed to see."""
+    told = re.findall(r"Temperature\{mValue=([\d.]+)", frame.files.get("/dumpsys/thermalservice", ""))
+    return max(map(float, told), default=None)
+
+
+def drained_joules(first: Frame, last: Frame) -> float | None:
+    """Energy that left the battery: charge counter (uAh) x voltage (mV); None while it is charged, or untold."""
+    texts = [frame.files.get("/dumpsys/battery", "") for frame in (first, last)]
+    told = [dict(re.findall(r"^ *(Charge counter|voltage): (\d+)$", text, re.MULTILINE)) for text in texts]
+    if any("powered: true" in t for t in texts) or not all(len(t) == 2 for t in told):
+        return None
+    used_uah = int(told[0]["Charge counter"]) - int(told[1]["Charge counter"])
+    return used_uah * 3600e-6 * (int(told[0]["voltage"]) + int(told[1]["voltage"])) / 2e3
+
+
 def asleep(frame: Frame) -> bool:
     """Whether Android says that it is not awake."""
     state = re.search(r"mWakefulness=(\w+)", frame.files.get("/dumpsys/power", ""))

@@ -322,9 +322,10 @@ class Running:
 
     def kill(self) -> None:
         """End it: the end of its input does, there; and the connection here."""
+        given, self.process.stdin = self.process.stdin, None  # communicate() would flush what is closed
         with contextlib.suppress(OSError):
-            assert self.process.stdin is not None
-            self.process.stdin.close()
+            if given is not None:
+                given.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         self.process.kill()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.predict.weights import weights_of
 
 

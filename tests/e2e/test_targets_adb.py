@@ -21,7 +21,7 @@ from harness.measure.tiny_model import TinyShape, write_tiny
 from harness.ports import Target
 from harness.targets import target_named
 from harness.targets.bench import BenchJob, bench_on, between, program_for, soak_on
-from harness.targets.facts import doubts, facts, probe, ready
+from harness.targets.facts import celsius, doubts, drained_joules, facts, probe, ready
 from harness.targets.shell import LOST, Frame, ShellTarget
 
 PHONES = Path(__file__).parent / "phones"
@@ -235,6 +235,22 @@ def test_a_phone_that_sleeps_or_is_empty_or_hot_is_told(phone):
     assert validity.temperature_celsius_max == pytest.approx(38.2)
 
 
+def test_what_leaves_the_battery_by_hand():
+    """1 mAh at 3.8 V: 3.6 C x 3.8 V = 13.68 J."""
+
+    def frame(counter, voltage, powered="false"):
+        text = f"  USB powered: {powered}\n  Charge counter: {counter}\n  voltage: {voltage}\n"
+        return Frame(0, {"/dumpsys/battery": text})
+
+    assert drained_joules(frame(3_001_000, 3900), frame(3_000_000, 3700)) == pytest.approx(13.68)
+    assert drained_joules(frame(3_001_000, 3900), frame(3_000_000, 3700, "true")) is None
+    assert drained_joules(Frame(0, {}), Frame(1, {})) is None
+    hot = (
+        "\tTemperature{mValue=38.2, mType=3, mName=skin, mStatus=0}\n\tTemperature{mValue=71.5, mType=0, mName=CPU0}\n"
+    )
+    assert celsius(Frame(0, {"/dumpsys/thermalservice": hot})) == 71.5
+
+
 def test_a_cap_of_the_frequency_that_falls_is_a_doubt():
     name = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq"
     assert doubts([Frame(0, {name: "3000000\n"}), Frame(1, {name: "2000000\n"})])[0].startswith("the highest allowed")
@@ -326,6 +342,15 @@ def test_a_daemon_that_dies_in_mid_run_is_recorded_and_leaves_nothing(phone, tin
     )
     assert record.outcome == "failed" and "connection broke" in record.detail
     assert gone(int((phone.folder / "pushed/run.pid").read_text().split()[0]))
+
+
+@needs_adbd
+@needs_bench
+def test_a_run_out_of_time_is_recorded(phone, tiny):
+    scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64, thread_count=1)
+    job = BenchJob(scenario=scenario, programs=PROGRAMS, repetitions=100_000, timeout_s=3)
+    record = bench_on(phone.target(), tiny[0], job, tiny[1])
+    assert (record.outcome, record.detail) == ("timed out", "not done within 3 s")
 
 
 @needs_adbd

@@ -22,12 +22,25 @@ import asyncssh
 
 folder = sys.argv[1]
 
+async def pump(source, sink, close=False):
+    try:
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+    except asyncssh.Error:
+        pass
+    finally:
+        if close:
+            sink.close()
+
 async def serve(process):
-    # As sshd does it: the command goes to the user's shell; it ends when the session does not.
+    # As sshd does it: the command goes to the user's shell; its input ends when the session does.
     child = await asyncio.create_subprocess_shell(
         process.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-    await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+    told = asyncio.create_task(pump(process.stdin, child.stdin, close=True))
+    await asyncio.gather(pump(child.stdout, process.stdout), pump(child.stderr, process.stderr))
     process.exit(await child.wait())
+    told.cancel()
 
 async def main():
     server = await asyncssh.create_server(

@@ -10,7 +10,7 @@ computes the forward pass again (2 N).
 from typing import Final, NamedTuple
 
 from harness.catalog.devices import load_device
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.memory_conformance import KINDS, judged
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.domain.scenario import Scenario
 from harness.predict.calibrated import kv_read_bytes as read_by_calibrated_speed
 from harness.predict.kv_cache import kv_cache_bytes, kv_read_bytes

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from harness.app.resolve import resolve_model
-from harness.catalog.models import load_model, model_names
+from harness.catalog.models import model_names
+from harness.catalog.names import load_model
 from harness.catalog.names import key, match, nearest
 from harness.cli.models import COMMAND
 from harness.domain.quant import split, understood

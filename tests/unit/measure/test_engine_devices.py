@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from harness.app.check import _engines
 from harness.app.run import Cell
 from harness.catalog.devices import dump_device, load_device
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.domain.device import Calibration, TypeCost
 from harness.domain.model import ModelShape
 from harness.domain.placement import Placement

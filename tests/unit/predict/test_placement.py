@@ -11,7 +11,7 @@ from harness.app.fit import predict
 from harness.app.placement import best_placement
 from harness.app.resolve import ResolvedModel, resolve_model
 from harness.catalog.devices import load_device
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError

@@ -8,7 +8,8 @@ import pytest
 from harness.app.fit import predict
 from harness.app.resolve import resolve_device
 from harness.catalog.devices import device_names
-from harness.catalog.models import load_model, model_names
+from harness.catalog.models import model_names
+from harness.catalog.names import load_model
 from harness.domain.scenario import Scenario
 from harness.predict.weights import weights_of
 from harness.report.choices import DEFAULT_CONTEXTS, choices
