@@ -150,6 +150,29 @@ def json_table(path: Path) -> str:
     return table(told["columns"], rows) + f"\n\n*`{told['command']}`; {told['machine']}; {told['date']}*"
 
 
+def conformance(path: Path) -> str:
+    """Worst error of each part of memory, by kind of architecture, over all KV types, contexts and sequences."""
+    record = json.loads(path.read_text())
+    parts = ("weights", "repacked weights", "cache", "compute buffer")
+    errors: dict[str, dict[str, float]] = {}
+    for row in record["rows"]:
+        if row["part"] in parts:
+            kind = errors.setdefault(row["kind"], {})
+            kind[row["part"]] = max(kind.get(row["part"], 0.0), row["error_ratio"])
+    rows = [
+        [kind, *(f"{found[part]:.1%}" if part in found else "-" for part in parts)] for kind, found in errors.items()
+    ]
+    cases = sum(row["part"] in parts[:3] for row in record["rows"])
+    worst = f"worst error of weights and cache {record['worst']['error_ratio']:.2%} in {cases} cases"
+    note = (
+        "the compute buffer is reserved as a whole and touched in part; a run on a CPU is predicted by what it touches"
+    )
+    return (
+        table(["kind of architecture", *parts], rows)
+        + f"\n\n*`{record['command']}`, {record['engine']}: {worst}; {note}*"
+    )
+
+
 def output(path: Path) -> str:
     """What a command printed, as it was kept; its first line is the command."""
     return f"```text\n$ {path.read_text(encoding='utf-8').rstrip()}\n```"

@@ -1,7 +1,8 @@
 """A model's shape from a repository of the hub, without its weights: config.json, or the header of a GGUF file.
 
 The header comes by range requests, a MiB first and then as much again as there is, until it is whole; what has come is
-kept in the cache, so that an interrupted read goes on, and a second one asks nobody. ``HF_ENDPOINT`` names another hub.
+kept in the cache (its folder ``hub``), so that an interrupted read goes on and a second one asks nobody.
+``HF_ENDPOINT`` names another hub.
 """
 
 import json
@@ -130,15 +131,14 @@ def _range(repo: str, file: str, start: int, end: int) -> tuple[bytes, int]:
 
 
 def _files(repo: str) -> list[str]:
-    """Names of a repository's files; the last listing where the hub cannot be reached."""
+    """Names of a repository's files; a listing that was had before is not asked for again."""
     kept = cache_dir() / "hub" / repo.replace("/", "--") / "files.json"
+    if kept.is_file():
+        return [str(name) for name in json.loads(kept.read_text())]
+    client = _client()
     try:
-        names = _client().HfApi(endpoint=os.environ.get("HF_ENDPOINT")).list_repo_files(repo)
-    except MissingPackageError:
-        raise
+        names = client.HfApi(endpoint=os.environ.get("HF_ENDPOINT")).list_repo_files(repo)
     except Exception as error:
-        if kept.is_file():
-            return [str(name) for name in json.loads(kept.read_text())]
         raise FetchError(f"{repo}: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(names))
@@ -146,17 +146,16 @@ def _files(repo: str) -> list[str]:
 
 
 def _config(repo: str) -> Path:
-    hub = _client()
+    hub, folder = _client(), cache_dir() / "hub" / "files"
+    kept = hub.try_to_load_from_cache(repo, "config.json", cache_dir=folder)
+    if isinstance(kept, str):
+        return Path(kept)
+    endpoint = os.environ.get("HF_ENDPOINT")
     try:
-        return Path(
-            hub.hf_hub_download(
-                repo,
-                "config.json",
-                cache_dir=cache_dir() / "hub" / "files",
-                endpoint=os.environ.get("HF_ENDPOINT"),
-                library_name="edge-harness",
-            )
+        found = hub.hf_hub_download(
+            repo, "config.json", cache_dir=folder, endpoint=endpoint, library_name="edge-harness"
         )
+        return Path(found)
     except Exception as error:
         raise FetchError(f"{repo}/config.json: {type(error).__name__}: {str(error).strip()[:200]}") from error
 

@@ -6,9 +6,11 @@ the same letters and digits without dots. What differs otherwise is an alias, an
 """
 
 import re
+import tomllib
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from importlib.resources import files
+from typing import Any, Final, Literal, NamedTuple
 
 from harness.catalog.guess import Guess, guess
 from harness.catalog.models import load_card, model_names
@@ -98,7 +100,8 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
         return Match(name, "card", found, None, quant, why)
     if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
         raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, not a decoder of its own")
-    bounded = guess(name, params_b=params_b, active_b=active_b)
+    known = _sizes().get(key(split(name)[0]), {}) if not params_b else {}
+    bounded = guess(name, params_b=params_b or known.get("params_b", 0), active_b=active_b or known.get("active_b", 0))
     if bounded is None:
         raise UnknownNameError("model", name, nearest(name))
     close = nearest(name)
@@ -157,6 +160,13 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
     return None, "", quant
 
 
+@lru_cache(maxsize=1)
+def _sizes() -> dict[str, dict[str, Any]]:
+    """Sizes of models whose names tell none."""
+    table = tomllib.loads((files("harness") / "data" / "sizes.toml").read_text(encoding="utf-8"))["sizes"]
+    return {key(name): row for name, row in table.items()}
+
+
 def _unbracketed(name: str) -> str:
     return re.sub(r"\(.*?\)", " ", name)
 
@@ -180,6 +190,8 @@ def _index(root: str, names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001
     for card in cards:
         for alias in (split(card.title)[0], *card.aliases):
             found.setdefault(key(alias), card.name)
+    for name in list(found):  # Ollama leaves out the active parameters: qwen3.6:35b is Qwen3.6 35B A3B
+        found.setdefault(re.sub(r"-a-\d+(?:\.\d+)?[bm]$", "", name), found[name])
     return found
 
 
