@@ -5,10 +5,10 @@
 The engine itself computes the logits of an exit: a tap keeps the residual stream after block k and puts it in place of
 the last block's, so that norm and output matrix read it (the logit lens, nostalgebraist 2020). The time of an exit is
 that of a pass that ends after block k, plus what norm and output matrix take. The exit rule: leave at the first of the
-candidate layers whose most likely token has at least probability t; t is the smallest at which, on the first half of the
-tokens, 95 % of the exits agree with the last layer (Schuster et al. 2022, "Confident Adaptive Language Modeling"). Every
-candidate that is looked at costs one output matrix. As a drafter that the whole model verifies, the same exit is exact,
-and is paid with the whole pass besides.
+candidate layers whose most likely token has at least probability t; t is the smallest at which, on the first half of
+the tokens, 95 % of the exits agree with the last layer (Schuster et al. 2022, "Confident Adaptive Language Modeling").
+Every candidate that is looked at costs one output matrix. As a drafter that the whole model verifies, the same exit is
+exact, and is paid with the whole pass besides.
 """
 
 import argparse
