@@ -60,8 +60,9 @@ class Stop:
         """The one block's result."""
         return name == self._name
 
-    def __call__(self, _name: str, _values: Floats) -> None:
-        """End."""
+    def __call__(self, name: str, values: Floats) -> Floats | None:
+        """End, whatever it is."""
+        del name, values
         raise EndPass
 
 
