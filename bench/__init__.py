@@ -1,1 +1,4 @@
-"""Tools for those who test the harness or write plug-ins for it; nothing in the product imports them."""
+"""The project's own bench, which does not ship: peers, campaigns, fuzzing, faults, and the documents made from records.
+
+``python -m bench`` lists its parts; ``python -m bench NAME ...`` runs one.
+"""

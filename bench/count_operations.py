@@ -2,7 +2,7 @@
 
     python -m bench.count_operations NAME [--size SIZE] [--model FILE] [--data FOLDER]
 
-The counts are those of ``Cost.python_ops_count`` and ``native_calls_count``. They hold for the size, the inputs and
+The counts are those of ``Cost.python_ops_count``. They hold for the size, the inputs and
 the interpreter's version that they were taken with; they are no times and the same on every machine. New pages
 (``Cost.fresh_bytes``) are page faults of a call; they depend on the allocator, and on Linux alone can be told.
 """
@@ -52,9 +52,7 @@ def main() -> None:
             per_call = operation.call_count
             fresh = sorted(_new_page_bytes(operation.call) for _ in range(7))[3]
             print(
-                f"{operation.name}: python_ops_count {found.python_ops_count / per_call:,.0f}, "
-                f"native_calls_count {found.native_calls_count / per_call:,.0f}, "
-                f"new pages {fresh / per_call:,.0f} bytes"
+                f"{operation.name}: python_ops_count {found / per_call:,.0f}, new pages {fresh / per_call:,.0f} bytes"
             )
 
 

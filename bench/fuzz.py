@@ -2,8 +2,10 @@
 
     python -m bench.fuzz all --cases 2000
     python -m bench.fuzz gguf --cases 20000 --seconds 60
+    python -m bench.fuzz shown-gguf computed-gguf     # what is printed of a file, and computed from its shape
 
-Cases are small valid files that are damaged, and plain random bytes (see ``fuzz_cases``). Anything but a value or
+Cases are small valid files that are damaged, and plain random bytes (see ``fuzz_cases``, and ``fuzz_shown`` for words
+and numbers). Anything but a value or
 ``BadDataError`` is a failure, as is a case over the limits.
 """
 
@@ -20,10 +22,13 @@ from typing import Final, NamedTuple
 import click
 import psutil
 
-from bench.fuzz_cases import TARGETS, Target
+from bench.fuzz_cases import TARGETS as READ
+from bench.fuzz_cases import Target
+from bench.fuzz_shown import TARGETS as SHOWN
 from harness.errors import BadDataError, Exit
 from harness.units import MIB
 
+TARGETS: Final = {**READ, **SHOWN}
 TIME_LIMIT_S: Final = 2.0
 """A case that takes longer counts as a hang."""
 MEMORY_LIMIT_BYTES: Final = 64 * MIB

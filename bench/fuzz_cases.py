@@ -11,7 +11,7 @@ from harness.catalog.budgets import load_budgets
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_gguf
 from harness.catalog.hf_config import read_hf_config
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.catalog.paths import data_files
 from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.record import (

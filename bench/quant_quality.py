@@ -12,15 +12,15 @@ from pathlib import Path
 import click
 import msgspec
 
-from harness.app.calibration_change import Calibration, Triple
-from harness.app.quant_quality import Asked, QuantQuality, quant_quality
+from bench.quant_quality_run import Asked, QuantQuality, quant_quality
+from harness.domain.quality import CalibrationChange, Change
 
 
-def _change(triple: Triple, digits: int = 4) -> str:
+def _change(triple: Change, digits: int = 4) -> str:
     return f"{triple.value:+.{digits}f} [{triple.low:+.{digits}f}, {triple.high:+.{digits}f}]"
 
 
-def _calibration(name: str, found: Calibration) -> Iterable[str]:
+def _calibration(name: str, found: CalibrationChange) -> Iterable[str]:
     yield (
         f"  {name}: n {found.row_count}, accuracy {found.accuracy:.3f}, confidence {found.mean_confidence:.3f}, "
         f"ECE {found.ece:.4f}, smooth ECE {found.smooth_ece:.4f}, NLL {found.nll:.4f}"

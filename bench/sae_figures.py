@@ -40,10 +40,10 @@ def quality_figures(
     """Train both autoencoders on the model's activations and measure them."""
     import msgspec
 
+    from bench.seed_autoencoder import train_seed
     from harness.runtimes.llamacpp import RUNTIME
     from harness.workloads._language.activations import ordinary
     from harness.workloads.sparse_autoencoder.metrics import quality
-    from harness.workloads.sparse_autoencoder.seed_baseline import train_seed
     from harness.workloads.sparse_autoencoder.study import gather, study
 
     material = gather(RUNTIME.open, model, data, layer=layer, thread_count=thread_count, cache=cache)

@@ -14,12 +14,14 @@ from statistics import median
 
 import click
 
-from harness.app._speculation_job import speedup
-from harness.app.check import probed
 from harness.app.resolve import resolve_model
-from harness.app.speculate import SpeculationResult, load_prompts, speculate
+from harness.app.speculate import load_prompts, speculate
+from harness.app.this_machine import probed
+from harness.domain.record import result_of
+from harness.domain.result import Speculation
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
+from harness.measure.jobs.speculate import speedup
 from harness.predict.calibrated import pass_seconds
 from harness.predict.weights import matrix_types
 
@@ -60,9 +62,8 @@ def main(target: Path, draft: Path, gammas: str, prompts: str, prompt_count: int
         err=True,
     )
     texts = load_prompts(prompts)[:prompt_count]
-    runs: dict[int, SpeculationResult] = {
-        g: speculate(target, [draft], texts, scenario=Scenario(context_tokens=1024), new_tokens=tokens, draft_tokens=g)
-        for g in lengths
+    runs: dict[int, Speculation] = {
+        g: result_of(speculate(target, [draft], texts, new_tokens=tokens, draft_tokens=g), Speculation) for g in lengths
     }
     plain_s = median(r.advice.verify_s[1] for r in runs.values())
     rows = []

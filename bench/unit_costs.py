@@ -7,15 +7,15 @@ from harness.predict.workload_units import REFERENCE
 
 
 def main() -> None:
-    """One line a unit: seconds here, seconds on the reference machine, ratio."""
-    here = probe_units(engine=find_spec("onnxruntime") is not None)
+    """One line a unit: here, on the reference machine, ratio."""
+    here = probe_units(engine=find_spec("onnxruntime") is not None and find_spec("onnx") is not None)
     print(f"{here.machine}\n{REFERENCE.machine}")
     for name in here.__struct_fields__:
         one, two = getattr(here, name), getattr(REFERENCE, name)
         if isinstance(one, float):
-            print(f"{name:20} {one:.3g} s, reference {two:.3g} s, ratio {one / two:.2f}")
-    tables = {n: getattr(here, n) for n in here.__struct_fields__ if n.endswith("_rates") and n != "engine_rates"}
-    for name, table in (tables | here.engine_rates).items():
+            print(f"{name:24} {one:.3g}, reference {two:.3g}, ratio {one / two:.2f}")
+    tables = {n: getattr(here, n) for n in here.__struct_fields__ if n.endswith("_rates")}
+    for name, table in tables.items():
         print(f"{name}: {', '.join(f'{rate:.3g}/s at {size}' for size, rate in table)}")
 
 

@@ -22,7 +22,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit, HarnessError
 from harness.measure.child import Limits, run_child
 from harness.measure.generate_job import GenerateJob
-from harness.measure.runner import TARGET
+from harness.measure.jobs.generate import ENTRY
 from harness.measure.validity import ValidityProbe
 from harness.runtimes._threads import default_thread_count
 
@@ -88,7 +88,7 @@ def run_ours(model: Path, scenario: Scenario, repetitions: int) -> Speeds:
         parent_pid=os.getpid(),
         patience_s=600.0,  # every sample is taken, disturbed or not: the pair is judged from outside
     )
-    done = run_child(TARGET, job, limits=Limits(wall_s=600.0))
+    done = run_child(ENTRY, job, limits=Limits(wall_s=600.0))
     if done.outcome != "ok":
         raise CouldNotRunError(f"our run: {done.outcome}: {done.detail}")
     samples = [msgspec.convert(data, Sample) for name, data in done.events if name == "sample"]

@@ -17,8 +17,9 @@ from typing import Final, NamedTuple
 
 import click
 
-from harness.app.ladder import ladder
+from harness.app.ladder import Asked, ladder
 from harness.errors import CouldNotRunError, Exit, HarnessError
+from harness.measure.pipeline import Saying
 from harness.runtimes._threads import default_thread_count
 
 MOST_DIFFERENCE: Final = 5e-5
@@ -79,11 +80,10 @@ def compare(program: Path, model: Path, quants: list[str], chunk_count: int, kee
             model,
             quants,
             text=text,
-            chunk_count=chunk_count,
-            measure_speed=False,
+            asked=Asked(chunk_count=chunk_count, scenario=None),
             keep=keep,
-            say=lambda line: click.echo(line, err=True),
-        )
+            listener=Saying(lambda line: click.echo(line, err=True)),
+        ).ladder
         pairs = []
         for rung in result.rungs:
             if rung.quality is None:

@@ -31,7 +31,7 @@ from harness.errors import CouldNotRunError, Exit, HarnessError
 from harness.measure.answers import AnswersJob
 from harness.measure.child import Limits, run_child
 from harness.measure.generate_job import GenerateJob
-from harness.measure.runner import TARGET
+from harness.measure.jobs.generate import ENTRY
 from harness.onnx.export import read_record
 from harness.onnx.files import MODEL_FILE, quantization, size_bytes
 from harness.onnx.graph import read_graph
@@ -85,7 +85,7 @@ def run_speed(side: Side, scenario: Scenario, repetitions: int) -> Speed:
         parent_pid=os.getpid(),
         patience_s=600.0,
     )
-    done = run_child(TARGET, job, limits=Limits(wall_s=600.0))
+    done = run_child(ENTRY, job, limits=Limits(wall_s=600.0))
     if done.outcome != "ok":
         raise CouldNotRunError(f"{side.name}: {done.outcome}: {done.detail}")
     samples = [msgspec.convert(data, Sample) for name, data in done.events if name == "sample"]

@@ -14,10 +14,12 @@ from statistics import median
 
 import click
 
-from harness.app._speculation_job import PILOT_PROMPTS
 from harness.app.speculate import load_prompts, speculate
+from harness.domain.record import result_of
+from harness.domain.result import Speculation
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError
+from harness.measure.jobs.speculate import PILOT_PROMPTS
 from harness.runtimes._threads import default_thread_count
 
 _PRINTED = re.compile(r"decoded\s+(\d+) tokens in\s+([0-9.]+) seconds")
@@ -74,7 +76,8 @@ def main(target: Path, draft: Path, program: Path, prompts: str, prompt_count: i
             if side == "theirs":
                 sides[side] = theirs(program, target, draft, texts[PILOT_PROMPTS:], tokens)
             else:
-                run = speculate(target, [draft], texts, scenario=Scenario(context_tokens=1024), new_tokens=tokens)
+                record = speculate(target, [draft], texts, scenario=Scenario(context_tokens=1024), new_tokens=tokens)
+                run = result_of(record, Speculation)
                 sides[side] = run.speculative.tokens_per_s
                 sides["plain"] = run.plain.tokens_per_s
         ratios.append(sides["ours"] / sides["theirs"])

@@ -20,6 +20,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar
 
+from harness.printable import MESSAGE_MAX, clean
+
 
 class Exit(IntEnum):
     """Exit statuses of every verb."""
@@ -36,6 +38,10 @@ class HarnessError(Exception):
 
     exit_code: ClassVar[Exit] = Exit.COULD_NOT_RUN
 
+    def __str__(self) -> str:
+        """The message on one line, without signs that a file's author could steer a terminal with."""
+        return clean(super().__str__(), MESSAGE_MAX)
+
 
 class InputError(HarnessError):
     """What the user gave is wrong."""
@@ -49,13 +55,13 @@ class UnknownNameError(InputError):
     Args:
         kind: What was looked for: "device", "model", "workload", "runtime".
         name: The name as given.
-        known: The names there are.
+        known: The names there are; of models those nearest to it, best first (``catalog.names.nearest``).
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = list(known)
-        close = get_close_matches(name, known, n=1, cutoff=0.5)
-        nearest = f" Did you mean {close[0]!r}?" if close else ""
+        close = known if kind == "model" else get_close_matches(name, known, n=1, cutoff=0.5)
+        nearest = f" Did you mean {' or '.join(map(repr, close[:3]))}?" if close else ""
         listing = f" List them with: edge-harness {kind}s list" if kind in {"device", "model", "workload"} else ""
         super().__init__(f"no {kind} named {name!r}.{nearest}{listing}")
 
@@ -76,8 +82,15 @@ class BadDataError(InputError):
         super().__init__(f"{place}: found {found}, expected {expected}")
 
 
+def what_is_there(path: Path) -> str:
+    """What stands where a file was wanted, in words: nothing, a folder, or something that is no regular file."""
+    return "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+
+
 class RefusedError(InputError):
-    """Well-formed, but not something that can be done."""
+    """Well-formed, but not something that can be done; a child that raises it ends as ``refused``."""
+
+    outcome = "refused"
 
 
 class CouldNotRunError(HarnessError):

@@ -78,7 +78,8 @@ class EdgeModel:
             HarnessError: The model or the machine cannot be used.
         """
         from harness.app.resolve import scenario_from
-        from harness.app.run import Options, cells_of, run_cells, this_machine
+        from harness.app.run import Options, cells_of, run_cells
+        from harness.app.this_machine import this_machine
 
         cells = cells_of((self.name,), self.quant, scenario_from(self.fields | fields))
         folder = self._request.config.getoption("--edge-records")

@@ -19,7 +19,7 @@ from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
-from harness.measure import runner
+from harness.measure import pipeline, runner
 from harness.measure.child import Limits
 from harness.measure.child import run_child as child_as_ever
 
@@ -150,7 +150,7 @@ def vanishing_model(place: Place, draw: random.Random) -> Injected:
         path.unlink(missing_ok=True)
         return child_as_ever(*args, **more)
 
-    with mock.patch.object(app_run, "locate", locate), mock.patch.object(runner, "run_child", run_child):
+    with mock.patch.object(app_run, "locate", locate), mock.patch.object(pipeline, "run_child", run_child):
         record = place.run(path)
     return told_of(record, {"refused", "failed"}, ("gone.json",))
 

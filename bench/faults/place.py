@@ -11,11 +11,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import psutil
 
-from harness.app.run import Cell, Options, Silent, cells_of, run_cells
+from harness.app.run import Cell, Options, cells_of, run_cells
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.measure.child import Limits
+from harness.measure.pipeline import Silent
 from harness.records.history import History
 from harness.records.store import load
 

@@ -1,25 +1,29 @@
 """The first thing a new user does: probe this machine, fetch a model, predict, run, compare, report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
 from harness.app.locate import locate
-from harness.app.run import Cell, Listener, Options, cells_of, run_cells, this_machine
+from harness.app.run import Cell, Options, cells_of, run_cells
+from harness.app.this_machine import probed
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
+from harness.domain.model import ModelShape
+from harness.domain.placement import Placement
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
-from harness.measure.calibrate import calibrate
+from harness.measure.engine_devices import engine_devices
 from harness.measure.machine import fingerprint
-from harness.measure.probe import probe_machine, save_profile
+from harness.measure.pipeline import Listener
 from harness.predict.weights import matrix_types
 from harness.records.compare import Comparison, compare
 from harness.records.derive import summarise
 from harness.records.store import write_atomically
+from harness.runtimes.llamacpp.devices import GgmlDevice
 from harness.units import format_bytes, format_rate, format_seconds
 
 DEFAULT_MODEL: Final = "smollm2-135m"
@@ -43,33 +47,39 @@ def check(
     listener: Listener,
     probe_again: bool = False,
     depths: Sequence[int] = (0,),
+    on: tuple[str, Path | None] = ("local", None),
 ) -> Checked:
-    """Run each model at each depth, each with its prediction made beforehand.
+    """Run each model at each depth, each with its prediction made beforehand; ``on`` a target with its programs.
 
     Raises:
         HarnessError: A name is unknown, or the machine could not be probed.
     """
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depths=depths)
-    types = _types(cells, listener)
-    device = probed(types, scenario, say=listener.say, again=probe_again)
+    if on[0] != "local":
+        from harness.app.on_target import run_on
+
+        device, records = run_on(on[0], cells, options, on[1], listener)
+        return Checked(device, records, [compare(record) for record in records])
+    shapes, types = _seen(cells, listener)
+    gpus = {d.api: d for d in reversed(engine_devices()) if d.is_gpu and scenario.api in {"", d.api}}
+    device = probed(types, scenario, say=listener.say, again=probe_again, gpus=gpus)
+    if not scenario.api:
+        cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
     records = run_cells(cells, options, device=device, listener=listener)
     return Checked(device, records, [compare(record) for record in records])
 
 
-def probed(types: set[str], scenario: Scenario, *, say: Callable[[str], None], again: bool = False) -> DeviceProfile:
-    """Profile of this machine with the engine's cost of those weight types, none of it from a model to be predicted.
-
-    Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to.
-    """
-    device = None if again else this_machine()
-    if device is None:
-        say("probing this machine (kept for the next time)")
-        device = probe_machine(quick=True, progress=say)
-        save_profile(device)
-    if not types:
-        return device
-    costs = calibrate(types, thread_count=scenario.thread_count, repack=scenario.repack, fresh=again, progress=say)
-    return msgspec.structs.replace(device, calibrations=(costs,))
+def _engines(cell: Cell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:
+    """The scenario on the CPU, and for each GPU wholly there and split: half of the experts, or of the layers."""
+    replace = msgspec.structs.replace
+    yield replace(cell.scenario, api="cpu")
+    for api in gpus:
+        yield replace(cell.scenario, api=api)
+        shape = shapes.get(cell.model)
+        if shape is not None:
+            half = shape.layer_count // 2
+            split = Placement(cpu_moe=half) if shape.experts is not None else Placement(gpu_layers=half + 1)
+            yield replace(cell.scenario, api=api, placement=split)
 
 
 def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | None) -> list[str]:
@@ -116,7 +126,8 @@ def write_report(checked: Checked, path: Path | None) -> Path:
 
 def report_text(checked: Checked) -> str:
     """The report in Markdown: the machine, then a table for each model, then how it was measured."""
-    machine, device = fingerprint(), checked.device
+    machine = checked.records[0].machine if checked.records else fingerprint()
+    device = checked.device
     ram = device.pool("ram")
     read = ram.measured_read_bytes_per_s or ram.bandwidth_bytes_per_s
     lines = [
@@ -178,11 +189,12 @@ def _amount(unit: str, value: float) -> str:
     return format_seconds(value) if unit == "s" else f"{value:.1f} tokens/s"
 
 
-def _types(cells: Sequence[Cell], listener: Listener) -> set[str]:
-    """Weight types of all models that can be had; the others fail later, each in its own record."""
+def _seen(cells: Sequence[Cell], listener: Listener) -> tuple[dict[str, ModelShape], set[str]]:
+    """Shapes, and weight types, of all models that can be had; the others fail later, each in its own record."""
+    shapes: dict[str, ModelShape] = {}
     found: set[str] = set()
     for cell in cells:
-        listener.begin(cell, 1)
+        listener.begin(cell.model, 1)
         try:
             located = locate(cell.model, cell.quant, progress=listener.fetched)
         except HarnessError as error:
@@ -190,4 +202,5 @@ def _types(cells: Sequence[Cell], listener: Listener) -> set[str]:
             continue
         if located.weights is not None:
             found |= matrix_types(located.weights)
-    return found
+            shapes[cell.model] = located.weights.shape
+    return shapes, found

@@ -5,21 +5,25 @@ device's bandwidth, instruction sets, clock, storage, GPU and NPU, heat, and wha
 phone kills, a laptop swaps).
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from harness.app.run import hashed
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
+from harness.domain.record import MemoryUse, Outcome, RunRecord
+from harness.domain.result import Boundary
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
-from harness.measure.child import Limits, run_child
+from harness.measure.child import Limits
+from harness.measure.jobs.hold import UBATCH_TOKENS, HoldJob
+from harness.measure.pipeline import How, Listener, Pipeline
+from harness.measure.runner import identify, new_record
 from harness.predict.memory import predict_memory
 from harness.runtimes._threads import default_thread_count
 
-TARGET: Final = "harness.app.emulate:hold"
+ENTRY: Final = "harness.measure.jobs.hold:run"
 NOT_EMULATED: Final = (
     "memory bandwidth",
     "instruction sets and clock",
@@ -30,7 +34,6 @@ NOT_EMULATED: Final = (
 )
 _STEP_TOKENS: Final = 256
 """llama.cpp rounds a context up to a multiple of this."""
-_UBATCH_TOKENS: Final = 64
 _MOST_TOKENS: Final = 1 << 21
 
 
@@ -52,37 +55,6 @@ class Emulation(Frozen, frozen=True, kw_only=True):
     not_emulated: tuple[str, ...] = NOT_EMULATED
 
 
-class Boundary(Frozen, frozen=True, kw_only=True):
-    """Longest context that a model can be run with under a limit.
-
-    Attributes:
-        emulation: The limit.
-        model: Model file.
-        predicted_tokens: Longest context whose predicted memory is within the limit.
-        found_tokens: Longest context that ran.
-        failed_tokens: Shortest context that did not; 0 when all that were tried ran.
-        predicted_bytes: Memory predicted at the found context.
-        found_peak_bytes: Memory charged at the found context.
-        enforced: Whether a control group held the runs to the limit.
-        run_count: Runs made.
-    """
-
-    emulation: Emulation
-    model: str
-    predicted_tokens: int
-    found_tokens: int
-    failed_tokens: int
-    predicted_bytes: int
-    found_peak_bytes: int
-    enforced: bool
-    run_count: int
-
-    @property
-    def error_ratio(self) -> float:
-        """(predicted - found) / found, in memory: the contexts' bytes beside the same weights."""
-        return self.predicted_bytes / self.found_peak_bytes - 1.0 if self.found_peak_bytes else float("nan")
-
-
 def emulation_of(device: DeviceProfile, *, entitled: bool = False) -> Emulation:
     """What of ``device`` can be imposed here."""
     ram = device.pool("ram")
@@ -97,94 +69,133 @@ def emulation_of(device: DeviceProfile, *, entitled: bool = False) -> Emulation:
     )
 
 
-def hold(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
-    """Child's entry: open a model with a context, use it once, and end."""
-    import msgspec
-
-    from harness.runtimes.llamacpp.session import LlamaSession
-
-    scenario = msgspec.convert(arguments["scenario"], Scenario)
-    with LlamaSession(Path(arguments["model"]), scenario, batch_tokens=_UBATCH_TOKENS, output_tokens=1) as session:
-        session.decode([0] * min(_UBATCH_TOKENS, scenario.context_tokens - 1), position=0)
-        session.decode([0], position=_UBATCH_TOKENS)
-        emit("held", scenario.context_tokens)
-
-
 def find_boundary(
-    path: Path, emulation: Emulation, *, tolerance_ratio: float = 0.01, say: Callable[[str], None] = lambda _: None
-) -> Boundary:
+    path: Path,
+    emulation: Emulation,
+    *,
+    tolerance_ratio: float = 0.01,
+    wall_s: float = 300.0,
+    how: How = How(),  # noqa: B008  an immutable tuple
+    listener: Listener | None = None,
+) -> RunRecord:
     """Bisect on the context length with real runs; the weights are read into memory, so that none can be dropped.
 
     Args:
         path: GGUF file.
         emulation: The limit.
         tolerance_ratio: Ends when the contexts that ran and that did not are that close.
-        say: Told of each run.
+        wall_s: Longest time of each run.
+        how: How the record is made and kept.
+        listener: Told of each run.
+
+    Returns:
+        The record, its result a :class:`~harness.domain.result.Boundary`. It is ``out of memory`` when the model does
+        not run within the limit at all, and has the outcome of a run that failed for another reason than memory.
 
     Raises:
         BadDataError: The file is no GGUF file.
-        RefusedError: The model does not fit with any context, or no control group can be made.
-        EngineError: A run failed for another reason than memory.
+        CouldNotRunError: Another measured run held the machine for too long.
     """
     weights = read_gguf(path).weights()
     predicted = predicted_context(weights, emulation)
-    peaks: dict[int, int] = {}
-    enforced = True
-
-    def runs(tokens: int) -> bool:
-        nonlocal enforced
-        result = run_child(
-            TARGET,
-            {"model": str(path.absolute()), "scenario": _scenario(tokens, emulation)},
-            limits=Limits(wall_s=300.0, memory_bytes=emulation.memory_limit_bytes),
+    with Pipeline(how, listener) as pipeline:
+        trials = Trials(path, emulation, wall_s, pipeline)
+        low, high = trials.bisect(max(predicted, _STEP_TOKENS), tolerance_ratio)
+        result = Boundary(
+            device=emulation.device,
+            memory_limit_bytes=emulation.memory_limit_bytes,
+            predicted_tokens=predicted,
+            found_tokens=low,
+            failed_tokens=high,
+            predicted_bytes=predicted_bytes(weights, low, emulation),
+            found_peak_bytes=trials.peaks.get(low, 0),
+            enforced=trials.enforced,
+            tried=tuple(trials.tried),
+            not_emulated=emulation.not_emulated,
         )
-        enforced &= result.memory.cgroup_peak_bytes is not None
-        say(f"context {tokens}: {result.outcome}")
-        if result.outcome == "ok":
-            peaks[tokens] = result.memory.cgroup_peak_bytes or result.memory.peak_anonymous_bytes
-            return True
-        if result.outcome == "out of memory" or "made no context" in result.detail:
-            return False
-        raise EngineError(f"{result.outcome}: {result.detail}")
+        record = new_record(
+            scenario=_scenario(low or _STEP_TOKENS, emulation),
+            workload="boundary",
+            outcome=trials.outcome,
+            detail=trials.detail,
+            machine=pipeline.machine,
+            model=identify(path, weights, sha256=hashed(path)),
+            memory=trials.memory,
+            runtime="llamacpp",
+            result=result,
+        )
+        return pipeline.keep(record)
 
-    low, high, count = 0, 0, 0
-    trial = max(predicted, _STEP_TOKENS)
-    while not (low and high) or high - low > max(_STEP_TOKENS, int(tolerance_ratio * high)):
-        count += 1
-        if runs(trial):
-            low = trial
-            if low >= _MOST_TOKENS:
+
+class Trials:
+    """Runs of one model with contexts of different lengths under one limit.
+
+    Attributes:
+        peaks: Memory charged by context, of the runs that went well.
+        tried: Contexts and outcomes in order.
+        enforced: Whether a control group held every run to the limit.
+        outcome: ``ok``, or what ended the search.
+        detail: Why.
+        memory: Of the last run that went well.
+    """
+
+    def __init__(self, path: Path, emulation: Emulation, wall_s: float, pipeline: Pipeline) -> None:
+        self._path, self._emulation, self._wall_s, self._pipeline = path, emulation, wall_s, pipeline
+        self.peaks: dict[int, int] = {}
+        self.tried: list[tuple[int, str]] = []
+        self.enforced = True
+        self.outcome: Outcome = "ok"
+        self.detail = ""
+        self.memory: MemoryUse | None = None
+
+    def bisect(self, trial: int, tolerance_ratio: float) -> tuple[int, int]:
+        """Longest context that ran and shortest that did not, 0 for none; the prediction is believed first."""
+        low, high = 0, 0
+        while not (low and high) or high - low > max(_STEP_TOKENS, int(tolerance_ratio * high)):
+            count = len(self.tried) + 1
+            if self._runs(trial):
+                low = trial
+                if low >= _MOST_TOKENS:
+                    break
+            elif self.outcome != "ok":
                 break
-        else:
-            high = trial
-            if high <= _STEP_TOKENS:
-                raise RefusedError(f"{path.name} does not run within {emulation.memory_limit_bytes} bytes at all")
-        # The prediction is believed first: its neighbourhood is tried before the whole range.
-        if not low:
-            trial = _rounded(high * 0.95 if count < 3 else high / 2)
-        elif not high:
-            trial = _rounded(low * 1.05 if count < 3 else low * 2)
-        else:
-            trial = _rounded((low + high) / 2)
-        if trial in {low, high}:
-            break
-    return Boundary(
-        emulation=emulation,
-        model=path.name,
-        predicted_tokens=predicted,
-        found_tokens=low,
-        failed_tokens=high,
-        predicted_bytes=predicted_bytes(weights, low, emulation),
-        found_peak_bytes=peaks.get(low, 0),
-        enforced=enforced,
-        run_count=count,
-    )
+            else:
+                high = trial
+                if high <= _STEP_TOKENS:
+                    self.outcome = "out of memory"
+                    self.detail = f"it does not run within {self._emulation.memory_limit_bytes} bytes at all"
+                    break
+            # The prediction's neighbourhood is tried before the whole range.
+            if not low:
+                trial = _rounded(high * 0.95 if count < 3 else high / 2)
+            elif not high:
+                trial = _rounded(low * 1.05 if count < 3 else low * 2)
+            else:
+                trial = _rounded((low + high) / 2)
+            if trial in {low, high}:
+                break
+        return low, high
+
+    def _runs(self, tokens: int) -> bool:
+        job = HoldJob(model=str(self._path.absolute()), scenario=_scenario(tokens, self._emulation))
+        limits = Limits(wall_s=self._wall_s, memory_bytes=self._emulation.memory_limit_bytes)
+        ended = self._pipeline.trial(ENTRY, job, limits=limits)
+        self.enforced &= ended.memory.cgroup_peak_bytes is not None
+        self.tried.append((tokens, ended.outcome))
+        self._pipeline.heard.say(f"context {tokens}: {ended.outcome}")
+        if ended.outcome == "ok":
+            self.peaks[tokens] = ended.memory.cgroup_peak_bytes or ended.memory.peak_anonymous_bytes
+            self.memory = ended.memory
+            return True
+        if not (ended.outcome == "out of memory" or "made no context" in ended.detail):
+            self.outcome, self.detail = ended.outcome, ended.detail
+        return False
 
 
 def _scenario(tokens: int, emulation: Emulation) -> Scenario:
     return Scenario(
         context_tokens=tokens,
-        ubatch_tokens=_UBATCH_TOKENS,
+        ubatch_tokens=UBATCH_TOKENS,
         thread_count=emulation.thread_count,
         mmap=False,
         repack=False,

@@ -1,20 +1,24 @@
 """One question: does this model fit on this device, how fast is it, what would help."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from harness.app.resolve import ResolvedModel
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
-from harness.domain.prediction import Prediction
+from harness.domain.placement import Placement
+from harness.domain.prediction import Interval, MemoryPrediction, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.advice import Advice, Variant, advise
 from harness.predict.calibrated import matrices
 from harness.predict.co_resident import Companion, shared_speed, with_companions
+from harness.predict.energy import Energy, Sustained, predict_energy, sustained
+from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import predict_memory, with_draft
-from harness.predict.speed import predict_speed
+from harness.predict.placed import placed_memory, placed_speed, with_cards
+from harness.predict.speed import predict_speed, work_of
 from harness.predict.verdict import judge
 from harness.predict.weights import weights_of
 
@@ -28,11 +32,12 @@ def predict(
     entitled: bool = False,
     draft: ResolvedModel | None = None,
     beside: Sequence[Companion] = (),
+    minutes: float | None = None,
 ) -> Prediction:
     """Memory, speed and verdict of one model on one device; with a draft model beside it, the memory of both.
 
     What else lives in the app (``beside``) adds to the memory; ``speed`` stays that of the model alone, while a target
-    speed must be held when all run at once.
+    speed must be held when all run at once, and with ``minutes`` still after so long.
 
     Raises:
         RefusedError: The KV type cannot hold this model's keys, or the device does not have the api.
@@ -41,17 +46,35 @@ def predict(
     if device.engine_for(api) is None:
         there = ", ".join(sorted({name for engine in device.engines for name in engine.apis}))
         raise RefusedError(f"{device.name} has no api {api!r}; it has {there}")
+    engine = device.engine_for(api)
+    split = engine is not None and engine.kind == "gpu" and not scenario.placement.whole
+    if scenario.placement.gpu_layers == "auto":
+        raise RefusedError("gpu_layers auto has many answers: `fit --placement auto` lists them, best first")
     try:
-        memory = predict_memory(model.weights, scenario, api=api, device=device)
+        if split:
+            shares = scenario.placement.tensor_split or (1.0,)
+            device = with_cards(device, len(shares))
+            memory = placed_memory(model.weights, scenario, device, api, shares)
+        else:
+            memory = predict_memory(model.weights, scenario, api=api, device=device)
         if draft is not None:
             memory = with_draft(memory, predict_memory(draft.weights, scenario, api=api, device=device))
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
-    speed = judged = predict_speed(model.weights, device, scenario)
+    speed = (placed_speed if split else predict_speed)(model.weights, device, scenario)
+    memory, speed = _widened(memory, speed, model, device, scenario)
+    judged = speed
     told: tuple[str, ...] = ()
     if beside:
         memory = with_companions(memory, beside)
         judged, told = shared_speed(speed, device, beside, device.pool_for(api))
+    if minutes is not None:
+        late = outlook(model, device, scenario, judged, minutes)[0]
+        if late is None:
+            told = (*told, f"speed after {minutes:g} minutes is not known of this device: judged on its first seconds")
+        else:
+            judged = replace(judged, decode_tokens_per_s=late.tokens_per_s)
+            told = (*told, f"judged on the speed after {minutes:g} minutes: {late.evidence}")
     verdict = judge(memory, judged, device, scenario, target_tokens_per_s, entitled=entitled)
     verdict = replace(verdict, reasons=(*verdict.reasons, *told))
     return Prediction(
@@ -65,9 +88,75 @@ def predict(
     )
 
 
+DOUBT_RATIO: Final = 1.3
+"""A machine probed beside other load was predicted some 10 to 15 % wrong; twice that leaves room for more load."""
+
+
+def _widened(
+    memory: MemoryPrediction,
+    speed: SpeedPrediction,
+    model: ResolvedModel,
+    device: DeviceProfile,
+    scenario: Scenario,
+) -> tuple[MemoryPrediction, SpeedPrediction]:
+    """Memory and speed with the intervals of what is in doubt: a model or quantisation nobody knows, a busy probe.
+
+    The cache may be that of any of the nearest known models; the weights may have any bits that such files have, and
+    decode reads them: its interval widens by the same ratio.
+    """
+    costs = device.calibration(device.api(scenario.api))
+    if device.doubts or (costs is not None and costs.disturbed_ratio):
+        sure = speed.decode_tokens_per_s
+        unsure = replace(sure, low=sure.low / DOUBT_RATIO, high=sure.high * DOUBT_RATIO)
+        speed = replace(speed, decode_tokens_per_s=unsure)
+    if model.bits is None and model.guess is None:
+        return memory, speed
+    less = more = 0.0
+    held = sum(t.size_bytes for t in model.weights.tensors)
+    if model.bits is not None:
+        count = sum(t.element_count for t in model.weights.tensors)
+        less, more = (min(model.bits[0] * count / 8 - held, 0.0), max(model.bits[1] * count / 8 - held, 0.0))
+    decode = speed.decode_tokens_per_s
+    decode = replace(decode, low=decode.low * held / (held + more), high=decode.high * held / (held + less))
+    if model.guess is not None:
+        caches = [
+            kv_cache_bytes(shape, scenario.context_tokens, scenario.kv_type, ubatch_tokens=scenario.ubatch_tokens)
+            for shape in (model.weights.shape, *model.guess.around)
+        ]
+        less, more = less + min(caches) - caches[0], more + max(caches) - caches[0]
+    peak = memory.peak_bytes
+    peak = replace(peak, low=max(peak.low + less, 0.0), high=peak.high + more)
+    return replace(memory, peak_bytes=peak), replace(speed, decode_tokens_per_s=decode)
+
+
+def speeds_by_depth(
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario
+) -> tuple[tuple[int, Interval], ...]:
+    """Decode speed with the context half full and full: (tokens in the cache, tokens/s)."""
+    room = scenario.context_tokens - scenario.new_tokens
+    depths = [d for d in (scenario.context_tokens // 2, room) if 0 < d <= room]
+    speed = placed_speed if scenario.placement != Placement() else predict_speed
+    made = [(d, speed(model.weights, device, replace(scenario, depth_tokens=d))) for d in dict.fromkeys(depths)]
+    return tuple((d, s.decode_tokens_per_s) for d, s in made)
+
+
+def outlook(
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, speed: SpeedPrediction, minutes: float
+) -> tuple[Sustained | None, Energy | None]:
+    """Decode speed after ``minutes`` and energy of a token; None for what is not known of the device."""
+    api = device.api(scenario.api)
+    work = work_of(model.weights, scenario, scenario.depth_tokens + scenario.new_tokens / 2)
+    asked = device, api, work, speed.decode_tokens_per_s, minutes
+    return sustained(*asked), predict_energy(*asked)
+
+
 def timing_notes(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[str, ...]:
     """What a speed on this machine rests on, where the engine was not timed with all of the model's types."""
     calibration = device.calibration(device.api(scenario.api))
+    if device.doubts:
+        return (
+            f"the profile of this machine was taken while it was disturbed ({device.doubts[0]}): intervals are wider",
+        )
     if calibration is None:
         return ("speed rests on the probed bandwidth alone: `edge-harness check` times the engine here and keeps it",)
     timed = {cost.type_name for cost in calibration.types}
@@ -87,14 +176,53 @@ def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile
         raise RefusedError(f"a RAM budget is above 0 bytes, got {ram_budget_bytes}")
 
     def cut(pool: MemoryPool) -> MemoryPool:
-        if pool.name != "ram":
-            return pool
-        limit = Figure(
-            value=min(ram_budget_bytes, pool.total_bytes.value), source="the budget asked for", confidence="assumed"
-        )
-        return replace(pool, usable_bytes=limit, entitled_bytes=None)
+        usable = min(ram_budget_bytes, pool.total_bytes.value)
+        return replace(pool, usable_bytes=_asked(usable), entitled_bytes=None) if pool.name == "ram" else pool
 
-    return replace(device, pools=tuple(cut(pool) for pool in device.pools))
+    return replace(device, pools=tuple(map(cut, device.pools)))
+
+
+def override(
+    device: DeviceProfile,
+    *,
+    ram_bytes: float | None = None,
+    vram_bytes: float | None = None,
+    bandwidth_bytes_per_s: float | None = None,
+) -> DeviceProfile:
+    """The device with other memory, without a file for it; what an app may use keeps its share of the total.
+
+    Args:
+        device: The one to start from.
+        ram_bytes: Installed RAM.
+        vram_bytes: Memory of the card.
+        bandwidth_bytes_per_s: Of the memory that its usual engine reads; timed costs of the engine are dropped with it.
+
+    Raises:
+        RefusedError: It has no memory of that kind.
+    """
+    main = device.engine().pool
+    sizes = {"ram": ram_bytes, "vram": vram_bytes}
+    missing = [name for name, size in sizes.items() if size and name not in {pool.name for pool in device.pools}]
+    if missing:
+        raise RefusedError(f"{device.name} has no {missing[0]} to change: its pools are those of its profile")
+
+    def changed(pool: MemoryPool) -> MemoryPool:
+        if size := sizes[pool.name]:
+            ratio = size / pool.total_bytes.value
+            entitled = _asked(pool.entitled_bytes.value * ratio) if pool.entitled_bytes else None
+            usable = _asked(pool.usable_bytes.value * ratio)
+            pool = replace(pool, total_bytes=_asked(size), usable_bytes=usable, entitled_bytes=entitled)
+        if bandwidth_bytes_per_s and pool.name == main:
+            speed = _asked(bandwidth_bytes_per_s)
+            pool = replace(pool, bandwidth_bytes_per_s=speed, measured_read_bytes_per_s=None)
+        return pool
+
+    costs = () if bandwidth_bytes_per_s else device.calibrations
+    return replace(device, pools=tuple(map(changed, device.pools)), calibrations=costs)
+
+
+def _asked(value: float) -> Figure:
+    return Figure(value=value, source="asked for", confidence="assumed")
 
 
 def advice_for(
@@ -107,10 +235,12 @@ def advice_for(
     entitled: bool = False,
     draft: ResolvedModel | None = None,
     beside: Sequence[Companion] = (),
+    minutes: float | None = None,
     others: Iterable[DeviceProfile] = (),
 ) -> list[Advice]:
     """Ranked changes for what ``predict`` said; mixtures other than the given one are computed from the shape."""
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": draft}
+    asked["minutes"] = minutes
 
     def evaluate(variant: Variant) -> Prediction:
         changed = model

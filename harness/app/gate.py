@@ -6,11 +6,11 @@ import msgspec
 
 from harness.app.fit import predict
 from harness.app.resolve import resolve_device, resolve_model
-from harness.app.run import open_history
 from harness.domain.prediction import Prediction
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
+from harness.measure.pipeline import open_history
 from harness.records.store import from_document
 
 

@@ -7,7 +7,6 @@ from typing import Final
 from harness.app.fit import predict
 from harness.app.matrix import matching
 from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device
-from harness.app.rungs import Ladder, Rung, divergence
 from harness.catalog.devices import device_names
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
@@ -15,6 +14,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.scenario import Scenario
 from harness.predict.weights import weights_of
+from harness.records.ladder import Ladder, Rung, divergence
 
 FAITHFUL_KL: Final = 0.1
 """Nats of divergence up to which a rung counts as faithful to the reference when one is recommended."""
@@ -22,7 +22,7 @@ FAITHFUL_KL: Final = 0.1
 _SAME_SPEED_RATIO: Final = 0.95
 
 
-class Advice(Frozen, frozen=True, kw_only=True):
+class RungAdvice(Frozen, frozen=True, kw_only=True):
     """What one device should take.
 
     Attributes:
@@ -55,7 +55,9 @@ def devices_named(patterns: Sequence[str]) -> list[DeviceProfile]:
     return [resolve_device(name) for name in (*here, *matching("device", asked, device_names()))]
 
 
-def advise(source: Path, result: Ladder, devices: Sequence[DeviceProfile], scenario: Scenario) -> tuple[Advice, ...]:
+def advise(
+    source: Path, result: Ladder, devices: Sequence[DeviceProfile], scenario: Scenario
+) -> tuple[RungAdvice, ...]:
     """What each device should take.
 
     Args:
@@ -72,11 +74,11 @@ def advise(source: Path, result: Ladder, devices: Sequence[DeviceProfile], scena
         predictions = rung_predictions(source, result, device, scenario)
         rung = recommend(result, predictions)
         if rung is None:
-            found.append(Advice(device=device.name))
+            found.append(RungAdvice(device=device.name))
             continue
         told = predictions[rung.quant]
         found.append(
-            Advice(
+            RungAdvice(
                 device=device.name,
                 quant=rung.quant,
                 is_faithful=divergence(rung) <= FAITHFUL_KL,

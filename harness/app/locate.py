@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.app.resolve import ResolvedModel
+from harness.app.resolve import ResolvedModel, mixture_of
 from harness.catalog._progress import Progress
 from harness.catalog.fetch import file_of, pull
 from harness.catalog.gguf import read_gguf
-from harness.catalog.models import load_model
+from harness.catalog.names import is_repository, load_model
 from harness.catalog.paths import as_path
 from harness.domain.model import Weights
+from harness.domain.quant import split
 from harness.errors import BadDataError, RefusedError
 from harness.onnx.files import MODEL_FILE, onnx_model, quant_label
 from harness.onnx.graph import read_graph
@@ -35,8 +36,9 @@ class Located(NamedTuple):
 
     @property
     def format(self) -> str:
-        """``gguf`` or ``onnx``; empty where nobody knows."""
-        return "gguf" if self.weights is not None else "onnx" if self.path.suffix == ".onnx" else ""
+        """``gguf``, ``onnx`` or ``mlx``; empty where nobody knows."""
+        by_suffix = {".onnx": "onnx", ".safetensors": "mlx"}
+        return "gguf" if self.weights is not None else by_suffix.get(self.path.suffix, "")
 
     def resolved(self) -> ResolvedModel | None:
         """The same for predictions."""
@@ -53,11 +55,13 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
         FetchError: The file could not be had.
     """
     path = as_path(ref)
-    if path is not None and path.suffix != ".toml":
+    if path is not None and path.suffix != ".toml" and not (is_repository(ref) and not path.exists()):
         if (graph := onnx_model(path)) is not None:
             return _located_onnx(graph, quant)
+        if path.is_dir() and (path / "config.json").is_file() and (parts := sorted(path.glob("model*.safetensors"))):
+            return Located(path.absolute().name, quant, parts[0], "", None)
         if path.is_dir():
-            raise BadDataError(path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of an ONNX model")
+            raise BadDataError(path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of ONNX or MLX")
         if not path.is_file():
             raise BadDataError(path, "", "no such file", "a model file")
         weights = None if path.suffix == ".json" else read_gguf(path).weights()
@@ -66,6 +70,11 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
             raise RefusedError(f"{path} holds {found}, not {quant}")
         return Located(path.stem, found, path, "", weights)
     card = load_model(ref)
+    named = "" if ref == card.name or path is not None else split(ref)[1]
+    if named and not quant:
+        quant, said = mixture_of(named)
+        if said:
+            raise RefusedError(f"{ref}: the card of {card.name} has no file of {named}: {said[0]}")
     file = file_of(card, quant or None)
     fetched = pull(card, file.quant, progress=progress)
     return Located(card.name, file.quant, fetched, file.sha256, read_gguf(fetched).weights())

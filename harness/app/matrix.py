@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from harness.app.resolve import resolve_model
 from harness.catalog.devices import device_names, load_device
-from harness.catalog.models import load_model, model_names
+from harness.catalog.models import model_names
+from harness.catalog.names import load_model
 from harness.catalog.paths import as_path
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, MissingPackageError, UnknownNameError

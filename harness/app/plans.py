@@ -7,9 +7,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from harness.app.check import probed
 from harness.app.fit import predict, within_budget
 from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model
+from harness.app.this_machine import probed
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
@@ -20,7 +20,7 @@ from harness.measure.machine import cpu
 from harness.predict.calibrated import pass_seconds
 from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
 from harness.predict.repack import rewrites_all
-from harness.predict.speculative import Advice, batch_cost, best_gamma, expected_tokens_per_cycle
+from harness.predict.speculative import BestLength, batch_cost, best_gamma, expected_tokens_per_cycle
 from harness.predict.speed import machine_of, predict_speed
 from harness.predict.streaming import plan_even_split
 from harness.predict.weights import has_output, matrix_types, role_of
@@ -107,7 +107,7 @@ def plan_speculation(
         ratio = target_rate / predict_speed(draft.weights, draft_device or device, scenario).decode_tokens_per_s.mid
     cases = []
     for alpha in ACCEPTANCES:
-        advice: Advice = best_gamma(alpha, ratio, cost, _MAX_GAMMA)
+        advice: BestLength = best_gamma(alpha, ratio, cost, _MAX_GAMMA)
         cases.append(SpeculationCase(acceptance_ratio=alpha, gamma=advice.gamma, speedup=advice.speedup))
     return SpeculationPlan(
         drafter=f"{draft.name} {draft.quant}" if draft else "prompt lookup",

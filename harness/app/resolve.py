@@ -8,13 +8,16 @@ import msgspec
 from msgspec.structs import replace
 
 from harness.catalog.devices import device_names, load_device
-from harness.catalog.models import load_model
+from harness.catalog.guess import Guess
+from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_model, match
 from harness.catalog.paths import as_path, home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelCard, Weights
+from harness.domain.placement import Placement
+from harness.domain.quant import understood
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError
+from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError, what_is_there
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import weights_of
 
@@ -23,6 +26,7 @@ PROBED_NAME: Final = "this-machine"
 THIS_MACHINE: Final = ("this", "here", PROBED_NAME)
 
 _SAME_FILE_RATIO: Final = 0.005
+_FILES: Final = frozenset({".gguf", ".json", ".toml", ".onnx"})
 
 
 class ResolvedModel(NamedTuple):
@@ -34,6 +38,8 @@ class ResolvedModel(NamedTuple):
         weights: Every tensor.
         card: Its card, if it has one.
         path: The file, if there is one on this machine.
+        guess: What bounds it, where nobody knows the model.
+        bits: Fewest and most bits a weight of its quantisation, where another mixture stands for that.
         notes: What was assumed on the way.
     """
 
@@ -42,30 +48,67 @@ class ResolvedModel(NamedTuple):
     weights: Weights
     card: ModelCard | None = None
     path: Path | None = None
+    guess: Guess | None = None
+    bits: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
 
 
 def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
-    """The model that ``ref`` names: a card's name, or a path to a ``.gguf``, ``config.json`` or ``.toml``.
+    """The model that ``ref`` names, as people write it, or the one in a ``.gguf``, ``config.json`` or ``.toml``.
 
     Args:
-        ref: Name or path.
-        quant: Mixture wanted. For a GGUF file that holds another one, the file is taken for its shape alone.
+        ref: A card's name or what ``catalog.names`` reads as one, with a quantisation in it or not; ``hf:org/repo`` or
+            ``hf:org/repo:file.gguf``; a path. A model that nobody knows but that tells its size is bounded.
+        quant: Quantisation wanted; the name's own, else the card's usual one. For a GGUF file that holds another one,
+            the file is taken for its shape alone.
 
     Raises:
-        UnknownNameError: No such model, or no such mixture.
+        UnknownNameError: No such model, or no such quantisation.
         BadDataError: The file is not what its ending says.
-        RefusedError: Its architecture has no table of tensors.
+        RefusedError: Its architecture has no table of tensors, or the name is none of a model.
+        FetchError: The hub could not be asked.
     """
+    if ref.startswith(HUB_PREFIX):
+        return _from_hub(ref, quant)
     path = as_path(ref)
-    if path is not None and not path.is_file():
-        raise BadDataError(path, "", "no such file", "a .gguf, config.json or .toml")
-    if path is not None and path.suffix == ".gguf":
-        return _from_gguf(path, quant)
-    if path is not None and path.suffix == ".json":
-        return _from_config(path, quant)
-    card = load_model(ref)
-    return _from_card(card, quant_named(quant or card.default_quant))
+    if path is not None and (path.exists() or path.suffix in _FILES):
+        return _from_file(path, quant)
+    try:
+        found = match(ref)
+    except UnknownNameError:
+        if not is_repository(ref):
+            raise
+        found = None
+    if found is None or (found.guess is not None and is_repository(ref)):
+        return _from_hub(ref, quant)
+    if found.guess is not None:
+        asked = quant or found.quant or "Q4_K_M"
+        mixture, notes = mixture_of(asked)
+        weights = weights_of(found.guess.shape, mixture)
+        return ResolvedModel(ref, mixture, weights, None, None, found.guess, _bits(asked), (found.why, *notes))
+    assert found.card is not None
+    asked = quant or found.quant or found.card.default_quant
+    model = _from_card(found.card, *mixture_of(asked))._replace(bits=_bits(asked))
+    # What was read into the name is told, unless it is the card's own.
+    return model if found.card.name == ref else model._replace(notes=(f"{ref!r}: {found.why}", *model.notes))
+
+
+def _bits(quant: str) -> tuple[float, float] | None:
+    """Bits a weight that files of this quantisation have, where no mixture of llama.cpp is exactly meant."""
+    found = understood(quant)
+    return (found.bits_low, found.bits_high) if found is not None and found.bits_low else None
+
+
+def mixture_of(quant: str) -> tuple[str, tuple[str, ...]]:
+    """The mixture that a quantisation's name means or is nearest to, and what to say of that.
+
+    Raises:
+        UnknownNameError: Nobody knows it.
+    """
+    found = understood(quant)
+    if found is None:
+        return quant_named(quant), ()
+    return quant_named(found.mixture), (f"{quant}: {found.why}",) if found.why else ()
 
 
 def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
@@ -97,8 +140,9 @@ def with_kept_costs(device: DeviceProfile, scenario: Scenario) -> DeviceProfile:
         return device
     from harness.measure.calibrate import kept
 
-    costs = kept(thread_count=scenario.thread_count, repack=scenario.repack)
-    return device if costs is None else replace(device, calibrations=(costs,))
+    names = dict.fromkeys(("cpu", *(name for engine in device.engines for name in engine.apis)))
+    costs = [kept(thread_count=scenario.thread_count, repack=scenario.repack, api=name) for name in names]
+    return replace(device, calibrations=tuple(found for found in costs if found is not None))
 
 
 def neighbours(device: DeviceProfile, most: int = 6) -> list[DeviceProfile]:
@@ -125,6 +169,7 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     if kv_type not in BLOCKS:
         raise UnknownNameError("KV type", kv_type, BLOCKS)
     given["kv_type"] = kv_type
+    given["placement"] = {name: given.pop(name) for name in Placement.__struct_fields__ if name in given}
     try:
         scenario = msgspec.convert(given, Scenario)
     except msgspec.ValidationError as error:
@@ -142,9 +187,20 @@ def _spread(profiles: list[DeviceProfile], most: int) -> list[DeviceProfile]:
     return [profiles[round(i * (len(profiles) - 1) / max(most - 1, 1))] for i in range(most)]
 
 
-def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
+def _from_file(path: Path, quant: str | None) -> ResolvedModel:
+    if not path.is_file():
+        raise BadDataError(path, "", what_is_there(path), "a .gguf, config.json or .toml")
+    if path.suffix == ".gguf":
+        return _from_gguf(path, quant)
+    if path.suffix == ".json":
+        return _from_config(path, quant)
+    card = load_model(str(path))
+    return _from_card(card, *mixture_of(quant or card.default_quant))
+
+
+def _from_card(card: ModelCard, quant: str, said: tuple[str, ...] = ()) -> ResolvedModel:
     """Weights from the card's shape; the size of a published file corrects what the shape does not tell."""
-    weights, notes = weights_of(card.shape, quant), []
+    weights, notes = weights_of(card.shape, quant), [*said]
     published = next((f.size_bytes for f in card.files if quant_named(f.quant) == quant), 0)
     off = abs(weights.file_bytes / published - 1) if published else 0.0
     if off > _SAME_FILE_RATIO and card.shape.tied_embeddings:
@@ -161,17 +217,30 @@ def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
     from harness.catalog.gguf import read_gguf
 
     weights = read_gguf(path).weights()
-    if quant is None or quant_named(quant) == weights.quant:
-        notes = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
-        return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=notes)
-    wanted = quant_named(quant)
+    if quant is None or mixture_of(quant)[0] == weights.quant:
+        said = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
+        return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=said)
+    wanted, notes = mixture_of(quant)
     note = f"{path.name} holds {weights.quant}; the sizes of {wanted} are computed from its shape"
-    return ResolvedModel(path.stem, wanted, weights_of(weights.shape, wanted), notes=(note,))
+    return ResolvedModel(path.stem, wanted, weights_of(weights.shape, wanted), notes=(note, *notes))
 
 
 def _from_config(path: Path, quant: str | None) -> ResolvedModel:
     from harness.catalog.hf_config import read_hf_config
 
-    wanted = quant_named(quant or "Q4_K_M")
+    wanted, notes = mixture_of(quant or "Q4_K_M")
     name = path.parent.name if path.stem == "config" and path.parent.name else path.stem
-    return ResolvedModel(name, wanted, weights_of(read_hf_config(path), wanted))
+    return ResolvedModel(name, wanted, weights_of(read_hf_config(path), wanted), notes=notes)
+
+
+def _from_hub(ref: str, quant: str | None) -> ResolvedModel:
+    """A repository of the hub: its GGUF file's header where one is named or fits, else its config.json."""
+    from harness.catalog.hub import read_repository
+
+    repo, file, named = hub_parts(ref)
+    wanted = quant or named
+    found = read_repository(repo, file, wanted)
+    if found.weights is not None and (not wanted or mixture_of(wanted)[0] == found.weights.quant or file):
+        return ResolvedModel(repo, found.weights.quant, found.weights, notes=(found.why,))
+    mixture, notes = mixture_of(wanted or "Q4_K_M")
+    return ResolvedModel(repo, mixture, weights_of(found.shape, mixture), notes=(found.why, *notes))

@@ -1,6 +1,7 @@
 """What a user names as results: record files, folders of them, other tools' files, or runs of the history."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,7 @@ from harness.domain.record import RunRecord
 from harness.errors import BadDataError
 from harness.records.history import History
 from harness.records.imports import read_results
+from harness.records.store import RECORD_MAX_BYTES, decode
 
 _HISTORY: Final = "history.sqlite"
 
@@ -27,6 +29,26 @@ def gather(references: Iterable[str]) -> list[RunRecord]:
         for record in _of(reference):
             found.setdefault(record.run_id, record)
     return list(found.values())
+
+
+def stream(path: Path) -> Iterator[RunRecord]:
+    """Records of a file or folder, one at a time, however many: another history, JSON lines, or what ``gather`` reads.
+
+    Raises:
+        BadDataError: It holds anything else.
+    """
+    if path.suffix == ".jsonl" and path.is_file():
+        with path.open("rb") as lines:
+            for number in itertools.count(1):
+                line = lines.readline(RECORD_MAX_BYTES + 1)
+                if not line:
+                    return
+                if line.strip():
+                    yield decode(line, f"{path}:{number}")
+    elif path.suffix == ".sqlite" and path.is_file():
+        yield from History(path).records(limit=2**62)
+    else:
+        yield from gather([str(path)])
 
 
 def _of(reference: str) -> list[RunRecord]:

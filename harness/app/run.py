@@ -1,40 +1,33 @@
 """Measure models in scenarios, one cell after the other; what fails is recorded and the rest goes on."""
 
-import hashlib
 import itertools
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from harness import plugins
 from harness.app.fit import predict
 from harness.app.locate import Located, locate
-from harness.app.resolve import THIS_MACHINE, resolve_device, with_kept_costs
-from harness.catalog.models import load_model
+from harness.app.resolve import with_kept_costs
+from harness.catalog.names import load_model
 from harness.catalog.paths import as_path, home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Prediction
-from harness.domain.record import MachineFingerprint, Outcome, RunRecord, Sample
+from harness.domain.record import MachineFingerprint, Outcome, RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, HarnessError, InputError, RefusedError
 from harness.measure.child import Limits
-from harness.measure.lock import machine_lock
-from harness.measure.machine import fingerprint
-from harness.measure.runner import check_scenario, new_record, run_model
+from harness.measure.file_hash import file_sha256
+from harness.measure.jobs.generate import plan as plan_generation
+from harness.measure.jobs.served import ServedJob
+from harness.measure.jobs.served import plan as plan_served
+from harness.measure.pipeline import How, Listener, Measurement, Pipeline, key_of
+from harness.measure.runner import check_scenario
 from harness.onnx.files import onnx_model
 from harness.predict.quant_mix import quant_named
-from harness.records.history import History
-from harness.records.store import save
 from harness.runtimes._threads import default_thread_count
-
-HISTORY_FILE: Final = "history.sqlite"
-RESUMED_FOR: Final = timedelta(hours=24)
-"""A resumed matrix takes results of at most this age as its own."""
 
 
 class Cell(NamedTuple):
@@ -60,6 +53,7 @@ class Options(NamedTuple):
         folder: Also write each record there, as a file of its own.
         patience_s: Longest time spent on disturbed samples and the pauses after them.
         notes: Put into each record's ``extra``, such as the device that is emulated.
+        server: What a server is asked, for the runtime ``server``; its scenario and counts are those of the cell.
     """
 
     runtime: str = "llamacpp"
@@ -73,49 +67,12 @@ class Options(NamedTuple):
     folder: Path | None = None
     patience_s: float = 20.0
     notes: Mapping[str, Any] = {}
+    server: ServedJob | None = None
 
-
-class Listener(Protocol):
-    """Who is told how it goes."""
-
-    def say(self, line: str) -> None:
-        """Something worth a line."""
-        ...
-
-    def begin(self, cell: Cell, sample_count: int) -> None:
-        """A cell starts that takes about so many samples."""
-        ...
-
-    def fetched(self, done_bytes: int, all_bytes: int) -> None:
-        """So much of the model's file is here."""
-        ...
-
-    def sample(self, sample: Sample) -> None:
-        """One sample was taken."""
-        ...
-
-    def end(self, record: RunRecord) -> None:
-        """The cell is done."""
-        ...
-
-
-class Silent:
-    """Tells nobody."""
-
-    def say(self, line: str) -> None:
-        """Nothing."""
-
-    def begin(self, cell: Cell, sample_count: int) -> None:
-        """Nothing."""
-
-    def fetched(self, done_bytes: int, all_bytes: int) -> None:
-        """Nothing."""
-
-    def sample(self, sample: Sample) -> None:
-        """Nothing."""
-
-    def end(self, record: RunRecord) -> None:
-        """Nothing."""
+    @property
+    def how(self) -> How:
+        """What of it any measurement takes."""
+        return How(wait=self.wait, resume=self.resume, keep=self.keep, folder=self.folder, notes=self.notes)
 
 
 def cells_of(
@@ -125,8 +82,9 @@ def cells_of(
     *,
     depths: Sequence[int] = (),
     threads: Sequence[int] = (),
+    batches: Sequence[int] = (),
 ) -> list[Cell]:
-    """All combinations of models, depths and thread counts.
+    """All combinations of models, depths, thread counts and sequences decoded together.
 
     Raises:
         UnknownNameError: No such model or mixture.
@@ -135,12 +93,14 @@ def cells_of(
     if quant:
         quant = quant_named(quant)
     cells = []
-    for model, depth, count in itertools.product(
-        models, depths or (base.depth_tokens,), threads or (base.thread_count,)
+    for model, depth, count, batch in itertools.product(
+        models, depths or (base.depth_tokens,), threads or (base.thread_count,), batches or (base.batch_count,)
     ):
-        if as_path(model) is None:
+        if model and as_path(model) is None:
             load_model(model)
-        scenario = msgspec.structs.replace(base, depth_tokens=depth, thread_count=count or default_thread_count())
+        scenario = msgspec.structs.replace(
+            base, depth_tokens=depth, thread_count=count or default_thread_count(), batch_count=batch
+        )
         check_scenario(scenario)
         cells.append(Cell(model, quant, scenario))
     return cells
@@ -164,35 +124,57 @@ def run_cells(
     Raises:
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    heard = listener or Silent()
-    machine = fingerprint()
-    history = open_history()
     records: list[RunRecord] = []
-    lock = home_dir() / "run.lock"
-    with machine_lock(lock, wait=options.wait, on_wait=lambda who: heard.say(f"waiting for {who} to finish")) as alone:
-        if not alone:
-            heard.say("another measured run is going on: results will be marked as disturbed")
+    with Pipeline(options.how, listener) as pipeline:
         for cell in cells:
-            key = cell_key(cell, options, machine)
-            if options.resume and (done := _done_before(history, key)) is not None:
-                heard.say(f"{cell.model}: done before ({done.run_id})")
-                records.append(done)
-                continue
-            record = _run_cell(cell, options, device, machine, alone, heard)
-            if options.keep:
-                keep(record, history, heard.say, cell=key)
-            if options.folder is not None:
-                save(record, options.folder / f"{record.run_id}.json")
+            record = _run_cell(cell, options, device, pipeline)
             records.append(record)
-            heard.end(record)
             if record.outcome == "interrupted":
                 break
     return records
 
 
-def open_history() -> History:
-    """The history of this user."""
-    return History(home_dir() / HISTORY_FILE)
+def run_in_turns(
+    cells: Sequence[Cell],
+    sides: Sequence[Options],
+    *,
+    device: DeviceProfile | None = None,
+    listener: Listener | None = None,
+    round_count: int = 2,
+) -> list[list[RunRecord]]:
+    """Run every cell by several runtimes in turns, each round in the opposite order of the one before.
+
+    What drifts while they run (heat, other programs) then falls on all alike. Each turn is a child and a kept record.
+
+    Returns:
+        For each cell a record for each of ``sides``: its first one, with the samples of all its turns. A turn that
+        did not end well gives its outcome to the whole.
+
+    Raises:
+        CouldNotRunError: Another measured run held the machine for too long.
+    """
+    found: list[list[RunRecord]] = []
+    with Pipeline(sides[0].how, listener) as pipeline:
+        for cell in cells:
+            turns: list[list[RunRecord]] = [[] for _ in sides]
+            for side in turn_order(len(sides), round_count):
+                turns[side].append(_run_cell(cell, sides[side], device, pipeline))
+                if turns[side][-1].outcome == "interrupted":
+                    return [*found, [_together(records) for records in turns if records]]
+            found.append([_together(records) for records in turns])
+    return found
+
+
+def turn_order(side_count: int, round_count: int) -> list[int]:
+    """Sides in the order of their turns: 0 1 2, 2 1 0, 0 1 2 ..."""
+    forth = list(range(side_count))
+    return [side for turn in range(round_count) for side in (reversed(forth) if turn % 2 else forth)]
+
+
+def _together(records: Sequence[RunRecord]) -> RunRecord:
+    worst = next((r for r in records if r.outcome != "ok"), records[0])
+    samples = tuple(sample for record in records for sample in record.samples)
+    return msgspec.structs.replace(records[0], samples=samples, outcome=worst.outcome, detail=worst.detail)
 
 
 def exit_of(records: Sequence[RunRecord]) -> int:
@@ -205,27 +187,6 @@ def exit_of(records: Sequence[RunRecord]) -> int:
     return Exit.INCONCLUSIVE if "inconclusive" in outcomes else Exit.OK
 
 
-def keep(record: RunRecord, history: History, say: Callable[[str], None], *, cell: str = "") -> None:
-    """Append to the history; where that fails, into a file of its own, so that no result is lost."""
-    try:
-        history.append(record, cell=cell)
-    except HarnessError as error:
-        say(f"warning: {error}")
-        _rescue(record, say)
-
-
-def _rescue(record: RunRecord, say: Callable[[str], None]) -> None:
-    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
-        path = folder / f"edge-harness-{record.run_id}.json"
-        try:
-            save(record, path)
-        except HarnessError:
-            continue
-        say(f"the result is in {path}")
-        return
-    say("the result could not be stored anywhere; it is printed only")
-
-
 def cell_key(cell: Cell, options: Options, machine: MachineFingerprint) -> str:
     """Key under which a cell's result is found again: everything that decides it."""
     path = as_path(cell.model)
@@ -234,44 +195,26 @@ def cell_key(cell: Cell, options: Options, machine: MachineFingerprint) -> str:
         path = onnx_model(path) or path
         found = path.stat()
         state = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}"
-    parts = [
-        cell.model,
-        state,
-        cell.quant,
-        msgspec.json.encode(cell.scenario).decode(),
-        f"{options.runtime}|{options.repetitions}|{options.greedy}|{options.limits.memory_bytes}",
-        machine.fingerprint,
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    limit = options.limits.memory_bytes
+    asked = f"{options.runtime}|{options.repetitions}|{options.greedy}|{limit}"
+    return key_of(cell.model, state, cell.quant, cell.scenario, asked, machine.fingerprint)
 
 
-def _done_before(history: History, key: str) -> RunRecord | None:
-    if not history.path.exists():
-        return None
+def _run_cell(cell: Cell, options: Options, device: DeviceProfile | None, pipeline: Pipeline) -> RunRecord:
+    key, heard = cell_key(cell, options, pipeline.machine), pipeline.heard
+    if (done := pipeline.done_before(key)) is not None:
+        heard.say(f"{cell.model}: done before ({done.run_id})")
+        return done
+    depth = f" @ d{cell.scenario.depth_tokens}" if cell.scenario.depth_tokens else ""
+    depth += f", {cell.scenario.batch_count} sequences" if cell.scenario.batch_count > 1 else ""
+    title = f"{cell.model}{depth}, {cell.scenario.thread_count} threads, {options.runtime}"
+    heard.begin(title, sample_count_of(cell.scenario, options))
     try:
-        found = history.of_cell(key)
-    except HarnessError:
-        return None  # what is kept cannot be read: measure it again
-    if found is None:
-        return None
-    age = datetime.now(UTC) - datetime.fromisoformat(found.created)
-    return found if age < RESUMED_FOR else None
-
-
-def _run_cell(
-    cell: Cell,
-    options: Options,
-    device: DeviceProfile | None,
-    machine: MachineFingerprint,
-    alone: bool,
-    heard: Listener,
-) -> RunRecord:
-    heard.begin(cell, sample_count_of(cell.scenario, options))
-    try:
+        if options.server is not None:
+            return pipeline.measure(_served(cell, options, device, pipeline))
         located = locate(cell.model, cell.quant, progress=heard.fetched)
         check_format(located, options.runtime)
-        prediction = _predict(located, device, cell.scenario, heard.say)
-        record = run_model(
+        planned = plan_generation(
             located.path,
             located.weights,
             cell.scenario,
@@ -282,29 +225,52 @@ def _run_cell(
             cold_loads=options.cold_loads,
             greedy=options.greedy,
             limits=options.limits,
-            prediction=prediction,
-            machine=machine,
+            prediction=_predict(located, device, cell.scenario, heard.say),
             sha256=located.sha256,
-            hash_cache=home_dir() / "file-hashes.json",
-            alone=alone,
-            on_sample=heard.sample,
+            hash_of=hashed,
             patience_s=options.patience_s,
+            key=key,
         )
-        return replace(record, extra={**record.extra, **options.notes}) if options.notes else record
     except KeyboardInterrupt:
         outcome: Outcome = "interrupted"
         detail = "stopped before the run began"
     except HarnessError as error:
         outcome = "refused"
         detail = str(error)
-    return new_record(
-        scenario=cell.scenario,
-        workload="generate",
-        outcome=outcome,
-        detail=detail,
-        machine=machine,
-        extra={"model": cell.model, "quant": cell.quant},
+    else:
+        return pipeline.measure(planned)
+    return pipeline.not_run("generate", cell.scenario, outcome, detail, model=cell.model, quant=cell.quant)
+
+
+def _served(cell: Cell, options: Options, device: DeviceProfile | None, pipeline: Pipeline) -> Measurement:
+    """A run on a server; predicted from MODEL where one was named, since a server shows no tensors."""
+    located = locate(cell.model, cell.quant, progress=pipeline.heard.fetched) if cell.model else None
+    assert options.server is not None
+    planned = plan_served(
+        msgspec.structs.replace(
+            options.server,
+            scenario=cell.scenario,
+            repetitions=options.repetitions,
+            retries=2 * options.repetitions,
+            cold_loads=options.cold_loads,
+            greedy=options.greedy,
+            patience_s=options.patience_s,
+        ),
+        limits=options.limits,
+        prediction=_predict(located, device, cell.scenario, pipeline.heard.say) if located else None,
     )
+    quant = planned.model.quant if planned.model else ""
+    if located and quant and located.quant and quant.upper() != located.quant.upper():
+        raise RefusedError(f"the server runs {quant}, and {located.name} is {located.quant}: name the file it runs")
+    if located and planned.model:  # the user says that it is this model: it is compared under that name
+        notes = {"server_model": planned.model.name}
+        planned = planned._replace(model=msgspec.structs.replace(planned.model, name=located.name), notes=notes)
+    return planned
+
+
+def hashed(path: Path) -> str:
+    """SHA-256 of a file, remembered until the file changes."""
+    return file_sha256(path, cache=home_dir() / "file-hashes.json")
 
 
 def check_format(located: Located, runtime: str) -> None:
@@ -334,18 +300,13 @@ def _predict(
     model = located.resolved()
     if device is None or model is None:
         return None
+    if scenario.batch_count > 1:
+        say("no prediction: speeds of several sequences together are not predicted yet")
+        return None
     try:
         return predict(model, with_kept_costs(device, scenario), scenario)
     except InputError as error:
         say(f"no prediction: {error}")
-        return None
-
-
-def this_machine() -> DeviceProfile | None:
-    """The probed profile of this machine; None when it was never probed."""
-    try:
-        return resolve_device(THIS_MACHINE[0])
-    except InputError:
         return None
 
 

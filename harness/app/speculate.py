@@ -1,6 +1,7 @@
 """Speculative decoding beside plain decoding, on the same prompts, in one child process."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -8,58 +9,26 @@ from statistics import median
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
-from harness.app._speculation_job import Advice, SpeculationJob, speedup
-from harness.domain.base import Frozen
-from harness.domain.record import MemoryUse
+from harness.app.run import hashed
+from harness.catalog.gguf import read_gguf
+from harness.domain.drafting import Decoding, DraftAdvice
+from harness.domain.record import RunRecord
+from harness.domain.result import Speculation
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, EngineError, RefusedError
-from harness.measure.child import Limits, run_child
+from harness.errors import BadDataError
+from harness.measure.child import ChildResult, Limits
+from harness.measure.jobs.speculate import PILOT_PROMPTS, SpeculationJob, speedup
+from harness.measure.pipeline import How, Listener, Measurement, Pipeline, events_named, key_of, prepare
+from harness.measure.runner import identify
 from harness.runtimes.llamacpp.draft_policy import CostTable
 from harness.runtimes.llamacpp.quantize import QuantizeJob
-from harness.runtimes.llamacpp.speculative import Generation, total
+from harness.runtimes.llamacpp.speculative import total
 
-TARGET: Final = "harness.app._speculation_job:run"
+ENTRY: Final = "harness.measure.jobs.speculate:run"
+QUANTIZE: Final = "harness.runtimes.llamacpp.quantize:run_quantize"
 PROMPT_CLASSES: Final = ("code", "prose")
-
-
-class SpeculationResult(Frozen, frozen=True, kw_only=True):
-    """What came out.
-
-    Attributes:
-        target: Target model file.
-        draft: Draft model file, or ``lookup``.
-        advice: What was said before the run.
-        plain: Sums over all prompts without a draft.
-        speculative: Sums over all prompts with it.
-        speedup_ratio: Speed of speculation over plain decoding, sums over sums.
-        median_ratio: Median over the prompts of their own ratios, which one disturbed answer does not move.
-        expected_ratio: The same computed from the costs measured before, and the draft lengths and acceptance of
-            the run.
-        fixed_ratio: What a fixed draft of the advised length would have given at the run's acceptance, by formula.
-        acceptance_ratio: Drafted tokens accepted, of those compared.
-        acceptance_by_position: The same for the first, second ... drafted token of a cycle.
-        answers: Speed ratio of each prompt.
-        differences: Where greedy outputs differ, with the logit margin that explains it.
-        unexplained_count: Differences that no margin explains; must be 0.
-        memory: Memory of the child: both models.
-    """
-
-    target: str
-    draft: str
-    advice: Advice
-    plain: Generation
-    speculative: Generation
-    speedup_ratio: float
-    median_ratio: float
-    expected_ratio: float
-    fixed_ratio: float
-    acceptance_ratio: float
-    acceptance_by_position: tuple[float, ...]
-    answers: tuple[float, ...]
-    differences: tuple[dict[str, Any], ...]
-    unexplained_count: int
-    memory: MemoryUse
 
 
 def load_prompts(source: str) -> tuple[str, ...]:
@@ -100,10 +69,11 @@ def requantized(source: Path, folder: Path, quant: str, *, pure: bool = False) -
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     job = QuantizeJob(source=str(source.absolute()), target=str(part), quant=quant, pure=pure)
-    result = run_child("harness.runtimes.llamacpp.quantize:run_quantize", job)
-    if result.outcome != "ok":
+    try:
+        prepare(QUANTIZE, job)
+    except BaseException:
         part.unlink(missing_ok=True)
-        raise EngineError(f"{result.outcome}: {result.detail}")
+        raise
     part.replace(path)
     return path
 
@@ -116,11 +86,14 @@ def speculate(
     scenario: Scenario | None = None,
     new_tokens: int = 96,
     draft_tokens: int = 0,
+    repetitions: int = 1,
     temperature: float = 0.0,
     seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008  an immutable tuple
-    on_advice: Callable[[Advice], None] | None = None,
-) -> SpeculationResult:
+    how: How = How(),  # noqa: B008  an immutable tuple
+    listener: Listener | None = None,
+    on_advice: Callable[[DraftAdvice], None] | None = None,
+) -> RunRecord:
     """Measure the costs, say whether speculation will pay, then run every prompt both ways.
 
     Args:
@@ -130,14 +103,21 @@ def speculate(
         scenario: Context and so on; 1024 tokens of context when None.
         new_tokens: Tokens generated after each prompt.
         draft_tokens: Fixed draft length; 0 for adaptive.
+        repetitions: Times that each prompt is run.
         temperature: 0 for greedy.
         seed: Of sampling.
         limits: Of the child.
+        how: How the record is made and kept.
+        listener: Who is told.
         on_advice: Called with the advice before the run itself begins.
 
+    Returns:
+        The record, its result a :class:`~harness.domain.result.Speculation`; different vocabularies, a prompt that
+        does not fit the context and a failure of the engine are its outcome.
+
     Raises:
-        RefusedError: The vocabularies differ, or a prompt does not fit the context.
-        EngineError: The engine failed.
+        BadDataError: The target is no GGUF file.
+        CouldNotRunError: Another measured run held the machine for too long.
     """
     job = SpeculationJob(
         target=str(target.absolute()),
@@ -146,35 +126,52 @@ def speculate(
         scenario=scenario or Scenario(context_tokens=1024),
         new_tokens=new_tokens,
         draft_tokens=draft_tokens,
+        repetitions=repetitions,
         temperature=temperature,
         seed=seed,
+        parent_pid=os.getpid(),
     )
+    spare = PILOT_PROMPTS if len(prompts) >= 2 * PILOT_PROMPTS else 0
+    hashes = [hashed(path) for path in (target, *drafts)]
+    with Pipeline(how, listener) as pipeline:
+        plan = Measurement(
+            workload="speculate",
+            entry=ENTRY,
+            job=job,
+            scenario=job.scenario,
+            read=read,
+            runtime="llamacpp",
+            model=identify(target, read_gguf(target).weights(), sha256=hashes[0]),
+            wanted_count=(len(prompts) - spare) * repetitions,
+            limits=limits,
+            key=key_of("speculate", *hashes, replace(job, parent_pid=0), pipeline.machine.fingerprint),
+        )
+        pipeline.heard.begin(target.stem, 2 * plan.wanted_count)
 
-    def hear(event: str, data: Any) -> None:
-        if event == "advice" and on_advice:
-            on_advice(msgspec.convert(data, Advice, strict=False))
+        def hear(event: str, data: Any) -> None:
+            if event == "advice" and on_advice:
+                on_advice(msgspec.convert(data, DraftAdvice, strict=False))
 
-    result = run_child(TARGET, job, limits=limits, on_event=hear)
-    if result.outcome != "ok":
-        error: dict[str, Any] = next((data for name, data in result.events if name == "error"), {})
-        raise (RefusedError if error.get("kind") == "RefusedError" else EngineError)(result.detail)
-    advice = msgspec.convert(next(d for n, d in result.events if n == "advice"), Advice, strict=False)
-    answers = [d for n, d in result.events if n == "answer"]
-    slow = [msgspec.convert(a["plain"], Generation) for a in answers]
-    fast = [msgspec.convert(a["speculative"], Generation) for a in answers]
+        return pipeline.measure(plan, on_event=hear)
+
+
+def read(ended: ChildResult) -> Speculation | None:
+    """What the child found, over the prompts that it got through; None when it got through none."""
+    told, answers = events_named(ended, "advice"), events_named(ended, "answer")
+    if not told or not answers:
+        return None
+    slow = [msgspec.convert(a["plain"], Decoding) for a in answers]
+    fast = [msgspec.convert(a["speculative"], Decoding) for a in answers]
     differences = tuple({"prompt": i, **a["difference"]} for i, a in enumerate(answers) if a["difference"])
-    return summarise(target.name, advice.draft, advice, slow, fast, differences, result.memory)
+    return summarise(msgspec.convert(told[0], DraftAdvice, strict=False), slow, fast, differences)
 
 
 def summarise(
-    target: str,
-    draft: str,
-    advice: Advice,
-    slow: Sequence[Generation],
-    fast: Sequence[Generation],
-    differences: tuple[dict[str, Any], ...],
-    memory: MemoryUse,
-) -> SpeculationResult:
+    advice: DraftAdvice,
+    slow: Sequence[Decoding],
+    fast: Sequence[Decoding],
+    differences: tuple[dict[str, Any], ...] = (),
+) -> Speculation:
     """All figures from the answers."""
     plain_sum, fast_sum = total(slow), total(fast)
     tried, accepted = sum(fast_sum.tried_by_position), sum(fast_sum.accepted_by_position)
@@ -183,9 +180,8 @@ def summarise(
     expected_s = sum(costs.verify_s(n + 1) + n * advice.draft_s for n in fast_sum.lengths)
     length = advice.draft_tokens
     ratios = [f.tokens_per_s / s.tokens_per_s for f, s in zip(fast, slow, strict=True)]
-    return SpeculationResult(
-        target=target,
-        draft=draft,
+    return Speculation(
+        draft=advice.draft,
         advice=advice,
         plain=plain_sum,
         speculative=fast_sum,
@@ -197,8 +193,7 @@ def summarise(
         acceptance_by_position=tuple(
             a / t for a, t in zip(fast_sum.accepted_by_position, fast_sum.tried_by_position, strict=True) if t
         ),
-        answers=tuple(ratios),
+        ratios=tuple(ratios),
         differences=differences,
         unexplained_count=sum(not d["explained"] for d in differences),
-        memory=memory,
     )

@@ -1,72 +1,31 @@
 """Run a model that is larger than the RAM it may use, in a child that really is held to that limit."""
 
+import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
-from harness.app._stream_job import Mode, StreamJob
-from harness.app.expert_outlook import ExpertOutlook, expert_outlook
-from harness.domain.base import Frozen
-from harness.domain.record import MemoryUse
+from harness.app.run import hashed
+from harness.catalog.gguf import read_gguf
+from harness.domain.drafting import Decoding
+from harness.domain.record import RunRecord
+from harness.domain.result import Stream
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
-from harness.measure.child import Limits, run_child
+from harness.domain.streaming import ExpertOutlook, ExpertPlan, ExpertUse, StreamPlan, StreamReport
+from harness.measure.child import ChildResult, Limits
+from harness.measure.jobs.stream import Mode, StreamJob
+from harness.measure.pipeline import How, Listener, Measurement, Pipeline, events_named, key_of
+from harness.measure.runner import identify
+from harness.predict.moe import DEFAULT_SKEW, Policy, hit_ratio, streamed_token_s
 from harness.runtimes.llamacpp.expert_cache import CachePolicy
-from harness.runtimes.llamacpp.expert_layout import ExpertPlan
-from harness.runtimes.llamacpp.expert_streaming import ExpertUse
 from harness.runtimes.llamacpp.schedules import Schedule
-from harness.runtimes.llamacpp.speculative import Generation, total
-from harness.runtimes.llamacpp.stream_plan import StreamPlan, StreamReport
+from harness.runtimes.llamacpp.speculative import total
 
-TARGET: Final = "harness.app._stream_job:run"
-
-
-class StreamResult(Frozen, frozen=True, kw_only=True):
-    """What came out.
-
-    Attributes:
-        model: Model file.
-        draft: Draft model file, ``lookup``, or empty.
-        mode: Streamed, or mapped plainly.
-        budget_bytes: Limit of the child's control group.
-        enforced: Whether a control group held the child to it (else a watchdog on its private memory).
-        generation: Sums over all prompts.
-        outputs: New tokens of each prompt.
-        schedule: ``blocks`` or ``experts``; empty when mapped plainly.
-        schedule_reason: Why blocks are streamed although the model has experts; empty otherwise.
-        policy: Which experts stay.
-        plan: What was pinned and streamed, block by block; None otherwise.
-        expert_plan: What was pinned and how much room experts had; None when no experts were streamed.
-        report: What was read and waited for; None when mapped plainly.
-        expert_use: What the router wanted, and what of it was in memory; None when no experts were streamed.
-        experts: Predicted and measured hits, bytes and times of a token; None when no experts were read.
-        bound_ratio: Least time of a pass by the bound / measured time of a pass; None when nothing was streamed.
-        memory: Memory of the child.
-        verify_s: Seconds of a pass by its tokens, measured before the prompts; empty without a draft.
-        draft_s: Seconds to draft a token, measured with it.
-    """
-
-    model: str
-    draft: str
-    mode: Mode
-    budget_bytes: int
-    enforced: bool
-    generation: Generation
-    outputs: tuple[tuple[int, ...], ...]
-    memory: MemoryUse
-    schedule: str = ""
-    schedule_reason: str = ""
-    policy: str = ""
-    plan: StreamPlan | None = None
-    expert_plan: ExpertPlan | None = None
-    report: StreamReport | None = None
-    expert_use: ExpertUse | None = None
-    experts: ExpertOutlook | None = None
-    bound_ratio: float | None = None
-    verify_s: dict[int, float] = {}
-    draft_s: float = 0.0
+ENTRY: Final = "harness.measure.jobs.stream:run"
 
 
 def stream(
@@ -81,7 +40,10 @@ def stream(
     schedule: Schedule = "auto",
     policy: CachePolicy = "likely",
     wall_s: float = 1800.0,
-) -> StreamResult:
+    predicted_tokens_per_s: float | None = None,
+    how: How = How(),  # noqa: B008  an immutable tuple
+    listener: Listener | None = None,
+) -> RunRecord:
     """Generate under a RAM budget.
 
     Args:
@@ -95,10 +57,17 @@ def stream(
         schedule: What is streamed: blocks, experts, or what suits the model and the budget.
         policy: Which experts stay.
         wall_s: Longest time.
+        predicted_tokens_per_s: What was said beforehand, to be kept with the record.
+        how: How the record is made and kept.
+        listener: Who is told.
+
+    Returns:
+        The record, its result a :class:`~harness.domain.result.Stream`. A budget that is too small, a failure of the
+        engine and a kill for going over the limit are its outcome.
 
     Raises:
-        RefusedError: The budget is too small, this system cannot do it, or the vocabularies differ.
-        EngineError: The engine failed, or was killed for going over the limit.
+        BadDataError: The model is no GGUF file.
+        CouldNotRunError: Another measured run held the machine for too long.
     """
     job = StreamJob(
         model=str(model.absolute()),
@@ -110,38 +79,55 @@ def stream(
         scenario=scenario or Scenario(context_tokens=512),
         schedule=schedule,
         policy=policy,
+        parent_pid=os.getpid(),
     )
-    result = run_child(TARGET, job, limits=Limits(wall_s=wall_s, memory_bytes=budget_bytes))
-    if result.outcome != "ok":
-        error: dict[str, Any] = next((d for n, d in result.events if n == "error"), {})
-        raise (RefusedError if error.get("kind") == "RefusedError" else EngineError)(
-            f"{result.outcome}: {result.detail}"
+    hashes = [hashed(path) for path in (model, *([Path(draft)] if draft not in {"", "lookup"} else []))]
+    with Pipeline(how, listener) as pipeline:
+        plan = Measurement(
+            workload="stream",
+            entry=ENTRY,
+            job=job,
+            scenario=job.scenario,
+            read=partial(_read, job, predicted_tokens_per_s),
+            runtime="llamacpp",
+            model=identify(model, read_gguf(model).weights(), sha256=hashes[0]),
+            wanted_count=len(prompts),
+            limits=Limits(wall_s=wall_s, memory_bytes=budget_bytes),
+            key=key_of("stream", *hashes, replace(job, parent_pid=0), pipeline.machine.fingerprint),
         )
-    events = dict(result.events)
-    answers = [msgspec.convert(d, Generation) for n, d in result.events if n == "answer"]
+        pipeline.heard.begin(model.stem, len(prompts))
+        return pipeline.measure(plan)
+
+
+def _read(job: StreamJob, predicted_tokens_per_s: float | None, ended: ChildResult) -> Stream | None:
+    """What the child found, over the prompts that it got through; None when it got through none."""
+    events = dict(ended.events)
+    answers = [msgspec.convert(d, Decoding) for d in events_named(ended, "answer")]
+    if not answers:
+        return None
     chosen: dict[str, str] = events.get("schedule", {"name": "", "reason": ""})
-    costs: dict[str, Any] = events.get("costs", {"verify_s": {}, "draft_s": 0.0})
+    costs = events.get("costs", {"verify_s": {}, "draft_s": 0.0})
     by_expert = chosen["name"] == "experts"
     plan = msgspec.convert(events["plan"], StreamPlan) if "plan" in events and not by_expert else None
     expert_plan = msgspec.convert(events["plan"], ExpertPlan) if by_expert else None
     report = msgspec.convert(events["report"], StreamReport) if "report" in events else None
     use = msgspec.convert(events["use"], ExpertUse) if "use" in events else None
-    experts = expert_outlook(model, expert_plan, report, use, policy) if expert_plan and report and use else None
+    experts = None
+    if expert_plan and report and use:
+        experts = expert_outlook(Path(job.model), expert_plan, report, use, job.policy)
     ratio = experts.bound_s / experts.token_s if experts else None
     if plan and report and plan.slot_bytes and report.pass_count:
         ratio = report.bound_s(plan.streamed_bytes) / (report.duration_s / report.pass_count)
-    return StreamResult(
-        model=model.name,
-        draft=Path(draft).name,
-        mode=mode,
-        budget_bytes=budget_bytes,
-        enforced=result.memory.cgroup_peak_bytes is not None,
-        generation=total(answers),
+    return Stream(
+        mode=job.mode,
+        draft=Path(job.draft).name,
+        budget_bytes=job.budget_bytes,
+        enforced=ended.memory.cgroup_peak_bytes is not None,
+        decoding=total(answers),
         outputs=tuple(a.tokens for a in answers),
-        memory=result.memory,
         schedule=chosen["name"],
         schedule_reason=chosen["reason"],
-        policy=policy if by_expert else "",
+        policy=job.policy if by_expert else "",
         plan=plan,
         expert_plan=expert_plan,
         report=report,
@@ -150,4 +136,36 @@ def stream(
         bound_ratio=ratio,
         verify_s=msgspec.convert(costs["verify_s"], dict[int, float], strict=False),  # keys came as JSON's strings
         draft_s=costs["draft_s"],
+        predicted_tokens_per_s=predicted_tokens_per_s,
+    )
+
+
+def expert_outlook(
+    model: Path, plan: ExpertPlan, report: StreamReport, use: ExpertUse, policy: CachePolicy
+) -> ExpertOutlook | None:
+    """Set predictions beside what was measured; None when everything fitted or no pass had a single token."""
+    if not plan.streams or not use.single_pass_count or not use.single_wanted_count:
+        return None
+    passes = use.single_pass_count
+    skew = read_gguf(model).routing_skew
+    assumed = DEFAULT_SKEW if skew is None else skew
+    law: Policy = "lru" if policy == "lru" else "lfu"  # of independent choices the likeliest are the most wanted
+    hit = hit_ratio(plan.expert_count, plan.cached_count, skew=assumed, policy=law, used_count=plan.used_count)
+    token_s, stall_s = use.single_duration_s / passes, use.single_stall_s / passes
+    read_bytes = use.single_read_bytes / passes
+    disk = report.probe_bytes_per_s
+    ranked = sorted((n for counts in use.counts for n in counts), reverse=True)
+    kept = min(int(plan.cached_count * plan.layer_count), len(ranked))
+    return ExpertOutlook(
+        skew=assumed,
+        predicted_hit_ratio=hit,
+        hit_ratio=use.single_hit_count / use.single_wanted_count,
+        hindsight_hit_ratio=sum(ranked[:kept]) / sum(ranked),
+        predicted_read_bytes=plan.active_expert_bytes * (1 - hit),
+        read_bytes=read_bytes,
+        predicted_token_s=streamed_token_s(plan.active_expert_bytes, hit, disk, token_s - stall_s),
+        token_s=token_s,
+        stall_s=stall_s,
+        bound_s=max(token_s - stall_s, read_bytes / disk),
+        reached_bytes_per_s=read_bytes / stall_s if stall_s else 0.0,
     )

@@ -11,6 +11,7 @@ from typing import Final, get_args
 from harness.domain.base import Frozen
 from harness.domain.budget import Metric
 from harness.domain.record import RunRecord
+from harness.records.history import Figures, alike_of, model_of
 from harness.records.metrics import UNITS, metric_values
 from harness.stats.intervals import log_effect, median_interval, unpaired_ratio_interval
 
@@ -80,7 +81,10 @@ class Trend(Frozen, frozen=True, kw_only=True):
 
 def difference(before: RunRecord, after: RunRecord, metric: Metric, label: str = "") -> Change | None:
     """The change of one metric; None where a run does not hold it."""
-    old, new = metric_values(before, metric, label), metric_values(after, metric, label)
+    return _change(metric, metric_values(before, metric, label), metric_values(after, metric, label))
+
+
+def _change(metric: Metric, old: Sequence[float], new: Sequence[float]) -> Change | None:
     old, new = [v for v in old if v > 0], [v for v in new if v > 0]
     if not old or not new:
         return None
@@ -111,7 +115,7 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
     """What else than the build differs between two runs, in words."""
     pairs = [
         ("workload", before.workload, after.workload),
-        ("model", _model(before), _model(after)),
+        ("model", model_of(before), model_of(after)),
         ("machine", before.machine.fingerprint, after.machine.fingerprint),
     ]
     fields = before.scenario.__struct_fields__
@@ -121,12 +125,28 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
 
 def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
     """The course of a metric over all runs that are comparable: same model, workload, machine and scenario."""
-    groups: dict[tuple[str, ...], list[RunRecord]] = {}
-    for record in sorted(records, key=lambda r: (r.created, r.run_id)):
-        if record.outcome in {"ok", "inconclusive"} and metric_values(record, metric):
-            key = (record.workload, _model(record), record.machine.fingerprint or record.machine.device)
-            groups.setdefault((*key, repr(record.scenario)), []).append(record)
-    return [_trend(runs, metric) for runs in groups.values()]
+    return trends_of(
+        (
+            Figures(record.run_id, record.created, alike_of(record), metric_values(record, metric))
+            for record in sorted(records, key=lambda r: (r.created, r.run_id))
+            if record.outcome in {"ok", "inconclusive"}
+        ),
+        metric,
+    )
+
+
+def trends_of(figures: Iterable[Figures], metric: Metric) -> list[Trend]:
+    """The same from figures in the order of time, as the history keeps them."""
+    return [_trend(runs, metric) for runs in comparable(figures)]
+
+
+def comparable(figures: Iterable[Figures]) -> list[list[Figures]]:
+    """The runs that hold the metric, in groups that can be compared."""
+    groups: dict[tuple[str, ...], list[Figures]] = {}
+    for run in figures:
+        if run.values:
+            groups.setdefault(run.alike, []).append(run)
+    return list(groups.values())
 
 
 def effect_size(effect: float | None) -> str:
@@ -136,33 +156,27 @@ def effect_size(effect: float | None) -> str:
     return f"{effect:+.2f} ({next(name for limit, name in _SIZES if abs(effect) < limit)})"
 
 
-def _trend(runs: Sequence[RunRecord], metric: Metric) -> Trend:
+def _trend(runs: Sequence[Figures], metric: Metric) -> Trend:
     points = []
-    for record in runs:
-        middle = median_interval(metric_values(record, metric))
+    for run in runs:
+        middle = median_interval(run.values)
         points.append(
             Point(
-                run_id=record.run_id,
-                created=record.created,
+                run_id=run.run_id,
+                created=run.created,
                 value=middle.mid,
                 low=middle.low,
                 high=middle.high,
                 sample_count=middle.sample_count,
             )
         )
-    last, scenario = runs[-1], runs[-1].scenario
-    depth = f" @ d{scenario.depth_tokens}" if scenario.depth_tokens else ""
     return Trend(
-        name=f"{_model(last)}{depth}, {scenario.thread_count} threads",
+        name=runs[-1].alike[-1],
         metric=metric,
         points=tuple(points),
-        step=difference(runs[-2], last, metric) if len(runs) > 1 else None,
-        course=difference(runs[0], last, metric) if len(runs) > 2 else None,
+        step=_change(metric, runs[-2].values, runs[-1].values) if len(runs) > 1 else None,
+        course=_change(metric, runs[0].values, runs[-1].values) if len(runs) > 2 else None,
     )
-
-
-def _model(record: RunRecord) -> str:
-    return f"{record.model.name} {record.model.quant}".strip() if record.model else record.workload
 
 
 def _word(metric: Metric, low: float | None, high: float | None) -> str:

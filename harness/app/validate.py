@@ -1,18 +1,21 @@
-"""The feasibility model against published measurements: shipped coefficients, or refitted without each chip."""
+"""The speed model against published measurements: shipped coefficients, or fits without what they predict."""
 
 import re
 from pathlib import Path
 
 import msgspec
 
-from harness.app.published import rows_of, shipped_rows
+from harness.app.published import model_of, rows_of, shipped_rows
 from harness.errors import BadDataError, CouldNotRunError
-from harness.predict.coefficients import Coefficients, shipped
+from harness.predict.coefficients import Coefficients, coefficients_from, shipped
+from harness.published.given import leave_out_given
+from harness.published.heat_rows import check_energy, check_heat
 from harness.published.leaving_out import fit_all, leave_out
 from harness.published.other_rows import Check, check_speculation, check_streaming, kind_of
+from harness.published.placement_rows import PlacementReport, check_placement
 from harness.published.validation import Report, judge_shipped, report
 
-SOURCE = "harness/predict/data/decode.csv, by: edge-harness validate --leave-one-chip-out --write-coefficients FILE"
+SOURCE = "harness/published/data/decode.csv, by: edge-harness validate --write-coefficients FILE"
 
 
 def validate(rows: Path | None = None, coefficients: Path | None = None) -> Report:
@@ -27,33 +30,42 @@ def validate(rows: Path | None = None, coefficients: Path | None = None) -> Repo
 
 def _read(path: Path) -> Coefficients:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Coefficients)
+        return coefficients_from(path.read_bytes())
     except OSError as error:
         raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
     except msgspec.DecodeError as error:
         raise BadDataError(path, "", str(error), "a file that --write-coefficients wrote") from error
 
 
-def validate_left_out(rows: Path | None = None) -> tuple[Report, Coefficients]:
-    """Each chip predicted by a fit that saw no row of it; and the coefficients of a fit on all rows.
+def validate_left_out(rows: Path | None, by: str) -> Report:
+    """Each chip, source, family or runtime, or what came last in time, predicted by a fit that saw no row of it.
 
     Raises:
         BadDataError: The file has not the columns, or a number that is none.
     """
     found = rows_of(rows) if rows is not None else shipped_rows()
-    coefficients, judged = fit_all(found, SOURCE if rows is None else str(rows))
-    return report(found, judged, left_out="each chip left out of the fit"), coefficients
+    how = "the latest rows left out of the fit" if by == "time" else f"each {by} left out of the fit"
+    return report(found, leave_out(found, by), left_out=how)
 
 
-def validate_share_left_out(rows: Path | None, ratio: float, splits: int) -> Report:
-    """Random shares of all chips, each predicted by a fit on the rest; the votes of all repetitions together.
+def validate_given(rows: Path | None, count: int, seed: int) -> Report:
+    """Each chip with three or more models predicted from others and from a few measurements of its own.
 
     Raises:
         BadDataError: The file has not the columns, or a number that is none.
     """
     found = rows_of(rows) if rows is not None else shipped_rows()
-    how = f"{100 * ratio:.0f} % of the chips left out at once, {splits} times"
-    return report(found, leave_out(found, ratio, splits), left_out=how)
+    how = f"{count} random measurements of each chip given (seed {seed}), the rest of it left out of the fit"
+    return report(found, leave_out_given(found, count, seed), left_out=how)
+
+
+def fit_rows(rows: Path | None) -> Coefficients:
+    """Coefficients of a fit on all rows.
+
+    Raises:
+        BadDataError: The file has not the columns, or a number that is none.
+    """
+    return fit_all(rows_of(rows) if rows is not None else shipped_rows(), SOURCE if rows is None else str(rows))
 
 
 def other_checks(rows: Path | None = None) -> tuple[Check, ...]:
@@ -63,11 +75,28 @@ def other_checks(rows: Path | None = None) -> tuple[Check, ...]:
         BadDataError: The file cannot be read, lacks columns, or has a number that is none.
     """
     if rows is None:
-        return check_speculation(), *check_streaming()
+        return check_speculation(), *check_streaming(), check_energy(), check_heat()
     kind = kind_of(rows)
+    if kind in {"energy", "thermal"}:
+        return (check_energy(rows) if kind == "energy" else check_heat(rows),)
     if kind == "speculation":
         return (check_speculation(rows),)
     return check_streaming(rows) if kind == "streaming" else ()
+
+
+def placement_report(rows: Path | None, *, left_out: bool) -> PlacementReport | None:
+    """Split placements against the law of placement; None for a file of other rows.
+
+    Args:
+        rows: A file; None: the shipped rows.
+        left_out: Each card by terms fitted on the other cards.
+
+    Raises:
+        BadDataError: The file cannot be read, lacks columns, or has a number that is none.
+    """
+    if rows is not None and kind_of(rows) != "placement":
+        return None
+    return check_placement(rows, model_of, left_out=left_out)
 
 
 def write_coefficients(coefficients: Coefficients, path: Path) -> None:

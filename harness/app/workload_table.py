@@ -16,6 +16,7 @@ from harness.app.run import Options
 from harness.app.workloads import Wish, WorkloadResult, load, run
 from harness.domain.base import Frozen
 from harness.domain.record import RunRecord
+from harness.domain.result import System
 from harness.errors import HarnessError, MissingPackageError, RefusedError
 from harness.predict.workload_cost import OperationPrediction
 from harness.records.store import write_atomically
@@ -139,7 +140,7 @@ def rows_of(result: WorkloadResult) -> list[Row]:
     return [
         Row(
             workload=record.workload,
-            size=record.extra["size"],
+            size=record.result.size if isinstance(record.result, System) else {},
             operation=o.operation,
             sample_count=o.sample_count,
             doubted_count=o.doubted_count,
@@ -278,7 +279,7 @@ def after_check(
 
 def _left_out(name: str, extra: str, record: RunRecord) -> list[Skipped]:
     """Operations that were left out for want of a package, as the workload itself tells."""
-    missing = record.extra.get("quality", {}).get("left_out", [])
+    missing = record.result.quality.get("left_out", []) if isinstance(record.result, System) else []
     if not missing:
         return []
     command = f"pip install 'edge-harness[{extra}]'"

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from msgspec.structs import replace
 
 from harness import plugins
-from harness.app.check import probed
 from harness.app.resolve import resolve_device
-from harness.app.run import keep, open_history
+from harness.app.this_machine import probed
 from harness.catalog.gguf import read_gguf
-from harness.catalog.paths import cache_dir, home_dir
+from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
@@ -23,10 +21,10 @@ from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
 from harness.errors import RefusedError
 from harness.measure.child import Limits
-from harness.measure.lock import machine_lock
+from harness.measure.pipeline import How, Pipeline, Saying
 from harness.measure.runner import identify
 from harness.measure.workload_probe import bandwidth_of, core_count, probe_units
-from harness.measure.workload_runner import WorkloadJob, measure_workload
+from harness.measure.workload_runner import WorkloadJob, plan
 from harness.ports import Workload
 from harness.predict.language_cost import language_seconds
 from harness.predict.memory import RUNTIME_ANONYMOUS_BYTES, RUNTIME_FILE_BYTES, predict_memory
@@ -60,7 +58,9 @@ class Wish(NamedTuple):
         evaluate: Also evaluate quality on the public sets.
         limits: Wall clock and memory of the child.
         wait: Wait for another measured run on this machine.
+        resume: Take the result of the last day where the same was measured.
         keep: Append the record to the history.
+        folder: Also write the record there.
         say: Told what is going on.
     """
 
@@ -73,7 +73,9 @@ class Wish(NamedTuple):
     evaluate: bool = False
     limits: Limits = Limits()
     wait: bool = True
+    resume: bool = False
     keep: bool = True
+    folder: Path | None = None
     say: Callable[[str], None] = lambda _line: None
 
 
@@ -182,20 +184,15 @@ def run(name: str, *, size: str = "default", wish: Wish = Wish()) -> WorkloadRes
         model=str(wish.model.absolute()) if wish.model else "",
         evaluate=wish.evaluate,
     )
-    waiting = home_dir() / "run.lock"
-    with machine_lock(waiting, wait=wish.wait, on_wait=lambda who: wish.say(f"waiting for {who} to finish")) as alone:
-        if not alone:
-            wish.say("another measured run is going on: results will be marked as disturbed")
+    with Pipeline(
+        How(wait=wish.wait, resume=wish.resume, keep=wish.keep, folder=wish.folder), Saying(wish.say)
+    ) as pipeline:
         language = _language_here(weights, scenario, wish.say) if weights else None
         rates = measured_rates(wish.thread_count, costs)
         predictions = [predict_operation(c, rates, language) for c in costs]
-        job = replace(job, alone=alone)
         identity = identify(wish.model, weights) if weights and wish.model else None
-        record = measure_workload(
-            job, predictions=predictions, limits=wish.limits, notes={"units": rates.units}, model=identity
-        )
-    if wish.keep:
-        keep(record, open_history(), wish.say)
+        planned = plan(job, predictions=predictions, units=rates.units, limits=wish.limits, model=identity)
+        record = pipeline.measure(planned)
     elsewhere = {d: predict_workload(costs, p, _language(weights, p)) for d, p in profiles.items()}
     return WorkloadResult(
         record=record,
@@ -261,6 +258,6 @@ def _result(
 def measured_rates(thread_count: int, costs: Sequence[Cost]) -> Rates:
     """Rates of this machine, taken now in about four seconds: they decide the prediction made before the run."""
     asked = any(c.kernels or c.session_calls_count for c in costs)
-    units = probe_units(engine=asked and find_spec("onnxruntime") is not None)
+    units = probe_units(engine=asked and find_spec("onnxruntime") is not None and find_spec("onnx") is not None)
     bandwidth = units.read_rates[-1][1] if thread_count == 1 else bandwidth_of(thread_count)
     return rates_here(units, thread_count=thread_count, core_count=core_count(), read_bytes_per_s=bandwidth)

@@ -16,6 +16,9 @@ _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
 _DEFAULT_CONTEXT_TOKENS: Final = 1 << 17
 _SCALAR_KV_HEADS: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 """Hybrids that tell their attention layers by an interval, not by a number of KV heads for each layer."""
+_SECTIONED_ROPE: Final = frozenset({"qwen35", "qwen35moe", "qwen2vl", "qwen3vl", "qwen3vlmoe"})
+_SIGMOID_ROUTED: Final = frozenset({"lfm2moe", "minimax-m2", "nemotron_h_moe", "glm4moe"})
+_SIGMOID: Final = 2
 _GRANITE: Final = frozenset({"granite", "granitemoe", "granitehybrid"})
 
 
@@ -37,12 +40,16 @@ def _hyper_parameters(shape: ModelShape) -> Iterator[tuple[str, Value]]:
     yield "context_length", shape.context_max_tokens or _DEFAULT_CONTEXT_TOKENS
     yield "embedding_length", shape.hidden_dim
     yield "vocab_size", shape.vocab_count
-    yield "feed_forward_length", feed_forward
+    yield "feed_forward_length", _widths(shape) or feed_forward
     yield "attention.layer_norm_rms_epsilon", 1e-5
     yield "attention.layer_norm_epsilon", 1e-5
     yield from _attention(shape)
     if shape.architecture in _GRANITE:
         yield from ((f"{key}_scale", 1.0) for key in ("logit", "residual", "embedding"))
+    if shape.architecture in {"cohere2", "command-r"}:
+        yield "logit_scale", 1.0
+    if shape.architecture in _SIGMOID_ROUTED:
+        yield "expert_gating_func", _SIGMOID
     if experts:
         yield from _experts(experts)
     if shape.recurrent:
@@ -57,11 +64,13 @@ def _attention(shape: ModelShape) -> Iterator[tuple[str, Value]]:
     if shape.latent:
         yield from _latent(shape.latent)
         return
-    hybrid = shape.recurrent is not None and shape.recurrent.attention_step_count > 1
-    hybrid = hybrid and shape.architecture not in _SCALAR_KV_HEADS
-    if hybrid:
-        kinds = (shape.layer_kind(i) for i in range(shape.layer_count))
+    kinds = [shape.layer_kind(i) for i in range(shape.layer_count)]
+    hybrid = shape.recurrent is not None and "full" in kinds and shape.architecture not in _SCALAR_KV_HEADS
+    if hybrid and shape.architecture != "falcon-h1":
         yield "attention.head_count_kv", tuple(shape.kv_head_count if k == "full" else 0 for k in kinds)
+    elif shape.sliding_kv_head_count:
+        heads = {"full": shape.kv_head_count, "sliding": shape.sliding_kv_head_count}
+        yield "attention.head_count_kv", tuple(heads[k] for k in kinds)
     else:
         yield "attention.head_count_kv", shape.kv_head_count
     if shape.head_dim:
@@ -69,10 +78,32 @@ def _attention(shape: ModelShape) -> Iterator[tuple[str, Value]]:
         yield "attention.value_length", shape.value_head_dim or shape.head_dim
         yield "rope.dimension_count", shape.head_dim
         yield "rope.freq_base", 500_000.0
+    if shape.architecture in _SECTIONED_ROPE:
+        quarter = shape.head_dim // 8
+        yield "rope.dimension_sections", (quarter, quarter, quarter, 0)
     if shape.sliding_window_tokens:
         yield "attention.sliding_window", shape.sliding_window_tokens
     if shape.kv_shared_layer_count:
         yield "attention.shared_kv_layers", shape.kv_shared_layer_count
+    if shape.architecture == "gemma4":
+        yield "attention.sliding_window_pattern", tuple(k == "sliding" for k in kinds)
+        yield "attention.key_length_swa", shape.sliding_head_dim or shape.head_dim
+        yield "attention.value_length_swa", shape.sliding_head_dim or shape.head_dim
+        yield "rope.dimension_count_swa", shape.sliding_head_dim or shape.head_dim
+    if shape.architecture in {"gemma3n", "gemma4"}:
+        yield "embedding_length_per_layer_input", shape.per_layer_input_dim
+
+
+def _widths(shape: ModelShape) -> tuple[int, ...]:
+    """Feed-forward widths layer by layer, where they differ; empty where one number says it."""
+    layers = range(shape.layer_count)
+    if shape.architecture.startswith("nemotron_h"):
+        inner = shape.feed_forward_dim or (shape.experts.feed_forward_dim if shape.experts else 0)
+        return tuple(inner if shape.layer_kind(i) == "none" else 0 for i in layers)
+    if shape.kv_shared_feed_forward_dim:
+        own = shape.layer_count - shape.kv_shared_layer_count
+        return tuple(shape.feed_forward_dim if i < own else shape.kv_shared_feed_forward_dim for i in layers)
+    return ()
 
 
 def _expanded_latent(shape: ModelShape, latent: LatentAttention) -> Iterator[tuple[str, Value]]:
@@ -103,6 +134,8 @@ def _experts(experts: Experts) -> Iterator[tuple[str, Value]]:
     yield "expert_used_count", experts.used_count
     yield "expert_feed_forward_length", experts.feed_forward_dim
     yield "expert_shared_count", experts.shared_count
+    if experts.latent_dim:
+        yield "moe_latent_size", experts.latent_dim
     if experts.shared_feed_forward_dim:
         yield "expert_shared_feed_forward_length", experts.shared_feed_forward_dim
     yield "leading_dense_block_count", experts.dense_layer_count
@@ -110,6 +143,9 @@ def _experts(experts: Experts) -> Iterator[tuple[str, Value]]:
 
 
 def _recurrent(shape: ModelShape, recurrent: Recurrent) -> Iterator[tuple[str, Value]]:
+    if shape.architecture.startswith("lfm2"):
+        yield "shortconv.l_cache", recurrent.conv_dim
+        return
     yield "ssm.conv_kernel", recurrent.conv_dim
     yield "ssm.inner_size", recurrent.inner_dim
     yield "ssm.state_size", recurrent.state_dim

@@ -5,9 +5,11 @@ Source: llama.cpp, src/llama-arch.cpp (names of the keys) and src/llama-model.cp
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from harness.catalog._shape_check import check_shape
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
 from harness.errors import BadDataError
 
@@ -16,6 +18,7 @@ FILE_TYPES: Final[dict[int, str]] = {
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
     21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
     29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
+    40: "Q1_0", 41: "Q2_0",
 }  # fmt: skip
 """Mixtures by number. Source: llama.cpp, include/llama.h (``enum llama_ftype``)."""
 
@@ -23,6 +26,7 @@ SLIDING_STEPS: Final[dict[str, int]] = {
     "gemma2": 2,
     "gemma3": 6,
     "gemma3n": 5,
+    "gemma4": 6,
     "gpt-oss": 2,
     "cohere2": 4,
     "llama4": 4,
@@ -57,7 +61,10 @@ def shape_from_metadata(
     Raises:
         BadDataError: A key that the architecture needs is missing or makes no sense.
     """
-    return _Keys(path, architecture, metadata, {t.name: t.dims for t in tensors}).shape()
+    dims = {t.name: t.dims for t in tensors}
+    shape = _Keys(path, architecture, metadata, dims).shape()
+    parts = metadata.get("split.count", 1)
+    return check_shape(shape, path, dims if parts in {0, 1} else None)  # a part of a model has some tensors only
 
 
 class _Keys:
@@ -87,7 +94,7 @@ class _Keys:
         hidden = self.number("embedding_length")
         recurrent = self.recurrent(layers)
         heads = self.number("attention.head_count", 0 if recurrent else None)
-        kv_heads = self.number("attention.head_count_kv", heads)
+        kv_heads, sliding_kv_heads = self.kv_heads(heads)
         head = self.number("attention.key_length", hidden // heads if heads else 0)
         value_head = self.number("attention.value_length", head)
         window = self.window()
@@ -104,7 +111,7 @@ class _Keys:
             kv_head_count=kv_heads,
             head_dim=head,
             value_head_dim=0 if value_head == head else value_head,
-            feed_forward_dim=self.number("feed_forward_length", 0) if self.has_dense_layers() else 0,
+            feed_forward_dim=self.feed_forward() if self.has_dense_layers() else 0,
             gated_feed_forward=self.is_gated(),
             tied_embeddings=bool(self.dims) and "output.weight" not in self.dims,
             context_max_tokens=self.number("context_length", 0),
@@ -116,7 +123,62 @@ class _Keys:
             latent=latent,
             recurrent=recurrent,
             kv_shared_layer_count=self.shared_layers(layers),
+            kv_shared_feed_forward_dim=self.shared_feed_forward(),
+            sliding_kv_head_count=sliding_kv_heads,
+            sliding_head_dim=self.number("attention.key_length_swa", 0),
+            values_are_keys=self.architecture == "gemma4" and len(self.full_value_matrices(layers)) == 0,
+            per_layer_input_dim=self.number("embedding_length_per_layer_input", 0),
+            layer_pattern=self.layer_pattern(layers),
         )
+
+    def listed(self, key: str) -> tuple[int, ...]:
+        """The values of a key that has one for each layer; empty where it has one for all."""
+        value = self.metadata.get(f"{self.architecture}.{key}")
+        return value if isinstance(value, tuple) else ()
+
+    def slides(self) -> tuple[bool, ...]:
+        """One flag a layer, true where it slides; empty where the file does not list them."""
+        pattern = self.metadata.get(f"{self.architecture}.attention.sliding_window_pattern")
+        return tuple(bool(v) for v in pattern) if isinstance(pattern, tuple) else ()
+
+    def kv_heads(self, heads: int) -> tuple[int, int]:
+        """KV heads of the full layers, and of the sliding ones where those have another number (else 0)."""
+        counts, slides = self.listed("attention.head_count_kv"), self.slides()
+        if not counts or len(counts) != len(slides) or len(set(counts)) == 1:
+            return self.number("attention.head_count_kv", heads), 0
+        full = max((n for n, s in zip(counts, slides, strict=True) if not s), default=0)
+        sliding = max((n for n, s in zip(counts, slides, strict=True) if s), default=0)
+        return full or sliding, sliding
+
+    def feed_forward(self) -> int:
+        """Inner width of the first block that has one; its tensor is believed before the key, which files get wrong."""
+        down = self.dims.get("blk.0.ffn_down.weight")
+        return (
+            down[0]
+            if down
+            else next((n for n in self.listed("feed_forward_length") if n), self.number("feed_forward_length", 0))
+        )
+
+    def shared_feed_forward(self) -> int:
+        """Inner width in the trailing layers without a cache of their own, where it differs."""
+        widths = self.listed("feed_forward_length") if self.architecture == "gemma4" else ()
+        return widths[-1] if widths and widths[-1] != widths[0] else 0
+
+    def full_value_matrices(self, layers: int) -> list[str]:
+        """Value matrices of the layers that look at everything; a file without tensors counts as having them."""
+        full = [f"blk.{i}.attn_v.weight" for i, slides in enumerate(self.slides()[:layers]) if not slides]
+        return full if not self.dims or not full else [name for name in full if name in self.dims]
+
+    def layer_pattern(self, layers: int) -> str:
+        """Kinds of the layers of a hybrid whose attention layers follow no period."""
+        counts, widths = self.listed("attention.head_count_kv")[:layers], self.listed("feed_forward_length")
+        if self.architecture.startswith("nemotron_h"):
+            return "".join("a" if n else "-" if w else "r" for n, w in zip(counts, widths, strict=False))
+        places = [i for i, heads in enumerate(counts) if heads]
+        steps = {b - a for a, b in pairwise(places)}
+        if not counts or len(places) in {0, layers} or (len(steps) <= 1 and places[0] < min(steps, default=layers)):
+            return ""
+        return "".join("a" if n else "r" for n in counts)
 
     def is_biased(self) -> bool:
         """Whether the family has biases on q, k and v."""
@@ -155,6 +217,8 @@ class _Keys:
         """Leading dense layers and step of the layers with a router, from the tensors where there are any."""
         found = re.compile(r"blk\.(\d+)\.ffn_gate_inp\.weight")
         places = sorted(int(m[1]) for name in self.dims if (m := found.fullmatch(name)))
+        if self.architecture.startswith("nemotron_h"):
+            return 0, 1  # its pattern tells which blocks route
         if not places:
             return self.number("leading_dense_block_count", 0), self.number("interleave_moe_layer_step", 1) or 1
         step = places[1] - places[0] if len(places) > 1 else 1
@@ -201,6 +265,7 @@ class _Keys:
             shared_feed_forward_dim=shared_width,
             dense_layer_count=dense,
             layer_step_count=step,
+            latent_dim=self.number("moe_latent_size", 0),
         )
 
     def latent(self) -> LatentAttention | None:
@@ -220,14 +285,15 @@ class _Keys:
 
     def recurrent(self, layers: int) -> Recurrent | None:
         """State-space layers, if any."""
-        inner = self.number("ssm.inner_size", 0)
+        short = self.number("shortconv.l_cache", 0)
+        inner = self.number("ssm.inner_size", self.number("embedding_length") if short else 0)
         if not inner:
             return None
-        step, offset = self.attention_step(layers)
+        step, offset = (0, 0) if self.layer_pattern(layers) else self.attention_step(layers)
         return Recurrent(
             inner_dim=inner,
-            state_dim=self.number("ssm.state_size"),
-            conv_dim=self.number("ssm.conv_kernel", 4),
+            state_dim=self.number("ssm.state_size", 0 if short else None),
+            conv_dim=short or self.number("ssm.conv_kernel", 4),
             group_count=self.number("ssm.group_count", 1) or 1,
             head_count=self.number("ssm.time_step_rank", 0) if self.architecture not in {"mamba", "jamba"} else 0,
             attention_step_count=step,

@@ -8,7 +8,7 @@ from typing import Final
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.gguf import GgufFile, read_gguf
 from harness.catalog.hf_config import read_hf_config
-from harness.catalog.models import dump_model, load_model
+from harness.catalog.models import dump_model, load_card
 from harness.catalog.paths import home_dir
 from harness.domain.model import ModelCard, ModelFile, ModelShape
 from harness.errors import BadDataError, RefusedError
@@ -45,7 +45,7 @@ def save_card(card: ModelCard) -> Path:
     fresh = folder / f".{card.name}.toml"
     fresh.write_text(dump_model(card), encoding="utf-8")
     try:
-        load_model(str(fresh))
+        load_card(str(fresh))
         target.hardlink_to(fresh)
     except FileExistsError:
         raise RefusedError(f"{target} is there already; give another --name or remove it") from None

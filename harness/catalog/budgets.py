@@ -1,14 +1,14 @@
 """Read a budgets file: ``[[budget]]`` tables, each with exactly one limit."""
 
+import re
 from pathlib import Path
 
 from harness.catalog._toml import convert, floats, read_document
 from harness.domain.base import Frozen
-from harness.domain.budget import Budget
+from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.errors import BadDataError
 
 LIMITS = ("floor", "ceiling", "baseline_ratio", "prediction_ratio", "roofline_ratio")
-SPEEDS = ("decode_tokens_per_s", "prefill_tokens_per_s")
 
 
 class _BudgetFile(Frozen, frozen=True, kw_only=True):
@@ -30,6 +30,13 @@ def load_budgets(path: Path) -> tuple[Budget, ...]:
     return file.budget
 
 
+def budget_lines(path: Path, count: int) -> list[int]:
+    """Line of each ``[[budget]]`` table of a file that has been read; 1 for all where they are written another way."""
+    text = path.read_text(encoding="utf-8").splitlines()
+    lines = [number for number, line in enumerate(text, 1) if re.match(r"\s*\[\[\s*[\"']?budget[\"']?\s*\]\]", line)]
+    return lines if len(lines) == count else [1] * count
+
+
 def check_budget(budget: Budget, path: Path | str, place: str) -> None:
     """Refuse a budget without exactly one sound limit.
 
@@ -43,7 +50,7 @@ def check_budget(budget: Budget, path: Path | str, place: str) -> None:
     name, limit = next(iter(given.items()))
     if not 0 < limit < float("inf"):
         raise BadDataError(path, f"{place}.{name}", repr(limit), "a positive number")
-    higher = budget.metric in SPEEDS
+    higher = budget.metric in HIGHER_IS_BETTER
     if (name == "floor" and not higher) or (name == "ceiling" and higher):
         right = "floor" if higher else "ceiling"
         raise BadDataError(path, f"{place}.{name}", f"a {name} on {budget.metric}", f"a {right} for this metric")

@@ -106,6 +106,7 @@ class DeviceFile(Frozen, frozen=True, kw_only=True):
     engine: tuple[EngineTable, ...]
     storage: StorageTable
     notes: str = ""
+    doubts: tuple[str, ...] = ()
     vram: PoolTable | None = None
     power: PowerTable = PowerTable()
     calibration: tuple[Calibration, ...] = ()
@@ -135,7 +136,7 @@ def load_device(ref: str) -> DeviceProfile:
 def dump_device(profile: DeviceProfile) -> str:
     """TOML text of a profile; saved as ``<profile.name>.toml`` it loads back equal."""
     document: dict[str, Any] = {
-        key: getattr(profile, key) for key in ("title", "kind", "vendor", "chip", "os", "year", "notes")
+        key: getattr(profile, key) for key in ("title", "kind", "vendor", "chip", "os", "year", "notes", "doubts")
     }
     for pool in profile.pools:
         document[pool.name] = {"technology": pool.technology} | _figures(
@@ -158,7 +159,7 @@ def dump_device(profile: DeviceProfile) -> str:
         peak_w=(profile.power.peak_watts, 1),
     )
     document["calibration"] = [_calibration_table(c) for c in profile.calibrations]
-    optional = {"notes", "power", "calibration"}
+    optional = {"notes", "doubts", "power", "calibration"}
     return dump({key: value for key, value in document.items() if value or key not in optional})
 
 
@@ -195,6 +196,7 @@ def _profile(file: Traversable) -> DeviceProfile:
         ),
         calibrations=given.calibration,
         notes=given.notes,
+        doubts=given.doubts,
     )
 
 

@@ -1,7 +1,7 @@
 """A file from the model hub, by its own client; ``HF_ENDPOINT`` names another hub."""
 
 import threading
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from harness.catalog._progress import Progress
@@ -19,14 +19,20 @@ def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progre
         FetchError: The hub does not answer, or has no such file.
     """
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     except ImportError:
         raise MissingPackageError("huggingface-hub", "hub") from None
+    parts = PurePosixPath(source.file).parts
+    if source.file.startswith("/") or ".." in parts or "\\" in source.file or not parts:
+        raise FetchError(f"{source.repo}/{source.file}: not a path inside a repository")
     folder = staging / "hub"
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(folder, size_bytes, progress, stop), daemon=True)
     watcher.start()
     try:
+        there = get_hf_file_metadata(hf_hub_url(source.repo, source.file, revision=source.revision)).size
+        if there is not None and there > size_bytes:
+            raise FetchError(f"it has {there} bytes, the card says {size_bytes}")  # noqa: TRY301 - named as the others
         return Path(
             hf_hub_download(
                 source.repo, source.file, revision=source.revision, local_dir=folder, library_name="edge-harness"

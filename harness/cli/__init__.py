@@ -7,11 +7,13 @@ with an underscore are shared helpers. Verb modules import nothing heavy at the 
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Final
 
 import click
 
 from harness import __version__
 from harness.errors import Exit, HarnessError
+from harness.printable import cleaned_streams
 
 
 class Verbs(click.Group):
@@ -39,17 +41,39 @@ def cli() -> None:
     """
 
 
+OLD_NAMES: Final = {"--backend": "--runtime in `run`, --api elsewhere", "--new": "--tokens"}
+"""Names of options that are still understood for one release, and what they are called now."""
+
+
 def main() -> None:
     """Run the command line; expected failures end in one line and their exit status, bugs keep their traceback."""
+    for word in {argument.partition("=")[0] for argument in sys.argv[1:]} & set(OLD_NAMES):
+        click.echo(f"edge-harness: {word} is called {OLD_NAMES[word]} now; the old name goes with 0.3", err=True)
+    with cleaned_streams():
+        status = _status()
+    sys.exit(int(status or 0))
+
+
+def _status() -> int | None:
     try:
-        status = cli.main(standalone_mode=False)
+        status: int | None = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         status = Exit.USAGE
+        _tell_json(error.format_message(), status)
     except click.Abort:
         click.echo("edge-harness: interrupted", err=True)
         status = 130
     except HarnessError as error:
         click.echo(f"edge-harness: {error}", err=True)
         status = error.exit_code
-    sys.exit(int(status or 0))
+        _tell_json(str(error), status)
+    return status
+
+
+def _tell_json(message: str, status: int) -> None:
+    """The error as the one JSON document on stdout, where a document was asked for."""
+    if "--json" in sys.argv[1:]:
+        import json
+
+        click.echo(json.dumps({"error": {"message": message, "exit_status": int(status)}}))

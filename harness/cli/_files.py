@@ -5,7 +5,7 @@ from pathlib import Path
 from harness.cli._output import console
 
 
-def model_file(ref: str) -> Path:
+def model_file(ref: str, quant: str = "") -> Path:
     """The file that ``ref`` (a path, a name, or ``name:quant``) stands for, with a progress bar while it is fetched.
 
     Raises:
@@ -14,11 +14,7 @@ def model_file(ref: str) -> Path:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     from harness.app.locate import locate
-    from harness.catalog.paths import as_path
 
-    name, quant = ref, ""
-    if as_path(ref) is None and ":" in ref:
-        name, _, quant = ref.rpartition(":")
     screen = console(stderr=True)
     bar = Progress(
         TextColumn("fetching {task.fields[model]}", markup=False),
@@ -29,7 +25,7 @@ def model_file(ref: str) -> Path:
         disable=not screen.is_terminal,
     )
     with bar:
-        task = bar.add_task("", model=name, total=None, visible=False)
+        task = bar.add_task("", model=ref, total=None, visible=False)
         return locate(
-            name, quant, progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+            ref, quant, progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True)
         ).path

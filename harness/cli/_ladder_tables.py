@@ -9,12 +9,12 @@ from harness.units import format_bytes
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness.app.calibration_change import Triple
-    from harness.app.ladder_advice import Advice
-    from harness.app.rungs import Ladder, Rung
+    from harness.app.ladder_advice import RungAdvice
+    from harness.domain.quality import Change
+    from harness.records.ladder import Ladder, Rung
 
 
-def ladder_tables(result: "Ladder", advice: "Sequence[Advice]") -> "Iterator[Table | str]":
+def ladder_tables(result: "Ladder", advice: "Sequence[RungAdvice]") -> "Iterator[Table | str]":
     """Size, speed and quality; what happened to calibration; what each device takes; what to keep in mind."""
     title = f"{result.model} (source {result.source_quant}, compared with {result.reference_quant})"
     names: tuple[str, ...] = (
@@ -100,12 +100,12 @@ def _calibration(rung: "Rung") -> tuple[str, ...]:
     return rung.quant, _change(c.nll_change), flips, str(c.lost_count), str(c.gained_count), ece, _change(c.ece_change)
 
 
-def _change(found: "Triple") -> str:
+def _change(found: "Change") -> str:
     clear = "" if found.low <= 0 <= found.high else "*"
     return f"{clear}{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 
 
-def _advice(advice: "Advice") -> tuple[str, ...]:
+def _advice(advice: "RungAdvice") -> tuple[str, ...]:
     if not advice.quant:
         return advice.device, "no rung fits", "", "", "", ""
     speed, peak = advice.decode_tokens_per_s, advice.peak_bytes

@@ -12,6 +12,7 @@ from harness.cli._output import console, emit_json, json_option, table
 if TYPE_CHECKING:
     from harness.catalog._progress import Progress
     from harness.domain.model import Weights
+    from harness.onnx.providers import ProviderShare
 
 
 @click.command()
@@ -22,7 +23,7 @@ def pull(model: str, quant: str | None, as_json: bool) -> None:
     """Fetch a file of MODEL into the cache, verified; an interrupted pull goes on."""
     from harness.catalog.fetch import file_of
     from harness.catalog.fetch import pull as fetch
-    from harness.catalog.models import load_model
+    from harness.catalog.names import load_model
 
     card = load_model(model)
     file = file_of(card, quant)
@@ -152,8 +153,8 @@ def show_gguf(path: Path, as_json: bool) -> None:
     console().print(table("", ("type", "tensors", "weights", "bytes", "bits/weight"), rows, right=(1, 2, 3, 4)))
 
 
-def show_onnx(path: Path, as_json: bool) -> None:
-    """Print what an ONNX file says of itself, and what is wrong with how it is stored."""
+def show_onnx(path: Path, as_json: bool, provider: str = "", options: tuple[str, ...] = ()) -> None:
+    """Print what an ONNX file says of itself, what is wrong with how it is stored, and what runs on a provider."""
     from harness.onnx.files import lint, quantization, size_bytes
     from harness.onnx.graph import read_graph
     from harness.units import format_bytes
@@ -165,7 +166,8 @@ def show_onnx(path: Path, as_json: bool) -> None:
                    "size_bytes": size, "weight_bytes": graph.weight_bytes, "inline_bytes": graph.inline_bytes,
                    "opsets": graph.opsets, "operations": dict(graph.op_counts.most_common()),
                    "inputs": [p._asdict() for p in graph.inputs], "outputs": [p._asdict() for p in graph.outputs],
-                   "faults": [f._asdict() for f in faults]})  # fmt: skip
+                   "faults": [f._asdict() for f in faults],
+                   "providers": [s._asdict() for s in _shares(path, provider, options)]})  # fmt: skip
         return
     title = f"{path}: {quantization(graph)}, {format_bytes(size)}, {len(graph.nodes)} nodes, by {graph.producer}"
     rows = [("in", p.name, p.dtype, " x ".join(map(str, p.dims))) for p in graph.inputs]
@@ -173,6 +175,19 @@ def show_onnx(path: Path, as_json: bool) -> None:
     console().print(table(title, ("", "port", "type", "shape"), rows))
     for fault in faults:
         click.echo(f"  {fault.level}: {fault.text}")
+    for share in _shares(path, provider, options):
+        nodes = f"{share.node_count} nodes ({share.node_ratio:.0%})"
+        click.echo(f"  {share.provider} ran {nodes}, {share.time_ratio:.0%} of the time")
+
+
+def _shares(path: Path, provider: str, options: tuple[str, ...]) -> "tuple[ProviderShare, ...]":
+    if not provider:
+        return ()
+    from harness.onnx.providers import example_feeds, provider_named, provider_shares
+
+    given = dict(option.partition("=")[::2] for option in options)
+    asked = {provider_named(provider): given} if given else None
+    return provider_shares(path, example_feeds(path), [provider], options=asked)
 
 
 def _by_type(weights: "Weights") -> list[tuple[str, int, int, int]]:
@@ -200,7 +215,42 @@ def _bar(title: str) -> "Iterator[Progress]":
         yield progress
 
 
+@click.command()
+@click.argument("name")
+@click.option("--quant", help="Quantisation, where the name has none.")
+@json_option
+def resolve(name: str, quant: str | None, as_json: bool) -> None:
+    """Say what NAME is taken for, and why: a card, a repository of the hub, a file, or a bounded guess."""
+    from harness.app.resolve import resolve_model
+    from harness.predict.kv_cache import kv_cache_bytes
+    from harness.units import format_bytes
+
+    found = resolve_model(name, quant)
+    context = min(found.weights.shape.context_max_tokens or 32768, 32768)
+    shapes = found.guess.around if found.guess else ()
+    caches = sorted(kv_cache_bytes(shape, context) for shape in (found.weights.shape, *shapes))
+    kind = "guess" if found.guess else "card" if found.card else "file" if found.path else "hub"
+    count = sum(t.element_count for t in found.weights.tensors)
+    document = {
+        "name": name, "kind": kind, "model": found.name, "quant": found.quant, "why": found.notes,
+        "parameter_count": count, "file_bytes": found.weights.file_bytes, "shape": found.weights.shape,
+        "cache": {"context_tokens": context, "bytes": kv_cache_bytes(found.weights.shape, context),
+                  "low_bytes": caches[0], "high_bytes": caches[-1]},
+        "like": found.guess.like if found.guess else (),
+    }  # fmt: skip
+    if as_json:
+        emit_json(document)
+        return
+    click.echo(f"{name}: {kind} {found.name}, {found.quant}, {format_bytes(found.weights.file_bytes)}")
+    between = f", {format_bytes(caches[0])} to {format_bytes(caches[-1])}" if found.guess else ""
+    click.echo(
+        f"  cache of {context} tokens in F16: {format_bytes(kv_cache_bytes(found.weights.shape, context))}{between}"
+    )
+    for note in found.notes:
+        click.echo(f"  {note}")
+
+
 def register(group: click.Group) -> None:
     """Add the commands of this file to ``group``."""
-    for command in (pull, add, synthesize, export):
+    for command in (pull, add, resolve, synthesize, export):
         group.add_command(command)

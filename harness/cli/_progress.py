@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Self
 from harness.cli._output import console
 
 if TYPE_CHECKING:
-    from harness.app.run import Cell
     from harness.domain.record import RunRecord, Sample
 
 
@@ -41,14 +40,12 @@ class RunProgress:
         """One line."""
         self._console.print(line, markup=False)
 
-    def begin(self, cell: "Cell", sample_count: int) -> None:
+    def begin(self, title: str, sample_count: int) -> None:
         """A new bar."""
-        depth = f" @ d{cell.scenario.depth_tokens}" if cell.scenario.depth_tokens else ""
-        title = f"{cell.model}{depth}, {cell.scenario.thread_count} threads"
         if self._task is None:
             self.say(f"running {title}")
         else:
-            self._progress.reset(self._task, total=sample_count, visible=True, model=title, note="")
+            self._progress.reset(self._task, total=sample_count or None, visible=True, model=title, note="")
 
     def fetched(self, done_bytes: int, all_bytes: int) -> None:
         """How much of the file is here."""

@@ -2,33 +2,64 @@
 
 from typing import TYPE_CHECKING
 
+from harness.domain.result import Stream
 from harness.units import format_bytes, format_rate
 
 if TYPE_CHECKING:
-    from harness.app.expert_outlook import ExpertOutlook
     from harness.app.plans import StreamingOutlook
-    from harness.runtimes.llamacpp.expert_layout import ExpertPlan
-    from harness.runtimes.llamacpp.stream_plan import StreamPlan, StreamReport
+    from harness.domain.record import RunRecord
+    from harness.domain.streaming import ExpertOutlook, ExpertPlan, StreamPlan, StreamReport
 
 Rows = list[tuple[str, str]]
 
 
-def beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool, schedule: str) -> str:
-    """One line of prediction."""
+def beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool, schedule: str) -> tuple[float | None, str]:
+    """Tokens a second that are expected, and one line that says so."""
     source = "predicted from this machine's profile"
     if mapped:
-        return f"{source}: {outlook.naive_tokens_per_s:.3g} tokens/s, all of it read again"
+        naive = outlook.naive_tokens_per_s
+        return naive, f"{source}: {naive:.3g} tokens/s, all of it read again"
     if schedule != "blocks" and outlook.expert_cache_tokens_per_s:
-        return (
-            f"{source}: {outlook.expert_cache_tokens_per_s:.3g} tokens/s with {outlook.expert_hit_ratio:.0%} of the "
-            "wanted experts in memory"
-        )
+        rate = outlook.expert_cache_tokens_per_s
+        hits = f"{outlook.expert_hit_ratio:.0%} of the wanted experts in memory"
+        return rate, f"{source}: {rate:.3g} tokens/s with {hits}"
     if outlook.bound == "memory":
-        return f"{source}: the budget is hardly enough, or too small, for what must stay in memory"
+        return None, f"{source}: the budget is hardly enough, or too small, for what must stay in memory"
     told = f"{source}: {outlook.tokens_per_s:.3g} tokens/s, {format_bytes(outlook.streamed_bytes)} from storage a pass"
     if drafted and outlook.speculative_tokens_per_s:
-        told += f"; {outlook.speculative_tokens_per_s:.3g} with drafts at an acceptance of 0.8"
-    return told
+        rate = outlook.speculative_tokens_per_s
+        return rate, f"{told}; {rate:.3g} with drafts at an acceptance of 0.8"
+    return outlook.tokens_per_s, told
+
+
+def rows_of(record: "RunRecord") -> Rows:
+    """All rows of a run; none where it got nowhere."""
+    result, memory = record.result, record.memory
+    if not isinstance(result, Stream) or memory is None:
+        return []
+    how = f"{result.mode}{f' by {result.schedule}' if result.schedule else ''}"
+    rows = [
+        ("how", how),
+        ("speed", f"{result.decoding.tokens_per_s:.3g} tokens/s"),
+        ("budget", f"{format_bytes(result.budget_bytes)}{'' if result.enforced else ' (not enforced by the system)'}"),
+        ("peak charged", format_bytes(memory.cgroup_peak_bytes or memory.peak_rss_bytes)),
+    ]
+    if result.predicted_tokens_per_s:
+        error = result.predicted_tokens_per_s / result.decoding.tokens_per_s - 1
+        rows.insert(2, ("predicted", f"{result.predicted_tokens_per_s:.3g} tokens/s ({error:+.0%})"))
+    if result.schedule_reason:
+        rows.append(("streams blocks, since", result.schedule_reason))
+    if result.plan and result.report:
+        rows += block_rows(result.plan, result.report, len(result.decoding.tokens))
+    if result.expert_plan:
+        rows += expert_rows(result.expert_plan, result.experts, result.report)
+    if result.bound_ratio is not None:
+        rows.append(("share of the bound", f"{result.bound_ratio:.2f}"))
+    if result.draft:
+        passes = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in result.verify_s.items())
+        rows.append(("tokens per pass", f"{result.decoding.tokens_per_cycle:.2f}"))
+        rows.append(("pass by tokens, drafted token", f"{passes} ms, {result.draft_s * 1e3:.1f} ms"))
+    return rows
 
 
 def block_rows(plan: "StreamPlan", report: "StreamReport", token_count: int) -> Rows:

@@ -1,6 +1,6 @@
 """Changes and trends as tables, shared by the verbs that print them."""
 
-from collections.abc import Sequence
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from harness.cli._output import console, emit_json, table
@@ -9,7 +9,9 @@ from harness.errors import UnknownNameError
 if TYPE_CHECKING:
     from harness.app.trend import Change, Trend
     from harness.domain.record import RunRecord
+    from harness.records.history import History
 
+_MOST_ROWS = 40
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -23,23 +25,30 @@ def difference_view(before: "RunRecord", after: "RunRecord") -> list[Any]:
     return view + [f"not alike: {line}" for line in not_alike(before, after)]
 
 
-def show_trends(records: "Sequence[RunRecord]", metric: str, *, as_json: bool) -> None:
-    """Print the course of a metric.
+def show_trends(past: "History", metric: str, *, as_json: bool, **wanted: Any) -> None:
+    """Print the course of a metric over the runs wanted, as ``History.figures`` takes them.
 
     Raises:
         UnknownNameError: There is no such metric.
     """
-    from harness.app.trend import METRICS, trends
+    from harness.app.trend import METRICS, comparable, trends_of
 
-    if metric not in METRICS:
+    known = next((m for m in METRICS if m == metric), None)
+    if known is None:
         raise UnknownNameError("metric", metric, METRICS)
-    found = trends(records, next(m for m in METRICS if m == metric))
+    runs = past.figures(known, **wanted)
     if as_json:
-        emit_json(found)
+        emit_json(trends_of(runs, known))
         return
+    groups = sorted(comparable(runs), key=lambda group: group[-1].created)
+    found = trends_of(itertools.chain.from_iterable(groups[-_MOST_ROWS:]), known)
     rows = [_row(trend) for trend in found]
     names = ("runs", "", "over time", "last", "against", "ratio", "95 % interval", "effect", "")
     console().print(table(metric, names, rows, right=(1, 3, 5, 6, 7)))
+    if len(groups) > len(rows):
+        console().print(
+            f"the newest {len(rows)} of {len(groups)}: narrow them with --model or --device, or take --json"
+        )
 
 
 def _row(trend: "Trend") -> tuple[str, ...]:

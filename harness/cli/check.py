@@ -1,36 +1,37 @@
 """``edge-harness check``: probe, predict, run, compare; what a new user types first."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from harness.cli._output import console, emit_json, json_option
-from harness.cli._sizes import numbers
+from harness.cli import _options as options
+from harness.cli._output import console, emit_json
 from harness.errors import Exit
 
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL...]")
-@click.option("--quant", "-q", default="", help="Mixture; the card's usual one unless given.")
-@click.option("--context", "-c", "context_tokens", type=click.IntRange(1), default=4096, show_default=True)
-@click.option("--prompt", "-p", "prompt_tokens", type=click.IntRange(1), default=512, show_default=True)
-@click.option("--new", "-n", "new_tokens", type=click.IntRange(1), default=64, show_default=True)
-@click.option(
-    "--depth", "depths", default="0", callback=numbers, help="Tokens already in the cache; or several: 0,2048."
-)
-@click.option("--threads", "-t", "thread_count", type=click.IntRange(0), default=0, help="0: physical cores.")
-@click.option("--repetitions", "-r", type=click.IntRange(1, 1000), default=5, show_default=True)
+@options.quant()
+@options.context()
+@options.prompt()
+@options.tokens(64)
+@options.depths
+@options.threads
+@options.api
+@options.placement
+@options.repetitions()
+@options.memory_limit
 @click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
-@click.option("--max-error", "max_error_percent", type=click.FloatRange(0), help="Exit 1 above this error, in percent.")
+@click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this error, in percent.")
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Report: .html, .md, or .json for records.",
 )
 @click.option("--with-workloads", is_flag=True, help="Also run every workload, with this model where one is needed.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=1800.0, show_default=True)
-@click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine.")
-@json_option
+@options.on_target
+@options.measuring()
 def check(
     models: tuple[str, ...],
     quant: str,
@@ -39,11 +40,16 @@ def check(
     probe_again: bool,
     max_error_percent: float | None,
     report: Path | None,
+    memory_bytes: int | None,
     timeout_s: float,
     wait: bool,
+    resume: bool,
+    out: Path | None,
     with_workloads: bool,
+    target: str,
+    programs: Path | None,
     as_json: bool,
-    **fields: int,
+    **fields: Any,
 ) -> int:
     """Check what this machine does with each MODEL against what was predicted; without one, a small default model.
 
@@ -58,16 +64,18 @@ def check(
     from harness.measure.child import Limits
     from harness.report import write_check_report
 
-    options = Options(repetitions=repetitions, limits=Limits(wall_s=timeout_s), wait=wait)
+    limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes)
+    chosen = Options(repetitions=repetitions, limits=limits, wait=wait, resume=resume, folder=out)
     with RunProgress() as progress:
         found = run_check(
             models,
             quant,
             scenario_from(fields),
-            options,
+            chosen,
             listener=progress,
             probe_again=probe_again,
             depths=depths,
+            on=(target, programs),
         )
     page = report if report is not None and report.suffix.lower() in {".html", ".htm"} else None
     if page is not None:
@@ -80,7 +88,7 @@ def check(
 
         screen, records = console(stderr=True), list(found.records)
         others, told = after_check(
-            models, quant, options, written, say=lambda line: screen.print(line, markup=False), keep=records.append
+            models, quant, chosen, written, say=lambda line: screen.print(line, markup=False), keep=records.append
         )
         reports.append(told)
         if page is not None:
@@ -91,19 +99,29 @@ def check(
         document = {"device": found.device, "records": found.records, "comparisons": found.comparisons}
         emit_json(document | {"broken": broken} | ({"workloads": others} if others is not None else {}))
         return Exit.BROKEN if broken else status
-    out = console()
+    from harness.report.answer import check_line
+
+    for record, comparison in zip(found.records, found.comparisons, strict=True):
+        click.echo(check_line(record, comparison))
+    screen = console()
     for record, comparison in zip(found.records, found.comparisons, strict=True):
         if comparison is not None:
-            out.print(comparison_table(comparison, title_of(record)))
+            screen.print(comparison_table(comparison, title_of(record)))
             for note in comparison.notes:
-                out.print(note, markup=False)
-    out.print(run_table(found.records))
+                screen.print(note, markup=False)
+    screen.print(run_table(found.records))
     if others is not None:
         from harness.cli.workloads import show_table
 
         show_table(others)
     for line in (*reasons(found.records), *broken, *(f"report: {path}" for path in dict.fromkeys(reports))):
-        out.print(line, markup=False)
+        screen.print(line, markup=False)
+    if status == Exit.OK:
+        click.echo(
+            "Next: `edge-harness fit MODEL` predicts any model here; `edge-harness gate init` makes budgets of this."
+        )
+    else:
+        click.echo("Next: `edge-harness doctor` says what disturbs this machine or is missing on it.")
     return Exit.BROKEN if broken else status
 
 

@@ -19,10 +19,10 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None, as_json: boo
     --max-error judges decode, prefill and peak memory; times of loading are shown only.
     """
     from harness.app.check import gate
-    from harness.app.run import open_history
     from harness.cli._records import comparison_table, title_of
     from harness.cli._trends import difference_view
     from harness.errors import RefusedError
+    from harness.measure.pipeline import open_history
     from harness.records.compare import compare as compare_record
     from harness.records.store import load
 

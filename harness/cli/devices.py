@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._output import console, emit_json, json_option, table
 
 if TYPE_CHECKING:
@@ -79,9 +80,20 @@ def show(device: str, as_json: bool) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write; your own devices folder unless given.",
 )
+@options.on_target
 @json_option
-def probe(quick: bool, out: Path | None, as_json: bool) -> None:
-    """Measure this machine and write its profile (then usable as --device this-machine)."""
+def probe(quick: bool, out: Path | None, target: str, programs: Path | None, as_json: bool) -> None:
+    """Measure this machine and write its profile (then usable as --device this-machine); or one behind --on."""
+    if target != "local":
+        from harness.app.on_target import probe_on
+
+        profile, path = probe_on(target, programs, out)
+        if as_json:
+            emit_json(profile)
+            return
+        console().print(_figures_table(profile))
+        click.echo(f"  {profile.notes}\n  written to {path}: --device {profile.name}")
+        return
     from harness.measure.probe import DEVICE_NAME, probe_machine, save_profile
 
     progress = console(stderr=True)

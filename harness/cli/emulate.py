@@ -1,43 +1,74 @@
 """``edge-harness emulate``: where a model stops to fit on a device, predicted and found by real runs."""
 
+from pathlib import Path
+
 import click
 
+from harness.cli import _options as options
 from harness.cli._files import model_file
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._output import console, emit_json, table
 
 
 @click.command("emulate")
 @click.argument("model")
 @click.option("--as", "device", required=True, metavar="DEVICE", help="Device whose limits are imposed.")
 @click.option("--entitled", is_flag=True, help="The limit that an app gets with the entitlement for more memory.")
-@json_option
-def COMMAND(model: str, device: str, entitled: bool, as_json: bool) -> int:  # noqa: N802  verbs are found by this name
+@options.quant()
+@options.memory_limit
+@options.threads
+@options.measuring(300.0)
+def COMMAND(  # noqa: N802  verbs are found by this name
+    model: str,
+    device: str,
+    entitled: bool,
+    quant: str,
+    memory_bytes: int | None,
+    thread_count: int,
+    timeout_s: float,
+    wait: bool,
+    resume: bool,
+    out: Path | None,
+    as_json: bool,
+) -> int:
     """Find the longest context that MODEL runs with in the memory an app may use on DEVICE, by bisection."""
+    from msgspec.structs import replace
+
     from harness.app.emulate import emulation_of, find_boundary
     from harness.app.resolve import resolve_device
-    from harness.errors import Exit
+    from harness.app.run import exit_of
+    from harness.cli._progress import RunProgress
+    from harness.cli._records import name_of, reasons
+    from harness.domain.result import Boundary
     from harness.units import format_bytes
 
-    path = model_file(model)
-    progress = console(stderr=True)
+    path = model_file(model, quant)
     emulation = emulation_of(resolve_device(device), entitled=entitled)
-    result = find_boundary(path, emulation, say=progress.print)
+    emulation = replace(
+        emulation,
+        memory_limit_bytes=min(memory_bytes or emulation.memory_limit_bytes, emulation.memory_limit_bytes),
+        thread_count=thread_count or emulation.thread_count,
+    )
+    with RunProgress() as progress:
+        how = options.how_of(wait=wait, resume=resume, out=out)
+        record = find_boundary(path, emulation, wall_s=timeout_s, how=how, listener=progress)
+    result = record.result
     if as_json:
-        emit_json(result)
-        return Exit.OK
-    cores = emulation.core_count or "an unknown number of"
-    rows = [
-        ("memory limit", format_bytes(emulation.memory_limit_bytes)),
-        (
-            "threads",
-            f"{emulation.thread_count} (the device has {cores} cores)",
-        ),
-        ("longest context predicted", f"{result.predicted_tokens} tokens"),
-        ("longest context that ran", f"{result.found_tokens} tokens"),
-        ("shortest that did not", f"{result.failed_tokens} tokens" if result.failed_tokens else "none"),
-        ("memory there", f"{format_bytes(result.found_peak_bytes)}, predicted {format_bytes(result.predicted_bytes)}"),
-        ("held by", "a control group" if result.enforced else "a limit on private memory (no control group here)"),
-        ("not emulated", ", ".join(emulation.not_emulated)),
-    ]
-    console().print(table(f"{result.model} as if on {emulation.device} (emulated)", ("", ""), rows))
-    return Exit.OK
+        emit_json(record)
+        return exit_of([record])
+    if isinstance(result, Boundary):
+        cores = emulation.core_count or "an unknown number of"
+        found = f"{format_bytes(result.found_peak_bytes)}, predicted {format_bytes(result.predicted_bytes)}"
+        rows = [
+            ("memory limit", format_bytes(result.memory_limit_bytes)),
+            ("threads", f"{emulation.thread_count} (the device has {cores} cores)"),
+            ("longest context predicted", f"{result.predicted_tokens} tokens"),
+            ("longest context that ran", f"{result.found_tokens} tokens"),
+            ("shortest that did not", f"{result.failed_tokens} tokens" if result.failed_tokens else "none"),
+            ("memory there", found),
+            ("held by", "a control group" if result.enforced else "a limit on private memory (no control group here)"),
+            ("not emulated", ", ".join(result.not_emulated)),
+        ]
+        console().print(table(f"{name_of(record)} as if on {result.device} (emulated)", ("", ""), rows))
+    for line in reasons([record]):
+        console().print(line, markup=False)
+    return exit_of([record])

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._output import console, emit_json, json_option, table
 from harness.cli._plans import render_plans
-from harness.cli._sizes import budget_of
 from harness.errors import Exit
+from harness.units import GB
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,65 +16,109 @@ if TYPE_CHECKING:
     from harness.domain.device import DeviceProfile
     from harness.domain.prediction import Interval, Prediction
     from harness.predict.advice import Advice
+    from harness.predict.energy import Energy, Sustained
 
 
 @click.command()
 @click.argument("model")
 @click.option("--device", "-d", default="this", show_default=True, help="Device name, profile file, or `this` machine.")
-@click.option("--quant", "-q", help="Quantisation mixture; the card's usual one unless given.")
-@click.option("--context", "-c", "context_tokens", type=click.IntRange(1), default=4096, show_default=True)
-@click.option("--prompt", "prompt_tokens", type=click.IntRange(1), default=512, show_default=True)
-@click.option("--new", "new_tokens", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--depth", "depth_tokens", type=click.IntRange(0), default=0, help="Tokens already in the cache.")
-@click.option("--batch", "batch_count", type=click.IntRange(1), default=1, help="Sequences decoded together.")
-@click.option("--ubatch", "ubatch_tokens", type=click.IntRange(1), default=512, show_default=True)
-@click.option("--kv-type", default="F16", show_default=True, help="ggml type of the KV cache.")
-@click.option("--api", default="", help="Api; the device's usual one unless given.")
-@click.option("--threads", "thread_count", type=click.IntRange(0), default=0, help="CPU threads; 0: physical cores.")
-@click.option("--flash-attention/--no-flash-attention", default=True)
-@click.option("--repack/--no-repack", default=True, help="Let the CPU backend rewrite weights.")
-@click.option("--mmap/--no-mmap", default=True, help="Map the file instead of reading it.")
+@options.quant()
+@options.context()
+@options.prompt()
+@options.tokens(128)
+@click.option("--depth", "depth_tokens", type=options.Count(0), default=0, help="Tokens already in the cache.")
+@click.option("--batch", "batch_count", type=options.Count(1, 4096), default=1, help="Sequences decoded together.")
+@options.ubatch
+@options.kv_type
+@options.api
+@options.threads
+@options.layout
 @click.option("--entitled", is_flag=True, help="The app has the higher memory limit its system offers.")
-@click.option("--target", "target_tokens_per_s", type=click.FloatRange(0, min_open=True), help="Decode speed wanted.")
+@click.option("--target", "target_tokens_per_s", type=options.Amount(), help="Decode speed wanted.")
+@click.option("--minutes", type=options.Amount(), help="Judge --target on the speed after so many minutes.")
 @click.option("--draft", help="Draft model beside it: name or file, with its mixture after a colon.")
 @click.option(
     "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What else lives in the app; repeatable."
 )
 @click.option("--ram-budget", metavar="SIZE", help="RAM the app may use: 2GiB, 600MB, or 0.6x of the file.")
-@click.option("--advice/--no-advice", "with_advice", default=True)
+@click.option("--ram", "ram_bytes", type=options.Size(), help="RAM of the device instead of its own: 32GiB.")
+@click.option("--vram", "vram_bytes", type=options.Size(), help="Memory of its card instead: 12GiB.")
+@click.option("--bandwidth", "bandwidth_gb_s", type=options.Amount(), help="GB/s of its memory instead: 68.")
+@click.option(
+    "--placement",
+    type=click.Choice(["auto"]),
+    help="Find the best split between GPU and CPU: llama.cpp's flags, its speed, the next best, the curve.",
+)
+@click.option("--cards", "card_count", type=options.Count(1, 16), default=1, show_default=True, help="Cards alike.")
+@options.placement
+@click.option("--advice/--no-advice", "with_advice", default=True, help="Say what would help.")
+@click.option("--other-devices", is_flag=True, help="Also name devices that would do, where this one does not.")
 @json_option
 def fit(
     model: str,
     device: str,
-    quant: str | None,
+    quant: str,
     target_tokens_per_s: float | None,
+    minutes: float | None,
     entitled: bool,
     draft: str | None,
     beside: tuple[str, ...],
     ram_budget: str | None,
+    ram_bytes: int | None,
+    vram_bytes: int | None,
+    bandwidth_gb_s: float | None,
+    placement: str | None,
+    card_count: int,
     with_advice: bool,
+    other_devices: bool,
     as_json: bool,
-    **fields: int | str | bool,
+    **fields: Any,
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
-    from harness.app.fit import advice_for, companion, predict, timing_notes, within_budget
+    from harness.app.fit import (
+        advice_for,
+        companion,
+        outlook,
+        override,
+        predict,
+        speeds_by_depth,
+        timing_notes,
+        within_budget,
+    )  # fmt: skip
     from harness.app.plans import plan_speculation, plan_under_budget
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
     scenario = scenario_from(fields)
-    resolved, profile = resolve_model(model, quant), resolve_device(device, scenario)
+    resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
+    if ram_bytes or vram_bytes or bandwidth_gb_s:
+        speed = bandwidth_gb_s * GB if bandwidth_gb_s else None
+        profile = override(profile, ram_bytes=ram_bytes, vram_bytes=vram_bytes, bandwidth_bytes_per_s=speed)
     if ram_budget:
-        profile = within_budget(profile, budget_of(ram_budget, resolved.weights.file_bytes))
-    small = resolve_model(*_named_quant(draft)) if draft else None
+        profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
+    if placement is not None:
+        from harness.app.placement import best_placement
+        from harness.cli._placements import render_placements
+
+        choices = best_placement(resolved, profile, scenario, card_count)
+        if as_json:
+            emit_json({"scenario": scenario, "placements": choices, "notes": resolved.notes})
+        else:
+            render_placements(choices, (f"{resolved.name} {resolved.quant}", profile.title))
+        return Exit.OK if choices.best is not None else Exit.BROKEN
+    if card_count > 1:
+        raise click.UsageError("--cards is for --placement auto")
+    small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
+    asked["minutes"] = minutes
     asked["beside"] = tuple(companion(text) for text in beside)
     now = predict(resolved, profile, scenario, **asked)
+    late, energy = outlook(resolved, profile, scenario, now.speed, minutes or 10)
     notes = resolved.notes
     if device in THIS_MACHINE:
         notes = (*notes, *timing_notes(resolved, profile, scenario))
     changes: list[Advice] = []
     if with_advice:
-        others = neighbours(profile) if now.verdict.word != "fits" else ()
+        others = neighbours(profile) if other_devices and now.verdict.word != "fits" else ()
         changes = advice_for(resolved, profile, scenario, now, others=others, **asked)
     speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
     streaming = None
@@ -81,28 +126,36 @@ def fit(
         streaming = plan_under_budget(resolved, profile, now, speculation)
     if as_json:
         document = {"scenario": scenario, "prediction": now, "advice": changes, "notes": notes}
+        document |= {"sustained": late, "energy": energy}
         emit_json(document | {"speculation": speculation, "streaming": streaming})
     else:
-        _render(now, changes, profile, notes)
+        from harness.report.answer import first_line, next_step
+
+        click.echo(first_line(now, profile, late))
+        deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
+        _render(now, changes, profile, notes, (late, energy), deep)
         render_plans(speculation, streaming)
-    return Exit.BROKEN if now.verdict.word == "does not fit" else Exit.OK
+        click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))
+    return Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK
 
 
-def _named_quant(text: str) -> tuple[str, str | None]:
-    """``name:quant`` apart; a Windows drive is no name."""
-    name, _, quant = text.rpartition(":")
-    return (name, quant) if len(name) > 1 else (text, None)
-
-
-def _render(now: "Prediction", changes: "list[Advice]", device: "DeviceProfile", notes: tuple[str, ...]) -> None:
+def _render(
+    now: "Prediction",
+    changes: "list[Advice]",
+    device: "DeviceProfile",
+    notes: tuple[str, ...],
+    warm: "tuple[Sustained | None, Energy | None]",
+    deep: "tuple[tuple[int, Interval], ...]",
+) -> None:
     from harness.predict.verdict import reachable_tokens_per_s
 
     out = console()
     out.print(_memory_table(now, device.title))
-    out.print(_speed_table(now, reachable_tokens_per_s(now, device)))
+    out.print(_speed_table(now, reachable_tokens_per_s(now, device), deep))
+    out.print(_warm_table(*warm))
     verdict = now.verdict
-    out.print(f"{verdict.word}; binds: {verdict.binding_limit}", style="bold", markup=False)
-    for reason in (*verdict.reasons, *notes):
+    out.print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
+    for reason in (*verdict.reasons, *now.speed.unsettled, *notes):
         out.print(f"  {reason}", markup=False)
     if changes:
         out.print(_advice_table(changes))
@@ -122,7 +175,7 @@ def _memory_table(now: "Prediction", title: str) -> "Table":
     return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
 
 
-def _speed_table(now: "Prediction", reachable_tokens_per_s: float) -> "Table":
+def _speed_table(now: "Prediction", reachable_tokens_per_s: float, deep: "tuple[tuple[int, Interval], ...]") -> "Table":
     from harness.units import format_bytes, format_seconds
 
     speed = now.speed
@@ -135,6 +188,7 @@ def _speed_table(now: "Prediction", reachable_tokens_per_s: float) -> "Table":
 
     rows = [
         row("decode, tokens/s", speed.decode_tokens_per_s, ""),
+        *(row(f"decode after {tokens} tokens of context", value, "") for tokens, value in deep),
         row("prefill, tokens/s", speed.prefill_tokens_per_s, ""),
         row("first token, loaded", speed.ttft_warm_s, "s"),
         row("first token, from storage", speed.ttft_cold_s, "s"),
@@ -142,8 +196,29 @@ def _speed_table(now: "Prediction", reachable_tokens_per_s: float) -> "Table":
         ("ceiling, tokens/s", f"{speed.roofline_tokens_per_s:.3g}", f"{format_bytes(speed.active_bytes)} a token"),
     ]
     if reachable_tokens_per_s < speed.decode_tokens_per_s.mid:
-        rows.insert(1, ("decode in the memory there is", f"{reachable_tokens_per_s:.2g}", "at most"))
+        rows.insert(1 + len(deep), ("decode in the memory there is", f"{reachable_tokens_per_s:.2g}", "at most"))
     return table("", ("speed", "expected", "90 %"), rows, right=(1,))
+
+
+def _warm_table(late: "Sustained | None", energy: "Energy | None") -> "Table":
+    def row(name: str, value: "Interval | None", why: str) -> tuple[str, ...]:
+        if value is None:
+            return name, "not known", "", why
+        return name, f"{value.mid:.3g}", f"{value.low:.3g} to {value.high:.3g}", why
+
+    after = "not known what the device can give off" if late is None else late.evidence
+    minutes, speed = (late.minutes, late.tokens_per_s) if late else (10, None)
+    rows = [row(f"decode after {minutes:g} minutes, tokens/s", speed, after)]
+    if late is not None and late.knee_s is not None:
+        rows.append(("slows down after, s", f"{late.knee_s:.0f}", "", "when it reaches what it can give off"))
+    if energy is None:
+        rows.append(row("energy of a token, J", None, "nobody stated the card's power"))
+    else:
+        rows.append(row("energy of a token, J", energy.joules_per_token, energy.scope))
+        rows.append(row("energy of a token, warm, J", energy.sustained_joules_per_token, energy.evidence))
+        if energy.tokens_per_charge is not None:
+            rows.append(row("tokens of a charge", energy.tokens_per_charge, "warm where known"))
+    return table("", ("over minutes", "expected", "90 %", "by"), rows, right=(1,))
 
 
 def _advice_table(changes: "list[Advice]") -> "Table":

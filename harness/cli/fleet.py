@@ -88,7 +88,7 @@ def run(
 def up(
     local_count: int, host: str, port: int, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None
 ) -> None:
-    """Be the scheduler, until Ctrl-C. Beyond this machine use TLS: who reaches a scheduler can run code on its workers.
+    """Be the scheduler, until Ctrl-C. Beyond this machine it wants TLS: who reaches a scheduler can run code on it.
 
     Local workers are called local-1, local-2 ...; they share this machine and measure in turn.
     """
@@ -111,6 +111,22 @@ def worker(
 
     tls = Tls(tls_ca, tls_cert, tls_key)
     serve_device(scheduler, device, tls, host=host, said=click.echo)
+
+
+@fleet.command()
+@click.argument("machines", nargs=-1, required=True, metavar="MACHINE...")
+@click.option("--host", "hosts", multiple=True, help="Host name or address they are reached at; repeatable.")
+@click.option("--out", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("fleet-certs"))
+def certs(machines: tuple[str, ...], hosts: tuple[str, ...], out: Path) -> None:
+    """Make a certificate and key for each MACHINE, signed by an authority of the fleet's own.
+
+    Give each machine ca.pem, its NAME.pem and its NAME-key.pem; ca-key.pem signs new machines and stays with you.
+    """
+    from harness.fleet.certs import make_certificates
+
+    for path in make_certificates(out, machines, hosts):
+        key = path.with_name(f"{path.stem}-key.pem")
+        click.echo(f"{path.stem}: --tls-ca {out / 'ca.pem'} --tls-cert {path} --tls-key {key}")
 
 
 @fleet.command()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli._options import Amount
 from harness.cli._output import emit_json, json_option
 
 if TYPE_CHECKING:
@@ -72,14 +73,14 @@ def judge(
 
     budgets = load_budgets(budget)
     records, before = gather(results), gather(baseline)
-    return _tell(evaluate(budgets, records, baseline=before, predict=predictor()), form, out, as_json)
+    return _tell(evaluate(budgets, records, baseline=before, predict=predictor()), budget, form, out, as_json)
 
 
 @gate.command("live")
 @click.option("--candidate", required=True, metavar="COMMAND", help="Prints one record: edge-harness run MODEL --json")
 @click.option("--baseline", required=True, metavar="COMMAND", help="The same for the build to compare with.")
 @click.option("--max-turns", type=click.IntRange(6, 1000), default=24, show_default=True, help="Turns at most.")
-@click.option("--timeout", "timeout_s", type=float, default=900.0, show_default=True, help="Seconds for one command.")
+@click.option("--timeout", "timeout_s", type=Amount(0, 1e6), default=900.0, help="Seconds for one command.")
 @_shared
 def live(
     candidate: str,
@@ -94,16 +95,23 @@ def live(
     """Run a build in turns with its baseline until the decision is clear."""
     from harness.app.gate import single_record
     from harness.catalog.budgets import load_budgets
-    from harness.gates.live import gate_in_turns, taker
+    from harness.gates.live import gate_in_turns, looks_within, taker
+    from harness.gates.plan import plan_lines
 
+    budgets = load_budgets(budget)
+    relative = [b for b in budgets if b.baseline_ratio is not None]
+    for line in (
+        plan_lines([b.baseline_ratio or 1.0 for b in relative], looks_within(max_turns), 0.95) if relative else ()
+    ):
+        click.echo(line, err=True)
     judgements, _, _ = gate_in_turns(
-        load_budgets(budget),
+        budgets,
         taker(candidate, single_record, timeout_s=timeout_s),
         taker(baseline, single_record, timeout_s=timeout_s),
         max_turns=max_turns,
         progress=lambda done, most: click.echo(f"turn {done} of at most {most}", err=True),
     )
-    return _tell(judgements, form, out, as_json)
+    return _tell(judgements, budget, form, out, as_json)
 
 
 @gate.command("init")
@@ -130,10 +138,15 @@ def init(results: tuple[str, ...], out: Path | None, as_json: bool) -> int:
     return 0
 
 
-def _tell(judgements: "list[Judgement]", form: str, out: Path | None, as_json: bool) -> int:
+def _tell(judgements: "list[Judgement]", budget: Path, form: str, out: Path | None, as_json: bool) -> int:
+    from msgspec.structs import replace
+
+    from harness.catalog.budgets import budget_lines
     from harness.gates.evaluate import exit_code
     from harness.records.store import write_atomically
 
+    lines = budget_lines(budget, len(judgements))
+    judgements = [replace(j, file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
     if as_json:
         emit_json(judgements)
     else:

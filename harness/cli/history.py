@@ -1,5 +1,7 @@
 """``edge-harness history``: every run made here, and one of them in full."""
 
+from pathlib import Path
+
 import click
 
 from harness.cli._output import console, emit_json, json_option, table
@@ -12,6 +14,8 @@ from harness.cli._output import console, emit_json, json_option, table
 @click.option("--workload", default="", help="Only runs of this workload.")
 @click.option("--outcome", default="", help="Only runs that ended so: ok, inconclusive, crashed ...")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@click.option("--import", "imported", type=click.Path(path_type=Path), help="Keep the records of this file or folder: "
+              "another history (.sqlite), JSON lines (.jsonl), or results that `report` reads.")  # fmt: skip
 @click.option("--trend", metavar="METRIC", help="Course of a metric over comparable runs, such as decode_tokens_per_s.")
 @json_option
 def history(
@@ -21,6 +25,7 @@ def history(
     workload: str,
     outcome: str,
     limit: int,
+    imported: Path | None,
     trend: str | None,
     as_json: bool,
 ) -> None:
@@ -28,10 +33,17 @@ def history(
 
     With --trend: medians over time, and the last change as a ratio with its 95 % interval and effect size.
     """
-    from harness.app.run import open_history
     from harness.cli._records import reasons, run_table
+    from harness.measure.pipeline import open_history
 
     past = open_history()
+    if imported:
+        from harness.app.results import stream
+
+        before = past.count()
+        past.extend(stream(imported))
+        click.echo(f"{past.count() - before} runs from {imported}", err=True)
+        return
     if run_id:
         record = past.get(run_id)
         if as_json:
@@ -41,12 +53,13 @@ def history(
         for line in reasons([record]):
             console().print(line, markup=False)
         return
-    entries = past.entries(model=model, device=device, workload=workload, outcome=outcome, limit=limit)
+    wanted = {"model": model, "device": device, "workload": workload, "outcome": outcome}
     if trend:
         from harness.cli._trends import show_trends
 
-        show_trends([past.get(entry.run_id) for entry in entries], trend, as_json=as_json)
+        show_trends(past, trend, as_json=as_json, limit=limit, **wanted)
         return
+    entries = past.entries(limit=limit, **wanted)
     if as_json:
         emit_json(entries)
         return

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._files import model_file
-from harness.cli._output import console, emit_json, json_option
+from harness.cli._output import console, emit_json
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -16,39 +17,48 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--text", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Text to score on.")
 @click.option("--chunks", default=8, type=click.IntRange(0), help="Chunks of 512 tokens that are scored; 0 for all.")
 @click.option("--no-speed", is_flag=True, help="Sizes and quality only.")
-@click.option("--repetitions", default=3, type=click.IntRange(1, 50), help="Clean samples of each speed test.")
+@options.tokens(64)
+@options.prompt()
+@options.threads
+@options.repetitions(3)
 @click.option("--device", "devices", multiple=True, metavar="D", help="Say which rung this device takes; repeatable.")
-@click.option("--context", "context_tokens", default=4096, type=click.IntRange(64), help="Context the rung must hold.")
-@click.option("--timeout", "timeout_s", default=1800.0, type=click.FloatRange(1), help="Longest time of each step, s.")
+@options.context()
+@options.memory_limit
+@options.emulated
 @click.option("--folder", type=_FOLDER, help="Where files are made and removed again.")
-@click.option(
-    "--keep",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder that keeps files and results: run again with it, and an interrupted ladder goes on where it stopped.",
-)
-@json_option
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder where the files stay instead.")
+@options.measuring()
 def COMMAND(  # noqa: N802  verbs are found by this name
     model: str,
     quants: str,
     text: Path | None,
     chunks: int,
     no_speed: bool,
+    new_tokens: int,
+    prompt_tokens: int,
+    thread_count: int,
     repetitions: int,
     devices: tuple[str, ...],
     context_tokens: int,
-    timeout_s: float,
+    memory_bytes: int | None,
+    emulated: str | None,
     folder: Path | None,
     keep: Path | None,
+    timeout_s: float,
+    wait: bool,
+    resume: bool,
+    out: Path | None,
     as_json: bool,
 ) -> int:
     """Quantize MODEL to each rung and measure size, speed, memory and quality against the least quantized one.
 
-    DEVICE is a name, a pattern ('iphone-*') or a file. With --keep the work can be done in parts: first --no-speed,
-    then the speeds of a few --quants at a time; the last run prints all that is there.
+    DEVICE is a name, a pattern ('iphone-*') or a file. With --resume the work can be done in parts: first --no-speed,
+    then the speeds of a few --quants at a time; what was measured within a day is not measured again.
     """
-    from harness.app.ladder import DEFAULT_QUANTS, ladder
+    from harness.app.ladder import DEFAULT_QUANTS, Asked, ladder
     from harness.app.ladder_advice import advise, devices_named
     from harness.cli._ladder_tables import ladder_tables
+    from harness.cli._progress import RunProgress
     from harness.domain.scenario import Scenario
     from harness.errors import Exit
     from harness.measure.child import Limits
@@ -58,23 +68,35 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         raise click.BadParameter("no name in it", param_hint="--quants")
     path = model_file(model)
     profiles = devices_named(devices)
-    progress = console(stderr=True)
-    result = ladder(
-        path,
-        wanted or DEFAULT_QUANTS,
-        text=text,
-        chunk_count=chunks,
-        measure_speed=not no_speed,
-        repetitions=repetitions,
-        folder=folder,
-        keep=keep,
-        limits=Limits(wall_s=timeout_s),
-        say=lambda line: progress.print(line, markup=False),
+    memory_bytes, thread_count, notes = options.held_to(emulated, memory_bytes, thread_count)
+    timed = Scenario(
+        context_tokens=max(1024, prompt_tokens, new_tokens),
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        thread_count=thread_count,
     )
+    asked = Asked(
+        chunk_count=chunks,
+        scenario=None if no_speed else timed,
+        repetitions=repetitions,
+        limits=Limits(wall_s=timeout_s, memory_bytes=memory_bytes),
+    )
+    with RunProgress() as progress:
+        result, records = ladder(
+            path,
+            wanted or DEFAULT_QUANTS,
+            text=text,
+            asked=asked,
+            folder=folder,
+            keep=keep,
+            how=options.how_of(wait=wait, resume=resume, out=out, notes=notes),
+            listener=progress,
+        )
     advice = advise(path, result, profiles, Scenario(context_tokens=context_tokens))
     made = any(rung.outcome == "ok" for rung in result.rungs)
     if as_json:
-        emit_json({"ladder": result, "recommended": {a.device: a.quant or None for a in advice}, "advice": advice})
+        takes = {a.device: a.quant or None for a in advice}
+        emit_json({"ladder": result, "recommended": takes, "advice": advice, "records": records})
     else:
         for part in ladder_tables(result, advice):
             console().print(part, markup=False)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._output import console, emit_json, json_option, table
 
 if TYPE_CHECKING:
@@ -13,25 +14,13 @@ if TYPE_CHECKING:
 _MOST_ROWS = 40
 
 
-def _split(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _counts(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    try:
-        counts = tuple(int(part) for part in value.split(",") if part.strip())
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of numbers") from None
-    if not counts or min(counts) < 1 or max(counts) > 2**31:
-        raise click.BadParameter("contexts are numbers from 1 to 2**31")
-    return counts
-
-
 @click.command()
-@click.option("--devices", "-d", default="*", callback=_split, help="Patterns such as `iphone-*,pixel-*`.")
-@click.option("--models", "-m", default="*", callback=_split, help="Patterns such as `llama-3*`.")
-@click.option("--quants", "-q", default="Q4_K_M", callback=_split, show_default=True, help="Mixtures.")
-@click.option("--contexts", "-c", default="4096", callback=_counts, show_default=True, help="Tokens of KV cache.")
+@click.option("--devices", "-d", default="*", callback=options.words, help="Patterns such as `iphone-*,pixel-*`.")
+@click.option("--models", "-m", default="*", callback=options.words, help="Patterns such as `llama-3*`.")
+@click.option("--quants", "-q", default="Q4_K_M", callback=options.words, show_default=True, help="Mixtures.")
+@click.option(
+    "--contexts", "-c", default="4096", callback=options.numbers(1), show_default=True, help="Tokens of KV cache."
+)
 @click.option("--kv-type", default="F16", show_default=True, help="ggml type of the KV cache.")
 @click.option("--api", default="", help="Api; each device's usual one unless given.")
 @click.option("--entitled", is_flag=True, help="Apps have the higher memory limit their system offers.")

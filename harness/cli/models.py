@@ -20,7 +20,8 @@ def models() -> None:
 @json_option
 def list_models(as_json: bool) -> None:
     """List every model with its size, shape and the files that can be pulled."""
-    from harness.catalog.models import load_model, model_names
+    from harness.catalog.models import model_names
+    from harness.catalog.names import load_model
 
     cards = [load_model(name) for name in model_names()]
     if as_json:
@@ -45,10 +46,12 @@ def list_models(as_json: bool) -> None:
 
 @models.command()
 @click.argument("model")
+@click.option("--provider", default="", help="Of an ONNX graph: run it there, and show which nodes did run there.")
+@click.option("--provider-option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the provider.")
 @json_option
-def show(model: str, as_json: bool) -> None:
+def show(model: str, provider: str, options: tuple[str, ...], as_json: bool) -> None:
     """Show MODEL (a name, or a path to a card, a GGUF file or an ONNX folder): identity, shape, files or tensors."""
-    from harness.catalog.models import load_model
+    from harness.catalog.names import load_model
     from harness.catalog.paths import as_path
 
     path = as_path(model)
@@ -59,8 +62,10 @@ def show(model: str, as_json: bool) -> None:
         from harness.onnx.files import onnx_model
 
         if (graph := onnx_model(path)) is not None:
-            show_onnx(graph, as_json)
+            show_onnx(graph, as_json, provider, options)
             return
+    if provider or options:
+        raise click.UsageError("--provider is for an ONNX graph")
     card = load_model(model)
     if as_json:
         emit_json(card)

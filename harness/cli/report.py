@@ -7,6 +7,7 @@ from pkgutil import iter_modules
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._output import json_option
 
 
@@ -16,30 +17,22 @@ def _formats() -> list[str]:
     return [m.name.replace("_", "-") for m in iter_modules(formats.__path__) if not m.name.startswith("_")]
 
 
-def _split(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (value or "").split(",") if part.strip())
-
-
-def _counts(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
-    try:
-        found = tuple(int(part) for part in _split(context, parameter, value))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of numbers") from None
-    if any(not 1 <= n <= 2**31 for n in found):
-        raise click.BadParameter("contexts are numbers from 1 to 2**31")
-    return found
-
-
 @click.command()
 @click.argument("results", nargs=-1, metavar="[RESULT]...")
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write there; its ending is a format."
 )
 @click.option("--format", "-f", "form", type=click.Choice(_formats()), help="html unless --out or --json says more.")
-@click.option("--devices", "-d", callback=_split, help="Patterns of devices to predict; in a page all unless given.")
-@click.option("--models", "-m", callback=_split, help="Patterns of models to predict; in a page all unless given.")
-@click.option("--quants", "-q", callback=_split, help="Mixtures to predict; five usual ones unless given.")
-@click.option("--contexts", "-c", callback=_counts, help="Contexts to predict; four usual ones unless given.")
+@click.option(
+    "--devices", "-d", callback=options.words, help="Patterns of devices to predict; in a page all unless given."
+)
+@click.option(
+    "--models", "-m", callback=options.words, help="Patterns of models to predict; in a page all unless given."
+)
+@click.option("--quants", "-q", callback=options.words, help="Mixtures to predict; five usual ones unless given.")
+@click.option(
+    "--contexts", "-c", callback=options.numbers(1), help="Contexts to predict; four usual ones unless given."
+)
 @click.option("--predictions/--no-predictions", default=None, help="Whether to predict devices and models at all.")
 @json_option
 def report(

@@ -1,11 +1,16 @@
 """``edge-harness speculate``: does a draft make this model faster, and how much."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._files import model_file
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._output import console, emit_json, table
+
+if TYPE_CHECKING:
+    from harness.domain.record import RunRecord
 
 
 @click.command("speculate")
@@ -19,61 +24,96 @@ from harness.cli._output import console, emit_json, json_option, table
     help="Also try the draft as plain Q4_0, the fastest form on most CPUs (kept in the cache), and take the better.",
 )
 @click.option("--gamma", default="auto", metavar="N|auto", help="Tokens drafted in each cycle, or adaptive.")
-@click.option("--prompts", default="code", metavar="code|prose|FILE", help="Shipped class, or a JSON list of strings.")
-@click.option("--tokens", "new_tokens", default=96, type=click.IntRange(2, 4096), help="Tokens after each prompt.")
-@click.option("--context", "context_tokens", default=1024, type=click.IntRange(64), help="Context of both models.")
+@options.quant()
+@options.prompts
+@options.tokens(96, least=2)
+@options.context(1024)
+@options.threads
+@options.repetitions(1)
 @click.option("--temperature", default=0.0, type=click.FloatRange(0.0, 10.0), help="0 is greedy.")
-@click.option("--seed", default=0, help="Seed of sampling.")
-@click.option("--threads", "thread_count", default=0, type=click.IntRange(0, 1024), help="CPU threads; 0: all cores.")
-@json_option
+@click.option("--seed", default=0, type=options.Count(0, 1 << 31), help="Seed of sampling.")
+@options.memory_limit
+@options.emulated
+@options.measuring()
 def COMMAND(  # noqa: N802  verbs are found by this name
     model: str,
     draft: str,
     draft_quant: str,
     gamma: str,
+    quant: str,
     prompts: str,
+    prompt_count: int | None,
     new_tokens: int,
     context_tokens: int,
+    thread_count: int,
+    repetitions: int,
     temperature: float,
     seed: int,
-    thread_count: int,
+    memory_bytes: int | None,
+    emulated: str | None,
+    timeout_s: float,
+    wait: bool,
+    resume: bool,
+    out: Path | None,
     as_json: bool,
 ) -> int:
-    """Run MODEL plainly and with a draft on the same prompts; the advice is printed before the run."""
-    from harness.app._speculation_job import Advice
+    """Run MODEL plainly and with a draft on the same prompts; the advice is printed before the run.
+
+    Exit status: 0 well, 1 outputs that differ without a reason, 3 inconclusive, 4 it could not run.
+    """
+    from harness.app.run import exit_of
     from harness.app.speculate import load_prompts, speculate
     from harness.catalog.paths import cache_dir
+    from harness.cli._progress import RunProgress
+    from harness.domain.drafting import DraftAdvice
+    from harness.domain.result import Speculation
     from harness.domain.scenario import Scenario
     from harness.errors import Exit
-    from harness.units import format_bytes
+    from harness.measure.child import Limits
 
     if gamma != "auto" and not (gamma.isdigit() and 1 <= int(gamma) <= 63):
         raise click.BadParameter("a number from 1 to 63, or auto", param_hint="--gamma")
-    progress = console(stderr=True)
-
-    def tell(advice: Advice) -> None:
-        costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
-        progress.print(f"pass of the target by tokens (ms): {costs}; one drafted token: {advice.draft_s * 1e3:.1f} ms")
-        others = "".join(f"; with {name} {ratio:.2f} x" for name, ratio in advice.others.items())
-        progress.print(f"draft: {advice.draft}{others}", markup=False)
-        progress.print(f"advice: {advice.words}")
-
-    path = model_file(model)
+    memory_bytes, thread_count, notes = options.held_to(emulated, memory_bytes, thread_count)
+    path = model_file(model, quant)
     drafts = _drafts(path, draft, draft_quant, cache_dir() / "drafts")
-    result = speculate(
-        path,
-        drafts,
-        load_prompts(prompts),
-        scenario=Scenario(context_tokens=context_tokens, thread_count=thread_count),
-        new_tokens=new_tokens,
-        draft_tokens=0 if gamma == "auto" else int(gamma),
-        temperature=temperature,
-        seed=seed,
-        on_advice=tell,
-    )
+    with RunProgress() as progress:
+
+        def tell(advice: DraftAdvice) -> None:
+            costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
+            progress.say(f"pass of the target by tokens (ms): {costs}; a drafted token: {advice.draft_s * 1e3:.1f} ms")
+            others = "".join(f"; with {name} {ratio:.2f} x" for name, ratio in advice.others.items())
+            progress.say(f"draft: {advice.draft}{others}")
+            progress.say(f"advice: {advice.words}")
+
+        record = speculate(
+            path,
+            drafts,
+            load_prompts(prompts)[:prompt_count],
+            scenario=Scenario(context_tokens=context_tokens, thread_count=thread_count),
+            new_tokens=new_tokens,
+            draft_tokens=0 if gamma == "auto" else int(gamma),
+            repetitions=repetitions,
+            temperature=temperature,
+            seed=seed,
+            limits=Limits(wall_s=timeout_s, memory_bytes=memory_bytes),
+            how=options.how_of(wait=wait, resume=resume, out=out, notes=notes),
+            listener=progress,
+            on_advice=tell,
+        )
     if as_json:
-        emit_json(result)
+        emit_json(record)
     else:
+        _show(record)
+    unexplained = isinstance(record.result, Speculation) and record.result.unexplained_count
+    return Exit.BROKEN if unexplained else exit_of([record])
+
+
+def _show(record: "RunRecord") -> None:
+    from harness.cli._records import peak_of, reasons
+    from harness.domain.result import Speculation
+
+    result = record.result
+    if isinstance(result, Speculation):
         fast = result.speculative
         rows = [
             ("plain", f"{result.plain.tokens_per_s:.2f} tokens/s"),
@@ -85,11 +125,13 @@ def COMMAND(  # noqa: N802  verbs are found by this name
             ("by position", " ".join(f"{a:.2f}" for a in result.acceptance_by_position)),
             ("draft time", f"{fast.draft_s:.2f} s"),
             ("verify time", f"{fast.verify_s:.2f} s"),
-            ("peak memory", format_bytes(result.memory.peak_pss_bytes or result.memory.peak_rss_bytes)),
+            ("peak memory", peak_of(record)),
             ("outputs that differ", f"{len(result.differences)}, unexplained {result.unexplained_count}"),
         ]
-        console().print(table(f"{result.target} drafted by {result.draft}", ("", ""), rows))
-    return Exit.OK if result.unexplained_count == 0 else Exit.BROKEN
+        name = record.model.name if record.model else ""
+        console().print(table(f"{name} drafted by {result.draft}: {record.outcome}", ("", ""), rows))
+    for line in reasons([record]):
+        console().print(line, markup=False)
 
 
 def _drafts(target: Path, draft: str, quant: str, kept: Path) -> list[Path]:

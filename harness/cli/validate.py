@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.published.other_rows import Check
+    from harness.published.placement_rows import PlacementReport
     from harness.published.validation import Report, Score
 
 
@@ -19,72 +20,99 @@ if TYPE_CHECKING:
 @click.option(
     "--rows",
     type=click.Path(path_type=Path),
-    help="A CSV file with the columns of the shipped rows: of speeds, of speculative decoding or of streaming.",
+    help="A CSV file with the columns of the shipped rows: of speeds, of speculative decoding, of streaming "
+    "or of split placements.",
 )
 @click.option(
     "--coefficients", type=click.Path(path_type=Path), help="Judge these, as --write-coefficients wrote them."
 )
 @click.option(
-    "--leave-one-chip-out",
-    "--loco",
-    "left_out",
-    is_flag=True,
-    help="Refit the coefficients for each chip on all the others (under a minute).",
-)
-@click.option(
     "--leave-out",
-    "share",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Leave this share of the chips out of the fit at once, several times: 0.5 is a hard test.",
+    "by",
+    type=click.Choice(["chip", "source", "family", "runtime", "time"]),
+    help="Predict each of these by a fit that saw no row of it; time: the latest rows by a fit on those before.",
 )
-@click.option("--splits", default=24, show_default=True, type=click.IntRange(1, 100), help="Times, for --leave-out.")
+@click.option("--given", type=click.IntRange(1, 20), help="Give so many measurements of each chip, predict the rest.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the choice of --given.")
 @click.option("--write-coefficients", type=click.Path(path_type=Path), help="Write the refitted coefficients here.")
 @json_option
 def COMMAND(  # noqa: N802
     rows: Path | None,
     coefficients: Path | None,
-    left_out: bool,
-    share: float | None,
-    splits: int,
+    by: str | None,
+    given: int | None,
+    seed: int,
     write_coefficients: Path | None,
     as_json: bool,
 ) -> int:
-    """Errors of the feasibility model on published measurements, beside three baselines.
+    """Errors of the speed model on published measurements, beside constants.
 
-    A file of speculative decoding or streaming (told by its columns) is checked against those models.
+    A file of speculative decoding, streaming or split placements (told by its columns) is checked against those models.
 
-    One vote for each chip x api x model x quant. Without --leave-one-chip-out the shipped coefficients answer,
-    which were fitted on the shipped rows: judge them by a file they never saw (--rows), or leave chips out.
+    One vote for each chip x api x model x quant. Without --leave-out and --given the shipped coefficients answer,
+    which were fitted on the shipped rows: judge them by a file that they never saw (--rows), or leave something out.
     """
     import msgspec
 
     from harness.app import validate as use
 
-    if coefficients is not None and (left_out or share is not None or write_coefficients is not None):
-        raise click.UsageError("--coefficients are judged as they are: leave out --loco, --leave-out and --write-...")
+    fits = [
+        word for word, asked in (("--leave-out", by), ("--given", given), ("--coefficients", coefficients)) if asked
+    ]
+    if len(fits) > 1 or (fits and write_coefficients is not None):
+        raise click.UsageError(f"{fits[0]} answers a question of its own: leave out the other ways to fit")
+    placement = use.placement_report(rows, left_out=by == "chip")
+    if rows is not None and placement is not None:
+        return _placement_alone(placement, rows, write_coefficients or coefficients or given, as_json=as_json)
     others = use.other_checks(rows)
     if rows is not None and others:
-        if left_out or share is not None or write_coefficients is not None or coefficients is not None:
+        if fits or write_coefficients is not None:
             raise click.UsageError(f"{rows} has no rows of speeds: nothing of it is fitted, --rows stands alone")
         if as_json:
             emit_json({"other_checks": others})
         else:
             _render_others(others)
         return Exit.OK
-    if share is not None:
-        result = use.validate_share_left_out(rows, share, splits)
-    elif left_out or write_coefficients is not None:
-        result, fitted = use.validate_left_out(rows)
-        if write_coefficients is not None:
-            use.write_coefficients(fitted, write_coefficients)
+    if write_coefficients is not None:
+        use.write_coefficients(use.fit_rows(rows), write_coefficients)
+        coefficients = write_coefficients
+    if by is not None:
+        result = use.validate_left_out(rows, by)
+    elif given is not None:
+        result = use.validate_given(rows, given, seed)
     else:
         result = use.validate(rows, coefficients)
     if as_json:
-        emit_json({**msgspec.to_builtins(result), "other_checks": others})
+        emit_json({**msgspec.to_builtins(result), "other_checks": others, "placement": placement})
         return Exit.OK
     _render(result)
     _render_others(others)
+    if placement is not None:
+        _render_placement(placement)
     return Exit.OK
+
+
+def _placement_alone(found: "PlacementReport", rows: Path, refused: object, *, as_json: bool) -> int:
+    if refused:
+        raise click.UsageError(f"{rows} has split placements: only --leave-one-chip-out refits their terms")
+    if as_json:
+        emit_json({"placement": found})
+    else:
+        _render_placement(found)
+    return Exit.OK
+
+
+def _render_placement(found: "PlacementReport") -> None:
+    for phase, score in found.scores.items():
+        click.echo(
+            f"split placement, {phase}, {found.how}: median error {_percent(score.median_ratio)}, 90 % below "
+            f"{_percent(score.p90_ratio)}, {score.rows_count} rows; over {score.votes_count} votes "
+            f"{_percent(score.vote_median_ratio)} and {_percent(score.vote_p90_ratio)}"
+        )
+    if found.found_ratio is not None:
+        click.echo(f"best placement found in {_percent(found.found_ratio)} of {found.sweeps_count} sweeps")
+    lost = ", ".join(f"{count} {reason}" for reason, count in found.unpredictable.items()) or "none"
+    click.echo(f"split placements that were not judged: {lost}")
 
 
 def _render_others(checks: "Sequence[Check]") -> None:
@@ -112,6 +140,7 @@ def _cells(name: str, score: "Score") -> list[str]:
         _percent(score.median_ratio),
         _percent(score.p90_ratio),
         _percent(score.coverage_ratio),
+        f"{score.width_ratio:.2f}",
         *baselines,
         best,
     ]
@@ -125,18 +154,19 @@ def _render(result: "Report") -> None:
         "median",
         "p90",
         "in 90 %",
+        "width",
         "bw/bytes (p90)",
         "0.55 (p90)",
         "0.72 (p90)",
         "best const",
     ]
-    out, right = console(), range(1, 10)
+    out, right = console(), range(1, 11)
     how = result.left_out or "shipped coefficients"
     rows = [_cells("HEADLINE", result.headline)] if result.headline else []
     rows += [_cells(name, score) for name, score in result.groups.items()]
     out.print(table(f"Errors of {result.rows_count} rows ({how}); trust A and B unless said", columns, rows, right))
     for name, part in result.tables.items():
-        title = f"Decode by {name}, trust A and B"
+        title = "Prompts by hardware, trust A and B" if "," in name else f"Decode by {name}, trust A and B"
         out.print(table(title, columns, [_cells(n, s) for n, s in list(part.items())[:20]], right))
     misses = [
         [

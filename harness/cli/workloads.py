@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli._output import F, console, emit_json, json_option, table
+from harness.cli import _options as options
+from harness.cli._output import console, emit_json, json_option, table
 from harness.errors import Exit
 
 if TYPE_CHECKING:
@@ -36,33 +37,23 @@ def list_(as_json: bool) -> int:
     return Exit.OK
 
 
-def _run_options(function: F) -> F:
-    """Options of everything that runs workloads."""
-    options = (
-        click.option("--as", "devices", multiple=True, metavar="DEVICE", help="Also predict for it; repeatable."),
-        click.option("--repetitions", "-r", type=click.IntRange(3, 10_000), default=30, show_default=True),
-        click.option("--threads", "-t", "thread_count", type=click.IntRange(1), default=1, show_default=True),
-        click.option("--seed", type=int, default=1, show_default=True),
-        click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Public sets."),
-        click.option(
-            "--model", metavar="MODEL", help="Language model: a name, name:quant or file, where one is needed."
-        ),
-        click.option("--evaluate", is_flag=True, help="Also evaluate quality on the public sets (EDGE_HARNESS_DATA)."),
-        click.option(
-            "--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=1800.0, show_default=True
-        ),
-        click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine."),
-        json_option,
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+_running = options.together(
+    click.option("--predict-for", "devices", multiple=True, metavar="DEVICE", help="Also predict for it; repeatable."),
+    options.repetitions(30),
+    click.option("--threads", "-t", "thread_count", type=options.Count(1, 1024), default=1, show_default=True),
+    click.option("--seed", type=options.Count(0, 1 << 31), default=1, show_default=True),
+    click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Public sets."),
+    click.option("--model", metavar="MODEL", help="Language model: a name, name:quant or file, where one is needed."),
+    click.option("--evaluate", is_flag=True, help="Also evaluate quality on the public sets (EDGE_HARNESS_DATA)."),
+    options.memory_limit,
+    options.measuring(),
+)
 
 
 @workloads.command("run")
 @click.argument("name")
 @click.option("--size", default="default", show_default=True, help="A named size, or parts such as entry_count=5000.")
-@_run_options
+@_running
 def run(name: str, size: str, as_json: bool, **fields: Any) -> int:
     """Predict and measure workload NAME, and check its answers. The record goes into the history.
 
@@ -84,12 +75,10 @@ def run(name: str, size: str, as_json: bool, **fields: Any) -> int:
     "--size", default="default", show_default=True, help="A named size; those that lack it run their default."
 )
 @click.option(
-    "--out", "--output", "-o", "output", type=click.Path(dir_okay=False, path_type=Path), help="Also .md or .json."
+    "--table", "output", type=click.Path(dir_okay=False, path_type=Path), help="Write the table as .md or .json too."
 )
-@click.option(
-    "--max-error", "max_error_percent", type=click.FloatRange(0), help="Exit 1 above this median, in percent."
-)
-@_run_options
+@click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this median, in percent.")
+@_running
 def table_(
     names: tuple[str, ...],
     size: str,
@@ -127,7 +116,9 @@ def show_table(found: "Table") -> None:
         console().print(line, markup=False)
 
 
-def _wish(model: str | None, timeout_s: float, **fields: Any) -> "Wish":
+def _wish(
+    model: str | None, timeout_s: float, memory_bytes: int | None, resume: bool, out: Path | None, **fields: Any
+) -> "Wish":
     from harness.app.workloads import Wish
     from harness.cli._files import model_file
     from harness.measure.child import Limits
@@ -135,7 +126,9 @@ def _wish(model: str | None, timeout_s: float, **fields: Any) -> "Wish":
     screen = console(stderr=True)
     return Wish(
         model=model_file(model) if model else None,
-        limits=Limits(wall_s=timeout_s),
+        limits=Limits(wall_s=timeout_s, memory_bytes=memory_bytes),
+        resume=resume,
+        folder=out,
         say=lambda line: screen.print(line, markup=False),
         **fields,
     )
@@ -151,6 +144,7 @@ def _status(records: "Iterable[RunRecord]") -> int:
 
 
 def _show(result: "WorkloadResult") -> None:
+    from harness.domain.result import System
     from harness.units import format_bytes, format_seconds
 
     record = result.record
@@ -166,7 +160,9 @@ def _show(result: "WorkloadResult") -> None:
         ]
         for o in result.operations
     ]
-    title = f"{record.workload} {record.extra['size']}: {record.outcome}"
+    system = record.result
+    assert isinstance(system, System)
+    title = f"{record.workload} {system.size}: {record.outcome}"
     columns = ["operation", "p50", "p95", "predicted", "error", "limit", "samples (doubted)"]
     console().print(table(title, columns, rows, right=range(1, 5)))
     if record.memory:
@@ -174,9 +170,9 @@ def _show(result: "WorkloadResult") -> None:
         predicted = format_bytes(result.predicted_peak_bytes)
         held = f"{format_bytes(memory.peak_anonymous_bytes)} anonymous, {format_bytes(memory.peak_file_bytes)} file"
         console().print(f"peak {format_bytes(memory.peak_rss_bytes)} ({held}), predicted {predicted}", markup=False)
-    for key in ("quality", "evaluation"):
-        if record.extra.get(key):
-            console().print(f"{key}: {record.extra[key]}", markup=False)
+    for name, found in (("quality", system.quality), ("evaluation", system.evaluation)):
+        if found:
+            console().print(f"{name}: {found}", markup=False)
     for device, predictions in result.elsewhere.items():
         cells = [
             [p.operation, format_seconds(p.latency_s.mid), format_bytes(p.resident_bytes), p.limit] for p in predictions

@@ -1,6 +1,6 @@
 """What a release may cost: budgets for the gate."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from harness.domain.base import Frozen
 
@@ -17,7 +17,33 @@ Metric = Literal[
     "joules_per_token",
     "workload_p50_s",
     "workload_p95_s",
+    "speedup_ratio",
+    "acceptance_ratio",
+    "read_bytes_per_token",
+    "perplexity",
+    "kl_divergence_nats",
+    "longest_context_tokens",
+    "new_tokens_per_s",
+    "goodput_requests_per_s",
+    "saturation_load",
+    "sustained_tokens_per_s",
+    "sustained_joules_per_token",
+    "hottest_celsius",
 ]
+
+HIGHER_IS_BETTER: Final[frozenset[Metric]] = frozenset(
+    {
+        "decode_tokens_per_s",
+        "prefill_tokens_per_s",
+        "speedup_ratio",
+        "acceptance_ratio",
+        "longest_context_tokens",
+        "new_tokens_per_s",
+        "goodput_requests_per_s",
+        "saturation_load",
+        "sustained_tokens_per_s",
+    }
+)
 
 
 class Budget(Frozen, frozen=True, kw_only=True):
@@ -29,7 +55,8 @@ class Budget(Frozen, frozen=True, kw_only=True):
         metric: What is limited.
         device: Device name or ``*``.
         model: Model name or ``*``.
-        workload: Workload name; ``generate`` for the LLM protocol.
+        workload: What was measured: ``generate``, ``speculate``, ``stream``, ``quality``, ``boundary``,
+            ``load``, or a workload.
         label: Test label such as ``tg128``; empty for the metric's usual one.
         floor: Least value allowed, in the metric's unit.
         ceiling: Greatest value allowed, in the metric's unit.

@@ -124,6 +124,9 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         decode_attention_flops_per_s: Speed of attention products when few tokens look back; 0 where not measured.
         spread_ratio: Half-width, as a share of the middle, that held 90 % of repeated passes; 0 where not known.
         machine: Fingerprint of the machine it was measured on.
+        disturbed_ratio: Share of the timings during which the machine was disturbed.
+        link_bytes_per_s: Of copies from the host to a GPU of this api; 0 for the CPU.
+        crossing_s: Time of one change from the GPU to the CPU and back within a pass, activations aside.
     """
 
     api: str
@@ -139,6 +142,9 @@ class Calibration(Frozen, frozen=True, kw_only=True):
     decode_attention_flops_per_s: float = 0.0
     spread_ratio: float = 0.0
     machine: str = ""
+    disturbed_ratio: float = 0.0
+    link_bytes_per_s: float = 0.0
+    crossing_s: float = 0.0
 
 
 class DeviceProfile(Frozen, frozen=True, kw_only=True):
@@ -159,6 +165,7 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
         reserve_bytes: What the runtime must leave free for the system beside ``usable_bytes``; mostly 0.
         calibrations: Costs measured on this very device (by ``devices probe``).
         notes: What else a reader should know.
+        doubts: What disturbed the machine while it was probed; empty for a profile to believe.
     """
 
     name: str
@@ -174,6 +181,7 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
     power: Power = Power()
     calibrations: tuple[Calibration, ...] = ()
     notes: str = ""
+    doubts: tuple[str, ...] = ()
 
     def pool(self, name: PoolName) -> MemoryPool:
         """The memory pool of that name.

@@ -1,11 +1,13 @@
 """One model: its shape, its weights tensor by tensor, and the card that says where to get it."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from harness.domain.base import Frozen
 
-LayerKind = Literal["full", "sliding", "recurrent"]
-"""What a block keeps between tokens: all keys and values, those of a window, or a state of fixed size."""
+LayerKind = Literal["full", "sliding", "recurrent", "none"]
+"""What a block keeps between tokens: all keys and values, those of a window, a state of fixed size, or nothing."""
+
+_PATTERN: Final[dict[str, LayerKind]] = {"a": "full", "s": "sliding", "r": "recurrent", "-": "none"}
 
 
 class Experts(Frozen, frozen=True, kw_only=True):
@@ -19,6 +21,7 @@ class Experts(Frozen, frozen=True, kw_only=True):
         shared_feed_forward_dim: Inner width of all shared experts together; 0 without any.
         dense_layer_count: Leading layers with a plain feed-forward block.
         layer_step_count: A MoE layer every so many layers after those (1: all of them).
+        latent_dim: Width that the routed experts work in, where it is not the residual stream's (Nemotron 3); else 0.
     """
 
     expert_count: int
@@ -28,6 +31,7 @@ class Experts(Frozen, frozen=True, kw_only=True):
     shared_feed_forward_dim: int = 0
     dense_layer_count: int = 0
     layer_step_count: int = 1
+    latent_dim: int = 0
 
 
 class LatentAttention(Frozen, frozen=True, kw_only=True):
@@ -85,7 +89,14 @@ class ModelShape(Frozen, frozen=True, kw_only=True):
         experts: Mixture of experts, if any.
         latent: Latent attention, if any.
         recurrent: State-space layers, if any.
-        kv_shared_layer_count: Trailing layers that reuse earlier keys and values (Gemma 3n).
+        kv_shared_layer_count: Trailing layers that reuse earlier keys and values (Gemma 3n and 4).
+        kv_shared_feed_forward_dim: Inner width of the feed-forward block in those layers; 0 means the same.
+        sliding_kv_head_count: Key/value heads of the sliding layers; 0 means the same as ``kv_head_count``.
+        sliding_head_dim: Width of their heads, of keys and of values; 0 means the same as ``head_dim``.
+        values_are_keys: Whether the full layers have no value matrix and cache their keys twice (Gemma 4).
+        per_layer_input_dim: Width of the token table of each layer (Gemma 3n and 4 E models); 0 for none.
+        layer_pattern: One letter a layer where no period describes them: ``a`` attention over all, ``s`` over a window,
+            ``r`` recurrent, ``-`` none (a feed-forward or expert block alone, as in Nemotron-H); else empty.
     """
 
     architecture: str
@@ -108,9 +119,17 @@ class ModelShape(Frozen, frozen=True, kw_only=True):
     latent: LatentAttention | None = None
     recurrent: Recurrent | None = None
     kv_shared_layer_count: int = 0
+    kv_shared_feed_forward_dim: int = 0
+    sliding_kv_head_count: int = 0
+    sliding_head_dim: int = 0
+    values_are_keys: bool = False
+    per_layer_input_dim: int = 0
+    layer_pattern: str = ""
 
     def layer_kind(self, layer: int) -> LayerKind:
         """What block ``layer`` (from 0) keeps between tokens."""
+        if self.layer_pattern:
+            return _PATTERN[self.layer_pattern[layer]]
         if self.recurrent is not None:
             step = self.recurrent.attention_step_count
             if step == 0 or layer % step != self.recurrent.attention_offset_count % step:
@@ -125,6 +144,8 @@ class ModelShape(Frozen, frozen=True, kw_only=True):
     def is_moe_layer(self, layer: int) -> bool:
         """Whether block ``layer`` (from 0) routes its tokens to experts."""
         e = self.experts
+        if e is not None and "-" in self.layer_pattern:
+            return self.layer_pattern[layer] == "-"
         return (
             e is not None
             and layer >= e.dense_layer_count
@@ -213,6 +234,7 @@ class ModelCard(Frozen, frozen=True, kw_only=True):
     Attributes:
         name: The stem of its file.
         title: As people call it.
+        aliases: Other names: repositories of the hub, names of tables and tools, models that have the same shape.
         family: Such as ``llama-3``.
         licence: SPDX identifier or the licence's own name.
         source: Where the shape's fields were read (repository and file).
@@ -233,5 +255,6 @@ class ModelCard(Frozen, frozen=True, kw_only=True):
     parameter_count: int = 0
     active_parameter_count: int = 0
     default_quant: str = "Q4_K_M"
+    aliases: tuple[str, ...] = ()
     files: tuple[ModelFile, ...] = ()
     notes: str = ""

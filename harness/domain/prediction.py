@@ -5,7 +5,8 @@ from typing import Literal
 from harness.domain.base import Frozen
 from harness.domain.device import PoolName
 
-VerdictWord = Literal["fits", "fits with streaming", "does not fit"]
+VerdictWord = Literal["fits", "fits with streaming", "too slow", "does not fit"]
+"""``too slow``: it fits, and misses the speed that was wanted."""
 
 
 class Interval(Frozen, frozen=True, kw_only=True):
@@ -65,6 +66,7 @@ class SpeedPrediction(Frozen, frozen=True, kw_only=True):
         kv_read_bytes: KV bytes read to decode one token at this depth.
         roofline_tokens_per_s: The ceiling: bandwidth / (active + KV bytes). No measurement may pass it.
         limits: Share of decode time by cause: ``weights``, ``dequantisation``, ``kv cache``, ``overhead`` ...
+        unsettled: Speeds that are not known well enough to decide by, each with the measurement that would settle it.
     """
 
     decode_tokens_per_s: Interval
@@ -77,6 +79,7 @@ class SpeedPrediction(Frozen, frozen=True, kw_only=True):
     kv_read_bytes: int
     roofline_tokens_per_s: float
     limits: dict[str, float]
+    unsettled: tuple[str, ...] = ()
 
 
 class Verdict(Frozen, frozen=True, kw_only=True):

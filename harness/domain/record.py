@@ -3,19 +3,25 @@
 Schema history (``SCHEMA_VERSION``):
 
 1 - first version.
+2 - ``result`` holds what a kind of measurement found (it stood in ``extra``), ``runtime`` and ``target`` say what ran
+    it and where; ``scenario.backend`` and ``prediction.backend`` are called ``api``.
 
 The next version (a field with a default needs none: old files still load): raise ``SCHEMA_VERSION``, say here what
 changed, add the step from the old one to ``harness.records.store.MIGRATIONS``, and keep a file of a real run as
 ``tests/records/v<N>-<name>.json``; a test loads one of every version there ever was, and fails while one is missing.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from harness.domain.base import Frozen
 from harness.domain.prediction import Prediction
+from harness.domain.result import Result
 from harness.domain.scenario import Scenario
+from harness.errors import CouldNotRunError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+K = TypeVar("K", bound=Result)
 
 Outcome = Literal[
     "ok",
@@ -31,7 +37,7 @@ Outcome = Literal[
 """How a run ended. ``inconclusive``: it ran, but stayed disturbed. ``crashed``: a signal such as SIGSEGV or SIGKILL
 from outside. ``aborted``: the engine's own assertion. ``refused``: the engine would not load it."""
 
-Phase = Literal["load", "prefill", "decode", "first_token", "workload", "verify", "draft", "stream"]
+Phase = Literal["load", "prefill", "decode", "first_token", "workload", "verify", "draft", "stream", "score"]
 
 
 class Validity(Frozen, frozen=True, kw_only=True):
@@ -167,7 +173,8 @@ class RunRecord(Frozen, frozen=True, kw_only=True):
         created: RFC 3339, UTC.
         harness_version: Version of edge-harness.
         command: The command line that made it.
-        workload: ``generate`` for the LLM protocol, or a workload's name.
+        workload: What was measured: ``generate``, ``speculate``, ``stream``, ``quality``, ``boundary``, or the name of
+            a workload.
         machine: Where.
         scenario: What was asked.
         outcome: How it ended.
@@ -177,7 +184,10 @@ class RunRecord(Frozen, frozen=True, kw_only=True):
         samples: Every sample, warm-ups and disturbed ones included.
         memory: Memory over the run.
         prediction: What had been predicted before it started.
-        extra: A workload's own results (counts, quality, acceptance ...), JSON values only.
+        runtime: Software that executed the model, such as ``llamacpp``; empty for none.
+        target: Where it ran: ``local``, ``ssh``, ``adb`` or ``http``.
+        result: What it found beyond its samples; None for a run that got nowhere.
+        extra: Notes (an import's source, the device that was emulated ...), JSON values only.
     """
 
     schema_version: int
@@ -195,6 +205,9 @@ class RunRecord(Frozen, frozen=True, kw_only=True):
     samples: tuple[Sample, ...] = ()
     memory: MemoryUse | None = None
     prediction: Prediction | None = None
+    runtime: str = ""
+    target: str = "local"
+    result: Result | None = None
     extra: dict[str, Any] = {}
 
     def believed(self, phase: Phase, label: str = "") -> tuple[Sample, ...]:
@@ -204,3 +217,14 @@ class RunRecord(Frozen, frozen=True, kw_only=True):
             for s in self.samples
             if s.phase == phase and not s.warm_up and not s.validity.doubts and (not label or s.label == label)
         )
+
+
+def result_of(record: RunRecord, kind: type[K]) -> K:
+    """The result of a record that must have one of that kind.
+
+    Raises:
+        CouldNotRunError: It has none; says how the run ended.
+    """
+    if isinstance(record.result, kind):
+        return record.result
+    raise CouldNotRunError(f"{record.workload}: {record.outcome}: {record.detail}")

@@ -1,6 +1,7 @@
 """What is asked of a model on a device."""
 
 from harness.domain.base import Frozen
+from harness.domain.placement import Placement
 
 
 class Scenario(Frozen, frozen=True, kw_only=True):
@@ -19,6 +20,7 @@ class Scenario(Frozen, frozen=True, kw_only=True):
         repack: Whether the CPU backend may rewrite weights into its own layout (llama.cpp's default).
         mmap: Whether the file is mapped (llama.cpp's default) or read into anonymous memory.
         api: ``cpu metal cuda rocm vulkan opencl``; empty for the device's usual one.
+        placement: What lies with the GPU that the api drives, and what with the CPU.
     """
 
     context_tokens: int = 4096
@@ -33,3 +35,4 @@ class Scenario(Frozen, frozen=True, kw_only=True):
     repack: bool = True
     mmap: bool = True
     api: str = ""
+    placement: Placement = Placement()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import secrets
@@ -106,11 +107,12 @@ def unreachable(scheduler: str, timeout_s: float, error: BaseException) -> Could
     )
 
 
-def check_address(scheduler: str, tls: Tls) -> None:
-    """Refuse an address that cannot be meant.
+def check_address(scheduler: str, tls: Tls) -> str:
+    """The host of an address that can be meant.
 
     Raises:
-        RefusedError: Not ``tcp://host:port`` or ``tls://host:port``, or not of the kind the TLS files want.
+        RefusedError: Not ``tcp://host:port`` or ``tls://host:port``, not of the kind the TLS files want, or beyond this
+            machine without TLS.
     """
     wanted = "tls" if any(tls) else "tcp"
     kind, separator, rest = scheduler.partition("://")
@@ -123,6 +125,27 @@ def check_address(scheduler: str, tls: Tls) -> None:
             if wanted == "tls"
             else f"{scheduler}: a tls:// address needs --tls-ca, --tls-cert and --tls-key"
         )
+    check_reach(host, tls)
+    return host.strip("[]")
+
+
+def check_reach(host: str, tls: Tls) -> None:
+    """Refuse to be reached from, or to trust, another machine without certificates: Dask runs what it is sent.
+
+    Raises:
+        RefusedError: The host is not this machine alone, and there is no TLS.
+    """
+    if any(tls):
+        return
+    try:
+        alone = ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        alone = host == "localhost"
+    if not alone:
+        raise RefusedError(
+            f"{host}: without TLS a fleet stays on this machine (127.0.0.1), since whoever reaches it can run code. "
+            "Make certificates with: edge-harness fleet certs MACHINE... and give --tls-ca, --tls-cert and --tls-key"
+        )
 
 
 def serve_device(scheduler: str, device: str, tls: Tls, *, host: str = "", said: Callable[[str], None]) -> None:
@@ -134,8 +157,11 @@ def serve_device(scheduler: str, device: str, tls: Tls, *, host: str = "", said:
     """
     if not is_device_name(device):
         raise RefusedError(f"{device!r} is no name of a device: letters, digits, dots and dashes")
-    check_address(scheduler, tls)
-    asyncio.run(_serve_device(scheduler, device, tls, host, said))
+    there = check_address(scheduler, tls)
+    if host:
+        check_reach(host, tls)
+    # Never all interfaces, as Dask would by itself: only the one that leads to the scheduler.
+    asyncio.run(_serve_device(scheduler, device, tls, host or dask().utils.get_ip(there), said))
 
 
 async def _serve_device(scheduler: str, device: str, tls: Tls, host: str, said: Callable[[str], None]) -> None:
@@ -148,7 +174,7 @@ async def _serve_device(scheduler: str, device: str, tls: Tls, host: str, said: 
         memory_limit=None,  # the measured child has its own limit
         dashboard=False,
         dashboard_address="127.0.0.1:0",
-        host=host or None,
+        host=host,
         death_timeout=CONNECT_S,
     )
     try:
@@ -191,7 +217,11 @@ def up(host: str, port: int, local_count: int, tls: Tls, *, said: Callable[[str]
     """A scheduler, and workers on this machine to try it with, until interrupted.
 
     The local workers share this machine and so its lock: they measure in turn.
+
+    Raises:
+        RefusedError: The address is not this machine alone, and there is no TLS.
     """
+    check_reach(host, tls)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_up(host, port, local_count, tls, said))
 

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from harness.catalog.fetch import sha256_of
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError, CouldNotRunError, MissingPackageError, RefusedError
 from harness.records.store import RECORD_MAX_BYTES, from_document, save
@@ -74,7 +75,7 @@ def run_over_ssh(
         options: Further options of ``edge-harness run``.
         folder: Where records are saved.
         program: The command on the target.
-        pushed: Model files to copy there first; a file of the same size that is there already is kept.
+        pushed: Model files to copy there first; one of the same SHA-256 that is there already is kept.
         timeout_s: Longest time for all of it.
 
     Raises:
@@ -105,7 +106,13 @@ async def _run(
         async with ssh.connect(target.host, target.port, **_login(target)) as connection:
             there = {path.name: await _push(connection, path) for path in pushed}
             words = [program, "run", *options, "--json", "--", *(there.get(model, model) for model in models)]
-            done = await connection.run(shlex.join(words), check=False, encoding=None)
+            process = await connection.create_process(shlex.join(words), stdin=ssh.DEVNULL, encoding=None)
+            try:
+                data, errors = await asyncio.gather(_first(process.stdout, target.host), _last(process.stderr))
+            except BadDataError:
+                connection.abort()  # to end in order would be to hear it out
+                raise
+            await process.wait_closed()
     except ssh.HostKeyNotVerifiable as error:
         raise CouldNotRunError(
             f"{target.host}: its host key is not known ({error.reason}). Log in once with ssh and check the "
@@ -115,7 +122,7 @@ async def _run(
         raise CouldNotRunError(f"{target.host}: login refused ({error.reason}); is the key right?") from error
     except (OSError, ssh.Error) as error:
         raise CouldNotRunError(f"{target.host}:{target.port}: {error}") from error
-    return _records(target, done, program)
+    return _records(target, process.exit_status, data, errors, program)
 
 
 def _login(target: Target) -> dict[str, Any]:
@@ -132,26 +139,45 @@ def _login(target: Target) -> dict[str, Any]:
 
 
 async def _push(connection: Any, path: Path) -> str:
-    """Copy a file unless it is there; a half-copied one never has the right name."""
+    """Copy a file unless one of the same SHA-256 is there; a half-copied one never has the right name."""
     remote = str(PurePosixPath(PUSHED_TO) / path.name)
     async with connection.start_sftp_client() as sftp:
         await sftp.makedirs(PUSHED_TO, exist_ok=True)
         if await sftp.exists(remote) and (await sftp.stat(remote)).size == path.stat().st_size:
-            return remote
+            words = shlex.quote(remote)
+            there = await connection.run(f"sha256sum {words} || shasum -a 256 {words}", check=False)
+            if str(there.stdout).lstrip("\\").startswith(sha256_of(path)):
+                return remote
         await sftp.put(str(path), f"{remote}.part")
         await sftp.posix_rename(f"{remote}.part", remote)
     return remote
 
 
-def _records(target: Target, done: Any, program: str) -> list[RunRecord]:
-    data, errors = bytes(done.stdout or b""), bytes(done.stderr or b"").decode("utf-8", "replace")
-    last = " / ".join(errors.strip().splitlines()[-_ERROR_LINES:])
-    if done.exit_status not in _STATUSES or not data.strip():
-        if done.exit_status == 127:
+async def _first(stream: Any, host: str) -> bytes:
+    """All that comes, if it is no longer than a record may be; never more is read."""
+    pieces, room = [], RECORD_MAX_BYTES
+    while piece := await stream.read(1 << 16):
+        pieces.append(piece)
+        room -= len(piece)
+        if room < 0:
+            raise BadDataError(host, "", f"more than {RECORD_MAX_BYTES} bytes", f"at most {RECORD_MAX_BYTES}")
+    return b"".join(pieces)
+
+
+async def _last(stream: Any) -> bytes:
+    """The end of what comes."""
+    data = b""
+    while piece := await stream.read(1 << 16):
+        data = (data + piece)[-(1 << 16) :]
+    return data
+
+
+def _records(target: Target, status: int | None, data: bytes, errors: bytes, program: str) -> list[RunRecord]:
+    last = " / ".join(errors.decode("utf-8", "replace").strip().splitlines()[-_ERROR_LINES:])
+    if status not in _STATUSES or not data.strip():
+        if status == 127:
             raise CouldNotRunError(f"{target.host}: no {program} there. Install it, or name its place with --program")
-        raise CouldNotRunError(f"{target.host}: {program} ended with status {done.exit_status}: {last}")
-    if len(data) > RECORD_MAX_BYTES:
-        raise BadDataError(target.host, "", f"{len(data)} bytes", f"at most {RECORD_MAX_BYTES}")
+        raise CouldNotRunError(f"{target.host}: {program} ended with status {status}: {last}")
     try:
         documents = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from harness.app.run import Options, cells_of, run_cells, this_machine
+from harness.app.run import Options, cells_of, run_cells
+from harness.app.this_machine import this_machine
 from harness.domain.record import MachineFingerprint, Outcome, RunRecord
 from harness.errors import BadDataError, HarnessError
 from harness.fleet.matrix import Task

@@ -1,21 +1,26 @@
 """Bring budgets and records together: which runs speak for which budget, and what they say."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from statistics import median
 
 from msgspec.structs import replace
 
-from harness.domain.budget import Budget
+from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord, Validity
 from harness.errors import BadDataError, Exit
-from harness.gates.judge import HIGHER_IS_BETTER, Judgement, judge_absolute, judge_against_baseline
-from harness.records.metrics import metric_values
+from harness.gates.judge import Judgement, judge_absolute, judge_against_baseline, spread_of
+from harness.gates.plan import look_confidence
+from harness.records.metrics import latency_values, metric_values
 
 Predict = Callable[[str, str], Prediction]
 """Predicts (device, model reference): given by the caller, who knows catalogs."""
 
+_OF_TOKENS = ("itl_p50_s", "decode_tokens_per_s")
+_SHARES = (0.2, 0.35, 0.5)
 NOT_RUN = ("crashed", "aborted", "out of memory", "timed out", "interrupted", "refused", "failed")
 
 
@@ -25,7 +30,7 @@ def evaluate(
     *,
     baseline: Sequence[RunRecord] = (),
     predict: Predict | None = None,
-    looks: int = 1,
+    looks: tuple[int, ...] = (),
 ) -> list[Judgement]:
     """Judge every budget.
 
@@ -34,8 +39,8 @@ def evaluate(
         records: Runs of the candidate.
         baseline: Runs of the baseline, for budgets with ``baseline_ratio``.
         predict: Predicts a device nobody has at hand, for budgets with ``predicted``.
-        looks: How often the decision may be looked at while more runs come in; the level of each look's interval is
-            raised so that all looks together keep the budget's (Bonferroni).
+        looks: Turns after which the decision is looked at while more runs come in; the level of each look's interval
+            is raised so that all looks together keep the budget's (``plan.look_confidence``).
 
     Returns:
         One judgement a budget, in their order.
@@ -60,7 +65,11 @@ def exit_code(judgements: Sequence[Judgement]) -> Exit:
 
 
 def _one(
-    budget: Budget, records: Sequence[RunRecord], baseline: Sequence[RunRecord], predict: Predict | None, looks: int
+    budget: Budget,
+    records: Sequence[RunRecord],
+    baseline: Sequence[RunRecord],
+    predict: Predict | None,
+    looks: tuple[int, ...],
 ) -> Judgement:
     if budget.predicted:
         return _judge_prediction(budget, records, predict)
@@ -73,7 +82,7 @@ def _one(
         worst = broken[-1]
         said = f"{worst.run_id}: {worst.outcome}" + (f" ({worst.detail.splitlines()[0]})" if worst.detail else "")
         return Judgement(budget=budget, answer="could not run", limit=limit, reason=said, evidence=_ids(broken))
-    level = 1.0 - (1.0 - budget.confidence) / looks
+    level = look_confidence(looks, budget.confidence) if len(looks) > 1 else budget.confidence
     if budget.baseline_ratio is not None:
         return _judge_baseline(budget, matching, [r for r in baseline if matches(budget, r)], level)
     values, relative_to = _values(budget, matching)
@@ -85,7 +94,10 @@ def _one(
             reason=_no_values(matching, budget),
             evidence=_ids(matching),
         )
-    return judge_absolute(budget, values, limit, relative_to=relative_to, evidence=_ids(matching), confidence=level)
+    judged = judge_absolute(budget, values, limit, relative_to=relative_to, evidence=_ids(matching), confidence=level)
+    if judged.answer == "inconclusive":
+        judged = replace(judged, reason=judged.reason + _disturbance(matching))
+    return judged
 
 
 def matches(budget: Budget, record: RunRecord) -> bool:
@@ -161,19 +173,11 @@ def _judge_baseline(
             "budget", f"{budget.metric} baseline_ratio", "no baseline run for it", "--baseline RESULT..."
         )
     in_turns = _alternate(candidate, baseline)
+    read = partial(metric_values, metric=budget.metric, label=budget.label)
     if in_turns:
-        pairs = [
-            (
-                _middle(metric_values(a, budget.metric, budget.label)),
-                _middle(metric_values(b, budget.metric, budget.label)),
-            )
-            for a, b in zip(_by_time(candidate), _by_time(baseline), strict=True)
-        ]
-        kept = [(a, b) for a, b in pairs if a is not None and b is not None]
-        new, old = [a for a, _ in kept], [b for _, b in kept]
+        new, old = _pairs(candidate, baseline, read)
     else:
-        new = [v for r in candidate for v in metric_values(r, budget.metric, budget.label)]
-        old = [v for r in baseline for v in metric_values(r, budget.metric, budget.label)]
+        new, old = ([v for r in side for v in read(r)] for side in (candidate, baseline))
     if not new or not old:
         return Judgement(
             budget=budget,
@@ -183,7 +187,67 @@ def _judge_baseline(
             reason=_no_values([*candidate, *baseline], budget),
             evidence=evidence,
         )
-    return judge_against_baseline(budget, new, old, in_turns=in_turns, evidence=evidence, confidence=level)
+    judgement = judge_against_baseline(budget, new, old, in_turns=in_turns, evidence=evidence, confidence=level)
+    if judgement.answer != "inconclusive":
+        return judgement
+    if in_turns:
+        clearer = _least_disturbed(budget, candidate, baseline, judgement, level)
+        if clearer is not None:
+            return clearer
+    return replace(judgement, reason=judgement.reason + _disturbance([*candidate, *baseline]))
+
+
+def _pairs(
+    candidate: Sequence[RunRecord], baseline: Sequence[RunRecord], read: Callable[[RunRecord], list[float]]
+) -> tuple[list[float], list[float]]:
+    """One value a turn and side; turns in which a side has none are left out."""
+    turns = zip(_by_time(candidate), _by_time(baseline), strict=True)
+    both = [(_middle(read(a)), _middle(read(b))) for a, b in turns]
+    kept = [(a, b) for a, b in both if a is not None and b is not None]
+    return [a for a, _ in kept], [b for _, b in kept]
+
+
+def _least_disturbed(
+    budget: Budget, candidate: Sequence[RunRecord], baseline: Sequence[RunRecord], whole: Judgement, level: float
+) -> Judgement | None:
+    """The same ratio from the part of each run's tokens that others disturbed least, where that decides.
+
+    A slower build is slower on every token, a neighbour hits some of them. Of a few low quantiles of a run's tokens the
+    one is taken whose ratio varies least from turn to turn: that choice knows nothing of the ratio itself. It counts
+    only while the interval of the budget's own metric holds its ratio, so that a build which slows some tokens alone
+    is never passed by the others.
+    """
+    if budget.metric not in _OF_TOKENS:
+        return None
+    sign = -1 if budget.metric in HIGHER_IS_BETTER else 1
+    best, least = (
+        None,
+        0.8 * spread_of(*_pairs(candidate, baseline, partial(metric_values, metric=budget.metric, label=budget.label))),
+    )
+    for share in _SHARES:
+        new, old = _pairs(candidate, baseline, partial(latency_values, share=share, label=budget.label))
+        if len(new) == whole.sample_count and len(new) > 2 and spread_of(new, old) < least:
+            best, least = (share, [v**sign for v in new], [v**sign for v in old]), spread_of(new, old)
+    if best is None:
+        return None
+    share, new, old = best
+    stricter = 1.0 - (1.0 - level) / 4.0  # a second chance, and one that was picked: it errs less often than the first
+    found = judge_against_baseline(budget, new, old, in_turns=True, evidence=whole.evidence, confidence=stricter)
+    agrees = whole.low is not None and whole.high is not None and whole.low <= (found.value or 0.0) <= whole.high
+    if found.answer == "inconclusive" or not agrees:
+        return None
+    why = f"; by the fastest {share:.0%} of each run's tokens, which others disturbed least ({least:.1%} turn to turn)"
+    return replace(found, reason=found.reason + why)
+
+
+def _disturbance(records: Sequence[RunRecord]) -> str:
+    """What disturbed the runs, most frequent first; empty when nothing did."""
+    samples = [s for r in records for s in r.samples if not s.warm_up]
+    counts = Counter(doubt for s in samples for doubt in set(s.validity.doubts))
+    if not counts:
+        return ""
+    named = ", ".join(f"{name} ({count} of {len(samples)} samples)" for name, count in counts.most_common(3))
+    return f"; disturbed by: {named}"
 
 
 def _judge_prediction(budget: Budget, records: Sequence[RunRecord], predict: Predict | None) -> Judgement:

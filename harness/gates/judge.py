@@ -6,17 +6,31 @@ interval that straddles the limit is inconclusive: noise cannot flip a decision,
 """
 
 from collections.abc import Sequence
+from math import log
+from statistics import median
 from typing import Literal
 
 from harness.domain.base import Frozen
-from harness.domain.budget import Budget, Metric
+from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
+from harness.gates.plan import turns_needed
 from harness.stats.intervals import Estimate, detectable_ratio, ratio_interval, unpaired_ratio_interval
 
 Answer = Literal["pass", "fail", "inconclusive", "could not run"]
 
-HIGHER_IS_BETTER: frozenset[Metric] = frozenset({"decode_tokens_per_s", "prefill_tokens_per_s"})
 
-SINGLE_VALUE_SPREAD: dict[Metric, float] = {"file_bytes": 0.0, "peak_memory_bytes": 0.01, "peak_anonymous_bytes": 0.01}
+SINGLE_VALUE_SPREAD: dict[Metric, float] = {
+    "file_bytes": 0.0,
+    "peak_memory_bytes": 0.01,
+    "peak_anonymous_bytes": 0.01,
+    "acceptance_ratio": 0.0,
+    "read_bytes_per_token": 0.02,
+    "perplexity": 0.0,
+    "kl_divergence_nats": 0.0,
+    "longest_context_tokens": 0.0,
+    "sustained_tokens_per_s": 0.03,
+    "sustained_joules_per_token": 0.05,
+    "hottest_celsius": 0.02,
+}
 """Metrics that one run settles, with the half width given to one value: peaks of repeated runs differ by under 1 %."""
 
 
@@ -36,6 +50,8 @@ class Judgement(Frozen, frozen=True, kw_only=True):
         detectable_ratio: Smallest slowdown these turns could have shown with a power of 80 %; None unless in turns.
         reason: The decision in words.
         evidence: Runs (identifiers) or the prediction's parts it rests on.
+        file: The budgets file, if the budget stands in one.
+        line: Line of its table there; 0 without a file.
     """
 
     budget: Budget
@@ -50,6 +66,8 @@ class Judgement(Frozen, frozen=True, kw_only=True):
     detectable_ratio: float | None = None
     reason: str = ""
     evidence: tuple[str, ...] = ()
+    file: str = ""
+    line: int = 0
 
 
 def decide(low: float | None, high: float | None, limit: float, *, higher_is_better: bool) -> Answer:
@@ -80,8 +98,10 @@ def judge_absolute(
         evidence: Identifiers of the runs.
         confidence: Level of the interval; the budget's own by default.
     """
-    estimate = _absolute_interval(budget, values, limit, confidence or budget.confidence)
-    return _judgement(budget, estimate, limit, relative_to, evidence, None)
+    level = confidence or budget.confidence
+    estimate = _absolute_interval(budget, values, limit, level)
+    spread = spread_of(values, [limit] * len(values))
+    return _judgement(budget, estimate, limit, relative_to, evidence, None, spread, level)
 
 
 def judge_against_baseline(
@@ -112,7 +132,17 @@ def judge_against_baseline(
     else:
         estimate = unpaired_ratio_interval(candidate, baseline, confidence=level)
         visible = None
-    return _judgement(budget, estimate, limit, "baseline", evidence, visible)
+    spread = spread_of(candidate, baseline) if in_turns else 0.0
+    return _judgement(budget, estimate, limit, "baseline", evidence, visible, spread, level)
+
+
+def spread_of(candidate: Sequence[float], baseline: Sequence[float]) -> float:
+    """Spread of the log ratios of pairs: 1.4826 x their median absolute deviation, so that one turn does not decide."""
+    if min(*candidate, *baseline) <= 0:
+        return 0.0
+    logs = [log(a / b) for a, b in zip(candidate, baseline, strict=True)]
+    middle = median(logs)
+    return 1.4826 * median(abs(v - middle) for v in logs)
 
 
 def _absolute_interval(budget: Budget, values: Sequence[float], limit: float, level: float) -> Estimate:
@@ -132,6 +162,8 @@ def _judgement(
     relative_to: str,
     evidence: Sequence[str],
     visible: float | None,
+    spread: float,
+    level: float,
 ) -> Judgement:
     higher = budget.metric in HIGHER_IS_BETTER
     answer = decide(estimate.low, estimate.high, limit, higher_is_better=higher)
@@ -147,15 +179,21 @@ def _judgement(
         sample_count=estimate.sample_count,
         margin_ratio=margin,
         detectable_ratio=visible,
-        reason=_reason(answer, estimate, margin),
+        reason=_reason(answer, estimate, limit, margin, spread, level),
         evidence=tuple(evidence),
     )
 
 
-def _reason(answer: Answer, estimate: Estimate, margin: float) -> str:
+def _reason(answer: Answer, estimate: Estimate, limit: float, margin: float, spread: float, level: float) -> str:
     side = f"{abs(margin):.1%} {'inside' if margin >= 0 else 'outside'} the limit"
     if estimate.low is None:
         return f"{side}, but {estimate.sample_count} sample(s) give no interval: at least 3 are needed"
-    if answer == "inconclusive":
-        return f"{side}, but the interval holds the limit: more runs, or a quieter machine, would settle it"
-    return f"{side}, with the whole interval on that side"
+    if answer != "inconclusive":
+        return f"{side}, with the whole interval on that side"
+    needed = turns_needed(spread, log(estimate.mid / limit), level) if spread else estimate.sample_count
+    more = (
+        f"about {needed} samples at this spread ({spread:.1%})"
+        if estimate.sample_count < needed < 1000
+        else "more runs"
+    )
+    return f"{side}, but the interval holds the limit: {more}, or a quieter machine, would settle it"

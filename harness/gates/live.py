@@ -44,7 +44,7 @@ def gate_in_turns(
     Returns:
         The judgements, the candidate's records, the baseline's records.
     """
-    looks = sorted({look for look in LOOKS if look < max_turns} | {max_turns})
+    looks = looks_within(max_turns)
     new: list[RunRecord] = []
     old: list[RunRecord] = []
     judgements: list[Judgement] = []
@@ -55,10 +55,15 @@ def gate_in_turns(
                 records.append(take())
             if progress:
                 progress(len(new), looks[-1])
-        judgements = evaluate(budgets, new, baseline=old, looks=len(looks))
+        judgements = evaluate(budgets, new, baseline=old, looks=looks)
         if all(j.answer != "inconclusive" for j in judgements):
             break
     return judgements, new, old
+
+
+def looks_within(max_turns: int) -> tuple[int, ...]:
+    """Turns after which the decision is looked at."""
+    return tuple(sorted({look for look in LOOKS if look < max_turns} | {max_turns}))
 
 
 def taker(command: str, parse: Parse, *, timeout_s: float = 900.0) -> Take:

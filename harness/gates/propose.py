@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from math import ceil, log10
 from math import floor as floor_of
 
-from harness.domain.budget import Budget, Metric
+from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
 from harness.domain.record import RunRecord
-from harness.gates.judge import HIGHER_IS_BETTER
 from harness.records.metrics import metric_values
 from harness.stats.intervals import median_interval
 

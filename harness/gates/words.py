@@ -1,7 +1,7 @@
 """A judgement in words: the same wording in every format."""
 
-from harness.domain.budget import Budget
-from harness.gates.judge import HIGHER_IS_BETTER, Judgement
+from harness.domain.budget import HIGHER_IS_BETTER, Budget
+from harness.gates.judge import Judgement
 from harness.records.metrics import UNITS
 from harness.units import format_bytes, format_seconds
 

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.domain.ggml import row_bytes
+from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
 from harness.measure.tiny_model import TinyShape, write_tiny
 from harness.measure.validity import ValidityProbe
+from harness.runtimes.llamacpp.devices import devices_of, link_speed
 from harness.runtimes.llamacpp.session import LlamaSession
 
 Emit = Callable[[str, Any], None]
 
 DEPTH_TOKENS: Final = 2048
 _ATTENTION_LAYERS: Final = 6
-_RETRY_COUNT: Final = 2
 
 
 class Bench(NamedTuple):
@@ -43,7 +44,7 @@ def dimensions(role: str, type_name: str, fill_bytes: int) -> TinyShape:
     ``narrow mid wide`` differ in row length, ``head`` is one big product, ``shallow deep`` have next to no weights.
     ``narrow few`` and ``wide few`` are a sixth of the others: large batches are bound by arithmetic, not by memory.
     """
-    if role in {"shallow", "deep"}:
+    if role in {"shallow", "deep", "deep apart"}:
         return TinyShape(2 if role == "shallow" else 26, 64, 64, 1, 1, 64, 256)
     if role == "head":
         return TinyShape(1, 512, 512, 8, 2, 64, max(fill_bytes // row_bytes(type_name, 512), 256))
@@ -56,8 +57,11 @@ def dimensions(role: str, type_name: str, fill_bytes: int) -> TinyShape:
     return one._replace(layer_count=max(round(wanted / one.layer_bytes(type_name)), 1 if few else 2))
 
 
-def plan(types: list[str], fill_bytes: int, thorough: bool) -> Iterator[list[Bench]]:
+def plan(types: list[str], fill_bytes: int, thorough: bool, api: str = "cpu") -> Iterator[list[Bench]]:
     """Groups of benches that are timed in turns: first the engine's own overheads and attention, then each type."""
+    if api != "cpu":
+        yield from _gpu_plan(types, fill_bytes)
+        return
     few = {1: 12, 2: 4, 3: 3, 4: 3, 5: 3, 8: 2, 16: 1}
     many = {32: 2, 64: 2, 128: 2, 512: 1} if thorough else {64: 2, 512: 1}
     overhead = {1: 16, 2: 6, 4: 6, 8: 6, 16: 4, 64: 2, 512: 1}
@@ -83,14 +87,43 @@ def plan(types: list[str], fill_bytes: int, thorough: bool) -> Iterator[list[Ben
         ]
 
 
+def _gpu_plan(types: list[str], fill_bytes: int) -> Iterator[list[Bench]]:
+    """The same for a GPU, with fewer batches: each new one may have the driver compile a shader first.
+
+    ``deep apart`` is ``deep`` with its cache left with the CPU: every layer crosses to the CPU and back.
+    """
+    yield [
+        Bench(role, "F16", dimensions(role, "F16", 0), {1: 8, 4: 4, 16: 2})
+        for role in ("shallow", "deep", "deep apart")
+    ]
+    yield [
+        Bench(role, "F16", dimensions(role, "F16", 0), {1: 6}, (0, DEPTH_TOKENS)) for role in ("grouped", "ungrouped")
+    ]
+    for type_name in types:
+        few, many = {1: 6, 2: 3, 4: 2, 8: 2}, {64: 1, 512: 1}
+        yield [
+            *(Bench(role, type_name, dimensions(role, type_name, fill_bytes), few) for role in ("narrow", "wide")),
+            Bench("head", type_name, dimensions("head", type_name, fill_bytes), {1: 6, 2: 3, 4: 2, 8: 2}),
+            *(
+                Bench(role, type_name, dimensions(role, type_name, fill_bytes), many)
+                for role in ("narrow few", "wide few")
+            ),
+        ]
+
+
 def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Time everything in ``plan``.
 
     Args:
-        arguments: ``types fill_bytes thread_count rounds thorough repack``.
-        emit: Told ``timing`` for each bench, batch, depth and round, and ``group`` when one is done.
+        arguments: ``types fill_bytes thread_count rounds retries thorough repack api``.
+        emit: Told ``timing`` for each bench, batch, depth and round, ``group`` when one is done. The times of
+            the role ``link`` are seconds of a byte that is copied to the GPU.
     """
-    groups = list(plan(arguments["types"], arguments["fill_bytes"], arguments["thorough"]))
+    if arguments["api"] != "cpu":
+        device = devices_of(arguments["api"])[0]
+        link = Bench("link", "", dimensions("shallow", "F16", 0), {})
+        _tell(link, 1, 0, [1 / link_speed(device).to_device_bytes_per_s], 0, False, emit)
+    groups = list(plan(arguments["types"], arguments["fill_bytes"], arguments["thorough"], arguments["api"]))
     for number, group in enumerate(groups):
         emit("group", {"number": number, "count": len(groups), "name": f"{group[0].type_name} {group[0].role}"})
         with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder, ExitStack() as stack:
@@ -100,7 +133,7 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
                 del bench
             for turn in range(arguments["rounds"]):
                 for bench, session in sessions:
-                    _time_bench(bench, session, turn, emit)
+                    _time_bench(bench, session, turn, emit, arguments["retries"])
 
 
 def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSession:
@@ -112,6 +145,8 @@ def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSess
         context_tokens=max(bench.depths) + 1024,
         thread_count=arguments["thread_count"],
         repack=arguments["repack"],
+        api=arguments["api"],
+        placement=Placement(kv_on_gpu=not bench.role.endswith(" apart")),
     )
     try:
         return LlamaSession(path, scenario, batch_tokens=512)
@@ -119,7 +154,7 @@ def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSess
         path.unlink()  # what is mapped stays; nothing is left behind when the process dies
 
 
-def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit) -> None:
+def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit, retries: int) -> None:
     for depth in bench.depths:
         if depth:
             _fill(bench, session, depth, turn, emit)
@@ -127,7 +162,7 @@ def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit) -> N
             if turn and batch > 64:
                 continue  # long passes average over disturbances by themselves
             probe = ValidityProbe()
-            for _ in range(1 + _RETRY_COUNT):
+            for _ in range(1 + retries):
                 probe.start()
                 times = _passes(session, batch, depth, count)
                 doubts = probe.finish().doubts

@@ -3,79 +3,72 @@
 It runs in a child with the thread settings of the run it serves. No loop comes from a workload.
 """
 
+import os
+import sqlite3
+import tempfile
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.measure.interpreter import speed, usual
+from harness.measure.interpreter import python_op_s, usual
 
-_LLC_STEPS: Final = (1 << 18, 1 << 20, 1 << 22, 1 << 23, 1 << 24, 1 << 25, 1 << 28)
-_PASS_STEPS: Final = (1 << 17, 1 << 19, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 3 << 26)
-_BLOCK_STEPS: Final = (1 << 22, 1 << 24, 1 << 25, 1 << 26)
-_BLOCK_VALUES: Final = 1 << 16
-_PRODUCT_DIMS: Final = (8, 16, 64, 128, 256, 512, 1024)
-_FRESH: Final = ((1 << 20, 9), (1 << 23, 5), (48 << 20, 3))
-_PASSES: Final = 5
-_SHORT_S: Final = 1.5e-3
+_READ_STEPS: Final = (1 << 20, 1 << 22, 1 << 24, 1 << 25, 1 << 28)
+_PASS_STEPS: Final = (1 << 20, 1 << 22, 1 << 24, 1 << 26, 3 << 26)
+_PRODUCT_DIM: Final = 1024
+_ENGINE_DIM: Final = 512
+_FRESH_BYTES: Final = 1 << 20
+_FRESH_ARRAYS: Final = 9
+_SQL_ROWS: Final = 128
+_SQL_UPDATES: Final = 8
+_SQL_UNITS: Final = _SQL_UPDATES * (1 + 0.1 + 0.65) + 1 + 2
+"""Statements that a transaction of one-row updates, each in a page of 4 KiB, counts as; BEGIN and COMMIT are two."""
+_FLUSHES: Final = 15
 
 
 def probe_units(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
     """Entry point of the child: emits ``units``.
 
-    ``arguments``: ``machine`` (label), ``engine`` (whether to ask ONNX Runtime too).
+    ``arguments``: ``machine`` (label), ``engine`` (whether to ask ONNX Runtime too; it takes the package ``onnx``).
     """
     from harness.domain.workload import UnitCosts
-    from harness.measure.sql_units import flush_s, sql_units
     from harness.predict.workload_units import REFERENCE
 
-    # First: whether pages are new depends on the largest array that this process has let go before.
-    fresh_rates = tuple((size, _fresh(size, count)) for size, count in _FRESH)
-    interpreter = speed()
-    sql = sql_units()
-    call_s, node_s, engine = REFERENCE.session_call_s, REFERENCE.node_s, dict(REFERENCE.engine_rates)
-    if arguments.get("engine"):
-        from harness.measure.engine_units import call_and_node_s, engine_rates
-
-        (call_s, node_s), engine = call_and_node_s(), engine_rates()
-    numpy_call_s = _numpy_calls()
-    units = UnitCosts(
-        machine=str(arguments.get("machine", "")),
-        python_op_s=interpreter.python_op_s,
-        native_call_s=interpreter.native_call_s,
-        regex_call_s=interpreter.regex_call_s,
-        regex_char_s=interpreter.regex_char_s,
-        numpy_call_s=numpy_call_s,
-        transcendental_s=_transcendentals(),
-        sort_step_s=_sorts(kind="quicksort"),
-        stable_sort_step_s=_sorts(kind="stable"),
-        partition_value_s=_partitions(),
-        scan_value_s=_scans(),
-        gather_s=_gathers(),
-        fft_step_s=_transforms(),
-        sql_statement_s=sql.statement_s,
-        sql_row_s=sql.row_s,
-        commit_s=sql.commit_s,
-        log_byte_s=sql.log_byte_s,
-        text_term_s=sql.text_term_s,
-        checkpoint_s=sql.checkpoint_s,
-        checkpoint_byte_s=sql.checkpoint_byte_s,
-        flush_s=flush_s(),
-        session_call_s=call_s,
-        node_s=node_s,
-        product_rates=tuple((n, _product(n)) for n in _PRODUCT_DIMS),
-        read_rates=tuple((n, _read(n)) for n in _LLC_STEPS),
-        matrix_rates=tuple((n, _matrix(n)) for n in _LLC_STEPS),
-        pass_rates=tuple((n, _pass(n, numpy_call_s)) for n in _PASS_STEPS),
-        block_rates=_blocks(),
-        fresh_rates=fresh_rates,
-        engine_rates=engine,
+    fresh = _fresh()  # first: whether pages are new depends on the largest array that this process let go before
+    product = _product()
+    ratio = product / REFERENCE.product_flops_per_s
+    engine = (
+        _engine()
+        if arguments.get("engine")
+        else (
+            REFERENCE.session_call_s / ratio,
+            REFERENCE.engine_flops_per_s * ratio,
+            REFERENCE.engine_int8_flops_per_s * ratio,
+        )
     )
-    emit("units", units)
+    emit(
+        "units",
+        UnitCosts(
+            machine=str(arguments.get("machine", "")),
+            python_op_s=python_op_s(),
+            numpy_call_s=_numpy_call(),
+            array_step_s=_array_step(),
+            sql_statement_s=_sql_statement(),
+            flush_s=_flush(),
+            session_call_s=engine[0],
+            fresh_bytes_per_s=fresh,
+            product_flops_per_s=product,
+            engine_flops_per_s=engine[1],
+            engine_int8_flops_per_s=engine[2],
+            read_rates=tuple((n, _read(n)) for n in _READ_STEPS),
+            pass_rates=tuple((n, _pass(n)) for n in _PASS_STEPS),
+        ),
+    )
 
 
-def _numpy_calls() -> float:
+def _numpy_call() -> float:
     a, b = np.arange(8.0), np.arange(8)
     calls: tuple[Callable[[], object], ...] = (
         lambda: a + a,
@@ -87,101 +80,46 @@ def _numpy_calls() -> float:
         a.argmax,
         lambda: np.concatenate((a, a)),
     )
-    return float(np.mean([usual(c, passes=_PASSES) for c in calls]))
+    return float(np.mean([usual(c) for c in calls]))
 
 
-def _pass(set_bytes: int, call_s: float) -> float:
-    """Bytes/s of passes over three arrays of that many bytes together, in both precisions, less what a call takes."""
-    moved, seconds = 0.0, 0.0
-    for dtype in (np.float32, np.float64):
-        a: NDArray[Any] = np.full(set_bytes // 3 // np.dtype(dtype).itemsize, 0.5, dtype)
-        b, out, said = a / 2, np.empty_like(a), np.empty(len(a), np.bool_)
-        width = a.itemsize
-        calls: tuple[tuple[int, Callable[[], object]], ...] = (
-            (3 * width, lambda a=a, b=b, out=out: np.multiply(a, b, out=out)),  # type: ignore[misc]
-            (2 * width + 1, lambda a=a, b=b, said=said: np.greater(a, b, out=said)),  # type: ignore[misc]
-            (3 * width, lambda a=a, b=b, out=out: np.maximum(a, b, out=out)),  # type: ignore[misc]
-            (2 * width, lambda a=a, out=out: np.copyto(out, a)),  # type: ignore[misc]
-            (2 * width, lambda a=a: np.add(a, 1, out=a)),  # type: ignore[misc]
-        )
-        for bytes_each, call in calls:
-            seconds += max(usual(call, passes=3, pass_s=_SHORT_S) - call_s, 0.0)
-            moved += bytes_each * len(a)
-    return moved / max(seconds, 1e-9)
-
-
-def _blocks() -> tuple[tuple[int, float], ...]:
-    """Bytes/s at which blocks come to a pass that widens them, less what widening one block again and again takes."""
-    scratch = np.empty(_BLOCK_VALUES, np.int32)
-    found = []
-    for set_bytes in _BLOCK_STEPS:
-        waits = 0.0
-        for dtype in (np.int8, np.int16):
-            table = np.ones((set_bytes // np.dtype(dtype).itemsize // _BLOCK_VALUES, _BLOCK_VALUES), dtype)
-
-            def over(table: NDArray[Any] = table, *, is_same: bool = False) -> None:
-                for at in range(len(table)):
-                    np.copyto(scratch, table[0 if is_same else at])
-
-            again_s = usual(lambda over=over: over(is_same=True), passes=3)  # type: ignore[misc]
-            waits += max(usual(over, passes=3) - again_s, 0.0)
-        found.append((set_bytes, 2 * set_bytes / max(waits, 1e-9)))
-    return tuple(found)
-
-
-def _transcendentals() -> float:
-    a = np.linspace(0.1, 1.0, 1 << 14)
-    calls: tuple[Callable[[], object], ...] = (lambda: np.exp(a), lambda: np.log(a), lambda: np.exp2(a))
-    return float(np.mean([usual(c, passes=_PASSES) / len(a) for c in calls]))
-
-
-def _sorts(kind: Any) -> float:
-    a = np.random.default_rng(1).random(1 << 15)
-    return usual(lambda: np.argsort(a, kind=kind)) / (len(a) * 15)
-
-
-def _partitions() -> float:
-    a = np.random.default_rng(1).random(1 << 14, np.float32)
-    return usual(lambda: np.argpartition(a, len(a) - 32)) / len(a)
-
-
-def _scans() -> float:
-    a = np.random.default_rng(1).random(1 << 14)
-    return usual(lambda: np.cumsum(a)) / len(a)
-
-
-def _transforms() -> float:
-    a = np.random.default_rng(1).random(1 << 12)
-    return usual(lambda: np.fft.rfft(a)) / (len(a) * 12)
-
-
-def _gathers() -> float:
+def _array_step() -> float:
+    """Mean of a gather, two values of a function and two steps of sorting: each should take one step."""
     rng = np.random.default_rng(1)
     a = rng.random(1 << 18)
     at = rng.integers(0, len(a), 1 << 15)
-    into = np.zeros(len(a))
-
-    def add() -> None:
-        into[at] += 1.0
-
-    calls: tuple[Callable[[], object], ...] = (lambda: a[at], lambda: np.bincount(at & 15, minlength=16), add)
-    return float(np.mean([usual(c, passes=_PASSES) / len(at) for c in calls]))
+    picked = np.mean([usual(lambda: a[at]), usual(lambda: np.bincount(at & 15, minlength=16))]) / len(at)
+    values = np.linspace(0.1, 1.0, 1 << 14)
+    function = np.mean([usual(lambda: np.exp(values)), usual(lambda: np.log(values))]) / len(values)
+    sorting = usual(lambda: np.argsort(a[: 1 << 15])) / (15 * (1 << 15))
+    return float(picked + 2 * function + 2 * sorting) / 3
 
 
-def _fresh(size_bytes: int, count: int) -> float:
-    """Bytes/s of new pages: so many arrays made, filled and let go at once, less filling one that is there."""
-    values = size_bytes // 8
+def _pass(set_bytes: int) -> float:
+    """Bytes/s of passes over three arrays of that many bytes together."""
+    a = np.full(set_bytes // 12, 0.5, np.float32)
+    b, out = a / 2, np.empty_like(a)
+    calls: tuple[tuple[int, Callable[[], object]], ...] = (
+        (3, lambda: np.multiply(a, b, out=out)),
+        (3, lambda: np.maximum(a, b, out=out)),
+        (2, lambda: np.copyto(out, a)),
+        (2, lambda: np.add(a, 1, out=a)),
+    )
+    seconds = sum(usual(call, passes=3, pass_s=1.5e-3) for _, call in calls)
+    return sum(arrays for arrays, _ in calls) * a.nbytes / seconds
+
+
+def _fresh() -> float:
+    """Bytes/s of new pages: arrays made, filled and let go at once, less filling one that is there."""
+    values = _FRESH_BYTES // 8
     kept = np.empty(values)
-    made_s = usual(lambda: [np.full(values, 1.0) for _ in range(count)], passes=_PASSES) / count
-    return size_bytes / max(made_s - usual(lambda: kept.fill(1.0), passes=_PASSES), 1e-9)
+    made_s = usual(lambda: [np.full(values, 1.0) for _ in range(_FRESH_ARRAYS)]) / _FRESH_ARRAYS
+    return _FRESH_BYTES / max(made_s - usual(lambda: kept.fill(1.0)), 1e-9)
 
 
-def _product(dim: int) -> float:
-    """FLOP/s of a product whose other sides are larger: 256 for a small dimension, 1024 else."""
-    other = 256 if dim <= 64 else 1024
-    rng = np.random.default_rng(1)
-    a, b = rng.random((dim, other), np.float32), rng.random((other, other), np.float32)
-    return 2.0 * dim * other * other / usual(lambda: a @ b, passes=3)
+def _product() -> float:
+    a = np.random.default_rng(1).random((_PRODUCT_DIM, _PRODUCT_DIM), np.float32)
+    return 2.0 * _PRODUCT_DIM**3 / usual(lambda: a @ a, passes=3)
 
 
 def _read(size_bytes: int) -> float:
@@ -189,9 +127,72 @@ def _read(size_bytes: int) -> float:
     return size_bytes / usual(lambda: np.dot(a, a), passes=3)
 
 
-def _matrix(size_bytes: int) -> float:
-    """Bytes/s of a vector by a matrix four times as wide as high."""
-    rows = round((size_bytes / 16) ** 0.5) // 8 * 8 + 8  # no power of two: such rows share their places in a cache
-    a = np.full((rows, 4 * rows), 0.5, np.float32)
-    x = np.full((1, rows), 0.5, np.float32)
-    return a.nbytes / usual(lambda: x @ a, passes=3)
+def _sql_statement() -> float:
+    """A transaction of updates, each of a row in a page of its own, over the statements that it counts as."""
+    with tempfile.TemporaryDirectory(prefix="edge-harness-units-") as folder:
+        db = sqlite3.connect(str(Path(folder) / "units.db"), isolation_level=None)
+        for pragma in ("page_size=4096", "journal_mode=WAL", "synchronous=NORMAL", "wal_autocheckpoint=0"):
+            db.execute(f"PRAGMA {pragma}")
+        db.execute("CREATE TABLE wide(id INTEGER PRIMARY KEY, a TEXT, c INTEGER)")
+        db.execute("BEGIN")
+        db.executemany("INSERT INTO wide(a, c) VALUES (?, ?)", (("x" * 2048, i) for i in range(_SQL_ROWS)))
+        db.execute("COMMIT")
+
+        def change() -> None:
+            db.execute("BEGIN")
+            for at in range(_SQL_UPDATES):
+                db.execute("UPDATE wide SET c = c + 1 WHERE id = ?", (4 * at + 1,))
+            db.execute("COMMIT")
+
+        found = usual(change) / _SQL_UNITS
+        db.close()
+    return found
+
+
+def _flush() -> float:
+    """Middle time of two pages written behind the end of a file and waited for."""
+    times = []
+    with tempfile.TemporaryFile(prefix="edge-harness-units-", buffering=0) as file:
+        for _ in range(_FLUSHES):
+            file.write(bytes(8192))
+            begin = time.perf_counter()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - begin)
+    return sorted(times)[len(times) // 2]
+
+
+def _engine() -> tuple[float, float, float]:
+    """(seconds of a call, FLOP/s in fp32, in 8 bits) of ONNX Runtime: chains of one and five nodes, the difference."""
+    n = _ENGINE_DIM
+    x = np.random.default_rng(1).standard_normal((256, n)).astype(np.float32)
+    flops = 2.0 * 4 * 256 * n * n
+    rates = [flops / max(_chain(5, kind, x) - _chain(1, kind, x), 1e-9) for kind in ("MatMul", "DynamicQuantizeMatMul")]
+    return max(_chain(1, "Add", x[:1, :8]), 1e-9), rates[0], rates[1]
+
+
+def _chain(node_count: int, kind: str, x: Any) -> float:
+    """Seconds of a session that applies an operator so many times."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(1)
+    width = x.shape[1]
+    stored = {
+        "Add": {"w": np.ones(width, np.float32)},
+        "MatMul": {"w": rng.standard_normal((width, width)).astype(np.float32)},
+        "DynamicQuantizeMatMul": {"w": rng.integers(-9, 9, (width, width), np.int8), "s": np.array([4e-4], np.float32)},
+    }[kind]
+    domain = "com.microsoft" if kind == "DynamicQuantizeMatMul" else ""
+    nodes = [helper.make_node(kind, [f"v{i}", *stored], [f"v{i + 1}"], domain=domain) for i in range(node_count)]
+    ports = [helper.make_tensor_value_info(f"v{i}", TensorProto.FLOAT, list(x.shape)) for i in (0, node_count)]
+    tensors = [numpy_helper.from_array(value, name) for name, value in stored.items()]
+    graph = helper.make_graph(nodes, "units", ports[:1], ports[1:], tensors)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = onnxruntime.InferenceSession(
+        helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+    return usual(lambda: session.run(None, {"v0": x}))

@@ -15,6 +15,7 @@ from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.ports import Session
+from harness.runtimes.llamacpp.quality import chunks_of
 
 
 class AnswersJob(Frozen, frozen=True, kw_only=True):
@@ -117,22 +118,25 @@ def greedy_tokens(session: Session, prompt: list[int], count: int) -> list[int]:
 def score_text(session: Session, tokens: list[int], size: int, most: int) -> tuple[list[float], str]:
     """Negative log-likelihood of the second half of each whole chunk, and a name for the tokens scored.
 
+    Chunks are those of ``ladder`` and llama-perplexity: each begins with the model's own first token.
+
     Raises:
         RefusedError: The text is shorter than one chunk.
     """
     import hashlib  # takes 5 MB, which would count as the model's where memory is read
 
-    count = min(len(tokens) // size, most)
-    if count == 0:
+    begin = getattr(getattr(session, "model", session), "begin_token", None)
+    chunks = chunks_of(tokens, size, most, begin)
+    if not chunks:
         raise RefusedError(f"the text has {len(tokens)} tokens: at least {size} are needed")
     nll: list[float] = []
-    for index in range(count):
-        chunk, first = tokens[index * size : (index + 1) * size], size // 2
+    for chunk in chunks:
+        first = size // 2
         session.clear()
         session.decode(chunk[:first], position=0, logits="none")
         session.decode(chunk[first:-1], position=first, logits="all")
         nll += [surprise(session.logits(i), token) for i, token in enumerate(chunk[first + 1 :])]
-    used = np.asarray(tokens[: count * size], np.int64)
+    used = np.asarray(tokens[: len(chunks) * size], np.int64)
     return nll, hashlib.sha256(used.tobytes()).hexdigest()[:16]
 
 

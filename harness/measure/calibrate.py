@@ -54,6 +54,8 @@ def calibrate(
     thorough: bool = False,
     fresh: bool = False,
     progress: Progress | None = None,
+    api: str = "cpu",
+    fill_bytes: int = 0,
 ) -> Calibration:
     """Costs of llama.cpp on this machine for those types; timed in a child process and kept for the next time.
 
@@ -66,10 +68,13 @@ def calibrate(
         thorough: More batches of prefill size.
         fresh: Time again what was kept.
         progress: Called with a line now and then.
+        api: The engine to time, by what drives it; a GPU gets its link and its crossings timed too.
+        fill_bytes: Weights of a tiny model; 0: several times the last-level cache. Fewer, timed once, suit
+            a GPU that a driver on the CPU plays.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
-        EngineError: The child died.
+        EngineError: The child died, or the engine has no device of that api.
         RefusedError: None of the types can be timed.
     """
     wanted = sorted({t for t in types if t in TINY_TYPES and t != "F32"})
@@ -78,18 +83,20 @@ def calibrate(
     host = machine.fingerprint()
     threads = thread_count or machine.cpu().thread_count
     engine = _engine_version()
-    store = _store(thread_count, repack)
+    store = _store(thread_count, repack, api)
     before = None if fresh else store.load()
     missing = wanted if before is None else [t for t in wanted if t not in {c.type_name for c in before.types}]
-    fill_bytes = max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
+    quick = bool(fill_bytes)
+    fill_bytes = fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
     say = progress or (lambda _line: None)
     if before is not None and not missing:
         return before
-    events = _run(missing, fill_bytes, threads, repack, thorough, say)
+    events = _run(missing, fill_bytes, threads, repack, thorough, say, api, quick)
     found = fit(events, missing, fill_bytes)
-    rewritten = repacked_types(host.isa)
+    rewritten = repacked_types(host.isa) if api == "cpu" else frozenset()
     found = msgspec.structs.replace(
         found,
+        api=api,
         engine_version=engine,
         thread_count=threads,
         machine=host.fingerprint,
@@ -99,21 +106,23 @@ def calibrate(
         found = msgspec.structs.replace(found, types=(*before.types, *found.types))
     disturbed = sum(bool(e["doubted"]) for e in events) / max(len(events), 1)
     if disturbed > DISTURBED_RATIO:
+        found = msgspec.structs.replace(found, disturbed_ratio=disturbed)
         say(f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs")
     else:
         store.save(found)
     return found
 
 
-def kept(*, thread_count: int = 0, repack: bool = True) -> Calibration | None:
+def kept(*, thread_count: int = 0, repack: bool = True, api: str = "cpu") -> Calibration | None:
     """What was timed before on this machine with this engine and these settings; None where nothing is kept.
 
     Args:
         thread_count: Threads; 0 takes the physical cores, held down by a quota.
         repack: Whether the engine may rewrite weights.
+        api: What drives the engine.
     """
     try:
-        return _store(thread_count, repack).load()
+        return _store(thread_count, repack, api).load()
     except MissingPackageError:
         return None
 
@@ -145,7 +154,17 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
         decode_attention_flops_per_s=decode_flops,
         attention_flops_per_s=prefill_flops,
         spread_ratio=_spread(events),
+        crossing_s=_crossing_s(times),
+        link_bytes_per_s=1 / times["", "link", 1, 0] if ("", "link", 1, 0) in times else 0.0,
     )
+
+
+def _crossing_s(times: Times) -> float:
+    """Time of one change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a GPU."""
+    apart = times.get(("F16", "deep apart", 1, 0))
+    if apart is None:
+        return 0.0
+    return max(apart - times["F16", "deep", 1, 0], 0.0) / dimensions("deep", "F16", 0).layer_count
 
 
 def typical_times(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int, int], float]:
@@ -283,21 +302,30 @@ def _run(
     repack: bool,
     thorough: bool,
     say: Progress,
+    api: str = "cpu",
+    quick: bool = False,
 ) -> list[Mapping[str, Any]]:
     arguments = {
         "types": types,
         "fill_bytes": fill_bytes,
         "thread_count": threads,
-        "rounds": 4 if thorough else 3,
+        "rounds": 1 if quick else 4 if thorough else 3,
+        "retries": 0 if quick else 2,
         "thorough": thorough,
         "repack": repack,
+        "api": api,
     }
 
     def on_event(name: str, data: Any) -> None:
         if name == "group":
             say(f"timing the engine, {data['number'] + 1} of {data['count']}: {data['name']}")
 
-    result = run_child("harness.measure._calibrate_child:run", arguments, limits=Limits(wall_s=900), on_event=on_event)
+    result = run_child(
+        "harness.measure._calibrate_child:run",
+        arguments,
+        limits=Limits(wall_s=900 if api == "cpu" else 1800),
+        on_event=on_event,
+    )
     if result.outcome != "ok":
         raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
     return [data for name, data in result.events if name == "timing"]
@@ -312,9 +340,10 @@ def _engine_version() -> str:
         raise MissingPackageError("llama-cpp-python", "llama") from None
 
 
-def _store(thread_count: int, repack: bool) -> "_Store":
+def _store(thread_count: int, repack: bool, api: str) -> "_Store":
+    key: tuple[object, ...]
     key = (_engine_version(), thread_count or machine.cpu().thread_count, repack, machine.fingerprint().fingerprint)
-    return _Store(home_dir() / "calibrations", key)
+    return _Store(home_dir() / "calibrations", key if api == "cpu" else (*key, api))
 
 
 class _Store:

@@ -7,6 +7,7 @@ parent, also with one that was killed.
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -104,7 +105,7 @@ def run_child(
     """Call ``target`` in a child process.
 
     Args:
-        target: ``package.module:function`` of the harness; called with (arguments as plain JSON values, emit), where
+        target: ``package.module:function``; called with (arguments as plain JSON values, emit), where
             ``emit(name, data)`` appends one event.
         arguments: JSON values or a msgspec type.
         limits: What it may use.
@@ -116,10 +117,10 @@ def run_child(
         How it ended; a Ctrl-C here ends the child and gives the outcome ``interrupted``.
 
     Raises:
-        ValueError: ``target`` is no function of the harness.
+        ValueError: ``target`` is no such text.
     """
-    if not target.startswith("harness.") or ":" not in target:
-        raise ValueError(f"target must be harness.<module>:<function>, got {target!r}")
+    if not re.fullmatch(r"[a-zA-Z_][\w.]*:[a-zA-Z_]\w*", target):
+        raise ValueError(f"target must be <module>:<function>, got {target!r}")
     with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
         return _Run(target, arguments, limits, on_event, environment or {}, cancelled, Path(folder)).run()
 

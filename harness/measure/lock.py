@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import IO, Final
 from harness.errors import CouldNotRunError
 
 _POLL_S: Final = 0.2
+_HELD: set[tuple[Path, int]] = set()
+"""Locks that a thread of this process holds: what it measures inside a measurement needs no second one."""
 
 
 @contextmanager
@@ -26,7 +29,7 @@ def machine_lock(
     Args:
         path: The lock file; made when absent, never removed (removing it would let two holders in).
         wait: Wait for another holder to finish; False goes on without the lock.
-        timeout_s: Longest wait.
+        timeout_s: Longest wait; a holder further up in this thread is not waited for.
         on_wait: Called once with who holds it, when there is something to wait for.
 
     Yields:
@@ -35,6 +38,10 @@ def machine_lock(
     Raises:
         CouldNotRunError: The wait took longer than ``timeout_s``, or there can be no lock file.
     """
+    mine = path, threading.get_ident()
+    if mine in _HELD:
+        yield True
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b", buffering=0)  # what a full disk did not take must not come up again at the close
@@ -57,10 +64,13 @@ def machine_lock(
             with contextlib.suppress(OSError):  # a full disk: the lock holds, its label is missing
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n".encode())
+        if held:
+            _HELD.add(mine)
         try:
             yield held
         finally:
             if held:
+                _HELD.discard(mine)
                 _unlock(file)
 
 

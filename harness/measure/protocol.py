@@ -4,10 +4,14 @@ Kept as llama-bench has it, so that the numbers can be compared: random tokens, 
 processing (``pp``) and generation (``tg``) timed apart, generation from an empty cache (or from ``depth`` tokens in
 it), logits of one token computed at each step and not read, no sampling inside the clock.
 
+Several sequences (``b4``) go through the model together, as llama-batched-bench has it: each has its own prompt and its
+own place in the cache, one pass computes one token of each, and rates are those of all of them.
+
 Added: load time with the file out of the page cache and in it, time to first token cold and warm, the time of every
 single token, the validity of each sample, and a check outside the clock that the logits are numbers at all.
 
-Source of the reference protocol: llama.cpp, tools/llama-bench/llama-bench.cpp (``test_prompt``, ``test_gen``).
+Source of the reference protocol: llama.cpp, tools/llama-bench/llama-bench.cpp (``test_prompt``, ``test_gen``) and
+tools/batched-bench/batched-bench.cpp.
 """
 
 import os
@@ -103,7 +107,12 @@ class Protocoller:
         self._patience_s = job.patience_s
         self._hopeless = False
         s = job.scenario
-        self.suffix = (f" @ d{s.depth_tokens}" if s.depth_tokens else "") + (" greedy" if job.greedy else "")
+        self.sequence_count = s.batch_count
+        self.suffix = (
+            (f" @ d{s.depth_tokens}" if s.depth_tokens else "")
+            + (f" b{s.batch_count}" if s.batch_count > 1 else "")
+            + (" greedy" if job.greedy else "")
+        )
 
     def run(self) -> None:
         """All tests of the job, in order: cold loads, warm loads, prefill with first token, decode."""
@@ -119,6 +128,8 @@ class Protocoller:
         # What the earlier loads held at their peak is not what one load of the model needs.
         reset_peak()
         self._mark("loaded")
+        if told := getattr(session, "buffers", ()):
+            self.emit("buffers", list(told))
         try:
             if s.prompt_tokens:
                 self._prefill(session)
@@ -201,20 +212,23 @@ class Protocoller:
 
         def once(warm_up: bool) -> bool:
             position = self._at_depth(session)
-            prompt = self._tokens(session, prompt_tokens, first=position == 0)
+            prompt = self._tokens(session, prompt_tokens * self.sequence_count, first=position == 0)
             probe = self._begin()
             started_unix_s, start_s = time.time(), self.now_s()
-            session.decode(prompt, position=position)
+            if self.sequence_count == 1:
+                session.decode(prompt, position=position)
+            else:
+                self._prefill_rows(session, prompt, position)
             done_s = self.now_s()
             session.greedy()
             first_s = self.now_s()
             validity, joules = probe.finish(), self._meter.finish_joules()
             self._check_numbers(session)
             self._tell(
-                "prefill", label, prompt_tokens, done_s - start_s, started_unix_s, validity, warm_up, joules=joules
+                "prefill", label, len(prompt), done_s - start_s, started_unix_s, validity, warm_up, joules=joules
             )
             # One pass gives both: the first token is known once the prompt is in and the largest logit is found.
-            self._tell("first_token", first_label, prompt_tokens, first_s - start_s, started_unix_s, validity, warm_up)
+            self._tell("first_token", first_label, len(prompt), first_s - start_s, started_unix_s, validity, warm_up)
             return not validity.doubts
 
         self._repeat(once)
@@ -226,30 +240,49 @@ class Protocoller:
         def once(warm_up: bool) -> bool:
             position = self._at_depth(session)
             count = 1 if warm_up else new_tokens
-            tokens = self._tokens(session, count, first=position == 0)
+            tokens = self._tokens(session, count * self.sequence_count, first=position == 0)
             probe = self._begin()
             started_unix_s, start_s = time.time(), self.now_s()
             times_s = self._steps(session, tokens, position)
             duration_s = self.now_s() - start_s
             validity, joules = probe.finish(), self._meter.finish_joules()
             self._check_numbers(session)
-            self._tell("decode", label, count, duration_s, started_unix_s, validity, warm_up, tuple(times_s), joules)
+            self._tell(
+                "decode", label, len(tokens), duration_s, started_unix_s, validity, warm_up, tuple(times_s), joules
+            )
             return not validity.doubts
 
         self._repeat(once)
 
     def _steps(self, session: Session, tokens: list[int], position: int) -> list[float]:
-        now_s, times_s = self.now_s, []
+        now_s, times_s, every = self.now_s, [], range(self.sequence_count)
         token, greedy = tokens[0], self.job.greedy
+        row = tokens[: self.sequence_count]
         last_s = now_s()
-        for offset in range(len(tokens)):
-            session.decode((token if greedy else tokens[offset],), position=position + offset)
-            if greedy:
-                token = session.greedy()
+        for offset in range(len(tokens) // self.sequence_count):
+            if self.sequence_count > 1:
+                first = offset * self.sequence_count
+                row = row if greedy else tokens[first : first + self.sequence_count]
+                session.decode_rows(row, [position + offset] * self.sequence_count, every)
+                row = [session.greedy(i) for i in every] if greedy else row
+            else:
+                session.decode((token if greedy else tokens[offset],), position=position + offset)
+                if greedy:
+                    token = session.greedy()
             time_s = now_s()
             times_s.append(time_s - last_s)
             last_s = time_s
         return times_s
+
+    def _prefill_rows(self, session: Session, prompt: Sequence[int], position: int) -> None:
+        """The prompts of all sequences one after the other in as few batches as they fit in; logits of each end."""
+        length, room = len(prompt) // self.sequence_count, int(getattr(session, "batch_tokens", len(prompt)))
+        sequences = [i // length for i in range(len(prompt))]
+        positions = [position + i % length for i in range(len(prompt))]
+        ends = [i % length == length - 1 for i in range(len(prompt))]
+        for start in range(0, len(prompt), room):
+            part = slice(start, start + room)
+            session.decode_rows(prompt[part], positions[part], sequences[part], ends[part])
 
     def _repeat(self, once: Callable[[bool], bool]) -> None:
         """Warm up, then go on until ``repetitions`` samples are clean, or the retries or the patience are spent.
@@ -283,7 +316,8 @@ class Protocoller:
         depth = self.job.scenario.depth_tokens
         if depth and getattr(self, "_filled", False):
             try:
-                session.truncate(depth)
+                for sequence in range(self.sequence_count):
+                    session.truncate(depth, sequence=sequence)
             except EngineError:  # a recurrent state cannot be cut: compute it again
                 pass
             else:
@@ -291,6 +325,8 @@ class Protocoller:
         session.clear()
         if depth:
             session.decode(self._tokens(session, depth), position=0, logits="none")
+            for sequence in range(1, self.sequence_count):
+                session.fork(0, sequence)
             self._filled = True
         return depth
 

@@ -1,9 +1,8 @@
-"""Measure one model in one scenario and give a record, whatever happens to the engine."""
+"""From what a child told to a record: its samples, its memory, and whether it may be believed."""
 
-import os
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,114 +22,15 @@ from harness.domain.record import (
     RunRecord,
     Sample,
 )
+from harness.domain.result import Result
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.measure.child import ChildResult, Limits, run_child
-from harness.measure.file_hash import file_sha256
-from harness.measure.generate_job import GenerateJob
+from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
-from harness.onnx.files import combined_hash, model_files, size_bytes
+from harness.onnx.files import size_bytes
 from harness.records.derive import disturbances
 
-TARGET: Final = "harness.measure.protocol:run_generate"
-OnSample = Callable[[Sample], None]
 OTHER_RUN_DOUBT: Final = "another measured run was going on: let it end first, or leave out --no-wait"
-
-
-def run_model(
-    path: Path,
-    weights: Weights | None,
-    scenario: Scenario,
-    *,
-    name: str = "",
-    quant: str = "",
-    runtime: str = "llamacpp",
-    repetitions: int = 5,
-    retries: int | None = None,
-    cold_loads: int = 1,
-    warm_loads: int = 1,
-    greedy: bool = False,
-    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
-    prediction: Prediction | None = None,
-    machine: MachineFingerprint | None = None,
-    sha256: str = "",
-    hash_cache: Path | None = None,
-    alone: bool = True,
-    command: Sequence[str] | None = None,
-    on_sample: OnSample | None = None,
-    patience_s: float = 20.0,
-) -> RunRecord:
-    """Run the protocol on a model file in a child process.
-
-    Args:
-        path: Model file.
-        weights: Its tensors and shape, for the record; None when they cannot be read.
-        scenario: What to measure.
-        name: Name of the model; the file's stem when empty.
-        quant: Its mixture, where ``weights`` do not tell.
-        runtime: Runtime module.
-        repetitions: Clean samples wanted of each test.
-        retries: Further attempts for disturbed samples; None for twice the repetitions.
-        cold_loads: Loads past the page cache.
-        warm_loads: Loads from it.
-        greedy: Choose tokens from the logits inside the clock.
-        limits: Wall clock and memory of the child.
-        prediction: What was predicted, to be kept with the record.
-        machine: Fingerprint, if already taken.
-        sha256: Hash of the file, if known.
-        hash_cache: File that remembers hashes.
-        alone: False when another measured run is known to go on: every sample is then doubted.
-        command: Command line for the record.
-        on_sample: Called with each sample soon after it was taken.
-        patience_s: Longest time spent on disturbed samples and the pauses after them.
-
-    Returns:
-        The record; a failure of the engine is its outcome and its detail.
-
-    Raises:
-        RefusedError: The scenario does not fit its own context.
-        BadDataError: The model file cannot be read.
-    """
-    check_scenario(scenario)
-    sha256 = sha256 or combined_hash(model_files(path), lambda file: file_sha256(file, cache=hash_cache))
-    model = identify(path, weights, name=name, quant=quant, sha256=sha256)
-    job = GenerateJob(
-        path=str(path.absolute()),
-        scenario=scenario,
-        runtime=runtime,
-        repetitions=repetitions,
-        retries=2 * repetitions if retries is None else retries,
-        cold_loads=cold_loads,
-        warm_loads=warm_loads,
-        greedy=greedy,
-        parent_pid=os.getpid(),
-        patience_s=patience_s,
-    )
-
-    def hear(event: str, data: Any) -> None:
-        if event == "sample" and on_sample:
-            on_sample(msgspec.convert(data, Sample))
-
-    result = run_child(TARGET, job, limits=limits, on_event=hear)
-    samples = tuple(
-        doubted(sample, alone) for sample in (msgspec.convert(d, Sample) for n, d in result.events if n == "sample")
-    )
-    engine = next((msgspec.convert(d, EngineIdentity) for n, d in result.events if n == "engine"), None)
-    record = new_record(
-        scenario=scenario,
-        workload="generate",
-        machine=machine,
-        outcome=result.outcome,
-        detail=result.detail,
-        model=model,
-        engine=engine,
-        samples=samples,
-        memory=memory_of(result),
-        prediction=prediction,
-        command=command,
-        extra={"repetitions": repetitions, "greedy": greedy, "runtime": runtime, "wall_s": round(result.duration_s, 3)},
-    )
-    return judged(record, repetitions)
 
 
 def judged(record: RunRecord, repetitions: int) -> RunRecord:
@@ -164,6 +64,9 @@ def new_record(
     samples: tuple[Sample, ...] = (),
     memory: MemoryUse | None = None,
     prediction: Prediction | None = None,
+    runtime: str = "",
+    target: str = "local",
+    result: Result | None = None,
     command: Sequence[str] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> RunRecord:
@@ -185,6 +88,9 @@ def new_record(
         samples=samples,
         memory=memory,
         prediction=prediction,
+        runtime=runtime,
+        target=target,
+        result=result,
         extra=extra or {},
     )
 
@@ -208,9 +114,14 @@ def identify(
     )
 
 
-def memory_of(result: ChildResult) -> MemoryUse:
-    """Memory of a child: what it told of itself at its marks, and what was seen from outside."""
+def memory_of(result: ChildResult) -> MemoryUse | None:
+    """Memory of a child: what it told at its marks, and what was seen from outside; None where the model is elsewhere.
+
+    A mark may speak of another process than the child: of a server, or of a program that it started.
+    """
     marks = {data["mark"]: data for name, data in result.events if name == "memory"}
+    if any(data.get("elsewhere") for data in marks.values()):
+        return None
     memory = result.memory
     baseline = marks.get("baseline", {})
     # From "loaded" on the peak counts anew, so that repeated loads do not add up; "end" is the peak of one model.
@@ -231,14 +142,16 @@ def check_scenario(scenario: Scenario) -> None:
     Raises:
         RefusedError: The scenario does not fit its own context, or a count is out of range.
     """
-    needed = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens)
+    each = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens)
+    needed = each * scenario.batch_count
     if scenario.prompt_tokens < 0 or scenario.new_tokens < 0 or scenario.depth_tokens < 0:
         raise RefusedError("prompt, new and depth are counts of tokens: at least 0")
     if needed == 0:
         raise RefusedError("nothing to measure: give a prompt or new tokens")
     if needed > scenario.context_tokens:
         raise RefusedError(
-            f"depth {scenario.depth_tokens} + {max(scenario.prompt_tokens, scenario.new_tokens)} tokens do not fit a "
+            f"depth {scenario.depth_tokens} + {max(scenario.prompt_tokens, scenario.new_tokens)} tokens"
+            f"{f' of {scenario.batch_count} sequences' if scenario.batch_count > 1 else ''} do not fit a "
             f"context of {scenario.context_tokens}: raise --context to at least {needed}"
         )
 

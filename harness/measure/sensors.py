@@ -2,16 +2,22 @@
 
 Everything is read from the kernel's files (Linux); elsewhere psutil tells what it can. A sensor that is missing is
 reported as missing, never as zero. Sources: Linux Documentation/power/powercap/powercap.rst,
-Documentation/ABI/testing/{sysfs-class-power,sysfs-class-thermal,sysfs-class-hwmon}.
+Documentation/ABI/testing/{sysfs-class-power,sysfs-class-thermal,sysfs-class-hwmon}; NVML API reference,
+nvmlDeviceGetTotalEnergyConsumption (millijoules of the board since the driver was loaded).
 """
 
+import contextlib
+import csv
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import psutil
 
+from harness.errors import BadDataError
 from harness.measure.cgroup import read_int, read_text
 
 
@@ -58,7 +64,7 @@ def energy_counters(*, root: Path = Path("/")) -> tuple[EnergyCounter, ...]:
 
 
 class EnergyMeter:
-    """Joules between two moments, from the counters, or else from the battery's power draw.
+    """Joules between two moments: of counters (RAPL and NVIDIA cards), else of power sensors, else of the battery.
 
     Args:
         root: Root of the file system.
@@ -69,30 +75,41 @@ class EnergyMeter:
         self._counters = energy_counters(root=root)
         self._root = root
         self._clock = clock
+        self._cards = _nvidia_cards() if root == Path("/") else []
         self._before: list[int | None] = []
+        self._cards_before: list[float] = []
         self._started_s = 0.0
         self._watts: float | None = None
 
     @property
     def source(self) -> str:
-        """Where the joules come from; ``not available`` when the machine does not tell."""
-        if self._counters:
-            return "RAPL " + " + ".join(c.name for c in self._counters)
+        """Where the joules come from, which says what they count; ``not available`` when the machine does not tell."""
+        counted = ["RAPL " + " + ".join(c.name for c in self._counters)] if self._counters else []
+        counted += [f"NVIDIA board x {len(self._cards)}"] if self._cards else []
+        if counted:
+            return " and ".join(counted)
+        if sensor_watts(root=self._root) is not None:
+            return "power sensors (hwmon)"
         return "battery discharge" if battery_watts(root=self._root) is not None else "not available"
+
+    def _read_watts(self) -> float | None:
+        watts = sensor_watts(root=self._root)
+        return battery_watts(root=self._root) if watts is None else watts
 
     def start(self) -> None:
         """Read the counters before the work."""
         self._before = [read_int(c.path) for c in self._counters]
-        self._watts = battery_watts(root=self._root)
+        self._cards_before = [read() for read in self._cards]
+        self._watts = self._read_watts()
         self._started_s = self._clock()
 
     def finish_joules(self) -> float | None:
         """Energy used since ``start``; None where the machine does not tell.
 
-        A counter that wrapped once is put right. Battery power is the mean of both ends times the wall time.
+        A counter that wrapped once is put right. Power is the mean of both ends times the wall time.
         """
-        if self._counters:
-            total = 0.0
+        if self._counters or self._cards:
+            total = sum(read() - before for read, before in zip(self._cards, self._cards_before, strict=True))
             for counter, before in zip(self._counters, self._before, strict=True):
                 after = read_int(counter.path)
                 if before is None or after is None:
@@ -100,10 +117,66 @@ class EnergyMeter:
                 used = (after - before) / 1e6
                 total += used if used >= 0 else used + counter.wrap_joules
             return total
-        watts = battery_watts(root=self._root)
+        watts = self._read_watts()
         if watts is None or self._watts is None:
             return None
         return (watts + self._watts) / 2 * (self._clock() - self._started_s)
+
+
+def _nvidia_cards() -> list[Callable[[], float]]:
+    """One reader of joules for each NVIDIA card that counts them; none without the driver or its Python binding."""
+    with contextlib.suppress(Exception):  # no binding, no driver, no permission: the same as no card
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return [partial(_card_joules, pynvml, h) for h in handles if _card_joules(pynvml, h) > 0]
+    return []
+
+
+def _card_joules(pynvml: Any, handle: Any) -> float:
+    return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+
+
+def sensor_watts(*, root: Path = Path("/")) -> float | None:
+    """Sum of hwmon's power sensors (microwatts); None without any, or on battery, whose own reading counts more."""
+    values = [read_int(path) for path in sorted((root / "sys/class/hwmon").glob("hwmon*/power*_input"))]
+    known = [value / 1e6 for value in values if value is not None]
+    return sum(known) if known and battery_watts(root=root) is None else None
+
+
+def metered_joules(path: Path, start_unix_s: float, end_unix_s: float) -> float | None:
+    """Joules between two moments by an external meter's file of ``unix seconds, watts``; None where it does not reach.
+
+    Power is taken as straight between two readings (trapezoid rule). Lines that are no two numbers are headers.
+
+    Raises:
+        BadDataError: It cannot be read, or its times go back.
+    """
+    points: list[tuple[float, float]] = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for cells in csv.reader(file):
+                with contextlib.suppress(ValueError, IndexError):
+                    points.append((float(cells[0]), float(cells[1])))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadDataError(path, "", str(error), "a CSV file of unix seconds, watts") from error
+    times = [at for at, _ in points]
+    if times != sorted(times):
+        raise BadDataError(path, "", "times that go back", "unix seconds in growing order")
+    if not points or times[0] > start_unix_s or times[-1] < end_unix_s:
+        return None
+    inside = [start_unix_s, *(t for t in times if start_unix_s < t < end_unix_s), end_unix_s]
+    watts = np.interp(inside, times, [w for _, w in points])
+    return float(np.sum(np.diff(inside) * (watts[1:] + watts[:-1]) / 2))
+
+
+def battery_percent(*, root: Path = Path("/")) -> float | None:
+    """Charge of the emptiest battery; None without one."""
+    folders = (root / "sys/class/power_supply").glob("*")
+    batteries = [f for f in folders if (read_text(f / "type") or "").strip() == "Battery"]
+    levels = [level for f in batteries if (level := read_int(f / "capacity")) is not None]
+    return min(levels, default=None)
 
 
 def battery_watts(*, root: Path = Path("/")) -> float | None:

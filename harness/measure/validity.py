@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import psutil
+from msgspec.structs import replace
 
 from harness.domain.record import Validity
 from harness.measure import cgroup
 from harness.measure.cgroup import read_text
+from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.sensors import cpu_frequency_hz, hottest_celsius, throttle_count
 
 N = TypeVar("N", int, float)
@@ -117,13 +119,19 @@ class ValidityProbe:
         if self._before is None:
             raise RuntimeError("finish() without start()")
         before, self._before = self._before, None
-        return judge(
+        validity = judge(
             before,
             self.read(),
             limits=self._limits,
             disk_expected=self._disk_expected,
             temperature_celsius=hottest_celsius(root=self._root),
         )
+        slowed = tuple(
+            f"{gpu.name} ran slower than it could ({', '.join(gpu.throttled)}): cool it, or raise its limits"
+            for gpu in gpu_readings(root=self._root)
+            if gpu.throttled
+        )
+        return replace(validity, doubts=(*validity.doubts, *slowed)) if slowed else validity
 
     def read(self) -> Counters:
         """All counters now."""

@@ -21,7 +21,7 @@ def probe_units(*, engine: bool = False) -> UnitCosts:
     """Unit costs of this machine, one thread, in about two seconds.
 
     Args:
-        engine: Also time ONNX Runtime, which must be installed.
+        engine: Also time ONNX Runtime; it and ``onnx``, which makes its graphs, must be installed.
 
     Raises:
         CouldNotRunError: The probe failed.

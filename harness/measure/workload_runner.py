@@ -6,21 +6,23 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from harness import plugins
 from harness.domain.base import Frozen
-from harness.domain.record import ModelIdentity, RunRecord, Sample
+from harness.domain.record import ModelIdentity, Sample
+from harness.domain.result import System
 from harness.domain.scenario import Scenario
-from harness.measure.child import Limits, run_child
-from harness.measure.machine import fingerprint
-from harness.measure.runner import doubted, memory_of, new_record
+from harness.measure.child import ChildResult, Limits
 from harness.ports import Operation, WorkloadContext
 from harness.predict.workload_cost import OperationPrediction
 
-TARGET: Final = "harness.measure.workload_runner:run_workload"
+if TYPE_CHECKING:
+    from harness.measure.pipeline import Measurement
+
+ENTRY: Final = "harness.measure.workload_runner:run_workload"
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _SAMPLE_S: Final = 2e-3
 _MAX_CALLS: Final = 1000
@@ -44,7 +46,6 @@ class WorkloadJob(Frozen, frozen=True, kw_only=True):
         model: Model file for the workloads that need one; empty for none.
         evaluate: Run the workload's quality evaluation too.
         parent_pid: The process that waits.
-        alone: False when another measured run is known to go on: every sample is then doubted.
     """
 
     name: str
@@ -58,7 +59,6 @@ class WorkloadJob(Frozen, frozen=True, kw_only=True):
     model: str = ""
     evaluate: bool = False
     parent_pid: int = 0
-    alone: bool = True
 
 
 def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
@@ -153,40 +153,40 @@ def _open_session(path: Path, scenario: Scenario, **options: Any) -> Any:
     return plugins.load("harness.runtimes", "llamacpp", "RUNTIME").open(path, scenario, **options)
 
 
-def measure_workload(
+def plan(
     job: WorkloadJob,
     *,
     predictions: Sequence[OperationPrediction] = (),
+    units: Any = None,
     limits: Limits = Limits(),  # noqa: B008  an immutable tuple
-    command: Sequence[str] | None = None,
-    notes: Mapping[str, Any] | None = None,
     model: ModelIdentity | None = None,
-) -> RunRecord:
-    """Run a workload in a child process and give its record, whatever happens to it.
+) -> "Measurement":
+    """The measurement of a workload; its result holds what was predicted of each operation, and from which units."""
+    from harness.measure.machine import fingerprint
+    from harness.measure.pipeline import Measurement, key_of  # not at the top: the child would carry them
 
-    The record's ``extra`` holds size, quality figures, preparation time, for each operation the prediction, and notes.
-    """
-    environment = dict.fromkeys(THREAD_VARIABLES, str(job.thread_count))
-    job = msgspec.structs.replace(job, parent_pid=os.getpid())
-    result = run_child(TARGET, job, limits=limits, environment=environment)
-    told = dict(result.events)
-    return new_record(
-        scenario=Scenario(thread_count=job.thread_count),
+    def read(ended: ChildResult) -> System:
+        events = dict(ended.events)
+        return System(
+            size=dict(job.size),
+            seed=job.seed,
+            prepare_s=events.get("prepared", {}).get("duration_s"),
+            quality=events.get("quality", {}),
+            evaluation=events.get("evaluation", {}),
+            predicted=tuple(msgspec.to_builtins(p) for p in predictions),
+            units=msgspec.to_builtins(units or {}),
+        )
+
+    return Measurement(
         workload=job.name,
-        machine=fingerprint(),
-        outcome=result.outcome,
-        detail=result.detail,
-        samples=tuple(doubted(msgspec.convert(d, Sample), job.alone) for n, d in result.events if n == "sample"),
-        memory=memory_of(result),
+        entry=ENTRY,
+        job=msgspec.structs.replace(job, parent_pid=os.getpid()),
+        scenario=Scenario(thread_count=job.thread_count),
+        read=read,
+        runtime="llamacpp" if job.model else "",
         model=model,
-        command=command,
-        extra={
-            "size": dict(job.size),
-            "seed": job.seed,
-            "prepare_s": told.get("prepared", {}).get("duration_s"),
-            "quality": told.get("quality", {}),
-            "evaluation": told.get("evaluation", {}),
-            "predicted": [msgspec.to_builtins(p) for p in predictions],
-            **{key: msgspec.to_builtins(note) for key, note in (notes or {}).items()},
-        },
+        wanted_count=3,
+        limits=limits,
+        environment=dict.fromkeys(THREAD_VARIABLES, str(job.thread_count)),
+        key=key_of("workload", job, model.sha256 if model else "", fingerprint().fingerprint),
     )

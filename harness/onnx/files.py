@@ -40,6 +40,8 @@ def model_files(path: Path) -> tuple[Path, ...]:
     Raises:
         BadDataError: An ONNX file that cannot be read, or one that points out of its folder.
     """
+    if path.suffix == ".safetensors":
+        return (path, *sorted(set(path.parent.glob("model*.safetensors")) - {path}))
     if path.suffix != ".onnx":
         return (path,)
     return (path, *external_files(read_graph(path)))

@@ -1,46 +1,20 @@
 """Fewer bits for an ONNX graph, by ONNX Runtime's own quantizers; results always store weights as external data.
 
-Which one suits what (measured, x86 with VNNI): weights in blocks (``MatMulNBits``) for language models and encoders,
-static U8/S8 for convolutions. Dynamic int8 has one activation scale for a tensor: it costs a small language model
-0.6 nats a token where 8-bit blocks cost 0.006, and ``ConvInteger`` has no fast kernel (12 times slower than float).
+Which one suits what (measured, x86 with VNNI): weights in blocks (``MatMulNBits``) for language models and encoders.
+Dynamic int8 has one activation scale for a tensor: it costs a small language model 0.6 nats a token where 8-bit blocks
+cost 0.006, and ``ConvInteger`` has no fast kernel (12 times slower than float): it is for the products of encoders.
 """
 
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
 
-Kind = Literal["int4", "int8", "dynamic-int8", "static-int8"]
-KINDS: Final[tuple[Kind, ...]] = ("int4", "int8", "dynamic-int8", "static-int8")
 ALIAS_KEY: Final = "edge_harness.same_as"
-Feeds = Mapping[str, Any]
-"""One input of the graph: an array by input name."""
-
-
-def quantize(
-    source: Path, target: Path, kind: str, *, samples: Iterable[Feeds] | None = None, block_size: int = 32
-) -> Path:
-    """Write ``source`` as ``kind`` to ``target`` with the usual settings; returns ``target``.
-
-    ``int4`` and ``int8`` are weights in blocks (see :func:`quantize_weights`); ``static-int8`` needs ``samples``.
-
-    Raises:
-        RefusedError: No such kind, or no samples for a static one.
-        MissingPackageError, BadDataError, EngineError: As the function that does it.
-    """
-    if kind in {"int4", "int8"}:
-        return quantize_weights(source, target, bits=4 if kind == "int4" else 8, block_size=block_size)
-    if kind == "dynamic-int8":
-        return quantize_dynamic(source, target)
-    if kind == "static-int8":
-        if samples is None:
-            raise RefusedError("static int8 needs sample inputs to choose its ranges from")
-        return quantize_static(source, target, samples)
-    raise RefusedError(f"no quantization {kind!r}; one of: {', '.join(KINDS)}")
 
 
 def quantize_weights(
@@ -118,68 +92,6 @@ def quantize_dynamic(
             str(source),
             str(scratch),
             per_channel=per_channel,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=list(op_types) if op_types is not None else None,
-            use_external_data_format=True,
-        )
-
-    return _made(source, target, make)
-
-
-def quantize_static(
-    source: Path,
-    target: Path,
-    samples: Iterable[Feeds],
-    *,
-    per_channel: bool = True,
-    op_types: Sequence[str] | None = None,
-) -> Path:
-    """Weights and activations as int8 with fixed ranges (QDQ nodes; U8 activations and S8 weights, as x86 wants).
-
-    Args:
-        source: ONNX file.
-        target: File to write.
-        samples: Inputs that are like the real ones; each is run once to find the ranges.
-        per_channel: A scale for each output channel of a weight.
-        op_types: Operations to quantize; None for all that can be.
-
-    Raises:
-        RefusedError: No samples.
-        MissingPackageError, BadDataError, EngineError: As :func:`quantize_weights`.
-    """
-    _need("onnx")
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static as engine
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    rows = list(samples)
-    if not rows:
-        raise RefusedError("static int8 needs sample inputs to choose its ranges from")
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left: Iterator[Feeds] = iter(rows)
-
-        def get_next(self) -> Feeds | None:
-            return next(self.left, None)
-
-    def make(scratch: Path) -> None:
-        prepared = scratch.with_name("prepared.onnx")
-        quant_pre_process(
-            str(source),
-            str(prepared),
-            skip_symbolic_shape=True,
-            save_as_external_data=True,
-            all_tensors_to_one_file=True,
-            external_data_location="prepared.onnx.data",
-        )
-        engine(
-            str(prepared),
-            str(scratch),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=per_channel,
-            activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=list(op_types) if op_types is not None else None,
             use_external_data_format=True,

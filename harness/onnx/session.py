@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions whose settings are known: providers, threads, prepacking, profiling.
+"""ONNX Runtime sessions whose settings are known: providers, threads, prepacking.
 
 Weights in an external file are mapped by the engine; with ``prepack=False`` they stay mapped and are computed from as
 they are (measured: 501 MB instead of 769 MB for an inline model of 428 MB, at 0.7 of the speed).
@@ -33,10 +33,12 @@ class OnnxSession:
         path: ONNX file.
         thread_count: Threads inside one operation; operations run one after the other.
         providers: Execution providers, the best first.
+        provider_options: Options by provider's name, such as ``{"OpenVINOExecutionProvider": {"device_type": "CPU"}}``.
         prepack: Let kernels rewrite weights into their own layout: faster, and a second copy of what is not mapped.
         arena: Let the engine keep freed memory for the next run.
         spin: Let idle threads spin between operations: faster, and it burns a core each.
         profile: Prefix of a profile to write (see :mod:`harness.onnx.profile`); never inside timed rounds.
+        fuse: Let the engine merge and reorder nodes; without it its profile shows the file's own nodes.
         config: Further session configuration entries, by the engine's own keys.
 
     Attributes:
@@ -57,16 +59,21 @@ class OnnxSession:
         *,
         thread_count: int = 1,
         providers: Sequence[str] = CPU,
+        provider_options: Mapping[str, Mapping[str, str]] | None = None,
         prepack: bool = True,
         arena: bool = True,
         spin: bool = True,
         profile: Path | None = None,
+        fuse: bool = True,
         config: Mapping[str, str] | None = None,
     ) -> None:
         ort = runtime()
         there = ort.get_available_providers()
         if missing := [p for p in providers if p not in there]:
             raise RefusedError(f"this onnxruntime has no {missing[0]}; it has {', '.join(there)}")
+        given = provider_options or {}
+        if unused := [p for p in given if p not in providers]:
+            raise RefusedError(f"options of {unused[0]}, which is not among the providers {', '.join(providers)}")
         if not path.is_file():
             raise BadDataError(path, "", "no such file", "an ONNX model")
         options = ort.SessionOptions()
@@ -74,6 +81,8 @@ class OnnxSession:
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = arena
         options.log_severity_level = 3
+        if not fuse:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         entries = {
             "session.disable_prepacking": "0" if prepack else "1",
             "session.intra_op.allow_spinning": "1" if spin else "0",
@@ -85,9 +94,13 @@ class OnnxSession:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
         try:
-            self.raw = ort.InferenceSession(str(path), options, providers=list(providers))
+            self.raw = ort.InferenceSession(
+                str(path), options, providers=[(p, dict(given.get(p, {}))) for p in providers]
+            )
         except Exception as error:
             raise EngineError(f"ONNX Runtime would not load {path.name}: {_first_line(error)}") from error
+        if dropped := [p for p in providers if p not in self.raw.get_providers()]:
+            raise EngineError(f"ONNX Runtime fell back without {dropped[0]}: its libraries or its device are missing")
         self.path = path
         self.thread_count = thread_count
         self.prepack = prepack

@@ -23,7 +23,7 @@ MOST_OF_A_KIND: Final = 3
 _OWN_KINDS: Final = frozenset({"quant", "kv", "context", "api", "repack", "beside"})
 """Changes that a user can make without another device or another limit."""
 _WIDE_CACHES: Final = frozenset({"F16", "BF16", "F32"})
-_RANK: Final[dict[VerdictWord, int]] = {"fits": 0, "fits with streaming": 1, "does not fit": 2}
+_RANK: Final[dict[VerdictWord, int]] = {"fits": 0, "fits with streaming": 1, "too slow": 2, "does not fit": 3}
 
 
 class Variant(NamedTuple):
@@ -229,9 +229,10 @@ def _compare(
 
 
 def _worth(now: Prediction, advice: Advice) -> bool:
-    """A better verdict; or, with the same one, clearly less memory or clearly more speed."""
+    """A better verdict; or, with the same one, clearly more speed, or clearly less memory where that is short."""
     if _RANK[advice.word] != _RANK[now.verdict.word]:
         return _RANK[advice.word] < _RANK[now.verdict.word]
     if advice.kind == "device" or advice.word == "does not fit":
         return False
-    return advice.saved_bytes > 0.05 * now.verdict.needed_bytes or advice.speed_ratio > 1.05
+    saves = now.verdict.word != "fits" and advice.saved_bytes > 0.05 * now.verdict.needed_bytes
+    return advice.speed_ratio > 1.05 or (saves and advice.speed_ratio > 0.95)

@@ -27,7 +27,7 @@ from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape, Tensor, Weights
 from harness.domain.prediction import Interval, SpeedPrediction
 from harness.domain.scenario import Scenario
-from harness.predict.kv_cache import row_pair_bytes
+from harness.predict.kv_cache import kv_read_bytes
 from harness.predict.weights import has_output
 
 PREFILL_TOKENS: Final = 32
@@ -199,12 +199,6 @@ def active_bytes(weights: Weights) -> int:
     return int(total)
 
 
-def kv_read_bytes(shape: ModelShape, depth_tokens: float, kv_type: str = "F16") -> float:
-    """KV bytes read to decode one token at that depth, the window of sliding layers respected."""
-    pair_bytes = row_pair_bytes(shape, kv_type) if shape.kv_head_count else 0
-    return pair_bytes * sum(_looked_back(shape, layer, depth_tokens) for layer in range(shape.layer_count))
-
-
 def calibrated_speed(
     weights: Weights, calibration: Calibration, device: DeviceProfile, scenario: Scenario
 ) -> SpeedPrediction:
@@ -331,8 +325,6 @@ def _product_s(matrix: Matrix, calibration: Calibration, tokens: int) -> float:
 def _attention_s(
     shape: ModelShape, calibration: Calibration, batch_tokens: int, depth_tokens: int, kv_type: str
 ) -> float:
-    if not shape.kv_head_count:
-        return 0.0
     middle = depth_tokens + (batch_tokens + 1) / 2
     seen = sum(_looked_back(shape, layer, middle) for layer in range(shape.layer_count))
     if shape.latent is not None:
@@ -350,7 +342,7 @@ def _attention_s(
 def _looked_back(shape: ModelShape, layer: int, depth_tokens: float) -> float:
     """Cached tokens that one token looks at in a layer."""
     kind = shape.layer_kind(layer)
-    if kind == "recurrent":
+    if kind in {"recurrent", "none"}:
         return 0.0
     return min(depth_tokens, shape.sliding_window_tokens) if kind == "sliding" else depth_tokens
 

@@ -1,17 +1,23 @@
 """Fitted coefficients, with what they were fitted on: read from a data file that ships with the package."""
 
+import base64
 import math
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
-from harness.predict.priors import prior_of
+from harness.predict.decode import Machine
+from harness.predict.terms import prior_of
 
 FILE: Final = "data/coefficients.json"
+NOISE: Final = 0.15
+"""Spread of one measurement in ln t where no row has told."""
 
 
 class Coefficient(Frozen, frozen=True, kw_only=True):
@@ -20,7 +26,7 @@ class Coefficient(Frozen, frozen=True, kw_only=True):
     Attributes:
         value: Natural logarithm (or slope) added where the term applies.
         rows_count: Votes that it applies to; 0 means that the prior alone stands.
-        spread: Standard error, from the curvature of the penalised fit.
+        spread: Standard error.
     """
 
     value: float
@@ -29,54 +35,110 @@ class Coefficient(Frozen, frozen=True, kw_only=True):
 
 
 class Covariance(Frozen, frozen=True, kw_only=True):
-    """How sure a fit is of its terms together.
+    """How sure a fit is of its best known terms together; of any other each stands alone.
 
     Attributes:
         keys: Terms.
-        lower: Rows of the lower triangle of their covariance, one after another.
+        correlations: Lower triangle without the diagonal, one row after another: float16, base64.
     """
 
     keys: tuple[str, ...] = ()
-    lower: tuple[float, ...] = ()
+    correlations: str = ""
 
-    def spread(self, gradient: Mapping[str, float]) -> float:
-        """Standard error of ln t, sqrt(g' S g); a term that no row spoke for has its prior's width.
+    @staticmethod
+    def of(keys: Iterable[str], matrix: NDArray[np.float64]) -> "Covariance":
+        """From a covariance matrix [keys, keys]."""
+        spread = np.sqrt(np.diag(matrix))
+        lower = (matrix / spread / spread[:, None])[np.tril_indices(len(matrix), -1)]
+        return Covariance(keys=tuple(keys), correlations=base64.b64encode(lower.astype("<f2").tobytes()).decode())
 
-        Args:
-            gradient: d ln t / d term.
-        """
-        index = {key: i for i, key in enumerate(self.keys)}
-        known = [(index[key], g) for key, g in gradient.items() if key in index]
-        total = sum((g * prior_of(key)[1]) ** 2 for key, g in gradient.items() if key not in index)
-        for i, g in known:
-            for j, h in known:
-                row, column = (i, j) if i >= j else (j, i)
-                total += g * h * self.lower[row * (row + 1) // 2 + column]
-        return math.sqrt(max(total, 0.0))
+    def matrix(self, spreads: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The covariance [keys, keys] of terms with these standard errors."""
+        full = np.eye(len(self.keys))
+        lower = np.frombuffer(base64.b64decode(self.correlations), "<f2")
+        full[np.tril_indices(len(full), -1)] = lower
+        full = np.tril(full) + np.tril(full, -1).T
+        return np.asarray(full * spreads * spreads[:, None])
 
 
-class Coefficients(Frozen, frozen=True, kw_only=True):
+class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
     """All terms of a fit, by key, and the spread that remained.
 
     Attributes:
         source: Where the rows came from and the command that fitted.
-        decode: Terms of ``decode``.
-        prefill: Terms of ``prefill``.
-        residuals: By group, the 5 % and 95 % quantiles of ln(measured / predicted) on chips left out of the fit, in
+        terms: Terms of both laws.
+        widths: Fitted width of each kind of level.
+        noise: Spread of one measurement in ln t, by phase, side and whether it is a phone.
+        residuals: By group, the 5 % and 95 % quantiles of ln(measured / predicted) on sources left out of the fit, in
             units of the spread that the fit expected there.
-        decode_covariance: Of the terms of ``decode``.
-        prefill_covariance: Of the terms of ``prefill``.
+        covariance: Of the terms that rows speak for.
+        effective_count: Terms as rows see them.
     """
 
     source: str
-    decode: dict[str, Coefficient]
-    prefill: dict[str, Coefficient]
+    terms: dict[str, Coefficient]
+    widths: dict[str, float]
+    noise: dict[str, float]
     residuals: dict[str, tuple[float, float]]
-    decode_covariance: Covariance = Covariance()
-    prefill_covariance: Covariance = Covariance()
+    covariance: Covariance = Covariance()
+    effective_count: float = 0.0
+
+    @cached_property
+    def values(self) -> dict[str, float]:
+        """Logarithm of each term."""
+        return {key: one.value for key, one in self.terms.items()}
+
+    @cached_property
+    def _known(self) -> tuple[dict[str, int], NDArray[np.float64]]:
+        index = {key: i for i, key in enumerate(self.covariance.keys)}
+        return index, self.covariance.matrix(np.array([self.terms[key].spread for key in index]))
+
+    def covariance_of(self, keys: Iterable[str]) -> NDArray[np.float64]:
+        """Covariance [keys, keys]; a term that no row spoke for has its prior's width and stands alone."""
+        listed = list(keys)
+        index, matrix = self._known
+        alone = [self.terms[k].spread if k in self.terms else prior_of(k, self.widths)[1] for k in listed]
+        result = np.diag(np.square(alone))
+        at = [i for i, key in enumerate(listed) if key in index]
+        inside = [index[listed[i]] for i in at]
+        result[np.ix_(at, at)] = matrix[np.ix_(inside, inside)]
+        return np.asarray(result)
+
+    def spread(self, gradient: Mapping[str, float], phase: str, machine: Machine) -> float:
+        """Expected spread of ln(measured / predicted): sqrt(g' S g + noise^2), of a source that nobody knows.
+
+        Args:
+            gradient: d ln t / d term.
+            phase: ``decode`` or ``prefill``.
+            machine: What runs it.
+        """
+        source = f"{'s' if phase == 'decode' else 'g'}/source {machine.side}:"
+        asked = dict(gradient) if any(key.startswith(source) for key in gradient) else {**gradient, source: 1.0}
+        slopes = np.array(list(asked.values()))
+        noise = self.noise.get(noise_class(phase, machine), NOISE)
+        return math.sqrt(max(float(slopes @ self.covariance_of(asked) @ slopes), 0.0) + noise**2)
+
+    def least_known(self, gradient: Mapping[str, float]) -> str:
+        """The term whose own uncertainty adds most to that of ln t."""
+        spreads = np.sqrt(np.diag(self.covariance_of(gradient)))
+        return max(zip(gradient, spreads, strict=True), key=lambda item: abs(gradient[item[0]]) * item[1])[0]
+
+
+def noise_class(phase: str, machine: Machine) -> str:
+    """Class of measurements that scatter alike."""
+    return f"{phase}/{machine.side}{'/phone' if machine.phone else ''}"
+
+
+def coefficients_from(data: bytes) -> Coefficients:
+    """Decode what ``validate --write-coefficients`` wrote.
+
+    Raises:
+        msgspec.DecodeError: It is none of that.
+    """
+    return msgspec.json.decode(data, type=Coefficients)
 
 
 @lru_cache(maxsize=1)
 def shipped() -> Coefficients:
     """The coefficients that ship with the package."""
-    return msgspec.json.decode((files("harness.predict") / FILE).read_bytes(), type=Coefficients)
+    return coefficients_from((files("harness.predict") / FILE).read_bytes())

@@ -1,24 +1,25 @@
 """Time of one decoded token: overhead, weights against bandwidth or dequantisation, and the KV cache.
 
-    t = a L + ((B / (e W))^p + (c N / P)^p)^(1/p) + K / (k e W)          [s]
+    t = s (a L + ((B / (e W))^p + (c N / P)^p)^(1/p) + K / (k e W))          [s]
 
 a: overhead of a layer (s); L: layers; B: weight bytes read; W: bandwidth of the specification (bytes/s); e: share of
-it that is reached; N: weights read; P: fp32 peak (FLOP/s); c: FLOP of dequantisation and product for a weight; p = 3:
-the slower of the two rules, with some loss where they are close; K: KV bytes read; k: efficiency of attention relative
-to that of weights.
-a, e, c and k are products of factors: ln a is a sum of terms by api, build year, family and so on. A term that is
-unknown is 1, so an unseen chip gets its family's, and an unseen family its api's.
+it that is reached; N: weights read; P: peak of the shaders, or of the threads that run on a CPU (FLOP/s); c: FLOP of
+dequantisation and product for a weight; p = 3: the slower of the two rules, with some loss where they are close; K: KV
+bytes read; k: efficiency of attention relative to that of weights; s: what a chip, a runtime or a model takes beyond.
+a, e, c, k and s are products of factors (``terms.py``). A term that is unknown is 1, so an unseen chip gets its
+family's, and an unseen family its api's.
 
 Source of the form: roofline (Williams et al. 2009) with a fixed cost for each pass, as kernels and barriers need.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.predict.terms import Features, gradient_of, laws_of, only
 from harness.predict.traits import Traits
 
 Share = TypeVar("Share", float, NDArray[np.float64])
@@ -33,9 +34,6 @@ one minimum, whatever it starts from."""
 REFERENCE_YEAR: Final = 2025.0
 CURRENT_YEAR: Final = 2026.0
 """Build year assumed for a question about today's engine."""
-
-Features = dict[str, tuple[tuple[str, float], ...]]
-
 
 DEEP_TOKENS: Final = 3000
 """Mean context from which a row counts as deep."""
@@ -52,6 +50,9 @@ class Work(NamedTuple):
         quant_class: ``f16 q8 q5 q4 q4k q3k q2k iq ternary``.
         moe: Whether experts are routed.
         prompt_weight_count: Weights that a token of a prompt goes through; 0: as many as one decoded token reads.
+        prompt_bytes: Weight bytes that a batch of a prompt reads, every expert among them; 0: as many as one token.
+        type_name: The quantisation itself, such as ``Q4_K_M``.
+        model: Name of the model; empty where nobody measured it.
     """
 
     weight_bytes: float
@@ -61,6 +62,9 @@ class Work(NamedTuple):
     quant_class: str
     moe: bool = False
     prompt_weight_count: float = 0.0
+    prompt_bytes: float = 0.0
+    type_name: str = ""
+    model: str = ""
 
 
 class Machine(NamedTuple):
@@ -73,6 +77,7 @@ class Machine(NamedTuple):
         phone: Phone or tablet: it shares its power with nothing and throttles early.
         runtime: ``llama.cpp`` or another runtime's first word.
         build_year: Year of the engine's build.
+        chip: Canonical name of the silicon.
     """
 
     api: str
@@ -81,6 +86,22 @@ class Machine(NamedTuple):
     phone: bool = False
     runtime: str = "llama.cpp"
     build_year: float = CURRENT_YEAR
+    chip: str = ""
+
+    @property
+    def side(self) -> str:
+        """``cpu``, ``npu`` or ``gpu``."""
+        return self.api if self.api in {"cpu", "npu"} else "gpu"
+
+    @property
+    def year(self) -> float:
+        """Years of the build since ``REFERENCE_YEAR``, no further than rows go."""
+        return min(max(self.build_year, 2023.0), 2026.7) - REFERENCE_YEAR
+
+    @property
+    def other_runtime(self) -> str:
+        """The runtime, unless it is llama.cpp."""
+        return "" if self.runtime == "llama.cpp" else self.runtime
 
 
 class Terms(NamedTuple):
@@ -98,65 +119,97 @@ class Terms(NamedTuple):
 
 
 def features(work: Work, machine: Machine) -> Features:
-    """Which terms apply, by law: ``overhead``, ``efficiency``, ``compute``, ``attention``."""
-    b, t, q = machine.api, machine.traits, work.quant_class
-    year = min(max(machine.build_year, 2023.0), 2026.5) - REFERENCE_YEAR
-    side = "cpu" if b == "cpu" else "npu" if b == "npu" else "gpu"
-    overhead = [("a", 1.0), (f"a/{b}", 1.0), ("a/year", year), (f"a/year/{b}", year)]
-    efficiency = [("e", 1.0), (f"e/{b}", 1.0), (f"e/{b}/{q}", 1.0)]
-    compute = [("c", 1.0), (f"c/{side}", 1.0), (f"c/{q}", 1.0), (f"c/{side}/{q}", 1.0)]
-    attention = [("k", 1.0), (f"k/{b}", 1.0)]
-    if side == "gpu":
-        efficiency.append(("e/bandwidth", math.log(machine.bandwidth_bytes_per_s / 4e11)))
-    if side == "cpu":
-        efficiency.append(("e/bandwidth/cpu", math.log(machine.bandwidth_bytes_per_s / 6e10)))
-        compute.append(("c/bandwidth/cpu", math.log(machine.bandwidth_bytes_per_s / 6e10)))
-    if t.family:
-        overhead.append((f"a/{t.family}", 1.0))
-        efficiency.append((f"e/{t.family}", 1.0))
-        compute.append((f"c/{t.family}", 1.0))
-    if side == "gpu" and t.memory:
-        efficiency.append((f"e/memory/{t.memory}", 1.0))
-        overhead.append((f"a/memory/{t.memory}", 1.0))
-    if t.tier:
-        efficiency.append((f"e/{side}/{t.tier}", 1.0))
-        overhead.append((f"a/{side}/{t.tier}", 1.0))
-    if work.moe:
-        overhead += [("a/moe", 1.0), (f"a/moe/{b}", 1.0)]
-        efficiency += [("e/moe", 1.0), (f"e/moe/{b}", 1.0)]
-    if machine.phone:
-        efficiency += [("e/phone", 1.0), (f"e/phone/{b}", 1.0)]
-        overhead.append(("a/phone", 1.0))
-    if machine.runtime != "llama.cpp":
-        efficiency.append((f"e/runtime/{machine.runtime}", 1.0))
-        overhead.append((f"a/runtime/{machine.runtime}", 1.0))
-        compute.append((f"c/runtime/{machine.runtime}", 1.0))
+    """Which terms apply, by law: ``overhead``, ``efficiency``, ``compute``, ``attention``, ``scale``."""
+    b, t, q, side, year = machine.api, machine.traits, work.quant_class, machine.side, machine.year
+    runtime, wide = machine.other_runtime, math.log(machine.bandwidth_bytes_per_s / (6e10 if side == "cpu" else 4e11))
+    crowd = math.log(max(t.core_count, 1) / 8)
+    overhead = only((
+        (True, f"a/{side}", 1.0),
+        (side == "cpu", "a/threads", crowd),
+        (True, f"a/api:{b}", 1.0),
+        (True, "a/year", year),
+        (True, f"a/year:{b}", year),
+        (t.family, f"a/family:{t.family}", 1.0),
+        (work.moe, "a/moe", 1.0),
+        (work.moe, "a/moe/year", year),
+        (work.moe, f"a/moe:{b}", 1.0),
+        (runtime, f"a/runtime:{runtime}", 1.0),
+    ))  # fmt: skip
+    efficiency = only((
+        (True, f"e/{side}", 1.0),
+        (True, f"e/api:{b}", 1.0),
+        (True, f"e/quant {side}:{b}/{q}", 1.0),
+        (True, f"e/bandwidth/{side}", wide),
+        (side == "cpu", "e/threads", crowd),
+        (t.family, f"e/family {side}:{t.family}", 1.0),
+        (t.memory, f"e/memory:{t.memory}", 1.0),
+        (t.tier, f"e/tier:{side}/{t.tier}", 1.0),
+        (work.moe, "e/moe", 1.0),
+        (work.moe, "e/moe/year", year),
+        (work.moe, f"e/moe:{b}", 1.0),
+        (machine.phone, f"e/phone:{b}", 1.0),
+    ))  # fmt: skip
+    compute = only((
+        (True, f"c/{side}", 1.0),
+        (True, f"c/quant {side}:{q}", 1.0),
+        (work.type_name, f"c/type {side}:{work.type_name}", 1.0),
+        (t.family, f"c/family {side}:{t.family}", 1.0),
+        (runtime, f"c/runtime {side}:{runtime}/{q}", 1.0),
+    ))  # fmt: skip
+    attention = (("k", 1.0), ("k/year", year), (f"k/api:{b}", 1.0))
+    scale = only((
+        (machine.chip, f"s/chip {side}:{machine.chip}|{b}", 1.0),
+        (machine.chip, f"w/chip {side}:{machine.chip}|{b}", 1.0),
+        (runtime, f"s/runtime:{runtime}", 1.0),
+        (runtime, f"s/runtime on:{runtime}|{b}", 1.0),
+        (work.model, f"s/model:{work.model}", 1.0),
+    ))  # fmt: skip
     return {
-        name: tuple(v)
-        for name, v in (
-            ("overhead", overhead),
-            ("efficiency", efficiency),
-            ("compute", compute),
-            ("attention", attention),
-        )
+        "overhead": overhead,
+        "efficiency": efficiency,
+        "compute": compute,
+        "attention": attention,
+        "scale": scale,
     }
+
+
+def decode_base(work: Work, machine: Machine) -> dict[str, float]:
+    """Seconds at the specification: bytes, weights and KV cache; and the layers."""
+    return {
+        "bytes": work.weight_bytes / machine.bandwidth_bytes_per_s,
+        "count": work.weight_count / machine.traits.peak_flops_per_s,
+        "kv": work.kv_bytes / machine.bandwidth_bytes_per_s,
+        "layers": work.layer_count,
+    }
+
+
+def decode_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Terms, dict[str, Any]]:
+    """Seconds by cause, and d ln t / d ln law; numbers or arrays of rows alike."""
+    share, seen = capped(laws["efficiency"]), capped(laws["attention"])
+    over, by_bytes, by_compute = (
+        laws["overhead"] * base["layers"],
+        base["bytes"] / share,
+        laws["compute"] * base["count"],
+    )
+    kv = base["kv"] / (seen * share)
+    both = (by_bytes**SMOOTHNESS + by_compute**SMOOTHNESS) ** (1 / SMOOTHNESS)
+    total = over + both + kv
+    compute = by_compute**SMOOTHNESS * both ** (1 - SMOOTHNESS)
+    slopes = {
+        "overhead": over / total,
+        "efficiency": -(both - compute + kv) / total * cap_slope(laws["efficiency"]),
+        "compute": compute / total,
+        "attention": -kv / total * cap_slope(laws["attention"]),
+        "scale": total / total,
+    }
+    s = laws["scale"]
+    return Terms(over * s, by_bytes * s, (both - by_bytes) * s, kv * s), slopes
 
 
 def decode_gradient(work: Work, machine: Machine, values: Mapping[str, float]) -> dict[str, float]:
     """D ln t / d term for each term that applies: the share of the time that it scales."""
     listed = features(work, machine)
-    laws = {name: _law(terms, values) for name, terms in listed.items()}
-    parts = decode_seconds(work, machine, values)
-    by_compute = laws["compute"] * work.weight_count / machine.traits.peak_flops_per_s
-    both = parts.weights_s + parts.dequantisation_s
-    compute = (by_compute / both) ** SMOOTHNESS * both if both else 0.0
-    shares = {
-        "overhead": parts.overhead_s,
-        "efficiency": -(both - compute + parts.kv_s) * cap_slope(laws["efficiency"]),
-        "compute": compute,
-        "attention": -parts.kv_s * cap_slope(laws["attention"]),
-    }
-    return {key: shares[name] / parts.total_s * x for name, terms in listed.items() for key, x in terms}
+    return gradient_of(listed, decode_parts(decode_base(work, machine), laws_of(listed, values))[1])
 
 
 def capped(share: Share) -> Share:
@@ -171,24 +224,15 @@ def cap_slope(share: Share) -> Share:
     return slope
 
 
-def _law(terms: Iterable[tuple[str, float]], values: Mapping[str, float]) -> float:
-    return math.exp(sum(values.get(key, 0.0) * x for key, x in terms))
-
-
 def decode_seconds(work: Work, machine: Machine, values: Mapping[str, float]) -> Terms:
     """Seconds of one token by cause.
 
     ``values`` maps a term's key to its logarithm. The time of weights is that of bandwidth alone; what dequantisation
-    adds to it is its own part. No prediction reads faster than the specification allows.
+    adds to it is its own part.
     """
-    laws = {name: _law(terms, values) for name, terms in features(work, machine).items()}
-    rate = capped(laws["efficiency"]) * machine.bandwidth_bytes_per_s
-    by_bytes = work.weight_bytes / rate
-    by_compute = laws["compute"] * work.weight_count / machine.traits.peak_flops_per_s
-    both = (by_bytes**SMOOTHNESS + by_compute**SMOOTHNESS) ** (1 / SMOOTHNESS)
-    return Terms(
-        overhead_s=laws["overhead"] * work.layer_count,
-        weights_s=by_bytes,
-        dequantisation_s=both - by_bytes,
-        kv_s=work.kv_bytes / (capped(laws["attention"]) * rate),
-    )
+    base = decode_base(work, machine)
+    parts = decode_parts(base, laws_of(features(work, machine), values))[0]
+    # no prediction reads faster than the specification allows
+    slower = np.maximum(1.0, (base["bytes"] + base["kv"]) / parts.total_s)
+    slower = slower if np.ndim(slower) else float(slower)  # numpy's own numbers are no JSON
+    return Terms(*(part * slower for part in parts))

@@ -1,38 +1,161 @@
-"""Energy of a token and tokens of a battery charge."""
+"""What a long answer costs: speed once the device is warm, joules of a token, tokens of a battery charge."""
+
+import math
+from typing import Final
+
+from msgspec.structs import replace
 
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
-from harness.predict.speed import sustained_tokens_per_s
+from harness.domain.prediction import Interval
+from harness.predict.decode import Work
+from harness.predict.heat import Load, heat_terms, knee_seconds, limit_watts, load_of, share_kept, watts
+
+DEFAULT_MINUTES: Final = 10.0
+_RATIO_SPREAD: Final = 0.2
+"""Spread of ln share between models on one device: what a ratio measured with one model says of another."""
+
+
+class Sustained(Frozen, frozen=True, kw_only=True):
+    """Decode speed after some minutes of load from cold.
+
+    Attributes:
+        minutes: After how many.
+        share: Of burst speed.
+        tokens_per_s: Speed then.
+        knee_s: When the device reaches what it can give off; None where it never does.
+        evidence: What the figures rest on.
+    """
+
+    minutes: float
+    share: Interval
+    tokens_per_s: Interval
+    knee_s: float | None
+    evidence: str
 
 
 class Energy(Frozen, frozen=True, kw_only=True):
-    """What a long answer costs.
+    """Joules of a token.
 
     Attributes:
-        sustained_tokens_per_s: Speed after ten minutes.
-        joules_per_token: Power of the device over that speed.
-        tokens_per_charge: Tokens of a full battery; None without one, or where it is unknown.
+        scope: What is counted.
+        joules_per_token: While the device is cold.
+        sustained_joules_per_token: Once it is warm; None where that speed is not known.
+        tokens_per_charge: Of a full battery, at the warm rate where known; None without a battery.
+        evidence: What the figures rest on.
     """
 
-    sustained_tokens_per_s: float
-    joules_per_token: float
-    tokens_per_charge: float | None
+    scope: str
+    joules_per_token: Interval
+    sustained_joules_per_token: Interval | None
+    tokens_per_charge: Interval | None
+    evidence: str
 
 
-def predict_energy(burst_tokens_per_s: float, device: DeviceProfile, api: str) -> Energy | None:
-    """Energy at sustained speed and sustained power; None where the device's power is unknown.
+def sustained(
+    device: DeviceProfile, api: str, work: Work, burst: Interval, minutes: float = DEFAULT_MINUTES
+) -> Sustained | None:
+    """Speed after ``minutes`` of decode; None where nobody knows what the device can give off.
 
-    joules/token = watts / (tokens/s);  tokens/charge = battery joules / (joules/token). All of the device's power is
-    counted, screen and all, as the battery does.
+    Args:
+        device: What runs it.
+        api: Its api.
+        work: What one token needs.
+        burst: Predicted or measured speed of the first seconds, tokens/s.
+        minutes: After how many minutes; before the knee the burst speed still holds.
     """
-    watts = device.power.sustained_watts
-    speed = sustained_tokens_per_s(burst_tokens_per_s, device, api)
-    if watts is None or speed <= 0:
+    load, terms = load_of(device, api, work, whole=True), heat_terms()
+    if not load.handheld:
+        load = replace(load, whole=False)
+    middle = share_kept(load, burst.mid, terms.terms)
+    if middle is None or burst.mid <= 0:
         return None
-    joules = watts.value / speed
+    evidence = _evidence(load, device)
+    knee = knee_seconds(load, burst.mid, terms.terms)
+    if load.held_at_once:
+        share = Interval(mid=1.0, low=0.93, high=1.0)
+    elif knee is not None and minutes * 60 < knee:
+        share = Interval(mid=1.0, low=middle, high=1.0)
+    else:
+        share = terms.interval(lambda t: share_kept(load, burst.mid, t) or middle, terms.share_floor)
+        engine = device.engine_for(api)
+        ratio = engine.sustained_ratio if engine is not None else None
+        if ratio is not None and ratio.confidence in {"measured", "secondary"}:
+            share = _pooled(share, ratio.value)
+            evidence = "a share measured on such a device with another model, and the heat of this one"
+        share = Interval(mid=min(share.mid, 1.0), low=min(share.low, 1.0), high=min(share.high, 1.0))
+
+    def at(speed: float) -> float:
+        return speed * share.mid * (share_kept(load, speed, terms.terms) or middle) / middle
+
+    low, high = sorted((at(burst.low), at(burst.high)))
+    speed = _combined(burst.mid * share.mid, (low, high), share)
+    speed = replace(speed, high=min(speed.high, burst.high))
+    return Sustained(minutes=minutes, share=share, tokens_per_s=speed, knee_s=knee, evidence=evidence)
+
+
+def predict_energy(
+    device: DeviceProfile, api: str, work: Work, burst: Interval, minutes: float = DEFAULT_MINUTES
+) -> Energy | None:
+    """Energy of a token by what it moves and computes; None for a graphics card whose power nobody stated.
+
+    joules/token = P / (tokens/s);  tokens/charge = battery joules / (joules/token). A device with a battery counts
+    whole, screen and all, as the battery does; any other counts its processor or card alone.
+
+    Args:
+        device: What runs it.
+        api: Its api.
+        work: What one token needs.
+        burst: Speed of the first seconds, tokens/s.
+        minutes: After how many minutes the device counts as warm.
+    """
     battery = device.power.battery_joules
+    load, terms = load_of(device, api, work, whole=battery is not None), heat_terms()
+    if burst.mid <= 0 or (load.engine == "card" and load.limit_watts is None):
+        return None
+
+    def joules(speed: Interval, *, warm: bool) -> Interval:
+        own = terms.interval(lambda t: watts(load, speed.mid, t, warm=warm) / speed.mid, terms.energy_floor)
+        ends = sorted(watts(load, v, terms.terms, warm=warm) / v for v in (speed.low, speed.high) if v > 0)
+        return _combined(own.mid, (ends[0], ends[-1]), own)
+
+    cold = joules(burst, warm=False)
+    late = sustained(device, api, work, burst, minutes)
+    warm = joules(late.tokens_per_s, warm=True) if late is not None else None
+    charge = None
+    if battery is not None:
+        each = warm or cold
+        charge = Interval(mid=battery.value / each.mid, low=battery.value / each.high, high=battery.value / each.low)
+    scope = "card alone" if load.engine == "card" else "processor, without its memory chips"
     return Energy(
-        sustained_tokens_per_s=speed,
-        joules_per_token=joules,
-        tokens_per_charge=battery.value / joules if battery is not None else None,
+        scope="whole device" if load.whole else scope,
+        joules_per_token=cold,
+        sustained_joules_per_token=warm,
+        tokens_per_charge=charge,
+        evidence=f"bytes and operations of a token, {_evidence(load, device)}",
     )
+
+
+def _evidence(load: Load, device: DeviceProfile) -> str:
+    figure = device.power.sustained_watts
+    if figure is not None:
+        return f"power of this device: {figure.value:g} W ({figure.confidence})"
+    if limit_watts(load, heat_terms().terms) is not None:
+        return "what the surface of such a device gives off, pooled over devices of its kind"
+    return "terms pooled over published devices"
+
+
+def _pooled(share: Interval, ratio: float) -> Interval:
+    """Two estimates of one share, each weighed by the inverse of its variance in ln."""
+    own = math.log(share.high / share.low) / (2 * 1.645)
+    weight = own**-2 / (own**-2 + _RATIO_SPREAD**-2)
+    middle = math.exp(weight * math.log(share.mid) + (1 - weight) * math.log(ratio))
+    width = 1.645 * (own**-2 + _RATIO_SPREAD**-2) ** -0.5
+    return Interval(mid=middle, low=middle * math.exp(-width), high=middle * math.exp(width))
+
+
+def _combined(middle: float, ends: tuple[float, float], own: Interval) -> Interval:
+    """``middle`` with the width of ``own`` and that between ``ends``, independent of each other: squares in ln add."""
+    low = math.hypot(math.log(own.mid / own.low), max(math.log(middle / ends[0]), 0.0))
+    high = math.hypot(math.log(own.high / own.mid), max(math.log(ends[1] / middle), 0.0))
+    return Interval(mid=middle, low=middle * math.exp(-low), high=middle * math.exp(high))

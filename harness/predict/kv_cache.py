@@ -22,16 +22,19 @@ def padded(token_count: int) -> int:
     return -(-token_count // CELL_PADDING_TOKENS) * CELL_PADDING_TOKENS
 
 
-def row_pair_bytes(shape: ModelShape, kv_type: str) -> int:
-    """Bytes that one token takes in one attention layer.
+def row_pair_bytes(shape: ModelShape, kv_type: str, *, sliding: bool = False) -> int:
+    """Bytes that one token takes in one attention layer, of the full or of the sliding ones.
 
     K + V rows of ``kv_heads x head_dim`` entries; with latent attention one row of ``kv_rank + rope`` entries and no V.
+    Gemma 4's full layers have other heads than its sliding ones.
 
     Raises:
         ValueError: The type's blocks do not divide the row.
     """
     if shape.latent is not None and shape.architecture != "minicpm3":
         return row_bytes(kv_type, shape.latent.kv_rank_dim + shape.latent.rope_head_dim)
+    if sliding and shape.sliding_head_dim:
+        return 2 * row_bytes(kv_type, (shape.sliding_kv_head_count or shape.kv_head_count) * shape.sliding_head_dim)
     key = shape.kv_head_count * shape.head_dim
     value = shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
     return row_bytes(kv_type, key) + row_bytes(kv_type, value)
@@ -80,24 +83,29 @@ def kv_cache_bytes(
     """
     full, sliding, recurrent = layer_counts(shape)
     total = 0
-    if full or sliding:
-        row = row_pair_bytes(shape, kv_type)
-        total += full * padded(context_tokens) * row
-        if sliding:
-            total += sliding * sliding_cells(shape, context_tokens, ubatch_tokens, sequence_count) * row
+    if full:
+        total += full * padded(context_tokens) * row_pair_bytes(shape, kv_type)
+    if sliding:
+        cells = sliding_cells(shape, context_tokens, ubatch_tokens, sequence_count)
+        total += sliding * cells * row_pair_bytes(shape, kv_type, sliding=True)
     if recurrent and shape.recurrent is not None:
         total += recurrent * sequence_count * state_bytes(shape, shape.recurrent)
     return total
 
 
-def kv_read_bytes(shape: ModelShape, depth_tokens: int, kv_type: str = "F16") -> int:
-    """Bytes of cache read to decode one token with ``depth_tokens`` before it: rows in view, and every state."""
-    full, sliding, recurrent = layer_counts(shape)
-    total = 0
-    if full or sliding:
-        row = row_pair_bytes(shape, kv_type)
-        seen = full * depth_tokens + sliding * min(depth_tokens, shape.sliding_window_tokens)
-        total += seen * row
+def kv_read_bytes(shape: ModelShape, depth_tokens: float, kv_type: str = "F16") -> float:
+    """Bytes of cache read to decode one token with ``depth_tokens`` before it: rows in view, and every state.
+
+    Layers without rows of their own (Gemma 3n and 4) read those of an earlier layer once more.
+    """
+    kinds = [shape.layer_kind(layer) for layer in range(shape.layer_count)]
+    full, sliding, recurrent = kinds.count("full"), kinds.count("sliding"), layer_counts(shape)[2]
+    total = 0.0
+    if full:
+        total += full * depth_tokens * row_pair_bytes(shape, kv_type)
+    if sliding:
+        seen = min(depth_tokens, shape.sliding_window_tokens)
+        total += sliding * seen * row_pair_bytes(shape, kv_type, sliding=True)
     if recurrent and shape.recurrent is not None:
         total += recurrent * state_bytes(shape, shape.recurrent)
     return total

@@ -60,8 +60,12 @@ def hit_ratio(
     skew: float = DEFAULT_SKEW,
     policy: Policy = "lru",
     used_count: int = 1,
+    reuse_ratio: float = 0.0,
 ) -> float:
     """Share of wanted experts that the cache holds.
+
+    Routers choose again what the last token chose: with probability r beyond popularity, and those the cache has, since
+    they came last (it holds at least the k of one token): h' = h + r (1 - h).
 
     Args:
         expert_count: Experts of a layer.
@@ -69,6 +73,7 @@ def hit_ratio(
         skew: Exponent z of the Zipf law; 0 is uniform routing.
         policy: ``lru``, or ``lfu`` for a cache that keeps the most wanted ones.
         used_count: Different experts that a token wants; 1 counts each choice by itself.
+        reuse_ratio: r; 0 draws each token's choices anew.
 
     Raises:
         ValueError: No experts, or a negative cache.
@@ -81,13 +86,15 @@ def hit_ratio(
     total = float(wanted.sum())
     if policy == "lfu":
         whole = int(cached_count)
-        return float(wanted[:whole].sum() + (cached_count - whole) * wanted[whole]) / total
+        hit = float(wanted[:whole].sum() + (cached_count - whole) * wanted[whole]) / total
+        return hit + reuse_ratio * (1 - hit)
 
     def held(time: float) -> NDArray[np.float64]:
         left = np.exp(-wanted * time) if used_count <= 1 else (1 - wanted) ** time
         return 1 - left
 
-    return float((wanted * held(_solve(held, cached_count))).sum()) / total
+    hit = float((wanted * held(_solve(held, cached_count))).sum()) / total
+    return hit + reuse_ratio * (1 - hit)
 
 
 def _solve(shares: Callable[[float], NDArray[np.float64]], total: float) -> float:

@@ -1,31 +1,27 @@
 """Time of a prompt: arithmetic against the matrix peak, the attention's apart from that of the weights.
 
-    t(n) = o + n 2 N / (m P) + A / (h m P)                      [s]
+    t(n) = g (o b L / 32 + n 2 N / (m P) + A / (h m P) + b B / W),   b = max(n / 512, 1)          [s]
 
-o: fixed cost; n: prompt tokens; N: weights a token goes through, the output's not among them; P: fp16 matrix peak
-(FLOP/s); m: share of it that is reached, a product of factors by api, family, class of quantisation, size of the
-prompt and of the peak itself; A: FLOP of the attention, which reaches h of what the weights do.
+o: fixed cost of 32 layers for a batch of 512 tokens; L: layers; b: batches; n: prompt tokens; N: weights a token
+goes through, the output's not among them; P: fp16 matrix peak (FLOP/s), on a CPU of the threads that run; m: share of
+it that is reached, a product of factors by api, family, class of quantisation, size of the prompt and of the peak; A:
+FLOP of the attention, which reaches h of what the weights do; B: bytes of all weights, all experts among them, which
+every batch reads; W: bandwidth; g: what a chip, a runtime or a model takes beyond all of it.
 """
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Final, NamedTuple
 
 from harness.domain.model import ModelShape
-from harness.predict.decode import (
-    REFERENCE_YEAR,
-    Features,
-    Machine,
-    Work,
-    cap_slope,
-    capped,
-)
+from harness.predict.decode import Machine, Work, cap_slope, capped
 from harness.predict.kv_cache import layer_counts
+from harness.predict.terms import Features, gradient_of, laws_of, only
 
-Array = NDArray[np.float64]
+BATCH_TOKENS: Final = 512
+"""Tokens of a prompt that go through the weights together (llama.cpp's ubatch)."""
+INT8_RATIO: Final = 2.0
+"""int8 against fp16 on matrix units; no prompt is faster than that."""
 
 
 class Prompt(NamedTuple):
@@ -59,41 +55,40 @@ def prompt_of(shape: ModelShape, tokens: float, depth_tokens: float) -> Prompt:
 
 
 def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
-    """Which terms apply, by law: ``mfu``, ``attention`` and ``overhead``."""
-    b, t, q = machine.api, machine.traits, work.quant_class
-    year = min(max(machine.build_year, 2023.0), 2026.5) - REFERENCE_YEAR
-    side = "cpu" if b == "cpu" else "npu" if b == "npu" else "gpu"
+    """Which terms apply, by law: ``mfu``, ``attention``, ``overhead`` and ``scale``."""
+    b, t, q, side, year = machine.api, machine.traits, work.quant_class, machine.side, machine.year
     short = math.log(min(max(prompt.tokens, 1.0), 512.0) / 512.0)
     size = math.log(max(work.prompt_weight_count or work.weight_count, 1e8) / 7e9)
-    mfu = [
-        ("m", 1.0),
-        (f"m/{b}", 1.0),
-        (f"m/{q}", 1.0),
-        (f"m/{side}/{q}", 1.0),
-        ("m/year", year),
-        (f"m/year/{b}", year),
-        ("m/short", short),
-        (f"m/short/{side}", short),
-        ("m/size", size),
-        (f"m/size/{side}", size),
-        ("m/long", math.log(max(prompt.tokens, 512.0) / 512.0)),
-        ("m/peak", math.log(t.matrix_flops_per_s / 5e13)),
-        (f"m/peak/{b}", math.log(t.matrix_flops_per_s / 5e13)),
-    ]
-    if t.family:
-        mfu.append((f"m/{t.family}", 1.0))
-    if t.tier:
-        mfu.append((f"m/{side}/{t.tier}", 1.0))
-    if not t.known_peak:
-        mfu.append((f"m/guessed/{side}", 1.0))
-    if work.moe:
-        mfu += [("m/moe", 1.0), (f"m/moe/{b}", 1.0)]
-    if machine.phone:
-        mfu += [("m/phone", 1.0), (f"m/phone/{b}", 1.0)]
-    if machine.runtime != "llama.cpp":
-        mfu.append((f"m/runtime/{machine.runtime}", 1.0))
-    attention = (("h", 1.0), (f"h/{b}", 1.0), ("h/year", year), (f"h/year/{b}", year))
-    return {"mfu": tuple(mfu), "attention": attention, "overhead": (("o", 1.0), (f"o/{b}", 1.0))}
+    peak, runtime = math.log(t.matrix_flops_per_s / 5e13), machine.other_runtime
+    mfu = only((
+        (True, f"m/{side}", 1.0),
+        (side == "cpu", "m/threads", math.log(max(t.core_count, 1) / 8)),
+        (True, f"m/api:{b}", 1.0),
+        (True, f"m/quant {side}:{q}", 1.0),
+        (work.type_name, f"m/type {side}:{work.type_name}", 1.0),
+        (True, "m/year", year),
+        (True, f"m/year:{b}", year),
+        (True, f"m/short/{side}", short),
+        (True, f"m/size/{side}", size),
+        (True, "m/long", math.log(max(prompt.tokens, 512.0) / 512.0)),
+        (True, f"m/peak/{side}", peak),
+        (True, f"m/peak:{b}", peak),
+        (t.family, f"m/family {side}:{t.family}", 1.0),
+        (t.tier, f"m/tier:{side}/{t.tier}", 1.0),
+        (not t.known_peak, f"m/guessed/{side}", 1.0),
+        (work.moe, "m/moe", 1.0),
+        (work.moe, f"m/moe:{b}", 1.0),
+        (machine.phone, f"m/phone:{b}", 1.0),
+    ))  # fmt: skip
+    scale = only((
+        (machine.chip, f"g/chip {side}:{machine.chip}|{b}", 1.0),
+        (machine.chip, f"w/chip {side}:{machine.chip}|{b}", 1.0),
+        (runtime, f"g/runtime:{runtime}", 1.0),
+        (runtime, f"g/runtime on:{runtime}|{b}", 1.0),
+        (work.model, f"g/model:{work.model}", 1.0),
+    ))  # fmt: skip
+    attention = (("h", 1.0), (f"h/api:{b}", 1.0), ("h/year", year), (f"h/year:{b}", year))
+    return {"mfu": mfu, "attention": attention, "overhead": ((f"o/{side}", 1.0), (f"o/api:{b}", 1.0)), "scale": scale}
 
 
 def prompt_flops(work: Work, prompt: Prompt) -> float:
@@ -101,52 +96,42 @@ def prompt_flops(work: Work, prompt: Prompt) -> float:
     return 2 * prompt.tokens * (work.prompt_weight_count or work.weight_count)
 
 
+def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> dict[str, float]:
+    """Seconds of weights and of attention at the matrix peak, and of reading all weights at the bandwidth."""
+    peak = machine.traits.matrix_flops_per_s
+    batches = max(prompt.tokens / BATCH_TOKENS, 1.0)
+    return {
+        "weights": prompt_flops(work, prompt) / peak,
+        "attention": prompt.attention_flops / peak,
+        "launches": batches * work.layer_count / 32,
+        "bytes": batches * (work.prompt_bytes or work.weight_bytes) / machine.bandwidth_bytes_per_s,
+    }
+
+
+def prefill_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Seconds of a prompt, and d ln t / d ln law; numbers or arrays of rows alike."""
+    rate = INT8_RATIO * capped(laws["mfu"] / INT8_RATIO)
+    weights, attention = base["weights"] / rate, base["attention"] / (capped(laws["attention"]) * rate)
+    over = laws["overhead"] * base["launches"]
+    total = over + weights + attention + base["bytes"]
+    slopes = {
+        "overhead": over / total,
+        "mfu": -(weights + attention) / total * cap_slope(laws["mfu"] / INT8_RATIO),
+        "attention": -attention / total * cap_slope(laws["attention"]),
+        "scale": total / total,
+    }
+    return total * laws["scale"], slopes
+
+
 def prefill_seconds(work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]) -> float:
     """Seconds to read a prompt."""
-    return sum(_parts(work, machine, prompt, values)[1])
+    listed = prefill_features(work, machine, prompt)
+    base = prefill_base(work, machine, prompt)
+    seconds: float = prefill_parts(base, laws_of(listed, values))[0]
+    return max(seconds, (base["weights"] + base["attention"]) / INT8_RATIO, base["bytes"])
 
 
 def prefill_gradient(work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]) -> dict[str, float]:
     """D ln t / d term for each term that applies."""
-    laws, (overhead, weights, attention) = _parts(work, machine, prompt, values)
-    total = overhead + weights + attention
-    shares = {
-        "overhead": overhead / total,
-        "mfu": -(weights + attention) / total * cap_slope(laws["mfu"]),
-        "attention": -attention / total * cap_slope(laws["attention"]),
-    }
     listed = prefill_features(work, machine, prompt)
-    return {key: shares[name] * x for name, terms in listed.items() for key, x in terms}
-
-
-def _parts(
-    work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]
-) -> tuple[dict[str, float], tuple[float, float, float]]:
-    """The laws' values; seconds of overhead, weights and attention."""
-    laws = {
-        name: math.exp(sum(values.get(key, 0.0) * x for key, x in terms))
-        for name, terms in prefill_features(work, machine, prompt).items()
-    }
-    rate = capped(laws["mfu"]) * machine.traits.matrix_flops_per_s
-    attention_s = prompt.attention_flops / (capped(laws["attention"]) * rate)
-    return laws, (laws["overhead"], prompt_flops(work, prompt) / rate, attention_s)
-
-
-def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> tuple[float, float]:
-    """Seconds of weights and of attention at the matrix peak, for the fit."""
-    peak = machine.traits.matrix_flops_per_s
-    return prompt_flops(work, prompt) / peak, prompt.attention_flops / peak
-
-
-def prefill_model(base: Mapping[str, Array], designs: Mapping[str, Array], theta: Array) -> tuple[Array, Array]:
-    """Ln t [rows] and its Jacobian [rows, terms], for the fit."""
-    m, h, o = (np.exp(designs[name] @ theta) for name in ("mfu", "attention", "overhead"))
-    rate = capped(m)
-    weights, attention = base["weights"] / rate, base["attention"] / (capped(h) * rate)
-    total = o + weights + attention
-    jacobian = (
-        o[:, None] * designs["overhead"]
-        - ((weights + attention) * cap_slope(m))[:, None] * designs["mfu"]
-        - (attention * cap_slope(h))[:, None] * designs["attention"]
-    ) / total[:, None]
-    return np.log(total), jacobian
+    return gradient_of(listed, prefill_parts(prefill_base(work, machine, prompt), laws_of(listed, values))[1])

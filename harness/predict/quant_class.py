@@ -10,7 +10,7 @@ def quant_class(text: str) -> str:
     and trellises (IQ3_KT) are not.
     """
     q = text.upper()
-    if re.search(r"TERNARY|I2_S|TL1|TL2|IQ\d_BN|TQ\d", q):
+    if re.search(r"TERNARY|1[- ]BIT|\bQ1_|I2_S|TL1|TL2|IQ\d_(BN|TN)|TQ\d", q):
         return "ternary"
     for pattern, name in (
         (r"IQ3_K(?!T)", "q3k"),

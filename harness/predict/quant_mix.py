@@ -45,6 +45,8 @@ BASE_TYPE: Final[dict[str, str]] = {
     "IQ2_XXS": "IQ2_XXS",
     "TQ2_0": "TQ2_0",
     "TQ1_0": "TQ1_0",
+    "Q2_0": "Q2_0",
+    "Q1_0": "Q1_0",
     "IQ1_M": "IQ1_M",
     "IQ1_S": "IQ1_S",
 }
@@ -68,6 +70,8 @@ _ALIASES: Final = {
 }
 _LOW_BIT: Final = frozenset({"IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ1_S", "IQ1_M"})
 _IQ2_HIGH: Final = frozenset({"IQ2_S", "IQ2_M"})
+_THROUGHOUT: Final = frozenset({"Q1_0", "Q2_0"})
+"""Mixtures of models trained for them: published files (Bonsai, 1.13 bits a weight) have the type in all matrices."""
 _EIGHT_EXPERT_OUTPUT_Q5: Final = frozenset(
     ["Q2_K", "IQ3_XS", "IQ3_XXS", "Q3_K_S", "Q3_K_M", "IQ4_NL", "Q4_K_S", "Q4_K_M", "IQ3_S", "IQ3_M", "IQ4_XS"]
 )
@@ -180,6 +184,8 @@ class _Chooser:
 
     def _mixed(self, placed: Placed, base: str) -> str:  # noqa: PLR0911 - one return for each rule
         tensor, category = placed.spec, placed.category
+        if self.quant in _THROUGHOUT:
+            return base
         if category == "output" or (self.tied and category == "embedding"):
             return self._output(tensor, base)
         if self.quant == "MXFP4_MOE":

@@ -31,7 +31,7 @@ spec_decode.csv. ``cpu``: a Q4_K model on two x86 cores takes 31 ms for one toke
 0.76 of a token each, at the 8 FLOP a byte that an unlisted CPU is given."""
 
 
-class Advice(Frozen, frozen=True, kw_only=True):
+class BestLength(Frozen, frozen=True, kw_only=True):
     """Draft length that pays most; 0 means "do not".
 
     Attributes:
@@ -84,7 +84,7 @@ def speculative_speedup(alpha: float, gamma: int, draft_cost_ratio: float, verif
 
 def best_gamma(
     alpha: float, draft_cost_ratio: float, verify_cost: Callable[[int], float], max_gamma: int = 16
-) -> Advice:
+) -> BestLength:
     """Draft length of the greatest speedup, or 0 where none is worth it.
 
     Args:
@@ -93,11 +93,11 @@ def best_gamma(
         verify_cost: Cost of a pass over k tokens relative to one token.
         max_gamma: Longest draft tried.
     """
-    best = Advice(gamma=0, speedup=1.0)
+    best = BestLength(gamma=0, speedup=1.0)
     for gamma in range(1, max_gamma + 1):
         speedup = speculative_speedup(alpha, gamma, draft_cost_ratio, verify_cost(gamma + 1))
         if speedup > max(best.speedup, WORTH_RATIO):
-            best = Advice(gamma=gamma, speedup=speedup)
+            best = BestLength(gamma=gamma, speedup=speedup)
     return best
 
 

@@ -1,6 +1,7 @@
 """Speed of one model on one device in one scenario, with intervals: the two laws, loading, and what limits."""
 
 import math
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Final
 
@@ -11,11 +12,11 @@ from harness.domain.prediction import Interval, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.coefficients import Coefficients, shipped
 from harness.predict.decode import DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
-from harness.predict.interval import expected_spread, interval, residual_for
+from harness.predict.interval import UNSETTLED_RATIO, interval, residual_for
 from harness.predict.kv_cache import kv_read_bytes
 from harness.predict.prefill import prefill_gradient, prefill_seconds, prompt_of
 from harness.predict.quant_class import quant_class
-from harness.predict.traits import shader_peak, traits_of
+from harness.predict.traits import chip_key, shader_peak, traits_of
 from harness.predict.weights import read_of
 
 PAGE_CACHE_BYTES_PER_S: Final = 5e9
@@ -47,27 +48,18 @@ def fitted_speed(
     machine = machine_of(device, scenario)
     depth = scenario.depth_tokens + scenario.new_tokens / 2
     work = work_of(weights, scenario, depth)
-    decode_values = {k: c.value for k, c in coefficients.decode.items()}
-    terms = decode_seconds(work, machine, decode_values)
-    gradient = decode_gradient(work, machine, decode_values)
-    spread = expected_spread(coefficients.decode_covariance.spread(gradient), machine.api)
-    group = _group(work, machine, depth)
-    decode_residual = residual_for(coefficients.residuals, "decode", machine.api, group)
-    if machine.phone and group != "phone":
-        other = residual_for(coefficients.residuals, "decode", machine.api, "phone")
-        decode_residual = min(decode_residual[0], other[0]), max(decode_residual[1], other[1])
+    values = coefficients.values
+    terms = decode_seconds(work, machine, values)
+    gradient = decode_gradient(work, machine, values)
     ceiling = machine.bandwidth_bytes_per_s / (work.weight_bytes + work.kv_bytes)
-    decode = _below(
-        interval(min(1 / terms.total_s, ceiling), decode_residual, _doubt(device, machine.api), spread), ceiling
-    )
-    prefill_values = {k: c.value for k, c in coefficients.prefill.items()}
+    mid, group = min(1 / terms.total_s, ceiling), _group(work, machine, depth)
+    decode = _below(_spread(mid, gradient, "decode", group, device, scenario, coefficients), ceiling)
     prompt = prompt_of(weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
-    prompt_s = prefill_seconds(work, machine, prompt, prefill_values)
+    prompt_s = prefill_seconds(work, machine, prompt, values)
     prompt_s = max(prompt_s, work.weight_bytes / machine.bandwidth_bytes_per_s)
-    prefill_residual = residual_for(coefficients.residuals, "prefill", machine.api, "prefill")
-    gradient = prefill_gradient(work, machine, prompt, prefill_values)
-    spread = expected_spread(coefficients.prefill_covariance.spread(gradient), machine.api)
-    prefill = interval(max(scenario.prompt_tokens, 1) / prompt_s, prefill_residual, spread=spread)
+    slopes = prefill_gradient(work, machine, prompt, values)
+    mid = max(scenario.prompt_tokens, 1) / prompt_s
+    prefill = _spread(mid, slopes, "prefill", "prefill", device, scenario, coefficients)
     cold = LOAD_OVERHEAD_S + weights.file_bytes / device.storage.sequential_read_bytes_per_s.value
     warm = LOAD_OVERHEAD_S + weights.file_bytes / PAGE_CACHE_BYTES_PER_S
     load_cold, load_warm = interval(cold, _LOAD_SPREAD), interval(warm, _LOAD_SPREAD)
@@ -92,6 +84,52 @@ def fitted_speed(
             "kv cache": terms.kv_s / terms.total_s,
             "overhead": terms.overhead_s / terms.total_s,
         },
+        unsettled=(
+            *_unsettled("decode", decode, coefficients.least_known(gradient), machine, weights),
+            *_unsettled("prefill", prefill, coefficients.least_known(slopes), machine, weights),
+        ),
+    )
+
+
+def _spread(
+    mid: float,
+    gradient: Mapping[str, float],
+    phase: str,
+    group: str,
+    device: DeviceProfile,
+    scenario: Scenario,
+    coefficients: Coefficients,
+) -> Interval:
+    """``mid`` with the interval that the fit expects of it, and a bandwidth that is not verified widens."""
+    machine = machine_of(device, scenario)
+    residual = residual_for(coefficients.residuals, phase, machine.api, group)
+    if machine.phone and group not in {"phone", "prefill"}:
+        other = residual_for(coefficients.residuals, phase, machine.api, "phone")
+        residual = min(residual[0], other[0]), max(residual[1], other[1])
+    doubt = _doubt(device, machine.api) if phase == "decode" else 0.0
+    return interval(mid, residual, doubt, coefficients.spread(gradient, phase, machine))
+
+
+_SETTLES: Final = (
+    ("chip", "any model by {api} on this device"),
+    ("runtime", "any model by this runtime and {api}"),
+    ("family", "any model by {api} on any chip of this family"),
+    ("quant", "any model in {quant} by {api}"),
+    ("type", "any model in {quant} by {api}"),
+    ("moe", "any mixture of experts by {api} on this device"),
+)
+"""What to measure, by the word in the kind of the term that is known least."""
+
+
+def _unsettled(phase: str, speed: Interval, key: str, machine: Machine, weights: Weights) -> tuple[str, ...]:
+    """What to say of an interval that is too wide to decide by, and the measurement that would narrow it most."""
+    if speed.high <= UNSETTLED_RATIO * speed.low:
+        return ()
+    what = next((text for word, text in _SETTLES if word in key), "this model by {api} on this device")
+    test = "tg128" if phase == "decode" else "pp512"
+    return (
+        f"{phase} speed is not known well enough ({speed.low:.3g} to {speed.high:.3g} tokens/s): one {test} run of "
+        f"{what.format(api=machine.api, quant=weights.quant)} would settle most of it",
     )
 
 
@@ -100,8 +138,8 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
     api = device.api(scenario.api)
     engine = device.engine_for(api)
     bandwidth = device.pool(device.pool_for(api)).bandwidth_bytes_per_s.value
-    name = f"{device.chip} {engine.name if engine is not None and engine.kind != 'cpu' else ''}"
-    traits = traits_of(name, api, bandwidth)
+    name = f"{device.chip} {engine.name if engine is not None and engine.kind != 'cpu' else ''}".strip()
+    traits = traits_of(name, api, bandwidth, scenario.thread_count)
     peaks = engine.peak_flops_per_s if engine is not None else {}
     if api != "cpu" and peaks:
         shader = peaks.get("fp32") or peaks.get("fp16")
@@ -109,7 +147,7 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
         if shader is not None and matrix is not None:
             peak = shader_peak(traits.family, shader.value)
             traits = traits._replace(peak_flops_per_s=peak, matrix_flops_per_s=matrix.value, known_peak=True)
-    return Machine(api, bandwidth, traits, phone=device.kind in {"phone", "tablet"})
+    return Machine(api, bandwidth, traits, phone=device.kind in {"phone", "tablet"}, chip=chip_key(name))
 
 
 def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
@@ -125,21 +163,9 @@ def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
         quant_class(weights.quant),
         shape.experts is not None,
         read.prompt_weight_count,
+        prompt_bytes=read.size_bytes if shape.experts is None else sum(t.size_bytes for t in weights.tensors),
+        type_name=weights.quant,
     )
-
-
-def sustained_tokens_per_s(burst_tokens_per_s: float, device: DeviceProfile, api: str) -> float:
-    """Speed after ten minutes of load: burst x the share that the engine keeps under heat.
-
-    Where nobody measured the engine: phones and tablets keep 0.43 on a GPU and 0.67 on an NPU (measured on one phone),
-    fanless machines are not told apart from others, and everything else keeps 1.
-    """
-    engine = device.engine_for(api)
-    if engine is not None and engine.sustained_ratio is not None:
-        return burst_tokens_per_s * engine.sustained_ratio.value
-    if device.kind in {"phone", "tablet"}:
-        return burst_tokens_per_s * (0.67 if engine is not None and engine.kind == "npu" else 0.43)
-    return burst_tokens_per_s
 
 
 def _group(work: Work, machine: Machine, depth: float) -> str:

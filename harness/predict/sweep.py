@@ -164,12 +164,12 @@ def decode_speeds(
     a device with a calibration of its own answers one by one. Equal to ``predict_speed`` up to rounding (1e-12); nan
     where the KV type does not divide a model's rows.
     """
-    groups: dict[tuple[str, bool], list[tuple[int, int]]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
     for m, row in enumerate(works):
         for q, work in enumerate(row):
-            groups.setdefault((work.quant_class, work.moe), []).append((m, q))
+            groups.setdefault((work.type_name, work.model, str(work.moe)), []).append((m, q))
     stacked = {kind: _stack([works[m][q] for m, q in places]) for kind, places in groups.items()}
-    values = {key: one.value for key, one in shipped().decode.items()}
+    values = shipped().values
     found = np.full((len(devices), len(weights), len(weights[0]) if weights else 0), np.nan)
     for d, device in enumerate(devices):
         if device.engine_for(device.api(scenario.api)) is None:

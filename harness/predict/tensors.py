@@ -31,20 +31,23 @@ KNOWN_ARCHITECTURES: Final = frozenset(
     granitemoe glm4 glm4moe chatglm smollm3 minicpm minicpm3 deepseek deepseek2 bitnet gpt-oss ernie4_5
     ernie4_5-moe dots1 hunyuan-dense hunyuan-moe bailingmoe bailingmoe2 falcon dbrx nemotron arcee seed_oss xverse
     baichuan orion mamba mamba2 jamba granitehybrid falcon-h1 qwen3next qwen35 qwen35moe lfm2 lfm2moe smallthinker
-    apertus
+    apertus gemma4 minimax-m2 mistral4 nemotron_h nemotron_h_moe
     """.split()  # noqa: SIM905 - a list of words reads better
 )
 """Architectures whose tensors this module knows."""
 
 _FUSED_QKV: Final = frozenset({"phi3", "phi2", "falcon", "dbrx", "bailingmoe2", "chatglm"})
 _FUSED_GATE_UP: Final = frozenset({"phi3", "glm4", "chatglm"})
-_POST_NORMS: Final = frozenset({"gemma2", "gemma3", "gemma3n", "glm4", "olmo2", "exaone4"})
+_POST_NORMS: Final = frozenset({"gemma2", "gemma3", "gemma3n", "gemma4", "glm4", "olmo2", "exaone4"})
 _NO_ATTENTION_NORM: Final = frozenset({"olmo2", "exaone4"})
 _NO_FEED_FORWARD_NORM: Final = frozenset({"olmo2", "exaone4", "cohere2", "command-r", "phi2", "falcon"})
 _POST_ATTENTION_IS_FEED_FORWARD_NORM: Final = frozenset(
     {"gpt-oss", "qwen3next", "qwen35", "qwen35moe", "glm4moe", "seed_oss"}
 )
-_FULL_WIDTH_QK_NORM: Final = frozenset({"olmo2", "olmoe"})
+_FULL_WIDTH_QK_NORM: Final = frozenset({"olmo2", "olmoe", "minimax-m2"})
+_LFM2: Final = frozenset({"lfm2", "lfm2moe"})
+_ONE_PART_A_BLOCK: Final = frozenset({"nemotron_h", "nemotron_h_moe"})
+_SCORE_BIAS: Final = frozenset({"glm4moe", "minimax-m2", "nemotron_h_moe", "lfm2moe"})
 _NORM_BIAS: Final = frozenset({"phi2", "starcoder2", "falcon", "stablelm", "phimoe", "nemotron"})
 _PROJECTION_BIAS: Final = frozenset({"phi2", "starcoder2"})
 _DELTA_NET: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
@@ -52,7 +55,6 @@ _DELTA_NET: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 # Gemma 3n: widths that its config.json gives and no other family has.
 _ALTUP_COUNT: Final = 4
 _LAUREL_RANK_DIM: Final = 64
-_PER_LAYER_INPUT_DIM: Final = 256
 
 
 def tensors_of(shape: ModelShape) -> list[TensorSpec]:
@@ -68,13 +70,18 @@ def tensors_of(shape: ModelShape) -> list[TensorSpec]:
     table = [TensorSpec("token_embd.weight", (shape.hidden_dim, shape.vocab_count), "embedding")]
     if not shape.tied_embeddings:
         table.append(TensorSpec("output.weight", (shape.hidden_dim, shape.vocab_count), "output"))
-    table.append(TensorSpec("output_norm.weight", (shape.hidden_dim,), "norm"))
+    norm = "token_embd_norm" if shape.architecture in _LFM2 else "output_norm"
+    table.append(TensorSpec(f"{norm}.weight", (shape.hidden_dim,), "norm"))
     if shape.architecture in _NORM_BIAS:
         table.append(TensorSpec("output_norm.bias", (shape.hidden_dim,), "bias"))
     if shape.architecture in {"phi2", "phimoe"}:
         table.append(TensorSpec("output.bias", (shape.vocab_count,), "bias"))
     if shape.architecture == "gemma3n":
-        table.extend(_gemma3n_shared(shape))
+        table.extend(_altup_shared(shape))
+    if shape.architecture == "gemma4":
+        table.append(TensorSpec("rope_freqs.weight", (shape.head_dim // 2,), "norm"))
+    if shape.per_layer_input_dim:
+        table.extend(_per_layer_tables(shape))
     for layer in range(shape.layer_count):
         table.extend(spec._replace(name=f"blk.{layer}.{spec.name}") for spec in _block(shape, layer))
     return table
@@ -84,31 +91,49 @@ def _block(shape: ModelShape, layer: int) -> Iterator[TensorSpec]:
     arch, hidden = shape.architecture, shape.hidden_dim
     if arch not in _NO_ATTENTION_NORM:
         yield from _norm(shape, "attn_norm")
-    if arch == "falcon-h1":
-        assert shape.recurrent is not None
-        yield from _recurrent(shape, shape.recurrent)
-        yield from _attention(shape)
-    elif shape.layer_kind(layer) == "recurrent":
-        assert shape.recurrent is not None
-        yield from _recurrent(shape, shape.recurrent)
-    elif shape.latent is not None:
-        yield from _latent_attention(shape, shape.latent)
-    else:
-        yield from _attention(shape)
+    yield from _mixer(shape, layer)
+    if arch in _ONE_PART_A_BLOCK:
+        if shape.layer_kind(layer) == "none":
+            yield from _experts(shape, shape.experts) if shape.experts else _feed_forward(shape, layer)
+        return
     if arch in _POST_NORMS or arch in _POST_ATTENTION_IS_FEED_FORWARD_NORM:
         yield TensorSpec("post_attention_norm.weight", (hidden,), "norm")
     if arch in {"mamba", "mamba2"}:
         return
-    if arch not in _NO_FEED_FORWARD_NORM and arch not in _POST_ATTENTION_IS_FEED_FORWARD_NORM:
+    if arch == "falcon-h1":
+        yield TensorSpec("ffn_norm", (hidden,), "norm")  # the one name without an ending
+    elif arch not in _NO_FEED_FORWARD_NORM and arch not in _POST_ATTENTION_IS_FEED_FORWARD_NORM:
         yield from _norm(shape, "ffn_norm")
-    if shape.experts is not None and shape.is_moe_layer(layer):
-        yield from _experts(shape, shape.experts)
-    else:
-        yield from _feed_forward(shape)
-    if arch in _POST_NORMS:
+    routed = shape.experts if shape.is_moe_layer(layer) else None
+    if routed is None or arch == "gemma4":
+        yield from _feed_forward(shape, layer)
+    if routed is not None:
+        yield from _experts(shape, routed)
+    yield from _gemma_end(shape)
+
+
+def _mixer(shape: ModelShape, layer: int) -> Iterator[TensorSpec]:
+    """What mixes tokens: attention, a recurrent state, both (Falcon-H1) or nothing (some blocks of Nemotron-H)."""
+    kind, both = shape.layer_kind(layer), shape.architecture == "falcon-h1"
+    if shape.recurrent is not None and (both or kind == "recurrent"):
+        yield from _recurrent(shape, shape.recurrent)
+    if both or kind in {"full", "sliding"}:
+        yield from _attention(shape, layer) if shape.latent is None else _latent_attention(shape, shape.latent)
+
+
+def _gemma_end(shape: ModelShape) -> Iterator[TensorSpec]:
+    """Norms after the feed-forward part, Gemma 4's scale of a block, and the inputs of each layer of the E models."""
+    hidden, each = shape.hidden_dim, shape.per_layer_input_dim
+    if shape.architecture in _POST_NORMS:
         yield TensorSpec("post_ffw_norm.weight", (hidden,), "norm")
-    if arch == "gemma3n":
-        yield from _gemma3n_block(shape)
+    if shape.architecture == "gemma4":
+        yield TensorSpec("layer_output_scale.weight", (1,), "norm")
+    if each:
+        yield TensorSpec("inp_gate.weight", (hidden, each), "feed_forward")
+        yield TensorSpec("proj.weight", (each, hidden), "feed_forward")
+        yield TensorSpec("post_norm.weight", (hidden,), "norm")
+    if shape.architecture == "gemma3n":
+        yield from _altup_block(shape)
 
 
 def _norm(shape: ModelShape, name: str) -> Iterator[TensorSpec]:
@@ -117,20 +142,23 @@ def _norm(shape: ModelShape, name: str) -> Iterator[TensorSpec]:
         yield TensorSpec(f"{name}.bias", (shape.hidden_dim,), "bias")
 
 
-def _attention(shape: ModelShape) -> Iterator[TensorSpec]:
+def _attention(shape: ModelShape, layer: int) -> Iterator[TensorSpec]:
     """Queries, keys, values and the way back: [hidden, heads x head_dim] and so on."""
     arch, hidden = shape.architecture, shape.hidden_dim
-    value_dim = shape.value_head_dim or shape.head_dim
-    query, key, value = (
-        shape.head_count * shape.head_dim,
-        shape.kv_head_count * shape.head_dim,
-        shape.kv_head_count * value_dim,
-    )
+    sliding = shape.layer_kind(layer) == "sliding"
+    head_dim = shape.sliding_head_dim if sliding and shape.sliding_head_dim else shape.head_dim
+    kv_heads = shape.sliding_kv_head_count if sliding and shape.sliding_kv_head_count else shape.kv_head_count
+    value_dim = head_dim if sliding and shape.sliding_head_dim else shape.value_head_dim or shape.head_dim
+    query, key, value = shape.head_count * head_dim, kv_heads * head_dim, kv_heads * value_dim
     gated_query = 2 * query if arch in _DELTA_NET else query
     if arch in _FUSED_QKV:
         parts = {"attn_qkv": query + key + value}
     else:
         parts = {"attn_q": gated_query, "attn_k": key, "attn_v": value}
+    if shape.values_are_keys and not sliding:
+        del parts["attn_v"]
+    if arch == "gemma4" and layer >= shape.layer_count - shape.kv_shared_layer_count:
+        parts = {"attn_q": query}
     for name, width in parts.items():
         yield TensorSpec(f"{name}.weight", (hidden, width), "attention")
         if shape.attention_bias:
@@ -144,8 +172,9 @@ def _attention(shape: ModelShape) -> Iterator[TensorSpec]:
         yield TensorSpec("attn_sub_norm.weight", (hidden,), "norm")
     if shape.qk_norm:
         full = arch in _FULL_WIDTH_QK_NORM
-        yield TensorSpec("attn_q_norm.weight", (query if full else shape.head_dim,), "norm")
-        yield TensorSpec("attn_k_norm.weight", (key if full else shape.head_dim,), "norm")
+        yield TensorSpec("attn_q_norm.weight", (query if full else head_dim,), "norm")
+        if "attn_k" in parts or arch in _FUSED_QKV:
+            yield TensorSpec("attn_k_norm.weight", (key if full else head_dim,), "norm")
 
 
 def _latent_attention(shape: ModelShape, latent: LatentAttention) -> Iterator[TensorSpec]:
@@ -169,8 +198,10 @@ def _latent_attention(shape: ModelShape, latent: LatentAttention) -> Iterator[Te
     yield TensorSpec("attn_output.weight", (heads * latent.value_head_dim, hidden), "attention")
 
 
-def _feed_forward(shape: ModelShape) -> Iterator[TensorSpec]:
+def _feed_forward(shape: ModelShape, layer: int) -> Iterator[TensorSpec]:
     arch, hidden, inner = shape.architecture, shape.hidden_dim, shape.feed_forward_dim
+    if shape.kv_shared_feed_forward_dim and layer >= shape.layer_count - shape.kv_shared_layer_count:
+        inner = shape.kv_shared_feed_forward_dim
     if not inner:
         return
     if arch in _FUSED_GATE_UP:
@@ -188,13 +219,27 @@ def _feed_forward(shape: ModelShape) -> Iterator[TensorSpec]:
 
 
 def _experts(shape: ModelShape, experts: Experts) -> Iterator[TensorSpec]:
-    """Router [hidden, experts] and the stacked experts [.., .., experts]."""
+    """Router [hidden, experts] and the stacked experts [.., .., experts], which may work in a narrower width."""
     hidden, inner, count = shape.hidden_dim, experts.feed_forward_dim, experts.expert_count
+    width = experts.latent_dim or hidden
     yield TensorSpec("ffn_gate_inp.weight", (hidden, count), "router")
-    yield TensorSpec("ffn_gate_exps.weight", (hidden, inner, count), "expert")
-    yield TensorSpec("ffn_up_exps.weight", (hidden, inner, count), "expert")
-    yield TensorSpec("ffn_down_exps.weight", (inner, hidden, count), "expert")
-    if shape.architecture == "glm4moe":
+    if experts.latent_dim:
+        yield TensorSpec("ffn_latent_down.weight", (hidden, width), "shared_expert")
+        yield TensorSpec("ffn_latent_up.weight", (width, hidden), "shared_expert")
+    if shape.architecture == "gemma4":
+        yield TensorSpec("ffn_gate_inp.scale", (hidden,), "router")
+        yield from (
+            TensorSpec(f"{name}.weight", (hidden,), "norm")
+            for name in ("pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2")
+        )
+        yield TensorSpec("ffn_gate_up_exps.weight", (width, 2 * inner, count), "expert")
+        yield TensorSpec("ffn_down_exps.scale", (count,), "router")
+    else:
+        if shape.gated_feed_forward:
+            yield TensorSpec("ffn_gate_exps.weight", (width, inner, count), "expert")
+        yield TensorSpec("ffn_up_exps.weight", (width, inner, count), "expert")
+    yield TensorSpec("ffn_down_exps.weight", (inner, width, count), "expert")
+    if shape.architecture in _SCORE_BIAS:
         yield TensorSpec("exp_probs_b.bias", (count,), "bias")
     if shape.architecture == "gpt-oss":
         yield TensorSpec("ffn_gate_inp.bias", (count,), "bias")
@@ -205,7 +250,8 @@ def _experts(shape: ModelShape, experts: Experts) -> Iterator[TensorSpec]:
     if shared:
         if shape.architecture in {"qwen2moe", "qwen3next", "qwen35moe"}:
             yield TensorSpec("ffn_gate_inp_shexp.weight", (hidden,), "router")
-        yield TensorSpec("ffn_gate_shexp.weight", (hidden, shared), "shared_expert")
+        if shape.gated_feed_forward:
+            yield TensorSpec("ffn_gate_shexp.weight", (hidden, shared), "shared_expert")
         yield TensorSpec("ffn_up_shexp.weight", (hidden, shared), "shared_expert")
         yield TensorSpec("ffn_down_shexp.weight", (shared, hidden), "shared_expert")
 
@@ -213,7 +259,7 @@ def _experts(shape: ModelShape, experts: Experts) -> Iterator[TensorSpec]:
 def _recurrent(shape: ModelShape, recurrent: Recurrent) -> Iterator[TensorSpec]:
     if shape.architecture in _DELTA_NET:
         yield from _delta_net(shape, recurrent)
-    elif shape.architecture in {"lfm2", "lfm2moe"}:
+    elif shape.architecture in _LFM2:
         hidden = shape.hidden_dim
         yield TensorSpec("shortconv.conv.weight", (recurrent.conv_dim, hidden), "recurrent")
         yield TensorSpec("shortconv.in_proj.weight", (hidden, 3 * hidden), "recurrent")
@@ -275,20 +321,22 @@ def _delta_net(shape: ModelShape, recurrent: Recurrent) -> Iterator[TensorSpec]:
     yield TensorSpec("ssm_out.weight", (value, hidden), "recurrent")
 
 
-def _gemma3n_shared(shape: ModelShape) -> Iterator[TensorSpec]:
-    hidden, width = shape.hidden_dim, _PER_LAYER_INPUT_DIM * shape.layer_count
+def _per_layer_tables(shape: ModelShape) -> Iterator[TensorSpec]:
+    """A row for each layer and token, and the way from the token's embedding to the same width (Gemma 3n and 4)."""
+    each, width = shape.per_layer_input_dim, shape.per_layer_input_dim * shape.layer_count
+    yield TensorSpec("per_layer_token_embd.weight", (width, shape.vocab_count), "embedding")
+    yield TensorSpec("per_layer_model_proj.weight", (shape.hidden_dim, width), "feed_forward")
+    yield TensorSpec("per_layer_proj_norm.weight", (each,), "norm")
+
+
+def _altup_shared(shape: ModelShape) -> Iterator[TensorSpec]:
+    hidden = shape.hidden_dim
     yield TensorSpec("altup_proj.weight", (hidden, hidden, _ALTUP_COUNT - 1), "feed_forward")
     yield TensorSpec("altup_unembd_proj.weight", (hidden, hidden, _ALTUP_COUNT - 1), "feed_forward")
-    yield TensorSpec("per_layer_token_embd.weight", (width, shape.vocab_count), "embedding")
-    yield TensorSpec("per_layer_model_proj.weight", (hidden, width), "feed_forward")
-    yield TensorSpec("per_layer_proj_norm.weight", (_PER_LAYER_INPUT_DIM,), "norm")
 
 
-def _gemma3n_block(shape: ModelShape) -> Iterator[TensorSpec]:
+def _altup_block(shape: ModelShape) -> Iterator[TensorSpec]:
     hidden, altup = shape.hidden_dim, _ALTUP_COUNT
-    yield TensorSpec("inp_gate.weight", (hidden, _PER_LAYER_INPUT_DIM), "feed_forward")
-    yield TensorSpec("proj.weight", (_PER_LAYER_INPUT_DIM, hidden), "feed_forward")
-    yield TensorSpec("post_norm.weight", (hidden,), "norm")
     yield TensorSpec("altup_correct_coef.weight", (altup, altup), "feed_forward")
     yield TensorSpec("altup_correct_scale.weight", (hidden,), "norm")
     yield TensorSpec("altup_predict_coef.weight", (altup, altup * altup), "feed_forward")

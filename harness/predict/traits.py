@@ -48,14 +48,16 @@ _FAMILIES: Final = (
 )
 
 _CPU_FAMILIES: Final = (
-    (
-        r"epyc|xeon|threadripper|ampere|altra|cobalt|graviton|axion|grace|neoverse|kunpeng|\bserver\b|azure|ec2",
-        "server-cpu",
-    ),
+    (r"ampere|altra|cobalt|graviton|axion|grace|neoverse|kunpeng|gh200|\bc4a\b", "neoverse-cpu"),
+    (r"epyc|xeon|threadripper|\bserver\b|azure|ec2", "server-cpu"),
     (r"risc-?v|\bp550\b|jh7110|th1520|sg2042|spacemit|milk-?v", "riscv-cpu"),
     (
+        r"x elite|x plus|\bx[12][ep]|oryon|8cx|sc8280|gb10|dgx spark",
+        "arm-laptop-cpu",
+    ),
+    (
         r"snapdragon|8ge\d|8gen\d|\bsd ?8|\bsm8\d{3}|cortex|bcm2|\brk3|cix|cp8180|orion|ms-r1|tensor|exynos|kirin|xring"
-        r"|\bpi ?[345]\b|\bcm[45]\b|dimensity|helio|orange|rockchip|oryon|\bx1[ep]|orin|jetson|thor|gb10|odroid|radxa"
+        r"|\bpi ?[345]\b|\bcm[45]\b|dimensity|helio|orange|rockchip|orin|jetson|thor|odroid|radxa"
         r"|rock ?5",
         "arm-cpu",
     ),
@@ -73,12 +75,16 @@ _ALIASES: Final = (
     (r"8 ?gen ?2|adreno 740|sm8550", "snapdragon-8-gen-2"),
     (r"8\+ ?gen ?1", "snapdragon-8+-gen-1"),
     (r"8 ?gen ?1|adreno 730|sm8450", "snapdragon-8-gen-1"),
-    (r"395|8060s", "strix-halo"),
+    (r"395|8060s|strix.halo", "strix-halo"),
     (r"cp8180|cd8180|orion o6|ms-r1", "cp8180"),
     (r"bcm2712|(?<!orange )\bpi ?5\b|\bcm5\b", "bcm2712"),
     (r"ampereone a192", "ampereone-a192"),
 )
 """Names of one piece of silicon."""
+
+
+CPU_MATRIX_RATIO: Final = 4.0
+"""Products of int8 that a lane of 32 bits takes (dot-product instructions) against multiplications of fp32."""
 
 
 class Traits(NamedTuple):
@@ -90,7 +96,7 @@ class Traits(NamedTuple):
         peak_flops_per_s: Peak of the shader cores, by their integer lanes (decode dequantises there).
         matrix_flops_per_s: Dense fp16 peak of the matrix units (prefill runs there).
         known_peak: Whether the peaks come from the table rather than from the bandwidth.
-        core_count: GPU cores where the name gives them; 0 otherwise.
+        core_count: GPU cores where the name gives them, threads that run on a CPU; 0 otherwise.
         memory: ``hbm gddr lpddr ddr``; empty where unknown. ``lpddr`` is shared with the CPU.
     """
 
@@ -103,11 +109,26 @@ class Traits(NamedTuple):
     memory: str = ""
 
 
-@lru_cache(maxsize=1)
-def _peaks() -> tuple[tuple[str, float, float], ...]:
-    lines = (files("harness.predict") / "data" / "chip_peaks.csv").read_text().splitlines()
-    rows = [line.split(",") for line in lines if line and not line.startswith(("#", "pattern,"))]
-    return tuple((r[0], float(r[1]) * 1e12, float(r[2]) * 1e12) for r in rows)
+@lru_cache(maxsize=2)
+def _table(name: str) -> tuple[tuple[str, tuple[float, ...]], ...]:
+    """Numbers by regular expression; the numbers are the last cells, as a pattern may hold a comma."""
+    lines = (files("harness.predict") / "data" / name).read_text().splitlines()
+    width = next(line for line in lines if line.startswith("pattern,")).count(",")
+    rows = [line.rsplit(",", width) for line in lines if line and not line.startswith(("#", "pattern,"))]
+    return tuple((r[0], tuple(float(x) for x in r[1:])) for r in rows)
+
+
+def thread_flops(text: str, thread_count: int, bandwidth_bytes_per_s: float) -> tuple[float, bool, int]:
+    """Peak of the threads that run on a CPU, whether its cores are known, and how many threads run (8 if unknown).
+
+    threads x lanes of 32 bits x 2 (multiply and add) x clock; no more threads than cores. A CPU that no table knows has
+    8 FLOP for each byte/s of its bandwidth.
+    """
+    for pattern, (cores, bits, ghz) in _table("cpu_cores.csv"):
+        if re.search(pattern, text):
+            running = min(thread_count or cores, cores)
+            return running * bits / 32 * 2 * ghz * 1e9, True, int(running)
+    return 8 * bandwidth_bytes_per_s, False, thread_count or 8
 
 
 def chip_key(chip: str) -> str:
@@ -146,7 +167,7 @@ def _graphics(text: str) -> str:
 
 
 def _apple(text: str) -> tuple[int, str, int] | None:
-    """Generation, tier and GPU cores of an Apple M chip."""
+    """Decoding, tier and GPU cores of an Apple M chip."""
     found = re.search(r"\bm([1-9])[ -]?(pro|max|ultra)?\b", text)
     if not found or re.search(r"nvidia|geforce|radeon|intel", text):
         return None
@@ -155,35 +176,38 @@ def _apple(text: str) -> tuple[int, str, int] | None:
 
 
 @lru_cache(maxsize=4096)
-def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float) -> Traits:
+def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: int = 0) -> Traits:
     """Traits of a chip by its name; peaks it does not list are regressed on bandwidth.
 
     The regression: 45 fp32 FLOP for each byte/s of bandwidth on a GPU (median of the table), four times that in
-    matrix units; 8 FLOP a byte on a CPU.
+    matrix units. A CPU's are those of the threads that run (``thread_flops``).
     """
     text = _plain(chip)
     apple = _apple(text)
     if apple:
         generation, tier, cores = apple
         if api == "cpu":
-            flops = 8 * bandwidth_bytes_per_s
-            return Traits("apple-cpu", tier or "base", flops, 2 * flops, False, memory="lpddr")
+            flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
+            return Traits("apple-cpu", tier or "base", flops, CPU_MATRIX_RATIO * flops, known, count, "lpddr")
         flops = cores * _APPLE_CORE_TFLOPS.get(generation, 0.44) * 1e12
         return Traits(f"apple-m{generation}", tier or "base", flops, flops, True, cores, "lpddr")
     named = re.search(r"\ba1\d( pro| bionic)?\b", text) and not re.search(r"nvidia|rtx|cortex", text)
     if re.search(r"iphone|ipad", text) or (named and api in {"metal", "cpu", "npu", "other"}):
-        flops = {"cpu": 6.0, "npu": 300.0}.get(api, 36.0) * bandwidth_bytes_per_s
-        return Traits("apple-phone", "", flops, flops, False, memory="lpddr")
+        flops, known, count = {"npu": 300.0}.get(api, 36.0) * bandwidth_bytes_per_s, False, 0
+        if api == "cpu":
+            flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
+        matrix = flops * (CPU_MATRIX_RATIO if api == "cpu" else 1)
+        return Traits("apple-phone", "", flops, matrix, known, count, "lpddr")
     if api == "cpu":
         family = next((name for pattern, name in _CPU_FAMILIES if re.search(pattern, text)), "x86-cpu")
-        flops = 8 * bandwidth_bytes_per_s
-        return Traits(family, "", flops, 2 * flops, False, memory="ddr")
+        flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
+        return Traits(family, "", flops, CPU_MATRIX_RATIO * flops, known, count, "ddr")
     text = _graphics(text)
     family = next((name for pattern, name in _FAMILIES if re.search(pattern, text)), "")
     memory = "hbm" if family.startswith(_HBM) else "lpddr" if family.startswith(_SHARED) else "gddr" if family else ""
-    for pattern, peak, matrix in _peaks():
+    for pattern, (peak, matrix) in _table("chip_peaks.csv"):
         if re.search(pattern, text):
-            return Traits(family, "", shader_peak(family, peak), matrix, True, memory=memory)
+            return Traits(family, "", shader_peak(family, peak * 1e12), matrix * 1e12, True, memory=memory)
     flops = 45 * bandwidth_bytes_per_s
     matrix = 4 * flops if family.startswith("nvidia") else 2 * flops
     return Traits(family, "", flops, matrix, False, memory=memory)

@@ -64,7 +64,7 @@ def judge(
     """
     pools = sorted({part.pool for part in memory.parts}, key=lambda name: name != "vram")
     verdicts = [_judge_pool(memory, speed, device, device.pool(name), entitled=entitled) for name in pools]
-    severity: dict[VerdictWord, int] = {"fits": 0, "fits with streaming": 1, "does not fit": 2}
+    severity: dict[VerdictWord, int] = {"fits": 0, "fits with streaming": 1, "too slow": 2, "does not fit": 3}
     worst = max(verdicts, key=lambda v: severity[v.word])
     if worst.word == "does not fit" or target_tokens_per_s is None or speed is None:
         return worst
@@ -77,7 +77,7 @@ def judge(
     reason = f"{reached:.3g} tokens/s predicted at depth {depth}, {target_tokens_per_s:.3g} wanted"
     limit = "storage bandwidth" if worst.word == "fits with streaming" else _largest_limit(speed)
     return Verdict(
-        word="does not fit",
+        word="too slow",
         binding_limit=f"decode speed: {limit}",
         needed_bytes=worst.needed_bytes,
         available_bytes=worst.available_bytes,
@@ -93,7 +93,7 @@ def reachable_tokens_per_s(prediction: Prediction, device: DeviceProfile) -> flo
     verdict, mid = prediction.verdict, prediction.speed.decode_tokens_per_s.mid
     if verdict.needed_bytes <= verdict.available_bytes:
         return mid
-    if verdict.word == "fits with streaming" or verdict.binding_limit.startswith("decode speed"):
+    if verdict.word == "fits with streaming" or verdict.word == "too slow":
         return min(mid, _streaming_ceiling(prediction.memory, prediction.speed, device, verdict.available_bytes))
     return 0.0
 

@@ -1,27 +1,36 @@
-"""Fit of the log-linear laws to published rows: robust, pooled, deterministic, numpy alone.
+"""Fit of the laws to published rows: robust, hierarchical, deterministic.
 
-Minimises  sum_i w_i huber((ln t_i - ln f_i(theta)) / s) + sum_j ((theta_j - m_j) / d_j)^2 / 2  by Gauss-Newton with
-step halving. The second sum pools: a term that few rows speak for stays near its prior, so families and apis
-borrow from one another (ridge regression as a hierarchical model; Gelman & Hill 2006, ch. 12).
+    z_i = J_i theta + noise_i,    theta_j ~ N(m_j, d_kind(j)^2),    noise_i ~ Student-t (4 degrees) of width n_class(i)
+
+The laws are linearised at theta and solved (Gauss-Newton); between steps the widths d of the kinds of level, the widths
+n of the classes of row and the weights of the t are set to what maximises the marginal likelihood of this linear model
+(empirical Bayes; MacKay 1992; Lange et al. 1989 for the t). Nothing is chosen by hand but where the widths start, which
+counts as much as a few levels. A source is a level too, and its rows have a scatter of their own, so a source that
+disagrees with others counts less.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.predict.coefficients import Coefficient, Covariance
-from harness.predict.decode import SMOOTHNESS, cap_slope, capped, features
-from harness.predict.prefill import prefill_base, prefill_features, prefill_model
-from harness.predict.priors import MEANS, prior_of
-from harness.published.rows import Row
+from harness.predict.coefficients import Coefficient, Coefficients, Covariance, noise_class
+from harness.predict.decode import decode_base, decode_parts, features
+from harness.predict.prefill import prefill_base, prefill_features, prefill_parts
+from harness.predict.terms import LEVEL_WIDTH, kind_of, prior_of
+from harness.published.rows import Row, is_trusted
 
 Array = NDArray[np.float64]
-NOISE: Final = 0.08
-"""s: spread of one measurement in ln t. The same chip differs by a multiple of it between sources."""
-HUBER: Final = 1.5
-"""Residuals beyond this many s count linearly."""
+NOISE: Final = 0.1
+"""n before any row: spread of a measurement in ln t."""
+FREEDOM: Final = 4.0
+"""Degrees of freedom of the t: one row in fifty lies beyond four widths."""
+START_WIDTH: Final = 0.12
+START_LEVELS: Final = 3.0
+"""Levels, or rows of a class, that the width a kind starts from counts as."""
+SETTLING_STEPS: Final = 4
+"""Last steps, in which widths and weights stay as they are and the terms come to rest."""
 
 
 class Problem(NamedTuple):
@@ -29,181 +38,229 @@ class Problem(NamedTuple):
 
     Attributes:
         keys: Terms, sorted.
-        designs: One matrix [rows, terms] for each law.
-        target: ln of the measured time.
-        weight: Weight of each row; one vote sums to 1.
-        base: Physical quantities by name, each [rows].
-        phase: ``decode`` or ``prefill``.
+        designs: A sparse matrix [rows, terms] for each phase and law; zero in rows of the other phase.
+        target: ln of the measured time, [rows].
+        weight: 1 / rows of its vote, [rows].
+        base: Physical quantities by phase and name, each [rows]; 1 in rows of the other phase.
+        decode: Whether a row is of decode, [rows].
+        classes: Class of its noise, [rows]; and of its source within it.
+        sources: The same by source.
     """
 
     keys: tuple[str, ...]
-    designs: dict[str, Array]
+    designs: dict[tuple[str, str], Any]
     target: Array
     weight: Array
-    base: dict[str, Array]
-    phase: str
+    base: dict[tuple[str, str], Array]
+    decode: NDArray[np.bool_]
+    classes: NDArray[np.int64]
+    sources: NDArray[np.int64]
 
 
-def decode_problem(rows: Sequence[Row]) -> Problem:
-    """Arrays of predictable decode rows."""
-    listed = [features(r.work, r.machine) for r in rows if r.work is not None]
-    keys, designs = _designs(listed)
-    base = {
-        "bytes": np.array([r.work.weight_bytes / r.machine.bandwidth_bytes_per_s for r in rows if r.work]),
-        "count": np.array([r.work.weight_count / r.machine.traits.peak_flops_per_s for r in rows if r.work]),
-        "kv": np.array([r.work.kv_bytes / r.machine.bandwidth_bytes_per_s for r in rows if r.work]),
-        "layers": np.array([float(r.work.layer_count) for r in rows if r.work]),
-    }
-    return Problem(keys, designs, np.array([-np.log(r.tokens_per_s) for r in rows]), votes(rows), base, "decode")
+class Fit(NamedTuple):
+    """Outcome.
+
+    Attributes:
+        theta: Terms, [terms].
+        widths: Fitted width of each kind.
+        noise: Width of each row's noise, [rows].
+        covariance: Of the terms, [terms, terms].
+        effective_count: Terms as rows see them: sum of 1 - S_jj / d_j^2.
+        precision: Weight of each row in the fit, [rows]: 0 where it saw none.
+    """
+
+    theta: Array
+    widths: dict[str, float]
+    noise: Array
+    covariance: Array
+    effective_count: float
+    precision: Array
 
 
-def prefill_problem(rows: Sequence[Row]) -> Problem:
-    """Arrays of predictable prefill rows."""
-    listed, base = [], []
-    for row in rows:
-        if row.work is not None:
-            listed.append(prefill_features(row.work, row.machine, row.prompt))
-            base.append(prefill_base(row.work, row.machine, row.prompt))
-    keys, designs = _designs(listed)
-    target = np.array([np.log(r.prompt.tokens / r.tokens_per_s) for r in rows])
-    columns = dict(zip(("weights", "attention"), np.array(base).T, strict=True))
-    return Problem(keys, designs, target, votes(rows), columns, "prefill")
+def row_features(row: Row) -> dict[tuple[str, str], tuple[tuple[str, float], ...]]:
+    """Terms of a row by phase and law, its source among them."""
+    assert row.work is not None
+    listed = features(row.work, row.machine) if row.phase == "decode" else None
+    listed = listed or prefill_features(row.work, row.machine, row.prompt)
+    letter = "s" if row.phase == "decode" else "g"
+    source = (f"{letter}/source {row.machine.side}{'' if is_trusted(row) else ' doubted'}:{row.source}", 1.0)
+    return {(row.phase, law): (*terms, source) if law == "scale" else terms for law, terms in listed.items()}
 
 
-def problem_of(rows: Sequence[Row], phase: str) -> Problem:
-    """Arrays of predictable rows of one phase."""
-    return decode_problem(rows) if phase == "decode" else prefill_problem(rows)
+def problem_of(rows: Sequence[Row]) -> Problem:
+    """Arrays of predictable rows of both phases."""
+    from scipy.sparse import csr_array
 
-
-def _designs(listed: Sequence[dict[str, tuple[tuple[str, float], ...]]]) -> tuple[tuple[str, ...], dict[str, Array]]:
+    listed = [row_features(row) for row in rows]
     keys = tuple(sorted({key for laws in listed for terms in laws.values() for key, _ in terms}))
     index = {key: i for i, key in enumerate(keys)}
-    designs = {law: np.zeros((len(listed), len(keys))) for law in (listed[0] if listed else ())}
-    for row, laws in enumerate(listed):
+    cells: dict[tuple[str, str], list[tuple[int, int, float]]] = {}
+    base: dict[tuple[str, str], Array] = {}
+    for i, (row, laws) in enumerate(zip(rows, listed, strict=True)):
+        assert row.work is not None
         for law, terms in laws.items():
-            for key, value in terms:
-                designs[law][row, index[key]] += value
-    return keys, designs
+            cells.setdefault(law, []).extend((i, index[key], x) for key, x in terms)
+        decode = row.phase == "decode"
+        found = decode_base(row.work, row.machine) if decode else prefill_base(row.work, row.machine, row.prompt)
+        for name, value in found.items():
+            base.setdefault((row.phase, name), np.ones(len(rows)))[i] = value
+    designs = {}
+    for law, entries in cells.items():
+        rows_at, keys_at, factors = zip(*entries, strict=True)
+        designs[law] = csr_array((factors, (rows_at, keys_at)), shape=(len(rows), len(keys)))
+    seconds = [np.log((r.prompt.tokens if r.phase == "prefill" else 1) / r.tokens_per_s) for r in rows]
+    class_of: dict[tuple[Any, ...], int] = {}
+    groups = [(noise_class(r.phase, r.machine), is_trusted(r)) for r in rows]
+    return Problem(
+        keys,
+        designs,
+        np.array(seconds),
+        votes(rows),
+        base,
+        np.array([r.phase == "decode" for r in rows]),
+        np.array([class_of.setdefault(g, len(class_of)) for g in groups]),
+        np.array([class_of.setdefault((*g, r.source), len(class_of)) for g, r in zip(groups, rows, strict=True)]),
+    )
 
 
 def votes(rows: Sequence[Row]) -> Array:
-    """Weight of each row: 1 / rows of its vote; less for what the file itself does not trust.
-
-    Least where trusted rows abound: dense models on everything but phones, and prompts.
-    """
+    """Weight of each row: 1 / rows of its vote, so that forty tests of one card weigh as one."""
+    names = [(*row.vote, row.source) for row in rows]
     count: dict[tuple[str, ...], int] = {}
-    for row in rows:
-        count[row.vote] = count.get(row.vote, 0) + 1
-    many, few = {"A": 1.0, "B": 1.0, "C": 0.1, "D": 0.05}, {"A": 1.0, "B": 1.0, "C": 0.3, "D": 0.2}
-    weights = []
-    for row in rows:
-        trust, doubted = (many, 0.1) if row.group in {"dense", "deep", "prefill"} else (few, 0.3)
-        weight = trust.get(row.raw.get("trust", ""), trust["C"])
-        weights.append(weight * (1 if row.excluded in {"", "moe"} else doubted) / count[row.vote])
-    return np.array(weights)
+    for name in names:
+        count[name] = count.get(name, 0) + 1
+    return np.array([1 / count[name] for name in names])
 
 
-def model(problem: Problem, theta: Array) -> tuple[Array, Array]:
-    """Ln of the predicted time, [rows], and its Jacobian, [rows, terms]."""
-    if problem.phase == "prefill":
-        return prefill_model(problem.base, problem.designs, theta)
-    d, b = problem.designs, problem.base
-    a, e, c, k = (np.exp(d[name] @ theta) for name in ("overhead", "efficiency", "compute", "attention"))
-    rate = capped(e)
-    over, by_bytes, by_compute, kv = a * b["layers"], b["bytes"] / rate, c * b["count"], b["kv"] / (capped(k) * rate)
-    both = (by_bytes**SMOOTHNESS + by_compute**SMOOTHNESS) ** (1 / SMOOTHNESS)
-    total = over + both + kv
-    share = both ** (1 - SMOOTHNESS)
-    bytes_part, compute_part = by_bytes**SMOOTHNESS * share, by_compute**SMOOTHNESS * share
-    jacobian = (
-        over[:, None] * d["overhead"]
-        - ((bytes_part + kv) * cap_slope(e))[:, None] * d["efficiency"]
-        + compute_part[:, None] * d["compute"]
-        - (kv * cap_slope(k))[:, None] * d["attention"]
-    ) / total[:, None]
-    return np.log(total), jacobian
+def model(problem: Problem, theta: Array) -> tuple[Array, Any]:
+    """Ln of the predicted time, [rows], and its Jacobian, sparse [rows, terms]."""
+    from scipy.sparse import diags_array
 
-
-def fit(
-    problem: Problem,
-    rows: NDArray[np.bool_] | None = None,
-    start: Array | None = None,
-    steps: int = 100,
-    tolerance: float = 1e-4,
-) -> Array:
-    """Terms of the best fit on the rows marked (all by default), starting from ``start`` or the prior.
-
-    The laws are smooth and every start ends in one minimum; a fit without some rows still starts from the prior, so
-    that nothing of them remains where the cost is flat.
-    """
-    prior = [prior_of(key) for key in problem.keys]
-    mean, precision = np.array([m for m, _ in prior]), np.array([d**-2.0 for _, d in prior])
-    theta = mean.copy() if start is None else start.copy()
-    keep = problem.weight * (1.0 if rows is None else rows)
-    best = _cost(problem, theta, keep, mean, precision)
-    for _ in range(steps):
-        predicted, jacobian = model(problem, theta)
-        residual = (problem.target - predicted) / NOISE
-        w = keep * np.minimum(1.0, HUBER / np.maximum(np.abs(residual), 1e-9)) / NOISE**2
-        hessian = (jacobian * w[:, None]).T @ jacobian + np.diag(precision)
-        gradient = (jacobian * w[:, None]).T @ (problem.target - predicted) - precision * (theta - mean)
-        step = np.linalg.solve(hessian, gradient)
-        step *= min(1.0, 1.0 / max(np.abs(step).max(), 1e-9))
-        scale = 1.0
-        while scale > 1e-3:
-            cost = _cost(problem, theta + scale * step, keep, mean, precision)
-            if cost < best:
-                break
-            scale /= 2
+    seconds, jacobian = np.ones(len(problem.target)), None
+    for phase in ("decode", "prefill"):
+        base = {name: value for (of, name), value in problem.base.items() if of == phase}
+        if not base:
+            continue
+        designs = {law: matrix for (of, law), matrix in problem.designs.items() if of == phase}
+        laws = {law: np.exp(matrix @ theta) for law, matrix in designs.items()}
+        if phase == "decode":
+            parts, slopes = decode_parts(base, laws)
+            total = parts.total_s
         else:
+            total, slopes = prefill_parts(base, laws)
+        seconds = np.where(problem.decode == (phase == "decode"), total, seconds)
+        for law, matrix in designs.items():
+            part = diags_array(slopes[law]) @ matrix
+            jacobian = part if jacobian is None else jacobian + part
+    return np.log(seconds), jacobian
+
+
+def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | None = None, steps: int = 25) -> Fit:
+    """Terms and widths of the best fit on the rows marked (all by default).
+
+    Args:
+        problem: Rows.
+        rows: Which of them it sees.
+        start: Widths to begin with; terms always begin at their priors, so that nothing of rows left out remains.
+        steps: At most so many.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+    from scipy.sparse import diags_array
+
+    keep = problem.weight * (1.0 if rows is None else rows)
+    kinds = [kind_of(key) for key in problem.keys]
+    names = sorted({kind for kind in kinds if kind})
+    at = np.array([names.index(kind) if kind else -1 for kind in kinds])
+    mean = np.array([prior_of(key)[0] for key in problem.keys])
+    fixed = np.array([prior_of(key)[1] for key in problem.keys])
+    widths = np.array([start.widths.get(n, LEVEL_WIDTH) if start else LEVEL_WIDTH for n in names])
+    theta, inverse, learnt = mean.copy(), np.eye(len(mean)), np.zeros(len(mean))
+    noise = np.full(len(keep), NOISE) if start is None else start.noise.copy()
+    scatter = noise[:]
+    w = keep / noise**2
+    for step_number in range(steps + SETTLING_STEPS):
+        prior = np.where(at >= 0, widths[np.maximum(at, 0)], fixed) ** -2.0
+        predicted, jacobian = model(problem, theta)
+        residual = problem.target - predicted
+        if step_number < steps:
+            w = keep * (FREEDOM + 1) / (FREEDOM + (residual / noise) ** 2) / noise**2
+        weighted = diags_array(w) @ jacobian
+        factor = cho_factor((jacobian.T @ weighted).toarray() + np.diag(prior), lower=True)
+        if step_number == steps + SETTLING_STEPS - 1:
             break
-        gain, best, theta = best - cost, cost, theta + scale * step
-        if gain < tolerance:
-            break
-    return theta
+        step = cho_solve(factor, weighted.T @ residual - prior * (theta - mean))
+        theta = theta + step * min(1.0, 1.0 / max(float(np.abs(step).max()), 1e-9))
+        if step_number >= steps:
+            continue
+        inverse = cho_solve(factor, np.eye(len(theta)))
+        learnt = np.clip(1 - prior * np.diag(inverse), 0, 1)
+        for g in range(len(names)):
+            sum_of_squares = START_LEVELS * START_WIDTH**2 + float((theta[at == g] ** 2).sum())
+            widths[g] = np.sqrt(sum_of_squares / (START_LEVELS + float(learnt[at == g].sum())))
+        leverage = np.clip(w * np.asarray(jacobian.multiply(jacobian @ inverse).sum(axis=1)).ravel(), 0, 0.95)
+        square, free = w * noise**2 * residual**2, keep * (1 - leverage)
+        scatter = _pooled(problem.classes, square, free, np.full(len(keep), NOISE), START_LEVELS)
+        noise = _pooled(problem.sources, square, free, scatter, 2 * START_LEVELS)
+    inverse = cho_solve(factor, np.eye(len(theta)))
+    learnt = 1 - prior * np.diag(inverse)
+    return Fit(theta, dict(zip(names, map(float, widths), strict=True)), scatter, inverse, float(learnt.sum()), w)
 
 
-def _cost(problem: Problem, theta: Array, keep: Array, mean: Array, precision: Array) -> float:
-    residual = np.abs((problem.target - model(problem, theta)[0]) / NOISE)
-    loss = np.where(residual < HUBER, residual**2 / 2, HUBER * (residual - HUBER / 2))
-    return float(keep @ loss + precision @ (theta - mean) ** 2 / 2)
+def without(problem: Problem, whole: Fit, out: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Ln of the predicted time of the rows marked, and its variance, as a fit without them would say.
+
+    The fit on all rows is a linear model near its end, so rows are taken out of it exactly (Woodbury; Cook & Weisberg
+    1982, section 2.2): theta' = theta - S J' (W^-1 - J S J')^-1 r. Widths and noise stay those of the whole; ``fit``
+    with ``rows`` chooses them again.
+    """
+    from scipy.linalg import solve
+
+    at = np.flatnonzero(out)
+    predicted, jacobian = model(problem, whole.theta)
+    part = jacobian[at].toarray()
+    carried = whole.covariance @ part.T
+    seen = part @ carried
+    rest = np.diag(1 / np.maximum(whole.precision[at], 1e-9)) - seen
+    back = solve(rest, np.column_stack([problem.target[at] - predicted[at], seen]), assume_a="pos")
+    theta = whole.theta - carried @ back[:, 0]
+    variance = np.diag(seen) + np.einsum("ij,ji->i", seen, back[:, 1:])
+    return model(problem, theta)[0][at], variance
 
 
-def covariance(problem: Problem, theta: Array, rows: NDArray[np.bool_] | None = None) -> Array:
-    """Posterior covariance of the terms: inverse curvature of the penalised fit on the rows marked."""
-    _, jacobian = model(problem, theta)
-    precision = np.array([prior_of(key)[1] ** -2.0 for key in problem.keys])
-    weight = problem.weight * (1.0 if rows is None else rows) / NOISE**2
-    return np.asarray(np.linalg.inv((jacobian * weight[:, None]).T @ jacobian + np.diag(precision)))
+def _pooled(groups: NDArray[np.int64], square: Array, free: Array, start: Array, count: float) -> Array:
+    """Width of each row's group: root of the mean square, mixed with ``count`` rows of the width it starts from."""
+    above, below = np.bincount(groups, square), np.bincount(groups, free)
+    return np.sqrt((count * start**2 + above[groups]) / (count + below[groups]))
 
 
-def without(problem: Problem, out: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Ln of the predicted time, and its standard error, of the rows marked by a fit that saw none of them."""
-    theta = fit(problem, ~out)
-    predicted, jacobian = model(problem, theta)
-    part = jacobian[out]
-    spread = np.sqrt(np.maximum(((part @ covariance(problem, theta, ~out)) * part).sum(axis=1), 0))
-    return predicted[out], spread
+CERTAIN_RATIO: Final = 0.5
+"""What rows must have told of a level (1 - variance / variance before them) for its ties to other terms to be kept."""
 
 
-def as_coefficients(problem: Problem, theta: Array) -> dict[str, Coefficient]:
-    """Terms with the votes behind each and its standard error."""
-    spread = np.sqrt(np.diag(covariance(problem, theta)))
-    unseen = {"prefill": ("m", "h", "o"), "decode": ("a", "e", "c", "k")}[problem.phase]
-    rest = {k: Coefficient(value=m) for k, m in MEANS.items() if k.partition("/")[0] in unseen}
-    touched = np.any([np.abs(d) > 0 for d in problem.designs.values()], axis=0)
-    return rest | {
-        key: Coefficient(
-            value=round(float(theta[i]), 5),
-            rows_count=round(float(problem.weight[touched[:, i]].sum())),
-            spread=round(float(spread[i]), 4),
-        )
-        for i, key in enumerate(problem.keys)
-    }
-
-
-def as_covariance(problem: Problem, theta: Array) -> Covariance:
-    """What ``covariance`` says, as it is shipped: four significant digits."""
-    matrix = covariance(problem, theta)
-    lower = matrix[np.tril_indices(len(matrix))]
-    return Covariance(keys=problem.keys, lower=tuple(float(f"{x:.3e}") for x in lower))
+def coefficients_of(
+    problem: Problem, whole: Fit, rows: Sequence[Row], source: str, residuals: dict[str, tuple[float, float]]
+) -> Coefficients:
+    """What ships: every term but the sources', which nobody who asks shares."""
+    spread = np.sqrt(np.diag(whole.covariance))
+    touched = sum(abs(matrix) for matrix in problem.designs.values())
+    counts = np.asarray((touched.astype(bool).T.astype(float)) @ problem.weight)
+    own = [i for i, key in enumerate(problem.keys) if "/source" not in kind_of(key)]
+    widths = {key: prior_of(key, whole.widths)[1] for key in problem.keys}
+    core = [i for i in own if spread[i] ** 2 < (1 - CERTAIN_RATIO) * widths[problem.keys[i]] ** 2]
+    noise = {noise_class(r.phase, r.machine): float(n) for r, n in zip(rows, whole.noise, strict=True) if is_trusted(r)}
+    return Coefficients(
+        source=source,
+        terms={
+            problem.keys[i]: Coefficient(
+                value=round(float(whole.theta[i]), 4),
+                rows_count=round(float(counts[i])),
+                spread=round(float(spread[i]), 4),
+            )
+            for i in own
+        },
+        widths={kind: round(width, 4) for kind, width in whole.widths.items()},
+        noise={name: round(n, 4) for name, n in sorted(noise.items())},
+        residuals=residuals,
+        covariance=Covariance.of([problem.keys[i] for i in core], whole.covariance[np.ix_(core, core)]),
+        effective_count=round(whole.effective_count, 1),
+    )

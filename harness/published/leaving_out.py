@@ -1,144 +1,133 @@
-"""Errors on chips that a fit has not seen: one left out at a time, or a random share of all chips at once.
-
-One left out keeps its siblings in the fit, as a file with about as many chips again would find them; half left out
-halves what there is to learn from. A new chip is somewhere between.
-"""
+"""Errors on what a fit has not seen: chips, sources, families, runtimes, or all that came later."""
 
 import math
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.predict.coefficients import Coefficient, Coefficients, Covariance
-from harness.predict.interval import expected_spread, grouped
+from harness.predict.coefficients import Coefficients
+from harness.predict.interval import grouped
 from harness.published import fitting
-from harness.published.rows import Row, predictable
-from harness.published.validation import Judged, is_trusted, judged, residual_key
+from harness.published.rows import Row, is_trusted, predictable
+from harness.published.validation import Judged, judged, residual_key
 
-CALIBRATION_RATIO: Final = 0.33
-"""Share of chips left out at once for the residuals that intervals are made of."""
-CALIBRATION_SPLITS: Final = 32
+Array = NDArray[np.float64]
+
+GROUPS: Final[dict[str, Callable[[Row], str]]] = {
+    "chip": lambda row: row.chip,
+    "source": lambda row: row.source,
+    "family": lambda row: f"{row.machine.traits.family}|{row.machine.side}",
+    "runtime": lambda row: row.machine.runtime,
+}
+"""What is left out of a fit, by the word that asks for it."""
+LATER_RATIO: Final = 0.3
+"""Share of the rows, the latest, that ``time`` leaves out."""
+CALIBRATION_FOLDS: Final = 10
+"""Parts of the groups; the intervals of one use the residuals of the others alone."""
 
 
-class _Left(NamedTuple):
-    """A left-out row: predicted speed, standard error in ln, weight, split."""
+class Whole(NamedTuple):
+    """Predictable rows and the fit on all of them."""
 
-    row: Row
-    speed_tokens_per_s: float
-    standard_error: float
-    weight: float
-    split: int
-
-
-class _Fitted(NamedTuple):
     rows: list[Row]
     problem: fitting.Problem
-    theta: NDArray[np.float64]
+    fit: fitting.Fit
 
 
-def _fitted(rows: Sequence[Row]) -> dict[str, _Fitted]:
-    result = {}
-    for phase in ("decode", "prefill"):
-        part = [r for r in predictable(rows) if r.phase == phase]
-        if part:
-            problem = fitting.problem_of(part, phase)
-            result[phase] = _Fitted(part, problem, fitting.fit(problem))
-    return result
+def fitted(rows: Sequence[Row]) -> Whole:
+    """The fit on all predictable rows."""
+    found = predictable(rows)
+    problem = fitting.problem_of(found)
+    return Whole(found, problem, fitting.fit(problem))
 
 
-def splits_of(chips: Iterable[str], ratio: float, count: int) -> list[set[str]]:
-    """Sets of chips to leave out: random, and the same each time."""
-    names = sorted(set(chips))
-    size = max(1, round(ratio * len(names)))
-    return [set(random.Random(seed).sample(names, size)) for seed in range(count)]
+def left_out(whole: Whole, names: Sequence[str]) -> tuple[Array, Array]:
+    """Ln t of each row and its expected spread, by a fit without the rows of its name."""
+    predicted, spread = np.zeros(len(names)), np.ones(len(names))
+    for name in sorted(set(names)):
+        out = np.array([one == name for one in names])
+        predicted[out], variance = fitting.without(whole.problem, whole.fit, out)
+        spread[out] = np.sqrt(variance + whole.fit.noise[out] ** 2)
+    return predicted, spread
 
 
-def _left(fitted: Iterable[_Fitted], splits: Sequence[set[str]]) -> list[_Left]:
-    result = []
-    for rows, problem, _ in fitted:
-        for number, chips in enumerate(splits):
-            out = np.array([r.chip in chips for r in rows])
-            if not out.any():
-                continue
-            predicted, errors = fitting.without(problem, out)
-            part = [r for r in rows if r.chip in chips]
-            for row, ln_t, target, error, weight in zip(
-                part, predicted, problem.target[out], errors, problem.weight[out], strict=True
-            ):
-                speed = row.tokens_per_s * math.exp(target - ln_t)
-                result.append(_Left(row, speed, float(error), float(weight), number))
-    return result
-
-
-def _residuals(left: Sequence[_Left]) -> dict[str, tuple[float, float]]:
-    trusted = [item for item in left if is_trusted(item.row)] or list(left)
-    repeats: dict[int, int] = {}
-    for item in trusted:
-        repeats[item.row.line] = repeats.get(item.row.line, 0) + 1
-    result = grouped(
-        (
-            residual_key(item.row),
-            item.row.chip,
-            math.log(item.row.tokens_per_s / item.speed_tokens_per_s)
-            / expected_spread(item.standard_error, item.row.machine.api),
-            item.weight / repeats[item.row.line],
-        )
-        for item in trusted
+def residuals_of(
+    rows: Sequence[Row], weights: Array, errors: Array, spread: Array, keep: NDArray[np.bool_]
+) -> dict[str, tuple[float, float]]:
+    """Quantiles of ln(measured / predicted) / spread of the trusted rows marked, by group."""
+    at = [int(i) for i in np.flatnonzero(keep)]
+    found = grouped(
+        (residual_key(rows[i]), rows[i].source, float(errors[i] / spread[i]), float(weights[i]))
+        for i in [i for i in at if is_trusted(rows[i])] or at
     )
-    return {key: (round(low, 4), round(high, 4)) for key, (low, high) in result.items()}
+    return {key: (round(low, 3), round(high, 3)) for key, (low, high) in found.items()}
 
 
-def leave_out(rows: Sequence[Row], ratio: float, count: int) -> list[Judged]:
-    """Rows of random shares of the chips, each share predicted by a fit on the others.
-
-    Its intervals use the residuals of chips outside it alone.
+def leave_out(rows: Sequence[Row], by: str) -> list[Judged]:
+    """Every row predicted by a fit that saw none of its kind, with an interval from the residuals of others.
 
     Args:
         rows: Published measurements.
-        ratio: Share of the chips left out at once, above 0 and below 1.
-        count: Repetitions.
+        by: A key of ``GROUPS``, or ``time``: the latest ``LATER_RATIO`` of the rows by a fit on those before.
     """
-    fitted = _fitted(rows)
-    splits = splits_of((r.chip for r in predictable(rows)), ratio, count)
-    left = _left(fitted.values(), splits)
-    result = []
-    for number, chips in enumerate(splits):
-        others = _residuals([item for item in left if item.row.chip not in chips])
-        result += [
-            judged(i.row, i.speed_tokens_per_s, i.standard_error, others, number) for i in left if i.split == number
-        ]
-    return result
+    whole = fitted(rows) if by != "time" else None
+    if whole is not None:
+        names = [GROUPS[by](row) for row in whole.rows]
+        return judge_left_out(whole, range(len(names)), names, *left_out(whole, names))
+    found = sorted(predictable(rows), key=lambda row: row.machine.build_year)
+    cut = found[int((1 - LATER_RATIO) * len(found))].machine.build_year
+    problem, later = fitting.problem_of(found), np.array([row.machine.build_year >= cut for row in found])
+    early = fitting.fit(problem, ~later)
+    before = Whole(found, problem, early)
+    names = ["later" if late else GROUPS["source"](row) for row, late in zip(found, later, strict=True)]
+    predicted, spread = left_out(before, names)
+    # what the fit gave no weight is predicted as it stands; its residuals calibrate nothing
+    errors = predicted - problem.target
+    quantiles = residuals_of(found, problem.weight, errors, spread, ~later)
+    return [_one(found[i], predicted[i], spread[i], quantiles) for i in np.flatnonzero(later)]
 
 
-def fit_all(rows: Sequence[Row], source: str) -> tuple[Coefficients, list[Judged]]:
-    """Fit both laws on all rows, and judge each chip by fits without it.
+def fit_all(rows: Sequence[Row], source: str) -> Coefficients:
+    """Coefficients of a fit on all rows; its intervals by the errors on sources left out."""
+    whole = fitted(rows)
+    predicted, spread = left_out(whole, [row.source for row in whole.rows])
+    everything = np.ones(len(whole.rows), bool)
+    quantiles = residuals_of(whole.rows, whole.problem.weight, predicted - whole.problem.target, spread, everything)
+    return fitting.coefficients_of(whole.problem, whole.fit, whole.rows, source, quantiles)
 
-    The interval of a left-out chip uses only the residuals of other chips, which were left out many at a time.
+
+def judge_left_out(
+    whole: Whole, at: Sequence[int], names: Sequence[str], predicted: Array, spread: Array
+) -> list[Judged]:
+    """Rows that fits had not seen, with intervals from the residuals of other names.
+
+    Args:
+        whole: All rows.
+        at: Numbers of those judged; the rest is of these.
+        names: What each was left out by.
+        predicted: Ln t.
+        spread: Expected spread in ln t.
     """
-    fitted = _fitted(rows)
-    chips = sorted({r.chip for r in predictable(rows)})
-    many = _left(fitted.values(), splits_of(chips, CALIBRATION_RATIO, CALIBRATION_SPLITS))
-    result = []
-    by_chip: dict[str, list[_Left]] = {}
-    for item in _left(fitted.values(), [{chip} for chip in chips]):
-        by_chip.setdefault(item.row.chip, []).append(item)
-    for chip, items in by_chip.items():
-        others = _residuals([item for item in many if item.row.chip != chip])
-        result += [judged(i.row, i.speed_tokens_per_s, i.standard_error, others) for i in items]
-    terms: dict[str, dict[str, Coefficient]] = {"decode": {}, "prefill": {}}
-    spread = {"decode": Covariance(), "prefill": Covariance()}
-    for phase, (_, problem, theta) in fitted.items():
-        terms[phase] = fitting.as_coefficients(problem, theta)
-        spread[phase] = fitting.as_covariance(problem, theta)
-    coefficients = Coefficients(
-        source=source,
-        decode=terms["decode"],
-        prefill=terms["prefill"],
-        residuals=_residuals(many),
-        decode_covariance=spread["decode"],
-        prefill_covariance=spread["prefill"],
-    )
-    return coefficients, result
+    rows, index = [whole.rows[i] for i in at], np.array(at)
+    errors, weights, fold = predicted - whole.problem.target[index], whole.problem.weight[index], _folds(names)
+    quantiles = [residuals_of(rows, weights, errors, spread, fold != number) for number in range(CALIBRATION_FOLDS)]
+    return [_one(row, predicted[i], spread[i], quantiles[fold[i]]) for i, row in enumerate(rows)]
+
+
+def _one(row: Row, ln_t: float, spread: float, quantiles: dict[str, tuple[float, float]]) -> Judged:
+    tokens = row.prompt.tokens if row.phase == "prefill" else 1
+    return judged(row, tokens * math.exp(-ln_t), float(spread), quantiles)
+
+
+def _folds(names: Sequence[str]) -> NDArray[np.int64]:
+    """Number of each row's part: names, the most frequent first, each to the smallest part."""
+    count: dict[str, int] = {}
+    for name in names:
+        count[name] = count.get(name, 0) + 1
+    sizes, part = [0] * CALIBRATION_FOLDS, {}
+    for name in sorted(count, key=lambda one: (-count[one], one)):
+        part[name] = sizes.index(min(sizes))
+        sizes[part[name]] += count[name]
+    return np.array([part[name] for name in names])

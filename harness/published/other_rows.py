@@ -41,7 +41,7 @@ class Check(Frozen, frozen=True, kw_only=True):
     within_ratio: float | None
 
 
-Kind = Literal["speed", "speculation", "streaming"]
+Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal"]
 
 _COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
     "speculation": ("target", "method", "device", "gamma", "acceptance_rate", "acceptance_kind", "speedup"),
@@ -49,10 +49,16 @@ _COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
         "arch", "model_bytes", "ram_bytes_or_budget", "storage_read_gb_s", "tokens_per_s", "params_b",
         "active_params_b",
     ),
+    "placement": ("gpu_chip", "offload_mode", "n_gpu_layers", "n_cpu_moe", "model", "quant", "test", "tokens_per_s"),
+    "energy": ("device", "chip", "device_class", "backend", "model", "quant", "joules_per_token", "power_scope"),
+    "thermal": ("device", "chip", "device_class", "backend", "model", "quant", "run_id", "t_s", "tokens_per_s"),
 }  # fmt: skip
 _MARKS: Final[dict[Kind, tuple[str, ...]]] = {
     "speculation": ("speedup", "acceptance_rate"),
     "streaming": ("storage_read_gb_s", "ram_bytes_or_budget"),
+    "placement": ("offload_mode", "n_gpu_layers"),
+    "energy": ("joules_per_token", "power_scope"),
+    "thermal": ("run_id", "t_s"),
 }
 
 _NUMBERS: Final[dict[Kind, tuple[str, ...]]] = {
@@ -60,6 +66,10 @@ _NUMBERS: Final[dict[Kind, tuple[str, ...]]] = {
     "streaming": (
         "model_bytes", "ram_bytes_or_budget", "vram_bytes", "storage_read_gb_s", "tokens_per_s", "params_b",
         "active_params_b",
+    ),
+    "placement": (
+        "n_gpus", "n_gpu_layers", "n_layers", "n_cpu_moe", "params_b", "active_params_b", "model_bytes", "bytes_on_cpu",
+        "gpu_bandwidth_gb_s", "cpu_bandwidth_gb_s", "n_ubatch", "tokens_per_s",
     ),
 }  # fmt: skip
 """Cells that are numbers or blank; the first one that is neither is named with its line."""
@@ -81,7 +91,7 @@ def kind_of(path: Path) -> Kind:
     return next((kind for kind, marks in _MARKS.items() if header.issuperset(marks)), "speed")
 
 
-def _cells(name: str, path: Path | None, kind: Kind) -> list[dict[str, str]]:
+def read_cells(name: str, path: Path | None, kind: Kind) -> list[dict[str, str]]:
     """Rows of the shipped file ``name``, or of ``path``; columns in any order and blanks anywhere are fine."""
     text = (files("harness.published") / "data" / name).read_text() if path is None else path.read_text("utf-8-sig")
     reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -92,7 +102,7 @@ def _cells(name: str, path: Path | None, kind: Kind) -> list[dict[str, str]]:
     rows = []
     for cells in reader:
         row = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)}
-        for column in _NUMBERS[kind]:
+        for column in _NUMBERS.get(kind, ()):
             number_in(path or name, reader.line_num, row, column)
         rows.append(row)
     return rows
@@ -107,8 +117,8 @@ def check_speculation(path: Path | None = None) -> Check:
     Raises:
         BadDataError: Columns are missing, or a number is none.
     """
-    known = [row for row in map(measured_row, _cells("spec_decode.csv", None, "speculation")) if row is not None]
-    cells = _cells("spec_decode.csv", path, "speculation")
+    known = [row for row in map(measured_row, read_cells("spec_decode.csv", None, "speculation")) if row is not None]
+    cells = read_cells("spec_decode.csv", path, "speculation")
     rows = [row for row in map(measured_row, cells) if row is not None]
     quotients = []
     for row in rows:
@@ -134,7 +144,7 @@ def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
     """
     quotients: dict[bool, list[float]] = {True: [], False: []}
     skipped = {True: 0, False: 0}
-    for line, cells in enumerate(_cells("streaming.csv", path, "streaming"), 2):
+    for line, cells in enumerate(read_cells("streaming.csv", path, "streaming"), 2):
         size, disk, speed, ram, card, active, params = (
             number_in(path or "streaming.csv", line, cells, name)
             for name in (

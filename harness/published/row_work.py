@@ -14,6 +14,7 @@ class Known(NamedTuple):
     """What is known of the model that a row names.
 
     Attributes:
+        name: Its card's, or its own words where the catalog has none and its shape is bounded by its size.
         shape: Its shape.
         params_b: Parameters (10**9).
         file_bytes: Of its file.
@@ -24,6 +25,7 @@ class Known(NamedTuple):
         table_bytes: Of the token table.
     """
 
+    name: str
     shape: ModelShape
     params_b: float
     file_bytes: float
@@ -34,37 +36,24 @@ class Known(NamedTuple):
     table_bytes: float
 
 
-ModelOf = Callable[[str, float, str], Known | None]
-"""Finds a model by its published name, its parameters as stated (10**9, 0 if not) and its quantisation."""
+ModelOf = Callable[[str, float, str, float], Known | None]
+"""Finds a model by its published name, its parameters as stated (10**9, 0 if not), its quantisation and its active
+parameters."""
 
 
-def row_work(
-    name: str,
-    known: Known | None,
-    size_bytes: float,
-    params_b: float,
-    active_ratio: float,
-    quant: str,
-    depth_tokens: float,
-    prompt: Prompt,
-) -> tuple[Work, Prompt]:
+def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float, prompt: Prompt) -> tuple[Work, Prompt]:
     """What a token of this model needs, and the prompt with its attention.
 
-    Bytes are the row's own; the card tells which share of them is read. A file that exceeds the card's by just the
+    Bytes are the row's own; the shape tells which share of them is read. A file that exceeds the card's by just the
     token table has an output matrix of its own.
 
     Args:
-        name: Published name.
-        known: What the catalog knows of it.
+        known: What the catalog knows or guesses of it.
         size_bytes: Of the file.
-        params_b: All parameters (10**9).
-        active_ratio: Of them active; 1 without experts.
         quant: Class of quantisation.
         depth_tokens: Mean tokens in the cache of a decode test.
         prompt: Without its attention.
     """
-    if known is None:
-        return _by_size(name, size_bytes, params_b, active_ratio, quant, depth_tokens, prompt)
     shape = known.shape
     untied = abs(size_bytes - known.file_bytes - known.table_bytes) < 0.02 * size_bytes
     if known.sized and shape.tied_embeddings and untied:
@@ -74,31 +63,6 @@ def row_work(
     kv = kv_read_bytes(shape, round(depth_tokens))
     work = Work(read, known.read_count, shape.layer_count, kv, quant, prompt_weight_count=known.prompt_count)
     return work, prompt_of(shape, prompt.tokens, prompt.depth_tokens)
-
-
-def _by_size(
-    name: str,
-    size_bytes: float,
-    params_b: float,
-    active_ratio: float,
-    quant: str,
-    depth_tokens: float,
-    prompt: Prompt,
-) -> tuple[Work, Prompt]:
-    """Without a card: layers = 15.5 x params^0.385 and width = 128 x layers.
-
-    The usual dense models follow that within 20 % (1B 16, 8B 32, 70B 80); a quarter of the width is cached (GQA), all
-    of it by the first two LLaMAs up to 13B. From 4.5B on some 5 % are a token table that is not read.
-    """
-    layers = max(round(15.5 * params_b**0.385), 1)
-    width = 128 * layers
-    whole = re.match(r"(?i)llama[- ]?(1|2|v2|7b|13b)?[- ]?(1-)?(7|13)b", name) is not None
-    table_b = 0.0 if params_b < 4.5 or active_ratio < 1 else min(0.05 * params_b, 0.6)
-    share = active_ratio * (1 - table_b / params_b)
-    count = share * params_b * 1e9
-    work = Work(size_bytes * share, count, layers, (4 if whole else 1) * width * layers * depth_tokens, quant)
-    pairs = prompt.tokens * (prompt.depth_tokens + prompt.tokens / 2)
-    return work, prompt._replace(attention_flops=4 * width * layers * pairs)
 
 
 def active_named(name: str) -> float:

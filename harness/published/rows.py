@@ -21,6 +21,10 @@ from harness.published.row_work import ModelOf, active_named, row_work
 
 REQUIRED: Final = ("chip", "backend", "test", "tokens_per_s", "memory_bandwidth_gb_s", "model", "quant")
 
+TRUSTED: Final = ("A", "B")
+NEUTRAL_EXCLUSIONS: Final = ("", "moe", "deep context", "deep context; moe")
+"""Marks that do not doubt the figure itself."""
+
 
 class Row(NamedTuple):
     """One published measurement.
@@ -58,6 +62,11 @@ class Row(NamedTuple):
     def vote(self) -> tuple[str, str, str, str, str]:
         """One vote for each of these."""
         return self.chip, self.machine.api, self.raw["model"], self.raw["quant"], self.group
+
+    @property
+    def source(self) -> str:
+        """Who published it: the repository or thread, whatever the file in it."""
+        return source_key(self.raw.get("source", ""))
 
     @property
     def excluded(self) -> str:
@@ -114,7 +123,7 @@ def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
     params = number_in(path, line, raw, "params_b")
     size = number_in(path, line, raw, "model_bytes")
     active = number_in(path, line, raw, "active_params_b")
-    known = model_of(raw.get("model", ""), params, raw.get("quant", ""))
+    known = model_of(raw.get("model", ""), params, raw.get("quant", ""), active)
     if known is not None and not (params and size):
         params, size = params or known.params_b, size or (known.file_bytes if known.sized else 0.0)
         raw |= {"model_bytes": str(size or ""), "derived": "model card"}
@@ -122,42 +131,41 @@ def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
     phase, count, depth, ok = test_named(raw.get("test", ""), raw.get("context_depth", ""))
     runtime = runtime_named(raw.get("runtime", ""))
     phone = raw.get("device_class", "") in {"phone", "tablet"}
-    machine = Machine(
-        api,
-        bandwidth,
-        traits_of(raw["chip"], api, bandwidth or 1e11),
-        phone,
-        runtime,
-        _year(raw),
-    )
+    threads = int(number_in(path, line, raw, "n_threads"))
+    traits = traits_of(raw["chip"], api, bandwidth or 1e11, threads)
+    machine = Machine(api, bandwidth, traits, phone, runtime, _year(raw), chip_key(raw["chip"]))
     quant = quant_class(raw.get("quant", ""))
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     if moe and not active:
         active = active_named(raw.get("model", "")) or (known.read_count / 1e9 if known is not None else 0.0)
-    reason = _why_not(speed=speed, bandwidth=bandwidth, size=size, params=params, active=active or not moe, ok=ok)
-    mean_depth = depth + (count / 2 if phase == "decode" else 0)
-    work, prompt, plain = None, Prompt(count, depth, 0.0), 0.0
-    if not reason:
-        share = active / params if moe else 1.0
-        plain = size * share
-        work, prompt = row_work(raw.get("model", ""), known, size, params, share, quant, mean_depth, prompt)
-        work = work._replace(moe=moe)
-    group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
-    return Row(line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
-
-
-def _why_not(*, speed: float, bandwidth: float, size: float, params: float, active: float, ok: bool) -> str:
-    for given, word in (
+    reason = _why_not(
         (ok, "unknown test"),
         (speed, "no speed"),
         (bandwidth, "no bandwidth"),
         (params, "no parameters"),
         (size, "no model bytes"),
-        (active, "no active parameters"),
-    ):
-        if not given:
-            return word
-    return ""
+        (active or not moe, "no active parameters"),
+        (known, "no such model"),
+    )
+    mean_depth = depth + (count / 2 if phase == "decode" else 0)
+    work, prompt, plain = None, Prompt(count, depth, 0.0), 0.0
+    if not reason and known is not None:
+        share = active / params if moe else 1.0
+        plain = size * share
+        work, prompt = row_work(known, size, quant, mean_depth, prompt)
+        words = raw.get("quant", "").upper().split()
+        work = work._replace(
+            moe=moe,
+            prompt_bytes=size if moe else work.weight_bytes,
+            type_name=words[0] if words else "",
+            model=known.name,
+        )
+    group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
+    return Row(line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
+
+
+def _why_not(*given: tuple[object, str]) -> str:
+    return next((word for there, word in given if not there), "")
 
 
 def _group(phase: str, *, moe: bool, quant: str, phone: bool, depth: float) -> str:
@@ -224,6 +232,21 @@ def _year(raw: dict[str, str]) -> float:
     """Year of the build by the row's date; the middle of a range; the present without one."""
     years = [int(y) + (int(m or 7) - 0.5) / 12 for y, m in re.findall(r"(20[12]\d)(?:-(\d\d))?", raw.get("date", ""))]
     return sum(years) / len(years) if years else 2025.5
+
+
+def source_key(source: str) -> str:
+    """Repository or thread of a source: all files and commits of one count as one."""
+    text = source.strip()
+    found = re.match(r"(?:https?://)?(github\.com/[^/@ :]+/[^/@ :]+)(/(?:discussions|issues|pull)/\d+)?", text)
+    inner = re.search(r"github-data/(\w+/\d+)", text)
+    if found is None:
+        return text or "not stated"
+    return found[1] + (found[2] or (f"/{inner[1]}" if inner else ""))
+
+
+def is_trusted(row: Row) -> bool:
+    """Trust A or B, and not doubted by the file."""
+    return row.raw.get("trust", "") in TRUSTED and row.excluded in NEUTRAL_EXCLUSIONS
 
 
 def predictable(rows: Iterable[Row]) -> list[Row]:

@@ -15,18 +15,14 @@ import numpy as np
 from harness.domain.base import Frozen
 from harness.predict.coefficients import Coefficients
 from harness.predict.decode import decode_gradient, decode_seconds
-from harness.predict.interval import expected_spread, interval, residual_for
+from harness.predict.interval import interval, residual_for
 from harness.predict.prefill import prefill_gradient, prefill_seconds
 from harness.predict.seed import (
     constant_decode_tokens_per_s,
     llmfit_decode_tokens_per_s,
     seed_decode_tokens_per_s,
 )
-from harness.published.rows import Row, predictable
-
-TRUSTED: Final = ("A", "B")
-NEUTRAL_EXCLUSIONS: Final = ("", "moe")
-"""Marks that do not doubt the figure itself."""
+from harness.published.rows import Row, is_trusted, predictable
 
 BASELINES: Final[Mapping[str, Callable[[float, float], float]]] = {
     "bandwidth / bytes": seed_decode_tokens_per_s,
@@ -44,9 +40,10 @@ class Score(Frozen, frozen=True, kw_only=True):
         median_ratio: Median error.
         p90_ratio: 90th percentile.
         coverage_ratio: Share of rows inside their 90 % interval, one vote each.
+        width_ratio: Median of high / low of the intervals.
         baselines: Median and 90th percentile of each baseline; decode only.
-        best_constant: Share of bandwidth with the least median error, and that error: tuned on the rows it is
-            judged by.
+        best_constant: Share of bandwidth (prefill: of the matrix peak) with the least median error, and that error:
+            tuned on the rows it is judged by.
     """
 
     votes_count: int
@@ -54,6 +51,7 @@ class Score(Frozen, frozen=True, kw_only=True):
     median_ratio: float
     p90_ratio: float
     coverage_ratio: float
+    width_ratio: float
     baselines: dict[str, tuple[float, float]] = {}
     best_constant: tuple[float, float] | None = None
 
@@ -81,7 +79,8 @@ class Report(Frozen, frozen=True, kw_only=True):
         unpredictable: Rows without a prediction, by reason.
         headline: Dense, llama.cpp class, trust A and B, short context, not excluded by the file.
         groups: By group of rows: trusted and not excluded; and the same of all rows, named ``... (all rows)``.
-        tables: ``api``, ``class``, ``quant``, ``test``: trusted decode rows split by each.
+        tables: ``hardware``, ``api``, ``class``, ``quant``, ``test``, ``runtime``: trusted decode rows split by each;
+            ``hardware, prompts``: trusted prefill rows.
         worst: Trusted rows farthest off.
         floor_ratio: Median gap, as a share, between two sources of the same chip, api, model and quant.
         floor_pairs_count: How many such pairs.
@@ -99,13 +98,12 @@ class Report(Frozen, frozen=True, kw_only=True):
 
 
 class Judged(NamedTuple):
-    """A row, its predicted speed and its interval; ``split`` tells repeated predictions of one row apart."""
+    """A row, its predicted speed and its interval."""
 
     row: Row
     predicted_tokens_per_s: float
     low_tokens_per_s: float
     high_tokens_per_s: float
-    split: int = 0
 
     @property
     def error_ratio(self) -> float:
@@ -118,53 +116,32 @@ class Judged(NamedTuple):
         return self.low_tokens_per_s <= self.row.tokens_per_s <= self.high_tokens_per_s
 
 
-def is_trusted(row: Row) -> bool:
-    """Trust A or B, and not doubted by the file."""
-    return row.raw.get("trust", "") in TRUSTED and row.excluded in NEUTRAL_EXCLUSIONS
-
-
 def is_headline(row: Row) -> bool:
     """Dense decode of the llama.cpp class at short context."""
     return row.group == "dense" and is_trusted(row) and not row.excluded and row.machine.runtime == "llama.cpp"
 
 
-def predict_row(row: Row, coefficients: Coefficients) -> float:
-    """Predicted tokens/s of a predictable row; decode never beyond its roofline."""
-    assert row.work is not None
-    if row.phase == "prefill":
-        values = {k: c.value for k, c in coefficients.prefill.items()}
-        return row.prompt.tokens / prefill_seconds(row.work, row.machine, row.prompt, values)
-    values = {k: c.value for k, c in coefficients.decode.items()}
-    return 1 / decode_seconds(row.work, row.machine, values).total_s
-
-
 def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judged]:
-    """Rows with the predictions of the given coefficients."""
-    decode = {k: c.value for k, c in coefficients.decode.items()}
-    prefill = {k: c.value for k, c in coefficients.prefill.items()}
-    result = []
+    """Rows with the predictions of the given coefficients; decode never beyond its roofline."""
+    values, result = coefficients.values, []
     for row in predictable(rows):
         assert row.work is not None
         if row.phase == "prefill":
-            gradient = prefill_gradient(row.work, row.machine, row.prompt, prefill)
-            error = coefficients.prefill_covariance.spread(gradient)
+            gradient = prefill_gradient(row.work, row.machine, row.prompt, values)
+            speed = row.prompt.tokens / prefill_seconds(row.work, row.machine, row.prompt, values)
         else:
-            error = coefficients.decode_covariance.spread(decode_gradient(row.work, row.machine, decode))
-        result.append(judged(row, predict_row(row, coefficients), error, coefficients.residuals))
+            gradient = decode_gradient(row.work, row.machine, values)
+            speed = 1 / decode_seconds(row.work, row.machine, values).total_s
+        spread = coefficients.spread(gradient, row.phase, row.machine)
+        result.append(judged(row, speed, spread, coefficients.residuals))
     return result
 
 
-def judged(
-    row: Row,
-    speed_tokens_per_s: float,
-    standard_error: float,
-    residuals: Mapping[str, tuple[float, float]],
-    split: int = 0,
-) -> Judged:
-    """A row with its prediction and the interval that these quantiles and this standard error in ln give."""
+def judged(row: Row, speed_tokens_per_s: float, spread: float, residuals: Mapping[str, tuple[float, float]]) -> Judged:
+    """A row with its prediction and the interval that these quantiles and the expected spread in ln t give."""
     quantiles = residual_for(residuals, row.phase, row.machine.api, _residual_group(row))
-    span = interval(speed_tokens_per_s, quantiles, spread=expected_spread(standard_error, row.machine.api))
-    return Judged(row, speed_tokens_per_s, span.low, span.high, split)
+    span = interval(speed_tokens_per_s, quantiles, spread=spread)
+    return Judged(row, speed_tokens_per_s, span.low, span.high)
 
 
 def _residual_group(row: Row) -> str:
@@ -184,24 +161,39 @@ def score(judged: Sequence[Judged]) -> Score | None:
     covered = _by_vote(judged, lambda j: float(j.covered), np.mean)
     baselines: dict[str, tuple[float, float]] = {}
     best = None
-    if all(j.row.phase == "decode" for j in judged):
-        for name, formula in BASELINES.items():
-            baselines[name] = _middle(judged, formula)
-        constants = [float(ratio) for ratio in np.arange(0.05, 1.2, 0.01)]
-        best = min(constants, key=lambda ratio: _middle(judged, _constant(ratio))[0])
+    if len({j.row.phase for j in judged}) == 1:
+        if judged[0].row.phase == "decode":
+            baselines = {name: _middle(judged, formula) for name, formula in BASELINES.items()}
+        best = _best_constant(judged)
     return Score(
         votes_count=len(errors),
         rows_count=len(judged),
         median_ratio=float(np.median(errors)),
         p90_ratio=float(np.quantile(errors, 0.9)),
         coverage_ratio=float(np.mean(covered)),
+        width_ratio=float(np.median(_by_vote(judged, lambda j: j.high_tokens_per_s / j.low_tokens_per_s))),
         baselines=baselines,
-        best_constant=(best, _middle(judged, _constant(best))[0]) if best else None,
+        best_constant=best,
     )
 
 
-def _constant(ratio: float) -> Callable[[float, float], float]:
-    return lambda model_bytes, bandwidth: ratio * bandwidth / model_bytes
+def _best_constant(judged: Sequence[Judged]) -> tuple[float, float]:
+    """The share of what the specification promises with the least median error, and that error."""
+    promised = []
+    for item in judged:
+        row = item.row
+        assert row.work is not None
+        rate = row.machine.bandwidth_bytes_per_s / row.plain_bytes
+        if row.phase == "prefill":
+            rate = row.machine.traits.matrix_flops_per_s / (2 * row.work.weight_count)
+        promised.append(rate / row.tokens_per_s)
+    votes: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for i, item in enumerate(judged):
+        votes[item.row.vote].append(i)
+    ratios, shares = np.array(promised), np.geomspace(0.01, 3, 150)
+    errors = [[np.median(np.abs(share * ratios[at] - 1)) for at in votes.values()] for share in shares]
+    middles = np.median(errors, axis=1)
+    return float(shares[middles.argmin()]), float(middles.min())
 
 
 def _middle(judged: Sequence[Judged], formula: Callable[[float, float], float]) -> tuple[float, float]:
@@ -219,7 +211,7 @@ def _by_vote(
 ) -> list[float]:
     votes: dict[tuple[object, ...], list[float]] = defaultdict(list)
     for item in judged:
-        votes[(item.split, *item.row.vote)].append(value(item))
+        votes[item.row.vote].append(value(item))
     return [float(join(values)) for values in votes.values()]
 
 
@@ -247,6 +239,7 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
                 groups[label] = found
     decode = [j for j in trusted if j.row.phase == "decode"]
     splits: dict[str, Callable[[Row], str]] = {
+        "hardware": hardware_of,
         "api": lambda r: r.machine.api,
         "class": lambda r: r.raw.get("device_class", "") or "not stated",
         "quant": lambda r: r.work.quant_class if r.work is not None else "",
@@ -260,11 +253,29 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
         unpredictable=dict(sorted(reasons.items())),
         headline=score([j for j in judged if is_headline(j.row)]),
         groups=groups,
-        tables={name: _split(decode, key) for name, key in splits.items()},
+        tables={name: _split(decode, key) for name, key in splits.items()}
+        | {"hardware, prompts": _split([j for j in trusted if j.row.phase == "prefill"], hardware_of)},
         worst=tuple(_miss(j) for j in sorted(trusted, key=lambda j: -abs(_log_error(j)))[:15]),
         floor_ratio=float(np.median(floor)) if floor else None,
         floor_pairs_count=len(floor),
     )
+
+
+def hardware_of(row: Row) -> str:
+    """Class of hardware that ran a row."""
+    kind, machine, family = row.raw.get("device_class", ""), row.machine, row.machine.traits.family
+    if machine.side == "npu":
+        return "NPU"
+    if machine.side == "gpu":
+        if machine.phone:
+            return "phone GPU"
+        names = (("apple", "Apple GPU"), ("nvidia", "NVIDIA"), ("amd", "AMD"), ("intel", "Intel"))
+        return next((name for start, name in names if family.startswith(start)), "other GPU")
+    if machine.phone:
+        return "phone CPU"
+    if kind in {"sbc", "edge"}:
+        return "board"
+    return "server CPU" if kind.startswith("server") or family in {"server-cpu", "neoverse-cpu"} else "desktop CPU"
 
 
 def _split(judged: Sequence[Judged], key: Callable[[Row], str]) -> dict[str, Score]:

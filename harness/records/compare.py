@@ -3,8 +3,9 @@
 from typing import Final
 
 from harness.domain.base import Frozen
-from harness.domain.prediction import Interval
+from harness.domain.prediction import Interval, MemoryPrediction
 from harness.domain.record import Phase, RunRecord
+from harness.domain.result import Generation
 from harness.records.derive import Summary, summarise
 
 GATED: Final = ("decode", "prefill", "peak memory")
@@ -76,6 +77,7 @@ def compare(record: RunRecord) -> Comparison | None:
     if summary.peak_anonymous_bytes:
         exact = float(memory.anonymous_bytes)
         rows.append(_size("anonymous memory", Interval(mid=exact, low=exact, high=exact), summary.peak_anonymous_bytes))
+    rows += _pools(record, memory)
     notes = []
     decode = rows[0].measured
     if decode is not None and 0 < speed.roofline_tokens_per_s < decode:
@@ -84,6 +86,28 @@ def compare(record: RunRecord) -> Comparison | None:
             "the device profile understates the bandwidth; probe the device again"
         )
     return Comparison(run_id=record.run_id, rows=tuple(rows), notes=tuple(notes))
+
+
+_PARTS: Final = ("weights", "token table", "kv cache", "compute buffer", "host buffer")
+"""Parts of a prediction that are buffers of the engine; the rest is the process's own."""
+
+
+def _pools(record: RunRecord, memory: MemoryPrediction) -> list[Row]:
+    """The engine's buffers in each pool, where it has a GPU: what it said it laid there, and what was predicted.
+
+    A mapped file is address space, not memory: what of it is resident shows in the peak.
+    """
+    told = {"vram": 0, "ram": 0}
+    for buffer in record.result.buffers if isinstance(record.result, Generation) else ():
+        if not buffer.device.endswith("_Mapped"):
+            told["ram" if buffer.on_host else "vram"] += buffer.size_bytes
+    if not told["vram"]:
+        return []
+    rows = []
+    for pool, size in told.items():
+        predicted = float(sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(_PARTS)))
+        rows.append(_size(f"buffers in {pool}", Interval(mid=predicted, low=predicted, high=predicted), size))
+    return rows
 
 
 def _rate(name: str, predicted: Interval, summary: Summary, phase: Phase) -> Row:

@@ -8,7 +8,7 @@ import numpy as np
 from harness.domain.base import Frozen
 from harness.domain.record import Phase, RunRecord, Sample
 
-TEST_PHASES: Final[tuple[Phase, ...]] = ("prefill", "decode")
+TEST_PHASES: Final[tuple[Phase, ...]] = ("prefill", "decode", "workload")
 """Phases whose samples must be clean for a run to be believed."""
 
 
@@ -87,6 +87,12 @@ def summarise(record: RunRecord) -> Summary:
         peak_file_bytes=memory.peak_file_bytes if memory else None,
         joules_per_token=median(joules) if joules else None,
     )
+
+
+def times_of(record: RunRecord, phase: Phase, label: str) -> list[float]:
+    """Seconds of one test, disturbed ones among them: of single tokens in decoding, else of whole samples."""
+    samples = [s for s in record.samples if s.phase == phase and s.label == label and not s.warm_up]
+    return [t for s in samples for t in (s.token_times_s if phase == "decode" else (s.duration_s,))]
 
 
 def needed_count(repetitions: int) -> int:

@@ -1,17 +1,26 @@
-"""Every run ever made here, in one SQLite file that a killed writer cannot tear (write-ahead log, full sync)."""
+"""Every run ever made here, in one SQLite file that a killed writer cannot tear (write-ahead log, full sync).
 
+Beside each record stand its figures: what a trend needs of it. A trend over a year's runs then reads these alone.
+"""
+
+import itertools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+import msgspec
 
 from harness.domain.base import Frozen
+from harness.domain.budget import Metric
 from harness.domain.record import RunRecord
-from harness.errors import CouldNotRunError, RefusedError
+from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.records.metrics import UNITS, metric_values
 from harness.records.store import decode, encode
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+_BATCH: Final = 500
 _BUSY_S: Final = 30.0
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -26,9 +35,16 @@ CREATE TABLE IF NOT EXISTS runs (
     record BLOB NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS runs_by_time ON runs (created);
-CREATE INDEX IF NOT EXISTS runs_by_model ON runs (model, quant);
+CREATE INDEX IF NOT EXISTS runs_by_model ON runs (model, created);
+CREATE INDEX IF NOT EXISTS runs_by_device ON runs (device, created);
 CREATE INDEX IF NOT EXISTS runs_by_cell ON runs (cell);
+CREATE TABLE IF NOT EXISTS figures (
+    run_id TEXT PRIMARY KEY,
+    alike TEXT NOT NULL,
+    metrics BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
 """
+_FROM_1: Final = "DROP INDEX IF EXISTS runs_by_model"
 
 
 class HistoryEntry(Frozen, frozen=True, kw_only=True):
@@ -41,6 +57,35 @@ class HistoryEntry(Frozen, frozen=True, kw_only=True):
     quant: str
     device: str
     outcome: str
+
+
+class Figures(NamedTuple):
+    """What a trend needs of a run.
+
+    Attributes:
+        run_id: Which run.
+        created: When it was made.
+        alike: What comparable runs share: workload, model, machine, scenario, and last the name of it all.
+        values: The believed values of one metric.
+    """
+
+    run_id: str
+    created: str
+    alike: tuple[str, ...]
+    values: list[float]
+
+
+def alike_of(record: RunRecord) -> tuple[str, ...]:
+    """What comparable runs share."""
+    model, scenario = model_of(record), record.scenario
+    depth = f" @ d{scenario.depth_tokens}" if scenario.depth_tokens else ""
+    name = f"{model}{depth}, {scenario.thread_count} threads"
+    return record.workload, model, record.machine.fingerprint or record.machine.device, repr(scenario), name
+
+
+def model_of(record: RunRecord) -> str:
+    """Name and mixture of a run's model; the workload's name where there is none."""
+    return f"{record.model.name} {record.model.quant}".strip() if record.model else record.workload
 
 
 class History:
@@ -63,22 +108,15 @@ class History:
         Raises:
             CouldNotRunError: The file cannot be written (disk full, read-only, locked, or no history at all).
         """
-        model = record.model
+        self.extend([record], cell=cell)
+
+    def extend(self, records: Iterable[RunRecord], *, cell: str = "") -> None:
+        """The same for many records, all of them or none: they are taken a batch at a time, never all in memory."""
         with self._open() as connection, connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    record.run_id,
-                    record.created,
-                    record.workload,
-                    model.name if model else "",
-                    model.quant if model else "",
-                    record.machine.device,
-                    record.outcome,
-                    cell,
-                    encode(record),
-                ),
-            )
+            for batch in _batched(records):
+                rows = [_row(record, cell) for record in batch]
+                connection.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                _keep_figures(connection, batch)
 
     def get(self, run_id: str) -> RunRecord:
         """The record of that run; an unambiguous beginning of its identifier is enough.
@@ -89,8 +127,9 @@ class History:
         """
         with self._open() as connection:
             rows = connection.execute(
-                "SELECT run_id, record FROM runs WHERE substr(run_id, 1, ?) = ? ORDER BY run_id LIMIT 2",
-                (len(run_id), run_id),
+                # As a range, not as a prefix: that is what the index can find.
+                "SELECT run_id, record FROM runs WHERE run_id >= ? AND run_id < ? ORDER BY run_id LIMIT 2",
+                (run_id, run_id + "\U0010ffff"),
             ).fetchall()
         exact = [row for row in rows if row[0] == run_id] or rows
         if not exact or not run_id:
@@ -109,21 +148,38 @@ class History:
         limit: int = 50,
     ) -> list[HistoryEntry]:
         """Lines of the newest runs that match, newest first; an empty filter matches all."""
-        with self._open() as connection:
-            rows = connection.execute(
-                "SELECT run_id, created, workload, model, quant, device, outcome FROM runs"
-                " WHERE (?1 = '' OR model = ?1) AND (?2 = '' OR device = ?2)"
-                " AND (?3 = '' OR workload = ?3) AND (?4 = '' OR outcome = ?4)"
-                " ORDER BY created DESC, run_id DESC LIMIT ?5",
-                (model, device, workload, outcome, limit),
-            ).fetchall()
+        where, values = _where(model=model, device=device, workload=workload, outcome=outcome)
         names = HistoryEntry.__struct_fields__
+        order = f"{where} ORDER BY created DESC, run_id DESC LIMIT ?"
+        with self._open() as connection:
+            rows = connection.execute(f"SELECT {', '.join(names)} FROM runs {order}", (*values, limit)).fetchall()  # noqa: S608 - our own words
         return [HistoryEntry(**dict(zip(names, row, strict=True))) for row in rows]
 
     def records(self, *, model: str = "", workload: str = "", limit: int = 1000) -> Iterator[RunRecord]:
         """Records that match, newest first, decoded one at a time."""
-        for entry in self.entries(model=model, workload=workload, limit=limit):
-            yield self.get(entry.run_id)
+        where, values = _where(model=model, workload=workload)
+        order = f"{where} ORDER BY created DESC, run_id DESC LIMIT ?"
+        with self._open() as connection:
+            for run_id, record in connection.execute(f"SELECT run_id, record FROM runs {order}", (*values, limit)):  # noqa: S608 - as above
+                yield decode(record, f"{self.path} run {run_id}")
+
+    def figures(
+        self, metric: Metric, *, model: str = "", device: str = "", workload: str = "", outcome: str = "", limit: int
+    ) -> Iterator[Figures]:
+        """Values of one metric in the newest runs that match and hold it, oldest first; no record is decoded."""
+        where, values = _where(model=model, device=device, workload=workload, outcome=outcome)
+        order = f"{where} ORDER BY created DESC, run_id DESC LIMIT ?"
+        newest = f"SELECT run_id, created, outcome FROM runs {order}"  # noqa: S608 - as above
+        query = (
+            f"SELECT run_id, created, alike, json_extract(metrics, ?) FROM ({newest}) JOIN figures USING (run_id)"  # noqa: S608
+            " WHERE outcome IN ('ok', 'inconclusive') ORDER BY created, run_id"
+        )
+        alike: dict[str, tuple[str, ...]] = {}
+        with self._open() as connection:
+            for run_id, created, text, found in connection.execute(query, (f"$.{metric}", *values, limit)):
+                if found is not None:
+                    key = alike.get(text) or alike.setdefault(text, tuple(msgspec.json.decode(text)))
+                    yield Figures(run_id, created, key, msgspec.json.decode(found, type=list[float]))
 
     def of_cell(self, cell: str) -> RunRecord | None:
         """Completed record of a matrix cell that was kept last; interrupted runs do not count.
@@ -159,8 +215,12 @@ class History:
                 if found > FORMAT:
                     raise RefusedError(f"{self.path} was written by a newer edge-harness (format {found}): update")
                 if found < FORMAT:
+                    connection.execute(_FROM_1)
                     connection.executescript(_SCHEMA)
+                    if found:
+                        _fill_figures(connection)
                     connection.execute(f"PRAGMA user_version = {FORMAT}")
+                    connection.commit()
                 yield connection
         except sqlite3.DatabaseError as error:
             raise CouldNotRunError(
@@ -168,3 +228,38 @@ class History:
             ) from error
         except OSError as error:
             raise CouldNotRunError(f"history {self.path}: {error.strerror}") from error
+
+
+def _row(record: RunRecord, cell: str) -> tuple[str | bytes, ...]:
+    name, quant = (record.model.name, record.model.quant) if record.model else ("", "")
+    fields = (record.run_id, record.created, record.workload, name, quant, record.machine.device, record.outcome, cell)
+    return (*fields, encode(record))
+
+
+def _keep_figures(connection: sqlite3.Connection, records: Iterable[RunRecord]) -> None:
+    rows = []
+    for record in records:
+        values = {metric: found for metric in UNITS if (found := metric_values(record, metric))}
+        rows.append((record.run_id, msgspec.json.encode(alike_of(record)).decode(), msgspec.json.encode(values)))
+    connection.executemany("INSERT OR IGNORE INTO figures VALUES (?, ?, ?)", rows)
+
+
+def _fill_figures(connection: sqlite3.Connection) -> None:
+    """Figures of all runs that an older edge-harness has kept."""
+    for run_id, data in connection.execute("SELECT run_id, record FROM runs"):
+        try:
+            _keep_figures(connection, [decode(data, run_id)])
+        except BadDataError:  # it stays in the list of runs, and says what is wrong with it when it is shown
+            continue
+
+
+def _where(**wanted: str) -> tuple[str, list[str]]:
+    """Conditions of the columns that are asked for: an index serves these, and none that are not there."""
+    asked = {column: value for column, value in wanted.items() if value}
+    return "WHERE " + " AND ".join(f"{column} = ?" for column in asked) if asked else "", list(asked.values())
+
+
+def _batched(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, ...]]:
+    left = iter(records)
+    while batch := tuple(itertools.islice(left, _BATCH)):
+        yield batch

@@ -3,13 +3,17 @@
 Every metric has one definition here; comparison, gates, reports and adapters all read it from this place.
 """
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 import numpy as np
 
 from harness.domain.budget import Metric
 from harness.domain.record import RunRecord, Sample
+from harness.domain.result import Boundary, Load, Quality, Result, Speculation, Stream
+from harness.domain.soak import Soak
+
+K = TypeVar("K", bound=Result)
 
 UNITS: Final[dict[Metric, str]] = {
     "decode_tokens_per_s": "tokens/s",
@@ -24,6 +28,18 @@ UNITS: Final[dict[Metric, str]] = {
     "joules_per_token": "J",
     "workload_p50_s": "s",
     "workload_p95_s": "s",
+    "speedup_ratio": "ratio",
+    "acceptance_ratio": "ratio",
+    "read_bytes_per_token": "bytes",
+    "perplexity": "",
+    "kl_divergence_nats": "nats",
+    "longest_context_tokens": "tokens",
+    "new_tokens_per_s": "tokens/s",
+    "goodput_requests_per_s": "requests/s",
+    "saturation_load": "",
+    "sustained_tokens_per_s": "tokens/s",
+    "sustained_joules_per_token": "J",
+    "hottest_celsius": "C",
 }
 
 
@@ -39,6 +55,11 @@ def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[fl
         Values in the metric's unit (``UNITS``), in the order they were taken; empty where the run has none.
     """
     return _READERS[metric](record, label)
+
+
+def latency_values(record: RunRecord, share: float, label: str = "") -> list[float]:
+    """That quantile of the times between tokens, in seconds, for each believed decode sample that timed them."""
+    return _latency(share)(record, label)
 
 
 def _rate(phase: str) -> Callable[[RunRecord, str], list[float]]:
@@ -99,6 +120,15 @@ def _file(record: RunRecord, _label: str) -> list[float]:
     return [float(record.model.size_bytes)] if record.model else []
 
 
+def _of(kind: type[K], read: Callable[[K], Sequence[float | None]]) -> Callable[[RunRecord, str], list[float]]:
+    """Reader of figures that stand in a result of one kind."""
+
+    def values(record: RunRecord, _label: str) -> list[float]:
+        return [v for v in read(record.result) if v is not None] if isinstance(record.result, kind) else []
+
+    return values
+
+
 def _samples(record: RunRecord, phase: str, label: str) -> list[Sample]:
     return [
         s
@@ -123,4 +153,16 @@ _READERS: Final[dict[Metric, Callable[[RunRecord, str], list[float]]]] = {
     "joules_per_token": _joules,
     "workload_p50_s": _operation(0.5),
     "workload_p95_s": _operation(0.95),
+    "speedup_ratio": _of(Speculation, lambda r: r.ratios),
+    "acceptance_ratio": _of(Speculation, lambda r: [r.acceptance_ratio]),
+    "read_bytes_per_token": _of(Stream, lambda r: [r.read_bytes_per_token]),
+    "perplexity": _of(Quality, lambda r: [r.score.perplexity]),
+    "kl_divergence_nats": _of(Quality, lambda r: [r.score.kl_divergence]),
+    "longest_context_tokens": _of(Boundary, lambda r: [r.found_tokens]),
+    "new_tokens_per_s": _of(Load, lambda r: [max(v.new_tokens_per_s for v in r.levels)]),
+    "goodput_requests_per_s": _of(Load, lambda r: [max(v.goodput_requests_per_s for v in r.levels)]),
+    "saturation_load": _of(Load, lambda r: [r.saturation]),
+    "sustained_tokens_per_s": _of(Soak, lambda r: [r.sustained_tokens_per_s]),
+    "sustained_joules_per_token": _of(Soak, lambda r: [r.sustained_joules_per_token]),
+    "hottest_celsius": _of(Soak, lambda r: [max((w.celsius for w in r.windows if w.celsius), default=None)]),
 }

@@ -16,14 +16,41 @@ from typing import Any, Final
 import msgspec
 
 from harness.domain.record import SCHEMA_VERSION, RunRecord
-from harness.errors import BadDataError, CouldNotRunError
+from harness.errors import BadDataError, CouldNotRunError, what_is_there
+from harness.printable import NAME_MAX
 
 RECORD_MAX_BYTES: Final = 64 << 20
+_DECODER: Final = msgspec.json.Decoder(RunRecord)
 _CHUNK_BYTES: Final = 1 << 16
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
-MIGRATIONS: Final[Mapping[int, Migration]] = {}
+
+def _from_1(document: dict[str, Any]) -> dict[str, Any]:
+    """What stood in ``extra`` becomes ``result``; "backend" was the api of a scenario and the runtime of a record."""
+    scenario, prediction = dict(document["scenario"]), document.get("prediction")
+    scenario["api"] = scenario.pop("backend", "")
+    if prediction:
+        prediction = dict(prediction)
+        prediction["api"] = prediction.pop("backend", "")
+    extra = dict(document.get("extra", {}))
+    result: dict[str, Any] | None = None
+    runtime = extra.pop("backend", "")
+    if "repetitions" in extra:
+        result = {"kind": "generation", "repetitions": extra.pop("repetitions"), "greedy": extra.pop("greedy", False)}
+    elif isinstance(extra.get("size"), dict):
+        keys = ("size", "seed", "prepare_s", "quality", "evaluation", "predicted", "units")
+        result = {"kind": "system", **{key: extra.pop(key) for key in keys if key in extra}}
+    return document | {
+        "scenario": scenario,
+        "prediction": prediction,
+        "extra": extra,
+        "result": result,
+        "runtime": runtime,
+    }
+
+
+MIGRATIONS: Final[Mapping[int, Migration]] = {1: _from_1}
 """For each old version the step that makes the next one of it. A step may use nothing but the document it is given."""
 
 
@@ -46,6 +73,12 @@ def decode(
     """
     if len(data) > RECORD_MAX_BYTES:
         raise BadDataError(source, "", f"{len(data)} bytes", f"at most {RECORD_MAX_BYTES}")
+    if version == SCHEMA_VERSION:
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            record = _DECODER.decode(data)
+            if record.schema_version == version:  # what is right goes the short way; the long one finds what is wrong
+                _check(record, source)
+                return record
     try:
         document = msgspec.json.decode(data)
     except RecursionError as error:
@@ -80,7 +113,7 @@ def from_document(
         found += 1
         document["schema_version"] = found
     try:
-        record = msgspec.convert(document, RunRecord)
+        record = msgspec.convert(document, RunRecord, str_keys=True)
     except msgspec.ValidationError as error:
         raise _bad_field(source, error) from error
     except RecursionError as error:
@@ -115,7 +148,7 @@ def read_limited(path: Path, max_bytes: int = RECORD_MAX_BYTES) -> bytes:
     """
     try:
         if not path.is_file():
-            raise BadDataError(path, "", "no file" if not path.exists() else "no regular file", "a file")
+            raise BadDataError(path, "", what_is_there(path) if path.exists() else "no file", "a file")
         with path.open("rb") as file:
             chunks, room = [], max_bytes + 1
             # In pieces: one read of so many bytes would take the memory for all of them first.
@@ -189,5 +222,8 @@ def _check(record: RunRecord, source: Path | str) -> None:
             raise BadDataError(source, f"{at}.token_count", str(sample.token_count), "at least 0")
         if any(not (math.isfinite(t) and t >= 0) for t in sample.token_times_s):
             raise BadDataError(source, f"{at}.token_times_s", "a negative or infinite time", "times of at least 0")
+    for name, text in (("created", record.created), ("workload", record.workload)):
+        if len(text) > NAME_MAX:
+            raise BadDataError(source, name, f"{len(text)} characters", f"at most {NAME_MAX}")
     if not re.fullmatch(r"[0-9A-Za-z._-]{1,80}", record.run_id):
         raise BadDataError(source, "run_id", repr(record.run_id)[:60], "letters, digits, dots and dashes")

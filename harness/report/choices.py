@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from harness.app.matrix import ask
 from harness.app.resolve import resolve_model
 from harness.catalog.devices import load_device
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.catalog.paths import as_path
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile

@@ -10,11 +10,11 @@ from harness.domain.base import Frozen
 from harness.domain.prediction import MemoryPart, VerdictWord
 from harness.domain.record import EngineIdentity, MachineFingerprint, ModelIdentity, Outcome, Phase, RunRecord
 from harness.domain.scenario import Scenario
+from harness.printable import clean
 from harness.records.compare import Comparison, compare
 from harness.records.derive import Latency, summarise
 from harness.records.metrics import metric_values
 from harness.report.choices import Choices
-from harness.report.text import clean
 from harness.stats.intervals import median_interval
 
 REPORT_VERSION: Final = 1

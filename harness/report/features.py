@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from harness.domain.record import RunRecord
+from harness.domain.result import System
+from harness.printable import clean
 from harness.report.document import RunView
-from harness.report.text import clean, digits
+from harness.report.text import digits
 
 _CONTEXT_CHARS: Final = 48
 """Text shown on each side of a token."""
@@ -44,10 +46,10 @@ class FeaturePanel(NamedTuple):
 
 def feature_panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[FeaturePanel]:
     """A panel for each run whose evaluation lists features; features of another shape are left out."""
-    evaluations = {record.run_id: record.extra.get("evaluation") for record in records}
+    evaluations = {r.run_id: r.result.evaluation for r in records if isinstance(r.result, System)}
     found = []
     for label, run in named:
-        evaluation = evaluations[run.run_id]
+        evaluation = evaluations.get(run.run_id)
         if not isinstance(evaluation, Mapping) or not isinstance(evaluation.get("features"), Sequence):
             continue
         rows = tuple(row for feature in evaluation["features"] if (row := _row(feature)))

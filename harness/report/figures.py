@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from harness.domain.record import RunRecord
+from harness.domain.result import Speculation, Stream
+from harness.domain.soak import Soak
 from harness.errors import HarnessError
+from harness.printable import clean
 from harness.report import plots
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
@@ -15,17 +17,13 @@ from harness.report.figure import Figure
 from harness.report.ladder import ladder_figures
 from harness.report.plots import Row
 from harness.report.svg import both_widths
-from harness.report.text import amount, clean, digits, percent
+from harness.report.text import amount, digits, percent
 from harness.units import GIB, format_bytes
 
 SERIES_MAX = 8
 """Lines of one chart: more cannot be told apart."""
 ROWS_MAX = 48
 """Rows of one chart; the tables hold all."""
-
-
-_TOOLS = {"speculate", "stream", "ladder"}
-"""Our own verbs whose results are named by them."""
 
 
 def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
@@ -39,6 +37,7 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
         *ladder_figures(records),
         frontier(report.choices, runs) if report.choices else None,
         acceptance(records),
+        soaks(records),
     ]
     return [figure for figure in found if figure is not None]
 
@@ -50,7 +49,7 @@ def labelled(runs: Sequence[RunView]) -> list[tuple[str, RunView]]:
     for run in runs:
         depth = f" @ d{run.scenario.depth_tokens}" if run.scenario.depth_tokens else ""
         name = run.name if run.quant and run.quant.lower() in run.name.lower() else f"{run.name} {run.quant}".strip()
-        how = f", {run.engine.name}" if run.engine and run.engine.name in _TOOLS else ""
+        how = "" if run.workload == "generate" else f", {run.workload}"
         name = clean(name + depth + how, 60)
         seen[name] = seen.get(name, 0) + 1
         labels.append((name if seen[name] == 1 else f"{name} #{seen[name]}", run))
@@ -270,14 +269,18 @@ def acceptance(records: Sequence[RunRecord]) -> Figure | None:
     rows: list[Row] = []
     table: list[tuple[str, ...]] = []
     for record in records:
-        for name, part in speculation_of(record):
-            pairs = zip(part.get("accepted_by_position", ()), part.get("tried_by_position", ()), strict=False)
-            for place, (accepted, tried) in enumerate(pairs, 1):
-                if not tried:
-                    continue
-                says = f"{name}: token {place} of the draft accepted {accepted} of {tried} times"
-                rows.append({"name": name, "position": place, "share": accepted / tried, "says": says})
-                table.append((name, str(place), str(accepted), str(tried), f"{accepted / tried:.0%}"))
+        result = record.result
+        if not isinstance(result, Speculation | Stream):
+            continue
+        told = result.speculative if isinstance(result, Speculation) else result.decoding
+        name = clean(f"{record.model.name if record.model else record.workload}, {result.draft}", 60)
+        pairs = zip(told.accepted_by_position, told.tried_by_position, strict=False)
+        for place, (accepted, tried) in enumerate(pairs, 1):
+            if not tried:
+                continue
+            says = f"{name}: token {place} of the draft accepted {accepted} of {tried} times"
+            rows.append({"name": name, "position": place, "share": accepted / tried, "says": says})
+            table.append((name, str(place), str(accepted), str(tried), f"{accepted / tried:.0%}"))
     if not rows:
         return None
     return Figure(
@@ -290,13 +293,31 @@ def acceptance(records: Sequence[RunRecord]) -> Figure | None:
     )
 
 
-def speculation_of(record: RunRecord) -> list[tuple[str, dict[str, Any]]]:
-    """Parts of a record's results that tell what became of drafts."""
-    return [
-        (clean(f"{record.model.name if record.model else record.workload}, {key}", 60), value)
-        for key, value in record.extra.items()
-        if isinstance(value, dict) and "accepted_by_position" in value and "tried_by_position" in value
-    ]
+def soaks(records: Sequence[RunRecord]) -> Figure | None:
+    """Speed over minutes, with where it fell."""
+    rows: list[Row] = []
+    table: list[tuple[str, ...]] = []
+    for record in [r for r in records if isinstance(r.result, Soak)][:SERIES_MAX]:
+        found = record.result
+        assert isinstance(found, Soak)
+        name = clean(f"{record.model.name if record.model else record.workload}, {record.machine.device}", 60)
+        for window in found.windows:
+            minute, heat = window.since_start_s / 60, "" if window.celsius is None else f", {window.celsius:.0f} C"
+            says = f"{name}: {digits(window.tokens_per_s)} tokens/s after {minute:.1f} minutes{heat}"
+            rows.append({"name": name, "minute": minute, "speed": window.tokens_per_s, "says": says})
+        knee = "never" if found.knee_s is None else f"{found.knee_s:.0f} s"
+        speeds = digits(found.burst_tokens_per_s), digits(found.sustained_tokens_per_s)
+        table.append((name, speeds[0], knee, speeds[1]))
+    if not rows:
+        return None
+    return Figure(
+        "soak",
+        "Speed over minutes",
+        "A device that cannot give off its heat slows down.",
+        both_widths(partial(plots.soak, rows), "soak", "Decode speed over minutes of load"),
+        ("run", "burst, tokens/s", "slows down after", "at the end, tokens/s"),
+        tuple(table),
+    )
 
 
 def _peak_flops(runs: Sequence[RunView]) -> float | None:

@@ -9,18 +9,27 @@ from typing import Any, Final
 import msgspec
 
 from harness.domain.record import RunRecord
+from harness.domain.result import Boundary, Result, Speculation, Stream
+from harness.domain.soak import Soak
 from harness.errors import MissingPackageError
+from harness.printable import clean
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
 from harness.report.features import feature_panels
 from harness.report.figures import figures, labelled
-from harness.report.text import amount, clean, digits
+from harness.report.text import amount, digits
 from harness.report.workloads import flat, workload_panels
 from harness.units import format_bytes
 
 WORDS: Final = {"0": "fits", "1": "fits with streaming", "2": "does not fit"}
 _CLASSES: Final = {"ok": "v0", "inconclusive": "v1"}
-_PANELS: Final = {"spec": "Speculation", "stream": "Streaming"}
+_PANELS: Final[dict[type[Result], str]] = {
+    Speculation: "Speculation",
+    Stream: "Streaming",
+    Boundary: "Limits of a device",
+    Soak: "Speed over minutes",
+}
+_UNSAID: Final = {"kind", "outputs", "differences", "tokens", "lengths", "stall_by_block_s", "counts", "windows"}
 
 
 def render_page(report: Report, records: Sequence[RunRecord], *, title: str = "") -> str:
@@ -240,17 +249,16 @@ def _run(label: str, run: RunView) -> dict[str, Any]:
 
 def _panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Results of speculation and streaming that runs carry beside their samples: a column a run."""
-    extra = {record.run_id: record.extra for record in records}
+    results = {record.run_id: record.result for record in records}
     panels = []
-    for word, title in _PANELS.items():
+    for kind, title in _PANELS.items():
         columns: list[tuple[str, dict[str, str]]] = []
         for label, run in named:
-            cells = {
-                k.partition(".")[2] or k: v
-                for key, value in extra[run.run_id].items()
-                if word in key
-                for k, v in flat(key, value)
-            }
+            result = results[run.run_id]
+            if not isinstance(result, kind):
+                continue
+            told = msgspec.to_builtins(result)
+            cells = dict(flat("", {key: value for key, value in told.items() if key not in _UNSAID}))
             if cells:
                 speeds = {t.label: amount(t.unit, t.value) for t in run.tests}
                 columns.append((label, speeds | cells))
@@ -260,7 +268,14 @@ def _panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) 
                 (clean(key.replace("_", " ").replace(".", ": ")), [clean(c.get(key, "–"), 200) for _, c in columns])
                 for key in keys
             ]
-            panels.append({"key": f"panel-{word}", "title": title, "columns": [c for c, _ in columns], "rows": rows})
+            panels.append(
+                {
+                    "key": f"panel-{kind.__name__.lower()}",
+                    "title": title,
+                    "columns": [c for c, _ in columns],
+                    "rows": rows,
+                }
+            )
     return panels
 
 

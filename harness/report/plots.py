@@ -149,6 +149,22 @@ def latency_time(rows: Sequence[Row], width: int) -> Any:
     )
 
 
+def soak(rows: Sequence[Row], width: int) -> Any:
+    """Speed over minutes, from zero: what is lost must be seen. Rows: name, minute, speed, says."""
+    alt = altair()
+    return (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_line(strokeWidth=1.5)
+        .encode(
+            x=alt.X("minute:Q", title="minutes"),
+            y=alt.Y("speed:Q", title="tokens/s", scale=alt.Scale(zero=True)),
+            color=alt.Color("name:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=_legend(alt, width)),
+            description="says:N",
+        )
+        .properties(width=width, height=200)
+    )
+
+
 def frontier(rows: Sequence[Row], width: int) -> Any:
     """Quality lost over size, a line a model, a point a mixture. Rows: model, quant, gib, loss, says."""
     alt = altair()

@@ -1,20 +1,6 @@
-"""Words and amounts on pages. Names come from files of strangers: they are cleaned here, and escaped where shown."""
-
-import re
-from typing import Final
+"""Words and amounts on pages. Names come from files of strangers: they are cleaned, and escaped where shown."""
 
 from harness.units import format_bytes, format_seconds
-
-_UNSEEN: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufffe\uffff\ud800-\udfff]+"
-)
-NAME_MAX: Final = 120
-
-
-def clean(text: str, most: int = NAME_MAX) -> str:
-    """Text on one line, without signs that cannot be seen: controls, zero widths, changes of direction; cut to size."""
-    shown = " ".join(_UNSEEN.sub(" ", text).split())
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
 def amount(unit: str, value: float | None) -> str:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from harness.domain.record import RunRecord
+from harness.domain.result import System
+from harness.printable import clean
 from harness.report.document import RunView
-from harness.report.text import amount, clean
+from harness.report.text import amount
 from harness.units import format_bytes, format_rate, format_seconds
 
-_TOLD = ("size", "quality", "evaluation")
 _LONGEST = 200
 
 
@@ -30,12 +31,14 @@ class WorkloadPanel(NamedTuple):
 
 def workload_panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[WorkloadPanel]:
     """A panel for each run that is not one of a language model alone."""
-    extra = {record.run_id: record.extra for record in records}
-    return [_panel(run, extra[run.run_id]) for _, run in named if run.workload != "generate"]
+    by_run = {record.run_id: record for record in records}
+    return [_panel(run, by_run[run.run_id]) for _, run in named if isinstance(by_run[run.run_id].result, System)]
 
 
-def _panel(run: RunView, extra: dict[str, Any]) -> WorkloadPanel:
-    predicted = {p["operation"]: p for p in extra.get("predicted") or () if isinstance(p, dict) and "operation" in p}
+def _panel(run: RunView, record: RunRecord) -> WorkloadPanel:
+    result = record.result
+    assert isinstance(result, System)
+    predicted = {p["operation"]: p for p in result.predicted}
     rows: list[tuple[str, ...]] = []
     for test in run.tests:
         said = predicted.get(test.label)
@@ -52,9 +55,7 @@ def _panel(run: RunView, extra: dict[str, Any]) -> WorkloadPanel:
             )
         )
     label = run.workload if run.name == run.workload else f"{run.workload}, {run.name} {run.quant}".rstrip()
-    told = {key: extra[key] for key in _TOLD if extra.get(key)} or {
-        key: value for key, value in extra.items() if key not in {"predicted", "units"}
-    }
+    told = {"size": result.size, "quality": result.quality, "evaluation": result.evaluation}
     outcome = f"{run.outcome}: {clean(run.detail, 300)}" if run.detail else run.outcome
     return WorkloadPanel(label, outcome, rows, [(clean(_named(k)), clean(v, _LONGEST)) for k, v in flat("", told)])
 

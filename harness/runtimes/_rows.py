@@ -1,9 +1,14 @@
-"""Batches of tokens that stand anywhere, for engines that run one sequence at a time."""
+"""Tokens that stand anywhere, for engines that run one sequence at a time, and what their sessions have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.errors import EngineError, RefusedError
 
 
 def runs_of(positions: Sequence[int], sequences: Sequence[int]) -> list[tuple[int, int]]:
@@ -39,3 +44,129 @@ def decode_in_runs(
                 rows[done] = found[index]
                 done += 1
     return rows
+
+
+class OneSequence(ABC):
+    """The part of :class:`harness.ports.Session` that is alike for engines whose cache holds one sequence."""
+
+    engine: ClassVar[str]
+    vocab_count: int
+    context_tokens: int
+
+    def _keep_nothing(self) -> None:
+        self.kept_count = 0
+        self._kept: NDArray[np.float32] = np.empty((0, self.vocab_count), np.float32)
+
+    @abstractmethod
+    def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[np.float32]:
+        """Run ``tokens`` at the end of the cache; logits [kept, vocab_count] of none, the last or all of them."""
+
+    @abstractmethod
+    def length(self) -> int:
+        """Tokens in the cache."""
+
+    @abstractmethod
+    def _cut(self, position: int) -> None:
+        """Forget all from ``position`` on; anything it raises means that the engine cannot."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the model and the cache; safe to call twice."""
+
+    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
+        """Run ``tokens`` through the model at ``position``.
+
+        Raises:
+            EngineError: Another sequence than 0, not at the end of what there is, the context is full, or the engine
+                failed.
+            ValueError: ``logits`` is none of ``none last all``.
+        """
+        if logits not in {"none", "last", "all"}:
+            raise ValueError(f"logits must be none, last or all, got {logits!r}")
+        self._only(sequence)
+        length = self.length()
+        if position != length:
+            raise EngineError(f"sequence 0 has {length} tokens, got a batch at {position}")
+        if position + len(tokens) > self.context_tokens:
+            raise EngineError("no room left in the KV cache")
+        self.kept_count = 0
+        try:
+            self._kept = self._forward(tokens, logits)
+        except Exception as error:
+            raise EngineError(f"{self.engine} failed on {len(tokens)} tokens at {position}: {error}") from error
+        self.kept_count = len(self._kept)
+
+    def decode_rows(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        keep: Sequence[bool] | None = None,
+    ) -> None:
+        """Run tokens that stand anywhere, one stretch after the other.
+
+        Raises:
+            EngineError: As ``decode``.
+        """
+
+        def one(part: Sequence[int], position: int, sequence: int) -> NDArray[np.float32]:
+            self.decode(part, position=position, sequence=sequence, logits="all")
+            return self.all_logits()
+
+        rows = decode_in_runs(one, tokens, positions, sequences, keep, self.vocab_count)
+        self._kept, self.kept_count = rows, len(rows)
+
+    def all_logits(self) -> NDArray[np.float32]:
+        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens."""
+        return self._kept
+
+    def logits(self, index: int = -1) -> NDArray[np.float32]:
+        """Logits [vocab_count] of the ``index``-th token kept by the last decode.
+
+        Raises:
+            EngineError: No logits are kept at that index.
+        """
+        if not -self.kept_count <= index < self.kept_count:
+            raise EngineError(f"no logits at {index}: the last decode kept {self.kept_count}")
+        row: NDArray[np.float32] = self._kept[index]
+        return row
+
+    def greedy(self, index: int = -1) -> int:
+        """Most likely next token after the ``index``-th kept one."""
+        return int(self.logits(index).argmax())
+
+    def truncate(self, position: int, *, sequence: int = 0) -> None:
+        """Forget all from ``position`` on.
+
+        Raises:
+            EngineError: The engine cannot cut there.
+        """
+        self._only(sequence)
+        if position >= self.length():
+            return
+        try:
+            self._cut(position)
+        except Exception as error:
+            raise EngineError(f"{self.engine} could not cut the cache at {position}: {error}") from error
+
+    def fork(self, source: int, target: int) -> None:
+        """Not possible here.
+
+        Raises:
+            RefusedError: Always: the cache belongs to one sequence.
+        """
+        raise RefusedError(f"{self.engine} cannot share sequence {source} with {target}: take another runtime")
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.truncate(0)
+
+    def _only(self, sequence: int) -> None:
+        if sequence != 0:
+            raise EngineError(f"{self.engine} keeps one sequence: only sequence 0")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+        self.close()

@@ -4,16 +4,15 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
-from harness.runtimes._rows import decode_in_runs
+from harness.errors import BadDataError, EngineError, MissingPackageError
+from harness.runtimes._rows import OneSequence
 from harness.runtimes._threads import default_thread_count
 
 CONFIG_FILE: Final = "genai_config.json"
@@ -27,7 +26,7 @@ def _package() -> Any:
     return onnxruntime_genai
 
 
-class GenaiSession:
+class GenaiSession(OneSequence):
     """One loaded model with one sequence; implements :class:`harness.ports.Session` but for ``fork``.
 
     Args:
@@ -39,6 +38,8 @@ class GenaiSession:
         BadDataError: The folder has no configuration of the builder.
         EngineError: The engine refused the model.
     """
+
+    engine = "onnxruntime-genai"
 
     def __init__(self, path: Path, scenario: Scenario) -> None:
         og = _package()
@@ -59,8 +60,7 @@ class GenaiSession:
         self.context_tokens = scenario.context_tokens
         self.begin_token: int | None = None
         self._end_tokens = frozenset(int(t) for t in self._tokenizer.eos_token_ids)
-        self.kept_count = 0
-        self._kept: NDArray[np.float32] = np.empty((0, self.vocab_count), np.float32)
+        self._keep_nothing()
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; the runtime adds and reads what its tokenizer does, whatever is asked."""
@@ -75,115 +75,25 @@ class GenaiSession:
         """Whether ``token`` ends a generation."""
         return token in self._end_tokens
 
-    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
-        """Run ``tokens`` through the model at ``position``.
-
-        Raises:
-            EngineError: Another sequence than 0, not at the end of what there is, the context is full, or the engine
-                failed.
-            ValueError: ``logits`` is none of ``none last all``.
-        """
-        if logits not in {"none", "last", "all"}:
-            raise ValueError(f"logits must be none, last or all, got {logits!r}")
-        if sequence != 0:
-            raise EngineError("onnxruntime-genai keeps one sequence in a generator: only sequence 0")
-        length = self.length()
-        if position != length:
-            raise EngineError(f"sequence 0 has {length} tokens, got a batch at {position}")
-        if position + len(tokens) > self.context_tokens:
-            raise EngineError("no room left in the KV cache")
-        self.kept_count = 0
-        try:
-            self._generator.append_tokens(np.asarray(tokens, np.int32))
-            if logits == "all":
-                self._kept = np.asarray(self._generator.get_output("logits"), np.float32)[0]
-            elif logits == "last":
-                self._kept = np.asarray(self._generator.get_logits(), np.float32).reshape(-1, self.vocab_count)[-1:]
-            else:
-                self._kept = self._kept[:0]
-        except Exception as error:
-            raise EngineError(f"onnxruntime-genai failed on {len(tokens)} tokens at {position}: {error}") from error
-        self.kept_count = len(self._kept)
-
-    def decode_rows(
-        self,
-        tokens: Sequence[int],
-        positions: Sequence[int],
-        sequences: Sequence[int],
-        keep: Sequence[bool] | None = None,
-    ) -> None:
-        """Run tokens that stand anywhere, one stretch after the other.
-
-        Raises:
-            EngineError: As ``decode``.
-        """
-
-        def one(part: Sequence[int], position: int, sequence: int) -> NDArray[np.float32]:
-            self.decode(part, position=position, sequence=sequence, logits="all")
-            return self.all_logits()
-
-        rows = decode_in_runs(one, tokens, positions, sequences, keep, self.vocab_count)
-        self._kept, self.kept_count = rows, len(rows)
-
-    def all_logits(self) -> NDArray[np.float32]:
-        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens."""
-        return self._kept
-
-    def logits(self, index: int = -1) -> NDArray[np.float32]:
-        """Logits [vocab_count] of the ``index``-th token kept by the last decode.
-
-        Raises:
-            EngineError: No logits are kept at that index.
-        """
-        if not -self.kept_count <= index < self.kept_count:
-            raise EngineError(f"no logits at {index}: the last decode kept {self.kept_count}")
-        row: NDArray[np.float32] = self._kept[index]
-        return row
-
-    def greedy(self, index: int = -1) -> int:
-        """Most likely next token after the ``index``-th kept one."""
-        return int(self.logits(index).argmax())
+    def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[np.float32]:
+        self._generator.append_tokens(np.asarray(tokens, np.int32))
+        if logits == "all":
+            rows: NDArray[np.float32] = np.asarray(self._generator.get_output("logits"), np.float32)[0]
+            return rows
+        if logits == "last":
+            return np.asarray(self._generator.get_logits(), np.float32).reshape(-1, self.vocab_count)[-1:]
+        return self._kept[:0]
 
     def length(self) -> int:
         """Tokens in the cache."""
         return int(self._generator.token_count())
 
-    def truncate(self, position: int, *, sequence: int = 0) -> None:
-        """Forget all from ``position`` on.
-
-        Raises:
-            EngineError: The engine cannot cut there.
-        """
-        if sequence != 0:
-            raise EngineError("onnxruntime-genai keeps one sequence in a generator: only sequence 0")
-        if position >= self.length():
-            return
-        try:
-            self._generator.rewind_to(position)
-        except Exception as error:
-            raise EngineError(f"onnxruntime-genai could not cut the cache at {position}: {error}") from error
-
-    def fork(self, source: int, target: int) -> None:
-        """Not possible here.
-
-        Raises:
-            RefusedError: Always: a generator's cache belongs to it alone.
-        """
-        raise RefusedError(f"onnxruntime-genai cannot share sequence {source} with {target}: take --runtime ort")
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.truncate(0)
+    def _cut(self, position: int) -> None:
+        self._generator.rewind_to(position)
 
     def close(self) -> None:
         """Free the model and the cache; safe to call twice."""
         self._generator = self._params = self._tokenizer = self._model = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
-        self.close()
 
 
 class Genai:

@@ -1,7 +1,8 @@
 """Intervals of a median, and of the ratio of two sides that were measured in turns."""
 
 from collections.abc import Sequence
-from math import comb, exp, lgamma, log, sqrt
+from functools import lru_cache
+from math import comb, exp, isfinite, lgamma, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -34,19 +35,51 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Estim
     Source:
         H. A. David and H. N. Nagaraja, "Order Statistics", 3rd ed., section 7.1.
     """
-    values = _finite(samples)
-    n = len(values)
-    ordered = np.sort(values)
-    mid = float(np.median(ordered))
+    ordered = sorted(map(float, samples))
+    n = len(ordered)
+    if not n or not all(map(isfinite, ordered)):
+        raise ValueError("samples must be finite, and at least one")
+    mid = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2.0
+    rank = _interval_rank(n, confidence)
+    if rank == 0:
+        return Estimate(mid, None, None, n)
+    return Estimate(mid, ordered[rank - 1], ordered[n - rank], n)
+
+
+@lru_cache(maxsize=1024)
+def _interval_rank(n: int, confidence: float) -> int:
+    """The largest r with 1 - 2 P(B < r) >= confidence, B ~ Binomial(n, 1/2); 0 where there is none."""
     rank, tail = 0, 0.0
     for r in range(1, n // 2 + 1):
         tail += comb(n, r - 1) * 0.5**n
         if 1.0 - 2.0 * tail < confidence:
             break
         rank = r
-    if rank == 0:
-        return Estimate(mid, None, None, n)
-    return Estimate(mid, float(ordered[rank - 1]), float(ordered[n - rank]), n)
+    return rank
+
+
+def quantile_interval(samples: Sequence[float], share: float, confidence: float = 0.95) -> Estimate:
+    """Quantile of a distribution with its interval from order statistics, as for the median.
+
+    The end below is the l-th smallest of n, l the largest with P(B < l) <= (1 - confidence) / 2; the end above the u-th
+    smallest, u the least with P(B >= u) <= the same; B ~ Binomial(n, share). An end that n samples cannot give is None:
+    99 % of the requests need 368 of them for an end above.
+
+    Raises:
+        ValueError: No samples, or one is not finite.
+    """
+    ordered = np.sort(_finite(samples))
+    n, tail = len(ordered), (1.0 - confidence) / 2.0
+    ways = [lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) for k in range(n + 1)]
+    below = np.cumsum([exp(w + k * log(share) + (n - k) * log(1.0 - share)) for k, w in enumerate(ways)])
+    low = int(np.searchsorted(below, tail, side="right"))
+    high = int(np.searchsorted(below, 1.0 - tail, side="left")) + 1
+    return Estimate(
+        float(np.quantile(ordered, share)),
+        float(ordered[low - 1]) if low else None,
+        float(ordered[high - 1]) if high <= n else None,
+        n,
+    )
 
 
 def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -209,14 +242,19 @@ def unpaired_ratio_interval(
     n = min(len(x), len(y))
     if n < 3:
         return Estimate(mid, None, None, n)
-    generator = np.random.default_rng(seed)
-    count = 1000
-    rx = x[generator.integers(0, len(x), size=(count, len(x)))]
-    ry = y[generator.integers(0, len(y), size=(count, len(y)))]
-    shifts = np.median((rx[:, :, None] - ry[:, None, :]).reshape(count, -1), axis=1)
+    places_x, places_y = _resampling(len(x), len(y), seed)
+    shifts = np.sort((x[places_x][:, :, None] - y[places_y][:, None, :]).reshape(len(places_x), -1), axis=1)
+    shifts = (shifts[:, (shifts.shape[1] - 1) // 2] + shifts[:, shifts.shape[1] // 2]) / 2.0
     tail = normal_cdf(-sqrt(n / (n - 1)) * t_quantile(1.0 - (1.0 - confidence) / 2.0, n - 1))
     low, high = np.quantile(shifts, [tail, 1.0 - tail])
     return Estimate(mid, float(np.exp(low)), float(np.exp(high)), n)
+
+
+@lru_cache(maxsize=64)
+def _resampling(n: int, m: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places that 1000 resamples of n and of m samples take their values from."""
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, n, size=(1000, n)), generator.integers(0, m, size=(1000, m))
 
 
 def _finite(samples: Sequence[float]) -> NDArray[np.float64]:

@@ -8,7 +8,8 @@ import pytest
 
 from harness.catalog._toml import read_document
 from harness.catalog.devices import device_names, dump_device, load_device
-from harness.catalog.models import dump_model, load_model, model_names
+from harness.catalog.models import dump_model, model_names
+from harness.catalog.names import load_model
 from harness.catalog.paths import data_files
 from harness.domain.model import ModelShape
 

@@ -19,6 +19,7 @@ OPTIONAL = {
     "z3",
     "sae_lens",
     "safetensors",
+    "scipy",
 }
 """What the extras bring."""
 
@@ -29,7 +30,7 @@ ALLOWED = {
     "probe": set(),
     "reasoning": {"pysat"},
     "sparse_autoencoder": {"onnxruntime", "onnx"},
-    "grounded_vision": {"onnxruntime"},
+    "grounded_vision": {"onnxruntime", "onnx", "scipy"},
     "grounding_qa": set(),
     "debate": set(),
     "assistant": set(),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.predict.weights import weights_of
 
 
@@ -34,6 +34,21 @@ def test_fit_answers_with_nothing_downloaded(tmp_path: Path) -> None:
     assert answer["prediction"]["verdict"]["word"] == "fits with streaming"
     assert answer["prediction"]["speed"]["decode_tokens_per_s"]["mid"] < 60e9 / 4.617e9  # the roofline
     assert answer["advice"][0]["kind"] == "entitlement"
+
+
+def test_a_target_is_judged_on_the_speed_after_minutes(tmp_path: Path) -> None:
+    """A phone that reaches 20 tokens/s for seconds does not keep them."""
+    asked = ("fit", "llama-3.2-1b", "-q", "Q4_0", "-d", "galaxy-s24", "--no-advice", "--json")
+    answer = json.loads(run(*asked, home=tmp_path).stdout)
+    burst, late = answer["prediction"]["speed"]["decode_tokens_per_s"]["mid"], answer["sustained"]
+    assert late["minutes"] == 10 and 0.3 < late["share"]["mid"] < 0.9 and "pooled" in late["evidence"]
+    assert answer["energy"]["scope"] == "whole device"
+    between = str((burst + late["tokens_per_s"]["mid"]) / 2)
+    assert run(*asked, "--target", between, home=tmp_path).returncode == 0
+    judged = run(*asked, "--target", between, "--minutes", "10", home=tmp_path)
+    assert judged.returncode == 1
+    assert any("after 10 minutes" in reason for reason in json.loads(judged.stdout)["prediction"]["verdict"]["reasons"])
+    assert run(*asked, "--target", between, "--minutes", "0.1", home=tmp_path).returncode == 0  # before the knee
 
 
 def test_a_no_is_exit_1(tmp_path: Path) -> None:

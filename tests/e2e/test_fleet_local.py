@@ -1,5 +1,6 @@
 """A fleet of worker processes on this machine: each with a home of its own, as separate devices have."""
 
+import ipaddress
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from harness.app.matrix import ask, columns
@@ -174,20 +176,24 @@ def test_a_sweep_without_workers_and_a_taken_address_are_told(fleet: Fleet) -> N
     assert "Traceback" not in done.stderr
 
 
+def test_every_port_is_of_this_machine_alone(fleet: Fleet) -> None:
+    """Scheduler, its dashboard, a worker and its own page: whatever the processes and their children listen at."""
+    fleet.worker("phone")
+    places = []
+    for process in fleet.processes:
+        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        places += [c.laddr for p in tree for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert len(places) >= 4
+    assert {ipaddress.ip_address(place.ip).is_loopback for place in places} == {True}, places
+
+
 def test_tls_is_needed_where_it_is_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
-    from distributed.security import Security
-
-    temporary = Security.temporary()
-    files = {}
-    for name, value in (
-        ("ca", temporary.tls_ca_file),
-        ("cert", temporary.tls_client_cert),
-        ("key", temporary.tls_client_key),
-    ):
-        files[name] = tmp_path / f"{name}.pem"
-        files[name].write_text(value)
-    tls = [part for name, path in files.items() for part in (f"--tls-{name}", str(path))]
+    made = subprocess.run(
+        [sys.executable, "-m", "harness", "fleet", "certs", "hub", "--out", str(tmp_path / "certs")],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    tls = made.stdout.removeprefix("hub: ").split()  # the options as they are printed
     environment = os.environ | {"EDGE_HARNESS_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-m", "harness", "fleet"]
     up = subprocess.Popen(

@@ -18,6 +18,7 @@ import pytest
 
 from harness.app.run import Options, cells_of, run_cells
 from harness.catalog.synthesize import synthesize_tiny
+from harness.fleet.certs import make_certificates
 from harness.records.derive import summarise
 from harness.records.store import load
 
@@ -75,7 +76,8 @@ class Net:
         return process
 
     def begin(self, devices: tuple[str, ...] = DEVICES) -> None:
-        up = self.start(HUB, "up", "--host", "10.213.0.1", "--port", "0", home="hub")
+        make_certificates(self.folder / "certs", [HUB, *DEVICES])
+        up = self.start(HUB, "up", "--host", "10.213.0.1", "--port", "0", *self.tls(HUB), home="hub")
         self.address = up.stdout.readline().split()[-1]  # type: ignore[union-attr]
         assert "10.213.0.1" in self.address
         for device in devices:
@@ -83,10 +85,19 @@ class Net:
 
     def worker(self, device: str, home: str = "") -> None:
         process = self.start(
-            f"eh{device}", "worker", "--scheduler", self.address, "--device", device, home=home or device
-        )
+            f"eh{device}", "worker", "--scheduler", self.address, "--device", device, *self.tls(device),
+            home=home or device,
+        )  # fmt: skip
         assert "serves" in process.stdout.readline()  # type: ignore[union-attr]
         self.workers[device] = process
+
+    def tls(self, machine: str) -> list[str]:
+        folder = self.folder / "certs"
+        return [
+            f"--tls-ca={folder}/ca.pem",
+            f"--tls-cert={folder}/{machine}.pem",
+            f"--tls-key={folder}/{machine}-key.pem",
+        ]
 
     def remove(self) -> None:
         for process in self.processes:
@@ -105,6 +116,71 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Net]:
         yield made
     finally:
         made.remove()
+
+
+LISTENING = """
+import json, sys, psutil
+print(json.dumps([[c.laddr.ip, c.laddr.port] for c in psutil.net_connections("tcp") if c.status == "LISTEN"]))
+"""
+KNOCK = """
+import json, socket, sys
+open_ports = []
+for port in json.loads(sys.argv[2]):
+    try:
+        socket.create_connection((sys.argv[1], port), timeout=1).close()
+        open_ports.append(port)
+    except OSError:
+        pass
+print(json.dumps(open_ports))
+"""
+
+
+def python_in(space: str, code: str, *words: str, status: int = 0) -> str:
+    done = subprocess.run(
+        ["ip", "netns", "exec", space, sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    return done.stdout
+
+
+def test_no_port_is_reached_from_another_machine_without_certificates(net: Net) -> None:
+    """Scheduler, workers (there are no nannies) and their pages, each tried at the machine's outer address."""
+    up = net.start(HUB, "up", "--port", "0", "--local", "2", home="hub")
+    net.address = up.stdout.readline().split()[-1]  # type: ignore[union-attr]
+    time.sleep(3)
+    code = "import socket, time; s = socket.create_server(('0.0.0.0', 7777)); time.sleep(30)"
+    net.processes.append(subprocess.Popen(["ip", "netns", "exec", HUB, sys.executable, "-c", code], text=True))
+    time.sleep(1)
+
+    places = json.loads(python_in(HUB, LISTENING))
+    ports = [port for _, port in places]
+    reached = json.loads(python_in("ehphone", KNOCK, "10.213.0.1", json.dumps(ports)))
+
+    print(f"{len(ports) - 1} ports of the fleet, reached from another namespace: {sorted(set(reached) - {7777})}")
+    assert len(ports) >= 1 + 2 + 2 * 2, places
+    assert reached == [7777], "the open port shows that knocking works; no other one answers"
+
+
+def test_with_certificates_only_their_holders_join(net: Net, tmp_path: Path) -> None:
+    net.begin(("phone",))  # joins: it waits for the line that it serves
+    make_certificates(tmp_path / "other", ["stranger"])
+    stranger = [f"--tls-ca={tmp_path}/other/ca.pem", f"--tls-cert={tmp_path}/other/stranger.pem",
+                f"--tls-key={tmp_path}/other/stranger-key.pem"]  # fmt: skip
+    plain = net.address.replace("tls://", "tcp://")
+    for words, said in (
+        (["worker", "--scheduler", plain, "--device", "laptop"], "edge-harness fleet certs"),
+        (["worker", "--scheduler", net.address, "--device", "laptop"], "needs --tls-ca"),
+        (["worker", "--scheduler", net.address, "--device", "laptop", *stranger], "no scheduler answered"),
+        (["up", "--host", "0.0.0.0"], "edge-harness fleet certs"),
+    ):
+        process = net.start("ehlaptop", *words, home="laptop")
+        _, err = process.communicate(timeout=60)
+        assert process.returncode in {2, 4}
+        assert said in err
+    # Dask itself, without our refusal before it: no certificate, no word.
+    ask = f"import distributed; distributed.Client({plain!r}, timeout=3)"
+    python_in("ehlaptop", ask, status=1)
 
 
 def write_matrix(
@@ -133,7 +209,8 @@ def fake(folder: Path, name: str, **fields: Any) -> str:
 
 def run_matrix(net: Net, path: Path, *more: str) -> "subprocess.Popen[str]":
     out = str(net.folder / "out")
-    return net.start(HUB, "run", str(path), "--scheduler", net.address, "--out", out, "--json", *more, home="hub")
+    words = ("run", str(path), "--scheduler", net.address, "--out", out, "--json", *net.tls(HUB), *more)
+    return net.start(HUB, *words, home="hub")
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["not replaced", "replaced by a new worker"])

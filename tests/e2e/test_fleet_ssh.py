@@ -96,6 +96,32 @@ def test_push_run_fetch(board: Board, tmp_path: Path) -> None:
     assert (board.folder / "target-home" / "history.sqlite").is_file()
 
 
+def test_another_file_of_the_same_name_and_size_is_pushed_anew(board: Board, tmp_path: Path) -> None:
+    model = tmp_path / "same.json"
+    there = board.folder / "home" / PUSHED_TO / "same.json"
+
+    def push() -> None:
+        run_over_ssh(board.target, ["same.json"], QUICK, folder=tmp_path, program=board.program, pushed=[model])
+
+    model.write_text('{"load_s": 0.1}')
+    push()
+    began_ns = there.stat().st_mtime_ns
+    push()
+    assert there.stat().st_mtime_ns == began_ns, "the same file is not copied again"
+    there.write_text('{"load_s": 9.9}')  # the same length: somebody else's
+    push()
+    assert there.read_bytes() == model.read_bytes()
+
+
+def test_a_target_that_never_stops_talking_is_cut_off(board: Board, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("harness.fleet.ssh.RECORD_MAX_BYTES", 1 << 16)
+    program = board.folder / "talker"
+    program.write_text("#!/bin/sh\nhead -c 3000000 /dev/zero\n")
+    program.chmod(0o755)
+    with pytest.raises(BadDataError, match="at most 65536"):
+        run_over_ssh(board.target, ["m"], folder=tmp_path, program=str(program))
+
+
 def test_a_failure_on_the_target_is_a_record(board: Board, tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text('{"fault": "abort"}')

@@ -18,7 +18,8 @@ from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.measure.child import Limits
-from harness.measure.runner import run_model
+from harness.measure.jobs.generate import plan
+from harness.measure.pipeline import How, Pipeline
 
 pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
 pytestmark = pytest.mark.engine
@@ -46,7 +47,8 @@ def verb(*arguments: str, environment: dict[str, str]) -> tuple[int, Any]:
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
+    document = json.loads(done.stdout)
+    return done.returncode, done.stderr if "error" in document else document
 
 
 def test_session_batches_agree_with_single_steps(tiny: Path) -> None:
@@ -143,15 +145,15 @@ def run_while(tiny: Path, folder: Path, act: Any, **scenario: Any) -> RunRecord:
     path.write_bytes(tiny.read_bytes())
     done = threading.Event()
 
-    def hear(sample: Any) -> None:
-        if sample.phase == "prefill" and not done.is_set():
+    def hear(event: str, data: Any) -> None:
+        if event == "sample" and data["phase"] == "prefill" and not done.is_set():
             done.set()
             act(path)
 
     fields = {"context_tokens": 512, "prompt_tokens": 8, "new_tokens": 100, "thread_count": 1} | scenario
-    return run_model(
-        path, None, Scenario(**fields), repetitions=100, cold_loads=0, limits=Limits(wall_s=60), on_sample=hear
-    )
+    planned = plan(path, None, Scenario(**fields), repetitions=100, cold_loads=0, limits=Limits(wall_s=60))
+    with Pipeline(How(keep=False)) as pipeline:
+        return pipeline.measure(planned, on_event=hear)
 
 
 def test_a_file_cut_under_the_mapping_is_a_recorded_crash(tiny: Path, tmp_path: Path) -> None:
@@ -198,7 +200,8 @@ def test_a_memory_limit_is_recorded(tiny: Path, use_group: bool) -> None:
     limits = Limits(wall_s=60, memory_bytes=80 << 20, use_group=use_group)
     wide = Scenario(context_tokens=131072, prompt_tokens=2048, new_tokens=4, ubatch_tokens=2048, thread_count=1)
 
-    record = run_model(tiny, None, wide, repetitions=1, cold_loads=0, limits=limits)
+    with Pipeline(How(keep=False)) as pipeline:
+        record = pipeline.measure(plan(tiny, None, wide, repetitions=1, cold_loads=0, limits=limits))
 
     assert record.outcome == "out of memory", record.detail
 

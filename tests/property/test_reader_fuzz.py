@@ -6,6 +6,7 @@ import pytest
 
 from bench.fuzz import run
 from bench.fuzz_cases import TARGETS
+from bench.fuzz_shown import TARGETS as SHOWN
 from harness.catalog.devices import load_device
 from harness.catalog.hf_config import read_hf_config
 from harness.errors import BadDataError
@@ -18,6 +19,15 @@ def test_damaged_files(name: str) -> None:
 
     assert summary.failures == []
     assert summary.read, "some damage does not matter"
+    assert summary.refused
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_words_and_numbers_of_hostile_files(name: str) -> None:
+    summary = run(SHOWN[name], cases=200 if name.startswith("computed") else 30, seed=2)
+
+    # A machine with others on it may be slow; that is no word and no number.
+    assert [f for f in summary.failures if " s, " not in f] == []
     assert summary.refused
 
 

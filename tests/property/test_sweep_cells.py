@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.catalog.devices import device_names, load_device
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.domain.scenario import Scenario
 from harness.predict.memory import predict_memory
 from harness.predict.speed import predict_speed

@@ -11,10 +11,14 @@ _COMMANDS = {"fail": "error", "could not run": "error", "inconclusive": "warning
 def render(judgements: Sequence[Judgement]) -> str:
     """Workflow commands; data is escaped so that no text can begin another command."""
     return "".join(
-        f"::{_COMMANDS[j.answer]} title={_property(words.title(j.budget))}::"
+        f"::{_COMMANDS[j.answer]} {_place(j)}title={_property(words.title(j.budget))}::"
         f"{_data(f'{j.answer}: {words.interval(j)}; limit: {words.limit(j)}; {j.reason}')}\n"
         for j in judgements
     )
+
+
+def _place(judgement: Judgement) -> str:
+    return f"file={_property(judgement.file)},line={judgement.line}," if judgement.file else ""
 
 
 def _data(text: str) -> str:

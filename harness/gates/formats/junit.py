@@ -25,6 +25,9 @@ def render(judgements: Sequence[Judgement]) -> str:
         case = ET.SubElement(
             suite, "testcase", classname="edge_harness.gate", name=_clean(words.title(j.budget)), time="0"
         )
+        if j.file:
+            case.set("file", _clean(j.file))
+            case.set("line", str(j.line))
         message = f"{words.interval(j)}; limit: {words.limit(j)}; {j.reason}"
         if j.answer in _ELEMENTS:
             element = ET.SubElement(case, _ELEMENTS[j.answer], message=_clean(message))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from harness import __version__
 from harness.gates import words
@@ -36,8 +37,8 @@ def render(judgements: Sequence[Judgement]) -> str:
                         "locations": [
                             {
                                 "physicalLocation": {
-                                    "artifactLocation": {"uri": "budgets.toml"},
-                                    "region": {"startLine": 1},
+                                    "artifactLocation": {"uri": quote(j.file or "budgets.toml")},
+                                    "region": {"startLine": j.line or 1},
                                 }
                             }
                         ],

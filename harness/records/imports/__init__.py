@@ -10,13 +10,13 @@ from harness.domain.record import RunRecord
 from harness.errors import BadDataError
 from harness.records.store import RECORD_MAX_BYTES, from_document, read_limited
 
-TOOLS: Final = ("llama_bench", "optimum_benchmark", "guidellm", "speculation", "streaming", "quant_ladder")
+TOOLS: Final = ("llama_bench", "optimum_benchmark", "guidellm")
 
 
 def read_results(path: Path) -> list[RunRecord]:
     """Records of a file: ours (one, or a list of them), or what llama-bench, optimum-benchmark or guidellm wrote.
 
-    What ``check``, ``workloads run``, ``speculate``, ``stream`` and ``ladder`` print with ``--json`` is read too.
+    What the verbs that measure print with ``--json`` is read too.
 
     Raises:
         BadDataError: There is none, or it is none of these.
@@ -42,7 +42,7 @@ def read_results(path: Path) -> list[RunRecord]:
             if module.recognises(document):
                 found: list[RunRecord] = module.from_document(document, path)
                 return found
-    raise BadDataError(path, "", "results of no tool known here", f"a run record, or a file of {', '.join(TOOLS[:3])}")
+    raise BadDataError(path, "", "results of no tool known here", f"a run record, or a file of {', '.join(TOOLS)}")
 
 
 def _inside(document: Any) -> list[Any]:

@@ -32,13 +32,6 @@ def number(value: Any, default: float = 0.0) -> float:
     return found if math.isfinite(found) and found >= 0 else default
 
 
-def signed(value: Any) -> float | None:
-    """A finite number of either sign; None for anything else, text and truth values too."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
 def count(value: Any, default: int = 0) -> int:
     """The same as a whole number."""
     return int(min(number(value, default), 2**53))

@@ -107,11 +107,16 @@ def _records(rows: Sequence[Mapping[str, Any]], source: Path | str) -> list[RunR
     groups: dict[tuple[str, ...], list[tuple[Mapping[str, Any], list[Sample]]]] = {}
     for index, row in enumerate(rows):
         key = tuple(str(row.get(name, "")) for name in _SAME_RUN)
-        groups.setdefault(key, []).append((row, _samples(row, f"{source}[{index}]")))
+        groups.setdefault(key, []).append((row, samples_of(row, f"{source}[{index}]")))
     return [_record(members, source) for members in groups.values()]
 
 
-def _samples(row: Mapping[str, Any], place: str) -> list[Sample]:
+def samples_of(row: Mapping[str, Any], place: str) -> list[Sample]:
+    """Samples of one row: each repetition where the row holds them, else its average.
+
+    Raises:
+        BadDataError: It holds no time.
+    """
     prompt, new, depth = count(row.get("n_prompt")), count(row.get("n_gen")), count(row.get("n_depth"))
     if not prompt and not new:
         raise BadDataError(place, "n_prompt", "no tokens", "n_prompt or n_gen above 0")

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any, Final
 
 from harness.domain.record import RunRecord, Sample
-from harness.report.text import clean
+from harness.printable import clean
 
 FIELDS: Final[dict[str, str]] = {
     "build_commit": "TEXT", "build_number": "INTEGER", "cpu_info": "TEXT", "gpu_info": "TEXT", "backends": "TEXT",

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from harness.app.text import escape_markdown as escape
 from harness.domain.record import RunRecord
+from harness.printable import clean
 from harness.report.document import Measured, Report, RunView, build
 from harness.report.figures import labelled
-from harness.report.text import amount, clean, digits, percent
+from harness.report.text import amount, digits, percent
 from harness.units import format_bytes
 
 ENDING = ".md"

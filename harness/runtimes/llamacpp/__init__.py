@@ -34,11 +34,14 @@ class LlamaCpp:
         """
         from harness.runtimes.llamacpp.library import library, package_version, system_info
 
-        lib = library()
+        found = f"{library().llama_version().decode()} (llama-cpp-python {package_version()})"
+        return self._described("llama.cpp", found, system_info(), scenario)
+
+    def _described(self, name: str, version: str, build: str, scenario: Scenario) -> EngineIdentity:
         return EngineIdentity(
-            name="llama.cpp",
-            version=f"{lib.llama_version().decode()} (llama-cpp-python {package_version()})",
-            build=system_info(),
+            name=name,
+            version=version,
+            build=build,
             thread_count=scenario.thread_count or default_thread_count(),
             options={
                 "context_tokens": scenario.context_tokens,

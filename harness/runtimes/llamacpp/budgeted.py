@@ -14,12 +14,13 @@ from typing import ClassVar, Final, Self
 from msgspec.structs import replace
 
 from harness.domain.scenario import Scenario
+from harness.domain.streaming import StreamReport
 from harness.errors import EngineError, RefusedError
 from harness.predict.streaming import margin_bytes
 from harness.runtimes.llamacpp.laid_memory import LaidMemory, anonymous_bytes, require_linux
 from harness.runtimes.llamacpp.readers import BUFFERS_BYTES, ReaderPool, probe_bytes_per_s
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.llamacpp.stream_plan import FileLayout, StreamReport
+from harness.runtimes.llamacpp.stream_plan import FileLayout
 
 NAME_OFFSET: Final = 256  # of ``name`` in ``struct ggml_tensor`` on 64-bit systems
 BLOCK_MARK: Final = b"l_out-"

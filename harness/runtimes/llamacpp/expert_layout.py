@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.catalog.gguf import read_gguf
-from harness.domain.base import Frozen
+from harness.domain.streaming import PAGE_BYTES, ExpertPlan
 from harness.errors import RefusedError
 from harness.runtimes.llamacpp.laid_memory import merged_pages
-from harness.runtimes.llamacpp.stream_plan import PAGE_BYTES, Extent, FileLayout, layout_of
+from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, layout_of
 
 _STACKED: Final = re.compile(r"blk\.(\d+)\.ffn_(gate_up|up|gate|down)_exps\.weight")
 _USE_ORDER: Final = ("gate_up", "up", "gate", "down")
@@ -74,47 +74,6 @@ class ExpertLayout(NamedTuple):
         return sum(
             max(len(page_range(s.slice(e))) for e in range(self.expert_count)) * PAGE_BYTES for s in self.layers[layer]
         )
-
-
-class ExpertPlan(Frozen, frozen=True, kw_only=True):
-    """What stays and what comes when the router asks for it.
-
-    Attributes:
-        pinned_bytes: Weights that stay: all but routed experts and the token table.
-        expert_bytes: Bytes of all routed experts.
-        cache_bytes: Memory for experts; at least ``expert_bytes`` when all of them fit.
-        layer_count: Layers with experts.
-        expert_count: Routed experts of each.
-        used_count: Experts that a token goes through.
-        batch_tokens: Most tokens of one pass: their experts of one layer must fit at once.
-        mapped_bytes: Left to the file mapping: the token table, of which a pass reads a few rows.
-        available_bytes: What the weights may take.
-    """
-
-    pinned_bytes: int
-    expert_bytes: int
-    cache_bytes: int
-    layer_count: int
-    expert_count: int
-    used_count: int
-    batch_tokens: int
-    mapped_bytes: int
-    available_bytes: int
-
-    @property
-    def streams(self) -> bool:
-        """Whether experts are read while running."""
-        return self.cache_bytes < self.expert_bytes
-
-    @property
-    def active_expert_bytes(self) -> float:
-        """Bytes of the experts that one token goes through."""
-        return self.expert_bytes * self.used_count / self.expert_count
-
-    @property
-    def cached_count(self) -> float:
-        """Experts of a layer that fit, on average."""
-        return min(self.expert_count * self.cache_bytes / self.expert_bytes, float(self.expert_count))
 
 
 def page_range(extent: Extent) -> range:

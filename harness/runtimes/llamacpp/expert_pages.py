@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.domain.streaming import PAGE_BYTES
 from harness.runtimes.llamacpp.expert_layout import ExpertLayout, Stack, page_range
-from harness.runtimes.llamacpp.stream_plan import PAGE_BYTES, Extent
+from harness.runtimes.llamacpp.stream_plan import Extent
 
 LEAST_MOVE_BYTES: Final = 16 * PAGE_BYTES
 """Shorter runs are given back and taken anew: a move costs a call, a split mapping and a flush on other cores."""

@@ -20,12 +20,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
+from harness.domain.streaming import ExpertPlan, ExpertUse
 from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, BudgetedSession
 from harness.runtimes.llamacpp.expert_cache import CachePolicy, ExpertCache
-from harness.runtimes.llamacpp.expert_layout import ExpertLayout, ExpertPlan, expert_layout_of, plan_experts
+from harness.runtimes.llamacpp.expert_layout import ExpertLayout, expert_layout_of, plan_experts
 from harness.runtimes.llamacpp.expert_pages import ExpertPages, Key
 from harness.runtimes.llamacpp.laid_memory import LaidMemory, merged_pages
 from harness.runtimes.llamacpp.readers import ReaderPool
@@ -36,34 +36,6 @@ _STRIDES_OFFSET: Final = 48  # of ``nb``
 _SOURCES_OFFSET: Final = 152  # of ``src``
 _DATA_OFFSET: Final = 248  # of ``data``
 _TYPE_I32: Final = 26
-
-
-class ExpertUse(Frozen, frozen=True, kw_only=True):
-    """What the router wanted since the last reset, and what of it was in memory.
-
-    Attributes:
-        wanted_count: Experts wanted, each once a pass and layer.
-        hit_count: Of those, in memory.
-        single_pass_count: Passes of one token.
-        single_wanted_count: Experts that those wanted.
-        single_hit_count: Of those, in memory.
-        single_read_bytes: Bytes read in those.
-        single_duration_s: Time of those.
-        single_stall_s: Time that the engine waited in those.
-        counts: Passes of one token that wanted each expert: for each layer [expert_count].
-        held_bytes: Experts in memory now.
-    """
-
-    wanted_count: int
-    hit_count: int
-    single_pass_count: int
-    single_wanted_count: int
-    single_hit_count: int
-    single_read_bytes: int
-    single_duration_s: float
-    single_stall_s: float
-    counts: tuple[tuple[int, ...], ...]
-    held_bytes: int
 
 
 class ExpertStreamedSession(BudgetedSession):

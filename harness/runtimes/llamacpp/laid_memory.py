@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError, RefusedError
-from harness.runtimes.llamacpp.stream_plan import PAGE_BYTES, Extent, whole_pages
+from harness.runtimes.llamacpp.stream_plan import Extent, whole_pages
 
 _FILL_BYTES: Final = 8 * 2**20
 _MREMAP_FLAGS: Final = 1 | 2 | 4  # MAYMOVE, FIXED, DONTUNMAP

@@ -23,6 +23,7 @@ class EngineLog:
         self._lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
         self._open_line = ""
         self.mirror: Callable[[str], object] | None = None  # also gets every line
+        self.sizes: list[str] = []  # every line that tells the size of a buffer: few, and wanted after the load
         self.callback: Any = None  # the library keeps only the address: someone must keep the object
 
     def write(self, level: int, text: bytes | None, _user: object = None) -> None:
@@ -36,6 +37,8 @@ class EngineLog:
         for part in whole:
             if part.strip(" ."):
                 self._lines.append(part[:LOG_LINE_CHARS])
+                if " buffer size = " in part:
+                    self.sizes.append(part[:LOG_LINE_CHARS])
                 if self.mirror:
                     self.mirror(part[:LOG_LINE_CHARS])
 

@@ -5,25 +5,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.domain.placement import Placement
 from harness.errors import EngineError
+from harness.runtimes.llamacpp.devices import buffers, place
 from harness.runtimes.llamacpp.library import ENGINE_LOG, library
 
 
 class LlamaModel:
-    """One model file in memory.
+    """One model file in memory; ``buffers`` is where the engine laid its weights.
 
     Args:
         path: The GGUF file (the first one of a split model).
         mmap: Map the file (anonymous memory then holds only what is repacked) or read it.
         repack: Let the CPU backend rewrite weights into its own layout.
         check_tensors: Have the engine validate every block at load (slow; finds NaN scales).
-        gpu_layers: Layers to place on a GPU; -1 for all, 0 for none.
+        api: What drives the GPU; ``cpu`` keeps everything from any GPU there is.
+        placement: What lies with the GPU.
         vocab_only: Load the vocabulary alone.
         on_progress: Called with 0..1 while loading; returning False stops the load.
+        lib: Bindings of another library with the same functions; None for llama.cpp's own.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
         EngineError: The engine refused the file.
+        RefusedError: The engine has no device of that api, or not so many cards.
     """
 
     def __init__(
@@ -33,23 +38,28 @@ class LlamaModel:
         mmap: bool = True,
         repack: bool = True,
         check_tensors: bool = False,
-        gpu_layers: int = 0,
+        api: str = "cpu",
+        placement: Placement = Placement(),  # noqa: B008 - frozen
         vocab_only: bool = False,
         on_progress: Callable[[float], bool] | None = None,
+        lib: Any = None,
     ) -> None:
-        self.lib: Any = library()
-        lib = self.lib
+        own = lib is None  # another library has devices of its own kind, and is asked for its CPU alone
+        lib = self.lib = lib or library()
         params = lib.llama_model_default_params()
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mmap else lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = repack
         params.check_tensors = check_tensors
-        params.n_gpu_layers = gpu_layers
+        held = place(params, api, placement) if own else []
+        told = len(ENGINE_LOG.sizes)
         params.vocab_only = vocab_only
         if on_progress is not None:
             report = on_progress
             self._progress = lib.llama_progress_callback(lambda share, _user: bool(report(share)))
             params.progress_callback = self._progress
         self.pointer = lib.llama_model_load_from_file(str(path).encode(), params)
+        del held
+        self.buffers = buffers(ENGINE_LOG.sizes[told:])
         if not self.pointer:
             raise EngineError(f"llama.cpp would not load {path}: {_reason()}")
         self.vocab = lib.llama_model_get_vocab(self.pointer)

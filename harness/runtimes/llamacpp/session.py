@@ -14,6 +14,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.ports import Tap
 from harness.runtimes._threads import default_thread_count
+from harness.runtimes.llamacpp.devices import buffers
 from harness.runtimes.llamacpp.library import ENGINE_LOG
 from harness.runtimes.llamacpp.model import LlamaModel
 
@@ -36,9 +37,12 @@ the node's result, then, if it said yes, once the result is computed; returning 
 class LlamaSession:
     """One loaded model with one KV cache; implements :class:`harness.ports.Session`.
 
+    ``buffers`` tells what lies on which device, as the engine says it: weights, cache, scratch.
+
     Args:
         source: Path of a GGUF file, or a :class:`LlamaModel` that stays the caller's to close.
-        scenario: Context, batch, KV type, threads, flash attention, mmap, repack.
+        scenario: Context, batch, KV type, threads, flash attention, mmap, repack, api and placement; an empty api is
+            ``cpu``.
         batch_tokens: Most tokens of one ``llama_decode`` (``n_batch``); longer inputs are split.
         sequence_count: Sequences the cache can hold (``n_seq_max``); 0 takes the scenario's ``batch_count``.
         unified: One buffer for all sequences, so that ``fork`` shares cells instead of copying them.
@@ -49,7 +53,7 @@ class LlamaSession:
         tap: Reads and may replace intermediate results; takes the place of an ``eval_hook``.
         embeddings: Also compute embeddings.
         check_tensors: Validate all weights at load.
-        gpu_layers: Layers on a GPU.
+        lib: As for :class:`LlamaModel`.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
@@ -71,7 +75,7 @@ class LlamaSession:
         tap: Tap | None = None,
         embeddings: bool = False,
         check_tensors: bool = False,
-        gpu_layers: int = 0,
+        lib: Any = None,
     ) -> None:
         if scenario.kv_type not in BLOCKS:
             raise RefusedError(f"no KV cache type {scenario.kv_type!r}; one of: {', '.join(sorted(BLOCKS))}")
@@ -97,7 +101,9 @@ class LlamaSession:
                 mmap=scenario.mmap,
                 repack=scenario.repack,
                 check_tensors=check_tensors,
-                gpu_layers=gpu_layers,
+                api=scenario.api or "cpu",
+                placement=scenario.placement,
+                lib=lib,
             )
         )
         lib = self.lib = self.model.lib
@@ -114,13 +120,18 @@ class LlamaSession:
         params.flash_attn_type = (
             lib.LLAMA_FLASH_ATTN_TYPE_AUTO if scenario.flash_attention else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         )
+        # "cpu" is the CPU: with a GPU in the engine llama.cpp would copy weights of long prompts to it.
+        params.op_offload = scenario.api not in {"", "cpu"}
+        params.offload_kqv = params.op_offload and scenario.placement.kv_on_gpu
         params.swa_full = full_window
         params.embeddings = embeddings
         if eval_hook is not None:
             hook = eval_hook
             self._hook = lib.ggml_backend_sched_eval_callback(lambda node, ask, _user: bool(hook(node, ask)))
             params.cb_eval = self._hook
+        told = len(ENGINE_LOG.sizes)
         self._context = lib.llama_init_from_model(self.model.pointer, params)
+        self.buffers = (*self.model.buffers, *buffers(ENGINE_LOG.sizes[told:]))
         if not self._context:
             self.close()
             raise EngineError(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.base import Frozen
+from harness.domain.drafting import Decoding
 from harness.errors import RefusedError
 from harness.runtimes.llamacpp.acceptance import accept_or_resample, draw, probabilities
 from harness.runtimes.llamacpp.draft_policy import Policy
@@ -22,57 +22,6 @@ from harness.runtimes.llamacpp.session import LlamaSession
 
 _PADDING_TOKENS = 128  # rows that some makers add to the table so that its size is round
 _CYCLE_ROOM_TOKENS = 64
-
-
-class Generation(Frozen, frozen=True, kw_only=True):
-    """One answer and what it cost.
-
-    Attributes:
-        tokens: New tokens.
-        duration_s: From the prompt being in the target's cache to the last token.
-        prefill_s: Time of the target over the prompt.
-        cycle_count: Passes of the target after the prompt.
-        plain_count: Of those, passes without a draft.
-        drafted_count: Tokens drafted.
-        accepted_count: Of those, accepted.
-        tried_by_position: Cycles whose i-th drafted token was compared.
-        accepted_by_position: Cycles whose i-th drafted token was accepted.
-        draft_s: Time of drafting, catching up and probing included.
-        verify_s: Time of the target's passes.
-        lengths: Draft length of each cycle.
-        answer_count: Answers summed up here.
-        widest_tokens: Tokens of the widest pass after the prompt, what it was filled up with included.
-    """
-
-    tokens: tuple[int, ...]
-    duration_s: float
-    prefill_s: float
-    cycle_count: int = 0
-    plain_count: int = 0
-    drafted_count: int = 0
-    accepted_count: int = 0
-    tried_by_position: tuple[int, ...] = ()
-    accepted_by_position: tuple[int, ...] = ()
-    draft_s: float = 0.0
-    verify_s: float = 0.0
-    lengths: tuple[int, ...] = ()
-    answer_count: int = 1
-    widest_tokens: int = 1
-
-    @property
-    def decoded_count(self) -> int:
-        """Tokens that passes after the prompt gave: the first of each answer comes with the prompt's own pass."""
-        return len(self.tokens) - self.answer_count
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Speed after the prompt."""
-        return self.decoded_count / self.duration_s
-
-    @property
-    def tokens_per_cycle(self) -> float:
-        """New tokens for each pass of the target."""
-        return self.decoded_count / max(self.cycle_count, 1)
 
 
 class Difference(NamedTuple):
@@ -170,7 +119,7 @@ class Speculator:
         self.sampling = sampling
         self._random = np.random.default_rng([sampling.seed, 0])
 
-    def generate(self, prompt: Sequence[int], new_tokens: int, *, ignore_end: bool = True) -> Generation:
+    def generate(self, prompt: Sequence[int], new_tokens: int, *, ignore_end: bool = True) -> Decoding:
         """Generate ``new_tokens`` tokens after ``prompt``.
 
         Raises:
@@ -286,8 +235,8 @@ class _Counts:
         for i in range(accepted):
             self.accepted[i] += 1
 
-    def generation(self, tokens: Sequence[int], duration_s: float, prefill_s: float) -> Generation:
-        return Generation(
+    def generation(self, tokens: Sequence[int], duration_s: float, prefill_s: float) -> Decoding:
+        return Decoding(
             tokens=tuple(tokens),
             duration_s=duration_s,
             prefill_s=prefill_s,
@@ -304,7 +253,7 @@ class _Counts:
         )
 
 
-def plain(target: LlamaSession, prompt: Sequence[int], new_tokens: int) -> Generation:
+def plain(target: LlamaSession, prompt: Sequence[int], new_tokens: int) -> Decoding:
     """The same without any draft: what speculation is compared with, in the leanest loop there is."""
     now_s = time.perf_counter
     begun_s = now_s()
@@ -320,7 +269,7 @@ def plain(target: LlamaSession, prompt: Sequence[int], new_tokens: int) -> Gener
         tokens.append(token)
         position += 1
     duration_s = now_s() - started_s
-    return Generation(
+    return Decoding(
         tokens=tuple(tokens),
         duration_s=duration_s,
         prefill_s=started_s - begun_s,
@@ -372,7 +321,7 @@ def explain_difference(
     return Difference(index, a, b, margin_single, margin_batch, noise, margin_batch <= 0 or margin_single <= 2 * noise)
 
 
-def total(parts: Iterable[Generation]) -> Generation:
+def total(parts: Iterable[Decoding]) -> Decoding:
     """Sums over several answers."""
     parts = list(parts)
     longest = max((len(p.tried_by_position) for p in parts), default=0)
@@ -381,7 +330,7 @@ def total(parts: Iterable[Generation]) -> Generation:
         rows = [getattr(p, name) for p in parts]
         return tuple(sum(r[i] for r in rows if i < len(r)) for i in range(longest))
 
-    return Generation(
+    return Decoding(
         tokens=tuple(t for p in parts for t in p.tokens),
         duration_s=sum(p.duration_s for p in parts),
         prefill_s=sum(p.prefill_s for p in parts),

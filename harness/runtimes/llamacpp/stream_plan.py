@@ -1,18 +1,15 @@
 """What of a model stays in memory and what is read again in each pass, when its weights exceed what they may take."""
 
-import mmap
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from harness.catalog.gguf import read_gguf
-from harness.domain.base import Frozen
+from harness.domain.streaming import PAGE_BYTES, StreamPlan
 from harness.errors import RefusedError
 from harness.huge_pages import HUGE_PAGE_BYTES
 from harness.predict.streaming import SLOT_COUNT, evenly_spread, least_split
-
-PAGE_BYTES: Final = mmap.PAGESIZE
 
 
 class Extent(NamedTuple):
@@ -20,30 +17,6 @@ class Extent(NamedTuple):
 
     start: int
     end: int
-
-
-class StreamPlan(Frozen, frozen=True, kw_only=True):
-    """What stays and what is read again in each pass.
-
-    Attributes:
-        slot_bytes: Streamed bytes of each streamed block; 0 when everything fits.
-        slot_count: Slots in memory at a time.
-        pinned_bytes: Weights that stay.
-        streamed_bytes: Weights read in each pass.
-        mapped_bytes: Left to the file mapping: the token table, of which a pass reads a few rows.
-        available_bytes: What the weights may take.
-        blocks: Numbers of the blocks of which a part is streamed.
-        unit_bytes: What slots are multiples of and aligned to: huge pages, or small ones where blocks are too small.
-    """
-
-    slot_bytes: int
-    slot_count: int
-    pinned_bytes: int
-    streamed_bytes: int
-    mapped_bytes: int
-    available_bytes: int
-    blocks: tuple[int, ...] = ()
-    unit_bytes: int = PAGE_BYTES
 
 
 def whole_pages(extent: Extent, unit_bytes: int = PAGE_BYTES, base: int = 0) -> Extent:
@@ -152,43 +125,3 @@ def layout_of(path: Path) -> FileLayout:
     tied = "output.weight" not in others
     mapped = None if tied else others.pop("token_embd.weight", None)
     return FileLayout(spans, tuple(others.values()), mapped)
-
-
-class StreamReport(Frozen, frozen=True, kw_only=True):
-    """What streaming did since the last reset.
-
-    Attributes:
-        pass_count: Passes of the model.
-        duration_s: Time of those passes, first node to last block.
-        read_bytes: Bytes read from storage.
-        reading_s: Time in which at least one read was under way.
-        stall_s: Time the engine waited for a block.
-        stall_by_block_s: The same by block.
-        probe_bytes_per_s: Storage bandwidth, measured before with the same readers.
-    """
-
-    pass_count: int
-    duration_s: float
-    read_bytes: int
-    stall_s: float
-    stall_by_block_s: tuple[float, ...]
-    probe_bytes_per_s: float
-    reading_s: float = 0.0
-
-    @property
-    def compute_s(self) -> float:
-        """Time of one pass without its stalls."""
-        return (self.duration_s - self.stall_s) / max(self.pass_count, 1)
-
-    @property
-    def overlap_ratio(self) -> float:
-        """Share of the passes' time that either computing or reading alone would have taken: 1 hides one in the other.
-
-        Beside the bound by the probe, whose storage may have been faster or slower than the run's.
-        """
-        alone_s = max(self.duration_s - self.stall_s, self.reading_s)
-        return min(alone_s / self.duration_s, 1.0) if self.duration_s else 1.0
-
-    def bound_s(self, streamed_bytes: int) -> float:
-        """Least time of one pass: max(compute, streamed bytes / storage bandwidth)."""
-        return max(self.compute_s, streamed_bytes / self.probe_bytes_per_s)

@@ -17,19 +17,12 @@ import contextlib
 import ctypes
 from pathlib import Path
 
+from harness.domain.streaming import PAGE_BYTES, StreamPlan
 from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, BudgetedSession
 from harness.runtimes.llamacpp.laid_memory import LaidMemory
 from harness.runtimes.llamacpp.readers import BUFFERS_BYTES, ReaderPool
-from harness.runtimes.llamacpp.stream_plan import (
-    PAGE_BYTES,
-    Extent,
-    FileLayout,
-    StreamPlan,
-    layout_of,
-    plan_split,
-    whole_pages,
-)
+from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, layout_of, plan_split, whole_pages
 
 
 class StreamedSession(BudgetedSession):

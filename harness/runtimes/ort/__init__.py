@@ -32,7 +32,8 @@ class Ort:
         Raises:
             MissingPackageError: onnxruntime is not installed.
         """
-        from harness.onnx.session import CPU, runtime
+        from harness.onnx.providers import providers_for
+        from harness.onnx.session import runtime
 
         ort = runtime()
         return EngineIdentity(
@@ -44,7 +45,7 @@ class Ort:
                 "context_tokens": scenario.context_tokens,
                 "ubatch_tokens": scenario.ubatch_tokens,
                 "repack": scenario.repack,
-                "providers": list(CPU),
+                "providers": list(providers_for(scenario.api)),
             },
         )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
 from harness.onnx.decoder import KEEP_INPUT, ports_of
+from harness.onnx.providers import providers_for
 from harness.onnx.session import OnnxSession
 from harness.runtimes._rows import decode_in_runs
 from harness.runtimes._threads import default_thread_count
@@ -47,7 +48,12 @@ class OrtSession:
         self._folder = path.parent
         if not (path.parent / TOKENIZER_FILE).is_file():
             raise BadDataError(path.parent / TOKENIZER_FILE, "", "no such file", "the model's tokenizer")
-        self._engine = OnnxSession(path, thread_count=self.thread_count, prepack=scenario.repack)
+        self._engine = OnnxSession(
+            path,
+            thread_count=self.thread_count,
+            providers=providers_for(scenario.api),
+            prepack=scenario.repack,
+        )
         self.vocab_count = self.ports.vocab_count
         self.context_tokens = scenario.context_tokens
         self.ubatch_tokens = scenario.ubatch_tokens

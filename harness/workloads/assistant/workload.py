@@ -5,7 +5,7 @@ from itertools import cycle
 from typing import Any, Final, NamedTuple
 
 from harness.domain.scenario import Scenario
-from harness.domain.workload import Cost
+from harness.domain.workload import Cost, NATIVE_OPS
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
@@ -48,23 +48,16 @@ class AssistantWorkload:
             Cost(
                 operation="hear",
                 flops_count=2 * 2 * 10 * encoder,
-                python_ops_count=9000,
-                native_calls_count=900,
-                sql_statements_count=30,
-                sql_rows_count=30,
-                text_terms_count=20,
-                commits_count=1,
-                log_bytes=8192.0 * 12,
+                python_ops_count=9000 + NATIVE_OPS * 900,
+                sql_statements_count=30 + 2.9 * 20 + 1.3 * 12,  # statements, terms of the index, pages of the log
                 numpy_calls_count=120 + 520 * size["minilm"],
                 **fixed,
             ),
             Cost(
                 operation="ask",
                 flops_count=2 * 2 * 12 * encoder,
-                python_ops_count=16000,
-                native_calls_count=1500,
+                python_ops_count=16000 + NATIVE_OPS * 1500,
                 sql_statements_count=22,
-                sql_rows_count=20,
                 numpy_calls_count=150 + 520 * size["minilm"],
                 prefill_tokens_count=float(size["read_tokens"] + size["verify_tokens"]),
                 prefill_passes_count=2.0,

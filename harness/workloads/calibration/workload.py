@@ -52,7 +52,6 @@ class CalibrationWorkload:
         fixed: dict[str, Any] = {
             "flops_count": 0.0,
             "moved_bytes": 0.0,
-            "fresh_array_bytes": c,
             "parallel": False,
         }
 
@@ -68,10 +67,9 @@ class CalibrationWorkload:
                 pass_bytes=reading + 196.0 * n,
                 pass_set_bytes=4 * chunk,
                 fresh_bytes=held(1, 4 * chunk),
-                gathers_count=2.0 * n,
+                array_steps_count=2.0 * n,
                 numpy_calls_count=25 + 12.0 * chunks,
-                python_ops_count=260 + 190.0 * chunks,
-                native_calls_count=25 + 7.0 * chunks,
+                python_ops_count=360 + 218.0 * chunks,
                 **fixed,
             ),
             Cost(
@@ -81,12 +79,9 @@ class CalibrationWorkload:
                 pass_set_bytes=8 * c,
                 # Outcomes, residuals twice or once and ones stay; a smoothing lets five columns go.
                 fresh_bytes=held(9) * 4 / 9 + smoothings * (held(9) and 5 * c),
-                transcendentals_count=smoothings * 1001.0,
-                gathers_count=smoothings * 2.0 * n,
-                fft_steps_count=smoothings * 3.0 * grid * log2(grid),
+                array_steps_count=smoothings * (500 + 2.0 * n + 0.75 * grid * log2(grid)),
                 numpy_calls_count=smoothings * 40.0,
-                python_ops_count=smoothings * 1400.0,
-                native_calls_count=smoothings * 40.0,
+                python_ops_count=smoothings * 1560.0,
                 **fixed,
             ),
             Cost(
@@ -95,12 +90,9 @@ class CalibrationWorkload:
                 pass_bytes=reading + 252.0 * n,
                 pass_set_bytes=12 * c,
                 fresh_bytes=held(12),
-                gathers_count=4.0 * n,
-                scan_values_count=float(n),
-                stable_sort_steps_count=n * log2(n),
+                array_steps_count=6.5 * n + 3 * n * log2(n),
                 numpy_calls_count=30,
-                python_ops_count=680,
-                native_calls_count=33,
+                python_ops_count=812,
                 **fixed,
             ),
         )
@@ -113,7 +105,7 @@ class CalibrationWorkload:
 
     def operations(self, state: State) -> Sequence[Operation]:
         """One metric each."""
-        from harness.workloads.calibration import metrics, selective, smooth
+        from harness.stats.calibration import metrics, selective, smooth
 
         p, y = state
         return (
@@ -124,7 +116,7 @@ class CalibrationWorkload:
 
     def check(self, state: State) -> Mapping[str, Any]:
         """The ECE equals the seed's loop; all figures are near the ones that the drawing rule implies."""
-        from harness.workloads.calibration import metrics, selective, smooth
+        from harness.stats.calibration import metrics, selective, smooth
         from harness.workloads.calibration.seed_baseline import compute_calibration_error
 
         p, y = state

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
-from harness.errors import BadDataError
-from harness.workloads.grounded_vision.assignment import assign
+from harness.errors import BadDataError, MissingPackageError
 from harness.workloads.grounded_vision.boxes import checked, iou
 
 MAX_DETECTIONS: Final = 256
@@ -107,7 +106,7 @@ class Tracker:
         if live and len(boxes):
             costs = self._costs(boxes, looks)
             # What may not be is made dear, not impossible: the assignment stays defined, and is dropped afterwards.
-            for row, column in assign(np.where(costs <= self.settings.gate, costs, _FAR)):
+            for row, column in cheapest(np.where(costs <= self.settings.gate, costs, _FAR)):
                 if costs[row, column] <= self.settings.gate:
                     chosen[column] = live[row]
         found = []
@@ -179,6 +178,20 @@ class _State:
     def track(self) -> Track:
         boxes = {f: (float(b[0]), float(b[1]), float(b[2]), float(b[3])) for f, b in self.boxes.items()}
         return Track(track_id=self.track_id, label=_most(self.labels), boxes=boxes)
+
+
+def cheapest(costs: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Pairs (row, column) of least total cost, min(rows, columns) of them.
+
+    Raises:
+        MissingPackageError: scipy is not installed.
+    """
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        raise MissingPackageError("scipy", "vision") from error
+    rows, columns = linear_sum_assignment(costs)
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 def _most(counts: Mapping[str, int]) -> str:

@@ -237,7 +237,7 @@ def abstention(judged: Sequence[Judged], risk: float = 0.2, *, needs_support: bo
         answered (None where there are none), and ``refused_unanswerable``: the share abstained from where nothing was
         to be known.
     """
-    from harness.workloads.calibration.selective import answer_threshold
+    from harness.stats.calibration.selective import answer_threshold
 
     def confidence(j: Judged) -> float:
         return j.answer.confidence if j.answer.is_grounded or not needs_support else 0.0

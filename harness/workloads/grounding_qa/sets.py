@@ -20,9 +20,9 @@ from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import Plan
 from harness.workloads._language.judgement import signal
 from harness.workloads._language.templates import ChatTemplate
-from harness.workloads.calibration.metrics import ece, equal_width
-from harness.workloads.calibration.selective import accuracy_at, aurc
-from harness.workloads.calibration.smooth import smooth_ece
+from harness.stats.calibration.metrics import ece, equal_width
+from harness.stats.calibration.selective import accuracy_at, aurc
+from harness.stats.calibration.smooth import smooth_ece
 from harness.workloads.grounding_qa.answering import Grounded, Judged, abstention, judge, normalise, summary
 from harness.workloads.grounding_qa.facts import Question, facts, questions
 from harness.workloads.grounding_qa.support import Support

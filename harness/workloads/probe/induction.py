@@ -127,11 +127,15 @@ def random_tokens(session: Session, length_tokens: int, count: int, seed: int) -
 
 def repeated_losses(session: Session, sequence: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """(loss of each token but the first, whether it was the most likely one) for the sequence read twice."""
-    twice = [*sequence, *sequence]
+    return token_losses(session, [*sequence, *sequence])
+
+
+def token_losses(session: Session, tokens: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(loss of each token but the first, whether it was the most likely one)."""
     session.clear()
-    session.decode(twice, position=0, logits="all")
+    session.decode(tokens, position=0, logits="all")
     losses, hits = [], []
-    for index, target in enumerate(twice[1:]):
+    for index, target in enumerate(tokens[1:]):
         logits = session.logits(index)
         top = float(logits.max())
         losses.append(top + float(np.log(np.sum(np.exp(logits - top), dtype=np.float64))) - float(logits[target]))

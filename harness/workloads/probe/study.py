@@ -1,11 +1,12 @@
-"""Probes of every property on one layer of a real model, held-out text, and on the token alone."""
+"""Probes of every property on the layers of a real model, held-out text, and on the token alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
+from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
 from harness.ports import Session
@@ -18,7 +19,7 @@ from harness.workloads._language.activations import (
     scenario_of,
 )
 from harness.workloads._language.texts import shipped_text, split_text, texts_of
-from harness.workloads.probe.linear import ProbeReport, Rows, report
+from harness.workloads.probe.linear import Labels, ProbeReport, Rows, report
 from harness.workloads.probe.properties import PROPERTIES, token_labels
 
 
@@ -31,15 +32,37 @@ class ProbeStudy(Frozen, frozen=True, kw_only=True):
     skipped: tuple[str, ...]
 
 
-def rows_of(captured: Captured, detokenize: Callable[[list[int]], str], name: str, limit: float) -> Rows:
-    """Activations and labels of the ordinary tokens."""
+def text_labels(captured: Captured, detokenize: Callable[[list[int]], str], name: str) -> Labels:
+    """A property of the text for every token."""
+    found = [
+        token_labels([detokenize([int(t)]) for t in captured.tokens[start:end]], PROPERTIES[name])
+        for start, end in _windows(captured)
+    ]
+    return np.concatenate(found)
+
+
+def uncertain(session: Session, captured: Captured) -> Labels:
+    """Whether the model's next token, after each one, has more than the median entropy: a property of no text."""
+    found = []
+    for start, end in _windows(captured):
+        session.clear()
+        session.decode([int(t) for t in captured.tokens[start:end]], position=0, logits="all")
+        for index in range(end - start):
+            logits = session.logits(index)
+            p = np.exp(logits - logits.max(), dtype=np.float64)
+            p /= p.sum()
+            found.append(-float(p @ np.log(np.maximum(p, 1e-300))))
+    return np.array(found) > np.median(found)
+
+
+def _windows(captured: Captured) -> list[tuple[int, int]]:
     ends = np.append(captured.windows[1:], len(captured.tokens))
-    labels = np.zeros(len(captured.tokens), np.bool_)
-    owner = np.zeros(len(captured.tokens), np.int64)
-    for index, (start, end) in enumerate(zip(captured.windows, ends, strict=True)):
-        pieces = [detokenize([int(t)]) for t in captured.tokens[start:end]]
-        labels[start:end] = token_labels(pieces, PROPERTIES[name])
-        owner[start:end] = index
+    return list(zip(captured.windows.tolist(), ends.tolist(), strict=True))
+
+
+def rows_of(captured: Captured, labels: Labels, limit: float) -> Rows:
+    """Activations and labels of the ordinary tokens."""
+    owner = np.repeat(np.arange(len(captured.windows)), [end - start for start, end in _windows(captured)])
     kept = ordinary(captured.values, limit)
     return Rows(x=captured.values[kept], tokens=captured.tokens[kept], labels=labels[kept], windows=owner[kept])
 
@@ -53,6 +76,7 @@ def probe_study(
     thread_count: int = 1,
     limit_tokens: int = 12_000,
     material: tuple[Captured, Captured] | None = None,
+    further: Mapping[str, tuple[Labels, Labels]] | None = None,
 ) -> ProbeStudy:
     """Train on the beginning of a text, test on its last fifth.
 
@@ -64,30 +88,79 @@ def probe_study(
         thread_count: Threads of the engine.
         limit_tokens: Most tokens to train on.
         material: Activations of both parts captured before.
+        further: Labels of more properties, for every token of both parts.
 
     Raises:
         RefusedError: The text is too short, or shows no property both ways.
         EngineError: The engine refused the model, or has no such layer.
     """
     if material is None:
-        parts = [split_text(t, 0.2) for t in ([shipped_text()] if folder is None else texts_of(folder))]
-        name = block_name(layer)
-        first = capture(
-            open_session, path, [a for a, _ in parts], name, thread_count=thread_count, limit_tokens=limit_tokens
-        )
-        later = capture(open_session, path, ["\n".join(b for _, b in parts)], name, thread_count=thread_count)
-    else:
-        first, later = material
+        material = captured_parts(open_session, path, folder, layer, thread_count, limit_tokens)
+    first, later = material
     limit = norm_limit(first.values)
     reports, skipped = [], []
     with closing(open_session(path, scenario_of(thread_count))) as session:
-        for name in PROPERTIES:
-            train = rows_of(first, session.detokenize, name, limit)
-            held_out = rows_of(later, session.detokenize, name, limit)
+        labels = {n: tuple(text_labels(part, session.detokenize, n) for part in material) for n in PROPERTIES}
+        for name, (train, held_out) in {**labels, **(further or {})}.items():
             try:
-                reports.append(report(name, train, held_out))
+                reports.append(report(name, rows_of(first, train, limit), rows_of(later, held_out, limit)))
             except RefusedError:
                 skipped.append(name)
     if not reports:
         raise RefusedError("the text shows no property both ways")
     return ProbeStudy(model=path.name, layer=layer, reports=tuple(reports), skipped=tuple(skipped))
+
+
+def captured_parts(
+    open_session: Callable[..., Session],
+    path: Path,
+    folder: Path | None,
+    layer: int,
+    thread_count: int,
+    limit_tokens: int,
+) -> tuple[Captured, Captured]:
+    """Activations of the beginning of the texts, and of their last fifth."""
+    parts = [split_text(t, 0.2) for t in ([shipped_text()] if folder is None else texts_of(folder))]
+    begin, end = [a for a, _ in parts], ["\n".join(b for _, b in parts)]
+    name = block_name(layer)
+    options = {"thread_count": thread_count, "limit_tokens": limit_tokens}
+    return capture(open_session, path, begin, name, **options), capture(open_session, path, end, name, **options)
+
+
+def sweep(
+    open_session: Callable[..., Session],
+    path: Path,
+    folder: Path | None = None,
+    *,
+    layers: tuple[int, ...] = (),
+    thread_count: int = 1,
+    limit_tokens: int = 6000,
+) -> list[ProbeStudy]:
+    """Every property on layers from the first to the last, and whether the model is sure of its next token.
+
+    Args:
+        open_session: Opens the model.
+        path: Model file.
+        folder: Texts; None for the one that ships.
+        layers: Which; five over the depth when empty.
+        thread_count: Threads of the engine.
+        limit_tokens: Most tokens of each part.
+
+    Raises:
+        RefusedError: The text is too short, or shows no property both ways.
+        EngineError: The engine refused the model.
+    """
+    count = read_gguf(path).weights().shape.layer_count
+    chosen = layers or tuple(sorted({round(share * (count - 1)) for share in (0, 0.25, 0.5, 0.75, 1)}))
+    further: dict[str, tuple[Labels, Labels]] = {}
+    found = []
+    for layer in chosen:
+        material = captured_parts(open_session, path, folder, layer, thread_count, limit_tokens)
+        if not further:
+            with closing(open_session(path, scenario_of(thread_count))) as session:
+                first, later = (uncertain(session, part) for part in material)
+            further = {"next token uncertain": (first, later)}
+        found.append(
+            probe_study(open_session, path, layer=layer, thread_count=thread_count, material=material, further=further)
+        )
+    return found

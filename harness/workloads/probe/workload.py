@@ -53,15 +53,13 @@ class ProbeWorkload:
             Cost(
                 operation="fit",
                 flops_count=steps * 2 * (2.0 * n * d * d + 2 / 3 * d**3),
-                moved_bytes=0.0,
-                matrix_bytes=(3 * steps + 1) * matrix,
+                moved_bytes=(3 * steps + 1) * matrix,
                 working_set_bytes=2 * matrix,
                 pass_bytes=(2 * steps + 15) * matrix,
                 pass_set_bytes=3 * matrix,
                 # Beyond 32 MiB each weighted matrix is new; below, what a whole call held.
-                fresh_bytes=fresh + (steps * matrix if matrix > MOST_KEPT_BYTES else 0.0),
-                fresh_array_bytes=matrix,
-                transcendentals_count=n * (steps * 1.0 + (steps + 1) * 20.0),
+                fresh_bytes=fresh + (new_page_bytes(steps * matrix, matrix) if matrix > MOST_KEPT_BYTES else 0.0),
+                array_steps_count=n * (steps * 0.5 + (steps + 1) * 10.0),
                 resident_bytes=int(4.5 * matrix + 16 * d * d),
                 product_dim=d,
                 numpy_calls_count=steps * 45 + 40,
@@ -70,9 +68,7 @@ class ProbeWorkload:
             Cost(
                 operation="apply",
                 # float32 rows are made doubles, then multiplied by one vector.
-                flops_count=0.0,
-                moved_bytes=0.0,
-                matrix_bytes=512 * d * 8.0,
+                moved_bytes=512 * d * 8.0,
                 working_set_bytes=512 * d * 12.0,
                 pass_bytes=512 * d * 12.0,
                 pass_set_bytes=512 * d * 12.0,
@@ -120,24 +116,29 @@ class ProbeWorkload:
         return {"cosine": cosine, "held_out_accuracy": accuracy}
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
-        """Probes of real activations and the induction check; needs ``--model``.
+        """Probes over the layers, induction heads, and what taking them out does; needs ``--model``.
 
         Raises:
             RefusedError: No model was given.
         """
         import msgspec
 
+        from harness.workloads.probe.ablation import ablation
         from harness.workloads.probe.induction import induction
-        from harness.workloads.probe.study import probe_study
+        from harness.workloads.probe.study import sweep
 
         if context.model_path is None or context.open_session is None:
             raise RefusedError("an evaluation of probe reads a model's activations: give --model FILE")
         folder = context.data / "text" if context.data and (context.data / "text").is_dir() else None
         opener, path, threads = context.open_session, context.model_path, context.thread_count
         found: dict[str, Any] = {
-            "probes": msgspec.to_builtins(probe_study(opener, path, folder, thread_count=threads)),
+            "probes": [msgspec.to_builtins(s) for s in sweep(opener, path, folder, thread_count=threads)],
             "induction": msgspec.to_builtins(induction(opener, path, thread_count=threads, seed=context.seed)),
         }
+        try:
+            found["ablation"] = msgspec.to_builtins(ablation(opener, path, thread_count=threads, seed=context.seed))
+        except RefusedError as error:  # a model without induction heads is a result
+            found["ablation"] = str(error)
         return found
 
 

@@ -43,18 +43,14 @@ class ReasoningWorkload:
         return (
             Cost(
                 operation="analyse",
-                python_ops_count=7600.0 * steps,
-                native_calls_count=405.0 * steps,
-                regex_calls_count=(2.2 * 37 + 13) * steps,
-                regex_chars_count=(2.2 * 37 * 30 + 13 * 3) * steps,
+                python_ops_count=9200.0 * steps,
+                regex_chars_count=(2.2 * 37 * (30 + 13) + 13 * (3 + 13)) * steps,
                 **fixed,
             ),
             Cost(
                 operation="solve",
-                python_ops_count=6900,
-                native_calls_count=100,
-                session_calls_count=6,
-                nodes_count=60,
+                python_ops_count=9500,
+                session_calls_count=5,
                 **fixed,
             ),
         )

@@ -139,7 +139,7 @@ def token_loss(logits: Floats, target: int) -> float:
 
 
 class Overhead(Frozen, frozen=True, kw_only=True):
-    """Generation speed without a tap, with one that only reads, and with the autoencoder spliced in.
+    """Decoding speed without a tap, with one that only reads, and with the autoencoder spliced in.
 
     Attributes:
         token_count: Tokens of each round.

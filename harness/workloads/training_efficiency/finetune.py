@@ -7,8 +7,10 @@ Time: 4 N per token (forward 2 N, backward through frozen weights 2 N) and 6 for
 computes the forward pass again (2 N).
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from harness.catalog.devices import load_device
+from harness.catalog.names import load_model
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError
@@ -17,6 +19,8 @@ from harness.predict.workload_cost import rates_of
 _BYTES_PER_ADAPTER_WEIGHT = 16
 _ACTIVATION_BYTES = 34
 _ASSUMED_MFU = 0.3
+_BITS_PER_WEIGHT: Final = 4.5
+"""Of the frozen weights in the table of devices: Q4_0."""
 
 
 class FineTune(NamedTuple):
@@ -63,3 +67,14 @@ def lora(
     rate = mfu_ratio * peak / flops
     available = int(device.pool(engine.pool).usable_bytes.value)
     return FineTune(adapters, memory, available, memory <= available, rate, train_tokens / rate / 3600)
+
+
+def lora_on(model: str, devices: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """LoRA of a model of the catalogue on each device, its weights frozen in 4.5 bits.
+
+    Raises:
+        UnknownNameError: No such model or device.
+    """
+    card = load_model(model)
+    frozen = round(card.parameter_count * _BITS_PER_WEIGHT / 8)
+    return {name: lora(card.shape, frozen, card.parameter_count, load_device(name))._asdict() for name in devices}

@@ -5,20 +5,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
-from harness.app import _ladder_work
+from harness.app import ladder as ladder_module
 from harness.app.calibration_change import calibration_change
-from harness.app.ladder import ladder
-from harness.app.rungs import Rung, reference_of
+from harness.app.ladder import Asked, ladder
 from harness.catalog.gguf import GgufFile
 from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.measure import pipeline
 from harness.measure.child import run_child
-from harness.runtimes.llamacpp.quality import Quality
+from harness.measure.pipeline import How
+from harness.records.ladder import Rung, reference_of
+from harness.records.metrics import metric_values
 
 SPEED = Scenario(context_tokens=128, prompt_tokens=32, new_tokens=8, thread_count=1)
 
@@ -42,7 +43,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         started.append(target.partition(":")[2])
         return run_child(target, *arguments, **options)
 
-    monkeypatch.setattr(_ladder_work, "run_child", watched)
+    monkeypatch.setattr(pipeline, "run_child", watched)
     return started
 
 
@@ -66,9 +67,14 @@ def test_the_references_figures_are_a_rungs_less_its_change() -> None:
 @pytest.mark.usefixtures("as_if_trained")
 def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children: list[str]) -> None:
     pytest.importorskip("llama_cpp")
-    options: dict[str, Any] = {"chunk_count": 1, "keep": tmp_path, "scenario": SPEED, "repetitions": 1}
-    first = ladder(tiny, ["F16", "Q4_0"], measure_speed=False, **options)
+    asked = Asked(chunk_count=1, scenario=SPEED, repetitions=1)
+    options: dict[str, Any] = {"keep": tmp_path, "how": How(resume=True)}
+    climbed = ladder(tiny, ["F16", "Q4_0"], asked=asked._replace(scenario=None), **options)
+    first = climbed.ladder
     assert children == ["run_quantize", "run_try", "run_quantize", "run_quality", "run_quantize", "run_quality"]
+    assert [r.workload for r in climbed.records] == ["quality", "quality"]
+    assert climbed.records[0].samples[0].phase == "score"
+    assert metric_values(climbed.records[0], "perplexity") == [first.rungs[0].quality.perplexity]
     assert [r.speed_outcome for r in first.rungs] == ["", ""]
     same, coarse = first.rungs
     # F16 made from Q8_0 is what it is compared with.
@@ -84,13 +90,14 @@ def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children:
     assert first.reference.nll == pytest.approx(same.calibration.nll)
 
     children.clear()
-    second = ladder(tiny, ["F16", "Q4_0"], **options)
-    assert children == []  # files and quality are there; the timed runs are not started by this name
+    second = ladder(tiny, ["F16", "Q4_0"], asked=asked, **options).ladder
+    assert children == ["run_generate", "run_generate"]  # files and quality are there
     assert all(r.decode_tokens_per_s > 0 and r.speed_outcome in {"ok", "inconclusive"} for r in second.rungs)
     assert [r.calibration for r in second.rungs] == [r.calibration for r in first.rungs]
 
-    wider = ladder(tiny, ["Q4_0"], **(options | {"chunk_count": 2}))
-    assert children == ["run_try", "run_quality"] or children == ["run_quantize", "run_try", "run_quality"]
+    children.clear()
+    wider = ladder(tiny, ["Q4_0"], asked=asked._replace(chunk_count=2), **options).ladder
+    assert children == ["run_try", "run_quality"]
     assert wider.rungs[0].calibration.row_count == 2 * 255
     assert wider.rungs[0].decode_tokens_per_s is not None
 
@@ -100,14 +107,14 @@ def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children:
 @pytest.mark.parametrize("spoil", ["folder in the way", "full disk"])
 def test_a_rung_that_cannot_be_made_is_a_row(tiny: Path, tmp_path: Path, spoil: str) -> None:
     pytest.importorskip("llama_cpp")
-    options: dict[str, Any] = {"chunk_count": 1, "keep": tmp_path, "measure_speed": False}
+    options: dict[str, Any] = {"asked": Asked(chunk_count=1, scenario=None), "keep": tmp_path}
     ladder(tiny, ["F16"], **options)
     (place,) = tmp_path.iterdir()
     if spoil == "full disk":
         (place / "Q4_0.gguf.part").symlink_to("/dev/full")
     else:
         (place / "Q4_0.gguf.part").mkdir()
-    broken, good = ladder(tiny, ["Q4_0", "Q5_0"], **options).rungs
+    broken, good = ladder(tiny, ["Q4_0", "Q5_0"], **options).ladder.rungs
     assert "Q4_0" in broken.outcome
     assert broken.quality is None
     assert good.outcome == "ok"
@@ -117,16 +124,16 @@ def test_a_rung_that_cannot_be_made_is_a_row(tiny: Path, tmp_path: Path, spoil: 
 @pytest.mark.usefixtures("as_if_trained")
 def test_no_room_is_known_before_a_byte_is_written(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("llama_cpp")
-    real = _ladder_work.check_room
+    real = ladder_module.check_room
 
     def small_disk(folder: Path, needed_bytes: int, **advice: str) -> None:
         real(folder, needed_bytes if needed_bytes < 4_000_000 else 1 << 60, **advice)
 
-    monkeypatch.setattr(_ladder_work, "check_room", small_disk)
+    monkeypatch.setattr(ladder_module, "check_room", small_disk)
     source = tiny.with_name("f32.gguf")
     synthesize_tiny(source, "F16", feed_forward_dim=512)
     # 2.4 M weights: F16 is its own reference; 16 bits take 4.7 MB, 4.5 bits 1.3 MB.
-    full, fits = ladder(source, ["F16", "Q4_0"], chunk_count=1, measure_speed=False).rungs
+    full, fits = ladder(source, ["F16", "Q4_0"], asked=Asked(chunk_count=1, scenario=None)).ladder.rungs
     assert "F16 was not made" in full.outcome
     assert "--keep names a folder on another disk" in full.outcome
     assert fits.outcome == "ok"
@@ -135,36 +142,15 @@ def test_no_room_is_known_before_a_byte_is_written(tiny: Path, monkeypatch: pyte
 @pytest.mark.usefixtures("as_if_trained")
 def test_an_interrupted_child_ends_the_ladder(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted = SimpleNamespace(outcome="interrupted", detail="stopped from outside", events=())
-    monkeypatch.setattr(_ladder_work, "run_child", lambda *_a, **_k: interrupted)
+    monkeypatch.setattr(pipeline, "run_child", lambda *_a, **_k: interrupted)
     with pytest.raises(KeyboardInterrupt):
         ladder(tiny, ["Q4_0"])
-
-
-@pytest.mark.usefixtures("as_if_trained")
-def test_a_kept_result_that_cannot_be_read_is_measured_anew(tiny: Path, tmp_path: Path) -> None:
-    pytest.importorskip("llama_cpp")
-    told: list[str] = []
-    shop = _ladder_work.Workshop(
-        tiny, "Q8_0", _text(tmp_path), tmp_path, is_kept=True,
-        limits=_ladder_work.Limits(), say=told.append,
-    )  # fmt: skip
-    asked = _ladder_work.Asked(1, None, 1)
-    for content, is_there in ((b"{", False), (b'{"rung": {"quant": 4}}', False), (_kept(), True)):
-        (shop.folder / "Q4_0.json").write_bytes(content)
-        assert shop.is_scored("Q4_0", asked) == is_there
-    assert len(told) == 2
 
 
 def _text(folder: Path) -> Path:
     path = folder / "text.txt"
     path.write_text("words", encoding="utf-8")
     return path
-
-
-def _kept() -> bytes:
-    quality = Quality(token_count=1, perplexity=2.0, perplexity_error=0.1)
-    kept = _ladder_work.KeptRung(rung=Rung(quant="Q4_0", quality=quality), quality_under="1 chunks")
-    return msgspec.json.encode(kept)
 
 
 def _nothing(_: Path) -> dict[str, Any]:
@@ -216,7 +202,7 @@ def test_refused(
 ) -> None:
     pytest.importorskip("llama_cpp")
     with pytest.raises(error, match=words):
-        ladder(tiny, quants, measure_speed=False, **options(tmp_path))
+        ladder(tiny, quants, asked=Asked(scenario=None), **options(tmp_path))
 
 
 def test_random_weights_have_no_quality(tiny: Path) -> None:
@@ -226,12 +212,12 @@ def test_random_weights_have_no_quality(tiny: Path) -> None:
 
 @pytest.mark.usefixtures("as_if_trained")
 def test_an_encoder_is_no_language_model(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = _ladder_work.read_gguf
+    real = ladder_module.read_gguf
 
     def encoder(path: Path) -> GgufFile:
         found = real(path)
         return found._replace(metadata={**found.metadata, "llama.attention.causal": False})
 
-    monkeypatch.setattr("harness.app.ladder.read_gguf", encoder)
+    monkeypatch.setattr(ladder_module, "read_gguf", encoder)
     with pytest.raises(RefusedError, match="no language model"):
         ladder(tiny, ["Q4_0"])

@@ -1,26 +1,25 @@
 """The terminal's tables of a ladder."""
 
-from harness.app.calibration_change import Calibration, Triple
-from harness.app.ladder_advice import Advice
-from harness.app.rungs import Ladder, Rung, reference_of
+from harness.app.ladder_advice import RungAdvice
 from harness.cli._ladder_tables import ladder_tables
 from harness.cli._output import console
 from harness.domain.prediction import Interval
-from harness.runtimes.llamacpp.quality import Quality
+from harness.domain.quality import CalibrationChange, Change, TextScore
+from harness.records.ladder import Ladder, Rung, reference_of
 
-NOTHING = Triple(value=0.0, low=0.0, high=0.0)
-CALIBRATION = Calibration(
+NOTHING = Change(value=0.0, low=0.0, high=0.0)
+CALIBRATION = CalibrationChange(
     row_count=510, accuracy=0.5, mean_confidence=0.52, ece=0.03, smooth_ece=0.03, nll=2.35,
-    nll_change=Triple(value=0.05, low=0.02, high=0.08), ece_change=Triple(value=0.01, low=-0.01, high=0.02),
+    nll_change=Change(value=0.05, low=0.02, high=0.08), ece_change=Change(value=0.01, low=-0.01, high=0.02),
     smooth_ece_change=NOTHING, accuracy_change=NOTHING, lost_count=30, gained_count=12,
 )  # fmt: skip
-QUALITY = Quality(
+QUALITY = TextScore(
     token_count=510, perplexity=10.4856, perplexity_error=0.5, kl_divergence=0.0574, kl_divergence_error=0.001,
     top1_agreement_ratio=0.9,
 )  # fmt: skip
 
 
-def shown(*rungs: Rung, advice: tuple[Advice, ...] = ()) -> list[str]:
+def shown(*rungs: Rung, advice: tuple[RungAdvice, ...] = ()) -> list[str]:
     """Lines of everything that is printed."""
     result = Ladder(
         model="m", source_quant="Q4_1", reference_quant="F16", text="t", reference=reference_of(rungs), rungs=rungs
@@ -57,8 +56,8 @@ def test_a_rung_says_what_it_does_to_calibration() -> None:
 
 def test_a_rung_that_failed_and_devices() -> None:
     speed = Interval(mid=20.0, low=15.0, high=25.0)
-    takes = Advice(device="phone", quant="Q2_K", kl_divergence=0.5, decode_tokens_per_s=speed)
-    lines = shown(Rung(quant="IQ1_S", outcome="no room"), advice=(takes, Advice(device="board")))
+    takes = RungAdvice(device="phone", quant="Q2_K", kl_divergence=0.5, decode_tokens_per_s=speed)
+    lines = shown(Rung(quant="IQ1_S", outcome="no room"), advice=(takes, RungAdvice(device="board")))
     assert line_with(lines, "IQ1_S").split()[-2:] == ["no", "room"]
     assert "20.0 [15.0, 25.0]" in line_with(lines, "phone", "Q2_K", "no rung within 0.1 nats")
     assert "no rung fits" in line_with(lines, "board")

@@ -5,20 +5,23 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from harness.app._speculation_job import advise, speedup
 from harness.app.emulate import emulation_of, find_boundary, predicted_bytes, predicted_context
 from harness.app.fit import predict
 from harness.app.ladder_advice import recommend, rung_predictions
 from harness.app.resolve import resolve_model
-from harness.app.rungs import Ladder, Rung, mark_frontier
 from harness.app.speculate import PROMPT_CLASSES, load_prompts
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_gguf
 from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.prediction import Interval, Prediction
+from harness.domain.quality import TextScore
+from harness.domain.record import result_of
+from harness.domain.result import Boundary
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
-from harness.runtimes.llamacpp.quality import Quality
+from harness.measure.jobs.speculate import advise, speedup
+from harness.records.ladder import Ladder, Rung, mark_frontier
+from harness.records.metrics import metric_values
 
 
 def test_speedup_by_hand() -> None:
@@ -56,7 +59,7 @@ def test_bad_prompts(tmp_path: Path, text: str) -> None:
 
 
 def rung(quant: str, size: int, speed: float, kl: float) -> Rung:
-    quality = Quality(token_count=1, perplexity=5.0, perplexity_error=0.1, kl_divergence=kl)
+    quality = TextScore(token_count=1, perplexity=5.0, perplexity_error=0.1, kl_divergence=kl)
     return Rung(quant=quant, size_bytes=size, decode_tokens_per_s=speed, quality=quality)
 
 
@@ -130,7 +133,11 @@ def test_boundary_is_found_by_real_runs(tmp_path: Path) -> None:
     path = synthesize_tiny(tmp_path / "t.gguf", "Q8_0", layer_count=8, kv_head_count=8)
     # 8 layers x 2 x 512 x 2 bytes = 16 KiB a token: 300 MB hold some 15 000 tokens beside the process.
     emulation = replace(emulation_of(load_device("raspberry-pi-4")), memory_limit_bytes=300_000_000)
-    found = find_boundary(path, emulation, tolerance_ratio=0.05)
+    record = find_boundary(path, emulation, tolerance_ratio=0.05)
+    found = result_of(record, Boundary)
+    assert record.outcome == "ok"
+    assert metric_values(record, "longest_context_tokens") == [found.found_tokens]
+    assert dict(found.tried)[found.found_tokens] == "ok"
     assert found.found_tokens > 0
     assert found.found_tokens < found.failed_tokens
     if found.enforced:

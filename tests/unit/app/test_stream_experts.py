@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.app.stream import stream
+from harness.app.stream import stream as run_stream
 from harness.app.synthetic import routing_of
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
+from harness.domain.record import MemoryUse, result_of
+from harness.domain.result import Stream
 from harness.domain.scenario import Scenario
+from harness.measure.pipeline import open_history
 from harness.predict.weights import weights_of
 
 pytest.importorskip("llama_cpp")
@@ -21,6 +24,10 @@ pytestmark = [
 PROMPTS = ("Which experts?",)
 SCENARIO = Scenario(context_tokens=128, thread_count=1)
 SKEW = 0.8
+
+
+def stream(*arguments, **options) -> Stream:
+    return result_of(run_stream(*arguments, **options), Stream)
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +52,17 @@ def test_tokens_limit_and_figures(mixture: Path) -> None:
 
     plan = whole.expert_plan
     budget = unlimited - plan.available_bytes + plan.pinned_bytes + plan.expert_bytes // 2
-    half = stream(mixture, budget, PROMPTS, new_tokens=24, scenario=SCENARIO)
+    record = run_stream(mixture, budget, PROMPTS, new_tokens=24, scenario=SCENARIO)
+    half, memory = result_of(record, Stream), record.memory
+    assert isinstance(memory, MemoryUse)
+    # Each prompt is a sample with its validity, and the run is one of the history.
+    assert [(s.phase, s.label, s.token_count) for s in record.samples] == [("decode", "tg24", 23)]
+    assert open_history().get(record.run_id).result == half
     assert half.outputs == whole.outputs == expected.outputs
     assert half.expert_plan is not None
     assert half.expert_plan.streams
-    if half.memory.cgroup_peak_bytes is not None:
-        assert half.memory.cgroup_peak_bytes <= budget
+    if memory.cgroup_peak_bytes is not None:
+        assert memory.cgroup_peak_bytes <= budget
     found, use = half.experts, half.expert_use
     assert found is not None
     assert use is not None

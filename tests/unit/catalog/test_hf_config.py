@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.catalog.hf_config import read_hf_config, shape_of
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.errors import BadDataError
 
 LLAMA_8B = {

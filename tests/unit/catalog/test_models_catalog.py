@@ -8,7 +8,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.catalog.models import dump_model, load_model
+from harness.catalog.models import dump_model
+
+from harness.catalog.names import load_model
 from harness.cli.models import COMMAND
 from harness.domain.model import (
     Experts,

@@ -231,3 +231,14 @@ def test_a_missing_value_says_why(metric, limit, reason) -> None:
     (judged,) = evaluate([Budget(metric=metric, **limit)], [Run([1.0] * 6, doubts=("busy",)).record()])
 
     assert (judged.answer, judged.reason) == ("inconclusive", reason)
+
+
+def test_an_inconclusive_gate_names_the_disturbance_and_what_would_settle_it() -> None:
+    noisy = Run([8.0, 10.5, 9.3, 9.5, 8.9, 9.7]).record()
+    busy = Run([9.0], doubts=("others used 34 % of the CPUs",)).record()
+
+    (judged,) = evaluate([FLOOR], [noisy, busy])
+
+    assert judged.answer == "inconclusive"
+    assert "disturbed by: others used 34 % of the CPUs (1 of 7 samples)" in judged.reason
+    assert "samples at this spread" in judged.reason

@@ -85,3 +85,32 @@ def test_annotations_stay_on_their_line() -> None:
     lines = github.render(judgements()).splitlines()
 
     assert [line.split(" ")[0] for line in lines] == ["::notice", "::error", "::warning", "::error"]
+
+
+def test_each_budget_is_named_by_file_and_line(tmp_path, monkeypatch, capsys) -> None:
+    from bench.fuzz_cases import _record_seeds
+    from harness.catalog.budgets import budget_lines
+    from harness.cli.gate import COMMAND
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my budgets").mkdir()
+    file = tmp_path / "my budgets" / "b.toml"
+    table = '[[budget]]\nmetric = "decode_tokens_per_s"\nfloor = 1e6\n'
+    file.write_text(f"# two limits\n\n{table}\n[[ budget ]]\n" + table.partition("\n")[2])
+    record = tmp_path / "r.json"
+    record.write_bytes(_record_seeds(tmp_path)[0])
+    said = {}
+    for form in ("sarif", "junit", "github"):
+        words = ["--budget", "my budgets/b.toml", str(record), "--format", form]
+        COMMAND.main(words, standalone_mode=False)
+        said[form] = capsys.readouterr().out
+
+    results = json.loads(said["sarif"])["runs"][0]["results"]
+    places = [r["locations"][0]["physicalLocation"] for r in results]
+    assert [p["artifactLocation"]["uri"] for p in places] == ["my%20budgets/b.toml"] * 2
+    assert [p["region"]["startLine"] for p in places] == [3, 7]
+    cases = list(ET.fromstring(said["junit"]).iter("testcase"))
+    assert [(c.get("file"), c.get("line")) for c in cases] == [("my budgets/b.toml", "3"), ("my budgets/b.toml", "7")]
+    assert "file=my budgets/b.toml,line=7,title=" in said["github"]
+    file.write_text("budget = [{ metric = 'ttft_s', ceiling = 1.0 }]\n")
+    assert budget_lines(file, 1) == [1]

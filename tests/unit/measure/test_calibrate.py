@@ -214,7 +214,7 @@ def test_a_spoilt_store_is_timed_again(tmp_path: Path) -> None:
     store = calibrate._Store(tmp_path, ("x",))
     assert store.load() is None
     kept = Calibration(
-        runtime="cpu", engine_version="x", thread_count=1, token_overhead_s=0.0, layer_overhead_s=0.0,
+        api="cpu", engine_version="x", thread_count=1, token_overhead_s=0.0, layer_overhead_s=0.0,
         kv_read_bytes_per_s=1.0, attention_flops_per_s=1.0,
         types=(TypeCost(type_name="F16", batch_seconds_per_byte=((1, 1e-9),)),),
     )  # fmt: skip

@@ -106,7 +106,7 @@ def test_fp32_peak_is_measured() -> None:
 
 def calibration(*types: TypeCost) -> Calibration:
     return Calibration(
-        runtime="cpu",
+        api="cpu",
         engine_version="engine 1",
         thread_count=2,
         types=types,

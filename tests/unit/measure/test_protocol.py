@@ -148,3 +148,19 @@ def test_samples_survive_the_way_to_the_parent(tmp_path: Path) -> None:
     samples, _ = run_job(tmp_path, Scenario(prompt_tokens=8, new_tokens=4), repetitions=1)
 
     assert [msgspec.json.decode(msgspec.json.encode(s), type=Sample) for s in samples] == samples
+
+
+def test_sequences_go_through_together(tmp_path: Path) -> None:
+    scenario = Scenario(context_tokens=64, prompt_tokens=4, new_tokens=3, depth_tokens=2, batch_count=2)
+
+    samples, _ = run_job(tmp_path, scenario, model=COSTS, repetitions=2, cold_loads=0)
+
+    assert [(s.label, s.duration_s, s.token_count) for s in samples if not s.warm_up and s.phase != "load"] == [
+        ("pp4 @ d2 b2", 2.0, 8),  # two prompts of 4 tokens x 0.25 s
+        ("ttft4 @ d2 b2", 2.0, 8),
+        ("pp4 @ d2 b2", 2.0, 8),
+        ("ttft4 @ d2 b2", 2.0, 8),
+        ("tg3 @ d2 b2", 1.5, 6),  # three passes of two tokens, each 2 x 0.25 s: no token went alone
+        ("tg3 @ d2 b2", 1.5, 6),
+    ]
+    assert [s.token_times_s for s in samples if s.phase == "decode" and not s.warm_up] == [(0.5, 0.5, 0.5)] * 2

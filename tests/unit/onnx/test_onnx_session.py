@@ -1,6 +1,7 @@
-"""Sessions, quantizers and profiles on small real graphs, run by the real engine."""
+"""Sessions and quantizers on small real graphs, run by the real engine."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx import quantize as q
 from harness.onnx.files import lint, quant_label, quantization, size_bytes
 from harness.onnx.graph import read_graph
-from harness.onnx.profile import operation_times
 from harness.onnx.session import OnnxSession
 
 onnx = pytest.importorskip("onnx")
@@ -67,14 +67,13 @@ def test_refusals(product: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("kind", "label", "named", "error"),
     [
-        ("int4", "INT4", "int4 b32 a4", 3.0),
-        ("int8", "INT8", "int8 b32 a4", 0.4),
-        ("dynamic-int8", "INT8", "dynamic int8", 0.4),
-        ("static-int8", "INT8", "static int8", 0.4),
+        (q.quantize_weights, "INT4", "int4 b32 a4", 3.0),
+        (partial(q.quantize_weights, bits=8), "INT8", "int8 b32 a4", 0.4),
+        (q.quantize_dynamic, "INT8", "dynamic int8", 0.4),
     ],
 )
-def test_every_kind_loads_and_is_near(product: Path, kind: str, label: str, named: str, error: float):
-    target = q.quantize(product, product.with_name("small.onnx"), kind, samples=[{"x": X}])
+def test_every_kind_loads_and_is_near(product: Path, kind, label: str, named: str, error: float):
+    target = kind(product, product.with_name("small.onnx"))
     graph = read_graph(target)
     assert (quant_label(graph), quantization(graph)) == (label, named)
     assert lint(target) == []
@@ -102,34 +101,19 @@ def test_external_data_keeps_every_value(product: Path):
 
 def test_quantizer_refuses(product: Path, tmp_path: Path):
     target = tmp_path / "t.onnx"
-    with pytest.raises(RefusedError, match="no quantization 'int3'; one of: int4, int8"):
-        q.quantize(product, target, "int3")
-    with pytest.raises(RefusedError, match="needs sample inputs"):
-        q.quantize(product, target, "static-int8")
     with pytest.raises(RefusedError, match="4 or 8"):
         q.quantize_weights(product, target, bits=5)
     with pytest.raises(RefusedError, match="power of two"):
         q.quantize_weights(product, target, block_size=24)
     with pytest.raises(BadDataError, match="no such file"):
-        q.quantize(tmp_path / "none.onnx", target, "int4")
+        q.quantize_weights(tmp_path / "none.onnx", target)
     assert not target.exists()
 
 
 def test_quantizers_leave_the_log_as_it_was(product: Path):
     before = logging.root.manager.disable
-    q.quantize(product, product.with_name("s.onnx"), "int4")
+    q.quantize_weights(product, product.with_name("s.onnx"))
     assert logging.root.manager.disable == before
-
-
-def test_profile_by_operation(product: Path, tmp_path: Path):
-    with OnnxSession(product, profile=tmp_path / "profile") as session:
-        for _ in range(3):
-            session.run({"x": X})
-        rows = operation_times(session.end_profile())
-    assert [(r.op_type, r.call_count, r.share_ratio) for r in rows] == [("MatMul", 3, 1.0)]
-    assert rows[0].duration_s >= 0
-    with pytest.raises(BadDataError, match="a profile written by"):
-        operation_times(product)
 
 
 def test_sentence_encoder_pools_what_the_graph_gives(tmp_path: Path):

@@ -15,7 +15,7 @@ from harness.onnx.decoder import decoder_ports, keep_last_logits, ports_of, tabl
 from harness.onnx.decoder_quantize import blocks_of_8, quantize_decoder
 from harness.onnx.files import lint, size_bytes
 from harness.onnx.graph import read_graph
-from harness.onnx.quantize import load, quantize, save
+from harness.onnx.quantize import load, quantize_weights, save
 from harness.ports import Session
 from harness.runtimes.ort import RUNTIME
 
@@ -156,7 +156,7 @@ def test_engine_faults_are_said(model: Path):
 @pytest.mark.parametrize("fused", [False, True])
 def test_quantized_decoders_run_and_are_named(tmp_path: Path, kind: str, label: str, fused: bool):
     path = write_tiny_decoder(tmp_path, WEIGHTS, fused=fused)
-    quantize(path, path, kind)
+    quantize_weights(path, path, bits=int(kind[3:]))
     assert RUNTIME.model_options(path)["quantization"] == label
     with RUNTIME.open(path, SMALL) as session:
         session.decode(TOKENS, position=0, logits="all")

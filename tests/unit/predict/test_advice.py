@@ -3,7 +3,7 @@
 import pytest
 
 from harness.catalog.devices import load_device
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario

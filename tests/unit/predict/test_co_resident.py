@@ -19,7 +19,7 @@ MODEL = resolve_model("llama-3.2-1b")
 
 def made(name: str, held: int, *, mapped: int = 0, moved: float = 0.0) -> Companion:
     one = Cost(operation="read", flops_count=0, moved_bytes=moved, resident_bytes=held, file_bytes=mapped)
-    two = Cost(operation="write", flops_count=0, moved_bytes=0, resident_bytes=held // 2, call_overhead_s=1.0)
+    two = Cost(operation="write", flops_count=0, moved_bytes=0, resident_bytes=held // 2, disk_read_bytes=1e9)
     return Companion(name, (one, two))
 
 

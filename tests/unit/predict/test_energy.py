@@ -1,23 +1,128 @@
-"""Energy by hand."""
+"""Energy and heat: by hand from round terms, and published devices predicted without their own rows."""
 
+import math
+
+import msgspec
 import pytest
 from msgspec.structs import replace
 
-from harness.catalog.devices import load_device
+from harness.catalog.devices import device_names, load_device
 from harness.domain.device import Figure, Power
-from harness.predict.energy import predict_energy
+from harness.domain.prediction import Interval
+from harness.errors import BadDataError
+from harness.predict.decode import Work
+from harness.predict.energy import predict_energy, sustained
+from harness.predict.heat import PRIORS, HeatTerms, Load, heat_terms, knee_seconds, share_kept, token_joules, watts
+from harness.published import heat_rows
+
+TERMS = {key: math.log(value) for key, value in dict.fromkeys(PRIORS, 1.0).items()} | {
+    "byte": math.log(50e-12),
+    "operation/gpu": math.log(25e-12),
+    "dequantise": math.log(2),
+    "year": -math.inf,
+    "idle/phone": math.log(1.0),
+    "limit/phone": math.log(5.0),
+    "governor": math.log(2.0),
+    "tau": math.log(100.0),
+}
+# 1 GB x 50 pJ = 0.05 J; 2e9 operations x 25 pJ = 0.05 J
+PHONE = Load(engine="gpu", kind="phone", whole=True, byte_count=1e9, operation_count=2e9)
+WORK = Work(1.8e9, 3.2e9, 28, 5e7, "q4k")
+HEADER = ("device", "chip", "device_class", "backend", "model", "quant", "run_id", "t_s", "tokens_per_s")
+BURST = Interval(mid=20.0, low=16.0, high=25.0)
 
 
-def test_energy_by_hand():
-    def figure(value):
-        return Figure(value=value, source="by hand", confidence="assumed")
+def test_power_and_share_by_hand():
+    assert token_joules(PHONE, TERMS) == pytest.approx(0.1)
+    assert token_joules(replace(PHONE, plain=False), TERMS) == pytest.approx(0.15)
+    # the processor's own counters see 40 % of a byte: 0.02 + 0.05
+    assert token_joules(replace(PHONE, whole=False), TERMS) == pytest.approx(0.07)
+    assert watts(PHONE, 10, TERMS) == pytest.approx(1 + 1.0)
+    assert watts(PHONE, 100, TERMS, warm=False) == pytest.approx(11)
+    assert watts(PHONE, 100, TERMS) == pytest.approx(5)
+    # 160 tokens/s ask for 16 W where 4 are left: sqrt(1/4) = 0.5, rounded off by (1 + 0.5^-4)^(-1/4)
+    assert share_kept(PHONE, 160, TERMS) == pytest.approx(17**-0.25)
+    assert share_kept(PHONE, 1, TERMS) == pytest.approx(1, abs=1e-3)
+    # P = 17 W: the limit of 5 W is reached after -100 ln(1 - 5/17)
+    assert knee_seconds(PHONE, 160, TERMS) == pytest.approx(-100 * math.log(12 / 17))
+    assert knee_seconds(PHONE, 10, TERMS) is None
 
-    device = load_device("macbook-pro-m4-max")
-    device = replace(device, power=Power(battery_joules=figure(360_000), sustained_watts=figure(40)))
-    energy = predict_energy(80.0, device, "metal")
-    # 40 W / 80 tokens/s = 0.5 J; 360 kJ / 0.5 J = 720,000 tokens; the share kept under heat scales both
-    kept = energy.sustained_tokens_per_s / 80
-    assert 0 < kept <= 1
-    assert energy.joules_per_token == pytest.approx(0.5 / kept)
-    assert energy.tokens_per_charge == pytest.approx(720_000 * kept)
-    assert predict_energy(80.0, replace(device, power=Power()), "metal") is None
+
+def test_what_is_not_known_is_said():
+    laptop = load_device("macbook-pro-m3-max")
+    assert laptop.power.sustained_watts is None
+    assert sustained(laptop, "metal", WORK, BURST) is None
+    energy = predict_energy(laptop, "metal", WORK, BURST)
+    assert energy is not None and energy.sustained_joules_per_token is None and energy.scope == "whole device"
+    card = replace(load_device("rtx-3090-desktop"), power=Power())
+    assert predict_energy(card, "cuda", WORK, BURST) is None
+    assert sustained(card, "cuda", WORK, BURST) is None
+
+
+def test_a_phone_slows_down_and_more_heat_given_off_slows_it_less():
+    phone = load_device("galaxy-s24")
+    late = sustained(phone, "vulkan", WORK, BURST)
+    assert late is not None and late.knee_s is not None
+    assert late.tokens_per_s.low < late.tokens_per_s.mid < BURST.mid
+    early = sustained(phone, "vulkan", WORK, BURST, minutes=late.knee_s / 120)
+    assert early is not None and early.tokens_per_s.mid == pytest.approx(BURST.mid)
+    cooled = replace(phone, power=Power(sustained_watts=Figure(value=12, source="by hand", confidence="assumed")))
+    better = sustained(cooled, "vulkan", WORK, BURST)
+    assert better is not None and better.share.mid > late.share.mid
+    energy = predict_energy(phone, "vulkan", WORK, BURST)
+    assert energy is not None and energy.tokens_per_charge is not None and energy.sustained_joules_per_token is not None
+    # slower clocks take less energy for the same token
+    assert energy.sustained_joules_per_token.mid < energy.joules_per_token.mid
+    battery = phone.power.battery_joules
+    assert battery is not None
+    assert energy.tokens_per_charge.mid == pytest.approx(battery.value / energy.sustained_joules_per_token.mid)
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_every_device_answers_or_says_that_it_does_not_know(name: str):
+    device = load_device(name)
+    for api in {api for engine in device.engines for api in engine.apis}:
+        late, energy = sustained(device, api, WORK, BURST), predict_energy(device, api, WORK, BURST)
+        if late is not None:
+            assert 0 < late.share.low <= late.share.mid <= late.share.high <= 1
+            assert late.tokens_per_s.high <= BURST.high
+        if energy is not None:
+            assert 0 < energy.joules_per_token.low < energy.joules_per_token.mid < energy.joules_per_token.high < 100
+
+
+def test_the_shipped_terms_are_the_fit_of_the_shipped_rows():
+    fitted = heat_rows.fit(heat_rows.shipped_rows(), heat_terms().source)
+    assert fitted.terms == pytest.approx(heat_terms().terms, abs=2e-3)
+
+
+def test_devices_are_predicted_without_their_own_rows():
+    judged = heat_rows.leave_out(heat_rows.shipped_rows())
+    energy = heat_rows.summary("energy", judged, 0, "")
+    share = heat_rows.summary("thermal", judged, 0, "")
+    assert energy.votes_count >= 15 and energy.median_ratio <= 0.25
+    assert 0.85 <= energy.coverage_ratio <= 0.95
+    assert share.median_ratio <= 0.20 < share.baselines["0.43, on an NPU 0.67"][0]
+
+
+def test_rows_that_only_noise_makes_pull_no_term_far():
+    """Few rows: the priors hold."""
+    row = heat_rows.HeatRow("energy", "x", PHONE, 10.0, 0.9)
+    fitted = heat_rows.fit([row], "")
+    assert isinstance(fitted, HeatTerms)
+    for key, (mean, width) in PRIORS.items():
+        assert abs(fitted.terms[key] - mean) < 3 * width
+    assert msgspec.json.decode(msgspec.json.encode(fitted), type=HeatTerms) == fitted
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "word"),
+    [
+        ("energy", "device,chip\na,b\n", "no column"),
+        ("thermal", ",".join(HEADER) + "\na,b,phone,cpu,1B,Q4_0,r,x,1\n", "line 2"),
+    ],
+)  # fmt: skip
+def test_bad_files_name_line_and_column(tmp_path, kind, text, word):
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    with pytest.raises(BadDataError, match=word):
+        heat_rows.heat_rows(kind, path)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.predict.kv_cache import kv_cache_bytes, kv_read_bytes, padded
 from harness.units import GIB, MIB
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from harness.catalog.devices import load_device
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.domain.model import Tensor, Weights
 from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import reserved_compute_bytes

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX, QUANTS, quant_named, types_of

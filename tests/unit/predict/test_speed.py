@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.app.published import model_of, rows_of, shape_of, shipped_rows
 from harness.catalog.devices import load_device
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.cli.validate import COMMAND
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError

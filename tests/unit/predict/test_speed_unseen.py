@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from harness.predict.priors import prior_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,6 @@ from harness.predict.coefficients import Covariance, shipped
 from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
 from harness.predict.interval import expected_spread, interval
 from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds
-from harness.predict.priors import prior_of
 from harness.predict.traits import chip_key, traits_of
 from harness.published import fitting
 from harness.published.leaving_out import leave_out, splits_of

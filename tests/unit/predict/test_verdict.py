@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.catalog.devices import load_device
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.memory import predict_memory

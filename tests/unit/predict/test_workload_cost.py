@@ -11,15 +11,14 @@ RATES = Rates(
     serial_flops_per_s=5e10,
     serial_read_bytes_per_s=1e10,
     storage_bytes_per_s=1e9,
-    overhead_ratio=2.0,
 )
 
 
 @pytest.mark.parametrize(
     ("cost", "seconds", "limit"),
     [
-        # max(4e8 / 2e11, 4e8 / 4e10) = 10 ms, + 2 x 1 ms
-        ({"flops_count": 4e8, "moved_bytes": 4e8, "call_overhead_s": 1e-3}, 0.012, "memory"),
+        # max(4e8 / 2e11, 4e8 / 4e10) = 10 ms
+        ({"flops_count": 4e8, "moved_bytes": 4e8}, 0.010, "memory"),
         # one thread: max(4e8 / 5e10, 4e8 / 1e10) = 40 ms
         ({"flops_count": 4e8, "moved_bytes": 4e8, "parallel": False}, 0.040, "memory"),
         # 2e10 / 2e11 = 100 ms

@@ -30,7 +30,7 @@ MACHINE = MachineFingerprint(
 
 def record(run_id: str = "20260101T000000000Z-00000000", **fields: Any) -> RunRecord:
     given: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": store.SCHEMA_VERSION,
         "run_id": run_id,
         "created": "2026-01-01T00:00:00.000Z",
         "harness_version": "0",

@@ -2,6 +2,7 @@
 
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, Prediction, SpeedPrediction, Verdict
 from harness.domain.record import (
+    SCHEMA_VERSION,
     EngineIdentity,
     MachineFingerprint,
     MemoryUse,
@@ -71,7 +72,7 @@ def record(
         ),
     )
     fields = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "run_id": run_id,
         "created": "2026-01-01T00:00:00+00:00",
         "harness_version": "0.1.0",

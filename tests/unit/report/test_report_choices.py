@@ -8,7 +8,8 @@ import pytest
 from harness.app.fit import predict
 from harness.app.resolve import resolve_device
 from harness.catalog.devices import device_names
-from harness.catalog.models import load_model, model_names
+from harness.catalog.models import model_names
+from harness.catalog.names import load_model
 from harness.domain.scenario import Scenario
 from harness.predict.weights import weights_of
 from harness.report.choices import DEFAULT_CONTEXTS, choices
@@ -76,7 +77,7 @@ def test_target_answers_as_the_model_does(tables) -> None:
                 Scenario(context_tokens=DEFAULT_CONTEXTS[0]),
                 target_tokens_per_s=share * reached,
             )
-            assert said.verdict.word == (WORDS[word] if share < 1 or word == "2" else "does not fit")
+            assert said.verdict.word == (WORDS[word] if share < 1 or word == "2" else "too slow")
 
 
 def test_sixty_devices_and_fifty_models_stay_small() -> None:

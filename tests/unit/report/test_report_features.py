@@ -3,6 +3,7 @@
 import pytest
 from report_records import HOSTILE, record
 
+from harness.domain.result import System
 from harness.report.document import build
 from harness.report.features import feature_panels
 from harness.report.figures import labelled
@@ -24,16 +25,17 @@ def evaluated(*features: dict, **more):
     return record(
         workload="sparse_autoencoder",
         model=None,
-        extra={
-            "evaluation": {
+        result=System(
+            size={},
+            evaluation={
                 "model": "small.gguf",
                 "tensor": "l_out-15",
                 "held_out": {"active_count": 32.0, "fvu_ratio": 0.181},
                 "loss": {"recovered_zero_ratio": 0.972},
                 "generation": {"plain_s": 0.004, "reading_s": 0.0041, "spliced_s": 0.005},
                 "features": list(features),
-            }
-        },
+            },
+        ),
         **more,
     )
 
@@ -67,8 +69,18 @@ def test_text_of_strangers_is_escaped() -> None:
 
 def test_other_records_and_other_shapes_have_no_panel() -> None:
     broken = {"index": 3, "contexts": "none"}
-    assert panels(record(), evaluated(), evaluated(broken), record(run_id="x", extra={"evaluation": 7})) == []
-    held_is_text = record(run_id="y", extra={"evaluation": {"features": [feature(6)], "held_out": "?", "loss": [1]}})
+    assert (
+        panels(
+            record(),
+            evaluated(),
+            evaluated(broken),
+            record(run_id="x", result=System(size={}, evaluation={"features": 7})),
+        )
+        == []
+    )
+    held_is_text = record(
+        run_id="y", result=System(size={}, evaluation={"features": [feature(6)], "held_out": "?", "loss": [1]})
+    )
     assert [p.note for p in panels(held_is_text)] == [""]
     (panel,) = panels(evaluated(broken, feature(5)))
     assert [row.number for row in panel.rows] == ["5"]

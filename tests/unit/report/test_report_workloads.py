@@ -4,6 +4,7 @@ import pytest
 from report_records import HOSTILE, record
 
 from harness.domain.record import Sample
+from harness.domain.result import System
 from harness.report.document import build
 from harness.report.figures import labelled
 from harness.report.formats import html
@@ -19,11 +20,11 @@ def measured(**more):
     told = {
         "size": {"entry_count": 500},
         "quality": {"recall_ratio": 0.68, "index_bytes": 3 * 2**20},
-        "predicted": [said],
+        "predicted": (said,),
         "units": {"python_op_s": 1e-9},
     }
     calls = [sample("retrieve", 0.004, 4), sample("store", 0.02, 10)]
-    return record(workload="memory_store", model=None, samples=calls, prediction=None, extra=told | more)
+    return record(workload="memory_store", model=None, samples=calls, prediction=None, result=System(**(told | more)))
 
 
 def test_an_operation_stands_beside_its_prediction() -> None:

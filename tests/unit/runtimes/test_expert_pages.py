@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from harness.app.synthetic import routing_of
 from harness.catalog.synthesize import synthesize, synthesize_tiny
 from harness.domain.model import Experts, ModelShape
+from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError, RefusedError
 from harness.predict.weights import weights_of
 from harness.runtimes.llamacpp.expert_cache import ExpertCache
@@ -22,7 +23,7 @@ from harness.runtimes.llamacpp.expert_layout import (
     plan_experts,
 )
 from harness.runtimes.llamacpp.expert_pages import LEAST_MOVE_BYTES, ExpertPages
-from harness.runtimes.llamacpp.stream_plan import PAGE_BYTES, Extent, FileLayout
+from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout
 
 P = PAGE_BYTES
 

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.domain.streaming import PAGE_BYTES, StreamReport
 from harness.errors import RefusedError
-from harness.runtimes.llamacpp.quality import Scores, chunks_of, load_columns, log_probabilities, save_columns
-from harness.runtimes.llamacpp.stream_plan import PAGE_BYTES, Extent, StreamReport, plan_split, whole_pages
+from harness.measure.jobs.score import load_columns, save_columns
+from harness.runtimes.llamacpp.quality import Scores, chunks_of, log_probabilities
+from harness.runtimes.llamacpp.stream_plan import Extent, plan_split, whole_pages
 
 
 def test_log_probabilities_by_hand() -> None:

@@ -17,7 +17,7 @@ from harness.catalog.budgets import load_budgets
 from harness.catalog.devices import load_device
 from harness.catalog.fetch_registry import from_registry
 from harness.catalog.hf_config import CONFIG_MAX_BYTES, read_hf_config
-from harness.catalog.models import load_model
+from harness.catalog.names import load_model
 from harness.domain.model import RegistrySource
 from harness.errors import BadDataError, FetchError, HarnessError, InputError
 from harness.records.store import RECORD_MAX_BYTES, load

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import RefusedError
-from harness.workloads.calibration import metrics, paired, scaling, selective, smooth
+from harness.stats.calibration import metrics, paired, scaling, selective, smooth
 from harness.workloads.calibration.seed_baseline import compute_calibration_error
 
 

@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 
 from harness.errors import EngineError, RefusedError, WrongAnswerError
 from harness.ports import WorkloadContext
+from harness.workloads._language.activations import Captured
 from harness.workloads.probe import WORKLOAD
+from harness.workloads.probe.ablation import HeadsOut, null_draw
 from harness.workloads.probe.induction import (
     AttentionScores,
+    Head,
     prefix_matching,
     random_tokens,
     repeated_losses,
@@ -24,6 +27,7 @@ from harness.workloads.probe.properties import (
     token_labels,
     word_goes_on,
 )
+from harness.workloads.probe.study import uncertain
 
 
 def marks(found):
@@ -221,6 +225,47 @@ def test_random_tokens_are_ordinary_and_different():
     for sequence in random_tokens(Copier(), 12, 3, 1):
         assert len(set(sequence)) == 12
         assert not {3, 4} & set(sequence)
+
+
+# -- ablation -------------------------------------------------------------------------------------------------------
+
+
+def test_a_head_out_writes_its_mean_and_others_stay():
+    tap = HeadsOut(2)
+    assert tap.wants("kqv_out-3")
+    assert not tap.wants("kqv_out-3 (view)")
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert tap("kqv_out-3", values) is None
+    tap.places = {(3, 1), (4, 0)}
+    changed = tap("kqv_out-3", values)
+    assert changed[:, :2].tolist() == values[:, :2].tolist()
+    assert changed[:, 2:].tolist() == [[6.0, 7.0]] * 3  # the middle row is the mean
+    assert tap("kqv_out-5", values) is None
+
+
+def test_a_null_draw_takes_as_many_others_of_each_layer():
+    heads = [Head(layer=layer, head=head, score=0.1) for layer in range(3) for head in range(4)]
+    taken = [Head(layer=1, head=0, score=0.9), Head(layer=1, head=2, score=0.8), Head(layer=2, head=3, score=0.7)]
+    drawn = null_draw(heads, taken, np.random.default_rng(1))
+    assert sorted(layer for layer, _ in drawn) == [1, 1, 2]
+    assert len(set(drawn)) == 3
+    assert not {(1, 0), (1, 2), (2, 3)} & set(drawn)
+    with pytest.raises(RefusedError, match="layer 1 has 1 other heads"):
+        null_draw(heads, [*taken, Head(layer=1, head=1, score=0.9)], np.random.default_rng(1))
+
+
+class Certain(Copier):
+    """As sure as a half of one token and a half of the rest after token 1, quite sure after token 2."""
+
+    def logits(self, index):
+        found = np.zeros(50, np.float32)
+        found[0] = 9 if self.tokens[index] == 2 else 3
+        return found
+
+
+def test_uncertainty_is_the_entropy_above_the_median():
+    captured = Captured(np.zeros((6, 2), np.float32), np.array([1, 2, 2, 2, 1, 1]), np.array([0, 4]))
+    assert uncertain(Certain(), captured).tolist() == [True, False, False, False, True, True]
 
 
 # -- workload -------------------------------------------------------------------------------------------------------

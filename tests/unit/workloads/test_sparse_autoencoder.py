@@ -307,8 +307,8 @@ def test_workload_names_costs_and_operations_alike(state):
 def test_costs_by_hand():
     costs = {c.operation: c for c in WORKLOAD.costs(WORKLOAD.sizes["default"])}
     # 2048 x 16384 float32 = 134,217,728 bytes; sparse decode reads 32 x 2048 weights of 16384 x 2048
-    assert costs["encode fp32"].matrix_bytes == 134_217_728
-    assert costs["decode dense"].matrix_bytes / costs["decode sparse"].matrix_bytes == 512
+    assert costs["encode fp32"].moved_bytes == 134_217_728
+    assert costs["decode dense"].moved_bytes / costs["decode sparse"].moved_bytes == 512
     assert costs["encode fp32 x32"].flops_count == 2 * 32 * 2048 * 16384
 
 

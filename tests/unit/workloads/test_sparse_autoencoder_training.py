@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sae_cases import f32, planted
 
+from bench.seed_autoencoder import train_seed
 from harness.errors import RefusedError
 from harness.workloads.sparse_autoencoder.metrics import quality
 from harness.workloads.sparse_autoencoder.model import SparseAutoencoder
-from harness.workloads.sparse_autoencoder.seed_baseline import train_seed
 from harness.workloads.sparse_autoencoder.training import ENCODER_START, Adam, Plan, Trainer, train
 
 # -- training -------------------------------------------------------------------------------------------------------

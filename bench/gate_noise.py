@@ -1,0 +1,145 @@
+"""How often the gate errs under a model of noise, beside the rule it had before: no machine is needed.
+
+    python -m bench.gate_noise --gates 200
+
+A neighbour comes and goes (its states last several runs) and takes the processor from some tokens; the machine drifts.
+The parameters are set so that the former rule comes near what it came to in a campaign on a shared machine: a quarter
+to four in ten gates without a slowdown inconclusive, about half of the 5 % slowdowns found. Campaigns on real machines
+are run by ``bench.gate_rates``.
+"""
+
+from collections.abc import Sequence
+from math import exp
+from random import Random
+from typing import Final, NamedTuple
+
+import click
+
+from harness.domain.budget import Budget
+from harness.domain.record import SCHEMA_VERSION, MachineFingerprint, ModelIdentity, RunRecord, Sample
+from harness.domain.scenario import Scenario
+from harness.gates.judge import decide
+from harness.gates.live import LOOKS, gate_in_turns
+from harness.stats.intervals import ratio_interval
+
+TOKENS: Final = 48
+BUDGET: Final = Budget(metric="itl_p50_s", baseline_ratio=1.03)
+MACHINE: Final = MachineFingerprint(system="Linux", kernel="", cpu_model="", core_count=2, ram_bytes=1, isa=(),
+                                    memory_limit_bytes=1, python="", device="modelled")  # fmt: skip
+MODEL: Final = ModelIdentity(name="m", quant="Q8_0", size_bytes=1, sha256="", architecture="llama", parameter_count=1)
+
+
+class Noise(NamedTuple):
+    """A machine that is shared.
+
+    Attributes:
+        token_spread: Spread of the log of a token's time on a quiet machine.
+        drift: Spread of the log from run to run, of a walk that is drawn back by a tenth each run.
+        busy_ratio: Share of runs in which a neighbour is there.
+        stay_ratio: Chance that the neighbour does what it did before.
+        hit_ratio: Least and greatest share of tokens that it takes the processor from.
+        hit_delay_ratio: Mean delay of such a token, as a share of its time.
+    """
+
+    token_spread: float = 0.004
+    drift: float = 0.003
+    busy_ratio: float = 0.6
+    stay_ratio: float = 0.7
+    hit_ratio: tuple[float, float] = (0.25, 0.68)
+    hit_delay_ratio: float = 0.35
+
+
+QUIET: Final = Noise(busy_ratio=0.0)
+SHARED: Final = Noise()
+
+
+class Machine:
+    """Draws runs one after the other."""
+
+    def __init__(self, noise: Noise, seed: int) -> None:
+        self.noise, self.draw = noise, Random(seed)
+        self.level, self.busy, self.number = 0.0, self.draw.random() < noise.busy_ratio, 0
+
+    def run(self, slowdown: float, slowed_ratio: float = 1.0) -> RunRecord:
+        """One run of a build that is so much slower, on every token or on a share of them."""
+        noise, draw = self.noise, self.draw
+        self.level = 0.9 * self.level + draw.gauss(0, noise.drift)
+        if draw.random() > noise.stay_ratio:
+            self.busy = draw.random() < noise.busy_ratio
+        hit = draw.uniform(*noise.hit_ratio) if self.busy else 0.0
+        times = []
+        for _ in range(TOKENS):
+            slow = slowdown if draw.random() < slowed_ratio else 0.0
+            time_s = 0.01 * (1 + slow) * exp(self.level + draw.gauss(0, noise.token_spread))
+            times.append(time_s * (1 + draw.expovariate(1 / noise.hit_delay_ratio) if draw.random() < hit else 1))
+        self.number += 1
+        sample = Sample(phase="decode", label=f"tg{TOKENS}", token_count=TOKENS, duration_s=sum(times),
+                        started_unix_s=0.0, token_times_s=tuple(times))  # fmt: skip
+        return RunRecord(
+            schema_version=SCHEMA_VERSION, run_id=f"r{self.number}", harness_version="0", command=(),
+            created=f"2026-01-01T00:00:00.{self.number:06}Z", workload="generate", machine=MACHINE,
+            scenario=Scenario(), outcome="ok", model=MODEL, samples=(sample,),
+        )  # fmt: skip
+
+
+class Course(NamedTuple):
+    """What one gate came to, and after how many turns."""
+
+    answer: str
+    turns: int
+
+
+def present(noise: Noise, slowdown: float, seed: int, max_turns: int = LOOKS[-1]) -> Course:
+    """The gate as it is."""
+    machine = Machine(noise, seed)
+    (judged,), new, _ = gate_in_turns(
+        [BUDGET], lambda: machine.run(slowdown), lambda: machine.run(0.0), max_turns=max_turns
+    )
+    return Course(judged.answer, len(new))
+
+
+def former(noise: Noise, slowdown: float, seed: int, max_turns: int = LOOKS[-1]) -> Course:
+    """The rule it had: the median token alone, the level of each look by Bonferroni."""
+    machine, new, old = Machine(noise, seed), list[float](), list[float]()
+    looks = [look for look in LOOKS if look < max_turns] + [max_turns]
+    answer: str = "inconclusive"
+    for look in looks:
+        while len(new) < look:
+            for side in (0, 1) if len(new) % 2 == 0 else (1, 0):
+                record = machine.run(slowdown if side == 0 else 0.0)
+                times = sorted(record.samples[0].token_times_s)
+                (new if side == 0 else old).append((times[TOKENS // 2 - 1] + times[TOKENS // 2]) / 2)
+        estimate = ratio_interval(new, old, confidence=1 - 0.05 / len(looks))
+        answer = decide(estimate.low, estimate.high, 1.03, higher_is_better=False)
+        if answer != "inconclusive":
+            break
+    return Course(answer, len(new))
+
+
+def share(courses: Sequence[Course], answer: str) -> float:
+    """Share of gates with that answer."""
+    return sum(course.answer == answer for course in courses) / len(courses)
+
+
+@click.command()
+@click.option("--gates", default=200, show_default=True, help="For each slowdown.")
+@click.option(
+    "--machine", "machines", multiple=True, type=click.Choice(["quiet", "shared"]), default=("quiet", "shared")
+)
+@click.option("--max-turns", default=LOOKS[-1], show_default=True)
+def main(gates: int, machines: tuple[str, ...], max_turns: int) -> None:
+    """Print the rates of both rules."""
+    for name in machines:
+        noise = {"quiet": QUIET, "shared": SHARED}[name]
+        for slowdown in (0.0, 0.03, 0.05, 0.10, 0.20):
+            for rule in (former, present):
+                found = [rule(noise, slowdown, seed, max_turns) for seed in range(gates)]
+                cells = "  ".join(
+                    f"{answer} {share(found, answer):4.0%}" for answer in ("pass", "fail", "inconclusive")
+                )
+                mean = sum(course.turns for course in found) / gates
+                click.echo(f"{name:<7} {slowdown:4.0%}  {rule.__name__:<8} {cells}  {mean:5.1f} turns")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""What memory llama.cpp allocates beside what is predicted, for every kind of architecture.
+
+    python -m bench.memory_conformance [--kind lfm2] [--out reports/memory/conformance.json]
+
+For each kind a tiny model with random weights is written and loaded, in a process of its own; the sizes come from the
+engine's own log lines ("model buffer size", "KV buffer size", "RS buffer size", "compute buffer size"). Exit status 1
+when weights or cache differ by more than 1 % anywhere, or when the engine refuses a model. The log prints hundredths of
+a MiB: half of that is allowed on top, per line. The compute buffer is shown and not judged: a run on a CPU touches a
+part of it, and that part is what the prediction promises.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from msgspec.structs import replace
+
+from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
+
+ALLOWED_RATIO: Final = 0.01
+_LINE_MIB: Final = 0.005  # half of the last digit that the engine prints
+_LINE: Final = re.compile(r"(?P<buffer>\S+) +(?P<part>model|KV|RS|compute) buffer size = +(?P<mib>[\d.]+) MiB")
+
+_DENSE: Final = ModelShape(
+    architecture="llama", layer_count=4, hidden_dim=512, vocab_count=2048, head_count=8, kv_head_count=4, head_dim=64,
+    feed_forward_dim=1024, context_max_tokens=1 << 17,
+)  # fmt: skip
+_MOE: Final = Experts(expert_count=8, used_count=2, feed_forward_dim=256)
+_SHARED: Final = replace(_MOE, shared_count=1, shared_feed_forward_dim=256)
+_LATENT: Final = LatentAttention(q_rank_dim=256, kv_rank_dim=256, rope_head_dim=32, nope_head_dim=64, value_head_dim=64)
+_MAMBA2: Final = Recurrent(inner_dim=1024, state_dim=128, group_count=1, head_count=16)
+_DELTA: Final = Recurrent(
+    inner_dim=1024, state_dim=128, group_count=4, head_count=8, attention_step_count=4, attention_offset_count=3
+)
+_CONV: Final = Recurrent(inner_dim=512, state_dim=0, conv_dim=3)
+
+
+def _kinds() -> Iterator[tuple[str, str, ModelShape]]:
+    """(kind, name, shape)."""
+
+    def shape(architecture: str, base: ModelShape = _DENSE, **changes: Any) -> ModelShape:
+        return replace(base, architecture=architecture, **changes)
+
+    yield "full", "llama", _DENSE
+    yield "full", "llama, every head cached", shape("llama", kv_head_count=8)
+    yield "full", "qwen2", shape("qwen2", attention_bias=True)
+    yield "full", "qwen3", shape("qwen3", qk_norm=True, head_dim=128)
+    yield "full", "phi3", shape("phi3")
+    yield "full", "starcoder2", shape("starcoder2", gated_feed_forward=False, attention_bias=True)
+    sliding = shape("gemma3", layer_count=6, sliding_window_tokens=512, qk_norm=True, tied_embeddings=True)
+    yield "sliding", "gemma2", shape("gemma2", sliding, qk_norm=False, sliding_step_count=2)
+    yield "sliding", "gemma3", shape("gemma3", sliding, sliding_step_count=6)
+    yield "sliding", "olmo2", shape("olmo2", sliding, tied_embeddings=False, sliding_step_count=4)
+    yield "sliding", "cohere2", shape("cohere2", sliding, qk_norm=False, sliding_step_count=4)
+    gemma4 = shape("gemma4", sliding, sliding_step_count=3, sliding_head_dim=64, head_dim=128, kv_head_count=2,
+                   sliding_kv_head_count=4)  # fmt: skip
+    yield "sliding", "gemma4", replace(gemma4, values_are_keys=True)
+    tables = {"per_layer_input_dim": 256, "kv_shared_layer_count": 3, "kv_shared_feed_forward_dim": 2048}
+    yield "sliding", "gemma4, shared keys", replace(gemma4, sliding_kv_head_count=0, **tables)
+    yield "sliding and experts", "gemma4", replace(gemma4, experts=_MOE)
+    yield (
+        "sliding and experts",
+        "gpt-oss",
+        shape(
+            "gpt-oss",
+            sliding_window_tokens=128,
+            sliding_step_count=2,
+            attention_bias=True,
+            experts=_MOE,
+            feed_forward_dim=0,
+        ),
+    )
+    latent = shape("deepseek2", latent=_LATENT, head_dim=96, kv_head_count=8, value_head_dim=64)
+    yield "latent", "minicpm3", shape("minicpm3", latent)
+    yield "latent and experts", "deepseek2", shape("deepseek2", latent, experts=replace(_SHARED, dense_layer_count=1))
+    yield "latent and experts", "mistral4", shape("mistral4", latent, experts=_SHARED, feed_forward_dim=0)
+    pure = shape("mamba", head_count=0, kv_head_count=0, head_dim=0, feed_forward_dim=0, tied_embeddings=True)
+    yield "recurrent", "mamba", replace(pure, recurrent=Recurrent(inner_dim=1024, state_dim=16))
+    yield "recurrent", "mamba2", shape("mamba2", pure, recurrent=_MAMBA2)
+    step = {"attention_step_count": 4, "attention_offset_count": 1}
+    yield "hybrid", "granitehybrid", shape("granitehybrid", recurrent=replace(_MAMBA2, **step), layer_count=8)
+    yield "hybrid", "falcon-h1", shape("falcon-h1", recurrent=replace(_MAMBA2, attention_step_count=1))
+    yield "hybrid", "qwen35", shape("qwen35", recurrent=_DELTA, qk_norm=True, head_dim=128)
+    yield "hybrid", "lfm2", shape("lfm2", recurrent=_CONV, qk_norm=True, layer_count=8, tied_embeddings=True,
+                                  layer_pattern="rrarrara")  # fmt: skip
+    yield "hybrid", "nemotron_h", shape("nemotron_h", recurrent=_MAMBA2, layer_count=8, layer_pattern="r-r-ra-r",
+                                        gated_feed_forward=False)  # fmt: skip
+    jamba = Recurrent(inner_dim=1024, state_dim=16, **step)
+    yield "hybrid and experts", "jamba", shape("jamba", recurrent=jamba, experts=replace(_MOE, layer_step_count=2,
+                                               feed_forward_dim=1024), layer_count=8)  # fmt: skip
+    yield (
+        "hybrid and experts",
+        "qwen3next",
+        shape("qwen3next", recurrent=_DELTA, qk_norm=True, head_dim=128, experts=_SHARED, feed_forward_dim=0),
+    )
+    yield (
+        "hybrid and experts",
+        "qwen35moe",
+        shape("qwen35moe", recurrent=_DELTA, qk_norm=True, head_dim=128, experts=_SHARED, feed_forward_dim=0),
+    )
+    yield "hybrid and experts", "lfm2moe", shape(
+        "lfm2moe", recurrent=_CONV, qk_norm=True, layer_count=8, tied_embeddings=True, layer_pattern="rrarrara",
+        experts=replace(_MOE, dense_layer_count=2),
+    )  # fmt: skip
+    yield "hybrid and experts", "nemotron_h_moe", shape(
+        "nemotron_h_moe", recurrent=_MAMBA2, layer_count=8, layer_pattern="r-r-ra-r", gated_feed_forward=False,
+        feed_forward_dim=0, experts=_SHARED,
+    )  # fmt: skip
+    routed: dict[str, Any] = {"experts": _MOE, "feed_forward_dim": 0}
+    yield "experts", "mixtral (llama)", shape("llama", **routed)
+    yield "experts", "qwen3moe", shape("qwen3moe", qk_norm=True, **routed)
+    yield "experts", "olmoe", shape("olmoe", qk_norm=True, kv_head_count=8, **routed)
+    yield "experts", "granitemoe", shape("granitemoe", tied_embeddings=True, **routed)
+    yield "experts", "minimax-m2", shape("minimax-m2", qk_norm=True, **routed)
+    yield "experts", "glm4moe", shape("glm4moe", attention_bias=True, experts=replace(_SHARED, dense_layer_count=1))
+
+
+KINDS: Final = {f"{kind}: {name}": shape for kind, name, shape in _kinds()}
+LOADS: Final = [
+    (kv_type, context, sequences)
+    for kv_type in ("F16", "Q8_0", "Q4_0")
+    for context, sequences in ((1024, 1), (4096, 1), (16384, 1), (4096, 4))
+]
+
+
+def measure(key: str, quant: str) -> list[dict[str, Any]]:
+    """Load one kind with every KV type and context; what the engine logged beside what is predicted, in bytes."""
+    from harness.catalog.gguf import read_gguf
+    from harness.catalog.synthesize import synthesize
+    from harness.domain.scenario import Scenario
+    from harness.measure.machine import cpu
+    from harness.predict.compute_buffer import reserved_compute_bytes
+    from harness.predict.kv_cache import kv_cache_bytes, padded
+    from harness.predict.memory import weight_parts
+    from harness.predict.repack import repacked_bytes
+    from harness.predict.weights import weights_of
+    from harness.runtimes.llamacpp.library import ENGINE_LOG
+    from harness.runtimes.llamacpp.model import LlamaModel
+    from harness.runtimes.llamacpp.session import LlamaSession
+
+    shape = KINDS[key]
+    isa = cpu().isa
+    rows: list[dict[str, Any]] = []
+
+    def note(part: str, logged: list[float], predicted: int, **case: Any) -> None:
+        rows.append({"kind": key, "quant": quant, "part": part, "logged_mib": round(sum(logged), 2),
+                     "log_lines": len(logged), "predicted_bytes": predicted, **case})  # fmt: skip
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = synthesize(weights_of(shape, quant), Path(folder) / "tiny.gguf")
+        weights = read_gguf(path).weights()
+        if (read := weights.shape) != shape:
+            differing = [f for f in shape.__struct_fields__ if getattr(read, f) != getattr(shape, f)]
+            rows.append({"kind": key, "part": "header", "differs": differing})
+        for repack in (False, True):
+            ENGINE_LOG.clear()
+            model = LlamaModel(path, repack=repack)
+            logged = _buffers(ENGINE_LOG.lines())
+            if repack:
+                # The engine's mapped part shrinks by what it rewrites; the file's pages were read all the same.
+                note("repacked weights", logged.get("repack", []), repacked_bytes(weights, isa))
+                model.close()
+                continue
+            scenario = Scenario(repack=False)
+            mapped = sum(p.file_bytes + p.anonymous_bytes for p in weight_parts(weights, scenario, "cpu", None))
+            note("weights", logged.get("model", []), mapped)
+            for kv_type, context, sequences in LOADS:
+                ENGINE_LOG.clear()
+                case = Scenario(kv_type=kv_type, context_tokens=context, batch_count=sequences, thread_count=1)
+                with LlamaSession(model, case, output_tokens=512):
+                    logged = _buffers(ENGINE_LOG.lines())
+                ids = {"kv_type": kv_type, "context_tokens": context, "sequence_count": sequences}
+                cache = kv_cache_bytes(shape, context, kv_type, sequence_count=sequences)
+                note("cache", logged.get("KV", []) + logged.get("RS", []), cache, **ids)
+                reserved = reserved_compute_bytes(
+                    shape, context_tokens=padded(context), ubatch_tokens=512, output_tokens=512, flash_attention=True
+                )
+                note("compute buffer", logged.get("compute", []), reserved, **ids)
+            model.close()
+    return rows
+
+
+def _buffers(lines: tuple[str, ...]) -> dict[str, list[float]]:
+    """Sizes in MiB by part; what the CPU backend rewrote is a part of its own."""
+    sizes: dict[str, list[float]] = {}
+    reserved = max((i for i, line in enumerate(lines) if "compute buffer size" in line), default=-1)
+    for index, line in enumerate(lines):
+        if found := _LINE.search(line):
+            part = "repack" if "REPACK" in found["buffer"] else found["part"]
+            if part != "compute" or index == reserved:  # the engine reserves more than once; the last one stays
+                sizes.setdefault(part, []).append(float(found["mib"]))
+    return sizes
+
+
+def judged(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its error; what the log's rounding may hide is taken off."""
+    if "logged_mib" not in row:
+        return row
+    mib = row["predicted_bytes"] / (1 << 20)
+    off = max(abs(mib - row["logged_mib"]) - _LINE_MIB * max(row["log_lines"], 1), 0.0)
+    ratio = off / row["logged_mib"] if row["logged_mib"] else float(off > 0)
+    return row | {"error_ratio": round(ratio, 5)}
+
+
+@click.command()
+@click.option("--kind", "wanted", multiple=True, help="Part of a kind's name; all kinds unless given.")
+@click.option("--quant", default="Q4_0", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Where the JSON record goes.")
+@click.option("--child", hidden=True)
+def main(wanted: tuple[str, ...], quant: str, out: Path | None, child: str | None) -> None:
+    """Compare allocations with predictions; see the module's docstring."""
+    if child:
+        click.echo(json.dumps(measure(child, quant)))
+        return
+    rows: list[dict[str, Any]] = []
+    for key in KINDS:
+        if wanted and not any(w in key for w in wanted):
+            continue
+        command = [sys.executable, "-m", "bench.memory_conformance", "--child", key, "--quant", quant]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        lines = done.stdout.splitlines()
+        if done.returncode or not lines:
+            why = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            rows.append({"kind": key, "part": "refused", "status": done.returncode, "why": why[:300]})
+        else:
+            rows += [judged(row) for row in json.loads(lines[-1])]
+        _print(key, [r for r in rows if r["kind"] == key])
+    exact = [r for r in rows if r["part"] in {"weights", "repacked weights", "cache"}]
+    worst = max(exact, key=lambda r: float(r["error_ratio"]), default=None)
+    refused = [r for r in rows if r["part"] == "refused"]
+    met = not refused and worst is not None and worst["error_ratio"] <= ALLOWED_RATIO
+    if out:
+        from importlib.metadata import version
+
+        record = {"command": "python -m bench.memory_conformance", "engine": f"llama-cpp-python "
+                  f"{version('llama-cpp-python')}", "quant": quant, "worst": worst, "rows": rows}  # fmt: skip
+        out.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**record, "rows": []}, indent=1)
+        out.write_text(text.replace('"rows": []', '"rows": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]") + "\n")
+    click.echo(f"{'met' if met else 'NOT MET'}: weights and cache within 1 % in {len(exact)} cases; worst {worst}")
+    sys.exit(0 if met else 1)
+
+
+def _print(key: str, rows: list[dict[str, Any]]) -> None:
+    """One line: the worst error of each part."""
+    text = []
+    for part in ("weights", "repacked weights", "cache", "compute buffer"):
+        errors = [r["error_ratio"] for r in rows if r["part"] == part]
+        text.append(f"{part} {max(errors):.2%}" if errors else "")
+    text += [f"REFUSED {r['why']}" for r in rows if r["part"] == "refused"]
+    text += [f"header read back with other {', '.join(r['differs'])}" for r in rows if r["part"] == "header"]
+    click.echo(f"{key:38} " + "  ".join(t for t in text if t))
+
+
+if __name__ == "__main__":
+    main()

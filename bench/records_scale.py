@@ -1,0 +1,134 @@
+"""A fleet's year of records: how long import, query, trend and compare take, and how much memory.
+
+    python -m bench.records_scale --count 100000
+
+The records are those of 40 devices with 20 models, made by arithmetic: four phases of five samples each, about 9 kB a
+record. Each step is a process of its own, run through the command line; memory is its peak resident size.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from harness.domain.record import (
+    SCHEMA_VERSION,
+    EngineIdentity,
+    MachineFingerprint,
+    MemoryUse,
+    ModelIdentity,
+    RunRecord,
+    Sample,
+)
+from harness.domain.scenario import Scenario
+from harness.records.store import encode
+from harness.units import MIB
+
+_DEVICES, _MODELS = 40, 20
+_PHASES = (("load", "load", 0, 0.5), ("prefill", "pp512", 512, 1.0), ("decode", "tg128", 128, 4.0),
+           ("first_token", "ttft", 1, 0.6))  # fmt: skip
+
+
+class Step(NamedTuple):
+    """What one command took: wall clock, processor time, memory."""
+
+    name: str
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    status: int
+
+
+def year(count: int) -> Iterator[RunRecord]:
+    """That many records, in the order of time, spread over a year."""
+    machines = [
+        MachineFingerprint(
+            system="Linux", kernel="6.1", cpu_model="Cortex-A76", core_count=4, ram_bytes=8 << 30, isa=("neon",),
+            memory_limit_bytes=8 << 30, python="3.11", device=f"board-{n:02}", fingerprint=f"{n:032x}",
+        )
+        for n in range(_DEVICES)
+    ]  # fmt: skip
+    for i in range(count):
+        at_s = i * 31_536_000 // count
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(1_767_225_600 + at_s))
+        samples = (
+            Sample(
+                phase=phase,  # type: ignore[arg-type]
+                label=label,
+                token_count=tokens,
+                duration_s=duration_s * (1 + ((7 * i + 3 * k) % 11) / 100),
+                started_unix_s=1_767_225_600.0 + at_s + k,
+                warm_up=k == 0,
+            )
+            for (phase, label, tokens, duration_s), k in itertools.product(_PHASES, range(5))
+        )
+        yield RunRecord(
+            schema_version=SCHEMA_VERSION,
+            run_id=f"{stamp}000Z-{i:08x}",
+            created=time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(1_767_225_600 + at_s)),
+            harness_version="0.1.0",
+            command=("edge-harness", "run"),
+            workload="generate",
+            machine=machines[i % _DEVICES],
+            scenario=Scenario(),
+            outcome="ok",
+            model=ModelIdentity(name=f"model-{i // _DEVICES % _MODELS:02}", quant="Q4_K_M", size_bytes=10**9,
+                                sha256="0" * 64, architecture="llama", parameter_count=10**9),
+            engine=EngineIdentity(name="llamacpp", version="0.3.36", build="", thread_count=4),
+            samples=tuple(samples),
+            memory=MemoryUse(peak_rss_bytes=10**9 + i % 1000),
+        )  # fmt: skip
+
+
+def measure(count: int, folder: Path) -> list[Step]:
+    """Import ``count`` records into a history in ``folder``, then ask it."""
+    lines, first, last = folder / "year.jsonl", "", ""
+    with lines.open("wb") as file:
+        for record in year(count):
+            file.write(encode(record) + b"\n")
+            first, last = first or record.run_id, record.run_id
+    everything = ("--limit", str(min(count, 100_000)))
+    return [
+        _step("import", folder, "history", "--import", str(lines)),
+        _step("query: newest of a model", folder, "history", "--model", "model-07", "--limit", "50", "--json"),
+        _step("query: failed runs of a device", folder, "history", "--device", "board-03", "--outcome", "crashed"),
+        _step("trend of all", folder, "history", "--trend", "decode_tokens_per_s", *everything),
+        _step("compare first and last", folder, "compare", first, last),
+    ]
+
+
+def _step(name: str, folder: Path, *words: str) -> Step:
+    began_s = time.perf_counter()
+    command = [sys.executable, "-m", "harness", *words]
+    process = subprocess.Popen(command, env=os.environ | {"EDGE_HARNESS_HOME": str(folder)}, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Step(name, time.perf_counter() - began_s, usage.ru_utime + usage.ru_stime, peak, process.returncode)
+
+
+@click.command()
+@click.option("--count", default=100_000, show_default=True, type=click.IntRange(2, 10**6))
+@click.option("--json", "as_json", is_flag=True)
+def main(count: int, as_json: bool) -> None:
+    """Print what each step takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        steps = measure(count, Path(folder))
+    if as_json:
+        click.echo(json.dumps([step._asdict() for step in steps], indent=1))
+        return
+    for step in steps:
+        times = f"{step.seconds:7.2f} s, {step.cpu_seconds:6.2f} s of CPU"
+        click.echo(f"{step.name:<32} {times}  {step.peak_bytes / MIB:6.0f} MiB  status {step.status}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""How the records in ``reports/`` are shown in the documents: one function a kind of table."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import click
+
+from harness.cli import cli
+from harness.domain.record import RunRecord
+from harness.domain.result import Quality, Speculation, Stream
+from harness.records.compare import compare
+from harness.records.imports import read_results
+from harness.records.ladder import rungs_of
+from harness.records.metrics import metric_values
+from harness.report.document import without_folders
+from harness.units import format_bytes, format_seconds
+
+
+def source(records: list[RunRecord]) -> str:
+    """The line below a table: command, machine and date of its records."""
+    commands = dict.fromkeys(" ".join(without_folders(r.command)) for r in records)
+    machines = dict.fromkeys(f"{r.machine.cpu_model}, {r.machine.core_count} cores" for r in records)
+    dates = dict.fromkeys(r.created[:10] for r in records)
+    return f"*`{'`, `'.join(commands)}`; {'; '.join(machines)}; {', '.join(dates)}*"
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; every column but the first is aligned right."""
+    head = ["| " + " | ".join(columns) + " |", "|---|" + "--:|" * (len(columns) - 1)]
+    return "\n".join([*head, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def records_of(*paths: Path) -> list[RunRecord]:
+    """All records of some files."""
+    return [record for path in paths for record in read_results(path)]
+
+
+def check_table(*paths: Path) -> str:
+    """Predicted and measured of each run."""
+    records, rows = records_of(*paths), []
+    for record in records:
+        comparison = compare(record)
+        for row in comparison.rows if comparison else ():
+            if row.name not in {"decode", "prefill", "first token", "load", "peak memory"} or row.measured is None:
+                continue
+            rows.append(
+                [
+                    f"{record.model.name if record.model else ''}, {row.name}",
+                    _amount(row.unit, row.predicted),
+                    f"{_amount(row.unit, row.low)} to {_amount(row.unit, row.high)}",
+                    _amount(row.unit, row.measured),
+                    f"{row.error_ratio:+.1%}" if row.error_ratio is not None else "-",
+                ]
+            )
+    return table(["", "predicted", "90 % interval", "measured", "error"], rows) + f"\n\n{source(records)}"
+
+
+def speculation_table(*paths: Path) -> str:
+    """Advice before the run, and what the run gave."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, Speculation)]
+    rows = []
+    for r in records:
+        assert isinstance(r.result, Speculation)
+        advice = r.result.advice
+        said = f"draft {advice.draft_tokens} tokens: {advice.speedup_ratio:.2f}" if advice.draft_tokens else "do not"
+        rows.append(
+            [
+                f"{r.model.name if r.model else ''} {r.model.quant if r.model else ''}",
+                r.result.draft.removesuffix(".gguf"),
+                said,
+                f"{r.result.expected_ratio:.2f}",
+                f"{r.result.speedup_ratio:.3f}",
+                f"{r.result.acceptance_ratio:.2f}",
+                r.outcome,
+            ]
+        )
+    columns = ["target", "draft", "advice before", "from costs", "measured", "acceptance", "outcome"]
+    return table(columns, rows) + f"\n\n{source(records)}"
+
+
+def stream_table(*paths: Path) -> str:
+    """Speed under a memory limit: predicted, measured, and share of the bound."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, Stream)]
+    rows = []
+    for r in records:
+        s = r.result
+        assert isinstance(s, Stream)
+        predicted = f"{s.predicted_tokens_per_s:.1f}" if s.predicted_tokens_per_s else "-"
+        share = f"{s.budget_bytes / r.model.size_bytes:.2f}" if r.model else "-"
+        peak = r.memory.cgroup_peak_bytes or r.memory.peak_rss_bytes if r.memory else 0
+        rows.append(
+            [
+                f"{r.model.name if r.model else ''}, {s.mode}",
+                share,
+                predicted,
+                f"{s.decoding.tokens_per_s:.1f}",
+                f"{s.bound_ratio:.2f}" if s.bound_ratio else "-",
+                f"{peak / s.budget_bytes:.2f}",
+                r.outcome,
+            ]
+        )
+    columns = ["model", "budget / file", "predicted, tokens/s", "measured", "of the bound", "peak / limit", "outcome"]
+    return table(columns, rows) + f"\n\n{source(records)}"
+
+
+def ladder_table(*paths: Path) -> str:
+    """Size, speed and quality of each rung."""
+    records = records_of(*paths)
+    rows = []
+    for rung in rungs_of(records):
+        q = rung.quality
+        mark = "~" if rung.speed_outcome == "inconclusive" else ""
+        rows.append(
+            [
+                rung.quant,
+                f"{rung.size_bytes / 1e6:.0f} MB",
+                f"{rung.bits_per_weight:.2f}",
+                f"{mark}{rung.decode_tokens_per_s:.1f}" if rung.decode_tokens_per_s else "-",
+                f"{q.perplexity:.3f}" if q else rung.outcome,
+                f"{q.kl_divergence:.4f}" if q and q.kl_divergence is not None else "-",
+                "yes" if rung.on_frontier else "",
+            ]
+        )
+    columns = ["mixture", "file", "bits", "decode, tokens/s", "perplexity", "KL, nats", "frontier"]
+    return table(columns, rows) + f"\n\n{source([r for r in records if isinstance(r.result, Quality)])}"
+
+
+def metric(path: Path, name: str) -> str:
+    """The median of one metric of one record, with three digits."""
+    values = metric_values(records_of(path)[0], name)  # type: ignore[arg-type]  # a wrong name is a KeyError that says so
+    return f"{median(values):.3g}"
+
+
+def value(path: Path, where: str, form: str = ".3g") -> str:
+    """One value of a JSON document by its dotted place, such as ``rows.0.error_ratio``."""
+    found: Any = json.loads(path.read_text(encoding="utf-8"))
+    for key in where.split("."):
+        found = found[int(key)] if isinstance(found, list) else found[key]
+    return str(format(found, form))
+
+
+def json_table(path: Path) -> str:
+    """A document of the bench: ``columns``, ``rows`` of texts, and ``command``, ``machine`` and ``date``."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    rows = [[str(cell) for cell in row] for row in told["rows"]]
+    return table(told["columns"], rows) + f"\n\n*`{told['command']}`; {told['machine']}; {told['date']}*"
+
+
+def output(path: Path) -> str:
+    """What a command printed, as it was kept; its first line is the command."""
+    return f"```text\n$ {path.read_text(encoding='utf-8').rstrip()}\n```"
+
+
+def commands() -> str:
+    """Every verb with its help, as the command line prints it."""
+    importlib.import_module("harness.cli")
+    parts: list[str] = []
+
+    def tell(command: click.Command, name: str, parent: click.Context | None) -> None:
+        names = ["-h", "--help"]
+        context = click.Context(
+            command, info_name=name, parent=parent, terminal_width=100, max_content_width=100, help_option_names=names
+        )
+        if isinstance(command, click.Group):
+            for verb in command.list_commands(context):
+                sub = command.get_command(context, verb)
+                assert sub is not None
+                tell(sub, verb, context)
+            return
+        parts.append(f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n")
+
+    tell(cli, "edge-harness", None)
+    return "\n".join(parts)
+
+
+def _amount(unit: str, amount: float) -> str:
+    if unit == "bytes":
+        return format_bytes(amount)
+    return format_seconds(amount) if unit == "s" else f"{amount:.1f} tokens/s"
+
+
+_GROUPS: Final = {
+    "dense": "dense models",
+    "moe": "mixtures of experts",
+    "sub-4-bit": "below four bits",
+    "phone": "phones",
+    "deep": "3,000 tokens of context and more",
+    "prefill": "prompts",
+}
+
+
+def leave_out(path: Path) -> str:
+    """Errors by kind of row and by class of hardware, on rows that the fit did not see."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    kinds = [(word, told["groups"][name]) for name, word in _GROUPS.items()]
+    hardware = [(f"{name}, decode", score) for name, score in told["tables"]["hardware"].items()]
+    prompts = [(f"{name}, prompts", score) for name, score in told["tables"]["hardware, prompts"].items()]
+    rows = [_score(name, score) for name, score in kinds]
+    rows += [_score(name, score) for name, score in [*hardware, *prompts] if score["votes_count"] >= _FEWEST_VOTES]
+    columns = ["", "votes", "median error", "90th percentile", "best constant, median", "inside", "width"]
+    machine = f"{told['machine']}; {told['date']}"
+    return table(columns, rows) + f"\n\n*{told['left_out']}: `{told['command']}`; {machine}*"
+
+
+_FEWEST_VOTES: Final = 20
+"""Fewer say nothing of coverage."""
+
+
+def _score(name: str, score: Mapping[str, Any]) -> list[str]:
+    constant = score["best_constant"]
+    return [
+        name,
+        str(score["votes_count"]),
+        f"{score['median_ratio']:.1%}",
+        f"{score['p90_ratio']:.0%}",
+        f"{constant[1]:.1%}" if constant else "-",
+        f"{score['coverage_ratio']:.0%}",
+        f"{score['width_ratio']:.2f}",
+    ]
+
+
+def conformance(path: Path) -> str:
+    """Worst error of each part of memory, by kind of architecture, against the engine's log."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    worst: dict[tuple[str, str], tuple[int, float]] = {}
+    for row in told["rows"]:
+        if row["part"] == "compute buffer":
+            continue  # on a CPU we count the pages that a batch touches, and the log what was reserved
+        family = row["kind"].partition(":")[0]
+        count, error = worst.get((family, row["part"]), (0, 0.0))
+        worst[family, row["part"]] = count + 1, max(error, abs(row["error_ratio"]))
+    parts = list(dict.fromkeys(part for _, part in worst))
+    rows = []
+    for family in sorted({family for family, _ in worst}):
+        cells = [worst.get((family, part)) for part in parts]
+        rows.append([family, *(f"{cell[1]:.2%} of {cell[0]}" if cell else "-" for cell in cells)])
+    under = f"*worst error of so many cases; `{told['command']}`; {told['engine']}*"
+    return table(["architecture", *parts], rows) + f"\n\n{under}"

@@ -1,0 +1,214 @@
+"""Which model for a task on a device: ranked by published quality, among those that fit and are fast enough."""
+
+import tomllib
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, Final, Literal, get_args
+
+from harness.app.fit import outlook, predict
+from harness.app.plans import plan_under_budget
+from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
+from harness.domain.base import Frozen
+from harness.domain.device import DeviceProfile
+from harness.domain.prediction import Prediction
+from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
+from harness.predict.quality import perplexity_growth_percent
+from harness.predict.speculative import expected_tokens_per_cycle
+
+Task = Literal["chat", "code", "reasoning", "vision"]
+TASKS: Final[tuple[Task, ...]] = get_args(Task)
+
+_MIXTURES: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_XXS")
+_SMALLER: Final = ("IQ4_XS", "Q3_K_M", "IQ3_XXS")
+"""Tried in turn where Q4_K_M does not fit."""
+_SAME_POINTS: Final = 1.0
+"""Scores that differ by less are the same: makers' prompts differ by more."""
+_VERIFIER: Final = "h100-sxm-server"
+_ROUND_TRIP_S: Final = 0.05
+_ACCEPTANCE: Final = 0.7
+_GAMMA: Final = 4
+
+
+class Choice(Frozen, frozen=True, kw_only=True):
+    """One model in one mixture on the device.
+
+    Attributes:
+        model: Card's name.
+        quant: Mixture.
+        score: Published score of the task's benchmark, at full precision.
+        perplexity_percent: Growth of perplexity by the mixture; None where unpublished.
+        rank_score: ``score`` lowered by that growth: no table tells task scores by mixture, so this is assumed.
+        tokens_per_s: Decode speed after the minutes asked for, at the depth asked for.
+        needed_bytes: Memory it needs.
+        is_front: No other choice has both a better rank and more speed.
+        source: Where the score was published.
+    """
+
+    model: str
+    quant: str
+    score: float
+    perplexity_percent: float | None
+    rank_score: float
+    tokens_per_s: float
+    needed_bytes: int
+    source: str
+    is_front: bool = False
+
+
+class Route(Frozen, frozen=True, kw_only=True):
+    """One way to a model's quality; ``loses`` says what it costs, ``evidence`` what the answer rests on."""
+
+    route: str
+    model: str
+    quant: str
+    fit: str
+    tokens_per_s: float | None
+    loses: str
+    evidence: str
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, Any]:
+    return tomllib.loads((files("harness") / "data" / "quality.toml").read_text(encoding="utf-8"))
+
+
+def benchmark(task: Task) -> str:
+    """Name of the benchmark that stands for a task."""
+    return str(_table()["benchmarks"][task])
+
+
+def recommend(
+    device: DeviceProfile, task: Task, scenario: Scenario, *, min_tokens_per_s: float = 0.0, minutes: float = 0.0
+) -> list[Choice]:
+    """Models with the best mixture of each that fits and is fast enough, best first.
+
+    Args:
+        device: Where.
+        task: What for.
+        scenario: Context, depth and batch that must fit.
+        min_tokens_per_s: Decode speed wanted.
+        minutes: For how long it must hold; where nobody knows what the device keeps, its first seconds count.
+    """
+    best: dict[str, Choice] = {}
+    for name, row in _table()["scores"].items():
+        if task not in row:
+            continue
+        for quant in _MIXTURES:
+            model = resolve_model(name, quant)
+            now = predict(model, device, scenario)
+            late = outlook(model, device, scenario, now.speed, minutes)[0] if minutes else None
+            speed = float((late.tokens_per_s if late else now.speed.decode_tokens_per_s).mid)
+            if now.verdict.word != "fits" or speed < min_tokens_per_s:
+                continue
+            growth = perplexity_growth_percent(quant, _count(name))
+            rank = row[task] * (1 - (growth or 0.0) / 100)
+            if name not in best or rank > best[name].rank_score:
+                best[name] = Choice(
+                    model=name,
+                    quant=quant,
+                    score=row[task],
+                    perplexity_percent=growth,
+                    rank_score=round(rank, 2),
+                    tokens_per_s=speed,
+                    needed_bytes=now.verdict.needed_bytes,
+                    source=f"{benchmark(task)}: {_table()['sources'][row['source']]}",
+                )
+    ranked, fastest, found = sorted(best.values(), key=lambda c: -c.rank_score), 0.0, []
+    for choice in ranked:
+        found.append(Choice(**{**_fields(choice), "is_front": choice.tokens_per_s > fastest}))
+        fastest = max(fastest, choice.tokens_per_s)
+    return found
+
+
+def routes(device: DeviceProfile, reference: str, task: Task, scenario: Scenario) -> list[Route]:
+    """Every way to the published quality of ``reference`` on this device, side by side.
+
+    Routes: the model itself, in 2 bits, ternary weights, a smaller model, a mixture of experts with its experts in
+    flash, streaming, and a draft here with the verifier there.
+
+    Raises:
+        RefusedError: Nobody published a score of it for this task.
+    """
+    scores = _table()["scores"]
+    name = resolve_model(reference).name
+    if task not in scores.get(name, {}):
+        raise RefusedError(
+            f"no published {benchmark(task)} of {name} is known here; known: {', '.join(sorted(scores))}"
+        )
+    goal = scores[name][task]
+    return list(_routes(device, name, goal, task, scenario))
+
+
+def _routes(device: DeviceProfile, name: str, goal: float, task: Task, scenario: Scenario) -> Iterator[Route]:
+    scores, bench = _table()["scores"], benchmark(task)
+
+    def told(route: str, now: Prediction, speed: float | None, loses: str, evidence: str) -> Route:
+        return Route(
+            route=route, model=now.model, quant=now.quant, fit=now.verdict.word, tokens_per_s=speed, loses=loses,
+            evidence=evidence,
+        )  # fmt: skip
+
+    whole = predict(resolve_model(name, "Q4_K_M"), device, scenario)
+    for route, quant in (("the model itself", "Q4_K_M"), ("the model in 2 bits", "IQ2_XXS")):
+        model = resolve_model(name, quant)
+        now = predict(model, device, scenario)
+        growth = perplexity_growth_percent(quant, _count(name))
+        loses = "nothing published" if growth is None else f"perplexity {growth:+.1f} %"
+        yield told(
+            route,
+            now,
+            _speed(model, now, device),
+            loses,
+            "published perplexities by mixture; predicted memory and speed",
+        )
+    yield Route(route="ternary weights", model="", quant="TQ2_0", fit="", tokens_per_s=None, loses="",
+                evidence=f"no model trained in ternary weights has a published {bench} near {goal:g}")  # fmt: skip
+    equal = [n for n, row in scores.items() if row.get(task, 0.0) >= goal - _SAME_POINTS and n != name]
+    for routed, route in ((False, "a smaller model"), (True, "a mixture of experts, experts in flash")):
+        found = []
+        for other in equal:
+            model = resolve_model(other, "Q4_K_M")
+            if (model.weights.shape.experts is not None) != routed or _count(other) >= _count(name) * (1 + routed):
+                continue
+            now = predict(model, device, scenario)
+            fitting = (predict(resolve_model(other, quant), device, scenario) for quant in _SMALLER)
+            now = next((p for p in (now, *(fitting if not routed else ())) if p.verdict.word == "fits"), now)
+            growth = perplexity_growth_percent(now.quant, _count(other)) or 0.0
+            loses = f"{bench} {scores[other][task]:g} against {goal:g}, perplexity {growth:+.1f} %"
+            found.append((_speed(model, now, device) or 0.0, now, loses))
+        if found:
+            speed, now, loses = max(found, key=lambda f: f[0])
+            source = _table()["sources"][scores[now.model]["source"]]
+            yield told(route, now, speed or None, loses, f"{source}; predicted memory and speed")
+        else:
+            yield Route(route=route, model="", quant="", fit="", tokens_per_s=None, loses="",
+                        evidence=f"none with a published {bench} of {goal:g} is known here")  # fmt: skip
+    stream = plan_under_budget(resolve_model(name, "Q4_K_M"), device, whole)
+    yield told("streaming from storage", whole, float(stream.tokens_per_s) or None, "nothing",
+               f"{stream.streamed_bytes / 1e9:.1f} GB read a pass; bound by {stream.bound}")  # fmt: skip
+    draft = predict(resolve_model("llama-3.2-1b", "Q4_K_M"), device, scenario)
+    there = predict(resolve_model(name, "Q8_0"), resolve_device(_VERIFIER), scenario)
+    cycle_s = _GAMMA / draft.speed.decode_tokens_per_s.mid + _ROUND_TRIP_S + 1 / there.speed.decode_tokens_per_s.mid
+    speed = expected_tokens_per_cycle(_ACCEPTANCE, _GAMMA) / cycle_s
+    yield told("a draft here, the verifier there", draft, float(speed), "works online only",
+               f"assumed: {_GAMMA} drafts, acceptance {_ACCEPTANCE}, {_ROUND_TRIP_S * 1e3:g} ms there and back, the "
+               f"verifier on {_VERIFIER}; the draft shares the vocabulary of Llama 3 alone")  # fmt: skip
+
+
+def _speed(model: ResolvedModel, now: Prediction, device: DeviceProfile) -> float | None:
+    """Decode speed where it fits, else that of the better way of reading it from storage; None where there is none."""
+    if now.verdict.word == "fits":
+        return float(now.speed.decode_tokens_per_s.mid)
+    plan = plan_under_budget(model, device, now)
+    return float(max(plan.tokens_per_s, plan.expert_cache_tokens_per_s or 0.0)) or None
+
+
+@lru_cache(maxsize=256)
+def _count(name: str) -> float:
+    return float(sum(t.element_count for t in resolve_model(name, "F16").weights.tensors))
+
+
+def _fields(choice: Choice) -> dict[str, Any]:
+    return {field: getattr(choice, field) for field in choice.__struct_fields__}

@@ -1,0 +1,84 @@
+"""The profile of the machine that this runs on: what was probed of it, and what its engine costs."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import msgspec
+
+from harness.app.resolve import THIS_MACHINE, resolve_device
+from harness.catalog.paths import home_dir
+from harness.domain.device import DeviceProfile
+from harness.domain.scenario import Scenario
+from harness.errors import InputError
+from harness.measure.calibrate import calibrate
+from harness.measure.engine_devices import SOFTWARE_FILL_BYTES, with_gpu
+from harness.measure.lock import machine_lock
+from harness.measure.probe import probe_machine, save_profile
+from harness.measure.validity import ValidityProbe
+from harness.runtimes.llamacpp.devices import GgmlDevice
+
+
+def this_machine() -> DeviceProfile | None:
+    """The probed profile of this machine; None when it was never probed."""
+    try:
+        return resolve_device(THIS_MACHINE[0])
+    except InputError:
+        return None
+
+
+def probed(
+    types: set[str],
+    scenario: Scenario,
+    *,
+    say: Callable[[str], None],
+    again: bool = False,
+    gpus: Mapping[str, GgmlDevice] | None = None,
+) -> DeviceProfile:
+    """Profile of this machine with the engine's cost of those weight types, none of it from a model to be predicted.
+
+    Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to.
+    """
+    device = None if again else this_machine()
+    if device is not None and device.doubts and not disturbance():
+        say("probing this machine again: it is quieter than when its profile was taken")
+        device = None
+    if device is None:
+        say("probing this machine (kept for the next time)")
+        with _alone(say):
+            before = disturbance()
+            device = probe_machine(quick=True, progress=say)
+            doubts = tuple(dict.fromkeys([*before, *disturbance()]))
+        device = msgspec.structs.replace(device, doubts=doubts)
+        save_profile(device)
+    if device.doubts:
+        say(
+            f"the profile of this machine is in doubt: {device.doubts[0]}; it is probed again when the machine is quiet"
+        )
+    if not types:
+        return device
+    asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack, "fresh": again}
+    with _alone(say):
+        costs = calibrate(types, progress=say, **asked)
+        device = msgspec.structs.replace(device, calibrations=(costs,))
+        for api, gpu in (gpus or {}).items():
+            say(f"timing {gpu.name} ({gpu.description})")
+            fill_bytes = SOFTWARE_FILL_BYTES if gpu.is_software else 0
+            device = with_gpu(device, gpu, calibrate(types, progress=say, api=api, fill_bytes=fill_bytes, **asked))
+    if gpus:
+        save_profile(msgspec.structs.replace(device, calibrations=()))
+    return device
+
+
+def disturbance(window_s: float = 0.4) -> tuple[str, ...]:
+    """What other programs do to this machine at this moment, in words; empty when it is quiet."""
+    probe = ValidityProbe(disk_expected=True)
+    probe.start()
+    time.sleep(window_s)
+    return probe.finish().doubts
+
+
+def _alone(say: Callable[[str], None]) -> AbstractContextManager[bool]:
+    """What is timed for a profile waits its turn as every measurement does."""
+    return machine_lock(home_dir() / "run.lock", on_wait=lambda who: say(f"waiting for {who} to finish"))

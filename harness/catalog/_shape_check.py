@@ -1,0 +1,156 @@
+"""What a model's shape must hold, whoever wrote it: a card, a config.json, a model file.
+
+Nothing after this divides by a count of 0, and no figure is larger than any model, or than the file itself, could hold.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
+from harness.errors import BadDataError
+
+_BLOCK: Final = re.compile(r"blk\.(\d{1,9})\.")
+
+LAYERS_MAX: Final = 10_000
+WIDTH_MAX: Final = 1 << 22
+_COUNT_MAX: Final = 1 << 16
+_TOKENS_MAX: Final = 1 << 31
+_PARAMETERS_MAX: Final = (1 << 63) - 1
+
+_BOUNDS: Final[Mapping[type, Mapping[str, tuple[int, int]]]] = {
+    ModelShape: {
+        "layer_count": (1, LAYERS_MAX),
+        "hidden_dim": (1, WIDTH_MAX),
+        "vocab_count": (1, 1 << 26),
+        "head_count": (0, _COUNT_MAX),
+        "kv_head_count": (0, _COUNT_MAX),
+        "head_dim": (0, WIDTH_MAX),
+        "value_head_dim": (0, WIDTH_MAX),
+        "feed_forward_dim": (0, WIDTH_MAX),
+        "context_max_tokens": (0, _TOKENS_MAX),
+        "sliding_window_tokens": (0, _TOKENS_MAX),
+        "sliding_step_count": (0, LAYERS_MAX),
+        "kv_shared_layer_count": (0, LAYERS_MAX),
+        "kv_shared_feed_forward_dim": (0, WIDTH_MAX),
+        "sliding_kv_head_count": (0, _COUNT_MAX),
+        "sliding_head_dim": (0, WIDTH_MAX),
+        "per_layer_input_dim": (0, WIDTH_MAX),
+    },
+    Experts: {
+        "expert_count": (1, _COUNT_MAX),
+        "used_count": (1, _COUNT_MAX),
+        "feed_forward_dim": (1, WIDTH_MAX),
+        "shared_count": (0, _COUNT_MAX),
+        "shared_feed_forward_dim": (0, WIDTH_MAX),
+        "dense_layer_count": (0, LAYERS_MAX),
+        "layer_step_count": (1, LAYERS_MAX),
+        "latent_dim": (0, WIDTH_MAX),
+    },
+    LatentAttention: {
+        "q_rank_dim": (0, WIDTH_MAX),
+        "kv_rank_dim": (1, WIDTH_MAX),
+        "rope_head_dim": (0, WIDTH_MAX),
+        "nope_head_dim": (0, WIDTH_MAX),
+        "value_head_dim": (1, WIDTH_MAX),
+    },
+    Recurrent: {
+        "inner_dim": (1, WIDTH_MAX),
+        "state_dim": (0, WIDTH_MAX),
+        "conv_dim": (1, _COUNT_MAX),
+        "group_count": (1, _COUNT_MAX),
+        "head_count": (0, _COUNT_MAX),
+        "attention_step_count": (0, LAYERS_MAX),
+        "attention_offset_count": (0, LAYERS_MAX),
+    },
+}
+
+
+def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[int, ...]] | None = None) -> ModelShape:
+    """The shape, if a model can have it.
+
+    Args:
+        shape: As it was read.
+        source: The file, for the message.
+        dims: Sizes of all tensors by name, where the file holds them all: then none of its figures may exceed them.
+
+    Raises:
+        BadDataError: A count out of its bounds, one that contradicts another, or one that the tensors do not bear out.
+    """
+
+    def refuse(field: str, found: object, expected: str) -> None:
+        raise BadDataError(source, f"shape.{field}", str(found), expected)
+
+    parts = ((shape, ""), (shape.experts, "experts."), (shape.latent, "latent."), (shape.recurrent, "recurrent."))
+    for part, place in parts:
+        for field, (least, most) in _BOUNDS[type(part)].items() if part is not None else ():
+            value = getattr(part, field)
+            if not least <= value <= most:
+                refuse(f"{place}{field}", value, f"at least {least}" if value < least else f"at most {most}")
+    heads, kv_heads, layers, experts = shape.head_count, shape.kv_head_count, shape.layer_count, shape.experts
+    if not heads and shape.recurrent is None:
+        refuse("head_count", 0, "at least 1, or a [shape.recurrent] table")
+    _check_layers(shape, refuse)
+    if heads and not kv_heads and shape.recurrent is None:
+        refuse("kv_head_count", 0, "at least 1 for a model with attention")
+    if kv_heads and heads % kv_heads:
+        refuse("kv_head_count", kv_heads, f"a divisor of head_count, {heads}")
+    if heads and not shape.head_dim:
+        refuse("head_dim", 0, "at least 1 for a model with attention")
+    if experts is not None and experts.used_count > experts.expert_count:
+        refuse("experts.used_count", experts.used_count, f"at most expert_count, {experts.expert_count}")
+    width = shape.feed_forward_dim + (experts.feed_forward_dim * experts.expert_count if experts else 0)
+    width += heads * shape.head_dim + (shape.recurrent.inner_dim if shape.recurrent else 0)
+    parameters = shape.hidden_dim * (shape.vocab_count + layers * width)
+    if parameters > _PARAMETERS_MAX:
+        refuse("", f"about {parameters:.2g} weights", "fewer than 2**63")
+    if dims:
+        _check_against(shape, dims, refuse)
+    return shape
+
+
+def _check_layers(shape: ModelShape, refuse: Callable[[str, object, str], None]) -> None:
+    """The kinds of the layers, one by one where they are listed, and their states."""
+    pattern = shape.layer_pattern
+    if pattern and (len(pattern) != shape.layer_count or set(pattern) - set("asr-")):
+        refuse("layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
+    if "r" in pattern and shape.recurrent is None:
+        refuse("recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
+    if shape.recurrent is not None and not shape.recurrent.state_dim and not shape.architecture.startswith("lfm2"):
+        refuse("recurrent.state_dim", 0, "at least 1: only LFM2's short convolutions have no state")
+
+
+def _check_against(
+    shape: ModelShape, dims: Mapping[str, tuple[int, ...]], refuse: Callable[[str, object, str], None]
+) -> None:
+    """No figure above what the tensors hold; less is allowed, since some families differ from layer to layer."""
+    blocks = 1 + max((int(m[1]) for name in dims if (m := _BLOCK.match(name))), default=-1)
+    if shape.layer_count > len(dims):
+        refuse("layer_count", shape.layer_count, f"at most {len(dims)}: the file has {blocks} blocks")
+    for field, count in (
+        ("kv_shared_layer_count", shape.kv_shared_layer_count),
+        ("experts.dense_layer_count", shape.experts.dense_layer_count if shape.experts else 0),
+    ):
+        if count > shape.layer_count:
+            refuse(field, count, f"at most layer_count, {shape.layer_count}")
+    table = dims.get("token_embd.weight", (shape.hidden_dim,))
+    if table[0] != shape.hidden_dim:
+        refuse("hidden_dim", shape.hidden_dim, f"{table[0]}, the row of token_embd.weight")
+    experts, recurrent, latent = shape.experts, shape.recurrent, shape.latent
+    for name, sizes in dims.items():
+        if name.endswith("_exps.weight") and sizes[-1] != (experts.expert_count if experts else 0):
+            refuse("experts.expert_count", experts.expert_count if experts else 0, f"{sizes[-1]}, as {name} has")
+    widest = max(max(sizes) for sizes in dims.values())
+    head_dim = max(shape.head_dim, shape.value_head_dim)
+    for field, value in (
+        ("hidden_dim", shape.hidden_dim),
+        ("feed_forward_dim", shape.feed_forward_dim),
+        ("head_count", shape.head_count * (head_dim if latent is None else 1)),
+        ("experts.feed_forward_dim", experts.feed_forward_dim if experts else 0),
+        ("latent.kv_rank_dim", max(latent.kv_rank_dim, latent.q_rank_dim) if latent else 0),
+        ("recurrent.inner_dim", recurrent.inner_dim if recurrent else 0),
+        ("recurrent.state_dim", recurrent.state_dim if recurrent else 0),
+    ):
+        if value > widest:
+            refuse(field, value, f"at most {widest}, the widest tensor of the file")

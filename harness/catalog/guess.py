@@ -1,0 +1,176 @@
+"""A model that nobody knows, bounded by what models of its size have: layers, grouped queries, windows, states.
+
+Parameters come from the name (or from whoever asks). The shape is that of the catalog's model nearest in size, with its
+inner width changed until the parameters agree; the shapes of the nearest few beside it tell how far the cache may be
+off. Models that cache keys and values of every head are left out: hardly any has since 2023.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from statistics import median
+from typing import Final
+
+from msgspec.structs import replace
+
+from harness.catalog.models import load_card, model_names
+from harness.domain.base import Frozen
+from harness.domain.model import ModelCard, ModelShape
+
+_SIZE: Final = re.compile(r"(?i)(?<![a-z\d.])(?:e)?(\d+(?:\.\d+)?)\s*([bm])(?![a-z\d])")
+_ACTIVE: Final = re.compile(r"(?i)(?<![a-z\d])a\s*(\d+(?:\.\d+)?)\s*([bm])(?![a-z\d])")
+_TIMES: Final = re.compile(r"(?i)(?<!\d)(\d+)x(\d+(?:\.\d+)?)b")
+_RECURRENT: Final = re.compile(r"(?i)rwkv|mamba")
+_NEAREST_COUNT: Final = 5
+_FAMILY_BONUS: Final = 0.3
+"""A model of the same first word counts as nearer by this much (of the logarithm of the size)."""
+_WIDTH_STEP: Final = 64
+_SHARED_RATIO: Final = 46.7 / 56
+"""Experts of 8x7B share attention: Mixtral has 46.7B, and two of its experts go through 12.9B of 14B."""
+_TWO_USED_RATIO: Final = 12.9 / 14
+_DENSE_MAX_B: Final = 100.0
+"""From this size on a model of which nothing else is known is taken for a mixture of experts, as all are since 2024."""
+
+
+class Guess(Frozen, frozen=True, kw_only=True):
+    """What is believed of an unknown model.
+
+    Attributes:
+        params_b: Parameters (10**9).
+        active_b: Parameters that one token goes through (10**9).
+        shape: A plausible shape with these parameters.
+        around: Shapes of the nearest known models; their caches bound that of this one.
+        like: Names of these models.
+        why: What it rests on, in words.
+    """
+
+    params_b: float
+    active_b: float
+    shape: ModelShape
+    around: tuple[ModelShape, ...]
+    like: tuple[str, ...]
+    why: str
+
+
+def sizes_in(name: str) -> tuple[float, float]:
+    """Parameters and active parameters (10**9) that a name tells; 0 for what it does not."""
+    active = _billions(_ACTIVE.search(name))
+    if times := _TIMES.search(name):
+        count, each = float(times[1]), float(times[2])
+        return _SHARED_RATIO * count * each, active or _TWO_USED_RATIO * 2 * each
+    return _billions(_SIZE.search(_ACTIVE.sub(" ", name))), active
+
+
+def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess | None:
+    """A bounded guess at the model of that name.
+
+    Args:
+        name: Its published name; a size in it (30B-A3B, 270M) is used where none is given.
+        params_b: Parameters (10**9), 0 where unknown.
+        active_b: Active parameters (10**9), 0 where unknown or the same.
+
+    Returns:
+        None where neither the name nor the caller tells a size.
+    """
+    named, named_active = sizes_in(name)
+    total = params_b or named
+    if not total:
+        return None
+    active = min(active_b or named_active or total, total)
+    routed = active < 0.8 * total
+    if not (active_b or named_active) and (total >= _DENSE_MAX_B or re.search(r"(?i)moe|expert", name)):
+        routed, active = True, _usual_active(total)
+    cards = [card for card in _cards() if _is_like(card, name, routed=routed)]
+    family = re.match(r"[a-z]*", name.lower())
+    cards.sort(key=lambda card: _distance(card, total, active, family[0] if family else ""))
+    near = cards[:_NEAREST_COUNT]
+    # The shape itself is taken from a model whose layers are all alike, where one is near: others only bound it.
+    plain = next((c for c in near if c.shape.recurrent is None and c.shape.latent is None), near[0])
+    template = near[0] if _RECURRENT.search(name) else plain
+    like = tuple(card.name for card in near)
+    told = "stated" if params_b else "in its name"
+    why = (
+        f"nobody's card: {total:g}B parameters ({told}), {active:g}B for each token; attention and cache bounded by "
+        f"the nearest known models, {', '.join(like)}"
+    )
+    return Guess(
+        params_b=total,
+        active_b=active,
+        shape=_scaled(template, total, active),
+        around=tuple(_scaled(card, total, active) for card in near),
+        like=like,
+        why=why,
+    )
+
+
+@lru_cache(maxsize=2)
+def _cards_named(names: tuple[str, ...]) -> tuple[ModelCard, ...]:
+    cards = (load_card(name) for name in names)
+    return tuple(card for card in cards if card.parameter_count and not card.name.startswith("hypothetical"))
+
+
+def _cards() -> Iterable[ModelCard]:
+    return _cards_named(tuple(model_names()))
+
+
+def _usual_active(total_b: float) -> float:
+    """Active parameters (10**9) that the mixtures of experts nearest in size would have."""
+    routed = [card for card in _cards() if card.shape.experts is not None]
+    routed.sort(key=lambda card: abs(math.log(card.parameter_count / 1e9 / total_b)))
+    return round(total_b * median(c.active_parameter_count / c.parameter_count for c in routed[:_NEAREST_COUNT]), 1)
+
+
+def _is_like(card: ModelCard, name: str, *, routed: bool) -> bool:
+    shape = card.shape
+    pure = shape.recurrent is not None and not shape.head_count
+    full_width = shape.latent is None and shape.kv_head_count == shape.head_count > 1
+    return (shape.experts is not None) == routed and pure == bool(_RECURRENT.search(name)) and not full_width
+
+
+def _distance(card: ModelCard, total_b: float, active_b: float, family: str) -> float:
+    """How far apart two models are: |log| of the parameters and of those of one token."""
+    apart = abs(math.log(card.parameter_count / 1e9 / total_b))
+    apart += abs(math.log((card.active_parameter_count or card.parameter_count) / 1e9 / active_b))
+    return apart - _FAMILY_BONUS * (len(family) > 2 and card.name.startswith(family))
+
+
+def _scaled(card: ModelCard, total_b: float, active_b: float) -> ModelShape:
+    """The card's shape with so many parameters: other layers where it is far off, then another inner width.
+
+    A gated feed-forward block has 3 x hidden x inner weights, one without a gate 2 x hidden x inner.
+    """
+    shape, own = card.shape, card.parameter_count / 1e9
+    layers = shape.layer_count
+    if not 0.6 < total_b / own < 1.7 and not shape.layer_pattern:
+        layers = max(2, round(layers * (total_b / own) ** 0.5))
+    per_width = (3 if shape.gated_feed_forward else 2) * shape.hidden_dim * layers
+    experts = shape.experts
+    if experts is not None:
+        active = (card.active_parameter_count or card.parameter_count) / 1e9
+        used = experts.used_count + experts.shared_count
+        width = _width(
+            experts.feed_forward_dim, (active_b - active * layers / shape.layer_count) * 1e9, per_width * used
+        )
+        rest = active_b * 1e9 - per_width * width * experts.used_count
+        count = max(experts.used_count, round((total_b * 1e9 - rest) / (per_width * width)))
+        shared = width * experts.shared_count if experts.shared_feed_forward_dim else 0
+        experts = replace(experts, feed_forward_dim=width, expert_count=count, shared_feed_forward_dim=shared)
+        return replace(shape, layer_count=layers, experts=experts)
+    missing = (total_b - own * layers / shape.layer_count) * 1e9
+    inner = _width(shape.feed_forward_dim, missing, per_width) if shape.feed_forward_dim else 0
+    if shape.recurrent is not None and not shape.feed_forward_dim:  # all weights are in the mixers
+        layers = max(2, round(shape.layer_count * total_b / own))
+    return replace(shape, layer_count=layers, feed_forward_dim=inner)
+
+
+def _width(own: int, missing: float, per_width: float) -> int:
+    """The inner width plus what is missing, in whole steps; at least a quarter of the model's own."""
+    wanted = max(own + missing / per_width, own / 4)
+    return max(1, round(wanted / _WIDTH_STEP)) * _WIDTH_STEP
+
+
+def _billions(found: re.Match[str] | None) -> float:
+    if found is None:
+        return 0.0
+    return float(found[1]) * (1.0 if found[2].lower() == "b" else 1e-3)

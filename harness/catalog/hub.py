@@ -1,0 +1,169 @@
+"""A model's shape from a repository of the hub, without its weights: config.json, or the header of a GGUF file.
+
+The header comes by range requests, a MiB first and then as much again as there is, until it is whole; what has come is
+kept in the cache, so that an interrupted read goes on, and a second one asks nobody. ``HF_ENDPOINT`` names another hub.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from harness.catalog.gguf import GgufFile, header_of
+from harness.catalog.hf_config import read_hf_config
+from harness.catalog.paths import cache_dir
+from harness.domain.model import ModelShape, Weights
+from harness.domain.quant import split, understood
+from harness.errors import BadDataError, FetchError, MissingPackageError, UnknownNameError
+
+_FIRST_BYTES: Final = 1 << 20
+_MOST_BYTES: Final = 64 << 20
+"""No header of a known model is half of this; what goes on longer is no header."""
+_SPLIT: Final = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+
+
+class Repository(NamedTuple):
+    """What was read of a repository.
+
+    Attributes:
+        shape: Shape of the model.
+        weights: Its tensors, where a GGUF file's header was read; None for a config.json.
+        why: What was read.
+    """
+
+    shape: ModelShape
+    weights: Weights | None
+    why: str
+
+
+def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
+    """Shape of the model in a repository, and its tensors where it has a GGUF file.
+
+    Args:
+        repo: ``org/name``.
+        file: A GGUF file of it; empty to take its config.json, or the file of ``quant`` where it has none.
+        quant: Quantisation wanted, as people write it; Q4_K_M where a choice has to be made without.
+
+    Raises:
+        MissingPackageError: The hub's client is not installed.
+        FetchError: The hub does not answer, and the cache has nothing; or there is no such repository.
+        UnknownNameError: It has no such file, or none of that quantisation.
+        BadDataError: What it has is no config.json or no GGUF file.
+    """
+    if not file:
+        names = _files(repo)
+        if "config.json" in names:
+            return Repository(read_hf_config(_config(repo)), None, f"config.json of {repo}")
+        file = _chosen(repo, [n for n in names if n.endswith(".gguf") and "mmproj" not in n], quant)
+    parts = [file]
+    if found := _SPLIT.search(file):
+        parts = [_SPLIT.sub(f"-{i:05d}-of-{found[2]}.gguf", file) for i in range(1, int(found[2]) + 1)]
+    headers = [_header(repo, part) for part in parts]
+    weights = headers[0].weights()
+    if len(headers) > 1:
+        tensors = tuple(t for header in headers for t in header.tensors)
+        shape = headers[0]._replace(tensors=tensors).shape()
+        total = sum(header.file_bytes for header in headers)
+        weights = msgspec.structs.replace(weights, shape=shape, tensors=tensors, file_bytes=total)
+    return Repository(weights.shape, weights, f"header of {repo}/{file}")
+
+
+def _chosen(repo: str, files: list[str], quant: str) -> str:
+    """The file of that quantisation, the first part of a split one."""
+    wanted = understood(quant or "Q4_K_M")
+    fitting = []
+    for name in sorted(files):
+        part = _SPLIT.search(name)
+        of_file = understood(split(_SPLIT.sub("", name).removesuffix(".gguf"))[1] or "-")
+        same = of_file is not None and wanted is not None and of_file.mixture == wanted.mixture
+        if same and (part is None or part[1] == "00001"):
+            fitting.append(name)
+    exact = [name for name in fitting if quant and quant.lower() in name.lower()]
+    plain = [name for name in fitting if "ud-" not in name.lower()]
+    if not fitting:
+        raise UnknownNameError(f"GGUF file of {quant or 'Q4_K_M'} in {repo}", quant or "Q4_K_M", files)
+    return (exact or plain or fitting)[0]
+
+
+def _header(repo: str, file: str) -> GgufFile:
+    """The header of one file; what has come of it lies in the cache."""
+    folder = cache_dir() / "hub" / repo.replace("/", "--")
+    head, size_file = folder / f"{file.replace('/', '--')}.head", folder / f"{file.replace('/', '--')}.size"
+    folder.mkdir(parents=True, exist_ok=True)
+    have = head.read_bytes() if head.is_file() and size_file.is_file() else b""
+    size = int(size_file.read_text()) if have else 0
+    want = max(_FIRST_BYTES, len(have))
+    while True:
+        found = header_of(have, size, Path(file)) if have else None
+        if found is not None:
+            return found
+        if have and (len(have) >= min(size, _MOST_BYTES)):
+            raise BadDataError(f"{repo}/{file}", "", f"no whole header in {len(have)} bytes", "a GGUF file")
+        more, size = _range(repo, file, len(have), want)
+        if not more:
+            raise FetchError(f"{repo}/{file}: the hub sent nothing of bytes {len(have)} to {want}")
+        size_file.write_text(str(size))
+        with head.open("ab" if have else "wb") as out:
+            out.write(more)
+        have += more
+        want = 2 * len(have)
+
+
+def _range(repo: str, file: str, start: int, end: int) -> tuple[bytes, int]:
+    """Bytes ``start`` to ``end`` of a file, and its size; a server that ignores ranges is left after as many bytes."""
+    hub = _client()
+    url = hub.hf_hub_url(repo, file, endpoint=os.environ.get("HF_ENDPOINT"))
+    headers = {**hub.utils.build_hf_headers(library_name="edge-harness"), "Range": f"bytes={start}-{end - 1}"}
+    try:
+        answer = hub.utils.get_session().get(url, headers=headers, timeout=30)
+    except Exception as error:
+        raise FetchError(f"{repo}/{file}: {type(error).__name__}: {error}") from error
+    if answer.status_code == 404:
+        raise UnknownNameError("file of the hub", f"{repo}/{file}", ())
+    total = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
+    if answer.status_code != 206 or total is None:
+        raise FetchError(f"{repo}/{file}: the hub answered {answer.status_code} to a request for a range of bytes")
+    return answer.content, int(total[1])
+
+
+def _files(repo: str) -> list[str]:
+    """Names of a repository's files; the last listing where the hub cannot be reached."""
+    kept = cache_dir() / "hub" / repo.replace("/", "--") / "files.json"
+    try:
+        names = _client().HfApi(endpoint=os.environ.get("HF_ENDPOINT")).list_repo_files(repo)
+    except MissingPackageError:
+        raise
+    except Exception as error:
+        if kept.is_file():
+            return [str(name) for name in json.loads(kept.read_text())]
+        raise FetchError(f"{repo}: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(names))
+    return list(names)
+
+
+def _config(repo: str) -> Path:
+    hub = _client()
+    try:
+        return Path(
+            hub.hf_hub_download(
+                repo,
+                "config.json",
+                cache_dir=cache_dir() / "hub" / "files",
+                endpoint=os.environ.get("HF_ENDPOINT"),
+                library_name="edge-harness",
+            )
+        )
+    except Exception as error:
+        raise FetchError(f"{repo}/config.json: {type(error).__name__}: {str(error).strip()[:200]}") from error
+
+
+def _client() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise MissingPackageError("huggingface-hub", "hub") from None
+    return huggingface_hub

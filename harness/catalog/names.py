@@ -1,0 +1,199 @@
+"""From a model's name as people write it to a card: hub repositories, Ollama tags, llama-bench's and LM Studio's names.
+
+Rules, in order, after a quantisation has been taken out of the name: the card's own name; the words of a name, title or
+alias, without those that change no shape (Instruct, dates, publishers); the base model that a name gives in brackets;
+the same letters and digits without dots. What differs otherwise is an alias, and aliases are data in the cards.
+"""
+
+import re
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Final, Literal, NamedTuple
+
+from harness.catalog.guess import Guess, guess
+from harness.catalog.models import load_card, model_names
+from harness.catalog.paths import as_path, data_root
+from harness.domain.model import ModelCard
+from harness.domain.quant import split
+from harness.errors import RefusedError, UnknownNameError
+
+_WORD: Final = re.compile(r"\d+(?:\.\d+)*[bm](?![a-z0-9])|\d+(?:\.\d+)*|[a-z]+")
+_DROPPED: Final = frozenset(
+    """
+    instruct it chat base preview hf gguf mlx onnx lm litert text latest meta nvidia openai unsloth google microsoft
+    thinking reasoning plus qat sparse dense abliterated uncensored heretic model the quantized dynamic i ud graph
+    pt amx
+    """.split()  # noqa: SIM905 - a list of words reads better
+)
+"""Words that change no shape."""
+_DATE_OR_VERSION: Final = re.compile(
+    r"(?<![\d.])(?:2[3-7](?:0[1-9]|1[0-2])|(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01]))(?![\d.bm])|\bv0\.\d\b|\b\d+k\b"
+    r"|-0000\d-of-\d+|\.gguf$|\.litertlm$|\.task$",
+    re.IGNORECASE,
+)
+_ARCHITECTURES: Final = (
+    (re.compile(r"^qwen3([568])(?:moe)?\b"), r"qwen3.\1"),
+    (re.compile(r"^(qwen|llama|gemma|phi|granite)(\d)moe\b"), r"\1\2"),
+    (re.compile(r"^mistral(\d)\b"), r"ministral-\1"),
+    (re.compile(r"^nemotron_h(?:_moe)?\b"), "nemotron-h"),
+)
+"""Architectures as llama-bench prints them before a size."""
+_NO_MODEL: Final = re.compile(
+    r"(?i)\b(eagle-?\d?|medusa|hydra|lookahead|dflash|dspark|mtp|nextn|pld|rest head|recycling|samd|hass|distillspec"
+    r"|speculative sampling|bigram|t5)\b"
+)
+"""Draft heads and methods that tables of speculative decoding name, and encoder-decoders, which keep another cache."""
+
+
+HUB_PREFIX: Final = "hf:"
+_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?::[\w.\- ]+)?")
+
+
+class Match(NamedTuple):
+    """What a name was taken for.
+
+    Attributes:
+        name: As written.
+        kind: ``card``: one of the catalog; ``guess``: a model that nobody knows, bounded by those of its size.
+        card: The card; None for a guess.
+        guess: The guess; None for a card.
+        quant: The quantisation in the name, as written; empty without one.
+        why: How the name was read.
+    """
+
+    name: str
+    kind: Literal["card", "guess"]
+    card: ModelCard | None
+    guess: Guess | None
+    quant: str
+    why: str
+
+
+def key(name: str) -> str:
+    """The words of a name that tell models apart: ``llama-3.1-8b`` of "Meta Llama 3.1 8B Instruct"."""
+    text = name.rsplit("/", 1)[-1].lower()
+    for pattern, spelled in _ARCHITECTURES:
+        text = pattern.sub(spelled, text)
+    text = _DATE_OR_VERSION.sub(" ", _unbracketed(text).replace("_", " "))
+    words = [word for word in _WORD.findall(text) if word not in _DROPPED]
+    if any(word[-1] in "bm" and word[0].isdigit() for word in words):  # a size tells a mixture of experts already
+        words = [word for word in words if word != "moe"]
+    return "-".join(words)
+
+
+def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
+    """The card that a name means; else a guess of a model of its size.
+
+    Args:
+        name: As written.
+        params_b: Parameters (10**9) where they are known from elsewhere; 0 otherwise. No card of another size fits.
+        active_b: Parameters that one token goes through; likewise.
+
+    Raises:
+        UnknownNameError: No card of that name, and no size from which to bound the model.
+        RefusedError: The name is a draft head's, a method's or an encoder's.
+    """
+    found, why, quant = _card_of(name, params_b)
+    if found is not None:
+        return Match(name, "card", found, None, quant, why)
+    if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
+        raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, not a decoder of its own")
+    bounded = guess(name, params_b=params_b, active_b=active_b)
+    if bounded is None:
+        raise UnknownNameError("model", name, nearest(name))
+    close = nearest(name)
+    why = bounded.why + (f" (names like it: {', '.join(close)})" if close else "")
+    return Match(name, "guess", None, bounded, quant, why)
+
+
+def is_repository(ref: str) -> bool:
+    """Whether a name has the form of a hub's repository: ``org/repo``, with a file or a quantisation behind a colon."""
+    return _REPOSITORY.fullmatch(ref) is not None
+
+
+def hub_parts(ref: str) -> tuple[str, str, str]:
+    """(repository, file, quantisation) of ``hf:org/repo``, ``hf:org/repo:file.gguf`` or ``org/repo:Q4_K_M``.
+
+    Raises:
+        RefusedError: It has no such form.
+    """
+    repo, _, rest = ref.removeprefix(HUB_PREFIX).partition(":")
+    if not is_repository(repo):
+        raise RefusedError(f"{ref!r} is no repository of the hub: write hf:org/repo or hf:org/repo:file.gguf")
+    return (repo, rest, "") if rest.endswith(".gguf") else (repo, "", rest)
+
+
+def card_named(name: str) -> ModelCard | None:
+    """The card that a name means; None for none."""
+    return _card_of(name, 0.0)[0]
+
+
+def nearest(name: str, count: int = 3) -> list[str]:
+    """Names of cards that look like this one, best first."""
+    keys = _index(str(data_root("models")), tuple(model_names()))
+    close = get_close_matches(key(split(name)[0]), keys, n=2 * count, cutoff=0.6)
+    return list(dict.fromkeys(keys[k] for k in close))[:count]
+
+
+def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
+    """(card, how it was found, quantisation in the name)."""
+    if name in model_names():
+        return load_card(name), "the card of that name", ""
+    keys = _index(str(data_root("models")), tuple(model_names()))
+    bare, quant = split(name)
+    if _NO_MODEL.search(_unbracketed(bare)):
+        return None, "", quant
+    brackets = [inner for inner in re.findall(r"\((.*?)\)", bare) if re.search(r"\d", inner)]
+    for text, why in ((bare, "its words are those of"), *((b, "it says itself that its base is") for b in brackets)):
+        card = _sized(keys.get(key(text)), params_b)
+        if card is not None:
+            return card, f"{why} {card.name}", quant
+    plain = re.sub(r"[-.]", "", key(bare))
+    if re.search(r"\d-\d", bare):  # QWEN2-5-0-5B: a dash where others write a dot
+        fits = {model for k, model in keys.items() if re.sub(r"[-.]", "", k) == plain}
+        card = _sized(fits.pop(), params_b) if len(fits) == 1 else None
+        if card is not None:
+            return card, f"letters and digits are those of {card.name}", quant
+    return None, "", quant
+
+
+def _unbracketed(name: str) -> str:
+    return re.sub(r"\(.*?\)", " ", name)
+
+
+def _sized(name: str | None, params_b: float) -> ModelCard | None:
+    """The card of that name, unless its size is another by more than a quarter."""
+    if name is None:
+        return None
+    card = load_card(name)
+    stated = card.parameter_count / 1e9
+    return None if stated and params_b and not 0.75 < stated / params_b < 1.33 else card
+
+
+@lru_cache(maxsize=4)
+def _index(root: str, names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001 - the folder is part of the key
+    """Cards' names by key; a card's own name wins over titles and aliases."""
+    found: dict[str, str] = {}
+    cards = [load_card(name) for name in names]
+    for card in cards:
+        found.setdefault(key(card.name), card.name)
+    for card in cards:
+        for alias in (split(card.title)[0], *card.aliases):
+            found.setdefault(key(alias), card.name)
+    return found
+
+
+def load_model(ref: str) -> ModelCard:
+    """The card of a model however people write its name, or in a ``.toml`` file.
+
+    Raises:
+        UnknownNameError: Nobody knows it; names the nearest.
+        BadDataError: The file breaks the schema.
+    """
+    path = as_path(ref)
+    if ref in model_names() or (path is not None and (path.suffix == ".toml" or path.exists())):
+        return load_card(ref)
+    card = card_named(ref)
+    if card is None:
+        raise UnknownNameError("model", ref, nearest(ref))
+    return card

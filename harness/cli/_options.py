@@ -1,0 +1,347 @@
+"""Every option that more than one verb takes: one name, one meaning, one set of bounds.
+
+A verb lists those it honours; what it does not list, it refuses. Amounts are written as people write them in all of
+them: ``128k`` tokens, ``1.5GiB``, ``0.6x`` of a file, ``0,2048`` for several.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.core import ParameterSource
+
+from harness.cli._output import F, json_option
+from harness.units import parse_bytes
+
+if TYPE_CHECKING:
+    from harness.measure.jobs.served import ServedJob
+    from harness.measure.pipeline import How
+
+MOST_TOKENS: Final = 1 << 24
+"""No model has a context of more; a number above is a slip of the keyboard."""
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """A size in bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes of the text; a usage error says what was found and expected."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Count(click.ParamType):  # type: ignore[type-arg]
+    """A whole number from ``least`` to ``most``; ``k`` and ``m`` stand for 1,024 and 1,048,576."""
+
+    name = "count"
+
+    def __init__(self, least: int, most: int = MOST_TOKENS) -> None:
+        self.least, self.most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number; a usage error says what was found and expected."""
+        try:
+            found = whole(value) if isinstance(value, str) else int(value)
+        except ValueError:
+            self.fail(f"found {value!r}, expected a whole number such as 4096 or 128k", param, ctx)
+        if not self.least <= found <= self.most:
+            self.fail(f"found {value}, expected {self.least} to {self.most}", param, ctx)
+        return found
+
+
+class Amount(click.ParamType):  # type: ignore[type-arg]
+    """A finite number above ``above`` and at most ``most``."""
+
+    name = "number"
+
+    def __init__(self, above: float = 0.0, most: float = 1e9) -> None:
+        self.above, self.most = above, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; a usage error says what was found and expected."""
+        try:
+            found = float(value)
+        except ValueError:
+            found = math.nan
+        if not self.above < found <= self.most:
+            self.fail(f"found {value!r}, expected a number above {self.above:g}, at most {self.most:g}", param, ctx)
+        return found
+
+
+def whole(text: str) -> int:
+    """A whole number with an optional ``k`` or ``m``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    text = text.strip().lower()
+    factor = {"k": 1 << 10, "m": 1 << 20}.get(text[-1:], 1)
+    return int(text.rstrip("km") if factor > 1 else text) * factor
+
+
+def numbers(
+    least: int = 0, most: int = MOST_TOKENS
+) -> Callable[[click.Context, click.Parameter, str], tuple[int, ...]]:
+    """Callback that reads whole numbers separated by commas."""
+    one = Count(least, most)
+
+    def read(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
+        if text is None:
+            return ()
+        found = tuple(one.convert(part, option, context) for part in text.split(",") if part.strip())
+        if not found:
+            raise click.BadParameter(f"found {text!r}, expected whole numbers such as 0,2048")
+        return tuple(dict.fromkeys(found))
+
+    return read
+
+
+def words(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """Callback that reads words separated by commas."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def budget_of(text: str, whole_bytes: int) -> int:
+    """Bytes of a RAM budget: a size, or a share of a model's bytes such as ``0.6x``.
+
+    Raises:
+        click.BadParameter: It is neither.
+    """
+    try:
+        return parse_bytes(text, whole_bytes)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--ram-budget") from None
+
+
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order of the help."""
+
+    def add(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+def quant(help_text: str = "Quantisation mixture; the card's usual one unless given.") -> Callable[[F], F]:
+    """``--quant``."""
+    return click.option("--quant", "-q", default="", help=help_text)
+
+
+def context(default: int = 4096) -> Callable[[F], F]:
+    """``--context``."""
+    return click.option(
+        "--context", "-c", "context_tokens", type=Count(64), default=default, show_default=True,
+        help="Tokens that the KV cache holds.",
+    )  # fmt: skip
+
+
+def prompt(default: int = 512, least: int = 1) -> Callable[[F], F]:
+    """``--prompt``."""
+    return click.option(
+        "--prompt", "-p", "prompt_tokens", type=Count(least), default=default, show_default=True,
+        help="Tokens of the prompt.",
+    )  # fmt: skip
+
+
+def tokens(default: int, least: int = 1) -> Callable[[F], F]:
+    """``--tokens``; ``--new`` and ``-n`` are the same."""
+    return click.option(
+        "--tokens", "--new", "-n", "new_tokens", type=Count(least), default=default, show_default=True,
+        help="New tokens after each prompt.",
+    )  # fmt: skip
+
+
+depths = click.option(
+    "--depth", "depths", default="0", callback=numbers(), help="Tokens already in the cache; or several: 0,2048."
+)
+threads = click.option(
+    "--threads", "-t", "thread_count", type=Count(0, 1024), default=0, help="CPU threads; 0: the physical cores."
+)
+ubatch = click.option(
+    "--ubatch", "ubatch_tokens", type=Count(1), default=512, show_default=True, help="Tokens of a physical batch."
+)
+kv_type = click.option("--kv-type", default="F16", show_default=True, help="ggml type of the KV cache.")
+api = click.option(
+    "--api", "--backend", "api", default="", help="cpu, metal, cuda ...; the device's usual one unless given."
+)
+layout = together(
+    click.option("--flash-attention/--no-flash-attention", default=True, help="Fuse attention."),
+    click.option("--repack/--no-repack", default=True, help="Let the CPU backend rewrite weights."),
+    click.option("--mmap/--no-mmap", default=True, help="Map the file instead of reading it."),
+)
+emulated = click.option(
+    "--as", "emulated", metavar="DEVICE", help="Hold the run to the memory and cores that DEVICE gives one app."
+)
+prompts = together(
+    click.option(
+        "--prompts", default="code", metavar="code|prose|FILE", show_default=True,
+        help="Shipped class, or a JSON list of strings.",
+    ),
+    click.option("--prompt-count", type=Count(1, 10_000), default=None, help="Run only so many of the prompts."),
+)  # fmt: skip
+memory_limit = click.option("--memory-limit", "memory_bytes", type=Size(), help="Such as 900MB or 1.5GiB.")
+
+server = together(
+    click.option("--url", default="", metavar="URL", help="Server to measure, with --runtime server."),
+    click.option("--model", "server_model", default="", metavar="NAME", help="The server's name for its model."),
+    click.option(
+        "--key-variable", default="EDGE_HARNESS_API_KEY", show_default=True, metavar="NAME",
+        help="Environment variable that holds the server's key.",
+    ),
+    click.option("--prefix-cache", "reuse", is_flag=True, help="Let the server take prompts from its cache."),
+    click.option(
+        "--silence", "silence_s", type=Amount(0, 1e5), default=60.0, show_default=True,
+        help="Longest time that a server may send nothing, in seconds.",
+    ),
+)  # fmt: skip
+
+
+class _Layers(Count):
+    """``all``, ``auto`` or a number of layers."""
+
+    name = "layers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or the word as it is."""
+        return value if value in {"all", "auto"} else super().convert(value, param, ctx)
+
+
+def _shares(_context: click.Context, param: click.Parameter, text: str) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        shares = (math.nan,)
+    if not all(0 <= share < math.inf for share in shares) or (shares and not sum(shares)):
+        raise click.BadParameter(f"found {text!r}, expected shares such as 3,1", param=param)
+    return shares
+
+
+placement = together(
+    click.option("--gpu-layers", type=_Layers(0), default="all", show_default=True, help="Layers on the GPU (-ngl)."),
+    click.option("--cpu-moe", type=Count(0), default=0, help="Experts of so many blocks stay with the CPU."),
+    click.option("--tensor-split", default="", callback=_shares, metavar="A,B", help="Share of each card (-ts)."),
+    click.option("--split-mode", type=click.Choice(["layer", "row"]), default="layer", show_default=True),
+    click.option("--main-gpu", type=Count(0, 63), default=0, help="Card for what is not split."),
+    click.option("--kv-on-gpu/--no-kv-on-gpu", default=True, help="The cache lies with its block."),
+)
+"""The fields of :class:`harness.domain.placement.Placement`."""
+on_target = together(
+    click.option("--on", "target", default="local", help="Where: local, ssh://user@host, adb:// or adb://SERIAL."),
+    click.option(
+        "--programs", type=click.Path(file_okay=False, path_type=Path), help="Folder here with llama-bench for --on."
+    ),
+)
+
+
+def repetitions(default: int = 5) -> Callable[[F], F]:
+    """``--repetitions``."""
+    return click.option(
+        "--repetitions", "-r", type=Count(1, 1000), default=default, show_default=True,
+        help="Clean samples wanted of each test.",
+    )  # fmt: skip
+
+
+def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
+    """What every verb that measures takes: time limit, waiting, resuming, and where records go."""
+    return together(
+        click.option(
+            "--timeout", "timeout_s", type=Amount(0, 1e6), default=timeout_s, show_default=True,
+            help="Longest time of each child process, in seconds.",
+        ),
+        click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine."),
+        click.option("--resume", is_flag=True, help="Take results of the last day where the same was measured."),
+        click.option(
+            "--out", "-o", type=click.Path(file_okay=False, path_type=Path), help="Also write each record there."
+        ),
+        json_option,
+    )  # fmt: skip
+
+
+def sides_of(
+    runtimes: str, url: str, model: str, key_variable: str, reuse: bool, silence_s: float
+) -> list[tuple[str, "ServedJob | None"]]:
+    """The runtimes of ``--runtime``, separated by commas, each with what a server is asked where it is one.
+
+    Raises:
+        click.UsageError: ``server`` without an address, or something said of a server and none among them.
+    """
+    parts = [part.strip().partition(":")[::2] for part in runtimes.split(",")]
+    if any(own for name, own in parts if name != "server") or not all(own or url for n, own in parts if n == "server"):
+        raise click.UsageError(f"--runtime: found {runtimes!r}, expected names, or server:URL, or server with --url")
+    if (url or model or reuse) and "server" not in dict(parts):
+        raise click.UsageError(f"--url, --model and --prefix-cache are for --runtime server, found {runtimes!r}")
+    if "server" not in dict(parts):
+        return [(name, None) for name, _ in parts]
+    from msgspec.structs import replace
+
+    from harness.domain.scenario import Scenario
+    from harness.measure.jobs.served import ServedJob
+    from harness.runtimes.server.stream import Patience
+
+    job = ServedJob(
+        url=url,
+        model=model,
+        key_variable=key_variable,
+        reuse=reuse,
+        patience=Patience(silence_s=silence_s),
+        scenario=Scenario(),
+    )
+    return [(name, replace(job, url=own or url) if name == "server" else None) for name, own in parts]
+
+
+def how_of(*, wait: bool, resume: bool, out: Path | None, notes: dict[str, Any] | None = None) -> "How":
+    """How measurements are run and kept, from the options of :func:`measuring`."""
+    from harness.measure.pipeline import How
+
+    return How(wait=wait, resume=resume, folder=out, notes=notes or {})
+
+
+def held_to(device: str | None, memory_bytes: int | None, thread_count: int) -> tuple[int | None, int, dict[str, Any]]:
+    """Memory limit, threads and notes of a run that is held to a device's limits; as they are without one.
+
+    Raises:
+        UnknownNameError: No such device.
+    """
+    if not device:
+        return memory_bytes, thread_count, {}
+    from harness.app.emulate import emulation_of
+    from harness.app.resolve import resolve_device
+
+    emulation = emulation_of(resolve_device(device))
+    limit_bytes = min(memory_bytes or emulation.memory_limit_bytes, emulation.memory_limit_bytes)
+    notes = {"emulates": emulation.device, "not_emulated": list(emulation.not_emulated)}
+    return limit_bytes, thread_count or emulation.thread_count, notes
+
+
+def hand_over(
+    context: click.Context, verb: click.Command, because: str, handled: tuple[str, ...] = (), **given: Any
+) -> int:
+    """Do as another verb does, with the options that were typed; one that the verb lacks is refused.
+
+    Raises:
+        click.UsageError: An option was typed that has no meaning there.
+    """
+    theirs = {parameter.name: parameter for parameter in verb.params}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        typed = context.get_parameter_source(name) in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+        if not typed or name in {*given, *handled} or parameter.param_type_name == "argument" or name == because:
+            continue
+        if name not in theirs:
+            flag = f"--{because.replace('_', '-')}"
+            raise click.UsageError(
+                f"{parameter.opts[0]} has no meaning with {flag}: that is the verb `{verb.name}`, which takes "
+                f"{', '.join(sorted(p.opts[0] for p in verb.params if p.param_type_name == 'option'))}"
+            )
+        given[name] = context.params[name]
+    return int(context.invoke(verb, **given) or 0)

@@ -1,0 +1,58 @@
+"""``edge-harness recommend``: which model for a task on a device, or every way to a model's quality there."""
+
+import click
+
+from harness.cli import _options as options
+from harness.cli._output import console, emit_json, json_option, table
+from harness.errors import Exit
+
+
+@click.command()
+@click.argument("device")
+@click.option("--task", type=click.Choice(["chat", "code", "reasoning", "vision"]), default="chat", show_default=True)
+@click.option("--min-speed", type=options.Amount(), default=1.0, show_default=True, help="Decode speed, tokens/s.")
+@click.option("--minutes", type=options.Amount(most=1e5), help="For how long it must hold; throttling counts.")
+@click.option("--quality-of", metavar="MODEL", help="Every way to the published quality of MODEL instead.")
+@options.context()
+@options.kv_type
+@options.api
+@json_option
+def recommend(
+    device: str, task: str, min_speed: float, minutes: float | None, quality_of: str | None, as_json: bool,
+    **fields: int | str,
+) -> int:  # fmt: skip
+    """Rank models and mixtures for DEVICE by published quality among those that fit and are fast enough.
+
+    Exit status 1 when nothing fits.
+    """
+    from harness.app.recommend import TASKS, benchmark, routes
+    from harness.app.recommend import recommend as rank
+    from harness.app.resolve import resolve_device, scenario_from
+    from harness.units import format_bytes
+
+    scenario = scenario_from(fields)
+    profile = resolve_device(device, scenario)
+    kind = next(t for t in TASKS if t == task)
+    if quality_of:
+        ways = routes(profile, quality_of, kind, scenario)
+        if as_json:
+            emit_json(ways)
+            return Exit.OK
+        rows = [(w.route, f"{w.model} {w.quant}".strip(), w.fit, f"{w.tokens_per_s:.3g}" if w.tokens_per_s else "-",
+                 w.loses, w.evidence) for w in ways]  # fmt: skip
+        columns = ("route", "model", "fits", "tokens/s", "what it loses", "evidence")
+        console().print(table(f"the {benchmark(kind)} of {quality_of} on {profile.title}", columns, rows, right=(3,)))
+        return Exit.OK
+    choices = rank(profile, kind, scenario, min_tokens_per_s=min_speed, minutes=minutes or 0.0)
+    if as_json:
+        emit_json(choices)
+    else:
+        lines = [("*" if c.is_front else "", c.model, c.quant, f"{c.score:g}", f"{c.rank_score:g}",
+                  f"{c.tokens_per_s:.3g}", format_bytes(c.needed_bytes), c.source) for c in choices]  # fmt: skip
+        title = f"{task} on {profile.title}; * none is both better and faster; rank: the score less the perplexity lost"
+        heads = ("", "model", "quant", benchmark(kind), "rank", "tokens/s", "needs", "source")
+        console().print(table(title, heads, lines, right=(3, 4, 5, 6)))
+    return Exit.OK if choices else Exit.BROKEN
+
+
+COMMAND = recommend

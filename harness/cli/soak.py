@@ -1,0 +1,88 @@
+"""``edge-harness soak``: decode for minutes and see when the device slows down, and by how much."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli import _options as options
+from harness.cli._output import console, emit_json, table
+from harness.errors import Exit
+
+
+@click.command("soak")
+@click.argument("model")
+@options.quant()
+@click.option("--minutes", type=options.Amount(), default=10.0, show_default=True, help="How long.")
+@click.option(
+    "--window", "window_s", type=options.Amount(), default=5.0, show_default=True, help="Seconds of a window."
+)
+@click.option("--duty", "duty_ratio", type=options.Amount(0, 1), default=1.0, help="Share of the time to decode in.")
+@click.option("--max-celsius", "celsius_max", type=options.Amount(), help="Stop when a sensor is hotter.")
+@click.option("--min-battery", "battery_percent_min", type=options.Amount(-1, 100), default=10.0, show_default=True)
+@click.option("--meter", type=click.Path(path_type=Path), help="File an external meter writes: unix seconds, watts.")
+@options.context(512)
+@options.threads
+@click.option("--runtime", default="llamacpp", show_default=True, help="Software that executes the model.")
+@options.on_target
+@options.measuring(86_400)
+def COMMAND(  # noqa: N802
+    model: str,
+    quant: str,
+    minutes: float,
+    window_s: float,
+    duty_ratio: float,
+    celsius_max: float | None,
+    battery_percent_min: float,
+    meter: Path | None,
+    runtime: str,
+    target: str,
+    programs: Path | None,
+    timeout_s: float,
+    wait: bool,
+    resume: bool,
+    out: Path | None,
+    as_json: bool,
+    **fields: int,
+) -> int:
+    """Decode with MODEL for minutes: burst, when it falls, what is left, energy of a token.
+
+    Exit status: 0 it ran to its end, 3 a limit of heat or battery ended it, 4 it could not run.
+    """
+    from harness.app.resolve import scenario_from
+    from harness.app.run import exit_of
+    from harness.app.soak import soak
+    from harness.domain.soak import Soak
+    from harness.measure.jobs.soak import SoakJob
+
+    job = SoakJob(
+        path=model,
+        scenario=scenario_from({**fields, "prompt_tokens": 1, "new_tokens": 1}),
+        runtime=runtime,
+        minutes=minutes,
+        window_s=window_s,
+        duty_ratio=duty_ratio,
+        celsius_max=celsius_max,
+        battery_percent_min=battery_percent_min,
+        meter=str(meter or ""),
+        timeout_s=timeout_s,
+    )
+    screen = console(stderr=True)
+    how = options.how_of(wait=wait, resume=resume, out=out)
+    record = soak(job, quant, target, programs, how, say=lambda line: screen.print(line, markup=False))
+    found = record.result
+    if as_json:
+        emit_json(record)
+    elif isinstance(found, Soak):
+        knee = "no" if found.knee_s is None else f"after {found.knee_s:.0f} s, by {found.drop_ratio:.0%}"
+        rows = [("burst, tokens/s", f"{found.burst_tokens_per_s:.2f}"), ("slows down", knee)]
+        rows += [("at the end, tokens/s", f"{found.sustained_tokens_per_s:.2f}")]
+        if found.sustained_joules_per_token is not None:
+            rows += [("energy of a token, J", f"{found.sustained_joules_per_token:.3g} ({found.energy_scope})")]
+        if found.tokens_per_charge is not None:
+            rows += [("tokens of a charge", f"{found.tokens_per_charge:.0f}")]
+        rows += [("stopped by", found.stopped)] if found.stopped else []
+        console().print(table(f"{len(found.windows)} windows in {found.minutes:.1f} minutes", ("", ""), rows))
+    if record.detail and not as_json:
+        screen.print(record.detail, markup=False)
+    stopped = isinstance(found, Soak) and found.stopped
+    return max(exit_of([record]), Exit.INCONCLUSIVE if stopped else Exit.OK)

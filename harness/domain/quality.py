@@ -1,0 +1,87 @@
+"""How well a model predicts a text, and what a change of it did to that."""
+
+from harness.domain.base import Frozen
+
+
+class TextScore(Frozen, frozen=True, kw_only=True):
+    """Quality on one text.
+
+    Attributes:
+        token_count: Tokens scored.
+        perplexity: exp(mean negative log-likelihood).
+        perplexity_error: Standard error: perplexity x standard error of the mean.
+        kl_divergence: Mean KL(reference || this), nats; None without a reference.
+        kl_divergence_error: Its standard error.
+        top1_agreement_ratio: Share of tokens where both have the same most likely token.
+        top1_agreement_error: Its standard error.
+    """
+
+    token_count: int
+    perplexity: float
+    perplexity_error: float
+    kl_divergence: float | None = None
+    kl_divergence_error: float | None = None
+    top1_agreement_ratio: float | None = None
+    top1_agreement_error: float | None = None
+
+
+class Change(Frozen, frozen=True, kw_only=True):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Temperature(Frozen, frozen=True, kw_only=True):
+    """A temperature fitted on the first half of the rows, judged on the second.
+
+    Attributes:
+        temperature: The fitted one; above 1: the model was too sure.
+        ece: Of the second half as it is.
+        ece_scaled: Of the second half at that temperature.
+        nll: Of the second half as it is.
+        nll_scaled: Of the second half at that temperature.
+    """
+
+    temperature: float
+    ece: float
+    ece_scaled: float
+    nll: float
+    nll_scaled: float
+
+
+class CalibrationChange(Frozen, frozen=True, kw_only=True):
+    """Calibration of one model on one kind of rows, beside the reference's.
+
+    Differences are this model minus the reference, with 95 % intervals from a bootstrap over the rows.
+
+    Attributes:
+        row_count: Rows.
+        accuracy: Share of right answers.
+        mean_confidence: Mean confidence.
+        ece: Expected calibration error, ten bins.
+        smooth_ece: Smooth ECE.
+        nll: Mean negative log-likelihood, nats.
+        nll_change: Paired difference.
+        ece_change: Difference.
+        smooth_ece_change: Difference.
+        accuracy_change: Paired difference.
+        lost_count: Rows the reference had right and this one has wrong.
+        gained_count: The other way round.
+        temperature: None where only the options were scored.
+    """
+
+    row_count: int
+    accuracy: float
+    mean_confidence: float
+    ece: float
+    smooth_ece: float
+    nll: float
+    nll_change: Change
+    ece_change: Change
+    smooth_ece_change: Change
+    accuracy_change: Change
+    lost_count: int
+    gained_count: int
+    temperature: Temperature | None = None

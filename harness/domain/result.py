@@ -1,0 +1,300 @@
+"""What a measurement found beyond its samples: one type a kind, told apart by ``kind`` in the file.
+
+A new kind of measurement adds its type here and to ``Result``, a job in ``harness.measure.jobs``, and the metrics that
+a budget may name to ``harness.records.metrics``. Speeds and latencies are never here: samples give them.
+"""
+
+from typing import Any
+
+from harness.domain.base import Frozen
+from harness.domain.drafting import Decoding, DraftAdvice
+from harness.domain.quality import CalibrationChange, TextScore
+from harness.domain.soak import Soak
+from harness.domain.streaming import ExpertOutlook, ExpertPlan, ExpertUse, StreamPlan, StreamReport
+
+
+class EngineBuffer(Frozen, frozen=True, kw_only=True):
+    """One buffer as the engine's log told it.
+
+    Attributes:
+        device: Where it lies, such as ``Vulkan0``, ``CPU``, ``CUDA_Host``; ``CPU_Mapped`` is address space of the file.
+        part: ``weights``, ``kv cache``, ``compute buffer`` or ``output``.
+        size_bytes: Its size.
+    """
+
+    device: str
+    part: str
+    size_bytes: int
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it is the host's memory."""
+        return self.device.startswith("CPU") or self.device.endswith("_Host")
+
+
+class ServerUse(Frozen, frozen=True, kw_only=True):
+    """What the way to a server added, and what its processes used.
+
+    Attributes:
+        cpu_s: CPU time of the server's processes over the run; None where they run elsewhere.
+        first_token_path_ratio: Median of (time to first token here / the server's own time for the prompt).
+        decode_path_ratio: Median of (time between first and last token here / the server's own time for them).
+    """
+
+    cpu_s: float | None = None
+    first_token_path_ratio: float | None = None
+    decode_path_ratio: float | None = None
+
+
+class Generation(Frozen, frozen=True, kw_only=True, tag="generation", tag_field="kind"):
+    """The protocol of llama-bench, with time to first token and the latency of each token.
+
+    Attributes:
+        repetitions: Clean samples that were wanted of each test.
+        greedy: Whether each token was chosen from the logits inside the clock.
+        buffers: What the engine laid where, as far as it tells.
+        server: Of a run on a server: what the way to it added.
+    """
+
+    repetitions: int
+    greedy: bool = False
+    buffers: tuple[EngineBuffer, ...] = ()
+    server: ServerUse | None = None
+
+
+class Speculation(Frozen, frozen=True, kw_only=True, tag="speculation", tag_field="kind"):
+    """Speculative beside plain decoding, on the same prompts.
+
+    Attributes:
+        draft: Draft model file, or ``lookup``.
+        advice: What was said before the run.
+        plain: Sums over all prompts without a draft.
+        speculative: Sums over all prompts with it.
+        speedup_ratio: Speed of speculation over plain decoding, sums over sums.
+        median_ratio: Median over the prompts of their own ratios, which one disturbed answer does not move.
+        expected_ratio: The same computed from the costs measured before, and the draft lengths and acceptance of
+            the run.
+        fixed_ratio: What a fixed draft of the advised length would have given at the run's acceptance, by formula.
+        acceptance_ratio: Drafted tokens accepted, of those compared.
+        acceptance_by_position: The same for the first, second ... drafted token of a cycle.
+        ratios: Speed ratio of each prompt.
+        differences: Where greedy outputs differ, with the logit margin that explains it.
+        unexplained_count: Differences that no margin explains; must be 0.
+    """
+
+    draft: str
+    advice: DraftAdvice
+    plain: Decoding
+    speculative: Decoding
+    speedup_ratio: float
+    median_ratio: float
+    expected_ratio: float
+    fixed_ratio: float
+    acceptance_ratio: float
+    acceptance_by_position: tuple[float, ...]
+    ratios: tuple[float, ...]
+    differences: tuple[dict[str, Any], ...] = ()
+    unexplained_count: int = 0
+
+
+class Stream(Frozen, frozen=True, kw_only=True, tag="stream", tag_field="kind"):
+    """Decoding with weights that exceed the memory they may take.
+
+    Attributes:
+        mode: ``streamed`` by this harness, or ``mapped`` and left to the system's page cache.
+        draft: Draft model file, ``lookup``, or empty.
+        budget_bytes: Memory the process might use in all.
+        enforced: Whether a control group held the process to it (else a watchdog on its private memory).
+        decoding: Sums over all prompts.
+        outputs: New tokens of each prompt.
+        schedule: ``blocks`` or ``experts``; empty when mapped.
+        schedule_reason: Why blocks are streamed although the model has experts; empty otherwise.
+        policy: Which experts stay; empty when none are streamed.
+        plan: What was pinned and streamed, block by block.
+        expert_plan: What was pinned and how much room experts had.
+        report: What was read and waited for; None when mapped.
+        expert_use: What the router wanted, and what of it was in memory.
+        experts: Predicted and measured hits, bytes and times of a token.
+        bound_ratio: Least time of a pass by the bound / measured time of a pass; None when nothing was streamed.
+        verify_s: Seconds of a pass by its tokens, measured before the prompts; empty without a draft.
+        draft_s: Seconds to draft a token, measured with it.
+        predicted_tokens_per_s: Said before the run; None when nothing was.
+    """
+
+    mode: str
+    budget_bytes: int
+    enforced: bool
+    decoding: Decoding
+    outputs: tuple[tuple[int, ...], ...]
+    draft: str = ""
+    schedule: str = ""
+    schedule_reason: str = ""
+    policy: str = ""
+    plan: StreamPlan | None = None
+    expert_plan: ExpertPlan | None = None
+    report: StreamReport | None = None
+    expert_use: ExpertUse | None = None
+    experts: ExpertOutlook | None = None
+    bound_ratio: float | None = None
+    verify_s: dict[int, float] = {}
+    draft_s: float = 0.0
+    predicted_tokens_per_s: float | None = None
+
+    @property
+    def read_bytes_per_token(self) -> float | None:
+        """Bytes read from storage for each new token; None when mapped."""
+        if self.report is None or not self.decoding.tokens:
+            return None
+        return self.report.read_bytes / len(self.decoding.tokens)
+
+
+class Quality(Frozen, frozen=True, kw_only=True, tag="quality", tag_field="kind"):
+    """One quantisation of a model, scored on a text beside the least quantized one.
+
+    Attributes:
+        text: Name of the text's file.
+        chunk_count: Chunks of 512 tokens that were scored; 0 for all.
+        reference_quant: Mixture it was compared with.
+        bits_per_weight: 8 x tensor bytes / weights.
+        types: Share of the weights by type, most first. llama.cpp gives a matrix whose rows are no multiple of 256 a
+            wider type than the mixture is named after.
+        score: Perplexity, divergence and agreement.
+        calibration: Each token's confidence beside the reference's, paired.
+        importance: Whether an importance matrix was used.
+    """
+
+    text: str
+    chunk_count: int
+    reference_quant: str
+    bits_per_weight: float
+    types: dict[str, float]
+    score: TextScore
+    calibration: CalibrationChange
+    importance: bool = False
+
+
+class System(Frozen, frozen=True, kw_only=True, tag="system", tag_field="kind"):
+    """A workload that is no plain language model: a memory store, a calibration, a verifier ...
+
+    Attributes:
+        size: Its parameters.
+        seed: Seed of everything random in it.
+        prepare_s: Time to build what is timed; None when it did not get that far.
+        quality: What the check of its answers found.
+        evaluation: What it found on public data, where that was asked for.
+        predicted: Prediction of each operation, made before the run.
+        units: Costs of single operations on this machine, which the predictions rest on.
+    """
+
+    size: dict[str, int]
+    seed: int = 1
+    prepare_s: float | None = None
+    quality: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+    predicted: tuple[dict[str, Any], ...] = ()
+    units: dict[str, Any] = {}
+
+
+class Boundary(Frozen, frozen=True, kw_only=True, tag="boundary", tag_field="kind"):
+    """Longest context that a model can be run with under a device's memory limit, found by real runs.
+
+    Attributes:
+        device: The device whose limit was imposed.
+        memory_limit_bytes: What an app may use on it.
+        predicted_tokens: Longest context whose predicted memory is within the limit.
+        found_tokens: Longest context that ran; 0 when none did.
+        failed_tokens: Shortest context that did not; 0 when all that were tried ran.
+        predicted_bytes: Memory predicted at the found context.
+        found_peak_bytes: Memory charged at the found context.
+        enforced: Whether a control group held the runs to the limit.
+        tried: Contexts in the order they were tried, each with how its run ended.
+        not_emulated: What the result must not be read for.
+    """
+
+    device: str
+    memory_limit_bytes: int
+    predicted_tokens: int
+    found_tokens: int
+    failed_tokens: int
+    predicted_bytes: int
+    found_peak_bytes: int
+    enforced: bool
+    tried: tuple[tuple[int, str], ...] = ()
+    not_emulated: tuple[str, ...] = ()
+
+    @property
+    def error_ratio(self) -> float | None:
+        """(predicted - found) / found, in memory at the found context; None where nothing ran."""
+        return self.predicted_bytes / self.found_peak_bytes - 1.0 if self.found_peak_bytes else None
+
+
+class LoadLevel(Frozen, frozen=True, kw_only=True):
+    """One level of load on a server; the latencies of its requests are samples with its label.
+
+    Attributes:
+        offered: Users at once, or requests a second; 0 for a trace.
+        label: End of the labels of its samples.
+        duration_s: From the first request to the end of the last.
+        completed_count: Requests that were answered.
+        good_count: Of those, the ones within every limit.
+        prompt_tokens: Tokens of their prompts.
+        cached_tokens: Of those, found in the server's cache.
+        new_tokens: Tokens of their answers.
+        failures: Requests that failed, by outcome and cause.
+    """
+
+    offered: float
+    label: str
+    duration_s: float
+    completed_count: int
+    good_count: int
+    prompt_tokens: int
+    cached_tokens: int
+    new_tokens: int
+    failures: dict[str, int] = {}
+
+    @property
+    def requests_per_s(self) -> float:
+        """Request throughput."""
+        return self.completed_count / self.duration_s
+
+    @property
+    def new_tokens_per_s(self) -> float:
+        """Output throughput: tokens of all answers."""
+        return self.new_tokens / self.duration_s
+
+    @property
+    def goodput_requests_per_s(self) -> float:
+        """Requests a second that met every limit."""
+        return self.good_count / self.duration_s
+
+
+class Load(Frozen, frozen=True, kw_only=True, tag="load", tag_field="kind"):
+    """Requests at once against a server.
+
+    Attributes:
+        levels: In the order they were run.
+        open_loop: Whether levels are requests a second; else users.
+        limits_s: Longest ttft, itl and e2el of a good request.
+    """
+
+    levels: tuple[LoadLevel, ...]
+    open_loop: bool = False
+    limits_s: dict[str, float] = {}
+
+    @property
+    def saturation(self) -> float | None:
+        """Level at which the server is saturated; None where the levels do not show it.
+
+        Closed loop: the fewest users that give 95 % of the best output throughput, where more users were tried. Open
+        loop: the lowest rate of which it completed less than 95 %.
+        """
+        ordered = sorted(self.levels, key=lambda level: level.offered)
+        if self.open_loop:
+            return next((v.offered for v in ordered if v.requests_per_s < 0.95 * v.offered), None)
+        best = max((v.new_tokens_per_s for v in ordered), default=0.0)
+        enough = next((v.offered for v in ordered if v.new_tokens_per_s >= 0.95 * best), None)
+        return enough if ordered and enough != ordered[-1].offered else None
+
+
+Result = Generation | Speculation | Stream | Quality | System | Boundary | Load | Soak

@@ -1,0 +1,174 @@
+"""What streaming weights from storage kept, read and waited for; what was expected of it."""
+
+import mmap
+from typing import Final
+
+from harness.domain.base import Frozen
+
+PAGE_BYTES: Final = mmap.PAGESIZE
+
+
+class StreamPlan(Frozen, frozen=True, kw_only=True):
+    """What stays and what is read again in each pass.
+
+    Attributes:
+        slot_bytes: Streamed bytes of each streamed block; 0 when everything fits.
+        slot_count: Slots in memory at a time.
+        pinned_bytes: Weights that stay.
+        streamed_bytes: Weights read in each pass.
+        mapped_bytes: Left to the file mapping: the token table, of which a pass reads a few rows.
+        available_bytes: What the weights may take.
+        blocks: Numbers of the blocks of which a part is streamed.
+        unit_bytes: What slots are multiples of and aligned to: huge pages, or small ones where blocks are too small.
+    """
+
+    slot_bytes: int
+    slot_count: int
+    pinned_bytes: int
+    streamed_bytes: int
+    mapped_bytes: int
+    available_bytes: int
+    blocks: tuple[int, ...] = ()
+    unit_bytes: int = PAGE_BYTES
+
+
+class StreamReport(Frozen, frozen=True, kw_only=True):
+    """What streaming did since the last reset.
+
+    Attributes:
+        pass_count: Passes of the model.
+        duration_s: Time of those passes, first node to last block.
+        read_bytes: Bytes read from storage.
+        reading_s: Time in which at least one read was under way.
+        stall_s: Time the engine waited for a block.
+        stall_by_block_s: The same by block.
+        probe_bytes_per_s: Storage bandwidth, measured before with the same readers.
+    """
+
+    pass_count: int
+    duration_s: float
+    read_bytes: int
+    stall_s: float
+    stall_by_block_s: tuple[float, ...]
+    probe_bytes_per_s: float
+    reading_s: float = 0.0
+
+    @property
+    def compute_s(self) -> float:
+        """Time of one pass without its stalls."""
+        return (self.duration_s - self.stall_s) / max(self.pass_count, 1)
+
+    @property
+    def overlap_ratio(self) -> float:
+        """Share of the passes' time that either computing or reading alone would have taken: 1 hides one in the other.
+
+        Beside the bound by the probe, whose storage may have been faster or slower than the run's.
+        """
+        alone_s = max(self.duration_s - self.stall_s, self.reading_s)
+        return min(alone_s / self.duration_s, 1.0) if self.duration_s else 1.0
+
+    def bound_s(self, streamed_bytes: int) -> float:
+        """Least time of one pass: max(compute, streamed bytes / storage bandwidth)."""
+        return max(self.compute_s, streamed_bytes / self.probe_bytes_per_s)
+
+
+class ExpertPlan(Frozen, frozen=True, kw_only=True):
+    """What stays and what comes when the router asks for it.
+
+    Attributes:
+        pinned_bytes: Weights that stay: all but routed experts and the token table.
+        expert_bytes: Bytes of all routed experts.
+        cache_bytes: Memory for experts; at least ``expert_bytes`` when all of them fit.
+        layer_count: Layers with experts.
+        expert_count: Routed experts of each.
+        used_count: Experts that a token goes through.
+        batch_tokens: Most tokens of one pass: their experts of one layer must fit at once.
+        mapped_bytes: Left to the file mapping: the token table, of which a pass reads a few rows.
+        available_bytes: What the weights may take.
+    """
+
+    pinned_bytes: int
+    expert_bytes: int
+    cache_bytes: int
+    layer_count: int
+    expert_count: int
+    used_count: int
+    batch_tokens: int
+    mapped_bytes: int
+    available_bytes: int
+
+    @property
+    def streams(self) -> bool:
+        """Whether experts are read while running."""
+        return self.cache_bytes < self.expert_bytes
+
+    @property
+    def active_expert_bytes(self) -> float:
+        """Bytes of the experts that one token goes through."""
+        return self.expert_bytes * self.used_count / self.expert_count
+
+    @property
+    def cached_count(self) -> float:
+        """Experts of a layer that fit, on average."""
+        return min(self.expert_count * self.cache_bytes / self.expert_bytes, float(self.expert_count))
+
+
+class ExpertUse(Frozen, frozen=True, kw_only=True):
+    """What the router wanted since the last reset, and what of it was in memory.
+
+    Attributes:
+        wanted_count: Experts wanted, each once a pass and layer.
+        hit_count: Of those, in memory.
+        single_pass_count: Passes of one token.
+        single_wanted_count: Experts that those wanted.
+        single_hit_count: Of those, in memory.
+        single_read_bytes: Bytes read in those.
+        single_duration_s: Time of those.
+        single_stall_s: Time that the engine waited in those.
+        counts: Passes of one token that wanted each expert: for each layer [expert_count].
+        held_bytes: Experts in memory now.
+    """
+
+    wanted_count: int
+    hit_count: int
+    single_pass_count: int
+    single_wanted_count: int
+    single_hit_count: int
+    single_read_bytes: int
+    single_duration_s: float
+    single_stall_s: float
+    counts: tuple[tuple[int, ...], ...]
+    held_bytes: int
+
+
+class ExpertOutlook(Frozen, frozen=True, kw_only=True):
+    """Predicted and measured, for passes of one token.
+
+    Attributes:
+        skew: Exponent of the Zipf law that choices were taken to follow: the file's own where it is synthetic, else
+            what published hit ratios suggest.
+        predicted_hit_ratio: Share of wanted experts in memory by that law, the room and the policy.
+        hit_ratio: Measured.
+        hindsight_hit_ratio: The same had the experts been held that were wanted most in this very run; what keeping a
+            fixed set can give at best.
+        predicted_read_bytes: Read for a token by the predicted hit ratio.
+        read_bytes: Measured.
+        predicted_token_s: Time of a token: those bytes at the probed speed of the storage, then the measured
+            arithmetic, since a layer waits for what its router chose.
+        token_s: Measured, first node to last block.
+        stall_s: Of that, waiting.
+        bound_s: Least time with the bytes that were read: max(arithmetic, bytes / storage bandwidth).
+        reached_bytes_per_s: Bytes read over the time waited for them; some are read while the engine computes.
+    """
+
+    skew: float
+    predicted_hit_ratio: float
+    hit_ratio: float
+    hindsight_hit_ratio: float
+    predicted_read_bytes: float
+    read_bytes: float
+    predicted_token_s: float
+    token_s: float
+    stall_s: float
+    bound_s: float
+    reached_bytes_per_s: float

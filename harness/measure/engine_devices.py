@@ -1,0 +1,57 @@
+"""The GPUs that the installed engine sees, asked in a child process: a driver must not live in this one."""
+
+from harness.domain.device import Calibration, ComputeEngine, DeviceProfile, Figure, MemoryPool
+from harness.errors import EngineError
+from harness.measure.child import Limits, run_child
+from harness.runtimes.llamacpp.devices import GgmlDevice
+
+SOFTWARE_FILL_BYTES = 12_000_000
+"""Weights of a tiny model for a GPU that a driver on the CPU plays: it has no cache to exceed, and takes its time."""
+
+
+def engine_devices() -> tuple[GgmlDevice, ...]:
+    """Every device of the installed llama.cpp; none without it.
+
+    Raises:
+        EngineError: The engine or a driver died while it was asked.
+    """
+    result = run_child("harness.runtimes.llamacpp.devices:tell", {}, limits=Limits(wall_s=120))
+    if result.outcome != "ok":
+        if "MissingPackageError" in result.detail or "llama-cpp-python" in result.detail:
+            return ()
+        raise EngineError(f"the engine told no devices: {result.outcome}. {result.detail}")
+    found = [data for name, data in result.events if name == "device"]
+    return tuple(GgmlDevice(**{**data, "capabilities": tuple(data["capabilities"])}) for data in found)
+
+
+def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> DeviceProfile:
+    """The profile with a GPU behind its CPU, which a run without an api uses: its pool, and its costs.
+
+    Its bandwidth is what the runtime's own products of one token reached on tiny models.
+    """
+    from msgspec.structs import replace
+
+    how = f"measured through {gpu.api} by the engine's own kernels on tiny models"
+    speed = max(1 / cost.batch_seconds_per_byte[0][1] for cost in costs.types)
+    bandwidth = Figure(value=speed, source=how, confidence="measured")
+    pools = profile.pools
+    if gpu.kind == "gpu":  # an integrated one has no memory of its own
+        told = f"as the driver of {gpu.name} reports it"
+        vram = MemoryPool(
+            name="vram",
+            technology="as measured",
+            total_bytes=Figure(value=gpu.total_bytes, source=told, confidence="measured"),
+            usable_bytes=Figure(value=gpu.free_bytes or gpu.total_bytes, source=f"{told}, free", confidence="measured"),
+            bandwidth_bytes_per_s=bandwidth,
+            measured_read_bytes_per_s=bandwidth,
+        )
+        pools = (*(pool for pool in pools if pool.name != "vram"), vram)
+    engine = ComputeEngine(
+        kind="gpu", name=gpu.description, pool="vram" if gpu.kind == "gpu" else "ram", apis=(gpu.api,)
+    )
+    return replace(
+        profile,
+        pools=pools,
+        engines=(*(e for e in profile.engines if gpu.api not in e.apis), engine),
+        calibrations=(*(c for c in profile.calibrations if c.api != gpu.api), costs),
+    )

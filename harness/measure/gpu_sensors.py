@@ -1,0 +1,121 @@
+"""Power, clocks, heat, memory and throttling of GPUs: NVML where its package is, else the kernel's own files.
+
+What a machine does not tell is None, and :func:`absence` says why. Sources: NVML API reference (units: milliwatts,
+millijoules, MHz, degrees Celsius); Linux Documentation/gpu/amdgpu/thermal.rst and
+ABI/testing/sysfs-driver-intel-xe-hwmon (microwatts, microjoules, hertz, millidegrees).
+"""
+
+import platform
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from harness.measure.cgroup import read_int, read_text
+
+_THROTTLED: Final = {0x8: "hardware slowdown", 0x20: "heat (software)", 0x40: "heat (hardware)", 0x80: "power brake"}
+"""``nvmlClocksEventReason`` bits under which a card runs slower than it could; a power cap (0x4) is its usual state."""
+
+
+class GpuReading(NamedTuple):
+    """One GPU at one moment; None for what it does not tell.
+
+    Attributes:
+        name: As the driver calls it.
+        source: ``nvml``, ``amdgpu``, ``xe`` or ``i915``.
+        power_watts: Drawn now.
+        energy_joules: Used since the driver was loaded.
+        temperature_celsius: Of the chip.
+        clock_hz: Of the shaders.
+        used_bytes: Memory in use.
+        throttled: Why it runs slower than it could; empty for nothing.
+    """
+
+    name: str
+    source: str
+    power_watts: float | None = None
+    energy_joules: float | None = None
+    temperature_celsius: float | None = None
+    clock_hz: float | None = None
+    used_bytes: int | None = None
+    throttled: tuple[str, ...] = ()
+
+
+def gpu_readings(*, root: Path = Path("/")) -> tuple[GpuReading, ...]:
+    """Every GPU that tells anything."""
+    return (*_nvml(), *_kernel(root))
+
+
+def absence(readings: tuple[GpuReading, ...]) -> str:
+    """Why no GPU, or not all of it, is told; empty where each tells its power and its heat."""
+    if readings:
+        silent = [r.name for r in readings if r.power_watts is None and r.energy_joules is None]
+        return f"no power from {', '.join(silent)}" if silent else ""
+    if platform.system() == "Darwin":
+        return "GPU counters: macOS tells them to root alone (powermetrics)"
+    if find_spec("pynvml") is None and Path("/proc/driver/nvidia").exists():
+        return "GPU counters: not available; pip install nvidia-ml-py reads an NVIDIA card's"
+    return "GPU counters: not available"
+
+
+def _nvml() -> tuple[GpuReading, ...]:
+    if find_spec("pynvml") is None:
+        return ()
+    import pynvml  # type: ignore[import-not-found,unused-ignore]
+
+    nvml: Any = pynvml
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:  # no driver
+        return ()
+
+    def told(function: str, *arguments: Any) -> Any:
+        try:
+            return getattr(nvml, function)(*arguments)
+        except nvml.NVMLError:  # this card does not tell it
+            return None
+
+    found = []
+    for index in range(nvml.nvmlDeviceGetCount()):
+        card = nvml.nvmlDeviceGetHandleByIndex(index)
+        name = told("nvmlDeviceGetName", card) or f"GPU {index}"
+        power, energy = told("nvmlDeviceGetPowerUsage", card), told("nvmlDeviceGetTotalEnergyConsumption", card)
+        clock, memory = told("nvmlDeviceGetClockInfo", card, nvml.NVML_CLOCK_SM), told("nvmlDeviceGetMemoryInfo", card)
+        reasons = told("nvmlDeviceGetCurrentClocksEventReasons", card) or 0
+        found.append(
+            GpuReading(
+                name=name.decode() if isinstance(name, bytes) else name,
+                source="nvml",
+                power_watts=None if power is None else power / 1e3,
+                energy_joules=None if energy is None else energy / 1e3,
+                temperature_celsius=told("nvmlDeviceGetTemperature", card, nvml.NVML_TEMPERATURE_GPU),
+                clock_hz=None if clock is None else clock * 1e6,
+                used_bytes=None if memory is None else int(memory.used),
+                throttled=tuple(word for bit, word in _THROTTLED.items() if reasons & bit),
+            )
+        )
+    return tuple(found)
+
+
+def _kernel(root: Path) -> tuple[GpuReading, ...]:
+    found = []
+    for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+        source = (read_text(folder / "name") or "").strip()
+        if source not in {"amdgpu", "xe", "i915"}:
+            continue
+
+        def value(*names: str, scale: float, folder: Path = folder) -> float | None:
+            return next((v / scale for name in names if (v := read_int(folder / name)) is not None), None)
+
+        used = read_int(folder / "device/mem_info_vram_used")
+        found.append(
+            GpuReading(
+                name=f"{source} {folder.name}",
+                source=source,
+                power_watts=value("power1_average", "power1_input", scale=1e6),
+                energy_joules=value("energy1_input", scale=1e6),
+                temperature_celsius=value("temp1_input", "temp2_input", scale=1e3),
+                clock_hz=value("freq1_input", scale=1.0),
+                used_bytes=used,
+            )
+        )
+    return tuple(found)

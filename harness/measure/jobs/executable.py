@@ -1,0 +1,112 @@
+"""The protocol as llama.cpp's own programs run it: their raw samples, with the machine's state around each process."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.domain.record import Outcome, Phase, Sample, Validity
+from harness.errors import EngineError
+from harness.measure.generate_job import Emit, GenerateJob
+from harness.measure.memory_watch import MemoryWatch
+from harness.records.derive import needed_count
+from harness.records.imports.llama_bench import samples_of
+from harness.runtimes.executable import RUNTIME, batched_times, command, rows
+
+
+class ProgramError(EngineError):
+    """A program failed; ``outcome`` says how."""
+
+    def __init__(self, detail: str, outcome: Outcome) -> None:
+        super().__init__(detail)
+        self.outcome = outcome
+
+
+def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
+    """Entry point of the child: time one model by llama-bench or llama-batched-bench.
+
+    A process is one attempt: all its samples share what the machine did meanwhile. llama-bench warms up by itself.
+
+    Raises:
+        EngineError: The program is missing, refused the model, or crashed.
+    """
+    job = msgspec.convert(arguments, GenerateJob)
+    if reason := RUNTIME.missing():
+        raise EngineError(reason)
+    if job.greedy:
+        raise EngineError("--greedy: these programs choose no tokens")
+    s, told = job.scenario, False
+    together = s.batch_count > 1
+    tests: list[Phase] = ["prefill"] if s.prompt_tokens or together else []
+    tests += ["decode"] if s.new_tokens and not together else []
+    for phase in tests:
+        clean, taken, patience_s = 0, 0, job.patience_s
+        while clean < job.repetitions and taken < job.repetitions + job.retries and patience_s > 0:
+            started_s, started_unix_s = time.monotonic(), time.time()
+            output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions), job)
+            found = rows(output)[: job.repetitions]
+            if found and not told:
+                named = {k: found[0][k] for k in ("build_commit", "backends", "cpu_info", "gpu_info") if k in found[0]}
+                identity = RUNTIME.identity(s)
+                emit("engine", msgspec.structs.replace(identity, options={**identity.options, **named}))
+                told = True
+            emit("memory", {"mark": "loaded", **memory})
+            samples = [
+                sample
+                for row in found
+                for sample in (batched(row, started_unix_s) if together else samples_of(row, "llama-bench"))
+            ]
+            for sample in samples:
+                emit("sample", msgspec.structs.replace(sample, validity=validity))
+            count = len(samples) // (2 if together else 1)
+            taken += max(1, count)
+            clean += 0 if validity.doubts else count
+            patience_s -= time.monotonic() - started_s if validity.doubts else 0.0
+        if clean < needed_count(job.repetitions):
+            break  # already inconclusive: no further test that nobody would believe
+    if not told:
+        raise EngineError(f"the program printed no result: {output[-200:]!r}")
+    emit("memory", {"mark": "end", **memory})
+
+
+def batched(row: Mapping[str, Any], started_unix_s: float) -> list[Sample]:
+    """Both samples of a row of llama-batched-bench."""
+    return [
+        Sample(phase=phase, label=label, token_count=count, duration_s=taken_s, started_unix_s=started_unix_s)
+        for phase, label, count, taken_s in batched_times(row)
+    ]
+
+
+def _run(given: list[str], job: GenerateJob) -> tuple[str, Validity, dict[str, int]]:
+    """Output of one process, what the machine did meanwhile, and the most memory that the process held."""
+    from harness.measure.validity import ValidityProbe
+
+    probe = ValidityProbe(own_pids=(job.parent_pid,))
+    probe.start()
+    process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+    watch = MemoryWatch(process.pid)
+    watch.start()
+    log: list[str] = []
+    reader = threading.Thread(target=lambda: log.extend(process.stderr or ()), daemon=True)
+    reader.start()
+    output = process.stdout.read() if process.stdout else ""
+    status = process.wait()
+    reader.join()
+    validity, use = probe.finish(), watch.stop()
+    sys.stderr.write("".join(log[-50:]))
+    if status:
+        outcome: Outcome = "aborted" if status == -6 else "crashed" if status < 0 else "refused"
+        last = " ".join("".join(log[-3:]).split())[-300:]
+        raise ProgramError(f"{Path(given[0]).name} ended with status {status}: {last}", outcome)
+    memory = {
+        "rss_bytes": use.peak_rss_bytes,
+        "peak_rss_bytes": use.peak_rss_bytes,
+        "anonymous_bytes": use.peak_anonymous_bytes,
+        "file_bytes": use.peak_file_bytes,
+    }
+    return output, validity, memory

@@ -1,0 +1,306 @@
+"""Several requests at once against a server: closed loop by users, open loop by rate, or a trace of arrivals.
+
+Words as vLLM's serving benchmark and AIPerf use them: TTFT, inter-token latency (ITL), end-to-end latency (E2EL) of
+each request, request and output throughput of a level, goodput (requests a second that met every limit). A closed loop
+keeps N users busy, each sending its next request when the last one ended; an open loop sends at its times whether or
+not the server keeps up, so that a queue shows. A request that failed is counted by its cause and has no latency.
+"""
+
+import os
+import queue
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from harness.domain.base import Frozen
+from harness.domain.record import Phase, Sample
+from harness.domain.result import Load, LoadLevel
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError, RefusedError
+from harness.measure.child import ChildResult, Limits
+from harness.measure.generate_job import Emit
+from harness.measure.pipeline import Measurement, events_named, parent_pid
+from harness.runtimes.server import RUNTIME, AttachedServer
+from harness.runtimes.server.answer import Answer, Request
+from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
+
+ENTRY: Final = "harness.measure.jobs.load:run_load"
+MOST_AT_ONCE: Final = 512
+"""Requests in flight; an open loop that needs more has left the server far behind."""
+
+
+class Arrival(Frozen, frozen=True, kw_only=True):
+    """One line of a trace: when a request is sent, and how long it is."""
+
+    at_s: float
+    prompt_tokens: int
+    new_tokens: int
+
+
+class LoadJob(Frozen, frozen=True, kw_only=True):
+    """What load to put on a server.
+
+    Attributes:
+        url: Where it is.
+        levels: Users (closed loop) or requests a second (open loop), one level after the other; one of 0 for a trace.
+        open_loop: Whether levels are rates; arrivals are then Poisson's.
+        request_count: Requests of each level.
+        prompt_tokens: Least and most tokens of each request's own prompt, equally likely between.
+        new_tokens: The same for its answer.
+        prefix_tokens: Tokens with which every prompt begins.
+        turns: Requests of a conversation: each prompt has all before it, the answers among it.
+        limits_s: Longest ``ttft``, ``itl`` (mean of the request) and ``e2el`` of a request that counts as good.
+        trace: Requests at given times, in place of levels.
+        seed: Of lengths, prompts and arrivals.
+    """
+
+    url: str
+    levels: tuple[float, ...]
+    open_loop: bool = False
+    request_count: int = 32
+    prompt_tokens: tuple[int, int] = (128, 128)
+    new_tokens: tuple[int, int] = (64, 64)
+    prefix_tokens: int = 0
+    turns: int = 1
+    limits_s: dict[str, float] = {}
+    trace: tuple[Arrival, ...] = ()
+    seed: int = 1
+    model: str = ""
+    key_variable: str = KEY_VARIABLE
+    patience: Patience = Patience()
+    parent_pid: int = 0
+
+
+def read_trace(path: Path) -> tuple[Arrival, ...]:
+    """Requests of a file of JSON lines, in order of time.
+
+    Raises:
+        BadDataError: A line is none.
+    """
+    found = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                found.append(msgspec.json.decode(line, type=Arrival))
+            except msgspec.MsgspecError as error:
+                raise BadDataError(path, f"line {number}", str(error), "at_s, prompt_tokens and new_tokens") from error
+    if not found or any(a.at_s < 0 or a.prompt_tokens < 1 or a.new_tokens < 1 for a in found):
+        raise BadDataError(path, "", "no request, or a time or length below its least", "requests of at least a token")
+    return tuple(sorted(found, key=lambda a: a.at_s))
+
+
+def plan(job: LoadJob, *, limits: Limits = Limits()) -> Measurement:  # noqa: B008  an immutable tuple
+    """Load on a server; asks it once what it runs.
+
+    Raises:
+        RefusedError: The longest request does not fit the server's context, or a limit has no such name.
+        ServerError: It cannot be reached.
+    """
+    if unknown := set(job.limits_s) - {"ttft", "itl", "e2el"}:
+        raise RefusedError(f"--limit: found {', '.join(sorted(unknown))}, expected ttft, itl or e2el")
+    server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    lengths = [(a.prompt_tokens, a.new_tokens) for a in job.trace] or [(job.prompt_tokens[1], job.new_tokens[1])]
+    needed, room = job.prefix_tokens + job.turns * max(p + n for p, n in lengths), server.described.context_tokens
+    if 0 < room < needed:
+        raise RefusedError(f"the server has a context of {room} tokens, and the longest request needs {needed}")
+
+    def read(result: ChildResult) -> Load | None:
+        levels = tuple(msgspec.convert(data, LoadLevel) for data in events_named(result, "level"))
+        return Load(levels=levels, open_loop=job.open_loop, limits_s=job.limits_s) if levels else None
+
+    return Measurement(
+        workload="load",
+        entry=ENTRY,
+        job=msgspec.structs.replace(job, parent_pid=parent_pid()),
+        scenario=Scenario(
+            context_tokens=max(needed, room),
+            prompt_tokens=job.prefix_tokens + max(p for p, _ in lengths),
+            new_tokens=max(n for _, n in lengths),
+        ),
+        read=read,
+        runtime="server",
+        model=server.model(),
+        wanted_count=1,
+        limits=limits,
+    )
+
+
+def run_load(arguments: Mapping[str, Any], emit: Emit) -> None:
+    """Entry point of the child: one level after the other; three samples a request, one ``level`` event a level.
+
+    Raises:
+        ServerError: The server cannot be reached, or not one request of a level succeeded.
+    """
+    job = msgspec.convert(arguments, LoadJob)
+    server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    emit("engine", server.identity(Scenario()))
+    for level in (0.0,) if job.trace else job.levels:
+        Level(job, level, server, emit).run()
+
+
+class Level:
+    """One level of load.
+
+    Args:
+        job: What the load is made of.
+        level: Users or requests a second; 0 for the trace.
+        server: Who bears it.
+        emit: Takes ``sample`` and ``level`` events.
+    """
+
+    def __init__(self, job: LoadJob, level: float, server: AttachedServer, emit: Emit) -> None:
+        self._job, self._level, self._server, self._emit = job, level, server, emit
+        self._random = random.Random(f"{job.seed} {level}")
+        prefix = random.Random(job.seed)
+        words = job.turns > 1
+        self._prefix = server.prompt(job.prefix_tokens, prefix, words=words) if job.prefix_tokens else None
+        self._done: queue.SimpleQueue[tuple[float, Answer | ServerError]] = queue.SimpleQueue()
+        unit = "requests/s" if job.open_loop else "users"
+        self.label = "@ trace" if job.trace else f"@ {level:g} {unit}"
+
+    def run(self) -> None:
+        """Send, wait for every answer, tell.
+
+        Raises:
+            ServerError: No request succeeded.
+        """
+        from harness.measure.validity import ValidityProbe
+
+        conversations = self._conversations()
+        # Prompts are made before the clock starts: fitting them asks the server.
+        probe = ValidityProbe(self._server.pid, own_pids=(self._job.parent_pid, os.getpid()))
+        probe.start()
+        started_s, started_unix_s = time.perf_counter(), time.time()
+        if self._job.open_loop or self._job.trace:
+            self._send_at(conversations, started_s)
+        else:
+            waiting: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
+            for _, requests in conversations:
+                waiting.put(requests)
+            self._join([threading.Thread(target=self._user, args=(waiting,)) for _ in range(int(self._level))])
+        duration_s, validity = time.perf_counter() - started_s, probe.finish()
+        found = [self._done.get() for _ in range(self._done.qsize())]
+        answers = [(at_s, a) for at_s, a in found if isinstance(a, Answer)]
+        failures: dict[str, int] = {}
+        for _, error in found:
+            if isinstance(error, ServerError):
+                failures[f"{error.outcome}: {error}"[:120]] = failures.get(f"{error.outcome}: {error}"[:120], 0) + 1
+        for at_s, answer in answers:
+            given: tuple[tuple[Phase, str, int, float], ...] = (
+                ("first_token", "ttft", answer.prompt_tokens or 0, answer.first_token_s),
+                ("decode", "tg", answer.later_count, answer.duration_s - answer.first_token_s),
+                ("workload", "e2el", 1, answer.duration_s),
+            )
+            for phase, name, count, taken_s in given:
+                sample = Sample(
+                    phase=phase,
+                    label=f"{name} {self.label}",
+                    token_count=count,
+                    duration_s=taken_s,
+                    started_unix_s=started_unix_s + at_s - started_s,
+                    token_times_s=answer.gaps_s() if phase == "decode" else (),
+                    validity=validity,
+                )
+                self._emit("sample", sample)
+        level = LoadLevel(
+            offered=self._level,
+            label=self.label,
+            duration_s=duration_s,
+            completed_count=len(answers),
+            good_count=sum(self._good(a) for _, a in answers),
+            prompt_tokens=sum(a.prompt_tokens or 0 for _, a in answers),
+            cached_tokens=sum(a.cached_tokens or 0 for _, a in answers),
+            new_tokens=sum(a.new_tokens for _, a in answers),
+            failures=failures,
+        )
+        self._emit("level", level)
+        if not answers:
+            raise next(e for _, e in found if isinstance(e, ServerError))
+
+    def _good(self, answer: Answer) -> bool:
+        gaps = answer.later_count
+        taken = {
+            "ttft": answer.first_token_s,
+            "itl": (answer.duration_s - answer.first_token_s) / gaps if gaps else 0.0,
+            "e2el": answer.duration_s,
+        }
+        return all(taken[name] <= most for name, most in self._job.limits_s.items())
+
+    def _conversations(self) -> list[tuple[float, list[Request]]]:
+        """When each conversation begins, and its requests (of the later ones only what is new in them)."""
+        job, draw = self._job, self._random
+        if job.trace:
+            return [(a.at_s, [self._request(a.prompt_tokens, a.new_tokens, 0)]) for a in job.trace]
+        at_s, found = 0.0, []
+        for _ in range(-(-job.request_count // job.turns)):
+            lengths = [(draw.randint(*job.prompt_tokens), draw.randint(*job.new_tokens)) for _ in range(job.turns)]
+            turns = [self._request(prompt, new, turn) for turn, (prompt, new) in enumerate(lengths)]
+            found.append((at_s, turns))
+            at_s += draw.expovariate(self._level / job.turns) if job.open_loop else 0.0
+        return found
+
+    def _request(self, prompt_tokens: int, new_tokens: int, turn: int) -> Request:
+        prompt = self._server.prompt(prompt_tokens, self._random, words=self._job.turns > 1)
+        reuse = self._prefix is not None or self._job.turns > 1
+        return Request(prompt=prompt if turn else _joined(self._prefix, prompt), new_tokens=new_tokens, reuse=reuse)
+
+    def _user(self, waiting: "queue.SimpleQueue[list[Request]]") -> None:
+        for requests in _drained(waiting):
+            self._converse(requests)
+
+    def _converse(self, requests: list[Request]) -> None:
+        """One conversation; it ends with the first request that fails."""
+        said: str | tuple[int, ...] | None = None
+        for request in requests:
+            prompt = _joined(said, request.prompt)
+            sent_s = time.perf_counter()
+            try:
+                answer = self._server.ask(msgspec.structs.replace(request, prompt=prompt))
+            except ServerError as error:
+                self._done.put((sent_s, error))
+                return
+            self._done.put((sent_s, answer))
+            said = f"{prompt}{answer.text}" if isinstance(prompt, str) else prompt
+
+    def _send_at(self, conversations: list[tuple[float, list[Request]]], started_s: float) -> None:
+        threads: list[threading.Thread] = []
+        for at_s, requests in conversations:
+            time.sleep(max(0.0, started_s + at_s - time.perf_counter()))
+            if sum(t.is_alive() for t in threads) >= MOST_AT_ONCE:
+                error = ServerError(f"not sent: {MOST_AT_ONCE} requests were waiting already", "refused")
+                self._done.put((time.perf_counter(), error))
+                continue
+            threads.append(threading.Thread(target=self._converse, args=(requests,)))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+
+    @staticmethod
+    def _join(threads: list[threading.Thread]) -> None:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def _drained(waiting: "queue.SimpleQueue[list[Request]]") -> Iterator[list[Request]]:
+    while True:
+        try:
+            yield waiting.get_nowait()
+        except queue.Empty:
+            return
+
+
+def _joined(first: str | tuple[int, ...] | None, then: str | tuple[int, ...]) -> str | tuple[int, ...]:
+    if first is None:
+        return then
+    if isinstance(first, str) and isinstance(then, str):
+        return f"{first} {then}"
+    assert not isinstance(first, str)
+    assert not isinstance(then, str)
+    return first + then

@@ -1,0 +1,122 @@
+"""How well a model predicts a text, beside a reference that reads the same tokens."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from harness.domain.base import Frozen
+from harness.domain.record import Sample
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError, RefusedError
+from harness.measure.validity import ValidityProbe
+from harness.runtimes.llamacpp import RUNTIME
+from harness.runtimes.llamacpp.quality import Columns, Scores, chunks_of, score
+from harness.runtimes.llamacpp.session import LlamaSession
+
+
+class QualityJob(Frozen, frozen=True, kw_only=True):
+    """What to score.
+
+    Attributes:
+        model: GGUF file.
+        text: Text file.
+        reference: Least quantized GGUF file to compare with; empty for none.
+        columns: ``.npz`` file for the rows of both (``FIELD`` and ``base FIELD`` of :class:`Columns`); empty for none.
+        chunk_tokens: Length of a chunk.
+        chunk_count: Chunks from the beginning; 0 for all.
+        thread_count: Threads; 0 for the physical cores.
+        parent_pid: The process that waits; its CPU time is no disturbance.
+    """
+
+    model: str
+    text: str
+    reference: str = ""
+    columns: str = ""
+    chunk_tokens: int = 512
+    chunk_count: int = 8
+    thread_count: int = 0
+    parent_pid: int = 0
+
+
+def run_try(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+    """Child's entry: whether ``model`` (a path) predicts tokens of ``text`` (a path) at all; emits ``tried``.
+
+    Raises:
+        RefusedError: The model predicts no next token, or the text is shorter than two chunks.
+    """
+    chunk_tokens: int = arguments.get("chunk_tokens", 512)
+    with LlamaSession(Path(arguments["model"]), Scenario(context_tokens=64), batch_tokens=64) as session:
+        tokens = session.tokenize(Path(arguments["text"]).read_text(encoding="utf-8"))
+        _check_length(tokens, chunk_tokens)
+        try:
+            session.decode(tokens[:8], position=0)
+            is_finite = bool(np.isfinite(session.logits()).all())
+        except EngineError as error:
+            raise RefusedError(f"the model predicts no next token: {error}") from error
+    if not is_finite:
+        raise RefusedError("the model's predictions are no finite numbers")
+    emit("tried", {"token_count": len(tokens)})
+
+
+def _check_length(tokens: Sequence[int], chunk_tokens: int) -> None:
+    if len(tokens) < 2 * chunk_tokens:
+        raise RefusedError(f"the text has {len(tokens)} tokens: at least {2 * chunk_tokens} are needed")
+
+
+def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+    """Child's entry; emits ``engine``, a ``sample`` for each chunk, and ``quality``.
+
+    Raises:
+        RefusedError: The text is shorter than two chunks.
+        EngineError: The model's predictions are no numbers.
+    """
+    job = msgspec.convert(arguments, QualityJob)
+    scenario = Scenario(context_tokens=job.chunk_tokens, thread_count=job.thread_count)
+    model = LlamaSession(Path(job.model), scenario, batch_tokens=job.chunk_tokens)
+    base = LlamaSession(Path(job.reference), scenario, batch_tokens=job.chunk_tokens) if job.reference else None
+    tokens = model.tokenize(Path(job.text).read_text(encoding="utf-8"))
+    _check_length(tokens, job.chunk_tokens)
+    scores = Scores()
+    emit("engine", RUNTIME.identity(scenario))
+    for chunk in chunks_of(tokens, job.chunk_tokens, job.chunk_count, model.model.begin_token):
+        probe = ValidityProbe(own_pids=(job.parent_pid,))
+        probe.start()
+        started_unix_s, begin_s = time.time(), time.perf_counter()
+        truth = np.array(chunk[len(chunk) // 2 + 1 :], np.int64)
+        logs = score(model, chunk)
+        if not np.isfinite(logs).all():
+            raise EngineError("its predictions are no finite numbers")
+        scores.add(logs, truth, score(base, chunk) if base else None)
+        sample = Sample(
+            phase="score",
+            label=f"score{job.chunk_tokens}",
+            token_count=len(chunk),
+            duration_s=time.perf_counter() - begin_s,
+            started_unix_s=started_unix_s,
+            validity=probe.finish(),
+        )
+        emit("sample", sample)
+    if job.columns:
+        save_columns(Path(job.columns), *scores.columns())
+    emit("quality", scores.result())
+
+
+def save_columns(path: Path, own: Columns, base: Columns | None) -> None:
+    """Keep rows for the parent."""
+    told = own._asdict() | ({f"base {name}": column for name, column in base._asdict().items()} if base else {})
+    np.savez(path, **told)
+
+
+def load_columns(path: Path) -> tuple[Columns, Columns]:
+    """Rows of a model and of its reference.
+
+    Raises:
+        KeyError: There was no reference.
+    """
+    with np.load(path, allow_pickle=False) as found:
+        own, base = (Columns._make(found[f"{side}{name}"] for name in Columns._fields) for side in ("", "base "))
+    return own, base

@@ -1,0 +1,237 @@
+"""The measuring protocol on a server that is there already: the tests of :mod:`harness.measure.protocol` by streaming.
+
+``ttft`` is the time from sending a request to its first token; ``pp`` the server's own time for the prompt where it
+tells one, else time to first token; ``tg`` the time between the first token and the last, with each gap beside it. The
+connection is made before the clock starts, as for a client that keeps it. Disturbances are judged on this machine, with
+the server's processes counted as ours where it runs here.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from statistics import median
+from typing import Any, Final
+
+import msgspec
+
+from harness.domain.prediction import Prediction
+from harness.domain.record import Validity
+from harness.domain.result import Generation, ServerUse
+from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
+from harness.measure.child import ChildResult, Limits
+from harness.measure.generate_job import Emit, GenerateJob, Probe
+from harness.measure.memory_watch import Reading, read_memory, read_portable
+from harness.measure.pipeline import Measurement, events_named, parent_pid
+from harness.measure.protocol import Protocoller
+from harness.measure.runner import check_scenario
+from harness.runtimes.server import RUNTIME, AttachedServer
+from harness.runtimes.server.answer import Answer, Request
+from harness.runtimes.server.stream import KEY_VARIABLE, Patience
+
+ENTRY: Final = "harness.measure.jobs.served:run_served"
+
+
+class ServedJob(GenerateJob, frozen=True, kw_only=True):
+    """What the child asks a server for, beside the fields of a run.
+
+    Attributes:
+        url: Where the server is.
+        model: Its name for the model; empty where it has one only.
+        key_variable: Environment variable that holds its key.
+        reuse: Let it take prompts from its cache: each test then sends one prompt again and again.
+        patience: How long it is waited for.
+    """
+
+    url: str
+    path: str = ""
+    runtime: str = "server"
+    model: str = ""
+    key_variable: str = KEY_VARIABLE
+    reuse: bool = False
+    patience: Patience = Patience()
+
+
+def plan(
+    job: ServedJob,
+    *,
+    prediction: Prediction | None = None,
+    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
+    key: str = "",
+) -> Measurement:
+    """The protocol on a server; asks it once what it runs.
+
+    Raises:
+        RefusedError: The scenario does not fit its own context or the server's, asks for what a server decides by
+            itself, or the server has no such model.
+        ServerError: It cannot be reached.
+    """
+    s, usual = job.scenario, Scenario()
+    check_scenario(s)
+    own = ("kv_type", "flash_attention", "repack", "mmap", "ubatch_tokens", "batch_count", "api")
+    if other := [name for name in own if getattr(s, name) != getattr(usual, name)]:
+        raise RefusedError(f"{', '.join(other)}: a server has its own; set it where the server is started")
+    if job.greedy:
+        raise RefusedError("--greedy: a server always chooses tokens inside the clock")
+    server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    room, needed = server.described.context_tokens, s.depth_tokens + max(s.prompt_tokens + 1, s.new_tokens + 2)
+    if 0 < room < needed:
+        raise RefusedError(f"the server has a context of {room} tokens, and the run needs {needed}")
+
+    def read(result: ChildResult) -> Generation:
+        told = events_named(result, "server")
+        use = msgspec.convert(told[-1], ServerUse) if told else None
+        return Generation(repetitions=job.repetitions, server=use)
+
+    return Measurement(
+        workload="generate",
+        entry=ENTRY,
+        job=msgspec.structs.replace(job, parent_pid=parent_pid()),
+        scenario=s,
+        read=read,
+        runtime="server",
+        model=server.model(),
+        prediction=prediction,
+        wanted_count=job.repetitions,
+        limits=limits,
+        key=key,
+    )
+
+
+def run_served(arguments: Mapping[str, Any], emit: Emit) -> None:
+    """Entry point of the child: measure a server as :class:`ServedJob` says, telling each sample at once.
+
+    Raises:
+        HarnessError: The server cannot be used, or failed; its ``outcome`` says how.
+    """
+    from harness.measure.sensors import EnergyMeter
+    from harness.measure.validity import ValidityProbe
+
+    job = msgspec.convert(arguments, ServedJob)
+    server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+
+    def probe(disk_expected: bool) -> Probe:
+        return ValidityProbe(server.pid, disk_expected=disk_expected, own_pids=(job.parent_pid, os.getpid()))
+
+    Served(job, server, emit, probe=probe, meter=EnergyMeter()).run()
+
+
+class Served(Protocoller):
+    """Runs one job on a server; arguments as :class:`Protocoller`, with the server in place of a runtime."""
+
+    def __init__(self, job: ServedJob, server: AttachedServer, emit: Emit, **given: Any) -> None:
+        super().__init__(job, server, emit, **given)  # type: ignore[arg-type]  # it opens no session
+        self.asked, self.server = job, server
+        self.suffix += " cached" if job.reuse else ""
+        self._ratios: dict[str, list[float]] = {}
+
+    def run(self) -> None:
+        """Cold start where the server can unload its model, prefill with first token, decode."""
+        job, s = self.asked, self.asked.scenario
+        self.emit("engine", self.server.identity(s))
+        used_s = self._cpu_s()
+        for _ in range(job.cold_loads):
+            if not self._cold_start():
+                break
+        self._mark("loaded")
+        if s.prompt_tokens:
+            self._repeat(self._first_token)
+        if s.new_tokens and not (self._hopeless and self._patience_s <= 0):
+            self._repeat(self._answer)
+        self._mark("end")
+        used = None if used_s is None else (self._cpu_s() or used_s) - used_s
+        self.emit(
+            "server",
+            {"cpu_s": used, **{f"{name}_path_ratio": median(found) for name, found in self._ratios.items()}},
+        )
+
+    def _cold_start(self) -> bool:
+        if not self.server.unload():
+            return False
+        tokens = max(1, self.asked.scenario.prompt_tokens)
+        answer, started_unix_s, validity, _ = self._ask(tokens, 1, disk_expected=True, fresh=True)
+        if answer.load_s is not None:
+            self._tell("load", "load @ cold", 0, answer.load_s, started_unix_s, validity)
+        self._tell("first_token", f"ttft{tokens} @ cold", tokens, answer.first_token_s, started_unix_s, validity)
+        return True
+
+    def _first_token(self, warm_up: bool) -> bool:
+        tokens = self.asked.scenario.prompt_tokens
+        answer, unix_s, validity, joules = self._ask(tokens, 1)
+        own_s = answer.prompt_s if answer.prompt_s is not None else answer.first_token_s
+        self._tell("prefill", f"pp{tokens}{self.suffix}", tokens, own_s, unix_s, validity, warm_up, joules=joules)
+        self._tell("first_token", f"ttft{tokens}{self.suffix}", tokens, answer.first_token_s, unix_s, validity, warm_up)
+        if answer.prompt_s is not None and not warm_up and not validity.doubts:
+            self._ratios.setdefault("first_token", []).append(answer.first_token_s / answer.prompt_s)
+        return not validity.doubts
+
+    def _answer(self, warm_up: bool) -> bool:
+        wanted = self.asked.scenario.new_tokens
+        # The first token belongs to the prompt: one more is asked for, and gaps are counted from it.
+        answer, unix_s, validity, joules = self._ask(1, (1 if warm_up else wanted) + 1)
+        count, duration_s = answer.later_count, answer.arrivals_s[-1] - answer.arrivals_s[0]
+        if count < 1 or duration_s <= 0:
+            validity = _doubt(validity, f"no time between tokens: {answer.new_tokens} came in one piece")
+        label = f"tg{wanted}{self.suffix}"
+        self._tell("decode", label, count, duration_s, unix_s, validity, warm_up, answer.gaps_s(), joules)
+        if answer.decode_s and not warm_up and not validity.doubts:
+            self._ratios.setdefault("decode", []).append(duration_s / answer.decode_s)
+        return not validity.doubts
+
+    def _ask(
+        self, prompt_tokens: int, new_tokens: int, *, disk_expected: bool = False, fresh: bool = False
+    ) -> tuple[Answer, float, Validity, float | None]:
+        job, s = self.asked, self.asked.scenario
+        reuse = job.reuse and not fresh
+        if reuse:
+            self._random.seed(job.seed)  # the same prompt again
+        prompt = self.server.prompt(s.depth_tokens + prompt_tokens, self._random)
+        if s.depth_tokens and not reuse:
+            # What is in the cache before the test: sent once, then found there.
+            self.server.ask(
+                Request(prompt=prompt[: s.depth_tokens], new_tokens=1, reuse=True, context_tokens=s.context_tokens)
+            )
+        request = Request(
+            prompt=prompt,
+            new_tokens=new_tokens,
+            reuse=reuse or s.depth_tokens > 0,
+            context_tokens=s.context_tokens,
+        )
+        probe = self._probe(disk_expected)
+        probe.start()
+        self._meter.start()
+        started_unix_s = time.time()
+        answer = self.server.ask(request)
+        validity, joules = probe.finish(), self._meter.finish_joules()
+        wanted = s.depth_tokens + prompt_tokens
+        if answer.prompt_tokens not in {None, wanted} and not self.server.identity(s).options["chat_template"]:
+            validity = _doubt(validity, f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
+        if answer.new_tokens != new_tokens:
+            validity = _doubt(validity, f"the server ended after {answer.new_tokens} of {new_tokens} tokens")
+        if (answer.cached_tokens or 0) > (wanted if reuse else s.depth_tokens):
+            validity = _doubt(validity, f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
+        return answer, started_unix_s, validity, joules
+
+    def _processes(self) -> list[Any]:
+        import psutil
+
+        try:
+            root = psutil.Process(self.server.pid) if self.server.pid else None
+            return [root, *root.children(recursive=True)] if root else []
+        except psutil.Error:
+            return []
+
+    def _cpu_s(self) -> float | None:
+        """CPU time of the server's processes so far; None for one that runs elsewhere."""
+        found = [p.cpu_times() for p in self._processes()]
+        return sum(t.user + t.system for t in found) if found else None
+
+    def _mark(self, name: str) -> None:
+        """Memory of the server's processes together; a server elsewhere has a mark that says so."""
+        found = [r for p in self._processes() if (r := read_memory(p.pid) or read_portable(p.pid))]
+        reading = Reading(*map(sum, zip(*found, strict=True))) if found else Reading(0, 0, 0, 0)
+        self.emit("memory", {"mark": name, "elsewhere": not found, **reading._asdict()})
+
+
+def _doubt(validity: Validity, doubt: str) -> Validity:
+    return msgspec.structs.replace(validity, doubts=(*validity.doubts, doubt))

@@ -1,0 +1,205 @@
+"""Decoding for minutes: what runs in the child, and what its windows say."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from harness import plugins
+from harness.domain.base import Frozen
+from harness.domain.prediction import Prediction
+from harness.domain.record import ModelIdentity
+from harness.domain.scenario import Scenario
+from harness.domain.soak import Soak, Window
+from harness.errors import EngineError, RefusedError
+from harness.measure import sensors
+from harness.measure.child import ChildResult, Limits
+from harness.measure.generate_job import Emit
+from harness.measure.machine import fingerprint
+from harness.measure.pipeline import Measurement, key_of
+from harness.ports import Runtime
+from harness.stats.change import fall
+
+
+class SoakJob(Frozen, frozen=True, kw_only=True):
+    """What to run.
+
+    Attributes:
+        path: Model file.
+        scenario: Threads, context, api ...; each window decodes from an empty cache, again when the context is full.
+        runtime: Runtime module.
+        minutes: How long.
+        window_s: Least length of a window.
+        duty_ratio: Share of the time to decode in; the rest it sleeps after each window.
+        celsius_max: Hotter ends the run; None for no limit.
+        battery_percent_min: Less charge ends the run.
+        idle_s: The idle device's power is measured for so long before.
+        meter: File that an external meter writes meanwhile (unix seconds, watts); empty for none.
+        timeout_s: Longest time of the process that runs it.
+    """
+
+    path: str
+    scenario: Scenario
+    runtime: str = "llamacpp"
+    minutes: float = 10.0
+    window_s: float = 5.0
+    duty_ratio: float = 1.0
+    celsius_max: float | None = None
+    battery_percent_min: float = 10.0
+    idle_s: float = 5.0
+    meter: str = ""
+    timeout_s: float = 86_400.0
+
+
+def run(arguments: Mapping[str, Any], emit: Emit) -> None:
+    """Entry point of the child: tells ``engine``, each ``window``, and ``stopped`` where a limit ended it.
+
+    Raises:
+        HarnessError: The runtime or the model cannot be used.
+    """
+    job = msgspec.convert(arguments, SoakJob)
+    runtime: Runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
+    if reason := runtime.missing():
+        raise EngineError(reason)
+    if job.celsius_max is not None and sensors.hottest_celsius() is None:
+        raise RefusedError("this machine has no sensor of temperature: leave out --max-celsius")
+    clock = getattr(runtime, "clock", None)
+    now_s: Callable[[], float] = clock.now_s if clock is not None else time.perf_counter
+    emit("engine", runtime.identity(job.scenario))
+    meter, idle_watts = sensors.EnergyMeter(), 0.0
+    if meter.source != "not available":
+        meter.start()
+        time.sleep(job.idle_s)
+        idle_watts = (meter.finish_joules() or 0.0) / job.idle_s
+    emit("energy", {"scope": meter.source, "idle_watts": idle_watts, "started_unix_s": time.time()})
+    session = runtime.open(Path(job.path), job.scenario)
+    process = psutil.Process(os.getpid())
+    try:
+        token, start_s = 1, now_s()
+        while (since_s := now_s() - start_s) < 60 * job.minutes:
+            meter.start()
+            count, position, begin_s = 0, 0, now_s()
+            session.clear()  # each window begins with an empty cache: a growing one would look like heat
+            while now_s() - begin_s < job.window_s:
+                if position >= job.scenario.context_tokens:
+                    session.clear()
+                    position = 0
+                session.decode((token,), position=position)
+                token = session.greedy()
+                position, count = position + 1, count + 1
+            duration_s, joules = now_s() - begin_s, meter.finish_joules()
+            window = Window(
+                since_start_s=since_s,
+                duration_s=duration_s,
+                token_count=count,
+                celsius=sensors.hottest_celsius(),
+                frequency_hz=sensors.cpu_frequency_hz(),
+                joules=max(joules - idle_watts * duration_s, 0.0) if joules is not None else None,
+                battery_percent=sensors.battery_percent(),
+                resident_bytes=process.memory_info().rss,
+            )
+            emit("window", window)
+            if limit := limit_reached(window, job):
+                emit("stopped", limit)
+                return
+            if job.duty_ratio < 1:
+                time.sleep(duration_s * (1 / job.duty_ratio - 1))
+    finally:
+        session.close()
+
+
+def limit_reached(window: Window, job: SoakJob) -> str:
+    """Which limit of the user's a window has reached; empty for none."""
+    if job.celsius_max is not None and window.celsius is not None and window.celsius > job.celsius_max:
+        return f"{window.celsius:.1f} C, the limit is {job.celsius_max:g} C"
+    if window.battery_percent is not None and window.battery_percent < job.battery_percent_min:
+        return f"battery at {window.battery_percent:g} %, the limit is {job.battery_percent_min:g} %"
+    return ""
+
+
+def plan(job: SoakJob, model: ModelIdentity, prediction: Prediction | None = None) -> Measurement:
+    """The run as the pipeline takes it."""
+    return Measurement(
+        workload="soak",
+        entry=f"{__name__}:run",
+        job=job,
+        scenario=job.scenario,
+        read=lambda child: _read(child, job),
+        runtime=job.runtime,
+        model=model,
+        prediction=prediction,
+        limits=Limits(wall_s=job.timeout_s),
+        key=key_of("soak", model.sha256, job, fingerprint().fingerprint),
+    )
+
+
+def _read(child: ChildResult, job: SoakJob) -> Soak | None:
+    windows = [msgspec.convert(data, Window) for name, data in child.events if name == "window"]
+    told = {name: data for name, data in child.events if name in {"energy", "stopped"}}
+    energy = told.get("energy", {})
+    return summarise(
+        windows,
+        job,
+        energy_scope=str(energy.get("scope", "")),
+        battery_joules=sensors.battery_joules(),
+        started_unix_s=float(energy.get("started_unix_s", 0.0)),
+        stopped=str(told.get("stopped", "")),
+    )
+
+
+def summarise(
+    windows: Sequence[Window],
+    job: SoakJob,
+    *,
+    energy_scope: str = "",
+    battery_joules: float | None = None,
+    started_unix_s: float = 0.0,
+    stopped: str = "",
+) -> Soak | None:
+    """Burst, knee and level of a run; None without a window. An external meter's file counts instead of sensors."""
+    if not windows:
+        return None
+    if job.meter:
+        energy_scope, windows = "external meter", [_metered(w, Path(job.meter), started_unix_s) for w in windows]
+    speeds = [w.tokens_per_s for w in windows]
+    at = fall(speeds)
+    early, late = windows[: at or len(windows)], windows[-max(len(windows) // 4, 1) :]
+    burst, level = _middle([w.tokens_per_s for w in early]), _middle([w.tokens_per_s for w in late])
+    each = _joules(late)
+    last = windows[-1]
+    return Soak(
+        minutes=(last.since_start_s + last.duration_s) / 60,
+        duty_ratio=job.duty_ratio,
+        windows=tuple(windows),
+        burst_tokens_per_s=burst,
+        sustained_tokens_per_s=level,
+        knee_s=windows[at].since_start_s if at is not None else None,
+        drop_ratio=1 - level / burst if at is not None else 0.0,
+        burst_joules_per_token=_joules(early),
+        sustained_joules_per_token=each,
+        energy_scope=energy_scope if each is not None else "",
+        tokens_per_charge=battery_joules / each if battery_joules and each else None,
+        stopped=stopped,
+    )
+
+
+def _metered(window: Window, meter: Path, started_unix_s: float) -> Window:
+    start = started_unix_s + window.since_start_s
+    joules = sensors.metered_joules(meter, start, start + window.duration_s)
+    return msgspec.structs.replace(window, joules=joules)
+
+
+def _middle(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def _joules(windows: Sequence[Window]) -> float | None:
+    """Joules a token over windows; None where any of them has none."""
+    told = [w.joules for w in windows if w.joules is not None]
+    return sum(told) / sum(w.token_count for w in windows) if told and len(told) == len(windows) else None

@@ -1,0 +1,183 @@
+"""What the child of a speculation run does: measure the costs, look at acceptance, give advice, then run both ways."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from harness.domain.base import Frozen
+from harness.domain.drafting import Decoding, DraftAdvice
+from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
+from harness.measure.jobs.timed import Timed, draft_step_s
+from harness.runtimes.llamacpp import RUNTIME
+from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy, Policy
+from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter, Sampling
+from harness.runtimes.llamacpp.session import LlamaSession
+from harness.runtimes.llamacpp.speculative import (
+    Speculator,
+    check_same_vocabulary,
+    explain_difference,
+    measure_pass_s,
+    plain,
+)
+
+VERIFY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
+PLAIN: Final = "@ plain"
+"""Mark of the samples without a draft, beside those that the run is about."""
+PILOT_PROMPTS = 4
+"""Acceptance differs more from text to text than within one: some tokens after each of several tell more than many
+after one."""
+_WORTH_RATIO = 1.03
+
+
+class SpeculationJob(Frozen, frozen=True, kw_only=True):
+    """What to run.
+
+    Attributes:
+        target: Model whose output is wanted.
+        drafts: Draft models to choose from before the run, by what each would give; ``lookup`` is the text itself.
+        prompts: Text of each prompt.
+        new_tokens: Tokens generated after each.
+        draft_tokens: Fixed draft length; 0 for adaptive.
+        repetitions: Times that each prompt is run.
+        most_tokens: Longest adaptive draft.
+        scenario: For both models.
+        temperature: 0 for greedy.
+        top_k: Tokens kept in sampling; 0 for all.
+        seed: Of sampling.
+        pilot_tokens: Tokens after each prompt of the pilot, which estimates acceptance on prompts of its own: those
+            are not in the run, except where there are too few of them.
+        parent_pid: The process that waits; its CPU time is no disturbance.
+    """
+
+    target: str
+    drafts: tuple[str, ...]
+    prompts: tuple[str, ...]
+    scenario: Scenario
+    new_tokens: int = 96
+    draft_tokens: int = 0
+    repetitions: int = 1
+    most_tokens: int = 15
+    temperature: float = 0.0
+    top_k: int = 0
+    seed: int = 0
+    pilot_tokens: int = 24
+    parent_pid: int = 0
+
+
+def speedup(draft_tokens: int, acceptance: float, verify_s: dict[int, float], draft_s: float) -> float:
+    """Speed over plain decoding at a fixed draft length m and acceptance a, tokens independent.
+
+    (1 + a + ... + a**m) V(1) / ((m + a**m) d + V(m + 1)): a cycle whose tokens are all accepted leaves the draft one
+    more token to catch up on. With V constant and without that term it is Leviathan et al. 2023, theorem 3.8.
+    """
+    costs = CostTable(verify_s, draft_s)
+    tokens = sum(acceptance**i for i in range(draft_tokens + 1))
+    time_s = (draft_tokens + acceptance**draft_tokens) * draft_s + costs.verify_s(draft_tokens + 1)
+    return tokens * verify_s[1] / time_s
+
+
+def advise(seen: list[tuple[int, bool]], verify_s: dict[int, float], draft_s: float, most_tokens: int) -> DraftAdvice:
+    """The best fixed draft length for what was seen of acceptance, or "do not"."""
+    acceptance = (sum(agreed for _, agreed in seen) + 1.0) / (len(seen) + 2.0)
+    lengths = range(1, most_tokens + 1)
+    best = max(lengths, key=lambda m: speedup(m, acceptance, verify_s, draft_s))
+    gain = speedup(best, acceptance, verify_s, draft_s)
+    pays = gain >= _WORTH_RATIO
+    return DraftAdvice(
+        draft_tokens=best if pays else 0,
+        speedup_ratio=gain if pays else 1.0,
+        acceptance_ratio=acceptance,
+        ceiling_ratio=max(speedup(m, 1.0, verify_s, draft_s) for m in lengths),
+        verify_s=verify_s,
+        draft_s=draft_s,
+    )
+
+
+def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+    """Child's entry; events: ``engine``, ``advice``, an ``answer`` and its samples for each prompt, ``learnt``.
+
+    Raises:
+        RefusedError: The two models have different vocabularies.
+        EngineError: The engine refused a model or a batch.
+    """
+    job = msgspec.convert(arguments, SpeculationJob)
+    emit("engine", RUNTIME.identity(job.scenario))
+    timed = Timed(emit, parent_pid=job.parent_pid)
+    sampling = Sampling(job.temperature, job.top_k, job.seed)
+    target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
+    prompts = [target.tokenize(text) for text in job.prompts]
+    spare = PILOT_PROMPTS if len(prompts) >= 2 * PILOT_PROMPTS else 0
+    pilots, prompts = prompts[: spare or PILOT_PROMPTS], prompts[spare:]
+    verify_s = measure_pass_s(target, VERIFY_SIZES, repetitions=4, depth_tokens=96)
+    verify_s[1] = min(verify_s[1], _plain_step_s(target, prompts[0]))
+    answers = [(prompt, plain(target, prompt, job.pilot_tokens).tokens) for prompt in pilots]
+    candidates = []
+    for name in job.drafts:
+        drafter = _drafter(name, job, target, sampling)
+        draft_s = draft_step_s(drafter, prompts[0]) if isinstance(drafter, ModelDrafter) else 0.0
+        seen = _pilot(drafter, answers)
+        candidates.append((advise(seen, verify_s, draft_s, job.most_tokens), seen, name))
+        if isinstance(drafter, ModelDrafter):
+            drafter.session.close()
+    advice, seen, chosen = max(candidates, key=lambda c: (c[0].speedup_ratio, c[0].ceiling_ratio))
+    others = {Path(name).name: a.speedup_ratio for a, _, name in candidates if name != chosen}
+    advice = msgspec.structs.replace(advice, draft=Path(chosen).name, others=others)
+    drafter = _drafter(chosen, job, target, sampling)
+    emit("advice", advice)
+    costs = CostTable(verify_s, advice.draft_s)
+    policy: Policy
+    if job.draft_tokens:
+        policy = FixedPolicy(job.draft_tokens, costs)
+    else:
+        policy = AdaptivePolicy(costs, most_tokens=job.most_tokens, seen=seen)
+    speculator = Speculator(target, drafter, policy, sampling)
+    for index, prompt in enumerate(prompts * job.repetitions):
+        # Interleaved, and in turns which one goes first, so that a drifting machine favours neither.
+        def fast_answer(prompt: list[int] = prompt) -> Decoding:
+            return speculator.generate(prompt, job.new_tokens)
+
+        def slow_answer(prompt: list[int] = prompt) -> Decoding:
+            return plain(target, prompt, job.new_tokens)
+
+        if index % 2:
+            fast, slow = timed.answer(fast_answer), timed.answer(slow_answer, PLAIN)
+        else:
+            slow, fast = timed.answer(slow_answer, PLAIN), timed.answer(fast_answer)
+        difference = None
+        if job.temperature == 0:
+            difference = explain_difference(target, prompt, slow.tokens, fast.tokens, fast.widest_tokens)
+        emit("answer", {"plain": slow, "speculative": fast, "difference": difference and difference._asdict()})
+    learnt: dict[str, Any] = {}
+    if isinstance(policy, AdaptivePolicy):
+        learnt = {"acceptance_ratio": policy.acceptance_ratio(), "off_count": policy.off_count}
+    emit("learnt", learnt)
+
+
+def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sampling) -> Drafter:
+    if name == "lookup":
+        return LookupDrafter()
+    session = LlamaSession(Path(name), job.scenario, batch_tokens=512)
+    try:
+        check_same_vocabulary(target.model, session.model)
+    except RefusedError:
+        session.close()
+        raise
+    return ModelDrafter(session, Path(name).stem, sampling)
+
+
+def _plain_step_s(target: LlamaSession, prompt: list[int]) -> float:
+    return statistics.median(plain(target, prompt, 9).duration_s / 8 for _ in range(3))
+
+
+def _pilot(drafter: Drafter, answers: Sequence[tuple[list[int], Sequence[int]]]) -> list[tuple[int, bool]]:
+    """Where would the draft have agreed: the target's own answers, seen by the draft in one batched pass each."""
+    seen: list[tuple[int, bool]] = []
+    for prompt, tokens in answers:
+        drafter.forget()
+        seen += drafter.agreement([*prompt, *tokens], len(prompt) + 1)
+    drafter.forget()
+    return seen

@@ -1,0 +1,170 @@
+"""What the child of a streaming run does: one model under a budget, streamed or mapped, with or without a draft."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from harness.catalog.gguf import read_gguf
+from harness.domain.base import Frozen
+from harness.domain.drafting import Decoding
+from harness.domain.scenario import Scenario
+from harness.measure import page_cache
+from harness.measure.jobs.timed import Timed, draft_step_s
+from harness.measure.machine import cpu
+from harness.predict.repack import repacked_bytes, rewrites_all
+from harness.runtimes.llamacpp import RUNTIME
+from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable
+from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
+from harness.runtimes.llamacpp.expert_cache import CachePolicy
+from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession
+from harness.runtimes.llamacpp.laid_memory import anonymous_bytes, read_sparsely
+from harness.runtimes.llamacpp.schedules import Schedule, open_streamed
+from harness.runtimes.llamacpp.session import LlamaSession
+from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, plain
+
+Mode = Literal["streamed", "mapped"]
+_DRAFT_TOKENS = 15
+"""Most drafted tokens of a cycle. Passes of the draft are no longer than this and the token before: room for the logits
+of more would be taken from the target's weights."""
+
+
+class StreamJob(Frozen, frozen=True, kw_only=True):
+    """What to run.
+
+    Attributes:
+        model: GGUF file.
+        prompts: Texts.
+        budget_bytes: What the child may use in all.
+        mode: Streamed by this harness, or left to the system's page cache.
+        draft: Draft model in memory; empty for none, ``lookup`` for the text itself.
+        new_tokens: Tokens after each prompt.
+        scenario: Context and so on.
+        batch_tokens: Most tokens of a pass.
+        schedule: What is streamed: whole blocks, experts, or whichever suits the model and the budget.
+        policy: Which experts stay.
+        parent_pid: The process that waits; its CPU time is no disturbance.
+    """
+
+    model: str
+    prompts: tuple[str, ...]
+    budget_bytes: int
+    mode: Mode = "streamed"
+    draft: str = ""
+    new_tokens: int = 24
+    scenario: Scenario = Scenario(context_tokens=512)
+    batch_tokens: int = 32
+    schedule: Schedule = "auto"
+    policy: CachePolicy = "likely"
+    parent_pid: int = 0
+
+
+def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+    """Child's entry.
+
+    Events: ``engine``, ``schedule``, ``plan``, ``costs`` of a draft, a sample and an ``answer`` for each prompt,
+    ``report``, ``use`` of experts.
+
+    Raises:
+        RefusedError: The budget is too small, or the vocabularies differ.
+        EngineError: The engine failed.
+    """
+    job = msgspec.convert(arguments, StreamJob)
+    path = Path(job.model)
+    emit("engine", RUNTIME.identity(job.scenario))
+    timed = Timed(emit, parent_pid=job.parent_pid, disk_expected=True)
+    page_cache.drop(path)  # pages that others left in the cache would be free for this run
+    if job.mode == "mapped":
+        scenario = msgspec.structs.replace(job.scenario, mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
+        session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)
+        for text in job.prompts:
+            tokens = session.tokenize(text)
+            emit("answer", timed.answer(partial(plain, session, tokens, job.new_tokens)))
+        return
+    drafter = _drafter(job)
+    streamed, reason = open_streamed(
+        path, job.scenario, job.budget_bytes, schedule=job.schedule, policy=job.policy, batch_tokens=job.batch_tokens
+    )
+    with streamed:
+        emit("schedule", {"name": streamed.name, "reason": reason})
+        emit("plan", streamed.plan)
+        session = streamed.session
+        if isinstance(drafter, ModelDrafter) and isinstance(drafter.session, LlamaSession):
+            check_same_vocabulary(session.model, drafter.session.model)
+        policy = _policy(session, drafter) if drafter else None
+        if policy is not None:
+            emit("costs", {"verify_s": policy.costs.before_s, "draft_s": policy.costs.draft_s})
+        streamed.reset()
+        for text in job.prompts:
+            tokens = session.tokenize(text)
+            emit("answer", timed.answer(partial(_answer, session, drafter, policy, tokens, job.new_tokens)))
+        streamed.probe_again()
+        emit("report", streamed.report())
+        if isinstance(streamed, ExpertStreamedSession):
+            emit("use", streamed.use())
+
+
+def _answer(
+    session: LlamaSession, drafter: Drafter | None, policy: AdaptivePolicy | None, prompt: list[int], new_tokens: int
+) -> Decoding:
+    if drafter is None or policy is None:
+        return plain(session, prompt, new_tokens)
+    return Speculator(session, drafter, policy).generate(prompt, new_tokens)
+
+
+def _drafter(job: StreamJob) -> Drafter | None:
+    """The draft is loaded first, so that what it takes is known when the split is planned.
+
+    Where the engine rewrites all its matrices, into memory, the file stays mapped: what is still read of it are norms
+    and the rows of the token table that are looked up. Otherwise it is read into memory, so that none of it can be
+    evicted.
+    """
+    if not job.draft:
+        return None
+    if job.draft == "lookup":
+        return LookupDrafter()
+    path = Path(job.draft)
+    weights, isa = read_gguf(path).weights(), cpu().isa
+    scenario = Scenario(
+        context_tokens=job.scenario.context_tokens,
+        thread_count=job.scenario.thread_count,
+        ubatch_tokens=_DRAFT_TOKENS + 1,
+        mmap=rewrites_all(weights, isa),
+    )
+    before_bytes = anonymous_bytes()
+    session = _draft_session(path, scenario)
+    mapped = scenario.mmap
+    if mapped and anonymous_bytes() - before_bytes < repacked_bytes(weights, isa):
+        # This build of the engine rewrites less than ours knows of: what it computes from must not be evicted.
+        session.close()
+        session, mapped = _draft_session(path, msgspec.structs.replace(scenario, mmap=False)), False
+    session.decode([0] * (_DRAFT_TOKENS + 1), position=0)  # touch its buffers
+    session.clear()
+    if mapped:
+        read_sparsely(path)
+    page_cache.drop(path)
+    return ModelDrafter(session, path.stem)
+
+
+def _draft_session(path: Path, scenario: Scenario) -> LlamaSession:
+    return LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
+
+
+def _policy(session: LlamaSession, drafter: Drafter) -> AdaptivePolicy:
+    """Costs measured on the streamed model; acceptance is assumed good until seen: a wrong draft costs no pass."""
+    verify_s = {}
+    most = min(_DRAFT_TOKENS + 1, session.batch_tokens)  # fewer where the experts of a pass have little room
+    for size in sorted({s for s in (1, 4, 8) if s <= most} | {most}):
+        times = []
+        for _ in range(2):
+            started_s = time.perf_counter()
+            session.decode([0] * size, position=0, logits="all")
+            times.append(time.perf_counter() - started_s)
+            session.clear()
+        verify_s[size] = min(times)
+    draft_s = draft_step_s(drafter, [0] * 8) if isinstance(drafter, ModelDrafter) else 0.0
+    seen = [(bucket, True) for bucket in (5, 6, 7)] + [(0, False), (1, False), (4, True)]
+    return AdaptivePolicy(CostTable(verify_s, draft_s), most_tokens=most - 1, seen=seen)

@@ -1,0 +1,73 @@
+"""Answers of a model as samples: each with what the machine was doing meanwhile."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from harness.domain.drafting import Decoding
+from harness.domain.record import Sample
+from harness.measure.memory_watch import read_memory
+from harness.measure.sensors import EnergyMeter
+from harness.measure.validity import ValidityProbe
+
+if TYPE_CHECKING:
+    from harness.runtimes.llamacpp.drafters import ModelDrafter
+
+
+def draft_step_s(drafter: "ModelDrafter", prompt: list[int]) -> float:
+    """Seconds to draft one token: median of three looks at eight tokens each.
+
+    Reading the prompt does not count, nor does what the first look at a draft fetches from the disk.
+    """
+    times = []
+    for _ in range(3):
+        drafter.forget()
+        drafter.propose(prompt, 1, lambda _: False)
+        started_s = time.perf_counter()
+        count = len(drafter.propose([*prompt, prompt[-1]], 8, lambda _: True).tokens)
+        times.append((time.perf_counter() - started_s) / count)
+    drafter.forget()
+    return median(times)
+
+
+class Timed:
+    """Tells each answer as samples: its prompt as prefill, its new tokens as decode.
+
+    Args:
+        emit: Takes the events of the child.
+        parent_pid: The process that waits.
+        disk_expected: Whether reading from the disk is what the run is about.
+    """
+
+    def __init__(self, emit: Callable[..., None], *, parent_pid: int, disk_expected: bool = False) -> None:
+        self._emit, self._parent_pid, self._disk_expected = emit, parent_pid, disk_expected
+        self._meter = EnergyMeter()
+
+    def answer(self, generate: Callable[[], Decoding], mark: str = "") -> Decoding:
+        """Generate, and tell it; ``mark`` is appended to the labels."""
+        probe = ValidityProbe(disk_expected=self._disk_expected, own_pids=(self._parent_pid,))
+        self._meter.start()
+        probe.start()
+        started_unix_s = time.time()
+        answer = generate()
+        validity, joules = probe.finish(), self._meter.finish_joules()
+        self._emit(
+            "sample",
+            Sample(
+                phase="decode",
+                label=" ".join(filter(None, (f"tg{len(answer.tokens)}", mark))),
+                token_count=answer.decoded_count,
+                duration_s=answer.duration_s,
+                started_unix_s=started_unix_s,
+                validity=validity,
+                energy_joules=joules,
+            ),
+        )
+        return answer
+
+    def memory(self, mark: str) -> None:
+        """Tell what the process holds now."""
+        reading: Any = read_memory()
+        if reading is not None:
+            self._emit("memory", {"mark": mark, **reading._asdict()})

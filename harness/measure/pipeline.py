@@ -1,0 +1,313 @@
+"""The one way a measurement takes: lock, child, events, judgement, record, history.
+
+Every verb that measures plans its measurements, opens a :class:`Pipeline` and runs them through it. Nothing else starts
+a process that is measured. Whatever happens to that process ends as a record: a crash, an abort and a kill for lack of
+memory are outcomes, and never exceptions.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Protocol, Self
+
+import msgspec
+
+from harness.catalog.paths import home_dir
+from harness.domain.prediction import Prediction
+from harness.domain.record import EngineIdentity, ModelIdentity, Outcome, RunRecord, Sample
+from harness.domain.result import Result
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError, HarnessError, RefusedError
+from harness.measure.child import ChildResult, Limits, OnEvent, run_child
+from harness.measure.lock import machine_lock
+from harness.measure.machine import fingerprint
+from harness.measure.runner import doubted, judged, memory_of, new_record
+from harness.records.history import History
+from harness.records.store import save
+
+HISTORY_FILE: Final = "history.sqlite"
+RESUMED_FOR: Final = timedelta(hours=24)
+"""A resumed measurement takes a result of at most this age as its own."""
+
+
+class Measurement(NamedTuple):
+    """One measurement, planned.
+
+    Attributes:
+        workload: What the record calls it.
+        entry: ``package.module:function`` that the child runs.
+        job: Its arguments.
+        scenario: What was asked.
+        read: Makes the result from the child's end; None when it got nowhere. It may be asked of a child that crashed.
+        runtime: Software that executes the model; empty for none.
+        model: The model, if any.
+        prediction: What was predicted before it starts.
+        wanted_count: Clean samples wanted of each test, by which the run is judged; 0 where samples are judged singly.
+        limits: Wall clock and memory of the child.
+        environment: Variables of the child.
+        key: All that decides the result, so that it is found again by ``resume``; empty for what is never resumed.
+        notes: Put into the record's ``extra``.
+    """
+
+    workload: str
+    entry: str
+    job: msgspec.Struct
+    scenario: Scenario
+    read: Callable[[ChildResult], Result | None]
+    runtime: str = ""
+    model: ModelIdentity | None = None
+    prediction: Prediction | None = None
+    wanted_count: int = 0
+    limits: Limits = Limits()
+    environment: Mapping[str, str] = {}
+    key: str = ""
+    notes: Mapping[str, Any] = {}
+
+
+class How(NamedTuple):
+    """How measurements are run and kept, whatever they measure.
+
+    Attributes:
+        wait: Wait for another measured run on this machine.
+        resume: Take the results of measurements that were done within a day.
+        keep: Append to the history.
+        folder: Also write each record there, as a file of its own.
+        notes: Put into each record's ``extra``, such as the device that is emulated.
+    """
+
+    wait: bool = True
+    resume: bool = False
+    keep: bool = True
+    folder: Path | None = None
+    notes: Mapping[str, Any] = {}
+
+
+class Listener(Protocol):
+    """Who is told how it goes."""
+
+    def say(self, line: str) -> None:
+        """Something worth a line."""
+        ...
+
+    def begin(self, title: str, sample_count: int) -> None:
+        """A measurement starts that takes about so many samples; 0 where nobody knows."""
+        ...
+
+    def fetched(self, done_bytes: int, all_bytes: int) -> None:
+        """So much of the model's file is here."""
+        ...
+
+    def sample(self, sample: Sample) -> None:
+        """One sample was taken."""
+        ...
+
+    def end(self, record: RunRecord) -> None:
+        """The measurement is done."""
+        ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def say(self, line: str) -> None:
+        """Nothing."""
+
+    def begin(self, title: str, sample_count: int) -> None:
+        """Nothing."""
+
+    def fetched(self, done_bytes: int, all_bytes: int) -> None:
+        """Nothing."""
+
+    def sample(self, sample: Sample) -> None:
+        """Nothing."""
+
+    def end(self, record: RunRecord) -> None:
+        """Nothing."""
+
+
+class Saying(Silent):
+    """Passes lines on to a function, and nothing else."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def say(self, line: str) -> None:
+        """The line, to the function."""
+        self._say(line)
+
+
+class Pipeline:
+    """Holds the machine for a set of measurements and runs them one after the other.
+
+    Args:
+        how: How they are run and kept.
+        listener: Who is told.
+
+    Raises:
+        CouldNotRunError: On entering: another measured run held the machine for too long.
+    """
+
+    def __init__(self, how: How = How(), listener: Listener | None = None) -> None:  # noqa: B008  an immutable tuple
+        self.how, self.heard = how, listener or Silent()
+        self.history = open_history()
+        self.machine = fingerprint()
+        self.alone = True
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        lock = machine_lock(
+            home_dir() / "run.lock",
+            wait=self.how.wait,
+            on_wait=lambda who: self.heard.say(f"waiting for {who} to finish"),
+        )
+        self.alone = self._stack.enter_context(lock)
+        if not self.alone:
+            self.heard.say("another measured run is going on: results will be marked as disturbed")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.__exit__(kind, error, at)
+
+    def measure(self, plan: Measurement, *, on_event: OnEvent | None = None) -> RunRecord:
+        """Run one measurement, judge it and keep its record.
+
+        Args:
+            plan: What to measure.
+            on_event: Called with each event of the child soon after it was told.
+
+        Returns:
+            The record; a failure of the child is its outcome and its detail.
+        """
+        if (done := self.done_before(plan.key)) is not None:
+            self.heard.say(f"{plan.model.name if plan.model else plan.workload}: done before ({done.run_id})")
+            return done
+
+        def hear(event: str, data: Any) -> None:
+            if event == "sample":
+                self.heard.sample(msgspec.convert(data, Sample))
+            if on_event:
+                on_event(event, data)
+
+        result = run_child(plan.entry, plan.job, limits=plan.limits, on_event=hear, environment=plan.environment)
+        events = result.events
+        record = new_record(
+            scenario=plan.scenario,
+            workload=plan.workload,
+            machine=self.machine,
+            outcome=result.outcome,
+            detail=result.detail,
+            model=plan.model,
+            engine=next((msgspec.convert(d, EngineIdentity) for n, d in events if n == "engine"), None),
+            samples=tuple(doubted(msgspec.convert(d, Sample), self.alone) for n, d in events if n == "sample"),
+            memory=memory_of(result),
+            prediction=plan.prediction,
+            runtime=plan.runtime,
+            result=plan.read(result),
+            extra={"wall_s": round(result.duration_s, 3), **plan.notes},
+        )
+        return self.keep(judged(record, plan.wanted_count) if plan.wanted_count else record, key=plan.key)
+
+    def keep(self, record: RunRecord, *, key: str = "") -> RunRecord:
+        """Append a record to the history and to the folder, and tell the listener; where the history fails, a file."""
+        if self.how.notes:
+            record = msgspec.structs.replace(record, extra={**record.extra, **self.how.notes})
+        if self.how.keep:
+            try:
+                self.history.append(record, cell=key)
+            except HarnessError as error:
+                self.heard.say(f"warning: {error}")
+                _rescue(record, self.heard.say)
+        if self.how.folder is not None:
+            save(record, self.how.folder / f"{record.run_id}.json")
+        self.heard.end(record)
+        return record
+
+    def not_run(self, workload: str, scenario: Scenario, outcome: Outcome, detail: str, **asked: Any) -> RunRecord:
+        """The kept record of a measurement that could not start; ``asked`` says of what."""
+        record = new_record(
+            scenario=scenario, workload=workload, outcome=outcome, detail=detail, machine=self.machine, extra=asked
+        )
+        return self.keep(record)
+
+    def done_before(self, key: str) -> RunRecord | None:
+        """The result of the same measurement within the last day, where those are resumed."""
+        if not (self.how.resume and key and self.history.path.exists()):
+            return None
+        try:
+            record = self.history.of_cell(key)
+        except HarnessError:
+            return None  # what is kept cannot be read: measure it again
+        if record is None:
+            return None
+        age = datetime.now(UTC) - datetime.fromisoformat(record.created)
+        return record if age < RESUMED_FOR else None
+
+    def trial(self, entry: str, job: msgspec.Struct, *, limits: Limits) -> ChildResult:
+        """One of several children whose outcomes together are a measurement; the caller makes its record."""
+        return run_child(entry, job, limits=limits)
+
+    def work(self, entry: str, job: msgspec.Struct | Mapping[str, Any], *, limits: Limits) -> dict[str, Any]:
+        """A step that prepares a measurement (a quantisation, an importance matrix) in a child; its events by name.
+
+        Raises:
+            RefusedError: It refused its input.
+            EngineError: It failed.
+            KeyboardInterrupt: It was interrupted.
+        """
+        return prepare(entry, job, limits=limits)
+
+
+def prepare(entry: str, job: msgspec.Struct | Mapping[str, Any], *, limits: Limits = Limits()) -> dict[str, Any]:  # noqa: B008
+    """What :meth:`Pipeline.work` does, for callers that measure nothing."""
+    result = run_child(entry, job, limits=limits)
+    if result.outcome == "interrupted":
+        raise KeyboardInterrupt
+    if result.outcome != "ok":
+        raise error_of(result)
+    return dict(result.events)
+
+
+def error_of(result: ChildResult) -> RefusedError | EngineError:
+    """A child's failure as an exception: input that it refused, or a failure of the engine."""
+    told = next((data for name, data in reversed(result.events) if name == "error"), None) or {}
+    if told.get("kind") == "RefusedError":
+        return RefusedError(result.detail)
+    return EngineError(f"{result.outcome}: {result.detail}")
+
+
+def open_history() -> History:
+    """The history of this user."""
+    return History(home_dir() / HISTORY_FILE)
+
+
+def key_of(*parts: object) -> str:
+    """Key of a measurement from everything that decides its result."""
+    texts = [p if isinstance(p, str) else msgspec.json.encode(p).decode() for p in parts]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
+
+
+def _rescue(record: RunRecord, say: Callable[[str], None]) -> None:
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        path = folder / f"edge-harness-{record.run_id}.json"
+        try:
+            save(record, path)
+        except HarnessError:
+            continue
+        say(f"the result is in {path}")
+        return
+    say("the result could not be stored anywhere; it is printed only")
+
+
+def parent_pid() -> int:
+    """The process that waits for a measured child: what it uses is no disturbance."""
+    return os.getpid()
+
+
+def events_named(result: ChildResult, name: str) -> Sequence[Any]:
+    """Data of all events of one name, in order."""
+    return [data for event, data in result.events if event == name]

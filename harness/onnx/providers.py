@@ -1,0 +1,145 @@
+"""Execution providers by name, and what really ran on them: an engine that falls back to the CPU says nothing.
+
+A provider takes the nodes it can; compiled ones (OpenVINO, CoreML, QNN, TensorRT) turn each run of nodes into one.
+What is left runs on the CPU. With the engine's own fusion off, the nodes that its profile shows on the CPU are those of
+the file, and all others went to the provider.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from harness.errors import RefusedError, UnknownNameError
+from harness.onnx.graph import read_graph
+from harness.onnx.profile import node_events
+from harness.onnx.session import OnnxSession
+
+PROVIDERS: Final = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+}
+"""Source: ONNX Runtime, docs/execution-providers."""
+
+
+class ProviderShare(NamedTuple):
+    """What one provider did of a graph.
+
+    Attributes:
+        provider: Its name as the engine has it.
+        node_count: Nodes of the file that it ran; of a compiled one, all that the CPU did not run.
+        node_ratio: Of all nodes of the file that ran.
+        time_ratio: Of the kernels' time.
+    """
+
+    provider: str
+    node_count: int
+    node_ratio: float
+    time_ratio: float
+
+
+def provider_named(name: str) -> str:
+    """The engine's name of a provider: short (``openvino``) or its own.
+
+    Raises:
+        UnknownNameError: There is no such provider.
+    """
+    if name in PROVIDERS.values():
+        return name
+    if name.lower() not in PROVIDERS:
+        raise UnknownNameError("execution provider", name, PROVIDERS)
+    return PROVIDERS[name.lower()]
+
+
+def providers_for(api: str) -> tuple[str, ...]:
+    """The provider of an api, and the CPU for what it leaves; an empty api is the CPU.
+
+    Raises:
+        UnknownNameError: There is no such provider.
+    """
+    asked = provider_named(api or "cpu")
+    return (asked,) if asked == PROVIDERS["cpu"] else (asked, PROVIDERS["cpu"])
+
+
+def example_feeds(path: Path) -> dict[str, Any]:
+    """Inputs of a graph with ones in them, free sizes 1: enough to see where its nodes run, not how fast.
+
+    Raises:
+        RefusedError: An input is of a type that has no number 1.
+    """
+    import numpy as np
+
+    kinds = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64, "I32": np.int32}
+    kinds |= {"I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+    feeds = {}
+    for port in read_graph(path).inputs:
+        if port.dtype not in kinds:
+            raise RefusedError(f"{path.name}: input {port.name} is {port.dtype}; it needs real inputs")
+        feeds[port.name] = np.ones([d if isinstance(d, int) and d > 0 else 1 for d in port.dims], kinds[port.dtype])
+    return feeds
+
+
+def provider_shares(
+    path: Path,
+    feeds: Mapping[str, Any],
+    providers: Sequence[str],
+    *,
+    options: Mapping[str, Mapping[str, str]] | None = None,
+    thread_count: int = 1,
+    run_count: int = 3,
+) -> tuple[ProviderShare, ...]:
+    """Shares of nodes and of time that really ran on each provider, asked ones first; one with none is listed with 0.
+
+    Args:
+        path: ONNX file.
+        feeds: Inputs of one run.
+        providers: Names, best first; the CPU takes what is left.
+        options: Options by provider's name.
+        thread_count: Threads of the CPU's part.
+        run_count: Runs whose kernels are timed, after one that is not.
+
+    Raises:
+        UnknownNameError: There is no such provider.
+        RefusedError: This build has it not.
+        EngineError: The engine would not load or run the graph.
+    """
+    asked = [provider_named(name) for name in providers]
+    wanted = [*asked, *([] if PROVIDERS["cpu"] in asked else [PROVIDERS["cpu"]])]
+    with tempfile.TemporaryDirectory(prefix="edge-harness-profile-") as folder:
+        session = OnnxSession(
+            path,
+            thread_count=thread_count,
+            providers=wanted,
+            provider_options=options,
+            profile=Path(folder) / "profile",
+            fuse=False,
+        )
+        with session:
+            for _ in range(run_count + 1):
+                session.run(feeds)
+            events = node_events(session.end_profile())
+    each = len(events) // (run_count + 1)
+    nodes: dict[str, set[str]] = {name: set() for name in wanted}
+    spent = dict.fromkeys(wanted, 0.0)
+    for number, event in enumerate(events):
+        nodes.setdefault(event.provider, set()).add(event.node)
+        if number >= each:  # the first run has the provider's compilation in it
+            spent[event.provider] = spent.get(event.provider, 0.0) + event.duration_s
+    whole = sum(node.op_type != "Constant" for node in read_graph(path).nodes)
+    on_cpu = len(nodes[PROVIDERS["cpu"]])
+    others = [name for name in nodes if name != PROVIDERS["cpu"] and nodes[name]]
+    compiled = max(whole - on_cpu - sum(len(nodes[name]) for name in others[1:]), 0) if others else 0
+    total = sum(spent.values()) or 1.0
+    found = []
+    for name, mine in nodes.items():
+        count = compiled if name == (others or [""])[0] else len(mine)
+        found.append(ProviderShare(name, count, count / max(on_cpu + compiled, 1), spent.get(name, 0.0) / total))
+    return tuple(found)

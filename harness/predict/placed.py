@@ -1,0 +1,444 @@
+"""A model split between a GPU's memory and the CPU's: what lies where, how fast it is, and which split is best."""
+
+import math
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+
+from harness.domain.base import Frozen
+from harness.domain.device import Calibration, DeviceProfile, MemoryPool
+from harness.domain.model import ModelShape, Tensor, Weights
+from harness.domain.placement import Placement
+from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, SpeedPrediction
+from harness.domain.scenario import Scenario
+from harness.predict.calibrated import pass_parts
+from harness.predict.calibrated import prefill_seconds as calibrated_prefill_s
+from harness.predict.coefficients import shipped
+from harness.predict.compute_buffer import reserved_compute_bytes
+from harness.predict.decode import Work
+from harness.predict.kv_cache import padded, row_pair_bytes, sliding_cells, state_bytes
+from harness.predict.memory import GPU_CONTEXT_BYTES, process_parts
+from harness.predict.placement import (
+    OFFLOAD_TOKENS,
+    SHIPPED,
+    Cards,
+    Split,
+    decode_split_s,
+    link_bytes_per_s,
+    prefill_split_s,
+)
+from harness.predict.prefill import prompt_of
+from harness.predict.speed import machine_of, predict_speed, work_of
+from harness.predict.weights import has_merges, has_output, role_of
+
+RESIDUALS: Final = {"decode": (-0.24, 0.30), "prefill": (-0.35, 0.72)}
+"""5 % and 95 % quantiles of ln(measured / predicted) on published splits, each GPU left out (``validate --rows``)."""
+_SPREAD_RATIO: Final = 0.03
+
+_HOST_FIXED_BYTES: Final = 36 << 10
+"""Inputs that stay with the host whatever the batch: ids of outputs and cells (measured on one engine, llama 0.3.36).
+Beside it each token has its embedding and its row of the mask, in F32, its position and cell."""
+
+
+class Parts(NamedTuple):
+    """The tensors by where they are computed, each group as a model of its own.
+
+    Attributes:
+        gpu: Blocks of the GPU without the experts left behind, and the output.
+        cpu: Blocks of the CPU.
+        experts: Experts with the CPU whose block is the GPU's.
+        first_gpu_block: Index of the first block of the GPU.
+    """
+
+    gpu: Weights
+    cpu: Weights
+    experts: Weights
+    first_gpu_block: int
+
+
+class Choice(Frozen, frozen=True, kw_only=True):
+    """One placement and what it gives.
+
+    Attributes:
+        placement: The placement.
+        flags: The same as options of llama.cpp.
+        vram_bytes: On the fullest card.
+        ram_bytes: In the host's memory.
+        fits: Whether both have the room.
+        decode_tokens_per_s: Of one sequence.
+        prefill_tokens_per_s: Of the prompt.
+        request_s: Prompt and new tokens of the scenario.
+    """
+
+    placement: Placement
+    flags: str
+    vram_bytes: int
+    ram_bytes: int
+    fits: bool
+    decode_tokens_per_s: Interval
+    prefill_tokens_per_s: Interval
+    request_s: float
+
+
+class Choices(Frozen, frozen=True, kw_only=True):
+    """The best placement, the next best, and the whole curve from all on the GPU to all with the CPU.
+
+    Attributes:
+        best: Fastest for the scenario's request of those that fit; None where none does.
+        next_best: The second.
+        curve: Every step.
+        moved: What a step moves: ``experts`` or ``layers``.
+    """
+
+    best: Choice | None
+    next_best: Choice | None
+    curve: tuple[Choice, ...]
+    moved: str
+
+
+def parts_of(weights: Weights, placement: Placement) -> Parts:
+    """Where llama.cpp lays each tensor: blocks from ``first_gpu_block`` on, and the output, lie with the GPU.
+
+    A token table that also is the output has a copy with the GPU; as a table it stays with the CPU.
+    """
+    shape = weights.shape
+    start = placement.first_gpu_block(shape.layer_count)
+    output_on_gpu, tied = start <= shape.layer_count, not has_output(weights)
+    groups: dict[str, list[Tensor]] = {"gpu": [], "cpu": [], "experts": []}
+    for tensor in weights.tensors:
+        block = int(tensor.name.split(".")[1]) if tensor.name.startswith("blk.") else -1
+        if block < 0:
+            if role_of(tensor.name) != "embedding" or (tied and tensor.name == "token_embd.weight"):
+                groups["gpu" if output_on_gpu else "cpu"].append(tensor)
+        elif block < start:
+            groups["cpu"].append(tensor)
+        else:
+            away = block < placement.cpu_moe and role_of(tensor.name) == "expert"
+            groups["experts" if away else "gpu"].append(tensor)
+
+    def model(name: str, blocks: int) -> Weights:
+        tensors = tuple(groups[name])
+        return replace(weights, shape=replace(shape, layer_count=blocks), tensors=tensors)
+
+    return Parts(
+        model("gpu", max(shape.layer_count - start, 0)),
+        model("cpu", min(start, shape.layer_count)),
+        model("experts", 0),
+        start,
+    )
+
+
+def block_cache_bytes(shape: ModelShape, scenario: Scenario) -> list[int]:
+    """Bytes of cache of each block; they sum to ``kv_cache_bytes``.
+
+    Raises:
+        ValueError: The KV type's blocks do not divide a row of keys.
+    """
+    row = row_pair_bytes(shape, scenario.kv_type) if shape.kv_head_count else 0
+    state = scenario.batch_count * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
+    cells = {
+        "full": padded(scenario.context_tokens) * row,
+        "sliding": sliding_cells(shape, scenario.context_tokens, scenario.ubatch_tokens, scenario.batch_count) * row
+        if shape.sliding_window_tokens
+        else 0,
+        "recurrent": state,
+    }
+    own = shape.layer_count - shape.kv_shared_layer_count
+    sizes = [cells[shape.layer_kind(block)] if block < own else 0 for block in range(shape.layer_count)]
+    both = state if shape.architecture == "falcon-h1" else 0  # attention and a state in every block
+    return [size + both for size in sizes]
+
+
+def card_of(block: int, first: int, layer_count: int, shares: tuple[float, ...]) -> int:
+    """The card of a block: the first whose shares so far exceed (block - first) / layers on GPUs.
+
+    Source: llama.cpp, src/llama-model.cpp (``upper_bound`` over the running sums).
+    """
+    total, passed, position = sum(shares), 0.0, (block - first) / max(layer_count + 1 - first, 1)
+    for card, share in enumerate(shares):
+        passed += share / total
+        if position < passed:
+            return card
+    return len(shares) - 1
+
+
+def with_cards(device: DeviceProfile, count: int) -> DeviceProfile:
+    """The device with so many of its cards: their memory together, each as fast as before."""
+
+    def several(pool: MemoryPool) -> MemoryPool:
+        if pool.name != "vram":
+            return pool
+        total, usable = (replace(f, value=f.value * count) for f in (pool.total_bytes, pool.usable_bytes))
+        return replace(pool, total_bytes=total, usable_bytes=usable)
+
+    return device if count == 1 else replace(device, pools=tuple(several(pool) for pool in device.pools))
+
+
+def placed_memory(
+    weights: Weights, scenario: Scenario, device: DeviceProfile, api: str, shares: tuple[float, ...] = (1.0,)
+) -> MemoryPrediction:
+    """Memory of a split run, part by part with its pool; cards after the first are named with their number.
+
+    Raises:
+        ValueError: The KV type's blocks do not divide a row of keys.
+    """
+    placement, shape = scenario.placement, weights.shape
+    parts = parts_of(weights, placement)
+    start, vram = parts.first_gpu_block, device.pool_for(api)
+    cache = block_cache_bytes(shape, scenario)
+    scratch = reserved_compute_bytes(
+        shape,
+        context_tokens=padded(scenario.context_tokens),
+        ubatch_tokens=scenario.ubatch_tokens,
+        output_tokens=scenario.ubatch_tokens,
+        flash_attention=scenario.flash_attention,
+    )
+    scratch += _copied_weight_bytes(parts, scenario)
+    listed: list[MemoryPart] = []
+    for card in range(len(shares)):
+        name = f", card {card}" if len(shares) > 1 else ""
+        mine = {b for b in range(start, shape.layer_count) if card_of(b, start, shape.layer_count, shares) == card}
+        last = card_of(shape.layer_count, start, shape.layer_count, shares) == card
+        held = sum(
+            t.size_bytes
+            for t in parts.gpu.tensors
+            if (int(t.name.split(".")[1]) in mine if t.name.startswith("blk.") else last)
+        )
+        kv = sum(cache[b] for b in mine) if placement.kv_on_gpu else 0
+        listed += [
+            MemoryPart(name=f"weights{name}", anonymous_bytes=held, reason=f"{len(mine)} blocks", pool=vram),
+            MemoryPart(name=f"kv cache{name}", anonymous_bytes=kv, reason="of its blocks", pool=vram),
+            MemoryPart(name=f"compute buffer{name}", anonymous_bytes=scratch, reason="scratch, for good", pool=vram),
+            MemoryPart(
+                name=f"driver{name}", anonymous_bytes=GPU_CONTEXT_BYTES.get(api, 0), reason=f"{api} context", pool=vram
+            ),
+        ]
+    table = sum(t.size_bytes for t in weights.tensors if role_of(t.name) == "embedding")
+    tensors = {t.name: t.size_bytes for part in (parts.cpu, parts.experts) for t in part.tensors}
+    on_cpu = sum(size for name, size in tensors.items() if "token_embd" not in name) + table
+    kv = sum(cache) - sum(p.anonymous_bytes for p in listed if p.name.startswith("kv cache"))
+    tokens = min(scenario.ubatch_tokens, scenario.context_tokens)
+    host = tokens * (4 * shape.hidden_dim + 4 * padded(scenario.context_tokens) + 24) + _HOST_FIXED_BYTES
+    listed += [
+        MemoryPart(
+            name="weights with the CPU",
+            anonymous_bytes=0 if scenario.mmap else on_cpu,
+            file_bytes=on_cpu if scenario.mmap else 0,
+            reason=f"{start} blocks, the experts of {max(placement.cpu_moe - start, 0)} more, the token table",
+        ),
+        MemoryPart(name="kv cache with the CPU", anonymous_bytes=kv, reason="of the CPU's blocks"),
+        MemoryPart(name="host buffer", anonymous_bytes=host, reason="inputs of a batch"),
+        *(p for p in process_parts(shape, api, device, merges=has_merges(shape)) if p.name != "driver"),
+    ]
+    total = sum(p.anonymous_bytes + p.file_bytes for p in listed)
+    spread = _SPREAD_RATIO * total
+    return MemoryPrediction(
+        parts=tuple(listed), peak_bytes=Interval(mid=total, low=total - spread, high=total + spread)
+    )
+
+
+def _copied_weight_bytes(parts: Parts, scenario: Scenario) -> int:
+    """Scratch for the largest weight that a long prompt copies from the CPU: each has a piece of the graph to itself.
+
+    Of the feed-forward phase, 3.27 times the inner width, twice it is alive when a weight is; the mask is copied too.
+    """
+    tokens, shape = min(scenario.ubatch_tokens, scenario.context_tokens), parts.gpu.shape
+    away = [t.size_bytes for part in parts[1:3] for t in part.tensors if len(t.dims) > 1]
+    if not away or tokens < OFFLOAD_TOKENS:
+        return 0
+    e = shape.experts
+    inner = max(shape.feed_forward_dim, e.used_count * e.feed_forward_dim if e is not None else 0)
+    return max(max(away) - int(4 * 1.27 * tokens * inner), 0) + 4 * tokens * padded(scenario.context_tokens)
+
+
+def split_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Split:
+    """What one token needs of each side."""
+    placement, shape = scenario.placement, weights.shape
+    parts = parts_of(weights, placement)
+    gpu, cpu, experts = (_work(part, scenario, depth_tokens) for part in parts[:3])
+    if not placement.kv_on_gpu:
+        cpu, gpu = cpu._replace(kv_bytes=cpu.kv_bytes + gpu.kv_bytes), gpu._replace(kv_bytes=0.0)
+    start, blocks = parts.first_gpu_block, shape.layer_count
+    left_behind = {t.name.split(".")[1] for t in parts.experts.tensors}
+    crossings = len(left_behind) + (1 if 0 < start < blocks else 0)
+    if not placement.kv_on_gpu:
+        crossings = max(crossings, blocks - start)
+    e = shape.experts
+    moved = [sum(t.size_bytes for t in part.tensors if role_of(t.name) != "embedding") for part in parts[1:3]]
+    routed = sum(t.size_bytes for part in parts[1:3] for t in part.tensors if role_of(t.name) == "expert")
+    return Split(
+        gpu=gpu._replace(moe=e is not None),
+        cpu=cpu,
+        experts=experts,
+        crossing_count=crossings,
+        hidden_dim=shape.hidden_dim,
+        copied_bytes=sum(moved) - routed,
+        copied_expert_bytes=routed,
+        expert_ratio=e.used_count / e.expert_count if e is not None else 1.0,
+    )
+
+
+def _work(part: Weights, scenario: Scenario, depth_tokens: float) -> Work:
+    if not part.tensors and not part.shape.layer_count:
+        return Work(0.0, 0.0, 0.0, 0.0, "q4")
+    return work_of(part, scenario, depth_tokens)
+
+
+def cards_of(device: DeviceProfile, scenario: Scenario) -> Cards:
+    """The GPUs that the scenario's api drives: as many as its placement splits over, all of the profile's kind."""
+    machine = machine_of(device, scenario)
+    shares = scenario.placement.tensor_split or (1.0,)
+    api = device.api(scenario.api)
+    costs = device.calibration(api)
+    link = costs.link_bytes_per_s if costs is not None else 0.0
+    return Cards(
+        machines=(machine,) * len(shares),
+        shares=tuple(share / sum(shares) for share in shares),
+        link_bytes_per_s=link or link_bytes_per_s(machine, device.chip),
+        by_rows=scenario.placement.split_mode == "row",
+        shared_memory=device.pool_for(api) == "ram",
+    )
+
+
+def placed_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario) -> tuple[float, float]:
+    """Seconds of one decoded token at the mean depth, and of the prompt."""
+    costs = device.calibration(device.api(scenario.api)), device.calibration("cpu")
+    if costs[0] is not None and costs[1] is not None:
+        return _measured_seconds(weights, scenario, costs[0], costs[1], shared=device.pool_for(costs[0].api) == "ram")
+    depth = scenario.depth_tokens + scenario.new_tokens / 2
+    split, cards = split_of(weights, scenario, depth), cards_of(device, scenario)
+    host = machine_of(device, replace(scenario, api="cpu"))
+    prompt = prompt_of(weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
+    values = shipped().values
+    token_s = decode_split_s(split, cards, host, values, SHIPPED)
+    prompt_s = prefill_split_s(split, cards, host, prompt, scenario.ubatch_tokens, values, SHIPPED)
+    return token_s, prompt_s
+
+
+def _measured_seconds(
+    weights: Weights, scenario: Scenario, gpu: Calibration, cpu: Calibration, *, shared: bool
+) -> tuple[float, float]:
+    """The same from measured costs: each part by its engine's, one fixed time of a pass, crossings, activations."""
+    parts = parts_of(weights, scenario.placement)
+    depth = scenario.depth_tokens + scenario.new_tokens // 2
+    split = split_of(weights, scenario, depth)
+    link = gpu.link_bytes_per_s or math.inf
+
+    def crossing_s(tokens: int) -> float:
+        return split.crossing_count * (gpu.crossing_s + tokens * 8 * split.hidden_dim / link)
+
+    token_s = crossing_s(1)
+    for part, costs in ((parts.gpu, gpu), (parts.cpu, cpu), (parts.experts, cpu)):
+        if part.tensors:
+            seconds = pass_parts(part, costs, batch_tokens=1, depth_tokens=depth, output_tokens=1)
+            token_s += seconds.total_s - (0.0 if costs is gpu else costs.token_overhead_s)
+    tokens = max(scenario.prompt_tokens, 1)
+    batch = min(tokens, scenario.ubatch_tokens)
+    batches = math.ceil(tokens / batch)
+    copies = batch >= OFFLOAD_TOKENS and not shared
+    prompt_s = batches * crossing_s(batch)
+    for part, costs in ((parts.gpu, gpu), (parts.cpu, cpu), (parts.experts, cpu)):
+        if part.tensors:
+            prompt_s += calibrated_prefill_s(
+                part,
+                gpu if copies else costs,
+                prompt_tokens=tokens,
+                depth_tokens=scenario.depth_tokens,
+                ubatch_tokens=batch,
+                kv_type=scenario.kv_type,
+            )
+    if copies:
+        prompt_s += batches * (split.copied_bytes + split.copied_expert_bytes) / link
+    return token_s, prompt_s
+
+
+def placed_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) -> SpeedPrediction:
+    """Speed of a split run. Loading, and the ceiling of a token, are those of the whole model on the GPU."""
+    whole = predict_speed(weights, device, replace(scenario, placement=Placement()))
+    token_s, prompt_s = placed_seconds(weights, device, scenario)
+    decode = _interval(1 / token_s, "decode")
+    prefill = _interval(max(scenario.prompt_tokens, 1) / prompt_s, "prefill")
+    first = Interval(
+        mid=prompt_s + token_s,
+        low=max(scenario.prompt_tokens, 1) / prefill.high + 1 / decode.high,
+        high=max(scenario.prompt_tokens, 1) / prefill.low + 1 / decode.low,
+    )
+    cold = whole.ttft_cold_s
+    moved = first.mid - whole.ttft_warm_s.mid
+    return replace(
+        whole,
+        decode_tokens_per_s=decode,
+        prefill_tokens_per_s=prefill,
+        ttft_warm_s=first,
+        ttft_cold_s=Interval(mid=cold.mid + moved, low=max(cold.low + moved, first.low), high=cold.high + moved),
+    )
+
+
+def _interval(mid: float, phase: str) -> Interval:
+    low, high = RESIDUALS[phase]
+    return Interval(mid=mid, low=mid * math.exp(low), high=mid * math.exp(high))
+
+
+def _steps(shape: ModelShape, shares: tuple[float, ...]) -> Iterator[Placement]:
+    """From all on the GPU to all with the CPU: experts first where there are any, then whole blocks."""
+    split = shares if len(shares) > 1 else ()
+    blocks = shape.layer_count
+    if shape.experts is not None:
+        for count in range(blocks + 1):
+            if count == 0 or shape.is_moe_layer(count - 1):
+                yield Placement(cpu_moe=count, tensor_split=split)
+    else:
+        yield Placement(tensor_split=split)
+    moe = blocks if shape.experts is not None else 0
+    for layers in range(blocks, -1, -1):
+        yield Placement(gpu_layers=layers, cpu_moe=moe, tensor_split=split)
+
+
+def choose(weights: Weights, device: DeviceProfile, scenario: Scenario, card_count: int = 1) -> Choices:
+    """Every step of the split, and the best: the fastest for the scenario's prompt and new tokens that fits.
+
+    Raises:
+        ValueError: The KV type's blocks do not divide a row of keys.
+    """
+    api = device.api(scenario.api)
+    shares = scenario.placement.tensor_split or (1.0,) * card_count
+    curve = []
+    for placement in _steps(weights.shape, shares):
+        asked = replace(scenario, placement=replace(placement, kv_on_gpu=scenario.placement.kv_on_gpu))
+        curve.append(_choice(weights, device, asked, api, shares))
+    fitting = sorted((c for c in curve if c.fits), key=lambda c: c.request_s)
+    return Choices(
+        best=fitting[0] if fitting else None,
+        next_best=fitting[1] if len(fitting) > 1 else None,
+        curve=tuple(curve),
+        moved="experts" if weights.shape.experts is not None else "layers",
+    )
+
+
+def _choice(weights: Weights, device: DeviceProfile, scenario: Scenario, api: str, shares: tuple[float, ...]) -> Choice:
+    memory = placed_memory(weights, scenario, device, api, shares)
+    vram = device.pool_for(api)
+    by_card: dict[str, int] = {}
+    ram = 0
+    for part in memory.parts:
+        if part.pool == "vram":
+            card = part.name.partition(", ")[2]
+            by_card[card] = by_card.get(card, 0) + part.anonymous_bytes
+        else:
+            ram += part.anonymous_bytes + part.file_bytes
+    fullest = max(by_card.values(), default=0)
+    fits = ram <= device.pool("ram").usable_bytes.value and (
+        vram == "ram" or fullest <= device.pool("vram").usable_bytes.value
+    )
+    token_s, prompt_s = placed_seconds(weights, device, scenario)
+    return Choice(
+        placement=scenario.placement,
+        flags=scenario.placement.flags(weights.shape.layer_count),
+        vram_bytes=fullest,
+        ram_bytes=ram,
+        fits=fits,
+        decode_tokens_per_s=_interval(1 / token_s, "decode"),
+        prefill_tokens_per_s=_interval(max(scenario.prompt_tokens, 1) / prompt_s, "prefill"),
+        request_s=prompt_s + scenario.new_tokens * token_s,
+    )

@@ -1,0 +1,77 @@
+"""The one plain sentence that an answer begins with, and what to do next."""
+
+from typing import Final
+
+from harness.domain.device import DeviceProfile
+from harness.domain.prediction import Prediction
+from harness.domain.record import RunRecord
+from harness.predict.energy import Sustained
+from harness.predict.verdict import reachable_tokens_per_s
+from harness.records.compare import Comparison
+from harness.records.derive import summarise
+from harness.units import format_bytes, format_seconds
+
+_UNSURE_RATIO: Final = 4.0
+"""High over low of a 90 % interval from which a speed is not known well enough to say a number."""
+
+
+def speed_words(low: float, mid: float, high: float) -> str:
+    """A speed as a person would say it: a number where it is known well, its range where it is not."""
+    if low <= 0 or high / low > _UNSURE_RATIO:
+        return f"somewhere between {low:.2g} and {high:.2g} tokens/s (not known well enough)"
+    return f"about {mid:.2g} tokens/s"
+
+
+def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None) -> str:
+    """Whether the model runs on the device, how fast, and in how much of its memory."""
+    verdict, speed = now.verdict, now.speed
+    name, decode = f"{now.model} {now.quant}", speed.decode_tokens_per_s
+    memory = f"{format_bytes(verdict.needed_bytes)} of {format_bytes(verdict.available_bytes)}"
+    if verdict.word == "does not fit":
+        return f"No: {name} needs {memory} on {device.title}."
+    if verdict.word == "fits with streaming":
+        reached = reachable_tokens_per_s(now, device)
+        return (
+            f"Hardly: {name} needs {memory} on {device.title}; streamed from storage, at most {reached:.2g} tokens/s."
+        )
+    parts = [
+        speed_words(decode.low, decode.mid, decode.high),
+        f"first token after {format_seconds(speed.ttft_warm_s.mid)}",
+        f"uses {memory}",
+    ]
+    if late is not None and late.tokens_per_s.mid < 0.97 * decode.mid:
+        parts.append(f"after {late.minutes:g} minutes about {late.tokens_per_s.mid:.2g} tokens/s")
+    word = "Yes" if verdict.word == "fits" else "It fits, but is slower than wanted"
+    return f"{word}: {', '.join(parts)} ({name} on {device.title}, {now.api})."
+
+
+def next_step(now: Prediction, here: bool, has_advice: bool) -> str:
+    """The command that brings a user further."""
+    if now.verdict.word in {"does not fit", "too slow"} and has_advice:
+        return "Next: take a change of the table above, or ask `edge-harness recommend DEVICE` for models that do."
+    if here:
+        return f"Next: `edge-harness check {now.model} -q {now.quant}` runs it here and compares."
+    return "Next: `edge-harness check` on that device compares this with what it really does."
+
+
+def check_line(record: RunRecord, comparison: Comparison | None) -> str:
+    """What a run showed, beside what was predicted before it."""
+    summary, model = summarise(record), record.model
+    name = f"{model.name} {model.quant}".strip() if model else record.workload
+    decode = summary.test("decode")
+    if record.outcome not in {"ok", "inconclusive"}:
+        return f"{name} did not run: {record.outcome}: {record.detail.partition(chr(10))[0]}"
+    timed = [s for s in record.samples if s.phase == "decode" and not s.warm_up and s.duration_s > 0]
+    if decode is None or not timed:
+        return f"{name}: nothing was timed."
+    if decode.tokens_per_s is None:
+        rates = sorted(s.token_count / s.duration_s for s in timed)
+        doubt = next(d for s in timed for d in s.validity.doubts)
+        return (
+            f"{name}: {rates[0]:.3g} to {rates[-1]:.3g} tokens/s, but the machine was disturbed all along "
+            f"({doubt.partition(':')[0]}): not to be believed. Run it again when the machine is quiet."
+        )
+    row = next((r for r in comparison.rows if r.name == "decode"), None) if comparison else None
+    beside = f", predicted {row.predicted:.3g} ({row.error_ratio:+.0%})" if row and row.error_ratio is not None else ""
+    memory = f", {format_bytes(summary.peak_rss_bytes)} of memory" if summary.peak_rss_bytes else ""
+    return f"{name}: {decode.tokens_per_s:.3g} tokens/s measured{beside}{memory}."

@@ -1,0 +1,153 @@
+"""llama.cpp's own programs, ``llama-bench`` and ``llama-batched-bench``: what a release brings, without a compiler.
+
+They are looked for in the folder that ``EDGE_HARNESS_LLAMA_BIN`` names, else on the PATH. Source of the options and
+of what is printed: llama.cpp, tools/llama-bench/llama-bench.cpp and tools/batched-bench/batched-bench.cpp.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from harness.domain.record import EngineIdentity, Phase
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError, RefusedError
+from harness.ports import Session
+from harness.runtimes._threads import default_thread_count
+
+FOLDER_VARIABLE: Final = "EDGE_HARNESS_LLAMA_BIN"
+
+
+class Executable:
+    """The runtime that starts llama.cpp's programs; they load the model and take the times."""
+
+    name = "executable"
+    formats = ("gguf",)
+    entry = "harness.measure.jobs.executable:run_executable"
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None when it can."""
+        if program("llama-bench"):
+            return None
+        where = os.environ.get(FOLDER_VARIABLE)
+        place = f"in {FOLDER_VARIABLE}={where}" if where else "on the PATH"
+        return f"no llama-bench {place}: unpack a release of llama.cpp and set {FOLDER_VARIABLE} to its folder"
+
+    def identity(self, scenario: Scenario) -> EngineIdentity:
+        """What the program says of itself before a run; each run's own rows tell more.
+
+        Raises:
+            EngineError: It does not start.
+        """
+        return EngineIdentity(
+            name=_bench(scenario),
+            version=_output(_bench(scenario), "--version").strip().partition("\n")[0][:200],
+            build="",
+            thread_count=scenario.thread_count or default_thread_count(),
+            options={"loads": "not timed by this program"},
+        )
+
+    def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
+        """A program keeps its model to itself.
+
+        Raises:
+            RefusedError: Always.
+        """
+        del path, scenario, options
+        raise RefusedError("the runtime executable only times: take --runtime llamacpp for anything else")
+
+
+def program(name: str) -> str | None:
+    """Path of one of the programs; None when it is not there."""
+    return shutil.which(name, path=os.environ.get(FOLDER_VARIABLE) or None)
+
+
+def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> list[str]:
+    """The command that times ``prefill`` or ``decode`` of a scenario.
+
+    Several sequences are timed by llama-batched-bench, whose one run gives both.
+
+    Raises:
+        RefusedError: The program has no option for what the scenario asks.
+        EngineError: There is no such program.
+    """
+    name = _bench(scenario)
+    found = program(name)
+    if found is None:
+        raise EngineError(f"no {name} beside llama-bench")
+    text, s = _output(name, "--help"), scenario
+    fused = ("on" if "on|off" in text else "1") if s.flash_attention else ("off" if "on|off" in text else "0")
+    given = [found, "-m", str(path), "-t", str(s.thread_count or default_thread_count()), "-ub", str(s.ubatch_tokens)]
+    given += ["-ctk", s.kv_type.lower(), "-ctv", s.kv_type.lower(), "-fa", fused, "-ngl", "0" if _on_cpu(s) else "99"]
+    if s.batch_count > 1:
+        filled = s.depth_tokens or s.prompt_tokens
+        needed = s.batch_count * (filled + s.new_tokens)
+        if needed > s.context_tokens:
+            raise RefusedError(f"{s.batch_count} sequences need a context of {needed}: raise --context")
+        given += [] if s.mmap else ["--no-mmap"]
+        given += [] if s.repack else ["--no-repack"]
+        given += ["-c", str(s.context_tokens), "-npp", str(filled), "-ntg", str(s.new_tokens)]
+        # A thread writes its log, and the process may end before the last row is out: one more is asked for.
+        return [*given, "-npl", ",".join([str(s.batch_count)] * (repetitions + 1)), "--output-format", "jsonl"]
+    if not s.repack:
+        if "--repack" not in text:
+            raise RefusedError("--no-repack: this llama-bench has no such option")
+        given += ["--repack", "0"]
+    given += ["-lm", "mmap" if s.mmap else "none"] if "--load-mode" in text else ["-mmp", str(int(s.mmap))]
+    prompt, new = (s.prompt_tokens, 0) if phase == "prefill" else (0, s.new_tokens)
+    given += ["-p", str(prompt), "-n", str(new), "-r", str(repetitions), "-o", "jsonl"]
+    return given + (["-d", str(s.depth_tokens)] if s.depth_tokens else [])
+
+
+def rows(output: str) -> list[dict[str, Any]]:
+    """The JSON lines among what a program printed."""
+    found = []
+    for line in output.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            found.append(row)
+    return found
+
+
+def batched_times(row: dict[str, Any]) -> Sequence[tuple[Phase, str, int, float]]:
+    """Phase, label, tokens and seconds of both tests in a row of llama-batched-bench.
+
+    Raises:
+        EngineError: A field is missing.
+    """
+    try:
+        pp, tg, count = (int(row[k]) for k in ("pp", "tg", "pl"))
+        prompts = pp if row.get("is_pp_shared") else pp * count
+        return (
+            ("prefill", f"pp{pp} b{count}", prompts, float(row["t_pp"])),
+            ("decode", f"tg{tg} @ d{pp} b{count}", tg * count, float(row["t_tg"])),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError(f"a row of llama-batched-bench without {error}") from error
+
+
+def _bench(scenario: Scenario) -> str:
+    return "llama-batched-bench" if scenario.batch_count > 1 else "llama-bench"
+
+
+def _on_cpu(scenario: Scenario) -> bool:
+    return scenario.api in {"", "cpu"}
+
+
+@cache
+def _output(name: str, option: str) -> str:
+    try:
+        done = subprocess.run([program(name) or name, option], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(f"{name} does not start: {error}") from error
+    return done.stdout + done.stderr
+
+
+RUNTIME = Executable()

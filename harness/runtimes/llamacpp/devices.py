@@ -1,0 +1,282 @@
+"""The devices that the loaded ggml has, the buffers it laid on each, and the speed of its link to one."""
+
+import ctypes
+import re
+import time
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from harness.domain.placement import Placement
+from harness.domain.result import EngineBuffer
+from harness.errors import EngineError, RefusedError
+from harness.runtimes.llamacpp.library import library
+
+DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "meta"]
+_KINDS: Final[tuple[DeviceKind, ...]] = ("cpu", "gpu", "igpu", "accel", "meta")
+"""By ``ggml_backend_dev_type``. Source: llama.cpp, ggml/include/ggml-backend.h."""
+_APIS: Final = {"mtl": "metal", "metal": "metal", "hip": "rocm", "rocm": "rocm", "musa": "cuda", "blas": "cpu"}
+"""Names of ggml's backends, lower case, whose api is called otherwise here."""
+BUILD_ARGUMENTS: Final = {
+    "cuda": "-DGGML_CUDA=on",
+    "metal": "-DGGML_METAL=on",
+    "vulkan": "-DGGML_VULKAN=on",
+    "rocm": "-DGGML_HIP=on",
+    "sycl": "-DGGML_SYCL=on -DCMAKE_C_COMPILER=icx -DCMAKE_CXX_COMPILER=icpx",
+    "opencl": "-DGGML_OPENCL=on",
+}
+"""CMAKE_ARGS that build llama-cpp-python for an api. Source: llama.cpp, docs/build.md."""
+
+
+class GgmlDevice(NamedTuple):
+    """One device of the engine.
+
+    Attributes:
+        name: As buffers and logs call it, such as ``Vulkan0``.
+        description: As the driver calls it.
+        kind: ``gpu`` has memory of its own, ``igpu`` uses the host's, ``accel`` works beside the CPU.
+        api: Such as ``vulkan``.
+        free_bytes: Memory free now; 0 where the driver does not tell.
+        total_bytes: Memory; 0 where the driver does not tell.
+        pci: Its address on the bus; empty where it has none.
+        capabilities: What of ``async host_buffer buffer_from_host_ptr events mmap_support`` it can do.
+        handle: Address of the engine's object.
+    """
+
+    name: str
+    description: str
+    kind: DeviceKind
+    api: str
+    free_bytes: int
+    total_bytes: int
+    pci: str
+    capabilities: tuple[str, ...]
+    handle: int
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether models can be laid with it."""
+        return self.kind in {"gpu", "igpu"}
+
+    @property
+    def is_software(self) -> bool:
+        """Whether a driver on the CPU plays it: Mesa's llvmpipe, SwiftShader."""
+        return any(word in self.description.lower() for word in ("llvmpipe", "swiftshader"))
+
+
+class LinkSpeed(NamedTuple):
+    """Bytes/s of large copies from the host to a device and back, as the engine makes them."""
+
+    to_device_bytes_per_s: float
+    from_device_bytes_per_s: float
+
+
+_CAPABILITIES: Final = ("async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support")
+
+
+class _Caps(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_bool) for name in _CAPABILITIES]
+
+
+class _Props(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("description", ctypes.c_char_p),
+        ("memory_free", ctypes.c_size_t),
+        ("memory_total", ctypes.c_size_t),
+        ("type", ctypes.c_int),
+        ("device_id", ctypes.c_char_p),
+        ("caps", _Caps),
+    ]
+
+
+class _BufferOverride(ctypes.Structure):
+    _fields_ = [("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p)]
+
+
+@cache
+def _ggml() -> Any:
+    """The ggml libraries beside libllama: the registry (``ggml``) finds what the base library declares too."""
+    folder = Path(library()._lib._name).parent
+    found = sorted(folder.glob("*ggml.*")) or sorted(folder.glob("*ggml*"))
+    if not found:
+        raise EngineError(f"no ggml library beside {folder}")
+    return ctypes.CDLL(str(found[0]))
+
+
+@cache
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    folder = Path(_ggml()._name).parent
+    for path in (Path(_ggml()._name), *sorted(folder.glob("*ggml-base.*")), *sorted(folder.glob("*ggml-cpu.*"))):
+        function = getattr(ctypes.CDLL(str(path)), name, None)
+        if function is not None:
+            function.restype, function.argtypes = result, list(arguments)
+            return function
+    raise EngineError(f"the installed ggml has no {name}")
+
+
+def devices() -> tuple[GgmlDevice, ...]:
+    """Every device, the engine's own order.
+
+    Raises:
+        MissingPackageError: llama-cpp-python is not installed.
+        EngineError: The library lacks the functions that list them.
+    """
+    library()
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    count = _function("ggml_backend_dev_count", size)()
+    get = _function("ggml_backend_dev_get", pointer, size)
+    props_of = _function("ggml_backend_dev_get_props", None, pointer, ctypes.POINTER(_Props))
+    registry_of = _function("ggml_backend_dev_backend_reg", pointer, pointer)
+    registry_name = _function("ggml_backend_reg_name", ctypes.c_char_p, pointer)
+    found = []
+    for index in range(count):
+        handle = get(index)
+        props = _Props()
+        props_of(handle, ctypes.byref(props))
+        registry = registry_name(registry_of(handle)).decode().lower()
+        found.append(
+            GgmlDevice(
+                name=(props.name or b"").decode(),
+                description=(props.description or b"").decode("utf-8", "replace"),
+                kind=_KINDS[props.type] if props.type < len(_KINDS) else "accel",
+                api=_APIS.get(registry, registry),
+                free_bytes=int(props.memory_free),
+                total_bytes=int(props.memory_total),
+                pci=(props.device_id or b"").decode(),
+                capabilities=tuple(name for name in _CAPABILITIES if getattr(props.caps, name)),
+                handle=int(handle),
+            )
+        )
+    return tuple(found)
+
+
+def tell(_arguments: Any, emit: Callable[[str, Any], None]) -> None:
+    """Child entry: emit ``device`` for each device. A driver that is loaded stays in the process: not in ours."""
+    for device in devices():
+        emit("device", device._asdict())
+
+
+def apis() -> tuple[str, ...]:
+    """Apis that a model can run on here: ``cpu``, and those with a GPU that the engine sees."""
+    gpus = {device.api for device in devices() if device.is_gpu}
+    return ("cpu", *sorted(gpus))
+
+
+def devices_of(api: str) -> tuple[GgmlDevice, ...]:
+    """The GPUs that an api drives; none for ``cpu``.
+
+    Raises:
+        RefusedError: This engine sees no device of that api.
+    """
+    if api in {"", "cpu"}:
+        return ()
+    found = tuple(d for d in devices() if d.api == api and d.is_gpu)
+    if not found:
+        arguments = BUILD_ARGUMENTS.get(api)
+        build = (
+            f'; an engine for it: CMAKE_ARGS="{arguments}" pip install --force-reinstall --no-cache-dir '
+            "--no-binary llama-cpp-python llama-cpp-python"
+            if arguments
+            else ""
+        )
+        raise RefusedError(f"the installed llama.cpp sees no device of api {api!r}, only of {', '.join(apis())}{build}")
+    return found
+
+
+def place(params: Any, api: str, placement: Placement) -> list[Any]:
+    """Write a placement into ``llama_model_params``; what is returned must live while the model loads.
+
+    With ``cpu`` the engine gets an empty list of devices: it then touches no GPU, whatever it was built with.
+
+    Raises:
+        RefusedError: No device of that api, fewer cards than the split names, or layers left for the model to choose.
+    """
+    lib = library()
+    chosen = devices_of(api)
+    if placement.gpu_layers == "auto" and chosen:
+        raise RefusedError("gpu_layers auto is for a prediction: `fit --placement auto` finds the number to run with")
+    if len(placement.tensor_split) > max(len(chosen), 1) and chosen:
+        raise RefusedError(f"the split names {len(placement.tensor_split)} cards, the api {api} has {len(chosen)}")
+    if placement.main_gpu >= max(len(chosen), 1):
+        raise RefusedError(f"main GPU {placement.main_gpu} of {len(chosen)} cards; the first one is 0")
+    handles = (ctypes.c_void_p * (len(chosen) + 1))(*[d.handle for d in chosen], None)
+    params.devices = ctypes.cast(handles, ctypes.c_void_p)
+    kept: list[Any] = [handles]
+    if not chosen:
+        params.n_gpu_layers = 0
+        return kept
+    params.n_gpu_layers = -1 if placement.gpu_layers == "all" else placement.gpu_layers
+    params.split_mode = lib.LLAMA_SPLIT_MODE_ROW if placement.split_mode == "row" else lib.LLAMA_SPLIT_MODE_LAYER
+    params.main_gpu = placement.main_gpu
+    if placement.tensor_split:
+        room = max(int(lib.llama_max_devices()), len(placement.tensor_split))
+        shares = (ctypes.c_float * room)(*placement.tensor_split)
+        params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
+        kept.append(shares)
+    if placement.cpu_moe:
+        cpu = _function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)()
+        blocks = placement.cpu_moe  # a pattern that no tensor has is no error
+        patterns = [rf"blk\.{block}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for block in range(blocks)]
+        overrides = (_BufferOverride * (blocks + 1))(*[_BufferOverride(p, cpu) for p in patterns], _BufferOverride())
+        params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
+        kept += [overrides, patterns]
+    return kept
+
+
+_BUFFER: Final = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size =\s*([\d.]+) MiB")
+_PARTS: Final = {
+    "model": "weights",
+    "KV": "kv cache",
+    "RS": "kv cache",
+    "compute": "compute buffer",
+    "output": "output",
+}
+
+
+def buffers(lines: Iterable[str]) -> tuple[EngineBuffer, ...]:
+    """Buffers that the engine's log tells of; sizes in steps of 0.01 MiB."""
+    found = []
+    for line in lines:
+        hit = _BUFFER.search(line)
+        if hit:
+            size = round(float(hit[3]) * 2**20)
+            found.append(EngineBuffer(device=hit[1], part=_PARTS[hit[2]], size_bytes=size))
+    return tuple(found)
+
+
+def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: int = 5) -> LinkSpeed:
+    """Speed of copies between host and device: the best of several, through ``ggml_backend_tensor_set`` and ``_get``.
+
+    Raises:
+        EngineError: The device gives no buffer of that size.
+    """
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    init = _function("ggml_init", pointer, _InitParams)
+    context = init(_InitParams(1 << 16, None, True))
+    tensor = _function("ggml_new_tensor_1d", pointer, pointer, ctypes.c_int, ctypes.c_int64)(context, 24, size_bytes)
+    buffer_type = _function("ggml_backend_dev_buffer_type", pointer, pointer)(device.handle)
+    buffer = _function("ggml_backend_alloc_ctx_tensors_from_buft", pointer, pointer, pointer)(context, buffer_type)
+    try:
+        if not buffer:
+            raise EngineError(f"{device.name} gives no buffer of {size_bytes} bytes")
+        host = ctypes.create_string_buffer(size_bytes)
+        speeds = []
+        for name in ("ggml_backend_tensor_set", "ggml_backend_tensor_get"):
+            copy = _function(name, None, pointer, pointer, size, size)
+            times = []
+            for _ in range(pass_count + 1):
+                start = time.perf_counter()
+                copy(tensor, host, 0, size_bytes)
+                times.append(time.perf_counter() - start)
+            speeds.append(size_bytes / min(times[1:]))  # the first one makes the driver's own buffers
+        return LinkSpeed(*speeds)
+    finally:
+        if buffer:
+            _function("ggml_backend_buffer_free", None, pointer)(buffer)
+        _function("ggml_free", None, pointer)(context)
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = [("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool)]

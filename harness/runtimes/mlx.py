@@ -1,0 +1,177 @@
+"""Models of Apple's MLX by mlx-lm: a folder with config.json, model*.safetensors and tokenizer.json; one sequence."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.record import EngineIdentity
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
+from harness.runtimes._rows import OneSequence
+
+
+@cache
+def _packages() -> tuple[Any, Any, Any]:
+    """mlx.core, mlx_lm's loader and its caches."""
+    try:
+        import mlx.core as mx
+        from mlx_lm import utils
+        from mlx_lm.models import cache as caches
+    except ImportError as error:
+        raise MissingPackageError("mlx-lm", "mlx") from error
+    return mx, utils, caches
+
+
+class MlxSession(OneSequence):
+    """One loaded model with one sequence; implements :class:`harness.ports.Session` but for ``fork``.
+
+    Args:
+        path: A file of the model's folder.
+        scenario: Context, and tokens of a prefill step; MLX chooses its threads and types of cache itself.
+
+    Raises:
+        MissingPackageError: mlx-lm is not installed.
+        BadDataError: The folder has no configuration.
+        EngineError: The engine refused the model.
+    """
+
+    engine = "mlx"
+
+    def __init__(self, path: Path, scenario: Scenario) -> None:
+        self._mx, utils, self._caches = _packages()
+        folder = path if path.is_dir() else path.parent
+        config = _config_of(folder)
+        try:
+            self._model, _ = utils.load_model(folder)
+        except Exception as error:
+            raise EngineError(f"mlx-lm would not load {folder.name}: {error}") from error
+        self._tokenizer: Any = None
+        if (folder / "tokenizer.json").is_file():
+            from tokenizers import Tokenizer
+
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        ends, begin = config.get("eos_token_id"), config.get("bos_token_id")
+        self._end_tokens = frozenset(ends if isinstance(ends, list) else [ends])
+        self.begin_token: int | None = begin if isinstance(begin, int) else None
+        self.vocab_count = int(config["vocab_size"])
+        self.context_tokens, self._step_tokens = scenario.context_tokens, scenario.ubatch_tokens
+        self._cache = self._caches.make_prompt_cache(self._model)
+        self._keep_nothing()
+
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Token ids of ``text``.
+
+        Raises:
+            EngineError: The folder has no tokenizer.json.
+        """
+        return [int(t) for t in self._text().encode(text, add_special_tokens=add_special).ids]
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of token ids. Errors as :meth:`tokenize`."""
+        return str(self._text().decode(list(tokens)))
+
+    def _text(self) -> Any:
+        if self._tokenizer is None:
+            raise EngineError("the model's folder has no tokenizer.json")
+        return self._tokenizer
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation."""
+        return token in self._end_tokens
+
+    def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[np.float32]:
+        mx, rows = self._mx, []
+        for start in range(0, len(tokens), self._step_tokens):
+            part = mx.array([list(tokens[start : start + self._step_tokens])])
+            found = self._model(part, cache=self._cache)
+            last = start + self._step_tokens >= len(tokens)
+            wanted = found[0] if logits == "all" else found[0, -1:]
+            # MLX computes what is asked for and nothing before: the cache alone where no logits are kept.
+            if logits == "all" or (logits == "last" and last):
+                rows.append(wanted.astype(mx.float32))
+            mx.eval(rows[-1:] or [c.state for c in self._cache])
+        return np.concatenate([np.array(row, copy=False) for row in rows]) if rows else self._kept[:0]
+
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return int(self._cache[0].offset)
+
+    def _cut(self, position: int) -> None:
+        if position == 0:
+            self._cache = self._caches.make_prompt_cache(self._model)
+        elif not self._caches.can_trim_prompt_cache(self._cache):
+            raise EngineError("the cache of this model can only grow")
+        else:
+            self._caches.trim_prompt_cache(self._cache, self.length() - position)
+
+    def close(self) -> None:
+        """Free the model and the cache; safe to call twice."""
+        self._model = self._cache = self._tokenizer = None
+
+
+class Mlx:
+    """The MLX runtime."""
+
+    name = "mlx"
+    formats = ("mlx",)
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None when it can."""
+        return None if find_spec("mlx_lm") else str(MissingPackageError("mlx-lm", "mlx"))
+
+    def identity(self, scenario: Scenario) -> EngineIdentity:
+        """Versions, the device that MLX takes, and the options a run uses.
+
+        Raises:
+            MissingPackageError: mlx-lm is not installed.
+        """
+        mx, _, _ = _packages()
+        return EngineIdentity(
+            name="mlx-lm",
+            version=f"{version('mlx-lm')} (mlx {mx.__version__})",
+            build=str(mx.default_device()),
+            thread_count=0,
+            options={"context_tokens": scenario.context_tokens, "ubatch_tokens": scenario.ubatch_tokens},
+        )
+
+    def model_options(self, path: Path) -> dict[str, Any]:
+        """Quantization as the configuration says it.
+
+        Raises:
+            BadDataError: There is no configuration beside the file.
+        """
+        return {"quantization": _config_of(path.parent).get("quantization")}
+
+    def open(self, path: Path, scenario: Scenario, **options: Any) -> MlxSession:
+        """Load a model.
+
+        Raises:
+            MissingPackageError, BadDataError, EngineError: As :class:`MlxSession`.
+            RefusedError: Another type of cache, or an option that MLX has not.
+        """
+        if scenario.kv_type != "F16" or options:
+            raise RefusedError(f"mlx has no {', '.join(options) or f'cache of type {scenario.kv_type}'}")
+        return MlxSession(path, scenario)
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        found = json.loads(path.read_bytes())
+        if not isinstance(found["vocab_size"], int):
+            raise TypeError("vocab_size is no number")  # noqa: TRY301
+    except OSError as error:
+        raise BadDataError(path, "", "no such file", "a folder in MLX's form") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadDataError(path, "vocab_size", str(error), "a model's configuration") from error
+    return dict(found)
+
+
+RUNTIME = Mlx()

@@ -1,0 +1,190 @@
+"""Any server of models that streams: llama-server, Ollama, LM Studio, and whatever speaks OpenAI's completions."""
+
+import random
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+from harness.domain.record import EngineIdentity, ModelIdentity
+from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
+from harness.ports import Session
+from harness.runtimes.server.answer import Answer, Request
+from harness.runtimes.server.dialects import Described, OpenAI, dialect_of
+from harness.runtimes.server.stream import KEY_VARIABLE, Endpoint, Patience, ServerError
+
+WORDS: Final = tuple(
+    "the of and to in is that for it as was with be by on not he his but at are this have from or had an they which "  # noqa: SIM905
+    "one you were all her she there would their we him been has when who will no more if out so up said what its about "
+    "than into them can only other time new some could these two may first then do any like my now over such our man "
+    "me even most made after also well".split()
+)
+
+"""Words that common vocabularies hold as single tokens, so that a shuffled prompt keeps its length."""
+_FITS: Final = 24
+
+
+class AttachedServer:
+    """A server that is there already: asked for completions, never started, stopped or trusted.
+
+    Attributes:
+        described: What it says of itself.
+        local: Whether it runs on this machine.
+        pid: Its process, where it is local and the system tells; None otherwise.
+    """
+
+    def __init__(self, dialect: OpenAI) -> None:
+        self._dialect = dialect
+        self.described: Described = dialect.described
+        endpoint = dialect.endpoint
+        self.local = _is_local(endpoint.host)
+        self.pid = listener_pid(endpoint.port) if self.local else None
+        self._fitted: dict[int, list[str]] = {}
+
+    def ask(self, request: Request) -> Answer:
+        """One completion, streamed.
+
+        Raises:
+            ServerError: It did wrong, was too slow, or is another process than before.
+        """
+        try:
+            return self._dialect.ask(request)
+        except ServerError as error:
+            if self.pid is not None and (now := listener_pid(self._dialect.endpoint.port)) != self.pid:
+                gone = "is gone" if now is None else "was restarted"
+                raise ServerError(f"the server {gone}: {error}", "crashed") from error
+            raise
+
+    def unload(self) -> bool:
+        """Have it drop its model from memory; False where it cannot."""
+        return self._dialect.unload()
+
+    def prompt(self, token_count: int, source: random.Random, *, words: bool = False) -> str | tuple[int, ...]:
+        """A random prompt of exactly ``token_count`` tokens: ids where the server takes them, else ``words``.
+
+        Words are fitted once by the server's own tokenizer, or by what it says of a request of one token; then they
+        are shuffled. Whether a prompt had its length is told again by each answer.
+
+        Raises:
+            ServerError: No text of that many tokens was found.
+        """
+        if (vocab := self.described.vocab_count) and not words:
+            return tuple(source.randrange(vocab) for _ in range(token_count))
+        fitted = self._fitted.get(token_count)
+        if fitted is None:
+            fitted = self._fitted[token_count] = self._fit(token_count, source)
+        source.shuffle(fitted)
+        return " ".join(fitted)
+
+    def _fit(self, token_count: int, source: random.Random) -> list[str]:
+        words = [source.choice(WORDS) for _ in range(token_count)]
+        found: int | None = None
+        for _ in range(_FITS):
+            text = " ".join(words)
+            found = self._dialect.count_tokens(text)
+            if found is None:
+                found = self.ask(Request(prompt=text, new_tokens=1)).prompt_tokens
+            if found is None or found == token_count:
+                return words
+            change = max(1, round(abs(found - token_count) * len(words) / max(found, 1)))
+            words = words[change:] if found > token_count else [*words, *(source.choice(WORDS) for _ in range(change))]
+            words = words or [source.choice(WORDS)]
+        raise ServerError(f"no text of {token_count} tokens was found: the server adds some of its own (last {found})")
+
+    def identity(self, scenario: Scenario) -> EngineIdentity:
+        """The server as the engine of a run; its address is left out, it may name a host."""
+        d = self.described
+        return EngineIdentity(
+            name=d.software,
+            version=d.version,
+            build="",
+            thread_count=0,
+            options={
+                "context_tokens": d.context_tokens or scenario.context_tokens,
+                "slots": d.slot_count,
+                "local": self.local,
+                "chat_template": self._dialect.chat,
+                "prompt": "token ids" if d.vocab_count else "words",
+            },
+        )
+
+    def model(self) -> ModelIdentity:
+        """The model as the server reports it; no hash, since nobody read the file."""
+        d = self.described
+        return ModelIdentity(
+            name=d.model or "unnamed",
+            quant=d.quant,
+            size_bytes=d.size_bytes,
+            sha256="",
+            architecture=d.architecture,
+            parameter_count=d.parameter_count,
+        )
+
+
+class Server:
+    """The runtime that attaches to a server instead of loading a model."""
+
+    name = "server"
+
+    def missing(self) -> str | None:
+        """None: the standard library is enough."""
+        return None
+
+    def identity(self, scenario: Scenario) -> EngineIdentity:
+        """A server is known once it was asked: see :meth:`AttachedServer.identity`.
+
+        Raises:
+            RefusedError: Always.
+        """
+        del scenario
+        raise RefusedError("the runtime server needs --url http://host:port")
+
+    def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
+        """A server loads its own models.
+
+        Raises:
+            RefusedError: Always.
+        """
+        del path, scenario, options
+        raise RefusedError("the runtime server loads no file: start the server, then give --url http://host:port")
+
+    def attach(
+        self,
+        url: str,
+        *,
+        model: str = "",
+        key_variable: str = KEY_VARIABLE,
+        patience: Patience = Patience(),  # noqa: B008  immutable
+    ) -> AttachedServer:
+        """The server at ``url``.
+
+        Raises:
+            RefusedError: The address is none, or the server has no such model.
+            ServerError: It cannot be reached, or is no server of models.
+        """
+        return AttachedServer(dialect_of(Endpoint(url, key_variable=key_variable, patience=patience), model))
+
+
+def listener_pid(port: int) -> int | None:
+    """Process that listens at a TCP port of this machine; None where there is none or the system does not tell."""
+    import psutil
+
+    try:
+        found = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port]
+    except (psutil.Error, OSError):
+        return None
+    return next((c.pid for c in found if c.pid), None)
+
+
+def _is_local(host: str) -> bool:
+    import psutil
+
+    try:
+        asked = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    own = {address.address for found in psutil.net_if_addrs().values() for address in found}
+    return bool(asked & own) or all(a.startswith("127.") or a == "::1" for a in asked)
+
+
+RUNTIME = Server()

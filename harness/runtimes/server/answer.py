@@ -1,0 +1,158 @@
+"""What a streamed answer holds, and whether what it says of itself agrees with what came."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.domain.base import Frozen
+from harness.runtimes.server.stream import ServerError
+
+
+class Request(Frozen, frozen=True, kw_only=True):
+    """One completion that is asked for.
+
+    Attributes:
+        prompt: Text, or token ids where the server takes those.
+        new_tokens: Tokens wanted.
+        reuse: Whether the server may take the beginning of the prompt from its cache.
+        context_tokens: Context it should have, for servers that set it by request.
+    """
+
+    prompt: str | tuple[int, ...]
+    new_tokens: int
+    reuse: bool = False
+    context_tokens: int = 4096
+
+
+class Answer(Frozen, frozen=True, kw_only=True):
+    """One completion as it came.
+
+    Attributes:
+        sent_s: When the request was sent, on ``time.perf_counter``.
+        arrivals_s: When each piece was here, on the same clock.
+        counts: Tokens known to be here with each piece; as many as pieces where the server does not number them.
+        text: The answer.
+        new_tokens: Tokens of the answer: as the server says, else its pieces.
+        prompt_tokens: Tokens of the prompt as the server says; None when it does not.
+        cached_tokens: Of those, taken from its cache; None when it does not say.
+        prompt_s: The server's own time for the prompt; None when it does not say.
+        decode_s: The server's own time for all tokens after the first (llama-server) or for all (Ollama).
+        load_s: Time to load the model first, as the server says.
+        finish: Why it ended: ``length``, ``stop`` ...
+    """
+
+    sent_s: float
+    arrivals_s: tuple[float, ...]
+    counts: tuple[int, ...]
+    text: str
+    new_tokens: int
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    prompt_s: float | None = None
+    decode_s: float | None = None
+    load_s: float | None = None
+    finish: str = ""
+
+    @property
+    def first_token_s(self) -> float:
+        """Time to first token (TTFT): from sending the request to the first piece."""
+        return self.arrivals_s[0] - self.sent_s
+
+    @property
+    def duration_s(self) -> float:
+        """End-to-end latency: from sending the request to the last piece."""
+        return self.arrivals_s[-1] - self.sent_s
+
+    @property
+    def later_count(self) -> int:
+        """Tokens after the first piece, which is the first token unless that is no whole character yet."""
+        return self.new_tokens - self.counts[0]
+
+    def gaps_s(self) -> tuple[float, ...]:
+        """Inter-token latencies (ITL) of the tokens after the first piece; empty where tokens were not told apart.
+
+        A piece that brings k tokens stands for k equal gaps: they were computed one after the other and sent together.
+        """
+        if self.counts[-1] != self.new_tokens:
+            return ()
+        gaps: list[float] = []
+        for i in range(1, len(self.counts)):
+            k = self.counts[i] - self.counts[i - 1]
+            gaps += [(self.arrivals_s[i] - self.arrivals_s[i - 1]) / k] * k if k else []
+        return tuple(gaps)
+
+
+class Collector:
+    """Gathers one answer's pieces; told the server's own words about it, it says where they contradict the stream."""
+
+    def __init__(self, wanted: int, sent_s: float) -> None:
+        self.wanted, self._sent_s = wanted, sent_s
+        self._arrivals_s: list[float] = []
+        self._counts: list[int] = []
+        self._texts: list[str] = []
+        self._told: dict[str, Any] = {}
+        self.complete = False
+
+    @property
+    def token_count(self) -> int:
+        """Tokens so far."""
+        return self._counts[-1] if self._counts else 0
+
+    @property
+    def piece_count(self) -> int:
+        """Pieces so far."""
+        return len(self._counts)
+
+    def piece(self, at_s: float, text: str, count: int | None = None) -> None:
+        """A piece with text is here; ``count`` tokens are with it, where the server numbers them.
+
+        Raises:
+            ServerError: The numbers go down.
+        """
+        last = self.token_count
+        if count is not None and count < last:
+            raise ServerError(f"wrong token count: {count} tokens after {last} had come")
+        self._arrivals_s.append(at_s)
+        self._counts.append(last + 1 if count is None else count)
+        self._texts.append(text)
+
+    def tell(self, **facts: Any) -> None:
+        """What the server says of the answer: fields of :class:`Answer`; None says nothing."""
+        self._told |= {name: value for name, value in facts.items() if value is not None}
+
+    def answer(self) -> Answer:
+        """The answer, once it is complete.
+
+        Raises:
+            ServerError: It is not, is empty, or its token count cannot be.
+        """
+        if not self.complete:
+            raise ServerError(
+                f"the server closed the stream after {self.piece_count} pieces, without its end", "crashed"
+            )
+        if not self._counts:
+            raise ServerError("the server ended its answer without a token")
+        held = self._counts[-1]
+        said = self._told.pop("new_tokens", None)
+        new_tokens = held if said is None else said
+        if not isinstance(new_tokens, int) or isinstance(new_tokens, bool) or new_tokens < 1:
+            raise ServerError(f"wrong token count: the server says {new_tokens!r} tokens, its stream held {held}")
+        finish = str(self._told.get("finish", ""))
+        # A piece may hold several tokens (an unfinished character waits for its end), but none holds less than one;
+        # the last token of an answer that stopped by itself is not sent as text.
+        if new_tokens < held or new_tokens > self.wanted:
+            raise ServerError(
+                f"wrong token count: {self.wanted} asked for, the server says {new_tokens}, its stream held {held}"
+            )
+        if finish in {"length", "limit"} and new_tokens < self.wanted:
+            raise ServerError(
+                f"wrong token count: ended for length at {new_tokens} of {self.wanted} tokens: its context may be full"
+            )
+        told: Mapping[str, Any] = self._told
+        return Answer(
+            sent_s=self._sent_s,
+            arrivals_s=tuple(self._arrivals_s),
+            counts=tuple(self._counts),
+            text="".join(self._texts),
+            new_tokens=new_tokens,
+            **told,
+        )

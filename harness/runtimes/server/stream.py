@@ -1,0 +1,241 @@
+"""One HTTP exchange with a server whose answer comes piece by piece: each line with the moment it arrived.
+
+Whatever a server does wrong ends as a :class:`ServerError` that says what and when, within the two limits of
+:class:`Patience`: a server that falls silent, one that sends a byte a second for ever, one that closes half way.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from harness.domain.record import Outcome
+from harness.errors import EngineError, RefusedError
+
+KEY_VARIABLE: Final = "EDGE_HARNESS_API_KEY"
+_LINE_BYTES: Final = 1 << 20
+_BODY_BYTES: Final = 16 << 20
+_REFUSALS: Final = {401: "the key is missing or wrong", 403: "the key may not do this", 429: "too many requests"}
+
+
+class ServerError(EngineError):
+    """A server did not do what was asked of it.
+
+    Args:
+        detail: What it did, in one line.
+        outcome: Outcome of the run that this ends.
+        status: HTTP status; 0 when it is none of those.
+    """
+
+    def __init__(self, detail: str, outcome: Outcome = "failed", status: int = 0) -> None:
+        super().__init__(detail)
+        self.outcome, self.status = outcome, status
+
+
+class Patience(NamedTuple):
+    """How long a server is waited for.
+
+    Attributes:
+        silence_s: Longest time without a byte.
+        answer_s: Longest time for a whole answer.
+        ready_s: Longest time that it may say ``503`` while it loads its model.
+    """
+
+    silence_s: float = 60.0
+    answer_s: float = 600.0
+    ready_s: float = 120.0
+
+
+class Line(NamedTuple):
+    """One line of an answer and when its last byte was here, on ``time.perf_counter``."""
+
+    at_s: float
+    text: str
+
+
+class Endpoint:
+    """A server's address, with the key that it wants.
+
+    Args:
+        url: ``http://host:port`` with an optional path in front of the API's own; a final ``/v1`` is left out.
+        key_variable: Environment variable that holds the key; it is never stored.
+        patience: How long the server is waited for.
+
+    Raises:
+        RefusedError: The address is none of an HTTP server, or has a name and password in it.
+    """
+
+    def __init__(self, url: str, *, key_variable: str = KEY_VARIABLE, patience: Patience = Patience()) -> None:  # noqa: B008  immutable
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
+            raise RefusedError(f"--url: found {url!r}, expected http://host:port")
+        if parts.username or parts.query or parts.fragment:
+            raise RefusedError("--url: found a name, a query or a fragment, expected http://host:port with the key in "
+                               f"the environment variable {key_variable}")  # fmt: skip
+        self.host, self.secure = parts.hostname, parts.scheme == "https"
+        self.port = port or (443 if self.secure else 80)
+        self.base = parts.path.rstrip("/").removesuffix("/v1")
+        self.patience = patience
+        self._key = os.environ.get(key_variable, "")
+
+    def get(self, path: str) -> Any:
+        """JSON at ``path``; None where the server has no such page.
+
+        Raises:
+            ServerError: It cannot be reached, failed, or sent something else.
+        """
+        return self._whole("GET", path, None)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """JSON answer to ``body``; None where the server has no such page. Errors as :meth:`get`."""
+        return self._whole("POST", path, body)
+
+    def _whole(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        try:
+            with self.exchange(method, path, body) as answer:
+                text = "\n".join(line.text for line in answer.lines())
+        except ServerError as error:
+            if error.status in {400, 404, 405, 422, 501}:
+                return None
+            raise
+        try:
+            return json.loads(text)
+        except ValueError:
+            return None  # a page for people
+
+    def exchange(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> "Exchange":
+        """Send a request, waiting while the server loads its model; the clock of the answer starts as it is sent.
+
+        Raises:
+            ServerError: It cannot be reached, or answers with an error.
+        """
+        deadline_s = time.monotonic() + self.patience.ready_s
+        while True:
+            try:
+                return Exchange(self, method, path, body, self._key)
+            except ServerError as error:
+                if error.status != 503:
+                    raise
+                if time.monotonic() > deadline_s:
+                    raise ServerError(
+                        f"not ready after {self.patience.ready_s:g} s: {error}", "timed out", 503
+                    ) from error
+            time.sleep(0.25)
+
+
+class Exchange:
+    """A request that was sent and whose answer has begun. Closing it early tells the server to stop.
+
+    Attributes:
+        sent_s: When the request was handed to the system, the connection having been made before.
+    """
+
+    def __init__(self, endpoint: Endpoint, method: str, path: str, body: Mapping[str, Any] | None, key: str) -> None:
+        self._patience, self._expired, self._path = endpoint.patience, False, path
+        kind = http.client.HTTPSConnection if endpoint.secure else http.client.HTTPConnection
+        self._connection = kind(endpoint.host, endpoint.port, timeout=self._patience.silence_s)
+        try:
+            self._connection.connect()
+        except OSError as error:
+            where = f"port {endpoint.port}"
+            raise ServerError(f"nothing answers at {where}: {error.strerror or error}", "refused") from error
+        self._socket = self._connection.sock
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Ends what no timeout of a single read ends: a server that goes on sending a little.
+        self._watch = threading.Timer(self._patience.answer_s, self._expire)
+        self._watch.daemon = True
+        self._watch.start()
+        headers = {"Content-Type": "application/json", "Accept": "*/*", "Connection": "close"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        payload = None if body is None else json.dumps(body).encode()
+        self.sent_s = time.perf_counter()
+        try:
+            self._connection.request(method, endpoint.base + path, payload, headers)
+            self._response = self._connection.getresponse()
+            if self._response.status >= 400:
+                self._refuse()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise self._fault(error, "before its answer began") from error
+        except ServerError:
+            self.close()
+            raise
+
+    @property
+    def content_type(self) -> str:
+        """The answer's media type, such as ``text/event-stream``."""
+        return self._response.headers.get_content_type()
+
+    def lines(self) -> Iterator[Line]:
+        """The answer's lines as they come.
+
+        Raises:
+            ServerError: The server fell silent, closed half way, or sent a line without end.
+        """
+        held, total, count = b"", 0, 0
+        while True:
+            try:
+                data = self._response.read1(1 << 16)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise self._fault(error, f"after {count} lines") from error
+            at_s = time.perf_counter()
+            if self._expired:
+                raise self._fault(TimeoutError(), f"after {count} lines")
+            if not data:
+                if held:
+                    yield Line(at_s, held.decode("utf-8", "replace"))
+                return
+            total += len(data)
+            *whole, held = (held + data).split(b"\n")
+            if len(held) > _LINE_BYTES or total > _BODY_BYTES:
+                raise ServerError(f"{self._path} sent {total} bytes after {count} lines: no answer is that long")
+            for line in whole:
+                count += 1
+                yield Line(at_s, line.rstrip(b"\r").decode("utf-8", "replace"))
+
+    def close(self) -> None:
+        """End it; a server that still computes sees the connection go. Safe to call twice."""
+        self._watch.cancel()
+        self._connection.close()
+
+    def __enter__(self) -> "Exchange":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _expire(self) -> None:
+        self._expired = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _refuse(self) -> None:
+        status = self._response.status
+        said = self._response.read(2000).decode("utf-8", "replace")
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+            error = json.loads(said)["error"]
+            said = str(error.get("message", error) if isinstance(error, dict) else error)
+        why = _REFUSALS.get(status) or ("no such page or model" if status == 404 else self._response.reason)
+        refused = status in _REFUSALS or status in {400, 404, 405, 422}
+        said = " ".join(said.split())[:300]
+        raise ServerError(f"{self._path} answered {status} ({why}): {said}", "refused" if refused else "failed", status)
+
+    def _fault(self, error: BaseException, when: str) -> ServerError:
+        if self._expired:
+            return ServerError(f"{self._path} was not done in {self._patience.answer_s:g} s ({when})", "timed out")
+        if isinstance(error, TimeoutError):
+            return ServerError(f"{self._path} stalled: no byte for {self._patience.silence_s:g} s {when}", "timed out")
+        if isinstance(error, (ConnectionError, http.client.IncompleteRead, http.client.RemoteDisconnected)):
+            return ServerError(f"{self._path}: the server closed the connection {when}", "crashed")
+        return ServerError(f"{self._path}: no HTTP answer {when}: {type(error).__name__} {error}")

@@ -1,0 +1,1 @@
+"""How well confidences match what came: errors with bins and without, paired differences, scaling, selection."""

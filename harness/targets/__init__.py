@@ -1,0 +1,35 @@
+"""Where a measurement runs: this machine, one behind SSH, an Android device on a cable; none needs Python."""
+
+import re
+import shlex
+from typing import Final
+
+from harness.errors import RefusedError
+from harness.targets.adb import adb_words
+from harness.targets.shell import ShellTarget
+
+_SSH_OPTIONS: Final = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=5")
+
+
+def target_named(text: str, *, folder: str = "") -> ShellTarget:
+    """The target that ``text`` names: ``local``, ``ssh://user@host[:port]``, ``adb://``, ``adb://SERIAL``.
+
+    Args:
+        text: What the user wrote. ``adb://`` alone means the only device there is; a serial may be ``host:port``.
+        folder: Folder on the target for what is pushed; one that is meant for such things unless given.
+
+    Raises:
+        RefusedError: It names no target.
+        CouldNotRunError: adb is not installed, or that device cannot be used; says what to do.
+    """
+    kind, separator, place = text.partition("://")
+    if text in {"local", "this", "here"}:
+        return ShellTarget("local", ("sh", "-c"), folder=folder)
+    if kind == "adb" and separator:
+        return ShellTarget(text, adb_words(place), folder=folder)
+    found = re.fullmatch(r"((?:[\w.+-]+@)?(?!-)[\w.-]+|(?:[\w.+-]+@)?\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?", place)
+    if kind != "ssh" or found is None:
+        raise RefusedError(f"{text!r} is no target: local, ssh://user@host[:port], adb:// or adb://SERIAL")
+    port = ("-p", found[2]) if found[2] else ()
+    host = found[1].replace("[", "").replace("]", "")
+    return ShellTarget(text, ("ssh", *_SSH_OPTIONS, *port, "--", host), folder=folder, quote=shlex.quote)

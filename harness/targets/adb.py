@@ -1,0 +1,84 @@
+"""Android devices through the ``adb`` program: which there are, and in what state.
+
+Source: Android platform tools, packages/modules/adb, docs/user/adb.1.md and client/transport.cpp (names of states).
+"""
+
+import shutil
+import subprocess
+from typing import Final, NamedTuple
+
+from harness.errors import CouldNotRunError
+
+_TIMEOUT_S: Final = 20.0
+_STATES: Final = {
+    "unauthorized": "it has not allowed this computer: unlock it and accept the question about USB debugging",
+    "authorizing": "it is still asking whether to allow this computer: unlock it and accept the question",
+    "offline": "it does not answer: plug it in again, or `adb reconnect`",
+    "recovery": "it is in recovery mode: start Android",
+    "bootloader": "it is in its bootloader: start Android",
+    "sideload": "it waits for an update: start Android",
+    "no permissions": "this user may not open its USB device: install the udev rules for Android",
+}
+
+
+class AdbDevice(NamedTuple):
+    """One line of ``adb devices -l``."""
+
+    serial: str
+    state: str
+    model: str
+
+    @property
+    def words(self) -> str:
+        """State as people understand it; empty for one that can be used."""
+        return "" if self.state == "device" else _STATES.get(self.state, f"its state is {self.state!r}")
+
+
+def adb_devices() -> tuple[AdbDevice, ...]:
+    """Devices that the adb server sees.
+
+    Raises:
+        CouldNotRunError: adb is not installed or does not answer.
+    """
+    found = []
+    for line in _adb("devices", "-l").splitlines():
+        serial, _, rest = line.partition(" ")
+        if not rest.strip() or line.startswith(("List of", "*")):
+            continue
+        state = next((s for s in ("no permissions",) if rest.strip().startswith(s)), rest.split()[0])
+        model = next((w.removeprefix("model:") for w in rest.split() if w.startswith("model:")), "")
+        found.append(AdbDevice(serial, state, model))
+    return tuple(found)
+
+
+def adb_words(serial: str) -> tuple[str, ...]:
+    """The command that runs a shell command on that device; the only one there is for an empty serial.
+
+    Raises:
+        CouldNotRunError: There is none, there are several, or it cannot be used; says what to do.
+    """
+    there = adb_devices()
+    if serial and ":" in serial and not any(d.serial == serial and d.state == "device" for d in there):
+        _adb("connect", serial)  # over the network a device is there once it was asked for
+        there = adb_devices()
+    listed = ", ".join(f"{d.serial} ({d.model or d.state})" for d in there) or "none"
+    if not serial and len(there) > 1:
+        raise CouldNotRunError(f"several Android devices: {listed}. Name one: adb://SERIAL")
+    device = next((d for d in there if not serial or d.serial == serial), None)
+    if device is None:
+        raise CouldNotRunError(f"no Android device {serial or 'on a cable'}; adb sees: {listed}. Is USB debugging on?")
+    if device.words:
+        raise CouldNotRunError(f"Android device {device.serial}: {device.words}")
+    return "adb", "-s", device.serial, "shell", "-T"
+
+
+def _adb(*words: str) -> str:
+    if shutil.which("adb") is None:
+        raise CouldNotRunError("adb is not installed: take it from Android's platform tools, or apt install adb")
+    try:
+        done = subprocess.run(("adb", *words), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise CouldNotRunError(f"adb {words[0]} did not answer within {_TIMEOUT_S:g} s: adb kill-server") from error
+    if done.returncode:
+        raise CouldNotRunError(f"adb {words[0]}: {(done.stderr or done.stdout).strip() or 'failed'}")
+    return done.stdout

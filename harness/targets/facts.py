@@ -1,0 +1,287 @@
+"""What a target is, by reading alone: names, cores and clocks, memory, heat, battery; and the profile made of it."""
+
+import datetime
+import hashlib
+import re
+import shlex
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from harness.catalog.devices import device_names, load_device
+from harness.domain.device import ComputeEngine, DeviceProfile, Figure, MemoryPool, Power, Storage
+from harness.domain.record import MachineFingerprint
+from harness.errors import CouldNotRunError
+from harness.measure import machine, sensors
+from harness.targets.shell import DUMPS, Frame, ShellTarget, files_in
+
+_FILES: Final = (
+    "/proc/cpuinfo /proc/meminfo /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq"
+    " /sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp"
+    " /sys/class/power_supply/*/type /sys/class/power_supply/*/capacity /sys/class/power_supply/*/status"
+    " /sys/class/power_supply/*/energy_full /sys/class/power_supply/*/charge_full"
+    " /sys/class/power_supply/*/voltage_min_design /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list"
+)
+_ABIS: Final = {"aarch64": "arm64-v8a", "arm64": "arm64-v8a", "x86_64": "x86_64", "amd64": "x86_64"}
+_THERMAL_WORDS: Final = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
+"""Android's PowerManager.THERMAL_STATUS_*, in order."""
+_APP_RATIO: Final = 0.5
+"""Of an Android phone's RAM, what one app holds before the low-memory killer takes it: no system tells beforehand."""
+
+
+class Facts(NamedTuple):
+    """One reading of a target.
+
+    Attributes:
+        frame: Its kernel's files, and ``/dumpsys/*`` where it is Android.
+        system: Kernel's name, version and machine.
+        abi: Name of the binary interface as Android has it.
+        chip: The SoC as Android names it, else the processor.
+        title: Maker's name and model.
+        android: Whether it is Android.
+        core_count: CPUs there are.
+        clusters: Cores by their highest frequency in kHz, slowest first; empty where it is not told.
+    """
+
+    frame: Frame
+    system: tuple[str, str, str]
+    abi: str
+    chip: str
+    title: str
+    android: bool
+    core_count: int
+    clusters: dict[int, int]
+
+
+def facts(target: ShellTarget) -> Facts:
+    """Read a target.
+
+    Raises:
+        CouldNotRunError: It does not answer.
+    """
+    told = target.shell(f"uname -s; uname -r; uname -m; getprop 2>/dev/null; {DUMPS}")
+    first, separator, rest = told.partition("==> ")
+    frame = target.facts((_FILES,))
+    frame = Frame(frame.at_s, {**frame.files, **files_in((separator + rest).splitlines())})
+    system, release, arch = first.splitlines()[:3]
+    named = dict(re.findall(r"^\[ro\.(\w+\.\w+)\]: \[(.+)\]$", first, re.MULTILINE))
+    cpus = frame.files.get("/proc/cpuinfo", "")
+    model = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", cpus, re.MULTILINE)
+    chip = _joined(named, "soc") or (model[1].strip() if model else arch)
+    khz = [int(t) for n, t in frame.files.items() if n.endswith("cpuinfo_max_freq") and t.strip().isdigit()]
+    return Facts(
+        frame=frame,
+        system=(system, release, arch),
+        abi=_ABIS.get(arch, arch),
+        chip=chip,
+        title=_joined(named, "product") or chip,
+        android=bool(named),
+        core_count=len(re.findall(r"^processor\s*:", cpus, re.MULTILINE)) or 1,
+        clusters={k: khz.count(k) for k in sorted(set(khz))},
+    )
+
+
+def _joined(named: dict[str, str], what: str) -> str:
+    return " ".join(named[f"{what}.{part}"] for part in ("manufacturer", "model") if f"{what}.{part}" in named)
+
+
+def battery_percent(frame: Frame) -> int | None:
+    """Charge of the battery; None without one."""
+    found = re.search(r"^\s*level: (\d+)", frame.files.get("/dumpsys/battery", ""), re.MULTILINE)
+    if found:
+        return int(found[1])
+    levels = [int(t) for n, t in frame.files.items() if n.endswith("/capacity") and t.strip().isdigit()]
+    return min(levels, default=None)
+
+
+def celsius(frame: Frame) -> float | None:
+    """Hottest sensor that Android's thermal service tells: it may be all that a shell is allowed to see."""
+    told = re.findall(r"Temperature\{mValue=([\d.]+)", frame.files.get("/dumpsys/thermalservice", ""))
+    return max(map(float, told), default=None)
+
+
+def drained_joules(first: Frame, last: Frame) -> float | None:
+    """Energy that left the battery: charge counter (uAh) x voltage (mV); None while it is charged, or untold."""
+    texts = [frame.files.get("/dumpsys/battery", "") for frame in (first, last)]
+    told = [dict(re.findall(r"^ *(Charge counter|voltage): (\d+)$", text, re.MULTILINE)) for text in texts]
+    if any("powered: true" in t for t in texts) or not all(len(t) == 2 for t in told):
+        return None
+    used_uah = int(told[0]["Charge counter"]) - int(told[1]["Charge counter"])
+    return used_uah * 3600e-6 * (int(told[0]["voltage"]) + int(told[1]["voltage"])) / 2e3
+
+
+def asleep(frame: Frame) -> bool:
+    """Whether Android says that it is not awake."""
+    state = re.search(r"mWakefulness=(\w+)", frame.files.get("/dumpsys/power", ""))
+    return state is not None and state[1] != "Awake"
+
+
+def doubts(frames: Iterable[Frame]) -> tuple[str, ...]:
+    """What Android and the frequency governor say against a sample."""
+    taken = list(frames)
+    found = []
+    status = max((_number(f, "thermalservice", r"Thermal Status: (\d+)") or 0 for f in taken), default=0)
+    if status:
+        word = _THERMAL_WORDS[min(status, len(_THERMAL_WORDS) - 1)]
+        found.append(f"the system's thermal status is {word}: let it cool down")
+    if any(map(asleep, taken)):
+        found.append("the device fell asleep: keep its screen on")
+    caps = [
+        [int(t) for n, t in f.files.items() if n.endswith("scaling_max_freq") and t.strip().isdigit()] for f in taken
+    ]
+    if caps and caps[0] and caps[-1] and sum(caps[-1]) < 0.95 * sum(caps[0]):
+        found.append(f"the highest allowed frequency fell to {sum(caps[-1]) / sum(caps[0]):.0%}: let it cool down")
+    return tuple(found)
+
+
+def ready(target: ShellTarget, known: Facts, battery_percent_min: int) -> None:
+    """Refuse a device on which nothing can be measured.
+
+    Raises:
+        CouldNotRunError: It sleeps, or its battery is below the limit.
+    """
+    if asleep(known.frame):
+        raise CouldNotRunError(
+            f"{target.name}: the device is asleep and its CPU may stop: wake it and keep its screen on"
+        )
+    level = battery_percent(known.frame)
+    if level is not None and level < battery_percent_min:
+        raise CouldNotRunError(
+            f"{target.name}: its battery is at {level} %, below the limit of {battery_percent_min} %"
+        )
+
+
+def fingerprint(known: Facts) -> MachineFingerprint:
+    """What identifies the target for comparison of runs; no serial number."""
+    with tempfile.TemporaryDirectory() as folder:
+        known.frame.write(Path(folder))
+        cpu, ram = _processor(known, Path(folder)), machine.memory(root=Path(folder))
+    parts = (known.system[0], known.system[2], known.chip, cpu.physical_core_count, cpu.isa, ram.total_bytes)
+    return MachineFingerprint(
+        system=f"{known.system[0]} {known.system[2]}",
+        kernel=known.system[1],
+        cpu_model=known.chip,
+        core_count=cpu.physical_core_count,
+        ram_bytes=ram.total_bytes,
+        memory_limit_bytes=ram.total_bytes,
+        isa=cpu.isa,
+        python="",
+        device=known.title,
+        fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:12],
+    )
+
+
+def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None) -> DeviceProfile:
+    """A profile of the target: read and measured where that can be, else of the shipped device with the same chip.
+
+    Args:
+        target: The device.
+        name: Of the profile.
+        read_bytes_per_s: What the engine read from memory there, if that was measured.
+
+    Raises:
+        CouldNotRunError: It does not answer; or its memory bandwidth is known from nowhere.
+    """
+    known = facts(target)
+    like = next((p for n in device_names() if _same_chip((p := load_device(n)).chip, known.chip)), None)
+    today = datetime.datetime.now(tz=datetime.UTC).date()
+
+    def measured(value: float, how: str) -> Figure:
+        source = f"edge-harness devices probe on the device, {today}: {how}"
+        return Figure(value=value, source=source, confidence="measured")
+
+    read = None if read_bytes_per_s is None else measured(read_bytes_per_s, "decode of a small F16 model, all threads")
+    if like is None and read is None:
+        raise CouldNotRunError(
+            f"{target.name}: the bandwidth of its memory is not known: no shipped device has the chip {known.chip!r}. "
+            "Give --programs, a folder with llama-bench for it, and it is measured"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        known.frame.write(Path(folder))
+        cpu, ram = _processor(known, Path(folder)), machine.memory(root=Path(folder))
+        joules, zones = sensors.battery_joules(root=Path(folder)), sensors.thermal_zones(root=Path(folder))
+    usable = min(ram.available_bytes, ram.total_bytes * (_APP_RATIO if known.android else 1.0))
+    disk = storage_bytes_per_s(target)
+    clocks = ", ".join(f"{count} x {khz / 1e6:.2f} GHz" for khz, count in known.clusters.items())
+    words = [f"Cores: {clocks or known.core_count}.", f"Thermal zones: {', '.join(z for z, _ in zones) or 'none'}."]
+    pool = MemoryPool(
+        name="ram",
+        technology=like.pool("ram").technology if like else "not told",
+        total_bytes=measured(ram.total_bytes, "MemTotal"),
+        usable_bytes=measured(usable, "MemAvailable" + (", at most half of the RAM" if known.android else "")),
+        bandwidth_bytes_per_s=like.pool("ram").bandwidth_bytes_per_s if like else read or measured(0, ""),
+        measured_read_bytes_per_s=read,
+    )
+    unread = Figure(value=1e8, source="not measured: dd past the page cache does not work there", confidence="assumed")
+    engine = ComputeEngine(
+        kind="cpu", name=known.chip, pool="ram", apis=("cpu",), core_count=cpu.physical_core_count, isa=cpu.isa
+    )
+    battery = measured(joules, "full charge") if joules else like.power.battery_joules if like else None
+    return DeviceProfile(
+        name=name,
+        title=known.title,
+        kind=like.kind if like else "phone" if known.android else "board",
+        vendor=like.vendor if like else known.title.split()[0],
+        chip=like.chip if like else known.chip,
+        os="android" if known.android else "linux",
+        year=like.year if like else today.year,
+        pools=(pool, *(p for p in like.pools if p.name != "ram")) if like else (pool,),
+        engines=tuple(e if e.kind != "cpu" else engine for e in like.engines) if like else (engine,),
+        storage=Storage(
+            technology=like.storage.technology if like else "not told",
+            sequential_read_bytes_per_s=measured(disk, "dd past the page cache") if disk else unread,
+        ),
+        power=Power(battery_joules=battery, sustained_watts=like.power.sustained_watts if like else None),
+        notes=" ".join(
+            [f"Bandwidth and peaks are those of {like.title}." if like else "Bandwidth as measured.", *words]
+        ),
+    )
+
+
+def _processor(known: Facts, root: Path) -> machine.Cpu:
+    return machine.cpu(root=root, affinity=frozenset(range(known.core_count)))
+
+
+def storage_bytes_per_s(target: ShellTarget, size_mib: int = 128) -> float | None:
+    """Sequential read past the page cache by dd; None where dd or the file system cannot do that."""
+    place = shlex.quote(f"{target.folder}/storage-probe")
+    told = target.shell(
+        f"mkdir -p {shlex.quote(target.folder)}; dd if=/dev/urandom of={place} bs=1048576 count={size_mib} 2>/dev/null;"
+        f" sync; a=$(date +%s%N); dd if={place} of=/dev/null bs=4194304 iflag=direct 2>/dev/null && b=$(date +%s%N) &&"
+        " echo $a $b;"
+        f" rm -f {place}",
+        check=False,
+    ).split()
+    if len(told) != 2 or not all(t.isdigit() for t in told) or int(told[1]) <= int(told[0]):
+        return None
+    return size_mib * 2**20 / ((int(told[1]) - int(told[0])) / 1e9)
+
+
+def _same_chip(shipped: str, told: str) -> bool:
+    """Whether a chip told by Android or the kernel is a shipped profile's."""
+    code = _CODES.get(told.rpartition(" ")[2].upper(), told).lower() if told else ""
+    words = [w for w in re.split(r"[^a-z0-9+]+", shipped.lower()) if w not in {"class", "for", "galaxy"}]
+    return bool(words) and words == [w for w in re.split(r"[^a-z0-9+]+", code) if w][-len(words) :]
+
+
+_CODES: Final = {
+    "SM8350": "Snapdragon 888",
+    "SM8450": "Snapdragon 8 Gen 1",
+    "SM8550": "Snapdragon 8 Gen 2",
+    "SM8650": "Snapdragon 8 Gen 3",
+    "SM8750": "Snapdragon 8 Elite",
+    "SM8850": "Snapdragon 8 Elite Gen 5",
+    "S5E9925": "Exynos 2200",
+    "S5E9945": "Exynos 2400",
+    "GS101": "Tensor G1",
+    "GS301": "Tensor G3",
+    "ZUMA": "Tensor G3",
+    "ZUMAPRO": "Tensor G4",
+}
+"""Names that Android's ro.soc.model gives to chips of shipped profiles (Qualcomm, Samsung and Google part numbers)."""
+
+
+def _number(frame: Frame, service: str, pattern: str) -> int | None:
+    found = re.search(pattern, frame.files.get(f"/dumpsys/{service}", ""))
+    return int(found[1]) if found else None

@@ -1,0 +1,352 @@
+"""A device on which POSIX shell scripts run, reached by a command: all that targets share.
+
+Needed there: sh, cat, head, wc, df, mkdir, mv, sha256sum, nice, taskset; Android's toybox and GNU have them.
+"""
+
+import contextlib
+import re
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+from harness.errors import CouldNotRunError, RefusedError
+
+_CHUNK_BYTES: Final = 1 << 20
+_LINGER_S: Final = 0.7
+_SPARE_BYTES: Final = 64 << 20
+"""Left free on the target: a full Android data partition stops the system itself."""
+_FOLDERS: Final = '/data/local/tmp/edge-harness "$HOME/.cache/edge-harness/pushed"'
+_COUNTERS: Final = (
+    "/proc/uptime /proc/stat /proc/vmstat /proc/meminfo /proc/pressure/*"
+    " /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"
+    " /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_max_freq"
+    " /sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp"
+    " /sys/class/power_supply/*/type /sys/class/power_supply/*/status /sys/class/power_supply/*/capacity"
+    " /sys/class/power_supply/*/*_now /sys/class/powercap/*/name /sys/class/powercap/*/*_uj"
+)
+DUMPS: Final = (
+    'for s in thermalservice battery power; do echo "==> /dumpsys/$s <=="; dumpsys $s 2>/dev/null | head -n 60; done'
+)
+"""What Android's services say, in the form of ``head -v``; nothing elsewhere."""
+_SLOW_EVERY: Final = 10
+"""``dumpsys`` takes some 50 ms of a phone's CPU: asked once in so many frames."""
+LOST: Final = -1
+"""Status of a command of which nobody knows how it ended."""
+_ENDED = re.compile(r"^ended (\d+)$", re.MULTILINE)
+_NAMED = re.compile(r"^==> (/.*) <==$")
+
+Progress = Callable[[int, int], None]
+"""Told of bytes done and bytes in all."""
+
+
+class Frame(NamedTuple):
+    """The device's kernel files at one moment; ``at_s`` on this machine's monotonic clock, when they had arrived."""
+
+    at_s: float
+    files: Mapping[str, str]
+
+    def write(self, root: Path) -> None:
+        """Lay the files out under ``root``, so that readers of a file system's root can read them."""
+        for name, text in self.files.items():
+            path = root / name.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+
+class ShellTarget:
+    """One device.
+
+    Args:
+        name: As the user wrote it.
+        words: Command that runs the script appended to it.
+        folder: Where pushed files lie; the first usable of the places meant for it unless given.
+        quote: How a script must be quoted for what stands between.
+    """
+
+    def __init__(
+        self, name: str, words: Sequence[str], *, folder: str = "", quote: Callable[[str], str] | None = None
+    ) -> None:
+        self.name = name
+        self._words = tuple(words)
+        self._quote = quote
+        self._folder = folder
+
+    def argv(self, script: str) -> list[str]:
+        """The command on this machine that runs ``script`` there."""
+        if self._quote is not None:
+            script = f"exec sh -c {self._quote(script)}"
+        return [*self._words, script]
+
+    def shell(self, script: str, *, timeout_s: float = 60.0, check: bool = True) -> str:
+        """Output of a script.
+
+        Raises:
+            CouldNotRunError: It failed, the connection did, or it took too long.
+        """
+        try:
+            done = subprocess.run(
+                self.argv(script), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CouldNotRunError(f"{self.name}: no answer within {timeout_s:g} s") from error
+        except OSError as error:
+            raise CouldNotRunError(f"{self._words[0]} cannot be started: {error.strerror}") from error
+        if check and done.returncode:
+            raise CouldNotRunError(f"{self.name}: {_last(done.stderr) or f'status {done.returncode}'}")
+        return done.stdout.decode("utf-8", "replace")
+
+    @property
+    def folder(self) -> str:
+        """Where files of ours lie on the target."""
+        if not self._folder:
+            tried = (
+                f'for d in {_FOLDERS}; do mkdir -p "$d" 2>/dev/null && [ -w "$d" ] && echo "$d" && exit; done; exit 9'
+            )
+            self._folder = self.shell(tried).strip()
+        return self._folder
+
+    def facts(self, patterns: Sequence[str]) -> Frame:
+        """Text files that match shell patterns; those that are missing or may not be read are left out."""
+        found = self.shell(f"head -v -n 4000 {' '.join(patterns)} 2>/dev/null; true")
+        return Frame(time.monotonic(), files_in(found.splitlines()))
+
+    def put(self, path: Path, sha256: str, *, executable: bool = False, progress: Progress | None = None) -> str:
+        """Push a file under its hash, from where an earlier attempt stopped; nothing is sent that is there already.
+
+        Args:
+            path: Local file.
+            sha256: Of its bytes.
+            executable: Whether it is to be run.
+            progress: Told how far it is.
+
+        Returns:
+            Its path on the target.
+
+        Raises:
+            CouldNotRunError: No room, no connection, or what arrived is not what was sent.
+        """
+        size = path.stat().st_size
+        place = f"{self.folder}/{sha256[:16]}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"
+        there, part = shlex.quote(place), shlex.quote(f"{place}.part")
+        own = shlex.quote(self.folder)
+        # A writer whose connection broke may still have bytes to write: it ends before what is there is counted.
+        told = self.shell(
+            f"mkdir -p {own}; {self._end(f'{place}.pid')}; [ -f {there} ] && echo whole || echo part;"
+            f" (wc -c < {there} || wc -c < {part} || echo 0) 2>/dev/null; df -Pk {own} | tail -n 1"
+        ).split()
+        whole, have, free = told[0] == "whole", int(told[1]), int(told[5]) * 1024
+        if whole and have == size:
+            return place
+        have = have if not whole and have <= size else 0
+        if size - have + _SPARE_BYTES > free:
+            raise CouldNotRunError(
+                f"{self.name}: {path.name} needs {size - have} bytes in {self.folder}, {free} are free and "
+                f"{_SPARE_BYTES} must stay so"
+            )
+        writer = f"cd {own}; echo $$ > {there}.pid; exec cat {'>>' if have else '>'} {part}"
+        self._send(path, have, writer, progress or (lambda _done, _all: None))
+        mode = f"chmod 755 {part};" if executable else ""
+        arrived = self.shell(f"{mode} sha256sum < {part}", timeout_s=600).split()[:1]
+        if arrived != [sha256]:
+            self.shell(f"rm -f {part}")
+            raise CouldNotRunError(f"{self.name}: {path.name} arrived with another hash and was removed: try again")
+        self.shell(f"mv -f {part} {there}; rm -f {there}.pid")
+        return place
+
+    def _end(self, file: str) -> str:
+        """Script that ends the process of ours whose number stands in ``file``: one that works in our folder."""
+        pid = shlex.quote(file)
+        ours = f'[ "$(readlink -f /proc/$p/cwd)" = "$(readlink -f {shlex.quote(self.folder)})" ]'
+        return f"read -r p w < {pid} && {ours} && kill -9 $p && sleep 0.2; rm -f {pid}"
+
+    def _send(self, path: Path, start: int, script: str, progress: Progress) -> None:
+        size = path.stat().st_size
+        with (
+            subprocess.Popen(
+                self.argv(script), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            ) as process,
+            path.open("rb") as file,
+        ):
+            assert process.stdin is not None and process.stderr is not None
+            file.seek(start)
+            done = start
+            with contextlib.suppress(BrokenPipeError):  # its status tells why
+                while chunk := file.read(_CHUNK_BYTES):
+                    process.stdin.write(chunk)
+                    done += len(chunk)
+                    progress(done, size)
+                process.stdin.close()
+            errors = process.stderr.read()
+            status = process.wait()
+        if status or done < size:
+            why = _last(errors) or "the connection broke"
+            raise CouldNotRunError(f"{self.name}: pushing {path.name} stopped ({why}); what arrived is kept")
+
+    def fetch(self, place: str, path: Path) -> None:
+        """Copy a file from the target.
+
+        Raises:
+            CouldNotRunError: It is not there.
+        """
+        path.write_text(self.shell(f"cat {shlex.quote(place)}", timeout_s=600), encoding="utf-8")
+
+    def start(self, command: Sequence[str], *, nice: int = 0, cpus: str = "") -> "Running":
+        """Start a command there; it ends when the connection does.
+
+        Args:
+            command: Words of it.
+            nice: Added to its niceness.
+            cpus: Mask of CPUs in hexadecimal, as taskset takes it; empty for all.
+
+        Raises:
+            RefusedError: The mask is none.
+        """
+        if cpus and not re.fullmatch(r"(0x)?[0-9a-fA-F]+", cpus):
+            raise RefusedError(f"{cpus!r} is no mask of CPUs such as f0")
+        words = [*(["nice", "-n", str(nice)] if nice else []), *(["taskset", cpus] if cpus else []), *command]
+        own = shlex.quote(self.folder)
+        # The shell waits for the end of its input beside the command: a lost connection ends both. Afterwards it holds
+        # the CPU time of the command, and stays until the counters were read once more.
+        script = (
+            f"mkdir -p {own}; cd {own} || exit 9; exec 3<&0;"
+            f' {shlex.join(words)} 3<&- </dev/null & p=$!; echo $p $$ > {own}/run.pid; echo "pid $p $$" >&2;'
+            " (while read -r x; do :; done <&3; kill -9 $p) >/dev/null 2>&1 & w=$!;"
+            ' wait $p; s=$?; echo "ended $s" >&2; kill $w 2>/dev/null;'
+            f" sleep {_LINGER_S:g}; rm -f {own}/run.pid; exit $s"
+        )
+        return Running(self, self.argv(script))
+
+    def stop(self) -> None:
+        """End what an earlier session left running there."""
+        self.shell(self._end(f"{self.folder}/run.pid"), check=False)
+
+    @contextlib.contextmanager
+    def counters(self, *, period_s: float = 0.5) -> Iterator["Counters"]:
+        """Frames of the device's counters, and of the command that is started, while the block runs; in one shell."""
+        own = "/proc/$1/stat /proc/$1/io /proc/$1/status /proc/$2/stat"
+        script = (
+            f"i=0; while :; do set -- - -; read -r p w < {shlex.quote(self.folder)}/run.pid && set -- $p $w;"
+            f" head -v -n 400 {own} {_COUNTERS} 2>/dev/null;"
+            f" if [ $i -eq 0 ]; then i={_SLOW_EVERY}; {DUMPS}; fi;"
+            f' i=$((i-1)); echo "==> /end <=="; sleep {period_s:g} || exit; done'
+        )
+        process = subprocess.Popen(
+            self.argv(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        found = Counters(process)
+        try:
+            yield found
+        finally:
+            process.kill()
+            process.wait()
+
+
+class Counters:
+    """Frames as they arrive."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.frames: list[Frame] = []
+        self.ended = False
+        self._more = threading.Condition()
+        threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
+
+    def _read(self, lines: IO[str]) -> None:
+        taken: list[str] = []
+        for line in lines:
+            if line.startswith("==> /end"):
+                slow = {k: v for k, v in (self.frames[-1].files if self.frames else {}).items() if "/dumpsys/" in k}
+                frame = Frame(time.monotonic(), slow | files_in(taken))
+                taken = []
+                with self._more:
+                    self.frames.append(frame)
+                    self._more.notify_all()
+            else:
+                taken.append(line.rstrip("\n"))
+        with self._more:
+            self.ended = True
+            self._more.notify_all()
+
+    def around(self, start_s: float, end_s: float, *, patience_s: float = 5.0) -> list[Frame]:
+        """Frames from the last one before ``start_s`` to the first one after ``end_s``; waits for the latter."""
+        with self._more:
+            self._more.wait_for(lambda: self.ended or (self.frames and self.frames[-1].at_s >= end_s), patience_s)
+            before = max((i for i, f in enumerate(self.frames) if f.at_s <= start_s), default=0)
+            after = next((i for i, f in enumerate(self.frames) if f.at_s >= end_s), len(self.frames) - 1)
+            return self.frames[before : after + 1]
+
+
+class Running:
+    """A command on the target; its lines as they come, and its end."""
+
+    def __init__(self, target: ShellTarget, argv: Sequence[str]) -> None:
+        self._target = target
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.status = LOST
+        first = self._readline()
+        pids = [int(word) for word in first.split()[1:]] if first.startswith("pid ") else [0, 0]
+        self.pid, self.shell_pid = pids
+        if not self.pid:
+            self.process.kill()
+            rest = self.process.communicate()[1]
+            raise CouldNotRunError(f"{target.name}: {_last(first.encode() + rest) or 'the command did not start'}")
+
+    def _readline(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.readline().decode("utf-8", "replace")
+
+    def told(self) -> Iterator[tuple[float, str]]:
+        """Lines of its error output with the moment they came (monotonic seconds)."""
+        while line := self._readline():
+            if ended := _ENDED.match(line):
+                self.status = int(ended[1])
+            else:
+                yield time.monotonic(), line.rstrip("\r\n")
+
+    def finish(self, timeout_s: float) -> tuple[int, str]:
+        """Exit status and output; it is killed there when it takes longer.
+
+        The status is the one told from there: adb ends well when its device disappears. ``LOST`` without one.
+        """
+        try:
+            output, errors = self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            output, errors = self.process.communicate()
+        if ended := _ENDED.search(errors.decode("utf-8", "replace")):
+            self.status = int(ended[1])
+        return self.status, output.decode("utf-8", "replace")
+
+    def kill(self) -> None:
+        """End it: the end of its input does, there; and the connection here."""
+        given, self.process.stdin = self.process.stdin, None  # communicate() would flush what is closed
+        with contextlib.suppress(OSError):
+            if given is not None:
+                given.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        self.process.kill()
+
+
+def files_in(lines: Sequence[str]) -> dict[str, str]:
+    """Files in the output of ``head -v``: each after its name, an empty line before the next one."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in lines:
+        named = _NAMED.match(line)
+        if named:
+            if name and found[name] and not found[name][-1]:
+                found[name].pop()
+            name = named[1]
+            found[name] = []
+        elif name:
+            found[name].append(line)
+    return {name: "\n".join(text) + "\n" for name, text in found.items()}
+
+
+def _last(errors: bytes) -> str:
+    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
+    return lines[-1] if lines else ""

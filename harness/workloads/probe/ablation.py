@@ -1,0 +1,168 @@
+"""What induction heads do, by taking them out: loss on repeated text with them, without them, and without others.
+
+A head is taken out by setting what it writes to its mean over the tokens of the pass (mean ablation: Wang et al. 2022,
+"Interpretability in the wild"), before the layer's output matrix mixes heads. Heads are found on some sequences and
+taken out on others. The null: as many other heads of the same layers, drawn anew each time;
+p = (1 + draws that hurt at least as much) / (1 + draws). Loss on ordinary text tells whether what was taken
+out does only that.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.base import Frozen
+from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
+from harness.ports import Session
+from harness.workloads._language.texts import shipped_text
+from harness.workloads.probe.induction import AttentionScores, Head, random_tokens, repeated_losses, token_losses
+
+Floats = NDArray[np.float32]
+Place = tuple[int, int]
+"""(layer, head)."""
+
+WRITTEN: Final = "kqv_out-"
+"""llama.cpp's name of what a layer's heads write, one beside the other, before its output matrix."""
+MOST_HEADS: Final = 12
+STRONG_SCORE: Final = 0.5
+
+
+class HeadsOut:
+    """A tap that sets some heads to their mean over the tokens of a pass.
+
+    Args:
+        head_count: Heads of a layer.
+
+    Attributes:
+        places: Heads to take out; may change between passes.
+    """
+
+    def __init__(self, head_count: int) -> None:
+        self.head_count = head_count
+        self.places: Collection[Place] = ()
+
+    def wants(self, name: str) -> bool:
+        """What the heads of every layer write."""
+        return name.startswith(WRITTEN) and name[len(WRITTEN) :].isdigit()
+
+    def __call__(self, name: str, values: Floats) -> Floats | None:
+        """Take [token_count, heads x head width]."""
+        heads = [head for layer, head in self.places if layer == int(name[len(WRITTEN) :])]
+        if not heads:
+            return None
+        parts = values.reshape(len(values), self.head_count, -1).copy()
+        parts[:, heads] = parts[:, heads].mean(axis=0)
+        return parts.reshape(values.shape)
+
+
+class Losses(NamedTuple):
+    """Nats a token: the first copy of random tokens, the second one, and ordinary text."""
+
+    first: float
+    second: float
+    text: float
+
+
+class AblationReport(Frozen, frozen=True, kw_only=True):
+    """The causal effect of induction heads.
+
+    Attributes:
+        heads: Those taken out, by prefix-matching score on other sequences.
+        intact: Losses of the model as it is.
+        ablated: Losses without them.
+        null_second_losses: Second-copy losses without as many other heads of the same layers, one a draw.
+        p_value: Chance of a loss as high by taking out others.
+        head_share: Share of the model's heads that was taken out.
+    """
+
+    heads: tuple[Head, ...]
+    intact: Losses
+    ablated: Losses
+    null_second_losses: tuple[float, ...]
+    p_value: float
+    head_share: float
+
+
+def null_draw(heads: Sequence[Head], taken: Sequence[Head], rng: np.random.Generator) -> list[Place]:
+    """As many heads of each layer as were taken, from the others.
+
+    Raises:
+        RefusedError: A layer has too few of them.
+    """
+    gone = {(h.layer, h.head) for h in taken}
+    out: list[Place] = []
+    for layer in sorted({h.layer for h in taken}):
+        wanted = sum(at == layer for at, _ in gone)
+        others = [h.head for h in heads if h.layer == layer and (layer, h.head) not in gone]
+        if len(others) < wanted:
+            raise RefusedError(f"layer {layer} has {len(others)} other heads to stand for {wanted} induction heads")
+        out += [(layer, int(head)) for head in rng.choice(others, wanted, replace=False)]
+    return out
+
+
+def ablation(
+    open_session: Callable[..., Session],
+    path: Path,
+    *,
+    length_tokens: int = 64,
+    sequence_count: int = 4,
+    draw_count: int = 39,
+    thread_count: int = 1,
+    seed: int = 1,
+) -> AblationReport:
+    """Find induction heads on some sequences, take them out on others.
+
+    Raises:
+        RefusedError: No head scores above a half.
+        EngineError: The engine refused the model.
+    """
+    scenario = Scenario(
+        context_tokens=2 * length_tokens,
+        ubatch_tokens=2 * length_tokens,
+        thread_count=thread_count,
+        flash_attention=False,
+    )
+    scores = AttentionScores(length_tokens)
+    with closing(open_session(path, scenario, tap=scores)) as session:
+        for sequence in random_tokens(session, length_tokens, sequence_count, seed):
+            repeated_losses(session, sequence)
+    heads = scores.heads()
+    layers = 1 + max(h.layer for h in heads)
+    strong = [h for h in heads if h.score > STRONG_SCORE][:MOST_HEADS]
+    if not strong:
+        raise RefusedError(f"{path.name}: no head scores above {STRONG_SCORE}, so there is none to take out")
+    tap = HeadsOut(len(heads) // layers)
+    with closing(open_session(path, scenario, tap=tap)) as session:
+        sequences = random_tokens(session, length_tokens, sequence_count, seed + 1)
+        text = session.tokenize(shipped_text()[:4000])[: 2 * length_tokens]
+
+        def losses() -> Losses:
+            read = [repeated_losses(session, s)[0] for s in sequences]
+            first = float(np.mean([r[: length_tokens - 1].mean() for r in read]))
+            return Losses(
+                first,
+                float(np.mean([r[length_tokens:].mean() for r in read])),
+                float(token_losses(session, text)[0].mean()),
+            )
+
+        intact = losses()
+        tap.places = {(h.layer, h.head) for h in strong}
+        ablated = losses()
+        rng = np.random.default_rng(seed)
+        null = []
+        for _ in range(draw_count):
+            tap.places = null_draw(heads, strong, rng)
+            null.append(losses().second)
+    return AblationReport(
+        heads=tuple(strong),
+        intact=intact,
+        ablated=ablated,
+        null_second_losses=tuple(null),
+        p_value=(1 + sum(loss >= ablated.second for loss in null)) / (1 + draw_count),
+        head_share=len(strong) / len(heads),
+    )

@@ -1,0 +1,323 @@
+"""A small decoder-only transformer, trained here in NumPy: forward, backward and Adam by hand, every product counted.
+
+Block: x + attention(norm(x)), x + feed_forward(norm(x)); RMSNorm, rotary positions on neighbouring pairs, causal
+softmax attention, SwiGLU, and in a mixture SwiGLU experts of which the router takes the k likeliest, weighted by a
+softmax over those k. These are the conventions of a ``llama`` file, so that llama.cpp runs what is trained here.
+
+FLOPs by hand, for a step of N tokens in sequences of s: a matrix of P weights takes 2 P forward and 4 P backward for
+each token; scores and their sums take 2 s d each forward and twice that backward, L layers of width d: 12 L d s N
+(Narayanan et al. 2021), not halved for causality, since the whole square is multiplied. Sources: Vaswani et al. 2017;
+Su et al. 2021 (rotary); Shazeer 2020 (SwiGLU); Kingma and Ba 2015 (Adam); Fedus et al. 2021 (balance loss E sum f P).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.model import Experts, ModelShape
+
+Floats = NDArray[Any]
+"""float32; the tests put float64 in, where a difference of the loss is exact enough."""
+EPSILON = 1e-5
+ROPE_BASE = 10_000.0
+
+
+class Config(NamedTuple):
+    """Sizes; ``expert_count`` 0 is a dense model. ``balance`` weighs the loss that keeps experts evenly used."""
+
+    dim: int = 128
+    layer_count: int = 4
+    head_count: int = 4
+    inner_dim: int = 384
+    vocab_count: int = 256
+    expert_count: int = 0
+    used_count: int = 2
+    balance: float = 0.01
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head."""
+        return self.dim // self.head_count
+
+    @property
+    def active_weights(self) -> int:
+        """Weights of matrices that one token is multiplied with: the table is looked up, the output multiplied."""
+        used = self.used_count if self.expert_count else 1
+        block = 4 * self.dim**2 + used * 3 * self.dim * self.inner_dim + self.dim * self.expert_count
+        return self.layer_count * block + self.dim * self.vocab_count
+
+    def step_flops(self, batch_count: int, sequence_tokens: int) -> float:
+        """FLOPs of the products of one training step."""
+        attention = 12 * self.layer_count * self.dim * sequence_tokens
+        return float((6 * self.active_weights + attention) * batch_count * sequence_tokens)
+
+    def shape(self) -> ModelShape:
+        """As the rest of the harness describes a model."""
+        experts = Experts(
+            expert_count=self.expert_count, used_count=self.used_count, feed_forward_dim=self.inner_dim
+        ) if self.expert_count else None  # fmt: skip
+        return ModelShape(
+            architecture="llama",
+            layer_count=self.layer_count,
+            hidden_dim=self.dim,
+            vocab_count=self.vocab_count,
+            head_count=self.head_count,
+            kv_head_count=self.head_count,
+            head_dim=self.head_dim,
+            feed_forward_dim=self.inner_dim,
+            experts=experts,
+        )
+
+
+class Transformer:
+    """Weights by the names of a GGUF file ([out, in] each), their gradients, and the FLOPs multiplied so far.
+
+    Args:
+        config: Sizes.
+        seed: Of the weights.
+
+    Attributes:
+        weights: By name.
+        flops_count: 2 m n k of every product since it was last set to 0.
+        choices: Experts [layer][tokens, used] of the last forward pass.
+    """
+
+    def __init__(self, config: Config, seed: int = 1) -> None:
+        self.config, rng = config, np.random.default_rng(seed)
+        c, d, f = config, config.dim, config.inner_dim
+        stack = (c.expert_count,) if c.expert_count else ()
+        suffix = "_exps" if stack else ""
+
+        def drawn(*dims: int, scale: float = 1.0) -> Floats:
+            return rng.standard_normal(dims, np.float32) * np.float32(scale / np.sqrt(dims[-1]))
+
+        self.weights: dict[str, Floats] = {"token_embd": drawn(c.vocab_count, d, scale=4)}
+        for at in range(c.layer_count):
+            block = {name: drawn(d, d) for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
+            block |= {name: np.ones(d, np.float32) for name in ("attn_norm", "ffn_norm")}
+            block |= {f"ffn_{n}{suffix}": drawn(*stack, f, d) for n in ("gate", "up")}
+            block[f"ffn_down{suffix}"] = drawn(*stack, d, f)
+            if stack:
+                block["ffn_gate_inp"] = drawn(c.expert_count, d)
+            self.weights |= {f"blk.{at}.{name}": value for name, value in block.items()}
+        self.weights |= {"output_norm": np.ones(d, np.float32), "output": drawn(c.vocab_count, d)}
+        self.gradients = {name: np.zeros_like(value) for name, value in self.weights.items()}
+        self._moments = {n: (np.zeros_like(v), np.zeros_like(v)) for n, v in self.weights.items()}
+        self._step = 0
+        self.flops_count = 0.0
+        self.choices: list[NDArray[np.int64]] = []
+        self.balance_loss = 0.0
+
+    # -- products -----------------------------------------------------------------------------------------------
+
+    def _mul(self, a: Floats, b: Floats) -> Floats:
+        """A @ b, counted."""
+        self.flops_count += 2.0 * a.size * b.shape[-1]
+        product: Floats = a @ b
+        return product
+
+    def _linear(self, x: Floats, name: str, tape: list[Any]) -> Floats:
+        tape.append((x, name))
+        return self._mul(x, self.weights[name].T)
+
+    def _linear_back(self, grad: Floats, kept: tuple[Floats, str]) -> Floats:
+        x, name = kept
+        self.gradients[name] += self._mul(grad.T, x)
+        return self._mul(grad, self.weights[name])
+
+    # -- forward and backward -----------------------------------------------------------------------------------
+
+    def logits(self, tokens: NDArray[np.int64], tape: list[Any] | None = None) -> Floats:
+        """Logits [batch x sequence, vocabulary] of tokens [batch, sequence]; ``tape`` takes what the way back needs."""
+        tape = [] if tape is None else tape
+        self.choices, self.balance_loss = [], 0.0
+        x = self.weights["token_embd"][tokens.ravel()]
+        for at in range(self.config.layer_count):
+            block: list[Any] = []
+            x = x + self._attention(self._norm(x, f"blk.{at}.attn_norm", block), at, tokens.shape, block)
+            normed = self._norm(x, f"blk.{at}.ffn_norm", block)
+            x = x + (self._mixture if self.config.expert_count else self._dense)(normed, at, block)
+            tape.append(block)
+        end: list[Any] = []
+        found = self._linear(self._norm(x, "output_norm", end), "output", end)
+        tape.append(end)
+        return found
+
+    def loss(self, tokens: NDArray[np.int64]) -> float:
+        """Mean negative log-likelihood, nats a token, of tokens [batch, sequence + 1]."""
+        return float(
+            -_log_softmax(self.logits(tokens[:, :-1]))[np.arange(tokens[:, 1:].size), tokens[:, 1:].ravel()].mean()
+        )
+
+    def backward(self, tokens: NDArray[np.int64]) -> float:
+        """Fill ``gradients`` for tokens [batch, sequence + 1]; gives the loss without the balance term."""
+        for gradient in self.gradients.values():
+            gradient.fill(0)
+        tape: list[Any] = []
+        wanted = tokens[:, 1:].ravel()
+        logs = _log_softmax(self.logits(tokens[:, :-1], tape))
+        rows = np.arange(wanted.size)
+        loss = float(-logs[rows, wanted].mean())
+        grad = np.exp(logs)
+        grad[rows, wanted] -= 1
+        grad /= np.float32(wanted.size)
+        end = tape.pop()
+        x = self._norm_back(self._linear_back(grad, end[1]), end[0])
+        for at in reversed(range(self.config.layer_count)):
+            block = tape.pop()
+            feed = self._mixture_back if self.config.expert_count else self._dense_back
+            x = x + self._norm_back(feed(x, at, block), block.pop())
+            x = x + self._norm_back(self._attention_back(x, block), block.pop())
+        np.add.at(self.gradients["token_embd"], tokens[:, :-1].ravel(), x)
+        return loss
+
+    def step(self, tokens: NDArray[np.int64], rate: float = 2e-3, betas: tuple[float, float] = (0.9, 0.95)) -> float:
+        """One Adam step with gradients clipped to a norm of 1; gives the loss before it."""
+        loss = self.backward(tokens)
+        norm = np.sqrt(sum(float(np.vdot(g, g)) for g in self.gradients.values()))
+        self._step += 1
+        scale = np.float32(min(1.0, 1.0 / max(norm, 1e-9)))
+        fixes = [np.float32(1 - b**self._step) for b in betas]
+        for name, gradient in self.gradients.items():
+            first, second = self._moments[name]
+            clipped = gradient * scale
+            first += np.float32(1 - betas[0]) * (clipped - first)
+            second += np.float32(1 - betas[1]) * (clipped * clipped - second)
+            self.weights[name] -= (
+                np.float32(rate) * (first / fixes[0]) / (np.sqrt(second / fixes[1]) + np.float32(1e-8))
+            )
+        return loss
+
+    # -- parts --------------------------------------------------------------------------------------------------
+
+    def _norm(self, x: Floats, name: str, tape: list[Any]) -> Floats:
+        scale = 1 / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + np.float32(EPSILON))
+        unit = x * scale
+        tape.append((unit, scale, name))
+        normed: Floats = unit * self.weights[name]
+        return normed
+
+    def _norm_back(self, grad: Floats, kept: tuple[Floats, Floats, str]) -> Floats:
+        unit, scale, name = kept
+        self.gradients[name] += (grad * unit).sum(axis=0)
+        inner = grad * self.weights[name]
+        back: Floats = scale * (inner - unit * np.mean(inner * unit, axis=1, keepdims=True))
+        return back
+
+    def _heads(self, x: Floats, shape: tuple[int, ...]) -> Floats:
+        return x.reshape(*shape, self.config.head_count, -1).transpose(0, 2, 1, 3)
+
+    def _attention(self, x: Floats, at: int, shape: tuple[int, ...], tape: list[Any]) -> Floats:
+        q, k, v = (self._heads(self._linear(x, f"blk.{at}.attn_{n}", tape), shape) for n in "qkv")
+        turn = _rotation(shape[1], self.config.head_dim)
+        q, k = _turned(q, *turn), _turned(k, *turn)
+        scores = self._mul(q, k.transpose(0, 1, 3, 2)) * np.float32(self.config.head_dim**-0.5)
+        scores[..., np.triu(np.ones((shape[1], shape[1]), np.bool_), 1)] = -np.inf
+        share = np.exp(_log_softmax(scores))
+        mixed = self._mul(share, v).transpose(0, 2, 1, 3).reshape(len(x), -1)
+        tape.append((q, k, v, share, turn, shape))
+        return self._linear(mixed, f"blk.{at}.attn_output", tape)
+
+    def _attention_back(self, grad: Floats, tape: list[Any]) -> Floats:
+        grad = self._linear_back(grad, tape.pop())
+        q, k, v, share, (cosine, sine), shape = tape.pop()
+        grad = self._heads(grad, shape)
+        to_share = self._mul(grad, v.transpose(0, 1, 3, 2))
+        to_v = self._mul(share.transpose(0, 1, 3, 2), grad)
+        to_scores = share * (to_share - (to_share * share).sum(axis=-1, keepdims=True))
+        to_scores *= np.float32(self.config.head_dim**-0.5)
+        to_q = _turned(self._mul(to_scores, k), cosine, -sine)
+        to_k = _turned(self._mul(to_scores.transpose(0, 1, 3, 2), q), cosine, -sine)
+        total = np.zeros((grad.shape[0] * grad.shape[2], self.config.dim), grad.dtype)
+        for part in (to_v, to_k, to_q):
+            total += self._linear_back(part.transpose(0, 2, 1, 3).reshape(total.shape), tape.pop())
+        return total
+
+    def _dense(self, x: Floats, at: int, tape: list[Any]) -> Floats:
+        gate, up = (self._mul(x, self.weights[f"blk.{at}.ffn_{n}"].T) for n in ("gate", "up"))
+        tape.append((x, gate, up))
+        return self._mul(_silu(gate) * up, self.weights[f"blk.{at}.ffn_down"].T)
+
+    def _dense_back(self, grad: Floats, at: int, tape: list[Any]) -> Floats:
+        names = [f"blk.{at}.ffn_{n}" for n in ("gate", "up", "down")]
+        x, gate, up = tape.pop()
+        return self._swiglu_back(grad, x, gate, up, [(self.weights[n], self.gradients[n]) for n in names])
+
+    def _swiglu_back(
+        self, grad: Floats, x: Floats, gate: Floats, up: Floats, pairs: list[tuple[Floats, Floats]]
+    ) -> Floats:
+        """Through down(silu(gate(x)) up(x)); ``pairs`` are weight and gradient of gate, up and down."""
+        (gate_w, gate_g), (up_w, up_g), (down_w, down_g) = pairs
+        sigmoid = 1 / (1 + np.exp(-gate))
+        active = gate * sigmoid
+        down_g += self._mul(grad.T, active * up)
+        inner = self._mul(grad, down_w)
+        to_up, to_gate = inner * active, inner * up * (sigmoid + active * (1 - sigmoid))
+        gate_g += self._mul(to_gate.T, x)
+        up_g += self._mul(to_up.T, x)
+        return self._mul(to_gate, gate_w) + self._mul(to_up, up_w)
+
+    def _mixture(self, x: Floats, at: int, tape: list[Any]) -> Floats:
+        c = self.config
+        logits = self._linear(x, f"blk.{at}.ffn_gate_inp", tape)
+        chosen = np.argsort(-logits, axis=1, kind="stable")[:, : c.used_count]
+        share = np.exp(_log_softmax(np.take_along_axis(logits, chosen, axis=1)))
+        every = np.exp(_log_softmax(logits))
+        used = np.bincount(chosen.ravel(), minlength=c.expert_count) / np.float32(chosen.size)
+        self.balance_loss += c.balance * c.expert_count * float(used @ every.mean(axis=0))
+        self.choices.append(chosen)
+        out = np.zeros_like(x)
+        kept = []
+        for expert in range(c.expert_count):
+            rows, place = np.nonzero(chosen == expert)
+            gate_w, up_w, down_w = (self.weights[f"blk.{at}.ffn_{n}_exps"][expert] for n in ("gate", "up", "down"))
+            part = x[rows]
+            gate, up = self._mul(part, gate_w.T), self._mul(part, up_w.T)
+            made = self._mul(_silu(gate) * up, down_w.T)
+            out[rows] += share[rows, place, None] * made
+            kept.append((rows, place, part, gate, up, made))
+        tape.append((chosen, share, every, used, kept))
+        return out
+
+    def _mixture_back(self, grad: Floats, at: int, tape: list[Any]) -> Floats:
+        c = self.config
+        chosen, share, every, used, kept = tape.pop()
+        to_x = np.zeros_like(grad)
+        to_share = np.zeros_like(share)
+        for expert, (rows, place, part, gate, up, made) in enumerate(kept):
+            names = [f"blk.{at}.ffn_{n}_exps" for n in ("gate", "up", "down")]
+            pairs = [(self.weights[n][expert], self.gradients[n][expert]) for n in names]
+            to_share[rows, place] = (grad[rows] * made).sum(axis=1)
+            to_x[rows] += self._swiglu_back(grad[rows] * share[rows, place, None], part, gate, up, pairs)
+        to_logits = np.zeros_like(every)
+        np.put_along_axis(to_logits, chosen, share * (to_share - (to_share * share).sum(axis=1, keepdims=True)), axis=1)
+        even = np.float32(c.balance * c.expert_count / len(every)) * used
+        to_logits += every * (even - (every * even).sum(axis=1, keepdims=True))
+        return to_x + self._linear_back(to_logits.astype(np.float32), tape.pop())
+
+
+def _silu(x: Floats) -> Floats:
+    active: Floats = x / (1 + np.exp(-x))
+    return active
+
+
+def _log_softmax(x: Floats) -> Floats:
+    shifted = x - x.max(axis=-1, keepdims=True)
+    found: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return found
+
+
+def _rotation(sequence_tokens: int, head_dim: int) -> tuple[Floats, Floats]:
+    frequencies = ROPE_BASE ** (-np.arange(0, head_dim, 2) / head_dim)
+    angles = np.arange(sequence_tokens)[:, None] * frequencies
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def _turned(x: Floats, cosine: Floats, sine: Floats) -> Floats:
+    """Pairs (2 i, 2 i + 1) of the last axis turned by their position's angle."""
+    even, odd = x[..., 0::2], x[..., 1::2]
+    out = np.empty_like(x)
+    out[..., 0::2] = even * cosine - odd * sine
+    out[..., 1::2] = even * sine + odd * cosine
+    return out

@@ -1,0 +1,116 @@
+"""Every option of every verb, found by asking the commands themselves: bounds, shared meanings, and an effect."""
+
+import math
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import cli
+from harness.cli._options import Amount, Count, Size
+
+SHARED = {"--timeout", "--wait", "--resume", "--out", "--json"}
+"""What every verb that measures takes."""
+MEASURING = {"run", "check", "speculate", "stream", "ladder", "emulate", "workloads run"}
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    def walk(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+        if isinstance(command, click.Group):
+            for verb in command.list_commands(click.Context(command)):
+                sub = command.get_command(click.Context(command), verb)
+                assert sub is not None
+                yield from walk(sub, f"{name} {verb}".strip())
+        else:
+            yield name, command
+
+    yield from walk(cli, "")
+
+
+COMMANDS = dict(commands())
+OPTIONS = [
+    (name, option)
+    for name, command in COMMANDS.items()
+    for option in command.params
+    if isinstance(option, click.Option)
+]
+
+
+def bad_values(option: click.Option) -> list[str]:
+    """Values that a number or a size must refuse."""
+    kind = option.type
+    if isinstance(kind, Count):
+        return [str(kind.least - 1), str(kind.most + 1), "nan", "1.5", "", "1e3", "99999999999999999999"]
+    if isinstance(kind, Amount):
+        return [str(kind.above), "nan", "inf", "-1", "", str(kind.most * 99)]
+    if isinstance(kind, Size):
+        return ["0", "-5MB", "nan", "", "5 parsecs", "99999999999GiB"]
+    if isinstance(kind, click.IntRange | click.FloatRange):
+        found = ["nan", ""] if isinstance(kind, click.IntRange) else [""]
+        found += [str(kind.min - 1)] if kind.min is not None else []
+        return found + ([str(kind.max + 1)] if kind.max is not None else [])
+    return []
+
+
+CASES = [(name, option.opts[0], value) for name, option in OPTIONS for value in bad_values(option)]
+
+
+@pytest.mark.parametrize(("name", "option", "value"), CASES)
+def test_numbers_have_bounds(name: str, option: str, value: str) -> None:
+    """Out of bounds is exit 2 with the option's name, before anything is loaded, measured or fetched."""
+    done = CliRunner().invoke(cli, [*name.split(), f"{option}={value}"], standalone_mode=True)
+    assert done.exit_code == 2, done.output
+    assert not isinstance(done.exception, ValueError | ZeroDivisionError | OverflowError)
+
+
+def test_no_number_is_unbounded() -> None:
+    """A plain ``int`` or ``float`` takes nan, 99 times too much and what no machine has."""
+    loose = [f"{name} {o.opts[0]}" for name, o in OPTIONS if o.type in {click.INT, click.FLOAT}]
+    assert loose == []
+
+
+@pytest.mark.parametrize("name", sorted(MEASURING))
+def test_verbs_that_measure_share_their_options(name: str) -> None:
+    options = {opt for o in COMMANDS[name].params for opt in [*o.opts, *o.secondary_opts]}
+    assert options >= SHARED
+
+
+def test_an_option_means_the_same_in_every_verb() -> None:
+    """One flag, one parameter and one kind of value, wherever it is taken."""
+    meanings: dict[str, set[tuple[str, str]]] = {}
+    for name, option in OPTIONS:
+        if name.split()[0] in {"run", "check", "speculate", "stream", "ladder", "emulate", "fit"}:
+            for opt in option.opts:
+                if opt.startswith("--"):
+                    kind = type(option.type).__name__
+                    meanings.setdefault(opt, set()).add((option.name or "", kind))
+    several = {opt: found for opt, found in meanings.items() if len(found) > 1}
+    # Lists where a verb runs several at once; a share of the file where a budget is the limit; an old name.
+    for opt in ("--threads", "--memory-limit", "--depth", "--draft", "--ram-budget", "--as", "--device", "--backend", "--batch"):
+        several.pop(opt, None)
+    assert several == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "m", "--draft", "d", "--depth", "8"], "--depth has no meaning with --draft"),
+        (["run", "m", "--ram-budget", "1GB", "--cold-loads", "2"], "--cold-loads has no meaning with --ram-budget"),
+        (["run", "m", "--workload", "memory_store", "-c", "512"], "--context has no meaning with --workload"),
+        (["run", "m", "n", "--draft", "d"], "exactly one MODEL"),
+        (["run", "m", "-t", "1,2", "--draft", "d"], "one number with --draft"),
+        (["ladder", "m", "--quants", ","], "no name in it"),
+        (["speculate", "m", "--draft", "d", "--gamma", "many"], "a number from 1 to 63"),
+    ],
+)
+def test_conflicts_are_refused(arguments: list[str], words: str) -> None:
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 2
+    assert words in " ".join(done.output.split())
+
+
+def test_amounts_are_written_as_people_write_them() -> None:
+    count = Count(1)
+    assert [count.convert(t, None, None) for t in ("128k", "4096", "1m")] == [131072, 4096, 1 << 20]
+    assert math.isclose(Amount().convert("2.5", None, None), 2.5)

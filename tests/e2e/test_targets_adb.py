@@ -1,0 +1,370 @@
+"""Targets through the real adb and adbd on the loopback address; a phone's own answers stand first on PATH there."""
+
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.domain.scenario import Scenario
+from harness.domain.soak import Soak
+from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.measure.jobs.soak import SoakJob
+from harness.measure.runner import identify
+from harness.measure.tiny_model import TinyShape, write_tiny
+from harness.ports import Target
+from harness.targets import target_named
+from harness.targets.bench import BenchJob, bench_on, between, program_for, soak_on
+from harness.targets.facts import celsius, doubts, drained_joules, facts, probe, ready
+from harness.targets.shell import LOST, Frame, ShellTarget
+
+PHONES = Path(__file__).parent / "phones"
+needs_adbd = pytest.mark.skipif(
+    not (shutil.which("adb") and shutil.which("adbd") and shutil.which("unshare") and os.geteuid() == 0),
+    reason="needs adb, adbd and root (apt install adb adbd)",
+)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class Daemon:
+    """A real adbd whose PATH begins with a phone's answers, with kernel files of a phone bound over this machine's."""
+
+    def __init__(self, folder: Path, phone: str) -> None:
+        self.folder, self.port, self.answers = folder, free_port(), folder / "answers"
+        shutil.copytree(PHONES / phone, self.answers)
+        programs = folder / "bin"
+        programs.mkdir()
+        (programs / "getprop").write_text(f"#!/bin/sh\ncat {self.answers}/getprop\n")
+        (programs / "dumpsys").write_text(f'#!/bin/sh\ncat "{self.answers}/$1"\n')
+        for program in programs.iterdir():
+            program.chmod(0o755)
+        (folder / "small").mkdir()
+        zone = folder / "thermal" / "thermal_zone0"
+        zone.mkdir(parents=True)
+        (zone / "type").write_text("skin\n")
+        (zone / "temp").write_text("38200\n")
+        script = (
+            f"mount --bind {folder}/thermal /sys/class/thermal; mount -t tmpfs -o size=80m x {folder}/small; exec adbd"
+        )
+        environment = os.environ | {"ADBD_PORT": str(self.port), "PATH": f"{programs}:{os.environ['PATH']}"}
+        self.process = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", script], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        for _ in range(100):
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", self.port)) == 0:
+                    break
+            time.sleep(0.05)
+
+    @property
+    def name(self) -> str:
+        return f"adb://127.0.0.1:{self.port}"
+
+    def target(self, place: str = "pushed") -> ShellTarget:
+        return target_named(self.name, folder=str(self.folder / place))
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server():
+    """An adb server of our own, so that nobody's devices are touched."""
+    os.environ["ANDROID_ADB_SERVER_PORT"] = str(free_port())
+    yield
+    subprocess.run(["adb", "kill-server"], capture_output=True, check=False, timeout=20)
+    del os.environ["ANDROID_ADB_SERVER_PORT"]
+
+
+@pytest.fixture
+def phone(tmp_path, server):
+    daemon = Daemon(tmp_path, "pixel-8-pro")
+    yield daemon
+    daemon.kill()
+
+
+def blob(path: Path, mib: int, seed: int = 1) -> tuple[Path, str]:
+    data = seed.to_bytes(1, "little") * 7 + os.urandom(mib << 20)
+    path.write_bytes(data)
+    return path, hashlib.sha256(data).hexdigest()
+
+
+def gone(pid: int, within_s: float = 6.0) -> bool:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if not Path(f"/proc/{pid}").exists():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@needs_adbd
+def test_a_file_is_pushed_once_and_another_of_equal_size_is_not_taken_for_it(phone, tmp_path):
+    target = phone.target()
+    path, sha256 = blob(tmp_path / "model.gguf", 3)
+    told = []
+    place = target.put(path, sha256, progress=lambda done, size: told.append((done, size)))
+    assert Path(place).read_bytes() == path.read_bytes()
+    assert told[-1] == (path.stat().st_size, path.stat().st_size)
+    assert target.put(path, sha256, progress=lambda *_: pytest.fail("pushed twice")) == place
+    other, other_sha256 = blob(tmp_path / "model.gguf", 3, seed=2)
+    assert target.put(other, other_sha256) != place
+    with pytest.raises(CouldNotRunError, match="another hash"):
+        target.put(other, "0" * 64)
+    copied = tmp_path / "back"
+    (tmp_path / "text").write_text("words\n")
+    target.fetch(str(tmp_path / "text"), copied)
+    assert copied.read_text() == "words\n"
+
+
+@needs_adbd
+def test_a_push_that_lost_its_connection_goes_on_where_it_stopped(phone, tmp_path):
+    target = phone.target()
+    path, sha256 = blob(tmp_path / "model.gguf", 48)
+
+    def cut(done, size):
+        if done > size / 2:
+            subprocess.run(
+                ["adb", "disconnect", f"127.0.0.1:{phone.port}"], capture_output=True, check=True, timeout=20
+            )
+
+    with pytest.raises(CouldNotRunError, match="what arrived is kept"):
+        target.put(path, sha256, progress=cut)
+    told = []
+    place = phone.target().put(path, sha256, progress=lambda done, _: told.append(done))
+    assert told[0] > 1 << 20
+    assert Path(place).read_bytes() == path.read_bytes()
+
+
+@needs_adbd
+def test_a_full_storage_is_refused_before_a_byte_is_sent(phone, tmp_path):
+    path, sha256 = blob(tmp_path / "model.gguf", 30)
+    with pytest.raises(CouldNotRunError, match=r"needs \d+ bytes .* are free"):
+        phone.target("small").put(path, sha256, progress=lambda *_: pytest.fail("sent"))
+
+
+@needs_adbd
+def test_nothing_is_left_running_when_the_client_or_the_daemon_dies(phone):
+    target = phone.target()
+    lost = target.start(["sleep", "300"])
+    lost.process.kill()
+    assert gone(lost.pid)
+    target.start(["sleep", "300"]).kill()
+    stale = target.start(["sleep", "300"])
+    phone.target().stop()
+    assert gone(stale.pid)
+    assert stale.finish(5)[0] == 137
+    dead = target.start(["sleep", "300"])
+    phone.kill()
+    assert gone(dead.pid)
+    assert dead.finish(5)[0] == LOST
+    with pytest.raises(CouldNotRunError, match=r"127\.0\.0\.1"):
+        target_named(phone.name)
+
+
+@needs_adbd
+def test_a_command_runs_at_the_niceness_and_on_the_cpus_asked_for(phone):
+    running = phone.target().start(
+        ["sh", "-c", "echo out; echo err >&2; nice; taskset -p $$; exit 5"], nice=7, cpus="1"
+    )
+    with phone.target().counters(period_s=0.2) as counters:
+        time.sleep(1.2)
+        assert [line for _, line in running.told()] == ["err"]
+        status, output = running.finish(10)
+        assert (status, output.split()[:2]) == (5, ["out", str(min(os.nice(0) + 7, 19))]) and output.rstrip().endswith(
+            ": 1"
+        )
+        assert len(counters.frames) >= 4
+        gaps = [b.at_s - a.at_s for a, b in zip(counters.frames, counters.frames[1:], strict=False)]
+        assert sorted(gaps)[len(gaps) // 2] < 1  # 1 Hz or faster
+    with pytest.raises(RefusedError, match="mask"):
+        phone.target().start(["true"], cpus="1; rm")
+
+
+@needs_adbd
+@pytest.mark.parametrize(
+    ("name", "shipped"), [("pixel-8-pro", "Pixel 8 Pro"), ("galaxy-s24-ultra", "Galaxy S24 Ultra")]
+)
+def test_a_phone_is_probed_by_reading(tmp_path, server, name, shipped):
+    daemon = Daemon(tmp_path, name)
+    try:
+        profile = probe(daemon.target(), "mine")
+        assert profile.os == "android" and profile.kind == "phone"
+        assert f"Bandwidth and peaks are those of {shipped}." in profile.notes and "skin" in profile.notes
+        ram = profile.pool("ram")
+        assert ram.total_bytes.confidence == "measured" and ram.total_bytes.value > 1e9
+        assert profile.storage.sequential_read_bytes_per_s.value > 1e6
+    finally:
+        daemon.kill()
+
+
+@needs_adbd
+def test_a_phone_that_sleeps_or_is_empty_or_hot_is_told(phone):
+    target = phone.target()
+    known = facts(target)
+    assert (known.title, known.chip, known.android) == ("Google Pixel 8 Pro", "Google Tensor G3", True)
+    ready(target, known, 20)
+    with pytest.raises(CouldNotRunError, match="71 %"):
+        ready(target, known, 80)
+    power = phone.answers / "power"
+    power.write_text(power.read_text().replace("Awake", "Asleep"))
+    with pytest.raises(CouldNotRunError, match="asleep"):
+        ready(target, facts(target), 20)
+    status = phone.answers / "thermalservice"
+    status.write_text(status.read_text().replace("Thermal Status: 0", "Thermal Status: 3"))
+    running = target.start(["sleep", "2"])
+    with target.counters(period_s=0.2) as counters:
+        frames = counters.around(time.monotonic(), time.monotonic() + 0.5)
+        running.kill()
+    validity, _ = between(frames, running.pid, running.shell_pid)
+    assert any("thermal status is severe" in d for d in validity.doubts)
+    assert any("asleep" in d for d in validity.doubts)
+    assert validity.temperature_celsius_max == pytest.approx(38.2)
+
+
+def test_what_leaves_the_battery_by_hand():
+    """1 mAh at 3.8 V: 3.6 C x 3.8 V = 13.68 J."""
+
+    def frame(counter, voltage, powered="false"):
+        text = f"  USB powered: {powered}\n  Charge counter: {counter}\n  voltage: {voltage}\n"
+        return Frame(0, {"/dumpsys/battery": text})
+
+    assert drained_joules(frame(3_001_000, 3900), frame(3_000_000, 3700)) == pytest.approx(13.68)
+    assert drained_joules(frame(3_001_000, 3900), frame(3_000_000, 3700, "true")) is None
+    assert drained_joules(Frame(0, {}), Frame(1, {})) is None
+    hot = (
+        "\tTemperature{mValue=38.2, mType=3, mName=skin, mStatus=0}\n\tTemperature{mValue=71.5, mType=0, mName=CPU0}\n"
+    )
+    assert celsius(Frame(0, {"/dumpsys/thermalservice": hot})) == 71.5
+
+
+def test_a_cap_of_the_frequency_that_falls_is_a_doubt():
+    name = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq"
+    assert doubts([Frame(0, {name: "3000000\n"}), Frame(1, {name: "2000000\n"})])[0].startswith("the highest allowed")
+    assert doubts([Frame(0, {name: "3000000\n"}), Frame(1, {name: "3000000\n"})]) == ()
+
+
+@pytest.mark.parametrize(
+    ("listing", "asked", "words"),
+    [
+        ("R5CT\tunauthorized usb:1-1 transport_id:1", "", "has not allowed this computer"),
+        ("R5CT\toffline transport_id:1", "R5CT", "does not answer"),
+        ("A1\tdevice model:One\nB2\tdevice model:Two", "", r"several Android devices: A1 \(One\), B2 \(Two\)"),
+        ("", "", "no Android device"),
+        ("A1\tno permissions (udev); see [http]", "A1", "udev rules"),
+        ("A1\tdevice model:One", "B2", "no Android device B2"),
+    ],
+)
+def test_states_of_devices_in_clear_words(tmp_path, monkeypatch, listing, asked, words):
+    (tmp_path / "adb").write_text(
+        f"#!/bin/sh\ncat <<'X'\nList of devices attached\n{listing.replace(chr(9), '    ')}\nX\n"
+    )
+    (tmp_path / "adb").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(CouldNotRunError, match=words):
+        target_named(f"adb://{asked}")
+
+
+@pytest.mark.parametrize("text", ["", "ftp://x", "ssh://", "ssh://-oProxyCommand=x", "ssh://a b", "adb:x"])
+def test_what_is_no_target_is_refused(text):
+    with pytest.raises(RefusedError, match="no target"):
+        target_named(text)
+
+
+def test_the_executable_must_be_for_the_target(tmp_path):
+    with pytest.raises(BadDataError, match="no llama-bench"):
+        program_for(tmp_path, "arm64-v8a")
+    (tmp_path / "llama-bench").write_bytes(Path(shutil.which("true") or "/bin/true").read_bytes())
+    other = "arm64-v8a" if os.uname().machine == "x86_64" else "x86_64"
+    with pytest.raises(BadDataError, match="ELF machine"):
+        program_for(tmp_path, other)
+
+
+def test_a_local_target_needs_no_device(tmp_path):
+    target: Target = target_named("local", folder=str(tmp_path / "pushed"))
+    write_tiny(tmp_path / "m.gguf", TinyShape(1, 64, 128, 2, 2, 32, 64), "F16")
+    sha256 = hashlib.sha256((tmp_path / "m.gguf").read_bytes()).hexdigest()
+    assert Path(target.put(tmp_path / "m.gguf", sha256)).is_file()
+    assert facts(target).core_count == os.cpu_count()
+
+
+PROGRAMS = os.environ.get("EDGE_HARNESS_PROGRAMS", "")
+needs_bench = pytest.mark.skipif(
+    not (PROGRAMS and (Path(PROGRAMS) / "llama-bench").is_file()),
+    reason="EDGE_HARNESS_PROGRAMS names no folder with llama-bench",
+)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.gguf"
+    write_tiny(path, TinyShape(2, 256, 512, 4, 4, 64, 256), "Q8_0")
+    return path, identify(path, None, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@needs_adbd
+@needs_bench
+def test_llama_bench_on_the_device_becomes_a_record(phone, tiny):
+    scenario = Scenario(context_tokens=256, prompt_tokens=64, new_tokens=128, thread_count=1)
+    job = BenchJob(scenario=scenario, programs=PROGRAMS, repetitions=20)
+    record = bench_on(phone.target(), tiny[0], job, tiny[1])
+    assert record.outcome in {"ok", "inconclusive"}, record.detail
+    assert [(s.phase, s.label) for s in record.samples] == [("prefill", "pp64")] * 20 + [("decode", "tg128")] * 20
+    # each sample has its own beginning and its own view of the machine
+    starts = [s.started_unix_s for s in record.samples]
+    assert starts == sorted(starts) and time.time() - starts[0] < 120
+    assert all(s.validity.other_load_ratio is not None for s in record.samples)
+    assert record.machine.device == "Google Pixel 8 Pro" and record.engine is not None
+    assert record.memory is not None and record.memory.peak_rss_bytes > tiny[0].stat().st_size / 2
+    assert record.model == tiny[1] and record.runtime == "executable"
+
+
+@needs_adbd
+@needs_bench
+def test_a_daemon_that_dies_in_mid_run_is_recorded_and_leaves_nothing(phone, tiny):
+    scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64, thread_count=1)
+    threading.Timer(3.0, phone.kill).start()
+    record = bench_on(
+        phone.target(), tiny[0], BenchJob(scenario=scenario, programs=PROGRAMS, repetitions=1000), tiny[1]
+    )
+    assert record.outcome == "failed" and "connection broke" in record.detail
+    assert gone(int((phone.folder / "pushed/run.pid").read_text().split()[0]))
+
+
+@needs_adbd
+@needs_bench
+def test_a_run_out_of_time_is_recorded(phone, tiny):
+    scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64, thread_count=1)
+    job = BenchJob(scenario=scenario, programs=PROGRAMS, repetitions=100_000, timeout_s=3)
+    record = bench_on(phone.target(), tiny[0], job, tiny[1])
+    assert (record.outcome, record.detail) == ("timed out", "not done within 3 s")
+
+
+@needs_adbd
+@needs_bench
+def test_a_soak_on_the_device(phone, tiny):
+    job = SoakJob(path=str(tiny[0]), scenario=Scenario(thread_count=1), minutes=0.08, window_s=0.5)
+    told = []
+    record = soak_on(phone.target(), job, Path(PROGRAMS), tiny[1], hear=told.append)
+    assert record.outcome == "ok", record.detail
+    assert isinstance(record.result, Soak) and list(record.result.windows) == told
+    assert len(told) >= 5 and all(w.celsius == pytest.approx(38.2) for w in told)
+    assert all(w.token_count % 16 == 0 for w in told)
+    with pytest.raises(FileNotFoundError):
+        (phone.folder / "pushed/run.pid").read_text()
+    hot = SoakJob(path=str(tiny[0]), scenario=Scenario(thread_count=1), minutes=1, window_s=0.5, celsius_max=38)
+    stopped = soak_on(phone.target(), hot, Path(PROGRAMS), tiny[1], hear=told.append).result
+    assert isinstance(stopped, Soak) and "38.2 C" in stopped.stopped and len(stopped.windows) == 1

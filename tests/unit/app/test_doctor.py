@@ -1,0 +1,89 @@
+"""The doctor on machines that lack something; the engine is hidden from it, not replaced."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.app.doctor import compiler_command, machine_apis
+
+HIDE = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError(name, name=name)
+import importlib.util
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name.partition(".")[0] in {names!r} else real(name, *more)
+sys.meta_path.insert(0, Hidden())
+from harness.cli import main
+sys.argv = ["edge-harness", "doctor", "--json"]
+main()
+"""
+ENGINES = ("llama_cpp", "onnxruntime", "onnxruntime_genai", "tokenizers", "altair", "distributed", "asyncssh")
+
+
+def doctor(home: Path, *, hidden: tuple[str, ...], path: str | None = None) -> dict[str, dict[str, str]]:
+    environment = os.environ | {"EDGE_HARNESS_HOME": str(home), "EDGE_HARNESS_CACHE": str(home)}
+    if path is not None:
+        environment["PATH"] = path
+    done = subprocess.run(
+        [sys.executable, "-c", HIDE.format(names=hidden)],
+        capture_output=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return {f["name"]: f for f in json.loads(done.stdout)}
+
+
+def test_without_an_engine_and_without_a_compiler(tmp_path: Path) -> None:
+    found = doctor(tmp_path, hidden=ENGINES, path=str(tmp_path))
+    assert next(iter(found)) == "next: a C++ compiler"
+    assert "onnx" in found["without a compiler"]["detail"]
+    assert "cpu" in found["apis of this machine"]["detail"]
+    assert found["runtime llamacpp"]["state"] == "missing"
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no compiler here")
+def test_without_an_engine_but_with_a_compiler(tmp_path: Path) -> None:
+    found = doctor(tmp_path, hidden=ENGINES)
+    assert "pip install 'edge-harness[llama]'" in found["next: an engine"]["detail"]
+
+
+@pytest.mark.engine
+def test_with_an_engine_its_apis_are_named(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    found = doctor(tmp_path, hidden=())
+    assert "cpu (" in found["apis of the engine"]["detail"]
+    assert "next: an engine" not in found
+    assert "without a compiler" not in found
+
+
+@pytest.mark.parametrize(
+    ("platform", "distribution", "command"),
+    [
+        ("linux", "debian", "apt-get"),
+        ("linux", "linuxmint ubuntu debian", "apt-get"),
+        ("linux", "rocky rhel centos fedora", "dnf"),
+        ("linux", "opensuse-leap suse opensuse", "zypper"),
+        ("linux", "manjaro arch", "pacman"),
+        ("linux", "alpine", "apk"),
+        ("linux", "unheard-of", "package manager"),
+        ("darwin", "", "xcode-select"),
+        ("win32", "", "winget"),
+        ("freebsd14", "", "C++17"),
+    ],
+)
+def test_one_command_for_each_system(platform: str, distribution: str, command: str) -> None:
+    assert command in compiler_command(platform, distribution)
+
+
+def test_a_processor_is_always_there() -> None:
+    assert machine_apis()[0] == "cpu"

@@ -1,0 +1,79 @@
+"""A profile knows what disturbed it, and is taken again when the machine is quiet."""
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from harness.app import this_machine
+from harness.app.fit import DOUBT_RATIO, predict, timing_notes
+from harness.app.resolve import resolve_model
+from harness.catalog.devices import dump_device, load_device
+from harness.domain.device import DeviceProfile
+from harness.domain.scenario import Scenario
+
+QUIET = load_device("laptop-ddr5")
+BUSY = "other processes used 50% of all CPU time: stop them"
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> list[DeviceProfile]:
+    """Profiles that were saved; the probe itself is another test's subject."""
+    saved: list[DeviceProfile] = []
+    monkeypatch.setattr(this_machine, "probe_machine", lambda **_: QUIET)
+    monkeypatch.setattr(this_machine, "save_profile", saved.append)
+    monkeypatch.setattr(this_machine, "this_machine", lambda: saved[-1] if saved else None)
+    return saved
+
+
+@pytest.mark.parametrize(
+    ("states", "doubts"),
+    [
+        # What the machine does before and after each probe, and when a kept profile is looked at.
+        ([(), ()], [()]),
+        ([(BUSY,), ()], [(BUSY,)]),
+        ([(), (BUSY,), (BUSY,)], [(BUSY,)]),  # still busy at the second look: kept as it is
+        ([(BUSY,), (), (), (), ()], [(BUSY,), ()]),  # quiet at the second look: probed again, and healed
+    ],
+)
+def test_a_doubtful_profile_heals(
+    states: list[tuple[str, ...]],
+    doubts: list[tuple[str, ...]],
+    probes: list[DeviceProfile],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = iter(states)
+    monkeypatch.setattr(this_machine, "disturbance", lambda: next(seen))
+    said: list[str] = []
+    for _ in range(2 if len(states) > 2 else 1):
+        this_machine.probed(set(), Scenario(), say=said.append)
+    assert [p.doubts for p in probes] == doubts
+    assert any("in doubt" in line for line in said) == any(doubts)
+
+
+def test_real_counters_see_a_busy_machine() -> None:
+    import os
+    import subprocess
+    import sys
+
+    spin = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        assert any(this_machine.disturbance() for _ in range(5))
+    finally:
+        for process in spin:
+            process.kill()
+            process.wait()
+
+
+def test_doubt_is_kept_in_the_file_said_and_widens(tmp_path: Path) -> None:
+    doubtful = replace(QUIET, name="mine", doubts=(BUSY,))
+    path = tmp_path / "mine.toml"
+    path.write_text(dump_device(doubtful))
+    read = load_device(str(path))
+    assert read.doubts == (BUSY,)
+    model = resolve_model("smollm2-135m", "Q4_0")
+    sure, unsure = (predict(model, device, Scenario()).speed.decode_tokens_per_s for device in (QUIET, read))
+    assert unsure.mid == sure.mid
+    assert unsure.high == pytest.approx(sure.high * DOUBT_RATIO)
+    (note,) = timing_notes(model, read, Scenario())
+    assert BUSY in note

@@ -1,0 +1,188 @@
+"""Shapes from a hub: a real server on a socket, real files, and what it was asked for."""
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.app.resolve import resolve_model
+from harness.catalog.gguf import read_gguf
+from harness.catalog.hub import read_repository
+from harness.catalog.synthesize import synthesize
+from harness.domain.model import ModelShape
+from harness.errors import FetchError, RefusedError, UnknownNameError
+from harness.predict.weights import weights_of
+
+pytest.importorskip("huggingface_hub")
+
+SHAPE = ModelShape(
+    architecture="qwen3", layer_count=2, hidden_dim=512, vocab_count=40_000, head_count=8, kv_head_count=2,
+    head_dim=64, feed_forward_dim=1024, qk_norm=True, context_max_tokens=4096, tied_embeddings=True,
+)  # fmt: skip
+CONFIG = {
+    "model_type": "qwen3", "num_hidden_layers": 2, "hidden_size": 512, "vocab_size": 40_000, "num_attention_heads": 8,
+    "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 1024, "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+COMMIT = "a" * 40
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Serves ``server.files`` as the hub does: a listing, whole files, ranges of bytes."""
+
+    server: Any
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        listing = re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)(?:/revision/\w+|/tree/\w+)?(?:\?.*)?", self.path)
+        resolved = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/\w+/([^?]+)", self.path)
+        if listing:
+            names = [name for repo, name in self.server.files if repo == listing[1]]
+            tree = [{"type": "file", "path": n, "rfilename": n, "size": 1, "oid": "0" * 40} for n in names]
+            document = tree if "/tree/" in self.path else {"id": listing[1], "sha": COMMIT, "siblings": tree}
+            self.send(json.dumps(document).encode(), 200 if names else 404, body, {"Content-Type": "application/json"})
+            return
+        data = self.server.files.get((resolved[1], resolved[2])) if resolved else None
+        if data is None:
+            self.send(b"no such file", 404, body, {"X-Error-Code": "EntryNotFound"})
+            return
+        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked is None:
+            self.send(data, 200, body, headers)
+            return
+        start, end = int(asked[1]), min(int(asked[2]), len(data) - 1, int(asked[1]) + self.server.most_bytes - 1)
+        headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
+        self.server.ranges.append((resolved[2], start, end + 1))
+        self.send(data[start : end + 1], 206, body, headers)
+
+    def send(self, data: bytes, status: int, body: bool, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(data))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+            self.server.sent_bytes += len(data)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.files, server.ranges, server.sent_bytes, server.most_bytes = {}, [], 0, 1 << 40
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthesize(weights_of(SHAPE, "Q8_0"), tmp_path_factory.mktemp("hub") / "tiny-Q8_0.gguf")
+
+
+def test_a_config_tells_the_shape_and_nothing_else_is_fetched(hub: Any) -> None:
+    hub.files = {
+        ("org/tiny", "config.json"): json.dumps(CONFIG).encode(),
+        ("org/tiny", "model.safetensors"): b"x" * 10**6,
+    }
+
+    found = resolve_model("hf:org/tiny", "Q8_0")
+
+    assert found.weights.shape == SHAPE
+    assert found.weights.tensors == weights_of(SHAPE, "Q8_0").tensors
+    assert hub.sent_bytes < 10_000
+
+
+def test_a_header_is_read_by_ranges_and_the_weights_stay_there(hub: Any, gguf: Path) -> None:
+    data = gguf.read_bytes()
+    hub.files = {("org/tiny-GGUF", "tiny-Q8_0.gguf"): data, ("org/tiny-GGUF", "tiny-Q4_0.gguf"): b"unasked"}
+
+    found = read_repository("org/tiny-GGUF", quant="Q8_0")
+
+    header = read_gguf(gguf)
+    assert found.weights == header.weights()
+    assert {name for name, _, _ in hub.ranges} == {"tiny-Q8_0.gguf"}
+    read_bytes = sum(end - start for _, start, end in hub.ranges)
+    assert header.data_offset_bytes <= read_bytes < max(2 * header.data_offset_bytes, 1 << 20) + 1 < len(data)
+
+
+def test_a_read_that_was_cut_goes_on_where_it_ended(hub: Any, gguf: Path) -> None:
+    hub.files = {("org/tiny-GGUF", "tiny-Q8_0.gguf"): gguf.read_bytes()}
+    hub.most_bytes = 300_000  # the server sends less than asked for
+
+    found = read_repository("org/tiny-GGUF", "tiny-Q8_0.gguf")
+
+    assert found.weights == read_gguf(gguf).weights()
+    starts = [start for _, start, _ in hub.ranges]
+    assert starts == sorted(set(starts)), "no byte twice"
+    assert len(starts) > 2
+
+
+def test_the_second_time_nobody_is_asked(hub: Any, gguf: Path) -> None:
+    hub.files = {
+        ("org/tiny-GGUF", "tiny-Q8_0.gguf"): gguf.read_bytes(),
+        ("org/tiny", "config.json"): json.dumps(CONFIG).encode(),
+    }
+    first = resolve_model("hf:org/tiny-GGUF:tiny-Q8_0.gguf"), resolve_model("hf:org/tiny")
+    hub.shutdown()
+    hub.server_close()
+
+    assert (resolve_model("hf:org/tiny-GGUF:tiny-Q8_0.gguf"), resolve_model("hf:org/tiny")) == first
+
+
+def test_a_split_model_is_the_sum_of_its_parts(hub: Any, gguf: Path, tmp_path: Path) -> None:
+    """Two files, each with a half of the tensors; the metadata stand in the first."""
+    from harness.catalog._gguf_metadata import metadata_of
+    from harness.catalog.gguf_write import write_gguf
+
+    whole = weights_of(SHAPE, "Q8_0")
+    half = len(whole.tensors) // 2
+    for i, tensors in enumerate((whole.tensors[:half], whole.tensors[half:]), 1):
+        name = f"tiny-Q8_0-0000{i}-of-00002.gguf"
+        metadata = metadata_of(SHAPE, name="tiny", quant="Q8_0") if i == 1 else {"general.architecture": "qwen3"}
+        write_gguf(tmp_path / name, metadata, tensors, lambda out, t: out.write(bytes(t.size_bytes)))
+        hub.files["org/split", name] = (tmp_path / name).read_bytes()
+
+    found = resolve_model("org/split:Q8_0")
+
+    assert found.weights.shape == SHAPE
+    assert [t.name for t in found.weights.tensors] == [t.name for t in whole.tensors]
+
+
+def test_what_is_not_there_is_said(hub: Any, gguf: Path) -> None:
+    hub.files = {("org/tiny-GGUF", "tiny-Q8_0.gguf"): gguf.read_bytes()}
+
+    with pytest.raises(UnknownNameError, match="Q2_K in org/tiny-GGUF"):
+        resolve_model("hf:org/tiny-GGUF", "Q2_K")
+    with pytest.raises(UnknownNameError, match=r"other\.gguf"):
+        resolve_model("hf:org/tiny-GGUF:other.gguf")
+    with pytest.raises(FetchError, match="org/none"):
+        resolve_model("hf:org/none")
+    with pytest.raises(RefusedError, match="hf:org/repo"):
+        resolve_model("hf:llama")
+
+
+def test_a_file_that_is_no_gguf_is_refused_at_once(hub: Any) -> None:
+    hub.files = {("org/bad", "bad-Q8_0.gguf"): b"<html>" * 10**6}
+
+    with pytest.raises(Exception, match="magic"):
+        resolve_model("hf:org/bad:bad-Q8_0.gguf")
+    assert sum(end - start for _, start, end in hub.ranges) <= 1 << 20

@@ -1,0 +1,258 @@
+"""Names as people write them: from Hugging Face, Ollama, LM Studio, llama-bench and published tables."""
+
+import csv
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from harness.app.resolve import resolve_model
+from harness.catalog.models import model_names
+from harness.catalog.names import load_model
+from harness.catalog.names import key, match, nearest
+from harness.cli.models import COMMAND
+from harness.domain.quant import split, understood
+from harness.errors import RefusedError, UnknownNameError
+from harness.predict.kv_cache import kv_cache_bytes
+from harness.predict.quant_mix import QUANTS
+from harness.predict.weights import weights_of
+
+# name, card, mixture (empty: the card's own default)
+RESOLVED = [
+    # repositories of the hub
+    ("meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b", ""),
+    ("Qwen/Qwen3-30B-A3B-Instruct-2507", "qwen3-30b-a3b", ""),
+    ("unsloth/Qwen3.6-35B-A3B-GGUF:UD-Q4_K_XL", "qwen3.6-35b-a3b", "Q4_K_M"),
+    ("google/gemma-4-26B-A4B-it", "gemma-4-26b-a4b", ""),
+    ("mlx-community/Meta-Llama-3.1-8B-Instruct-4bit", "llama-3.1-8b", "Q4_0"),
+    ("LiquidAI/LFM2.5-1.2B-Instruct", "lfm2.5-1.2b", ""),
+    ("mistralai/Ministral-3-8B-Instruct-2512", "ministral-3-8b", ""),
+    ("zai-org/GLM-4.7-Flash", "glm-4.7-flash", ""),
+    ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "nemotron-3-nano-30b-a3b", "BF16"),
+    ("hugging-quants/Meta-Llama-3.1-8B-Instruct-AWQ-INT4", "llama-3.1-8b", "Q4_0"),
+    ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "qwen2.5-7b", "Q4_0"),
+    ("turboderp/Llama-3.1-8B-Instruct-exl2-4.0bpw", "llama-3.1-8b", "IQ4_XS"),
+    ("RedHatAI/Qwen3-32B-quantized.w4a16", "qwen3-32b", "Q4_0"),
+    # Ollama
+    ("llama3.1:8b", "llama-3.1-8b", ""),
+    ("llama3.1:8b-instruct-q4_K_M", "llama-3.1-8b", "Q4_K_M"),
+    ("llama3.2", "llama-3.2-3b", ""),
+    ("qwen2.5-coder:7b", "qwen2.5-coder-7b", ""),
+    ("qwen3:30b-a3b", "qwen3-30b-a3b", ""),
+    ("gemma3:4b-it-q4_K_M", "gemma-3-4b", "Q4_K_M"),
+    ("deepseek-r1:7b", "deepseek-r1-distill-qwen-7b", ""),
+    ("phi4:14b", "phi-4", ""),
+    ("gpt-oss:20b", "gpt-oss-20b", ""),
+    ("mistral-nemo:latest", "mistral-nemo-12b", ""),
+    ("smollm2:135m", "smollm2-135m", ""),
+    # LM Studio and files
+    ("gpt-oss-120b-mxfp4", "gpt-oss-120b", "MXFP4_MOE"),
+    ("Qwen3.6-35B-A3B-UD-Q4_K_XL", "qwen3.6-35b-a3b", "Q4_K_M"),
+    ("meta-llama-3.1-8b-instruct", "llama-3.1-8b", ""),
+    ("qwen/qwen3-coder-30b", "qwen3-coder-30b-a3b", ""),
+    ("GLM-4.7-Flash-UD-Q8_K_XL", "glm-4.7-flash", "Q8_0"),
+    # what llama-bench prints
+    ("qwen3moe 30B.A3B Q4_K - Medium", "qwen3-30b-a3b", "Q4_K_M"),
+    ("llama 7B Q4_0", "llama-2-7b", "Q4_0"),
+    ("llama 8B Q8_0", "llama-3.1-8b", "Q8_0"),
+    ("gpt-oss 20B MXFP4 MoE", "gpt-oss-20b", "MXFP4_MOE"),
+    ("qwen35moe 35B.A3B Q6_K", "qwen3.5-35b-a3b", "Q6_K"),
+    ("gemma3 4B Q5_K - Small", "gemma-3-4b", "Q5_K_S"),
+    ("deepseek2 16B Q4_K - Medium", "deepseek-v2-lite", "Q4_K_M"),
+    # display names and tables
+    ("Llama 3.1 8B Instruct", "llama-3.1-8b", ""),
+    ("Qwen 3 30B-A3B MoE", "qwen3-30b-a3b", ""),
+    ("QWEN2-5-0-5B", "qwen2.5-0.5b", ""),
+    ("SMOLLM2-1-1-7B", "smollm2-1.7b", ""),
+    ("Pepe-8B (Llama-3.1-8B)", "llama-3.1-8b", ""),
+    ("NousCoder-14B (Qwen3-14B)", "qwen3-14b", ""),
+    ("Llama-3.2-1B-Instruct-4bit", "llama-3.2-1b", "Q4_0"),
+    ("Mistral-Small-3.2-24B-Instruct-2506", "mistral-small-24b", ""),
+    ("DeepSeek-R1-671B UD-Q2_K_XL 2.51bpw", "deepseek-r1", "Q2_K"),
+    ("OpenAI gpt-oss 120B MXFP4", "gpt-oss-120b", "MXFP4_MOE"),
+    ("Phi 4 Reasoning Plus 14B", "phi-4", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "card", "mixture"), RESOLVED)
+def test_a_name_is_the_card_that_people_mean(name: str, card: str, mixture: str) -> None:
+    found = match(name)
+
+    assert found.card is not None
+    assert found.card.name == card
+    taken = understood(found.quant)
+    assert (taken.mixture if taken else "") == mixture
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("EAGLE-3", "draft head"),
+        ("Medusa-1 heads", "draft head"),
+        ("Qwen3.5-27B-DFlash FP16", "draft head"),  # a drafter for the model of that size, not the model
+        ("T5-XXL 11B", "encoder"),
+        ("Speculative sampling", "method"),
+        ("lama-3.1", "Did you mean"),
+        ("nonsense", "models list"),
+        ("qwen", "Did you mean"),
+    ],
+)
+def test_what_is_no_model_or_tells_no_size_is_refused(name: str, reason: str) -> None:
+    with pytest.raises((RefusedError, UnknownNameError), match=reason):
+        resolve_model(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "params_b", "active_b"),
+    [
+        ("Hy3-300B-A22B", 300, 22),
+        ("Quokka-9B-Instruct-AWQ", 9, 9),
+        ("Zeta 8x7B", 46.7, 12.9),  # experts share attention, as Mixtral's do
+        ("Foo 270M Q8_0", 0.27, 0.27),
+        ("RWKV7-1.5B", 1.5, 1.5),
+        ("Llama-5-45B", 45, 45),
+    ],
+)
+def test_an_unknown_model_is_bounded_by_those_of_its_size(name: str, params_b: float, active_b: float) -> None:
+    found = match(name).guess
+
+    assert found is not None
+    assert (found.params_b, found.active_b) == (pytest.approx(params_b), pytest.approx(active_b))
+    made = sum(t.element_count for t in weights_of(found.shape, "F16").tensors)
+    assert made / 1e9 == pytest.approx(params_b, rel=0.08)
+    for shape in (found.shape, *found.around):  # grouped, sliding, latent or recurrent: never keys of full width
+        assert shape.latent or shape.kv_head_count < shape.head_count or shape.head_count <= 1
+    resolved = resolve_model(name)
+    assert resolved.guess == found
+    assert "nobody's card" in resolved.notes[0]
+
+
+def test_a_recurrent_name_has_a_state_and_no_cache() -> None:
+    found = match("RWKV7-1.5B").guess
+
+    assert found is not None
+    assert kv_cache_bytes(found.shape, 1024) == kv_cache_bytes(found.shape, 65536)
+
+
+def test_names_in_the_shipped_rows_resolve() -> None:
+    """At least 95 % of the models that published rows name, methods and draft heads apart."""
+    with (files("harness.published") / "data" / "decode.csv").open() as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    failed = []
+    for name, row in rows.items():
+        try:
+            match(name, params_b=float(row["params_b"] or 0), active_b=float(row["active_params_b"] or 0))
+        except (RefusedError, UnknownNameError):
+            failed.append(name)
+    assert len(failed) <= 0.05 * len(rows), failed
+
+
+def test_every_card_is_found_by_its_own_name_title_and_aliases() -> None:
+    for name in model_names():
+        card = load_model(name)
+        for written in (name, *card.aliases):
+            assert match(written).card == card, written
+
+
+def test_no_alias_is_claimed_twice() -> None:
+    claimed: dict[str, str] = {}
+    for name in model_names():
+        for alias in load_model(name).aliases:
+            assert claimed.setdefault(key(alias), name) == name, alias
+            assert alias not in model_names(), f"{alias} is a card of its own"
+
+
+def test_a_card_of_another_size_is_no_match() -> None:
+    assert match("Llama2", params_b=68.98).guess is not None
+    assert match("Llama2", params_b=6.74).card == load_model("llama-2-7b")
+
+
+@pytest.mark.parametrize(
+    ("text", "mixture", "low", "high"),
+    [
+        ("q4_k_m", "Q4_K_M", 0, 0),
+        ("Q4_K - Medium", "Q4_K_M", 0, 0),
+        ("i1-IQ3_XXS", "IQ3_XXS", 0, 0),
+        ("QAT Q4_0", "Q4_0", 0, 0),
+        ("MXFP4", "MXFP4_MOE", 0, 0),
+        ("UD-Q4_K_XL", "Q4_K_M", 4.48, 5.83),  # the range in published rows must lie inside
+        ("UD-Q2_K_XL", "Q2_K", 2.70, 3.17),
+        ("UD-IQ4_NL_XL", "IQ4_NL", 4.49, 4.50),
+        ("NVFP4", "Q4_K_S", 4.5, 5.0),
+        ("AWQ", "Q4_0", 4.2, 5.7),
+        ("GPTQ 4-bit g128".replace("4-bit ", ""), "Q4_0", 4.15, 4.15),
+        ("MLX 4bit", "Q4_0", 4.5, 4.95),
+        ("8bit", "Q8_0", 8.5, 8.6),
+        ("EXL2 2.5 bpw", "Q2_K_S", 2.5, 2.7),
+        ("int4", "Q4_0", 4.16, 5.97),
+        ("int8", "Q8_0", 7.64, 9.01),
+        ("w4a16", "Q4_0", 4.68, 6.45),
+        ("w8a8", "Q8_0", 8.0, 8.6),
+        ("IQ4_KS_R4", "IQ4_XS", 4.70, 4.70),
+        ("Q6_K_L", "Q6_K", 6.67, 7.31),
+    ],
+)
+def test_quantisations_stand_for_a_mixture_with_an_interval(text: str, mixture: str, low: float, high: float) -> None:
+    found = understood(text)
+
+    assert found is not None
+    assert found.mixture == mixture
+    assert found.mixture in QUANTS
+    if not low:
+        assert found.bits_low == 0
+        assert not found.why
+    else:
+        assert found.bits_low <= low <= high <= found.bits_high
+        assert found.bits_high < 1.9 * found.bits_low
+
+
+def test_every_mixture_is_understood_as_itself() -> None:
+    for mixture in QUANTS:
+        found = understood(mixture)
+        assert found is not None
+        assert (found.mixture, found.why) == (mixture, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "rest", "quant"),
+    [
+        ("model-Q4_K_M.gguf", "model.gguf", "Q4_K_M"),
+        ("bitnet-b1.58-2B-4T", "bitnet-b1.58-2B-4T", ""),
+        ("phi-4-mini", "phi-4-mini", ""),
+        ("Q4_0", "Q4_0", ""),  # nothing would be left of it
+        ("gemma-3-1b-it-qat-q4_0", "gemma-3-1b-it", "qat-q4_0"),
+    ],
+)
+def test_a_quantisation_is_taken_out_of_a_name(name: str, rest: str, quant: str) -> None:
+    assert split(name) == (rest, quant)
+
+
+def test_the_nearest_names_come_first() -> None:
+    assert nearest("lama3.1-8b")[0] == "llama-3.1-8b"
+
+
+def test_resolve_says_what_and_why() -> None:
+    done = CliRunner().invoke(COMMAND, ["resolve", "Quokka-9B-AWQ", "--json"])
+
+    found = json.loads(done.stdout)
+    assert (found["kind"], found["quant"]) == ("guess", "Q4_0")
+    assert any("4.1 to 5.8 bits" in line for line in found["why"])
+    assert found["cache"]["low_bytes"] <= found["cache"]["bytes"] <= found["cache"]["high_bytes"]
+    card = CliRunner().invoke(COMMAND, ["resolve", "llama3.1:8b", "--json"])
+    assert json.loads(card.stdout)["model"] == "llama-3.1-8b"
+
+
+def test_a_stand_in_widens_what_is_predicted(tmp_path: Path) -> None:
+    from harness.app.fit import predict
+    from harness.app.resolve import resolve_device
+    from harness.domain.scenario import Scenario
+
+    device, scenario = resolve_device("rtx-4090-desktop"), Scenario()
+    exact = predict(resolve_model("llama-3.1-8b", "Q4_0"), device, scenario)
+    loose = predict(resolve_model("llama-3.1-8b", "AWQ"), device, scenario)
+    assert loose.memory.peak_bytes.mid == exact.memory.peak_bytes.mid
+    # 5.8 bits of 8.03e9 weights against the 4.64 of the file: 1.16 GB more at most
+    assert loose.memory.peak_bytes.high - exact.memory.peak_bytes.high == pytest.approx(1.16e9, rel=0.05)
+    assert loose.speed.decode_tokens_per_s.low < exact.speed.decode_tokens_per_s.low

@@ -1,0 +1,73 @@
+"""The gate under a model of noise: false alarms, detection, and builds that are slower on some tokens only."""
+
+from math import ceil, log
+
+import pytest
+
+import harness.stats.intervals as intervals
+from bench.gate_noise import BUDGET, QUIET, SHARED, Course, Machine, former, present, share
+from harness.gates.live import gate_in_turns
+from harness.gates.plan import look_confidence, outlook, plan_lines, turns_needed
+
+GATES = 60
+
+
+@pytest.fixture(autouse=True)
+def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 500)
+
+
+def test_no_slowdown_on_a_shared_machine() -> None:
+    found = [present(SHARED, 0.0, seed) for seed in range(GATES)]
+    assert share(found, "fail") <= 0.05
+    assert share(found, "inconclusive") <= 0.10
+    assert share([former(SHARED, 0.0, seed) for seed in range(GATES)], "inconclusive") > 0.15, "the noise is hard"
+
+
+def test_five_percent_within_sixteen_turns_on_a_shared_machine() -> None:
+    found = [present(SHARED, 0.05, seed, 16) for seed in range(GATES)]
+    before = [former(SHARED, 0.05, seed, 16) for seed in range(GATES)]
+    assert share(found, "fail") >= 0.8
+    assert share(found, "pass") == 0.0
+    assert share(before, "fail") < 0.65, "the noise is hard"
+
+
+def test_on_the_limit_itself_it_seldom_decides() -> None:
+    found = [present(SHARED, 0.03, seed) for seed in range(GATES)]
+    assert share(found, "fail") <= 0.08  # 5 %, and what 60 gates can tell
+    assert share(found, "inconclusive") >= 0.75
+
+
+@pytest.mark.parametrize("noise", [QUIET, SHARED], ids=["quiet", "shared"])
+def test_a_build_that_slows_most_tokens_is_not_passed_by_the_others(noise) -> None:
+    """65 of 100 tokens take 10 % longer: the median does, the fastest third does not."""
+    found = []
+    for seed in range(GATES // 2):
+        machine = Machine(noise, seed)
+        (judged,), new, _ = gate_in_turns([BUDGET], lambda m=machine: m.run(0.10, 0.65), lambda m=machine: m.run(0.0))
+        found.append(Course(judged.answer, len(new)))
+    assert share(found, "pass") <= 0.04
+
+
+@pytest.mark.parametrize(("looks", "boundary_level"), [(2, 0.0294), (3, 0.0221), (4, 0.0182), (5, 0.0158)])
+def test_levels_are_those_of_pocock(looks: int, boundary_level: float) -> None:
+    """Pocock 1977, table 1: nominal levels of equally spaced looks for 5 % in all."""
+    level = 1 - look_confidence(tuple(range(1, looks + 1)), 0.95)
+    assert level == pytest.approx(boundary_level, rel=0.03)
+
+
+def test_turns_by_hand() -> None:
+    # (1.95996 + 0.84162)^2 = 7.8489; times (0.02 / ln(1.05 / 1.03))^2 = 1.0814: 8.49, so 9
+    assert turns_needed(0.02, log(1.05 / 1.03), 0.95) == ceil(8.49)
+    assert turns_needed(0.0001, 0.1, 0.95) == 6
+
+
+def test_the_plan_says_more_turns_for_more_noise() -> None:
+    looks = (6, 10, 16, 24)
+    turns = [outlook(spread, 0.05, 1.03, looks, 0.95).turns for spread in (0.002, 0.01, 0.02, 0.04)]
+    assert turns[0] == 6.0
+    assert turns == sorted(turns)
+    assert outlook(0.04, 0.05, 1.03, looks, 0.95).decided_ratio < 0.8
+    lines = plan_lines([1.03], looks, 0.95)
+    assert len(lines) == 3
+    assert "5% slower" in lines[2]

@@ -1,0 +1,85 @@
+"""The engine's devices through a child; a profile with a GPU: its pool, its costs, and what both predict."""
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from harness.app.check import _engines
+from harness.app.run import Cell
+from harness.catalog.devices import dump_device, load_device
+from harness.catalog.names import load_model
+from harness.domain.device import Calibration, TypeCost
+from harness.domain.model import ModelShape
+from harness.domain.placement import Placement
+from harness.domain.scenario import Scenario
+from harness.measure.engine_devices import engine_devices, with_gpu
+from harness.predict.placed import placed_seconds, with_cards
+from harness.predict.weights import weights_of
+from harness.runtimes.llamacpp.devices import GgmlDevice
+
+CARD = GgmlDevice("Vulkan0", "Some card", "gpu", "vulkan", 7 * 2**30, 8 * 2**30, "", (), 1)
+
+
+def costs(api: str, seconds_per_byte: float, **more: float) -> Calibration:
+    """Nothing but reading weights."""
+    return Calibration(
+        api=api, engine_version="e", thread_count=1, token_overhead_s=0.0, layer_overhead_s=0.0,
+        kv_read_bytes_per_s=1e18, attention_flops_per_s=1e18,
+        types=(TypeCost(type_name="Q8_0", batch_seconds_per_byte=((1, seconds_per_byte), (512, seconds_per_byte))),),
+        **more,
+    )  # fmt: skip
+
+
+@pytest.mark.engine
+def test_the_installed_engine_tells_its_devices_through_a_child():
+    pytest.importorskip("llama_cpp")
+    assert [d.kind for d in engine_devices()].count("cpu") == 1
+
+
+@pytest.mark.parametrize(("kind", "pool"), [("gpu", "vram"), ("igpu", "ram")])
+def test_a_profile_with_a_gpu_is_written_and_read(tmp_path: Path, kind: str, pool: str):
+    host = replace(load_device("raspberry-pi-5"), calibrations=(costs("cpu", 1e-9),))
+    found = with_gpu(host, CARD._replace(kind=kind), costs("vulkan", 1e-11, link_bytes_per_s=8e9, crossing_s=1e-4))
+    (tmp_path / "mine.toml").write_text(dump_device(found))
+    again = load_device(str(tmp_path / "mine.toml"))
+    assert again.api() == "cpu"  # what a run without an api uses stays first
+    assert again.pool_for("vulkan") == pool
+    assert again.calibration("vulkan") == found.calibration("vulkan")
+    if kind == "gpu":
+        assert again.pool("vram").usable_bytes.value == 7 * 2**30
+        assert again.pool("vram").bandwidth_bytes_per_s.value == pytest.approx(1e11)
+
+
+def test_measured_costs_add_part_by_part():
+    # 1 ns a byte on the CPU, 10 ps on the card, 100 us for the one crossing, activations of 8 x 512 bytes at 8 GB/s
+    shape = ModelShape(
+        architecture="llama", layer_count=4, hidden_dim=512, vocab_count=1024, head_count=8, kv_head_count=8,
+        head_dim=64, feed_forward_dim=1024,
+    )  # fmt: skip
+    weights = weights_of(shape, "Q8_0")
+    host = replace(load_device("raspberry-pi-5"), calibrations=(costs("cpu", 1e-9),))
+    device = with_gpu(host, CARD, costs("vulkan", 1e-11, link_bytes_per_s=8e9, crossing_s=1e-4))
+    token_s, _ = placed_seconds(weights, device, Scenario(api="vulkan", placement=Placement(gpu_layers=3)))
+    block = sum(t.size_bytes for t in weights.tensors if t.name.startswith("blk.0.") and len(t.dims) > 1)
+    head = next(t.size_bytes for t in weights.tensors if t.name == "output.weight")
+    assert token_s == pytest.approx(2 * block * 1e-9 + (2 * block + head) * 1e-11 + 1e-4 + 8 * 512 / 8e9, rel=1e-6)
+
+
+def test_a_check_covers_every_engine_and_a_split():
+    cell = Cell("qwen3-30b-a3b", "", Scenario())
+    asked = list(_engines(cell, {"qwen3-30b-a3b": load_model("qwen3-30b-a3b").shape}, {"vulkan": CARD}))
+    assert [(s.api, s.placement) for s in asked] == [
+        ("cpu", Placement()), ("vulkan", Placement()), ("vulkan", Placement(cpu_moe=24)),
+    ]  # fmt: skip
+    cell = Cell("qwen3-8b", "", Scenario())
+    *_, split = _engines(cell, {"qwen3-8b": load_model("qwen3-8b").shape}, {"vulkan": CARD})
+    assert split.placement == Placement(gpu_layers=19)
+    assert next(iter(_engines(cell, {}, {}))).api == "cpu"
+
+
+def test_cards_add_their_memory_and_nothing_else():
+    one, two = load_device("rtx-3090-desktop"), with_cards(load_device("rtx-3090-desktop"), 2)
+    assert two.pool("vram").usable_bytes.value == 2 * one.pool("vram").usable_bytes.value
+    assert two.pool("ram") == one.pool("ram")
+    assert two.pool("vram").bandwidth_bytes_per_s == one.pool("vram").bandwidth_bytes_per_s

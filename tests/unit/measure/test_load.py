@@ -1,0 +1,172 @@
+"""Load on a server that computes nothing: a token every 10 ms, and as many requests at once as it is told."""
+
+import itertools
+import json
+import threading
+import time
+from math import comb
+
+import numpy as np
+import pytest
+
+from harness.domain.result import Load, LoadLevel
+from harness.errors import BadDataError, RefusedError
+from harness.measure.jobs.load import LoadJob, plan, read_trace, run_load
+from harness.measure.pipeline import How, Pipeline
+from harness.records.derive import times_of
+from harness.records.metrics import metric_values
+from harness.stats.intervals import quantile_interval
+from tests.unit.runtimes.replay_server import END, STREAM_HEAD, event, page, replay
+
+TOKEN_S = 0.01
+
+
+def paced(slots, fail=lambda n: False):
+    """Pages of a server like llama-server with so many slots; requests beyond them wait."""
+    room, count, lock = threading.Semaphore(slots), [0], threading.Lock()
+
+    def complete(connection, asked):
+        with lock:
+            count[0] += 1
+            number = count[0]
+        if fail(number):
+            connection.sendall(page({"error": {"message": "busy"}}, 429, reason="Too Many"))
+            return
+        with room:
+            connection.sendall(STREAM_HEAD)
+            for n in range(1, asked["n_predict"] + 1):
+                time.sleep(TOKEN_S)
+                connection.sendall(event({"content": "a", "tokens": [1], "tokens_predicted": n, "stop": False}))
+            last = {"content": "", "stop": True, "tokens_predicted": asked["n_predict"], "stop_type": "limit"}
+            timings = {"cache_n": 0, "prompt_ms": 10.0, "predicted_ms": 10.0 * (asked["n_predict"] - 1)}
+            prompt = asked["prompt"]
+            size = len(prompt) if isinstance(prompt, list) else len(prompt.split())
+            connection.sendall(event(last | {"tokens_evaluated": size, "timings": timings}) + END)
+
+    def tokenize(connection, asked):
+        connection.sendall(page({"tokens": [1] * len(asked["content"].split())}))
+
+    return {
+        "/props": page({"default_generation_settings": {"n_ctx": 512}, "total_slots": slots}),
+        "/v1/models": page({"data": [{"id": "m", "meta": {"n_vocab": 100}}]}),
+        "/completion": complete,
+        "/tokenize": tokenize,
+    }
+
+
+def run(pages, **asked):
+    events = []
+    with replay(pages) as server:
+        asked = {"request_count": 6, "prompt_tokens": (8, 8), "new_tokens": (5, 5), **asked}
+        job = LoadJob(url=server.url, **asked)
+        run_load(
+            json.loads(
+                json.dumps(
+                    {f: getattr(job, f) for f in job.__struct_fields__},
+                    default=lambda s: {f: getattr(s, f) for f in s.__struct_fields__},
+                )
+            ),
+            lambda name, data=None: events.append((name, data)),
+        )
+    levels = [data for name, data in events if name == "level"]
+    return levels, [data for name, data in events if name == "sample"], server
+
+
+def test_closed_loop_fills_the_slots_and_saturates():
+    levels, samples, server = run(paced(slots=2), levels=(1.0, 2.0, 4.0), request_count=8)
+    assert [v.completed_count for v in levels] == [8, 8, 8]
+    assert [v.new_tokens for v in levels] == [40, 40, 40]
+    one, two, four = (v.new_tokens_per_s for v in levels)
+    # Two slots serve two users twice as fast; four wait for each other: ratios of one run.
+    assert 1.5 < two / one < 2.6
+    assert 0.8 < four / two < 1.25
+    waits = {
+        label: [s.duration_s for s in samples if s.label == label] for label in ("ttft @ 2 users", "ttft @ 4 users")
+    }
+    assert np.median(waits["ttft @ 4 users"]) > 2 * np.median(waits["ttft @ 2 users"])
+    assert sum(path == "/completion" for path, _ in server.asked) == 24
+
+
+def test_open_loop_counts_what_it_refuses_and_what_was_good():
+    levels, samples, _ = run(
+        paced(slots=64, fail=lambda n: n % 3 == 0), levels=(50.0,), open_loop=True, request_count=9,
+        limits_s={"e2el": 10.0, "ttft": 1e-4},
+    )  # fmt: skip
+    (level,) = levels
+    assert level.completed_count == 6
+    assert list(level.failures.values()) == [3]
+    assert "429 (too many requests): busy" in next(iter(level.failures))
+    assert level.good_count == 0  # no first token within 0.1 ms
+    assert {s.label for s in samples} == {"ttft @ 50 requests/s", "tg @ 50 requests/s", "e2el @ 50 requests/s"}
+
+
+def test_turns_send_what_was_said_before():
+    _, _, server = run(paced(slots=1), levels=(1.0,), request_count=3, turns=3, prefix_tokens=4)
+    prompts = [asked["prompt"] for path, asked in server.asked if path == "/completion"]
+    # 4 shared and 8 own words; each later turn has all before it, the five letters of the answer, and 8 more words.
+    assert [len(p.split()) for p in prompts] == [12, 20, 28]
+    assert all(later.startswith(former + "aaaaa ") for former, later in itertools.pairwise(prompts))
+    assert all(asked["cache_prompt"] for path, asked in server.asked if path == "/completion")
+
+
+def test_a_trace_is_sent_at_its_times(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text(
+        '{"at_s": 0.2, "prompt_tokens": 3, "new_tokens": 2}\n{"at_s": 0, "prompt_tokens": 7, "new_tokens": 1}\n'
+    )
+    trace = read_trace(path)
+    levels, _, server = run(paced(slots=4), levels=(0.0,), trace=trace)
+    assert [len(a["prompt"]) for p, a in server.asked if p == "/completion"] == [7, 3]
+    assert levels[0].duration_s >= 0.2
+    assert levels[0].new_tokens == 3
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"at_s": 0}', '{"at_s": -1, "prompt_tokens": 1, "new_tokens": 1}'])
+def test_a_bad_trace_is_one_clear_error(tmp_path, text):
+    path = tmp_path / "t.jsonl"
+    path.write_text(text)
+    with pytest.raises(BadDataError):
+        read_trace(path)
+
+
+def test_a_request_longer_than_the_context_is_refused_before_the_run():
+    with replay(paced(slots=1)) as server, pytest.raises(RefusedError, match="context of 512 tokens"):
+        plan(LoadJob(url=server.url, levels=(1.0,), prompt_tokens=(500, 500), new_tokens=(20, 20)))
+
+
+def test_through_the_pipeline_to_a_record(tmp_path):
+    with replay(paced(slots=2)) as server, Pipeline(How(keep=False, wait=False, folder=tmp_path)) as pipeline:
+        record = pipeline.measure(plan(LoadJob(url=server.url, levels=(1.0, 2.0), request_count=4, new_tokens=(5, 5))))
+    assert record.outcome in {"ok", "inconclusive"}
+    assert isinstance(record.result, Load)
+    assert len(metric_values(record, "new_tokens_per_s")) == 1
+    itl_s = times_of(record, "decode", "tg @ 1 users")
+    assert len(itl_s) == 16  # 4 requests, 4 gaps each
+    assert np.median(itl_s) >= TOKEN_S * 0.9
+
+
+def level(offered, tokens, requests=10):
+    return LoadLevel(offered=offered, label="", duration_s=10.0, completed_count=requests, good_count=0,
+                     prompt_tokens=0, cached_tokens=0, new_tokens=tokens)  # fmt: skip
+
+
+def test_saturation_by_hand():
+    closed = Load(levels=(level(4, 392), level(1, 200), level(2, 380), level(8, 400)))
+    assert closed.saturation == 2  # 38.0 tokens/s are 95 % of 40
+    assert Load(levels=(level(1, 200), level(2, 380))).saturation is None  # it still grows
+    opened = Load(levels=(level(1, 0, 10), level(2, 0, 19), level(4, 0, 25)), open_loop=True)
+    assert opened.saturation == 4  # 1.0 and 1.9 of 2 were completed, 2.5 of 4 were not
+
+
+@pytest.mark.parametrize(("n", "share"), [(40, 0.5), (200, 0.9), (400, 0.99), (100, 0.99)])
+def test_quantile_interval_covers_as_the_binomial_says(n, share):
+    values = np.arange(1.0, n + 1)
+    found = quantile_interval(values, share)
+    chance = [comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
+    low = int(found.low or 0)
+    assert sum(chance[:low]) <= 0.025 < sum(chance[: low + 1])
+    if found.high is None:
+        assert sum(chance[n:]) > 0.025  # even the largest leaves too much above it
+    else:
+        high = int(found.high)
+        assert sum(chance[high:]) <= 0.025 < sum(chance[high - 1 :])

@@ -1,0 +1,189 @@
+"""Placement: what lies where by llama.cpp's rules, memory and time that add up, and the best split."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from harness.app.fit import predict
+from harness.app.placement import best_placement
+from harness.app.resolve import ResolvedModel, resolve_model
+from harness.catalog.devices import load_device
+from harness.catalog.names import load_model
+from harness.domain.placement import Placement
+from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
+from harness.predict.coefficients import shipped
+from harness.predict.decode import Machine, decode_seconds
+from harness.predict.kv_cache import kv_cache_bytes
+from harness.predict.placed import block_cache_bytes, card_of, parts_of, placed_memory, split_of
+from harness.predict.placement import Cards, Terms, decode_split_s, offloads, prefill_split_s
+from harness.predict.prefill import prompt_of
+from harness.predict.speed import work_of
+from harness.predict.traits import traits_of
+from harness.predict.weights import weights_of
+
+MOE = weights_of(load_model("qwen3-30b-a3b").shape, "Q4_K_M")
+DENSE = weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M")
+GPU = Machine("cuda", 272e9, traits_of("GeForce RTX 4060", "cuda", 272e9))
+HOST = Machine("cpu", 96e9, traits_of("Ryzen 9 7950X", "cpu", 96e9))
+VALUES = shipped().values
+CARDS = Cards((GPU,), (1.0,), 16e9)
+
+
+@pytest.mark.parametrize(
+    ("placement", "first", "flags"),
+    [
+        # i_gpu_start = max(n_layer + 1 - n_gpu_layers, 0); the output is layer n_layer.
+        (Placement(), 0, "-ngl 33"),
+        (Placement(gpu_layers=33), 0, "-ngl 33"),
+        (Placement(gpu_layers=11), 22, "-ngl 11"),
+        (Placement(gpu_layers=1), 32, "-ngl 1"),
+        (Placement(gpu_layers=0), 33, "-ngl 0"),
+        (Placement(gpu_layers=99), 0, "-ngl 33"),
+        (Placement(cpu_moe=4, tensor_split=(3, 1), kv_on_gpu=False), 0, "-ngl 33 --n-cpu-moe 4 -ts 3,1 -nkvo"),
+        (Placement(tensor_split=(1, 1), split_mode="row", main_gpu=1), 0, "-ngl 33 -ts 1,1 -sm row -mg 1"),
+    ],
+)
+def test_first_block_and_flags_are_llama_cpps(placement: Placement, first: int, flags: str):
+    assert placement.first_gpu_block(32) == first
+    assert placement.flags(32) == flags
+
+
+@settings(max_examples=40, deadline=None)
+@given(layers=st.integers(0, 60), moe=st.integers(0, 60), kv=st.booleans())
+def test_every_tensor_is_computed_in_one_place(layers: int, moe: int, kv: bool):
+    placement = Placement(gpu_layers=layers, cpu_moe=moe, kv_on_gpu=kv)
+    parts = parts_of(MOE, placement)
+    names = [t.name for part in parts[:3] for t in part.tensors]
+    assert sorted([*names, "token_embd.weight"]) == sorted(t.name for t in MOE.tensors)
+    assert parts.gpu.shape.layer_count + parts.cpu.shape.layer_count == MOE.shape.layer_count
+    # What a split reads for a token is what the whole reads, wherever it lies; so is its cache.
+    scenario = Scenario(placement=placement)
+    split, whole = split_of(MOE, scenario, 100.0), work_of(MOE, scenario, 100.0)
+    sides = (split.gpu, split.cpu, split.experts)
+    assert sum(w.weight_bytes for w in sides) == pytest.approx(whole.weight_bytes)
+    assert sum(w.kv_bytes for w in sides) == pytest.approx(whole.kv_bytes)
+    assert sum(w.layer_count for w in sides) == whole.layer_count
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["llama-3.1-8b", "gemma-3-4b", "qwen3-30b-a3b", "mamba-130m", "jamba-v0.1", "gemma-3n-e2b", "deepseek-v2-lite"],
+)
+def test_cache_of_blocks_sums_to_the_cache(name: str):
+    shape, scenario = load_model(name).shape, Scenario(context_tokens=8192)
+    each = block_cache_bytes(shape, scenario)
+    assert len(each) == shape.layer_count
+    assert sum(each) == kv_cache_bytes(shape, 8192)
+
+
+def test_cards_get_blocks_by_running_shares():
+    # 80 blocks and the output over 3:1: positions up to 0.75 x 81 = 60.75 lie on the first card.
+    assert [card_of(b, 0, 80, (3, 1)) for b in (0, 60, 61, 80)] == [0, 0, 1, 1]
+    assert card_of(5, 0, 80, (1.0,)) == 0
+
+
+def test_all_on_one_gpu_is_the_whole_law_and_a_crossing_costs_its_time():
+    split = split_of(DENSE, Scenario(), 64.0)
+    terms = Terms(gpu=0.5, crossing=math.log(1e-3))
+    whole = decode_seconds(work_of(DENSE, Scenario(), 64.0), GPU, VALUES).total_s
+    assert decode_split_s(split, CARDS, HOST, VALUES, terms) == pytest.approx(whole)
+    two = Cards((GPU, GPU), (0.5, 0.5), 16e9)
+    moved = 8 * 4096 / (0.7 * 16e9)  # there and back in F32, over 0.7 of the link
+    assert decode_split_s(split, two, HOST, VALUES, terms) == pytest.approx(whole + 1e-3 + moved, rel=1e-6)
+
+
+def test_parts_of_a_split_add_each_by_its_engine():
+    split = split_of(DENSE, Scenario(placement=Placement(gpu_layers=17)), 64.0)
+    terms = Terms(gpu=math.log(2), cpu=math.log(3), crossing=math.log(1e-9))
+    by_hand = 2 * decode_seconds(split.gpu, GPU, VALUES).total_s + 3 * decode_seconds(split.cpu, HOST, VALUES).total_s
+    assert split.crossing_count == 1
+    assert decode_split_s(split, CARDS, HOST, VALUES, terms) == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_a_long_prompt_copies_what_lies_with_the_cpu_once_for_each_batch():
+    prefill = shipped().values
+    split = split_of(MOE, Scenario(placement=Placement(cpu_moe=48)), 0.0)
+    prompt = prompt_of(MOE.shape, 2048, 0)
+    terms = Terms(link=math.log(0.5), memory=math.log(100.0))
+    fast = Cards((GPU,), (1.0,), 1e15)
+    for ubatch, batches in ((512, 4), (2048, 1)):
+        slow_s, fast_s = (prefill_split_s(split, c, HOST, prompt, ubatch, prefill, terms) for c in (CARDS, fast))
+        assert slow_s - fast_s == pytest.approx(batches * split.copied_expert_bytes / 8e9, rel=1e-3)
+    assert not offloads(split, CARDS, HOST, 31)
+    assert offloads(split, CARDS, HOST, 32)
+    assert not offloads(split, CARDS._replace(shared_memory=True), HOST, 512)
+
+
+def test_what_overflows_a_card_is_a_cliff():
+    prefill = shipped().values
+    split = split_of(MOE, Scenario(placement=Placement(cpu_moe=24)), 0.0)
+    prompt = prompt_of(MOE.shape, 2048, 0)
+    inside, beyond = (
+        prefill_split_s(split, CARDS, HOST, prompt, 2048, prefill, Terms(), overflow_bytes=b) for b in (0.0, 4e9)
+    )
+    assert beyond > 2 * inside
+
+
+@pytest.mark.parametrize(
+    ("model", "quant", "device", "cards", "ram_gib", "check"),
+    [
+        (
+            "qwen3-30b-a3b",
+            "Q4_K_M",
+            "rtx-4060-desktop",
+            1,
+            30,
+            lambda p: p.gpu_layers == "all" and 25 <= p.cpu_moe <= 40,
+        ),
+        ("gpt-oss-20b", "MXFP4", "rtx-3060-desktop", 1, 30, lambda p: p.gpu_layers == "all" and p.cpu_moe <= 4),
+        (
+            "llama-3.3-70b",
+            "Q4_K_M",
+            "rtx-3090-desktop",
+            2,
+            30,
+            lambda p: p.gpu_layers == "all" and len(p.tensor_split) == 2,
+        ),
+        ("llama-3.3-70b", "Q4_K_M", "rtx-3090-desktop", 1, 62, lambda p: 35 <= p.gpu_layers <= 50),
+    ],
+)
+def test_the_usual_questions_have_an_answer(model, quant, device, cards, ram_gib, check):
+    profile = load_device(device)
+    ram = replace(profile.pool("ram"), usable_bytes=replace(profile.pool("ram").usable_bytes, value=ram_gib * 2**30))
+    profile = replace(profile, pools=(ram, profile.pool("vram")))
+    found = best_placement(resolve_model(model, quant), profile, Scenario(), cards)
+    assert found.best is not None and found.next_best is not None
+    assert check(found.best.placement)
+    low, high = found.best.decode_tokens_per_s.low, found.best.decode_tokens_per_s.high
+    assert 0 < low < found.best.decode_tokens_per_s.mid < high
+    assert found.best.request_s <= found.next_best.request_s
+    cards_bytes = [c.vram_bytes for c in found.curve]
+    assert cards_bytes == sorted(cards_bytes, reverse=True)
+    ram_bytes = [c.ram_bytes for c in found.curve]
+    assert ram_bytes == sorted(ram_bytes)
+
+
+def test_memory_of_a_split_is_the_whole_shared_out():
+    device = load_device("rtx-4060-desktop")
+    whole, split = (
+        placed_memory(MOE, Scenario(placement=p), device, "cuda") for p in (Placement(), Placement(cpu_moe=20))
+    )
+
+    def weights(memory, pool):
+        return sum(p.anonymous_bytes + p.file_bytes for p in memory.parts if p.pool == pool and "weights" in p.name)
+
+    moved = sum(t.size_bytes for t in MOE.tensors if "_exps" in t.name and int(t.name.split(".")[1]) < 20)
+    assert weights(whole, "vram") - weights(split, "vram") == moved
+    assert weights(split, "ram") - weights(whole, "ram") == moved
+
+
+def test_refusals_say_what_is_missing():
+    with pytest.raises(RefusedError, match="needs a GPU beside the CPU"):
+        best_placement(resolve_model("smollm2-135m"), load_device("raspberry-pi-5"), Scenario())
+    auto = Scenario(placement=Placement(gpu_layers="auto"))
+    with pytest.raises(RefusedError, match="--placement auto"):
+        predict(ResolvedModel("m", "Q4_K_M", DENSE), load_device("rtx-4060-desktop"), auto)

@@ -1,0 +1,86 @@
+"""Published split placements: read with their faults named, predicted by terms that never saw the card."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.app.published import model_of
+from harness.errors import BadDataError
+from harness.published.other_rows import kind_of
+from harness.published.placement_rows import check_placement, fit_terms, predicted_tokens_per_s, read_placed_rows
+
+HEADER = "gpu_chip,offload_mode,n_gpu_layers,n_cpu_moe,model,quant,test,tokens_per_s,n_layers,model_bytes,params_b,arch"
+
+
+def rows_in(tmp_path: Path, *lines: str, header: str = HEADER) -> Path:
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+def test_the_shipped_rows_meet_their_targets():
+    found = check_placement(None, model_of)
+    for phase in ("decode", "prefill"):
+        assert found.scores[phase].rows_count > 600
+        assert found.scores[phase].median_ratio <= 0.20
+        assert found.scores[phase].p90_ratio <= 0.60
+    assert found.sweeps_count >= 20
+    assert found.found_ratio is not None and found.found_ratio >= 0.8
+
+
+def test_a_card_that_no_row_was_fitted_on_is_predicted():
+    rows = read_placed_rows(None, model_of)
+    terms = fit_terms([row for row in rows if row.gpu != "4070 laptop"])
+    errors = sorted(
+        abs(predicted_tokens_per_s(r, terms) / r.tokens_per_s - 1)
+        for r in rows
+        if r.judged and r.gpu == "4070 laptop" and r.phase == "decode"
+    )
+    assert len(errors) > 300
+    assert errors[len(errors) // 2] <= 0.20
+    assert errors[len(errors) * 9 // 10] <= 0.60
+
+
+@pytest.mark.parametrize(
+    ("mode", "layers", "moe", "detail", "blocks", "experts"),
+    [
+        ("-ngl layers", "17", "", "", 32 / 48, 32 / 48),
+        ("--n-cpu-moe", "99", "12", "", 0.0, 12 / 48),
+        ("--n-cpu-moe", "99", "60", "", 0.0, 1.0),
+        ("all experts on CPU (-ot exps=CPU)", "99", "", "exps=CPU", 0.0, 1.0),
+        ("experts of some layers on CPU (-ot)", "99", "", "-ot blk.(34-47).ffn=CPU", 0.0, 14 / 48),
+        ("experts of some layers on GPU (-ot)", "99", "", "-ot blk.(0-4).ffn=CUDA0, other experts CPU", 0.0, 43 / 48),
+        ("-ot experts of N layers (llama-fit-params)", "9", "8", "", 40 / 48, 1.0),
+    ],
+)
+def test_what_a_row_says_of_its_split(tmp_path, mode, layers, moe, detail, blocks, experts):
+    header = HEADER + ",gpu_bandwidth_gb_s,backend,offload_detail,trust"
+    split = f"RTX 4090,{mode},{layers},{moe},Qwen3-30B-A3B,Q4_K_M,tg128,50,48,18560000000,30.53,moe"
+    line = f'{split},1008,cuda+cpu,"{detail}",A'
+    (row,) = read_placed_rows(rows_in(tmp_path, line, header=header), model_of)
+    assert row.split is not None, row.reason
+    assert row.split.cpu.layer_count == pytest.approx(blocks * 48)
+    all_experts = sum(w.weight_bytes for w in (row.split.gpu, row.split.cpu, row.split.experts))
+    assert row.split.experts.weight_bytes / all_experts <= 1
+    everything = row.split.copied_expert_bytes
+    assert everything == pytest.approx(experts * 16.9e9, rel=0.08)
+
+
+@pytest.mark.parametrize(
+    ("lines", "header", "told"),
+    [
+        (["RTX 4090,-ngl layers,fast,,m,Q4_0,tg128,9"], HEADER, "line 2, n_gpu_layers"),
+        ([], "offload_mode,n_gpu_layers", "no column"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, lines, header, told):
+    path = rows_in(tmp_path, *lines, header=header)
+    assert kind_of(path) == "placement"
+    with pytest.raises(BadDataError, match=told):
+        check_placement(path, model_of)
+
+
+def test_a_row_that_lacks_something_is_kept_with_its_reason(tmp_path):
+    found = check_placement(rows_in(tmp_path, "Mystery card,-ngl layers,9,,unknown,Q4_0,tg128,5,,,,"), model_of)
+    assert found.unpredictable == {"no model bytes": 1}
+    assert found.scores == {} and found.found_ratio is None

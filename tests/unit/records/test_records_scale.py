@@ -1,0 +1,90 @@
+"""The history with many runs: indices are used, trends read no records, memory does not grow with their number."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from bench.records_scale import measure, year
+from harness.app.trend import trends, trends_of
+from harness.records.history import FORMAT, History
+from harness.records.store import encode
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> History:
+    made = History(tmp_path_factory.mktemp("home") / "history.sqlite")
+    made.extend(year(900))
+    return made
+
+
+@pytest.mark.parametrize("metric", ["decode_tokens_per_s", "load_s", "peak_memory_bytes"])
+def test_a_trend_from_figures_is_the_trend_from_the_records(history: History, metric: str) -> None:
+    from_figures = trends_of(history.figures(metric, limit=10**6), metric)  # type: ignore[arg-type]
+    assert from_figures == trends(list(year(900)), metric)  # type: ignore[arg-type]
+    assert len(from_figures) == 800
+    assert sum(len(t.points) for t in from_figures) == 900
+
+
+def test_filters_and_limits_are_those_of_the_list(history: History) -> None:
+    ids = [e.run_id for e in history.entries(device="board-03", limit=7)]
+    found = [f.run_id for f in history.figures("load_s", device="board-03", limit=7)]
+    assert found == ids[::-1]
+    assert [r.run_id for r in history.records(model="model-01", limit=3)] == [
+        e.run_id for e in history.entries(model="model-01", limit=3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ("SELECT run_id FROM runs WHERE model = 'm' ORDER BY created DESC LIMIT 5", "runs_by_model"),
+        ("SELECT run_id FROM runs WHERE device = 'd' ORDER BY created DESC LIMIT 5", "runs_by_device"),
+        ("SELECT record FROM runs WHERE run_id >= 'a' AND run_id < 'b'", "sqlite_autoindex_runs_1"),
+    ],
+)
+def test_queries_use_their_index(history: History, query: str, index: str) -> None:
+    with sqlite3.connect(history.path) as connection:
+        plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}"))
+    assert index in plan
+
+
+def test_a_history_of_the_first_format_gets_its_figures(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    columns = "run_id TEXT PRIMARY KEY, created TEXT, workload TEXT, model TEXT, quant TEXT, device TEXT, outcome TEXT,"
+    with sqlite3.connect(path) as old:
+        old.execute(f"CREATE TABLE runs ({columns} cell TEXT, record BLOB)")
+        old.execute("CREATE INDEX runs_by_model ON runs (model, quant)")
+        for r in year(3):
+            row = (r.run_id, r.created, r.workload, "m", "q", r.machine.device, r.outcome, "", encode(r))
+            old.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        old.execute("INSERT INTO runs VALUES ('broken', '', '', '', '', '', 'ok', '', x'00')")
+        old.execute("PRAGMA user_version = 1")
+    old.close()
+
+    assert len(list(History(path).figures("decode_tokens_per_s", limit=10))) == 3
+    assert History(path).count() == 4
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (FORMAT,)
+
+
+def test_a_broken_line_keeps_nothing_of_the_file(history: History, tmp_path: Path) -> None:
+    from harness.app.results import stream
+    from harness.errors import BadDataError
+
+    lines = tmp_path / "some.jsonl"
+    lines.write_bytes(b"".join(encode(r) + b"\n" for r in year(3)) + b"{}\n")
+    fresh = History(tmp_path / "history.sqlite")
+    with pytest.raises(BadDataError, match=r"some\.jsonl:4: schema_version"):
+        fresh.extend(stream(lines))
+    assert fresh.count() == 0
+
+
+@pytest.mark.slow
+def test_ten_thousand_records(tmp_path: Path) -> None:
+    """Processor time, since others may share the machine: a tenth of the year, so a tenth of what it may take."""
+    steps = {step.name: step for step in measure(10_000, tmp_path)}
+    assert all(step.status == 0 for step in steps.values())
+    assert all(step.peak_bytes < 500 << 20 for step in steps.values())
+    assert steps["trend of all"].cpu_seconds < 2.0
+    assert steps["query: newest of a model"].cpu_seconds < 2.0

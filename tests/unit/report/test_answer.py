@@ -1,0 +1,56 @@
+"""The first sentence says what a person asked."""
+
+import pytest
+from msgspec.structs import replace
+from report_records import record
+
+from harness.catalog.devices import load_device
+from harness.domain.prediction import Interval, Prediction
+from harness.domain.record import RunRecord, Validity
+from harness.records.compare import compare
+from harness.report.answer import check_line, first_line
+
+GIB = 1 << 30
+DEVICE = load_device("iphone-16-pro")
+
+
+def prediction(word: str, low: float, mid: float, high: float) -> Prediction:
+    made = record().prediction
+    verdict = replace(made.verdict, word=word, needed_bytes=5 * GIB, available_bytes=10 * GIB)
+    speed = replace(made.speed, decode_tokens_per_s=Interval(mid=mid, low=low, high=high))
+    return replace(made, verdict=verdict, speed=speed)
+
+
+@pytest.mark.parametrize(
+    ("word", "speeds", "words"),
+    [
+        ("fits", (15, 18, 21), "Yes: about 18 tokens/s, first token after 500 ms, uses 5.00 GiB of 10.00 GiB"),
+        ("fits", (4, 9, 18), "Yes: somewhere between 4 and 18 tokens/s (not known well enough)"),
+        ("too slow", (15, 18, 21), "It fits, but is slower than wanted: about 18 tokens/s"),
+        ("does not fit", (15, 18, 21), "No: small-1b Q4_0 needs 5.00 GiB of 10.00 GiB on"),
+    ],
+)
+def test_first_line(word: str, speeds: tuple[float, float, float], words: str) -> None:
+    assert first_line(prediction(word, *speeds), DEVICE, None).startswith(words)
+
+
+def test_a_measured_run_beside_its_prediction() -> None:
+    run = record()
+    # Clean samples run at 10, 12 and 11 tokens/s; 10 were predicted: 10 / 11 - 1 = -9 %.
+    assert check_line(run, compare(run)) == "small-1b Q4_0: 11 tokens/s measured, predicted 10 (-9%), 300 MiB of memory."
+
+
+def test_a_disturbed_run_is_shown_and_not_believed() -> None:
+    def doubted(run: RunRecord) -> RunRecord:
+        doubt = Validity(doubts=("other processes used 50% of all CPU time: stop them",))
+        return replace(run, outcome="inconclusive", samples=tuple(replace(s, validity=doubt) for s in run.samples))
+
+    line = check_line(doubted(record()), None)
+    # 10 tokens in 90 s is the slowest sample that is no warm-up, 12 tokens/s the fastest.
+    assert "0.111 to 12 tokens/s, but the machine was disturbed all along (other processes used 50% of all CPU" in line
+    assert "not to be believed" in line
+
+
+def test_a_run_that_did_not_run_says_why() -> None:
+    run = record(outcome="out of memory", detail="the kernel killed it\nmore", samples=())
+    assert check_line(run, None) == "small-1b Q4_0 did not run: out of memory: the kernel killed it"

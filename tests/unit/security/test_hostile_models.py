@@ -1,0 +1,119 @@
+"""Model files made to hurt, given to the command line: one clear line each, or clean words.
+
+Each file is well-formed GGUF; only what it says is impossible. The valid files it is made of are read well (last test),
+so that a refusal is due to the one thing that was changed.
+"""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench.fuzz_shown import COUNTS, DEVICE, FAMILIES, TEXTS, _Family, _file, check_printed, said
+from harness.catalog.gguf import read_gguf
+from harness.errors import BadDataError, Exit
+from harness.printable import clean, clean_lines, escaped
+
+BY_NAME = {str(f.metadata["general.architecture"]): f for f in FAMILIES}
+HUGE = (2**31, 2**32 - 1, 2**63, 2**64 - 1)
+NO_COUNT = (-1.0, float("nan"), "7", (1.5, 2.5))
+
+IMPOSSIBLE = {
+    # The valid llama has 2 blocks, width 64, 4 heads on 2 KV heads of 16, 96 within, 300 tokens, 4096 of context.
+    "llama": {
+        "block_count": (0, 10_001, *HUGE, *NO_COUNT),
+        "embedding_length": (0, 63, 65, *HUGE, *NO_COUNT),
+        "attention.head_count": (0, 3, 32, *HUGE),  # 32 heads of 16 are wider than any tensor
+        "attention.head_count_kv": (0, 3, *HUGE),
+        "attention.key_length": (0, 2**20, *HUGE),
+        "attention.value_length": (2**20, *HUGE),
+        "feed_forward_length": (301, *HUGE),
+        "context_length": (2**33, *HUGE[2:]),
+        "nextn_predict_layers": (2, 3, *HUGE),
+    },
+    "qwen3moe": {
+        "expert_count": (0, 1, 7, 9, *HUGE),
+        "expert_used_count": (0, 9, *HUGE),
+        "expert_feed_forward_length": (0, 301, *HUGE),
+    },
+    "gemma3": {"attention.sliding_window": (2**33, *HUGE[2:]), "attention.shared_kv_layers": (3, *HUGE)},
+    "deepseek2": {"attention.kv_lora_rank": (301, *HUGE), "attention.value_length_mla": (0, *HUGE)},
+    "mamba": {"ssm.inner_size": (301, *HUGE), "ssm.state_size": (0, 301, *HUGE), "ssm.conv_kernel": (0, *HUGE)},
+}
+CASES = [
+    pytest.param(kind, f"{kind}.{key}", value, id=f"{kind} {key} {value}")
+    for kind, keys in IMPOSSIBLE.items()
+    for key, values in keys.items()
+    for value in values
+] + [pytest.param("llama", "general.alignment", v, id=f"alignment {v}") for v in (0, 3, 2**31, -1.0, "32")]
+
+
+def write(folder: Path, family: _Family) -> Path:
+    path = folder / "hostile.gguf"
+    path.write_bytes(_file(family))
+    return path
+
+
+def test_there_are_a_hundred() -> None:
+    assert len(CASES) >= 100
+
+
+@pytest.mark.parametrize(("kind", "key", "value"), CASES)
+def test_an_impossible_count_is_refused_in_one_line(kind: str, key: str, value: object, tmp_path: Path) -> None:
+    family = BY_NAME[kind]
+    path = write(tmp_path, family._replace(metadata=family.metadata | {key: value}))
+
+    with pytest.raises(BadDataError, match=r"hostile\.gguf: .*found .*expected ") as caught:
+        read_gguf(path).weights()
+
+    check_printed(str(caught.value))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda t: ascii(t)[:20])
+@pytest.mark.parametrize("place", ["general.name", "general.architecture", "a key", "a tensor's name"])
+def test_no_text_of_a_file_steers_the_terminal(text: str, place: str, tmp_path: Path) -> None:
+    """``said`` itself holds every byte printed, and the number of lines of an error, against the rules."""
+    family = BY_NAME["llama"]
+    if place == "a tensor's name":
+        tensors = (msgspec.structs.replace(family.tensors[0], name=text[:100]), *family.tensors[1:])
+        path = write(tmp_path, family._replace(tensors=tensors))
+    else:
+        key = text[:9000] if place == "a key" else place
+        path = write(tmp_path, family._replace(metadata=family.metadata | {key: text[:9000]}))
+
+    status = said("models", "show", str(path))
+
+    assert status in {Exit.OK, Exit.USAGE}
+    assert status == Exit.USAGE or place != "general.architecture", "the name of an architecture is a word"
+
+
+@pytest.mark.parametrize("kind", BY_NAME)
+def test_the_files_they_are_made_of_are_read_well(kind: str, tmp_path: Path) -> None:
+    path = write(tmp_path, BY_NAME[kind])
+    assert said("models", "show", str(path)) == Exit.OK
+    assert said("fit", str(path), "-d", DEVICE, "--json") == Exit.OK
+
+
+def test_a_part_of_a_split_model_may_lack_tensors(tmp_path: Path) -> None:
+    family = BY_NAME["llama"]
+    some = family._replace(metadata=family.metadata | {"split.count": 2, "llama.block_count": 40})
+    assert read_gguf(write(tmp_path, some)).shape().layer_count == 40
+
+
+def test_cleaning() -> None:
+    assert clean("a\x1b[31m b\u202e\n\tc") == "a [31m b c"
+    assert clean("x" * 500, 10) == "x" * 9 + "…"
+    assert clean("Gemma 3 – für 日本語 🙂") == "Gemma 3 – für 日本語 🙂"
+    assert clean_lines("a\n\tb\x1b\u202e") == "a\n\tb\ufffd\ufffd"
+    document = {"name": "a\x7f\u202e\x9b\u2028é\n"}
+    assert msgspec.json.decode(escaped(msgspec.json.encode(document).decode())) == document
+    assert escaped(msgspec.json.encode(document).decode()).isprintable()
+
+
+def test_the_rules_of_the_fuzzer_see_each_offence() -> None:
+    for sign in ("\x1b", "\x9b", "\x07", "\r", "\u202e", "\u2066", "\u2028"):
+        with pytest.raises(AssertionError, match=f"U\\+{ord(sign):04X}"):
+            check_printed(f"a{sign}b")
+    check_printed("plain\n\ttext é")
+    assert 0 in COUNTS
