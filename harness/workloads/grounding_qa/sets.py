@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from harness.errors import BadDataError
 from harness.ports import Session, WorkloadContext
+from harness.stats.calibration.metrics import ece, equal_width
+from harness.stats.calibration.selective import accuracy_at, aurc
+from harness.stats.calibration.smooth import smooth_ece
 from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import Plan
 from harness.workloads._language.judgement import signal
 from harness.workloads._language.templates import ChatTemplate
-from harness.stats.calibration.metrics import ece, equal_width
-from harness.stats.calibration.selective import accuracy_at, aurc
-from harness.stats.calibration.smooth import smooth_ece
 from harness.workloads.grounding_qa.answering import Grounded, Judged, abstention, judge, normalise, summary
 from harness.workloads.grounding_qa.facts import Question, facts, questions
 from harness.workloads.grounding_qa.support import Support

@@ -10,10 +10,10 @@ import pytest
 
 from harness.errors import BadDataError
 from harness.ports import WorkloadContext
-from harness.stats.intervals import share_interval
-from harness.workloads._language.templates import ChatTemplate
 from harness.stats.calibration.scaling import Platt
 from harness.stats.calibration.selective import answer_threshold, binomial_tail
+from harness.stats.intervals import share_interval
+from harness.workloads._language.templates import ChatTemplate
 from harness.workloads.debate.debating import ARMS, Held, Speech, Verdict, cases, level, report
 from harness.workloads.grounding_qa import answering, sets
 from harness.workloads.grounding_qa.answering import Answer, Citation, Judged, claimed, contains, normalise

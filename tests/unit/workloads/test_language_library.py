@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import confidence
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.runtimes.fake import FakeClock, FakeModel, FakeSession
-from bench import confidence
+from harness.stats.calibration.scaling import temperature
 from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import (
     Branches,
@@ -22,7 +23,6 @@ from harness.workloads._language.generate import (
     with_kept_prefix,
 )
 from harness.workloads._language.sampling import log_softmax_at, numbers, pick
-from harness.stats.calibration.scaling import temperature
 
 WAYS = (in_one_batch, with_kept_prefix, by_separate_calls)
 
