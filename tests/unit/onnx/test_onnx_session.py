@@ -97,6 +97,8 @@ def test_external_data_keeps_every_value(product: Path):
     assert size_bytes(target) == target.stat().st_size + WEIGHT.nbytes
     with OnnxSession(target) as session, OnnxSession(product) as inline:
         assert np.array_equal(session.run({"x": X})[0], inline.run({"x": X})[0])
+    q.save(q.load(target), target)  # onto itself: nothing is appended
+    assert size_bytes(target) == target.stat().st_size + WEIGHT.nbytes
 
 
 def test_quantizer_refuses(product: Path, tmp_path: Path):
