@@ -91,6 +91,7 @@ def speculate(
     seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008  an immutable tuple
     how: How = How(),  # noqa: B008  an immutable tuple
+    draft_scenario: Scenario | None = None,
     listener: Listener | None = None,
     on_advice: Callable[[DraftAdvice], None] | None = None,
 ) -> RunRecord:
@@ -108,6 +109,7 @@ def speculate(
         seed: Of sampling.
         limits: Of the child.
         how: How the record is made and kept.
+        draft_scenario: For the draft, where it is placed apart; None: the target's.
         listener: Who is told.
         on_advice: Called with the advice before the run itself begins.
 
@@ -129,6 +131,7 @@ def speculate(
         repetitions=repetitions,
         temperature=temperature,
         seed=seed,
+        draft_scenario=draft_scenario,
         parent_pid=os.getpid(),
     )
     spare = PILOT_PROMPTS if len(prompts) >= 2 * PILOT_PROMPTS else 0

@@ -1,6 +1,7 @@
 """``edge-harness soak``: decode for minutes and see when the device slows down, and by how much."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,6 +23,8 @@ from harness.errors import Exit
 @click.option("--meter", type=click.Path(path_type=Path), help="File an external meter writes: unix seconds, watts.")
 @options.context(512)
 @options.threads
+@options.api
+@options.placement
 @click.option("--runtime", default="llamacpp", show_default=True, help="Software that executes the model.")
 @options.on_target
 @options.measuring(86_400)
@@ -42,7 +45,7 @@ def COMMAND(  # noqa: N802
     resume: bool,
     out: Path | None,
     as_json: bool,
-    **fields: int,
+    **fields: Any,
 ) -> int:
     """Decode with MODEL for minutes: burst, when it falls, what is left, energy of a token.
 

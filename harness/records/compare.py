@@ -106,7 +106,8 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[Row]:
     rows = []
     for pool, size in told.items():
         predicted = float(sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(_PARTS)))
-        rows.append(_size(f"buffers in {pool}", Interval(mid=predicted, low=predicted, high=predicted), size))
+        if predicted:  # what is small and the host's is no part of a prediction for a GPU alone
+            rows.append(_size(f"buffers in {pool}", Interval(mid=predicted, low=predicted, high=predicted), size))
     return rows
 
 

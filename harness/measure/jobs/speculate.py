@@ -44,7 +44,8 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
         draft_tokens: Fixed draft length; 0 for adaptive.
         repetitions: Times that each prompt is run.
         most_tokens: Longest adaptive draft.
-        scenario: For both models.
+        scenario: For both models, unless the draft has its own.
+        draft_scenario: For the draft, such as another api or placement; None: the target's.
         temperature: 0 for greedy.
         top_k: Tokens kept in sampling; 0 for all.
         seed: Of sampling.
@@ -65,6 +66,7 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
     top_k: int = 0
     seed: int = 0
     pilot_tokens: int = 24
+    draft_scenario: Scenario | None = None
     parent_pid: int = 0
 
 
@@ -160,7 +162,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
 def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sampling) -> Drafter:
     if name == "lookup":
         return LookupDrafter()
-    session = LlamaSession(Path(name), job.scenario, batch_tokens=512)
+    session = LlamaSession(Path(name), job.draft_scenario or job.scenario, batch_tokens=512)
     try:
         check_same_vocabulary(target.model, session.model)
     except RefusedError:
