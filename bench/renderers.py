@@ -244,22 +244,3 @@ def _score(name: str, score: Mapping[str, Any]) -> list[str]:
         f"{score['coverage_ratio']:.0%}",
         f"{score['width_ratio']:.2f}",
     ]
-
-
-def conformance(path: Path) -> str:
-    """Worst error of each part of memory, by kind of architecture, against the engine's log."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    worst: dict[tuple[str, str], tuple[int, float]] = {}
-    for row in told["rows"]:
-        if row["part"] == "compute buffer":
-            continue  # on a CPU we count the pages that a batch touches, and the log what was reserved
-        family = row["kind"].partition(":")[0]
-        count, error = worst.get((family, row["part"]), (0, 0.0))
-        worst[family, row["part"]] = count + 1, max(error, abs(row["error_ratio"]))
-    parts = list(dict.fromkeys(part for _, part in worst))
-    rows = []
-    for family in sorted({family for family, _ in worst}):
-        cells = [worst.get((family, part)) for part in parts]
-        rows.append([family, *(f"{cell[1]:.2%} of {cell[0]}" if cell else "-" for cell in cells)])
-    under = f"*worst error of so many cases; `{told['command']}`; {told['engine']}*"
-    return table(["architecture", *parts], rows) + f"\n\n{under}"

@@ -13,14 +13,6 @@ from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
 
 
-class Clock(Protocol):
-    """Where time comes from; the fake runtime has its own."""
-
-    def now_s(self) -> float:
-        """Seconds on a clock that never steps back."""
-        ...
-
-
 @runtime_checkable
 class Session(Protocol):
     """One loaded model with one KV cache, in the process that calls it."""

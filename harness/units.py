@@ -7,7 +7,6 @@ in a base unit (bytes, seconds, FLOP, joules) and its name ends in that unit; th
 import re
 from typing import Final
 
-KB: Final = 10**3
 MB: Final = 10**6
 GB: Final = 10**9
 KIB: Final = 2**10

@@ -1,12 +1,13 @@
 """The speed model against published measurements: shipped coefficients, or fits without what they predict."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
 from harness.app.published import model_of, rows_of, shipped_rows
-from harness.errors import BadDataError, CouldNotRunError
+from harness.errors import BadDataError, CouldNotRunError, MissingPackageError
 from harness.predict.coefficients import Coefficients, coefficients_from, shipped
 from harness.published.given import leave_out_given
 from harness.published.heat_rows import check_energy, check_heat
@@ -37,13 +38,20 @@ def _read(path: Path) -> Coefficients:
         raise BadDataError(path, "", str(error), "a file that --write-coefficients wrote") from error
 
 
+def _check_fits() -> None:
+    if find_spec("scipy") is None:
+        raise MissingPackageError("scipy", "fit")
+
+
 def validate_left_out(rows: Path | None, by: str) -> Report:
     """Each chip, source, family or runtime, or what came last in time, predicted by a fit that saw no row of it.
 
     Raises:
         BadDataError: The file has not the columns, or a number that is none.
+        MissingPackageError: Fitting needs scipy.
     """
     found = rows_of(rows) if rows is not None else shipped_rows()
+    _check_fits()
     how = "the latest rows left out of the fit" if by == "time" else f"each {by} left out of the fit"
     return report(found, leave_out(found, by), left_out=how)
 
@@ -53,8 +61,10 @@ def validate_given(rows: Path | None, count: int, seed: int) -> Report:
 
     Raises:
         BadDataError: The file has not the columns, or a number that is none.
+        MissingPackageError: Fitting needs scipy.
     """
     found = rows_of(rows) if rows is not None else shipped_rows()
+    _check_fits()
     how = f"{count} random measurements of each chip given (seed {seed}), the rest of it left out of the fit"
     return report(found, leave_out_given(found, count, seed), left_out=how)
 
@@ -64,7 +74,9 @@ def fit_rows(rows: Path | None) -> Coefficients:
 
     Raises:
         BadDataError: The file has not the columns, or a number that is none.
+        MissingPackageError: Fitting needs scipy.
     """
+    _check_fits()
     return fit_all(rows_of(rows) if rows is not None else shipped_rows(), SOURCE if rows is None else str(rows))
 
 

@@ -1,8 +1,8 @@
-"""Power, clocks, heat, memory and throttling of GPUs: NVML where its package is, else the kernel's own files.
+"""Power, heat and throttling of GPUs: NVML where its package is, else the kernel's own files.
 
 What a machine does not tell is None, and :func:`absence` says why. Sources: NVML API reference (units: milliwatts,
-millijoules, MHz, degrees Celsius); Linux Documentation/gpu/amdgpu/thermal.rst and
-ABI/testing/sysfs-driver-intel-xe-hwmon (microwatts, microjoules, hertz, millidegrees).
+millijoules, degrees Celsius); Linux Documentation/gpu/amdgpu/thermal.rst and
+ABI/testing/sysfs-driver-intel-xe-hwmon (microwatts, microjoules, millidegrees).
 """
 
 import platform
@@ -25,8 +25,6 @@ class GpuReading(NamedTuple):
         power_watts: Drawn now.
         energy_joules: Used since the driver was loaded.
         temperature_celsius: Of the chip.
-        clock_hz: Of the shaders.
-        used_bytes: Memory in use.
         throttled: Why it runs slower than it could; empty for nothing.
     """
 
@@ -35,8 +33,6 @@ class GpuReading(NamedTuple):
     power_watts: float | None = None
     energy_joules: float | None = None
     temperature_celsius: float | None = None
-    clock_hz: float | None = None
-    used_bytes: int | None = None
     throttled: tuple[str, ...] = ()
 
 
@@ -79,7 +75,6 @@ def _nvml() -> tuple[GpuReading, ...]:
         card = nvml.nvmlDeviceGetHandleByIndex(index)
         name = told("nvmlDeviceGetName", card) or f"GPU {index}"
         power, energy = told("nvmlDeviceGetPowerUsage", card), told("nvmlDeviceGetTotalEnergyConsumption", card)
-        clock, memory = told("nvmlDeviceGetClockInfo", card, nvml.NVML_CLOCK_SM), told("nvmlDeviceGetMemoryInfo", card)
         reasons = told("nvmlDeviceGetCurrentClocksEventReasons", card) or 0
         found.append(
             GpuReading(
@@ -88,8 +83,6 @@ def _nvml() -> tuple[GpuReading, ...]:
                 power_watts=None if power is None else power / 1e3,
                 energy_joules=None if energy is None else energy / 1e3,
                 temperature_celsius=told("nvmlDeviceGetTemperature", card, nvml.NVML_TEMPERATURE_GPU),
-                clock_hz=None if clock is None else clock * 1e6,
-                used_bytes=None if memory is None else int(memory.used),
                 throttled=tuple(word for bit, word in _THROTTLED.items() if reasons & bit),
             )
         )
@@ -106,7 +99,6 @@ def _kernel(root: Path) -> tuple[GpuReading, ...]:
         def value(*names: str, scale: float, folder: Path = folder) -> float | None:
             return next((v / scale for name in names if (v := read_int(folder / name)) is not None), None)
 
-        used = read_int(folder / "device/mem_info_vram_used")
         found.append(
             GpuReading(
                 name=f"{source} {folder.name}",
@@ -114,8 +106,6 @@ def _kernel(root: Path) -> tuple[GpuReading, ...]:
                 power_watts=value("power1_average", "power1_input", scale=1e6),
                 energy_joules=value("energy1_input", scale=1e6),
                 temperature_celsius=value("temp1_input", "temp2_input", scale=1e3),
-                clock_hz=value("freq1_input", scale=1.0),
-                used_bytes=used,
             )
         )
     return tuple(found)

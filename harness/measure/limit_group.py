@@ -99,16 +99,6 @@ class LimitGroup:
                 return int(value)
         return 0
 
-    def limit_hit_count(self) -> int:
-        """Times that the limit was run into."""
-        if self.version == 1:
-            return read_int(self.folder / "memory.failcnt") or 0
-        for line in (read_text(self.folder / "memory.events") or "").splitlines():
-            key, _, value = line.partition(" ")
-            if key == "max" and value.strip().isdigit():
-                return int(value)
-        return 0
-
     def remove(self) -> None:
         """Remove the group; its processes must have ended. A group that stays in use is left behind."""
         for _ in range(_REMOVE_TRIES):

@@ -1,7 +1,6 @@
 """Memory of another process over its life, read from outside at little cost.
 
-``/proc/PID/status`` costs some 20 microseconds and no lock of the watched process; ``smaps_rollup`` walks its page
-tables (milliseconds for a model of a gigabyte) and is read only between timings. The peak is VmHWM, which starts anew
+``/proc/PID/status`` costs some 20 microseconds and no lock of the watched process. The peak is VmHWM, which starts anew
 at exec, and never ``ru_maxrss``, which a child inherits from its parent. Source: proc_pid_status(5), getrusage(2).
 """
 
@@ -64,18 +63,6 @@ def read_portable(pid: int) -> Reading | None:
     return Reading(info.rss, max(peak, info.rss), info.rss, 0)
 
 
-def read_pss_bytes(pid: int | str = "self", *, root: Path = Path("/")) -> int | None:
-    """Proportional set size: pages shared by n processes count as 1/n. Slow; not while something is timed."""
-    try:
-        with (root / "proc" / str(pid) / "smaps_rollup").open("rb") as file:
-            for line in file:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        return None
-    return None
-
-
 def reset_peak() -> bool:
     """Let this process's VmHWM start anew from what it holds now. Source: proc_pid_clear_refs(5), value 5."""
     try:
@@ -93,7 +80,6 @@ class MemoryWatch:
         pid: The process.
         limit_bytes: Anonymous memory above which ``on_excess`` is called, once; None for no limit.
         on_excess: What to do then.
-        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -102,12 +88,10 @@ class MemoryWatch:
         *,
         limit_bytes: int | None = None,
         on_excess: Callable[[], None] | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pid = pid
         self._limit_bytes = limit_bytes
         self._on_excess = on_excess
-        self._clock = clock
         self._done = threading.Event()
         self._samples: list[MemorySample] = []
         self._peak_rss_bytes = 0
@@ -116,7 +100,7 @@ class MemoryWatch:
 
     def start(self) -> None:
         """Begin to watch."""
-        self._started_s = self._clock()
+        self._started_s = time.monotonic()
         self._thread.start()
 
     def stop(self) -> MemoryUse:
@@ -144,7 +128,7 @@ class MemoryWatch:
             last_bytes = held_bytes if moved else last_bytes
             self._samples.append(
                 MemorySample(
-                    since_start_s=self._clock() - self._started_s,
+                    since_start_s=time.monotonic() - self._started_s,
                     anonymous_bytes=reading.anonymous_bytes,
                     file_bytes=reading.file_bytes,
                 )

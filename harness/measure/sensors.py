@@ -41,7 +41,6 @@ class SensorReport(NamedTuple):
     energy_counters: tuple[str, ...]
     batteries: tuple[str, ...]
     thermal_zones: tuple[tuple[str, float], ...]
-    power_sensors: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -274,11 +273,7 @@ def report(*, root: Path = Path("/")) -> SensorReport:
         if (read_text(folder / "type") or "").strip() == "Battery"
     )
     zones = thermal_zones(root=root)
-    power = tuple(
-        f"{(read_text(p.parent / 'name') or p.parent.name).strip()} {p.stem}"
-        for p in sorted((root / "sys/class/hwmon").glob("hwmon*/power*_input"))
-        if read_int(p) is not None
-    )
+    power = any(read_int(p) is not None for p in (root / "sys/class/hwmon").glob("hwmon*/power*_input"))
     locked = not counters and any((root / "sys/class/powercap").glob("*-rapl:*"))
     notes = ["energy counter: there, but only root may read it"] if locked else []
     if not counters and not power and not locked:
@@ -287,4 +282,4 @@ def report(*, root: Path = Path("/")) -> SensorReport:
         notes.append("battery: not available")
     if not zones:
         notes.append("thermal zone: not available")
-    return SensorReport(counters, batteries, zones, power, tuple(notes))
+    return SensorReport(counters, batteries, zones, tuple(notes))

@@ -1,4 +1,4 @@
-"""Where the time of a graph goes: the engine's own profile, summed by operation.
+"""Where the time of a graph goes: the engine's own profile, node by node.
 
 The engine writes the Chrome trace format: a list of events, those of category ``Node`` with the operation's name and
 its duration in microseconds. Writing it costs time: a profile says shares, never speed.
@@ -9,22 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import BadDataError
-
-
-class OperationTime(NamedTuple):
-    """Time of all nodes with one operation.
-
-    Attributes:
-        op_type: Operation.
-        call_count: Kernels run.
-        duration_s: Sum of their wall time.
-        share_ratio: Of all nodes' time.
-    """
-
-    op_type: str
-    call_count: int
-    duration_s: float
-    share_ratio: float
 
 
 class NodeEvent(NamedTuple):
@@ -53,18 +37,3 @@ def node_events(path: Path) -> list[NodeEvent]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadDataError(path, "", str(error), "a profile written by ONNX Runtime") from error
     return found
-
-
-def operation_times(path: Path) -> list[OperationTime]:
-    """Time by operation, longest first.
-
-    Raises:
-        BadDataError: It is no profile of ONNX Runtime.
-    """
-    sums: dict[str, tuple[int, float]] = {}
-    for event in node_events(path):
-        count, spent = sums.get(event.op_type, (0, 0.0))
-        sums[event.op_type] = count + 1, spent + event.duration_s
-    total = sum(spent for _, spent in sums.values()) or 1.0
-    found = [OperationTime(op, count, spent, spent / total) for op, (count, spent) in sums.items()]
-    return sorted(found, key=lambda row: -row.duration_s)

@@ -100,17 +100,6 @@ def quantize_dynamic(
     return _made(source, target, make)
 
 
-def externalize(source: Path, target: Path) -> Path:
-    """The same graph with its weights in ``<target>.data``, which the engine maps.
-
-    Raises:
-        MissingPackageError: onnx is not installed.
-        BadDataError: The source cannot be read.
-    """
-    _need("onnx")
-    return _made(source, target, lambda scratch: save(load(source), scratch))
-
-
 def load(path: Path, *, with_weights: bool = True) -> Any:
     """A model as the package ``onnx`` has it; without what lies outside the file, when asked.
 

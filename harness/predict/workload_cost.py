@@ -181,6 +181,7 @@ def predict_operation(cost: Cost, rates: Rates, language: LanguageSeconds | None
         "language model": spoken_s,
         "storage": cost.disk_read_bytes / rates.storage_bytes_per_s + cost.flushes_count * units.flush_s,
     }
+    peak = rates.flops_per_s if cost.parallel else rates.serial_flops_per_s
     streamed = max(parts["compute"], parts["memory"])
     mid = streamed + sum(v for k, v in parts.items() if k not in {"compute", "memory"})
     return OperationPrediction(
@@ -190,7 +191,7 @@ def predict_operation(cost: Cost, rates: Rates, language: LanguageSeconds | None
         resident_bytes=cost.resident_bytes + cost.file_bytes,
         basis=rates.basis,
         parts_s={k: v for k, v in parts.items() if v},
-        mfu_ratio=cost.flops_count / (mid * (rates.flops_per_s if cost.parallel else rates.serial_flops_per_s)),
+        mfu_ratio=cost.flops_count / (mid * peak) if mid else 0.0,
     )
 
 

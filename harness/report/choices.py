@@ -277,9 +277,5 @@ def _streamed(grid: Grid, d: int, profile: DeviceProfile) -> tuple[float, ...]:
     return tuple(_digits(v) for v in speeds[streams])
 
 
-def _words(row: NDArray[np.int8]) -> str:
-    return "".join("-" if v < 0 else str(v) for v in row)
-
-
 def _digits(value: float) -> float:
     return float(f"{value:.3g}")

@@ -61,6 +61,7 @@ class _Library:
 
     def __init__(self, api: Any) -> None:
         self._api = api
+        self.log_callback = self.llama_log_callback(ENGINE_LOG.write)  # kept: the library holds its address alone
         for name, (own, result, arguments) in _CALLS.items():
             function = api._lib[own]  # a fresh object: its types are ours alone
             function.restype, function.argtypes = result, arguments
@@ -123,7 +124,6 @@ def library() -> Any:
     if find_spec("ik_llama_cpp") is None:
         raise MissingPackageError("ik-llama-cpp-python", "ik")
     lib = _Library(import_module("ik_llama_cpp._ctypes_api"))
-    lib.log_callback = lib.llama_log_callback(ENGINE_LOG.write)  # kept: the library holds its address alone
     lib.llama_log_set(lib.log_callback, None)
     lib.llama_backend_init()
     return lib

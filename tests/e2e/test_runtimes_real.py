@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from harness.catalog.synthesize import synthesize_tiny
@@ -158,6 +159,9 @@ def test_load_on_a_real_server(url: str, tmp_path: Path) -> None:
     assert [level.completed_count for level in record.result.levels] == [4, 4]
     assert all(level.new_tokens == 16 and not level.failures for level in record.result.levels)
     assert all(4 * 36 <= level.prompt_tokens <= 4 * 40 for level in record.result.levels)
+    assert record.memory is not None
+    attached = SERVER.attach(url)
+    assert record.memory.peak_rss_bytes == pytest.approx(psutil.Process(attached.pid).memory_info().rss, rel=0.5)
     assert record.result.levels[0].cached_tokens >= 2 * 31  # the shared beginning, after each slot saw it once
 
 

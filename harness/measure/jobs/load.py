@@ -24,9 +24,10 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult, Limits
 from harness.measure.generate_job import Emit
+from harness.measure.jobs.served import memory_mark
 from harness.measure.pipeline import Measurement, events_named, parent_pid
 from harness.runtimes.server import RUNTIME, AttachedServer
-from harness.runtimes.server.answer import Answer, Request
+from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
 
 ENTRY: Final = "harness.measure.jobs.load:run_load"
@@ -141,6 +142,8 @@ def run_load(arguments: Mapping[str, Any], emit: Emit) -> None:
     emit("engine", server.identity(Scenario()))
     for level in (0.0,) if job.trace else job.levels:
         Level(job, level, server, emit).run()
+        emit("memory", memory_mark(server, "loaded"))
+    emit("memory", memory_mark(server, "end"))
 
 
 class Level:
@@ -190,6 +193,7 @@ class Level:
         for _, error in found:
             if isinstance(error, ServerError):
                 failures[f"{error.outcome}: {error}"[:120]] = failures.get(f"{error.outcome}: {error}"[:120], 0) + 1
+        late = msgspec.structs.replace(validity, doubts=(*validity.doubts, READ_LATE))
         for at_s, answer in answers:
             given: tuple[tuple[Phase, str, int, float], ...] = (
                 ("first_token", "ttft", answer.prompt_tokens or 0, answer.first_token_s),
@@ -204,7 +208,7 @@ class Level:
                     duration_s=taken_s,
                     started_unix_s=started_unix_s + at_s - started_s,
                     token_times_s=answer.gaps_s() if phase == "decode" else (),
-                    validity=validity,
+                    validity=late if phase == "decode" and answer.read_late else validity,
                 )
                 self._emit("sample", sample)
         level = LoadLevel(

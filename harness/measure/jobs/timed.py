@@ -3,11 +3,10 @@
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.domain.drafting import Decoding
 from harness.domain.record import Sample
-from harness.measure.memory_watch import read_memory
 from harness.measure.sensors import EnergyMeter
 from harness.measure.validity import ValidityProbe
 
@@ -65,9 +64,3 @@ class Timed:
             ),
         )
         return answer
-
-    def memory(self, mark: str) -> None:
-        """Tell what the process holds now."""
-        reading: Any = read_memory()
-        if reading is not None:
-            self._emit("memory", {"mark": mark, **reading._asdict()})

@@ -3,8 +3,6 @@
 import hashlib
 import math
 import re
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from harness import __version__
@@ -40,13 +38,6 @@ def count(value: Any, default: int = 0) -> int:
 def text(value: Any, most: int = 200) -> str:
     """Text of bounded length; empty for anything else."""
     return value[:most] if isinstance(value, str) else ""
-
-
-def file_time(source: object) -> str:
-    """When a file was written, RFC 3339: the best there is for results that hold no time of their own."""
-    path = Path(str(source))
-    at = path.stat().st_mtime if path.is_file() else 0.0
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def sample(phase: Phase, label: str, token_count: int, duration_s: float, at: float = 0.0) -> Sample:

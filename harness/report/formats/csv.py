@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from harness.domain.record import RunRecord
 from harness.report.document import Report, build
 
-ENDING = ".csv"
 COLUMNS = (
     "run_id", "created", "device", "name", "quant", "workload", "outcome", "phase", "label", "unit", "median", "low",
     "high", "samples", "disturbed", "predicted", "predicted_low", "predicted_high", "peak_memory_bytes",

@@ -6,8 +6,6 @@ from harness.domain.record import RunRecord
 from harness.report.document import Report
 from harness.report.formats._github_action import array
 
-ENDING = ".json"
-
 
 def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
     """A JSON array of tokens per second."""

@@ -6,8 +6,6 @@ from harness.domain.record import RunRecord
 from harness.report.document import Report, build
 from harness.report.page import render_page
 
-ENDING = ".html"
-
 
 def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
     """The page of some runs, and of the predictions in ``report``."""

@@ -8,8 +8,6 @@ import msgspec
 from harness.domain.record import RunRecord
 from harness.report.document import Report, build
 
-ENDING = ".json"
-
 
 def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
     """One JSON document."""

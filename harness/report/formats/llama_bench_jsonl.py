@@ -7,8 +7,6 @@ from harness.domain.record import RunRecord
 from harness.report.document import Report
 from harness.report.formats._llama_bench import BOOLEANS, rows
 
-ENDING = ".jsonl"
-
 
 def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
     """JSON lines."""

@@ -6,8 +6,6 @@ from harness.domain.record import RunRecord
 from harness.report.document import Report
 from harness.report.formats._llama_bench import FIELDS, rows
 
-ENDING = ".sql"
-
 
 def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
     """The table, and an INSERT a test; quotes in names are doubled."""

@@ -10,7 +10,6 @@ from harness.report.figures import labelled
 from harness.report.text import amount, digits, percent
 from harness.units import format_bytes
 
-ENDING = ".md"
 SIGNS = {"ok": "✅", "inconclusive": "❔"}
 
 

@@ -10,8 +10,6 @@ from datetime import datetime
 from harness.domain.record import RunRecord
 from harness.report.document import Report
 
-ENDING = ".log"
-
 
 def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
     """A line for the beginning of a run, each of its samples, and its end."""

@@ -12,8 +12,6 @@ from harness.records.metrics import UNITS, metric_values
 from harness.report.document import Report, build
 from harness.report.figures import labelled
 
-ENDING = ".json"
-
 
 def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
     """One document; a benchmark for each test of each run, in seconds for one token (or operation)."""

@@ -1,10 +1,12 @@
 """What a streamed answer holds, and whether what it says of itself agrees with what came."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from harness.domain.base import Frozen
 from harness.runtimes.server.stream import ServerError
+
+READ_LATE: Final = "tokens waited here to be read: stop other programs, or ask for more tokens"
 
 
 class Request(Frozen, frozen=True, kw_only=True):
@@ -66,6 +68,18 @@ class Answer(Frozen, frozen=True, kw_only=True):
     def later_count(self) -> int:
         """Tokens after the first piece, which is the first token unless that is no whole character yet."""
         return self.new_tokens - self.counts[0]
+
+    @property
+    def read_late(self) -> bool:
+        """Whether pieces waited to be read, so that the times between them are shorter than those of the server.
+
+        Told by the server's own time, a fifth of it left for what else it counts; else by most pieces having come in
+        one read with the piece before.
+        """
+        between_s = self.arrivals_s[-1] - self.arrivals_s[0]
+        if self.decode_s is not None:
+            return between_s < 0.8 * self.decode_s * self.later_count / self.new_tokens
+        return 2 * len(set(self.arrivals_s)) < len(self.arrivals_s)
 
     def gaps_s(self) -> tuple[float, ...]:
         """Inter-token latencies (ITL) of the tokens after the first piece; empty where tokens were not told apart.

@@ -20,7 +20,7 @@ class Signal(NamedTuple):
     """Whether answers tell more than a guess: right ones, all, the two-sided exact p, and what may be said of it."""
 
     right_count: int
-    count: int
+    asked_count: int
     p: float
     says: str
 
@@ -151,8 +151,9 @@ class Judge:
     def _weighed(self, row: NDArray[np.float32]) -> Floats:
         top = float(row.max())
         chances = np.exp(row.astype(np.float64) - top)
-        total = chances.sum()
-        return np.log([max(float(chances[option].sum()), 1e-300) for option in self._options]) - np.log(total)
+        sums = [max(float(chances[option].sum()), 1e-300) for option in self._options]
+        weighed: Floats = np.log(sums) - np.log(chances.sum())
+        return weighed
 
     def forget(self) -> None:
         """Read the prefix again before the next question: needed once something else has cleared the session."""

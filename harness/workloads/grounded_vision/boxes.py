@@ -60,28 +60,9 @@ def area(boxes: Boxes) -> NDArray[np.float64]:
     return size
 
 
-def centres(boxes: Boxes) -> NDArray[np.float64]:
-    """Centres [N, 2]."""
-    middle: NDArray[np.float64] = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return middle
-
-
 def cells(grid_count: int) -> Boxes:
     """Cells [grid_count**2, 4] of a square grid over the unit square, row by row."""
     edge = np.arange(grid_count) / grid_count
     y, x = np.meshgrid(edge, edge, indexing="ij")
     low = np.stack([x.ravel(), y.ravel()], axis=1)
     return np.concatenate([low, low + 1 / grid_count], axis=1)
-
-
-def suppressed(boxes: Boxes, scores: NDArray[np.float64], *, overlap_ratio: float = 0.5) -> list[int]:
-    """Indices kept by greedy non-maximum suppression, best score first.
-
-    A box goes when it overlaps a kept one by more than ``overlap_ratio`` (intersection over union).
-    """
-    overlaps = iou(boxes, boxes)
-    kept: list[int] = []
-    for at in np.argsort(-scores, kind="stable"):
-        if not any(overlaps[at, k] > overlap_ratio for k in kept):
-            kept.append(int(at))
-    return kept

@@ -88,18 +88,6 @@ class ObjectGraph(Frozen, frozen=True, kw_only=True):
         return msgspec.json.encode(self)
 
 
-def from_json(document: bytes, *, source: str = "graph") -> ObjectGraph:
-    """The graph of a JSON document.
-
-    Raises:
-        BadDataError: It is none.
-    """
-    try:
-        return msgspec.json.decode(document, type=ObjectGraph)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise BadDataError(source, "", str(error), "an object graph in JSON") from error
-
-
 def build(
     tracks: Sequence[Track], frame_count: int, *, aspect_ratio: float = 1.0, margin: float = MARGIN, near: float = NEAR
 ) -> ObjectGraph:

@@ -15,7 +15,7 @@ from harness.measure import page_cache
 from harness.measure.file_hash import file_sha256
 from harness.measure.limit_group import LimitGroup
 from harness.measure.lock import holder, machine_lock
-from harness.measure.memory_watch import read_memory, read_pss_bytes, thin
+from harness.measure.memory_watch import read_memory, thin
 
 
 @pytest.fixture
@@ -43,18 +43,17 @@ def test_counters_of_version_2(version_2: Path) -> None:
     (folder / "memory.peak").write_text("4096\n")
     group = LimitGroup(2, folder)
 
-    assert (group.oom_kill_count(), group.limit_hit_count(), group.peak_bytes()) == (1, 7, 4096)
+    assert (group.oom_kill_count(), group.peak_bytes()) == (1, 4096)
     group.add(123)
     assert (folder / "cgroup.procs").read_text() == "123"
 
 
 def test_counters_of_version_1(tmp_path: Path) -> None:
     (tmp_path / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
-    (tmp_path / "memory.failcnt").write_text("42\n")
     (tmp_path / "memory.max_usage_in_bytes").write_text("8192\n")
     group = LimitGroup(1, tmp_path)
 
-    assert (group.oom_kill_count(), group.limit_hit_count(), group.peak_bytes()) == (3, 42, 8192)
+    assert (group.oom_kill_count(), group.peak_bytes()) == (3, 8192)
 
 
 def test_memory_of_a_process(tmp_path: Path) -> None:
@@ -63,11 +62,9 @@ def test_memory_of_a_process(tmp_path: Path) -> None:
     (proc / "status").write_text(
         "Name:\tx\nVmHWM:\t  500 kB\nVmRSS:\t  300 kB\nRssAnon:\t 100 kB\nRssFile:\t 190 kB\nRssShmem:\t  10 kB\n"
     )
-    (proc / "smaps_rollup").write_text("0-1 ---p 0 00:00 0 [rollup]\nRss: 300 kB\nPss: 250 kB\n")
 
     # Shared memory has no file to be read again from: it counts as anonymous.
     assert read_memory(7, root=tmp_path) == (300 * 1024, 500 * 1024, 110 * 1024, 190 * 1024)
-    assert read_pss_bytes(7, root=tmp_path) == 250 * 1024
     assert read_memory(8, root=tmp_path) is None
 
 

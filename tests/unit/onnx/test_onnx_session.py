@@ -11,6 +11,7 @@ from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx import quantize as q
 from harness.onnx.files import lint, quant_label, quantization, size_bytes
 from harness.onnx.graph import read_graph
+from harness.onnx.profile import operation_times
 from harness.onnx.session import OnnxSession
 
 onnx = pytest.importorskip("onnx")
@@ -90,13 +91,14 @@ def test_bytes_of_four_bit_blocks(product: Path):
 
 
 def test_external_data_keeps_every_value(product: Path):
-    target = q.externalize(product, product.with_name("outside.onnx"))
+    target = product.with_name("outside.onnx")
+    q.save(q.load(product), target)
     assert [t.location for t in read_graph(target).tensors] == ["outside.onnx.data"]
     assert size_bytes(target) == target.stat().st_size + WEIGHT.nbytes
     with OnnxSession(target) as session, OnnxSession(product) as inline:
         assert np.array_equal(session.run({"x": X})[0], inline.run({"x": X})[0])
-    again = q.externalize(target, target)  # onto itself: nothing is appended
-    assert size_bytes(again) == again.stat().st_size + WEIGHT.nbytes
+    q.save(q.load(target), target)  # onto itself: nothing is appended
+    assert size_bytes(target) == target.stat().st_size + WEIGHT.nbytes
 
 
 def test_quantizer_refuses(product: Path, tmp_path: Path):
@@ -114,6 +116,17 @@ def test_quantizers_leave_the_log_as_it_was(product: Path):
     before = logging.root.manager.disable
     q.quantize_weights(product, product.with_name("s.onnx"))
     assert logging.root.manager.disable == before
+
+
+def test_profile_by_operation(product: Path, tmp_path: Path):
+    with OnnxSession(product, profile=tmp_path / "profile") as session:
+        for _ in range(3):
+            session.run({"x": X})
+        rows = operation_times(session.end_profile())
+    assert [(r.op_type, r.call_count, r.share_ratio) for r in rows] == [("MatMul", 3, 1.0)]
+    assert rows[0].duration_s >= 0
+    with pytest.raises(BadDataError, match="a profile written by"):
+        operation_times(product)
 
 
 def test_sentence_encoder_pools_what_the_graph_gives(tmp_path: Path):

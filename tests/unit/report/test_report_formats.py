@@ -49,14 +49,6 @@ def test_median_counts_neither_warm_up_nor_disturbed_samples() -> None:
     assert build([record(rates=(10, 11, 12, 13, 14, 15))]).runs[0].tests[0].low == pytest.approx(10.0)
 
 
-def test_check_report_by_its_ending(tmp_path) -> None:
-    from harness.report import write_check_report
-
-    write_check_report(record(), tmp_path / "x.md")
-
-    assert "small-1b" in (tmp_path / "x.md").read_text()
-
-
 def test_many_runs_are_drawn_in_part_and_listed_whole() -> None:
     from harness.report.figures import ROWS_MAX, agreement, labelled
 
