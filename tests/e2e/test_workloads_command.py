@@ -35,7 +35,7 @@ def test_list_names_every_workload():
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_run_measures_predicts_and_checks(name, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path))
-    status, found = call("run", name, "--size", SMALL[name], "-r", "3", "--as", "iphone-16-pro")
+    status, found = call("run", name, "--size", SMALL[name], "-r", "3", "--predict-for", "iphone-16-pro")
     assert status == 0, found
     record = found["record"]
     assert (record["outcome"], record["workload"]) == ("ok", name)
@@ -52,7 +52,7 @@ def test_run_measures_predicts_and_checks(name, tmp_path, monkeypatch):
     [
         (("run", "memory_stor"), "memory_store"),
         (("run", "calibration", "--size", "huge"), "small, default, large"),
-        (("run", "calibration", "--as", "no-such-device"), "no-such-device"),
+        (("run", "calibration", "--predict-for", "no-such-device"), "no-such-device"),
     ],
 )
 def test_bad_input_says_what_is_wrong(arguments, word):
