@@ -94,7 +94,7 @@ def unknown_options(line: str) -> list[str]:
     """Options on one line of commands that their verbs do not take."""
     missing = []
     for command in re.split(r"&&|[|;#]", line):
-        words = command.partition("edge-harness ")[2].partition(" -- ")[0].replace("'", " ").split()
+        words = command.partition("edge-harness ")[2].partition(" -- ")[0].translate({39: " ", 96: " "}).split()
         name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in VERBS), "")
         if words[:1] == ["gate"] and not name:
             name = "gate judge"  # the verb that a gate without one means
