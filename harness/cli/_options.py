@@ -176,7 +176,7 @@ api = click.option(
 )
 layout = together(
     click.option("--flash-attention/--no-flash-attention", default=True, help="Fuse attention."),
-    click.option("--repack/--no-repack", default=True, help="Let the CPU backend rewrite weights."),
+    click.option("--repack/--no-repack", default=True, help="Let llama.cpp rewrite weights for the CPU."),
     click.option("--mmap/--no-mmap", default=True, help="Map the file instead of reading it."),
 )
 emulated = click.option(
