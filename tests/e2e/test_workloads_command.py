@@ -40,7 +40,7 @@ def test_run_measures_predicts_and_checks(name, tmp_path, monkeypatch):
     # A busy machine is no failure of the workload: the run says so and ends with 4.
     assert (status, record["outcome"]) in {(0, "ok"), (4, "inconclusive")}, found
     assert record["workload"] == name
-    assert record["extra"]["quality"]
+    assert record["result"]["quality"]
     assert record["memory"]["peak_rss_bytes"] > 10 << 20
     assert len(found["operations"]) == len(found["elsewhere"]["iphone-16-pro"])
     for operation in found["operations"]:
