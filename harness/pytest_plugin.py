@@ -80,6 +80,7 @@ class EdgeModel:
         from harness.app.resolve import scenario_from
         from harness.app.run import Options, cells_of, run_cells
         from harness.app.this_machine import this_machine
+        from harness.measure.pipeline import How
 
         cells = cells_of((self.name,), self.quant, scenario_from(self.fields | fields))
         folder = self._request.config.getoption("--edge-records")
@@ -87,9 +88,8 @@ class EdgeModel:
             runtime=self.runtime,
             repetitions=self.repetitions,
             cold_loads=0,
-            keep=False,
+            how=How(keep=False, folder=Path(folder) if folder else None),
             patience_s=self.patience_s,
-            folder=Path(folder) if folder else None,
         )
         (record,) = run_cells(cells, options, device=this_machine())
         self._show(record)

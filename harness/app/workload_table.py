@@ -18,6 +18,7 @@ from harness.domain.base import Frozen
 from harness.domain.record import RunRecord
 from harness.domain.result import System
 from harness.errors import HarnessError, MissingPackageError, RefusedError
+from harness.measure.pipeline import How
 from harness.predict.workload_cost import OperationPrediction
 from harness.records.store import write_atomically
 from harness.units import format_bytes, format_seconds
@@ -267,7 +268,13 @@ def after_check(
         The table, and where it was written: at the end of a Markdown report, else beside the report.
     """
     model = locate((*models, DEFAULT_MODEL)[0], quant).path
-    wish = Wish(repetitions=max(3, options.repetitions), model=model, wait=options.wait, limits=options.limits, say=say)
+    wish = Wish(
+        repetitions=max(3, options.repetitions),
+        model=model,
+        how=How(wait=options.how.wait),
+        limits=options.limits,
+        say=say,
+    )
     found = tabulate(wish=wish, keep=keep)
     if report.suffix.lower() == ".md":
         write_atomically(report, f"{report.read_text(encoding='utf-8')}\n{markdown(found)}".encode())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.option("--device", "-d", default="this", show_default=True, help="Device name, profile file, or `this` machine.")
-@options.quant()
+@options.quant
 @options.context()
 @options.prompt()
 @options.tokens(128)

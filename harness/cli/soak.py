@@ -1,6 +1,7 @@
 """``edge-harness soak``: decode for minutes and see when the device slows down, and by how much."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -8,10 +9,13 @@ from harness.cli import _options as options
 from harness.cli._output import console, emit_json, table
 from harness.errors import Exit
 
+if TYPE_CHECKING:
+    from harness.measure.pipeline import How
+
 
 @click.command("soak")
 @click.argument("model")
-@options.quant()
+@options.quant
 @click.option("--minutes", type=options.Amount(), default=10.0, show_default=True, help="How long.")
 @click.option(
     "--window", "window_s", type=options.Amount(), default=5.0, show_default=True, help="Seconds of a window."
@@ -28,46 +32,32 @@ from harness.errors import Exit
 def COMMAND(  # noqa: N802
     model: str,
     quant: str,
-    minutes: float,
-    window_s: float,
-    duty_ratio: float,
-    celsius_max: float | None,
-    battery_percent_min: float,
+    context_tokens: int,
+    thread_count: int,
     meter: Path | None,
-    runtime: str,
     target: str,
     programs: Path | None,
-    timeout_s: float,
-    wait: bool,
-    resume: bool,
-    out: Path | None,
+    how: "How",
     as_json: bool,
-    **fields: int,
+    **asked: Any,
 ) -> int:
     """Decode with MODEL for minutes: burst, when it falls, what is left, energy of a token.
 
     Exit status: 0 it ran to its end, 3 a limit of heat or battery ended it, 4 it could not run.
     """
-    from harness.app.resolve import scenario_from
     from harness.app.run import exit_of
     from harness.app.soak import soak
+    from harness.domain.scenario import Scenario
     from harness.domain.soak import Soak
     from harness.measure.jobs.soak import SoakJob
 
     job = SoakJob(
         path=model,
-        scenario=scenario_from({**fields, "prompt_tokens": 1, "new_tokens": 1}),
-        runtime=runtime,
-        minutes=minutes,
-        window_s=window_s,
-        duty_ratio=duty_ratio,
-        celsius_max=celsius_max,
-        battery_percent_min=battery_percent_min,
+        scenario=Scenario(context_tokens=context_tokens, prompt_tokens=1, new_tokens=1, thread_count=thread_count),
         meter=str(meter or ""),
-        timeout_s=timeout_s,
+        **asked,
     )
     screen = console(stderr=True)
-    how = options.how_of(wait=wait, resume=resume, out=out)
     record = soak(job, quant, target, programs, how, say=lambda line: screen.print(line, markup=False))
     found = record.result
     if as_json:

@@ -1,7 +1,7 @@
 """``edge-harness speculate``: does a draft make this model faster, and how much."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,7 @@ from harness.cli._output import console, emit_json, table
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
+    from harness.measure.pipeline import How
 
 
 @click.command("speculate")
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     help="Also try the draft as plain Q4_0, the fastest form on most CPUs (kept in the cache), and take the better.",
 )
 @click.option("--gamma", default="auto", metavar="N|auto", help="Tokens drafted in each cycle, or adaptive.")
-@options.quant()
+@options.quant
 @options.prompts
 @options.tokens(96, least=2)
 @options.context(1024)
@@ -43,19 +44,14 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     quant: str,
     prompts: str,
     prompt_count: int | None,
-    new_tokens: int,
     context_tokens: int,
     thread_count: int,
-    repetitions: int,
-    temperature: float,
-    seed: int,
     memory_bytes: int | None,
     emulated: str | None,
     timeout_s: float,
-    wait: bool,
-    resume: bool,
-    out: Path | None,
+    how: "How",
     as_json: bool,
+    **asked: Any,
 ) -> int:
     """Run MODEL plainly and with a draft on the same prompts; the advice is printed before the run.
 
@@ -70,12 +66,20 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.domain.scenario import Scenario
     from harness.errors import Exit
     from harness.measure.child import Limits
+    from harness.measure.jobs.speculate import SpeculationJob
 
     if gamma != "auto" and not (gamma.isdigit() and 1 <= int(gamma) <= 63):
         raise click.BadParameter("a number from 1 to 63, or auto", param_hint="--gamma")
     memory_bytes, thread_count, notes = options.held_to(emulated, memory_bytes, thread_count)
     path = model_file(model, quant)
-    drafts = _drafts(path, draft, draft_quant, cache_dir() / "drafts")
+    job = SpeculationJob(
+        target=str(path),
+        drafts=tuple(map(str, _drafts(path, draft, draft_quant, cache_dir() / "drafts"))) or ("lookup",),
+        prompts=load_prompts(prompts)[:prompt_count],
+        scenario=Scenario(context_tokens=context_tokens, thread_count=thread_count),
+        draft_tokens=0 if gamma == "auto" else int(gamma),
+        **asked,
+    )
     with RunProgress() as progress:
 
         def tell(advice: DraftAdvice) -> None:
@@ -86,17 +90,9 @@ def COMMAND(  # noqa: N802  verbs are found by this name
             progress.say(f"advice: {advice.words}")
 
         record = speculate(
-            path,
-            drafts,
-            load_prompts(prompts)[:prompt_count],
-            scenario=Scenario(context_tokens=context_tokens, thread_count=thread_count),
-            new_tokens=new_tokens,
-            draft_tokens=0 if gamma == "auto" else int(gamma),
-            repetitions=repetitions,
-            temperature=temperature,
-            seed=seed,
+            job,
             limits=Limits(wall_s=timeout_s, memory_bytes=memory_bytes),
-            how=options.how_of(wait=wait, resume=resume, out=out, notes=notes),
+            how=how._replace(notes=notes),
             listener=progress,
             on_advice=tell,
         )

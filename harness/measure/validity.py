@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from harness.domain.record import Validity
 from harness.measure import cgroup
-from harness.measure.cgroup import read_text
+from harness.measure.cgroup import labelled_int, read_text
 from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.sensors import cpu_frequency_hz, hottest_celsius, throttle_count
 
@@ -152,8 +152,8 @@ class ValidityProbe:
             ours_s=ours_s,
             throttled_s=cgroup.throttled_s(pid=pid, root=root),
             major_fault_count=faults,
-            read_bytes=_labelled(root / "proc" / str(pid) / "io", "read_bytes:"),
-            swap_in_bytes=_pages_bytes(_labelled(root / "proc/vmstat", "pswpin")),
+            read_bytes=labelled_int(root / "proc" / str(pid) / "io", "read_bytes:"),
+            swap_in_bytes=_pages_bytes(labelled_int(root / "proc/vmstat", "pswpin")),
             throttle_count=throttle_count(root=root),
             frequency_hz=cpu_frequency_hz(root=root),
         )
@@ -330,15 +330,6 @@ def _tree_times(own: set[int], pid: int, root: Path) -> tuple[float, int]:
                 grown = True
     faults = parents[pid][2] if pid in parents else 0
     return sum(parents[m][1] for m in members) / _ticks_per_s(), faults
-
-
-def _labelled(path: Path, label: str) -> int | None:
-    """Number after a label at the start of a line."""
-    for line in (read_text(path) or "").splitlines():
-        name, _, value = line.partition(" ")
-        if name == label and value.strip().isdigit():
-            return int(value)
-    return None
 
 
 def _pages_bytes(count: int | None) -> int | None:

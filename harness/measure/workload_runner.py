@@ -1,7 +1,6 @@
 """Measure a workload in a child process: prepare, time each operation, check the answers outside the clock."""
 
 import gc
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -180,7 +179,7 @@ def plan(
     return Measurement(
         workload=job.name,
         entry=ENTRY,
-        job=msgspec.structs.replace(job, parent_pid=os.getpid()),
+        job=job,
         scenario=Scenario(thread_count=job.thread_count),
         read=read,
         runtime="llamacpp" if job.model else "",

@@ -77,7 +77,7 @@ def example_feeds(path: Path) -> dict[str, Any]:
     """
     import numpy as np
 
-    kinds = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64, "I32": np.int32}
+    kinds: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64, "I32": np.int32}
     kinds |= {"I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
     feeds = {}
     for port in read_graph(path).inputs:

@@ -24,7 +24,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult, Limits
 from harness.measure.generate_job import Emit
-from harness.measure.pipeline import Measurement, events_named, parent_pid
+from harness.measure.pipeline import Measurement, events_named
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
@@ -116,7 +116,7 @@ def plan(job: LoadJob, *, limits: Limits = Limits()) -> Measurement:  # noqa: B0
     return Measurement(
         workload="load",
         entry=ENTRY,
-        job=msgspec.structs.replace(job, parent_pid=parent_pid()),
+        job=job,
         scenario=Scenario(
             context_tokens=max(needed, room),
             prompt_tokens=job.prefix_tokens + max(p for p, _ in lengths),

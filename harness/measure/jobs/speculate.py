@@ -54,9 +54,9 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
     """
 
     target: str
-    drafts: tuple[str, ...]
     prompts: tuple[str, ...]
-    scenario: Scenario
+    drafts: tuple[str, ...] = ("lookup",)
+    scenario: Scenario = Scenario(context_tokens=1024)
     new_tokens: int = 96
     draft_tokens: int = 0
     repetitions: int = 1
