@@ -24,12 +24,8 @@ class Exported(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         path: ``model.onnx``.
-        to: ``onnx`` or ``genai``.
-        quantization: What the graph's weights are.
-        size_bytes: Of the graph and its weights.
         greedy_count: Tokens that torch chose from the float checkpoint; 0 where it was not asked.
         greedy_equal_count: How many of them, from the first on, the exported graph chose too.
-        faults: What is wrong with how it is stored.
     """
 
     path: str

@@ -45,8 +45,6 @@ class Asked(NamedTuple):
     Attributes:
         chunk_count: Chunks of 512 tokens that are scored; 0 for all.
         scenario: Of the speed test; None for no speed test.
-        repetitions: Of the speed test.
-        limits: Of each child.
     """
 
     chunk_count: int = 8

@@ -47,7 +47,6 @@ class SpeculationPlan(Frozen, frozen=True, kw_only=True):
         draft_cost_ratio: Time of a drafted token over that of a decoded one.
         verify_cost_ratio: Cost of a pass over 2, 3, ... tokens relative to one token, in order.
         measured: Whether those costs come from this machine's own calibration.
-        cases: Advice by acceptance rate.
     """
 
     drafter: str
@@ -61,9 +60,7 @@ class StreamingOutlook(Frozen, frozen=True, kw_only=True):
     """How a model larger than the memory there is would run.
 
     Attributes:
-        budget_bytes: Memory it may use.
         pinned_count: What stays, counted in layers.
-        streamed_bytes: Read from storage in each pass.
         tokens_per_s: Pinned and streamed, reading while computing.
         naive_tokens_per_s: The same file mapped, and left to the system.
         speculative_tokens_per_s: Streaming with drafts of the best length at an acceptance of 0.8; 0 without a draft.

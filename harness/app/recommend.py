@@ -35,15 +35,11 @@ class Choice(Frozen, frozen=True, kw_only=True):
     """One model in one mixture on the device.
 
     Attributes:
-        model: Card's name.
-        quant: Mixture.
         score: Published score of the task's benchmark, at full precision.
         perplexity_percent: Growth of perplexity by the mixture; None where unpublished.
         rank_score: ``score`` lowered by that growth: no table tells task scores by mixture, so this is assumed.
         tokens_per_s: Decode speed after the minutes asked for, at the depth asked for.
-        needed_bytes: Memory it needs.
         is_front: No other choice has both a better rank and more speed.
-        source: Where the score was published.
     """
 
     model: str

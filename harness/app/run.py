@@ -43,11 +43,9 @@ class Options(NamedTuple):
     """How all cells are run.
 
     Attributes:
-        runtime: Runtime module.
         repetitions: Clean samples wanted of each test.
         cold_loads: Loads past the page cache.
         greedy: Choose tokens inside the clock.
-        limits: Wall clock and memory of each child.
         how: How records are made and kept; with ``resume``, results of cells that were done before are taken.
         patience_s: Longest time spent on disturbed samples and the pauses after them.
         server: What a server is asked, for the runtime ``server``; its scenario and counts are those of the cell.
@@ -103,11 +101,7 @@ def run_cells(
 ) -> list[RunRecord]:
     """Run every cell; a record for each, also for those that could not run. Stops early only when interrupted.
 
-    Args:
-        cells: What to run.
-        options: How.
-        device: Profile of this machine to predict from; None to predict nothing.
-        listener: Who is told.
+    Predictions are made from ``device``, the profile of this machine; none without it.
 
     Raises:
         CouldNotRunError: Another measured run held the machine for too long.

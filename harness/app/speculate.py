@@ -86,12 +86,7 @@ def speculate(
 ) -> RunRecord:
     """Measure the costs, say whether speculation will pay, then run every prompt both ways.
 
-    Args:
-        job: What to run; the first four prompts are the pilot's where there are at least eight.
-        limits: Of the child.
-        how: How the record is made and kept.
-        listener: Who is told.
-        on_advice: Called with the advice before the run itself begins.
+    The first four prompts are the pilot's where there are at least eight; ``on_advice`` is told before the run begins.
 
     Returns:
         The record, its result a :class:`~harness.domain.result.Speculation`; different vocabularies, a prompt that

@@ -34,13 +34,6 @@ def stream(
 ) -> RunRecord:
     """Generate under a RAM budget.
 
-    Args:
-        job: What to run.
-        wall_s: Longest time.
-        predicted_tokens_per_s: What was said beforehand, to be kept with the record.
-        how: How the record is made and kept.
-        listener: Who is told.
-
     Returns:
         The record, its result a :class:`~harness.domain.result.Stream`. A budget that is too small, a failure of the
         engine and a kill for going over the limit are its outcome.

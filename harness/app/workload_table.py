@@ -64,9 +64,6 @@ class Table(Frozen, frozen=True, kw_only=True):
     """Every workload asked for.
 
     Attributes:
-        devices: Devices predicted for.
-        rows: An operation each.
-        skipped: Not run.
         failed: Records of those that ran and did not end well.
         median_error_ratio: Median of the absolute errors of all operations; None without any.
     """
@@ -255,14 +252,6 @@ def after_check(
     keep: Callable[[RunRecord], object],
 ) -> tuple[Table, Path]:
     """All workloads after a check of models, the first of which answers for those that need one.
-
-    Args:
-        models: What was checked.
-        quant: Mixture asked for.
-        options: How the models were run.
-        report: The report of the check.
-        say: Told which one runs.
-        keep: Called with each record.
 
     Returns:
         The table, and where it was written: at the end of a Markdown report, else beside the report.

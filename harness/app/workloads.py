@@ -50,15 +50,9 @@ class Wish(NamedTuple):
 
     Attributes:
         devices: Names of devices to predict for as well.
-        repetitions: Timed samples of each operation.
-        thread_count: Threads it may use.
-        seed: Seed for everything random.
         data: Folder of public sets; the environment variable EDGE_HARNESS_DATA when None.
         model: Model file for those that need one.
         evaluate: Also evaluate quality on the public sets.
-        limits: Wall clock and memory of the child.
-        how: How the record is made and kept.
-        say: Told what is going on.
     """
 
     devices: Sequence[str] = ()

@@ -25,11 +25,8 @@ class Bandwidth(NamedTuple):
     """Bandwidth of one kernel.
 
     Attributes:
-        kernel: What it does.
         bytes_per_s: Best pass: bytes read plus bytes written, each counted once, over its wall time.
         median_bytes_per_s: Middle pass; far under the best one, the machine was disturbed.
-        thread_count: Threads.
-        array_bytes: Bytes that one pass goes through.
     """
 
     kernel: str

@@ -51,7 +51,6 @@ def calibrate(
     *,
     thread_count: int = 0,
     repack: bool = True,
-    thorough: bool = False,
     fresh: bool = False,
     progress: Progress | None = None,
     api: str = "cpu",
@@ -65,7 +64,6 @@ def calibrate(
         types: ggml types; those that no tiny model can be made of, and F32, are left out.
         thread_count: Threads; 0 takes the physical cores, held down by a quota.
         repack: Whether the engine may rewrite weights.
-        thorough: More batches of prefill size.
         fresh: Time again what was kept.
         progress: Called with a line now and then.
         api: The engine to time, by what drives it; a GPU gets its link and its crossings timed too.
@@ -86,12 +84,21 @@ def calibrate(
     store = _store(thread_count, repack, api)
     before = None if fresh else store.load()
     missing = wanted if before is None else [t for t in wanted if t not in {c.type_name for c in before.types}]
-    quick = bool(fill_bytes)
+    rounds, retries = (1, 0) if fill_bytes else (3, 2)
     fill_bytes = fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
     say = progress or (lambda _line: None)
     if before is not None and not missing:
         return before
-    events = _run(missing, fill_bytes, threads, repack, thorough, say, api, quick)
+    arguments = {
+        "types": missing,
+        "fill_bytes": fill_bytes,
+        "thread_count": threads,
+        "rounds": rounds,
+        "retries": retries,
+        "repack": repack,
+        "api": api,
+    }
+    events = _run(arguments, say)
     found = fit(events, missing, fill_bytes)
     rewritten = repacked_types(host.isa) if api == "cpu" else frozenset()
     found = msgspec.structs.replace(
@@ -114,13 +121,7 @@ def calibrate(
 
 
 def kept(*, thread_count: int = 0, repack: bool = True, api: str = "cpu") -> Calibration | None:
-    """What was timed before on this machine with this engine and these settings; None where nothing is kept.
-
-    Args:
-        thread_count: Threads; 0 takes the physical cores, held down by a quota.
-        repack: Whether the engine may rewrite weights.
-        api: What drives the engine.
-    """
+    """What was timed before on this machine with this engine and these settings; None where nothing is kept."""
     try:
         return _store(thread_count, repack, api).load()
     except MissingPackageError:
@@ -295,27 +296,7 @@ def _spread(events: Iterable[Mapping[str, Any]]) -> float:
     return float(np.quantile(deviations, 0.9)) if deviations else 0.0
 
 
-def _run(
-    types: list[str],
-    fill_bytes: int,
-    threads: int,
-    repack: bool,
-    thorough: bool,
-    say: Progress,
-    api: str = "cpu",
-    quick: bool = False,
-) -> list[Mapping[str, Any]]:
-    arguments = {
-        "types": types,
-        "fill_bytes": fill_bytes,
-        "thread_count": threads,
-        "rounds": 1 if quick else 4 if thorough else 3,
-        "retries": 0 if quick else 2,
-        "thorough": thorough,
-        "repack": repack,
-        "api": api,
-    }
-
+def _run(arguments: dict[str, Any], say: Progress) -> list[Mapping[str, Any]]:
     def on_event(name: str, data: Any) -> None:
         if name == "group":
             say(f"timing the engine, {data['number'] + 1} of {data['count']}: {data['name']}")
@@ -323,7 +304,7 @@ def _run(
     result = run_child(
         "harness.measure._calibrate_child:run",
         arguments,
-        limits=Limits(wall_s=900 if api == "cpu" else 1800),
+        limits=Limits(wall_s=900 if arguments["api"] == "cpu" else 1800),
         on_event=on_event,
     )
     if result.outcome != "ok":

@@ -30,14 +30,10 @@ class GenerateJob(Frozen, frozen=True, kw_only=True):
     """What the child is to measure.
 
     Attributes:
-        path: Model file.
-        runtime: Runtime module, such as ``llamacpp``.
-        scenario: Prompt, new tokens, depth, context, threads ...
         repetitions: Clean samples wanted of each test.
         retries: Further samples that may be taken when some are disturbed; None for twice as many as are wanted.
         cold_loads: Loads past the page cache, each with its time to first token; 0 to leave the cache alone.
         warm_loads: Loads from the page cache; the last one stays.
-        seed: Seed of the random tokens.
         greedy: Choose each token from the logits inside the clock; labels then end in ``greedy``.
         parent_pid: The process that watches; its CPU time is no disturbance.
         patience_s: Longest time spent on disturbed samples and the pauses after them.

@@ -41,15 +41,10 @@ class Measurement(NamedTuple):
     Attributes:
         workload: What the record calls it.
         entry: ``package.module:function`` that the child runs.
-        job: Its arguments.
-        scenario: What was asked.
         read: Makes the result from the child's end; None when it got nowhere. It may be asked of a child that crashed.
         runtime: Software that executes the model; empty for none.
-        model: The model, if any.
         prediction: What was predicted before it starts.
         wanted_count: Clean samples wanted of each test, by which the run is judged; 0 where samples are judged singly.
-        limits: Wall clock and memory of the child.
-        environment: Variables of the child.
         key: All that decides the result, so that it is found again by ``resume``; empty for what is never resumed.
         notes: Put into the record's ``extra``.
     """

@@ -34,17 +34,11 @@ class WorkloadJob(Frozen, frozen=True, kw_only=True):
     """What the child is to do.
 
     Attributes:
-        name: The workload.
-        size: Its parameters.
         repetitions: Timed samples of each operation.
         budget_s: Longest time for one operation's samples; at least three are taken.
-        seed: Seed for everything random.
-        thread_count: Threads it may use.
         cache: Folder for things worth keeping.
         data: Folder of public data sets; empty for none.
         model: Model file for the workloads that need one; empty for none.
-        evaluate: Run the workload's quality evaluation too.
-        parent_pid: The process that waits.
     """
 
     name: str

@@ -46,17 +46,14 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
     """What load to put on a server.
 
     Attributes:
-        url: Where it is.
         levels: Users (closed loop) or requests a second (open loop), one level after the other; one of 0 for a trace.
         open_loop: Whether levels are rates; arrivals are then Poisson's.
-        request_count: Requests of each level.
         prompt_tokens: Least and most tokens of each request's own prompt, equally likely between.
         new_tokens: The same for its answer.
         prefix_tokens: Tokens with which every prompt begins.
         turns: Requests of a conversation: each prompt has all before it, the answers among it.
         limits_s: Longest ``ttft``, ``itl`` (mean of the request) and ``e2el`` of a request that counts as good.
         trace: Requests at given times, in place of levels.
-        seed: Of lengths, prompts and arrivals.
     """
 
     url: str

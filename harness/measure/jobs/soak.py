@@ -29,10 +29,7 @@ class SoakJob(Frozen, frozen=True, kw_only=True):
     """What to run.
 
     Attributes:
-        path: Model file.
         scenario: Threads, context, api ...; each window decodes from an empty cache, again when the context is full.
-        runtime: Runtime module.
-        minutes: How long.
         window_s: Least length of a window.
         duty_ratio: Share of the time to decode in; the rest it sleeps after each window.
         celsius_max: Hotter ends the run; None for no limit.
