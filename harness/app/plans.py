@@ -15,10 +15,11 @@ from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
-from harness.errors import InputError
+from harness.errors import InputError, RefusedError
 from harness.measure.machine import cpu
 from harness.predict.calibrated import pass_seconds
 from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
+from harness.predict.placed import Choices, choose
 from harness.predict.repack import rewrites_all
 from harness.predict.speculative import BestLength, batch_cost, best_gamma, expected_tokens_per_cycle
 from harness.predict.speed import machine_of, predict_speed
@@ -282,3 +283,27 @@ def _expert_cache(
     hit = hit_ratio(experts.expert_count, cached, policy="lfu", used_count=experts.used_count)
     active = all_experts * experts.used_count / experts.expert_count
     return 1.0 / streamed_token_s(active, hit, disk_bytes_per_s, compute_s), hit
+
+
+def best_placement(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, card_count: int = 1) -> Choices:
+    """Every step of the split, and the best of those that fit.
+
+    Args:
+        model: The model.
+        device: The device.
+        scenario: The prompt and the new tokens that the best one is fastest for.
+        card_count: Cards of the device's kind.
+
+    Raises:
+        RefusedError: The device has no GPU, or no such api; the KV type cannot hold this model's keys.
+    """
+    api = device.api(scenario.api)
+    engine = device.engine_for(api)
+    if engine is None or engine.kind != "gpu":
+        raise RefusedError(f"a placement needs a GPU beside the CPU: {device.name} drives {api} on no GPU")
+    if device.engine_for("cpu") is None:
+        raise RefusedError(f"{device.name} names no CPU engine: its profile needs one before a model can be split")
+    try:
+        return choose(model.weights, device, scenario, card_count)
+    except ValueError as error:
+        raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error

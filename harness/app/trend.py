@@ -11,7 +11,7 @@ from typing import Final, get_args
 from harness.domain.base import Frozen
 from harness.domain.budget import Metric
 from harness.domain.record import RunRecord
-from harness.records.history import Figures, alike_of, model_of
+from harness.records.history import Figures, model_of
 from harness.records.metrics import UNITS, metric_values
 from harness.stats.intervals import log_effect, median_interval, unpaired_ratio_interval
 
@@ -114,20 +114,8 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
     return [f"{name}: {old or 'unknown'} before, {new or 'unknown'} after" for name, old, new in pairs if old != new]
 
 
-def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
-    """The course of a metric over all runs that are comparable: same model, workload, machine and scenario."""
-    return trends_of(
-        (
-            Figures(record.run_id, record.created, alike_of(record), metric_values(record, metric))
-            for record in sorted(records, key=lambda r: (r.created, r.run_id))
-            if record.outcome in {"ok", "inconclusive"}
-        ),
-        metric,
-    )
-
-
 def trends_of(figures: Iterable[Figures], metric: Metric) -> list[Trend]:
-    """The same from figures in the order of time, as the history keeps them."""
+    """The course of a metric over all runs that are comparable, from figures in the order of time."""
     return [_trend(runs, metric) for runs in comparable(figures)]
 
 

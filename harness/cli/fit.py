@@ -96,8 +96,8 @@ def fit(
     if ram_budget:
         profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     if placement is not None:
-        from harness.app.placement import best_placement
-        from harness.cli._placements import render_placements
+        from harness.app.plans import best_placement
+        from harness.cli._plans import render_placements
 
         choices = best_placement(resolved, profile, scenario, card_count)
         if as_json:

@@ -1,6 +1,7 @@
 """``edge-harness fleet``: measure on many devices at once (Dask), or on one over SSH."""
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,23 @@ from harness.cli._output import console, emit_json, json_option
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
+    from harness.fleet.net import Tls
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def tls_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The three files of Dask's TLS settings."""
+    """The three files of Dask's TLS settings; the command gets them as its ``tls``."""
+
+    @wraps(function)
+    def secured(*arguments: Any, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, **given: Any) -> Any:
+        from harness.fleet.net import Tls
+
+        return function(*arguments, tls=Tls(tls_ca, tls_cert, tls_key), **given)
+
     for name, words in (("key", "Private key."), ("cert", "Certificate."), ("ca", "Authority that both sides trust.")):
-        function = click.option(f"--tls-{name}", type=_FILE, help=words)(function)
-    return function
+        secured = click.option(f"--tls-{name}", type=_FILE, help=words)(secured)
+    return secured
 
 
 @click.group()
@@ -43,9 +52,7 @@ def run(
     out: Path,
     resume: bool,
     device_wait_s: float,
-    tls_ca: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
+    tls: "Tls",
     as_json: bool,
 ) -> int:
     """Measure all cells of MATRIX on the devices that serve the scheduler.
@@ -55,7 +62,6 @@ def run(
     """
     from harness.app.run import exit_of
     from harness.fleet.matrix import load_matrix, tasks_of
-    from harness.fleet.net import Tls
     from harness.fleet.run import run_fleet
 
     tasks = tasks_of(load_matrix(matrix))
@@ -68,7 +74,7 @@ def run(
         tasks,
         scheduler,
         folder=out,
-        tls=Tls(tls_ca, tls_cert, tls_key),
+        tls=tls,
         resume=resume,
         device_wait_s=device_wait_s,
         on_result=told,
@@ -85,17 +91,14 @@ def run(
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8786, show_default=True)
 @tls_options
-def up(
-    local_count: int, host: str, port: int, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None
-) -> None:
+def up(local_count: int, host: str, port: int, tls: "Tls") -> None:
     """Be the scheduler, until Ctrl-C. Beyond this machine it wants TLS: who reaches a scheduler can run code on it.
 
     Local workers are called local-1, local-2 ...; they share this machine and measure in turn.
     """
-    from harness.fleet.net import Tls
     from harness.fleet.net import up as serve
 
-    serve(host, port, local_count, Tls(tls_ca, tls_cert, tls_key), said=click.echo)
+    serve(host, port, local_count, tls, said=click.echo)
 
 
 @fleet.command()
@@ -103,13 +106,10 @@ def up(
 @click.option("--device", required=True, help="Name of this device in the matrix.")
 @click.option("--host", default="", help="Address of this device that the scheduler can reach.")
 @tls_options
-def worker(
-    scheduler: str, device: str, host: str, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None
-) -> None:
+def worker(scheduler: str, device: str, host: str, tls: "Tls") -> None:
     """Be a device: measure what the scheduler sends, one cell at a time, until it goes away."""
-    from harness.fleet.net import Tls, serve_device
+    from harness.fleet.net import serve_device
 
-    tls = Tls(tls_ca, tls_cert, tls_key)
     serve_device(scheduler, device, tls, host=host, said=click.echo)
 
 
@@ -187,16 +187,12 @@ def sweep(
     quants: tuple[str, ...],
     contexts: tuple[int, ...],
     out: Path,
-    tls_ca: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
+    tls: "Tls",
 ) -> None:
     """Predict every combination, as ``matrix`` does, spread over the workers of a scheduler."""
     from harness.app.matrix import write
-    from harness.fleet.net import Tls
     from harness.fleet.sweep import sweep_fleet
 
-    tls = Tls(tls_ca, tls_cert, tls_key)
     table = sweep_fleet(scheduler, devices=devices, models=models, quants=quants, contexts=contexts, tls=tls)
     write(table, out)
     click.echo(f"{len(table['device'])} cells in {out}")

@@ -14,6 +14,7 @@ class Scenario(Frozen, frozen=True, kw_only=True):
         depth_tokens: Tokens already in the KV cache before the test starts.
         batch_count: Sequences decoded together.
         ubatch_tokens: Tokens of one physical batch in prefill.
+        kv_type: ggml type of the KV cache.
         flash_attention: Whether attention is fused (no score matrix in memory).
         thread_count: CPU threads; 0 lets the harness choose the physical cores.
         repack: Whether the CPU backend may rewrite weights into its own layout (llama.cpp's default).

@@ -21,7 +21,9 @@ class Row(Frozen, frozen=True, kw_only=True):
         unit: ``tokens/s``, ``s`` or ``bytes``.
         predicted: Middle of the prediction.
         low: Lower end of its 90 % interval.
+        high: Upper end.
         measured: Median of the clean samples; None when there is none.
+        sample_count: Clean samples behind it.
     """
 
     name: str

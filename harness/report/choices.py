@@ -34,6 +34,10 @@ class DeviceLine(Frozen, frozen=True, kw_only=True):
     """A device as the page names it.
 
     Attributes:
+        name: Name.
+        title: As people call it.
+        kind: Class of device.
+        api: Api asked about.
         ram_mib: Memory installed in the pool its weights lie in.
         available_mib: What one app may use of each pool that decides some cell, in ``Choices.pool``'s order.
         pool: Names of those pools.
@@ -68,6 +72,10 @@ class Choices(Frozen, frozen=True, kw_only=True):
     A cell of a device is numbered ``(model * quants + quant) * contexts + context``.
 
     Attributes:
+        devices: Devices.
+        models: Models.
+        quants: Mixtures.
+        contexts: Tokens of KV cache.
         quality: For each model and mixture (model * quants + quant) the published growth of perplexity over F16, in
             tenths of a percent; null where unpublished.
         verdict: For each device one digit a cell: 0 fits, 1 fits with streaming, 2 does not fit, ``-`` impossible.
@@ -78,6 +86,7 @@ class Choices(Frozen, frozen=True, kw_only=True):
         sure: For each device the lower end of the 90 % interval of ``speed``, as percent of it, same numbering; between
             a few models that were asked about, interpolated.
         streamed: For each device the tokens/s with streaming, of its cells with verdict 1 in their order.
+        scenario: What else was asked.
         default_quant: Index of the mixture shown first.
         default_context: Index of the context shown first.
     """
