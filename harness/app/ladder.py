@@ -140,16 +140,8 @@ class Workshop:
     """Makes, scores and times the rungs of one source, in a folder.
 
     All that a file in the folder depends on is in the name of its own folder there (hashes of the source and the text,
-    version of the engine); what a result depends on beyond that is in the key of its record.
-
-    Args:
-        source: GGUF file that is quantized.
-        requantized: Its mixture where it is quantized already; else empty.
-        text: Text to score on.
-        folder: Where files are made.
-        is_kept: Whether files stay there.
-        asked: What is measured.
-        pipeline: Where it is measured.
+    version of the engine); what a result depends on beyond that is in the key of its record. ``requantized`` is the
+    source's mixture where it is quantized already, else empty.
 
     Raises:
         CouldNotRunError: The folder cannot be written.

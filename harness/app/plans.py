@@ -89,15 +89,7 @@ def plan_speculation(
     *,
     draft_device: DeviceProfile | None = None,
 ) -> SpeculationPlan:
-    """Best draft length for each acceptance rate, or "do not".
-
-    Args:
-        model: The target.
-        device: Where both run.
-        scenario: How.
-        draft: Draft model; without one, prompt lookup is judged.
-        draft_device: The same device with the costs of a draft that is repacked beside a target that is not.
-    """
+    """Best draft length for each acceptance rate, or "do not"."""
     cost, measured = _verify_cost(model.weights, device, scenario)
     ratio = 0.0
     if draft is not None:
@@ -124,14 +116,9 @@ def plan_under_budget(
     *,
     evictable_bytes: int = 0,
 ) -> StreamingOutlook:
-    """Split into pinned and streamed layers in the memory that the verdict counted with.
+    """Split into pinned and streamed layers in the memory that the verdict of ``now`` (a draft included) counted with.
 
-    Args:
-        model: The model.
-        device: Where it runs.
-        now: Its prediction there, a draft included.
-        speculation: What drafting would do.
-        evictable_bytes: Of what the prediction counts beside the model, bytes that need not stay.
+    ``evictable_bytes`` need not stay, of what the prediction counts beside the model.
     """
     budget = now.verdict.available_bytes
     layers = layer_bytes(model.weights)

@@ -78,14 +78,9 @@ def benchmark(task: Task) -> str:
 def recommend(
     device: DeviceProfile, task: Task, scenario: Scenario, *, min_tokens_per_s: float = 0.0, minutes: float = 0.0
 ) -> list[Choice]:
-    """Models with the best mixture of each that fits and is fast enough, best first.
+    """Models with the best mixture of each that fits and is fast enough (for ``minutes``), best first.
 
-    Args:
-        device: Where.
-        task: What for.
-        scenario: Context, depth and batch that must fit.
-        min_tokens_per_s: Decode speed wanted.
-        minutes: For how long it must hold; where nobody knows what the device keeps, its first seconds count.
+    Where nobody knows what the device keeps after minutes, its first seconds count.
     """
     best: dict[str, Choice] = {}
     for name, row in _table()["scores"].items():

@@ -82,13 +82,9 @@ def tabulate(
     wish: Wish = Wish(),  # noqa: B008  immutable
     keep: Callable[[RunRecord], object] = lambda _: None,
 ) -> Table:
-    """Run workloads one after the other; what cannot run is told and the rest goes on.
+    """Run workloads (all, without names) one after the other; what cannot run is told and the rest goes on.
 
-    Args:
-        names: Which; all when empty.
-        size: Named size, or parts of one; a workload that has no such size is run at its default.
-        wish: How; without devices, ``DEVICES``.
-        keep: Called with each record, samples and all.
+    One that has no size of that name is run at its default; ``keep`` is called with each record, samples and all.
 
     Raises:
         UnknownNameError: No such workload or device.

@@ -11,7 +11,6 @@ terms of ``harness.predict.calibrated``, each from the benches that show it:
 """
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
@@ -30,6 +29,7 @@ from harness.measure.child import Limits, run_child
 from harness.measure.tiny_model import TINY_TYPES
 from harness.predict.calibrated import PREFILL_TOKENS
 from harness.predict.repack import repacked_types
+from harness.records.store import write_atomically
 
 DEFAULT_TYPES: Final = ("F16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "Q5_0", "IQ4_XS")
 CHECK_TYPES: Final = ("Q4_1", "Q8_0")
@@ -81,8 +81,8 @@ def calibrate(
     host = machine.fingerprint()
     threads = thread_count or machine.cpu().thread_count
     engine = _engine_version()
-    store = _store(thread_count, repack, api)
-    before = None if fresh else store.load()
+    place = _place(thread_count, repack, api)
+    before = None if fresh else _load(place)
     missing = wanted if before is None else [t for t in wanted if t not in {c.type_name for c in before.types}]
     rounds, retries = (1, 0) if fill_bytes else (3, 2)
     fill_bytes = fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
@@ -116,14 +116,14 @@ def calibrate(
         found = msgspec.structs.replace(found, disturbed_ratio=disturbed)
         say(f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs")
     else:
-        store.save(found)
+        write_atomically(place, msgspec.json.encode(found))
     return found
 
 
 def kept(*, thread_count: int = 0, repack: bool = True, api: str = "cpu") -> Calibration | None:
     """What was timed before on this machine with this engine and these settings; None where nothing is kept."""
     try:
-        return _store(thread_count, repack, api).load()
+        return _load(_place(thread_count, repack, api))
     except MissingPackageError:
         return None
 
@@ -321,27 +321,16 @@ def _engine_version() -> str:
         raise MissingPackageError("llama-cpp-python", "llama") from None
 
 
-def _store(thread_count: int, repack: bool, api: str) -> "_Store":
+def _place(thread_count: int, repack: bool, api: str) -> Path:
+    """File of what was timed with this engine's version, these settings and this machine."""
     key: tuple[object, ...]
     key = (_engine_version(), thread_count or machine.cpu().thread_count, repack, machine.fingerprint().fingerprint)
-    return _Store(home_dir() / "calibrations", key if api == "cpu" else (*key, api))
+    digest = hashlib.sha256(repr((_CACHE_VERSION, *(key if api == "cpu" else (*key, api)))).encode()).hexdigest()[:16]
+    return home_dir() / "calibrations" / f"{digest}.json"
 
 
-class _Store:
-    """Calibrations kept by engine version, threads and machine."""
-
-    def __init__(self, folder: Path, key: tuple[object, ...]) -> None:
-        digest = hashlib.sha256(repr((_CACHE_VERSION, *key)).encode()).hexdigest()[:16]
-        self._path = folder / f"{digest}.json"
-
-    def load(self) -> Calibration | None:
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Calibration)
-        except (OSError, msgspec.DecodeError):  # nothing kept, or of an older shape: time again
-            return None
-
-    def save(self, calibration: Calibration) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        temporary.write_bytes(msgspec.json.encode(calibration))
-        temporary.replace(self._path)
+def _load(path: Path) -> Calibration | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Calibration)
+    except (OSError, msgspec.DecodeError):  # nothing kept, or of an older shape: time again
+        return None

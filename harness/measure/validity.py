@@ -61,19 +61,19 @@ class Counters(NamedTuple):
     """Everything that grows, read at one moment; None where the system does not tell."""
 
     clock_s: float
-    cpu_stall_s: float | None
-    memory_stall_s: float | None
-    io_stall_s: float | None
     all_s: float
     busy_s: float
-    steal_s: float | None
     ours_s: float
-    throttled_s: float
     major_fault_count: int
     read_bytes: int | None
-    swap_in_bytes: int | None
-    throttle_count: int | None
     frequency_hz: float | None
+    throttled_s: float = 0.0
+    cpu_stall_s: float | None = None
+    memory_stall_s: float | None = None
+    io_stall_s: float | None = None
+    steal_s: float | None = None
+    swap_in_bytes: int | None = None
+    throttle_count: int | None = None
 
 
 class ValidityProbe:
@@ -176,18 +176,11 @@ class ValidityProbe:
                 continue
         return Counters(
             clock_s=self._clock(),
-            cpu_stall_s=None,
-            memory_stall_s=None,
-            io_stall_s=None,
             all_s=all_s,
             busy_s=all_s - times.idle,
-            steal_s=None,
             ours_s=ours_s,
-            throttled_s=0.0,
             major_fault_count=faults,
             read_bytes=read_bytes,
-            swap_in_bytes=None,
-            throttle_count=None,
             frequency_hz=cpu_frequency_hz(root=self._root),
         )
 

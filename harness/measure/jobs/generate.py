@@ -34,16 +34,8 @@ def plan(
 ) -> Measurement:
     """The protocol on one model file.
 
-    Args:
-        job: What to measure.
-        weights: Its tensors and shape, for the record; None when they cannot be read.
-        name: Name of the model; the file's stem when empty.
-        quant: Its mixture, where ``weights`` do not tell.
-        limits: Wall clock and memory of the child.
-        prediction: What was predicted, to be kept with the record.
-        sha256: Hash of the file, if known.
-        hash_of: Hashes a file, where it is not.
-        key: Key under which the result is found again.
+    Without ``weights`` (they cannot be read) ``quant`` says the mixture; without ``name`` it is the file's stem, and
+    without ``sha256`` the file is hashed by ``hash_of``. The result is found again under ``key``.
 
     Raises:
         RefusedError: The scenario does not fit its own context.

@@ -11,7 +11,8 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -176,10 +177,8 @@ class Level:
         if self._job.open_loop or self._job.trace:
             self._send_at(conversations, started_s)
         else:
-            waiting: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
-            for _, requests in conversations:
-                waiting.put(requests)
-            self._join([threading.Thread(target=self._user, args=(waiting,)) for _ in range(int(self._level))])
+            with ThreadPoolExecutor(int(self._level)) as users:
+                list(users.map(self._converse, [requests for _, requests in conversations]))
         duration_s, validity = time.perf_counter() - started_s, probe.finish()
         found = [self._done.get() for _ in range(self._done.qsize())]
         answers = [(at_s, a) for at_s, a in found if isinstance(a, Answer)]
@@ -246,10 +245,6 @@ class Level:
         reuse = self._prefix is not None or self._job.turns > 1
         return Request(prompt=prompt if turn else _joined(self._prefix, prompt), new_tokens=new_tokens, reuse=reuse)
 
-    def _user(self, waiting: "queue.SimpleQueue[list[Request]]") -> None:
-        for requests in _drained(waiting):
-            self._converse(requests)
-
     def _converse(self, requests: list[Request]) -> None:
         """One conversation; it ends with the first request that fails."""
         said: str | tuple[int, ...] | None = None
@@ -276,21 +271,6 @@ class Level:
             threads[-1].start()
         for thread in threads:
             thread.join()
-
-    @staticmethod
-    def _join(threads: list[threading.Thread]) -> None:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-
-def _drained(waiting: "queue.SimpleQueue[list[Request]]") -> Iterator[list[Request]]:
-    while True:
-        try:
-            yield waiting.get_nowait()
-        except queue.Empty:
-            return
 
 
 def _joined(first: str | tuple[int, ...] | None, then: str | tuple[int, ...]) -> str | tuple[int, ...]:
