@@ -47,10 +47,7 @@ class GraphTensor(NamedTuple):
     """One stored tensor.
 
     Attributes:
-        name: As the graph calls it.
         dtype: Short name, see :data:`DTYPES`.
-        dims: Shape.
-        size_bytes: Size of its data.
         location: File beside the model that holds it; empty when it stands in the model file.
         offset_bytes: Where in that file.
     """
@@ -67,11 +64,8 @@ class OnnxGraph(NamedTuple):
     """The header of one ONNX file.
 
     Attributes:
-        path: The file.
-        producer: Who wrote it.
         opsets: Version by domain (the empty domain is ``ai.onnx``).
         inputs: Ports without those that are only default values.
-        outputs: Ports.
         nodes: Every node, those of inner graphs too.
         tensors: Every initializer and constant.
         file_bytes: Size of the model file alone.

@@ -121,12 +121,11 @@ def _matrices(shape: ModelShape) -> int:
 
 
 # Gemma 3n and the small Gemma 4 have token tables of their own in each layer, which no field of the shape states, and
-# Gemma 4 has other heads in its sliding layers: tests/unit/catalog holds those to llama.cpp's count. An assumed shape states the
-# published count with widths of a model near it.
+# Gemma 4 has other heads in its sliding layers. An assumed shape has a published count beside a like model's widths.
 COUNTABLE = [
     n
     for n in MODELS
-    if load_model(n).shape.recurrent is None and not n.startswith(("gemma-3n", "gemma-4")) and "assumed" not in load_model(n).source
+    if not (n.startswith(("gemma-3n", "gemma-4")) or load_model(n).shape.recurrent or "assumed" in load_model(n).source)
 ]
 
 

@@ -46,7 +46,7 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
     tests += ["decode"] if s.new_tokens and not together else []
     for phase in tests:
         clean, taken, patience_s = 0, 0, job.patience_s
-        while clean < job.repetitions and taken < job.repetitions + job.retries and patience_s > 0:
+        while clean < job.repetitions and taken < job.attempts_max and patience_s > 0:
             started_s, started_unix_s = time.monotonic(), time.time()
             output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions), job)
             found = rows(output)[: job.repetitions]
@@ -74,7 +74,7 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
     emit("memory", {"mark": "end", **memory})
 
 
-def batched(row: Mapping[str, Any], started_unix_s: float) -> list[Sample]:
+def batched(row: dict[str, Any], started_unix_s: float) -> list[Sample]:
     """Both samples of a row of llama-batched-bench."""
     return [
         Sample(phase=phase, label=label, token_count=count, duration_s=taken_s, started_unix_s=started_unix_s)

@@ -11,7 +11,8 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult, Limits
 from harness.measure.generate_job import Emit
 from harness.measure.jobs.served import memory_mark
-from harness.measure.pipeline import Measurement, events_named, parent_pid
+from harness.measure.pipeline import Measurement, events_named
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
@@ -47,17 +48,14 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
     """What load to put on a server.
 
     Attributes:
-        url: Where it is.
         levels: Users (closed loop) or requests a second (open loop), one level after the other; one of 0 for a trace.
         open_loop: Whether levels are rates; arrivals are then Poisson's.
-        request_count: Requests of each level.
         prompt_tokens: Least and most tokens of each request's own prompt, equally likely between.
         new_tokens: The same for its answer.
         prefix_tokens: Tokens with which every prompt begins.
         turns: Requests of a conversation: each prompt has all before it, the answers among it.
         limits_s: Longest ``ttft``, ``itl`` (mean of the request) and ``e2el`` of a request that counts as good.
         trace: Requests at given times, in place of levels.
-        seed: Of lengths, prompts and arrivals.
     """
 
     url: str
@@ -117,7 +115,7 @@ def plan(job: LoadJob, *, limits: Limits = Limits()) -> Measurement:  # noqa: B0
     return Measurement(
         workload="load",
         entry=ENTRY,
-        job=msgspec.structs.replace(job, parent_pid=parent_pid()),
+        job=job,
         scenario=Scenario(
             context_tokens=max(needed, room),
             prompt_tokens=job.prefix_tokens + max(p for p, _ in lengths),
@@ -182,10 +180,8 @@ class Level:
         if self._job.open_loop or self._job.trace:
             self._send_at(conversations, started_s)
         else:
-            waiting: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
-            for _, requests in conversations:
-                waiting.put(requests)
-            self._join([threading.Thread(target=self._user, args=(waiting,)) for _ in range(int(self._level))])
+            with ThreadPoolExecutor(int(self._level)) as users:
+                list(users.map(self._converse, [requests for _, requests in conversations]))
         duration_s, validity = time.perf_counter() - started_s, probe.finish()
         found = [self._done.get() for _ in range(self._done.qsize())]
         answers = [(at_s, a) for at_s, a in found if isinstance(a, Answer)]
@@ -253,10 +249,6 @@ class Level:
         reuse = self._prefix is not None or self._job.turns > 1
         return Request(prompt=prompt if turn else _joined(self._prefix, prompt), new_tokens=new_tokens, reuse=reuse)
 
-    def _user(self, waiting: "queue.SimpleQueue[list[Request]]") -> None:
-        for requests in _drained(waiting):
-            self._converse(requests)
-
     def _converse(self, requests: list[Request]) -> None:
         """One conversation; it ends with the first request that fails."""
         said: str | tuple[int, ...] | None = None
@@ -283,21 +275,6 @@ class Level:
             threads[-1].start()
         for thread in threads:
             thread.join()
-
-    @staticmethod
-    def _join(threads: list[threading.Thread]) -> None:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-
-def _drained(waiting: "queue.SimpleQueue[list[Request]]") -> Iterator[list[Request]]:
-    while True:
-        try:
-            yield waiting.get_nowait()
-        except queue.Empty:
-            return
 
 
 def _joined(first: str | tuple[int, ...] | None, then: str | tuple[int, ...]) -> str | tuple[int, ...]:
