@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,20 @@ def share_interval(hit_count: int, count: int, confidence: float = 0.95) -> Esti
     half = z * sqrt(p * (1 - p) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     return Estimate(p, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale), count)
+
+
+def cluster_interval(
+    totals: Sequence[float] | NDArray[Any], sizes: Sequence[float] | NDArray[Any], *, draws: int = 2000, seed: int = 0
+) -> Estimate:
+    """sum(totals) / sum(sizes) with its 95 % bootstrap interval, whole clusters drawn: rows of one are not independent.
+
+    Source:
+        B. Efron and R. J. Tibshirani 1993, "An Introduction to the Bootstrap", chapters 8 and 13.
+    """
+    t, n = np.asarray(totals, np.float64), np.asarray(sizes, np.float64)
+    drawn = np.random.default_rng(seed).integers(0, len(t), (draws, len(t)))
+    low, high = np.percentile(t[drawn].sum(axis=1) / n[drawn].sum(axis=1), [2.5, 97.5])
+    return Estimate(float(t.sum() / n.sum()), float(low), float(high), int(n.sum()))
 
 
 def binomial_test(hit_count: int, count: int, chance: float) -> float:

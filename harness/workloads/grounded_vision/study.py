@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.intervals import share_interval
+from harness.stats.intervals import cluster_interval, share_interval
 from harness.workloads.grounded_vision.boxes import Boxes
 from harness.workloads.grounded_vision.encoder import GroundedEncoder, prepared
 from harness.workloads.grounded_vision.films import Errors, Identified, TrackScores, detected, film, scored
@@ -121,13 +121,10 @@ def _holds(card: NDArray[np.float64], box: Sequence[float]) -> bool:
     return bool(card[0] <= x <= card[2] and card[1] <= y <= card[3])
 
 
-def paired_difference(a: Sequence[Sequence[bool]], b: Sequence[Sequence[bool]], draws: int = 2000) -> dict[str, float]:
+def paired_difference(a: Sequence[Sequence[bool]], b: Sequence[Sequence[bool]]) -> dict[str, float | None]:
     """Mean of a - b over words with its 95 % bootstrap interval; whole pictures are drawn."""
-    table = np.array([[sum(x) - sum(y), len(x)] for x, y in zip(a, b, strict=True)], float)
-    chosen = np.random.default_rng(0).integers(0, len(table), (draws, len(table)))
-    drawn = table[chosen].sum(axis=1)
-    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
-    return {"mean": float(table[:, 0].sum() / table[:, 1].sum()), "low": float(low), "high": float(high)}
+    found = cluster_interval([sum(x) - sum(y) for x, y in zip(a, b, strict=True)], [len(x) for x in a])
+    return {"mean": found.mid, "low": found.low, "high": found.high}
 
 
 def trained_cells(folder: Path, *, picture_count: int = 24, thread_count: int = 1) -> float:

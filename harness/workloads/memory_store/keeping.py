@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from harness.stats.intervals import cluster_interval
 from harness.workloads._language.figures import ENGLISH
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.statements import Clause, clauses, stem
@@ -145,13 +146,10 @@ def _subject(c: Clause) -> str:
     return ""
 
 
-def share_by_cluster(rows: Sequence[tuple[str, bool]], *, seed: int = 0) -> dict[str, float]:
-    """Share of hits with a 95 % bootstrap interval that draws whole conversations: rows of one are not independent."""
-    import numpy as np
-
-    names = list(dict.fromkeys(name for name, _ in rows))
-    hits = np.array([sum(hit for n, hit in rows if n == name) for name in names], np.float64)
-    counts = np.array([sum(n == name for n, _ in rows) for name in names], np.float64)
-    drawn = np.random.default_rng(seed).integers(0, len(names), (2000, len(names)))
-    low, high = np.percentile(hits[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])
-    return {"share": float(hits.sum() / counts.sum()), "low": float(low), "high": float(high), "count": len(rows)}
+def share_by_cluster(rows: Sequence[tuple[str, bool]]) -> dict[str, float | None]:
+    """Share of hits with a 95 % bootstrap interval that draws whole conversations."""
+    hits: dict[str, list[bool]] = {}
+    for name, hit in rows:
+        hits.setdefault(name, []).append(hit)
+    found = cluster_interval([sum(h) for h in hits.values()], [len(h) for h in hits.values()])
+    return {"share": found.mid, "low": found.low, "high": found.high, "count": len(rows)}

@@ -279,18 +279,6 @@ class MemoryStore:
                 chosen &= {i for i, _ in self._db.matching(words)}
             return self._forget(chosen, dry_run=dry_run)
 
-    def forget_about(
-        self, query: str, *, top_k: int = 20, scoring: Scoring | None = None, dry_run: bool = True
-    ) -> Forgotten:
-        """Forget what a question retrieves. A likeness is no proof, so this only lists unless ``dry_run`` is False.
-
-        No threshold on a cosine separates a topic: what removes two thirds of the right texts removes dozens of wrong
-        ones with each call. Read the list, then ``forget(ids=...)``.
-        """
-        with self._lock:
-            hits = self.retrieve(query, top_k=top_k, scoring=scoring)
-            return self._forget({h.memory.memory_id for h in hits}, dry_run=dry_run)
-
     def erase(self) -> bool:
         """Take everything deleted out of the log; False while another process still reads an older state."""
         with self._lock:

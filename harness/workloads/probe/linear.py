@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
-from harness.stats.intervals import share_interval
+from harness.stats.intervals import cluster_interval, share_interval
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.bool_]
@@ -147,13 +147,12 @@ def accuracy_of(right: Labels, windows: NDArray[np.int64], *, seed: int = 1) -> 
     _, owner = np.unique(windows, return_inverse=True)
     hits = np.bincount(owner, weights=right)
     sizes = np.bincount(owner)
-    if len(sizes) < 10:
-        found = share_interval(int(right.sum()), len(right))
-        return Accuracy(mid=found.mid, low=found.low or 0.0, high=found.high or 0.0, token_count=len(right))
-    chosen = np.random.default_rng(seed).integers(0, len(sizes), (RESAMPLE_COUNT, len(sizes)))
-    shares = hits[chosen].sum(axis=1) / sizes[chosen].sum(axis=1)
-    low, high = (float(v) for v in np.percentile(shares, [2.5, 97.5]))
-    return Accuracy(mid=float(np.mean(right)), low=low, high=high, token_count=len(right))
+    found = (
+        share_interval(int(right.sum()), len(right))
+        if len(sizes) < 10
+        else cluster_interval(hits, sizes, draws=RESAMPLE_COUNT, seed=seed)
+    )
+    return Accuracy(mid=found.mid, low=found.low or 0.0, high=found.high or 0.0, token_count=len(right))
 
 
 def control_labels(tokens: NDArray[np.int64], share: float, seed: int) -> Labels:
