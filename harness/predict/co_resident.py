@@ -32,12 +32,10 @@ class Companion(NamedTuple):
     Attributes:
         name: As shown: ``memory_store large``.
         costs: Its operations.
-        needs_model: Whether it asks the model itself; its passes are then the model's own speed, not counted again.
     """
 
     name: str
     costs: tuple[Cost, ...]
-    needs_model: bool = False
 
     @property
     def anonymous_bytes(self) -> int:

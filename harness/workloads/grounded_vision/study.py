@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats.intervals import cluster_interval, share_interval
-from harness.workloads.grounded_vision.boxes import Boxes
+from harness.workloads.grounded_vision.boxes import iou
 from harness.workloads.grounded_vision.encoder import GroundedEncoder, prepared
 from harness.workloads.grounded_vision.films import Errors, Identified, TrackScores, detected, film, scored
 from harness.workloads.grounded_vision.images import Image, resize
@@ -137,7 +137,7 @@ def trained_cells(folder: Path, *, picture_count: int = 24, thread_count: int = 
             found = encoder.encode(made.image)
             cells = found.boxes[0][found.mask[0]]
             rows.append(found.tokens[0][found.mask[0]])
-            targets.append(_touched(cells, made.boxes))
+            targets.append((iou(cells, made.boxes) > 0).any(axis=1))
         sides.append((np.concatenate(rows).astype(float), np.concatenate(targets)))
     encoder.close()
     (x, y), (held_x, held_y) = sides
@@ -147,20 +147,11 @@ def trained_cells(folder: Path, *, picture_count: int = 24, thread_count: int = 
     return auroc((held_x - mean) / deviation @ weights, held_y)
 
 
-def _touched(cells: Boxes, cards: Boxes) -> NDArray[np.bool_]:
-    low = np.maximum(cells[:, None, :2], cards[None, :, :2])
-    high = np.minimum(cells[:, None, 2:], cards[None, :, 2:])
-    inside: NDArray[np.bool_] = np.all(high > low, axis=2)
-    touched: NDArray[np.bool_] = np.any(inside, axis=1)
-    return touched
-
-
 def auroc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
     """Chance that a positive scores above a negative, ties counted half (Mann and Whitney 1947)."""
-    order = np.argsort(scores, kind="stable")
-    _, first, count = np.unique(scores[order], return_index=True, return_counts=True)
-    ranks = np.empty(len(scores))
-    ranks[order] = np.repeat(first + (count + 1) / 2, count)
+    from scipy.stats import rankdata
+
+    ranks = rankdata(scores)
     positive = int(labels.sum())
     above = ranks[labels].sum() - positive * (positive + 1) / 2
     return float(above / (positive * (len(labels) - positive)))

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
-from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.ports import Session
 from harness.workloads._language.texts import shipped_text
-from harness.workloads.probe.induction import AttentionScores, Head, random_tokens, repeated_losses, token_losses
+from harness.workloads.probe.induction import AttentionScores, Head, random_tokens, repeated_losses, token_losses, twice
 
 Floats = NDArray[np.float32]
 Place = tuple[int, int]
@@ -121,12 +120,7 @@ def ablation(
         RefusedError: No head scores above a half.
         EngineError: The engine refused the model.
     """
-    scenario = Scenario(
-        context_tokens=2 * length_tokens,
-        ubatch_tokens=2 * length_tokens,
-        thread_count=thread_count,
-        flash_attention=False,
-    )
+    scenario = twice(length_tokens, thread_count)
     scores = AttentionScores(length_tokens)
     with closing(open_session(path, scenario, tap=scores)) as session:
         for sequence in random_tokens(session, length_tokens, sequence_count, seed):

@@ -21,6 +21,7 @@ from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.ports import Session
+from harness.workloads._language.sampling import log_softmax_at
 
 Floats = NDArray[np.float32]
 
@@ -137,10 +138,15 @@ def token_losses(session: Session, tokens: Sequence[int]) -> tuple[NDArray[np.fl
     losses, hits = [], []
     for index, target in enumerate(tokens[1:]):
         logits = session.logits(index)
-        top = float(logits.max())
-        losses.append(top + float(np.log(np.sum(np.exp(logits - top), dtype=np.float64))) - float(logits[target]))
+        losses.append(-log_softmax_at(logits, target))
         hits.append(int(logits.argmax()) == target)
     return np.array(losses), np.array(hits)
+
+
+def twice(length_tokens: int, thread_count: int) -> Scenario:
+    """A context that both copies fit into in one pass, without flash attention, so that heads can be read."""
+    both = 2 * length_tokens
+    return Scenario(context_tokens=both, ubatch_tokens=both, thread_count=thread_count, flash_attention=False)
 
 
 def induction(
@@ -159,12 +165,7 @@ def induction(
         EngineError: The engine refused the model, or shows no attention probabilities.
     """
     tap = AttentionScores(length_tokens)
-    scenario = Scenario(
-        context_tokens=2 * length_tokens,
-        ubatch_tokens=2 * length_tokens,
-        thread_count=thread_count,
-        flash_attention=False,
-    )
+    scenario = twice(length_tokens, thread_count)
     first, second, copied = [], [], []
     with closing(open_session(path, scenario, tap=tap)) as session:
         for sequence in random_tokens(session, length_tokens, sequence_count, seed):

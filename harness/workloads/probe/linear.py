@@ -180,7 +180,7 @@ def token_rule(train: Rows, held_out: Rows) -> Labels:
     return said
 
 
-def report(name: str, train: Rows, held_out: Rows, *, l2: float = 1e-2, seed: int = 1) -> ProbeReport:
+def report(name: str, train: Rows, held_out: Rows, *, seed: int = 1) -> ProbeReport:
     """Train a probe and everything it must be compared with.
 
     Raises:
@@ -188,16 +188,16 @@ def report(name: str, train: Rows, held_out: Rows, *, l2: float = 1e-2, seed: in
     """
     if not 0 < np.count_nonzero(held_out.labels) < len(held_out.labels):
         raise RefusedError(f"{name}: all held-out labels are alike")
-    said = fit(train.x, train.labels, l2=l2).predict(held_out.x)
+    said = fit(train.x, train.labels).predict(held_out.x)
     right = said == held_out.labels
     accuracy = accuracy_of(right, held_out.windows, seed=seed)
     share = float(np.mean(train.labels))
     # One draw for both parts: a token id must have the same label in training and held out.
     both = control_labels(np.concatenate([train.tokens, held_out.tokens]), share, seed)
     first, later = both[: len(train.tokens)], both[len(train.tokens) :]
-    control = accuracy_of(fit(train.x, first, l2=l2).predict(held_out.x) == later, held_out.windows, seed=seed)
+    control = accuracy_of(fit(train.x, first).predict(held_out.x) == later, held_out.windows, seed=seed)
     mixed = np.random.default_rng(seed).permutation(train.labels)
-    shuffled = float(np.mean(fit(train.x, mixed, l2=l2).predict(held_out.x) == held_out.labels))
+    shuffled = float(np.mean(fit(train.x, mixed).predict(held_out.x) == held_out.labels))
     majority = float(np.mean(held_out.labels == (share > 0.5)))
     return ProbeReport(
         name=name,
