@@ -27,12 +27,7 @@ _SPREAD_RATIO = 0.15
 
 
 class Companion(NamedTuple):
-    """A system that lives beside the model.
-
-    Attributes:
-        name: As shown: ``memory_store large``.
-        costs: Its operations.
-    """
+    """A system that lives beside the model; ``name`` as shown: ``memory_store large``."""
 
     name: str
     costs: tuple[Cost, ...]
@@ -89,11 +84,7 @@ def shared_speed(
 ) -> tuple[SpeedPrediction, tuple[str, ...]]:
     """Speed while all of them work at once, and the sentences that say what was assumed.
 
-    Args:
-        speed: The model alone.
-        device: Where.
-        companions: What runs beside it.
-        pool: Where the model's weights lie; on a card they do not share the host's bus.
+    Weights in another ``pool`` than ``ram`` do not share the host's bus.
     """
     draws = [(c.name, *drawn_bytes_per_s(c, device)) for c in companions]
     drawn = sum(draw for _, draw, _ in draws)

@@ -64,8 +64,6 @@ class OperationPrediction(Frozen, frozen=True, kw_only=True):
     """What one operation should take.
 
     Attributes:
-        operation: Its name.
-        latency_s: Time of one call.
         limit: What takes most of it: ``compute``, ``memory``, ``engine``, ``arrays``, ``new pages``, ``interpreter``,
             ``numpy calls``, ``database``, ``engine calls``, ``language model`` or ``storage``.
         resident_bytes: Memory held while it runs, interpreter left out.
@@ -91,9 +89,7 @@ class Rates(Frozen, frozen=True, kw_only=True):
         read_bytes_per_s: Memory bandwidth, all cores used.
         serial_flops_per_s: Peak of one thread.
         serial_read_bytes_per_s: Memory bandwidth of one thread.
-        storage_bytes_per_s: Storage.
         spread_ratio: The interval is mid / spread to mid x spread.
-        units: What each step takes.
         thread_count: Threads that share cached passes.
         basis: ``probe`` or ``profile``.
     """

@@ -50,10 +50,7 @@ class Seen(NamedTuple):
 def compare(folder: Path, *, picture_count: int = 48, thread_count: int = 1) -> dict[str, Any]:
     """Share of words read by each way of seeing, paired differences, the trained projection, and tracking.
 
-    Args:
-        folder: Where networks are kept.
-        picture_count: Pictures of four words each.
-        thread_count: Threads of a session call.
+    Networks are kept in ``folder``; a picture has four words.
 
     Raises:
         MissingPackageError: scikit-image is not installed.

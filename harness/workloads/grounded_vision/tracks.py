@@ -37,13 +37,7 @@ class Detection(Frozen, frozen=True, kw_only=True):
 
 
 class Track(Frozen, frozen=True, kw_only=True):
-    """One object over its frames.
-
-    Attributes:
-        track_id: Its number, in order of appearance.
-        label: Most frequent label.
-        boxes: Its box in every frame where it was seen.
-    """
+    """One object: its number in order of appearance, most frequent label, and box by frame where it was seen."""
 
     track_id: int
     label: str
@@ -79,11 +73,7 @@ class Settings(Frozen, frozen=True, kw_only=True):
 
 
 class Tracker:
-    """Builds tracks frame by frame.
-
-    Args:
-        settings: See ``Settings``.
-    """
+    """Builds tracks frame by frame."""
 
     def __init__(self, settings: Settings = Settings()) -> None:  # noqa: B008  immutable
         self.settings = settings

@@ -53,9 +53,7 @@ class Database:
 
     Args:
         path: The file; made if absent unless ``read_only``.
-        dim: Width of the vectors.
         embedder: Name of what makes the vectors; a store is never opened with another.
-        read_only: Whether writing is impossible.
         sync: ``process``: an acknowledged write survives the death of the process (and the log is consistent after a
             power cut, though its last writes may be lost). ``power``: it survives a power cut too, at the price of one
             flush to the disk for each write.

@@ -38,8 +38,6 @@ class Keeper:
     """Keeps a store in order.
 
     Args:
-        store: The memory.
-        namespace: Whose talk it is.
         worth: Judge with :data:`WORTH`; None: a rule.
         replaces: Judge with :data:`REPLACES`; None: a rule.
     """

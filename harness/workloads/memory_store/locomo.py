@@ -80,11 +80,6 @@ def evaluate(data: Conversations, embedder: Embedder, path: Path) -> dict[str, A
 
     Every question is asked one day after the last turn of its conversation. The seed's formula is also run as its
     class runs it, where each retrieval raises the access counts that the next one is scored with.
-
-    Args:
-        data: Turns and questions.
-        embedder: Makes the vectors.
-        path: Where the store may lie.
     """
     asked = embedder.embed([q.text for q in data.questions])
     last = {c: max(t for n, _, _, t in data.turns if n == c) for c in {t[0] for t in data.turns}}

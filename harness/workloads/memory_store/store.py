@@ -250,15 +250,9 @@ class MemoryStore:
         words: str | None = None,
         dry_run: bool = False,
     ) -> Forgotten:
-        """Forget the memories that fulfil every condition given, with all their versions, and erase them on disk.
+        """Forget the memories that fulfil every condition given, all their versions too, and erase them on disk.
 
-        Args:
-            ids: Identifiers.
-            source: Where they came from.
-            namespace: Their namespace.
-            before_s: Created before that time.
-            words: An FTS5 expression that their text matches.
-            dry_run: Only list them.
+        ``words`` is an FTS5 expression that their text matches; ``dry_run`` only lists them.
 
         Raises:
             RefusedError: No condition at all, a malformed expression, or the store is read-only.

@@ -34,9 +34,6 @@ STRONG_SCORE: Final = 0.5
 class HeadsOut:
     """A tap that sets some heads to their mean over the tokens of a pass.
 
-    Args:
-        head_count: Heads of a layer.
-
     Attributes:
         places: Heads to take out; may change between passes.
     """
@@ -72,8 +69,6 @@ class AblationReport(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         heads: Those taken out, by prefix-matching score on other sequences.
-        intact: Losses of the model as it is.
-        ablated: Losses without them.
         null_second_losses: Second-copy losses without as many other heads of the same layers, one a draw.
         p_value: Chance of a loss as high by taking out others.
         head_share: Share of the model's heads that was taken out.

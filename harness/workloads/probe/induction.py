@@ -41,11 +41,8 @@ class InductionReport(Frozen, frozen=True, kw_only=True):
     """What repeated random tokens show.
 
     Attributes:
-        sequence_count: Random sequences read.
         length_tokens: Tokens of one copy.
         first_loss: Mean loss of the first copy, nats a token; about ln(vocabulary) or worse, since it is random.
-        second_loss: Mean loss of the second copy.
-        score: Their difference.
         copied_ratio: Share of the second copy's tokens that are the most likely ones.
         heads: Heads by prefix-matching score, the strongest first.
         uniform_score: What a head would score that attends to all tokens before it alike.

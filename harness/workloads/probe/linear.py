@@ -29,12 +29,7 @@ RESAMPLE_COUNT: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class LinearProbe:
-    """label = weights x + bias > 0, on activations as they are.
-
-    Attributes:
-        weights: [dim].
-        bias: A number.
-    """
+    """label = weights x + bias > 0, on activations as they are; weights [dim]."""
 
     weights: NDArray[np.float64]
     bias: float
@@ -109,8 +104,6 @@ class ProbeReport(Frozen, frozen=True, kw_only=True):
     """One property on one layer.
 
     Attributes:
-        name: The property.
-        train_tokens: Tokens trained on.
         accuracy: Of the probe, held out; the interval resamples whole windows, since neighbours are alike.
         balanced_accuracy: Mean of the shares found among ones and among zeros.
         majority: Accuracy of always saying the label that is commoner in training.

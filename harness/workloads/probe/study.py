@@ -80,15 +80,8 @@ def probe_study(
 ) -> ProbeStudy:
     """Train on the beginning of a text, test on its last fifth.
 
-    Args:
-        open_session: Opens the model.
-        path: Model file.
-        folder: Texts; None for the one that ships.
-        layer: Block whose residual stream is probed.
-        thread_count: Threads of the engine.
-        limit_tokens: Most tokens to train on.
-        material: Activations of both parts captured before.
-        further: Labels of more properties, for every token of both parts.
+    ``material`` are activations of both parts captured before, ``further`` labels of more properties, for every token
+    of both parts.
 
     Raises:
         RefusedError: The text is too short, or shows no property both ways.
@@ -136,13 +129,6 @@ def sweep(
     limit_tokens: int = 6000,
 ) -> list[ProbeStudy]:
     """Every property on five layers from the first to the last, and whether the model is sure of its next token.
-
-    Args:
-        open_session: Opens the model.
-        path: Model file.
-        folder: Texts; None for the one that ships.
-        thread_count: Threads of the engine.
-        limit_tokens: Most tokens of each part.
 
     Raises:
         RefusedError: The text is too short, or shows no property both ways.

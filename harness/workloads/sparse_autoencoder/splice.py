@@ -60,8 +60,6 @@ class LossReport(Frozen, frozen=True, kw_only=True):
     """Mean negative log-likelihood, nats a token, of the same targets.
 
     Attributes:
-        token_count: Targets scored.
-        clean: The model as it is.
         tapped: Read through the tap, changed by nothing: must equal ``clean``.
         spliced: With the reconstruction.
         zeroed: With zeros (zero ablation).

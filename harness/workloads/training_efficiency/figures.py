@@ -20,13 +20,10 @@ class Run(NamedTuple):
 
     Attributes:
         active_parameter_count: Parameters that one token goes through (of a mixture: those of its experts).
-        token_count: Tokens trained on.
         hours: Wall-clock hours.
-        device_count: Accelerators.
         peak_flops_per_s: Dense peak of one accelerator in the precision it trained in.
         parameter_count: All parameters; 0 for a dense model.
         attention_dim: Layers x heads x head width, for attention FLOPs; 0 leaves them out.
-        sequence_tokens: Tokens of one sequence.
         is_causal: Whether only the half of attention below the diagonal counts.
     """
 

@@ -73,10 +73,6 @@ class Config(NamedTuple):
 class Transformer:
     """Weights by the names of a GGUF file ([out, in] each), their gradients, and the FLOPs multiplied so far.
 
-    Args:
-        config: Sizes.
-        seed: Of the weights.
-
     Attributes:
         weights: By name.
         flops_count: 2 m n k of every product since it was last set to 0.
