@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import RefusedError
 from harness.stats.calibration.metrics import checked
+from harness.stats.logistic import logistic
 
 Floats = NDArray[np.float64]
 
@@ -52,23 +53,8 @@ def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 def platt(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = False) -> Platt:
     """Logistic regression of the outcome on logit(confidence), by Newton's method (Platt 1999, plain targets)."""
     p, y = checked(confidences, correct, allow_few=allow_few)
-    x = np.stack([_logit(p), np.ones_like(p)])
-    w = np.array([1.0, 0.0])
-
-    def loss(v: Floats) -> float:
-        return float(np.mean(np.logaddexp(0.0, v @ x) - y * (v @ x)))
-
-    for _ in range(100):
-        q = _sigmoid(w @ x)
-        gradient = x @ (q - y) / len(y)
-        hessian = (x * (q * (1 - q))) @ x.T / len(y) + 1e-12 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        scale = 1.0
-        while loss(w - scale * step) > loss(w) and scale > 1e-8:
-            scale /= 2
-        w = w - scale * step
-        if np.abs(scale * step).max() < 1e-12:
-            break
+    design = np.stack([_logit(p), np.ones_like(p)], axis=1)
+    w = logistic(design, y == 1.0, np.zeros(2), tolerance=1e-14, step_count=100)
     return Platt(float(w[0]), float(w[1]))
 
 

@@ -218,10 +218,6 @@ class Database:
             raise RefusedError(f"not a full-text expression: {expression!r} ({error})") from error
         return [(int(i), float(s)) for i, s in rows]
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Run one statement."""
-        return self._db.execute(statement, values)
-
     def load(self, dim: int) -> tuple[Columns, NDArray[np.float32], list[bytes]]:
         """Everything that is current, by ascending identifier: columns, vectors [n, dim], and each one's terms.
 

@@ -1,7 +1,6 @@
 """A memory that manages itself: what to store, what a newer text replaces, what to forget, when and how far to look.
 
-Rules decide in microseconds; a judge, where one is given, decides what is worth storing and what replaces what instead,
-so that both can be measured on the same talk.
+Rules decide, in microseconds.
 """
 
 import re
@@ -10,7 +9,6 @@ from typing import Final, NamedTuple
 
 from harness.stats.intervals import cluster_interval
 from harness.workloads._language.figures import ENGLISH
-from harness.workloads._language.judgement import Judge
 from harness.workloads._language.statements import Clause, clauses, stem
 from harness.workloads.memory_store.index import Filter
 from harness.workloads.memory_store.store import Memory, MemoryStore
@@ -18,13 +16,6 @@ from harness.workloads.memory_store.store import Memory, MemoryStore
 _RELATIONS: Final = {stem(word): name for name, words in ENGLISH["relations"].items() for word in words.split()}
 _FORGET: Final = re.compile(r"^\W*(?:please,?\s+)?(?:forget|delete|erase|remove)\b(?P<what>.*)", re.I | re.S)
 _OWN: Final = re.compile(r"\b(?:my|our|i am|i'm|i have|i live|i work|we live|we have)\b", re.I)
-WORTH: Final = (
-    "You decide what an assistant should remember of a talk: lasting facts of people, not small talk. Answer Yes or No."
-)
-REPLACES: Final = (
-    "You get two statements, the second said later. Answer Yes if the second gives a newer value of the same fact "
-    "about the same person, so that the first is out of date. Answer No otherwise."
-)
 
 
 class Kept(NamedTuple):
@@ -35,55 +26,23 @@ class Kept(NamedTuple):
 
 
 class Keeper:
-    """Keeps a store in order.
+    """Keeps a store in order."""
 
-    Args:
-        worth: Judge with :data:`WORTH`; None: a rule.
-        replaces: Judge with :data:`REPLACES`; None: a rule.
-    """
-
-    def __init__(
-        self,
-        store: MemoryStore,
-        namespace: str = "default",
-        *,
-        worth: Judge | None = None,
-        replaces: Judge | None = None,
-    ) -> None:
+    def __init__(self, store: MemoryStore, namespace: str = "default") -> None:
         self._store, self._only, self._namespace = store, Filter(namespace=namespace), namespace
-        self._worth, self._replaces = worth, replaces
 
     def tell(self, text: str, *, source: str = "conversation") -> Kept:
         """Hear one text: forget what it asks to forget, update what it replaces, store it if it is worth it."""
         asked = _FORGET.match(text)
         if asked:
             return self._forget(asked["what"])
-        if not self.is_worth(text):
+        if not is_worth(text):
             return Kept("skipped", ())
         hits = self._store.retrieve(text, top_k=4, only=self._only)
-        older = next((h.memory for h in hits if self.is_replaced(h.memory.content, text)), None)
+        older = next((h.memory for h in hits if is_replaced(h.memory.content, text)), None)
         if older is not None:
             return Kept("updated", (older.memory_id, self._store.update(older.memory_id, text)))
         return Kept("stored", (self._store.store(text, namespace=self._namespace, source=source),))
-
-    def is_worth(self, text: str) -> bool:
-        """Whether a text is worth storing: by the judge, or a statement about somebody with something to say."""
-        if self._worth:
-            return bool(self._worth.margins([text])[0] > 0)
-        if text.rstrip().endswith("?"):
-            return False
-        return any(_tells(c) and (c.figures.quantities or c.figures.moments or _subject(c)) for c in clauses(text))
-
-    def is_replaced(self, older: str, newer: str) -> bool:
-        """Whether a newer text gives another value of the same fact: by the judge, or the same relation and subject."""
-        if self._replaces:
-            return bool(self._replaces.margins([f"First: {older}\nSecond: {newer}"])[0] > 0)
-        for a in clauses(older):
-            for b in clauses(newer):
-                same = _relations(a) & _relations(b) - {"family"}
-                if same and _subject(a) and _subject(a) == _subject(b) and a.stems != b.stems:
-                    return True
-        return False
 
     def recall(self, question: str, *, top_k: int = 5, hop_count: int = 2) -> list[Memory]:
         """What the store knows of a question, by iterated retrieval.
@@ -119,6 +78,23 @@ class Keeper:
         if chosen:
             self._store.forget(ids=chosen)
         return Kept("forgotten" if chosen else "skipped", tuple(chosen))
+
+
+def is_worth(text: str) -> bool:
+    """Whether a text is worth storing: a statement about somebody with something to say."""
+    if text.rstrip().endswith("?"):
+        return False
+    return any(_tells(c) and (c.figures.quantities or c.figures.moments or _subject(c)) for c in clauses(text))
+
+
+def is_replaced(older: str, newer: str) -> bool:
+    """Whether a newer text gives another value of the same fact: by the same relation and subject."""
+    for a in clauses(older):
+        for b in clauses(newer):
+            same = _relations(a) & _relations(b) - {"family"}
+            if same and _subject(a) and _subject(a) == _subject(b) and a.stems != b.stems:
+                return True
+    return False
 
 
 def needs_memory(question: str) -> bool:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
 from harness.ports import Session
+from harness.workloads._language.activations import scenario_of
 from harness.workloads._language.texts import shipped_text
-from harness.workloads.probe.induction import AttentionScores, Head, random_tokens, repeated_losses, token_losses, twice
+from harness.workloads.probe.induction import AttentionScores, Head, random_tokens, repeated_losses, token_losses
 
 Floats = NDArray[np.float32]
 Place = tuple[int, int]
@@ -115,7 +116,7 @@ def ablation(
         RefusedError: No head scores above a half.
         EngineError: The engine refused the model.
     """
-    scenario = twice(length_tokens, thread_count)
+    scenario = scenario_of(thread_count, 2 * length_tokens, flash_attention=False)
     scores = AttentionScores(length_tokens)
     with closing(open_session(path, scenario, tap=scores)) as session:
         for sequence in random_tokens(session, length_tokens, sequence_count, seed):

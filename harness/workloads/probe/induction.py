@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
-from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.ports import Session
+from harness.workloads._language.activations import scenario_of
 from harness.workloads._language.sampling import log_softmax_at
 
 Floats = NDArray[np.float32]
@@ -140,12 +140,6 @@ def token_losses(session: Session, tokens: Sequence[int]) -> tuple[NDArray[np.fl
     return np.array(losses), np.array(hits)
 
 
-def twice(length_tokens: int, thread_count: int) -> Scenario:
-    """A context that both copies fit into in one pass, without flash attention, so that heads can be read."""
-    both = 2 * length_tokens
-    return Scenario(context_tokens=both, ubatch_tokens=both, thread_count=thread_count, flash_attention=False)
-
-
 def induction(
     open_session: Callable[..., Session],
     path: Path,
@@ -162,7 +156,7 @@ def induction(
         EngineError: The engine refused the model, or shows no attention probabilities.
     """
     tap = AttentionScores(length_tokens)
-    scenario = twice(length_tokens, thread_count)
+    scenario = scenario_of(thread_count, 2 * length_tokens, flash_attention=False)
     first, second, copied = [], [], []
     with closing(open_session(path, scenario, tap=tap)) as session:
         for sequence in random_tokens(session, length_tokens, sequence_count, seed):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
 from harness.stats.intervals import cluster_interval, share_interval
+from harness.stats.logistic import logistic
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.bool_]
@@ -58,37 +59,11 @@ def fit(x: Floats, labels: Labels, *, l2: float = 1e-2) -> LinearProbe:
     n, d = x.shape
     design = np.ones((n, d + 1))
     design[:, :d] = (x - mean) / deviation
-    sign = np.where(labels, 1.0, -1.0)
     penalty = np.full(d + 1, l2)
     penalty[d] = 0.0
-    w = np.zeros(d + 1)
-    loss = _loss(design, sign, penalty, w)
-    for _ in range(_STEP_COUNT):
-        p = _logistic(-sign * (design @ w))  # probability of the wrong label
-        gradient = -(design.T @ (sign * p)) / n + penalty * w
-        curvature = np.maximum(p * (1 - p), 1e-12)
-        hessian = (design.T * curvature) @ design / n + np.diag(penalty + 1e-12)
-        step = np.linalg.solve(hessian, gradient)
-        size = 1.0
-        # Halve until the loss falls: far from the optimum a full Newton step can overshoot.
-        while (new := _loss(design, sign, penalty, w - size * step)) > loss and size > 1e-4:
-            size /= 2
-        w, gained, loss = w - size * step, loss - new, new
-        if gained < _TOLERANCE:
-            break
+    w = logistic(design, labels, penalty, tolerance=_TOLERANCE, step_count=_STEP_COUNT)
     weights = w[:d] / deviation
     return LinearProbe(weights, float(w[d] - mean @ weights))
-
-
-def _logistic(t: NDArray[np.float64]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(t, -500, 500)))
-    return found
-
-
-def _loss(
-    design: NDArray[np.float64], sign: NDArray[np.float64], penalty: NDArray[np.float64], w: NDArray[np.float64]
-) -> float:
-    return float(np.mean(np.logaddexp(0, -sign * (design @ w))) + 0.5 * np.sum(penalty * w * w))
 
 
 class Accuracy(Frozen, frozen=True, kw_only=True):
