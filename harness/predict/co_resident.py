@@ -91,16 +91,16 @@ def shared_speed(
     if not drawn or pool != "ram":
         return speed, ("what lives beside the model does not draw on the memory that its weights are read from",)
     total = rates_of(device).read_bytes_per_s
-    ratio = total / (total + drawn)
+    ratio, decode = total / (total + drawn), speed.decode_tokens_per_s
     scaled = replace(
         speed,
-        decode_tokens_per_s=_times(speed.decode_tokens_per_s, ratio),
+        decode_tokens_per_s=Interval(mid=decode.mid * ratio, low=decode.low * ratio, high=decode.high * ratio),
         roofline_tokens_per_s=speed.roofline_tokens_per_s * ratio,
     )
     told = ", ".join(f"{name} draws {format_rate(draw)} ({operation})" for name, draw, operation in draws if draw)
     line = (
         f"while all run at once: {scaled.decode_tokens_per_s.mid:.3g} tokens/s of "
-        f"{speed.decode_tokens_per_s.mid:.3g}; {told}, back to back, of {format_rate(total)} shared in proportion"
+        f"{decode.mid:.3g}; {told}, back to back, of {format_rate(total)} shared in proportion"
     )
     return scaled, (line,)
 
@@ -108,7 +108,3 @@ def shared_speed(
 def summary(companions: Iterable[Companion]) -> str:
     """``memory_store large 187 MiB, ...``."""
     return ", ".join(f"{c.name} {format_bytes(c.anonymous_bytes + c.file_bytes)}" for c in companions)
-
-
-def _times(value: Interval, ratio: float) -> Interval:
-    return Interval(mid=value.mid * ratio, low=value.low * ratio, high=value.high * ratio)

@@ -106,16 +106,11 @@ def _one_copy(reader: TextReader, image: Image, scale: float) -> Seen:
 
 def words_read(made: Written, readings: Sequence[Reading]) -> list[bool]:
     """For each word, whether some reading whose middle is on its card says it."""
-
-    def says(word: str, box: NDArray[np.float64]) -> bool:
-        return any(r.text.strip() == word and _holds(box, r.box) for r in readings)
-
-    return [says(word, box) for word, box in zip(made.words, made.boxes, strict=True)]
-
-
-def _holds(card: NDArray[np.float64], box: Sequence[float]) -> bool:
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return bool(card[0] <= x <= card[2] and card[1] <= y <= card[3])
+    middles = [(r.text.strip(), (r.box[0] + r.box[2]) / 2, (r.box[1] + r.box[3]) / 2) for r in readings]
+    return [
+        any(text == word and x0 <= x <= x1 and y0 <= y <= y1 for text, x, y in middles)
+        for word, (x0, y0, x1, y1) in zip(made.words, made.boxes, strict=True)
+    ]
 
 
 def paired_difference(a: Sequence[Sequence[bool]], b: Sequence[Sequence[bool]]) -> dict[str, float | None]:

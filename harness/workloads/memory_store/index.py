@@ -34,7 +34,6 @@ class Filter(NamedTuple):
     namespace: str | None = None
     source: str | None = None
     since_s: float | None = None
-    until_s: float | None = None
     min_importance: float | None = None
 
 
@@ -156,8 +155,6 @@ class MemoryIndex:
                 masks.append(codes[:n] == self._codes.get(name, -1))
         if chosen.since_s is not None:
             masks.append(self.created_s[:n] >= chosen.since_s)
-        if chosen.until_s is not None:
-            masks.append(self.created_s[:n] < chosen.until_s)
         if chosen.min_importance is not None:
             masks.append(self.importance[:n] >= np.float32(chosen.min_importance))
         return np.flatnonzero(np.logical_and.reduce(masks)) if masks else None

@@ -35,10 +35,7 @@ class MemoryStore:
         path: The file; ``-wal`` and ``-shm`` lie beside it while it is open.
         embedder: Makes vectors; its name and width are bound to the file.
         capacity: Memories kept; storing one more evicts the least valuable.
-        read_only: Refuse every change.
-        scoring: How to score unless a call says otherwise.
         sync: ``process`` or ``power``; see ``Database``.
-        clock: Seconds since 1970.
 
     Raises:
         RefusedError: Not openable as asked; BadDataError: not a store.
@@ -200,16 +197,9 @@ class MemoryStore:
     ) -> list[Hit]:
         """The memories that score best for a question, best first.
 
-        Changes nothing unless ``touch`` asks to count the access of what is returned.
-
-        Args:
-            query: The question.
-            top_k: Hits wanted.
-            only: Which memories to look at.
-            scoring: How to score; the store's own when None.
-            touch: Count the access.
-            vector: Vector of the question [dim], if already made.
-            now_s: Time that ages are counted to; the clock's when None.
+        Changes nothing unless ``touch`` asks to count the access of what is returned. ``scoring`` is the store's own
+        when None, ``vector`` [dim] the question's if already made; ages are counted to ``now_s``, the clock's when
+        None.
         """
         chosen = scoring or self.scoring
         unit = self._query_vector(query, vector) if chosen.semantic else None
