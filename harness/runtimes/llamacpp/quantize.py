@@ -6,7 +6,7 @@ tools/imatrix/README.md.
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -182,8 +182,3 @@ def run_importance(arguments: dict[str, Any], emit: Callable[..., None]) -> None
     importance = collect_importance(Path(arguments["model"]), text[len(text) // 2 :])
     save_importance(importance, Path(arguments["target"]))
     emit("importance", {"matrix_count": len(importance)})
-
-
-def missing_importance(names: Sequence[str], importance: Importance) -> list[str]:
-    """Matrices that the collection never saw."""
-    return [n for n in names if n not in importance]
