@@ -170,7 +170,6 @@ def synthesize_tiny(
     vocab_count: int = 512,
     head_count: int = 8,
     kv_head_count: int = 4,
-    output_type: str = "",
     seed: int = 0,
 ) -> Path:
     """Write a small llama whose matrices are all of one type.
@@ -184,7 +183,6 @@ def synthesize_tiny(
         vocab_count: Rows of the token table, which is the output matrix too.
         head_count: Query heads; ``hidden_dim / head_count`` is a head's width.
         kv_head_count: Key and value heads.
-        output_type: Type of the token table; ``type_name`` by default.
         seed: Same seed, same bytes.
 
     Raises:
@@ -205,7 +203,7 @@ def synthesize_tiny(
         context_max_tokens=1 << 16,
     )
     tensors = [
-        _tensor("token_embd.weight", (hidden_dim, vocab_count), output_type or type_name),
+        _tensor("token_embd.weight", (hidden_dim, vocab_count), type_name),
         _tensor("output_norm.weight", (hidden_dim,), "F32"),
     ]
     matrices = {

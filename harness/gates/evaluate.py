@@ -8,6 +8,7 @@ from statistics import median
 
 from msgspec.structs import replace
 
+from harness.catalog.budgets import LIMITS
 from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord, Validity
@@ -112,13 +113,7 @@ def matches(budget: Budget, record: RunRecord) -> bool:
 
 def limits(budget: Budget) -> dict[str, float | None]:
     """The budget's limits by name; exactly one is set in a checked budget."""
-    return {
-        "floor": budget.floor,
-        "ceiling": budget.ceiling,
-        "baseline_ratio": budget.baseline_ratio,
-        "prediction_ratio": budget.prediction_ratio,
-        "roofline_ratio": budget.roofline_ratio,
-    }
+    return {name: getattr(budget, name) for name in LIMITS}
 
 
 def _values(budget: Budget, records: Sequence[RunRecord]) -> tuple[list[float], str]:

@@ -28,6 +28,7 @@ PROVIDERS: Final = {
     "webgpu": "WebGpuExecutionProvider",
 }
 """Source: ONNX Runtime, docs/execution-providers."""
+_RUNS: Final = 3  # whose kernels are timed, after one that is not
 
 
 class ProviderShare(NamedTuple):
@@ -94,7 +95,6 @@ def provider_shares(
     *,
     options: Mapping[str, Mapping[str, str]] | None = None,
     thread_count: int = 1,
-    run_count: int = 3,
 ) -> tuple[ProviderShare, ...]:
     """Shares of nodes and of time that really ran on each provider, asked ones first; one with none is listed with 0.
 
@@ -104,7 +104,6 @@ def provider_shares(
         providers: Names, best first; the CPU takes what is left.
         options: Options by provider's name.
         thread_count: Threads of the CPU's part.
-        run_count: Runs whose kernels are timed, after one that is not.
 
     Raises:
         UnknownNameError: There is no such provider.
@@ -123,10 +122,10 @@ def provider_shares(
             fuse=False,
         )
         with session:
-            for _ in range(run_count + 1):
+            for _ in range(_RUNS + 1):
                 session.run(feeds)
             events = node_events(session.end_profile())
-    each = len(events) // (run_count + 1)
+    each = len(events) // (_RUNS + 1)
     nodes: dict[str, set[str]] = {name: set() for name in wanted}
     spent = dict.fromkeys(wanted, 0.0)
     for number, event in enumerate(events):

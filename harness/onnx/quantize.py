@@ -23,7 +23,6 @@ def quantize_weights(
     *,
     bits: int = 4,
     block_size: int = 32,
-    symmetric: bool = True,
     accuracy_level: int = 4,
     exclude: Sequence[str] = (),
     after: Callable[[Any], Any] | None = None,
@@ -35,7 +34,6 @@ def quantize_weights(
         target: File to write; its weights go to ``<target>.data``.
         bits: 4 or 8.
         block_size: Weights that share a scale: a power of two of at least 16.
-        symmetric: No zero points.
         accuracy_level: 4 computes with int8 activations, the only fast kernels; 0 in the input's type.
         exclude: Nodes left as they are.
         after: A last change of the model before it is written.
@@ -59,7 +57,7 @@ def quantize_weights(
             model,
             bits=bits,
             block_size=block_size,
-            is_symmetric=symmetric,
+            is_symmetric=True,
             accuracy_level=accuracy_level,
             nodes_to_exclude=list(exclude),
         )

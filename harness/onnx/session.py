@@ -35,8 +35,6 @@ class OnnxSession:
         providers: Execution providers, the best first.
         provider_options: Options by provider's name, such as ``{"OpenVINOExecutionProvider": {"device_type": "CPU"}}``.
         prepack: Let kernels rewrite weights into their own layout: faster, and a second copy of what is not mapped.
-        arena: Let the engine keep freed memory for the next run.
-        spin: Let idle threads spin between operations: faster, and it burns a core each.
         profile: Prefix of a profile to write (see :mod:`harness.onnx.profile`); never inside timed rounds.
         fuse: Let the engine merge and reorder nodes; without it its profile shows the file's own nodes.
         config: Further session configuration entries, by the engine's own keys.
@@ -61,8 +59,6 @@ class OnnxSession:
         providers: Sequence[str] = CPU,
         provider_options: Mapping[str, Mapping[str, str]] | None = None,
         prepack: bool = True,
-        arena: bool = True,
-        spin: bool = True,
         profile: Path | None = None,
         fuse: bool = True,
         config: Mapping[str, str] | None = None,
@@ -79,13 +75,11 @@ class OnnxSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = thread_count
         options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = arena
         options.log_severity_level = 3
         if not fuse:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         entries = {
             "session.disable_prepacking": "0" if prepack else "1",
-            "session.intra_op.allow_spinning": "1" if spin else "0",
             **(config or {}),
         }
         for key, value in entries.items():
