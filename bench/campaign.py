@@ -43,7 +43,12 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
 OUTPUTS: dict[str, list[str]] = {
     "fit.txt": ["fit", "llama-3.2-3b", "-q", "Q4_K_M", "-d", "macbook-air-m3", "--no-advice"],
     "check.txt": ["check"],
-}
+    "seed-iphone.txt": [
+        "fit", "llama-3-8b", "-q", "Q4_K_M", "-d", "iphone-16-pro", "-c", "2048", "--entitled", "--target", "15",
+        "--no-advice",
+    ],
+    "moe-phone.txt": ["fit", "hypothetical-moe-70b-a7b", "-d", "galaxy-s25-ultra"],
+}  # fmt: skip
 
 
 def run(arguments: list[str], folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -227,6 +228,68 @@ def leave_out(path: Path) -> str:
     columns = ["", "votes", "median error", "90th percentile", "best constant, median", "inside", "width"]
     machine = f"{told['machine']}; {told['date']}"
     return table(columns, rows) + f"\n\n*{told['left_out']}: `{told['command']}`; {machine}*"
+
+
+def given(*paths: Path) -> str:
+    """Errors on the rest of each chip after so many of its measurements were given: one file for each number."""
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    counts = [document["command"].split()[-1] for document in documents]
+    rows = []
+    for name, word in _GROUPS.items():
+        scores = [document["groups"][name] for document in documents]
+        rows.append([word, *(f"{s['median_ratio']:.1%}, {s['p90_ratio']:.0%}" for s in scores)])
+    commands_run = "`, `".join(document["command"] for document in documents)
+    under = f"*median, 90th percentile; `{commands_run}`; {documents[0]['machine']}; {documents[0]['date']}*"
+    return table(["given", *counts], rows) + f"\n\n{under}"
+
+
+_TERMS: Final = {
+    "e/gpu": ("share of its bandwidth that a graphics card reaches, before family and type", 1.0, ""),
+    "a/gpu": ("overhead of a layer on a graphics card", 1e6, " us"),
+    "c/gpu": ("operations for a weight on a graphics card", 1.0, ""),
+    "c/cpu": ("operations for a weight on a CPU", 1.0, ""),
+    "k/year": ("attention gets faster a year by a factor of", 1.0, ""),
+}
+
+
+def fitted_terms(path: Path) -> str:
+    """What some physical terms of the speed laws came to, and how many terms there are."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for key, (meaning, scale, unit) in _TERMS.items():
+        term = told["terms"][key]
+        low, middle, high = (scale * math.exp(term["value"] + sign * 1.645 * term["spread"]) for sign in (-1, 0, 1))
+        rows.append([meaning, f"{middle:.3g}{unit}", f"{low:.3g} to {high:.3g}{unit}", str(term["rows_count"])])
+    physical = sum(":" not in key for key in told["terms"])
+    counts = (
+        f"{physical} physical terms, {len(told['terms']) - physical} levels, {len(told['widths'])} fitted widths; the "
+        f"rows decide as much as {told['effective_count']:.0f} free terms would"
+    )
+    return table(["term", "value", "90 %", "votes"], rows) + f"\n\n*{counts}; {told['source']}*"
+
+
+def other_checks(path: Path) -> str:
+    """Errors of the models of speculation, streaming, heat and split placement on published rows."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for check in told["other_checks"]:
+        rules = check.get("baselines", {}).items()
+        rows.append(
+            [
+                check["name"],
+                str(check["rows_count"]),
+                f"{check['median_ratio']:.1%}",
+                f"{check['within_ratio']:.0%}",
+                f"{check['coverage_ratio']:.0%}" if "coverage_ratio" in check else "-",
+                "; ".join(f"{name}: {rule[0]:.1%} of {rule[1]} rows" for name, rule in rules) or "-",
+            ]
+        )
+    for phase, score in told["placement"]["scores"].items():
+        rows.append(
+            [f"split placement, {phase}", str(score["rows_count"]), f"{score['median_ratio']:.1%}", "-", "-", "-"]
+        )
+    columns = ["predicted", "rows", "median error", "within a factor 1.3", "inside 90 %", "simpler rules"]
+    return table(columns, rows) + f"\n\n*`{told['command']}`; {told['machine']}; {told['date']}*"
 
 
 _FEWEST_VOTES: Final = 20

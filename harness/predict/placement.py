@@ -76,7 +76,7 @@ SHIPPED: Final = Terms(
     memory=-1.126,
     cpu_prefill=-0.782,
 )
-"""Fitted on the shipped rows of split placements, by ``edge-harness validate --rows FILE --leave-one-chip-out``."""
+"""Fitted on the shipped rows of split placements, by ``edge-harness validate --rows FILE --leave-out chip``."""
 
 
 class Split(NamedTuple):

@@ -57,7 +57,6 @@ def plan(
     *,
     prediction: Prediction | None = None,
     limits: Limits = Limits(),  # noqa: B008  an immutable tuple
-    key: str = "",
 ) -> Measurement:
     """The protocol on a server; asks it once what it runs.
 
@@ -96,7 +95,6 @@ def plan(
         prediction=prediction,
         wanted_count=job.repetitions,
         limits=limits,
-        key=key,
     )
 
 

@@ -11,7 +11,7 @@ from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx import quantize as q
 from harness.onnx.files import lint, quant_label, quantization, size_bytes
 from harness.onnx.graph import read_graph
-from harness.onnx.profile import operation_times
+from harness.onnx.profile import node_events
 from harness.onnx.session import OnnxSession
 
 onnx = pytest.importorskip("onnx")
@@ -122,11 +122,11 @@ def test_profile_by_operation(product: Path, tmp_path: Path):
     with OnnxSession(product, profile=tmp_path / "profile") as session:
         for _ in range(3):
             session.run({"x": X})
-        rows = operation_times(session.end_profile())
-    assert [(r.op_type, r.call_count, r.share_ratio) for r in rows] == [("MatMul", 3, 1.0)]
-    assert rows[0].duration_s >= 0
+        events = node_events(session.end_profile())
+    assert [e.op_type for e in events] == ["MatMul"] * 3
+    assert all(e.duration_s >= 0 for e in events)
     with pytest.raises(BadDataError, match="a profile written by"):
-        operation_times(product)
+        node_events(product)
 
 
 def test_sentence_encoder_pools_what_the_graph_gives(tmp_path: Path):
