@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch_hub import from_hub
@@ -167,12 +167,10 @@ def is_verified(path: Path, file: ModelFile) -> bool:
 
     A file found right once is not read again while its size and time of change stay the same.
     """
-    stat = path.stat()
-    if stat.st_size != file.size_bytes:
+    if path.stat().st_size != file.size_bytes:
         return False
-    stamp = {"sha256": file.sha256, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     try:
-        if json.loads(_stamp_path(path).read_text()) == stamp:
+        if json.loads(_stamp_path(path).read_text()) == _stamp(path, file):
             return True
     except (OSError, ValueError):
         pass  # never verified, or in a folder that cannot be written: read the file itself
@@ -184,10 +182,13 @@ def is_verified(path: Path, file: ModelFile) -> bool:
 
 def remember(path: Path, file: ModelFile) -> None:
     """Note that a file was found right."""
-    stat = path.stat()
-    stamp = {"sha256": file.sha256, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     _stamp_path(path).parent.mkdir(parents=True, exist_ok=True)
-    _stamp_path(path).write_text(json.dumps(stamp))
+    _stamp_path(path).write_text(json.dumps(_stamp(path, file)))
+
+
+def _stamp(path: Path, file: ModelFile) -> dict[str, Any]:
+    stat = path.stat()
+    return {"sha256": file.sha256, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def _stamp_path(path: Path) -> Path:

@@ -34,15 +34,10 @@ _DENSE_MAX_B: Final = 100.0
 
 
 class Guess(Frozen, frozen=True, kw_only=True):
-    """What is believed of an unknown model.
+    """What is believed of an unknown model; parameters in 10**9.
 
-    Attributes:
-        params_b: Parameters (10**9).
-        active_b: Parameters that one token goes through (10**9).
-        shape: A plausible shape with these parameters.
-        around: Shapes of the nearest known models; their caches bound that of this one.
-        like: Names of these models.
-        why: What it rests on, in words.
+    ``around`` are the shapes of the nearest known models, whose names are ``like``: their caches bound that of this
+    one.
     """
 
     params_b: float

@@ -27,13 +27,7 @@ _SPLIT: Final = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 class Repository(NamedTuple):
-    """What was read of a repository.
-
-    Attributes:
-        shape: Shape of the model.
-        weights: Its tensors, where a GGUF file's header was read; None for a config.json.
-        why: What was read.
-    """
+    """What was read of a repository; ``weights`` only where it was the header of a GGUF file."""
 
     shape: ModelShape
     weights: Weights | None

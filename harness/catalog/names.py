@@ -52,15 +52,9 @@ _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?::[\w.\
 
 
 class Match(NamedTuple):
-    """What a name was taken for.
+    """What a name was taken for: a card of the catalog, or a guess of a model that nobody knows, bounded by its size.
 
-    Attributes:
-        name: As written.
-        kind: ``card``: one of the catalog; ``guess``: a model that nobody knows, bounded by those of its size.
-        card: The card; None for a guess.
-        guess: The guess; None for a card.
-        quant: The quantisation in the name, as written; empty without one.
-        why: How the name was read.
+    ``quant`` is the quantisation in the name, as written; ``why`` says how the name was read.
     """
 
     name: str

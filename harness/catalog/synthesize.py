@@ -86,9 +86,8 @@ SYNTHETIC_TYPES: Final = frozenset(_SCALES) | {"F32", "F16", "BF16", "IQ1_M", "M
 class Routing(NamedTuple):
     """How often the router of a synthetic model chooses each expert.
 
-    Attributes:
-        skew: Exponent of the Zipf law that the shares come from; written into the file.
-        shares: Probability [experts] that a token chooses each; they sum to the number of experts it uses.
+    ``shares`` are the probabilities [experts] that a token chooses each, which sum to the number of experts it uses;
+    they come from a Zipf law with the exponent ``skew``, which is written into the file.
     """
 
     skew: float

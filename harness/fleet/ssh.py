@@ -21,14 +21,10 @@ _STATUSES: Final = {0, 3, 4, 130}
 
 
 class Target(NamedTuple):
-    """A machine to log in to.
+    """A machine to log in to; an empty ``user`` is the same one as here.
 
-    Attributes:
-        host: Name or address.
-        port: Where its SSH server listens.
-        user: Whom to log in as; empty for the same user.
-        identity: Private key file; None for the agent and the usual ones.
-        known_hosts: File of trusted host keys; None for the user's own.
+    Without an ``identity`` (private key file) the agent's and the usual keys are tried; without ``known_hosts`` the
+    user's own file of trusted host keys is read.
     """
 
     host: str

@@ -37,21 +37,11 @@ SINGLE_VALUE_SPREAD: dict[Metric, float] = {
 class Judgement(Frozen, frozen=True, kw_only=True):
     """What one budget came to.
 
-    Attributes:
-        budget: The budget.
-        answer: Pass, fail, inconclusive, or could not run.
-        limit: Limit in the metric's unit, or as a ratio for relative budgets.
-        relative_to: What the limit is a ratio of: empty, ``baseline``, ``prediction`` or ``roofline``.
-        value: Central value in the same terms as ``limit``; None without any.
-        low: Lower end of its interval.
-        high: Upper end.
-        sample_count: Samples or turns the interval rests on.
-        margin_ratio: How far inside (positive) or outside (negative) the limit the value lies, as a share of the limit.
-        detectable_ratio: Smallest slowdown these turns could have shown with a power of 80 %; None unless in turns.
-        reason: The decision in words.
-        evidence: Runs (identifiers) or the prediction's parts it rests on.
-        file: The budgets file, if the budget stands in one.
-        line: Line of its table there; 0 without a file.
+    Limit, value and its interval (``low``, ``high``) are in the metric's unit, or ratios to what ``relative_to`` names
+    (``baseline``, ``prediction``, ``roofline``). ``margin_ratio`` is how far inside (positive) or outside the limit the
+    value lies, as a share of the limit; ``detectable_ratio`` the smallest slowdown that these turns could have shown
+    with a power of 80 %, None unless in turns. Evidence are runs (identifiers) or parts of a prediction; ``line`` is 0
+    without a file.
     """
 
     budget: Budget

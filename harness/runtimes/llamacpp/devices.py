@@ -32,16 +32,9 @@ BUILD_ARGUMENTS: Final = {
 class GgmlDevice(NamedTuple):
     """One device of the engine.
 
-    Attributes:
-        name: As buffers and logs call it, such as ``Vulkan0``.
-        description: As the driver calls it.
-        kind: ``gpu`` has memory of its own, ``igpu`` uses the host's, ``accel`` works beside the CPU.
-        api: Such as ``vulkan``.
-        free_bytes: Memory free now; 0 where the driver does not tell.
-        total_bytes: Memory; 0 where the driver does not tell.
-        pci: Its address on the bus; empty where it has none.
-        capabilities: What of ``async host_buffer buffer_from_host_ptr events mmap_support`` it can do.
-        handle: Address of the engine's object.
+    ``gpu`` has memory of its own, ``igpu`` uses the host's, ``accel`` works beside the CPU. Bytes are 0 where the
+    driver does not tell, ``pci`` (the address on the bus) is empty where there is none; ``handle`` is the address of
+    the engine's object.
     """
 
     name: str
@@ -51,7 +44,6 @@ class GgmlDevice(NamedTuple):
     free_bytes: int
     total_bytes: int
     pci: str
-    capabilities: tuple[str, ...]
     handle: int
 
     @property
@@ -72,13 +64,6 @@ class LinkSpeed(NamedTuple):
     from_device_bytes_per_s: float
 
 
-_CAPABILITIES: Final = ("async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support")
-
-
-class _Caps(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_bool) for name in _CAPABILITIES]
-
-
 class _Props(ctypes.Structure):
     _fields_ = [
         ("name", ctypes.c_char_p),
@@ -87,7 +72,7 @@ class _Props(ctypes.Structure):
         ("memory_total", ctypes.c_size_t),
         ("type", ctypes.c_int),
         ("device_id", ctypes.c_char_p),
-        ("caps", _Caps),
+        ("caps", ctypes.c_bool * 5),
     ]
 
 
@@ -150,7 +135,6 @@ def devices() -> tuple[GgmlDevice, ...]:
                 free_bytes=int(props.memory_free),
                 total_bytes=int(props.memory_total),
                 pci=(props.device_id or b"").decode(),
-                capabilities=tuple(name for name in _CAPABILITIES if getattr(props.caps, name)),
                 handle=int(handle),
             )
         )

@@ -39,13 +39,7 @@ CachePolicy = Literal["likely", "lfu", "lru"]
 
 
 class Wanted(NamedTuple):
-    """What one layer's choice means.
-
-    Attributes:
-        hits: Experts that are in memory.
-        comes: Experts to read.
-        goes: Experts to give back first.
-    """
+    """What one layer's choice means: how many experts are in memory, which to read, and which to give back before."""
 
     hits: int
     comes: list[Key]

@@ -40,15 +40,10 @@ _MUL_MAT: Final = 29
 
 
 class QuantizeJob(Frozen, frozen=True, kw_only=True):
-    """One file to make.
+    """One file to make of a GGUF file in a mixture of :data:`QUANTS`.
 
-    Attributes:
-        source: GGUF file.
-        target: File to write.
-        quant: Mixture, a key of :data:`QUANTS`.
-        importance: ``.npz`` file of an importance matrix; empty for none.
-        thread_count: Threads; 0 for all.
-        pure: Every matrix in the mixture's main type, embedding and output too.
+    ``importance`` is the ``.npz`` file of an importance matrix, empty for none; with 0 threads all are used; ``pure`` gives
+    every matrix the mixture's main type, embedding and output too.
     """
 
     source: str

@@ -89,12 +89,9 @@ def plan_split(
 
 
 class FileLayout(NamedTuple):
-    """Where the weights lie in a GGUF file.
+    """Where the weights lie in a GGUF file: its blocks in order, and other tensors that a pass reads whole.
 
-    Attributes:
-        blocks: Extent of each block's tensors, in order of the blocks.
-        others: Extents of the tensors that are outside the blocks and read whole in each pass.
-        mapped: Extent of the token table when it is only looked up; None when it is the output matrix too.
+    ``mapped`` is the token table when it is only looked up, None when it is the output matrix too.
     """
 
     blocks: tuple[Extent, ...]
