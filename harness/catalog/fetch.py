@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from harness.catalog._progress import Progress, no_progress
-from harness.catalog.fetch_hub import from_hub
 from harness.catalog.fetch_registry import from_registry
+from harness.catalog.hub import from_hub
 from harness.catalog.paths import cache_dir
 from harness.domain.model import ModelCard, ModelFile
 from harness.errors import FetchError, RefusedError, UnknownNameError
@@ -57,12 +57,7 @@ def have(card: ModelCard, quant: str | None = None) -> Path | None:
 
 
 def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None = None) -> Path:
-    """The verified file, fetched if it is not there.
-
-    Args:
-        card: The model.
-        quant: Which of its files; None for the default.
-        progress: Told how far it is.
+    """The verified file of a quantisation (None: the default), fetched if it is not there.
 
     Raises:
         RefusedError: Nothing to fetch, no room on the disk, or another pull of the same file is going on.

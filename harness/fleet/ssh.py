@@ -63,16 +63,11 @@ def run_over_ssh(
     pushed: Sequence[Path] = (),
     timeout_s: float = 3600.0,
 ) -> list[RunRecord]:
-    """Run ``edge-harness run`` on the target and save its records here.
+    """Run ``edge-harness run`` on the target with further ``options``, and save its records in ``folder`` here.
 
-    Args:
-        target: Where.
-        models: Names, or paths on the target. The file name of a pushed model stands for that file.
-        options: Further options of ``edge-harness run``.
-        folder: Where records are saved.
-        program: The command on the target.
-        pushed: Model files to copy there first; one of the same SHA-256 that is there already is kept.
-        timeout_s: Longest time for all of it.
+    Models are names, or paths on the target. ``pushed`` are model files to copy there first (one of the same SHA-256
+    that is there already is kept); among the models the file name of a pushed one stands for that file. ``program`` is
+    the command on the target.
 
     Raises:
         CouldNotRunError: No connection, an unknown or wrong host key, a wrong login, no edge-harness there, too slow.

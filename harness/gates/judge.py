@@ -78,15 +78,9 @@ def judge_absolute(
     evidence: Sequence[str] = (),
     confidence: float | None = None,
 ) -> Judgement:
-    """Judge values (or ratios to a prediction) against a fixed limit.
+    """Judge believed values (or ratios to what ``relative_to`` names) against a positive limit in the same terms.
 
-    Args:
-        budget: The budget.
-        values: Believed values in the metric's unit, or ratios.
-        limit: The limit in the same terms; positive.
-        relative_to: What the values are ratios of; empty for absolute ones.
-        evidence: Identifiers of the runs.
-        confidence: Level of the interval; the budget's own by default.
+    ``confidence`` is the level of the interval, the budget's own by default; ``evidence`` are identifiers of the runs.
     """
     level = confidence or budget.confidence
     estimate = _absolute_interval(budget, values, limit, level)
@@ -105,13 +99,8 @@ def judge_against_baseline(
 ) -> Judgement:
     """Judge the ratio candidate / baseline against the budget's ``baseline_ratio``.
 
-    Args:
-        budget: A budget with ``baseline_ratio``.
-        candidate: One value a turn (or all values, when not in turns).
-        baseline: The other side.
-        in_turns: Whether the sides were measured in turns and pair up.
-        evidence: Identifiers of the runs.
-        confidence: Level of the interval; the budget's own by default.
+    In turns each side has one value a turn, and they pair up; otherwise all its values. The rest is as in
+    :func:`judge_absolute`.
     """
     limit = budget.baseline_ratio
     assert limit is not None

@@ -72,11 +72,8 @@ def quantize_dynamic(
 ) -> Path:
     """Weights as int8 beforehand, activations at run time with one scale for a tensor.
 
-    Args:
-        source: ONNX file.
-        target: File to write.
-        per_channel: A scale for each output channel of a weight.
-        op_types: Operations to quantize; None for all that can be.
+    ``per_channel`` gives each output channel of a weight its scale; without ``op_types`` all operations are quantized
+    that can be.
 
     Raises:
         MissingPackageError, BadDataError, EngineError: As :func:`quantize_weights`.

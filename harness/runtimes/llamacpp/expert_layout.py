@@ -19,7 +19,7 @@ _USE_ORDER: Final = ("gate_up", "up", "gate", "down")
 
 
 class Stack(NamedTuple):
-    """Stacked tensor from byte ``start`` of the file on; a ``late`` one (``ffn_down``) is read from after the others."""
+    """Stacked tensor from byte ``start`` of the file on; a ``late`` one (``ffn_down``) is read from later."""
 
     name: str
     start: int
@@ -35,8 +35,8 @@ class Stack(NamedTuple):
 class ExpertLayout(NamedTuple):
     """Where the weights of a mixture of experts lie.
 
-    ``layers`` are the stacked tensors by the layer's number in the order of their use, ``rest`` all other tensors that a
-    pass reads whole (``rest_bytes`` counts whole pages), ``base`` the layout of blocks.
+    ``layers`` are the stacked tensors by the layer's number in the order of their use, ``rest`` all other tensors that
+    a pass reads whole (``rest_bytes`` counts whole pages), ``base`` the layout of blocks.
     """
 
     expert_count: int
@@ -104,15 +104,11 @@ def expert_layout_of(path: Path) -> ExpertLayout | None:
 
 
 def plan_experts(layout: ExpertLayout, room_bytes: int, batch_tokens: int) -> ExpertPlan:
-    """All but routed experts stays; what is left holds experts.
+    """All but routed experts stays; what is left of ``room_bytes`` (for all weights) holds experts.
 
     A node of the graph multiplies with all experts that the tokens of a pass want, so those of one layer must fit at
-    once: min(n, k t) of n experts for t tokens that want k each. Where fewer fit, passes have fewer tokens.
-
-    Args:
-        layout: Where the weights lie.
-        room_bytes: What all weights may take.
-        batch_tokens: Most tokens of a pass that are wanted.
+    once: min(n, k t) of n experts for t tokens that want k each. Where fewer fit, passes have fewer than
+    ``batch_tokens``.
 
     Raises:
         RefusedError: All but the experts, and the experts of one token in one layer, need more.

@@ -42,8 +42,8 @@ _MUL_MAT: Final = 29
 class QuantizeJob(Frozen, frozen=True, kw_only=True):
     """One file to make of a GGUF file in a mixture of :data:`QUANTS`.
 
-    ``importance`` is the ``.npz`` file of an importance matrix, empty for none; with 0 threads all are used; ``pure`` gives
-    every matrix the mixture's main type, embedding and output too.
+    ``importance`` is the ``.npz`` file of an importance matrix, empty for none; with 0 threads all are used; ``pure``
+    gives every matrix the mixture's main type, embedding and output too.
     """
 
     source: str

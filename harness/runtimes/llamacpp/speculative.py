@@ -92,13 +92,9 @@ def measure_pass_s(
 
 
 class Speculator:
-    """The decoding loop.
+    """The decoding loop; the only user of the target's sequence 0.
 
-    Args:
-        target: The model whose output is wanted; this class is the only user of sequence 0.
-        drafter: Where drafted tokens come from.
-        policy: How many.
-        sampling: Greedy, or temperature and seed; the drafter must have been given the same temperature.
+    The drafter must have been given the same temperature.
     """
 
     def __init__(
@@ -273,12 +269,7 @@ def explain_difference(
 ) -> Difference | None:
     """Find the first token where two greedy outputs differ and compute its logits both ways; None when equal.
 
-    Args:
-        target: The model; its cache is cleared.
-        prompt: What both follow.
-        one: Output of plain decoding.
-        other: The other output.
-        batch_tokens: Tokens of the pass that produced the other one.
+    ``one`` is plain decoding's, and the other one came from passes over ``batch_tokens`` tokens. The cache is cleared.
     """
     index = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
     if index is None:
