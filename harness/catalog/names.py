@@ -80,10 +80,8 @@ def key(name: str) -> str:
 def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
     """The card that a name means; else a guess of a model of its size.
 
-    Args:
-        name: As written.
-        params_b: Parameters (10**9) where they are known from elsewhere; 0 otherwise. No card of another size fits.
-        active_b: Parameters that one token goes through; likewise.
+    ``params_b`` and ``active_b`` (10**9, those that one token goes through) are given where they are known from
+    elsewhere, 0 otherwise: no card of another size fits.
 
     Raises:
         UnknownNameError: No card of that name, and no size from which to bound the model.

@@ -117,16 +117,11 @@ async def _run(
 
 
 def _login(target: Target) -> dict[str, Any]:
-    login: dict[str, Any] = {"connect_timeout": _CONNECT_S}
-    if target.user:
-        login["username"] = target.user
-    if target.identity is not None:
-        login["client_keys"] = [str(target.identity)]
-    if target.known_hosts is not None:
-        login["known_hosts"] = str(
-            target.known_hosts
-        )  # without it the user's own file is read, and it must list the host
-    return login
+    # Without known_hosts the user's own file is read, and it must list the host.
+    keys = [str(target.identity)] if target.identity else None
+    known_hosts = str(target.known_hosts) if target.known_hosts else None
+    given = {"username": target.user, "client_keys": keys, "known_hosts": known_hosts}
+    return {"connect_timeout": _CONNECT_S} | {key: value for key, value in given.items() if value}
 
 
 async def _push(connection: Any, path: Path) -> str:

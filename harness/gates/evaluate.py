@@ -35,13 +35,9 @@ def evaluate(
 ) -> list[Judgement]:
     """Judge every budget.
 
-    Args:
-        budgets: What is allowed.
-        records: Runs of the candidate.
-        baseline: Runs of the baseline, for budgets with ``baseline_ratio``.
-        predict: Predicts a device nobody has at hand, for budgets with ``predicted``.
-        looks: Turns after which the decision is looked at while more runs come in; the level of each look's interval
-            is raised so that all looks together keep the budget's (``plan.look_confidence``).
+    ``baseline`` is for budgets with ``baseline_ratio``, ``predict`` for those with ``predicted``. After the turns in
+    ``looks`` the decision is looked at while more runs come in: the level of each look's interval is raised so that all
+    looks together keep the budget's (``plan.look_confidence``).
 
     Returns:
         One judgement a budget, in their order.

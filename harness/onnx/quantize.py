@@ -29,14 +29,9 @@ def quantize_weights(
 ) -> Path:
     """Weights of constant matrix products in blocks of ``block_size`` along the input dimension (``MatMulNBits``).
 
-    Args:
-        source: ONNX file.
-        target: File to write; its weights go to ``<target>.data``.
-        bits: 4 or 8.
-        block_size: Weights that share a scale: a power of two of at least 16.
-        accuracy_level: 4 computes with int8 activations, the only fast kernels; 0 in the input's type.
-        exclude: Nodes left as they are.
-        after: A last change of the model before it is written.
+    Block sizes are powers of two of at least 16. Accuracy level 4 computes with int8 activations, the only fast
+    kernels; 0 in the input's type. Weights go to ``<target>.data``; ``after`` is a last change of the model before it
+    is written.
 
     Raises:
         RefusedError: Bits or block size that the engine does not have.

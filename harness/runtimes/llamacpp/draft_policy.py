@@ -43,9 +43,7 @@ _LONGEST_PAUSE_TOKENS: Final = 1024
 class CostTable:
     """Seconds of one pass of the target over k tokens, filled up where that is faster: measured, and corrected since.
 
-    Args:
-        verify_s: Seconds by number of tokens, batch 1 included.
-        draft_s: Seconds to draft one token.
+    ``verify_s`` are seconds by number of tokens, batch 1 included; ``draft_s`` is the time to draft one.
     """
 
     def __init__(self, verify_s: Mapping[int, float], draft_s: float) -> None:
@@ -155,12 +153,7 @@ class Policy(ABC):
 
 
 class FixedPolicy(Policy):
-    """Always the same number of tokens.
-
-    Args:
-        draft_tokens: The number.
-        costs: Times of passes, by which they are filled up; never filled up without.
-    """
+    """Always the same number of tokens; passes are filled up where their costs are known."""
 
     def __init__(self, draft_tokens: int, costs: CostTable | None = None) -> None:
         self.draft_tokens = draft_tokens

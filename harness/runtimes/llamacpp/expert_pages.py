@@ -55,11 +55,7 @@ class Change(NamedTuple):
 
 
 class ExpertPages:
-    """Counts for every page the resident slices in it, in ``users``.
-
-    Args:
-        layout: Where experts and other tensors lie.
-    """
+    """Counts for every page the resident slices in it, in ``users``."""
 
     def __init__(self, layout: ExpertLayout) -> None:
         self._layers = layout.layers

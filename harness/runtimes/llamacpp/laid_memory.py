@@ -39,8 +39,7 @@ def require_linux() -> None:
 class LaidMemory:
     """The mapping of one file in this process, ``base`` its address; all offsets are those of the file, in bytes.
 
-    Args:
-        path: A file that the engine has mapped already.
+    The engine must have mapped it already.
 
     Raises:
         EngineError: It is not mapped.
@@ -55,8 +54,7 @@ class LaidMemory:
     def forget_file(self, mapped: Extent | None) -> None:
         """Give back all pages of the file: the engine filled the page cache when it mapped it.
 
-        Args:
-            mapped: Part that stays mapped and is looked up row by row.
+        The token table, ``mapped``, stays mapped and is looked up row by row.
         """
         for start, end, _ in _mappings(self._path):  # the engine unmaps what it does not use, and others may lie there
             self._libc.madvise(start, end - start, mmap.MADV_DONTNEED)
@@ -71,11 +69,8 @@ class LaidMemory:
     def lay(self, offset: int, size: int, *, huge: bool = False) -> None:
         """Lay empty memory over whole pages of the mapping; nothing of it is resident until it is filled.
 
-        Args:
-            offset: Of the file.
-            size: Bytes.
-            huge: Ask for huge pages. What is filled must then begin and end at their bounds, or where the laid memory
-                ends: a huge page makes all of itself resident.
+        What is filled of huge pages must begin and end at their bounds, or where the laid memory ends: a huge page
+        makes all of itself resident.
 
         Raises:
             EngineError: The system would not.

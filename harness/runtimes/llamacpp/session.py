@@ -45,9 +45,6 @@ class LlamaSession(Rows):
             ``cpu``.
         batch_tokens: Most tokens of one ``llama_decode`` (``n_batch``); longer inputs are split.
         sequence_count: Sequences the cache can hold (``n_seq_max``); 0 takes the scenario's ``batch_count``.
-        unified: One buffer for all sequences, so that ``fork`` shares cells instead of copying them; each pass then
-            looks at the cells of all. None: one for each of the scenario's ``batch_count``, as llama-batched-bench and
-            llama-server have it, and one for all in any other case.
         output_tokens: Most tokens with logits in one batch; 0 leaves it to the engine (all). A smaller number makes
             the compute buffer smaller.
         full_window: Keep all cells of sliding-window layers, so that any ``truncate`` can be decoded from again.
@@ -68,7 +65,6 @@ class LlamaSession(Rows):
         *,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
         sequence_count: int = 0,
-        unified: bool | None = None,
         output_tokens: int = 0,
         full_window: bool = False,
         eval_hook: EvalHook | None = None,
@@ -110,8 +106,10 @@ class LlamaSession(Rows):
         params.n_batch = batch_tokens
         params.n_ubatch = min(scenario.ubatch_tokens, batch_tokens)
         params.n_seq_max = sequences
+        # One buffer for all lets a fork share cells instead of copying them, but each pass looks at the cells of all.
+        # The scenario's own sequences get one each, as llama-batched-bench and llama-server have it.
         own = sequence_count == 0 and scenario.batch_count > 1
-        params.kv_unified = not own if unified is None else unified
+        params.kv_unified = not own
         params.n_outputs_max = output_tokens
         params.n_threads = params.n_threads_batch = threads
         params.type_k = params.type_v = BLOCKS[scenario.kv_type].type_id

@@ -22,10 +22,7 @@ class Extent(NamedTuple):
 def whole_pages(extent: Extent, unit_bytes: int = PAGE_BYTES, base: int = 0) -> Extent:
     """The pages that hold nothing but this extent.
 
-    Args:
-        extent: Part of the file.
-        unit_bytes: Size of a page.
-        base: Address that the file's start is mapped at; pages are aligned in memory, not in the file.
+    The file's start is mapped at ``base``: pages are aligned in memory, not in the file.
     """
     start = -(-(extent.start + base) // unit_bytes) * unit_bytes - base
     return Extent(start, max(start, (extent.end + base) // unit_bytes * unit_bytes - base))

@@ -20,9 +20,6 @@ class TapHook:
     An exception must not cross the engine's C frames: it is kept, the pass stops there, and :meth:`raise_failure`
     raises it once the engine has returned.
 
-    Args:
-        tap: What is asked and told.
-
     Raises:
         EngineError: The engine lacks the functions that read and write a tensor.
     """
