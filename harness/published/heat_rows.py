@@ -8,7 +8,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -277,14 +276,10 @@ def _same(one: str, other: str) -> bool:
 def _judge(rows: Sequence[HeatRow], terms: HeatTerms) -> list[Judged]:
     floors = {"energy": terms.energy_floor, "thermal": terms.share_floor}
     return [
-        (row, terms.interval(partial(_said, row), floors[row.kind]))
+        (row, terms.interval(lambda t, row=row: row.predicted(t) or math.nan, floors[row.kind]))
         for row in rows
         if row.predicted(terms.terms) is not None
     ]
-
-
-def _said(row: HeatRow, terms: Mapping[str, float]) -> float:
-    return row.predicted(terms) or math.nan
 
 
 def summary(kind: Kind, judged: Sequence[Judged], skipped_count: int, how: str) -> HeatCheck:
@@ -327,29 +322,18 @@ _RULES: Final[dict[Kind, dict[str, Callable[[HeatRow], float | None]]]] = {
 
 def _median(weighted: Sequence[tuple[float, float]]) -> float:
     """Middle of (value, weight)."""
-    total, passed = sum(w for _, w in weighted), 0.0
-    for value, weight in sorted(weighted):
-        passed += weight
-        if passed >= total / 2:
-            return value
-    return math.nan
+    values, weights = np.array(sorted(weighted)).T
+    return float(values[np.searchsorted(np.cumsum(weights), weights.sum() / 2)])
 
 
-def check_energy(path: Path | None = None) -> HeatCheck:
-    """Joules a token: the shipped rows, each device left out of the fit, or another file by the shipped terms.
+def check(kind: Kind, path: Path | None = None) -> HeatCheck:
+    """Joules a token, or the share of burst speed that runs kept.
+
+    The shipped rows, each device left out of the fit; or another file by the shipped terms.
 
     Raises:
         BadDataError: The file cannot be read, lacks columns, or has a number that is none.
     """
-    return _check("energy", path)
-
-
-def check_heat(path: Path | None = None) -> HeatCheck:
-    """The share of burst speed that runs kept; as :func:`check_energy`."""
-    return _check("thermal", path)
-
-
-def _check(kind: Kind, path: Path | None) -> HeatCheck:
     rows, skipped = heat_rows(kind, path)
     if path is not None:
         return summary(kind, _judge(rows, heat_terms()), skipped, "shipped terms")

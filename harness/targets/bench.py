@@ -21,7 +21,6 @@ from harness.domain.result import Generation
 from harness.domain.scenario import Scenario
 from harness.domain.soak import Window
 from harness.errors import BadDataError, CouldNotRunError, HarnessError
-from harness.measure import sensors
 from harness.measure.file_hash import file_sha256
 from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
 from harness.measure.runner import identify, new_record
@@ -175,14 +174,18 @@ def soak_on(
         else:
             outcome, stopped, _, _ = _read(target, running.finish(_GRACE_S)[0] or LOST, "", [last], counters)
         running.kill()
-        scope, joules = "", None
+        scope = ""
         if counters.frames:
             with tempfile.TemporaryDirectory() as folder:
                 counters.frames[-1].write(Path(folder))
                 scope = EnergyMeter(root=Path(folder)).source.replace("not available", "battery charge counter")
-                joules = sensors.battery_joules(root=Path(folder))
     found = summarise(
-        windows, job, energy_scope=scope, battery_joules=joules, started_unix_s=started_unix_s, stopped=stopped
+        windows,
+        job,
+        energy_scope=scope,
+        battery_joules=known.battery_joules,
+        started_unix_s=started_unix_s,
+        stopped=stopped,
     )
     return new_record(
         scenario=job.scenario,
