@@ -29,6 +29,7 @@ from harness.predict.heat import (
     watts,
 )
 from harness.predict.quant_class import quant_class
+from harness.predict.traits import chip_key
 from harness.published.other_rows import Check, read_cells
 from harness.published.row_work import active_named
 from harness.published.rows import api_named, number_in
@@ -197,18 +198,14 @@ def _words(text: str) -> list[str]:
 
 
 def _profile(chip: str, device: str, profiles: Sequence[DeviceProfile]) -> DeviceProfile | None:
-    """The shipped profile whose chip is named, the longest name first; among several, the one whose title fits best."""
-    told, best = f" {' '.join(_words(chip))} ", (0, 0)
-    found = None
-    for profile in profiles:
-        for part in profile.chip.split(","):
-            words = _words(part)
-            if words and f" {' '.join(words)} " in told:
-                rank = (len(words), len(set(_words(profile.title)) & set(_words(device))))
-                if rank > best:
-                    best, found = rank, profile
-    rest = told.replace(" ".join(_words(found.chip.split(",")[0])), "") if found else ""
-    return None if {"pro", "max", "ultra", "ti", "laptop"} & set(rest.split()) else found
+    """The shipped profile with that chip; among several, the one whose title fits best.
+
+    A key may name a family, as of Strix Halo: another number in it is another chip, with another power.
+    """
+    number = re.search(r"\d{3,}", chip)
+    alike = [profile for profile in profiles if chip_key(profile.chip) == chip_key(chip)]
+    found = [profile for profile in alike if number is None or number[0] in profile.chip]
+    return max(found, key=lambda p: len(set(_words(p.title)) & set(_words(device))), default=None)
 
 
 def fit(rows: Sequence[HeatRow], source: str) -> HeatTerms:
