@@ -14,6 +14,7 @@ from harness.domain.device import ComputeEngine, DeviceProfile, Figure, MemoryPo
 from harness.domain.record import MachineFingerprint
 from harness.errors import CouldNotRunError
 from harness.measure import machine, sensors
+from harness.predict.traits import chip_key
 from harness.targets.shell import DUMPS, Frame, ShellTarget, files_in
 
 _FILES: Final = (
@@ -213,10 +214,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
     usable = min(ram.available_bytes, ram.total_bytes * (_APP_RATIO if known.android else 1.0))
     disk = storage_bytes_per_s(target)
     clocks = ", ".join(f"{count} x {khz / 1e6:.2f} GHz" for khz, count in known.clusters.items())
-    words = [
-        f"Cores: {clocks or known.core_count}.",
-        f"Thermal zones: {', '.join(z for z, _ in known.zones) or 'none'}.",
-    ]
+    zones = ", ".join(zone for zone, _ in known.zones) or "none"
     pool = MemoryPool(
         name="ram",
         technology=like.pool("ram").technology if like else "not told",
@@ -229,13 +227,8 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
     engine = ComputeEngine(
         kind="cpu", name=known.chip, pool="ram", apis=("cpu",), core_count=cpu.physical_core_count, isa=cpu.isa
     )
-    battery = (
-        measured(known.battery_joules, "full charge")
-        if known.battery_joules
-        else like.power.battery_joules
-        if like
-        else None
-    )
+    power = like.power if like else Power()
+    battery = measured(known.battery_joules, "full charge") if known.battery_joules else power.battery_joules
     return DeviceProfile(
         name=name,
         title=known.title,
@@ -250,10 +243,9 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
             technology=like.storage.technology if like else "not told",
             sequential_read_bytes_per_s=measured(disk, "dd past the page cache") if disk else unread,
         ),
-        power=Power(battery_joules=battery, sustained_watts=like.power.sustained_watts if like else None),
-        notes=" ".join(
-            [f"Bandwidth and peaks are those of {like.title}." if like else "Bandwidth as measured.", *words]
-        ),
+        power=Power(battery_joules=battery, sustained_watts=power.sustained_watts),
+        notes=f"{f'Bandwidth and peaks are those of {like.title}' if like else 'Bandwidth as measured'}. "
+        f"Cores: {clocks or known.core_count}. Thermal zones: {zones}.",
     )
 
 
@@ -274,18 +266,12 @@ def storage_bytes_per_s(target: ShellTarget, size_mib: int = 128) -> float | Non
 
 def _same_chip(shipped: str, told: str) -> bool:
     """Whether a chip told by Android or the kernel is a shipped profile's."""
-    code = _CODES.get(told.rpartition(" ")[2].upper(), told).lower() if told else ""
-    words = [w for w in re.split(r"[^a-z0-9+]+", shipped.lower()) if w not in {"class", "for", "galaxy"}]
-    return bool(words) and words == [w for w in re.split(r"[^a-z0-9+]+", code) if w][-len(words) :]
+    code = chip_key(_CODES.get(told.rpartition(" ")[2].upper(), told))
+    return bool(told) and f" {code}".endswith(f" {chip_key(shipped)}")
 
 
 _CODES: Final = {
     "SM8350": "Snapdragon 888",
-    "SM8450": "Snapdragon 8 Gen 1",
-    "SM8550": "Snapdragon 8 Gen 2",
-    "SM8650": "Snapdragon 8 Gen 3",
-    "SM8750": "Snapdragon 8 Elite",
-    "SM8850": "Snapdragon 8 Elite Gen 5",
     "S5E9925": "Exynos 2200",
     "S5E9945": "Exynos 2400",
     "GS101": "Tensor G1",
@@ -293,4 +279,4 @@ _CODES: Final = {
     "ZUMA": "Tensor G3",
     "ZUMAPRO": "Tensor G4",
 }
-"""Names that Android's ro.soc.model gives to chips of shipped profiles (Qualcomm, Samsung and Google part numbers)."""
+"""Names that Android's ro.soc.model gives to chips of shipped profiles, where :func:`chip_key` does not know them."""
