@@ -49,8 +49,6 @@ class HeatRow(NamedTuple):
     """One measurement: joules a token at a steady speed, or the share of its burst speed that a run kept.
 
     Attributes:
-        kind: What was measured.
-        device: As named in the file.
         load: What a token costs there.
         speed_tokens_per_s: Steady speed of an energy row, burst speed of a run.
         measured: J/token, or share.
@@ -272,11 +270,8 @@ def _same(one: str, other: str) -> bool:
 
 def _judge(rows: Sequence[HeatRow], terms: HeatTerms) -> list[Judged]:
     floors = {"energy": terms.energy_floor, "thermal": terms.share_floor}
-    return [
-        (row, terms.interval(lambda t, row=row: row.predicted(t) or math.nan, floors[row.kind]))
-        for row in rows
-        if row.predicted(terms.terms) is not None
-    ]
+    said = [row for row in rows if row.predicted(terms.terms) is not None]
+    return [(row, terms.interval(row.predicted, floors[row.kind])) for row in said]
 
 
 def summary(kind: Kind, judged: Sequence[Judged], skipped_count: int, how: str) -> HeatCheck:

@@ -45,7 +45,6 @@ class BenchJob(Frozen, frozen=True, kw_only=True):
     """What is measured on a target.
 
     Attributes:
-        scenario: Prompt, new tokens, depth, threads ...
         programs: Folder here with llama-bench, or with a folder for each ABI that has it.
         repetitions: Samples of each test.
         nice: Added to the niceness there.

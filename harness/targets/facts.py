@@ -40,8 +40,6 @@ class Facts(NamedTuple):
         abi: Name of the binary interface as Android has it.
         chip: The SoC as Android names it, else the processor.
         title: Maker's name and model.
-        android: Whether it is Android.
-        core_count: CPUs there are.
         cpu: Processor, by the readers that serve this machine; so are ``ram``, ``battery_joules`` and ``zones``.
         clusters: Cores by their highest frequency in kHz, slowest first; empty where it is not told.
     """

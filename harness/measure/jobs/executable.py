@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from harness.domain.record import Outcome, Phase, Validity
+from harness.domain.record import Outcome, Phase, Sample, Validity
 from harness.errors import EngineError
 from harness.measure.generate_job import Emit, GenerateJob
 from harness.measure.memory_watch import MemoryWatch, Reading
@@ -49,15 +49,10 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
                 emit("engine", msgspec.structs.replace(identity, options={**identity.options, **named}))
                 told = True
             emit("memory", {"mark": "loaded", **memory})
-            samples = [
-                each
-                for row in found
-                for each in (
-                    [sample(*test, started_unix_s) for test in batched_times(row)]
-                    if together
-                    else samples_of(row, "llama-bench")
-                )
-            ]
+            samples: list[Sample] = []
+            for row in found:
+                timed = [sample(*test, started_unix_s) for test in batched_times(row)] if together else ()
+                samples += timed or samples_of(row, "llama-bench")
             for each in samples:
                 emit("sample", msgspec.structs.replace(each, validity=validity))
             count = len(samples) // (2 if together else 1)

@@ -183,12 +183,11 @@ class Level:
         with ThreadPoolExecutor(MOST_AT_ONCE if paced else int(self._level)) as users:
             sent: list[Future[None]] = []
             for at_s, requests in conversations:
-                if paced:
-                    time.sleep(max(0.0, started_s + at_s - time.perf_counter()))
-                    if sum(not each.done() for each in sent) >= MOST_AT_ONCE:
-                        error = ServerError(f"not sent: {MOST_AT_ONCE} requests were waiting already", "refused")
-                        self._done.append((time.perf_counter(), error))
-                        continue
+                time.sleep(max(0.0, started_s + at_s - time.perf_counter()))
+                if paced and sum(not each.done() for each in sent) >= MOST_AT_ONCE:
+                    error = ServerError(f"not sent: {MOST_AT_ONCE} requests were waiting already", "refused")
+                    self._done.append((time.perf_counter(), error))
+                    continue
                 sent.append(users.submit(self._converse, requests))
             for each in sent:
                 each.result()

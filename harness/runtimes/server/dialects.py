@@ -23,12 +23,8 @@ class Described(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         software: ``llama-server ollama lmstudio`` or ``openai`` for any other.
-        version: Its version.
         model: Name that requests give.
         quant: Quantisation, such as ``Q4_K_M``.
-        architecture: Such as ``llama``.
-        parameter_count: Weights.
-        size_bytes: Bytes of the model.
         context_tokens: Longest context of one request.
         vocab_count: Tokens it knows; 0 where prompts cannot be given as token ids.
         slot_count: Requests it computes together; 0 where nobody knows.
@@ -128,7 +124,7 @@ class OpenAI:
                 if "error" in data:
                     error = data["error"]
                     said = error.get("message", error) if isinstance(error, dict) else error
-                    raise ServerError(f"the server failed after {found.piece_count} pieces: {_text(said, 300)}")
+                    raise ServerError(f"the server failed after {len(found.counts)} pieces: {_text(said, 300)}")
                 self.read(line, data, found)
             return found.answer()
 
@@ -149,7 +145,7 @@ class OpenAI:
                     continue
                 text = text.strip()
                 if name != "data":
-                    raise ServerError(f"malformed event after {found.piece_count} pieces: {line.text[:80]!r}")
+                    raise ServerError(f"malformed event after {len(found.counts)} pieces: {line.text[:80]!r}")
                 if text == "[DONE]":
                     found.complete = True
                     return
@@ -160,7 +156,7 @@ class OpenAI:
             except ValueError:
                 data = None
             if not isinstance(data, dict):
-                raise ServerError(f"malformed event after {found.piece_count} pieces: no JSON object: {text[:80]!r}")
+                raise ServerError(f"malformed event after {len(found.counts)} pieces: no JSON object: {text[:80]!r}")
             yield line, data
 
     def read(self, line: Line, data: dict[str, Any], found: Collector) -> None:
