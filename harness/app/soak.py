@@ -22,14 +22,6 @@ def soak(
 ) -> RunRecord:
     """Run ``job``, whose ``path`` is what the user named, and keep its record.
 
-    Args:
-        job: What to run.
-        quant: Mixture wanted.
-        on: Target.
-        programs: Folder with llama-bench for the target.
-        how: How it is kept.
-        say: Told each window.
-
     Raises:
         RefusedError: A target without programs, or with what llama-bench cannot do.
         CouldNotRunError: The target cannot be used.

@@ -155,14 +155,10 @@ def ready(target: ShellTarget, known: Facts, battery_percent_min: int) -> None:
         CouldNotRunError: It sleeps, or its battery is below the limit.
     """
     if asleep(known.frame):
-        raise CouldNotRunError(
-            f"{target.name}: the device is asleep and its CPU may stop: wake it and keep its screen on"
-        )
+        raise CouldNotRunError(f"{target.name}: the device is asleep, its CPU may stop: wake it, keep its screen on")
     level = battery_percent(known.frame)
     if level is not None and level < battery_percent_min:
-        raise CouldNotRunError(
-            f"{target.name}: its battery is at {level} %, below the limit of {battery_percent_min} %"
-        )
+        raise CouldNotRunError(f"{target.name}: its battery is at {level} %, the limit is {battery_percent_min} %")
 
 
 def fingerprint(known: Facts) -> MachineFingerprint:
@@ -186,10 +182,7 @@ def fingerprint(known: Facts) -> MachineFingerprint:
 def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None) -> DeviceProfile:
     """A profile of the target: read and measured where that can be, else of the shipped device with the same chip.
 
-    Args:
-        target: The device.
-        name: Of the profile.
-        read_bytes_per_s: What the engine read from memory there, if that was measured.
+    ``read_bytes_per_s`` is what the engine read from memory there, if that was measured.
 
     Raises:
         CouldNotRunError: It does not answer; or its memory bandwidth is known from nowhere.

@@ -47,7 +47,6 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
     """What load to put on a server.
 
     Attributes:
-        url: Where it is.
         levels: Users (closed loop) or requests a second (open loop), one level after the other; one of 0 for a trace.
         open_loop: Whether levels are rates; arrivals are then Poisson's.
         request_count: Requests of each level.
@@ -57,7 +56,6 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
         turns: Requests of a conversation: each prompt has all before it, the answers among it.
         limits_s: Longest ``ttft``, ``itl`` (mean of the request) and ``e2el`` of a request that counts as good.
         trace: Requests at given times, in place of levels.
-        seed: Of lengths, prompts and arrivals.
     """
 
     url: str
@@ -147,14 +145,7 @@ def run_load(arguments: Mapping[str, Any], emit: Emit) -> None:
 
 
 class Level:
-    """One level of load.
-
-    Args:
-        job: What the load is made of.
-        level: Users or requests a second; 0 for the trace.
-        server: Who bears it.
-        emit: Takes ``sample`` and ``level`` events.
-    """
+    """One level of load, of so many users or requests a second; of 0 for a trace."""
 
     def __init__(self, job: LoadJob, level: float, server: AttachedServer, emit: Emit) -> None:
         self._job, self._level, self._server, self._emit = job, level, server, emit
