@@ -31,16 +31,9 @@ from harness.errors import Exit
 def COMMAND(  # noqa: N802
     model: str,
     quant: str,
-    minutes: float,
-    window_s: float,
-    duty_ratio: float,
-    celsius_max: float | None,
-    battery_percent_min: float,
     meter: Path | None,
-    runtime: str,
     target: str,
     programs: Path | None,
-    timeout_s: float,
     wait: bool,
     resume: bool,
     out: Path | None,
@@ -57,18 +50,10 @@ def COMMAND(  # noqa: N802
     from harness.domain.soak import Soak
     from harness.measure.jobs.soak import SoakJob
 
-    job = SoakJob(
-        path=model,
-        scenario=scenario_from({**fields, "prompt_tokens": 1, "new_tokens": 1}),
-        runtime=runtime,
-        minutes=minutes,
-        window_s=window_s,
-        duty_ratio=duty_ratio,
-        celsius_max=celsius_max,
-        battery_percent_min=battery_percent_min,
-        meter=str(meter or ""),
-        timeout_s=timeout_s,
-    )
+    own = ("runtime", "minutes", "window_s", "duty_ratio", "celsius_max", "battery_percent_min", "timeout_s")
+    asked = {name: fields.pop(name) for name in own}
+    scenario = scenario_from({**fields, "prompt_tokens": 1, "new_tokens": 1})
+    job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), **asked)
     screen = console(stderr=True)
     how = options.how_of(wait=wait, resume=resume, out=out)
     record = soak(job, quant, target, programs, how, say=lambda line: screen.print(line, markup=False))

@@ -119,7 +119,7 @@ class Endpoint:
             time.sleep(0.25)
 
 
-class Exchange:
+class Exchange(contextlib.AbstractContextManager["Exchange"]):
     """A request that was sent and whose answer has begun. Closing it early tells the server to stop.
 
     Attributes:
@@ -194,9 +194,6 @@ class Exchange:
         """End it; a server that still computes sees the connection go. Safe to call twice."""
         self._watch.cancel()
         self._connection.close()
-
-    def __enter__(self) -> "Exchange":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
