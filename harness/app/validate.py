@@ -9,8 +9,8 @@ import msgspec
 from harness.app.published import model_of, rows_of, shipped_rows
 from harness.errors import BadDataError, CouldNotRunError, MissingPackageError
 from harness.predict.coefficients import Coefficients, coefficients_from, shipped
+from harness.published import heat_rows
 from harness.published.given import leave_out_given
-from harness.published.heat_rows import check_energy, check_heat
 from harness.published.leaving_out import fit_all, leave_out
 from harness.published.other_rows import Check, check_speculation, check_streaming, kind_of
 from harness.published.placement_rows import PlacementReport, check_placement
@@ -73,13 +73,15 @@ def other_checks(rows: Path | None = None) -> tuple[Check, ...]:
         BadDataError: The file cannot be read, lacks columns, or has a number that is none.
     """
     if rows is None:
-        return check_speculation(), *check_streaming(), check_energy(), check_heat()
-    kind = kind_of(rows)
-    if kind in {"energy", "thermal"}:
-        return (check_energy(rows) if kind == "energy" else check_heat(rows),)
-    if kind == "speculation":
-        return (check_speculation(rows),)
-    return check_streaming(rows) if kind == "streaming" else ()
+        return check_speculation(), *check_streaming(), heat_rows.check("energy"), heat_rows.check("thermal")
+    match kind_of(rows):
+        case "energy" | "thermal" as kind:
+            return (heat_rows.check(kind, rows),)
+        case "speculation":
+            return (check_speculation(rows),)
+        case "streaming":
+            return check_streaming(rows)
+    return ()
 
 
 def placement_report(rows: Path | None, *, left_out: bool) -> PlacementReport | None:

@@ -6,7 +6,7 @@ Every figure is a table of its own: ``total_gib = { value = 8, source = "...", c
 
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from harness.catalog._toml import Positive, Ratio, convert, dump, floats, is_finite, read_document, scaled, unscaled
 from harness.catalog.paths import as_path, data_files
@@ -175,7 +175,9 @@ def _profile(file: Traversable) -> DeviceProfile:
         document["calibration"] = floats(document["calibration"])
     given = convert(document, DeviceFile, place)
     _check(given, document, place)
-    pools = {"ram": given.ram} | ({"vram": given.vram} if given.vram is not None else {})
+    pools: dict[Literal["ram", "vram"], PoolTable] = {"ram": given.ram}
+    if given.vram is not None:
+        pools["vram"] = given.vram
     return DeviceProfile(
         name=file.name.removesuffix(".toml"),
         pools=tuple(

@@ -305,8 +305,8 @@ def total(parts: Iterable[Decoding]) -> Decoding:
     """Sums over several answers."""
     parts = list(parts)
     longest = max((len(p.tried_by_position) for p in parts), default=0)
-    summed = ("duration_s", "prefill_s", "cycle_count", "plain_count", "drafted_count", "accepted_count")
-    summed += ("draft_s", "verify_s", "answer_count")
+    counts = ("cycle_count", "plain_count", "drafted_count", "accepted_count", "answer_count")
+    summed = ("duration_s", "prefill_s", "draft_s", "verify_s", *counts)
 
     def by_position(name: str) -> tuple[int, ...]:
         rows = [getattr(p, name) for p in parts]
