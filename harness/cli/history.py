@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._output import console, emit_json, json_option, say, table
 
 
 @click.command()
@@ -50,8 +50,7 @@ def history(
             emit_json(record)
             return
         console().print(run_table([record]))
-        for line in reasons([record]):
-            console().print(line, markup=False)
+        say(*reasons([record]))
         return
     wanted = {"model": model, "device": device, "workload": workload, "outcome": outcome}
     if trend:

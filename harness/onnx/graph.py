@@ -66,8 +66,6 @@ class OnnxGraph(NamedTuple):
     Attributes:
         opsets: Version by domain (the empty domain is ``ai.onnx``).
         inputs: Ports without those that are only default values.
-        nodes: Every node, those of inner graphs too.
-        tensors: Every initializer and constant.
         file_bytes: Size of the model file alone.
     """
 
