@@ -180,20 +180,12 @@ def ssh(
 @click.option("--contexts", "-c", multiple=True, type=click.IntRange(1, 2**31), default=(4096,), show_default=True)
 @click.option("--out", "-o", type=_FILE, required=True, help="A .json, .csv or .parquet.")
 @tls_options
-def sweep(
-    scheduler: str,
-    devices: tuple[str, ...],
-    models: tuple[str, ...],
-    quants: tuple[str, ...],
-    contexts: tuple[int, ...],
-    out: Path,
-    tls: "Tls",
-) -> None:
+def sweep(out: Path, **asked: Any) -> None:
     """Predict every combination, as ``matrix`` does, spread over the workers of a scheduler."""
     from harness.app.matrix import write
     from harness.fleet.sweep import sweep_fleet
 
-    table = sweep_fleet(scheduler, devices=devices, models=models, quants=quants, contexts=contexts, tls=tls)
+    table = sweep_fleet(**asked)
     write(table, out)
     click.echo(f"{len(table['device'])} cells in {out}")
 
