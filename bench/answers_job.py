@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from bench.confidence import BLOCK_TOKENS, score_text
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.workloads._language.choice import choose
-from bench.confidence import BLOCK_TOKENS, score_text
 from harness.workloads.reasoning.tasks import KINDS, Task, make
 
 EXAMPLE_COUNT = 3

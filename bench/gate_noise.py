@@ -1,6 +1,6 @@
 """How often the gate errs under a model of noise, beside the rule it had before: no machine is needed.
 
-    python -m bench.gate_noise --gates 200
+    python -m bench gate_noise --gates 200
 
 A neighbour comes and goes (its states last several runs) and takes the processor from some tokens; the machine drifts.
 The parameters are set so that the former rule comes near what it came to in a campaign on a shared machine: a quarter

@@ -1,6 +1,7 @@
 """How often the gate cries wolf, and how often it sees a real slowdown, beside two peers on the same runs.
 
-    python -m bench.gate_rates MODEL.gguf --samples gates.jsonl [--same 40] [--slowed 20] [--doctor PROGRAM]
+    python -m bench gate_rates MODEL.gguf --samples gates.jsonl [--same 40] [--slowed 20] [--doctor PROGRAM]
+    python -m bench gate_rates MODEL.gguf --samples busy.jsonl --neighbour 0.5      # half a core is used by another
 
 Real decoding on the real engine. A gate compares two builds of the same model in turns; in an A/A gate both are the
 same, in the others the candidate is really slowed: after each token it works on for a share of that token's time. What
@@ -12,8 +13,11 @@ given, ``inference-doctor compare-runs`` with our limit as its threshold (it get
 """
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, Final, NamedTuple
@@ -115,6 +119,24 @@ def _seconds(records: list[RunRecord]) -> list[float]:
     return [s.duration_s / s.token_count for record in records for s in record.samples]
 
 
+@contextmanager
+def neighbour(share: float) -> Iterator[None]:
+    """Another process that computes for ``share`` of each twentieth of a second and sleeps for the rest."""
+    if not share:
+        yield
+        return
+    code = (
+        f"import time\nwhile True:\n    end = time.perf_counter() + {0.05 * share}\n"
+        f"    while time.perf_counter() < end: pass\n    time.sleep({0.05 * (1 - share)})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def rates(gates: list[Gate], doctor: str | None) -> list[dict[str, Any]]:
     """One row for each slowdown: our answers, and the peers' on the same runs."""
     rows = []
@@ -143,16 +165,27 @@ def _count(answers: list[str]) -> dict[str, int]:
 @click.option("--tokens", default=48, show_default=True, help="Tokens of a sample.")
 @click.option("--samples", type=click.Path(path_type=Path), default=Path("gates.jsonl"), show_default=True)
 @click.option("--seconds", default=float("inf"), help="Stop after so long; the next call goes on.")
+@click.option(
+    "--neighbour", "share", type=click.FloatRange(0, 1), default=0.0, help="Share of a core that another process uses."
+)
 @click.option("--doctor", help="The program inference-doctor, in an environment of its own.")
 @click.option("--json", "as_json", is_flag=True)
 def main(
-    model: Path, same: int, slowed: int, tokens: int, samples: Path, seconds: float, doctor: str | None, as_json: bool
+    model: Path,
+    same: int,
+    slowed: int,
+    tokens: int,
+    samples: Path,
+    seconds: float,
+    share: float,
+    doctor: str | None,
+    as_json: bool,
 ) -> None:
     """Measure false alarms and detection of the gate on MODEL."""
     kinds = schedule(same, slowed)
     lines = samples.read_text().splitlines() if samples.exists() else []
     gates = [Gate(**json.loads(line)) for line in lines]
-    with samples.open("a") as file:
+    with neighbour(share), samples.open("a") as file:
         for gate in measure(model, kinds, len(gates), tokens, time.monotonic() + seconds):
             gates.append(gate)
             file.write(json.dumps(gate._asdict()) + "\n")

@@ -1,6 +1,6 @@
 """A fleet's year of records: how long import, query, trend and compare take, and how much memory.
 
-    python -m bench.records_scale --count 100000
+    python -m bench records_scale --count 100000
 
 The records are those of 40 devices with 20 models, made by arithmetic: four phases of five samples each, about 9 kB a
 record. Each step is a process of its own, run through the command line; memory is its peak resident size.

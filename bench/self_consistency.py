@@ -21,8 +21,8 @@ import numpy as np
 from harness.domain.scenario import Scenario
 from harness.ports import WorkloadContext
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.workloads._language.generate import Plan, by_separate_calls, in_one_batch, with_kept_prefix
 from harness.stats.calibration.selective import aurc, risk_coverage
+from harness.workloads._language.generate import Plan, by_separate_calls, in_one_batch, with_kept_prefix
 from harness.workloads.grounding_qa.sets import made_up
 
 SAMPLES, PROMPT_TOKENS, NEW_TOKENS = 8, 131, 24

@@ -84,7 +84,7 @@ class BadDataError(InputError):
 
 def what_is_there(path: Path) -> str:
     """What stands where a file was wanted, in words: nothing, a folder, or something that is no regular file."""
-    return "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+    return "a folder, no regular file" if path.is_dir() else "no regular file" if path.exists() else "no such file"
 
 
 class RefusedError(InputError):
@@ -116,7 +116,13 @@ class FetchError(CouldNotRunError):
 
 
 class EngineError(CouldNotRunError):
-    """The engine's child process crashed, aborted, hung or was killed."""
+    """The engine's child process crashed, aborted, hung or was killed; ``outcome`` is that of the run this ends."""
+
+    outcome = "failed"
+
+    def __init__(self, detail: str, outcome: str = "") -> None:
+        super().__init__(detail)
+        self.outcome = outcome or self.outcome
 
 
 class WrongAnswerError(HarnessError):

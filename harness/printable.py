@@ -32,18 +32,26 @@ def escaped(json_text: str) -> str:
     return _UNSEEN_IN_LINES.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json_text)
 
 
-class Guarded(io.TextIOWrapper):
-    """A text stream over the bytes of another one; a reader that has gone away (``| head``) changes nothing else."""
+class Stream(io.TextIOWrapper):
+    """A text stream over the bytes of another one; a reader that has gone away (``| head``) changes nothing else.
 
-    def __init__(self, raw: Any) -> None:
+    Attributes:
+        styled: The same without cleaning, for what Rich styles of text that is clean; None of such a stream itself.
+    """
+
+    def __init__(self, raw: Any, *, cleans: bool = True) -> None:
         super().__init__(raw.buffer, encoding=raw.encoding, errors="replace", line_buffering=raw.line_buffering)
+        self.styled = Stream(raw, cleans=False) if cleans else None
 
     def write(self, text: str) -> int:
-        """Write the text; once nobody reads, to nowhere."""
+        """Write the text, cleaned; once nobody reads, to nowhere."""
         try:
-            return super().write(text)
+            super().write(clean_lines(text) if self.styled else text)
         except BrokenPipeError:
-            return self._to_nowhere() or len(text)
+            self._to_nowhere()
+        if self.styled:
+            self.flush()
+        return len(text)
 
     def flush(self) -> None:
         """Write what is held back; once nobody reads, to nowhere."""
@@ -52,43 +60,25 @@ class Guarded(io.TextIOWrapper):
         except BrokenPipeError:
             self._to_nowhere()
 
-    def _to_nowhere(self) -> int:
+    def _to_nowhere(self) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
-        return 0
-
-
-class Cleaned(Guarded):
-    """The same, cleaned.
-
-    Attributes:
-        styled: The stream beneath, for what Rich styles of cleaned text.
-    """
-
-    def __init__(self, raw: Any) -> None:
-        super().__init__(raw)
-        self.styled = Guarded(raw)
-
-    def write(self, text: str) -> int:
-        """Write the text, cleaned."""
-        super().write(clean_lines(text))
-        self.flush()
-        return len(text)
 
 
 @contextmanager
 def cleaned_streams() -> Iterator[None]:
     """Within, nothing that this process prints can steer a terminal."""
     before = sys.stdout, sys.stderr
-    made = [Cleaned(stream) for stream in before if hasattr(stream, "buffer")]
-    if len(made) == len(before):
-        sys.stdout, sys.stderr = made
+    if not all(hasattr(stream, "buffer") for stream in before):  # text that goes to no terminal
+        yield
+        return
+    made = [Stream(stream) for stream in before]
+    sys.stdout, sys.stderr = made
     try:
         yield
     finally:
-        for stream in made:
-            for part in (stream, stream.styled):
-                part.flush()
-                part.detach()  # or the bytes beneath would be closed with it
         sys.stdout, sys.stderr = before
+        for part in (part for stream in made for part in (stream, stream.styled) if part):
+            part.flush()
+            part.detach()  # or the bytes beneath would be closed with it

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import click
 
-from bench.faults import children, commands
+from bench.faults import children, commands, servers
 from bench.faults.children import Inject
 from bench.faults.place import HANG_S, Injected, Place
 from harness.cli._output import console, emit_json, table
@@ -42,7 +42,12 @@ def campaign(count: int, seed: int, kinds: Sequence[str] = ()) -> list[Line]:
         kinds: Only these; all by default. Those of the real engine are left out where it is not installed.
     """
     engine = find_spec("llama_cpp") is not None
-    known: dict[str, Inject] = {**children.KINDS, **(children.ENGINE_KINDS if engine else {}), **commands.KINDS}
+    known: dict[str, Inject] = {
+        **children.KINDS,
+        **(children.ENGINE_KINDS if engine else {}),
+        **commands.KINDS,
+        **servers.KINDS,
+    }
     chosen = {name: known[name] for name in (kinds or known)}
     found: dict[str, list[Injected]] = {name: [] for name in chosen}
     with tempfile.TemporaryDirectory(prefix="edge-harness-faults-") as root:

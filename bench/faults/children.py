@@ -13,9 +13,9 @@ from unittest import mock
 import psutil
 
 from bench.faults.place import OPTIONS, Injected, Place
+from bench.tiny_gguf import synthesize_tiny
 from harness.app import run as app_run
 from harness.app.locate import locate as locate_as_ever
-from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError

@@ -25,19 +25,20 @@ from harness.units import GIB, format_bytes
 State = Literal["ok", "missing", "limited", "broken"]
 
 _COMPILERS: Final = ("c++", "g++", "clang++", "cl")
+_DNF: Final = "sudo dnf install -y gcc-c++ make cmake"
+_APT: Final = "sudo apt-get install -y build-essential cmake"
 _COMPILER_COMMANDS: Final = {
-    "debian": "sudo apt-get install -y build-essential cmake",
-    "ubuntu": "sudo apt-get install -y build-essential cmake",
-    "fedora": "sudo dnf install -y gcc-c++ make cmake",
-    "rhel": "sudo dnf install -y gcc-c++ make cmake",
-    "arch": "sudo pacman -S --needed base-devel cmake",
-    "alpine": "sudo apk add build-base cmake linux-headers",
-    "suse": "sudo zypper install -y gcc-c++ make cmake",
-    "nixos": "nix-shell -p gcc cmake",
-    "termux": "pkg install clang cmake",
-    "darwin": "xcode-select --install",
-    "win32": "winget install Microsoft.VisualStudio.2022.BuildTools --override "
-    '"--passive --add Microsoft.VisualStudio.Workload.VCTools --includeRecommended"',
+    **{
+        "debian": _APT,
+        "ubuntu": _APT,
+        "fedora": _DNF,
+        "rhel": _DNF,
+        "arch": "sudo pacman -S --needed base-devel cmake",
+    },
+    **{"suse": "sudo zypper install -y gcc-c++ make cmake", "alpine": "sudo apk add build-base cmake linux-headers"},
+    **{"nixos": "nix-shell -p gcc cmake", "termux": "pkg install clang cmake", "darwin": "xcode-select --install"},
+    "win32": 'winget install Microsoft.VisualStudio.2022.BuildTools --override "--passive --includeRecommended '
+    '--add Microsoft.VisualStudio.Workload.VCTools"',
 }
 """By ``sys.platform``, and on Linux by the words of ID and ID_LIKE in /etc/os-release."""
 
@@ -95,11 +96,9 @@ def compiler_command(platform: str, distribution: str) -> str:
         platform: As ``sys.platform`` names it.
         distribution: Words of ID and ID_LIKE in ``/etc/os-release``, on Linux.
     """
-    if platform != "linux":
-        return _COMPILER_COMMANDS.get(platform, "install a C++17 compiler and CMake 3.21 or newer")
-    words = distribution.split()
+    words = distribution.split() if platform == "linux" else [platform]
     known = next((_COMPILER_COMMANDS[word] for word in words if word in _COMPILER_COMMANDS), "")
-    return known or "install a C++17 compiler (GCC 11 or clang 14) and CMake 3.21 or newer with your package manager"
+    return known or "install a C++17 compiler (GCC 11, clang 14 or MSVC 2022) and CMake 3.21 with your package manager"
 
 
 def _distribution() -> str:
@@ -163,6 +162,9 @@ def _apis() -> Iterator[Finding]:
     """What the engine was built with and sees, and the command that builds another api into it."""
     from harness.runtimes.llamacpp.devices import BUILD_ARGUMENTS
 
+    if find_spec("llama_cpp") is None:
+        yield Finding(name="apis of this machine", state="ok", detail=", ".join(machine_apis()))
+        return
     try:
         devices = engine_devices()
     except HarnessError as error:

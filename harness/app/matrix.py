@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from harness.app.resolve import resolve_model
 from harness.catalog.devices import device_names, load_device
 from harness.catalog.models import model_names
-from harness.catalog.names import load_model
+from harness.catalog.names import card_named, load_model
 from harness.catalog.paths import as_path
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, MissingPackageError, UnknownNameError
@@ -106,6 +106,8 @@ def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[s
         if pattern in paths:
             continue
         hits = [name for name in known if fnmatchcase(name, pattern)]
+        if not hits and kind == "model" and (card := card_named(pattern)) is not None:
+            hits = [card.name]
         if not hits:
             raise UnknownNameError(kind, pattern, known)
         found |= set(hits)

@@ -297,3 +297,14 @@ def best_placement(model: ResolvedModel, device: DeviceProfile, scenario: Scenar
         return choose(model.weights, device, scenario, card_count)
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
+
+
+def split_note(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[str, ...]:
+    """One line that tells of the best split, for a model that a card does not hold whole; none where no split helps."""
+    if device.pool_for(device.api(scenario.api)) != "vram" or device.engine_for("cpu") is None:
+        return ()
+    best = best_placement(model, device, scenario).best
+    if best is None:
+        return ()
+    speed = f"{best.decode_tokens_per_s.mid:.3g} tokens/s"
+    return (f"split between the card and the CPU it runs: {best.flags}, {speed}; --placement auto shows every split",)

@@ -17,7 +17,7 @@ from harness.domain.model import ModelCard, Weights
 from harness.domain.placement import Placement
 from harness.domain.quant import understood
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError, what_is_there
+from harness.errors import BadDataError, HarnessError, InputError, RefusedError, UnknownNameError, what_is_there
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import weights_of
 
@@ -76,13 +76,19 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
         if not is_repository(ref):
             raise
         found = None
+    untold: tuple[str, ...] = ()
     if found is None or (found.guess is not None and is_repository(ref)):
-        return _from_hub(ref, quant)
+        try:
+            return _from_hub(ref, quant)
+        except HarnessError as error:
+            if found is None:
+                raise
+            untold = (f"the hub gave no shape: {error}",)
     if found.guess is not None:
         asked = quant or found.quant or "Q4_K_M"
         mixture, notes = mixture_of(asked)
         weights = weights_of(found.guess.shape, mixture)
-        return ResolvedModel(ref, mixture, weights, None, None, found.guess, _bits(asked), (found.why, *notes))
+        return ResolvedModel(ref, mixture, weights, None, None, found.guess, _bits(asked), (*untold, found.why, *notes))
     assert found.card is not None
     asked = quant or found.quant or found.card.default_quant
     model = _from_card(found.card, *mixture_of(asked))._replace(bits=_bits(asked))

@@ -1,7 +1,7 @@
 """What a user names as results: record files, folders of them, other tools' files, or runs of the history."""
 
-import itertools
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from harness.domain.record import RunRecord
@@ -36,12 +36,8 @@ def stream(path: Path) -> Iterator[RunRecord]:
     """
     if path.suffix == ".jsonl" and path.is_file():
         with path.open("rb") as lines:
-            for number in itertools.count(1):
-                line = lines.readline(RECORD_MAX_BYTES + 1)
-                if not line:
-                    return
-                if line.strip():
-                    yield decode(line, f"{path}:{number}")
+            for number, line in enumerate(iter(partial(lines.readline, RECORD_MAX_BYTES + 1), b""), 1):
+                yield decode(line, f"{path}:{number}")
     elif path.suffix == ".sqlite" and path.is_file():
         yield from History(path).records(limit=2**62)
     else:

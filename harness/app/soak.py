@@ -33,8 +33,8 @@ def soak(
     def hear(window: Window) -> None:
         say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")
 
-    def told(event: str, data: Any) -> None:
-        if event == "window":
+    def told(name: str, data: Any) -> None:
+        if name == "window":
             hear(msgspec.convert(data, Window))
 
     with Pipeline(how, Saying(say)) as pipeline:

@@ -151,13 +151,9 @@ class _Keys:
         return full or sliding, sliding
 
     def feed_forward(self) -> int:
-        """Inner width of the first block that has one; its tensor is believed before the key, which files get wrong."""
-        down = self.dims.get("blk.0.ffn_down.weight")
-        return (
-            down[0]
-            if down
-            else next((n for n in self.listed("feed_forward_length") if n), self.number("feed_forward_length", 0))
-        )
+        """Inner width of the first block that has one: those that share keys and values may have another."""
+        listed = next((n for n in self.listed("feed_forward_length") if n), 0)
+        return listed or self.number("feed_forward_length", 0)
 
     def shared_feed_forward(self) -> int:
         """Inner width in the trailing layers without a cache of their own, where it differs."""

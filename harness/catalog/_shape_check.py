@@ -3,77 +3,42 @@
 Nothing after this divides by a count of 0, and no figure is larger than any model, or than the file itself, could hold.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
+from harness.domain.model import ModelShape
 from harness.errors import BadDataError
 
-_BLOCK: Final = re.compile(r"blk\.(\d{1,9})\.")
-
-LAYERS_MAX: Final = 10_000
 WIDTH_MAX: Final = 1 << 22
-_COUNT_MAX: Final = 1 << 16
-_TOKENS_MAX: Final = 1 << 31
-_PARAMETERS_MAX: Final = (1 << 63) - 1
-
-_BOUNDS: Final[Mapping[type, Mapping[str, tuple[int, int]]]] = {
-    ModelShape: {
-        "layer_count": (1, LAYERS_MAX),
-        "hidden_dim": (1, WIDTH_MAX),
-        "vocab_count": (1, 1 << 26),
-        "head_count": (0, _COUNT_MAX),
-        "kv_head_count": (0, _COUNT_MAX),
-        "head_dim": (0, WIDTH_MAX),
-        "value_head_dim": (0, WIDTH_MAX),
-        "feed_forward_dim": (0, WIDTH_MAX),
-        "context_max_tokens": (0, _TOKENS_MAX),
-        "sliding_window_tokens": (0, _TOKENS_MAX),
-        "sliding_step_count": (0, LAYERS_MAX),
-        "kv_shared_layer_count": (0, LAYERS_MAX),
-        "kv_shared_feed_forward_dim": (0, WIDTH_MAX),
-        "sliding_kv_head_count": (0, _COUNT_MAX),
-        "sliding_head_dim": (0, WIDTH_MAX),
-        "per_layer_input_dim": (0, WIDTH_MAX),
-    },
-    Experts: {
-        "expert_count": (1, _COUNT_MAX),
-        "used_count": (1, _COUNT_MAX),
-        "feed_forward_dim": (1, WIDTH_MAX),
-        "shared_count": (0, _COUNT_MAX),
-        "shared_feed_forward_dim": (0, WIDTH_MAX),
-        "dense_layer_count": (0, LAYERS_MAX),
-        "layer_step_count": (1, LAYERS_MAX),
-        "latent_dim": (0, WIDTH_MAX),
-    },
-    LatentAttention: {
-        "q_rank_dim": (0, WIDTH_MAX),
-        "kv_rank_dim": (1, WIDTH_MAX),
-        "rope_head_dim": (0, WIDTH_MAX),
-        "nope_head_dim": (0, WIDTH_MAX),
-        "value_head_dim": (1, WIDTH_MAX),
-    },
-    Recurrent: {
-        "inner_dim": (1, WIDTH_MAX),
-        "state_dim": (0, WIDTH_MAX),
-        "conv_dim": (1, _COUNT_MAX),
-        "group_count": (1, _COUNT_MAX),
-        "head_count": (0, _COUNT_MAX),
-        "attention_step_count": (0, LAYERS_MAX),
-        "attention_offset_count": (0, LAYERS_MAX),
-    },
+_COUNTS_LAYERS: Final = ("layer_count", "sliding_step_count", "kv_shared_layer_count", "dense_layer_count",
+                         "layer_step_count", "attention_step_count", "attention_offset_count")  # fmt: skip
+_COUNTS_TOKENS: Final = ("context_max_tokens", "sliding_window_tokens")
+_MOST: Final = {
+    "vocab_count": 1 << 26,
+    **dict.fromkeys(_COUNTS_TOKENS, 1 << 31),
+    **dict.fromkeys(_COUNTS_LAYERS, 10_000),
 }
+"""Bounds of fields other than ``WIDTH_MAX``: far above any real model, far below what could hurt."""
+_AT_LEAST_1: Final = {
+    *(
+        "layer_count",
+        "hidden_dim",
+        "vocab_count",
+        "expert_count",
+        "used_count",
+        "experts.feed_forward_dim",
+        "group_count",
+    ),
+    *("layer_step_count", "kv_rank_dim", "latent.value_head_dim", "inner_dim", "conv_dim"),
+}
+_WEIGHTS_MAX: Final = (1 << 63) - 1
 
 
 def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[int, ...]] | None = None) -> ModelShape:
     """The shape, if a model can have it.
 
-    Args:
-        shape: As it was read.
-        source: The file, for the message.
-        dims: Sizes of all tensors by name, where the file holds them all: then none of its figures may exceed them.
+    ``dims`` are the sizes of all tensors by name where the file, ``source``, holds them all: no figure may exceed them.
 
     Raises:
         BadDataError: A count out of its bounds, one that contradicts another, or one that the tensors do not bear out.
@@ -82,11 +47,12 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     def refuse(field: str, found: object, expected: str) -> None:
         raise BadDataError(source, f"shape.{field}", str(found), expected)
 
-    parts = ((shape, ""), (shape.experts, "experts."), (shape.latent, "latent."), (shape.recurrent, "recurrent."))
-    for part, place in parts:
-        for field, (least, most) in _BOUNDS[type(part)].items() if part is not None else ():
-            value = getattr(part, field)
-            if not least <= value <= most:
+    for place in ("", "experts.", "latent.", "recurrent."):
+        part = getattr(shape, place[:-1]) if place else shape
+        for field in part.__struct_fields__ if part is not None else ():
+            value, most = getattr(part, field), _MOST.get(field, WIDTH_MAX)
+            least = 1 if {field, place + field} & _AT_LEAST_1 else 0
+            if isinstance(value, int) and not least <= value <= most:
                 refuse(f"{place}{field}", value, f"at least {least}" if value < least else f"at most {most}")
     heads, kv_heads, layers, experts = shape.head_count, shape.kv_head_count, shape.layer_count, shape.experts
     if not heads and shape.recurrent is None:
@@ -103,7 +69,7 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     width = shape.feed_forward_dim + (experts.feed_forward_dim * experts.expert_count if experts else 0)
     width += heads * shape.head_dim + (shape.recurrent.inner_dim if shape.recurrent else 0)
     parameters = shape.hidden_dim * (shape.vocab_count + layers * width)
-    if parameters > _PARAMETERS_MAX:
+    if parameters > _WEIGHTS_MAX:
         refuse("", f"about {parameters:.2g} weights", "fewer than 2**63")
     if dims:
         _check_against(shape, dims, refuse)
@@ -125,9 +91,8 @@ def _check_against(
     shape: ModelShape, dims: Mapping[str, tuple[int, ...]], refuse: Callable[[str, object, str], None]
 ) -> None:
     """No figure above what the tensors hold; less is allowed, since some families differ from layer to layer."""
-    blocks = 1 + max((int(m[1]) for name in dims if (m := _BLOCK.match(name))), default=-1)
     if shape.layer_count > len(dims):
-        refuse("layer_count", shape.layer_count, f"at most {len(dims)}: the file has {blocks} blocks")
+        refuse("layer_count", shape.layer_count, f"at most {len(dims)}, the tensors of the file")
     for field, count in (
         ("kv_shared_layer_count", shape.kv_shared_layer_count),
         ("experts.dense_layer_count", shape.experts.dense_layer_count if shape.experts else 0),

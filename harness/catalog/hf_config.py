@@ -5,6 +5,7 @@ becomes which architecture.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,12 +28,25 @@ _ARCHITECTURES: Final[dict[str, str]] = {
     "jamba": "jamba", "falcon_h1": "falcon-h1", "bitnet": "bitnet", "stablelm": "stablelm", "smollm3": "smollm3",
     "starcoder2": "starcoder2", "internlm2": "internlm2", "exaone4": "exaone4", "cohere2": "cohere2",
     "command-r": "command-r", "cohere": "command-r", "llama4_text": "llama4",
+    "qwen3_5": "qwen35", "qwen3_5_text": "qwen35", "qwen3_5_moe": "qwen35moe", "qwen3_5_moe_text": "qwen35moe",
+    "gemma4_text": "gemma4", "gemma4": "gemma4", "glm4_moe_lite": "deepseek2", "minimax_m2": "minimax-m2",
+    "nemotron_h": "nemotron_h", "lfm2": "lfm2", "lfm2_moe": "lfm2moe", "ministral3": "mistral3", "mistral4": "mistral4",
+    "apertus": "apertus", "dots1": "dots1", "ernie4_5_moe": "ernie4_5-moe",
 }  # fmt: skip
 
 _BIASED: Final = frozenset({"qwen2", "qwen2moe", "gpt-oss", "starcoder2"})
-_QK_NORMED: Final = frozenset({"qwen3", "qwen3moe", "qwen3next", "gemma3", "gemma3n", "olmo2", "olmoe"})
-_TIED_BY_DEFAULT: Final = frozenset({"gemma", "gemma2", "gemma3", "gemma3n", "command-r", "cohere2"})
-_PLAIN_FEED_FORWARD: Final = frozenset({"starcoder2"})
+_QK_NORMED: Final = frozenset({"qwen3", "qwen3moe", "qwen3next", "gemma3", "gemma3n", "olmo2", "olmoe",
+                                          "qwen35", "qwen35moe", "gemma4", "lfm2", "lfm2moe", "minimax-m2", "apertus",
+                                          "dots1"})  # fmt: skip
+_TIED_BY_DEFAULT: Final = frozenset({"gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "command-r", "cohere2", "lfm2",
+                                     "lfm2moe"})  # fmt: skip
+_PLAIN_FEED_FORWARD: Final = frozenset({"starcoder2", "apertus", "nemotron_h", "nemotron_h_moe"})
+_DELTA_NET: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
+_LETTERS: Final = {
+    "full_attention": "a", "attention": "a", "sliding_attention": "s", "conv": "r", "mamba": "r", "mlp": "-",
+    "moe": "-", "*": "a", "M": "r", "-": "-", "E": "-",
+}  # fmt: skip
+"""Kinds of layers as configurations list them, in letters of ``ModelShape.layer_pattern``."""
 
 
 def read_hf_config(path: Path) -> ModelShape:
@@ -105,7 +119,8 @@ class _Config:
         hidden = self.number("hidden_size", "d_model")
         layers = self.number("num_hidden_layers", "n_layer")
         latent, experts, recurrent = self.latent(), self.experts(), self.recurrent(hidden)
-        pure = recurrent is not None and recurrent.attention_step_count == 0
+        pattern = self.pattern(recurrent)
+        pure = recurrent is not None and recurrent.attention_step_count == 0 and not pattern
         heads = 0 if pure else self.number("num_attention_heads")
         if heads == 0 and not pure:
             raise BadDataError(self.source, "num_attention_heads", "0", "at least 1")
@@ -114,7 +129,18 @@ class _Config:
         if latent:
             head, kv_heads = latent.nope_head_dim + latent.rope_head_dim, heads
         window, step = self.sliding()
+        own = self.architecture == "gemma4"
+        if own:  # its plain figures are those of the sliding layers
+            sliding = {"sliding_head_dim": head, "sliding_kv_head_count": kv_heads}
+            head = self.number("global_head_dim", default=head)
+            kv_heads = self.number("num_global_key_value_heads", default=kv_heads)
+            sliding["sliding_kv_head_count"] *= kv_heads != sliding["sliding_kv_head_count"]
         all_moe = experts is not None and experts.dense_layer_count == 0 and experts.layer_step_count == 1
+        if self.architecture == "nemotron_h" and experts:
+            self.architecture, all_moe = "nemotron_h_moe", True
+        inner = 0 if pure or all_moe else self.inner_dim()
+        shared_layers = self.number("num_kv_shared_layers", default=0)
+        wide = own and shared_layers and self.flag("use_double_wide_mlp", default=False)
         return ModelShape(
             architecture=self.architecture,
             layer_count=layers,
@@ -124,7 +150,7 @@ class _Config:
             kv_head_count=kv_heads,
             head_dim=head,
             value_head_dim=latent.value_head_dim if latent and latent.value_head_dim != head else 0,
-            feed_forward_dim=0 if pure or all_moe else self.number("intermediate_size", default=0),
+            feed_forward_dim=inner,
             gated_feed_forward=self.architecture not in _PLAIN_FEED_FORWARD,
             tied_embeddings=self.flag("tie_word_embeddings", default=self.architecture in _TIED_BY_DEFAULT or pure),
             context_max_tokens=self.number("max_position_embeddings", default=0),
@@ -135,8 +161,31 @@ class _Config:
             experts=experts,
             latent=latent,
             recurrent=recurrent,
-            kv_shared_layer_count=self.number("num_kv_shared_layers", default=0),
+            kv_shared_layer_count=shared_layers,
+            kv_shared_feed_forward_dim=2 * inner if wide else 0,
+            values_are_keys=own and self.flag("attention_k_eq_v", default=False),
+            per_layer_input_dim=self.number("hidden_size_per_layer_input", default=0),
+            layer_pattern=pattern,
+            **(sliding if own else {}),
         )
+
+    def inner_dim(self) -> int:
+        """Inner width of the feed-forward block; LFM2 may state one of which two thirds are used, rounded up."""
+        inner = self.number("intermediate_size", "block_ff_dim", default=0)
+        if self.architecture not in {"lfm2"} or not self.flag("block_auto_adjust_ff_dim", default=False):
+            return inner
+        step = self.number("block_multiple_of", default=256)
+        return -(-(2 * inner // 3) // step) * step
+
+    def pattern(self, recurrent: Recurrent | None) -> str:
+        """The kinds of the layers where attention follows no period between recurrent ones."""
+        if recurrent is None or recurrent.attention_step_count or self.architecture in _DELTA_NET:
+            return ""
+        kinds = self.document.get("hybrid_override_pattern") or self.document.get("layers_block_type")
+        kinds = kinds or self.document.get("layer_types") or ""
+        if not isinstance(kinds, str | list) or any(kind not in _LETTERS for kind in kinds):
+            raise BadDataError(self.source, "layer_types", repr(kinds)[:60], f"kinds of {', '.join(_LETTERS)}")
+        return "".join(_LETTERS[kind] for kind in kinds)
 
     def sliding(self) -> tuple[int, int]:
         """Window of the local layers, and every so manyth layer that is global."""
@@ -153,21 +202,25 @@ class _Config:
 
     def experts(self) -> Experts | None:
         """The routed part, if any."""
-        count = self.number("num_local_experts", "n_routed_experts", "num_experts", default=0)
+        count = self.number("num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts", default=0)
         if count <= 1:
             return None
         width = self.number("moe_intermediate_size", "intermediate_size")
-        shared = self.number("n_shared_experts", "num_shared_experts", default=0)
+        shared = self.number("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", default=0)
         shared_width = self.number(
-            "shared_expert_intermediate_size", "shared_intermediate_size", default=shared * width
-        )
+            "shared_expert_intermediate_size", "shared_intermediate_size", "moe_shared_expert_intermediate_size",
+            default=shared * width,
+        )  # fmt: skip
         return Experts(
             expert_count=count,
-            used_count=self.number("num_experts_per_tok", "experts_per_token"),
+            used_count=self.number("num_experts_per_tok", "experts_per_token", "top_k_experts", "moe_k"),
             feed_forward_dim=width,
             shared_count=shared or (1 if shared_width else 0),
             shared_feed_forward_dim=shared_width,
-            dense_layer_count=self.number("first_k_dense_replace", default=0),
+            dense_layer_count=self.number(
+                "first_k_dense_replace", "num_dense_layers", "moe_layer_start_index", default=0
+            ),
+            latent_dim=self.number("moe_latent_size", default=0),
             layer_step_count=self.number("decoder_sparse_step", "interleave_moe_layer_step", default=1) or 1,
         )
 
@@ -197,7 +250,18 @@ class _Config:
                 group_count=self.number("n_groups", default=1),
                 head_count=heads,
             )
-        if a == "qwen3next":
+        if a in {"lfm2", "lfm2moe"}:
+            return Recurrent(inner_dim=hidden, state_dim=0, conv_dim=self.number("conv_L_cache", default=3))
+        if a == "nemotron_h":
+            heads = self.number("mamba_num_heads")
+            return Recurrent(
+                inner_dim=heads * self.number("mamba_head_dim"),
+                state_dim=self.number("ssm_state_size", default=128),
+                conv_dim=self.number("conv_kernel", default=4),
+                group_count=self.number("n_groups", default=8),
+                head_count=heads,
+            )
+        if a in _DELTA_NET:
             step = self.number("full_attention_interval", default=4)
             heads = self.number("linear_num_value_heads")
             return Recurrent(
@@ -219,7 +283,8 @@ class _Config:
         kinds = self.document.get("layer_types")
         if isinstance(kinds, list) and "attention" in kinds:
             places = [i for i, kind in enumerate(kinds) if kind == "attention"]
-            step, offset = (places[1] - places[0] if len(places) > 1 else len(kinds)), places[0]
+            steps = {b - a for a, b in pairwise(places)} or {len(kinds)}
+            step, offset = (steps.pop(), places[0]) if len(steps) == 1 else (0, 0)  # 0: the pattern tells
         else:
             step = self.number("attn_layer_period", default=1)
             offset = self.number("attn_layer_offset", default=0)

@@ -1,24 +1,30 @@
-"""A model's shape from a repository of the hub, without its weights: config.json, or the header of a GGUF file.
+"""The model hub, by its own client: whole files, and a model's shape without its weights.
+
+A shape is read from config.json, or from the header of a GGUF file.
 
 The header comes by range requests, a MiB first and then as much again as there is, until it is whole; what has come is
-kept in the cache, so that an interrupted read goes on, and a second one asks nobody. ``HF_ENDPOINT`` names another hub.
+kept in the cache (its folder ``hub``), so that an interrupted read goes on and a second one asks nobody.
+``HF_ENDPOINT`` names another hub.
 """
 
 import json
 import os
 import re
-from pathlib import Path
+import threading
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from harness.catalog._progress import Progress
 from harness.catalog.gguf import GgufFile, header_of
 from harness.catalog.hf_config import read_hf_config
 from harness.catalog.paths import cache_dir
-from harness.domain.model import ModelShape, Weights
+from harness.domain.model import HubSource, ModelShape, Weights
 from harness.domain.quant import split, understood
 from harness.errors import BadDataError, FetchError, MissingPackageError, UnknownNameError
 
+_POLL_S: Final = 0.5
 _FIRST_BYTES: Final = 1 << 20
 _MOST_BYTES: Final = 64 << 20
 """No header of a known model is half of this; what goes on longer is no header."""
@@ -26,13 +32,7 @@ _SPLIT: Final = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 class Repository(NamedTuple):
-    """What was read of a repository.
-
-    Attributes:
-        shape: Shape of the model.
-        weights: Its tensors, where a GGUF file's header was read; None for a config.json.
-        why: What was read.
-    """
+    """What was read of a repository; ``weights`` only where it was the header of a GGUF file."""
 
     shape: ModelShape
     weights: Weights | None
@@ -130,15 +130,14 @@ def _range(repo: str, file: str, start: int, end: int) -> tuple[bytes, int]:
 
 
 def _files(repo: str) -> list[str]:
-    """Names of a repository's files; the last listing where the hub cannot be reached."""
+    """Names of a repository's files; a listing that was had before is not asked for again."""
     kept = cache_dir() / "hub" / repo.replace("/", "--") / "files.json"
+    if kept.is_file():
+        return [str(name) for name in json.loads(kept.read_text())]
+    client = _client()
     try:
-        names = _client().HfApi(endpoint=os.environ.get("HF_ENDPOINT")).list_repo_files(repo)
-    except MissingPackageError:
-        raise
+        names = client.HfApi(endpoint=os.environ.get("HF_ENDPOINT")).list_repo_files(repo)
     except Exception as error:
-        if kept.is_file():
-            return [str(name) for name in json.loads(kept.read_text())]
         raise FetchError(f"{repo}: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(names))
@@ -146,19 +145,59 @@ def _files(repo: str) -> list[str]:
 
 
 def _config(repo: str) -> Path:
-    hub = _client()
+    hub, folder = _client(), cache_dir() / "hub" / "files"
+    kept = hub.try_to_load_from_cache(repo, "config.json", cache_dir=folder)
+    if isinstance(kept, str):
+        return Path(kept)
+    endpoint = os.environ.get("HF_ENDPOINT")
     try:
+        found = hub.hf_hub_download(
+            repo, "config.json", cache_dir=folder, endpoint=endpoint, library_name="edge-harness"
+        )
+        return Path(found)
+    except Exception as error:
+        raise FetchError(f"{repo}/config.json: {type(error).__name__}: {str(error).strip()[:200]}") from error
+
+
+def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progress) -> Path:
+    """Download into ``staging``; goes on where an earlier call was interrupted.
+
+    Raises:
+        MissingPackageError: The hub's client is not installed.
+        FetchError: The hub does not answer, or has no such file.
+    """
+    hub = _client()
+    parts = PurePosixPath(source.file).parts
+    if source.file.startswith("/") or ".." in parts or "\\" in source.file or not parts:
+        raise FetchError(f"{source.repo}/{source.file}: not a path inside a repository")
+    folder = staging / "hub"
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(folder, size_bytes, progress, stop), daemon=True)
+    watcher.start()
+    try:
+        there = hub.get_hf_file_metadata(hub.hf_hub_url(source.repo, source.file, revision=source.revision)).size
+        if there is not None and there > size_bytes:
+            raise FetchError(f"it has {there} bytes, the card says {size_bytes}")  # noqa: TRY301 - named as the others
         return Path(
             hub.hf_hub_download(
-                repo,
-                "config.json",
-                cache_dir=cache_dir() / "hub" / "files",
-                endpoint=os.environ.get("HF_ENDPOINT"),
-                library_name="edge-harness",
+                source.repo, source.file, revision=source.revision, local_dir=folder, library_name="edge-harness"
             )
         )
     except Exception as error:
-        raise FetchError(f"{repo}/config.json: {type(error).__name__}: {str(error).strip()[:200]}") from error
+        message = str(error).strip().splitlines()
+        raise FetchError(
+            f"{source.repo}/{source.file}: {type(error).__name__}: {message[0] if message else ''}"
+        ) from error
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _watch(folder: Path, size_bytes: int, progress: Progress, stop: threading.Event) -> None:
+    """Report the size of what is there, as the client's own bar would."""
+    while not stop.wait(_POLL_S):
+        sizes = [f.stat().st_size for f in folder.rglob("*") if f.suffix in {".incomplete", ".gguf"} and f.is_file()]
+        progress(max(sizes, default=0), size_bytes)
 
 
 def _client() -> Any:

@@ -6,9 +6,11 @@ the same letters and digits without dots. What differs otherwise is an alias, an
 """
 
 import re
+import tomllib
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from importlib.resources import files
+from typing import Any, Final, Literal, NamedTuple
 
 from harness.catalog.guess import Guess, guess
 from harness.catalog.models import load_card, model_names
@@ -50,15 +52,9 @@ _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?::[\w.\
 
 
 class Match(NamedTuple):
-    """What a name was taken for.
+    """What a name was taken for: a card of the catalog, or a guess of a model that nobody knows, bounded by its size.
 
-    Attributes:
-        name: As written.
-        kind: ``card``: one of the catalog; ``guess``: a model that nobody knows, bounded by those of its size.
-        card: The card; None for a guess.
-        guess: The guess; None for a card.
-        quant: The quantisation in the name, as written; empty without one.
-        why: How the name was read.
+    ``quant`` is the quantisation in the name, as written; ``why`` says how the name was read.
     """
 
     name: str
@@ -84,10 +80,8 @@ def key(name: str) -> str:
 def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
     """The card that a name means; else a guess of a model of its size.
 
-    Args:
-        name: As written.
-        params_b: Parameters (10**9) where they are known from elsewhere; 0 otherwise. No card of another size fits.
-        active_b: Parameters that one token goes through; likewise.
+    ``params_b`` and ``active_b`` (10**9, those that one token goes through) are given where they are known from
+    elsewhere, 0 otherwise: no card of another size fits.
 
     Raises:
         UnknownNameError: No card of that name, and no size from which to bound the model.
@@ -98,7 +92,8 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
         return Match(name, "card", found, None, quant, why)
     if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
         raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, not a decoder of its own")
-    bounded = guess(name, params_b=params_b, active_b=active_b)
+    known = _sizes().get(key(split(name)[0]), {}) if not params_b else {}
+    bounded = guess(name, params_b=params_b or known.get("params_b", 0), active_b=active_b or known.get("active_b", 0))
     if bounded is None:
         raise UnknownNameError("model", name, nearest(name))
     close = nearest(name)
@@ -157,6 +152,13 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
     return None, "", quant
 
 
+@lru_cache(maxsize=1)
+def _sizes() -> dict[str, dict[str, Any]]:
+    """Sizes of models whose names tell none."""
+    table = tomllib.loads((files("harness") / "data" / "sizes.toml").read_text(encoding="utf-8"))["sizes"]
+    return {key(name): row for name, row in table.items()}
+
+
 def _unbracketed(name: str) -> str:
     return re.sub(r"\(.*?\)", " ", name)
 
@@ -180,6 +182,8 @@ def _index(root: str, names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001
     for card in cards:
         for alias in (split(card.title)[0], *card.aliases):
             found.setdefault(key(alias), card.name)
+    for name in list(found):  # Ollama leaves out the active parameters: qwen3.6:35b is Qwen3.6 35B A3B
+        found.setdefault(re.sub(r"-a-\d+(?:\.\d+)?[bm]$", "", name), found[name])
     return found
 
 

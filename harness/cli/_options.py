@@ -172,7 +172,7 @@ api = click.option(
 )
 layout = together(
     click.option("--flash-attention/--no-flash-attention", default=True, help="Fuse attention."),
-    click.option("--repack/--no-repack", default=True, help="Let the CPU backend rewrite weights."),
+    click.option("--repack/--no-repack", default=True, help="Let llama.cpp rewrite weights for the CPU."),
     click.option("--mmap/--no-mmap", default=True, help="Map the file instead of reading it."),
 )
 emulated = click.option(
@@ -202,7 +202,7 @@ server = together(
 )  # fmt: skip
 
 
-class _Layers(Count):
+class Layers(Count):
     """``all``, ``auto`` or a number of layers."""
 
     name = "layers"
@@ -223,7 +223,7 @@ def _shares(_context: click.Context, param: click.Parameter, text: str) -> tuple
 
 
 placement = together(
-    click.option("--gpu-layers", type=_Layers(0), default="all", show_default=True, help="Layers on the GPU (-ngl)."),
+    click.option("--gpu-layers", type=Layers(0), default="all", show_default=True, help="Layers on the GPU (-ngl)."),
     click.option("--cpu-moe", type=Count(0), default=0, help="Experts of so many blocks stay with the CPU."),
     click.option("--tensor-split", default="", callback=_shares, metavar="A,B", help="Share of each card (-ts)."),
     click.option("--split-mode", type=click.Choice(["layer", "row"]), default="layer", show_default=True),

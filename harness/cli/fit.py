@@ -13,8 +13,10 @@ from harness.units import GB
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from harness.app.resolve import ResolvedModel
     from harness.domain.device import DeviceProfile
     from harness.domain.prediction import Interval, Prediction
+    from harness.domain.scenario import Scenario
     from harness.predict.advice import Advice
     from harness.predict.energy import Energy, Sustained
 
@@ -85,7 +87,7 @@ def fit(
         timing_notes,
         within_budget,
     )  # fmt: skip
-    from harness.app.plans import plan_speculation, plan_under_budget
+    from harness.app.plans import plan_speculation, plan_under_budget, split_note
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
     scenario = scenario_from(fields)
@@ -96,15 +98,7 @@ def fit(
     if ram_budget:
         profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     if placement is not None:
-        from harness.app.plans import best_placement
-        from harness.cli._plans import render_placements
-
-        choices = best_placement(resolved, profile, scenario, card_count)
-        if as_json:
-            emit_json({"scenario": scenario, "placements": choices, "notes": resolved.notes})
-        else:
-            render_placements(choices, (f"{resolved.name} {resolved.quant}", profile.title))
-        return Exit.OK if choices.best is not None else Exit.BROKEN
+        return _placements(resolved, profile, scenario, card_count, as_json=as_json)
     if card_count > 1:
         raise click.UsageError("--cards is for --placement auto")
     small = resolve_model(draft) if draft else None
@@ -117,6 +111,8 @@ def fit(
     if device in THIS_MACHINE:
         notes = (*notes, *timing_notes(resolved, profile, scenario))
     changes: list[Advice] = []
+    if with_advice and now.verdict.word != "fits":
+        notes = (*notes, *split_note(resolved, profile, scenario))
     if with_advice:
         others = neighbours(profile) if other_devices and now.verdict.word != "fits" else ()
         changes = advice_for(resolved, profile, scenario, now, others=others, **asked)
@@ -137,6 +133,20 @@ def fit(
         render_plans(speculation, streaming)
         click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))
     return Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK
+
+
+def _placements(
+    model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario", card_count: int, *, as_json: bool
+) -> int:
+    from harness.app.plans import best_placement
+    from harness.cli._plans import render_placements
+
+    choices = best_placement(model, device, scenario, card_count)
+    if as_json:
+        emit_json({"scenario": scenario, "placements": choices, "notes": model.notes})
+    else:
+        render_placements(choices, (f"{model.name} {model.quant}", device.title))
+    return Exit.OK if choices.best is not None else Exit.BROKEN
 
 
 def _render(

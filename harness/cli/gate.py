@@ -143,6 +143,7 @@ def _tell(judgements: "list[Judgement]", budget: Path, form: str, out: Path | No
 
     from harness.catalog.budgets import budget_lines
     from harness.gates.evaluate import exit_code
+    from harness.printable import clean_lines
     from harness.records.store import write_atomically
 
     lines = budget_lines(budget, len(judgements))
@@ -150,7 +151,7 @@ def _tell(judgements: "list[Judgement]", budget: Path, form: str, out: Path | No
     if as_json:
         emit_json(judgements)
     else:
-        text = import_module(f"harness.gates.formats.{form}").render(judgements)
+        text = clean_lines(import_module(f"harness.gates.formats.{form}").render(judgements))
         if out:
             write_atomically(out, text.encode())
         else:

@@ -39,7 +39,8 @@ def history(
 
         before = past.count()
         past.extend(stream(imported))
-        click.echo(f"{past.count() - before} runs from {imported}", err=True)
+        count = past.count() - before
+        emit_json({"imported": count}) if as_json else click.echo(f"{count} runs from {imported}")
         return
     if run_id:
         record = past.get(run_id)

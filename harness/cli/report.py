@@ -53,6 +53,7 @@ def report(
     """
     from harness.app.results import gather
     from harness.errors import RefusedError
+    from harness.printable import clean_lines, escaped
     from harness.records.store import write_atomically
     from harness.report.choices import DEFAULT_CONTEXTS, DEFAULT_QUANTS, choices
     from harness.report.document import build
@@ -78,6 +79,9 @@ def report(
         )
     document = build(records, predicted, command=("edge-harness", *sys.argv[1:]))
     text = import_module(f"harness.report.formats.{form.replace('-', '_')}").render(records, document)
+    text = (
+        clean_lines(text) if form in {"html", "md", "csv", "llama-bench-sql"} else escaped(text)
+    )  # the others are JSON
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -104,8 +104,8 @@ def run(
 
     sides = options.sides_of(runtime, url, server_model, key_variable, reuse, silence_s)
     server = next((job for _, job in sides if job), None)
-    if server and (target != "local" or memory_bytes or emulated):
-        raise click.UsageError("--on, --memory-limit and --as hold this harness's own process, not a server")
+    if server:
+        _refuse_for_server(context.params, alone=len(sides) == 1)
     if not models and any(job is None for _, job in sides):
         raise click.MissingParameter(param_hint="MODEL...", param_type="argument")
     memory_bytes, thread_count, notes = options.held_to(emulated, memory_bytes, 0)
@@ -141,6 +141,18 @@ def run(
             for other in others:
                 say(*difference_view(first, other))
     return exit_of(records)
+
+
+def _refuse_for_server(given: dict[str, Any], *, alone: bool) -> None:
+    """Options that a server decides by itself.
+
+    Raises:
+        click.UsageError: One was given.
+    """
+    if given["target"] != "local" or given["memory_bytes"] or given["emulated"] or given["resume"]:
+        raise click.UsageError("--on, --memory-limit, --as and --resume are not for a server: it is what it is now")
+    if alone and given["threads"] != (0,):
+        raise click.UsageError("--threads: a server has its own; set them where it is started")
 
 
 def _other_verb(context: click.Context, models: tuple[str, ...]) -> int:

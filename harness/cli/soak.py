@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 @click.option("--meter", type=click.Path(path_type=Path), help="File an external meter writes: unix seconds, watts.")
 @options.context(512)
 @options.threads
+@options.api
+@options.placement
 @click.option("--runtime", default="llamacpp", show_default=True, help="Software that executes the model.")
 @options.on_target
 @options.measuring(86_400)
 def COMMAND(  # noqa: N802
     model: str,
     quant: str,
-    context_tokens: int,
-    thread_count: int,
     meter: Path | None,
     target: str,
     programs: Path | None,
@@ -45,18 +45,15 @@ def COMMAND(  # noqa: N802
 
     Exit status: 0 it ran to its end, 3 a limit of heat or battery ended it, 4 it could not run.
     """
+    from harness.app.resolve import scenario_from
     from harness.app.run import exit_of
     from harness.app.soak import soak
-    from harness.domain.scenario import Scenario
     from harness.domain.soak import Soak
     from harness.measure.jobs.soak import SoakJob
 
-    job = SoakJob(
-        path=model,
-        scenario=Scenario(context_tokens=context_tokens, prompt_tokens=1, new_tokens=1, thread_count=thread_count),
-        meter=str(meter or ""),
-        **asked,
-    )
+    of_job = {name: asked.pop(name) for name in SoakJob.__struct_fields__ if name in asked}
+    scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": 1})
+    job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), **of_job)
     screen = console(stderr=True)
     record = soak(job, quant, target, programs, how, say=lambda line: screen.print(line, markup=False))
     found = record.result

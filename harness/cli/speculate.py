@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 @options.tokens(96, least=2)
 @options.context(1024)
 @options.threads
+@options.api
+@options.placement
+@click.option("--draft-api", default="", help="Api of the draft; the target's unless given.")
+@click.option("--draft-gpu-layers", type=options.Layers(0), help="Of the draft; all of it where the draft has an api.")
 @options.repetitions(1)
 @click.option("--temperature", default=0.0, type=click.FloatRange(0.0, 10.0), help="0 is greedy.")
 @click.option("--seed", default=0, type=options.Count(0, 1 << 31), help="Seed of sampling.")
@@ -44,8 +48,9 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     quant: str,
     prompts: str,
     prompt_count: int | None,
-    context_tokens: int,
     thread_count: int,
+    draft_api: str,
+    draft_gpu_layers: int | str | None,
     memory_bytes: int | None,
     emulated: str | None,
     timeout_s: float,
@@ -57,13 +62,13 @@ def COMMAND(  # noqa: N802  verbs are found by this name
 
     Exit status: 0 well, 1 outputs that differ without a reason, 3 inconclusive, 4 it could not run.
     """
+    from harness.app.resolve import scenario_from
     from harness.app.run import exit_of
     from harness.app.speculate import load_prompts, speculate
     from harness.catalog.paths import cache_dir
     from harness.cli._progress import RunProgress
     from harness.domain.drafting import DraftAdvice
     from harness.domain.result import Speculation
-    from harness.domain.scenario import Scenario
     from harness.errors import Exit
     from harness.measure.child import Limits
     from harness.measure.jobs.speculate import SpeculationJob
@@ -71,14 +76,22 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     if gamma != "auto" and not (gamma.isdigit() and 1 <= int(gamma) <= 63):
         raise click.BadParameter("a number from 1 to 63, or auto", param_hint="--gamma")
     memory_bytes, thread_count, notes = options.held_to(emulated, memory_bytes, thread_count)
+    of_job = {name: asked.pop(name) for name in SpeculationJob.__struct_fields__ if name in asked}
+    scenario = scenario_from({**asked, "thread_count": thread_count})
+    apart = None
+    if draft_api or draft_gpu_layers is not None:
+        layers = {} if draft_gpu_layers is None else {"gpu_layers": draft_gpu_layers}
+        own = {"context_tokens": scenario.context_tokens, "thread_count": thread_count, **layers}
+        apart = scenario_from({**own, "api": draft_api or scenario.api})
     path = model_file(model, quant)
     job = SpeculationJob(
         target=str(path),
         drafts=tuple(map(str, _drafts(path, draft, draft_quant, cache_dir() / "drafts"))) or ("lookup",),
         prompts=load_prompts(prompts)[:prompt_count],
-        scenario=Scenario(context_tokens=context_tokens, thread_count=thread_count),
+        scenario=scenario,
+        draft_scenario=apart,
         draft_tokens=0 if gamma == "auto" else int(gamma),
-        **asked,
+        **of_job,
     )
     with RunProgress() as progress:
 

@@ -63,7 +63,9 @@ def COMMAND(  # noqa: N802
         raise click.UsageError(f"{fits[0]} answers a question of its own: leave out the other ways to fit")
     placement = use.placement_report(rows, left_out=by == "chip")
     if rows is not None and placement is not None:
-        return _placement_alone(placement, rows, write_coefficients or coefficients or given, as_json=as_json)
+        return _placement_alone(
+            placement, rows, write_coefficients or coefficients or given or by not in {None, "chip"}, as_json=as_json
+        )
     others = use.other_checks(rows)
     if rows is not None and others:
         if fits or write_coefficients is not None:
@@ -89,7 +91,7 @@ def COMMAND(  # noqa: N802
 
 def _placement_alone(found: "PlacementReport", rows: Path, refused: object, *, as_json: bool) -> int:
     if refused:
-        raise click.UsageError(f"{rows} has split placements: only --leave-one-chip-out refits their terms")
+        raise click.UsageError(f"{rows} has split placements: only --leave-out chip refits their terms")
     if as_json:
         emit_json({"placement": found})
     else:

@@ -13,9 +13,10 @@ Count what the operation does, never divide a time that was measured by a unit.
   divisions, and casts of or to whole numbers count twice; ``clip`` is two functions. ``pass_set_bytes`` is how many
   different bytes the passes of one round touch.
 * Work on single values: ``array_steps_count``. A value picked or added by an index array, or copied into another order,
-  is one step, and so is one given to a partition; exp, log and a step of sorting (n log2 n of them) are a half; a step
-  of a stable sort is three; a value of a running sum two and a half; a step of a Fourier transform of n real values
-  (n log2 n of them) a quarter; pow one and a half, logaddexp ten.
+  is one step, and so is one given to a partition; exp and log are a half; a step of a stable sort (n log2 n of them)
+  is three; a value of a running sum two and a half; a step of a Fourier transform of n real values (n log2 n of them) a
+  quarter; pow one and a half, logaddexp ten. Sorting in any order depends on the processor too much for a multiple (0.6
+  ns a step with AVX-512, 2.9 without): none is counted.
 * New pages: ``fresh_bytes`` of results whose pages come from the system in each call, by ``new_page_bytes``.
 * Each function of numpy called counts one ``numpy_calls_count``.
 * Interpreted code: ``python_ops_count`` is bytecode instructions, ``NATIVE_OPS`` more for each call of a C function on

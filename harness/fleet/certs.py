@@ -14,16 +14,13 @@ from harness.errors import MissingPackageError, RefusedError
 from harness.fleet.matrix import is_device_name
 
 _VALID_DAYS: Final = 825
-_NAME: Final = "edge-harness fleet"
+_AUTHORITY: Final = "ca"
 
 
 def make_certificates(folder: Path, machines: Sequence[str], hosts: Sequence[str] = ()) -> list[Path]:
     """Write ``ca.pem`` and, for each machine, ``NAME.pem`` and ``NAME-key.pem``; an authority that is there is used.
 
-    Args:
-        folder: Where to; only its owner can read the keys.
-        machines: Names.
-        hosts: Host names and addresses that the certificates are good for.
+    Only the folder's owner can read the keys. ``hosts`` are names and addresses that the certificates are good for.
 
     Returns:
         The new certificates.
@@ -39,58 +36,40 @@ def make_certificates(folder: Path, machines: Sequence[str], hosts: Sequence[str
     except ImportError as error:
         raise MissingPackageError("cryptography", "fleet") from error
 
-    def signed(
-        name: str, key: Any, issuer: Any, issuer_key: Any, alternatives: Sequence[Any], *, authority: bool
-    ) -> Any:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(named(name))
-            .issuer_name(issuer)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))  # clocks of boards are often behind
-            .not_valid_after(now + datetime.timedelta(days=_VALID_DAYS))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True)
-        )
-        if alternatives:
-            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        return builder.sign(issuer_key, hashes.SHA256())
-
     def named(name: str) -> Any:
         return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
 
-    def write_key(path: Path, key: Any) -> None:
-        text = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(text)
-
-    for machine in machines:
-        if not is_device_name(machine) or machine == "ca":
-            raise RefusedError(f"{machine!r} is no name of a machine: letters, digits, dots and dashes")
-        if (folder / f"{machine}-key.pem").exists() or (folder / f"{machine}.pem").exists():
-            raise RefusedError(f"{folder / machine}.pem is there already; delete it and its key to make new ones")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    authority_path, authority_key_path = folder / "ca.pem", folder / "ca-key.pem"
-    if authority_path.exists() and authority_key_path.exists():
-        authority_key: Any = serialization.load_pem_private_key(authority_key_path.read_bytes(), None)
-        authority = x509.load_pem_x509_certificate(authority_path.read_bytes())
-    else:
-        authority_key = ec.generate_private_key(ec.SECP256R1())
-        authority = signed(_NAME, authority_key, named(_NAME), authority_key, (), authority=True)
-        write_key(authority_key_path, authority_key)
-        authority_path.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    made = []
-    for machine in machines:
+    def make(name: str, issuer: str, issuer_key: Any, *alternatives: Any) -> Any:
+        """Write a certificate and its key; give back the key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.DNSName(machine), *(_alternative(x509, host) for host in hosts)]
-        certificate = signed(machine, key, authority.subject, authority_key, names, authority=False)
-        write_key(folder / f"{machine}-key.pem", key)
-        made.append(folder / f"{machine}.pem")
-        made[-1].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return made
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateBuilder(named(issuer), named(name), key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - datetime.timedelta(hours=1))  # clocks of boards are often behind
+        builder = builder.not_valid_after(now + datetime.timedelta(days=_VALID_DAYS))
+        builder = builder.add_extension(x509.BasicConstraints(ca=not alternatives, path_length=None), critical=True)
+        if alternatives:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        text = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        with os.fdopen(os.open(folder / f"{name}-key.pem", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(text)
+        (folder / f"{name}.pem").write_bytes(builder.sign(issuer_key or key, hashes.SHA256()).public_bytes(pem))
+        return key
+
+    pem = serialization.Encoding.PEM
+    for machine in machines:
+        if not is_device_name(machine) or machine == _AUTHORITY:
+            raise RefusedError(f"{machine!r} is no name of a machine: letters, digits, dots and dashes")
+        if (folder / f"{machine}-key.pem").exists():
+            raise RefusedError(f"{folder / machine}-key.pem is there already; delete it to make a new one")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    signing = folder / f"{_AUTHORITY}-key.pem"
+    if signing.exists():
+        authority_key: Any = serialization.load_pem_private_key(signing.read_bytes(), None)
+    else:
+        authority_key = make(_AUTHORITY, _AUTHORITY, None)
+    for machine in machines:
+        make(machine, _AUTHORITY, authority_key, x509.DNSName(machine), *(_alternative(x509, host) for host in hosts))
+    return [folder / f"{machine}.pem" for machine in machines]
 
 
 def _alternative(x509: Any, host: str) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import product
 from math import ceil, log, sqrt
 from typing import Final, NamedTuple
 
@@ -78,15 +79,10 @@ def outlook(spread: float, slowdown: float, limit: float, looks: tuple[int, ...]
 def plan_lines(limits: Sequence[float], looks: tuple[int, ...], confidence: float) -> list[str]:
     """What to expect of a gate with these limits on ratios, for people, before it is run."""
     lines = [f"looks after {', '.join(map(str, looks))} turns; expected turns by the spread from turn to turn:"]
-    for limit in sorted(set(limits)):
-        cost = max(limit, 1 / limit)
-        for slowdown in (0.0, 0.05):
-            parts = [outlook(spread, slowdown, cost, looks, confidence) for spread in SPREADS]
-            cells = [
-                f"{part.turns:.0f} at {spread:.1%}"
-                + ("" if part.decided_ratio > 0.95 else f" ({part.decided_ratio:.0%} decide)")
-                for spread, part in zip(SPREADS, parts, strict=True)
-            ]
-            what = "no change" if slowdown == 0 else f"{slowdown:.0%} slower"
-            lines.append(f"  limit {limit:g}, {what}: {', '.join(cells)}")
+    for limit, slowdown in product(sorted(set(limits)), (0.0, 0.05)):
+        parts = [outlook(spread, slowdown, max(limit, 1 / limit), looks, confidence) for spread in SPREADS]
+        cells = [
+            f"{p.turns:.0f} at {s:.1%} ({p.decided_ratio:.0%} decide)" for s, p in zip(SPREADS, parts, strict=True)
+        ]
+        lines.append(f"  limit {limit:g}, {f'{slowdown:.0%} slower' if slowdown else 'no change'}: {', '.join(cells)}")
     return lines

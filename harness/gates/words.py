@@ -2,6 +2,7 @@
 
 from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.gates.judge import Judgement
+from harness.printable import clean
 from harness.records.metrics import UNITS
 from harness.units import format_bytes, format_seconds
 
@@ -10,7 +11,7 @@ def title(budget: Budget) -> str:
     """What a budget speaks of: ``decode_tokens_per_s tg128, smollm2-135m on raspberry-pi-5``."""
     label = f" {budget.label}" if budget.label else ""
     what = "" if budget.workload == "generate" else f"{budget.workload}: "
-    return f"{what}{budget.metric}{label}, {budget.model} on {budget.device}"
+    return clean(f"{what}{budget.metric}{label}, {budget.model} on {budget.device}", 300)
 
 
 def quantity(value: float | None, judgement: Judgement) -> str:

@@ -104,7 +104,7 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
 
     Args:
         arguments: ``types fill_bytes thread_count rounds retries repack api``.
-        emit: Told ``timing`` for each bench, batch, depth and round, ``group`` when one is done. The times of
+        emit: Told ``timing`` for each bench, batch, depth and round, and ``group`` when one is done. The times of
             the role ``link`` are seconds of a byte that is copied to the GPU.
     """
     if arguments["api"] != "cpu":

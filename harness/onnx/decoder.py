@@ -114,8 +114,7 @@ def keep_last_logits(model: Any) -> None:
 
     Without it, a prompt of 512 tokens costs 512 rows of the vocabulary's matrix, of which one is read.
 
-    Args:
-        model: An ``onnx.ModelProto``; changed in place.
+    The ``onnx.ModelProto`` is changed in place.
 
     Raises:
         EngineError: The graph does not end in a matrix product.
@@ -152,8 +151,7 @@ def table_by_rows(model: Any) -> None:
     Rows of a mapped table are read as tokens come; a turned matrix is computed at load and kept in memory as a whole,
     beside the copy that the product's kernel packs.
 
-    Args:
-        model: An ``onnx.ModelProto``; changed in place, or left alone when it is not of that form.
+    The ``onnx.ModelProto`` is changed in place, or left alone when it is not of that form.
     """
     from onnx import helper, numpy_helper
 

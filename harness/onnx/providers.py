@@ -99,11 +99,7 @@ def provider_shares(
 ) -> tuple[ProviderShare, ...]:
     """Shares of nodes and of time that really ran on each provider, asked ones first; one with none is listed with 0.
 
-    Args:
-        path: ONNX file.
-        feeds: Inputs of one run.
-        providers: Names, best first; the CPU takes what is left.
-        options: Options by provider's name.
+    Providers are named best first, and the CPU takes what is left.
 
     Raises:
         UnknownNameError: There is no such provider.

@@ -166,6 +166,22 @@ def pass_seconds(
     ).total_s
 
 
+def sequences_parts(
+    weights: Weights, calibration: Calibration, *, sequence_count: int, depth_tokens: int, kv_type: str = "F16"
+) -> PassParts:
+    """Seconds by cause of one pass over one token of each of ``sequence_count`` sequences at the same depth.
+
+    Weights are read once for all of them, and the cache of each: products and overheads are those of a batch of so many
+    tokens, attention is that of one token as often.
+    """
+    one = {"depth_tokens": depth_tokens, "kv_type": kv_type}
+    alone = pass_parts(weights, calibration, batch_tokens=1, output_tokens=1, **one)  # type: ignore[arg-type]
+    if sequence_count == 1:
+        return alone
+    whole = pass_parts(weights, calibration, batch_tokens=sequence_count)
+    return PassParts(whole.weights_s, sequence_count * alone.attention_s, whole.overhead_s)
+
+
 def prefill_seconds(
     weights: Weights,
     calibration: Calibration,
@@ -174,19 +190,29 @@ def prefill_seconds(
     depth_tokens: int = 0,
     ubatch_tokens: int = 512,
     kv_type: str = "F16",
+    sequence_count: int = 1,
 ) -> float:
-    """Seconds to process a prompt in physical batches; the last one gives the logits of one token."""
-    total = 0.0
-    for start in range(0, prompt_tokens, ubatch_tokens):
-        size = min(ubatch_tokens, prompt_tokens - start)
-        total += pass_seconds(
+    """Seconds to process a prompt in physical batches; the last one gives the logits of one token.
+
+    Several prompts of that length fill the batches one after the other, and each looks back on itself alone.
+    """
+    total, all_tokens = 0.0, prompt_tokens * sequence_count
+    for start in range(0, all_tokens, ubatch_tokens):
+        size = min(ubatch_tokens, all_tokens - start)
+        parts = pass_parts(
             weights,
             calibration,
             batch_tokens=size,
             depth_tokens=depth_tokens + start,
-            output_tokens=1 if start + size == prompt_tokens else 0,
+            output_tokens=sequence_count if start + size == all_tokens else 0,
             kv_type=kv_type,
         )
+        total += parts.total_s if sequence_count == 1 else parts.weights_s + parts.overhead_s
+    if sequence_count > 1:
+        for start in range(0, prompt_tokens, ubatch_tokens):
+            size = min(ubatch_tokens, prompt_tokens - start)
+            own_s = _attention_s(weights.shape, calibration, size, depth_tokens + start, kv_type)
+            total += sequence_count * own_s
     return total
 
 
@@ -205,12 +231,12 @@ def calibrated_speed(
     """Speed of ``scenario`` on a calibrated device.
 
     Decode is taken at the mean depth of the generation: the depth and half of the new tokens. Intervals hold the
-    calibration's own spread, at least ``MINIMUM_SPREAD_RATIO``, more for types that were not timed.
+    calibration's own spread, at least ``MINIMUM_SPREAD_RATIO``, more for types that were not timed. Rates of several
+    sequences are those of all of them together.
     """
     depth = scenario.depth_tokens + scenario.new_tokens // 2
-    parts = pass_parts(
-        weights, calibration, batch_tokens=1, depth_tokens=depth, output_tokens=1, kv_type=scenario.kv_type
-    )
+    together = scenario.batch_count
+    parts = sequences_parts(weights, calibration, sequence_count=together, depth_tokens=depth, kv_type=scenario.kv_type)
     prefill_s = prefill_seconds(
         weights,
         calibration,
@@ -218,6 +244,7 @@ def calibrated_speed(
         depth_tokens=scenario.depth_tokens,
         ubatch_tokens=scenario.ubatch_tokens,
         kv_type=scenario.kv_type,
+        sequence_count=together,
     )
     first_s = pass_seconds(
         weights,
@@ -237,15 +264,17 @@ def calibrated_speed(
     stream_s = min(active / ceiling, parts.weights_s)
     total_s = parts.total_s
     return SpeedPrediction(
-        decode_tokens_per_s=_around(1 / total_s, spread),
-        prefill_tokens_per_s=_around(scenario.prompt_tokens / prefill_s if prefill_s else 0.0, prefill_spread),
+        decode_tokens_per_s=_around(together / total_s, spread),
+        prefill_tokens_per_s=_around(
+            together * scenario.prompt_tokens / prefill_s if prefill_s else 0.0, prefill_spread
+        ),
         ttft_cold_s=_around(cold_s + prefill_s + first_s, prefill_spread + 0.2),
         ttft_warm_s=_around(prefill_s + first_s, prefill_spread),
         load_cold_s=_around(cold_s, 0.5),
         load_warm_s=_around(warm_s, 0.5),
         active_bytes=active,
         kv_read_bytes=int(kv_bytes),
-        roofline_tokens_per_s=ceiling / (active + kv_bytes),
+        roofline_tokens_per_s=together * ceiling / (active + together * kv_bytes),
         limits={
             "weights": stream_s / total_s,
             "dequantisation": (parts.weights_s - stream_s) / total_s,

@@ -70,7 +70,7 @@ _ALIASES: Final = {
 }
 _LOW_BIT: Final = frozenset({"IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ1_S", "IQ1_M"})
 _IQ2_HIGH: Final = frozenset({"IQ2_S", "IQ2_M"})
-_THROUGHOUT: Final = frozenset({"Q1_0", "Q2_0"})
+THROUGHOUT: Final = frozenset({"Q1_0", "Q2_0"})
 """Mixtures of models trained for them: published files (Bonsai, 1.13 bits a weight) have the type in all matrices."""
 _EIGHT_EXPERT_OUTPUT_Q5: Final = frozenset(
     ["Q2_K", "IQ3_XS", "IQ3_XXS", "Q3_K_S", "Q3_K_M", "IQ4_NL", "Q4_K_S", "Q4_K_M", "IQ3_S", "IQ3_M", "IQ4_XS"]
@@ -184,7 +184,7 @@ class _Chooser:
 
     def _mixed(self, placed: Placed, base: str) -> str:  # noqa: PLR0911 - one return for each rule
         tensor, category = placed.spec, placed.category
-        if self.quant in _THROUGHOUT:
+        if self.quant in THROUGHOUT:
             return base
         if category == "output" or (self.tied and category == "embedding"):
             return self._output(tensor, base)

@@ -58,18 +58,6 @@ def expected_tokens_per_cycle(alpha: float, gamma: int) -> float:
     return (1 - alpha ** (gamma + 1)) / (1 - alpha)
 
 
-def alpha_of_accepted(accepted_per_drafted_ratio: float, gamma: int) -> float:
-    """Per-token acceptance from accepted / drafted tokens, which counts what follows a rejection as rejected.
-
-    Solves E(alpha, gamma) - 1 = gamma x ratio by bisection: E grows with alpha.
-    """
-    low, high, wanted = 0.0, 1.0, 1 + gamma * accepted_per_drafted_ratio
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if expected_tokens_per_cycle(middle, gamma) < wanted else (low, middle)
-    return (low + high) / 2
-
-
 def speculative_speedup(alpha: float, gamma: int, draft_cost_ratio: float, verify_cost_ratio: float = 1.0) -> float:
     """Speedup over plain decoding.
 
@@ -99,11 +87,6 @@ def best_gamma(
         if speedup > max(best.speedup, WORTH_RATIO):
             best = BestLength(gamma=gamma, speedup=speedup)
     return best
-
-
-def self_draft_cost_ratio(layer_count: int, used_layer_count: int, overhead_ratio: float = 0.0) -> float:
-    """Cost of drafting with the first ``used_layer_count`` layers of the target itself, its output matrix included."""
-    return min(1.0, used_layer_count / layer_count + overhead_ratio)
 
 
 def batch_cost(token_count: int, machine: Machine, *, slope: float | None = None) -> float:

@@ -141,13 +141,17 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
     name = f"{device.chip} {engine.name if engine is not None and engine.kind != 'cpu' else ''}".strip()
     traits = traits_of(name, api, bandwidth, scenario.thread_count)
     peaks = engine.peak_flops_per_s if engine is not None else {}
-    if api != "cpu" and peaks:
+    # the laws were fitted with the peaks of the table; data sheets count fp16 by one of two rates of accumulation
+    if api != "cpu" and peaks and not traits.known_peak:
         shader = peaks.get("fp32") or peaks.get("fp16")
         matrix = peaks.get("fp16") or peaks.get("fp32")
         if shader is not None and matrix is not None:
             peak = shader_peak(traits.family, shader.value)
             traits = traits._replace(peak_flops_per_s=peak, matrix_flops_per_s=matrix.value, known_peak=True)
-    return Machine(api, bandwidth, traits, phone=device.kind in {"phone", "tablet"}, chip=chip_key(name))
+    # a card goes by its own name, a CPU by its own without the graphics in brackets
+    card = engine is not None and device.pool_for(api) == "vram"
+    own = engine.name if engine is not None and card else device.chip.partition("(")[0] if api == "cpu" else device.chip
+    return Machine(api, bandwidth, traits, phone=device.kind in {"phone", "tablet"}, chip=chip_key(own))
 
 
 def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:

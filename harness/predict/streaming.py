@@ -1,7 +1,6 @@
 """Running a model larger than its RAM: pin what fits, stream the rest each pass, overlap the disk with arithmetic.
 
-    t(pass) = max(B_s / D, t_c) + b / D        overlapped;    B_s / D + t_c  without
-    B_s = sum of streamed layers,  b = the first streamed layer, which nothing hides
+    t(pass) = ((B_s / D)^p + t_c^p)^(1/p),    B_s: streamed bytes
 
 D: sequential read (bytes/s); t_c: arithmetic of the pass (s). Several tokens in one pass (verified drafts) share one
 reading. The naive contrast is a mapped file larger than the page cache: blocks are used in a cycle, least recently used
@@ -45,7 +44,7 @@ class StreamingPlan(Frozen, frozen=True, kw_only=True):
     """How a model is split, and what a pass takes.
 
     Attributes:
-        pinned: Indices of layers that stay in RAM.
+        pinned: Indices of layers that stay in RAM, the bytes that stay counted as whole layers.
         streamed: Indices of layers read again in each pass.
         streamed_bytes: Bytes of those.
         buffer_bytes: RAM for layers on their way.
@@ -63,55 +62,6 @@ class StreamingPlan(Frozen, frozen=True, kw_only=True):
     tokens_per_s: float
     naive_seconds_per_pass: float
     bound: Bound
-
-
-def plan_streaming(
-    layer_bytes: Sequence[int],
-    resident_bytes: int,
-    budget_bytes: int,
-    disk_bytes_per_s: float,
-    compute_s_per_token: float,
-    *,
-    expected_tokens_per_pass: float = 1.0,
-    batch_cost_ratio: float = 1.0,
-    buffer_count: int = 2,
-    overlap: bool = True,
-) -> StreamingPlan:
-    """Split under a RAM budget.
-
-    Layers are alike, so which of them are pinned does not matter for bytes; the last ones are streamed.
-
-    Args:
-        layer_bytes: Bytes of each layer.
-        resident_bytes: What must be held anyway: KV cache, scratch, output matrix, runtime.
-        budget_bytes: RAM there is for all of it.
-        disk_bytes_per_s: Sequential read past the page cache.
-        compute_s_per_token: Time of a pass over one token with everything in RAM.
-        expected_tokens_per_pass: Tokens that a pass yields (above 1 with verified drafts).
-        batch_cost_ratio: Arithmetic of that pass relative to a pass over one token.
-        buffer_count: Layers in flight while streaming.
-        overlap: Whether reading and arithmetic go on at once.
-
-    Raises:
-        ValueError: A size is negative, or a speed not above 0.
-    """
-    total, room = _total_and_room(layer_bytes, resident_bytes, budget_bytes, disk_bytes_per_s)
-    compute_s = compute_s_per_token * batch_cost_ratio
-    naive_s = compute_s + mmap_read_s(total, room, disk_bytes_per_s)
-    count = len(layer_bytes)
-    if total <= room:
-        return _plan(count, count, 0, 0, compute_s, naive_s, "compute", expected_tokens_per_pass)
-    buffer_bytes = buffer_count * max(layer_bytes)
-    left, kept = room - buffer_bytes, 0
-    while kept < count and layer_bytes[kept] <= left:
-        left -= layer_bytes[kept]
-        kept += 1
-    size = sum(layer_bytes[kept:])
-    disk_s = size / disk_bytes_per_s
-    first_s = layer_bytes[kept] / disk_bytes_per_s if kept < count else 0.0
-    pass_s = max(disk_s, compute_s + first_s) if overlap else disk_s + compute_s
-    bound: Bound = "memory" if room < buffer_bytes else "storage" if disk_s > compute_s else "compute"
-    return _plan(kept, count, size, buffer_bytes, pass_s, naive_s, bound, expected_tokens_per_pass)
 
 
 class Split(NamedTuple):
@@ -178,7 +128,7 @@ def plan_even_split(
     batch_cost_ratio: float = 1.0,
     mapped_bytes_per_s: float | None = None,
 ) -> StreamingPlan:
-    """The same, with an equal part of every layer streamed instead of whole layers: how this harness streams.
+    """Split under a RAM budget, an equal part of every layer streamed: how this harness streams.
 
     Parts are those of :func:`least_split`: whole huge pages, of which a layer that may begin anywhere holds one less
     than its size would; where layers are too small for them, any size. What is held beside the layers grows by
@@ -186,8 +136,18 @@ def plan_even_split(
 
         t(pass) = ((n s / D)^p + t_c^p)^(1/p),    p = 3
 
-    Args and errors are those of ``plan_streaming``; ``mapped_bytes_per_s`` is what faults on a mapped file were seen to
-    reach, and ``pinned`` counts the bytes that stay as whole layers.
+    Args:
+        layer_bytes: Bytes of each layer.
+        resident_bytes: What must be held anyway: KV cache, scratch, output matrix, runtime.
+        budget_bytes: RAM there is for all of it.
+        disk_bytes_per_s: Sequential read past the page cache.
+        compute_s_per_token: Time of a pass over one token with everything in RAM.
+        expected_tokens_per_pass: Tokens that a pass yields (above 1 with verified drafts).
+        batch_cost_ratio: Arithmetic of that pass relative to a pass over one token.
+        mapped_bytes_per_s: What faults on a mapped file were seen to reach.
+
+    Raises:
+        ValueError: A size is negative, or a speed not above 0.
     """
     total, room = _total_and_room(layer_bytes, resident_bytes, budget_bytes, disk_bytes_per_s)
     count = len(layer_bytes)
@@ -249,39 +209,3 @@ def mmap_read_s(
     """
     speed = mapped_bytes_per_s or MMAP_DISK_RATIO * disk_bytes_per_s
     return 0.0 if mapped_bytes <= cache_bytes else mapped_bytes / speed
-
-
-def least_budget_bytes(
-    layer_bytes: Sequence[int],
-    resident_bytes: int,
-    disk_bytes_per_s: float,
-    compute_s_per_token: float,
-    target_tokens_per_s: float,
-    *,
-    expected_tokens_per_pass: float = 1.0,
-    batch_cost_ratio: float = 1.0,
-    buffer_count: int = 2,
-) -> int | None:
-    """Least RAM that reaches a target speed; None where arithmetic alone is too slow for it.
-
-    A larger budget never makes a plan slower but where everything comes to fit, so the candidates are whole layers.
-    """
-    total, buffers = sum(layer_bytes), buffer_count * max(layer_bytes)
-    kept, candidates = 0, [resident_bytes + buffers]
-    for size in layer_bytes:
-        kept += size
-        candidates.append(resident_bytes + buffers + kept)
-    for budget in sorted({*(c for c in candidates if c < resident_bytes + total), resident_bytes + total}):
-        plan = plan_streaming(
-            layer_bytes,
-            resident_bytes,
-            budget,
-            disk_bytes_per_s,
-            compute_s_per_token,
-            expected_tokens_per_pass=expected_tokens_per_pass,
-            batch_cost_ratio=batch_cost_ratio,
-            buffer_count=buffer_count,
-        )
-        if plan.tokens_per_s >= target_tokens_per_s:
-            return budget
-    return None

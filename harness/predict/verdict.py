@@ -93,7 +93,7 @@ def reachable_tokens_per_s(prediction: Prediction, device: DeviceProfile) -> flo
     verdict, mid = prediction.verdict, prediction.speed.decode_tokens_per_s.mid
     if verdict.needed_bytes <= verdict.available_bytes:
         return mid
-    if verdict.word == "fits with streaming" or verdict.word == "too slow":
+    if verdict.word in {"fits with streaming", "too slow"}:
         return min(mid, _streaming_ceiling(prediction.memory, prediction.speed, device, verdict.available_bytes))
     return 0.0
 

@@ -155,7 +155,7 @@ def model(problem: Problem, theta: Array) -> tuple[Array, Any]:
     return np.log(seconds), jacobian
 
 
-def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | None = None, steps: int = 25) -> Fit:
+def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | None = None, steps: int = 20) -> Fit:
     """Terms and widths of the best fit on the rows marked (all by default).
 
     Args:
@@ -164,7 +164,7 @@ def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | No
         start: Widths to begin with; terms always begin at their priors, so that nothing of rows left out remains.
         steps: At most so many.
     """
-    from scipy.linalg import cho_factor, cho_solve
+    from scipy.linalg import cho_factor, cho_solve, lapack
     from scipy.sparse import diags_array
 
     keep = problem.weight * (1.0 if rows is None else rows)
@@ -192,7 +192,7 @@ def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | No
         theta = theta + step * min(1.0, 1.0 / max(float(np.abs(step).max()), 1e-9))
         if step_number >= steps:
             continue
-        inverse = cho_solve(factor, np.eye(len(theta)))
+        inverse = _inverse(lapack, factor)
         learnt = np.clip(1 - prior * np.diag(inverse), 0, 1)
         for g in range(len(names)):
             sum_of_squares = START_LEVELS * START_WIDTH**2 + float((theta[at == g] ** 2).sum())
@@ -201,9 +201,15 @@ def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | No
         square, free = w * noise**2 * residual**2, keep * (1 - leverage)
         scatter = _pooled(problem.classes, square, free, np.full(len(keep), NOISE), START_LEVELS)
         noise = _pooled(problem.sources, square, free, scatter, 2 * START_LEVELS)
-    inverse = cho_solve(factor, np.eye(len(theta)))
+    inverse = _inverse(lapack, factor)
     learnt = 1 - prior * np.diag(inverse)
     return Fit(theta, dict(zip(names, map(float, widths), strict=True)), scatter, inverse, float(learnt.sum()), w)
+
+
+def _inverse(lapack: Any, factor: tuple[Array, bool]) -> Array:
+    """Inverse of a matrix from the lower triangle of its Cholesky factor."""
+    lower = np.tril(lapack.dpotri(factor[0], lower=1)[0])
+    return np.asarray(lower + np.tril(lower, -1).T)
 
 
 def without(problem: Problem, whole: Fit, out: NDArray[np.bool_]) -> tuple[Array, Array]:

@@ -111,7 +111,7 @@ def judge_left_out(
         spread: Expected spread in ln t.
     """
     rows, index = [whole.rows[i] for i in at], np.array(at)
-    errors, weights, fold = predicted - whole.problem.target[index], whole.problem.weight[index], _folds(names)
+    errors, weights, fold = predicted - whole.problem.target[index], whole.problem.weight[index], folds_of(names)
     quantiles = [residuals_of(rows, weights, errors, spread, fold != number) for number in range(CALIBRATION_FOLDS)]
     return [_one(row, predicted[i], spread[i], quantiles[fold[i]]) for i, row in enumerate(rows)]
 
@@ -121,7 +121,7 @@ def _one(row: Row, ln_t: float, spread: float, quantiles: dict[str, tuple[float,
     return judged(row, tokens * math.exp(-ln_t), float(spread), quantiles)
 
 
-def _folds(names: Sequence[str]) -> NDArray[np.int64]:
+def folds_of(names: Sequence[str]) -> NDArray[np.int64]:
     """Number of each row's part: names, the most frequent first, each to the smallest part."""
     count: dict[str, int] = {}
     for name in names:

@@ -137,7 +137,8 @@ def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
     quant = quant_class(raw.get("quant", ""))
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     if moe and not active:
-        active = active_named(raw.get("model", "")) or (known.read_count / 1e9 if known is not None else 0.0)
+        routed = known is not None and known.shape.experts is not None
+        active = active_named(raw.get("model", "")) or (known.read_count / 1e9 if known is not None and routed else 0.0)
     reason = _why_not(
         (ok, "unknown test"),
         (speed, "no speed"),

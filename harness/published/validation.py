@@ -187,12 +187,11 @@ def _best_constant(judged: Sequence[Judged]) -> tuple[float, float]:
         if row.phase == "prefill":
             rate = row.machine.traits.matrix_flops_per_s / (2 * row.work.weight_count)
         promised.append(rate / row.tokens_per_s)
-    votes: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for i, item in enumerate(judged):
-        votes[item.row.vote].append(i)
-    ratios, shares = np.array(promised), np.geomspace(0.01, 3, 150)
-    errors = [[np.median(np.abs(share * ratios[at] - 1)) for at in votes.values()] for share in shares]
-    middles = np.median(errors, axis=1)
+    votes: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for item, ratio in zip(judged, promised, strict=True):
+        votes[item.row.vote].append(ratio)
+    ratios, shares = np.array([np.median(v) for v in votes.values()]), np.geomspace(0.01, 3, 300)
+    middles = np.median(np.abs(shares[:, None] * ratios - 1), axis=1)
     return float(shares[middles.argmin()]), float(middles.min())
 
 

@@ -107,8 +107,9 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[Row]:
     rows = []
     for pool, size in told.items():
         predicted = float(sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(_PARTS)))
-        interval = Interval(mid=predicted, low=predicted, high=predicted)
-        rows.append(_row(f"buffers in {pool}", "bytes", interval, size))
+        if predicted:  # what is small and the host's is no part of a prediction for a GPU alone
+            interval = Interval(mid=predicted, low=predicted, high=predicted)
+            rows.append(_row(f"buffers in {pool}", "bytes", interval, size))
     return rows
 
 

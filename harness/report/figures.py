@@ -6,10 +6,11 @@ from functools import partial
 import numpy as np
 
 from harness.domain.record import RunRecord
-from harness.domain.result import Speculation, Stream
+from harness.domain.result import Load, Speculation, Stream
 from harness.domain.soak import Soak
 from harness.errors import HarnessError
 from harness.printable import clean
+from harness.records.derive import times_of
 from harness.report import plots
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
@@ -18,6 +19,7 @@ from harness.report.ladder import ladder_figures
 from harness.report.plots import Row
 from harness.report.svg import both_widths
 from harness.report.text import amount, digits, percent
+from harness.stats.intervals import quantile_interval
 from harness.units import GIB, format_bytes
 
 SERIES_MAX = 8
@@ -38,6 +40,7 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
         frontier(report.choices, runs) if report.choices else None,
         acceptance(records),
         soaks(records),
+        loads(records),
     ]
     return [figure for figure in found if figure is not None]
 
@@ -316,6 +319,39 @@ def soaks(records: Sequence[RunRecord]) -> Figure | None:
         "A device that cannot give off its heat slows down.",
         both_widths(partial(plots.soak, rows), "soak", "Decode speed over minutes of load"),
         ("run", "burst, tokens/s", "slows down after", "at the end, tokens/s"),
+        tuple(table),
+    )
+
+
+def loads(records: Sequence[RunRecord]) -> Figure | None:
+    """Latency of requests over the load on a server, and where it was saturated."""
+    rows: list[Row] = []
+    table: list[tuple[str, ...]] = []
+    several = [r for r in records if isinstance(r.result, Load)][: SERIES_MAX // 4]
+    for record in several:
+        found = record.result
+        assert isinstance(found, Load)
+        unit = "requests/s" if found.open_loop else "users"
+        name = clean(record.model.name if record.model else record.workload, 40)
+        for level in found.levels:
+            shown = [f"{name}, {level.label.removeprefix('@ ')}", digits(level.requests_per_s)]
+            for kind, what, phase in (("TTFT", "ttft", "first_token"), ("end to end", "e2el", "workload")):
+                times_s = times_of(record, phase, f"{what} {level.label}")  # type: ignore[arg-type]
+                for share, word in ((0.5, "median"), (0.99, "99 %")) if times_s else ():
+                    wait_s = quantile_interval(times_s, share).mid
+                    says = f"{name}, {kind}, {word}, at {level.offered:g} {unit}: {amount('s', wait_s)}"
+                    line = f"{kind}, {word}" + (f" ({name})" if len(several) > 1 else "")
+                    rows.append({"name": line, "load": level.offered, "wait": wait_s, "says": says})
+                    shown.append(amount("s", wait_s))
+            table.append((*shown, str(sum(level.failures.values()))))
+    if not rows:
+        return None
+    return Figure(
+        "load",
+        "Latency over load",
+        "A server that is asked for more than it can do lets requests wait.",
+        both_widths(partial(plots.load, rows), "load", "Latency of requests over the load on a server"),
+        ("load", "requests/s", "TTFT median", "TTFT 99 %", "end to end median", "end to end 99 %", "failed"),
         tuple(table),
     )
 

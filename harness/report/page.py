@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from harness.domain.record import RunRecord
-from harness.domain.result import Boundary, Result, Speculation, Stream
+from harness.domain.result import Boundary, Load, Result, Speculation, Stream
 from harness.domain.soak import Soak
 from harness.errors import MissingPackageError
 from harness.printable import clean
@@ -28,8 +28,11 @@ _PANELS: Final[dict[type[Result], str]] = {
     Stream: "Streaming",
     Boundary: "Limits of a device",
     Soak: "Speed over minutes",
+    Load: "Load on a server",
 }
-_UNSAID: Final = {"kind", "outputs", "differences", "tokens", "lengths", "stall_by_block_s", "counts", "windows"}
+_UNSAID: Final = frozenset(
+    ("kind", "outputs", "differences", "tokens", "lengths", "stall_by_block_s", "counts", "windows", "levels")
+)
 
 
 def render_page(report: Report, records: Sequence[RunRecord]) -> str:

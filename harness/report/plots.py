@@ -157,6 +157,22 @@ def _lines(rows: Sequence[Row], width: int, height: int, mark: dict[str, Any], *
     return lines.encode(color=colours, description="says:N", **encoding).properties(width=width, height=height)
 
 
+def load(rows: Sequence[Row], width: int) -> Any:
+    """Latency over load, in times since a queue grows without end. Rows: name, load, wait, says."""
+    alt = altair()
+    return (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_line(strokeWidth=1.5, point=True)
+        .encode(
+            x=alt.X("load:Q", title="users, or requests a second"),
+            y=alt.Y("wait:Q", title="seconds", scale=_log(alt)),
+            color=alt.Color("name:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=_legend(alt, width)),
+            description="says:N",
+        )
+        .properties(width=width, height=220)
+    )
+
+
 def frontier(rows: Sequence[Row], width: int) -> Any:
     """Quality lost over size, a line a model, a point a mixture. Rows: model, quant, gib, loss, says."""
     alt = altair()

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -82,7 +82,7 @@ def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> l
     text, s = _output(name, "--help"), scenario
     fused = ("on" if "on|off" in text else "1") if s.flash_attention else ("off" if "on|off" in text else "0")
     given = [found, "-m", str(path), "-t", str(s.thread_count or default_thread_count()), "-ub", str(s.ubatch_tokens)]
-    given += ["-ctk", s.kv_type.lower(), "-ctv", s.kv_type.lower(), "-fa", fused, "-ngl", "0" if _on_cpu(s) else "99"]
+    given += ["-ctk", s.kv_type.lower(), "-ctv", s.kv_type.lower(), "-fa", fused, *_placed(s, text)]
     if s.batch_count > 1:
         filled = s.depth_tokens or s.prompt_tokens
         needed = s.batch_count * (filled + s.new_tokens)
@@ -116,7 +116,7 @@ def rows(output: str) -> list[dict[str, Any]]:
     return found
 
 
-def batched_times(row: dict[str, Any]) -> Sequence[tuple[Phase, str, int, float]]:
+def batched_times(row: Mapping[str, Any]) -> Sequence[tuple[Phase, str, int, float]]:
     """Phase, label, tokens and seconds of both tests in a row of llama-batched-bench.
 
     Raises:
@@ -137,8 +137,16 @@ def _bench(scenario: Scenario) -> str:
     return "llama-batched-bench" if scenario.batch_count > 1 else "llama-bench"
 
 
-def _on_cpu(scenario: Scenario) -> bool:
-    return scenario.api in {"", "cpu"}
+def _placed(scenario: Scenario, text: str) -> list[str]:
+    """Where the model lies, for a program whose help is ``text``; the two spell a share and a switch differently."""
+    s, p, single = scenario, scenario.placement, scenario.batch_count == 1
+    if s.api in {"", "cpu"}:  # a program with a GPU built in would still copy weights of long prompts to it
+        return ["-ngl", "0", *((["-nopo", "1"] if single else ["--no-op-offload"]) if "-op-offload" in text else [])]
+    given = ["-ngl", "99" if isinstance(p.gpu_layers, str) else str(p.gpu_layers), "-sm", p.split_mode]
+    given += ["-mg", str(p.main_gpu)] + (["-ncmoe", str(p.cpu_moe)] if p.cpu_moe else [])
+    shares = [f"{share:g}" for share in p.tensor_split]
+    given += ["-ts", ("/" if single else ",").join(shares)] if shares else []
+    return given if p.kv_on_gpu else [*given, "-nkvo", *(["1"] if single else [])]
 
 
 @cache

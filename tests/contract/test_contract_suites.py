@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.tiny_gguf import synthesize_tiny
 from harness import plugins
-from harness.catalog.synthesize import synthesize_tiny
 from harness.runtimes.fake import FakeRuntime
 from harness.testing import check_device, check_runtime, check_workload
 
@@ -22,9 +22,10 @@ def test_device(path: Path) -> None:
 
 
 @pytest.mark.engine
-def test_llamacpp(tmp_path: Path) -> None:
-    pytest.importorskip("llama_cpp")
-    check_runtime(plugins.load("harness.runtimes", "llamacpp", "RUNTIME"), synthesize_tiny(tmp_path / "t.gguf", "F16"))
+@pytest.mark.parametrize(("name", "package"), [("llamacpp", "llama_cpp"), ("ik", "ik_llama_cpp")])
+def test_runtimes_of_llama_cpp(tmp_path: Path, name: str, package: str) -> None:
+    pytest.importorskip(package)
+    check_runtime(plugins.load("harness.runtimes", name, "RUNTIME"), synthesize_tiny(tmp_path / "t.gguf", "F16"))
 
 
 @pytest.mark.parametrize("name", ["calibration", "reasoning", "training_efficiency"])

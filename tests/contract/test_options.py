@@ -87,7 +87,17 @@ def test_an_option_means_the_same_in_every_verb() -> None:
                     meanings.setdefault(opt, set()).add((option.name or "", kind))
     several = {opt: found for opt, found in meanings.items() if len(found) > 1}
     # Lists where a verb runs several at once; a share of the file where a budget is the limit; an old name.
-    for opt in ("--threads", "--memory-limit", "--depth", "--draft", "--ram-budget", "--as", "--device", "--backend", "--batch"):
+    for opt in (
+        "--threads",
+        "--memory-limit",
+        "--depth",
+        "--draft",
+        "--ram-budget",
+        "--as",
+        "--device",
+        "--backend",
+        "--batch",
+    ):
         several.pop(opt, None)
     assert several == {}
 

@@ -95,7 +95,7 @@ def test_a_draft_takes_room_of_its_own(tmp_path: Path) -> None:
         (("fit", "llama-3.1-8b"), "devices probe"),
         (("fit", "smollm2-135m", "-d", "iphone-12", "--ram-budget", "lots"), "1.5GiB"),
         (("matrix", "-m", "nope-*"), "nope-*"),
-        (("matrix", "-c", "many"), "list of numbers"),
+        (("matrix", "-c", "many"), "whole number"),
         (("matrix", "-m", "smollm2-135m", "-d", "iphone-12", "--out", "cells.xlsx"), ".parquet"),
     ],
 )

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from bench.tiny_gguf import synthesize_tiny
 from harness.app.run import Options, cells_of, run_cells
-from harness.catalog.synthesize import synthesize_tiny
 from harness.fleet.certs import make_certificates
 from harness.measure.pipeline import How
 from harness.records.derive import summarise

@@ -11,9 +11,10 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from harness.catalog.synthesize import synthesize_tiny
+from bench.tiny_gguf import synthesize_tiny
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation, Load
 from harness.domain.scenario import Scenario
@@ -158,6 +159,9 @@ def test_load_on_a_real_server(url: str, tmp_path: Path) -> None:
     assert [level.completed_count for level in record.result.levels] == [4, 4]
     assert all(level.new_tokens == 16 and not level.failures for level in record.result.levels)
     assert all(4 * 36 <= level.prompt_tokens <= 4 * 40 for level in record.result.levels)
+    assert record.memory is not None
+    attached = SERVER.attach(url)
+    assert record.memory.peak_rss_bytes == pytest.approx(psutil.Process(attached.pid).memory_info().rss, rel=0.5)
     assert record.result.levels[0].cached_tokens >= 2 * 31  # the shared beginning, after each slot saw it once
 
 
@@ -199,10 +203,17 @@ def test_ik_runs_the_same_session(tiny: Path) -> None:
         ik.truncate(5)
         ik.decode(prompt[5:], position=5)
         assert np.allclose(ik.logits(), ours, atol=1e-4)
-        ik.fork(0, 1)
-        ik.decode_rows([7, 7], [6, 6], [0, 1])
-        both = ik.all_logits()
-        assert np.allclose(both[0], both[1], atol=1e-3)
+        for session in (ik, usual):
+            session.fork(0, 1)
+            for _ in range(2):  # cut there, it can be done again
+                session.decode_rows([7, 9], [6, 6], [0, 1])
+                together = session.all_logits().copy()
+                session.truncate(6)
+                session.truncate(6, sequence=1)
+            for token, row in zip((7, 9), together, strict=True):
+                session.decode([token], position=6)
+                assert np.allclose(session.logits(), row, atol=2e-2 * np.abs(row).max())
+                session.truncate(6)
     with pytest.raises(RefusedError, match="full_window"):
         IK.open(tiny, scenario, full_window=True)
 

@@ -7,12 +7,11 @@ not the server keeps up, so that a queue shows. A request that failed is counted
 """
 
 import os
-import queue
 import random
-import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,9 +24,10 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult, Limits
 from harness.measure.generate_job import Emit
+from harness.measure.jobs.served import memory_mark
 from harness.measure.pipeline import Measurement, events_named
 from harness.runtimes.server import RUNTIME, AttachedServer
-from harness.runtimes.server.answer import Answer, Request
+from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
 
 ENTRY: Final = "harness.measure.jobs.load:run_load"
@@ -139,17 +139,12 @@ def run_load(arguments: Mapping[str, Any], emit: Emit) -> None:
     emit("engine", server.identity(Scenario()))
     for level in (0.0,) if job.trace else job.levels:
         Level(job, level, server, emit).run()
+        emit("memory", memory_mark(server, "loaded"))
+    emit("memory", memory_mark(server, "end"))
 
 
 class Level:
-    """One level of load.
-
-    Args:
-        job: What the load is made of.
-        level: Users or requests a second; 0 for the trace.
-        server: Who bears it.
-        emit: Takes ``sample`` and ``level`` events.
-    """
+    """One level of load, of so many users or requests a second; of 0 for a trace."""
 
     def __init__(self, job: LoadJob, level: float, server: AttachedServer, emit: Emit) -> None:
         self._job, self._level, self._server, self._emit = job, level, server, emit
@@ -157,7 +152,7 @@ class Level:
         prefix = random.Random(job.seed)
         words = job.turns > 1
         self._prefix = server.prompt(job.prefix_tokens, prefix, words=words) if job.prefix_tokens else None
-        self._done: queue.SimpleQueue[tuple[float, Answer | ServerError]] = queue.SimpleQueue()
+        self._done: list[tuple[float, Answer | ServerError]] = []
         unit = "requests/s" if job.open_loop else "users"
         self.label = "@ trace" if job.trace else f"@ {level:g} {unit}"
 
@@ -174,18 +169,22 @@ class Level:
         probe = ValidityProbe(self._server.pid, own_pids=(self._job.parent_pid, os.getpid()))
         probe.start()
         started_s, started_unix_s = time.perf_counter(), time.time()
-        if self._job.open_loop or self._job.trace:
-            self._send_at(conversations, started_s)
-        else:
-            with ThreadPoolExecutor(int(self._level)) as users:
-                list(users.map(self._converse, [requests for _, requests in conversations]))
+        paced = self._job.open_loop or bool(self._job.trace)
+        with ThreadPoolExecutor(MOST_AT_ONCE if paced else int(self._level)) as users:
+            sent: list[Future[None]] = []
+            for at_s, requests in conversations:
+                time.sleep(max(0.0, started_s + at_s - time.perf_counter()))
+                if paced and sum(not each.done() for each in sent) >= MOST_AT_ONCE:
+                    error = ServerError(f"not sent: {MOST_AT_ONCE} requests were waiting already", "refused")
+                    self._done.append((time.perf_counter(), error))
+                    continue
+                sent.append(users.submit(self._converse, requests))
+            for each in sent:
+                each.result()
         duration_s, validity = time.perf_counter() - started_s, probe.finish()
-        found = [self._done.get() for _ in range(self._done.qsize())]
-        answers = [(at_s, a) for at_s, a in found if isinstance(a, Answer)]
-        failures: dict[str, int] = {}
-        for _, error in found:
-            if isinstance(error, ServerError):
-                failures[f"{error.outcome}: {error}"[:120]] = failures.get(f"{error.outcome}: {error}"[:120], 0) + 1
+        answers = [(at_s, a) for at_s, a in self._done if isinstance(a, Answer)]
+        errors = [e for _, e in self._done if isinstance(e, ServerError)]
+        late = msgspec.structs.replace(validity, doubts=(*validity.doubts, READ_LATE))
         for at_s, answer in answers:
             given: tuple[tuple[Phase, str, int, float], ...] = (
                 ("first_token", "ttft", answer.prompt_tokens or 0, answer.first_token_s),
@@ -200,7 +199,7 @@ class Level:
                     duration_s=taken_s,
                     started_unix_s=started_unix_s + at_s - started_s,
                     token_times_s=answer.gaps_s() if phase == "decode" else (),
-                    validity=validity,
+                    validity=late if phase == "decode" and answer.read_late else validity,
                 )
                 self._emit("sample", sample)
         level = LoadLevel(
@@ -212,11 +211,11 @@ class Level:
             prompt_tokens=sum(a.prompt_tokens or 0 for _, a in answers),
             cached_tokens=sum(a.cached_tokens or 0 for _, a in answers),
             new_tokens=sum(a.new_tokens for _, a in answers),
-            failures=failures,
+            failures=dict(Counter(f"{error.outcome}: {error}"[:120] for error in errors)),
         )
         self._emit("level", level)
         if not answers:
-            raise next(e for _, e in found if isinstance(e, ServerError))
+            raise errors[0]
 
     def _good(self, answer: Answer) -> bool:
         gaps = answer.later_count
@@ -254,23 +253,10 @@ class Level:
             try:
                 answer = self._server.ask(msgspec.structs.replace(request, prompt=prompt))
             except ServerError as error:
-                self._done.put((sent_s, error))
+                self._done.append((sent_s, error))
                 return
-            self._done.put((sent_s, answer))
+            self._done.append((sent_s, answer))
             said = f"{prompt}{answer.text}" if isinstance(prompt, str) else prompt
-
-    def _send_at(self, conversations: list[tuple[float, list[Request]]], started_s: float) -> None:
-        threads: list[threading.Thread] = []
-        for at_s, requests in conversations:
-            time.sleep(max(0.0, started_s + at_s - time.perf_counter()))
-            if sum(t.is_alive() for t in threads) >= MOST_AT_ONCE:
-                error = ServerError(f"not sent: {MOST_AT_ONCE} requests were waiting already", "refused")
-                self._done.put((time.perf_counter(), error))
-                continue
-            threads.append(threading.Thread(target=self._converse, args=(requests,)))
-            threads[-1].start()
-        for thread in threads:
-            thread.join()
 
 
 def _joined(first: str | tuple[int, ...] | None, then: str | tuple[int, ...]) -> str | tuple[int, ...]:

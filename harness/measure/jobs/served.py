@@ -26,7 +26,7 @@ from harness.measure.pipeline import Measurement, events_named
 from harness.measure.protocol import Protocoller
 from harness.measure.runner import check_scenario
 from harness.runtimes.server import RUNTIME, AttachedServer
-from harness.runtimes.server.answer import Answer, Request
+from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience
 
 ENTRY: Final = "harness.measure.jobs.served:run_served"
@@ -56,7 +56,6 @@ def plan(
     *,
     prediction: Prediction | None = None,
     limits: Limits = Limits(),  # noqa: B008  an immutable tuple
-    key: str = "",
 ) -> Measurement:
     """The protocol on a server; asks it once what it runs.
 
@@ -73,6 +72,8 @@ def plan(
     if job.greedy:
         raise RefusedError("--greedy: a server always chooses tokens inside the clock")
     server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    if s.depth_tokens and not server.described.vocab_count:
+        raise RefusedError("--depth: this server takes no token ids, so what is in its cache cannot be cut at a token")
     room, needed = server.described.context_tokens, s.depth_tokens + max(s.prompt_tokens + 1, s.new_tokens + 2)
     if 0 < room < needed:
         raise RefusedError(f"the server has a context of {room} tokens, and the run needs {needed}")
@@ -93,7 +94,6 @@ def plan(
         prediction=prediction,
         wanted_count=job.repetitions,
         limits=limits,
-        key=key,
     )
 
 
@@ -171,6 +171,8 @@ class Served(Protocoller):
         count, duration_s = answer.later_count, answer.arrivals_s[-1] - answer.arrivals_s[0]
         if count < 1 or duration_s <= 0:
             validity = _doubt(validity, f"no time between tokens: {answer.new_tokens} came in one piece")
+        elif answer.read_late:
+            validity = _doubt(validity, READ_LATE)
         label = f"tg{wanted}{self.suffix}"
         self._tell("decode", label, count, duration_s, unix_s, validity, warm_up, answer.gaps_s(), joules)
         if answer.decode_s and not warm_up and not validity.doubts:
@@ -207,29 +209,38 @@ class Served(Protocoller):
             validity = _doubt(validity, f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
         if answer.new_tokens != new_tokens:
             validity = _doubt(validity, f"the server ended after {answer.new_tokens} of {new_tokens} tokens")
+        if answer.cached_tokens is not None and answer.cached_tokens < s.depth_tokens - 1:
+            lacking = f"{answer.cached_tokens} of {s.depth_tokens} tokens of the depth"
+            validity = _doubt(validity, f"only {lacking} were in the server's cache")
         if (answer.cached_tokens or 0) > (wanted if reuse else s.depth_tokens):
             validity = _doubt(validity, f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
         return answer, started_unix_s, validity, joules
 
-    def _processes(self) -> list[Any]:
-        import psutil
-
-        try:
-            root = psutil.Process(self.server.pid) if self.server.pid else None
-            return [root, *root.children(recursive=True)] if root else []
-        except psutil.Error:
-            return []
-
     def _cpu_s(self) -> float | None:
         """CPU time of the server's processes so far; None for one that runs elsewhere."""
-        found = [p.cpu_times() for p in self._processes()]
+        found = [p.cpu_times() for p in processes_of(self.server)]
         return sum(t.user + t.system for t in found) if found else None
 
     def _mark(self, name: str) -> None:
-        """Memory of the server's processes together; a server elsewhere has a mark that says so."""
-        found = [r for p in self._processes() if (r := read_memory(p.pid) or read_portable(p.pid))]
-        reading = Reading(*map(sum, zip(*found, strict=True))) if found else Reading(0, 0, 0, 0)
-        self.emit("memory", {"mark": name, "elsewhere": not found, **reading._asdict()})
+        self.emit("memory", memory_mark(self.server, name))
+
+
+def processes_of(server: AttachedServer) -> list[Any]:
+    """The server's process and all below it; none where it runs elsewhere."""
+    import psutil
+
+    try:
+        root = psutil.Process(server.pid) if server.pid else None
+        return [root, *root.children(recursive=True)] if root else []
+    except psutil.Error:
+        return []
+
+
+def memory_mark(server: AttachedServer, name: str) -> dict[str, Any]:
+    """Memory of the server's processes together; for a server elsewhere a mark that says so."""
+    found = [r for p in processes_of(server) if (r := read_memory(p.pid) or read_portable(p.pid))]
+    reading = Reading(*map(sum, zip(*found, strict=True))) if found else Reading(0, 0, 0, 0)
+    return {"mark": name, "elsewhere": not found, **reading._asdict()}
 
 
 def _doubt(validity: Validity, doubt: str) -> Validity:

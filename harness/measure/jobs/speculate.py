@@ -41,6 +41,7 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
         new_tokens: Tokens generated after each prompt.
         draft_tokens: Fixed draft length; 0 for adaptive.
         most_tokens: Longest adaptive draft.
+        draft_scenario: For the draft, such as another api or placement; None: the target's.
         temperature: 0 for greedy.
         top_k: Tokens kept in sampling; 0 for all.
         pilot_tokens: Tokens after each prompt of the pilot, which estimates acceptance on prompts of its own: those
@@ -60,6 +61,7 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
     top_k: int = 0
     seed: int = 0
     pilot_tokens: int = 24
+    draft_scenario: Scenario | None = None
     parent_pid: int = 0
 
 
@@ -155,7 +157,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
 def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sampling) -> Drafter:
     if name == "lookup":
         return LookupDrafter()
-    session = LlamaSession(Path(name), job.scenario, batch_tokens=512)
+    session = LlamaSession(Path(name), job.draft_scenario or job.scenario, batch_tokens=512)
     try:
         check_same_vocabulary(target.model, session.model)
     except RefusedError:

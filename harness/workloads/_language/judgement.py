@@ -20,7 +20,7 @@ class Signal(NamedTuple):
     """Whether answers tell more than a guess: right ones, all, the two-sided exact p, and what may be said of it."""
 
     right_count: int
-    count: int
+    asked_count: int
     p: float
     says: str
 
@@ -97,13 +97,14 @@ class Judge:
         self._keep()
         session, text = self._session, self._home + 1
         session.fork(self._home, text)
-        end, ends = len(self._prefix), []
+        start = len(self._prefix)
+        whole: list[int] = []
+        ends = []
         for piece in pieces:
-            tokens = session.tokenize(piece, add_special=False)
-            session.decode(tokens, position=end, sequence=text, logits="none")
-            end += len(tokens)
-            ends.append(end)
-        self.read_count += end - len(self._prefix)
+            whole += session.tokenize(piece, add_special=False)
+            ends.append(start + len(whole))
+        session.decode(whole, position=start, sequence=text, logits="none")
+        self.read_count += len(whole)
         asked = session.tokenize(question, add_special=False) + self._after
         found: list[Floats] = []
         for at in range(0, len(ends), self._together - 1):
@@ -151,8 +152,9 @@ class Judge:
     def _weighed(self, row: NDArray[np.float32]) -> Floats:
         top = float(row.max())
         chances = np.exp(row.astype(np.float64) - top)
-        total = chances.sum()
-        return np.log([max(float(chances[option].sum()), 1e-300) for option in self._options]) - np.log(total)
+        sums = [max(float(chances[option].sum()), 1e-300) for option in self._options]
+        weighed: Floats = np.log(sums) - np.log(chances.sum())
+        return weighed
 
     def forget(self) -> None:
         """Read the prefix again before the next question: needed once something else has cleared the session."""

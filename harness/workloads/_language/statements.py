@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Final, NamedTuple
 
-from harness.workloads._language.figures import ENGLISH, Figures, Quantity, figures
+from harness.workloads._language.figures import ENGLISH, NUMBER_WORDS, Figures, Quantity, figures
 
 _WORD: Final = re.compile(r"[A-Za-z]+(?:['’][a-z]+)?|\d[\d.,:]*\d|\d")
 _CUT: Final = re.compile(
@@ -28,6 +28,7 @@ _CALENDAR: Final = frozenset(
 _IRREGULAR: Final = {
     form: verb for line in ENGLISH["verbs"]["irregular"] for verb, *forms in [line.split()] for form in forms
 }
+_NUMBERS: Final = frozenset(NUMBER_WORDS)
 _STOPPED: Final = re.compile(r"\bg[ia]ven? up\b", re.I)
 
 
@@ -90,7 +91,7 @@ def clause(text: str, subject: Sequence[str] = ()) -> Clause:
     denials -= ("not" in words and bool({"only", "until", "till"} & set(words))) + (
         "neither" in words and "nor" in words
     )
-    kept = [w for w in (*words, *(w.lower() for w in subject)) if w not in _STOP | _CALENDAR | _NOT]
+    kept = [w for w in (*words, *(w.lower() for w in subject)) if w not in _STOP | _CALENDAR | _NOT | _NUMBERS]
     said = [s for s in map(stem, kept) if s not in _STOP and not s[0].isdigit()]
     flips = sum(s in _OPPOSITES for s in said)
     names = [

@@ -20,8 +20,14 @@ from harness.workloads.memory_store.store import MemoryStore
 
 PARTS: Final = ("management", "retrieval", "verification", "abstention")
 INSTRUCTION: Final = (
-    "Answer the question from the notes in a few words, then give the number of the note in brackets, like this: "
-    "Porto [2]. If no note tells the answer, say: unknown."
+    "Answer the question from the notes in a few words, then give the number of the note in brackets. "
+    "If no note tells the answer, say: unknown."
+)
+EXAMPLES: Final = (
+    ("[1] Tom's dog is called Rufus.\n[2] Tom has moved to Porto.\nQuestion: Where does Tom live now?", "Porto [2]"),
+    ("[1] Eva bought a grey car and sold the old one.\nQuestion: Which car does Eva drive?", "grey [1]"),
+    ("[1] Eva prefers soup these days.\n[2] Tom's dog is called Rufus.\nQuestion: What is Eva's job?", "unknown"),
+    ("[1] Eva's uncle is called Tom.\n[2] Tom prefers soup.\nQuestion: What does Eva's uncle like to eat?", "soup [2]"),
 )
 _UNKNOWN: Final = re.compile(r"\b(?:unknown|not (?:known|mentioned|given|stated)|no note)\b", re.I)
 _CITED: Final = re.compile(r"\[\s*(\d+)")
@@ -54,7 +60,7 @@ class Assistant:
     """One person's assistant.
 
     Args:
-        session: With six sequences and 2,048 tokens; the first keeps the instruction, the last four verify.
+        session: With six sequences and 2,048 tokens; the first keeps instruction and examples, the last four verify.
         template: The model's chat template.
         store: Empty; its memory.
         support: Verifies answers, in the sequences from 2 on.
@@ -77,7 +83,7 @@ class Assistant:
         self._session, self._support, self._without = session, support, frozenset(without)
         self._keeper, self._store = Keeper(store), store
         self._budget_tokens, self._least = budget_tokens, least_confidence
-        self._before, self._after = template.around(session, [Message("system", INSTRUCTION)])
+        self._before, self._after = template.around(session, _head())
         self._plan = Plan(budget_tokens, 0.0, ends=line_end(session))
         self._heard: list[str] = []
         session.truncate(0)
@@ -128,6 +134,11 @@ class Assistant:
             if len(tokens) <= 8 * self._budget_tokens or not notes:
                 return tokens
             del notes[0]
+
+
+def _head() -> list[Message]:
+    turns = [Message(role, text) for pair in EXAMPLES for role, text in zip(("user", "assistant"), pair, strict=True)]
+    return [Message("system", INSTRUCTION), *turns]
 
 
 class Judged(NamedTuple):

@@ -5,7 +5,7 @@ from itertools import cycle
 from typing import Any, Final, NamedTuple
 
 from harness.domain.scenario import Scenario
-from harness.domain.workload import Cost, NATIVE_OPS
+from harness.domain.workload import NATIVE_OPS, Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 

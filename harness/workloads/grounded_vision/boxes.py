@@ -46,12 +46,18 @@ def checked(boxes: ArrayLike | Sequence[Sequence[float]], *, source: str = "boxe
 
 def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
     """Intersection over union [len(a), len(b)]; 0 where both are empty."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
+    shared = shared_area(a, b)
     union = area(a)[:, None] + area(b)[None, :] - shared
     ratio: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return ratio
+
+
+def shared_area(a: Boxes, b: Boxes) -> NDArray[np.float64]:
+    """Share of the image that each of a has in common with each of b, [len(a), len(b)]."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    size: NDArray[np.float64] = np.prod(np.clip(high - low, 0, None), axis=2)
+    return size
 
 
 def area(boxes: Boxes) -> NDArray[np.float64]:
@@ -60,28 +66,9 @@ def area(boxes: Boxes) -> NDArray[np.float64]:
     return size
 
 
-def centres(boxes: Boxes) -> NDArray[np.float64]:
-    """Centres [N, 2]."""
-    middle: NDArray[np.float64] = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return middle
-
-
 def cells(grid_count: int) -> Boxes:
     """Cells [grid_count**2, 4] of a square grid over the unit square, row by row."""
     edge = np.arange(grid_count) / grid_count
     y, x = np.meshgrid(edge, edge, indexing="ij")
     low = np.stack([x.ravel(), y.ravel()], axis=1)
     return np.concatenate([low, low + 1 / grid_count], axis=1)
-
-
-def suppressed(boxes: Boxes, scores: NDArray[np.float64], *, overlap_ratio: float = 0.5) -> list[int]:
-    """Indices kept by greedy non-maximum suppression, best score first.
-
-    A box goes when it overlaps a kept one by more than ``overlap_ratio`` (intersection over union).
-    """
-    overlaps = iou(boxes, boxes)
-    kept: list[int] = []
-    for at in np.argsort(-scores, kind="stable"):
-        if not any(overlaps[at, k] > overlap_ratio for k in kept):
-            kept.append(int(at))
-    return kept

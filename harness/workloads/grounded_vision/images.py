@@ -45,14 +45,8 @@ class Placement(NamedTuple):
         return self.to_image(own), inside
 
 
-class Normalisation(NamedTuple):
-    """What an encoder does to bytes: (value / 255 - mean) / deviation, for each channel."""
-
-    mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
-
-
-IMAGENET: Final = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of each channel, of bytes as shares of 255: what the encoder was trained with."""
 
 
 def checked_image(image: Image, *, source: str = "image") -> Image:
@@ -112,16 +106,13 @@ def _along(table: NDArray[np.generic], size_to: int) -> Pixels:
     return out
 
 
-def place(
-    image: Image, window: Sequence[float], side: int, normalisation: Normalisation = IMAGENET
-) -> tuple[Pixels, Placement]:
+def place(image: Image, window: Sequence[float], side: int) -> tuple[Pixels, Placement]:
     """One window of the image in a square [3, side, side], aspect kept, centred, padded with the encoder's mean.
 
     Args:
         image: uint8 [height, width, 3].
         window: Normalised box; widened to whole pixels, at least one.
         side: Side of the square.
-        normalisation: The encoder's.
     """
     height, width = image.shape[:2]
     left, top = min(floor(window[0] * width), width - 1), min(floor(window[1] * height), height - 1)
@@ -131,7 +122,7 @@ def place(
     tall, wide = (max(1, round(s * scale)) for s in part.shape[:2])
     pixels = np.zeros((3, side, side), np.float32)
     y, x = (side - tall) // 2, (side - wide) // 2
-    mean, deviation = (np.array(v, np.float32) for v in normalisation)
+    mean, deviation = (np.array(v, np.float32) for v in IMAGENET)
     scaled = (resize(part, tall, wide) / np.float32(255) - mean) / deviation
     pixels[:, y : y + tall, x : x + wide] = scaled.transpose(2, 0, 1)
     where = (left / width, top / height, right / width, bottom / height)

@@ -38,13 +38,7 @@ class Relation(Frozen, frozen=True, kw_only=True):
 
 
 class ObjectGraph(Frozen, frozen=True, kw_only=True):
-    """Objects and relations of a film.
-
-    Attributes:
-        frame_count: Frames of the film.
-        objects: Its tracks.
-        relations: What holds between them, and when.
-    """
+    """Objects of a film (its tracks), what holds between them, and when."""
 
     frame_count: int
     objects: tuple[Track, ...]
@@ -86,18 +80,6 @@ class ObjectGraph(Frozen, frozen=True, kw_only=True):
     def to_json(self) -> bytes:
         """The graph as a JSON document."""
         return msgspec.json.encode(self)
-
-
-def from_json(document: bytes, *, source: str = "graph") -> ObjectGraph:
-    """The graph of a JSON document.
-
-    Raises:
-        BadDataError: It is none.
-    """
-    try:
-        return msgspec.json.decode(document, type=ObjectGraph)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise BadDataError(source, "", str(error), "an object graph in JSON") from error
 
 
 def build(

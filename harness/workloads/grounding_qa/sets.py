@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from harness.errors import BadDataError
 from harness.ports import Session, WorkloadContext
+from harness.stats.calibration.metrics import ece, equal_width
+from harness.stats.calibration.selective import accuracy_at, aurc
+from harness.stats.calibration.smooth import smooth_ece
 from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import Plan
 from harness.workloads._language.judgement import signal
 from harness.workloads._language.templates import ChatTemplate
-from harness.stats.calibration.metrics import ece, equal_width
-from harness.stats.calibration.selective import accuracy_at, aurc
-from harness.stats.calibration.smooth import smooth_ece
 from harness.workloads.grounding_qa.answering import Grounded, Judged, abstention, judge, normalise, summary
 from harness.workloads.grounding_qa.facts import Question, facts, questions
 from harness.workloads.grounding_qa.support import Support
@@ -45,12 +45,18 @@ _F1_ENOUGH: Final = 0.5
 
 
 def made_up(
-    session: Session, context: WorkloadContext, support: Support, count: int = MADE_UP, *, sample_count: int = 8
+    session: Session,
+    context: WorkloadContext,
+    count: int = MADE_UP,
+    *,
+    support: Support | None = None,
+    sample_count: int = 8,
 ) -> dict[str, Any]:
     """The made-up facts, a quarter of the questions without an answer: early end of the vote beside all samples."""
     known = facts(400, context.seed)
     asked = questions(known, count, context.seed)
-    store = fill_store(context, [(f.identifier, f.passage) for f in known], "made-up")
+    passages = [(f.identifier, f.passage) for f in known]
+    store = fill_store(context, passages, "made-up", with_meaning=support is not None)
     grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=context.seed), support=support)
     early = [judge(q, grounded.ask(q)) for q in asked]
     full = [judge(q, grounded.ask(q, waves=(sample_count,))) for q in asked]

@@ -195,7 +195,7 @@ class GroundingWorkload:
         template = ChatTemplate.of(context.model_path)
         support = Support(session, template, home=9, together=6)
         found: dict[str, Any] = {"support": evaluate(support, context.seed)}
-        found["made-up facts"] = sets.made_up(session, context, support)
+        found["made-up facts"] = sets.made_up(session, context, support=support)
         for path in locomo:
             found[path.stem] = sets.locomo(session, context, path, support=support)
         for path in truthful:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.stats.intervals import share_interval
+from harness.workloads._language.figures import ENGLISH
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.statements import Clause, clauses, stem
 from harness.workloads._language.units import base_of
@@ -55,11 +56,18 @@ _REVERSED: Final = {
     "lower": "taller", "poorer": "richer", "right": "left", "after": "before", "below": "above", "south": "north",
     "west": "east", "behind": "in", "less": "larger", "son": "father", "daughter": "father", "child": "father",
 }  # fmt: skip
-_PLACE: Final = re.compile(r"\b(?:is|are|lives?|stands?|sits|lies) (?:in|at|on) (?:the )?((?:[\w]+ ?){1,3})", re.I)
+_PLACE: Final = re.compile(
+    r"\b(?:is|are|lives?|stands?|sits|lies) (?:in|at|on|under|inside|behind) (?:the )?((?:\w+ ?){1,3})", re.I
+)
+
+
+_EXCLUSIVE: Final = {stem(word): kind for kind, words in ENGLISH["exclusive"].items() for word in words.split()}
+_NAMED: Final = re.compile(r"^(?P<what>the .+ (?:is|was|are|were|by|called|named)) (?P<name>[A-Z]\w+)\W*$", re.S)
+_SOMEBODY: Final = frozenset(map(stem, ("people", "person", "someone", "somebody", "everyone", "everybody")))
 
 
 class Contradiction(NamedTuple):
-    """Two statements: steps, what differs (``polarity quantity time order place meaning``), and both texts."""
+    """Two statements: steps, what differs (``polarity``, ``quantity`` ...), and both texts."""
 
     first: int
     step: int
@@ -99,12 +107,18 @@ def _differ(a: _Said, b: _Said) -> str:  # noqa: PLR0911  one for each kind
         return ""
     said = [frozenset(t for t in c.topics if not base_of(t)) for c in (x, y)]
     same = said[0] == said[1]
+    if _nobody(x, y) or _nobody(y, x):
+        return "polarity"
     if x.head != y.head and not (same and _other_quantity(x, y)):
         return ""
+    names = [_NAMED.match(f"{s.text[:1].lower()}{s.text[1:]}") for s in (a, b)]
+    if names[0] and names[1] and names[0]["what"] == names[1]["what"] and names[0]["name"] != names[1]["name"]:
+        return "identity"
     if x.is_positive != y.is_positive:
-        close = x.topics <= y.topics or y.topics <= x.topics
-        moments = not y.figures.moments or not x.figures.moments or x.figures.moments == y.figures.moments
-        return "polarity" if close and len(x.topics & y.topics) >= 2 and moments and _numbers(x) == _numbers(y) else ""
+        return "polarity" if _denies(x, y) else ""
+    left, right = x.topics - y.topics, y.topics - x.topics
+    if len(left) == len(right) == 1 and (kind := _EXCLUSIVE.get(min(left))) and kind == _EXCLUSIVE.get(min(right)):
+        return "attribute" if " is " in a.text and " is " in b.text else ""
     near = (
         same
         or said[0] <= said[1]
@@ -112,10 +126,11 @@ def _differ(a: _Said, b: _Said) -> str:  # noqa: PLR0911  one for each kind
         or x.topics <= y.topics
         or (y.topics <= x.topics and len(y.topics) > 1)
     )
-    if near and _other_quantity(x, y):
+    if near and x.figures.moments == y.figures.moments and _other_quantity(x, y):
         return "quantity"
     fields = x.figures.moments.keys() & y.figures.moments.keys()
-    if near and x.stems - y.stems <= {x.head} and any(not x.figures.moments[f] & y.figures.moments[f] for f in fields):
+    near = near and x.stems - y.stems <= {x.head} and _numbers(x) == _numbers(y)
+    if near and any(not x.figures.moments[f] & y.figures.moments[f] for f in fields):
         return "time"
     places = [_PLACE.search(s.text) for s in (a, b)]
     if places[0] and places[1]:
@@ -127,6 +142,25 @@ def _differ(a: _Said, b: _Said) -> str:  # noqa: PLR0911  one for each kind
         if here[0] != there[0] and ((shared and exclusive) or (named and subject and not y.figures.quantities)):
             return "place"
     return ""
+
+
+def _denies(x: Clause, y: Clause) -> bool:
+    """Whether two clauses of other polarity say the same: of the same things, at the same time, in the same number."""
+    close = x.topics <= y.topics or y.topics <= x.topics
+    enough = len(x.topics & y.topics) >= 2 or "it" in (x.words[0], y.words[0])
+    denied = y if x.is_positive else x
+    moments = not y.figures.moments or not x.figures.moments or x.figures.moments == y.figures.moments
+    return (
+        close and enough and moments and (_numbers(x) == _numbers(y) or ("no" in denied.words and not _numbers(denied)))
+    )
+
+
+def _nobody(x: Clause, y: Clause) -> bool:
+    """Whether x says that nobody does what y says that people do."""
+    nobody = "nobody" in x.words[:1] or x.words[:2] == ("no", "one")
+    return (
+        nobody and y.is_positive and bool(x.topics) and bool(y.topics & _SOMEBODY) and x.topics == y.topics - _SOMEBODY
+    )
 
 
 def _numbers(c: Clause) -> list[Any]:

@@ -180,6 +180,16 @@ def test_what_is_not_there_is_said(hub: Any, gguf: Path) -> None:
         resolve_model("hf:llama")
 
 
+def test_a_repository_that_cannot_be_had_is_bounded_where_its_name_tells_a_size(hub: Any) -> None:
+    hub.files = {("org/Quokka-9B", "config.json"): b'{"model_type": "quokka"}'}
+
+    for name in ("org/Quokka-9B", "org/Emu-9B"):  # an architecture nobody knows, and a repository that is not there
+        found = resolve_model(name)
+        assert found.guess is not None
+        assert found.guess.params_b == 9
+        assert "the hub gave no shape" in found.notes[0]
+
+
 def test_a_file_that_is_no_gguf_is_refused_at_once(hub: Any) -> None:
     hub.files = {("org/bad", "bad-Q8_0.gguf"): b"<html>" * 10**6}
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.catalog.models import dump_model
-
 from harness.catalog.names import load_model
 from harness.cli.models import COMMAND
 from harness.domain.model import (

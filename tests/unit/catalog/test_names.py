@@ -10,8 +10,7 @@ from click.testing import CliRunner
 
 from harness.app.resolve import resolve_model
 from harness.catalog.models import model_names
-from harness.catalog.names import load_model
-from harness.catalog.names import key, match, nearest
+from harness.catalog.names import key, load_model, match, nearest
 from harness.cli.models import COMMAND
 from harness.domain.quant import split, understood
 from harness.errors import RefusedError, UnknownNameError
@@ -47,6 +46,8 @@ RESOLVED = [
     ("gpt-oss:20b", "gpt-oss-20b", ""),
     ("mistral-nemo:latest", "mistral-nemo-12b", ""),
     ("smollm2:135m", "smollm2-135m", ""),
+    ("qwen3.6:35b", "qwen3.6-35b-a3b", ""),
+    ("gemma4:26b", "gemma-4-26b-a4b", ""),
     # LM Studio and files
     ("gpt-oss-120b-mxfp4", "gpt-oss-120b", "MXFP4_MOE"),
     ("Qwen3.6-35B-A3B-UD-Q4_K_XL", "qwen3.6-35b-a3b", "Q4_K_M"),
@@ -112,6 +113,7 @@ def test_what_is_no_model_or_tells_no_size_is_refused(name: str, reason: str) ->
         ("Zeta 8x7B", 46.7, 12.9),  # experts share attention, as Mixtral's do
         ("Foo 270M Q8_0", 0.27, 0.27),
         ("RWKV7-1.5B", 1.5, 1.5),
+        ("DeepSeek-V4-Flash:Q4_K_M", 284, 13),  # its size stands in a table: the name tells none
         ("Llama-5-45B", 45, 45),
     ],
 )

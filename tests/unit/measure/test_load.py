@@ -9,14 +9,15 @@ from math import comb
 import numpy as np
 import pytest
 
+from bench.faults.replay_server import END, STREAM_HEAD, event, page, replay
 from harness.domain.result import Load, LoadLevel
 from harness.errors import BadDataError, RefusedError
 from harness.measure.jobs.load import LoadJob, plan, read_trace, run_load
 from harness.measure.pipeline import How, Pipeline
 from harness.records.derive import times_of
 from harness.records.metrics import metric_values
+from harness.report.figures import loads
 from harness.stats.intervals import quantile_interval
-from tests.unit.runtimes.replay_server import END, STREAM_HEAD, event, page, replay
 
 TOKEN_S = 0.01
 
@@ -142,6 +143,10 @@ def test_through_the_pipeline_to_a_record(tmp_path):
     assert len(metric_values(record, "new_tokens_per_s")) == 1
     itl_s = times_of(record, "decode", "tg @ 1 users")
     assert len(itl_s) == 16  # 4 requests, 4 gaps each
+    pytest.importorskip("altair")
+    figure = loads([record])
+    assert figure is not None
+    assert [(row[0], row[-1]) for row in figure.rows] == [("m, 1 users", "0"), ("m, 2 users", "0")]
     assert np.median(itl_s) >= TOKEN_S * 0.9
 
 
@@ -170,3 +175,19 @@ def test_quantile_interval_covers_as_the_binomial_says(n, share):
     else:
         high = int(found.high)
         assert sum(chance[high:]) <= 0.025 < sum(chance[high - 1 :])
+
+
+def test_a_model_elsewhere_has_no_memory_here():
+    from harness.domain.record import MemoryUse
+    from harness.measure.child import ChildResult
+    from harness.measure.runner import memory_of
+
+    def result(elsewhere):
+        mark = {"rss_bytes": 5, "peak_rss_bytes": 7, "anonymous_bytes": 3, "file_bytes": 2, "elsewhere": elsewhere}
+        events = (("memory", {"mark": "loaded", **mark}), ("memory", {"mark": "end", **mark}))
+        return ChildResult("ok", "", events, MemoryUse(peak_rss_bytes=99), 0, (), 1.0)
+
+    assert memory_of(result(True)) is None
+    here = memory_of(result(False))
+    assert here is not None
+    assert here.peak_rss_bytes == 7

@@ -214,3 +214,31 @@ def test_more_bytes_never_cost_less(factor: float) -> None:
     assert calibrated.pass_seconds(larger, CALIBRATION, batch_tokens=1) >= calibrated.pass_seconds(
         WEIGHTS, CALIBRATION, batch_tokens=1
     ) * (1 - 1e-12)
+
+
+def test_four_sequences_by_hand() -> None:
+    parts = calibrated.sequences_parts(WEIGHTS, CALIBRATION, sequence_count=4, depth_tokens=99)
+    # Q8_0 at 4 tokens: 417,792 bytes x 4 ns, 1,536 rows x 10 ns, 4 products x 1 us; the output: 512,000 bytes x 3 ns.
+    assert parts.weights_s == pytest.approx(1.671168e-3 + 1.536e-5 + 4e-6 + 1.536e-3)
+    assert parts.overhead_s == pytest.approx(1e-3 + 2 * (1e-4 + 4 * 1e-5))
+    # Each looks back on its own 100 tokens: 102,400 bytes of cache, 204,800 operations.
+    assert parts.attention_s == pytest.approx(4 * (102_400 / 1e9 + 204_800 / 1e10))
+
+
+@given(count=st.integers(1, 16), depth=st.integers(0, 2000))
+def test_more_sequences_give_more_tokens_and_never_in_proportion(count: int, depth: int) -> None:
+    one = calibrated.sequences_parts(WEIGHTS, CALIBRATION, sequence_count=1, depth_tokens=depth)
+    many = calibrated.sequences_parts(WEIGHTS, CALIBRATION, sequence_count=count, depth_tokens=depth)
+    assert one.total_s <= many.total_s * (1 + 1e-9)
+    assert many.total_s <= count * one.total_s * (1 + 1e-9)
+
+
+def test_prompts_of_several_sequences_share_batches_but_not_attention() -> None:
+    def seconds(**more: int) -> float:
+        return calibrated.prefill_seconds(WEIGHTS, CALIBRATION, prompt_tokens=100, ubatch_tokens=512, **more)
+
+    one, both = seconds(), seconds(sequence_count=2)
+    fixed = 1e-3 + 2 * 1e-4 + 4 * 1e-6  # paid once for a batch: pass, layers, products
+    # Costs beyond the last measured batch grow with it, so that all the rest is twice as much, but rows of the output.
+    assert both == pytest.approx(2 * one - fixed, rel=0.05)
+    assert both < 2 * one

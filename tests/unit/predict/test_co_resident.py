@@ -79,7 +79,7 @@ def test_a_target_must_hold_when_all_run_at_once():
     wanted = 0.75 * reached  # half of it is left
     assert predict(MODEL, PHONE, Scenario(), target_tokens_per_s=wanted).verdict.word == "fits"
     together = predict(MODEL, PHONE, Scenario(), target_tokens_per_s=wanted, beside=(hungry,))
-    assert together.verdict.word == "does not fit"
+    assert together.verdict.word == "too slow"
     assert together.verdict.binding_limit.startswith("decode speed")
 
 

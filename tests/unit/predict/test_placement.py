@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.app.fit import predict
-from harness.app.placement import best_placement
+from harness.app.plans import best_placement, split_note
 from harness.app.resolve import ResolvedModel, resolve_model
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
@@ -179,6 +179,12 @@ def test_memory_of_a_split_is_the_whole_shared_out():
     moved = sum(t.size_bytes for t in MOE.tensors if "_exps" in t.name and int(t.name.split(".")[1]) < 20)
     assert weights(whole, "vram") - weights(split, "vram") == moved
     assert weights(split, "ram") - weights(whole, "ram") == moved
+
+
+def test_a_model_that_a_card_does_not_hold_is_told_its_split():
+    (told,) = split_note(resolve_model("qwen3-30b-a3b", "Q4_K_M"), load_device("rtx-4060-desktop"), Scenario())
+    assert told.startswith("split between the card and the CPU it runs: -ngl 49 --n-cpu-moe 3")
+    assert split_note(resolve_model("smollm2-135m"), load_device("macbook-pro-m4-max"), Scenario()) == ()
 
 
 def test_refusals_say_what_is_missing():

@@ -10,7 +10,7 @@ import pytest
 from harness.catalog.names import load_model
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError, UnknownNameError
-from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX, QUANTS, quant_named, types_of
+from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX, QUANTS, THROUGHOUT, quant_named, types_of
 from harness.predict.tensors import tensors_of
 from harness.predict.weights import weights_of
 from harness.units import GIB
@@ -36,8 +36,16 @@ def test_types_are_those_of_the_quantiser(model: str) -> None:
 
 def test_the_golden_file_covers_every_mixture() -> None:
     covered = {mixture.partition("+")[0] for _, mixture in CASES}
-    assert covered == set(QUANTS)
+    assert covered == set(QUANTS) - THROUGHOUT  # those are not made by the quantiser: see the test below
     assert {m for _, m in CASES if m.endswith("+imatrix")} >= {f"{q}+imatrix" for q in NEEDS_IMPORTANCE_MATRIX}
+
+
+@pytest.mark.parametrize(("model", "bits"), [("bonsai-1.7b", 1.13), ("bonsai-4b", 1.13), ("bonsai-8b", 1.13)])
+def test_models_trained_in_one_bit_have_it_in_all_matrices(model: str, bits: float) -> None:
+    # llama-bench's printed sizes of the published Q1_0 files: 1.12 to 1.13 bits a weight
+    weights = weights_of(load_model(model).shape, load_model(model).default_quant)
+    held = sum(t.size_bytes for t in weights.tensors)
+    assert 8 * held / sum(t.element_count for t in weights.tensors) == pytest.approx(bits, abs=0.02)
 
 
 @pytest.mark.parametrize(

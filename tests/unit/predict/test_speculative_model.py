@@ -6,11 +6,9 @@ from hypothesis import strategies as st
 
 from harness.predict.decode import Machine
 from harness.predict.speculative import (
-    alpha_of_accepted,
     batch_cost,
     best_gamma,
     expected_tokens_per_cycle,
-    self_draft_cost_ratio,
     speculative_speedup,
 )
 from harness.predict.traits import traits_of
@@ -59,15 +57,6 @@ def test_best_gamma_by_hand():
     advice = best_gamma(0.5, 0.1, lambda k: 1.0)
     assert advice.gamma == 2
     assert advice.speedup == pytest.approx(1.75 / 1.2)
-
-
-def test_accepted_share_is_not_alpha():
-    # alpha 0.5, gamma 2: 0.75 of 2 drafted tokens are accepted, a share of 0.375
-    assert alpha_of_accepted(0.375, 2) == pytest.approx(0.5)
-
-
-def test_self_draft():
-    assert self_draft_cost_ratio(32, 8, 0.05) == pytest.approx(0.3)
 
 
 @given(st.floats(0, 1), st.integers(0, 16))

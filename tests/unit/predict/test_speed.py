@@ -25,10 +25,8 @@ from harness.published import fitting
 from harness.published.row_work import active_named
 from harness.published.rows import api_named, predictable, quant_class
 from harness.published.rows import test_named as named_test
-from harness.published.validation import is_headline, judge_shipped, score
 
-VALUES = {key: c.value for key, c in shipped().decode.items()}
-PREFILL = {key: c.value for key, c in shipped().prefill.items()}
+VALUES = shipped().values
 
 
 def machine(api="cuda", bandwidth=9.36e11, chip="RTX 3090"):
@@ -38,24 +36,32 @@ def machine(api="cuda", bandwidth=9.36e11, chip="RTX 3090"):
 def test_decode_by_hand():
     # a = 1e-4 s x 32 layers = 3.2 ms; e = 0.5: 4 GB / (0.5 x 400 GB/s) = 20 ms; c N / P = 1 x 8e9 / 1e12 = 8 ms;
     # (20^3 + 8^3)^(1/3) = 20.418 ms; k = 0.5: 0.1 GB / (0.5 x 0.5 x 400 GB/s) = 1 ms. The soft limits take
-    # (1 + 0.5^8)^(1/8) - 1 = 0.05 % of e and k
+    # (1 + 0.5^8)^(1/8) - 1 = 0.05 % of e and k. A chip that is 10 % slower than all that: everything x 1.1
     traits = traits_of("nobody's", "cuda", 4e11)._replace(peak_flops_per_s=1e12)
-    values = {"a": np.log(1e-4), "e": np.log(0.5), "c": 0.0, "k": np.log(0.5)}
-    terms = decode_seconds(Work(4e9, 8e9, 32, 1e8, "q4"), Machine("cuda", 4e11, traits), values)
+    values = {"a/gpu": np.log(1e-4), "e/gpu": np.log(0.5), "c/gpu": 0.0, "k": np.log(0.5)}
+    engine = Machine("cuda", 4e11, traits, chip="x", build_year=2025)
+    work = Work(4e9, 8e9, 32, 1e8, "q4")
+    terms = decode_seconds(work, engine, values)
     assert terms.overhead_s == pytest.approx(3.2e-3)
     assert terms.weights_s == pytest.approx(20e-3 * 1.00049, rel=1e-5)
     assert terms.weights_s + terms.dequantisation_s == pytest.approx(20.427e-3, rel=1e-4)
     assert terms.kv_s == pytest.approx(1e-3 * 1.00049**2, rel=1e-5)
+    slower = decode_seconds(work, engine, values | {"s/chip gpu:x|cuda": np.log(1.1)})
+    assert slower.total_s == pytest.approx(1.1 * terms.total_s)
 
 
 def test_prefill_by_hand():
-    # m = 0.5: 2 x 8e9 x 512 / (0.5 x 1e14) = 163.84 ms; h = 0.25: 1e12 / (0.25 x 0.5 x 1e14) = 80 ms; o = 1 ms. The
-    # soft limits take 0.05 % of m and nothing of h
+    # m = 0.5: 2 x 8e9 x 512 / (0.5 x 1e14) = 163.84 ms; h = 0.25: 1e12 / (0.25 x 0.5 x 1e14) = 80 ms; o = 1 ms for 32
+    # layers; 4 GB of weights once at 400 GB/s = 10 ms. The soft limits (m at twice the fp16 peak) take next to nothing
     traits = traits_of("nobody's", "cuda", 4e11)._replace(matrix_flops_per_s=1e14)
-    values = {"m": np.log(0.5), "h": np.log(0.25), "o": np.log(1e-3)}
-    work = Work(4e9, 9e9, 32, 0, "q4", prompt_weight_count=8e9)
-    seconds = prefill_seconds(work, Machine("cuda", 4e11, traits), Prompt(512, 0, 1e12), values)
-    assert seconds == pytest.approx(1e-3 + (163.84e-3 + 80e-3) * 1.00049, rel=1e-4)
+    values = {"m/gpu": np.log(0.5), "h": np.log(0.25), "h/year": 0.0, "o/gpu": np.log(1e-3), "m/peak/gpu": 0.0}
+    work = Work(4e9, 9e9, 32, 0, "q4", prompt_weight_count=7e9)
+    engine = Machine("cuda", 4e11, traits, build_year=2025)
+    seconds = prefill_seconds(work, engine, Prompt(512, 0, 1e12), values)
+    assert seconds == pytest.approx(1e-3 + 143.36e-3 + 80e-3 + 10e-3, rel=1e-3)
+    # of experts a batch reads all 20 GB, though a token goes through 4
+    experts = work._replace(prompt_bytes=20e9)
+    assert prefill_seconds(experts, engine, Prompt(512, 0, 1e12), values) - seconds == pytest.approx(40e-3)
 
 
 def test_attention_of_a_prompt_by_hand():
@@ -114,8 +120,9 @@ def test_more_bandwidth_is_never_slower(api, bandwidth, factor, size):
 def test_a_prompt_never_beats_the_peak(tokens, depth):
     engine = machine()
     prompt = prompt_of(load_model("llama-3.1-8b").shape, tokens, depth)
-    seconds = prefill_seconds(Work(5e9, 8e9, 32, 0, "q4k"), engine, prompt, PREFILL)
-    assert seconds >= 2 * 8e9 * tokens / engine.traits.matrix_flops_per_s
+    seconds = prefill_seconds(Work(5e9, 8e9, 32, 0, "q4k"), engine, prompt, VALUES)
+    # int8 runs at twice the rate of fp16 on matrix units
+    assert seconds >= 2 * 8e9 * tokens / (2 * engine.traits.matrix_flops_per_s)
 
 
 def test_work_of_a_dense_model_by_hand():
@@ -207,14 +214,15 @@ def test_bad_files_are_named(tmp_path, text, message):
 
 
 def test_jacobian_is_the_derivative():
-    rows = [r for r in predictable(shipped_rows()) if r.phase == "decode"][:60]
-    problem = fitting.decode_problem(rows)
-    theta = fitting.fit(problem, steps=3)
+    rows = [r for r in predictable(shipped_rows()) if r.machine.api == "cuda"][:80]
+    problem = fitting.problem_of(rows)
+    theta = fitting.fit(problem, steps=2).theta
     base, jacobian = fitting.model(problem, theta)
+    dense = jacobian.toarray()
     for index in range(0, len(theta), 7):
         moved = theta.copy()
         moved[index] += 1e-6
-        assert (fitting.model(problem, moved)[0] - base) / 1e-6 == pytest.approx(jacobian[:, index], abs=1e-4)
+        assert (fitting.model(problem, moved)[0] - base) / 1e-6 == pytest.approx(dense[:, index], abs=1e-4)
 
 
 def test_quantiles_of_a_known_sample():
@@ -229,27 +237,13 @@ def test_published_names_find_cards(name):
     assert shape_of(name, 0) is not None
 
 
-def test_errors_on_published_rows_stay_low():
-    rows = shipped_rows()
-    judged = judge_shipped(rows, shipped())
-    headline = score([j for j in judged if is_headline(j.row)])
-    assert headline is not None
-    assert headline.votes_count > 80
-    assert headline.median_ratio <= 0.07
-    assert headline.p90_ratio <= 0.30
-    assert headline.median_ratio < headline.best_constant[1] / 2
-
-
-def test_a_chip_is_predicted_by_others():
-    rows = [r for r in predictable(shipped_rows()) if r.phase == "decode"]
-    problem = fitting.decode_problem(rows)
-    keep = np.array([r.chip != "3090" and "3090" not in r.chip for r in rows])
-    predicted = fitting.model(problem, fitting.fit(problem, keep, tolerance=0.05))[0]
-    errors = [
-        abs(np.exp(problem.target[i] - predicted[i]) - 1) for i, r in enumerate(rows) if not keep[i] and is_headline(r)
-    ]
-    assert errors
-    assert np.median(errors) < 0.3
+def test_what_is_not_known_well_enough_says_so():
+    speed = fitted_speed(weights_of(load_model("llama-3.2-1b").shape, "IQ2_XXS"), load_device("mate-40-pro"),
+                         Scenario(api="cpu"), shipped())  # fmt: skip
+    assert any(text.startswith("prefill speed is not known well enough") for text in speed.unsettled)
+    known = fitted_speed(weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M"), load_device("rtx-4090-desktop"),
+                         Scenario(), shipped())  # fmt: skip
+    assert not any(text.startswith("decode") for text in known.unsettled)
 
 
 def test_shipped_files_stay_small():

@@ -1,25 +1,26 @@
 """Chips that no published row names: what their names tell, and how sure a prediction of them is."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import pytest
-from harness.predict.priors import prior_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.app.published import shipped_rows
-from harness.predict.coefficients import Covariance, shipped
+from harness.predict.coefficients import Coefficient, Coefficients, Covariance, shipped
 from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
-from harness.predict.interval import expected_spread, interval
+from harness.predict.interval import interval
 from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds
 from harness.predict.traits import chip_key, traits_of
 from harness.published import fitting
-from harness.published.leaving_out import leave_out, splits_of
-from harness.published.rows import predictable
+from harness.published.given import posterior
+from harness.published.leaving_out import Whole, judge_left_out, leave_out, left_out
+from harness.published.rows import is_trusted, predictable
+from harness.published.validation import judge_shipped, report
 
-VALUES = {key: c.value for key, c in shipped().decode.items()}
-PREFILL = {key: c.value for key, c in shipped().prefill.items()}
+VALUES = shipped().values
 WORK = Work(4.6e9, 7.5e9, 32, 1.7e7, "q4k")
 PROMPT = Prompt(512, 100, 4 * 128 * 32 * 32 * 512 * 356)
 
@@ -54,7 +55,7 @@ PROMPT = Prompt(512, 100, 4 * 128 * 32 * 32 * 512 * 356)
         ("iPhone 15 Pro", "metal", "apple-phone", "lpddr", None),
         ("A17 Pro", "metal", "apple-phone", "lpddr", None),
         ("EPYC 9654", "cpu", "server-cpu", "ddr", None),
-        ("Ampere Altra Max", "cpu", "server-cpu", "ddr", None),
+        ("Ampere Altra Max", "cpu", "neoverse-cpu", "ddr", None),
         ("Orange Pi 5 Plus (RK3588)", "cpu", "arm-cpu", "ddr", None),
         ("Core Ultra 9 288V", "cpu", "x86-cpu", "ddr", None),
         ("Ryzen 9 7950X", "cpu", "x86-cpu", "ddr", None),
@@ -105,21 +106,26 @@ def test_names_of_one_chip_and_of_two(one, two, same):
 
 
 def test_spread_by_hand():
-    # S = [[0.04, 0.01], [0.01, 0.09]], g = (1, -2): 0.04 - 2 x 2 x 0.01 + 4 x 0.09 = 0.36; a term that is not in S has
-    # its prior's width
-    covariance = Covariance(keys=("a", "e"), lower=(0.04, 0.01, 0.09))
-    assert covariance.spread({"a": 1, "e": -2}) == pytest.approx(0.6)
-    width = prior_of("e/nobody")[1]
-    assert covariance.spread({"a": 1, "e": -2, "e/nobody": 0.5}) == pytest.approx(math.sqrt(0.36 + width**2 / 4))
-    # floor 6 %: hypot(0.06, 0.08) = 0.1; quantiles of -2 and 1.5 spreads
-    assert expected_spread(0.08) == pytest.approx(0.1)
+    # S = [[0.04, 0.01], [0.01, 0.09]], g = (1, -2): 0.04 - 2 x 2 x 0.01 + 4 x 0.09 = 0.36. A level that no row spoke
+    # for has the width of its kind, 0.2 here, a source that nobody knows 0.3, and the noise is 0.4: with g = 0.5 for
+    # the level 0.36 + 0.01 + 0.09 + 0.16
+    matrix = np.array([[0.04, 0.01], [0.01, 0.09]])
+    terms = {"a/gpu": Coefficient(value=0, spread=0.2), "e/gpu": Coefficient(value=0, spread=0.3)}
+    coefficients = Coefficients(
+        source="", terms=terms, widths={"e/family gpu": 0.2, "s/source gpu": 0.3}, noise={"decode/gpu": 0.4},
+        residuals={}, covariance=Covariance.of(terms, matrix),
+    )  # fmt: skip
+    asked = {"a/gpu": 1.0, "e/gpu": -2.0, "e/family gpu:nobody": 0.5}
+    machine = Machine("cuda", 4e11, traits_of("x", "cuda", 4e11))
+    assert coefficients.spread(asked, "decode", machine) == pytest.approx(math.sqrt(0.62), rel=1e-3)
+    assert coefficients.least_known(asked) == "e/gpu"
     span = interval(10, (-2, 1.5), spread=0.1)
     assert (span.low, span.high) == pytest.approx((10 * math.exp(-0.2), 10 * math.exp(0.15)))
 
 
 def spread_of(chip, api, bandwidth):
-    machine = Machine(api, bandwidth, traits_of(chip, api, bandwidth))
-    return shipped().decode_covariance.spread(decode_gradient(WORK, machine, VALUES))
+    machine = Machine(api, bandwidth, traits_of(chip, api, bandwidth), chip=chip_key(chip))
+    return shipped().spread(decode_gradient(WORK, machine, VALUES), "decode", machine)
 
 
 def test_less_is_known_of_a_stranger():
@@ -144,9 +150,9 @@ def test_gradients_are_derivatives(engine, quant):
             VALUES,
         ),
         (
-            prefill_gradient(work, machine, PROMPT, PREFILL),
+            prefill_gradient(work, machine, PROMPT, VALUES),
             lambda v: prefill_seconds(work, machine, PROMPT, v),
-            PREFILL,
+            VALUES,
         ),
     ):
         base = math.log(seconds(values))
@@ -155,43 +161,93 @@ def test_gradients_are_derivatives(engine, quant):
             assert (math.log(seconds(moved)) - base) / 1e-6 == pytest.approx(slope, abs=1e-4)
 
 
-def test_one_row_at_a_time_says_what_the_fit_says():
-    rows = [r for r in predictable(shipped_rows()) if r.phase == "decode"][:80]
-    problem = fitting.decode_problem(rows)
-    theta = fitting.fit(problem, steps=5)
-    _, jacobian = fitting.model(problem, theta)
-    matrix, shipped_like = fitting.covariance(problem, theta), fitting.as_covariance(problem, theta)
-    values = dict(zip(problem.keys, theta, strict=True))
-    for index in (0, 40, 79):
-        expected = math.sqrt(jacobian[index] @ matrix @ jacobian[index])
-        gradient = decode_gradient(rows[index].work, rows[index].machine, values)
-        assert shipped_like.spread(gradient) == pytest.approx(expected, rel=0.05)
+def test_a_level_that_is_like_its_kind_stays_there():
+    # four families of one api, alike but for noise of 1 %: widths shrink, and a new family is known well
+    rows = [r for r in predictable(shipped_rows()) if r.machine.api == "metal" and r.phase == "decode"][:60]
+    engine = Machine("metal", 1e11, traits_of("Apple M1", "metal", 1e11))
+    alike = [
+        r._replace(
+            tokens_per_s=50e9 / r.work.weight_bytes * (1 + 0.01 * (i % 3 - 1)),
+            machine=engine._replace(traits=engine.traits._replace(family=f"family {i % 4}")),
+        )
+        for i, r in enumerate(rows)
+    ]
+    found = fitting.fit(fitting.problem_of(alike))
+    assert max(width for kind, width in found.widths.items() if "family" in kind) < 0.15
 
 
-@pytest.mark.parametrize("phase", ["decode", "prefill"])
-def test_a_fit_forgets_what_it_left_out(phase):
-    # from the prior or from a fit that had seen the chips left out: one minimum, else their rows would leak
-    rows = [r for r in predictable(shipped_rows()) if r.phase == phase]
-    problem = fitting.problem_of(rows, phase)
-    keep = np.array([r.machine.api != "metal" for r in rows])
-    cold = fitting.model(problem, fitting.fit(problem, keep))[0]
-    warm = fitting.model(problem, fitting.fit(problem, keep, start=fitting.fit(problem), tolerance=1e-6, steps=300))[0]
-    assert np.abs(cold - warm).max() < 0.01
+def test_rows_taken_out_leave_no_trace():
+    # out of the linear model in closed form, or by a fit that never saw them and chose its widths again: much the same
+    rows = [r for r in predictable(shipped_rows()) if r.machine.api == "metal"]
+    problem = fitting.problem_of(rows)
+    whole = fitting.fit(problem)
+    out = np.array([r.chip == "m3-max-40" for r in rows])
+    closed, variance = fitting.without(problem, whole, out)
+    refitted = fitting.model(problem, fitting.fit(problem, ~out, start=whole).theta)[0][out]
+    assert np.median(np.abs(refitted - closed)) < 0.05
+    assert (variance > 0).all()
 
 
-def test_splits_are_the_same_each_time():
-    chips = [f"c{i}" for i in range(11)]
-    splits = splits_of(chips, 0.5, 3)
-    assert splits == splits_of(reversed(chips), 0.5, 3)
-    assert [len(s) for s in splits] == [6, 6, 6]
-    assert len({frozenset(s) for s in splits}) > 1
+@lru_cache
+def guarded():
+    """Sources left out of a fit that begins with the shipped widths and may change them for a few steps only."""
+    rows = predictable(shipped_rows())
+    problem = fitting.problem_of(rows)
+    nothing = np.zeros(0)
+    start = fitting.Fit(nothing, shipped().widths, np.full(len(rows), 0.1), nothing, 0.0, nothing)
+    whole = Whole(rows, problem, fitting.fit(problem, start=start, steps=6))
+    names = [row.source for row in rows]
+    return report(rows, judge_left_out(whole, range(len(rows)), names, *left_out(whole, names))).groups
 
 
-def test_leaving_chips_out_predicts_them_alone():
-    rows = [r for r in predictable(shipped_rows()) if r.phase == "decode" and r.machine.api == "metal"]
-    result = leave_out(rows, 0.5, 2)
-    for number, chips in enumerate(splits_of((r.chip for r in rows), 0.5, 2)):
-        assert {j.row.chip for j in result if j.split == number} == chips
-    errors = [abs(math.log(j.predicted_tokens_per_s / j.row.tokens_per_s)) for j in result]
-    assert 0 < np.median(errors) < 0.3
-    assert all(j.low_tokens_per_s < j.predicted_tokens_per_s < j.high_tokens_per_s for j in result)
+@pytest.mark.parametrize(
+    ("group", "median", "p90"),
+    [
+        # bounds a little above what the page of methods reports; errors on what the fit saw are a third of these
+        ("dense", 0.11, 0.50),
+        ("moe", 0.30, 1.2),
+        ("sub-4-bit", 0.20, 0.75),
+        ("phone", 0.23, 0.75),
+        ("deep", 0.13, 0.45),
+        ("prefill", 0.30, 1.6),
+    ],
+)
+def test_guard_of_errors_on_sources_left_out(group, median, p90):
+    found = guarded()[group]
+    assert found.votes_count >= 20
+    assert found.median_ratio <= median
+    assert found.p90_ratio <= p90
+    assert found.median_ratio < found.best_constant[1]
+    assert 0.80 <= found.coverage_ratio <= 0.99
+
+
+def test_what_came_later_is_predicted_by_what_came_before():
+    rows = [r for r in shipped_rows() if r.machine.api == "metal"]
+    judged = leave_out(rows, "time")
+    assert 0 < len(judged) < 0.6 * len(predictable(rows))
+    first = min(j.row.machine.build_year for j in judged)
+    before = [r for r in predictable(rows) if r.machine.build_year < first]
+    assert len(before) + len(judged) == len(predictable(rows))
+
+
+def test_one_measurement_tells_the_rest_of_a_machine():
+    # an M2 Ultra that runs everything 30 % slower than all others, told by one row of one model
+    rows = [
+        r for r in predictable(shipped_rows()) if r.chip == "m2-ultra-76" and r.machine.api == "metal" and is_trusted(r)
+    ]
+    slow = [r._replace(tokens_per_s=r.tokens_per_s * 0.7) for r in rows]
+    decode = [r for r in slow if r.phase == "decode"]
+    one = decode[:1]
+    told = posterior(shipped(), one)
+    rest = [r for r in slow if r.raw["model"] != one[0].raw["model"] or r.raw["quant"] != one[0].raw["quant"]]
+
+    def errors(coefficients):
+        return [abs(math.log(j.predicted_tokens_per_s / j.row.tokens_per_s)) for j in judge_shipped(rest, coefficients)]
+
+    def widths(coefficients):
+        return [j.high_tokens_per_s / j.low_tokens_per_s for j in judge_shipped(rest, coefficients)]
+
+    assert np.median(errors(told)) < 0.6 * np.median(errors(shipped()))
+    assert np.median(widths(told)) < np.median(widths(shipped()))
+    with pytest.raises(ValueError, match="no bandwidth"):
+        posterior(shipped(), [one[0]._replace(work=None, reason="no bandwidth")])

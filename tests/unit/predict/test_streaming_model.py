@@ -8,38 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.predict.moe import hit_ratio, inclusion, popularity, streamed_token_s
-from harness.predict.streaming import least_budget_bytes, mmap_read_s, plan_even_split, plan_streaming
+from harness.predict.streaming import mmap_read_s, plan_even_split
 from harness.published.other_rows import check_speculation, check_streaming
 
 GB = 10**9
-
-
-def test_split_by_hand():
-    # 10 layers of 1 GB, 2 GB resident, 8 GB budget: 6 GB room, 2 GB of buffers, 4 pinned, 6 GB streamed.
-    # 6 GB / 3 GB/s = 2 s against 0.5 s of arithmetic + 1/3 s for the first layer: storage decides.
-    plan = plan_streaming([GB] * 10, 2 * GB, 8 * GB, 3e9, 0.5)
-    assert (len(plan.pinned), plan.streamed_bytes, plan.bound) == (4, 6 * GB, "storage")
-    assert plan.seconds_per_pass == pytest.approx(2.0)
-    assert plan.tokens_per_s == pytest.approx(0.5)
-    # mapped: all 10 GB again at 0.95 x 3 GB/s, and the arithmetic after it
-    assert plan.naive_seconds_per_pass == pytest.approx(0.5 + 10 / (0.95 * 3))
-
-
-def test_drafts_share_one_reading():
-    # the same, but a pass yields 3 tokens and costs 1.6 times the arithmetic: 0.8 + 1/3 s still hides under 2 s
-    plan = plan_streaming([GB] * 10, 2 * GB, 8 * GB, 3e9, 0.5, expected_tokens_per_pass=3, batch_cost_ratio=1.6)
-    assert plan.tokens_per_s == pytest.approx(1.5)
-
-
-def test_what_fits_is_not_streamed():
-    plan = plan_streaming([GB] * 10, 2 * GB, 12 * GB, 3e9, 0.5)
-    assert (plan.streamed, plan.bound, plan.seconds_per_pass) == ((), "compute", 0.5)
-
-
-def test_no_room_for_buffers():
-    plan = plan_streaming([GB] * 10, 2 * GB, 3 * GB, 3e9, 0.5)
-    assert plan.bound == "memory"
-    assert plan.tokens_per_s == 0
 
 
 MARGIN = 25_165_824 + 19_531_250  # 24 MiB, and 8 bytes of page table for each 4 KiB of 10 GB
@@ -68,12 +40,6 @@ def test_equal_parts_take_fewer_slots_before_giving_up():
     assert plan_even_split([GB] * 10, 0, 10 * GB + MARGIN, 1e9, 0.5).streamed_bytes == 0
 
 
-def test_least_budget_by_hand():
-    # 1 token/s asks for at most 3 GB streamed at 3 GB/s: 7 pinned + 2 buffers + 2 resident = 11 GB
-    assert least_budget_bytes([GB] * 10, 2 * GB, 3e9, 0.5, 1.0) == 11 * GB
-    assert least_budget_bytes([GB] * 10, 2 * GB, 3e9, 0.5, 2.5) is None
-
-
 def test_cyclic_scan_has_no_hits():
     assert mmap_read_s(10e9, 10e9, 2e9) == 0
     assert mmap_read_s(10.1e9, 10e9, 2e9) == pytest.approx(10.1 / 1.9)
@@ -83,7 +49,7 @@ def test_cyclic_scan_has_no_hits():
 @given(st.integers(0, 20), st.integers(0, 20), st.floats(1e8, 1e10), st.floats(0.001, 2))
 def test_more_ram_is_never_slower(one, two, disk, compute):
     low, high = sorted((one, two))
-    plans = [plan_streaming([GB] * 12, GB, b * GB, disk, compute) for b in (low, high)]
+    plans = [plan_even_split([GB] * 12, GB, b * GB, disk, compute) for b in (low, high)]
     assert plans[0].tokens_per_s <= plans[1].tokens_per_s * (1 + 1e-9)
 
 

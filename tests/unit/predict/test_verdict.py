@@ -75,14 +75,14 @@ def test_a_missed_target_is_a_no_that_names_the_limit() -> None:
     memory = parts(("weights", 0, 2.0), ("kv cache", 0.5, 0))
     assert judge(memory, speed(20), PHONE, Scenario(), 15).word == "fits"
     slow = judge(memory, speed(10), PHONE, Scenario(), 15)
-    assert slow.word == "does not fit"
+    assert slow.word == "too slow"
     assert slow.binding_limit == "decode speed: weights"
 
 
 def test_streaming_is_bounded_by_storage() -> None:
     # 4.5 - 3 = 1.5 GiB from storage for every token: 1.6e9 / (1.5 x 2**30) = 0.993 tokens/s
     verdict = judge(parts(("weights", 0, 4.0), ("kv cache", 0.5, 0)), speed(20), PHONE, Scenario(), 1.0)
-    assert verdict.word == "does not fit"
+    assert verdict.word == "too slow"
     assert verdict.binding_limit == "decode speed: storage bandwidth"
     assert any("0.99 tokens/s" in reason for reason in verdict.reasons)
 

@@ -37,7 +37,9 @@ def test_first_line(word: str, speeds: tuple[float, float, float], words: str) -
 def test_a_measured_run_beside_its_prediction() -> None:
     run = record()
     # Clean samples run at 10, 12 and 11 tokens/s; 10 were predicted: 10 / 11 - 1 = -9 %.
-    assert check_line(run, compare(run)) == "small-1b Q4_0: 11 tokens/s measured, predicted 10 (-9%), 300 MiB of memory."
+    assert (
+        check_line(run, compare(run)) == "small-1b Q4_0: 11 tokens/s measured, predicted 10 (-9%), 300 MiB of memory."
+    )
 
 
 def test_a_disturbed_run_is_shown_and_not_believed() -> None:

@@ -4,12 +4,12 @@ import random
 
 import pytest
 
+from bench.faults.replay_server import END, LINES_HEAD, NO_PAGE, STREAM_HEAD, event, line, page, replay, sends
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.runtimes.server import RUNTIME
 from harness.runtimes.server.answer import Answer, Request
 from harness.runtimes.server.stream import Endpoint
-from tests.unit.runtimes.replay_server import END, LINES_HEAD, NO_PAGE, STREAM_HEAD, event, line, page, replay, sends
 
 # Ollama, docs/api.md: "Generate a completion" (streaming), "Show Model Information", "List Local Models".
 OLLAMA = {
@@ -190,3 +190,18 @@ def test_gaps_between_tokens(arrivals, counts, new, gaps):
     answer = Answer(sent_s=0.25, arrivals_s=arrivals, counts=counts, text="", new_tokens=new)
     assert answer.gaps_s() == gaps
     assert answer.first_token_s == 0.75
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "own_s", "late"),
+    [
+        ((0.0, 1.0, 2.0, 3.0), 3.0, False),
+        ((2.5, 2.5, 2.6, 3.0), 3.0, True),  # the first was read when the third was there: 0.5 s of 3 are left
+        ((0.0, 1.0, 2.0, 3.0), 4.0, False),  # Ollama counts the first token's time too
+        ((2.5, 2.5, 2.5, 3.0), None, False),
+        ((3.0, 3.0, 3.0, 3.0), None, True),
+    ],
+)
+def test_tokens_that_waited_to_be_read_are_noticed(arrivals, own_s, late):
+    answer = Answer(sent_s=0.0, arrivals_s=arrivals, counts=(1, 2, 3, 4), text="", new_tokens=4, decode_s=own_s)
+    assert answer.read_late is late

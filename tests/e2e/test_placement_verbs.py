@@ -1,0 +1,60 @@
+"""Splits of a model from the command line: what is found, what is refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROWS = Path(__file__).parents[2] / "harness/published/data/partial_offload.csv"
+MIXTURE = ("qwen3-30b-a3b", "-q", "Q4_K_M", "-d", "rtx-4060-desktop", "--ram", "32GiB")
+
+
+def run(*args: str, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = {"EDGE_HARNESS_HOME": str(home), "EDGE_HARNESS_CACHE": str(home), "PATH": "", "COLUMNS": "160"}
+    command = [sys.executable, "-m", "harness", *args]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+def test_the_best_split_has_flags_speed_and_a_curve(tmp_path: Path) -> None:
+    done = run("fit", *MIXTURE, "--placement", "auto", "--json", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["placements"]
+    best = found["best"]
+    assert best["flags"] == f"-ngl 49 --n-cpu-moe {best['placement']['cpu_moe']}"
+    assert best["vram_bytes"] <= 7.3 * 2**30 < found["curve"][best["placement"]["cpu_moe"] - 1]["vram_bytes"]
+    assert not found["curve"][0]["fits"]  # all of it on 8 GB
+    # the split that was found, asked for by its options, is what it was said to be
+    options = ("--cpu-moe", str(best["placement"]["cpu_moe"]), "--no-advice", "--json")
+    asked = json.loads(run("fit", *MIXTURE, *options, home=tmp_path).stdout)["prediction"]
+    assert asked["verdict"]["word"] == "fits"
+    assert asked["speed"]["decode_tokens_per_s"] == best["decode_tokens_per_s"]
+    assert {p["pool"] for p in asked["memory"]["parts"]} == {"vram", "ram"}
+
+
+def test_two_cards_hold_what_one_does_not(tmp_path: Path) -> None:
+    asked = ("fit", "llama-3.3-70b", "-q", "Q4_K_M", "-d", "rtx-3090-desktop", "--no-advice", "--json")
+    one, two = run(*asked, home=tmp_path), run(*asked, "--tensor-split", "1,1", home=tmp_path)
+    assert (one.returncode, two.returncode) == (1, 0)
+    memory = json.loads(two.stdout)["prediction"]["memory"]
+    cards = [p["anonymous_bytes"] for p in memory["parts"] if p["name"].startswith("weights, card")]
+    assert len(cards) == 2 and max(cards) / sum(cards) < 0.56
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (("fit", "smollm2-135m", "-d", "raspberry-pi-5", "--placement", "auto"), "needs a GPU beside the CPU"),
+        (("fit", *MIXTURE, "--cards", "2"), "--placement auto"),
+        (("fit", *MIXTURE, "--gpu-layers", "many"), "many"),
+        (("fit", *MIXTURE, "--gpu-layers", "auto"), "--placement auto"),
+        (("fit", *MIXTURE, "--tensor-split", "0,0"), "shares such as 3,1"),
+        (("models", "show", "smollm2-135m", "--provider", "openvino"), "ONNX graph"),
+        (("validate", "--rows", str(ROWS), "--leave-out", "source"), "only --leave-out chip"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tmp_path: Path, args: tuple[str, ...], word: str) -> None:
+    done = run(*args, home=tmp_path)
+    assert done.returncode == 2
+    assert word in done.stderr and "Traceback" not in done.stderr and not done.stdout

@@ -1,0 +1,88 @@
+"""The commands that llama.cpp's programs get, and what is read of their output; the programs here are scripts."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.domain.placement import Placement
+from harness.domain.scenario import Scenario
+from harness.errors import EngineError, RefusedError
+from harness.runtimes import executable
+
+# Printed by llama-batched-bench (build 0c1e570) on a two-core server.
+ROW = (
+    '{"n_kv_max": 4096, "n_batch": 2048, "n_ubatch": 512, "flash_attn": 1, "is_pp_shared": 0, "n_gpu_layers": 0, '
+    '"n_threads": 2, "n_threads_batch": 2, "pp": 64, "tg": 16, "pl": 4, "n_kv": 320, "t_pp": 0.0421, '
+    '"speed_pp": 6080.7, "t_tg": 0.0640, "speed_tg": 1000.0, "t": 0.106, "speed": 3015.0}'
+)
+NEW = "-fa <on|off|auto> --load-mode --repack --no-op-offload"
+OLD = "-fa <0|1> -mmp <0|1>"
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def make(text: str, *names: str) -> None:
+        for name in names or ("llama-bench", "llama-batched-bench"):
+            path = tmp_path / name
+            path.write_text(f"#!/bin/sh\necho '{text}'\n")
+            path.chmod(0o755)
+        monkeypatch.setenv(executable.FOLDER_VARIABLE, str(tmp_path))
+        executable._output.cache_clear()
+
+    yield make
+    executable._output.cache_clear()
+
+
+def words(scenario: Scenario, phase: str = "decode") -> str:
+    return " ".join(executable.command(Path("m.gguf"), scenario, phase, 5)[1:])
+
+
+def test_a_new_and_an_old_program_get_their_own_words(programs) -> None:
+    s = Scenario(prompt_tokens=512, new_tokens=128, depth_tokens=64, thread_count=3, kv_type="Q8_0", mmap=False)
+    programs(NEW)
+    assert words(s) == (
+        "-m m.gguf -t 3 -ub 512 -ctk q8_0 -ctv q8_0 -fa on -ngl 0 -nopo 1 -lm none -p 0 -n 128 -r 5 -o jsonl -d 64"
+    )
+    programs(OLD)
+    assert words(s, "prefill") == (
+        "-m m.gguf -t 3 -ub 512 -ctk q8_0 -ctv q8_0 -fa 1 -ngl 0 -mmp 0 -p 512 -n 0 -r 5 -o jsonl -d 64"
+    )
+
+
+def test_sequences_go_to_the_other_program(programs) -> None:
+    programs(NEW)
+    s = Scenario(context_tokens=4096, prompt_tokens=64, new_tokens=16, batch_count=4, thread_count=2, repack=False)
+    assert words(s).endswith("--no-repack -c 4096 -npp 64 -ntg 16 -npl 4,4,4,4,4,4 --output-format jsonl")
+    with pytest.raises(RefusedError, match="need a context of 320"):
+        words(Scenario(context_tokens=256, prompt_tokens=64, new_tokens=16, batch_count=4))
+
+
+def test_placement_on_a_gpu(programs) -> None:
+    programs(NEW)
+    split = Placement(gpu_layers=20, cpu_moe=8, tensor_split=(3.0, 1.0), kv_on_gpu=False)
+    s = Scenario(api="cuda", thread_count=1, placement=split, new_tokens=1, prompt_tokens=1)
+    assert "-ngl 20 -sm layer -mg 0 -ncmoe 8 -ts 3/1 -nkvo 1" in words(s)
+    both = Scenario(api="cuda", thread_count=1, placement=split, new_tokens=1, prompt_tokens=1, batch_count=2)
+    assert "-ngl 20 -sm layer -mg 0 -ncmoe 8 -ts 3,1 -nkvo -c" in words(both)
+
+
+def test_what_a_program_lacks_is_refused(programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    programs(OLD, "llama-bench")
+    with pytest.raises(RefusedError, match="no such option"):
+        words(Scenario(repack=False))
+    with pytest.raises(EngineError, match="no llama-batched-bench"):
+        words(Scenario(batch_count=2, context_tokens=8192))
+    monkeypatch.setenv(executable.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
+    assert executable.FOLDER_VARIABLE in (executable.RUNTIME.missing() or "")
+
+
+def test_rows_of_both_programs_are_read_among_other_lines() -> None:
+    (row,) = executable.rows(f"main: n_kv_max = 4096\n\n{ROW}\n[1, 2]\n")
+    assert executable.batched_times(row) == (
+        ("prefill", "pp64 b4", 256, 0.0421),
+        ("decode", "tg16 @ d64 b4", 64, 0.064),
+    )
+    shared = {**row, "is_pp_shared": 1}
+    assert executable.batched_times(shared)[0] == ("prefill", "pp64 b4", 64, 0.0421)
+    with pytest.raises(EngineError, match="without 't_tg'"):
+        executable.batched_times({k: v for k, v in row.items() if k != "t_tg"})
