@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli._output import console, emit_json, json_option, say
+from harness.cli._output import emit_json, json_option, say
 from harness.errors import Exit
 
 
@@ -44,8 +44,7 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None, as_json: boo
         emit_json(document)
     else:
         for record, comparison in comparisons:
-            console().print(comparison_table(comparison, title_of(record)))
-            say(*comparison.notes)
+            say(comparison_table(comparison, title_of(record)), *comparison.notes)
         if len(records) == 2:
             say(*difference_view(*records))
         say(*broken)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli._output import console, emit_json, json_option
+from harness.cli._output import console, emit_json, json_option, say
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
@@ -197,17 +197,10 @@ def _show(records: "list[RunRecord]", as_json: bool) -> None:
     if as_json:
         emit_json(records)
         return
-    out = console()
     for device in dict.fromkeys(record.machine.device for record in records):
         mine = [record for record in records if record.machine.device == device]
-        out.print(device, markup=False)
-        out.print(run_table(mine))
-        for record in mine:
-            comparison = compare(record)
-            if comparison is not None:
-                out.print(comparison_table(comparison, title_of(record)))
-        for line in reasons(mine):
-            out.print(line, markup=False)
+        tables = [comparison_table(c, title_of(r)) for r in mine if (c := compare(r)) is not None]
+        say(device, run_table(mine), *tables, *reasons(mine))
 
 
 COMMAND = fleet
