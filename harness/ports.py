@@ -195,8 +195,6 @@ class WorkloadContext(NamedTuple):
     Attributes:
         folder: Scratch folder of this run, removed afterwards.
         cache: Folder for things worth keeping between runs (exported encoders and the like).
-        seed: Seed for everything random.
-        thread_count: Threads it may use.
         model_path: Model file for workloads that need a language model; None for the others.
         open_session: Opens a language model (path, scenario, the runtime's own options such as ``sequence_count``);
             given to the workloads that say ``needs_model``.

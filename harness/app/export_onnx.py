@@ -21,7 +21,6 @@ class Exported(Frozen, frozen=True, kw_only=True):
     """What was made.
 
     Attributes:
-        path: ``model.onnx``.
         greedy_count: Tokens that torch chose from the float checkpoint; 0 where it was not asked.
         greedy_equal_count: How many of them, from the first on, the exported graph chose too.
     """

@@ -89,7 +89,10 @@ def plan_speculation(
     *,
     draft_device: DeviceProfile | None = None,
 ) -> SpeculationPlan:
-    """Best draft length for each acceptance rate, or "do not"."""
+    """Best draft length for each acceptance rate, or "do not"; without a draft model, prompt lookup is judged.
+
+    ``draft_device`` is the same device with the costs of a draft that is repacked beside a target that is not.
+    """
     cost, measured = _verify_cost(model.weights, device, scenario)
     ratio = 0.0
     if draft is not None:

@@ -6,6 +6,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal, get_args
 
+from msgspec.structs import replace
+
 from harness.app.fit import outlook, predict
 from harness.app.plans import plan_under_budget
 from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
@@ -108,7 +110,7 @@ def recommend(
                 )
     ranked, fastest, found = sorted(best.values(), key=lambda c: -c.rank_score), 0.0, []
     for choice in ranked:
-        found.append(Choice(**{**_fields(choice), "is_front": choice.tokens_per_s > fastest}))
+        found.append(replace(choice, is_front=choice.tokens_per_s > fastest))
         fastest = max(fastest, choice.tokens_per_s)
     return found
 
@@ -199,7 +201,3 @@ def _speed(model: ResolvedModel, now: Prediction, device: DeviceProfile) -> floa
 @lru_cache(maxsize=256)
 def _count(name: str) -> float:
     return float(sum(t.element_count for t in resolve_model(name, "F16").weights.tensors))
-
-
-def _fields(choice: Choice) -> dict[str, Any]:
-    return {field: getattr(choice, field) for field in choice.__struct_fields__}

@@ -44,8 +44,6 @@ class Options(NamedTuple):
 
     Attributes:
         repetitions: Clean samples wanted of each test.
-        cold_loads: Loads past the page cache.
-        greedy: Choose tokens inside the clock.
         how: How records are made and kept; with ``resume``, results of cells that were done before are taken.
         patience_s: Longest time spent on disturbed samples and the pauses after them.
         server: What a server is asked, for the runtime ``server``; its scenario and counts are those of the cell.

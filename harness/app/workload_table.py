@@ -17,7 +17,7 @@ from harness.app.workloads import Wish, WorkloadResult, load, run
 from harness.domain.base import Frozen
 from harness.domain.record import RunRecord
 from harness.domain.result import System
-from harness.errors import HarnessError, MissingPackageError, RefusedError
+from harness.errors import HarnessError
 from harness.measure.pipeline import How
 from harness.predict.workload_cost import OperationPrediction
 from harness.records.store import write_atomically
@@ -103,11 +103,8 @@ def tabulate(
         wish.say(f"running {workload.name}")
         try:
             result = run(workload.name, size=size if size in workload.sizes else "default", wish=asked)
-        except (MissingPackageError, RefusedError) as error:
-            skipped.append(_skipped(workload.name, str(error)))
-            continue
         except HarnessError as error:
-            skipped.append(Skipped(workload=workload.name, why=str(error)))
+            skipped.append(_skipped(workload.name, str(error)))
             continue
         keep(result.record)
         if result.record.outcome == "ok":

@@ -52,7 +52,6 @@ class Wish(NamedTuple):
         devices: Names of devices to predict for as well.
         data: Folder of public sets; the environment variable EDGE_HARNESS_DATA when None.
         model: Model file for those that need one.
-        evaluate: Also evaluate quality on the public sets.
     """
 
     devices: Sequence[str] = ()

@@ -50,6 +50,13 @@ def console(*, stderr: bool = False) -> "Console":
     return Clean(file=getattr(stream, "styled", stream), highlight=False, width=width)
 
 
+def say(*parts: Any) -> None:
+    """Print lines, or tables, below each other on stdout; text is never markup."""
+    screen = console()
+    for part in parts:
+        screen.print(part, markup=False)
+
+
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[int] = ()) -> "Table":
     """A plain table; ``right`` lists the columns to align right. Cells are text of one line, never markup."""
     from rich.box import SIMPLE_HEAD

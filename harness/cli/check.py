@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import console, emit_json
+from harness.cli._output import console, emit_json, say
 from harness.errors import Exit
 
 if TYPE_CHECKING:
@@ -104,19 +104,15 @@ def check(
 
     for record, comparison in zip(found.records, found.comparisons, strict=True):
         click.echo(check_line(record, comparison))
-    screen = console()
     for record, comparison in zip(found.records, found.comparisons, strict=True):
         if comparison is not None:
-            screen.print(comparison_table(comparison, title_of(record)))
-            for note in comparison.notes:
-                screen.print(note, markup=False)
-    screen.print(run_table(found.records))
+            say(comparison_table(comparison, title_of(record)), *comparison.notes)
+    say(run_table(found.records))
     if others is not None:
         from harness.cli.workloads import show_table
 
         show_table(others)
-    for line in (*reasons(found.records), *broken, *(f"report: {path}" for path in dict.fromkeys(reports))):
-        screen.print(line, markup=False)
+    say(*reasons(found.records), *broken, *(f"report: {path}" for path in dict.fromkeys(reports)))
     if status == Exit.OK:
         click.echo(
             "Next: `edge-harness fit MODEL` predicts any model here; `edge-harness gate init` makes budgets of this."

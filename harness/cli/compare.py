@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli._output import console, emit_json, json_option
+from harness.cli._output import emit_json, json_option, say
 from harness.errors import Exit
 
 
@@ -44,14 +44,10 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None, as_json: boo
         emit_json(document)
     else:
         for record, comparison in comparisons:
-            console().print(comparison_table(comparison, title_of(record)))
-            for note in comparison.notes:
-                console().print(note, markup=False)
+            say(comparison_table(comparison, title_of(record)), *comparison.notes)
         if len(records) == 2:
-            for part in difference_view(*records):
-                console().print(part, markup=False)
-        for line in broken:
-            console().print(line, markup=False)
+            say(*difference_view(*records))
+        say(*broken)
     return Exit.BROKEN if broken else Exit.OK
 
 

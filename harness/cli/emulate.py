@@ -6,7 +6,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._files import model_file
-from harness.cli._output import console, emit_json, table
+from harness.cli._output import console, emit_json, say, table
 
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
@@ -69,6 +69,5 @@ def COMMAND(  # noqa: N802  verbs are found by this name
             ("not emulated", ", ".join(result.not_emulated)),
         ]
         console().print(table(f"{name_of(record)} as if on {result.device} (emulated)", ("", ""), rows))
-    for line in reasons([record]):
-        console().print(line, markup=False)
+    say(*reasons([record]))
     return exit_of([record])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli._output import console, emit_json, json_option
+from harness.cli._output import console, emit_json, json_option, say
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
@@ -180,20 +180,12 @@ def ssh(
 @click.option("--contexts", "-c", multiple=True, type=click.IntRange(1, 2**31), default=(4096,), show_default=True)
 @click.option("--out", "-o", type=_FILE, required=True, help="A .json, .csv or .parquet.")
 @tls_options
-def sweep(
-    scheduler: str,
-    devices: tuple[str, ...],
-    models: tuple[str, ...],
-    quants: tuple[str, ...],
-    contexts: tuple[int, ...],
-    out: Path,
-    tls: "Tls",
-) -> None:
+def sweep(out: Path, **asked: Any) -> None:
     """Predict every combination, as ``matrix`` does, spread over the workers of a scheduler."""
     from harness.app.matrix import write
     from harness.fleet.sweep import sweep_fleet
 
-    table = sweep_fleet(scheduler, devices=devices, models=models, quants=quants, contexts=contexts, tls=tls)
+    table = sweep_fleet(**asked)
     write(table, out)
     click.echo(f"{len(table['device'])} cells in {out}")
 
@@ -205,17 +197,10 @@ def _show(records: "list[RunRecord]", as_json: bool) -> None:
     if as_json:
         emit_json(records)
         return
-    out = console()
     for device in dict.fromkeys(record.machine.device for record in records):
         mine = [record for record in records if record.machine.device == device]
-        out.print(device, markup=False)
-        out.print(run_table(mine))
-        for record in mine:
-            comparison = compare(record)
-            if comparison is not None:
-                out.print(comparison_table(comparison, title_of(record)))
-        for line in reasons(mine):
-            out.print(line, markup=False)
+        tables = [comparison_table(c, title_of(r)) for r in mine if (c := compare(r)) is not None]
+        say(device, run_table(mine), *tables, *reasons(mine))
 
 
 COMMAND = fleet

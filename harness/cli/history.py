@@ -1,10 +1,11 @@
 """``edge-harness history``: every run made here, and one of them in full."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._output import console, emit_json, json_option, say, table
 
 
 @click.command()
@@ -20,14 +21,10 @@ from harness.cli._output import console, emit_json, json_option, table
 @json_option
 def history(
     run_id: str | None,
-    model: str,
-    device: str,
-    workload: str,
-    outcome: str,
-    limit: int,
     imported: Path | None,
     trend: str | None,
     as_json: bool,
+    **wanted: Any,
 ) -> None:
     """List past runs, newest first, or show RUN_ID (its beginning is enough).
 
@@ -51,16 +48,14 @@ def history(
             emit_json(record)
             return
         console().print(run_table([record]))
-        for line in reasons([record]):
-            console().print(line, markup=False)
+        say(*reasons([record]))
         return
-    wanted = {"model": model, "device": device, "workload": workload, "outcome": outcome}
     if trend:
         from harness.cli._trends import show_trends
 
-        show_trends(past, trend, as_json=as_json, limit=limit, **wanted)
+        show_trends(past, trend, as_json=as_json, **wanted)
         return
-    entries = past.entries(limit=limit, **wanted)
+    entries = past.entries(**wanted)
     if as_json:
         emit_json(entries)
         return

@@ -7,7 +7,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._files import model_file
-from harness.cli._output import console, emit_json
+from harness.cli._output import emit_json, say
 
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
@@ -100,6 +100,5 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         takes = {a.device: a.quant or None for a in advice}
         emit_json({"ladder": result, "recommended": takes, "advice": advice, "records": records})
     else:
-        for part in ladder_tables(result, advice):
-            console().print(part, markup=False)
+        say(*ladder_tables(result, advice))
     return Exit.OK if made else Exit.COULD_NOT_RUN

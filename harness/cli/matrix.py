@@ -29,22 +29,17 @@ _MOST_ROWS = 40
 )
 @json_option
 def matrix(
-    devices: tuple[str, ...],
-    models: tuple[str, ...],
-    quants: tuple[str, ...],
-    contexts: tuple[int, ...],
     kv_type: str,
     api: str,
-    entitled: bool,
     out: Path | None,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Predict every combination of devices, models, quantisation mixtures and contexts."""
     from harness.app.matrix import ask, columns, plain, write
     from harness.app.resolve import scenario_from
 
-    scenario = scenario_from({"kv_type": kv_type, "api": api})
-    grid = ask(devices=devices, models=models, quants=quants, contexts=contexts, scenario=scenario, entitled=entitled)
+    grid = ask(scenario=scenario_from({"kv_type": kv_type, "api": api}), **asked)
     cells = columns(grid) if out or as_json or grid.verdict.size <= _MOST_ROWS else None
     if out and cells:
         write(cells, out)

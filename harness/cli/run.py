@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import console, emit_json
+from harness.cli._output import console, emit_json, say
 
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
@@ -136,12 +136,10 @@ def run(
         emit_json(records)
     else:
         console().print(run_table(records))
-        for line in reasons(records):
-            console().print(line, markup=False)
+        say(*reasons(records))
         for first, *others in found:
             for other in others:
-                for part in difference_view(first, other):
-                    console().print(part, markup=False)
+                say(*difference_view(first, other))
     return exit_of(records)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import console, emit_json, table
+from harness.cli._output import console, emit_json, say, table
 
 if TYPE_CHECKING:
     from harness.domain.record import Phase, RunRecord
@@ -139,5 +139,4 @@ def _show(record: "RunRecord") -> None:
     if load.saturation is not None:
         console().print(f"saturated at {load.saturation:g} {'requests/s' if load.open_loop else 'users'}")
     failed = [f"{v.label.removeprefix('@ ')}: {n} x {cause}" for v in load.levels for cause, n in v.failures.items()]
-    for line in [*failed, *filter(None, [record.detail])]:
-        console().print(line, markup=False)
+    say(*[*failed, *filter(None, [record.detail])])

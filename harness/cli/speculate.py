@@ -7,7 +7,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._files import model_file
-from harness.cli._output import console, emit_json, table
+from harness.cli._output import console, emit_json, say, table
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
@@ -139,8 +139,7 @@ def _show(record: "RunRecord") -> None:
         ]
         name = record.model.name if record.model else ""
         console().print(table(f"{name} drafted by {result.draft}: {record.outcome}", ("", ""), rows))
-    for line in reasons([record]):
-        console().print(line, markup=False)
+    say(*reasons([record]))
 
 
 def _drafts(target: Path, draft: str, quant: str, kept: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._files import model_file
-from harness.cli._output import console, emit_json, table
+from harness.cli._output import console, emit_json, say, table
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
@@ -140,5 +140,4 @@ def _show(record: "RunRecord", rows: list[tuple[str, str]]) -> None:
 
     if rows:
         console().print(table(f"{name_of(record)}: {record.outcome}", ("", ""), rows))
-    for line in reasons([record]):
-        console().print(line, markup=False)
+    say(*reasons([record]))

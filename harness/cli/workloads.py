@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._output import console, emit_json, json_option, say, table
 from harness.errors import Exit
 
 if TYPE_CHECKING:
@@ -112,8 +112,7 @@ def show_table(found: "Table") -> None:
 
     for title, columns, rows, right in views(found):
         console().print(table(title, columns, rows, right=right))
-    for line in notes(found):
-        console().print(line, markup=False)
+    say(*notes(found))
 
 
 def _wish(model: str | None, timeout_s: float, memory_bytes: int | None, **fields: Any) -> "Wish":

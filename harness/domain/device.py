@@ -26,7 +26,6 @@ class MemoryPool(Frozen, frozen=True, kw_only=True):
     """RAM that engines share, or memory of its own on a card.
 
     Attributes:
-        name: ``ram`` (host, or unified) or ``vram``.
         usable_bytes: What one app may really hold by default (iOS limit, Android, macOS wired limit, idle use).
         entitled_bytes: The same with an entitlement or a setting an app's maker can ask for; None if there is none.
         bandwidth_bytes_per_s: Theoretical: transfers/s x bus width / 8.
@@ -142,7 +141,6 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         name: The stem of its file.
-        chip: System on a chip, processor, or card.
         os: Operating system the limits hold for.
         pools: Memory pools; ``ram`` always.
         engines: What can compute, best choice for language models first.

@@ -222,7 +222,6 @@ class ModelCard(Frozen, frozen=True, kw_only=True):
         source: Where the shape's fields were read (repository and file).
         parameter_count: All weights, as published; 0 where not stated.
         active_parameter_count: Weights one token goes through; equals ``parameter_count`` for a dense model.
-        files: Quantised files with hashes; empty for a shape alone.
     """
 
     name: str

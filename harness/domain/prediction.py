@@ -59,8 +59,6 @@ class SpeedPrediction(Frozen, frozen=True, kw_only=True):
         decode_tokens_per_s: Single-sequence generation at the scenario's depth.
         ttft_cold_s: Load from storage, prefill and first token.
         ttft_warm_s: The same with the model loaded.
-        load_cold_s: Load past the page cache.
-        load_warm_s: Load from the page cache.
         active_bytes: Weight bytes read to decode one token.
         kv_read_bytes: KV bytes read to decode one token at this depth.
         roofline_tokens_per_s: The ceiling: bandwidth / (active + KV bytes). No measurement may pass it.

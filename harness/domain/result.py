@@ -168,9 +168,7 @@ class System(Frozen, frozen=True, kw_only=True, tag="system", tag_field="kind"):
 
     Attributes:
         prepare_s: Time to build what is timed; None when it did not get that far.
-        quality: What the check of its answers found.
         evaluation: What it found on public data, where that was asked for.
-        predicted: Prediction of each operation, made before the run.
         units: Costs of single operations on this machine, which the predictions rest on.
     """
 
@@ -194,7 +192,6 @@ class Boundary(Frozen, frozen=True, kw_only=True, tag="boundary", tag_field="kin
         found_peak_bytes: Memory charged at the found context.
         enforced: Whether a control group held the runs to the limit.
         tried: Contexts in the order they were tried, each with how its run ended.
-        not_emulated: What the result must not be read for.
     """
 
     device: str

@@ -11,8 +11,6 @@ class Window(Frozen, frozen=True, kw_only=True):
         celsius: Hottest sensor at its end.
         frequency_hz: Mean frequency of the CPUs at its end.
         joules: Energy used in it, less what the idle device used before.
-        battery_percent: Charge at its end.
-        resident_bytes: Memory of the process at its end.
     """
 
     since_start_s: float

@@ -33,7 +33,7 @@ class StreamReport(Frozen, frozen=True, kw_only=True):
     """What streaming did since the last reset.
 
     Attributes:
-        duration_s: Time of those passes, first node to last block.
+        duration_s: Time of its passes, first node to last block.
         reading_s: Time in which at least one read was under way.
         stall_s: Time the engine waited for a block.
         probe_bytes_per_s: Storage bandwidth, measured before with the same readers.

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -65,26 +65,24 @@ def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[B
     few = {1: 12, 2: 4, 3: 3, 4: 3, 5: 3, 8: 2, 16: 1}
     many = {64: 2, 512: 1}
     overhead = {1: 16, 2: 6, 4: 6, 8: 6, 16: 4, 64: 2, 512: 1}
-    yield [Bench(role, "F16", dimensions(role, "F16", 0), overhead) for role in ("shallow", "deep")]
-    attention = {1: 8, 4: 4}
-    yield [
-        Bench(role, "F16", dimensions(role, "F16", 0), attention, (0, DEPTH_TOKENS))
-        for role in ("grouped", "ungrouped")
-    ]
+    yield _benches(("shallow", "deep"), "F16", overhead)
+    yield _benches(("grouped", "ungrouped"), "F16", {1: 8, 4: 4}, depths=(0, DEPTH_TOKENS))
     for type_name in types:
         yield [
-            *(
-                Bench(role, type_name, dimensions(role, type_name, fill_bytes), few)
-                for role in ("narrow", "mid", "wide")
-            ),
-            Bench(
-                "head", type_name, dimensions("head", type_name, fill_bytes), {b: n for b, n in few.items() if b <= 8}
-            ),
-            *(
-                Bench(role, type_name, dimensions(role, type_name, fill_bytes), many)
-                for role in ("narrow few", "wide few")
-            ),
+            *_benches(("narrow", "mid", "wide"), type_name, few, fill_bytes),
+            *_benches(("head",), type_name, {b: n for b, n in few.items() if b <= 8}, fill_bytes),
+            *_benches(("narrow few", "wide few"), type_name, many, fill_bytes),
         ]
+
+
+def _benches(
+    roles: Sequence[str],
+    type_name: str,
+    repetitions: Mapping[int, int],
+    fill_bytes: int = 0,
+    depths: tuple[int, ...] = (0,),
+) -> list[Bench]:
+    return [Bench(role, type_name, dimensions(role, type_name, fill_bytes), repetitions, depths) for role in roles]
 
 
 def _gpu_plan(types: list[str], fill_bytes: int) -> Iterator[list[Bench]]:
@@ -92,22 +90,12 @@ def _gpu_plan(types: list[str], fill_bytes: int) -> Iterator[list[Bench]]:
 
     ``deep apart`` is ``deep`` with its cache left with the CPU: every layer crosses to the CPU and back.
     """
-    yield [
-        Bench(role, "F16", dimensions(role, "F16", 0), {1: 8, 4: 4, 16: 2})
-        for role in ("shallow", "deep", "deep apart")
-    ]
-    yield [
-        Bench(role, "F16", dimensions(role, "F16", 0), {1: 6}, (0, DEPTH_TOKENS)) for role in ("grouped", "ungrouped")
-    ]
+    yield _benches(("shallow", "deep", "deep apart"), "F16", {1: 8, 4: 4, 16: 2})
+    yield _benches(("grouped", "ungrouped"), "F16", {1: 6}, depths=(0, DEPTH_TOKENS))
     for type_name in types:
-        few, many = {1: 6, 2: 3, 4: 2, 8: 2}, {64: 1, 512: 1}
         yield [
-            *(Bench(role, type_name, dimensions(role, type_name, fill_bytes), few) for role in ("narrow", "wide")),
-            Bench("head", type_name, dimensions("head", type_name, fill_bytes), {1: 6, 2: 3, 4: 2, 8: 2}),
-            *(
-                Bench(role, type_name, dimensions(role, type_name, fill_bytes), many)
-                for role in ("narrow few", "wide few")
-            ),
+            *_benches(("narrow", "wide", "head"), type_name, {1: 6, 2: 3, 4: 2, 8: 2}, fill_bytes),
+            *_benches(("narrow few", "wide few"), type_name, {64: 1, 512: 1}, fill_bytes),
         ]
 
 

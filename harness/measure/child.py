@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -118,31 +119,25 @@ def run_child(
     if not re.fullmatch(r"[a-zA-Z_][\w.]*:[a-zA-Z_]\w*", target):
         raise ValueError(f"target must be <module>:<function>, got {target!r}")
     with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
-        return _Run(target, arguments, limits, on_event, environment or {}, cancelled, Path(folder)).run()
+        events = Path(folder) / "events.jsonl"
+        return _Run(target, arguments, limits, on_event, environment or {}, cancelled, events).run()
 
 
+@dataclass
 class _Run:
-    def __init__(
-        self,
-        target: str,
-        arguments: Mapping[str, Any] | msgspec.Struct,
-        limits: Limits,
-        on_event: OnEvent | None,
-        environment: Mapping[str, str],
-        cancelled: Callable[[], bool] | None,
-        folder: Path,
-    ) -> None:
-        self._limits = limits
-        self._on_event = on_event
-        self._environment = environment
-        self._cancelled = cancelled
-        self._events_path = folder / "events.jsonl"
+    _target: str
+    _arguments: Mapping[str, Any] | msgspec.Struct
+    _limits: Limits
+    _on_event: OnEvent | None
+    _environment: Mapping[str, str]
+    _cancelled: Callable[[], bool] | None
+    _events_path: Path
+    _offset: int = 0
+    _stopped_for: Outcome | None = None
+
+    def __post_init__(self) -> None:
         self._events: list[tuple[str, Any]] = []
-        self._offset = 0
         self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
-        self._stopped_for: Outcome | None = None
-        self._target = target
-        self._arguments = arguments
 
     def run(self) -> ChildResult:
         limits = self._limits

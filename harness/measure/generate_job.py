@@ -30,7 +30,6 @@ class GenerateJob(Frozen, frozen=True, kw_only=True):
     """What the child is to measure.
 
     Attributes:
-        repetitions: Clean samples wanted of each test.
         retries: Further samples that may be taken when some are disturbed; None for twice as many as are wanted.
         cold_loads: Loads past the page cache, each with its time to first token; 0 to leave the cache alone.
         warm_loads: Loads from the page cache; the last one stays.

@@ -20,9 +20,7 @@ class GpuReading(NamedTuple):
     """One GPU at one moment; None for what it does not tell.
 
     Attributes:
-        name: As the driver calls it.
         source: ``nvml``, ``amdgpu``, ``xe`` or ``i915``.
-        power_watts: Drawn now.
         energy_joules: Used since the driver was loaded.
         throttled: Why it runs slower than it could; empty for nothing.
     """

@@ -17,12 +17,7 @@ _REMOVE_TRIES: Final = 50  # the kernel lets a group go a moment after its last 
 
 
 class LimitGroup:
-    """One group with a memory limit (or none: then it only counts).
-
-    Attributes:
-        version: 1 or 2.
-        folder: The group's folder.
-    """
+    """One group with a memory limit (or none: then it only counts)."""
 
     def __init__(self, version: int, folder: Path) -> None:
         self.version = version

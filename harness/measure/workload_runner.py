@@ -34,9 +34,7 @@ class WorkloadJob(Frozen, frozen=True, kw_only=True):
     """What the child is to do.
 
     Attributes:
-        repetitions: Timed samples of each operation.
         budget_s: Longest time for one operation's samples; at least three are taken.
-        cache: Folder for things worth keeping.
         data: Folder of public data sets; empty for none.
         model: Model file for the workloads that need one; empty for none.
     """

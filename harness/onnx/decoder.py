@@ -23,10 +23,8 @@ class DecoderPorts(NamedTuple):
     """How to run a decoder.
 
     Attributes:
-        present: Cache outputs, in the same order.
         dtype: Type of the cache: ``F32`` or ``F16``.
         head_count: Key and value heads of each cache input.
-        head_dims: Their sizes.
         inputs: Names of the inputs that are no cache.
         shared: The cache may be written in place: one buffer of the full context serves as past and present.
     """

@@ -38,11 +38,6 @@ class OnnxSession:
         profile: Prefix of a profile to write (see :mod:`harness.onnx.profile`); never inside timed rounds.
         fuse: Let the engine merge and reorder nodes; without it its profile shows the file's own nodes.
 
-    Attributes:
-        raw: The engine's ``InferenceSession``.
-        input_names: Inputs in the graph's order.
-        output_names: Outputs in the graph's order.
-
     Raises:
         MissingPackageError: onnxruntime is not installed.
         RefusedError: This build has no such provider.

@@ -47,7 +47,7 @@ class Reference(Frozen, frozen=True, kw_only=True):
     """The reference's own figures on the text.
 
     Attributes:
-        nll: That mean, nats.
+        nll: Mean negative log-likelihood, nats.
         accuracy: Share of tokens that were the most likely one.
         ece: Expected calibration error of the most likely token, ten bins.
     """

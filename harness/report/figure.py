@@ -7,9 +7,7 @@ class Figure(NamedTuple):
     """One figure.
 
     Attributes:
-        key: Identifier on the page.
         note: What to see in it.
-        columns: Head of the table of its numbers.
     """
 
     key: str

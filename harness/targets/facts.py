@@ -38,8 +38,6 @@ class Facts(NamedTuple):
         frame: Its kernel's files, and ``/dumpsys/*`` where it is Android.
         system: Kernel's name, version and machine.
         abi: Name of the binary interface as Android has it.
-        chip: The SoC as Android names it, else the processor.
-        title: Maker's name and model.
         cpu: Processor, by the readers that serve this machine; so are ``ram``, ``battery_joules`` and ``zones``.
         clusters: Cores by their highest frequency in kHz, slowest first; empty where it is not told.
     """

@@ -24,9 +24,7 @@ class QualityJob(Frozen, frozen=True, kw_only=True):
     Attributes:
         reference: Least quantized GGUF file to compare with; empty for none.
         columns: ``.npz`` file for the rows of both (``FIELD`` and ``base FIELD`` of :class:`Columns`); empty for none.
-        chunk_tokens: Length of a chunk.
         chunk_count: Chunks from the beginning; 0 for all.
-        thread_count: Threads; 0 for the physical cores.
         parent_pid: The process that waits; its CPU time is no disturbance.
     """
 

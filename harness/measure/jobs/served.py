@@ -36,7 +36,6 @@ class ServedJob(GenerateJob, frozen=True, kw_only=True):
     """What the child asks a server for, beside the fields of a run.
 
     Attributes:
-        url: Where the server is.
         model: Its name for the model; empty where it has one only.
         key_variable: Environment variable that holds its key.
         reuse: Let it take prompts from its cache: each test then sends one prompt again and again.

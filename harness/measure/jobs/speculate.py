@@ -37,12 +37,10 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
     """What to run.
 
     Attributes:
-        target: Model whose output is wanted.
         drafts: Draft models to choose from before the run, by what each would give; ``lookup`` is the text itself.
-        new_tokens: Tokens generated after each.
+        new_tokens: Tokens generated after each prompt.
         draft_tokens: Fixed draft length; 0 for adaptive.
         most_tokens: Longest adaptive draft.
-        scenario: For both models, unless the draft has its own.
         draft_scenario: For the draft, such as another api or placement; None: the target's.
         temperature: 0 for greedy.
         top_k: Tokens kept in sampling; 0 for all.

@@ -36,13 +36,11 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
     """What to run.
 
     Attributes:
-        model: GGUF file.
         budget_bytes: What the child may use in all.
         mode: Streamed by this harness, or left to the system's page cache.
         draft: Draft model in memory; empty for none, ``lookup`` for the text itself.
         batch_tokens: Most tokens of a pass.
         schedule: What is streamed: whole blocks, experts, or whichever suits the model and the budget.
-        policy: Which experts stay.
         parent_pid: The process that waits; its CPU time is no disturbance.
     """
 

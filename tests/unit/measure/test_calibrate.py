@@ -11,6 +11,7 @@ from harness.errors import EngineError, RefusedError
 from harness.measure import calibrate
 from harness.measure._calibrate_child import DEPTH_TOKENS, Bench, dimensions, plan
 from harness.measure.tiny_model import TINY_TYPES, TinyShape, write_tiny
+from harness.records.store import write_atomically
 
 FILL = 8 << 20
 
@@ -211,15 +212,15 @@ def test_scales_of_blocks_differ() -> None:
 
 
 def test_a_spoilt_store_is_timed_again(tmp_path: Path) -> None:
-    store = calibrate._Store(tmp_path, ("x",))
-    assert store.load() is None
+    place = tmp_path / "kept.json"
+    assert calibrate._load(place) is None
     kept = Calibration(
         api="cpu", engine_version="x", thread_count=1, token_overhead_s=0.0, layer_overhead_s=0.0,
         kv_read_bytes_per_s=1.0, attention_flops_per_s=1.0,
         types=(TypeCost(type_name="F16", batch_seconds_per_byte=((1, 1e-9),)),),
     )  # fmt: skip
-    store.save(kept)
-    assert store.load() == kept
-    store._path.write_text("{")
-    assert store.load() is None
+    write_atomically(place, msgspec.json.encode(kept))
+    assert calibrate._load(place) == kept
+    place.write_text("{")
+    assert calibrate._load(place) is None
     assert msgspec.json.encode(kept)
