@@ -6,11 +6,11 @@ memory and multiplies matrices as its profile says, and keeps the reference's ra
 
 import math
 import re
-from bisect import bisect_left
 from functools import lru_cache
 from importlib.resources import files
 from typing import Final
 
+import numpy as np
 from msgspec.structs import replace
 
 from harness.domain.device import DeviceProfile
@@ -93,12 +93,5 @@ def _cached(table: tuple[Rate, ...], ratio: float, memory_ratio: float, last_byt
 
 def at(table: tuple[Rate, ...], size: float) -> float:
     """The rate at a size: linear between the entries in the size's logarithm, constant beyond them."""
-    sizes = [entry[0] for entry in table]
-    high = bisect_left(sizes, size)
-    if high == 0:
-        return table[0][1]
-    if high == len(table):
-        return table[-1][1]
-    (a, x), (b, y) = table[high - 1], table[high]
-    share = math.log(size / a) / math.log(b / a)
-    return x + share * (y - x)
+    sizes, rates = zip(*table, strict=True)
+    return float(np.interp(math.log(size), np.log(sizes), rates))

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from harness.catalog.gguf_write import Value, write_gguf
+from harness.catalog._gguf_metadata import metadata_of
+from harness.catalog.gguf_write import write_gguf
 from harness.domain.model import Tensor
 from harness.predict.moe import DEFAULT_SKEW, hit_ratio, inclusion
 from harness.workloads._language.texts import shipped_text, split_text
-from harness.workloads.training_efficiency.transformer import EPSILON, ROPE_BASE, Config, Transformer
+from harness.workloads.training_efficiency.transformer import ROPE_BASE, Config, Transformer
 
 MIXTURE: Final = Config(inner_dim=128, expert_count=16, vocab_count=257)
 """Bytes, and one more token (two bytes 0), as llama.cpp's vocabulary wants a merge."""
@@ -161,24 +163,10 @@ def write(model: Transformer, path: Path) -> Path:
     Raises:
         OSError: The disk cannot take it.
     """
-    shape, table = model.config.shape(), {f"{name}.weight": value for name, value in model.weights.items()}
-    numbers: dict[str, Value] = {
-        "block_count": shape.layer_count,
-        "context_length": 4096,
-        "embedding_length": shape.hidden_dim,
-        "feed_forward_length": shape.feed_forward_dim,
-        "attention.head_count": shape.head_count,
-        "attention.head_count_kv": shape.head_count,
-        "rope.dimension_count": shape.head_dim,
-        "rope.freq_base": ROPE_BASE,
-        "attention.layer_norm_rms_epsilon": EPSILON,
-        "vocab_size": shape.vocab_count,
-    }
-    if shape.experts:
-        numbers |= {"expert_count": shape.experts.expert_count, "expert_used_count": shape.experts.used_count}
-    metadata: dict[str, Value] = {"general.architecture": "llama", "general.name": path.stem, "general.file_type": 0}
-    metadata |= {f"llama.{key}": value for key, value in numbers.items()}
-    metadata |= {
+    table = {f"{name}.weight": value for name, value in model.weights.items()}
+    shape = replace(model.config.shape(), context_max_tokens=4096)
+    metadata = metadata_of(shape, name=path.stem, quant="F32") | {
+        "llama.rope.freq_base": ROPE_BASE,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": _byte_names(),

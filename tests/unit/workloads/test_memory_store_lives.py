@@ -122,8 +122,8 @@ def test_kill_loses_no_acknowledged_write(tmp_path):
         for memory_id, number in acknowledged:
             assert store.get(memory_id).content == f"fact number {number}"
         assert len(store) - len(acknowledged) in {0, 1}, "one write may be done and not yet told"
-        assert store._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-        store._db.execute("INSERT INTO words(words) VALUES ('integrity-check')")
+        assert store._db._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        store._db._db.execute("INSERT INTO words(words) VALUES ('integrity-check')")
 
 
 def test_reading_changes_no_byte(tmp_path):

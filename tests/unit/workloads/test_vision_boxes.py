@@ -103,10 +103,10 @@ def test_a_window_holds_its_box_and_keeps_its_aspect(box, width, height):
     x0, y0, x1, y1 = where.window
     assert x0 <= box[0] + 1e-6 and y0 <= box[1] + 1e-6 and x1 >= box[2] - 1e-6 and y1 >= box[3] - 1e-6
     assert (x1 - x0) * width >= 1 - 1e-9 and (y1 - y0) * height >= 1 - 1e-9
-    wide, tall = (x1 - x0) * width, (y1 - y0) * height
+    wide, tall = round((x1 - x0) * width), round((y1 - y0) * height)  # whole pixels: halves round as they do there
     shown = ((where.content[2] - where.content[0]) * 32, (where.content[3] - where.content[1]) * 32)
     assert max(shown) == pytest.approx(32)
-    assert min(shown) == pytest.approx(max(1, round(min(wide, tall) * 32 / max(wide, tall))))
+    assert min(shown) == pytest.approx(max(1, round(min(wide, tall) * (32 / max(wide, tall)))))
     content = np.array([where.content])
     assert where.to_image(content)[0] == pytest.approx(where.window, abs=1e-6)
 
