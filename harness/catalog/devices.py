@@ -175,11 +175,11 @@ def _profile(file: Traversable) -> DeviceProfile:
         document["calibration"] = floats(document["calibration"])
     given = convert(document, DeviceFile, place)
     _check(given, document, place)
-    pools = {"ram": given.ram} | ({"vram": given.vram} if given.vram is not None else {})
+    pools: list[tuple[PoolName, PoolTable | None]] = [("ram", given.ram), ("vram", given.vram)]
     return DeviceProfile(
         name=file.name.removesuffix(".toml"),
         pools=tuple(
-            MemoryPool(name=name, technology=pool.technology, **_in_si(pool, _POOL)) for name, pool in pools.items()
+            MemoryPool(name=name, technology=pool.technology, **_in_si(pool, _POOL)) for name, pool in pools if pool
         ),
         engines=tuple(_engine(e) for e in given.engine),
         storage=Storage(technology=given.storage.technology, **_in_si(given.storage, _STORAGE)),

@@ -32,13 +32,9 @@ _RUNS: Final = 3  # whose kernels are timed, after one that is not
 
 
 class ProviderShare(NamedTuple):
-    """What one provider did of a graph.
+    """What one provider did of a graph; the ratios are its shares of all nodes that ran, and of the kernels' time.
 
-    Attributes:
-        provider: Its name as the engine has it.
-        node_count: Nodes of the file that it ran; of a compiled one, all that the CPU did not run.
-        node_ratio: Of all nodes of the file that ran.
-        time_ratio: Of the kernels' time.
+    The nodes are those of the file that it ran; of a compiled one, all that the CPU did not run.
     """
 
     provider: str

@@ -57,13 +57,6 @@ class GgmlDevice(NamedTuple):
         return any(word in self.description.lower() for word in ("llvmpipe", "swiftshader"))
 
 
-class LinkSpeed(NamedTuple):
-    """Bytes/s of large copies from the host to a device and back, as the engine makes them."""
-
-    to_device_bytes_per_s: float
-    from_device_bytes_per_s: float
-
-
 class _Props(ctypes.Structure):
     _fields_ = [
         ("name", ctypes.c_char_p),
@@ -235,8 +228,8 @@ def buffers(lines: Iterable[str]) -> tuple[EngineBuffer, ...]:
     return tuple(found)
 
 
-def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: int = 5) -> LinkSpeed:
-    """Speed of copies between host and device: the best of several, through ``ggml_backend_tensor_set`` and ``_get``.
+def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: int = 5) -> float:
+    """Bytes/s of copies from the host to a device: the best of several, through ``ggml_backend_tensor_set``.
 
     Raises:
         EngineError: The device gives no buffer of that size.
@@ -253,16 +246,13 @@ def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: 
         if not buffer:
             raise EngineError(f"{device.name} gives no buffer of {size_bytes} bytes")
         host = ctypes.create_string_buffer(size_bytes)
-        speeds = []
-        for name in ("ggml_backend_tensor_set", "ggml_backend_tensor_get"):
-            copy = ggml_function(name, None, pointer, pointer, size, size)
-            times = []
-            for _ in range(pass_count + 1):
-                start = time.perf_counter()
-                copy(tensor, host, 0, size_bytes)
-                times.append(time.perf_counter() - start)
-            speeds.append(size_bytes / min(times[1:]))  # the first one makes the driver's own buffers
-        return LinkSpeed(*speeds)
+        copy = ggml_function("ggml_backend_tensor_set", None, pointer, pointer, size, size)
+        times = []
+        for _ in range(pass_count + 1):
+            start = time.perf_counter()
+            copy(tensor, host, 0, size_bytes)
+            times.append(time.perf_counter() - start)
+        return size_bytes / min(times[1:])  # the first one makes the driver's own buffers
     finally:
         if buffer:
             ggml_function("ggml_backend_buffer_free", None, pointer)(buffer)
