@@ -1,4 +1,4 @@
-"""The real runs behind the pages, as records in ``reports/``: predicted and measured, speculation, streaming, a ladder.
+"""The real runs behind the pages, as records in ``reports/``: checks, speculation, streaming, a ladder, workloads.
 
     python -m bench campaign                         # all parts, about a quarter of an hour on a quiet machine
     python -m bench campaign --only check,stream
@@ -34,6 +34,10 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
         "stream/records.json",
         [["stream", TARGET, "--ram-budget", share, "--tokens", "24"] for share in ("0.6x", "0.8x")]
         + [["stream", TARGET, "--ram-budget", "0.6x", "--tokens", "8", "--prompt-count", "1", "--plain-mmap"]],
+    ),
+    "workloads": (
+        "workloads/default.json",
+        [["workloads", "table", "--model", "smollm2-135m", "-r", "15"]],
     ),
     "ladder": (
         "ladder/smollm2-135m.json",

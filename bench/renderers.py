@@ -12,7 +12,7 @@ import click
 
 from harness.cli import cli
 from harness.domain.record import RunRecord
-from harness.domain.result import Quality, Speculation, Stream
+from harness.domain.result import Quality, Speculation, Stream, System
 from harness.records.compare import compare
 from harness.records.imports import read_results
 from harness.records.ladder import rungs_of
@@ -128,6 +128,36 @@ def ladder_table(*paths: Path) -> str:
         )
     columns = ["mixture", "file", "bits", "decode, tokens/s", "perplexity", "KL, nats", "frontier"]
     return table(columns, rows) + f"\n\n{source([r for r in records if isinstance(r.result, Quality)])}"
+
+
+def workload_table(*paths: Path) -> str:
+    """Median latency of each operation of each workload beside its prediction; a disturbed run is marked."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, System)]
+    rows, errors = [], []
+    for record in records:
+        assert isinstance(record.result, System)
+        mark = "" if record.outcome == "ok" else f" ({record.outcome})"
+        for said in record.result.predicted:
+            name, latency = said["operation"], said["latency_s"]
+            times = [s.duration_s / max(1, s.token_count) for s in record.samples if s.label == name and not s.warm_up]
+            if not times:
+                continue
+            errors.append(latency["mid"] / median(times) - 1.0)
+            rows.append(
+                [
+                    f"{record.workload}, {name}{mark}",
+                    format_seconds(latency["mid"]),
+                    f"{format_seconds(latency['low'])} to {format_seconds(latency['high'])}",
+                    format_seconds(median(times)),
+                    f"{errors[-1]:+.0%}",
+                    said["limit"],
+                ]
+            )
+    columns = ["operation", "predicted", "90 % interval", "measured, median", "error", "limit"]
+    middle = (
+        f"median error of {len(errors)} operations: {median(map(abs, errors)):.1%}" if errors else "nothing was run"
+    )
+    return table(columns, rows) + f"\n\n*{middle}*\n\n{source(records)}"
 
 
 def metric(path: Path, name: str) -> str:

@@ -116,7 +116,13 @@ class FetchError(CouldNotRunError):
 
 
 class EngineError(CouldNotRunError):
-    """The engine's child process crashed, aborted, hung or was killed."""
+    """The engine's child process crashed, aborted, hung or was killed; ``outcome`` is that of the run this ends."""
+
+    outcome = "failed"
+
+    def __init__(self, detail: str, outcome: str = "") -> None:
+        super().__init__(detail)
+        self.outcome = outcome or self.outcome
 
 
 class WrongAnswerError(HarnessError):

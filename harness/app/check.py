@@ -107,9 +107,7 @@ def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | No
 def write_report(checked: Checked, path: Path | None) -> Path:
     """Write the report: Markdown, or all records as JSON when the file is called so.
 
-    Args:
-        checked: What was found.
-        path: Where; None for the current folder, or the user's own where that cannot be written.
+    Without a path it goes into the current folder, or into the user's own where that cannot be written.
 
     Raises:
         CouldNotRunError: It could not be written.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,14 +22,6 @@ def soak(
 ) -> RunRecord:
     """Run ``job``, whose ``path`` is what the user named, and keep its record.
 
-    Args:
-        job: What to run.
-        quant: Mixture wanted.
-        on: Target.
-        programs: Folder with llama-bench for the target.
-        how: How it is kept.
-        say: Told each window.
-
     Raises:
         RefusedError: A target without programs, or with what llama-bench cannot do.
         CouldNotRunError: The target cannot be used.
@@ -40,14 +33,13 @@ def soak(
     def hear(window: Window) -> None:
         say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")
 
+    def told(name: str, data: Any) -> None:
+        if name == "window":
+            hear(msgspec.convert(data, Window))
+
     with Pipeline(how, Saying(say)) as pipeline:
         if on == "local":
-            told = {"window": lambda data: hear(msgspec.convert(data, Window))}
-            return pipeline.measure(plan(job, model), on_event=lambda name, data: told.get(name, _nothing)(data))
+            return pipeline.measure(plan(job, model), on_event=told)
         if job.duty_ratio < 1 or job.runtime != "llamacpp" or how.resume:
             raise RefusedError("on a target llama-bench decodes without pauses: leave out --duty, --runtime, --resume")
         return pipeline.keep(soak_on(target_named(on), job, needed(programs), model, hear=hear))
-
-
-def _nothing(_data: object) -> None:
-    """Events that nobody waits for."""

@@ -76,14 +76,9 @@ def COMMAND(  # noqa: N802
             _render_others(others)
         return Exit.OK
     if write_coefficients is not None:
-        use.write_coefficients(use.fit_rows(rows), write_coefficients)
+        use.write_coefficients(rows, write_coefficients)
         coefficients = write_coefficients
-    if by is not None:
-        result = use.validate_left_out(rows, by)
-    elif given is not None:
-        result = use.validate_given(rows, given, seed)
-    else:
-        result = use.validate(rows, coefficients)
+    result = use.validate(rows, coefficients=coefficients, by=by, given=given, seed=seed)
     if as_json:
         emit_json({**msgspec.to_builtins(result), "other_checks": others, "placement": placement})
         return Exit.OK

@@ -28,7 +28,9 @@ PROVIDERS: Final = {
     "webgpu": "WebGpuExecutionProvider",
 }
 """Source: ONNX Runtime, docs/execution-providers."""
-_RUNS: Final = 3  # whose kernels are timed, after one that is not
+
+_RUNS: Final = 3
+"""Runs whose kernels are timed, after one that is not."""
 
 
 class ProviderShare(NamedTuple):
@@ -90,7 +92,6 @@ def provider_shares(
     providers: Sequence[str],
     *,
     options: Mapping[str, Mapping[str, str]] | None = None,
-    thread_count: int = 1,
 ) -> tuple[ProviderShare, ...]:
     """Shares of nodes and of time that really ran on each provider, asked ones first; one with none is listed with 0.
 
@@ -106,7 +107,6 @@ def provider_shares(
     with tempfile.TemporaryDirectory(prefix="edge-harness-profile-") as folder:
         session = OnnxSession(
             path,
-            thread_count=thread_count,
             providers=wanted,
             provider_options=options,
             profile=Path(folder) / "profile",

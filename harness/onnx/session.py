@@ -37,7 +37,6 @@ class OnnxSession:
         prepack: Let kernels rewrite weights into their own layout: faster, and a second copy of what is not mapped.
         profile: Prefix of a profile to write (see :mod:`harness.onnx.profile`); never inside timed rounds.
         fuse: Let the engine merge and reorder nodes; without it its profile shows the file's own nodes.
-        config: Further session configuration entries, by the engine's own keys.
 
     Attributes:
         raw: The engine's ``InferenceSession``.
@@ -61,7 +60,6 @@ class OnnxSession:
         prepack: bool = True,
         profile: Path | None = None,
         fuse: bool = True,
-        config: Mapping[str, str] | None = None,
     ) -> None:
         ort = runtime()
         there = ort.get_available_providers()
@@ -78,12 +76,7 @@ class OnnxSession:
         options.log_severity_level = 3
         if not fuse:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        entries = {
-            "session.disable_prepacking": "0" if prepack else "1",
-            **(config or {}),
-        }
-        for key, value in entries.items():
-            options.add_session_config_entry(key, value)
+        options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)

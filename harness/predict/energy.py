@@ -20,9 +20,7 @@ class Sustained(Frozen, frozen=True, kw_only=True):
     """Decode speed after some minutes of load from cold.
 
     Attributes:
-        minutes: After how many.
         share: Of burst speed.
-        tokens_per_s: Speed then.
         knee_s: When the device reaches what it can give off; None where it never does.
         evidence: What the figures rest on.
     """
@@ -57,12 +55,7 @@ def sustained(
 ) -> Sustained | None:
     """Speed after ``minutes`` of decode; None where nobody knows what the device can give off.
 
-    Args:
-        device: What runs it.
-        api: Its api.
-        work: What one token needs.
-        burst: Predicted or measured speed of the first seconds, tokens/s.
-        minutes: After how many minutes; before the knee the burst speed still holds.
+    ``burst`` is the predicted or measured speed of the first seconds, which holds until the knee, tokens/s.
     """
     load, terms = load_of(device, api, work, whole=True), heat_terms()
     if not load.handheld:
@@ -77,7 +70,7 @@ def sustained(
     elif knee is not None and minutes * 60 < knee:
         share = Interval(mid=1.0, low=middle, high=1.0)
     else:
-        share = terms.interval(lambda t: share_kept(load, burst.mid, t) or middle, terms.share_floor)
+        share = terms.interval(lambda t: share_kept(load, burst.mid, t), terms.share_floor)
         engine = device.engine_for(api)
         ratio = engine.sustained_ratio if engine is not None else None
         if ratio is not None and ratio.confidence in {"measured", "secondary"}:
@@ -101,13 +94,7 @@ def predict_energy(
 
     joules/token = P / (tokens/s);  tokens/charge = battery joules / (joules/token). A device with a battery counts
     whole, screen and all, as the battery does; any other counts its processor or card alone.
-
-    Args:
-        device: What runs it.
-        api: Its api.
-        work: What one token needs.
-        burst: Speed of the first seconds, tokens/s.
-        minutes: After how many minutes the device counts as warm.
+    ``burst`` is the speed of the first seconds, tokens/s; after ``minutes`` the device counts as warm.
     """
     battery = device.power.battery_joules
     load, terms = load_of(device, api, work, whole=battery is not None), heat_terms()

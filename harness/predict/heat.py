@@ -114,11 +114,11 @@ class HeatTerms(Frozen, frozen=True, kw_only=True):
     energy_floor: float
     share_floor: float
 
-    def interval(self, value: Callable[[Mapping[str, float]], float], floor: float) -> Interval:
+    def interval(self, value: Callable[[Mapping[str, float]], float | None], floor: float) -> Interval:
         """``value(terms)`` > 0 with its 90 % interval: its ln has variance g' S g + floor^2, g its gradient."""
-        middle, step = value(self.terms), 1e-4
+        middle, step = value(self.terms) or math.nan, 1e-4
         slopes = [
-            (math.log(value({**self.terms, key: term + step})) - math.log(middle)) / step
+            (math.log(value({**self.terms, key: term + step}) or middle) - math.log(middle)) / step
             for key, term in self.terms.items()
         ]
         rows = zip(slopes, self.covariance, strict=True)

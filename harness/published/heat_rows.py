@@ -8,7 +8,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -30,6 +29,7 @@ from harness.predict.heat import (
     watts,
 )
 from harness.predict.quant_class import quant_class
+from harness.predict.traits import chip_key
 from harness.published.other_rows import Check, read_cells
 from harness.published.row_work import active_named
 from harness.published.rows import api_named, number_in
@@ -49,8 +49,6 @@ class HeatRow(NamedTuple):
     """One measurement: joules a token at a steady speed, or the share of its burst speed that a run kept.
 
     Attributes:
-        kind: What was measured.
-        device: As named in the file.
         load: What a token costs there.
         speed_tokens_per_s: Steady speed of an energy row, burst speed of a run.
         measured: J/token, or share.
@@ -198,18 +196,14 @@ def _words(text: str) -> list[str]:
 
 
 def _profile(chip: str, device: str, profiles: Sequence[DeviceProfile]) -> DeviceProfile | None:
-    """The shipped profile whose chip is named, the longest name first; among several, the one whose title fits best."""
-    told, best = f" {' '.join(_words(chip))} ", (0, 0)
-    found = None
-    for profile in profiles:
-        for part in profile.chip.split(","):
-            words = _words(part)
-            if words and f" {' '.join(words)} " in told:
-                rank = (len(words), len(set(_words(profile.title)) & set(_words(device))))
-                if rank > best:
-                    best, found = rank, profile
-    rest = told.replace(" ".join(_words(found.chip.split(",")[0])), "") if found else ""
-    return None if {"pro", "max", "ultra", "ti", "laptop"} & set(rest.split()) else found
+    """The shipped profile with that chip; among several, the one whose title fits best.
+
+    A key may name a family, as of Strix Halo: another number in it is another chip, with another power.
+    """
+    number = re.search(r"\d{3,}", chip)
+    alike = [profile for profile in profiles if chip_key(profile.chip) == chip_key(chip)]
+    found = [profile for profile in alike if number is None or number[0] in profile.chip]
+    return max(found, key=lambda p: len(set(_words(p.title)) & set(_words(device))), default=None)
 
 
 def fit(rows: Sequence[HeatRow], source: str) -> HeatTerms:
@@ -276,15 +270,8 @@ def _same(one: str, other: str) -> bool:
 
 def _judge(rows: Sequence[HeatRow], terms: HeatTerms) -> list[Judged]:
     floors = {"energy": terms.energy_floor, "thermal": terms.share_floor}
-    return [
-        (row, terms.interval(partial(_said, row), floors[row.kind]))
-        for row in rows
-        if row.predicted(terms.terms) is not None
-    ]
-
-
-def _said(row: HeatRow, terms: Mapping[str, float]) -> float:
-    return row.predicted(terms) or math.nan
+    said = [row for row in rows if row.predicted(terms.terms) is not None]
+    return [(row, terms.interval(row.predicted, floors[row.kind])) for row in said]
 
 
 def summary(kind: Kind, judged: Sequence[Judged], skipped_count: int, how: str) -> HeatCheck:
@@ -327,29 +314,18 @@ _RULES: Final[dict[Kind, dict[str, Callable[[HeatRow], float | None]]]] = {
 
 def _median(weighted: Sequence[tuple[float, float]]) -> float:
     """Middle of (value, weight)."""
-    total, passed = sum(w for _, w in weighted), 0.0
-    for value, weight in sorted(weighted):
-        passed += weight
-        if passed >= total / 2:
-            return value
-    return math.nan
+    values, weights = np.array(sorted(weighted)).T
+    return float(values[np.searchsorted(np.cumsum(weights), weights.sum() / 2)])
 
 
-def check_energy(path: Path | None = None) -> HeatCheck:
-    """Joules a token: the shipped rows, each device left out of the fit, or another file by the shipped terms.
+def check(kind: Kind, path: Path | None = None) -> HeatCheck:
+    """Joules a token, or the share of burst speed that runs kept.
+
+    The shipped rows, each device left out of the fit; or another file by the shipped terms.
 
     Raises:
         BadDataError: The file cannot be read, lacks columns, or has a number that is none.
     """
-    return _check("energy", path)
-
-
-def check_heat(path: Path | None = None) -> HeatCheck:
-    """The share of burst speed that runs kept; as :func:`check_energy`."""
-    return _check("thermal", path)
-
-
-def _check(kind: Kind, path: Path | None) -> HeatCheck:
     rows, skipped = heat_rows(kind, path)
     if path is not None:
         return summary(kind, _judge(rows, heat_terms()), skipped, "shipped terms")

@@ -45,7 +45,7 @@ def adb_devices() -> tuple[AdbDevice, ...]:
         serial, _, rest = line.partition(" ")
         if not rest.strip() or line.startswith(("List of", "*")):
             continue
-        state = next((s for s in ("no permissions",) if rest.strip().startswith(s)), rest.split()[0])
+        state = "no permissions" if rest.strip().startswith("no permissions") else rest.split()[0]
         model = next((w.removeprefix("model:") for w in rest.split() if w.startswith("model:")), "")
         found.append(AdbDevice(serial, state, model))
     return tuple(found)

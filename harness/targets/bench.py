@@ -21,7 +21,6 @@ from harness.domain.result import Generation
 from harness.domain.scenario import Scenario
 from harness.domain.soak import Window
 from harness.errors import BadDataError, CouldNotRunError, HarnessError
-from harness.measure import sensors
 from harness.measure.file_hash import file_sha256
 from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
 from harness.measure.runner import identify, new_record
@@ -46,9 +45,7 @@ class BenchJob(Frozen, frozen=True, kw_only=True):
     """What is measured on a target.
 
     Attributes:
-        scenario: Prompt, new tokens, depth, threads ...
         programs: Folder here with llama-bench, or with a folder for each ABI that has it.
-        repetitions: Samples of each test.
         nice: Added to the niceness there.
         cpus: Mask of CPUs in hexadecimal; empty for all.
         battery_percent_min: Less charge is refused.
@@ -64,15 +61,17 @@ class BenchJob(Frozen, frozen=True, kw_only=True):
     timeout_s: float = 1800.0
 
 
-def program_for(programs: Path, abi: str, name: str = PROGRAM) -> Path:
-    """The executable for that ABI: ``programs/ABI/name`` or ``programs/name``.
+def program_for(programs: Path, abi: str) -> Path:
+    """The executable for that ABI: ``programs/ABI/llama-bench`` or ``programs/llama-bench``.
 
     Raises:
         BadDataError: There is none, or it is for another machine.
     """
-    path = next((p for p in (programs / abi / name, programs / name) if p.is_file()), None)
+    path = next((p for p in (programs / abi / PROGRAM, programs / PROGRAM) if p.is_file()), None)
     if path is None:
-        raise BadDataError(programs, "", f"no {name} and no {abi}/{name}", f"an executable of llama.cpp for {abi}")
+        raise BadDataError(
+            programs, "", f"no {PROGRAM} and no {abi}/{PROGRAM}", f"an executable of llama.cpp for {abi}"
+        )
     head = path.read_bytes()[:20] if path.stat().st_size >= 20 else b""
     found = int.from_bytes(head[18:20], "little") if head[:4] == b"\x7fELF" else None
     if found is None or found != _ELF_MACHINES.get(abi, found):
@@ -112,9 +111,10 @@ def bench_on(
                 begun.append(at)
         status, output = running.finish(_GRACE_S)
         late.cancel()
-        outcome, detail, samples, engine = _read(target, status, output, log, counters)
+        outcome, detail, read = _read(target, status, output, log, counters)
+        samples = read.samples if read else ()
         if len(samples) == len(begun):
-            samples = [_judged(s, at, running, counters) for s, at in zip(samples, begun, strict=True)]
+            samples = tuple(_judged(s, at, running, counters) for s, at in zip(samples, begun, strict=True))
         frames = list(counters.frames)
     if status and time.monotonic() - started_s >= job.timeout_s:
         outcome, detail = "timed out", f"not done within {job.timeout_s:g} s"
@@ -128,9 +128,9 @@ def bench_on(
         outcome=outcome,
         detail=detail,
         machine=fingerprint(known),
-        engine=engine.engine if engine is not None else None,
+        engine=read.engine if read else None,
         model=model,
-        samples=tuple(samples),
+        samples=samples,
         memory=_memory(frames, running.pid),
         prediction=prediction,
         extra={"target": target.name, "nice": job.nice, "cpus": job.cpus, "counter_frames": len(frames)},
@@ -173,16 +173,20 @@ def soak_on(
             if stopped or at - first >= 60 * job.minutes:
                 break
         else:
-            outcome, stopped, _, _ = _read(target, running.finish(_GRACE_S)[0] or LOST, "", [last], counters)
+            outcome, stopped, _ = _read(target, running.finish(_GRACE_S)[0] or LOST, "", [last], counters)
         running.kill()
-        scope, joules = "", None
+        scope = ""
         if counters.frames:
             with tempfile.TemporaryDirectory() as folder:
                 counters.frames[-1].write(Path(folder))
                 scope = EnergyMeter(root=Path(folder)).source.replace("not available", "battery charge counter")
-                joules = sensors.battery_joules(root=Path(folder))
     found = summarise(
-        windows, job, energy_scope=scope, battery_joules=joules, started_unix_s=started_unix_s, stopped=stopped
+        windows,
+        job,
+        energy_scope=scope,
+        battery_joules=known.battery_joules,
+        started_unix_s=started_unix_s,
+        stopped=stopped,
     )
     return new_record(
         scenario=job.scenario,
@@ -198,16 +202,15 @@ def soak_on(
 
 
 def _window(frames: Sequence[Frame], running: Running, since_s: float, duration_s: float, count: int) -> Window:
+    window = Window(since_start_s=since_s, duration_s=duration_s, token_count=count * _SOAK_TOKENS)
     if len(frames) < 2:
-        return Window(since_start_s=since_s, duration_s=duration_s, token_count=count * _SOAK_TOKENS)
+        return window
     validity, joules = between(frames, running.pid, running.shell_pid)
     joules = drained_joules(frames[0], frames[-1]) if joules is None else joules
     scale = duration_s / (frames[-1].at_s - frames[0].at_s)
     memory = _memory(frames[-1:], running.pid)
-    return Window(
-        since_start_s=since_s,
-        duration_s=duration_s,
-        token_count=count * _SOAK_TOKENS,
+    return msgspec.structs.replace(
+        window,
         celsius=validity.temperature_celsius_max,
         frequency_hz=validity.frequency_hz,
         joules=joules * scale if joules is not None else None,
@@ -241,23 +244,22 @@ def _prepared(
 
 def _read(
     target: ShellTarget, status: int, output: str, log: Sequence[str], counters: Counters
-) -> tuple[Outcome, str, list[Sample], RunRecord | None]:
+) -> tuple[Outcome, str, RunRecord | None]:
     last = " / ".join(log[-2:])
     if status == 0:
         try:
-            read = from_document(msgspec.json.decode(output), target.name)[0]
-            return "ok", "", list(read.samples), read
+            return "ok", "", from_document(msgspec.json.decode(output), target.name)[0]
         except (msgspec.DecodeError, HarnessError, IndexError) as error:
-            return "failed", f"llama-bench's output is no JSON of it ({error})", [], None
+            return "failed", f"llama-bench's output is no JSON of it ({error})", None
     if status == LOST:
-        return "failed", f"{target.name}: the connection broke at: {last}", [], None
+        return "failed", f"{target.name}: the connection broke at: {last}", None
     if status == 128 + 9:
         memory = counters.frames[-1].files.get("/proc/meminfo", "") if counters.frames else ""
         kib = {m[1]: int(m[2]) for m in re.finditer(r"^(\w+):\s+(\d+)", memory, re.MULTILINE)}
         if kib and kib.get("MemAvailable", 0) < _LITTLE_MEMORY_RATIO * kib.get("MemTotal", 1):
-            return "out of memory", f"killed with {kib.get('MemAvailable', 0)} KiB left at: {last}", [], None
+            return "out of memory", f"killed with {kib.get('MemAvailable', 0)} KiB left at: {last}", None
     signal = f"signal {status - 128}" if status > 128 else f"status {status}"
-    return ("crashed" if status > 128 else "refused"), f"llama-bench ended with {signal}: {last}", [], None
+    return ("crashed" if status > 128 else "refused"), f"llama-bench ended with {signal}: {last}", None
 
 
 def _judged(sample: Sample, begun_s: float, running: Running, counters: Counters) -> Sample:

@@ -5,7 +5,7 @@ import hashlib
 import re
 import shlex
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -14,6 +14,7 @@ from harness.domain.device import ComputeEngine, DeviceProfile, Figure, MemoryPo
 from harness.domain.record import MachineFingerprint
 from harness.errors import CouldNotRunError
 from harness.measure import machine, sensors
+from harness.predict.traits import chip_key
 from harness.targets.shell import DUMPS, Frame, ShellTarget, files_in
 
 _FILES: Final = (
@@ -39,8 +40,7 @@ class Facts(NamedTuple):
         abi: Name of the binary interface as Android has it.
         chip: The SoC as Android names it, else the processor.
         title: Maker's name and model.
-        android: Whether it is Android.
-        core_count: CPUs there are.
+        cpu: Processor, by the readers that serve this machine; so are ``ram``, ``battery_joules`` and ``zones``.
         clusters: Cores by their highest frequency in kHz, slowest first; empty where it is not told.
     """
 
@@ -52,6 +52,10 @@ class Facts(NamedTuple):
     android: bool
     core_count: int
     clusters: dict[int, int]
+    cpu: machine.Cpu
+    ram: machine.Memory
+    battery_joules: float | None
+    zones: tuple[tuple[str, float], ...]
 
 
 def facts(target: ShellTarget) -> Facts:
@@ -70,6 +74,12 @@ def facts(target: ShellTarget) -> Facts:
     model = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", cpus, re.MULTILINE)
     chip = _joined(named, "soc") or (model[1].strip() if model else arch)
     khz = [int(t) for n, t in frame.files.items() if n.endswith("cpuinfo_max_freq") and t.strip().isdigit()]
+    core_count = len(re.findall(r"^processor\s*:", cpus, re.MULTILINE)) or 1
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        frame.write(root)
+        cpu, ram = machine.cpu(root=root, affinity=frozenset(range(core_count))), machine.memory(root=root)
+        joules, zones = sensors.battery_joules(root=root), sensors.thermal_zones(root=root)
     return Facts(
         frame=frame,
         system=(system, release, arch),
@@ -77,8 +87,12 @@ def facts(target: ShellTarget) -> Facts:
         chip=chip,
         title=_joined(named, "product") or chip,
         android=bool(named),
-        core_count=len(re.findall(r"^processor\s*:", cpus, re.MULTILINE)) or 1,
+        core_count=core_count,
         clusters={k: khz.count(k) for k in sorted(set(khz))},
+        cpu=cpu,
+        ram=ram,
+        battery_joules=joules,
+        zones=zones,
     )
 
 
@@ -117,18 +131,17 @@ def asleep(frame: Frame) -> bool:
     return state is not None and state[1] != "Awake"
 
 
-def doubts(frames: Iterable[Frame]) -> tuple[str, ...]:
+def doubts(frames: Sequence[Frame]) -> tuple[str, ...]:
     """What Android and the frequency governor say against a sample."""
-    taken = list(frames)
     found = []
-    status = max((_number(f, "thermalservice", r"Thermal Status: (\d+)") or 0 for f in taken), default=0)
-    if status:
+    told = "".join(frame.files.get("/dumpsys/thermalservice", "") for frame in frames)
+    if status := max(map(int, re.findall(r"Thermal Status: (\d+)", told)), default=0):
         word = _THERMAL_WORDS[min(status, len(_THERMAL_WORDS) - 1)]
         found.append(f"the system's thermal status is {word}: let it cool down")
-    if any(map(asleep, taken)):
+    if any(map(asleep, frames)):
         found.append("the device fell asleep: keep its screen on")
     caps = [
-        [int(t) for n, t in f.files.items() if n.endswith("scaling_max_freq") and t.strip().isdigit()] for f in taken
+        [int(t) for n, t in f.files.items() if n.endswith("scaling_max_freq") and t.strip().isdigit()] for f in frames
     ]
     if caps and caps[0] and caps[-1] and sum(caps[-1]) < 0.95 * sum(caps[0]):
         found.append(f"the highest allowed frequency fell to {sum(caps[-1]) / sum(caps[0]):.0%}: let it cool down")
@@ -142,21 +155,15 @@ def ready(target: ShellTarget, known: Facts, battery_percent_min: int) -> None:
         CouldNotRunError: It sleeps, or its battery is below the limit.
     """
     if asleep(known.frame):
-        raise CouldNotRunError(
-            f"{target.name}: the device is asleep and its CPU may stop: wake it and keep its screen on"
-        )
+        raise CouldNotRunError(f"{target.name}: the device is asleep, its CPU may stop: wake it, keep its screen on")
     level = battery_percent(known.frame)
     if level is not None and level < battery_percent_min:
-        raise CouldNotRunError(
-            f"{target.name}: its battery is at {level} %, below the limit of {battery_percent_min} %"
-        )
+        raise CouldNotRunError(f"{target.name}: its battery is at {level} %, the limit is {battery_percent_min} %")
 
 
 def fingerprint(known: Facts) -> MachineFingerprint:
     """What identifies the target for comparison of runs; no serial number."""
-    with tempfile.TemporaryDirectory() as folder:
-        known.frame.write(Path(folder))
-        cpu, ram = _processor(known, Path(folder)), machine.memory(root=Path(folder))
+    cpu, ram = known.cpu, known.ram
     parts = (known.system[0], known.system[2], known.chip, cpu.physical_core_count, cpu.isa, ram.total_bytes)
     return MachineFingerprint(
         system=f"{known.system[0]} {known.system[2]}",
@@ -175,10 +182,7 @@ def fingerprint(known: Facts) -> MachineFingerprint:
 def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None) -> DeviceProfile:
     """A profile of the target: read and measured where that can be, else of the shipped device with the same chip.
 
-    Args:
-        target: The device.
-        name: Of the profile.
-        read_bytes_per_s: What the engine read from memory there, if that was measured.
+    ``read_bytes_per_s`` is what the engine read from memory there, if that was measured.
 
     Raises:
         CouldNotRunError: It does not answer; or its memory bandwidth is known from nowhere.
@@ -197,14 +201,11 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
             f"{target.name}: the bandwidth of its memory is not known: no shipped device has the chip {known.chip!r}. "
             "Give --programs, a folder with llama-bench for it, and it is measured"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        known.frame.write(Path(folder))
-        cpu, ram = _processor(known, Path(folder)), machine.memory(root=Path(folder))
-        joules, zones = sensors.battery_joules(root=Path(folder)), sensors.thermal_zones(root=Path(folder))
+    cpu, ram = known.cpu, known.ram
     usable = min(ram.available_bytes, ram.total_bytes * (_APP_RATIO if known.android else 1.0))
     disk = storage_bytes_per_s(target)
     clocks = ", ".join(f"{count} x {khz / 1e6:.2f} GHz" for khz, count in known.clusters.items())
-    words = [f"Cores: {clocks or known.core_count}.", f"Thermal zones: {', '.join(z for z, _ in zones) or 'none'}."]
+    zones = ", ".join(zone for zone, _ in known.zones) or "none"
     pool = MemoryPool(
         name="ram",
         technology=like.pool("ram").technology if like else "not told",
@@ -217,7 +218,8 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
     engine = ComputeEngine(
         kind="cpu", name=known.chip, pool="ram", apis=("cpu",), core_count=cpu.physical_core_count, isa=cpu.isa
     )
-    battery = measured(joules, "full charge") if joules else like.power.battery_joules if like else None
+    power = like.power if like else Power()
+    battery = measured(known.battery_joules, "full charge") if known.battery_joules else power.battery_joules
     return DeviceProfile(
         name=name,
         title=known.title,
@@ -232,15 +234,10 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
             technology=like.storage.technology if like else "not told",
             sequential_read_bytes_per_s=measured(disk, "dd past the page cache") if disk else unread,
         ),
-        power=Power(battery_joules=battery, sustained_watts=like.power.sustained_watts if like else None),
-        notes=" ".join(
-            [f"Bandwidth and peaks are those of {like.title}." if like else "Bandwidth as measured.", *words]
-        ),
+        power=Power(battery_joules=battery, sustained_watts=power.sustained_watts),
+        notes=f"{f'Bandwidth and peaks are those of {like.title}' if like else 'Bandwidth as measured'}. "
+        f"Cores: {clocks or known.core_count}. Thermal zones: {zones}.",
     )
-
-
-def _processor(known: Facts, root: Path) -> machine.Cpu:
-    return machine.cpu(root=root, affinity=frozenset(range(known.core_count)))
 
 
 def storage_bytes_per_s(target: ShellTarget, size_mib: int = 128) -> float | None:
@@ -260,18 +257,12 @@ def storage_bytes_per_s(target: ShellTarget, size_mib: int = 128) -> float | Non
 
 def _same_chip(shipped: str, told: str) -> bool:
     """Whether a chip told by Android or the kernel is a shipped profile's."""
-    code = _CODES.get(told.rpartition(" ")[2].upper(), told).lower() if told else ""
-    words = [w for w in re.split(r"[^a-z0-9+]+", shipped.lower()) if w not in {"class", "for", "galaxy"}]
-    return bool(words) and words == [w for w in re.split(r"[^a-z0-9+]+", code) if w][-len(words) :]
+    code = chip_key(_CODES.get(told.rpartition(" ")[2].upper(), told))
+    return bool(told) and f" {code}".endswith(f" {chip_key(shipped)}")
 
 
 _CODES: Final = {
     "SM8350": "Snapdragon 888",
-    "SM8450": "Snapdragon 8 Gen 1",
-    "SM8550": "Snapdragon 8 Gen 2",
-    "SM8650": "Snapdragon 8 Gen 3",
-    "SM8750": "Snapdragon 8 Elite",
-    "SM8850": "Snapdragon 8 Elite Gen 5",
     "S5E9925": "Exynos 2200",
     "S5E9945": "Exynos 2400",
     "GS101": "Tensor G1",
@@ -279,9 +270,4 @@ _CODES: Final = {
     "ZUMA": "Tensor G3",
     "ZUMAPRO": "Tensor G4",
 }
-"""Names that Android's ro.soc.model gives to chips of shipped profiles (Qualcomm, Samsung and Google part numbers)."""
-
-
-def _number(frame: Frame, service: str, pattern: str) -> int | None:
-    found = re.search(pattern, frame.files.get(f"/dumpsys/{service}", ""))
-    return int(found[1]) if found else None
+"""Names that Android's ro.soc.model gives to chips of shipped profiles, where :func:`chip_key` does not know them."""

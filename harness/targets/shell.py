@@ -103,10 +103,8 @@ class ShellTarget:
     def folder(self) -> str:
         """Where files of ours lie on the target."""
         if not self._folder:
-            tried = (
-                f'for d in {_FOLDERS}; do mkdir -p "$d" 2>/dev/null && [ -w "$d" ] && echo "$d" && exit; done; exit 9'
-            )
-            self._folder = self.shell(tried).strip()
+            usable = 'mkdir -p "$d" 2>/dev/null && [ -w "$d" ] && echo "$d" && exit'
+            self._folder = self.shell(f"for d in {_FOLDERS}; do {usable}; done; exit 9").strip()
         return self._folder
 
     def facts(self, patterns: Sequence[str]) -> Frame:
@@ -115,16 +113,7 @@ class ShellTarget:
         return Frame(time.monotonic(), files_in(found.splitlines()))
 
     def put(self, path: Path, sha256: str, *, executable: bool = False, progress: Progress | None = None) -> str:
-        """Push a file under its hash, from where an earlier attempt stopped; nothing is sent that is there already.
-
-        Args:
-            path: Local file.
-            sha256: Of its bytes.
-            executable: Whether it is to be run.
-            progress: Told how far it is.
-
-        Returns:
-            Its path on the target.
+        """Push a file under its hash and return its path there; an earlier attempt is gone on with, or found whole.
 
         Raises:
             CouldNotRunError: No room, no connection, or what arrived is not what was sent.
@@ -143,10 +132,8 @@ class ShellTarget:
             return place
         have = have if not whole and have <= size else 0
         if size - have + _SPARE_BYTES > free:
-            raise CouldNotRunError(
-                f"{self.name}: {path.name} needs {size - have} bytes in {self.folder}, {free} are free and "
-                f"{_SPARE_BYTES} must stay so"
-            )
+            room = f"{size - have} bytes in {self.folder}, {free} are free and {_SPARE_BYTES} must stay so"
+            raise CouldNotRunError(f"{self.name}: {path.name} needs {room}")
         writer = f"cd {own}; echo $$ > {there}.pid; exec cat {'>>' if have else '>'} {part}"
         self._send(path, have, writer, progress or (lambda _done, _all: None))
         mode = f"chmod 755 {part};" if executable else ""
@@ -195,12 +182,7 @@ class ShellTarget:
         path.write_text(self.shell(f"cat {shlex.quote(place)}", timeout_s=600), encoding="utf-8")
 
     def start(self, command: Sequence[str], *, nice: int = 0, cpus: str = "") -> "Running":
-        """Start a command there; it ends when the connection does.
-
-        Args:
-            command: Words of it.
-            nice: Added to its niceness.
-            cpus: Mask of CPUs in hexadecimal, as taskset takes it; empty for all.
+        """Start a command there, on the CPUs of a hexadecimal mask; it ends when the connection does.
 
         Raises:
             RefusedError: The mask is none.
@@ -287,12 +269,11 @@ class Running:
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.status = LOST
         first = self._readline()
-        pids = [int(word) for word in first.split()[1:]] if first.startswith("pid ") else [0, 0]
-        self.pid, self.shell_pid = pids
-        if not self.pid:
+        if not first.startswith("pid "):
             self.process.kill()
             rest = self.process.communicate()[1]
             raise CouldNotRunError(f"{target.name}: {_last(first.encode() + rest) or 'the command did not start'}")
+        self.pid, self.shell_pid = (int(word) for word in first.split()[1:])
 
     def _readline(self) -> str:
         assert self.process.stderr is not None

@@ -13,18 +13,11 @@ import msgspec
 from harness.domain.record import Outcome, Phase, Sample, Validity
 from harness.errors import EngineError
 from harness.measure.generate_job import Emit, GenerateJob
-from harness.measure.memory_watch import MemoryWatch
+from harness.measure.memory_watch import MemoryWatch, Reading
 from harness.records.derive import needed_count
+from harness.records.imports._make import sample
 from harness.records.imports.llama_bench import samples_of
 from harness.runtimes.executable import RUNTIME, batched_times, command, rows
-
-
-class ProgramError(EngineError):
-    """A program failed; ``outcome`` says how."""
-
-    def __init__(self, detail: str, outcome: Outcome) -> None:
-        super().__init__(detail)
-        self.outcome = outcome
 
 
 def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
@@ -46,7 +39,7 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
     tests += ["decode"] if s.new_tokens and not together else []
     for phase in tests:
         clean, taken, patience_s = 0, 0, job.patience_s
-        while clean < job.repetitions and taken < job.repetitions + job.retries and patience_s > 0:
+        while clean < job.repetitions and taken < job.attempts_max and patience_s > 0:
             started_s, started_unix_s = time.monotonic(), time.time()
             output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions), job)
             found = rows(output)[: job.repetitions]
@@ -56,13 +49,12 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
                 emit("engine", msgspec.structs.replace(identity, options={**identity.options, **named}))
                 told = True
             emit("memory", {"mark": "loaded", **memory})
-            samples = [
-                sample
-                for row in found
-                for sample in (batched(row, started_unix_s) if together else samples_of(row, "llama-bench"))
-            ]
-            for sample in samples:
-                emit("sample", msgspec.structs.replace(sample, validity=validity))
+            samples: list[Sample] = []
+            for row in found:
+                timed = [sample(*test, started_unix_s) for test in batched_times(row)] if together else ()
+                samples += timed or samples_of(row, "llama-bench")
+            for each in samples:
+                emit("sample", msgspec.structs.replace(each, validity=validity))
             count = len(samples) // (2 if together else 1)
             taken += max(1, count)
             clean += 0 if validity.doubts else count
@@ -72,14 +64,6 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
     if not told:
         raise EngineError(f"the program printed no result: {output[-200:]!r}")
     emit("memory", {"mark": "end", **memory})
-
-
-def batched(row: Mapping[str, Any], started_unix_s: float) -> list[Sample]:
-    """Both samples of a row of llama-batched-bench."""
-    return [
-        Sample(phase=phase, label=label, token_count=count, duration_s=taken_s, started_unix_s=started_unix_s)
-        for phase, label, count, taken_s in batched_times(row)
-    ]
 
 
 def _run(given: list[str], job: GenerateJob) -> tuple[str, Validity, dict[str, int]]:
@@ -102,11 +86,6 @@ def _run(given: list[str], job: GenerateJob) -> tuple[str, Validity, dict[str, i
     if status:
         outcome: Outcome = "aborted" if status == -6 else "crashed" if status < 0 else "refused"
         last = " ".join("".join(log[-3:]).split())[-300:]
-        raise ProgramError(f"{Path(given[0]).name} ended with status {status}: {last}", outcome)
-    memory = {
-        "rss_bytes": use.peak_rss_bytes,
-        "peak_rss_bytes": use.peak_rss_bytes,
-        "anonymous_bytes": use.peak_anonymous_bytes,
-        "file_bytes": use.peak_file_bytes,
-    }
-    return output, validity, memory
+        raise EngineError(f"{Path(given[0]).name} ended with status {status}: {last}", outcome)
+    peak = Reading(use.peak_rss_bytes, use.peak_rss_bytes, use.peak_anonymous_bytes, use.peak_file_bytes)
+    return output, validity, peak._asdict()

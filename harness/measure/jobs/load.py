@@ -7,11 +7,11 @@ not the server keeps up, so that a queue shows. A request that failed is counted
 """
 
 import os
-import queue
 import random
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult, Limits
 from harness.measure.generate_job import Emit
 from harness.measure.jobs.served import memory_mark
-from harness.measure.pipeline import Measurement, events_named, parent_pid
+from harness.measure.pipeline import Measurement, events_named
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
@@ -47,17 +47,14 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
     """What load to put on a server.
 
     Attributes:
-        url: Where it is.
         levels: Users (closed loop) or requests a second (open loop), one level after the other; one of 0 for a trace.
         open_loop: Whether levels are rates; arrivals are then Poisson's.
-        request_count: Requests of each level.
         prompt_tokens: Least and most tokens of each request's own prompt, equally likely between.
         new_tokens: The same for its answer.
         prefix_tokens: Tokens with which every prompt begins.
         turns: Requests of a conversation: each prompt has all before it, the answers among it.
         limits_s: Longest ``ttft``, ``itl`` (mean of the request) and ``e2el`` of a request that counts as good.
         trace: Requests at given times, in place of levels.
-        seed: Of lengths, prompts and arrivals.
     """
 
     url: str
@@ -117,7 +114,7 @@ def plan(job: LoadJob, *, limits: Limits = Limits()) -> Measurement:  # noqa: B0
     return Measurement(
         workload="load",
         entry=ENTRY,
-        job=msgspec.structs.replace(job, parent_pid=parent_pid()),
+        job=job,
         scenario=Scenario(
             context_tokens=max(needed, room),
             prompt_tokens=job.prefix_tokens + max(p for p, _ in lengths),
@@ -147,14 +144,7 @@ def run_load(arguments: Mapping[str, Any], emit: Emit) -> None:
 
 
 class Level:
-    """One level of load.
-
-    Args:
-        job: What the load is made of.
-        level: Users or requests a second; 0 for the trace.
-        server: Who bears it.
-        emit: Takes ``sample`` and ``level`` events.
-    """
+    """One level of load, of so many users or requests a second; of 0 for a trace."""
 
     def __init__(self, job: LoadJob, level: float, server: AttachedServer, emit: Emit) -> None:
         self._job, self._level, self._server, self._emit = job, level, server, emit
@@ -162,7 +152,7 @@ class Level:
         prefix = random.Random(job.seed)
         words = job.turns > 1
         self._prefix = server.prompt(job.prefix_tokens, prefix, words=words) if job.prefix_tokens else None
-        self._done: queue.SimpleQueue[tuple[float, Answer | ServerError]] = queue.SimpleQueue()
+        self._done: list[tuple[float, Answer | ServerError]] = []
         unit = "requests/s" if job.open_loop else "users"
         self.label = "@ trace" if job.trace else f"@ {level:g} {unit}"
 
@@ -179,20 +169,21 @@ class Level:
         probe = ValidityProbe(self._server.pid, own_pids=(self._job.parent_pid, os.getpid()))
         probe.start()
         started_s, started_unix_s = time.perf_counter(), time.time()
-        if self._job.open_loop or self._job.trace:
-            self._send_at(conversations, started_s)
-        else:
-            waiting: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
-            for _, requests in conversations:
-                waiting.put(requests)
-            self._join([threading.Thread(target=self._user, args=(waiting,)) for _ in range(int(self._level))])
+        paced = self._job.open_loop or bool(self._job.trace)
+        with ThreadPoolExecutor(MOST_AT_ONCE if paced else int(self._level)) as users:
+            sent: list[Future[None]] = []
+            for at_s, requests in conversations:
+                time.sleep(max(0.0, started_s + at_s - time.perf_counter()))
+                if paced and sum(not each.done() for each in sent) >= MOST_AT_ONCE:
+                    error = ServerError(f"not sent: {MOST_AT_ONCE} requests were waiting already", "refused")
+                    self._done.append((time.perf_counter(), error))
+                    continue
+                sent.append(users.submit(self._converse, requests))
+            for each in sent:
+                each.result()
         duration_s, validity = time.perf_counter() - started_s, probe.finish()
-        found = [self._done.get() for _ in range(self._done.qsize())]
-        answers = [(at_s, a) for at_s, a in found if isinstance(a, Answer)]
-        failures: dict[str, int] = {}
-        for _, error in found:
-            if isinstance(error, ServerError):
-                failures[f"{error.outcome}: {error}"[:120]] = failures.get(f"{error.outcome}: {error}"[:120], 0) + 1
+        answers = [(at_s, a) for at_s, a in self._done if isinstance(a, Answer)]
+        errors = [e for _, e in self._done if isinstance(e, ServerError)]
         late = msgspec.structs.replace(validity, doubts=(*validity.doubts, READ_LATE))
         for at_s, answer in answers:
             given: tuple[tuple[Phase, str, int, float], ...] = (
@@ -220,11 +211,11 @@ class Level:
             prompt_tokens=sum(a.prompt_tokens or 0 for _, a in answers),
             cached_tokens=sum(a.cached_tokens or 0 for _, a in answers),
             new_tokens=sum(a.new_tokens for _, a in answers),
-            failures=failures,
+            failures=dict(Counter(f"{error.outcome}: {error}"[:120] for error in errors)),
         )
         self._emit("level", level)
         if not answers:
-            raise next(e for _, e in found if isinstance(e, ServerError))
+            raise errors[0]
 
     def _good(self, answer: Answer) -> bool:
         gaps = answer.later_count
@@ -253,10 +244,6 @@ class Level:
         reuse = self._prefix is not None or self._job.turns > 1
         return Request(prompt=prompt if turn else _joined(self._prefix, prompt), new_tokens=new_tokens, reuse=reuse)
 
-    def _user(self, waiting: "queue.SimpleQueue[list[Request]]") -> None:
-        for requests in _drained(waiting):
-            self._converse(requests)
-
     def _converse(self, requests: list[Request]) -> None:
         """One conversation; it ends with the first request that fails."""
         said: str | tuple[int, ...] | None = None
@@ -266,38 +253,10 @@ class Level:
             try:
                 answer = self._server.ask(msgspec.structs.replace(request, prompt=prompt))
             except ServerError as error:
-                self._done.put((sent_s, error))
+                self._done.append((sent_s, error))
                 return
-            self._done.put((sent_s, answer))
+            self._done.append((sent_s, answer))
             said = f"{prompt}{answer.text}" if isinstance(prompt, str) else prompt
-
-    def _send_at(self, conversations: list[tuple[float, list[Request]]], started_s: float) -> None:
-        threads: list[threading.Thread] = []
-        for at_s, requests in conversations:
-            time.sleep(max(0.0, started_s + at_s - time.perf_counter()))
-            if sum(t.is_alive() for t in threads) >= MOST_AT_ONCE:
-                error = ServerError(f"not sent: {MOST_AT_ONCE} requests were waiting already", "refused")
-                self._done.put((time.perf_counter(), error))
-                continue
-            threads.append(threading.Thread(target=self._converse, args=(requests,)))
-            threads[-1].start()
-        for thread in threads:
-            thread.join()
-
-    @staticmethod
-    def _join(threads: list[threading.Thread]) -> None:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-
-def _drained(waiting: "queue.SimpleQueue[list[Request]]") -> Iterator[list[Request]]:
-    while True:
-        try:
-            yield waiting.get_nowait()
-        except queue.Empty:
-            return
 
 
 def _joined(first: str | tuple[int, ...] | None, then: str | tuple[int, ...]) -> str | tuple[int, ...]:

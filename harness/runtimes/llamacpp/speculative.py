@@ -305,8 +305,8 @@ def total(parts: Iterable[Decoding]) -> Decoding:
     """Sums over several answers."""
     parts = list(parts)
     longest = max((len(p.tried_by_position) for p in parts), default=0)
-    times = ("duration_s", "prefill_s", "draft_s", "verify_s")
     counts = ("cycle_count", "plain_count", "drafted_count", "accepted_count", "answer_count")
+    summed = ("duration_s", "prefill_s", "draft_s", "verify_s", *counts)
 
     def by_position(name: str) -> tuple[int, ...]:
         rows = [getattr(p, name) for p in parts]
@@ -318,5 +318,5 @@ def total(parts: Iterable[Decoding]) -> Decoding:
         accepted_by_position=by_position("accepted_by_position"),
         lengths=tuple(n for p in parts for n in p.lengths),
         widest_tokens=max((p.widest_tokens for p in parts), default=1),
-        **{name: sum(getattr(p, name) for p in parts) for name in (*times, *counts)},
+        **{name: sum(getattr(p, name) for p in parts) for name in summed},
     )

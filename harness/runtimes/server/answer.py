@@ -1,6 +1,5 @@
 """What a streamed answer holds, and whether what it says of itself agrees with what came."""
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from harness.domain.base import Frozen
@@ -101,7 +100,7 @@ class Collector:
     def __init__(self, wanted: int, sent_s: float) -> None:
         self.wanted, self._sent_s = wanted, sent_s
         self._arrivals_s: list[float] = []
-        self._counts: list[int] = []
+        self.counts: list[int] = []
         self._texts: list[str] = []
         self._told: dict[str, Any] = {}
         self.complete = False
@@ -109,12 +108,7 @@ class Collector:
     @property
     def token_count(self) -> int:
         """Tokens so far."""
-        return self._counts[-1] if self._counts else 0
-
-    @property
-    def piece_count(self) -> int:
-        """Pieces so far."""
-        return len(self._counts)
+        return self.counts[-1] if self.counts else 0
 
     def piece(self, at_s: float, text: str, count: int | None = None) -> None:
         """A piece with text is here; ``count`` tokens are with it, where the server numbers them.
@@ -126,7 +120,7 @@ class Collector:
         if count is not None and count < last:
             raise ServerError(f"wrong token count: {count} tokens after {last} had come")
         self._arrivals_s.append(at_s)
-        self._counts.append(last + 1 if count is None else count)
+        self.counts.append(last + 1 if count is None else count)
         self._texts.append(text)
 
     def tell(self, **facts: Any) -> None:
@@ -140,33 +134,28 @@ class Collector:
             ServerError: It is not, is empty, or its token count cannot be.
         """
         if not self.complete:
-            raise ServerError(
-                f"the server closed the stream after {self.piece_count} pieces, without its end", "crashed"
-            )
-        if not self._counts:
+            closed = f"the server closed the stream after {len(self.counts)} pieces, without its end"
+            raise ServerError(closed, "crashed")
+        if not self.counts:
             raise ServerError("the server ended its answer without a token")
-        held = self._counts[-1]
-        said = self._told.pop("new_tokens", None)
-        new_tokens = held if said is None else said
+        held = self.counts[-1]
+        new_tokens = self._told.pop("new_tokens", held)
         if not isinstance(new_tokens, int) or isinstance(new_tokens, bool) or new_tokens < 1:
             raise ServerError(f"wrong token count: the server says {new_tokens!r} tokens, its stream held {held}")
         finish = str(self._told.get("finish", ""))
         # A piece may hold several tokens (an unfinished character waits for its end), but none holds less than one;
         # the last token of an answer that stopped by itself is not sent as text.
         if new_tokens < held or new_tokens > self.wanted:
-            raise ServerError(
-                f"wrong token count: {self.wanted} asked for, the server says {new_tokens}, its stream held {held}"
-            )
+            said = f"{self.wanted} asked for, the server says {new_tokens}, its stream held {held}"
+            raise ServerError(f"wrong token count: {said}")
         if finish in {"length", "limit"} and new_tokens < self.wanted:
-            raise ServerError(
-                f"wrong token count: ended for length at {new_tokens} of {self.wanted} tokens: its context may be full"
-            )
-        told: Mapping[str, Any] = self._told
+            ended = f"ended for length at {new_tokens} of {self.wanted} tokens: its context may be full"
+            raise ServerError(f"wrong token count: {ended}")
         return Answer(
             sent_s=self._sent_s,
             arrivals_s=tuple(self._arrivals_s),
-            counts=tuple(self._counts),
+            counts=tuple(self.counts),
             text="".join(self._texts),
             new_tokens=new_tokens,
-            **told,
+            **self._told,
         )

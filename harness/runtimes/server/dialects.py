@@ -7,7 +7,7 @@ and llama-cpp-python's server add to it (``/tokenize``, ``/extras/tokenize/count
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PureWindowsPath
 from typing import Any, ClassVar, Final
 
@@ -23,12 +23,8 @@ class Described(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         software: ``llama-server ollama lmstudio`` or ``openai`` for any other.
-        version: Its version.
         model: Name that requests give.
         quant: Quantisation, such as ``Q4_K_M``.
-        architecture: Such as ``llama``.
-        parameter_count: Weights.
-        size_bytes: Bytes of the model.
         context_tokens: Longest context of one request.
         vocab_count: Tokens it knows; 0 where prompts cannot be given as token ids.
         slot_count: Requests it computes together; 0 where nobody knows.
@@ -50,16 +46,11 @@ class OpenAI:
     """Any server with OpenAI's completions; ``chat`` where it has only the chat form of them."""
 
     software: ClassVar[str] = "openai"
-    path: ClassVar[str] = "/v1/completions"
+    path = "/v1/completions"
 
     def __init__(self, endpoint: Endpoint, model: str = "") -> None:
         self.endpoint, self.model, self.chat = endpoint, model, False
         self.described = self.describe()
-
-    @classmethod
-    def speaks(cls, endpoint: Endpoint) -> bool:
-        """Whether the server at the other end speaks this."""
-        return isinstance(endpoint.get("/v1/models"), dict)
 
     def describe(self) -> Described:
         """Ask the server what it is and which model it runs.
@@ -68,8 +59,8 @@ class OpenAI:
             RefusedError: It has no model of that name, or several and none was named.
             ServerError: It failed.
         """
-        card = self._choose(_rows(self.endpoint.get("/v1/models"), "data"), "id")
-        version = _dict(self.endpoint.get("/version")).get("version")
+        card = self._choose(_rows(self.endpoint.json("/v1/models"), "data"), "id")
+        version = _dict(self.endpoint.json("/version")).get("version")
         return Described(
             software="vllm" if card.get("owned_by") == "vllm" else self.software,
             version=_text(version),
@@ -89,14 +80,10 @@ class OpenAI:
 
     def count_tokens(self, text: str) -> int | None:
         """Tokens of ``text`` as the server's tokenizer has them; None where it has no page for that."""
-        for path, body in (
-            ("/tokenize", {"model": self.model, "prompt": text}),
-            ("/extras/tokenize/count", {"input": text}),
-        ):
-            count = _count(_dict(self.endpoint.post(path, body)).get("count"))
-            if count is not None:
-                return count
-        return None
+        count = _count(_dict(self.endpoint.json("/tokenize", {"model": self.model, "prompt": text})).get("count"))
+        if count is not None:
+            return count
+        return _count(_dict(self.endpoint.json("/extras/tokenize/count", {"input": text})).get("count"))
 
     def unload(self) -> bool:
         """Have the server drop its model from memory; False where it cannot."""
@@ -112,8 +99,8 @@ class OpenAI:
             "stream_options": {"include_usage": True},
             "ignore_eos": True,  # vLLM and llama.cpp go on after an end token; others leave it out
         }
-        prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
-        return body | ({"messages": [{"role": "user", "content": prompt}]} if self.chat else {"prompt": prompt})
+        said = request.prompt
+        return body | ({"messages": [{"role": "user", "content": said}]} if self.chat else {"prompt": said})
 
     def ask(self, request: Request) -> Answer:
         """One completion, streamed.
@@ -122,21 +109,22 @@ class OpenAI:
             ServerError: The server did wrong, or was too slow.
         """
         try:
-            return self._ask(self.path, request)
+            return self._ask(request)
         except ServerError as error:
             if self.chat or self.software != "openai" or error.status not in {404, 405, 501}:
                 raise
         self.chat = True
-        return self._ask("/v1/chat/completions", request)
+        self.path = "/v1/chat/completions"
+        return self._ask(request)
 
-    def _ask(self, path: str, request: Request) -> Answer:
-        with self.endpoint.exchange("POST", "/v1/chat/completions" if self.chat else path, self.body(request)) as sent:
+    def _ask(self, request: Request) -> Answer:
+        with self.endpoint.exchange("POST", self.path, self.body(request)) as sent:
             found = Collector(request.new_tokens, sent.sent_s)
             for line, data in self.events(sent, found):
                 if "error" in data:
                     error = data["error"]
                     said = error.get("message", error) if isinstance(error, dict) else error
-                    raise ServerError(f"the server failed after {found.piece_count} pieces: {_text(said, 300)}")
+                    raise ServerError(f"the server failed after {len(found.counts)} pieces: {_text(said, 300)}")
                 self.read(line, data, found)
             return found.answer()
 
@@ -157,7 +145,7 @@ class OpenAI:
                     continue
                 text = text.strip()
                 if name != "data":
-                    raise ServerError(f"malformed event after {found.piece_count} pieces: {line.text[:80]!r}")
+                    raise ServerError(f"malformed event after {len(found.counts)} pieces: {line.text[:80]!r}")
                 if text == "[DONE]":
                     found.complete = True
                     return
@@ -168,7 +156,7 @@ class OpenAI:
             except ValueError:
                 data = None
             if not isinstance(data, dict):
-                raise ServerError(f"malformed event after {found.piece_count} pieces: no JSON object: {text[:80]!r}")
+                raise ServerError(f"malformed event after {len(found.counts)} pieces: no JSON object: {text[:80]!r}")
             yield line, data
 
     def read(self, line: Line, data: dict[str, Any], found: Collector) -> None:
@@ -201,15 +189,10 @@ class LlamaServer(OpenAI):
     software = "llama-server"
     path = "/completion"
 
-    @classmethod
-    def speaks(cls, endpoint: Endpoint) -> bool:
-        """Whether ``/props`` is llama.cpp's."""
-        return "default_generation_settings" in _dict(endpoint.get("/props"))
-
     def describe(self) -> Described:
         """``/props`` and the model's own card; errors as :meth:`OpenAI.describe`."""
-        props = _dict(self.endpoint.get("/props"))
-        rows = _rows(self.endpoint.get("/v1/models"), "data")
+        props = _dict(self.endpoint.json("/props"))
+        rows = _rows(self.endpoint.json("/v1/models"), "data")
         meta = _dict(self._choose(rows, "id").get("meta"))
         return Described(
             software=self.software,
@@ -225,15 +208,14 @@ class LlamaServer(OpenAI):
 
     def count_tokens(self, text: str) -> int | None:
         """Tokens of ``text``, by ``/tokenize``."""
-        tokens = _dict(self.endpoint.post("/tokenize", {"content": text, "add_special": True})).get("tokens")
+        tokens = _dict(self.endpoint.json("/tokenize", {"content": text, "add_special": True})).get("tokens")
         return len(tokens) if isinstance(tokens, list) else None
 
     def body(self, request: Request) -> dict[str, Any]:
         """Greedy, past end tokens, with the cache used only on purpose."""
-        prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
         return {
             "model": self.model,
-            "prompt": prompt,
+            "prompt": request.prompt,
             "n_predict": request.new_tokens,
             "temperature": 0.0,
             "samplers": ["temperature"],
@@ -272,14 +254,9 @@ class LMStudio(OpenAI):
     software = "lmstudio"
     path = "/api/v0/completions"
 
-    @classmethod
-    def speaks(cls, endpoint: Endpoint) -> bool:
-        """Whether ``/api/v0/models`` is there."""
-        return bool(_rows(endpoint.get("/api/v0/models"), "data"))
-
     def describe(self) -> Described:
         """The model's row of ``/api/v0/models``: the loaded one where none was named."""
-        rows = [r for r in _rows(self.endpoint.get("/api/v0/models"), "data") if r.get("type") != "embeddings"]
+        rows = [r for r in _rows(self.endpoint.json("/api/v0/models"), "data") if r.get("type") != "embeddings"]
         loaded = [r for r in rows if r.get("state") == "loaded"]
         card = self._choose(loaded if loaded and not self.model else rows, "id")
         return Described(
@@ -297,24 +274,19 @@ class Ollama(OpenAI):
     software = "ollama"
     path = "/api/generate"
 
-    @classmethod
-    def speaks(cls, endpoint: Endpoint) -> bool:
-        """Whether ``/api/version`` and ``/api/tags`` are there."""
-        return "version" in _dict(endpoint.get("/api/version")) and "models" in _dict(endpoint.get("/api/tags"))
-
     def describe(self) -> Described:
         """``/api/show`` of the model: the running one where none was named, else the only one."""
-        running = _rows(self.endpoint.get("/api/ps"), "models")
-        rows = _rows(self.endpoint.get("/api/tags"), "models")
+        running = _rows(self.endpoint.json("/api/ps"), "models")
+        rows = _rows(self.endpoint.json("/api/tags"), "models")
         if self.model and ":" not in self.model:
             self.model += ":latest"
         card = self._choose(running if len(running) == 1 and not self.model else rows, "name")
-        shown = _dict(self.endpoint.post("/api/show", {"model": self.model}))
+        shown = _dict(self.endpoint.json("/api/show", {"model": self.model}))
         details, info = _dict(shown.get("details")) or _dict(card.get("details")), _dict(shown.get("model_info"))
         architecture = _text(info.get("general.architecture") or details.get("family"))
         return Described(
             software=self.software,
-            version=_text(_dict(self.endpoint.get("/api/version")).get("version")),
+            version=_text(_dict(self.endpoint.json("/api/version")).get("version")),
             model=self.model,
             quant=_text(details.get("quantization_level")),
             architecture=architecture,
@@ -325,7 +297,7 @@ class Ollama(OpenAI):
 
     def unload(self) -> bool:
         """By ``keep_alive: 0``."""
-        done = _dict(self.endpoint.post(self.path, {"model": self.model, "keep_alive": 0, "stream": False}))
+        done = _dict(self.endpoint.json(self.path, {"model": self.model, "keep_alive": 0, "stream": False}))
         return done.get("done") is True
 
     def body(self, request: Request) -> dict[str, Any]:
@@ -352,18 +324,24 @@ class Ollama(OpenAI):
         )
 
 
-DIALECTS: Final[tuple[type[OpenAI], ...]] = (LlamaServer, LMStudio, Ollama, OpenAI)
+_SPEAKS: Final[tuple[tuple[type[OpenAI], Callable[[Endpoint], bool]], ...]] = (
+    (LlamaServer, lambda e: "default_generation_settings" in _dict(e.json("/props"))),
+    (LMStudio, lambda e: bool(_rows(e.json("/api/v0/models"), "data"))),
+    (Ollama, lambda e: "version" in _dict(e.json("/api/version")) and "models" in _dict(e.json("/api/tags"))),
+    (OpenAI, lambda e: isinstance(e.json("/v1/models"), dict)),
+)
+"""How each dialect is recognised, the one that tells most first."""
 
 
 def dialect_of(endpoint: Endpoint, model: str = "") -> OpenAI:
-    """The dialect that a server speaks, the one that tells most first.
+    """The dialect that a server speaks.
 
     Raises:
         ServerError: It cannot be reached, or speaks none of them.
         RefusedError: It has no such model.
     """
-    for dialect in DIALECTS:
-        if dialect.speaks(endpoint):
+    for dialect, speaks in _SPEAKS:
+        if speaks(endpoint):
             return dialect(endpoint, model)
     raise ServerError(f"what answers at port {endpoint.port} is no server of models: it has no /v1/models", "refused")
 

@@ -25,17 +25,11 @@ _REFUSALS: Final = {401: "the key is missing or wrong", 403: "the key may not do
 
 
 class ServerError(EngineError):
-    """A server did not do what was asked of it.
-
-    Args:
-        detail: What it did, in one line.
-        outcome: Outcome of the run that this ends.
-        status: HTTP status; 0 when it is none of those.
-    """
+    """A server did not do what was asked of it; ``status`` is that of HTTP, 0 when it is none of those."""
 
     def __init__(self, detail: str, outcome: Outcome = "failed", status: int = 0) -> None:
-        super().__init__(detail)
-        self.outcome, self.status = outcome, status
+        super().__init__(detail, outcome)
+        self.status = status
 
 
 class Patience(NamedTuple):
@@ -88,21 +82,14 @@ class Endpoint:
         self.patience = patience
         self._key = os.environ.get(key_variable, "")
 
-    def get(self, path: str) -> Any:
-        """JSON at ``path``; None where the server has no such page.
+    def json(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """JSON at ``path``, or in answer to ``body``; None where the server has no such page.
 
         Raises:
-            ServerError: It cannot be reached, failed, or sent something else.
+            ServerError: It cannot be reached, or failed.
         """
-        return self._whole("GET", path, None)
-
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """JSON answer to ``body``; None where the server has no such page. Errors as :meth:`get`."""
-        return self._whole("POST", path, body)
-
-    def _whole(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         try:
-            with self.exchange(method, path, body) as answer:
+            with self.exchange("GET" if body is None else "POST", path, body) as answer:
                 text = "\n".join(line.text for line in answer.lines())
         except ServerError as error:
             if error.status in {400, 404, 405, 422, 501}:
@@ -127,13 +114,12 @@ class Endpoint:
                 if error.status != 503:
                     raise
                 if time.monotonic() > deadline_s:
-                    raise ServerError(
-                        f"not ready after {self.patience.ready_s:g} s: {error}", "timed out", 503
-                    ) from error
+                    late = f"not ready after {self.patience.ready_s:g} s: {error}"
+                    raise ServerError(late, "timed out", 503) from error
             time.sleep(0.25)
 
 
-class Exchange:
+class Exchange(contextlib.AbstractContextManager["Exchange"]):
     """A request that was sent and whose answer has begun. Closing it early tells the server to stop.
 
     Attributes:
@@ -208,9 +194,6 @@ class Exchange:
         """End it; a server that still computes sees the connection go. Safe to call twice."""
         self._watch.cancel()
         self._connection.close()
-
-    def __enter__(self) -> "Exchange":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
