@@ -33,7 +33,7 @@ class GgmlDevice(NamedTuple):
     """One device of the engine.
 
     ``gpu`` has memory of its own, ``igpu`` uses the host's, ``accel`` works beside the CPU. Bytes are 0 where the
-    driver does not tell, ``pci`` (the address on the bus) is empty where there is none; ``handle`` is the address of
+    driver does not tell; ``handle`` is the address of
     the engine's object.
     """
 
@@ -43,7 +43,6 @@ class GgmlDevice(NamedTuple):
     api: str
     free_bytes: int
     total_bytes: int
-    pci: str
     handle: int
 
     @property
@@ -127,7 +126,6 @@ def devices() -> tuple[GgmlDevice, ...]:
                 api=_APIS.get(registry, registry),
                 free_bytes=int(props.memory_free),
                 total_bytes=int(props.memory_total),
-                pci=(props.device_id or b"").decode(),
                 handle=int(handle),
             )
         )
