@@ -1,19 +1,16 @@
 """Cards for files that a user already has."""
 
-import hashlib
 import re
 from pathlib import Path
-from typing import Final
 
 from harness.catalog._progress import Progress, no_progress
+from harness.catalog.fetch import sha256_of
 from harness.catalog.gguf import GgufFile, read_gguf
 from harness.catalog.hf_config import read_hf_config
 from harness.catalog.models import dump_model, load_card
 from harness.catalog.paths import home_dir
 from harness.domain.model import ModelCard, ModelFile, ModelShape
 from harness.errors import BadDataError, RefusedError
-
-_CHUNK_BYTES: Final = 4 << 20
 
 
 def card_of(path: Path, name: str | None = None, *, progress: Progress | None = None) -> ModelCard:
@@ -65,7 +62,9 @@ def _from_gguf(path: Path, name: str, progress: Progress) -> ModelCard:
     header = read_gguf(path)
     weights = header.weights()
     count = sum(t.element_count for t in weights.tensors)
-    file = ModelFile(quant=weights.quant, size_bytes=weights.file_bytes, sha256=_sha256(path, progress), path=str(path))
+    file = ModelFile(
+        quant=weights.quant, size_bytes=weights.file_bytes, sha256=sha256_of(path, progress), path=str(path)
+    )
     return _card(name, weights.shape, path, count, (file,), header)
 
 
@@ -92,12 +91,3 @@ def _card(
         files=files,
         notes="Its weights are random." if synthetic else "",
     )
-
-
-def _sha256(path: Path, progress: Progress) -> str:
-    digest, size = hashlib.sha256(), path.stat().st_size
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            progress(stream.tell(), size)
-    return digest.hexdigest()

@@ -6,7 +6,7 @@ Every figure is a table of its own: ``total_gib = { value = 8, source = "...", c
 
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from harness.catalog._toml import Positive, Ratio, convert, dump, floats, is_finite, read_document, scaled, unscaled
 from harness.catalog.paths import as_path, data_files
@@ -175,13 +175,11 @@ def _profile(file: Traversable) -> DeviceProfile:
         document["calibration"] = floats(document["calibration"])
     given = convert(document, DeviceFile, place)
     _check(given, document, place)
-    pools: dict[Literal["ram", "vram"], PoolTable] = {"ram": given.ram}
-    if given.vram is not None:
-        pools["vram"] = given.vram
+    pools: list[tuple[PoolName, PoolTable | None]] = [("ram", given.ram), ("vram", given.vram)]
     return DeviceProfile(
         name=file.name.removesuffix(".toml"),
         pools=tuple(
-            MemoryPool(name=name, technology=pool.technology, **_in_si(pool, _POOL)) for name, pool in pools.items()
+            MemoryPool(name=name, technology=pool.technology, **_in_si(pool, _POOL)) for name, pool in pools if pool
         ),
         engines=tuple(_engine(e) for e in given.engine),
         storage=Storage(technology=given.storage.technology, **_in_si(given.storage, _STORAGE)),

@@ -135,10 +135,14 @@ def held_bytes(staging: Path) -> int:
     return sum(f.stat().st_size for f in staging.rglob("*") if f.is_file())
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path, progress: Progress = no_progress) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
+    digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+            progress(stream.tell(), size)
+    return digest.hexdigest()
 
 
 def verify(path: Path, file: ModelFile, *, place: str) -> None:

@@ -145,17 +145,13 @@ def _for_routing(weights: Weights, routing: Routing) -> Weights:
     tensors = []
     for tensor in weights.tensors:
         if tensor.name == "token_embd.weight":
-            tensor = _tensor(tensor.name, tensor.dims, "F16")  # noqa: PLW2901
+            size_bytes = row_bytes("F16", tensor.dims[0]) * tensor.dims[1]
+            tensor = msgspec.structs.replace(tensor, type_name="F16", size_bytes=size_bytes)  # noqa: PLW2901
         if tensor.name.endswith("ffn_gate_inp.weight") and tensor.type_name != "F32":
             raise RefusedError(f"{tensor.name} is of type {tensor.type_name}, a routing needs F32")
         tensors.append(tensor)
     changed = sum(t.size_bytes for t in tensors) - sum(t.size_bytes for t in weights.tensors)
     return msgspec.structs.replace(weights, tensors=tuple(tensors), file_bytes=weights.file_bytes + changed)
-
-
-def _tensor(name: str, dims: tuple[int, ...], type_name: str) -> Tensor:
-    rows = dims[1] if len(dims) > 1 else 1
-    return Tensor(name=name, dims=dims, type_name=type_name, size_bytes=rows * row_bytes(type_name, dims[0]))
 
 
 class _Source:

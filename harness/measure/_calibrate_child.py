@@ -110,7 +110,7 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     if arguments["api"] != "cpu":
         device = devices_of(arguments["api"])[0]
         link = Bench("link", "", dimensions("shallow", "F16", 0), {})
-        _tell(link, 1, 0, [1 / link_speed(device).to_device_bytes_per_s], 0, False, emit)
+        _tell(link, 1, 0, [1 / link_speed(device)], 0, False, emit)
     groups = list(plan(arguments["types"], arguments["fill_bytes"], arguments["api"]))
     for number, group in enumerate(groups):
         emit("group", {"number": number, "count": len(groups), "name": f"{group[0].type_name} {group[0].role}"})

@@ -20,13 +20,9 @@ _WRITES_IN_PLACE: Final = "GroupQueryAttention"
 
 
 class DecoderPorts(NamedTuple):
-    """How to run a decoder.
+    """How to run a decoder: its cache inputs and outputs in the same order, with their types, and its other inputs.
 
-    Attributes:
-        dtype: Type of the cache: ``F32`` or ``F16``.
-        head_count: Key and value heads of each cache input.
-        inputs: Names of the inputs that are no cache.
-        shared: The cache may be written in place: one buffer of the full context serves as past and present.
+    Where the cache is ``shared`` it may be written in place: one buffer of the full context serves as past and present.
     """
 
     past: tuple[str, ...]

@@ -5,14 +5,14 @@ What is left runs on the CPU. With the engine's own fusion off, the nodes that i
 the file, and all others went to the provider.
 """
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from harness.errors import RefusedError, UnknownNameError
+from harness.errors import BadDataError, RefusedError, UnknownNameError
 from harness.onnx.graph import read_graph
-from harness.onnx.profile import node_events
 from harness.onnx.session import OnnxSession
 
 PROVIDERS: Final = {
@@ -34,19 +34,45 @@ _RUNS: Final = 3
 
 
 class ProviderShare(NamedTuple):
-    """What one provider did of a graph.
+    """What one provider did of a graph; the ratios are its shares of all nodes that ran, and of the kernels' time.
 
-    Attributes:
-        provider: Its name as the engine has it.
-        node_count: Nodes of the file that it ran; of a compiled one, all that the CPU did not run.
-        node_ratio: Of all nodes of the file that ran.
-        time_ratio: Of the kernels' time.
+    The nodes are those of the file that it ran; of a compiled one, all that the CPU did not run.
     """
 
     provider: str
     node_count: int
     node_ratio: float
     time_ratio: float
+
+
+class NodeEvent(NamedTuple):
+    """One run of one node: its name and operation, the provider that ran it, and how long."""
+
+    node: str
+    op_type: str
+    provider: str
+    duration_s: float
+
+
+def node_events(path: Path) -> list[NodeEvent]:
+    """Every kernel that ran, in order, of a profile in the Chrome trace format (durations in microseconds).
+
+    Writing a profile costs time: it says shares, never speed.
+
+    Raises:
+        BadDataError: It is no profile of ONNX Runtime.
+    """
+    found = []
+    try:
+        for event in json.loads(path.read_bytes()):
+            # A node has events for its fences too; the kernel alone has its operation among its arguments.
+            args = event.get("args", {})
+            if event.get("cat") == "Node" and args.get("op_name") and event["name"].endswith("_kernel_time"):
+                name = event["name"].removesuffix("_kernel_time")
+                found.append(NodeEvent(name, args["op_name"], args.get("provider", ""), event["dur"] * 1e-6))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadDataError(path, "", str(error), "a profile written by ONNX Runtime") from error
+    return found
 
 
 def provider_named(name: str) -> str:

@@ -35,7 +35,7 @@ class OnnxSession:
         providers: Execution providers, the best first.
         provider_options: Options by provider's name, such as ``{"OpenVINOExecutionProvider": {"device_type": "CPU"}}``.
         prepack: Let kernels rewrite weights into their own layout: faster, and a second copy of what is not mapped.
-        profile: Prefix of a profile to write (see :mod:`harness.onnx.profile`); never inside timed rounds.
+        profile: Prefix of a profile to write, which ``providers.node_events`` reads; never inside timed rounds.
         fuse: Let the engine merge and reorder nodes; without it its profile shows the file's own nodes.
 
     Raises:
@@ -87,7 +87,6 @@ class OnnxSession:
         self.thread_count = thread_count
         self.prepack = prepack
         self.input_names = tuple(i.name for i in self.raw.get_inputs())
-        self.output_names = tuple(o.name for o in self.raw.get_outputs())
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
         """Outputs (all unless named) as arrays; names in ``feeds`` that the graph does not know are left out.

@@ -1,7 +1,7 @@
 """Tokens that stand anywhere, for engines that run one sequence at a time, and what their sessions have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,31 +18,6 @@ def runs_of(positions: Sequence[int], sequences: Sequence[int]) -> list[tuple[in
         if i == 0 or sequences[i] != sequences[i - 1] or positions[i] != positions[i - 1] + 1
     ]
     return list(zip(starts, [*starts[1:], len(positions)], strict=True))
-
-
-def decode_in_runs(
-    decode: Callable[[Sequence[int], int, int], NDArray[np.float32]],
-    tokens: Sequence[int],
-    positions: Sequence[int],
-    sequences: Sequence[int],
-    keep: Sequence[bool] | None,
-    vocab_count: int,
-) -> NDArray[np.float32]:
-    """Run each stretch with ``decode(tokens, position, sequence)``, which gives the logits of all its tokens.
-
-    Returns:
-        Logits [kept, vocab_count] of the tokens kept, in the order given.
-    """
-    wanted = [True] * len(tokens) if keep is None else list(keep)
-    rows = np.empty((sum(wanted), vocab_count), np.float32)
-    done = 0
-    for start, stop in runs_of(positions, sequences):
-        found = decode(tokens[start:stop], positions[start], sequences[start])
-        for index, kept in enumerate(wanted[start:stop]):
-            if kept:
-                rows[done] = found[index]
-                done += 1
-    return rows
 
 
 def check_logits(logits: str) -> None:
@@ -105,12 +80,14 @@ class RowsInRuns(Rows):
         Raises:
             EngineError: As ``decode``.
         """
-
-        def one(part: Sequence[int], position: int, sequence: int) -> NDArray[np.float32]:
-            self.decode(part, position=position, sequence=sequence, logits="all")
-            return self.all_logits()
-
-        rows = decode_in_runs(one, tokens, positions, sequences, keep, self.vocab_count)
+        wanted = np.ones(len(tokens), np.bool_) if keep is None else np.asarray(keep, np.bool_)
+        rows = np.empty((int(wanted.sum()), self.vocab_count), np.float32)
+        done = 0
+        for start, stop in runs_of(positions, sequences):
+            self.decode(tokens[start:stop], position=positions[start], sequence=sequences[start], logits="all")
+            found = self.all_logits()[wanted[start:stop]]
+            rows[done : done + len(found)] = found
+            done += len(found)
         self._kept, self.kept_count = rows, len(rows)
 
     def all_logits(self) -> NDArray[np.float32]:

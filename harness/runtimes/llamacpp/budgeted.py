@@ -27,18 +27,11 @@ BLOCK_MARK: Final = b"l_out-"
 
 
 class BudgetedSession(ABC):
-    """A session whose weights stay within a budget.
+    """A session whose weights stay within a budget: use its ``session`` as any other.
 
-    Args:
-        path: GGUF file; not split.
-        scenario: Context and so on; ``mmap`` and ``repack`` are set as streaming needs them.
-        budget_bytes: What this process may use in all, everything it holds already included.
-        batch_tokens: Most tokens of one pass.
-
-    Attributes:
-        session: Use it as any other session.
-        held_bytes: What the process holds beside weights.
-        probe_bytes_per_s: Storage bandwidth; 0 when everything stays.
+    The GGUF file is not split, and the scenario's ``mmap`` and ``repack`` are set as streaming needs them.
+    ``budget_bytes`` is what this process may use in all, everything it holds already included; ``held_bytes`` what it
+    holds beside weights; ``probe_bytes_per_s`` the storage bandwidth, 0 when everything stays.
 
     Raises:
         RefusedError: Not on this system, or the budget is too small.

@@ -33,7 +33,7 @@ class GgmlDevice(NamedTuple):
     """One device of the engine.
 
     ``gpu`` has memory of its own, ``igpu`` uses the host's, ``accel`` works beside the CPU. Bytes are 0 where the
-    driver does not tell, ``pci`` (the address on the bus) is empty where there is none; ``handle`` is the address of
+    driver does not tell; ``handle`` is the address of
     the engine's object.
     """
 
@@ -43,7 +43,6 @@ class GgmlDevice(NamedTuple):
     api: str
     free_bytes: int
     total_bytes: int
-    pci: str
     handle: int
 
     @property
@@ -55,13 +54,6 @@ class GgmlDevice(NamedTuple):
     def is_software(self) -> bool:
         """Whether a driver on the CPU plays it: Mesa's llvmpipe, SwiftShader."""
         return any(word in self.description.lower() for word in ("llvmpipe", "swiftshader"))
-
-
-class LinkSpeed(NamedTuple):
-    """Bytes/s of large copies from the host to a device and back, as the engine makes them."""
-
-    to_device_bytes_per_s: float
-    from_device_bytes_per_s: float
 
 
 class _Props(ctypes.Structure):
@@ -134,7 +126,6 @@ def devices() -> tuple[GgmlDevice, ...]:
                 api=_APIS.get(registry, registry),
                 free_bytes=int(props.memory_free),
                 total_bytes=int(props.memory_total),
-                pci=(props.device_id or b"").decode(),
                 handle=int(handle),
             )
         )
@@ -235,8 +226,8 @@ def buffers(lines: Iterable[str]) -> tuple[EngineBuffer, ...]:
     return tuple(found)
 
 
-def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: int = 5) -> LinkSpeed:
-    """Speed of copies between host and device: the best of several, through ``ggml_backend_tensor_set`` and ``_get``.
+def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: int = 5) -> float:
+    """Bytes/s of copies from the host to a device: the best of several, through ``ggml_backend_tensor_set``.
 
     Raises:
         EngineError: The device gives no buffer of that size.
@@ -253,16 +244,13 @@ def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: 
         if not buffer:
             raise EngineError(f"{device.name} gives no buffer of {size_bytes} bytes")
         host = ctypes.create_string_buffer(size_bytes)
-        speeds = []
-        for name in ("ggml_backend_tensor_set", "ggml_backend_tensor_get"):
-            copy = ggml_function(name, None, pointer, pointer, size, size)
-            times = []
-            for _ in range(pass_count + 1):
-                start = time.perf_counter()
-                copy(tensor, host, 0, size_bytes)
-                times.append(time.perf_counter() - start)
-            speeds.append(size_bytes / min(times[1:]))  # the first one makes the driver's own buffers
-        return LinkSpeed(*speeds)
+        copy = ggml_function("ggml_backend_tensor_set", None, pointer, pointer, size, size)
+        times = []
+        for _ in range(pass_count + 1):
+            start = time.perf_counter()
+            copy(tensor, host, 0, size_bytes)
+            times.append(time.perf_counter() - start)
+        return size_bytes / min(times[1:])  # the first one makes the driver's own buffers
     finally:
         if buffer:
             ggml_function("ggml_backend_buffer_free", None, pointer)(buffer)

@@ -39,13 +39,7 @@ _TYPE_I32: Final = 26
 
 
 class ExpertStreamedSession(BudgetedSession):
-    """A session that holds the experts that are wanted most; other arguments and errors: :class:`BudgetedSession`.
-
-    Args:
-        policy: Which experts stay.
-
-    Attributes:
-        plan: What stays and how much room experts have.
+    """A session that holds the experts that are wanted most, by a policy; all else as in :class:`BudgetedSession`.
 
     Raises:
         RefusedError: The model has no routed experts, or the engine builds this architecture in another way.

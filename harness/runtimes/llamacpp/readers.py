@@ -19,15 +19,10 @@ _PROBE_CHUNKS: Final = 256
 
 
 class ReaderPool:
-    """Reads what is put in line, first come first served.
+    """Reads what is put in line, first come first served; ``read_bytes`` counts since the last :meth:`reset`.
 
-    Args:
-        memory: Where to and where from.
-        through_buffers: Read into a huge page of each reader's own and copy from there. Into small pages that are in
-            memory already, a device reads at half the speed that it reads into huge ones; the copy costs less.
-
-    Attributes:
-        read_bytes: Bytes read since the last :meth:`reset`.
+    ``through_buffers`` reads into a huge page of each reader's own and copies from there. Into small pages that are in
+    memory already, a device reads at half the speed that it reads into huge ones; the copy costs less.
     """
 
     def __init__(self, memory: LaidMemory, *, through_buffers: bool = False) -> None:

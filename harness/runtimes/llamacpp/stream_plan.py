@@ -39,16 +39,10 @@ def plan_split(
 ) -> StreamPlan:
     """Least streaming that fits.
 
-    What must stay and the blocks exceed what is available; :func:`harness.predict.streaming.least_split`
-    says which part of which blocks takes the excess off.
-
-    Args:
-        blocks: Where each block's tensors lie in the file.
-        always_bytes: Other weights that each pass reads whole (output matrix).
-        available_bytes: What all weights may take.
-        mapped_bytes: Weights left to the file mapping.
-        slots: Slots, at least 2; fewer where there are fewer blocks.
-        base: Address that the file's start is mapped at.
+    What must stay and the blocks exceed what is available to all weights; :func:`harness.predict.streaming.least_split`
+    says which part of which blocks takes the excess off. ``always_bytes`` are other weights that each pass reads whole
+    (output matrix); the file's start is mapped at the address ``base``. There are 2 slots at least, and no more than
+    blocks.
 
     Raises:
         RefusedError: Even streaming all blocks needs more.

@@ -26,11 +26,7 @@ from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, layout_of,
 
 
 class StreamedSession(BudgetedSession):
-    """A session that streams the end of every block; arguments and errors are those of :class:`BudgetedSession`.
-
-    Attributes:
-        plan: What stays and what is streamed.
-    """
+    """A session that streams the end of every block; arguments and errors are those of :class:`BudgetedSession`."""
 
     name = "blocks"
     plan: StreamPlan

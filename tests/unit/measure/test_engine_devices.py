@@ -18,7 +18,7 @@ from harness.predict.placed import placed_seconds, with_cards
 from harness.predict.weights import weights_of
 from harness.runtimes.llamacpp.devices import GgmlDevice
 
-CARD = GgmlDevice("Vulkan0", "Some card", "gpu", "vulkan", 7 * 2**30, 8 * 2**30, "", 1)
+CARD = GgmlDevice("Vulkan0", "Some card", "gpu", "vulkan", 7 * 2**30, 8 * 2**30, 1)
 
 
 def costs(api: str, seconds_per_byte: float, **more: float) -> Calibration:

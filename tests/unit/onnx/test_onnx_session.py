@@ -11,7 +11,7 @@ from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx import quantize as q
 from harness.onnx.files import lint, quant_label, quantization, size_bytes
 from harness.onnx.graph import read_graph
-from harness.onnx.profile import node_events
+from harness.onnx.providers import node_events
 from harness.onnx.session import OnnxSession
 
 onnx = pytest.importorskip("onnx")

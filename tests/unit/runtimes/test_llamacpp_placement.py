@@ -50,7 +50,7 @@ def test_an_api_that_is_not_there_is_refused_with_the_command_that_adds_it():
 def test_copies_have_a_speed():
     cpu = next(d for d in devices() if d.kind == "cpu")
     speed = link_speed(cpu, size_bytes=2**22, pass_count=2)
-    assert speed.to_device_bytes_per_s > 1e7 and speed.from_device_bytes_per_s > 1e7
+    assert speed > 1e7
 
 
 def test_buffers_are_read_from_the_engines_own_words():
