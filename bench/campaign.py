@@ -1,4 +1,4 @@
-"""The real runs behind the pages, as records in ``reports/``: predicted and measured, speculation, streaming, a ladder.
+"""The real runs behind the pages, as records in ``reports/``: checks, speculation, streaming, a ladder, workloads.
 
     python -m bench campaign                         # all parts, about a quarter of an hour on a quiet machine
     python -m bench campaign --only check,stream
@@ -35,6 +35,10 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
         [["stream", TARGET, "--ram-budget", share, "--tokens", "24"] for share in ("0.6x", "0.8x")]
         + [["stream", TARGET, "--ram-budget", "0.6x", "--tokens", "8", "--prompt-count", "1", "--plain-mmap"]],
     ),
+    "workloads": (
+        "workloads/default.json",
+        [["workloads", "table", "--model", "smollm2-135m", "-r", "15"]],
+    ),
     "ladder": (
         "ladder/smollm2-135m.json",
         [["ladder", "smollm2-135m", "--quants", "F16,Q8_0,Q4_K_M,Q4_0,Q2_K,IQ2_XXS", "--chunks", "4"]],
@@ -43,7 +47,12 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
 OUTPUTS: dict[str, list[str]] = {
     "fit.txt": ["fit", "llama-3.2-3b", "-q", "Q4_K_M", "-d", "macbook-air-m3", "--no-advice"],
     "check.txt": ["check"],
-}
+    "seed-iphone.txt": [
+        "fit", "llama-3-8b", "-q", "Q4_K_M", "-d", "iphone-16-pro", "-c", "2048", "--entitled", "--target", "15",
+        "--no-advice",
+    ],
+    "moe-phone.txt": ["fit", "hypothetical-moe-70b-a7b", "-d", "galaxy-s25-ultra"],
+}  # fmt: skip
 
 
 def run(arguments: list[str], folder: Path) -> None:

@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from bench.tiny_gguf import synthesize_tiny
 from harness.catalog.budgets import load_budgets
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_gguf
 from harness.catalog.hf_config import read_hf_config
 from harness.catalog.names import load_model
 from harness.catalog.paths import data_files
-from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.record import (
     SCHEMA_VERSION,
     EngineIdentity,

@@ -270,7 +270,7 @@ def _kill(folder: Path, write_count: int = 1000) -> bool:
         acknowledged = [tuple(map(int, line.split())) for line in lines if line.endswith("\n") and " " in line]
         with MemoryStore(path, HashingEmbedder(384)) as store:
             kept = {m: store.get(m).content for m in store._index.ids[: len(store)].tolist()}
-            broken = store._db.execute("PRAGMA integrity_check").fetchone()[0] != "ok"
+            broken = store._db._db.execute("PRAGMA integrity_check").fetchone()[0] != "ok"
         lost += sum(kept.get(memory_id) != f"fact number {n}" for memory_id, n in acknowledged) + broken
         extra = max(extra, len(kept) - len(acknowledged))
         total += len(acknowledged)

@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 
+from harness.app.trend import Trend, trends_of
+from harness.domain.budget import Metric
 from harness.domain.record import (
     SCHEMA_VERSION,
     EngineIdentity,
@@ -29,6 +31,8 @@ from harness.domain.record import (
     Sample,
 )
 from harness.domain.scenario import Scenario
+from harness.records.history import Figures, alike_of
+from harness.records.metrics import metric_values
 from harness.records.store import encode
 from harness.units import MIB
 
@@ -45,6 +49,18 @@ class Step(NamedTuple):
     cpu_seconds: float
     peak_bytes: int
     status: int
+
+
+def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
+    """The course of a metric over all runs that are comparable: same model, workload, machine and scenario."""
+    return trends_of(
+        (
+            Figures(record.run_id, record.created, alike_of(record), metric_values(record, metric))
+            for record in sorted(records, key=lambda r: (r.created, r.run_id))
+            if record.outcome in {"ok", "inconclusive"}
+        ),
+        metric,
+    )
 
 
 def year(count: int) -> Iterator[RunRecord]:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -11,7 +12,7 @@ import click
 
 from harness.cli import cli
 from harness.domain.record import RunRecord
-from harness.domain.result import Quality, Speculation, Stream
+from harness.domain.result import Quality, Speculation, Stream, System
 from harness.records.compare import compare
 from harness.records.imports import read_results
 from harness.records.ladder import rungs_of
@@ -129,6 +130,36 @@ def ladder_table(*paths: Path) -> str:
     return table(columns, rows) + f"\n\n{source([r for r in records if isinstance(r.result, Quality)])}"
 
 
+def workload_table(*paths: Path) -> str:
+    """Median latency of each operation of each workload beside its prediction; a disturbed run is marked."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, System)]
+    rows, errors = [], []
+    for record in records:
+        assert isinstance(record.result, System)
+        mark = "" if record.outcome == "ok" else f" ({record.outcome})"
+        for said in record.result.predicted:
+            name, latency = said["operation"], said["latency_s"]
+            times = [s.duration_s / max(1, s.token_count) for s in record.samples if s.label == name and not s.warm_up]
+            if not times:
+                continue
+            errors.append(latency["mid"] / median(times) - 1.0)
+            rows.append(
+                [
+                    f"{record.workload}, {name}{mark}",
+                    format_seconds(latency["mid"]),
+                    f"{format_seconds(latency['low'])} to {format_seconds(latency['high'])}",
+                    format_seconds(median(times)),
+                    f"{errors[-1]:+.0%}",
+                    said["limit"],
+                ]
+            )
+    columns = ["operation", "predicted", "90 % interval", "measured, median", "error", "limit"]
+    middle = (
+        f"median error of {len(errors)} operations: {median(map(abs, errors)):.1%}" if errors else "nothing was run"
+    )
+    return table(columns, rows) + f"\n\n*{middle}*\n\n{source(records)}"
+
+
 def metric(path: Path, name: str) -> str:
     """The median of one metric of one record, with three digits."""
     values = metric_values(records_of(path)[0], name)  # type: ignore[arg-type]  # a wrong name is a KeyError that says so
@@ -227,6 +258,68 @@ def leave_out(path: Path) -> str:
     columns = ["", "votes", "median error", "90th percentile", "best constant, median", "inside", "width"]
     machine = f"{told['machine']}; {told['date']}"
     return table(columns, rows) + f"\n\n*{told['left_out']}: `{told['command']}`; {machine}*"
+
+
+def given(*paths: Path) -> str:
+    """Errors on the rest of each chip after so many of its measurements were given: one file for each number."""
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    counts = [document["command"].split()[-1] for document in documents]
+    rows = []
+    for name, word in _GROUPS.items():
+        scores = [document["groups"][name] for document in documents]
+        rows.append([word, *(f"{s['median_ratio']:.1%}, {s['p90_ratio']:.0%}" for s in scores)])
+    commands_run = "`, `".join(document["command"] for document in documents)
+    under = f"*median, 90th percentile; `{commands_run}`; {documents[0]['machine']}; {documents[0]['date']}*"
+    return table(["given", *counts], rows) + f"\n\n{under}"
+
+
+_TERMS: Final = {
+    "e/gpu": ("share of its bandwidth that a graphics card reaches, before family and type", 1.0, ""),
+    "a/gpu": ("overhead of a layer on a graphics card", 1e6, " us"),
+    "c/gpu": ("operations for a weight on a graphics card", 1.0, ""),
+    "c/cpu": ("operations for a weight on a CPU", 1.0, ""),
+    "k/year": ("attention gets faster a year by a factor of", 1.0, ""),
+}
+
+
+def fitted_terms(path: Path) -> str:
+    """What some physical terms of the speed laws came to, and how many terms there are."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for key, (meaning, scale, unit) in _TERMS.items():
+        term = told["terms"][key]
+        low, middle, high = (scale * math.exp(term["value"] + sign * 1.645 * term["spread"]) for sign in (-1, 0, 1))
+        rows.append([meaning, f"{middle:.3g}{unit}", f"{low:.3g} to {high:.3g}{unit}", str(term["rows_count"])])
+    physical = sum(":" not in key for key in told["terms"])
+    counts = (
+        f"{physical} physical terms, {len(told['terms']) - physical} levels, {len(told['widths'])} fitted widths; the "
+        f"rows decide as much as {told['effective_count']:.0f} free terms would"
+    )
+    return table(["term", "value", "90 %", "votes"], rows) + f"\n\n*{counts}; {told['source']}*"
+
+
+def other_checks(path: Path) -> str:
+    """Errors of the models of speculation, streaming, heat and split placement on published rows."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for check in told["other_checks"]:
+        rules = check.get("baselines", {}).items()
+        rows.append(
+            [
+                check["name"],
+                str(check["rows_count"]),
+                f"{check['median_ratio']:.1%}",
+                f"{check['within_ratio']:.0%}",
+                f"{check['coverage_ratio']:.0%}" if "coverage_ratio" in check else "-",
+                "; ".join(f"{name}: {rule[0]:.1%} of {rule[1]} rows" for name, rule in rules) or "-",
+            ]
+        )
+    for phase, score in told["placement"]["scores"].items():
+        rows.append(
+            [f"split placement, {phase}", str(score["rows_count"]), f"{score['median_ratio']:.1%}", "-", "-", "-"]
+        )
+    columns = ["predicted", "rows", "median error", "within a factor 1.3", "inside 90 %", "simpler rules"]
+    return table(columns, rows) + f"\n\n*`{told['command']}`; {told['machine']}; {told['date']}*"
 
 
 _FEWEST_VOTES: Final = 20

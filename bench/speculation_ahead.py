@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 import click
+from msgspec.structs import replace
 
 from harness.app.resolve import resolve_model
 from harness.app.speculate import load_prompts, speculate
@@ -21,7 +22,7 @@ from harness.domain.record import result_of
 from harness.domain.result import Speculation
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.measure.jobs.speculate import speedup
+from harness.measure.jobs.speculate import SpeculationJob, speedup
 from harness.predict.calibrated import pass_seconds
 from harness.predict.weights import matrix_types
 
@@ -62,9 +63,8 @@ def main(target: Path, draft: Path, gammas: str, prompts: str, prompt_count: int
         err=True,
     )
     texts = load_prompts(prompts)[:prompt_count]
-    runs: dict[int, Speculation] = {
-        g: result_of(speculate(target, [draft], texts, new_tokens=tokens, draft_tokens=g), Speculation) for g in lengths
-    }
+    job = SpeculationJob(target=str(target), drafts=(str(draft),), prompts=texts, new_tokens=tokens)
+    runs: dict[int, Speculation] = {g: result_of(speculate(replace(job, draft_tokens=g)), Speculation) for g in lengths}
     plain_s = median(r.advice.verify_s[1] for r in runs.values())
     rows = []
     for gamma, run in runs.items():

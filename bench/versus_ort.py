@@ -24,11 +24,11 @@ from typing import Any, Final, NamedTuple
 import click
 import msgspec
 
-from harness.app.export_onnx import ask, equal_count
+from bench.engine_answers import AnswersJob, ask
+from harness.app.export_onnx import equal_count
 from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit, HarnessError
-from harness.measure.answers import AnswersJob
 from harness.measure.child import Limits, run_child
 from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import ENTRY

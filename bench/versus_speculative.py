@@ -17,9 +17,8 @@ import click
 from harness.app.speculate import load_prompts, speculate
 from harness.domain.record import result_of
 from harness.domain.result import Speculation
-from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError
-from harness.measure.jobs.speculate import PILOT_PROMPTS
+from harness.measure.jobs.speculate import PILOT_PROMPTS, SpeculationJob
 from harness.runtimes._threads import default_thread_count
 
 _PRINTED = re.compile(r"decoded\s+(\d+) tokens in\s+([0-9.]+) seconds")
@@ -69,6 +68,7 @@ def theirs(program: Path, target: Path, draft: Path, prompts: list[str], new_tok
 def main(target: Path, draft: Path, program: Path, prompts: str, prompt_count: int, tokens: int, turns: int) -> None:
     """Compare our speculation with PROGRAM's on TARGET drafted by DRAFT."""
     texts = list(load_prompts(prompts)[:prompt_count])
+    job = SpeculationJob(target=str(target), drafts=(str(draft),), prompts=tuple(texts), new_tokens=tokens)
     ratios = []
     for turn in range(turns):
         sides: dict[str, float] = {}
@@ -76,7 +76,7 @@ def main(target: Path, draft: Path, program: Path, prompts: str, prompt_count: i
             if side == "theirs":
                 sides[side] = theirs(program, target, draft, texts[PILOT_PROMPTS:], tokens)
             else:
-                record = speculate(target, [draft], texts, scenario=Scenario(context_tokens=1024), new_tokens=tokens)
+                record = speculate(job)
                 run = result_of(record, Speculation)
                 sides[side] = run.speculative.tokens_per_s
                 sides["plain"] = run.plain.tokens_per_s

@@ -13,6 +13,7 @@ With pytest-benchmark installed each run appears in its table and its JSON as se
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,32 +45,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
 
 
+@dataclass(frozen=True)
 class EdgeModel:
-    """The model of a test.
+    """The model of a test; ``fields`` are those of the scenario, such as ``new_tokens``."""
 
-    Args:
-        request: The test.
-        name: Model name or path.
-        quant: Mixture; the card's usual one unless given.
-        repetitions: Clean samples wanted of each test.
-        runtime: Runtime.
-        patience_s: Longest pauses after disturbed samples.
-        fields: Fields of the scenario, such as ``new_tokens``.
-    """
-
-    def __init__(
-        self,
-        request: pytest.FixtureRequest,
-        name: str,
-        quant: str,
-        repetitions: int,
-        runtime: str,
-        patience_s: float,
-        fields: dict[str, Any],
-    ) -> None:
-        self.name, self.quant, self.fields = name, quant, fields
-        self.repetitions, self.runtime, self.patience_s = repetitions, runtime, patience_s
-        self._request = request
+    request: pytest.FixtureRequest
+    name: str
+    quant: str
+    repetitions: int
+    runtime: str
+    patience_s: float
+    fields: dict[str, Any]
 
     def run(self, **fields: Any) -> "RunRecord":
         """Measure it in a child process and give the record; ``fields`` change the marker's scenario.
@@ -80,16 +66,16 @@ class EdgeModel:
         from harness.app.resolve import scenario_from
         from harness.app.run import Options, cells_of, run_cells
         from harness.app.this_machine import this_machine
+        from harness.measure.pipeline import How
 
         cells = cells_of((self.name,), self.quant, scenario_from(self.fields | fields))
-        folder = self._request.config.getoption("--edge-records")
+        folder = self.request.config.getoption("--edge-records")
         options = Options(
             runtime=self.runtime,
             repetitions=self.repetitions,
             cold_loads=0,
-            keep=False,
+            how=How(keep=False, folder=Path(folder) if folder else None),
             patience_s=self.patience_s,
-            folder=Path(folder) if folder else None,
         )
         (record,) = run_cells(cells, options, device=this_machine())
         self._show(record)
@@ -97,11 +83,11 @@ class EdgeModel:
 
     def _show(self, record: "RunRecord") -> None:
         """Hand the samples to pytest-benchmark, if it is there and the test has not used it otherwise."""
-        if not self._request.config.pluginmanager.hasplugin("benchmark"):
+        if not self.request.config.pluginmanager.hasplugin("benchmark"):
             return
         from harness.report.formats.pytest_benchmark_json import extra_info
 
-        benchmark = self._request.getfixturevalue("benchmark")
+        benchmark = self.request.getfixturevalue("benchmark")
         seconds = [
             s.duration_s / max(1, s.token_count) for s in record.believed("decode") or record.believed("prefill")
         ]

@@ -13,9 +13,9 @@ from unittest import mock
 import psutil
 
 from bench.faults.place import OPTIONS, Injected, Place
+from bench.tiny_gguf import synthesize_tiny
 from harness.app import run as app_run
 from harness.app.locate import locate as locate_as_ever
-from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
@@ -162,7 +162,7 @@ def clock_step(place: Place, draw: random.Random) -> Injected:
     hours = draw.choice((draw.uniform(0.1, 23), draw.uniform(25, 20000)))
     with clock_set_back(hours=hours):
         second = place.run(path)
-    (again,) = app_run.run_cells(place.cells([path]), OPTIONS._replace(resume=True))
+    (again,) = app_run.run_cells(place.cells([path]), OPTIONS._replace(how=pipeline.How(resume=True)))
     # Resume takes results of a day: the later run, or, when that says it is older, a new one.
     resumed = again.run_id == second.run_id if hours < 24 else again.run_id not in {first.run_id, second.run_id}
     ok = first.run_id != second.run_id and resumed
@@ -203,7 +203,7 @@ def stored_garbage(place: Place, draw: random.Random) -> Injected:
         message = ""
     except HarnessError as error:
         message = str(error)
-    (again,) = app_run.run_cells(place.cells([path]), OPTIONS._replace(resume=True))
+    (again,) = app_run.run_cells(place.cells([path]), OPTIONS._replace(how=pipeline.How(resume=True)))
     place.done.add(again.run_id)
     with sqlite3.connect(place.history().path) as connection:
         connection.execute("DELETE FROM runs WHERE run_id = ?", (record.run_id,))

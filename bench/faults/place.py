@@ -16,7 +16,7 @@ from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.measure.child import Limits
-from harness.measure.pipeline import Silent
+from harness.measure.pipeline import Listener
 from harness.records.history import History
 from harness.records.store import load
 
@@ -46,7 +46,7 @@ class Injected(NamedTuple):
     hung: bool = False
 
 
-class Told(Silent):
+class Told(Listener):
     """Keeps every line it is told."""
 
     def __init__(self) -> None:

@@ -61,7 +61,12 @@ def check(
         device, records = run_on(on[0], cells, options, on[1], listener)
         return Checked(device, records, [compare(record) for record in records])
     shapes, types = _seen(cells, listener)
-    gpus = {d.api: d for d in reversed(engine_devices()) if d.is_gpu and scenario.api in {"", d.api}}
+    try:
+        found = engine_devices()
+    except HarnessError as error:  # a driver that dies takes no CPU with it
+        found = ()
+        listener.say(f"no GPU is checked: {error}")
+    gpus = {d.api: d for d in reversed(found) if d.is_gpu and scenario.api in {"", d.api}}
     device = probed(types, scenario, say=listener.say, again=probe_again, gpus=gpus)
     if not scenario.api:
         cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
@@ -102,9 +107,7 @@ def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | No
 def write_report(checked: Checked, path: Path | None) -> Path:
     """Write the report: Markdown, or all records as JSON when the file is called so.
 
-    Args:
-        checked: What was found.
-        path: Where; None for the current folder, or the user's own where that cannot be written.
+    Without a path it goes into the current folder, or into the user's own where that cannot be written.
 
     Raises:
         CouldNotRunError: It could not be written.

@@ -41,8 +41,6 @@ class Emulation(Frozen, frozen=True, kw_only=True):
     """What of a device is imposed on a run here.
 
     Attributes:
-        device: The device.
-        memory_limit_bytes: What an app may use on it.
         thread_count: Its cores, at most those of this machine.
         core_count: Cores of its CPU; 0 where unknown.
         not_emulated: What a result must not be read for.
@@ -79,14 +77,6 @@ def find_boundary(
     listener: Listener | None = None,
 ) -> RunRecord:
     """Bisect on the context length with real runs; the weights are read into memory, so that none can be dropped.
-
-    Args:
-        path: GGUF file.
-        emulation: The limit.
-        tolerance_ratio: Ends when the contexts that ran and that did not are that close.
-        wall_s: Longest time of each run.
-        how: How the record is made and kept.
-        listener: Told of each run.
 
     Returns:
         The record, its result a :class:`~harness.domain.result.Boundary`. It is ``out of memory`` when the model does
@@ -132,11 +122,7 @@ class Trials:
 
     Attributes:
         peaks: Memory charged by context, of the runs that went well.
-        tried: Contexts and outcomes in order.
         enforced: Whether a control group held every run to the limit.
-        outcome: ``ok``, or what ended the search.
-        detail: Why.
-        memory: Of the last run that went well.
     """
 
     def __init__(self, path: Path, emulation: Emulation, wall_s: float, pipeline: Pipeline) -> None:

@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from harness.app.locate import locate
 from harness.catalog._progress import Progress
 from harness.catalog.paths import as_path
 from harness.domain.base import Frozen
 from harness.errors import EngineError
-from harness.measure.answers import Answers, AnswersJob
+from harness.measure.answers import AnswersJob
 from harness.measure.child import run_child
 from harness.onnx.export import export, read_record
 from harness.onnx.files import lint, quantization, size_bytes
@@ -24,12 +22,8 @@ class Exported(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         path: ``model.onnx``.
-        to: ``onnx`` or ``genai``.
-        quantization: What the graph's weights are.
-        size_bytes: Of the graph and its weights.
         greedy_count: Tokens that torch chose from the float checkpoint; 0 where it was not asked.
         greedy_equal_count: How many of them, from the first on, the exported graph chose too.
-        faults: What is wrong with how it is stored.
     """
 
     path: str
@@ -69,7 +63,7 @@ def export_onnx(
         job = AnswersJob(
             path=str(made), runtime="ort", prompt_tokens=tuple(record["prompt_tokens"]), greedy_count=len(expected)
         )
-        found = ask(job).greedy
+        found = ask(job)
     return Exported(
         path=str(made),
         to=to,
@@ -81,14 +75,14 @@ def export_onnx(
     )
 
 
-def ask(job: AnswersJob) -> Answers:
-    """What a model answers, asked in a process of its own.
+def ask(job: AnswersJob) -> tuple[int, ...]:
+    """The tokens that a model answers, asked in a process of its own.
 
     Raises:
         EngineError: It could not be asked.
     """
     result = run_child(ANSWERS_TARGET, job)
-    told = next((msgspec.convert(data, Answers) for name, data in result.events if name == "answers"), None)
+    told = next((tuple(data) for name, data in result.events if name == "greedy"), None)
     if told is None:
         raise EngineError(f"{job.runtime} on {Path(job.path).name}: {result.outcome}: {result.detail}")
     return told

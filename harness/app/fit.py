@@ -275,7 +275,7 @@ def companion(text: str) -> Companion:
     name, _, size = text.partition(":")
     workload = load(name)
     chosen = size_of(workload, size or "default")
-    return Companion(f"{name} {size or 'default'}", tuple(workload.costs(chosen)), workload.needs_model)
+    return Companion(f"{name} {size or 'default'}", tuple(workload.costs(chosen)))
 
 
 def _others(beside: Sequence[Companion], left_out: Companion) -> tuple[Companion, ...]:

@@ -14,12 +14,12 @@ from harness.measure.pipeline import open_history
 from harness.records.store import from_document
 
 
-def predictor(scenario: Scenario | None = None) -> Callable[[str, str], Prediction]:
-    """A function (device, model[:quant]) -> prediction, in the given scenario or the usual one."""
+def predictor() -> Callable[[str, str], Prediction]:
+    """A function (device, model[:quant]) -> prediction, in the usual scenario."""
 
     def ask(device: str, model: str) -> Prediction:
         name, _, quant = model.partition(":")
-        return predict(resolve_model(name, quant or None), resolve_device(device), scenario or Scenario())
+        return predict(resolve_model(name, quant or None), resolve_device(device), Scenario())
 
     return ask
 

@@ -19,9 +19,10 @@ from harness.domain.result import Quality
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, EngineError, InputError, RefusedError
 from harness.measure.child import ChildResult, Limits
+from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import QualityJob, load_columns
-from harness.measure.pipeline import How, Listener, Measurement, Pipeline, events_named, key_of, parent_pid
+from harness.measure.pipeline import How, Listener, Measurement, Pipeline, events_named, key_of, prepare
 from harness.measure.runner import identify
 from harness.predict.weights import weights_of
 from harness.records.ladder import Ladder, Rung, describe, mark_frontier, reference_of, rung_of
@@ -44,8 +45,6 @@ class Asked(NamedTuple):
     Attributes:
         chunk_count: Chunks of 512 tokens that are scored; 0 for all.
         scenario: Of the speed test; None for no speed test.
-        repetitions: Of the speed test.
-        limits: Of each child.
     """
 
     chunk_count: int = 8
@@ -141,16 +140,8 @@ class Workshop:
     """Makes, scores and times the rungs of one source, in a folder.
 
     All that a file in the folder depends on is in the name of its own folder there (hashes of the source and the text,
-    version of the engine); what a result depends on beyond that is in the key of its record.
-
-    Args:
-        source: GGUF file that is quantized.
-        requantized: Its mixture where it is quantized already; else empty.
-        text: Text to score on.
-        folder: Where files are made.
-        is_kept: Whether files stay there.
-        asked: What is measured.
-        pipeline: Where it is measured.
+    version of the engine); what a result depends on beyond that is in the key of its record. ``requantized`` is the
+    source's mixture where it is quantized already, else empty.
 
     Raises:
         CouldNotRunError: The folder cannot be written.
@@ -182,7 +173,7 @@ class Workshop:
         """
         if self.requantized:
             self._file("F16", self.reference.name)
-        self._child(_TRY, {"model": str(self.reference), "text": str(self.text)})
+        prepare(_TRY, {"model": str(self.reference), "text": str(self.text)}, limits=self.asked.limits)
 
     @property
     def reference(self) -> Path:
@@ -249,7 +240,6 @@ class Workshop:
             reference=str(self.reference),
             columns=str(columns),
             chunk_count=self.asked.chunk_count,
-            parent_pid=parent_pid(),
         )
         plan = Measurement(
             workload="quality",
@@ -271,11 +261,8 @@ class Workshop:
     def _timed(self, quant: str, scenario: Scenario) -> RunRecord:
         path = self._file(quant, f"{quant}.gguf")
         plan = plan_generation(
-            path,
+            GenerateJob(path=str(path), scenario=scenario, repetitions=self.asked.repetitions, cold_loads=0),
             read_gguf(path).weights(),
-            scenario,
-            repetitions=self.asked.repetitions,
-            cold_loads=0,
             hash_of=hashed,
             limits=self.asked.limits,
             key=self._speed_key(quant),
@@ -321,14 +308,11 @@ class Workshop:
     def _made(self, path: Path, part: Path, entry: str, job: dict[str, Any] | msgspec.Struct) -> Path:
         """The file that a child writes as ``part``, under its name once it is whole."""
         try:
-            self._child(entry, job)
+            prepare(entry, job, limits=self.asked.limits)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
         return path
-
-    def _child(self, entry: str, job: dict[str, Any] | msgspec.Struct) -> None:
-        self.pipeline.work(entry, job, limits=self.asked.limits)
 
 
 def _not_interrupted(record: RunRecord) -> RunRecord:

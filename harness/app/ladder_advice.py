@@ -26,12 +26,8 @@ class RungAdvice(Frozen, frozen=True, kw_only=True):
     """What one device should take.
 
     Attributes:
-        device: Its name.
         quant: The rung; empty when none fits.
         is_faithful: Whether that rung is within 0.1 nats of the reference.
-        kl_divergence: Its measured divergence, nats.
-        decode_tokens_per_s: Predicted for the device.
-        peak_bytes: Memory predicted for the device.
     """
 
     device: str
@@ -59,12 +55,6 @@ def advise(
     source: Path, result: Ladder, devices: Sequence[DeviceProfile], scenario: Scenario
 ) -> tuple[RungAdvice, ...]:
     """What each device should take.
-
-    Args:
-        source: The file the ladder was made from.
-        result: The ladder.
-        devices: Whom to advise.
-        scenario: Context that must fit.
 
     Raises:
         BadDataError, RefusedError: As :func:`rung_predictions`.
@@ -112,10 +102,6 @@ def recommend(result: Ladder, predictions: Mapping[str, Prediction]) -> Rung | N
     Faithful is a divergence of at most 0.1 nats from the reference; speed is the one predicted for the device, and of
     speeds within 5 % of the highest, which no prediction tells apart, the smallest divergence wins. So it does where no
     faithful rung fits.
-
-    Args:
-        result: The ladder.
-        predictions: Of each rung on the device, see :func:`rung_predictions`.
     """
     fitting = [
         r for r in result.rungs if r.quality and r.quant in predictions and predictions[r.quant].verdict.word == "fits"

@@ -21,7 +21,6 @@ class Located(NamedTuple):
     """A model file on this machine.
 
     Attributes:
-        name: The card's name, or the file's stem.
         quant: Its mixture; of an ONNX model what its graph says; empty where nobody knows (a fake model).
         path: The file; ``model.onnx`` of an ONNX folder.
         sha256: Its hash where the card vouches for it; empty otherwise.

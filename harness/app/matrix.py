@@ -1,9 +1,8 @@
 """Many questions at once: which devices, which models, which mixtures, which contexts; and the answers as a file."""
 
 import csv
+import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,6 +20,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import InputError, MissingPackageError, UnknownNameError
 from harness.predict.quant_mix import quant_named
 from harness.predict.sweep import WORDS, Grid, sweep
+from harness.records.store import write_atomically
 
 FORMATS: Final = (".json", ".csv", ".parquet")
 
@@ -91,14 +91,7 @@ def write(table: Columns, path: Path) -> None:
         raise InputError(f"{path}: found ending {path.suffix or 'none'}, expected one of {', '.join(FORMATS)}")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder")
-    writer = {".json": _write_json, ".csv": _write_csv, ".parquet": _write_parquet}[path.suffix]
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        writer(table, Path(name))
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    write_atomically(path, {".json": _json, ".csv": _csv, ".parquet": _parquet}[path.suffix](table))
 
 
 def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -129,18 +122,19 @@ def plain(table: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:
     return lists
 
 
-def _write_json(table: Mapping[str, NDArray[Any]], path: Path) -> None:
-    path.write_text(json.dumps(plain(table)), encoding="utf-8")
+def _json(table: Columns) -> bytes:
+    return json.dumps(plain(table)).encode()
 
 
-def _write_csv(table: Mapping[str, NDArray[Any]], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(table)
-        writer.writerows(zip(*plain(table).values(), strict=True))
+def _csv(table: Columns) -> bytes:
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(table)
+    writer.writerows(zip(*plain(table).values(), strict=True))
+    return stream.getvalue().encode()
 
 
-def _write_parquet(table: Mapping[str, NDArray[Any]], path: Path) -> None:
+def _parquet(table: Columns) -> bytes:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -150,4 +144,6 @@ def _write_parquet(table: Mapping[str, NDArray[Any]], path: Path) -> None:
         name: pyarrow.array(column).dictionary_encode() if column.dtype.kind == "U" else pyarrow.array(column)
         for name, column in table.items()
     }
-    pyarrow.parquet.write_table(pyarrow.table(arrays), path)
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(arrays), stream)
+    return stream.getvalue()

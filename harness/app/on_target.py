@@ -47,7 +47,7 @@ def run_on(
         CouldNotRunError: The target cannot be used.
     """
     programs = needed(programs)
-    if options.greedy or options.resume or options.limits.memory_bytes is not None or options.runtime != "llamacpp":
+    if options.greedy or options.how.resume or options.limits.memory_bytes is not None or options.runtime != "llamacpp":
         raise RefusedError("llama-bench on a target takes no --greedy, --resume, --memory-limit, --as or --runtime")
     target = target_named(on)
     kept = home_dir() / "devices" / f"{_name(target)}.toml"

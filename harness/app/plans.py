@@ -15,10 +15,11 @@ from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
-from harness.errors import InputError
+from harness.errors import InputError, RefusedError
 from harness.measure.machine import cpu
 from harness.predict.calibrated import pass_seconds
 from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
+from harness.predict.placed import Choices, choose
 from harness.predict.repack import rewrites_all
 from harness.predict.speculative import BestLength, batch_cost, best_gamma, expected_tokens_per_cycle
 from harness.predict.speed import machine_of, predict_speed
@@ -47,7 +48,6 @@ class SpeculationPlan(Frozen, frozen=True, kw_only=True):
         draft_cost_ratio: Time of a drafted token over that of a decoded one.
         verify_cost_ratio: Cost of a pass over 2, 3, ... tokens relative to one token, in order.
         measured: Whether those costs come from this machine's own calibration.
-        cases: Advice by acceptance rate.
     """
 
     drafter: str
@@ -61,9 +61,7 @@ class StreamingOutlook(Frozen, frozen=True, kw_only=True):
     """How a model larger than the memory there is would run.
 
     Attributes:
-        budget_bytes: Memory it may use.
         pinned_count: What stays, counted in layers.
-        streamed_bytes: Read from storage in each pass.
         tokens_per_s: Pinned and streamed, reading while computing.
         naive_tokens_per_s: The same file mapped, and left to the system.
         speculative_tokens_per_s: Streaming with drafts of the best length at an acceptance of 0.8; 0 without a draft.
@@ -91,15 +89,7 @@ def plan_speculation(
     *,
     draft_device: DeviceProfile | None = None,
 ) -> SpeculationPlan:
-    """Best draft length for each acceptance rate, or "do not".
-
-    Args:
-        model: The target.
-        device: Where both run.
-        scenario: How.
-        draft: Draft model; without one, prompt lookup is judged.
-        draft_device: The same device with the costs of a draft that is repacked beside a target that is not.
-    """
+    """Best draft length for each acceptance rate, or "do not"."""
     cost, measured = _verify_cost(model.weights, device, scenario)
     ratio = 0.0
     if draft is not None:
@@ -126,14 +116,9 @@ def plan_under_budget(
     *,
     evictable_bytes: int = 0,
 ) -> StreamingOutlook:
-    """Split into pinned and streamed layers in the memory that the verdict counted with.
+    """Split into pinned and streamed layers in the memory that the verdict of ``now`` (a draft included) counted with.
 
-    Args:
-        model: The model.
-        device: Where it runs.
-        now: Its prediction there, a draft included.
-        speculation: What drafting would do.
-        evictable_bytes: Of what the prediction counts beside the model, bytes that need not stay.
+    ``evictable_bytes`` need not stay, of what the prediction counts beside the model.
     """
     budget = now.verdict.available_bytes
     layers = layer_bytes(model.weights)
@@ -285,3 +270,38 @@ def _expert_cache(
     hit = hit_ratio(experts.expert_count, cached, policy="lfu", used_count=experts.used_count)
     active = all_experts * experts.used_count / experts.expert_count
     return 1.0 / streamed_token_s(active, hit, disk_bytes_per_s, compute_s), hit
+
+
+def best_placement(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, card_count: int = 1) -> Choices:
+    """Every step of the split, and the best of those that fit.
+
+    Args:
+        model: The model.
+        device: The device.
+        scenario: The prompt and the new tokens that the best one is fastest for.
+        card_count: Cards of the device's kind.
+
+    Raises:
+        RefusedError: The device has no GPU, or no such api; the KV type cannot hold this model's keys.
+    """
+    api = device.api(scenario.api)
+    engine = device.engine_for(api)
+    if engine is None or engine.kind != "gpu":
+        raise RefusedError(f"a placement needs a GPU beside the CPU: {device.name} drives {api} on no GPU")
+    if device.engine_for("cpu") is None:
+        raise RefusedError(f"{device.name} names no CPU engine: its profile needs one before a model can be split")
+    try:
+        return choose(model.weights, device, scenario, card_count)
+    except ValueError as error:
+        raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
+
+
+def split_note(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[str, ...]:
+    """One line that tells of the best split, for a model that a card does not hold whole; none where no split helps."""
+    if device.pool_for(device.api(scenario.api)) != "vram" or device.engine_for("cpu") is None:
+        return ()
+    best = best_placement(model, device, scenario).best
+    if best is None:
+        return ()
+    speed = f"{best.decode_tokens_per_s.mid:.3g} tokens/s"
+    return (f"split between the card and the CPU it runs: {best.flags}, {speed}; --placement auto shows every split",)

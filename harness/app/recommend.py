@@ -35,15 +35,11 @@ class Choice(Frozen, frozen=True, kw_only=True):
     """One model in one mixture on the device.
 
     Attributes:
-        model: Card's name.
-        quant: Mixture.
         score: Published score of the task's benchmark, at full precision.
         perplexity_percent: Growth of perplexity by the mixture; None where unpublished.
         rank_score: ``score`` lowered by that growth: no table tells task scores by mixture, so this is assumed.
         tokens_per_s: Decode speed after the minutes asked for, at the depth asked for.
-        needed_bytes: Memory it needs.
         is_front: No other choice has both a better rank and more speed.
-        source: Where the score was published.
     """
 
     model: str
@@ -82,14 +78,9 @@ def benchmark(task: Task) -> str:
 def recommend(
     device: DeviceProfile, task: Task, scenario: Scenario, *, min_tokens_per_s: float = 0.0, minutes: float = 0.0
 ) -> list[Choice]:
-    """Models with the best mixture of each that fits and is fast enough, best first.
+    """Models with the best mixture of each that fits and is fast enough (for ``minutes``), best first.
 
-    Args:
-        device: Where.
-        task: What for.
-        scenario: Context, depth and batch that must fit.
-        min_tokens_per_s: Decode speed wanted.
-        minutes: For how long it must hold; where nobody knows what the device keeps, its first seconds count.
+    Where nobody knows what the device keeps after minutes, its first seconds count.
     """
     best: dict[str, Choice] = {}
     for name, row in _table()["scores"].items():

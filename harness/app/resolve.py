@@ -35,9 +35,6 @@ class ResolvedModel(NamedTuple):
     Attributes:
         name: The card's name, or the file's stem.
         quant: Canonical name of its mixture.
-        weights: Every tensor.
-        card: Its card, if it has one.
-        path: The file, if there is one on this machine.
         guess: What bounds it, where nobody knows the model.
         bits: Fewest and most bits a weight of its quantisation, where another mixture stands for that.
         notes: What was assumed on the way.

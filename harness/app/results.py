@@ -3,16 +3,13 @@
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
 
-from harness.catalog.paths import home_dir
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
+from harness.measure.pipeline import open_history
 from harness.records.history import History
 from harness.records.imports import read_results
 from harness.records.store import RECORD_MAX_BYTES, decode
-
-_HISTORY: Final = "history.sqlite"
 
 
 def gather(references: Iterable[str]) -> list[RunRecord]:
@@ -56,7 +53,7 @@ def _of(reference: str) -> list[RunRecord]:
         return [record for file in files for record in read_results(file)]
     if path.exists() or path.suffix or "/" in reference:
         return read_results(path)
-    history = home_dir() / _HISTORY
-    if not history.exists():
+    history = open_history()
+    if not history.path.exists():
         raise BadDataError(reference, "", "no such file, and no history yet", "a record file or a run of the history")
-    return [History(history).get(reference)]
+    return [history.get(reference)]

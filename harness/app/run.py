@@ -1,9 +1,9 @@
 """Measure models in scenarios, one cell after the other; what fails is recorded and the rest goes on."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,6 +20,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import Exit, HarnessError, InputError, RefusedError
 from harness.measure.child import Limits
 from harness.measure.file_hash import file_sha256
+from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.served import ServedJob
 from harness.measure.jobs.served import plan as plan_served
@@ -42,17 +43,11 @@ class Options(NamedTuple):
     """How all cells are run.
 
     Attributes:
-        runtime: Runtime module.
         repetitions: Clean samples wanted of each test.
         cold_loads: Loads past the page cache.
         greedy: Choose tokens inside the clock.
-        limits: Wall clock and memory of each child.
-        wait: Wait for another measured run on this machine.
-        resume: Take the results of cells that were done before.
-        keep: Append to the history.
-        folder: Also write each record there, as a file of its own.
+        how: How records are made and kept; with ``resume``, results of cells that were done before are taken.
         patience_s: Longest time spent on disturbed samples and the pauses after them.
-        notes: Put into each record's ``extra``, such as the device that is emulated.
         server: What a server is asked, for the runtime ``server``; its scenario and counts are those of the cell.
     """
 
@@ -61,18 +56,9 @@ class Options(NamedTuple):
     cold_loads: int = 1
     greedy: bool = False
     limits: Limits = Limits()
-    wait: bool = True
-    resume: bool = False
-    keep: bool = True
-    folder: Path | None = None
+    how: How = How()
     patience_s: float = 20.0
-    notes: Mapping[str, Any] = {}
     server: ServedJob | None = None
-
-    @property
-    def how(self) -> How:
-        """What of it any measurement takes."""
-        return How(wait=self.wait, resume=self.resume, keep=self.keep, folder=self.folder, notes=self.notes)
 
 
 def cells_of(
@@ -115,11 +101,7 @@ def run_cells(
 ) -> list[RunRecord]:
     """Run every cell; a record for each, also for those that could not run. Stops early only when interrupted.
 
-    Args:
-        cells: What to run.
-        options: How.
-        device: Profile of this machine to predict from; None to predict nothing.
-        listener: Who is told.
+    Predictions are made from ``device``, the profile of this machine; none without it.
 
     Raises:
         CouldNotRunError: Another measured run held the machine for too long.
@@ -214,21 +196,24 @@ def _run_cell(cell: Cell, options: Options, device: DeviceProfile | None, pipeli
             return pipeline.measure(_served(cell, options, device, pipeline))
         located = locate(cell.model, cell.quant, progress=heard.fetched)
         check_format(located, options.runtime)
-        planned = plan_generation(
-            located.path,
-            located.weights,
-            cell.scenario,
-            name=located.name,
-            quant=located.quant,
+        job = GenerateJob(
+            path=str(located.path),
+            scenario=cell.scenario,
             runtime=options.runtime,
             repetitions=options.repetitions,
             cold_loads=options.cold_loads,
             greedy=options.greedy,
+            patience_s=options.patience_s,
+        )
+        planned = plan_generation(
+            job,
+            located.weights,
+            name=located.name,
+            quant=located.quant,
             limits=options.limits,
             prediction=_predict(located, device, cell.scenario, heard.say),
             sha256=located.sha256,
             hash_of=hashed,
-            patience_s=options.patience_s,
             key=key,
         )
     except KeyboardInterrupt:
@@ -251,7 +236,6 @@ def _served(cell: Cell, options: Options, device: DeviceProfile | None, pipeline
             options.server,
             scenario=cell.scenario,
             repetitions=options.repetitions,
-            retries=2 * options.repetitions,
             cold_loads=options.cold_loads,
             greedy=options.greedy,
             patience_s=options.patience_s,

@@ -1,7 +1,6 @@
 """Speculative decoding beside plain decoding, on the same prompts, in one child process."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +15,6 @@ from harness.catalog.gguf import read_gguf
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.record import RunRecord
 from harness.domain.result import Speculation
-from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.measure.child import ChildResult, Limits
 from harness.measure.jobs.speculate import PILOT_PROMPTS, SpeculationJob, speedup
@@ -79,39 +77,16 @@ def requantized(source: Path, folder: Path, quant: str, *, pure: bool = False) -
 
 
 def speculate(
-    target: Path,
-    drafts: Sequence[Path],
-    prompts: Sequence[str],
+    job: SpeculationJob,
     *,
-    scenario: Scenario | None = None,
-    new_tokens: int = 96,
-    draft_tokens: int = 0,
-    repetitions: int = 1,
-    temperature: float = 0.0,
-    seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008  an immutable tuple
     how: How = How(),  # noqa: B008  an immutable tuple
-    draft_scenario: Scenario | None = None,
     listener: Listener | None = None,
     on_advice: Callable[[DraftAdvice], None] | None = None,
 ) -> RunRecord:
     """Measure the costs, say whether speculation will pay, then run every prompt both ways.
 
-    Args:
-        target: Model whose output is wanted.
-        drafts: Draft models to choose from, by what each is expected to give; none for prompt lookup.
-        prompts: Texts; the first four are the pilot's where there are at least eight.
-        scenario: Context and so on; 1024 tokens of context when None.
-        new_tokens: Tokens generated after each prompt.
-        draft_tokens: Fixed draft length; 0 for adaptive.
-        repetitions: Times that each prompt is run.
-        temperature: 0 for greedy.
-        seed: Of sampling.
-        limits: Of the child.
-        how: How the record is made and kept.
-        draft_scenario: For the draft, where it is placed apart; None: the target's.
-        listener: Who is told.
-        on_advice: Called with the advice before the run itself begins.
+    The first four prompts are the pilot's where there are at least eight; ``on_advice`` is told before the run begins.
 
     Returns:
         The record, its result a :class:`~harness.domain.result.Speculation`; different vocabularies, a prompt that
@@ -121,21 +96,11 @@ def speculate(
         BadDataError: The target is no GGUF file.
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    job = SpeculationJob(
-        target=str(target.absolute()),
-        drafts=tuple(str(draft.absolute()) for draft in drafts) or ("lookup",),
-        prompts=tuple(prompts),
-        scenario=scenario or Scenario(context_tokens=1024),
-        new_tokens=new_tokens,
-        draft_tokens=draft_tokens,
-        repetitions=repetitions,
-        temperature=temperature,
-        seed=seed,
-        draft_scenario=draft_scenario,
-        parent_pid=os.getpid(),
-    )
-    spare = PILOT_PROMPTS if len(prompts) >= 2 * PILOT_PROMPTS else 0
-    hashes = [hashed(path) for path in (target, *drafts)]
+    target = Path(job.target).absolute()
+    drafts = tuple(draft if draft == "lookup" else str(Path(draft).absolute()) for draft in job.drafts)
+    job = replace(job, target=str(target), drafts=drafts)
+    spare = PILOT_PROMPTS if len(job.prompts) >= 2 * PILOT_PROMPTS else 0
+    hashes = [hashed(Path(path)) for path in (job.target, *drafts) if path != "lookup"]
     with Pipeline(how, listener) as pipeline:
         plan = Measurement(
             workload="speculate",
@@ -145,9 +110,9 @@ def speculate(
             read=read,
             runtime="llamacpp",
             model=identify(target, read_gguf(target).weights(), sha256=hashes[0]),
-            wanted_count=(len(prompts) - spare) * repetitions,
+            wanted_count=(len(job.prompts) - spare) * job.repetitions,
             limits=limits,
-            key=key_of("speculate", *hashes, replace(job, parent_pid=0), pipeline.machine.fingerprint),
+            key=key_of("speculate", *hashes, job, pipeline.machine.fingerprint),
         )
         pipeline.heard.begin(target.stem, 2 * plan.wanted_count)
 

@@ -1,7 +1,5 @@
 """Run a model that is larger than the RAM it may use, in a child that really is held to that limit."""
 
-import os
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -14,52 +12,27 @@ from harness.catalog.gguf import read_gguf
 from harness.domain.drafting import Decoding
 from harness.domain.record import RunRecord
 from harness.domain.result import Stream
-from harness.domain.scenario import Scenario
 from harness.domain.streaming import ExpertOutlook, ExpertPlan, ExpertUse, StreamPlan, StreamReport
 from harness.measure.child import ChildResult, Limits
-from harness.measure.jobs.stream import Mode, StreamJob
+from harness.measure.jobs.stream import StreamJob
 from harness.measure.pipeline import How, Listener, Measurement, Pipeline, events_named, key_of
 from harness.measure.runner import identify
 from harness.predict.moe import DEFAULT_SKEW, Policy, hit_ratio, streamed_token_s
 from harness.runtimes.llamacpp.expert_cache import CachePolicy
-from harness.runtimes.llamacpp.schedules import Schedule
 from harness.runtimes.llamacpp.speculative import total
 
 ENTRY: Final = "harness.measure.jobs.stream:run"
 
 
 def stream(
-    model: Path,
-    budget_bytes: int,
-    prompts: Sequence[str],
+    job: StreamJob,
     *,
-    draft: str = "",
-    mode: Mode = "streamed",
-    new_tokens: int = 24,
-    scenario: Scenario | None = None,
-    schedule: Schedule = "auto",
-    policy: CachePolicy = "likely",
     wall_s: float = 1800.0,
     predicted_tokens_per_s: float | None = None,
     how: How = How(),  # noqa: B008  an immutable tuple
     listener: Listener | None = None,
 ) -> RunRecord:
     """Generate under a RAM budget.
-
-    Args:
-        model: GGUF file.
-        budget_bytes: What the child may use in all.
-        prompts: Texts.
-        draft: Draft model file whose memory is part of the budget; ``lookup``; empty for none.
-        mode: ``mapped`` leaves residency to the system, for comparison.
-        new_tokens: Tokens after each prompt.
-        scenario: Context and so on; 512 tokens of context when None.
-        schedule: What is streamed: blocks, experts, or what suits the model and the budget.
-        policy: Which experts stay.
-        wall_s: Longest time.
-        predicted_tokens_per_s: What was said beforehand, to be kept with the record.
-        how: How the record is made and kept.
-        listener: Who is told.
 
     Returns:
         The record, its result a :class:`~harness.domain.result.Stream`. A budget that is too small, a failure of the
@@ -69,19 +42,10 @@ def stream(
         BadDataError: The model is no GGUF file.
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    job = StreamJob(
-        model=str(model.absolute()),
-        prompts=tuple(prompts),
-        budget_bytes=budget_bytes,
-        mode=mode,
-        draft=draft if draft in {"", "lookup"} else str(Path(draft).absolute()),
-        new_tokens=new_tokens,
-        scenario=scenario or Scenario(context_tokens=512),
-        schedule=schedule,
-        policy=policy,
-        parent_pid=os.getpid(),
-    )
-    hashes = [hashed(path) for path in (model, *([Path(draft)] if draft not in {"", "lookup"} else []))]
+    model = Path(job.model).absolute()
+    draft = None if job.draft in {"", "lookup"} else Path(job.draft).absolute()
+    job = replace(job, model=str(model), draft=str(draft or job.draft))
+    hashes = [hashed(path) for path in (model, draft) if path is not None]
     with Pipeline(how, listener) as pipeline:
         plan = Measurement(
             workload="stream",
@@ -91,11 +55,11 @@ def stream(
             read=partial(_read, job, predicted_tokens_per_s),
             runtime="llamacpp",
             model=identify(model, read_gguf(model).weights(), sha256=hashes[0]),
-            wanted_count=len(prompts),
-            limits=Limits(wall_s=wall_s, memory_bytes=budget_bytes),
-            key=key_of("stream", *hashes, replace(job, parent_pid=0), pipeline.machine.fingerprint),
+            wanted_count=len(job.prompts),
+            limits=Limits(wall_s=wall_s, memory_bytes=job.budget_bytes),
+            key=key_of("stream", *hashes, job, pipeline.machine.fingerprint),
         )
-        pipeline.heard.begin(model.stem, len(prompts))
+        pipeline.heard.begin(model.stem, len(job.prompts))
         return pipeline.measure(plan)
 
 

@@ -11,7 +11,7 @@ from typing import Final, get_args
 from harness.domain.base import Frozen
 from harness.domain.budget import Metric
 from harness.domain.record import RunRecord
-from harness.records.history import Figures, alike_of, model_of
+from harness.records.history import Figures, model_of
 from harness.records.metrics import UNITS, metric_values
 from harness.stats.intervals import log_effect, median_interval, unpaired_ratio_interval
 
@@ -24,16 +24,9 @@ class Change(Frozen, frozen=True, kw_only=True):
     """How one metric of a run differs from another run's.
 
     Attributes:
-        metric: Which one.
-        unit: Its unit.
-        before: Median of the earlier run.
-        after: Median of the later one.
         ratio: after / before, by the median of all differences of logs between the sides.
         low: Lower end of its 95 % interval; None with fewer than 3 samples on a side.
-        high: Upper end.
         effect: Difference of mean logs over their pooled spread (Cohen's d); None where it cannot be computed.
-        before_count: Samples of the earlier run.
-        after_count: Samples of the later one.
         word: What can be said: ``better``, ``worse``, ``no difference shown``, ``too few samples``.
     """
 
@@ -66,8 +59,6 @@ class Trend(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         name: Model, mixture and scenario.
-        metric: Which metric.
-        points: A point a run.
         step: The last run against the one before it.
         course: The last run against the first; None with two runs.
     """
@@ -79,9 +70,9 @@ class Trend(Frozen, frozen=True, kw_only=True):
     course: Change | None
 
 
-def difference(before: RunRecord, after: RunRecord, metric: Metric, label: str = "") -> Change | None:
+def difference(before: RunRecord, after: RunRecord, metric: Metric) -> Change | None:
     """The change of one metric; None where a run does not hold it."""
-    return _change(metric, metric_values(before, metric, label), metric_values(after, metric, label))
+    return _change(metric, metric_values(before, metric), metric_values(after, metric))
 
 
 def _change(metric: Metric, old: Sequence[float], new: Sequence[float]) -> Change | None:
@@ -123,20 +114,8 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
     return [f"{name}: {old or 'unknown'} before, {new or 'unknown'} after" for name, old, new in pairs if old != new]
 
 
-def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
-    """The course of a metric over all runs that are comparable: same model, workload, machine and scenario."""
-    return trends_of(
-        (
-            Figures(record.run_id, record.created, alike_of(record), metric_values(record, metric))
-            for record in sorted(records, key=lambda r: (r.created, r.run_id))
-            if record.outcome in {"ok", "inconclusive"}
-        ),
-        metric,
-    )
-
-
 def trends_of(figures: Iterable[Figures], metric: Metric) -> list[Trend]:
-    """The same from figures in the order of time, as the history keeps them."""
+    """The course of a metric over all runs that are comparable, from figures in the order of time."""
     return [_trend(runs, metric) for runs in comparable(figures)]
 
 

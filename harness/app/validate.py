@@ -19,14 +19,42 @@ from harness.published.validation import Report, judge_shipped, report
 SOURCE = "harness/published/data/decode.csv, by: edge-harness validate --write-coefficients FILE"
 
 
-def validate(rows: Path | None = None, coefficients: Path | None = None) -> Report:
-    """Predictions of the shipped coefficients, or others, against a file of rows (the shipped ones by default).
+def validate(
+    rows: Path | None = None,
+    *,
+    coefficients: Path | None = None,
+    by: str | None = None,
+    given: int | None = None,
+    seed: int = 0,
+) -> Report:
+    """Predictions against a file of rows (the shipped ones by default), by the shipped coefficients unless told.
+
+    Args:
+        rows: The file.
+        coefficients: Fitted ones to judge instead.
+        by: Each chip, source, family or runtime, or what came last in time, by a fit that saw no row of it.
+        given: Each chip with three or more models by others, and by so many measurements of its own.
+        seed: Of the choice of those.
 
     Raises:
         BadDataError: The file has not the columns, or a number that is none; the coefficients are none.
+        MissingPackageError: Fitting needs scipy.
     """
     found = rows_of(rows) if rows is not None else shipped_rows()
+    if by is not None or given is not None:
+        _check_fits()
+    if by is not None:
+        how = "the latest rows left out of the fit" if by == "time" else f"each {by} left out of the fit"
+        return report(found, leave_out(found, by), left_out=how)
+    if given is not None:
+        how = f"{given} random measurements of each chip given (seed {seed}), the rest of it left out of the fit"
+        return report(found, leave_out_given(found, given, seed), left_out=how)
     return report(found, judge_shipped(found, shipped() if coefficients is None else _read(coefficients)))
+
+
+def _check_fits() -> None:
+    if find_spec("scipy") is None:
+        raise MissingPackageError("scipy", "fit")
 
 
 def _read(path: Path) -> Coefficients:
@@ -36,48 +64,6 @@ def _read(path: Path) -> Coefficients:
         raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
     except msgspec.DecodeError as error:
         raise BadDataError(path, "", str(error), "a file that --write-coefficients wrote") from error
-
-
-def _check_fits() -> None:
-    if find_spec("scipy") is None:
-        raise MissingPackageError("scipy", "fit")
-
-
-def validate_left_out(rows: Path | None, by: str) -> Report:
-    """Each chip, source, family or runtime, or what came last in time, predicted by a fit that saw no row of it.
-
-    Raises:
-        BadDataError: The file has not the columns, or a number that is none.
-        MissingPackageError: Fitting needs scipy.
-    """
-    found = rows_of(rows) if rows is not None else shipped_rows()
-    _check_fits()
-    how = "the latest rows left out of the fit" if by == "time" else f"each {by} left out of the fit"
-    return report(found, leave_out(found, by), left_out=how)
-
-
-def validate_given(rows: Path | None, count: int, seed: int) -> Report:
-    """Each chip with three or more models predicted from others and from a few measurements of its own.
-
-    Raises:
-        BadDataError: The file has not the columns, or a number that is none.
-        MissingPackageError: Fitting needs scipy.
-    """
-    found = rows_of(rows) if rows is not None else shipped_rows()
-    _check_fits()
-    how = f"{count} random measurements of each chip given (seed {seed}), the rest of it left out of the fit"
-    return report(found, leave_out_given(found, count, seed), left_out=how)
-
-
-def fit_rows(rows: Path | None) -> Coefficients:
-    """Coefficients of a fit on all rows.
-
-    Raises:
-        BadDataError: The file has not the columns, or a number that is none.
-        MissingPackageError: Fitting needs scipy.
-    """
-    _check_fits()
-    return fit_all(rows_of(rows) if rows is not None else shipped_rows(), SOURCE if rows is None else str(rows))
 
 
 def other_checks(rows: Path | None = None) -> tuple[Check, ...]:
@@ -113,12 +99,17 @@ def placement_report(rows: Path | None, *, left_out: bool) -> PlacementReport | 
     return check_placement(rows, model_of, left_out=left_out)
 
 
-def write_coefficients(coefficients: Coefficients, path: Path) -> None:
-    """Write fitted coefficients as the package reads them.
+def write_coefficients(rows: Path | None, path: Path) -> None:
+    """Write coefficients of a fit on all rows, as the package reads them.
 
     Raises:
+        BadDataError: The file has not the columns, or a number that is none.
         CouldNotRunError: The file cannot be written.
+        MissingPackageError: Fitting needs scipy.
     """
+    _check_fits()
+    found = rows_of(rows) if rows is not None else shipped_rows()
+    coefficients = fit_all(found, SOURCE if rows is None else str(rows))
     try:
         text = msgspec.json.format(msgspec.json.encode(coefficients), indent=1)
         path.write_bytes(re.sub(rb"\n +(?=-?[\d.])", b"", text) + b"\n")  # lists of numbers stay on one line

@@ -18,6 +18,7 @@ from harness.domain.base import Frozen
 from harness.domain.record import RunRecord
 from harness.domain.result import System
 from harness.errors import HarnessError, MissingPackageError, RefusedError
+from harness.measure.pipeline import How
 from harness.predict.workload_cost import OperationPrediction
 from harness.records.store import write_atomically
 from harness.units import format_bytes, format_seconds
@@ -63,9 +64,6 @@ class Table(Frozen, frozen=True, kw_only=True):
     """Every workload asked for.
 
     Attributes:
-        devices: Devices predicted for.
-        rows: An operation each.
-        skipped: Not run.
         failed: Records of those that ran and did not end well.
         median_error_ratio: Median of the absolute errors of all operations; None without any.
     """
@@ -84,13 +82,9 @@ def tabulate(
     wish: Wish = Wish(),  # noqa: B008  immutable
     keep: Callable[[RunRecord], object] = lambda _: None,
 ) -> Table:
-    """Run workloads one after the other; what cannot run is told and the rest goes on.
+    """Run workloads (all, without names) one after the other; what cannot run is told and the rest goes on.
 
-    Args:
-        names: Which; all when empty.
-        size: Named size, or parts of one; a workload that has no such size is run at its default.
-        wish: How; without devices, ``DEVICES``.
-        keep: Called with each record, samples and all.
+    One that has no size of that name is run at its default; ``keep`` is called with each record, samples and all.
 
     Raises:
         UnknownNameError: No such workload or device.
@@ -255,19 +249,17 @@ def after_check(
 ) -> tuple[Table, Path]:
     """All workloads after a check of models, the first of which answers for those that need one.
 
-    Args:
-        models: What was checked.
-        quant: Mixture asked for.
-        options: How the models were run.
-        report: The report of the check.
-        say: Told which one runs.
-        keep: Called with each record.
-
     Returns:
         The table, and where it was written: at the end of a Markdown report, else beside the report.
     """
     model = locate((*models, DEFAULT_MODEL)[0], quant).path
-    wish = Wish(repetitions=max(3, options.repetitions), model=model, wait=options.wait, limits=options.limits, say=say)
+    wish = Wish(
+        repetitions=max(3, options.repetitions),
+        model=model,
+        how=How(wait=options.how.wait),
+        limits=options.limits,
+        say=say,
+    )
     found = tabulate(wish=wish, keep=keep)
     if report.suffix.lower() == ".md":
         write_atomically(report, f"{report.read_text(encoding='utf-8')}\n{markdown(found)}".encode())

@@ -50,18 +50,9 @@ class Wish(NamedTuple):
 
     Attributes:
         devices: Names of devices to predict for as well.
-        repetitions: Timed samples of each operation.
-        thread_count: Threads it may use.
-        seed: Seed for everything random.
         data: Folder of public sets; the environment variable EDGE_HARNESS_DATA when None.
         model: Model file for those that need one.
         evaluate: Also evaluate quality on the public sets.
-        limits: Wall clock and memory of the child.
-        wait: Wait for another measured run on this machine.
-        resume: Take the result of the last day where the same was measured.
-        keep: Append the record to the history.
-        folder: Also write the record there.
-        say: Told what is going on.
     """
 
     devices: Sequence[str] = ()
@@ -72,10 +63,7 @@ class Wish(NamedTuple):
     model: Path | None = None
     evaluate: bool = False
     limits: Limits = Limits()
-    wait: bool = True
-    resume: bool = False
-    keep: bool = True
-    folder: Path | None = None
+    how: How = How()
     say: Callable[[str], None] = lambda _line: None
 
 
@@ -184,9 +172,7 @@ def run(name: str, *, size: str = "default", wish: Wish = Wish()) -> WorkloadRes
         model=str(wish.model.absolute()) if wish.model else "",
         evaluate=wish.evaluate,
     )
-    with Pipeline(
-        How(wait=wish.wait, resume=wish.resume, keep=wish.keep, folder=wish.folder), Saying(wish.say)
-    ) as pipeline:
+    with Pipeline(wish.how, Saying(wish.say)) as pipeline:
         language = _language_here(weights, scenario, wish.say) if weights else None
         rates = measured_rates(wish.thread_count, costs)
         predictions = [predict_operation(c, rates, language) for c in costs]

@@ -38,10 +38,7 @@ _WEIGHTS_MAX: Final = (1 << 63) - 1
 def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[int, ...]] | None = None) -> ModelShape:
     """The shape, if a model can have it.
 
-    Args:
-        shape: As it was read.
-        source: The file, for the message.
-        dims: Sizes of all tensors by name, where the file holds them all: then none of its figures may exceed them.
+    ``dims`` are the sizes of all tensors by name where the file, ``source``, holds them all: no figure may exceed them.
 
     Raises:
         BadDataError: A count out of its bounds, one that contradicts another, or one that the tensors do not bear out.

@@ -4,11 +4,11 @@ Every figure is a table of its own: ``total_gib = { value = 8, source = "...", c
 10**9 bytes/s, as vendors print it; GiB is 2**30 bytes, as operating systems count RAM; peaks are 10**12 operations/s.
 """
 
+from collections.abc import Mapping
 from importlib.resources.abc import Traversable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from harness.catalog._toml import Positive, Ratio, convert, dump, floats, is_finite, read_document, scaled
-from harness.catalog._toml import unscaled as _unscaled
+from harness.catalog._toml import Positive, Ratio, convert, dump, floats, is_finite, read_document, scaled, unscaled
 from harness.catalog.paths import as_path, data_files
 from harness.domain.base import Frozen
 from harness.domain.device import (
@@ -29,6 +29,28 @@ from harness.errors import BadDataError, UnknownNameError
 from harness.units import GB, GIB, TERA
 
 JOULES_PER_WH: Final = 3600
+_POOL: Final = {
+    "total_gib": ("total_bytes", GIB),
+    "usable_gib": ("usable_bytes", GIB),
+    "entitled_gib": ("entitled_bytes", GIB),
+    "bandwidth_gb_s": ("bandwidth_bytes_per_s", GB),
+    "measured_read_gb_s": ("measured_read_bytes_per_s", GB),
+    "measured_copy_gb_s": ("measured_copy_bytes_per_s", GB),
+}
+_STORAGE: Final = {
+    "sequential_read_gb_s": ("sequential_read_bytes_per_s", GB),
+    "random_read_gb_s": ("random_read_bytes_per_s", GB),
+    "mapped_read_gb_s": ("mapped_read_bytes_per_s", GB),
+}
+_POWER: Final = {
+    "battery_wh": ("battery_joules", JOULES_PER_WH),
+    "sustained_w": ("sustained_watts", 1),
+    "peak_w": ("peak_watts", 1),
+}
+_ENGINE: Final = {"sustained_ratio": ("sustained_ratio", 1)}
+"""Figures by their key in the file: their name in the profile, and SI units in one of the key's."""
+_SAME_IN_FILE: Final = ("title", "kind", "vendor", "chip", "os", "year", "notes", "doubts")
+_SAME_IN_ENGINE: Final = ("kind", "name", "pool", "apis", "core_count", "isa")
 BANDWIDTH_TOLERANCE: Final = 0.02
 """How far a stated bandwidth may lie from rate x width / 8: vendors round (100 for 102.4 would not pass)."""
 
@@ -135,29 +157,12 @@ def load_device(ref: str) -> DeviceProfile:
 
 def dump_device(profile: DeviceProfile) -> str:
     """TOML text of a profile; saved as ``<profile.name>.toml`` it loads back equal."""
-    document: dict[str, Any] = {
-        key: getattr(profile, key) for key in ("title", "kind", "vendor", "chip", "os", "year", "notes", "doubts")
-    }
+    document: dict[str, Any] = {key: getattr(profile, key) for key in _SAME_IN_FILE}
     for pool in profile.pools:
-        document[pool.name] = {"technology": pool.technology} | _figures(
-            total_gib=(pool.total_bytes, GIB),
-            usable_gib=(pool.usable_bytes, GIB),
-            entitled_gib=(pool.entitled_bytes, GIB),
-            bandwidth_gb_s=(pool.bandwidth_bytes_per_s, GB),
-            measured_read_gb_s=(pool.measured_read_bytes_per_s, GB),
-            measured_copy_gb_s=(pool.measured_copy_bytes_per_s, GB),
-        )
+        document[pool.name] = {"technology": pool.technology} | _as_written(pool, _POOL)
     document["engine"] = [_engine_table(engine) for engine in profile.engines]
-    document["storage"] = {"technology": profile.storage.technology} | _figures(
-        sequential_read_gb_s=(profile.storage.sequential_read_bytes_per_s, GB),
-        random_read_gb_s=(profile.storage.random_read_bytes_per_s, GB),
-        mapped_read_gb_s=(profile.storage.mapped_read_bytes_per_s, GB),
-    )
-    document["power"] = _figures(
-        battery_wh=(profile.power.battery_joules, JOULES_PER_WH),
-        sustained_w=(profile.power.sustained_watts, 1),
-        peak_w=(profile.power.peak_watts, 1),
-    )
+    document["storage"] = {"technology": profile.storage.technology} | _as_written(profile.storage, _STORAGE)
+    document["power"] = _as_written(profile.power, _POWER)
     document["calibration"] = [_calibration_table(c) for c in profile.calibrations]
     optional = {"notes", "doubts", "power", "calibration"}
     return dump({key: value for key, value in document.items() if value or key not in optional})
@@ -170,33 +175,19 @@ def _profile(file: Traversable) -> DeviceProfile:
         document["calibration"] = floats(document["calibration"])
     given = convert(document, DeviceFile, place)
     _check(given, document, place)
-    pools = [_pool("ram", given.ram)]
+    pools: dict[Literal["ram", "vram"], PoolTable] = {"ram": given.ram}
     if given.vram is not None:
-        pools.append(_pool("vram", given.vram))
+        pools["vram"] = given.vram
     return DeviceProfile(
         name=file.name.removesuffix(".toml"),
-        title=given.title,
-        kind=given.kind,
-        vendor=given.vendor,
-        chip=given.chip,
-        os=given.os,
-        year=given.year,
-        pools=tuple(pools),
+        pools=tuple(
+            MemoryPool(name=name, technology=pool.technology, **_in_si(pool, _POOL)) for name, pool in pools.items()
+        ),
         engines=tuple(_engine(e) for e in given.engine),
-        storage=Storage(
-            technology=given.storage.technology,
-            sequential_read_bytes_per_s=_figure(given.storage.sequential_read_gb_s, GB),
-            random_read_bytes_per_s=_optional(given.storage.random_read_gb_s, GB),
-            mapped_read_bytes_per_s=_optional(given.storage.mapped_read_gb_s, GB),
-        ),
-        power=Power(
-            battery_joules=_optional(given.power.battery_wh, JOULES_PER_WH),
-            sustained_watts=_optional(given.power.sustained_w, 1),
-            peak_watts=_optional(given.power.peak_w, 1),
-        ),
+        storage=Storage(technology=given.storage.technology, **_in_si(given.storage, _STORAGE)),
+        power=Power(**_in_si(given.power, _POWER)),
         calibrations=given.calibration,
-        notes=given.notes,
-        doubts=given.doubts,
+        **{key: getattr(given, key) for key in _SAME_IN_FILE},
     )
 
 
@@ -263,59 +254,39 @@ def _check_calibration(at: str, calibration: Calibration, place: str) -> None:
             raise BadDataError(place, field, "a time of 0 or less", "times above 0")
 
 
+def _in_si(table: Any, figures: Mapping[str, tuple[str, float]]) -> dict[str, Any]:
+    """Figures of a table of the file, by their names in the profile."""
+    return {
+        name: None if (amount := getattr(table, key)) is None else _figure(amount, factor)
+        for key, (name, factor) in figures.items()
+    }
+
+
 def _figure(amount: Amount | Share, factor: float) -> Figure:
     return Figure(value=scaled(amount.value, factor), source=amount.source, confidence=amount.confidence)
 
 
-def _optional(amount: Amount | Share | None, factor: float) -> Figure | None:
-    return None if amount is None else _figure(amount, factor)
+def _as_written(part: Any, figures: Mapping[str, tuple[str, float]]) -> dict[str, Any]:
+    """Figures of a part of the profile, as the file has them; those that are unknown are left out."""
+    found = {key: (getattr(part, name), factor) for key, (name, factor) in figures.items()}
+    return {key: _table(figure, factor) for key, (figure, factor) in found.items() if figure is not None}
 
 
-def _pool(name: PoolName, given: PoolTable) -> MemoryPool:
-    return MemoryPool(
-        name=name,
-        technology=given.technology,
-        total_bytes=_figure(given.total_gib, GIB),
-        usable_bytes=_figure(given.usable_gib, GIB),
-        entitled_bytes=_optional(given.entitled_gib, GIB),
-        bandwidth_bytes_per_s=_figure(given.bandwidth_gb_s, GB),
-        measured_read_bytes_per_s=_optional(given.measured_read_gb_s, GB),
-        measured_copy_bytes_per_s=_optional(given.measured_copy_gb_s, GB),
-    )
+def _table(figure: Figure, factor: float) -> dict[str, Any]:
+    return {"value": unscaled(figure.value, factor), "source": figure.source, "confidence": figure.confidence}
 
 
 def _engine(given: EngineTable) -> ComputeEngine:
     return ComputeEngine(
-        kind=given.kind,
-        name=given.name,
-        pool=given.pool,
-        apis=given.apis,
-        core_count=given.core_count,
-        isa=given.isa,
         peak_flops_per_s={dtype: _figure(peak, TERA) for dtype, peak in given.peak_tflops.items()},
-        sustained_ratio=_optional(given.sustained_ratio, 1),
+        **{key: getattr(given, key) for key in _SAME_IN_ENGINE},
+        **_in_si(given, _ENGINE),
     )
 
 
-def _figures(**figures: tuple[Figure | None, float]) -> dict[str, Any]:
-    return {
-        key: {"value": _unscaled(figure.value, factor), "source": figure.source, "confidence": figure.confidence}
-        for key, (figure, factor) in figures.items()
-        if figure is not None
-    }
-
-
 def _engine_table(engine: ComputeEngine) -> dict[str, Any]:
-    table: dict[str, Any] = {
-        "kind": engine.kind,
-        "name": engine.name,
-        "pool": engine.pool,
-        "apis": list(engine.apis),
-        "core_count": engine.core_count,
-        "isa": list(engine.isa),
-        **_figures(sustained_ratio=(engine.sustained_ratio, 1)),
-    }
-    peaks = _figures(**{dtype: (peak, TERA) for dtype, peak in engine.peak_flops_per_s.items()})
+    table = {key: getattr(engine, key) for key in _SAME_IN_ENGINE} | _as_written(engine, _ENGINE)
+    peaks = {dtype: _table(peak, TERA) for dtype, peak in engine.peak_flops_per_s.items()}
     return table | ({"peak_tflops": peaks} if peaks else {})
 
 

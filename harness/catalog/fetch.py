@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from harness.catalog._progress import Progress, no_progress
-from harness.catalog.fetch_hub import from_hub
 from harness.catalog.fetch_registry import from_registry
+from harness.catalog.hub import from_hub
 from harness.catalog.paths import cache_dir
 from harness.domain.model import ModelCard, ModelFile
 from harness.errors import FetchError, RefusedError, UnknownNameError
@@ -57,12 +57,7 @@ def have(card: ModelCard, quant: str | None = None) -> Path | None:
 
 
 def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None = None) -> Path:
-    """The verified file, fetched if it is not there.
-
-    Args:
-        card: The model.
-        quant: Which of its files; None for the default.
-        progress: Told how far it is.
+    """The verified file of a quantisation (None: the default), fetched if it is not there.
 
     Raises:
         RefusedError: Nothing to fetch, no room on the disk, or another pull of the same file is going on.
@@ -167,12 +162,10 @@ def is_verified(path: Path, file: ModelFile) -> bool:
 
     A file found right once is not read again while its size and time of change stay the same.
     """
-    stat = path.stat()
-    if stat.st_size != file.size_bytes:
+    if path.stat().st_size != file.size_bytes:
         return False
-    stamp = {"sha256": file.sha256, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     try:
-        if json.loads(_stamp_path(path).read_text()) == stamp:
+        if json.loads(_stamp_path(path).read_text()) == _stamp(path, file):
             return True
     except (OSError, ValueError):
         pass  # never verified, or in a folder that cannot be written: read the file itself
@@ -184,10 +177,13 @@ def is_verified(path: Path, file: ModelFile) -> bool:
 
 def remember(path: Path, file: ModelFile) -> None:
     """Note that a file was found right."""
-    stat = path.stat()
-    stamp = {"sha256": file.sha256, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     _stamp_path(path).parent.mkdir(parents=True, exist_ok=True)
-    _stamp_path(path).write_text(json.dumps(stamp))
+    _stamp_path(path).write_text(json.dumps(_stamp(path, file)))
+
+
+def _stamp(path: Path, file: ModelFile) -> dict[str, Any]:
+    stat = path.stat()
+    return {"sha256": file.sha256, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def _stamp_path(path: Path) -> Path:

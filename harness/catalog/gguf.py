@@ -54,15 +54,9 @@ class SkippedArray(NamedTuple):
 
 
 class GgufFile(NamedTuple):
-    """The header of one file.
+    """The header of one file; offsets count from its start, and ``version`` is that of the format (2 or 3).
 
-    Attributes:
-        path: The file.
-        version: Format version (2 or 3).
-        metadata: Values by key; strings, numbers, short arrays of numbers as tuples, longer ones as ``SkippedArray``.
-        tensors: Every tensor, with offsets from the start of the file.
-        data_offset_bytes: Where tensor data begin.
-        file_bytes: Size of the file.
+    Metadata are strings, numbers, short arrays of numbers as tuples, and longer ones as ``SkippedArray``.
     """
 
     path: Path

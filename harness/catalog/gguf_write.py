@@ -45,11 +45,7 @@ def write_gguf(
 ) -> None:
     """Write the file; it appears under its name when it is whole.
 
-    Args:
-        path: Where to.
-        metadata: Keys and values, in order.
-        tensors: Their offsets are not looked at.
-        fill: Writes the ``size_bytes`` bytes of one tensor.
+    ``fill`` writes the ``size_bytes`` bytes of one tensor; the tensors' offsets are not looked at.
 
     Raises:
         ValueError: ``fill`` wrote more or less than that.

@@ -34,15 +34,10 @@ _DENSE_MAX_B: Final = 100.0
 
 
 class Guess(Frozen, frozen=True, kw_only=True):
-    """What is believed of an unknown model.
+    """What is believed of an unknown model; parameters in 10**9.
 
-    Attributes:
-        params_b: Parameters (10**9).
-        active_b: Parameters that one token goes through (10**9).
-        shape: A plausible shape with these parameters.
-        around: Shapes of the nearest known models; their caches bound that of this one.
-        like: Names of these models.
-        why: What it rests on, in words.
+    ``around`` are the shapes of the nearest known models, whose names are ``like``: their caches bound that of this
+    one.
     """
 
     params_b: float
@@ -63,12 +58,7 @@ def sizes_in(name: str) -> tuple[float, float]:
 
 
 def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess | None:
-    """A bounded guess at the model of that name.
-
-    Args:
-        name: Its published name; a size in it (30B-A3B, 270M) is used where none is given.
-        params_b: Parameters (10**9), 0 where unknown.
-        active_b: Active parameters (10**9), 0 where unknown or the same.
+    """A bounded guess at the model of that name, whose size (30B-A3B, 270M) is used where none is given (in 10**9).
 
     Returns:
         None where neither the name nor the caller tells a size.

@@ -1,4 +1,6 @@
-"""A model's shape from a repository of the hub, without its weights: config.json, or the header of a GGUF file.
+"""The model hub, by its own client: whole files, and a model's shape without its weights.
+
+A shape is read from config.json, or from the header of a GGUF file.
 
 The header comes by range requests, a MiB first and then as much again as there is, until it is whole; what has come is
 kept in the cache (its folder ``hub``), so that an interrupted read goes on and a second one asks nobody.
@@ -8,18 +10,21 @@ kept in the cache (its folder ``hub``), so that an interrupted read goes on and 
 import json
 import os
 import re
-from pathlib import Path
+import threading
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from harness.catalog._progress import Progress
 from harness.catalog.gguf import GgufFile, header_of
 from harness.catalog.hf_config import read_hf_config
 from harness.catalog.paths import cache_dir
-from harness.domain.model import ModelShape, Weights
+from harness.domain.model import HubSource, ModelShape, Weights
 from harness.domain.quant import split, understood
 from harness.errors import BadDataError, FetchError, MissingPackageError, UnknownNameError
 
+_POLL_S: Final = 0.5
 _FIRST_BYTES: Final = 1 << 20
 _MOST_BYTES: Final = 64 << 20
 """No header of a known model is half of this; what goes on longer is no header."""
@@ -27,13 +32,7 @@ _SPLIT: Final = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 class Repository(NamedTuple):
-    """What was read of a repository.
-
-    Attributes:
-        shape: Shape of the model.
-        weights: Its tensors, where a GGUF file's header was read; None for a config.json.
-        why: What was read.
-    """
+    """What was read of a repository; ``weights`` only where it was the header of a GGUF file."""
 
     shape: ModelShape
     weights: Weights | None
@@ -158,6 +157,47 @@ def _config(repo: str) -> Path:
         return Path(found)
     except Exception as error:
         raise FetchError(f"{repo}/config.json: {type(error).__name__}: {str(error).strip()[:200]}") from error
+
+
+def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progress) -> Path:
+    """Download into ``staging``; goes on where an earlier call was interrupted.
+
+    Raises:
+        MissingPackageError: The hub's client is not installed.
+        FetchError: The hub does not answer, or has no such file.
+    """
+    hub = _client()
+    parts = PurePosixPath(source.file).parts
+    if source.file.startswith("/") or ".." in parts or "\\" in source.file or not parts:
+        raise FetchError(f"{source.repo}/{source.file}: not a path inside a repository")
+    folder = staging / "hub"
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(folder, size_bytes, progress, stop), daemon=True)
+    watcher.start()
+    try:
+        there = hub.get_hf_file_metadata(hub.hf_hub_url(source.repo, source.file, revision=source.revision)).size
+        if there is not None and there > size_bytes:
+            raise FetchError(f"it has {there} bytes, the card says {size_bytes}")  # noqa: TRY301 - named as the others
+        return Path(
+            hub.hf_hub_download(
+                source.repo, source.file, revision=source.revision, local_dir=folder, library_name="edge-harness"
+            )
+        )
+    except Exception as error:
+        message = str(error).strip().splitlines()
+        raise FetchError(
+            f"{source.repo}/{source.file}: {type(error).__name__}: {message[0] if message else ''}"
+        ) from error
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _watch(folder: Path, size_bytes: int, progress: Progress, stop: threading.Event) -> None:
+    """Report the size of what is there, as the client's own bar would."""
+    while not stop.wait(_POLL_S):
+        sizes = [f.stat().st_size for f in folder.rglob("*") if f.suffix in {".incomplete", ".gguf"} and f.is_file()]
+        progress(max(sizes, default=0), size_bytes)
 
 
 def _client() -> Any:

@@ -52,15 +52,9 @@ _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?::[\w.\
 
 
 class Match(NamedTuple):
-    """What a name was taken for.
+    """What a name was taken for: a card of the catalog, or a guess of a model that nobody knows, bounded by its size.
 
-    Attributes:
-        name: As written.
-        kind: ``card``: one of the catalog; ``guess``: a model that nobody knows, bounded by those of its size.
-        card: The card; None for a guess.
-        guess: The guess; None for a card.
-        quant: The quantisation in the name, as written; empty without one.
-        why: How the name was read.
+    ``quant`` is the quantisation in the name, as written; ``why`` says how the name was read.
     """
 
     name: str
@@ -86,10 +80,8 @@ def key(name: str) -> str:
 def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
     """The card that a name means; else a guess of a model of its size.
 
-    Args:
-        name: As written.
-        params_b: Parameters (10**9) where they are known from elsewhere; 0 otherwise. No card of another size fits.
-        active_b: Parameters that one token goes through; likewise.
+    ``params_b`` and ``active_b`` (10**9, those that one token goes through) are given where they are known from
+    elsewhere, 0 otherwise: no card of another size fits.
 
     Raises:
         UnknownNameError: No card of that name, and no size from which to bound the model.

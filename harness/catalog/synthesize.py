@@ -21,7 +21,7 @@ from harness.catalog.fetch import check_room
 from harness.catalog.gguf import ROUTING_SKEW_KEY, SYNTHETIC_KEY
 from harness.catalog.gguf_write import header_bytes, padding_bytes, write_gguf
 from harness.domain.ggml import BLOCKS, row_bytes
-from harness.domain.model import ModelShape, Tensor, Weights
+from harness.domain.model import Tensor, Weights
 from harness.errors import CouldNotRunError, RefusedError
 
 WEIGHT_STD: Final = 0.02
@@ -86,9 +86,8 @@ SYNTHETIC_TYPES: Final = frozenset(_SCALES) | {"F32", "F16", "BF16", "IQ1_M", "M
 class Routing(NamedTuple):
     """How often the router of a synthetic model chooses each expert.
 
-    Attributes:
-        skew: Exponent of the Zipf law that the shares come from; written into the file.
-        shares: Probability [experts] that a token chooses each; they sum to the number of experts it uses.
+    ``shares`` are the probabilities [experts] that a token chooses each, which sum to the number of experts it uses;
+    they come from a Zipf law with the exponent ``skew``, which is written into the file.
     """
 
     skew: float
@@ -106,14 +105,8 @@ def synthesize(
 ) -> Path:
     """Write a file of random weights that llama.cpp loads as it would the real one. Memory: some 10 MiB a type.
 
-    Args:
-        weights: The model's shape and its tensors; their offsets are not looked at.
-        path: The file to write; it appears when it is whole.
-        seed: Same seed, same bytes.
-        name: The model's name in the file.
-        routing: Skew of a mixture of experts; its token table is then of type F16. Without it a random router chooses
-            nearly the same experts for every token.
-        progress: Told how far it is.
+    The same seed gives the same bytes. With a ``routing`` of a mixture of experts the token table is of type F16;
+    without it a random router chooses nearly the same experts for every token.
 
     Raises:
         RefusedError: No room on the disk, a type that random weights cannot be made of, or a skew for a model without
@@ -158,72 +151,6 @@ def _for_routing(weights: Weights, routing: Routing) -> Weights:
         tensors.append(tensor)
     changed = sum(t.size_bytes for t in tensors) - sum(t.size_bytes for t in weights.tensors)
     return msgspec.structs.replace(weights, tensors=tuple(tensors), file_bytes=weights.file_bytes + changed)
-
-
-def synthesize_tiny(
-    path: Path,
-    type_name: str,
-    *,
-    layer_count: int = 2,
-    hidden_dim: int = 512,
-    feed_forward_dim: int = 1024,
-    vocab_count: int = 512,
-    head_count: int = 8,
-    kv_head_count: int = 4,
-    output_type: str = "",
-    seed: int = 0,
-) -> Path:
-    """Write a small llama whose matrices are all of one type.
-
-    Args:
-        path: The file to write.
-        type_name: ggml type of the matrices; their rows must be whole blocks of it.
-        layer_count: Blocks.
-        hidden_dim: Width.
-        feed_forward_dim: Inner width.
-        vocab_count: Rows of the token table, which is the output matrix too.
-        head_count: Query heads; ``hidden_dim / head_count`` is a head's width.
-        kv_head_count: Key and value heads.
-        output_type: Type of the token table; ``type_name`` by default.
-        seed: Same seed, same bytes.
-
-    Raises:
-        RefusedError: As ``synthesize``.
-        ValueError: A row is no whole number of blocks.
-    """
-    head = hidden_dim // head_count
-    shape = ModelShape(
-        architecture="llama",
-        layer_count=layer_count,
-        hidden_dim=hidden_dim,
-        vocab_count=vocab_count,
-        head_count=head_count,
-        kv_head_count=kv_head_count,
-        head_dim=head,
-        feed_forward_dim=feed_forward_dim,
-        tied_embeddings=True,
-        context_max_tokens=1 << 16,
-    )
-    tensors = [
-        _tensor("token_embd.weight", (hidden_dim, vocab_count), output_type or type_name),
-        _tensor("output_norm.weight", (hidden_dim,), "F32"),
-    ]
-    matrices = {
-        "attn_q": (hidden_dim, head * head_count),
-        "attn_k": (hidden_dim, head * kv_head_count),
-        "attn_v": (hidden_dim, head * kv_head_count),
-        "attn_output": (head * head_count, hidden_dim),
-        "ffn_gate": (hidden_dim, feed_forward_dim),
-        "ffn_up": (hidden_dim, feed_forward_dim),
-        "ffn_down": (feed_forward_dim, hidden_dim),
-    }
-    for layer in range(layer_count):
-        at = f"blk.{layer}."
-        tensors += [_tensor(f"{at}{norm}.weight", (hidden_dim,), "F32") for norm in ("attn_norm", "ffn_norm")]
-        tensors += [_tensor(f"{at}{key}.weight", dims, type_name) for key, dims in matrices.items()]
-    size = sum(t.size_bytes for t in tensors)
-    weights = Weights(shape=shape, tensors=tuple(tensors), file_bytes=size, quant=type_name, synthetic=True)
-    return synthesize(weights, path, seed=seed)
 
 
 def _tensor(name: str, dims: tuple[int, ...], type_name: str) -> Tensor:

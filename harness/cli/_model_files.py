@@ -1,16 +1,14 @@
 """The parts of ``edge-harness models`` that read and write model files: pull, add, synthesize, a GGUF's own page."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli._files import bar
 from harness.cli._output import console, emit_json, json_option, table
 
 if TYPE_CHECKING:
-    from harness.catalog._progress import Progress
     from harness.domain.model import Weights
     from harness.onnx.providers import ProviderShare
 
@@ -27,7 +25,7 @@ def pull(model: str, quant: str | None, as_json: bool) -> None:
 
     card = load_model(model)
     file = file_of(card, quant)
-    with _bar(f"{card.name} {file.quant}") as progress:
+    with bar(f"{card.name} {file.quant}") as progress:
         path = fetch(card, quant, progress=progress)
     if as_json:
         emit_json({"model": card.name, "quant": file.quant, "path": str(path), "sha256": file.sha256})
@@ -43,7 +41,7 @@ def add(path: Path, name: str | None, as_json: bool) -> None:
     """Write a card for PATH (a GGUF file or a config.json) into your own models folder."""
     from harness.catalog.add import card_of, save_card
 
-    with _bar(f"hash of {path.name}") as progress:
+    with bar(f"hash of {path.name}") as progress:
         card = card_of(path, name, progress=progress)
     target = save_card(card)
     if as_json:
@@ -77,7 +75,7 @@ def synthesize(
     routing = None if routing_skew is None else routing_of(found.weights.shape, routing_skew)
     name = f"{found.name}-{found.quant.lower()}-synthetic" + ("" if routing is None else f"-z{routing_skew:g}")
     path = out or cache_dir() / "synthetic" / f"{name}.gguf"
-    with _bar(name) as progress:
+    with bar(name) as progress:
         write(found.weights, path, seed=seed, name=name, routing=routing, progress=progress)
     if as_json:
         emit_json({"path": str(path), "quant": found.quant, "size_bytes": path.stat().st_size, "weights": "synthetic",
@@ -107,7 +105,7 @@ def export(model: str, to: str, quant: str, out: Path, interpreter: Path | None,
     from harness.errors import Exit
     from harness.units import format_bytes
 
-    with _bar(model) as progress:
+    with bar(model) as progress:
         made = export_onnx(
             model,
             out,
@@ -197,22 +195,6 @@ def _by_type(weights: "Weights") -> list[tuple[str, int, int, int]]:
         count, elements, size = sums.get(tensor.type_name, (0, 0, 0))
         sums[tensor.type_name] = count + 1, elements + tensor.element_count, size + tensor.size_bytes
     return sorted(((kind, *s) for kind, s in sums.items()), key=lambda row: -row[3])
-
-
-@contextmanager
-def _bar(title: str) -> "Iterator[Progress]":
-    """A progress bar on stderr, where that is a terminal."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    screen = console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=screen, disable=not screen.is_terminal) as bars:
-        task = bars.add_task(title, total=None)
-
-        def progress(done_bytes: int, total_bytes: int) -> None:
-            bars.update(task, completed=done_bytes, total=total_bytes)
-
-        yield progress
 
 
 @click.command()

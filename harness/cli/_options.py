@@ -6,8 +6,9 @@ them: ``128k`` tokens, ``1.5GiB``, ``0.6x`` of a file, ``0,2048`` for several.
 
 import math
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 from click.core import ParameterSource
@@ -17,7 +18,6 @@ from harness.units import parse_bytes
 
 if TYPE_CHECKING:
     from harness.measure.jobs.served import ServedJob
-    from harness.measure.pipeline import How
 
 MOST_TOKENS: Final = 1 << 24
 """No model has a context of more; a number above is a slip of the keyboard."""
@@ -132,11 +132,6 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
-def quant(help_text: str = "Quantisation mixture; the card's usual one unless given.") -> Callable[[F], F]:
-    """``--quant``."""
-    return click.option("--quant", "-q", default="", help=help_text)
-
-
 def context(default: int = 4096) -> Callable[[F], F]:
     """``--context``."""
     return click.option(
@@ -161,6 +156,7 @@ def tokens(default: int, least: int = 1) -> Callable[[F], F]:
     )  # fmt: skip
 
 
+quant = click.option("--quant", "-q", default="", help="Quantisation mixture; the card's usual one unless given.")
 depths = click.option(
     "--depth", "depths", default="0", callback=numbers(), help="Tokens already in the cache; or several: 0,2048."
 )
@@ -176,7 +172,7 @@ api = click.option(
 )
 layout = together(
     click.option("--flash-attention/--no-flash-attention", default=True, help="Fuse attention."),
-    click.option("--repack/--no-repack", default=True, help="Let the CPU backend rewrite weights."),
+    click.option("--repack/--no-repack", default=True, help="Let llama.cpp rewrite weights for the CPU."),
     click.option("--mmap/--no-mmap", default=True, help="Map the file instead of reading it."),
 )
 emulated = click.option(
@@ -252,8 +248,8 @@ def repetitions(default: int = 5) -> Callable[[F], F]:
 
 
 def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
-    """What every verb that measures takes: time limit, waiting, resuming, and where records go."""
-    return together(
+    """What every verb that measures takes: a time limit, and its ``how``: waiting, resuming, where records go."""
+    options = together(
         click.option(
             "--timeout", "timeout_s", type=Amount(0, 1e6), default=timeout_s, show_default=True,
             help="Longest time of each child process, in seconds.",
@@ -265,6 +261,17 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
         ),
         json_option,
     )  # fmt: skip
+
+    def add(function: F) -> F:
+        @wraps(function)
+        def measured(*arguments: Any, wait: bool, resume: bool, out: Path | None, **given: Any) -> Any:
+            from harness.measure.pipeline import How
+
+            return function(*arguments, how=How(wait=wait, resume=resume, folder=out), **given)
+
+        return cast("F", options(measured))
+
+    return add
 
 
 def sides_of(
@@ -297,13 +304,6 @@ def sides_of(
         scenario=Scenario(),
     )
     return [(name, replace(job, url=own or url) if name == "server" else None) for name, own in parts]
-
-
-def how_of(*, wait: bool, resume: bool, out: Path | None, notes: dict[str, Any] | None = None) -> "How":
-    """How measurements are run and kept, from the options of :func:`measuring`."""
-    from harness.measure.pipeline import How
-
-    return How(wait=wait, resume=resume, folder=out, notes=notes or {})
 
 
 def held_to(device: str | None, memory_bytes: int | None, thread_count: int) -> tuple[int | None, int, dict[str, Any]]:

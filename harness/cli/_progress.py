@@ -4,13 +4,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from harness.cli._output import console
+from harness.measure.pipeline import Listener
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord, Sample
 
 
-class RunProgress:
-    """Shows cells and samples as they come; implements the listener of the use case."""
+class RunProgress(Listener):
+    """Shows cells and samples as they come."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

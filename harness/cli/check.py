@@ -1,7 +1,7 @@
 """``edge-harness check``: probe, predict, run, compare; what a new user types first."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,10 +9,13 @@ from harness.cli import _options as options
 from harness.cli._output import console, emit_json
 from harness.errors import Exit
 
+if TYPE_CHECKING:
+    from harness.measure.pipeline import How
+
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL...]")
-@options.quant()
+@options.quant
 @options.context()
 @options.prompt()
 @options.tokens(64)
@@ -42,9 +45,7 @@ def check(
     report: Path | None,
     memory_bytes: int | None,
     timeout_s: float,
-    wait: bool,
-    resume: bool,
-    out: Path | None,
+    how: "How",
     with_workloads: bool,
     target: str,
     programs: Path | None,
@@ -65,7 +66,7 @@ def check(
     from harness.report import write_check_report
 
     limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes)
-    chosen = Options(repetitions=repetitions, limits=limits, wait=wait, resume=resume, folder=out)
+    chosen = Options(repetitions=repetitions, limits=limits, how=how)
     with RunProgress() as progress:
         found = run_check(
             models,

@@ -1,6 +1,6 @@
 """``edge-harness emulate``: where a model stops to fit on a device, predicted and found by real runs."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,12 +8,15 @@ from harness.cli import _options as options
 from harness.cli._files import model_file
 from harness.cli._output import console, emit_json, table
 
+if TYPE_CHECKING:
+    from harness.measure.pipeline import How
+
 
 @click.command("emulate")
 @click.argument("model")
 @click.option("--as", "device", required=True, metavar="DEVICE", help="Device whose limits are imposed.")
 @click.option("--entitled", is_flag=True, help="The limit that an app gets with the entitlement for more memory.")
-@options.quant()
+@options.quant
 @options.memory_limit
 @options.threads
 @options.measuring(300.0)
@@ -25,9 +28,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     memory_bytes: int | None,
     thread_count: int,
     timeout_s: float,
-    wait: bool,
-    resume: bool,
-    out: Path | None,
+    how: "How",
     as_json: bool,
 ) -> int:
     """Find the longest context that MODEL runs with in the memory an app may use on DEVICE, by bisection."""
@@ -49,7 +50,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         thread_count=thread_count or emulation.thread_count,
     )
     with RunProgress() as progress:
-        how = options.how_of(wait=wait, resume=resume, out=out)
         record = find_boundary(path, emulation, wall_s=timeout_s, how=how, listener=progress)
     result = record.result
     if as_json:

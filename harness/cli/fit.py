@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.option("--device", "-d", default="this", show_default=True, help="Device name, profile file, or `this` machine.")
-@options.quant()
+@options.quant
 @options.context()
 @options.prompt()
 @options.tokens(128)
@@ -87,8 +87,7 @@ def fit(
         timing_notes,
         within_budget,
     )  # fmt: skip
-    from harness.app.placement import split_note
-    from harness.app.plans import plan_speculation, plan_under_budget
+    from harness.app.plans import plan_speculation, plan_under_budget, split_note
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
     scenario = scenario_from(fields)
@@ -139,8 +138,8 @@ def fit(
 def _placements(
     model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario", card_count: int, *, as_json: bool
 ) -> int:
-    from harness.app.placement import best_placement
-    from harness.cli._placements import render_placements
+    from harness.app.plans import best_placement
+    from harness.cli._plans import render_placements
 
     choices = best_placement(model, device, scenario, card_count)
     if as_json:

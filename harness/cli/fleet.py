@@ -17,18 +17,17 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def tls_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The three files of Dask's TLS settings, given to the command as one ``tls``."""
+    """The three files of Dask's TLS settings; the command gets them as its ``tls``."""
 
     @wraps(function)
-    def collected(*words: Any, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, **more: Any) -> Any:
+    def secured(*arguments: Any, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, **given: Any) -> Any:
         from harness.fleet.net import Tls
 
-        return function(*words, tls=Tls(tls_ca, tls_cert, tls_key), **more)
+        return function(*arguments, tls=Tls(tls_ca, tls_cert, tls_key), **given)
 
-    command: Callable[..., Any] = collected
     for name, words in (("key", "Private key."), ("cert", "Certificate."), ("ca", "Authority that both sides trust.")):
-        command = click.option(f"--tls-{name}", type=_FILE, help=words)(command)
-    return command
+        secured = click.option(f"--tls-{name}", type=_FILE, help=words)(secured)
+    return secured
 
 
 @click.group()

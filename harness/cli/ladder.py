@@ -1,12 +1,16 @@
 """``edge-harness ladder``: every quantisation of one model, with its size, speed, memory, quality and calibration."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli import _options as options
 from harness.cli._files import model_file
 from harness.cli._output import console, emit_json
+
+if TYPE_CHECKING:
+    from harness.measure.pipeline import How
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -45,9 +49,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     folder: Path | None,
     keep: Path | None,
     timeout_s: float,
-    wait: bool,
-    resume: bool,
-    out: Path | None,
+    how: "How",
     as_json: bool,
 ) -> int:
     """Quantize MODEL to each rung and measure size, speed, memory and quality against the least quantized one.
@@ -89,7 +91,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
             asked=asked,
             folder=folder,
             keep=keep,
-            how=options.how_of(wait=wait, resume=resume, out=out, notes=notes),
+            how=how._replace(notes=notes),
             listener=progress,
         )
     advice = advise(path, result, profiles, Scenario(context_tokens=context_tokens))

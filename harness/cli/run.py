@@ -1,17 +1,20 @@
 """``edge-harness run``: measure models for real, each in a child process of its own."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli import _options as options
 from harness.cli._output import console, emit_json
 
+if TYPE_CHECKING:
+    from harness.measure.pipeline import How
+
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="MODEL...")
-@options.quant()
+@options.quant
 @options.context()
 @options.prompt(least=0)
 @options.tokens(128, least=0)
@@ -72,9 +75,7 @@ def run(
     greedy: bool,
     timeout_s: float,
     memory_bytes: int | None,
-    wait: bool,
-    resume: bool,
-    out: Path | None,
+    how: "How",
     emulated: str | None,
     draft: str | None,
     ram_budget: str | None,
@@ -116,10 +117,7 @@ def run(
         cold_loads=cold_loads,
         greedy=greedy,
         limits=Limits(wall_s=timeout_s, memory_bytes=memory_bytes),
-        wait=wait,
-        resume=resume,
-        folder=out,
-        notes=notes,
+        how=how._replace(notes=notes),
         server=sides[0][1],
     )
     found: list[list[RunRecord]] = []

@@ -10,6 +10,7 @@ from harness.cli._output import console, emit_json, table
 
 if TYPE_CHECKING:
     from harness.domain.record import Phase, RunRecord
+    from harness.measure.pipeline import How
 
 
 def _range(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int]:
@@ -68,9 +69,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     rates: tuple[float, ...],
     trace: Path | None,
     timeout_s: float,
-    wait: bool,
-    resume: bool,
-    out: Path | None,
+    how: "How",
     as_json: bool,
     **asked: Any,
 ) -> int:
@@ -88,7 +87,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
 
     if not url or sum(map(bool, (users, rates, trace))) != 1:
         raise click.UsageError("expected --url with one of --users, --rate and --trace")
-    if reuse or resume:
+    if reuse or how.resume:
         raise click.UsageError(
             f"{'--prefix-cache' if reuse else '--resume'} has no meaning here: see --prefix, --turns"
         )
@@ -103,7 +102,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         patience=Patience(silence_s=silence_s),
         **asked,
     )
-    with RunProgress() as progress, Pipeline(options.how_of(wait=wait, resume=False, out=out), progress) as pipeline:
+    with RunProgress() as progress, Pipeline(how, progress) as pipeline:
         record = pipeline.measure(plan(job, limits=Limits(wall_s=timeout_s)))
     if as_json:
         emit_json(record)

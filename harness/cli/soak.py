@@ -1,7 +1,7 @@
 """``edge-harness soak``: decode for minutes and see when the device slows down, and by how much."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,10 +9,13 @@ from harness.cli import _options as options
 from harness.cli._output import console, emit_json, table
 from harness.errors import Exit
 
+if TYPE_CHECKING:
+    from harness.measure.pipeline import How
+
 
 @click.command("soak")
 @click.argument("model")
-@options.quant()
+@options.quant
 @click.option("--minutes", type=options.Amount(), default=10.0, show_default=True, help="How long.")
 @click.option(
     "--window", "window_s", type=options.Amount(), default=5.0, show_default=True, help="Seconds of a window."
@@ -34,11 +37,9 @@ def COMMAND(  # noqa: N802
     meter: Path | None,
     target: str,
     programs: Path | None,
-    wait: bool,
-    resume: bool,
-    out: Path | None,
+    how: "How",
     as_json: bool,
-    **fields: Any,
+    **asked: Any,
 ) -> int:
     """Decode with MODEL for minutes: burst, when it falls, what is left, energy of a token.
 
@@ -50,12 +51,10 @@ def COMMAND(  # noqa: N802
     from harness.domain.soak import Soak
     from harness.measure.jobs.soak import SoakJob
 
-    own = ("runtime", "minutes", "window_s", "duty_ratio", "celsius_max", "battery_percent_min", "timeout_s")
-    asked = {name: fields.pop(name) for name in own}
-    scenario = scenario_from({**fields, "prompt_tokens": 1, "new_tokens": 1})
-    job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), **asked)
+    of_job = {name: asked.pop(name) for name in SoakJob.__struct_fields__ if name in asked}
+    scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": 1})
+    job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), **of_job)
     screen = console(stderr=True)
-    how = options.how_of(wait=wait, resume=resume, out=out)
     record = soak(job, quant, target, programs, how, say=lambda line: screen.print(line, markup=False))
     found = record.result
     if as_json:

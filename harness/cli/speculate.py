@@ -11,6 +11,7 @@ from harness.cli._output import console, emit_json, table
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
+    from harness.measure.pipeline import How
 
 
 @click.command("speculate")
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     help="Also try the draft as plain Q4_0, the fastest form on most CPUs (kept in the cache), and take the better.",
 )
 @click.option("--gamma", default="auto", metavar="N|auto", help="Tokens drafted in each cycle, or adaptive.")
-@options.quant()
+@options.quant
 @options.prompts
 @options.tokens(96, least=2)
 @options.context(1024)
@@ -47,21 +48,15 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     quant: str,
     prompts: str,
     prompt_count: int | None,
-    new_tokens: int,
     thread_count: int,
     draft_api: str,
     draft_gpu_layers: int | str | None,
-    repetitions: int,
-    temperature: float,
-    seed: int,
     memory_bytes: int | None,
     emulated: str | None,
     timeout_s: float,
-    wait: bool,
-    resume: bool,
-    out: Path | None,
+    how: "How",
     as_json: bool,
-    **fields: Any,
+    **asked: Any,
 ) -> int:
     """Run MODEL plainly and with a draft on the same prompts; the advice is printed before the run.
 
@@ -76,18 +71,28 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.domain.result import Speculation
     from harness.errors import Exit
     from harness.measure.child import Limits
+    from harness.measure.jobs.speculate import SpeculationJob
 
     if gamma != "auto" and not (gamma.isdigit() and 1 <= int(gamma) <= 63):
         raise click.BadParameter("a number from 1 to 63, or auto", param_hint="--gamma")
     memory_bytes, thread_count, notes = options.held_to(emulated, memory_bytes, thread_count)
-    scenario = scenario_from({**fields, "thread_count": thread_count})
+    of_job = {name: asked.pop(name) for name in SpeculationJob.__struct_fields__ if name in asked}
+    scenario = scenario_from({**asked, "thread_count": thread_count})
     apart = None
     if draft_api or draft_gpu_layers is not None:
         layers = {} if draft_gpu_layers is None else {"gpu_layers": draft_gpu_layers}
         own = {"context_tokens": scenario.context_tokens, "thread_count": thread_count, **layers}
         apart = scenario_from({**own, "api": draft_api or scenario.api})
     path = model_file(model, quant)
-    drafts = _drafts(path, draft, draft_quant, cache_dir() / "drafts")
+    job = SpeculationJob(
+        target=str(path),
+        drafts=tuple(map(str, _drafts(path, draft, draft_quant, cache_dir() / "drafts"))) or ("lookup",),
+        prompts=load_prompts(prompts)[:prompt_count],
+        scenario=scenario,
+        draft_scenario=apart,
+        draft_tokens=0 if gamma == "auto" else int(gamma),
+        **of_job,
+    )
     with RunProgress() as progress:
 
         def tell(advice: DraftAdvice) -> None:
@@ -98,18 +103,9 @@ def COMMAND(  # noqa: N802  verbs are found by this name
             progress.say(f"advice: {advice.words}")
 
         record = speculate(
-            path,
-            drafts,
-            load_prompts(prompts)[:prompt_count],
-            scenario=scenario,
-            draft_scenario=apart,
-            new_tokens=new_tokens,
-            draft_tokens=0 if gamma == "auto" else int(gamma),
-            repetitions=repetitions,
-            temperature=temperature,
-            seed=seed,
+            job,
             limits=Limits(wall_s=timeout_s, memory_bytes=memory_bytes),
-            how=options.how_of(wait=wait, resume=resume, out=out, notes=notes),
+            how=how._replace(notes=notes),
             listener=progress,
             on_advice=tell,
         )

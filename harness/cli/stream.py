@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -12,7 +12,7 @@ from harness.cli._output import console, emit_json, table
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
-    from harness.runtimes.llamacpp.expert_cache import CachePolicy
+    from harness.measure.pipeline import How
     from harness.runtimes.llamacpp.schedules import Schedule
 
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Keep the draft as plain Q4_0 (made once, in the cache): the least memory and the fastest form.",
 )
-@options.quant()
+@options.quant
 @options.prompts
 @options.tokens(16, least=2)
 @options.context(512)
@@ -73,20 +73,17 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     quant: str,
     prompts: str,
     prompt_count: int | None,
-    new_tokens: int,
     context_tokens: int,
     thread_count: int,
     repetitions: int,
     plain_mmap: bool,
     schedule: str,
-    policy: str,
     says_first: bool,
     emulated: str | None,
     timeout_s: float,
-    wait: bool,
-    resume: bool,
-    out: Path | None,
+    how: "How",
     as_json: bool,
+    **asked: Any,
 ) -> int:
     """Generate with MODEL while its process is held to a RAM budget: some weights stay, the others are streamed.
 
@@ -100,6 +97,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.cli._progress import RunProgress
     from harness.cli._stream_rows import beforehand, rows_of
     from harness.domain.scenario import Scenario
+    from harness.measure.jobs.stream import StreamJob
 
     path = model_file(model, quant)
     if draft not in {"", "lookup"}:
@@ -117,22 +115,19 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         if outlook is not None:
             predicted, words = beforehand(outlook, plain_mmap, bool(draft), schedule)
             console(stderr=True).print(words, markup=False)
+    job = StreamJob(
+        model=str(path),
+        prompts=load_prompts(prompts)[: prompt_count or 2] * repetitions,
+        budget_bytes=budget_bytes,
+        draft=draft,
+        mode="mapped" if plain_mmap else "streamed",
+        scenario=scenario,
+        schedule=cast("Schedule", schedule),
+        **asked,
+    )
     with RunProgress() as progress:
-        record = stream(
-            path,
-            budget_bytes,
-            load_prompts(prompts)[: prompt_count or 2] * repetitions,
-            draft=draft,
-            mode="mapped" if plain_mmap else "streamed",
-            new_tokens=new_tokens,
-            scenario=scenario,
-            schedule=cast("Schedule", schedule),
-            policy=cast("CachePolicy", policy),
-            wall_s=timeout_s,
-            predicted_tokens_per_s=predicted,
-            how=options.how_of(wait=wait, resume=resume, out=out, notes=notes),
-            listener=progress,
-        )
+        how = how._replace(notes=notes)
+        record = stream(job, wall_s=timeout_s, predicted_tokens_per_s=predicted, how=how, listener=progress)
     if as_json:
         emit_json(record)
     else:

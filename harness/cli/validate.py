@@ -63,7 +63,9 @@ def COMMAND(  # noqa: N802
         raise click.UsageError(f"{fits[0]} answers a question of its own: leave out the other ways to fit")
     placement = use.placement_report(rows, left_out=by == "chip")
     if rows is not None and placement is not None:
-        return _placement_alone(placement, rows, write_coefficients or coefficients or given, as_json=as_json)
+        return _placement_alone(
+            placement, rows, write_coefficients or coefficients or given or by not in {None, "chip"}, as_json=as_json
+        )
     others = use.other_checks(rows)
     if rows is not None and others:
         if fits or write_coefficients is not None:
@@ -74,14 +76,9 @@ def COMMAND(  # noqa: N802
             _render_others(others)
         return Exit.OK
     if write_coefficients is not None:
-        use.write_coefficients(use.fit_rows(rows), write_coefficients)
+        use.write_coefficients(rows, write_coefficients)
         coefficients = write_coefficients
-    if by is not None:
-        result = use.validate_left_out(rows, by)
-    elif given is not None:
-        result = use.validate_given(rows, given, seed)
-    else:
-        result = use.validate(rows, coefficients)
+    result = use.validate(rows, coefficients=coefficients, by=by, given=given, seed=seed)
     if as_json:
         emit_json({**msgspec.to_builtins(result), "other_checks": others, "placement": placement})
         return Exit.OK
@@ -94,7 +91,7 @@ def COMMAND(  # noqa: N802
 
 def _placement_alone(found: "PlacementReport", rows: Path, refused: object, *, as_json: bool) -> int:
     if refused:
-        raise click.UsageError(f"{rows} has split placements: only --leave-one-chip-out refits their terms")
+        raise click.UsageError(f"{rows} has split placements: only --leave-out chip refits their terms")
     if as_json:
         emit_json({"placement": found})
     else:

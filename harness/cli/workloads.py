@@ -116,9 +116,7 @@ def show_table(found: "Table") -> None:
         console().print(line, markup=False)
 
 
-def _wish(
-    model: str | None, timeout_s: float, memory_bytes: int | None, resume: bool, out: Path | None, **fields: Any
-) -> "Wish":
+def _wish(model: str | None, timeout_s: float, memory_bytes: int | None, **fields: Any) -> "Wish":
     from harness.app.workloads import Wish
     from harness.cli._files import model_file
     from harness.measure.child import Limits
@@ -127,8 +125,6 @@ def _wish(
     return Wish(
         model=model_file(model) if model else None,
         limits=Limits(wall_s=timeout_s, memory_bytes=memory_bytes),
-        resume=resume,
-        folder=out,
         say=lambda line: screen.print(line, markup=False),
         **fields,
     )

@@ -52,19 +52,13 @@ class Budget(Frozen, frozen=True, kw_only=True):
     Exactly one of the limits is set.
 
     Attributes:
-        metric: What is limited.
-        device: Device name or ``*``.
-        model: Model name or ``*``.
         workload: What was measured: ``generate``, ``speculate``, ``stream``, ``quality``, ``boundary``,
             ``load``, or a workload.
         label: Test label such as ``tg128``; empty for the metric's usual one.
-        floor: Least value allowed, in the metric's unit.
-        ceiling: Greatest value allowed, in the metric's unit.
         baseline_ratio: Least share of the baseline's speed (or greatest multiple of its cost).
         prediction_ratio: Least share of the predicted speed (or greatest multiple of the predicted cost).
         roofline_ratio: Least share of the roofline: of the speed that bandwidth alone would allow. Decode only.
         predicted: Judge the prediction for ``device`` instead of a measurement.
-        confidence: Level of the interval the decision rests on.
     """
 
     metric: Metric

@@ -27,12 +27,9 @@ class MemoryPool(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         name: ``ram`` (host, or unified) or ``vram``.
-        technology: Such as ``LPDDR5X``.
-        total_bytes: Installed.
         usable_bytes: What one app may really hold by default (iOS limit, Android, macOS wired limit, idle use).
         entitled_bytes: The same with an entitlement or a setting an app's maker can ask for; None if there is none.
         bandwidth_bytes_per_s: Theoretical: transfers/s x bus width / 8.
-        measured_read_bytes_per_s: What a read kernel sustains on all cores, if somebody measured it.
         measured_copy_bytes_per_s: The same for a copy, counting read and written bytes.
     """
 
@@ -50,8 +47,6 @@ class ComputeEngine(Frozen, frozen=True, kw_only=True):
     """One thing on the device that multiplies matrices.
 
     Attributes:
-        kind: CPU, GPU or NPU.
-        name: As its maker calls it.
         pool: The memory pool its weights lie in.
         apis: llama.cpp-class apis that run on it: ``cpu metal cuda rocm vulkan opencl npu``; first is usual.
         core_count: CPU cores or GPU cores/compute units; 0 where unknown.
@@ -92,7 +87,6 @@ class TypeCost(Frozen, frozen=True, kw_only=True):
     """What one quantisation type costs on one engine, as measured by timing it.
 
     Attributes:
-        type_name: ggml type, such as ``Q4_K``.
         batch_seconds_per_byte: Pairs (tokens in the batch, seconds per weight byte) in growing order; the first is
             batch 1. The product with a tensor's bytes is the time of one matrix product of that batch.
         repacked: Whether the engine rewrites the weights at load (its copy then lies in anonymous memory).
@@ -111,10 +105,6 @@ class Calibration(Frozen, frozen=True, kw_only=True):
     """An engine's own costs on this device, learnt from tiny synthetic models before any real one runs.
 
     Attributes:
-        api: Such as ``cpu``.
-        engine_version: Engine and build the costs hold for.
-        thread_count: Threads used.
-        types: Cost by quantisation type.
         token_overhead_s: Fixed time of one forward pass.
         layer_overhead_s: Fixed time of one transformer layer (graph nodes, barriers).
         kv_read_bytes_per_s: Speed of reading an F16 KV cache in decode.
@@ -152,19 +142,11 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         name: The stem of its file.
-        title: As people call it.
-        kind: Class of device.
-        vendor: Maker.
         chip: System on a chip, processor, or card.
         os: Operating system the limits hold for.
-        year: Year of release.
         pools: Memory pools; ``ram`` always.
         engines: What can compute, best choice for language models first.
-        storage: Disk or flash.
-        power: Energy.
-        reserve_bytes: What the runtime must leave free for the system beside ``usable_bytes``; mostly 0.
         calibrations: Costs measured on this very device (by ``devices probe``).
-        notes: What else a reader should know.
         doubts: What disturbed the machine while it was probed; empty for a profile to believe.
     """
 

@@ -7,18 +7,13 @@ class Decoding(Frozen, frozen=True, kw_only=True):
     """One answer and what it cost.
 
     Attributes:
-        tokens: New tokens.
         duration_s: From the prompt being in the target's cache to the last token.
         prefill_s: Time of the target over the prompt.
         cycle_count: Passes of the target after the prompt.
         plain_count: Of those, passes without a draft.
-        drafted_count: Tokens drafted.
-        accepted_count: Of those, accepted.
         tried_by_position: Cycles whose i-th drafted token was compared.
         accepted_by_position: Cycles whose i-th drafted token was accepted.
         draft_s: Time of drafting, catching up and probing included.
-        verify_s: Time of the target's passes.
-        lengths: Draft length of each cycle.
         answer_count: Answers summed up here.
         widest_tokens: Tokens of the widest pass after the prompt, what it was filled up with included.
     """
@@ -63,8 +58,6 @@ class DraftAdvice(Frozen, frozen=True, kw_only=True):
         acceptance_ratio: Share of drafted tokens expected to be accepted, given that those before them were.
         ceiling_ratio: The speedup if every drafted token were accepted, at the best length.
         verify_s: Seconds of a pass by number of tokens, measured.
-        draft_s: Seconds of drafting one token, measured.
-        draft: Draft model that was chosen.
         others: Speedup expected of the drafts that were not.
     """
 

@@ -71,24 +71,13 @@ class ModelShape(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         architecture: llama.cpp's name of it: ``llama qwen2 qwen3 qwen3moe gemma3 phi3 deepseek2 mamba2 ...``.
-        layer_count: Transformer blocks.
-        hidden_dim: Width of the residual stream.
-        vocab_count: Rows of the token table.
-        head_count: Query heads.
         kv_head_count: Key/value heads (GQA); equals ``head_count`` without grouping. 0 for pure recurrent models.
-        head_dim: Width of one key head.
         value_head_dim: Width of one value head; 0 means the same as ``head_dim``.
         feed_forward_dim: Inner width of the dense feed-forward block; 0 where all layers are MoE.
         gated_feed_forward: Whether it has a gate matrix (SwiGLU, GeGLU): three matrices instead of two.
         tied_embeddings: Whether the output matrix is the token table.
-        context_max_tokens: Longest context it was made for.
         sliding_window_tokens: Window of the local layers; 0 for none.
         sliding_step_count: Every so manyth layer is global (Gemma 3: 6); 0 means all layers slide.
-        attention_bias: Whether q, k and v have biases.
-        qk_norm: Whether queries and keys are normed.
-        experts: Mixture of experts, if any.
-        latent: Latent attention, if any.
-        recurrent: State-space layers, if any.
         kv_shared_layer_count: Trailing layers that reuse earlier keys and values (Gemma 3n and 4).
         kv_shared_feed_forward_dim: Inner width of the feed-forward block in those layers; 0 means the same.
         sliding_kv_head_count: Key/value heads of the sliding layers; 0 means the same as ``kv_head_count``.
@@ -159,8 +148,6 @@ class Tensor(Frozen, frozen=True, kw_only=True):
     Attributes:
         name: llama.cpp's name, such as ``blk.0.attn_q.weight``.
         dims: Sizes as GGUF orders them: the row length (input width) first.
-        type_name: ggml type, such as ``Q4_K``.
-        size_bytes: Bytes of its data.
         offset_bytes: Where the data start, from the start of the file; -1 when there is no file.
     """
 
@@ -183,10 +170,7 @@ class Weights(Frozen, frozen=True, kw_only=True):
     """All tensors of one model file, real or computed from a shape and a quantisation mixture.
 
     Attributes:
-        shape: Shape of the model.
-        tensors: Every tensor.
         file_bytes: Size of the file, header and padding included.
-        quant: Name of the mixture, such as ``Q4_K_M``.
         synthetic: True when the weights are random: such a model has speed and size, never quality.
     """
 
@@ -233,17 +217,12 @@ class ModelCard(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         name: The stem of its file.
-        title: As people call it.
         aliases: Other names: repositories of the hub, names of tables and tools, models that have the same shape.
-        family: Such as ``llama-3``.
         licence: SPDX identifier or the licence's own name.
         source: Where the shape's fields were read (repository and file).
         parameter_count: All weights, as published; 0 where not stated.
         active_parameter_count: Weights one token goes through; equals ``parameter_count`` for a dense model.
-        shape: Shape from the published config.json.
-        default_quant: Quantisation meant when none is named.
         files: Quantised files with hashes; empty for a shape alone.
-        notes: What else a reader should know.
     """
 
     name: str

@@ -57,7 +57,6 @@ class SpeedPrediction(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         decode_tokens_per_s: Single-sequence generation at the scenario's depth.
-        prefill_tokens_per_s: Prompt processing.
         ttft_cold_s: Load from storage, prefill and first token.
         ttft_warm_s: The same with the model loaded.
         load_cold_s: Load past the page cache.

@@ -7,13 +7,10 @@ class TextScore(Frozen, frozen=True, kw_only=True):
     """Quality on one text.
 
     Attributes:
-        token_count: Tokens scored.
         perplexity: exp(mean negative log-likelihood).
         perplexity_error: Standard error: perplexity x standard error of the mean.
         kl_divergence: Mean KL(reference || this), nats; None without a reference.
-        kl_divergence_error: Its standard error.
         top1_agreement_ratio: Share of tokens where both have the same most likely token.
-        top1_agreement_error: Its standard error.
     """
 
     token_count: int
@@ -38,10 +35,6 @@ class Temperature(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         temperature: The fitted one; above 1: the model was too sure.
-        ece: Of the second half as it is.
-        ece_scaled: Of the second half at that temperature.
-        nll: Of the second half as it is.
-        nll_scaled: Of the second half at that temperature.
     """
 
     temperature: float
@@ -57,18 +50,9 @@ class CalibrationChange(Frozen, frozen=True, kw_only=True):
     Differences are this model minus the reference, with 95 % intervals from a bootstrap over the rows.
 
     Attributes:
-        row_count: Rows.
-        accuracy: Share of right answers.
-        mean_confidence: Mean confidence.
         ece: Expected calibration error, ten bins.
-        smooth_ece: Smooth ECE.
         nll: Mean negative log-likelihood, nats.
-        nll_change: Paired difference.
-        ece_change: Difference.
-        smooth_ece_change: Difference.
-        accuracy_change: Paired difference.
         lost_count: Rows the reference had right and this one has wrong.
-        gained_count: The other way round.
         temperature: None where only the options were scored.
     """
 

@@ -14,10 +14,8 @@ class Quantisation(Frozen, frozen=True, kw_only=True):
     """What a quantisation's name was taken for.
 
     Attributes:
-        text: As written.
         mixture: llama.cpp's name of it, or of the mixture that stands in for it.
         bits_low: Fewest bits a weight that published files of it have; 0 where the mixture is exactly meant.
-        bits_high: Most of them; 0 likewise.
         why: What it is, and why that mixture; empty where the mixture is exactly meant.
     """
 

@@ -47,14 +47,8 @@ class Validity(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         cpu_stall_ratio: Time some task waited for a CPU (Linux PSI, cpu some).
-        memory_stall_ratio: The same for memory.
-        io_stall_ratio: The same for I/O.
         steal_ratio: Time the hypervisor took away, per CPU.
         other_load_ratio: CPU time used by other processes, as a share of all CPUs' time.
-        major_fault_count: Pages that had to be read from disk.
-        read_bytes: Bytes the process read from disk.
-        frequency_hz: Mean CPU frequency.
-        temperature_celsius_max: Hottest thermal zone.
         doubts: Why this sample should not be believed; empty for a clean one.
     """
 
@@ -74,15 +68,9 @@ class Sample(Frozen, frozen=True, kw_only=True):
     """One timed repetition.
 
     Attributes:
-        phase: What was timed.
         label: Test name as llama-bench prints it (``pp512``, ``tg128``, ``tg128 @ d2048``), or the workload's own.
         token_count: Tokens (or operations) the time covers.
-        duration_s: Wall time.
         token_times_s: Time of each token, where they were timed singly.
-        started_unix_s: When it began.
-        warm_up: True for a repetition that only warms caches.
-        validity: The machine's state meanwhile.
-        energy_joules: Energy used, where the machine tells.
     """
 
     phase: Phase
@@ -110,11 +98,8 @@ class MemoryUse(Frozen, frozen=True, kw_only=True):
     Attributes:
         peak_rss_bytes: VmHWM of the child, after exec (never ru_maxrss, which inherits the parent's peak).
         peak_pss_bytes: Highest proportional set size seen; None where the system does not tell.
-        peak_anonymous_bytes: Highest anonymous memory seen.
-        peak_file_bytes: Highest file-backed memory seen.
         baseline_bytes: Resident size of the child before the model was loaded (interpreter and engine code).
         cgroup_peak_bytes: Peak charged to the run's own cgroup, if it had one.
-        timeline: Samples over time.
     """
 
     peak_rss_bytes: int
@@ -168,22 +153,12 @@ class RunRecord(Frozen, frozen=True, kw_only=True):
     """One run: what was asked, what happened, and what the prediction had said beforehand.
 
     Attributes:
-        schema_version: Version of this format.
         run_id: Unique, sortable by time.
         created: RFC 3339, UTC.
-        harness_version: Version of edge-harness.
-        command: The command line that made it.
         workload: What was measured: ``generate``, ``speculate``, ``stream``, ``quality``, ``boundary``, or the name of
             a workload.
-        machine: Where.
-        scenario: What was asked.
-        outcome: How it ended.
         detail: For anything but ``ok``: signal, exit status, last lines of the engine's log, or the doubts.
-        model: The model, if any.
-        engine: The engine, if one started.
         samples: Every sample, warm-ups and disturbed ones included.
-        memory: Memory over the run.
-        prediction: What had been predicted before it started.
         runtime: Software that executed the model, such as ``llamacpp``; empty for none.
         target: Where it ran: ``local``, ``ssh``, ``adb`` or ``http``.
         result: What it found beyond its samples; None for a run that got nowhere.

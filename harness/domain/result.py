@@ -19,7 +19,6 @@ class EngineBuffer(Frozen, frozen=True, kw_only=True):
     Attributes:
         device: Where it lies, such as ``Vulkan0``, ``CPU``, ``CUDA_Host``; ``CPU_Mapped`` is address space of the file.
         part: ``weights``, ``kv cache``, ``compute buffer`` or ``output``.
-        size_bytes: Its size.
     """
 
     device: str
@@ -67,7 +66,6 @@ class Speculation(Frozen, frozen=True, kw_only=True, tag="speculation", tag_fiel
 
     Attributes:
         draft: Draft model file, or ``lookup``.
-        advice: What was said before the run.
         plain: Sums over all prompts without a draft.
         speculative: Sums over all prompts with it.
         speedup_ratio: Speed of speculation over plain decoding, sums over sums.
@@ -77,7 +75,6 @@ class Speculation(Frozen, frozen=True, kw_only=True, tag="speculation", tag_fiel
         fixed_ratio: What a fixed draft of the advised length would have given at the run's acceptance, by formula.
         acceptance_ratio: Drafted tokens accepted, of those compared.
         acceptance_by_position: The same for the first, second ... drafted token of a cycle.
-        ratios: Speed ratio of each prompt.
         differences: Where greedy outputs differ, with the logit margin that explains it.
         unexplained_count: Differences that no margin explains; must be 0.
     """
@@ -103,14 +100,11 @@ class Stream(Frozen, frozen=True, kw_only=True, tag="stream", tag_field="kind"):
     Attributes:
         mode: ``streamed`` by this harness, or ``mapped`` and left to the system's page cache.
         draft: Draft model file, ``lookup``, or empty.
-        budget_bytes: Memory the process might use in all.
         enforced: Whether a control group held the process to it (else a watchdog on its private memory).
         decoding: Sums over all prompts.
-        outputs: New tokens of each prompt.
         schedule: ``blocks`` or ``experts``; empty when mapped.
         schedule_reason: Why blocks are streamed although the model has experts; empty otherwise.
         policy: Which experts stay; empty when none are streamed.
-        plan: What was pinned and streamed, block by block.
         expert_plan: What was pinned and how much room experts had.
         report: What was read and waited for; None when mapped.
         expert_use: What the router wanted, and what of it was in memory.
@@ -152,15 +146,11 @@ class Quality(Frozen, frozen=True, kw_only=True, tag="quality", tag_field="kind"
     """One quantisation of a model, scored on a text beside the least quantized one.
 
     Attributes:
-        text: Name of the text's file.
         chunk_count: Chunks of 512 tokens that were scored; 0 for all.
-        reference_quant: Mixture it was compared with.
         bits_per_weight: 8 x tensor bytes / weights.
         types: Share of the weights by type, most first. llama.cpp gives a matrix whose rows are no multiple of 256 a
             wider type than the mixture is named after.
-        score: Perplexity, divergence and agreement.
         calibration: Each token's confidence beside the reference's, paired.
-        importance: Whether an importance matrix was used.
     """
 
     text: str
@@ -177,8 +167,6 @@ class System(Frozen, frozen=True, kw_only=True, tag="system", tag_field="kind"):
     """A workload that is no plain language model: a memory store, a calibration, a verifier ...
 
     Attributes:
-        size: Its parameters.
-        seed: Seed of everything random in it.
         prepare_s: Time to build what is timed; None when it did not get that far.
         quality: What the check of its answers found.
         evaluation: What it found on public data, where that was asked for.
@@ -199,8 +187,6 @@ class Boundary(Frozen, frozen=True, kw_only=True, tag="boundary", tag_field="kin
     """Longest context that a model can be run with under a device's memory limit, found by real runs.
 
     Attributes:
-        device: The device whose limit was imposed.
-        memory_limit_bytes: What an app may use on it.
         predicted_tokens: Longest context whose predicted memory is within the limit.
         found_tokens: Longest context that ran; 0 when none did.
         failed_tokens: Shortest context that did not; 0 when all that were tried ran.
@@ -237,9 +223,7 @@ class LoadLevel(Frozen, frozen=True, kw_only=True):
         duration_s: From the first request to the end of the last.
         completed_count: Requests that were answered.
         good_count: Of those, the ones within every limit.
-        prompt_tokens: Tokens of their prompts.
         cached_tokens: Of those, found in the server's cache.
-        new_tokens: Tokens of their answers.
         failures: Requests that failed, by outcome and cause.
     """
 
@@ -273,7 +257,6 @@ class Load(Frozen, frozen=True, kw_only=True, tag="load", tag_field="kind"):
     """Requests at once against a server.
 
     Attributes:
-        levels: In the order they were run.
         open_loop: Whether levels are requests a second; else users.
         limits_s: Longest ttft, itl and e2el of a good request.
     """

@@ -7,9 +7,7 @@ class Window(Frozen, frozen=True, kw_only=True):
     """Some seconds of decoding. What the device does not tell is None.
 
     Attributes:
-        since_start_s: When it began.
         duration_s: How long it took, pauses of the duty cycle left out.
-        token_count: Tokens in it.
         celsius: Hottest sensor at its end.
         frequency_hz: Mean frequency of the CPUs at its end.
         joules: Energy used in it, less what the idle device used before.
@@ -37,8 +35,6 @@ class Soak(Frozen, frozen=True, kw_only=True, tag="soak", tag_field="kind"):
 
     Attributes:
         minutes: How long it really ran.
-        duty_ratio: Share of the time in which it decoded.
-        windows: All of them.
         burst_tokens_per_s: Middle speed before the knee; of the whole run without one.
         sustained_tokens_per_s: Middle speed of the last quarter.
         knee_s: When it fell for good; None where no fall is told from noise.

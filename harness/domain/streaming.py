@@ -13,9 +13,6 @@ class StreamPlan(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         slot_bytes: Streamed bytes of each streamed block; 0 when everything fits.
-        slot_count: Slots in memory at a time.
-        pinned_bytes: Weights that stay.
-        streamed_bytes: Weights read in each pass.
         mapped_bytes: Left to the file mapping: the token table, of which a pass reads a few rows.
         available_bytes: What the weights may take.
         blocks: Numbers of the blocks of which a part is streamed.
@@ -36,12 +33,9 @@ class StreamReport(Frozen, frozen=True, kw_only=True):
     """What streaming did since the last reset.
 
     Attributes:
-        pass_count: Passes of the model.
         duration_s: Time of those passes, first node to last block.
-        read_bytes: Bytes read from storage.
         reading_s: Time in which at least one read was under way.
         stall_s: Time the engine waited for a block.
-        stall_by_block_s: The same by block.
         probe_bytes_per_s: Storage bandwidth, measured before with the same readers.
     """
 
@@ -77,14 +71,9 @@ class ExpertPlan(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         pinned_bytes: Weights that stay: all but routed experts and the token table.
-        expert_bytes: Bytes of all routed experts.
         cache_bytes: Memory for experts; at least ``expert_bytes`` when all of them fit.
-        layer_count: Layers with experts.
-        expert_count: Routed experts of each.
-        used_count: Experts that a token goes through.
         batch_tokens: Most tokens of one pass: their experts of one layer must fit at once.
         mapped_bytes: Left to the file mapping: the token table, of which a pass reads a few rows.
-        available_bytes: What the weights may take.
     """
 
     pinned_bytes: int
@@ -118,13 +107,7 @@ class ExpertUse(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         wanted_count: Experts wanted, each once a pass and layer.
-        hit_count: Of those, in memory.
         single_pass_count: Passes of one token.
-        single_wanted_count: Experts that those wanted.
-        single_hit_count: Of those, in memory.
-        single_read_bytes: Bytes read in those.
-        single_duration_s: Time of those.
-        single_stall_s: Time that the engine waited in those.
         counts: Passes of one token that wanted each expert: for each layer [expert_count].
         held_bytes: Experts in memory now.
     """
@@ -148,11 +131,9 @@ class ExpertOutlook(Frozen, frozen=True, kw_only=True):
         skew: Exponent of the Zipf law that choices were taken to follow: the file's own where it is synthetic, else
             what published hit ratios suggest.
         predicted_hit_ratio: Share of wanted experts in memory by that law, the room and the policy.
-        hit_ratio: Measured.
         hindsight_hit_ratio: The same had the experts been held that were wanted most in this very run; what keeping a
             fixed set can give at best.
         predicted_read_bytes: Read for a token by the predicted hit ratio.
-        read_bytes: Measured.
         predicted_token_s: Time of a token: those bytes at the probed speed of the storage, then the measured
             arithmetic, since a layer waits for what its router chose.
         token_s: Measured, first node to last block.

@@ -99,26 +99,8 @@ class Cost(Frozen, frozen=True, kw_only=True):
         disk_read_bytes: Bytes read from storage for one operation.
         dtype: Arithmetic that does the work: ``fp32 fp16 int8``.
         parallel: Whether products, streams and kernels use all cores, or one.
-        flops_count: Floating-point operations of dense products.
-        product_dim: Smallest dimension of the products; small ones reach less of the peak. 0: large.
-        moved_bytes: Bytes that are read in order.
-        working_set_bytes: Different bytes of those; 0: more than any cache holds.
-        pass_bytes: Bytes read and written by simple passes of numpy.
-        pass_set_bytes: Different bytes that those passes touch; 0: more than any cache holds.
-        array_steps_count: Work on single values of arrays.
-        fresh_bytes: Bytes of arrays whose pages the system has to give in every call.
-        numpy_calls_count: Calls of numpy functions.
-        python_ops_count: Bytecode instructions, ``NATIVE_OPS`` for each call in C.
-        regex_chars_count: Characters that regular expressions look at.
-        sql_statements_count: SQLite statements run.
-        flushes_count: Waits until the disk has what was written.
-        session_calls_count: Calls of an inference engine.
-        kernels: The nodes of those that take time.
-        prefill_tokens_count: Tokens a language model reads in batches.
-        prefill_passes_count: Those batches.
-        decode_steps_count: Forward passes of a language model that make tokens.
-        decode_sequences_count: Sequences in each of those passes.
-        depth_tokens: Tokens already in the cache, on average over those passes.
+
+    How the others are counted stands at the top of this file; 0 of a working set or a dimension means: large.
     """
 
     operation: str

@@ -20,10 +20,7 @@ _AUTHORITY: Final = "ca"
 def make_certificates(folder: Path, machines: Sequence[str], hosts: Sequence[str] = ()) -> list[Path]:
     """Write ``ca.pem`` and, for each machine, ``NAME.pem`` and ``NAME-key.pem``; an authority that is there is used.
 
-    Args:
-        folder: Where to; only its owner can read the keys.
-        machines: Names.
-        hosts: Host names and addresses that the certificates are good for.
+    Only the folder's owner can read the keys. ``hosts`` are names and addresses that the certificates are good for.
 
     Returns:
         The new certificates.

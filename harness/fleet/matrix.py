@@ -21,18 +21,9 @@ _NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 class Matrix(Frozen, frozen=True, kw_only=True):
     """All that is to be measured.
 
-    Attributes:
-        devices: Names that the devices' workers go by.
-        models: Names or paths, as the devices know them; each device fetches them for itself.
-        quants: Mixtures; empty for each model's usual one.
-        depths: Tokens already in the cache.
-        scenario: The rest of what is asked.
-        runtime: Runtime.
-        repetitions: Clean samples wanted of each test.
-        cold_loads: Loads past the page cache.
-        timeout_s: Wall clock of one cell.
-        memory_limit_bytes: Memory of one cell.
-        patience_s: Longest time a device spends on disturbed samples of one cell.
+    Devices are the names that their workers go by; models are names or paths as the devices know them, each device
+    fetches them for itself; an empty quant is a model's usual one. Times and memory are limits of one cell;
+    ``patience_s`` is the longest time a device spends on its disturbed samples.
     """
 
     devices: tuple[str, ...]

@@ -82,7 +82,7 @@ def security_of(tls: Tls) -> Any:
     )
 
 
-def client_of(scheduler: str, tls: Tls, *, timeout_s: float = CONNECT_S) -> Any:
+def client_of(scheduler: str, tls: Tls) -> Any:
     """A connected client.
 
     Raises:
@@ -93,16 +93,16 @@ def client_of(scheduler: str, tls: Tls, *, timeout_s: float = CONNECT_S) -> Any:
     check_address(scheduler, tls)
     security = security_of(tls)
     try:
-        return dask().Client(scheduler, security=security, timeout=timeout_s, set_as_default=False)
+        return dask().Client(scheduler, security=security, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
-        raise unreachable(scheduler, timeout_s, error) from error
+        raise unreachable(scheduler, error) from error
 
 
-def unreachable(scheduler: str, timeout_s: float, error: BaseException) -> CouldNotRunError:
+def unreachable(scheduler: str, error: BaseException) -> CouldNotRunError:
     """One line for a scheduler that does not answer."""
     cause = str(error.__cause__ or error).splitlines()
     return CouldNotRunError(
-        f"no scheduler answered at {scheduler} within {timeout_s:g} s ({cause[0] if cause else type(error).__name__}). "
+        f"no scheduler answered at {scheduler} within {CONNECT_S:g} s ({cause[0] if cause else type(error).__name__}). "
         "Start one with: edge-harness fleet up"
     )
 
@@ -180,7 +180,7 @@ async def _serve_device(scheduler: str, device: str, tls: Tls, host: str, said: 
     try:
         await worker
     except (OSError, TimeoutError, RuntimeError) as error:  # Dask wraps what went wrong at the start
-        raise unreachable(scheduler, CONNECT_S, error) from error
+        raise unreachable(scheduler, error) from error
     try:
         said(f"{device} serves {scheduler} as {worker.name}")
         await worker.finished()

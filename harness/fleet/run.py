@@ -30,35 +30,21 @@ def run_fleet(
     tls: Tls = Tls(),  # noqa: B008  an immutable tuple
     resume: bool = False,
     device_wait_s: float = 60.0,
-    connect_s: float = CONNECT_S,
     on_result: OnResult | None = None,
     say: Callable[[str], None] | None = None,
 ) -> list[RunRecord]:
-    """Measure every cell on a worker of its device.
+    """Measure every cell on a worker of its device; one record for each task, in their order.
 
-    A cell whose worker is lost goes to another worker of the same device. Where there is none for ``device_wait_s``,
-    or every one that tried it was lost, the cell is recorded as failed with that cause.
-
-    Args:
-        tasks: What to measure.
-        scheduler: Address of the scheduler.
-        folder: Where each record is saved as it comes, as ``<task.key>.json``; the summary goes there too.
-        tls: TLS files.
-        resume: Take the results that are in ``folder`` already.
-        device_wait_s: Longest wait for a worker of a device.
-        connect_s: Longest wait for the scheduler.
-        on_result: Called with each result.
-        say: Called with lines for people.
-
-    Returns:
-        One record for each task, in their order.
+    A cell whose worker is lost goes to another worker of the same device. Where there is none for ``device_wait_s``, or
+    every one that tried it was lost, the cell is recorded as failed with that cause. Each record is saved in ``folder``
+    as it comes, as ``<task.key>.json``, and the summary too; ``resume`` takes what is there already.
 
     Raises:
         CouldNotRunError: No scheduler answers, it is lost for good, or a result cannot be saved.
         RefusedError: The address or the TLS files are wrong.
         MissingPackageError: The extra ``fleet`` is not installed.
     """
-    tell = say or _silent
+    tell = say or (lambda _line: None)
     found: dict[str, RunRecord] = {}
     if resume:
         found = {task.key: record for task in tasks if (record := _done_before(task, folder)) is not None}
@@ -74,7 +60,7 @@ def run_fleet(
 
     try:
         if missing:
-            client = client_of(scheduler, tls, timeout_s=connect_s)
+            client = client_of(scheduler, tls)
             try:
                 _Fleet(client, device_wait_s, take, tell).run(missing)
             finally:
@@ -84,10 +70,6 @@ def run_fleet(
         if found:
             write_summary(tasks, found, folder)
     return [found[task.key] for task in tasks]
-
-
-def _silent(line: str) -> None:
-    del line
 
 
 class _Fleet:
@@ -134,9 +116,6 @@ class _Fleet:
         if not ended:  # never ask faster than this, also where waiting fails at once
             time.sleep(max(0.0, _POLL_S - (time.monotonic() - began_s)))
         return ended
-
-    def _connected(self) -> bool:
-        return bool(self._client.status == "running")
 
     def _record(self, task: Task, future: Any) -> RunRecord | None:
         """What became of an ended cell; None when it is open again.
@@ -193,8 +172,9 @@ class _Fleet:
         Raises:
             CouldNotRunError: It has not told for too long.
         """
+        running = self._client.status == "running"
         try:
-            workers = self._client.scheduler_info(n_workers=-1)["workers"].values() if self._connected() else None
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values() if running else None
         except Exception as error:  # noqa: BLE001  whatever it is: the scheduler does not tell
             self._say(f"the scheduler does not answer: {error}")
             workers = None

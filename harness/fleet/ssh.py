@@ -21,14 +21,10 @@ _STATUSES: Final = {0, 3, 4, 130}
 
 
 class Target(NamedTuple):
-    """A machine to log in to.
+    """A machine to log in to; an empty ``user`` is the same one as here.
 
-    Attributes:
-        host: Name or address.
-        port: Where its SSH server listens.
-        user: Whom to log in as; empty for the same user.
-        identity: Private key file; None for the agent and the usual ones.
-        known_hosts: File of trusted host keys; None for the user's own.
+    Without an ``identity`` (private key file) the agent's and the usual keys are tried; without ``known_hosts`` the
+    user's own file of trusted host keys is read.
     """
 
     host: str
@@ -67,16 +63,11 @@ def run_over_ssh(
     pushed: Sequence[Path] = (),
     timeout_s: float = 3600.0,
 ) -> list[RunRecord]:
-    """Run ``edge-harness run`` on the target and save its records here.
+    """Run ``edge-harness run`` on the target with further ``options``, and save its records in ``folder`` here.
 
-    Args:
-        target: Where.
-        models: Names, or paths on the target. The file name of a pushed model stands for that file.
-        options: Further options of ``edge-harness run``.
-        folder: Where records are saved.
-        program: The command on the target.
-        pushed: Model files to copy there first; one of the same SHA-256 that is there already is kept.
-        timeout_s: Longest time for all of it.
+    Models are names, or paths on the target. ``pushed`` are model files to copy there first (one of the same SHA-256
+    that is there already is kept); among the models the file name of a pushed one stands for that file. ``program`` is
+    the command on the target.
 
     Raises:
         CouldNotRunError: No connection, an unknown or wrong host key, a wrong login, no edge-harness there, too slow.
@@ -126,16 +117,11 @@ async def _run(
 
 
 def _login(target: Target) -> dict[str, Any]:
-    login: dict[str, Any] = {"connect_timeout": _CONNECT_S}
-    if target.user:
-        login["username"] = target.user
-    if target.identity is not None:
-        login["client_keys"] = [str(target.identity)]
-    if target.known_hosts is not None:
-        login["known_hosts"] = str(
-            target.known_hosts
-        )  # without it the user's own file is read, and it must list the host
-    return login
+    # Without known_hosts the user's own file is read, and it must list the host.
+    keys = [str(target.identity)] if target.identity else None
+    known_hosts = str(target.known_hosts) if target.known_hosts else None
+    given = {"username": target.user, "client_keys": keys, "known_hosts": known_hosts}
+    return {"connect_timeout": _CONNECT_S} | {key: value for key, value in given.items() if value}
 
 
 async def _push(connection: Any, path: Path) -> str:

@@ -13,10 +13,7 @@ from harness.records.store import encode
 
 
 def measure(task_json: bytes) -> bytes:
-    """Measure one cell on this machine.
-
-    Args:
-        task_json: A ``Task`` as JSON.
+    """Measure one cell, a ``Task`` as JSON, on this machine.
 
     Returns:
         A run record as JSON; whatever went wrong is its outcome. It is in this device's own history too.

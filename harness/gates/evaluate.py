@@ -8,6 +8,7 @@ from statistics import median
 
 from msgspec.structs import replace
 
+from harness.catalog.budgets import LIMITS
 from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord, Validity
@@ -34,13 +35,9 @@ def evaluate(
 ) -> list[Judgement]:
     """Judge every budget.
 
-    Args:
-        budgets: What is allowed.
-        records: Runs of the candidate.
-        baseline: Runs of the baseline, for budgets with ``baseline_ratio``.
-        predict: Predicts a device nobody has at hand, for budgets with ``predicted``.
-        looks: Turns after which the decision is looked at while more runs come in; the level of each look's interval
-            is raised so that all looks together keep the budget's (``plan.look_confidence``).
+    ``baseline`` is for budgets with ``baseline_ratio``, ``predict`` for those with ``predicted``. After the turns in
+    ``looks`` the decision is looked at while more runs come in: the level of each look's interval is raised so that all
+    looks together keep the budget's (``plan.look_confidence``).
 
     Returns:
         One judgement a budget, in their order.
@@ -112,13 +109,7 @@ def matches(budget: Budget, record: RunRecord) -> bool:
 
 def limits(budget: Budget) -> dict[str, float | None]:
     """The budget's limits by name; exactly one is set in a checked budget."""
-    return {
-        "floor": budget.floor,
-        "ceiling": budget.ceiling,
-        "baseline_ratio": budget.baseline_ratio,
-        "prediction_ratio": budget.prediction_ratio,
-        "roofline_ratio": budget.roofline_ratio,
-    }
+    return {name: getattr(budget, name) for name in LIMITS}
 
 
 def _values(budget: Budget, records: Sequence[RunRecord]) -> tuple[list[float], str]:

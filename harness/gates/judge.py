@@ -37,21 +37,11 @@ SINGLE_VALUE_SPREAD: dict[Metric, float] = {
 class Judgement(Frozen, frozen=True, kw_only=True):
     """What one budget came to.
 
-    Attributes:
-        budget: The budget.
-        answer: Pass, fail, inconclusive, or could not run.
-        limit: Limit in the metric's unit, or as a ratio for relative budgets.
-        relative_to: What the limit is a ratio of: empty, ``baseline``, ``prediction`` or ``roofline``.
-        value: Central value in the same terms as ``limit``; None without any.
-        low: Lower end of its interval.
-        high: Upper end.
-        sample_count: Samples or turns the interval rests on.
-        margin_ratio: How far inside (positive) or outside (negative) the limit the value lies, as a share of the limit.
-        detectable_ratio: Smallest slowdown these turns could have shown with a power of 80 %; None unless in turns.
-        reason: The decision in words.
-        evidence: Runs (identifiers) or the prediction's parts it rests on.
-        file: The budgets file, if the budget stands in one.
-        line: Line of its table there; 0 without a file.
+    Limit, value and its interval (``low``, ``high``) are in the metric's unit, or ratios to what ``relative_to`` names
+    (``baseline``, ``prediction``, ``roofline``). ``margin_ratio`` is how far inside (positive) or outside the limit the
+    value lies, as a share of the limit; ``detectable_ratio`` the smallest slowdown that these turns could have shown
+    with a power of 80 %, None unless in turns. Evidence are runs (identifiers) or parts of a prediction; ``line`` is 0
+    without a file.
     """
 
     budget: Budget
@@ -88,15 +78,9 @@ def judge_absolute(
     evidence: Sequence[str] = (),
     confidence: float | None = None,
 ) -> Judgement:
-    """Judge values (or ratios to a prediction) against a fixed limit.
+    """Judge believed values (or ratios to what ``relative_to`` names) against a positive limit in the same terms.
 
-    Args:
-        budget: The budget.
-        values: Believed values in the metric's unit, or ratios.
-        limit: The limit in the same terms; positive.
-        relative_to: What the values are ratios of; empty for absolute ones.
-        evidence: Identifiers of the runs.
-        confidence: Level of the interval; the budget's own by default.
+    ``confidence`` is the level of the interval, the budget's own by default; ``evidence`` are identifiers of the runs.
     """
     level = confidence or budget.confidence
     estimate = _absolute_interval(budget, values, limit, level)
@@ -115,13 +99,8 @@ def judge_against_baseline(
 ) -> Judgement:
     """Judge the ratio candidate / baseline against the budget's ``baseline_ratio``.
 
-    Args:
-        budget: A budget with ``baseline_ratio``.
-        candidate: One value a turn (or all values, when not in turns).
-        baseline: The other side.
-        in_turns: Whether the sides were measured in turns and pair up.
-        evidence: Identifiers of the runs.
-        confidence: Level of the interval; the budget's own by default.
+    In turns each side has one value a turn, and they pair up; otherwise all its values. The rest is as in
+    :func:`judge_absolute`.
     """
     limit = budget.baseline_ratio
     assert limit is not None

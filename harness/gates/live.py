@@ -34,12 +34,7 @@ def gate_in_turns(
 ) -> tuple[list[Judgement], list[RunRecord], list[RunRecord]]:
     """Run both sides in turns and judge, asking for more turns while any budget is inconclusive.
 
-    Args:
-        budgets: Budgets, relative ones among them.
-        candidate: Makes a run of the build to be judged.
-        baseline: Makes a run of the build to compare with.
-        max_turns: Turns at most; at least 6.
-        progress: Called after each turn with (turns done, turns at most).
+    There are at most ``max_turns``, at least 6; ``progress`` is called after each with (turns done, turns at most).
 
     Returns:
         The judgements, the candidate's records, the baseline's records.

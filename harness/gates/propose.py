@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from math import ceil, log10
 from math import floor as floor_of
 
+import msgspec
+
+from harness.catalog._toml import dump
 from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
 from harness.domain.record import RunRecord
 from harness.records.metrics import metric_values
@@ -35,14 +38,8 @@ def propose(records: Sequence[RunRecord], metrics: Sequence[Metric] = _METRICS) 
 
 def to_toml(budgets: Sequence[Budget]) -> str:
     """Budgets as the text of a budgets.toml file."""
-    import msgspec
-
-    blocks = []
-    for budget in budgets:
-        fields = {k: v for k, v in msgspec.to_builtins(budget).items() if v not in (None, "", False)}
-        lines = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in fields.items()]
-        blocks.append("\n".join(["[[budget]]", *lines]))
-    return "\n\n".join(blocks) + "\n"
+    fields = [{k: v for k, v in msgspec.to_builtins(b).items() if v not in (None, "", False)} for b in budgets]
+    return dump({"budget": fields})
 
 
 def _budget(device: str, model: str, workload: str, metric: Metric, values: Sequence[float]) -> Budget:

@@ -57,13 +57,13 @@ def dimensions(role: str, type_name: str, fill_bytes: int) -> TinyShape:
     return one._replace(layer_count=max(round(wanted / one.layer_bytes(type_name)), 1 if few else 2))
 
 
-def plan(types: list[str], fill_bytes: int, thorough: bool, api: str = "cpu") -> Iterator[list[Bench]]:
+def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[Bench]]:
     """Groups of benches that are timed in turns: first the engine's own overheads and attention, then each type."""
     if api != "cpu":
         yield from _gpu_plan(types, fill_bytes)
         return
     few = {1: 12, 2: 4, 3: 3, 4: 3, 5: 3, 8: 2, 16: 1}
-    many = {32: 2, 64: 2, 128: 2, 512: 1} if thorough else {64: 2, 512: 1}
+    many = {64: 2, 512: 1}
     overhead = {1: 16, 2: 6, 4: 6, 8: 6, 16: 4, 64: 2, 512: 1}
     yield [Bench(role, "F16", dimensions(role, "F16", 0), overhead) for role in ("shallow", "deep")]
     attention = {1: 8, 4: 4}
@@ -115,7 +115,7 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Time everything in ``plan``.
 
     Args:
-        arguments: ``types fill_bytes thread_count rounds retries thorough repack api``.
+        arguments: ``types fill_bytes thread_count rounds retries repack api``.
         emit: Told ``timing`` for each bench, batch, depth and round, and ``group`` when one is done. The times of
             the role ``link`` are seconds of a byte that is copied to the GPU.
     """
@@ -123,7 +123,7 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
         device = devices_of(arguments["api"])[0]
         link = Bench("link", "", dimensions("shallow", "F16", 0), {})
         _tell(link, 1, 0, [1 / link_speed(device).to_device_bytes_per_s], 0, False, emit)
-    groups = list(plan(arguments["types"], arguments["fill_bytes"], arguments["thorough"], arguments["api"]))
+    groups = list(plan(arguments["types"], arguments["fill_bytes"], arguments["api"]))
     for number, group in enumerate(groups):
         emit("group", {"number": number, "count": len(groups), "name": f"{group[0].type_name} {group[0].role}"})
         with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder, ExitStack() as stack:

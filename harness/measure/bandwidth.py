@@ -25,11 +25,8 @@ class Bandwidth(NamedTuple):
     """Bandwidth of one kernel.
 
     Attributes:
-        kernel: What it does.
         bytes_per_s: Best pass: bytes read plus bytes written, each counted once, over its wall time.
         median_bytes_per_s: Middle pass; far under the best one, the machine was disturbed.
-        thread_count: Threads.
-        array_bytes: Bytes that one pass goes through.
     """
 
     kernel: str
@@ -45,22 +42,10 @@ def array_bytes(last_cache_bytes: int, limit_bytes: int | None = None) -> int:
     return wanted if limit_bytes is None else min(wanted, limit_bytes // 8)
 
 
-def _dot(array: Array) -> object:
-    return np.dot(array, array)
-
-
-def _least(array: Array) -> object:
-    return array.view(np.uint8).min()
-
-
-def _greatest(array: Array) -> object:
-    return array.max()
-
-
 READ_KERNELS: Final[dict[str, Callable[[Array], object]]] = {
-    "dot product": _dot,
-    "minimum of bytes": _least,
-    "maximum of floats": _greatest,
+    "dot product": lambda array: np.dot(array, array),
+    "minimum of bytes": lambda array: array.view(np.uint8).min(),
+    "maximum of floats": lambda array: array.max(),
 }
 """Different libraries prefetch differently; the fastest of them is nearest to what the memory gives."""
 

@@ -11,7 +11,6 @@ terms of ``harness.predict.calibrated``, each from the benches that show it:
 """
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
@@ -30,6 +29,7 @@ from harness.measure.child import Limits, run_child
 from harness.measure.tiny_model import TINY_TYPES
 from harness.predict.calibrated import PREFILL_TOKENS
 from harness.predict.repack import repacked_types
+from harness.records.store import write_atomically
 
 DEFAULT_TYPES: Final = ("F16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "Q5_0", "IQ4_XS")
 CHECK_TYPES: Final = ("Q4_1", "Q8_0")
@@ -51,7 +51,6 @@ def calibrate(
     *,
     thread_count: int = 0,
     repack: bool = True,
-    thorough: bool = False,
     fresh: bool = False,
     progress: Progress | None = None,
     api: str = "cpu",
@@ -65,7 +64,6 @@ def calibrate(
         types: ggml types; those that no tiny model can be made of, and F32, are left out.
         thread_count: Threads; 0 takes the physical cores, held down by a quota.
         repack: Whether the engine may rewrite weights.
-        thorough: More batches of prefill size.
         fresh: Time again what was kept.
         progress: Called with a line now and then.
         api: The engine to time, by what drives it; a GPU gets its link and its crossings timed too.
@@ -83,15 +81,24 @@ def calibrate(
     host = machine.fingerprint()
     threads = thread_count or machine.cpu().thread_count
     engine = _engine_version()
-    store = _store(thread_count, repack, api)
-    before = None if fresh else store.load()
+    place = _place(thread_count, repack, api)
+    before = None if fresh else _load(place)
     missing = wanted if before is None else [t for t in wanted if t not in {c.type_name for c in before.types}]
-    quick = bool(fill_bytes)
+    rounds, retries = (1, 0) if fill_bytes else (3, 2)
     fill_bytes = fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
     say = progress or (lambda _line: None)
     if before is not None and not missing:
         return before
-    events = _run(missing, fill_bytes, threads, repack, thorough, say, api, quick)
+    arguments = {
+        "types": missing,
+        "fill_bytes": fill_bytes,
+        "thread_count": threads,
+        "rounds": rounds,
+        "retries": retries,
+        "repack": repack,
+        "api": api,
+    }
+    events = _run(arguments, say)
     found = fit(events, missing, fill_bytes)
     rewritten = repacked_types(host.isa) if api == "cpu" else frozenset()
     found = msgspec.structs.replace(
@@ -109,20 +116,14 @@ def calibrate(
         found = msgspec.structs.replace(found, disturbed_ratio=disturbed)
         say(f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs")
     else:
-        store.save(found)
+        write_atomically(place, msgspec.json.encode(found))
     return found
 
 
 def kept(*, thread_count: int = 0, repack: bool = True, api: str = "cpu") -> Calibration | None:
-    """What was timed before on this machine with this engine and these settings; None where nothing is kept.
-
-    Args:
-        thread_count: Threads; 0 takes the physical cores, held down by a quota.
-        repack: Whether the engine may rewrite weights.
-        api: What drives the engine.
-    """
+    """What was timed before on this machine with this engine and these settings; None where nothing is kept."""
     try:
-        return _store(thread_count, repack, api).load()
+        return _load(_place(thread_count, repack, api))
     except MissingPackageError:
         return None
 
@@ -295,27 +296,7 @@ def _spread(events: Iterable[Mapping[str, Any]]) -> float:
     return float(np.quantile(deviations, 0.9)) if deviations else 0.0
 
 
-def _run(
-    types: list[str],
-    fill_bytes: int,
-    threads: int,
-    repack: bool,
-    thorough: bool,
-    say: Progress,
-    api: str = "cpu",
-    quick: bool = False,
-) -> list[Mapping[str, Any]]:
-    arguments = {
-        "types": types,
-        "fill_bytes": fill_bytes,
-        "thread_count": threads,
-        "rounds": 1 if quick else 4 if thorough else 3,
-        "retries": 0 if quick else 2,
-        "thorough": thorough,
-        "repack": repack,
-        "api": api,
-    }
-
+def _run(arguments: dict[str, Any], say: Progress) -> list[Mapping[str, Any]]:
     def on_event(name: str, data: Any) -> None:
         if name == "group":
             say(f"timing the engine, {data['number'] + 1} of {data['count']}: {data['name']}")
@@ -323,7 +304,7 @@ def _run(
     result = run_child(
         "harness.measure._calibrate_child:run",
         arguments,
-        limits=Limits(wall_s=900 if api == "cpu" else 1800),
+        limits=Limits(wall_s=900 if arguments["api"] == "cpu" else 1800),
         on_event=on_event,
     )
     if result.outcome != "ok":
@@ -340,27 +321,16 @@ def _engine_version() -> str:
         raise MissingPackageError("llama-cpp-python", "llama") from None
 
 
-def _store(thread_count: int, repack: bool, api: str) -> "_Store":
+def _place(thread_count: int, repack: bool, api: str) -> Path:
+    """File of what was timed with this engine's version, these settings and this machine."""
     key: tuple[object, ...]
     key = (_engine_version(), thread_count or machine.cpu().thread_count, repack, machine.fingerprint().fingerprint)
-    return _Store(home_dir() / "calibrations", key if api == "cpu" else (*key, api))
+    digest = hashlib.sha256(repr((_CACHE_VERSION, *(key if api == "cpu" else (*key, api)))).encode()).hexdigest()[:16]
+    return home_dir() / "calibrations" / f"{digest}.json"
 
 
-class _Store:
-    """Calibrations kept by engine version, threads and machine."""
-
-    def __init__(self, folder: Path, key: tuple[object, ...]) -> None:
-        digest = hashlib.sha256(repr((_CACHE_VERSION, *key)).encode()).hexdigest()[:16]
-        self._path = folder / f"{digest}.json"
-
-    def load(self) -> Calibration | None:
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Calibration)
-        except (OSError, msgspec.DecodeError):  # nothing kept, or of an older shape: time again
-            return None
-
-    def save(self, calibration: Calibration) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        temporary.write_bytes(msgspec.json.encode(calibration))
-        temporary.replace(self._path)
+def _load(path: Path) -> Calibration | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Calibration)
+    except (OSError, msgspec.DecodeError):  # nothing kept, or of an older shape: time again
+        return None

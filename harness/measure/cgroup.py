@@ -27,6 +27,15 @@ def read_int(path: Path) -> int | None:
         return None
 
 
+def labelled_int(path: Path, label: str) -> int | None:
+    """Number after a label at the start of a line of a kernel file; None where there is none."""
+    for line in (read_text(path) or "").splitlines():
+        name, _, value = line.partition(" ")
+        if name == label and value.strip().isdigit():
+            return int(value)
+    return None
+
+
 def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
     """Folders of a process's group and of all its ancestors, innermost first.
 

@@ -60,7 +60,6 @@ class Limits(NamedTuple):
     """What a child may use.
 
     Attributes:
-        wall_s: Wall-clock time.
         memory_bytes: Memory; None for no limit. Held by a control group where one can be made (then the page cache
             of files it reads first counts too), else by a watchdog on anonymous memory.
         use_group: Whether a control group is tried at all.
@@ -78,10 +77,7 @@ class ChildResult(NamedTuple):
         outcome: ``ok``, or why not.
         detail: One or a few lines for people; empty when ok.
         events: (name, data) in the order they were told, all of them whole.
-        memory: What it used.
         status: Exit status; minus the signal's number when a signal ended it.
-        log: Last lines of its standard error and output.
-        duration_s: Wall time of the process.
     """
 
     outcome: Outcome
@@ -284,16 +280,7 @@ def classify(  # noqa: PLR0911  one line for each way to end
     log: tuple[str, ...],
     limits: Limits,
 ) -> tuple[Outcome, str]:
-    """Outcome and detail of a child from all that is known of its end.
-
-    Args:
-        status: Exit status; minus the signal's number when a signal ended it.
-        stopped_for: Why this process ended it, if it did.
-        killed_for_memory: Whether the kernel killed for lack of memory meanwhile.
-        events: What it told.
-        log: Last lines of its output.
-        limits: What it was allowed.
-    """
+    """Outcome and detail of a child from all that is known of its end."""
     last = f"\n{_tail(log)}" if log else ""
     error = next((data for name, data in reversed(events) if name == "error"), None)
     if stopped_for == "timed out":

@@ -31,7 +31,6 @@ class DiskSpeed(NamedTuple):
         sequential_bytes_per_s: One reader, 4 MiB a call, in order.
         random_bytes_per_s: One reader, 64 KiB a call, at random places.
         way: How the page cache was passed by.
-        file_bytes: Size of the file read.
         mapped_bytes_per_s: One reader that touches every page of the mapped file in order; None where pages cannot be
             dropped from the cache first.
     """

@@ -20,8 +20,7 @@ def engine_devices() -> tuple[GgmlDevice, ...]:
         if "MissingPackageError" in result.detail or "llama-cpp-python" in result.detail:
             return ()
         raise EngineError(f"the engine told no devices: {result.outcome}. {result.detail}")
-    found = [data for name, data in result.events if name == "device"]
-    return tuple(GgmlDevice(**{**data, "capabilities": tuple(data["capabilities"])}) for data in found)
+    return tuple(GgmlDevice(**data) for name, data in result.events if name == "device")
 
 
 def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> DeviceProfile:

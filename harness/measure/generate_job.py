@@ -1,12 +1,15 @@
 """What a measured run is asked to do, and what its protocol needs from outside."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness.domain.base import Frozen
 from harness.domain.record import Validity
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError
+
+if TYPE_CHECKING:
+    from harness.measure.validity import ValidityProbe
 
 Emit = Callable[[str, Any], None]
 
@@ -27,14 +30,10 @@ class GenerateJob(Frozen, frozen=True, kw_only=True):
     """What the child is to measure.
 
     Attributes:
-        path: Model file.
-        runtime: Runtime module, such as ``llamacpp``.
-        scenario: Prompt, new tokens, depth, context, threads ...
         repetitions: Clean samples wanted of each test.
-        retries: Further samples that may be taken when some are disturbed.
+        retries: Further samples that may be taken when some are disturbed; None for twice as many as are wanted.
         cold_loads: Loads past the page cache, each with its time to first token; 0 to leave the cache alone.
         warm_loads: Loads from the page cache; the last one stays.
-        seed: Seed of the random tokens.
         greedy: Choose each token from the logits inside the clock; labels then end in ``greedy``.
         parent_pid: The process that watches; its CPU time is no disturbance.
         patience_s: Longest time spent on disturbed samples and the pauses after them.
@@ -44,7 +43,7 @@ class GenerateJob(Frozen, frozen=True, kw_only=True):
     scenario: Scenario
     runtime: str = "llamacpp"
     repetitions: int = 5
-    retries: int = 10
+    retries: int | None = None
     cold_loads: int = 1
     warm_loads: int = 1
     seed: int = 1
@@ -52,29 +51,10 @@ class GenerateJob(Frozen, frozen=True, kw_only=True):
     parent_pid: int = 0
     patience_s: float = 20.0
 
-
-class Probe(Protocol):
-    """What reads the machine's state around a sample."""
-
-    def start(self) -> None:
-        """Before it."""
-        ...
-
-    def finish(self) -> Validity:
-        """After it."""
-        ...
-
-
-class Meter(Protocol):
-    """What reads energy around a sample."""
-
-    def start(self) -> None:
-        """Before it."""
-        ...
-
-    def finish_joules(self) -> float | None:
-        """After it; None where the machine does not tell."""
-        ...
+    @property
+    def attempts_max(self) -> int:
+        """Samples of each test at most."""
+        return self.repetitions + (2 * self.repetitions if self.retries is None else self.retries)
 
 
 class Undisturbed:
@@ -88,5 +68,6 @@ class Undisturbed:
         return Validity()
 
 
+Probe: TypeAlias = "ValidityProbe | Undisturbed"
 ProbeMaker = Callable[[bool], Probe]
 """Makes a probe; the argument says that reading the disk is expected."""

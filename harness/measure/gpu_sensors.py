@@ -24,7 +24,6 @@ class GpuReading(NamedTuple):
         source: ``nvml``, ``amdgpu``, ``xe`` or ``i915``.
         power_watts: Drawn now.
         energy_joules: Used since the driver was loaded.
-        temperature_celsius: Of the chip.
         throttled: Why it runs slower than it could; empty for nothing.
     """
 

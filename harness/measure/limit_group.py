@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from harness.measure.cgroup import cgroup_folders, read_int, read_text
+from harness.measure.cgroup import cgroup_folders, labelled_int, read_int
 
 _REMOVE_TRIES: Final = 50  # the kernel lets a group go a moment after its last process is reaped
 
@@ -93,11 +93,7 @@ class LimitGroup:
     def oom_kill_count(self) -> int:
         """Processes of the group that the kernel killed for lack of memory."""
         name = "memory.oom_control" if self.version == 1 else "memory.events"
-        for line in (read_text(self.folder / name) or "").splitlines():
-            key, _, value = line.partition(" ")
-            if key == "oom_kill" and value.strip().isdigit():
-                return int(value)
-        return 0
+        return labelled_int(self.folder / name, "oom_kill") or 0
 
     def remove(self) -> None:
         """Remove the group; its processes must have ended. A group that stays in use is left behind."""
@@ -120,10 +116,7 @@ class LimitGroup:
 
 def system_oom_kill_count() -> int:
     """Processes the kernel killed for lack of memory since boot, in all groups; 0 where it does not tell."""
-    for line in (read_text(Path("/proc/vmstat")) or "").splitlines():
-        if line.startswith("oom_kill "):
-            return int(line.split()[1])
-    return 0
+    return labelled_int(Path("/proc/vmstat"), "oom_kill") or 0
 
 
 def _write(path: Path, text: str) -> None:

@@ -40,7 +40,6 @@ class Cpu(NamedTuple):
     """The processor as this process may use it.
 
     Attributes:
-        model: Name as the system gives it.
         physical_core_count: Cores, hardware threads of one core counted once, among the CPUs we may run on.
         logical_cpu_count: CPUs we may run on (affinity).
         quota_count: CPUs' worth of time a quota allows; None without one.
@@ -112,7 +111,7 @@ def memory(*, root: Path = Path("/")) -> Memory:
     return Memory(total, kib.get("MemAvailable", kib.get("MemFree", 0)) * 1024, limit)
 
 
-def fingerprint(*, root: Path = Path("/"), device: str = "this machine") -> MachineFingerprint:
+def fingerprint(*, root: Path = Path("/")) -> MachineFingerprint:
     """What identifies the machine for comparison of runs.
 
     The short hash covers what changes speed: processor, cores, instruction sets, RAM, limit and system, so two
@@ -128,7 +127,6 @@ def fingerprint(*, root: Path = Path("/"), device: str = "this machine") -> Mach
         memory_limit_bytes=ram.limit_bytes,
         isa=processor.isa,
         python=platform.python_version(),
-        device=device,
     )
     parts = (machine.system, machine.cpu_model, machine.core_count, machine.isa, machine.ram_bytes, ram.limit_bytes)
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

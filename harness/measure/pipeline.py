@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Protocol, Self
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
@@ -41,15 +41,10 @@ class Measurement(NamedTuple):
     Attributes:
         workload: What the record calls it.
         entry: ``package.module:function`` that the child runs.
-        job: Its arguments.
-        scenario: What was asked.
         read: Makes the result from the child's end; None when it got nowhere. It may be asked of a child that crashed.
         runtime: Software that executes the model; empty for none.
-        model: The model, if any.
         prediction: What was predicted before it starts.
         wanted_count: Clean samples wanted of each test, by which the run is judged; 0 where samples are judged singly.
-        limits: Wall clock and memory of the child.
-        environment: Variables of the child.
         key: All that decides the result, so that it is found again by ``resume``; empty for what is never resumed.
         notes: Put into the record's ``extra``.
     """
@@ -87,50 +82,26 @@ class How(NamedTuple):
     notes: Mapping[str, Any] = {}
 
 
-class Listener(Protocol):
-    """Who is told how it goes."""
+class Listener:
+    """Who is told how it goes; this one keeps it to itself."""
 
     def say(self, line: str) -> None:
         """Something worth a line."""
-        ...
 
     def begin(self, title: str, sample_count: int) -> None:
         """A measurement starts that takes about so many samples; 0 where nobody knows."""
-        ...
 
     def fetched(self, done_bytes: int, all_bytes: int) -> None:
         """So much of the model's file is here."""
-        ...
 
     def sample(self, sample: Sample) -> None:
         """One sample was taken."""
-        ...
 
     def end(self, record: RunRecord) -> None:
         """The measurement is done."""
-        ...
 
 
-class Silent:
-    """Tells nobody."""
-
-    def say(self, line: str) -> None:
-        """Nothing."""
-
-    def begin(self, title: str, sample_count: int) -> None:
-        """Nothing."""
-
-    def fetched(self, done_bytes: int, all_bytes: int) -> None:
-        """Nothing."""
-
-    def sample(self, sample: Sample) -> None:
-        """Nothing."""
-
-    def end(self, record: RunRecord) -> None:
-        """Nothing."""
-
-
-class Saying(Silent):
+class Saying(Listener):
     """Passes lines on to a function, and nothing else."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -153,7 +124,7 @@ class Pipeline:
     """
 
     def __init__(self, how: How = How(), listener: Listener | None = None) -> None:  # noqa: B008  an immutable tuple
-        self.how, self.heard = how, listener or Silent()
+        self.how, self.heard = how, listener or Listener()
         self.history = open_history()
         self.machine = fingerprint()
         self.alone = True
@@ -193,7 +164,10 @@ class Pipeline:
             if on_event:
                 on_event(event, data)
 
-        result = run_child(plan.entry, plan.job, limits=plan.limits, on_event=hear, environment=plan.environment)
+        job = plan.job
+        if hasattr(job, "parent_pid"):  # what this process uses while it waits is no disturbance
+            job = msgspec.structs.replace(job, parent_pid=os.getpid())
+        result = run_child(plan.entry, job, limits=plan.limits, on_event=hear, environment=plan.environment)
         events = result.events
         record = new_record(
             scenario=plan.scenario,
@@ -251,19 +225,15 @@ class Pipeline:
         """One of several children whose outcomes together are a measurement; the caller makes its record."""
         return run_child(entry, job, limits=limits)
 
-    def work(self, entry: str, job: msgspec.Struct | Mapping[str, Any], *, limits: Limits) -> dict[str, Any]:
-        """A step that prepares a measurement (a quantisation, an importance matrix) in a child; its events by name.
-
-        Raises:
-            RefusedError: It refused its input.
-            EngineError: It failed.
-            KeyboardInterrupt: It was interrupted.
-        """
-        return prepare(entry, job, limits=limits)
-
 
 def prepare(entry: str, job: msgspec.Struct | Mapping[str, Any], *, limits: Limits = Limits()) -> dict[str, Any]:  # noqa: B008
-    """What :meth:`Pipeline.work` does, for callers that measure nothing."""
+    """A step that prepares a measurement (a quantisation, an importance matrix) in a child; its events by name.
+
+    Raises:
+        RefusedError: It refused its input.
+        EngineError: It failed.
+        KeyboardInterrupt: It was interrupted.
+    """
     result = run_child(entry, job, limits=limits)
     if result.outcome == "interrupted":
         raise KeyboardInterrupt
@@ -301,11 +271,6 @@ def _rescue(record: RunRecord, say: Callable[[str], None]) -> None:
         say(f"the result is in {path}")
         return
     say("the result could not be stored anywhere; it is printed only")
-
-
-def parent_pid() -> int:
-    """The process that waits for a measured child: what it uses is no disturbance."""
-    return os.getpid()
 
 
 def events_named(result: ChildResult, name: str) -> Sequence[Any]:

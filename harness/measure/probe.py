@@ -26,6 +26,7 @@ from harness.measure.bandwidth import Bandwidth, array_bytes, copy_bandwidth, re
 from harness.measure.cgroup import read_text
 from harness.measure.disk import DiskSpeed, disk_speed
 from harness.measure.gemm import Peak, estimated_peaks, fp32_peak
+from harness.records.store import write_atomically
 
 DEVICE_NAME: Final = "this-machine"
 
@@ -42,12 +43,8 @@ def probe_machine(
 ) -> DeviceProfile:
     """Measure bandwidth, matrix products, storage, RAM and its limits, cores, instruction sets and sensors.
 
-    Args:
-        quick: Fewer passes and a smaller file: under ten seconds on two cores.
-        progress: Called with one line before each step.
-        calibrations: Engine costs measured on this machine, to be kept in the profile.
-        folder: Where the storage is measured; the cache folder, where models rest, unless given.
-        name: Name of the profile.
+    ``quick``: fewer passes and a smaller file, under ten seconds on two cores. The storage is that of the cache folder,
+    where models rest, unless one is given.
     """
     say = progress or (lambda _line: None)
     say("cores, instruction sets and limits")
@@ -71,10 +68,7 @@ def probe_machine(
 def save_profile(profile: DeviceProfile, path: Path | None = None) -> Path:
     """Write the profile as TOML, into the user's own devices unless ``path`` is given; replaces it atomically."""
     target = path or home_dir() / "devices" / f"{profile.name}.toml"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".part")
-    temporary.write_text(dump_device(profile), encoding="utf-8")
-    temporary.replace(target)
+    write_atomically(target, dump_device(profile).encode())
     return target
 
 

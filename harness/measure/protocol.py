@@ -19,7 +19,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -30,7 +30,6 @@ from harness.measure import page_cache
 from harness.measure.generate_job import (
     Emit,
     GenerateJob,
-    Meter,
     NotNumbersError,
     Probe,
     ProbeMaker,
@@ -41,6 +40,9 @@ from harness.measure.memory_watch import read_memory, reset_peak
 from harness.onnx.files import model_files
 from harness.ports import Runtime, Session
 from harness.records.derive import needed_count
+
+if TYPE_CHECKING:
+    from harness.measure.sensors import EnergyMeter
 
 PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 2.0
@@ -92,7 +94,7 @@ class Protocoller:
         emit: Emit,
         *,
         probe: ProbeMaker,
-        meter: Meter,
+        meter: "EnergyMeter",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.job = job
@@ -292,7 +294,7 @@ class Protocoller:
         """
         clean, attempts, pause_s = 0, 0, PAUSE_S
         self._timed(once, True)
-        while clean < self.job.repetitions and attempts < self.job.repetitions + self.job.retries:
+        while clean < self.job.repetitions and attempts < self.job.attempts_max:
             attempts += 1
             if self._timed(once, False):
                 clean += 1

@@ -2,7 +2,6 @@
 
 import secrets
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -65,9 +64,7 @@ def new_record(
     memory: MemoryUse | None = None,
     prediction: Prediction | None = None,
     runtime: str = "",
-    target: str = "local",
     result: Result | None = None,
-    command: Sequence[str] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> RunRecord:
     """A record of now, with a new identifier that sorts by time."""
@@ -77,7 +74,7 @@ def new_record(
         run_id=f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}",
         created=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         harness_version=__version__,
-        command=tuple(_command() if command is None else command),
+        command=tuple(_command()),
         workload=workload,
         machine=machine or fingerprint(),
         scenario=scenario,
@@ -89,7 +86,6 @@ def new_record(
         memory=memory,
         prediction=prediction,
         runtime=runtime,
-        target=target,
         result=result,
         extra=extra or {},
     )

@@ -170,11 +170,14 @@ def metered_joules(path: Path, start_unix_s: float, end_unix_s: float) -> float 
     return float(np.sum(np.diff(inside) * (watts[1:] + watts[:-1]) / 2))
 
 
+def _batteries(root: Path) -> list[Path]:
+    folders = sorted((root / "sys/class/power_supply").glob("*"))
+    return [f for f in folders if (read_text(f / "type") or "").strip() == "Battery"]
+
+
 def battery_percent(*, root: Path = Path("/")) -> float | None:
     """Charge of the emptiest battery; None without one."""
-    folders = (root / "sys/class/power_supply").glob("*")
-    batteries = [f for f in folders if (read_text(f / "type") or "").strip() == "Battery"]
-    levels = [level for f in batteries if (level := read_int(f / "capacity")) is not None]
+    levels = [level for f in _batteries(root) if (level := read_int(f / "capacity")) is not None]
     return min(levels, default=None)
 
 
@@ -182,9 +185,7 @@ def battery_watts(*, root: Path = Path("/")) -> float | None:
     """Power drawn from all discharging batteries; None on mains power or without a battery."""
     total = 0.0
     found = False
-    for folder in sorted((root / "sys/class/power_supply").glob("*")):
-        if (read_text(folder / "type") or "").strip() != "Battery":
-            continue
+    for folder in _batteries(root):
         if (read_text(folder / "status") or "").strip() != "Discharging":
             continue
         power = read_int(folder / "power_now")
@@ -199,9 +200,7 @@ def battery_watts(*, root: Path = Path("/")) -> float | None:
 def battery_joules(*, root: Path = Path("/")) -> float | None:
     """Energy of full batteries; None without any."""
     total = 0.0
-    for folder in sorted((root / "sys/class/power_supply").glob("*")):
-        if (read_text(folder / "type") or "").strip() != "Battery":
-            continue
+    for folder in _batteries(root):
         energy = read_int(folder / "energy_full")
         charge, voltage = read_int(folder / "charge_full"), read_int(folder / "voltage_min_design")
         if energy is not None:
@@ -267,11 +266,7 @@ def cpu_frequency_hz(*, root: Path = Path("/")) -> float | None:
 def report(*, root: Path = Path("/")) -> SensorReport:
     """All sensors there are, with a note for each kind that is missing."""
     counters = tuple(c.name for c in energy_counters(root=root))
-    batteries = tuple(
-        folder.name
-        for folder in sorted((root / "sys/class/power_supply").glob("*"))
-        if (read_text(folder / "type") or "").strip() == "Battery"
-    )
+    batteries = tuple(folder.name for folder in _batteries(root))
     zones = thermal_zones(root=root)
     power = any(read_int(p) is not None for p in (root / "sys/class/hwmon").glob("hwmon*/power*_input"))
     locked = not counters and any((root / "sys/class/powercap").glob("*-rapl:*"))

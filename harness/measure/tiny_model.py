@@ -91,17 +91,17 @@ class TinyShape(NamedTuple):
         return sum(rows * row_bytes(type_name, length) for _, length, rows in self.products())
 
 
-def write_tiny(path: Path, shape: TinyShape, type_name: str, *, head_type: str = "", seed: int = 1) -> None:
-    """Write a model whose matrices are of ``type_name`` and whose tied output matrix is of ``head_type``.
+def write_tiny(path: Path, shape: TinyShape, type_name: str) -> None:
+    """Write a model whose matrices, the tied output matrix among them, are of ``type_name``.
 
     Raises:
         KeyError: No tiny model can be made of that type.
         ValueError: A row is no whole number of blocks.
     """
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(1)
     h = shape.hidden_dim
     tensors: list[tuple[str, tuple[int, ...], str]] = [
-        ("token_embd.weight", (h, shape.vocab_count), head_type or type_name),
+        ("token_embd.weight", (h, shape.vocab_count), type_name),
         ("output_norm.weight", (h,), "F32"),
     ]
     products = {name: (k, n) for name, k, n in shape.products()}

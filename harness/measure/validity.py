@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from harness.domain.record import Validity
 from harness.measure import cgroup
-from harness.measure.cgroup import read_text
+from harness.measure.cgroup import labelled_int, read_text
 from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.sensors import cpu_frequency_hz, hottest_celsius, throttle_count
 
@@ -61,19 +61,19 @@ class Counters(NamedTuple):
     """Everything that grows, read at one moment; None where the system does not tell."""
 
     clock_s: float
-    cpu_stall_s: float | None
-    memory_stall_s: float | None
-    io_stall_s: float | None
     all_s: float
     busy_s: float
-    steal_s: float | None
     ours_s: float
-    throttled_s: float
     major_fault_count: int
     read_bytes: int | None
-    swap_in_bytes: int | None
-    throttle_count: int | None
     frequency_hz: float | None
+    throttled_s: float = 0.0
+    cpu_stall_s: float | None = None
+    memory_stall_s: float | None = None
+    io_stall_s: float | None = None
+    steal_s: float | None = None
+    swap_in_bytes: int | None = None
+    throttle_count: int | None = None
 
 
 class ValidityProbe:
@@ -152,8 +152,8 @@ class ValidityProbe:
             ours_s=ours_s,
             throttled_s=cgroup.throttled_s(pid=pid, root=root),
             major_fault_count=faults,
-            read_bytes=_labelled(root / "proc" / str(pid) / "io", "read_bytes:"),
-            swap_in_bytes=_pages_bytes(_labelled(root / "proc/vmstat", "pswpin")),
+            read_bytes=labelled_int(root / "proc" / str(pid) / "io", "read_bytes:"),
+            swap_in_bytes=_pages_bytes(labelled_int(root / "proc/vmstat", "pswpin")),
             throttle_count=throttle_count(root=root),
             frequency_hz=cpu_frequency_hz(root=root),
         )
@@ -176,18 +176,11 @@ class ValidityProbe:
                 continue
         return Counters(
             clock_s=self._clock(),
-            cpu_stall_s=None,
-            memory_stall_s=None,
-            io_stall_s=None,
             all_s=all_s,
             busy_s=all_s - times.idle,
-            steal_s=None,
             ours_s=ours_s,
-            throttled_s=0.0,
             major_fault_count=faults,
             read_bytes=read_bytes,
-            swap_in_bytes=None,
-            throttle_count=None,
             frequency_hz=cpu_frequency_hz(root=self._root),
         )
 
@@ -330,15 +323,6 @@ def _tree_times(own: set[int], pid: int, root: Path) -> tuple[float, int]:
                 grown = True
     faults = parents[pid][2] if pid in parents else 0
     return sum(parents[m][1] for m in members) / _ticks_per_s(), faults
-
-
-def _labelled(path: Path, label: str) -> int | None:
-    """Number after a label at the start of a line."""
-    for line in (read_text(path) or "").splitlines():
-        name, _, value = line.partition(" ")
-        if name == label and value.strip().isdigit():
-            return int(value)
-    return None
 
 
 def _pages_bytes(count: int | None) -> int | None:

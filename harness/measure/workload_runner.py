@@ -1,7 +1,6 @@
 """Measure a workload in a child process: prepare, time each operation, check the answers outside the clock."""
 
 import gc
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,17 +34,11 @@ class WorkloadJob(Frozen, frozen=True, kw_only=True):
     """What the child is to do.
 
     Attributes:
-        name: The workload.
-        size: Its parameters.
         repetitions: Timed samples of each operation.
         budget_s: Longest time for one operation's samples; at least three are taken.
-        seed: Seed for everything random.
-        thread_count: Threads it may use.
         cache: Folder for things worth keeping.
         data: Folder of public data sets; empty for none.
         model: Model file for the workloads that need one; empty for none.
-        evaluate: Run the workload's quality evaluation too.
-        parent_pid: The process that waits.
     """
 
     name: str
@@ -180,7 +173,7 @@ def plan(
     return Measurement(
         workload=job.name,
         entry=ENTRY,
-        job=msgspec.structs.replace(job, parent_pid=os.getpid()),
+        job=job,
         scenario=Scenario(thread_count=job.thread_count),
         read=read,
         runtime="llamacpp" if job.model else "",

@@ -13,12 +13,7 @@ Field = tuple[int, int, int, int]
 
 
 class Wire:
-    """A protobuf file as bytes; every offset is checked against the message it lies in.
-
-    Args:
-        data: The whole file (a mapping, so that weights are never read).
-        path: Named in errors.
-    """
+    """A protobuf file as bytes; every offset is checked against the message it lies in."""
 
     def __init__(self, data: memoryview, path: Path) -> None:
         self.data = data

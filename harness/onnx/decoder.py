@@ -23,13 +23,10 @@ class DecoderPorts(NamedTuple):
     """How to run a decoder.
 
     Attributes:
-        past: Cache inputs.
         present: Cache outputs, in the same order.
         dtype: Type of the cache: ``F32`` or ``F16``.
         head_count: Key and value heads of each cache input.
         head_dims: Their sizes.
-        logits_dtype: Type of the logits.
-        vocab_count: Width of the logits.
         inputs: Names of the inputs that are no cache.
         shared: The cache may be written in place: one buffer of the full context serves as past and present.
     """
@@ -119,8 +116,7 @@ def keep_last_logits(model: Any) -> None:
 
     Without it, a prompt of 512 tokens costs 512 rows of the vocabulary's matrix, of which one is read.
 
-    Args:
-        model: An ``onnx.ModelProto``; changed in place.
+    The ``onnx.ModelProto`` is changed in place.
 
     Raises:
         EngineError: The graph does not end in a matrix product.
@@ -157,8 +153,7 @@ def table_by_rows(model: Any) -> None:
     Rows of a mapped table are read as tokens come; a turned matrix is computed at load and kept in memory as a whole,
     beside the copy that the product's kernel packs.
 
-    Args:
-        model: An ``onnx.ModelProto``; changed in place, or left alone when it is not of that form.
+    The ``onnx.ModelProto`` is changed in place, or left alone when it is not of that form.
     """
     from onnx import helper, numpy_helper
 

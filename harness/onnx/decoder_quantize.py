@@ -17,12 +17,6 @@ from harness.onnx.quantize import ALIAS_KEY, load, quantize_weights
 def quantize_decoder(source: Path, target: Path, *, bits: int, block_size: int = 32) -> Path:
     """Weights in blocks, the token table and the output matrix in 8 bits, stored once where they are the same.
 
-    Args:
-        source: ONNX decoder in float.
-        target: File to write.
-        bits: Of the blocks' matrices: 4 or 8.
-        block_size: Weights that share a scale.
-
     Raises:
         RefusedError, MissingPackageError, BadDataError, EngineError: As ``quantize_weights``.
     """
@@ -91,9 +85,7 @@ def _constant(graph: Any, name: str, names: set[str]) -> NDArray[Any] | None:
 def blocks_of_8(matrix: NDArray[Any], block_size: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Rows in 8-bit blocks: value = (byte - 128) x scale, scale = largest of the block / 127.
 
-    Args:
-        matrix: [rows, columns], columns a multiple of ``block_size``.
-        block_size: Columns that share a scale.
+    The columns of [rows, columns] are a multiple of ``block_size``.
 
     Returns:
         Bytes [rows, columns / block_size, block_size] and scales [rows, columns / block_size].

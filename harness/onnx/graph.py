@@ -44,16 +44,7 @@ class Node(NamedTuple):
 
 
 class GraphTensor(NamedTuple):
-    """One stored tensor.
-
-    Attributes:
-        name: As the graph calls it.
-        dtype: Short name, see :data:`DTYPES`.
-        dims: Shape.
-        size_bytes: Size of its data.
-        location: File beside the model that holds it; empty when it stands in the model file.
-        offset_bytes: Where in that file.
-    """
+    """One stored tensor; ``location`` is the file beside the model that holds it, empty when the model file does."""
 
     name: str
     dtype: str
@@ -66,15 +57,8 @@ class GraphTensor(NamedTuple):
 class OnnxGraph(NamedTuple):
     """The header of one ONNX file.
 
-    Attributes:
-        path: The file.
-        producer: Who wrote it.
-        opsets: Version by domain (the empty domain is ``ai.onnx``).
-        inputs: Ports without those that are only default values.
-        outputs: Ports.
-        nodes: Every node, those of inner graphs too.
-        tensors: Every initializer and constant.
-        file_bytes: Size of the model file alone.
+    Inputs are without those that are only default values; nodes are those of inner graphs too; tensors are initializers
+    and constants; ``file_bytes`` is the size of the model file alone.
     """
 
     path: Path

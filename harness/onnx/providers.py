@@ -29,6 +29,9 @@ PROVIDERS: Final = {
 }
 """Source: ONNX Runtime, docs/execution-providers."""
 
+_RUNS: Final = 3
+"""Runs whose kernels are timed, after one that is not."""
+
 
 class ProviderShare(NamedTuple):
     """What one provider did of a graph.
@@ -93,18 +96,10 @@ def provider_shares(
     providers: Sequence[str],
     *,
     options: Mapping[str, Mapping[str, str]] | None = None,
-    thread_count: int = 1,
-    run_count: int = 3,
 ) -> tuple[ProviderShare, ...]:
     """Shares of nodes and of time that really ran on each provider, asked ones first; one with none is listed with 0.
 
-    Args:
-        path: ONNX file.
-        feeds: Inputs of one run.
-        providers: Names, best first; the CPU takes what is left.
-        options: Options by provider's name.
-        thread_count: Threads of the CPU's part.
-        run_count: Runs whose kernels are timed, after one that is not.
+    Providers are named best first, and the CPU takes what is left.
 
     Raises:
         UnknownNameError: There is no such provider.
@@ -116,17 +111,16 @@ def provider_shares(
     with tempfile.TemporaryDirectory(prefix="edge-harness-profile-") as folder:
         session = OnnxSession(
             path,
-            thread_count=thread_count,
             providers=wanted,
             provider_options=options,
             profile=Path(folder) / "profile",
             fuse=False,
         )
         with session:
-            for _ in range(run_count + 1):
+            for _ in range(_RUNS + 1):
                 session.run(feeds)
             events = node_events(session.end_profile())
-    each = len(events) // (run_count + 1)
+    each = len(events) // (_RUNS + 1)
     nodes: dict[str, set[str]] = {name: set() for name in wanted}
     spent = dict.fromkeys(wanted, 0.0)
     for number, event in enumerate(events):

@@ -23,22 +23,15 @@ def quantize_weights(
     *,
     bits: int = 4,
     block_size: int = 32,
-    symmetric: bool = True,
     accuracy_level: int = 4,
     exclude: Sequence[str] = (),
     after: Callable[[Any], Any] | None = None,
 ) -> Path:
     """Weights of constant matrix products in blocks of ``block_size`` along the input dimension (``MatMulNBits``).
 
-    Args:
-        source: ONNX file.
-        target: File to write; its weights go to ``<target>.data``.
-        bits: 4 or 8.
-        block_size: Weights that share a scale: a power of two of at least 16.
-        symmetric: No zero points.
-        accuracy_level: 4 computes with int8 activations, the only fast kernels; 0 in the input's type.
-        exclude: Nodes left as they are.
-        after: A last change of the model before it is written.
+    Block sizes are powers of two of at least 16. Accuracy level 4 computes with int8 activations, the only fast
+    kernels; 0 in the input's type. Weights go to ``<target>.data``; ``after`` is a last change of the model before it
+    is written.
 
     Raises:
         RefusedError: Bits or block size that the engine does not have.
@@ -59,7 +52,7 @@ def quantize_weights(
             model,
             bits=bits,
             block_size=block_size,
-            is_symmetric=symmetric,
+            is_symmetric=True,
             accuracy_level=accuracy_level,
             nodes_to_exclude=list(exclude),
         )
@@ -74,11 +67,8 @@ def quantize_dynamic(
 ) -> Path:
     """Weights as int8 beforehand, activations at run time with one scale for a tensor.
 
-    Args:
-        source: ONNX file.
-        target: File to write.
-        per_channel: A scale for each output channel of a weight.
-        op_types: Operations to quantize; None for all that can be.
+    ``per_channel`` gives each output channel of a weight its scale; without ``op_types`` all operations are quantized
+    that can be.
 
     Raises:
         MissingPackageError, BadDataError, EngineError: As :func:`quantize_weights`.

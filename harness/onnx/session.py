@@ -35,11 +35,8 @@ class OnnxSession:
         providers: Execution providers, the best first.
         provider_options: Options by provider's name, such as ``{"OpenVINOExecutionProvider": {"device_type": "CPU"}}``.
         prepack: Let kernels rewrite weights into their own layout: faster, and a second copy of what is not mapped.
-        arena: Let the engine keep freed memory for the next run.
-        spin: Let idle threads spin between operations: faster, and it burns a core each.
         profile: Prefix of a profile to write (see :mod:`harness.onnx.profile`); never inside timed rounds.
         fuse: Let the engine merge and reorder nodes; without it its profile shows the file's own nodes.
-        config: Further session configuration entries, by the engine's own keys.
 
     Attributes:
         raw: The engine's ``InferenceSession``.
@@ -61,11 +58,8 @@ class OnnxSession:
         providers: Sequence[str] = CPU,
         provider_options: Mapping[str, Mapping[str, str]] | None = None,
         prepack: bool = True,
-        arena: bool = True,
-        spin: bool = True,
         profile: Path | None = None,
         fuse: bool = True,
-        config: Mapping[str, str] | None = None,
     ) -> None:
         ort = runtime()
         there = ort.get_available_providers()
@@ -79,17 +73,10 @@ class OnnxSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = thread_count
         options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = arena
         options.log_severity_level = 3
         if not fuse:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        entries = {
-            "session.disable_prepacking": "0" if prepack else "1",
-            "session.intra_op.allow_spinning": "1" if spin else "0",
-            **(config or {}),
-        }
-        for key, value in entries.items():
-            options.add_session_config_entry(key, value)
+        options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)

@@ -27,17 +27,10 @@ _SPREAD_RATIO = 0.15
 
 
 class Companion(NamedTuple):
-    """A system that lives beside the model.
-
-    Attributes:
-        name: As shown: ``memory_store large``.
-        costs: Its operations.
-        needs_model: Whether it asks the model itself; its passes are then the model's own speed, not counted again.
-    """
+    """A system that lives beside the model; ``name`` as shown: ``memory_store large``."""
 
     name: str
     costs: tuple[Cost, ...]
-    needs_model: bool = False
 
     @property
     def anonymous_bytes(self) -> int:
@@ -91,27 +84,23 @@ def shared_speed(
 ) -> tuple[SpeedPrediction, tuple[str, ...]]:
     """Speed while all of them work at once, and the sentences that say what was assumed.
 
-    Args:
-        speed: The model alone.
-        device: Where.
-        companions: What runs beside it.
-        pool: Where the model's weights lie; on a card they do not share the host's bus.
+    Weights in another ``pool`` than ``ram`` do not share the host's bus.
     """
     draws = [(c.name, *drawn_bytes_per_s(c, device)) for c in companions]
     drawn = sum(draw for _, draw, _ in draws)
     if not drawn or pool != "ram":
         return speed, ("what lives beside the model does not draw on the memory that its weights are read from",)
     total = rates_of(device).read_bytes_per_s
-    ratio = total / (total + drawn)
+    ratio, decode = total / (total + drawn), speed.decode_tokens_per_s
     scaled = replace(
         speed,
-        decode_tokens_per_s=_times(speed.decode_tokens_per_s, ratio),
+        decode_tokens_per_s=Interval(mid=decode.mid * ratio, low=decode.low * ratio, high=decode.high * ratio),
         roofline_tokens_per_s=speed.roofline_tokens_per_s * ratio,
     )
     told = ", ".join(f"{name} draws {format_rate(draw)} ({operation})" for name, draw, operation in draws if draw)
     line = (
         f"while all run at once: {scaled.decode_tokens_per_s.mid:.3g} tokens/s of "
-        f"{speed.decode_tokens_per_s.mid:.3g}; {told}, back to back, of {format_rate(total)} shared in proportion"
+        f"{decode.mid:.3g}; {told}, back to back, of {format_rate(total)} shared in proportion"
     )
     return scaled, (line,)
 
@@ -119,7 +108,3 @@ def shared_speed(
 def summary(companions: Iterable[Companion]) -> str:
     """``memory_store large 187 MiB, ...``."""
     return ", ".join(f"{c.name} {format_bytes(c.anonymous_bytes + c.file_bytes)}" for c in companions)
-
-
-def _times(value: Interval, ratio: float) -> Interval:
-    return Interval(mid=value.mid * ratio, low=value.low * ratio, high=value.high * ratio)

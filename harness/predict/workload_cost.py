@@ -64,8 +64,6 @@ class OperationPrediction(Frozen, frozen=True, kw_only=True):
     """What one operation should take.
 
     Attributes:
-        operation: Its name.
-        latency_s: Time of one call.
         limit: What takes most of it: ``compute``, ``memory``, ``engine``, ``arrays``, ``new pages``, ``interpreter``,
             ``numpy calls``, ``database``, ``engine calls``, ``language model`` or ``storage``.
         resident_bytes: Memory held while it runs, interpreter left out.
@@ -91,9 +89,7 @@ class Rates(Frozen, frozen=True, kw_only=True):
         read_bytes_per_s: Memory bandwidth, all cores used.
         serial_flops_per_s: Peak of one thread.
         serial_read_bytes_per_s: Memory bandwidth of one thread.
-        storage_bytes_per_s: Storage.
         spread_ratio: The interval is mid / spread to mid x spread.
-        units: What each step takes.
         thread_count: Threads that share cached passes.
         basis: ``probe`` or ``profile``.
     """
@@ -167,8 +163,9 @@ def predict_operation(cost: Cost, rates: Rates, language: LanguageSeconds | None
         raise ValueError(f"{cost.operation} runs a language model: its speed is needed")
     units = rates.units
     spoken_s = language(cost) if language and (cost.prefill_tokens_count or cost.decode_steps_count) else 0.0
+    peak = rates.flops_per_s if cost.parallel else rates.serial_flops_per_s
     parts = {
-        "compute": cost.flops_count / _product_rate(cost, rates),
+        "compute": cost.flops_count / (peak * _share(cost.product_dim, _HALF_DIM["numpy"])),
         "memory": cost.moved_bytes / _read_rate(cost.working_set_bytes, rates, is_parallel=cost.parallel),
         "engine": sum(_kernel_s(k, rates, is_parallel=cost.parallel) for k in cost.kernels),
         "arrays": cost.pass_bytes / _by_set(units.pass_rates, cost.pass_set_bytes)
@@ -181,7 +178,6 @@ def predict_operation(cost: Cost, rates: Rates, language: LanguageSeconds | None
         "language model": spoken_s,
         "storage": cost.disk_read_bytes / rates.storage_bytes_per_s + cost.flushes_count * units.flush_s,
     }
-    peak = rates.flops_per_s if cost.parallel else rates.serial_flops_per_s
     streamed = max(parts["compute"], parts["memory"])
     mid = streamed + sum(v for k, v in parts.items() if k not in {"compute", "memory"})
     return OperationPrediction(
@@ -200,12 +196,6 @@ def predict_workload(
 ) -> tuple[OperationPrediction, ...]:
     """Latency of every operation on a device."""
     return tuple(predict_operation(c, rates_of(device, c.dtype), language) for c in costs)
-
-
-def _product_rate(cost: Cost, rates: Rates) -> float:
-    """Peak x the share of it that products of that smallest dimension reach."""
-    peak = rates.flops_per_s if cost.parallel else rates.serial_flops_per_s
-    return peak * _share(cost.product_dim, _HALF_DIM["numpy"])
 
 
 def _share(dim: int, half_dim: int) -> float:

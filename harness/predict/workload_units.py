@@ -9,7 +9,7 @@ import re
 from bisect import bisect_left
 from functools import lru_cache
 from importlib.resources import files
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -44,29 +44,21 @@ _LAST_CACHE_BYTES: Final = {"phone": 8 << 20, "tablet": 8 << 20, "board": 2 << 2
 _KIND_SCORES: Final = {"phone": 1700.0, "tablet": 1700.0, "board": 750.0, "laptop": 2300.0, "edge-server": 1300.0}
 
 
-class SingleCore(NamedTuple):
-    """Speed of one core on scalar code: a published score, and where it is from."""
-
-    score: float
-    source: str
-
-
 @lru_cache(maxsize=1)
-def _table() -> tuple[tuple[re.Pattern[str], SingleCore], ...]:
+def _table() -> tuple[tuple[re.Pattern[str], float], ...]:
     text = (files("harness.predict") / "data" / "single_core.csv").read_text(encoding="utf-8")
-    rows = [line.split(",", 2) for line in text.splitlines() if line and not line.startswith(("#", "pattern,"))]
-    return tuple((re.compile(p), SingleCore(float(score), source)) for p, score, source in rows)
+    rows = [line.split(",", 2)[:2] for line in text.splitlines() if line and not line.startswith(("#", "pattern,"))]
+    return tuple((re.compile(p), float(score)) for p, score in rows)
 
 
-def single_core(device: DeviceProfile) -> SingleCore:
-    """Single-core score of a device's best core, by the name of its chip or its cores; else of its kind."""
+def single_core(device: DeviceProfile) -> float:
+    """Published score of a device's best core on scalar code, by chip or core name; else typical of its kind."""
     cpu = next((e.name for e in device.engines if e.kind == "cpu"), "")
     name = f"{device.chip} | {cpu}".lower()
-    for pattern, found in _table():
+    for pattern, score in _table():
         if pattern.search(name):
-            return found
-    score = _KIND_SCORES.get(device.kind, REFERENCE_SCORE)
-    return SingleCore(score, f"typical of a {device.kind}, assumed")
+            return score
+    return _KIND_SCORES.get(device.kind, REFERENCE_SCORE)
 
 
 def scaled(device: DeviceProfile, serial_read_bytes_per_s: float, serial_flops_per_s: float) -> UnitCosts:
@@ -74,7 +66,7 @@ def scaled(device: DeviceProfile, serial_read_bytes_per_s: float, serial_flops_p
 
     Products reach the peak that the profile names; waits for a disk are the reference's.
     """
-    ratio = REFERENCE_SCORE / single_core(device).score
+    ratio = REFERENCE_SCORE / single_core(device)
     peak_ratio = serial_flops_per_s / REFERENCE.engine_flops_per_s
     last = _LAST_CACHE_BYTES.get(device.kind, 32 << 20)
     memory = serial_read_bytes_per_s / REFERENCE.read_rates[-1][1]

@@ -4,9 +4,9 @@ from typing import Final
 
 from harness.domain.base import Frozen
 from harness.domain.prediction import Interval, MemoryPrediction
-from harness.domain.record import Phase, RunRecord
+from harness.domain.record import RunRecord
 from harness.domain.result import Generation
-from harness.records.derive import Summary, summarise
+from harness.records.derive import TestFigures, summarise
 
 GATED: Final = ("decode", "prefill", "peak memory")
 """Rows that ``--max-error`` judges. Times of loading hang on what else the disk does, and are shown only."""
@@ -52,9 +52,9 @@ class Comparison(Frozen, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
 
-    def worst(self, names: tuple[str, ...] = GATED) -> Row | None:
-        """The row with the largest error among ``names``."""
-        judged = [row for row in self.rows if row.name in names and row.error_ratio is not None]
+    def worst(self) -> Row | None:
+        """The row with the largest error among those that are judged."""
+        judged = [row for row in self.rows if row.name in GATED and row.error_ratio is not None]
         return max(judged, key=lambda row: abs(row.error_ratio or 0.0), default=None)
 
 
@@ -66,17 +66,18 @@ def compare(record: RunRecord) -> Comparison | None:
     summary, speed, memory = summarise(record), prediction.speed, prediction.memory
     p = record.scenario.prompt_tokens
     rows = [
-        _rate("decode", speed.decode_tokens_per_s, summary, "decode"),
-        _rate("prefill", speed.prefill_tokens_per_s, summary, "prefill"),
-        _time("first token", speed.ttft_warm_s, summary, "first_token", ""),
-        _time("first token, cold", speed.ttft_cold_s, summary, "first_token", f"ttft{max(1, p)} @ cold"),
-        _time("load", speed.load_warm_s, summary, "load", "load"),
-        _time("load, cold", speed.load_cold_s, summary, "load", "load @ cold"),
-        _size("peak memory", memory.peak_bytes, summary.peak_rss_bytes),
+        _row("decode", "tokens/s", speed.decode_tokens_per_s, summary.test("decode")),
+        _row("prefill", "tokens/s", speed.prefill_tokens_per_s, summary.test("prefill")),
+        _row("first token", "s", speed.ttft_warm_s, summary.test("first_token")),
+        _row("first token, cold", "s", speed.ttft_cold_s, summary.test("first_token", f"ttft{max(1, p)} @ cold")),
+        _row("load", "s", speed.load_warm_s, summary.test("load", "load")),
+        _row("load, cold", "s", speed.load_cold_s, summary.test("load", "load @ cold")),
+        _row("peak memory", "bytes", memory.peak_bytes, summary.peak_rss_bytes),
     ]
     if summary.peak_anonymous_bytes:
         exact = float(memory.anonymous_bytes)
-        rows.append(_size("anonymous memory", Interval(mid=exact, low=exact, high=exact), summary.peak_anonymous_bytes))
+        interval = Interval(mid=exact, low=exact, high=exact)
+        rows.append(_row("anonymous memory", "bytes", interval, summary.peak_anonymous_bytes))
     rows += _pools(record, memory)
     notes = []
     decode = rows[0].measured
@@ -107,43 +108,22 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[Row]:
     for pool, size in told.items():
         predicted = float(sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(_PARTS)))
         if predicted:  # what is small and the host's is no part of a prediction for a GPU alone
-            rows.append(_size(f"buffers in {pool}", Interval(mid=predicted, low=predicted, high=predicted), size))
+            interval = Interval(mid=predicted, low=predicted, high=predicted)
+            rows.append(_row(f"buffers in {pool}", "bytes", interval, size))
     return rows
 
 
-def _rate(name: str, predicted: Interval, summary: Summary, phase: Phase) -> Row:
-    test = summary.test(phase)
+def _row(name: str, unit: str, predicted: Interval, found: TestFigures | int | None) -> Row:
+    """``found`` is a test with its clean samples, or one reading in bytes."""
+    measured, count = (float(found) if isinstance(found, int) and found else None), 1 if found else 0
+    if isinstance(found, TestFigures):
+        measured, count = found.tokens_per_s if unit == "tokens/s" else found.duration_s, found.clean_count
     return Row(
         name=name,
-        unit="tokens/s",
+        unit=unit,
         predicted=predicted.mid,
         low=predicted.low,
         high=predicted.high,
-        measured=test.tokens_per_s if test else None,
-        sample_count=test.clean_count if test else 0,
-    )
-
-
-def _time(name: str, predicted: Interval, summary: Summary, phase: Phase, label: str) -> Row:
-    test = summary.test(phase, label)
-    return Row(
-        name=name,
-        unit="s",
-        predicted=predicted.mid,
-        low=predicted.low,
-        high=predicted.high,
-        measured=test.duration_s if test else None,
-        sample_count=test.clean_count if test else 0,
-    )
-
-
-def _size(name: str, predicted: Interval, measured: int | None) -> Row:
-    return Row(
-        name=name,
-        unit="bytes",
-        predicted=predicted.mid,
-        low=predicted.low,
-        high=predicted.high,
-        measured=float(measured) if measured else None,
-        sample_count=1 if measured else 0,
+        measured=measured,
+        sample_count=count,
     )

@@ -16,8 +16,6 @@ class TestFigures(Frozen, frozen=True, kw_only=True):
     """One test of a run.
 
     Attributes:
-        phase: What was timed.
-        label: Its label.
         clean_count: Samples that count.
         disturbed_count: Samples that do not, beside warm-ups.
         tokens_per_s: Median rate; None for tests without tokens.

@@ -63,8 +63,6 @@ class Figures(NamedTuple):
     """What a trend needs of a run.
 
     Attributes:
-        run_id: Which run.
-        created: When it was made.
         alike: What comparable runs share: workload, model, machine, scenario, and last the name of it all.
         values: The believed values of one metric.
     """

@@ -16,20 +16,13 @@ class Rung(Frozen, frozen=True, kw_only=True):
     """One quantisation of the model.
 
     Attributes:
-        quant: Mixture.
         size_bytes: File size; 0 when it could not be made.
-        bits_per_weight: 8 x tensor bytes / weights.
-        types: Share of the weights by type, most first. llama.cpp gives a matrix whose rows are no multiple of 256 a
-            wider type than the mixture is named after.
-        decode_tokens_per_s: Measured; None when not.
-        prefill_tokens_per_s: Measured; None when not.
         peak_memory_bytes: Peak PSS of the process that ran it.
         speed_outcome: ``ok``; ``inconclusive`` when the machine was disturbed all along (the speeds then are no
             numbers to believe); another word with its reason when it did not run; empty when not asked.
         quality: On the text; None when not measured.
         calibration: Each token's confidence beside the reference's, paired; None when not measured.
         requantized_from: Quantisation of the source when that was no F32, F16 or BF16; quality then includes its loss.
-        importance: Whether an importance matrix was used.
         on_frontier: No other rung is smaller, faster and better at once.
         outcome: ``ok``, or why there is nothing.
     """
@@ -54,8 +47,6 @@ class Reference(Frozen, frozen=True, kw_only=True):
     """The reference's own figures on the text.
 
     Attributes:
-        token_count: Tokens scored.
-        perplexity: exp(mean negative log-likelihood).
         nll: That mean, nats.
         accuracy: Share of tokens that were the most likely one.
         ece: Expected calibration error of the most likely token, ten bins.

@@ -59,13 +59,7 @@ def encode(record: RunRecord) -> bytes:
     return msgspec.json.encode(record)
 
 
-def decode(
-    data: bytes,
-    source: Path | str,
-    *,
-    migrations: Mapping[int, Migration] = MIGRATIONS,
-    version: int = SCHEMA_VERSION,
-) -> RunRecord:
+def decode(data: bytes, source: Path | str) -> RunRecord:
     """A record from JSON of this or an older schema version.
 
     Raises:
@@ -73,19 +67,20 @@ def decode(
     """
     if len(data) > RECORD_MAX_BYTES:
         raise BadDataError(source, "", f"{len(data)} bytes", f"at most {RECORD_MAX_BYTES}")
-    if version == SCHEMA_VERSION:
-        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            record = _DECODER.decode(data)
-            if record.schema_version == version:  # what is right goes the short way; the long one finds what is wrong
-                _check(record, source)
-                return record
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        record = _DECODER.decode(data)
+        if (
+            record.schema_version == SCHEMA_VERSION
+        ):  # what is right goes the short way; the long one finds what is wrong
+            _check(record, source)
+            return record
     try:
         document = msgspec.json.decode(data)
     except RecursionError as error:
         raise BadDataError(source, "", "lists in lists without end", "a run record") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadDataError(source, "", f"no JSON ({error})", "a run record") from error
-    return from_document(document, source, migrations=migrations, version=version)
+    return from_document(document, source)
 
 
 def from_document(

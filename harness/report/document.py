@@ -218,24 +218,15 @@ def _measured(record: RunRecord, phase: Phase, label: str, disturbed_count: int)
     values = [s.token_count / s.duration_s if rated else s.duration_s for s in samples if s.duration_s > 0]
     if phase == "workload":
         values = [s.duration_s / max(1, s.token_count) for s in samples]
-    if not values:
-        return Measured(
-            phase=phase,
-            label=label,
-            unit="tokens/s" if rated else "s",
-            value=None,
-            disturbed_count=disturbed_count,
-            higher_is_better=rated,
-        )
-    middle = median_interval(values)
+    middle = median_interval(values) if values else None
     return Measured(
         phase=phase,
         label=label,
         unit="tokens/s" if rated else "s",
-        value=middle.mid,
-        low=middle.low,
-        high=middle.high,
-        sample_count=middle.sample_count,
+        value=middle.mid if middle else None,
+        low=middle.low if middle else None,
+        high=middle.high if middle else None,
+        sample_count=len(values),
         disturbed_count=disturbed_count,
         higher_is_better=rated,
     )

@@ -34,7 +34,6 @@ class FeaturePanel(NamedTuple):
     """The features of one run.
 
     Attributes:
-        label: The run.
         note: What was decomposed, and how well.
         rows: The most telling features first.
     """

@@ -8,11 +8,8 @@ class Figure(NamedTuple):
 
     Attributes:
         key: Identifier on the page.
-        title: Heading.
         note: What to see in it.
-        svg: Drawings.
         columns: Head of the table of its numbers.
-        rows: Its rows.
     """
 
     key: str

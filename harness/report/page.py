@@ -35,13 +35,8 @@ _UNSAID: Final = frozenset(
 )
 
 
-def render_page(report: Report, records: Sequence[RunRecord], *, title: str = "") -> str:
-    """The whole page.
-
-    Args:
-        report: What it says.
-        records: The runs themselves, for the time of each token.
-        title: Heading; from the content by default.
+def render_page(report: Report, records: Sequence[RunRecord]) -> str:
+    """The whole page; the records are its runs themselves, for the time of each token.
 
     Raises:
         MissingPackageError: Jinja2, Altair or vl-convert is not installed.
@@ -66,7 +61,7 @@ def render_page(report: Report, records: Sequence[RunRecord], *, title: str = ""
     drawn = [f._replace(svg=Markup(f.svg)) for f in figures(report, records)]  # noqa: S704 - escaped by its serialiser
     return environment.from_string(page).render(
         report=report,
-        title=title or _title(report),
+        title=_title(report),
         policy=policy,
         css=Markup(css),  # noqa: S704 - our own file
         js=Markup(js),  # noqa: S704 - our own file

@@ -118,51 +118,43 @@ def memory(rows: Sequence[Row], peaks: Sequence[Row], width: int) -> Any:
 def latency_share(rows: Sequence[Row], width: int) -> Any:
     """Share of tokens that took at most so long. Rows: name, ms, share, says."""
     alt = altair()
-    return (
-        alt.Chart(alt.Data(values=list(rows)))
-        .mark_line(interpolate="step-after")
-        .encode(
-            x=alt.X("ms:Q", scale=_log(alt), title="ms for one token", axis=_plain(alt)),
-            y=alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%")),
-            color=alt.Color("name:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=_legend(alt, width)),
-            strokeDash=alt.StrokeDash("name:N", legend=None),
-            description="says:N",
-        )
-        .properties(width=width, height=220)
-    )
+    x = alt.X("ms:Q", scale=_log(alt), title="ms for one token", axis=_plain(alt))
+    y = alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%"))
+    dash = {"strokeDash": alt.StrokeDash("name:N", legend=None)}
+    return _lines(rows, width, 220, {"interpolate": "step-after"}, x=x, y=y, **dash)
 
 
 def latency_time(rows: Sequence[Row], width: int) -> Any:
     """Time of the i-th token of an answer: median of the samples. Rows: name, token, ms, says."""
     alt = altair()
-    return (
-        alt.Chart(alt.Data(values=list(rows)))
-        .mark_line(strokeWidth=1.5)
-        .encode(
-            x=alt.X("token:Q", title="token of the answer"),
-            y=alt.Y("ms:Q", title="ms", scale=_log(alt), axis=_plain(alt)),
-            color=alt.Color("name:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=_legend(alt, width)),
-            strokeDash=alt.StrokeDash("name:N", legend=None),
-            description="says:N",
-        )
-        .properties(width=width, height=200)
-    )
+    x = alt.X("token:Q", title="token of the answer")
+    y = alt.Y("ms:Q", title="ms", scale=_log(alt), axis=_plain(alt))
+    dash = {"strokeDash": alt.StrokeDash("name:N", legend=None)}
+    return _lines(rows, width, 200, {"strokeWidth": 1.5}, x=x, y=y, **dash)
 
 
 def soak(rows: Sequence[Row], width: int) -> Any:
     """Speed over minutes, from zero: what is lost must be seen. Rows: name, minute, speed, says."""
     alt = altair()
-    return (
-        alt.Chart(alt.Data(values=list(rows)))
-        .mark_line(strokeWidth=1.5)
-        .encode(
-            x=alt.X("minute:Q", title="minutes"),
-            y=alt.Y("speed:Q", title="tokens/s", scale=alt.Scale(zero=True)),
-            color=alt.Color("name:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=_legend(alt, width)),
-            description="says:N",
-        )
-        .properties(width=width, height=200)
-    )
+    x = alt.X("minute:Q", title="minutes")
+    y = alt.Y("speed:Q", title="tokens/s", scale=alt.Scale(zero=True))
+    return _lines(rows, width, 200, {"strokeWidth": 1.5}, x=x, y=y)
+
+
+def acceptance(rows: Sequence[Row], width: int) -> Any:
+    """Share of drafted tokens accepted, by their place in the draft. Rows: name, position, share, says."""
+    alt = altair()
+    x = alt.X("position:O", title="place in the draft", axis=alt.Axis(labelAngle=0))
+    y = alt.Y("share:Q", title="accepted", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
+    return _lines(rows, width, 180, {"point": True}, x=x, y=y)
+
+
+def _lines(rows: Sequence[Row], width: int, height: int, mark: dict[str, Any], **encoding: Any) -> Any:
+    """A line for each ``name``."""
+    alt = altair()
+    colours = alt.Color("name:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=_legend(alt, width))
+    lines = alt.Chart(alt.Data(values=list(rows))).mark_line(**mark)
+    return lines.encode(color=colours, description="says:N", **encoding).properties(width=width, height=height)
 
 
 def load(rows: Sequence[Row], width: int) -> Any:
@@ -204,22 +196,6 @@ def frontier(rows: Sequence[Row], width: int) -> Any:
     )
     names = base.mark_text(align="left", dx=6, dy=-6, fontSize=10).encode(text="quant:N")
     return (base.mark_line(opacity=0.5) + marks + names).properties(width=width, height=260)
-
-
-def acceptance(rows: Sequence[Row], width: int) -> Any:
-    """Share of drafted tokens accepted, by their place in the draft. Rows: name, position, share, says."""
-    alt = altair()
-    return (
-        alt.Chart(alt.Data(values=list(rows)))
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("position:O", title="place in the draft", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("share:Q", title="accepted", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color("name:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=_legend(alt, width)),
-            description="says:N",
-        )
-        .properties(width=width, height=180)
-    )
 
 
 def _legend(alt: Any, width: int) -> Any:

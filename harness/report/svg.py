@@ -68,12 +68,6 @@ def both_widths(draw: Draw, name: str, label: str, *, wide: int = WIDTHS["wide"]
 def to_svg(chart: Any, name: str, label: str, kind: str = "wide") -> str:
     """Draw a chart.
 
-    Args:
-        chart: An Altair chart.
-        name: Prefix that keeps the identifiers of two drawings on one page apart.
-        label: What a screen reader says of the whole.
-        kind: Class of the drawing: ``wide`` or ``narrow``.
-
     Raises:
         MissingPackageError: vl-convert is not installed.
     """

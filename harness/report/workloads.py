@@ -17,8 +17,6 @@ class WorkloadPanel(NamedTuple):
     """One run of a workload.
 
     Attributes:
-        label: What to call it.
-        outcome: How it ended; the cause follows where there is one.
         rows: Operation, median, predicted, error, limit, calls.
         results: Names and values of what it said of its answers, and its size.
     """

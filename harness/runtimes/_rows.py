@@ -2,8 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,55 +45,53 @@ def decode_in_runs(
     return rows
 
 
-class OneSequence(ABC):
-    """The part of :class:`harness.ports.Session` that is alike for engines whose cache holds one sequence."""
+def check_logits(logits: str) -> None:
+    """Refuse what ``decode`` may not be asked for.
 
-    engine: ClassVar[str]
-    vocab_count: int
-    context_tokens: int
+    Raises:
+        ValueError: ``logits`` is none of ``none last all``.
+    """
+    if logits not in {"none", "last", "all"}:
+        raise ValueError(f"logits must be none, last or all, got {logits!r}")
 
-    def _keep_nothing(self) -> None:
-        self.kept_count = 0
-        self._kept: NDArray[np.float32] = np.empty((0, self.vocab_count), np.float32)
 
-    @abstractmethod
-    def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[np.float32]:
-        """Run ``tokens`` at the end of the cache; logits [kept, vocab_count] of none, the last or all of them."""
+class Rows(ABC):
+    """What all sessions do with the logits of the last decode, and how they end."""
 
-    @abstractmethod
-    def length(self) -> int:
-        """Tokens in the cache."""
+    kept_count: int
 
     @abstractmethod
-    def _cut(self, position: int) -> None:
-        """Forget all from ``position`` on; anything it raises means that the engine cannot."""
+    def logits(self, index: int = -1) -> NDArray[np.float32]:
+        """Logits [vocab_count] of the ``index``-th token kept by the last decode."""
 
     @abstractmethod
     def close(self) -> None:
         """Free the model and the cache; safe to call twice."""
 
-    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
-        """Run ``tokens`` through the model at ``position``.
+    def _check_kept(self, index: int) -> None:
+        if not -self.kept_count <= index < self.kept_count:
+            raise EngineError(f"no logits at {index}: the last decode kept {self.kept_count}")
 
-        Raises:
-            EngineError: Another sequence than 0, not at the end of what there is, the context is full, or the engine
-                failed.
-            ValueError: ``logits`` is none of ``none last all``.
-        """
-        if logits not in {"none", "last", "all"}:
-            raise ValueError(f"logits must be none, last or all, got {logits!r}")
-        self._only(sequence)
-        length = self.length()
-        if position != length:
-            raise EngineError(f"sequence 0 has {length} tokens, got a batch at {position}")
-        if position + len(tokens) > self.context_tokens:
-            raise EngineError("no room left in the KV cache")
-        self.kept_count = 0
-        try:
-            self._kept = self._forward(tokens, logits)
-        except Exception as error:
-            raise EngineError(f"{self.engine} failed on {len(tokens)} tokens at {position}: {error}") from error
-        self.kept_count = len(self._kept)
+    def greedy(self, index: int = -1) -> int:
+        """Most likely next token after the ``index``-th kept one."""
+        return int(self.logits(index).argmax())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class RowsInRuns(Rows):
+    """Logits of engines that run one stretch of one sequence at a time: kept as an array."""
+
+    vocab_count: int
+    _kept: NDArray[Any]
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
+        """Run ``tokens`` at ``position`` of ``sequence``."""
 
     def decode_rows(
         self,
@@ -103,7 +100,7 @@ class OneSequence(ABC):
         sequences: Sequence[int],
         keep: Sequence[bool] | None = None,
     ) -> None:
-        """Run tokens that stand anywhere, one stretch after the other.
+        """Run tokens that stand anywhere, one stretch of a sequence after the other.
 
         Raises:
             EngineError: As ``decode``.
@@ -117,23 +114,64 @@ class OneSequence(ABC):
         self._kept, self.kept_count = rows, len(rows)
 
     def all_logits(self) -> NDArray[np.float32]:
-        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens."""
-        return self._kept
+        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
+        return np.asarray(self._kept, np.float32)
 
     def logits(self, index: int = -1) -> NDArray[np.float32]:
         """Logits [vocab_count] of the ``index``-th token kept by the last decode.
 
+        A view (a copy where the graph computes in half precision): the next decode overwrites it.
+
         Raises:
             EngineError: No logits are kept at that index.
         """
-        if not -self.kept_count <= index < self.kept_count:
-            raise EngineError(f"no logits at {index}: the last decode kept {self.kept_count}")
-        row: NDArray[np.float32] = self._kept[index]
-        return row
+        self._check_kept(index)
+        return np.asarray(self._kept[index], np.float32)
 
-    def greedy(self, index: int = -1) -> int:
-        """Most likely next token after the ``index``-th kept one."""
-        return int(self.logits(index).argmax())
+
+class OneSequence(RowsInRuns):
+    """The part of :class:`harness.ports.Session` that is alike for engines whose cache holds one sequence."""
+
+    engine: ClassVar[str]
+    context_tokens: int
+
+    def _keep_nothing(self) -> None:
+        self.kept_count = 0
+        self._kept = np.empty((0, self.vocab_count), np.float32)
+
+    @abstractmethod
+    def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[np.float32]:
+        """Run ``tokens`` at the end of the cache; logits [kept, vocab_count] of none, the last or all of them."""
+
+    @abstractmethod
+    def length(self) -> int:
+        """Tokens in the cache."""
+
+    @abstractmethod
+    def _cut(self, position: int) -> None:
+        """Forget all from ``position`` on; anything it raises means that the engine cannot."""
+
+    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
+        """Run ``tokens`` through the model at ``position``.
+
+        Raises:
+            EngineError: Another sequence than 0, not at the end of what there is, the context is full, or the engine
+                failed.
+            ValueError: ``logits`` is none of ``none last all``.
+        """
+        check_logits(logits)
+        self._only(sequence)
+        length = self.length()
+        if position != length:
+            raise EngineError(f"sequence 0 has {length} tokens, got a batch at {position}")
+        if position + len(tokens) > self.context_tokens:
+            raise EngineError("no room left in the KV cache")
+        self.kept_count = 0
+        try:
+            self._kept = self._forward(tokens, logits)
+        except Exception as error:
+            raise EngineError(f"{self.engine} failed on {len(tokens)} tokens at {position}: {error}") from error
+        self.kept_count = len(self._kept)
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
         """Forget all from ``position`` on.
@@ -164,9 +202,3 @@ class OneSequence(ABC):
     def _only(self, sequence: int) -> None:
         if sequence != 0:
             raise EngineError(f"{self.engine} keeps one sequence: only sequence 0")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
-        self.close()

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, EngineError, MissingPackageError
+from harness.errors import EngineError, MissingPackageError
+from harness.runtimes._config import read_config
 from harness.runtimes._rows import OneSequence
 from harness.runtimes._threads import default_thread_count
 
@@ -149,17 +150,8 @@ class Genai:
 
 
 def _config_of(path: Path) -> dict[str, Any]:
-    config = path.parent / CONFIG_FILE
-    try:
-        found = json.loads(config.read_bytes())
-        if not isinstance(found["model"]["vocab_size"], int):
-            raise TypeError("model.vocab_size is no number")  # noqa: TRY301
-    except OSError as error:
-        expected = "a folder made by the onnxruntime-genai builder (other ONNX decoders: --runtime ort)"
-        raise BadDataError(config, "", "no such file", expected) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadDataError(config, "model.vocab_size", str(error), "a configuration of the builder") from error
-    return dict(found)
+    expected = "a folder made by the onnxruntime-genai builder (other ONNX decoders: --runtime ort)"
+    return read_config(path.parent / CONFIG_FILE, "model", "vocab_size", expected=expected)
 
 
 RUNTIME = Genai()

@@ -22,13 +22,7 @@ from harness.runtimes.llamacpp.session import LlamaSession
 _POINTER, _INT, _BOOL = ctypes.c_void_p, ctypes.c_int32, ctypes.c_bool
 _CALLS: Final[dict[str, tuple[str, Any, tuple[Any, ...]]]] = {
     "llama_model_free": ("llama_free_model", None, (_POINTER,)),
-    "llama_model_size": ("llama_model_size", ctypes.c_uint64, (_POINTER,)),
-    "llama_model_n_params": ("llama_model_n_params", ctypes.c_uint64, (_POINTER,)),
-    "llama_model_n_ctx_train": ("llama_n_ctx_train", _INT, (_POINTER,)),
     "llama_model_n_layer": ("llama_n_layer", _INT, (_POINTER,)),
-    "llama_model_meta_val_str": (
-        "llama_model_meta_val_str", _INT, (_POINTER, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t),
-    ),
     "llama_vocab_get_add_bos": ("llama_vocab_get_add_bos", _BOOL, (_POINTER,)),
     "llama_vocab_bos": ("llama_vocab_bos", _INT, (_POINTER,)),
     "llama_vocab_is_eog": ("llama_vocab_is_eog", _BOOL, (_POINTER, _INT)),
@@ -39,12 +33,9 @@ _CALLS: Final[dict[str, tuple[str, Any, tuple[Any, ...]]]] = {
     "llama_n_ctx": ("llama_n_ctx", ctypes.c_uint32, (_POINTER,)),
     "llama_n_batch": ("llama_n_batch", ctypes.c_uint32, (_POINTER,)),
     "llama_synchronize": ("llama_synchronize", None, (_POINTER,)),
-    "llama_set_n_threads": ("llama_set_n_threads", None, (_POINTER, ctypes.c_uint32, ctypes.c_uint32)),
     "llama_get_logits": ("llama_get_logits", ctypes.POINTER(ctypes.c_float), (_POINTER,)),
-    "llama_get_embeddings_ith": ("llama_get_embeddings_ith", ctypes.POINTER(ctypes.c_float), (_POINTER, _INT)),
     "llama_memory_seq_rm": ("llama_kv_cache_seq_rm", _BOOL, (_POINTER, _INT, _INT, _INT)),
     "llama_memory_seq_cp": ("llama_kv_cache_seq_cp", None, (_POINTER, _INT, _INT, _INT, _INT)),
-    "llama_memory_seq_keep": ("llama_kv_cache_seq_keep", None, (_POINTER, _INT)),
     "llama_memory_seq_pos_max": ("llama_kv_cache_seq_pos_max", _INT, (_POINTER, _INT)),
     "llama_print_system_info": ("llama_print_system_info", ctypes.c_char_p, ()),
     "llama_log_set": ("llama_log_set", None, (_POINTER, _POINTER)),

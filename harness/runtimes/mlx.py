@@ -1,6 +1,5 @@
 """Models of Apple's MLX by mlx-lm: a folder with config.json, model*.safetensors and tokenizer.json; one sequence."""
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
+from harness.errors import EngineError, MissingPackageError, RefusedError
+from harness.runtimes._config import read_config
 from harness.runtimes._rows import OneSequence
 
 
@@ -162,16 +162,7 @@ class Mlx:
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        found = json.loads(path.read_bytes())
-        if not isinstance(found["vocab_size"], int):
-            raise TypeError("vocab_size is no number")  # noqa: TRY301
-    except OSError as error:
-        raise BadDataError(path, "", "no such file", "a folder in MLX's form") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadDataError(path, "vocab_size", str(error), "a model's configuration") from error
-    return dict(found)
+    return read_config(folder / "config.json", "vocab_size", expected="a folder in MLX's form")
 
 
 RUNTIME = Mlx()

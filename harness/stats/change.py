@@ -11,31 +11,29 @@ _BLOCK: Final = 3
 series so short that hardly an order of such blocks would be unlike the one it has."""
 _EDGE: Final = 2
 """Least values on either side of a change."""
+_LEAST_RATIO: Final = 0.03
+"""A smaller fall between the medians is none."""
+_LEVEL: Final = 0.01
+"""Chance of calling a series without a change one with."""
 
 
-def fall(values: Sequence[float], *, least_ratio: float = 0.03, level: float = 0.01, seed: int = 1) -> int | None:
+def fall(values: Sequence[float]) -> int | None:
     """Index of the first value after the one fall that explains the series best; None where chance explains it as well.
 
     The statistic is the maximum over k of the standardised difference of means of ln x before and from k on
-    (Page 1954; Hawkins 1977), its distribution that of the same series with blocks of it shuffled.
-
-    Args:
-        values: Positive, in order of time.
-        least_ratio: A smaller fall between the medians is none.
-        level: Chance of calling a series without a change one with.
-        seed: Of the shuffles.
+    (Page 1954; Hawkins 1977), its distribution that of the same series with blocks of it shuffled. Values are positive.
     """
     x = np.log(np.asarray(values, dtype=float))
     n = len(x)
     if n < 4 * _EDGE:
         return None
     at, found = _largest(x)
-    if 1 - np.exp(np.median(x[at:]) - np.median(x[:at])) < least_ratio:
+    if 1 - np.exp(np.median(x[at:]) - np.median(x[:at])) < _LEAST_RATIO:
         return None
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(1)
     blocks = np.array_split(x, n // min(max(n // 16, 1), _BLOCK))
     chance = [_largest(np.concatenate([blocks[i] for i in draw.permutation(len(blocks))]))[1] for _ in range(_SHUFFLES)]
-    return at if (1 + sum(c >= found for c in chance)) / (1 + _SHUFFLES) <= level else None
+    return at if (1 + sum(c >= found for c in chance)) / (1 + _SHUFFLES) <= _LEVEL else None
 
 
 def _largest(x: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[int, float]:

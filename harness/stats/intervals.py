@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import comb, exp, isfinite, lgamma, log, sqrt
-from typing import NamedTuple
+from math import sqrt
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.quantiles import normal_cdf, normal_quantile, t_quantile
+from harness.stats.quantiles import binomial_chances, normal_cdf, normal_quantile, t_quantile
 
 RESAMPLES = 4000
 """Bootstrap resamples: the 95 % ends then move by about 1 % of the interval's width between seeds."""
@@ -35,27 +35,7 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Estim
     Source:
         H. A. David and H. N. Nagaraja, "Order Statistics", 3rd ed., section 7.1.
     """
-    ordered = sorted(map(float, samples))
-    n = len(ordered)
-    if not n or not all(map(isfinite, ordered)):
-        raise ValueError("samples must be finite, and at least one")
-    mid = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2.0
-    rank = _interval_rank(n, confidence)
-    if rank == 0:
-        return Estimate(mid, None, None, n)
-    return Estimate(mid, ordered[rank - 1], ordered[n - rank], n)
-
-
-@lru_cache(maxsize=1024)
-def _interval_rank(n: int, confidence: float) -> int:
-    """The largest r with 1 - 2 P(B < r) >= confidence, B ~ Binomial(n, 1/2); 0 where there is none."""
-    rank, tail = 0, 0.0
-    for r in range(1, n // 2 + 1):
-        tail += comb(n, r - 1) * 0.5**n
-        if 1.0 - 2.0 * tail < confidence:
-            break
-        rank = r
-    return rank
+    return quantile_interval(samples, 0.5, confidence)
 
 
 def quantile_interval(samples: Sequence[float], share: float, confidence: float = 0.95) -> Estimate:
@@ -69,11 +49,8 @@ def quantile_interval(samples: Sequence[float], share: float, confidence: float 
         ValueError: No samples, or one is not finite.
     """
     ordered = np.sort(_finite(samples))
-    n, tail = len(ordered), (1.0 - confidence) / 2.0
-    ways = [lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) for k in range(n + 1)]
-    below = np.cumsum([exp(w + k * log(share) + (n - k) * log(1.0 - share)) for k, w in enumerate(ways)])
-    low = int(np.searchsorted(below, tail, side="right"))
-    high = int(np.searchsorted(below, 1.0 - tail, side="left")) + 1
+    n = len(ordered)
+    low, high = _interval_ranks(n, share, confidence)
     return Estimate(
         float(np.quantile(ordered, share)),
         float(ordered[low - 1]) if low else None,
@@ -82,14 +59,14 @@ def quantile_interval(samples: Sequence[float], share: float, confidence: float 
     )
 
 
+@lru_cache(maxsize=1024)
+def _interval_ranks(n: int, share: float, confidence: float) -> tuple[int, int]:
+    below, tail = np.cumsum(binomial_chances(n, share)), (1.0 - confidence) / 2.0
+    return int(np.searchsorted(below, tail, side="right")), int(np.searchsorted(below, 1.0 - tail, side="left")) + 1
+
+
 def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Median of all pairwise means along the last axis: nearly as efficient as the mean, robust like the median.
-
-    Args:
-        samples: Shape [..., n].
-
-    Returns:
-        Shape [...].
+    """Median of all pairwise means along the last axis [..., n]: nearly as efficient as the mean, yet robust.
 
     Source:
         J. L. Hodges and E. L. Lehmann 1963, "Estimates of location based on rank tests", Ann. Math. Stat. 34(2).
@@ -116,6 +93,20 @@ def share_interval(hit_count: int, count: int, confidence: float = 0.95) -> Esti
     return Estimate(p, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale), count)
 
 
+def cluster_interval(
+    totals: Sequence[float] | NDArray[Any], sizes: Sequence[float] | NDArray[Any], *, draws: int = 2000, seed: int = 0
+) -> Estimate:
+    """sum(totals) / sum(sizes) with its 95 % bootstrap interval, whole clusters drawn: rows of one are not independent.
+
+    Source:
+        B. Efron and R. J. Tibshirani 1993, "An Introduction to the Bootstrap", chapters 8 and 13.
+    """
+    t, n = np.asarray(totals, np.float64), np.asarray(sizes, np.float64)
+    drawn = np.random.default_rng(seed).integers(0, len(t), (draws, len(t)))
+    low, high = np.percentile(t[drawn].sum(axis=1) / n[drawn].sum(axis=1), [2.5, 97.5])
+    return Estimate(float(t.sum() / n.sum()), float(low), float(high), int(n.sum()))
+
+
 def binomial_test(hit_count: int, count: int, chance: float) -> float:
     """Exact two-sided p of hit_count hits in count tries at that chance: all outcomes no likelier than this one.
 
@@ -126,27 +117,16 @@ def binomial_test(hit_count: int, count: int, chance: float) -> float:
     """
     if not 0 <= hit_count <= count or not 0 < chance < 1:
         raise ValueError(f"{hit_count} of {count} at {chance} is no binomial outcome")
-    logs = [
-        lgamma(count + 1) - lgamma(k + 1) - lgamma(count - k + 1) + k * log(chance) + (count - k) * log(1 - chance)
-        for k in range(count + 1)
-    ]
-    return min(1.0, sum(exp(v) for v in logs if v <= logs[hit_count] + 1e-7))
+    chances = binomial_chances(count, chance)
+    return min(1.0, sum(p for p in chances if p <= chances[hit_count] * (1 + 1e-7)))
 
 
-def ratio_interval(
-    candidate: Sequence[float], baseline: Sequence[float], *, confidence: float = 0.95, seed: int = 1
-) -> Estimate:
+def ratio_interval(candidate: Sequence[float], baseline: Sequence[float], *, confidence: float = 0.95) -> Estimate:
     """Ratio candidate / baseline of two sides measured in turns (A B A B ...), with a bootstrap interval.
 
     Each turn gives one log ratio, so that drift common to both sides cancels. The centre is the Hodges-Lehmann
     estimate of those; its interval is the expanded percentile bootstrap, which widens the usual one for few turns:
     with n turns the tail is Phi(-sqrt(n / (n - 1)) t(1 - tail, n - 1)).
-
-    Args:
-        candidate: Positive values, one a turn.
-        baseline: Positive values of the same turns.
-        confidence: Coverage of the interval.
-        seed: Seed of the resampling, so that the same samples give the same decision.
 
     Raises:
         ValueError: Different lengths, no samples, or a value that is not positive and finite.
@@ -154,22 +134,15 @@ def ratio_interval(
     Source:
         T. Hesterberg 2015, "What Teachers Should Know About the Bootstrap", The American Statistician 69(4).
     """
-    a, b = _finite(candidate), _finite(baseline)
-    if len(a) != len(b):
-        raise ValueError(f"turns must pair up, got {len(a)} candidate and {len(b)} baseline samples")
-    if (a <= 0).any() or (b <= 0).any():
-        raise ValueError("samples must be positive")
-    logs = np.log(a) - np.log(b)
+    logs = _log_ratios(candidate, baseline)
     n = len(logs)
     mid = float(np.exp(hodges_lehmann(logs)))
     if n < 3:
         return Estimate(mid, None, None, n)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(1)  # the same samples give the same decision
     resampled = logs[generator.integers(0, n, size=(RESAMPLES, n))]
     centres = hodges_lehmann(resampled)
-    tail = normal_cdf(-sqrt(n / (n - 1)) * t_quantile(1.0 - (1.0 - confidence) / 2.0, n - 1))
-    low, high = np.quantile(centres, [tail, 1.0 - tail])
-    return Estimate(mid, float(np.exp(low)), float(np.exp(high)), n)
+    return _expanded(mid, centres, n, confidence)
 
 
 def detectable_ratio(
@@ -187,13 +160,10 @@ def detectable_ratio(
     Source:
         J. Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., chapter 2.
     """
-    a, b = _finite(candidate), _finite(baseline)
-    if len(a) != len(b) or len(a) < 3:
-        raise ValueError(f"need at least 3 turns on both sides, got {len(a)} and {len(b)}")
-    if (a <= 0).any() or (b <= 0).any():
-        raise ValueError("samples must be positive")
-    logs = np.log(a) - np.log(b)
+    logs = _log_ratios(candidate, baseline)
     n = len(logs)
+    if n < 3:
+        raise ValueError(f"need at least 3 turns, got {n}")
     spread = 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
     quantiles = t_quantile(1.0 - (1.0 - confidence) / 2.0, n - 1) + t_quantile(power, n - 1)
     return float(-np.expm1(-quantiles * spread / sqrt(n)))
@@ -210,10 +180,9 @@ def log_effect(candidate: Sequence[float], baseline: Sequence[float]) -> float:
     Source:
         J. Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., chapter 2.
     """
-    a, b = _finite(candidate), _finite(baseline)
-    if len(a) < 2 or len(b) < 2 or (a <= 0).any() or (b <= 0).any():
-        raise ValueError("need at least two positive samples on each side")
-    x, y = np.log(a), np.log(b)
+    x, y = _logs(candidate), _logs(baseline)
+    if min(len(x), len(y)) < 2:
+        raise ValueError("need at least two samples on each side")
     pooled = sqrt(((len(x) - 1) * x.var(ddof=1) + (len(y) - 1) * y.var(ddof=1)) / (len(x) + len(y) - 2))
     difference = float(x.mean() - y.mean())
     if pooled == 0.0:
@@ -222,7 +191,7 @@ def log_effect(candidate: Sequence[float], baseline: Sequence[float]) -> float:
 
 
 def unpaired_ratio_interval(
-    candidate: Sequence[float], baseline: Sequence[float], *, confidence: float = 0.95, seed: int = 1
+    candidate: Sequence[float], baseline: Sequence[float], *, confidence: float = 0.95
 ) -> Estimate:
     """Ratio of medians of two sides that were not measured in turns, by resampling each side.
 
@@ -234,27 +203,43 @@ def unpaired_ratio_interval(
     Source:
         E. L. Lehmann 1975, "Nonparametrics: Statistical Methods Based on Ranks", section 2.5.
     """
-    a, b = _finite(candidate), _finite(baseline)
-    if (a <= 0).any() or (b <= 0).any():
-        raise ValueError("samples must be positive")
-    x, y = np.log(a), np.log(b)
+    x, y = _logs(candidate), _logs(baseline)
     mid = float(np.exp(np.median(x[:, None] - y[None, :])))
     n = min(len(x), len(y))
     if n < 3:
         return Estimate(mid, None, None, n)
-    places_x, places_y = _resampling(len(x), len(y), seed)
+    places_x, places_y = _resampling(len(x), len(y))
     shifts = np.sort((x[places_x][:, :, None] - y[places_y][:, None, :]).reshape(len(places_x), -1), axis=1)
     shifts = (shifts[:, (shifts.shape[1] - 1) // 2] + shifts[:, shifts.shape[1] // 2]) / 2.0
-    tail = normal_cdf(-sqrt(n / (n - 1)) * t_quantile(1.0 - (1.0 - confidence) / 2.0, n - 1))
-    low, high = np.quantile(shifts, [tail, 1.0 - tail])
-    return Estimate(mid, float(np.exp(low)), float(np.exp(high)), n)
+    return _expanded(mid, shifts, n, confidence)
 
 
 @lru_cache(maxsize=64)
-def _resampling(n: int, m: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _resampling(n: int, m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Places that 1000 resamples of n and of m samples take their values from."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(1)
     return generator.integers(0, n, size=(1000, n)), generator.integers(0, m, size=(1000, m))
+
+
+def _expanded(mid: float, resampled: NDArray[np.float64], n: int, confidence: float) -> Estimate:
+    """Expanded percentile interval of resampled logs."""
+    tail = normal_cdf(-sqrt(n / (n - 1)) * t_quantile(1.0 - (1.0 - confidence) / 2.0, n - 1))
+    low, high = np.quantile(resampled, [tail, 1.0 - tail])
+    return Estimate(mid, float(np.exp(low)), float(np.exp(high)), n)
+
+
+def _log_ratios(candidate: Sequence[float], baseline: Sequence[float]) -> NDArray[np.float64]:
+    a, b = _logs(candidate), _logs(baseline)
+    if len(a) != len(b):
+        raise ValueError(f"turns must pair up, got {len(a)} candidate and {len(b)} baseline samples")
+    return a - b
+
+
+def _logs(samples: Sequence[float]) -> NDArray[np.float64]:
+    values = _finite(samples)
+    if (values <= 0).any():
+        raise ValueError("samples must be positive")
+    return np.log(values)
 
 
 def _finite(samples: Sequence[float]) -> NDArray[np.float64]:

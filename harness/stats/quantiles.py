@@ -1,6 +1,6 @@
-"""Quantiles of the normal and of Student's t distribution, by the standard library alone."""
+"""The normal, Student's t and the binomial distribution, by the standard library alone."""
 
-from math import cos, expm1, pi, sin, sqrt
+from math import cos, exp, expm1, lgamma, log, pi, sin, sqrt
 from statistics import NormalDist
 
 _NORMAL = NormalDist()
@@ -14,6 +14,13 @@ def normal_quantile(probability: float) -> float:
 def normal_cdf(z: float) -> float:
     """P(Z <= z) of the standard normal distribution."""
     return _NORMAL.cdf(z)
+
+
+def binomial_chances(count: int, chance: float, most: int | None = None) -> list[float]:
+    """P(B = k) for k = 0 to ``most`` (``count`` if None), B ~ Binomial(count, chance), 0 < chance < 1."""
+    hit, miss, ways = log(chance), log(1 - chance), lgamma(count + 1)
+    last = count if most is None else most
+    return [exp(ways - lgamma(k + 1) - lgamma(count - k + 1) + k * hit + (count - k) * miss) for k in range(last + 1)]
 
 
 def t_quantile(probability: float, freedom: int) -> float:

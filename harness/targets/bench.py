@@ -46,7 +46,6 @@ class BenchJob(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         programs: Folder here with llama-bench, or with a folder for each ABI that has it.
-        repetitions: Samples of each test.
         nice: Added to the niceness there.
         cpus: Mask of CPUs in hexadecimal; empty for all.
         battery_percent_min: Less charge is refused.

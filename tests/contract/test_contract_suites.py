@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.tiny_gguf import synthesize_tiny
 from harness import plugins
-from harness.catalog.synthesize import synthesize_tiny
 from harness.runtimes.fake import FakeRuntime
 from harness.testing import check_device, check_runtime, check_workload
 

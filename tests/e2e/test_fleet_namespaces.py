@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from bench.tiny_gguf import synthesize_tiny
 from harness.app.run import Options, cells_of, run_cells
-from harness.catalog.synthesize import synthesize_tiny
 from harness.fleet.certs import make_certificates
+from harness.measure.pipeline import How
 from harness.records.derive import summarise
 from harness.records.store import load
 
@@ -337,7 +338,7 @@ def alone(path: Path, folder: Path, *, runtime: str) -> float:
         repetitions=matrix.repetitions,
         cold_loads=matrix.cold_loads,
         patience_s=matrix.patience_s,
-        folder=folder / "alone",
+        how=How(folder=folder / "alone"),
     )
     began_s = time.monotonic()
     records = run_cells(cells_of(matrix.models, "", matrix.scenario), options)

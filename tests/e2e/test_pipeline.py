@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.catalog.synthesize import synthesize_tiny
+from bench.tiny_gguf import synthesize_tiny
 
 pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(sys.platform != "linux", reason="kills and limits of Linux")]

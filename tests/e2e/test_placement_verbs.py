@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+ROWS = Path(__file__).parents[2] / "harness/published/data/partial_offload.csv"
 MIXTURE = ("qwen3-30b-a3b", "-q", "Q4_K_M", "-d", "rtx-4060-desktop", "--ram", "32GiB")
 
 
@@ -50,6 +51,7 @@ def test_two_cards_hold_what_one_does_not(tmp_path: Path) -> None:
         (("fit", *MIXTURE, "--gpu-layers", "auto"), "--placement auto"),
         (("fit", *MIXTURE, "--tensor-split", "0,0"), "shares such as 3,1"),
         (("models", "show", "smollm2-135m", "--provider", "openvino"), "ONNX graph"),
+        (("validate", "--rows", str(ROWS), "--leave-out", "source"), "only --leave-out chip"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, args: tuple[str, ...], word: str) -> None:

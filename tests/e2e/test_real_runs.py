@@ -14,10 +14,11 @@ import numpy as np
 import psutil
 import pytest
 
-from harness.catalog.synthesize import synthesize_tiny
+from bench.tiny_gguf import synthesize_tiny
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.measure.child import Limits
+from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import plan
 from harness.measure.pipeline import How, Pipeline
 
@@ -151,7 +152,8 @@ def run_while(tiny: Path, folder: Path, act: Any, **scenario: Any) -> RunRecord:
             act(path)
 
     fields = {"context_tokens": 512, "prompt_tokens": 8, "new_tokens": 100, "thread_count": 1} | scenario
-    planned = plan(path, None, Scenario(**fields), repetitions=100, cold_loads=0, limits=Limits(wall_s=60))
+    job = GenerateJob(path=str(path), scenario=Scenario(**fields), repetitions=100, cold_loads=0)
+    planned = plan(job, None, limits=Limits(wall_s=60))
     with Pipeline(How(keep=False)) as pipeline:
         return pipeline.measure(planned, on_event=hear)
 
@@ -201,7 +203,8 @@ def test_a_memory_limit_is_recorded(tiny: Path, use_group: bool) -> None:
     wide = Scenario(context_tokens=131072, prompt_tokens=2048, new_tokens=4, ubatch_tokens=2048, thread_count=1)
 
     with Pipeline(How(keep=False)) as pipeline:
-        record = pipeline.measure(plan(tiny, None, wide, repetitions=1, cold_loads=0, limits=limits))
+        job = GenerateJob(path=str(tiny), scenario=wide, repetitions=1, cold_loads=0)
+        record = pipeline.measure(plan(job, None, limits=limits))
 
     assert record.outcome == "out of memory", record.detail
 

@@ -210,7 +210,7 @@ def test_tables_hold_no_angle_bracket(page_file) -> None:
 
 def test_a_gguf_s_own_name_is_text(browser, tmp_path) -> None:
     """The file's name, as a model to predict, reaches the matrix, the panel and the tables inside the page."""
-    from harness.catalog.synthesize import synthesize_tiny
+    from bench.tiny_gguf import synthesize_tiny
 
     name = "<img src=x onerror=window.pwned=1>"
     model = synthesize_tiny(tmp_path / f"{name}.gguf", "Q4_0")

@@ -23,7 +23,7 @@ def test_table_predicts_for_five_devices_and_tells_what_was_skipped(tmp_path):
     status, text, told = call(
         tmp_path, "workloads", "table", *names, "--size", "small", "-r", "3", "-o", str(out), "--json"
     )
-    assert status == 0, told
+    assert status in {0, 4}, told  # 4: the machine was busy, and the table says so
     found = json.loads(text)
     assert len(found["devices"]) == 5
     rows = found["rows"]

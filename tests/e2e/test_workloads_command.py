@@ -36,10 +36,11 @@ def test_list_names_every_workload():
 def test_run_measures_predicts_and_checks(name, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path))
     status, found = call("run", name, "--size", SMALL[name], "-r", "3", "--predict-for", "iphone-16-pro")
-    assert status == 0, found
     record = found["record"]
-    assert (record["outcome"], record["workload"]) == ("ok", name)
-    assert record["extra"]["quality"]
+    # A busy machine is no failure of the workload: the run says so and ends with 4.
+    assert (status, record["outcome"]) in {(0, "ok"), (4, "inconclusive")}, found
+    assert record["workload"] == name
+    assert record["result"]["quality"]
     assert record["memory"]["peak_rss_bytes"] > 10 << 20
     assert len(found["operations"]) == len(found["elsewhere"]["iphone-16-pro"])
     for operation in found["operations"]:
@@ -56,7 +57,6 @@ def test_run_measures_predicts_and_checks(name, tmp_path, monkeypatch):
     ],
 )
 def test_bad_input_says_what_is_wrong(arguments, word):
-    status, text = call(*arguments)
+    status, found = call(*arguments)
     assert status == 2
-    assert word in text
-    assert "Traceback" not in text
+    assert word in found["error"]["message"]

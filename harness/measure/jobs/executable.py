@@ -39,7 +39,7 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
     tests += ["decode"] if s.new_tokens and not together else []
     for phase in tests:
         clean, taken, patience_s = 0, 0, job.patience_s
-        while clean < job.repetitions and taken < job.repetitions + job.retries and patience_s > 0:
+        while clean < job.repetitions and taken < job.attempts_max and patience_s > 0:
             started_s, started_unix_s = time.monotonic(), time.time()
             output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions), job)
             found = rows(output)[: job.repetitions]

@@ -25,7 +25,7 @@ from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult, Limits
 from harness.measure.generate_job import Emit
 from harness.measure.jobs.served import memory_mark
-from harness.measure.pipeline import Measurement, events_named, parent_pid
+from harness.measure.pipeline import Measurement, events_named
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
@@ -48,7 +48,6 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
     Attributes:
         levels: Users (closed loop) or requests a second (open loop), one level after the other; one of 0 for a trace.
         open_loop: Whether levels are rates; arrivals are then Poisson's.
-        request_count: Requests of each level.
         prompt_tokens: Least and most tokens of each request's own prompt, equally likely between.
         new_tokens: The same for its answer.
         prefix_tokens: Tokens with which every prompt begins.
@@ -114,7 +113,7 @@ def plan(job: LoadJob, *, limits: Limits = Limits()) -> Measurement:  # noqa: B0
     return Measurement(
         workload="load",
         entry=f"{__name__}:run_load",
-        job=msgspec.structs.replace(job, parent_pid=parent_pid()),
+        job=job,
         scenario=Scenario(
             context_tokens=max(needed, room),
             prompt_tokens=job.prefix_tokens + max(p for p, _ in lengths),

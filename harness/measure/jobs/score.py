@@ -22,8 +22,6 @@ class QualityJob(Frozen, frozen=True, kw_only=True):
     """What to score.
 
     Attributes:
-        model: GGUF file.
-        text: Text file.
         reference: Least quantized GGUF file to compare with; empty for none.
         columns: ``.npz`` file for the rows of both (``FIELD`` and ``base FIELD`` of :class:`Columns`); empty for none.
         chunk_tokens: Length of a chunk.

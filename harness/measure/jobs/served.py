@@ -22,7 +22,7 @@ from harness.errors import RefusedError
 from harness.measure.child import ChildResult, Limits
 from harness.measure.generate_job import Emit, GenerateJob, Probe
 from harness.measure.memory_watch import Reading, read_memory, read_portable
-from harness.measure.pipeline import Measurement, events_named, parent_pid
+from harness.measure.pipeline import Measurement, events_named
 from harness.measure.protocol import Protocoller
 from harness.measure.runner import check_scenario
 from harness.runtimes.server import RUNTIME, AttachedServer
@@ -85,7 +85,7 @@ def plan(
     return Measurement(
         workload="generate",
         entry=f"{__name__}:run_served",
-        job=msgspec.structs.replace(job, parent_pid=parent_pid()),
+        job=job,
         scenario=s,
         read=read,
         runtime="server",

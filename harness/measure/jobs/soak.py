@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -29,10 +30,7 @@ class SoakJob(Frozen, frozen=True, kw_only=True):
     """What to run.
 
     Attributes:
-        path: Model file.
         scenario: Threads, context, api ...; each window decodes from an empty cache, again when the context is full.
-        runtime: Runtime module.
-        minutes: How long.
         window_s: Least length of a window.
         duty_ratio: Share of the time to decode in; the rest it sleeps after each window.
         celsius_max: Hotter ends the run; None for no limit.
@@ -168,7 +166,7 @@ def summarise(
     speeds = [w.tokens_per_s for w in windows]
     at = fall(speeds)
     early, late = windows[: at or len(windows)], windows[-max(len(windows) // 4, 1) :]
-    burst, level = _middle([w.tokens_per_s for w in early]), _middle([w.tokens_per_s for w in late])
+    burst, level = median([w.tokens_per_s for w in early]), median([w.tokens_per_s for w in late])
     each = _joules(late)
     last = windows[-1]
     return Soak(
@@ -191,12 +189,6 @@ def _metered(window: Window, meter: Path, started_unix_s: float) -> Window:
     start = started_unix_s + window.since_start_s
     joules = sensors.metered_joules(meter, start, start + window.duration_s)
     return msgspec.structs.replace(window, joules=joules)
-
-
-def _middle(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def _joules(windows: Sequence[Window]) -> float | None:

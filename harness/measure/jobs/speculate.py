@@ -39,25 +39,22 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
     Attributes:
         target: Model whose output is wanted.
         drafts: Draft models to choose from before the run, by what each would give; ``lookup`` is the text itself.
-        prompts: Text of each prompt.
         new_tokens: Tokens generated after each.
         draft_tokens: Fixed draft length; 0 for adaptive.
-        repetitions: Times that each prompt is run.
         most_tokens: Longest adaptive draft.
         scenario: For both models, unless the draft has its own.
         draft_scenario: For the draft, such as another api or placement; None: the target's.
         temperature: 0 for greedy.
         top_k: Tokens kept in sampling; 0 for all.
-        seed: Of sampling.
         pilot_tokens: Tokens after each prompt of the pilot, which estimates acceptance on prompts of its own: those
             are not in the run, except where there are too few of them.
         parent_pid: The process that waits; its CPU time is no disturbance.
     """
 
     target: str
-    drafts: tuple[str, ...]
     prompts: tuple[str, ...]
-    scenario: Scenario
+    drafts: tuple[str, ...] = ("lookup",)
+    scenario: Scenario = Scenario(context_tokens=1024)
     new_tokens: int = 96
     draft_tokens: int = 0
     repetitions: int = 1

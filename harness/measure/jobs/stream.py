@@ -37,12 +37,9 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         model: GGUF file.
-        prompts: Texts.
         budget_bytes: What the child may use in all.
         mode: Streamed by this harness, or left to the system's page cache.
         draft: Draft model in memory; empty for none, ``lookup`` for the text itself.
-        new_tokens: Tokens after each prompt.
-        scenario: Context and so on.
         batch_tokens: Most tokens of a pass.
         schedule: What is streamed: whole blocks, experts, or whichever suits the model and the budget.
         policy: Which experts stay.

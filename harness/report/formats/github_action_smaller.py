@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.domain.record import RunRecord
 from harness.report.document import Report
-from harness.report.formats._github_action import array
+from harness.report.formats.github_action_bigger import array
 
 
 def render(records: Sequence[RunRecord], report: Report | None = None) -> str:

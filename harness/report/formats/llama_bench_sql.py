@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.domain.record import RunRecord
 from harness.report.document import Report
-from harness.report.formats._llama_bench import FIELDS, rows
+from harness.report.formats.llama_bench_jsonl import FIELDS, rows
 
 
 def render(records: Sequence[RunRecord], report: Report | None = None) -> str:

@@ -34,12 +34,11 @@ class BudgetedSession(ABC):
         scenario: Context and so on; ``mmap`` and ``repack`` are set as streaming needs them.
         budget_bytes: What this process may use in all, everything it holds already included.
         batch_tokens: Most tokens of one pass.
-        probe: Whether the storage is looked at.
 
     Attributes:
         session: Use it as any other session.
         held_bytes: What the process holds beside weights.
-        probe_bytes_per_s: Storage bandwidth; 0 when everything stays, or unasked.
+        probe_bytes_per_s: Storage bandwidth; 0 when everything stays.
 
     Raises:
         RefusedError: Not on this system, or the budget is too small.
@@ -58,7 +57,6 @@ class BudgetedSession(ABC):
         budget_bytes: int,
         *,
         batch_tokens: int = 32,
-        probe: bool = True,
     ) -> None:
         require_linux()
         self._layout = self._read_layout(path)
@@ -90,7 +88,7 @@ class BudgetedSession(ABC):
             streams = self._make_plan(budget_bytes - self.held_bytes - margin)
             self._readers = ReaderPool(memory, through_buffers=self.through_buffers)
             # Storage is shared with others on many machines: the better of two looks is nearer to what it can do.
-            self.probe_bytes_per_s = max(self._probe(), self._probe()) if probe and streams else 0.0
+            self.probe_bytes_per_s = max(self._probe(), self._probe()) if streams else 0.0
             self._place(memory)
             if streams:
                 self._readers.start()

@@ -32,16 +32,9 @@ BUILD_ARGUMENTS: Final = {
 class GgmlDevice(NamedTuple):
     """One device of the engine.
 
-    Attributes:
-        name: As buffers and logs call it, such as ``Vulkan0``.
-        description: As the driver calls it.
-        kind: ``gpu`` has memory of its own, ``igpu`` uses the host's, ``accel`` works beside the CPU.
-        api: Such as ``vulkan``.
-        free_bytes: Memory free now; 0 where the driver does not tell.
-        total_bytes: Memory; 0 where the driver does not tell.
-        pci: Its address on the bus; empty where it has none.
-        capabilities: What of ``async host_buffer buffer_from_host_ptr events mmap_support`` it can do.
-        handle: Address of the engine's object.
+    ``gpu`` has memory of its own, ``igpu`` uses the host's, ``accel`` works beside the CPU. Bytes are 0 where the
+    driver does not tell, ``pci`` (the address on the bus) is empty where there is none; ``handle`` is the address of
+    the engine's object.
     """
 
     name: str
@@ -51,7 +44,6 @@ class GgmlDevice(NamedTuple):
     free_bytes: int
     total_bytes: int
     pci: str
-    capabilities: tuple[str, ...]
     handle: int
 
     @property
@@ -72,13 +64,6 @@ class LinkSpeed(NamedTuple):
     from_device_bytes_per_s: float
 
 
-_CAPABILITIES: Final = ("async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support")
-
-
-class _Caps(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_bool) for name in _CAPABILITIES]
-
-
 class _Props(ctypes.Structure):
     _fields_ = [
         ("name", ctypes.c_char_p),
@@ -87,7 +72,7 @@ class _Props(ctypes.Structure):
         ("memory_total", ctypes.c_size_t),
         ("type", ctypes.c_int),
         ("device_id", ctypes.c_char_p),
-        ("caps", _Caps),
+        ("caps", ctypes.c_bool * 5),
     ]
 
 
@@ -106,7 +91,12 @@ def _ggml() -> Any:
 
 
 @cache
-def _function(name: str, result: Any, *arguments: Any) -> Any:
+def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of ggml, wherever among its libraries it is.
+
+    Raises:
+        EngineError: The installed ggml has it not.
+    """
     folder = Path(_ggml()._name).parent
     for path in (Path(_ggml()._name), *sorted(folder.glob("*ggml-base.*")), *sorted(folder.glob("*ggml-cpu.*"))):
         function = getattr(ctypes.CDLL(str(path)), name, None)
@@ -125,11 +115,11 @@ def devices() -> tuple[GgmlDevice, ...]:
     """
     library()
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    count = _function("ggml_backend_dev_count", size)()
-    get = _function("ggml_backend_dev_get", pointer, size)
-    props_of = _function("ggml_backend_dev_get_props", None, pointer, ctypes.POINTER(_Props))
-    registry_of = _function("ggml_backend_dev_backend_reg", pointer, pointer)
-    registry_name = _function("ggml_backend_reg_name", ctypes.c_char_p, pointer)
+    count = ggml_function("ggml_backend_dev_count", size)()
+    get = ggml_function("ggml_backend_dev_get", pointer, size)
+    props_of = ggml_function("ggml_backend_dev_get_props", None, pointer, ctypes.POINTER(_Props))
+    registry_of = ggml_function("ggml_backend_dev_backend_reg", pointer, pointer)
+    registry_name = ggml_function("ggml_backend_reg_name", ctypes.c_char_p, pointer)
     found = []
     for index in range(count):
         handle = get(index)
@@ -145,7 +135,6 @@ def devices() -> tuple[GgmlDevice, ...]:
                 free_bytes=int(props.memory_free),
                 total_bytes=int(props.memory_total),
                 pci=(props.device_id or b"").decode(),
-                capabilities=tuple(name for name in _CAPABILITIES if getattr(props.caps, name)),
                 handle=int(handle),
             )
         )
@@ -216,7 +205,7 @@ def place(params: Any, api: str, placement: Placement) -> list[Any]:
         params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
         kept.append(shares)
     if placement.cpu_moe:
-        cpu = _function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)()
+        cpu = ggml_function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)()
         blocks = placement.cpu_moe  # a pattern that no tensor has is no error
         patterns = [rf"blk\.{block}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for block in range(blocks)]
         overrides = (_BufferOverride * (blocks + 1))(*[_BufferOverride(p, cpu) for p in patterns], _BufferOverride())
@@ -253,18 +242,20 @@ def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: 
         EngineError: The device gives no buffer of that size.
     """
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    init = _function("ggml_init", pointer, _InitParams)
+    init = ggml_function("ggml_init", pointer, _InitParams)
     context = init(_InitParams(1 << 16, None, True))
-    tensor = _function("ggml_new_tensor_1d", pointer, pointer, ctypes.c_int, ctypes.c_int64)(context, 24, size_bytes)
-    buffer_type = _function("ggml_backend_dev_buffer_type", pointer, pointer)(device.handle)
-    buffer = _function("ggml_backend_alloc_ctx_tensors_from_buft", pointer, pointer, pointer)(context, buffer_type)
+    tensor = ggml_function("ggml_new_tensor_1d", pointer, pointer, ctypes.c_int, ctypes.c_int64)(
+        context, 24, size_bytes
+    )
+    buffer_type = ggml_function("ggml_backend_dev_buffer_type", pointer, pointer)(device.handle)
+    buffer = ggml_function("ggml_backend_alloc_ctx_tensors_from_buft", pointer, pointer, pointer)(context, buffer_type)
     try:
         if not buffer:
             raise EngineError(f"{device.name} gives no buffer of {size_bytes} bytes")
         host = ctypes.create_string_buffer(size_bytes)
         speeds = []
         for name in ("ggml_backend_tensor_set", "ggml_backend_tensor_get"):
-            copy = _function(name, None, pointer, pointer, size, size)
+            copy = ggml_function(name, None, pointer, pointer, size, size)
             times = []
             for _ in range(pass_count + 1):
                 start = time.perf_counter()
@@ -274,8 +265,8 @@ def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: 
         return LinkSpeed(*speeds)
     finally:
         if buffer:
-            _function("ggml_backend_buffer_free", None, pointer)(buffer)
-        _function("ggml_free", None, pointer)(context)
+            ggml_function("ggml_backend_buffer_free", None, pointer)(buffer)
+        ggml_function("ggml_free", None, pointer)(context)
 
 
 class _InitParams(ctypes.Structure):

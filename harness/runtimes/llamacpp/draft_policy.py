@@ -8,9 +8,10 @@ renewal-reward optimum when r is the rate achieved. V is a table and not a line:
 pass over 8 tokens may take less time than one over 5. A pass is then filled up to the size that takes least.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from harness.runtimes.llamacpp.drafters import BUCKET_COUNT
 
@@ -42,9 +43,7 @@ _LONGEST_PAUSE_TOKENS: Final = 1024
 class CostTable:
     """Seconds of one pass of the target over k tokens, filled up where that is faster: measured, and corrected since.
 
-    Args:
-        verify_s: Seconds by number of tokens, batch 1 included.
-        draft_s: Seconds to draft one token.
+    ``verify_s`` are seconds by number of tokens, batch 1 included; ``draft_s`` is the time to draft one.
     """
 
     def __init__(self, verify_s: Mapping[int, float], draft_s: float) -> None:
@@ -127,41 +126,34 @@ class CostTable:
             self.draft_s += _TIME_WEIGHT * (each_s - self.draft_s)
 
 
-class Policy(Protocol):
-    """Decides the draft length."""
+class Policy(ABC):
+    """Decides the draft length; learns nothing unless a subclass does."""
 
+    @abstractmethod
     def limit(self) -> int:
         """Most tokens to draft in this cycle; 0 for a plain step."""
-        ...
 
+    @abstractmethod
     def go_on(self, buckets: Sequence[int]) -> bool:
         """Whether to draft one more after these."""
-        ...
 
+    @abstractmethod
     def pass_tokens(self, size: int) -> int:
         """How many tokens a pass over ``size`` tokens is filled up to."""
-        ...
 
-    def saw_cycle(self, buckets: Sequence[int], accepted_count: int, draft_s: float, verify_s: float) -> None:
+    def saw_cycle(self, buckets: Sequence[int], accepted_count: int, draft_s: float, verify_s: float) -> None:  # noqa: B027
         """Learn from one cycle."""
-        ...
 
-    def wants_probe(self, lag_tokens: int) -> bool:
+    def wants_probe(self, lag_tokens: int) -> bool:  # noqa: ARG002
         """Whether acceptance should be looked up on ``lag_tokens`` tokens already there, in one batched pass."""
-        ...
+        return False
 
-    def saw_agreement(self, found: Sequence[tuple[int, bool]], lag_tokens: int, cost_s: float) -> None:
+    def saw_agreement(self, found: Sequence[tuple[int, bool]], lag_tokens: int, cost_s: float) -> None:  # noqa: B027
         """Learn from such a look."""
-        ...
 
 
-class FixedPolicy:
-    """Always the same number of tokens.
-
-    Args:
-        draft_tokens: The number.
-        costs: Times of passes, by which they are filled up; never filled up without.
-    """
+class FixedPolicy(Policy):
+    """Always the same number of tokens; passes are filled up where their costs are known."""
 
     def __init__(self, draft_tokens: int, costs: CostTable | None = None) -> None:
         self.draft_tokens = draft_tokens
@@ -179,19 +171,8 @@ class FixedPolicy:
         """By the costs, where they are known."""
         return self._costs.filled(size) if self._costs else size
 
-    def saw_cycle(self, buckets: Sequence[int], accepted_count: int, draft_s: float, verify_s: float) -> None:
-        """Learns nothing."""
 
-    def wants_probe(self, lag_tokens: int) -> bool:
-        """Never."""
-        del lag_tokens
-        return False
-
-    def saw_agreement(self, found: Sequence[tuple[int, bool]], lag_tokens: int, cost_s: float) -> None:
-        """Learns nothing."""
-
-
-class AdaptivePolicy:
+class AdaptivePolicy(Policy):
     """Drafts as long as it pays; turns itself off when it does not, and looks again now and then.
 
     Args:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from harness.ports import Session
 from harness.runtimes.llamacpp.acceptance import draw, probabilities
 
+_LONGEST_TOKENS, _SHORTEST_TOKENS = 5, 2
 _EDGES = (0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.97)
 BUCKET_COUNT = len(_EDGES) + 1
 """Classes of confidence that a drafter sorts its tokens into; what each is worth is learnt, not assumed."""
@@ -67,10 +68,7 @@ class Drafter(Protocol):
 class ModelDrafter:
     """A language model with the target's vocabulary.
 
-    Args:
-        session: Its own cache; the drafter is its only user.
-        name: What reports call it.
-        sampling: Same temperature as the target's: then acceptance is 1 - total variation distance.
+    It is the only user of its session. With the target's temperature acceptance is 1 - total variation distance.
     """
 
     def __init__(self, session: Session, name: str = "model", sampling: Sampling = Sampling()) -> None:  # noqa: B008
@@ -152,16 +150,12 @@ class LookupDrafter:
 
     Costs no pass of any model. Source: Saxena 2023, "Prompt Lookup Decoding".
 
-    Args:
-        longest_tokens: Longest run of tokens looked for first.
-        shortest_tokens: Shortest run that counts as a match.
+    Runs of ``_LONGEST_TOKENS`` are looked for first, and those of fewer than ``_SHORTEST_TOKENS`` are no match.
     """
 
     name = "lookup"
 
-    def __init__(self, longest_tokens: int = 5, shortest_tokens: int = 2) -> None:
-        self.longest_tokens = longest_tokens
-        self.shortest_tokens = shortest_tokens
+    def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
@@ -181,13 +175,13 @@ class LookupDrafter:
             self.forget()
             known = 0
         for end in range(max(known, 1), len(history)):
-            for size in range(self.shortest_tokens, min(self.longest_tokens, end) + 1):
+            for size in range(_SHORTEST_TOKENS, min(_LONGEST_TOKENS, end) + 1):
                 self._last[tuple(history[end - size : end])] = end
         self._indexed = list(history)
 
     def _find(self, history: Sequence[int]) -> tuple[int, int]:
         """(where the continuation starts, tokens that matched); (-1, 0) without a match."""
-        for size in range(min(self.longest_tokens, len(history) - 1), self.shortest_tokens - 1, -1):
+        for size in range(min(_LONGEST_TOKENS, len(history) - 1), _SHORTEST_TOKENS - 1, -1):
             end = self._last.get(tuple(history[len(history) - size :]))
             if end is not None:
                 return end, size
@@ -200,7 +194,7 @@ class LookupDrafter:
         start, size = self._find(history)
         if start < 0:
             return proposal
-        bucket = min(size - self.shortest_tokens, BUCKET_COUNT - 1)
+        bucket = min(size - _SHORTEST_TOKENS, BUCKET_COUNT - 1)
         text = list(history)
         while len(proposal.tokens) < limit:
             token = text[start + len(proposal.tokens)]  # may run into what it proposed itself: a period repeats

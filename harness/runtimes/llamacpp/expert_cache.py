@@ -39,13 +39,7 @@ CachePolicy = Literal["likely", "lfu", "lru"]
 
 
 class Wanted(NamedTuple):
-    """What one layer's choice means.
-
-    Attributes:
-        hits: Experts that are in memory.
-        comes: Experts to read.
-        goes: Experts to give back first.
-    """
+    """What one layer's choice means: how many experts are in memory, which to read, and which to give back before."""
 
     hits: int
     comes: list[Key]
@@ -55,12 +49,8 @@ class Wanted(NamedTuple):
 class ExpertCache:
     """Says what comes and goes; holds no memory itself.
 
-    Args:
-        sizes: Bytes of one expert, by layer.
-        expert_count: Experts of each layer.
-        capacity_bytes: Most bytes of experts at a time.
-        policy: Which experts stay.
-        half_life_tokens: Tokens after which a use counts half.
+    ``sizes`` are bytes of one expert by layer, ``capacity_bytes`` the most that experts may take at a time; after
+    ``half_life_tokens`` a use counts half.
 
     Attributes:
         held_bytes: Bytes of experts that are in memory.
@@ -96,10 +86,8 @@ class ExpertCache:
     def want(self, layer: int, counts: NDArray[np.int64], token_count: int) -> Wanted:
         """The router of a layer has chosen.
 
-        Args:
-            layer: Its number; a lower one than before, or the same, begins a new pass.
-            counts: Tokens that chose each expert, [expert_count].
-            token_count: Tokens of the pass.
+        A lower layer than before, or the same, begins a new pass over ``token_count`` tokens; ``counts`` [expert_count]
+        says how many of them chose each expert.
 
         Raises:
             EngineError: The wanted experts do not fit together.

@@ -19,14 +19,7 @@ _USE_ORDER: Final = ("gate_up", "up", "gate", "down")
 
 
 class Stack(NamedTuple):
-    """One stacked tensor.
-
-    Attributes:
-        name: Such as ``blk.3.ffn_down_exps.weight``.
-        start: Byte of the file that its first slice begins at.
-        slice_bytes: Bytes of one expert's slice.
-        late: Whether it is read from after the others (the way back to the residual stream).
-    """
+    """Stacked tensor from byte ``start`` of the file on; a ``late`` one (``ffn_down``) is read from later."""
 
     name: str
     start: int
@@ -42,13 +35,8 @@ class Stack(NamedTuple):
 class ExpertLayout(NamedTuple):
     """Where the weights of a mixture of experts lie.
 
-    Attributes:
-        expert_count: Routed experts of each layer.
-        used_count: Experts that a token goes through.
-        layers: Stacked tensors by the layer's number, in the order in which they are used.
-        rest: Extents of all other tensors that a pass reads whole.
-        rest_bytes: Bytes of those, whole pages counted.
-        base: The layout of blocks.
+    ``layers`` are the stacked tensors by the layer's number in the order of their use, ``rest`` all other tensors that
+    a pass reads whole (``rest_bytes`` counts whole pages), ``base`` the layout of blocks.
     """
 
     expert_count: int
@@ -116,15 +104,11 @@ def expert_layout_of(path: Path) -> ExpertLayout | None:
 
 
 def plan_experts(layout: ExpertLayout, room_bytes: int, batch_tokens: int) -> ExpertPlan:
-    """All but routed experts stays; what is left holds experts.
+    """All but routed experts stays; what is left of ``room_bytes`` (for all weights) holds experts.
 
     A node of the graph multiplies with all experts that the tokens of a pass want, so those of one layer must fit at
-    once: min(n, k t) of n experts for t tokens that want k each. Where fewer fit, passes have fewer tokens.
-
-    Args:
-        layout: Where the weights lie.
-        room_bytes: What all weights may take.
-        batch_tokens: Most tokens of a pass that are wanted.
+    once: min(n, k t) of n experts for t tokens that want k each. Where fewer fit, passes have fewer than
+    ``batch_tokens``.
 
     Raises:
         RefusedError: All but the experts, and the experts of one token in one layer, need more.
@@ -142,7 +126,7 @@ def plan_experts(layout: ExpertLayout, room_bytes: int, batch_tokens: int) -> Ex
     return ExpertPlan(
         pinned_bytes=layout.rest_bytes,
         expert_bytes=layout.expert_bytes,
-        cache_bytes=min(cache, _all_footprints(layout)),
+        cache_bytes=min(cache, n * sum(layout.footprint_bytes(layer) for layer in layout.layers)),
         layer_count=len(layout.layers),
         expert_count=n,
         used_count=k,
@@ -150,7 +134,3 @@ def plan_experts(layout: ExpertLayout, room_bytes: int, batch_tokens: int) -> Ex
         mapped_bytes=mapped.end - mapped.start if mapped else 0,
         available_bytes=room_bytes,
     )
-
-
-def _all_footprints(layout: ExpertLayout) -> int:
-    return layout.expert_count * sum(layout.footprint_bytes(layer) for layer in layout.layers)

@@ -55,25 +55,16 @@ class Change(NamedTuple):
 
 
 class ExpertPages:
-    """Counts for every page the resident slices in it.
-
-    Args:
-        layout: Where experts and other tensors lie.
-    """
+    """Counts for every page the resident slices in it, in ``users``."""
 
     def __init__(self, layout: ExpertLayout) -> None:
         self._layers = layout.layers
         self._carries = layout.expert_count * sum(map(len, layout.layers.values())) <= MOST_CARRIED_SLICES
         end = max(s.slice(layout.expert_count).start for stacks in layout.layers.values() for s in stacks)
-        self._users: NDArray[np.uint32] = np.zeros(-(-end // PAGE_BYTES) + 1, np.uint32)
+        self.users: NDArray[np.uint32] = np.zeros(-(-end // PAGE_BYTES) + 1, np.uint32)
         for extent in layout.rest:
             pages = page_range(extent)
-            self._users[pages.start : pages.stop] += 1
-
-    @property
-    def users(self) -> NDArray[np.uint32]:
-        """Users of each page."""
-        return self._users
+            self.users[pages.start : pages.stop] += 1
 
     def change(self, goes: Iterable[Key], comes: Sequence[Key]) -> Change:
         """Account for experts that go and come, none of which is both.
@@ -115,14 +106,14 @@ class ExpertPages:
     def _enter(self, stack: Stack, expert: int) -> list[Extent]:
         """Pages of a slice that nobody has in memory yet, as runs."""
         pages = page_range(stack.slice(expert))
-        part = self._users[pages.start : pages.stop]
+        part = self.users[pages.start : pages.stop]
         part += 1
         return _runs(part == 1, pages.start)
 
     def _leave(self, stack: Stack, expert: int) -> list[Extent]:
         """Pages of a slice that nobody needs any more, as runs."""
         pages = page_range(stack.slice(expert))
-        part = self._users[pages.start : pages.stop]
+        part = self.users[pages.start : pages.stop]
         part -= 1
         return _runs(part == 0, pages.start)
 

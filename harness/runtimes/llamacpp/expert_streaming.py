@@ -63,14 +63,13 @@ class ExpertStreamedSession(BudgetedSession):
         *,
         policy: CachePolicy = "likely",
         batch_tokens: int = 32,
-        probe: bool = True,
     ) -> None:
         self._policy = policy
         self._previous_name = b""
         self._choice_names: dict[bytes, int] = {}
         self._pause_names: dict[bytes, int] = {}
         self._product_names: dict[bytes, tuple[int, bool]] = {}
-        super().__init__(path, scenario, budget_bytes, batch_tokens=batch_tokens, probe=probe)
+        super().__init__(path, scenario, budget_bytes, batch_tokens=batch_tokens)
         self.session.batch_tokens = self.plan.batch_tokens
 
     def _read_layout(self, path: Path) -> FileLayout:

@@ -37,10 +37,9 @@ def require_linux() -> None:
 
 
 class LaidMemory:
-    """The mapping of one file in this process; all offsets are those of the file, in bytes.
+    """The mapping of one file in this process, ``base`` its address; all offsets are those of the file, in bytes.
 
-    Args:
-        path: A file that the engine has mapped already.
+    The engine must have mapped it already.
 
     Raises:
         EngineError: It is not mapped.
@@ -49,19 +48,13 @@ class LaidMemory:
     def __init__(self, path: Path) -> None:
         self._libc = _libc()
         self._path = path
-        self._base = _mapping_base(path)
+        self.base = _mapping_base(path)
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
-
-    @property
-    def base(self) -> int:
-        """Address that the file's start is mapped at."""
-        return self._base
 
     def forget_file(self, mapped: Extent | None) -> None:
         """Give back all pages of the file: the engine filled the page cache when it mapped it.
 
-        Args:
-            mapped: Part that stays mapped and is looked up row by row.
+        The token table, ``mapped``, stays mapped and is looked up row by row.
         """
         for start, end, _ in _mappings(self._path):  # the engine unmaps what it does not use, and others may lie there
             self._libc.madvise(start, end - start, mmap.MADV_DONTNEED)
@@ -71,21 +64,18 @@ class LaidMemory:
         os.close(descriptor)
         if mapped is not None:
             pages = whole_pages(mapped)
-            self._libc.madvise(self._base + pages.start, pages.end - pages.start, mmap.MADV_RANDOM)
+            self._libc.madvise(self.base + pages.start, pages.end - pages.start, mmap.MADV_RANDOM)
 
     def lay(self, offset: int, size: int, *, huge: bool = False) -> None:
         """Lay empty memory over whole pages of the mapping; nothing of it is resident until it is filled.
 
-        Args:
-            offset: Of the file.
-            size: Bytes.
-            huge: Ask for huge pages. What is filled must then begin and end at their bounds, or where the laid memory
-                ends: a huge page makes all of itself resident.
+        What is filled of huge pages must begin and end at their bounds, or where the laid memory ends: a huge page
+        makes all of itself resident.
 
         Raises:
             EngineError: The system would not.
         """
-        address = self._base + offset
+        address = self.base + offset
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
         got = self._libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
         if got != address:
@@ -102,26 +92,18 @@ class LaidMemory:
         """
         for start, end in merged_pages(pieces):
             self.lay(start, end - start, huge=huge)
-            self.fill(start, end - start)
-
-    def fill(self, offset: int, size: int) -> None:
-        """Read whole pages from the file into the memory over them.
-
-        Raises:
-            EngineError: Reading failed.
-        """
-        for start in range(offset, offset + size, _FILL_BYTES):
-            self.read(start, min(_FILL_BYTES, offset + size - start))
+            for at in range(start, end, _FILL_BYTES):
+                self.read(at, min(_FILL_BYTES, end - at))
 
     def read(self, offset: int, size: int) -> None:
-        """The same in one go; safe in several threads at once.
+        """Read whole pages from the file into the memory over them; safe in several threads at once.
 
         Raises:
             EngineError: Reading failed.
         """
         done = 0
         while done < size:
-            got = self._libc.pread(self._descriptor, self._base + offset + done, size - done, offset + done)
+            got = self._libc.pread(self._descriptor, self.base + offset + done, size - done, offset + done)
             if got <= 0:
                 if got == 0:  # past the end of the file: the rest of its last page
                     return
@@ -143,7 +125,7 @@ class LaidMemory:
         except OSError as error:
             raise EngineError(f"reading the model failed (errno {error.errno})") from error
         source = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
-        ctypes.memmove(self._base + offset, source, got)
+        ctypes.memmove(self.base + offset, source, got)
         if got < size and offset + got < self._path.stat().st_size:
             self.read(offset + got // PAGE_BYTES * PAGE_BYTES, size - got // PAGE_BYTES * PAGE_BYTES)
 
@@ -152,12 +134,12 @@ class LaidMemory:
 
         The source stays laid, and empty.
         """
-        got = self._libc.mremap(self._base + source, size, size, _MREMAP_FLAGS, self._base + target)
-        return bool(got == self._base + target)
+        got = self._libc.mremap(self.base + source, size, size, _MREMAP_FLAGS, self.base + target)
+        return bool(got == self.base + target)
 
     def drop(self, offset: int, size: int) -> None:
         """Give back the memory of whole pages; they stay laid, and empty."""
-        self._libc.madvise(self._base + offset, size, mmap.MADV_DONTNEED)
+        self._libc.madvise(self.base + offset, size, mmap.MADV_DONTNEED)
 
     def resident_bytes(self, extent: Extent) -> int:
         """Bytes of whole pages of ``extent`` that are in memory.
@@ -167,7 +149,7 @@ class LaidMemory:
         """
         pages = whole_pages(extent)
         marks = (ctypes.c_ubyte * ((pages.end - pages.start) // PAGE_BYTES))()
-        if self._libc.mincore(self._base + pages.start, pages.end - pages.start, marks):
+        if self._libc.mincore(self.base + pages.start, pages.end - pages.start, marks):
             raise EngineError(f"mincore failed (errno {ctypes.get_errno()})")
         return sum(m & 1 for m in marks) * PAGE_BYTES
 

@@ -1,7 +1,7 @@
 """Weights and vocabulary, loaded once and shared by any number of sessions."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,8 @@ class LlamaModel:
         path: The GGUF file (the first one of a split model).
         mmap: Map the file (anonymous memory then holds only what is repacked) or read it.
         repack: Let the CPU backend rewrite weights into its own layout.
-        check_tensors: Have the engine validate every block at load (slow; finds NaN scales).
         api: What drives the GPU; ``cpu`` keeps everything from any GPU there is.
         placement: What lies with the GPU.
-        vocab_only: Load the vocabulary alone.
-        on_progress: Called with 0..1 while loading; returning False stops the load.
         lib: Bindings of another library with the same functions; None for llama.cpp's own.
 
     Raises:
@@ -37,11 +34,8 @@ class LlamaModel:
         *,
         mmap: bool = True,
         repack: bool = True,
-        check_tensors: bool = False,
         api: str = "cpu",
         placement: Placement = Placement(),  # noqa: B008 - frozen
-        vocab_only: bool = False,
-        on_progress: Callable[[float], bool] | None = None,
         lib: Any = None,
     ) -> None:
         own = lib is None  # another library has devices of its own kind, and is asked for its CPU alone
@@ -49,14 +43,8 @@ class LlamaModel:
         params = lib.llama_model_default_params()
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mmap else lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = repack
-        params.check_tensors = check_tensors
         held = place(params, api, placement) if own else []
         told = len(ENGINE_LOG.sizes)
-        params.vocab_only = vocab_only
-        if on_progress is not None:
-            report = on_progress
-            self._progress = lib.llama_progress_callback(lambda share, _user: bool(report(share)))
-            params.progress_callback = self._progress
         self.pointer = lib.llama_model_load_from_file(str(path).encode(), params)
         del held
         self.buffers = buffers(ENGINE_LOG.sizes[told:])
@@ -67,41 +55,9 @@ class LlamaModel:
         self.path = path
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes of all tensors."""
-        return int(self.lib.llama_model_size(self.pointer))
-
-    @property
-    def parameter_count(self) -> int:
-        """Number of weights."""
-        return int(self.lib.llama_model_n_params(self.pointer))
-
-    @property
-    def context_max_tokens(self) -> int:
-        """Longest context it was trained for."""
-        return int(self.lib.llama_model_n_ctx_train(self.pointer))
-
-    @property
-    def hidden_dim(self) -> int:
-        """Width of the residual stream."""
-        return int(self.lib.llama_model_n_embd(self.pointer))
-
-    @property
     def layer_count(self) -> int:
         """Transformer blocks."""
         return int(self.lib.llama_model_n_layer(self.pointer))
-
-    def description(self) -> str:
-        """What the engine calls it, such as ``llama 135M Q4_1``."""
-        buffer = ctypes.create_string_buffer(256)
-        self.lib.llama_model_desc(self.pointer, buffer, 256)
-        return buffer.value.decode("utf-8", "replace")
-
-    def meta(self, key: str) -> str | None:
-        """One metadata value as text; None when the file has no such key."""
-        buffer = ctypes.create_string_buffer(1 << 16)
-        found = self.lib.llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace") if found >= 0 else None
 
     @property
     def begin_token(self) -> int | None:
@@ -131,13 +87,13 @@ class LlamaModel:
             room = -count
         raise EngineError(f"llama.cpp could not tokenize {len(data)} bytes of text")
 
-    def detokenize(self, tokens: Sequence[int], *, special: bool = False) -> str:
+    def detokenize(self, tokens: Sequence[int]) -> str:
         """Text of token ids; undecodable bytes become U+FFFD."""
         ids = (ctypes.c_int32 * len(tokens))(*tokens)
         room = 32 + 16 * len(tokens)
         for _ in range(2):
             buffer = ctypes.create_string_buffer(room)
-            count = self.lib.llama_detokenize(self.vocab, ids, len(tokens), buffer, room, False, special)
+            count = self.lib.llama_detokenize(self.vocab, ids, len(tokens), buffer, room, False, False)
             if count >= 0:
                 return buffer.raw[:count].decode("utf-8", "replace")
             room = -count

@@ -6,7 +6,7 @@ tools/imatrix/README.md.
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,15 +40,10 @@ _MUL_MAT: Final = 29
 
 
 class QuantizeJob(Frozen, frozen=True, kw_only=True):
-    """One file to make.
+    """One file to make of a GGUF file in a mixture of :data:`QUANTS`.
 
-    Attributes:
-        source: GGUF file.
-        target: File to write.
-        quant: Mixture, a key of :data:`QUANTS`.
-        importance: ``.npz`` file of an importance matrix; empty for none.
-        thread_count: Threads; 0 for all.
-        pure: Every matrix in the mixture's main type, embedding and output too.
+    ``importance`` is the ``.npz`` file of an importance matrix, empty for none; with 0 threads all are used; ``pure``
+    gives every matrix the mixture's main type, embedding and output too.
     """
 
     source: str
@@ -182,8 +177,3 @@ def run_importance(arguments: dict[str, Any], emit: Callable[..., None]) -> None
     importance = collect_importance(Path(arguments["model"]), text[len(text) // 2 :])
     save_importance(importance, Path(arguments["target"]))
     emit("importance", {"matrix_count": len(importance)})
-
-
-def missing_importance(names: Sequence[str], importance: Importance) -> list[str]:
-    """Matrices that the collection never saw."""
-    return [n for n in names if n not in importance]

@@ -3,8 +3,7 @@
 import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from harness.domain.ggml import BLOCKS
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.ports import Tap
+from harness.runtimes._rows import Rows, check_logits
 from harness.runtimes._threads import default_thread_count
 from harness.runtimes.llamacpp.devices import buffers
 from harness.runtimes.llamacpp.library import ENGINE_LOG
@@ -34,7 +34,7 @@ EvalHook = Callable[[int, bool], bool]
 the node's result, then, if it said yes, once the result is computed; returning False then stops the graph."""
 
 
-class LlamaSession:
+class LlamaSession(Rows):
     """One loaded model with one KV cache; implements :class:`harness.ports.Session`.
 
     ``buffers`` tells what lies on which device, as the engine says it: weights, cache, scratch.
@@ -45,16 +45,11 @@ class LlamaSession:
             ``cpu``.
         batch_tokens: Most tokens of one ``llama_decode`` (``n_batch``); longer inputs are split.
         sequence_count: Sequences the cache can hold (``n_seq_max``); 0 takes the scenario's ``batch_count``.
-        unified: One buffer for all sequences, so that ``fork`` shares cells instead of copying them; each pass then
-            looks at the cells of all. None: one for each of the scenario's ``batch_count``, as llama-batched-bench and
-            llama-server have it, and one for all in any other case.
         output_tokens: Most tokens with logits in one batch; 0 leaves it to the engine (all). A smaller number makes
             the compute buffer smaller.
         full_window: Keep all cells of sliding-window layers, so that any ``truncate`` can be decoded from again.
         eval_hook: See :data:`EvalHook`.
         tap: Reads and may replace intermediate results; takes the place of an ``eval_hook``.
-        embeddings: Also compute embeddings.
-        check_tensors: Validate all weights at load.
         lib: As for :class:`LlamaModel`.
 
     Raises:
@@ -70,13 +65,10 @@ class LlamaSession:
         *,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
         sequence_count: int = 0,
-        unified: bool | None = None,
         output_tokens: int = 0,
         full_window: bool = False,
         eval_hook: EvalHook | None = None,
         tap: Tap | None = None,
-        embeddings: bool = False,
-        check_tensors: bool = False,
         lib: Any = None,
     ) -> None:
         if scenario.kv_type not in BLOCKS:
@@ -102,7 +94,6 @@ class LlamaSession:
                 source,
                 mmap=scenario.mmap,
                 repack=scenario.repack,
-                check_tensors=check_tensors,
                 api=scenario.api or "cpu",
                 placement=scenario.placement,
                 lib=lib,
@@ -115,8 +106,10 @@ class LlamaSession:
         params.n_batch = batch_tokens
         params.n_ubatch = min(scenario.ubatch_tokens, batch_tokens)
         params.n_seq_max = sequences
+        # One buffer for all lets a fork share cells instead of copying them, but each pass looks at the cells of all.
+        # The scenario's own sequences get one each, as llama-batched-bench and llama-server have it.
         own = sequence_count == 0 and scenario.batch_count > 1
-        params.kv_unified = not own if unified is None else unified
+        params.kv_unified = not own
         params.n_outputs_max = output_tokens
         params.n_threads = params.n_threads_batch = threads
         params.type_k = params.type_v = BLOCKS[scenario.kv_type].type_id
@@ -127,7 +120,6 @@ class LlamaSession:
         params.op_offload = scenario.api not in {"", "cpu"}
         params.offload_kqv = params.op_offload and scenario.placement.kv_on_gpu
         params.swa_full = full_window
-        params.embeddings = embeddings
         if eval_hook is not None:
             hook = eval_hook
             self._hook = lib.ggml_backend_sched_eval_callback(lambda node, ask, _user: bool(hook(node, ask)))
@@ -201,8 +193,7 @@ class LlamaSession:
             ValueError: ``logits`` is none of ``none last all``, or asks for all of more than one batch.
         """
         count = len(tokens)
-        if logits not in {"none", "last", "all"}:
-            raise ValueError(f"logits must be none, last or all, got {logits!r}")
+        check_logits(logits)
         if logits == "all" and count > self.batch_tokens:
             raise ValueError(f"logits of {count} tokens do not fit one batch of {self.batch_tokens}")
         for start in range(0, count, self.batch_tokens):
@@ -259,8 +250,7 @@ class LlamaSession:
         Raises:
             EngineError: No logits are kept at that index.
         """
-        if not -self.kept_count <= index < self.kept_count:
-            raise EngineError(f"no logits at {index}: the last decode kept {self.kept_count}")
+        self._check_kept(index)
         from_end = index if index < 0 else index - self.kept_count
         row = self.lib.llama_get_logits_ith(self._context, from_end)
         if not row:
@@ -276,23 +266,6 @@ class LlamaSession:
         kind = ctypes.c_float * (self.vocab_count * self.kept_count)
         block: Any = kind.from_address(ctypes.addressof(rows.contents))
         return np.frombuffer(block, np.float32).reshape(self.kept_count, self.vocab_count)
-
-    def greedy(self, index: int = -1) -> int:
-        """Most likely next token after the ``index``-th kept one."""
-        return int(self.logits(index).argmax())
-
-    def embedding(self, index: int = -1) -> NDArray[np.float32]:
-        """Embedding [hidden_dim] of the ``index``-th kept token; a view. Needs ``embeddings=True``.
-
-        Raises:
-            EngineError: There is none.
-        """
-        from_end = index if index < 0 else index - self.kept_count
-        row = self.lib.llama_get_embeddings_ith(self._context, from_end)
-        if not row:
-            raise EngineError(f"llama.cpp has no embedding at {index}")
-        block: Any = (ctypes.c_float * self.model.hidden_dim).from_address(ctypes.addressof(row.contents))
-        return np.frombuffer(block, np.float32)
 
     # -- cache --------------------------------------------------------------------------------------------------
 
@@ -310,10 +283,6 @@ class LlamaSession:
         self.lib.llama_memory_seq_rm(self._memory, target, -1, -1)
         self.lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
-    def keep_only(self, sequence: int) -> None:
-        """Forget all sequences but one."""
-        self.lib.llama_memory_seq_keep(self._memory, sequence)
-
     def length(self, sequence: int = 0) -> int:
         """Tokens of ``sequence`` in the cache: its last position + 1."""
         return int(self.lib.llama_memory_seq_pos_max(self._memory, sequence)) + 1
@@ -322,29 +291,7 @@ class LlamaSession:
         """Forget every sequence."""
         self.lib.llama_memory_clear(self._memory, False)
 
-    def save_state(self, sequence: int = 0) -> bytes:
-        """Everything the cache holds of ``sequence``."""
-        size = self.lib.llama_state_seq_get_size(self._context, sequence)
-        buffer = (ctypes.c_uint8 * size)()
-        written = self.lib.llama_state_seq_get_data(self._context, buffer, size, sequence)
-        return bytes(memoryview(buffer)[:written])
-
-    def load_state(self, state: bytes, sequence: int = 0) -> None:
-        """Put back what :meth:`save_state` gave.
-
-        Raises:
-            EngineError: It does not suit this session.
-        """
-        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        if not self.lib.llama_state_seq_set_data(self._context, buffer, len(state), sequence):
-            raise EngineError("the saved state does not suit this session")
-
     # -- life ---------------------------------------------------------------------------------------------------
-
-    def set_threads(self, thread_count: int) -> None:
-        """Use that many threads from the next decode on."""
-        self.lib.llama_set_n_threads(self._context, thread_count, thread_count)
-        self.thread_count = thread_count
 
     def close(self) -> None:
         """Free the cache, and the model unless the caller brought it; safe to call twice."""
@@ -353,9 +300,3 @@ class LlamaSession:
             self.lib.llama_free(context)
         if self._owns_model:
             self.model.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
-        self.close()

@@ -27,14 +27,9 @@ _CYCLE_ROOM_TOKENS = 64
 class Difference(NamedTuple):
     """Where speculative and plain output part, and why.
 
-    Attributes:
-        at_tokens: New tokens before it.
-        plain_token: Token of plain decoding.
-        other_token: Token of the other run.
-        margin_single: Logit of the plain token minus that of the other one, computed in a batch of one.
-        margin_batch: The same, computed in a batch of ``batch_tokens``.
-        noise: Greatest difference of any logit between the two.
-        explained: The argmax over the batch is the other token, or the margin is within the noise.
+    Margins are the logit of the plain token minus that of the other one, computed in a batch of one and in one of
+    ``batch_tokens``; ``noise`` is the greatest difference of any logit between the two. It is explained when the argmax
+    over the batch is the other token, or the margin is within the noise.
     """
 
     at_tokens: int
@@ -97,13 +92,9 @@ def measure_pass_s(
 
 
 class Speculator:
-    """The decoding loop.
+    """The decoding loop; the only user of the target's sequence 0.
 
-    Args:
-        target: The model whose output is wanted; this class is the only user of sequence 0.
-        drafter: Where drafted tokens come from.
-        policy: How many.
-        sampling: Greedy, or temperature and seed; the drafter must have been given the same temperature.
+    The drafter must have been given the same temperature.
     """
 
     def __init__(
@@ -119,8 +110,8 @@ class Speculator:
         self.sampling = sampling
         self._random = np.random.default_rng([sampling.seed, 0])
 
-    def generate(self, prompt: Sequence[int], new_tokens: int, *, ignore_end: bool = True) -> Decoding:
-        """Generate ``new_tokens`` tokens after ``prompt``.
+    def generate(self, prompt: Sequence[int], new_tokens: int) -> Decoding:
+        """Generate ``new_tokens`` tokens after ``prompt``, whatever they mean: the end of a text does not end it.
 
         Raises:
             RefusedError: The context is too short.
@@ -138,8 +129,7 @@ class Speculator:
         history = [*prompt, self._choose(-1)]
         end = len(prompt) + new_tokens
         counts = _Counts()
-        ended = not ignore_end and target.model.is_end(history[-1])
-        while len(history) < end and not ended:
+        while len(history) < end:
             probe_s = self._probe(history, len(prompt))
             t0_s = now_s()
             room = min(policy.limit(), end - len(history) - 1, _CYCLE_ROOM_TOKENS)
@@ -156,11 +146,6 @@ class Speculator:
             counts.widest_tokens = max(counts.widest_tokens, size + len(filling))
             counts.add(size - 1, accepted, t1_s - t0_s + probe_s, t2_s - t1_s)
             policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s)
-            if not ignore_end:
-                stop = next((i for i, t in enumerate(history[-accepted - 1 :]) if target.model.is_end(t)), None)
-                if stop is not None:
-                    del history[len(history) - accepted + stop :]
-                    ended = True
         return counts.generation(history[len(prompt) : end], now_s() - started_s, started_s - begun_s)
 
     def _filling(self, size: int, position: int) -> list[int]:
@@ -284,12 +269,7 @@ def explain_difference(
 ) -> Difference | None:
     """Find the first token where two greedy outputs differ and compute its logits both ways; None when equal.
 
-    Args:
-        target: The model; its cache is cleared.
-        prompt: What both follow.
-        one: Output of plain decoding.
-        other: The other output.
-        batch_tokens: Tokens of the pass that produced the other one.
+    ``one`` is plain decoding's, and the other one came from passes over ``batch_tokens`` tokens. The cache is cleared.
     """
     index = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
     if index is None:
@@ -325,6 +305,8 @@ def total(parts: Iterable[Decoding]) -> Decoding:
     """Sums over several answers."""
     parts = list(parts)
     longest = max((len(p.tried_by_position) for p in parts), default=0)
+    counts = ("cycle_count", "plain_count", "drafted_count", "accepted_count", "answer_count")
+    summed = ("duration_s", "prefill_s", "draft_s", "verify_s", *counts)
 
     def by_position(name: str) -> tuple[int, ...]:
         rows = [getattr(p, name) for p in parts]
@@ -332,17 +314,9 @@ def total(parts: Iterable[Decoding]) -> Decoding:
 
     return Decoding(
         tokens=tuple(t for p in parts for t in p.tokens),
-        duration_s=sum(p.duration_s for p in parts),
-        prefill_s=sum(p.prefill_s for p in parts),
-        cycle_count=sum(p.cycle_count for p in parts),
-        plain_count=sum(p.plain_count for p in parts),
-        drafted_count=sum(p.drafted_count for p in parts),
-        accepted_count=sum(p.accepted_count for p in parts),
         tried_by_position=by_position("tried_by_position"),
         accepted_by_position=by_position("accepted_by_position"),
-        draft_s=sum(p.draft_s for p in parts),
-        verify_s=sum(p.verify_s for p in parts),
         lengths=tuple(n for p in parts for n in p.lengths),
-        answer_count=sum(p.answer_count for p in parts),
         widest_tokens=max((p.widest_tokens for p in parts), default=1),
+        **{name: sum(getattr(p, name) for p in parts) for name in summed},
     )

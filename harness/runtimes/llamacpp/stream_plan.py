@@ -22,10 +22,7 @@ class Extent(NamedTuple):
 def whole_pages(extent: Extent, unit_bytes: int = PAGE_BYTES, base: int = 0) -> Extent:
     """The pages that hold nothing but this extent.
 
-    Args:
-        extent: Part of the file.
-        unit_bytes: Size of a page.
-        base: Address that the file's start is mapped at; pages are aligned in memory, not in the file.
+    The file's start is mapped at ``base``: pages are aligned in memory, not in the file.
     """
     start = -(-(extent.start + base) // unit_bytes) * unit_bytes - base
     return Extent(start, max(start, (extent.end + base) // unit_bytes * unit_bytes - base))
@@ -89,12 +86,9 @@ def plan_split(
 
 
 class FileLayout(NamedTuple):
-    """Where the weights lie in a GGUF file.
+    """Where the weights lie in a GGUF file: its blocks in order, and other tensors that a pass reads whole.
 
-    Attributes:
-        blocks: Extent of each block's tensors, in order of the blocks.
-        others: Extents of the tensors that are outside the blocks and read whole in each pass.
-        mapped: Extent of the token table when it is only looked up; None when it is the output matrix too.
+    ``mapped`` is the token table when it is only looked up, None when it is the output matrix too.
     """
 
     blocks: tuple[Extent, ...]

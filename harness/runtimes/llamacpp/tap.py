@@ -1,15 +1,13 @@
 """A :class:`harness.ports.Tap` as the evaluation callback of llama.cpp: values out of the graph, and back into it."""
 
 import ctypes
-from functools import cache
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from harness.errors import EngineError
 from harness.ports import EndPass, Tap
-from harness.runtimes.llamacpp.library import library
+from harness.runtimes.llamacpp.devices import ggml_function
 
 _NAME_OFFSET: Final = 256  # of ``name`` in ``struct ggml_tensor`` on 64-bit systems
 _NE_OFFSET: Final = 16
@@ -22,16 +20,17 @@ class TapHook:
     An exception must not cross the engine's C frames: it is kept, the pass stops there, and :meth:`raise_failure`
     raises it once the engine has returned.
 
-    Args:
-        tap: What is asked and told.
-
     Raises:
         EngineError: The engine lacks the functions that read and write a tensor.
     """
 
     def __init__(self, tap: Tap) -> None:
         self._tap = tap
-        self._ggml = _base_library()
+        address, size = ctypes.c_void_p, ctypes.c_size_t
+        self._is_contiguous = ggml_function("ggml_is_contiguous", ctypes.c_bool, address)
+        self._get, self._set = (
+            ggml_function(f"ggml_backend_tensor_{verb}", None, address, address, size, size) for verb in ("get", "set")
+        )
         self._names: dict[bytes, str] = {}  # wanted names only
         self._unwanted: set[bytes] = set()
         self._failure: BaseException | None = None
@@ -62,40 +61,23 @@ class TapHook:
         return True
 
     def _hand_over(self, node: int, name: str) -> None:
-        ggml = self._ggml
-        if ctypes.c_int.from_address(node).value != _TYPE_F32 or not ggml.ggml_is_contiguous(node):
+        if ctypes.c_int.from_address(node).value != _TYPE_F32 or not self._is_contiguous(node):
             raise EngineError(f"{name} is no plain float32 tensor in this build of llama.cpp")
         sizes = [int(n) for n in (ctypes.c_int64 * 4).from_address(node + _NE_OFFSET)]
         while len(sizes) > 2 and sizes[-1] == 1:
             sizes.pop()
         values = np.empty(sizes[::-1], np.float32)
-        ggml.ggml_backend_tensor_get(node, values.ctypes.data, 0, values.nbytes)
+        self._get(node, values.ctypes.data, 0, values.nbytes)
         replaced = self._tap(name, values)
         if replaced is None:
             return
         if replaced.shape != values.shape:
             raise EngineError(f"{name}: the tap gave values of shape {replaced.shape}, expected {values.shape}")
         replaced = np.ascontiguousarray(replaced, np.float32)
-        ggml.ggml_backend_tensor_set(node, replaced.ctypes.data, 0, replaced.nbytes)
+        self._set(node, replaced.ctypes.data, 0, replaced.nbytes)
 
     def raise_failure(self) -> None:
         """Raise what went wrong during the last pass, once."""
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-
-
-@cache
-def _base_library() -> Any:
-    """Functions of ggml itself, which lives in a library of its own beside llama.cpp's."""
-    folder = Path(library().__file__).parent / "lib"
-    found = sorted(p for p in folder.glob("*ggml-base*") if p.suffix in {".so", ".dylib", ".dll"})
-    if not found:
-        raise EngineError(f"no ggml-base library in {folder}")
-    ggml = ctypes.CDLL(str(found[0]))
-    address, size = ctypes.c_void_p, ctypes.c_size_t
-    for name in ("ggml_backend_tensor_get", "ggml_backend_tensor_set"):
-        function = getattr(ggml, name)
-        function.argtypes, function.restype = [address, address, size, size], None
-    ggml.ggml_is_contiguous.argtypes, ggml.ggml_is_contiguous.restype = [address], ctypes.c_bool
-    return ggml

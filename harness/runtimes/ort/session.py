@@ -4,8 +4,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +14,14 @@ from harness.errors import BadDataError, EngineError, MissingPackageError, Refus
 from harness.onnx.decoder import KEEP_INPUT, ports_of
 from harness.onnx.providers import providers_for
 from harness.onnx.session import OnnxSession
-from harness.runtimes._rows import decode_in_runs
+from harness.runtimes._rows import RowsInRuns, check_logits
 from harness.runtimes._threads import default_thread_count
 from harness.runtimes.ort.cache import DTYPES, Grown, InPlace, value_of
 
 TOKENIZER_FILE = "tokenizer.json"
 
 
-class OrtSession:
+class OrtSession(RowsInRuns):
     """One loaded model with one cache for each sequence; implements :class:`harness.ports.Session`.
 
     Args:
@@ -110,8 +109,7 @@ class OrtSession:
             EngineError: The position is not where the sequence ends, the context is full, or the engine failed.
             ValueError: ``logits`` is none of ``none last all``.
         """
-        if logits not in {"none", "last", "all"}:
-            raise ValueError(f"logits must be none, last or all, got {logits!r}")
+        check_logits(logits)
         cache = self._cache(sequence)
         count = len(tokens)
         if position != cache.length:
@@ -132,26 +130,6 @@ class OrtSession:
         if logits != "last":
             self._kept = self._rows[:kept]
         self.kept_count = kept
-
-    def decode_rows(
-        self,
-        tokens: Sequence[int],
-        positions: Sequence[int],
-        sequences: Sequence[int],
-        keep: Sequence[bool] | None = None,
-    ) -> None:
-        """Run tokens that stand anywhere, one stretch of a sequence after the other: the caches differ in length.
-
-        Raises:
-            EngineError: As ``decode``.
-        """
-
-        def one(part: Sequence[int], position: int, sequence: int) -> NDArray[np.float32]:
-            self.decode(part, position=position, sequence=sequence, logits="all")
-            return self.all_logits()
-
-        rows = decode_in_runs(one, tokens, positions, sequences, keep, self.vocab_count)
-        self._kept, self.kept_count = rows, len(rows)
 
     def _let_go(self, rows: NDArray[Any]) -> None:
         """Keep the last row alone of a graph that gives all: 64 rows of 49,152 are 12.6 MB that nobody reads again."""
@@ -198,26 +176,6 @@ class OrtSession:
             raise EngineError(f"ONNX Runtime failed on {count} tokens at {position}: {error}") from error
         cache.take(binding.get_outputs() if isinstance(cache, Grown) else (), end)
 
-    def logits(self, index: int = -1) -> NDArray[np.float32]:
-        """Logits [vocab_count] of the ``index``-th token kept by the last decode.
-
-        A view (a copy where the graph computes in half precision): the next decode overwrites it.
-
-        Raises:
-            EngineError: No logits are kept at that index.
-        """
-        if not -self.kept_count <= index < self.kept_count:
-            raise EngineError(f"no logits at {index}: the last decode kept {self.kept_count}")
-        return np.asarray(self._kept[index], np.float32)
-
-    def all_logits(self) -> NDArray[np.float32]:
-        """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
-        return np.asarray(self._kept, np.float32)
-
-    def greedy(self, index: int = -1) -> int:
-        """Most likely next token after the ``index``-th kept one."""
-        return int(self.logits(index).argmax())
-
     # -- cache --------------------------------------------------------------------------------------------------
 
     def _cache(self, sequence: int) -> Grown | InPlace:
@@ -262,12 +220,6 @@ class OrtSession:
         self._binding = self._bound = None
         self._caches.clear()
         self._engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
-        self.close()
 
 
 def end_tokens(folder: Path) -> frozenset[int]:

@@ -28,18 +28,6 @@ class Bins(NamedTuple):
     accuracy: Floats
 
 
-class Decomposition(NamedTuple):
-    """Murphy's parts of the Brier score over bins; ``within`` is what the spread inside a bin adds.
-
-    brier = reliability - resolution + uncertainty + within, exactly.
-    """
-
-    reliability: float
-    resolution: float
-    uncertainty: float
-    within: float
-
-
 def checked(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = False) -> tuple[Floats, Floats]:
     """Both columns as doubles.
 
@@ -76,105 +64,17 @@ def equal_width(confidences: ArrayLike, correct: ArrayLike, bin_count: int = 10,
         return Bins(counts, total / counts, by_outcome[:, 1] / counts)
 
 
-def equal_mass(confidences: ArrayLike, correct: ArrayLike, bin_count: int = 10, *, allow_few: bool = False) -> Bins:
-    """Bins of equal numbers of rows (they differ by one at most), in order of confidence; errors as ``checked``."""
-    p, y = checked(confidences, correct, allow_few=allow_few)
-    order = np.argsort(p, kind="stable")
-    of_rank = (np.arange(len(p)) * bin_count) // len(p)
-    return _sums(of_rank, p[order], y[order], bin_count)
-
-
 def ece(bins: Bins) -> float:
     """Expected calibration error: sum over bins of n_b / n |accuracy_b - confidence_b| (Naeini et al. 2015)."""
-    weights, gaps = _gaps(bins)
-    return float(weights @ gaps)
-
-
-def mce(bins: Bins) -> float:
-    """Maximum calibration error: the largest gap of a bin that holds anything."""
-    return float(_gaps(bins)[1].max())
-
-
-def classwise_ece(
-    probabilities: ArrayLike, labels: ArrayLike, bin_count: int = 10, *, allow_few: bool = False
-) -> float:
-    """Mean over classes of the ECE of that class's probability (Kull et al. 2019).
-
-    Args:
-        probabilities: [n, classes], rows summing to 1.
-        labels: True class of each row [n].
-        bin_count: Bins.
-        allow_few: Accept fewer than 200 rows.
-
-    Raises:
-        RefusedError: Shapes or values are out of range.
-    """
-    p, y = np.asarray(probabilities, np.float64), np.asarray(labels)
-    if p.ndim != 2 or y.shape != p.shape[:1] or not np.allclose(p.sum(1), 1.0, atol=1e-6):
-        raise RefusedError("probabilities must be [n, classes] with rows that sum to 1, labels [n]")
-    if not np.isin(y, np.arange(p.shape[1])).all():
-        raise RefusedError(f"labels must be whole numbers from 0 to {p.shape[1] - 1}")
-    columns = (equal_width(p[:, c], y == c, bin_count, allow_few=allow_few) for c in range(p.shape[1]))
-    return float(np.mean([ece(b) for b in columns]))
+    filled = bins.counts > 0
+    gaps = np.abs(bins.accuracy[filled] - bins.confidence[filled])
+    return float(bins.counts[filled] / bins.counts.sum() @ gaps)
 
 
 def brier(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = False) -> float:
     """Mean of (confidence - outcome)^2 (Brier 1950)."""
     p, y = checked(confidences, correct, allow_few=allow_few)
     return float(np.mean((p - y) ** 2))
-
-
-def brier_parts(bins: Bins, confidences: ArrayLike, correct: ArrayLike) -> Decomposition:
-    """Murphy's decomposition over given bins (Murphy 1973; the within-bin term: Stephenson et al. 2008)."""
-    p, y = checked(confidences, correct, allow_few=True)
-    weights, _ = _gaps(bins)
-    filled = bins.counts > 0
-    base = float(y.mean())
-    reliability = float(weights @ (bins.confidence[filled] - bins.accuracy[filled]) ** 2)
-    resolution = float(weights @ (bins.accuracy[filled] - base) ** 2)
-    uncertainty = base * (1 - base)
-    within = float(np.mean((p - y) ** 2)) - (reliability - resolution + uncertainty)
-    return Decomposition(reliability, resolution, uncertainty, within)
-
-
-def nll(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = False, floor: float = 2.0**-52) -> float:
-    """Mean of -log of the probability given to what happened, in nats; probabilities are kept ``floor`` from 0, 1."""
-    p, y = checked(confidences, correct, allow_few=allow_few)
-    p = np.clip(p, floor, 1 - floor)
-    return float(-np.mean(np.where(y == 1.0, np.log(p), np.log1p(-p))))
-
-
-def bands(
-    confidences: ArrayLike,
-    correct: ArrayLike,
-    bin_count: int = 10,
-    *,
-    draws: int = 500,
-    seed: int = 0,
-    level: float = 0.95,
-    allow_few: bool = False,
-) -> tuple[Bins, Floats, tuple[float, float]]:
-    """A reliability diagram with its uncertainty.
-
-    Returns:
-        The bins; low and high accuracy of each bin [2, bins] over bootstrap draws of the rows; and the same interval
-        of the ECE. A draw's rows fall into bins by a multinomial, and its outcomes in a bin by a binomial; the mean
-        confidence of a bin is kept.
-    """
-    bins = equal_width(confidences, correct, bin_count, allow_few=allow_few)
-    rng = np.random.default_rng(seed)
-    total = int(bins.counts.sum())
-    counts = rng.multinomial(total, bins.counts / total, draws)
-    hits = rng.binomial(counts, np.nan_to_num(bins.accuracy))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        accuracy = np.where(counts > 0, hits / counts, np.nan)
-    filled = bins.counts > 0
-    tails = [50 * (1 - level), 50 * (1 + level)]
-    edges = np.full((2, bin_count), np.nan)
-    edges[:, filled] = np.nanpercentile(accuracy[:, filled], tails, axis=0)
-    gaps = np.abs(np.nan_to_num(accuracy - bins.confidence))
-    low, high = np.percentile((counts * gaps).sum(1) / total, tails)
-    return bins, edges, (float(low), float(high))
 
 
 def _bin_of(p: Floats, bin_count: int) -> NDArray[np.intp]:
@@ -188,16 +88,3 @@ def _bin_of(p: Floats, bin_count: int) -> NDArray[np.intp]:
         at[near] -= p[near] < edges[at[near]]
     np.minimum(at, bin_count - 1, out=at)
     return at
-
-
-def _sums(at: NDArray[np.int64], p: Floats, y: Floats, bin_count: int) -> Bins:
-    counts = np.bincount(at, minlength=bin_count)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        confidence = np.bincount(at, p, bin_count) / counts
-        accuracy = np.bincount(at, y, bin_count) / counts
-    return Bins(counts, confidence, accuracy)
-
-
-def _gaps(bins: Bins) -> tuple[Floats, Floats]:
-    filled = bins.counts > 0
-    return bins.counts[filled] / bins.counts.sum(), np.abs(bins.accuracy[filled] - bins.confidence[filled])

@@ -1,4 +1,4 @@
-"""Put confidences right: temperature, Platt, isotonic. Fit on one part of the data, judge on another."""
+"""Put confidences right: temperature, Platt. Fit on one part of the data, judge on another."""
 
 from typing import NamedTuple
 
@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import RefusedError
 from harness.stats.calibration.metrics import checked
+from harness.stats.logistic import logistic
 
 Floats = NDArray[np.float64]
 
@@ -20,18 +21,6 @@ class Platt(NamedTuple):
     def __call__(self, confidences: ArrayLike) -> Floats:
         """Scaled confidences [n]."""
         return _sigmoid(self.slope * _logit(np.asarray(confidences, np.float64)) + self.offset)
-
-
-class Isotonic(NamedTuple):
-    """The non-decreasing step function nearest to the outcomes, linear between its steps."""
-
-    at: Floats
-    value: Floats
-
-    def __call__(self, confidences: ArrayLike) -> Floats:
-        """Scaled confidences [n]; flat outside what was seen."""
-        scaled: Floats = np.interp(np.asarray(confidences, np.float64), self.at, self.value)
-        return scaled
 
 
 def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -64,41 +53,9 @@ def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 def platt(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = False) -> Platt:
     """Logistic regression of the outcome on logit(confidence), by Newton's method (Platt 1999, plain targets)."""
     p, y = checked(confidences, correct, allow_few=allow_few)
-    x = np.stack([_logit(p), np.ones_like(p)])
-    w = np.array([1.0, 0.0])
-
-    def loss(v: Floats) -> float:
-        return float(np.mean(np.logaddexp(0.0, v @ x) - y * (v @ x)))
-
-    for _ in range(100):
-        q = _sigmoid(w @ x)
-        gradient = x @ (q - y) / len(y)
-        hessian = (x * (q * (1 - q))) @ x.T / len(y) + 1e-12 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        scale = 1.0
-        while loss(w - scale * step) > loss(w) and scale > 1e-8:
-            scale /= 2
-        w = w - scale * step
-        if np.abs(scale * step).max() < 1e-12:
-            break
+    design = np.stack([_logit(p), np.ones_like(p)], axis=1)
+    w = logistic(design, y == 1.0, np.zeros(2), tolerance=1e-14, step_count=100)
     return Platt(float(w[0]), float(w[1]))
-
-
-def isotonic(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = False) -> Isotonic:
-    """Least-squares isotonic regression by pooling adjacent violators (Ayer et al. 1955); ties are pooled first."""
-    p, y = checked(confidences, correct, allow_few=allow_few)
-    at, where = np.unique(p, return_inverse=True)
-    weights = np.bincount(where).astype(np.float64)
-    means = np.bincount(where, y) / weights
-    blocks: list[tuple[float, float, int]] = []
-    for mean, weight in zip(means.tolist(), weights.tolist(), strict=True):
-        block = (mean, weight, 1)
-        while blocks and blocks[-1][0] >= block[0]:
-            m, w, c = blocks.pop()
-            total = w + block[1]
-            block = ((m * w + block[0] * block[1]) / total, total, c + block[2])
-        blocks.append(block)
-    return Isotonic(at, np.repeat([b[0] for b in blocks], [b[2] for b in blocks]))
 
 
 def _logit(p: Floats) -> Floats:

@@ -1,12 +1,13 @@
 """Answer only when sure: risk against coverage."""
 
-from math import ceil, exp, inf, lgamma, log
+from math import ceil, inf, log
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.stats.calibration.metrics import checked
+from harness.stats.quantiles import binomial_chances
 
 Floats = NDArray[np.float64]
 
@@ -63,16 +64,7 @@ def answer_threshold(
         n = round(coverage * len(p))
         if n < least:
             continue
-        if binomial_tail(round(share * n), n, risk) > doubt:
+        if sum(binomial_chances(n, risk, round(share * n))) > doubt:
             break
         found = float(threshold)
     return found
-
-
-def binomial_tail(most: int, count: int, chance: float) -> float:
-    """P(Binomial(count, chance) <= most), for a chance inside (0, 1)."""
-    steps = (
-        lgamma(count + 1) - lgamma(k + 1) - lgamma(count - k + 1) + k * log(chance) + (count - k) * log(1 - chance)
-        for k in range(most + 1)
-    )
-    return sum(exp(s) for s in steps)

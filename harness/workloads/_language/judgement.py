@@ -97,13 +97,14 @@ class Judge:
         self._keep()
         session, text = self._session, self._home + 1
         session.fork(self._home, text)
-        end, ends = len(self._prefix), []
+        start = len(self._prefix)
+        whole: list[int] = []
+        ends = []
         for piece in pieces:
-            tokens = session.tokenize(piece, add_special=False)
-            session.decode(tokens, position=end, sequence=text, logits="none")
-            end += len(tokens)
-            ends.append(end)
-        self.read_count += end - len(self._prefix)
+            whole += session.tokenize(piece, add_special=False)
+            ends.append(start + len(whole))
+        session.decode(whole, position=start, sequence=text, logits="none")
+        self.read_count += len(whole)
         asked = session.tokenize(question, add_special=False) + self._after
         found: list[Floats] = []
         for at in range(0, len(ends), self._together - 1):

@@ -18,10 +18,7 @@ class NetworkCost(NamedTuple):
     """Cost of one session call.
 
     Attributes:
-        kernels: The kernels that take time, in the order of the layers.
-        weight_bytes: Weights in memory.
         activation_bytes: Inputs, outputs and scratch that the engine keeps between calls.
-        cubic_values_count: Values made by a cubic resize.
     """
 
     kernels: tuple[Kernel, ...]

@@ -68,7 +68,6 @@ class GroundedEncoder:
     Args:
         path: Graph from ``prepared``.
         region_grid: A region gives so many tokens a side, means of its 16 x 16 cells.
-        thread_count: Threads of one call.
 
     Raises:
         RefusedError: A grid that 16 cells do not divide into.

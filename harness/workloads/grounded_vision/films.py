@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.workloads.grounded_vision.boxes import Boxes, iou
+from harness.workloads.grounded_vision.boxes import Boxes, iou, shared_area
 from harness.workloads.grounded_vision.tracks import Detection, cheapest
 
 LOOKS_DIM: Final = 32
@@ -63,9 +63,7 @@ def film(seed: int, *, frame_count: int = 60, thing_count: int = 8) -> list[Iden
     for at in range(frame_count):
         boxes = np.concatenate([place - half, place + half], axis=1)
         there = (begin <= at) & (at < end)
-        low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-        high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-        covered = np.prod(np.clip(high - low, 0, None), axis=2) / np.prod(2 * half, axis=1)[:, None]
+        covered = shared_area(boxes, boxes) / np.prod(2 * half, axis=1)[:, None]
         hidden = (np.triu(covered, 1) * there > _HIDDEN_RATIO).any(axis=1)
         seen = np.flatnonzero(there & ~hidden)
         frames.append((seen.tolist(), boxes[seen]))
@@ -125,7 +123,7 @@ def scored(truth: Sequence[Identified], found: Sequence[Identified]) -> TrackSco
     true_count, found_count = int(totals[0].sum()), int(totals[1].sum())
     kept = sum(both[r, c] for r, c in cheapest(-both))
     aligned = likely / np.maximum(totals[0][:, None] + totals[1][None, :] - likely, 1e-12)
-    matches = [_matched(o, aligned[np.ix_(r, c)]) for r, c, o in zip(rows, columns, overlaps, strict=True)]
+    matches = [cheapest(-o * aligned[np.ix_(r, c)]) for r, c, o in zip(rows, columns, overlaps, strict=True)]
     hota = []
     for alpha in _ALPHAS:
         hits = np.zeros(shape)
@@ -141,16 +139,12 @@ def scored(truth: Sequence[Identified], found: Sequence[Identified]) -> TrackSco
     )
 
 
-def _matched(overlap: NDArray[np.float64], aligned: NDArray[np.float64]) -> list[tuple[int, int]]:
-    return cheapest(-overlap * aligned) if overlap.size else []
-
-
 def _switches(truth: Sequence[Identified], found: Sequence[Identified]) -> int:
     last: dict[int, int] = {}
     count = 0
     for (ids, boxes), (names, others) in zip(truth, found, strict=True):
         overlap = iou(boxes, others)
-        for row, column in cheapest(-overlap) if overlap.size else []:
+        for row, column in cheapest(-overlap):
             if overlap[row, column] >= 0.5:
                 count += last.get(ids[row], names[column]) != names[column]
                 last[ids[row]] = names[column]

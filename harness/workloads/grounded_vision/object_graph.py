@@ -38,13 +38,7 @@ class Relation(Frozen, frozen=True, kw_only=True):
 
 
 class ObjectGraph(Frozen, frozen=True, kw_only=True):
-    """Objects and relations of a film.
-
-    Attributes:
-        frame_count: Frames of the film.
-        objects: Its tracks.
-        relations: What holds between them, and when.
-    """
+    """Objects of a film (its tracks), what holds between them, and when."""
 
     frame_count: int
     objects: tuple[Track, ...]

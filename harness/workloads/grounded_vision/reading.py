@@ -43,7 +43,6 @@ class TextReader:
 
     Args:
         folder: Where the two networks are kept (31 MB); fetched when they are not there.
-        thread_count: Threads of one call.
 
     Raises:
         FetchError: They could not be had.

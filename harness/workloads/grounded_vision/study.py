@@ -19,8 +19,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.intervals import share_interval
-from harness.workloads.grounded_vision.boxes import Boxes
+from harness.stats.intervals import cluster_interval, share_interval
+from harness.workloads.grounded_vision.boxes import iou
 from harness.workloads.grounded_vision.encoder import GroundedEncoder, prepared
 from harness.workloads.grounded_vision.films import Errors, Identified, TrackScores, detected, film, scored
 from harness.workloads.grounded_vision.images import Image, resize
@@ -50,10 +50,7 @@ class Seen(NamedTuple):
 def compare(folder: Path, *, picture_count: int = 48, thread_count: int = 1) -> dict[str, Any]:
     """Share of words read by each way of seeing, paired differences, the trained projection, and tracking.
 
-    Args:
-        folder: Where networks are kept.
-        picture_count: Pictures of four words each.
-        thread_count: Threads of a session call.
+    Networks are kept in ``folder``; a picture has four words.
 
     Raises:
         MissingPackageError: scikit-image is not installed.
@@ -109,25 +106,17 @@ def _one_copy(reader: TextReader, image: Image, scale: float) -> Seen:
 
 def words_read(made: Written, readings: Sequence[Reading]) -> list[bool]:
     """For each word, whether some reading whose middle is on its card says it."""
-
-    def says(word: str, box: NDArray[np.float64]) -> bool:
-        return any(r.text.strip() == word and _holds(box, r.box) for r in readings)
-
-    return [says(word, box) for word, box in zip(made.words, made.boxes, strict=True)]
-
-
-def _holds(card: NDArray[np.float64], box: Sequence[float]) -> bool:
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return bool(card[0] <= x <= card[2] and card[1] <= y <= card[3])
+    middles = [(r.text.strip(), (r.box[0] + r.box[2]) / 2, (r.box[1] + r.box[3]) / 2) for r in readings]
+    return [
+        any(text == word and x0 <= x <= x1 and y0 <= y <= y1 for text, x, y in middles)
+        for word, (x0, y0, x1, y1) in zip(made.words, made.boxes, strict=True)
+    ]
 
 
-def paired_difference(a: Sequence[Sequence[bool]], b: Sequence[Sequence[bool]], draws: int = 2000) -> dict[str, float]:
+def paired_difference(a: Sequence[Sequence[bool]], b: Sequence[Sequence[bool]]) -> dict[str, float | None]:
     """Mean of a - b over words with its 95 % bootstrap interval; whole pictures are drawn."""
-    table = np.array([[sum(x) - sum(y), len(x)] for x, y in zip(a, b, strict=True)], float)
-    chosen = np.random.default_rng(0).integers(0, len(table), (draws, len(table)))
-    drawn = table[chosen].sum(axis=1)
-    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
-    return {"mean": float(table[:, 0].sum() / table[:, 1].sum()), "low": float(low), "high": float(high)}
+    found = cluster_interval([sum(x) - sum(y) for x, y in zip(a, b, strict=True)], [len(x) for x in a])
+    return {"mean": found.mid, "low": found.low, "high": found.high}
 
 
 def trained_cells(folder: Path, *, picture_count: int = 24, thread_count: int = 1) -> float:
@@ -140,7 +129,7 @@ def trained_cells(folder: Path, *, picture_count: int = 24, thread_count: int = 
             found = encoder.encode(made.image)
             cells = found.boxes[0][found.mask[0]]
             rows.append(found.tokens[0][found.mask[0]])
-            targets.append(_touched(cells, made.boxes))
+            targets.append((iou(cells, made.boxes) > 0).any(axis=1))
         sides.append((np.concatenate(rows).astype(float), np.concatenate(targets)))
     encoder.close()
     (x, y), (held_x, held_y) = sides
@@ -150,20 +139,11 @@ def trained_cells(folder: Path, *, picture_count: int = 24, thread_count: int = 
     return auroc((held_x - mean) / deviation @ weights, held_y)
 
 
-def _touched(cells: Boxes, cards: Boxes) -> NDArray[np.bool_]:
-    low = np.maximum(cells[:, None, :2], cards[None, :, :2])
-    high = np.minimum(cells[:, None, 2:], cards[None, :, 2:])
-    inside: NDArray[np.bool_] = np.all(high > low, axis=2)
-    touched: NDArray[np.bool_] = np.any(inside, axis=1)
-    return touched
-
-
 def auroc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
     """Chance that a positive scores above a negative, ties counted half (Mann and Whitney 1947)."""
-    order = np.argsort(scores, kind="stable")
-    _, first, count = np.unique(scores[order], return_index=True, return_counts=True)
-    ranks = np.empty(len(scores))
-    ranks[order] = np.repeat(first + (count + 1) / 2, count)
+    from scipy.stats import rankdata
+
+    ranks = rankdata(scores)
     positive = int(labels.sum())
     above = ranks[labels].sum() - positive * (positive + 1) / 2
     return float(above / (positive * (len(labels) - positive)))

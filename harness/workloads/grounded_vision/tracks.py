@@ -8,7 +8,7 @@ and all are assigned together at the least total cost. Source: Bewley et al. 201
 (DeepSORT), with the constant-speed carry in place of their Kalman filter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -37,13 +37,7 @@ class Detection(Frozen, frozen=True, kw_only=True):
 
 
 class Track(Frozen, frozen=True, kw_only=True):
-    """One object over its frames.
-
-    Attributes:
-        track_id: Its number, in order of appearance.
-        label: Most frequent label.
-        boxes: Its box in every frame where it was seen.
-    """
+    """One object: its number in order of appearance, most frequent label, and box by frame where it was seen."""
 
     track_id: int
     label: str
@@ -79,11 +73,7 @@ class Settings(Frozen, frozen=True, kw_only=True):
 
 
 class Tracker:
-    """Builds tracks frame by frame.
-
-    Args:
-        settings: See ``Settings``.
-    """
+    """Builds tracks frame by frame."""
 
     def __init__(self, settings: Settings = Settings()) -> None:  # noqa: B008  immutable
         self.settings = settings
@@ -177,7 +167,8 @@ class _State:
 
     def track(self) -> Track:
         boxes = {f: (float(b[0]), float(b[1]), float(b[2]), float(b[3])) for f, b in self.boxes.items()}
-        return Track(track_id=self.track_id, label=_most(self.labels), boxes=boxes)
+        label = max(self.labels, key=lambda name: (self.labels[name], name))
+        return Track(track_id=self.track_id, label=label, boxes=boxes)
 
 
 def cheapest(costs: NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -192,10 +183,6 @@ def cheapest(costs: NDArray[np.float64]) -> list[tuple[int, int]]:
         raise MissingPackageError("scipy", "vision") from error
     rows, columns = linear_sum_assignment(costs)
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
-
-
-def _most(counts: Mapping[str, int]) -> str:
-    return max(counts, key=lambda name: (counts[name], name))
 
 
 def _looks(detections: Sequence[Detection], source: str) -> NDArray[np.float64]:

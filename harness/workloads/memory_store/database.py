@@ -53,9 +53,7 @@ class Database:
 
     Args:
         path: The file; made if absent unless ``read_only``.
-        dim: Width of the vectors.
         embedder: Name of what makes the vectors; a store is never opened with another.
-        read_only: Whether writing is impossible.
         sync: ``process``: an acknowledged write survives the death of the process (and the log is consistent after a
             power cut, though its last writes may be lost). ``power``: it survives a power cut too, at the price of one
             flush to the disk for each write.
@@ -219,10 +217,6 @@ class Database:
         except sqlite3.OperationalError as error:
             raise RefusedError(f"not a full-text expression: {expression!r} ({error})") from error
         return [(int(i), float(s)) for i, s in rows]
-
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Run one statement."""
-        return self._db.execute(statement, values)
 
     def load(self, dim: int) -> tuple[Columns, NDArray[np.float32], list[bytes]]:
         """Everything that is current, by ascending identifier: columns, vectors [n, dim], and each one's terms.

@@ -58,12 +58,7 @@ class HashingEmbedder:
 
 
 class CachedEmbedder:
-    """Keeps every vector that another embedder made in one file, keyed by a hash of the text.
-
-    Args:
-        inner: Makes what is not there yet.
-        path: File of the cache (NumPy's ``.npz``); read at once, written by ``save``.
-    """
+    """Keeps every vector that ``inner`` made in one file (``.npz``) by a hash of the text; ``save`` writes it."""
 
     def __init__(self, inner: Embedder, path: Path) -> None:
         self._inner, self._path = inner, path

@@ -14,6 +14,18 @@ _GATHER_SHARE: Final = 0.25
 """Below this share of candidates, their rows are gathered instead of multiplying the whole matrix."""
 _FEW: Final = 1000
 _STATICS_KEPT: Final = 4
+_PER_SLOT: Final = (
+    "matrix",
+    "ids",
+    "created_s",
+    "importance",
+    "access_counts",
+    "_namespaces",
+    "_sources",
+    "_lengths",
+    "_ordinals",
+)
+"""What has a row for each slot."""
 
 
 class Filter(NamedTuple):
@@ -22,7 +34,6 @@ class Filter(NamedTuple):
     namespace: str | None = None
     source: str | None = None
     since_s: float | None = None
-    until_s: float | None = None
     min_importance: float | None = None
 
 
@@ -38,34 +49,12 @@ class Columns(NamedTuple):
 
 
 class MemoryIndex:
-    """Everything that retrieval needs, dense: slots 0 .. count - 1 are alive, a removed slot is filled by the last one.
+    """All that retrieval needs, dense: slots 0 .. count - 1 are alive, a removed slot is filled by the last one."""
 
-    Args:
-        dim: Width of a vector.
-        capacity: Rows to make room for at first.
-    """
-
-    def __init__(self, dim: int, capacity: int = 1024) -> None:
+    def __init__(self, dim: int) -> None:
         self.dim = dim
-        self.count = 0
-        self.matrix = np.zeros((capacity, dim), np.float32)
-        self.ids = np.zeros(capacity, np.int64)
-        self.created_s = np.zeros(capacity, np.float64)
-        self.importance = np.zeros(capacity, np.float32)
-        self.access_counts = np.zeros(capacity, np.int32)
-        self._namespaces = np.zeros(capacity, np.int32)
-        self._sources = np.zeros(capacity, np.int32)
-        self._lengths = np.zeros(capacity, np.float32)
-        self._ordinals = np.zeros(capacity, np.int32)
-        self._slot_of_ordinal = np.full(capacity, -1, np.int32)
-        self._next_ordinal = 0
-        self._slot_of_id: dict[int, int] = {}
         self._codes: dict[str, int] = {}
-        self._postings = Postings()
-        self._unsorted: Sequence[bytes] = ()
-        self._fresh: tuple[float, float, NDArray[np.float32]] | None = None
-        self._static: dict[tuple[float, float], NDArray[np.float32]] = {}
-        self.version = 0
+        self.fill(Columns((), (), (), (), (), ()), np.zeros((0, dim), np.float32), ())
 
     def fill(self, columns: Columns, matrix: NDArray[np.float32], terms: Sequence[bytes]) -> None:
         """Begin anew with many memories; ``matrix`` [n, dim] is taken over, not copied.
@@ -80,8 +69,8 @@ class MemoryIndex:
         self.created_s = _column(columns.created_s, np.float64, room)
         self.importance = _column(columns.importance, np.float32, room)
         self.access_counts = _column(columns.access_counts, np.int32, room)
-        self._namespaces = _column(self._codes_of(columns.namespaces), np.int32, room)
-        self._sources = _column(self._codes_of(columns.sources), np.int32, room)
+        self._namespaces = _column(list(map(self._code, columns.namespaces)), np.int32, room)
+        self._sources = _column(list(map(self._code, columns.sources)), np.int32, room)
         self._ordinals = np.arange(room, dtype=np.int32)
         self._slot_of_ordinal = np.arange(room, dtype=np.int32)
         self._next_ordinal = n
@@ -89,9 +78,8 @@ class MemoryIndex:
         self._lengths = np.zeros(room, np.float32)
         self._postings = Postings()
         self._unsorted = terms
-        self._fresh = None
-        self._static.clear()
-        self.version += 1
+        self._fresh: tuple[float, float, NDArray[np.float32]] | None = None
+        self._static: dict[tuple[float, float], NDArray[np.float32]] = {}
 
     def add(
         self,
@@ -127,7 +115,6 @@ class MemoryIndex:
             reference_s, half_life_s, shares = self._fresh
             shares[slot] = _share(created_s - reference_s, half_life_s)
         self._restate(slot)
-        self.version += 1
         if self._postings.needs_merge:
             self._postings.merge(self._slot_of_ordinal >= 0)
 
@@ -147,7 +134,6 @@ class MemoryIndex:
                 self._slot_of_id[int(self.ids[slot])] = slot
             self.matrix[last] = 0.0
             self.count = last
-            self.version += 1
 
     def set_importance(self, memory_id: int, importance: float) -> None:
         """Give a memory another importance."""
@@ -169,8 +155,6 @@ class MemoryIndex:
                 masks.append(codes[:n] == self._codes.get(name, -1))
         if chosen.since_s is not None:
             masks.append(self.created_s[:n] >= chosen.since_s)
-        if chosen.until_s is not None:
-            masks.append(self.created_s[:n] < chosen.until_s)
         if chosen.min_importance is not None:
             masks.append(self.importance[:n] >= np.float32(chosen.min_importance))
         return np.flatnonzero(np.logical_and.reduce(masks)) if masks else None
@@ -263,37 +247,15 @@ class MemoryIndex:
 
     def _grow(self) -> None:
         room = max(1024, len(self.ids) // 2)
-        self.matrix = np.concatenate((self.matrix, np.zeros((room, self.dim), np.float32)))
-        for name in (
-            "ids",
-            "created_s",
-            "importance",
-            "access_counts",
-            "_namespaces",
-            "_sources",
-            "_lengths",
-            "_ordinals",
-        ):
+        for name in _PER_SLOT:
             column = getattr(self, name)
-            setattr(self, name, np.concatenate((column, np.zeros(room, column.dtype))))
+            setattr(self, name, np.concatenate((column, np.zeros((room, *column.shape[1:]), column.dtype))))
         self._fresh = None
         self._static.clear()
 
     def _columns(self) -> "list[NDArray[Any]]":
-        columns: list[NDArray[Any]] = [
-            self.matrix,
-            self.ids,
-            self.created_s,
-            self.importance,
-            self.access_counts,
-            self._namespaces,
-            self._sources,
-            self._lengths,
-            self._ordinals,
-        ]
-        if self._fresh is not None:
-            columns.append(self._fresh[2])
-        return [*columns, *self._static.values()]
+        fresh = [] if self._fresh is None else [self._fresh[2]]
+        return [*(getattr(self, name) for name in _PER_SLOT), *fresh, *self._static.values()]
 
     def _sort_terms(self) -> None:
         """Make the inverted index of what ``fill`` was given, if that was not done yet."""
@@ -303,11 +265,6 @@ class MemoryIndex:
         self._unsorted = ()
         self._lengths[:] = np.bincount(ordinals, repeats, minlength=len(self._lengths))
         self._postings.build(ordinals, hashes, repeats)
-
-    def _codes_of(self, names: Sequence[str]) -> list[int]:
-        for name in dict.fromkeys(names):
-            self._code(name)
-        return list(map(self._codes.__getitem__, names))
 
     def _code(self, name: str) -> int:
         return self._codes.setdefault(name, len(self._codes))

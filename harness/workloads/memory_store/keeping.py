@@ -1,15 +1,14 @@
 """A memory that manages itself: what to store, what a newer text replaces, what to forget, when and how far to look.
 
-Rules decide in microseconds; a judge, where one is given, decides what is worth storing and what replaces what instead,
-so that both can be measured on the same talk.
+Rules decide, in microseconds.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from harness.stats.intervals import cluster_interval
 from harness.workloads._language.figures import ENGLISH
-from harness.workloads._language.judgement import Judge
 from harness.workloads._language.statements import Clause, clauses, stem
 from harness.workloads.memory_store.index import Filter
 from harness.workloads.memory_store.store import Memory, MemoryStore
@@ -17,13 +16,6 @@ from harness.workloads.memory_store.store import Memory, MemoryStore
 _RELATIONS: Final = {stem(word): name for name, words in ENGLISH["relations"].items() for word in words.split()}
 _FORGET: Final = re.compile(r"^\W*(?:please,?\s+)?(?:forget|delete|erase|remove)\b(?P<what>.*)", re.I | re.S)
 _OWN: Final = re.compile(r"\b(?:my|our|i am|i'm|i have|i live|i work|we live|we have)\b", re.I)
-WORTH: Final = (
-    "You decide what an assistant should remember of a talk: lasting facts of people, not small talk. Answer Yes or No."
-)
-REPLACES: Final = (
-    "You get two statements, the second said later. Answer Yes if the second gives a newer value of the same fact "
-    "about the same person, so that the first is out of date. Answer No otherwise."
-)
 
 
 class Kept(NamedTuple):
@@ -34,57 +26,23 @@ class Kept(NamedTuple):
 
 
 class Keeper:
-    """Keeps a store in order.
+    """Keeps a store in order."""
 
-    Args:
-        store: The memory.
-        namespace: Whose talk it is.
-        worth: Judge with :data:`WORTH`; None: a rule.
-        replaces: Judge with :data:`REPLACES`; None: a rule.
-    """
-
-    def __init__(
-        self,
-        store: MemoryStore,
-        namespace: str = "default",
-        *,
-        worth: Judge | None = None,
-        replaces: Judge | None = None,
-    ) -> None:
+    def __init__(self, store: MemoryStore, namespace: str = "default") -> None:
         self._store, self._only, self._namespace = store, Filter(namespace=namespace), namespace
-        self._worth, self._replaces = worth, replaces
 
     def tell(self, text: str, *, source: str = "conversation") -> Kept:
         """Hear one text: forget what it asks to forget, update what it replaces, store it if it is worth it."""
         asked = _FORGET.match(text)
         if asked:
             return self._forget(asked["what"])
-        if not self.is_worth(text):
+        if not is_worth(text):
             return Kept("skipped", ())
         hits = self._store.retrieve(text, top_k=4, only=self._only)
-        older = next((h.memory for h in hits if self.is_replaced(h.memory.content, text)), None)
+        older = next((h.memory for h in hits if is_replaced(h.memory.content, text)), None)
         if older is not None:
             return Kept("updated", (older.memory_id, self._store.update(older.memory_id, text)))
         return Kept("stored", (self._store.store(text, namespace=self._namespace, source=source),))
-
-    def is_worth(self, text: str) -> bool:
-        """Whether a text is worth storing: by the judge, or a statement about somebody with something to say."""
-        if self._worth:
-            return bool(self._worth.margins([text])[0] > 0)
-        if text.rstrip().endswith("?"):
-            return False
-        return any(_tells(c) and (c.figures.quantities or c.figures.moments or _subject(c)) for c in clauses(text))
-
-    def is_replaced(self, older: str, newer: str) -> bool:
-        """Whether a newer text gives another value of the same fact: by the judge, or the same relation and subject."""
-        if self._replaces:
-            return bool(self._replaces.margins([f"First: {older}\nSecond: {newer}"])[0] > 0)
-        for a in clauses(older):
-            for b in clauses(newer):
-                same = _relations(a) & _relations(b) - {"family"}
-                if same and _subject(a) and _subject(a) == _subject(b) and a.stems != b.stems:
-                    return True
-        return False
 
     def recall(self, question: str, *, top_k: int = 5, hop_count: int = 2) -> list[Memory]:
         """What the store knows of a question, by iterated retrieval.
@@ -122,6 +80,23 @@ class Keeper:
         return Kept("forgotten" if chosen else "skipped", tuple(chosen))
 
 
+def is_worth(text: str) -> bool:
+    """Whether a text is worth storing: a statement about somebody with something to say."""
+    if text.rstrip().endswith("?"):
+        return False
+    return any(_tells(c) and (c.figures.quantities or c.figures.moments or _subject(c)) for c in clauses(text))
+
+
+def is_replaced(older: str, newer: str) -> bool:
+    """Whether a newer text gives another value of the same fact: by the same relation and subject."""
+    for a in clauses(older):
+        for b in clauses(newer):
+            same = _relations(a) & _relations(b) - {"family"}
+            if same and _subject(a) and _subject(a) == _subject(b) and a.stems != b.stems:
+                return True
+    return False
+
+
 def needs_memory(question: str) -> bool:
     """Whether a question is about somebody or something told before, rather than arithmetic or common knowledge."""
     return bool(_OWN.search(question)) or any(c.sure_names or _relations(c) for c in clauses(question))
@@ -145,13 +120,10 @@ def _subject(c: Clause) -> str:
     return ""
 
 
-def share_by_cluster(rows: Sequence[tuple[str, bool]], *, seed: int = 0) -> dict[str, float]:
-    """Share of hits with a 95 % bootstrap interval that draws whole conversations: rows of one are not independent."""
-    import numpy as np
-
-    names = list(dict.fromkeys(name for name, _ in rows))
-    hits = np.array([sum(hit for n, hit in rows if n == name) for name in names], np.float64)
-    counts = np.array([sum(n == name for n, _ in rows) for name in names], np.float64)
-    drawn = np.random.default_rng(seed).integers(0, len(names), (2000, len(names)))
-    low, high = np.percentile(hits[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])
-    return {"share": float(hits.sum() / counts.sum()), "low": float(low), "high": float(high), "count": len(rows)}
+def share_by_cluster(rows: Sequence[tuple[str, bool]]) -> dict[str, float | None]:
+    """Share of hits with a 95 % bootstrap interval that draws whole conversations."""
+    hits: dict[str, list[bool]] = {}
+    for name, hit in rows:
+        hits.setdefault(name, []).append(hit)
+    found = cluster_interval([sum(h) for h in hits.values()], [len(h) for h in hits.values()])
+    return {"share": found.mid, "low": found.low, "high": found.high, "count": len(rows)}

@@ -6,30 +6,14 @@ The sentences lie in ``harness/data/text/lives.toml``, written by hand; names an
 import random
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from harness.workloads.memory_store.embedders import Embedder
 from harness.workloads.memory_store.keeping import Keeper, needs_memory, share_by_cluster
 from harness.workloads.memory_store.scoring import DEFAULT, RECENT_FIRST
 from harness.workloads.memory_store.store import MemoryStore
-
-_PEOPLE: Final = (
-    "Anna",
-    "Boris",
-    "Clara",
-    "David",
-    "Elena",
-    "Felix",
-    "Greta",
-    "Henry",
-    "Irene",
-    "Jonas",
-    "Karla",
-    "Milo",
-)
-_KIN: Final = ("sister", "brother", "cousin", "aunt")
-_GENERAL: Final = ("What is 17 times 3?", "How do you spell rhythm?", "What does a compiler do?", "Is water wet?")
 
 
 class Asked(NamedTuple):
@@ -51,15 +35,20 @@ class Talk(NamedTuple):
 
 def talks(count: int, seed: int) -> list[Talk]:
     """``count`` talks, each about four people in two pairs of kin."""
+    return [_talk(f"talk-{n}", random.Random(f"lives {seed} {n}")) for n in range(count)]
+
+
+@cache
+def _table() -> dict[str, Any]:
     path = Path(__file__).parents[2] / "data" / "text" / "lives.toml"
-    table = tomllib.loads(path.read_text(encoding="utf-8"))
-    return [_talk(f"talk-{n}", table, random.Random(f"lives {seed} {n}")) for n in range(count)]
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def _talk(name: str, table: dict[str, Any], rng: random.Random) -> Talk:
-    people = rng.sample(_PEOPLE, 4)
+def _talk(name: str, rng: random.Random) -> Talk:
+    table = _table()
+    people = rng.sample(table["people"], 4)
     kin = {people[0]: people[1], people[2]: people[3]}
-    words = {a: rng.choice(_KIN) for a in kin}
+    words = {a: rng.choice(table["kin"]) for a in kin}
     first = [(f"{a}'s {words[a]} is called {b}.", True) for a, b in kin.items()]
     later: list[tuple[str, bool]] = []
     questions = []
@@ -123,7 +112,7 @@ def evaluate(embedder: Embedder, folder: Path, *, count: int = 20, seed: int = 1
         "needs_memory": {
             "recall": sum(needs_memory(q.text) for t in made for q in t.questions)
             / sum(len(t.questions) for t in made),
-            "false_ratio": sum(map(needs_memory, _GENERAL)) / len(_GENERAL),
+            "false_ratio": sum(map(needs_memory, _table()["general"])) / len(_table()["general"]),
         },
         **{key: share_by_cluster(hits) for key, hits in sorted(rows.items())},
     }
@@ -132,7 +121,7 @@ def evaluate(embedder: Embedder, folder: Path, *, count: int = 20, seed: int = 1
 def _judge(keeper: Keeper, store: MemoryStore, kind: str, talk: Talk, asked: Asked, note: Any) -> None:
     if asked.kind == "gone":
         found = [h.memory.content for h in store.retrieve(asked.text)]
-        person = next(w for w in re.findall("[A-Z][a-z]+", asked.text) if w in _PEOPLE)
+        person = next(w for w in re.findall("[A-Z][a-z]+", asked.text) if w in _table()["people"])
         note(f"{kind}: gone", talk, not any(asked.value in text and person in text for text in found))
         return
     if asked.kind == "hop":

@@ -75,17 +75,11 @@ def _turns(sample: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float]]:
             yield sample["sample_id"], turn["dia_id"], f"{turn['speaker']}: {turn['text']}", when + at
 
 
-def evaluate(data: Conversations, embedder: Embedder, path: Path, *, with_feedback: bool = True) -> dict[str, Any]:
+def evaluate(data: Conversations, embedder: Embedder, path: Path) -> dict[str, Any]:
     """Recall of evidence for each way to score, each conversation a namespace of one store.
 
     Every question is asked one day after the last turn of its conversation. The seed's formula is also run as its
     class runs it, where each retrieval raises the access counts that the next one is scored with.
-
-    Args:
-        data: Turns and questions.
-        embedder: Makes the vectors.
-        path: Where the store may lie.
-        with_feedback: Whether to run the seed's formula with its feedback too.
     """
     asked = embedder.embed([q.text for q in data.questions])
     last = {c: max(t for n, _, _, t in data.turns if n == c) for c in {t[0] for t in data.turns}}
@@ -94,8 +88,7 @@ def evaluate(data: Conversations, embedder: Embedder, path: Path, *, with_feedba
         ids = store.store_many(NewMemory(text, c, name, 0.5, when) for c, name, text, when in data.turns)
         turn_of = {i: turn[1] for i, turn in zip(ids, data.turns, strict=True)}
         runs: list[tuple[str, Scoring, bool]] = [(name, scoring, False) for name, scoring in SCORINGS.items()]
-        if with_feedback:
-            runs.append(("seed formula as written", SEED, True))
+        runs.append(("seed formula as written", SEED, True))
         for name, scoring, touch in runs:
             found = []
             for question, vector in zip(data.questions, asked, strict=True):

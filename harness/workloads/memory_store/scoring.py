@@ -26,9 +26,6 @@ class Scoring(NamedTuple):
     raw and unbounded by relevance: kept to reproduce published formulas.
 
     Attributes:
-        kind: ``fused`` or ``linear``.
-        lexical: Weight of BM25.
-        semantic: Weight of the cosine.
         recency: Weight of recency, in [0, 1]: 1 now, 1/2 after one half-life.
         importance: Weight of the importance given at storing, in [0, 1].
         access: Weight of min(access_count / 10, 1).

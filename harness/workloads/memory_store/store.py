@@ -35,10 +35,7 @@ class MemoryStore:
         path: The file; ``-wal`` and ``-shm`` lie beside it while it is open.
         embedder: Makes vectors; its name and width are bound to the file.
         capacity: Memories kept; storing one more evicts the least valuable.
-        read_only: Refuse every change.
-        scoring: How to score unless a call says otherwise.
         sync: ``process`` or ``power``; see ``Database``.
-        clock: Seconds since 1970.
 
     Raises:
         RefusedError: Not openable as asked; BadDataError: not a store.
@@ -200,16 +197,9 @@ class MemoryStore:
     ) -> list[Hit]:
         """The memories that score best for a question, best first.
 
-        Changes nothing unless ``touch`` asks to count the access of what is returned.
-
-        Args:
-            query: The question.
-            top_k: Hits wanted.
-            only: Which memories to look at.
-            scoring: How to score; the store's own when None.
-            touch: Count the access.
-            vector: Vector of the question [dim], if already made.
-            now_s: Time that ages are counted to; the clock's when None.
+        Changes nothing unless ``touch`` asks to count the access of what is returned. ``scoring`` is the store's own
+        when None, ``vector`` [dim] the question's if already made; ages are counted to ``now_s``, the clock's when
+        None.
         """
         chosen = scoring or self.scoring
         unit = self._query_vector(query, vector) if chosen.semantic else None
@@ -250,15 +240,9 @@ class MemoryStore:
         words: str | None = None,
         dry_run: bool = False,
     ) -> Forgotten:
-        """Forget the memories that fulfil every condition given, with all their versions, and erase them on disk.
+        """Forget the memories that fulfil every condition given, all their versions too, and erase them on disk.
 
-        Args:
-            ids: Identifiers.
-            source: Where they came from.
-            namespace: Their namespace.
-            before_s: Created before that time.
-            words: An FTS5 expression that their text matches.
-            dry_run: Only list them.
+        ``words`` is an FTS5 expression that their text matches; ``dry_run`` only lists them.
 
         Raises:
             RefusedError: No condition at all, a malformed expression, or the store is read-only.
@@ -278,18 +262,6 @@ class MemoryStore:
             if words is not None:
                 chosen &= {i for i, _ in self._db.matching(words)}
             return self._forget(chosen, dry_run=dry_run)
-
-    def forget_about(
-        self, query: str, *, top_k: int = 20, scoring: Scoring | None = None, dry_run: bool = True
-    ) -> Forgotten:
-        """Forget what a question retrieves. A likeness is no proof, so this only lists unless ``dry_run`` is False.
-
-        No threshold on a cosine separates a topic: what removes two thirds of the right texts removes dozens of wrong
-        ones with each call. Read the list, then ``forget(ids=...)``.
-        """
-        with self._lock:
-            hits = self.retrieve(query, top_k=top_k, scoring=scoring)
-            return self._forget({h.memory.memory_id for h in hits}, dry_run=dry_run)
 
     def erase(self) -> bool:
         """Take everything deleted out of the log; False while another process still reads an older state."""

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
-from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.ports import Session
+from harness.workloads._language.activations import scenario_of
 from harness.workloads._language.texts import shipped_text
 from harness.workloads.probe.induction import AttentionScores, Head, random_tokens, repeated_losses, token_losses
 
@@ -34,9 +34,6 @@ STRONG_SCORE: Final = 0.5
 
 class HeadsOut:
     """A tap that sets some heads to their mean over the tokens of a pass.
-
-    Args:
-        head_count: Heads of a layer.
 
     Attributes:
         places: Heads to take out; may change between passes.
@@ -73,8 +70,6 @@ class AblationReport(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         heads: Those taken out, by prefix-matching score on other sequences.
-        intact: Losses of the model as it is.
-        ablated: Losses without them.
         null_second_losses: Second-copy losses without as many other heads of the same layers, one a draw.
         p_value: Chance of a loss as high by taking out others.
         head_share: Share of the model's heads that was taken out.
@@ -121,12 +116,7 @@ def ablation(
         RefusedError: No head scores above a half.
         EngineError: The engine refused the model.
     """
-    scenario = Scenario(
-        context_tokens=2 * length_tokens,
-        ubatch_tokens=2 * length_tokens,
-        thread_count=thread_count,
-        flash_attention=False,
-    )
+    scenario = scenario_of(thread_count, 2 * length_tokens, flash_attention=False)
     scores = AttentionScores(length_tokens)
     with closing(open_session(path, scenario, tap=scores)) as session:
         for sequence in random_tokens(session, length_tokens, sequence_count, seed):

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
-from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.ports import Session
+from harness.workloads._language.activations import scenario_of
+from harness.workloads._language.sampling import log_softmax_at
 
 Floats = NDArray[np.float32]
 
@@ -40,11 +41,8 @@ class InductionReport(Frozen, frozen=True, kw_only=True):
     """What repeated random tokens show.
 
     Attributes:
-        sequence_count: Random sequences read.
         length_tokens: Tokens of one copy.
         first_loss: Mean loss of the first copy, nats a token; about ln(vocabulary) or worse, since it is random.
-        second_loss: Mean loss of the second copy.
-        score: Their difference.
         copied_ratio: Share of the second copy's tokens that are the most likely ones.
         heads: Heads by prefix-matching score, the strongest first.
         uniform_score: What a head would score that attends to all tokens before it alike.
@@ -137,8 +135,7 @@ def token_losses(session: Session, tokens: Sequence[int]) -> tuple[NDArray[np.fl
     losses, hits = [], []
     for index, target in enumerate(tokens[1:]):
         logits = session.logits(index)
-        top = float(logits.max())
-        losses.append(top + float(np.log(np.sum(np.exp(logits - top), dtype=np.float64))) - float(logits[target]))
+        losses.append(-log_softmax_at(logits, target))
         hits.append(int(logits.argmax()) == target)
     return np.array(losses), np.array(hits)
 
@@ -159,12 +156,7 @@ def induction(
         EngineError: The engine refused the model, or shows no attention probabilities.
     """
     tap = AttentionScores(length_tokens)
-    scenario = Scenario(
-        context_tokens=2 * length_tokens,
-        ubatch_tokens=2 * length_tokens,
-        thread_count=thread_count,
-        flash_attention=False,
-    )
+    scenario = scenario_of(thread_count, 2 * length_tokens, flash_attention=False)
     first, second, copied = [], [], []
     with closing(open_session(path, scenario, tap=tap)) as session:
         for sequence in random_tokens(session, length_tokens, sequence_count, seed):

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
-from harness.stats.intervals import share_interval
+from harness.stats.intervals import cluster_interval, share_interval
+from harness.stats.logistic import logistic
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.bool_]
@@ -29,12 +30,7 @@ RESAMPLE_COUNT: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class LinearProbe:
-    """label = weights x + bias > 0, on activations as they are.
-
-    Attributes:
-        weights: [dim].
-        bias: A number.
-    """
+    """label = weights x + bias > 0, on activations as they are; weights [dim]."""
 
     weights: NDArray[np.float64]
     bias: float
@@ -63,37 +59,11 @@ def fit(x: Floats, labels: Labels, *, l2: float = 1e-2) -> LinearProbe:
     n, d = x.shape
     design = np.ones((n, d + 1))
     design[:, :d] = (x - mean) / deviation
-    sign = np.where(labels, 1.0, -1.0)
     penalty = np.full(d + 1, l2)
     penalty[d] = 0.0
-    w = np.zeros(d + 1)
-    loss = _loss(design, sign, penalty, w)
-    for _ in range(_STEP_COUNT):
-        p = _logistic(-sign * (design @ w))  # probability of the wrong label
-        gradient = -(design.T @ (sign * p)) / n + penalty * w
-        curvature = np.maximum(p * (1 - p), 1e-12)
-        hessian = (design.T * curvature) @ design / n + np.diag(penalty + 1e-12)
-        step = np.linalg.solve(hessian, gradient)
-        size = 1.0
-        # Halve until the loss falls: far from the optimum a full Newton step can overshoot.
-        while (new := _loss(design, sign, penalty, w - size * step)) > loss and size > 1e-4:
-            size /= 2
-        w, gained, loss = w - size * step, loss - new, new
-        if gained < _TOLERANCE:
-            break
+    w = logistic(design, labels, penalty, tolerance=_TOLERANCE, step_count=_STEP_COUNT)
     weights = w[:d] / deviation
     return LinearProbe(weights, float(w[d] - mean @ weights))
-
-
-def _logistic(t: NDArray[np.float64]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(t, -500, 500)))
-    return found
-
-
-def _loss(
-    design: NDArray[np.float64], sign: NDArray[np.float64], penalty: NDArray[np.float64], w: NDArray[np.float64]
-) -> float:
-    return float(np.mean(np.logaddexp(0, -sign * (design @ w))) + 0.5 * np.sum(penalty * w * w))
 
 
 class Accuracy(Frozen, frozen=True, kw_only=True):
@@ -109,8 +79,6 @@ class ProbeReport(Frozen, frozen=True, kw_only=True):
     """One property on one layer.
 
     Attributes:
-        name: The property.
-        train_tokens: Tokens trained on.
         accuracy: Of the probe, held out; the interval resamples whole windows, since neighbours are alike.
         balanced_accuracy: Mean of the shares found among ones and among zeros.
         majority: Accuracy of always saying the label that is commoner in training.
@@ -147,13 +115,12 @@ def accuracy_of(right: Labels, windows: NDArray[np.int64], *, seed: int = 1) -> 
     _, owner = np.unique(windows, return_inverse=True)
     hits = np.bincount(owner, weights=right)
     sizes = np.bincount(owner)
-    if len(sizes) < 10:
-        found = share_interval(int(right.sum()), len(right))
-        return Accuracy(mid=found.mid, low=found.low or 0.0, high=found.high or 0.0, token_count=len(right))
-    chosen = np.random.default_rng(seed).integers(0, len(sizes), (RESAMPLE_COUNT, len(sizes)))
-    shares = hits[chosen].sum(axis=1) / sizes[chosen].sum(axis=1)
-    low, high = (float(v) for v in np.percentile(shares, [2.5, 97.5]))
-    return Accuracy(mid=float(np.mean(right)), low=low, high=high, token_count=len(right))
+    found = (
+        share_interval(int(right.sum()), len(right))
+        if len(sizes) < 10
+        else cluster_interval(hits, sizes, draws=RESAMPLE_COUNT, seed=seed)
+    )
+    return Accuracy(mid=found.mid, low=found.low or 0.0, high=found.high or 0.0, token_count=len(right))
 
 
 def control_labels(tokens: NDArray[np.int64], share: float, seed: int) -> Labels:
@@ -181,7 +148,7 @@ def token_rule(train: Rows, held_out: Rows) -> Labels:
     return said
 
 
-def report(name: str, train: Rows, held_out: Rows, *, l2: float = 1e-2, seed: int = 1) -> ProbeReport:
+def report(name: str, train: Rows, held_out: Rows, *, seed: int = 1) -> ProbeReport:
     """Train a probe and everything it must be compared with.
 
     Raises:
@@ -189,16 +156,16 @@ def report(name: str, train: Rows, held_out: Rows, *, l2: float = 1e-2, seed: in
     """
     if not 0 < np.count_nonzero(held_out.labels) < len(held_out.labels):
         raise RefusedError(f"{name}: all held-out labels are alike")
-    said = fit(train.x, train.labels, l2=l2).predict(held_out.x)
+    said = fit(train.x, train.labels).predict(held_out.x)
     right = said == held_out.labels
     accuracy = accuracy_of(right, held_out.windows, seed=seed)
     share = float(np.mean(train.labels))
     # One draw for both parts: a token id must have the same label in training and held out.
     both = control_labels(np.concatenate([train.tokens, held_out.tokens]), share, seed)
     first, later = both[: len(train.tokens)], both[len(train.tokens) :]
-    control = accuracy_of(fit(train.x, first, l2=l2).predict(held_out.x) == later, held_out.windows, seed=seed)
+    control = accuracy_of(fit(train.x, first).predict(held_out.x) == later, held_out.windows, seed=seed)
     mixed = np.random.default_rng(seed).permutation(train.labels)
-    shuffled = float(np.mean(fit(train.x, mixed, l2=l2).predict(held_out.x) == held_out.labels))
+    shuffled = float(np.mean(fit(train.x, mixed).predict(held_out.x) == held_out.labels))
     majority = float(np.mean(held_out.labels == (share > 0.5)))
     return ProbeReport(
         name=name,

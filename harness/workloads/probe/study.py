@@ -80,15 +80,8 @@ def probe_study(
 ) -> ProbeStudy:
     """Train on the beginning of a text, test on its last fifth.
 
-    Args:
-        open_session: Opens the model.
-        path: Model file.
-        folder: Texts; None for the one that ships.
-        layer: Block whose residual stream is probed.
-        thread_count: Threads of the engine.
-        limit_tokens: Most tokens to train on.
-        material: Activations of both parts captured before.
-        further: Labels of more properties, for every token of both parts.
+    ``material`` are activations of both parts captured before, ``further`` labels of more properties, for every token
+    of both parts.
 
     Raises:
         RefusedError: The text is too short, or shows no property both ways.
@@ -132,29 +125,20 @@ def sweep(
     path: Path,
     folder: Path | None = None,
     *,
-    layers: tuple[int, ...] = (),
     thread_count: int = 1,
     limit_tokens: int = 6000,
 ) -> list[ProbeStudy]:
-    """Every property on layers from the first to the last, and whether the model is sure of its next token.
-
-    Args:
-        open_session: Opens the model.
-        path: Model file.
-        folder: Texts; None for the one that ships.
-        layers: Which; five over the depth when empty.
-        thread_count: Threads of the engine.
-        limit_tokens: Most tokens of each part.
+    """Every property on five layers from the first to the last, and whether the model is sure of its next token.
 
     Raises:
         RefusedError: The text is too short, or shows no property both ways.
         EngineError: The engine refused the model.
     """
     count = read_gguf(path).weights().shape.layer_count
-    chosen = layers or tuple(sorted({round(share * (count - 1)) for share in (0, 0.25, 0.5, 0.75, 1)}))
+    layers = sorted({round(share * (count - 1)) for share in (0, 0.25, 0.5, 0.75, 1)})
     further: dict[str, tuple[Labels, Labels]] = {}
     found = []
-    for layer in chosen:
+    for layer in layers:
         material = captured_parts(open_session, path, folder, layer, thread_count, limit_tokens)
         if not further:
             with closing(open_session(path, scenario_of(thread_count))) as session:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import MissingPackageError, RefusedError
-from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows
+from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows, largest, positive
 
 NUMPY_KINDS: Final = ("fp32", "fp16", "int8")
 ONNX_KINDS: Final = ("ort fp32", "ort int8", "ort int4")
@@ -135,20 +135,9 @@ def _by_blocks(
         if scales is not None:
             h *= scales[:, None]
         h += sae.encoder_bias[:, None]
-        return _largest(h.T, sae.active_count)
+        return largest(h.T, sae.active_count)
 
     return top
-
-
-def _largest(h: Floats, count: int) -> Codes:
-    chosen = np.argpartition(h, h.shape[1] - count, axis=1)[:, -count:]
-    chosen.sort(axis=1)
-    return _codes(chosen, np.take_along_axis(h, chosen, axis=1))
-
-
-def _codes(chosen: NDArray[np.int64], values: Floats) -> Codes:
-    active = values > 0
-    return Codes(np.concatenate([[0], np.cumsum(active.sum(axis=1))]), chosen[active], values[active])
 
 
 # -- ONNX Runtime -----------------------------------------------------------------------------------------------
@@ -214,7 +203,7 @@ def _onnx(bits: int) -> Callable[[SparseAutoencoder, Path, int], Callable[[Float
 
         def top(x: Floats) -> Codes:
             values, indices = session.run({"x": x}, ["values", "indices"])
-            return _codes(indices, values)
+            return positive(indices, values)
 
         return top
 

@@ -51,16 +51,7 @@ def top_features(
 ) -> list[Feature]:
     """Features with the highest total activation among those that fire rarely enough to mean something.
 
-    Args:
-        autoencoder: The dictionary.
-        captured: Activations and their tokens.
-        limit: Norm above which a token is left out.
-        detokenize: Text of token ids.
-        feature_count: Most features to give.
-        context_count: Most contexts of each.
-        radius_tokens: Tokens before and after.
-        most_firing_ratio: A feature that fires on a larger share of tokens is left out.
-        block_tokens: Tokens encoded at once.
+    Tokens of a norm above ``limit`` are left out.
     """
     m, n = autoencoder.feature_count, len(captured.tokens)
     rows = np.flatnonzero(ordinary(captured.values, limit))

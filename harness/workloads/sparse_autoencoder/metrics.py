@@ -15,10 +15,8 @@ class Quality(Frozen, frozen=True, kw_only=True):
     """Quality on a set of activations.
 
     Attributes:
-        token_count: Tokens measured.
         active_count: Mean number of active features of a token (L0).
         fvu_ratio: Fraction of variance unexplained.
-        explained_ratio: 1 - FVU.
         dead_ratio: Share of features that no token activates.
         cosine: Mean cosine of reconstruction and activation.
     """

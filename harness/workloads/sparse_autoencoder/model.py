@@ -122,13 +122,7 @@ class SparseAutoencoder:
         """Only the active features of each token."""
         if self.activation != "topk":
             return sparse(self.encode(x))
-        h = self.hidden(x)
-        chosen = np.argpartition(h, self.feature_count - self.active_count, axis=1)[:, -self.active_count :]
-        chosen.sort(axis=1)
-        values = np.take_along_axis(h, chosen, axis=1)
-        active = values > 0
-        starts = np.concatenate([[0], np.cumsum(active.sum(axis=1))])
-        return Codes(starts, chosen[active], values[active])
+        return largest(self.hidden(x), self.active_count)
 
     def decode(self, z: Floats) -> Floats:
         """Reconstruction y [token_count, input_dim] of dense activations: 2 m d operations a token."""
@@ -174,6 +168,19 @@ def keep_largest(h: Floats, count: int) -> None:
     for row in np.flatnonzero(np.count_nonzero(h, axis=1) > count):
         equal = np.flatnonzero(h[row] == border[row])
         h[row, equal[: np.count_nonzero(h[row]) - count]] = 0
+
+
+def largest(h: Floats, count: int) -> Codes:
+    """The ``count`` largest values of each row of h, of them those above zero."""
+    chosen = np.argpartition(h, h.shape[1] - count, axis=1)[:, -count:]
+    chosen.sort(axis=1)
+    return positive(chosen, np.take_along_axis(h, chosen, axis=1))
+
+
+def positive(chosen: Indices, values: Floats) -> Codes:
+    """The entries above zero of the features chosen for each row [token_count, k]."""
+    active = values > 0
+    return Codes(np.concatenate([[0], np.cumsum(active.sum(axis=1))]), chosen[active], values[active])
 
 
 def sparse(z: Floats) -> Codes:

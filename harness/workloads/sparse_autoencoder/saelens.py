@@ -108,7 +108,7 @@ def save_folder(content: Folder | SparseAutoencoder, folder: Path, *, metadata: 
         if stored and config.get("rescale_acts_by_decoder_norm"):  # folded when it was loaded
             config = {**config, "rescale_acts_by_decoder_norm": False}
     folder.mkdir(parents=True, exist_ok=True)
-    _safetensors().save_file(tensors, str(folder / WEIGHTS), metadata=stored.notes if stored else None)
+    _safetensors().numpy.save_file(tensors, str(folder / WEIGHTS), metadata=stored.notes if stored else None)
     same = from_folder.text and json.loads(from_folder.text) == config
     (folder / CONFIG).write_text(from_folder.text if same else json.dumps(config), encoding="utf-8", newline="")
 
@@ -201,11 +201,11 @@ def _wanted(meaning: _Meaning) -> list[str]:
 
 def _read_tensors(path: Path, meaning: _Meaning) -> tuple[dict[str, NDArray[Any]], dict[str, str] | None, str]:
     """(every tensor as stored, the file's notes, type of the autoencoder's)."""
-    open_file = _safetensors_open()
+    library = _safetensors()
     sizes = {"d": meaning.input_dim, "m": meaning.feature_count}
     wanted = _wanted(meaning)
     try:
-        with open_file(str(path), framework="numpy") as file:
+        with library.safe_open(str(path), framework="numpy") as file:
             parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  no dictionary
             faults = [f for n in wanted if (f := _fault(path, n, parts.get(n), [sizes[s] for s in _SHAPES[n]]))]
             dtypes = {parts[n].get_dtype() for n in wanted if not faults}
@@ -231,15 +231,8 @@ def _fault(path: Path, name: str, part: Any, shape: list[int]) -> BadDataError |
 
 def _safetensors() -> Any:
     try:
+        import safetensors
         import safetensors.numpy
     except ImportError as error:
         raise MissingPackageError("safetensors", "sae") from error
-    return safetensors.numpy
-
-
-def _safetensors_open() -> Any:
-    try:
-        from safetensors import safe_open
-    except ImportError as error:
-        raise MissingPackageError("safetensors", "sae") from error
-    return safe_open
+    return safetensors

@@ -17,6 +17,7 @@ from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.ports import Session
 from harness.workloads._language.activations import OpenSession, ordinary, scenario_of, windows_of
+from harness.workloads._language.sampling import log_softmax_at
 from harness.workloads.sparse_autoencoder.metrics import recovered
 from harness.workloads.sparse_autoencoder.model import Floats
 
@@ -59,8 +60,6 @@ class LossReport(Frozen, frozen=True, kw_only=True):
     """Mean negative log-likelihood, nats a token, of the same targets.
 
     Attributes:
-        token_count: Targets scored.
-        clean: The model as it is.
         tapped: Read through the tap, changed by nothing: must equal ``clean``.
         spliced: With the reconstruction.
         zeroed: With zeros (zero ablation).
@@ -127,15 +126,9 @@ def _mean_loss(session: Session, windows: Sequence[Sequence[int]]) -> float:
         session.clear()
         session.decode(window, position=0, logits="all")
         for index in range(SKIPPED_TOKENS, len(window) - 1):
-            total += token_loss(session.logits(index), window[index + 1])
+            total -= log_softmax_at(session.logits(index), window[index + 1])
             count += 1
     return total / count
-
-
-def token_loss(logits: Floats, target: int) -> float:
-    """-log softmax(logits)[target], nats."""
-    top = float(logits.max())
-    return top + float(np.log(np.sum(np.exp(logits - top), dtype=np.float64))) - float(logits[target])
 
 
 class Overhead(Frozen, frozen=True, kw_only=True):

@@ -42,16 +42,11 @@ class Report(Frozen, frozen=True, kw_only=True):
     """Quality of one autoencoder; all JSON values.
 
     Attributes:
-        model: File name of the model.
         tensor: The engine's name of what was encoded.
-        plan: How it was trained.
         train_tokens: Tokens trained on, massive ones left out.
         massive_count: Massive tokens left out.
-        train_s: Duration of training.
         train: On the first tokens of the training text, as many as are held out.
         held_out: On later text that was not trained on.
-        loss: Loss with the reconstruction in the model, held-out text.
-        generation: What it costs in generation.
         features: The most telling features with their contexts, from the training text.
     """
 
@@ -107,16 +102,8 @@ def gather(
 
     Held out is the last tenth of each text: of the one that ships, or of each file of a folder. A dictionary that is
     trained on few tokens learns them by heart, so that further text is read, to train on alone, where the texts are
-    short; see :func:`~harness.workloads._language.texts.further_text` for how it is kept apart from what is held out.
-
-    Args:
-        open_session: Opens the model.
-        path: Model file.
-        folder: Texts; None for the one that ships.
-        layer: Block whose residual stream is read; None for the middle one.
-        thread_count: Threads of the engine.
-        least_tokens: Read further text until there are so many to train on, or there is no more.
-        cache: Keep what was read there, and take it from there.
+    shorter than ``least_tokens``; ``texts.further_text`` says how it is kept apart from what is held out. ``cache``
+    keeps what was read.
 
     Raises:
         RefusedError: No text, or too little.
@@ -157,18 +144,9 @@ def study(
     cache: Path | None = None,
     on_step: Callable[[Progress], object] | None = None,
 ) -> Study:
-    """Capture, train, measure.
+    """Capture (unless ``material`` is given), train, measure.
 
-    Args:
-        open_session: Opens the model.
-        path: Model file.
-        folder: Texts; None for the one that ships.
-        plan: How to train; None for TopK-32 with eight features a dimension.
-        layer: Block whose residual stream is encoded; None for the middle one.
-        thread_count: Threads of the engine.
-        material: Activations captured before; None captures them now.
-        cache: See :func:`gather`.
-        on_step: Told after each step.
+    Without a ``plan``: TopK-32 with eight features a dimension; without a ``layer``: the middle block.
 
     Raises:
         RefusedError, EngineError: See :func:`gather` and :func:`~.splice.losses`.

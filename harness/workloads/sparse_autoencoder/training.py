@@ -36,19 +36,15 @@ class Plan(Frozen, frozen=True, kw_only=True):
     """How to train.
 
     Attributes:
-        feature_count: Size of the dictionary.
         activation: ``topk``, ``relu`` or ``jumprelu``.
         active_count: k of ``topk``.
-        step_count: Adam steps.
         batch_tokens: Tokens of a step, drawn without replacement within an epoch.
-        rate: Highest learning rate.
         warm_up_share: Share of the steps over which the rate grows from zero.
         decay_share: Share of the steps, at the end, over which it falls to zero.
         sparsity_coefficient: Weight of the sparsity term; it grows to this over the first quarter of the steps.
         aux_coefficient: Weight of the auxiliary term; 0 for no revival.
         dead_after_tokens: A feature silent for so many tokens counts as dead while training.
         bandwidth: Width of the straight-through rectangle of ``jumprelu``.
-        seed: Seed of weights and order.
     """
 
     feature_count: int
@@ -111,11 +107,7 @@ class Adam:
 
 
 class Trainer:
-    """One training run; :func:`train` is the short way.
-
-    Args:
-        x: Activations [token_count, input_dim], outliers already left out.
-        plan: How to train.
+    """One training run on activations [token_count, input_dim], outliers left out; :func:`train` is the short way.
 
     Raises:
         RefusedError: No activations, values that are not finite, or more active features than there are.

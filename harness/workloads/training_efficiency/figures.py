@@ -1,4 +1,4 @@
-"""What a training run cost and how well it used its machines, in exact fractions.
+"""How well a training run used its machines, in exact fractions.
 
 FLOPs: 6 N per token (2 forward, 4 backward; N the parameters a token goes through), Kaplan et al. 2020; attention
 scores and sums add 12 A s per token, A = layers x heads x head width (where keys and values differ in width, the mean
@@ -20,14 +20,10 @@ class Run(NamedTuple):
 
     Attributes:
         active_parameter_count: Parameters that one token goes through (of a mixture: those of its experts).
-        token_count: Tokens trained on.
         hours: Wall-clock hours.
-        device_count: Accelerators.
         peak_flops_per_s: Dense peak of one accelerator in the precision it trained in.
-        dollars_per_device_hour: Price.
         parameter_count: All parameters; 0 for a dense model.
         attention_dim: Layers x heads x head width, for attention FLOPs; 0 leaves them out.
-        sequence_tokens: Tokens of one sequence.
         is_causal: Whether only the half of attention below the diagonal counts.
     """
 
@@ -36,7 +32,6 @@ class Run(NamedTuple):
     hours: Number
     device_count: Number
     peak_flops_per_s: Number
-    dollars_per_device_hour: Number
     parameter_count: Number = 0
     attention_dim: Number = 0
     sequence_tokens: Number = 0
@@ -49,22 +44,18 @@ class Efficiency(NamedTuple):
     flops_count: Fraction
     attention_flops_count: Fraction
     mfu_ratio: Fraction
-    cost_dollars: Fraction
-    tokens_per_dollar: Fraction
-    flops_per_dollar: Fraction
-    active_ratio: Fraction
 
 
 def at_rate(tokens_per_s: Number, **fields: Any) -> Run:
-    """A run told by its throughput: one hour of it, at a price of 1."""
-    return Run(token_count=tokens_per_s * 3600, hours=1, dollars_per_device_hour=1, **fields)
+    """A run told by its throughput: one hour of it."""
+    return Run(token_count=tokens_per_s * 3600, hours=1, **fields)
 
 
 _A100, _H100, _TPU_V4 = 312 * 10**12, 989 * 10**12, 275 * 10**12
 
-DEEPSEEK_V3: Final = Run(37 * 10**9, 148 * 10**11, 55 * 24, 2048, _H100, 2, 671 * 10**9)
-"""As the seed article states it: 37B active of 671B, 14.8T tokens, 55 days on 2,048 H800 (BF16 peak 989 TFLOPS, $2).
-Its comment says MFU 0.52 and $5.3M; its own formula gives 4278125/12532608 = 0.3414 and $5,406,720."""
+DEEPSEEK_V3: Final = Run(37 * 10**9, 148 * 10**11, 55 * 24, 2048, _H100, 671 * 10**9)
+"""As the seed article states it: 37B active of 671B, 14.8T tokens, 55 days on 2,048 H800 (BF16 peak 989 TFLOPS).
+Its comment says MFU 0.52; its own formula gives 4278125/12532608 = 0.3414."""
 
 DEEPSEEK_V3_REPORTED: Final = DEEPSEEK_V3._replace(hours=Fraction(2_664_000, 2048))
 """With the pre-training hours its report states (2.664M device hours, arXiv:2412.19437, table 1)."""
@@ -89,7 +80,7 @@ PUBLISHED: Final = {
     "MT-NLG 530B": _MT_NLG,
     "MT-NLG 530B, attention left out": _MT_NLG._replace(attention_dim=0),
     # The whole of its pre-training: 15.6T tokens in 30.84M device hours (model card), on up to 16,384 H100.
-    "Llama 3 405B": Run(405 * 10**9, 156 * 10**11, Fraction(30_840_000, 16_384), 16_384, _H100, 1),
+    "Llama 3 405B": Run(405 * 10**9, 156 * 10**11, Fraction(30_840_000, 16_384), 16_384, _H100),
     "DeepSeek-V3": DEEPSEEK_V3_REPORTED,
     "DeepSeek-V3 with attention": _DEEPSEEK_ATTENTION,
     "DeepSeek-V3 with attention, causal half": _DEEPSEEK_ATTENTION._replace(is_causal=True),
@@ -102,9 +93,9 @@ def efficiency(run: Run) -> Efficiency:
     """All figures of a run.
 
     Raises:
-        RefusedError: A count, a time, a peak or a price is not positive, or more parameters are active than there are.
+        RefusedError: A count, a time or a peak is not positive, or more parameters are active than there are.
     """
-    for name in Run._fields[:6]:
+    for name in Run._fields[:5]:
         if not getattr(run, name) > 0:
             raise RefusedError(f"{name} must be positive, got {getattr(run, name)}")
     total = run.parameter_count or run.active_parameter_count
@@ -114,13 +105,4 @@ def efficiency(run: Run) -> Efficiency:
     attention = Fraction(part * run.attention_dim * run.sequence_tokens) * run.token_count
     flops = Fraction(6 * run.active_parameter_count) * run.token_count + attention
     peak = Fraction(run.device_count) * run.peak_flops_per_s * run.hours * 3600
-    cost = Fraction(run.device_count) * run.hours * run.dollars_per_device_hour
-    return Efficiency(
-        flops_count=flops,
-        attention_flops_count=attention,
-        mfu_ratio=flops / peak,
-        cost_dollars=cost,
-        tokens_per_dollar=run.token_count / cost,
-        flops_per_dollar=flops / cost,
-        active_ratio=Fraction(run.active_parameter_count) / total,
-    )
+    return Efficiency(flops, attention, flops / peak)

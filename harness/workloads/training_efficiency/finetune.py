@@ -1,10 +1,9 @@
 """Fine-tuning with LoRA: whether it fits a device, and how long it takes.
 
 Memory: frozen weights in their file's type; 16 bytes for each adapter weight (fp32 weight, gradient, two Adam moments);
-activations kept for the backward pass, about 34 bytes x tokens x width x layers without the score matrix (Korthikanti
-et al. 2022, equation 2, fp16 with flash attention), or those of one layer and the layers' inputs with checkpointing.
-Time: 4 N per token (forward 2 N, backward through frozen weights 2 N) and 6 for each adapter weight; checkpointing
-computes the forward pass again (2 N).
+activations with checkpointing: of one layer about 34 bytes x tokens x width without the score matrix (Korthikanti et
+al. 2022, equation 2, fp16 with flash attention), and the inputs of all layers in fp16. Time: 6 N per token (forward
+2 N, again for the checkpoint 2 N, backward through frozen weights 2 N) and 6 for each adapter weight.
 """
 
 from typing import Final, NamedTuple
@@ -24,7 +23,7 @@ _BITS_PER_WEIGHT: Final = 4.5
 
 
 class FineTune(NamedTuple):
-    """An estimate. ``fits`` compares with what one app may hold; the rate assumes an MFU of 0.3 unless given."""
+    """An estimate. ``fits`` compares with what one app may hold; the rate assumes an MFU of 0.3."""
 
     adapter_count: int
     memory_bytes: int
@@ -43,28 +42,25 @@ def lora(
     rank: int = 16,
     batch_tokens: int = 512,
     train_tokens: int = 1_000_000,
-    checkpointing: bool = True,
-    mfu_ratio: float = _ASSUMED_MFU,
 ) -> FineTune:
     """LoRA on the query, key, value and output matrices.
 
     Raises:
-        RefusedError: Rank, tokens or MFU are out of range.
+        RefusedError: Rank or tokens are below 1.
     """
-    if min(rank, batch_tokens, train_tokens) < 1 or not 0 < mfu_ratio <= 1:
-        raise RefusedError("rank and tokens must be at least 1, mfu_ratio in (0, 1]")
+    if min(rank, batch_tokens, train_tokens) < 1:
+        raise RefusedError("rank and tokens must be at least 1")
     h, layers = shape.hidden_dim, shape.layer_count
     queries, keys = shape.head_count * shape.head_dim, shape.kv_head_count * shape.head_dim
     adapters = layers * rank * ((h + queries) + 2 * (h + keys) + (queries + h))
-    layer_bytes = _ACTIVATION_BYTES * batch_tokens * h
-    activations = layer_bytes + 2 * layers * batch_tokens * h if checkpointing else layer_bytes * layers
+    activations = (_ACTIVATION_BYTES + 2 * layers) * batch_tokens * h
     logits = 8 * batch_tokens * shape.vocab_count
     memory = weight_bytes + _BYTES_PER_ADAPTER_WEIGHT * adapters + activations + logits
-    flops = (6 if checkpointing else 4) * parameter_count + 6 * adapters
+    flops = 6 * parameter_count + 6 * adapters
     engine = device.engine()
     peaks = engine.peak_flops_per_s
     peak = next((peaks[t].value for t in ("fp16", "fp32") if t in peaks), rates_of(device).flops_per_s)
-    rate = mfu_ratio * peak / flops
+    rate = _ASSUMED_MFU * peak / flops
     available = int(device.pool(engine.pool).usable_bytes.value)
     return FineTune(adapters, memory, available, memory <= available, rate, train_tokens / rate / 3600)
 

@@ -73,10 +73,6 @@ class Config(NamedTuple):
 class Transformer:
     """Weights by the names of a GGUF file ([out, in] each), their gradients, and the FLOPs multiplied so far.
 
-    Args:
-        config: Sizes.
-        seed: Of the weights.
-
     Attributes:
         weights: By name.
         flops_count: 2 m n k of every product since it was last set to 0.
@@ -172,11 +168,12 @@ class Transformer:
         np.add.at(self.gradients["token_embd"], tokens[:, :-1].ravel(), x)
         return loss
 
-    def step(self, tokens: NDArray[np.int64], rate: float = 2e-3, betas: tuple[float, float] = (0.9, 0.95)) -> float:
+    def step(self, tokens: NDArray[np.int64], rate: float = 2e-3) -> float:
         """One Adam step with gradients clipped to a norm of 1; gives the loss before it."""
         loss = self.backward(tokens)
         norm = np.sqrt(sum(float(np.vdot(g, g)) for g in self.gradients.values()))
         self._step += 1
+        betas = (0.9, 0.95)
         scale = np.float32(min(1.0, 1.0 / max(norm, 1e-9)))
         fixes = [np.float32(1 - b**self._step) for b in betas]
         for name, gradient in self.gradients.items():

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.tiny_gguf import synthesize_tiny
 from harness.app import ladder as ladder_module
 from harness.app.calibration_change import calibration_change
 from harness.app.ladder import Asked, ladder
 from harness.catalog.gguf import GgufFile
-from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure import pipeline

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from bench.tiny_gguf import synthesize_tiny
 from harness.app.emulate import emulation_of, find_boundary, predicted_bytes, predicted_context
 from harness.app.fit import predict
 from harness.app.ladder_advice import recommend, rung_predictions
@@ -12,7 +13,6 @@ from harness.app.resolve import resolve_model
 from harness.app.speculate import PROMPT_CLASSES, load_prompts
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_gguf
-from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.quality import TextScore
 from harness.domain.record import result_of

@@ -10,7 +10,7 @@ from harness.catalog.paths import home_dir
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, RefusedError, UnknownNameError
 from harness.measure.lock import machine_lock
-from harness.measure.pipeline import open_history
+from harness.measure.pipeline import How, open_history
 
 BASE = Scenario(context_tokens=128, prompt_tokens=16, new_tokens=4, thread_count=1)
 OPTIONS = Options(runtime="fake", repetitions=2)
@@ -63,20 +63,20 @@ def test_a_resumed_matrix_measures_only_what_is_missing(tmp_path: Path) -> None:
     first, second = model(tmp_path, "first"), model(tmp_path, "second")
     (done,) = run_cells(cells_of([first], "", BASE), OPTIONS)
 
-    records = run_cells(cells_of([first, second], "", BASE), OPTIONS._replace(resume=True))
+    records = run_cells(cells_of([first, second], "", BASE), OPTIONS._replace(how=How(resume=True)))
 
     assert records[0].run_id == done.run_id
     assert records[1].run_id != done.run_id
     assert open_history().count() == 2
     # Another scenario, or a changed file, is another cell.
-    (again,) = run_cells(cells_of([first], "", BASE, depths=(8,)), OPTIONS._replace(resume=True))
+    (again,) = run_cells(cells_of([first], "", BASE, depths=(8,)), OPTIONS._replace(how=How(resume=True)))
     assert again.run_id != done.run_id
 
 
 def test_a_run_beside_another_is_marked(tmp_path: Path) -> None:
     with machine_lock(home_dir() / "run.lock"), ThreadPoolExecutor(1) as other:
         cells = cells_of([model(tmp_path, "m")], "", BASE)
-        (record,) = other.submit(run_cells, cells, OPTIONS._replace(wait=False)).result()
+        (record,) = other.submit(run_cells, cells, OPTIONS._replace(how=How(wait=False))).result()
 
     assert record.outcome == "inconclusive"
     assert "another measured run was going on" in record.detail

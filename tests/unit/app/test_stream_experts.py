@@ -12,6 +12,7 @@ from harness.domain.model import Experts, ModelShape
 from harness.domain.record import MemoryUse, result_of
 from harness.domain.result import Stream
 from harness.domain.scenario import Scenario
+from harness.measure.jobs.stream import StreamJob
 from harness.measure.pipeline import open_history
 from harness.predict.weights import weights_of
 
@@ -26,8 +27,13 @@ SCENARIO = Scenario(context_tokens=128, thread_count=1)
 SKEW = 0.8
 
 
-def stream(*arguments, **options) -> Stream:
-    return result_of(run_stream(*arguments, **options), Stream)
+def job(model: Path, budget_bytes: int, **fields) -> StreamJob:
+    fields = {"prompts": PROMPTS, "new_tokens": 24, "scenario": SCENARIO} | fields
+    return StreamJob(model=str(model), budget_bytes=budget_bytes, **fields)
+
+
+def stream(model: Path, budget_bytes: int, **fields) -> Stream:
+    return result_of(run_stream(job(model, budget_bytes, **fields)), Stream)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +49,8 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_tokens_limit_and_figures(mixture: Path) -> None:
     unlimited = 2 << 30
-    expected = stream(mixture, unlimited, PROMPTS, mode="mapped", new_tokens=24, scenario=SCENARIO)
-    whole = stream(mixture, unlimited, PROMPTS, new_tokens=24, scenario=SCENARIO)
+    expected = stream(mixture, unlimited, mode="mapped")
+    whole = stream(mixture, unlimited)
     assert whole.schedule == "experts"
     assert whole.expert_plan is not None
     assert not whole.expert_plan.streams
@@ -52,7 +58,7 @@ def test_tokens_limit_and_figures(mixture: Path) -> None:
 
     plan = whole.expert_plan
     budget = unlimited - plan.available_bytes + plan.pinned_bytes + plan.expert_bytes // 2
-    record = run_stream(mixture, budget, PROMPTS, new_tokens=24, scenario=SCENARIO)
+    record = run_stream(job(mixture, budget))
     half, memory = result_of(record, Stream), record.memory
     assert isinstance(memory, MemoryUse)
     # Each prompt is a sample with its validity, and the run is one of the history.
@@ -77,6 +83,6 @@ def test_tokens_limit_and_figures(mixture: Path) -> None:
     assert half.bound_ratio is not None
     assert half.bound_ratio > 0
 
-    blocks = stream(mixture, budget, PROMPTS, new_tokens=24, scenario=SCENARIO, schedule="blocks")
+    blocks = stream(mixture, budget, schedule="blocks")
     assert (blocks.schedule, blocks.schedule_reason) == ("blocks", "")
     assert blocks.outputs == expected.outputs

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.app.trend import difference, differences, effect_size, not_alike, trends
+from bench.records_scale import trends
+from harness.app.trend import difference, differences, effect_size, not_alike
 from harness.records.store import load, save
 
 REAL = Path(__file__).parents[2] / "records" / "v1-smollm2-135m.json"

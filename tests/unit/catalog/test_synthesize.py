@@ -6,12 +6,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from bench.tiny_gguf import synthesize_tiny
 from harness.app.synthetic import routing_of
 from harness.catalog._routing import preferences_for
 from harness.catalog.gguf import SkippedArray, read_gguf
 from harness.catalog.models import model_names
 from harness.catalog.names import load_model
-from harness.catalog.synthesize import SYNTHETIC_TYPES, Routing, random_blocks, synthesize, synthesize_tiny
+from harness.catalog.synthesize import SYNTHETIC_TYPES, Routing, random_blocks, synthesize
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Experts, ModelShape, Tensor, Weights
 from harness.domain.scenario import Scenario

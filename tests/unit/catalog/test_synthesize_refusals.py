@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.tiny_gguf import synthesize_tiny
 from harness.catalog import synthesize as module
-from harness.catalog.synthesize import synthesize_tiny
 from harness.errors import CouldNotRunError, RefusedError
 
 

@@ -109,7 +109,7 @@ def test_a_missing_bench_is_named() -> None:
 
 
 def test_benches_exceed_the_cache_they_are_meant_for() -> None:
-    for group in plan(["Q4_1", "F16"], 96 << 20, thorough=False):
+    for group in plan(["Q4_1", "F16"], 96 << 20):
         for bench in group:
             if bench.role in {"narrow", "mid", "wide", "head"}:
                 assert bench.weight_bytes > 0.75 * (96 << 20)

@@ -20,14 +20,11 @@ def tree(root: Path, name: str, files: dict[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("name", "files", "expected"),
     [
-        # microwatts, millidegrees, hertz, bytes
+        # microwatts, millidegrees
         (
             "amdgpu",
-            {
-                "power1_average": "187000000", "temp1_input": "64000", "freq1_input": "2450000000",
-                "device/mem_info_vram_used": "1073741824",
-            },
-            GpuReading("amdgpu hwmon3", "amdgpu", 187.0, None, 64.0, 2.45e9, 2**30),
+            {"power1_average": "187000000", "temp1_input": "64000"},
+            GpuReading("amdgpu hwmon3", "amdgpu", 187.0, None, 64.0),
         ),
         ("xe", {"energy1_input": "5000000"}, GpuReading("xe hwmon3", "xe", None, 5.0)),
         ("amdgpu", {}, GpuReading("amdgpu hwmon3", "amdgpu")),

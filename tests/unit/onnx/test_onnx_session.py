@@ -11,7 +11,7 @@ from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx import quantize as q
 from harness.onnx.files import lint, quant_label, quantization, size_bytes
 from harness.onnx.graph import read_graph
-from harness.onnx.profile import operation_times
+from harness.onnx.profile import node_events
 from harness.onnx.session import OnnxSession
 
 onnx = pytest.importorskip("onnx")
@@ -122,34 +122,8 @@ def test_profile_by_operation(product: Path, tmp_path: Path):
     with OnnxSession(product, profile=tmp_path / "profile") as session:
         for _ in range(3):
             session.run({"x": X})
-        rows = operation_times(session.end_profile())
-    assert [(r.op_type, r.call_count, r.share_ratio) for r in rows] == [("MatMul", 3, 1.0)]
-    assert rows[0].duration_s >= 0
+        events = node_events(session.end_profile())
+    assert [e.op_type for e in events] == ["MatMul"] * 3
+    assert all(e.duration_s >= 0 for e in events)
     with pytest.raises(BadDataError, match="a profile written by"):
-        operation_times(product)
-
-
-def test_sentence_encoder_pools_what_the_graph_gives(tmp_path: Path):
-    """A graph that only looks rows up: the vector of a text is the mean of its bytes' rows, made unit length."""
-    from bench.tiny_onnx import tiny_weights, write_tiny_decoder
-    from harness.workloads.memory_store.minilm import OnnxMiniLM
-
-    write_tiny_decoder(tmp_path, tiny_weights(layer_count=1))  # for its tokenizer: each byte is a token
-    h, t = onnx.helper, onnx.TensorProto
-    table = DRAW.standard_normal((256, 8)).astype(np.float32)
-    graph = h.make_graph(
-        [h.make_node("Gather", ["table", "input_ids"], ["hidden"])],
-        "g",
-        [h.make_tensor_value_info("input_ids", t.INT64, ["batch", "tokens"])],
-        [h.make_tensor_value_info("hidden", t.FLOAT, ["batch", "tokens", 8])],
-        [onnx.numpy_helper.from_array(table, "table")],
-    )
-    opsets = [h.make_opsetid("", 18)]
-    onnx.save(h.make_model(graph, opset_imports=opsets, ir_version=10), str(tmp_path / "model.onnx"))
-    encoder = OnnxMiniLM(tmp_path)
-    # "!" and "~" are the signs 33 and 126: the tokens 0 and 93 of the byte alphabet in the order of code points.
-    found = encoder.embed(["!", "!~"])
-    first, second = table[0], (table[0] + table[93]) / 2
-    assert encoder.dim == 8
-    assert np.allclose(found[0], first / np.linalg.norm(first), atol=1e-6)
-    assert np.allclose(found[1], second / np.linalg.norm(second), atol=1e-6)
+        node_events(product)

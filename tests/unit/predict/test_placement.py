@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.app.fit import predict
-from harness.app.placement import best_placement, split_note
+from harness.app.plans import best_placement, split_note
 from harness.app.resolve import ResolvedModel, resolve_model
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model

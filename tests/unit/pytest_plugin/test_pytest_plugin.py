@@ -118,7 +118,7 @@ def test_model(request):
 @pytest.mark.engine
 def test_a_real_model_from_another_project(project, pytester) -> None:
     pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
-    from harness.catalog.synthesize import synthesize_tiny
+    from bench.tiny_gguf import synthesize_tiny
 
     model = synthesize_tiny(pytester.path / "tiny.gguf", "Q4_0")
     source = f"""

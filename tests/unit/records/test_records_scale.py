@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.records_scale import measure, year
-from harness.app.trend import trends, trends_of
+from bench.records_scale import measure, trends, year
+from harness.app.trend import trends_of
 from harness.records.history import FORMAT, History
 from harness.records.store import encode
 

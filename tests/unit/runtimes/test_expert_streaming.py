@@ -136,7 +136,7 @@ def test_everything_fits(mixture: Path) -> None:
 
 
 def test_what_cannot_be_streamed_by_expert_is_said(mixture: Path, tmp_path: Path) -> None:
-    from harness.catalog.synthesize import synthesize_tiny
+    from bench.tiny_gguf import synthesize_tiny
     from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession
     from harness.runtimes.llamacpp.schedules import open_streamed
 

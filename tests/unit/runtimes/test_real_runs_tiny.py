@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.tiny_gguf import synthesize_tiny
 from harness.catalog.gguf import read_gguf
-from harness.catalog.synthesize import synthesize_tiny
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.catalog.synthesize import synthesize_tiny
+from bench.tiny_gguf import synthesize_tiny
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp import RUNTIME

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from harness.catalog.synthesize import synthesize_tiny
+from bench.tiny_gguf import synthesize_tiny
 from harness.errors import EngineError
 from harness.ports import EndPass
 from harness.runtimes.llamacpp import RUNTIME

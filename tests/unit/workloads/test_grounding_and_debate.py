@@ -11,8 +11,9 @@ import pytest
 from harness.errors import BadDataError
 from harness.ports import WorkloadContext
 from harness.stats.calibration.scaling import Platt
-from harness.stats.calibration.selective import answer_threshold, binomial_tail
+from harness.stats.calibration.selective import answer_threshold
 from harness.stats.intervals import share_interval
+from harness.stats.quantiles import binomial_chances
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads.debate.debating import ARMS, Held, Speech, Verdict, cases, level, report
 from harness.workloads.grounding_qa import answering, sets
@@ -121,7 +122,7 @@ def test_thresholds_by_hand():
     assert answer_threshold(confidence, [False] * 40, 0.1, allow_few=True) == float("inf")
     assert answer_threshold(confidence[:10], [True] * 10, 0.1, allow_few=True) == float("inf")
     # 3 coins: 4 of 8 outcomes have at most one head
-    assert binomial_tail(1, 3, 0.5) == pytest.approx(0.5)
+    assert sum(binomial_chances(3, 0.5, 1)) == pytest.approx(0.5)
 
 
 def test_thresholds_keep_their_promise():
@@ -313,7 +314,7 @@ def test_published_figures_are_those_of_the_subset():
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
-    from harness.catalog.synthesize import synthesize_tiny
+    from bench.tiny_gguf import synthesize_tiny
 
     return synthesize_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf", "Q8_0")
 

@@ -62,6 +62,9 @@ def test_log_softmax_equals_a_plain_sum(values):
     z = np.array(values, np.float32)
     plain = z.astype(np.float64) - np.log(np.exp(z.astype(np.float64) - z.max()).sum()) - z.max()
     assert log_softmax_at(z, 1) == pytest.approx(plain[1], abs=1e-5)
+    # logits ln 1, ln 2, ln 5: probabilities 1/8, 2/8, 5/8
+    assert -log_softmax_at(np.log(np.array([1, 2, 5], np.float32)), 1) == pytest.approx(np.log(4))
+    assert log_softmax_at(np.array([1000, 0], np.float32), 0) == 0.0
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -155,7 +158,7 @@ def test_normalisers_and_temperature_against_plain_sums_and_bisection():
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
-    from harness.catalog.synthesize import synthesize_tiny
+    from bench.tiny_gguf import synthesize_tiny
 
     return synthesize_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf", "Q8_0")
 

@@ -58,13 +58,6 @@ def test_a_second_look_finds_what_the_first_one_names(tmp_path):
         assert "Paula lives in Riga." in [m.content for m in keeper.recall(question, top_k=3)]
 
 
-def test_judges_decide_where_they_are_given(store):
-    always = type("Judge", (), {"margins": lambda _self, questions: [1.0] * len(questions)})()
-    keeper = Keeper(store, worth=always, replaces=always)
-    assert keeper.tell("Good morning!").action == "stored"
-    assert keeper.tell("Nora lives in Oslo.").action == "updated"
-
-
 def test_when_to_look():
     assert needs_memory("Where does Nora live?")
     assert needs_memory("What is my phone number?")

@@ -94,15 +94,6 @@ def test_forget_by_condition_with_a_list_first(store, condition, left):
     assert rest == left
 
 
-def test_forget_about_only_lists_unless_told(store):
-    store.store("Pia visited the harbour")
-    store.store("Quin sold a drum")
-    assert [m.content for m in store.forget_about("harbour", top_k=1).memories] == ["Pia visited the harbour"]
-    assert len(store) == 2
-    assert store.forget_about("harbour", top_k=1, dry_run=False).is_erased
-    assert len(store) == 1
-
-
 WRITER = """
 import sys
 from pathlib import Path

@@ -24,7 +24,7 @@ from harness.workloads.sparse_autoencoder.encoders import make_encoder, weight_b
 from harness.workloads.sparse_autoencoder.features import top_features
 from harness.workloads.sparse_autoencoder.metrics import codes_overlap, fvu, quality, recovered
 from harness.workloads.sparse_autoencoder.model import SparseAutoencoder, empty_rows, keep_largest, sparse
-from harness.workloads.sparse_autoencoder.splice import Splice, token_loss
+from harness.workloads.sparse_autoencoder.splice import Splice
 from harness.workloads.sparse_autoencoder.workload import planted_tokens, random_autoencoder
 
 
@@ -126,12 +126,6 @@ def test_metrics_by_hand():
     assert (found.active_count, found.dead_ratio) == (1.0, pytest.approx(2 / 3))
     assert codes_overlap(small().encode_sparse(X), np.array([[2]])) == 1.0
     assert codes_overlap(small().encode_sparse(X), np.array([[0]])) == 0.0
-
-
-def test_token_loss_by_hand():
-    # logits ln 1, ln 2, ln 5: probabilities 1/8, 2/8, 5/8
-    assert token_loss(np.log(f32([1, 2, 5])[0]), 1) == pytest.approx(np.log(4))
-    assert token_loss(f32([1000, 0])[0], 0) == 0.0
 
 
 # -- activations and features ---------------------------------------------------------------------------------------

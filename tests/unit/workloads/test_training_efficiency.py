@@ -58,15 +58,11 @@ def test_deepseek_v3_by_the_published_formula():
     done = efficiency(DEEPSEEK_V3)
     # 6 x 37e9 x 14.8e12 / (2048 x 989e12 x 1320 x 3600)
     assert done.mfu_ratio == Fraction(4278125, 12532608)
-    assert done.cost_dollars == 5_406_720
     assert done.flops_count == 32856 * 10**20
-    assert int(done.tokens_per_dollar) == 2_737_334
     assert float(efficiency(DEEPSEEK_V3_REPORTED).mfu_ratio) == pytest.approx(0.3464, abs=5e-5)
 
 
-@pytest.mark.parametrize(
-    "field", ["hours", "device_count", "peak_flops_per_s", "dollars_per_device_hour", "token_count"]
-)
+@pytest.mark.parametrize("field", ["hours", "device_count", "peak_flops_per_s", "token_count"])
 def test_zeros_are_refused(field):
     with pytest.raises(RefusedError, match=field):
         efficiency(DEEPSEEK_V3._replace(**{field: 0}))

@@ -1,0 +1,65 @@
+"""A small llama with random weights, for tests, drills and fuzzing: a file that the engine loads in milliseconds."""
+
+from pathlib import Path
+
+from harness.catalog.synthesize import synthesize
+from harness.domain.ggml import row_bytes
+from harness.domain.model import ModelShape, Tensor, Weights
+
+
+def synthesize_tiny(
+    path: Path,
+    type_name: str,
+    *,
+    layer_count: int = 2,
+    hidden_dim: int = 512,
+    feed_forward_dim: int = 1024,
+    vocab_count: int = 512,
+    head_count: int = 8,
+    kv_head_count: int = 4,
+    seed: int = 0,
+) -> Path:
+    """Write a small llama whose matrices are all of one ggml type, with its token table as the output matrix.
+
+    Raises:
+        RefusedError: As ``synthesize``.
+        ValueError: A row is no whole number of blocks.
+    """
+    head = hidden_dim // head_count
+    shape = ModelShape(
+        architecture="llama",
+        layer_count=layer_count,
+        hidden_dim=hidden_dim,
+        vocab_count=vocab_count,
+        head_count=head_count,
+        kv_head_count=kv_head_count,
+        head_dim=head,
+        feed_forward_dim=feed_forward_dim,
+        tied_embeddings=True,
+        context_max_tokens=1 << 16,
+    )
+    tensors = [
+        _tensor("token_embd.weight", (hidden_dim, vocab_count), type_name),
+        _tensor("output_norm.weight", (hidden_dim,), "F32"),
+    ]
+    matrices = {
+        "attn_q": (hidden_dim, head * head_count),
+        "attn_k": (hidden_dim, head * kv_head_count),
+        "attn_v": (hidden_dim, head * kv_head_count),
+        "attn_output": (head * head_count, hidden_dim),
+        "ffn_gate": (hidden_dim, feed_forward_dim),
+        "ffn_up": (hidden_dim, feed_forward_dim),
+        "ffn_down": (feed_forward_dim, hidden_dim),
+    }
+    for layer in range(layer_count):
+        at = f"blk.{layer}."
+        tensors += [_tensor(f"{at}{norm}.weight", (hidden_dim,), "F32") for norm in ("attn_norm", "ffn_norm")]
+        tensors += [_tensor(f"{at}{key}.weight", dims, type_name) for key, dims in matrices.items()]
+    size = sum(t.size_bytes for t in tensors)
+    weights = Weights(shape=shape, tensors=tuple(tensors), file_bytes=size, quant=type_name, synthetic=True)
+    return synthesize(weights, path, seed=seed)
+
+
+def _tensor(name: str, dims: tuple[int, ...], type_name: str) -> Tensor:
+    rows = dims[1] if len(dims) > 1 else 1
+    return Tensor(name=name, dims=dims, type_name=type_name, size_bytes=rows * row_bytes(type_name, dims[0]))
