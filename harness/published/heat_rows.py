@@ -196,14 +196,15 @@ def _words(text: str) -> list[str]:
 
 
 def _profile(chip: str, device: str, profiles: Sequence[DeviceProfile]) -> DeviceProfile | None:
-    """The shipped profile with that chip; among several, the one whose title fits best.
+    """The shipped profile with that chip; among several, the one whose words fit best.
 
     A key may name a family, as of Strix Halo: another number in it is another chip, with another power.
     """
     number = re.search(r"\d{3,}", chip)
     alike = [profile for profile in profiles if chip_key(profile.chip) == chip_key(chip)]
     found = [profile for profile in alike if number is None or number[0] in profile.chip]
-    return max(found, key=lambda p: len(set(_words(p.title)) & set(_words(device))), default=None)
+    told = set(_words(f"{chip} {device}"))
+    return max(found, key=lambda p: len(told & set(_words(f"{p.chip} {p.title}"))), default=None)
 
 
 def fit(rows: Sequence[HeatRow], source: str) -> HeatTerms:

@@ -19,6 +19,7 @@ from harness.domain.record import RunRecord
 from harness.domain.result import Generation, Load
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
+from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs import generate, load, served
 from harness.measure.pipeline import How, Pipeline
 from harness.runtimes import executable
@@ -220,7 +221,8 @@ def test_ik_runs_the_same_session(tiny: Path) -> None:
 
 def test_ik_through_the_pipeline(tiny: Path, tmp_path: Path) -> None:
     pytest.importorskip("ik_llama_cpp")
-    planned = generate.plan(tiny, None, SCENARIO, runtime="ik", repetitions=1, cold_loads=0, patience_s=0.1)
+    job = GenerateJob(path=str(tiny), scenario=SCENARIO, runtime="ik", repetitions=1, cold_loads=0, patience_s=0.1)
+    planned = generate.plan(job, None)
     record = measured(planned, tmp_path)
     assert record.outcome in {"ok", "inconclusive"}, record.detail
     assert record.engine is not None
@@ -240,7 +242,11 @@ HAVE_PROGRAMS = executable.program("llama-bench") is not None
     ],
 )
 def test_programs_give_their_raw_samples(tiny: Path, tmp_path: Path, scenario: Scenario, labels: set[str]) -> None:
-    planned = generate.plan(tiny, None, scenario, runtime="executable", repetitions=2, patience_s=60.0, retries=0)
+    # So many that the program outlasts a period of the memory watch.
+    job = GenerateJob(
+        path=str(tiny), scenario=scenario, runtime="executable", repetitions=40, patience_s=60.0, retries=0
+    )
+    planned = generate.plan(job, None)
     record = measured(planned, tmp_path)
     assert record.outcome in {"ok", "inconclusive"}, record.detail
     found = {s.label for s in record.samples}
@@ -256,6 +262,7 @@ def test_programs_give_their_raw_samples(tiny: Path, tmp_path: Path, scenario: S
 def test_a_program_that_refuses_a_file_is_a_recorded_refusal(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + os.urandom(64))
-    record = measured(generate.plan(broken, None, SCENARIO, runtime="executable", repetitions=1), tmp_path)
+    job = GenerateJob(path=str(broken), scenario=SCENARIO, runtime="executable", repetitions=1)
+    record = measured(generate.plan(job, None), tmp_path)
     assert record.outcome == "refused"
     assert "llama-bench ended with status" in record.detail

@@ -21,7 +21,7 @@ from harness.measure.tiny_model import TinyShape, write_tiny
 from harness.ports import Target
 from harness.targets import target_named
 from harness.targets.bench import BenchJob, bench_on, between, program_for, soak_on
-from harness.targets.facts import celsius, doubts, drained_joules, facts, probe, ready
+from harness.targets.facts import _same_chip, celsius, doubts, drained_joules, facts, probe, ready
 from harness.targets.shell import LOST, Frame, ShellTarget
 
 PHONES = Path(__file__).parent / "phones"
@@ -276,6 +276,22 @@ def test_states_of_devices_in_clear_words(tmp_path, monkeypatch, listing, asked,
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(CouldNotRunError, match=words):
         target_named(f"adb://{asked}")
+
+
+@pytest.mark.parametrize(
+    ("told", "shipped", "same"),
+    [
+        ("Qualcomm SM8650", "Snapdragon 8 Gen 3", True),
+        ("Samsung S5E9945", "Exynos 2400", True),
+        ("Google Tensor G3", "Tensor G3", True),
+        ("Raspberry Pi 5 Model B Rev 1.0", "BCM2712", True),  # raspberrypi.com: its processor
+        ("Qualcomm SM8750", "Snapdragon 8 Elite Gen 5", False),
+        ("Qualcomm SM8450", "Snapdragon 8 Gen 2", False),
+        ("", "M1", False),
+    ],
+)
+def test_chips_by_the_names_that_devices_tell(told, shipped, same):
+    assert _same_chip(shipped, told) is same
 
 
 @pytest.mark.parametrize("text", ["", "ftp://x", "ssh://", "ssh://-oProxyCommand=x", "ssh://a b", "adb:x"])

@@ -30,7 +30,6 @@ from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
 
-ENTRY: Final = "harness.measure.jobs.load:run_load"
 MOST_AT_ONCE: Final = 512
 """Requests in flight; an open loop that needs more has left the server far behind."""
 
@@ -113,7 +112,7 @@ def plan(job: LoadJob, *, limits: Limits = Limits()) -> Measurement:  # noqa: B0
 
     return Measurement(
         workload="load",
-        entry=ENTRY,
+        entry=f"{__name__}:run_load",
         job=job,
         scenario=Scenario(
             context_tokens=max(needed, room),

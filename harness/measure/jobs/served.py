@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 from statistics import median
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -28,8 +28,6 @@ from harness.measure.runner import check_scenario
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience
-
-ENTRY: Final = "harness.measure.jobs.served:run_served"
 
 
 class ServedJob(GenerateJob, frozen=True, kw_only=True):
@@ -85,7 +83,7 @@ def plan(
 
     return Measurement(
         workload="generate",
-        entry=ENTRY,
+        entry=f"{__name__}:run_served",
         job=job,
         scenario=s,
         read=read,
@@ -148,7 +146,7 @@ class Served(Protocoller):
         if not self.server.unload():
             return False
         tokens = max(1, self.asked.scenario.prompt_tokens)
-        answer, started_unix_s, validity, _ = self._ask(tokens, 1, disk_expected=True, fresh=True)
+        answer, started_unix_s, validity, _ = self._ask(tokens, 1, cold=True)
         if answer.load_s is not None:
             self._tell("load", "load @ cold", 0, answer.load_s, started_unix_s, validity)
         self._tell("first_token", f"ttft{tokens} @ cold", tokens, answer.first_token_s, started_unix_s, validity)
@@ -180,25 +178,20 @@ class Served(Protocoller):
         return not validity.doubts
 
     def _ask(
-        self, prompt_tokens: int, new_tokens: int, *, disk_expected: bool = False, fresh: bool = False
+        self, prompt_tokens: int, new_tokens: int, *, cold: bool = False
     ) -> tuple[Answer, float, Validity, float | None]:
         job, s = self.asked, self.asked.scenario
-        reuse = job.reuse and not fresh
+        reuse = job.reuse and not cold
         if reuse:
             self._random.seed(job.seed)  # the same prompt again
         prompt = self.server.prompt(s.depth_tokens + prompt_tokens, self._random)
+        request = Request(
+            prompt=prompt, new_tokens=new_tokens, reuse=reuse or s.depth_tokens > 0, context_tokens=s.context_tokens
+        )
         if s.depth_tokens and not reuse:
             # What is in the cache before the test: sent once, then found there.
-            self.server.ask(
-                Request(prompt=prompt[: s.depth_tokens], new_tokens=1, reuse=True, context_tokens=s.context_tokens)
-            )
-        request = Request(
-            prompt=prompt,
-            new_tokens=new_tokens,
-            reuse=reuse or s.depth_tokens > 0,
-            context_tokens=s.context_tokens,
-        )
-        probe = self._probe(disk_expected)
+            self.server.ask(msgspec.structs.replace(request, prompt=prompt[: s.depth_tokens], new_tokens=1))
+        probe = self._probe(cold)
         probe.start()
         self._meter.start()
         started_unix_s = time.time()

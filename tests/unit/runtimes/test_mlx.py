@@ -13,6 +13,7 @@ pytestmark = pytest.mark.engine
 from harness.app.locate import locate  # noqa: E402
 from harness.domain.scenario import Scenario  # noqa: E402
 from harness.errors import BadDataError, EngineError, RefusedError  # noqa: E402
+from harness.measure.generate_job import GenerateJob  # noqa: E402
 from harness.measure.jobs import generate  # noqa: E402
 from harness.measure.pipeline import How, Pipeline  # noqa: E402
 from harness.runtimes.mlx import RUNTIME  # noqa: E402
@@ -94,9 +95,8 @@ def test_what_it_cannot_do_is_said(session, folder: Path, tmp_path: Path) -> Non
 def test_folder_is_found_and_measured(folder: Path, tmp_path: Path) -> None:
     located = locate(str(folder), "")
     assert (located.name, located.format) == ("tiny-llama", "mlx")
-    planned = generate.plan(
-        located.path, None, SCENARIO, runtime="mlx", name=located.name, repetitions=1, patience_s=0.1
-    )
+    job = GenerateJob(path=str(located.path), scenario=SCENARIO, runtime="mlx", repetitions=1, patience_s=0.1)
+    planned = generate.plan(job, None, name=located.name)
     with Pipeline(How(keep=False, wait=False, folder=tmp_path)) as pipeline:
         record = pipeline.measure(planned)
     assert record.outcome in {"ok", "inconclusive"}, record.detail
