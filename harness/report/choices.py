@@ -168,6 +168,8 @@ def _reordered(grid: Grid, devices: Sequence[int], models: Sequence[int]) -> Gri
         peak_bytes=grid.peak_bytes[place],
         verdict=grid.verdict[place],
         decode_tokens_per_s=grid.decode_tokens_per_s[place],
+        storage_bytes_per_s=grid.storage_bytes_per_s[list(devices)],
+        active_ratio=grid.active_ratio[list(models)],
     )
 
 
@@ -269,11 +271,13 @@ def _sure(
 
 
 def _streamed(grid: Grid, d: int, profile: DeviceProfile) -> tuple[float, ...]:
-    """min(decode speed, storage rate / bytes that do not stay in memory), for the cells that fit with streaming."""
+    """min(decode speed, storage rate / (bytes that do not stay in memory x share of the weights that a token reads))."""
     streams = grid.verdict[d] == 1
     rate = profile.storage.sequential_read_bytes_per_s.value
     missing = np.maximum(grid.needed_bytes[d] - grid.available_bytes[d], 1)
-    speeds: NDArray[np.float64] = np.minimum(grid.decode_tokens_per_s[d][..., None], rate / missing)
+    speeds: NDArray[np.float64] = np.minimum(
+        grid.decode_tokens_per_s[d][..., None], rate / (missing * grid.active_ratio[..., None])
+    )
     return tuple(_digits(v) for v in speeds[streams])
 
 
