@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.domain.drafting import Decoding
 from harness.domain.record import Sample
 from harness.measure.sensors import EnergyMeter
-from harness.measure.validity import ValidityProbe
+from harness.measure.validity import LIMITS, ValidityProbe
 
 if TYPE_CHECKING:
     from harness.runtimes.llamacpp.drafters import ModelDrafter
@@ -36,7 +36,8 @@ class Timed:
     Args:
         emit: Takes the events of the child.
         parent_pid: The process that waits.
-        disk_expected: Whether reading from the disk is what the run is about.
+        disk_expected: Whether reading from the disk under a limit of memory is what the run is about. Its own readers
+            then wait for a CPU, and its pages for memory; what others use of the machine stays a doubt.
     """
 
     def __init__(self, emit: Callable[..., None], *, parent_pid: int, disk_expected: bool = False) -> None:
@@ -45,7 +46,8 @@ class Timed:
 
     def answer(self, generate: Callable[[], Decoding], mark: str = "") -> Decoding:
         """Generate, and tell it; ``mark`` is appended to the labels."""
-        probe = ValidityProbe(disk_expected=self._disk_expected, own_pids=(self._parent_pid,))
+        limits = LIMITS._replace(cpu_stall_ratio=1.0, memory_stall_ratio=1.0) if self._disk_expected else LIMITS
+        probe = ValidityProbe(disk_expected=self._disk_expected, own_pids=(self._parent_pid,), limits=limits)
         self._meter.start()
         probe.start()
         started_unix_s = time.time()
