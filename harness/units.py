@@ -75,3 +75,9 @@ def format_seconds(seconds: float) -> str:
         if abs(seconds) >= unit:
             return f"{seconds / unit:.3g} {name}"
     return f"{seconds * 1e9:.3g} ns"
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """Number with so many significant digits and no exponent, as people write it (``0.73``, ``190``, ``234,000``)."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 10**digits else f"{value:.{digits}g}"

@@ -25,6 +25,7 @@ from harness.predict.speculative import BestLength, batch_cost, best_gamma, expe
 from harness.predict.speed import machine_of, predict_speed
 from harness.predict.streaming import plan_even_split
 from harness.predict.weights import has_output, matrix_types, role_of
+from harness.units import format_number
 
 ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
 """Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the others."""
@@ -306,5 +307,5 @@ def split_note(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) 
     best = best_placement(model, device, scenario).best
     if best is None:
         return ()
-    speed = f"{best.decode_tokens_per_s.mid:.3g} tokens/s"
+    speed = f"{format_number(best.decode_tokens_per_s.mid)} tokens/s"
     return (f"split between the card and the CPU it runs: {best.flags}, {speed}; --placement auto shows every split",)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from harness.cli._output import console, table
-from harness.units import format_bytes, format_seconds
+from harness.units import format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
     from harness.app.plans import SpeculationPlan, StreamingOutlook
@@ -41,14 +41,18 @@ def _speculation(plan: "SpeculationPlan") -> object:
 
 def _streaming(plan: "StreamingOutlook") -> object:
     rows = [
-        ("pinned and streamed layers", f"{plan.tokens_per_s:.3g}", f"{plan.pinned_count} pinned; bound: {plan.bound}"),
-        ("the same file mapped", f"{plan.naive_tokens_per_s:.3g}", "all of it read again for every token"),
+        (
+            "pinned and streamed layers",
+            format_number(plan.tokens_per_s),
+            f"{plan.pinned_count} pinned; bound: {plan.bound}",
+        ),
+        ("the same file mapped", format_number(plan.naive_tokens_per_s), "all of it read again for every token"),
     ]
     if plan.speculative_tokens_per_s:
-        rows.append(("streamed, with drafts", f"{plan.speculative_tokens_per_s:.3g}", "at an acceptance of 0.8"))
+        rows.append(("streamed, with drafts", format_number(plan.speculative_tokens_per_s), "at an acceptance of 0.8"))
     if plan.expert_cache_tokens_per_s is not None and plan.expert_hit_ratio is not None:
         hits = f"{plan.expert_hit_ratio:.0%} of wanted experts in memory"
-        rows.append(("most wanted experts kept", f"{plan.expert_cache_tokens_per_s:.3g}", hits))
+        rows.append(("most wanted experts kept", format_number(plan.expert_cache_tokens_per_s), hits))
     title = f"streaming in {format_bytes(plan.budget_bytes)}, {format_bytes(plan.streamed_bytes)} from storage a pass"
     return table(title, ("how", "tokens/s", ""), rows, right=(1,))
 
@@ -80,9 +84,9 @@ def _cells(choice: "Choice", mark: str) -> tuple[str, ...]:
         format_bytes(choice.vram_bytes),
         format_bytes(choice.ram_bytes),
         "yes" if choice.fits else "no",
-        f"{decode.mid:.3g}",
-        f"{decode.low:.3g} to {decode.high:.3g}",
-        f"{prefill.mid:.3g}",
-        f"{prefill.low:.3g} to {prefill.high:.3g}",
+        format_number(decode.mid),
+        f"{format_number(decode.low)} to {format_number(decode.high)}",
+        format_number(prefill.mid),
+        f"{format_number(prefill.low)} to {format_number(prefill.high)}",
         format_seconds(choice.request_s),
     )

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from harness.domain.result import Stream
-from harness.units import format_bytes, format_rate
+from harness.units import format_bytes, format_number, format_rate
 
 if TYPE_CHECKING:
     from harness.app.plans import StreamingOutlook
@@ -18,18 +18,19 @@ def beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool, schedul
     source = "predicted from this machine's profile"
     if mapped:
         naive = outlook.naive_tokens_per_s
-        return naive, f"{source}: {naive:.3g} tokens/s, all of it read again"
+        return naive, f"{source}: {format_number(naive)} tokens/s, all of it read again"
     if schedule != "blocks" and outlook.expert_cache_tokens_per_s:
         rate = outlook.expert_cache_tokens_per_s
         hits = f"{outlook.expert_hit_ratio:.0%} of the wanted experts in memory"
-        return rate, f"{source}: {rate:.3g} tokens/s with {hits}"
+        return rate, f"{source}: {format_number(rate)} tokens/s with {hits}"
     if outlook.bound == "memory":
         return None, f"{source}: the budget is hardly enough, or too small, for what must stay in memory"
-    told = f"{source}: {outlook.tokens_per_s:.3g} tokens/s, {format_bytes(outlook.streamed_bytes)} from storage a pass"
+    rate = outlook.tokens_per_s
+    told = f"{source}: {format_number(rate)} tokens/s, {format_bytes(outlook.streamed_bytes)} from storage a pass"
     if drafted and outlook.speculative_tokens_per_s:
-        rate = outlook.speculative_tokens_per_s
-        return rate, f"{told}; {rate:.3g} with drafts at an acceptance of 0.8"
-    return outlook.tokens_per_s, told
+        drafted_rate = outlook.speculative_tokens_per_s
+        return drafted_rate, f"{told}; {format_number(drafted_rate)} with drafts at an acceptance of 0.8"
+    return rate, told
 
 
 def rows_of(record: "RunRecord") -> Rows:
@@ -40,13 +41,13 @@ def rows_of(record: "RunRecord") -> Rows:
     how = f"{result.mode}{f' by {result.schedule}' if result.schedule else ''}"
     rows = [
         ("how", how),
-        ("speed", f"{result.decoding.tokens_per_s:.3g} tokens/s"),
+        ("speed", f"{format_number(result.decoding.tokens_per_s)} tokens/s"),
         ("budget", f"{format_bytes(result.budget_bytes)}{'' if result.enforced else ' (not enforced by the system)'}"),
         ("peak charged", format_bytes(memory.cgroup_peak_bytes or memory.peak_rss_bytes)),
     ]
     if result.predicted_tokens_per_s:
         error = result.predicted_tokens_per_s / result.decoding.tokens_per_s - 1
-        rows.insert(2, ("predicted", f"{result.predicted_tokens_per_s:.3g} tokens/s ({error:+.0%})"))
+        rows.insert(2, ("predicted", f"{format_number(result.predicted_tokens_per_s)} tokens/s ({error:+.0%})"))
     if result.schedule_reason:
         rows.append(("streams blocks, since", result.schedule_reason))
     if result.plan and result.report:

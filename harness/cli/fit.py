@@ -8,7 +8,7 @@ from harness.cli import _options as options
 from harness.cli._output import console, emit_json, json_option, table
 from harness.cli._plans import render_plans
 from harness.errors import Exit
-from harness.units import GB
+from harness.units import GB, format_number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -192,7 +192,7 @@ def _speed_table(now: "Prediction", reachable_tokens_per_s: float, deep: "tuple[
 
     def row(name: str, interval: "Interval", show: str) -> tuple[str, str, str]:
         def text(value: float) -> str:
-            return format_seconds(value) if show == "s" else f"{value:.3g}"
+            return format_seconds(value) if show == "s" else format_number(value)
 
         return name, text(interval.mid), f"{text(interval.low)} to {text(interval.high)}"
 
@@ -203,10 +203,15 @@ def _speed_table(now: "Prediction", reachable_tokens_per_s: float, deep: "tuple[
         row("first token, loaded", speed.ttft_warm_s, "s"),
         row("first token, from storage", speed.ttft_cold_s, "s"),
         row("load, from storage", speed.load_cold_s, "s"),
-        ("ceiling, tokens/s", f"{speed.roofline_tokens_per_s:.3g}", f"{format_bytes(speed.active_bytes)} a token"),
+        (
+            "ceiling, tokens/s",
+            format_number(speed.roofline_tokens_per_s),
+            f"{format_bytes(speed.active_bytes)} a token",
+        ),
     ]
     if reachable_tokens_per_s < speed.decode_tokens_per_s.mid:
-        rows.insert(1 + len(deep), ("decode in the memory there is", f"{reachable_tokens_per_s:.2g}", "at most"))
+        held = format_number(reachable_tokens_per_s, 2)
+        rows.insert(1 + len(deep), ("decode in the memory there is", held, "at most"))
     return table("", ("speed", "expected", "90 %"), rows, right=(1,))
 
 
@@ -214,7 +219,7 @@ def _warm_table(late: "Sustained | None", energy: "Energy | None") -> "Table":
     def row(name: str, value: "Interval | None", why: str) -> tuple[str, ...]:
         if value is None:
             return name, "not known", "", why
-        return name, f"{value.mid:.3g}", f"{value.low:.3g} to {value.high:.3g}", why
+        return name, format_number(value.mid), f"{format_number(value.low)} to {format_number(value.high)}", why
 
     after = "not known what the device can give off" if late is None else late.evidence
     minutes, speed = (late.minutes, late.tokens_per_s) if late else (10, None)
@@ -246,7 +251,7 @@ def _advice_table(changes: "list[Advice]") -> "Table":
                 advice.change,
                 advice.word,
                 format_bytes(advice.needed_bytes),
-                f"{advice.decode_tokens_per_s:.3g}",
+                format_number(advice.decode_tokens_per_s),
                 f"{advice.speed_ratio:.2f}x" if advice.speed_ratio else "",
                 quality,
             )

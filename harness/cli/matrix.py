@@ -7,6 +7,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import console, emit_json, json_option, table
+from harness.units import format_number
 
 if TYPE_CHECKING:
     from harness.predict.sweep import Grid
@@ -88,7 +89,7 @@ def _summary(grid: "Grid") -> Any:
 
 
 def _speed(value: float) -> str:
-    return f"{value:.3g}" if value > 0 else ""
+    return format_number(value) if value > 0 else ""
 
 
 COMMAND = matrix

@@ -28,7 +28,7 @@ def recommend(
     from harness.app.recommend import TASKS, benchmark, routes
     from harness.app.recommend import recommend as rank
     from harness.app.resolve import resolve_device, scenario_from
-    from harness.units import format_bytes
+    from harness.units import format_bytes, format_number
 
     scenario = scenario_from(fields)
     profile = resolve_device(device, scenario)
@@ -38,8 +38,10 @@ def recommend(
         if as_json:
             emit_json(ways)
             return Exit.OK
-        rows = [(w.route, f"{w.model} {w.quant}".strip(), w.fit, f"{w.tokens_per_s:.3g}" if w.tokens_per_s else "-",
-                 w.loses, w.evidence) for w in ways]  # fmt: skip
+        rows = []
+        for way in ways:
+            speed = format_number(way.tokens_per_s) if way.tokens_per_s else "-"
+            rows.append((way.route, f"{way.model} {way.quant}".strip(), way.fit, speed, way.loses, way.evidence))
         columns = ("route", "model", "fits", "tokens/s", "what it loses", "evidence")
         console().print(table(f"the {benchmark(kind)} of {quality_of} on {profile.title}", columns, rows, right=(3,)))
         return Exit.OK
@@ -48,7 +50,7 @@ def recommend(
         emit_json(choices)
     else:
         lines = [("*" if c.is_front else "", c.model, c.quant, f"{c.score:g}", f"{c.rank_score:g}",
-                  f"{c.tokens_per_s:.3g}", format_bytes(c.needed_bytes), c.source) for c in choices]  # fmt: skip
+                  format_number(c.tokens_per_s), format_bytes(c.needed_bytes), c.source) for c in choices]  # fmt: skip
         title = f"{task} on {profile.title}; * none is both better and faster; rank: the score less the perplexity lost"
         heads = ("", "model", "quant", benchmark(kind), "rank", "tokens/s", "needs", "source")
         console().print(table(title, heads, lines, right=(3, 4, 5, 6)))

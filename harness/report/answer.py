@@ -9,7 +9,7 @@ from harness.predict.energy import Sustained
 from harness.predict.verdict import reachable_tokens_per_s
 from harness.records.compare import Comparison
 from harness.records.derive import summarise
-from harness.units import format_bytes, format_seconds
+from harness.units import format_bytes, format_number, format_seconds
 
 _UNSURE_RATIO: Final = 4.0
 """High over low of a 90 % interval from which a speed is not known well enough to say a number."""
@@ -18,8 +18,9 @@ _UNSURE_RATIO: Final = 4.0
 def speed_words(low: float, mid: float, high: float) -> str:
     """A speed as a person would say it: a number where it is known well, its range where it is not."""
     if low <= 0 or high / low > _UNSURE_RATIO:
-        return f"somewhere between {low:.2g} and {high:.2g} tokens/s (not known well enough)"
-    return f"about {mid:.2g} tokens/s"
+        between = f"{format_number(low, 2)} and {format_number(high, 2)} tokens/s"
+        return f"somewhere between {between} (not known well enough)"
+    return f"about {format_number(mid, 2)} tokens/s"
 
 
 def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None) -> str:
@@ -31,16 +32,15 @@ def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None) -
         return f"No: {name} needs {memory} on {device.title}."
     if verdict.word == "fits with streaming":
         reached = reachable_tokens_per_s(now, device)
-        return (
-            f"Hardly: {name} needs {memory} on {device.title}; streamed from storage, at most {reached:.2g} tokens/s."
-        )
+        most = f"at most {format_number(reached, 2)} tokens/s"
+        return f"Hardly: {name} needs {memory} on {device.title}; streamed from storage, {most}."
     parts = [
         speed_words(decode.low, decode.mid, decode.high),
         f"first token after {format_seconds(speed.ttft_warm_s.mid)}",
         f"uses {memory}",
     ]
     if late is not None and late.tokens_per_s.mid < 0.97 * decode.mid:
-        parts.append(f"after {late.minutes:g} minutes about {late.tokens_per_s.mid:.2g} tokens/s")
+        parts.append(f"after {late.minutes:g} minutes about {format_number(late.tokens_per_s.mid, 2)} tokens/s")
     word = "Yes" if verdict.word == "fits" else "It fits, but is slower than wanted"
     return f"{word}: {', '.join(parts)} ({name} on {device.title}, {now.api})."
 
@@ -67,11 +67,14 @@ def check_line(record: RunRecord, comparison: Comparison | None) -> str:
     if decode.tokens_per_s is None:
         rates = sorted(s.token_count / s.duration_s for s in timed)
         doubt = next(d for s in timed for d in s.validity.doubts)
+        between = f"{format_number(rates[0])} to {format_number(rates[-1])} tokens/s"
         return (
-            f"{name}: {rates[0]:.3g} to {rates[-1]:.3g} tokens/s, but the machine was disturbed all along "
+            f"{name}: {between}, but the machine was disturbed all along "
             f"({doubt.partition(':')[0]}): not to be believed. Run it again when the machine is quiet."
         )
     row = next((r for r in comparison.rows if r.name == "decode"), None) if comparison else None
-    beside = f", predicted {row.predicted:.3g} ({row.error_ratio:+.0%})" if row and row.error_ratio is not None else ""
+    beside = ""
+    if row and row.error_ratio is not None:
+        beside = f", predicted {format_number(row.predicted)} ({row.error_ratio:+.0%})"
     memory = f", {format_bytes(summary.peak_rss_bytes)} of memory" if summary.peak_rss_bytes else ""
-    return f"{name}: {decode.tokens_per_s:.3g} tokens/s measured{beside}{memory}."
+    return f"{name}: {format_number(decode.tokens_per_s)} tokens/s measured{beside}{memory}."

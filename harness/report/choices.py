@@ -271,7 +271,7 @@ def _sure(
 
 
 def _streamed(grid: Grid, d: int, profile: DeviceProfile) -> tuple[float, ...]:
-    """min(decode speed, storage rate / (bytes that do not stay in memory x share of the weights that a token reads))."""
+    """min(decode speed, storage rate / (bytes that do not stay in memory x share of the weights, for a token))."""
     streams = grid.verdict[d] == 1
     rate = profile.storage.sequential_read_bytes_per_s.value
     missing = np.maximum(grid.needed_bytes[d] - grid.available_bytes[d], 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.units import parse_bytes
+from harness.units import format_number, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,18 @@ def test_a_share() -> None:
     assert parse_bytes("0.6x", 1000) == 600
     with pytest.raises(ValueError, match=r"0\.6x of the file"):
         parse_bytes("x", 1000)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (234_123, 3, "234,000"),
+        (190.2, 2, "190"),
+        (999.6, 3, "1,000"),
+        (0.7312, 3, "0.731"),
+        (99.7, 2, "100"),
+        (0, 3, "0"),
+    ],
+)
+def test_numbers_have_no_exponent(value: float, digits: int, text: str) -> None:
+    assert format_number(value, digits) == text
