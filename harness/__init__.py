@@ -1,3 +1,3 @@
 """edge-harness: predict, measure, explain and judge language models on devices."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
