@@ -91,7 +91,7 @@ def blocks_of_8(matrix: NDArray[Any], block_size: int) -> tuple[NDArray[np.uint8
         Bytes [rows, columns / block_size, block_size] and scales [rows, columns / block_size].
     """
     blocks = matrix.astype(np.float32).reshape(len(matrix), -1, block_size)
-    scales: NDArray[np.float32] = np.abs(blocks).max(-1) / np.float32(127)
+    scales = (np.abs(blocks).max(-1) / 127).astype(np.float32, copy=False)
     safe = np.where(scales == 0, 1, scales)[:, :, None]
     return (np.rint(blocks / safe) + 128).astype(np.uint8), scales
 
