@@ -140,7 +140,7 @@ def device_names() -> list[str]:
 
 
 def load_device(ref: str) -> DeviceProfile:
-    """The device of that name, or in that file.
+    """The device of that name, or in that file; ``RTX 4090`` is ``rtx-4090-desktop``, since laptops' cards are others.
 
     Raises:
         UnknownNameError: No device of that name.
@@ -150,9 +150,11 @@ def load_device(ref: str) -> DeviceProfile:
     if path is not None:
         return _profile(path)
     known = data_files("devices")
-    if ref not in known:
+    plain = "-".join(ref.lower().replace("_", " ").split())
+    name = next((n for n in (ref, plain, f"{plain}-desktop") if n in known), None)
+    if name is None:
         raise UnknownNameError("device", ref, known)
-    return _profile(known[ref])
+    return _profile(known[name])
 
 
 def dump_device(profile: DeviceProfile) -> str:

@@ -379,3 +379,16 @@ def test_list_and_show(tmp_path: Path) -> None:
     assert {"iphone-16-pro", "rtx-4090-desktop"} <= {d["name"] for d in listed}
     assert math.isclose(shown["pools"][0]["total_bytes"]["value"], 8 * 2**30)
     assert "17.1 GB/s" in words  # 4267 x 32 / 8000 = 17.07
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [("rtx-4090", "rtx-4090-desktop"), ("RTX 4090", "rtx-4090-desktop"), ("iPhone_16 Pro", "iphone-16-pro")],
+)
+def test_a_device_as_people_write_it(written: str, name: str) -> None:
+    assert load_device(written).name == name
+
+
+def test_names_that_begin_so_are_offered() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'pixel-9-pro"):
+        load_device("pixel-9-p")
