@@ -64,8 +64,8 @@ class Table(Frozen, frozen=True, kw_only=True):
     """Every workload asked for.
 
     Attributes:
-        failed: Records of those that ran and did not end well.
-        median_error_ratio: Median of the absolute errors of all operations; None without any.
+        failed: Records of those that ran and did not end well; of one that stayed disturbed the rows are shown too.
+        median_error_ratio: Median of the absolute errors of operations of undisturbed runs; None without any.
     """
 
     devices: tuple[str, ...]
@@ -96,6 +96,7 @@ def tabulate(
     skipped: list[Skipped] = []
     failed: list[RunRecord] = []
     partial: list[Skipped] = []
+    believed: list[float] = []
     for workload in chosen:
         if workload.needs_model and wish.model is None:
             skipped.append(Skipped(workload=workload.name, why="it runs a language model: name one with --model"))
@@ -107,20 +108,23 @@ def tabulate(
             skipped.append(_skipped(workload.name, str(error)))
             continue
         keep(result.record)
-        if result.record.outcome == "ok":
+        if result.record.outcome in {"ok", "inconclusive"}:
             rows += rows_of(result)
             partial += _left_out(workload.name, workload.extra, result.record)
+        if result.record.outcome == "inconclusive":  # its rows say how many samples are doubted, and are not believed
+            failed.append(result.record)
+        elif result.record.outcome == "ok":
+            believed += [abs(r.error_ratio) for r in rows_of(result) if r.error_ratio is not None]
         elif _PIP.search(result.record.detail):
             skipped.append(_skipped(workload.name, result.record.detail))
         else:
             failed.append(result.record)
-    errors = [abs(r.error_ratio) for r in rows if r.error_ratio is not None]
     return Table(
         devices=devices,
         rows=tuple(rows),
         skipped=(*skipped, *partial),
         failed=tuple(replace(r, samples=()) for r in failed),
-        median_error_ratio=median(errors) if errors else None,
+        median_error_ratio=median(believed) if believed else None,
     )
 
 

@@ -89,10 +89,10 @@ def test_a_killed_child_is_a_recorded_result(kind: str, tiny: Path, environment:
 @pytest.mark.parametrize(
     ("kind", "more", "outcomes"),
     [
-        ("generate", ("--memory-limit", "30MB"), {"out of memory"}),
-        ("speculate", ("--memory-limit", "30MB"), {"out of memory"}),
+        ("generate", ("--memory-limit", "12MB"), {"out of memory"}),
+        ("speculate", ("--memory-limit", "12MB"), {"out of memory"}),
         ("stream", ("--memory-limit", "20MB"), {"out of memory", "refused"}),
-        ("boundary", ("--memory-limit", "30MB", "--timeout", "60"), {"out of memory"}),
+        ("boundary", ("--memory-limit", "12MB", "--timeout", "60"), {"out of memory"}),
     ],
 )
 def test_a_limit_that_is_too_small_is_a_recorded_result(

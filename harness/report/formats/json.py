@@ -1,5 +1,6 @@
 """The report as JSON, as the published schema (``harness/report/schema/report.schema.json``) describes it."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,4 +23,7 @@ def schema() -> dict[str, Any]:
         "title": "edge-harness report",
         "description": "Runs derived from raw samples, and predictions; unknown keys are an error.",
     }
+    for described in made["$defs"].values():  # Python 3.13 takes the indentation off docstrings, older ones do not
+        if "description" in described:
+            described["description"] = inspect.cleandoc(described["description"])
     return head | made
