@@ -1,9 +1,8 @@
 """How the records in ``reports/`` are shown in the documents: one function a kind of table."""
 
-import importlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -209,26 +208,30 @@ def output(path: Path) -> str:
     return f"```text\n$ {path.read_text(encoding='utf-8').rstrip()}\n```"
 
 
+def verbs(
+    command: click.Command = cli, name: str = "edge-harness", parent: click.Context | None = None
+) -> Iterator[click.Context]:
+    """A context of every verb, in the order of ``--help``; its ``command_path`` is what a user types."""
+    context = click.Context(
+        command,
+        info_name=name,
+        parent=parent,
+        terminal_width=100,
+        max_content_width=100,
+        help_option_names=["-h", "--help"],
+    )
+    if not isinstance(command, click.Group):
+        yield context
+        return
+    for verb in command.list_commands(context):
+        sub = command.get_command(context, verb)
+        assert sub is not None
+        yield from verbs(sub, verb, context)
+
+
 def commands() -> str:
     """Every verb with its help, as the command line prints it."""
-    importlib.import_module("harness.cli")
-    parts: list[str] = []
-
-    def tell(command: click.Command, name: str, parent: click.Context | None) -> None:
-        names = ["-h", "--help"]
-        context = click.Context(
-            command, info_name=name, parent=parent, terminal_width=100, max_content_width=100, help_option_names=names
-        )
-        if isinstance(command, click.Group):
-            for verb in command.list_commands(context):
-                sub = command.get_command(context, verb)
-                assert sub is not None
-                tell(sub, verb, context)
-            return
-        parts.append(f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n")
-
-    tell(cli, "edge-harness", None)
-    return "\n".join(parts)
+    return "\n".join(f"## {v.command_path}\n\n```text\n{v.command.get_help(v)}\n```\n" for v in verbs())
 
 
 def _amount(unit: str, amount: float) -> str:

@@ -109,12 +109,13 @@ def tabulate(
             continue
         keep(result.record)
         if result.record.outcome in {"ok", "inconclusive"}:
-            rows += rows_of(result)
+            found = rows_of(result)
+            rows += found
             partial += _left_out(workload.name, workload.extra, result.record)
         if result.record.outcome == "inconclusive":  # its rows say how many samples are doubted, and are not believed
             failed.append(result.record)
         elif result.record.outcome == "ok":
-            believed += [abs(r.error_ratio) for r in rows_of(result) if r.error_ratio is not None]
+            believed += [abs(r.error_ratio) for r in found if r.error_ratio is not None]
         elif _PIP.search(result.record.detail):
             skipped.append(_skipped(workload.name, result.record.detail))
         else:

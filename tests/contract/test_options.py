@@ -1,12 +1,12 @@
 """Every option of every verb, found by asking the commands themselves: bounds, shared meanings, and an effect."""
 
 import math
-from collections.abc import Iterator
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from bench.renderers import verbs
 from harness.cli import cli
 from harness.cli._options import Amount, Count, Size
 
@@ -15,20 +15,7 @@ SHARED = {"--timeout", "--wait", "--resume", "--out", "--json"}
 MEASURING = {"run", "check", "speculate", "stream", "ladder", "emulate", "workloads run"}
 
 
-def commands() -> Iterator[tuple[str, click.Command]]:
-    def walk(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-        if isinstance(command, click.Group):
-            for verb in command.list_commands(click.Context(command)):
-                sub = command.get_command(click.Context(command), verb)
-                assert sub is not None
-                yield from walk(sub, f"{name} {verb}".strip())
-        else:
-            yield name, command
-
-    yield from walk(cli, "")
-
-
-COMMANDS = dict(commands())
+COMMANDS = {v.command_path.removeprefix("edge-harness "): v.command for v in verbs()}
 OPTIONS = [
     (name, option)
     for name, command in COMMANDS.items()

@@ -2,13 +2,12 @@
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from harness.cli import cli
+from bench.renderers import verbs
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -68,20 +67,7 @@ def test_a_retired_word_is_found(text: str) -> None:
     assert retired(text) != []
 
 
-def verbs() -> Iterator[tuple[str, click.Command]]:
-    def walk(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-        if isinstance(command, click.Group):
-            for word in command.list_commands(click.Context(command)):
-                sub = command.get_command(click.Context(command), word)
-                assert sub is not None
-                yield from walk(sub, f"{name} {word}".strip())
-        else:
-            yield name, command
-
-    yield from walk(cli, "")
-
-
-VERBS = dict(verbs())
+VERBS = {v.command_path.removeprefix("edge-harness "): v.command for v in verbs()}
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -111,7 +97,9 @@ def refused(line: str) -> list[str]:
         verb = VERBS[name]
         try:
             options = words[len(name.split()) :]
-            _, rest, _ = verb.make_parser(click.Context(verb)).parse_args([w for w in options if w not in HELP])
+            _, rest, _ = verb.make_parser(click.Context(verb, help_option_names=["-h", "--help"])).parse_args(
+                [w for w in options if w not in HELP]
+            )
         except click.UsageError as error:
             found.append(f"{name}: {error.format_message()}")
         else:

@@ -7,17 +7,11 @@ from typing import NamedTuple
 
 
 class Vote(NamedTuple):
-    """The answer, how many samples were taken, the most that were allowed, and whether no further one could matter."""
+    """The answer, how many samples were taken, and whether no further one could matter."""
 
     answer: Hashable
     sample_count: int
-    most_count: int
     is_decided: bool
-
-    @property
-    def saved_ratio(self) -> float:
-        """Share of samples not taken."""
-        return 1 - self.sample_count / self.most_count
 
 
 def is_decided(counts: Sequence[int], left_count: int) -> bool:
@@ -55,7 +49,7 @@ def vote(sample: Callable[[int], Hashable], most_count: int, *, tolerance: float
         if decided or (at + 1 >= least_count and doubt(top[0], top[1]) <= tolerance):
             break
     taken = sum(counts.values())
-    return Vote(counts.most_common(1)[0][0], taken, most_count, is_decided(list(counts.values()), most_count - taken))
+    return Vote(counts.most_common(1)[0][0], taken, is_decided(list(counts.values()), most_count - taken))
 
 
 def vote_in_waves(
@@ -76,4 +70,4 @@ def vote_in_waves(
         top = [c for _, c in counts.most_common(2)] + [0]
         if is_decided(list(counts.values()), most_count - taken) or doubt(top[0], top[1]) <= tolerance:
             break
-    return Vote(counts.most_common(1)[0][0], taken, most_count, is_decided(list(counts.values()), most_count - taken))
+    return Vote(counts.most_common(1)[0][0], taken, is_decided(list(counts.values()), most_count - taken))

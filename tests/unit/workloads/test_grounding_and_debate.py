@@ -78,7 +78,7 @@ def test_facts_tell_what_they_say_and_questions_know_their_source():
 
 
 def judged(confidence: float, is_right: bool, *, supports: bool = True, answerable: bool = True) -> Judged:
-    vote = Vote("x", 4, 8, is_decided=True)
+    vote = Vote("x", 4, is_decided=True)
     answer = Answer("x", confidence, Citation("d", True, supports), supports, vote, 100, 20, 0.5)
     return Judged(Question("q", "s", "x" if answerable else "", "d", "s"), answer, is_right)
 
