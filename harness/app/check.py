@@ -169,13 +169,7 @@ def _section(record: RunRecord, comparison: Comparison | None) -> list[str]:
         lines += ["```", record.detail, "```", ""]
     if comparison is not None:
         lines += ["| | predicted | 90 % interval | measured | error |", "|---|--:|--:|--:|--:|"]
-        for row in comparison.rows:
-            error = "-" if row.error_ratio is None else f"{row.error_ratio:+.1%}{'' if row.inside else ' *'}"
-            measured = "-" if row.measured is None else _amount(row.unit, row.measured)
-            low, high = _amount(row.unit, row.low), _amount(row.unit, row.high)
-            lines.append(
-                f"| {row.name} | {_amount(row.unit, row.predicted)} | {low} to {high} | {measured} | {error} |"
-            )
+        lines += [f"| {' | '.join(cells)} |" for cells in comparison_cells(comparison, "tokens/s")]
         lines += ["", *comparison.notes, ""]
     for latency in summarise(record).latency:
         lines += [
@@ -186,10 +180,19 @@ def _section(record: RunRecord, comparison: Comparison | None) -> list[str]:
     return lines
 
 
-def _amount(unit: str, value: float) -> str:
-    if unit == "bytes":
-        return format_bytes(value)
-    return format_seconds(value) if unit == "s" else f"{value:.1f} tokens/s"
+def comparison_cells(comparison: Comparison, rate: str) -> Iterator[tuple[str, ...]]:
+    """Of each row its name, prediction, interval, measurement and error (a star: outside); speeds are in ``rate``."""
+
+    def amount(unit: str, value: float) -> str:
+        if unit == "bytes":
+            return format_bytes(value)
+        return format_seconds(value) if unit == "s" else f"{value:.1f} {rate}"
+
+    for row in comparison.rows:
+        error = "-" if row.error_ratio is None else f"{row.error_ratio:+.1%}{'' if row.inside else ' *'}"
+        measured = "-" if row.measured is None else amount(row.unit, row.measured)
+        between = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
+        yield row.name, amount(row.unit, row.predicted), between, measured, error
 
 
 def _seen(cells: Sequence[Cell], listener: Listener) -> tuple[dict[str, ModelShape], set[str]]:

@@ -25,18 +25,19 @@ from harness.units import GIB, format_bytes
 State = Literal["ok", "missing", "limited", "broken"]
 
 _COMPILERS: Final = ("c++", "g++", "clang++", "cl")
-_DNF: Final = "sudo dnf install -y gcc-c++ make cmake"
 _APT: Final = "sudo apt-get install -y build-essential cmake"
+_DNF: Final = "sudo dnf install -y gcc-c++ make cmake"
 _COMPILER_COMMANDS: Final = {
-    **{
-        "debian": _APT,
-        "ubuntu": _APT,
-        "fedora": _DNF,
-        "rhel": _DNF,
-        "arch": "sudo pacman -S --needed base-devel cmake",
-    },
-    **{"suse": "sudo zypper install -y gcc-c++ make cmake", "alpine": "sudo apk add build-base cmake linux-headers"},
-    **{"nixos": "nix-shell -p gcc cmake", "termux": "pkg install clang cmake", "darwin": "xcode-select --install"},
+    "debian": _APT,
+    "ubuntu": _APT,
+    "fedora": _DNF,
+    "rhel": _DNF,
+    "arch": "sudo pacman -S --needed base-devel cmake",
+    "suse": "sudo zypper install -y gcc-c++ make cmake",
+    "alpine": "sudo apk add build-base cmake linux-headers",
+    "nixos": "nix-shell -p gcc cmake",
+    "termux": "pkg install clang cmake",
+    "darwin": "xcode-select --install",
     "win32": 'winget install Microsoft.VisualStudio.2022.BuildTools --override "--passive --includeRecommended '
     '--add Microsoft.VisualStudio.Workload.VCTools"',
 }
@@ -62,31 +63,31 @@ class Finding(Frozen, frozen=True, kw_only=True):
     detail: str
 
 
+Found = Iterator[tuple[str, State, str]]
+"""Name, state and detail of findings."""
+
+
 def examine() -> list[Finding]:
     """Everything, in the order of importance."""
-    return [*_next_step(), *_folders(), *_runtimes(), *_apis(), *_packages(), *_machine(), *_measuring()]
+    parts = (_next_step, _folders, _runtimes, _apis, _packages, _machine, _measuring)
+    return [Finding(name=name, state=state, detail=detail) for part in parts for name, state, detail in part()]
 
 
-def _next_step() -> Iterator[Finding]:
+def _next_step() -> Found:
     """The one command that leads on where there is no engine yet; a compile that cannot end well is not begun."""
     if find_spec("llama_cpp") is not None:
         return
     if not any(map(shutil.which, _COMPILERS)):
-        yield Finding(
-            name="next: a C++ compiler", state="missing", detail=compiler_command(sys.platform, _distribution())
-        )
+        yield "next: a C++ compiler", "missing", compiler_command(sys.platform, _distribution())
     else:
-        yield Finding(
-            name="next: an engine",
-            state="missing",
-            detail="pip install 'edge-harness[llama]' (compiles for about 15 minutes divided by the number of cores)",
-        )
+        time = "compiles for about 15 minutes divided by the number of cores"
+        yield "next: an engine", "missing", f"pip install 'edge-harness[llama]' ({time})"
     others = [f"run --runtime {n}" for n in plugins.names("harness.runtimes") if n in {"server", "executable"}]
     ready = (
         f", and a llama.cpp package of your system (brew, winget, conda) for {' or '.join(others)}" if others else ""
     )
     detail = f"pip install 'edge-harness[onnx]' runs ONNX models{ready}; fit, matrix and report need no engine"
-    yield Finding(name="without a compiler", state="ok", detail=detail)
+    yield "without a compiler", "ok", detail
 
 
 def compiler_command(platform: str, distribution: str) -> str:
@@ -129,122 +130,99 @@ def machine_apis() -> list[str]:
     return found
 
 
-def _folders() -> Iterator[Finding]:
+def _folders() -> Found:
     for name, folder in (("cache", cache_dir()), ("home", home_dir())):
         writable = os.access(folder, os.W_OK)
         free = shutil.disk_usage(folder).free
         advice = "" if writable else f"; not writable: set EDGE_HARNESS_{name.upper()} to another folder"
         state: State = "broken" if not writable else "limited" if free < GIB else "ok"
-        yield Finding(name=f"{name} folder", state=state, detail=f"{folder}, {format_bytes(free)} free{advice}")
+        yield f"{name} folder", state, f"{folder}, {format_bytes(free)} free{advice}"
     history = open_history()
     if not history.path.exists():
-        yield Finding(name="history", state="ok", detail="no run yet")
+        yield "history", "ok", "no run yet"
         return
     try:
         faults = history.faults()
         detail = "; ".join(faults[:3]) if faults else f"{history.count()} runs, whole"
-        yield Finding(name="history", state="broken" if faults else "ok", detail=detail)
+        yield "history", "broken" if faults else "ok", detail
     except HarnessError as error:
-        yield Finding(name="history", state="broken", detail=f"{error} Move it away to start a new one")
+        yield "history", "broken", f"{error} Move it away to start a new one"
 
 
-def _runtimes() -> Iterator[Finding]:
+def _runtimes() -> Found:
     for name in plugins.names("harness.runtimes"):
         try:
             reason = plugins.load("harness.runtimes", name, "RUNTIME").missing()
         except (ImportError, AttributeError) as error:
-            yield Finding(name=f"runtime {name}", state="broken", detail=repr(error))
+            yield f"runtime {name}", "broken", repr(error)
             continue
-        yield Finding(name=f"runtime {name}", state="missing" if reason else "ok", detail=reason or "usable")
+        yield f"runtime {name}", "missing" if reason else "ok", reason or "usable"
 
 
-def _apis() -> Iterator[Finding]:
+def _apis() -> Found:
     """What the engine was built with and sees, and the command that builds another api into it."""
     from harness.runtimes.llamacpp.devices import BUILD_ARGUMENTS
 
     if find_spec("llama_cpp") is None:
-        yield Finding(name="apis of this machine", state="ok", detail=", ".join(machine_apis()))
+        yield "apis of this machine", "ok", ", ".join(machine_apis())
         return
     try:
         devices = engine_devices()
     except HarnessError as error:
-        yield Finding(name="apis of llama.cpp", state="broken", detail=str(error))
+        yield "apis of llama.cpp", "broken", str(error)
         return
     if not devices:
         return
     for device in devices:
         memory = f", {format_bytes(device.free_bytes)} of {format_bytes(device.total_bytes)} free"
-        detail = f"{device.api}: {device.description}{memory}" + (", played by the CPU" if device.is_software else "")
-        yield Finding(name=f"device {device.name}", state="ok", detail=detail)
+        played = ", played by the CPU" if device.is_software else ""
+        yield f"device {device.name}", "ok", f"{device.api}: {device.description}{memory}{played}"
     seen = {device.api for device in devices}
     unused = [api for api in machine_apis() if api not in seen]
     if unused:
         build = " | ".join(f"{api}: {arguments}" for api, arguments in BUILD_ARGUMENTS.items() if api in unused)
         command = 'CMAKE_ARGS="..." pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python'
-        yield Finding(
-            name="apis of this machine",
-            state="limited",
-            detail=f"the engine was built without {', '.join(unused)}; to build it in: {command} with {build}",
-        )
+        without = f"the engine was built without {', '.join(unused)}"
+        yield "apis of this machine", "limited", f"{without}; to build it in: {command} with {build}"
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Found:
     for package, extra in _EXTRAS.items():
         try:
-            yield Finding(name=package, state="ok", detail=version(package))
+            yield package, "ok", version(package)
         except PackageNotFoundError:
-            yield Finding(name=package, state="missing", detail=f"optional: pip install 'edge-harness[{extra}]'")
+            yield package, "missing", f"optional: pip install 'edge-harness[{extra}]'"
 
 
-def _machine() -> Iterator[Finding]:
+def _machine() -> Found:
     cpu, memory = machine.cpu(), machine.memory()
-    yield Finding(
-        name="processor", state="ok", detail=f"{cpu.model}, {cpu.thread_count} threads used, {' '.join(cpu.isa)}"
-    )
+    yield "processor", "ok", f"{cpu.model}, {cpu.thread_count} threads used, {' '.join(cpu.isa)}"
     bound = memory.limit_bytes < memory.total_bytes
     limit = f"limited to {format_bytes(memory.limit_bytes)} by a control group" if bound else "no control group limit"
-    yield Finding(
-        name="memory",
-        state="limited" if bound else "ok",
-        detail=f"{format_bytes(memory.total_bytes)}, {format_bytes(memory.available_bytes)} available, {limit}",
-    )
+    free = f"{format_bytes(memory.total_bytes)}, {format_bytes(memory.available_bytes)} available"
+    yield "memory", "limited" if bound else "ok", f"{free}, {limit}"
     profile = this_machine()
-    yield Finding(
-        name="profile of this machine",
-        state="ok" if profile else "missing",
-        detail=profile.title if profile else "none yet: edge-harness devices probe (check makes one too)",
-    )
+    title = profile.title if profile else "none yet: edge-harness devices probe (check makes one too)"
+    yield "profile of this machine", "ok" if profile else "missing", title
 
 
-def _measuring() -> Iterator[Finding]:
-    pressure = Path("/proc/pressure/cpu").exists()
-    yield Finding(
-        name="disturbance (PSI)",
-        state="ok" if pressure else "limited",
-        detail="CPU, memory and I/O stalls are seen"
-        if pressure
-        else "this system does not tell stalls: load of others and faults are seen, stalls are not",
-    )
-    group = LimitGroup.make(None)
-    if group:
+def _measuring() -> Found:
+    if Path("/proc/pressure/cpu").exists():
+        yield "disturbance (PSI)", "ok", "CPU, memory and I/O stalls are seen"
+    else:
+        unseen = "this system does not tell stalls: load of others and faults are seen, stalls are not"
+        yield "disturbance (PSI)", "limited", unseen
+    if group := LimitGroup.make(None):
         group.remove()
-    yield Finding(
-        name="memory limits",
-        state="ok" if group else "limited",
-        detail=f"control group, version {group.version}"
-        if group
-        else "no right to make control groups: a limit on private memory and a watchdog stand in",
-    )
+        yield "memory limits", "ok", f"control group, version {group.version}"
+    else:
+        instead = "a limit on private memory and a watchdog stand in"
+        yield "memory limits", "limited", f"no right to make control groups: {instead}"
     gpus = gpu_readings()
     missing = absence(gpus)
     told = [f"{gpu.name} ({gpu.source})" for gpu in gpus]
-    yield Finding(
-        name="GPU counters", state="limited" if missing else "ok", detail="; ".join([*told, missing]).strip("; ")
-    )
+    yield "GPU counters", "limited" if missing else "ok", "; ".join([*told, missing]).strip("; ")
     found = sensors.report()
     have = [*found.energy_counters, *found.batteries, *(name for name, _ in found.thermal_zones)]
-    yield Finding(
-        name="energy and heat",
-        state="ok" if found.energy_counters or found.batteries else "limited",
-        detail="; ".join([*have, *found.notes]),
-    )
+    state: State = "ok" if found.energy_counters or found.batteries else "limited"
+    yield "energy and heat", state, "; ".join([*have, *found.notes])

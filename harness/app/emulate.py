@@ -5,6 +5,7 @@ device's bandwidth, instruction sets, clock, storage, GPU and NPU, heat, and wha
 phone kills, a laptop swaps).
 """
 
+from bisect import bisect_right
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +14,10 @@ from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
-from harness.domain.record import MemoryUse, Outcome, RunRecord
+from harness.domain.record import Outcome, RunRecord
 from harness.domain.result import Boundary
 from harness.domain.scenario import Scenario
-from harness.measure.child import Limits
+from harness.measure.child import ChildResult, Limits
 from harness.measure.jobs.hold import UBATCH_TOKENS, HoldJob
 from harness.measure.pipeline import How, Listener, Pipeline
 from harness.measure.runner import identify, new_record
@@ -43,14 +44,12 @@ class Emulation(Frozen, frozen=True, kw_only=True):
     Attributes:
         thread_count: Its cores, at most those of this machine.
         core_count: Cores of its CPU; 0 where unknown.
-        not_emulated: What a result must not be read for.
     """
 
     device: str
     memory_limit_bytes: int
     thread_count: int
     core_count: int
-    not_emulated: tuple[str, ...] = NOT_EMULATED
 
 
 def emulation_of(device: DeviceProfile, *, entitled: bool = False) -> Emulation:
@@ -88,9 +87,34 @@ def find_boundary(
     """
     weights = read_gguf(path).weights()
     predicted = predicted_context(weights, emulation)
+    limits = Limits(wall_s=wall_s, memory_bytes=emulation.memory_limit_bytes)
+    tried: dict[int, ChildResult] = {}
+    outcome: Outcome = "ok"
+    detail = ""
+    low = high = 0
+    trial = max(predicted, _STEP_TOKENS)
     with Pipeline(how, listener) as pipeline:
-        trials = Trials(path, emulation, wall_s, pipeline)
-        low, high = trials.bisect(max(predicted, _STEP_TOKENS), tolerance_ratio)
+        while trial not in tried:
+            job = HoldJob(model=str(path.absolute()), scenario=_scenario(trial, emulation))
+            ended = tried[trial] = pipeline.trial(ENTRY, job, limits=limits)
+            pipeline.heard.say(f"context {trial}: {ended.outcome}")
+            if ended.outcome == "ok":
+                low = trial
+            elif ended.outcome == "out of memory" or "made no context" in ended.detail:
+                high = trial
+            else:
+                outcome, detail = ended.outcome, ended.detail
+                break
+            if high == _STEP_TOKENS:
+                outcome = "out of memory"
+                detail = f"it does not run within {emulation.memory_limit_bytes} bytes at all"
+            if high == _STEP_TOKENS or low >= _MOST_TOKENS:
+                break
+            if low and high and high - low <= max(_STEP_TOKENS, int(tolerance_ratio * high)):
+                break
+            trial = _next_trial(low, high, len(tried))
+        went_well = {tokens: ended.memory for tokens, ended in tried.items() if ended.outcome == "ok"}
+        held = went_well.get(low)
         result = Boundary(
             device=emulation.device,
             memory_limit_bytes=emulation.memory_limit_bytes,
@@ -98,84 +122,37 @@ def find_boundary(
             found_tokens=low,
             failed_tokens=high,
             predicted_bytes=predicted_bytes(weights, low, emulation),
-            found_peak_bytes=trials.peaks.get(low, 0),
-            enforced=trials.enforced,
-            tried=tuple(trials.tried),
-            not_emulated=emulation.not_emulated,
+            found_peak_bytes=(held.cgroup_peak_bytes or held.peak_anonymous_bytes) if held else 0,
+            enforced=all(ended.memory.cgroup_peak_bytes is not None for ended in tried.values()),
+            tried=tuple((tokens, ended.outcome) for tokens, ended in tried.items()),
+            not_emulated=NOT_EMULATED,
         )
         record = new_record(
             scenario=_scenario(low or _STEP_TOKENS, emulation),
             workload="boundary",
-            outcome=trials.outcome,
-            detail=trials.detail,
+            outcome=outcome,
+            detail=detail,
             machine=pipeline.machine,
             model=identify(path, weights, sha256=hashed(path)),
-            memory=trials.memory,
+            memory=next(reversed(went_well.values()), None),
             runtime="llamacpp",
             result=result,
         )
         return pipeline.keep(record)
 
 
-class Trials:
-    """Runs of one model with contexts of different lengths under one limit.
+def _next_trial(low: int, high: int, count: int) -> int:
+    """The context to try next between the longest that ran and the shortest that did not, 0 for none.
 
-    Attributes:
-        peaks: Memory charged by context, of the runs that went well.
-        enforced: Whether a control group held every run to the limit.
+    The prediction is believed first: its neighbourhood is tried before the whole range.
     """
-
-    def __init__(self, path: Path, emulation: Emulation, wall_s: float, pipeline: Pipeline) -> None:
-        self._path, self._emulation, self._wall_s, self._pipeline = path, emulation, wall_s, pipeline
-        self.peaks: dict[int, int] = {}
-        self.tried: list[tuple[int, str]] = []
-        self.enforced = True
-        self.outcome: Outcome = "ok"
-        self.detail = ""
-        self.memory: MemoryUse | None = None
-
-    def bisect(self, trial: int, tolerance_ratio: float) -> tuple[int, int]:
-        """Longest context that ran and shortest that did not, 0 for none; the prediction is believed first."""
-        low, high = 0, 0
-        while not (low and high) or high - low > max(_STEP_TOKENS, int(tolerance_ratio * high)):
-            count = len(self.tried) + 1
-            if self._runs(trial):
-                low = trial
-                if low >= _MOST_TOKENS:
-                    break
-            elif self.outcome != "ok":
-                break
-            else:
-                high = trial
-                if high <= _STEP_TOKENS:
-                    self.outcome = "out of memory"
-                    self.detail = f"it does not run within {self._emulation.memory_limit_bytes} bytes at all"
-                    break
-            # The prediction's neighbourhood is tried before the whole range.
-            if not low:
-                trial = _rounded(high * 0.95 if count < 3 else high / 2)
-            elif not high:
-                trial = _rounded(low * 1.05 if count < 3 else low * 2)
-            else:
-                trial = _rounded((low + high) / 2)
-            if trial in {low, high}:
-                break
-        return low, high
-
-    def _runs(self, tokens: int) -> bool:
-        job = HoldJob(model=str(self._path.absolute()), scenario=_scenario(tokens, self._emulation))
-        limits = Limits(wall_s=self._wall_s, memory_bytes=self._emulation.memory_limit_bytes)
-        ended = self._pipeline.trial(ENTRY, job, limits=limits)
-        self.enforced &= ended.memory.cgroup_peak_bytes is not None
-        self.tried.append((tokens, ended.outcome))
-        self._pipeline.heard.say(f"context {tokens}: {ended.outcome}")
-        if ended.outcome == "ok":
-            self.peaks[tokens] = ended.memory.cgroup_peak_bytes or ended.memory.peak_anonymous_bytes
-            self.memory = ended.memory
-            return True
-        if not (ended.outcome == "out of memory" or "made no context" in ended.detail):
-            self.outcome, self.detail = ended.outcome, ended.detail
-        return False
+    if not low:
+        tokens = high * 0.95 if count < 3 else high / 2
+    elif not high:
+        tokens = low * 1.05 if count < 3 else low * 2
+    else:
+        tokens = (low + high) / 2
+    return max(_STEP_TOKENS, int(tokens) // _STEP_TOKENS * _STEP_TOKENS)
 
 
 def _scenario(tokens: int, emulation: Emulation) -> Scenario:
@@ -196,15 +173,6 @@ def predicted_bytes(weights: Weights, tokens: int, emulation: Emulation) -> int:
 
 def predicted_context(weights: Weights, emulation: Emulation) -> int:
     """Longest context (a multiple of 256 tokens) whose predicted memory is within the limit; 0 for none."""
-    low, high = 0, _MOST_TOKENS // _STEP_TOKENS
-    while low < high:
-        middle = (low + high + 1) // 2
-        if predicted_bytes(weights, middle * _STEP_TOKENS, emulation) <= emulation.memory_limit_bytes:
-            low = middle
-        else:
-            high = middle - 1
-    return low * _STEP_TOKENS
-
-
-def _rounded(tokens: float) -> int:
-    return max(_STEP_TOKENS, int(tokens) // _STEP_TOKENS * _STEP_TOKENS)
+    contexts = range(_STEP_TOKENS, _MOST_TOKENS + 1, _STEP_TOKENS)
+    limit_bytes = emulation.memory_limit_bytes
+    return _STEP_TOKENS * bisect_right(contexts, limit_bytes, key=lambda n: predicted_bytes(weights, n, emulation))

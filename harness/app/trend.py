@@ -116,16 +116,11 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
 
 def trends_of(figures: Iterable[Figures], metric: Metric) -> list[Trend]:
     """The course of a metric over all runs that are comparable, from figures in the order of time."""
-    return [_trend(runs, metric) for runs in comparable(figures)]
-
-
-def comparable(figures: Iterable[Figures]) -> list[list[Figures]]:
-    """The runs that hold the metric, in groups that can be compared."""
     groups: dict[tuple[str, ...], list[Figures]] = {}
     for run in figures:
         if run.values:
             groups.setdefault(run.alike, []).append(run)
-    return list(groups.values())
+    return [_trend(runs, metric) for runs in groups.values()]
 
 
 def effect_size(effect: float | None) -> str:

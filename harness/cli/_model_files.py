@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli._files import bar
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._output import Answer, answers, bar, say, table
 
 if TYPE_CHECKING:
     from harness.domain.model import Weights
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.option("--quant", help="Which of its files; its default where not given.")
-@json_option
-def pull(model: str, quant: str | None, as_json: bool) -> None:
+@answers
+def pull(model: str, quant: str | None) -> Answer:
     """Fetch a file of MODEL into the cache, verified; an interrupted pull goes on."""
     from harness.catalog.fetch import file_of
     from harness.catalog.fetch import pull as fetch
@@ -27,27 +26,22 @@ def pull(model: str, quant: str | None, as_json: bool) -> None:
     file = file_of(card, quant)
     with bar(f"{card.name} {file.quant}") as progress:
         path = fetch(card, quant, progress=progress)
-    if as_json:
-        emit_json({"model": card.name, "quant": file.quant, "path": str(path), "sha256": file.sha256})
-        return
-    click.echo(str(path))
+    document = {"model": card.name, "quant": file.quant, "path": str(path), "sha256": file.sha256}
+    return Answer(document, lambda: click.echo(str(path)))
 
 
 @click.command()
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--name", help="Name of the model; the file's stem where not given.")
-@json_option
-def add(path: Path, name: str | None, as_json: bool) -> None:
+@answers
+def add(path: Path, name: str | None) -> Answer:
     """Write a card for PATH (a GGUF file or a config.json) into your own models folder."""
     from harness.catalog.add import card_of, save_card
 
     with bar(f"hash of {path.name}") as progress:
         card = card_of(path, name, progress=progress)
     target = save_card(card)
-    if as_json:
-        emit_json({"model": card.name, "card": str(target)})
-        return
-    click.echo(f"{card.name}: {target}")
+    return Answer({"model": card.name, "card": str(target)}, lambda: click.echo(f"{card.name}: {target}"))
 
 
 @click.command()
@@ -61,10 +55,8 @@ def add(path: Path, name: str | None, as_json: bool) -> None:
     metavar="Z",
     help="Experts are chosen by a Zipf law of this exponent (0: evenly), independently for each token.",
 )
-@json_option
-def synthesize(
-    model: str, quant: str | None, out: Path | None, seed: int, routing_skew: float | None, as_json: bool
-) -> None:
+@answers
+def synthesize(model: str, quant: str | None, out: Path | None, seed: int, routing_skew: float | None) -> Answer:
     """Write a file with MODEL's true shapes and random weights: real size and speed, no meaning."""
     from harness.app.resolve import resolve_model
     from harness.app.synthetic import routing_of
@@ -77,11 +69,9 @@ def synthesize(
     path = out or cache_dir() / "synthetic" / f"{name}.gguf"
     with bar(name) as progress:
         write(found.weights, path, seed=seed, name=name, routing=routing, progress=progress)
-    if as_json:
-        emit_json({"path": str(path), "quant": found.quant, "size_bytes": path.stat().st_size, "weights": "synthetic",
-                   "routing_skew": routing_skew})  # fmt: skip
-        return
-    click.echo(str(path))
+    size_bytes = path.stat().st_size
+    document = {"path": str(path), "quant": found.quant, "size_bytes": size_bytes, "weights": "synthetic"}
+    return Answer({**document, "routing_skew": routing_skew}, lambda: click.echo(str(path)))
 
 
 @click.command()
@@ -95,8 +85,8 @@ def synthesize(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Interpreter that has torch and the exporter (extras `export`, `genai-build`); this one unless given.",
 )
-@json_option
-def export(model: str, to: str, quant: str, out: Path, interpreter: Path | None, as_json: bool) -> int:
+@answers
+def export(model: str, to: str, quant: str, out: Path, interpreter: Path | None) -> Answer:
     """Export MODEL (a name, a GGUF file or a checkpoint folder) to an ONNX folder for `run --runtime ort`, offline.
 
     Exit status 1 when a float graph does not answer as torch does.
@@ -116,19 +106,19 @@ def export(model: str, to: str, quant: str, out: Path, interpreter: Path | None,
             progress=progress,
         )
     wrong = quant == "fp32" and made.greedy_equal_count < made.greedy_count
-    if as_json:
-        emit_json(made)
-    else:
+
+    def show() -> None:
         click.echo(f"{made.path}: {made.quantization}, {format_bytes(made.size_bytes)}")
         if made.greedy_count:
             click.echo(f"  greedy tokens as torch on the float model: {made.greedy_equal_count} of {made.greedy_count}")
         for fault in made.faults:
             click.echo(f"  {fault}")
-    return Exit.BROKEN if wrong else Exit.OK
+
+    return Answer(made, show, Exit.BROKEN if wrong else Exit.OK)
 
 
-def show_gguf(path: Path, as_json: bool) -> None:
-    """Print what a GGUF file says of itself: its shape, and its tensors by type."""
+def gguf(path: Path) -> Answer:
+    """What a GGUF file says of itself: its shape, and its tensors by type."""
     import msgspec
 
     from harness.catalog.gguf import read_gguf
@@ -138,44 +128,58 @@ def show_gguf(path: Path, as_json: bool) -> None:
     header = read_gguf(path)
     weights = header.weights()
     by_type = _by_type(weights)
-    if as_json:
-        types = [{"type": t, "tensors": n, "weights": c, "size_bytes": b} for t, n, c, b in by_type]
-        emit_json({"name": header.name, "quant": weights.quant, "synthetic": weights.synthetic,
-                   "file_bytes": weights.file_bytes, "shape": weights.shape, "types": types})  # fmt: skip
-        return
+    document = {
+        "name": header.name,
+        "quant": weights.quant,
+        "synthetic": weights.synthetic,
+        "file_bytes": weights.file_bytes,
+        "shape": weights.shape,
+        "types": [{"type": t, "tensors": n, "weights": c, "size_bytes": b} for t, n, c, b in by_type],
+    }
     kind = "random weights, " if weights.synthetic else ""
     title = f"{header.name}: {weights.quant}, {kind}{format_bytes(weights.file_bytes)}, {len(weights.tensors)} tensors"
     shape = [(k, str(v)) for k, v in msgspec.to_builtins(weights.shape).items() if v not in (None, 0, False)]
-    console().print(table(title, ("field", "value"), shape))
     rows = [(t, str(n), f"{c:,}", format_bytes(b), f"{BLOCKS[t].bits_per_weight:.4g}") for t, n, c, b in by_type]
-    console().print(table("", ("type", "tensors", "weights", "bytes", "bits/weight"), rows, right=(1, 2, 3, 4)))
+    types = table("", ("type", "tensors", "weights", "bytes", "bits/weight"), rows, right=(1, 2, 3, 4))
+    return Answer(document, lambda: say(table(title, ("field", "value"), shape), types))
 
 
-def show_onnx(path: Path, as_json: bool, provider: str = "", options: tuple[str, ...] = ()) -> None:
-    """Print what an ONNX file says of itself, what is wrong with how it is stored, and what runs on a provider."""
+def onnx(path: Path, provider: str, options: tuple[str, ...]) -> Answer:
+    """What an ONNX file says of itself, what is wrong with how it is stored, and what runs on a provider."""
     from harness.onnx.files import lint, quantization, size_bytes
     from harness.onnx.graph import read_graph
     from harness.units import format_bytes
 
     graph, faults = read_graph(path), lint(path)
     size = 0 if any(f.level == "broken" for f in faults) else size_bytes(path)
-    if as_json:
-        emit_json({"path": str(path), "producer": graph.producer, "quantization": quantization(graph),
-                   "size_bytes": size, "weight_bytes": graph.weight_bytes, "inline_bytes": graph.inline_bytes,
-                   "opsets": graph.opsets, "operations": dict(graph.op_counts.most_common()),
-                   "inputs": [p._asdict() for p in graph.inputs], "outputs": [p._asdict() for p in graph.outputs],
-                   "faults": [f._asdict() for f in faults],
-                   "providers": [s._asdict() for s in _shares(path, provider, options)]})  # fmt: skip
-        return
+    shares = _shares(path, provider, options)
+    document = {
+        "path": str(path),
+        "producer": graph.producer,
+        "quantization": quantization(graph),
+        "size_bytes": size,
+        "weight_bytes": graph.weight_bytes,
+        "inline_bytes": graph.inline_bytes,
+        "opsets": graph.opsets,
+        "operations": dict(graph.op_counts.most_common()),
+        "inputs": [p._asdict() for p in graph.inputs],
+        "outputs": [p._asdict() for p in graph.outputs],
+        "faults": [f._asdict() for f in faults],
+        "providers": [s._asdict() for s in shares],
+    }
     title = f"{path}: {quantization(graph)}, {format_bytes(size)}, {len(graph.nodes)} nodes, by {graph.producer}"
     rows = [("in", p.name, p.dtype, " x ".join(map(str, p.dims))) for p in graph.inputs]
     rows += [("out", p.name, p.dtype, " x ".join(map(str, p.dims))) for p in graph.outputs]
-    console().print(table(title, ("", "port", "type", "shape"), rows))
-    for fault in faults:
-        click.echo(f"  {fault.level}: {fault.text}")
-    for share in _shares(path, provider, options):
-        nodes = f"{share.node_count} nodes ({share.node_ratio:.0%})"
-        click.echo(f"  {share.provider} ran {nodes}, {share.time_ratio:.0%} of the time")
+
+    def show() -> None:
+        say(table(title, ("", "port", "type", "shape"), rows))
+        for fault in faults:
+            click.echo(f"  {fault.level}: {fault.text}")
+        for share in shares:
+            nodes = f"{share.node_count} nodes ({share.node_ratio:.0%})"
+            click.echo(f"  {share.provider} ran {nodes}, {share.time_ratio:.0%} of the time")
+
+    return Answer(document, show)
 
 
 def _shares(path: Path, provider: str, options: tuple[str, ...]) -> "tuple[ProviderShare, ...]":
@@ -200,8 +204,8 @@ def _by_type(weights: "Weights") -> list[tuple[str, int, int, int]]:
 @click.command()
 @click.argument("name")
 @click.option("--quant", help="Quantisation, where the name has none.")
-@json_option
-def resolve(name: str, quant: str | None, as_json: bool) -> None:
+@answers
+def resolve(name: str, quant: str | None) -> Answer:
     """Say what NAME is taken for, and why: a card, a repository of the hub, a file, or a bounded guess."""
     from harness.app.resolve import resolve_model
     from harness.predict.kv_cache import kv_cache_bytes
@@ -220,16 +224,13 @@ def resolve(name: str, quant: str | None, as_json: bool) -> None:
                   "low_bytes": caches[0], "high_bytes": caches[-1]},
         "like": found.guess.like if found.guess else (),
     }  # fmt: skip
-    if as_json:
-        emit_json(document)
-        return
-    click.echo(f"{name}: {kind} {found.name}, {found.quant}, {format_bytes(found.weights.file_bytes)}")
     between = f", {format_bytes(caches[0])} to {format_bytes(caches[-1])}" if found.guess else ""
-    click.echo(
-        f"  cache of {context} tokens in F16: {format_bytes(kv_cache_bytes(found.weights.shape, context))}{between}"
-    )
-    for note in found.notes:
-        click.echo(f"  {note}")
+    lines = [
+        f"{name}: {kind} {found.name}, {found.quant}, {format_bytes(found.weights.file_bytes)}",
+        f"cache of {context} tokens in F16: {format_bytes(kv_cache_bytes(found.weights.shape, context))}{between}",
+        *found.notes,
+    ]
+    return Answer(document, lambda: click.echo("\n  ".join(lines)))
 
 
 def register(group: click.Group) -> None:

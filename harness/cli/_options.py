@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 from click.core import ParameterSource
 
-from harness.cli._output import F, json_option
+from harness.cli._output import F, answers
 from harness.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -107,6 +107,11 @@ def numbers(
 def words(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...]:
     """Callback that reads words separated by commas."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def fields_of(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What of ``given`` is a field of the struct ``kind``, taken out of it."""
+    return {name: given.pop(name) for name in kind.__struct_fields__ if name in given}
 
 
 def budget_of(text: str, whole_bytes: int) -> int:
@@ -248,7 +253,10 @@ def repetitions(default: int = 5) -> Callable[[F], F]:
 
 
 def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
-    """What every verb that measures takes: a time limit, and its ``how``: waiting, resuming, where records go."""
+    """What every verb that measures takes; it is called with ``how``, ``limits`` and ``listener``.
+
+    ``--as`` and ``--memory-limit``, where the verb has them, are in the limits, the threads and the notes of ``how``.
+    """
     options = together(
         click.option(
             "--timeout", "timeout_s", type=Amount(0, 1e6), default=timeout_s, show_default=True,
@@ -259,17 +267,42 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
         click.option(
             "--out", "-o", type=click.Path(file_okay=False, path_type=Path), help="Also write each record there."
         ),
-        json_option,
     )  # fmt: skip
 
     def add(function: F) -> F:
         @wraps(function)
-        def measured(*arguments: Any, wait: bool, resume: bool, out: Path | None, **given: Any) -> Any:
+        def measured(
+            *arguments: Any,
+            timeout_s: float,
+            wait: bool,
+            resume: bool,
+            out: Path | None,
+            memory_bytes: int | None = None,
+            emulated: str | None = None,
+            **given: Any,
+        ) -> Any:
+            from harness.cli._progress import RunProgress
+            from harness.measure.child import Limits
             from harness.measure.pipeline import How
 
-            return function(*arguments, how=How(wait=wait, resume=resume, folder=out), **given)
+            notes = {}
+            if emulated:
+                from harness.app.emulate import NOT_EMULATED, emulation_of
+                from harness.app.resolve import resolve_device
 
-        return cast("F", options(measured))
+                held = emulation_of(resolve_device(emulated))
+                memory_bytes = min(memory_bytes or held.memory_limit_bytes, held.memory_limit_bytes)
+                notes = {"emulates": held.device, "not_emulated": list(NOT_EMULATED)}
+                if not given.get("thread_count", True):
+                    given["thread_count"] = held.thread_count
+                if given.get("threads") == (0,):
+                    given["threads"] = (held.thread_count,)
+            how = How(wait=wait, resume=resume, folder=out, notes=notes)
+            limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes)
+            with RunProgress() as progress:
+                return function(*arguments, how=how, limits=limits, listener=progress, **given)
+
+        return cast("F", options(answers(measured)))
 
     return add
 
@@ -304,23 +337,6 @@ def sides_of(
         scenario=Scenario(),
     )
     return [(name, replace(job, url=own or url) if name == "server" else None) for name, own in parts]
-
-
-def held_to(device: str | None, memory_bytes: int | None, thread_count: int) -> tuple[int | None, int, dict[str, Any]]:
-    """Memory limit, threads and notes of a run that is held to a device's limits; as they are without one.
-
-    Raises:
-        UnknownNameError: No such device.
-    """
-    if not device:
-        return memory_bytes, thread_count, {}
-    from harness.app.emulate import emulation_of
-    from harness.app.resolve import resolve_device
-
-    emulation = emulation_of(resolve_device(device))
-    limit_bytes = min(memory_bytes or emulation.memory_limit_bytes, emulation.memory_limit_bytes)
-    notes = {"emulates": emulation.device, "not_emulated": list(emulation.not_emulated)}
-    return limit_bytes, thread_count or emulation.thread_count, notes
 
 
 def hand_over(

@@ -2,16 +2,22 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
 
+from harness.errors import Exit
 from harness.printable import MESSAGE_MAX, clean, clean_lines, escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from harness.catalog._progress import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +28,37 @@ PIPED_WIDTH = 140
 def json_option(function: F) -> F:
     """Add ``--json``: one JSON document on stdout, tables and progress on stderr."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(function)
+
+
+class Answer(NamedTuple):
+    """What a verb found.
+
+    Attributes:
+        document: What ``--json`` prints, or a function that makes it.
+        show: Prints the same for people.
+        status: Exit status.
+    """
+
+    document: Any
+    show: Callable[[], object]
+    status: int = Exit.OK
+
+
+def answers(function: F) -> F:
+    """Make a verb of a function that returns an :class:`Answer`: it takes ``--json`` and prints one or the other."""
+
+    @wraps(function)
+    def answered(*arguments: Any, as_json: bool, **given: Any) -> int:
+        found: Answer | int = function(*arguments, **given)
+        if isinstance(found, int):  # another verb has answered
+            return found
+        if as_json:
+            emit_json(found.document() if callable(found.document) else found.document)
+        else:
+            found.show()
+        return int(found.status)
+
+    return json_option(cast("F", answered))
 
 
 def emit_json(document: Any) -> None:
@@ -57,6 +94,16 @@ def say(*parts: Any) -> None:
         screen.print(part, markup=False)
 
 
+def put(text: str, out: Path | None) -> None:
+    """Write text into a file, or on stdout where none is named."""
+    from harness.records.store import write_atomically
+
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(out, text.encode())
+
+
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[int] = ()) -> "Table":
     """A plain table; ``right`` lists the columns to align right. Cells are text of one line, never markup."""
     from rich.box import SIMPLE_HEAD
@@ -70,3 +117,31 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], rig
     for row in rows:
         view.add_row(*(Text(clean(str(cell), MESSAGE_MAX)) for cell in row))
     return view
+
+
+@contextmanager
+def bar(title: str, *, stays: bool = True) -> "Iterator[Progress]":
+    """A progress bar on stderr, where that is a terminal; seen from the first byte on."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.fields[title]}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    screen, off = console(stderr=True), not console(stderr=True).is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=screen, disable=off, transient=not stays) as bars:
+        task = bars.add_task("", title=title, total=None, visible=False)
+
+        def progress(done_bytes: int, total_bytes: int) -> None:
+            bars.update(task, completed=done_bytes, total=total_bytes, visible=True)
+
+        yield progress
+
+
+def model_file(ref: str, quant: str = "") -> Path:
+    """The file that ``ref`` (a path, a name, or ``name:quant``) stands for, with a progress bar while it is fetched.
+
+    Raises:
+        UnknownNameError, BadDataError, RefusedError, FetchError: As ``harness.app.locate.locate``.
+    """
+    from harness.app.locate import locate
+
+    with bar(f"fetching {ref}", stays=False) as progress:
+        return locate(ref, quant, progress=progress).path

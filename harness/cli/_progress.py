@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class RunProgress(Listener):
-    """Shows cells and samples as they come."""
+    """Shows cells and samples as they come; a bar is there from the first one that begins."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -31,7 +31,6 @@ class RunProgress(Listener):
         self._task = None if self._progress.disable else self._progress.add_task("", model="", note="", visible=False)
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
@@ -46,6 +45,7 @@ class RunProgress(Listener):
         if self._task is None:
             self.say(f"running {title}")
         else:
+            self._progress.start()
             self._progress.reset(self._task, total=sample_count or None, visible=True, model=title, note="")
 
     def fetched(self, done_bytes: int, all_bytes: int) -> None:
@@ -62,7 +62,9 @@ class RunProgress(Listener):
         self._progress.update(self._task, advance=1, note=f"{sample.label}{rate}{mark}")
 
     def end(self, record: "RunRecord") -> None:
-        """The outcome, when it is not well."""
+        """The bar goes; the outcome stays, when it is not well."""
+        if self._task is not None:
+            self._progress.update(self._task, visible=False)
         if record.outcome != "ok":
             name = record.model.name if record.model else str(record.extra.get("model", "run"))
             self.say(f"{name}: {record.outcome}: {record.detail}")

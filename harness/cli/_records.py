@@ -1,16 +1,37 @@
 """Tables of records and comparisons, shared by the verbs that print them."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-from harness.cli._output import table
+from harness.cli._output import Answer, say, table
 from harness.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from harness.domain.record import RunRecord
-    from harness.records.compare import Comparison, Row
+    from harness.records.compare import Comparison
+
+
+Kind = TypeVar("Kind")
+
+
+def answer_of(
+    record: "RunRecord",
+    kind: type[Kind],
+    view: "Callable[[Kind], tuple[str, list[tuple[str, str]]]]",
+    status: int | None = None,
+) -> Answer:
+    """The answer of a verb that makes one record: title and rows of its result, and why it is not well."""
+    from harness.app.run import exit_of
+
+    def show() -> None:
+        if isinstance(record.result, kind):
+            title, rows = view(record.result)
+            say(table(title, ("", ""), rows))
+        say(*reasons([record]))
+
+    return Answer(record, show, exit_of([record]) if status is None else status)
 
 
 def run_table(records: "Iterable[RunRecord]") -> "Table":
@@ -21,38 +42,23 @@ def run_table(records: "Iterable[RunRecord]") -> "Table":
     rows = []
     for record in records:
         s = summarise(record)
-        prefill, decode = s.test("prefill"), s.test("decode")
-        first, load = s.test("first_token"), s.test("load", "load")
-        latency = s.latency[0] if s.latency else None
-        rows.append(
-            (
-                title_of(record),
-                _rate(prefill.tokens_per_s if prefill else None),
-                _rate(decode.tokens_per_s if decode else None),
-                _time(latency.p99_s if latency else None),
-                _time(first.duration_s if first else None),
-                _time(load.duration_s if load else None),
-                format_bytes(s.peak_rss_bytes) if s.peak_rss_bytes else "-",
-                record.outcome,
-            )
-        )
+        rates = [t and t.tokens_per_s for t in (s.test("prefill"), s.test("decode"))]
+        times = [s.latency[0].p99_s if s.latency else None]
+        times += [t and t.duration_s for t in (s.test("first_token"), s.test("load", "load"))]
+        shown = [*("-" if r is None else f"{r:.1f}" for r in rates)]
+        shown += ["-" if t is None else format_seconds(t) for t in times]
+        peak = format_bytes(s.peak_rss_bytes) if s.peak_rss_bytes else "-"
+        rows.append((title_of(record), *shown, peak, record.outcome))
     return table("", columns, rows, right=range(1, 7))
 
 
 def comparison_table(comparison: "Comparison", title: str) -> "Table":
     """Predicted, its interval, measured, error."""
+    from harness.app.check import comparison_cells
+
     columns = ("", "predicted", "90 % interval", "measured", "error", "n")
-    rows = [
-        (
-            row.name,
-            amount(row.unit, row.predicted),
-            f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}",
-            "-" if row.measured is None else amount(row.unit, row.measured),
-            error_text(row),
-            str(row.sample_count),
-        )
-        for row in comparison.rows
-    ]
+    cells = zip(comparison_cells(comparison, "t/s"), comparison.rows, strict=True)
+    rows = [(*shown, str(row.sample_count)) for shown, row in cells]
     return table(title, columns, rows, right=range(1, 6))
 
 
@@ -78,25 +84,3 @@ def title_of(record: "RunRecord") -> str:
     quant = record.model.quant if record.model else ""
     depth = f" @ d{record.scenario.depth_tokens}" if record.scenario.depth_tokens else ""
     return f"{name_of(record)}{' ' + quant if quant and quant not in name_of(record).upper() else ''}{depth}"
-
-
-def amount(unit: str, value: float) -> str:
-    """A quantity in the unit that people read it in."""
-    if unit == "bytes":
-        return format_bytes(value)
-    return format_seconds(value) if unit == "s" else f"{value:.1f} t/s"
-
-
-def error_text(row: "Row") -> str:
-    """Error of a row with its sign; a star when the measurement lies outside the interval."""
-    if row.error_ratio is None:
-        return "-"
-    return f"{row.error_ratio:+.1%}{'' if row.inside else ' *'}"
-
-
-def _rate(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _time(value: float | None) -> str:
-    return "-" if value is None else format_seconds(value)

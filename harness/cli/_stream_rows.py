@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from harness.domain.result import Stream
 from harness.units import format_bytes, format_number, format_rate
 
 if TYPE_CHECKING:
     from harness.app.plans import StreamingOutlook
-    from harness.domain.record import RunRecord
+    from harness.domain.record import MemoryUse
+    from harness.domain.result import Stream
     from harness.domain.streaming import ExpertOutlook, ExpertPlan, StreamPlan, StreamReport
 
 Rows = list[tuple[str, str]]
@@ -33,18 +33,16 @@ def beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool, schedul
     return rate, told
 
 
-def rows_of(record: "RunRecord") -> Rows:
-    """All rows of a run; none where it got nowhere."""
-    result, memory = record.result, record.memory
-    if not isinstance(result, Stream) or memory is None:
-        return []
+def rows_of(result: "Stream", memory: "MemoryUse | None") -> Rows:
+    """All rows of a run."""
     how = f"{result.mode}{f' by {result.schedule}' if result.schedule else ''}"
     rows = [
         ("how", how),
         ("speed", f"{format_number(result.decoding.tokens_per_s)} tokens/s"),
         ("budget", f"{format_bytes(result.budget_bytes)}{'' if result.enforced else ' (not enforced by the system)'}"),
-        ("peak charged", format_bytes(memory.cgroup_peak_bytes or memory.peak_rss_bytes)),
     ]
+    if memory is not None:
+        rows.append(("peak charged", format_bytes(memory.cgroup_peak_bytes or memory.peak_rss_bytes)))
     if result.predicted_tokens_per_s:
         error = result.predicted_tokens_per_s / result.decoding.tokens_per_s - 1
         rows.insert(2, ("predicted", f"{format_number(result.predicted_tokens_per_s)} tokens/s ({error:+.0%})"))

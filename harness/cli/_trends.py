@@ -1,9 +1,8 @@
 """Changes and trends as tables, shared by the verbs that print them."""
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
-from harness.cli._output import console, emit_json, table
+from harness.cli._output import Answer, say, table
 from harness.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -25,30 +24,27 @@ def difference_view(before: "RunRecord", after: "RunRecord") -> list[Any]:
     return view + [f"not alike: {line}" for line in not_alike(before, after)]
 
 
-def show_trends(past: "History", metric: str, *, as_json: bool, **wanted: Any) -> None:
-    """Print the course of a metric over the runs wanted, as ``History.figures`` takes them.
+def trends(past: "History", metric: str, **wanted: Any) -> Answer:
+    """The course of a metric over the runs wanted, as ``History.figures`` takes them.
 
     Raises:
         UnknownNameError: There is no such metric.
     """
-    from harness.app.trend import METRICS, comparable, trends_of
+    from harness.app.trend import METRICS, trends_of
 
     known = next((m for m in METRICS if m == metric), None)
     if known is None:
         raise UnknownNameError("metric", metric, METRICS)
-    runs = past.figures(known, **wanted)
-    if as_json:
-        emit_json(trends_of(runs, known))
-        return
-    groups = sorted(comparable(runs), key=lambda group: group[-1].created)
-    found = trends_of(itertools.chain.from_iterable(groups[-_MOST_ROWS:]), known)
-    rows = [_row(trend) for trend in found]
-    names = ("runs", "", "over time", "last", "against", "ratio", "95 % interval", "effect", "")
-    console().print(table(metric, names, rows, right=(1, 3, 5, 6, 7)))
-    if len(groups) > len(rows):
-        console().print(
-            f"the newest {len(rows)} of {len(groups)}: narrow them with --model or --device, or take --json"
-        )
+    found = trends_of(past.figures(known, **wanted), known)
+
+    def show() -> None:
+        newest = sorted(found, key=lambda trend: trend.points[-1].created)[-_MOST_ROWS:]
+        names = ("runs", "", "over time", "last", "against", "ratio", "95 % interval", "effect", "")
+        say(table(metric, names, [_row(trend) for trend in newest], right=(1, 3, 5, 6, 7)))
+        if len(found) > len(newest):
+            say(f"the newest {len(newest)} of {len(found)}: narrow them with --model or --device, or take --json")
+
+    return Answer(found, show)
 
 
 def _row(trend: "Trend") -> tuple[str, ...]:

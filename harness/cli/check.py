@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import console, emit_json, say
+from harness.cli._output import Answer, say
 from harness.errors import Exit
 
 if TYPE_CHECKING:
-    from harness.measure.pipeline import How
+    from harness.measure.child import Limits
+    from harness.measure.pipeline import How, Listener
 
 
 @click.command()
@@ -43,15 +44,14 @@ def check(
     probe_again: bool,
     max_error_percent: float | None,
     report: Path | None,
-    memory_bytes: int | None,
-    timeout_s: float,
-    how: "How",
     with_workloads: bool,
     target: str,
     programs: Path | None,
-    as_json: bool,
+    limits: "Limits",
+    how: "How",
+    listener: "Listener",
     **fields: Any,
-) -> int:
+) -> Answer:
     """Check what this machine does with each MODEL against what was predicted; without one, a small default model.
 
     Exit status: 0 it ran, 1 an error above --max-error (decode, prefill, peak memory), 3 inconclusive, 4 could not run.
@@ -60,66 +60,59 @@ def check(
     from harness.app.check import gate, write_report
     from harness.app.resolve import scenario_from
     from harness.app.run import Options, exit_of
-    from harness.cli._progress import RunProgress
+    from harness.app.workload_table import after_check
     from harness.cli._records import comparison_table, reasons, run_table, title_of
-    from harness.measure.child import Limits
+    from harness.cli.workloads import show_table
     from harness.report import write_check_report
+    from harness.report.answer import check_line
 
-    limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes)
     chosen = Options(repetitions=repetitions, limits=limits, how=how)
-    with RunProgress() as progress:
-        found = run_check(
-            models,
-            quant,
-            scenario_from(fields),
-            chosen,
-            listener=progress,
-            probe_again=probe_again,
-            depths=depths,
-            on=(target, programs),
-        )
+    found = run_check(
+        models,
+        quant,
+        scenario_from(fields),
+        chosen,
+        listener=listener,
+        probe_again=probe_again,
+        depths=depths,
+        on=(target, programs),
+    )
+    records, others = list(found.records), None
     page = report if report is not None and report.suffix.lower() in {".html", ".htm"} else None
     if page is not None:
-        write_check_report(found.records, page)
-    written = page or write_report(found, report)
-    status = exit_of(found.records)
-    others, reports = None, [written]
+        write_check_report(records, page)
+    reports = [page or write_report(found, report)]
+    status = exit_of(records)
     if with_workloads:
-        from harness.app.workload_table import after_check
-
-        screen, records = console(stderr=True), list(found.records)
-        others, told = after_check(
-            models, quant, chosen, written, say=lambda line: screen.print(line, markup=False), keep=records.append
-        )
+        others, told = after_check(models, quant, chosen, reports[0], say=listener.say, keep=records.append)
         reports.append(told)
         if page is not None:
             write_check_report(records, page)
         status = max(status, Exit.COULD_NOT_RUN) if others.failed else status
     broken = gate(found.comparisons, max_error_percent) if status == Exit.OK else []
-    if as_json:
-        document = {"device": found.device, "records": found.records, "comparisons": found.comparisons}
-        emit_json(document | {"broken": broken} | ({"workloads": others} if others is not None else {}))
-        return Exit.BROKEN if broken else status
-    from harness.report.answer import check_line
+    pairs = list(zip(found.records, found.comparisons, strict=True))
 
-    for record, comparison in zip(found.records, found.comparisons, strict=True):
-        click.echo(check_line(record, comparison))
-    for record, comparison in zip(found.records, found.comparisons, strict=True):
-        if comparison is not None:
-            say(comparison_table(comparison, title_of(record)), *comparison.notes)
-    say(run_table(found.records))
-    if others is not None:
-        from harness.cli.workloads import show_table
+    def show() -> None:
+        for record, comparison in pairs:
+            click.echo(check_line(record, comparison))
+        for record, comparison in pairs:
+            if comparison is not None:
+                say(comparison_table(comparison, title_of(record)), *comparison.notes)
+        say(run_table(found.records))
+        if others is not None:
+            show_table(others)
+        say(*reasons(found.records), *broken, *(f"report: {path}" for path in dict.fromkeys(reports)))
+        if status == Exit.OK:
+            further = (
+                "`edge-harness fit MODEL` predicts any model here; `edge-harness gate init` makes budgets of this."
+            )
+        else:
+            further = "`edge-harness doctor` says what disturbs this machine or is missing on it."
+        click.echo(f"Next: {further}")
 
-        show_table(others)
-    say(*reasons(found.records), *broken, *(f"report: {path}" for path in dict.fromkeys(reports)))
-    if status == Exit.OK:
-        click.echo(
-            "Next: `edge-harness fit MODEL` predicts any model here; `edge-harness gate init` makes budgets of this."
-        )
-    else:
-        click.echo("Next: `edge-harness doctor` says what disturbs this machine or is missing on it.")
-    return Exit.BROKEN if broken else status
+    document = {"device": found.device, "records": found.records, "comparisons": found.comparisons, "broken": broken}
+    document |= {} if others is None else {"workloads": others}
+    return Answer(document, show, Exit.BROKEN if broken else status)
 
 
 COMMAND = check

@@ -4,21 +4,22 @@ from pathlib import Path
 
 import click
 
-from harness.cli._output import emit_json, json_option, say
+from harness.cli._output import Answer, answers, say
 from harness.errors import Exit
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--max-error", "max_error_percent", type=click.FloatRange(0), help="Exit 1 above this error, in percent.")
-@json_option
-def compare(runs: tuple[str, ...], max_error_percent: float | None, as_json: bool) -> int:
+@answers
+def compare(runs: tuple[str, ...], max_error_percent: float | None) -> Answer:
     """Compare prediction and measurement of each RUN (a record file, or a run of the history).
 
     Two runs are compared with each other too: ratio of the second to the first, 95 % interval, effect size.
     --max-error judges decode, prefill and peak memory; times of loading are shown only.
     """
     from harness.app.check import gate
+    from harness.app.trend import differences, not_alike
     from harness.cli._records import comparison_table, title_of
     from harness.cli._trends import difference_view
     from harness.errors import RefusedError
@@ -33,22 +34,20 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None, as_json: boo
         raise RefusedError(f"nothing was predicted before {', '.join(missing)}: run edge-harness check")
     comparisons = [(record, c) for record, c in found if c is not None]
     broken = gate([c for _, c in comparisons], max_error_percent)
-    if as_json:
-        document: list[dict[str, object]] = [
-            {"run": c, "errors": {r.name: r.error_ratio for r in c.rows}} for _, c in comparisons
-        ]
-        if len(records) == 2:
-            from harness.app.trend import differences, not_alike
+    document: list[dict[str, object]] = [
+        {"run": c, "errors": {r.name: r.error_ratio for r in c.rows}} for _, c in comparisons
+    ]
+    if len(records) == 2:
+        document.append({"differences": differences(*records), "not_alike": not_alike(*records)})
 
-            document.append({"differences": differences(*records), "not_alike": not_alike(*records)})
-        emit_json(document)
-    else:
+    def show() -> None:
         for record, comparison in comparisons:
             say(comparison_table(comparison, title_of(record)), *comparison.notes)
         if len(records) == 2:
             say(*difference_view(*records))
         say(*broken)
-    return Exit.BROKEN if broken else Exit.OK
+
+    return Answer(document, show, Exit.BROKEN if broken else Exit.OK)
 
 
 COMMAND = compare

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli import _options as options
-from harness.cli._files import model_file
-from harness.cli._output import console, emit_json, say, table
+from harness.cli._output import Answer, model_file
 
 if TYPE_CHECKING:
-    from harness.measure.pipeline import How
+    from harness.measure.child import Limits
+    from harness.measure.pipeline import How, Listener
 
 
 @click.command("emulate")
@@ -25,20 +25,17 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     device: str,
     entitled: bool,
     quant: str,
-    memory_bytes: int | None,
     thread_count: int,
-    timeout_s: float,
+    limits: "Limits",
     how: "How",
-    as_json: bool,
-) -> int:
+    listener: "Listener",
+) -> Answer:
     """Find the longest context that MODEL runs with in the memory an app may use on DEVICE, by bisection."""
     from msgspec.structs import replace
 
     from harness.app.emulate import emulation_of, find_boundary
     from harness.app.resolve import resolve_device
-    from harness.app.run import exit_of
-    from harness.cli._progress import RunProgress
-    from harness.cli._records import name_of, reasons
+    from harness.cli._records import answer_of, name_of
     from harness.domain.result import Boundary
     from harness.units import format_bytes
 
@@ -46,19 +43,16 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     emulation = emulation_of(resolve_device(device), entitled=entitled)
     emulation = replace(
         emulation,
-        memory_limit_bytes=min(memory_bytes or emulation.memory_limit_bytes, emulation.memory_limit_bytes),
+        memory_limit_bytes=min(limits.memory_bytes or emulation.memory_limit_bytes, emulation.memory_limit_bytes),
         thread_count=thread_count or emulation.thread_count,
     )
-    with RunProgress() as progress:
-        record = find_boundary(path, emulation, wall_s=timeout_s, how=how, listener=progress)
-    result = record.result
-    if as_json:
-        emit_json(record)
-        return exit_of([record])
-    if isinstance(result, Boundary):
+
+    record = find_boundary(path, emulation, wall_s=limits.wall_s, how=how, listener=listener)
+
+    def view(result: Boundary) -> tuple[str, list[tuple[str, str]]]:
         cores = emulation.core_count or "an unknown number of"
         found = f"{format_bytes(result.found_peak_bytes)}, predicted {format_bytes(result.predicted_bytes)}"
-        rows = [
+        return f"{name_of(record)} as if on {result.device} (emulated)", [
             ("memory limit", format_bytes(result.memory_limit_bytes)),
             ("threads", f"{emulation.thread_count} (the device has {cores} cores)"),
             ("longest context predicted", f"{result.predicted_tokens} tokens"),
@@ -68,6 +62,5 @@ def COMMAND(  # noqa: N802  verbs are found by this name
             ("held by", "a control group" if result.enforced else "a limit on private memory (no control group here)"),
             ("not emulated", ", ".join(result.not_emulated)),
         ]
-        console().print(table(f"{name_of(record)} as if on {result.device} (emulated)", ("", ""), rows))
-    say(*reasons([record]))
-    return exit_of([record])
+
+    return answer_of(record, Boundary, view)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli._output import console, emit_json, json_option, say
+from harness.cli._output import Answer, answers, console, say
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
@@ -45,22 +45,13 @@ def fleet() -> None:
     help="Seconds to wait for a device that is not there.",
 )  # fmt: skip
 @tls_options
-@json_option
-def run(
-    matrix: Path,
-    scheduler: str,
-    out: Path,
-    resume: bool,
-    device_wait_s: float,
-    tls: "Tls",
-    as_json: bool,
-) -> int:
+@answers
+def run(matrix: Path, scheduler: str, out: Path, resume: bool, device_wait_s: float, tls: "Tls") -> Answer:
     """Measure all cells of MATRIX on the devices that serve the scheduler.
 
     Each result is saved in --out as it comes; summary.json there says what became of each cell.
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
     """
-    from harness.app.run import exit_of
     from harness.fleet.matrix import load_matrix, tasks_of
     from harness.fleet.run import run_fleet
 
@@ -80,10 +71,7 @@ def run(
         on_result=told,
         say=lambda line: progress.print(line, markup=False),
     )
-    _show(records, as_json)
-    if not as_json:
-        click.echo(f"{len(records)} results in {out}; make a page of them with: edge-harness report {out}", err=True)
-    return exit_of(records)
+    return _answer(records, f"{len(records)} results in {out}; make a page of them with: edge-harness report {out}")
 
 
 @fleet.command()
@@ -139,7 +127,7 @@ def certs(machines: tuple[str, ...], hosts: tuple[str, ...], out: Path) -> None:
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=3600.0, show_default=True)
 @click.option("--out", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("fleet-results"))
 @click.argument("run_options", nargs=-1, type=click.UNPROCESSED)
-@json_option
+@answers
 def ssh(
     target: str,
     models: tuple[str, ...],
@@ -150,13 +138,11 @@ def ssh(
     timeout_s: float,
     out: Path,
     run_options: tuple[str, ...],
-    as_json: bool,
-) -> int:
+) -> Answer:
     """Run edge-harness on one target over SSH, fetch its records, compare them with what it predicted.
 
     Options of ``edge-harness run`` follow after ``--``. The target's host key must be known.
     """
-    from harness.app.run import exit_of
     from harness.fleet.ssh import Target, run_over_ssh
 
     records = run_over_ssh(
@@ -168,8 +154,7 @@ def ssh(
         folder=out,
         timeout_s=timeout_s,
     )
-    _show(records, as_json)
-    return exit_of(records)
+    return _answer(records)
 
 
 @fleet.command()
@@ -190,17 +175,20 @@ def sweep(out: Path, **asked: Any) -> None:
     click.echo(f"{len(table['device'])} cells in {out}")
 
 
-def _show(records: "list[RunRecord]", as_json: bool) -> None:
+def _answer(records: "list[RunRecord]", last: str = "") -> Answer:
+    from harness.app.run import exit_of
     from harness.cli._records import comparison_table, reasons, run_table, title_of
     from harness.records.compare import compare
 
-    if as_json:
-        emit_json(records)
-        return
-    for device in dict.fromkeys(record.machine.device for record in records):
-        mine = [record for record in records if record.machine.device == device]
-        tables = [comparison_table(c, title_of(r)) for r in mine if (c := compare(r)) is not None]
-        say(device, run_table(mine), *tables, *reasons(mine))
+    def show() -> None:
+        for device in dict.fromkeys(record.machine.device for record in records):
+            mine = [record for record in records if record.machine.device == device]
+            tables = [comparison_table(c, title_of(r)) for r in mine if (c := compare(r)) is not None]
+            say(device, run_table(mine), *tables, *reasons(mine))
+        if last:
+            click.echo(last, err=True)
+
+    return Answer(records, show, exit_of(records))
 
 
 COMMAND = fleet

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli._options import Amount
-from harness.cli._output import emit_json, json_option
+from harness.cli._output import Answer, answers, put
 
 if TYPE_CHECKING:
     from harness.gates.judge import Judgement
@@ -55,16 +55,14 @@ def _shared(function: Any) -> Any:
         click.option("--budget", "budget", type=click.Path(path_type=Path), required=True, help="Budgets file (TOML)."),
     ):
         function = option(function)
-    return json_option(function)
+    return answers(function)
 
 
 @gate.command("judge")
 @click.argument("results", nargs=-1, metavar="RESULT...")
 @click.option("--baseline", multiple=True, help="Result of the baseline; repeatable.")
 @_shared
-def judge(
-    results: tuple[str, ...], baseline: tuple[str, ...], budget: Path, form: str, out: Path | None, as_json: bool
-) -> int:
+def judge(results: tuple[str, ...], baseline: tuple[str, ...], budget: Path, form: str, out: Path | None) -> Answer:
     """Judge results (records, folders of them, runs of the history, other tools' files) against the budgets."""
     from harness.app.gate import predictor
     from harness.app.results import gather
@@ -73,7 +71,7 @@ def judge(
 
     budgets = load_budgets(budget)
     records, before = gather(results), gather(baseline)
-    return _tell(evaluate(budgets, records, baseline=before, predict=predictor()), budget, form, out, as_json)
+    return _answer(evaluate(budgets, records, baseline=before, predict=predictor()), budget, form, out)
 
 
 @gate.command("live")
@@ -90,8 +88,7 @@ def live(
     budget: Path,
     form: str,
     out: Path | None,
-    as_json: bool,
-) -> int:
+) -> Answer:
     """Run a build in turns with its baseline until the decision is clear."""
     from harness.app.gate import single_record
     from harness.catalog.budgets import load_budgets
@@ -111,52 +108,37 @@ def live(
         max_turns=max_turns,
         progress=lambda done, most: click.echo(f"turn {done} of at most {most}", err=True),
     )
-    return _tell(judgements, budget, form, out, as_json)
+    return _answer(judgements, budget, form, out)
 
 
 @gate.command("init")
 @click.argument("results", nargs=-1, metavar="[RESULT]...")
 @click.option("--out", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of on stdout.")
-@json_option
-def init(results: tuple[str, ...], out: Path | None, as_json: bool) -> int:
+@answers
+def init(results: tuple[str, ...], out: Path | None) -> Answer:
     """Propose budgets from results, or from the run history when none is named."""
     from harness.app.gate import history_records
     from harness.app.results import gather
     from harness.errors import RefusedError
     from harness.gates.propose import propose, to_toml
-    from harness.records.store import write_atomically
 
     budgets = propose(gather(results) if results else history_records())
     if not budgets:
         raise RefusedError("no successful run to propose budgets from: make one with edge-harness run MODEL")
-    if as_json:
-        emit_json(budgets)
-    elif out:
-        write_atomically(out, to_toml(budgets).encode())
-    else:
-        click.echo(to_toml(budgets), nl=False)
-    return 0
+    return Answer(budgets, lambda: put(to_toml(budgets), out))
 
 
-def _tell(judgements: "list[Judgement]", budget: Path, form: str, out: Path | None, as_json: bool) -> int:
+def _answer(judgements: "list[Judgement]", budget: Path, form: str, out: Path | None) -> Answer:
     from msgspec.structs import replace
 
     from harness.catalog.budgets import budget_lines
     from harness.gates.evaluate import exit_code
     from harness.printable import clean_lines
-    from harness.records.store import write_atomically
 
     lines = budget_lines(budget, len(judgements))
     judgements = [replace(j, file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
-    if as_json:
-        emit_json(judgements)
-    else:
-        text = clean_lines(import_module(f"harness.gates.formats.{form}").render(judgements))
-        if out:
-            write_atomically(out, text.encode())
-        else:
-            click.echo(text, nl=False)
-    return exit_code(judgements)
+    render = import_module(f"harness.gates.formats.{form}").render
+    return Answer(judgements, lambda: put(clean_lines(render(judgements)), out), exit_code(judgements))
 
 
 COMMAND = gate

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from harness.cli._output import console, emit_json, json_option, say, table
+from harness.cli._output import Answer, answers, say, table
 
 
 @click.command()
@@ -18,14 +18,8 @@ from harness.cli._output import console, emit_json, json_option, say, table
 @click.option("--import", "imported", type=click.Path(path_type=Path), help="Keep the records of this file or folder: "
               "another history (.sqlite), JSON lines (.jsonl), or results that `report` reads.")  # fmt: skip
 @click.option("--trend", metavar="METRIC", help="Course of a metric over comparable runs, such as decode_tokens_per_s.")
-@json_option
-def history(
-    run_id: str | None,
-    imported: Path | None,
-    trend: str | None,
-    as_json: bool,
-    **wanted: Any,
-) -> None:
+@answers
+def history(run_id: str | None, imported: Path | None, trend: str | None, **wanted: Any) -> Answer:
     """List past runs, newest first, or show RUN_ID (its beginning is enough).
 
     With --trend: medians over time, and the last change as a ratio with its 95 % interval and effect size.
@@ -40,29 +34,18 @@ def history(
         before = past.count()
         past.extend(stream(imported))
         count = past.count() - before
-        emit_json({"imported": count}) if as_json else click.echo(f"{count} runs from {imported}")
-        return
+        return Answer({"imported": count}, lambda: click.echo(f"{count} runs from {imported}"))
     if run_id:
         record = past.get(run_id)
-        if as_json:
-            emit_json(record)
-            return
-        console().print(run_table([record]))
-        say(*reasons([record]))
-        return
+        return Answer(record, lambda: say(run_table([record]), *reasons([record])))
     if trend:
-        from harness.cli._trends import show_trends
+        from harness.cli._trends import trends
 
-        show_trends(past, trend, as_json=as_json, **wanted)
-        return
+        return trends(past, trend, **wanted)
     entries = past.entries(**wanted)
-    if as_json:
-        emit_json(entries)
-        return
     rows = [(e.run_id, e.workload, f"{e.model} {e.quant}".strip(), e.device, e.outcome) for e in entries]
-    console().print(
-        table(f"{past.count()} runs in {past.path}", ("run", "workload", "model", "device", "outcome"), rows)
-    )
+    columns = ("run", "workload", "model", "device", "outcome")
+    return Answer(entries, lambda: say(table(f"{past.count()} runs in {past.path}", columns, rows)))
 
 
 COMMAND = history

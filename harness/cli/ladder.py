@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli import _options as options
-from harness.cli._files import model_file
-from harness.cli._output import emit_json, say
+from harness.cli._output import Answer, model_file, say
 
 if TYPE_CHECKING:
-    from harness.measure.pipeline import How
+    from harness.measure.child import Limits
+    from harness.measure.pipeline import How, Listener
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -44,14 +44,12 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     repetitions: int,
     devices: tuple[str, ...],
     context_tokens: int,
-    memory_bytes: int | None,
-    emulated: str | None,
     folder: Path | None,
     keep: Path | None,
-    timeout_s: float,
+    limits: "Limits",
     how: "How",
-    as_json: bool,
-) -> int:
+    listener: "Listener",
+) -> Answer:
     """Quantize MODEL to each rung and measure size, speed, memory and quality against the least quantized one.
 
     DEVICE is a name, a pattern ('iphone-*') or a file. With --resume the work can be done in parts: first --no-speed,
@@ -60,17 +58,14 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.app.ladder import DEFAULT_QUANTS, Asked, ladder
     from harness.app.ladder_advice import advise, devices_named
     from harness.cli._ladder_tables import ladder_tables
-    from harness.cli._progress import RunProgress
     from harness.domain.scenario import Scenario
     from harness.errors import Exit
-    from harness.measure.child import Limits
 
     wanted = tuple(dict.fromkeys(q.strip().upper() for q in quants.split(",") if q.strip()))
     if quants and not wanted:
         raise click.BadParameter("no name in it", param_hint="--quants")
     path = model_file(model)
     profiles = devices_named(devices)
-    memory_bytes, thread_count, notes = options.held_to(emulated, memory_bytes, thread_count)
     timed = Scenario(
         context_tokens=max(1024, prompt_tokens, new_tokens),
         prompt_tokens=prompt_tokens,
@@ -81,24 +76,20 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         chunk_count=chunks,
         scenario=None if no_speed else timed,
         repetitions=repetitions,
-        limits=Limits(wall_s=timeout_s, memory_bytes=memory_bytes),
+        limits=limits,
     )
-    with RunProgress() as progress:
-        result, records = ladder(
-            path,
-            wanted or DEFAULT_QUANTS,
-            text=text,
-            asked=asked,
-            folder=folder,
-            keep=keep,
-            how=how._replace(notes=notes),
-            listener=progress,
-        )
+    result, records = ladder(
+        path,
+        wanted or DEFAULT_QUANTS,
+        text=text,
+        asked=asked,
+        folder=folder,
+        keep=keep,
+        how=how,
+        listener=listener,
+    )
     advice = advise(path, result, profiles, Scenario(context_tokens=context_tokens))
     made = any(rung.outcome == "ok" for rung in result.rungs)
-    if as_json:
-        takes = {a.device: a.quant or None for a in advice}
-        emit_json({"ladder": result, "recommended": takes, "advice": advice, "records": records})
-    else:
-        say(*ladder_tables(result, advice))
-    return Exit.OK if made else Exit.COULD_NOT_RUN
+    takes = {a.device: a.quant or None for a in advice}
+    document = {"ladder": result, "recommended": takes, "advice": advice, "records": records}
+    return Answer(document, lambda: say(*ladder_tables(result, advice)), Exit.OK if made else Exit.COULD_NOT_RUN)

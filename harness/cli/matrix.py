@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._output import Answer, answers, say, table
 from harness.units import format_number
 
 if TYPE_CHECKING:
@@ -28,28 +28,22 @@ _MOST_ROWS = 40
 @click.option(
     "--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Every cell as .json, .csv or .parquet."
 )
-@json_option
-def matrix(
-    kv_type: str,
-    api: str,
-    out: Path | None,
-    as_json: bool,
-    **asked: Any,
-) -> None:
+@answers
+def matrix(kv_type: str, api: str, out: Path | None, **asked: Any) -> Answer:
     """Predict every combination of devices, models, quantisation mixtures and contexts."""
     from harness.app.matrix import ask, columns, plain, write
     from harness.app.resolve import scenario_from
 
     grid = ask(scenario=scenario_from({"kv_type": kv_type, "api": api}), **asked)
-    cells = columns(grid) if out or as_json or grid.verdict.size <= _MOST_ROWS else None
-    if out and cells:
-        write(cells, out)
-    if as_json and cells:
-        emit_json(plain(cells))
-        return
-    console().print(_summary(grid) if cells is None or grid.verdict.size > _MOST_ROWS else _all_cells(cells))
     if out:
-        click.echo(f"{grid.verdict.size} cells in {out}")
+        write(columns(grid), out)
+
+    def show() -> None:
+        say(_summary(grid) if grid.verdict.size > _MOST_ROWS else _all_cells(columns(grid)))
+        if out:
+            click.echo(f"{grid.verdict.size} cells in {out}")
+
+    return Answer(lambda: plain(columns(grid)), show)
 
 
 def _all_cells(cells: dict[str, Any]) -> Any:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli._model_files import register, show_gguf, show_onnx
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._model_files import gguf, onnx, register
+from harness.cli._output import Answer, answers, say, table
 
 if TYPE_CHECKING:
     from harness.domain.model import ModelCard
@@ -17,16 +17,13 @@ def models() -> None:
 
 
 @models.command("list")
-@json_option
-def list_models(as_json: bool) -> None:
+@answers
+def list_models() -> Answer:
     """List every model with its size, shape and the files that can be pulled."""
     from harness.catalog.models import model_names
     from harness.catalog.names import load_model
 
     cards = [load_model(name) for name in model_names()]
-    if as_json:
-        emit_json([_summary(card) for card in cards])
-        return
     columns = ("model", "weights", "active", "context", "kind", "files")
     rows = [
         (
@@ -41,38 +38,37 @@ def list_models(as_json: bool) -> None:
     ]
     view = table(f"{len(rows)} models", columns, rows, right=(1, 2, 3))
     view.columns[0].no_wrap = view.columns[4].no_wrap = True
-    console().print(view)
+    return Answer([_summary(card) for card in cards], lambda: say(view))
 
 
 @models.command()
 @click.argument("model")
 @click.option("--provider", default="", help="Of an ONNX graph: run it there, and show which nodes did run there.")
 @click.option("--provider-option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the provider.")
-@json_option
-def show(model: str, provider: str, options: tuple[str, ...], as_json: bool) -> None:
+@answers
+def show(model: str, provider: str, options: tuple[str, ...]) -> Answer:
     """Show MODEL (a name, or a path to a card, a GGUF file or an ONNX folder): identity, shape, files or tensors."""
     from harness.catalog.names import load_model
     from harness.catalog.paths import as_path
 
     path = as_path(model)
     if path is not None and path.suffix == ".gguf":
-        show_gguf(path, as_json)
-        return
+        return gguf(path)
     if path is not None and path.suffix != ".toml":
         from harness.onnx.files import onnx_model
 
         if (graph := onnx_model(path)) is not None:
-            show_onnx(graph, as_json, provider, options)
-            return
+            return onnx(graph, provider, options)
     if provider or options:
         raise click.UsageError("--provider is for an ONNX graph")
     card = load_model(model)
-    if as_json:
-        emit_json(card)
-        return
-    console().print(table(f"{card.title} ({card.family})", ("field", "value"), _rows(card)))
-    if card.notes:
-        click.echo(f"  {card.notes}")
+
+    def tell() -> None:
+        say(table(f"{card.title} ({card.family})", ("field", "value"), _rows(card)))
+        if card.notes:
+            click.echo(f"  {card.notes}")
+
+    return Answer(card, tell)
 
 
 def _rows(card: "ModelCard") -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._output import Answer, answers, say, table
 from harness.errors import Exit
 
 
@@ -16,11 +16,10 @@ from harness.errors import Exit
 @options.context()
 @options.kv_type
 @options.api
-@json_option
+@answers
 def recommend(
-    device: str, task: str, min_speed: float, minutes: float | None, quality_of: str | None, as_json: bool,
-    **fields: int | str,
-) -> int:  # fmt: skip
+    device: str, task: str, min_speed: float, minutes: float | None, quality_of: str | None, **fields: int | str
+) -> Answer:
     """Rank models and mixtures for DEVICE by published quality among those that fit and are fast enough.
 
     Exit status 1 when nothing fits.
@@ -35,26 +34,20 @@ def recommend(
     kind = next(t for t in TASKS if t == task)
     if quality_of:
         ways = routes(profile, quality_of, kind, scenario)
-        if as_json:
-            emit_json(ways)
-            return Exit.OK
         rows = []
         for way in ways:
             speed = format_number(way.tokens_per_s) if way.tokens_per_s else "-"
             rows.append((way.route, f"{way.model} {way.quant}".strip(), way.fit, speed, way.loses, way.evidence))
         columns = ("route", "model", "fits", "tokens/s", "what it loses", "evidence")
-        console().print(table(f"the {benchmark(kind)} of {quality_of} on {profile.title}", columns, rows, right=(3,)))
-        return Exit.OK
+        title = f"the {benchmark(kind)} of {quality_of} on {profile.title}"
+        return Answer(ways, lambda: say(table(title, columns, rows, right=(3,))))
     choices = rank(profile, kind, scenario, min_tokens_per_s=min_speed, minutes=minutes or 0.0)
-    if as_json:
-        emit_json(choices)
-    else:
-        lines = [("*" if c.is_front else "", c.model, c.quant, f"{c.score:g}", f"{c.rank_score:g}",
-                  format_number(c.tokens_per_s), format_bytes(c.needed_bytes), c.source) for c in choices]  # fmt: skip
-        title = f"{task} on {profile.title}; * none is both better and faster; rank: the score less the perplexity lost"
-        heads = ("", "model", "quant", benchmark(kind), "rank", "tokens/s", "needs", "source")
-        console().print(table(title, heads, lines, right=(3, 4, 5, 6)))
-    return Exit.OK if choices else Exit.BROKEN
+    lines = [("*" if c.is_front else "", c.model, c.quant, f"{c.score:g}", f"{c.rank_score:g}",
+              format_number(c.tokens_per_s), format_bytes(c.needed_bytes), c.source) for c in choices]  # fmt: skip
+    heading = f"{task} on {profile.title}; * none is both better and faster; rank: the score less the perplexity lost"
+    heads = ("", "model", "quant", benchmark(kind), "rank", "tokens/s", "needs", "source")
+    view = table(heading, heads, lines, right=(3, 4, 5, 6))
+    return Answer(choices, lambda: say(view), Exit.OK if choices else Exit.BROKEN)
 
 
 COMMAND = recommend

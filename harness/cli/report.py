@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import json_option
+from harness.cli._output import json_option, put
 
 
 def _formats() -> list[str]:
@@ -54,7 +54,6 @@ def report(
     from harness.app.results import gather
     from harness.errors import RefusedError
     from harness.printable import clean_lines, escaped
-    from harness.records.store import write_atomically
     from harness.report.choices import DEFAULT_CONTEXTS, DEFAULT_QUANTS, choices
     from harness.report.document import build
 
@@ -82,10 +81,8 @@ def report(
     text = (
         clean_lines(text) if form in {"html", "md", "csv", "llama-bench-sql"} else escaped(text)
     )  # the others are JSON
-    if out is None:
-        click.echo(text, nl=False)
-    else:
-        write_atomically(out, text.encode())
+    put(text, out)
+    if out is not None:
         click.echo(f"{out}: {len(records)} runs, {len(text.encode()) / 1e6:.2f} MB", err=True)
 
 

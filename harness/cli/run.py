@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import console, emit_json, say
+from harness.cli._output import Answer, say
 
 if TYPE_CHECKING:
-    from harness.measure.pipeline import How
+    from harness.measure.child import Limits
+    from harness.measure.pipeline import How, Listener
 
 
 @click.command()
@@ -73,18 +74,16 @@ def run(
     repetitions: int,
     cold_loads: int,
     greedy: bool,
-    timeout_s: float,
-    memory_bytes: int | None,
-    how: "How",
-    emulated: str | None,
     draft: str | None,
     ram_budget: str | None,
     workload: str,
     target: str,
     programs: Path | None,
-    as_json: bool,
+    limits: "Limits",
+    how: "How",
+    listener: "Listener",
     **fields: Any,
-) -> int:
+) -> Answer | int:
     """Measure each MODEL (name or file): prefill, decode, first token, load, memory.
 
     With --runtime server it is the server's model that runs, and MODEL (which may be left out) is what is predicted.
@@ -93,54 +92,48 @@ def run(
     """
     if draft or ram_budget or workload != "generate":
         return _other_verb(context, models)
+    from harness.app.on_target import run_on
     from harness.app.resolve import scenario_from
     from harness.app.run import Options, cells_of, exit_of, run_cells, run_in_turns
     from harness.app.this_machine import this_machine
-    from harness.cli._progress import RunProgress
     from harness.cli._records import reasons, run_table
     from harness.cli._trends import difference_view
     from harness.domain.record import RunRecord
-    from harness.measure.child import Limits
 
     sides = options.sides_of(runtime, url, server_model, key_variable, reuse, silence_s)
-    server = next((job for _, job in sides if job), None)
-    if server:
+    if any(job for _, job in sides):
         _refuse_for_server(context.params, alone=len(sides) == 1)
     if not models and any(job is None for _, job in sides):
         raise click.MissingParameter(param_hint="MODEL...", param_type="argument")
-    memory_bytes, thread_count, notes = options.held_to(emulated, memory_bytes, 0)
-    threads = (thread_count,) if threads == (0,) else threads
     cells = cells_of(models or ("",), quant, scenario_from(fields), depths=depths, threads=threads, batches=batches)
-    chosen = Options(
-        runtime=sides[0][0],
-        repetitions=repetitions,
-        cold_loads=cold_loads,
-        greedy=greedy,
-        limits=Limits(wall_s=timeout_s, memory_bytes=memory_bytes),
-        how=how._replace(notes=notes),
-        server=sides[0][1],
-    )
+    chosen = [
+        Options(
+            runtime=name,
+            repetitions=repetitions,
+            cold_loads=cold_loads,
+            greedy=greedy,
+            limits=limits,
+            how=how,
+            server=job,
+        )
+        for name, job in sides
+    ]
     found: list[list[RunRecord]] = []
-    with RunProgress() as progress:
-        if len(sides) > 1:
-            each = [chosen._replace(runtime=name, server=job) for name, job in sides]
-            found = run_in_turns(cells, each, device=this_machine(), listener=progress)
-            records = [record for row in found for record in row]
-        elif target == "local":
-            records = run_cells(cells, chosen, device=this_machine(), listener=progress)
-        else:
-            from harness.app.on_target import run_on
-
-            records = run_on(target, cells, chosen, programs, progress)[1]
-    if as_json:
-        emit_json(records)
+    if len(sides) > 1:
+        found = run_in_turns(cells, chosen, device=this_machine(), listener=listener)
+        records = [record for row in found for record in row]
+    elif target == "local":
+        records = run_cells(cells, chosen[0], device=this_machine(), listener=listener)
     else:
-        console().print(run_table(records))
-        say(*reasons(records))
+        records = run_on(target, cells, chosen[0], programs, listener)[1]
+
+    def show() -> None:
+        say(run_table(records), *reasons(records))
         for first, *others in found:
             for other in others:
                 say(*difference_view(first, other))
-    return exit_of(records)
+
+    return Answer(records, show, exit_of(records))
 
 
 def _refuse_for_server(given: dict[str, Any], *, alone: bool) -> None:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import console, emit_json, say, table
+from harness.cli._output import Answer, say, table
 
 if TYPE_CHECKING:
     from harness.domain.record import Phase, RunRecord
-    from harness.measure.pipeline import How
+    from harness.measure.child import Limits
+    from harness.measure.pipeline import How, Listener
 
 
 def _range(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int]:
@@ -68,19 +69,17 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     users: tuple[float, ...],
     rates: tuple[float, ...],
     trace: Path | None,
-    timeout_s: float,
+    limits: "Limits",
     how: "How",
-    as_json: bool,
+    listener: "Listener",
     **asked: Any,
-) -> int:
+) -> Answer:
     """Put load on a server: by users, by rate, or by a trace.
 
     Times of a request come with the interval of their 99th percentile, where there are enough for one.
     Exit status: 0 all well, 3 a whole level was disturbed, 4 the server could not be used.
     """
     from harness.app.run import exit_of
-    from harness.cli._progress import RunProgress
-    from harness.measure.child import Limits
     from harness.measure.jobs.load import LoadJob, plan, read_trace
     from harness.measure.pipeline import Pipeline
     from harness.runtimes.server.stream import Patience
@@ -102,13 +101,9 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         patience=Patience(silence_s=silence_s),
         **asked,
     )
-    with RunProgress() as progress, Pipeline(how, progress) as pipeline:
-        record = pipeline.measure(plan(job, limits=Limits(wall_s=timeout_s)))
-    if as_json:
-        emit_json(record)
-    else:
-        _show(record)
-    return exit_of([record])
+    with Pipeline(how, listener) as pipeline:
+        record = pipeline.measure(plan(job, limits=limits))
+    return Answer(record, lambda: _show(record), exit_of([record]))
 
 
 _LATENCIES: Final[tuple[tuple["Phase", str], ...]] = (("first_token", "ttft"), ("decode", "tg"), ("workload", "e2el"))
@@ -135,8 +130,8 @@ def _show(record: "RunRecord") -> None:
                 row.append(f"{found.mid:.3f} s{most}" if found else "-")
         rows.append(row)
     title = f"{record.model.name if record.model else ''}: {record.outcome}"
-    console().print(table(title, heads, rows, right=range(1, len(heads))))
+    say(table(title, heads, rows, right=range(1, len(heads))))
     if load.saturation is not None:
-        console().print(f"saturated at {load.saturation:g} {'requests/s' if load.open_loop else 'users'}")
+        say(f"saturated at {load.saturation:g} {'requests/s' if load.open_loop else 'users'}")
     failed = [f"{v.label.removeprefix('@ ')}: {n} x {cause}" for v in load.levels for cause, n in v.failures.items()]
     say(*[*failed, *filter(None, [record.detail])])

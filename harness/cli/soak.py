@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import console, emit_json, table
+from harness.cli._output import Answer, say, table
 from harness.errors import Exit
 
 if TYPE_CHECKING:
-    from harness.measure.pipeline import How
+    from harness.domain.soak import Soak
+    from harness.measure.child import Limits
+    from harness.measure.pipeline import How, Listener
 
 
 @click.command("soak")
@@ -37,10 +39,11 @@ def COMMAND(  # noqa: N802
     meter: Path | None,
     target: str,
     programs: Path | None,
+    limits: "Limits",
     how: "How",
-    as_json: bool,
+    listener: "Listener",
     **asked: Any,
-) -> int:
+) -> Answer:
     """Decode with MODEL for minutes: burst, when it falls, what is left, energy of a token.
 
     Exit status: 0 it ran to its end, 3 a limit of heat or battery ended it, 4 it could not run.
@@ -51,25 +54,29 @@ def COMMAND(  # noqa: N802
     from harness.domain.soak import Soak
     from harness.measure.jobs.soak import SoakJob
 
-    of_job = {name: asked.pop(name) for name in SoakJob.__struct_fields__ if name in asked}
+    of_job = options.fields_of(SoakJob, asked)
     scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": 1})
-    job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), **of_job)
-    screen = console(stderr=True)
-    record = soak(job, quant, target, programs, how, say=lambda line: screen.print(line, markup=False))
+    job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), timeout_s=limits.wall_s, **of_job)
+    record = soak(job, quant, target, programs, how, say=listener.say)
     found = record.result
-    if as_json:
-        emit_json(record)
-    elif isinstance(found, Soak):
-        knee = "no" if found.knee_s is None else f"after {found.knee_s:.0f} s, by {found.drop_ratio:.0%}"
-        rows = [("burst, tokens/s", f"{found.burst_tokens_per_s:.2f}"), ("slows down", knee)]
-        rows += [("at the end, tokens/s", f"{found.sustained_tokens_per_s:.2f}")]
-        if found.sustained_joules_per_token is not None:
-            rows += [("energy of a token, J", f"{found.sustained_joules_per_token:.3g} ({found.energy_scope})")]
-        if found.tokens_per_charge is not None:
-            rows += [("tokens of a charge", f"{found.tokens_per_charge:.0f}")]
-        rows += [("stopped by", found.stopped)] if found.stopped else []
-        console().print(table(f"{len(found.windows)} windows in {found.minutes:.1f} minutes", ("", ""), rows))
-    if record.detail and not as_json:
-        screen.print(record.detail, markup=False)
+
+    def show() -> None:
+        if isinstance(found, Soak):
+            say(table(f"{len(found.windows)} windows in {found.minutes:.1f} minutes", ("", ""), _rows(found)))
+        if record.detail:
+            listener.say(record.detail)
+
     stopped = isinstance(found, Soak) and found.stopped
-    return max(exit_of([record]), Exit.INCONCLUSIVE if stopped else Exit.OK)
+    return Answer(record, show, max(exit_of([record]), Exit.INCONCLUSIVE if stopped else Exit.OK))
+
+
+def _rows(found: "Soak") -> list[tuple[str, str]]:
+    knee = "no" if found.knee_s is None else f"after {found.knee_s:.0f} s, by {found.drop_ratio:.0%}"
+    rows = [("burst, tokens/s", f"{found.burst_tokens_per_s:.2f}"), ("slows down", knee)]
+    rows += [("at the end, tokens/s", f"{found.sustained_tokens_per_s:.2f}")]
+    if found.sustained_joules_per_token is not None:
+        rows += [("energy of a token, J", f"{found.sustained_joules_per_token:.3g} ({found.energy_scope})")]
+    if found.tokens_per_charge is not None:
+        rows += [("tokens of a charge", f"{found.tokens_per_charge:.0f}")]
+    rows += [("stopped by", found.stopped)] if found.stopped else []
+    return rows

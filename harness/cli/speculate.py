@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._files import model_file
-from harness.cli._output import console, emit_json, say, table
+from harness.cli._output import Answer, model_file
 
 if TYPE_CHECKING:
-    from harness.domain.record import RunRecord
-    from harness.measure.pipeline import How
+    from harness.measure.child import Limits
+    from harness.measure.pipeline import How, Listener
 
 
 @click.command("speculate")
@@ -51,32 +50,27 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     thread_count: int,
     draft_api: str,
     draft_gpu_layers: int | str | None,
-    memory_bytes: int | None,
-    emulated: str | None,
-    timeout_s: float,
+    limits: "Limits",
     how: "How",
-    as_json: bool,
+    listener: "Listener",
     **asked: Any,
-) -> int:
+) -> Answer:
     """Run MODEL plainly and with a draft on the same prompts; the advice is printed before the run.
 
     Exit status: 0 well, 1 outputs that differ without a reason, 3 inconclusive, 4 it could not run.
     """
     from harness.app.resolve import scenario_from
-    from harness.app.run import exit_of
     from harness.app.speculate import load_prompts, speculate
     from harness.catalog.paths import cache_dir
-    from harness.cli._progress import RunProgress
+    from harness.cli._records import answer_of, peak_of
     from harness.domain.drafting import DraftAdvice
     from harness.domain.result import Speculation
     from harness.errors import Exit
-    from harness.measure.child import Limits
     from harness.measure.jobs.speculate import SpeculationJob
 
     if gamma != "auto" and not (gamma.isdigit() and 1 <= int(gamma) <= 63):
         raise click.BadParameter("a number from 1 to 63, or auto", param_hint="--gamma")
-    memory_bytes, thread_count, notes = options.held_to(emulated, memory_bytes, thread_count)
-    of_job = {name: asked.pop(name) for name in SpeculationJob.__struct_fields__ if name in asked}
+    of_job = options.fields_of(SpeculationJob, asked)
     scenario = scenario_from({**asked, "thread_count": thread_count})
     apart = None
     if draft_api or draft_gpu_layers is not None:
@@ -93,38 +87,20 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         draft_tokens=0 if gamma == "auto" else int(gamma),
         **of_job,
     )
-    with RunProgress() as progress:
 
-        def tell(advice: DraftAdvice) -> None:
-            costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
-            progress.say(f"pass of the target by tokens (ms): {costs}; a drafted token: {advice.draft_s * 1e3:.1f} ms")
-            others = "".join(f"; with {name} {ratio:.2f} x" for name, ratio in advice.others.items())
-            progress.say(f"draft: {advice.draft}{others}")
-            progress.say(f"advice: {advice.words}")
+    def tell(advice: DraftAdvice) -> None:
+        costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
+        listener.say(f"pass of the target by tokens (ms): {costs}; a drafted token: {advice.draft_s * 1e3:.1f} ms")
+        others = "".join(f"; with {name} {ratio:.2f} x" for name, ratio in advice.others.items())
+        listener.say(f"draft: {advice.draft}{others}")
+        listener.say(f"advice: {advice.words}")
 
-        record = speculate(
-            job,
-            limits=Limits(wall_s=timeout_s, memory_bytes=memory_bytes),
-            how=how._replace(notes=notes),
-            listener=progress,
-            on_advice=tell,
-        )
-    if as_json:
-        emit_json(record)
-    else:
-        _show(record)
-    unexplained = isinstance(record.result, Speculation) and record.result.unexplained_count
-    return Exit.BROKEN if unexplained else exit_of([record])
+    record = speculate(job, limits=limits, how=how, listener=listener, on_advice=tell)
 
-
-def _show(record: "RunRecord") -> None:
-    from harness.cli._records import peak_of, reasons
-    from harness.domain.result import Speculation
-
-    result = record.result
-    if isinstance(result, Speculation):
+    def view(result: Speculation) -> tuple[str, list[tuple[str, str]]]:
         fast = result.speculative
-        rows = [
+        name = record.model.name if record.model else ""
+        return f"{name} drafted by {result.draft}: {record.outcome}", [
             ("plain", f"{result.plain.tokens_per_s:.2f} tokens/s"),
             ("speculative", f"{fast.tokens_per_s:.2f} tokens/s"),
             ("speedup", f"{result.speedup_ratio:.3f} x (from costs and acceptance: {result.expected_ratio:.3f} x)"),
@@ -137,9 +113,9 @@ def _show(record: "RunRecord") -> None:
             ("peak memory", peak_of(record)),
             ("outputs that differ", f"{len(result.differences)}, unexplained {result.unexplained_count}"),
         ]
-        name = record.model.name if record.model else ""
-        console().print(table(f"{name} drafted by {result.draft}: {record.outcome}", ("", ""), rows))
-    say(*reasons([record]))
+
+    unexplained = isinstance(record.result, Speculation) and record.result.unexplained_count
+    return answer_of(record, Speculation, view, Exit.BROKEN if unexplained else None)
 
 
 def _drafts(target: Path, draft: str, quant: str, kept: Path) -> list[Path]:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from harness.cli import _options as options
-from harness.cli._files import model_file
-from harness.cli._output import console, emit_json, say, table
+from harness.cli._output import Answer, model_file
 
 if TYPE_CHECKING:
-    from harness.domain.record import RunRecord
-    from harness.measure.pipeline import How
+    from harness.measure.child import Limits
+    from harness.measure.pipeline import How, Listener
     from harness.runtimes.llamacpp.schedules import Schedule
 
 
@@ -79,23 +78,22 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     plain_mmap: bool,
     schedule: str,
     says_first: bool,
-    emulated: str | None,
-    timeout_s: float,
+    limits: "Limits",
     how: "How",
-    as_json: bool,
+    listener: "Listener",
     **asked: Any,
-) -> int:
+) -> Answer:
     """Generate with MODEL while its process is held to a RAM budget: some weights stay, the others are streamed.
 
     Exit status: 0 well, 3 inconclusive, 4 it could not run.
     """
     from harness.app.plans import stream_outlook
-    from harness.app.run import exit_of
     from harness.app.speculate import load_prompts, requantized
     from harness.app.stream import stream
     from harness.catalog.paths import cache_dir
-    from harness.cli._progress import RunProgress
+    from harness.cli._records import answer_of, name_of
     from harness.cli._stream_rows import beforehand, rows_of
+    from harness.domain.result import Stream
     from harness.domain.scenario import Scenario
     from harness.measure.jobs.stream import StreamJob
 
@@ -104,9 +102,8 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         given = model_file(draft)
         coarse = draft_quant != "keep"
         draft = str(requantized(given, cache_dir() / "drafts", draft_quant, pure=True) if coarse else given)
-    budget = options.budget_of(ram_budget, path.stat().st_size)
-    limit, thread_count, notes = options.held_to(emulated, budget, thread_count)
-    budget_bytes = limit or budget
+    budget_bytes = options.budget_of(ram_budget, path.stat().st_size)
+    budget_bytes = min(budget_bytes, limits.memory_bytes or budget_bytes)
     scenario = Scenario(context_tokens=context_tokens, thread_count=thread_count)
     beside = Path(draft) if draft not in {"", "lookup"} else None
     predicted = None
@@ -114,7 +111,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         outlook = stream_outlook(path, budget_bytes, scenario, beside, say=partial(click.echo, err=True))
         if outlook is not None:
             predicted, words = beforehand(outlook, plain_mmap, bool(draft), schedule)
-            console(stderr=True).print(words, markup=False)
+            listener.say(words)
     job = StreamJob(
         model=str(path),
         prompts=load_prompts(prompts)[: prompt_count or 2] * repetitions,
@@ -125,19 +122,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         schedule=cast("Schedule", schedule),
         **asked,
     )
-    with RunProgress() as progress:
-        how = how._replace(notes=notes)
-        record = stream(job, wall_s=timeout_s, predicted_tokens_per_s=predicted, how=how, listener=progress)
-    if as_json:
-        emit_json(record)
-    else:
-        _show(record, rows_of(record))
-    return exit_of([record])
-
-
-def _show(record: "RunRecord", rows: list[tuple[str, str]]) -> None:
-    from harness.cli._records import name_of, reasons
-
-    if rows:
-        console().print(table(f"{name_of(record)}: {record.outcome}", ("", ""), rows))
-    say(*reasons([record]))
+    record = stream(job, wall_s=limits.wall_s, predicted_tokens_per_s=predicted, how=how, listener=listener)
+    title = f"{name_of(record)}: {record.outcome}"
+    return answer_of(record, Stream, lambda result: (title, rows_of(result, record.memory)))

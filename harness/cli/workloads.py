@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import console, emit_json, json_option, say, table
+from harness.cli._output import Answer, answers, model_file, say, table
 from harness.errors import Exit
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from harness.app.workload_table import Table
     from harness.app.workloads import Wish, WorkloadResult
     from harness.domain.record import RunRecord
+    from harness.measure.pipeline import Listener
 
 
 @click.group()
@@ -23,18 +24,14 @@ def workloads() -> None:
 
 
 @workloads.command("list")
-@json_option
-def list_(as_json: bool) -> int:
+@answers
+def list_() -> Answer:
     """List every workload with its sizes."""
     from harness.app.workloads import list_workloads
 
     found = list_workloads()
-    if as_json:
-        emit_json(found)
-    else:
-        rows = [[w.name, ", ".join(w.sizes), w.extra or "-", w.title] for w in found]
-        console().print(table("", ["workload", "sizes", "extra", "what"], rows))
-    return Exit.OK
+    rows = [[w.name, ", ".join(w.sizes), w.extra or "-", w.title] for w in found]
+    return Answer(found, lambda: say(table("", ["workload", "sizes", "extra", "what"], rows)))
 
 
 _running = options.together(
@@ -54,7 +51,7 @@ _running = options.together(
 @click.argument("name")
 @click.option("--size", default="default", show_default=True, help="A named size, or parts such as entry_count=5000.")
 @_running
-def run(name: str, size: str, as_json: bool, **fields: Any) -> int:
+def run(name: str, size: str, **fields: Any) -> Answer:
     """Predict and measure workload NAME, and check its answers. The record goes into the history.
 
     Exit status: 0 well, 1 a wrong answer, 2 bad input, 4 it could not run.
@@ -62,11 +59,7 @@ def run(name: str, size: str, as_json: bool, **fields: Any) -> int:
     from harness.app.workloads import run as run_workload
 
     result = run_workload(name, size=size, wish=_wish(**fields))
-    if as_json:
-        emit_json(result)
-    else:
-        _show(result)
-    return _status([result.record])
+    return Answer(result, lambda: _show(result), _status([result.record]))
 
 
 @workloads.command("table")
@@ -80,13 +73,8 @@ def run(name: str, size: str, as_json: bool, **fields: Any) -> int:
 @click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this median, in percent.")
 @_running
 def table_(
-    names: tuple[str, ...],
-    size: str,
-    output: Path | None,
-    max_error_percent: float | None,
-    as_json: bool,
-    **fields: Any,
-) -> int:
+    names: tuple[str, ...], size: str, output: Path | None, max_error_percent: float | None, **fields: Any
+) -> Answer:
     """Run all workloads (or those named): percentiles, memory, predictions here and for five devices.
 
     Exit status: 0 well, 1 a wrong answer or a median error above --max-error, 2 bad input, 4 one could not run.
@@ -96,37 +84,23 @@ def table_(
     found = tabulate(names, size=size, wish=_wish(**fields))
     if output is not None:
         save_table(found, output)
-    if as_json:
-        emit_json(found)
-    else:
-        show_table(found)
-    error = found.median_error_ratio
-    if max_error_percent is not None and error is not None and 100 * error > max_error_percent:
-        return Exit.BROKEN
-    return _status(found.failed)
+    most, error = max_error_percent, found.median_error_ratio
+    broken = most is not None and error is not None and 100 * error > most
+    return Answer(found, lambda: show_table(found), Exit.BROKEN if broken else _status(found.failed))
 
 
 def show_table(found: "Table") -> None:
     """Print the table of all workloads."""
     from harness.app.workload_table import notes, views
 
-    for title, columns, rows, right in views(found):
-        console().print(table(title, columns, rows, right=right))
-    say(*notes(found))
+    tables = [table(title, columns, rows, right=right) for title, columns, rows, right in views(found)]
+    say(*tables, *notes(found))
 
 
-def _wish(model: str | None, timeout_s: float, memory_bytes: int | None, **fields: Any) -> "Wish":
+def _wish(model: str | None, listener: "Listener", **fields: Any) -> "Wish":
     from harness.app.workloads import Wish
-    from harness.cli._files import model_file
-    from harness.measure.child import Limits
 
-    screen = console(stderr=True)
-    return Wish(
-        model=model_file(model) if model else None,
-        limits=Limits(wall_s=timeout_s, memory_bytes=memory_bytes),
-        say=lambda line: screen.print(line, markup=False),
-        **fields,
-    )
+    return Wish(model=model_file(model) if model else None, say=listener.say, **fields)
 
 
 def _status(records: "Iterable[RunRecord]") -> int:
@@ -159,24 +133,22 @@ def _show(result: "WorkloadResult") -> None:
     assert isinstance(system, System)
     title = f"{record.workload} {system.size}: {record.outcome}"
     columns = ["operation", "p50", "p95", "predicted", "error", "limit", "samples (doubted)"]
-    console().print(table(title, columns, rows, right=range(1, 5)))
+    say(table(title, columns, rows, right=range(1, 5)))
     if record.memory:
         memory = record.memory
         predicted = format_bytes(result.predicted_peak_bytes)
         held = f"{format_bytes(memory.peak_anonymous_bytes)} anonymous, {format_bytes(memory.peak_file_bytes)} file"
-        console().print(f"peak {format_bytes(memory.peak_rss_bytes)} ({held}), predicted {predicted}", markup=False)
+        say(f"peak {format_bytes(memory.peak_rss_bytes)} ({held}), predicted {predicted}")
     for name, found in (("quality", system.quality), ("evaluation", system.evaluation)):
         if found:
-            console().print(f"{name}: {found}", markup=False)
+            say(f"{name}: {found}")
     for device, predictions in result.elsewhere.items():
         cells = [
             [p.operation, format_seconds(p.latency_s.mid), format_bytes(p.resident_bytes), p.limit] for p in predictions
         ]
-        console().print(
-            table(f"predicted on {device}", ["operation", "latency", "memory", "limit"], cells, right=(1, 2))
-        )
+        say(table(f"predicted on {device}", ["operation", "latency", "memory", "limit"], cells, right=(1, 2)))
     if record.detail:
-        console().print(record.detail, markup=False)
+        say(record.detail)
 
 
 COMMAND = workloads
