@@ -35,12 +35,15 @@ def told_of(record: RunRecord, outcomes: set[str], words: tuple[str, ...]) -> In
     return Injected(record.outcome, record.detail, named)
 
 
-def fault_of(fault: str, outcome: str, *words: str, limits: Limits = OPTIONS.limits) -> Inject:
+def fault_of(fault: str, outcome: str, *words: str, limits: Limits = OPTIONS.how.limits) -> Inject:
     """The fake engine's own faults: what it does, it does to its process for real."""
 
     def inject(place: Place, draw: random.Random) -> Injected:
         after = draw.randrange(20)
-        record = place.run(place.model(fault=fault, fault_after_tokens=after), options=OPTIONS._replace(limits=limits))
+        record = place.run(
+            place.model(fault=fault, fault_after_tokens=after),
+            options=OPTIONS._replace(how=pipeline.How(limits=limits)),
+        )
         return told_of(record, {outcome}, words)
 
     return inject
@@ -56,7 +59,7 @@ def tiny(place: Place) -> Path:
 
 def engine_options() -> app_run.Options:
     """How the real engine is run."""
-    return OPTIONS._replace(runtime="llamacpp", limits=Limits(wall_s=40.0))
+    return OPTIONS._replace(runtime="llamacpp", how=pipeline.How(limits=Limits(wall_s=40.0)))
 
 
 def engine_killed(place: Place, draw: random.Random) -> Injected:
@@ -162,7 +165,7 @@ def clock_step(place: Place, draw: random.Random) -> Injected:
     hours = draw.choice((draw.uniform(0.1, 23), draw.uniform(25, 20000)))
     with clock_set_back(hours=hours):
         second = place.run(path)
-    (again,) = app_run.run_cells(place.cells([path]), OPTIONS._replace(how=pipeline.How(resume=True)))
+    (again,) = app_run.run_cells(place.cells([path]), OPTIONS._replace(how=OPTIONS.how._replace(resume=True)))
     # Resume takes results of a day: the later run, or, when that says it is older, a new one.
     resumed = again.run_id == second.run_id if hours < 24 else again.run_id not in {first.run_id, second.run_id}
     ok = first.run_id != second.run_id and resumed
@@ -203,7 +206,7 @@ def stored_garbage(place: Place, draw: random.Random) -> Injected:
         message = ""
     except HarnessError as error:
         message = str(error)
-    (again,) = app_run.run_cells(place.cells([path]), OPTIONS._replace(how=pipeline.How(resume=True)))
+    (again,) = app_run.run_cells(place.cells([path]), OPTIONS._replace(how=OPTIONS.how._replace(resume=True)))
     place.done.add(again.run_id)
     with sqlite3.connect(place.history().path) as connection:
         connection.execute("DELETE FROM runs WHERE run_id = ?", (record.run_id,))

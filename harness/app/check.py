@@ -44,7 +44,6 @@ def check(
     scenario: Scenario,
     options: Options,
     *,
-    listener: Listener,
     probe_again: bool = False,
     depths: Sequence[int] = (0,),
     on: tuple[str, Path | None] = ("local", None),
@@ -54,11 +53,12 @@ def check(
     Raises:
         HarnessError: A name is unknown, or the machine could not be probed.
     """
+    listener = options.how.listener
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depths=depths)
     if on[0] != "local":
         from harness.app.on_target import run_on
 
-        device, records = run_on(on[0], cells, options, on[1], listener)
+        device, records = run_on(on[0], cells, options, on[1])
         return Checked(device, records, [compare(record) for record in records])
     shapes, types = _seen(cells, listener)
     try:
@@ -70,7 +70,7 @@ def check(
     device = probed(types, scenario, say=listener.say, again=probe_again, gpus=gpus)
     if not scenario.api:
         cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
-    records = run_cells(cells, options, device=device, listener=listener)
+    records = run_cells(cells, options, device=device)
     return Checked(device, records, [compare(record) for record in records])
 
 

@@ -17,9 +17,9 @@ from harness.domain.model import Weights
 from harness.domain.record import Outcome, RunRecord
 from harness.domain.result import Boundary
 from harness.domain.scenario import Scenario
-from harness.measure.child import ChildResult, Limits
+from harness.measure.child import ChildResult
 from harness.measure.jobs.hold import UBATCH_TOKENS, HoldJob
-from harness.measure.pipeline import How, Listener, Pipeline
+from harness.measure.pipeline import How, Pipeline
 from harness.measure.runner import identify, new_record
 from harness.predict.memory import predict_memory
 from harness.runtimes._threads import default_thread_count
@@ -71,9 +71,7 @@ def find_boundary(
     emulation: Emulation,
     *,
     tolerance_ratio: float = 0.01,
-    wall_s: float = 300.0,
     how: How = How(),  # noqa: B008  an immutable tuple
-    listener: Listener | None = None,
 ) -> RunRecord:
     """Bisect on the context length with real runs; the weights are read into memory, so that none can be dropped.
 
@@ -87,16 +85,16 @@ def find_boundary(
     """
     weights = read_gguf(path).weights()
     predicted = predicted_context(weights, emulation)
-    limits = Limits(wall_s=wall_s, memory_bytes=emulation.memory_limit_bytes)
+    how = how._replace(limits=how.limits._replace(memory_bytes=emulation.memory_limit_bytes))
     tried: dict[int, ChildResult] = {}
     outcome: Outcome = "ok"
     detail = ""
     low = high = 0
     trial = max(predicted, _STEP_TOKENS)
-    with Pipeline(how, listener) as pipeline:
+    with Pipeline(how) as pipeline:
         while trial not in tried:
             job = HoldJob(model=str(path.absolute()), scenario=_scenario(trial, emulation))
-            ended = tried[trial] = pipeline.trial(ENTRY, job, limits=limits)
+            ended = tried[trial] = pipeline.trial(ENTRY, job)
             pipeline.heard.say(f"context {trial}: {ended.outcome}")
             if ended.outcome == "ok":
                 low = trial

@@ -18,11 +18,11 @@ from harness.domain.record import RunRecord
 from harness.domain.result import Quality
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, EngineError, InputError, RefusedError
-from harness.measure.child import ChildResult, Limits
+from harness.measure.child import ChildResult
 from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import QualityJob, load_columns
-from harness.measure.pipeline import How, Listener, Measurement, Pipeline, events_named, key_of, prepare
+from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, prepare
 from harness.measure.runner import identify
 from harness.predict.weights import weights_of
 from harness.records.ladder import Ladder, Rung, describe, mark_frontier, reference_of, rung_of
@@ -50,7 +50,6 @@ class Asked(NamedTuple):
     chunk_count: int = 8
     scenario: Scenario | None = Scenario(context_tokens=1024, prompt_tokens=512, new_tokens=64)
     repetitions: int = 3
-    limits: Limits = Limits()
 
 
 class Climbed(NamedTuple):
@@ -69,7 +68,6 @@ def ladder(
     folder: Path | None = None,
     keep: Path | None = None,
     how: How = How(),  # noqa: B008  an immutable tuple
-    listener: Listener | None = None,
 ) -> Climbed:
     """Make every rung from ``source``, score it, run it, and remove it again.
 
@@ -84,7 +82,6 @@ def ladder(
         folder: Where files are made and removed again; a temporary one when None.
         keep: Folder where files stay instead. The quantized files, the reference's and the importance matrix take room.
         how: How records are made and kept; with ``resume``, what was measured within a day is not measured again.
-        listener: Who is told.
 
     Raises:
         RefusedError: A name is no mixture, the weights are synthetic (their quality means nothing), the source is no
@@ -106,7 +103,7 @@ def ladder(
     with (
         _folder(folder, keep) as place,
         as_file(files("harness") / "data" / "text" / "python-reference.txt") as shipped,
-        Pipeline(how, listener) as pipeline,
+        Pipeline(how) as pipeline,
     ):
         read = text or shipped
         _check_text(read)
@@ -173,7 +170,7 @@ class Workshop:
         """
         if self.requantized:
             self._file("F16", self.reference.name)
-        prepare(_TRY, {"model": str(self.reference), "text": str(self.text)}, limits=self.asked.limits)
+        prepare(_TRY, {"model": str(self.reference), "text": str(self.text)}, limits=self.pipeline.how.limits)
 
     @property
     def reference(self) -> Path:
@@ -249,7 +246,6 @@ class Workshop:
             read=read,
             runtime="llamacpp",
             model=self._identity(quant, path),
-            limits=self.asked.limits,
             key=self.quality_key(quant),
         )
         self.pipeline.heard.begin(f"{quant}: quality", self.asked.chunk_count)
@@ -264,7 +260,6 @@ class Workshop:
             GenerateJob(path=str(path), scenario=scenario, repetitions=self.asked.repetitions, cold_loads=0),
             read_gguf(path).weights(),
             hash_of=hashed,
-            limits=self.asked.limits,
             key=self._speed_key(quant),
         )
         self.pipeline.heard.begin(f"{quant}: speed", 3 * (self.asked.repetitions + 1))
@@ -308,7 +303,7 @@ class Workshop:
     def _made(self, path: Path, part: Path, entry: str, job: dict[str, Any] | msgspec.Struct) -> Path:
         """The file that a child writes as ``part``, under its name once it is whole."""
         try:
-            prepare(entry, job, limits=self.asked.limits)
+            prepare(entry, job, limits=self.pipeline.how.limits)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

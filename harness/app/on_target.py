@@ -12,7 +12,7 @@ from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.record import ModelIdentity, RunRecord
 from harness.errors import RefusedError
-from harness.measure.pipeline import Listener, Pipeline
+from harness.measure.pipeline import Pipeline
 from harness.measure.probe import save_profile
 from harness.measure.runner import identify
 from harness.targets import target_named
@@ -38,7 +38,7 @@ def _name(target: ShellTarget) -> str:
 
 
 def run_on(
-    on: str, cells: Sequence[Cell], options: Options, programs: Path | None, listener: Listener
+    on: str, cells: Sequence[Cell], options: Options, programs: Path | None
 ) -> tuple[DeviceProfile, list[RunRecord]]:
     """Predict, run and keep each cell on a target, which is probed first where no profile of it is kept.
 
@@ -47,25 +47,26 @@ def run_on(
         CouldNotRunError: The target cannot be used.
     """
     programs = needed(programs)
-    if options.greedy or options.how.resume or options.limits.memory_bytes is not None or options.runtime != "llamacpp":
+    how = options.how
+    if options.greedy or how.resume or how.limits.memory_bytes is not None or options.runtime != "llamacpp":
         raise RefusedError("llama-bench on a target takes no --greedy, --resume, --memory-limit, --as or --runtime")
     target = target_named(on)
     kept = home_dir() / "devices" / f"{_name(target)}.toml"
     device = load_device(str(kept)) if kept.is_file() else probe_on(on, programs, None)[0]
     records = []
-    with Pipeline(options.how, listener) as pipeline:
+    with Pipeline(how) as pipeline:
         for cell in cells:
-            located = locate(cell.model, cell.quant, progress=listener.fetched)
+            located = locate(cell.model, cell.quant, progress=how.listener.fetched)
             resolved = located.resolved()
             job = BenchJob(
                 scenario=cell.scenario,
                 programs=str(programs),
                 repetitions=options.repetitions,
-                timeout_s=options.limits.wall_s,
+                timeout_s=how.limits.wall_s,
             )
             prediction = predict(resolved, device, cell.scenario) if resolved is not None else None
             model = identity(located)
-            record = bench_on(target, located.path, job, model, prediction=prediction, progress=listener.fetched)
+            record = bench_on(target, located.path, job, model, prediction=prediction, progress=how.listener.fetched)
             records.append(pipeline.keep(record))
     return device, records
 

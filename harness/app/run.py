@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,13 +18,12 @@ from harness.domain.prediction import Prediction
 from harness.domain.record import MachineFingerprint, Outcome, RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, HarnessError, InputError, RefusedError
-from harness.measure.child import Limits
 from harness.measure.file_hash import file_sha256
 from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.served import ServedJob
 from harness.measure.jobs.served import plan as plan_served
-from harness.measure.pipeline import How, Listener, Measurement, Pipeline, key_of
+from harness.measure.pipeline import How, Measurement, Pipeline, key_of
 from harness.measure.runner import check_scenario
 from harness.onnx.files import onnx_model
 from harness.predict.quant_mix import quant_named
@@ -53,10 +52,14 @@ class Options(NamedTuple):
     repetitions: int = 5
     cold_loads: int = 1
     greedy: bool = False
-    limits: Limits = Limits()
     how: How = How()
     patience_s: float = 20.0
     server: ServedJob | None = None
+
+    def of_job(self, scenario: Scenario) -> dict[str, Any]:
+        """The fields that every job of a cell has."""
+        same = ("repetitions", "cold_loads", "greedy", "patience_s")
+        return {"scenario": scenario, **{name: getattr(self, name) for name in same}}
 
 
 def cells_of(
@@ -90,13 +93,7 @@ def cells_of(
     return cells
 
 
-def run_cells(
-    cells: Sequence[Cell],
-    options: Options,
-    *,
-    device: DeviceProfile | None = None,
-    listener: Listener | None = None,
-) -> list[RunRecord]:
+def run_cells(cells: Sequence[Cell], options: Options, *, device: DeviceProfile | None = None) -> list[RunRecord]:
     """Run every cell; a record for each, also for those that could not run. Stops early only when interrupted.
 
     Predictions are made from ``device``, the profile of this machine; none without it.
@@ -105,7 +102,7 @@ def run_cells(
         CouldNotRunError: Another measured run held the machine for too long.
     """
     records: list[RunRecord] = []
-    with Pipeline(options.how, listener) as pipeline:
+    with Pipeline(options.how) as pipeline:
         for cell in cells:
             record = _run_cell(cell, options, device, pipeline)
             records.append(record)
@@ -119,7 +116,6 @@ def run_in_turns(
     sides: Sequence[Options],
     *,
     device: DeviceProfile | None = None,
-    listener: Listener | None = None,
     round_count: int = 2,
 ) -> list[list[RunRecord]]:
     """Run every cell by several runtimes in turns, each round in the opposite order of the one before.
@@ -134,7 +130,7 @@ def run_in_turns(
         CouldNotRunError: Another measured run held the machine for too long.
     """
     found: list[list[RunRecord]] = []
-    with Pipeline(sides[0].how, listener) as pipeline:
+    with Pipeline(sides[0].how) as pipeline:
         for cell in cells:
             turns: list[list[RunRecord]] = [[] for _ in sides]
             for side in turn_order(len(sides), round_count):
@@ -175,7 +171,7 @@ def cell_key(cell: Cell, options: Options, machine: MachineFingerprint) -> str:
         path = onnx_model(path) or path
         found = path.stat()
         state = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}"
-    limit = options.limits.memory_bytes
+    limit = options.how.limits.memory_bytes
     asked = f"{options.runtime}|{options.repetitions}|{options.greedy}|{limit}"
     return key_of(cell.model, state, cell.quant, cell.scenario, asked, machine.fingerprint)
 
@@ -194,21 +190,11 @@ def _run_cell(cell: Cell, options: Options, device: DeviceProfile | None, pipeli
             return pipeline.measure(_served(cell, options, device, pipeline))
         located = locate(cell.model, cell.quant, progress=heard.fetched)
         check_format(located, options.runtime)
-        job = GenerateJob(
-            path=str(located.path),
-            scenario=cell.scenario,
-            runtime=options.runtime,
-            repetitions=options.repetitions,
-            cold_loads=options.cold_loads,
-            greedy=options.greedy,
-            patience_s=options.patience_s,
-        )
         planned = plan_generation(
-            job,
+            GenerateJob(path=str(located.path), runtime=options.runtime, **options.of_job(cell.scenario)),
             located.weights,
             name=located.name,
             quant=located.quant,
-            limits=options.limits,
             prediction=_predict(located, device, cell.scenario, heard.say),
             sha256=located.sha256,
             hash_of=hashed,
@@ -230,15 +216,7 @@ def _served(cell: Cell, options: Options, device: DeviceProfile | None, pipeline
     located = locate(cell.model, cell.quant, progress=pipeline.heard.fetched) if cell.model else None
     assert options.server is not None
     planned = plan_served(
-        msgspec.structs.replace(
-            options.server,
-            scenario=cell.scenario,
-            repetitions=options.repetitions,
-            cold_loads=options.cold_loads,
-            greedy=options.greedy,
-            patience_s=options.patience_s,
-        ),
-        limits=options.limits,
+        msgspec.structs.replace(options.server, **options.of_job(cell.scenario)),
         prediction=_predict(located, device, cell.scenario, pipeline.heard.say) if located else None,
     )
     quant = planned.model.quant if planned.model else ""

@@ -1,6 +1,5 @@
 """One run over minutes, on this machine or on a target."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,12 @@ from harness.domain.record import RunRecord
 from harness.domain.soak import Window
 from harness.errors import RefusedError
 from harness.measure.jobs.soak import SoakJob, plan
-from harness.measure.pipeline import How, Pipeline, Saying
+from harness.measure.pipeline import How, Pipeline
 from harness.targets import target_named
 from harness.targets.bench import soak_on
 
 
-def soak(
-    job: SoakJob, quant: str, on: str, programs: Path | None, how: How, *, say: Callable[[str], None]
-) -> RunRecord:
+def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> RunRecord:
     """Run ``job``, whose ``path`` is what the user named, and keep its record.
 
     Raises:
@@ -31,13 +28,13 @@ def soak(
     job = msgspec.structs.replace(job, path=str(located.path.absolute()))
 
     def hear(window: Window) -> None:
-        say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")
+        how.listener.say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")
 
     def told(name: str, data: Any) -> None:
         if name == "window":
             hear(msgspec.convert(data, Window))
 
-    with Pipeline(how, Saying(say)) as pipeline:
+    with Pipeline(how) as pipeline:
         if on == "local":
             return pipeline.measure(plan(job, model), on_event=told)
         if job.duty_ratio < 1 or job.runtime != "llamacpp" or how.resume:

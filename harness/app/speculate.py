@@ -16,9 +16,9 @@ from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.record import RunRecord
 from harness.domain.result import Speculation
 from harness.errors import BadDataError
-from harness.measure.child import ChildResult, Limits
+from harness.measure.child import ChildResult
 from harness.measure.jobs.speculate import PILOT_PROMPTS, SpeculationJob, speedup
-from harness.measure.pipeline import How, Listener, Measurement, Pipeline, events_named, key_of, prepare
+from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, prepare
 from harness.measure.runner import identify
 from harness.runtimes.llamacpp.draft_policy import CostTable
 from harness.runtimes.llamacpp.quantize import QuantizeJob
@@ -79,9 +79,7 @@ def requantized(source: Path, folder: Path, quant: str, *, pure: bool = False) -
 def speculate(
     job: SpeculationJob,
     *,
-    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
     how: How = How(),  # noqa: B008  an immutable tuple
-    listener: Listener | None = None,
     on_advice: Callable[[DraftAdvice], None] | None = None,
 ) -> RunRecord:
     """Measure the costs, say whether speculation will pay, then run every prompt both ways.
@@ -101,7 +99,7 @@ def speculate(
     job = replace(job, target=str(target), drafts=drafts)
     spare = PILOT_PROMPTS if len(job.prompts) >= 2 * PILOT_PROMPTS else 0
     hashes = [hashed(Path(path)) for path in (job.target, *drafts) if path != "lookup"]
-    with Pipeline(how, listener) as pipeline:
+    with Pipeline(how) as pipeline:
         plan = Measurement(
             workload="speculate",
             entry=ENTRY,
@@ -111,7 +109,6 @@ def speculate(
             runtime="llamacpp",
             model=identify(target, read_gguf(target).weights(), sha256=hashes[0]),
             wanted_count=(len(job.prompts) - spare) * job.repetitions,
-            limits=limits,
             key=key_of("speculate", *hashes, job, pipeline.machine.fingerprint),
         )
         pipeline.heard.begin(target.stem, 2 * plan.wanted_count)

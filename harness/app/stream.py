@@ -13,9 +13,9 @@ from harness.domain.drafting import Decoding
 from harness.domain.record import RunRecord
 from harness.domain.result import Stream
 from harness.domain.streaming import ExpertOutlook, ExpertPlan, ExpertUse, StreamPlan, StreamReport
-from harness.measure.child import ChildResult, Limits
+from harness.measure.child import ChildResult
 from harness.measure.jobs.stream import StreamJob
-from harness.measure.pipeline import How, Listener, Measurement, Pipeline, events_named, key_of
+from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of
 from harness.measure.runner import identify
 from harness.predict.moe import DEFAULT_SKEW, Policy, hit_ratio, streamed_token_s
 from harness.runtimes.llamacpp.expert_cache import CachePolicy
@@ -27,10 +27,8 @@ ENTRY: Final = "harness.measure.jobs.stream:run"
 def stream(
     job: StreamJob,
     *,
-    wall_s: float = 1800.0,
     predicted_tokens_per_s: float | None = None,
     how: How = How(),  # noqa: B008  an immutable tuple
-    listener: Listener | None = None,
 ) -> RunRecord:
     """Generate under a RAM budget.
 
@@ -46,7 +44,8 @@ def stream(
     draft = None if job.draft in {"", "lookup"} else Path(job.draft).absolute()
     job = replace(job, model=str(model), draft=str(draft or job.draft))
     hashes = [hashed(path) for path in (model, draft) if path is not None]
-    with Pipeline(how, listener) as pipeline:
+    how = how._replace(limits=how.limits._replace(memory_bytes=job.budget_bytes))
+    with Pipeline(how) as pipeline:
         plan = Measurement(
             workload="stream",
             entry=ENTRY,
@@ -56,7 +55,6 @@ def stream(
             runtime="llamacpp",
             model=identify(model, read_gguf(model).weights(), sha256=hashes[0]),
             wanted_count=len(job.prompts),
-            limits=Limits(wall_s=wall_s, memory_bytes=job.budget_bytes),
             key=key_of("stream", *hashes, job, pipeline.machine.fingerprint),
         )
         pipeline.heard.begin(model.stem, len(job.prompts))

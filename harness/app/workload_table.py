@@ -18,7 +18,6 @@ from harness.domain.base import Frozen
 from harness.domain.record import RunRecord
 from harness.domain.result import System
 from harness.errors import HarnessError
-from harness.measure.pipeline import How
 from harness.predict.workload_cost import OperationPrediction
 from harness.records.store import write_atomically
 from harness.units import format_bytes, format_seconds
@@ -101,7 +100,7 @@ def tabulate(
         if workload.needs_model and wish.model is None:
             skipped.append(Skipped(workload=workload.name, why="it runs a language model: name one with --model"))
             continue
-        wish.say(f"running {workload.name}")
+        wish.how.listener.say(f"running {workload.name}")
         try:
             result = run(workload.name, size=size if size in workload.sizes else "default", wish=asked)
         except HarnessError as error:
@@ -246,7 +245,6 @@ def after_check(
     options: Options,
     report: Path,
     *,
-    say: Callable[[str], None],
     keep: Callable[[RunRecord], object],
 ) -> tuple[Table, Path]:
     """All workloads after a check of models, the first of which answers for those that need one.
@@ -258,9 +256,7 @@ def after_check(
     wish = Wish(
         repetitions=max(3, options.repetitions),
         model=model,
-        how=How(wait=options.how.wait),
-        limits=options.limits,
-        say=say,
+        how=options.how._replace(resume=False, folder=None, notes={}),
     )
     found = tabulate(wish=wish, keep=keep)
     if report.suffix.lower() == ".md":

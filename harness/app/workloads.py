@@ -20,7 +20,6 @@ from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
 from harness.errors import RefusedError
-from harness.measure.child import Limits
 from harness.measure.pipeline import How, Pipeline, Saying
 from harness.measure.runner import identify
 from harness.measure.workload_probe import bandwidth_of, core_count, probe_units
@@ -61,9 +60,7 @@ class Wish(NamedTuple):
     data: Path | None = None
     model: Path | None = None
     evaluate: bool = False
-    limits: Limits = Limits()
     how: How = How()
-    say: Callable[[str], None] = lambda _line: None
 
 
 class Listed(Frozen, frozen=True, kw_only=True):
@@ -171,12 +168,13 @@ def run(name: str, *, size: str = "default", wish: Wish = Wish()) -> WorkloadRes
         model=str(wish.model.absolute()) if wish.model else "",
         evaluate=wish.evaluate,
     )
-    with Pipeline(wish.how, Saying(wish.say)) as pipeline:
-        language = _language_here(weights, scenario, wish.say) if weights else None
+    say = wish.how.listener.say
+    with Pipeline(wish.how._replace(listener=Saying(say))) as pipeline:
+        language = _language_here(weights, scenario, say) if weights else None
         rates = measured_rates(wish.thread_count, costs)
         predictions = [predict_operation(c, rates, language) for c in costs]
         identity = identify(wish.model, weights) if weights and wish.model else None
-        planned = plan(job, predictions=predictions, units=rates.units, limits=wish.limits, model=identity)
+        planned = plan(job, predictions=predictions, units=rates.units, model=identity)
         record = pipeline.measure(planned)
     elsewhere = {d: predict_workload(costs, p, _language(weights, p)) for d, p in profiles.items()}
     return WorkloadResult(

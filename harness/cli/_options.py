@@ -253,9 +253,9 @@ def repetitions(default: int = 5) -> Callable[[F], F]:
 
 
 def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
-    """What every verb that measures takes; it is called with ``how``, ``limits`` and ``listener``.
+    """What every verb that measures takes; it is called with its ``how``.
 
-    ``--as`` and ``--memory-limit``, where the verb has them, are in the limits, the threads and the notes of ``how``.
+    ``--as`` and ``--memory-limit``, where the verb has them, are in its limits, its notes and the threads.
     """
     options = together(
         click.option(
@@ -297,10 +297,10 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
                     given["thread_count"] = held.thread_count
                 if given.get("threads") == (0,):
                     given["threads"] = (held.thread_count,)
-            how = How(wait=wait, resume=resume, folder=out, notes=notes)
             limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes)
             with RunProgress() as progress:
-                return function(*arguments, how=how, limits=limits, listener=progress, **given)
+                how = How(wait=wait, resume=resume, folder=out, limits=limits, listener=progress, notes=notes)
+                return function(*arguments, how=how, **given)
 
         return cast("F", options(answers(measured)))
 

@@ -42,9 +42,9 @@ def run_table(records: "Iterable[RunRecord]") -> "Table":
     rows = []
     for record in records:
         s = summarise(record)
-        rates = [t and t.tokens_per_s for t in (s.test("prefill"), s.test("decode"))]
-        times = [s.latency[0].p99_s if s.latency else None]
-        times += [t and t.duration_s for t in (s.test("first_token"), s.test("load", "load"))]
+        rates = [t.tokens_per_s if t else None for t in (s.test("prefill"), s.test("decode"))]
+        timed = (s.test("first_token"), s.test("load", "load"))
+        times = [s.latency[0].p99_s if s.latency else None, *(t.duration_s if t else None for t in timed)]
         shown = [*("-" if r is None else f"{r:.1f}" for r in rates)]
         shown += ["-" if t is None else format_seconds(t) for t in times]
         peak = format_bytes(s.peak_rss_bytes) if s.peak_rss_bytes else "-"

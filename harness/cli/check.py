@@ -10,8 +10,7 @@ from harness.cli._output import Answer, say
 from harness.errors import Exit
 
 if TYPE_CHECKING:
-    from harness.measure.child import Limits
-    from harness.measure.pipeline import How, Listener
+    from harness.measure.pipeline import How
 
 
 @click.command()
@@ -47,9 +46,7 @@ def check(
     with_workloads: bool,
     target: str,
     programs: Path | None,
-    limits: "Limits",
     how: "How",
-    listener: "Listener",
     **fields: Any,
 ) -> Answer:
     """Check what this machine does with each MODEL against what was predicted; without one, a small default model.
@@ -66,13 +63,12 @@ def check(
     from harness.report import write_check_report
     from harness.report.answer import check_line
 
-    chosen = Options(repetitions=repetitions, limits=limits, how=how)
+    chosen = Options(repetitions=repetitions, how=how)
     found = run_check(
         models,
         quant,
         scenario_from(fields),
         chosen,
-        listener=listener,
         probe_again=probe_again,
         depths=depths,
         on=(target, programs),
@@ -84,7 +80,7 @@ def check(
     reports = [page or write_report(found, report)]
     status = exit_of(records)
     if with_workloads:
-        others, told = after_check(models, quant, chosen, reports[0], say=listener.say, keep=records.append)
+        others, told = after_check(models, quant, chosen, reports[0], keep=records.append)
         reports.append(told)
         if page is not None:
             write_check_report(records, page)

@@ -8,8 +8,7 @@ from harness.cli import _options as options
 from harness.cli._output import Answer, model_file
 
 if TYPE_CHECKING:
-    from harness.measure.child import Limits
-    from harness.measure.pipeline import How, Listener
+    from harness.measure.pipeline import How
 
 
 @click.command("emulate")
@@ -26,9 +25,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     entitled: bool,
     quant: str,
     thread_count: int,
-    limits: "Limits",
     how: "How",
-    listener: "Listener",
 ) -> Answer:
     """Find the longest context that MODEL runs with in the memory an app may use on DEVICE, by bisection."""
     from msgspec.structs import replace
@@ -43,11 +40,11 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     emulation = emulation_of(resolve_device(device), entitled=entitled)
     emulation = replace(
         emulation,
-        memory_limit_bytes=min(limits.memory_bytes or emulation.memory_limit_bytes, emulation.memory_limit_bytes),
+        memory_limit_bytes=min(how.limits.memory_bytes or emulation.memory_limit_bytes, emulation.memory_limit_bytes),
         thread_count=thread_count or emulation.thread_count,
     )
 
-    record = find_boundary(path, emulation, wall_s=limits.wall_s, how=how, listener=listener)
+    record = find_boundary(path, emulation, how=how)
 
     def view(result: Boundary) -> tuple[str, list[tuple[str, str]]]:
         cores = emulation.core_count or "an unknown number of"

@@ -9,8 +9,7 @@ from harness.cli import _options as options
 from harness.cli._output import Answer, model_file, say
 
 if TYPE_CHECKING:
-    from harness.measure.child import Limits
-    from harness.measure.pipeline import How, Listener
+    from harness.measure.pipeline import How
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -46,9 +45,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     context_tokens: int,
     folder: Path | None,
     keep: Path | None,
-    limits: "Limits",
     how: "How",
-    listener: "Listener",
 ) -> Answer:
     """Quantize MODEL to each rung and measure size, speed, memory and quality against the least quantized one.
 
@@ -76,7 +73,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         chunk_count=chunks,
         scenario=None if no_speed else timed,
         repetitions=repetitions,
-        limits=limits,
     )
     result, records = ladder(
         path,
@@ -86,7 +82,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         folder=folder,
         keep=keep,
         how=how,
-        listener=listener,
     )
     advice = advise(path, result, profiles, Scenario(context_tokens=context_tokens))
     made = any(rung.outcome == "ok" for rung in result.rungs)

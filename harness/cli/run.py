@@ -9,8 +9,7 @@ from harness.cli import _options as options
 from harness.cli._output import Answer, say
 
 if TYPE_CHECKING:
-    from harness.measure.child import Limits
-    from harness.measure.pipeline import How, Listener
+    from harness.measure.pipeline import How
 
 
 @click.command()
@@ -79,9 +78,7 @@ def run(
     workload: str,
     target: str,
     programs: Path | None,
-    limits: "Limits",
     how: "How",
-    listener: "Listener",
     **fields: Any,
 ) -> Answer | int:
     """Measure each MODEL (name or file): prefill, decode, first token, load, memory.
@@ -112,7 +109,6 @@ def run(
             repetitions=repetitions,
             cold_loads=cold_loads,
             greedy=greedy,
-            limits=limits,
             how=how,
             server=job,
         )
@@ -120,12 +116,12 @@ def run(
     ]
     found: list[list[RunRecord]] = []
     if len(sides) > 1:
-        found = run_in_turns(cells, chosen, device=this_machine(), listener=listener)
+        found = run_in_turns(cells, chosen, device=this_machine())
         records = [record for row in found for record in row]
     elif target == "local":
-        records = run_cells(cells, chosen[0], device=this_machine(), listener=listener)
+        records = run_cells(cells, chosen[0], device=this_machine())
     else:
-        records = run_on(target, cells, chosen[0], programs, listener)[1]
+        records = run_on(target, cells, chosen[0], programs)[1]
 
     def show() -> None:
         say(run_table(records), *reasons(records))

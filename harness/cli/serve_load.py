@@ -10,8 +10,7 @@ from harness.cli._output import Answer, say, table
 
 if TYPE_CHECKING:
     from harness.domain.record import Phase, RunRecord
-    from harness.measure.child import Limits
-    from harness.measure.pipeline import How, Listener
+    from harness.measure.pipeline import How
 
 
 def _range(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int]:
@@ -69,9 +68,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     users: tuple[float, ...],
     rates: tuple[float, ...],
     trace: Path | None,
-    limits: "Limits",
     how: "How",
-    listener: "Listener",
     **asked: Any,
 ) -> Answer:
     """Put load on a server: by users, by rate, or by a trace.
@@ -101,8 +98,8 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         patience=Patience(silence_s=silence_s),
         **asked,
     )
-    with Pipeline(how, listener) as pipeline:
-        record = pipeline.measure(plan(job, limits=limits))
+    with Pipeline(how) as pipeline:
+        record = pipeline.measure(plan(job))
     return Answer(record, lambda: _show(record), exit_of([record]))
 
 

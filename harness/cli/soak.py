@@ -11,8 +11,7 @@ from harness.errors import Exit
 
 if TYPE_CHECKING:
     from harness.domain.soak import Soak
-    from harness.measure.child import Limits
-    from harness.measure.pipeline import How, Listener
+    from harness.measure.pipeline import How
 
 
 @click.command("soak")
@@ -39,9 +38,7 @@ def COMMAND(  # noqa: N802
     meter: Path | None,
     target: str,
     programs: Path | None,
-    limits: "Limits",
     how: "How",
-    listener: "Listener",
     **asked: Any,
 ) -> Answer:
     """Decode with MODEL for minutes: burst, when it falls, what is left, energy of a token.
@@ -56,15 +53,15 @@ def COMMAND(  # noqa: N802
 
     of_job = options.fields_of(SoakJob, asked)
     scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": 1})
-    job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), timeout_s=limits.wall_s, **of_job)
-    record = soak(job, quant, target, programs, how, say=listener.say)
+    job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), timeout_s=how.limits.wall_s, **of_job)
+    record = soak(job, quant, target, programs, how)
     found = record.result
 
     def show() -> None:
         if isinstance(found, Soak):
             say(table(f"{len(found.windows)} windows in {found.minutes:.1f} minutes", ("", ""), _rows(found)))
         if record.detail:
-            listener.say(record.detail)
+            how.listener.say(record.detail)
 
     stopped = isinstance(found, Soak) and found.stopped
     return Answer(record, show, max(exit_of([record]), Exit.INCONCLUSIVE if stopped else Exit.OK))

@@ -9,8 +9,7 @@ from harness.cli import _options as options
 from harness.cli._output import Answer, model_file
 
 if TYPE_CHECKING:
-    from harness.measure.child import Limits
-    from harness.measure.pipeline import How, Listener
+    from harness.measure.pipeline import How
 
 
 @click.command("speculate")
@@ -50,9 +49,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     thread_count: int,
     draft_api: str,
     draft_gpu_layers: int | str | None,
-    limits: "Limits",
     how: "How",
-    listener: "Listener",
     **asked: Any,
 ) -> Answer:
     """Run MODEL plainly and with a draft on the same prompts; the advice is printed before the run.
@@ -90,12 +87,12 @@ def COMMAND(  # noqa: N802  verbs are found by this name
 
     def tell(advice: DraftAdvice) -> None:
         costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
-        listener.say(f"pass of the target by tokens (ms): {costs}; a drafted token: {advice.draft_s * 1e3:.1f} ms")
+        how.listener.say(f"pass of the target by tokens (ms): {costs}; a drafted token: {advice.draft_s * 1e3:.1f} ms")
         others = "".join(f"; with {name} {ratio:.2f} x" for name, ratio in advice.others.items())
-        listener.say(f"draft: {advice.draft}{others}")
-        listener.say(f"advice: {advice.words}")
+        how.listener.say(f"draft: {advice.draft}{others}")
+        how.listener.say(f"advice: {advice.words}")
 
-    record = speculate(job, limits=limits, how=how, listener=listener, on_advice=tell)
+    record = speculate(job, how=how, on_advice=tell)
 
     def view(result: Speculation) -> tuple[str, list[tuple[str, str]]]:
         fast = result.speculative

@@ -10,8 +10,7 @@ from harness.cli import _options as options
 from harness.cli._output import Answer, model_file
 
 if TYPE_CHECKING:
-    from harness.measure.child import Limits
-    from harness.measure.pipeline import How, Listener
+    from harness.measure.pipeline import How
     from harness.runtimes.llamacpp.schedules import Schedule
 
 
@@ -78,9 +77,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     plain_mmap: bool,
     schedule: str,
     says_first: bool,
-    limits: "Limits",
     how: "How",
-    listener: "Listener",
     **asked: Any,
 ) -> Answer:
     """Generate with MODEL while its process is held to a RAM budget: some weights stay, the others are streamed.
@@ -103,7 +100,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         coarse = draft_quant != "keep"
         draft = str(requantized(given, cache_dir() / "drafts", draft_quant, pure=True) if coarse else given)
     budget_bytes = options.budget_of(ram_budget, path.stat().st_size)
-    budget_bytes = min(budget_bytes, limits.memory_bytes or budget_bytes)
+    budget_bytes = min(budget_bytes, how.limits.memory_bytes or budget_bytes)
     scenario = Scenario(context_tokens=context_tokens, thread_count=thread_count)
     beside = Path(draft) if draft not in {"", "lookup"} else None
     predicted = None
@@ -111,7 +108,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         outlook = stream_outlook(path, budget_bytes, scenario, beside, say=partial(click.echo, err=True))
         if outlook is not None:
             predicted, words = beforehand(outlook, plain_mmap, bool(draft), schedule)
-            listener.say(words)
+            how.listener.say(words)
     job = StreamJob(
         model=str(path),
         prompts=load_prompts(prompts)[: prompt_count or 2] * repetitions,
@@ -122,6 +119,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         schedule=cast("Schedule", schedule),
         **asked,
     )
-    record = stream(job, wall_s=limits.wall_s, predicted_tokens_per_s=predicted, how=how, listener=listener)
+    record = stream(job, predicted_tokens_per_s=predicted, how=how)
     title = f"{name_of(record)}: {record.outcome}"
     return answer_of(record, Stream, lambda result: (title, rows_of(result, record.memory)))

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from harness.app.workload_table import Table
     from harness.app.workloads import Wish, WorkloadResult
     from harness.domain.record import RunRecord
-    from harness.measure.pipeline import Listener
 
 
 @click.group()
@@ -97,10 +96,10 @@ def show_table(found: "Table") -> None:
     say(*tables, *notes(found))
 
 
-def _wish(model: str | None, listener: "Listener", **fields: Any) -> "Wish":
+def _wish(model: str | None, **fields: Any) -> "Wish":
     from harness.app.workloads import Wish
 
-    return Wish(model=model_file(model) if model else None, say=listener.say, **fields)
+    return Wish(model=model_file(model) if model else None, **fields)
 
 
 def _status(records: "Iterable[RunRecord]") -> int:

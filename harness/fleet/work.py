@@ -8,6 +8,7 @@ from harness.domain.record import MachineFingerprint, Outcome, RunRecord
 from harness.errors import BadDataError, HarnessError
 from harness.fleet.matrix import Task
 from harness.measure.child import Limits
+from harness.measure.pipeline import How
 from harness.measure.runner import new_record
 from harness.records.store import encode
 
@@ -29,7 +30,7 @@ def measure(task_json: bytes) -> bytes:
         runtime=task.runtime,
         repetitions=task.repetitions,
         cold_loads=task.cold_loads,
-        limits=Limits(wall_s=task.timeout_s, memory_bytes=task.memory_limit_bytes),
+        how=How(limits=Limits(wall_s=task.timeout_s, memory_bytes=task.memory_limit_bytes)),
         patience_s=task.patience_s,
     )
     try:

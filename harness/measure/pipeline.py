@@ -58,27 +58,8 @@ class Measurement(NamedTuple):
     model: ModelIdentity | None = None
     prediction: Prediction | None = None
     wanted_count: int = 0
-    limits: Limits = Limits()
     environment: Mapping[str, str] = {}
     key: str = ""
-    notes: Mapping[str, Any] = {}
-
-
-class How(NamedTuple):
-    """How measurements are run and kept, whatever they measure.
-
-    Attributes:
-        wait: Wait for another measured run on this machine.
-        resume: Take the results of measurements that were done within a day.
-        keep: Append to the history.
-        folder: Also write each record there, as a file of its own.
-        notes: Put into each record's ``extra``, such as the device that is emulated.
-    """
-
-    wait: bool = True
-    resume: bool = False
-    keep: bool = True
-    folder: Path | None = None
     notes: Mapping[str, Any] = {}
 
 
@@ -112,19 +93,37 @@ class Saying(Listener):
         self._say(line)
 
 
+class How(NamedTuple):
+    """How measurements are run and kept, whatever they measure.
+
+    Attributes:
+        wait: Wait for another measured run on this machine.
+        resume: Take the results of measurements that were done within a day.
+        keep: Append to the history.
+        folder: Also write each record there, as a file of its own.
+        limits: What each child may use.
+        listener: Who is told.
+        notes: Put into each record's ``extra``, such as the device that is emulated.
+    """
+
+    wait: bool = True
+    resume: bool = False
+    keep: bool = True
+    folder: Path | None = None
+    limits: Limits = Limits()
+    listener: Listener = Listener()
+    notes: Mapping[str, Any] = {}
+
+
 class Pipeline:
     """Holds the machine for a set of measurements and runs them one after the other.
-
-    Args:
-        how: How they are run and kept.
-        listener: Who is told.
 
     Raises:
         CouldNotRunError: On entering: another measured run held the machine for too long.
     """
 
-    def __init__(self, how: How = How(), listener: Listener | None = None) -> None:  # noqa: B008  an immutable tuple
-        self.how, self.heard = how, listener or Listener()
+    def __init__(self, how: How = How()) -> None:  # noqa: B008  an immutable tuple
+        self.how, self.heard = how, how.listener
         self.history = open_history()
         self.machine = fingerprint()
         self.alone = True
@@ -167,7 +166,7 @@ class Pipeline:
         job = plan.job
         if hasattr(job, "parent_pid"):  # what this process uses while it waits is no disturbance
             job = msgspec.structs.replace(job, parent_pid=os.getpid())
-        result = run_child(plan.entry, job, limits=plan.limits, on_event=hear, environment=plan.environment)
+        result = run_child(plan.entry, job, limits=self.how.limits, on_event=hear, environment=plan.environment)
         events = result.events
         record = new_record(
             scenario=plan.scenario,
@@ -221,9 +220,9 @@ class Pipeline:
         age = datetime.now(UTC) - datetime.fromisoformat(record.created)
         return record if age < RESUMED_FOR else None
 
-    def trial(self, entry: str, job: msgspec.Struct, *, limits: Limits) -> ChildResult:
+    def trial(self, entry: str, job: msgspec.Struct) -> ChildResult:
         """One of several children whose outcomes together are a measurement; the caller makes its record."""
-        return run_child(entry, job, limits=limits)
+        return run_child(entry, job, limits=self.how.limits)
 
 
 def prepare(entry: str, job: msgspec.Struct | Mapping[str, Any], *, limits: Limits = Limits()) -> dict[str, Any]:  # noqa: B008

@@ -14,7 +14,7 @@ from harness.domain.base import Frozen
 from harness.domain.record import ModelIdentity, Sample
 from harness.domain.result import System
 from harness.domain.scenario import Scenario
-from harness.measure.child import ChildResult, Limits
+from harness.measure.child import ChildResult
 from harness.ports import Operation, WorkloadContext
 from harness.predict.workload_cost import OperationPrediction
 
@@ -149,7 +149,6 @@ def plan(
     *,
     predictions: Sequence[OperationPrediction] = (),
     units: Any = None,
-    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
     model: ModelIdentity | None = None,
 ) -> "Measurement":
     """The measurement of a workload; its result holds what was predicted of each operation, and from which units."""
@@ -177,7 +176,6 @@ def plan(
         runtime="llamacpp" if job.model else "",
         model=model,
         wanted_count=3,
-        limits=limits,
         environment=dict.fromkeys(THREAD_VARIABLES, str(job.thread_count)),
         key=key_of("workload", job, model.sha256 if model else "", fingerprint().fingerprint),
     )

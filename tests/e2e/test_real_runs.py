@@ -153,9 +153,8 @@ def run_while(tiny: Path, folder: Path, act: Any, **scenario: Any) -> RunRecord:
 
     fields = {"context_tokens": 512, "prompt_tokens": 8, "new_tokens": 100, "thread_count": 1} | scenario
     job = GenerateJob(path=str(path), scenario=Scenario(**fields), repetitions=100, cold_loads=0)
-    planned = plan(job, None, limits=Limits(wall_s=60))
-    with Pipeline(How(keep=False)) as pipeline:
-        return pipeline.measure(planned, on_event=hear)
+    with Pipeline(How(keep=False, limits=Limits(wall_s=60))) as pipeline:
+        return pipeline.measure(plan(job, None), on_event=hear)
 
 
 def test_a_file_cut_under_the_mapping_is_a_recorded_crash(tiny: Path, tmp_path: Path) -> None:
@@ -202,9 +201,9 @@ def test_a_memory_limit_is_recorded(tiny: Path, use_group: bool) -> None:
     limits = Limits(wall_s=60, memory_bytes=80 << 20, use_group=use_group)
     wide = Scenario(context_tokens=131072, prompt_tokens=2048, new_tokens=4, ubatch_tokens=2048, thread_count=1)
 
-    with Pipeline(How(keep=False)) as pipeline:
+    with Pipeline(How(keep=False, limits=limits)) as pipeline:
         job = GenerateJob(path=str(tiny), scenario=wide, repetitions=1, cold_loads=0)
-        record = pipeline.measure(plan(job, None, limits=limits))
+        record = pipeline.measure(plan(job, None))
 
     assert record.outcome == "out of memory", record.detail
 

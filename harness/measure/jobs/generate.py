@@ -10,7 +10,6 @@ from harness import plugins
 from harness.domain.model import Weights
 from harness.domain.prediction import Prediction
 from harness.domain.result import EngineBuffer, Generation
-from harness.measure.child import Limits
 from harness.measure.file_hash import file_sha256
 from harness.measure.generate_job import GenerateJob
 from harness.measure.pipeline import Measurement
@@ -26,7 +25,6 @@ def plan(
     *,
     name: str = "",
     quant: str = "",
-    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
     prediction: Prediction | None = None,
     sha256: str = "",
     hash_of: Callable[[Path], str] = file_sha256,
@@ -59,6 +57,5 @@ def plan(
         model=identify(path, weights, name=name, quant=quant, sha256=sha256),
         prediction=prediction,
         wanted_count=job.repetitions,
-        limits=limits,
         key=key,
     )

@@ -22,7 +22,7 @@ from harness.domain.record import Phase, Sample
 from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
-from harness.measure.child import ChildResult, Limits
+from harness.measure.child import ChildResult
 from harness.measure.generate_job import Emit
 from harness.measure.jobs.served import memory_mark
 from harness.measure.pipeline import Measurement, events_named
@@ -91,7 +91,7 @@ def read_trace(path: Path) -> tuple[Arrival, ...]:
     return tuple(sorted(found, key=lambda a: a.at_s))
 
 
-def plan(job: LoadJob, *, limits: Limits = Limits()) -> Measurement:  # noqa: B008  an immutable tuple
+def plan(job: LoadJob) -> Measurement:
     """Load on a server; asks it once what it runs.
 
     Raises:
@@ -123,7 +123,6 @@ def plan(job: LoadJob, *, limits: Limits = Limits()) -> Measurement:  # noqa: B0
         runtime="server",
         model=server.model(),
         wanted_count=1,
-        limits=limits,
     )
 
 

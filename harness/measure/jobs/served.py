@@ -19,7 +19,7 @@ from harness.domain.record import Validity
 from harness.domain.result import Generation, ServerUse
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.measure.child import ChildResult, Limits
+from harness.measure.child import ChildResult
 from harness.measure.generate_job import Emit, GenerateJob, Probe
 from harness.measure.memory_watch import Reading, read_memory, read_portable
 from harness.measure.pipeline import Measurement, events_named
@@ -49,12 +49,7 @@ class ServedJob(GenerateJob, frozen=True, kw_only=True):
     patience: Patience = Patience()
 
 
-def plan(
-    job: ServedJob,
-    *,
-    prediction: Prediction | None = None,
-    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
-) -> Measurement:
+def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement:
     """The protocol on a server; asks it once what it runs.
 
     Raises:
@@ -91,7 +86,6 @@ def plan(
         model=server.model(),
         prediction=prediction,
         wanted_count=job.repetitions,
-        limits=limits,
     )
 
 

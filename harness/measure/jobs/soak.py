@@ -18,7 +18,7 @@ from harness.domain.scenario import Scenario
 from harness.domain.soak import Soak, Window
 from harness.errors import EngineError, RefusedError
 from harness.measure import sensors
-from harness.measure.child import ChildResult, Limits
+from harness.measure.child import ChildResult
 from harness.measure.generate_job import Emit
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import Measurement, key_of
@@ -130,7 +130,6 @@ def plan(job: SoakJob, model: ModelIdentity, prediction: Prediction | None = Non
         runtime=job.runtime,
         model=model,
         prediction=prediction,
-        limits=Limits(wall_s=job.timeout_s),
         key=key_of("soak", model.sha256, job, fingerprint().fingerprint),
     )
 

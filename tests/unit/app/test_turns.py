@@ -9,6 +9,7 @@ from harness.app.run import Options, cells_of, run_in_turns, turn_order
 from harness.cli._options import sides_of
 from harness.domain.scenario import Scenario
 from harness.measure.child import Limits
+from harness.measure.pipeline import How
 
 
 def test_each_round_is_the_other_way_round() -> None:
@@ -20,7 +21,7 @@ def test_records_hold_the_samples_of_all_turns(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
     model = tmp_path / "m.json"
     model.write_text("{}")
-    options = Options(runtime="fake", repetitions=3, cold_loads=0, limits=Limits(wall_s=30.0))
+    options = Options(runtime="fake", repetitions=3, cold_loads=0, how=How(limits=Limits(wall_s=30.0)))
     cells = cells_of([str(model)], "", Scenario(context_tokens=64, prompt_tokens=4, new_tokens=2, thread_count=1))
     ((first, second),) = run_in_turns(cells, [options, options])
     assert first.outcome == second.outcome == "ok"
