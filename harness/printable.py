@@ -32,6 +32,11 @@ def escaped(json_text: str) -> str:
     return _UNSEEN_IN_LINES.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json_text)
 
 
+def escape_markdown(text: str) -> str:
+    """Text of which no table cell, link, image, HTML tag or mention can be made; one line."""
+    return " ".join(text.translate({ord(sign): f"&#{ord(sign)};" for sign in "&\\`*_{}[]<>#|!@~"}).split())
+
+
 class Stream(io.TextIOWrapper):
     """A text stream over the bytes of another one; a reader that has gone away (``| head``) changes nothing else.
 

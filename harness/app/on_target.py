@@ -1,8 +1,11 @@
-"""Probe a target, and measure models there with the prediction made before."""
+"""Probe a target, measure models there with the prediction made before, and soak one there or here."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from harness.app.fit import predict
 from harness.app.locate import Located, locate
@@ -11,12 +14,14 @@ from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.record import ModelIdentity, RunRecord
+from harness.domain.soak import Window
 from harness.errors import RefusedError
-from harness.measure.pipeline import Pipeline
+from harness.measure.jobs.soak import SoakJob, plan
+from harness.measure.pipeline import How, Pipeline, Saying
 from harness.measure.probe import save_profile
 from harness.measure.runner import identify
 from harness.targets import target_named
-from harness.targets.bench import BenchJob, bench_on, read_bandwidth
+from harness.targets.bench import BenchJob, bench_on, read_bandwidth, soak_on
 from harness.targets.facts import facts, probe
 from harness.targets.shell import ShellTarget
 
@@ -86,3 +91,29 @@ def needed(programs: Path | None) -> Path:
     if programs is None:
         raise RefusedError("--on needs --programs: a folder with llama-bench for that target")
     return programs
+
+
+def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> RunRecord:
+    """Run ``job``, whose ``path`` is what the user named, and keep its record.
+
+    Raises:
+        RefusedError: A target without programs, or with what llama-bench cannot do.
+        CouldNotRunError: The target cannot be used.
+    """
+    located = locate(job.path, quant)
+    model = identity(located)
+    job = msgspec.structs.replace(job, path=str(located.path.absolute()))
+
+    def hear(window: Window) -> None:
+        how.listener.say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")
+
+    def told(name: str, data: Any) -> None:
+        if name == "window":
+            hear(msgspec.convert(data, Window))
+
+    with Pipeline(how._replace(listener=Saying(how.listener.say))) as pipeline:
+        if on == "local":
+            return pipeline.measure(plan(job, model), on_event=told)
+        if job.duty_ratio < 1 or job.runtime != "llamacpp" or how.resume:
+            raise RefusedError("on a target llama-bench decodes without pauses: leave out --duty, --runtime, --resume")
+        return pipeline.keep(soak_on(target_named(on), job, needed(programs), model, hear=hear))

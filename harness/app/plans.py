@@ -82,6 +82,12 @@ class StreamingOutlook(Frozen, frozen=True, kw_only=True):
     expert_hit_ratio: float | None = None
 
 
+def predicted(device: str, model: str) -> Prediction:
+    """What a device does with a ``model[:quant]`` in the usual scenario."""
+    name, _, quant = model.partition(":")
+    return predict(resolve_model(name, quant or None), resolve_device(device), Scenario())
+
+
 def plan_speculation(
     model: ResolvedModel,
     device: DeviceProfile,

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
 from harness.measure.pipeline import open_history
 from harness.records.history import History
 from harness.records.imports import read_results
-from harness.records.store import RECORD_MAX_BYTES, decode
+from harness.records.store import RECORD_MAX_BYTES, decode, from_document
 
 
 def gather(references: Iterable[str]) -> list[RunRecord]:
@@ -57,3 +59,26 @@ def _of(reference: str) -> list[RunRecord]:
     if not history.path.exists():
         raise BadDataError(reference, "", "no such file, and no history yet", "a record file or a run of the history")
     return [history.get(reference)]
+
+
+def history_records(limit: int = 1000) -> list[RunRecord]:
+    """The newest runs of this machine's history; empty when there is none yet."""
+    history = open_history()
+    return list(history.records(limit=limit)) if history.path.exists() else []
+
+
+def single_record(output: bytes, source: str) -> RunRecord:
+    """The one record that ``run MODEL --json`` prints.
+
+    Raises:
+        BadDataError: It printed something else, or more than one.
+    """
+    try:
+        document = msgspec.json.decode(output)
+    except msgspec.DecodeError as error:
+        raise BadDataError(source, "", f"no JSON ({error})", "one run record") from error
+    if isinstance(document, list):
+        if len(document) != 1:
+            raise BadDataError(source, "", f"{len(document)} records", "one: name one model and one cell")
+        document = document[0]
+    return from_document(document, source)

@@ -101,22 +101,11 @@ def run_cells(cells: Sequence[Cell], options: Options, *, device: DeviceProfile 
     Raises:
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    records: list[RunRecord] = []
-    with Pipeline(options.how) as pipeline:
-        for cell in cells:
-            record = _run_cell(cell, options, device, pipeline)
-            records.append(record)
-            if record.outcome == "interrupted":
-                break
-    return records
+    return [record for (record,) in run_in_turns(cells, [options], device=device, round_count=1)]
 
 
 def run_in_turns(
-    cells: Sequence[Cell],
-    sides: Sequence[Options],
-    *,
-    device: DeviceProfile | None = None,
-    round_count: int = 2,
+    cells: Sequence[Cell], sides: Sequence[Options], *, device: DeviceProfile | None = None, round_count: int = 2
 ) -> list[list[RunRecord]]:
     """Run every cell by several runtimes in turns, each round in the opposite order of the one before.
 
@@ -163,7 +152,7 @@ def exit_of(records: Sequence[RunRecord]) -> int:
     return Exit.INCONCLUSIVE if "inconclusive" in outcomes else Exit.OK
 
 
-def cell_key(cell: Cell, options: Options, machine: MachineFingerprint) -> str:
+def _cell_key(cell: Cell, options: Options, machine: MachineFingerprint) -> str:
     """Key under which a cell's result is found again: everything that decides it."""
     path = as_path(cell.model)
     state = ""
@@ -177,14 +166,16 @@ def cell_key(cell: Cell, options: Options, machine: MachineFingerprint) -> str:
 
 
 def _run_cell(cell: Cell, options: Options, device: DeviceProfile | None, pipeline: Pipeline) -> RunRecord:
-    key, heard = cell_key(cell, options, pipeline.machine), pipeline.heard
+    key, heard = _cell_key(cell, options, pipeline.machine), pipeline.heard
     if (done := pipeline.done_before(key)) is not None:
         heard.say(f"{cell.model}: done before ({done.run_id})")
         return done
     depth = f" @ d{cell.scenario.depth_tokens}" if cell.scenario.depth_tokens else ""
     depth += f", {cell.scenario.batch_count} sequences" if cell.scenario.batch_count > 1 else ""
     title = f"{cell.model}{depth}, {cell.scenario.thread_count} threads, {options.runtime}"
-    heard.begin(title, sample_count_of(cell.scenario, options))
+    # Samples of a quiet run, warm-ups included.
+    each_count = (options.repetitions + 1) * (2 * bool(cell.scenario.prompt_tokens) + bool(cell.scenario.new_tokens))
+    heard.begin(title, 2 * options.cold_loads + 1 + each_count)
     try:
         if options.server is not None:
             return pipeline.measure(_served(cell, options, device, pipeline))
@@ -261,18 +252,10 @@ def _predict(
     if device is None or model is None:
         return None
     if scenario.batch_count > 1 and device.calibration(device.api(scenario.api)) is None:
-        say(f"no prediction: {scenario.batch_count} sequences together need costs: edge-harness devices calibrate")
+        say(f"no prediction: {scenario.batch_count} sequences together need costs: edge-harness check times them")
         return None
     try:
         return predict(model, with_kept_costs(device, scenario), scenario)
     except InputError as error:
         say(f"no prediction: {error}")
         return None
-
-
-def sample_count_of(scenario: Scenario, options: Options) -> int:
-    """Samples a quiet run takes, warm-ups included: the length of its progress bar."""
-    each = options.repetitions + 1
-    prefill = 2 * each if scenario.prompt_tokens else 0
-    decode = each if scenario.new_tokens else 0
-    return 2 * options.cold_loads + 1 + prefill + decode

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -106,19 +106,17 @@ def tabulate(
         except HarnessError as error:
             skipped.append(_skipped(workload.name, str(error)))
             continue
-        keep(result.record)
-        if result.record.outcome in {"ok", "inconclusive"}:
-            found = rows_of(result)
-            rows += found
-            partial += _left_out(workload.name, workload.extra, result.record)
-        if result.record.outcome == "inconclusive":  # its rows say how many samples are doubted, and are not believed
-            failed.append(result.record)
-        elif result.record.outcome == "ok":
-            believed += [abs(r.error_ratio) for r in found if r.error_ratio is not None]
-        elif _PIP.search(result.record.detail):
-            skipped.append(_skipped(workload.name, result.record.detail))
+        record = result.record
+        keep(record)
+        if record.outcome in {"ok", "inconclusive"}:
+            rows += rows_of(result)
+            partial += _left_out(workload.name, workload.extra, record)
+        if record.outcome == "ok":  # rows of the others say how many samples are doubted, and are not believed
+            believed += [abs(o.error_ratio) for o in result.operations if o.error_ratio is not None]
+        elif record.outcome != "inconclusive" and _PIP.search(record.detail):
+            skipped.append(_skipped(workload.name, record.detail))
         else:
-            failed.append(result.record)
+            failed.append(record)
     return Table(
         devices=devices,
         rows=tuple(rows),
@@ -157,13 +155,8 @@ def _basis(predicted: OperationPrediction) -> str:
     return f"{predicted.basis}, model's speed" if "language model" in predicted.parts_s else predicted.basis
 
 
-class View(NamedTuple):
-    """A table as text; ``right`` lists the columns of numbers."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-    right: tuple[int, ...]
+View = tuple[str, list[str], list[list[str]], Sequence[int]]
+"""A table as text: its title, columns and rows, and which columns are numbers."""
 
 
 def views(found: Table) -> tuple[View, View, View]:
@@ -190,15 +183,11 @@ def views(found: Table) -> tuple[View, View, View]:
         seconds = [format_seconds(row.elsewhere[d]) if d in row.elsewhere else "-" for d in found.devices]
         there.append([row.workload if first else "", row.operation, *seconds])
     columns = ["workload", "operation", "p50", "p95", "predicted", "error", "limit", "from", "peak", "predicted"]
+    elsewhere = ["workload", "operation", *found.devices]
     return (
-        View("measured here", columns, here, (2, 3, 4, 5, 8, 9)),
-        View(
-            "predicted from profiles",
-            ["workload", "operation", *found.devices],
-            there,
-            tuple(range(2, 2 + len(found.devices))),
-        ),
-        View("sizes", ["workload", "size"], sizes, ()),
+        ("measured here", columns, here, (2, 3, 4, 5, 8, 9)),
+        ("predicted from profiles", elsewhere, there, range(2, len(elsewhere))),
+        ("sizes", ["workload", "size"], sizes, ()),
     )
 
 

@@ -16,7 +16,7 @@ from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
-from harness.domain.record import RunRecord
+from harness.domain.record import RunRecord, Sample
 from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
 from harness.errors import RefusedError
@@ -63,16 +63,6 @@ class Wish(NamedTuple):
     how: How = How()
 
 
-class Listed(Frozen, frozen=True, kw_only=True):
-    """One workload as a list shows it."""
-
-    name: str
-    title: str
-    extra: str
-    needs_model: bool
-    sizes: dict[str, dict[str, int]]
-
-
 class OperationResult(Frozen, frozen=True, kw_only=True):
     """One operation, measured beside predicted. ``error_ratio`` is predicted / measured median - 1."""
 
@@ -94,21 +84,9 @@ class WorkloadResult(Frozen, frozen=True, kw_only=True):
     predicted_peak_bytes: int = 0
 
 
-def list_workloads() -> list[Listed]:
+def list_workloads() -> list[Workload]:
     """Every workload there is."""
-    found = []
-    for name in plugins.names(_PACKAGE):
-        workload = load(name)
-        found.append(
-            Listed(
-                name=workload.name,
-                title=workload.title,
-                extra=workload.extra,
-                needs_model=workload.needs_model,
-                sizes={key: dict(size) for key, size in workload.sizes.items()},
-            )
-        )
-    return found
+    return [load(name) for name in plugins.names(_PACKAGE)]
 
 
 def load(name: str) -> Workload:
@@ -214,28 +192,25 @@ def _language(weights: Weights | None, device: DeviceProfile) -> LanguageSeconds
 def compare(record: RunRecord, predictions: Sequence[OperationPrediction]) -> tuple[OperationResult, ...]:
     """Percentiles of each operation's time for one call, all samples counted, beside the prediction."""
     by_name = {p.operation: p for p in predictions}
-    times: dict[str, list[float]] = {}
-    doubted: dict[str, int] = {}
+    samples: dict[str, list[Sample]] = {}
     for sample in record.samples:
-        times.setdefault(sample.label, []).append(sample.duration_s / sample.token_count)
-        doubted[sample.label] = doubted.get(sample.label, 0) + bool(sample.validity.doubts)
-    return tuple(_result(name, values, doubted[name], by_name) for name, values in times.items())
-
-
-def _result(
-    name: str, values: list[float], doubted_count: int, predictions: Mapping[str, OperationPrediction]
-) -> OperationResult:
-    p50_s, p95_s = (float(v) for v in np.percentile(values, [50, 95]))
-    predicted = predictions.get(name)
-    return OperationResult(
-        operation=name,
-        sample_count=len(values),
-        doubted_count=doubted_count,
-        p50_s=p50_s,
-        p95_s=p95_s,
-        predicted=predicted,
-        error_ratio=predicted.latency_s.mid / p50_s - 1 if predicted else None,
-    )
+        samples.setdefault(sample.label, []).append(sample)
+    found = []
+    for name, taken in samples.items():
+        p50_s, p95_s = (float(v) for v in np.percentile([s.duration_s / s.token_count for s in taken], [50, 95]))
+        predicted = by_name.get(name)
+        found.append(
+            OperationResult(
+                operation=name,
+                sample_count=len(taken),
+                doubted_count=sum(bool(s.validity.doubts) for s in taken),
+                p50_s=p50_s,
+                p95_s=p95_s,
+                predicted=predicted,
+                error_ratio=predicted.latency_s.mid / p50_s - 1 if predicted else None,
+            )
+        )
+    return tuple(found)
 
 
 def measured_rates(thread_count: int, costs: Sequence[Cost]) -> Rates:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._output import Answer, answers, bar, say, table
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def pull(model: str, quant: str | None) -> Answer:
 
 
 @click.command()
-@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("path", type=options.FILE_HERE)
 @click.option("--name", help="Name of the model; the file's stem where not given.")
 @answers
 def add(path: Path, name: str | None) -> Answer:
@@ -47,7 +48,7 @@ def add(path: Path, name: str | None) -> Answer:
 @click.command()
 @click.argument("model")
 @click.option("--quant", help="Mixture, such as IQ2_XXS; the model's default where not given.")
-@click.option("--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File; in the cache by default.")
+@click.option("--out", "-o", type=options.FILE, help="File; in the cache by default.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option(
     "--routing-skew",
@@ -78,11 +79,11 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int, routi
 @click.argument("model")
 @click.option("--to", type=click.Choice(["onnx", "genai"]), default="onnx", show_default=True, help="Kind of graph.")
 @click.option("--quant", type=click.Choice(["fp32", "int8", "int4", "builder-int4"]), default="int4", show_default=True)
-@click.option("--out", "-o", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to make.")
+@click.option("--out", "-o", required=True, type=options.FOLDER, help="Folder to make.")
 @click.option(
     "--python",
     "interpreter",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=options.FILE_HERE,
     help="Interpreter that has torch and the exporter (extras `export`, `genai-build`); this one unless given.",
 )
 @answers
@@ -144,7 +145,7 @@ def gguf(path: Path) -> Answer:
     return Answer(document, lambda: say(table(title, ("field", "value"), shape), types))
 
 
-def onnx(path: Path, provider: str, options: tuple[str, ...]) -> Answer:
+def onnx(path: Path, provider: str, given: tuple[str, ...]) -> Answer:
     """What an ONNX file says of itself, what is wrong with how it is stored, and what runs on a provider."""
     from harness.onnx.files import lint, quantization, size_bytes
     from harness.onnx.graph import read_graph
@@ -152,7 +153,7 @@ def onnx(path: Path, provider: str, options: tuple[str, ...]) -> Answer:
 
     graph, faults = read_graph(path), lint(path)
     size = 0 if any(f.level == "broken" for f in faults) else size_bytes(path)
-    shares = _shares(path, provider, options)
+    shares = _shares(path, provider, given)
     document = {
         "path": str(path),
         "producer": graph.producer,
@@ -182,13 +183,12 @@ def onnx(path: Path, provider: str, options: tuple[str, ...]) -> Answer:
     return Answer(document, show)
 
 
-def _shares(path: Path, provider: str, options: tuple[str, ...]) -> "tuple[ProviderShare, ...]":
+def _shares(path: Path, provider: str, given: tuple[str, ...]) -> "tuple[ProviderShare, ...]":
     if not provider:
         return ()
     from harness.onnx.providers import example_feeds, provider_named, provider_shares
 
-    given = dict(option.partition("=")[::2] for option in options)
-    asked = {provider_named(provider): given} if given else None
+    asked = {provider_named(provider): dict(option.partition("=")[::2] for option in given)} if given else None
     return provider_shares(path, example_feeds(path), [provider], options=asked)
 
 
@@ -231,9 +231,3 @@ def resolve(name: str, quant: str | None) -> Answer:
         *found.notes,
     ]
     return Answer(document, lambda: click.echo("\n  ".join(lines)))
-
-
-def register(group: click.Group) -> None:
-    """Add the commands of this file to ``group``."""
-    for command in (pull, add, resolve, synthesize, export):
-        group.add_command(command)

@@ -19,6 +19,11 @@ from harness.units import parse_bytes
 if TYPE_CHECKING:
     from harness.measure.jobs.served import ServedJob
 
+FILE: Final = click.Path(dir_okay=False, path_type=Path)
+FILE_HERE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER: Final = click.Path(file_okay=False, path_type=Path)
+FOLDER_HERE: Final = click.Path(exists=True, file_okay=False, path_type=Path)
+
 MOST_TOKENS: Final = 1 << 24
 """No model has a context of more; a number above is a slip of the keyboard."""
 
@@ -238,9 +243,7 @@ placement = together(
 """The fields of :class:`harness.domain.placement.Placement`."""
 on_target = together(
     click.option("--on", "target", default="local", help="Where: local, ssh://user@host, adb:// or adb://SERIAL."),
-    click.option(
-        "--programs", type=click.Path(file_okay=False, path_type=Path), help="Folder here with llama-bench for --on."
-    ),
+    click.option("--programs", type=FOLDER, help="Folder here with llama-bench for --on."),
 )
 
 
@@ -265,7 +268,7 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
         click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine."),
         click.option("--resume", is_flag=True, help="Take results of the last day where the same was measured."),
         click.option(
-            "--out", "-o", type=click.Path(file_okay=False, path_type=Path), help="Also write each record there."
+            "--out", "-o", type=FOLDER, help="Also write each record there."
         ),
     )  # fmt: skip
 

@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 @options.memory_limit
 @click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
 @click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this error, in percent.")
-@click.option(
-    "--report",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Report: .html, .md, or .json for records.",
-)
+@click.option("--report", type=options.FILE, help="Report: .html, .md, or .json for records.")
 @click.option("--with-workloads", is_flag=True, help="Also run every workload, with this model where one is needed.")
 @options.on_target
 @options.measuring()

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._output import Answer, answers, console, say
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
     from harness.fleet.net import Tls
-
-_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def tls_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,7 +25,7 @@ def tls_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*arguments, tls=Tls(tls_ca, tls_cert, tls_key), **given)
 
     for name, words in (("key", "Private key."), ("cert", "Certificate."), ("ca", "Authority that both sides trust.")):
-        secured = click.option(f"--tls-{name}", type=_FILE, help=words)(secured)
+        secured = click.option(f"--tls-{name}", type=options.FILE, help=words)(secured)
     return secured
 
 
@@ -36,9 +35,9 @@ def fleet() -> None:
 
 
 @fleet.command("run")
-@click.argument("matrix", type=_FILE, metavar="MATRIX.toml")
+@click.argument("matrix", type=options.FILE, metavar="MATRIX.toml")
 @click.option("--scheduler", required=True, help="Its address: tcp://host:8786, or tls://.")
-@click.option("--out", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("fleet-results"))
+@click.option("--out", "-o", type=options.FOLDER, default=Path("fleet-results"))
 @click.option("--resume", is_flag=True, help="Take the results that are in --out already.")
 @click.option(
     "--device-wait", "device_wait_s", type=click.FloatRange(0), default=60.0, show_default=True,
@@ -104,7 +103,7 @@ def worker(scheduler: str, device: str, host: str, tls: "Tls") -> None:
 @fleet.command()
 @click.argument("machines", nargs=-1, required=True, metavar="MACHINE...")
 @click.option("--host", "hosts", multiple=True, help="Host name or address they are reached at; repeatable.")
-@click.option("--out", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("fleet-certs"))
+@click.option("--out", "-o", type=options.FOLDER, default=Path("fleet-certs"))
 def certs(machines: tuple[str, ...], hosts: tuple[str, ...], out: Path) -> None:
     """Make a certificate and key for each MACHINE, signed by an authority of the fleet's own.
 
@@ -121,11 +120,13 @@ def certs(machines: tuple[str, ...], hosts: tuple[str, ...], out: Path) -> None:
 @click.argument("target", metavar="[USER@]HOST[:PORT]")
 @click.option("--model", "-m", "models", multiple=True, required=True, help="Name, or a path on the target.")
 @click.option("--program", default="edge-harness", show_default=True, help="edge-harness on the target.")
-@click.option("--push", "pushed", multiple=True, type=_FILE, help="Model file to copy to the target and run there.")
-@click.option("--identity", type=_FILE, help="Private key; the SSH agent and ~/.ssh otherwise.")
-@click.option("--known-hosts", type=_FILE, help="Keys of hosts to believe; ~/.ssh/known_hosts otherwise.")
+@click.option(
+    "--push", "pushed", multiple=True, type=options.FILE, help="Model file to copy to the target and run there."
+)
+@click.option("--identity", type=options.FILE, help="Private key; the SSH agent and ~/.ssh otherwise.")
+@click.option("--known-hosts", type=options.FILE, help="Keys of hosts to believe; ~/.ssh/known_hosts otherwise.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=3600.0, show_default=True)
-@click.option("--out", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("fleet-results"))
+@click.option("--out", "-o", type=options.FOLDER, default=Path("fleet-results"))
 @click.argument("run_options", nargs=-1, type=click.UNPROCESSED)
 @answers
 def ssh(
@@ -163,7 +164,7 @@ def ssh(
 @click.option("--models", "-m", multiple=True, default=("*",))
 @click.option("--quants", "-q", multiple=True, default=("Q4_K_M",), show_default=True)
 @click.option("--contexts", "-c", multiple=True, type=click.IntRange(1, 2**31), default=(4096,), show_default=True)
-@click.option("--out", "-o", type=_FILE, required=True, help="A .json, .csv or .parquet.")
+@click.option("--out", "-o", type=options.FILE, required=True, help="A .json, .csv or .parquet.")
 @tls_options
 def sweep(out: Path, **asked: Any) -> None:
     """Predict every combination, as ``matrix`` does, spread over the workers of a scheduler."""

@@ -2,11 +2,11 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli._options import Amount
+from harness.cli import _options as options
 from harness.cli._output import Answer, answers, put
 
 if TYPE_CHECKING:
@@ -18,16 +18,8 @@ FORMATS = ("terminal", "markdown", "junit", "sarif", "github")
 class _Gate(click.Group):
     """``gate RESULT...`` judges; ``gate init`` and ``gate live`` are verbs of their own."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Take everything that names no verb for results to judge."""
-        if args and args[0] not in self.commands:
-            args = ["judge", *args]
-        return super().resolve_command(ctx, args)
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Let options come first, as in ``gate --budget F RESULT``."""
+        """Take everything that names no verb for options and results to judge."""
         if args and args[0] not in {*self.commands, "--help", "-h"}:
             args = ["judge", *args]
         return super().parse_args(ctx, args)
@@ -46,16 +38,13 @@ def gate() -> None:
     """  # noqa: D301 - click reads the backspace as "do not wrap"
 
 
-def _shared(function: Any) -> Any:
-    for option in (
-        click.option(
-            "--out", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of on stdout."
-        ),
-        click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True),
-        click.option("--budget", "budget", type=click.Path(path_type=Path), required=True, help="Budgets file (TOML)."),
-    ):
-        function = option(function)
-    return answers(function)
+_out = click.option("--out", "-o", type=options.FILE, help="Write there instead of on stdout.")
+_shared = options.together(
+    answers,
+    click.option("--budget", "budget", type=click.Path(path_type=Path), required=True, help="Budgets file (TOML)."),
+    click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True),
+    _out,
+)
 
 
 @gate.command("judge")
@@ -64,21 +53,21 @@ def _shared(function: Any) -> Any:
 @_shared
 def judge(results: tuple[str, ...], baseline: tuple[str, ...], budget: Path, form: str, out: Path | None) -> Answer:
     """Judge results (records, folders of them, runs of the history, other tools' files) against the budgets."""
-    from harness.app.gate import predictor
+    from harness.app.plans import predicted
     from harness.app.results import gather
     from harness.catalog.budgets import load_budgets
     from harness.gates.evaluate import evaluate
 
     budgets = load_budgets(budget)
     records, before = gather(results), gather(baseline)
-    return _answer(evaluate(budgets, records, baseline=before, predict=predictor()), budget, form, out)
+    return _answer(evaluate(budgets, records, baseline=before, predict=predicted), budget, form, out)
 
 
 @gate.command("live")
 @click.option("--candidate", required=True, metavar="COMMAND", help="Prints one record: edge-harness run MODEL --json")
 @click.option("--baseline", required=True, metavar="COMMAND", help="The same for the build to compare with.")
 @click.option("--max-turns", type=click.IntRange(6, 1000), default=24, show_default=True, help="Turns at most.")
-@click.option("--timeout", "timeout_s", type=Amount(0, 1e6), default=900.0, help="Seconds for one command.")
+@click.option("--timeout", "timeout_s", type=options.Amount(0, 1e6), default=900.0, help="Seconds for one command.")
 @_shared
 def live(
     candidate: str,
@@ -90,7 +79,7 @@ def live(
     out: Path | None,
 ) -> Answer:
     """Run a build in turns with its baseline until the decision is clear."""
-    from harness.app.gate import single_record
+    from harness.app.results import single_record
     from harness.catalog.budgets import load_budgets
     from harness.gates.live import gate_in_turns, looks_within, taker
     from harness.gates.plan import plan_lines
@@ -113,12 +102,11 @@ def live(
 
 @gate.command("init")
 @click.argument("results", nargs=-1, metavar="[RESULT]...")
-@click.option("--out", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of on stdout.")
+@_out
 @answers
 def init(results: tuple[str, ...], out: Path | None) -> Answer:
     """Propose budgets from results, or from the run history when none is named."""
-    from harness.app.gate import history_records
-    from harness.app.results import gather
+    from harness.app.results import gather, history_records
     from harness.errors import RefusedError
     from harness.gates.propose import propose, to_toml
 

@@ -11,13 +11,11 @@ from harness.cli._output import Answer, model_file, say
 if TYPE_CHECKING:
     from harness.measure.pipeline import How
 
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-
 
 @click.command("ladder")
 @click.argument("model")
 @click.option("--quants", default="", metavar="Q,Q,...", help="Rungs; the usual fifteen when not given.")
-@click.option("--text", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Text to score on.")
+@click.option("--text", type=options.FILE_HERE, help="Text to score on.")
 @click.option("--chunks", default=8, type=click.IntRange(0), help="Chunks of 512 tokens that are scored; 0 for all.")
 @click.option("--no-speed", is_flag=True, help="Sizes and quality only.")
 @options.tokens(64)
@@ -28,8 +26,8 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @options.context()
 @options.memory_limit
 @options.emulated
-@click.option("--folder", type=_FOLDER, help="Where files are made and removed again.")
-@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Folder where the files stay instead.")
+@click.option("--folder", type=options.FOLDER_HERE, help="Where files are made and removed again.")
+@click.option("--keep", type=options.FOLDER, help="Folder where the files stay instead.")
 @options.measuring()
 def COMMAND(  # noqa: N802  verbs are found by this name
     model: str,

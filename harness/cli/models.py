@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli._model_files import gguf, onnx, register
+from harness.cli._model_files import add, export, gguf, onnx, pull, resolve, synthesize
 from harness.cli._output import Answer, answers, say, table
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def _count(count: int) -> str:
     return str(count) if count else "?"
 
 
-register(models)
+for _command in (pull, add, resolve, synthesize, export):
+    models.add_command(_command)
 
 COMMAND = models

@@ -19,9 +19,7 @@ def _formats() -> list[str]:
 
 @click.command()
 @click.argument("results", nargs=-1, metavar="[RESULT]...")
-@click.option(
-    "--out", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write there; its ending is a format."
-)
+@click.option("--out", "-o", type=options.FILE, help="Write there; its ending is a format.")
 @click.option("--format", "-f", "form", type=click.Choice(_formats()), help="html unless --out or --json says more.")
 @click.option(
     "--devices", "-d", callback=options.words, help="Patterns of devices to predict; in a page all unless given."

@@ -45,7 +45,7 @@ def _rates(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 @click.option("--users", default="", callback=_rates, help="Closed loop: users at once, such as 1,2,4,8,16.")
 @click.option("--rate", "rates", default="", callback=_rates, help="Open loop: requests a second, Poisson: 0.5,1,2.")
 @click.option(
-    "--trace", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--trace", type=options.FILE_HERE,
     help="JSON lines with at_s, prompt_tokens and new_tokens.",
 )  # fmt: skip
 @click.option("--requests", "request_count", type=options.Count(1, 100_000), default=32, show_default=True,

@@ -45,9 +45,9 @@ def COMMAND(  # noqa: N802
 
     Exit status: 0 it ran to its end, 3 a limit of heat or battery ended it, 4 it could not run.
     """
+    from harness.app.on_target import soak
     from harness.app.resolve import scenario_from
     from harness.app.run import exit_of
-    from harness.app.soak import soak
     from harness.domain.soak import Soak
     from harness.measure.jobs.soak import SoakJob
 

@@ -30,7 +30,9 @@ def list_() -> Answer:
 
     found = list_workloads()
     rows = [[w.name, ", ".join(w.sizes), w.extra or "-", w.title] for w in found]
-    return Answer(found, lambda: say(table("", ["workload", "sizes", "extra", "what"], rows)))
+    told = ("name", "title", "extra", "needs_model", "sizes")
+    document = [{name: getattr(workload, name) for name in told} for workload in found]
+    return Answer(document, lambda: say(table("", ["workload", "sizes", "extra", "what"], rows)))
 
 
 _running = options.together(
@@ -38,7 +40,7 @@ _running = options.together(
     options.repetitions(30),
     click.option("--threads", "-t", "thread_count", type=options.Count(1, 1024), default=1, show_default=True),
     click.option("--seed", type=options.Count(0, 1 << 31), default=1, show_default=True),
-    click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Public sets."),
+    click.option("--data", type=options.FOLDER_HERE, help="Public sets."),
     click.option("--model", metavar="MODEL", help="Language model: a name, name:quant or file, where one is needed."),
     click.option("--evaluate", is_flag=True, help="Also evaluate quality on the public sets (EDGE_HARNESS_DATA)."),
     options.memory_limit,
@@ -66,9 +68,7 @@ def run(name: str, size: str, **fields: Any) -> Answer:
 @click.option(
     "--size", default="default", show_default=True, help="A named size; those that lack it run their default."
 )
-@click.option(
-    "--table", "output", type=click.Path(dir_okay=False, path_type=Path), help="Write the table as .md or .json too."
-)
+@click.option("--table", "output", type=options.FILE, help="Write the table as .md or .json too.")
 @click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this median, in percent.")
 @_running
 def table_(

@@ -61,11 +61,11 @@ def test_budgets_are_sound(name: str) -> None:
 
 
 def test_predicted_budgets_are_judged_without_a_run() -> None:
-    from harness.app.gate import predictor
+    from harness.app.plans import predicted
     from harness.catalog.budgets import load_budgets
     from harness.gates.evaluate import evaluate
 
-    judged = evaluate(load_budgets(TEMPLATES / "budgets-predicted.toml"), [], predict=predictor())
+    judged = evaluate(load_budgets(TEMPLATES / "budgets-predicted.toml"), [], predict=predicted)
 
     assert [j.answer for j in judged] == ["pass", "pass"]
     assert all(j.evidence for j in judged)

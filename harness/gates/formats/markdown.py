@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from harness.app.text import escape_markdown as escape
 from harness.gates import words
 from harness.gates.judge import Judgement
+from harness.printable import escape_markdown as escape
 
 SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive", "could not run": "💥 could not run"}
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from harness.app.text import escape_markdown as escape
 from harness.domain.record import RunRecord
 from harness.printable import clean
+from harness.printable import escape_markdown as escape
 from harness.report.document import Measured, Report, RunView, build
 from harness.report.figures import labelled
 from harness.report.text import amount, digits, percent
