@@ -81,3 +81,10 @@ def format_number(value: float, digits: int = 3) -> str:
     """Number with so many significant digits and no exponent, as people write it (``0.73``, ``190``, ``234,000``)."""
     rounded = float(f"{value:.{digits}g}")
     return f"{rounded:,.0f}" if abs(rounded) >= 10**digits else f"{value:.{digits}g}"
+
+
+def format_amount(unit: str, value: float, other: str) -> str:
+    """A value in bytes or seconds as people read it; of any other unit ``other``."""
+    if unit == "bytes":
+        return format_bytes(value)
+    return format_seconds(value) if unit == "s" else other

@@ -24,7 +24,7 @@ from harness.records.compare import Comparison, compare
 from harness.records.derive import summarise
 from harness.records.store import write_atomically
 from harness.runtimes.llamacpp.devices import GgmlDevice
-from harness.units import format_bytes, format_rate, format_seconds
+from harness.units import format_amount, format_bytes, format_rate, format_seconds
 
 DEFAULT_MODEL: Final = "smollm2-135m"
 REPORT_NAME: Final = "edge-harness-check.md"
@@ -184,9 +184,7 @@ def comparison_cells(comparison: Comparison, rate: str) -> Iterator[tuple[str, .
     """Of each row its name, prediction, interval, measurement and error (a star: outside); speeds are in ``rate``."""
 
     def amount(unit: str, value: float) -> str:
-        if unit == "bytes":
-            return format_bytes(value)
-        return format_seconds(value) if unit == "s" else f"{value:.1f} {rate}"
+        return format_amount(unit, value, f"{value:.1f} {rate}")
 
     for row in comparison.rows:
         error = "-" if row.error_ratio is None else f"{row.error_ratio:+.1%}{'' if row.inside else ' *'}"

@@ -3,9 +3,11 @@
 import os
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from ctypes.util import find_library
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
@@ -25,34 +27,7 @@ from harness.units import GIB, format_bytes
 State = Literal["ok", "missing", "limited", "broken"]
 
 _COMPILERS: Final = ("c++", "g++", "clang++", "cl")
-_APT: Final = "sudo apt-get install -y build-essential cmake"
-_DNF: Final = "sudo dnf install -y gcc-c++ make cmake"
-_COMPILER_COMMANDS: Final = {
-    "debian": _APT,
-    "ubuntu": _APT,
-    "fedora": _DNF,
-    "rhel": _DNF,
-    "arch": "sudo pacman -S --needed base-devel cmake",
-    "suse": "sudo zypper install -y gcc-c++ make cmake",
-    "alpine": "sudo apk add build-base cmake linux-headers",
-    "nixos": "nix-shell -p gcc cmake",
-    "termux": "pkg install clang cmake",
-    "darwin": "xcode-select --install",
-    "win32": 'winget install Microsoft.VisualStudio.2022.BuildTools --override "--passive --includeRecommended '
-    '--add Microsoft.VisualStudio.Workload.VCTools"',
-}
-"""By ``sys.platform``, and on Linux by the words of ID and ID_LIKE in /etc/os-release."""
-
-_EXTRAS: Final = {
-    "llama-cpp-python": "llama",
-    "huggingface-hub": "hub",
-    "onnxruntime": "onnx",
-    "onnxruntime-genai": "genai",
-    "onnx-ir": "quantize",
-    "altair": "report",
-    "distributed": "fleet",
-    "asyncssh": "fleet",
-}
+_TABLES: Final = tomllib.loads((files("harness") / "data" / "install.toml").read_text(encoding="utf-8"))
 
 
 class Finding(Frozen, frozen=True, kw_only=True):
@@ -98,7 +73,8 @@ def compiler_command(platform: str, distribution: str) -> str:
         distribution: Words of ID and ID_LIKE in ``/etc/os-release``, on Linux.
     """
     words = distribution.split() if platform == "linux" else [platform]
-    known = next((_COMPILER_COMMANDS[word] for word in words if word in _COMPILER_COMMANDS), "")
+    commands = _TABLES["compilers"]
+    known: str = next((commands[word] for word in words if word in commands), "")
     return known or "install a C++17 compiler (GCC 11, clang 14 or MSVC 2022) and CMake 3.21 with your package manager"
 
 
@@ -187,7 +163,7 @@ def _apis() -> Found:
 
 
 def _packages() -> Found:
-    for package, extra in _EXTRAS.items():
+    for package, extra in _TABLES["extras"].items():
         try:
             yield package, "ok", version(package)
         except PackageNotFoundError:

@@ -131,23 +131,14 @@ def effect_size(effect: float | None) -> str:
 
 
 def _trend(runs: Sequence[Figures], metric: Metric) -> Trend:
-    points = []
-    for run in runs:
-        middle = median_interval(run.values)
-        points.append(
-            Point(
-                run_id=run.run_id,
-                created=run.created,
-                value=middle.mid,
-                low=middle.low,
-                high=middle.high,
-                sample_count=middle.sample_count,
-            )
-        )
+    def point(run: Figures) -> Point:
+        mid, low, high, count = median_interval(run.values)
+        return Point(run_id=run.run_id, created=run.created, value=mid, low=low, high=high, sample_count=count)
+
     return Trend(
         name=runs[-1].alike[-1],
         metric=metric,
-        points=tuple(points),
+        points=tuple(map(point, runs)),
         step=_change(metric, runs[-2].values, runs[-1].values) if len(runs) > 1 else None,
         course=_change(metric, runs[0].values, runs[-1].values) if len(runs) > 2 else None,
     )

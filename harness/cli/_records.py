@@ -1,19 +1,25 @@
-"""Tables of records and comparisons, shared by the verbs that print them."""
+"""Tables of records, comparisons, changes and trends, shared by the verbs that print them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.cli._output import Answer, say, table
-from harness.units import format_bytes, format_seconds
+from harness.errors import UnknownNameError
+from harness.units import format_amount, format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from harness.app.trend import Change, Trend
     from harness.domain.record import RunRecord
     from harness.records.compare import Comparison
+    from harness.records.history import History
 
 
 Kind = TypeVar("Kind")
+
+_MOST_ROWS = 40
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def answer_of(
@@ -84,3 +90,58 @@ def title_of(record: "RunRecord") -> str:
     quant = record.model.quant if record.model else ""
     depth = f" @ d{record.scenario.depth_tokens}" if record.scenario.depth_tokens else ""
     return f"{name_of(record)}{' ' + quant if quant and quant not in name_of(record).upper() else ''}{depth}"
+
+
+def difference_view(before: "RunRecord", after: "RunRecord") -> list[Any]:
+    """What to print of two runs: a table, and what makes them hard to compare."""
+    from harness.app.trend import differences, not_alike
+
+    rows = [(change.metric, *_cells(change)) for change in differences(before, after)]
+    names = ("metric", before.run_id[:15], after.run_id[:15], "ratio", "95 % interval", "effect", "n", "")
+    view: list[Any] = [table(f"{after.run_id} against {before.run_id}", names, rows, right=range(1, 7))]
+    return view + [f"not alike: {line}" for line in not_alike(before, after)]
+
+
+def trends(past: "History", metric: str, **wanted: Any) -> Answer:
+    """The course of a metric over the runs wanted, as ``History.figures`` takes them.
+
+    Raises:
+        UnknownNameError: There is no such metric.
+    """
+    from harness.app.trend import METRICS, trends_of
+
+    known = next((m for m in METRICS if m == metric), None)
+    if known is None:
+        raise UnknownNameError("metric", metric, METRICS)
+    found = trends_of(past.figures(known, **wanted), known)
+
+    def show() -> None:
+        newest = sorted(found, key=lambda trend: trend.points[-1].created)[-_MOST_ROWS:]
+        names = ("runs", "", "over time", "last", "against", "ratio", "95 % interval", "effect", "")
+        say(table(metric, names, [_row(trend) for trend in newest], right=(1, 3, 5, 6, 7)))
+        if len(found) > len(newest):
+            say(f"the newest {len(newest)} of {len(found)}: narrow them with --model or --device, or take --json")
+
+    return Answer(found, show)
+
+
+def _row(trend: "Trend") -> tuple[str, ...]:
+    values = [p.value for p in trend.points]
+    bars = "".join(_BARS[int(7 * v / max(values))] for v in values[-24:])
+    change = trend.step
+    if change is None:
+        return (trend.name, str(len(values)), bars, f"{values[-1]:.4g}", "", "", "", "", "one run")
+    _, after, ratio, interval, effect, _, word = _cells(change)
+    return (trend.name, str(len(values)), bars, after, trend.points[-2].created[:16], ratio, interval, effect, word)
+
+
+def _cells(change: "Change") -> tuple[str, ...]:
+    from harness.app.trend import effect_size
+
+    before, after = (
+        format_amount(change.unit, value, f"{value:.4g} {change.unit}") for value in (change.before, change.after)
+    )
+    none = change.low is None or change.high is None
+    interval = "none: fewer than 3 samples" if none else f"{change.low:.3f} to {change.high:.3f}"
+    counts = f"{change.before_count}, {change.after_count}"
+    return before, after, f"{change.ratio:.3f}", interval, effect_size(change.effect), counts, change.word

@@ -20,8 +20,7 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None) -> Answer:
     """
     from harness.app.check import gate
     from harness.app.trend import differences, not_alike
-    from harness.cli._records import comparison_table, title_of
-    from harness.cli._trends import difference_view
+    from harness.cli._records import comparison_table, difference_view, title_of
     from harness.errors import RefusedError
     from harness.measure.pipeline import open_history
     from harness.records.compare import compare as compare_record

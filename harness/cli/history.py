@@ -24,7 +24,7 @@ def history(run_id: str | None, imported: Path | None, trend: str | None, **want
 
     With --trend: medians over time, and the last change as a ratio with its 95 % interval and effect size.
     """
-    from harness.cli._records import reasons, run_table
+    from harness.cli._records import reasons, run_table, trends
     from harness.measure.pipeline import open_history
 
     past = open_history()
@@ -39,8 +39,6 @@ def history(run_id: str | None, imported: Path | None, trend: str | None, **want
         record = past.get(run_id)
         return Answer(record, lambda: say(run_table([record]), *reasons([record])))
     if trend:
-        from harness.cli._trends import trends
-
         return trends(past, trend, **wanted)
     entries = past.entries(**wanted)
     rows = [(e.run_id, e.workload, f"{e.model} {e.quant}".strip(), e.device, e.outcome) for e in entries]

@@ -93,8 +93,7 @@ def run(
     from harness.app.resolve import scenario_from
     from harness.app.run import Options, cells_of, exit_of, run_cells, run_in_turns
     from harness.app.this_machine import this_machine
-    from harness.cli._records import reasons, run_table
-    from harness.cli._trends import difference_view
+    from harness.cli._records import difference_view, reasons, run_table
     from harness.domain.record import RunRecord
 
     sides = options.sides_of(runtime, url, server_model, key_variable, reuse, silence_s)

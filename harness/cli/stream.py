@@ -8,8 +8,15 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, model_file
+from harness.units import format_bytes, format_number, format_rate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.app.plans import StreamingOutlook
+    from harness.domain.record import MemoryUse
+    from harness.domain.result import Stream
+    from harness.domain.streaming import ExpertOutlook, ExpertPlan, StreamReport
     from harness.measure.pipeline import How
     from harness.runtimes.llamacpp.schedules import Schedule
 
@@ -89,7 +96,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.app.stream import stream
     from harness.catalog.paths import cache_dir
     from harness.cli._records import answer_of, name_of
-    from harness.cli._stream_rows import beforehand, rows_of
     from harness.domain.result import Stream
     from harness.domain.scenario import Scenario
     from harness.measure.jobs.stream import StreamJob
@@ -107,7 +113,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     if says_first:
         outlook = stream_outlook(path, budget_bytes, scenario, beside, say=partial(click.echo, err=True))
         if outlook is not None:
-            predicted, words = beforehand(outlook, plain_mmap, bool(draft), schedule)
+            predicted, words = _beforehand(outlook, plain_mmap, bool(draft), schedule)
             how.listener.say(words)
     job = StreamJob(
         model=str(path),
@@ -121,4 +127,77 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     )
     record = stream(job, predicted_tokens_per_s=predicted, how=how)
     title = f"{name_of(record)}: {record.outcome}"
-    return answer_of(record, Stream, lambda result: (title, rows_of(result, record.memory)))
+    return answer_of(record, Stream, lambda result: (title, list(_rows(result, record.memory))))
+
+
+def _beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool, schedule: str) -> tuple[float | None, str]:
+    """Tokens a second that are expected, and one line that says so."""
+    source = "predicted from this machine's profile"
+    if mapped:
+        naive = outlook.naive_tokens_per_s
+        return naive, f"{source}: {format_number(naive)} tokens/s, all of it read again"
+    if schedule != "blocks" and outlook.expert_cache_tokens_per_s:
+        rate = outlook.expert_cache_tokens_per_s
+        hits = f"{outlook.expert_hit_ratio:.0%} of the wanted experts in memory"
+        return rate, f"{source}: {format_number(rate)} tokens/s with {hits}"
+    if outlook.bound == "memory":
+        return None, f"{source}: the budget is hardly enough, or too small, for what must stay in memory"
+    rate = outlook.tokens_per_s
+    told = f"{source}: {format_number(rate)} tokens/s, {format_bytes(outlook.streamed_bytes)} from storage a pass"
+    if drafted and outlook.speculative_tokens_per_s:
+        drafted_rate = outlook.speculative_tokens_per_s
+        return drafted_rate, f"{told}; {format_number(drafted_rate)} with drafts at an acceptance of 0.8"
+    return rate, told
+
+
+def _rows(result: "Stream", memory: "MemoryUse | None") -> "Iterator[tuple[str, str]]":
+    plan, report, speed = result.plan, result.report, result.decoding.tokens_per_s
+    yield "how", f"{result.mode}{f' by {result.schedule}' if result.schedule else ''}"
+    yield "speed", f"{format_number(speed)} tokens/s"
+    if result.predicted_tokens_per_s:
+        error = result.predicted_tokens_per_s / speed - 1
+        yield "predicted", f"{format_number(result.predicted_tokens_per_s)} tokens/s ({error:+.0%})"
+    yield "budget", f"{format_bytes(result.budget_bytes)}{'' if result.enforced else ' (not enforced by the system)'}"
+    if memory is not None:
+        yield "peak charged", format_bytes(memory.cgroup_peak_bytes or memory.peak_rss_bytes)
+    if result.schedule_reason:
+        yield "streams blocks, since", result.schedule_reason
+    if plan and report:
+        passes = max(report.pass_count, 1)
+        pass_s, stall_s = report.duration_s / passes, report.stall_s / passes
+        reached = format_rate(report.read_bytes / report.duration_s)
+        yield "pinned", format_bytes(plan.pinned_bytes)
+        yield "streamed in each pass", format_bytes(plan.streamed_bytes)
+        yield "read per token", format_bytes(report.read_bytes / max(len(result.decoding.tokens), 1))
+        yield "pass", f"{pass_s * 1e3:.0f} ms, of which waiting {stall_s * 1e3:.0f} ms"
+        yield "storage", f"{reached} reached, {format_rate(report.probe_bytes_per_s)} by the probe"
+        yield "computing and reading", f"{report.overlap_ratio:.2f} of the time is the longer of the two alone"
+    if result.expert_plan:
+        yield from _expert_rows(result.expert_plan, result.experts, report)
+    if result.bound_ratio is not None:
+        yield "share of the bound", f"{result.bound_ratio:.2f}"
+    if result.draft:
+        each = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in result.verify_s.items())
+        yield "tokens per pass", f"{result.decoding.tokens_per_cycle:.2f}"
+        yield "pass by tokens, drafted token", f"{each} ms, {result.draft_s * 1e3:.1f} ms"
+
+
+def _expert_rows(
+    plan: "ExpertPlan", experts: "ExpertOutlook | None", report: "StreamReport | None"
+) -> "Iterator[tuple[str, str]]":
+    wanted = f"a token wants {plan.used_count} of {plan.expert_count} in each of {plan.layer_count} layers"
+    yield "pinned", format_bytes(plan.pinned_bytes)
+    yield "experts", f"{format_bytes(plan.cache_bytes)} of {format_bytes(plan.expert_bytes)}; {wanted}"
+    yield "tokens of a pass at most", str(plan.batch_tokens)
+    if experts is None or report is None:
+        return
+    hits = f"{experts.hit_ratio:.1%}; predicted {experts.predicted_hit_ratio:.1%} at skew {experts.skew:.2f}"
+    took = f"{experts.token_s * 1e3:.0f} ms, of which waiting {experts.stall_s * 1e3:.0f} ms"
+    reached = format_rate(experts.reached_bytes_per_s)
+    yield "hits", f"{hits}; the most wanted in hindsight {experts.hindsight_hit_ratio:.1%}"
+    yield (
+        "read per token",
+        f"{format_bytes(experts.read_bytes)}; predicted {format_bytes(experts.predicted_read_bytes)}",
+    )
+    yield "token", f"{took}; predicted {experts.predicted_token_s * 1e3:.0f} ms"
+    yield "storage", f"{reached} while waiting, {format_rate(report.probe_bytes_per_s)} by the probe"

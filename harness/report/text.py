@@ -1,15 +1,11 @@
 """Words and amounts on pages. Names come from files of strangers: they are cleaned, and escaped where shown."""
 
-from harness.units import format_bytes, format_seconds
+from harness.units import format_amount
 
 
 def amount(unit: str, value: float | None) -> str:
     """A quantity in the unit that people read it in."""
-    if value is None:
-        return "–"
-    if unit == "bytes":
-        return format_bytes(value)
-    return format_seconds(value) if unit == "s" else f"{digits(value)} tokens/s"
+    return "–" if value is None else format_amount(unit, value, f"{digits(value)} tokens/s")
 
 
 def digits(value: float) -> str:

@@ -1,8 +1,8 @@
 """The terminal's tables of a ladder."""
 
 from harness.app.ladder_advice import RungAdvice
-from harness.cli._ladder_tables import ladder_tables
 from harness.cli._output import console
+from harness.cli.ladder import ladder_tables
 from harness.domain.prediction import Interval
 from harness.domain.quality import CalibrationChange, Change, TextScore
 from harness.records.ladder import Ladder, Rung, reference_of
