@@ -113,18 +113,18 @@ def write_report(checked: Checked, path: Path | None) -> Path:
         CouldNotRunError: It could not be written.
     """
     if path is not None and path.suffix == ".json":
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(checked.records), indent=1) + b"\n")
-        return path
-    text = report_text(checked).encode()
-    if path is not None:
-        write_atomically(path, text)
-        return path
+        text = msgspec.json.format(msgspec.json.encode(checked.records), indent=1) + b"\n"
+    else:
+        text = report_text(checked).encode()
     try:
-        write_atomically(Path.cwd() / REPORT_NAME, text)
-        return Path.cwd() / REPORT_NAME
+        target = path or Path.cwd() / REPORT_NAME
+        write_atomically(target, text)
     except HarnessError:
-        write_atomically(home_dir() / REPORT_NAME, text)
-        return home_dir() / REPORT_NAME
+        if path is not None:
+            raise
+        target = home_dir() / REPORT_NAME
+        write_atomically(target, text)
+    return target
 
 
 def report_text(checked: Checked) -> str:

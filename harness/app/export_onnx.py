@@ -59,10 +59,8 @@ def export_onnx(
     found: tuple[int, ...] = ()
     if expected:
         say("checking its answers")
-        job = AnswersJob(
-            path=str(made), runtime="ort", prompt_tokens=tuple(record["prompt_tokens"]), greedy_count=len(expected)
-        )
-        found = ask(job)
+        prompt = tuple(record["prompt_tokens"])
+        found = ask(AnswersJob(path=str(made), runtime="ort", prompt_tokens=prompt, greedy_count=len(expected)))
     return Exported(
         path=str(made),
         to=to,
@@ -89,9 +87,5 @@ def ask(job: AnswersJob) -> tuple[int, ...]:
 
 def equal_count(expected: tuple[int, ...], found: tuple[int, ...]) -> int:
     """Tokens that agree before the first that does not."""
-    same = 0
-    for mine, theirs in zip(expected, found, strict=False):
-        if mine != theirs:
-            break
-        same += 1
-    return same
+    pairs = enumerate(zip(expected, found, strict=False))
+    return next((at for at, (mine, theirs) in pairs if mine != theirs), min(len(expected), len(found)))

@@ -72,16 +72,9 @@ def ladder(
     """Make every rung from ``source``, score it, run it, and remove it again.
 
     The reference of all comparisons is the source as the quantizer unpacks it: F16 made from it when it is quantized
-    itself, else the source. A rung that cannot be made, or does not run, is a record with its reason.
-
-    Args:
-        source: GGUF file, the less quantized the better.
-        quants: Rungs.
-        text: Text to score on; None for the one that ships.
-        asked: What is measured of each rung.
-        folder: Where files are made and removed again; a temporary one when None.
-        keep: Folder where files stay instead. The quantized files, the reference's and the importance matrix take room.
-        how: How records are made and kept; with ``resume``, what was measured within a day is not measured again.
+    itself, else the source. A rung that cannot be made, or does not run, is a record with its reason. Without ``text``
+    the one that ships is scored. Files are made in ``folder`` (a temporary one unless given) and removed again, or stay
+    in ``keep``: the quantized ones, the reference's and the importance matrix take room.
 
     Raises:
         RefusedError: A name is no mixture, the weights are synthetic (their quality means nothing), the source is no

@@ -31,14 +31,14 @@ ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
 """Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the others."""
 
 _MAX_GAMMA: Final = 8
+_PASS_TOKENS: Final = 32
+"""Most tokens of a pass while weights are streamed."""
 
 
-class SpeculationCase(Frozen, frozen=True, kw_only=True):
-    """Advice for one acceptance rate; gamma 0 means "do not"."""
+class SpeculationCase(BestLength, frozen=True, kw_only=True):
+    """Advice for one acceptance rate."""
 
     acceptance_ratio: float
-    gamma: int
-    speedup: float
 
 
 class SpeculationPlan(Frozen, frozen=True, kw_only=True):
@@ -105,16 +105,13 @@ def plan_speculation(
     if draft is not None:
         target_rate = predict_speed(model.weights, device, scenario).decode_tokens_per_s.mid
         ratio = target_rate / predict_speed(draft.weights, draft_device or device, scenario).decode_tokens_per_s.mid
-    cases = []
-    for alpha in ACCEPTANCES:
-        advice: BestLength = best_gamma(alpha, ratio, cost, _MAX_GAMMA)
-        cases.append(SpeculationCase(acceptance_ratio=alpha, gamma=advice.gamma, speedup=advice.speedup))
+    best = {alpha: best_gamma(alpha, ratio, cost, _MAX_GAMMA) for alpha in ACCEPTANCES}
     return SpeculationPlan(
         drafter=f"{draft.name} {draft.quant}" if draft else "prompt lookup",
         draft_cost_ratio=ratio,
         verify_cost_ratio=tuple(cost(k) for k in range(2, _MAX_GAMMA + 2)),
         measured=measured,
-        cases=tuple(cases),
+        cases=tuple(SpeculationCase(acceptance_ratio=a, gamma=b.gamma, speedup=b.speedup) for a, b in best.items()),
     )
 
 
@@ -141,16 +138,13 @@ def plan_under_budget(
     disk = device.storage.sequential_read_bytes_per_s.value
     mapped = device.storage.mapped_read_bytes_per_s
     compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
-    plan = plan_even_split(layers, held, budget, disk, compute_s, mapped_bytes_per_s=mapped.value if mapped else None)
+    asked = layers, held, budget, disk, compute_s
+    plan = plan_even_split(*asked, mapped_bytes_per_s=mapped.value if mapped else None)
     with_drafts = 0.0
     if speculation is not None and plan.bound != "memory":
         with_drafts = max(
             plan_even_split(
-                layers,
-                held,
-                budget,
-                disk,
-                compute_s,
+                *asked,
                 expected_tokens_per_pass=expected_tokens_per_cycle(0.8, gamma),
                 batch_cost_ratio=speculation.verify_cost_ratio[gamma - 1] + gamma * speculation.draft_cost_ratio,
             ).tokens_per_s
@@ -176,25 +170,16 @@ def stream_outlook(
     scenario: Scenario,
     draft: Path | None = None,
     *,
-    batch_tokens: int = 32,
     say: Callable[[str], None] | None = None,
 ) -> StreamingOutlook | None:
     """What streaming a file under a budget will do on this machine, said before it runs.
 
     From the machine's storage and memory and the engine's costs on tiny models; None where the file cannot be
-    predicted.
-
-    Args:
-        path: GGUF file.
-        budget_bytes: What the process may use.
-        scenario: Context and threads; weights are not repacked while they are streamed.
-        draft: Draft model held beside it, repacked.
-        batch_tokens: Most tokens of a pass.
-        say: Told what is timed first, where that was not kept. None: nothing is timed, and a machine that was never
-            probed has no outlook.
+    predicted. Weights are not repacked while they are streamed; a draft, held beside them, is. ``say`` is told what is
+    timed first, where that was not kept; without it nothing is timed, and a machine never probed has no outlook.
     """
     try:
-        plain = replace(scenario, repack=False, ubatch_tokens=batch_tokens)
+        plain = replace(scenario, repack=False, ubatch_tokens=_PASS_TOKENS)
         model = resolve_model(str(path))
         device = _timed(model, plain, say)
         small = resolve_model(str(draft)) if draft else None
@@ -283,13 +268,7 @@ def _expert_cache(
 
 
 def best_placement(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, card_count: int = 1) -> Choices:
-    """Every step of the split, and the best of those that fit.
-
-    Args:
-        model: The model.
-        device: The device.
-        scenario: The prompt and the new tokens that the best one is fastest for.
-        card_count: Cards of the device's kind.
+    """Every step of the split over so many cards, and the best of those that fit for the scenario's tokens.
 
     Raises:
         RefusedError: The device has no GPU, or no such api; the KV type cannot hold this model's keys.

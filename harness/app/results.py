@@ -15,10 +15,7 @@ from harness.records.store import RECORD_MAX_BYTES, decode, from_document
 
 
 def gather(references: Iterable[str]) -> list[RunRecord]:
-    """Records of all references, each run once, in the order given.
-
-    Args:
-        references: Paths of files or folders, or (the beginnings of) identifiers in the history.
+    """Records of all references (files, folders, beginnings of identifiers), each run once, in the order given.
 
     Raises:
         BadDataError: A file is no results, or there is neither a file nor a run of that name.

@@ -1,7 +1,7 @@
 """Speculative decoding beside plain decoding, on the same prompts, in one child process."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
@@ -35,13 +35,11 @@ def load_prompts(source: str) -> tuple[str, ...]:
     Raises:
         BadDataError: The file is no such list.
     """
-    if source in PROMPT_CLASSES:
-        text = (files("harness") / "data" / "prompts" / f"{source}.json").read_text(encoding="utf-8")
-    else:
-        try:
-            text = Path(source).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadDataError(source, "", str(error), "a JSON file with a list of prompts") from error
+    shipped = files("harness") / "data" / "prompts" / f"{source}.json"
+    try:
+        text = (shipped if source in PROMPT_CLASSES else Path(source)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadDataError(source, "", str(error), "a JSON file with a list of prompts") from error
     try:
         prompts = json.loads(text)
     except json.JSONDecodeError as error:
@@ -128,19 +126,11 @@ def read(ended: ChildResult) -> Speculation | None:
     slow = [msgspec.convert(a["plain"], Decoding) for a in answers]
     fast = [msgspec.convert(a["speculative"], Decoding) for a in answers]
     differences = tuple({"prompt": i, **a["difference"]} for i, a in enumerate(answers) if a["difference"])
-    return summarise(msgspec.convert(told[0], DraftAdvice, strict=False), slow, fast, differences)
-
-
-def summarise(
-    advice: DraftAdvice,
-    slow: Sequence[Decoding],
-    fast: Sequence[Decoding],
-    differences: tuple[dict[str, Any], ...] = (),
-) -> Speculation:
-    """All figures from the answers."""
+    advice = msgspec.convert(told[0], DraftAdvice, strict=False)
     plain_sum, fast_sum = total(slow), total(fast)
-    tried, accepted = sum(fast_sum.tried_by_position), sum(fast_sum.accepted_by_position)
-    ratio = accepted / tried if tried else 0.0
+    by_position = list(zip(fast_sum.accepted_by_position, fast_sum.tried_by_position, strict=True))
+    tried = sum(fast_sum.tried_by_position)
+    ratio = sum(fast_sum.accepted_by_position) / tried if tried else 0.0
     costs = CostTable(advice.verify_s, advice.draft_s)
     expected_s = sum(costs.verify_s(n + 1) + n * advice.draft_s for n in fast_sum.lengths)
     length = advice.draft_tokens
@@ -155,9 +145,7 @@ def summarise(
         expected_ratio=fast_sum.decoded_count * advice.verify_s[1] / expected_s,
         fixed_ratio=speedup(length, ratio, advice.verify_s, advice.draft_s) if length else 1.0,
         acceptance_ratio=ratio,
-        acceptance_by_position=tuple(
-            a / t for a, t in zip(fast_sum.accepted_by_position, fast_sum.tried_by_position, strict=True) if t
-        ),
+        acceptance_by_position=tuple(a / t for a, t in by_position if t),
         ratios=tuple(ratios),
         differences=differences,
         unexplained_count=sum(not d["explained"] for d in differences),

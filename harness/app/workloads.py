@@ -1,7 +1,7 @@
 """Workloads as a user asks for them: list, run, predict here and elsewhere, compare."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -14,7 +14,6 @@ from harness.app.this_machine import probed
 from harness.catalog.gguf import read_gguf
 from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
-from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.record import RunRecord, Sample
 from harness.domain.scenario import Scenario
@@ -29,7 +28,6 @@ from harness.predict.language_cost import language_seconds
 from harness.predict.memory import RUNTIME_ANONYMOUS_BYTES, RUNTIME_FILE_BYTES, predict_memory
 from harness.predict.weights import matrix_types
 from harness.predict.workload_cost import (
-    LanguageSeconds,
     OperationPrediction,
     Rates,
     predict_operation,
@@ -132,9 +130,9 @@ def run(name: str, *, size: str = "default", wish: Wish = Wish()) -> WorkloadRes
     profiles = {d: resolve_device(d) for d in wish.devices}
     costs = workload.costs(chosen)
     weights = read_gguf(wish.model).weights() if workload.needs_model and wish.model else None
-    told = getattr(workload, "context_tokens", None)
-    context_tokens = int(told(chosen)) if told else _CONTEXT_TOKENS
-    scenario = Scenario(thread_count=wish.thread_count, context_tokens=context_tokens)
+    scenario = Scenario(
+        thread_count=wish.thread_count, context_tokens=_told(workload, "context_tokens", chosen, _CONTEXT_TOKENS)
+    )
     job = WorkloadJob(
         name=name,
         size=chosen,
@@ -148,18 +146,27 @@ def run(name: str, *, size: str = "default", wish: Wish = Wish()) -> WorkloadRes
     )
     say = wish.how.listener.say
     with Pipeline(wish.how._replace(listener=Saying(say))) as pipeline:
-        language = _language_here(weights, scenario, say) if weights else None
+        language = None
+        if weights:
+            language = language_seconds(weights, probed(matrix_types(weights), scenario, say=say), scenario)
         rates = measured_rates(wish.thread_count, costs)
         predictions = [predict_operation(c, rates, language) for c in costs]
         identity = identify(wish.model, weights) if weights and wish.model else None
         planned = plan(job, predictions=predictions, units=rates.units, model=identity)
         record = pipeline.measure(planned)
-    elsewhere = {d: predict_workload(costs, p, _language(weights, p)) for d, p in profiles.items()}
+    # On another device the model runs on its usual engine with all its cores.
+    usual = Scenario(context_tokens=_CONTEXT_TOKENS)
+    elsewhere = {
+        d: predict_workload(costs, p, language_seconds(weights, p, usual) if weights else None)
+        for d, p in profiles.items()
+    }
     return WorkloadResult(
         record=record,
         operations=compare(record, predictions),
         elsewhere=elsewhere,
-        predicted_peak_bytes=peak_bytes(costs, weights, scenario, prepared_bytes=_prepared_bytes(workload, chosen)),
+        predicted_peak_bytes=peak_bytes(
+            costs, weights, scenario, prepared_bytes=_told(workload, "prepared_bytes", chosen)
+        ),
     )
 
 
@@ -175,18 +182,10 @@ def peak_bytes(costs: Sequence[Cost], weights: Weights | None, scenario: Scenari
     return own + round(predict_memory(weights, scenario, api="cpu").peak_bytes.mid)
 
 
-def _prepared_bytes(workload: Workload, size: Mapping[str, int]) -> int:
-    told = getattr(workload, "prepared_bytes", None)
-    return int(told(size)) if told else 0
-
-
-def _language_here(weights: Weights, scenario: Scenario, say: Callable[[str], None]) -> LanguageSeconds:
-    return language_seconds(weights, probed(matrix_types(weights), scenario, say=say), scenario)
-
-
-def _language(weights: Weights | None, device: DeviceProfile) -> LanguageSeconds | None:
-    """On another device the model runs on its usual engine with all its cores."""
-    return None if weights is None else language_seconds(weights, device, Scenario(context_tokens=_CONTEXT_TOKENS))
+def _told(workload: Workload, name: str, size: Mapping[str, int], otherwise: int = 0) -> int:
+    """A number that a workload may tell of a size."""
+    tell = getattr(workload, name, None)
+    return int(tell(size)) if tell else otherwise
 
 
 def compare(record: RunRecord, predictions: Sequence[OperationPrediction]) -> tuple[OperationResult, ...]:
