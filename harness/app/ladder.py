@@ -1,10 +1,10 @@
 """The quantisation ladder of one model: size, speed, memory, quality and calibration of every rung."""
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.resources import as_file, files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -27,7 +27,7 @@ from harness.measure.runner import identify
 from harness.predict.weights import weights_of
 from harness.records.ladder import Ladder, Rung, describe, mark_frontier, reference_of, rung_of
 from harness.runtimes.llamacpp import RUNTIME
-from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS, QuantizeJob
+from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS
 
 DEFAULT_QUANTS: Final = (
     *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "IQ3_XXS"),
@@ -91,16 +91,23 @@ def ladder(
         raise CouldNotRunError(reason)
     if folder is not None and keep is not None:
         raise RefusedError("a folder to keep files in and one to remove them from: give one of them")
-    source_quant = _source_quant(source)
-    requantized = "" if source_quant in {"F32", "F16", "BF16"} else source_quant
-    with (
-        _folder(folder, keep) as place,
-        as_file(files("harness") / "data" / "text" / "python-reference.txt") as shipped,
-        Pipeline(how) as pipeline,
-    ):
+    header = read_gguf(source)
+    if header.synthetic:
+        raise RefusedError(f"{source.name} has synthetic weights: it has speed and size, but no quality to measure")
+    if header.metadata.get(f"{header.architecture}.attention.causal") is False:
+        raise RefusedError(f"{source.name} ({header.architecture}) is no language model: it predicts no next token")
+    source_quant = header.weights().quant
+    with ExitStack() as stack:
+        shipped = stack.enter_context(as_file(files("harness") / "data" / "text" / "python-reference.txt"))
         read = text or shipped
         _check_text(read)
-        shop = Workshop(source, requantized, read, place, keep is not None, asked, pipeline)
+        try:
+            place = keep or Path(stack.enter_context(TemporaryDirectory(prefix="edge-harness-ladder-", dir=folder)))
+            pipeline = stack.enter_context(Pipeline(how))
+            shop = Workshop(source, source_quant, read, place, keep is not None, asked, pipeline)
+        except OSError as error:
+            where = keep or folder or "temporary folder"
+            raise CouldNotRunError(f"{where}: cannot make files here ({error.strerror})") from error
         if not all(pipeline.done_before(shop.quality_key(quant)) for quant in quants):
             try:
                 shop.prepare()
@@ -130,27 +137,24 @@ class Workshop:
     """Makes, scores and times the rungs of one source, in a folder.
 
     All that a file in the folder depends on is in the name of its own folder there (hashes of the source and the text,
-    version of the engine); what a result depends on beyond that is in the key of its record. ``requantized`` is the
-    source's mixture where it is quantized already, else empty.
+    version of the engine); what a result depends on beyond that is in the key of its record.
 
     Raises:
-        CouldNotRunError: The folder cannot be written.
+        OSError: The folder cannot be written.
     """
 
     def __init__(
-        self, source: Path, requantized: str, text: Path, folder: Path, is_kept: bool, asked: Asked, pipeline: Pipeline
+        self, source: Path, quant: str, text: Path, folder: Path, is_kept: bool, asked: Asked, pipeline: Pipeline
     ) -> None:
         from harness.runtimes.llamacpp.library import package_version
 
-        self.source, self.requantized, self.text = source.absolute(), requantized, text.absolute()
-        self.reference_quant = "F16" if requantized else read_gguf(source).weights().quant
+        self.requantized = "" if quant in {"F32", "F16", "BF16"} else quant
+        self.source, self.text = source.absolute(), text.absolute()
+        self.reference_quant = "F16" if self.requantized else quant
         self.is_kept, self.asked, self.pipeline = is_kept, asked, pipeline
         self._made_from = "-".join([source.stem, hashed(source)[:12], hashed(text)[:8], package_version()])
         self.folder = folder.absolute() / self._made_from
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CouldNotRunError(f"{folder}: cannot make files here ({error.strerror})") from error
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._shape = read_gguf(source).shape()
 
     def prepare(self) -> None:
@@ -263,15 +267,16 @@ class Workshop:
         return msgspec.structs.replace(identity, quant=quant, requantized_from=self.requantized)
 
     def _file(self, quant: str, name: str) -> Path:
-        """A file of the mixture, made under another name first: what bears its name is whole."""
-        path, part = self.folder / name, self.folder / f"{name}.part"
-        if path.exists():
-            return path
-        importance = str(self._importance()) if quant in NEED_IMPORTANCE else ""
+        """A file of the mixture."""
+        if (self.folder / name).exists():
+            return self.folder / name
+        job = {"source": str(self.source), "quant": quant}
+        if quant in NEED_IMPORTANCE:  # collected once, on the second half of the text; scoring begins with the first
+            of_text = {"model": str(self.source), "text": str(self.text)}
+            matrix = self._made("importance.npz", _IMPORTANCE, of_text, "collecting an importance matrix")
+            job["importance"] = str(matrix)
         self._check_room(quant)
-        self.pipeline.heard.say(f"{quant}: making")
-        job = QuantizeJob(source=str(self.source), target=str(part), quant=quant, importance=importance)
-        return self._made(path, part, _QUANTIZE, job)
+        return self._made(name, _QUANTIZE, job, f"{quant}: making")
 
     def _check_room(self, quant: str) -> None:
         """Refuse what the disk cannot take before a byte is written: a full disk is everybody's trouble."""
@@ -284,19 +289,14 @@ class Workshop:
         except RefusedError as error:
             raise EngineError(f"{quant} was not made: {error}") from error
 
-    def _importance(self) -> Path:
-        """The importance matrix, collected once, on the second half of the text; scoring begins with the first."""
-        path, part = self.folder / "importance.npz", self.folder / "importance.part.npz"
+    def _made(self, name: str, entry: str, job: dict[str, str], said: str) -> Path:
+        """A file that a child writes under another name first: what bears its name is whole."""
+        path, part = self.folder / name, self.folder / f"part.{name}"
         if path.exists():
             return path
-        self.pipeline.heard.say("collecting an importance matrix")
-        job = {"model": str(self.source), "text": str(self.text), "target": str(part)}
-        return self._made(path, part, _IMPORTANCE, job)
-
-    def _made(self, path: Path, part: Path, entry: str, job: dict[str, Any] | msgspec.Struct) -> Path:
-        """The file that a child writes as ``part``, under its name once it is whole."""
+        self.pipeline.heard.say(said)
         try:
-            prepare(entry, job, limits=self.pipeline.how.limits)
+            prepare(entry, {**job, "target": str(part)}, limits=self.pipeline.how.limits)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -307,29 +307,6 @@ def _not_interrupted(record: RunRecord) -> RunRecord:
     if record.outcome == "interrupted":
         raise KeyboardInterrupt
     return record
-
-
-def _source_quant(source: Path) -> str:
-    """Mixture of a file that a ladder can be made from."""
-    header = read_gguf(source)
-    if header.synthetic:
-        raise RefusedError(f"{source.name} has synthetic weights: it has speed and size, but no quality to measure")
-    if header.metadata.get(f"{header.architecture}.attention.causal") is False:
-        raise RefusedError(f"{source.name} ({header.architecture}) is no language model: it predicts no next token")
-    return header.weights().quant
-
-
-@contextmanager
-def _folder(scratch: Path | None, keep: Path | None) -> Iterator[Path]:
-    if keep is not None:
-        yield keep
-        return
-    try:
-        made = tempfile.TemporaryDirectory(prefix="edge-harness-ladder-", dir=scratch)
-    except OSError as error:
-        raise CouldNotRunError(f"{scratch or 'temporary folder'}: cannot make files here ({error.strerror})") from error
-    with made as path:
-        yield Path(path)
 
 
 def _check_text(path: Path) -> None:

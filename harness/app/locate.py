@@ -56,7 +56,11 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
     path = as_path(ref)
     if path is not None and path.suffix != ".toml" and not (is_repository(ref) and not path.exists()):
         if (graph := onnx_model(path)) is not None:
-            return _located_onnx(graph, quant)
+            found = quant_label(read_graph(graph))
+            if quant and quant.upper() != found:
+                raise RefusedError(f"{graph} holds {found}, not {quant}")
+            name = graph.absolute().parent.name if graph.name == MODEL_FILE else graph.stem
+            return Located(name, found, graph, "", None)
         if path.is_dir() and (path / "config.json").is_file() and (parts := sorted(path.glob("model*.safetensors"))):
             return Located(path.absolute().name, quant, parts[0], "", None)
         if path.is_dir():
@@ -77,11 +81,3 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
     file = file_of(card, quant or None)
     fetched = pull(card, file.quant, progress=progress)
     return Located(card.name, file.quant, fetched, file.sha256, read_gguf(fetched).weights())
-
-
-def _located_onnx(path: Path, quant: str) -> Located:
-    found = quant_label(read_graph(path))
-    if quant and quant.upper() != found:
-        raise RefusedError(f"{path} holds {found}, not {quant}")
-    name = path.absolute().parent.name if path.name == MODEL_FILE else path.stem
-    return Located(name, found, path, "", None)

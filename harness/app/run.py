@@ -101,13 +101,13 @@ def run_cells(cells: Sequence[Cell], options: Options, *, device: DeviceProfile 
     Raises:
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    return [record for (record,) in run_in_turns(cells, [options], device=device, round_count=1)]
+    return [record for (record,) in run_in_turns(cells, [options], device=device)]
 
 
 def run_in_turns(
-    cells: Sequence[Cell], sides: Sequence[Options], *, device: DeviceProfile | None = None, round_count: int = 2
+    cells: Sequence[Cell], sides: Sequence[Options], *, device: DeviceProfile | None = None
 ) -> list[list[RunRecord]]:
-    """Run every cell by several runtimes in turns, each round in the opposite order of the one before.
+    """Run every cell by several runtimes in turns: two rounds, the second in the opposite order; one for one runtime.
 
     What drifts while they run (heat, other programs) then falls on all alike. Each turn is a child and a kept record.
 
@@ -122,7 +122,7 @@ def run_in_turns(
     with Pipeline(sides[0].how) as pipeline:
         for cell in cells:
             turns: list[list[RunRecord]] = [[] for _ in sides]
-            for side in turn_order(len(sides), round_count):
+            for side in turn_order(len(sides), min(len(sides), 2)):
                 turns[side].append(_run_cell(cell, sides[side], device, pipeline))
                 if turns[side][-1].outcome == "interrupted":
                     return [*found, [_together(records) for records in turns if records]]

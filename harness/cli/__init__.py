@@ -49,31 +49,21 @@ def main() -> None:
     """Run the command line; expected failures end in one line and their exit status, bugs keep their traceback."""
     for word in {argument.partition("=")[0] for argument in sys.argv[1:]} & set(OLD_NAMES):
         click.echo(f"edge-harness: {word} is called {OLD_NAMES[word]} now; the old name goes with 0.3", err=True)
+    message = ""
     with cleaned_streams():
-        status = _status()
-    sys.exit(int(status or 0))
+        try:
+            status = int(cli.main(standalone_mode=False) or 0)
+        except click.ClickException as error:
+            error.show()
+            status, message = Exit.USAGE, error.format_message()
+        except click.Abort:
+            click.echo("edge-harness: interrupted", err=True)
+            status = 130
+        except HarnessError as error:
+            click.echo(f"edge-harness: {error}", err=True)
+            status, message = error.exit_code, str(error)
+        if message and "--json" in sys.argv[1:]:  # one JSON document is on stdout in any case
+            import json
 
-
-def _status() -> int | None:
-    try:
-        status: int | None = cli.main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        status = Exit.USAGE
-        _tell_json(error.format_message(), status)
-    except click.Abort:
-        click.echo("edge-harness: interrupted", err=True)
-        status = 130
-    except HarnessError as error:
-        click.echo(f"edge-harness: {error}", err=True)
-        status = error.exit_code
-        _tell_json(str(error), status)
-    return status
-
-
-def _tell_json(message: str, status: int) -> None:
-    """The error as the one JSON document on stdout, where a document was asked for."""
-    if "--json" in sys.argv[1:]:
-        import json
-
-        click.echo(json.dumps({"error": {"message": message, "exit_status": int(status)}}))
+            click.echo(json.dumps({"error": {"message": message, "exit_status": int(status)}}))
+    sys.exit(status)

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 def COMMAND(  # noqa: N802  verbs are found by this name
     model: str,
     quants: str,
-    text: Path | None,
     chunks: int,
     no_speed: bool,
     new_tokens: int,
@@ -49,9 +48,8 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     repetitions: int,
     devices: tuple[str, ...],
     context_tokens: int,
-    folder: Path | None,
-    keep: Path | None,
     how: "How",
+    **places: Path | None,
 ) -> Answer:
     """Quantize MODEL to each rung and measure size, speed, memory and quality against the least quantized one.
 
@@ -79,15 +77,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         scenario=None if no_speed else timed,
         repetitions=repetitions,
     )
-    result, records = ladder(
-        path,
-        wanted or DEFAULT_QUANTS,
-        text=text,
-        asked=asked,
-        folder=folder,
-        keep=keep,
-        how=how,
-    )
+    result, records = ladder(path, wanted or DEFAULT_QUANTS, asked=asked, how=how, **places)
     advice = advise(path, result, profiles, Scenario(context_tokens=context_tokens))
     made = any(rung.outcome == "ok" for rung in result.rungs)
     takes = {a.device: a.quant or None for a in advice}

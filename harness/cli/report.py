@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 import click
 
@@ -37,12 +38,9 @@ def report(
     results: tuple[str, ...],
     out: Path | None,
     form: str | None,
-    devices: tuple[str, ...],
-    models: tuple[str, ...],
-    quants: tuple[str, ...],
-    contexts: tuple[int, ...],
     predictions: bool | None,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Report on each RESULT: a record, a folder of them, a run of the history, or another tool's file.
 
@@ -52,7 +50,7 @@ def report(
     from harness.app.results import gather
     from harness.errors import RefusedError
     from harness.printable import clean_lines, escaped
-    from harness.report.choices import DEFAULT_CONTEXTS, DEFAULT_QUANTS, choices
+    from harness.report.choices import choices
     from harness.report.document import build
 
     endings = {".html": "html", ".htm": "html", ".md": "md", ".json": "json", ".csv": "csv"}
@@ -62,18 +60,10 @@ def report(
     if form == "html" and out is None:
         raise click.UsageError("a page wants a file: -o report.html")
     records = gather(results)
-    asked = bool(devices or models or quants or contexts)
-    wanted = predictions if predictions is not None else asked or form == "html" or not records
+    wanted = predictions if predictions is not None else any(asked.values()) or form == "html" or not records
     if not wanted and not records:
         raise RefusedError("nothing to report: no RESULT, and no predictions wanted")
-    predicted = None
-    if wanted:
-        predicted = choices(
-            devices=devices or ("*",),
-            models=models or ("*",),
-            quants=quants or DEFAULT_QUANTS,
-            contexts=contexts or DEFAULT_CONTEXTS,
-        )
+    predicted = choices(**{name: given for name, given in asked.items() if given}) if wanted else None
     document = build(records, predicted, command=("edge-harness", *sys.argv[1:]))
     text = import_module(f"harness.report.formats.{form.replace('-', '_')}").render(records, document)
     text = (

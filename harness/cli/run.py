@@ -91,10 +91,9 @@ def run(
         return _other_verb(context, models)
     from harness.app.on_target import run_on
     from harness.app.resolve import scenario_from
-    from harness.app.run import Options, cells_of, exit_of, run_cells, run_in_turns
+    from harness.app.run import Options, cells_of, exit_of, run_in_turns
     from harness.app.this_machine import this_machine
     from harness.cli._records import difference_view, reasons, run_table
-    from harness.domain.record import RunRecord
 
     sides = options.sides_of(runtime, url, server_model, key_variable, reuse, silence_s)
     if any(job for _, job in sides):
@@ -102,25 +101,15 @@ def run(
     if not models and any(job is None for _, job in sides):
         raise click.MissingParameter(param_hint="MODEL...", param_type="argument")
     cells = cells_of(models or ("",), quant, scenario_from(fields), depths=depths, threads=threads, batches=batches)
-    chosen = [
-        Options(
-            runtime=name,
-            repetitions=repetitions,
-            cold_loads=cold_loads,
-            greedy=greedy,
-            how=how,
-            server=job,
-        )
-        for name, job in sides
-    ]
-    found: list[list[RunRecord]] = []
-    if len(sides) > 1:
+    asked = Options(repetitions=repetitions, cold_loads=cold_loads, greedy=greedy, how=how)
+    chosen = [asked._replace(runtime=name, server=job) for name, job in sides]
+    if target == "local":
         found = run_in_turns(cells, chosen, device=this_machine())
-        records = [record for row in found for record in row]
-    elif target == "local":
-        records = run_cells(cells, chosen[0], device=this_machine())
+    elif len(chosen) > 1:
+        raise click.UsageError("--on takes one runtime")
     else:
-        records = run_on(target, cells, chosen[0], programs)[1]
+        found = [[record] for record in run_on(target, cells, chosen[0], programs)[1]]
+    records = [record for row in found for record in row]
 
     def show() -> None:
         say(run_table(records), *reasons(records))

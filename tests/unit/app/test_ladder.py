@@ -111,9 +111,9 @@ def test_a_rung_that_cannot_be_made_is_a_row(tiny: Path, tmp_path: Path, spoil: 
     ladder(tiny, ["F16"], **options)
     (place,) = tmp_path.iterdir()
     if spoil == "full disk":
-        (place / "Q4_0.gguf.part").symlink_to("/dev/full")
+        (place / "part.Q4_0.gguf").symlink_to("/dev/full")
     else:
-        (place / "Q4_0.gguf.part").mkdir()
+        (place / "part.Q4_0.gguf").mkdir()
     broken, good = ladder(tiny, ["Q4_0", "Q5_0"], **options).ladder.rungs
     assert "Q4_0" in broken.outcome
     assert broken.quality is None
