@@ -9,7 +9,6 @@ from harness.cli import _options as options
 from harness.cli._output import Answer, answers, bar, say, table
 
 if TYPE_CHECKING:
-    from harness.domain.model import Weights
     from harness.onnx.providers import ProviderShare
 
 
@@ -128,7 +127,11 @@ def gguf(path: Path) -> Answer:
 
     header = read_gguf(path)
     weights = header.weights()
-    by_type = _by_type(weights)
+    sums: dict[str, tuple[int, int, int]] = {}
+    for tensor in weights.tensors:
+        count, elements, size = sums.get(tensor.type_name, (0, 0, 0))
+        sums[tensor.type_name] = count + 1, elements + tensor.element_count, size + tensor.size_bytes
+    by_type = sorted(((name, *of_type) for name, of_type in sums.items()), key=lambda row: -row[3])
     document = {
         "name": header.name,
         "quant": weights.quant,
@@ -155,13 +158,10 @@ def onnx(path: Path, provider: str, given: tuple[str, ...]) -> Answer:
     size = 0 if any(f.level == "broken" for f in faults) else size_bytes(path)
     shares = _shares(path, provider, given)
     document = {
+        **{name: getattr(graph, name) for name in ("producer", "weight_bytes", "inline_bytes", "opsets")},
         "path": str(path),
-        "producer": graph.producer,
         "quantization": quantization(graph),
         "size_bytes": size,
-        "weight_bytes": graph.weight_bytes,
-        "inline_bytes": graph.inline_bytes,
-        "opsets": graph.opsets,
         "operations": dict(graph.op_counts.most_common()),
         "inputs": [p._asdict() for p in graph.inputs],
         "outputs": [p._asdict() for p in graph.outputs],
@@ -190,15 +190,6 @@ def _shares(path: Path, provider: str, given: tuple[str, ...]) -> "tuple[Provide
 
     asked = {provider_named(provider): dict(option.partition("=")[::2] for option in given)} if given else None
     return provider_shares(path, example_feeds(path), [provider], options=asked)
-
-
-def _by_type(weights: "Weights") -> list[tuple[str, int, int, int]]:
-    """(type, tensors, weights, bytes), most bytes first."""
-    sums: dict[str, tuple[int, int, int]] = {}
-    for tensor in weights.tensors:
-        count, elements, size = sums.get(tensor.type_name, (0, 0, 0))
-        sums[tensor.type_name] = count + 1, elements + tensor.element_count, size + tensor.size_bytes
-    return sorted(((kind, *s) for kind, s in sums.items()), key=lambda row: -row[3])
 
 
 @click.command()

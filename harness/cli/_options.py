@@ -18,6 +18,7 @@ from harness.units import parse_bytes
 
 if TYPE_CHECKING:
     from harness.measure.jobs.served import ServedJob
+    from harness.measure.pipeline import How as How  # noqa: PLC0414  verbs that measure name it
 
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
 FILE_HERE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -144,26 +145,28 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 def context(default: int = 4096) -> Callable[[F], F]:
     """``--context``."""
-    return click.option(
-        "--context", "-c", "context_tokens", type=Count(64), default=default, show_default=True,
-        help="Tokens that the KV cache holds.",
-    )  # fmt: skip
+    names = "--context", "-c", "context_tokens"
+    return _count(names, Count(64), default, "Tokens that the KV cache holds.")
 
 
-def prompt(default: int = 512, least: int = 1) -> Callable[[F], F]:
+def prompt(least: int = 1) -> Callable[[F], F]:
     """``--prompt``."""
-    return click.option(
-        "--prompt", "-p", "prompt_tokens", type=Count(least), default=default, show_default=True,
-        help="Tokens of the prompt.",
-    )  # fmt: skip
+    return _count(("--prompt", "-p", "prompt_tokens"), Count(least), 512, "Tokens of the prompt.")
 
 
 def tokens(default: int, least: int = 1) -> Callable[[F], F]:
     """``--tokens``; ``--new`` and ``-n`` are the same."""
-    return click.option(
-        "--tokens", "--new", "-n", "new_tokens", type=Count(least), default=default, show_default=True,
-        help="New tokens after each prompt.",
-    )  # fmt: skip
+    names = "--tokens", "--new", "-n", "new_tokens"
+    return _count(names, Count(least), default, "New tokens after each prompt.")
+
+
+def repetitions(default: int = 5) -> Callable[[F], F]:
+    """``--repetitions``."""
+    return _count(("--repetitions", "-r"), Count(1, 1000), default, "Clean samples wanted of each test.")
+
+
+def _count(names: tuple[str, ...], kind: Count, default: int, words: str) -> Callable[[F], F]:
+    return click.option(*names, type=kind, default=default, show_default=True, help=words)
 
 
 quant = click.option("--quant", "-q", default="", help="Quantisation mixture; the card's usual one unless given.")
@@ -245,14 +248,6 @@ on_target = together(
     click.option("--on", "target", default="local", help="Where: local, ssh://user@host, adb:// or adb://SERIAL."),
     click.option("--programs", type=FOLDER, help="Folder here with llama-bench for --on."),
 )
-
-
-def repetitions(default: int = 5) -> Callable[[F], F]:
-    """``--repetitions``."""
-    return click.option(
-        "--repetitions", "-r", type=Count(1, 1000), default=default, show_default=True,
-        help="Clean samples wanted of each test.",
-    )  # fmt: skip
 
 
 def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:

@@ -1,16 +1,13 @@
 """``edge-harness check``: probe, predict, run, compare; what a new user types first."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, say
 from harness.errors import Exit
-
-if TYPE_CHECKING:
-    from harness.measure.pipeline import How
 
 
 @click.command()
@@ -42,7 +39,7 @@ def check(
     with_workloads: bool,
     target: str,
     programs: Path | None,
-    how: "How",
+    how: "options.How",
     **fields: Any,
 ) -> Answer:
     """Check what this machine does with each MODEL against what was predicted; without one, a small default model.

@@ -1,14 +1,9 @@
 """``edge-harness emulate``: where a model stops to fit on a device, predicted and found by real runs."""
 
-from typing import TYPE_CHECKING
-
 import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, model_file
-
-if TYPE_CHECKING:
-    from harness.measure.pipeline import How
 
 
 @click.command("emulate")
@@ -25,7 +20,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     entitled: bool,
     quant: str,
     thread_count: int,
-    how: "How",
+    how: "options.How",
 ) -> Answer:
     """Find the longest context that MODEL runs with in the memory an app may use on DEVICE, by bisection."""
     from msgspec.structs import replace

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from harness.app.ladder_advice import RungAdvice
     from harness.domain.quality import Change
-    from harness.measure.pipeline import How
     from harness.records.ladder import Ladder, Rung
 
 
@@ -48,7 +47,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     repetitions: int,
     devices: tuple[str, ...],
     context_tokens: int,
-    how: "How",
+    how: "options.How",
     **places: Path | None,
 ) -> Answer:
     """Quantize MODEL to each rung and measure size, speed, memory and quality against the least quantized one.

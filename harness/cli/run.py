@@ -1,15 +1,12 @@
 """``edge-harness run``: measure models for real, each in a child process of its own."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, say
-
-if TYPE_CHECKING:
-    from harness.measure.pipeline import How
 
 
 @click.command()
@@ -78,7 +75,7 @@ def run(
     workload: str,
     target: str,
     programs: Path | None,
-    how: "How",
+    how: "options.How",
     **fields: Any,
 ) -> Answer | int:
     """Measure each MODEL (name or file): prefill, decode, first token, load, memory.

@@ -10,7 +10,6 @@ from harness.cli._output import Answer, say, table
 
 if TYPE_CHECKING:
     from harness.domain.record import Phase, RunRecord
-    from harness.measure.pipeline import How
 
 
 def _range(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int]:
@@ -68,7 +67,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     users: tuple[float, ...],
     rates: tuple[float, ...],
     trace: Path | None,
-    how: "How",
+    how: "options.How",
     **asked: Any,
 ) -> Answer:
     """Put load on a server: by users, by rate, or by a trace.

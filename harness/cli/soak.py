@@ -11,7 +11,6 @@ from harness.errors import Exit
 
 if TYPE_CHECKING:
     from harness.domain.soak import Soak
-    from harness.measure.pipeline import How
 
 
 @click.command("soak")
@@ -38,7 +37,7 @@ def COMMAND(  # noqa: N802
     meter: Path | None,
     target: str,
     programs: Path | None,
-    how: "How",
+    how: "options.How",
     **asked: Any,
 ) -> Answer:
     """Decode with MODEL for minutes: burst, when it falls, what is left, energy of a token.

@@ -1,15 +1,12 @@
 """``edge-harness speculate``: does a draft make this model faster, and how much."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, model_file
-
-if TYPE_CHECKING:
-    from harness.measure.pipeline import How
 
 
 @click.command("speculate")
@@ -46,10 +43,9 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     quant: str,
     prompts: str,
     prompt_count: int | None,
-    thread_count: int,
     draft_api: str,
     draft_gpu_layers: int | str | None,
-    how: "How",
+    how: "options.How",
     **asked: Any,
 ) -> Answer:
     """Run MODEL plainly and with a draft on the same prompts; the advice is printed before the run.
@@ -68,12 +64,11 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     if gamma != "auto" and not (gamma.isdigit() and 1 <= int(gamma) <= 63):
         raise click.BadParameter("a number from 1 to 63, or auto", param_hint="--gamma")
     of_job = options.fields_of(SpeculationJob, asked)
-    scenario = scenario_from({**asked, "thread_count": thread_count})
-    apart = None
+    scenario, apart = scenario_from(asked), None
     if draft_api or draft_gpu_layers is not None:
+        own = {name: asked[name] for name in ("context_tokens", "thread_count")}
         layers = {} if draft_gpu_layers is None else {"gpu_layers": draft_gpu_layers}
-        own = {"context_tokens": scenario.context_tokens, "thread_count": thread_count, **layers}
-        apart = scenario_from({**own, "api": draft_api or scenario.api})
+        apart = scenario_from({**own, **layers, "api": draft_api or scenario.api})
     path = model_file(model, quant)
     job = SpeculationJob(
         target=str(path),

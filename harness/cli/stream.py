@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from harness.domain.record import MemoryUse
     from harness.domain.result import Stream
     from harness.domain.streaming import ExpertOutlook, ExpertPlan, StreamReport
-    from harness.measure.pipeline import How
     from harness.runtimes.llamacpp.schedules import Schedule
 
 
@@ -78,13 +77,11 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     quant: str,
     prompts: str,
     prompt_count: int | None,
-    context_tokens: int,
-    thread_count: int,
     repetitions: int,
     plain_mmap: bool,
     schedule: str,
     says_first: bool,
-    how: "How",
+    how: "options.How",
     **asked: Any,
 ) -> Answer:
     """Generate with MODEL while its process is held to a RAM budget: some weights stay, the others are streamed.
@@ -92,12 +89,12 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     Exit status: 0 well, 3 inconclusive, 4 it could not run.
     """
     from harness.app.plans import stream_outlook
+    from harness.app.resolve import scenario_from
     from harness.app.speculate import load_prompts, requantized
     from harness.app.stream import stream
     from harness.catalog.paths import cache_dir
     from harness.cli._records import answer_of, name_of
     from harness.domain.result import Stream
-    from harness.domain.scenario import Scenario
     from harness.measure.jobs.stream import StreamJob
 
     path = model_file(model, quant)
@@ -107,7 +104,8 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         draft = str(requantized(given, cache_dir() / "drafts", draft_quant, pure=True) if coarse else given)
     budget_bytes = options.budget_of(ram_budget, path.stat().st_size)
     budget_bytes = min(budget_bytes, how.limits.memory_bytes or budget_bytes)
-    scenario = Scenario(context_tokens=context_tokens, thread_count=thread_count)
+    of_job = options.fields_of(StreamJob, asked)
+    scenario = scenario_from(asked)
     beside = Path(draft) if draft not in {"", "lookup"} else None
     predicted = None
     if says_first:
@@ -123,7 +121,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         mode="mapped" if plain_mmap else "streamed",
         scenario=scenario,
         schedule=cast("Schedule", schedule),
-        **asked,
+        **of_job,
     )
     record = stream(job, predicted_tokens_per_s=predicted, how=how)
     title = f"{name_of(record)}: {record.outcome}"
