@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -13,11 +13,12 @@ from harness import plugins
 from harness.app.check import DEFAULT_MODEL
 from harness.app.locate import locate
 from harness.app.run import Options
-from harness.app.workloads import Wish, WorkloadResult, load, run
+from harness.app.workloads import WorkloadResult, load, run
 from harness.domain.base import Frozen
 from harness.domain.record import RunRecord
 from harness.domain.result import System
 from harness.errors import HarnessError
+from harness.measure.pipeline import How
 from harness.predict.workload_cost import OperationPrediction
 from harness.records.store import write_atomically
 from harness.units import format_bytes, format_seconds
@@ -78,18 +79,21 @@ def tabulate(
     names: Iterable[str] = (),
     *,
     size: str = "default",
-    wish: Wish = Wish(),  # noqa: B008  immutable
+    devices: Sequence[str] = (),
+    model: Path | None = None,
+    how: How = How(),  # noqa: B008  immutable
     keep: Callable[[RunRecord], object] = lambda _: None,
+    **asked: Any,
 ) -> Table:
     """Run workloads (all, without names) one after the other; what cannot run is told and the rest goes on.
 
-    One that has no size of that name is run at its default; ``keep`` is called with each record, samples and all.
+    One that has no size of that name is run at its default; ``keep`` is called with each record, samples and all;
+    ``asked`` are the other arguments of :func:`harness.app.workloads.run`.
 
     Raises:
         UnknownNameError: No such workload or device.
     """
-    devices = tuple(wish.devices) or DEVICES
-    asked = wish._replace(devices=devices)
+    asked |= {"devices": devices or DEVICES, "model": model, "how": how}
     chosen = [load(name) for name in (list(names) or plugins.names("harness.workloads"))]
     rows: list[Row] = []
     skipped: list[Skipped] = []
@@ -97,12 +101,12 @@ def tabulate(
     partial: list[Skipped] = []
     believed: list[float] = []
     for workload in chosen:
-        if workload.needs_model and wish.model is None:
+        if workload.needs_model and model is None:
             skipped.append(Skipped(workload=workload.name, why="it runs a language model: name one with --model"))
             continue
-        wish.how.listener.say(f"running {workload.name}")
+        how.listener.say(f"running {workload.name}")
         try:
-            result = run(workload.name, size=size if size in workload.sizes else "default", wish=asked)
+            result = run(workload.name, size=size if size in workload.sizes else "default", **asked)
         except HarnessError as error:
             skipped.append(_skipped(workload.name, str(error)))
             continue
@@ -118,7 +122,7 @@ def tabulate(
         else:
             failed.append(record)
     return Table(
-        devices=devices,
+        devices=tuple(devices or DEVICES),
         rows=tuple(rows),
         skipped=(*skipped, *partial),
         failed=tuple(replace(r, samples=()) for r in failed),
@@ -242,12 +246,8 @@ def after_check(
         The table, and where it was written: at the end of a Markdown report, else beside the report.
     """
     model = locate((*models, DEFAULT_MODEL)[0], quant).path
-    wish = Wish(
-        repetitions=max(3, options.repetitions),
-        model=model,
-        how=options.how._replace(resume=False, folder=None, notes={}),
-    )
-    found = tabulate(wish=wish, keep=keep)
+    how = options.how._replace(resume=False, folder=None, notes={})
+    found = tabulate(repetitions=max(3, options.repetitions), model=model, how=how, keep=keep)
     if report.suffix.lower() == ".md":
         write_atomically(report, f"{report.read_text(encoding='utf-8')}\n{markdown(found)}".encode())
         return found, report

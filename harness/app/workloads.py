@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
@@ -40,25 +40,6 @@ _CONTEXT_TOKENS: Final = 4096
 """Context that is assumed of a language model whose workload does not tell its own, and on other devices."""
 ENGINE_LIBRARY_BYTES: Final = 30 << 20
 """ONNX Runtime once it has run a model of one addition (measured): 10 MiB of it anonymous, the rest code."""
-
-
-class Wish(NamedTuple):
-    """How workloads are run.
-
-    Attributes:
-        devices: Names of devices to predict for as well.
-        data: Folder of public sets; the environment variable EDGE_HARNESS_DATA when None.
-        model: Model file for those that need one.
-    """
-
-    devices: Sequence[str] = ()
-    repetitions: int = 30
-    thread_count: int = 1
-    seed: int = 1
-    data: Path | None = None
-    model: Path | None = None
-    evaluate: bool = False
-    how: How = How()
 
 
 class OperationResult(Frozen, frozen=True, kw_only=True):
@@ -115,8 +96,21 @@ def size_of(workload: Workload, text: str) -> dict[str, int]:
     return size
 
 
-def run(name: str, *, size: str = "default", wish: Wish = Wish()) -> WorkloadResult:  # noqa: B008  immutable
-    """Predict, then measure, then compare; the record goes into the history.
+def run(
+    name: str,
+    *,
+    size: str = "default",
+    devices: Sequence[str] = (),
+    model: Path | None = None,
+    data: Path | None = None,
+    thread_count: int = 1,
+    how: How = How(),  # noqa: B008  immutable
+    **of_job: Any,
+) -> WorkloadResult:
+    """Predict, here and for other devices, then measure, then compare; the record goes into the history.
+
+    ``data`` is a folder of public sets, the environment variable EDGE_HARNESS_DATA where None; ``model`` the file of a
+    language model for workloads that need one; ``of_job`` other fields of the job.
 
     Raises:
         UnknownNameError: No such workload or device.
@@ -125,33 +119,31 @@ def run(name: str, *, size: str = "default", wish: Wish = Wish()) -> WorkloadRes
     """
     workload = load(name)
     chosen = size_of(workload, size)
-    if workload.needs_model and wish.model is None:
+    if workload.needs_model and model is None:
         raise RefusedError(f"{name} runs a language model: name one with --model FILE")
-    profiles = {d: resolve_device(d) for d in wish.devices}
+    profiles = {d: resolve_device(d) for d in devices}
     costs = workload.costs(chosen)
-    weights = read_gguf(wish.model).weights() if workload.needs_model and wish.model else None
+    weights = read_gguf(model).weights() if workload.needs_model and model else None
     scenario = Scenario(
-        thread_count=wish.thread_count, context_tokens=_told(workload, "context_tokens", chosen, _CONTEXT_TOKENS)
+        thread_count=thread_count, context_tokens=_told(workload, "context_tokens", chosen, _CONTEXT_TOKENS)
     )
     job = WorkloadJob(
         name=name,
         size=chosen,
-        repetitions=wish.repetitions,
-        seed=wish.seed,
-        thread_count=wish.thread_count,
+        thread_count=thread_count,
         cache=str(cache_dir()),
-        data=str(wish.data or os.environ.get("EDGE_HARNESS_DATA", "")),
-        model=str(wish.model.absolute()) if wish.model else "",
-        evaluate=wish.evaluate,
+        data=str(data or os.environ.get("EDGE_HARNESS_DATA", "")),
+        model=str(model.absolute()) if model else "",
+        **of_job,
     )
-    say = wish.how.listener.say
-    with Pipeline(wish.how._replace(listener=Saying(say))) as pipeline:
+    say = how.listener.say
+    with Pipeline(how._replace(listener=Saying(say))) as pipeline:
         language = None
         if weights:
             language = language_seconds(weights, probed(matrix_types(weights), scenario, say=say), scenario)
-        rates = measured_rates(wish.thread_count, costs)
+        rates = measured_rates(thread_count, costs)
         predictions = [predict_operation(c, rates, language) for c in costs]
-        identity = identify(wish.model, weights) if weights and wish.model else None
+        identity = identify(model, weights) if weights and model else None
         planned = plan(job, predictions=predictions, units=rates.units, model=identity)
         record = pipeline.measure(planned)
     # On another device the model runs on its usual engine with all its cores.

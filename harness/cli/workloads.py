@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from harness.app.workload_table import Table
-    from harness.app.workloads import Wish, WorkloadResult
+    from harness.app.workloads import WorkloadResult
     from harness.domain.record import RunRecord
 
 
@@ -52,14 +52,14 @@ _running = options.together(
 @click.argument("name")
 @click.option("--size", default="default", show_default=True, help="A named size, or parts such as entry_count=5000.")
 @_running
-def run(name: str, size: str, **fields: Any) -> Answer:
+def run(name: str, size: str, model: str | None, **fields: Any) -> Answer:
     """Predict and measure workload NAME, and check its answers. The record goes into the history.
 
     Exit status: 0 well, 1 a wrong answer, 2 bad input, 4 it could not run.
     """
     from harness.app.workloads import run as run_workload
 
-    result = run_workload(name, size=size, wish=_wish(**fields))
+    result = run_workload(name, size=size, model=model_file(model) if model else None, **fields)
     return Answer(result, lambda: _show(result), _status([result.record]))
 
 
@@ -72,7 +72,12 @@ def run(name: str, size: str, **fields: Any) -> Answer:
 @click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this median, in percent.")
 @_running
 def table_(
-    names: tuple[str, ...], size: str, output: Path | None, max_error_percent: float | None, **fields: Any
+    names: tuple[str, ...],
+    size: str,
+    model: str | None,
+    output: Path | None,
+    max_error_percent: float | None,
+    **fields: Any,
 ) -> Answer:
     """Run all workloads (or those named): percentiles, memory, predictions here and for five devices.
 
@@ -80,7 +85,7 @@ def table_(
     """
     from harness.app.workload_table import save_table, tabulate
 
-    found = tabulate(names, size=size, wish=_wish(**fields))
+    found = tabulate(names, size=size, model=model_file(model) if model else None, **fields)
     if output is not None:
         save_table(found, output)
     most, error = max_error_percent, found.median_error_ratio
@@ -94,12 +99,6 @@ def show_table(found: "Table") -> None:
 
     tables = [table(title, columns, rows, right=right) for title, columns, rows, right in views(found)]
     say(*tables, *notes(found))
-
-
-def _wish(model: str | None, **fields: Any) -> "Wish":
-    from harness.app.workloads import Wish
-
-    return Wish(model=model_file(model) if model else None, **fields)
 
 
 def _status(records: "Iterable[RunRecord]") -> int:
