@@ -89,21 +89,16 @@ def _distribution() -> str:
 
 def machine_apis() -> list[str]:
     """Apis that the drivers of this machine offer; what an engine can use of them is another question."""
-    found = ["cpu"]
-    if sys.platform == "darwin":
-        found.append("metal")
-    if Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi"):
-        found.append("cuda")
-    if Path("/dev/kfd").exists():
-        found.append("rocm")
-    drivers = [
-        f for folder in ("/usr/share", "/etc", "/usr/local/share") for f in Path(folder, "vulkan/icd.d").glob("*.json")
-    ]
-    if find_library("vulkan") and drivers:
-        found.append("vulkan")
-    if find_library("OpenCL") and any(Path("/etc/OpenCL/vendors").glob("*.icd")):
-        found.append("opencl")
-    return found
+    icd = [f for folder in ("/usr/share", "/etc", "/usr/local/share") for f in Path(folder).glob("vulkan/icd.d/*.json")]
+    there = {
+        "cpu": True,
+        "metal": sys.platform == "darwin",
+        "cuda": Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi"),
+        "rocm": Path("/dev/kfd").exists(),
+        "vulkan": find_library("vulkan") and icd,
+        "opencl": find_library("OpenCL") and any(Path("/etc/OpenCL/vendors").glob("*.icd")),
+    }
+    return [api for api, seen in there.items() if seen]
 
 
 def _folders() -> Found:

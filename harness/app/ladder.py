@@ -1,6 +1,6 @@
-"""The quantisation ladder of one model: size, speed, memory, quality and calibration of every rung."""
+"""The quantisation ladder of one model: what every rung measures, and which one each device should take."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -10,9 +10,16 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from harness.app.calibration_change import calibration_change
+from harness.app.fit import predict
+from harness.app.matrix import matching
+from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device
 from harness.app.run import hashed
+from harness.catalog.devices import device_names
 from harness.catalog.fetch import check_room
 from harness.catalog.gguf import read_gguf
+from harness.domain.base import Frozen
+from harness.domain.device import DeviceProfile
+from harness.domain.prediction import Interval, Prediction
 from harness.domain.quality import TextScore
 from harness.domain.record import RunRecord
 from harness.domain.result import Quality
@@ -25,7 +32,7 @@ from harness.measure.jobs.score import QualityJob, load_columns
 from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, prepare
 from harness.measure.runner import identify
 from harness.predict.weights import weights_of
-from harness.records.ladder import Ladder, Rung, describe, mark_frontier, reference_of, rung_of
+from harness.records.ladder import Ladder, Rung, describe, divergence, mark_frontier, reference_of, rung_of
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS
 
@@ -33,6 +40,11 @@ DEFAULT_QUANTS: Final = (
     *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "IQ3_XXS"),
     *("Q2_K", "IQ2_M", "IQ2_XXS", "TQ2_0", "TQ1_0", "IQ1_S"),
 )
+FAITHFUL_KL: Final = 0.1
+"""Nats of divergence up to which a rung counts as faithful to the reference when one is recommended."""
+
+_SAME_SPEED_RATIO: Final = 0.95
+
 _QUANTIZE: Final = "harness.runtimes.llamacpp.quantize:run_quantize"
 _IMPORTANCE: Final = "harness.runtimes.llamacpp.quantize:run_importance"
 _SCORE: Final = "harness.measure.jobs.score:run_quality"
@@ -316,3 +328,90 @@ def _check_text(path: Path) -> None:
         raise BadDataError(path, "", f"unreadable ({error.strerror})", "a text file") from error
     except UnicodeDecodeError as error:
         raise BadDataError(path, f"byte {error.start}", "no UTF-8", "a text file in UTF-8") from error
+
+
+class RungAdvice(Frozen, frozen=True, kw_only=True):
+    """What one device should take.
+
+    Attributes:
+        quant: The rung; empty when none fits.
+        is_faithful: Whether that rung is within 0.1 nats of the reference.
+    """
+
+    device: str
+    quant: str = ""
+    is_faithful: bool = False
+    kl_divergence: float | None = None
+    decode_tokens_per_s: Interval | None = None
+    peak_bytes: Interval | None = None
+
+
+def devices_named(patterns: Sequence[str]) -> list[DeviceProfile]:
+    """Devices by name, pattern or file; ``this`` is this machine.
+
+    Raises:
+        UnknownNameError: A pattern matches nothing.
+        RefusedError: This machine was never probed.
+        BadDataError: A file breaks the schema.
+    """
+    here = [name for name in patterns if name in THIS_MACHINE]
+    others = matching("device", [name for name in patterns if name not in here], device_names())
+    return [resolve_device(name) for name in (*here, *others)]
+
+
+def advise(
+    source: Path, result: Ladder, devices: Sequence[DeviceProfile], scenario: Scenario
+) -> tuple[RungAdvice, ...]:
+    """What each device should take.
+
+    Raises:
+        BadDataError, RefusedError: As :func:`rung_predictions`.
+    """
+    found = []
+    for device in devices:
+        predictions = rung_predictions(source, result, device, scenario)
+        rung = recommend(result, predictions)
+        if rung is None:
+            found.append(RungAdvice(device=device.name))
+            continue
+        told = predictions[rung.quant]
+        found.append(
+            RungAdvice(
+                device=device.name,
+                quant=rung.quant,
+                is_faithful=divergence(rung) <= FAITHFUL_KL,
+                kl_divergence=rung.quality.kl_divergence if rung.quality else None,
+                decode_tokens_per_s=told.speed.decode_tokens_per_s,
+                peak_bytes=told.memory.peak_bytes,
+            )
+        )
+    return tuple(found)
+
+
+def rung_predictions(source: Path, result: Ladder, device: DeviceProfile, scenario: Scenario) -> dict[str, Prediction]:
+    """What the feasibility model says of each rung on a device: memory, speed and verdict by mixture.
+
+    Raises:
+        BadDataError: The source is no GGUF file.
+        RefusedError: The device has no such api.
+    """
+    shape = read_gguf(source).weights().shape
+    quants = [rung.quant for rung in result.rungs if rung.outcome == "ok"]
+    models = {quant: ResolvedModel(result.model, quant, weights_of(shape, quant)) for quant in quants}
+    return {quant: predict(model, device, scenario) for quant, model in models.items()}
+
+
+def recommend(result: Ladder, predictions: Mapping[str, Prediction]) -> Rung | None:
+    """The rung for a device: among those predicted to fit, the fastest faithful one; None when none fits.
+
+    Faithful is a divergence of at most 0.1 nats from the reference; speed is the one predicted for the device, and of
+    speeds within 5 % of the highest, which no prediction tells apart, the smallest divergence wins. So it does where no
+    faithful rung fits.
+    """
+    told = {quant: p for quant, p in predictions.items() if p.verdict.word == "fits"}
+    speeds = {quant: p.speed.decode_tokens_per_s.mid for quant, p in told.items()}
+    fitting = [r for r in result.rungs if r.quality and r.quant in told]
+    if faithful := [r for r in fitting if divergence(r) <= FAITHFUL_KL]:
+        enough = _SAME_SPEED_RATIO * max(speeds[r.quant] for r in faithful)
+        fitting = [r for r in faithful if speeds[r.quant] >= enough]
+    return min(fitting, key=divergence, default=None)

@@ -13,7 +13,7 @@ from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_mod
 from harness.catalog.paths import as_path, home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
-from harness.domain.model import ModelCard, Weights
+from harness.domain.model import ModelCard, ModelShape, Weights
 from harness.domain.placement import Placement
 from harness.domain.quant import understood
 from harness.domain.scenario import Scenario
@@ -53,11 +53,9 @@ class ResolvedModel(NamedTuple):
 def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     """The model that ``ref`` names, as people write it, or the one in a ``.gguf``, ``config.json`` or ``.toml``.
 
-    Args:
-        ref: A card's name or what ``catalog.names`` reads as one, with a quantisation in it or not; ``hf:org/repo`` or
-            ``hf:org/repo:file.gguf``; a path. A model that nobody knows but that tells its size is bounded.
-        quant: Quantisation wanted; the name's own, else the card's usual one. For a GGUF file that holds another one,
-            the file is taken for its shape alone.
+    ``ref`` is a card's name or what ``catalog.names`` reads as one, with a quantisation in it or not; ``hf:org/repo``
+    or ``hf:org/repo:file.gguf``; a path. A model that nobody knows but that tells its size is bounded. Without
+    ``quant`` the name's own counts, else the card's usual one; a GGUF file that holds another gives its shape alone.
 
     Raises:
         UnknownNameError: No such model, or no such quantisation.
@@ -86,9 +84,8 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
             untold = (f"the hub gave no shape: {error}",)
     if found.guess is not None:
         asked = quant or found.quant or "Q4_K_M"
-        mixture, notes = mixture_of(asked)
-        weights = weights_of(found.guess.shape, mixture)
-        return ResolvedModel(ref, mixture, weights, None, None, found.guess, _bits(asked), (*untold, found.why, *notes))
+        model = _from_shape(ref, found.guess.shape, asked, (*untold, found.why))
+        return model._replace(guess=found.guess, bits=_bits(asked))
     assert found.card is not None
     asked = quant or found.quant or found.card.default_quant
     model = _from_card(found.card, *mixture_of(asked))._replace(bits=_bits(asked))
@@ -157,8 +154,12 @@ def neighbours(device: DeviceProfile, most: int = 6) -> list[DeviceProfile]:
 
     bigger = [p for p in profiles if p.name != device.name and room(p) > room(device)]
     bigger.sort(key=lambda p: (p.kind != device.kind, room(p)))
-    same, other = [p for p in bigger if p.kind == device.kind], [p for p in bigger if p.kind != device.kind]
-    return _spread(same, most // 2) + _spread(other, most - most // 2)
+    found = []
+    for same in (True, False):
+        alike = [p for p in bigger if (p.kind == device.kind) == same]
+        count = min(len(alike), most // 2)
+        found += [alike[round(i * (len(alike) - 1) / max(count - 1, 1))] for i in range(count)]  # from small to large
+    return found
 
 
 def scenario_from(fields: Mapping[str, Any]) -> Scenario:
@@ -181,13 +182,6 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     if scenario.depth_tokens and asked > scenario.context_tokens:
         raise InputError(f"{asked} tokens (depth + prompt + new) do not fit in a context of {scenario.context_tokens}")
     return scenario
-
-
-def _spread(profiles: list[DeviceProfile], most: int) -> list[DeviceProfile]:
-    """A few of them from small to large."""
-    if len(profiles) <= most:
-        return profiles
-    return [profiles[round(i * (len(profiles) - 1) / max(most - 1, 1))] for i in range(most)]
 
 
 def _from_file(path: Path, quant: str | None) -> ResolvedModel:
@@ -223,17 +217,20 @@ def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
     if quant is None or mixture_of(quant)[0] == weights.quant:
         said = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
         return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=said)
-    wanted, notes = mixture_of(quant)
-    note = f"{path.name} holds {weights.quant}; the sizes of {wanted} are computed from its shape"
-    return ResolvedModel(path.stem, wanted, weights_of(weights.shape, wanted), notes=(note, *notes))
+    note = f"{path.name} holds {weights.quant}; the sizes of {mixture_of(quant)[0]} are computed from its shape"
+    return _from_shape(path.stem, weights.shape, quant, (note,))
+
+
+def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] = ()) -> ResolvedModel:
+    mixture, notes = mixture_of(quant)
+    return ResolvedModel(name, mixture, weights_of(shape, mixture), notes=(*said, *notes))
 
 
 def _from_config(path: Path, quant: str | None) -> ResolvedModel:
     from harness.catalog.hf_config import read_hf_config
 
-    wanted, notes = mixture_of(quant or "Q4_K_M")
     name = path.parent.name if path.stem == "config" and path.parent.name else path.stem
-    return ResolvedModel(name, wanted, weights_of(read_hf_config(path), wanted), notes=notes)
+    return _from_shape(name, read_hf_config(path), quant or "Q4_K_M")
 
 
 def _from_hub(ref: str, quant: str | None) -> ResolvedModel:
@@ -245,5 +242,4 @@ def _from_hub(ref: str, quant: str | None) -> ResolvedModel:
     found = read_repository(repo, file, wanted)
     if found.weights is not None and (not wanted or mixture_of(wanted)[0] == found.weights.quant or file):
         return ResolvedModel(repo, found.weights.quant, found.weights, notes=(found.why,))
-    mixture, notes = mixture_of(wanted or "Q4_K_M")
-    return ResolvedModel(repo, mixture, weights_of(found.shape, mixture), notes=(found.why, *notes))
+    return _from_shape(repo, found.shape, wanted or "Q4_K_M", (found.why,))

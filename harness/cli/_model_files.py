@@ -1,7 +1,8 @@
 """The parts of ``edge-harness models`` that read and write model files: pull, add, synthesize, a GGUF's own page."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -86,7 +87,7 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int, routi
     help="Interpreter that has torch and the exporter (extras `export`, `genai-build`); this one unless given.",
 )
 @answers
-def export(model: str, to: str, quant: str, out: Path, interpreter: Path | None) -> Answer:
+def export(model: str, quant: str, out: Path, **asked: Any) -> Answer:
     """Export MODEL (a name, a GGUF file or a checkpoint folder) to an ONNX folder for `run --runtime ort`, offline.
 
     Exit status 1 when a float graph does not answer as torch does.
@@ -96,15 +97,7 @@ def export(model: str, to: str, quant: str, out: Path, interpreter: Path | None)
     from harness.units import format_bytes
 
     with bar(model) as progress:
-        made = export_onnx(
-            model,
-            out,
-            to=to,
-            quant=quant,
-            interpreter=interpreter,
-            say=lambda line: click.echo(line, err=True),
-            progress=progress,
-        )
+        made = export_onnx(model, out, quant=quant, say=partial(click.echo, err=True), progress=progress, **asked)
     wrong = quant == "fp32" and made.greedy_equal_count < made.greedy_count
 
     def show() -> None:

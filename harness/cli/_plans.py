@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING, Final
 
-from harness.cli._output import console, table
+from harness.cli._output import console, say, table
 from harness.units import format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from harness.app.plans import SpeculationPlan, StreamingOutlook
-    from harness.predict.placed import Choice, Choices
+    from harness.predict.placed import Choices
 
 CURVE_ROWS: Final = 14
 """Most rows of the table; ``--json`` has every step."""
@@ -16,45 +18,34 @@ CURVE_ROWS: Final = 14
 def render_plans(speculation: "SpeculationPlan | None", streaming: "StreamingOutlook | None") -> None:
     """Print both, where there are any."""
     if streaming:
-        console().print(_streaming(streaming))
+        say(_streaming(streaming))
     if speculation:
-        console().print(_costs(speculation), markup=False)
-        console().print(_speculation(speculation))
+        source = "as measured on this machine" if speculation.measured else "as apis of this kind have it"
+        costs = ", ".join(f"{c:.2f}" for c in speculation.verify_cost_ratio[:4])
+        rows = [
+            (f"{c.acceptance_ratio:.1f}", str(c.gamma) if c.gamma else "do not", f"{c.speedup:.2f}x" if c.gamma else "")
+            for c in speculation.cases
+        ]
+        say(
+            f"speculation with {speculation.drafter}: a drafted token costs {speculation.draft_cost_ratio:.2f} of a "
+            f"decoded one; a pass over 2, 3, 4, 5 tokens costs {costs}, {source}",
+            table("", ("acceptance", "draft length", "speedup"), rows, right=(0, 1, 2)),
+        )
 
 
-def _costs(plan: "SpeculationPlan") -> str:
-    source = "as measured on this machine" if plan.measured else "as apis of this kind have it"
-    costs = ", ".join(f"{c:.2f}" for c in plan.verify_cost_ratio[:4])
-    return (
-        f"speculation with {plan.drafter}: a drafted token costs {plan.draft_cost_ratio:.2f} of a decoded one; "
-        f"a pass over 2, 3, 4, 5 tokens costs {costs}, {source}"
-    )
-
-
-def _speculation(plan: "SpeculationPlan") -> object:
+def _streaming(plan: "StreamingOutlook") -> "Table":
+    pinned = f"{plan.pinned_count} pinned; bound: {plan.bound}"
     rows = [
-        (f"{c.acceptance_ratio:.1f}", str(c.gamma) if c.gamma else "do not", f"{c.speedup:.2f}x" if c.gamma else "")
-        for c in plan.cases
-    ]
-    return table("", ("acceptance", "draft length", "speedup"), rows, right=(0, 1, 2))
-
-
-def _streaming(plan: "StreamingOutlook") -> object:
-    rows = [
-        (
-            "pinned and streamed layers",
-            format_number(plan.tokens_per_s),
-            f"{plan.pinned_count} pinned; bound: {plan.bound}",
-        ),
-        ("the same file mapped", format_number(plan.naive_tokens_per_s), "all of it read again for every token"),
+        ("pinned and streamed layers", plan.tokens_per_s, pinned),
+        ("the same file mapped", plan.naive_tokens_per_s, "all of it read again for every token"),
     ]
     if plan.speculative_tokens_per_s:
-        rows.append(("streamed, with drafts", format_number(plan.speculative_tokens_per_s), "at an acceptance of 0.8"))
+        rows.append(("streamed, with drafts", plan.speculative_tokens_per_s, "at an acceptance of 0.8"))
     if plan.expert_cache_tokens_per_s is not None and plan.expert_hit_ratio is not None:
         hits = f"{plan.expert_hit_ratio:.0%} of wanted experts in memory"
-        rows.append(("most wanted experts kept", format_number(plan.expert_cache_tokens_per_s), hits))
+        rows.append(("most wanted experts kept", plan.expert_cache_tokens_per_s, hits))
     title = f"streaming in {format_bytes(plan.budget_bytes)}, {format_bytes(plan.streamed_bytes)} from storage a pass"
-    return table(title, ("how", "tokens/s", ""), rows, right=(1,))
+    return table(title, ("how", "tokens/s", ""), [(how, format_number(v), why) for how, v, why in rows], right=(1,))
 
 
 def render_placements(found: "Choices", names: tuple[str, str]) -> None:
@@ -66,27 +57,15 @@ def render_placements(found: "Choices", names: tuple[str, str]) -> None:
         out.print(f"llama.cpp: {found.best.flags}", style="bold", markup=False)
     marks = {id(found.best): "best", id(found.next_best): "next best"}
     every = max(len(found.curve) // CURVE_ROWS, 1)
-    rows = [
-        _cells(choice, marks.get(id(choice), ""))
-        for number, choice in enumerate(found.curve)
-        if number % every == 0 or id(choice) in marks
-    ]
+    rows = []
+    for number, choice in enumerate(found.curve):
+        if number % every and id(choice) not in marks:
+            continue
+        speeds = []
+        for speed in (choice.decode_tokens_per_s, choice.prefill_tokens_per_s):
+            speeds += [format_number(speed.mid), f"{format_number(speed.low)} to {format_number(speed.high)}"]
+        held = (format_bytes(choice.vram_bytes), format_bytes(choice.ram_bytes), "yes" if choice.fits else "no")
+        rows.append((choice.flags, marks.get(id(choice), ""), *held, *speeds, format_seconds(choice.request_s)))
     columns = ("flags", "", "card", "RAM", "fits", "tokens/s", "90 %", "prefill", "90 %", "request")
     title = f"{names[0]} on {names[1]}: {found.moved} from the GPU to the CPU, step by step"
     out.print(table(title, columns, rows, right=(2, 3, 5, 7, 9)))
-
-
-def _cells(choice: "Choice", mark: str) -> tuple[str, ...]:
-    decode, prefill = choice.decode_tokens_per_s, choice.prefill_tokens_per_s
-    return (
-        choice.flags,
-        mark,
-        format_bytes(choice.vram_bytes),
-        format_bytes(choice.ram_bytes),
-        "yes" if choice.fits else "no",
-        format_number(decode.mid),
-        f"{format_number(decode.low)} to {format_number(decode.high)}",
-        format_number(prefill.mid),
-        f"{format_number(prefill.low)} to {format_number(prefill.high)}",
-        format_seconds(choice.request_s),
-    )

@@ -1,7 +1,7 @@
 """``edge-harness fleet``: measure on many devices at once (Dask), or on one over SSH."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ def fleet() -> None:
 @fleet.command("run")
 @click.argument("matrix", type=options.FILE, metavar="MATRIX.toml")
 @click.option("--scheduler", required=True, help="Its address: tcp://host:8786, or tls://.")
-@click.option("--out", "-o", type=options.FOLDER, default=Path("fleet-results"))
+@click.option("--out", "-o", "folder", type=options.FOLDER, default=Path("fleet-results"))
 @click.option("--resume", is_flag=True, help="Take the results that are in --out already.")
 @click.option(
     "--device-wait", "device_wait_s", type=click.FloatRange(0), default=60.0, show_default=True,
@@ -45,7 +45,7 @@ def fleet() -> None:
 )  # fmt: skip
 @tls_options
 @answers
-def run(matrix: Path, scheduler: str, out: Path, resume: bool, device_wait_s: float, tls: "Tls") -> Answer:
+def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
     """Measure all cells of MATRIX on the devices that serve the scheduler.
 
     Each result is saved in --out as it comes; summary.json there says what became of each cell.
@@ -60,17 +60,10 @@ def run(matrix: Path, scheduler: str, out: Path, resume: bool, device_wait_s: fl
     def told(task: Any, record: "RunRecord") -> None:
         progress.print(f"{task.device}: {task.model}: {record.outcome}", markup=False)
 
-    records = run_fleet(
-        tasks,
-        scheduler,
-        folder=out,
-        tls=tls,
-        resume=resume,
-        device_wait_s=device_wait_s,
-        on_result=told,
-        say=lambda line: progress.print(line, markup=False),
-    )
-    return _answer(records, f"{len(records)} results in {out}; make a page of them with: edge-harness report {out}")
+    tell = partial(progress.print, markup=False)
+    records = run_fleet(tasks, scheduler, folder=folder, on_result=told, say=tell, **asked)
+    hint = f"make a page of them with: edge-harness report {folder}"
+    return _answer(records, f"{len(records)} results in {folder}; {hint}")
 
 
 @fleet.command()
@@ -126,19 +119,16 @@ def certs(machines: tuple[str, ...], hosts: tuple[str, ...], out: Path) -> None:
 @click.option("--identity", type=options.FILE, help="Private key; the SSH agent and ~/.ssh otherwise.")
 @click.option("--known-hosts", type=options.FILE, help="Keys of hosts to believe; ~/.ssh/known_hosts otherwise.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=3600.0, show_default=True)
-@click.option("--out", "-o", type=options.FOLDER, default=Path("fleet-results"))
+@click.option("--out", "-o", "folder", type=options.FOLDER, default=Path("fleet-results"))
 @click.argument("run_options", nargs=-1, type=click.UNPROCESSED)
 @answers
 def ssh(
     target: str,
     models: tuple[str, ...],
-    program: str,
-    pushed: tuple[Path, ...],
     identity: Path | None,
     known_hosts: Path | None,
-    timeout_s: float,
-    out: Path,
     run_options: tuple[str, ...],
+    **asked: Any,
 ) -> Answer:
     """Run edge-harness on one target over SSH, fetch its records, compare them with what it predicted.
 
@@ -146,16 +136,8 @@ def ssh(
     """
     from harness.fleet.ssh import Target, run_over_ssh
 
-    records = run_over_ssh(
-        Target.parse(target, identity=identity, known_hosts=known_hosts),
-        models,
-        run_options,
-        program=program,
-        pushed=pushed,
-        folder=out,
-        timeout_s=timeout_s,
-    )
-    return _answer(records)
+    there = Target.parse(target, identity=identity, known_hosts=known_hosts)
+    return _answer(run_over_ssh(there, models, run_options, **asked))
 
 
 @fleet.command()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from harness.app.ladder_advice import RungAdvice
+    from harness.app.ladder import RungAdvice
     from harness.domain.quality import Change
     from harness.records.ladder import Ladder, Rung
 
@@ -55,8 +55,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     DEVICE is a name, a pattern ('iphone-*') or a file. With --resume the work can be done in parts: first --no-speed,
     then the speeds of a few --quants at a time; what was measured within a day is not measured again.
     """
-    from harness.app.ladder import DEFAULT_QUANTS, Asked, ladder
-    from harness.app.ladder_advice import advise, devices_named
+    from harness.app.ladder import DEFAULT_QUANTS, Asked, advise, devices_named, ladder
     from harness.domain.scenario import Scenario
     from harness.errors import Exit
 

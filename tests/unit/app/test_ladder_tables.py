@@ -1,6 +1,6 @@
 """The terminal's tables of a ladder."""
 
-from harness.app.ladder_advice import RungAdvice
+from harness.app.ladder import RungAdvice
 from harness.cli._output import console
 from harness.cli.ladder import ladder_tables
 from harness.domain.prediction import Interval

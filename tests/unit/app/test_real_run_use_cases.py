@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from bench.tiny_gguf import synthesize_tiny
 from harness.app.emulate import emulation_of, find_boundary, predicted_bytes, predicted_context
 from harness.app.fit import predict
-from harness.app.ladder_advice import recommend, rung_predictions
+from harness.app.ladder import recommend, rung_predictions
 from harness.app.resolve import resolve_model
 from harness.app.speculate import PROMPT_CLASSES, load_prompts
 from harness.catalog.devices import load_device
