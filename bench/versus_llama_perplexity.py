@@ -76,14 +76,14 @@ def compare(program: Path, model: Path, quants: list[str], chunk_count: int, kee
         HarnessError: A rung could not be made or scored.
     """
     with as_file(files("harness") / "data" / "text" / "python-reference.txt") as text:
-        result = ladder(
+        result, _ = ladder(
             model,
             quants,
             text=text,
             asked=Asked(chunk_count=chunk_count, scenario=None),
             keep=keep,
             how=How(listener=Saying(lambda line: click.echo(line, err=True))),
-        ).ladder
+        )
         pairs = []
         for rung in result.rungs:
             if rung.quality is None:

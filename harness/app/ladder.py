@@ -11,10 +11,8 @@ import msgspec
 
 from harness.app.calibration_change import calibration_change
 from harness.app.fit import predict
-from harness.app.matrix import matching
-from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device
+from harness.app.resolve import ResolvedModel
 from harness.app.run import hashed
-from harness.catalog.devices import device_names
 from harness.catalog.fetch import check_room
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
@@ -64,13 +62,6 @@ class Asked(NamedTuple):
     repetitions: int = 3
 
 
-class Climbed(NamedTuple):
-    """A ladder and the records it was made from: a quality and a speed for each rung that ran."""
-
-    ladder: Ladder
-    records: list[RunRecord]
-
-
 def ladder(
     source: Path,
     quants: Sequence[str] = DEFAULT_QUANTS,
@@ -80,8 +71,8 @@ def ladder(
     folder: Path | None = None,
     keep: Path | None = None,
     how: How = How(),  # noqa: B008  an immutable tuple
-) -> Climbed:
-    """Make every rung from ``source``, score it, run it, and remove it again.
+) -> tuple[Ladder, list[RunRecord]]:
+    """Make every rung from ``source``, score it, run it, and remove it again; the ladder, and its records.
 
     The reference of all comparisons is the source as the quantizer unpacks it: F16 made from it when it is quantized
     itself, else the source. A rung that cannot be made, or does not run, is a record with its reason. Without ``text``
@@ -142,7 +133,7 @@ def ladder(
         reference=reference_of(rungs),
         rungs=mark_frontier(rungs),
     )
-    return Climbed(told, records)
+    return told, records
 
 
 class Workshop:
@@ -344,19 +335,6 @@ class RungAdvice(Frozen, frozen=True, kw_only=True):
     kl_divergence: float | None = None
     decode_tokens_per_s: Interval | None = None
     peak_bytes: Interval | None = None
-
-
-def devices_named(patterns: Sequence[str]) -> list[DeviceProfile]:
-    """Devices by name, pattern or file; ``this`` is this machine.
-
-    Raises:
-        UnknownNameError: A pattern matches nothing.
-        RefusedError: This machine was never probed.
-        BadDataError: A file breaks the schema.
-    """
-    here = [name for name in patterns if name in THIS_MACHINE]
-    others = matching("device", [name for name in patterns if name not in here], device_names())
-    return [resolve_device(name) for name in (*here, *others)]
 
 
 def advise(

@@ -190,7 +190,10 @@ def _from_file(path: Path, quant: str | None) -> ResolvedModel:
     if path.suffix == ".gguf":
         return _from_gguf(path, quant)
     if path.suffix == ".json":
-        return _from_config(path, quant)
+        from harness.catalog.hf_config import read_hf_config
+
+        name = path.parent.name if path.stem == "config" and path.parent.name else path.stem
+        return _from_shape(name, read_hf_config(path), quant or "Q4_K_M")
     card = load_model(str(path))
     return _from_card(card, *mixture_of(quant or card.default_quant))
 
@@ -224,13 +227,6 @@ def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
 def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] = ()) -> ResolvedModel:
     mixture, notes = mixture_of(quant)
     return ResolvedModel(name, mixture, weights_of(shape, mixture), notes=(*said, *notes))
-
-
-def _from_config(path: Path, quant: str | None) -> ResolvedModel:
-    from harness.catalog.hf_config import read_hf_config
-
-    name = path.parent.name if path.stem == "config" and path.parent.name else path.stem
-    return _from_shape(name, read_hf_config(path), quant or "Q4_K_M")
 
 
 def _from_hub(ref: str, quant: str | None) -> ResolvedModel:

@@ -180,7 +180,7 @@ def _run_cell(cell: Cell, options: Options, device: DeviceProfile | None, pipeli
         if options.server is not None:
             return pipeline.measure(_served(cell, options, device, pipeline))
         located = locate(cell.model, cell.quant, progress=heard.fetched)
-        check_format(located, options.runtime)
+        _check_format(located, options.runtime)
         planned = plan_generation(
             GenerateJob(path=str(located.path), runtime=options.runtime, **options.of_job(cell.scenario)),
             located.weights,
@@ -224,25 +224,19 @@ def hashed(path: Path) -> str:
     return file_sha256(path, cache=home_dir() / "file-hashes.json")
 
 
-def check_format(located: Located, runtime: str) -> None:
-    """Refuse a model whose format the runtime does not read, naming a runtime that does.
+def _check_format(located: Located, runtime: str) -> None:
+    """Refuse a model whose format the runtime does not read, naming a runtime that does."""
 
-    Raises:
-        RefusedError: It does not.
-        UnknownNameError: No such runtime.
-    """
-    takes = _formats(runtime)
+    def formats(name: str) -> tuple[str, ...]:  # empty when it does not say
+        return tuple(getattr(plugins.load("harness.runtimes", name, "RUNTIME"), "formats", ()))
+
+    takes = formats(runtime)
     if not takes or not located.format or located.format in takes:
         return
-    others = [n for n in plugins.names("harness.runtimes") if located.format in _formats(n)]
+    others = [name for name in plugins.names("harness.runtimes") if located.format in formats(name)]
     hint = f": take --runtime {' or '.join(others)}" if others else ""
     runs = " and ".join(takes).upper()
     raise RefusedError(f"{located.name} is {located.format.upper()}, and the runtime {runtime} runs {runs}{hint}")
-
-
-def _formats(runtime: str) -> tuple[str, ...]:
-    """Formats a runtime says it reads; empty when it does not say."""
-    return tuple(getattr(plugins.load("harness.runtimes", runtime, "RUNTIME"), "formats", ()))
 
 
 def _predict(

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any, Final
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from harness import plugins
 from harness.app.check import DEFAULT_MODEL
@@ -114,7 +114,11 @@ def tabulate(
         keep(record)
         if record.outcome in {"ok", "inconclusive"}:
             rows += rows_of(result)
-            partial += _left_out(workload.name, workload.extra, record)
+            quality = record.result.quality if isinstance(record.result, System) else {}
+            if missing := quality.get("left_out"):  # operations, for want of a package, as the workload itself tells
+                left_out, command = ", ".join(missing), f"pip install 'edge-harness[{workload.extra}]'"
+                why = "an optional package is missing"
+                partial.append(Skipped(workload=f"{workload.name}: {left_out}", why=why, command=command))
         if record.outcome == "ok":  # rows of the others say how many samples are doubted, and are not believed
             believed += [abs(o.error_ratio) for o in result.operations if o.error_ratio is not None]
         elif record.outcome != "inconclusive" and _PIP.search(record.detail):
@@ -134,29 +138,25 @@ def rows_of(result: WorkloadResult) -> list[Row]:
     """A row for each operation."""
     record = result.record
     there = {d: {p.operation: p.latency_s.mid for p in predictions} for d, predictions in result.elsewhere.items()}
-    return [
-        Row(
-            workload=record.workload,
-            size=record.result.size if isinstance(record.result, System) else {},
-            operation=o.operation,
-            sample_count=o.sample_count,
-            doubted_count=o.doubted_count,
-            p50_s=o.p50_s,
-            p95_s=o.p95_s,
-            predicted_s=o.predicted.latency_s.mid if o.predicted else None,
-            error_ratio=o.error_ratio,
-            limit=o.predicted.limit if o.predicted else "",
-            basis=_basis(o.predicted) if o.predicted else "",
-            peak_rss_bytes=record.memory.peak_rss_bytes if record.memory else 0,
-            predicted_peak_bytes=result.predicted_peak_bytes,
-            elsewhere={d: by_name[o.operation] for d, by_name in there.items() if o.operation in by_name},
+    rows = []
+    for operation in result.operations:
+        same = asdict(operation)
+        predicted: OperationPrediction | None = same.pop("predicted")
+        from_model = predicted is not None and "language model" in predicted.parts_s
+        rows.append(
+            Row(
+                **same,
+                workload=record.workload,
+                size=record.result.size if isinstance(record.result, System) else {},
+                predicted_s=predicted.latency_s.mid if predicted else None,
+                limit=predicted.limit if predicted else "",
+                basis=predicted.basis + ", model's speed" * from_model if predicted else "",
+                peak_rss_bytes=record.memory.peak_rss_bytes if record.memory else 0,
+                predicted_peak_bytes=result.predicted_peak_bytes,
+                elsewhere={d: found[operation.operation] for d, found in there.items() if operation.operation in found},
+            )
         )
-        for o in result.operations
-    ]
-
-
-def _basis(predicted: OperationPrediction) -> str:
-    return f"{predicted.basis}, model's speed" if "language model" in predicted.parts_s else predicted.basis
+    return rows
 
 
 View = tuple[str, list[str], list[list[str]], Sequence[int]]
@@ -254,15 +254,6 @@ def after_check(
     beside = report.with_name(f"{report.stem}-workloads{'.json' if report.suffix == '.json' else '.md'}")
     save_table(found, beside)
     return found, beside
-
-
-def _left_out(name: str, extra: str, record: RunRecord) -> list[Skipped]:
-    """Operations that were left out for want of a package, as the workload itself tells."""
-    missing = record.result.quality.get("left_out", []) if isinstance(record.result, System) else []
-    if not missing:
-        return []
-    command = f"pip install 'edge-harness[{extra}]'"
-    return [Skipped(workload=f"{name}: {', '.join(missing)}", why="an optional package is missing", command=command)]
 
 
 def _skipped(name: str, text: str) -> Skipped:

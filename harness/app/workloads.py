@@ -29,7 +29,6 @@ from harness.predict.memory import RUNTIME_ANONYMOUS_BYTES, RUNTIME_FILE_BYTES, 
 from harness.predict.weights import matrix_types
 from harness.predict.workload_cost import (
     OperationPrediction,
-    Rates,
     predict_operation,
     predict_workload,
     rates_here,
@@ -61,11 +60,6 @@ class WorkloadResult(Frozen, frozen=True, kw_only=True):
     operations: tuple[OperationResult, ...]
     elsewhere: dict[str, tuple[OperationPrediction, ...]]
     predicted_peak_bytes: int = 0
-
-
-def list_workloads() -> list[Workload]:
-    """Every workload there is."""
-    return [load(name) for name in plugins.names(_PACKAGE)]
 
 
 def load(name: str) -> Workload:
@@ -141,7 +135,11 @@ def run(
         language = None
         if weights:
             language = language_seconds(weights, probed(matrix_types(weights), scenario, say=say), scenario)
-        rates = measured_rates(thread_count, costs)
+        # Rates of this machine, taken now in about four seconds: they decide the prediction made before the run.
+        asked = any(c.kernels or c.session_calls_count for c in costs)
+        units = probe_units(engine=asked and find_spec("onnxruntime") is not None and find_spec("onnx") is not None)
+        bandwidth = units.read_rates[-1][1] if thread_count == 1 else bandwidth_of(thread_count)
+        rates = rates_here(units, thread_count=thread_count, core_count=core_count(), read_bytes_per_s=bandwidth)
         predictions = [predict_operation(c, rates, language) for c in costs]
         identity = identify(model, weights) if weights and model else None
         planned = plan(job, predictions=predictions, units=rates.units, model=identity)
@@ -202,11 +200,3 @@ def compare(record: RunRecord, predictions: Sequence[OperationPrediction]) -> tu
             )
         )
     return tuple(found)
-
-
-def measured_rates(thread_count: int, costs: Sequence[Cost]) -> Rates:
-    """Rates of this machine, taken now in about four seconds: they decide the prediction made before the run."""
-    asked = any(c.kernels or c.session_calls_count for c in costs)
-    units = probe_units(engine=asked and find_spec("onnxruntime") is not None and find_spec("onnx") is not None)
-    bandwidth = units.read_rates[-1][1] if thread_count == 1 else bandwidth_of(thread_count)
-    return rates_here(units, thread_count=thread_count, core_count=core_count(), read_bytes_per_s=bandwidth)

@@ -79,12 +79,6 @@ def name_of(record: "RunRecord") -> str:
     return record.model.name if record.model else asked.rpartition("/")[2]
 
 
-def peak_of(record: "RunRecord") -> str:
-    """Peak memory of a run as people read it."""
-    memory = record.memory
-    return format_bytes(memory.peak_pss_bytes or memory.peak_rss_bytes) if memory else "-"
-
-
 def title_of(record: "RunRecord") -> str:
     """Name, mixture and depth of a run, as its row is headed."""
     quant = record.model.quant if record.model else ""

@@ -55,7 +55,10 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     DEVICE is a name, a pattern ('iphone-*') or a file. With --resume the work can be done in parts: first --no-speed,
     then the speeds of a few --quants at a time; what was measured within a day is not measured again.
     """
-    from harness.app.ladder import DEFAULT_QUANTS, Asked, advise, devices_named, ladder
+    from harness.app.ladder import DEFAULT_QUANTS, Asked, advise, ladder
+    from harness.app.matrix import matching
+    from harness.app.resolve import THIS_MACHINE, resolve_device
+    from harness.catalog.devices import device_names
     from harness.domain.scenario import Scenario
     from harness.errors import Exit
 
@@ -63,7 +66,9 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     if quants and not wanted:
         raise click.BadParameter("no name in it", param_hint="--quants")
     path = model_file(model)
-    profiles = devices_named(devices)
+    here = [name for name in devices if name in THIS_MACHINE]
+    named = matching("device", [name for name in devices if name not in here], device_names())
+    profiles = [resolve_device(name) for name in (*here, *named)]
     timed = Scenario(
         context_tokens=max(1024, prompt_tokens, new_tokens),
         prompt_tokens=prompt_tokens,

@@ -93,8 +93,11 @@ def run(
     from harness.cli._records import difference_view, reasons, run_table
 
     sides = options.sides_of(runtime, url, server_model, key_variable, reuse, silence_s)
-    if any(job for _, job in sides):
-        _refuse_for_server(context.params, alone=len(sides) == 1)
+    if any(job for _, job in sides):  # a server decides these by itself
+        if any(context.params[name] for name in ("memory_bytes", "emulated", "resume")) or target != "local":
+            raise click.UsageError("--on, --memory-limit, --as and --resume are not for a server: it is what it is now")
+        if len(sides) == 1 and context.params["threads"] != (0,):
+            raise click.UsageError("--threads: a server has its own; set them where it is started")
     if not models and any(job is None for _, job in sides):
         raise click.MissingParameter(param_hint="MODEL...", param_type="argument")
     cells = cells_of(models or ("",), quant, scenario_from(fields), depths=depths, threads=threads, batches=batches)
@@ -115,18 +118,6 @@ def run(
                 say(*difference_view(first, other))
 
     return Answer(records, show, exit_of(records))
-
-
-def _refuse_for_server(given: dict[str, Any], *, alone: bool) -> None:
-    """Options that a server decides by itself.
-
-    Raises:
-        click.UsageError: One was given.
-    """
-    if given["target"] != "local" or given["memory_bytes"] or given["emulated"] or given["resume"]:
-        raise click.UsageError("--on, --memory-limit, --as and --resume are not for a server: it is what it is now")
-    if alone and given["threads"] != (0,):
-        raise click.UsageError("--threads: a server has its own; set them where it is started")
 
 
 def _other_verb(context: click.Context, models: tuple[str, ...]) -> int:

@@ -7,6 +7,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, model_file
+from harness.units import format_bytes
 
 
 @click.command("speculate")
@@ -55,7 +56,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.app.resolve import scenario_from
     from harness.app.speculate import load_prompts, speculate
     from harness.catalog.paths import cache_dir
-    from harness.cli._records import answer_of, peak_of
+    from harness.cli._records import answer_of
     from harness.domain.drafting import DraftAdvice
     from harness.domain.result import Speculation
     from harness.errors import Exit
@@ -90,7 +91,8 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     record = speculate(job, how=how, on_advice=tell)
 
     def view(result: Speculation) -> tuple[str, list[tuple[str, str]]]:
-        fast = result.speculative
+        fast, memory = result.speculative, record.memory
+        peak = format_bytes(memory.peak_pss_bytes or memory.peak_rss_bytes) if memory else "-"
         name = record.model.name if record.model else ""
         return f"{name} drafted by {result.draft}: {record.outcome}", [
             ("plain", f"{result.plain.tokens_per_s:.2f} tokens/s"),
@@ -102,7 +104,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
             ("by position", " ".join(f"{a:.2f}" for a in result.acceptance_by_position)),
             ("draft time", f"{fast.draft_s:.2f} s"),
             ("verify time", f"{fast.verify_s:.2f} s"),
-            ("peak memory", peak_of(record)),
+            ("peak memory", peak),
             ("outputs that differ", f"{len(result.differences)}, unexplained {result.unexplained_count}"),
         ]
 

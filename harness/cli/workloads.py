@@ -26,9 +26,10 @@ def workloads() -> None:
 @answers
 def list_() -> Answer:
     """List every workload with its sizes."""
-    from harness.app.workloads import list_workloads
+    from harness import plugins
+    from harness.app.workloads import load
 
-    found = list_workloads()
+    found = [load(name) for name in plugins.names("harness.workloads")]
     rows = [[w.name, ", ".join(w.sizes), w.extra or "-", w.title] for w in found]
     told = ("name", "title", "extra", "needs_model", "sizes")
     document = [{name: getattr(workload, name) for name in told} for workload in found]

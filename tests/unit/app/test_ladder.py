@@ -69,12 +69,11 @@ def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children:
     pytest.importorskip("llama_cpp")
     asked = Asked(chunk_count=1, scenario=SPEED, repetitions=1)
     options: dict[str, Any] = {"keep": tmp_path, "how": How(resume=True)}
-    climbed = ladder(tiny, ["F16", "Q4_0"], asked=asked._replace(scenario=None), **options)
-    first = climbed.ladder
+    first, records = ladder(tiny, ["F16", "Q4_0"], asked=asked._replace(scenario=None), **options)
     assert children == ["run_quantize", "run_try", "run_quantize", "run_quality", "run_quantize", "run_quality"]
-    assert [r.workload for r in climbed.records] == ["quality", "quality"]
-    assert climbed.records[0].samples[0].phase == "score"
-    assert metric_values(climbed.records[0], "perplexity") == [first.rungs[0].quality.perplexity]
+    assert [r.workload for r in records] == ["quality", "quality"]
+    assert records[0].samples[0].phase == "score"
+    assert metric_values(records[0], "perplexity") == [first.rungs[0].quality.perplexity]
     assert [r.speed_outcome for r in first.rungs] == ["", ""]
     same, coarse = first.rungs
     # F16 made from Q8_0 is what it is compared with.
@@ -90,13 +89,13 @@ def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children:
     assert first.reference.nll == pytest.approx(same.calibration.nll)
 
     children.clear()
-    second = ladder(tiny, ["F16", "Q4_0"], asked=asked, **options).ladder
+    second = ladder(tiny, ["F16", "Q4_0"], asked=asked, **options)[0]
     assert children == ["run_generate", "run_generate"]  # files and quality are there
     assert all(r.decode_tokens_per_s > 0 and r.speed_outcome in {"ok", "inconclusive"} for r in second.rungs)
     assert [r.calibration for r in second.rungs] == [r.calibration for r in first.rungs]
 
     children.clear()
-    wider = ladder(tiny, ["Q4_0"], asked=asked._replace(chunk_count=2), **options).ladder
+    wider = ladder(tiny, ["Q4_0"], asked=asked._replace(chunk_count=2), **options)[0]
     assert children == ["run_try", "run_quality"]
     assert wider.rungs[0].calibration.row_count == 2 * 255
     assert wider.rungs[0].decode_tokens_per_s is not None
@@ -114,7 +113,7 @@ def test_a_rung_that_cannot_be_made_is_a_row(tiny: Path, tmp_path: Path, spoil: 
         (place / "part.Q4_0.gguf").symlink_to("/dev/full")
     else:
         (place / "part.Q4_0.gguf").mkdir()
-    broken, good = ladder(tiny, ["Q4_0", "Q5_0"], **options).ladder.rungs
+    broken, good = ladder(tiny, ["Q4_0", "Q5_0"], **options)[0].rungs
     assert "Q4_0" in broken.outcome
     assert broken.quality is None
     assert good.outcome == "ok"
@@ -133,7 +132,7 @@ def test_no_room_is_known_before_a_byte_is_written(tiny: Path, monkeypatch: pyte
     source = tiny.with_name("f32.gguf")
     synthesize_tiny(source, "F16", feed_forward_dim=512)
     # 2.4 M weights: F16 is its own reference; 16 bits take 4.7 MB, 4.5 bits 1.3 MB.
-    full, fits = ladder(source, ["F16", "Q4_0"], asked=Asked(chunk_count=1, scenario=None)).ladder.rungs
+    full, fits = ladder(source, ["F16", "Q4_0"], asked=Asked(chunk_count=1, scenario=None))[0].rungs
     assert "F16 was not made" in full.outcome
     assert "--keep names a folder on another disk" in full.outcome
     assert fits.outcome == "ok"
