@@ -151,10 +151,11 @@ def onnx(path: Path, provider: str, given: tuple[str, ...]) -> Answer:
     size = 0 if any(f.level == "broken" for f in faults) else size_bytes(path)
     shares = _shares(path, provider, given)
     document = {
-        **{name: getattr(graph, name) for name in ("producer", "weight_bytes", "inline_bytes", "opsets")},
         "path": str(path),
+        "producer": graph.producer,
         "quantization": quantization(graph),
         "size_bytes": size,
+        **{name: getattr(graph, name) for name in ("weight_bytes", "inline_bytes", "opsets")},
         "operations": dict(graph.op_counts.most_common()),
         "inputs": [p._asdict() for p in graph.inputs],
         "outputs": [p._asdict() for p in graph.outputs],

@@ -97,10 +97,19 @@ def _rows(card: "ModelCard") -> list[tuple[str, str]]:
 
 
 def _summary(card: "ModelCard") -> dict[str, object]:
-    same = ("name", "title", "family", "licence", "parameter_count", "active_parameter_count", "default_quant")
-    of_shape = {"architecture": card.shape.architecture, "context_max_tokens": card.shape.context_max_tokens}
-    quants = [file.quant for file in card.files]
-    return {name: getattr(card, name) for name in same} | of_shape | {"kind": _kind(card), "quants": quants}
+    return {
+        "name": card.name,
+        "title": card.title,
+        "family": card.family,
+        "licence": card.licence,
+        "architecture": card.shape.architecture,
+        "kind": _kind(card),
+        "parameter_count": card.parameter_count,
+        "active_parameter_count": card.active_parameter_count,
+        "context_max_tokens": card.shape.context_max_tokens,
+        "default_quant": card.default_quant,
+        "quants": [f.quant for f in card.files],
+    }
 
 
 def _kind(card: "ModelCard") -> str:
