@@ -92,9 +92,7 @@ def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | No
     if max_error_percent is None:
         return []
     lines = []
-    for comparison in comparisons:
-        if comparison is None:
-            continue
+    for comparison in filter(None, comparisons):
         worst = comparison.worst()
         if worst is not None and worst.error_ratio is not None and 100 * abs(worst.error_ratio) > max_error_percent:
             lines.append(

@@ -1,6 +1,7 @@
 """What works on this machine, and what to do where something does not."""
 
 import os
+import platform
 import shutil
 import sys
 import tomllib
@@ -65,14 +66,14 @@ def _next_step() -> Found:
     yield "without a compiler", "ok", detail
 
 
-def compiler_command(platform: str, distribution: str) -> str:
+def compiler_command(system: str, distribution: str) -> str:
     """The one command that installs a C++ compiler and CMake on a system.
 
     Args:
-        platform: As ``sys.platform`` names it.
+        system: As ``sys.platform`` names it.
         distribution: Words of ID and ID_LIKE in ``/etc/os-release``, on Linux.
     """
-    words = distribution.split() if platform == "linux" else [platform]
+    words = distribution.split() if system == "linux" else [system]
     commands = _TABLES["compilers"]
     known: str = next((commands[word] for word in words if word in commands), "")
     return known or "install a C++17 compiler (GCC 11, clang 14 or MSVC 2022) and CMake 3.21 with your package manager"
@@ -80,11 +81,10 @@ def compiler_command(platform: str, distribution: str) -> str:
 
 def _distribution() -> str:
     try:
-        lines = Path("/etc/os-release").read_text(encoding="utf-8", errors="replace").splitlines()
+        release = platform.freedesktop_os_release()
     except OSError:
         return "termux" if "com.termux" in os.environ.get("PREFIX", "") else ""
-    values = dict(line.split("=", 1) for line in lines if "=" in line)
-    return " ".join(values.get(key, "").strip("\"'") for key in ("ID", "ID_LIKE"))
+    return f"{release['ID']} {release.get('ID_LIKE', '')}"
 
 
 def machine_apis() -> list[str]:

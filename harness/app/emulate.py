@@ -52,16 +52,18 @@ class Emulation(Frozen, frozen=True, kw_only=True):
     core_count: int
 
 
-def emulation_of(device: DeviceProfile, *, entitled: bool = False) -> Emulation:
-    """What of ``device`` can be imposed here."""
+def emulation_of(
+    device: DeviceProfile, *, entitled: bool = False, memory_bytes: int | None = None, thread_count: int = 0
+) -> Emulation:
+    """What of ``device`` can be imposed here; with less memory, or other threads, where they are given."""
     ram = device.pool("ram")
     usable = ram.entitled_bytes if entitled and ram.entitled_bytes else ram.usable_bytes
     cores = next((e.core_count for e in device.engines if e.kind == "cpu"), 0)
     here = default_thread_count()
     return Emulation(
         device=device.name,
-        memory_limit_bytes=int(usable.value),
-        thread_count=min(cores, here) if cores else here,
+        memory_limit_bytes=min(memory_bytes or int(usable.value), int(usable.value)),
+        thread_count=thread_count or (min(cores, here) if cores else here),
         core_count=cores,
     )
 

@@ -1,5 +1,6 @@
 """The quantisation ladder of one model: what every rung measures, and which one each device should take."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.resources import as_file, files
@@ -161,13 +162,7 @@ class Workshop:
         self._shape = read_gguf(source).shape()
 
     def prepare(self) -> None:
-        """Make what the rungs are compared with (the source, or F16 made from it) and try it, and the text with it.
-
-        Raises:
-            RefusedError: It is no language model, or the text is too short.
-            EngineError: The engine failed on it.
-            KeyboardInterrupt: Interrupted.
-        """
+        """Make what the rungs are compared with (the source, or F16 made from it) and try it, and the text with it."""
         if self.requantized:
             self._file("F16", self.reference.name)
         prepare(_TRY, {"model": str(self.reference), "text": str(self.text)}, limits=self.pipeline.how.limits)
@@ -186,11 +181,7 @@ class Workshop:
         return key_of("speed", self._made_from, quant, self.asked.scenario, self.asked.repetitions, machine)
 
     def rung(self, quant: str) -> tuple[Rung, list[RunRecord]]:
-        """One rung and its records.
-
-        Raises:
-            KeyboardInterrupt: Interrupted.
-        """
+        """One rung and its records."""
         path = self.folder / f"{quant}.gguf"
         try:
             scored = self.pipeline.done_before(self.quality_key(quant)) or self._scored(quant)
@@ -211,9 +202,9 @@ class Workshop:
         path, columns = self._file(quant, f"{quant}.gguf"), self.folder / "columns.npz"
         tensors = read_gguf(path).tensors
         weight_count = sum(t.element_count for t in tensors)
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for tensor in tensors:
-            counts[tensor.type_name] = counts.get(tensor.type_name, 0) + tensor.element_count
+            counts[tensor.type_name] += tensor.element_count
 
         def read(ended: ChildResult) -> Quality | None:
             found = events_named(ended, "quality")
@@ -225,7 +216,7 @@ class Workshop:
                 chunk_count=self.asked.chunk_count,
                 reference_quant=self.reference_quant,
                 bits_per_weight=8 * sum(t.size_bytes for t in tensors) / weight_count,
-                types={t: n / weight_count for t, n in sorted(counts.items(), key=lambda item: -item[1])},
+                types={t: n / weight_count for t, n in counts.most_common()},
                 score=msgspec.convert(found[0], TextScore),
                 calibration=calibration_change(base, own),
                 importance=quant in NEED_IMPORTANCE,

@@ -51,7 +51,7 @@ def run_on(
         RefusedError: No folder with llama-bench is named, or an option asks for what llama-bench cannot do.
         CouldNotRunError: The target cannot be used.
     """
-    programs = needed(programs)
+    programs = _needed(programs)
     how = options.how
     if options.greedy or how.resume or how.limits.memory_bytes is not None or options.runtime != "llamacpp":
         raise RefusedError("llama-bench on a target takes no --greedy, --resume, --memory-limit, --as or --runtime")
@@ -82,12 +82,8 @@ def identity(located: Located) -> ModelIdentity:
     return identify(located.path, located.weights, name=located.name, quant=located.quant, sha256=sha256)
 
 
-def needed(programs: Path | None) -> Path:
-    """The folder with llama-bench.
-
-    Raises:
-        RefusedError: None was named.
-    """
+def _needed(programs: Path | None) -> Path:
+    """The folder with llama-bench, which was named."""
     if programs is None:
         raise RefusedError("--on needs --programs: a folder with llama-bench for that target")
     return programs
@@ -116,4 +112,4 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
             return pipeline.measure(plan(job, model), on_event=told)
         if job.duty_ratio < 1 or job.runtime != "llamacpp" or how.resume:
             raise RefusedError("on a target llama-bench decodes without pauses: leave out --duty, --runtime, --resume")
-        return pipeline.keep(soak_on(target_named(on), job, needed(programs), model, hear=hear))
+        return pipeline.keep(soak_on(target_named(on), job, _needed(programs), model, hear=hear))

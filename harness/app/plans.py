@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -224,15 +225,9 @@ def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
     if calibration is None:
         machine = machine_of(device, scenario)
         return (lambda k: max(batch_cost(k, machine), _experts_read_ratio(weights, k))), False
-    one = pass_seconds(weights, calibration, batch_tokens=1, depth_tokens=scenario.depth_tokens)
-
-    def cost(k: int) -> float:
-        seconds = pass_seconds(
-            weights, calibration, batch_tokens=k, depth_tokens=scenario.depth_tokens, output_tokens=k
-        )
-        return seconds / one
-
-    return cost, True
+    seconds = partial(pass_seconds, weights, calibration, depth_tokens=scenario.depth_tokens)
+    one = seconds(batch_tokens=1)
+    return (lambda k: seconds(batch_tokens=k, output_tokens=k) / one), True
 
 
 def _experts_read_ratio(weights: Weights, tokens: int) -> float:

@@ -58,12 +58,6 @@ def _of(reference: str) -> list[RunRecord]:
     return [history.get(reference)]
 
 
-def history_records(limit: int = 1000) -> list[RunRecord]:
-    """The newest runs of this machine's history; empty when there is none yet."""
-    history = open_history()
-    return list(history.records(limit=limit)) if history.path.exists() else []
-
-
 def single_record(output: bytes, source: str) -> RunRecord:
     """The one record that ``run MODEL --json`` prints.
 

@@ -96,10 +96,7 @@ def cells_of(
 def run_cells(cells: Sequence[Cell], options: Options, *, device: DeviceProfile | None = None) -> list[RunRecord]:
     """Run every cell; a record for each, also for those that could not run. Stops early only when interrupted.
 
-    Predictions are made from ``device``, the profile of this machine; none without it.
-
-    Raises:
-        CouldNotRunError: Another measured run held the machine for too long.
+    Predictions are made from ``device``, the profile of this machine; none without it. Raises as `run_in_turns`.
     """
     return [record for (record,) in run_in_turns(cells, [options], device=device)]
 
@@ -119,21 +116,17 @@ def run_in_turns(
         CouldNotRunError: Another measured run held the machine for too long.
     """
     found: list[list[RunRecord]] = []
+    forth = list(range(len(sides)))
+    order = [*forth, *reversed(forth)] if len(sides) > 1 else forth
     with Pipeline(sides[0].how) as pipeline:
         for cell in cells:
             turns: list[list[RunRecord]] = [[] for _ in sides]
-            for side in turn_order(len(sides), min(len(sides), 2)):
+            for side in order:
                 turns[side].append(_run_cell(cell, sides[side], device, pipeline))
                 if turns[side][-1].outcome == "interrupted":
                     return [*found, [_together(records) for records in turns if records]]
             found.append([_together(records) for records in turns])
     return found
-
-
-def turn_order(side_count: int, round_count: int) -> list[int]:
-    """Sides in the order of their turns: 0 1 2, 2 1 0, 0 1 2 ..."""
-    forth = list(range(side_count))
-    return [side for turn in range(round_count) for side in (reversed(forth) if turn % 2 else forth)]
 
 
 def _together(records: Sequence[RunRecord]) -> RunRecord:

@@ -25,7 +25,6 @@ from harness.runtimes.llamacpp.quantize import QuantizeJob
 from harness.runtimes.llamacpp.speculative import total
 
 ENTRY: Final = "harness.measure.jobs.speculate:run"
-QUANTIZE: Final = "harness.runtimes.llamacpp.quantize:run_quantize"
 PROMPT_CLASSES: Final = ("code", "prose")
 
 
@@ -66,11 +65,10 @@ def requantized(source: Path, folder: Path, quant: str, *, pure: bool = False) -
     part = path.with_suffix(".part")
     job = QuantizeJob(source=str(source.absolute()), target=str(part), quant=quant, pure=pure)
     try:
-        prepare(QUANTIZE, job)
-    except BaseException:
+        prepare("harness.runtimes.llamacpp.quantize:run_quantize", job)
+        part.replace(path)
+    finally:
         part.unlink(missing_ok=True)
-        raise
-    part.replace(path)
     return path
 
 

@@ -2,15 +2,12 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, answers, bar, say, table
-
-if TYPE_CHECKING:
-    from harness.onnx.providers import ProviderShare
 
 
 @click.command()
@@ -145,11 +142,15 @@ def onnx(path: Path, provider: str, given: tuple[str, ...]) -> Answer:
     """What an ONNX file says of itself, what is wrong with how it is stored, and what runs on a provider."""
     from harness.onnx.files import lint, quantization, size_bytes
     from harness.onnx.graph import read_graph
+    from harness.onnx.providers import ProviderShare, example_feeds, provider_named, provider_shares
     from harness.units import format_bytes
 
     graph, faults = read_graph(path), lint(path)
     size = 0 if any(f.level == "broken" for f in faults) else size_bytes(path)
-    shares = _shares(path, provider, given)
+    shares: tuple[ProviderShare, ...] = ()
+    if provider:
+        asked = {provider_named(provider): dict(option.partition("=")[::2] for option in given)} if given else None
+        shares = provider_shares(path, example_feeds(path), [provider], options=asked)
     document = {
         "path": str(path),
         "producer": graph.producer,
@@ -175,15 +176,6 @@ def onnx(path: Path, provider: str, given: tuple[str, ...]) -> Answer:
             click.echo(f"  {share.provider} ran {nodes}, {share.time_ratio:.0%} of the time")
 
     return Answer(document, show)
-
-
-def _shares(path: Path, provider: str, given: tuple[str, ...]) -> "tuple[ProviderShare, ...]":
-    if not provider:
-        return ()
-    from harness.onnx.providers import example_feeds, provider_named, provider_shares
-
-    asked = {provider_named(provider): dict(option.partition("=")[::2] for option in given)} if given else None
-    return provider_shares(path, example_feeds(path), [provider], options=asked)
 
 
 @click.command()

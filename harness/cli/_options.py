@@ -121,11 +121,7 @@ def fields_of(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def budget_of(text: str, whole_bytes: int) -> int:
-    """Bytes of a RAM budget: a size, or a share of a model's bytes such as ``0.6x``.
-
-    Raises:
-        click.BadParameter: It is neither.
-    """
+    """Bytes of a RAM budget: a size, or a share of a model's bytes such as ``0.6x``; else a usage error."""
     try:
         return parse_bytes(text, whole_bytes)
     except ValueError as error:
@@ -288,8 +284,8 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
                 from harness.app.emulate import NOT_EMULATED, emulation_of
                 from harness.app.resolve import resolve_device
 
-                held = emulation_of(resolve_device(emulated))
-                memory_bytes = min(memory_bytes or held.memory_limit_bytes, held.memory_limit_bytes)
+                held = emulation_of(resolve_device(emulated), memory_bytes=memory_bytes)
+                memory_bytes = held.memory_limit_bytes
                 notes = {"emulates": held.device, "not_emulated": list(NOT_EMULATED)}
                 if not given.get("thread_count", True):
                     given["thread_count"] = held.thread_count
@@ -308,11 +304,7 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
 def sides_of(
     runtimes: str, url: str, model: str, key_variable: str, reuse: bool, silence_s: float
 ) -> list[tuple[str, "ServedJob | None"]]:
-    """The runtimes of ``--runtime``, separated by commas, each with what a server is asked where it is one.
-
-    Raises:
-        click.UsageError: ``server`` without an address, or something said of a server and none among them.
-    """
+    """The runtimes of ``--runtime``, separated by commas, each with what a server is asked where it is one."""
     parts = [part.strip().partition(":")[::2] for part in runtimes.split(",")]
     if any(own for name, own in parts if name != "server") or not all(own or url for n, own in parts if n == "server"):
         raise click.UsageError(f"--runtime: found {runtimes!r}, expected names, or server:URL, or server with --url")
@@ -340,11 +332,7 @@ def sides_of(
 def hand_over(
     context: click.Context, verb: click.Command, because: str, handled: tuple[str, ...] = (), **given: Any
 ) -> int:
-    """Do as another verb does, with the options that were typed; one that the verb lacks is refused.
-
-    Raises:
-        click.UsageError: An option was typed that has no meaning there.
-    """
+    """Do as another verb does, with the options that were typed; one that the verb lacks is refused."""
     theirs = {parameter.name: parameter for parameter in verb.params}
     for parameter in context.command.params:
         name = parameter.name or ""

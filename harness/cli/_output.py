@@ -136,11 +136,7 @@ def bar(title: str, *, stays: bool = True) -> "Iterator[Progress]":
 
 
 def model_file(ref: str, quant: str = "") -> Path:
-    """The file that ``ref`` (a path, a name, or ``name:quant``) stands for, with a progress bar while it is fetched.
-
-    Raises:
-        UnknownNameError, BadDataError, RefusedError, FetchError: As ``harness.app.locate.locate``.
-    """
+    """The file that ``ref`` (a path, a name, or ``name:quant``) stands for, with a progress bar while it is fetched."""
     from harness.app.locate import locate
 
     with bar(f"fetching {ref}", stays=False) as progress:

@@ -97,11 +97,7 @@ def difference_view(before: "RunRecord", after: "RunRecord") -> list[Any]:
 
 
 def trends(past: "History", metric: str, **wanted: Any) -> Answer:
-    """The course of a metric over the runs wanted, as ``History.figures`` takes them.
-
-    Raises:
-        UnknownNameError: There is no such metric.
-    """
+    """The course of a metric over the runs wanted, as ``History.figures`` takes them."""
     from harness.app.trend import METRICS, trends_of
 
     known = next((m for m in METRICS if m == metric), None)

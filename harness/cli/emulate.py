@@ -23,8 +23,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     how: "options.How",
 ) -> Answer:
     """Find the longest context that MODEL runs with in the memory an app may use on DEVICE, by bisection."""
-    from msgspec.structs import replace
-
     from harness.app.emulate import emulation_of, find_boundary
     from harness.app.resolve import resolve_device
     from harness.cli._records import answer_of, name_of
@@ -32,11 +30,8 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.units import format_bytes
 
     path = model_file(model, quant)
-    emulation = emulation_of(resolve_device(device), entitled=entitled)
-    emulation = replace(
-        emulation,
-        memory_limit_bytes=min(how.limits.memory_bytes or emulation.memory_limit_bytes, emulation.memory_limit_bytes),
-        thread_count=thread_count or emulation.thread_count,
+    emulation = emulation_of(
+        resolve_device(device), entitled=entitled, memory_bytes=how.limits.memory_bytes, thread_count=thread_count
     )
 
     record = find_boundary(path, emulation, how=how)

@@ -106,11 +106,14 @@ def live(
 @answers
 def init(results: tuple[str, ...], out: Path | None) -> Answer:
     """Propose budgets from results, or from the run history when none is named."""
-    from harness.app.results import gather, history_records
+    from harness.app.results import gather
     from harness.errors import RefusedError
     from harness.gates.propose import propose, to_toml
+    from harness.measure.pipeline import open_history
 
-    budgets = propose(gather(results) if results else history_records())
+    past = open_history()
+    own = past.records(limit=1000) if not results and past.path.exists() else []
+    budgets = propose([*gather(results), *own])
     if not budgets:
         raise RefusedError("no successful run to propose budgets from: make one with edge-harness run MODEL")
     return Answer(budgets, lambda: put(to_toml(budgets), out))

@@ -1,7 +1,6 @@
 """``edge-harness ladder``: every quantisation of one model, with its size, speed, memory, quality and calibration."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,14 +40,10 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     quants: str,
     chunks: int,
     no_speed: bool,
-    new_tokens: int,
-    prompt_tokens: int,
-    thread_count: int,
     repetitions: int,
     devices: tuple[str, ...],
-    context_tokens: int,
     how: "options.How",
-    **places: Path | None,
+    **given: Any,
 ) -> Answer:
     """Quantize MODEL to each rung and measure size, speed, memory and quality against the least quantized one.
 
@@ -69,19 +64,16 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     here = [name for name in devices if name in THIS_MACHINE]
     named = matching("device", [name for name in devices if name not in here], device_names())
     profiles = [resolve_device(name) for name in (*here, *named)]
-    timed = Scenario(
-        context_tokens=max(1024, prompt_tokens, new_tokens),
-        prompt_tokens=prompt_tokens,
-        new_tokens=new_tokens,
-        thread_count=thread_count,
-    )
+    there = Scenario(context_tokens=given.pop("context_tokens"))
+    fields = options.fields_of(Scenario, given)
+    timed = Scenario(context_tokens=max(1024, fields["prompt_tokens"], fields["new_tokens"]), **fields)
     asked = Asked(
         chunk_count=chunks,
         scenario=None if no_speed else timed,
         repetitions=repetitions,
     )
-    result, records = ladder(path, wanted or DEFAULT_QUANTS, asked=asked, how=how, **places)
-    advice = advise(path, result, profiles, Scenario(context_tokens=context_tokens))
+    result, records = ladder(path, wanted or DEFAULT_QUANTS, asked=asked, how=how, **given)
+    advice = advise(path, result, profiles, there)
     made = any(rung.outcome == "ok" for rung in result.rungs)
     takes = {a.device: a.quant or None for a in advice}
     document = {"ladder": result, "recommended": takes, "advice": advice, "records": records}

@@ -163,12 +163,13 @@ def _rows(result: "Stream", memory: "MemoryUse | None") -> "Iterator[tuple[str, 
     if plan and report:
         passes = max(report.pass_count, 1)
         pass_s, stall_s = report.duration_s / passes, report.stall_s / passes
-        reached = format_rate(report.read_bytes / report.duration_s)
         yield "pinned", format_bytes(plan.pinned_bytes)
         yield "streamed in each pass", format_bytes(plan.streamed_bytes)
         yield "read per token", format_bytes(report.read_bytes / max(len(result.decoding.tokens), 1))
         yield "pass", f"{pass_s * 1e3:.0f} ms, of which waiting {stall_s * 1e3:.0f} ms"
-        yield "storage", f"{reached} reached, {format_rate(report.probe_bytes_per_s)} by the probe"
+        if report.duration_s:  # none where the whole model is pinned
+            reached = format_rate(report.read_bytes / report.duration_s)
+            yield "storage", f"{reached} reached, {format_rate(report.probe_bytes_per_s)} by the probe"
         yield "computing and reading", f"{report.overlap_ratio:.2f} of the time is the longer of the two alone"
     if result.expert_plan:
         yield from _expert_rows(result.expert_plan, result.experts, report)
