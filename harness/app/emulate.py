@@ -108,9 +108,9 @@ def find_boundary(
             if high == _STEP_TOKENS:
                 outcome = "out of memory"
                 detail = f"it does not run within {emulation.memory_limit_bytes} bytes at all"
-            if high == _STEP_TOKENS or low >= _MOST_TOKENS:
                 break
-            if low and high and high - low <= max(_STEP_TOKENS, int(tolerance_ratio * high)):
+            near = high - low <= max(_STEP_TOKENS, int(tolerance_ratio * high))
+            if low >= _MOST_TOKENS or (low and high and near):
                 break
             trial = _next_trial(low, high, len(tried))
         went_well = {tokens: ended.memory for tokens, ended in tried.items() if ended.outcome == "ok"}

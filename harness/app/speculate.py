@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from harness.app.run import hashed
 from harness.catalog.gguf import read_gguf
+from harness.catalog.paths import cache_dir
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.record import RunRecord
 from harness.domain.result import Speculation
@@ -48,8 +49,8 @@ def load_prompts(source: str) -> tuple[str, ...]:
     return tuple(prompts)
 
 
-def requantized(source: Path, folder: Path, quant: str, *, pure: bool = False) -> Path:
-    """A coarser copy of a model in ``folder``, made once.
+def requantized(source: Path, quant: str, *, pure: bool = False) -> Path:
+    """A coarser copy of a model in the cache, made once.
 
     Of the target itself it is a draft with the same vocabulary and no other model needed. ``pure`` gives every matrix
     the one type, the output matrix too: of a draft, whose output only has to be guessed from, that is the fastest form.
@@ -58,10 +59,11 @@ def requantized(source: Path, folder: Path, quant: str, *, pure: bool = False) -
         EngineError: The quantizer failed.
     """
     about = source.stat()
-    path = folder / f"{source.stem}-{quant}{'-pure' if pure else ''}-{about.st_size}-{about.st_mtime_ns}.gguf"
+    name = f"{source.stem}-{quant}{'-pure' if pure else ''}-{about.st_size}-{about.st_mtime_ns}.gguf"
+    path = cache_dir() / "drafts" / name
     if path.exists():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     job = QuantizeJob(source=str(source.absolute()), target=str(part), quant=quant, pure=pure)
     try:

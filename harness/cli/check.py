@@ -57,15 +57,8 @@ def check(
     from harness.report.answer import check_line
 
     chosen = Options(repetitions=repetitions, how=how)
-    found = run_check(
-        models,
-        quant,
-        scenario_from(fields),
-        chosen,
-        probe_again=probe_again,
-        depths=depths,
-        on=(target, programs),
-    )
+    scenario, on = scenario_from(fields), (target, programs)
+    found = run_check(models, quant, scenario, chosen, probe_again=probe_again, depths=depths, on=on)
     records, others = list(found.records), None
     page = report if report is not None and report.suffix.lower() in {".html", ".htm"} else None
     if page is not None:

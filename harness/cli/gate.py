@@ -85,10 +85,8 @@ def live(
     from harness.gates.plan import plan_lines
 
     budgets = load_budgets(budget)
-    relative = [b for b in budgets if b.baseline_ratio is not None]
-    for line in (
-        plan_lines([b.baseline_ratio or 1.0 for b in relative], looks_within(max_turns), 0.95) if relative else ()
-    ):
+    ratios = [b.baseline_ratio for b in budgets if b.baseline_ratio is not None]
+    for line in plan_lines(ratios, looks_within(max_turns), 0.95) if ratios else ():
         click.echo(line, err=True)
     judgements, _, _ = gate_in_turns(
         budgets,

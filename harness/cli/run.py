@@ -67,9 +67,6 @@ def run(
     key_variable: str,
     reuse: bool,
     silence_s: float,
-    repetitions: int,
-    cold_loads: int,
-    greedy: bool,
     draft: str | None,
     ram_budget: str | None,
     workload: str,
@@ -100,9 +97,9 @@ def run(
             raise click.UsageError("--threads: a server has its own; set them where it is started")
     if not models and any(job is None for _, job in sides):
         raise click.MissingParameter(param_hint="MODEL...", param_type="argument")
+    of_runs = {name: fields.pop(name) for name in ("repetitions", "cold_loads", "greedy")}
     cells = cells_of(models or ("",), quant, scenario_from(fields), depths=depths, threads=threads, batches=batches)
-    asked = Options(repetitions=repetitions, cold_loads=cold_loads, greedy=greedy, how=how)
-    chosen = [asked._replace(runtime=name, server=job) for name, job in sides]
+    chosen = [Options(runtime=name, server=job, how=how, **of_runs) for name, job in sides]
     if target == "local":
         found = run_in_turns(cells, chosen, device=this_machine())
     elif len(chosen) > 1:

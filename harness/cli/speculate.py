@@ -55,7 +55,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     """
     from harness.app.resolve import scenario_from
     from harness.app.speculate import load_prompts, speculate
-    from harness.catalog.paths import cache_dir
     from harness.cli._records import answer_of
     from harness.domain.drafting import DraftAdvice
     from harness.domain.result import Speculation
@@ -73,7 +72,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     path = model_file(model, quant)
     job = SpeculationJob(
         target=str(path),
-        drafts=tuple(map(str, _drafts(path, draft, draft_quant, cache_dir() / "drafts"))) or ("lookup",),
+        drafts=tuple(map(str, _drafts(path, draft, draft_quant))) or ("lookup",),
         prompts=load_prompts(prompts)[:prompt_count],
         scenario=scenario,
         draft_scenario=apart,
@@ -112,16 +111,16 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     return answer_of(record, Speculation, view, Exit.BROKEN if unexplained else None)
 
 
-def _drafts(target: Path, draft: str, quant: str, kept: Path) -> list[Path]:
+def _drafts(target: Path, draft: str, quant: str) -> list[Path]:
     """Files to choose the draft from; none for prompt lookup."""
     from harness.app.speculate import requantized
 
     if draft == "lookup":
         return []
     if draft == "self":
-        return [requantized(target, kept, "Q2_K")]
+        return [requantized(target, "Q2_K")]
     given = model_file(draft)
     if quant == "keep":
         return [given]
-    coarse = requantized(given, kept, "Q4_0", pure=True)
+    coarse = requantized(given, "Q4_0", pure=True)
     return [coarse] if quant == "Q4_0" else [coarse, given]

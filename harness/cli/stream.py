@@ -92,7 +92,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.app.resolve import scenario_from
     from harness.app.speculate import load_prompts, requantized
     from harness.app.stream import stream
-    from harness.catalog.paths import cache_dir
     from harness.cli._records import answer_of, name_of
     from harness.domain.result import Stream
     from harness.measure.jobs.stream import StreamJob
@@ -100,8 +99,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     path = model_file(model, quant)
     if draft not in {"", "lookup"}:
         given = model_file(draft)
-        coarse = draft_quant != "keep"
-        draft = str(requantized(given, cache_dir() / "drafts", draft_quant, pure=True) if coarse else given)
+        draft = str(given if draft_quant == "keep" else requantized(given, draft_quant, pure=True))
     budget_bytes = options.budget_of(ram_budget, path.stat().st_size)
     budget_bytes = min(budget_bytes, how.limits.memory_bytes or budget_bytes)
     of_job = options.fields_of(StreamJob, asked)
