@@ -159,6 +159,7 @@ class Workshop:
         self._made_from = "-".join([source.stem, hashed(source)[:12], hashed(text)[:8], package_version()])
         self.folder = folder.absolute() / self._made_from
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.reference = self.folder / "reference.gguf" if self.requantized else self.source
         self._shape = read_gguf(source).shape()
 
     def prepare(self) -> None:
@@ -166,11 +167,6 @@ class Workshop:
         if self.requantized:
             self._file("F16", self.reference.name)
         prepare(_TRY, {"model": str(self.reference), "text": str(self.text)}, limits=self.pipeline.how.limits)
-
-    @property
-    def reference(self) -> Path:
-        """What the rungs are compared with."""
-        return self.folder / "reference.gguf" if self.requantized else self.source
 
     def quality_key(self, quant: str) -> str:
         """Key of the record of a rung's quality."""

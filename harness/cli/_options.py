@@ -312,21 +312,13 @@ def sides_of(
         raise click.UsageError(f"--url, --model and --prefix-cache are for --runtime server, found {runtimes!r}")
     if "server" not in dict(parts):
         return [(name, None) for name, _ in parts]
-    from msgspec.structs import replace
-
     from harness.domain.scenario import Scenario
     from harness.measure.jobs.served import ServedJob
     from harness.runtimes.server.stream import Patience
 
-    job = ServedJob(
-        url=url,
-        model=model,
-        key_variable=key_variable,
-        reuse=reuse,
-        patience=Patience(silence_s=silence_s),
-        scenario=Scenario(),
-    )
-    return [(name, replace(job, url=own or url) if name == "server" else None) for name, own in parts]
+    same: dict[str, Any] = {"model": model, "key_variable": key_variable, "reuse": reuse, "scenario": Scenario()}
+    same["patience"] = Patience(silence_s=silence_s)
+    return [(name, ServedJob(url=own or url, **same) if name == "server" else None) for name, own in parts]
 
 
 def hand_over(

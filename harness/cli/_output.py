@@ -31,13 +31,7 @@ def json_option(function: F) -> F:
 
 
 class Answer(NamedTuple):
-    """What a verb found.
-
-    Attributes:
-        document: What ``--json`` prints, or a function that makes it.
-        show: Prints the same for people.
-        status: Exit status.
-    """
+    """What a verb found: ``document`` (or what makes it) for ``--json``; ``show`` prints the same for people."""
 
     document: Any
     show: Callable[[], object]

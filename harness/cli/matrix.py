@@ -47,6 +47,7 @@ def matrix(kv_type: str, api: str, out: Path | None, **asked: Any) -> Answer:
 def _all_cells(cells: dict[str, Any]) -> Any:
     from harness.units import format_bytes
 
+    speeds = cells["decode_tokens_per_s"]
     rows = [
         (
             str(cells["device"][i]),
@@ -56,7 +57,7 @@ def _all_cells(cells: dict[str, Any]) -> Any:
             format_bytes(float(cells["needed_bytes"][i])),
             format_bytes(float(cells["available_bytes"][i])),
             str(cells["verdict"][i]),
-            _speed(cells["decode_tokens_per_s"][i]),
+            format_number(speeds[i]) if speeds[i] > 0 else "",
         )
         for i in range(len(cells["device"]))
     ]
@@ -78,10 +79,6 @@ def _summary(grid: "Grid") -> Any:
         rows.append((device, grid.apis[d], *counts, grid.models[best] if most[best] >= 0 else "none"))
     names = ("device", "api", "fit", "fit with streaming", "do not", "largest that fits")
     return table(f"{grid.verdict.size} cells", names, rows, right=(2, 3, 4))
-
-
-def _speed(value: float) -> str:
-    return format_number(value) if value > 0 else ""
 
 
 COMMAND = matrix

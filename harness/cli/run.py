@@ -130,11 +130,8 @@ def _other_verb(context: click.Context, models: tuple[str, ...]) -> int:
     if len(threads) != 1:
         raise click.BadParameter("one number with --draft or --ram-budget", param_hint="--threads")
     given: dict[str, Any] = {"model": models[0], "thread_count": threads[0]}
-    if params["ram_budget"]:
-        return options.hand_over(
-            context, stream.COMMAND, "ram_budget", ("threads",), **given, ram_budget=params["ram_budget"]
-        )
-    return options.hand_over(context, speculate.COMMAND, "draft", ("threads",), **given, draft=params["draft"])
+    verb, because = (stream.COMMAND, "ram_budget") if params["ram_budget"] else (speculate.COMMAND, "draft")
+    return options.hand_over(context, verb, because, ("threads",), **given, **{because: params[because]})
 
 
 COMMAND = run

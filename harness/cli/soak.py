@@ -52,7 +52,7 @@ def COMMAND(  # noqa: N802
 
     of_job = options.fields_of(SoakJob, asked)
     scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": 1})
-    job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), timeout_s=how.limits.wall_s, **of_job)
+    job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), **of_job)
     record = soak(job, quant, target, programs, how)
     found = record.result
 

@@ -138,9 +138,8 @@ def _show(result: "WorkloadResult") -> None:
         predicted = format_bytes(result.predicted_peak_bytes)
         held = f"{format_bytes(memory.peak_anonymous_bytes)} anonymous, {format_bytes(memory.peak_file_bytes)} file"
         say(f"peak {format_bytes(memory.peak_rss_bytes)} ({held}), predicted {predicted}")
-    for name, found in (("quality", system.quality), ("evaluation", system.evaluation)):
-        if found:
-            say(f"{name}: {found}")
+    told = {"quality": system.quality, "evaluation": system.evaluation}
+    say(*[f"{name}: {found}" for name, found in told.items() if found])
     for device, predictions in result.elsewhere.items():
         cells = [
             [p.operation, format_seconds(p.latency_s.mid), format_bytes(p.resident_bytes), p.limit] for p in predictions

@@ -37,7 +37,6 @@ class SoakJob(Frozen, frozen=True, kw_only=True):
         battery_percent_min: Less charge ends the run.
         idle_s: The idle device's power is measured for so long before.
         meter: File that an external meter writes meanwhile (unix seconds, watts); empty for none.
-        timeout_s: Longest time of the process that runs it.
     """
 
     path: str
@@ -50,7 +49,6 @@ class SoakJob(Frozen, frozen=True, kw_only=True):
     battery_percent_min: float = 10.0
     idle_s: float = 5.0
     meter: str = ""
-    timeout_s: float = 86_400.0
 
 
 def run(arguments: Mapping[str, Any], emit: Emit) -> None:
