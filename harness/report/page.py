@@ -21,8 +21,6 @@ from harness.report.text import amount, digits
 from harness.report.workloads import flat, workload_panels
 from harness.units import format_bytes
 
-WORDS: Final = {"0": "fits", "1": "fits with streaming", "2": "does not fit"}
-_CLASSES: Final = {"ok": "v0", "inconclusive": "v1"}
 _PANELS: Final[dict[type[Result], str]] = {
     Speculation: "Speculation",
     Stream: "Streaming",
@@ -39,7 +37,7 @@ def render_page(report: Report, records: Sequence[RunRecord]) -> str:
     """The whole page; the records are its runs themselves, for the time of each token.
 
     Raises:
-        MissingPackageError: Jinja2, Altair or vl-convert is not installed.
+        MissingPackageError: Jinja2 or vl-convert is not installed.
     """
     try:
         from jinja2 import Environment, StrictUndefined
@@ -52,12 +50,14 @@ def render_page(report: Report, records: Sequence[RunRecord]) -> str:
         # On paper the whole matrix fits the width of a page: some 700 px, a column 46, the names 230.
         css += f"@media print{{.matrix table{{zoom:{min(0.6, 640 / (230 + 46 * len(report.choices.models))):.2f}}}}}\n"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.globals |= {"amount": amount, "clean": clean, "digits": digits, "format_bytes": format_bytes}
     named = labelled(report.runs)
     choices = report.choices
     policy = (
         f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(js)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
+    start_device, start_model = _start(choices, named) if choices else (0, 0)
     drawn = [f._replace(svg=Markup(f.svg)) for f in figures(report, records)]  # noqa: S704 - escaped by its serialiser
     return environment.from_string(page).render(
         report=report,
@@ -69,16 +69,16 @@ def render_page(report: Report, records: Sequence[RunRecord]) -> str:
         cards=_cards(named, choices),
         choices=choices,
         data=Markup(_script_json(choices)) if choices else "",  # noqa: S704 - escaped there
-        lines=_lines(choices, Markup) if choices else [],
+        cells=_cells(choices) if choices else [],
         matrix_note=_matrix_note(choices) if choices else "",
-        start_device=_start(choices, named)[0] if choices else 0,
-        start_model=_start(choices, named)[1] if choices else 0,
-        runs=[_run(label, run) for label, run in named if run.workload == "generate"],
+        start_device=start_device,
+        start_model=start_model,
+        named=named,
+        runs=[(label, run) for label, run in named if run.workload == "generate"],
         figures=drawn,
         panels=_panels(named, records),
         workloads=workload_panels(named, records),
         features=feature_panels(named, records),
-        hows=[_how(label, run) for label, run in named],
     )
 
 
@@ -184,134 +184,39 @@ def _start(choices: Choices, named: Sequence[tuple[str, RunView]]) -> tuple[int,
     return devices[len(devices) // 2], ran[-1] if ran else near
 
 
-def _lines(choices: Choices, markup: type[str]) -> list[dict[str, Any]]:
-    """Rows of the matrix as they stand before any script runs. Cells hold numbers and signs only."""
-    lines = []
+def _cells(choices: Choices) -> list[list[tuple[str, str]]]:
+    """Class and text of each cell of the matrix, a row a device, as it stands before any script runs."""
     quants, contexts = len(choices.quants), len(choices.contexts)
-    kind = ""
-    for index, device in enumerate(choices.devices):
-        cells = []
-        row = choices.verdict[index]
-        streamed_before = [0]
-        for sign in row:
-            streamed_before.append(streamed_before[-1] + (sign == "1"))
+    lines = []
+    for verdict, speed, streamed in zip(choices.verdict, choices.speed, choices.streamed, strict=True):
+        line = []
         for m in range(len(choices.models)):
             mq = m * quants + choices.default_quant
             at = mq * contexts + choices.default_context
-            word = row[at]
-            if word == "0":
-                text = digits(choices.speed[index][mq])
-            elif word == "1":
-                text = "◐ " + digits(choices.streamed[index][streamed_before[at]])
-            else:
-                text = "✕" if word == "2" else "·"
-            cells.append(f'<td tabindex="-1" class="v{"x" if word == "-" else word}">{text}</td>')
-        lines.append(
-            {
-                "index": index,
-                "kind": device.kind if device.kind != kind else "",
-                "title": device.title,
-                "cells": markup("".join(cells)),
-            }
-        )
-        kind = device.kind
+            match verdict[at]:
+                case "0":
+                    line.append(("v0", digits(speed[mq])))
+                case "1":
+                    line.append(("v1", "◐ " + digits(streamed[verdict.count("1", 0, at)])))
+                case word:
+                    line.append(("v2", "✕") if word == "2" else ("vx", "·"))
+        lines.append(line)
     return lines
 
 
-def _run(label: str, run: RunView) -> dict[str, Any]:
-    tests = []
-    for test in run.tests:
-        interval = ""
-        if test.low is not None and test.high is not None:
-            interval = f" [{amount(test.unit, test.low)} – {amount(test.unit, test.high)}]"
-        lost = f" + {test.disturbed_count} disturbed" if test.disturbed_count else ""
-        tests.append(
-            {
-                "label": test.label,
-                "value": amount(test.unit, test.value) + interval,
-                "samples": f"{test.sample_count}{lost}",
-            }
-        )
-    verdict = f"{run.memory.word}; binds: {run.memory.binding_limit}" if run.memory else "–"
-    return {
-        "label": label,
-        "device": run.device,
-        "outcome": run.outcome,
-        "class": _CLASSES.get(run.outcome, "v2"),
-        "detail": clean(run.detail, 300),
-        "verdict": verdict,
-        "tests": tests,
-        "peak": format_bytes(run.peak_memory_bytes) if run.peak_memory_bytes else "–",
-    }
-
-
 def _panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Results of speculation and streaming that runs carry beside their samples: a column a run."""
+    """Results of speculation, streaming and so on that runs carry beside their samples: a column a run."""
     results = {record.run_id: record.result for record in records}
     panels = []
     for kind, title in _PANELS.items():
-        columns: list[tuple[str, dict[str, str]]] = []
+        columns: dict[str, dict[str, str]] = {}
         for label, run in named:
             result = results[run.run_id]
-            if not isinstance(result, kind):
-                continue
-            told = msgspec.to_builtins(result)
-            cells = dict(flat("", {key: value for key, value in told.items() if key not in _UNSAID}))
-            if cells:
-                speeds = {t.label: amount(t.unit, t.value) for t in run.tests}
-                columns.append((label, speeds | cells))
-        keys = dict.fromkeys(key for _, cells in columns for key in cells)
+            if isinstance(result, kind):
+                told = {key: value for key, value in msgspec.to_builtins(result).items() if key not in _UNSAID}
+                if cells := dict(flat("", told)):
+                    columns[label] = {t.label: amount(t.unit, t.value) for t in run.tests} | cells
         if columns:
-            rows = [
-                (clean(key.replace("_", " ").replace(".", ": ")), [clean(c.get(key, "–"), 200) for _, c in columns])
-                for key in keys
-            ]
-            panels.append(
-                {
-                    "key": f"panel-{kind.__name__.lower()}",
-                    "title": title,
-                    "columns": [c for c, _ in columns],
-                    "rows": rows,
-                }
-            )
+            keys = dict.fromkeys(key for cells in columns.values() for key in cells)
+            panels.append({"key": kind.__name__.lower(), "title": title, "columns": columns, "keys": keys})
     return panels
-
-
-def _how(label: str, run: RunView) -> dict[str, Any]:
-    machine, model, engine = run.machine, run.model, run.engine
-    known = machine.core_count > 0
-    facts = [
-        ("record", run.run_id),
-        ("made", f"{run.created} by edge-harness {run.harness_version}"),
-        ("command", " ".join(run.command)),
-        (
-            "machine",
-            f"{machine.cpu_model}, {machine.core_count} cores, {format_bytes(machine.ram_bytes)}, "
-            f"{machine.system} {machine.kernel}, Python {machine.python}",
-        )
-        if known
-        else ("machine", machine.cpu_model or "not told by these results"),
-        ("fingerprint", machine.fingerprint),
-        ("instruction sets", " ".join(machine.isa)),
-    ]
-    if engine:
-        facts.append(("engine", f"{engine.name} {engine.version} ({engine.build}), {engine.thread_count} threads"))
-    if model:
-        facts += [
-            (
-                "model",
-                f"{model.name}, {model.quant}, {model.architecture}, {model.parameter_count / 1e9:.3g} B weights",
-            ),
-            ("SHA-256", f"{model.sha256} ({model.size_bytes} bytes)"),
-        ]
-        if model.requantized_from:
-            facts.append(("requantised from", model.requantized_from))
-    s = run.scenario
-    facts.append(
-        (
-            "scenario",
-            f"context {s.context_tokens}, prompt {s.prompt_tokens}, new {s.new_tokens}, depth {s.depth_tokens}, "
-            f"KV cache {s.kv_type}, {s.thread_count} threads",
-        )
-    )
-    return {"title": label, "facts": [(k, clean(v, 1000)) for k, v in facts if v]}
