@@ -47,8 +47,8 @@ def figure(
     rows: Sequence[tuple[str, ...]],
     *,
     wide_px: int = _WIDE_PX,
-) -> Figure:
-    """A figure drawn for wide and for narrow pages; a style sheet shows the one that fits.
+) -> Figure | None:
+    """A figure drawn for wide and for narrow pages, of which a style sheet shows the one that fits; None without rows.
 
     Args:
         key: Its anchor on the page.
@@ -63,6 +63,8 @@ def figure(
     Raises:
         MissingPackageError: vl-convert is not installed.
     """
+    if not rows:
+        return None
     widths = {"wide": wide_px, "narrow": _NARROW_PX}
     svg = "".join(
         _drawn(drawing(width) if callable(drawing) else drawing, width, f"{key}-{kind}", label, kind)

@@ -108,6 +108,15 @@ class Choices(Frozen, frozen=True, kw_only=True):
     default_quant: int = 0
     default_context: int = 0
 
+    def shown(self, device: int) -> str:
+        """Verdicts of a device in the mixture and the context shown first, one digit a model."""
+        step, first = len(self.quants) * len(self.contexts), self.default_quant * len(self.contexts)
+        return self.verdict[device][first + self.default_context :: step]
+
+    def shown_speed(self, device: int, model: int) -> float:
+        """Tokens/s of a model on a device in the mixture shown first, streaming left out."""
+        return self.speed[device][model * len(self.quants) + self.default_quant]
+
 
 def choices(
     *,

@@ -171,8 +171,6 @@ def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
             says = f"{label}: peak of {format_bytes(run.peak_memory_bytes)} measured"
             ticks.append({"name": label, "gib": run.peak_memory_bytes / GIB, "says": says})
             table.append((label, "measured peak", "", format_bytes(run.peak_memory_bytes), "", "of the child process"))
-    if not bars:
-        return None
     return figure(
         "memory",
         "Where the memory goes",
@@ -257,8 +255,6 @@ def frontier(choices: Choices, runs: Sequence[tuple[str, RunView]], models_max: 
             says = f"{name} {quant}: {digits(gib)} GiB, perplexity {loss:+.1f} % over F16"
             rows.append({"model": name, "quant": quant, "gib": gib, "loss": max(loss, 0.0), "says": says})
             table.append((name, quant, f"{digits(gib)} GiB", f"{loss:+.2f} %"))
-    if not rows:
-        return None
     return figure(
         "frontier",
         "What a smaller file costs in quality",
@@ -288,8 +284,6 @@ def acceptance(records: Sequence[RunRecord]) -> Figure | None:
             says = f"{name}: token {place} of the draft accepted {accepted} of {tried} times"
             rows.append({"name": name, "position": place, "share": accepted / tried, "says": says})
             table.append((name, str(place), str(accepted), str(tried), f"{accepted / tried:.0%}"))
-    if not rows:
-        return None
     return figure(
         "acceptance",
         "Speculation: how much of a draft is kept",
@@ -316,8 +310,6 @@ def soaks(records: Sequence[RunRecord]) -> Figure | None:
         knee = "never" if found.knee_s is None else f"{found.knee_s:.0f} s"
         speeds = digits(found.burst_tokens_per_s), digits(found.sustained_tokens_per_s)
         table.append((name, speeds[0], knee, speeds[1]))
-    if not rows:
-        return None
     return figure(
         "soak",
         "Speed over minutes",
@@ -350,8 +342,6 @@ def loads(records: Sequence[RunRecord]) -> Figure | None:
                     rows.append({"name": line, "load": level.offered, "wait": wait_s, "says": says})
                     shown.append(amount("s", wait_s))
             table.append((*shown, str(sum(level.failures.values()))))
-    if not rows:
-        return None
     return figure(
         "load",
         "Latency over load",

@@ -159,8 +159,6 @@ def _calibration(rungs: Sequence[tuple[str, Rung]]) -> Figure | None:
         )
         counts = (str(flips), str(found.lost_count), str(found.gained_count))
         table.append((name, quant, nll_words, *counts, f"{found.ece:.4f}", ece_words))
-    if not rows:
-        return None
     return figure(
         "ladder-calibration",
         "What quantisation does to calibration",

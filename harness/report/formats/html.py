@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Final
@@ -119,12 +120,8 @@ def _lead(report: Report) -> str:
 
 
 def _matrix_note(choices: Choices) -> str:
-    count = {"0": 0, "1": 0, "2": 0, "-": 0}
-    step, at = len(choices.contexts), choices.default_quant * len(choices.contexts) + choices.default_context
-    for row in choices.verdict:
-        for cell in row[at :: step * len(choices.quants)]:
-            count[cell] += 1
-    total = sum(count.values()) - count["-"]
+    count = Counter(word for d in range(len(choices.devices)) for word in choices.shown(d))
+    total = count.total() - count["-"]
     context = choices.contexts[choices.default_context]
     shown = f"{context // 1024}k" if context % 1024 == 0 else str(context)
     return (
@@ -164,14 +161,12 @@ def _off(error_ratio: float | None) -> str:
 def _largest(choices: Choices) -> list[tuple[str, str, str]]:
     """For each kind of device the largest model that fits on at least half of them."""
     found = []
-    step, at = len(choices.quants) * len(choices.contexts), 0
-    at = choices.default_quant * len(choices.contexts) + choices.default_context
     for kind in dict.fromkeys(d.kind for d in choices.devices):
-        rows = [v for d, v in zip(choices.devices, choices.verdict, strict=True) if d.kind == kind]
-        for m in reversed(range(len(choices.models))):
-            fit = sum(row[m * step + at] == "0" for row in rows)
+        rows = [choices.shown(d) for d, device in enumerate(choices.devices) if device.kind == kind]
+        for model, words in reversed(list(zip(choices.models, zip(*rows, strict=True), strict=True))):
+            fit = words.count("0")
             if 2 * fit >= len(rows):
-                found.append((kind, choices.models[m].title, f"fits on {fit} of {len(rows)}"))
+                found.append((kind, model.title, f"fits on {fit} of {len(rows)}"))
                 break
     return found[:4]
 
@@ -186,20 +181,14 @@ def _start(choices: Choices, named: Sequence[tuple[str, RunView]]) -> tuple[int,
 
 def _cells(choices: Choices) -> list[list[tuple[str, str]]]:
     """Class and text of each cell of the matrix, a row a device, as it stands before any script runs."""
-    quants, contexts = len(choices.quants), len(choices.contexts)
     lines = []
-    for verdict, speed, streamed in zip(choices.verdict, choices.speed, choices.streamed, strict=True):
+    step, first = len(choices.quants) * len(choices.contexts), choices.default_quant * len(choices.contexts)
+    for d, verdict in enumerate(choices.verdict):
         line = []
-        for m in range(len(choices.models)):
-            mq = m * quants + choices.default_quant
-            at = mq * contexts + choices.default_context
-            match verdict[at]:
-                case "0":
-                    line.append(("v0", digits(speed[mq])))
-                case "1":
-                    line.append(("v1", "◐ " + digits(streamed[verdict.count("1", 0, at)])))
-                case word:
-                    line.append(("v2", "✕") if word == "2" else ("vx", "·"))
+        for m, word in enumerate(choices.shown(d)):
+            streamed = verdict.count("1", 0, m * step + first + choices.default_context)
+            text = {"0": digits(choices.shown_speed(d, m)), "2": "✕", "-": "·"}.get(word)
+            line.append((f"v{word}".replace("-", "x"), text or "◐ " + digits(choices.streamed[d][streamed])))
         lines.append(line)
     return lines
 

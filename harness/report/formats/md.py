@@ -60,13 +60,12 @@ def _fits(report: Report, devices_max: int = 20) -> list[str]:
     """The largest model that fits on each device."""
     c = report.choices
     assert c is not None
-    step, at = len(c.quants) * len(c.contexts), c.default_quant * len(c.contexts) + c.default_context
     rows = []
     for d, device in enumerate(c.devices[:devices_max]):
-        words = c.verdict[d][at::step]
+        words = c.shown(d)
         fits = [m for m, word in enumerate(words) if word == "0"]
         best = c.models[fits[-1]].title if fits else "none"
-        speed = f"{digits(c.speed[d][fits[-1] * len(c.quants) + c.default_quant])} tokens/s" if fits else "–"
+        speed = f"{digits(c.shown_speed(d, fits[-1]))} tokens/s" if fits else "–"
         rows.append((device.title, str(len(fits)), str(words.count("1")), str(words.count("2")), best, speed))
     quant, context = c.quants[c.default_quant], c.contexts[c.default_context]
     head = f"Predicted in {escape(quant)} with {context} tokens of context:"
