@@ -76,23 +76,6 @@ def quant_named(name: str) -> str:
     return wanted
 
 
-def types_of(
-    shape: ModelShape, tensors: Iterable[TensorSpec], quant: str, *, importance_matrix: bool | None = None
-) -> dict[str, str]:
-    """The ggml type of every tensor, by name.
-
-    Args:
-        shape: Shape of the model.
-        tensors: Its tensors.
-        quant: Name of the mixture.
-        importance_matrix: Whether one is used, which changes a few choices; None: only where llama.cpp demands it.
-
-    Raises:
-        UnknownNameError: There is no such mixture.
-    """
-    return types_in_order(shape, in_llama_order(tensors), quant, importance_matrix=importance_matrix)
-
-
 class Placed(NamedTuple):
     """A tensor with what the rules ask of it, worked out once for all mixtures."""
 
@@ -115,7 +98,13 @@ def in_llama_order(tensors: Iterable[TensorSpec]) -> list[Placed]:
 def types_in_order(
     shape: ModelShape, placed: list[Placed], quant: str, *, importance_matrix: bool | None = None
 ) -> dict[str, str]:
-    """The same as ``types_of`` for tensors already in order.
+    """The ggml type of every tensor, by name.
+
+    Args:
+        shape: Shape of the model.
+        placed: Its tensors.
+        quant: Name of the mixture.
+        importance_matrix: Whether one is used, which changes a few choices; None: only where llama.cpp demands it.
 
     Raises:
         UnknownNameError: There is no such mixture.
