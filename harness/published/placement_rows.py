@@ -141,7 +141,8 @@ def check_placement(path: Path | None, model_of: ModelOf, *, left_out: bool = Fa
     cards = {row.gpu for row in judged} if left_out else set()
     fitted = {gpu: fit_terms([row for row in rows if row.gpu != gpu]) for gpu in cards}
     predicted = {id(row): predicted_tokens_per_s(row, fitted.get(row.gpu, SHIPPED)) for row in judged}
-    scores, by_gpu, residuals = {}, {}, {}
+    scores, residuals = {}, {}
+    by_gpu: dict[str, float] = {}
     for phase in dict.fromkeys(row.phase for row in sorted(judged, key=lambda row: row.phase)):
         mine = [row for row in judged if row.phase == phase]
         ratios = np.array([predicted[id(row)] / row.tokens_per_s for row in mine])
