@@ -42,7 +42,7 @@ class Check(Frozen, frozen=True, kw_only=True):
     within_ratio: float | None
 
 
-Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal"]
+Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal", "batch"]
 
 _COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
     "speculation": ("speedup", "acceptance_rate", "target", "method", "device", "gamma", "acceptance_kind"),
@@ -53,6 +53,7 @@ _COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
     "placement": ("offload_mode", "n_gpu_layers", "n_cpu_moe", "gpu_chip", "model", "quant", "test", "tokens_per_s"),
     "energy": ("joules_per_token", "power_scope", "device", "chip", "device_class", "backend", "model", "quant"),
     "thermal": ("run_id", "t_s", "device", "chip", "device_class", "backend", "model", "quant", "tokens_per_s"),
+    "batch": ("batch_npl", "tg_tokens_per_s_total", "chip", "backend", "model", "quant", "memory_bandwidth_gb_s"),
 }  # fmt: skip
 """Columns without which there is no answer; the first two are those that no file of another kind has."""
 _NUMBERS: Final[dict[Kind, tuple[str, ...]]] = {
@@ -70,7 +71,7 @@ class Cells(dict[str, str]):
 
     def __init__(self, cells: Mapping[str, str], path: Path | str, line: int) -> None:
         super().__init__(cells)
-        self._path, self._line = path, line
+        self.path, self.line = path, line
 
     def number(self, column: str) -> float:
         """Value of a cell; 0 for a blank or a missing one.
@@ -78,7 +79,7 @@ class Cells(dict[str, str]):
         Raises:
             BadDataError: It is no number, or a negative one.
         """
-        return number_in(self._path, self._line, self, column)
+        return number_in(self.path, self.line, self, column)
 
     def numbers(self, *columns: str) -> Iterator[float]:
         """Values of several cells."""
@@ -135,7 +136,7 @@ def check_speculation(path: Path | None = None) -> Check:
         predicted = predicted_speedup(row, others)
         if predicted is not None:
             quotients.append(predicted / row.speedup)
-    return _check("speculative speedup, device left out", quotients, len(cells))
+    return check_of("speculative speedup, device left out", quotients, len(cells))
 
 
 def _same_device(one: Measured, other: Measured) -> bool:
@@ -176,12 +177,13 @@ def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
             seconds = compute_s + mmap_read_s(mapped, ram, disk * 1e9)
         quotients[moe].append(1 / seconds / speed)
     return (
-        _check("streaming, dense, mapped", quotients[False], len(quotients[False]) + skipped[False]),
-        _check("streaming, mixture of experts", quotients[True], len(quotients[True]) + skipped[True]),
+        check_of("streaming, dense, mapped", quotients[False], len(quotients[False]) + skipped[False]),
+        check_of("streaming, mixture of experts", quotients[True], len(quotients[True]) + skipped[True]),
     )
 
 
-def _check(name: str, quotients: list[float], all_count: int) -> Check:
+def check_of(name: str, quotients: list[float], all_count: int) -> Check:
+    """Errors of predicted / measured; ``all_count`` rows were there."""
     values = np.array(quotients)
     return Check(
         name=name,
