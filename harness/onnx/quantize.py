@@ -25,7 +25,7 @@ def quantize_weights(
     block_size: int = 32,
     accuracy_level: int = 4,
     exclude: Sequence[str] = (),
-    after: Callable[[Any], Any] | None = None,
+    after: Callable[[Any], None] = lambda _: None,
 ) -> Path:
     """Weights of constant matrix products in blocks of ``block_size`` along the input dimension (``MatMulNBits``).
 
@@ -57,18 +57,16 @@ def quantize_weights(
             nodes_to_exclude=list(exclude),
         )
         quantizer.process()
-        save(after(quantizer.model.model) if after else quantizer.model.model, scratch)
+        after(quantizer.model.model)
+        save(quantizer.model.model, scratch)
 
     return _made(source, target, make)
 
 
-def quantize_dynamic(
-    source: Path, target: Path, *, per_channel: bool = True, op_types: Sequence[str] | None = None
-) -> Path:
-    """Weights as int8 beforehand, activations at run time with one scale for a tensor.
+def quantize_dynamic(source: Path, target: Path, *, op_types: Sequence[str] | None = None) -> Path:
+    """Weights as int8 beforehand, a scale for each output channel; activations at run time, one for a tensor.
 
-    ``per_channel`` gives each output channel of a weight its scale; without ``op_types`` all operations are quantized
-    that can be.
+    Without ``op_types`` all operations are quantized that can be.
 
     Raises:
         MissingPackageError, BadDataError, EngineError: As :func:`quantize_weights`.
@@ -81,7 +79,7 @@ def quantize_dynamic(
         engine(
             str(source),
             str(scratch),
-            per_channel=per_channel,
+            per_channel=True,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=list(op_types) if op_types is not None else None,
             use_external_data_format=True,

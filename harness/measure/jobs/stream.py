@@ -20,9 +20,8 @@ from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
 from harness.runtimes.llamacpp.expert_cache import CachePolicy
-from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession
+from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, Schedule, open_streamed
 from harness.runtimes.llamacpp.laid_memory import anonymous_bytes, read_sparsely
-from harness.runtimes.llamacpp.schedules import Schedule, open_streamed
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, plain
 

@@ -157,14 +157,6 @@ class ExpertCache:
     def _keys(self, indices: NDArray[np.int64]) -> list[Key]:
         return [(self._layers[i // self._count], int(i % self._count)) for i in indices.tolist()]
 
-    def best_absent(self, layer: int, count: int) -> list[int]:
-        """The likeliest experts of a layer that are not in memory."""
-        first = self._row[layer] * self._count
-        here = slice(first, first + self._count)
-        absent = np.flatnonzero(~self._resident[here])
-        order = absent[np.argsort(-self._worth()[here][absent], kind="stable")]
-        return [int(e) for e in order[:count]]
-
     def resident(self) -> set[Key]:
         """Experts that are in memory."""
         return set(self._keys(np.flatnonzero(self._resident)))

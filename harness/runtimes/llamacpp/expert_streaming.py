@@ -15,7 +15,7 @@ llama-graph.cpp (``build_moe_ffn``) of the release packed in llama-cpp-python 0.
 import ctypes
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,11 @@ from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, Budgeted
 from harness.runtimes.llamacpp.expert_cache import CachePolicy, ExpertCache
 from harness.runtimes.llamacpp.expert_layout import ExpertLayout, expert_layout_of, plan_experts
 from harness.runtimes.llamacpp.expert_pages import ExpertPages, Key
-from harness.runtimes.llamacpp.laid_memory import LaidMemory, merged_pages
-from harness.runtimes.llamacpp.readers import ReaderPool
+from harness.runtimes.llamacpp.laid_memory import merged_pages
 from harness.runtimes.llamacpp.stream_plan import FileLayout
+from harness.runtimes.llamacpp.streaming import StreamedSession
+
+Schedule = Literal["auto", "experts", "blocks"]
 
 _COUNTS_OFFSET: Final = 16  # of ``ne`` in ``struct ggml_tensor`` on 64-bit systems
 _STRIDES_OFFSET: Final = 48  # of ``nb``
@@ -81,8 +83,8 @@ class ExpertStreamedSession(BudgetedSession):
         self.plan = plan_experts(self._experts, room_bytes, self.session.batch_tokens)
         return self.plan.streams
 
-    def _place(self, memory: LaidMemory) -> None:
-        stacked = self._experts.stacked
+    def _place(self) -> None:
+        memory, stacked = self._memory, self._experts.stacked
         if not self.plan.streams:
             memory.pin([*self._experts.rest, *stacked])
             return
@@ -90,8 +92,7 @@ class ExpertStreamedSession(BudgetedSession):
             memory.lay(start, end - start)
         memory.pin(self._experts.rest)  # later, for pages that a stacked tensor shares with another one
 
-    def _begin(self, memory: LaidMemory, readers: ReaderPool) -> None:
-        self._laid, self._queue = memory, readers
+    def _begin(self) -> None:
         layers = self._experts.layers
         self._pages = ExpertPages(self._experts)
         self._cache = ExpertCache(
@@ -149,7 +150,7 @@ class ExpertStreamedSession(BudgetedSession):
     def _begin_pass(self) -> None:
         self._chosen = -1
         self._pass_tokens = 0
-        self._pass_began_read = self._queue.read_bytes
+        self._pass_began_read = self._readers.read_bytes
         self._pass_stall_s = 0.0
         self._pass_wanted = self._pass_hits = 0
         self._pass_counts: list[tuple[int, NDArray[np.int64]]] = []
@@ -171,22 +172,22 @@ class ExpertStreamedSession(BudgetedSession):
         self._pass_counts.append((layer, counts))
         if wanted.comes:
             self._load(wanted.goes, wanted.comes)
-            self._queue.wait(self._ticket - 1)
+            self._readers.wait(self._ticket - 1)
             self._stall(layer, time.perf_counter() - started_s)
 
     def _load(self, goes: list[Key], comes: list[Key]) -> None:
         change = self._pages.change(goes, comes)
         for move in change.moves:
-            if not self._laid.move(*move):  # no room for another mapping, or the two overlap
-                self._laid.drop(move.source, move.size)
+            if not self._memory.move(*move):  # no room for another mapping, or the two overlap
+                self._memory.drop(move.source, move.size)
         for start, end in change.drops:
-            self._laid.drop(start, end - start)
+            self._memory.drop(start, end - start)
         self._ticket += 2
-        self._queue.submit(self._ticket - 1, change.early)
-        self._queue.submit(self._ticket, change.late)
+        self._readers.submit(self._ticket - 1, change.early)
+        self._readers.submit(self._ticket, change.late)
 
     def _await_late(self, layer: int) -> None:
-        waited_s = self._queue.wait(self._ticket)
+        waited_s = self._readers.wait(self._ticket)
         self._stall(layer, waited_s)
 
     def _stall(self, layer: int, duration_s: float) -> None:
@@ -201,7 +202,7 @@ class ExpertStreamedSession(BudgetedSession):
             self._single_passes += 1
             self._single_wanted += self._pass_wanted
             self._single_hits += self._pass_hits
-            self._single_read_bytes += self._queue.read_bytes - self._pass_began_read
+            self._single_read_bytes += self._readers.read_bytes - self._pass_began_read
             self._single_duration_s += duration_s
             self._single_stall_s += self._pass_stall_s
             for layer, counts in self._pass_counts:
@@ -232,11 +233,6 @@ class ExpertStreamedSession(BudgetedSession):
             held_bytes=self._cache.held_bytes if self._active else self.plan.expert_bytes,
         )
 
-    def resident_bytes(self) -> int:
-        """Bytes of stacked tensors that are in memory, as the system tells."""
-        assert self._memory is not None
-        return sum(self._memory.resident_bytes(extent) for extent in self._experts.stacked)
-
 
 def _choice_of(node: int) -> NDArray[np.int32]:
     """Ids [tokens, used] of a choice; it is a view of a sorted row, so rows are further apart than they are long."""
@@ -251,3 +247,38 @@ def _choice_of(node: int) -> NDArray[np.int32]:
     return np.lib.stride_tricks.as_strided(
         raw[:4].view(np.int32), shape=(tokens, used), strides=(row_stride, stride), writeable=False
     )
+
+
+def open_streamed(
+    path: Path,
+    scenario: Scenario,
+    budget_bytes: int,
+    *,
+    schedule: Schedule = "auto",
+    policy: CachePolicy = "likely",
+    batch_tokens: int = 32,
+) -> tuple[StreamedSession | ExpertStreamedSession, str]:
+    """Open a model under a budget.
+
+    ``auto`` streams experts where a model has them and everything else fits, and blocks otherwise: where not even what
+    every token reads fits, most of it has to be read in every pass anyway.
+
+    Returns:
+        The session, and why it streams blocks although the model has experts; empty otherwise.
+
+    Raises:
+        RefusedError: Not on this system, or the budget is too small.
+        EngineError: The engine refused the file.
+    """
+    reason = ""
+    if schedule == "experts" or (schedule == "auto" and expert_layout_of(path) is not None):
+        try:
+            return ExpertStreamedSession(path, scenario, budget_bytes, policy=policy, batch_tokens=batch_tokens), reason
+        except RefusedError as refusal:
+            if schedule == "experts":
+                raise
+            reason = str(refusal)
+    try:
+        return StreamedSession(path, scenario, budget_bytes, batch_tokens=batch_tokens), reason
+    except RefusedError as refusal:
+        raise RefusedError(f"{reason}; block by block: {refusal}" if reason else str(refusal)) from refusal

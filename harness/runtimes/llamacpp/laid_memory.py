@@ -141,18 +141,6 @@ class LaidMemory:
         """Give back the memory of whole pages; they stay laid, and empty."""
         self._libc.madvise(self.base + offset, size, mmap.MADV_DONTNEED)
 
-    def resident_bytes(self, extent: Extent) -> int:
-        """Bytes of whole pages of ``extent`` that are in memory.
-
-        Raises:
-            EngineError: The system would not tell.
-        """
-        pages = whole_pages(extent)
-        marks = (ctypes.c_ubyte * ((pages.end - pages.start) // PAGE_BYTES))()
-        if self._libc.mincore(self.base + pages.start, pages.end - pages.start, marks):
-            raise EngineError(f"mincore failed (errno {ctypes.get_errno()})")
-        return sum(m & 1 for m in marks) * PAGE_BYTES
-
     def close(self) -> None:
         """Close the file; the laid memory goes when the engine unmaps the file."""
         descriptor, self._descriptor = self._descriptor, -1
@@ -221,7 +209,6 @@ def _libc() -> Any:
         ("mmap", [address, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long], address),
         ("mremap", [address, size, size, ctypes.c_int, address], address),
         ("madvise", [address, size, ctypes.c_int], ctypes.c_int),
-        ("mincore", [address, size, ctypes.POINTER(ctypes.c_ubyte)], ctypes.c_int),
         ("pread", [ctypes.c_int, address, size, ctypes.c_long], ctypes.c_ssize_t),
     ):
         function = getattr(libc, name)

@@ -59,7 +59,10 @@ def run_quantize(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     import msgspec
 
     job = msgspec.convert(arguments, QuantizeJob)
-    importance = load_importance(Path(job.importance)) if job.importance else None
+    importance: Importance = {}
+    if job.importance:
+        with np.load(job.importance, allow_pickle=False) as arrays:
+            importance = {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
     options: dict[str, Any] = {"thread_count": job.thread_count, "pure": job.pure}
     quantize(Path(job.source), Path(job.target), job.quant, importance=importance, **options)
     emit("quantized", {"size_bytes": Path(job.target).stat().st_size})
@@ -156,17 +159,6 @@ def collect_importance(path: Path, text: str, *, chunk_count: int = 8, chunk_tok
     return {n: (s / collector.rows[n]).astype(np.float32) for n, s in collector.sums.items()}
 
 
-def save_importance(importance: Importance, path: Path) -> None:
-    """Keep an importance matrix."""
-    np.savez(path, **importance)  # type: ignore[arg-type]
-
-
-def load_importance(path: Path) -> Importance:
-    """Read one back."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
-
-
 def run_importance(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """Child's entry: ``model``, ``text`` (a path) and ``target`` (``.npz``).
 
@@ -175,5 +167,5 @@ def run_importance(arguments: dict[str, Any], emit: Callable[..., None]) -> None
     """
     text = Path(arguments["text"]).read_text(encoding="utf-8")
     importance = collect_importance(Path(arguments["model"]), text[len(text) // 2 :])
-    save_importance(importance, Path(arguments["target"]))
+    np.savez(arguments["target"], **importance)  # type: ignore[arg-type]
     emit("importance", {"matrix_count": len(importance)})

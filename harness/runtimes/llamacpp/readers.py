@@ -25,9 +25,9 @@ class ReaderPool:
     memory already, a device reads at half the speed that it reads into huge ones; the copy costs less.
     """
 
-    def __init__(self, memory: LaidMemory, *, through_buffers: bool = False) -> None:
+    def __init__(self, memory: LaidMemory) -> None:
         self._memory = memory
-        self._through_buffers = through_buffers
+        self.through_buffers = False
         self._gate = threading.Condition()
         self._chunks: deque[tuple[int, int, int]] = deque()
         self._left: dict[int, int] = {}
@@ -71,7 +71,7 @@ class ReaderPool:
         return time.perf_counter() - started_s
 
     def _work(self) -> None:
-        if not self._through_buffers:
+        if not self.through_buffers:
             self._serve(self._memory.read)
             return
         with read_buffer(CHUNK_BYTES) as buffer:
@@ -131,16 +131,12 @@ def probe_bytes_per_s(memory: LaidMemory, file_bytes: int) -> float:
     """
     wanted = min(file_bytes // CHUNK_BYTES, _PROBE_CHUNKS)
     step = file_bytes // CHUNK_BYTES // max(wanted, 1)
-    offsets = deque(i * step * CHUNK_BYTES for i in range(wanted))
+    numbers = iter(range(wanted))  # one for all readers: each takes the next
 
     def work() -> None:
         with read_buffer(CHUNK_BYTES) as buffer:
-            while True:
-                try:
-                    offset = offsets.popleft()
-                except IndexError:
-                    return
-                memory.read_into(buffer, offset)
+            for number in numbers:
+                memory.read_into(buffer, number * step * CHUNK_BYTES)
 
     threads = [threading.Thread(target=work) for _ in range(READER_COUNT)]
     started_s = time.perf_counter()

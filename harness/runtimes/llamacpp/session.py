@@ -47,7 +47,6 @@ class LlamaSession(Rows):
         sequence_count: Sequences the cache can hold (``n_seq_max``); 0 takes the scenario's ``batch_count``.
         output_tokens: Most tokens with logits in one batch; 0 leaves it to the engine (all). A smaller number makes
             the compute buffer smaller.
-        full_window: Keep all cells of sliding-window layers, so that any ``truncate`` can be decoded from again.
         eval_hook: See :data:`EvalHook`.
         tap: Reads and may replace intermediate results; takes the place of an ``eval_hook``.
         lib: As for :class:`LlamaModel`.
@@ -66,7 +65,6 @@ class LlamaSession(Rows):
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
         sequence_count: int = 0,
         output_tokens: int = 0,
-        full_window: bool = False,
         eval_hook: EvalHook | None = None,
         tap: Tap | None = None,
         lib: Any = None,
@@ -119,7 +117,6 @@ class LlamaSession(Rows):
         # "cpu" is the CPU: with a GPU in the engine llama.cpp would copy weights of long prompts to it.
         params.op_offload = scenario.api not in {"", "cpu"}
         params.offload_kqv = params.op_offload and scenario.placement.kv_on_gpu
-        params.swa_full = full_window
         if eval_hook is not None:
             hook = eval_hook
             self._hook = lib.ggml_backend_sched_eval_callback(lambda node, ask, _user: bool(hook(node, ask)))
@@ -138,6 +135,7 @@ class LlamaSession(Rows):
         self.context_tokens: int = int(lib.llama_n_ctx(self._context))
         self.batch_tokens: int = int(lib.llama_n_batch(self._context))
         self.thread_count = threads
+        self.tokenize, self.detokenize, self.is_end = self.model.tokenize, self.model.detokenize, self.model.is_end
         self.kept_count = 0
         self._row = ctypes.c_float * self.vocab_count
         self._make_batch(self.batch_tokens)
@@ -166,20 +164,6 @@ class LlamaSession(Rows):
             seq_id=pointer(self._sequence_rows, ctypes.POINTER(lib.llama_seq_id)),
             logits=pointer(self._flags, ctypes.c_int8),
         )
-
-    # -- text ---------------------------------------------------------------------------------------------------
-
-    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
-        """Token ids of ``text``; ``parse_special`` lets its words name special tokens."""
-        return self.model.tokenize(text, add_special=add_special, parse_special=parse_special)
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        """Text of token ids; undecodable bytes become U+FFFD."""
-        return self.model.detokenize(tokens)
-
-    def is_end(self, token: int) -> bool:
-        """Whether ``token`` ends a generation."""
-        return self.model.is_end(token)
 
     # -- forward passes -----------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.domain.drafting import Decoding
 from harness.errors import RefusedError
 from harness.runtimes.llamacpp.acceptance import accept_or_resample, draw, probabilities
-from harness.runtimes.llamacpp.draft_policy import Policy
+from harness.runtimes.llamacpp.draft_policy import FixedPolicy
 from harness.runtimes.llamacpp.drafters import Drafter, Proposal, Sampling
 from harness.runtimes.llamacpp.model import LlamaModel
 from harness.runtimes.llamacpp.session import LlamaSession
@@ -101,7 +101,7 @@ class Speculator:
         self,
         target: LlamaSession,
         drafter: Drafter,
-        policy: Policy,
+        policy: FixedPolicy,
         sampling: Sampling = Sampling(),  # noqa: B008  an immutable tuple
     ) -> None:
         self.target = target

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
-from harness.onnx.decoder import KEEP_INPUT, ports_of
+from harness.errors import BadDataError, EngineError, MissingPackageError
+from harness.onnx.decoder import KEEP_INPUT, decoder_ports
+from harness.onnx.graph import read_graph
 from harness.onnx.providers import providers_for
 from harness.onnx.session import OnnxSession
 from harness.runtimes._rows import RowsInRuns, check_logits
@@ -28,7 +29,6 @@ class OrtSession(RowsInRuns):
         path: ONNX file; ``tokenizer.json`` lies beside it.
         scenario: Context, physical batch, threads, repack.
         sequence_count: Sequences that may be used; 0 takes the scenario's ``batch_count``.
-        in_place: Let the attention write into one buffer of the full context, where the graph can; None: where it can.
 
     Raises:
         MissingPackageError: onnxruntime or tokenizers is not installed.
@@ -37,12 +37,8 @@ class OrtSession(RowsInRuns):
         EngineError: The engine refused the graph.
     """
 
-    def __init__(
-        self, path: Path, scenario: Scenario, *, sequence_count: int = 0, in_place: bool | None = None
-    ) -> None:
-        self.ports = ports_of(path)
-        if in_place and not self.ports.shared:
-            raise RefusedError(f"{path.parent.name}: this graph's attention does not write its cache in place")
+    def __init__(self, path: Path, scenario: Scenario, *, sequence_count: int = 0) -> None:
+        self.ports = decoder_ports(read_graph(path))
         self.thread_count = scenario.thread_count or default_thread_count()
         self._folder = path.parent
         if not (path.parent / TOKENIZER_FILE).is_file():
@@ -59,7 +55,6 @@ class OrtSession(RowsInRuns):
         self.sequence_count = sequence_count or scenario.batch_count
         self._end_tokens = end_tokens(path.parent)
         self.kept_count = 0
-        self._in_place = self.ports.shared if in_place is None else in_place
         self._caches: dict[int, Grown | InPlace] = {}
         self._binding = self._engine.raw.io_binding()
         self._bound: Any = None  # the in-place cache whose buffers are bound already
@@ -182,9 +177,8 @@ class OrtSession(RowsInRuns):
         if sequence not in self._caches:
             if not 0 <= sequence < self.sequence_count:
                 raise EngineError(f"sequence {sequence}: this session was opened for {self.sequence_count}")
-            self._caches[sequence] = (
-                InPlace(self.ports, self.context_tokens) if self._in_place else Grown(self.ports)
-            )  # fmt: skip
+            shared = self.ports.shared
+            self._caches[sequence] = InPlace(self.ports, self.context_tokens) if shared else Grown(self.ports)
         return self._caches[sequence]
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
@@ -210,10 +204,6 @@ class OrtSession(RowsInRuns):
             self.truncate(0, sequence=sequence)
 
     # -- life ---------------------------------------------------------------------------------------------------
-
-    def identity(self) -> dict[str, Any]:
-        """Engine, providers, threads, quantization: see :meth:`harness.onnx.session.OnnxSession.identity`."""
-        return {**self._engine.identity(), "kv_in_place": self._in_place}
 
     def close(self) -> None:
         """Free the model and the caches; safe to call twice."""
@@ -247,15 +237,13 @@ def load_tokenizer(folder: Path) -> Any:
 
     Raises:
         MissingPackageError: ``tokenizers`` is not installed.
-        BadDataError: There is no ``tokenizer.json``, or it is none.
+        BadDataError: It is no tokenizer.
     """
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise MissingPackageError("tokenizers", "onnx") from error
     path = folder / TOKENIZER_FILE
-    if not path.is_file():
-        raise BadDataError(path, "", "no such file", "the model's tokenizer")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the package raises plain Exceptions

@@ -13,7 +13,7 @@ from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy
 from harness.runtimes.llamacpp.drafters import LookupDrafter, ModelDrafter, Sampling
 from harness.runtimes.llamacpp.quality import score
-from harness.runtimes.llamacpp.quantize import load_importance, quantize, save_importance
+from harness.runtimes.llamacpp.quantize import quantize
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, explain_difference, plain
 
@@ -168,8 +168,7 @@ def test_quantize_with_and_without_importance(tmp_path: Path) -> None:
     assert names <= set(collector.sums)
     assert all(np.isfinite(s).all() and (s >= 0).all() for s in collector.sums.values())
     importance = {n: (s / collector.rows[n]).astype(np.float32) for n, s in collector.sums.items()}
-    save_importance(importance, tmp_path / "i.npz")
-    quantize(source, tmp_path / "iq1.gguf", "IQ1_S", importance=load_importance(tmp_path / "i.npz"))
+    quantize(source, tmp_path / "iq1.gguf", "IQ1_S", importance=importance)
     assert (tmp_path / "iq1.gguf").stat().st_size < (tmp_path / "q4.gguf").stat().st_size
 
 
