@@ -170,11 +170,7 @@ def table_by_rows(model: Any) -> None:
 
 
 def last_product(graph: Any) -> Any:
-    """The node that multiplies by the vocabulary's matrix.
-
-    Raises:
-        EngineError: The logits come from none.
-    """
+    """The node that multiplies by the vocabulary's matrix; EngineError where the logits come from none."""
     by_output = {output: node for node in graph.node for output in node.output}
     node = by_output.get("logits")
     while node is not None and node.op_type in {"Cast", "Identity", "Add", "Mul"}:

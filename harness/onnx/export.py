@@ -93,11 +93,7 @@ def export(
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What ``export`` wrote of how a folder was made; empty for a folder from elsewhere.
-
-    Raises:
-        BadDataError: It is no JSON object.
-    """
+    """What ``export`` wrote of how a folder was made (BadDataError: no JSON object); empty for one from elsewhere."""
     path = folder / RECORD_FILE
     if not path.is_file():
         return {}

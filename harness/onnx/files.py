@@ -53,11 +53,7 @@ def model_files(path: Path) -> tuple[Path, ...]:
 
 
 def size_bytes(path: Path) -> int:
-    """Bytes on disk of a model with all its files.
-
-    Raises:
-        BadDataError: A file of it is missing.
-    """
+    """Bytes on disk of a model with all its files; BadDataError where one is missing."""
     total = 0
     for file in model_files(path):
         try:
@@ -78,11 +74,7 @@ def combined_hash(files: tuple[Path, ...], hash_of: Callable[[Path], str]) -> st
 
 
 def lint(path: Path) -> list[Fault]:
-    """Everything wrong with how an ONNX model is stored; empty when all is well.
-
-    Raises:
-        BadDataError: It is no ONNX model.
-    """
+    """Everything wrong with how an ONNX model is stored; empty when all is well. BadDataError where it is none."""
     graph = read_graph(path)
     faults = []
     if graph.file_bytes > PROTOBUF_MAX_BYTES or graph.inline_bytes > PROTOBUF_MAX_BYTES:

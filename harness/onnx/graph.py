@@ -105,11 +105,7 @@ class OnnxGraph(NamedTuple):
 
 
 def read_graph(path: Path) -> OnnxGraph:
-    """Read the header of an ONNX file.
-
-    Raises:
-        BadDataError: There is no such file, or it is no ONNX model.
-    """
+    """Read the header of an ONNX file; BadDataError where there is none, or it is no ONNX model."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

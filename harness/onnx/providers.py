@@ -76,11 +76,7 @@ def node_events(path: Path) -> list[NodeEvent]:
 
 
 def provider_named(name: str) -> str:
-    """The engine's name of a provider: short (``openvino``) or its own.
-
-    Raises:
-        UnknownNameError: There is no such provider.
-    """
+    """The engine's name of a provider: short (``openvino``) or its own; UnknownNameError where there is none."""
     if name in PROVIDERS.values():
         return name
     if name.lower() not in PROVIDERS:
@@ -89,11 +85,7 @@ def provider_named(name: str) -> str:
 
 
 def providers_for(api: str) -> tuple[str, ...]:
-    """The provider of an api, and the CPU for what it leaves; an empty api is the CPU.
-
-    Raises:
-        UnknownNameError: There is no such provider.
-    """
+    """The provider of an api, and the CPU for what it leaves; an empty api is the CPU. Errors as above."""
     asked = provider_named(api or "cpu")
     return (asked,) if asked == PROVIDERS["cpu"] else (asked, PROVIDERS["cpu"])
 

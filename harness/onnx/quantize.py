@@ -89,11 +89,7 @@ def quantize_dynamic(source: Path, target: Path, *, op_types: Sequence[str] | No
 
 
 def load(path: Path, *, with_weights: bool = True) -> Any:
-    """A model as the package ``onnx`` has it; without what lies outside the file, when asked.
-
-    Raises:
-        BadDataError: It cannot be read.
-    """
+    """A model as the package ``onnx`` has it (BadDataError), without what lies outside the file, when asked."""
     import onnx
 
     try:

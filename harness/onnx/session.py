@@ -14,11 +14,7 @@ CPU: Final = ("CPUExecutionProvider",)
 
 
 def runtime() -> Any:
-    """The package ``onnxruntime``.
-
-    Raises:
-        MissingPackageError: It is not installed.
-    """
+    """The package ``onnxruntime`` (MissingPackageError where it is not installed)."""
     try:
         import onnxruntime
     except ImportError as error:

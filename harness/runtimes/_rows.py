@@ -21,11 +21,7 @@ def runs_of(positions: Sequence[int], sequences: Sequence[int]) -> list[tuple[in
 
 
 def check_logits(logits: str) -> None:
-    """Refuse what ``decode`` may not be asked for.
-
-    Raises:
-        ValueError: ``logits`` is none of ``none last all``.
-    """
+    """Refuse (ValueError) what ``decode`` may not be asked for: anything but ``none last all``."""
     if logits not in {"none", "last", "all"}:
         raise ValueError(f"logits must be none, last or all, got {logits!r}")
 
@@ -75,11 +71,7 @@ class RowsInRuns(Rows):
         sequences: Sequence[int],
         keep: Sequence[bool] | None = None,
     ) -> None:
-        """Run tokens that stand anywhere, one stretch of a sequence after the other.
-
-        Raises:
-            EngineError: As ``decode``.
-        """
+        """Run tokens that stand anywhere, one stretch of a sequence after the other; errors as ``decode``."""
         wanted = np.ones(len(tokens), np.bool_) if keep is None else np.asarray(keep, np.bool_)
         rows = np.empty((int(wanted.sum()), self.vocab_count), np.float32)
         done = 0
@@ -95,12 +87,9 @@ class RowsInRuns(Rows):
         return np.asarray(self._kept, np.float32)
 
     def logits(self, index: int = -1) -> NDArray[np.float32]:
-        """Logits [vocab_count] of the ``index``-th token kept by the last decode.
+        """Logits [vocab_count] of the ``index``-th token kept by the last decode; EngineError where none are.
 
         A view (a copy where the graph computes in half precision): the next decode overwrites it.
-
-        Raises:
-            EngineError: No logits are kept at that index.
         """
         self._check_kept(index)
         return np.asarray(self._kept[index], np.float32)
@@ -151,11 +140,7 @@ class OneSequence(RowsInRuns):
         self.kept_count = len(self._kept)
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
-        """Forget all from ``position`` on.
-
-        Raises:
-            EngineError: The engine cannot cut there.
-        """
+        """Forget all from ``position`` on; EngineError where the engine cannot cut there."""
         self._only(sequence)
         if position >= self.length():
             return
@@ -165,11 +150,7 @@ class OneSequence(RowsInRuns):
             raise EngineError(f"{self.engine} could not cut the cache at {position}: {error}") from error
 
     def fork(self, source: int, target: int) -> None:
-        """Not possible here.
-
-        Raises:
-            RefusedError: Always: the cache belongs to one sequence.
-        """
+        """Always refused: the cache belongs to one sequence."""
         raise RefusedError(f"{self.engine} cannot share sequence {source} with {target}: take another runtime")
 
     def clear(self) -> None:

@@ -38,11 +38,7 @@ class Executable:
         return f"no llama-bench {place}: unpack a release of llama.cpp and set {FOLDER_VARIABLE} to its folder"
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """What the program says of itself before a run; each run's own rows tell more.
-
-        Raises:
-            EngineError: It does not start.
-        """
+        """What the program says of itself before a run (EngineError where it does not start); its rows tell more."""
         return EngineIdentity(
             name=_bench(scenario),
             version=_output(_bench(scenario), "--version").strip().partition("\n")[0][:200],
@@ -52,11 +48,7 @@ class Executable:
         )
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
-        """A program keeps its model to itself.
-
-        Raises:
-            RefusedError: Always.
-        """
+        """Always refused: a program keeps its model to itself."""
         del path, scenario, options
         raise RefusedError("the runtime executable only times: take --runtime llamacpp for anything else")
 

@@ -110,11 +110,7 @@ class Genai:
         return None
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """Versions of the runtime and of the engine below it, and the options a run uses.
-
-        Raises:
-            MissingPackageError: onnxruntime-genai is not installed.
-        """
+        """Versions of the runtime and of the engine below it, and the options a run uses."""
         from harness.onnx.session import CPU, runtime
 
         og, ort = _package(), runtime()
@@ -127,11 +123,7 @@ class Genai:
         )
 
     def model_options(self, path: Path) -> dict[str, Any]:
-        """What the graph says of its quantization, and the search options that the folder brings.
-
-        Raises:
-            BadDataError: There is no such graph or no configuration beside it.
-        """
+        """The graph's quantization, and the folder's search options (BadDataError where one of them is not there)."""
         from harness.onnx.files import quantization
         from harness.onnx.graph import read_graph
 
@@ -140,12 +132,7 @@ class Genai:
         return {"quantization": quantization(read_graph(path)), "kv_in_place": shared}
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> GenaiSession:
-        """Load a model.
-
-        Raises:
-            MissingPackageError: onnxruntime-genai is not installed.
-            BadDataError, EngineError: As :class:`GenaiSession`.
-        """
+        """Load a model; errors as :class:`GenaiSession`."""
         return GenaiSession(path, scenario, **options)
 
 

@@ -107,11 +107,7 @@ def _renamed(params: Any, **names: str) -> Any:
 
 @cache
 def library() -> Any:
-    """The bindings, initialised, with the log captured.
-
-    Raises:
-        MissingPackageError: ik-llama-cpp-python is not installed.
-    """
+    """The bindings, initialised, with the log captured (MissingPackageError where they are not installed)."""
     if find_spec("ik_llama_cpp") is None:
         raise MissingPackageError("ik-llama-cpp-python", "ik")
     lib = _Library(import_module("ik_llama_cpp._ctypes_api"))
@@ -130,20 +126,14 @@ class IkLlama(LlamaCpp):
         return str(MissingPackageError("ik-llama-cpp-python", "ik")) if find_spec("ik_llama_cpp") is None else None
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """Version of the wheel, instruction sets compiled in, and the options a run of ``scenario`` uses.
-
-        Raises:
-            MissingPackageError: ik-llama-cpp-python is not installed.
-        """
+        """Version of the wheel, instruction sets compiled in, and the options a run of ``scenario`` uses."""
         info = library().llama_print_system_info().decode("utf-8", "replace").strip(" |\n")
         return self._described("ik_llama.cpp", f"ik-llama-cpp-python {version('ik-llama-cpp-python')}", info, scenario)
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> LlamaSession:
-        """Load a model; ``options`` as for llama.cpp.
+        """Load a model; ``options`` and errors as for llama.cpp.
 
         Raises:
-            MissingPackageError: ik-llama-cpp-python is not installed.
-            EngineError: The engine refused the file or the options.
             RefusedError: An option that this library has not.
         """
         if options.get("output_tokens"):

@@ -66,11 +66,7 @@ class MlxSession(OneSequence):
         self._keep_nothing()
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
-        """Token ids of ``text``.
-
-        Raises:
-            EngineError: The folder has no tokenizer.json.
-        """
+        """Token ids of ``text`` (EngineError where the folder has no tokenizer.json)."""
         return [int(t) for t in self._text().encode(text, add_special_tokens=add_special).ids]
 
     def detokenize(self, tokens: Sequence[int]) -> str:
@@ -127,11 +123,7 @@ class Mlx:
         return None if find_spec("mlx_lm") else str(MissingPackageError("mlx-lm", "mlx"))
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """Versions, the device that MLX takes, and the options a run uses.
-
-        Raises:
-            MissingPackageError: mlx-lm is not installed.
-        """
+        """Versions, the device that MLX takes, and the options a run uses."""
         mx, _, _ = _packages()
         return EngineIdentity(
             name="mlx-lm",
@@ -142,18 +134,13 @@ class Mlx:
         )
 
     def model_options(self, path: Path) -> dict[str, Any]:
-        """Quantization as the configuration says it.
-
-        Raises:
-            BadDataError: There is no configuration beside the file.
-        """
+        """Quantization as the configuration beside the file says it (BadDataError without one)."""
         return {"quantization": _config_of(path.parent).get("quantization")}
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> MlxSession:
-        """Load a model.
+        """Load a model; errors as :class:`MlxSession`.
 
         Raises:
-            MissingPackageError, BadDataError, EngineError: As :class:`MlxSession`.
             RefusedError: Another type of cache, or an option that MLX has not.
         """
         if scenario.kv_type != "F16" or options:

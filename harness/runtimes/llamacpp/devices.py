@@ -30,11 +30,9 @@ BUILD_ARGUMENTS: Final = {
 
 
 class GgmlDevice(NamedTuple):
-    """One device of the engine.
+    """One device of the engine: ``gpu`` has memory of its own, ``igpu`` the host's, ``accel`` works beside the CPU.
 
-    ``gpu`` has memory of its own, ``igpu`` uses the host's, ``accel`` works beside the CPU. Bytes are 0 where the
-    driver does not tell; ``handle`` is the address of
-    the engine's object.
+    Bytes are 0 where the driver does not tell; ``handle`` is the address of the engine's object.
     """
 
     name: str
@@ -84,11 +82,7 @@ def _ggml() -> Any:
 
 @cache
 def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of ggml, wherever among its libraries it is.
-
-    Raises:
-        EngineError: The installed ggml has it not.
-    """
+    """A function of ggml, wherever among its libraries it is; EngineError where the installed one has it not."""
     folder = Path(_ggml()._name).parent
     for path in (Path(_ggml()._name), *sorted(folder.glob("*ggml-base.*")), *sorted(folder.glob("*ggml-cpu.*"))):
         function = getattr(ctypes.CDLL(str(path)), name, None)
@@ -99,12 +93,7 @@ def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
 
 
 def devices() -> tuple[GgmlDevice, ...]:
-    """Every device, the engine's own order.
-
-    Raises:
-        MissingPackageError: llama-cpp-python is not installed.
-        EngineError: The library lacks the functions that list them.
-    """
+    """Every device, the engine's own order; EngineError where the library lacks the functions that list them."""
     library()
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     count = ggml_function("ggml_backend_dev_count", size)()
@@ -145,11 +134,7 @@ def apis() -> tuple[str, ...]:
 
 
 def devices_of(api: str) -> tuple[GgmlDevice, ...]:
-    """The GPUs that an api drives; none for ``cpu``.
-
-    Raises:
-        RefusedError: This engine sees no device of that api.
-    """
+    """The GPUs that an api drives; none for ``cpu``, and RefusedError where this engine sees none."""
     if api in {"", "cpu"}:
         return ()
     found = tuple(d for d in devices() if d.api == api and d.is_gpu)
@@ -227,11 +212,7 @@ def buffers(lines: Iterable[str]) -> tuple[EngineBuffer, ...]:
 
 
 def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: int = 5) -> float:
-    """Bytes/s of copies from the host to a device: the best of several, through ``ggml_backend_tensor_set``.
-
-    Raises:
-        EngineError: The device gives no buffer of that size.
-    """
+    """Bytes/s of copies from the host to a device: the best of several, through ``ggml_backend_tensor_set``."""
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     init = ggml_function("ggml_init", pointer, _InitParams)
     context = init(_InitParams(1 << 16, None, True))

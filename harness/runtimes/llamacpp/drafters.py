@@ -147,11 +147,10 @@ class ModelDrafter(Drafter):
 
 
 class LookupDrafter(Drafter):
-    """What followed the last time that the same tokens stood in the text (prompt lookup).
+    """What followed the last time that the same tokens stood in the text (prompt lookup); costs no pass of any model.
 
-    Costs no pass of any model. Source: Saxena 2023, "Prompt Lookup Decoding".
-
-    Runs of ``_LONGEST_TOKENS`` are looked for first, and those of fewer than ``_SHORTEST_TOKENS`` are no match.
+    Runs of ``_LONGEST_TOKENS`` are looked for first, and those of fewer than ``_SHORTEST_TOKENS`` are no match. Source:
+    Saxena 2023, "Prompt Lookup Decoding".
     """
 
     name = "lookup"

@@ -27,11 +27,7 @@ _NO_HUGE_PAGES: Final = 15  # MADV_NOHUGEPAGE
 
 
 def require_linux() -> None:
-    """Refuse other systems.
-
-    Raises:
-        RefusedError: This system cannot do it.
-    """
+    """Refuse other systems (RefusedError)."""
     if sys.platform != "linux":
         raise RefusedError("layer streaming needs Linux: elsewhere the residency of mapped pages cannot be controlled")
 
@@ -39,10 +35,7 @@ def require_linux() -> None:
 class LaidMemory:
     """The mapping of one file in this process, ``base`` its address; all offsets are those of the file, in bytes.
 
-    The engine must have mapped it already.
-
-    Raises:
-        EngineError: It is not mapped.
+    The engine must have mapped it already (EngineError).
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,11 +62,8 @@ class LaidMemory:
     def lay(self, offset: int, size: int, *, huge: bool = False) -> None:
         """Lay empty memory over whole pages of the mapping; nothing of it is resident until it is filled.
 
-        What is filled of huge pages must begin and end at their bounds, or where the laid memory ends: a huge page
-        makes all of itself resident.
-
-        Raises:
-            EngineError: The system would not.
+        What is filled of huge pages must begin and end at their bounds, or where the laid memory ends: a huge page makes
+        all of itself resident. EngineError where the system would not.
         """
         address = self.base + offset
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
@@ -85,22 +75,14 @@ class LaidMemory:
         self._libc.madvise(address, size, _HUGE_PAGES if huge else _NO_HUGE_PAGES)
 
     def pin(self, pieces: Sequence[Extent], *, huge: bool = False) -> None:
-        """Lay memory over the pages of the pieces, as :meth:`lay` does, and fill it.
-
-        Raises:
-            EngineError: The system would not, or reading failed.
-        """
+        """Lay memory over the pages of the pieces, as :meth:`lay` does, and fill it, as :meth:`read` does."""
         for start, end in merged_pages(pieces):
             self.lay(start, end - start, huge=huge)
             for at in range(start, end, _FILL_BYTES):
                 self.read(at, min(_FILL_BYTES, end - at))
 
     def read(self, offset: int, size: int) -> None:
-        """Read whole pages from the file into the memory over them; safe in several threads at once.
-
-        Raises:
-            EngineError: Reading failed.
-        """
+        """Read whole pages from the file into the memory over them (EngineError); safe in several threads at once."""
         done = 0
         while done < size:
             got = self._libc.pread(self._descriptor, self.base + offset + done, size - done, offset + done)
@@ -115,11 +97,7 @@ class LaidMemory:
         return os.preadv(self._descriptor, [buffer], offset)
 
     def read_through(self, buffer: memoryview, offset: int, size: int) -> None:
-        """As :meth:`read`, by way of a buffer of at least ``size`` bytes.
-
-        Raises:
-            EngineError: Reading failed.
-        """
+        """As :meth:`read`, by way of a buffer of at least ``size`` bytes."""
         try:
             got = os.preadv(self._descriptor, [buffer[:size]], offset)
         except OSError as error:

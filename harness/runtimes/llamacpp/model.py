@@ -72,11 +72,7 @@ class LlamaModel:
         return bool(self.lib.llama_vocab_is_eog(self.vocab, token))
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
-        """Token ids of ``text``.
-
-        Raises:
-            EngineError: The model has no usable tokenizer.
-        """
+        """Token ids of ``text``; EngineError where the model has no usable tokenizer."""
         data = text.encode()
         room = len(data) + 16
         for _ in range(2):

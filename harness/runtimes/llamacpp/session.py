@@ -227,12 +227,9 @@ class LlamaSession(Rows):
             self._tap_hook.raise_failure()
 
     def logits(self, index: int = -1) -> NDArray[np.float32]:
-        """Logits [vocab_count] of the ``index``-th token kept by the last decode.
+        """Logits [vocab_count] of the ``index``-th token kept by the last decode, EngineError where there are none.
 
         A view: the next decode overwrites it.
-
-        Raises:
-            EngineError: No logits are kept at that index.
         """
         self._check_kept(index)
         from_end = index if index < 0 else index - self.kept_count
@@ -254,11 +251,7 @@ class LlamaSession(Rows):
     # -- cache --------------------------------------------------------------------------------------------------
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
-        """Forget all of ``sequence`` from ``position`` on.
-
-        Raises:
-            EngineError: The model keeps a state that cannot be cut (recurrent layers).
-        """
+        """Forget all of ``sequence`` from ``position`` on; EngineError where a state cannot be cut (recurrent)."""
         if not self.lib.llama_memory_seq_rm(self._memory, sequence, position, -1):
             raise EngineError(f"this model's cache cannot be cut at position {position}")
 

@@ -27,11 +27,7 @@ class Ort:
         return None
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """Version, providers and the options a run of ``scenario`` uses.
-
-        Raises:
-            MissingPackageError: onnxruntime is not installed.
-        """
+        """Version, providers and the options a run of ``scenario`` uses."""
         from harness.onnx.providers import providers_for
         from harness.onnx.session import runtime
 
@@ -50,7 +46,7 @@ class Ort:
         )
 
     def model_options(self, path: Path) -> dict[str, Any]:
-        """What the graph itself says: quantization, type and sharing of the cache, which logits it can leave out.
+        """What the graph says: quantization, type and sharing of the cache, which logits it can leave out.
 
         Raises:
             BadDataError, RefusedError: It is no ONNX decoder.
@@ -70,13 +66,7 @@ class Ort:
         }
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> "OrtSession":
-        """Load a model; ``options`` are those of :class:`~harness.runtimes.ort.session.OrtSession`.
-
-        Raises:
-            MissingPackageError: onnxruntime or tokenizers is not installed.
-            RefusedError: The graph is no decoder that this runtime can run.
-            EngineError: The engine refused the file.
-        """
+        """Load a model; ``options`` and errors are those of :class:`~harness.runtimes.ort.session.OrtSession`."""
         from harness.runtimes.ort.session import OrtSession
 
         return OrtSession(path, scenario, **options)

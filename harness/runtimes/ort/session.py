@@ -186,11 +186,7 @@ class OrtSession(RowsInRuns):
         self._cache(sequence).truncate(position)
 
     def fork(self, source: int, target: int) -> None:
-        """Make ``target`` share all that ``source`` has in the cache, in place of what it had.
-
-        Raises:
-            EngineError: The session was not opened for so many sequences.
-        """
+        """Make ``target`` share all that ``source`` has; EngineError where the session has not so many sequences."""
         self._cache(target)
         self._caches[target] = self._cache(source).fork()
 
@@ -213,11 +209,7 @@ class OrtSession(RowsInRuns):
 
 
 def end_tokens(folder: Path) -> frozenset[int]:
-    """Tokens that end a generation, by the configuration files of the folder; empty where none says.
-
-    Raises:
-        BadDataError: One of them is no JSON object.
-    """
+    """Tokens that end a generation, by the folder's configurations (BadDataError: no JSON); empty where none says."""
     for name in ("generation_config.json", "config.json", "genai_config.json"):
         path = folder / name
         if not path.is_file():

@@ -131,20 +131,12 @@ class Server:
         return None
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """A server is known once it was asked: see :meth:`AttachedServer.identity`.
-
-        Raises:
-            RefusedError: Always.
-        """
+        """Always refused: a server is known once it was asked, see :meth:`AttachedServer.identity`."""
         del scenario
         raise RefusedError("the runtime server needs --url http://host:port")
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
-        """A server loads its own models.
-
-        Raises:
-            RefusedError: Always.
-        """
+        """Always refused: a server loads its own models."""
         del path, scenario, options
         raise RefusedError("the runtime server loads no file: start the server, then give --url http://host:port")
 
