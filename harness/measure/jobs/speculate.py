@@ -159,7 +159,7 @@ def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sam
         return LookupDrafter()
     session = LlamaSession(Path(name), job.draft_scenario or job.scenario, batch_tokens=512)
     try:
-        check_same_vocabulary(target.model, session.model)
+        check_same_vocabulary(target, session)
     except RefusedError:
         session.close()
         raise

@@ -87,7 +87,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         emit("plan", streamed.plan)
         session = streamed.session
         if isinstance(drafter, ModelDrafter) and isinstance(drafter.session, LlamaSession):
-            check_same_vocabulary(session.model, drafter.session.model)
+            check_same_vocabulary(session, drafter.session)
         policy = _policy(session, drafter) if drafter else None
         if policy is not None:
             emit("costs", {"verify_s": policy.costs.before_s, "draft_s": policy.costs.draft_s})

@@ -60,10 +60,10 @@ class LaidMemory:
             self._libc.madvise(self.base + pages.start, pages.end - pages.start, mmap.MADV_RANDOM)
 
     def lay(self, offset: int, size: int, *, huge: bool = False) -> None:
-        """Lay empty memory over whole pages of the mapping; nothing of it is resident until it is filled.
+        """Lay empty memory over whole pages of the mapping (EngineError); nothing is resident until it is filled.
 
-        What is filled of huge pages must begin and end at their bounds, or where the laid memory ends: a huge page makes
-        all of itself resident. EngineError where the system would not.
+        What is filled of huge pages must begin and end at their bounds, or where the laid memory ends: a huge page
+        makes all of itself resident.
         """
         address = self.base + offset
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE

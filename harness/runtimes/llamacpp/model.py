@@ -1,11 +1,11 @@
-"""Weights and vocabulary, loaded once and shared by any number of sessions."""
+"""Weights and vocabulary of one model file."""
 
 import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.domain.placement import Placement
+from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.runtimes.llamacpp.devices import buffers, place
 from harness.runtimes.llamacpp.library import ENGINE_LOG, library
@@ -16,10 +16,8 @@ class LlamaModel:
 
     Args:
         path: The GGUF file (the first one of a split model).
-        mmap: Map the file (anonymous memory then holds only what is repacked) or read it.
-        repack: Let the CPU backend rewrite weights into its own layout.
-        api: What drives the GPU; ``cpu`` keeps everything from any GPU there is.
-        placement: What lies with the GPU.
+        scenario: Whether the file is mapped (anonymous memory then holds only what is repacked) and repacked, api and
+            placement; an empty api is ``cpu``, which keeps everything from any GPU there is.
         lib: Bindings of another library with the same functions; None for llama.cpp's own.
 
     Raises:
@@ -28,36 +26,27 @@ class LlamaModel:
         RefusedError: The engine has no device of that api, or not so many cards.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        mmap: bool = True,
-        repack: bool = True,
-        api: str = "cpu",
-        placement: Placement = Placement(),  # noqa: B008 - frozen
-        lib: Any = None,
-    ) -> None:
+    def __init__(self, path: Path, scenario: Scenario, *, lib: Any = None) -> None:
         own = lib is None  # another library has devices of its own kind, and is asked for its CPU alone
         lib = self.lib = lib or library()
         params = lib.llama_model_default_params()
-        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mmap else lib.LLAMA_LOAD_MODE_NONE
-        params.use_extra_bufts = repack
-        held = place(params, api, placement) if own else []
+        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if scenario.mmap else lib.LLAMA_LOAD_MODE_NONE
+        params.use_extra_bufts = scenario.repack
+        held = place(params, scenario.api or "cpu", scenario.placement) if own else []
         told = len(ENGINE_LOG.sizes)
-        self.pointer = lib.llama_model_load_from_file(str(path).encode(), params)
+        self._model = lib.llama_model_load_from_file(str(path).encode(), params)
         del held
         self.buffers = buffers(ENGINE_LOG.sizes[told:])
-        if not self.pointer:
+        if not self._model:
             raise EngineError(f"llama.cpp would not load {path}: {_reason()}")
-        self.vocab = lib.llama_model_get_vocab(self.pointer)
+        self.vocab = lib.llama_model_get_vocab(self._model)
         self.vocab_count: int = lib.llama_vocab_n_tokens(self.vocab)
         self.path = path
 
     @property
     def layer_count(self) -> int:
         """Transformer blocks."""
-        return int(self.lib.llama_model_n_layer(self.pointer))
+        return int(self.lib.llama_model_n_layer(self._model))
 
     @property
     def begin_token(self) -> int | None:
@@ -97,9 +86,9 @@ class LlamaModel:
 
     def close(self) -> None:
         """Free the weights; safe to call twice."""
-        pointer, self.pointer = self.pointer, None
-        if pointer:
-            self.lib.llama_model_free(pointer)
+        model, self._model = self._model, None
+        if model:
+            self.lib.llama_model_free(model)
 
 
 def _reason() -> str:

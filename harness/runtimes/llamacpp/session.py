@@ -34,15 +34,14 @@ EvalHook = Callable[[int, bool], bool]
 the node's result, then, if it said yes, once the result is computed; returning False then stops the graph."""
 
 
-class LlamaSession(Rows):
+class LlamaSession(LlamaModel, Rows):
     """One loaded model with one KV cache; implements :class:`harness.ports.Session`.
 
     ``buffers`` tells what lies on which device, as the engine says it: weights, cache, scratch.
 
     Args:
-        source: Path of a GGUF file, or a :class:`LlamaModel` that stays the caller's to close.
-        scenario: Context, batch, KV type, threads, flash attention, mmap, repack, api and placement; an empty api is
-            ``cpu``.
+        path: The GGUF file.
+        scenario: Context, batch, KV type, threads, flash attention, and what :class:`LlamaModel` takes of it.
         batch_tokens: Most tokens of one ``llama_decode`` (``n_batch``); longer inputs are split.
         sequence_count: Sequences the cache can hold (``n_seq_max``); 0 takes the scenario's ``batch_count``.
         output_tokens: Most tokens with logits in one batch; 0 leaves it to the engine (all). A smaller number makes
@@ -59,7 +58,7 @@ class LlamaSession(Rows):
 
     def __init__(
         self,
-        source: Path | LlamaModel,
+        path: Path,
         scenario: Scenario,
         *,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
@@ -84,20 +83,8 @@ class LlamaSession(Rows):
             if eval_hook is not None:
                 raise RefusedError("a session takes a tap or an eval_hook, not both")
             eval_hook = self._tap_hook = TapHook(tap)
-        self._owns_model = not isinstance(source, LlamaModel)
-        self.model = (
-            source
-            if isinstance(source, LlamaModel)
-            else LlamaModel(
-                source,
-                mmap=scenario.mmap,
-                repack=scenario.repack,
-                api=scenario.api or "cpu",
-                placement=scenario.placement,
-                lib=lib,
-            )
-        )
-        lib = self.lib = self.model.lib
+        super().__init__(path, scenario, lib=lib)
+        lib = self.lib
         threads = scenario.thread_count or default_thread_count()
         params = lib.llama_context_default_params()
         params.n_ctx = scenario.context_tokens
@@ -122,8 +109,8 @@ class LlamaSession(Rows):
             self._hook = lib.ggml_backend_sched_eval_callback(lambda node, ask, _user: bool(hook(node, ask)))
             params.cb_eval = self._hook
         told = len(ENGINE_LOG.sizes)
-        self._context = lib.llama_init_from_model(self.model.pointer, params)
-        self.buffers = (*self.model.buffers, *buffers(ENGINE_LOG.sizes[told:]))
+        self._context = lib.llama_init_from_model(self._model, params)
+        self.buffers += buffers(ENGINE_LOG.sizes[told:])
         if not self._context:
             self.close()
             raise EngineError(
@@ -131,11 +118,9 @@ class LlamaSession(Rows):
                 f"(KV type {scenario.kv_type}): {ENGINE_LOG.tail(3)}"
             )
         self._memory = lib.llama_get_memory(self._context)
-        self.vocab_count: int = self.model.vocab_count
         self.context_tokens: int = int(lib.llama_n_ctx(self._context))
         self.batch_tokens: int = int(lib.llama_n_batch(self._context))
         self.thread_count = threads
-        self.tokenize, self.detokenize, self.is_end = self.model.tokenize, self.model.detokenize, self.model.is_end
         self.kept_count = 0
         self._row = ctypes.c_float * self.vocab_count
         self._make_batch(self.batch_tokens)
@@ -271,9 +256,8 @@ class LlamaSession(Rows):
     # -- life ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Free the cache, and the model unless the caller brought it; safe to call twice."""
-        context, self._context = getattr(self, "_context", None), None
+        """Free the cache and the model; safe to call twice."""
+        context, self._context = self._context, None
         if context:
             self.lib.llama_free(context)
-        if self._owns_model:
-            self.model.close()
+        super().close()

@@ -84,7 +84,7 @@ def test_other_vocabulary_is_refused(tiny: Path, tmp_path: Path) -> None:
         LlamaSession(path, SCENARIO) as small,
         pytest.raises(RefusedError, match="other vocabulary"),
     ):
-        check_same_vocabulary(target.model, small.model)
+        check_same_vocabulary(target, small)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
