@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.catalog.gguf import read_gguf
 from harness.domain.scenario import Scenario
 from harness.ports import EndPass
 from harness.runtimes.llamacpp.session import LlamaSession
@@ -114,8 +115,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    layer_count = read_gguf(args.model).shape().layer_count
     with LlamaSession(args.model, Scenario()) as session:
-        layer_count = session.layer_count
         tokens = session.tokenize(shipped_text()[: 8 * args.tokens])[: args.tokens]
     tops, sure, lost = qualities(args.model, layer_count, tokens, args.threads)
     blocks_s, head_s = seconds(args.model, layer_count, tokens, args.threads)

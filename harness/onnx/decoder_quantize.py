@@ -5,15 +5,13 @@ stores it twice. Here the lookup and the product share the same 8-bit bytes of t
 """
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.onnx.decoder import last_product
-from harness.onnx.quantize import ALIAS_KEY, load, quantize_weights
-
-_BLOCK: Final = 32
+from harness.onnx.quantize import ALIAS_KEY, BLOCK_SIZE, load, quantize_weights
 
 
 def quantize_decoder(source: Path, target: Path, *, bits: int) -> Path:
@@ -23,7 +21,7 @@ def quantize_decoder(source: Path, target: Path, *, bits: int) -> Path:
         RefusedError, MissingPackageError, BadDataError, EngineError: As ``quantize_weights``.
     """
     head = last_product(load(source, with_weights=False).graph).name
-    return quantize_weights(source, target, bits=bits, block_size=_BLOCK, exclude=[head], after=_table_in_blocks)
+    return quantize_weights(source, target, bits=bits, exclude=[head], after=_table_in_blocks)
 
 
 def _table_in_blocks(model: Any) -> None:
@@ -40,12 +38,12 @@ def _table_in_blocks(model: Any) -> None:
     if table is None or turned is None:
         return
     matrix = turned.T
-    if table.dtype.kind != "f" or table.shape[1] % _BLOCK or matrix.shape[1] % _BLOCK:
+    if table.dtype.kind != "f" or table.shape[1] % BLOCK_SIZE or matrix.shape[1] % BLOCK_SIZE:
         return
     tied = matrix.shape == table.shape and bool((matrix == table).all())
     names = ["table"] if tied else ["table", "head"]
     for name, values in zip(names, (table, matrix), strict=False):
-        whole, scales = blocks_of_8(values, _BLOCK)
+        whole, scales = blocks_of_8(values, BLOCK_SIZE)
         graph.initializer.append(numpy_helper.from_array(whole, f"{name}.blocks"))
         graph.initializer.append(numpy_helper.from_array(scales.astype(table.dtype), f"{name}.scales"))
     rows = TensorProto(name="table.rows", data_type=TensorProto.UINT8, dims=table.shape)
@@ -54,11 +52,11 @@ def _table_in_blocks(model: Any) -> None:
     head = names[-1]
     _replace(graph, lookup, helper.make_node(
         "GatherBlockQuantized", ["table.rows", "input_ids", "table.scales"], list(lookup.output), name=lookup.name,
-        domain="com.microsoft", bits=8, block_size=_BLOCK, gather_axis=0, quantize_axis=1,
+        domain="com.microsoft", bits=8, block_size=BLOCK_SIZE, gather_axis=0, quantize_axis=1,
     ))  # fmt: skip
     _replace(graph, product, helper.make_node(
         "MatMulNBits", [product.input[0], f"{head}.blocks", f"{head}.scales"], list(product.output), name=product.name,
-        domain="com.microsoft", bits=8, block_size=_BLOCK, K=matrix.shape[1], N=matrix.shape[0], accuracy_level=4,
+        domain="com.microsoft", bits=8, block_size=BLOCK_SIZE, K=matrix.shape[1], N=matrix.shape[0], accuracy_level=4,
     ))  # fmt: skip
     _drop_unused(model, gone)
 

@@ -7,6 +7,7 @@ the file, and all others went to the provider.
 
 import json
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -127,24 +128,18 @@ def provider_shares(
     asked = [provider_named(name) for name in providers]
     wanted = [*asked, *([] if PROVIDERS["cpu"] in asked else [PROVIDERS["cpu"]])]
     with tempfile.TemporaryDirectory(prefix="edge-harness-profile-") as folder:
-        session = OnnxSession(
-            path,
-            providers=wanted,
-            provider_options=options,
-            profile=Path(folder) / "profile",
-            fuse=False,
-        )
-        with session:
+        profile = Path(folder) / "profile"
+        with OnnxSession(path, providers=wanted, provider_options=options, profile=profile) as session:
             for _ in range(_RUNS + 1):
                 session.run(feeds)
             events = node_events(session.end_profile())
     each = len(events) // (_RUNS + 1)
     nodes: dict[str, set[str]] = {name: set() for name in wanted}
-    spent = dict.fromkeys(wanted, 0.0)
-    for number, event in enumerate(events):
+    for event in events:
         nodes.setdefault(event.provider, set()).add(event.node)
-        if number >= each:  # the first run has the provider's compilation in it
-            spent[event.provider] = spent.get(event.provider, 0.0) + event.duration_s
+    spent: defaultdict[str, float] = defaultdict(float)
+    for event in events[each:]:  # the first run has the provider's compilation in it
+        spent[event.provider] += event.duration_s
     whole = sum(node.op_type != "Constant" for node in read_graph(path).nodes)
     on_cpu = len(nodes[PROVIDERS["cpu"]])
     others = [name for name in nodes if name != PROVIDERS["cpu"] and nodes[name]]
@@ -153,5 +148,5 @@ def provider_shares(
     found = []
     for name, mine in nodes.items():
         count = compiled if name == (others or [""])[0] else len(mine)
-        found.append(ProviderShare(name, count, count / max(on_cpu + compiled, 1), spent.get(name, 0.0) / total))
+        found.append(ProviderShare(name, count, count / max(on_cpu + compiled, 1), spent[name] / total))
     return tuple(found)

@@ -31,8 +31,8 @@ class OnnxSession:
         providers: Execution providers, the best first.
         provider_options: Options by provider's name, such as ``{"OpenVINOExecutionProvider": {"device_type": "CPU"}}``.
         prepack: Let kernels rewrite weights into their own layout: faster, and a second copy of what is not mapped.
-        profile: Prefix of a profile to write, which ``providers.node_events`` reads; never inside timed rounds.
-        fuse: Let the engine merge and reorder nodes; without it its profile shows the file's own nodes.
+        profile: Prefix of a profile of the file's own nodes, for ``providers.node_events``: the engine then merges and
+            reorders none. Never inside timed rounds.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
@@ -50,7 +50,6 @@ class OnnxSession:
         provider_options: Mapping[str, Mapping[str, str]] | None = None,
         prepack: bool = True,
         profile: Path | None = None,
-        fuse: bool = True,
     ) -> None:
         ort = runtime()
         there = ort.get_available_providers()
@@ -65,10 +64,9 @@ class OnnxSession:
         options.intra_op_num_threads = thread_count
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        if not fuse:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
         if profile is not None:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
         try:

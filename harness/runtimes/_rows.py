@@ -1,13 +1,15 @@
 """Tokens that stand anywhere, for engines that run one sequence at a time, and what their sessions have in common."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import EngineError, RefusedError
+from harness.errors import BadDataError, EngineError, RefusedError
 
 
 def runs_of(positions: Sequence[int], sequences: Sequence[int]) -> list[tuple[int, int]]:
@@ -160,3 +162,22 @@ class OneSequence(RowsInRuns):
     def _only(self, sequence: int) -> None:
         if sequence != 0:
             raise EngineError(f"{self.engine} keeps one sequence: only sequence 0")
+
+
+def read_config(path: Path, *place: str, expected: str) -> dict[str, Any]:
+    """The JSON object of a configuration in which the number of tokens stands at ``place``.
+
+    Raises:
+        BadDataError: There is no such file (``expected`` says what should be there), or no such number.
+    """
+    try:
+        found = value = json.loads(path.read_bytes())
+        for key in place:
+            value = value[key]
+        if not isinstance(value, int):
+            raise TypeError(f"{'.'.join(place)} is no number")  # noqa: TRY301
+    except OSError as error:
+        raise BadDataError(path, "", "no such file", expected) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadDataError(path, ".".join(place), str(error), "a model's configuration") from error
+    return dict(found)

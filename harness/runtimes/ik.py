@@ -22,7 +22,6 @@ from harness.runtimes.llamacpp.session import LlamaSession
 _POINTER, _INT, _BOOL = ctypes.c_void_p, ctypes.c_int32, ctypes.c_bool
 _CALLS: Final[dict[str, tuple[str, Any, tuple[Any, ...]]]] = {
     "llama_model_free": ("llama_free_model", None, (_POINTER,)),
-    "llama_model_n_layer": ("llama_n_layer", _INT, (_POINTER,)),
     "llama_vocab_get_add_bos": ("llama_vocab_get_add_bos", _BOOL, (_POINTER,)),
     "llama_vocab_bos": ("llama_vocab_bos", _INT, (_POINTER,)),
     "llama_vocab_is_eog": ("llama_vocab_is_eog", _BOOL, (_POINTER, _INT)),

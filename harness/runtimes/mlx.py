@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, MissingPackageError, RefusedError
-from harness.runtimes._config import read_config
-from harness.runtimes._rows import OneSequence
+from harness.runtimes._rows import OneSequence, read_config
 
 
 @cache

@@ -163,7 +163,7 @@ def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sam
     except RefusedError:
         session.close()
         raise
-    return ModelDrafter(session, Path(name).stem, sampling)
+    return ModelDrafter(session, sampling)
 
 
 def _plain_step_s(target: LlamaSession, prompt: list[int]) -> float:

@@ -140,7 +140,7 @@ def _drafter(job: StreamJob) -> Drafter | None:
     if mapped:
         read_sparsely(path)
     page_cache.drop(path)
-    return ModelDrafter(session, path.stem)
+    return ModelDrafter(session)
 
 
 def _draft_session(path: Path, scenario: Scenario) -> LlamaSession:

@@ -47,8 +47,6 @@ GoOn = Callable[[Sequence[int]], bool]
 class Drafter(ABC):
     """Proposes the next tokens of a history."""
 
-    name: str
-
     @abstractmethod
     def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> Proposal:
         """At most ``limit`` tokens to follow ``history``; may be none."""
@@ -72,9 +70,8 @@ class ModelDrafter(Drafter):
     It is the only user of its session. With the target's temperature acceptance is 1 - total variation distance.
     """
 
-    def __init__(self, session: Session, name: str = "model", sampling: Sampling = Sampling()) -> None:  # noqa: B008
+    def __init__(self, session: Session, sampling: Sampling = Sampling()) -> None:  # noqa: B008
         self.session = session
-        self.name = name
         self.sampling = sampling
         self._random = np.random.default_rng([sampling.seed, 1])
         self._fed: list[int] = []
@@ -152,8 +149,6 @@ class LookupDrafter(Drafter):
     Runs of ``_LONGEST_TOKENS`` are looked for first, and those of fewer than ``_SHORTEST_TOKENS`` are no match. Source:
     Saxena 2023, "Prompt Lookup Decoding".
     """
-
-    name = "lookup"
 
     def __init__(self) -> None:
         self.forget()

@@ -44,11 +44,6 @@ class LlamaModel:
         self.path = path
 
     @property
-    def layer_count(self) -> int:
-        """Transformer blocks."""
-        return int(self.lib.llama_model_n_layer(self._model))
-
-    @property
     def begin_token(self) -> int | None:
         """Token that a prompt begins with; None for a model that has none or wants none."""
         if not self.lib.llama_vocab_get_add_bos(self.vocab):

@@ -70,7 +70,7 @@ def test_sampled_speculation_is_reproducible_and_drafts_from_itself_are_kept(tin
     outputs = []
     with LlamaSession(tiny, SCENARIO) as target, LlamaSession(tiny, SCENARIO) as small:
         for _ in range(2):
-            got = Speculator(target, ModelDrafter(small, "m", sampling), FixedPolicy(3), sampling).generate(PROMPT, 30)
+            got = Speculator(target, ModelDrafter(small, sampling), FixedPolicy(3), sampling).generate(PROMPT, 30)
             outputs.append(got.tokens)
             # p equals q up to rounding of batched kernels: nearly everything is accepted
             assert got.accepted_count >= 0.9 * got.drafted_count
