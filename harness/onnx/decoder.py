@@ -42,11 +42,7 @@ class DecoderPorts(NamedTuple):
 
 
 def decoder_ports(graph: OnnxGraph) -> DecoderPorts:
-    """The ports of a decoder with a cache.
-
-    Raises:
-        RefusedError: The graph is something else, or of a form that is not supported.
-    """
+    """The ports of a decoder with a cache; RefusedError where the graph is something else, or of another form."""
     name = graph.path.parent.name + "/" + graph.path.name
     past = [p for p in graph.inputs if _PAST.fullmatch(p.name)]
     others = [p for p in graph.inputs if not _PAST.fullmatch(p.name)]

@@ -93,15 +93,9 @@ def export(
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What ``export`` wrote of how a folder was made (BadDataError: no JSON object); empty for one from elsewhere."""
+    """What ``export`` wrote of how a folder was made; empty for one from elsewhere."""
     path = folder / RECORD_FILE
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise BadDataError(path, "", str(error), "a JSON object") from error
-    return dict(found)
+    return dict(json.loads(path.read_bytes())) if path.is_file() else {}
 
 
 def _finish(model: Path) -> None:

@@ -58,10 +58,7 @@ class NodeEvent(NamedTuple):
 def node_events(path: Path) -> list[NodeEvent]:
     """Every kernel that ran, in order, of a profile in the Chrome trace format (durations in microseconds).
 
-    Writing a profile costs time: it says shares, never speed.
-
-    Raises:
-        BadDataError: It is no profile of ONNX Runtime.
+    Writing a profile costs time: it says shares, never speed. BadDataError where it is no profile of ONNX Runtime.
     """
     found = []
     try:
@@ -92,10 +89,9 @@ def providers_for(api: str) -> tuple[str, ...]:
 
 
 def example_feeds(path: Path) -> dict[str, Any]:
-    """Inputs of a graph with ones in them, free sizes 1: enough to see where its nodes run, not how fast.
+    """Ones for all inputs of a graph, free sizes 1: enough to see where its nodes run, not how fast.
 
-    Raises:
-        RefusedError: An input is of a type that has no number 1.
+    RefusedError where an input is of a type that has no number 1.
     """
     import numpy as np
 

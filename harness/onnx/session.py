@@ -83,10 +83,9 @@ class OnnxSession:
         self.input_names = tuple(i.name for i in self.raw.get_inputs())
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
-        """Outputs (all unless named) as arrays; names in ``feeds`` that the graph does not know are left out.
+        """Outputs (all unless named) as arrays; EngineError where a shape or a type does not suit the graph.
 
-        Raises:
-            EngineError: A shape or a type does not suit the graph.
+        Names in ``feeds`` that the graph does not know are left out.
         """
         known = {name: value for name, value in feeds.items() if name in self.input_names}
         try:

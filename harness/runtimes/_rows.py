@@ -120,11 +120,10 @@ class OneSequence(RowsInRuns):
         """Forget all from ``position`` on; anything it raises means that the engine cannot."""
 
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
-        """Run ``tokens`` through the model at ``position``.
+        """Run ``tokens`` through the model at ``position``, the end of the sequence.
 
         Raises:
-            EngineError: Another sequence than 0, not at the end of what there is, the context is full, or the engine
-                failed.
+            EngineError: Another sequence or place, the context is full, or the engine failed.
             ValueError: ``logits`` is none of ``none last all``.
         """
         check_logits(logits)
@@ -167,8 +166,7 @@ class OneSequence(RowsInRuns):
 def read_config(path: Path, *place: str, expected: str) -> dict[str, Any]:
     """The JSON object of a configuration in which the number of tokens stands at ``place``.
 
-    Raises:
-        BadDataError: There is no such file (``expected`` says what should be there), or no such number.
+    BadDataError where there is no such file (``expected`` says what should be there), or no such number.
     """
     try:
         found = value = json.loads(path.read_bytes())

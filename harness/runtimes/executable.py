@@ -109,11 +109,7 @@ def rows(output: str) -> list[dict[str, Any]]:
 
 
 def batched_times(row: Mapping[str, Any]) -> Sequence[tuple[Phase, str, int, float]]:
-    """Phase, label, tokens and seconds of both tests in a row of llama-batched-bench.
-
-    Raises:
-        EngineError: A field is missing.
-    """
+    """Phase, label, tokens and seconds of both tests in a row of llama-batched-bench (EngineError: field missing)."""
     try:
         pp, tg, count = (int(row[k]) for k in ("pp", "tg", "pl"))
         prompts = pp if row.get("is_pp_shared") else pp * count

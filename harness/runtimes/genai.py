@@ -29,9 +29,8 @@ def _package() -> Any:
 class GenaiSession(OneSequence):
     """One loaded model with one sequence; implements :class:`harness.ports.Session` but for ``fork``.
 
-    Args:
-        path: ``model.onnx`` in a folder that the builder made (``genai_config.json`` beside it).
-        scenario: Context and threads; the prompt goes in whole, as the runtime has it.
+    The path is ``model.onnx`` in a folder that the builder made (``genai_config.json`` beside it). Of the scenario it
+    takes context and threads; the prompt goes in whole, as the runtime has it.
 
     Raises:
         MissingPackageError: onnxruntime-genai is not installed.

@@ -35,7 +35,6 @@ _CALLS: Final[dict[str, tuple[str, Any, tuple[Any, ...]]]] = {
     "llama_get_logits": ("llama_get_logits", ctypes.POINTER(ctypes.c_float), (_POINTER,)),
     "llama_memory_seq_rm": ("llama_kv_cache_seq_rm", _BOOL, (_POINTER, _INT, _INT, _INT)),
     "llama_memory_seq_cp": ("llama_kv_cache_seq_cp", None, (_POINTER, _INT, _INT, _INT, _INT)),
-    "llama_memory_seq_pos_max": ("llama_kv_cache_seq_pos_max", _INT, (_POINTER, _INT)),
     "llama_print_system_info": ("llama_print_system_info", ctypes.c_char_p, ()),
     "llama_log_set": ("llama_log_set", None, (_POINTER, _POINTER)),
 }  # fmt: skip
@@ -130,11 +129,7 @@ class IkLlama(LlamaCpp):
         return self._described("ik_llama.cpp", f"ik-llama-cpp-python {version('ik-llama-cpp-python')}", info, scenario)
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> LlamaSession:
-        """Load a model; ``options`` and errors as for llama.cpp.
-
-        Raises:
-            RefusedError: An option that this library has not.
-        """
+        """Load a model as llama.cpp's runtime does; RefusedError for an option or api that this library has not."""
         if options.get("output_tokens"):
             raise RefusedError("ik_llama.cpp has no output_tokens")
         if scenario.api not in {"", "cpu"}:

@@ -137,11 +137,7 @@ class Mlx:
         return {"quantization": _config_of(path.parent).get("quantization")}
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> MlxSession:
-        """Load a model; errors as :class:`MlxSession`.
-
-        Raises:
-            RefusedError: Another type of cache, or an option that MLX has not.
-        """
+        """Load a model; errors as :class:`MlxSession`, and RefusedError for another type of cache or any option."""
         if scenario.kv_type != "F16" or options:
             raise RefusedError(f"mlx has no {', '.join(options) or f'cache of type {scenario.kv_type}'}")
         return MlxSession(path, scenario)

@@ -164,11 +164,7 @@ class BudgetedSession(ABC):
         return self._failure or self._readers.failure
 
     def report(self) -> StreamReport:
-        """What happened since the last reset.
-
-        Raises:
-            EngineError: The engine does not mark its blocks (no ``l_out`` in this architecture), or a read failed.
-        """
+        """What happened since the last reset; EngineError where a read failed, or no block was marked (``l_out``)."""
         if failure := self._failed():
             raise failure
         if self._active and self._begun:

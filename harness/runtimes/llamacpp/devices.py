@@ -202,13 +202,8 @@ _PARTS: Final = {
 
 def buffers(lines: Iterable[str]) -> tuple[EngineBuffer, ...]:
     """Buffers that the engine's log tells of; sizes in steps of 0.01 MiB."""
-    found = []
-    for line in lines:
-        hit = _BUFFER.search(line)
-        if hit:
-            size = round(float(hit[3]) * 2**20)
-            found.append(EngineBuffer(device=hit[1], part=_PARTS[hit[2]], size_bytes=size))
-    return tuple(found)
+    hits = filter(None, map(_BUFFER.search, lines))
+    return tuple(EngineBuffer(device=h[1], part=_PARTS[h[2]], size_bytes=round(float(h[3]) * 2**20)) for h in hits)
 
 
 def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: int = 5) -> float:

@@ -84,13 +84,10 @@ class ExpertCache:
         self.held_bytes = 0
 
     def want(self, layer: int, counts: NDArray[np.int64], token_count: int) -> Wanted:
-        """The router of a layer has chosen.
+        """The router of a layer has chosen; EngineError where the wanted experts do not fit together.
 
         A lower layer than before, or the same, begins a new pass over ``token_count`` tokens; ``counts`` [expert_count]
         says how many of them chose each expert.
-
-        Raises:
-            EngineError: The wanted experts do not fit together.
         """
         row = self._row[layer]
         if row <= self._last_row or not self._total:
@@ -156,7 +153,3 @@ class ExpertCache:
 
     def _keys(self, indices: NDArray[np.int64]) -> list[Key]:
         return [(self._layers[i // self._count], int(i % self._count)) for i in indices.tolist()]
-
-    def resident(self) -> set[Key]:
-        """Experts that are in memory."""
-        return set(self._keys(np.flatnonzero(self._resident)))

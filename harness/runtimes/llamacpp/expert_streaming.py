@@ -40,6 +40,16 @@ _DATA_OFFSET: Final = 248  # of ``data``
 _TYPE_I32: Final = 26
 
 
+class _Pass:
+    """What one pass wanted and took, or several together."""
+
+    def __init__(self, read_bytes: int = 0) -> None:
+        self.read_bytes = read_bytes  # while it runs: those of all reads when it began
+        self.tokens = self.wanted = self.hits = 0
+        self.duration_s = self.stall_s = 0.0
+        self.counts: list[tuple[int, NDArray[np.int64]]] = []
+
+
 class ExpertStreamedSession(BudgetedSession):
     """A session that holds the experts that are wanted most, by a policy; all else as in :class:`BudgetedSession`.
 
@@ -149,17 +159,13 @@ class ExpertStreamedSession(BudgetedSession):
 
     def _begin_pass(self) -> None:
         self._chosen = -1
-        self._pass_tokens = 0
-        self._pass_began_read = self._readers.read_bytes
-        self._pass_stall_s = 0.0
-        self._pass_wanted = self._pass_hits = 0
-        self._pass_counts: list[tuple[int, NDArray[np.int64]]] = []
+        self._pass = _Pass(self._readers.read_bytes)
 
     def _choose(self, layer: int, choice: NDArray[np.int32]) -> None:
         """The router has chosen [tokens, used]: have those experts in memory."""
         started_s = time.perf_counter()
         token_count = len(choice)
-        self._pass_tokens = max(self._pass_tokens, token_count)
+        self._pass.tokens = max(self._pass.tokens, token_count)
         counts = np.bincount(choice.ravel(), minlength=self.plan.expert_count)
         try:
             wanted = self._cache.want(layer, counts, token_count)
@@ -167,9 +173,9 @@ class ExpertStreamedSession(BudgetedSession):
             self._failure = error
             return
         self._chosen = layer
-        self._pass_wanted += wanted.hits + len(wanted.comes)
-        self._pass_hits += wanted.hits
-        self._pass_counts.append((layer, counts))
+        self._pass.wanted += wanted.hits + len(wanted.comes)
+        self._pass.hits += wanted.hits
+        self._pass.counts.append((layer, counts))
         if wanted.comes:
             self._load(wanted.goes, wanted.comes)
             self._readers.wait(self._ticket - 1)
@@ -192,20 +198,18 @@ class ExpertStreamedSession(BudgetedSession):
 
     def _stall(self, layer: int, duration_s: float) -> None:
         self.stalls_s[layer] += duration_s
-        self._pass_stall_s += duration_s
+        self._pass.stall_s += duration_s
 
     def _end_pass(self) -> None:
-        duration_s = self._finish_pass()
-        self._wanted += self._pass_wanted
-        self._hits += self._pass_hits
-        if self._pass_tokens == 1:
-            self._single_passes += 1
-            self._single_wanted += self._pass_wanted
-            self._single_hits += self._pass_hits
-            self._single_read_bytes += self._readers.read_bytes - self._pass_began_read
-            self._single_duration_s += duration_s
-            self._single_stall_s += self._pass_stall_s
-            for layer, counts in self._pass_counts:
+        done = self._pass
+        done.duration_s = self._finish_pass()
+        done.read_bytes = self._readers.read_bytes - done.read_bytes
+        for total in (self._all, self._single) if done.tokens == 1 else (self._all,):
+            for name in ("wanted", "hits", "read_bytes", "duration_s", "stall_s"):
+                setattr(total, name, getattr(total, name) + getattr(done, name))
+        if done.tokens == 1:
+            self._single_count += 1
+            for layer, counts in done.counts:
                 self._counts[layer] += counts
 
     # -- results ------------------------------------------------------------------------------------------------
@@ -213,22 +217,20 @@ class ExpertStreamedSession(BudgetedSession):
     def reset(self) -> None:
         """Count from here on."""
         super().reset()
-        self._wanted = self._hits = 0
-        self._single_passes = self._single_wanted = self._single_hits = self._single_read_bytes = 0
-        self._single_duration_s = self._single_stall_s = 0.0
+        self._all, self._single, self._single_count = _Pass(), _Pass(), 0
         self._counts = {n: np.zeros(self._experts.expert_count, np.int64) for n in self._experts.layers}
 
     def use(self) -> ExpertUse:
         """What was wanted since the last reset."""
         return ExpertUse(
-            wanted_count=self._wanted,
-            hit_count=self._hits,
-            single_pass_count=self._single_passes,
-            single_wanted_count=self._single_wanted,
-            single_hit_count=self._single_hits,
-            single_read_bytes=self._single_read_bytes,
-            single_duration_s=self._single_duration_s,
-            single_stall_s=self._single_stall_s,
+            wanted_count=self._all.wanted,
+            hit_count=self._all.hits,
+            single_pass_count=self._single_count,
+            single_wanted_count=self._single.wanted,
+            single_hit_count=self._single.hits,
+            single_read_bytes=self._single.read_bytes,
+            single_duration_s=self._single.duration_s,
+            single_stall_s=self._single.stall_s,
             counts=tuple(tuple(c.tolist()) for c in self._counts.values()),
             held_bytes=self._cache.held_bytes if self._active else self.plan.expert_bytes,
         )

@@ -139,12 +139,9 @@ class _Collector:
 
 
 def collect_importance(path: Path, text: str, *, chunk_count: int = 8, chunk_tokens: int = 512) -> Importance:
-    """Importance of all matrices of a model while it reads the beginning of ``text``.
+    """Importance of all matrices of a model while it reads the beginning of ``text`` (EngineError: too short).
 
     The engine must not have rewritten the weights (then their names are still theirs), so nothing is repacked.
-
-    Raises:
-        EngineError: The engine refused the file, or the text is too short for one chunk.
     """
     collector = _Collector()
     scenario = Scenario(context_tokens=chunk_tokens, ubatch_tokens=chunk_tokens, repack=False)

@@ -120,7 +120,6 @@ class LlamaSession(LlamaModel, Rows):
         self._memory = lib.llama_get_memory(self._context)
         self.context_tokens: int = int(lib.llama_n_ctx(self._context))
         self.batch_tokens: int = int(lib.llama_n_batch(self._context))
-        self.thread_count = threads
         self.kept_count = 0
         self._row = ctypes.c_float * self.vocab_count
         self._make_batch(self.batch_tokens)
@@ -155,11 +154,7 @@ class LlamaSession(LlamaModel, Rows):
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
         """Run ``tokens`` through the model at ``position`` of ``sequence``; returns when computed.
 
-        Inputs longer than ``batch_tokens`` go in several batches; ``logits="all"`` needs a single one.
-
-        Raises:
-            EngineError: The engine refused the batch.
-            ValueError: ``logits`` is none of ``none last all``, or asks for all of more than one batch.
+        Inputs longer than ``batch_tokens`` go in several batches; ``logits="all"`` needs a single one (ValueError).
         """
         count = len(tokens)
         check_logits(logits)
@@ -184,14 +179,7 @@ class LlamaSession(LlamaModel, Rows):
         sequences: Sequence[int],
         keep: Sequence[bool] | None = None,
     ) -> None:
-        """Run one batch of tokens that stand anywhere: each with its own position and sequence.
-
-        ``keep`` says which ones' logits are kept (all when None). All four have the same length, at most
-        ``batch_tokens``.
-
-        Raises:
-            EngineError: The engine refused the batch.
-        """
+        """Run one batch of at most ``batch_tokens`` tokens, each with its own position and sequence; see the port."""
         size = len(tokens)
         self._tokens[:size] = tokens
         self._positions[:size] = positions
@@ -244,10 +232,6 @@ class LlamaSession(LlamaModel, Rows):
         """Make ``target`` share all that ``source`` has in the cache, in place of what it had."""
         self.lib.llama_memory_seq_rm(self._memory, target, -1, -1)
         self.lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
-
-    def length(self, sequence: int = 0) -> int:
-        """Tokens of ``sequence`` in the cache: its last position + 1."""
-        return int(self.lib.llama_memory_seq_pos_max(self._memory, sequence)) + 1
 
     def clear(self) -> None:
         """Forget every sequence."""

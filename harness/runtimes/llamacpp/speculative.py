@@ -41,11 +41,7 @@ class Difference(NamedTuple):
 
 
 def check_same_vocabulary(target: LlamaSession, draft: LlamaSession) -> None:
-    """Drafted token ids must mean the same to the target.
-
-    Raises:
-        RefusedError: They do not.
-    """
+    """Drafted token ids must mean the same to the target; RefusedError where they do not."""
     lib = target.lib
     kind_a, kind_b = lib.llama_vocab_type(target.vocab), lib.llama_vocab_type(draft.vocab)
     if kind_a != kind_b or abs(target.vocab_count - draft.vocab_count) > _PADDING_TOKENS:

@@ -46,11 +46,7 @@ class Ort:
         )
 
     def model_options(self, path: Path) -> dict[str, Any]:
-        """What the graph says: quantization, type and sharing of the cache, which logits it can leave out.
-
-        Raises:
-            BadDataError, RefusedError: It is no ONNX decoder.
-        """
+        """What the graph says: quantization, type and sharing of the cache, which logits it can leave out."""
         from harness.onnx.decoder import decoder_ports
         from harness.onnx.files import quantization
         from harness.onnx.graph import read_graph

@@ -6,6 +6,7 @@ the full context is past and present at once, and only the length moves.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Final
 
 import numpy as np
@@ -60,9 +61,7 @@ class Grown:
 
     def fork(self) -> "Grown":
         """Another sequence with the same past; no byte is copied."""
-        twin = Grown.__new__(Grown)
-        twin.__dict__.update(self.__dict__)
-        return twin
+        return copy(self)
 
 
 class InPlace:

@@ -96,13 +96,9 @@ class OrtSession(RowsInRuns):
     # -- forward passes -----------------------------------------------------------------------------------------
 
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
-        """Run ``tokens`` through the model at ``position`` of ``sequence``; returns when computed.
+        """Run ``tokens`` through the model at ``position``, the end of ``sequence`` (EngineError anywhere else).
 
         Inputs longer than ``ubatch_tokens`` go in several runs.
-
-        Raises:
-            EngineError: The position is not where the sequence ends, the context is full, or the engine failed.
-            ValueError: ``logits`` is none of ``none last all``.
         """
         check_logits(logits)
         cache = self._cache(sequence)
@@ -190,10 +186,6 @@ class OrtSession(RowsInRuns):
         self._cache(target)
         self._caches[target] = self._cache(source).fork()
 
-    def length(self, sequence: int = 0) -> int:
-        """Tokens of ``sequence`` in the cache."""
-        return self._cache(sequence).length
-
     def clear(self) -> None:
         """Forget every sequence; buffers stay for the next."""
         for sequence in list(self._caches):
@@ -225,12 +217,7 @@ def end_tokens(folder: Path) -> frozenset[int]:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model's folder.
-
-    Raises:
-        MissingPackageError: ``tokenizers`` is not installed.
-        BadDataError: It is no tokenizer.
-    """
+    """The tokenizer of a model's folder; BadDataError where it is none."""
     try:
         from tokenizers import Tokenizer
     except ImportError as error:

@@ -111,11 +111,7 @@ class Collector:
         return self.counts[-1] if self.counts else 0
 
     def piece(self, at_s: float, text: str, count: int | None = None) -> None:
-        """A piece with text is here; ``count`` tokens are with it, where the server numbers them.
-
-        Raises:
-            ServerError: The numbers go down.
-        """
+        """A piece with text; ``count`` tokens are here by now, where the server numbers them (ServerError: down)."""
         last = self.token_count
         if count is not None and count < last:
             raise ServerError(f"wrong token count: {count} tokens after {last} had come")
@@ -128,11 +124,7 @@ class Collector:
         self._told |= {name: value for name, value in facts.items() if value is not None}
 
     def answer(self) -> Answer:
-        """The answer, once it is complete.
-
-        Raises:
-            ServerError: It is not, is empty, or its token count cannot be.
-        """
+        """The complete answer; ServerError where it is not, is empty, or its token count cannot be."""
         if not self.complete:
             closed = f"the server closed the stream after {len(self.counts)} pieces, without its end"
             raise ServerError(closed, "crashed")

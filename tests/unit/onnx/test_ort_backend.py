@@ -92,7 +92,7 @@ def test_truncate_fork_clear(model: Path):
         session.truncate(10)
         session.decode(TOKENS[10:12], position=10)
         assert np.allclose(session.logits(), TRUTH[11], **NEAR)
-        assert (session.length(0), session.length(1)) == (12, 31)
+        assert (session._caches[0].length, session._caches[1].length) == (12, 31)
         session.clear()
         session.decode(TOKENS[:3], position=0)
         assert np.allclose(session.logits(), TRUTH[2], **NEAR)
@@ -134,7 +134,7 @@ def test_rows_anywhere_and_end_tokens(model: Path):
         assert session.kept_count == 2
         assert np.allclose(session.logits(0), TRUTH[10], **NEAR)
         assert np.allclose(session.logits(1), TRUTH[10], **NEAR)
-        assert (session.length(0), session.length(1)) == (12, 11)
+        assert (session._caches[0].length, session._caches[1].length) == (12, 11)
         session.decode_rows([TOKENS[11]], [11], [1])
         assert np.allclose(session.logits(), TRUTH[11], **NEAR)
         assert [session.is_end(t) for t in (3, 4, 5)] == [True, False, True]
