@@ -142,7 +142,6 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
     from harness.predict.repack import repacked_bytes
     from harness.predict.weights import weights_of
     from harness.runtimes.llamacpp.library import ENGINE_LOG
-    from harness.runtimes.llamacpp.model import LlamaModel
     from harness.runtimes.llamacpp.session import LlamaSession
 
     shape = KINDS[key]
@@ -161,14 +160,13 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
             rows.append({"kind": key, "part": "header", "differs": differing})
         for repack in (False, True):
             ENGINE_LOG.clear()
-            model = LlamaModel(path, Scenario(repack=repack))
-            logged = _buffers(ENGINE_LOG.lines())
-            model.close()
+            scenario = Scenario(repack=repack, thread_count=1)
+            with LlamaSession(path, scenario, output_tokens=512):
+                logged = _buffers(ENGINE_LOG.lines())
             if repack:
                 # The engine's mapped part shrinks by what it rewrites; the file's pages were read all the same.
                 note("repacked weights", logged.get("repack", []), repacked_bytes(weights, isa))
                 continue
-            scenario = Scenario(repack=False)
             mapped = sum(p.file_bytes + p.anonymous_bytes for p in weight_parts(weights, scenario, "cpu", None))
             note("weights", logged.get("model", []), mapped)
             for kv_type, context, sequences in LOADS:

@@ -141,8 +141,8 @@ def provider_shares(
     others = [name for name in nodes if name != PROVIDERS["cpu"] and nodes[name]]
     compiled = max(whole - on_cpu - sum(len(nodes[name]) for name in others[1:]), 0) if others else 0
     total = sum(spent.values()) or 1.0
-    found = []
-    for name, mine in nodes.items():
-        count = compiled if name == (others or [""])[0] else len(mine)
-        found.append(ProviderShare(name, count, count / max(on_cpu + compiled, 1), spent[name] / total))
-    return tuple(found)
+    counts = {name: len(mine) for name, mine in nodes.items()} | dict.fromkeys(others[:1], compiled)
+    return tuple(
+        ProviderShare(name, count, count / max(on_cpu + compiled, 1), spent[name] / total)
+        for name, count in counts.items()
+    )

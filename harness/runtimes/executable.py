@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -99,12 +100,9 @@ def rows(output: str) -> list[dict[str, Any]]:
     """The JSON lines among what a program printed."""
     found = []
     for line in output.splitlines():
-        try:
+        with suppress(ValueError):
             row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            found.append(row)
+            found += [row] if isinstance(row, dict) else []
     return found
 
 

@@ -71,22 +71,21 @@ class _BufferOverride(ctypes.Structure):
 
 
 @cache
-def _ggml() -> Any:
+def _ggml() -> tuple[Any, ...]:
     """The ggml libraries beside libllama: the registry (``ggml``) finds what the base library declares too."""
     folder = Path(library()._lib._name).parent
     found = sorted(folder.glob("*ggml.*")) or sorted(folder.glob("*ggml*"))
     if not found:
         raise EngineError(f"no ggml library beside {folder}")
-    return ctypes.CDLL(str(found[0]))
+    paths = (found[0], *sorted(folder.glob("*ggml-base.*")), *sorted(folder.glob("*ggml-cpu.*")))
+    return tuple(ctypes.CDLL(str(path)) for path in paths)
 
 
 @cache
 def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
     """A function of ggml, wherever among its libraries it is; EngineError where the installed one has it not."""
-    folder = Path(_ggml()._name).parent
-    for path in (Path(_ggml()._name), *sorted(folder.glob("*ggml-base.*")), *sorted(folder.glob("*ggml-cpu.*"))):
-        function = getattr(ctypes.CDLL(str(path)), name, None)
-        if function is not None:
+    for loaded in _ggml():
+        if (function := getattr(loaded, name, None)) is not None:
             function.restype, function.argtypes = result, list(arguments)
             return function
     raise EngineError(f"the installed ggml has no {name}")

@@ -39,13 +39,9 @@ class Move(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What to do with the laid memory, in this order.
+    """What to do with the laid memory, in this order: pages to carry over, to give back, and to read.
 
-    Attributes:
-        moves: Pages of experts that go, carried to where others come.
-        drops: Pages to give back.
-        early: Pages to read for the tensors that are used first.
-        late: Pages to read for the tensors that are used last.
+    ``early`` are pages of the tensors that are used first, ``late`` of those that are used last.
     """
 
     moves: list[Move]

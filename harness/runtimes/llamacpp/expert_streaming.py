@@ -148,7 +148,8 @@ class ExpertStreamedSession(BudgetedSession):
 
     def _asked(self, name: bytes) -> bool:
         if self._starts_pass(name):
-            self._begin_pass()
+            self._chosen = -1
+            self._pass = _Pass(self._readers.read_bytes)
         if (product := self._product_names.get(name)) is not None:
             layer, late = product
             if layer != self._chosen:
@@ -156,10 +157,6 @@ class ExpertStreamedSession(BudgetedSession):
             elif late:  # all before it is asked first and computed later: this is where a missed pause is made good
                 self._await_late(layer)
         return name in self._choice_names or name in self._pause_names or name == self._last_mark
-
-    def _begin_pass(self) -> None:
-        self._chosen = -1
-        self._pass = _Pass(self._readers.read_bytes)
 
     def _choose(self, layer: int, choice: NDArray[np.int32]) -> None:
         """The router has chosen [tokens, used]: have those experts in memory."""
@@ -193,8 +190,7 @@ class ExpertStreamedSession(BudgetedSession):
         self._readers.submit(self._ticket, change.late)
 
     def _await_late(self, layer: int) -> None:
-        waited_s = self._readers.wait(self._ticket)
-        self._stall(layer, waited_s)
+        self._stall(layer, self._readers.wait(self._ticket))
 
     def _stall(self, layer: int, duration_s: float) -> None:
         self.stalls_s[layer] += duration_s

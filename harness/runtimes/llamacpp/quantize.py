@@ -63,34 +63,26 @@ def run_quantize(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     if job.importance:
         with np.load(job.importance, allow_pickle=False) as arrays:
             importance = {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
-    options: dict[str, Any] = {"thread_count": job.thread_count, "pure": job.pure}
-    quantize(Path(job.source), Path(job.target), job.quant, importance=importance, **options)
+    quantize(job, importance)
     emit("quantized", {"size_bytes": Path(job.target).stat().st_size})
 
 
-def quantize(
-    source: Path,
-    target: Path,
-    quant: str,
-    *,
-    importance: Importance | None = None,
-    thread_count: int = 0,
-    pure: bool = False,
-) -> None:
-    """Write ``source`` as ``quant`` to ``target``; an already quantized source is allowed, and costs quality.
+def quantize(job: QuantizeJob, importance: Importance) -> None:
+    """Make the file; an already quantized source is allowed, and costs quality.
 
     Raises:
         RefusedError: No such mixture.
         EngineError: The quantizer failed (a type that needs an importance matrix, no room on the disk ...).
     """
+    quant = job.quant
     if quant not in QUANTS:
         raise RefusedError(f"no quantisation {quant!r}; one of: {', '.join(QUANTS)}")
     lib = library()
     params = lib.llama_model_quantize_default_params()
     params.ftype = getattr(lib, QUANTS[quant])
     params.allow_requantize = True
-    params.nthread = thread_count
-    if pure:
+    params.nthread = job.thread_count
+    if job.pure:
         if quant not in BLOCKS:
             raise RefusedError(f"{quant} is a mixture of types: none of its own to give every matrix")
         params.pure = True
@@ -103,9 +95,9 @@ def quantize(
             entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
             entry.size = values.size
         params.imatrix = ctypes.cast(entries, ctypes.POINTER(lib.llama_model_imatrix_data))
-    if lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) != 0:
-        target.unlink(missing_ok=True)
-        raise EngineError(f"llama.cpp would not make {quant} of {source.name}: {ENGINE_LOG.tail(2)}")
+    if lib.llama_model_quantize(job.source.encode(), job.target.encode(), ctypes.byref(params)) != 0:
+        Path(job.target).unlink(missing_ok=True)
+        raise EngineError(f"llama.cpp would not make {quant} of {Path(job.source).name}: {ENGINE_LOG.tail(2)}")
 
 
 class _Collector:

@@ -14,9 +14,8 @@ from harness.errors import EngineError, RefusedError
 from harness.ports import Tap
 from harness.runtimes._rows import Rows, check_logits
 from harness.runtimes._threads import default_thread_count
-from harness.runtimes.llamacpp.devices import buffers
-from harness.runtimes.llamacpp.library import ENGINE_LOG
-from harness.runtimes.llamacpp.model import LlamaModel
+from harness.runtimes.llamacpp.devices import buffers, place
+from harness.runtimes.llamacpp.library import ENGINE_LOG, library
 
 DEFAULT_BATCH_TOKENS: Final = 2048
 """Tokens of one logical batch (``n_batch``), as llama-bench has it."""
@@ -34,26 +33,28 @@ EvalHook = Callable[[int, bool], bool]
 the node's result, then, if it said yes, once the result is computed; returning False then stops the graph."""
 
 
-class LlamaSession(LlamaModel, Rows):
+class LlamaSession(Rows):
     """One loaded model with one KV cache; implements :class:`harness.ports.Session`.
 
     ``buffers`` tells what lies on which device, as the engine says it: weights, cache, scratch.
 
     Args:
-        path: The GGUF file.
-        scenario: Context, batch, KV type, threads, flash attention, and what :class:`LlamaModel` takes of it.
+        path: The GGUF file (the first one of a split model).
+        scenario: Context, batch, KV type, threads, flash attention, mmap (anonymous memory then holds only what is
+            repacked), repack, api and placement; an empty api is ``cpu``, which keeps everything from any GPU there is.
         batch_tokens: Most tokens of one ``llama_decode`` (``n_batch``); longer inputs are split.
         sequence_count: Sequences the cache can hold (``n_seq_max``); 0 takes the scenario's ``batch_count``.
         output_tokens: Most tokens with logits in one batch; 0 leaves it to the engine (all). A smaller number makes
             the compute buffer smaller.
         eval_hook: See :data:`EvalHook`.
         tap: Reads and may replace intermediate results; takes the place of an ``eval_hook``.
-        lib: As for :class:`LlamaModel`.
+        lib: Bindings of another library with the same functions; None for llama.cpp's own.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
         EngineError: The engine refused the file or the options.
-        RefusedError: The KV type is none that ggml has, or fewer tokens may have logits than there are sequences.
+        RefusedError: The KV type is none that ggml has, fewer tokens may have logits than there are sequences, or the
+            engine has no device of that api, or not so many cards.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class LlamaSession(LlamaModel, Rows):
             if eval_hook is not None:
                 raise RefusedError("a session takes a tap or an eval_hook, not both")
             eval_hook = self._tap_hook = TapHook(tap)
-        super().__init__(path, scenario, lib=lib)
+        self._load(path, scenario, lib)
         lib = self.lib
         threads = scenario.thread_count or default_thread_count()
         params = lib.llama_context_default_params()
@@ -124,6 +125,23 @@ class LlamaSession(LlamaModel, Rows):
         self._row = ctypes.c_float * self.vocab_count
         self._make_batch(self.batch_tokens)
 
+    def _load(self, path: Path, scenario: Scenario, lib: Any) -> None:
+        own = lib is None  # another library has devices of its own kind, and is asked for its CPU alone
+        lib = self.lib = lib or library()
+        params = lib.llama_model_default_params()
+        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if scenario.mmap else lib.LLAMA_LOAD_MODE_NONE
+        params.use_extra_bufts = scenario.repack
+        held = place(params, scenario.api or "cpu", scenario.placement) if own else []
+        told = len(ENGINE_LOG.sizes)
+        self._model = lib.llama_model_load_from_file(str(path).encode(), params)
+        del held
+        self.buffers = buffers(ENGINE_LOG.sizes[told:])
+        if not self._model:
+            raise EngineError(f"llama.cpp would not load {path}: {_reason()}")
+        self.vocab = lib.llama_model_get_vocab(self._model)
+        self.vocab_count: int = lib.llama_vocab_n_tokens(self.vocab)
+        self.path = path
+
     def _make_batch(self, room: int) -> None:
         # One batch for the life of the session, its arrays owned by numpy so that filling them is a slice assignment.
         lib = self.lib
@@ -148,6 +166,44 @@ class LlamaSession(LlamaModel, Rows):
             seq_id=pointer(self._sequence_rows, ctypes.POINTER(lib.llama_seq_id)),
             logits=pointer(self._flags, ctypes.c_int8),
         )
+
+    # -- text ---------------------------------------------------------------------------------------------------
+
+    @property
+    def begin_token(self) -> int | None:
+        """Token that a prompt begins with; None for a model that has none or wants none."""
+        if not self.lib.llama_vocab_get_add_bos(self.vocab):
+            return None
+        token = int(self.lib.llama_vocab_bos(self.vocab))
+        return token if token >= 0 else None
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation."""
+        return bool(self.lib.llama_vocab_is_eog(self.vocab, token))
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``; EngineError where the model has no usable tokenizer."""
+        data = text.encode()
+        room = len(data) + 16
+        for _ in range(2):
+            buffer = (ctypes.c_int32 * room)()
+            count = self.lib.llama_tokenize(self.vocab, data, len(data), buffer, room, add_special, parse_special)
+            if count >= 0:
+                return list(buffer[:count])
+            room = -count
+        raise EngineError(f"llama.cpp could not tokenize {len(data)} bytes of text")
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of token ids; undecodable bytes become U+FFFD."""
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)
+        room = 32 + 16 * len(tokens)
+        for _ in range(2):
+            buffer = ctypes.create_string_buffer(room)
+            count = self.lib.llama_detokenize(self.vocab, ids, len(tokens), buffer, room, False, False)
+            if count >= 0:
+                return buffer.raw[:count].decode("utf-8", "replace")
+            room = -count
+        raise EngineError(f"llama.cpp could not turn {len(tokens)} tokens into text")
 
     # -- forward passes -----------------------------------------------------------------------------------------
 
@@ -244,4 +300,11 @@ class LlamaSession(LlamaModel, Rows):
         context, self._context = self._context, None
         if context:
             self.lib.llama_free(context)
-        super().close()
+        model, self._model = self._model, None
+        if model:
+            self.lib.llama_model_free(model)
+
+
+def _reason() -> str:
+    lines = [line for line in ENGINE_LOG.lines() if "error" in line.lower() or "fail" in line.lower()]
+    return "; ".join(line.strip() for line in lines[-3:]) or ENGINE_LOG.tail(2) or "no reason given"

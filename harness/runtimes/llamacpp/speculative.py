@@ -7,6 +7,7 @@ the target's distribution (see :mod:`harness.runtimes.llamacpp.acceptance`).
 
 import time
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -291,13 +292,11 @@ def explain_difference(
 def total(parts: Iterable[Decoding]) -> Decoding:
     """Sums over several answers."""
     parts = list(parts)
-    longest = max((len(p.tried_by_position) for p in parts), default=0)
     counts = ("cycle_count", "plain_count", "drafted_count", "accepted_count", "answer_count")
     summed = ("duration_s", "prefill_s", "draft_s", "verify_s", *counts)
 
     def by_position(name: str) -> tuple[int, ...]:
-        rows = [getattr(p, name) for p in parts]
-        return tuple(sum(r[i] for r in rows if i < len(r)) for i in range(longest))
+        return tuple(map(sum, zip_longest(*(getattr(p, name) for p in parts), fillvalue=0)))
 
     return Decoding(
         tokens=tuple(t for p in parts for t in p.tokens),

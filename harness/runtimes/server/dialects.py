@@ -21,13 +21,8 @@ from harness.runtimes.server.stream import Endpoint, Exchange, Line, ServerError
 class Described(Frozen, frozen=True, kw_only=True):
     """What a server says of itself and of its model; empty or 0 where it says nothing.
 
-    Attributes:
-        software: ``llama-server ollama lmstudio`` or ``openai`` for any other.
-        model: Name that requests give.
-        quant: Quantisation, such as ``Q4_K_M``.
-        context_tokens: Longest context of one request.
-        vocab_count: Tokens it knows; 0 where prompts cannot be given as token ids.
-        slot_count: Requests it computes together; 0 where nobody knows.
+    ``software`` is ``llama-server ollama lmstudio`` or ``openai`` for any other, ``context_tokens`` the longest context of
+    one request, ``vocab_count`` 0 where prompts cannot be given as ids, ``slot_count`` requests computed together.
     """
 
     software: str
