@@ -15,10 +15,9 @@ from harness.onnx.quantize import ALIAS_KEY, BLOCK_SIZE, load, quantize_weights
 
 
 def quantize_decoder(source: Path, target: Path, *, bits: int) -> Path:
-    """Weights in blocks of 32, the token table and the output matrix in 8 bits, stored once where they are the same.
+    """Weights in blocks of 32, token table and output matrix in 8 bits, stored once where they are the same.
 
-    Raises:
-        RefusedError, MissingPackageError, BadDataError, EngineError: As ``quantize_weights``.
+    Errors as :func:`~harness.onnx.quantize.quantize_weights`.
     """
     head = last_product(load(source, with_weights=False).graph).name
     return quantize_weights(source, target, bits=bits, exclude=[head], after=_table_in_blocks)

@@ -63,8 +63,7 @@ def quantize_weights(
 def quantize_dynamic(source: Path, target: Path) -> Path:
     """Weights of matrix products as int8, a scale for each output channel; activations at run time, one for a tensor.
 
-    Raises:
-        MissingPackageError, BadDataError, EngineError: As :func:`quantize_weights`.
+    Errors as :func:`quantize_weights`.
     """
     _need("onnx")
     from onnxruntime.quantization import QuantType

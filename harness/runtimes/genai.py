@@ -103,9 +103,7 @@ class Genai:
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""
-        if find_spec("onnxruntime_genai") is None:
-            return str(MissingPackageError("onnxruntime-genai", "genai"))
-        return None
+        return None if find_spec("onnxruntime_genai") else str(MissingPackageError("onnxruntime-genai", "genai"))
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Versions of the runtime and of the engine below it, and the options a run uses."""

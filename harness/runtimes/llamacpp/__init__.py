@@ -22,9 +22,7 @@ class LlamaCpp:
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""
-        if find_spec("llama_cpp") is None:
-            return str(MissingPackageError("llama-cpp-python", "llama"))
-        return None
+        return None if find_spec("llama_cpp") else str(MissingPackageError("llama-cpp-python", "llama"))
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version, instruction sets compiled in, and the options a run of ``scenario`` uses."""

@@ -43,14 +43,7 @@ class BudgetedSession(ABC):
     through_buffers: bool = False
     """Whether its readers read through buffers of their own; a schedule may decide it with its plan."""
 
-    def __init__(
-        self,
-        path: Path,
-        scenario: Scenario,
-        budget_bytes: int,
-        *,
-        batch_tokens: int = 32,
-    ) -> None:
+    def __init__(self, path: Path, scenario: Scenario, budget_bytes: int, *, batch_tokens: int = 32) -> None:
         require_linux()
         self._layout = self._read_layout(path)
         self._file_bytes = path.stat().st_size

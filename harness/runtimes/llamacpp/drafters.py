@@ -26,10 +26,9 @@ class Sampling(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """Drafted tokens.
+    """Drafted tokens, oldest first.
 
     Attributes:
-        tokens: The tokens, oldest first.
         buckets: Confidence class of each, 0 (least) to BUCKET_COUNT - 1.
         distributions: The distribution [vocab_count] each was drawn from; empty when drafted greedily, and None for
             a token that was certain (q = 1 there).

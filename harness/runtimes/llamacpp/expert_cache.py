@@ -47,13 +47,10 @@ class Wanted(NamedTuple):
 
 
 class ExpertCache:
-    """Says what comes and goes; holds no memory itself.
+    """Says what comes and goes; holds no memory itself, ``held_bytes`` is what experts take.
 
     ``sizes`` are bytes of one expert by layer, ``capacity_bytes`` the most that experts may take at a time; after
     ``half_life_tokens`` a use counts half.
-
-    Attributes:
-        held_bytes: Bytes of experts that are in memory.
     """
 
     def __init__(

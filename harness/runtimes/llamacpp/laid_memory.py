@@ -86,9 +86,9 @@ class LaidMemory:
         done = 0
         while done < size:
             got = self._libc.pread(self._descriptor, self.base + offset + done, size - done, offset + done)
-            if got <= 0:
-                if got == 0:  # past the end of the file: the rest of its last page
-                    return
+            if got == 0:  # past the end of the file: the rest of its last page
+                return
+            if got < 0:
                 raise EngineError(f"reading the model failed (errno {ctypes.get_errno()})")
             done += got
 
@@ -108,10 +108,7 @@ class LaidMemory:
             self.read(offset + got // PAGE_BYTES * PAGE_BYTES, size - got // PAGE_BYTES * PAGE_BYTES)
 
     def move(self, source: int, target: int, size: int) -> bool:
-        """Move resident pages from one place of the laid memory to another, no byte copied; False if refused.
-
-        The source stays laid, and empty.
-        """
+        """Move resident pages to another laid place, no byte copied; the source stays laid, empty. False: refused."""
         got = self._libc.mremap(self.base + source, size, size, _MREMAP_FLAGS, self.base + target)
         return bool(got == self.base + target)
 
@@ -121,9 +118,7 @@ class LaidMemory:
 
     def close(self) -> None:
         """Close the file; the laid memory goes when the engine unmaps the file."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        os.close(self._descriptor)
 
 
 def merged_pages(pieces: Sequence[Extent]) -> list[Extent]:

@@ -109,9 +109,7 @@ class Speculator:
     def generate(self, prompt: Sequence[int], new_tokens: int) -> Decoding:
         """Generate ``new_tokens`` tokens after ``prompt``, whatever they mean: the end of a text does not end it.
 
-        Raises:
-            RefusedError: The context is too short.
-            EngineError: The engine refused a batch.
+        RefusedError where the context is too short.
         """
         target, policy, drafter = self.target, self.policy, self.drafter
         if len(prompt) + new_tokens > target.context_tokens:

@@ -21,10 +21,8 @@ class Ort:
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""
-        for package in ("onnxruntime", "tokenizers"):
-            if find_spec(package) is None:
-                return str(MissingPackageError(package, "onnx"))
-        return None
+        lacking = next((package for package in ("onnxruntime", "tokenizers") if find_spec(package) is None), None)
+        return str(MissingPackageError(lacking, "onnx")) if lacking else None
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version, providers and the options a run of ``scenario`` uses."""

@@ -39,13 +39,12 @@ class OrtSession(RowsInRuns):
 
     def __init__(self, path: Path, scenario: Scenario, *, sequence_count: int = 0) -> None:
         self.ports = decoder_ports(read_graph(path))
-        self.thread_count = scenario.thread_count or default_thread_count()
         self._folder = path.parent
         if not (path.parent / TOKENIZER_FILE).is_file():
             raise BadDataError(path.parent / TOKENIZER_FILE, "", "no such file", "the model's tokenizer")
         self._engine = OnnxSession(
             path,
-            thread_count=self.thread_count,
+            thread_count=scenario.thread_count or default_thread_count(),
             providers=providers_for(scenario.api),
             prepack=scenario.repack,
         )

@@ -21,8 +21,8 @@ from harness.runtimes.server.stream import Endpoint, Exchange, Line, ServerError
 class Described(Frozen, frozen=True, kw_only=True):
     """What a server says of itself and of its model; empty or 0 where it says nothing.
 
-    ``software`` is ``llama-server ollama lmstudio`` or ``openai`` for any other, ``context_tokens`` the longest context of
-    one request, ``vocab_count`` 0 where prompts cannot be given as ids, ``slot_count`` requests computed together.
+    ``software`` is ``llama-server ollama lmstudio`` or ``openai`` for any other, ``context_tokens`` the longest of one
+    request, ``vocab_count`` 0 where prompts cannot be given as ids, ``slot_count`` requests computed together.
     """
 
     software: str
