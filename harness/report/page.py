@@ -232,7 +232,7 @@ def _run(label: str, run: RunView) -> dict[str, Any]:
                 "samples": f"{test.sample_count}{lost}",
             }
         )
-    verdict = f"{run.memory.word}; binds: {run.memory.binding_limit}" if run.memory else "–"
+    verdict = f"{run.memory.word}; the limit is {run.memory.binding_limit}" if run.memory else "–"
     return {
         "label": label,
         "device": run.device,

@@ -65,6 +65,10 @@ def page(browser, page_file):
 
 def test_nothing_is_fetched_and_nothing_fails(page, page_file) -> None:
     page.locator("#matrix td").first.hover()
+    assert "undefined" not in page.locator("body").inner_text()
+    # what was measured comes first, then what is predicted of everything
+    places = [page.locator(f"#{key}").bounding_box()["y"] for key in ("runs", "whatif", "matrix")]
+    assert places == sorted(places)
 
     assert page.said == []
     assert page.asked == [page_file.as_uri()]
@@ -227,4 +231,13 @@ def test_a_gguf_s_own_name_is_text(browser, tmp_path) -> None:
     assert said == []
     assert name in view.locator("#heads").inner_text()
     assert name in view.locator("#why").inner_text()
+    view.close()
+
+
+def test_a_phone_shows_every_speed_without_scrolling(browser, page_file) -> None:
+    view = browser.new_page(viewport={"width": 390, "height": 844})
+    view.goto(page_file.as_uri())
+    for cell in view.locator("#runs td.n:visible").all():
+        box = cell.bounding_box()
+        assert box["x"] + box["width"] <= 390, cell.inner_text()
     view.close()
