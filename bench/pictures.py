@@ -10,20 +10,20 @@ import html
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from bench.renderers import records_of
 from harness.report.choices import choices
 from harness.report.document import build
-from harness.report.page import render_page
+from harness.report.formats.html import render
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "pictures"
 DEVICES: Final = ("iphone-15-pro", "pixel-9-pro", "macbook-air-m3", "rtx-4060-desktop", "raspberry-pi-5-16gb")
 MODELS: Final = ("smollm2-135m", "llama-3.2-3b", "qwen3-8b", "gemma-3-4b")
-VIEWS: Final = {
+VIEWS: Final[dict[str, tuple[Any, Any]]] = {
     "report": ({"width": 1180, "height": 900}, "light"),
     "report-dark": ({"width": 1180, "height": 900}, "dark"),
     "report-phone": ({"width": 390, "height": 844}, "light"),
@@ -40,9 +40,8 @@ def main() -> None:
     if program is None:
         raise click.ClickException("no Chromium on PATH")
     records = records_of(*_records())
-    page = render_page(
-        build(records, choices(devices=DEVICES, models=MODELS), created=records[0].created[:10]), records
-    )
+    predicted = choices(devices=DEVICES, models=MODELS)
+    page = render(records, build(records, predicted, created=records[0].created[:10]))
     FOLDER.mkdir(exist_ok=True)
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         file = Path(folder) / "report.html"

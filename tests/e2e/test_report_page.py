@@ -11,7 +11,7 @@ import pytest
 from harness.domain.scenario import Scenario
 from harness.report.choices import choices
 from harness.report.document import build
-from harness.report.page import render_page
+from harness.report.formats.html import render
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))
 from report_records import HOSTILE, record
@@ -47,7 +47,7 @@ def tables():
 def page_file(tmp_path_factory, tables):
     runs = [record(), record(name=HOSTILE, run_id="hostile", rates=(20.0, 21.0, 22.0))]
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render_page(build(runs, tables, created="2026-01-02"), runs), encoding="utf-8")
+    path.write_text(render(runs, build(runs, tables, created="2026-01-02")), encoding="utf-8")
     return path
 
 
@@ -220,7 +220,7 @@ def test_a_gguf_s_own_name_is_text(browser, tmp_path) -> None:
     model = synthesize_tiny(tmp_path / f"{name}.gguf", "Q4_0")
     found = choices(devices=("iphone-16*",), models=(str(model),))
     path = tmp_path / "page.html"
-    path.write_text(render_page(build([], found), []), encoding="utf-8")
+    path.write_text(render([], build([], found)), encoding="utf-8")
     view = browser.new_page()
     said: list[str] = []
     view.on("console", lambda message: said.append(message.text))
