@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.domain.record import MemoryUse
     from harness.domain.result import Stream
     from harness.domain.streaming import ExpertOutlook, ExpertPlan, StreamReport
-    from harness.runtimes.llamacpp.schedules import Schedule
+    from harness.runtimes.llamacpp.expert_streaming import Schedule
 
 
 @click.command("stream")
