@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.quantiles import binomial_chances, normal_cdf, normal_quantile, t_quantile
-
 RESAMPLES = 4000
 """Bootstrap resamples: the 95 % ends then move by about 1 % of the interval's width between seeds."""
 
@@ -61,7 +59,9 @@ def quantile_interval(samples: Sequence[float], share: float, confidence: float 
 
 @lru_cache(maxsize=1024)
 def _interval_ranks(n: int, share: float, confidence: float) -> tuple[int, int]:
-    below, tail = np.cumsum(binomial_chances(n, share)), (1.0 - confidence) / 2.0
+    from scipy.special import bdtr
+
+    below, tail = bdtr(np.arange(n + 1.0), n, share), (1.0 - confidence) / 2.0
     return int(np.searchsorted(below, tail, side="right")), int(np.searchsorted(below, 1.0 - tail, side="left")) + 1
 
 
@@ -77,20 +77,13 @@ def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def share_interval(hit_count: int, count: int, confidence: float = 0.95) -> Estimate:
-    """Share hit_count / count with its score interval, which stays inside [0, 1] and holds at small counts.
-
-    (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), z the normal quantile; None without rows.
-
-    Source:
-        E. B. Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22(158).
-    """
+    """Share hit_count / count with Wilson's score interval, which holds at small counts; None without rows."""
     if not count:
         return Estimate(float("nan"), None, None, 0)
-    z, p = normal_quantile(0.5 + confidence / 2.0), hit_count / count
-    middle = p + z * z / (2 * count)
-    half = z * sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return Estimate(p, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale), count)
+    from scipy.stats import binomtest
+
+    low, high = binomtest(hit_count, count).proportion_ci(confidence, method="wilson")
+    return Estimate(hit_count / count, float(low), float(high), count)
 
 
 def cluster_interval(
@@ -110,15 +103,11 @@ def cluster_interval(
 def binomial_test(hit_count: int, count: int, chance: float) -> float:
     """Exact two-sided p of hit_count hits in count tries at that chance: all outcomes no likelier than this one.
 
-    With chance 1/2, 4 of 4 is 2 / 16 = .125. A likelihood within 1e-7 of equal counts as equal, as in R and scipy.
-
-    Raises:
-        ValueError: hit_count outside 0 to count, or chance outside (0, 1).
+    With chance 1/2, 4 of 4 is 2 / 16 = .125.
     """
-    if not 0 <= hit_count <= count or not 0 < chance < 1:
-        raise ValueError(f"{hit_count} of {count} at {chance} is no binomial outcome")
-    chances = binomial_chances(count, chance)
-    return min(1.0, sum(p for p in chances if p <= chances[hit_count] * (1 + 1e-7)))
+    from scipy.stats import binomtest
+
+    return float(binomtest(hit_count, count, chance).pvalue) if count else 1.0
 
 
 def ratio_interval(candidate: Sequence[float], baseline: Sequence[float], *, confidence: float = 0.95) -> Estimate:
@@ -165,7 +154,9 @@ def detectable_ratio(
     if n < 3:
         raise ValueError(f"need at least 3 turns, got {n}")
     spread = 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
-    quantiles = t_quantile(1.0 - (1.0 - confidence) / 2.0, n - 1) + t_quantile(power, n - 1)
+    from scipy.special import stdtrit
+
+    quantiles = stdtrit(n - 1, (1.0 - (1.0 - confidence) / 2.0, power)).sum()
     return float(-np.expm1(-quantiles * spread / sqrt(n)))
 
 
@@ -223,7 +214,9 @@ def _resampling(n: int, m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _expanded(mid: float, resampled: NDArray[np.float64], n: int, confidence: float) -> Estimate:
     """Expanded percentile interval of resampled logs."""
-    tail = normal_cdf(-sqrt(n / (n - 1)) * t_quantile(1.0 - (1.0 - confidence) / 2.0, n - 1))
+    from scipy.special import ndtr, stdtrit
+
+    tail = ndtr(sqrt(n / (n - 1)) * stdtrit(n - 1, (1.0 - confidence) / 2.0))
     low, high = np.quantile(resampled, [tail, 1.0 - tail])
     return Estimate(mid, float(np.exp(low)), float(np.exp(high)), n)
 
