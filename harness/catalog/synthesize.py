@@ -20,7 +20,7 @@ from harness.catalog._routing import last_norm, preferences_for, router_rows, ta
 from harness.catalog.fetch import check_room
 from harness.catalog.gguf import ROUTING_SKEW_KEY, SYNTHETIC_KEY
 from harness.catalog.gguf_write import header_bytes, padding_bytes, write_gguf
-from harness.domain.ggml import BLOCKS, row_bytes
+from harness.domain.ggml import BLOCKS, ROWS, row_bytes
 from harness.domain.model import Tensor, Weights
 from harness.errors import CouldNotRunError, RefusedError
 
@@ -34,44 +34,31 @@ class _Scale(NamedTuple):
 
     Attributes:
         at: Byte of the scale in the block.
-        spread: Standard deviation of what the scale is multiplied with, for random bits.
+        spread: Standard deviation of what the scale is multiplied with, for random bits: that of integers uniform on
+            their n values, sqrt((n^2 - 1) / 12), times the root mean square of the sub-scale.
         offset_at: Byte of the second scale, of the part that is subtracted or added; -1 without one.
         offset_ratio: Second scale over first, such that weights have mean 0.
+        is_signed: Whether the scale takes the sign of the largest weight.
     """
 
     at: int
     spread: float
     offset_at: int = -1
     offset_ratio: float = 0.0
+    is_signed: bool = False
 
 
-# Spreads: integers uniform on their range (n values: sqrt((n*n-1)/12)), times the root mean square of the sub-scale.
-_SCALES: Final[dict[str, _Scale]] = {
-    "Q1_0": _Scale(0, 1.0),
-    "Q2_0": _Scale(0, 1.1),
-    "Q4_0": _Scale(0, 4.6),
-    "Q4_1": _Scale(0, 4.6, 2, -7.5),
-    "Q5_0": _Scale(0, 9.2),
-    "Q5_1": _Scale(0, 9.2, 2, -15.5),
-    "Q8_0": _Scale(0, 74.0),
-    "Q2_K": _Scale(80, 15.0, 82, 1.5),
-    "Q3_K": _Scale(108, 42.0),
-    "Q4_K": _Scale(0, 260.0, 2, 7.5),
-    "Q5_K": _Scale(0, 540.0, 2, 15.5),
-    "Q6_K": _Scale(208, 1370.0),
-    "IQ4_NL": _Scale(0, 70.0),
-    "IQ4_XS": _Scale(0, 1300.0),
-    "IQ3_S": _Scale(0, 150.0),
-    "IQ3_XXS": _Scale(0, 130.0),
-    "IQ2_S": _Scale(0, 55.0),
-    "IQ2_XS": _Scale(0, 55.0),
-    "IQ2_XXS": _Scale(0, 55.0),
-    "IQ1_S": _Scale(0, 7.0),
-    "TQ1_0": _Scale(52, 0.8),
-    "TQ2_0": _Scale(64, 0.8),
+_SCALES: Final = {
+    row["type"]: _Scale(
+        int(row["scale_at"]),
+        float(row["spread"]),
+        int(row["offset_at"] or -1),
+        float(row["offset_ratio"] or 0),
+        is_signed=bool(row["signed"]),
+    )
+    for row in ROWS
+    if row["scale_at"]
 }
-_SIGNED: Final = frozenset({"Q4_0", "Q5_0", "Q3_K", "Q6_K", "IQ4_NL", "IQ4_XS"})
-"""Types whose scale takes the sign of the largest weight."""
 _LOG_SPREAD: Final = 0.4
 """Standard deviation of the logarithm of a scale. Scales must differ as trained ones do: where the processor has no
 quick way, llama.cpp turns them into 32-bit numbers by a table of 256 KiB, and one scale repeated would always hit."""
@@ -220,7 +207,7 @@ def random_blocks(type_name: str, count: int, random: np.random.Generator) -> ND
     else:
         scale = _SCALES[type_name]
         values = _scales(count, scale.spread, random)
-        if type_name in _SIGNED:
+        if scale.is_signed:
             values *= random.choice((-1.0, 1.0), count)
         data[:, scale.at : scale.at + 2] = _halves(values)
         if scale.offset_at >= 0:
