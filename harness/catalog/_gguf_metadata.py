@@ -6,7 +6,7 @@ Source: llama.cpp, src/llama-arch.cpp (names of the keys) and src/models (which 
 from collections.abc import Iterator
 from typing import Final
 
-from harness.catalog._gguf_shape import FILE_TYPES
+from harness.catalog._gguf_shape import ARCHITECTURES
 from harness.catalog.gguf_write import Value
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
 
@@ -14,17 +14,12 @@ _FIXED_TOKEN_COUNT: Final = 260
 """Three special tokens, 256 bytes, and one that llama.cpp looks up by name in models of the Phi family."""
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
 _DEFAULT_CONTEXT_TOKENS: Final = 1 << 17
-_SCALAR_KV_HEADS: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
-"""Hybrids that tell their attention layers by an interval, not by a number of KV heads for each layer."""
-_SECTIONED_ROPE: Final = frozenset({"qwen35", "qwen35moe", "qwen2vl", "qwen3vl", "qwen3vlmoe"})
-_SIGMOID_ROUTED: Final = frozenset({"lfm2moe", "minimax-m2", "nemotron_h_moe", "glm4moe"})
 _SIGMOID: Final = 2
-_GRANITE: Final = frozenset({"granite", "granitemoe", "granitehybrid"})
 
 
 def metadata_of(shape: ModelShape, *, name: str, quant: str) -> dict[str, Value]:
     """Metadata of a file with this shape: identity, hyper-parameters, and a vocabulary of the right size."""
-    file_type = {v: k for k, v in FILE_TYPES.items()}.get(quant)
+    file_type = ARCHITECTURES["file_types"].get(quant)
     found: dict[str, Value] = {"general.architecture": shape.architecture, "general.name": name}
     if file_type is not None:
         found["general.file_type"] = file_type
@@ -44,11 +39,11 @@ def _hyper_parameters(shape: ModelShape) -> Iterator[tuple[str, Value]]:
     yield "attention.layer_norm_rms_epsilon", 1e-5
     yield "attention.layer_norm_epsilon", 1e-5
     yield from _attention(shape)
-    if shape.architecture in _GRANITE:
+    if shape.architecture in ARCHITECTURES["scaled"]:
         yield from ((f"{key}_scale", 1.0) for key in ("logit", "residual", "embedding"))
     if shape.architecture in {"cohere2", "command-r"}:
         yield "logit_scale", 1.0
-    if shape.architecture in _SIGMOID_ROUTED:
+    if shape.architecture in ARCHITECTURES["sigmoid_routed"]:
         yield "expert_gating_func", _SIGMOID
     if experts:
         yield from _experts(experts)
@@ -65,7 +60,7 @@ def _attention(shape: ModelShape) -> Iterator[tuple[str, Value]]:
         yield from _latent(shape.latent)
         return
     kinds = [shape.layer_kind(i) for i in range(shape.layer_count)]
-    hybrid = shape.recurrent is not None and "full" in kinds and shape.architecture not in _SCALAR_KV_HEADS
+    hybrid = shape.recurrent is not None and "full" in kinds and shape.architecture not in ARCHITECTURES["delta_net"]
     if hybrid and shape.architecture != "falcon-h1":
         yield "attention.head_count_kv", tuple(shape.kv_head_count if k == "full" else 0 for k in kinds)
     elif shape.sliding_kv_head_count:
@@ -78,7 +73,7 @@ def _attention(shape: ModelShape) -> Iterator[tuple[str, Value]]:
         yield "attention.value_length", shape.value_head_dim or shape.head_dim
         yield "rope.dimension_count", shape.head_dim
         yield "rope.freq_base", 500_000.0
-    if shape.architecture in _SECTIONED_ROPE:
+    if shape.architecture in ARCHITECTURES["sectioned_rope"]:
         quarter = shape.head_dim // 8
         yield "rope.dimension_sections", (quarter, quarter, quarter, 0)
     if shape.sliding_window_tokens:

@@ -4,7 +4,9 @@ Source: llama.cpp, src/llama-arch.cpp (names of the keys) and src/llama-model.cp
 """
 
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -13,40 +15,22 @@ from harness.catalog._shape_check import check_shape
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
 from harness.errors import BadDataError
 
-FILE_TYPES: Final[dict[int, str]] = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
-    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
-    21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
-    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
-    40: "Q1_0", 41: "Q2_0",
-}  # fmt: skip
-"""Mixtures by number. Source: llama.cpp, include/llama.h (``enum llama_ftype``)."""
+ARCHITECTURES: Final[dict[str, Any]] = tomllib.loads(
+    (files("harness") / "data" / "architectures.toml").read_text(encoding="utf-8")
+)
+"""Tables of architectures, for this module and its neighbours; the file says what each is."""
 
-SLIDING_STEPS: Final[dict[str, int]] = {
-    "gemma2": 2,
-    "gemma3": 6,
-    "gemma3n": 5,
-    "gemma4": 6,
-    "gpt-oss": 2,
-    "cohere2": 4,
-    "llama4": 4,
-    "exaone4": 4,
-    "olmo2": 4,
-    "smallthinker": 4,
-}
-"""Every so manyth layer is global, where the file does not say. Source: llama.cpp, src/models (set_swa_pattern)."""
+SLIDING_STEPS: Final[dict[str, int]] = ARCHITECTURES["sliding_steps"]
 
 _LLAMA4_WINDOW_TOKENS: Final = 8192
 _GEMMA3N_KV_LAYERS: Final = 20
 
-_QK_NORMED: Final = frozenset({"qwen3", "qwen3moe", "gemma3", "gemma3n", "olmo2", "olmoe", "qwen3next"})
-_BIASED: Final = frozenset({"qwen2", "qwen2moe", "qwen2vl", "gpt-oss", "phi2", "starcoder2", "glm4moe"})
-
 
 def quant_name(file_type: Any, tensors: Sequence[Tensor]) -> str:
     """Name of the mixture that a file says it is; else its most used type by bytes."""
-    if isinstance(file_type, int) and file_type in FILE_TYPES:
-        return FILE_TYPES[file_type]
+    for name, number in ARCHITECTURES["file_types"].items():
+        if number == file_type and not isinstance(file_type, bool):
+            return str(name)
     sizes: dict[str, int] = {}
     for tensor in tensors:
         sizes[tensor.type_name] = sizes.get(tensor.type_name, 0) + tensor.size_bytes
@@ -117,8 +101,8 @@ class _Keys:
             context_max_tokens=self.number("context_length", 0),
             sliding_window_tokens=window,
             sliding_step_count=self.sliding_step(layers) if window else 0,
-            attention_bias=self.has_suffix("attn_q.bias", "attn_qkv.bias") or (not self.dims and self.is_biased()),
-            qk_norm=self.has("attn_q_norm") or (not self.dims and self.architecture in _QK_NORMED),
+            attention_bias=self.has_suffix("attn_q.bias", "attn_qkv.bias"),
+            qk_norm=self.has("attn_q_norm"),
             experts=self.experts(),
             latent=latent,
             recurrent=recurrent,
@@ -175,10 +159,6 @@ class _Keys:
         if not counts or len(places) in {0, layers} or (len(steps) <= 1 and places[0] < min(steps, default=layers)):
             return ""
         return "".join("a" if n else "r" for n in counts)
-
-    def is_biased(self) -> bool:
-        """Whether the family has biases on q, k and v."""
-        return self.architecture in _BIASED
 
     def has(self, *parts: str) -> bool:
         """Whether any block has one of these weights."""

@@ -11,42 +11,15 @@ from typing import Any, Final
 
 import msgspec
 
-from harness.catalog._gguf_shape import SLIDING_STEPS
+from harness.catalog._gguf_shape import ARCHITECTURES, SLIDING_STEPS
 from harness.catalog._shape_check import check_shape
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
 from harness.errors import BadDataError
 
 CONFIG_MAX_BYTES: Final = 4 << 20
 
-_ARCHITECTURES: Final[dict[str, str]] = {
-    "llama": "llama", "mistral": "llama", "mixtral": "llama", "qwen2": "qwen2", "qwen2_moe": "qwen2moe",
-    "qwen3": "qwen3", "qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next", "gemma": "gemma", "gemma2": "gemma2",
-    "gemma3": "gemma3", "gemma3_text": "gemma3", "gemma3n_text": "gemma3n", "phi3": "phi3", "phimoe": "phimoe",
-    "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2", "gpt_oss": "gpt-oss", "glm4": "glm4",
-    "glm4_moe": "glm4moe", "olmo2": "olmo2", "olmoe": "olmoe", "granite": "granite", "granitemoe": "granitemoe",
-    "granitemoehybrid": "granitehybrid", "mamba": "mamba", "falcon_mamba": "mamba", "mamba2": "mamba2",
-    "jamba": "jamba", "falcon_h1": "falcon-h1", "bitnet": "bitnet", "stablelm": "stablelm", "smollm3": "smollm3",
-    "starcoder2": "starcoder2", "internlm2": "internlm2", "exaone4": "exaone4", "cohere2": "cohere2",
-    "command-r": "command-r", "cohere": "command-r", "llama4_text": "llama4",
-    "qwen3_5": "qwen35", "qwen3_5_text": "qwen35", "qwen3_5_moe": "qwen35moe", "qwen3_5_moe_text": "qwen35moe",
-    "gemma4_text": "gemma4", "gemma4": "gemma4", "glm4_moe_lite": "deepseek2", "minimax_m2": "minimax-m2",
-    "nemotron_h": "nemotron_h", "lfm2": "lfm2", "lfm2_moe": "lfm2moe", "ministral3": "mistral3", "mistral4": "mistral4",
-    "apertus": "apertus", "dots1": "dots1", "ernie4_5_moe": "ernie4_5-moe",
-}  # fmt: skip
-
-_BIASED: Final = frozenset({"qwen2", "qwen2moe", "gpt-oss", "starcoder2"})
-_QK_NORMED: Final = frozenset({"qwen3", "qwen3moe", "qwen3next", "gemma3", "gemma3n", "olmo2", "olmoe",
-                                          "qwen35", "qwen35moe", "gemma4", "lfm2", "lfm2moe", "minimax-m2", "apertus",
-                                          "dots1"})  # fmt: skip
-_TIED_BY_DEFAULT: Final = frozenset({"gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "command-r", "cohere2", "lfm2",
-                                     "lfm2moe"})  # fmt: skip
-_PLAIN_FEED_FORWARD: Final = frozenset({"starcoder2", "apertus", "nemotron_h", "nemotron_h_moe"})
-_DELTA_NET: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
-_LETTERS: Final = {
-    "full_attention": "a", "attention": "a", "sliding_attention": "s", "conv": "r", "mamba": "r", "mlp": "-",
-    "moe": "-", "*": "a", "M": "r", "-": "-", "E": "-",
-}  # fmt: skip
-"""Kinds of layers as configurations list them, in letters of ``ModelShape.layer_pattern``."""
+_TYPES: Final[dict[str, str]] = ARCHITECTURES["of_config"]
+_LETTERS: Final[dict[str, str]] = ARCHITECTURES["layer_letters"]
 
 
 def read_hf_config(path: Path) -> ModelShape:
@@ -81,9 +54,9 @@ def shape_of(document: Any, source: Path | str = "config.json") -> ModelShape:
     if isinstance(inner, Mapping):
         document = {**{k: document[k] for k in ("tie_word_embeddings",) if k in document}, **inner}
     kind = document.get("model_type")
-    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
-        raise BadDataError(source, "model_type", repr(kind)[:60], f"one of: {', '.join(sorted(_ARCHITECTURES))}")
-    return check_shape(_Config(source, document, _ARCHITECTURES[kind]).shape(), source)
+    if not isinstance(kind, str) or kind not in _TYPES:
+        raise BadDataError(source, "model_type", repr(kind)[:60], f"one of: {', '.join(sorted(_TYPES))}")
+    return check_shape(_Config(source, document, _TYPES[kind]).shape(), source)
 
 
 class _Config:
@@ -151,13 +124,15 @@ class _Config:
             head_dim=head,
             value_head_dim=latent.value_head_dim if latent and latent.value_head_dim != head else 0,
             feed_forward_dim=inner,
-            gated_feed_forward=self.architecture not in _PLAIN_FEED_FORWARD,
-            tied_embeddings=self.flag("tie_word_embeddings", default=self.architecture in _TIED_BY_DEFAULT or pure),
+            gated_feed_forward=self.architecture not in ARCHITECTURES["ungated"],
+            tied_embeddings=self.flag(
+                "tie_word_embeddings", default=self.architecture in ARCHITECTURES["tied"] or pure
+            ),
             context_max_tokens=self.number("max_position_embeddings", default=0),
             sliding_window_tokens=window,
             sliding_step_count=step,
-            attention_bias=self.flag("attention_bias", default=self.architecture in _BIASED),
-            qk_norm=self.architecture in _QK_NORMED or self.flag("use_qk_norm", default=False),
+            attention_bias=self.flag("attention_bias", default=self.architecture in ARCHITECTURES["biased"]),
+            qk_norm=self.architecture in ARCHITECTURES["qk_normed"] or self.flag("use_qk_norm", default=False),
             experts=experts,
             latent=latent,
             recurrent=recurrent,
@@ -179,7 +154,7 @@ class _Config:
 
     def pattern(self, recurrent: Recurrent | None) -> str:
         """The kinds of the layers where attention follows no period between recurrent ones."""
-        if recurrent is None or recurrent.attention_step_count or self.architecture in _DELTA_NET:
+        if recurrent is None or recurrent.attention_step_count or self.architecture in ARCHITECTURES["delta_net"]:
             return ""
         kinds = self.document.get("hybrid_override_pattern") or self.document.get("layers_block_type")
         kinds = kinds or self.document.get("layer_types") or ""
@@ -261,7 +236,7 @@ class _Config:
                 group_count=self.number("n_groups", default=8),
                 head_count=heads,
             )
-        if a in _DELTA_NET:
+        if a in ARCHITECTURES["delta_net"]:
             step = self.number("full_attention_interval", default=4)
             heads = self.number("linear_num_value_heads")
             return Recurrent(
