@@ -152,8 +152,9 @@ def _bad_data(message: str, document: Any, into: Any, place: str) -> BadDataErro
         return BadDataError(place, inside + key[1], "an unknown key", f"one of: {known}")
     if key := re.match(r"Object missing required field `(.*)`", text):
         return BadDataError(place, inside + key[1], "nothing", "this key")
-    if both := re.match(r"Expected (.*), got (.*)", text, re.DOTALL):
-        return BadDataError(place, path, _found(document, path, both[2]), both[1].replace("`", ""))
+    if both := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text, re.DOTALL):
+        found = _found(document, path, both[2] or "something else")
+        return BadDataError(place, path, found, both[1].replace("`", ""))
     return BadDataError(place, path, _found(document, path, "something else"), text.replace("`", "'"))
 
 
@@ -171,7 +172,7 @@ def _say(value: Any) -> str:
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
-        return "an array"
+        return "an array" if value else "none"
     text = str(value) if isinstance(value, Decimal) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

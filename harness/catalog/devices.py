@@ -7,7 +7,7 @@ Every figure is a table of its own: ``total_gib = { value = 8, source = "...", c
 import json
 from collections.abc import Collection
 from importlib.resources.abc import Traversable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -85,7 +85,7 @@ _POOL: Final = _table_of(
 _FILE: Final = _table_of(
     DeviceProfile,
     ("ram", _POOL),
-    ("engine", tuple[_table_of(ComputeEngine), ...]),  # type: ignore[misc]
+    ("engine", Annotated[tuple[_table_of(ComputeEngine), ...], msgspec.Meta(min_length=1)]),  # type: ignore[misc]
     ("storage", _table_of(Storage)),
     ("vram", _POOL | None, None),
     ("power", _table_of(Power) | None, None),
@@ -152,18 +152,9 @@ def _profile(file: Traversable) -> DeviceProfile:
 
 def _check(given: Any, place: str) -> None:
     """What types cannot say."""
-    if not given.engine:
-        raise BadDataError(place, "engine", "none", "at least one [[engine]]")
-    if not 1990 <= given.year <= 2100:
-        raise BadDataError(place, "year", str(given.year), "a year")
     for index, engine in enumerate(given.engine):
-        at = f"engine[{index}]"
         if engine.pool == "vram" and given.vram is None:
-            raise BadDataError(place, f"{at}.pool", "'vram'", "a [vram] table, or pool = 'ram'")
-        if not engine.apis:
-            raise BadDataError(place, f"{at}.apis", "none", "at least one api")
-        if not 0 <= engine.core_count <= 1_000_000:
-            raise BadDataError(place, f"{at}.core_count", str(engine.core_count), "a number of cores, 0 if unknown")
+            raise BadDataError(place, f"engine[{index}].pool", "'vram'", "a [vram] table, or pool = 'ram'")
     for name in _POOLS:
         if (pool := getattr(given, name)) is not None:
             _check_pool(name, pool, place)
@@ -171,8 +162,14 @@ def _check(given: Any, place: str) -> None:
         json.dumps(msgspec.to_builtins(given.calibration), allow_nan=False)
     except ValueError:
         raise BadDataError(place, "calibration", "nan or inf", "finite numbers") from None
-    for index, calibration in enumerate(given.calibration):
-        _check_calibration(f"calibration[{index}]", calibration, place)
+    for at, calibration in enumerate(given.calibration):
+        for index, cost in enumerate(calibration.types):
+            batches = [batch for batch, _ in cost.batch_seconds_per_byte]
+            field = f"calibration[{at}].types[{index}].batch_seconds_per_byte"
+            if batches[:1] != [1] or batches != sorted(set(batches)):
+                raise BadDataError(place, field, f"batches {batches}", "growing batches from 1")
+            if any(cost_s <= 0 for _, cost_s in cost.batch_seconds_per_byte):
+                raise BadDataError(place, field, "a time of 0 or less", "times above 0")
 
 
 def _check_pool(name: str, pool: Any, place: str) -> None:
@@ -197,22 +194,6 @@ def _check_pool(name: str, pool: Any, place: str) -> None:
             f"{stated:g}",
             f"{computed:g} ({pool.transfer_mt_s.value} MT/s x {pool.bus_width_bits.value} bit / 8), within 2 %",
         )
-
-
-def _check_calibration(at: str, calibration: Calibration, place: str) -> None:
-    for key in ("token_overhead_s", "layer_overhead_s", "activation_s_per_dim_layer"):
-        if getattr(calibration, key) < 0:
-            raise BadDataError(place, f"{at}.{key}", str(getattr(calibration, key)), "a time of at least 0")
-    for key in ("kv_read_bytes_per_s", "attention_flops_per_s", "thread_count"):
-        if getattr(calibration, key) <= 0:
-            raise BadDataError(place, f"{at}.{key}", str(getattr(calibration, key)), "a number above 0")
-    for index, cost in enumerate(calibration.types):
-        batches = [batch for batch, _ in cost.batch_seconds_per_byte]
-        field = f"{at}.types[{index}].batch_seconds_per_byte"
-        if batches[:1] != [1] or batches != sorted(set(batches)):
-            raise BadDataError(place, field, f"batches {batches}", "growing batches from 1")
-        if any(cost_s <= 0 for _, cost_s in cost.batch_seconds_per_byte):
-            raise BadDataError(place, field, "a time of 0 or less", "times above 0")
 
 
 def _part(kind: type[Frozen], table: Any, **more: Any) -> Any:

@@ -87,6 +87,10 @@ class _Config:
             raise BadDataError(self.source, key, repr(value)[:60], "true or false")
         return value
 
+    def has(self, trait: str) -> bool:
+        """Whether the architecture is in that list of ``architectures.toml``."""
+        return self.architecture in ARCHITECTURES[trait]
+
     def shape(self) -> ModelShape:
         """Everything together."""
         hidden = self.number("hidden_size", "d_model")
@@ -124,15 +128,13 @@ class _Config:
             head_dim=head,
             value_head_dim=latent.value_head_dim if latent and latent.value_head_dim != head else 0,
             feed_forward_dim=inner,
-            gated_feed_forward=self.architecture not in ARCHITECTURES["ungated"],
-            tied_embeddings=self.flag(
-                "tie_word_embeddings", default=self.architecture in ARCHITECTURES["tied"] or pure
-            ),
+            gated_feed_forward=not self.has("ungated"),
+            tied_embeddings=self.flag("tie_word_embeddings", default=self.has("tied") or pure),
             context_max_tokens=self.number("max_position_embeddings", default=0),
             sliding_window_tokens=window,
             sliding_step_count=step,
-            attention_bias=self.flag("attention_bias", default=self.architecture in ARCHITECTURES["biased"]),
-            qk_norm=self.architecture in ARCHITECTURES["qk_normed"] or self.flag("use_qk_norm", default=False),
+            attention_bias=self.flag("attention_bias", default=self.has("biased")),
+            qk_norm=self.has("qk_normed") or self.flag("use_qk_norm", default=False),
             experts=experts,
             latent=latent,
             recurrent=recurrent,
@@ -154,7 +156,7 @@ class _Config:
 
     def pattern(self, recurrent: Recurrent | None) -> str:
         """The kinds of the layers where attention follows no period between recurrent ones."""
-        if recurrent is None or recurrent.attention_step_count or self.architecture in ARCHITECTURES["delta_net"]:
+        if recurrent is None or recurrent.attention_step_count or self.has("delta_net"):
             return ""
         kinds = self.document.get("hybrid_override_pattern") or self.document.get("layers_block_type")
         kinds = kinds or self.document.get("layer_types") or ""

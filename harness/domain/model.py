@@ -1,11 +1,16 @@
 """One model: its shape, its weights tensor by tensor, and the card that says where to get it."""
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
 
 from harness.domain.base import Frozen
 
 LayerKind = Literal["full", "sliding", "recurrent", "none"]
 """What a block keeps between tokens: all keys and values, those of a window, a state of fixed size, or nothing."""
+
+Count = Annotated[int, Meta(ge=0, le=10**15)]
+"""No number of a card is negative or absurd."""
 
 _PATTERN: Final[dict[str, LayerKind]] = {"a": "full", "s": "sliding", "r": "recurrent", "-": "none"}
 
@@ -205,7 +210,7 @@ class ModelFile(Frozen, frozen=True, kw_only=True):
     """One quantised file of a model and where it can be had."""
 
     quant: str
-    size_bytes: int
+    size_bytes: Annotated[int, Meta(ge=1, le=10**15)]
     sha256: str
     hub: HubSource | None = None
     registry: RegistrySource | None = None
@@ -230,8 +235,8 @@ class ModelCard(Frozen, frozen=True, kw_only=True):
     licence: str
     source: str
     shape: ModelShape
-    parameter_count: int = 0
-    active_parameter_count: int = 0
+    parameter_count: Count = 0
+    active_parameter_count: Count = 0
     default_quant: str = "Q4_K_M"
     aliases: tuple[str, ...] = ()
     files: tuple[ModelFile, ...] = ()
