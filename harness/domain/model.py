@@ -1,5 +1,6 @@
 """One model: its shape, its weights tensor by tensor, and the card that says where to get it."""
 
+from math import prod
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta
@@ -165,10 +166,7 @@ class Tensor(Frozen, frozen=True, kw_only=True):
     @property
     def element_count(self) -> int:
         """Number of weights."""
-        count = 1
-        for dim in self.dims:
-            count *= dim
-        return count
+        return prod(self.dims)
 
 
 class Weights(Frozen, frozen=True, kw_only=True):
