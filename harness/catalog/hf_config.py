@@ -19,6 +19,7 @@ from harness.errors import BadDataError
 CONFIG_MAX_BYTES: Final = 4 << 20
 
 _TYPES: Final[dict[str, str]] = ARCHITECTURES["of_config"]
+_KEYS: Final[dict[str, dict[str, list[str | int]]]] = ARCHITECTURES["config"]
 _LETTERS: Final[dict[str, str]] = ARCHITECTURES["layer_letters"]
 
 
@@ -77,6 +78,11 @@ class _Config:
         if default is None:
             raise BadDataError(self.source, keys[0], "no such key", "a whole number")
         return default
+
+    def of(self, keys: list[str | int]) -> int:
+        """A number by its keys in ``architectures.toml``."""
+        default = next((key for key in keys if isinstance(key, int)), None)
+        return self.number(*(key for key in keys if isinstance(key, str)), default=default)
 
     def flag(self, key: str, *, default: bool) -> bool:
         """A yes or no."""
@@ -179,98 +185,44 @@ class _Config:
 
     def experts(self) -> Experts | None:
         """The routed part, if any."""
-        count = self.number("num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts", default=0)
-        if count <= 1:
+        if self.of(_KEYS["experts"]["expert_count"]) <= 1:
             return None
-        width = self.number("moe_intermediate_size", "intermediate_size")
-        shared = self.number("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", default=0)
+        found = {field: self.of(keys) for field, keys in _KEYS["experts"].items()}
         shared_width = self.number(
             "shared_expert_intermediate_size", "shared_intermediate_size", "moe_shared_expert_intermediate_size",
-            default=shared * width,
+            default=found["shared_count"] * found["feed_forward_dim"],
         )  # fmt: skip
-        return Experts(
-            expert_count=count,
-            used_count=self.number("num_experts_per_tok", "experts_per_token", "top_k_experts", "moe_k"),
-            feed_forward_dim=width,
-            shared_count=shared or (1 if shared_width else 0),
-            shared_feed_forward_dim=shared_width,
-            dense_layer_count=self.number(
-                "first_k_dense_replace", "num_dense_layers", "moe_layer_start_index", default=0
-            ),
-            latent_dim=self.number("moe_latent_size", default=0),
-            layer_step_count=self.number("decoder_sparse_step", "interleave_moe_layer_step", default=1) or 1,
-        )
+        found["shared_count"] = found["shared_count"] or int(shared_width > 0)
+        found["layer_step_count"] = found["layer_step_count"] or 1
+        return Experts(**found, shared_feed_forward_dim=shared_width)
 
     def latent(self) -> LatentAttention | None:
         """Latent attention, if any."""
-        rank = self.number("kv_lora_rank", default=0)
-        if not rank:
+        if not self.of(_KEYS["latent"]["kv_rank_dim"]):
             return None
-        return LatentAttention(
-            q_rank_dim=self.number("q_lora_rank", default=0),
-            kv_rank_dim=rank,
-            rope_head_dim=self.number("qk_rope_head_dim"),
-            nope_head_dim=self.number("qk_nope_head_dim"),
-            value_head_dim=self.number("v_head_dim"),
-        )
+        return LatentAttention(**{field: self.of(keys) for field, keys in _KEYS["latent"].items()})
 
     def recurrent(self, hidden: int) -> Recurrent | None:
         """State-space layers, if any."""
-        a = self.architecture
-        if a in {"mamba", "mamba2"}:
-            inner = self.number("intermediate_size", default=self.number("expand", default=2) * hidden)
-            heads = self.number("num_heads", default=0) if a == "mamba2" else 0
-            return Recurrent(
-                inner_dim=inner,
-                state_dim=self.number("state_size", default=16),
-                conv_dim=self.number("conv_kernel", default=4),
-                group_count=self.number("n_groups", default=1),
-                head_count=heads,
-            )
-        if a in {"lfm2", "lfm2moe"}:
-            return Recurrent(inner_dim=hidden, state_dim=0, conv_dim=self.number("conv_L_cache", default=3))
-        if a == "nemotron_h":
-            heads = self.number("mamba_num_heads")
-            return Recurrent(
-                inner_dim=heads * self.number("mamba_head_dim"),
-                state_dim=self.number("ssm_state_size", default=128),
-                conv_dim=self.number("conv_kernel", default=4),
-                group_count=self.number("n_groups", default=8),
-                head_count=heads,
-            )
-        if a in ARCHITECTURES["delta_net"]:
+        kind = ARCHITECTURES["recurrent"].get(self.architecture)
+        if kind is None:
+            return None
+        found = {field: self.of(keys) for field, keys in _KEYS[kind].items()}
+        inner = found.pop("expand", 0) * hidden or found["head_count"] * found.pop("head_dim")
+        found["inner_dim"] = found.get("inner_dim") or inner
+        step, offset = 0, 0
+        if kind == "delta_net":
             step = self.number("full_attention_interval", default=4)
-            heads = self.number("linear_num_value_heads")
-            return Recurrent(
-                inner_dim=heads * self.number("linear_value_head_dim"),
-                state_dim=self.number("linear_key_head_dim"),
-                conv_dim=self.number("linear_conv_kernel_dim", default=4),
-                group_count=self.number("linear_num_key_heads"),
-                head_count=heads,
-                attention_step_count=step,
-                attention_offset_count=step - 1,
-            )
-        if a in {"jamba", "granitehybrid", "falcon-h1"}:
-            return self.hybrid(hidden)
-        return None
+            offset = step - 1
+        elif kind == "hybrid":
+            step, offset = self.period()
+        return Recurrent(**found, attention_step_count=step, attention_offset_count=offset)
 
-    def hybrid(self, hidden: int) -> Recurrent:
-        """State-space layers with attention layers between them."""
-        inner = self.number("mamba_d_ssm", default=self.number("mamba_expand", default=2) * hidden)
+    def period(self) -> tuple[int, int]:
+        """Step and first index of the attention layers of a hybrid; 0 where its pattern tells."""
         kinds = self.document.get("layer_types")
-        if isinstance(kinds, list) and "attention" in kinds:
-            places = [i for i, kind in enumerate(kinds) if kind == "attention"]
-            steps = {b - a for a, b in pairwise(places)} or {len(kinds)}
-            step, offset = (steps.pop(), places[0]) if len(steps) == 1 else (0, 0)  # 0: the pattern tells
-        else:
-            step = self.number("attn_layer_period", default=1)
-            offset = self.number("attn_layer_offset", default=0)
-        return Recurrent(
-            inner_dim=inner,
-            state_dim=self.number("mamba_d_state", default=16),
-            conv_dim=self.number("mamba_d_conv", default=4),
-            group_count=self.number("mamba_n_groups", default=1),
-            head_count=self.number("mamba_n_heads", default=0),
-            attention_step_count=step,
-            attention_offset_count=offset,
-        )
+        if not isinstance(kinds, list) or "attention" not in kinds:
+            return self.number("attn_layer_period", default=1), self.number("attn_layer_offset", default=0)
+        places = [i for i, kind in enumerate(kinds) if kind == "attention"]
+        steps = {b - a for a, b in pairwise(places)} or {len(kinds)}
+        return (steps.pop(), places[0]) if len(steps) == 1 else (0, 0)
