@@ -101,7 +101,7 @@ class _Keys:
             context_max_tokens=self.number("context_length", 0),
             sliding_window_tokens=window,
             sliding_step_count=self.sliding_step(layers) if window else 0,
-            attention_bias=self.has_suffix("attn_q.bias", "attn_qkv.bias"),
+            attention_bias=any(name.endswith(("attn_q.bias", "attn_qkv.bias")) for name in self.dims),
             qk_norm=self.has("attn_q_norm"),
             experts=self.experts(),
             latent=latent,
@@ -122,8 +122,7 @@ class _Keys:
 
     def slides(self) -> tuple[bool, ...]:
         """One flag a layer, true where it slides; empty where the file does not list them."""
-        pattern = self.metadata.get(f"{self.architecture}.attention.sliding_window_pattern")
-        return tuple(bool(v) for v in pattern) if isinstance(pattern, tuple) else ()
+        return tuple(bool(v) for v in self.listed("attention.sliding_window_pattern"))
 
     def kv_heads(self, heads: int) -> tuple[int, int]:
         """KV heads of the full layers, and of the sliding ones where those have another number (else 0)."""
@@ -163,10 +162,6 @@ class _Keys:
     def has(self, *parts: str) -> bool:
         """Whether any block has one of these weights."""
         return any(f".{part}.weight" in name for name in self.dims for part in parts)
-
-    def has_suffix(self, *suffixes: str) -> bool:
-        """Whether any tensor's name ends so."""
-        return any(name.endswith(suffixes) for name in self.dims)
 
     def has_dense_layers(self) -> bool:
         """Whether any block has a plain feed-forward part; not so when every block routes to experts."""
@@ -219,9 +214,8 @@ class _Keys:
         pattern = self.metadata.get(f"{self.architecture}.attention.sliding_window_pattern")
         if isinstance(pattern, int) and not isinstance(pattern, bool):
             return pattern
-        if isinstance(pattern, tuple) and len(pattern) == layers:
-            # One flag a layer, true where it slides.
-            return next((i + 1 for i, slides in enumerate(pattern) if not slides), 0)
+        if len(flags := self.slides()) == layers:
+            return next((i + 1 for i, slides in enumerate(flags) if not slides), 0)
         return SLIDING_STEPS.get(self.architecture, 0)
 
     def experts(self) -> Experts | None:
@@ -281,8 +275,8 @@ class _Keys:
         interval = self.number("full_attention_interval", 0)
         if interval:
             return interval, interval - 1
-        per_layer = self.metadata.get(f"{self.architecture}.attention.head_count_kv")
-        if isinstance(per_layer, tuple) and len(per_layer) == layers:
+        per_layer = self.listed("attention.head_count_kv")
+        if len(per_layer) == layers:
             places = [i for i, heads in enumerate(per_layer) if heads]
             if not places:
                 return 0, 0
