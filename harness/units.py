@@ -55,10 +55,9 @@ def parse_bytes(text: str, whole_bytes: int | None = None) -> int:
 
 def format_bytes(size_bytes: float) -> str:
     """Size as people read RAM: binary units, named as such (``1.04 GiB``, ``877 MiB``)."""
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+    for unit, name, digits in ((GIB, "GiB", 2), (MIB, "MiB", 0), (KIB, "KiB", 0)):
         if abs(size_bytes) >= unit:
-            value = size_bytes / unit
-            return f"{value:.2f} {name}" if unit == GIB else f"{value:.0f} {name}"
+            return f"{size_bytes / unit:.{digits}f} {name}"
     return f"{size_bytes:.0f} B"
 
 

@@ -28,18 +28,6 @@ EXACT: Final = Context(prec=40)  # 17 digits pin a double; 40 leave no second ro
 class Positive(Decimal):
     """A number as it stands in the file: finite, above 0, at most 10**18."""
 
-    LOW = Decimal("1e-30")
-    HIGH = Decimal(10) ** 18
-    WORDS = "a number above 0, at most 1e18"
-
-
-class Ratio(Positive):
-    """A share."""
-
-    LOW = Decimal("1e-6")
-    HIGH = Decimal(1)
-    WORDS = "a share above 0, at most 1"
-
 
 def read_document(file: Traversable) -> dict[str, Any]:
     """The file's tables, fractional numbers as ``Decimal``.
@@ -137,8 +125,8 @@ def _quantity(kind: type[Positive], value: Any) -> Positive:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise TypeError(f"Expected a number, got `{_say(value)}`")
     number = Decimal(value)
-    if number.is_nan() or not kind.LOW <= number <= kind.HIGH:
-        raise ValueError(f"Expected {kind.WORDS}, got `{_say(value)}`")
+    if number.is_nan() or not Decimal("1e-30") <= number <= 10**18:
+        raise ValueError(f"Expected a number above 0, at most 1e18, got `{_say(value)}`")
     return kind(number)
 
 

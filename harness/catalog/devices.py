@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from harness.catalog._toml import Positive, Ratio, convert, dump, floats, read_document, scaled, unscaled
+from harness.catalog._toml import Positive, convert, dump, floats, read_document, scaled, unscaled
 from harness.catalog.paths import as_path, data_files
 from harness.domain.base import Frozen
 from harness.domain.device import (
@@ -50,14 +50,6 @@ class Amount(Frozen, frozen=True, kw_only=True):
     confidence: Confidence
 
 
-class Share(Frozen, frozen=True, kw_only=True):
-    """A figure between 0 and 1."""
-
-    value: Ratio
-    source: str
-    confidence: Confidence
-
-
 def _as_written(name: str) -> tuple[str, float]:
     """Key of a field in the file, and SI units in one of the key's."""
     for end, (written, factor) in _VENDOR_UNITS.items():
@@ -70,8 +62,7 @@ def _table_of(part: type[Frozen], *more: tuple[Any, ...], but: Collection[str] =
     """Type of the table that a part of the profile is in the file; ``more`` are fields that only the file has."""
     fields: list[tuple[Any, ...]] = []
     for field in msgspec.structs.fields(part):
-        figure = Share if field.name.endswith("_ratio") else Amount
-        kind = {Figure: figure, Figure | None: figure | None, dict[str, Figure]: dict[str, Amount]}.get(field.type)
+        kind = {Figure: Amount, Figure | None: Amount | None, dict[str, Figure]: dict[str, Amount]}.get(field.type)
         default = msgspec.field(default=field.default, default_factory=field.default_factory)
         if field.name not in but:
             fields.append((_as_written(field.name)[0], kind or field.type, default))
@@ -155,6 +146,10 @@ def _check(given: Any, place: str) -> None:
     for index, engine in enumerate(given.engine):
         if engine.pool == "vram" and given.vram is None:
             raise BadDataError(place, f"engine[{index}].pool", "'vram'", "a [vram] table, or pool = 'ram'")
+        share = engine.sustained_ratio.value if engine.sustained_ratio else 1
+        if not 1e-6 <= share <= 1:
+            at = f"engine[{index}].sustained_ratio.value"
+            raise BadDataError(place, at, str(share), "a share above 0, at most 1")
     for name in _POOLS:
         if (pool := getattr(given, name)) is not None:
             _check_pool(name, pool, place)
@@ -209,7 +204,7 @@ def _part(kind: type[Frozen], table: Any, **more: Any) -> Any:
 def _in_si(value: Any, factor: float) -> Any:
     if isinstance(value, dict):
         return {dtype: _in_si(peak, factor) for dtype, peak in value.items()}
-    if isinstance(value, Amount | Share):
+    if isinstance(value, Amount):
         return Figure(value=scaled(value.value, factor), source=value.source, confidence=value.confidence)
     return value
 

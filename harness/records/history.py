@@ -146,35 +146,31 @@ class History:
         limit: int = 50,
     ) -> list[HistoryEntry]:
         """Lines of the newest runs that match, newest first; an empty filter matches all."""
-        where, values = _where(model=model, device=device, workload=workload, outcome=outcome)
+        newest, values = _newest(limit, model=model, device=device, workload=workload, outcome=outcome)
         names = HistoryEntry.__struct_fields__
-        order = f"{where} ORDER BY created DESC, run_id DESC LIMIT ?"
         with self._open() as connection:
-            rows = connection.execute(f"SELECT {', '.join(names)} FROM runs {order}", (*values, limit)).fetchall()  # noqa: S608 - our own words
+            rows = connection.execute(f"SELECT {', '.join(names)} {newest}", values).fetchall()
         return [HistoryEntry(**dict(zip(names, row, strict=True))) for row in rows]
 
     def records(self, *, model: str = "", workload: str = "", limit: int = 1000) -> Iterator[RunRecord]:
         """Records that match, newest first, decoded one at a time."""
-        where, values = _where(model=model, workload=workload)
-        order = f"{where} ORDER BY created DESC, run_id DESC LIMIT ?"
+        newest, values = _newest(limit, model=model, workload=workload)
         with self._open() as connection:
-            for run_id, record in connection.execute(f"SELECT run_id, record FROM runs {order}", (*values, limit)):  # noqa: S608 - as above
+            for run_id, record in connection.execute(f"SELECT run_id, record {newest}", values):
                 yield decode(record, f"{self.path} run {run_id}")
 
     def figures(
         self, metric: Metric, *, model: str = "", device: str = "", workload: str = "", outcome: str = "", limit: int
     ) -> Iterator[Figures]:
         """Values of one metric in the newest runs that match and hold it, oldest first; no record is decoded."""
-        where, values = _where(model=model, device=device, workload=workload, outcome=outcome)
-        order = f"{where} ORDER BY created DESC, run_id DESC LIMIT ?"
-        newest = f"SELECT run_id, created, outcome FROM runs {order}"  # noqa: S608 - as above
+        newest, values = _newest(limit, model=model, device=device, workload=workload, outcome=outcome)
         query = (
-            f"SELECT run_id, created, alike, json_extract(metrics, ?) FROM ({newest}) JOIN figures USING (run_id)"  # noqa: S608
-            " WHERE outcome IN ('ok', 'inconclusive') ORDER BY created, run_id"
+            f"SELECT run_id, created, alike, json_extract(metrics, ?) FROM (SELECT run_id, created, outcome {newest})"  # noqa: S608 - our own words
+            " JOIN figures USING (run_id) WHERE outcome IN ('ok', 'inconclusive') ORDER BY created, run_id"
         )
         alike: dict[str, tuple[str, ...]] = {}
         with self._open() as connection:
-            for run_id, created, text, found in connection.execute(query, (f"$.{metric}", *values, limit)):
+            for run_id, created, text, found in connection.execute(query, (f"$.{metric}", *values)):
                 if found is not None:
                     key = alike.get(text) or alike.setdefault(text, tuple(msgspec.json.decode(text)))
                     yield Figures(run_id, created, key, msgspec.json.decode(found, type=list[float]))
@@ -251,10 +247,11 @@ def _fill_figures(connection: sqlite3.Connection) -> None:
             continue
 
 
-def _where(**wanted: str) -> tuple[str, list[str]]:
-    """Conditions of the columns that are asked for: an index serves these, and none that are not there."""
+def _newest(limit: int, **wanted: str) -> tuple[str, list[str | int]]:
+    """The newest runs with these columns; those not asked for are left out, so that an index serves the rest."""
     asked = {column: value for column, value in wanted.items() if value}
-    return "WHERE " + " AND ".join(f"{column} = ?" for column in asked) if asked else "", list(asked.values())
+    where = " AND ".join(f"{column} = ?" for column in asked) or "true"
+    return f"FROM runs WHERE {where} ORDER BY created DESC, run_id DESC LIMIT ?", [*asked.values(), limit]
 
 
 def _batched(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, ...]]:

@@ -199,17 +199,10 @@ def unpaired_ratio_interval(
     n = min(len(x), len(y))
     if n < 3:
         return Estimate(mid, None, None, n)
-    places_x, places_y = _resampling(len(x), len(y))
-    shifts = np.sort((x[places_x][:, :, None] - y[places_y][:, None, :]).reshape(len(places_x), -1), axis=1)
-    shifts = (shifts[:, (shifts.shape[1] - 1) // 2] + shifts[:, shifts.shape[1] // 2]) / 2.0
-    return _expanded(mid, shifts, n, confidence)
-
-
-@lru_cache(maxsize=64)
-def _resampling(n: int, m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places that 1000 resamples of n and of m samples take their values from."""
     generator = np.random.default_rng(1)
-    return generator.integers(0, n, size=(1000, n)), generator.integers(0, m, size=(1000, m))
+    places_x, places_y = (generator.integers(0, len(side), size=(1000, len(side))) for side in (x, y))
+    shifts = np.median(x[places_x][:, :, None] - y[places_y][:, None, :], axis=(1, 2))
+    return _expanded(mid, shifts, n, confidence)
 
 
 def _expanded(mid: float, resampled: NDArray[np.float64], n: int, confidence: float) -> Estimate:
@@ -222,10 +215,9 @@ def _expanded(mid: float, resampled: NDArray[np.float64], n: int, confidence: fl
 
 
 def _log_ratios(candidate: Sequence[float], baseline: Sequence[float]) -> NDArray[np.float64]:
-    a, b = _logs(candidate), _logs(baseline)
-    if len(a) != len(b):
-        raise ValueError(f"turns must pair up, got {len(a)} candidate and {len(b)} baseline samples")
-    return a - b
+    if len(candidate) != len(baseline):
+        raise ValueError(f"turns must pair up, got {len(candidate)} candidate and {len(baseline)} baseline samples")
+    return _logs(candidate) - _logs(baseline)
 
 
 def _logs(samples: Sequence[float]) -> NDArray[np.float64]:

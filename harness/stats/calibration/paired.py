@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness.domain.quality import CalibrationChange, Change, Temperature
 from harness.errors import RefusedError
 from harness.stats.calibration.metrics import checked, ece, equal_width
-from harness.stats.calibration.smooth import smooth_ece_at, smoothing_width
+from harness.stats.calibration.smooth import smooth_ece, smoothing_width
 
 _DRAWS: Final = 1000
 _SMOOTH_DRAWS: Final = 200
@@ -48,7 +48,7 @@ def calibration_change(
 
     def smooth_changes(rows: NDArray[np.intp]) -> tuple[float, ...]:
         after_s, before_s = (
-            smooth_ece_at(p[rows], y[rows], width, allow_few=True)
+            smooth_ece(p[rows], y[rows], width=width, allow_few=True)
             for p, y, width in ((p1, y1, width1), (p0, y0, width0))
         )
         return (after_s - before_s,)
@@ -60,7 +60,7 @@ def calibration_change(
         accuracy=float(y1.mean()),
         mean_confidence=float(p1.mean()),
         ece=ece(equal_width(p1, y1, allow_few=True)),
-        smooth_ece=smooth_ece_at(p1, y1, width1, allow_few=True),
+        smooth_ece=smooth_ece(p1, y1, width=width1, allow_few=True),
         nll=float(n1.mean()),
         nll_change=loss,
         ece_change=error,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bench.seed_calibration import compute_calibration_error
 from harness.errors import RefusedError
-from harness.stats.calibration import metrics, paired, scaling, selective, smooth
+from harness.stats.calibration import metrics, paired, selective, smooth
+from harness.stats.logistic import Platt, platt
 
 
 def drawn(seed: int, count: int = 1000):
@@ -95,9 +96,9 @@ def test_platt_calibrates_what_they_did_not_see():
     p, y = drawn(3, 20_000)
     unseen, truth = drawn(4, 20_000)
     before = metrics.ece(metrics.equal_width(unseen, truth))
-    assert metrics.ece(metrics.equal_width(scaling.platt(p, y)(unseen), truth)) < before / 5
+    assert metrics.ece(metrics.equal_width(platt(p, y)(unseen), truth)) < before / 5
     # logit(p**1.5) is no straight line, but a Platt curve through a Platt curve is found exactly
-    again = scaling.platt(p, np.random.default_rng(5).random(20_000) < scaling.Platt(0.7, -0.4)(p))
+    again = platt(p, np.random.default_rng(5).random(20_000) < Platt(0.7, -0.4)(p))
     assert again == pytest.approx((0.7, -0.4), abs=0.08)
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from harness.errors import BadDataError
 from harness.ports import WorkloadContext
-from harness.stats.calibration.scaling import Platt
 from harness.stats.calibration.selective import answer_threshold
 from harness.stats.intervals import share_interval
+from harness.stats.logistic import Platt
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads.debate.debating import ARMS, Held, Speech, Verdict, cases, level, report
 from harness.workloads.grounding_qa import answering, sets
