@@ -53,11 +53,8 @@ def _hyper_parameters(shape: ModelShape) -> Iterator[tuple[str, Value]]:
 
 def _attention(shape: ModelShape) -> Iterator[tuple[str, Value]]:
     yield "attention.head_count", shape.head_count
-    if shape.latent and shape.architecture == "minicpm3":
-        yield from _expanded_latent(shape, shape.latent)
-        return
     if shape.latent:
-        yield from _latent(shape.latent)
+        yield from _latent(shape, shape.latent)
         return
     kinds = [shape.layer_kind(i) for i in range(shape.layer_count)]
     hybrid = shape.recurrent is not None and "full" in kinds and shape.architecture not in ARCHITECTURES["delta_net"]
@@ -101,26 +98,22 @@ def _widths(shape: ModelShape) -> tuple[int, ...]:
     return ()
 
 
-def _expanded_latent(shape: ModelShape, latent: LatentAttention) -> Iterator[tuple[str, Value]]:
-    """MiniCPM3 keeps keys and values of every head in its cache."""
-    yield "attention.head_count_kv", shape.kv_head_count
-    yield "attention.q_lora_rank", latent.q_rank_dim
-    yield "attention.kv_lora_rank", latent.kv_rank_dim
-    yield "attention.key_length", latent.nope_head_dim + latent.rope_head_dim
-    yield "attention.value_length", latent.value_head_dim
-    yield "rope.dimension_count", latent.rope_head_dim
+def _latent(shape: ModelShape, latent: LatentAttention) -> Iterator[tuple[str, Value]]:
+    """The cache holds one compressed row: llama.cpp calls it one KV head and keeps the true widths apart.
 
-
-def _latent(latent: LatentAttention) -> Iterator[tuple[str, Value]]:
-    """The cache holds one compressed row: llama.cpp calls it one KV head and keeps the true widths apart."""
-    yield "attention.head_count_kv", 1
-    if latent.q_rank_dim:
+    MiniCPM3 alone keeps keys and values of every head in its cache.
+    """
+    key, value = latent.nope_head_dim + latent.rope_head_dim, latent.value_head_dim
+    is_expanded = shape.architecture == "minicpm3"
+    yield "attention.head_count_kv", shape.kv_head_count if is_expanded else 1
+    if latent.q_rank_dim or is_expanded:
         yield "attention.q_lora_rank", latent.q_rank_dim
     yield "attention.kv_lora_rank", latent.kv_rank_dim
-    yield "attention.key_length", latent.kv_rank_dim + latent.rope_head_dim
-    yield "attention.value_length", latent.kv_rank_dim
-    yield "attention.key_length_mla", latent.nope_head_dim + latent.rope_head_dim
-    yield "attention.value_length_mla", latent.value_head_dim
+    yield "attention.key_length", key if is_expanded else latent.kv_rank_dim + latent.rope_head_dim
+    yield "attention.value_length", value if is_expanded else latent.kv_rank_dim
+    if not is_expanded:
+        yield "attention.key_length_mla", key
+        yield "attention.value_length_mla", value
     yield "rope.dimension_count", latent.rope_head_dim
 
 

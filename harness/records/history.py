@@ -7,6 +7,7 @@ import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,28 +23,6 @@ from harness.records.store import decode, encode
 FORMAT: Final = 2
 _BATCH: Final = 500
 _BUSY_S: Final = 30.0
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS runs (
-    run_id TEXT PRIMARY KEY,
-    created TEXT NOT NULL,
-    workload TEXT NOT NULL,
-    model TEXT NOT NULL,
-    quant TEXT NOT NULL,
-    device TEXT NOT NULL,
-    outcome TEXT NOT NULL,
-    cell TEXT NOT NULL,
-    record BLOB NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS runs_by_time ON runs (created);
-CREATE INDEX IF NOT EXISTS runs_by_model ON runs (model, created);
-CREATE INDEX IF NOT EXISTS runs_by_device ON runs (device, created);
-CREATE INDEX IF NOT EXISTS runs_by_cell ON runs (cell);
-CREATE TABLE IF NOT EXISTS figures (
-    run_id TEXT PRIMARY KEY,
-    alike TEXT NOT NULL,
-    metrics BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-"""
 _FROM_1: Final = "DROP INDEX IF EXISTS runs_by_model"
 
 
@@ -210,7 +189,8 @@ class History:
                     raise RefusedError(f"{self.path} was written by a newer edge-harness (format {found}): update")
                 if found < FORMAT:
                     connection.execute(_FROM_1)
-                    connection.executescript(_SCHEMA)
+                    schema = files("harness") / "data" / "history.sql"
+                    connection.executescript(schema.read_text(encoding="utf-8"))
                     if found:
                         _fill_figures(connection)
                     connection.execute(f"PRAGMA user_version = {FORMAT}")
