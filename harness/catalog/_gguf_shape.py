@@ -82,6 +82,8 @@ class _Keys:
         head = self.number("attention.key_length", hidden // heads if heads else 0)
         value_head = self.number("attention.value_length", head)
         window = self.window()
+        # llama.cpp fixes the layers with keys and values of their own to 20 for Gemma 3n.
+        sharing = max(0, layers - _GEMMA3N_KV_LAYERS) if self.architecture == "gemma3n" else 0
         latent = self.latent()
         if latent:
             # llama.cpp writes the compressed row as the key; the heads themselves stand in the *_mla keys.
@@ -95,7 +97,7 @@ class _Keys:
             kv_head_count=kv_heads,
             head_dim=head,
             value_head_dim=0 if value_head == head else value_head,
-            feed_forward_dim=self.feed_forward() if self.has_dense_layers() else 0,
+            feed_forward_dim=self.feed_forward(),
             gated_feed_forward=self.is_gated(),
             tied_embeddings=bool(self.dims) and "output.weight" not in self.dims,
             context_max_tokens=self.number("context_length", 0),
@@ -106,7 +108,7 @@ class _Keys:
             experts=self.experts(),
             latent=latent,
             recurrent=recurrent,
-            kv_shared_layer_count=self.shared_layers(layers),
+            kv_shared_layer_count=self.number("attention.shared_kv_layers", sharing),
             kv_shared_feed_forward_dim=self.shared_feed_forward(),
             sliding_kv_head_count=sliding_kv_heads,
             sliding_head_dim=self.number("attention.key_length_swa", 0),
@@ -134,7 +136,12 @@ class _Keys:
         return full or sliding, sliding
 
     def feed_forward(self) -> int:
-        """Inner width of the first block that has one: those that share keys and values may have another."""
+        """Inner width of the first block that has one: those that share keys and values may have another.
+
+        0 where every block routes to experts.
+        """
+        if self.dims and not self.has("ffn_up"):
+            return 0
         listed = next((n for n in self.listed("feed_forward_length") if n), 0)
         return listed or self.number("feed_forward_length", 0)
 
@@ -163,26 +170,21 @@ class _Keys:
         """Whether any block has one of these weights."""
         return any(f".{part}.weight" in name for name in self.dims for part in parts)
 
-    def has_dense_layers(self) -> bool:
-        """Whether any block has a plain feed-forward part; not so when every block routes to experts."""
-        return not self.dims or self.has("ffn_up")
-
     def is_gated(self) -> bool:
-        """Whether there is a gate matrix; models without any feed-forward part count as gated, as cards do."""
-        if not self.has("ffn_up", "ffn_up_exps"):
+        """Whether there is a gate matrix; models without any feed-forward part count as gated, as cards do.
+
+        Where the up matrix holds the gate too, it is twice as wide as the block is.
+        """
+        if not self.has("ffn_up", "ffn_up_exps") or self.has("ffn_gate", "ffn_gate_exps"):
             return True
-        return self.has("ffn_gate", "ffn_gate_exps") or self.fused_gate()
+        up = self.dims.get("blk.0.ffn_up.weight", ())
+        return len(up) > 1 and up[1] == 2 * self.number("feed_forward_length", 0)
 
     def window(self) -> int:
         """Sliding window; 0 where llama.cpp does not read the key (llama, qwen2, phi3 ...) and keeps everything."""
         if self.architecture not in SLIDING_STEPS:
             return 0
         return self.number("attention.sliding_window", _LLAMA4_WINDOW_TOKENS if self.architecture == "llama4" else 0)
-
-    def shared_layers(self, layers: int) -> int:
-        """Trailing layers without keys and values of their own; llama.cpp fixes the others to 20 for Gemma 3n."""
-        fallback = max(0, layers - _GEMMA3N_KV_LAYERS) if self.architecture == "gemma3n" else 0
-        return self.number("attention.shared_kv_layers", fallback)
 
     def moe_places(self) -> tuple[int, int]:
         """Leading dense layers and step of the layers with a router, from the tensors where there are any."""
@@ -194,11 +196,6 @@ class _Keys:
             return self.number("leading_dense_block_count", 0), self.number("interleave_moe_layer_step", 1) or 1
         step = places[1] - places[0] if len(places) > 1 else 1
         return max(0, places[0] - (step - 1)), step
-
-    def fused_gate(self) -> bool:
-        """Whether the up matrix holds the gate too: it is then twice as wide as the block is."""
-        up = self.dims.get("blk.0.ffn_up.weight")
-        return up is not None and len(up) > 1 and up[1] == 2 * self.number("feed_forward_length", 0)
 
     def vocab(self) -> int:
         """Rows of the token table."""
