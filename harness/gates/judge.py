@@ -7,7 +7,6 @@ interval that straddles the limit is inconclusive: noise cannot flip a decision,
 
 from collections.abc import Sequence
 from math import log
-from statistics import median
 from typing import Literal
 
 from msgspec.structs import replace
@@ -15,7 +14,7 @@ from msgspec.structs import replace
 from harness.domain.base import Frozen
 from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
 from harness.gates.plan import turns_needed
-from harness.stats.intervals import Estimate, detectable_ratio, ratio_interval, unpaired_ratio_interval
+from harness.stats.intervals import Estimate, detectable_ratio, ratio_interval, spread_of, unpaired_ratio_interval
 
 Answer = Literal["pass", "fail", "inconclusive", "could not run"]
 
@@ -117,15 +116,6 @@ def judge_against_baseline(
         estimate = unpaired_ratio_interval(candidate, baseline, confidence=level)
     found = _judgement(budget, estimate, limit, spread, level)
     return replace(found, relative_to="baseline", detectable_ratio=visible, evidence=tuple(evidence))
-
-
-def spread_of(candidate: Sequence[float], baseline: Sequence[float]) -> float:
-    """Spread of the log ratios of pairs: 1.4826 x their median absolute deviation, so that one turn does not decide."""
-    if min(*candidate, *baseline) <= 0:
-        return 0.0
-    logs = [log(a / b) for a, b in zip(candidate, baseline, strict=True)]
-    middle = median(logs)
-    return 1.4826 * median(abs(v - middle) for v in logs)
 
 
 def _judgement(budget: Budget, estimate: Estimate, limit: float, spread: float, level: float) -> Judgement:

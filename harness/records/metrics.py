@@ -68,14 +68,6 @@ def _peak(record: RunRecord, _label: str) -> list[float]:
     return [float(memory.peak_pss_bytes if memory.peak_pss_bytes is not None else memory.peak_rss_bytes)]
 
 
-def _anonymous(record: RunRecord, _label: str) -> list[float]:
-    return [float(record.memory.peak_anonymous_bytes)] if record.memory else []
-
-
-def _file(record: RunRecord, _label: str) -> list[float]:
-    return [float(record.model.size_bytes)] if record.model else []
-
-
 def _of(kind: type[K], read: Callable[[K], Sequence[float | None]]) -> Callable[[RunRecord, str], list[float]]:
     """Reader of figures that stand in a result of one kind."""
 
@@ -104,8 +96,8 @@ _METRICS: Final[dict[Metric, tuple[str, Callable[[RunRecord, str], list[float]]]
     "itl_p99_s": ("s", partial(latency_values, share=0.99)),
     "load_s": ("s", partial(_durations, phase="load")),
     "peak_memory_bytes": ("bytes", _peak),
-    "peak_anonymous_bytes": ("bytes", _anonymous),
-    "file_bytes": ("bytes", _file),
+    "peak_anonymous_bytes": ("bytes", lambda r, _: [float(r.memory.peak_anonymous_bytes)] if r.memory else []),
+    "file_bytes": ("bytes", lambda r, _: [float(r.model.size_bytes)] if r.model else []),
     "joules_per_token": ("J", _joules),
     "workload_p50_s": ("s", partial(_operation, share=0.5)),
     "workload_p95_s": ("s", partial(_operation, share=0.95)),

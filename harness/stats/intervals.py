@@ -139,25 +139,33 @@ def detectable_ratio(
 ) -> float:
     """Smallest slowdown that so many turns with so much noise would have shown, as a share (0.03 is 3 %).
 
-    delta = (t(1 - (1 - confidence) / 2, n - 1) + t(power, n - 1)) s / sqrt(n), with s the spread of the log ratios
-    (1.4826 x their median absolute deviation, so that one disturbed turn does not decide); the share is
-    1 - exp(-delta).
+    delta = (t(1 - (1 - confidence) / 2, n - 1) + t(power, n - 1)) s / sqrt(n), with s the spread of the log ratios; the
+    share is 1 - exp(-delta).
 
     Raises:
-        ValueError: Fewer than 3 turns, different lengths, or values that are not positive and finite.
+        ValueError: Fewer than 3 turns, different lengths, or values that are not finite.
 
     Source:
         J. Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., chapter 2.
     """
-    logs = _log_ratios(candidate, baseline)
-    n = len(logs)
-    if n < 3:
-        raise ValueError(f"need at least 3 turns, got {n}")
-    spread = 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
     from scipy.special import stdtrit
 
+    n = len(candidate)
+    if n < 3:
+        raise ValueError(f"need at least 3 turns, got {n}")
     quantiles = stdtrit(n - 1, (1.0 - (1.0 - confidence) / 2.0, power)).sum()
-    return float(-np.expm1(-quantiles * spread / sqrt(n)))
+    return float(-np.expm1(-quantiles * spread_of(candidate, baseline) / sqrt(n)))
+
+
+def spread_of(candidate: Sequence[float], baseline: Sequence[float]) -> float:
+    """Spread of the log ratios of pairs: 1.4826 x their median absolute deviation, so that one turn does not decide.
+
+    0 where a value is not positive.
+    """
+    if min(*candidate, *baseline) <= 0:
+        return 0.0
+    logs = _log_ratios(candidate, baseline)
+    return 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
 
 
 def log_effect(candidate: Sequence[float], baseline: Sequence[float]) -> float:
