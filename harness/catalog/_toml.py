@@ -142,7 +142,8 @@ def _bad_data(message: str, document: Any, into: Any, place: str) -> BadDataErro
         return BadDataError(place, inside + key[1], "nothing", "this key")
     if both := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text, re.DOTALL):
         found = _found(document, path, both[2] or "something else")
-        return BadDataError(place, path, found, both[1].replace("`", ""))
+        bound = re.sub(r"^int >= ", "at least ", re.sub(r"^int <= ", "at most ", both[1].replace("`", "")))
+        return BadDataError(place, path, found, bound)
     return BadDataError(place, path, _found(document, path, "something else"), text.replace("`", "'"))
 
 

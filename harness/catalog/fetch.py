@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch_registry import from_registry
@@ -188,20 +188,16 @@ def only_one(lock: Path) -> Iterator[None]:
     """
     with lock.open("a+b") as stream:
         try:
-            _lock(stream)
+            if sys.platform == "win32":
+                import msvcrt
+
+                stream.seek(0)
+                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RefusedError(f"{lock.stem} is being fetched by another process; wait for it to end") from error
+        os.set_inheritable(stream.fileno(), False)
         yield
-
-
-def _lock(stream: IO[bytes]) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        stream.seek(0)
-        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.set_inheritable(stream.fileno(), False)

@@ -1,7 +1,6 @@
 """Intervals of a median, and of the ratio of two sides that were measured in turns."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -22,22 +21,12 @@ class Estimate(NamedTuple):
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Median with its interval from order statistics: exact, whatever the distribution of the noise.
-
-    The interval between the r-th smallest and r-th largest of n samples covers the median with probability
-    1 - 2 P(B < r), B ~ Binomial(n, 1/2); r is the largest that keeps ``confidence``. Below 6 samples none does at 95 %.
-
-    Raises:
-        ValueError: No samples, or one is not finite.
-
-    Source:
-        H. A. David and H. N. Nagaraja, "Order Statistics", 3rd ed., section 7.1.
-    """
+    """Median with its interval, as ``quantile_interval``; below 6 samples none is at 95 %."""
     return quantile_interval(samples, 0.5, confidence)
 
 
 def quantile_interval(samples: Sequence[float], share: float, confidence: float = 0.95) -> Estimate:
-    """Quantile of a distribution with its interval from order statistics, as for the median.
+    """Quantile of a distribution with its interval from order statistics: exact, whatever the distribution of the noise.
 
     The end below is the l-th smallest of n, l the largest with P(B < l) <= (1 - confidence) / 2; the end above the u-th
     smallest, u the least with P(B >= u) <= the same; B ~ Binomial(n, share). An end that n samples cannot give is None:
@@ -45,24 +34,22 @@ def quantile_interval(samples: Sequence[float], share: float, confidence: float 
 
     Raises:
         ValueError: No samples, or one is not finite.
+
+    Source:
+        H. A. David and H. N. Nagaraja, "Order Statistics", 3rd ed., section 7.1.
     """
+    from scipy.special import bdtr
+
     ordered = np.sort(_finite(samples))
     n = len(ordered)
-    low, high = _interval_ranks(n, share, confidence)
+    below, tail = bdtr(np.arange(n + 1.0), n, share), (1.0 - confidence) / 2.0
+    low, high = np.searchsorted(below, tail, side="right"), np.searchsorted(below, 1.0 - tail, side="left") + 1
     return Estimate(
         float(np.quantile(ordered, share)),
         float(ordered[low - 1]) if low else None,
         float(ordered[high - 1]) if high <= n else None,
         n,
     )
-
-
-@lru_cache(maxsize=1024)
-def _interval_ranks(n: int, share: float, confidence: float) -> tuple[int, int]:
-    from scipy.special import bdtr
-
-    below, tail = bdtr(np.arange(n + 1.0), n, share), (1.0 - confidence) / 2.0
-    return int(np.searchsorted(below, tail, side="right")), int(np.searchsorted(below, 1.0 - tail, side="left")) + 1
 
 
 def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:
