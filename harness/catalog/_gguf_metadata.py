@@ -31,10 +31,8 @@ def metadata_of(shape: ModelShape, *, name: str, quant: str) -> dict[str, Value]
 def _hyper_parameters(shape: ModelShape) -> Iterator[tuple[str, Value]]:
     experts = shape.experts
     feed_forward = shape.feed_forward_dim or (experts.feed_forward_dim if experts else 0)
-    yield "block_count", shape.layer_count
+    yield from _told(shape, "shape")
     yield "context_length", shape.context_max_tokens or _DEFAULT_CONTEXT_TOKENS
-    yield "embedding_length", shape.hidden_dim
-    yield "vocab_size", shape.vocab_count
     yield "feed_forward_length", _widths(shape) or feed_forward
     yield "attention.layer_norm_rms_epsilon", 1e-5
     yield "attention.layer_norm_epsilon", 1e-5
@@ -46,13 +44,12 @@ def _hyper_parameters(shape: ModelShape) -> Iterator[tuple[str, Value]]:
     if shape.architecture in ARCHITECTURES["sigmoid_routed"]:
         yield "expert_gating_func", _SIGMOID
     if experts:
-        yield from _experts(experts)
+        yield from _told(experts, "experts")
     if shape.recurrent:
         yield from _recurrent(shape, shape.recurrent)
 
 
 def _attention(shape: ModelShape) -> Iterator[tuple[str, Value]]:
-    yield "attention.head_count", shape.head_count
     if shape.latent:
         yield from _latent(shape, shape.latent)
         return
@@ -73,10 +70,6 @@ def _attention(shape: ModelShape) -> Iterator[tuple[str, Value]]:
     if shape.architecture in ARCHITECTURES["sectioned_rope"]:
         quarter = shape.head_dim // 8
         yield "rope.dimension_sections", (quarter, quarter, quarter, 0)
-    if shape.sliding_window_tokens:
-        yield "attention.sliding_window", shape.sliding_window_tokens
-    if shape.kv_shared_layer_count:
-        yield "attention.shared_kv_layers", shape.kv_shared_layer_count
     if shape.architecture == "gemma4":
         yield "attention.sliding_window_pattern", tuple(k == "sliding" for k in kinds)
         yield "attention.key_length_swa", shape.sliding_head_dim or shape.head_dim
@@ -117,28 +110,20 @@ def _latent(shape: ModelShape, latent: LatentAttention) -> Iterator[tuple[str, V
     yield "rope.dimension_count", latent.rope_head_dim
 
 
-def _experts(experts: Experts) -> Iterator[tuple[str, Value]]:
-    yield "expert_count", experts.expert_count
-    yield "expert_used_count", experts.used_count
-    yield "expert_feed_forward_length", experts.feed_forward_dim
-    yield "expert_shared_count", experts.shared_count
-    if experts.latent_dim:
-        yield "moe_latent_size", experts.latent_dim
-    if experts.shared_feed_forward_dim:
-        yield "expert_shared_feed_forward_length", experts.shared_feed_forward_dim
-    yield "leading_dense_block_count", experts.dense_layer_count
-    yield "interleave_moe_layer_step", experts.layer_step_count
+def _told(part: ModelShape | Experts | Recurrent, table: str) -> Iterator[tuple[str, Value]]:
+    """What a table of ``architectures.toml`` tells of a part of the shape."""
+    for key, field in ARCHITECTURES["file"][table].items():
+        value = getattr(part, field)
+        if value or not key.endswith("?"):
+            yield key.removesuffix("?"), value
 
 
 def _recurrent(shape: ModelShape, recurrent: Recurrent) -> Iterator[tuple[str, Value]]:
     if shape.architecture.startswith("lfm2"):
         yield "shortconv.l_cache", recurrent.conv_dim
         return
-    yield "ssm.conv_kernel", recurrent.conv_dim
-    yield "ssm.inner_size", recurrent.inner_dim
-    yield "ssm.state_size", recurrent.state_dim
+    yield from _told(recurrent, "recurrent")
     yield "ssm.time_step_rank", recurrent.head_count or -(-shape.hidden_dim // 16)
-    yield "ssm.group_count", recurrent.group_count
     if recurrent.attention_step_count > 1 and recurrent.attention_offset_count == recurrent.attention_step_count - 1:
         yield "full_attention_interval", recurrent.attention_step_count
 

@@ -87,9 +87,8 @@ def from_document(document: Any, source: Path | str) -> RunRecord:
     if not isinstance(found, int) or isinstance(found, bool):
         raise BadDataError(source, "schema_version", repr(found)[:60], f"a version from 1 to {SCHEMA_VERSION}")
     if found > SCHEMA_VERSION:
-        raise BadDataError(
-            source, "schema_version", str(found), f"at most {SCHEMA_VERSION}: update edge-harness to read it"
-        )
+        most = f"at most {SCHEMA_VERSION}: update edge-harness to read it"
+        raise BadDataError(source, "schema_version", str(found), most)
     while found < SCHEMA_VERSION:
         if found not in MIGRATIONS:
             raise BadDataError(source, "schema_version", str(found), f"a version from 1 to {SCHEMA_VERSION}")

@@ -26,7 +26,7 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Estim
 
 
 def quantile_interval(samples: Sequence[float], share: float, confidence: float = 0.95) -> Estimate:
-    """Quantile of a distribution with its interval from order statistics: exact, whatever the distribution of the noise.
+    """Quantile with its interval from order statistics: exact, whatever the distribution of the noise.
 
     The end below is the l-th smallest of n, l the largest with P(B < l) <= (1 - confidence) / 2; the end above the u-th
     smallest, u the least with P(B >= u) <= the same; B ~ Binomial(n, share). An end that n samples cannot give is None:
