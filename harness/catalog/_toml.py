@@ -36,19 +36,30 @@ def read_document(file: Traversable) -> dict[str, Any]:
         BadDataError: Not readable, over 1 MiB, not UTF-8, not TOML.
     """
     place = str(file)
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(FILE_MAX_BYTES + 1)
-    except OSError as error:
-        raise BadDataError(place, "", error.strerror or str(error), "a readable file") from error
-    if len(data) > FILE_MAX_BYTES:
-        raise BadDataError(place, "", "more than 1 MiB", "a TOML file of at most 1 MiB")
+    data = bounded(file, FILE_MAX_BYTES, "a readable file", "a TOML file of at most 1 MiB")
     try:
         return tomllib.loads(data.decode(), parse_float=Decimal)
     except UnicodeDecodeError as error:
         raise BadDataError(place, "", f"a byte that is not UTF-8 at offset {error.start}", "a TOML file") from error
     except (tomllib.TOMLDecodeError, RecursionError, ValueError, ArithmeticError) as error:  # 1e9999999999999999999
         raise BadDataError(place, "", f"no valid TOML ({error})", "a TOML file") from error
+
+
+def bounded(file: Traversable, most_bytes: int, readable: str, expected: str) -> bytes:
+    """A file's bytes, never more than that many are read.
+
+    Raises:
+        BadDataError: Not readable, or longer; ``readable`` and ``expected`` say what should be there.
+    """
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(most_bytes + 1)
+    except OSError as error:
+        raise BadDataError(str(file), "", error.strerror or str(error), readable) from error
+    if len(data) > most_bytes:
+        found = f"more than {most_bytes >> 20} MiB"
+        raise BadDataError(str(file), "", found, expected)
+    return data
 
 
 def convert(document: Any, into: type[T], place: str) -> T:

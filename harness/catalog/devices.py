@@ -7,7 +7,7 @@ Every figure is a table of its own: ``total_gib = { value = 8, source = "...", c
 import json
 from collections.abc import Collection
 from importlib.resources.abc import Traversable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -27,6 +27,8 @@ from harness.domain.device import (
 )
 from harness.errors import BadDataError, UnknownNameError
 from harness.units import GB, GIB, TERA
+
+P = TypeVar("P", bound=Frozen)
 
 JOULES_PER_WH: Final = 3600
 _VENDOR_UNITS: Final = {
@@ -63,11 +65,11 @@ def _table_of(part: type[Frozen], *more: tuple[Any, ...], but: Collection[str] =
     fields: list[tuple[Any, ...]] = []
     for field in msgspec.structs.fields(part):
         kind = {Figure: Amount, Figure | None: Amount | None, dict[str, Figure]: dict[str, Amount]}.get(field.type)
-        default = msgspec.field(default=field.default, default_factory=field.default_factory)
+        default = msgspec.field(default=field.default, default_factory=field.default_factory)  # type: ignore[call-overload]
         if field.name not in but:
             fields.append((_as_written(field.name)[0], kind or field.type, default))
     name = f"{part.__name__}Table"
-    return msgspec.defstruct(name, [*fields, *more], kw_only=True, forbid_unknown_fields=True)  # type: ignore[arg-type]
+    return msgspec.defstruct(name, [*fields, *more], kw_only=True, forbid_unknown_fields=True)
 
 
 _POOL: Final = _table_of(
@@ -148,8 +150,8 @@ def _check(given: Any, place: str) -> None:
             raise BadDataError(place, f"engine[{index}].pool", "'vram'", "a [vram] table, or pool = 'ram'")
         share = engine.sustained_ratio.value if engine.sustained_ratio else 1
         if not 1e-6 <= share <= 1:
-            at = f"engine[{index}].sustained_ratio.value"
-            raise BadDataError(place, at, str(share), "a share above 0, at most 1")
+            field = f"engine[{index}].sustained_ratio.value"
+            raise BadDataError(place, field, str(share), "a share above 0, at most 1")
     for name in _POOLS:
         if (pool := getattr(given, name)) is not None:
             _check_pool(name, pool, place)
@@ -191,7 +193,7 @@ def _check_pool(name: str, pool: Any, place: str) -> None:
         )
 
 
-def _part(kind: type[Frozen], table: Any, **more: Any) -> Any:
+def _part(kind: type[P], table: Any, **more: Any) -> P:
     """A part of the profile from its table in the file."""
     found = {}
     for name in kind.__struct_fields__:

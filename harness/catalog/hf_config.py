@@ -13,6 +13,7 @@ import msgspec
 
 from harness.catalog._gguf_shape import ARCHITECTURES, SLIDING_STEPS
 from harness.catalog._shape_check import check_shape
+from harness.catalog._toml import bounded
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
 from harness.errors import BadDataError
 
@@ -29,13 +30,7 @@ def read_hf_config(path: Path) -> ModelShape:
     Raises:
         BadDataError: Not readable, too large, no JSON, or ``shape_of``'s reasons.
     """
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(CONFIG_MAX_BYTES + 1)
-    except OSError as error:
-        raise BadDataError(path, "", error.strerror or str(error), "a readable config.json") from error
-    if len(data) > CONFIG_MAX_BYTES:
-        raise BadDataError(path, "", f"more than {CONFIG_MAX_BYTES} bytes", "a config.json")
+    data = bounded(path, CONFIG_MAX_BYTES, "a readable config.json", "a config.json")
     try:
         document = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
