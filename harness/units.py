@@ -15,16 +15,6 @@ GIB: Final = 2**30
 TERA: Final = 10**12
 
 
-def gb(size_bytes: float) -> float:
-    """Size in GB (10**9 bytes)."""
-    return size_bytes / GB
-
-
-def gib(size_bytes: float) -> float:
-    """Size in GiB (2**30 bytes)."""
-    return size_bytes / GIB
-
-
 def parse_bytes(text: str, whole_bytes: int | None = None) -> int:
     """Bytes of a size as people write it: ``600MB`` and ``1.5 GB`` are decimal, ``2GiB`` and bare ``800M`` binary.
 

@@ -5,6 +5,7 @@ Source: llama.cpp, src/llama-arch.cpp (names of the keys) and src/llama-model.cp
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import pairwise
@@ -31,10 +32,10 @@ def quant_name(file_type: Any, tensors: Sequence[Tensor]) -> str:
     for name, number in ARCHITECTURES["file_types"].items():
         if number == file_type and not isinstance(file_type, bool):
             return str(name)
-    sizes: dict[str, int] = {}
+    sizes = Counter[str]()
     for tensor in tensors:
-        sizes[tensor.type_name] = sizes.get(tensor.type_name, 0) + tensor.size_bytes
-    return max(sizes, key=lambda t: sizes[t]) if sizes else "F32"
+        sizes[tensor.type_name] += tensor.size_bytes
+    return sizes.most_common(1)[0][0] if sizes else "F32"
 
 
 def shape_from_metadata(

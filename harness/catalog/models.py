@@ -64,12 +64,8 @@ def _check_file(file: ModelFile, at: str, place: str) -> None:
     if registry is None:
         return
     if not registry.packages or len(registry.packages) != len(registry.members):
-        raise BadDataError(
-            place,
-            f"{at}.registry.members",
-            f"{len(registry.members)} for {len(registry.packages)} packages",
-            "one each",
-        )
+        found = f"{len(registry.members)} for {len(registry.packages)} packages"
+        raise BadDataError(place, f"{at}.registry.members", found, "one each")
     for index, package in enumerate(registry.packages):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+", package):
             raise BadDataError(place, f"{at}.registry.packages[{index}]", repr(package), "name==version")

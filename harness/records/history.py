@@ -78,9 +78,7 @@ class History:
     def append(self, record: RunRecord, *, cell: str = "") -> None:
         """Keep a record; a second one of the same run replaces nothing and is ignored.
 
-        Args:
-            record: The run.
-            cell: Key of the matrix cell it is the result of; lets an interrupted matrix go on where it stopped.
+        ``cell`` is the key of the matrix cell it is the result of; lets an interrupted matrix go on where it stopped.
 
         Raises:
             CouldNotRunError: The file cannot be written (disk full, read-only, locked, or no history at all).

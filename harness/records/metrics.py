@@ -10,9 +10,8 @@ from typing import Final, TypeVar
 import numpy as np
 
 from harness.domain.budget import Metric
-from harness.domain.record import RunRecord, Sample
-from harness.domain.result import Boundary, Load, Quality, Result, Speculation, Stream
-from harness.domain.soak import Soak
+from harness.domain.record import Phase, RunRecord, Sample
+from harness.domain.result import Boundary, Load, Quality, Result, Soak, Speculation, Stream
 
 K = TypeVar("K", bound=Result)
 
@@ -37,11 +36,11 @@ def latency_values(record: RunRecord, label: str = "", *, share: float) -> list[
     return [float(np.quantile(s.token_times_s, share)) for s in samples if s.token_times_s]
 
 
-def _rate(record: RunRecord, label: str, *, phase: str) -> list[float]:
+def _rate(record: RunRecord, label: str, *, phase: Phase) -> list[float]:
     return [s.token_count / s.duration_s for s in _samples(record, phase, label) if s.duration_s > 0]
 
 
-def _durations(record: RunRecord, label: str, *, phase: str) -> list[float]:
+def _durations(record: RunRecord, label: str, *, phase: Phase) -> list[float]:
     return [s.duration_s for s in _samples(record, phase, label)]
 
 
@@ -77,15 +76,8 @@ def _of(kind: type[K], read: Callable[[K], Sequence[float | None]]) -> Callable[
     return values
 
 
-def _samples(record: RunRecord, phase: str, label: str) -> list[Sample]:
-    return [
-        s
-        for s in record.samples
-        if s.phase == phase
-        and not s.warm_up
-        and not s.validity.doubts
-        and (s.label == label if label else "@" not in s.label)
-    ]
+def _samples(record: RunRecord, phase: Phase, label: str) -> list[Sample]:
+    return [s for s in record.believed(phase, label) if label or "@" not in s.label]
 
 
 _METRICS: Final[dict[Metric, tuple[str, Callable[[RunRecord, str], list[float]]]]] = {

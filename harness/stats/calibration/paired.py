@@ -40,7 +40,7 @@ def calibration_change(
         raise RefusedError("both models must have answered the same rows")
     if not (np.isfinite(n0).all() and np.isfinite(n1).all()):
         raise RefusedError("NLLs must be finite")
-    width0, width1 = (smoothing_width(p, y, allow_few=True) for p, y in ((p0, y0), (p1, y1)))
+    width0, width1 = (smoothing_width(p, p - y) for p, y in ((p0, y0), (p1, y1)))
 
     def changes(rows: NDArray[np.intp]) -> tuple[float, ...]:
         error0, error1 = (ece(equal_width(p[rows], y[rows], allow_few=True)) for p, y in ((p0, y0), (p1, y1)))

@@ -27,17 +27,11 @@ def smooth_ece(
         RefusedError: As ``metrics.checked``.
     """
     p, y = checked(confidences, correct, allow_few=allow_few)
-    return _at_width(p, p - y, width or _width(p, p - y))
+    return _at_width(p, p - y, width or smoothing_width(p, p - y))
 
 
-def smoothing_width(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = False) -> float:
-    """The width that ``smooth_ece`` chooses; errors as there."""
-    p, y = checked(confidences, correct, allow_few=allow_few)
-    return _width(p, p - y)
-
-
-def _width(p: Floats, residual: Floats) -> float:
-    """Width by bisection on [0, 1], ten halvings, none below 0.001."""
+def smoothing_width(p: Floats, residual: Floats) -> float:
+    """The width that ``smooth_ece`` chooses, by bisection on [0, 1], ten halvings, none below 0.001."""
 
     def is_enough(width: float) -> bool:
         return width < _FLOOR or width < _at_width(p, residual, width)
