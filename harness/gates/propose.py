@@ -47,8 +47,8 @@ def _budget(device: str, model: str, workload: str, metric: Metric, values: Sequ
     end = estimate.low if higher else estimate.high
     worst = (min if higher else max)(values) if end is None else end
     limit = _three_digits(worst * (1 + LEAST_MARGIN_RATIO * (-1 if higher else 1)), up=not higher)
-    side = {"floor" if higher else "ceiling": limit}
-    return Budget(metric=metric, device=device, model=model, workload=workload, **side)
+    floor, ceiling = (limit, None) if higher else (None, limit)
+    return Budget(metric=metric, device=device, model=model, workload=workload, floor=floor, ceiling=ceiling)
 
 
 def _three_digits(value: float, *, up: bool) -> float:
