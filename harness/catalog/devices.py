@@ -39,6 +39,8 @@ _VENDOR_UNITS: Final = {
     "_watts": ("_w", 1),
 }
 """How the profile's names end: how the file's keys do, and SI units in one of the key's."""
+_OTHERWISE: Final = {"name", "pools", "engines", "storage", "power", "calibrations"}
+"""Fields of the profile that stand in tables of their own in the file, or in its name."""
 _POOLS: Final[tuple[PoolName, ...]] = ("ram", "vram")
 BANDWIDTH_TOLERANCE: Final = 0.02
 """How far a stated bandwidth may lie from rate x width / 8: vendors round (100 for 102.4 would not pass)."""
@@ -83,7 +85,7 @@ _FILE: Final = _table_of(
     ("vram", _POOL | None, None),
     ("power", _table_of(Power) | None, None),
     ("calibration", tuple[Calibration, ...], ()),
-    but={"name", "pools", "engines", "storage", "power", "calibrations"},
+    but=_OTHERWISE,
 )
 
 
@@ -112,7 +114,7 @@ def load_device(ref: str) -> DeviceProfile:
 
 def dump_device(profile: DeviceProfile) -> str:
     """TOML text of a profile; saved as ``<profile.name>.toml`` it loads back equal."""
-    document = _table(profile, but={"name", "pools", "engines", "storage", "power", "calibrations"})
+    document = _table(profile, but=_OTHERWISE)
     document |= {pool.name: _table(pool, but={"name"}) for pool in profile.pools}
     document["engine"] = [_table(engine) for engine in profile.engines]
     document["storage"], document["power"] = _table(profile.storage), _table(profile.power)
