@@ -10,9 +10,10 @@ from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from harness.catalog._toml import Positive, convert, dump, floats, read_document, scaled, unscaled
-from harness.catalog.paths import as_path, data_files
+from harness.catalog.paths import as_path, data_files, learned_file
 from harness.domain.base import Frozen
 from harness.domain.device import (
     Calibration,
@@ -39,8 +40,8 @@ _VENDOR_UNITS: Final = {
     "_watts": ("_w", 1),
 }
 """How the profile's names end: how the file's keys do, and SI units in one of the key's."""
-_OTHERWISE: Final = {"name", "pools", "engines", "storage", "power", "calibrations"}
-"""Fields of the profile that stand in tables of their own in the file, or in its name."""
+_OTHERWISE: Final = {"name", "pools", "engines", "storage", "power", "calibrations", "learned"}
+"""Fields of the profile that stand in tables of their own, in the file's name, or in another file."""
 _POOLS: Final[tuple[PoolName, ...]] = ("ram", "vram")
 BANDWIDTH_TOLERANCE: Final = 0.02
 """How far a stated bandwidth may lie from rate x width / 8: vendors round (100 for 102.4 would not pass)."""
@@ -109,7 +110,8 @@ def load_device(ref: str) -> DeviceProfile:
     name = next((n for n in (ref, plain, f"{plain}-desktop") if n in known), None)
     if name is None:
         raise UnknownNameError("device", ref, known)
-    return _profile(known[name])
+    profile, learned = _profile(known[name]), learned_file(name)
+    return replace(profile, learned=str(learned)) if learned.is_file() else profile
 
 
 def dump_device(profile: DeviceProfile) -> str:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from bench import confidence
+from bench.fake import FakeClock, FakeModel, FakeSession
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.runtimes.fake import FakeClock, FakeModel, FakeSession
 from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import (
     Branches,
