@@ -14,7 +14,7 @@ from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.record import ModelIdentity, RunRecord
-from harness.domain.soak import Window
+from harness.domain.result import Window
 from harness.errors import RefusedError
 from harness.measure.jobs.soak import SoakJob, plan
 from harness.measure.pipeline import How, Pipeline, Saying

@@ -1,6 +1,5 @@
 """``edge-harness gate``: judge runs and predictions against budgets; exit 0 pass, 1 fail, 3 inconclusive, 4 not run."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,12 +120,13 @@ def _answer(judgements: "list[Judgement]", budget: Path, form: str, out: Path | 
     from msgspec.structs import replace
 
     from harness.catalog.budgets import budget_lines
+    from harness.gates import formats
     from harness.gates.evaluate import exit_code
     from harness.printable import clean_lines
 
     lines = budget_lines(budget, len(judgements))
     judgements = [replace(j, file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
-    render = import_module(f"harness.gates.formats.{form}").render
+    render = getattr(formats, form)
     return Answer(judgements, lambda: put(clean_lines(render(judgements)), out), exit_code(judgements))
 
 

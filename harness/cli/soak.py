@@ -10,7 +10,7 @@ from harness.cli._output import Answer, say, table
 from harness.errors import Exit
 
 if TYPE_CHECKING:
-    from harness.domain.soak import Soak
+    from harness.domain.result import Soak
 
 
 @click.command("soak")
@@ -47,7 +47,7 @@ def COMMAND(  # noqa: N802
     from harness.app.on_target import soak
     from harness.app.resolve import scenario_from
     from harness.app.run import exit_of
-    from harness.domain.soak import Soak
+    from harness.domain.result import Soak
     from harness.measure.jobs.soak import SoakJob
 
     of_job = options.fields_of(SoakJob, asked)
