@@ -13,7 +13,6 @@ terms of ``harness.predict.calibrated``, each from the benches that show it:
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
@@ -185,26 +184,12 @@ def typical_times(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, i
 
 
 def nonnegative_fit(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
-    """Coefficients of at least 0 with the least sum of squared relative errors.
+    """Coefficients of at least 0 with the least sum of squared relative errors."""
+    from scipy.optimize import nnls
 
-    With so few unknowns every choice of those that are 0 can be tried; the best one without a negative is the answer.
-    """
-    target = np.asarray(values, float)
-    table = np.asarray(rows, float) / target[:, None]
-    count = table.shape[1]
-    best, best_error = [0.0] * count, float("inf")
-    for size in range(1, count + 1):
-        for chosen in combinations(range(count), size):
-            part, *_ = np.linalg.lstsq(table[:, chosen], np.ones(len(target)), rcond=None)
-            if (part < 0).any():
-                continue
-            error = float(((table[:, chosen] @ part - 1) ** 2).sum())
-            if error < best_error - 1e-12:
-                best_error = error
-                best = [0.0] * count
-                for index, value in zip(chosen, part, strict=True):
-                    best[index] = float(value)
-    return best
+    table = np.asarray(rows, float) / np.asarray(values, float)[:, None]
+    scale = table.max(axis=0)  # bytes and products differ by nine orders of magnitude
+    return [float(value) for value in nnls(table / scale, np.ones(len(table)))[0] / scale]
 
 
 def _amounts(bench: Bench) -> tuple[float, float, float]:
