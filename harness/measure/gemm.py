@@ -6,11 +6,11 @@ a probe with an engine replaces them by what the engine's own matrix products re
 """
 
 import time
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
-from harness.domain.device import Confidence
+from harness.domain.device import Figure
 
 _INT8_OVER_FP32: Final = (
     ("amx", 16.0),
@@ -28,17 +28,8 @@ instructions instead of one, about two. Sources: Intel SDM (VPDPBUSD), Arm ARM (
 """
 
 
-class Peak(NamedTuple):
-    """Peak of one dtype."""
-
-    dtype: str
-    flops_per_s: float
-    confidence: Confidence
-    source: str
-
-
-def fp32_peak(*, size_dim: int = 2048, pass_count: int = 4) -> Peak:
-    """Best of several products of two float32 matrices through numpy's BLAS."""
+def fp32_peak(*, size_dim: int = 2048, pass_count: int = 4) -> Figure:
+    """Best of several products of two float32 matrices through numpy's BLAS, in operations a second."""
     draw = np.random.default_rng(1)
     a = draw.random((size_dim, size_dim), dtype=np.float32)
     b = draw.random((size_dim, size_dim), dtype=np.float32)
@@ -49,12 +40,11 @@ def fp32_peak(*, size_dim: int = 2048, pass_count: int = 4) -> Peak:
         start = time.perf_counter()
         np.matmul(a, b, out=out)
         times.append(time.perf_counter() - start)
-    return Peak(
-        "fp32", 2 * size_dim**3 / min(times), "measured", f"numpy BLAS, {size_dim} x {size_dim}, best of {pass_count}"
-    )
+    how = f"numpy BLAS, {size_dim} x {size_dim}, best of {pass_count}"
+    return Figure(value=2 * size_dim**3 / min(times), source=how, confidence="measured")
 
 
-def estimated_peaks(fp32: Peak, isa: tuple[str, ...]) -> tuple[Peak, ...]:
+def estimated_peaks(fp32: Figure, isa: tuple[str, ...]) -> dict[str, Figure]:
     """fp16 and int8 from the fp32 peak and the instruction set.
 
     fp16 without half-precision arithmetic (x86 before AVX512-FP16) converts and multiplies in fp32: the same peak.
@@ -62,7 +52,8 @@ def estimated_peaks(fp32: Peak, isa: tuple[str, ...]) -> tuple[Peak, ...]:
     """
     half = 2.0 if "dotprod" in isa or "sve" in isa else 1.0
     name, ratio = next(((n, r) for n, r in _INT8_OVER_FP32 if n in isa), ("no vector extension", 1.0))
-    return (
-        Peak("fp16", fp32.flops_per_s * half, "assumed", f"{half:g} x the measured fp32 peak"),
-        Peak("int8", fp32.flops_per_s * ratio, "assumed", f"{ratio:g} x the measured fp32 peak ({name})"),
-    )
+    ratios = {"fp16": (half, ""), "int8": (ratio, f" ({name})")}
+    return {
+        dtype: Figure(value=fp32.value * r, source=f"{r:g} x the measured fp32 peak{why}", confidence="assumed")
+        for dtype, (r, why) in ratios.items()
+    }

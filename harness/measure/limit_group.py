@@ -8,70 +8,82 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple
 
 from harness.measure.cgroup import cgroup_folders, labelled_int, read_int
 
 _REMOVE_TRIES: Final = 50  # the kernel lets a group go a moment after its last process is reaped
 
 
+class _Names(NamedTuple):
+    """Files of a group in one version."""
+
+    limit: str
+    swap: str
+    usage: str
+    peak: str
+    events: str
+
+
+_NAMES: Final = {
+    1: _Names(
+        limit="memory.limit_in_bytes",
+        swap="memory.memsw.limit_in_bytes",
+        usage="memory.usage_in_bytes",
+        peak="memory.max_usage_in_bytes",
+        events="memory.oom_control",
+    ),
+    2: _Names(
+        limit="memory.max",
+        swap="memory.swap.max",
+        usage="memory.current",
+        peak="memory.peak",
+        events="memory.events",
+    ),
+}
+
+
 class LimitGroup:
     """One group with a memory limit (or none: then it only counts)."""
 
     def __init__(self, version: int, folder: Path) -> None:
-        self.version = version
-        self.folder = folder
+        self.version, self.folder, self._names = version, folder, _NAMES[version]
 
     @classmethod
-    def make(cls, limit_bytes: int | None, *, root: Path = Path("/"), name: str = "") -> "LimitGroup | None":
+    def make(cls, limit_bytes: int | None, *, root: Path = Path("/")) -> "LimitGroup | None":
         """Make a group below this process's own, or below the nearest ancestor that allows it; None if none does.
 
-        Args:
-            limit_bytes: Most memory, page cache of the files it touches first included; None for no limit.
-            root: Root of the file system (a fake tree in tests).
-            name: Name of the group's folder.
+        ``limit_bytes``: most memory, page cache of the files it touches first included; None for no limit.
         """
-        name = name or f"edge-harness-{os.getpid()}-{time.monotonic_ns():x}"
         for version, parent in cgroup_folders("memory", root=root):
-            group = cls(version, parent / name)
-            if group._try(parent, limit_bytes):
+            group = cls(version, parent / f"edge-harness-{os.getpid()}-{time.monotonic_ns():x}")
+            with contextlib.suppress(OSError):
+                if version == 2:
+                    # Children get the memory files only if the parent hands the controller down.
+                    (parent / "cgroup.subtree_control").write_text("+memory")
+            try:
+                group.folder.mkdir()
+            except OSError:
+                continue
+            if group._limit(limit_bytes):
                 return group
+            group.remove()
         return None
 
-    def _try(self, parent: Path, limit_bytes: int | None) -> bool:
-        if self.version == 2:
-            # Children get the memory files only if the parent hands the controller down.
-            with contextlib.suppress(OSError):
-                _write(parent / "cgroup.subtree_control", "+memory")
-        try:
-            self.folder.mkdir()
-        except OSError:
-            return False
-        handed_down = (self.folder / self._usage_name).exists()
-        if not (handed_down and self._limit(limit_bytes)):
-            self.remove()
-            return False
-        return True
-
     def _limit(self, limit_bytes: int | None) -> bool:
+        if not (self.folder / self._names.usage).exists():  # the controller is not handed down
+            return False
         if limit_bytes is None:
             return True
         try:
-            _write(self.folder / ("memory.limit_in_bytes" if self.version == 1 else "memory.max"), str(limit_bytes))
+            (self.folder / self._names.limit).write_text(str(limit_bytes))
         except OSError:
             return False
-        if self.version == 1:
-            with contextlib.suppress(OSError):  # absent where swap is not counted
-                _write(self.folder / "memory.memsw.limit_in_bytes", str(limit_bytes))
-        else:
-            with contextlib.suppress(OSError):
-                _write(self.folder / "memory.swap.max", "0")
+        with contextlib.suppress(
+            OSError
+        ):  # absent where swap is not counted; version 1 counts memory and swap together
+            (self.folder / self._names.swap).write_text(str(limit_bytes) if self.version == 1 else "0")
         return True
-
-    @property
-    def _usage_name(self) -> str:
-        return "memory.usage_in_bytes" if self.version == 1 else "memory.current"
 
     def add(self, pid: int) -> None:
         """Move a process in; what it already holds stays charged where it was.
@@ -79,41 +91,26 @@ class LimitGroup:
         Raises:
             OSError: The system refused.
         """
-        _write(self.folder / "cgroup.procs", str(pid))
+        (self.folder / "cgroup.procs").write_text(str(pid))
 
     def peak_bytes(self) -> int | None:
         """Most memory ever charged to the group; None where the kernel does not tell (version 2 before 5.19)."""
-        return read_int(self.folder / ("memory.max_usage_in_bytes" if self.version == 1 else "memory.peak"))
+        return read_int(self.folder / self._names.peak)
 
     def oom_kill_count(self) -> int:
         """Processes of the group that the kernel killed for lack of memory."""
-        name = "memory.oom_control" if self.version == 1 else "memory.events"
-        return labelled_int(self.folder / name, "oom_kill") or 0
+        return labelled_int(self.folder / self._names.events, "oom_kill") or 0
 
     def remove(self) -> None:
         """Remove the group; its processes must have ended. A group that stays in use is left behind."""
         for _ in range(_REMOVE_TRIES):
-            try:
+            with contextlib.suppress(OSError):
                 self.folder.rmdir()
-            except FileNotFoundError:
+            if not self.folder.exists():
                 return
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
-        self.remove()
+            time.sleep(0.02)
 
 
 def system_oom_kill_count() -> int:
     """Processes the kernel killed for lack of memory since boot, in all groups; 0 where it does not tell."""
     return labelled_int(Path("/proc/vmstat"), "oom_kill") or 0
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w") as file:
-        file.write(text)

@@ -2,23 +2,22 @@
 
 Everything is read from the kernel's files (Linux); elsewhere psutil tells what it can. A sensor that is missing is
 reported as missing, never as zero. Sources: Linux Documentation/power/powercap/powercap.rst,
-Documentation/ABI/testing/{sysfs-class-power,sysfs-class-thermal,sysfs-class-hwmon}; NVML API reference,
-nvmlDeviceGetTotalEnergyConsumption (millijoules of the board since the driver was loaded).
+Documentation/ABI/testing/{sysfs-class-power,sysfs-class-thermal,sysfs-class-hwmon}.
 """
 
 import contextlib
 import csv
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import psutil
 
 from harness.errors import BadDataError
 from harness.measure.cgroup import read_int, read_text
+from harness.measure.gpu_sensors import gpu_readings
 
 
 class EnergyCounter(NamedTuple):
@@ -74,17 +73,13 @@ class EnergyMeter:
         self._counters = energy_counters(root=root)
         self._root = root
         self._clock = clock
-        self._cards = _nvidia_cards() if root == Path("/") else []
-        self._before: list[int | None] = []
-        self._cards_before: list[float] = []
-        self._started_s = 0.0
-        self._watts: float | None = None
+        self.start()
 
     @property
     def source(self) -> str:
         """Where the joules come from, which says what they count; ``not available`` when the machine does not tell."""
         counted = ["RAPL " + " + ".join(c.name for c in self._counters)] if self._counters else []
-        counted += [f"NVIDIA board x {len(self._cards)}"] if self._cards else []
+        counted += [f"NVIDIA board x {len(self._cards_before)}"] if self._cards_before else []
         if counted:
             return " and ".join(counted)
         if sensor_watts(root=self._root) is not None:
@@ -98,7 +93,7 @@ class EnergyMeter:
     def start(self) -> None:
         """Read the counters before the work."""
         self._before = [read_int(c.path) for c in self._counters]
-        self._cards_before = [read() for read in self._cards]
+        self._cards_before = _card_joules(self._root)
         self._watts = self._read_watts()
         self._started_s = self._clock()
 
@@ -107,8 +102,11 @@ class EnergyMeter:
 
         A counter that wrapped once is put right. Power is the mean of both ends times the wall time.
         """
-        if self._counters or self._cards:
-            total = sum(read() - before for read, before in zip(self._cards, self._cards_before, strict=True))
+        if self._counters or self._cards_before:
+            cards = _card_joules(self._root)
+            if len(cards) != len(self._cards_before):  # one fell silent meanwhile
+                return None
+            total = sum(cards) - sum(self._cards_before)
             for counter, before in zip(self._counters, self._before, strict=True):
                 after = read_int(counter.path)
                 if before is None or after is None:
@@ -122,19 +120,10 @@ class EnergyMeter:
         return (watts + self._watts) / 2 * (self._clock() - self._started_s)
 
 
-def _nvidia_cards() -> list[Callable[[], float]]:
-    """One reader of joules for each NVIDIA card that counts them; none without the driver or its Python binding."""
-    with contextlib.suppress(Exception):  # no binding, no driver, no permission: the same as no card
-        import pynvml
-
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [partial(_card_joules, pynvml, h) for h in handles if _card_joules(pynvml, h) > 0]
-    return []
-
-
-def _card_joules(pynvml: Any, handle: Any) -> float:
-    return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+def _card_joules(root: Path) -> list[float]:
+    """Energy counters of NVIDIA cards; those of other GPUs are of the package already, or not told."""
+    readings = gpu_readings() if root == Path("/") else ()
+    return [r.energy_joules for r in readings if r.source == "nvml" and r.energy_joules]
 
 
 def sensor_watts(*, root: Path = Path("/")) -> float | None:

@@ -11,7 +11,17 @@ from harness.catalog.synthesize import SYNTHETIC_TYPES, random_blocks
 from harness.domain.ggml import BLOCKS, row_bytes
 from harness.domain.model import Tensor
 
-_FILE_ORDER: Final = "attn_norm ffn_down ffn_gate ffn_up ffn_norm attn_k attn_output attn_q attn_v".split()
+_FILE_ORDER: Final = (
+    "attn_norm",
+    "ffn_down",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_norm",
+    "attn_k",
+    "attn_output",
+    "attn_q",
+    "attn_v",
+)
 """Tensors of a layer as converters write them: by their names in the original checkpoint, not in the order in which
 they are read, so that a tiny model lies in memory as a real one does."""
 _CHUNK_BYTES: Final = 4 << 20

@@ -32,8 +32,8 @@ def version_2(tmp_path: Path) -> Path:
 
 
 def test_no_group_where_the_controller_is_not_handed_down(version_2: Path) -> None:
-    assert LimitGroup.make(1 << 30, root=version_2, name="run") is None
-    assert not (version_2 / "sys/fs/cgroup/user/run").exists()
+    assert LimitGroup.make(1 << 30, root=version_2) is None
+    assert [path.name for path in (version_2 / "sys/fs/cgroup/user").iterdir()] == ["cgroup.subtree_control"]
 
 
 def test_counters_of_version_2(version_2: Path) -> None:
