@@ -15,7 +15,7 @@ from harness.measure import page_cache
 from harness.measure.file_hash import file_sha256
 from harness.measure.limit_group import LimitGroup
 from harness.measure.lock import holder, machine_lock
-from harness.measure.memory_watch import read_memory, thin
+from harness.measure.memory_watch import MemoryWatch, read_memory, thin
 
 
 @pytest.fixture
@@ -137,3 +137,15 @@ def test_hash_is_read_again_when_the_file_changes(tmp_path: Path) -> None:
     assert cache.read_bytes() == cached
     path.write_bytes(b"")
     assert file_sha256(path, cache=cache) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+def test_a_program_of_a_moment_is_seen_and_not_its_parent() -> None:
+    held = bytearray(200 << 20)
+    for _ in range(5):
+        process = subprocess.Popen(["sleep", "0.008"])
+        watch = MemoryWatch(process.pid)
+        watch.start()
+        process.wait()
+        assert 0 < watch.stop().peak_rss_bytes < 50 << 20
+    assert len(held) == 200 << 20
