@@ -7,7 +7,6 @@ parent, also with one that was killed.
 import contextlib
 import json
 import os
-import re
 import select
 import signal
 import subprocess
@@ -97,7 +96,6 @@ def run_child(
     limits: Limits = Limits(),  # noqa: B008  an immutable tuple
     on_event: OnEvent | None = None,
     environment: Mapping[str, str] | None = None,
-    cancelled: Callable[[], bool] | None = None,
 ) -> ChildResult:
     """Call ``target`` in a child process.
 
@@ -108,19 +106,13 @@ def run_child(
         limits: What it may use.
         on_event: Called in this process with each event soon after it was told.
         environment: Variables to add.
-        cancelled: Asked now and then; True ends the child as interrupted.
 
     Returns:
         How it ended; a Ctrl-C here ends the child and gives the outcome ``interrupted``.
-
-    Raises:
-        ValueError: ``target`` is no such text.
     """
-    if not re.fullmatch(r"[a-zA-Z_][\w.]*:[a-zA-Z_]\w*", target):
-        raise ValueError(f"target must be <module>:<function>, got {target!r}")
     with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
         events = Path(folder) / "events.jsonl"
-        return _Run(target, arguments, limits, on_event, environment or {}, cancelled, events).run()
+        return _Run(target, arguments, limits, on_event, environment or {}, events).run()
 
 
 @dataclass
@@ -130,7 +122,6 @@ class _Run:
     _limits: Limits
     _on_event: OnEvent | None
     _environment: Mapping[str, str]
-    _cancelled: Callable[[], bool] | None
     _events_path: Path
     _offset: int = 0
     _stopped_for: Outcome | None = None
@@ -157,7 +148,7 @@ class _Run:
             if group:
                 group.add(process.pid)
             watch.start()
-            self._hand_over(process, None if group else _data_limit_bytes(limits.memory_bytes))
+            self._hand_over(process, limited=group is None)
             self._wait(process, started_s)
         except KeyboardInterrupt:
             self._kill(process, "interrupted")
@@ -176,24 +167,16 @@ class _Run:
                 memory = msgspec.structs.replace(memory, cgroup_peak_bytes=group.peak_bytes())
                 group.remove()
         self._read_events()
-        status = process.returncode
+        status, log = process.returncode, tuple(self._log)
         outcome, detail = classify(
             status,
             stopped_for=self._stopped_for,
             killed_for_memory=killed_for_memory > 0,
             events=self._events,
-            log=tuple(self._log),
+            log=log,
             limits=limits,
         )
-        return ChildResult(
-            outcome,
-            detail,
-            tuple(self._events),
-            memory,
-            status,
-            tuple(self._log),
-            time.monotonic() - started_s,
-        )
+        return ChildResult(outcome, detail, tuple(self._events), memory, status, log, time.monotonic() - started_s)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         environment = {
@@ -212,13 +195,16 @@ class _Run:
             start_new_session=True,
         )
 
-    def _hand_over(self, process: "subprocess.Popen[bytes]", data_limit_bytes: int | None) -> None:
+    def _hand_over(self, process: "subprocess.Popen[bytes]", *, limited: bool) -> None:
+        most = self._limits.memory_bytes if limited else None
         job = {
             "target": self._target,
             "arguments": msgspec.to_builtins(self._arguments),
             "events": str(self._events_path),
             "sys_path": [str(Path(p).absolute()) if p else str(Path.cwd()) for p in sys.path],
-            "data_limit_bytes": data_limit_bytes,
+            # More than it may hold, since much of what is reserved is never touched: it only stops what grows faster
+            # than the watchdog looks.
+            "data_limit_bytes": None if most is None else 2 * most + (512 << 20),
         }
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died at once: its status tells
@@ -228,9 +214,7 @@ class _Run:
     def _wait(self, process: "subprocess.Popen[bytes]", started_s: float) -> None:
         while not _ended(process, _POLL_S):
             self._read_events()
-            if self._cancelled and self._cancelled():
-                self._kill(process, "interrupted")
-            elif time.monotonic() - started_s > self._limits.wall_s:
+            if time.monotonic() - started_s > self._limits.wall_s:
                 self._kill(process, "timed out")
 
     def _kill(self, process: "subprocess.Popen[bytes]", outcome: Outcome) -> None:
@@ -299,10 +283,7 @@ def classify(  # noqa: PLR0911  one line for each way to end
 
 
 def _of_signal(number: int, *, killed_for_memory: bool, log: tuple[str, ...], limits: Limits) -> tuple[Outcome, str]:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = f"signal {number}"
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     assertion = next((line for line in log if "GGML_ASSERT" in line or "GGML_ABORT" in line), "")
     if name == "SIGKILL":
         if killed_for_memory:
@@ -335,16 +316,8 @@ def _limit_words(limits: Limits) -> str:
     return f"; it was allowed {limits.memory_bytes / 2**20:.0f} MiB: raise --memory-limit or use a smaller model"
 
 
-def _data_limit_bytes(memory_bytes: int | None) -> int | None:
-    """Private memory a child may reserve: more than it may hold, since much of what is reserved is never touched.
-
-    It only stops what grows faster than the watchdog looks; the watchdog holds the limit itself.
-    """
-    return None if memory_bytes is None else 2 * memory_bytes + (512 << 20)
-
-
-def _tail(log: tuple[str, ...], count: int = 8) -> str:
-    return "\n".join(line for line in log[-count:] if line)
+def _tail(log: tuple[str, ...]) -> str:
+    return "\n".join(line for line in log[-8:] if line)
 
 
 def _kill_group(pid: int) -> None:
