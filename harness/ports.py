@@ -1,7 +1,6 @@
 """Protocols between the layers: what a runtime, a session and a workload promise."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -144,40 +143,6 @@ class Runtime(Protocol):
             MissingPackageError: The engine is not installed.
             EngineError: The engine refused the file.
         """
-        ...
-
-
-class Target(Protocol):
-    """Where a measurement runs: this machine, one behind SSH, an Android device. Nothing of ours needs to be there."""
-
-    name: str
-
-    def facts(self, patterns: Sequence[str]) -> Any:
-        """Its kernel's files that match shell patterns, with the moment they were read."""
-        ...
-
-    def put(self, path: Path, sha256: str, *, executable: bool = False) -> str:
-        """Push a file once, under its hash, and return its path there.
-
-        Raises:
-            CouldNotRunError: No room, no connection, or it arrived damaged.
-        """
-        ...
-
-    def start(self, command: Sequence[str], *, nice: int = 0, cpus: str = "") -> Any:
-        """Start a command that ends when the connection does; what is returned tells its lines and its end."""
-        ...
-
-    def counters(self, *, period_s: float = 0.5) -> AbstractContextManager[Any]:
-        """Frames of its counters, and of the command started meanwhile, for the length of a ``with`` block."""
-        ...
-
-    def fetch(self, place: str, path: Path) -> None:
-        """Copy a text file from there."""
-        ...
-
-    def stop(self) -> None:
-        """End what an earlier session left running there."""
         ...
 
 

@@ -1,6 +1,6 @@
 """A device on which POSIX shell scripts run, reached by a command: all that targets share.
 
-Needed there: sh, cat, head, wc, df, mkdir, mv, sha256sum, nice, taskset; Android's toybox and GNU have them.
+Needed there: sh, cat, head, wc, df, mkdir, mv, sha256sum; Android's toybox and GNU have them.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from harness.errors import CouldNotRunError, RefusedError
+from harness.errors import CouldNotRunError
 
 _CHUNK_BYTES: Final = 1 << 20
 _LINGER_S: Final = 0.7
@@ -173,29 +173,16 @@ class ShellTarget:
             why = _last(errors) or "the connection broke"
             raise CouldNotRunError(f"{self.name}: pushing {path.name} stopped ({why}); what arrived is kept")
 
-    def fetch(self, place: str, path: Path) -> None:
-        """Copy a file from the target.
-
-        Raises:
-            CouldNotRunError: It is not there.
-        """
-        path.write_text(self.shell(f"cat {shlex.quote(place)}", timeout_s=600), encoding="utf-8")
-
-    def start(self, command: Sequence[str], *, nice: int = 0, cpus: str = "") -> "Running":
-        """Start a command there, on the CPUs of a hexadecimal mask; it ends when the connection does.
-
-        Raises:
-            RefusedError: The mask is none.
-        """
-        if cpus and not re.fullmatch(r"(0x)?[0-9a-fA-F]+", cpus):
-            raise RefusedError(f"{cpus!r} is no mask of CPUs such as f0")
-        words = [*(["nice", "-n", str(nice)] if nice else []), *(["taskset", cpus] if cpus else []), *command]
+    def start(self, command: Sequence[str]) -> "Running":
+        """Start a command there; it ends when the connection does."""
         own = shlex.quote(self.folder)
         # The shell waits for the end of its input beside the command: a lost connection ends both. Afterwards it holds
         # the CPU time of the command, and stays until the counters were read once more.
         script = (
             f"mkdir -p {own}; cd {own} || exit 9; exec 3<&0;"
-            f' {shlex.join(words)} 3<&- </dev/null & p=$!; echo $p $$ > {own}/run.pid; echo "pid $p $$" >&2;'
+            # The command's own process tells its number, before it becomes the command: nothing else is told earlier.
+            f""" sh -c 'echo "pid $$ $PPID" >&2; exec "$@"' sh {shlex.join(command)} 3<&- </dev/null & p=$!;"""
+            f" echo $p $$ > {own}/run.pid;"
             " (while read -r x; do :; done <&3; kill -9 $p) >/dev/null 2>&1 & w=$!;"
             ' wait $p; s=$?; echo "ended $s" >&2; kill $w 2>/dev/null;'
             f" sleep {_LINGER_S:g}; rm -f {own}/run.pid; exit $s"
