@@ -8,8 +8,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -71,19 +70,14 @@ def security_of(tls: Tls) -> Any:
     for path in tls:
         if path is not None and not path.is_file():
             raise RefusedError(f"{path}: no such file")
-    return dask().Security(
-        tls_ca_file=str(tls.ca),
-        **{
-            f"tls_{role}_{part}": str(getattr(tls, part))
-            for role in ("client", "worker", "scheduler")
-            for part in ("cert", "key")
-        },
-        require_encryption=True,
-    )
+    own = {"cert": str(tls.cert), "key": str(tls.key)}
+    files = {f"tls_{role}_{part}": own[part] for role in ("client", "worker", "scheduler") for part in own}
+    return dask().Security(tls_ca_file=str(tls.ca), require_encryption=True, **files)
 
 
-def client_of(scheduler: str, tls: Tls) -> Any:
-    """A connected client.
+@contextlib.contextmanager
+def client_of(scheduler: str, tls: Tls) -> Iterator[Any]:
+    """A connected client, for the length of a ``with`` block.
 
     Raises:
         CouldNotRunError: No scheduler answers there.
@@ -93,9 +87,14 @@ def client_of(scheduler: str, tls: Tls) -> Any:
     check_address(scheduler, tls)
     security = security_of(tls)
     try:
-        return dask().Client(scheduler, security=security, timeout=CONNECT_S, set_as_default=False)
+        client = dask().Client(scheduler, security=security, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise unreachable(scheduler, error) from error
+    try:
+        yield client
+    finally:
+        with contextlib.suppress(Exception):  # a scheduler that is gone cannot be told good-bye
+            client.close(timeout=5)
 
 
 def unreachable(scheduler: str, error: BaseException) -> CouldNotRunError:
@@ -188,13 +187,21 @@ async def _serve_device(scheduler: str, device: str, tls: Tls, host: str, said: 
         await worker.close()
 
 
-@asynccontextmanager
-async def scheduler_of(host: str, port: int, tls: Tls) -> AsyncIterator[Any]:
-    """A scheduler in this process; yields it.
+def up(host: str, port: int, local_count: int, tls: Tls, *, said: Callable[[str], None]) -> None:
+    """A scheduler, and workers on this machine to try it with, until interrupted.
+
+    The local workers share this machine and so its lock: they measure in turn.
 
     Raises:
+        RefusedError: The address is not this machine alone, and there is no TLS.
         CouldNotRunError: The address is taken.
     """
+    check_reach(host, tls)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_up(host, port, local_count, tls, said))
+
+
+async def _up(host: str, port: int, local_count: int, tls: Tls, said: Callable[[str], None]) -> None:
     scheduler = dask().Scheduler(
         host=host,
         port=port,
@@ -207,38 +214,18 @@ async def scheduler_of(host: str, port: int, tls: Tls) -> AsyncIterator[Any]:
         await scheduler
     except (OSError, RuntimeError) as error:  # Dask wraps what went wrong at the start
         raise CouldNotRunError(f"no scheduler can listen at {host}:{port}: {error.__cause__ or error}") from error
+    said(f"scheduler at {scheduler.address}")
+    workers = [_local_worker(scheduler.address, f"local-{n + 1}", tls) for n in range(local_count)]
     try:
-        yield scheduler
+        await scheduler.finished()
     finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(5)
+            worker.kill()
         await scheduler.close()
-
-
-def up(host: str, port: int, local_count: int, tls: Tls, *, said: Callable[[str], None]) -> None:
-    """A scheduler, and workers on this machine to try it with, until interrupted.
-
-    The local workers share this machine and so its lock: they measure in turn.
-
-    Raises:
-        RefusedError: The address is not this machine alone, and there is no TLS.
-    """
-    check_reach(host, tls)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_up(host, port, local_count, tls, said))
-
-
-async def _up(host: str, port: int, local_count: int, tls: Tls, said: Callable[[str], None]) -> None:
-    async with scheduler_of(host, port, tls) as scheduler:
-        said(f"scheduler at {scheduler.address}")
-        workers = [_local_worker(scheduler.address, f"local-{n + 1}", tls) for n in range(local_count)]
-        try:
-            await scheduler.finished()
-        finally:
-            for worker in workers:
-                worker.terminate()
-            for worker in workers:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    worker.wait(5)
-                worker.kill()
 
 
 def _local_worker(address: str, device: str, tls: Tls) -> "subprocess.Popen[bytes]":

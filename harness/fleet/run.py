@@ -60,12 +60,8 @@ def run_fleet(
 
     try:
         if missing:
-            client = client_of(scheduler, tls)
-            try:
+            with client_of(scheduler, tls) as client:
                 _Fleet(client, device_wait_s, take, tell).run(missing)
-            finally:
-                with contextlib.suppress(Exception):  # a scheduler that is gone cannot be told good-bye
-                    client.close(timeout=5)
     finally:
         if found:
             write_summary(tasks, found, folder)

@@ -79,7 +79,7 @@ def test_no_scheduler_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None
     pytest.importorskip("distributed")
     monkeypatch.setattr("harness.fleet.net.CONNECT_S", 1.0)
     with pytest.raises(CouldNotRunError, match=r"no scheduler answered at tcp://127\.0\.0\.1:9"):
-        client_of("tcp://127.0.0.1:9", Tls())
+        client_of("tcp://127.0.0.1:9", Tls()).__enter__()
 
 
 def test_nothing_is_written_where_nothing_was_measured(tmp_path: Path) -> None:
