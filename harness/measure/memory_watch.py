@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from harness.domain.record import MemorySample, MemoryUse
 
@@ -63,6 +63,13 @@ def read_portable(pid: int) -> Reading | None:
         return None
     peak = int(getattr(info, "peak_wset", info.rss))
     return Reading(info.rss, max(peak, info.rss), info.rss, 0)
+
+
+def memory_mark(name: str, emit: Callable[[str, Any], None]) -> None:
+    """Tell as ``memory`` what this process holds, where the system says it."""
+    reading = read_memory()
+    if reading is not None:
+        emit("memory", {"mark": name, **reading._asdict()})
 
 
 def reset_peak() -> bool:

@@ -58,18 +58,12 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
     Raises:
         HarnessError: The workload cannot run, or its answers are wrong.
     """
-    from harness.measure.memory_watch import read_memory, reset_peak
+    from harness.measure.memory_watch import memory_mark, reset_peak
     from harness.measure.validity import ValidityProbe
 
     job = msgspec.convert(arguments, WorkloadJob)
-
-    def mark(name: str) -> None:
-        reading = read_memory()
-        if reading is not None:
-            emit("memory", {"mark": name, **reading._asdict()})
-
     workload = plugins.load("harness.workloads", job.name, "WORKLOAD")
-    mark("baseline")
+    memory_mark("baseline", emit)
     with tempfile.TemporaryDirectory(prefix="edge-harness-workload-") as folder:
         context = WorkloadContext(
             Path(folder),
@@ -85,11 +79,11 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
         emit("prepared", {"duration_s": time.perf_counter() - started_s})
         # A peak of its own for what is timed, where the system lets it start anew; building may take more.
         reset_peak()
-        mark("loaded")
+        memory_mark("loaded", emit)
         for operation in workload.operations(state):
             for sample in _time(operation, job, lambda: ValidityProbe(own_pids=[job.parent_pid])):
                 emit("sample", sample)
-        mark("end")
+        memory_mark("end", emit)
         emit("quality", dict(workload.check(state)))
         if job.evaluate:
             emit("evaluation", dict(workload.evaluate(context)) if hasattr(workload, "evaluate") else {})

@@ -6,7 +6,6 @@ connection is made before the clock starts, as for a client that keeps it. Distu
 the server's processes counted as ours where it runs here.
 """
 
-import os
 import time
 from collections.abc import Mapping
 from statistics import median
@@ -20,11 +19,12 @@ from harness.domain.result import Generation, ServerUse
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.child import ChildResult, Limits
-from harness.measure.generate_job import Emit, GenerateJob, Probe
+from harness.measure.generate_job import Emit, GenerateJob
 from harness.measure.memory_watch import Reading, read_memory, read_portable
 from harness.measure.pipeline import Measurement, events_named
 from harness.measure.protocol import Protocoller
 from harness.measure.runner import check_scenario
+from harness.measure.validity import ValidityProbe
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience
@@ -101,23 +101,16 @@ def run_served(arguments: Mapping[str, Any], emit: Emit) -> None:
     Raises:
         HarnessError: The server cannot be used, or failed; its ``outcome`` says how.
     """
-    from harness.measure.sensors import EnergyMeter
-    from harness.measure.validity import ValidityProbe
-
     job = msgspec.convert(arguments, ServedJob)
     server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
-
-    def probe(disk_expected: bool) -> Probe:
-        return ValidityProbe(server.pid, disk_expected=disk_expected, own_pids=(job.parent_pid, os.getpid()))
-
-    Served(job, server, emit, probe=probe, meter=EnergyMeter()).run()
+    Served(job, server, emit).run()
 
 
 class Served(Protocoller):
     """Runs one job on a server; arguments as :class:`Protocoller`, with the server in place of a runtime."""
 
-    def __init__(self, job: ServedJob, server: AttachedServer, emit: Emit, **given: Any) -> None:
-        super().__init__(job, server, emit, **given)  # type: ignore[arg-type]  # it opens no session
+    def __init__(self, job: ServedJob, server: AttachedServer, emit: Emit) -> None:
+        super().__init__(job, server, emit)  # type: ignore[arg-type]  # it opens no session
         self.asked, self.server = job, server
         self.suffix += " cached" if job.reuse else ""
         self._ratios: dict[str, list[float]] = {}
@@ -141,6 +134,10 @@ class Served(Protocoller):
             "server",
             {"cpu_s": used, **{f"{name}_path_ratio": median(found) for name, found in self._ratios.items()}},
         )
+
+    def probe(self, disk_expected: bool = False) -> ValidityProbe:
+        """A probe that counts the server's processes as ours."""
+        return ValidityProbe(self.server.pid, disk_expected=disk_expected, own_pids=(self.job.parent_pid,))
 
     def _cold_start(self) -> bool:
         if not self.server.unload():
@@ -191,7 +188,7 @@ class Served(Protocoller):
         if s.depth_tokens and not reuse:
             # What is in the cache before the test: sent once, then found there.
             self.server.ask(msgspec.structs.replace(request, prompt=prompt[: s.depth_tokens], new_tokens=1))
-        probe = self._probe(cold)
+        probe = self.probe(disk_expected=cold)
         probe.start()
         self._meter.start()
         started_unix_s = time.time()
