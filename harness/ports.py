@@ -21,11 +21,9 @@ class Session(Protocol):
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; ``parse_special`` lets its words name special tokens (``<|im_end|>``)."""
-        ...
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Text of token ids; undecodable bytes become U+FFFD."""
-        ...
 
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
         """Run ``tokens`` through the model at ``position`` of ``sequence``.
@@ -35,7 +33,6 @@ class Session(Protocol):
         Raises:
             EngineError: The engine refused the batch.
         """
-        ...
 
     def decode_rows(
         self,
@@ -51,35 +48,27 @@ class Session(Protocol):
         Raises:
             EngineError: The engine refused the batch.
         """
-        ...
 
     def logits(self, index: int = -1) -> NDArray[np.float32]:
         """Logits [vocab_count] of the ``index``-th token of the last ``decode`` that kept them; a view, not a copy."""
-        ...
 
     def greedy(self, index: int = -1) -> int:
         """Most likely next token after the ``index``-th kept one."""
-        ...
 
     def is_end(self, token: int) -> bool:
         """Whether ``token`` ends a generation."""
-        ...
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
         """Forget all of ``sequence`` from ``position`` on."""
-        ...
 
     def fork(self, source: int, target: int) -> None:
         """Make ``target`` share all that ``source`` has in the cache."""
-        ...
 
     def clear(self) -> None:
         """Forget every sequence."""
-        ...
 
     def close(self) -> None:
         """Free the model and the cache."""
-        ...
 
 
 class EndPass(Exception):  # noqa: N818  no error: a tap has what it wanted
@@ -98,7 +87,6 @@ class Tap(Protocol):
 
     def wants(self, name: str) -> bool:
         """Whether this result is wanted; asked once for each name, so the answer must not change."""
-        ...
 
     def __call__(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Take one result.
@@ -114,7 +102,6 @@ class Tap(Protocol):
         Raises:
             EndPass: Nothing later is wanted.
         """
-        ...
 
 
 class Runtime(Protocol):
@@ -130,11 +117,9 @@ class Runtime(Protocol):
 
     def missing(self) -> str | None:
         """Why it cannot be used here (package not installed, no such device); None when it can."""
-        ...
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Name, version and build of the engine."""
-        ...
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
         """Load a model.
@@ -143,7 +128,6 @@ class Runtime(Protocol):
             MissingPackageError: The engine is not installed.
             EngineError: The engine refused the file.
         """
-        ...
 
 
 class Operation(NamedTuple):
@@ -198,15 +182,12 @@ class Workload(Protocol):
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Declared cost of each operation at this size, one for each name in ``operations``."""
-        ...
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> Any:
         """Build everything outside the clock; the result goes to the other two."""
-        ...
 
     def operations(self, state: Any) -> Sequence[Operation]:
         """What is timed."""
-        ...
 
     def check(self, state: Any) -> Mapping[str, Any]:
         """Check the answers outside the clock and return quality figures.
@@ -214,4 +195,3 @@ class Workload(Protocol):
         Raises:
             WrongAnswerError: An answer is wrong.
         """
-        ...

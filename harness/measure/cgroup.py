@@ -67,41 +67,34 @@ def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Pat
             folder = folder.parent
 
 
-def memory_limit_bytes(*, pid: int | str = "self", root: Path = Path("/")) -> int | None:
+def memory_limit_bytes(*, root: Path = Path("/")) -> int | None:
     """Smallest memory limit on the way from the process's group to the root; None without any."""
     found: list[int] = []
-    for version, folder in cgroup_folders("memory", pid=pid, root=root):
+    for version, folder in cgroup_folders("memory", root=root):
         names = ("memory.limit_in_bytes",) if version == 1 else ("memory.max", "memory.high")
         found += [limit for name in names if (limit := read_int(folder / name)) is not None and limit < UNLIMITED_BYTES]
     return min(found, default=None)
 
 
-def cpu_quota_count(*, pid: int | str = "self", root: Path = Path("/")) -> float | None:
+def cpu_quota_count(*, root: Path = Path("/")) -> float | None:
     """CPUs' worth of time that the tightest quota allows (2.0: two full CPUs); None without a quota."""
     found: list[float] = []
-    for version, folder in cgroup_folders("cpu", pid=pid, root=root):
-        if version == 1:
-            quota, period = read_int(folder / "cpu.cfs_quota_us"), read_int(folder / "cpu.cfs_period_us")
-        else:
-            words = (read_text(folder / "cpu.max") or "").split()
-            numeric = len(words) == 2 and all(w.isdigit() for w in words)
-            quota, period = (int(words[0]), int(words[1])) if numeric else (None, None)
-        if quota and period and quota > 0:
-            found.append(quota / period)
+    for version, folder in cgroup_folders("cpu", root=root):
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if version == 1 else ("cpu.max",)
+        words = " ".join(read_text(folder / name) or "" for name in names).split()
+        if len(words) == 2 and all(word.isdigit() and int(word) for word in words):  # else "max", or -1: no quota
+            found.append(int(words[0]) / int(words[1]))
     return min(found, default=None)
 
 
 def throttled_s(*, pid: int | str = "self", root: Path = Path("/")) -> float:
     """Seconds that the process's groups were held back by a CPU quota since they exist."""
-    most = 0.0
-    for _, folder in cgroup_folders("cpu", pid=pid, root=root):
-        for line in (read_text(folder / "cpu.stat") or "").splitlines():
-            name, _, value = line.partition(" ")
-            if name == "throttled_usec" and value.isdigit():
-                most = max(most, int(value) / 1e6)
-            elif name == "throttled_time" and value.isdigit():  # version 1 counts nanoseconds
-                most = max(most, int(value) / 1e9)
-    return most
+    told = {1: ("throttled_time", 1e9), 2: ("throttled_usec", 1e6)}
+    found = [
+        (labelled_int(folder / "cpu.stat", told[version][0]) or 0) / told[version][1]
+        for version, folder in cgroup_folders("cpu", pid=pid, root=root)
+    ]
+    return max(found, default=0.0)
 
 
 def _mounts(controller: str, pid: int | str, root: Path) -> list[tuple[int, str, str]]:

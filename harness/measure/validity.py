@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import psutil
 from msgspec.structs import replace
@@ -22,8 +22,6 @@ from harness.measure import cgroup
 from harness.measure.cgroup import labelled_int, read_text
 from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.sensors import cpu_frequency_hz, hottest_celsius, throttle_count
-
-N = TypeVar("N", int, float)
 
 
 class Limits(NamedTuple):
@@ -199,22 +197,24 @@ def judge(
     steal ratio  = stolen CPU seconds / CPU seconds of all CPUs
     other load   = (busy CPU seconds of all CPUs - those of our processes) / CPU seconds of all CPUs
     """
-    wall_s = max(after.clock_s - before.clock_s, 1e-9)
-    all_s = max(after.all_s - before.all_s, 1e-9)
-    other_s = max((after.busy_s - before.busy_s) - (after.ours_s - before.ours_s), 0.0)
-    steal_s = _difference(before.steal_s, after.steal_s)
-    stall = {
-        "cpu": _share(before.cpu_stall_s, after.cpu_stall_s, wall_s),
-        "memory": _share(before.memory_stall_s, after.memory_stall_s, wall_s),
-        "io": _share(before.io_stall_s, after.io_stall_s, wall_s),
-    }
+
+    def grown(name: str) -> Any:
+        first, last = getattr(before, name), getattr(after, name)
+        return None if first is None or last is None else max(last - first, 0)
+
+    def share(name: str) -> float | None:
+        seconds = grown(name)
+        return None if seconds is None else min(seconds / wall_s, 1.0)
+
+    wall_s = max(grown("clock_s"), 1e-9)
     # Ticks of a short sample may fill no CPU second at all: the wall time bounds the capacity from below.
-    capacity_s = max(all_s, wall_s)
+    capacity_s = max(grown("all_s"), wall_s)
+    other_s = max((after.busy_s - before.busy_s) - (after.ours_s - before.ours_s), 0.0)
+    steal_s = grown("steal_s")
+    stall = {name: share(f"{name}_stall_s") for name in ("cpu", "memory", "io")}
     other_ratio = min(other_s / capacity_s, 1.0)
-    steal_ratio = None if steal_s is None else min(max(steal_s, 0.0) / capacity_s, 1.0)
-    faults = max(after.major_fault_count - before.major_fault_count, 0)
-    read_bytes = _difference(before.read_bytes, after.read_bytes)
-    throttled = max(after.throttled_s - before.throttled_s, 0.0) / wall_s
+    steal_ratio = None if steal_s is None else min(steal_s / capacity_s, 1.0)
+    faults, throttled = grown("major_fault_count"), grown("throttled_s") / wall_s
     tick_s = limits.tick_count / _ticks_per_s()
 
     doubts: list[str] = []
@@ -224,13 +224,13 @@ def judge(
         )
     if other_ratio > limits.other_load_ratio and other_s > tick_s:
         doubts.append(f"other processes used {other_ratio:.0%} of all CPU time: stop them")
-    if steal_ratio is not None and steal_ratio > limits.steal_ratio and (steal_s or 0.0) > tick_s:
+    if steal_ratio is not None and steal_ratio > limits.steal_ratio and steal_s > tick_s:
         doubts.append(f"the hypervisor took {steal_ratio:.0%} of the CPU time: use a machine with CPUs of its own")
     if throttled > limits.throttled_ratio:
         doubts.append(f"a CPU quota held the run back {throttled:.0%} of the time: raise it or use fewer threads")
     if (stall["memory"] or 0.0) > limits.memory_stall_ratio:
         doubts.append(f"a task waited for memory {stall['memory']:.0%} of the time: free memory or use a smaller model")
-    swapped = _difference(before.swap_in_bytes, after.swap_in_bytes) or 0
+    swapped = grown("swap_in_bytes") or 0
     if swapped > limits.swap_in_bytes:
         doubts.append(f"{swapped / 2**20:.0f} MiB came back from swap: free memory or use a smaller model")
     if not disk_expected:
@@ -241,8 +241,9 @@ def judge(
     slowed = after.frequency_hz / before.frequency_hz if before.frequency_hz and after.frequency_hz else 1.0
     if slowed < limits.slowed_ratio:
         doubts.append(f"the CPU slowed to {slowed:.0%} of its frequency: cool it, or plug it in")
-    if (_difference(before.throttle_count, after.throttle_count) or 0) > 0:
+    if grown("throttle_count"):
         doubts.append("the CPU reported thermal throttling: let it cool down")
+    clocks = [hz for hz in (before.frequency_hz, after.frequency_hz) if hz is not None]
     return Validity(
         cpu_stall_ratio=stall["cpu"],
         memory_stall_ratio=stall["memory"],
@@ -250,26 +251,11 @@ def judge(
         steal_ratio=steal_ratio,
         other_load_ratio=other_ratio,
         major_fault_count=faults,
-        read_bytes=read_bytes,
-        frequency_hz=_mean(before.frequency_hz, after.frequency_hz),
+        read_bytes=grown("read_bytes"),
+        frequency_hz=sum(clocks) / len(clocks) if clocks else None,
         temperature_celsius_max=temperature_celsius,
         doubts=tuple(doubts),
     )
-
-
-def _share(before: float | None, after: float | None, wall_s: float) -> float | None:
-    if before is None or after is None:
-        return None
-    return min(max(after - before, 0.0) / wall_s, 1.0)
-
-
-def _difference(before: N | None, after: N | None) -> N | None:
-    return None if before is None or after is None else after - before
-
-
-def _mean(before: float | None, after: float | None) -> float | None:
-    values = [v for v in (before, after) if v is not None]
-    return sum(values) / len(values) if values else None
 
 
 def _ticks_per_s() -> int:

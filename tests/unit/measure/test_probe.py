@@ -92,7 +92,7 @@ def test_estimated_peaks_follow_the_instruction_set() -> None:
 
 def test_fp32_peak_is_measured() -> None:
     found = gemm.fp32_peak(size_dim=128, pass_count=2)
-    assert found.value > 1e8
+    assert found.value > 1e6
     assert found.confidence == "measured"
 
 
