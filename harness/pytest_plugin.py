@@ -50,12 +50,12 @@ class EdgeModel:
     """The model of a test; ``fields`` are those of the scenario, such as ``new_tokens``."""
 
     request: pytest.FixtureRequest
-    name: str
-    quant: str
-    repetitions: int
-    runtime: str
-    patience_s: float
     fields: dict[str, Any]
+    name: str
+    quant: str = ""
+    repetitions: int = 5
+    runtime: str = "llamacpp"
+    patience_s: float = 20.0
 
     def run(self, **fields: Any) -> "RunRecord":
         """Measure it in a child process and give the record; ``fields`` change the marker's scenario.
@@ -122,10 +122,8 @@ def edge_model(request: pytest.FixtureRequest) -> EdgeModel:
     if marker is None or not marker.args:
         raise pytest.UsageError(f"{request.node.nodeid}: mark it with @pytest.mark.edge_model(NAME)")
     fields = dict(marker.kwargs)
-    quant = str(fields.pop("quant", "")) or str(marker.args[1] if len(marker.args) > 1 else "")
-    repetitions, runtime = int(fields.pop("repetitions", 5)), str(fields.pop("runtime", "llamacpp"))
-    patience_s = float(fields.pop("patience_s", 20))
-    return EdgeModel(request, str(marker.args[0]), quant, repetitions, runtime, patience_s, fields)
+    own = {key: fields.pop(key) for key in ("quant", "repetitions", "runtime", "patience_s") if key in fields}
+    return EdgeModel(request, fields, *marker.args, **own)
 
 
 @pytest.fixture

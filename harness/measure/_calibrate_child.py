@@ -116,9 +116,8 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
         emit("group", {"number": number, "count": len(groups), "name": f"{group[0].type_name} {group[0].role}"})
         with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder, ExitStack() as stack:
             sessions = [(bench, stack.enter_context(_open(bench, Path(folder), arguments))) for bench in group]
-            for bench, session in sessions:
+            for _, session in sessions:
                 _passes(session, 1, 0, 3)
-                del bench
             for turn in range(arguments["rounds"]):
                 for bench, session in sessions:
                     _time_bench(bench, session, turn, emit, arguments["retries"])
@@ -181,15 +180,5 @@ def _passes(session: LlamaSession, batch: int, depth: int, count: int) -> list[f
 
 
 def _tell(bench: Bench, batch: int, depth: int, times: list[float], turn: int, doubted: bool, emit: Emit) -> None:
-    emit(
-        "timing",
-        {
-            "role": bench.role,
-            "type_name": bench.type_name,
-            "batch": batch,
-            "depth": depth,
-            "turn": turn,
-            "doubted": doubted,
-            "times": times,
-        },
-    )
+    told = {"batch": batch, "depth": depth, "turn": turn, "doubted": doubted, "times": times}
+    emit("timing", {"role": bench.role, "type_name": bench.type_name, **told})

@@ -64,7 +64,6 @@ def machine_lock(
             with contextlib.suppress(OSError):  # a full disk: the lock holds, its label is missing
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n".encode())
-        if held:
             _HELD.add(mine)
         try:
             yield held
