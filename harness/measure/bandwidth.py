@@ -22,11 +22,9 @@ Array = NDArray[Any]
 
 
 class Bandwidth(NamedTuple):
-    """Bandwidth of one kernel.
+    """Bytes read plus written, each counted once, over the wall time: of a kernel's best pass and of its middle one.
 
-    Attributes:
-        bytes_per_s: Best pass: bytes read plus bytes written, each counted once, over its wall time.
-        median_bytes_per_s: Middle pass; far under the best one, the machine was disturbed.
+    Far under the best one, the middle one says that the machine was disturbed.
     """
 
     kernel: str

@@ -57,17 +57,10 @@ def calibrate(
 ) -> Calibration:
     """Costs of llama.cpp on this machine for those types; timed in a child process and kept for the next time.
 
-    About 6 s a type on two cores, and 4 s for the overheads.
-
-    Args:
-        types: ggml types; those that no tiny model can be made of, and F32, are left out.
-        thread_count: Threads; 0 takes the physical cores, held down by a quota.
-        repack: Whether the engine may rewrite weights.
-        fresh: Time again what was kept.
-        progress: Called with a line now and then.
-        api: The engine to time, by what drives it; a GPU gets its link and its crossings timed too.
-        fill_bytes: Weights of a tiny model; 0: several times the last-level cache. Fewer, timed once, suit
-            a GPU that a driver on the CPU plays.
+    About 6 s a type on two cores, and 4 s for the overheads. Types that no tiny model can be made of, and F32, are left
+    out; ``fresh`` times again what was kept. A ``thread_count`` of 0 takes the physical cores, held down by a quota.
+    The api says which engine is timed; a GPU gets its link and its crossings timed too. ``fill_bytes`` are a tiny
+    model's weights; 0: several times the last-level cache. Fewer, timed once, suit a GPU played by a driver on the CPU.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
@@ -77,39 +70,33 @@ def calibrate(
     wanted = sorted({t for t in types if t in TINY_TYPES and t != "F32"})
     if not wanted:
         raise RefusedError(f"none of the types {sorted(set(types))} can be calibrated")
-    host = machine.fingerprint()
-    threads = thread_count or machine.cpu().thread_count
-    engine = _engine_version()
-    place = _place(thread_count, repack, api)
+    host, place, say = machine.fingerprint(), _place(thread_count, repack, api), progress or (lambda _line: None)
     before = None if fresh else _load(place)
-    missing = wanted if before is None else [t for t in wanted if t not in {c.type_name for c in before.types}]
-    rounds, retries = (1, 0) if fill_bytes else (3, 2)
-    fill_bytes = fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
-    say = progress or (lambda _line: None)
+    timed = before.types if before is not None else ()
+    missing = [t for t in wanted if t not in {c.type_name for c in timed}]
     if before is not None and not missing:
         return before
-    arguments = {
+    rounds, retries = (1, 0) if fill_bytes else (3, 2)
+    arguments: dict[str, Any] = {
         "types": missing,
-        "fill_bytes": fill_bytes,
-        "thread_count": threads,
+        "fill_bytes": fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes),
+        "thread_count": thread_count or machine.cpu().thread_count,
         "rounds": rounds,
         "retries": retries,
         "repack": repack,
         "api": api,
     }
     events = _run(arguments, say)
-    found = fit(events, missing, fill_bytes)
-    rewritten = repacked_types(host.isa) if api == "cpu" else frozenset()
+    found = fit(events, missing, arguments["fill_bytes"])
+    rewritten = repacked_types(host.isa) if api == "cpu" and repack else frozenset()
     found = msgspec.structs.replace(
         found,
         api=api,
-        engine_version=engine,
-        thread_count=threads,
+        engine_version=_engine_version(),
+        thread_count=arguments["thread_count"],
         machine=host.fingerprint,
-        types=tuple(msgspec.structs.replace(c, repacked=repack and c.type_name in rewritten) for c in found.types),
+        types=(*timed, *(msgspec.structs.replace(c, repacked=c.type_name in rewritten) for c in found.types)),
     )
-    if before is not None:
-        found = msgspec.structs.replace(found, types=(*before.types, *found.types))
     disturbed = sum(bool(e["doubted"]) for e in events) / max(len(events), 1)
     if disturbed > DISTURBED_RATIO:
         found = msgspec.structs.replace(found, disturbed_ratio=disturbed)

@@ -74,7 +74,6 @@ class ChildResult(NamedTuple):
     """How a child ended.
 
     Attributes:
-        outcome: ``ok``, or why not.
         detail: One or a few lines for people; empty when ok.
         events: (name, data) in the order they were told, all of them whole.
         status: Exit status; minus the signal's number when a signal ended it.
@@ -97,18 +96,10 @@ def run_child(
     on_event: OnEvent | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> ChildResult:
-    """Call ``target`` in a child process.
+    """Call ``target``, a ``package.module:function``, in a child process; a Ctrl-C here ends it as ``interrupted``.
 
-    Args:
-        target: ``package.module:function``; called with (arguments as plain JSON values, emit), where
-            ``emit(name, data)`` appends one event.
-        arguments: JSON values or a msgspec type.
-        limits: What it may use.
-        on_event: Called in this process with each event soon after it was told.
-        environment: Variables to add.
-
-    Returns:
-        How it ended; a Ctrl-C here ends the child and gives the outcome ``interrupted``.
+    It gets the arguments as plain JSON values, and ``emit(name, data)``, which appends one event. ``on_event`` is
+    called in this process with each event soon after it was told; the variables of ``environment`` are added to ours.
     """
     with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
         events = Path(folder) / "events.jsonl"

@@ -36,17 +36,13 @@ RESUMED_FOR: Final = timedelta(hours=24)
 
 
 class Measurement(NamedTuple):
-    """One measurement, planned.
+    """One measurement, planned: ``entry`` is the ``package.module:function`` that the child runs.
 
     Attributes:
-        workload: What the record calls it.
-        entry: ``package.module:function`` that the child runs.
         read: Makes the result from the child's end; None when it got nowhere. It may be asked of a child that crashed.
-        runtime: Software that executes the model; empty for none.
-        prediction: What was predicted before it starts.
         wanted_count: Clean samples wanted of each test, by which the run is judged; 0 where samples are judged singly.
         key: All that decides the result, so that it is found again by ``resume``; empty for what is never resumed.
-        notes: Put into the record's ``extra``.
+        notes: For the record's ``extra``.
     """
 
     workload: str
@@ -68,11 +64,11 @@ class How(NamedTuple):
     """How measurements are run and kept, whatever they measure.
 
     Attributes:
-        wait: Wait for another measured run on this machine.
+        wait: For another measured run on this machine to end.
         resume: Take the results of measurements that were done within a day.
-        keep: Append to the history.
-        folder: Also write each record there, as a file of its own.
-        notes: Put into each record's ``extra``, such as the device that is emulated.
+        keep: In the history.
+        folder: For each record as a file of its own, besides.
+        notes: For each record's ``extra``, such as the device that is emulated.
     """
 
     wait: bool = True
@@ -115,10 +111,6 @@ class Saying(Listener):
 class Pipeline:
     """Holds the machine for a set of measurements and runs them one after the other.
 
-    Args:
-        how: How they are run and kept.
-        listener: Who is told.
-
     Raises:
         CouldNotRunError: On entering: another measured run held the machine for too long.
     """
@@ -145,14 +137,9 @@ class Pipeline:
         self._stack.__exit__(kind, error, at)
 
     def measure(self, plan: Measurement, *, on_event: OnEvent | None = None) -> RunRecord:
-        """Run one measurement, judge it and keep its record.
+        """Run one measurement, judge it and keep its record; a failure of the child is the record's outcome.
 
-        Args:
-            plan: What to measure.
-            on_event: Called with each event of the child soon after it was told.
-
-        Returns:
-            The record; a failure of the child is its outcome and its detail.
+        ``on_event`` is called with each event of the child soon after it was told.
         """
         if (done := self.done_before(plan.key)) is not None:
             self.heard.say(f"{plan.model.name if plan.model else plan.workload}: done before ({done.run_id})")

@@ -28,14 +28,10 @@ class Limits(NamedTuple):
     """Where belief ends; each is a share of the sample's wall time unless its name says otherwise.
 
     Attributes:
-        cpu_stall_ratio: A task waited for a CPU.
-        memory_stall_ratio: A task waited for memory to be reclaimed or read back.
-        io_stall_ratio: A task waited for the disk.
         steal_ratio: Time taken by the hypervisor, per CPU.
         other_load_ratio: CPU time of other processes, of all CPUs' time.
         throttled_ratio: Held back by a CPU quota.
         major_fault_count: Pages read from disk, per second.
-        swap_in_bytes: Read back from swap.
         slowed_ratio: Frequency at the end over that at the start.
         tick_count: CPU time is counted in ticks; a smaller excess proves nothing.
     """
@@ -81,9 +77,7 @@ class ValidityProbe:
         pid: The process that does the work; its descendants count with it.
         disk_expected: True for a sample that reads from disk on purpose (a cold load): faults and I/O are no doubt.
         own_pids: Further processes of the harness whose CPU time is not "others"; this process is always among them.
-        limits: Where belief ends.
-        root: Root of the file system (a fake tree in tests).
-        clock: Monotonic seconds.
+        root: Root of the file system (of a target, whose files were copied).
     """
 
     def __init__(
@@ -98,10 +92,7 @@ class ValidityProbe:
     ) -> None:
         self._pid = os.getpid() if pid is None else pid
         self._own = {self._pid, os.getpid(), *own_pids}
-        self._disk_expected = disk_expected
-        self._limits = limits
-        self._root = root
-        self._clock = clock
+        self._disk_expected, self._limits, self._root, self._clock = disk_expected, limits, root, clock
         self._before: Counters | None = None
 
     def start(self) -> None:

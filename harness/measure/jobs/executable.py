@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,15 +74,11 @@ def _run(given: list[str], job: GenerateJob) -> tuple[str, Validity, dict[str, i
     process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
     watch = MemoryWatch(process.pid)
     watch.start()
-    log: list[str] = []
-    reader = threading.Thread(target=lambda: log.extend(process.stderr or ()), daemon=True)
-    reader.start()
-    output = process.stdout.read() if process.stdout else ""
-    status = process.wait()
-    reader.join()
+    output, errors = process.communicate()
     validity, use = probe.finish(), watch.stop()
+    log = errors.splitlines(keepends=True)
     sys.stderr.write("".join(log[-50:]))
-    if status:
+    if status := process.returncode:
         outcome: Outcome = "aborted" if status == -6 else "crashed" if status < 0 else "refused"
         last = " ".join("".join(log[-3:]).split())[-300:]
         raise EngineError(f"{Path(given[0]).name} ended with status {status}: {last}", outcome)

@@ -7,7 +7,7 @@ import pytest
 
 from harness.catalog.devices import load_device
 from harness.domain.device import Calibration, Figure, TypeCost
-from harness.measure import bandwidth, disk, gemm, probe
+from harness.measure import bandwidth, disk, probe
 
 MIB = 2**20
 
@@ -83,15 +83,15 @@ def test_random_places_differ_and_stay_inside() -> None:
 
 def test_estimated_peaks_follow_the_instruction_set() -> None:
     fp32 = Figure(value=1e11, source="", confidence="measured")
-    found = gemm.estimated_peaks(fp32, ("avx2", "avx512", "avx512_vnni"))
+    found = probe.estimated_peaks(fp32, ("avx2", "avx512", "avx512_vnni"))
     assert {dtype: peak.value for dtype, peak in found.items()} == {"fp16": 1e11, "int8": 4e11}
-    found = gemm.estimated_peaks(fp32, ("neon", "dotprod", "i8mm"))
+    found = probe.estimated_peaks(fp32, ("neon", "dotprod", "i8mm"))
     assert {dtype: peak.value for dtype, peak in found.items()} == {"fp16": 2e11, "int8": 8e11}
     assert {peak.confidence for peak in found.values()} == {"assumed"}
 
 
 def test_fp32_peak_is_measured() -> None:
-    found = gemm.fp32_peak(size_dim=128, pass_count=2)
+    found = probe.fp32_peak(size_dim=128, pass_count=2)
     assert found.value > 1e6
     assert found.confidence == "measured"
 
@@ -122,7 +122,8 @@ def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("harness.measure.probe.array_bytes", lambda *_: 8 * MIB)
     monkeypatch.setattr("harness.measure.probe._disk", lambda folder, _n: disk.disk_speed(folder, file_bytes=4 * MIB))
-    monkeypatch.setattr("harness.measure.probe.fp32_peak", lambda **_: gemm.fp32_peak(size_dim=128, pass_count=1))
+    real = probe.fp32_peak
+    monkeypatch.setattr("harness.measure.probe.fp32_peak", lambda **_: real(size_dim=128, pass_count=1))
     lines: list[str] = []
     profile = probe.probe_machine(quick=True, progress=lines.append, folder=tmp_path)
     path = probe.save_profile(profile)
