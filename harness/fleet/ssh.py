@@ -118,10 +118,8 @@ async def _run(
 
 def _login(target: Target) -> dict[str, Any]:
     # Without known_hosts the user's own file is read, and it must list the host.
-    keys = [str(target.identity)] if target.identity else None
-    known_hosts = str(target.known_hosts) if target.known_hosts else None
-    given = {"username": target.user, "client_keys": keys, "known_hosts": known_hosts}
-    return {"connect_timeout": _CONNECT_S} | {key: value for key, value in given.items() if value}
+    given = {"username": target.user, "client_keys": target.identity, "known_hosts": target.known_hosts}
+    return {"connect_timeout": _CONNECT_S} | {key: str(value) for key, value in given.items() if value}
 
 
 async def _push(connection: Any, path: Path) -> str:

@@ -100,12 +100,10 @@ def _gpu_plan(types: list[str], fill_bytes: int) -> Iterator[list[Bench]]:
 
 
 def run(arguments: Mapping[str, Any], emit: Emit) -> None:
-    """Time everything in ``plan``.
+    """Time everything in ``plan``; ``arguments``: ``types fill_bytes thread_count rounds retries repack api``.
 
-    Args:
-        arguments: ``types fill_bytes thread_count rounds retries repack api``.
-        emit: Told ``timing`` for each bench, batch, depth and round, and ``group`` when one is done. The times of
-            the role ``link`` are seconds of a byte that is copied to the GPU.
+    Events: ``timing`` for each bench, batch, depth and round, and ``group`` when one begins. The times of the role
+    ``link`` are seconds of a byte that is copied to the GPU.
     """
     if arguments["api"] != "cpu":
         device = devices_of(arguments["api"])[0]

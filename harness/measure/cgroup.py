@@ -37,12 +37,7 @@ def labelled_int(path: Path, label: str) -> int | None:
 
 
 def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
-    """Folders of a process's group and of all its ancestors, innermost first.
-
-    Args:
-        controller: ``memory``, ``cpu`` ...
-        pid: Process.
-        root: Root of the file system (a fake tree in tests).
+    """Folders of a process's group and of all its ancestors, innermost first, for ``memory``, ``cpu`` ...
 
     Yields:
         Pairs (version 1 or 2, folder). Both versions come where a machine mounts both.

@@ -12,11 +12,7 @@ _ENTRIES_MAX = 500
 
 
 def file_sha256(path: Path, *, cache: Path | None = None) -> str:
-    """Hash of a file; read again only when its size, time or identity changed.
-
-    Args:
-        path: The file.
-        cache: JSON file that remembers hashes; None to read always.
+    """Hash of a file; with a JSON file as ``cache`` it is read again only when its size, time or identity changed.
 
     Raises:
         BadDataError: It cannot be read.

@@ -85,10 +85,7 @@ def reset_peak() -> bool:
 class MemoryWatch:
     """A thread that watches one process from :meth:`start` on: often at first, so that a short one is seen at its peak.
 
-    Args:
-        pid: The process.
-        limit_bytes: Anonymous memory above which ``on_excess`` is called, once; None for no limit.
-        on_excess: What to do then.
+    ``on_excess`` is called once, when anonymous memory exceeds ``limit_bytes``; None for no limit.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -71,19 +71,11 @@ class Undisturbed:
 
 
 class Protocoller:
-    """Runs one job.
-
-    Args:
-        job: What to measure.
-        runtime: The runtime; one with a ``clock`` of its own is timed by that.
-        emit: Takes events: ``engine``, ``memory``, ``sample``, ``output``.
-    """
-
-    sleep: ClassVar[Callable[[float], None]] = staticmethod(time.sleep)
+    """Runs one job, telling ``engine``, ``memory`` and ``sample``; a runtime with a ``clock`` is timed by that."""
 
     def __init__(self, job: GenerateJob, runtime: Runtime, emit: Emit) -> None:
         self.job, self.runtime, self.emit = job, runtime, emit
-        self._meter = EnergyMeter()
+        self.sleep, self._meter = time.sleep, EnergyMeter()
         self._clock = getattr(runtime, "clock", None)
         self.now_s: Callable[[], float] = self._clock.now_s if self._clock is not None else time.perf_counter
         self._random = random.Random(job.seed)
@@ -161,16 +153,10 @@ class Protocoller:
             share = "an unknown share" if cached is None else f"{cached:.0%}"
             doubt = f"not a cold load: {share} of the file stayed in the page cache"
             validity = msgspec.structs.replace(validity, doubts=(*validity.doubts, doubt))
-        self._tell("load", "load @ cold", 0, loaded_s - start_s, started_unix_s, validity)
+        load_s, label = loaded_s - start_s, f"ttft{len(prompt)} @ cold"
+        self._tell("load", "load @ cold", 0, load_s, started_unix_s, validity)
         # Choosing the random prompt is not part of the wait.
-        self._tell(
-            "first_token",
-            f"ttft{len(prompt)} @ cold",
-            len(prompt),
-            (loaded_s - start_s) + (first_s - begin_s),
-            started_unix_s,
-            validity,
-        )
+        self._tell("first_token", label, len(prompt), load_s + (first_s - begin_s), started_unix_s, validity)
 
     def _warm(self) -> Session:
         for attempt in range(1 + WARM_LOAD_RETRIES):

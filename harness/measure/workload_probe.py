@@ -38,8 +38,7 @@ _FLUSHES: Final = 15
 def probe_units(*, engine: bool = False) -> UnitCosts:
     """Unit costs of this machine, one thread, in about two seconds.
 
-    Args:
-        engine: Also time ONNX Runtime; it and ``onnx``, which makes its graphs, must be installed.
+    With ``engine`` those of ONNX Runtime too; it and ``onnx``, which makes its graphs, must be installed.
 
     Raises:
         CouldNotRunError: The probe failed.

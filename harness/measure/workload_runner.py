@@ -25,24 +25,19 @@ ENTRY: Final = "harness.measure.workload_runner:run_workload"
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _SAMPLE_S: Final = 2e-3
 _MAX_CALLS: Final = 1000
+_BUDGET_S: Final = 20.0
+"""Longest time for one operation's samples; at least three are taken."""
 _WARMED_S: Final = 0.05
 """Operations shorter than this are called once more before each sample: reading what the machine does takes some
 milliseconds, after which caches hold other things than they do in a program that calls again and again."""
 
 
 class WorkloadJob(Frozen, frozen=True, kw_only=True):
-    """What the child is to do.
-
-    Attributes:
-        budget_s: Longest time for one operation's samples; at least three are taken.
-        data: Folder of public data sets; empty for none.
-        model: Model file for the workloads that need one; empty for none.
-    """
+    """What the child is to do; ``cache``, ``data`` (public sets) and ``model`` are paths, empty for none."""
 
     name: str
     size: dict[str, int]
     repetitions: int = 30
-    budget_s: float = 20.0
     seed: int = 1
     thread_count: int = 1
     cache: str = ""
@@ -105,7 +100,7 @@ def _time(operation: Operation, job: WorkloadJob, probe_of: Callable[[], Any]) -
         usual_s = min(usual_s, time.perf_counter() - begin)
     calls = max(1, min(_MAX_CALLS, int(_SAMPLE_S / max(usual_s, 1e-9))))
     samples: list[Sample] = []
-    end_s = time.perf_counter() + job.budget_s
+    end_s = time.perf_counter() + _BUDGET_S
     gc.collect()
     gc.disable()
     try:

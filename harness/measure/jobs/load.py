@@ -46,10 +46,8 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
     """What load to put on a server.
 
     Attributes:
-        levels: Users (closed loop) or requests a second (open loop), one level after the other; one of 0 for a trace.
-        open_loop: Whether levels are rates; arrivals are then Poisson's.
-        prompt_tokens: Least and most tokens of each request's own prompt, equally likely between.
-        new_tokens: The same for its answer.
+        levels: Users (closed loop) or requests a second (open loop, Poisson), one level after the other.
+        prompt_tokens: Least and most of each request's own prompt, equally likely between; so are ``new_tokens``.
         prefix_tokens: Tokens with which every prompt begins.
         turns: Requests of a conversation: each prompt has all before it, the answers among it.
         limits_s: Longest ``ttft``, ``itl`` (mean of the request) and ``e2el`` of a request that counts as good.
@@ -258,11 +256,8 @@ class Level:
             said = f"{prompt}{answer.text}" if isinstance(prompt, str) else prompt
 
 
-def _joined(first: str | tuple[int, ...] | None, then: str | tuple[int, ...]) -> str | tuple[int, ...]:
+def _joined(first: Any, then: str | tuple[int, ...]) -> str | tuple[int, ...]:
+    """Both words or both tokens, one after the other; ``first`` may be None."""
     if first is None:
         return then
-    if isinstance(first, str) and isinstance(then, str):
-        return f"{first} {then}"
-    assert not isinstance(first, str)
-    assert not isinstance(then, str)
-    return first + then
+    return f"{first} {then}" if isinstance(then, str) else (*first, *then)

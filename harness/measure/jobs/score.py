@@ -19,13 +19,11 @@ from harness.runtimes.llamacpp.session import LlamaSession
 
 
 class QualityJob(Frozen, frozen=True, kw_only=True):
-    """What to score.
+    """What to score, of ``chunk_count`` chunks from the beginning; 0 for all.
 
     Attributes:
         reference: Least quantized GGUF file to compare with; empty for none.
         columns: ``.npz`` file for the rows of both (``FIELD`` and ``base FIELD`` of :class:`Columns`); empty for none.
-        chunk_count: Chunks from the beginning; 0 for all.
-        parent_pid: The process that waits; its CPU time is no disturbance.
     """
 
     model: str

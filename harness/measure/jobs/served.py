@@ -37,7 +37,6 @@ class ServedJob(GenerateJob, frozen=True, kw_only=True):
         model: Its name for the model; empty where it has one only.
         key_variable: Environment variable that holds its key.
         reuse: Let it take prompts from its cache: each test then sends one prompt again and again.
-        patience: How long it is waited for.
     """
 
     url: str

@@ -27,17 +27,14 @@ from harness.stats.change import fall
 
 
 class SoakJob(Frozen, frozen=True, kw_only=True):
-    """What to run.
+    """What to run; each window decodes from an empty cache, again when the context is full.
 
     Attributes:
-        scenario: Threads, context, api ...; each window decodes from an empty cache, again when the context is full.
         window_s: Least length of a window.
         duty_ratio: Share of the time to decode in; the rest it sleeps after each window.
-        celsius_max: Hotter ends the run; None for no limit.
-        battery_percent_min: Less charge ends the run.
+        celsius_max: Hotter ends the run, as less charge than ``battery_percent_min`` does; None for no limit.
         idle_s: The idle device's power is measured for so long before.
         meter: File that an external meter writes meanwhile (unix seconds, watts); empty for none.
-        timeout_s: Longest time of the process that runs it.
     """
 
     path: str
@@ -138,14 +135,14 @@ def plan(job: SoakJob, model: ModelIdentity, prediction: Prediction | None = Non
 def _read(child: ChildResult, job: SoakJob) -> Soak | None:
     windows = [msgspec.convert(data, Window) for name, data in child.events if name == "window"]
     told = {name: data for name, data in child.events if name in {"energy", "stopped"}}
-    energy = told.get("energy", {})
+    energy = told.get("energy", {"scope": "", "started_unix_s": 0.0})
     return summarise(
         windows,
         job,
-        energy_scope=str(energy.get("scope", "")),
+        energy_scope=energy["scope"],
         battery_joules=sensors.battery_joules(),
-        started_unix_s=float(energy.get("started_unix_s", 0.0)),
-        stopped=str(told.get("stopped", "")),
+        started_unix_s=energy["started_unix_s"],
+        stopped=told.get("stopped", ""),
     )
 
 

@@ -34,15 +34,12 @@ _WORTH_RATIO = 1.03
 
 
 class SpeculationJob(Frozen, frozen=True, kw_only=True):
-    """What to run.
+    """What to run: ``new_tokens`` after each prompt.
 
     Attributes:
         drafts: Draft models to choose from before the run, by what each would give; ``lookup`` is the text itself.
-        new_tokens: Tokens generated after each prompt.
-        draft_tokens: Fixed draft length; 0 for adaptive.
-        most_tokens: Longest adaptive draft.
+        draft_tokens: Fixed draft length; 0 for adaptive, of at most ``most_tokens``.
         draft_scenario: For the draft, such as another api or placement; None: the target's.
-        temperature: 0 for greedy.
         top_k: Tokens kept in sampling; 0 for all.
         pilot_tokens: Tokens after each prompt of the pilot, which estimates acceptance on prompts of its own: those
             are not in the run, except where there are too few of them.
@@ -110,7 +107,8 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     spare = PILOT_PROMPTS if len(prompts) >= 2 * PILOT_PROMPTS else 0
     pilots, prompts = prompts[: spare or PILOT_PROMPTS], prompts[spare:]
     verify_s = measure_pass_s(target, VERIFY_SIZES, repetitions=4, depth_tokens=96)
-    verify_s[1] = min(verify_s[1], _plain_step_s(target, prompts[0]))
+    steps_s = [plain(target, prompts[0], 9).duration_s / 8 for _ in range(3)]
+    verify_s[1] = min(verify_s[1], statistics.median(steps_s))
     answers = [(prompt, plain(target, prompt, job.pilot_tokens).tokens) for prompt in pilots]
     candidates = []
     for name in job.drafts:
@@ -164,10 +162,6 @@ def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sam
         session.close()
         raise
     return ModelDrafter(session, Path(name).stem, sampling)
-
-
-def _plain_step_s(target: LlamaSession, prompt: list[int]) -> float:
-    return statistics.median(plain(target, prompt, 9).duration_s / 8 for _ in range(3))
 
 
 def _pilot(drafter: Drafter, answers: Sequence[tuple[list[int], Sequence[int]]]) -> list[tuple[int, bool]]:

@@ -7,9 +7,8 @@ import pytest
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.fleet.matrix import load_matrix, tasks_of
 from harness.fleet.net import Tls, check_address, client_of, security_of
-from harness.fleet.run import run_fleet
+from harness.fleet.run import measure, run_fleet
 from harness.fleet.ssh import Target
-from harness.fleet.work import measure
 
 GOOD = 'devices = ["phone", "laptop"]\nmodels = ["smollm2-135m", "/m/x.gguf"]\n'
 
