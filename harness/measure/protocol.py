@@ -151,8 +151,7 @@ class Protocoller:
             session.close()
         if cached is None or cached > COLD_CACHED_RATIO:
             share = "an unknown share" if cached is None else f"{cached:.0%}"
-            doubt = f"not a cold load: {share} of the file stayed in the page cache"
-            validity = msgspec.structs.replace(validity, doubts=(*validity.doubts, doubt))
+            validity = validity.doubted(f"not a cold load: {share} of the file stayed in the page cache")
         load_s, label = loaded_s - start_s, f"ttft{len(prompt)} @ cold"
         self._tell("load", "load @ cold", 0, load_s, started_unix_s, validity)
         # Choosing the random prompt is not part of the wait.

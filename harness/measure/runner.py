@@ -129,5 +129,4 @@ def doubted(sample: Sample, alone: bool) -> Sample:
     """The sample, doubted where another measured run is known to go on."""
     if alone:
         return sample
-    validity = msgspec.structs.replace(sample.validity, doubts=(*sample.validity.doubts, OTHER_RUN_DOUBT))
-    return msgspec.structs.replace(sample, validity=validity)
+    return msgspec.structs.replace(sample, validity=sample.validity.doubted(OTHER_RUN_DOUBT))

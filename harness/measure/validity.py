@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import psutil
-from msgspec.structs import replace
 
 from harness.domain.record import Validity
 from harness.measure import cgroup
@@ -115,12 +114,12 @@ class ValidityProbe:
             disk_expected=self._disk_expected,
             temperature_celsius=hottest_celsius(root=self._root),
         )
-        slowed = tuple(
+        slowed = (
             f"{gpu.name} ran slower than it could ({', '.join(gpu.throttled)}): cool it, or raise its limits"
             for gpu in gpu_readings(root=self._root)
             if gpu.throttled
         )
-        return replace(validity, doubts=(*validity.doubts, *slowed)) if slowed else validity
+        return validity.doubted(*slowed)
 
     def read(self) -> Counters:
         """All counters now."""

@@ -288,8 +288,8 @@ def between(frames: Sequence[Frame], pid: int, shell_pid: int) -> tuple[Validity
         at[0] = frames[-1].at_s
         validity, joules = probe.finish(), meter.finish_joules()
     hottest = validity.temperature_celsius_max or celsius(frames[-1])
-    told = (*validity.doubts, *doubts(frames))
-    return msgspec.structs.replace(validity, doubts=told, temperature_celsius_max=hottest), joules
+    told = msgspec.structs.replace(validity, temperature_celsius_max=hottest)
+    return told.doubted(*doubts(frames)), joules
 
 
 def _memory(frames: Sequence[Frame], pid: int) -> MemoryUse | None:

@@ -5,6 +5,7 @@ import hashlib
 import re
 import shlex
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -62,10 +63,10 @@ def facts(target: ShellTarget) -> Facts:
     Raises:
         CouldNotRunError: It does not answer.
     """
-    told = target.shell(f"uname -s; uname -r; uname -m; getprop 2>/dev/null; {DUMPS}")
+    read = f"head -v -n 4000 {_FILES} 2>/dev/null"
+    told = target.shell(f"uname -s; uname -r; uname -m; getprop 2>/dev/null; {read}; {DUMPS}")
     first, separator, rest = told.partition("==> ")
-    frame = target.facts((_FILES,))
-    frame = Frame(frame.at_s, {**frame.files, **files_in((separator + rest).splitlines())})
+    frame = Frame(time.monotonic(), files_in((separator + rest).splitlines()))
     system, release, arch = first.splitlines()[:3]
     named = dict(re.findall(r"^\[ro\.(\w+\.\w+)\]: \[(.+)\]$", first, re.MULTILINE))
     cpus = frame.files.get("/proc/cpuinfo", "")

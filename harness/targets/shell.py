@@ -107,11 +107,6 @@ class ShellTarget:
             self._folder = self.shell(f"for d in {_FOLDERS}; do {usable}; done; exit 9").strip()
         return self._folder
 
-    def facts(self, patterns: Sequence[str]) -> Frame:
-        """Text files that match shell patterns; those that are missing or may not be read are left out."""
-        found = self.shell(f"head -v -n 4000 {' '.join(patterns)} 2>/dev/null; true")
-        return Frame(time.monotonic(), files_in(found.splitlines()))
-
     def put(self, path: Path, sha256: str, *, executable: bool = False, progress: Progress | None = None) -> str:
         """Push a file under its hash and return its path there; an earlier attempt is gone on with, or found whole.
 

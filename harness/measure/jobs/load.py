@@ -181,7 +181,7 @@ class Level:
         duration_s, validity = time.perf_counter() - started_s, probe.finish()
         answers = [(at_s, a) for at_s, a in self._done if isinstance(a, Answer)]
         errors = [e for _, e in self._done if isinstance(e, ServerError)]
-        late = msgspec.structs.replace(validity, doubts=(*validity.doubts, READ_LATE))
+        late = validity.doubted(READ_LATE)
         for at_s, answer in answers:
             given: tuple[tuple[Phase, str, int, float], ...] = (
                 ("first_token", "ttft", answer.prompt_tokens or 0, answer.first_token_s),

@@ -164,9 +164,9 @@ class Served(Protocoller):
         answer, unix_s, validity, joules = self._ask(1, (1 if warm_up else wanted) + 1)
         count, duration_s = answer.later_count, answer.arrivals_s[-1] - answer.arrivals_s[0]
         if count < 1 or duration_s <= 0:
-            validity = _doubt(validity, f"no time between tokens: {answer.new_tokens} came in one piece")
+            validity = validity.doubted(f"no time between tokens: {answer.new_tokens} came in one piece")
         elif answer.read_late:
-            validity = _doubt(validity, READ_LATE)
+            validity = validity.doubted(READ_LATE)
         label = f"tg{wanted}{self.suffix}"
         self._tell("decode", label, count, duration_s, unix_s, validity, warm_up, answer.gaps_s(), joules)
         if answer.decode_s and not warm_up and not validity.doubts:
@@ -195,14 +195,14 @@ class Served(Protocoller):
         validity, joules = probe.finish(), self._meter.finish_joules()
         wanted = s.depth_tokens + prompt_tokens
         if answer.prompt_tokens not in {None, wanted} and not self.server.identity(s).options["chat_template"]:
-            validity = _doubt(validity, f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
+            validity = validity.doubted(f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
         if answer.new_tokens != new_tokens:
-            validity = _doubt(validity, f"the server ended after {answer.new_tokens} of {new_tokens} tokens")
+            validity = validity.doubted(f"the server ended after {answer.new_tokens} of {new_tokens} tokens")
         if answer.cached_tokens is not None and answer.cached_tokens < s.depth_tokens - 1:
             lacking = f"{answer.cached_tokens} of {s.depth_tokens} tokens of the depth"
-            validity = _doubt(validity, f"only {lacking} were in the server's cache")
+            validity = validity.doubted(f"only {lacking} were in the server's cache")
         if (answer.cached_tokens or 0) > (wanted if reuse else s.depth_tokens):
-            validity = _doubt(validity, f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
+            validity = validity.doubted(f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
         return answer, started_unix_s, validity, joules
 
     def _cpu_s(self) -> float | None:
@@ -230,7 +230,3 @@ def memory_mark(server: AttachedServer, name: str) -> dict[str, Any]:
     found = [r for p in processes_of(server) if (r := read_memory(p.pid) or read_portable(p.pid))]
     reading = Reading(*map(sum, zip(*found, strict=True))) if found else Reading(0, 0, 0, 0)
     return {"mark": name, "elsewhere": not found, **reading._asdict()}
-
-
-def _doubt(validity: Validity, doubt: str) -> Validity:
-    return msgspec.structs.replace(validity, doubts=(*validity.doubts, doubt))
