@@ -89,15 +89,10 @@ class Tap(Protocol):
         """Whether this result is wanted; asked once for each name, so the answer must not change."""
 
     def __call__(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Take one result.
+        """Take one result; values of the same shape to go on with, or None to leave the pass as it is.
 
-        Args:
-            name: The engine's name of it.
-            values: [token_count, dim] of one physical batch, or [..., token_count, dim] where the result has more axes
-                (``kq_soft_max`` is [head_count, token_count, cache_tokens]); a copy that may be kept.
-
-        Returns:
-            Values of the same shape to go on with, or None to leave the pass as it is.
+        ``values`` are [token_count, dim] of one physical batch, or [..., token_count, dim] where the result has more
+        axes (``kq_soft_max`` is [head_count, token_count, cache_tokens]); a copy that may be kept.
 
         Raises:
             EndPass: Nothing later is wanted.
@@ -139,14 +134,12 @@ class Operation(NamedTuple):
 
 
 class WorkloadContext(NamedTuple):
-    """What the harness hands to a workload.
+    """What the harness hands to a workload; a model and what opens it to those that say ``needs_model``.
 
     Attributes:
         folder: Scratch folder of this run, removed afterwards.
         cache: Folder for things worth keeping between runs (exported encoders and the like).
-        model_path: Model file for workloads that need a language model; None for the others.
-        open_session: Opens a language model (path, scenario, the runtime's own options such as ``sequence_count``);
-            given to the workloads that say ``needs_model``.
+        open_session: Takes path, scenario, and the runtime's own options such as ``sequence_count``.
         data: Folder of opt-in public data sets; None when there is none.
     """
 

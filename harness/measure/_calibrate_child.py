@@ -58,18 +58,24 @@ def dimensions(role: str, type_name: str, fill_bytes: int) -> TinyShape:
 
 
 def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[Bench]]:
-    """Groups of benches that are timed in turns: first the engine's own overheads and attention, then each type."""
-    if api != "cpu":
-        yield from _gpu_plan(types, fill_bytes)
-        return
-    few = {1: 12, 2: 4, 3: 3, 4: 3, 5: 3, 8: 2, 16: 1}
-    many = {64: 2, 512: 1}
-    overhead = {1: 16, 2: 6, 4: 6, 8: 6, 16: 4, 64: 2, 512: 1}
-    yield _benches(("shallow", "deep"), "F16", overhead)
-    yield _benches(("grouped", "ungrouped"), "F16", {1: 8, 4: 4}, depths=(0, DEPTH_TOKENS))
+    """Groups of benches that are timed in turns: first the engine's own overheads and attention, then each type.
+
+    A GPU gets fewer batches: each new one may have the driver compile a shader first. ``deep apart`` is ``deep`` with
+    its cache left with the CPU: every layer crosses to the CPU and back.
+    """
+    if api == "cpu":
+        overheads, widths = ("shallow", "deep"), ("narrow", "mid", "wide")
+        overhead, attention = {1: 16, 2: 6, 4: 6, 8: 6, 16: 4, 64: 2, 512: 1}, {1: 8, 4: 4}
+        few, many = {1: 12, 2: 4, 3: 3, 4: 3, 5: 3, 8: 2, 16: 1}, {64: 2, 512: 1}
+    else:
+        overheads, widths = ("shallow", "deep", "deep apart"), ("narrow", "wide")
+        overhead, attention = {1: 8, 4: 4, 16: 2}, {1: 6}
+        few, many = {1: 6, 2: 3, 4: 2, 8: 2}, {64: 1, 512: 1}
+    yield _benches(overheads, "F16", overhead)
+    yield _benches(("grouped", "ungrouped"), "F16", attention, depths=(0, DEPTH_TOKENS))
     for type_name in types:
         yield [
-            *_benches(("narrow", "mid", "wide"), type_name, few, fill_bytes),
+            *_benches(widths, type_name, few, fill_bytes),
             *_benches(("head",), type_name, {b: n for b, n in few.items() if b <= 8}, fill_bytes),
             *_benches(("narrow few", "wide few"), type_name, many, fill_bytes),
         ]
@@ -83,20 +89,6 @@ def _benches(
     depths: tuple[int, ...] = (0,),
 ) -> list[Bench]:
     return [Bench(role, type_name, dimensions(role, type_name, fill_bytes), repetitions, depths) for role in roles]
-
-
-def _gpu_plan(types: list[str], fill_bytes: int) -> Iterator[list[Bench]]:
-    """The same for a GPU, with fewer batches: each new one may have the driver compile a shader first.
-
-    ``deep apart`` is ``deep`` with its cache left with the CPU: every layer crosses to the CPU and back.
-    """
-    yield _benches(("shallow", "deep", "deep apart"), "F16", {1: 8, 4: 4, 16: 2})
-    yield _benches(("grouped", "ungrouped"), "F16", {1: 6}, depths=(0, DEPTH_TOKENS))
-    for type_name in types:
-        yield [
-            *_benches(("narrow", "wide", "head"), type_name, {1: 6, 2: 3, 4: 2, 8: 2}, fill_bytes),
-            *_benches(("narrow few", "wide few"), type_name, {64: 1, 512: 1}, fill_bytes),
-        ]
 
 
 def run(arguments: Mapping[str, Any], emit: Emit) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+import numpy as np
+
 from harness.huge_pages import read_buffer
 from harness.measure import page_cache
 
@@ -68,15 +70,11 @@ def disk_speed(folder: Path, *, file_bytes: int = 512 * 2**20, random_count: int
 
 
 def _fill(path: Path, file_bytes: int) -> int:
-    """Write whole blocks; each differs, so that neither compression nor deduplication can help."""
-    block = bytearray(os.urandom(BLOCK_BYTES))
-    count = max(file_bytes // BLOCK_BYTES, 1)
+    """Write whole blocks of random bytes: neither compression nor deduplication can help."""
+    count, draw = max(file_bytes // BLOCK_BYTES, 1), np.random.default_rng()
     with path.open("wb") as out:
-        for index in range(count):
-            block[:8] = index.to_bytes(8, "little")
-            for offset in range(4096, BLOCK_BYTES, 4096):
-                block[offset : offset + 4] = ((index << 12) ^ offset).to_bytes(8, "little")[:4]
-            out.write(block)
+        for _ in range(count):
+            out.write(draw.bytes(BLOCK_BYTES))
         out.flush()
         os.fsync(out.fileno())
     return count * BLOCK_BYTES

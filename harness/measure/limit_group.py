@@ -8,46 +8,24 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from harness.measure.cgroup import cgroup_folders, labelled_int, read_int
 
 _REMOVE_TRIES: Final = 50  # the kernel lets a group go a moment after its last process is reaped
-
-
-class _Names(NamedTuple):
-    """Files of a group in one version."""
-
-    limit: str
-    swap: str
-    usage: str
-    peak: str
-    events: str
-
-
 _NAMES: Final = {
-    1: _Names(
-        limit="memory.limit_in_bytes",
-        swap="memory.memsw.limit_in_bytes",
-        usage="memory.usage_in_bytes",
-        peak="memory.max_usage_in_bytes",
-        events="memory.oom_control",
-    ),
-    2: _Names(
-        limit="memory.max",
-        swap="memory.swap.max",
-        usage="memory.current",
-        peak="memory.peak",
-        events="memory.events",
-    ),
+    1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.usage_in_bytes", "memory.max_usage_in_bytes"),
+    2: ("memory.max", "memory.swap.max", "memory.current", "memory.peak"),
 }
+"""Files of a group in each version: limit, limit of swap, usage, peak."""
 
 
 class LimitGroup:
     """One group with a memory limit (or none: then it only counts)."""
 
     def __init__(self, version: int, folder: Path) -> None:
-        self.version, self.folder, self._names = version, folder, _NAMES[version]
+        self.version, self.folder = version, folder
+        self._limit, self._swap, self._usage, self._peak = (folder / name for name in _NAMES[version])
 
     @classmethod
     def make(cls, limit_bytes: int | None, *, root: Path = Path("/")) -> "LimitGroup | None":
@@ -65,24 +43,24 @@ class LimitGroup:
                 group.folder.mkdir()
             except OSError:
                 continue
-            if group._limit(limit_bytes):
+            if group._limited(limit_bytes):
                 return group
             group.remove()
         return None
 
-    def _limit(self, limit_bytes: int | None) -> bool:
-        if not (self.folder / self._names.usage).exists():  # the controller is not handed down
+    def _limited(self, limit_bytes: int | None) -> bool:
+        if not self._usage.exists():  # the controller is not handed down
             return False
         if limit_bytes is None:
             return True
         try:
-            (self.folder / self._names.limit).write_text(str(limit_bytes))
+            self._limit.write_text(str(limit_bytes))
         except OSError:
             return False
         with contextlib.suppress(
             OSError
         ):  # absent where swap is not counted; version 1 counts memory and swap together
-            (self.folder / self._names.swap).write_text(str(limit_bytes) if self.version == 1 else "0")
+            self._swap.write_text(str(limit_bytes) if self.version == 1 else "0")
         return True
 
     def add(self, pid: int) -> None:
@@ -95,11 +73,12 @@ class LimitGroup:
 
     def peak_bytes(self) -> int | None:
         """Most memory ever charged to the group; None where the kernel does not tell (version 2 before 5.19)."""
-        return read_int(self.folder / self._names.peak)
+        return read_int(self._peak)
 
     def oom_kill_count(self) -> int:
         """Processes of the group that the kernel killed for lack of memory."""
-        return labelled_int(self.folder / self._names.events, "oom_kill") or 0
+        name = "memory.oom_control" if self.version == 1 else "memory.events"
+        return labelled_int(self.folder / name, "oom_kill") or 0
 
     def remove(self) -> None:
         """Remove the group; its processes must have ended. A group that stays in use is left behind."""

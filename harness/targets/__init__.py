@@ -1,7 +1,6 @@
 """Where a measurement runs: this machine, one behind SSH, an Android device on a cable; none needs Python."""
 
 import re
-import shlex
 from typing import Final
 
 from harness.errors import RefusedError
@@ -32,4 +31,4 @@ def target_named(text: str, *, folder: str = "") -> ShellTarget:
         raise RefusedError(f"{text!r} is no target: local, ssh://user@host[:port], adb:// or adb://SERIAL")
     port = ("-p", found[2]) if found[2] else ()
     host = found[1].replace("[", "").replace("]", "")
-    return ShellTarget(text, ("ssh", *_SSH_OPTIONS, *port, "--", host), folder=folder, quote=shlex.quote)
+    return ShellTarget(text, ("ssh", *_SSH_OPTIONS, *port, "--", host), folder=folder, quoted=True)

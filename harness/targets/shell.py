@@ -64,22 +64,15 @@ class ShellTarget:
         name: As the user wrote it.
         words: Command that runs the script appended to it.
         folder: Where pushed files lie; the first usable of the places meant for it unless given.
-        quote: How a script must be quoted for what stands between.
+        quoted: Whether a shell stands between, for which a script must be quoted.
     """
 
-    def __init__(
-        self, name: str, words: Sequence[str], *, folder: str = "", quote: Callable[[str], str] | None = None
-    ) -> None:
-        self.name = name
-        self._words = tuple(words)
-        self._quote = quote
-        self._folder = folder
+    def __init__(self, name: str, words: Sequence[str], *, folder: str = "", quoted: bool = False) -> None:
+        self.name, self._words, self._folder, self._quoted = name, words, folder, quoted
 
     def argv(self, script: str) -> list[str]:
         """The command on this machine that runs ``script`` there."""
-        if self._quote is not None:
-            script = f"exec sh -c {self._quote(script)}"
-        return [*self._words, script]
+        return [*self._words, f"exec sh -c {shlex.quote(script)}" if self._quoted else script]
 
     def shell(self, script: str, *, timeout_s: float = 60.0, check: bool = True) -> str:
         """Output of a script.
