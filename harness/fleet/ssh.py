@@ -1,6 +1,7 @@
 """One target over SSH: push model files, run edge-harness there, fetch its records; nothing else runs on the target."""
 
 import asyncio
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -40,17 +41,13 @@ class Target(NamedTuple):
         Raises:
             RefusedError: It is none.
         """
-        user, _, place = text.rpartition("@")
-        host, separator, port = place.rpartition(":")
-        if not separator or place.endswith("]"):
-            host, port = place, "22"
-        host = host.strip("[]")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536 or host.startswith("-"):
+        found = re.fullmatch(r"(?:([\w.+-]+)@)?(\[[0-9a-fA-F:]+\]|(?!-)[\w.-]+)(?::(\d{1,5}))?", text)
+        if found is None or not 0 < int(found[3] or 22) < 65536:
             raise RefusedError(f"{text!r} is no target such as user@192.168.1.20 or user@board:2222")
         for path in (identity, known_hosts):
             if path is not None and not path.is_file():
                 raise RefusedError(f"{path}: no such file")
-        return cls(host, int(port), user, identity, known_hosts)
+        return cls(found[2].strip("[]"), int(found[3] or 22), found[1] or "", identity, known_hosts)
 
 
 def run_over_ssh(

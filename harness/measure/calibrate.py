@@ -179,19 +179,6 @@ def nonnegative_fit(rows: Sequence[Sequence[float]], values: Sequence[float]) ->
     return [float(value) for value in nnls(table / scale, np.ones(len(table)))[0] / scale]
 
 
-def _amounts(bench: Bench) -> tuple[float, float, float]:
-    """Weight bytes, weight rows and matrix products of one pass."""
-    s = bench.shape
-    rows = s.layer_count * s.layer_rows() + s.vocab_count
-    return float(bench.weight_bytes), float(rows), s.layer_count * len(s.products()) + 1.0
-
-
-def _own_s(bench: Bench, batch: int, shared: tuple[float, float, float]) -> float:
-    """Seconds of a pass that are no matrix product's."""
-    token_s, layer_s, token_layer_s = shared
-    return token_s + bench.shape.layer_count * (layer_s + batch * token_layer_s)
-
-
 def _overheads(times: Times) -> tuple[float, float, float]:
     """t0, l0, l1: l(B) = (deep - shallow) / layers between; a line through the small batches."""
     shallow, deep = dimensions("shallow", "F16", 0), dimensions("deep", "F16", 0)
@@ -235,10 +222,14 @@ def _type_cost(times: Times, type_name: str, fill_bytes: int, shared: tuple[floa
                 continue
             bench = Bench(role, type_name, dimensions(role, type_name, fill_bytes), {})
             s = bench.shape
-            own = _own_s(bench, batch, (token_s, layer_s, token_layer_s))
+            own = token_s + s.layer_count * (layer_s + batch * token_layer_s)  # what is no matrix product's
             if batch >= PREFILL_TOKENS:
                 own += s.layer_count * 4.0 * s.head_count * s.head_dim * batch * (batch + 1) / 2 / prefill_flops
-            rows.append(_amounts(bench))
+            row_count, product_count = (
+                s.layer_count * s.layer_rows() + s.vocab_count,
+                s.layer_count * len(s.products()) + 1,
+            )
+            rows.append((float(bench.weight_bytes), float(row_count), float(product_count)))
             values.append(max(middle - own, middle * 0.05))
         unknowns = 3 if len(rows) >= 3 else 2
         found = nonnegative_fit([r[:unknowns] for r in rows], values) + [0.0] * (3 - unknowns)

@@ -40,19 +40,14 @@ def _ended(process: "subprocess.Popen[bytes]", patience_s: float) -> bool:
 
     ``Popen.wait`` with a timeout wakes up every few milliseconds, on cores that are being measured.
     """
-    if hasattr(os, "pidfd_open") and process.poll() is None:
-        try:
-            descriptor = os.pidfd_open(process.pid)
-        except OSError:  # an old kernel
-            time.sleep(patience_s)
-        else:
-            try:
-                select.select([descriptor], [], [], patience_s)
-            finally:
-                os.close(descriptor)
-    else:
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):  # another system, an old kernel, or it has ended
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience_s)
+    else:
+        select.select([descriptor], [], [], patience_s)
+        os.close(descriptor)
     return process.poll() is not None
 
 

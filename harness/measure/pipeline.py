@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
@@ -108,7 +107,7 @@ class Saying(Listener):
         self._say(line)
 
 
-class Pipeline:
+class Pipeline(contextlib.ExitStack):
     """Holds the machine for a set of measurements and runs them one after the other.
 
     Raises:
@@ -116,11 +115,11 @@ class Pipeline:
     """
 
     def __init__(self, how: How = How(), listener: Listener | None = None) -> None:  # noqa: B008  an immutable tuple
+        super().__init__()
         self.how, self.heard = how, listener or Listener()
         self.history = open_history()
         self.machine = fingerprint()
         self.alone = True
-        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         lock = machine_lock(
@@ -128,13 +127,10 @@ class Pipeline:
             wait=self.how.wait,
             on_wait=lambda who: self.heard.say(f"waiting for {who} to finish"),
         )
-        self.alone = self._stack.enter_context(lock)
+        self.alone = self.enter_context(lock)
         if not self.alone:
             self.heard.say("another measured run is going on: results will be marked as disturbed")
         return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stack.__exit__(kind, error, at)
 
     def measure(self, plan: Measurement, *, on_event: OnEvent | None = None) -> RunRecord:
         """Run one measurement, judge it and keep its record; a failure of the child is the record's outcome.

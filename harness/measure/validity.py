@@ -92,23 +92,15 @@ class ValidityProbe:
         self._pid = os.getpid() if pid is None else pid
         self._own = {self._pid, os.getpid(), *own_pids}
         self._disk_expected, self._limits, self._root, self._clock = disk_expected, limits, root, clock
-        self._before: Counters | None = None
 
     def start(self) -> None:
         """Read the counters before the sample."""
         self._before = self.read()
 
     def finish(self) -> Validity:
-        """Read them again after it.
-
-        Raises:
-            RuntimeError: ``start`` was not called.
-        """
-        if self._before is None:
-            raise RuntimeError("finish() without start()")
-        before, self._before = self._before, None
+        """Read them again after it, and judge."""
         validity = judge(
-            before,
+            self._before,
             self.read(),
             limits=self._limits,
             disk_expected=self._disk_expected,
@@ -126,14 +118,13 @@ class ValidityProbe:
         root, pid = self._root, self._pid
         if not (root / "proc/stat").exists():
             return self._read_portable()
-        pressure = {name: _pressure_s(name, pid, root) for name in ("cpu", "memory", "io")}
         busy_s, steal_s, all_s = _machine_times(root)
         ours_s, faults = _tree_times(self._own, pid, root)
         return Counters(
             clock_s=self._clock(),
-            cpu_stall_s=pressure["cpu"],
-            memory_stall_s=pressure["memory"],
-            io_stall_s=pressure["io"],
+            cpu_stall_s=_pressure_s("cpu", pid, root),
+            memory_stall_s=_pressure_s("memory", pid, root),
+            io_stall_s=_pressure_s("io", pid, root),
             all_s=all_s,
             busy_s=busy_s,
             steal_s=steal_s,

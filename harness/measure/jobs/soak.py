@@ -159,7 +159,10 @@ def summarise(
     if not windows:
         return None
     if job.meter:
-        energy_scope, windows = "external meter", [_metered(w, Path(job.meter), started_unix_s) for w in windows]
+        energy_scope = "external meter"
+        spans = [(started_unix_s + w.since_start_s, w.duration_s) for w in windows]
+        joules = [sensors.metered_joules(Path(job.meter), at, at + length_s) for at, length_s in spans]
+        windows = [msgspec.structs.replace(w, joules=j) for w, j in zip(windows, joules, strict=True)]
     speeds = [w.tokens_per_s for w in windows]
     at = fall(speeds)
     early, late = windows[: at or len(windows)], windows[-max(len(windows) // 4, 1) :]
@@ -180,12 +183,6 @@ def summarise(
         tokens_per_charge=battery_joules / each if battery_joules and each else None,
         stopped=stopped,
     )
-
-
-def _metered(window: Window, meter: Path, started_unix_s: float) -> Window:
-    start = started_unix_s + window.since_start_s
-    joules = sensors.metered_joules(meter, start, start + window.duration_s)
-    return msgspec.structs.replace(window, joules=joules)
 
 
 def _joules(windows: Sequence[Window]) -> float | None:
