@@ -8,7 +8,6 @@ ours / theirs; the result is the median of the ratios.
 """
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from statistics import median
@@ -85,7 +84,6 @@ def run_ours(model: Path, scenario: Scenario, repetitions: int) -> Speeds:
         repetitions=repetitions,
         retries=0,
         cold_loads=0,
-        parent_pid=os.getpid(),
         patience_s=600.0,  # every sample is taken, disturbed or not: the pair is judged from outside
     )
     done = run_child(ENTRY, job, limits=Limits(wall_s=600.0))

@@ -11,7 +11,6 @@ of the float graph within 1.15 of its files; its 32 greedy tokens those of llama
 """
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,7 +81,6 @@ def run_speed(side: Side, scenario: Scenario, repetitions: int) -> Speed:
         repetitions=repetitions,
         retries=0,
         cold_loads=0,
-        parent_pid=os.getpid(),
         patience_s=600.0,
     )
     done = run_child(ENTRY, job, limits=Limits(wall_s=600.0))

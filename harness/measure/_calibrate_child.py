@@ -12,7 +12,7 @@ from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
 from harness.measure.tiny_model import TinyShape, write_tiny
-from harness.measure.validity import ValidityProbe
+from harness.measure.validity import child_probe
 from harness.runtimes.llamacpp.devices import devices_of, link_speed
 from harness.runtimes.llamacpp.session import LlamaSession
 
@@ -64,7 +64,8 @@ def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[B
     its cache left with the CPU: every layer crosses to the CPU and back.
     """
     if api == "cpu":
-        overheads, widths = ("shallow", "deep"), ("narrow", "mid", "wide")
+        overheads: tuple[str, ...] = ("shallow", "deep")
+        widths: tuple[str, ...] = ("narrow", "mid", "wide")
         overhead, attention = {1: 16, 2: 6, 4: 6, 8: 6, 16: 4, 64: 2, 512: 1}, {1: 8, 4: 4}
         few, many = {1: 12, 2: 4, 3: 3, 4: 3, 5: 3, 8: 2, 16: 1}, {64: 2, 512: 1}
     else:
@@ -138,7 +139,7 @@ def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit, retr
         for batch, count in bench.repetitions.items():
             if turn and batch > 64:
                 continue  # long passes average over disturbances by themselves
-            probe = ValidityProbe()
+            probe = child_probe()
             for _ in range(1 + retries):
                 probe.start()
                 times = _passes(session, batch, depth, count)

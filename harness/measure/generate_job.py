@@ -16,7 +16,6 @@ class GenerateJob(Frozen, frozen=True, kw_only=True):
         retries: Further samples that may be taken when some are disturbed; None for twice as many as are wanted.
         cold_loads: Loads past the page cache, each with its time to first token; 0 to leave the cache alone.
         greedy: Choose each token from the logits inside the clock; labels then end in ``greedy``.
-        parent_pid: The process that watches; its CPU time is no disturbance.
         patience_s: Longest time spent on disturbed samples and the pauses after them.
     """
 
@@ -28,7 +27,6 @@ class GenerateJob(Frozen, frozen=True, kw_only=True):
     cold_loads: int = 1
     seed: int = 1
     greedy: bool = False
-    parent_pid: int = 0
     patience_s: float = 20.0
 
     @property

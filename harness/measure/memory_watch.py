@@ -150,11 +150,8 @@ def thin(samples: Iterable[MemorySample], count: int = TIMELINE_COUNT) -> tuple[
     if len(kept) <= count:
         return tuple(kept)
     top = {
-        0,
-        len(kept) - 1,
         max(range(len(kept)), key=lambda i: kept[i].anonymous_bytes),
         max(range(len(kept)), key=lambda i: kept[i].file_bytes),
     }
-    room = count - len(top)
-    even = {round(i * (len(kept) - 1) / (room + 1)) for i in range(1, room + 1)}
+    even = {round(i * (len(kept) - 1) / (count - 3)) for i in range(count - 2)}
     return tuple(kept[i] for i in sorted(top | even))

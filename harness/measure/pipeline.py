@@ -7,7 +7,6 @@ memory are outcomes, and never exceptions.
 
 import contextlib
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -147,10 +146,7 @@ class Pipeline(contextlib.ExitStack):
             if on_event:
                 on_event(event, data)
 
-        job = plan.job
-        if hasattr(job, "parent_pid"):  # what this process uses while it waits is no disturbance
-            job = msgspec.structs.replace(job, parent_pid=os.getpid())
-        result = run_child(plan.entry, job, limits=plan.limits, on_event=hear, environment=plan.environment)
+        result = run_child(plan.entry, plan.job, limits=plan.limits, on_event=hear, environment=plan.environment)
         events = result.events
         record = new_record(
             scenario=plan.scenario,

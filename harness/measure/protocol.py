@@ -31,7 +31,7 @@ from harness.measure import page_cache
 from harness.measure.generate_job import Emit, GenerateJob
 from harness.measure.memory_watch import memory_mark, reset_peak
 from harness.measure.sensors import EnergyMeter
-from harness.measure.validity import ValidityProbe
+from harness.measure.validity import ValidityProbe, child_probe
 from harness.onnx.files import model_files
 from harness.ports import Runtime, Session
 from harness.records.derive import needed_count
@@ -119,7 +119,7 @@ class Protocoller:
         """A probe of the machine; for a sample that reads the disk on purpose, ``disk_expected``."""
         if self._clock is not None:
             return Undisturbed()
-        return ValidityProbe(disk_expected=disk_expected, own_pids=(self.job.parent_pid,))
+        return child_probe(disk_expected=disk_expected)
 
     # -- loading ------------------------------------------------------------------------------------------------
 

@@ -164,6 +164,11 @@ class ValidityProbe:
         )
 
 
+def child_probe(pid: int | None = None, **options: Any) -> ValidityProbe:
+    """A probe in a measured child: what the process that waits for it uses is no disturbance."""
+    return ValidityProbe(pid, own_pids=(os.getppid(),), **options)
+
+
 def judge(
     before: Counters,
     after: Counters,

@@ -44,7 +44,6 @@ class WorkloadJob(Frozen, frozen=True, kw_only=True):
     data: str = ""
     model: str = ""
     evaluate: bool = False
-    parent_pid: int = 0
 
 
 def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
@@ -54,7 +53,6 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
         HarnessError: The workload cannot run, or its answers are wrong.
     """
     from harness.measure.memory_watch import memory_mark, reset_peak
-    from harness.measure.validity import ValidityProbe
 
     job = msgspec.convert(arguments, WorkloadJob)
     workload = plugins.load("harness.workloads", job.name, "WORKLOAD")
@@ -76,7 +74,7 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
         reset_peak()
         memory_mark("loaded", emit)
         for operation in workload.operations(state):
-            for sample in _time(operation, job, lambda: ValidityProbe(own_pids=[job.parent_pid])):
+            for sample in _time(operation, job):
                 emit("sample", sample)
         memory_mark("end", emit)
         emit("quality", dict(workload.check(state)))
@@ -84,11 +82,13 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
             emit("evaluation", dict(workload.evaluate(context)) if hasattr(workload, "evaluate") else {})
 
 
-def _time(operation: Operation, job: WorkloadJob, probe_of: Callable[[], Any]) -> list[Sample]:
+def _time(operation: Operation, job: WorkloadJob) -> list[Sample]:
     """Samples of one operation; short calls are put together until a sample lasts two milliseconds.
 
     They are told afterwards, so that writing them never falls between two samples.
     """
+    from harness.measure.validity import child_probe
+
     call = operation.call
     call()  # imports what it needs, fills caches
     begin = time.perf_counter()
@@ -105,7 +105,7 @@ def _time(operation: Operation, job: WorkloadJob, probe_of: Callable[[], Any]) -
     gc.disable()
     try:
         while len(samples) < job.repetitions and (len(samples) < 3 or time.perf_counter() < end_s):
-            probe = probe_of()
+            probe = child_probe()
             probe.start()
             if usual_s < _WARMED_S:
                 call()

@@ -40,7 +40,7 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
         clean, taken, patience_s = 0, 0, job.patience_s
         while clean < job.repetitions and taken < job.attempts_max and patience_s > 0:
             started_s, started_unix_s = time.monotonic(), time.time()
-            output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions), job)
+            output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions))
             found = rows(output)[: job.repetitions]
             if found and not told:
                 named = {k: found[0][k] for k in ("build_commit", "backends", "cpu_info", "gpu_info") if k in found[0]}
@@ -65,11 +65,11 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
     emit("memory", {"mark": "end", **memory})
 
 
-def _run(given: list[str], job: GenerateJob) -> tuple[str, Validity, dict[str, int]]:
+def _run(given: list[str]) -> tuple[str, Validity, dict[str, int]]:
     """Output of one process, what the machine did meanwhile, and the most memory that the process held."""
-    from harness.measure.validity import ValidityProbe
+    from harness.measure.validity import child_probe
 
-    probe = ValidityProbe(own_pids=(job.parent_pid,))
+    probe = child_probe()
     probe.start()
     process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
     watch = MemoryWatch(process.pid)

@@ -6,7 +6,6 @@ keeps N users busy, each sending its next request when the last one ended; an op
 not the server keeps up, so that a queue shows. A request that failed is counted by its cause and has no latency.
 """
 
-import os
 import random
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from harness.measure.child import ChildResult, Limits
 from harness.measure.generate_job import Emit
 from harness.measure.jobs.served import memory_mark
 from harness.measure.pipeline import Measurement, events_named
+from harness.measure.validity import child_probe
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
@@ -68,7 +68,6 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
     model: str = ""
     key_variable: str = KEY_VARIABLE
     patience: Patience = Patience()
-    parent_pid: int = 0
 
 
 def read_trace(path: Path) -> tuple[Arrival, ...]:
@@ -159,11 +158,9 @@ class Level:
         Raises:
             ServerError: No request succeeded.
         """
-        from harness.measure.validity import ValidityProbe
-
         conversations = self._conversations()
         # Prompts are made before the clock starts: fitting them asks the server.
-        probe = ValidityProbe(self._server.pid, own_pids=(self._job.parent_pid, os.getpid()))
+        probe = child_probe(self._server.pid)
         probe.start()
         started_s, started_unix_s = time.perf_counter(), time.time()
         paced = self._job.open_loop or bool(self._job.trace)

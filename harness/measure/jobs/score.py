@@ -12,7 +12,7 @@ from harness.domain.base import Frozen
 from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
-from harness.measure.validity import ValidityProbe
+from harness.measure.validity import child_probe
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.quality import Columns, Scores, chunks_of, score
 from harness.runtimes.llamacpp.session import LlamaSession
@@ -33,7 +33,6 @@ class QualityJob(Frozen, frozen=True, kw_only=True):
     chunk_tokens: int = 512
     chunk_count: int = 8
     thread_count: int = 0
-    parent_pid: int = 0
 
 
 def run_try(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
@@ -77,7 +76,7 @@ def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     scores = Scores()
     emit("engine", RUNTIME.identity(scenario))
     for chunk in chunks_of(tokens, job.chunk_tokens, job.chunk_count, model.model.begin_token):
-        probe = ValidityProbe(own_pids=(job.parent_pid,))
+        probe = child_probe()
         probe.start()
         started_unix_s, begin_s = time.time(), time.perf_counter()
         truth = np.array(chunk[len(chunk) // 2 + 1 :], np.int64)

@@ -24,7 +24,7 @@ from harness.measure.memory_watch import Reading, read_memory, read_portable
 from harness.measure.pipeline import Measurement, events_named
 from harness.measure.protocol import Protocoller
 from harness.measure.runner import check_scenario
-from harness.measure.validity import ValidityProbe
+from harness.measure.validity import ValidityProbe, child_probe
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience
@@ -136,7 +136,7 @@ class Served(Protocoller):
 
     def probe(self, disk_expected: bool = False) -> ValidityProbe:
         """A probe that counts the server's processes as ours."""
-        return ValidityProbe(self.server.pid, disk_expected=disk_expected, own_pids=(self.job.parent_pid,))
+        return child_probe(self.server.pid, disk_expected=disk_expected)
 
     def _cold_start(self) -> bool:
         if not self.server.unload():

@@ -43,7 +43,6 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
         top_k: Tokens kept in sampling; 0 for all.
         pilot_tokens: Tokens after each prompt of the pilot, which estimates acceptance on prompts of its own: those
             are not in the run, except where there are too few of them.
-        parent_pid: The process that waits; its CPU time is no disturbance.
     """
 
     target: str
@@ -59,7 +58,6 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
     seed: int = 0
     pilot_tokens: int = 24
     draft_scenario: Scenario | None = None
-    parent_pid: int = 0
 
 
 def speedup(draft_tokens: int, acceptance: float, verify_s: dict[int, float], draft_s: float) -> float:
@@ -100,7 +98,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """
     job = msgspec.convert(arguments, SpeculationJob)
     emit("engine", RUNTIME.identity(job.scenario))
-    timed = Timed(emit, parent_pid=job.parent_pid)
+    timed = Timed(emit)
     sampling = Sampling(job.temperature, job.top_k, job.seed)
     target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
     prompts = [target.tokenize(text) for text in job.prompts]

@@ -38,7 +38,6 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
         mode: Streamed by this harness, or left to the system's page cache.
         draft: Draft model in memory; empty for none, ``lookup`` for the text itself.
         schedule: What is streamed: whole blocks, experts, or whichever suits the model and the budget.
-        parent_pid: The process that waits; its CPU time is no disturbance.
     """
 
     model: str
@@ -51,7 +50,6 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
     batch_tokens: int = 32
     schedule: Schedule = "auto"
     policy: CachePolicy = "likely"
-    parent_pid: int = 0
 
 
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
@@ -67,7 +65,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     job = msgspec.convert(arguments, StreamJob)
     path = Path(job.model)
     emit("engine", RUNTIME.identity(job.scenario))
-    timed = Timed(emit, parent_pid=job.parent_pid, disk_expected=True)
+    timed = Timed(emit, disk_expected=True)
     page_cache.drop(path)  # pages that others left in the cache would be free for this run
     if job.mode == "mapped":
         scenario = msgspec.structs.replace(job.scenario, mmap=True, repack=False, ubatch_tokens=job.batch_tokens)

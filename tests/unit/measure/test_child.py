@@ -1,6 +1,5 @@
 """Whatever happens in a child process becomes a result; nothing outlives its parent."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ SCENARIO = Scenario(context_tokens=256, prompt_tokens=64, new_tokens=8)
 def run_fake(folder: Path, fault: str, limits: Limits, after: int = 0) -> ChildResult:
     path = folder / f"{fault or 'good'}.json"
     path.write_text(f'{{"fault": "{fault}", "fault_after_tokens": {after}}}')
-    job = GenerateJob(path=str(path), scenario=SCENARIO, runtime="fake", repetitions=2, parent_pid=os.getpid())
+    job = GenerateJob(path=str(path), scenario=SCENARIO, runtime="fake", repetitions=2)
     return run_child(TARGET, job, limits=limits)
 
 
