@@ -160,14 +160,11 @@ def typical_times(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, i
     That is how a run is timed too: tokens over the time of a stretch. Stretches that were disturbed count only where
     there is no other.
     """
-    good: dict[tuple[str, str, int, int], list[float]] = defaultdict(list)
-    every: dict[tuple[str, str, int, int], list[float]] = defaultdict(list)
+    stretches: dict[tuple[str, str, int, int], dict[bool, list[float]]] = defaultdict(lambda: {True: [], False: []})
     for event in events:
         key = (event["type_name"], event["role"], event["batch"], event["depth"])
-        every[key].append(float(np.mean(event["times"])))
-        if not event["doubted"]:
-            good[key].append(every[key][-1])
-    return {key: float(np.median(good[key])) if good[key] else min(stretches) for key, stretches in every.items()}
+        stretches[key][event["doubted"]].append(float(np.mean(event["times"])))
+    return {key: float(np.median(of[False])) if of[False] else min(of[True]) for key, of in stretches.items()}
 
 
 def nonnegative_fit(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:

@@ -42,18 +42,27 @@ def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Pat
     Yields:
         Pairs (version 1 or 2, folder). Both versions come where a machine mounts both.
     """
-    for version, mount_root, mount in _mounts(controller, pid, root):
-        member = _membership(controller, version, pid, root)
+    process = root / "proc" / str(pid)
+    members = [line.split(":", 2) for line in (read_text(process / "cgroup") or "").splitlines()]
+    for line in (read_text(process / "mountinfo") or "").splitlines():
+        left, _, right = line.partition(" - ")
+        place, kind = left.split(), right.split()
+        if len(place) < 5 or not kind:
+            continue
+        if kind[0] == "cgroup2":
+            version, member = 2, next((path for number, names, path in members if number == "0" and not names), None)
+        elif kind[0] == "cgroup" and controller in kind[-1].split(","):
+            version, member = 1, next((path for _, names, path in members if controller in names.split(",")), None)
+        else:
+            continue
         if member is None:
             continue
         try:
-            inner = PurePosixPath(member).relative_to(mount_root)
+            inner = PurePosixPath(member).relative_to(place[3])
         except ValueError:  # a container that sees its own subtree only
             inner = PurePosixPath()
-        top = root / mount.lstrip("/")
-        folder = top / inner
-        if not folder.is_dir():
-            folder = top
+        top = root / place[4].lstrip("/")
+        folder = top / inner if (top / inner).is_dir() else top
         while True:
             if folder.is_dir():
                 yield version, folder
@@ -90,30 +99,3 @@ def throttled_s(*, pid: int | str = "self", root: Path = Path("/")) -> float:
         for version, folder in cgroup_folders("cpu", pid=pid, root=root)
     ]
     return max(found, default=0.0)
-
-
-def _mounts(controller: str, pid: int | str, root: Path) -> list[tuple[int, str, str]]:
-    """Triples (version, root of the mount inside the hierarchy, mount point) that carry the controller."""
-    found: list[tuple[int, str, str]] = []
-    for line in (read_text(root / "proc" / str(pid) / "mountinfo") or "").splitlines():
-        left, _, right = line.partition(" - ")
-        place, kind = left.split(), right.split()
-        if len(place) < 5 or not kind:
-            continue
-        if kind[0] == "cgroup2":
-            found.append((2, place[3], place[4]))
-        elif kind[0] == "cgroup" and controller in kind[-1].split(","):
-            found.append((1, place[3], place[4]))
-    return found
-
-
-def _membership(controller: str, version: int, pid: int | str, root: Path) -> str | None:
-    """Path of the process's group in the hierarchy of that controller."""
-    for line in (read_text(root / "proc" / str(pid) / "cgroup") or "").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if (version == 2 and number == "0" and not controllers) or (
-            version == 1 and controller in controllers.split(",")
-        ):
-            return path
-    return None

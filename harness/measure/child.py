@@ -7,6 +7,7 @@ parent, also with one that was killed.
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -285,15 +286,8 @@ def _of_signal(number: int, *, killed_for_memory: bool, log: tuple[str, ...], li
 
 
 def _speaks_of_memory(*texts: str) -> bool:
-    words = (
-        "Memory allocation still failed",
-        "bad_alloc",
-        "failed to allocate",
-        "MemoryError",
-        "Cannot allocate memory",
-        "unable to allocate",
-    )
-    return any(word in text for text in texts for word in words)
+    words = "Memory allocation still failed|bad_alloc|(failed|unable) to allocate|MemoryError|Cannot allocate memory"
+    return any(re.search(words, text) for text in texts)
 
 
 def _limit_words(limits: Limits) -> str:

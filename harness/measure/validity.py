@@ -8,6 +8,7 @@ The limit of CPU stalls is measured (two-core virtual machine, llama.cpp decode 
 undisturbed samples showed a share of 0.05 to 1 %, a busy loop on one core 49 to 61 %. The other limits are judgement.
 """
 
+import mmap
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +22,8 @@ from harness.measure import cgroup
 from harness.measure.cgroup import labelled_int, read_text
 from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.sensors import cpu_frequency_hz, hottest_celsius, throttle_count
+
+_TICKS_PER_S: Final[int] = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 class Limits(NamedTuple):
@@ -120,6 +123,7 @@ class ValidityProbe:
             return self._read_portable()
         busy_s, steal_s, all_s = _machine_times(root)
         ours_s, faults = _tree_times(self._own, pid, root)
+        swapped_pages = labelled_int(root / "proc/vmstat", "pswpin")
         return Counters(
             clock_s=self._clock(),
             cpu_stall_s=_pressure_s("cpu", pid, root),
@@ -132,7 +136,7 @@ class ValidityProbe:
             throttled_s=cgroup.throttled_s(pid=pid, root=root),
             major_fault_count=faults,
             read_bytes=labelled_int(root / "proc" / str(pid) / "io", "read_bytes:"),
-            swap_in_bytes=_pages_bytes(labelled_int(root / "proc/vmstat", "pswpin")),
+            swap_in_bytes=None if swapped_pages is None else swapped_pages * mmap.PAGESIZE,
             throttle_count=throttle_count(root=root),
             frequency_hz=cpu_frequency_hz(root=root),
         )
@@ -201,7 +205,7 @@ def judge(
     other_ratio = min(other_s / capacity_s, 1.0)
     steal_ratio = None if steal_s is None else min(steal_s / capacity_s, 1.0)
     faults, throttled = grown("major_fault_count"), grown("throttled_s") / wall_s
-    tick_s = limits.tick_count / _ticks_per_s()
+    tick_s = limits.tick_count / _TICKS_PER_S
 
     doubts: list[str] = []
     if (stall["cpu"] or 0.0) > limits.cpu_stall_ratio:
@@ -244,10 +248,6 @@ def judge(
     )
 
 
-def _ticks_per_s() -> int:
-    return os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-
-
 def _pressure_s(name: str, pid: int, root: Path) -> float | None:
     """Seconds in which some task stalled: of the process's own group where it keeps count, else of the machine."""
     own = next((folder for version, folder in cgroup.cgroup_folders("", pid=pid, root=root) if version == 2), None)
@@ -268,8 +268,7 @@ def _machine_times(root: Path) -> tuple[float, float, float]:
     fields = [int(v) for v in text.split("\n", 1)[0].split()[1:9]]
     user, nice, system, idle, iowait, irq, softirq, steal = fields + [0] * (8 - len(fields))
     busy = user + nice + system + irq + softirq
-    ticks = _ticks_per_s()
-    return busy / ticks, steal / ticks, (busy + steal + idle + iowait) / ticks
+    return busy / _TICKS_PER_S, steal / _TICKS_PER_S, (busy + steal + idle + iowait) / _TICKS_PER_S
 
 
 def _tree_times(own: set[int], pid: int, root: Path) -> tuple[float, int]:
@@ -294,8 +293,4 @@ def _tree_times(own: set[int], pid: int, root: Path) -> tuple[float, int]:
                 members.add(child)
                 grown = True
     faults = parents[pid][2] if pid in parents else 0
-    return sum(parents[m][1] for m in members) / _ticks_per_s(), faults
-
-
-def _pages_bytes(count: int | None) -> int | None:
-    return None if count is None else count * (os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096)
+    return sum(parents[m][1] for m in members) / _TICKS_PER_S, faults

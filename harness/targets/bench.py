@@ -237,7 +237,7 @@ def _prepared(
     words = [there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
     words += ([] if s.mmap else ["--load-mode", "none"]) + ([] if s.repack else ["--repack", 0])
     words += ["-ctk", kv, "-ctv", kv, "-ngl", 0 if s.api in {"", "cpu"} else 99, "-o", "json", "--progress"]
-    words += ["-t", s.thread_count or known.core_count]
+    words += ["-t", s.thread_count or known.cpu.logical_cpu_count]
     return [str(word) for word in words], known
 
 

@@ -49,7 +49,6 @@ class Facts(NamedTuple):
     chip: str
     title: str
     android: bool
-    core_count: int
     clusters: dict[int, int]
     cpu: machine.Cpu
     ram: machine.Memory
@@ -86,7 +85,6 @@ def facts(target: ShellTarget) -> Facts:
         chip=chip,
         title=_joined(named, "product") or chip,
         android=bool(named),
-        core_count=core_count,
         clusters={k: khz.count(k) for k in sorted(set(khz))},
         cpu=cpu,
         ram=ram,
@@ -235,7 +233,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         ),
         power=Power(battery_joules=battery, sustained_watts=power.sustained_watts),
         notes=f"{f'Bandwidth and peaks are those of {like.title}' if like else 'Bandwidth as measured'}. "
-        f"Cores: {clocks or known.core_count}. Thermal zones: {zones}.",
+        f"Cores: {clocks or cpu.logical_cpu_count}. Thermal zones: {zones}.",
     )
 
 

@@ -302,7 +302,7 @@ def test_a_local_target_needs_no_device(tmp_path):
     write_tiny(tmp_path / "m.gguf", TinyShape(1, 64, 128, 2, 2, 32, 64), "F16")
     sha256 = hashlib.sha256((tmp_path / "m.gguf").read_bytes()).hexdigest()
     assert Path(target.put(tmp_path / "m.gguf", sha256)).is_file()
-    assert facts(target).core_count == os.cpu_count()
+    assert facts(target).cpu.logical_cpu_count == os.cpu_count()
 
 
 PROGRAMS = os.environ.get("EDGE_HARNESS_PROGRAMS", "")

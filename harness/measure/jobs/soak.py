@@ -12,7 +12,6 @@ import psutil
 
 from harness import plugins
 from harness.domain.base import Frozen
-from harness.domain.prediction import Prediction
 from harness.domain.record import ModelIdentity
 from harness.domain.scenario import Scenario
 from harness.domain.soak import Soak, Window
@@ -116,7 +115,7 @@ def limit_reached(window: Window, job: SoakJob) -> str:
     return ""
 
 
-def plan(job: SoakJob, model: ModelIdentity, prediction: Prediction | None = None) -> Measurement:
+def plan(job: SoakJob, model: ModelIdentity) -> Measurement:
     """The run as the pipeline takes it."""
     return Measurement(
         workload="soak",
@@ -126,7 +125,6 @@ def plan(job: SoakJob, model: ModelIdentity, prediction: Prediction | None = Non
         read=lambda child: _read(child, job),
         runtime=job.runtime,
         model=model,
-        prediction=prediction,
         limits=Limits(wall_s=job.timeout_s),
         key=key_of("soak", model.sha256, job, fingerprint().fingerprint),
     )

@@ -2,13 +2,14 @@
 
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from harness.domain.base import Frozen
-from harness.domain.drafting import Decoding, DraftAdvice
+from harness.domain.drafting import DraftAdvice
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.jobs.timed import Timed, draft_step_s
@@ -130,12 +131,8 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     speculator = Speculator(target, drafter, policy, sampling)
     for index, prompt in enumerate(prompts * job.repetitions):
         # Interleaved, and in turns which one goes first, so that a drifting machine favours neither.
-        def fast_answer(prompt: list[int] = prompt) -> Decoding:
-            return speculator.generate(prompt, job.new_tokens)
-
-        def slow_answer(prompt: list[int] = prompt) -> Decoding:
-            return plain(target, prompt, job.new_tokens)
-
+        fast_answer = partial(speculator.generate, prompt, job.new_tokens)
+        slow_answer = partial(plain, target, prompt, job.new_tokens)
         if index % 2:
             fast, slow = timed.answer(fast_answer), timed.answer(slow_answer, PLAIN)
         else:
