@@ -136,13 +136,11 @@ async def _push(connection: Any, path: Path) -> str:
 
 async def _first(stream: Any, host: str) -> bytes:
     """All that comes, if it is no longer than a record may be; never more is read."""
-    pieces, room = [], RECORD_MAX_BYTES
-    while piece := await stream.read(1 << 16):
-        pieces.append(piece)
-        room -= len(piece)
-        if room < 0:
-            raise BadDataError(host, "", f"more than {RECORD_MAX_BYTES} bytes", f"at most {RECORD_MAX_BYTES}")
-    return b"".join(pieces)
+    try:
+        await stream.readexactly(RECORD_MAX_BYTES + 1)
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    raise BadDataError(host, "", f"more than {RECORD_MAX_BYTES} bytes", f"at most {RECORD_MAX_BYTES}")
 
 
 async def _last(stream: Any) -> bytes:

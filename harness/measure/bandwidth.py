@@ -34,10 +34,9 @@ class Bandwidth(NamedTuple):
     array_bytes: int
 
 
-def array_bytes(last_cache_bytes: int, limit_bytes: int | None = None) -> int:
+def array_bytes(last_cache_bytes: int, limit_bytes: int) -> int:
     """Bytes one pass goes through: four times the last-level cache, at least 256 MiB, at most an eighth of RAM."""
-    wanted = max(MINIMUM_BYTES, CACHE_MULTIPLE * last_cache_bytes)
-    return wanted if limit_bytes is None else min(wanted, limit_bytes // 8)
+    return min(max(MINIMUM_BYTES, CACHE_MULTIPLE * last_cache_bytes), limit_bytes // 8)
 
 
 READ_KERNELS: Final[dict[str, Callable[[Array], object]]] = {

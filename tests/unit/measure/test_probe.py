@@ -15,13 +15,13 @@ MIB = 2**20
 @pytest.mark.parametrize(
     ("cache", "limit", "expected"),
     [
-        (32 * MIB, None, 256 * MIB),  # 4 x 32 MiB is less than the least size
-        (256 * MIB, None, 1024 * MIB),  # 4 x the cache
+        (32 * MIB, 64 << 30, 256 * MIB),  # 4 x 32 MiB is less than the least size
+        (256 * MIB, 64 << 30, 1024 * MIB),  # 4 x the cache
         (256 * MIB, 4096 * MIB, 512 * MIB),  # an eighth of a small machine's RAM
-        (0, None, 256 * MIB),  # cache unknown
+        (0, 64 << 30, 256 * MIB),  # cache unknown
     ],
 )
-def test_arrays_exceed_the_cache(cache: int, limit: int | None, expected: int) -> None:
+def test_arrays_exceed_the_cache(cache: int, limit: int, expected: int) -> None:
     assert bandwidth.array_bytes(cache, limit) == expected
 
 

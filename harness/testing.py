@@ -1,4 +1,14 @@
-"""What a device file, a runtime and a workload promise, as checks that an author can run."""
+"""For authors of plug-ins: suites that a device, a runtime and a workload must pass; the product imports none of them.
+
+A test of one's own package is enough::
+
+    from harness.testing import check_runtime
+
+    def test_my_runtime(tmp_path):
+        check_runtime(MyRuntime(), my_model(tmp_path))
+
+A broken promise is an ``AssertionError`` that names the promise.
+"""
 
 import tempfile
 from pathlib import Path
