@@ -129,6 +129,8 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
         ]
     except KeyError as error:
         raise EngineError(f"the calibration lacks the timing of {error}") from None
+    deep_s = times["F16", "deep", 1, 0]
+    apart_s = times.get(("F16", "deep apart", 1, 0), deep_s)
     return Calibration(
         api="cpu",
         engine_version="",
@@ -141,17 +143,10 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
         decode_attention_flops_per_s=decode_flops,
         attention_flops_per_s=prefill_flops,
         spread_ratio=_spread(events),
-        crossing_s=_crossing_s(times),
+        # One change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a GPU.
+        crossing_s=max(apart_s - deep_s, 0.0) / dimensions("deep", "F16", 0).layer_count,
         link_bytes_per_s=1 / times["", "link", 1, 0] if ("", "link", 1, 0) in times else 0.0,
     )
-
-
-def _crossing_s(times: Times) -> float:
-    """Time of one change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a GPU."""
-    apart = times.get(("F16", "deep apart", 1, 0))
-    if apart is None:
-        return 0.0
-    return max(apart - times["F16", "deep", 1, 0], 0.0) / dimensions("deep", "F16", 0).layer_count
 
 
 def typical_times(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int, int], float]:

@@ -1,13 +1,23 @@
-"""Control groups of a process, version 1 and 2: the limit that really binds is the smallest one on the way up.
+"""Control groups, version 1 and 2: those of a process, whose tightest limit binds, and one with a limit for one run.
 
 Source: Linux Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
 """
 
+import contextlib
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 UNLIMITED_BYTES = 2**60
 """Version 1 writes 2**63 rounded down to a page for "no limit"; no machine has an exbibyte."""
+_REMOVE_TRIES: Final = 50  # the kernel lets a group go a moment after its last process is reaped
+_NAMES: Final = {
+    1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.usage_in_bytes", "memory.max_usage_in_bytes"),
+    2: ("memory.max", "memory.swap.max", "memory.current", "memory.peak"),
+}
+"""Files of a group in each version: limit, limit of swap, usage, peak."""
 
 
 def read_text(path: Path) -> str | None:
@@ -99,3 +109,81 @@ def throttled_s(*, pid: int | str = "self", root: Path = Path("/")) -> float:
         for version, folder in cgroup_folders("cpu", pid=pid, root=root)
     ]
     return max(found, default=0.0)
+
+
+class LimitGroup:
+    """One group with a memory limit (or none: then it only counts): made before a child starts, removed after it ends.
+
+    Groups can be made by root, or in a delegated subtree; everywhere else the caller falls back on a watchdog.
+    """
+
+    def __init__(self, version: int, folder: Path) -> None:
+        self.version, self.folder = version, folder
+        self._limit, self._swap, self._usage, self._peak = (folder / name for name in _NAMES[version])
+
+    @classmethod
+    def make(cls, limit_bytes: int | None, *, root: Path = Path("/")) -> "LimitGroup | None":
+        """Make a group below this process's own, or below the nearest ancestor that allows it; None if none does.
+
+        ``limit_bytes``: most memory, page cache of the files it touches first included; None for no limit.
+        """
+        for version, parent in cgroup_folders("memory", root=root):
+            group = cls(version, parent / f"edge-harness-{os.getpid()}-{time.monotonic_ns():x}")
+            with contextlib.suppress(OSError):
+                if version == 2:
+                    # Children get the memory files only if the parent hands the controller down.
+                    (parent / "cgroup.subtree_control").write_text("+memory")
+            try:
+                group.folder.mkdir()
+            except OSError:
+                continue
+            if group._limited(limit_bytes):
+                return group
+            group.remove()
+        return None
+
+    def _limited(self, limit_bytes: int | None) -> bool:
+        if not self._usage.exists():  # the controller is not handed down
+            return False
+        if limit_bytes is None:
+            return True
+        try:
+            self._limit.write_text(str(limit_bytes))
+        except OSError:
+            return False
+        with contextlib.suppress(
+            OSError
+        ):  # absent where swap is not counted; version 1 counts memory and swap together
+            self._swap.write_text(str(limit_bytes) if self.version == 1 else "0")
+        return True
+
+    def add(self, pid: int) -> None:
+        """Move a process in; what it already holds stays charged where it was.
+
+        Raises:
+            OSError: The system refused.
+        """
+        (self.folder / "cgroup.procs").write_text(str(pid))
+
+    def peak_bytes(self) -> int | None:
+        """Most memory ever charged to the group; None where the kernel does not tell (version 2 before 5.19)."""
+        return read_int(self._peak)
+
+    def oom_kill_count(self) -> int:
+        """Processes of the group that the kernel killed for lack of memory."""
+        name = "memory.oom_control" if self.version == 1 else "memory.events"
+        return labelled_int(self.folder / name, "oom_kill") or 0
+
+    def remove(self) -> None:
+        """Remove the group; its processes must have ended. A group that stays in use is left behind."""
+        for _ in range(_REMOVE_TRIES):
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
+            if not self.folder.exists():
+                return
+            time.sleep(0.02)
+
+
+def system_oom_kill_count() -> int:
+    """Processes the kernel killed for lack of memory since boot, in all groups; 0 where it does not tell."""
+    return labelled_int(Path("/proc/vmstat"), "oom_kill") or 0

@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from harness.domain.record import MemoryUse, Outcome
-from harness.measure.limit_group import LimitGroup, system_oom_kill_count
+from harness.measure.cgroup import LimitGroup, system_oom_kill_count
 from harness.measure.memory_watch import MemoryWatch
 
 LOG_LINES_KEPT: Final = 200

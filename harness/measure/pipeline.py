@@ -61,12 +61,8 @@ class Measurement(NamedTuple):
 class How(NamedTuple):
     """How measurements are run and kept, whatever they measure.
 
-    Attributes:
-        wait: For another measured run on this machine to end.
-        resume: Take the results of measurements that were done within a day.
-        keep: In the history.
-        folder: For each record as a file of its own, besides.
-        notes: For each record's ``extra``, such as the device that is emulated.
+    ``wait`` for another measured run to end; ``resume``: take results of at most a day; ``keep`` records in the
+    history, and as files in ``folder``; ``notes`` are for each record's ``extra``, as the device that is emulated.
     """
 
     wait: bool = True
@@ -189,16 +185,12 @@ class Pipeline(contextlib.ExitStack):
 
     def done_before(self, key: str) -> RunRecord | None:
         """The result of the same measurement within the last day, where those are resumed."""
-        if not (self.how.resume and key and self.history.path.exists()):
-            return None
-        try:
-            record = self.history.of_cell(key)
-        except HarnessError:
-            return None  # what is kept cannot be read: measure it again
-        if record is None:
-            return None
-        age = datetime.now(UTC) - datetime.fromisoformat(record.created)
-        return record if age < RESUMED_FOR else None
+        record = None
+        if self.how.resume and key and self.history.path.exists():
+            with contextlib.suppress(HarnessError):  # what is kept cannot be read: measure it again
+                record = self.history.of_cell(key)
+        is_new = record and datetime.now(UTC) - datetime.fromisoformat(record.created) < RESUMED_FOR
+        return record if is_new else None
 
     def trial(self, entry: str, job: msgspec.Struct, *, limits: Limits) -> ChildResult:
         """One of several children whose outcomes together are a measurement; the caller makes its record."""

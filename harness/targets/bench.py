@@ -42,12 +42,9 @@ _SOAK_TOKENS: Final = 16
 
 
 class BenchJob(Frozen, frozen=True, kw_only=True):
-    """What is measured on a target.
+    """What is measured on a target; less charge than ``battery_percent_min`` is refused.
 
-    Attributes:
-        programs: Folder here with llama-bench, or with a folder for each ABI that has it.
-        battery_percent_min: Less charge is refused.
-        timeout_s: Longest time for the run itself.
+    ``programs`` is a folder here with llama-bench, or with a folder for each ABI that has it.
     """
 
     scenario: Scenario

@@ -58,13 +58,10 @@ class Frame(NamedTuple):
 
 
 class ShellTarget:
-    """One device.
+    """One device, named as the user wrote it; ``words`` are the command that runs the script appended to it.
 
-    Args:
-        name: As the user wrote it.
-        words: Command that runs the script appended to it.
-        folder: Where pushed files lie; the first usable of the places meant for it unless given.
-        quoted: Whether a shell stands between, for which a script must be quoted.
+    Pushed files lie in ``folder``, the first usable of the places meant for it unless given. With ``quoted`` a shell
+    stands between, for which a script must be quoted.
     """
 
     def __init__(self, name: str, words: Sequence[str], *, folder: str = "", quoted: bool = False) -> None:
