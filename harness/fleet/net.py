@@ -159,32 +159,31 @@ def serve_device(scheduler: str, device: str, tls: Tls, *, host: str = "", said:
     there = check_address(scheduler, tls)
     if host:
         check_reach(host, tls)
-    # Never all interfaces, as Dask would by itself: only the one that leads to the scheduler.
-    asyncio.run(_serve_device(scheduler, device, tls, host or dask().utils.get_ip(there), said))
 
+    async def serve() -> None:
+        worker = dask().Worker(
+            scheduler,
+            nthreads=1,
+            name=f"{device}-{secrets.token_hex(4)}",
+            resources={f"device:{device}": 1},
+            security=security_of(tls),
+            memory_limit=None,  # the measured child has its own limit
+            dashboard=False,
+            dashboard_address="127.0.0.1:0",
+            host=host or dask().utils.get_ip(there),  # never all interfaces: only the one that leads to the scheduler
+            death_timeout=CONNECT_S,
+        )
+        try:
+            await worker
+        except (OSError, TimeoutError, RuntimeError) as error:  # Dask wraps what went wrong at the start
+            raise unreachable(scheduler, error) from error
+        try:
+            said(f"{device} serves {scheduler} as {worker.name}")
+            await worker.finished()
+        finally:
+            await worker.close()
 
-async def _serve_device(scheduler: str, device: str, tls: Tls, host: str, said: Callable[[str], None]) -> None:
-    worker = dask().Worker(
-        scheduler,
-        nthreads=1,
-        name=f"{device}-{secrets.token_hex(4)}",
-        resources={f"device:{device}": 1},
-        security=security_of(tls),
-        memory_limit=None,  # the measured child has its own limit
-        dashboard=False,
-        dashboard_address="127.0.0.1:0",
-        host=host,
-        death_timeout=CONNECT_S,
-    )
-    try:
-        await worker
-    except (OSError, TimeoutError, RuntimeError) as error:  # Dask wraps what went wrong at the start
-        raise unreachable(scheduler, error) from error
-    try:
-        said(f"{device} serves {scheduler} as {worker.name}")
-        await worker.finished()
-    finally:
-        await worker.close()
+    asyncio.run(serve())
 
 
 def up(host: str, port: int, local_count: int, tls: Tls, *, said: Callable[[str], None]) -> None:
@@ -197,35 +196,35 @@ def up(host: str, port: int, local_count: int, tls: Tls, *, said: Callable[[str]
         CouldNotRunError: The address is taken.
     """
     check_reach(host, tls)
+
+    async def serve() -> None:
+        scheduler = dask().Scheduler(
+            host=host,
+            port=port,
+            protocol="tls" if any(tls) else "tcp",
+            security=security_of(tls),
+            dashboard=False,
+            dashboard_address="127.0.0.1:0",
+        )
+        try:
+            await scheduler
+        except (OSError, RuntimeError) as error:  # Dask wraps what went wrong at the start
+            raise CouldNotRunError(f"no scheduler can listen at {host}:{port}: {error.__cause__ or error}") from error
+        said(f"scheduler at {scheduler.address}")
+        workers = [_local_worker(scheduler.address, f"local-{n + 1}", tls) for n in range(local_count)]
+        try:
+            await scheduler.finished()
+        finally:
+            for worker in workers:
+                worker.terminate()
+            for worker in workers:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.wait(5)
+                worker.kill()
+            await scheduler.close()
+
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_up(host, port, local_count, tls, said))
-
-
-async def _up(host: str, port: int, local_count: int, tls: Tls, said: Callable[[str], None]) -> None:
-    scheduler = dask().Scheduler(
-        host=host,
-        port=port,
-        protocol="tls" if any(tls) else "tcp",
-        security=security_of(tls),
-        dashboard=False,
-        dashboard_address="127.0.0.1:0",
-    )
-    try:
-        await scheduler
-    except (OSError, RuntimeError) as error:  # Dask wraps what went wrong at the start
-        raise CouldNotRunError(f"no scheduler can listen at {host}:{port}: {error.__cause__ or error}") from error
-    said(f"scheduler at {scheduler.address}")
-    workers = [_local_worker(scheduler.address, f"local-{n + 1}", tls) for n in range(local_count)]
-    try:
-        await scheduler.finished()
-    finally:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(5)
-            worker.kill()
-        await scheduler.close()
+        asyncio.run(serve())
 
 
 def _local_worker(address: str, device: str, tls: Tls) -> "subprocess.Popen[bytes]":
