@@ -190,14 +190,11 @@ class _Fleet:
 def _done_before(task: Task, folder: Path) -> RunRecord | None:
     """A usable result of that very task; failures of the fleet are tried again."""
     path = folder / f"{task.key}.json"
-    if not path.is_file():
-        return None
-    try:
-        record = load(path)
-    except HarnessError:
-        return None
-    # No system: the record of a cell that never reached its device.
-    return None if record.outcome == "interrupted" or not record.machine.system else record
+    with contextlib.suppress(HarnessError):
+        record = load(path) if path.is_file() else None
+        # No system: the record of a cell that never reached its device.
+        return record if record and record.outcome != "interrupted" and record.machine.system else None
+    return None
 
 
 def write_summary(tasks: Sequence[Task], found: dict[str, RunRecord], folder: Path) -> None:

@@ -224,17 +224,16 @@ class _Run:
             self._log.append(line.decode("utf-8", "replace").rstrip())
 
     def _read_events(self) -> None:
-        try:
-            with self._events_path.open("rb") as file:
-                file.seek(self._offset)
-                while (line := file.readline(_EVENT_LINE_BYTES)).endswith(b"\n"):
-                    self._offset += len(line)
-                    entry = msgspec.json.decode(line)
-                    self._events.append((entry["event"], entry["data"]))
-                    if self._on_event:
-                        self._on_event(*self._events[-1])
-        except FileNotFoundError:
+        if not self._events_path.exists():
             return
+        with self._events_path.open("rb") as file:
+            file.seek(self._offset)
+            while (line := file.readline(_EVENT_LINE_BYTES)).endswith(b"\n"):
+                self._offset += len(line)
+                entry = msgspec.json.decode(line)
+                self._events.append((entry["event"], entry["data"]))
+                if self._on_event:
+                    self._on_event(*self._events[-1])
 
 
 def classify(  # noqa: PLR0911  one line for each way to end

@@ -5,6 +5,7 @@ at exec, and never ``ru_maxrss``, which a child inherits from its parent: /bin/t
 300 MB by that. Source: proc_pid_status(5), getrusage(2).
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -74,12 +75,10 @@ def memory_mark(name: str, emit: Callable[[str, Any], None]) -> None:
 
 def reset_peak() -> bool:
     """Let this process's VmHWM start anew from what it holds now. Source: proc_pid_clear_refs(5), value 5."""
-    try:
-        with Path("/proc/self/clear_refs").open("w") as file:
-            file.write("5")
-    except OSError:
-        return False
-    return True
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+        return True
+    return False
 
 
 class MemoryWatch:

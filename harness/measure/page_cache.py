@@ -1,5 +1,6 @@
 """How much of a file lies in the page cache, and how to get it out: what makes a load cold."""
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -16,15 +17,11 @@ def drop(path: Path) -> bool:
     """
     if not hasattr(os, "posix_fadvise"):
         return False
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+    with path.open("rb") as file, contextlib.suppress(OSError):
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return True
+    return False
 
 
 def cached_ratio(path: Path) -> float | None:

@@ -8,6 +8,7 @@ The limit of CPU stalls is measured (two-core virtual machine, llama.cpp decode 
 undisturbed samples showed a share of 0.05 to 1 %, a busy loop on one core 49 to 61 %. The other limits are judgement.
 """
 
+import contextlib
 import mmap
 import os
 import time
@@ -147,7 +148,7 @@ class ValidityProbe:
         all_s = float(sum(times))
         ours_s, faults, read_bytes = 0.0, 0, None
         for own in self._own:
-            try:
+            with contextlib.suppress(psutil.Error):
                 process = psutil.Process(own)
                 for member in (process, *process.children(recursive=True)):
                     used = member.cpu_times()
@@ -155,8 +156,6 @@ class ValidityProbe:
                 if own == self._pid:
                     faults = int(getattr(process.memory_info(), "pageins", 0))
                     read_bytes = process.io_counters().read_bytes if hasattr(process, "io_counters") else None
-            except psutil.Error:
-                continue
         return Counters(
             clock_s=self._clock(),
             all_s=all_s,

@@ -64,7 +64,7 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
             job.seed,
             job.thread_count,
             Path(job.model) if job.model else None,
-            _open_session if job.model else None,
+            plugins.load("harness.runtimes", "llamacpp", "RUNTIME").open if job.model else None,
             Path(job.data) if job.data else None,
         )
         started_s = time.perf_counter()
@@ -127,10 +127,6 @@ def _time(operation: Operation, job: WorkloadJob) -> list[Sample]:
     finally:
         gc.enable()
     return samples
-
-
-def _open_session(path: Path, scenario: Scenario, **options: Any) -> Any:
-    return plugins.load("harness.runtimes", "llamacpp", "RUNTIME").open(path, scenario, **options)
 
 
 def plan(

@@ -6,6 +6,7 @@ connection is made before the clock starts, as for a client that keeps it. Distu
 the server's processes counted as ours where it runs here.
 """
 
+import contextlib
 import time
 from collections.abc import Mapping
 from statistics import median
@@ -218,11 +219,10 @@ def processes_of(server: AttachedServer) -> list[Any]:
     """The server's process and all below it; none where it runs elsewhere."""
     import psutil
 
-    try:
+    with contextlib.suppress(psutil.Error):
         root = psutil.Process(server.pid) if server.pid else None
         return [root, *root.children(recursive=True)] if root else []
-    except psutil.Error:
-        return []
+    return []
 
 
 def memory_mark(server: AttachedServer, name: str) -> dict[str, Any]:
