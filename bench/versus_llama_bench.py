@@ -20,8 +20,8 @@ from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit, HarnessError
 from harness.measure.child import Limits, run_child
-from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import ENTRY
+from harness.measure.protocol import GenerateJob
 from harness.measure.validity import ValidityProbe
 from harness.runtimes._threads import default_thread_count
 

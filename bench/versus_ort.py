@@ -29,8 +29,8 @@ from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit, HarnessError
 from harness.measure.child import Limits, run_child
-from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import ENTRY
+from harness.measure.protocol import GenerateJob
 from harness.onnx.export import read_record
 from harness.onnx.files import MODEL_FILE, quantization, size_bytes
 from harness.onnx.graph import read_graph

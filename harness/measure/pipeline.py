@@ -235,12 +235,10 @@ def key_of(*parts: object) -> str:
 def _rescue(record: RunRecord, say: Callable[[str], None]) -> None:
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         path = folder / f"edge-harness-{record.run_id}.json"
-        try:
+        with contextlib.suppress(HarnessError):
             save(record, path)
-        except HarnessError:
-            continue
-        say(f"the result is in {path}")
-        return
+            say(f"the result is in {path}")
+            return
     say("the result could not be stored anywhere; it is printed only")
 
 

@@ -14,6 +14,7 @@ Source of the reference protocol: llama.cpp, tools/llama-bench/llama-bench.cpp (
 tools/batched-bench/batched-bench.cpp.
 """
 
+import contextlib
 import os
 import random
 import time
@@ -25,10 +26,11 @@ import msgspec
 import numpy as np
 
 from harness import plugins
+from harness.domain.base import Frozen
 from harness.domain.record import Phase, Sample, Validity
+from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.measure import page_cache
-from harness.measure.generate_job import Emit, GenerateJob
 from harness.measure.memory_watch import memory_mark, reset_peak
 from harness.measure.sensors import EnergyMeter
 from harness.measure.validity import ValidityProbe, child_probe
@@ -36,11 +38,39 @@ from harness.onnx.files import model_files
 from harness.ports import Runtime, Session
 from harness.records.derive import needed_count
 
+Emit = Callable[[str, Any], None]
+
 PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 2.0
 WARM_LOAD_RETRIES: Final = 2
 COLD_CACHED_RATIO: Final = 0.02
 """A load counts as cold when no more than this share of the file was in the page cache."""
+
+
+class GenerateJob(Frozen, frozen=True, kw_only=True):
+    """What the child is to measure.
+
+    Attributes:
+        retries: Further samples that may be taken when some are disturbed; None for twice as many as are wanted.
+        cold_loads: Loads past the page cache, each with its time to first token; 0 to leave the cache alone.
+        greedy: Choose each token from the logits inside the clock; labels then end in ``greedy``.
+        patience_s: Longest time spent on disturbed samples and the pauses after them.
+    """
+
+    path: str
+    scenario: Scenario
+    runtime: str = "llamacpp"
+    repetitions: int = 5
+    retries: int | None = None
+    cold_loads: int = 1
+    seed: int = 1
+    greedy: bool = False
+    patience_s: float = 20.0
+
+    @property
+    def attempts_max(self) -> int:
+        """Samples of each test at most."""
+        return self.repetitions + (2 * self.repetitions if self.retries is None else self.retries)
 
 
 def run_generate(arguments: Mapping[str, Any], emit: Emit) -> None:
@@ -285,12 +315,9 @@ class Protocoller:
         """Bring the cache to exactly ``depth_tokens``, outside the clock, and return that position."""
         depth = self.job.scenario.depth_tokens
         if depth and self._filled:
-            try:
+            with contextlib.suppress(EngineError):  # a recurrent state cannot be cut: compute it again
                 for sequence in range(self.sequence_count):
                     session.truncate(depth, sequence=sequence)
-            except EngineError:  # a recurrent state cannot be cut: compute it again
-                pass
-            else:
                 return depth
         session.clear()
         if depth:

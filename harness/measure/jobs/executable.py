@@ -11,8 +11,8 @@ import msgspec
 
 from harness.domain.record import Outcome, Phase, Sample, Validity
 from harness.errors import EngineError
-from harness.measure.generate_job import Emit, GenerateJob
 from harness.measure.memory_watch import MemoryWatch, Reading
+from harness.measure.protocol import Emit, GenerateJob
 from harness.records.derive import needed_count
 from harness.records.imports._make import sample
 from harness.records.imports.llama_bench import samples_of

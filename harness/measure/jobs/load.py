@@ -22,9 +22,9 @@ from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult, Limits
-from harness.measure.generate_job import Emit
 from harness.measure.jobs.served import memory_mark
 from harness.measure.pipeline import Measurement, events_named
+from harness.measure.protocol import Emit
 from harness.measure.validity import child_probe
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request

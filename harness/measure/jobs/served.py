@@ -20,10 +20,9 @@ from harness.domain.result import Generation, ServerUse
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.child import ChildResult, Limits
-from harness.measure.generate_job import Emit, GenerateJob
 from harness.measure.memory_watch import Reading, read_memory, read_portable
 from harness.measure.pipeline import Measurement, events_named
-from harness.measure.protocol import Protocoller
+from harness.measure.protocol import Emit, GenerateJob, Protocoller
 from harness.measure.runner import check_scenario
 from harness.measure.validity import ValidityProbe, child_probe
 from harness.runtimes.server import RUNTIME, AttachedServer

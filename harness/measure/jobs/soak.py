@@ -18,9 +18,9 @@ from harness.domain.soak import Soak, Window
 from harness.errors import EngineError, RefusedError
 from harness.measure import sensors
 from harness.measure.child import ChildResult, Limits
-from harness.measure.generate_job import Emit
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import Measurement, key_of
+from harness.measure.protocol import Emit
 from harness.ports import Runtime
 from harness.stats.change import fall
 

@@ -11,7 +11,7 @@ import pytest
 
 from harness.domain.scenario import Scenario
 from harness.measure.child import ChildResult, Limits, classify, run_child
-from harness.measure.generate_job import GenerateJob
+from harness.measure.protocol import GenerateJob
 
 TARGET = "harness.measure.protocol:run_generate"
 SCENARIO = Scenario(context_tokens=256, prompt_tokens=64, new_tokens=8)
@@ -99,7 +99,7 @@ def test_a_killed_parent_leaves_no_orphan(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from harness.domain.scenario import Scenario\n"
         "from harness.measure.child import run_child\n"
-        "from harness.measure.generate_job import GenerateJob\n"
+        "from harness.measure.protocol import GenerateJob\n"
         f"job = GenerateJob(path={str(model)!r}, scenario=Scenario(), runtime='fake')\n"
         f"run_child({TARGET!r}, job, on_event=lambda name, data: Path({str(told)!r}).write_text(name))\n"
     )

@@ -10,8 +10,7 @@ import pytest
 from harness.domain.record import Sample, Validity
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError
-from harness.measure.generate_job import GenerateJob
-from harness.measure.protocol import Protocoller
+from harness.measure.protocol import GenerateJob, Protocoller
 from harness.runtimes.fake import FakeRuntime
 
 
