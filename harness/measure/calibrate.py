@@ -10,6 +10,7 @@ terms of ``harness.predict.calibrated``, each from the benches that show it:
                           of the same for batches of prefill size
 """
 
+import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -108,10 +109,9 @@ def calibrate(
 
 def kept(*, thread_count: int = 0, repack: bool = True, api: str = "cpu") -> Calibration | None:
     """What was timed before on this machine with this engine and these settings; None where nothing is kept."""
-    try:
+    with contextlib.suppress(MissingPackageError):
         return _load(_place(thread_count, repack, api))
-    except MissingPackageError:
-        return None
+    return None
 
 
 def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: int) -> Calibration:

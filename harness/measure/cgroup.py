@@ -151,9 +151,8 @@ class LimitGroup:
             self._limit.write_text(str(limit_bytes))
         except OSError:
             return False
-        with contextlib.suppress(
-            OSError
-        ):  # absent where swap is not counted; version 1 counts memory and swap together
+        with contextlib.suppress(OSError):
+            # Absent where swap is not counted; version 1 counts memory and swap together
             self._swap.write_text(str(limit_bytes) if self.version == 1 else "0")
         return True
 

@@ -67,12 +67,9 @@ class Limits(NamedTuple):
 
 
 class ChildResult(NamedTuple):
-    """How a child ended.
+    """How a child ended: some lines for people in ``detail``, and all whole events, (name, data), in order.
 
-    Attributes:
-        detail: One or a few lines for people; empty when ok.
-        events: (name, data) in the order they were told, all of them whole.
-        status: Exit status; minus the signal's number when a signal ended it.
+    ``status`` is its exit status, or minus the number of the signal that ended it.
     """
 
     outcome: Outcome

@@ -17,12 +17,9 @@ _THROTTLED: Final = {0x8: "hardware slowdown", 0x20: "heat (software)", 0x40: "h
 
 
 class GpuReading(NamedTuple):
-    """One GPU at one moment; None for what it does not tell.
+    """One GPU at one moment, by ``nvml``, ``amdgpu``, ``xe`` or ``i915``; None for what it does not tell.
 
-    Attributes:
-        source: ``nvml``, ``amdgpu``, ``xe`` or ``i915``.
-        energy_joules: Used since the driver was loaded.
-        throttled: Why it runs slower than it could; empty for nothing.
+    Energy is what it used since the driver was loaded; ``throttled`` says why it runs slower than it could.
     """
 
     name: str

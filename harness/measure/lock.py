@@ -72,10 +72,9 @@ def machine_lock(
 
 def holder(path: Path) -> str:
     """Who holds the lock, as far as it says: ``process 1234``."""
-    try:
+    text = ""
+    with contextlib.suppress(OSError):
         text = path.read_text(errors="replace").strip()
-    except OSError:
-        text = ""
     return f"process {text}" if text.isdigit() else "another process"
 
 

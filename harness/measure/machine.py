@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
 import psutil
 
 from harness.domain.record import MachineFingerprint
@@ -106,19 +105,19 @@ def fingerprint(*, root: Path = Path("/")) -> MachineFingerprint:
     runs are comparable when their hashes are equal. It holds no host name, user name or serial number.
     """
     processor, ram = cpu(root=root), memory(root=root)
-    machine = MachineFingerprint(
-        system=f"{platform.system()} {platform.machine()}",
+    system, cores, isa = f"{platform.system()} {platform.machine()}", processor.physical_core_count, processor.isa
+    parts = (system, processor.model, cores, isa, ram.total_bytes, ram.limit_bytes)
+    return MachineFingerprint(
+        system=system,
         kernel=platform.release(),
         cpu_model=processor.model,
-        core_count=processor.physical_core_count,
+        core_count=cores,
         ram_bytes=ram.total_bytes,
         memory_limit_bytes=ram.limit_bytes,
-        isa=processor.isa,
+        isa=isa,
         python=platform.python_version(),
+        fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:12],
     )
-    parts = (machine.system, machine.cpu_model, machine.core_count, machine.isa, machine.ram_bytes, ram.limit_bytes)
-    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
-    return msgspec.structs.replace(machine, fingerprint=digest)
 
 
 def _affinity() -> frozenset[int]:

@@ -24,7 +24,7 @@ from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure.child import ChildResult, Limits, OnEvent, run_child
 from harness.measure.lock import machine_lock
 from harness.measure.machine import fingerprint
-from harness.measure.runner import doubted, judged, memory_of, new_record
+from harness.measure.runner import OTHER_RUN_DOUBT, judged, memory_of, new_record
 from harness.records.history import History
 from harness.records.store import save
 
@@ -144,6 +144,10 @@ class Pipeline(contextlib.ExitStack):
 
         result = run_child(plan.entry, plan.job, limits=plan.limits, on_event=hear, environment=plan.environment)
         events = result.events
+        samples = [msgspec.convert(data, Sample) for data in events_named(result, "sample")]
+        if not self.alone:
+            replace = msgspec.structs.replace
+            samples = [replace(s, validity=s.validity.doubted(OTHER_RUN_DOUBT)) for s in samples]
         record = new_record(
             scenario=plan.scenario,
             workload=plan.workload,
@@ -152,7 +156,7 @@ class Pipeline(contextlib.ExitStack):
             detail=result.detail,
             model=plan.model,
             engine=next((msgspec.convert(d, EngineIdentity) for n, d in events if n == "engine"), None),
-            samples=tuple(doubted(msgspec.convert(d, Sample), self.alone) for n, d in events if n == "sample"),
+            samples=tuple(samples),
             memory=memory_of(result),
             prediction=plan.prediction,
             runtime=plan.runtime,

@@ -15,7 +15,6 @@ from harness.domain.record import (
     MemoryUse,
     ModelIdentity,
     RunRecord,
-    Sample,
 )
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
@@ -123,10 +122,3 @@ def check_scenario(scenario: Scenario) -> None:
             f"{f' of {scenario.batch_count} sequences' if scenario.batch_count > 1 else ''} do not fit a "
             f"context of {scenario.context_tokens}: raise --context to at least {needed}"
         )
-
-
-def doubted(sample: Sample, alone: bool) -> Sample:
-    """The sample, doubted where another measured run is known to go on."""
-    if alone:
-        return sample
-    return msgspec.structs.replace(sample, validity=sample.validity.doubted(OTHER_RUN_DOUBT))

@@ -228,10 +228,6 @@ def report(*, root: Path = Path("/")) -> SensorReport:
     power = any(read_int(p) is not None for p in (root / "sys/class/hwmon").glob("hwmon*/power*_input"))
     locked = not counters and any((root / "sys/class/powercap").glob("*-rapl:*"))
     notes = ["energy counter: there, but only root may read it"] if locked else []
-    if not counters and not power and not locked:
-        notes.append("energy counter: not available")
-    if not batteries:
-        notes.append("battery: not available")
-    if not zones:
-        notes.append("thermal zone: not available")
+    there = {"energy counter": counters or power or locked, "battery": batteries, "thermal zone": zones}
+    notes += [f"{kind}: not available" for kind, found in there.items() if not found]
     return SensorReport(counters, batteries, zones, tuple(notes))

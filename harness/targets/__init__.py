@@ -13,9 +13,8 @@ _SSH_OPTIONS: Final = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "
 def target_named(text: str, *, folder: str = "") -> ShellTarget:
     """The target that ``text`` names: ``local``, ``ssh://user@host[:port]``, ``adb://``, ``adb://SERIAL``.
 
-    Args:
-        text: What the user wrote. ``adb://`` alone means the only device there is; a serial may be ``host:port``.
-        folder: Folder on the target for what is pushed; one that is meant for such things unless given.
+    ``adb://`` alone means the only device there is; a serial may be ``host:port``. What is pushed goes to ``folder``,
+    one that is meant for such things unless given.
 
     Raises:
         RefusedError: It names no target.

@@ -33,14 +33,10 @@ _APP_RATIO: Final = 0.5
 
 
 class Facts(NamedTuple):
-    """One reading of a target.
+    """One reading of a target: its kernel's files, and ``/dumpsys/*`` where it is Android, and what they say.
 
-    Attributes:
-        frame: Its kernel's files, and ``/dumpsys/*`` where it is Android.
-        system: Kernel's name, version and machine.
-        abi: Name of the binary interface as Android has it.
-        cpu: Processor, by the readers that serve this machine; so are ``ram``, ``battery_joules`` and ``zones``.
-        clusters: Cores by their highest frequency in kHz, slowest first; empty where it is not told.
+    ``system`` is the kernel's name, version and machine; ``abi`` the binary interface as Android names it; ``clusters``
+    are cores by their highest frequency in kHz, slowest first, empty where it is not told.
     """
 
     frame: Frame

@@ -19,11 +19,9 @@ from harness.runtimes.llamacpp.session import LlamaSession
 
 
 class QualityJob(Frozen, frozen=True, kw_only=True):
-    """What to score, of ``chunk_count`` chunks from the beginning; 0 for all.
+    """What to score, of ``chunk_count`` chunks from the beginning, 0 for all, against a least quantized ``reference``.
 
-    Attributes:
-        reference: Least quantized GGUF file to compare with; empty for none.
-        columns: ``.npz`` file for the rows of both (``FIELD`` and ``base FIELD`` of :class:`Columns`); empty for none.
+    ``columns`` is an ``.npz`` file for the rows of both (``FIELD`` and ``base FIELD`` of :class:`Columns`).
     """
 
     model: str

@@ -31,12 +31,10 @@ from harness.runtimes.server.stream import KEY_VARIABLE, Patience
 
 
 class ServedJob(GenerateJob, frozen=True, kw_only=True):
-    """What the child asks a server for, beside the fields of a run.
+    """What the child asks a server for, beside the fields of a run; ``key_variable`` holds its key.
 
-    Attributes:
-        model: Its name for the model; empty where it has one only.
-        key_variable: Environment variable that holds its key.
-        reuse: Let it take prompts from its cache: each test then sends one prompt again and again.
+    ``model`` is its name for the model, empty where it has one only. ``reuse`` lets it take prompts from its cache:
+    each test then sends one prompt again and again.
     """
 
     url: str
