@@ -177,7 +177,7 @@ def start(args: Sequence[str], *, cwd: Path, environment: dict[str, str] | None 
     return subprocess.Popen(
         [sys.executable, "-m", "harness", *args],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), **(environment or {})},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
