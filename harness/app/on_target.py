@@ -65,7 +65,7 @@ def run_on(
             resolved = located.resolved()
             job = BenchJob(
                 scenario=cell.scenario,
-                programs=str(programs),
+                programs=programs,
                 repetitions=options.repetitions,
                 timeout_s=how.limits.wall_s,
             )
