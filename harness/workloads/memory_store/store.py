@@ -1,28 +1,75 @@
 """Long-term memory: store, retrieve, update, forget, prioritise and evict, durable in one file."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RefusedError
+from harness.workloads._language.figures import ENGLISH
 from harness.workloads.memory_store.database import Database
 from harness.workloads.memory_store.embedders import Embedder
 from harness.workloads.memory_store.index import Filter, MemoryIndex
-from harness.workloads.memory_store.lexicon import Lexicon, to_blob
-from harness.workloads.memory_store.ranking import Ranking
-from harness.workloads.memory_store.records import Forgotten, Hit, Memory, NewMemory, check_memory, unit_vector
-from harness.workloads.memory_store.scoring import DEFAULT, Scoring
-
-__all__ = ["Forgotten", "Hit", "Memory", "MemoryStore", "NewMemory"]
+from harness.workloads.memory_store.scoring import DEFAULT, Scoring, top
 
 _COLUMNS: Final = "id, content, namespace, source, created_s, importance, access_count, supersedes, superseded_by"
 _MANY: Final = 1000
 """So many texts stored at once leave the full-text index in pieces, and every later deletion would look into each."""
+_WORD: Final = re.compile(r"\w+")
+_STOP_WORDS: Final = frozenset(ENGLISH["search"]["stop_words"].split())
+"""English words that say nothing about a topic; left out of questions only, never out of what is stored."""
+
+
+class NewMemory(NamedTuple):
+    """Something to remember; ``created_s`` None means now, ``vector`` None lets the embedder make it."""
+
+    content: str
+    namespace: str = "default"
+    source: str = "conversation"
+    importance: float = 0.5
+    created_s: float | None = None
+    vector: NDArray[np.float32] | None = None
+
+
+class Memory(NamedTuple):
+    """One memory as it is kept. ``superseded_by`` is None for the current version."""
+
+    memory_id: int
+    content: str
+    namespace: str
+    source: str
+    created_s: float
+    importance: float
+    access_count: int
+    supersedes: int | None
+    superseded_by: int | None
+
+
+class Hit(NamedTuple):
+    """A retrieved memory and its score, in the unit of the scoring used."""
+
+    memory: Memory
+    score: float
+
+
+class Forgotten(NamedTuple):
+    """What was, or in a dry run would be, forgotten.
+
+    Attributes:
+        memories: The memories, all their older versions included.
+        dry_run: True when nothing was changed.
+        is_erased: True when no file of the store holds any of it; False in a dry run, or while another process still
+            reads an older state from the log (then ``erase`` finishes the work).
+    """
+
+    memories: tuple[Memory, ...]
+    dry_run: bool
+    is_erased: bool
 
 
 class MemoryStore:
@@ -59,10 +106,12 @@ class MemoryStore:
         self._lock = threading.RLock()
         self.path = path
         self._db = Database(path, dim=embedder.dim, embedder=embedder.name, read_only=read_only, sync=sync)
-        self._lexicon = Lexicon(self._db.key)
-        self._index = MemoryIndex(embedder.dim)
-        self._ranking = Ranking(self._index, self._lexicon)
-        self._load()
+        self._seen_version = -1
+        try:
+            self._refresh()
+        except BaseException:
+            self._db.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +122,6 @@ class MemoryStore:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            self._lexicon.close()
             self._db.close()
 
     def __len__(self) -> int:
@@ -100,22 +148,21 @@ class MemoryStore:
         with self._lock:
             self._writable()
             self._refresh()
-            terms = self._lexicon.terms([i.content for i in items])
             now_s = self._clock()
             stamps = [now_s if i.created_s is None else i.created_s for i in items]
             with self._db.write():
                 surplus = self._index.count + len(items) - self.capacity
-                evicted = self._ranking.least_valuable(surplus, now_s) if surplus > 0 else []
+                evicted = self._index.least_valuable(surplus, now_s)
                 self._db.delete(v for i in evicted for v in self._db.chain(i))
                 ids = [
-                    self._db.insert(i.content, v, to_blob(t), (i.namespace, i.source, s, i.importance, None))
-                    for i, v, t, s in zip(items, vectors, terms, stamps, strict=True)
+                    self._db.insert(i.content, v, (i.namespace, i.source, s, i.importance, None))
+                    for i, v, s in zip(items, vectors, stamps, strict=True)
                 ]
                 if len(items) >= _MANY:
                     self._db.tidy()
             self._index.remove(evicted)
-            for memory_id, item, vector, term, stamp in zip(ids, items, vectors, terms, stamps, strict=True):
-                self._add(memory_id, item, vector, term, stamp)
+            if ids:
+                self._take(ids[0])
             return ids
 
     def update(
@@ -137,17 +184,17 @@ class MemoryStore:
                 raise RefusedError(f"memory {memory_id} is superseded by {old.superseded_by}: update that one")
             item = NewMemory(content, old.namespace, old.source, old.importance if importance is None else importance)
             check_memory(item)
-            vector, term, now_s = self._vectors([item])[0], self._lexicon.terms([content])[0], self._clock()
+            vector, now_s = self._vectors([item])[0], self._clock()
             with self._db.write() as db:
                 self._db.unindex(memory_id)
                 row = (old.namespace, old.source, now_s, item.importance, memory_id if keep_history else None)
-                new_id = self._db.insert(content, vector, to_blob(term), row)
+                new_id = self._db.insert(content, vector, row)
                 change = "UPDATE memories SET superseded_by = ?, superseded_s = ? WHERE id = ?"
                 db.execute(change, (new_id, now_s, memory_id))
                 if not keep_history:
                     self._db.delete(i for i in self._db.chain(memory_id) if i != new_id)
             self._index.remove([memory_id])
-            self._add(new_id, item, vector, term, now_s)
+            self._take(new_id)
             if not keep_history:
                 self.erase()
             return new_id
@@ -208,7 +255,7 @@ class MemoryStore:
                 self._writable()
             self._refresh()
             now = self._clock() if now_s is None else now_s
-            slots, scores = self._ranking.best(query, unit, chosen, only, top_k, now)
+            slots, scores = self._best(query, unit, chosen, only, top_k, now)
             ids = [int(i) for i in self._index.ids[slots]]
             hits = [Hit(m, float(s)) for m, s in zip(self._memories(ids), scores, strict=True)]
             if touch and hits:
@@ -267,7 +314,6 @@ class MemoryStore:
         """Take everything deleted out of the log; False while another process still reads an older state."""
         with self._lock:
             self._writable()
-            self._lexicon.forget_words()
             return self._db.erase_log()
 
     def evict(self, count: int) -> list[int]:
@@ -275,7 +321,7 @@ class MemoryStore:
         with self._lock:
             self._writable()
             self._refresh()
-            chosen = self._ranking.least_valuable(count, self._clock())
+            chosen = self._index.least_valuable(count, self._clock())
             self._forget(set(chosen), dry_run=False)
             return chosen
 
@@ -290,17 +336,42 @@ class MemoryStore:
         self._index.remove(every)
         return Forgotten(memories, dry_run=False, is_erased=self.erase())
 
-    def _add(self, memory_id: int, item: NewMemory, vector: NDArray[np.float32], terms: Any, created_s: float) -> None:
-        self._index.add(
-            memory_id,
-            vector,
-            terms,
-            created_s=created_s,
-            importance=item.importance,
-            access_count=0,
-            namespace=item.namespace,
-            source=item.source,
-        )
+    def _best(
+        self, query: str, unit: NDArray[np.float32] | None, scoring: Scoring, only: Filter, top_k: int, now_s: float
+    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """The best slots for a question and their scores, best first: every candidate is scored in full.
+
+        ``unit`` is the question's unit vector [dim]; None where the scoring does not look at vectors.
+        """
+        index = self._index
+        slots = index.slots(only)
+        count = index.count if slots is None else len(slots)
+        top_k = min(top_k, count)
+        if top_k < 1:
+            return np.empty(0, np.intp), np.empty(0, np.float32)
+        scores = np.zeros(count, np.float32)
+        if unit is not None:
+            scores = index.cosines(unit, slots)
+            if scoring.kind == "fused":
+                low, high = float(scores.min()), float(scores.max())
+                scores -= np.float32(low)
+                scores /= np.float32(max(high - low, 1e-9))
+            scores *= np.float32(scoring.semantic)
+        if scoring.boost_limit:
+            scores += index.boosts(scoring, now_s, slots)
+        if scoring.lexical:
+            # Stop words are left out, and kept when there is nothing else.
+            wanted = " ".join(w for w in _WORD.findall(query) if w.lower() not in _STOP_WORDS)
+            lexical = index.bm25(self._db.terms(wanted or query), self._db, slots)
+            lexical = lexical if slots is None else lexical[slots]
+            scores += lexical * np.float32(scoring.lexical / (float(lexical.max()) or 1.0))
+        best = top(scores, top_k)
+        return (best if slots is None else slots[best]), scores[best]
+
+    def _take(self, first_id: int) -> None:
+        """Take into memory what the database holds from an identifier on."""
+        for rows in self._db.current(self._embedder.dim, first_id):
+            self._index.extend(rows)
 
     def _memories(self, ids: Sequence[int]) -> list[Memory]:
         rows = self._db.rows(ids, _COLUMNS)
@@ -322,9 +393,38 @@ class MemoryStore:
             raise RefusedError("the store is open for reading only")
 
     def _refresh(self) -> None:
-        if self._db.version() != self._seen_version:
-            self._load()
+        """Read everything anew when another connection has written, or nothing was read yet."""
+        version = self._db.version()
+        if version != self._seen_version:
+            self._seen_version = version
+            self._index = MemoryIndex(self._embedder.dim, self._db.count())
+            self._take(0)
 
-    def _load(self) -> None:
-        self._seen_version = self._db.version()
-        self._index.fill(*self._db.load(self._embedder.dim))
+
+def check_memory(item: NewMemory) -> None:
+    """Refuse what cannot be remembered.
+
+    Raises:
+        RefusedError: The text is empty, or importance or time are out of range.
+    """
+    if not item.content.strip():
+        raise RefusedError("an empty text cannot be remembered")
+    if not 0.0 <= item.importance <= 1.0:
+        raise RefusedError(f"importance must lie in [0, 1], got {item.importance}")
+    if item.created_s is not None and not abs(item.created_s) < float("inf"):
+        raise RefusedError(f"created_s must be a finite time, got {item.created_s}")
+
+
+def unit_vector(vector: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """The vector [dim] at length 1.
+
+    Raises:
+        RefusedError: Another shape, not finite, or zero.
+    """
+    array = np.asarray(vector, np.float32)
+    if array.shape != (dim,):
+        raise RefusedError(f"a vector must have the shape ({dim},), got {array.shape}")
+    norm = float(np.linalg.norm(array))
+    if not 0.0 < norm < float("inf"):
+        raise RefusedError("a vector must be finite and not zero")
+    return array / np.float32(norm)

@@ -104,11 +104,9 @@ def test_boosts_never_pass_their_limit(rows):
     from harness.workloads.memory_store.index import MemoryIndex
 
     index = MemoryIndex(4)
-    nothing = (np.empty(0, np.uint32), np.empty(0, np.uint16))
+    unit = (np.ones(4, np.float32) / 2).tobytes()
     for at, (importance, age_days, used) in enumerate(rows):
-        stamp = NOW_S - age_days * 86400
-        fixed = {"importance": importance, "access_count": used, "namespace": "n", "source": "s"}
-        index.add(at, np.ones(4, np.float32) / 2, nothing, created_s=stamp, **fixed)
+        index.extend([(at, NOW_S - age_days * 86400, importance, used, "n", "s", 1, unit)])
     boosts = index.boosts(DEFAULT, NOW_S, None)
     assert (boosts >= 0).all()
     assert (boosts <= DEFAULT.boost_limit + 1e-6).all()

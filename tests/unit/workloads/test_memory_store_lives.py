@@ -156,3 +156,23 @@ def test_two_stores_on_one_file_see_each_other(tmp_path):
         assert two.retrieve("bridge")[0].memory.memory_id == memory_id
         two.forget(ids=[memory_id])
         assert one.retrieve("bridge") == []
+
+
+def test_a_file_of_the_first_format_is_read_and_brought_to_the_second(tmp_path):
+    """The first format kept hashes of each text's words beside its vector, under a key of the store."""
+    path = tmp_path / "m.db"
+    with open_store(path) as store:
+        store.store("Sami painted the bridge")
+    old = sqlite3.connect(path)
+    old.execute("ALTER TABLE vectors ADD COLUMN terms BLOB NOT NULL DEFAULT x'00'")
+    old.execute("INSERT INTO meta VALUES ('key', x'00')")
+    old.execute("UPDATE meta SET value = 1 WHERE key = 'format'")
+    old.commit()
+    old.close()
+    with open_store(path, read_only=True) as reader:
+        assert reader.retrieve("bridge")[0].memory.content == "Sami painted the bridge"
+    with open_store(path) as store:
+        store.store("Tova found the lantern")
+        assert store.retrieve("lantern")[0].memory.content == "Tova found the lantern"
+        assert dict(store._db._db.execute("SELECT key, value FROM meta"))["format"] == 2
+        assert [row[1] for row in store._db._db.execute("PRAGMA table_info(vectors)")] == ["id", "vector"]
