@@ -5,7 +5,7 @@ what no rule does: other words for the same, and what the passage leaves open. A
 those into clauses; it is supported as far as its least supported part is.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -149,37 +149,6 @@ def _plain(cases: Sequence[Case]) -> float:
     words = [(set(c.claim.lower().split()), set(c.passage.lower().split()), c.is_supported) for c in cases]
     said = [true for claim, passage, true in words if len(claim & passage) >= 0.8 * len(claim)]
     return sum(said) / len(said) if said else 0.0
-
-
-class Cited(NamedTuple):
-    """One sentence of an answer, and the passages that it cites."""
-
-    sentence: str
-    passages: tuple[str, ...]
-
-
-def citation_scores(cited: Sequence[Cited], supports: Callable[[str, str], bool]) -> Mapping[str, float]:
-    """Citation recall and precision as ALCE defines them.
-
-    Recall: share of sentences that their cited passages, put together, support. Precision: share of citations that are
-    needed: their sentence is supported, and the passage supports it alone, or the others do not without it.
-
-    Source: Gao et al. 2023, "Enabling Large Language Models to Generate Text with Citations" (arXiv:2305.14627),
-    section 3.
-    """
-    recalled = [bool(c.passages) and supports(c.sentence, "\n".join(c.passages)) for c in cited]
-    precise = []
-    for one, is_recalled in zip(cited, recalled, strict=True):
-        for at, passage in enumerate(one.passages):
-            others = "\n".join(p for n, p in enumerate(one.passages) if n != at)
-            needed = is_recalled and (
-                supports(one.sentence, passage) or not (others and supports(one.sentence, others))
-            )
-            precise.append(needed)
-    return {
-        "citation_recall": sum(recalled) / max(1, len(recalled)),
-        "citation_precision": sum(precise) / max(1, len(precise)),
-    }
 
 
 def evaluate(support: Support, seed: int, *, fill_count: int = 2) -> dict[str, Any]:

@@ -1,15 +1,11 @@
-"""Assign people to rooms under constraints: solved, or proved to have no solution, and checked by itself.
-
-python-sat (extra ``reasoning``) where it is installed; else backtracking, which is as exact and slower.
-"""
+"""Assign people to rooms under constraints: solved, or proved to have no solution, by trying every assignment."""
 
 from collections.abc import Iterable, Mapping
-from itertools import combinations
 from typing import Final, NamedTuple
 
 from harness.errors import RefusedError
 
-MAX_BACKTRACK: Final = 16
+MOST_PEOPLE: Final = 16
 
 
 class Puzzle(NamedTuple):
@@ -24,11 +20,10 @@ class Puzzle(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A solution, or None with a proof that there is none; ``is_unique`` when no other one exists."""
+    """A solution, or None where there is none; ``is_unique`` when no other one exists."""
 
     solution: dict[str, str] | None
     is_unique: bool
-    solver: str
 
 
 def violations(puzzle: Puzzle, answer: Mapping[str, str]) -> list[str]:
@@ -43,66 +38,18 @@ def violations(puzzle: Puzzle, answer: Mapping[str, str]) -> list[str]:
     return broken
 
 
-def solve(puzzle: Puzzle, *, solver: str = "") -> Verdict:
-    """Solve a puzzle and check the solution.
-
-    Args:
-        puzzle: What must hold.
-        solver: ``sat`` or ``backtracking``; empty for the first that is there.
+def solve(puzzle: Puzzle) -> Verdict:
+    """Solve a puzzle by backtracking, up to the second solution.
 
     Raises:
-        RefusedError: Unknown names, or more than 16 people without python-sat.
+        RefusedError: Unknown names, or more than 16 people.
     """
     known = set(puzzle.people)
     named = {p for pair in (*puzzle.together, *puzzle.apart) for p in pair} | {p for p, _ in puzzle.banned}
     if not named <= known or not {r for _, r in puzzle.banned} <= set(puzzle.rooms):
         raise RefusedError("a constraint names somebody or some room that is not there")
-    if solver != "backtracking":
-        try:
-            from pysat.solvers import Cadical153
-        except ImportError:
-            if solver == "sat":
-                raise RefusedError("python-sat is not installed: pip install 'edge-harness[reasoning]'") from None
-        else:
-            return _by_sat(puzzle, Cadical153)
-    if len(puzzle.people) > MAX_BACKTRACK:
-        raise RefusedError(f"more than {MAX_BACKTRACK} people need python-sat: pip install 'edge-harness[reasoning]'")
-    return _by_backtracking(puzzle)
-
-
-def clauses(puzzle: Puzzle) -> list[list[int]]:
-    """Conjunctive normal form; variable 1 + person * rooms + room."""
-    rooms = len(puzzle.rooms)
-    index = {p: i for i, p in enumerate(puzzle.people)}
-
-    def of(person: str, room: int) -> int:
-        return 1 + index[person] * rooms + room
-
-    every = range(rooms)
-    cnf = [[of(p, r) for r in every] for p in puzzle.people]
-    cnf += [[-of(p, a), -of(p, b)] for p in puzzle.people for a, b in combinations(every, 2)]
-    cnf += [[-of(a, r), of(b, r)] for x, y in puzzle.together for a, b in ((x, y), (y, x)) for r in every]
-    cnf += [[-of(a, r), -of(b, r)] for a, b in puzzle.apart for r in every]
-    cnf += [[-of(p, puzzle.rooms.index(r))] for p, r in puzzle.banned]
-    if puzzle.most:
-        cnf += [[-of(p, r) for p in group] for group in combinations(puzzle.people, puzzle.most + 1) for r in every]
-    return cnf
-
-
-def _by_sat(puzzle: Puzzle, solver_class: type) -> Verdict:
-    rooms = len(puzzle.rooms)
-    with solver_class(bootstrap_with=clauses(puzzle)) as solver:
-        if not solver.solve():
-            return Verdict(None, False, "sat")
-        chosen = [v for v in solver.get_model() if v > 0]
-        answer = {puzzle.people[(v - 1) // rooms]: puzzle.rooms[(v - 1) % rooms] for v in chosen}
-        solver.add_clause([-v for v in chosen])
-        is_unique = not solver.solve()
-    assert not violations(puzzle, answer)
-    return Verdict(answer, is_unique, "sat")
-
-
-def _by_backtracking(puzzle: Puzzle) -> Verdict:
+    if len(puzzle.people) > MOST_PEOPLE:
+        raise RefusedError(f"a puzzle has at most {MOST_PEOPLE} people, not {len(puzzle.people)}")
     found: list[dict[str, str]] = []
 
     def fits(answer: dict[str, str], person: str, room: str) -> bool:
@@ -126,10 +73,8 @@ def _by_backtracking(puzzle: Puzzle) -> Verdict:
                 del answer[person]
 
     go(0, {})
-    if not found:
-        return Verdict(None, False, "backtracking")
-    assert not violations(puzzle, found[0])
-    return Verdict(found[0], len(found) == 1, "backtracking")
+    assert not found or not violations(puzzle, found[0])
+    return Verdict(found[0] if found else None, len(found) == 1)
 
 
 def _partners(pairs: Iterable[tuple[str, str]], person: str) -> list[str]:

@@ -46,20 +46,6 @@ def values(tokens: list[str]) -> frozenset[Fraction]:
     return frozenset(found)
 
 
-def evaluate(text: str) -> Fraction:
-    """Exact value of an expression in plain signs, percent being hundredths.
-
-    Raises:
-        NotArithmeticError: It is none.
-    """
-    tokens = re.findall(r"\d[\d,]*\.?\d*|\.\d+|\S", text)
-    parser = _Parser([t.replace(",", "").rstrip(".") if t[0].isdigit() else t for t in tokens], relative=False)
-    value = parser.sum()
-    if parser.at != len(parser.tokens):
-        raise NotArithmeticError(f"unexpected {parser.tokens[parser.at]!r}")
-    return value
-
-
 class _Parser:
     def __init__(self, tokens: list[str], relative: bool) -> None:
         self.tokens, self.at, self._relative, self._depth = tokens, 0, relative, 0

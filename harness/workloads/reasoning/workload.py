@@ -34,8 +34,7 @@ class ReasoningWorkload:
         """Interpreted code, as traced, and regular expressions.
 
         A step is put into tokens 2.2 times, a text of some 30 characters each time, on which 37 expressions are tried;
-        thirteen more are tried on its parts of some 3 characters. A puzzle of five people and three rooms becomes 60
-        clauses for the solver, which is entered six times (made, asked twice, read twice, let go).
+        thirteen more are tried on its parts of some 3 characters. A puzzle has five people and three rooms.
         """
         resident = 4000 * size["trace_count"]
         fixed: dict[str, Any] = {"flops_count": 0.0, "moved_bytes": 0.0, "resident_bytes": resident, "parallel": False}
@@ -47,12 +46,7 @@ class ReasoningWorkload:
                 regex_chars_count=(2.2 * 37 * (30 + 13) + 13 * (3 + 13)) * steps,
                 **fixed,
             ),
-            Cost(
-                operation="solve",
-                python_ops_count=9500,
-                session_calls_count=5,
-                **fixed,
-            ),
+            Cost(operation="solve", python_ops_count=3650, **fixed),
         )
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:

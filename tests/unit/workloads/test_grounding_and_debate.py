@@ -21,7 +21,7 @@ from harness.workloads.grounding_qa.answering import Answer, Citation, Judged, c
 from harness.workloads.grounding_qa.cases import Case as Claimed
 from harness.workloads.grounding_qa.cases import entailment_cases
 from harness.workloads.grounding_qa.facts import Question, facts, questions
-from harness.workloads.grounding_qa.support import OVERRULED, Cited, Support, Supported, citation_scores, score
+from harness.workloads.grounding_qa.support import OVERRULED, Support, Supported, score
 from harness.workloads.reasoning import process_bench
 from harness.workloads.reasoning.voting import Vote, vote_in_waves
 
@@ -221,15 +221,6 @@ def test_scores_by_hand():
     assert found["a"]["precision"] == 1.0
     assert found["all"]["contains_precision"] == 0.5  # p and q stand in the passage, one of them is supported
     assert found["model where no check objects"]["right_count"] == 1
-
-
-def test_citations_as_alce_counts_them():
-    told = {("s", "a"), ("s", "a\nb"), ("t", "a\nb"), ("u", "c")}
-    cited = [Cited("s", ("a", "b")), Cited("t", ("a", "b")), Cited("u", ("d",)), Cited("v", ())]
-    found = citation_scores(cited, lambda sentence, passages: (sentence, passages) in told)
-    # recall: s and t of four; precision: s-a is enough alone, s-b is not needed; t needs both; u-d supports nothing
-    assert found["citation_recall"] == 0.5
-    assert found["citation_precision"] == pytest.approx(3 / 5)
 
 
 def test_the_surer_half_is_better_where_confidence_tells():
