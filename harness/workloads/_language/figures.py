@@ -1,16 +1,13 @@
 """Numbers with units, dates and clock times of a text in normal forms: ``3.5 km`` is ``3,500 metres``."""
 
 import re
-import tomllib
 from fractions import Fraction
-from pathlib import Path
 from typing import Final, NamedTuple
 
+from harness.workloads._language.texts import shipped_table
 from harness.workloads._language.units import base_of, singular
 
-ENGLISH: Final = tomllib.loads(
-    (Path(__file__).parents[2] / "data" / "text" / "english.toml").read_text(encoding="utf-8")
-)
+ENGLISH: Final = shipped_table("english")
 """Words that the exact checks know, by kind."""
 
 

@@ -3,33 +3,14 @@
 from fractions import Fraction
 from typing import Final
 
-_FAMILIES: Final[tuple[dict[str, Fraction], ...]] = (
-    {
-        "second": Fraction(1),
-        "minute": Fraction(60),
-        "hour": Fraction(3600),
-        "day": Fraction(86400),
-        "week": Fraction(604800),
-    },
-    {"month": Fraction(1), "year": Fraction(12), "decade": Fraction(120), "century": Fraction(1200)},
-    {"mm": Fraction(1), "cm": Fraction(10), "m": Fraction(1000), "km": Fraction(10**6)},
-    {"inch": Fraction(1), "foot": Fraction(12), "feet": Fraction(12), "yard": Fraction(36), "mile": Fraction(63360)},
-    {"cent": Fraction(1), "dime": Fraction(10), "quarter": Fraction(25), "dollar": Fraction(100), "penny": Fraction(1)},
-    {"ounce": Fraction(1), "pound": Fraction(16), "ton": Fraction(32000)},
-    {"mg": Fraction(1, 1000), "g": Fraction(1), "kg": Fraction(1000), "tonne": Fraction(10**6)},
-    {"ml": Fraction(1), "liter": Fraction(1000), "l": Fraction(1000)},
-    {"cup": Fraction(1), "pint": Fraction(2), "quart": Fraction(4), "gallon": Fraction(16)},
+from harness.workloads._language.texts import shipped_table
+
+_UNITS: Final = shipped_table("english")["units"]
+_FAMILIES: Final = tuple(
+    {unit: Fraction(count) for unit, count in zip(*[iter(line.split())] * 2, strict=True)}
+    for line in _UNITS["families"]
 )
-_SPELLINGS: Final = {
-    **{"pennies": "penny", "centuries": "century", "inches": "inch", "dozens": "dozen", "oz": "ounce", "lb": "pound"},
-    **{"min": "minute", "hr": "hour", "sec": "second", "ft": "foot", "gram": "g", "gramme": "g", "buck": "dollar"},
-    **{
-        f"{long}{end}": f"{short}m"
-        for long, short in (("", ""), ("kilo", "k"), ("centi", "c"), ("milli", "m"))
-        for end in ("meter", "metre")
-    },
-    **{"kilogram": "kg", "kilo": "kg", "milligram": "mg", "litre": "liter", "milliliter": "ml", "millilitre": "ml"},
-}
+_SPELLINGS: Final = {word: unit for unit, words in _UNITS["spellings"].items() for word in words.split()}
 
 
 def factor_of(left: str, right: str, left_money: bool = False, right_money: bool = False) -> Fraction | None:

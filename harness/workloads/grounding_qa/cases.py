@@ -5,13 +5,9 @@ held out, so that nothing is judged on a wording that it was fitted to.
 """
 
 import random
-import tomllib
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-_PEOPLE: Final = ("Anna", "Boris", "Clara", "David", "Elena", "Felix", "Greta", "Henry", "Irene", "Jonas", "Karla")
-_TOWNS: Final = ("Lisbon", "Oslo", "Riga", "Turin", "Ghent", "Bergen", "Malaga", "Leeds", "Graz", "Cork", "Bremen")
-_THINGS: Final = ("violin", "kayak", "telescope", "lantern", "bicycle", "clock", "tent", "camera", "ladder", "loom")
+from harness.workloads._language.texts import shipped_table
 
 
 class Case(NamedTuple):
@@ -26,12 +22,10 @@ class Case(NamedTuple):
 
 def entailment_cases(seed: int, *, held_out: bool, fill_count: int = 1) -> list[Case]:
     """Cases of all kinds, half of them supported; each fill gives every template other names and numbers."""
-    path = Path(__file__).parents[2] / "data" / "text" / "entailment.toml"
-    kinds = tomllib.loads(path.read_text(encoding="utf-8"))
     rng = random.Random(f"entailment {seed} {held_out}")
     made = []
     for _ in range(fill_count):
-        for kind, templates in kinds.items():
+        for kind, templates in shipped_table("entailment").items():
             for at, template in enumerate(templates):
                 if at % 2 != held_out:
                     continue
@@ -45,6 +39,8 @@ def entailment_cases(seed: int, *, held_out: bool, fill_count: int = 1) -> list[
 
 def filled_names(rng: random.Random) -> dict[str, str]:
     """What the places of a template are filled with."""
+    words = {kind: listed.split() for kind, listed in shipped_table("made-up")["facts"].items()}
     numbers = rng.sample(range(13, 90), 2)
-    names = dict(zip("ABC", rng.sample(_PEOPLE, 3), strict=True)) | dict(zip("TU", rng.sample(_TOWNS, 2), strict=True))
-    return names | {"X": rng.choice(_THINGS), "n": str(numbers[0]), "m": str(numbers[1])}
+    names = dict(zip("ABC", rng.sample(words["first"][:11], 3), strict=True))
+    names |= dict(zip("TU", rng.sample(words["towns"], 2), strict=True))
+    return names | {"X": rng.choice(words["things"]), "n": str(numbers[0]), "m": str(numbers[1])}

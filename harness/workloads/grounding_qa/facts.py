@@ -7,26 +7,9 @@ that no passage tells, and the right answer to those is none.
 import random
 from typing import Final, NamedTuple
 
-_STEMS: Final = ("Vel", "Mor", "Tan", "Kes", "Dro", "Ila", "Bru", "Fen", "Ost", "Ral", "Sim", "Ulm", "Yar", "Zed")
-_ENDS: Final = ("neth", "dova", "rik", "lund", "mere", "holt", "vast", "quay", "burg", "stow", "gard", "wick")
-_FIRST: Final = (
-    "Anna",
-    "Boris",
-    "Clara",
-    "David",
-    "Elena",
-    "Felix",
-    "Greta",
-    "Henry",
-    "Irene",
-    "Jonas",
-    "Karla",
-    "Louis",
-)
-_LAST: Final = ("Marsh", "Novak", "Olsen", "Porter", "Quist", "Rossi", "Silva", "Turner", "Ulrich", "Weber", "Young")
-_TOWNS: Final = ("Lisbon", "Oslo", "Riga", "Turin", "Ghent", "Bergen", "Malaga", "Leeds", "Graz", "Cork", "Bremen")
-_METALS: Final = ("copper", "granite", "oak", "steel", "marble", "brick", "iron", "glass", "bronze", "slate")
-_KINDS: Final = ("bridge", "library", "theatre", "lighthouse", "museum", "station", "tower", "mill")
+from harness.workloads._language.texts import shipped_table
+
+_WORDS: Final = {kind: words.split() for kind, words in shipped_table("made-up")["facts"].items()}
 
 
 class Fact(NamedTuple):
@@ -72,17 +55,17 @@ ASKED: Final = {
 def facts(count: int, seed: int) -> list[Fact]:
     """``count`` facts of different subjects; each passage tells three of the four things."""
     rng = random.Random(f"facts {seed}")
-    names = [a + b for a in _STEMS for b in _ENDS]
-    subjects = rng.sample([f"{n} {k}" for n in names for k in _KINDS], count)
+    names = [a + b for a in _WORDS["stems"] for b in _WORDS["ends"]]
+    subjects = rng.sample([f"{n} {k}" for n in names for k in _WORDS["kinds"]], count)
     return [_fact(f"doc-{at:04d}", subject, rng) for at, subject in enumerate(subjects)]
 
 
 def _fact(identifier: str, subject: str, rng: random.Random) -> Fact:
     all_of = {
-        "builder": f"{rng.choice(_FIRST)} {rng.choice(_LAST)}",
+        "builder": f"{rng.choice(_WORDS['first'])} {rng.choice(_WORDS['last'])}",
         "year": str(rng.randint(1801, 1999)),
-        "town": rng.choice(_TOWNS),
-        "material": rng.choice(_METALS),
+        "town": rng.choice(_WORDS["towns"]),
+        "material": rng.choice(_WORDS["metals"]),
     }
     left_out = rng.choice(sorted(all_of))
     told = {k: v for k, v in all_of.items() if k != left_out}

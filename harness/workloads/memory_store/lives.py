@@ -5,11 +5,10 @@ The sentences lie in ``harness/data/text/lives.toml``, written by hand; names an
 
 import random
 import re
-import tomllib
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.workloads._language.texts import shipped_table
 from harness.workloads.memory_store.embedders import Embedder
 from harness.workloads.memory_store.keeping import Keeper, needs_memory, share_by_cluster
 from harness.workloads.memory_store.scoring import DEFAULT, RECENT_FIRST
@@ -38,14 +37,8 @@ def talks(count: int, seed: int) -> list[Talk]:
     return [_talk(f"talk-{n}", random.Random(f"lives {seed} {n}")) for n in range(count)]
 
 
-@cache
-def _table() -> dict[str, Any]:
-    path = Path(__file__).parents[2] / "data" / "text" / "lives.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
 def _talk(name: str, rng: random.Random) -> Talk:
-    table = _table()
+    table = shipped_table("lives")
     people = rng.sample(table["people"], 4)
     kin = {people[0]: people[1], people[2]: people[3]}
     words = {a: rng.choice(table["kin"]) for a in kin}
@@ -112,7 +105,8 @@ def evaluate(embedder: Embedder, folder: Path, *, count: int = 20, seed: int = 1
         "needs_memory": {
             "recall": sum(needs_memory(q.text) for t in made for q in t.questions)
             / sum(len(t.questions) for t in made),
-            "false_ratio": sum(map(needs_memory, _table()["general"])) / len(_table()["general"]),
+            "false_ratio": sum(map(needs_memory, shipped_table("lives")["general"]))
+            / len(shipped_table("lives")["general"]),
         },
         **{key: share_by_cluster(hits) for key, hits in sorted(rows.items())},
     }
@@ -121,7 +115,7 @@ def evaluate(embedder: Embedder, folder: Path, *, count: int = 20, seed: int = 1
 def _judge(keeper: Keeper, store: MemoryStore, kind: str, talk: Talk, asked: Asked, note: Any) -> None:
     if asked.kind == "gone":
         found = [h.memory.content for h in store.retrieve(asked.text)]
-        person = next(w for w in re.findall("[A-Z][a-z]+", asked.text) if w in _table()["people"])
+        person = next(w for w in re.findall("[A-Z][a-z]+", asked.text) if w in shipped_table("lives")["people"])
         note(f"{kind}: gone", talk, not any(asked.value in text and person in text for text in found))
         return
     if asked.kind == "hop":

@@ -8,26 +8,11 @@ import re
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from harness.workloads._language.figures import NUMBER_WORDS, number_of
+from harness.workloads._language.figures import ENGLISH, NUMBER_WORDS, number_of
 from harness.workloads._language.units import factor_of
 from harness.workloads.reasoning.exact import NotArithmeticError, values
 
-_SIGNS: Final = str.maketrans(
-    {
-        "×": "*",
-        "·": "*",
-        "⋅": "*",
-        "∗": "*",
-        "÷": "/",
-        "∕": "/",
-        "−": "-",
-        "–": "-",
-        "—": "-",
-        "⁄": "/",
-        "＝": "=",
-        "％": "%",
-    }
-)
+_SIGNS: Final = str.maketrans("×·⋅∗÷∕−–—⁄＝％", "****//---/=%")
 _LATEX: Final = (
     (re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}"), r" ((\1)/(\2)) "),
     (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), " * "),
@@ -72,33 +57,8 @@ _TOKEN: Final = re.compile(r"\d+(?:\.\d+)?|\.\d+|[A-Za-z][A-Za-z'_-]*|\*\*|[-+*/
 _ARITHMETIC: Final = frozenset("+-*/^")
 _DROPPED: Final = frozenset("$€£¥")
 _BREAK: Final = frozenset({".", ",", ";", ":", "!", "?", "'", '"', "[", "]", "{", "}", "|", "&", "_", "`"})
-_FUNCTIONS: Final = frozenset(
-    [
-        "f",
-        "g",
-        "h",
-        "p",
-        "q",
-        "sqrt",
-        "log",
-        "ln",
-        "sin",
-        "cos",
-        "tan",
-        "mod",
-        "gcd",
-        "lcm",
-        "max",
-        "min",
-        "floor",
-        "ceil",
-        "exp",
-        "base",
-    ]
-)
-_CLAUSE: Final = frozenset(
-    ["if", "so", "then", "and", "but", "or", "because", "since", "when", "where", "for", "the", "thus", "hence"]
-)
+_FUNCTIONS: Final = frozenset(ENGLISH["arithmetic"]["functions"].split())
+_CLAUSE: Final = frozenset(ENGLISH["arithmetic"]["clauses"].split())
 _UNIT_WORDS: Final = 3
 
 

@@ -8,15 +8,14 @@ another one. Precision first: a pair on which the rules are silent is left alone
 
 import random
 import re
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.stats.intervals import share_interval
 from harness.workloads._language.figures import ENGLISH
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.statements import Clause, clauses, stem
+from harness.workloads._language.texts import shipped_table
 from harness.workloads._language.units import base_of
 
 _CHANGE: Final = re.compile(
@@ -29,33 +28,15 @@ _CHANGE: Final = re.compile(
 _LEAD: Final = re.compile(
     r"^\W*(?:(?:so|therefore|thus|hence|since|because|as|and|we know that|we know|but|this means that)\b,?\s*)+", re.I
 )
-_PARENTS: Final = (
-    "father",
-    "mother",
-    "parent",
-    "boss",
-    "owner",
-    "grandfather",
-    "grandmother",
-    "uncle",
-    "aunt",
-    "master",
-)
-_CHILDREN: Final = ("son", "daughter", "child", "grandson", "granddaughter", "nephew", "niece", "servant", "pupil")
+_ORDERS: Final = ENGLISH["orders"]
+_KIN: Final = "|".join(f"{_ORDERS['parents']} {_ORDERS['children']}".split())
 _ORDER: Final = re.compile(
     r"^(?:the )?(?P<a>[\w' ]{1,30}?) (?:is|are|was|were|sits?|stands?|finished(?: the \w+)?|came|arrived) "
     r"(?:to the |on the |the |an? )?(?P<how>\w+er than|before|after|above|below|behind|in front of"
-    rf"|(?:left|right|north|south|east|west|{'|'.join((*_PARENTS, *_CHILDREN))}) of) (?:the )?(?P<b>[\w']+)\b",
+    rf"|(?:left|right|north|south|east|west|{_KIN}) of) (?:the )?(?P<b>[\w']+)\b",
     re.I,
 )
-_SAME_ORDER: Final = {"bigger": "larger", "longer": "taller", "higher": "taller", "greater": "larger"} | dict.fromkeys(
-    ("mother", "parent"), "father"
-)
-_REVERSED: Final = {
-    "shorter": "taller", "younger": "older", "lighter": "heavier", "smaller": "larger", "slower": "faster",
-    "lower": "taller", "poorer": "richer", "right": "left", "after": "before", "below": "above", "south": "north",
-    "west": "east", "behind": "in", "less": "larger", "son": "father", "daughter": "father", "child": "father",
-}  # fmt: skip
+_REVERSED: Final = {word: base for base, words in _ORDERS["reversed"].items() for word in words.split()}
 _PLACE: Final = re.compile(
     r"\b(?:is|are|lives?|stands?|sits|lies) (?:in|at|on|under|inside|behind) (?:the )?((?:\w+ ?){1,3})", re.I
 )
@@ -184,7 +165,7 @@ def _circle(orders: dict[str, dict[str, set[str]]], text: str) -> bool:
     how = match["how"].lower().split()[0]
     if how in _REVERSED:
         how, a, b = _REVERSED[how], b, a
-    how = _SAME_ORDER.get(how, how)
+    how = _ORDERS["same"].get(how, how)
     graph = orders.setdefault(how, {})
     graph.setdefault(a, set()).add(b)
     seen, waiting = set(), [b]
@@ -246,30 +227,18 @@ def chains(seed: int, *, held_out: bool, fill_count: int = 1) -> list[Chain]:
     """Chains from ``harness/data/text/contradictions.toml``: half contradict themselves, half only look like it."""
     from harness.workloads.grounding_qa.cases import filled_names
 
-    path = Path(__file__).parents[2] / "data" / "text" / "contradictions.toml"
-    kinds = tomllib.loads(path.read_text(encoding="utf-8"))
     rng = random.Random(f"contradictions {seed} {held_out}")
     made = []
     for _ in range(fill_count):
-        for kind, templates in kinds.items():
+        for kind, templates in shipped_table("contradictions").items():
             for template in templates[int(held_out) :: 2]:
                 for answer in ("no", "yes"):
                     for later in template[answer]:
                         names = filled_names(rng)
-                        between = rng.sample(_BETWEEN, 2)
+                        between = rng.sample(shipped_table("made-up")["chains"]["between"], 2)
                         steps = [t.format_map(names) for t in (template["first"], *between, later)]
                         made.append(Chain(kind, tuple(steps), 3 if answer == "no" else -1))
     return made
-
-
-_BETWEEN: Final = (
-    "Let us look at the next sentence.",
-    "This is stated in the text.",
-    "We write it down.",
-    "Then we read on.",
-    "That is all we are told here.",
-    "Nothing else is said about it.",
-)
 
 
 def score(made: Sequence[Chain], found: Sequence[Sequence[Contradiction]]) -> dict[str, Any]:

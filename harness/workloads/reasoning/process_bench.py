@@ -15,34 +15,12 @@ from typing import Any, Final
 from harness.ports import Session
 from harness.stats.intervals import share_interval
 from harness.workloads._language.templates import ChatTemplate
+from harness.workloads._language.texts import shipped_table
 from harness.workloads.reasoning.analysis import analyse, f1
 from harness.workloads.reasoning.critic import Critic, Trace, first_wrong, fit
 
 CRITICISED: Final = 200
 """Traces that the critic reads of each file: some 60,000 tokens."""
-PUBLISHED: Final[Mapping[str, Mapping[str, float]]] = {
-    "gsm8k": {
-        "Math-Shepherd-PRM-7B": 0.479,
-        "Skywork-PRM-7B": 0.708,
-        "Qwen2.5-Math-7B-PRM800K": 0.682,
-        "Llama-3.1-8B-Instruct as critic": 0.109,
-        "Qwen2.5-7B-Instruct as critic": 0.365,
-        "Qwen2.5-72B-Instruct as critic": 0.762,
-        "GPT-4o-0806 as critic": 0.792,
-        "o1-mini as critic": 0.932,
-    },
-    "math": {
-        "Math-Shepherd-PRM-7B": 0.295,
-        "Skywork-PRM-7B": 0.536,
-        "Qwen2.5-Math-7B-PRM800K": 0.626,
-        "Llama-3.1-8B-Instruct as critic": 0.051,
-        "Qwen2.5-7B-Instruct as critic": 0.366,
-        "Qwen2.5-72B-Instruct as critic": 0.618,
-        "GPT-4o-0806 as critic": 0.636,
-        "o1-mini as critic": 0.889,
-    },
-}
-"""F1 on the whole subsets (400 and 1,000 traces). Source: the paper's table 3."""
 
 
 def harmonic(located: float, accepted: float) -> float:
@@ -125,6 +103,6 @@ def criticised(
 
 
 def beside(name: str) -> Mapping[str, float]:
-    """Published figures for the subset that a file's name tells; none for other subsets."""
+    """F1 of published critics on the subset that a file's name tells, whole; none for other subsets."""
     words = re.split(r"[^a-z0-9]+", name.lower())
-    return next((figures for subset, figures in PUBLISHED.items() if subset in words), {})
+    return next((figures for subset, figures in shipped_table("process-bench").items() if subset in words), {})
