@@ -146,8 +146,8 @@ class AssistantWorkload:
     ) -> tuple[Any, Any]:
         from harness.workloads._language.templates import ChatTemplate
         from harness.workloads.assistant.assistant import Assistant
+        from harness.workloads.grounding_qa.answering import fill_store
         from harness.workloads.grounding_qa.support import Support
-        from harness.workloads.grounding_qa.workload import fill_store
 
         assert context.model_path is not None
         template = ChatTemplate.of(context.model_path)

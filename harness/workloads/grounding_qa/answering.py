@@ -7,11 +7,13 @@ from math import exp
 from time import perf_counter
 from typing import Final, NamedTuple
 
-from harness.ports import Session
+from harness.ports import Session, WorkloadContext
 from harness.workloads._language.generate import Branches, Plan, Sample, line_end
 from harness.workloads.grounding_qa.facts import Question
 from harness.workloads.grounding_qa.support import Support, objections
-from harness.workloads.memory_store.store import MemoryStore
+from harness.workloads.memory_store import minilm
+from harness.workloads.memory_store.embedders import Embedder, HashingEmbedder
+from harness.workloads.memory_store.store import MemoryStore, NewMemory
 from harness.workloads.reasoning.voting import Vote, vote_in_waves
 
 WAVES: Final = (3, 1, 2, 2)
@@ -81,6 +83,28 @@ def contains(passage: str, words: str) -> bool:
     """Whether the normalised words stand in the normalised passage, in one run and whole."""
     wanted = normalise(words)
     return bool(wanted) and f" {wanted} " in f" {normalise(passage)} "
+
+
+def fill_store(
+    context: WorkloadContext,
+    passages: Sequence[tuple[str, str]],
+    name: str = "passages",
+    *,
+    with_meaning: bool = True,
+    capacity: int = 0,
+) -> MemoryStore:
+    """A store of (identifier, text) in the scratch folder, found by BM25 and vectors of MiniLM or of hashed words.
+
+    Raises:
+        FetchError: MiniLM's weights are not in the cache and could not be fetched; MissingPackageError: ``tokenizers``.
+    """
+    embedder: Embedder = HashingEmbedder(384)
+    if with_meaning:
+        embedder = minilm.MiniLM(minilm.fetch(context.cache / "encoders"))
+    store = MemoryStore(context.folder / f"{name}.db", embedder, capacity=capacity or max(1, len(passages)))
+    if passages:
+        store.store_many(NewMemory(text, source=identifier) for identifier, text in passages)
+    return store
 
 
 class Grounded:

@@ -5,9 +5,8 @@ them and are there to abstain from. TruthfulQA (Lin et al. 2022, Apache-2.0): qu
 """
 
 import csv
-import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +22,10 @@ from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import Plan
 from harness.workloads._language.judgement import signal
 from harness.workloads._language.templates import ChatTemplate
-from harness.workloads.grounding_qa.answering import Grounded, Judged, abstention, judge, normalise, summary
+from harness.workloads.grounding_qa.answering import Grounded, Judged, abstention, fill_store, judge, normalise, summary
 from harness.workloads.grounding_qa.facts import Question, facts, questions
 from harness.workloads.grounding_qa.support import Support
-from harness.workloads.grounding_qa.workload import fill_store
+from harness.workloads.memory_store.locomo import read as read_locomo
 
 MADE_UP: Final = 96
 LOCOMO: Final = 96
@@ -40,7 +39,6 @@ Question: Where did Nina go in May?
 Answer: Porto [1].
 
 """
-_UNANSWERABLE: Final = 5
 _F1_ENOUGH: Final = 0.5
 
 
@@ -121,43 +119,23 @@ def locomo(
     Raises:
         BadDataError: No LoCoMo file.
     """
-    try:
-        samples = json.loads(path.read_text(encoding="utf-8"))
-        asked = [(at, q) for at, sample in enumerate(samples) for q in sample["qa"]]
-        talks = [_turns(sample["conversation"]) for sample in samples]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadDataError(path, "", repr(error), "a LoCoMo file") from error
-    chosen = random.Random(f"locomo {context.seed}").sample(asked, min(count, len(asked)))
-    answerers = {}
-    for at in sorted({at for at, _ in chosen}):
-        store = fill_store(context, talks[at], f"talk-{at}", with_meaning=support is not None)
-        plan = Plan(new_tokens=16, seed=context.seed)
-        answerers[at] = (store, Grounded(session, store, plan=plan, examples=_TALK, support=support))
+    data = read_locomo(path)
+    chosen = random.Random(f"locomo {context.seed}").sample(data.questions, min(count, len(data.questions)))
+    plan = Plan(new_tokens=16, seed=context.seed)
     judged = []
-    last = -1
-    for at, entry in sorted(chosen, key=lambda pair: pair[0]):
-        store, grounded = answerers[at]
-        if at != last:
-            grounded.read_examples()
-            last = at
-        gold = "" if entry["category"] == _UNANSWERABLE else str(entry.get("answer", ""))
-        question = Question(entry["question"], "", gold, "", "")
-        answer = grounded.ask(question)
-        judged.append(Judged(question, answer, bool(gold) and word_f1(answer.text, gold) >= _F1_ENOUGH))
-    for store, _ in answerers.values():
-        store.close()
-    order = list(range(len(judged)))
-    random.Random("halves").shuffle(order)
-    return report([judged[i] for i in order])
-
-
-def _turns(talk: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (turn["dia_id"], f"{turn['speaker']}: {turn['text']}")
-        for key, turns in talk.items()
-        if key.startswith("session_") and isinstance(turns, list)
-        for turn in turns
-    ]
+    for at, talk in enumerate(dict.fromkeys(t.conversation for t in data.turns)):
+        passages = [(t.name, t.text) for t in data.turns if t.conversation == talk]
+        asked = [q for q in chosen if q.conversation == talk]
+        if asked:
+            store = fill_store(context, passages, f"talk-{at}", with_meaning=support is not None)
+            grounded = Grounded(session, store, plan=plan, examples=_TALK, support=support)
+            for text, _, _, gold in asked:
+                question = Question(text, "", gold, "", "")
+                answer = grounded.ask(question)
+                judged.append(Judged(question, answer, bool(gold) and word_f1(answer.text, gold) >= _F1_ENOUGH))
+            store.close()
+    random.Random("halves").shuffle(judged)
+    return report(judged)
 
 
 def word_f1(given: str, gold: str) -> float:

@@ -111,7 +111,7 @@ class GroundingWorkload:
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Fill a store with made-up facts, open the model, read the examples."""
         from harness.workloads._language.generate import Plan
-        from harness.workloads.grounding_qa.answering import Grounded
+        from harness.workloads.grounding_qa.answering import Grounded, fill_store
         from harness.workloads.grounding_qa.facts import facts, questions
 
         assert context.open_session is not None and context.model_path is not None
@@ -202,30 +202,3 @@ class GroundingWorkload:
             found[path.stem] = sets.truthful(session, path, template)
         session.close()
         return found
-
-
-def fill_store(
-    context: WorkloadContext,
-    passages: Sequence[tuple[str, str]],
-    name: str = "passages",
-    *,
-    with_meaning: bool = True,
-    capacity: int = 0,
-) -> Any:
-    """A store of (identifier, text) in the scratch folder, found by BM25 and vectors of MiniLM or of hashed words.
-
-    Raises:
-        FetchError: MiniLM's weights are not in the cache and could not be fetched; MissingPackageError: ``tokenizers``.
-    """
-    from harness.workloads.memory_store.embedders import Embedder, HashingEmbedder
-    from harness.workloads.memory_store.store import MemoryStore, NewMemory
-
-    embedder: Embedder = HashingEmbedder(384)
-    if with_meaning:
-        from harness.workloads.memory_store import minilm
-
-        embedder = minilm.MiniLM(minilm.fetch(context.cache / "encoders"))
-    store = MemoryStore(context.folder / f"{name}.db", embedder, capacity=capacity or max(1, len(passages)))
-    if passages:
-        store.store_many(NewMemory(text, source=identifier) for identifier, text in passages)
-    return store

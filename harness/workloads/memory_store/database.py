@@ -53,7 +53,7 @@ CREATE VIRTUAL TABLE temp.asked_terms USING fts5vocab(temp, asked, row);
 """What this connection alone sees: who holds each term, how many do, and a question's words as it spells them."""
 
 _CURRENT: Final = """
-SELECT m.id, m.created_s, m.importance, m.access_count, m.namespace, m.source, d.sz, v.vector
+SELECT m.id, m.created_s, m.importance, m.access_count, m.namespace, d.sz, v.vector
 FROM memories m LEFT JOIN vectors v ON v.id = m.id LEFT JOIN words_docsize d ON d.id = m.id
 WHERE m.superseded_by IS NULL AND m.id >= ? ORDER BY m.id
 """
@@ -257,7 +257,7 @@ class Database:
     def current(self, dim: int, first_id: int = 0) -> Iterator[list[tuple[Any, ...]]]:
         """What is current from an identifier on, ascending, some rows at a time.
 
-        A row is (identifier, created_s, importance, access_count, namespace, source, count of tokens, bytes of the
+        A row is (identifier, created_s, importance, access_count, namespace, count of tokens, bytes of the
         vector).
 
         Raises:

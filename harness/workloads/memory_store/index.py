@@ -1,7 +1,7 @@
 """The memories in memory: one contiguous matrix of vectors and a row of figures beside each."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +20,9 @@ _COLUMNS: Final = {
     "importance": np.float32,
     "access_count": np.float32,
     "namespace": np.int32,
-    "source": np.int32,
     "length": np.float32,
 }
-"""What stands beside each vector: namespaces and sources as codes, the length in terms."""
-
-
-class Filter(NamedTuple):
-    """Which memories are looked at; every condition given must hold."""
-
-    namespace: str | None = None
-    source: str | None = None
-    since_s: float | None = None
-    min_importance: float | None = None
+"""What stands beside each vector: namespaces as codes, the length in terms."""
 
 
 class MemoryIndex:
@@ -66,7 +56,7 @@ class MemoryIndex:
             self._columns = {name: _grown(column, room) for name, column in self._columns.items()}
         *columns, vectors = zip(*rows, strict=True)
         for (name, column), values in zip(self._columns.items(), columns, strict=True):
-            is_named = name in {"namespace", "source"}
+            is_named = name == "namespace"
             column[start:end] = [self._codes.setdefault(v, len(self._codes)) for v in values] if is_named else values
         self.matrix[start:end] = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, self.dim)
         self._slot_of_id.update(zip(columns[0], range(start, end), strict=True))
@@ -94,18 +84,11 @@ class MemoryIndex:
         """Count one more access for each slot."""
         self._columns["access_count"][slots] += 1
 
-    def slots(self, chosen: Filter) -> NDArray[np.intp] | None:
-        """Slots that pass the filter; None for all of them."""
-        alive, masks = slice(self.count), []
-        for column in ("namespace", "source"):
-            name = getattr(chosen, column)
-            if name is not None:
-                masks.append(self._columns[column][alive] == self._codes.get(name, -1))
-        if chosen.since_s is not None:
-            masks.append(self._columns["created_s"][alive] >= chosen.since_s)
-        if chosen.min_importance is not None:
-            masks.append(self._columns["importance"][alive] >= np.float32(chosen.min_importance))
-        return np.flatnonzero(np.logical_and.reduce(masks)) if masks else None
+    def slots(self, namespace: str | None) -> NDArray[np.intp] | None:
+        """Slots of a namespace; None for all of them."""
+        if namespace is None:
+            return None
+        return np.flatnonzero(self._columns["namespace"][: self.count] == self._codes.get(namespace, -1))
 
     def cosines(self, query: NDArray[np.float32], slots: NDArray[np.intp] | None) -> NDArray[np.float32]:
         """Cosine of each candidate with the query."""

@@ -14,7 +14,7 @@ from harness.errors import RefusedError
 from harness.workloads._language.figures import ENGLISH
 from harness.workloads.memory_store.database import Database
 from harness.workloads.memory_store.embedders import Embedder
-from harness.workloads.memory_store.index import Filter, MemoryIndex
+from harness.workloads.memory_store.index import MemoryIndex
 from harness.workloads.memory_store.scoring import DEFAULT, Scoring, top
 
 _COLUMNS: Final = "id, content, namespace, source, created_s, importance, access_count, supersedes, superseded_by"
@@ -236,7 +236,7 @@ class MemoryStore:
         query: str,
         *,
         top_k: int = 5,
-        only: Filter = Filter(),  # noqa: B008  an immutable tuple
+        namespace: str | None = None,
         scoring: Scoring | None = None,
         touch: bool = False,
         vector: NDArray[np.float32] | None = None,
@@ -244,7 +244,8 @@ class MemoryStore:
     ) -> list[Hit]:
         """The memories that score best for a question, best first.
 
-        Changes nothing unless ``touch`` asks to count the access of what is returned. ``scoring`` is the store's own
+        All namespaces are looked at unless one is named. Changes nothing unless ``touch`` asks to count the access of
+        what is returned. ``scoring`` is the store's own
         when None, ``vector`` [dim] the question's if already made; ages are counted to ``now_s``, the clock's when
         None.
         """
@@ -255,7 +256,7 @@ class MemoryStore:
                 self._writable()
             self._refresh()
             now = self._clock() if now_s is None else now_s
-            slots, scores = self._best(query, unit, chosen, only, top_k, now)
+            slots, scores = self._best(query, unit, chosen, namespace, top_k, now)
             ids = [int(i) for i in self._index.ids[slots]]
             hits = [Hit(m, float(s)) for m, s in zip(self._memories(ids), scores, strict=True)]
             if touch and hits:
@@ -337,14 +338,20 @@ class MemoryStore:
         return Forgotten(memories, dry_run=False, is_erased=self.erase())
 
     def _best(
-        self, query: str, unit: NDArray[np.float32] | None, scoring: Scoring, only: Filter, top_k: int, now_s: float
+        self,
+        query: str,
+        unit: NDArray[np.float32] | None,
+        scoring: Scoring,
+        namespace: str | None,
+        top_k: int,
+        now_s: float,
     ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """The best slots for a question and their scores, best first: every candidate is scored in full.
 
         ``unit`` is the question's unit vector [dim]; None where the scoring does not look at vectors.
         """
         index = self._index
-        slots = index.slots(only)
+        slots = index.slots(namespace)
         count = index.count if slots is None else len(slots)
         top_k = min(top_k, count)
         if top_k < 1:

@@ -178,15 +178,13 @@ class MemoryWorkload:
         from harness.workloads.memory_store.embedders import CachedEmbedder, HashingEmbedder
 
         files = sorted(context.data.glob("locomo*.json")) if context.data else []
-        encoder = minilm.MiniLM(minilm.fetch(context.cache / "encoders"))
-        cached = CachedEmbedder(encoder, context.cache / "encoders" / "vectors.npz")
+        cached = CachedEmbedder(minilm.MiniLM(minilm.fetch(context.cache / "encoders")))
         found = {"lives": lives.evaluate(cached, context.folder, seed=context.seed)}
         for file in files:
             data = locomo.read(file)
             for embedder in (cached, HashingEmbedder()):
                 path = context.folder / f"{file.stem}-{embedder.name}.db"
                 found[f"{file.stem} {embedder.name}"] = locomo.evaluate(data, embedder, path)
-        cached.save()
         return found
 
 
