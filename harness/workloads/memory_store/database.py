@@ -186,31 +186,26 @@ class Database:
 
     def chain(self, memory_id: int) -> list[int]:
         """Identifiers of all versions of a memory, oldest first; empty when there is none."""
-        found = self._db.execute("SELECT supersedes, superseded_by FROM memories WHERE id = ?", (memory_id,)).fetchone()
-        if found in {None, (None, None)}:  # most memories have one version only
-            return [] if found is None else [memory_id]
-        rows = self._db.execute(
-            """
-            WITH RECURSIVE
-                older(id, before) AS (
-                    SELECT id, supersedes FROM memories WHERE id = ?1
-                    UNION SELECT m.id, m.supersedes FROM memories m JOIN older o ON m.id = o.before),
-                newer(id, after) AS (
-                    SELECT id, superseded_by FROM memories WHERE id = ?1
-                    UNION SELECT m.id, m.superseded_by FROM memories m JOIN newer n ON m.id = n.after)
-            SELECT id FROM older UNION SELECT id FROM newer ORDER BY id
-            """,
-            (memory_id,),
-        )
-        return [row[0] for row in rows]
+        found = self._db.execute("SELECT id FROM memories WHERE id = ?", (memory_id,)).fetchall()
+        for query in (
+            "SELECT o.id FROM memories m JOIN memories o ON o.id = m.supersedes WHERE m.id = ?",
+            "SELECT n.id FROM memories m JOIN memories n ON n.id = m.superseded_by WHERE m.id = ?",
+        ):
+            row: tuple[int] | None = (memory_id,)
+            while row := self._db.execute(query, row).fetchone():
+                found.append(row)
+        return sorted(i for (i,) in found)
 
-    def rows(self, memory_ids: Sequence[int], columns: str) -> dict[int, tuple[Any, ...]]:
-        """Rows by identifier: ``columns`` of the memories that there are."""
-        found = {}
-        for memory_id in memory_ids:
-            row = self._db.execute(f"SELECT {columns} FROM memories WHERE id = ?", (memory_id,)).fetchone()  # noqa: S608
-            if row is not None:
-                found[memory_id] = row
+    def row(self, memory_id: int, columns: str) -> tuple[Any, ...]:
+        """Columns of one memory.
+
+        Raises:
+            RefusedError: There is none.
+        """
+        query = f"SELECT {columns} FROM memories WHERE id = ?"  # noqa: S608
+        found: tuple[Any, ...] | None = self._db.execute(query, (memory_id,)).fetchone()
+        if found is None:
+            raise RefusedError(f"no memory {memory_id}")
         return found
 
     def ids(self, where: str, values: Sequence[Any]) -> list[int]:

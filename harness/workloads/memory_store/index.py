@@ -76,10 +76,6 @@ class MemoryIndex:
                 self._slot_of_id[int(self._columns["id"][slot])] = slot
             self.matrix[last] = 0.0
 
-    def set_importance(self, memory_id: int, importance: float) -> None:
-        """Give a memory another importance."""
-        self._columns["importance"][self._slot_of_id[memory_id]] = importance
-
     def touch(self, slots: NDArray[np.intp]) -> None:
         """Count one more access for each slot."""
         self._columns["access_count"][slots] += 1

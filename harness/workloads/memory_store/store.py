@@ -1,4 +1,4 @@
-"""Long-term memory: store, retrieve, update, forget, prioritise and evict, durable in one file."""
+"""Long-term memory: store, retrieve, update and forget, durable in one file."""
 
 import re
 import threading
@@ -199,22 +199,6 @@ class MemoryStore:
                 self.erase()
             return new_id
 
-    def prioritise(self, memory_id: int, importance: float) -> None:
-        """Give a memory another importance, in [0, 1].
-
-        Raises:
-            RefusedError: No such current memory, a value out of range, or the store is read-only.
-        """
-        check_memory(NewMemory("x", importance=importance))
-        with self._lock:
-            self._writable()
-            self._refresh()
-            if self.get(memory_id).superseded_by is not None:
-                raise RefusedError(f"memory {memory_id} is superseded")
-            with self._db.write() as db:
-                db.execute("UPDATE memories SET importance = ? WHERE id = ?", (importance, memory_id))
-            self._index.set_importance(memory_id, importance)
-
     # ---- reading
 
     def get(self, memory_id: int) -> Memory:
@@ -317,15 +301,6 @@ class MemoryStore:
             self._writable()
             return self._db.erase_log()
 
-    def evict(self, count: int) -> list[int]:
-        """Delete the ``count`` least valuable memories; returns their identifiers."""
-        with self._lock:
-            self._writable()
-            self._refresh()
-            chosen = self._index.least_valuable(count, self._clock())
-            self._forget(set(chosen), dry_run=False)
-            return chosen
-
     def _forget(self, chosen: set[int], *, dry_run: bool) -> Forgotten:
         every = sorted({v for i in chosen for v in self._db.chain(i)})
         memories = tuple(self._memories(every))
@@ -381,11 +356,7 @@ class MemoryStore:
             self._index.extend(rows)
 
     def _memories(self, ids: Sequence[int]) -> list[Memory]:
-        rows = self._db.rows(ids, _COLUMNS)
-        missing = [i for i in ids if i not in rows]
-        if missing:
-            raise RefusedError(f"no memory {missing[0]}")
-        return [Memory(*rows[i]) for i in ids]
+        return [Memory(*self._db.row(i, _COLUMNS)) for i in ids]
 
     def _vectors(self, items: Sequence[NewMemory]) -> list[NDArray[np.float32]]:
         wanted = [i.content for i in items if i.vector is None]

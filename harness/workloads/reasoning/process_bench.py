@@ -16,16 +16,11 @@ from harness.ports import Session
 from harness.stats.intervals import share_interval
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
-from harness.workloads.reasoning.analysis import analyse, f1
+from harness.workloads.reasoning.analysis import analyse, f1, harmonic
 from harness.workloads.reasoning.critic import Critic, Trace, first_wrong, fit
 
 CRITICISED: Final = 200
 """Traces that the critic reads of each file: some 60,000 tokens."""
-
-
-def harmonic(located: float, accepted: float) -> float:
-    """2 l a / (l + a), 0 where both are 0."""
-    return 2 * located * accepted / (located + accepted) if located + accepted else 0.0
 
 
 def score(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

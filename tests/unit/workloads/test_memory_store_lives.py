@@ -142,9 +142,7 @@ def test_reading_changes_no_byte(tmp_path):
                 lambda: reader.store("x"),
                 lambda: reader.retrieve("x", touch=True),
                 lambda: reader.forget(ids=[1]),
-                lambda: reader.prioritise(1, 0.1),
                 lambda: reader.update(1, "y"),
-                lambda: reader.evict(1),
             ):
                 with pytest.raises(RefusedError, match="reading only"):
                     change()

@@ -111,8 +111,7 @@ def test_evaluator_refuses(text):
 def test_a_fault_is_charged_to_its_own_step():
     done = analyse(["There are 4 * 6 = 24 chairs.", "24 + 10 = 35 seats.", "35 * 2 = 70 in all."])
     assert done.first_error == 1
-    assert [s.credit for s in done.scores] == [1.0, 0.0, 1.0]
-    assert [s.inherits for s in done.scores] == [False, False, True]
+    assert [f.step for f in done.faults] == [1]
 
 
 def test_contradictions_and_phantoms():
