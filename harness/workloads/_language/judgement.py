@@ -25,11 +25,11 @@ class Signal(NamedTuple):
     says: str
 
 
-def signal(right_count: int, count: int, *, chance: float = 0.5, level: float = 0.05) -> Signal:
-    """``better than chance``, ``worse than chance`` or ``no signal``, by the exact two-sided binomial test."""
+def signal(right_count: int, count: int, *, chance: float = 0.5) -> Signal:
+    """``better than chance``, ``worse than chance`` or ``no signal``, by the exact two-sided binomial test at 5 %."""
     p = binomial_test(right_count, count, chance)
     side = "better than chance" if right_count > chance * count else "worse than chance"
-    return Signal(right_count, count, p, side if p <= level else "no signal")
+    return Signal(right_count, count, p, side if p <= 0.05 else "no signal")
 
 
 class Judge:

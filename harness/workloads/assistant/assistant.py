@@ -32,6 +32,8 @@ EXAMPLES: Final = (
 _UNKNOWN: Final = re.compile(r"\b(?:unknown|not (?:known|mentioned|given|stated)|no note)\b", re.I)
 _CITED: Final = re.compile(r"\[\s*(\d+)")
 _NOTES: Final = 4
+_LEAST_CONFIDENCE: Final = 0.35
+"""Below it, the assistant abstains."""
 
 
 class Reply(NamedTuple):
@@ -66,7 +68,6 @@ class Assistant:
         support: Verifies answers, in the sequences from 2 on.
         without: Parts of :data:`PARTS` that are switched off.
         budget_tokens: Most tokens of an answer; notes are left out until a prompt has at most eight times as many.
-        least_confidence: Below it, it abstains.
     """
 
     def __init__(
@@ -78,11 +79,10 @@ class Assistant:
         *,
         without: Sequence[str] = (),
         budget_tokens: int = 24,
-        least_confidence: float = 0.35,
     ) -> None:
         self._session, self._support, self._without = session, support, frozenset(without)
         self._keeper, self._store = Keeper(store), store
-        self._budget_tokens, self._least = budget_tokens, least_confidence
+        self._budget_tokens = budget_tokens
         self._before, self._after = template.around(session, _head())
         self._plan = Plan(budget_tokens, 0.0, ends=line_end(session))
         self._heard: list[str] = []
@@ -118,7 +118,7 @@ class Assistant:
             best = max(range(len(told)), key=lambda at: checks[at].probability)
             confidence, note = confidence * checks[best].probability, told[best]
             read += self._support.judge.read_count - before
-        unsure = confidence < self._least or not text or bool(_UNKNOWN.search(said))
+        unsure = confidence < _LEAST_CONFIDENCE or not text or bool(_UNKNOWN.search(said))
         is_given = not unsure or "abstention" in self._without
         return Reply(text, note, confidence, is_given, read, drawn.step_count, perf_counter() - start)
 

@@ -109,7 +109,6 @@ class Debate:
         judge: The judge's session and template; None: the debaters' own model judges too.
         budget_tokens: Most tokens of one speech.
         seed: Of what is said, and of the lots.
-        temperature: Of the speakers; the judge is not sampled.
     """
 
     def __init__(
@@ -120,10 +119,9 @@ class Debate:
         *,
         budget_tokens: int = 48,
         seed: int = 1,
-        temperature: float = 0.5,
     ) -> None:
         self._session, self._template = session, template
-        self.plan = Plan(budget_tokens, temperature, seed, line_end(session))
+        self.plan = Plan(budget_tokens, 0.5, seed, line_end(session))
         self.is_own_judge = judge is None
         asked, asked_template = judge or (session, template)
         self._judge = Judge(asked, asked_template, JUDGES, options=("A", "B"), together=2)

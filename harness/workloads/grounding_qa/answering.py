@@ -142,7 +142,7 @@ class Grounded:
         if self._support:
             self._support.judge.forget()
 
-    def ask(self, question: Question, *, waves: Sequence[int] = WAVES, tolerance: float = 0.1) -> Answer:
+    def ask(self, question: Question, *, waves: Sequence[int] = WAVES) -> Answer:
         """Answer one question; ``waves`` of one number draw all samples at once, in one batch, with no early end."""
         start = perf_counter()
         # The best passage stands last, next to the question: small models read what is near.
@@ -160,7 +160,7 @@ class Grounded:
             said.extend(self._session.detokenize(s.tokens) for s in drawn)
             return [claimed(text) for text in said[-len(drawn) :]]
 
-        vote = vote_in_waves(draw, waves, tolerance=tolerance)
+        vote = vote_in_waves(draw, waves, tolerance=0.1)
         winner = str(vote.answer)
         agree = [claimed(text) == winner for text in said]
         sure = [exp(s.log_probability / s.step_count) for s in samples]

@@ -75,15 +75,15 @@ def _fact(identifier: str, subject: str, rng: random.Random) -> Fact:
     return Fact(identifier, subject, tuple(told.items()), passage)
 
 
-def questions(known: list[Fact], count: int, seed: int, *, unknown_ratio: float = 0.25) -> list[Question]:
-    """``count`` questions; that share of them asks for the one thing that the subject's passage does not tell."""
+def questions(known: list[Fact], count: int, seed: int) -> list[Question]:
+    """``count`` questions; a quarter of them asks for the one thing that the subject's passage does not tell."""
     rng = random.Random(f"questions {seed}")
-    return [_question(rng.choice(known), rng, unknown_ratio) for _ in range(count)]
+    return [_question(rng.choice(known), rng) for _ in range(count)]
 
 
-def _question(fact: Fact, rng: random.Random, unknown_ratio: float) -> Question:
+def _question(fact: Fact, rng: random.Random) -> Question:
     told = dict(fact.values)
-    is_told = rng.random() >= unknown_ratio
+    is_told = rng.random() >= 0.25
     asked = rng.choice(sorted(told)) if is_told else next(k for k in ASKED if k not in told)
     text, stem = (t.format(fact.subject) for t in ASKED[asked])
     return Question(text, stem, told.get(asked, ""), fact.identifier if is_told else "", fact.subject)

@@ -22,7 +22,16 @@ from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import Plan
 from harness.workloads._language.judgement import signal
 from harness.workloads._language.templates import ChatTemplate
-from harness.workloads.grounding_qa.answering import Grounded, Judged, abstention, fill_store, judge, normalise, summary
+from harness.workloads.grounding_qa.answering import (
+    WAVES,
+    Grounded,
+    Judged,
+    abstention,
+    fill_store,
+    judge,
+    normalise,
+    summary,
+)
 from harness.workloads.grounding_qa.facts import Question, facts, questions
 from harness.workloads.grounding_qa.support import Support
 from harness.workloads.memory_store.locomo import read as read_locomo
@@ -48,7 +57,6 @@ def made_up(
     count: int = MADE_UP,
     *,
     support: Support | None = None,
-    sample_count: int = 8,
 ) -> dict[str, Any]:
     """The made-up facts, a quarter of the questions without an answer: early end of the vote beside all samples."""
     known = facts(400, context.seed)
@@ -57,7 +65,7 @@ def made_up(
     store = fill_store(context, passages, "made-up", with_meaning=support is not None)
     grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=context.seed), support=support)
     early = [judge(q, grounded.ask(q)) for q in asked]
-    full = [judge(q, grounded.ask(q, waves=(sample_count,))) for q in asked]
+    full = [judge(q, grounded.ask(q, waves=(sum(WAVES),))) for q in asked]
     store.close()
     saved = 1 - _drawn(early) / _drawn(full)
     return {
@@ -86,10 +94,10 @@ def report(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def half_coverage(confidence: Sequence[float], right: Sequence[bool], *, seed: int = 0) -> dict[str, Any]:
+def half_coverage(confidence: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:
     """Accuracy on the surer half of the rows, and its gain over answering all, with its 95 % bootstrap interval."""
     p, y = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = rng.integers(0, len(p), (1000, len(p)))
     gains = [accuracy_at(p[rows], y[rows], 0.5, allow_few=True) - float(y[rows].mean()) for rows in drawn]
     low, high = np.percentile(gains, [2.5, 97.5])
@@ -98,12 +106,10 @@ def half_coverage(confidence: Sequence[float], right: Sequence[bool], *, seed: i
     return {"accuracy": half, "gain": half - float(y.mean()), "gain_interval": [float(low), float(high)], "says": says}
 
 
-def paired_interval(
-    candidate: Sequence[bool], baseline: Sequence[bool], *, seed: int = 0
-) -> tuple[float, float, float]:
+def paired_interval(candidate: Sequence[bool], baseline: Sequence[bool]) -> tuple[float, float, float]:
     """Mean difference candidate - baseline over the same rows, and its 95 % bootstrap interval."""
     gaps = np.asarray(candidate, np.float64) - np.asarray(baseline, np.float64)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     means: NDArray[np.float64] = gaps[rng.integers(0, len(gaps), (2000, len(gaps)))].mean(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(gaps.mean()), float(low), float(high)

@@ -73,20 +73,13 @@ class Support:
     Args:
         session: With room for the judge's prefix (some 300 tokens), and ``together`` sequences after ``home``.
         template: The model's chat template.
-        fit: From the model's log-odds to a probability, see :meth:`fitted`.
         home: Sequence that keeps the prefix; those after it are used too.
         together: Questions in one batch.
     """
 
-    def __init__(
-        self, session: Session, template: ChatTemplate, fit: Platt = UNFITTED, *, home: int = 0, together: int = 8
-    ) -> None:
+    def __init__(self, session: Session, template: ChatTemplate, *, home: int, together: int) -> None:
         self.judge = Judge(session, template, INSTRUCTION, EXAMPLES, home=home, together=together)
-        self.fit = fit
-
-    def check(self, claim: str, passage: str) -> Supported:
-        """One claim against one passage."""
-        return self.check_many([(claim, passage)])[0]
+        self.fit = UNFITTED
 
     def check_many(self, pairs: Sequence[tuple[str, str]]) -> list[Supported]:
         """Claims against passages, each a (claim, passage); the model is asked only where no check objects."""
@@ -151,9 +144,9 @@ def _plain(cases: Sequence[Case]) -> float:
     return sum(said) / len(said) if said else 0.0
 
 
-def evaluate(support: Support, seed: int, *, fill_count: int = 2) -> dict[str, Any]:
-    """Fit on the templates for fitting, judge those held out: 120 cases a fill."""
+def evaluate(support: Support, seed: int) -> dict[str, Any]:
+    """Fit on the templates for fitting, judge those held out: 240 cases."""
     support.fitted(entailment_cases(seed, held_out=False))
-    cases = entailment_cases(seed, held_out=True, fill_count=fill_count)
+    cases = entailment_cases(seed, held_out=True, fill_count=2)
     found = score(cases, support.check_many([(c.claim, c.passage) for c in cases]))
     return {"fit": support.fit._asdict(), "read_tokens": support.judge.read_count, **found}

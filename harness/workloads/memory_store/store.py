@@ -95,13 +95,12 @@ class MemoryStore:
         *,
         capacity: int = 100_000,
         read_only: bool = False,
-        scoring: Scoring = DEFAULT,
         sync: str = "process",
         clock: Callable[[], float] = time.time,
     ) -> None:
         if capacity < 1:
             raise RefusedError(f"capacity must be at least 1, got {capacity}")
-        self._embedder, self.capacity, self.scoring, self._clock = embedder, capacity, scoring, clock
+        self._embedder, self.capacity, self._clock = embedder, capacity, clock
         self._read_only = read_only
         self._lock = threading.RLock()
         self.path = path
@@ -165,13 +164,10 @@ class MemoryStore:
                 self._take(ids[0])
             return ids
 
-    def update(
-        self, memory_id: int, content: str, *, importance: float | None = None, keep_history: bool = True
-    ) -> int:
+    def update(self, memory_id: int, content: str, *, importance: float | None = None) -> int:
         """Replace a memory by a newer text; returns the identifier of the new version.
 
-        The old version is found no more, but stays in ``history`` unless ``keep_history`` is False: then it is
-        forgotten, with every version before it.
+        The old version is found no more, but stays in ``history`` until any version is forgotten.
 
         Raises:
             RefusedError: There is no such memory, it is superseded already, or the store is read-only.
@@ -187,16 +183,12 @@ class MemoryStore:
             vector, now_s = self._vectors([item])[0], self._clock()
             with self._db.write() as db:
                 self._db.unindex(memory_id)
-                row = (old.namespace, old.source, now_s, item.importance, memory_id if keep_history else None)
+                row = (old.namespace, old.source, now_s, item.importance, memory_id)
                 new_id = self._db.insert(content, vector, row)
                 change = "UPDATE memories SET superseded_by = ?, superseded_s = ? WHERE id = ?"
                 db.execute(change, (new_id, now_s, memory_id))
-                if not keep_history:
-                    self._db.delete(i for i in self._db.chain(memory_id) if i != new_id)
             self._index.remove([memory_id])
             self._take(new_id)
-            if not keep_history:
-                self.erase()
             return new_id
 
     # ---- reading
@@ -221,7 +213,7 @@ class MemoryStore:
         *,
         top_k: int = 5,
         namespace: str | None = None,
-        scoring: Scoring | None = None,
+        scoring: Scoring = DEFAULT,
         touch: bool = False,
         vector: NDArray[np.float32] | None = None,
         now_s: float | None = None,
@@ -229,18 +221,16 @@ class MemoryStore:
         """The memories that score best for a question, best first.
 
         All namespaces are looked at unless one is named. Changes nothing unless ``touch`` asks to count the access of
-        what is returned. ``scoring`` is the store's own
-        when None, ``vector`` [dim] the question's if already made; ages are counted to ``now_s``, the clock's when
-        None.
+        what is returned. ``vector`` [dim] is the question's if already made; ages are counted to ``now_s``, the clock's
+        when None.
         """
-        chosen = scoring or self.scoring
-        unit = self._query_vector(query, vector) if chosen.semantic else None
+        unit = self._query_vector(query, vector) if scoring.semantic else None
         with self._lock:
             if touch:
                 self._writable()
             self._refresh()
             now = self._clock() if now_s is None else now_s
-            slots, scores = self._best(query, unit, chosen, namespace, top_k, now)
+            slots, scores = self._best(query, unit, scoring, namespace, top_k, now)
             ids = [int(i) for i in self._index.ids[slots]]
             hits = [Hit(m, float(s)) for m, s in zip(self._memories(ids), scores, strict=True)]
             if touch and hits:

@@ -41,13 +41,12 @@ class Critic:
     """Step critic.
 
     Args:
-        session: With room for a trace and ``together`` sequences.
+        session: With room for a trace, and nine sequences.
         template: The model's chat template.
-        together: Steps asked about in one batch.
     """
 
-    def __init__(self, session: Session, template: ChatTemplate, *, together: int = 8) -> None:
-        self.judge = Judge(session, template, INSTRUCTION, together=together)
+    def __init__(self, session: Session, template: ChatTemplate) -> None:
+        self.judge = Judge(session, template, INSTRUCTION)
         self._room = session.context_tokens
 
     def read(self, trace: Trace) -> Read:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
@@ -107,11 +106,9 @@ class ReasoningWorkload:
         found: dict[str, Any] = {"contradictions": score(made, [contradictions(c.steps) for c in made])}
         session = template = None
         if context.open_session is not None and context.model_path is not None:
-            from harness.workloads._language.templates import ChatTemplate
+            from harness.workloads._language.templates import open_chat
 
-            scenario = Scenario(context_tokens=4096, thread_count=context.thread_count)
-            session = context.open_session(context.model_path, scenario, sequence_count=10, output_tokens=16)
-            template = ChatTemplate.of(context.model_path)
+            session, template = open_chat(context, context_tokens=4096, sequence_count=10)
             found["contradictions with the model"] = _asked(session, template, context.seed)
         for path in sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

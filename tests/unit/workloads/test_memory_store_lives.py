@@ -30,14 +30,6 @@ def test_update_supersedes_with_history(store):
     assert len(store) == 0
 
 
-def test_update_without_history_erases_the_old_text(tmp_path):
-    with open_store(tmp_path / "m.db") as store:
-        old = store.store("the password is Zanzibar")
-        store.update(old, "the password was changed", keep_history=False)
-        assert b"zanzibar" not in bytes_of(tmp_path)
-        assert len(store.history(old + 1)) == 1
-
-
 def test_forgotten_leaves_no_byte_and_no_ghost(tmp_path):
     made_folder = tmp_path / "store"
     with open_store(made_folder / "m.db") as store:
