@@ -76,13 +76,11 @@ class Judge:
         """
         self._keep()
         start = len(self._prefix)
-        prompts = [self._session.tokenize(q, add_special=False) + self._after for q in questions]
         found: list[Floats] = []
         waiting: list[tuple[int, list[int]]] = []
-        for prompt in prompts:
-            if waiting and (
-                len(waiting) == self._together or sum(len(p) for _, p in waiting) + len(prompt) > _MOST_ROWS
-            ):
+        for question in questions:
+            prompt = self._session.tokenize(question, add_special=False) + self._after
+            if len(waiting) == self._together or sum(len(p) for _, p in waiting) + len(prompt) > _MOST_ROWS:
                 found += self._run(self._home, waiting)
                 waiting = []
             waiting.append((start, prompt))
@@ -131,19 +129,13 @@ class Judge:
         if not asked:
             return []
         session = self._session
-        tokens: list[int] = []
-        positions: list[int] = []
-        sequences: list[int] = []
-        kept: list[bool] = []
+        rows: list[tuple[int, int, int, bool]] = []
         for sequence, (start, prompt) in enumerate(asked, source + 1):
             session.fork(source, sequence)
             session.truncate(start, sequence=sequence)
-            tokens += prompt
-            positions += range(start, start + len(prompt))
-            sequences += [sequence] * len(prompt)
-            kept += [False] * (len(prompt) - 1) + [True]
-        session.decode_rows(tokens, positions, sequences, kept)
-        self.read_count += len(tokens)
+            rows += [(t, start + at, sequence, at == len(prompt) - 1) for at, t in enumerate(prompt)]
+        session.decode_rows(*map(list, zip(*rows, strict=True)))
+        self.read_count += len(rows)
         found = [self._weighed(session.logits(at)) for at in range(len(asked))]
         for sequence in range(source + 1, source + 1 + len(asked)):
             session.truncate(0, sequence=sequence)

@@ -175,10 +175,5 @@ def report(judged: Sequence[Judged]) -> dict[str, Any]:
     found["wrong answers given"] = share_by_cluster([(j.talk, j.reply.is_given and not j.is_right) for j in judged])
     if given:
         found["cited"] = share_by_cluster([(j.talk, contains(j.reply.note, j.reply.text)) for j in given])
-    for name, values in (
-        ("read_tokens", [j.reply.read_count for j in judged]),
-        ("drawn_tokens", [j.reply.drawn_count for j in judged]),
-        ("seconds", [j.reply.seconds for j in judged]),
-    ):
-        found[name] = sum(values) / len(values)
-    return found
+    costs = {"read_tokens": "read_count", "drawn_tokens": "drawn_count", "seconds": "seconds"}
+    return found | {name: sum(getattr(j.reply, field) for j in judged) / len(judged) for name, field in costs.items()}

@@ -1,8 +1,7 @@
 """Answers from retrieved passages: samples, a vote over their claims, a citation that is checked, abstention."""
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import exp
 from time import perf_counter
 from typing import Final, NamedTuple
@@ -242,10 +241,9 @@ def summary(judged: Sequence[Judged]) -> Mapping[str, float]:
     }
 
 
-def _share(values: object) -> float:
-    counted = Counter(values)  # type: ignore[call-overload]
-    total = counted[True] + counted[False]
-    return counted[True] / total if total else 0.0
+def _share(values: Iterable[bool]) -> float:
+    counted = list(values)
+    return sum(counted) / max(1, len(counted))
 
 
 def abstention(judged: Sequence[Judged], risk: float = 0.2, *, needs_support: bool = False) -> dict[str, float | None]:

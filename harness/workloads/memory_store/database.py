@@ -8,7 +8,7 @@ Three things together clear them: ``PRAGMA secure_delete`` (freed pages are zero
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -167,17 +167,11 @@ class Database:
         if db.execute("DELETE FROM vectors WHERE id = ?", (memory_id,)).rowcount and found:
             db.execute("INSERT INTO words(words, rowid, content) VALUES ('delete', ?, ?)", (memory_id, found[0]))
 
-    def delete(self, memory_ids: Iterable[int]) -> int:
-        """Delete memories inside a transaction, overwriting what they leave; returns how many there were."""
-        count = 0
+    def delete(self, memory_ids: Iterable[int]) -> None:
+        """Delete memories inside a transaction, overwriting what they leave."""
         for memory_id in memory_ids:
             self.unindex(memory_id)
-            count += self._db.execute("DELETE FROM memories WHERE id = ?", (memory_id,)).rowcount
-        return count
-
-    def tidy(self) -> None:
-        """Put the pieces of the full-text index together, inside a transaction."""
-        self._db.execute("INSERT INTO words(words) VALUES ('optimize')")
+            self._db.execute("DELETE FROM memories WHERE id = ?", (memory_id,))
 
     def erase_log(self) -> bool:
         """Move everything out of the write-ahead log and truncate it; False when another reader holds it."""
@@ -208,24 +202,16 @@ class Database:
             raise RefusedError(f"no memory {memory_id}")
         return found
 
-    def ids(self, where: str, values: Sequence[Any]) -> list[int]:
-        """Identifiers of the rows that fulfil a condition (a constant of the caller, values apart)."""
-        query = f"SELECT id FROM memories WHERE {where} ORDER BY id"  # noqa: S608
-        return [row[0] for row in self._db.execute(query, values)]
-
-    def matching(self, expression: str) -> list[tuple[int, float]]:
-        """(identifier, BM25) of the texts that match an FTS5 expression, best first.
+    def select(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query that may hold a full-text expression.
 
         Raises:
             RefusedError: The expression is malformed.
         """
         try:
-            rows = self._db.execute(
-                "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1", (expression,)
-            ).fetchall()
+            return self._db.execute(query, values).fetchall()
         except sqlite3.OperationalError as error:
-            raise RefusedError(f"not a full-text expression: {expression!r} ({error})") from error
-        return [(int(i), float(s)) for i, s in rows]
+            raise RefusedError(f"not a full-text expression: {values!r} ({error})") from error
 
     def terms(self, text: str) -> list[str]:
         """The distinct terms of a text, as the full-text index spells them."""

@@ -1,5 +1,6 @@
 """Long-term memory: store, retrieve, update and forget, durable in one file."""
 
+import json
 import re
 import threading
 import time
@@ -18,6 +19,7 @@ from harness.workloads.memory_store.index import MemoryIndex
 from harness.workloads.memory_store.scoring import DEFAULT, Scoring, top
 
 _COLUMNS: Final = "id, content, namespace, source, created_s, importance, access_count, supersedes, superseded_by"
+_SEARCH: Final = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1 LIMIT ?"
 _MANY: Final = 1000
 """So many texts stored at once leave the full-text index in pieces, and every later deletion would look into each."""
 _WORD: Final = re.compile(r"\w+")
@@ -149,7 +151,7 @@ class MemoryStore:
             self._refresh()
             now_s = self._clock()
             stamps = [now_s if i.created_s is None else i.created_s for i in items]
-            with self._db.write():
+            with self._db.write() as db:
                 surplus = self._index.count + len(items) - self.capacity
                 evicted = self._index.least_valuable(surplus, now_s)
                 self._db.delete(v for i in evicted for v in self._db.chain(i))
@@ -158,7 +160,7 @@ class MemoryStore:
                     for i, v, s in zip(items, vectors, stamps, strict=True)
                 ]
                 if len(items) >= _MANY:
-                    self._db.tidy()
+                    db.execute("INSERT INTO words(words) VALUES ('optimize')")
             self._index.remove(evicted)
             if ids:
                 self._take(ids[0])
@@ -224,7 +226,7 @@ class MemoryStore:
         what is returned. ``vector`` [dim] is the question's if already made; ages are counted to ``now_s``, the clock's
         when None.
         """
-        unit = self._query_vector(query, vector) if scoring.semantic else None
+        unit = self._vectors([NewMemory(query, vector=vector)])[0] if scoring.semantic else None
         with self._lock:
             if touch:
                 self._writable()
@@ -247,8 +249,8 @@ class MemoryStore:
             RefusedError: The expression is malformed.
         """
         with self._lock:
-            found = self._db.matching(expression)[:top_k]
-            return [Hit(m, s) for m, (_, s) in zip(self._memories([i for i, _ in found]), found, strict=True)]
+            found = self._db.select(_SEARCH, expression, top_k)
+            return [Hit(self._memories([i])[0], float(score)) for i, score in found]
 
     # ---- forgetting
 
@@ -269,38 +271,35 @@ class MemoryStore:
         Raises:
             RefusedError: No condition at all, a malformed expression, or the store is read-only.
         """
-        if all(c is None for c in (ids, source, namespace, before_s, words)):
+        conditions = {
+            "id IN (SELECT value FROM json_each(?))": None if ids is None else json.dumps([int(i) for i in ids]),
+            "source = ?": source,
+            "namespace = ?": namespace,
+            "created_s < ?": before_s,
+            "id IN (SELECT rowid FROM words WHERE words MATCH ?)": words,
+        }
+        given = {condition: value for condition, value in conditions.items() if value is not None}
+        if not given:
             raise RefusedError("say what to forget: ids, source, namespace, before_s or words")
         with self._lock:
             self._refresh()
-            pairs = (("source = ?", source), ("namespace = ?", namespace), ("created_s < ?", before_s))
-            conditions = [(c, v) for c, v in pairs if v is not None]
-            where = " AND ".join(c for c, _ in conditions) or "1"
-            if ids is not None and not conditions:
-                chosen = set(ids)  # those that there are not have no version either
-            else:
-                chosen = set(self._db.ids(where, [v for _, v in conditions]))
-                chosen &= chosen if ids is None else set(ids)
-            if words is not None:
-                chosen &= {i for i, _ in self._db.matching(words)}
-            return self._forget(chosen, dry_run=dry_run)
+            where = " AND ".join(given)
+            chosen = self._db.select(f"SELECT id FROM memories WHERE {where}", *given.values())  # noqa: S608
+            every = sorted({v for (i,) in chosen for v in self._db.chain(i)})
+            memories = tuple(self._memories(every))
+            if dry_run:
+                return Forgotten(memories, dry_run=True, is_erased=False)
+            self._writable()
+            with self._db.write():
+                self._db.delete(every)
+            self._index.remove(every)
+            return Forgotten(memories, dry_run=False, is_erased=self.erase())
 
     def erase(self) -> bool:
         """Take everything deleted out of the log; False while another process still reads an older state."""
         with self._lock:
             self._writable()
             return self._db.erase_log()
-
-    def _forget(self, chosen: set[int], *, dry_run: bool) -> Forgotten:
-        every = sorted({v for i in chosen for v in self._db.chain(i)})
-        memories = tuple(self._memories(every))
-        if dry_run:
-            return Forgotten(memories, dry_run=True, is_erased=False)
-        self._writable()
-        with self._db.write():
-            self._db.delete(every)
-        self._index.remove(every)
-        return Forgotten(memories, dry_run=False, is_erased=self.erase())
 
     def _best(
         self,
@@ -352,9 +351,6 @@ class MemoryStore:
         wanted = [i.content for i in items if i.vector is None]
         made = iter(self._embedder.embed(wanted)) if wanted else iter(())
         return [unit_vector(next(made) if i.vector is None else i.vector, self._embedder.dim) for i in items]
-
-    def _query_vector(self, query: str, vector: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        return unit_vector(self._embedder.embed([query])[0] if vector is None else vector, self._embedder.dim)
 
     def _writable(self) -> None:
         if self._read_only:

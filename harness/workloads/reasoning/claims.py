@@ -354,18 +354,13 @@ def _reaches(tokens: list[str], equals: int) -> bool:
 
 
 def _next_equals(tokens: list[str], start: int) -> bool:
-    for part in tokens[start : start + 12]:
-        if part in {"=", "≈"}:
-            return True
-        if part in _BREAK:
-            return False
-    return False
+    near = tokens[start : start + 12]
+    return next((part in {"=", "≈"} for part in near if part in {"=", "≈"} or part in _BREAK), False)
 
 
 def _arithmetic_bracket(tokens: list[str], start: int) -> bool:
+    """Whether nothing but arithmetic stands between a bracket that opens and the next one that closes."""
     for part in tokens[start + 1 : start + 30]:
-        if part == ")":
-            return True
-        if not (_is_number(part) or part in _ARITHMETIC or part in _DROPPED or part in "(%"):
-            return False
+        if part == ")" or not (_is_number(part) or part in _ARITHMETIC or part in _DROPPED or part in "(%"):
+            return part == ")"
     return False
