@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from harness.ports import Session
 from harness.workloads._language.generate import Branches, Plan, line_end
 from harness.workloads._language.templates import ChatTemplate, Message
+from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import contains
 from harness.workloads.grounding_qa.support import Support
 from harness.workloads.memory_store.keeping import Keeper, share_by_cluster
@@ -19,16 +20,7 @@ from harness.workloads.memory_store.lives import Asked, Talk
 from harness.workloads.memory_store.store import MemoryStore
 
 PARTS: Final = ("management", "retrieval", "verification", "abstention")
-INSTRUCTION: Final = (
-    "Answer the question from the notes in a few words, then give the number of the note in brackets. "
-    "If no note tells the answer, say: unknown."
-)
-EXAMPLES: Final = (
-    ("[1] Tom's dog is called Rufus.\n[2] Tom has moved to Porto.\nQuestion: Where does Tom live now?", "Porto [2]"),
-    ("[1] Eva bought a grey car and sold the old one.\nQuestion: Which car does Eva drive?", "grey [1]"),
-    ("[1] Eva prefers soup these days.\n[2] Tom's dog is called Rufus.\nQuestion: What is Eva's job?", "unknown"),
-    ("[1] Eva's uncle is called Tom.\n[2] Tom prefers soup.\nQuestion: What does Eva's uncle like to eat?", "soup [2]"),
-)
+_TOLD: Final = shipped_table("instructions")["assistant"]
 _UNKNOWN: Final = re.compile(r"\b(?:unknown|not (?:known|mentioned|given|stated)|no note)\b", re.I)
 _CITED: Final = re.compile(r"\[\s*(\d+)")
 _NOTES: Final = 4
@@ -137,8 +129,12 @@ class Assistant:
 
 
 def _head() -> list[Message]:
-    turns = [Message(role, text) for pair in EXAMPLES for role, text in zip(("user", "assistant"), pair, strict=True)]
-    return [Message("system", INSTRUCTION), *turns]
+    turns = [
+        Message(role, text)
+        for pair in _TOLD["examples"]
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    return [Message("system", _TOLD["instruction"]), *turns]
 
 
 class Judged(NamedTuple):

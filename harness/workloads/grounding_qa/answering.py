@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from harness.ports import Session, WorkloadContext
 from harness.workloads._language.generate import Branches, Plan, Sample, line_end
+from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.facts import Question
 from harness.workloads.grounding_qa.support import Support, objections
 from harness.workloads.memory_store import minilm
@@ -18,17 +19,7 @@ from harness.workloads.reasoning.voting import Vote, vote_in_waves
 WAVES: Final = (3, 1, 2, 2)
 """Samples drawn before each look at the vote; 8 in all. Three that agree leave a doubt of 1/16, and end it."""
 
-EXAMPLES: Final = """Answer from the passages and give the number of the passage.
-
-[1] The Arlo fountain was designed by Nina Berg, stands in Porto and opened in 1911.
-[2] The Penwick hall is made of timber, opened in 1884 and stands in York.
-Question: In which town is the Penwick hall?
-Answer: The Penwick hall stands in York [2].
-Question: Who designed the Arlo fountain?
-Answer: The Arlo fountain was designed by Nina Berg [1].
-
-"""
-
+_TOLD: Final = shipped_table("instructions")["answers"]
 _CITED: Final = re.compile(r"\[\s*(\d+)")
 _ARTICLES: Final = re.compile(r"\b(a|an|the)\b")
 _SIGNS: Final = re.compile(r"[^\w\s]")
@@ -57,7 +48,7 @@ class Answer(NamedTuple):
             times the probability that a passage shown supports the claim, where a model judges that.
         citation: Of the first sample that gave this answer.
         is_grounded: Whether any passage shown supports the claim, whatever the model cites.
-        vote: How many samples were taken, and whether more could have mattered.
+        vote: The answer, and how many samples were taken.
         read_count: Prompt tokens read, the examples' left out: they stay in the cache.
         drawn_count: Tokens drawn.
         duration_s: From the question to the answer.
@@ -126,7 +117,7 @@ class Grounded:
         *,
         passage_count: int = 3,
         plan: Plan | None = None,
-        examples: str = EXAMPLES,
+        examples: str = _TOLD["passages"],
         support: Support | None = None,
     ) -> None:
         self._session, self._store, self._passage_count = session, store, passage_count

@@ -22,6 +22,7 @@ from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import Plan
 from harness.workloads._language.judgement import signal
 from harness.workloads._language.templates import ChatTemplate
+from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import (
     WAVES,
     Grounded,
@@ -38,16 +39,6 @@ from harness.workloads.memory_store.locomo import read as read_locomo
 
 MADE_UP: Final = 96
 LOCOMO: Final = 96
-_TALK: Final = """Answer from the passages in a few words and give the number of the passage.
-
-[1] Nina: I went to Porto with my sister last May.
-[2] Tom: My dog is called Rufus, he is three years old.
-Question: What is the name of Tom's dog?
-Answer: Rufus [2].
-Question: Where did Nina go in May?
-Answer: Porto [1].
-
-"""
 _F1_ENOUGH: Final = 0.5
 
 
@@ -134,7 +125,9 @@ def locomo(
         asked = [q for q in chosen if q.conversation == talk]
         if asked:
             store = fill_store(context, passages, f"talk-{at}", with_meaning=support is not None)
-            grounded = Grounded(session, store, plan=plan, examples=_TALK, support=support)
+            grounded = Grounded(
+                session, store, plan=plan, examples=shipped_table("instructions")["answers"]["talk"], support=support
+            )
             for text, _, _, gold in asked:
                 question = Question(text, "", gold, "", "")
                 answer = grounded.ask(question)

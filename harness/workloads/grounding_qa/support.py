@@ -17,25 +17,10 @@ from harness.workloads._language.figures import spelt_alike
 from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.statements import clause, clauses, conflicts, sentences
 from harness.workloads._language.templates import ChatTemplate
+from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.cases import Case, entailment_cases
 
-INSTRUCTION: Final = (
-    "You check claims against a passage. Answer Yes if the passage says that the claim is true. "
-    "Answer No if the passage says otherwise or does not say."
-)
-_MILL: Final = "The mill in Cork was built by Ida, not by Olaf. It has 3 floors."
-_CALL: Final = "Olaf phoned Ida to say that the show in Perth was sold out."
-EXAMPLES: Final = tuple(
-    (f"Passage: {passage}\nClaim: {claim}", answer)
-    for passage, claim, answer in (
-        (_MILL, "Olaf built the mill in Cork.", "No"),
-        (_MILL, "There are three floors in the mill.", "Yes"),
-        (_CALL, "There were no more tickets for the show.", "Yes"),
-        (_CALL, "Ida phoned Olaf.", "No"),
-        (_CALL, "Ida wanted to see the show.", "No"),
-        ("Ida paid 40 euros on 2 June.", "On June 2nd Ida paid forty euros.", "Yes"),
-    )
-)
+_TOLD: Final = shipped_table("instructions")["support"]
 OVERRULED: Final = 0.02
 """Probability of a claim that an exact check contradicts: the checks err, if seldom."""
 UNFITTED: Final = Platt(1.0, 0.0)
@@ -78,7 +63,7 @@ class Support:
     """
 
     def __init__(self, session: Session, template: ChatTemplate, *, home: int, together: int) -> None:
-        self.judge = Judge(session, template, INSTRUCTION, EXAMPLES, home=home, together=together)
+        self.judge = Judge(session, template, _TOLD["instruction"], _TOLD["examples"], home=home, together=together)
         self.fit = UNFITTED
 
     def check_many(self, pairs: Sequence[tuple[str, str]]) -> list[Supported]:

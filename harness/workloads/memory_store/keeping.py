@@ -30,7 +30,7 @@ class Keeper:
     def __init__(self, store: MemoryStore, namespace: str = "default") -> None:
         self._store, self._namespace = store, namespace
 
-    def tell(self, text: str, *, source: str = "conversation") -> Kept:
+    def tell(self, text: str) -> Kept:
         """Hear one text: forget what it asks to forget, update what it replaces, store it if it is worth it."""
         asked = _FORGET.match(text)
         if asked:
@@ -41,7 +41,7 @@ class Keeper:
         older = next((h.memory for h in hits if is_replaced(h.memory.content, text)), None)
         if older is not None:
             return Kept("updated", (older.memory_id, self._store.update(older.memory_id, text)))
-        return Kept("stored", (self._store.store(text, namespace=self._namespace, source=source),))
+        return Kept("stored", (self._store.store(text, namespace=self._namespace),))
 
     def recall(self, question: str, *, top_k: int = 5, hop_count: int = 2) -> list[Memory]:
         """What the store knows of a question, by iterated retrieval.

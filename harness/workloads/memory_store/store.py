@@ -64,13 +64,11 @@ class Forgotten(NamedTuple):
 
     Attributes:
         memories: The memories, all their older versions included.
-        dry_run: True when nothing was changed.
         is_erased: True when no file of the store holds any of it; False in a dry run, or while another process still
             reads an older state from the log (then ``erase`` finishes the work).
     """
 
     memories: tuple[Memory, ...]
-    dry_run: bool
     is_erased: bool
 
 
@@ -288,12 +286,12 @@ class MemoryStore:
             every = sorted({v for (i,) in chosen for v in self._db.chain(i)})
             memories = tuple(self._memories(every))
             if dry_run:
-                return Forgotten(memories, dry_run=True, is_erased=False)
+                return Forgotten(memories, is_erased=False)
             self._writable()
             with self._db.write():
                 self._db.delete(every)
             self._index.remove(every)
-            return Forgotten(memories, dry_run=False, is_erased=self.erase())
+            return Forgotten(memories, is_erased=self.erase())
 
     def erase(self) -> bool:
         """Take everything deleted out of the log; False while another process still reads an older state."""

@@ -179,26 +179,11 @@ def _circle(orders: dict[str, dict[str, set[str]]], text: str) -> bool:
     return False
 
 
-INSTRUCTION: Final = (
-    "You compare two statements from one text. Answer Yes if they cannot both be true at the same time. "
-    "Answer No if both can be true."
-)
-EXAMPLES: Final = tuple(
-    (f"First: {first}\nSecond: {second}", answer)
-    for first, second, answer in (
-        ("Ida is Olaf's wife.", "Olaf has never been married.", "Yes"),
-        ("Ida is Olaf's wife.", "Olaf likes to cook.", "No"),
-        ("The lake was frozen.", "The children swam in the lake.", "Yes"),
-        ("The lake was frozen.", "The children swam in the pool.", "No"),
-    )
-)
-
-
 def asked(judge: Judge, steps: Sequence[str], least_margin: float) -> list[Contradiction]:
     """What the rules find, and pairs of steps that share a word and that the model calls contradictory.
 
     Args:
-        judge: With :data:`INSTRUCTION` and :data:`EXAMPLES`.
+        judge: With the instruction and the examples for contradictions.
         steps: Statements.
         least_margin: Log-odds from which the model is believed; high, since precision comes first.
     """

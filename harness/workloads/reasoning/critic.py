@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 from harness.ports import Session
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import ChatTemplate
+from harness.workloads._language.texts import shipped_table
 from harness.workloads.reasoning.analysis import analyse, f1
 
-INSTRUCTION: Final = (
-    "You check solutions of maths problems step by step. A step is correct if its reasoning and its calculation are "
-    "right. Answer Yes if the last step is correct, and No if it is wrong."
-)
-QUESTION: Final = "\n\nIs the last step correct? Answer Yes or No."
+_TOLD: Final = shipped_table("instructions")["critic"]
 
 
 class Trace(NamedTuple):
@@ -46,7 +43,7 @@ class Critic:
     """
 
     def __init__(self, session: Session, template: ChatTemplate) -> None:
-        self.judge = Judge(session, template, INSTRUCTION)
+        self.judge = Judge(session, template, _TOLD["instruction"])
         self._room = session.context_tokens
 
     def read(self, trace: Trace) -> Read:
@@ -56,7 +53,7 @@ class Critic:
         room = self._room - 400
         kept = [p for at, p in enumerate(pieces) if sum(len(x) for x in pieces[: at + 1]) / 2.5 < room] or pieces[:1]
         margins = np.full(len(pieces), 9.0)
-        margins[: len(kept)] = self.judge.along(kept, QUESTION)
+        margins[: len(kept)] = self.judge.along(kept, _TOLD["question"])
         return Read(margins, analyse(trace.steps, trace.problem).first_error)
 
 

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 
 class Vote(NamedTuple):
-    """The answer, how many samples were taken, and whether no further one could matter."""
+    """The answer, and how many samples were taken."""
 
     answer: Hashable
     sample_count: int
-    is_decided: bool
 
 
 def doubt(first: int, second: int) -> float:
@@ -37,12 +36,11 @@ def vote_in_waves(
     """
     counts: Counter[Hashable] = Counter()
     most_count, taken = sum(waves), 0
-    decided = False
     for size in waves:
         counts.update(draw(range(taken, taken + size)))
         taken += size
         first, second = ([c for _, c in counts.most_common(2)] + [0])[:2]
-        decided = first - second > most_count - taken  # whatever the samples still to come say
-        if decided or doubt(first, second) <= tolerance:
+        is_decided = first - second > most_count - taken  # whatever the samples still to come say
+        if is_decided or doubt(first, second) <= tolerance:
             break
-    return Vote(counts.most_common(1)[0][0], taken, decided)
+    return Vote(counts.most_common(1)[0][0], taken)

@@ -128,9 +128,11 @@ class ReasoningWorkload:
 def _asked(session: Any, template: Any, seed: int) -> Mapping[str, Any]:
     """The rules and the model together; the margin from which it is believed is fitted on the chains for fitting."""
     from harness.workloads._language.judgement import Judge
-    from harness.workloads.reasoning.contradictions import EXAMPLES, INSTRUCTION, asked, chains, score
+    from harness.workloads._language.texts import shipped_table
+    from harness.workloads.reasoning.contradictions import asked, chains, score
 
-    judge = Judge(session, template, INSTRUCTION, EXAMPLES)
+    told = shipped_table("instructions")["contradictions"]
+    judge = Judge(session, template, told["instruction"], told["examples"])
     fitting = chains(seed, held_out=False)
     steps = (1.0, 2.0, 3.0, 4.0, 5.0, 99.0)
     scores = {m: score(fitting, [asked(judge, c.steps, m) for c in fitting]) for m in steps}

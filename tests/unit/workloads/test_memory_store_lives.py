@@ -78,7 +78,7 @@ def test_forget_by_condition_with_a_list_first(store, condition, left):
     store.store("beta b", source="chat", namespace="work")
     store.store("gamma c", source="chat", created_s=NOW_S - 100)
     listed = store.forget(**condition, dry_run=True)
-    assert listed.dry_run
+    assert not listed.is_erased
     assert len(store) == 3
     gone = store.forget(**condition)
     assert gone.memories == listed.memories
