@@ -28,7 +28,7 @@ from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.statements import clauses, coverage
 from harness.workloads._language.templates import ChatTemplate, Message
 from harness.workloads._language.texts import shipped_table
-from harness.workloads.grounding_qa.cases import entailment_cases
+from harness.workloads.grounding_qa.facts import entailment_cases
 
 _TOLD: Final = shipped_table("instructions")["debate"]
 ARMS: Final = ("alone", "consultancy", "debate", "critique", "with the passage")

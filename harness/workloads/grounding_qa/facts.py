@@ -1,7 +1,9 @@
 """Made-up facts with identifiers, and questions about them: nothing here can be known from training.
 
 Every passage tells three things of one subject. A question asks for one of them; some ask for a thing of a subject
-that no passage tells, and the right answer to those is none.
+that no passage tells, and the right answer to those is none. Cases are passages and claims in six kinds, which a check
+of support must tell apart; their templates, written by hand, lie in ``harness/data/text/entailment.toml``: those of
+even place are for fitting, those of odd place are held out, so that nothing is judged on a wording it was fitted to.
 """
 
 import random
@@ -87,3 +89,38 @@ def _question(fact: Fact, rng: random.Random) -> Question:
     asked = rng.choice(sorted(told)) if is_told else next(k for k in ASKED if k not in told)
     text, stem = (t.format(fact.subject) for t in ASKED[asked])
     return Question(text, stem, told.get(asked, ""), fact.identifier if is_told else "", fact.subject)
+
+
+class Case(NamedTuple):
+    """A claim beside a passage, its kind, the place of its template there, and whether the passage supports it."""
+
+    kind: str
+    template: int
+    passage: str
+    claim: str
+    is_supported: bool
+
+
+def entailment_cases(seed: int, *, held_out: bool, fill_count: int = 1) -> list[Case]:
+    """Cases of all kinds, half of them supported; each fill gives every template other names and numbers."""
+    rng = random.Random(f"entailment {seed} {held_out}")
+    made = []
+    for _ in range(fill_count):
+        for kind, templates in shipped_table("entailment").items():
+            for at, template in enumerate(templates):
+                if at % 2 != held_out:
+                    continue
+                names = filled_names(rng)
+                passage = template["passage"].format_map(names)
+                for answer in ("yes", "no"):
+                    claims = (claim.format_map(names) for claim in template[answer])
+                    made += [Case(kind, at, passage, claim, answer == "yes") for claim in claims]
+    return made
+
+
+def filled_names(rng: random.Random) -> dict[str, str]:
+    """What the places of a template are filled with."""
+    numbers = rng.sample(range(13, 90), 2)
+    names = dict(zip("ABC", rng.sample(_WORDS["first"][:11], 3), strict=True))
+    names |= dict(zip("TU", rng.sample(_WORDS["towns"], 2), strict=True))
+    return names | {"X": rng.choice(_WORDS["things"]), "n": str(numbers[0]), "m": str(numbers[1])}

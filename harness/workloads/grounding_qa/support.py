@@ -18,7 +18,7 @@ from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.statements import clause, clauses, conflicts, sentences
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
-from harness.workloads.grounding_qa.cases import Case, entailment_cases
+from harness.workloads.grounding_qa.facts import Case, entailment_cases
 
 _TOLD: Final = shipped_table("instructions")["support"]
 OVERRULED: Final = 0.02

@@ -8,8 +8,7 @@ import re
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from harness.workloads._language.figures import ENGLISH, NUMBER_WORDS, number_of
-from harness.workloads._language.units import factor_of
+from harness.workloads._language.figures import ENGLISH, NUMBER_WORDS, factor_of, number_of
 from harness.workloads.reasoning.exact import NotArithmeticError, values
 
 _SIGNS: Final = str.maketrans("×·⋅∗÷∕−–—⁄＝％", "****//---/=%")

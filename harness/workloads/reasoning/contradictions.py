@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from harness.stats.intervals import share_interval
-from harness.workloads._language.figures import ENGLISH
+from harness.workloads._language.figures import ENGLISH, base_of
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.statements import Clause, clauses, stem
 from harness.workloads._language.texts import shipped_table
-from harness.workloads._language.units import base_of
 
 _CHANGE: Final = re.compile(
     r"\b(now|then|after|later|left|remaining|remains?|next|new|becomes?|became|instead|each|every|if|when|whenever"
@@ -210,7 +209,7 @@ class Chain(NamedTuple):
 
 def chains(seed: int, *, held_out: bool, fill_count: int = 1) -> list[Chain]:
     """Chains from ``harness/data/text/contradictions.toml``: half contradict themselves, half only look like it."""
-    from harness.workloads.grounding_qa.cases import filled_names
+    from harness.workloads.grounding_qa.facts import filled_names
 
     rng = random.Random(f"contradictions {seed} {held_out}")
     made = []

@@ -17,13 +17,20 @@ from harness.stats.quantiles import binomial_chances
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads.debate.debating import ARMS, Held, Speech, Verdict, cases, level, report
 from harness.workloads.grounding_qa import answering, sets
-from harness.workloads.grounding_qa.answering import Answer, Citation, Judged, claimed, contains, normalise
-from harness.workloads.grounding_qa.cases import Case as Claimed
-from harness.workloads.grounding_qa.cases import entailment_cases
-from harness.workloads.grounding_qa.facts import Question, facts, questions
+from harness.workloads.grounding_qa.answering import (
+    Answer,
+    Citation,
+    Judged,
+    Vote,
+    claimed,
+    contains,
+    normalise,
+    vote_in_waves,
+)
+from harness.workloads.grounding_qa.facts import Case as Claimed
+from harness.workloads.grounding_qa.facts import Question, entailment_cases, facts, questions
 from harness.workloads.grounding_qa.support import OVERRULED, Support, Supported, score
 from harness.workloads.reasoning import process_bench
-from harness.workloads.reasoning.voting import Vote, vote_in_waves
 
 
 @pytest.mark.parametrize(

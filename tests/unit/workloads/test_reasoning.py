@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from bench import reasoning_tasks as tasks
 from harness.errors import RefusedError
-from harness.workloads.reasoning import voting
+from harness.workloads.grounding_qa import answering as voting
 from harness.workloads.reasoning.analysis import analyse, f1
 from harness.workloads.reasoning.claims import claims
 from harness.workloads.reasoning.constraints import Puzzle, solve, violations
 from harness.workloads.reasoning.contradictions import chains, contradictions
 from harness.workloads.reasoning.contradictions import score as chain_score
-from harness.workloads.reasoning.critic import Read, Rule, first_wrong, fit
 from harness.workloads.reasoning.exact import NotArithmeticError, values
+from harness.workloads.reasoning.process_bench import Read, Rule, first_wrong, fit
 from harness.workloads.reasoning.traces import trace
 
 
