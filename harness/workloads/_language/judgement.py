@@ -1,6 +1,6 @@
 """Yes or no, or one of a few letters, by log-probability: many questions behind one prefix that is read once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from harness.ports import Session
 from harness.stats.intervals import binomial_test
-from harness.workloads._language.templates import ChatTemplate, Message
+from harness.workloads._language.templates import ChatTemplate
 
 Floats = NDArray[np.float64]
 
@@ -53,17 +53,14 @@ class Judge:
         session: Session,
         template: ChatTemplate,
         instruction: str,
-        examples: Sequence[tuple[str, str]] = (),
+        examples: Iterable[Sequence[str]] = (),
         *,
         options: Sequence[str] = YES_NO,
         together: int = 8,
         home: int = 0,
     ) -> None:
         self._session, self._together, self._home = session, together, home
-        head = [Message("system", instruction)]
-        for question, answer in examples:
-            head += [Message("user", question), Message("assistant", answer)]
-        self._prefix, self._after = template.around(session, head)
+        self._prefix, self._after = template.around(session, instruction, examples)
         self._is_kept = False
         self._options = [sorted({t for s in _spellings(o) for t in _first(session, s)}) for o in options]
         self.read_count = 0

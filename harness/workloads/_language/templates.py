@@ -10,7 +10,7 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -69,14 +69,21 @@ class ChatTemplate:
             ids += session.tokenize(after, add_special=False, parse_special=True)
         return ids
 
-    def around(self, session: Session, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
-        """Token ids before and after the content of one more user's turn, the words that begin an answer included.
+    def around(
+        self, session: Session, instruction: str = "", examples: Iterable[Sequence[str]] = ()
+    ) -> tuple[list[int], list[int]]:
+        """Token ids before and after the content of a user's turn, the words that begin an answer included.
+
+        An instruction comes first where there is one, then examples, each a question and its answer.
 
         Raises:
             BadDataError, MissingPackageError: As :meth:`tokens`.
         """
-        whole = self.tokens(session, [*messages, Message("user", "")])
-        last = self._parts((*(m.role for m in messages), "user"))[-1]
+        head = [Message("system", instruction)] if instruction else []
+        for question, answer in examples:
+            head += [Message("user", question), Message("assistant", answer)]
+        whole = self.tokens(session, [*head, Message("user", "")])
+        last = self._parts((*(m.role for m in head), "user"))[-1]
         after = session.tokenize(last, add_special=False, parse_special=True)
         return whole[: len(whole) - len(after)], after
 

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from harness.ports import Session
 from harness.workloads._language.generate import Branches, Plan, line_end
-from harness.workloads._language.templates import ChatTemplate, Message
+from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import contains
 from harness.workloads.grounding_qa.support import Support
@@ -75,7 +75,7 @@ class Assistant:
         self._session, self._support, self._without = session, support, frozenset(without)
         self._keeper, self._store = Keeper(store), store
         self._budget_tokens = budget_tokens
-        self._before, self._after = template.around(session, _head())
+        self._before, self._after = template.around(session, _TOLD["instruction"], _TOLD["examples"])
         self._plan = Plan(budget_tokens, 0.0, ends=line_end(session))
         self._heard: list[str] = []
         session.truncate(0)
@@ -126,15 +126,6 @@ class Assistant:
             if len(tokens) <= 8 * self._budget_tokens or not notes:
                 return tokens
             del notes[0]
-
-
-def _head() -> list[Message]:
-    turns = [
-        Message(role, text)
-        for pair in _TOLD["examples"]
-        for role, text in zip(("user", "assistant"), pair, strict=True)
-    ]
-    return [Message("system", _TOLD["instruction"]), *turns]
 
 
 class Judged(NamedTuple):

@@ -105,7 +105,7 @@ class AssistantWorkload:
 
         for text, _ in state.talk.turns:  # in order again: timing may have ended in the middle of the talk
             state.assistant.hear(text)
-        kept = {h.memory.content for word in _words(state.talk) for h in state.store.search(f'"{word}"', top_k=200)}
+        kept = {h.memory.content for h in state.store.retrieve("", top_k=len(state.store))}
         judged = []
         for asked in state.talk.questions:
             reply = state.assistant.ask(asked.text)
@@ -155,9 +155,3 @@ class AssistantWorkload:
         support = Support(session, template, home=2, together=3)
         budget = size["budget_tokens"]
         return Assistant(session, template, store, support, without=without, budget_tokens=budget), store
-
-
-def _words(talk: Any) -> set[str]:
-    import re
-
-    return {word for text, _ in talk.turns for word in re.findall(r"[A-Za-z]{3,}", text)}

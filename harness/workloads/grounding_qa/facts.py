@@ -80,15 +80,16 @@ def _fact(identifier: str, subject: str, rng: random.Random) -> Fact:
 def questions(known: list[Fact], count: int, seed: int) -> list[Question]:
     """``count`` questions; a quarter of them asks for the one thing that the subject's passage does not tell."""
     rng = random.Random(f"questions {seed}")
-    return [_question(rng.choice(known), rng) for _ in range(count)]
-
-
-def _question(fact: Fact, rng: random.Random) -> Question:
-    told = dict(fact.values)
-    is_told = rng.random() >= 0.25
-    asked = rng.choice(sorted(told)) if is_told else next(k for k in ASKED if k not in told)
-    text, stem = (t.format(fact.subject) for t in ASKED[asked])
-    return Question(text, stem, told.get(asked, ""), fact.identifier if is_told else "", fact.subject)
+    made = []
+    for _ in range(count):
+        fact = rng.choice(known)
+        told = dict(fact.values)
+        is_told = rng.random() >= 0.25
+        asked = rng.choice(sorted(told)) if is_told else next(k for k in ASKED if k not in told)
+        text, stem = (t.format(fact.subject) for t in ASKED[asked])
+        source = fact.identifier if is_told else ""
+        made.append(Question(text, stem, told.get(asked, ""), source, fact.subject))
+    return made
 
 
 class Case(NamedTuple):

@@ -156,7 +156,7 @@ def truthful(session: Session, path: Path, template: ChatTemplate) -> dict[str, 
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise BadDataError(path, "", repr(error), "a TruthfulQA file") from error
     confidence, right, chance = [], [], []
-    before, after = template.around(session, [])
+    before, after = template.around(session)
     for question, best, wrong in rows:
         options = [best.strip(), *(w.strip() for w in wrong if w.strip())]
         prompt = [*before, *session.tokenize(question, add_special=False), *after]

@@ -52,6 +52,10 @@ CREATE VIRTUAL TABLE temp.asked_terms USING fts5vocab(temp, asked, row);
 """
 """What this connection alone sees: who holds each term, how many do, and a question's words as it spells them."""
 
+_KEPT: Final = """
+SELECT id, content, namespace, source, created_s, importance, access_count, supersedes, superseded_by
+FROM memories WHERE id = ?
+"""
 _CURRENT: Final = """
 SELECT m.id, m.created_s, m.importance, m.access_count, m.namespace, d.sz, v.vector
 FROM memories m LEFT JOIN vectors v ON v.id = m.id LEFT JOIN words_docsize d ON d.id = m.id
@@ -190,14 +194,13 @@ class Database:
                 found.append(row)
         return sorted(i for (i,) in found)
 
-    def row(self, memory_id: int, columns: str) -> tuple[Any, ...]:
-        """Columns of one memory.
+    def row(self, memory_id: int) -> tuple[Any, ...]:
+        """What is kept of one memory, in the order of ``store.Memory``.
 
         Raises:
             RefusedError: There is none.
         """
-        query = f"SELECT {columns} FROM memories WHERE id = ?"  # noqa: S608
-        found: tuple[Any, ...] | None = self._db.execute(query, (memory_id,)).fetchone()
+        found: tuple[Any, ...] | None = self._db.execute(_KEPT, (memory_id,)).fetchone()
         if found is None:
             raise RefusedError(f"no memory {memory_id}")
         return found

@@ -18,7 +18,6 @@ from harness.workloads.memory_store.embedders import Embedder
 from harness.workloads.memory_store.index import MemoryIndex
 from harness.workloads.memory_store.scoring import DEFAULT, Scoring, top
 
-_COLUMNS: Final = "id, content, namespace, source, created_s, importance, access_count, supersedes, superseded_by"
 _SEARCH: Final = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1 LIMIT ?"
 _MANY: Final = 1000
 """So many texts stored at once leave the full-text index in pieces, and every later deletion would look into each."""
@@ -343,7 +342,7 @@ class MemoryStore:
             self._index.extend(rows)
 
     def _memories(self, ids: Sequence[int]) -> list[Memory]:
-        return [Memory(*self._db.row(i, _COLUMNS)) for i in ids]
+        return [Memory(*self._db.row(i)) for i in ids]
 
     def _vectors(self, items: Sequence[NewMemory]) -> list[NDArray[np.float32]]:
         wanted = [i.content for i in items if i.vector is None]

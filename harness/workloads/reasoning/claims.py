@@ -12,18 +12,7 @@ from harness.workloads._language.figures import ENGLISH, NUMBER_WORDS, factor_of
 from harness.workloads.reasoning.exact import NotArithmeticError, values
 
 _SIGNS: Final = str.maketrans("×·⋅∗÷∕−–—⁄＝％", "****//---/=%")
-_LATEX: Final = (
-    (re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}"), r" ((\1)/(\2)) "),
-    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), " * "),
-    (re.compile(r"\\div(?![a-zA-Z])"), " / "),
-    (re.compile(r"\\approx(?![a-zA-Z])"), " ≈ "),
-    (re.compile(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\\boxed\{([^{}]*)\}"), r"\1"),
-    (re.compile(r"\\(?:left|right|,|;|!|quad)"), " "),
-    (re.compile(r"\\\%"), "%"),
-    (re.compile(r"\\\$"), " "),
-    (re.compile(r"\\\\|\\\[|\\\]|\\\(|\\\)"), " ; "),
-)
+_LATEX: Final = tuple((re.compile(pattern), spelling) for pattern, spelling in ENGLISH["arithmetic"]["latex"])
 _ANNOTATION: Final = re.compile(r"<<[^<>]*>>")
 _MARKER: Final = re.compile(r"^\s*(?:\(?\d{1,2}[.)]\s+|[-*•]\s+|(?:step|Step)\s+\d+\s*[:.]\s*)+")
 _ROOT: Final = re.compile(

@@ -55,15 +55,9 @@ class Contradiction(NamedTuple):
     texts: tuple[str, str]
 
 
-class _Said(NamedTuple):
-    step: int
-    clause: Clause
-    text: str
-
-
 def contradictions(steps: Sequence[str]) -> list[Contradiction]:
     """Every later statement that contradicts an earlier one of another step, once for each later step, by the rules."""
-    said: list[_Said] = []
+    said: list[tuple[int, Clause]] = []
     orders: dict[str, dict[str, set[str]]] = {}
     found = []
     for at, step in enumerate(steps):
@@ -71,19 +65,19 @@ def contradictions(steps: Sequence[str]) -> list[Contradiction]:
             continue
         for part in clauses(_LEAD.sub("", step)):
             text = part.text.strip()
-            here = _Said(at, part, text)
-            kind, other = next(((k, s) for s in said if s.step != at and (k := _differ(s, here))), ("", here))
+            earlier = ((_differ(clause, part), first, clause) for first, clause in said if first != at)
+            kind, first, other = next((clash for clash in earlier if clash[0]), ("", at, part))
             circle = _circle(orders, text)
             if kind or circle:
-                found.append(Contradiction(other.step if kind else at, at, kind or "order", (other.text, text)))
-            said.append(here)
+                found.append(Contradiction(first, at, kind or "order", (other.text.strip(), text)))
+            said.append((at, part))
     return list({c.step: c for c in reversed(found)}.values())[::-1]
 
 
-def _differ(a: _Said, b: _Said) -> str:  # noqa: PLR0911  one for each kind
-    """What makes b contradict a; empty where nothing does."""
-    x, y = a.clause, b.clause
-    if not x.head or _CHANGE.search(b.text) or _CHANGE.search(a.text) or "?" in b.text:
+def _differ(x: Clause, y: Clause) -> str:  # noqa: PLR0911  one for each kind
+    """What makes y contradict x; empty where nothing does."""
+    texts = [c.text.strip() for c in (x, y)]
+    if not x.head or any(map(_CHANGE.search, texts)) or "?" in texts[1]:
         return ""
     said = [frozenset(t for t in c.topics if not base_of(t)) for c in (x, y)]
     same = said[0] == said[1]
@@ -91,14 +85,14 @@ def _differ(a: _Said, b: _Said) -> str:  # noqa: PLR0911  one for each kind
         return "polarity"
     if x.head != y.head and not (same and _other_quantity(x, y)):
         return ""
-    names = [_NAMED.match(f"{s.text[:1].lower()}{s.text[1:]}") for s in (a, b)]
+    names = [_NAMED.match(f"{text[:1].lower()}{text[1:]}") for text in texts]
     if names[0] and names[1] and names[0]["what"] == names[1]["what"] and names[0]["name"] != names[1]["name"]:
         return "identity"
     if x.is_positive != y.is_positive:
         return "polarity" if _denies(x, y) else ""
     left, right = x.topics - y.topics, y.topics - x.topics
     if len(left) == len(right) == 1 and (kind := _EXCLUSIVE.get(min(left))) and kind == _EXCLUSIVE.get(min(right)):
-        return "attribute" if " is " in a.text and " is " in b.text else ""
+        return "attribute" if all(" is " in text for text in texts) else ""
     near = (
         same
         or said[0] <= said[1]
@@ -112,7 +106,7 @@ def _differ(a: _Said, b: _Said) -> str:  # noqa: PLR0911  one for each kind
     near = near and x.stems - y.stems <= {x.head} and _numbers(x) == _numbers(y)
     if near and any(not x.figures.moments[f] & y.figures.moments[f] for f in fields):
         return "time"
-    places = [_PLACE.search(s.text) for s in (a, b)]
+    places = [_PLACE.search(text) for text in texts]
     if places[0] and places[1]:
         here, there = ([stem(w) for w in p[1].split()] for p in places if p)
         shared = x.topics - set(here) == y.topics - set(there)

@@ -19,17 +19,6 @@ class NotArithmeticError(ValueError):
     """The tokens are no expression, or pass a cap."""
 
 
-def number(text: str) -> Fraction:
-    """Exact value of a decimal number.
-
-    Raises:
-        NotArithmeticError: Not a number, or longer than 60 digits.
-    """
-    if not _NUMBER.fullmatch(text) or len(text) > MAX_DIGITS:
-        raise NotArithmeticError(f"not a number of at most {MAX_DIGITS} digits: {text[:80]!r}")
-    return Fraction(text if text[0] != "." else "0" + text)
-
-
 def values(tokens: list[str]) -> frozenset[Fraction]:
     """Every value that a reading of the tokens gives.
 
@@ -98,7 +87,9 @@ class _Parser:
                 raise NotArithmeticError("bracket left open")
             self._depth -= 1
             return value
-        return number(sign)
+        if not _NUMBER.fullmatch(sign) or len(sign) > MAX_DIGITS:
+            raise NotArithmeticError(f"not a number of at most {MAX_DIGITS} digits: {sign[:80]!r}")
+        return Fraction(sign)
 
     def _next(self) -> str:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
