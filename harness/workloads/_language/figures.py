@@ -14,7 +14,9 @@ _FAMILIES: Final = tuple(
     {unit: Fraction(count) for unit, count in zip(*[iter(line.split())] * 2, strict=True)}
     for line in _UNITS["families"]
 )
-_SPELLINGS: Final = {word: unit for unit, words in _UNITS["spellings"].items() for word in words.split()}
+_SPELLINGS: Final[dict[str, str]] = {
+    word: unit for unit, words in _UNITS["spellings"].items() for word in words.split()
+}
 
 
 def _listed(kind: str) -> list[str]:

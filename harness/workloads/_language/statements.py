@@ -114,16 +114,10 @@ def clause(text: str, subject: Sequence[str] = ()) -> Clause:
 
 def _opens_as_name(words: Sequence[str]) -> bool:
     """Whether the first word, in a capital anyway, is a name: it owns, stands in a pair, or a verb follows."""
-    second = next(
-        (
-            at
-            for at in range(1, len(words))
-            if not words[at].endswith("ly") and words[at] not in _STOP - _BE - _AUXILIARIES
-        ),
-        0,
-    )
+    passed = _STOP - _BE - _AUXILIARIES
+    later = [at for at in range(1, len(words)) if not words[at].endswith("ly") and words[at] not in passed]
     pairs = len(words) > 1 and words[1][0].isupper()
-    return words[0].endswith("'s") or pairs or (second > 0 and _is_verb(words, second))
+    return words[0].endswith("'s") or pairs or (bool(later) and _is_verb(words, later[0]))
 
 
 def _is_verb(words: Sequence[str], at: int) -> bool:

@@ -123,15 +123,14 @@ class ChatTemplate:
 
 def open_chat(
     context: WorkloadContext,
-    path: Path | None = None,
-    *,
     context_tokens: int,
     sequence_count: int,
     output_tokens: int = 16,
+    path: Path | None = None,
 ) -> tuple[Session, ChatTemplate]:
     """Open a model, the context's own where no other is named, and its chat template."""
     path = path or context.model_path
     assert context.open_session is not None and path is not None
     scenario = Scenario(context_tokens=context_tokens, thread_count=context.thread_count)
-    options = {"sequence_count": sequence_count, "output_tokens": output_tokens}
-    return context.open_session(path, scenario, **options), ChatTemplate.of(path)
+    session = context.open_session(path, scenario, sequence_count=sequence_count, output_tokens=output_tokens)
+    return session, ChatTemplate.of(path)

@@ -16,7 +16,7 @@ from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import contains
 from harness.workloads.grounding_qa.support import Support
 from harness.workloads.memory_store.keeping import Keeper, share_by_cluster
-from harness.workloads.memory_store.lives import Asked, Talk
+from harness.workloads.memory_store.lives import Asked
 from harness.workloads.memory_store.store import MemoryStore
 
 PARTS: Final = ("management", "retrieval", "verification", "abstention")
@@ -141,13 +141,6 @@ class Judged(NamedTuple):
         if self.asked.kind == "gone":
             return not self.reply.is_given
         return self.reply.is_given and contains(self.reply.text, self.asked.value)
-
-
-def hold(assistant: Assistant, talk: Talk) -> list[Judged]:
-    """Hear a whole talk, then answer its questions."""
-    for text, _ in talk.turns:
-        assistant.hear(text)
-    return [Judged(talk.name, asked, assistant.ask(asked.text)) for asked in talk.questions]
 
 
 def report(judged: Sequence[Judged]) -> dict[str, Any]:

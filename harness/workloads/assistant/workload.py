@@ -121,7 +121,7 @@ class AssistantWorkload:
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """Six talks with all parts, and with each part switched off; needs no data."""
         from harness.workloads._language.templates import open_chat
-        from harness.workloads.assistant.assistant import PARTS, hold, report
+        from harness.workloads.assistant.assistant import PARTS, Judged, report
         from harness.workloads.memory_store.lives import talks
 
         opened = open_chat(context, context_tokens=2048, sequence_count=6)
@@ -131,7 +131,9 @@ class AssistantWorkload:
             for talk in talks(_EVALUATED, context.seed + 100):
                 name = f"{talk.name}-{'-'.join(off) or 'whole'}"
                 assistant, store = self._assistant(opened, context, name, self.sizes["default"], off)
-                judged += hold(assistant, talk)
+                for text, _ in talk.turns:
+                    assistant.hear(text)
+                judged += [Judged(talk.name, asked, assistant.ask(asked.text)) for asked in talk.questions]
                 store.close()
             found[f"without {off[0]}" if off else "all parts"] = report(judged)
         opened[0].close()

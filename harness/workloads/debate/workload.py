@@ -9,7 +9,8 @@ from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
 _EVALUATED: Final = 120
-_OPENED: Final = {"context_tokens": 2048, "sequence_count": 4, "output_tokens": 64}
+_OPENED: Final = (2048, 4, 64)
+"""Context, sequences and outputs of each model."""
 _JUDGES: Final = ("qwen2.5-coder-0.5b", "smollm2-135m")
 """Models weaker than the debaters, the strongest first; the first one that lies in the cache judges."""
 
@@ -82,7 +83,7 @@ class DebateWorkload:
 
     def context_tokens(self, size: Mapping[str, int]) -> int:  # noqa: ARG002  the same at every size
         """Context of the model's session."""
-        return _OPENED["context_tokens"]
+        return _OPENED[0]
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Open the model, make the cases, hold one debate."""
@@ -90,7 +91,7 @@ class DebateWorkload:
         from harness.workloads.debate.debating import Debate, cases
 
         made = cases(size["case_count"], context.seed)
-        session, template = open_chat(context, **_OPENED)
+        session, template = open_chat(context, *_OPENED)
         debate = Debate(session, template, budget_tokens=size["budget_tokens"], seed=context.seed)
         return State(session, debate, made, debate.argue(made[0]), size["budget_tokens"], context.seed)
 
@@ -144,10 +145,10 @@ class DebateWorkload:
 
         path = context.model_path
         assert path is not None
-        session, template = open_chat(context, **_OPENED)
+        session, template = open_chat(context, *_OPENED)
         weaker = [p for name in _JUDGES for p in sorted((context.cache / "models" / name).glob("*.gguf"))]
         weaker = [p for p in weaker if p.stat().st_size < 0.8 * path.stat().st_size]
-        judge = open_chat(context, weaker[0], **_OPENED) if weaker else None
+        judge = open_chat(context, *_OPENED, path=weaker[0]) if weaker else None
         debate = Debate(session, template, judge, seed=context.seed)
         found = report(hold_all(debate, cases(_EVALUATED, context.seed + 1000), context.seed))
         session.close()

@@ -58,23 +58,21 @@ def facts(count: int, seed: int) -> list[Fact]:
     """``count`` facts of different subjects; each passage tells three of the four things."""
     rng = random.Random(f"facts {seed}")
     names = [a + b for a in _WORDS["stems"] for b in _WORDS["ends"]]
-    subjects = rng.sample([f"{n} {k}" for n in names for k in _WORDS["kinds"]], count)
-    return [_fact(f"doc-{at:04d}", subject, rng) for at, subject in enumerate(subjects)]
-
-
-def _fact(identifier: str, subject: str, rng: random.Random) -> Fact:
-    all_of = {
-        "builder": f"{rng.choice(_WORDS['first'])} {rng.choice(_WORDS['last'])}",
-        "year": str(rng.randint(1801, 1999)),
-        "town": rng.choice(_WORDS["towns"]),
-        "material": rng.choice(_WORDS["metals"]),
-    }
-    left_out = rng.choice(sorted(all_of))
-    told = {k: v for k, v in all_of.items() if k != left_out}
-    parts = [f"{ASKED[k][1].removeprefix('The {} ')} {v}" for k, v in told.items()]
-    rng.shuffle(parts)
-    passage = f"The {subject} {parts[0]}, {parts[1]} and {parts[2]}."
-    return Fact(identifier, subject, tuple(told.items()), passage)
+    made = []
+    for at, subject in enumerate(rng.sample([f"{n} {k}" for n in names for k in _WORDS["kinds"]], count)):
+        all_of = {
+            "builder": f"{rng.choice(_WORDS['first'])} {rng.choice(_WORDS['last'])}",
+            "year": str(rng.randint(1801, 1999)),
+            "town": rng.choice(_WORDS["towns"]),
+            "material": rng.choice(_WORDS["metals"]),
+        }
+        left_out = rng.choice(sorted(all_of))
+        told = {k: v for k, v in all_of.items() if k != left_out}
+        parts = [f"{ASKED[k][1].removeprefix('The {} ')} {v}" for k, v in told.items()]
+        rng.shuffle(parts)
+        passage = f"The {subject} {parts[0]}, {parts[1]} and {parts[2]}."
+        made.append(Fact(f"doc-{at:04d}", subject, tuple(told.items()), passage))
+    return made
 
 
 def questions(known: list[Fact], count: int, seed: int) -> list[Question]:

@@ -18,9 +18,8 @@ from harness.ports import Session, WorkloadContext
 from harness.stats.calibration.metrics import ece, equal_width
 from harness.stats.calibration.selective import accuracy_at, aurc
 from harness.stats.calibration.smooth import smooth_ece
-from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import Plan
-from harness.workloads._language.judgement import signal
+from harness.workloads._language.judgement import choose, signal
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import (
@@ -43,11 +42,7 @@ _F1_ENOUGH: Final = 0.5
 
 
 def made_up(
-    session: Session,
-    context: WorkloadContext,
-    count: int = MADE_UP,
-    *,
-    support: Support | None = None,
+    session: Session, context: WorkloadContext, count: int = MADE_UP, *, support: Support | None = None
 ) -> dict[str, Any]:
     """The made-up facts, a quarter of the questions without an answer: early end of the vote beside all samples."""
     known = facts(400, context.seed)
@@ -58,11 +53,11 @@ def made_up(
     early = [judge(q, grounded.ask(q)) for q in asked]
     full = [judge(q, grounded.ask(q, waves=(sum(WAVES),))) for q in asked]
     store.close()
-    saved = 1 - _drawn(early) / _drawn(full)
+    drawn = [sum(j.answer.drawn_count for j in judged) for judged in (early, full)]
     return {
         "early end": report(early),
         "all samples": report(full),
-        "drawn_tokens_saved_ratio": saved,
+        "drawn_tokens_saved_ratio": 1 - drawn[0] / drawn[1],
         "same_answer_ratio": _mean([a.answer.text == b.answer.text for a, b in zip(early, full, strict=True)]),
         "accuracy_difference": paired_interval([j.is_right for j in early], [j.is_right for j in full]),
     }
@@ -116,12 +111,12 @@ def locomo(
     Raises:
         BadDataError: No LoCoMo file.
     """
-    data = read_locomo(path)
-    chosen = random.Random(f"locomo {context.seed}").sample(data.questions, min(count, len(data.questions)))
+    turns, every = read_locomo(path)
+    chosen = random.Random(f"locomo {context.seed}").sample(every, min(count, len(every)))
     plan = Plan(new_tokens=16, seed=context.seed)
     judged = []
-    for at, talk in enumerate(dict.fromkeys(t.conversation for t in data.turns)):
-        passages = [(t.name, t.text) for t in data.turns if t.conversation == talk]
+    for at, talk in enumerate(dict.fromkeys(t.conversation for t in turns)):
+        passages = [(t.name, t.text) for t in turns if t.conversation == talk]
         asked = [q for q in chosen if q.conversation == talk]
         if asked:
             store = fill_store(context, passages, f"talk-{at}", with_meaning=support is not None)
@@ -174,10 +169,6 @@ def truthful(session: Session, path: Path, template: ChatTemplate) -> dict[str, 
         "signal": signal(sum(right), len(right), chance=_mean(chance))._asdict(),
         "half_coverage": half_coverage(confidence, right),
     }
-
-
-def _drawn(judged: Sequence[Judged]) -> int:
-    return sum(j.answer.drawn_count for j in judged)
 
 
 def _mean(values: Sequence[Any]) -> float:

@@ -189,7 +189,7 @@ class Database:
             "SELECT o.id FROM memories m JOIN memories o ON o.id = m.supersedes WHERE m.id = ?",
             "SELECT n.id FROM memories m JOIN memories n ON n.id = m.superseded_by WHERE m.id = ?",
         ):
-            row: tuple[int] | None = (memory_id,)
+            row = (memory_id,)
             while row := self._db.execute(query, row).fetchone():
                 found.append(row)
         return sorted(i for (i,) in found)

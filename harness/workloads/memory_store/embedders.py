@@ -40,19 +40,16 @@ class HashingEmbedder:
         vectors = np.zeros((len(texts), self.dim), np.float32)
         for row, text in enumerate(texts):
             for word in _WORD.findall(text.lower()):
-                self._count(vectors[row], f"w:{word}", 1.0)
                 padded = f"<{word}>"
-                for at in range(len(padded) - 2):
-                    self._count(vectors[row], f"t:{padded[at : at + 3]}", 0.3)
+                parts = [(f"t:{padded[at : at + 3]}", 0.3) for at in range(len(padded) - 2)]
+                for feature, weight in ((f"w:{word}", 1.0), *parts):
+                    code = zlib.crc32(feature.encode())
+                    vectors[row, (code >> 1) % self.dim] += weight if code & 1 else -weight
         norms = np.linalg.norm(vectors, axis=1)
         vectors[norms == 0, 0] = 1.0
         norms[norms == 0] = 1.0
         vectors /= norms[:, None]
         return vectors
-
-    def _count(self, vector: NDArray[np.float32], feature: str, weight: float) -> None:
-        code = zlib.crc32(feature.encode())
-        vector[(code >> 1) % self.dim] += weight if code & 1 else -weight
 
 
 class CachedEmbedder:

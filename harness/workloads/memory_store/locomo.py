@@ -6,7 +6,7 @@ is measured is retrieval alone: the share of a question's evidence turns among t
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -49,11 +49,8 @@ class Question(NamedTuple):
     answer: str
 
 
-class Conversations(NamedTuple):
-    """All turns and all questions of a file, in its order."""
-
-    turns: tuple[Turn, ...]
-    questions: tuple[Question, ...]
+Conversations = tuple[tuple[Turn, ...], tuple[Question, ...]]
+"""All turns and all questions of a file, in its order."""
 
 
 def read(path: Path) -> Conversations:
@@ -69,7 +66,7 @@ def read(path: Path) -> Conversations:
         questions = tuple(_question(sample["sample_id"], row, known) for sample in samples for row in sample["qa"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadDataError(path, "", repr(error), "a LoCoMo file") from error
-    return Conversations(turns, questions)
+    return turns, questions
 
 
 def _question(conversation: str, row: Mapping[str, Any], known: Set[tuple[str, str]]) -> Question:
@@ -90,43 +87,37 @@ def _turns(sample: Mapping[str, Any]) -> Iterator[Turn]:
 
 
 def evaluate(data: Conversations, embedder: Embedder, path: Path) -> dict[str, Any]:
-    """Recall of evidence for each way to score, each conversation a namespace of one store.
+    """Recall of evidence (mean share among the first k found) for each way to score; a conversation is a namespace.
 
     Every question is asked one day after the last turn of its conversation. The seed's formula is also run as its
     class runs it, where each retrieval raises the access counts that the next one is scored with.
     """
-    questions = [q for q in data.questions if q.evidence]
+    turns, questions = data[0], [q for q in data[1] if q.evidence]
     asked = embedder.embed([q.text for q in questions])
-    last = {turn.conversation: turn.at_s for turn in sorted(data.turns, key=lambda t: t.at_s)}
+    last = {turn.conversation: turn.at_s for turn in sorted(turns, key=lambda t: t.at_s)}
     recalls: dict[str, dict[str, float]] = {}
-    with MemoryStore(path, embedder, capacity=len(data.turns)) as store:
-        ids = store.store_many(NewMemory(t.text, t.conversation, t.name, 0.5, t.at_s) for t in data.turns)
-        turn_of = {i: turn.name for i, turn in zip(ids, data.turns, strict=True)}
+    with MemoryStore(path, embedder, capacity=len(turns)) as store:
+        ids = store.store_many(NewMemory(t.text, t.conversation, t.name, 0.5, t.at_s) for t in turns)
+        turn_of = {i: turn.name for i, turn in zip(ids, turns, strict=True)}
         runs: list[tuple[str, Scoring, bool]] = [(name, scoring, False) for name, scoring in SCORINGS.items()]
         runs.append(("seed formula as written", SEED, True))
         for name, scoring, touch in runs:
-            found = []
+            shares: dict[str, list[float]] = {f"at_{k}": [] for k in CUTOFFS}
             for question, vector in zip(questions, asked, strict=True):
                 now_s = last[question.conversation] + 86_400.0
-                kept: dict[str, Any] = {"scoring": scoring, "vector": vector, "now_s": now_s}
-                kept["namespace"] = question.conversation
+                kept: dict[str, Any] = {"scoring": scoring, "namespace": question.conversation}
+                kept |= {"vector": vector, "now_s": now_s}
                 hits = store.retrieve(question.text, top_k=max(CUTOFFS), **kept)
                 if touch:  # the class counts the five it returns
                     store.retrieve(question.text, top_k=5, touch=True, **kept)
-                found.append([turn_of[h.memory.memory_id] for h in hits])
-            recalls[name] = recall(found, questions)
+                names = [turn_of[h.memory.memory_id] for h in hits]
+                for k in CUTOFFS:
+                    share = len(set(names[:k]) & set(question.evidence)) / len(question.evidence)
+                    shares[f"at_{k}"].append(share)
+            recalls[name] = {cutoff: float(np.mean(values)) for cutoff, values in shares.items()}
     return {
-        "turn_count": len(data.turns),
+        "turn_count": len(turns),
         "question_count": len(questions),
         "embedder": embedder.name,
         "evidence_recall": recalls,
     }
-
-
-def recall(found: Sequence[Sequence[str]], questions: Sequence[Question]) -> dict[str, float]:
-    """Mean share of each question's evidence among the first k found, for each k."""
-    shares = {
-        f"at_{k}": [len(set(f[:k]) & set(q.evidence)) / len(q.evidence) for f, q in zip(found, questions, strict=True)]
-        for k in CUTOFFS
-    }
-    return {name: float(np.mean(values)) for name, values in shares.items()}

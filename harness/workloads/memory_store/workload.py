@@ -153,8 +153,10 @@ class MemoryWorkload:
 
     def check(self, state: State) -> Mapping[str, Any]:
         """Planted facts are found, order equals an independent sum, reading changes nothing, forgotten is gone."""
+        from harness.workloads.memory_store.synthetic import code
+
         store, facts = state.store, state.facts
-        before = _digest(store.path)
+        before = hashlib.sha256(store.path.read_bytes()).digest()
         found = 0
         alive = 0
         for fact, text, vector in state.questions:
@@ -165,12 +167,22 @@ class MemoryWorkload:
             alive += 1
             hits = store.retrieve(text, vector=vector, now_s=_NOW_S)
             found += hits[0].memory.memory_id == state.ids[fact]
-        if _digest(store.path) != before:
+        if hashlib.sha256(store.path.read_bytes()).digest() != before:
             raise WrongAnswerError("retrieving changed the store")
         if found < alive:
             raise WrongAnswerError(f"{alive - found} of {alive} planted facts were not found first")
-        ghosts = _forget_some(store, facts, state)
-        return {"question_count": alive, "found_first_count": found, **ghosts}
+        gone = []
+        for fact, _, _ in state.questions[:20]:
+            done = store.forget(ids=[state.ids[fact]])
+            if done.memories and not done.is_erased:
+                raise WrongAnswerError("a forgotten memory may still lie in the log")
+            gone += [fact] * bool(done.memories)
+        data = b"".join(p.read_bytes() for p in sorted(state.folder.glob("memory.db*")))
+        ghosts = sum(code(fact).encode() in data or facts.vectors[fact].tobytes() in data for fact in gone)
+        if ghosts:
+            raise WrongAnswerError(f"{ghosts} forgotten memories are still in a file")
+        counts = {"forgotten_count": len(gone), "ghost_count": ghosts}
+        return {"question_count": alive, "found_first_count": found, **counts}
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """The managed memory on talks of our own; evidence recall on LoCoMo, with MiniLM and hashed words, if there."""
@@ -186,24 +198,3 @@ class MemoryWorkload:
                 path = context.folder / f"{file.stem}-{embedder.name}.db"
                 found[f"{file.stem} {embedder.name}"] = locomo.evaluate(data, embedder, path)
         return found
-
-
-def _forget_some(store: Any, facts: Any, state: State) -> dict[str, int]:
-    from harness.workloads.memory_store.synthetic import code
-
-    gone = []
-    for fact, _, _ in state.questions[:20]:
-        done = store.forget(ids=[state.ids[fact]])
-        if done.memories:
-            if not done.is_erased:
-                raise WrongAnswerError("a forgotten memory may still lie in the log")
-            gone.append(fact)
-    data = b"".join(p.read_bytes() for p in sorted(state.folder.glob("memory.db*")))
-    ghosts = sum(code(fact).encode() in data or facts.vectors[fact].tobytes() in data for fact in gone)
-    if ghosts:
-        raise WrongAnswerError(f"{ghosts} forgotten memories are still in a file")
-    return {"forgotten_count": len(gone), "ghost_count": ghosts}
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -218,14 +218,10 @@ def _read(tokens: list[str], equals: int, step: int) -> _Side | None:  # noqa: P
         taken.pop()
     if depth or not taken:
         return None
-    return _side(taken[::step], unit, money)
-
-
-def _side(taken: list[str], unit: str, money: bool) -> _Side:
-    last = taken[-1] if _is_number(taken[-1]) else taken[-2] if len(taken) > 1 and taken[-1] == "%" else ""
+    taken = taken[::step]
+    last = taken[-2] if taken[-1] == "%" and len(taken) > 1 else taken[-1]
     decimals = len(last.partition(".")[2]) if _is_number(last) else 0
-    operators = sum(t in _ARITHMETIC for t in taken[1:])
-    return _Side(taken, unit, decimals, "%" in taken, money, operators > 0)
+    return _Side(taken, unit, decimals, "%" in taken, money, any(t in _ARITHMETIC for t in taken[1:]))
 
 
 def _judge(left: _Side, right: _Side, *, loose: bool) -> Claim | None:
@@ -273,11 +269,8 @@ def _agrees(value: Fraction, stated: Fraction, side: _Side, *, loose: bool) -> b
 
 
 def _is_endless(value: Fraction) -> bool:
-    rest = value.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return rest != 1
+    """Whether no power of ten is a multiple of the denominator."""
+    return pow(10, value.denominator.bit_length(), value.denominator) != 0
 
 
 def _is_loose(tokens: list[str], at: int) -> bool:

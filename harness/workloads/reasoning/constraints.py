@@ -1,6 +1,7 @@
 """Assign people to rooms under constraints: solved, or proved to have no solution, by trying every assignment."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from harness.errors import RefusedError
@@ -28,13 +29,19 @@ class Verdict(NamedTuple):
 
 def violations(puzzle: Puzzle, answer: Mapping[str, str]) -> list[str]:
     """What an answer breaks, in words; empty for a right one."""
-    broken = [f"{p} has no room" for p in puzzle.people if answer.get(p) not in puzzle.rooms]
-    broken += [f"{a} and {b} are not together" for a, b in puzzle.together if answer.get(a) != answer.get(b)]
-    broken += [f"{a} and {b} are together" for a, b in puzzle.apart if answer.get(a) == answer.get(b)]
+    missing = [f"{p} has no room" for p in puzzle.people if answer.get(p) not in puzzle.rooms]
+    return missing + _broken(puzzle, answer)
+
+
+def _broken(puzzle: Puzzle, answer: Mapping[str, str]) -> list[str]:
+    """What the rooms given so far break."""
+    known = answer.keys()
+    broken = [f"{a} and {b} are not together" for a, b in puzzle.together if {a, b} <= known and answer[a] != answer[b]]
+    broken += [f"{a} and {b} are together" for a, b in puzzle.apart if {a, b} <= known and answer[a] == answer[b]]
     broken += [f"{p} may not be in {r}" for p, r in puzzle.banned if answer.get(p) == r]
     if puzzle.most:
-        held = [r for r in puzzle.rooms if sum(answer.get(p) == r for p in puzzle.people) > puzzle.most]
-        broken += [f"{r} holds more than {puzzle.most}" for r in held]
+        held = Counter(answer.values())
+        broken += [f"{r} holds more than {puzzle.most}" for r in puzzle.rooms if held[r] > puzzle.most]
     return broken
 
 
@@ -52,30 +59,16 @@ def solve(puzzle: Puzzle) -> Verdict:
         raise RefusedError(f"a puzzle has at most {MOST_PEOPLE} people, not {len(puzzle.people)}")
     found: list[dict[str, str]] = []
 
-    def fits(answer: dict[str, str], person: str, room: str) -> bool:
-        if (person, room) in puzzle.banned:
-            return False
-        if puzzle.most and sum(r == room for r in answer.values()) >= puzzle.most:
-            return False
-        return all(answer.get(b, room) == room for b in _partners(puzzle.together, person)) and all(
-            answer.get(b) != room for b in _partners(puzzle.apart, person)
-        )
-
     def go(at: int, answer: dict[str, str]) -> None:
         if at == len(puzzle.people):
-            found.append(dict(answer))
+            found.append(answer)
             return
         person = puzzle.people[at]
         for room in puzzle.rooms:
-            if len(found) < 2 and fits(answer, person, room):
-                answer[person] = room
-                go(at + 1, answer)
-                del answer[person]
+            given = answer | {person: room}
+            if len(found) < 2 and not _broken(puzzle, given):
+                go(at + 1, given)
 
     go(0, {})
     assert not found or not violations(puzzle, found[0])
     return Verdict(found[0] if found else None, len(found) == 1)
-
-
-def _partners(pairs: Iterable[tuple[str, str]], person: str) -> list[str]:
-    return [b if a == person else a for a, b in pairs if person in (a, b)]

@@ -221,22 +221,18 @@ def chains(seed: int, *, held_out: bool, fill_count: int = 1) -> list[Chain]:
 
 def score(made: Sequence[Chain], found: Sequence[Sequence[Contradiction]]) -> dict[str, Any]:
     """Precision, recall by chain, whole and by kind: a contradiction counts as found when it is put at its step."""
-    rows = list(zip(made, ([c.step for c in f] for f in found), strict=True))
-    located = sum(c.wrong_step in steps for c, steps in rows if c.wrong_step >= 0)
-    alarms = sum(bool(steps) for _, steps in rows)
-    wrong = sum(c.wrong_step >= 0 for c, _ in rows)
-    precision, recall = share_interval(located, alarms), share_interval(located, wrong)
-    kinds = dict.fromkeys(c.kind for c in made)
-    by_kind = {
-        k: sum(c.wrong_step in s for c, s in rows if c.kind == k and c.wrong_step >= 0)
-        / sum(c.kind == k and c.wrong_step >= 0 for c in made)
-        for k in kinds
-    }
+    rows = [(c, [f.step for f in located]) for c, located in zip(made, found, strict=True)]
+    hits: dict[str, list[bool]] = {}
+    for chain, steps in rows:
+        if chain.wrong_step >= 0:
+            hits.setdefault(chain.kind, []).append(chain.wrong_step in steps)
+    right, alarms = sum(map(sum, hits.values())), sum(bool(steps) for _, steps in rows)
+    precision, recall = share_interval(right, alarms), share_interval(right, sum(map(len, hits.values())))
     return {
         "chain_count": len(rows),
         "precision": precision.mid,
         "precision_interval": [precision.low, precision.high],
         "recall": recall.mid,
         "recall_interval": [recall.low, recall.high],
-        "recall_by_kind": by_kind,
+        "recall_by_kind": {kind: sum(found) / len(found) for kind, found in hits.items()},
     }

@@ -46,27 +46,15 @@ class Read(NamedTuple):
     exact: int
 
 
-class Critic:
-    """Step critic.
-
-    Args:
-        session: With room for a trace, and nine sequences.
-        template: The model's chat template.
-    """
-
-    def __init__(self, session: Session, template: ChatTemplate) -> None:
-        self.judge = Judge(session, template, _TOLD["instruction"])
-        self._room = session.context_tokens
-
-    def read(self, trace: Trace) -> Read:
-        """Log-odds for each step; steps beyond the context's room are taken for right."""
-        pieces = [f"Problem: {trace.problem}\n\nSolution:\nStep 1: {trace.steps[0]}"]
-        pieces += [f"\nStep {at}: {step}" for at, step in enumerate(trace.steps[1:], 2)]
-        room = self._room - 400
-        kept = [p for at, p in enumerate(pieces) if sum(len(x) for x in pieces[: at + 1]) / 2.5 < room] or pieces[:1]
-        margins = np.full(len(pieces), 9.0)
-        margins[: len(kept)] = self.judge.along(kept, _TOLD["question"])
-        return Read(margins, analyse(trace.steps, trace.problem).first_error)
+def read(judge: Judge, trace: Trace, room_tokens: int) -> Read:
+    """A trace as the critic sees it; steps beyond the context's room are taken for right."""
+    pieces = [f"Problem: {trace.problem}\n\nSolution:\nStep 1: {trace.steps[0]}"]
+    pieces += [f"\nStep {at}: {step}" for at, step in enumerate(trace.steps[1:], 2)]
+    room = room_tokens - 400
+    kept = [p for at, p in enumerate(pieces) if sum(len(x) for x in pieces[: at + 1]) / 2.5 < room] or pieces[:1]
+    margins = np.full(len(pieces), 9.0)
+    margins[: len(kept)] = judge.along(kept, _TOLD["question"])
+    return Read(margins, analyse(trace.steps, trace.problem).first_error)
 
 
 class Rule(NamedTuple):
@@ -138,13 +126,12 @@ def criticised(
     right: Sequence[Path],
     *,
     seed: int,
-    count: int = CRITICISED,
 ) -> dict[str, Any]:
-    """The step critic's score on half of ``count`` rows drawn by the seed, its rule fitted on the other half.
+    """The step critic's score on half of 200 rows drawn by the seed, its rule fitted on the other half.
 
     A file without right traces gets as many of GSM8K's human solutions (``right``), and says so.
     """
-    drawn = random.Random(f"critic {seed}").sample(list(rows), min(count, len(rows)))
+    drawn = random.Random(f"critic {seed}").sample(list(rows), min(CRITICISED, len(rows)))
     traces = [Trace(str(r["problem"]), tuple(r["steps"]), int(r["label"])) for r in drawn]
     borrowed = 0
     if all(t.label >= 0 for t in traces) and right:
@@ -155,8 +142,8 @@ def criticised(
             steps = re.sub("<<.*?>>", "", row["answer"]).split("####")[0].strip().split("\n")
             traces.append(Trace(row["question"], tuple(steps), -1))
         random.Random(seed).shuffle(traces)
-    critic = Critic(session, template)
-    reads = [critic.read(trace) for trace in traces]
+    judge = Judge(session, template, _TOLD["instruction"])
+    reads = [read(judge, trace, session.context_tokens) for trace in traces]
     half = len(traces) // 2
     labels = [t.label for t in traces]
     rule = fit(reads[:half], labels[:half])
@@ -168,7 +155,7 @@ def criticised(
         "rule": rule._asdict(),
         **f1(held, labels[half:]),
         "exact_checks_alone": f1(exact, labels[half:])["f1"],
-        "read_tokens": critic.judge.read_count,
+        "read_tokens": judge.read_count,
     }
 
 

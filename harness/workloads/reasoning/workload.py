@@ -45,7 +45,7 @@ class ReasoningWorkload:
                 regex_chars_count=(2.2 * 37 * (30 + 13) + 13 * (3 + 13)) * steps,
                 **fixed,
             ),
-            Cost(operation="solve", python_ops_count=3650, **fixed),
+            Cost(operation="solve", python_ops_count=4660, **fixed),
         )
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:

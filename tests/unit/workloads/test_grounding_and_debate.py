@@ -21,7 +21,6 @@ from harness.workloads.grounding_qa.answering import (
     Answer,
     Citation,
     Judged,
-    Vote,
     claimed,
     contains,
     normalise,
@@ -85,8 +84,7 @@ def test_facts_tell_what_they_say_and_questions_know_their_source():
 
 
 def judged(confidence: float, is_right: bool, *, supports: bool = True, answerable: bool = True) -> Judged:
-    vote = Vote("x", 4)
-    answer = Answer("x", confidence, Citation("d", True, supports), supports, vote, 100, 20, 0.5)
+    answer = Answer("x", confidence, Citation(True, supports), supports, 4, 100, 20, 0.5)
     return Judged(Question("q", "s", "x" if answerable else "", "d", "s"), answer, is_right)
 
 
@@ -153,10 +151,9 @@ def test_a_vote_in_waves_stops_when_it_is_settled():
 
     # after 3: 2 to 1, doubt(2, 1) = (C(4,3) + 1) / 16 = 0.31; after 4: 3 to 1, (C(5,4) + 1) / 32 = 0.19;
     # after 6: 5 to 1, 8 allowed: 2 left cannot turn it
-    vote = vote_in_waves(draw, (3, 1, 2, 2))
-    assert (vote.answer, vote.sample_count) == ("yes", 6)
+    assert vote_in_waves(draw, (3, 1, 2, 2)) == ("yes", 6)
     assert asked == list(range(6))
-    assert vote_in_waves(lambda n: ["a"] * len(n), (3, 1, 2, 2)).sample_count == 4  # doubt(4, 0) = 1/32
+    assert vote_in_waves(lambda n: ["a"] * len(n), (3, 1, 2, 2)) == ("a", 4)  # doubt(4, 0) = 1/32
 
 
 def test_word_f1():

@@ -13,7 +13,6 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.runtimes.fake import FakeClock, FakeModel, FakeSession
 from harness.stats.calibration.scaling import temperature
-from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import (
     Branches,
     Plan,
@@ -22,6 +21,7 @@ from harness.workloads._language.generate import (
     line_end,
     with_kept_prefix,
 )
+from harness.workloads._language.judgement import choose
 from harness.workloads._language.sampling import log_softmax_at, numbers, pick
 
 WAYS = (in_one_batch, with_kept_prefix, by_separate_calls)
