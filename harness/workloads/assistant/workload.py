@@ -79,7 +79,7 @@ class AssistantWorkload:
 
         talk = talks(1, context.seed)[0]
         opened = open_chat(context, context_tokens=2048, sequence_count=6)
-        assistant, store = self._assistant(opened, context, "timed", size, ())
+        assistant, store = self._assistant(opened, context, "timed", size)
         for text, _ in talk.turns:
             assistant.hear(text)
         return State(opened[0], assistant, talk, store, size["budget_tokens"])
@@ -130,7 +130,7 @@ class AssistantWorkload:
             judged = []
             for talk in talks(_EVALUATED, context.seed + 100):
                 name = f"{talk.name}-{'-'.join(off) or 'whole'}"
-                assistant, store = self._assistant(opened, context, name, self.sizes["default"], off)
+                assistant, store = self._assistant(opened, context, name, self.sizes["default"], *off)
                 for text, _ in talk.turns:
                     assistant.hear(text)
                 judged += [Judged(talk.name, asked, assistant.ask(asked.text)) for asked in talk.questions]
@@ -140,12 +140,7 @@ class AssistantWorkload:
         return found
 
     def _assistant(
-        self,
-        opened: tuple[Any, Any],
-        context: WorkloadContext,
-        name: str,
-        size: Mapping[str, int],
-        without: Sequence[str],
+        self, opened: tuple[Any, Any], context: WorkloadContext, name: str, size: Mapping[str, int], *without: str
     ) -> tuple[Any, Any]:
         from harness.workloads.assistant.assistant import Assistant
         from harness.workloads.grounding_qa.answering import fill_store

@@ -6,7 +6,7 @@ is measured is retrieval alone: the share of a question's evidence turns among t
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -19,6 +19,7 @@ from harness.workloads.memory_store.scoring import DEFAULT, LEXICAL, SEED, SEMAN
 from harness.workloads.memory_store.store import MemoryStore, NewMemory
 
 _UNANSWERABLE: Final = 5
+_AS_WRITTEN: Final = "seed formula as written"
 CUTOFFS: Final = (1, 5, 10, 20)
 SCORINGS: Final[Mapping[str, Scoring]] = {
     "cosine": SEMANTIC,
@@ -49,12 +50,8 @@ class Question(NamedTuple):
     answer: str
 
 
-Conversations = tuple[tuple[Turn, ...], tuple[Question, ...]]
-"""All turns and all questions of a file, in its order."""
-
-
-def read(path: Path) -> Conversations:
-    """Read a LoCoMo file.
+def read(path: Path) -> tuple[tuple[Turn, ...], tuple[Question, ...]]:
+    """All turns and all questions of a LoCoMo file, in its order.
 
     Raises:
         BadDataError: It is not one.
@@ -86,29 +83,27 @@ def _turns(sample: Mapping[str, Any]) -> Iterator[Turn]:
             yield Turn(sample["sample_id"], turn["dia_id"], f"{turn['speaker']}: {turn['text']}", when + at)
 
 
-def evaluate(data: Conversations, embedder: Embedder, path: Path) -> dict[str, Any]:
+def evaluate(turns: Sequence[Turn], every: Sequence[Question], embedder: Embedder, path: Path) -> dict[str, Any]:
     """Recall of evidence (mean share among the first k found) for each way to score; a conversation is a namespace.
 
     Every question is asked one day after the last turn of its conversation. The seed's formula is also run as its
     class runs it, where each retrieval raises the access counts that the next one is scored with.
     """
-    turns, questions = data[0], [q for q in data[1] if q.evidence]
+    questions = [q for q in every if q.evidence]
     asked = embedder.embed([q.text for q in questions])
     last = {turn.conversation: turn.at_s for turn in sorted(turns, key=lambda t: t.at_s)}
     recalls: dict[str, dict[str, float]] = {}
     with MemoryStore(path, embedder, capacity=len(turns)) as store:
         ids = store.store_many(NewMemory(t.text, t.conversation, t.name, 0.5, t.at_s) for t in turns)
         turn_of = {i: turn.name for i, turn in zip(ids, turns, strict=True)}
-        runs: list[tuple[str, Scoring, bool]] = [(name, scoring, False) for name, scoring in SCORINGS.items()]
-        runs.append(("seed formula as written", SEED, True))
-        for name, scoring, touch in runs:
+        for name, scoring in (*SCORINGS.items(), (_AS_WRITTEN, SEED)):
             shares: dict[str, list[float]] = {f"at_{k}": [] for k in CUTOFFS}
             for question, vector in zip(questions, asked, strict=True):
                 now_s = last[question.conversation] + 86_400.0
                 kept: dict[str, Any] = {"scoring": scoring, "namespace": question.conversation}
                 kept |= {"vector": vector, "now_s": now_s}
                 hits = store.retrieve(question.text, top_k=max(CUTOFFS), **kept)
-                if touch:  # the class counts the five it returns
+                if name == _AS_WRITTEN:  # the class counts the five it returns
                     store.retrieve(question.text, top_k=5, touch=True, **kept)
                 names = [turn_of[h.memory.memory_id] for h in hits]
                 for k in CUTOFFS:

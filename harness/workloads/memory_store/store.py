@@ -229,14 +229,20 @@ class MemoryStore:
                 self._writable()
             self._refresh()
             now = self._clock() if now_s is None else now_s
-            slots, scores = self._best(query, unit, scoring, namespace, top_k, now)
-            ids = [int(i) for i in self._index.ids[slots]]
-            hits = [Hit(m, float(s)) for m, s in zip(self._memories(ids), scores, strict=True)]
-            if touch and hits:
+            slots = self._index.slots(namespace)
+            top_k = min(top_k, self._index.count if slots is None else len(slots))
+            if top_k < 1:
+                return []
+            scores = self._scores(query, unit, scoring, slots, now)
+            best = top(scores, top_k)
+            chosen = best if slots is None else slots[best]
+            ids = [int(i) for i in self._index.ids[chosen]]
+            hits = [Hit(m, float(s)) for m, s in zip(self._memories(ids), scores[best], strict=True)]
+            if touch:
                 with self._db.write() as db:
                     change = "UPDATE memories SET access_count = access_count + 1, accessed_s = ? WHERE id = ?"
                     db.executemany(change, [(now, i) for i in ids])
-                self._index.touch(slots)
+                self._index.touch(chosen)
             return hits
 
     def search(self, expression: str, *, top_k: int = 20) -> list[Hit]:
@@ -298,26 +304,10 @@ class MemoryStore:
             self._writable()
             return self._db.erase_log()
 
-    def _best(
-        self,
-        query: str,
-        unit: NDArray[np.float32] | None,
-        scoring: Scoring,
-        namespace: str | None,
-        top_k: int,
-        now_s: float,
-    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """The best slots for a question and their scores, best first: every candidate is scored in full.
-
-        ``unit`` is the question's unit vector [dim]; None where the scoring does not look at vectors.
-        """
+    def _scores(self, query: str, unit: Any, scoring: Scoring, slots: Any, now_s: float) -> NDArray[np.float32]:
+        """Every candidate's score; ``unit`` [dim] is the question's vector, None where the scoring looks at none."""
         index = self._index
-        slots = index.slots(namespace)
-        count = index.count if slots is None else len(slots)
-        top_k = min(top_k, count)
-        if top_k < 1:
-            return np.empty(0, np.intp), np.empty(0, np.float32)
-        scores = np.zeros(count, np.float32)
+        scores = np.zeros(index.count if slots is None else len(slots), np.float32)
         if unit is not None:
             scores = index.cosines(unit, slots)
             if scoring.kind == "fused":
@@ -333,8 +323,7 @@ class MemoryStore:
             lexical = index.bm25(self._db.terms(wanted or query), self._db, slots)
             lexical = lexical if slots is None else lexical[slots]
             scores += lexical * np.float32(scoring.lexical / (float(lexical.max()) or 1.0))
-        best = top(scores, top_k)
-        return (best if slots is None else slots[best]), scores[best]
+        return scores
 
     def _take(self, first_id: int) -> None:
         """Take into memory what the database holds from an identifier on."""

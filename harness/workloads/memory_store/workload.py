@@ -75,7 +75,7 @@ class MemoryWorkload:
                 fresh_bytes=new_page_bytes(4 * column, column),
                 numpy_calls_count=50,
                 array_steps_count=1.5 * n,  # exponentials, the best five
-                python_ops_count=2240,
+                python_ops_count=2180,
                 sql_statements_count=10.5 + 1.5 * _QUERY_TERMS,
                 **fixed,
             ),
@@ -96,7 +96,7 @@ class MemoryWorkload:
                 operation="forget",
                 moved_bytes=0.0,
                 numpy_calls_count=10,
-                python_ops_count=850,
+                python_ops_count=1020,
                 sql_statements_count=11.8 + 1.4 * _FACT_TERMS + 2.6 * (6 + leaves),
                 flushes_count=6,
                 **fixed,
@@ -196,5 +196,5 @@ class MemoryWorkload:
             data = locomo.read(file)
             for embedder in (cached, HashingEmbedder()):
                 path = context.folder / f"{file.stem}-{embedder.name}.db"
-                found[f"{file.stem} {embedder.name}"] = locomo.evaluate(data, embedder, path)
+                found[f"{file.stem} {embedder.name}"] = locomo.evaluate(*data, embedder, path)
         return found

@@ -41,7 +41,7 @@ class ReasoningWorkload:
         return (
             Cost(
                 operation="analyse",
-                python_ops_count=9200.0 * steps,
+                python_ops_count=8800.0 * steps,
                 regex_chars_count=(2.2 * 37 * (30 + 13) + 13 * (3 + 13)) * steps,
                 **fixed,
             ),
@@ -97,6 +97,7 @@ class ReasoningWorkload:
 
         With a model (``--model``), its judgement of contradictions and its step critic stand beside the exact checks.
         """
+        from harness.workloads._language.templates import open_chat
         from harness.workloads.reasoning.analysis import analyse
         from harness.workloads.reasoning.contradictions import chains, contradictions, score
         from harness.workloads.reasoning.process_bench import beside, criticised
@@ -104,24 +105,21 @@ class ReasoningWorkload:
 
         made = chains(context.seed, held_out=True, fill_count=4)
         found: dict[str, Any] = {"contradictions": score(made, [contradictions(c.steps) for c in made])}
-        session = template = None
-        if context.open_session is not None and context.model_path is not None:
-            from harness.workloads._language.templates import open_chat
-
-            session, template = open_chat(context, context_tokens=4096, sequence_count=10)
-            found["contradictions with the model"] = _asked(session, template, context.seed)
-        for path in sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []:
+        opened = open_chat(context, context_tokens=4096, sequence_count=10) if context.model_path else None
+        if opened:
+            found["contradictions with the model"] = _asked(*opened, context.seed)
+        solved = sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []
+        for path in solved:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             alarms = sum(bool(analyse(r["answer"], r["question"]).faults) for r in rows)
             found[path.stem] = {"trace_count": len(rows), "false_alarm_ratio": alarms / len(rows)}
         for path in sorted(context.data.glob("processbench*.json")) if context.data else []:
             rows = json.loads(path.read_text(encoding="utf-8"))
             found[path.stem] = {**bench_score(rows), "published_f1": dict(beside(path.stem))}
-            if session is not None and template is not None:
-                right = sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []
-                found[path.stem]["critic"] = criticised(session, template, rows, right, seed=context.seed)
-        if session is not None:
-            session.close()
+            if opened:
+                found[path.stem]["critic"] = criticised(*opened, rows, solved, seed=context.seed)
+        if opened:
+            opened[0].close()
         return found
 
 
