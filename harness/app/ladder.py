@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from harness.app.calibration_change import calibration_change
 from harness.app.run import hashed
 from harness.catalog.fetch import check_room
 from harness.catalog.gguf import read_gguf
@@ -19,15 +18,16 @@ from harness.domain.result import Quality
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, EngineError, InputError, RefusedError
 from harness.measure.child import ChildResult, Limits
-from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import QualityJob, load_columns
 from harness.measure.pipeline import How, Listener, Measurement, Pipeline, events_named, key_of, prepare
+from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.predict.weights import weights_of
 from harness.records.ladder import Ladder, Rung, describe, mark_frontier, reference_of, rung_of
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS, QuantizeJob
+from harness.stats.calibration.paired import calibration_change
 
 DEFAULT_QUANTS: Final = (
     *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "IQ3_XXS"),

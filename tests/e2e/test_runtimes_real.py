@@ -19,9 +19,9 @@ from harness.domain.record import RunRecord
 from harness.domain.result import Generation, Load
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs import generate, load, served
 from harness.measure.pipeline import How, Pipeline
+from harness.measure.protocol import GenerateJob
 from harness.runtimes import executable
 from harness.runtimes.server import RUNTIME as SERVER
 from harness.runtimes.server.answer import Request
@@ -215,8 +215,8 @@ def test_ik_runs_the_same_session(tiny: Path) -> None:
                 session.decode([token], position=6)
                 assert np.allclose(session.logits(), row, atol=2e-2 * np.abs(row).max())
                 session.truncate(6)
-    with pytest.raises(RefusedError, match="full_window"):
-        IK.open(tiny, scenario, full_window=True)
+    with pytest.raises(RefusedError, match="output_tokens"):
+        IK.open(tiny, scenario, output_tokens=8)
 
 
 def test_ik_through_the_pipeline(tiny: Path, tmp_path: Path) -> None:

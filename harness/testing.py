@@ -1,0 +1,130 @@
+"""For authors of plug-ins: suites that a device, a runtime and a workload must pass; the product imports none of them.
+
+A test of one's own package is enough::
+
+    from harness.testing import check_runtime
+
+    def test_my_runtime(tmp_path):
+        check_runtime(MyRuntime(), my_model(tmp_path))
+
+A broken promise is an ``AssertionError`` that names the promise.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from harness.catalog.devices import load_device
+from harness.domain.record import EngineIdentity
+from harness.domain.scenario import Scenario
+from harness.ports import Runtime, Session, Workload, WorkloadContext
+
+_SCENARIO = Scenario(context_tokens=128, prompt_tokens=8, new_tokens=4, thread_count=1)
+
+
+def check_device(path: Path) -> None:
+    """A device file is read, names its sources, and its figures agree with each other.
+
+    Raises:
+        BadDataError: It breaks the schema; names the field.
+        AssertionError: A promise is broken.
+    """
+    device = load_device(str(path))
+    assert device.name == path.stem, f"the name is the stem of the file: {device.name!r} is not {path.stem!r}"
+    assert device.engines, "at least one engine"
+    for engine in device.engines:
+        assert engine.apis, f"{engine.name}: at least one api"
+        assert device.engine_for(engine.apis[0]) is not None
+        assert device.pool_for(engine.apis[0]) in {pool.name for pool in device.pools}, (
+            f"{engine.name}: its pool is there"
+        )
+    for pool in device.pools:
+        for figure in (pool.total_bytes, pool.usable_bytes, pool.bandwidth_bytes_per_s):
+            assert figure.source, f"{pool.name}: each figure names its source"
+
+
+def check_runtime(runtime: Runtime, model: Path, *, tolerance: float = 1e-2) -> None:
+    """A runtime says whether it can be used, who it is, and opens sessions that keep the promises of the port.
+
+    ``model`` is a small file that it reads; ``tolerance`` the largest difference of a logit between a batch and single
+    steps, relative to the largest logit.
+
+    Raises:
+        AssertionError: A promise is broken.
+    """
+    assert runtime.name.isidentifier(), f"the name is an identifier: {runtime.name!r}"
+    reason = runtime.missing()
+    assert reason is None or reason, "missing() is None, or a reason in words"
+    assert reason is None, f"it cannot be used here: {reason}"
+    identity = runtime.identity(_SCENARIO)
+    assert isinstance(identity, EngineIdentity)
+    assert identity.name, "the engine has a name"
+    assert identity.version, "the engine has a version"
+    session = runtime.open(model, _SCENARIO)
+    try:
+        _check_session(session, tolerance)
+    finally:
+        session.close()
+
+
+def _check_session(session: Session, tolerance: float) -> None:
+    assert isinstance(session, Session), "open() gives a Session"
+    assert session.vocab_count > 0
+    assert session.context_tokens >= _SCENARIO.context_tokens
+    tokens = session.tokenize("one two three")
+    assert tokens, "text has tokens"
+    assert all(0 <= t < session.vocab_count for t in tokens), "tokens are of the vocabulary"
+    assert isinstance(session.detokenize(tokens), str)
+    ids = [t % session.vocab_count for t in (3, 14, 15, 92, 6, 5)]
+    session.decode(ids, position=0)
+    whole = np.array(session.logits())
+    assert whole.shape == (session.vocab_count,), "logits of the last token: [vocab_count]"
+    assert np.isfinite(whole).all(), "logits are numbers"
+    assert session.greedy() == int(whole.argmax()), "greedy() is the largest logit"
+    session.clear()
+    for position, token in enumerate(ids):
+        session.decode([token], position=position)
+    single = np.array(session.logits())
+    scale = float(np.abs(whole).max()) or 1.0
+    assert np.abs(single - whole).max() <= tolerance * scale, "a batch and single steps give the same logits"
+    session.truncate(len(ids) - 1)
+    session.decode(ids[-1:], position=len(ids) - 1)
+    again = np.array(session.logits())
+    assert np.abs(again - single).max() <= tolerance * scale, "after truncate() a token can be computed again"
+
+
+def check_workload(workload: Workload, size: str = "default", *, model: Path | None = None) -> dict[str, Any]:
+    """A workload declares a cost for each operation, prepares, runs each once, and checks its answers.
+
+    Returns:
+        The quality figures that its check gave.
+
+    Raises:
+        AssertionError: A promise is broken.
+        WrongAnswerError: Its own check found a wrong answer.
+    """
+    assert workload.name.isidentifier(), f"the name is an identifier: {workload.name!r}"
+    assert workload.title, "a title for people"
+    assert "default" in workload.sizes, "a size named default"
+    assert not workload.needs_model or model is not None, "this workload needs a model file"
+    chosen = workload.sizes[size]
+    costs = {cost.operation for cost in workload.costs(chosen)}
+    with tempfile.TemporaryDirectory(prefix="edge-harness-contract-") as folder:
+        from harness.runtimes.llamacpp import RUNTIME
+
+        opener = RUNTIME.open if workload.needs_model else None
+        context = WorkloadContext(Path(folder), Path(folder), 1, 1, model, opener)
+        state = workload.prepare(chosen, context)
+        operations = list(workload.operations(state))
+        names = [operation.name for operation in operations]
+        assert len(set(names)) == len(names), "each operation has a name of its own"
+        assert set(names) == costs, f"a cost for each operation: {sorted(set(names) ^ costs)} stand on one side only"
+        for operation in operations:
+            assert operation.call_count >= 1
+            operation.call()
+        quality = dict(workload.check(state))
+    msgspec.json.encode(quality)  # a TypeError says which value is none of JSON's
+    return quality
