@@ -247,7 +247,11 @@ def verbs(
 
 def commands() -> str:
     """Every verb with its help, as the command line prints it."""
-    return "\n".join(f"## {v.command_path}\n\n```text\n{v.command.get_help(v)}\n```\n" for v in verbs())
+    shown = []
+    for verb in verbs():
+        setattr(verb.command, "_help_option", None)  # noqa: B010 - click keeps the first context's, whatever it was
+        shown.append(f"## {verb.command_path}\n\n```text\n{verb.command.get_help(verb)}\n```\n")
+    return "\n".join(shown)
 
 
 def _amount(unit: str, amount: float) -> str:
