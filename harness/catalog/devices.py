@@ -41,6 +41,7 @@ _STORAGE: Final = {
     "sequential_read_gb_s": ("sequential_read_bytes_per_s", GB),
     "random_read_gb_s": ("random_read_bytes_per_s", GB),
     "mapped_read_gb_s": ("mapped_read_bytes_per_s", GB),
+    "busy_read_gb_s": ("busy_read_bytes_per_s", GB),
 }
 _POWER: Final = {
     "battery_wh": ("battery_joules", JOULES_PER_WH),
@@ -105,6 +106,7 @@ class StorageTable(Frozen, frozen=True, kw_only=True):
     sequential_read_gb_s: Amount
     random_read_gb_s: Amount | None = None
     mapped_read_gb_s: Amount | None = None
+    busy_read_gb_s: Amount | None = None
 
 
 class PowerTable(Frozen, frozen=True, kw_only=True):

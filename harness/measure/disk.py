@@ -1,4 +1,4 @@
-"""Storage read past the page cache: in sequence, at random, and by faults on a mapped file.
+"""Storage read past the page cache: in sequence, at random, beside computing, and by faults on a mapped file.
 
 Linux: ``O_DIRECT`` into huge pages; where the file system refuses that, the pages are dropped with
 ``posix_fadvise(DONTNEED)`` before they are read again. Other systems: ``F_NOCACHE`` on macOS; what is left (Windows)
@@ -10,16 +10,23 @@ import mmap
 import os
 import random
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from harness.huge_pages import read_buffer
+import numpy as np
+
+from harness.huge_pages import HUGE_PAGE_BYTES, parallel_read_bytes_per_s, read_buffer
+from harness.measure.machine import cpu
 
 BLOCK_BYTES: Final = 4 * 2**20
 RANDOM_BLOCK_BYTES: Final = 4096 * 16
-"""Random reads are those of layer streaming and page faults with read-ahead: 64 KiB, one after the other."""
+"""Random reads are those of page faults with read-ahead: 64 KiB, one after the other."""
+BUSY_S: Final = 1.0
+"""Reading beside computing lasts so long: many disks are faster for the first tenth of a second, a model streams on."""
 
 Way = Literal["direct", "dropped", "uncached", "possibly cached"]
 
@@ -33,6 +40,8 @@ class DiskSpeed(NamedTuple):
         way: How the page cache was passed by.
         mapped_bytes_per_s: One reader that touches every page of the mapped file in order; None where pages cannot be
             dropped from the cache first.
+        busy_bytes_per_s: As many readers as streaming has, 2 MiB a call, while all threads compute; None where the page
+            cache cannot be passed by.
     """
 
     sequential_bytes_per_s: float
@@ -40,6 +49,7 @@ class DiskSpeed(NamedTuple):
     way: Way
     file_bytes: int
     mapped_bytes_per_s: float | None = None
+    busy_bytes_per_s: float | None = None
 
 
 def disk_speed(folder: Path, *, file_bytes: int = 512 * 2**20, random_count: int = 512, seed: int = 1) -> DiskSpeed:
@@ -56,6 +66,7 @@ def disk_speed(folder: Path, *, file_bytes: int = 512 * 2**20, random_count: int
             sequential_s = _read_all(descriptor, size)
         with _opened(path) as (descriptor, way):
             random_s = _read_at_random(descriptor, size, random_count, seed)
+            busy = _read_beside_computing(descriptor, size) if way in {"direct", "uncached"} else None
         mapped_s = _touch_all(path)
         return DiskSpeed(
             sequential_bytes_per_s=size / sequential_s,
@@ -63,6 +74,7 @@ def disk_speed(folder: Path, *, file_bytes: int = 512 * 2**20, random_count: int
             way=way,
             file_bytes=size,
             mapped_bytes_per_s=size / mapped_s if mapped_s else None,
+            busy_bytes_per_s=busy,
         )
     finally:
         path.unlink(missing_ok=True)
@@ -156,6 +168,28 @@ def _read_at_random(descriptor: int, size_bytes: int, count: int, seed: int) -> 
         for place in chosen:
             _read_into(descriptor, view, place * RANDOM_BLOCK_BYTES)
         return time.perf_counter() - start
+
+
+def _read_beside_computing(descriptor: int, size_bytes: int) -> float:
+    """Bytes/s of the whole file, read again and again for ``BUSY_S``, while each thread goes through memory."""
+    thread_count, stop, rates = cpu().thread_count, threading.Event(), []
+    array = np.ones(BLOCK_BYTES, np.float32)
+
+    def compute() -> None:
+        while not stop.is_set():
+            array.max()
+
+    with ThreadPoolExecutor(thread_count) as pool:
+        try:
+            for _ in range(thread_count):
+                pool.submit(compute)
+            until_s = time.perf_counter() + BUSY_S
+            while time.perf_counter() < until_s:
+                offsets = range(0, size_bytes, HUGE_PAGE_BYTES)
+                rates.append(parallel_read_bytes_per_s(lambda view, at: _read_into(descriptor, view, at), offsets))
+        finally:
+            stop.set()
+    return len(rates) / sum(1 / rate for rate in rates)
 
 
 def _touch_all(path: Path) -> float | None:

@@ -137,6 +137,9 @@ def _profile(
             technology="disk under the cache folder",
             sequential_read_bytes_per_s=measured(disk.sequential_bytes_per_s, f"{how}, 4 MiB each, in order"),
             random_read_bytes_per_s=measured(disk.random_bytes_per_s, f"{how}, 64 KiB each, at random"),
+            busy_read_bytes_per_s=measured(disk.busy_bytes_per_s, f"{how}, four at a time, all threads computing")
+            if disk.busy_bytes_per_s
+            else None,
             mapped_read_bytes_per_s=measured(disk.mapped_bytes_per_s, "the file mapped, every page touched in order")
             if disk.mapped_bytes_per_s
             else None,

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from harness.errors import EngineError
-from harness.huge_pages import read_buffer
+from harness.huge_pages import HUGE_PAGE_BYTES, READER_COUNT, parallel_read_bytes_per_s, read_buffer
 from harness.runtimes.llamacpp.laid_memory import LaidMemory
 from harness.runtimes.llamacpp.stream_plan import Extent
 
-CHUNK_BYTES: Final = 2 * 2**20
-READER_COUNT: Final = 4
+CHUNK_BYTES: Final = HUGE_PAGE_BYTES
 BUFFERS_BYTES: Final = READER_COUNT * CHUNK_BYTES
 """What readers hold that read through buffers of their own."""
 _PROBE_CHUNKS: Final = 256
@@ -131,21 +130,4 @@ def probe_bytes_per_s(memory: LaidMemory, file_bytes: int) -> float:
     """
     wanted = min(file_bytes // CHUNK_BYTES, _PROBE_CHUNKS)
     step = file_bytes // CHUNK_BYTES // max(wanted, 1)
-    offsets = deque(i * step * CHUNK_BYTES for i in range(wanted))
-
-    def work() -> None:
-        with read_buffer(CHUNK_BYTES) as buffer:
-            while True:
-                try:
-                    offset = offsets.popleft()
-                except IndexError:
-                    return
-                memory.read_into(buffer, offset)
-
-    threads = [threading.Thread(target=work) for _ in range(READER_COUNT)]
-    started_s = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return wanted * CHUNK_BYTES / (time.perf_counter() - started_s)
+    return parallel_read_bytes_per_s(memory.read_into, [i * step * CHUNK_BYTES for i in range(wanted)])
