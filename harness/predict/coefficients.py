@@ -69,8 +69,8 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
         terms: Terms of both laws.
         widths: Fitted width of each kind of level.
         noise: Spread of one measurement in ln t, by phase, side and whether it is a phone.
-        residuals: By group, the 5 % and 95 % quantiles of ln(measured / predicted) on sources left out of the fit, in
-            units of the spread that the fit expected there.
+        scales: By phase and class, factors of the half-width of an interval in units of the spread that the fit
+            expects, by its errors on sources left out (``interval.py``).
         covariance: Of the terms that rows speak for.
         effective_count: Terms as rows see them.
     """
@@ -79,7 +79,7 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
     terms: dict[str, Coefficient]
     widths: dict[str, float]
     noise: dict[str, float]
-    residuals: dict[str, tuple[float, float]]
+    scales: dict[str, float]
     covariance: Covariance = Covariance()
     effective_count: float = 0.0
 

@@ -3,8 +3,8 @@
     t(pass) = ((B_s / D)^p + t_c^p)^(1/p),    B_s: streamed bytes
 
 D: what storage gives while the engine computes (bytes/s); t_c: arithmetic of the pass (s). Several tokens in one pass
-(verified drafts) share one reading. The naive contrast is a mapped file larger than the page cache: blocks are used in a
-cycle, least recently used ones are dropped, so each is dropped just before it is wanted, and all of it is read again
+(verified drafts) share one reading. The naive contrast is a mapped file larger than the page cache: blocks are used in
+a cycle, least recently used ones are dropped, so each is dropped just before it is wanted, and all of it is read again
 for every token.
 """
 

@@ -244,7 +244,7 @@ CERTAIN_RATIO: Final = 0.5
 
 
 def coefficients_of(
-    problem: Problem, whole: Fit, rows: Sequence[Row], source: str, residuals: dict[str, tuple[float, float]]
+    problem: Problem, whole: Fit, rows: Sequence[Row], source: str, scales: dict[str, float]
 ) -> Coefficients:
     """What ships: every term but the sources', which nobody who asks shares."""
     spread = np.sqrt(np.diag(whole.covariance))
@@ -266,7 +266,7 @@ def coefficients_of(
         },
         widths={kind: round(width, 4) for kind, width in whole.widths.items()},
         noise={name: round(n, 4) for name, n in sorted(noise.items())},
-        residuals=residuals,
+        scales=scales,
         covariance=Covariance.of([problem.keys[i] for i in core], whole.covariance[np.ix_(core, core)]),
         effective_count=round(whole.effective_count, 1),
     )

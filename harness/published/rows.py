@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.errors import BadDataError
-from harness.predict.decode import DEEP_TOKENS, Machine, Work
+from harness.predict.decode import BELOW_FOUR_BITS, DEEP_TOKENS, Machine, Work
 from harness.predict.prefill import Prompt
 from harness.predict.quant_class import quant_class
 from harness.predict.traits import chip_key, traits_of
@@ -176,7 +176,7 @@ def _group(phase: str, *, moe: bool, quant: str, phone: bool, depth: float) -> s
         return "moe"
     if phone:
         return "phone"
-    if quant in {"q3k", "q2k", "iq", "ternary"}:
+    if quant in BELOW_FOUR_BITS:
         return "sub-4-bit"
     return "deep" if depth >= DEEP_TOKENS else "dense"
 
@@ -195,9 +195,8 @@ def api_named(text: str) -> str:
 def runtime_named(text: str) -> str:
     """``llama.cpp`` for everything of its kind, else the runtime's first word."""
     lower = text.lower()
-    if not lower or (
-        "bitnet" not in lower and re.search(r"llama-bench|^llama\.?cpp|^ollama|^llama\.rn|llama.cpp-class", lower)
-    ):
+    own = re.search(r"bitnet|^ik_", lower)  # forks with kernels of their own, whatever tool of llama.cpp timed them
+    if not lower or (not own and re.search(r"llama-bench|^llama\.?cpp|^ollama|^llama\.rn|llama.cpp-class", lower)):
         return "llama.cpp"
     return re.split(r"[ _(,]", lower, maxsplit=1)[0].strip("-") + ("-ane" if "ane" in lower.split() else "")
 

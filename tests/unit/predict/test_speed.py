@@ -16,7 +16,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work, decode_seconds
-from harness.predict.interval import quantiles
+from harness.predict.interval import class_scales, scale_of
 from harness.predict.prefill import Prompt, prefill_seconds, prompt_of
 from harness.predict.speed import fitted_speed, work_of
 from harness.predict.traits import chip_key, traits_of
@@ -225,10 +225,24 @@ def test_jacobian_is_the_derivative():
         assert (fitting.model(problem, moved)[0] - base) / 1e-6 == pytest.approx(dense[:, index], abs=1e-4)
 
 
-def test_quantiles_of_a_known_sample():
-    # 99 chips with values 1..99: the 0.95 x (99 + 1) = 95th value, and the 5th
-    low, high = quantiles([(str(i), float(i), 1.0) for i in range(1, 100)], [])
-    assert (low, high) == pytest.approx((5, 95))
+def test_scales_of_a_known_sample():
+    # 99 sources with values 1..99: the 0.9 x (99 + 1) = 90th value. The last nine, against 15 votes of all, have a
+    # factor above 1, the others one below, and three votes have none
+    classes = [("decode/dense", "decode/NVIDIA")] * 90 + [("decode/dense", "decode/AMD")] * 9
+    names, weights = [str(i) for i in range(1, 100)], np.ones(99)
+    found = class_scales(classes, names, np.arange(1.0, 100.0), weights)
+    assert found["decode"] == pytest.approx(90)
+    assert found["decode/NVIDIA"] < 1 < found["decode/AMD"] <= 99 / 90
+    few = class_scales([("decode/dense", "decode/AMD")] * 3, ["a", "b", "c"], np.ones(3), np.ones(3))
+    assert few == {"decode": 1.0}
+
+
+def test_scale_of_a_row_is_a_product():
+    machine = Machine("cuda", 4e11, traits_of("RTX 3060", "cuda", 4e11))
+    work = Work(1e9, 1e9, 16, 0, "q4k")
+    scales = {"decode": 2.0, "decode/NVIDIA": 1.5, "decode/experts": 1.2, "prefill/NVIDIA": 9.0}
+    assert scale_of(scales, "decode", work._replace(moe=True), machine) == pytest.approx(3.6)
+    assert scale_of(scales, "decode", work, machine) == pytest.approx(3.0)
 
 
 @settings(max_examples=20)

@@ -113,14 +113,14 @@ def test_spread_by_hand():
     terms = {"a/gpu": Coefficient(value=0, spread=0.2), "e/gpu": Coefficient(value=0, spread=0.3)}
     coefficients = Coefficients(
         source="", terms=terms, widths={"e/family gpu": 0.2, "s/source gpu": 0.3}, noise={"decode/gpu": 0.4},
-        residuals={}, covariance=Covariance.of(terms, matrix),
+        scales={}, covariance=Covariance.of(terms, matrix),
     )  # fmt: skip
     asked = {"a/gpu": 1.0, "e/gpu": -2.0, "e/family gpu:nobody": 0.5}
     machine = Machine("cuda", 4e11, traits_of("x", "cuda", 4e11))
     assert coefficients.spread(asked, "decode", machine) == pytest.approx(math.sqrt(0.62), rel=1e-3)
     assert coefficients.least_known(asked) == "e/gpu"
-    span = interval(10, (-2, 1.5), spread=0.1)
-    assert (span.low, span.high) == pytest.approx((10 * math.exp(-0.2), 10 * math.exp(0.15)))
+    span = interval(10, 0.3, 0.4)  # a doubt of 0.4 beside it: the root of 0.09 + 0.16
+    assert (span.low, span.high) == pytest.approx((10 * math.exp(-0.5), 10 * math.exp(0.5)))
 
 
 def spread_of(chip, api, bandwidth):
