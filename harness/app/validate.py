@@ -10,6 +10,7 @@ from harness.app.published import model_of, rows_of, shipped_rows
 from harness.errors import BadDataError, CouldNotRunError, MissingPackageError
 from harness.predict.coefficients import Coefficients, coefficients_from, shipped
 from harness.published import heat_rows
+from harness.published.batch_rows import check_batches
 from harness.published.given import leave_out_given
 from harness.published.leaving_out import fit_all, leave_out
 from harness.published.other_rows import Check, check_speculation, check_streaming, kind_of
@@ -67,13 +68,14 @@ def _read(path: Path) -> Coefficients:
 
 
 def other_checks(rows: Path | None = None) -> tuple[Check, ...]:
-    """Speculative decoding and streaming against the shipped rows, or against a file of either; () for any other file.
+    """Speculation, streaming, batches, heat against the shipped rows, or a file of one of them; () for any other file.
 
     Raises:
         BadDataError: The file cannot be read, lacks columns, or has a number that is none.
     """
     if rows is None:
-        return check_speculation(), *check_streaming(), heat_rows.check("energy"), heat_rows.check("thermal")
+        batches = check_batches(None, model_of)
+        return check_speculation(), *check_streaming(), *batches, heat_rows.check("energy"), heat_rows.check("thermal")
     match kind_of(rows):
         case "energy" | "thermal" as kind:
             return (heat_rows.check(kind, rows),)
@@ -81,6 +83,8 @@ def other_checks(rows: Path | None = None) -> tuple[Check, ...]:
             return (check_speculation(rows),)
         case "streaming":
             return check_streaming(rows)
+        case "batch":
+            return check_batches(rows, model_of)
     return ()
 
 

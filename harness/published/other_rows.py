@@ -41,7 +41,7 @@ class Check(Frozen, frozen=True, kw_only=True):
     within_ratio: float | None
 
 
-Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal"]
+Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal", "batch"]
 
 _COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
     "speculation": ("target", "method", "device", "gamma", "acceptance_rate", "acceptance_kind", "speedup"),
@@ -52,6 +52,7 @@ _COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
     "placement": ("gpu_chip", "offload_mode", "n_gpu_layers", "n_cpu_moe", "model", "quant", "test", "tokens_per_s"),
     "energy": ("device", "chip", "device_class", "backend", "model", "quant", "joules_per_token", "power_scope"),
     "thermal": ("device", "chip", "device_class", "backend", "model", "quant", "run_id", "t_s", "tokens_per_s"),
+    "batch": ("chip", "backend", "model", "quant", "memory_bandwidth_gb_s", "batch_npl", "tg_tokens_per_s_total"),
 }  # fmt: skip
 _MARKS: Final[dict[Kind, tuple[str, ...]]] = {
     "speculation": ("speedup", "acceptance_rate"),
@@ -59,6 +60,7 @@ _MARKS: Final[dict[Kind, tuple[str, ...]]] = {
     "placement": ("offload_mode", "n_gpu_layers"),
     "energy": ("joules_per_token", "power_scope"),
     "thermal": ("run_id", "t_s"),
+    "batch": ("batch_npl", "tg_tokens_per_s_total"),
 }
 
 _NUMBERS: Final[dict[Kind, tuple[str, ...]]] = {
@@ -126,7 +128,7 @@ def check_speculation(path: Path | None = None) -> Check:
         predicted = predicted_speedup(row, others)
         if predicted is not None:
             quotients.append(predicted / row.speedup)
-    return _check("speculative speedup, device left out", quotients, len(cells))
+    return check_of("speculative speedup, device left out", quotients, len(cells))
 
 
 def _same_device(one: Measured, other: Measured) -> bool:
@@ -170,12 +172,13 @@ def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
             seconds = compute_s + mmap_read_s(mapped, ram, BUSY_DISK_RATIO * disk * 1e9)
         quotients[moe].append(1 / seconds / speed)
     return (
-        _check("streaming, dense, mapped", quotients[False], len(quotients[False]) + skipped[False]),
-        _check("streaming, mixture of experts", quotients[True], len(quotients[True]) + skipped[True]),
+        check_of("streaming, dense, mapped", quotients[False], len(quotients[False]) + skipped[False]),
+        check_of("streaming, mixture of experts", quotients[True], len(quotients[True]) + skipped[True]),
     )
 
 
-def _check(name: str, quotients: list[float], all_count: int) -> Check:
+def check_of(name: str, quotients: list[float], all_count: int) -> Check:
+    """Errors of predicted / measured; ``all_count`` rows were there."""
     values = np.array(quotients)
     return Check(
         name=name,
