@@ -12,7 +12,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -63,9 +63,9 @@ def disk_speed(folder: Path, *, file_bytes: int = 512 * 2**20, random_count: int
     try:
         size = _fill(path, file_bytes)
         with _opened(path) as (descriptor, way):
-            sequential_s = _read_all(descriptor, size)
+            sequential_s = _read_blocks(descriptor, BLOCK_BYTES, range(size // BLOCK_BYTES))
         with _opened(path) as (descriptor, way):
-            random_s = _read_at_random(descriptor, size, random_count, seed)
+            random_s = _read_blocks(descriptor, RANDOM_BLOCK_BYTES, _random_places(size, random_count, seed))
             busy = _read_beside_computing(descriptor, size) if way in {"direct", "uncached"} else None
         mapped_s = _touch_all(path)
         return DiskSpeed(
@@ -149,25 +149,19 @@ def _read_into(descriptor: int, buffer: memoryview, offset: int) -> None:
         done += got
 
 
-def _read_all(descriptor: int, size_bytes: int) -> float:
-    """Seconds to read the whole file in order."""
-    with read_buffer(BLOCK_BYTES) as view:
+def _read_blocks(descriptor: int, block_bytes: int, places: Iterable[int]) -> float:
+    """Seconds to read the blocks of these numbers, one after the other."""
+    with read_buffer(block_bytes) as view:
         start = time.perf_counter()
-        for offset in range(0, size_bytes, BLOCK_BYTES):
-            _read_into(descriptor, view, offset)
+        for place in places:
+            _read_into(descriptor, view, place * block_bytes)
         return time.perf_counter() - start
 
 
-def _read_at_random(descriptor: int, size_bytes: int, count: int, seed: int) -> float:
-    """Seconds to read ``count`` blocks at different random places."""
-    places = size_bytes // RANDOM_BLOCK_BYTES
-    draw = random.Random(seed)
-    chosen = draw.sample(range(places), count) if count <= places else [draw.randrange(places) for _ in range(count)]
-    with read_buffer(RANDOM_BLOCK_BYTES) as view:
-        start = time.perf_counter()
-        for place in chosen:
-            _read_into(descriptor, view, place * RANDOM_BLOCK_BYTES)
-        return time.perf_counter() - start
+def _random_places(size_bytes: int, count: int, seed: int) -> list[int]:
+    """Numbers of random blocks of a file; different ones, where it has enough."""
+    places, draw = size_bytes // RANDOM_BLOCK_BYTES, random.Random(seed)
+    return draw.sample(range(places), count) if count <= places else [draw.randrange(places) for _ in range(count)]
 
 
 def _read_beside_computing(descriptor: int, size_bytes: int) -> float:

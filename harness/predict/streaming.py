@@ -157,37 +157,24 @@ def plan_even_split(
     compute_s = compute_s_per_token * batch_cost_ratio
     naive_s = compute_s + mmap_read_s(total, room, mapped_bytes_per_s or disk_bytes_per_s)
     excess = total - room + margin_bytes(total)
-    if excess <= 0:
-        return _plan(count, count, 0, 0, compute_s, naive_s, "compute", expected_tokens_per_pass)
-    whole = [max(0, size // HUGE_PAGE_BYTES - 1) * HUGE_PAGE_BYTES for size in layer_bytes]
-    split = least_split(whole, excess, HUGE_PAGE_BYTES, SLOT_COUNT) or least_split(layer_bytes, excess, 1, SLOT_COUNT)
-    streamed = split.streamed_bytes if split else total
-    disk_s = streamed / disk_bytes_per_s
-    bound: Bound = "memory" if split is None else "storage" if disk_s > compute_s else "compute"
-    kept = round(count * (1 - streamed / total)) if total else 0
-    buffers = split.slot_count * split.part_bytes if split else 0
-    pass_s = (disk_s**SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS)
-    return _plan(kept, count, streamed, buffers, pass_s, naive_s, bound, expected_tokens_per_pass)
-
-
-def _plan(
-    kept: int,
-    count: int,
-    streamed_bytes: int,
-    buffer_bytes: int,
-    pass_s: float,
-    naive_s: float,
-    bound: Bound,
-    tokens_per_pass: float,
-) -> StreamingPlan:
-    """The plan in which the first ``kept`` of ``count`` layers stay; where memory is short nothing runs."""
+    split, streamed = None, 0
+    bound: Bound = "compute"
+    if excess > 0:
+        whole = [max(0, size // HUGE_PAGE_BYTES - 1) * HUGE_PAGE_BYTES for size in layer_bytes]
+        split = least_split(whole, excess, HUGE_PAGE_BYTES, SLOT_COUNT) or least_split(
+            layer_bytes, excess, 1, SLOT_COUNT
+        )
+        streamed = split.streamed_bytes if split else total
+        bound = "memory" if split is None else "storage" if streamed / disk_bytes_per_s > compute_s else "compute"
+    pass_s = ((streamed / disk_bytes_per_s) ** SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS)
+    kept = round(count * (1 - streamed / total)) if total else count
     return StreamingPlan(
         pinned=tuple(range(kept)),
         streamed=tuple(range(kept, count)),
-        streamed_bytes=streamed_bytes,
-        buffer_bytes=buffer_bytes,
+        streamed_bytes=streamed,
+        buffer_bytes=split.slot_count * split.part_bytes if split else 0,
         seconds_per_pass=pass_s,
-        tokens_per_s=tokens_per_pass / pass_s if pass_s and bound != "memory" else 0.0,
+        tokens_per_s=expected_tokens_per_pass / pass_s if pass_s and bound != "memory" else 0.0,
         naive_seconds_per_pass=naive_s,
         bound=bound,
     )

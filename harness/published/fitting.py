@@ -108,13 +108,12 @@ def problem_of(rows: Sequence[Row]) -> Problem:
     for law, entries in cells.items():
         rows_at, keys_at, factors = zip(*entries, strict=True)
         designs[law] = csr_array((factors, (rows_at, keys_at)), shape=(len(rows), len(keys)))
-    seconds = [np.log((r.prompt.tokens if r.phase == "prefill" else 1) / r.tokens_per_s) for r in rows]
     class_of: dict[tuple[Any, ...], int] = {}
     groups = [(noise_class(r.phase, r.machine), is_trusted(r)) for r in rows]
     return Problem(
         keys,
         designs,
-        np.array(seconds),
+        np.array([r.ln_s for r in rows]),
         votes(rows),
         base,
         np.array([r.phase == "decode" for r in rows]),

@@ -1,6 +1,5 @@
 """Errors on what a fit has not seen: chips, sources, families, runtimes, or all that came later."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -86,7 +85,7 @@ def leave_out(rows: Sequence[Row], by: str) -> list[Judged]:
     # what the fit gave no weight is predicted as it stands; its residuals calibrate nothing
     errors = predicted - problem.target
     scales = scales_of(found, problem.weight, errors, spread, ~later)
-    return [_one(found[i], predicted[i], spread[i], scales) for i in np.flatnonzero(later)]
+    return [judged(found[i], float(predicted[i]), float(spread[i]), scales) for i in np.flatnonzero(later)]
 
 
 def fit_all(rows: Sequence[Row], source: str) -> Coefficients:
@@ -113,12 +112,7 @@ def judge_left_out(
     rows, index = [whole.rows[i] for i in at], np.array(at)
     errors, weights, fold = predicted - whole.problem.target[index], whole.problem.weight[index], folds_of(names)
     scales = [scales_of(rows, weights, errors, spread, fold != number) for number in range(CALIBRATION_FOLDS)]
-    return [_one(row, predicted[i], spread[i], scales[fold[i]]) for i, row in enumerate(rows)]
-
-
-def _one(row: Row, ln_t: float, spread: float, scales: dict[str, float]) -> Judged:
-    tokens = row.prompt.tokens if row.phase == "prefill" else 1
-    return judged(row, tokens * math.exp(-ln_t), float(spread), scales)
+    return [judged(row, float(predicted[i]), float(spread[i]), scales[fold[i]]) for i, row in enumerate(rows)]
 
 
 def folds_of(names: Sequence[str]) -> NDArray[np.int64]:

@@ -14,9 +14,7 @@ import numpy as np
 
 from harness.domain.base import Frozen
 from harness.predict.coefficients import Coefficients
-from harness.predict.decode import decode_gradient, decode_seconds
 from harness.predict.interval import interval, scale_of
-from harness.predict.prefill import prefill_gradient, prefill_seconds
 from harness.predict.seed import (
     constant_decode_tokens_per_s,
     llmfit_decode_tokens_per_s,
@@ -123,25 +121,20 @@ def is_headline(row: Row) -> bool:
 
 def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judged]:
     """Rows with the predictions of the given coefficients; decode never beyond its roofline."""
-    values, result = coefficients.values, []
+    result = []
     for row in predictable(rows):
-        assert row.work is not None
-        if row.phase == "prefill":
-            gradient = prefill_gradient(row.work, row.machine, row.prompt, values)
-            speed = row.prompt.tokens / prefill_seconds(row.work, row.machine, row.prompt, values)
-        else:
-            gradient = decode_gradient(row.work, row.machine, values)
-            speed = 1 / decode_seconds(row.work, row.machine, values).total_s
+        ln_s, gradient = row.predicted(coefficients.values)
         spread = coefficients.spread(gradient, row.phase, row.machine)
-        result.append(judged(row, speed, spread, coefficients.scales))
+        result.append(judged(row, ln_s, spread, coefficients.scales))
     return result
 
 
-def judged(row: Row, speed_tokens_per_s: float, spread: float, scales: Mapping[str, float]) -> Judged:
+def judged(row: Row, ln_s: float, spread: float, scales: Mapping[str, float]) -> Judged:
     """A row with its prediction and the interval that these scales and the expected spread in ln t give."""
     assert row.work is not None
-    span = interval(speed_tokens_per_s, spread * scale_of(scales, row.phase, row.work, row.machine))
-    return Judged(row, speed_tokens_per_s, span.low, span.high)
+    speed = row.token_count / math.exp(ln_s)
+    span = interval(speed, spread * scale_of(scales, row.phase, row.work, row.machine))
+    return Judged(row, span.mid, span.low, span.high)
 
 
 def score(judged: Sequence[Judged]) -> Score | None:
