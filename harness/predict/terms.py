@@ -89,11 +89,12 @@ def prior_of(key: str, widths: Mapping[str, float] = {}) -> tuple[float, float]:
 
 
 def laws_of(listed: Features, values: Mapping[str, float]) -> dict[str, float]:
-    """Value of each law: exp of the sum of its terms; a term without a value has its prior's mean."""
-    return {
-        law: math.exp(sum((values[key] if key in values else prior_of(key)[0]) * x for key, x in terms))
-        for law, terms in listed.items()
-    }
+    """Value of each law, one or [rows]: exp of the sum of its terms; a term without a value has its prior's mean."""
+    laws = {}
+    for law, terms in listed.items():
+        ln = sum((values[key] if key in values else prior_of(key)[0]) * x for key, x in terms)
+        laws[law] = math.exp(ln) if np.ndim(ln) == 0 else np.exp(ln)
+    return laws
 
 
 def gradient_of(listed: Features, slopes: Mapping[str, float]) -> dict[str, float]:
