@@ -172,8 +172,6 @@ def features(work: Work, machine: Machine) -> Features:
         (True, f"e/bandwidth/{side}", wide),
         (side == "cpu", "e/threads", crowd),
         (t.family, f"e/family {side}:{t.family}", 1.0),
-        (t.memory, f"e/memory:{t.memory}", 1.0),
-        (t.tier, f"e/tier:{side}/{t.tier}", 1.0),
         (work.moe, "e/moe", 1.0),
         (work.moe, "e/moe/year", year),
         (work.moe, f"e/moe:{b}", 1.0),

@@ -77,7 +77,6 @@ def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
         (True, f"m/peak/{side}", peak),
         (True, f"m/peak:{b}", peak),
         (t.family, f"m/family {side}:{t.family}", 1.0),
-        (t.tier, f"m/tier:{side}/{t.tier}", 1.0),
         (not t.known_peak, f"m/guessed/{side}", 1.0),
         (work.moe, "m/moe", 1.0),
         (work.moe, f"m/moe:{b}", 1.0),

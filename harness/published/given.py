@@ -54,8 +54,9 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Coefficients:
     target, theta, gain, jacobian = np.array([row.ln_s for row in found]), mean, before, before
     for _ in range(UPDATES):
         values |= dict(zip(keys, map(float, theta), strict=True))
-        predicted, listed = zip(*(row.predicted(values) for row in found), strict=True)
-        jacobian = np.array([[one.get(key, 0.0) for key in keys] for one in listed])
+        said = [row.predicted(values) for row in found]
+        predicted = np.array([ln_s for ln_s, _ in said])
+        jacobian = np.array([[one.get(key, 0.0) for key in keys] for _, one in said])
         carried = before @ jacobian.T
         gain = np.linalg.solve(jacobian @ carried + np.diag(np.square(noise)), carried.T).T
         theta = mean + gain @ (target - predicted + jacobian @ (theta - mean))

@@ -57,7 +57,7 @@ def scales_of(
 ) -> dict[str, float]:
     """What the spread expected of the trusted rows marked is to be multiplied with, by phase and class."""
     trusted = keep & np.array([is_trusted(row) for row in rows])
-    at = np.flatnonzero(trusted if trusted.any() else keep)
+    at = [int(i) for i in np.flatnonzero(trusted if trusted.any() else keep)]
     chosen = [rows[i] for i in at]
     classes = [scale_classes(r.phase, r.work, r.machine) for r in chosen if r.work is not None]
     found = class_scales(classes, [r.source for r in chosen], np.abs(errors[at] / spread[at]), weights[at])

@@ -18,12 +18,13 @@ from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work, decode_seconds
 from harness.predict.interval import class_scales, scale_of
 from harness.predict.prefill import Prompt, prefill_seconds, prompt_of
+from harness.predict.quant_class import interleaved
 from harness.predict.speed import fitted_speed, work_of
 from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import weights_of
 from harness.published import fitting
 from harness.published.row_work import active_named
-from harness.published.rows import api_named, predictable, quant_class
+from harness.published.rows import api_named, predictable, quant_class, runtime_named
 from harness.published.rows import test_named as named_test
 
 VALUES = shipped().values
@@ -165,6 +166,29 @@ def test_speed_of_a_phone_holds_together():
 )
 def test_one_chip_has_one_key(one, two):
     assert chip_key(one) == chip_key(two)
+
+
+@pytest.mark.parametrize(
+    ("type_name", "side_by_side"),
+    [("IQ1_S_R4", True), ("Q8_0_R8", True), ("Q4_0_4_8", True), ("Q4_K_4", True), ("Q8R16", True)]
+    + [(name, False) for name in ("Q4_0", "Q4_K_M", "IQ4_XS", "Q8_0", "MXFP4", "")],
+)  # fmt: skip
+def test_types_whose_rows_lie_side_by_side(type_name, side_by_side):
+    assert interleaved(type_name) is side_by_side
+
+
+@pytest.mark.parametrize(
+    ("text", "runtime"),
+    [
+        ("ik_llama.cpp llama-bench", "ik"),
+        ("ik_llama.cpp sweep-bench", "ik"),
+        ("llama.cpp (mainline kernel inside ik_llama.cpp llama-bench)", "llama.cpp"),
+        ("llama.cpp llama-bench", "llama.cpp"),
+        ("LiteRT-LM 0.16.0", "litert-lm"),
+    ],
+)
+def test_runtimes_by_their_kernels_not_by_the_tool_that_timed_them(text, runtime):
+    assert runtime_named(text) == runtime
 
 
 def test_names_of_tests_quants_and_backends():
