@@ -72,8 +72,8 @@ class Work(NamedTuple):
 
     @property
     def log_share(self) -> float:
-        """Ln of the share of a mixture's bytes that one token reads, over a tenth; 0 without experts."""
-        if not self.moe:
+        """Ln of the share of a mixture's bytes that one token reads, over a tenth; 0 without, or where unknown."""
+        if not self.moe or not np.all(self.prompt_bytes):
             return 0.0
         ln = np.log(10 * self.weight_bytes / np.maximum(self.prompt_bytes, self.weight_bytes))
         return ln if np.ndim(ln) else float(ln)
