@@ -99,7 +99,7 @@ def test_more_bytes_are_never_faster(api, one, two, bandwidth, quant):
     low, high = sorted((one, two))
     engine = machine(api, bandwidth, "unheard of")
     times = [decode_seconds(Work(b, 8e9, 32, 0, quant), engine, VALUES).total_s for b in (low, high)]
-    assert times[0] <= times[1]
+    assert times[0] <= times[1] * (1 + 1e-12)  # but for rounding
 
 
 @given(apis, sizes, st.floats(1e10, 4e12), st.floats(0, 1e10))
