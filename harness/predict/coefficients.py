@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
-from harness.predict.decode import Machine
+from harness.predict.decode import Machine, Work
+from harness.predict.interval import scale_of
 from harness.predict.terms import prior_of
 
 FILE: Final = "data/coefficients.json"
@@ -117,6 +118,10 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
         slopes = np.array(list(asked.values()))
         noise = self.noise.get(noise_class(phase, machine), NOISE)
         return math.sqrt(max(float(slopes @ self.covariance_of(asked) @ slopes), 0.0) + noise**2)
+
+    def half_width(self, gradient: Mapping[str, float], phase: str, work: Work, machine: Machine) -> float:
+        """Half of the 90 % interval of ln(measured / predicted)."""
+        return scale_of(self.scales, phase, work, machine) * self.spread(gradient, phase, machine)
 
     def least_known(self, gradient: Mapping[str, float]) -> str:
         """The term whose own uncertainty adds most to that of ln t."""

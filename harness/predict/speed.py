@@ -1,7 +1,6 @@
 """Speed of one model on one device in one scenario, with intervals: the two laws, loading, and what limits."""
 
 import math
-from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Final
 
@@ -13,7 +12,7 @@ from harness.domain.scenario import Scenario
 from harness.predict.batch import batch_spread, batch_step_s
 from harness.predict.coefficients import Coefficients
 from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
-from harness.predict.interval import UNSETTLED_RATIO, interval, scale_of
+from harness.predict.interval import UNSETTLED_RATIO, interval
 from harness.predict.kv_cache import kv_read_bytes
 from harness.predict.learned import believed
 from harness.predict.prefill import prefill_gradient, prefill_seconds, prompt_of
@@ -58,7 +57,7 @@ def fitted_speed(
     gradient = decode_gradient(work, machine, values)
     ceiling = machine.bandwidth_bytes_per_s / (work.weight_bytes + work.kv_bytes)
     mid, doubt = min(1 / terms.total_s, ceiling), _doubt(device, machine.api)
-    decode = _below(_known(mid, gradient, "decode", machine, doubt, work, coefficients), ceiling)
+    decode = _below(interval(mid, coefficients.half_width(gradient, "decode", work, machine), doubt), ceiling)
     if (together := scenario.batch_count) > 1:
         ceiling = together * machine.bandwidth_bytes_per_s / (work.weight_bytes + together * work.kv_bytes)
         mid = min(together / batch_step_s(work, machine, together, values), ceiling)
@@ -69,7 +68,7 @@ def fitted_speed(
     prompts_s = prompt_s * together
     slopes = prefill_gradient(work, machine, prompt, values)
     mid = max(scenario.prompt_tokens, 1) / prompt_s
-    prefill = _known(mid, slopes, "prefill", machine, 0.0, work, coefficients)
+    prefill = interval(mid, coefficients.half_width(slopes, "prefill", work, machine))
     cold = LOAD_OVERHEAD_S + weights.file_bytes / device.storage.sequential_read_bytes_per_s.value
     warm = LOAD_OVERHEAD_S + weights.file_bytes / PAGE_CACHE_BYTES_PER_S
     load_cold, load_warm = interval(cold, _LOAD_SPREAD), interval(warm, _LOAD_SPREAD)
@@ -99,20 +98,6 @@ def fitted_speed(
             *_unsettled("prefill", prefill, coefficients.least_known(slopes), machine, weights),
         ),
     )
-
-
-def _known(
-    mid: float,
-    gradient: Mapping[str, float],
-    phase: str,
-    machine: Machine,
-    doubt: float,
-    work: Work,
-    coefficients: Coefficients,
-) -> Interval:
-    """``mid`` with the interval that the fit expects of it; ``doubt`` of the bandwidth, in ln, widens it."""
-    scale = scale_of(coefficients.scales, phase, work, machine)
-    return interval(mid, scale * coefficients.spread(gradient, phase, machine), doubt)
 
 
 _SETTLES: Final = (

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from harness.predict.batch import batch_step_s
 from harness.predict.coefficients import shipped
-from harness.published.other_rows import Check, check_of, read_cells
+from harness.published.other_rows import Cells, Check, check_of, read_cells
 from harness.published.row_work import ModelOf
-from harness.published.rows import Row, number_in, row_of
+from harness.published.rows import Row, row_of
 
 _SAME: tuple[tuple[str, str], ...] = (("Q4_K_4", "Q4_K_M"), ("Q8R16", "Q8_0"))
 """Layouts of one vendor's build, of the same bits as llama.cpp's."""
@@ -27,10 +27,10 @@ def check_batches(path: Path | None, model_of: ModelOf) -> tuple[Check, Check]:
     cells = read_cells("batch.csv", path, "batch")
     found = [
         (count, row)
-        for line, raw in enumerate(cells, 2)
-        if (count := int(number_in(path or "batch.csv", line, raw, "batch_npl")))
-        and number_in(path or "batch.csv", line, raw, "n_processes") in {0, 1}
-        and (row := _row(path or "batch.csv", line, raw, model_of)).work is not None
+        for raw in cells
+        if (count := int(raw.number("batch_npl")))
+        and raw.number("n_processes") in {0, 1}
+        and (row := _row(raw, model_of)).work is not None
     ]
     quotients = [(_run(row), count, count / _step_s(row, count) / row.tokens_per_s) for count, row in found]
     alone = {run: quotient for run, count, quotient in quotients if count == 1}
@@ -42,7 +42,7 @@ def check_batches(path: Path | None, model_of: ModelOf) -> tuple[Check, Check]:
     )
 
 
-def _row(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
+def _row(raw: Cells, model_of: ModelOf) -> Row:
     """A batch as a row of decode: its speed is that of all sequences."""
     new, quant = raw.get("gen_tokens") or "128", raw["quant"]
     cells = raw | {
@@ -51,7 +51,7 @@ def _row(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) ->
         "tokens_per_s": raw["tg_tokens_per_s_total"],
         "context_depth": raw.get("prompt_tokens", ""),
     }
-    return row_of(path, line, cells, model_of)
+    return row_of(raw.path, raw.line, cells, model_of)
 
 
 def _run(row: Row) -> tuple[str, ...]:

@@ -198,7 +198,7 @@ def _onnx(bits: int) -> Callable[[SparseAutoencoder, Path, int], Callable[[Float
             write_graph(sae, source)
         path = source
         if bits < 32:
-            path = quantize_weights(source, folder / f"encoder-int{bits}.onnx", bits=bits, accuracy_level=4)
+            path = quantize_weights(source, folder / f"encoder-int{bits}.onnx", bits=bits)
         session = OnnxSession(path, thread_count=thread_count)
 
         def top(x: Floats) -> Codes:
