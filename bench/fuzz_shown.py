@@ -19,8 +19,7 @@ import msgspec
 from bench.fuzz_cases import Target, _budget_seeds, _config_seeds, _data_seeds, _record_seeds
 from harness.app.fit import predict
 from harness.app.resolve import resolve_device, resolve_model
-from harness.catalog._gguf_metadata import metadata_of
-from harness.catalog.gguf_write import Value, header_bytes
+from harness.catalog.gguf_write import Value, header_bytes, metadata_of
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, Exit, HarnessError

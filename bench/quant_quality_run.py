@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from bench.answers_job import AnswersJob
 from bench.confidence import TokenScores, at_temperature, best_temperature, part
-from harness.app.calibration_change import calibration_change
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.quality import CalibrationChange, Change, Temperature
@@ -23,6 +22,7 @@ from harness.errors import EngineError, RefusedError
 from harness.measure.child import Limits, run_child
 from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS, QuantizeJob
 from harness.stats.calibration.metrics import ece, equal_width
+from harness.stats.calibration.paired import calibration_change
 from harness.stats.intervals import share_interval
 from harness.workloads.reasoning.tasks import KINDS
 

@@ -97,8 +97,6 @@ class RefusedError(InputError):
 class CouldNotRunError(HarnessError):
     """The run could not be made."""
 
-    exit_code = Exit.COULD_NOT_RUN
-
 
 class MissingPackageError(CouldNotRunError):
     """An optional package is not installed.

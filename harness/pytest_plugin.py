@@ -139,11 +139,11 @@ def edge_budget(request: pytest.FixtureRequest) -> "Callable[..., list[Judgement
     def hold(*records: "RunRecord", **limits: Any) -> "list[Judgement]":
         from harness.app.gate import predictor
         from harness.gates.evaluate import evaluate
-        from harness.gates.formats.terminal import render
+        from harness.gates.formats import terminal
 
         judgements = evaluate(_budgets(request, limits), records, predict=predictor())
         answers = {j.answer for j in judgements}
-        text = render([j for j in judgements if j.answer != "pass"]) if answers - {"pass"} else ""
+        text = terminal([j for j in judgements if j.answer != "pass"]) if answers - {"pass"} else ""
         if answers & {"fail", "could not run"}:
             pytest.fail(f"budget broken\n\n{text}", pytrace=False)
         if "inconclusive" in answers:

@@ -15,16 +15,6 @@ GIB: Final = 2**30
 TERA: Final = 10**12
 
 
-def gb(size_bytes: float) -> float:
-    """Size in GB (10**9 bytes)."""
-    return size_bytes / GB
-
-
-def gib(size_bytes: float) -> float:
-    """Size in GiB (2**30 bytes)."""
-    return size_bytes / GIB
-
-
 def parse_bytes(text: str, whole_bytes: int | None = None) -> int:
     """Bytes of a size as people write it: ``600MB`` and ``1.5 GB`` are decimal, ``2GiB`` and bare ``800M`` binary.
 
@@ -55,10 +45,9 @@ def parse_bytes(text: str, whole_bytes: int | None = None) -> int:
 
 def format_bytes(size_bytes: float) -> str:
     """Size as people read RAM: binary units, named as such (``1.04 GiB``, ``877 MiB``)."""
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+    for unit, name, digits in ((GIB, "GiB", 2), (MIB, "MiB", 0), (KIB, "KiB", 0)):
         if abs(size_bytes) >= unit:
-            value = size_bytes / unit
-            return f"{value:.2f} {name}" if unit == GIB else f"{value:.0f} {name}"
+            return f"{size_bytes / unit:.{digits}f} {name}"
     return f"{size_bytes:.0f} B"
 
 

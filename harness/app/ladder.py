@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from harness.app.calibration_change import calibration_change
 from harness.app.run import hashed
 from harness.catalog.fetch import check_room
 from harness.catalog.gguf import read_gguf
@@ -28,6 +27,7 @@ from harness.predict.weights import weights_of
 from harness.records.ladder import Ladder, Rung, describe, mark_frontier, reference_of, rung_of
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS, QuantizeJob
+from harness.stats.calibration.paired import calibration_change
 
 DEFAULT_QUANTS: Final = (
     *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "IQ3_XXS"),

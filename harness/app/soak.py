@@ -9,7 +9,7 @@ import msgspec
 from harness.app.locate import locate
 from harness.app.on_target import identity, needed
 from harness.domain.record import RunRecord
-from harness.domain.soak import Window
+from harness.domain.result import Window
 from harness.errors import RefusedError
 from harness.measure.jobs.soak import SoakJob, plan
 from harness.measure.pipeline import How, Pipeline, Saying

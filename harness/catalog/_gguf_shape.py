@@ -4,7 +4,10 @@ Source: llama.cpp, src/llama-arch.cpp (names of the keys) and src/llama-model.cp
 """
 
 import re
+import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -13,44 +16,26 @@ from harness.catalog._shape_check import check_shape
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
 from harness.errors import BadDataError
 
-FILE_TYPES: Final[dict[int, str]] = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
-    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
-    21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
-    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
-    40: "Q1_0", 41: "Q2_0",
-}  # fmt: skip
-"""Mixtures by number. Source: llama.cpp, include/llama.h (``enum llama_ftype``)."""
+ARCHITECTURES: Final[dict[str, Any]] = tomllib.loads(
+    (files("harness") / "data" / "architectures.toml").read_text(encoding="utf-8")
+)
+"""Tables of architectures, for this module and its neighbours; the file says what each is."""
 
-SLIDING_STEPS: Final[dict[str, int]] = {
-    "gemma2": 2,
-    "gemma3": 6,
-    "gemma3n": 5,
-    "gemma4": 6,
-    "gpt-oss": 2,
-    "cohere2": 4,
-    "llama4": 4,
-    "exaone4": 4,
-    "olmo2": 4,
-    "smallthinker": 4,
-}
-"""Every so manyth layer is global, where the file does not say. Source: llama.cpp, src/models (set_swa_pattern)."""
+SLIDING_STEPS: Final[dict[str, int]] = ARCHITECTURES["sliding_steps"]
 
 _LLAMA4_WINDOW_TOKENS: Final = 8192
 _GEMMA3N_KV_LAYERS: Final = 20
 
-_QK_NORMED: Final = frozenset({"qwen3", "qwen3moe", "gemma3", "gemma3n", "olmo2", "olmoe", "qwen3next"})
-_BIASED: Final = frozenset({"qwen2", "qwen2moe", "qwen2vl", "gpt-oss", "phi2", "starcoder2", "glm4moe"})
-
 
 def quant_name(file_type: Any, tensors: Sequence[Tensor]) -> str:
     """Name of the mixture that a file says it is; else its most used type by bytes."""
-    if isinstance(file_type, int) and file_type in FILE_TYPES:
-        return FILE_TYPES[file_type]
-    sizes: dict[str, int] = {}
+    for name, number in ARCHITECTURES["file_types"].items():
+        if number == file_type and not isinstance(file_type, bool):
+            return str(name)
+    sizes = Counter[str]()
     for tensor in tensors:
-        sizes[tensor.type_name] = sizes.get(tensor.type_name, 0) + tensor.size_bytes
-    return max(sizes, key=lambda t: sizes[t]) if sizes else "F32"
+        sizes[tensor.type_name] += tensor.size_bytes
+    return sizes.most_common(1)[0][0] if sizes else "F32"
 
 
 def shape_from_metadata(
@@ -98,6 +83,8 @@ class _Keys:
         head = self.number("attention.key_length", hidden // heads if heads else 0)
         value_head = self.number("attention.value_length", head)
         window = self.window()
+        # llama.cpp fixes the layers with keys and values of their own to 20 for Gemma 3n.
+        sharing = max(0, layers - _GEMMA3N_KV_LAYERS) if self.architecture == "gemma3n" else 0
         latent = self.latent()
         if latent:
             # llama.cpp writes the compressed row as the key; the heads themselves stand in the *_mla keys.
@@ -111,18 +98,18 @@ class _Keys:
             kv_head_count=kv_heads,
             head_dim=head,
             value_head_dim=0 if value_head == head else value_head,
-            feed_forward_dim=self.feed_forward() if self.has_dense_layers() else 0,
+            feed_forward_dim=self.feed_forward(),
             gated_feed_forward=self.is_gated(),
             tied_embeddings=bool(self.dims) and "output.weight" not in self.dims,
             context_max_tokens=self.number("context_length", 0),
             sliding_window_tokens=window,
             sliding_step_count=self.sliding_step(layers) if window else 0,
-            attention_bias=self.has_suffix("attn_q.bias", "attn_qkv.bias") or (not self.dims and self.is_biased()),
-            qk_norm=self.has("attn_q_norm") or (not self.dims and self.architecture in _QK_NORMED),
+            attention_bias=any(name.endswith(("attn_q.bias", "attn_qkv.bias")) for name in self.dims),
+            qk_norm=self.has("attn_q_norm"),
             experts=self.experts(),
             latent=latent,
             recurrent=recurrent,
-            kv_shared_layer_count=self.shared_layers(layers),
+            kv_shared_layer_count=self.number("attention.shared_kv_layers", sharing),
             kv_shared_feed_forward_dim=self.shared_feed_forward(),
             sliding_kv_head_count=sliding_kv_heads,
             sliding_head_dim=self.number("attention.key_length_swa", 0),
@@ -138,8 +125,7 @@ class _Keys:
 
     def slides(self) -> tuple[bool, ...]:
         """One flag a layer, true where it slides; empty where the file does not list them."""
-        pattern = self.metadata.get(f"{self.architecture}.attention.sliding_window_pattern")
-        return tuple(bool(v) for v in pattern) if isinstance(pattern, tuple) else ()
+        return tuple(bool(v) for v in self.listed("attention.sliding_window_pattern"))
 
     def kv_heads(self, heads: int) -> tuple[int, int]:
         """KV heads of the full layers, and of the sliding ones where those have another number (else 0)."""
@@ -151,7 +137,12 @@ class _Keys:
         return full or sliding, sliding
 
     def feed_forward(self) -> int:
-        """Inner width of the first block that has one: those that share keys and values may have another."""
+        """Inner width of the first block that has one: those that share keys and values may have another.
+
+        0 where every block routes to experts.
+        """
+        if self.dims and not self.has("ffn_up"):
+            return 0
         listed = next((n for n in self.listed("feed_forward_length") if n), 0)
         return listed or self.number("feed_forward_length", 0)
 
@@ -176,38 +167,25 @@ class _Keys:
             return ""
         return "".join("a" if n else "r" for n in counts)
 
-    def is_biased(self) -> bool:
-        """Whether the family has biases on q, k and v."""
-        return self.architecture in _BIASED
-
     def has(self, *parts: str) -> bool:
         """Whether any block has one of these weights."""
         return any(f".{part}.weight" in name for name in self.dims for part in parts)
 
-    def has_suffix(self, *suffixes: str) -> bool:
-        """Whether any tensor's name ends so."""
-        return any(name.endswith(suffixes) for name in self.dims)
-
-    def has_dense_layers(self) -> bool:
-        """Whether any block has a plain feed-forward part; not so when every block routes to experts."""
-        return not self.dims or self.has("ffn_up")
-
     def is_gated(self) -> bool:
-        """Whether there is a gate matrix; models without any feed-forward part count as gated, as cards do."""
-        if not self.has("ffn_up", "ffn_up_exps"):
+        """Whether there is a gate matrix; models without any feed-forward part count as gated, as cards do.
+
+        Where the up matrix holds the gate too, it is twice as wide as the block is.
+        """
+        if not self.has("ffn_up", "ffn_up_exps") or self.has("ffn_gate", "ffn_gate_exps"):
             return True
-        return self.has("ffn_gate", "ffn_gate_exps") or self.fused_gate()
+        up = self.dims.get("blk.0.ffn_up.weight", ())
+        return len(up) > 1 and up[1] == 2 * self.number("feed_forward_length", 0)
 
     def window(self) -> int:
         """Sliding window; 0 where llama.cpp does not read the key (llama, qwen2, phi3 ...) and keeps everything."""
         if self.architecture not in SLIDING_STEPS:
             return 0
         return self.number("attention.sliding_window", _LLAMA4_WINDOW_TOKENS if self.architecture == "llama4" else 0)
-
-    def shared_layers(self, layers: int) -> int:
-        """Trailing layers without keys and values of their own; llama.cpp fixes the others to 20 for Gemma 3n."""
-        fallback = max(0, layers - _GEMMA3N_KV_LAYERS) if self.architecture == "gemma3n" else 0
-        return self.number("attention.shared_kv_layers", fallback)
 
     def moe_places(self) -> tuple[int, int]:
         """Leading dense layers and step of the layers with a router, from the tensors where there are any."""
@@ -219,11 +197,6 @@ class _Keys:
             return self.number("leading_dense_block_count", 0), self.number("interleave_moe_layer_step", 1) or 1
         step = places[1] - places[0] if len(places) > 1 else 1
         return max(0, places[0] - (step - 1)), step
-
-    def fused_gate(self) -> bool:
-        """Whether the up matrix holds the gate too: it is then twice as wide as the block is."""
-        up = self.dims.get("blk.0.ffn_up.weight")
-        return up is not None and len(up) > 1 and up[1] == 2 * self.number("feed_forward_length", 0)
 
     def vocab(self) -> int:
         """Rows of the token table."""
@@ -239,9 +212,8 @@ class _Keys:
         pattern = self.metadata.get(f"{self.architecture}.attention.sliding_window_pattern")
         if isinstance(pattern, int) and not isinstance(pattern, bool):
             return pattern
-        if isinstance(pattern, tuple) and len(pattern) == layers:
-            # One flag a layer, true where it slides.
-            return next((i + 1 for i, slides in enumerate(pattern) if not slides), 0)
+        if len(flags := self.slides()) == layers:
+            return next((i + 1 for i, slides in enumerate(flags) if not slides), 0)
         return SLIDING_STEPS.get(self.architecture, 0)
 
     def experts(self) -> Experts | None:
@@ -301,8 +273,8 @@ class _Keys:
         interval = self.number("full_attention_interval", 0)
         if interval:
             return interval, interval - 1
-        per_layer = self.metadata.get(f"{self.architecture}.attention.head_count_kv")
-        if isinstance(per_layer, tuple) and len(per_layer) == layers:
+        per_layer = self.listed("attention.head_count_kv")
+        if len(per_layer) == layers:
             places = [i for i, heads in enumerate(per_layer) if heads]
             if not places:
                 return 0, 0

@@ -7,32 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from harness.catalog._toml import convert
+from harness.domain.base import Frozen
 from harness.domain.model import ModelShape
 from harness.errors import BadDataError
 
-WIDTH_MAX: Final = 1 << 22
-_COUNTS_LAYERS: Final = ("layer_count", "sliding_step_count", "kv_shared_layer_count", "dense_layer_count",
-                         "layer_step_count", "attention_step_count", "attention_offset_count")  # fmt: skip
-_COUNTS_TOKENS: Final = ("context_max_tokens", "sliding_window_tokens")
-_MOST: Final = {
-    "vocab_count": 1 << 26,
-    **dict.fromkeys(_COUNTS_TOKENS, 1 << 31),
-    **dict.fromkeys(_COUNTS_LAYERS, 10_000),
-}
-"""Bounds of fields other than ``WIDTH_MAX``: far above any real model, far below what could hurt."""
-_AT_LEAST_1: Final = {
-    *(
-        "layer_count",
-        "hidden_dim",
-        "vocab_count",
-        "expert_count",
-        "used_count",
-        "experts.feed_forward_dim",
-        "group_count",
-    ),
-    *("layer_step_count", "kv_rank_dim", "latent.value_head_dim", "inner_dim", "conv_dim"),
-}
 _WEIGHTS_MAX: Final = (1 << 63) - 1
+
+
+class _Shaped(Frozen, frozen=True, kw_only=True):
+    shape: ModelShape
 
 
 def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[int, ...]] | None = None) -> ModelShape:
@@ -47,17 +33,17 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     def refuse(field: str, found: object, expected: str) -> None:
         raise BadDataError(source, f"shape.{field}", str(found), expected)
 
-    for place in ("", "experts.", "latent.", "recurrent."):
-        part = getattr(shape, place[:-1]) if place else shape
-        for field in part.__struct_fields__ if part is not None else ():
-            value, most = getattr(part, field), _MOST.get(field, WIDTH_MAX)
-            least = 1 if {field, place + field} & _AT_LEAST_1 else 0
-            if isinstance(value, int) and not least <= value <= most:
-                refuse(f"{place}{field}", value, f"at least {least}" if value < least else f"at most {most}")
+    convert({"shape": msgspec.to_builtins(shape)}, _Shaped, str(source))  # bounds of single fields
     heads, kv_heads, layers, experts = shape.head_count, shape.kv_head_count, shape.layer_count, shape.experts
     if not heads and shape.recurrent is None:
         refuse("head_count", 0, "at least 1, or a [shape.recurrent] table")
-    _check_layers(shape, refuse)
+    pattern, recurrent = shape.layer_pattern, shape.recurrent
+    if pattern and (len(pattern) != layers or set(pattern) - set("asr-")):
+        refuse("layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
+    if "r" in pattern and recurrent is None:
+        refuse("recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
+    if recurrent is not None and not recurrent.state_dim and not shape.architecture.startswith("lfm2"):
+        refuse("recurrent.state_dim", 0, "at least 1: only LFM2's short convolutions have no state")
     if heads and not kv_heads and shape.recurrent is None:
         refuse("kv_head_count", 0, "at least 1 for a model with attention")
     if kv_heads and heads % kv_heads:
@@ -74,17 +60,6 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     if dims:
         _check_against(shape, dims, refuse)
     return shape
-
-
-def _check_layers(shape: ModelShape, refuse: Callable[[str, object, str], None]) -> None:
-    """The kinds of the layers, one by one where they are listed, and their states."""
-    pattern = shape.layer_pattern
-    if pattern and (len(pattern) != shape.layer_count or set(pattern) - set("asr-")):
-        refuse("layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
-    if "r" in pattern and shape.recurrent is None:
-        refuse("recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
-    if shape.recurrent is not None and not shape.recurrent.state_dim and not shape.architecture.startswith("lfm2"):
-        refuse("recurrent.state_dim", 0, "at least 1: only LFM2's short convolutions have no state")
 
 
 def _check_against(

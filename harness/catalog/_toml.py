@@ -5,7 +5,6 @@ rounding, and a profile written out loads back equal to the last bit.
 """
 
 import json
-import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -26,27 +25,8 @@ FILE_MAX_BYTES: Final = 2**20
 EXACT: Final = Context(prec=40)  # 17 digits pin a double; 40 leave no second rounding when units are changed
 
 
-class Quantity(Decimal):
-    """A number as it stands in the file: finite, at least 0, at most 10**18."""
-
-    LOW: Decimal = Decimal(0)
-    HIGH: Decimal = Decimal(10) ** 18
-    WORDS = "a number between 0 and 1e18"
-
-
-class Positive(Quantity):
-    """The same, but not 0."""
-
-    LOW = Decimal("1e-30")
-    WORDS = "a number above 0, at most 1e18"
-
-
-class Ratio(Quantity):
-    """A share."""
-
-    LOW = Decimal("1e-6")
-    HIGH = Decimal(1)
-    WORDS = "a share above 0, at most 1"
+class Positive(Decimal):
+    """A number as it stands in the file: finite, above 0, at most 10**18."""
 
 
 def read_document(file: Traversable) -> dict[str, Any]:
@@ -56,19 +36,30 @@ def read_document(file: Traversable) -> dict[str, Any]:
         BadDataError: Not readable, over 1 MiB, not UTF-8, not TOML.
     """
     place = str(file)
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(FILE_MAX_BYTES + 1)
-    except OSError as error:
-        raise BadDataError(place, "", error.strerror or str(error), "a readable file") from error
-    if len(data) > FILE_MAX_BYTES:
-        raise BadDataError(place, "", "more than 1 MiB", "a TOML file of at most 1 MiB")
+    data = bounded(file, FILE_MAX_BYTES, "a readable file", "a TOML file of at most 1 MiB")
     try:
         return tomllib.loads(data.decode(), parse_float=Decimal)
     except UnicodeDecodeError as error:
         raise BadDataError(place, "", f"a byte that is not UTF-8 at offset {error.start}", "a TOML file") from error
     except (tomllib.TOMLDecodeError, RecursionError, ValueError, ArithmeticError) as error:  # 1e9999999999999999999
         raise BadDataError(place, "", f"no valid TOML ({error})", "a TOML file") from error
+
+
+def bounded(file: Traversable, most_bytes: int, readable: str, expected: str) -> bytes:
+    """A file's bytes, never more than that many are read.
+
+    Raises:
+        BadDataError: Not readable, or longer; ``readable`` and ``expected`` say what should be there.
+    """
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(most_bytes + 1)
+    except OSError as error:
+        raise BadDataError(str(file), "", error.strerror or str(error), readable) from error
+    if len(data) > most_bytes:
+        found = f"more than {most_bytes >> 20} MiB"
+        raise BadDataError(str(file), "", found, expected)
+    return data
 
 
 def convert(document: Any, into: type[T], place: str) -> T:
@@ -113,23 +104,17 @@ def dump(document: Mapping[str, Any]) -> str:
 
 
 def _table(table: Mapping[str, Any], path: str) -> list[str]:
-    lines = [f"{key} = {_inline(value)}" for key, value in table.items() if _is_inline(value)]
+    lines: list[str] = []
+    parts: list[str] = []
     for key, value in table.items():
-        name = f"{path}{key}"
-        if _is_inline(value):
-            continue
-        if isinstance(value, Mapping):
-            lines += ["", f"[{name}]", *_table(value, f"{name}.")]
+        is_table = isinstance(value, Mapping) and "value" not in value
+        if is_table or (isinstance(value, Sequence) and value and isinstance(value[0], Mapping)):
+            head = f"[{path}{key}]" if is_table else f"[[{path}{key}]]"
+            for item in [value] if is_table else value:
+                parts += ["", head, *_table(item, f"{path}{key}.")]
         else:
-            for item in value:
-                lines += ["", f"[[{name}]]", *_table(item, f"{name}.")]
-    return lines
-
-
-def _is_inline(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return "value" in value
-    return not (isinstance(value, Sequence) and value and isinstance(value[0], Mapping))
+            lines.append(f"{key} = {_inline(value)}")
+    return lines + parts
 
 
 def _inline(value: Any) -> str:
@@ -147,35 +132,30 @@ def _inline(value: Any) -> str:
     return "[" + ", ".join(_inline(v) for v in value) + "]"
 
 
-def _quantity(kind: type, value: Any) -> Any:
+def _quantity(kind: type[Positive], value: Any) -> Positive:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise TypeError(f"Expected a number, got `{_say(value)}`")
     number = Decimal(value)
-    if number.is_nan() or not kind.LOW <= number <= kind.HIGH:  # type: ignore[attr-defined]
-        raise ValueError(f"Expected {kind.WORDS}, got `{_say(value)}`")  # type: ignore[attr-defined]
+    if number.is_nan() or not Decimal("1e-30") <= number <= 10**18:
+        raise ValueError(f"Expected a number above 0, at most 1e18, got `{_say(value)}`")
     return kind(number)
-
-
-_MESSAGE = re.compile(r"^(?P<text>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
 
 
 def _bad_data(message: str, document: Any, into: Any, place: str) -> BadDataError:
     """Turn msgspec's sentence into the four things a user wants to know."""
-    match = _MESSAGE.match(message)
-    assert match is not None
-    text, path = match["text"], (match["path"] or "$").removeprefix("$").removeprefix(".")
+    text, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").removeprefix(".")
+    inside = f"{path}." if path else ""
     if key := re.match(r"Object contains unknown field `(.*)`", text):
         known = ", ".join(_keys(into, path)) or "no such key"
-        return BadDataError(place, _join(path, key[1]), "an unknown key", f"one of: {known}")
+        return BadDataError(place, inside + key[1], "an unknown key", f"one of: {known}")
     if key := re.match(r"Object missing required field `(.*)`", text):
-        return BadDataError(place, _join(path, key[1]), "nothing", "this key")
-    if both := re.match(r"Expected (.*), got (.*)", text, re.DOTALL):
-        return BadDataError(place, path, _found(document, path, both[2]), both[1].replace("`", ""))
+        return BadDataError(place, inside + key[1], "nothing", "this key")
+    if both := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text, re.DOTALL):
+        found = _found(document, path, both[2] or "something else")
+        bound = re.sub(r"^int >= ", "at least ", re.sub(r"^int <= ", "at most ", both[1].replace("`", "")))
+        return BadDataError(place, path, found, bound)
     return BadDataError(place, path, _found(document, path, "something else"), text.replace("`", "'"))
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
 
 
 def _found(document: Any, path: str, otherwise: str) -> str:
@@ -192,39 +172,21 @@ def _say(value: Any) -> str:
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
-        return "an array"
+        return "an array" if value else "an empty array"
     text = str(value) if isinstance(value, Decimal) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _keys(kind: Any, path: str) -> list[str]:
     """Keys a table may have, by walking the struct's types along the path."""
-    for step in [s for s in re.split(r"[.\[]", path) if s]:
-        kind = _inner(kind)
-        if step.endswith("]") or get_origin(kind) is dict:
-            kind = get_args(kind)[0 if step.endswith("]") else 1]
-            continue
-        fields = {f.encode_name: f.type for f in msgspec.structs.fields(kind)} if _is_struct(kind) else {}
-        kind = fields.get(step)
-    kind = _inner(kind)
-    return [f.encode_name for f in msgspec.structs.fields(kind)] if _is_struct(kind) else []
-
-
-def _inner(kind: Any) -> Any:
-    """``X`` of ``X | None``."""
-    if get_origin(kind) in (Union, UnionType):
-        return next(k for k in get_args(kind) if k is not type(None))
-    return kind
-
-
-def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-
-
-def is_finite(value: Any) -> bool:
-    """Whether every number inside is finite."""
-    if isinstance(value, float | Decimal):
-        return math.isfinite(value)
-    if isinstance(value, Mapping):
-        return all(is_finite(v) for v in value.values())
-    return not isinstance(value, list | tuple) or all(is_finite(v) for v in value)
+    for step in [*re.findall(r"[^.\[]+", path), None]:
+        if get_origin(kind) in (Union, UnionType):  # ``X`` of ``X | None``
+            kind = next(k for k in get_args(kind) if k is not type(None))
+        fields = (
+            {f.encode_name: f.type for f in msgspec.structs.fields(kind)} if hasattr(kind, "__struct_fields__") else {}
+        )
+        if step is None:
+            return list(fields)
+        is_item = step.endswith("]")
+        kind = get_args(kind)[0 if is_item else 1] if is_item or get_origin(kind) is dict else fields.get(step)
+    return []

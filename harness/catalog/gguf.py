@@ -9,8 +9,12 @@ Source: the GGUF specification, docs/gguf.md of the ggml repository.
 import mmap
 import re
 import struct
+from collections import Counter
+from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from msgspec.structs import replace
 
 from harness.catalog._gguf_shape import quant_name, shape_from_metadata
 from harness.domain.ggml import BLOCKS, TYPE_NAMES, row_bytes
@@ -24,14 +28,10 @@ SYNTHETIC_KEY: Final = "edge_harness.weights"
 ROUTING_SKEW_KEY: Final = "edge_harness.routing_skew"
 """Metadata key for the Zipf exponent that a synthetic mixture of experts was made to choose by."""
 
-_SCALARS: Final[dict[int, struct.Struct]] = {
-    0: struct.Struct("<B"), 1: struct.Struct("<b"), 2: struct.Struct("<H"), 3: struct.Struct("<h"),
-    4: struct.Struct("<I"), 5: struct.Struct("<i"), 6: struct.Struct("<f"), 7: struct.Struct("<?"),
-    10: struct.Struct("<Q"), 11: struct.Struct("<q"), 12: struct.Struct("<d"),
-}  # fmt: skip
+_CODES: Final = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+"""Types of numbers by their codes in ``struct``."""
 _STRING: Final = 8
 _ARRAY: Final = 9
-_U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 
 # Far above any real file, far below what could hurt.
@@ -157,11 +157,11 @@ class _Reader:
         self.end = min(size, _MAX_HEADER_BYTES)
 
     def read(self) -> GgufFile:
-        magic = self.view[:4]
+        magic = bytes(self.view[:4])
         if magic != b"GGUF":
-            raise self.bad("magic", repr(bytes(magic)), "b'GGUF'")
+            raise self.bad("magic", repr(magic), "b'GGUF'")
         self.at = 4
-        version = self.u32("version")
+        version = self.scalar("I", "version")
         if version > 0xFFFF and version & 0xFFFF == 0:
             raise self.bad("version", "a big-endian file", "a little-endian one")
         if version not in {2, 3}:
@@ -177,7 +177,7 @@ class _Reader:
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment > 1 << 20 or alignment & (alignment - 1):
             raise self.bad("general.alignment", repr(alignment), "a power of two")
-        infos = [self.tensor_info(alignment) for _ in range(tensor_count)]
+        infos = [self.tensor(alignment) for _ in range(tensor_count)]
         start = -(-self.at // alignment) * alignment
         tensors = self.placed(infos, start)
         return GgufFile(self.path, version, metadata, tensors, start, self.size)
@@ -194,27 +194,21 @@ class _Reader:
         self.at = begin + length
         return begin
 
-    def u32(self, place: str) -> int:
-        """Next 32-bit number."""
-        value: int = _U32.unpack_from(self.view, self.take(4, place))[0]
-        return value
-
-    def u64(self, place: str) -> int:
-        """Next 64-bit number."""
-        value: int = _U64.unpack_from(self.view, self.take(8, place))[0]
-        return value
+    def scalar(self, code: str, place: str) -> Any:
+        """Next number."""
+        return struct.unpack_from(f"<{code}", self.view, self.take(struct.calcsize(f"<{code}"), place))[0]
 
     def count(self, place: str, most: int, *, least_bytes: int) -> int:
         """Next count, of things that take at least ``least_bytes`` each."""
-        value = self.u64(place)
-        room = (self.end - self.at) // least_bytes
-        if value > min(most, room):
-            raise self.bad(place, str(value), f"at most {min(most, room)}")
+        value: int = self.scalar("Q", place)
+        most = min(most, (self.end - self.at) // least_bytes)
+        if value > most:
+            raise self.bad(place, str(value), f"at most {most}")
         return value
 
     def text(self, place: str, most: int) -> str:
         """Next string."""
-        length = self.u64(place)
+        length = self.scalar("Q", place)
         if length > most:
             raise self.bad(place, f"a string of {length} bytes", f"at most {most}")
         begin = self.take(length, place)
@@ -222,32 +216,31 @@ class _Reader:
 
     def value(self, key: str) -> Any:
         """Next typed value."""
-        type_id = self.u32(key)
+        type_id = self.scalar("I", key)
         if type_id == _STRING:
             return self.text(key, _MAX_TEXT_BYTES)
         if type_id == _ARRAY:
             return self.array(key)
-        if type_id not in _SCALARS:
+        if type_id not in _CODES:
             raise self.bad(key, f"value type {type_id}", "a type from 0 to 12")
-        scalar = _SCALARS[type_id]
-        return scalar.unpack_from(self.view, self.take(scalar.size, key))[0]
+        return self.scalar(_CODES[type_id], key)
 
     def array(self, key: str) -> Any:
         """Next array: numbers as a tuple when few, else skipped."""
-        type_id = self.u32(key)
+        type_id = self.scalar("I", key)
         if type_id == _STRING:
             count = self.count(key, _MAX_ARRAY, least_bytes=8)
             self.skip_strings(key, count)
             return SkippedArray(type_id, count)
-        if type_id not in _SCALARS:
+        if type_id not in _CODES:
             expected = "numbers or strings (arrays of arrays are used by no model)"
             raise self.bad(key, f"an array of type {type_id}", expected)
-        scalar = _SCALARS[type_id]
-        count = self.count(key, _MAX_ARRAY, least_bytes=scalar.size)
-        begin = self.take(count * scalar.size, key)
+        size = struct.calcsize(f"<{_CODES[type_id]}")
+        count = self.count(key, _MAX_ARRAY, least_bytes=size)
+        begin = self.take(count * size, key)
         if count > _KEPT_ARRAY:
             return SkippedArray(type_id, count)
-        return struct.unpack_from(f"<{count}{scalar.format[-1]}", self.view, begin)
+        return struct.unpack_from(f"<{count}{_CODES[type_id]}", self.view, begin)
 
     def skip_strings(self, key: str, count: int) -> None:
         """Walk over ``count`` strings: the one hot loop, 150,000 rounds for a large vocabulary."""
@@ -260,46 +253,40 @@ class _Reader:
             raise self.bad(key, "a string past the end of the file", f"{count} strings")
         self.at = at
 
-    def tensor_info(self, alignment: int) -> tuple[str, tuple[int, ...], str, int, int]:
-        """Next tensor: name, dims, type, bytes, offset in the data section."""
+    def tensor(self, alignment: int) -> Tensor:
+        """Next tensor, its offset from where the data begin."""
         name = clean(self.text("tensor name", _MAX_NAME_BYTES))
-        dim_count = self.u32(name)
+        dim_count = self.scalar("I", name)
         if not 1 <= dim_count <= _MAX_DIMS:
             raise self.bad(name, f"{dim_count} dimensions", f"1 to {_MAX_DIMS}")
-        dims = tuple(self.u64(name) for _ in range(dim_count))
-        type_id, offset = self.u32(name), self.u64(name)
+        dims = tuple(self.scalar("Q", name) for _ in range(dim_count))
+        type_id, offset, elements = self.scalar("I", name), self.scalar("Q", name), prod(dims)
         if type_id not in TYPE_NAMES:
             raise self.bad(name, f"tensor type {type_id}", f"one of {', '.join(BLOCKS)}")
         type_name = TYPE_NAMES[type_id]
-        elements = 1
-        for dim in dims:
-            if dim == 0:
-                raise self.bad(name, f"dimensions {dims}", "none of them 0")
-            elements *= dim
+        in_block = BLOCKS[type_name].elements
+        if not elements:
+            raise self.bad(name, f"dimensions {dims}", "none of them 0")
         if elements >= 1 << 63:
             raise self.bad(name, f"{elements} weights", "fewer than 2**63")
-        if dims[0] % BLOCKS[type_name].elements:
-            whole = f"a multiple of {BLOCKS[type_name].elements} for {type_name}"
-            raise self.bad(name, f"a row of {dims[0]} weights", whole)
+        if dims[0] % in_block:
+            raise self.bad(name, f"a row of {dims[0]} weights", f"a multiple of {in_block} for {type_name}")
         if offset % alignment:
             raise self.bad(name, f"offset {offset}", f"a multiple of {alignment}")
-        return name, dims, type_name, row_bytes(type_name, dims[0]) * (elements // dims[0]), offset
+        size_bytes = row_bytes(type_name, dims[0]) * (elements // dims[0])
+        return Tensor(name=name, dims=dims, type_name=type_name, size_bytes=size_bytes, offset_bytes=offset)
 
-    def placed(self, infos: list[tuple[str, tuple[int, ...], str, int, int]], start: int) -> tuple[Tensor, ...]:
+    def placed(self, tensors: list[Tensor], start: int) -> tuple[Tensor, ...]:
         """Tensors with offsets in the file, once they are known not to overlap and to lie inside it."""
-        seen: set[str] = set()
-        for name, _, _, _, _ in infos:
-            if name in seen:
+        for name, count in Counter(tensor.name for tensor in tensors).items():
+            if count > 1:
                 raise self.bad(name, "the tensor twice", "each name once")
-            seen.add(name)
         last_end, last_name = 0, ""
-        for name, _, _, size, offset in sorted(infos, key=lambda i: i[4]):
-            if offset < last_end:
-                raise self.bad(name, f"data at {offset}", f"at least {last_end}: it overlaps {last_name}")
-            last_end, last_name = offset + size, name
+        for t in sorted(tensors, key=lambda t: t.offset_bytes):
+            if t.offset_bytes < last_end:
+                raise self.bad(t.name, f"data at {t.offset_bytes}", f"at least {last_end}: it overlaps {last_name}")
+            last_end, last_name = t.offset_bytes + t.size_bytes, t.name
             if start + last_end > self.size:
-                raise self.bad(name, f"data up to byte {start + last_end}", f"a file of that size, it has {self.size}")
-        return tuple(
-            Tensor(name=name, dims=dims, type_name=type_name, size_bytes=size, offset_bytes=start + offset)
-            for name, dims, type_name, size, offset in infos
-        )
+                found = f"data up to byte {start + last_end}"
+                raise self.bad(t.name, found, f"a file of that size, it has {self.size}")
+        return tuple(replace(t, offset_bytes=start + t.offset_bytes) for t in tensors)

@@ -11,42 +11,17 @@ from typing import Any, Final
 
 import msgspec
 
-from harness.catalog._gguf_shape import SLIDING_STEPS
+from harness.catalog._gguf_shape import ARCHITECTURES, SLIDING_STEPS
 from harness.catalog._shape_check import check_shape
+from harness.catalog._toml import bounded
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
 from harness.errors import BadDataError
 
 CONFIG_MAX_BYTES: Final = 4 << 20
 
-_ARCHITECTURES: Final[dict[str, str]] = {
-    "llama": "llama", "mistral": "llama", "mixtral": "llama", "qwen2": "qwen2", "qwen2_moe": "qwen2moe",
-    "qwen3": "qwen3", "qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next", "gemma": "gemma", "gemma2": "gemma2",
-    "gemma3": "gemma3", "gemma3_text": "gemma3", "gemma3n_text": "gemma3n", "phi3": "phi3", "phimoe": "phimoe",
-    "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2", "gpt_oss": "gpt-oss", "glm4": "glm4",
-    "glm4_moe": "glm4moe", "olmo2": "olmo2", "olmoe": "olmoe", "granite": "granite", "granitemoe": "granitemoe",
-    "granitemoehybrid": "granitehybrid", "mamba": "mamba", "falcon_mamba": "mamba", "mamba2": "mamba2",
-    "jamba": "jamba", "falcon_h1": "falcon-h1", "bitnet": "bitnet", "stablelm": "stablelm", "smollm3": "smollm3",
-    "starcoder2": "starcoder2", "internlm2": "internlm2", "exaone4": "exaone4", "cohere2": "cohere2",
-    "command-r": "command-r", "cohere": "command-r", "llama4_text": "llama4",
-    "qwen3_5": "qwen35", "qwen3_5_text": "qwen35", "qwen3_5_moe": "qwen35moe", "qwen3_5_moe_text": "qwen35moe",
-    "gemma4_text": "gemma4", "gemma4": "gemma4", "glm4_moe_lite": "deepseek2", "minimax_m2": "minimax-m2",
-    "nemotron_h": "nemotron_h", "lfm2": "lfm2", "lfm2_moe": "lfm2moe", "ministral3": "mistral3", "mistral4": "mistral4",
-    "apertus": "apertus", "dots1": "dots1", "ernie4_5_moe": "ernie4_5-moe",
-}  # fmt: skip
-
-_BIASED: Final = frozenset({"qwen2", "qwen2moe", "gpt-oss", "starcoder2"})
-_QK_NORMED: Final = frozenset({"qwen3", "qwen3moe", "qwen3next", "gemma3", "gemma3n", "olmo2", "olmoe",
-                                          "qwen35", "qwen35moe", "gemma4", "lfm2", "lfm2moe", "minimax-m2", "apertus",
-                                          "dots1"})  # fmt: skip
-_TIED_BY_DEFAULT: Final = frozenset({"gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "command-r", "cohere2", "lfm2",
-                                     "lfm2moe"})  # fmt: skip
-_PLAIN_FEED_FORWARD: Final = frozenset({"starcoder2", "apertus", "nemotron_h", "nemotron_h_moe"})
-_DELTA_NET: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
-_LETTERS: Final = {
-    "full_attention": "a", "attention": "a", "sliding_attention": "s", "conv": "r", "mamba": "r", "mlp": "-",
-    "moe": "-", "*": "a", "M": "r", "-": "-", "E": "-",
-}  # fmt: skip
-"""Kinds of layers as configurations list them, in letters of ``ModelShape.layer_pattern``."""
+_TYPES: Final[dict[str, str]] = ARCHITECTURES["of_config"]
+_KEYS: Final[dict[str, dict[str, list[str | int]]]] = ARCHITECTURES["config"]
+_LETTERS: Final[dict[str, str]] = ARCHITECTURES["layer_letters"]
 
 
 def read_hf_config(path: Path) -> ModelShape:
@@ -55,13 +30,7 @@ def read_hf_config(path: Path) -> ModelShape:
     Raises:
         BadDataError: Not readable, too large, no JSON, or ``shape_of``'s reasons.
     """
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(CONFIG_MAX_BYTES + 1)
-    except OSError as error:
-        raise BadDataError(path, "", error.strerror or str(error), "a readable config.json") from error
-    if len(data) > CONFIG_MAX_BYTES:
-        raise BadDataError(path, "", f"more than {CONFIG_MAX_BYTES} bytes", "a config.json")
+    data = bounded(path, CONFIG_MAX_BYTES, "a readable config.json", "a config.json")
     try:
         document = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -81,9 +50,9 @@ def shape_of(document: Any, source: Path | str = "config.json") -> ModelShape:
     if isinstance(inner, Mapping):
         document = {**{k: document[k] for k in ("tie_word_embeddings",) if k in document}, **inner}
     kind = document.get("model_type")
-    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
-        raise BadDataError(source, "model_type", repr(kind)[:60], f"one of: {', '.join(sorted(_ARCHITECTURES))}")
-    return check_shape(_Config(source, document, _ARCHITECTURES[kind]).shape(), source)
+    if not isinstance(kind, str) or kind not in _TYPES:
+        raise BadDataError(source, "model_type", repr(kind)[:60], f"one of: {', '.join(sorted(_TYPES))}")
+    return check_shape(_Config(source, document, _TYPES[kind]).shape(), source)
 
 
 class _Config:
@@ -105,6 +74,11 @@ class _Config:
             raise BadDataError(self.source, keys[0], "no such key", "a whole number")
         return default
 
+    def of(self, keys: list[str | int]) -> int:
+        """A number by its keys in ``architectures.toml``."""
+        default = next((key for key in keys if isinstance(key, int)), None)
+        return self.number(*(key for key in keys if isinstance(key, str)), default=default)
+
     def flag(self, key: str, *, default: bool) -> bool:
         """A yes or no."""
         value = self.document.get(key)
@@ -113,6 +87,10 @@ class _Config:
         if not isinstance(value, bool):
             raise BadDataError(self.source, key, repr(value)[:60], "true or false")
         return value
+
+    def has(self, trait: str) -> bool:
+        """Whether the architecture is in that list of ``architectures.toml``."""
+        return self.architecture in ARCHITECTURES[trait]
 
     def shape(self) -> ModelShape:
         """Everything together."""
@@ -151,13 +129,13 @@ class _Config:
             head_dim=head,
             value_head_dim=latent.value_head_dim if latent and latent.value_head_dim != head else 0,
             feed_forward_dim=inner,
-            gated_feed_forward=self.architecture not in _PLAIN_FEED_FORWARD,
-            tied_embeddings=self.flag("tie_word_embeddings", default=self.architecture in _TIED_BY_DEFAULT or pure),
+            gated_feed_forward=not self.has("ungated"),
+            tied_embeddings=self.flag("tie_word_embeddings", default=self.has("tied") or pure),
             context_max_tokens=self.number("max_position_embeddings", default=0),
             sliding_window_tokens=window,
             sliding_step_count=step,
-            attention_bias=self.flag("attention_bias", default=self.architecture in _BIASED),
-            qk_norm=self.architecture in _QK_NORMED or self.flag("use_qk_norm", default=False),
+            attention_bias=self.flag("attention_bias", default=self.has("biased")),
+            qk_norm=self.has("qk_normed") or self.flag("use_qk_norm", default=False),
             experts=experts,
             latent=latent,
             recurrent=recurrent,
@@ -179,7 +157,7 @@ class _Config:
 
     def pattern(self, recurrent: Recurrent | None) -> str:
         """The kinds of the layers where attention follows no period between recurrent ones."""
-        if recurrent is None or recurrent.attention_step_count or self.architecture in _DELTA_NET:
+        if recurrent is None or recurrent.attention_step_count or self.has("delta_net"):
             return ""
         kinds = self.document.get("hybrid_override_pattern") or self.document.get("layers_block_type")
         kinds = kinds or self.document.get("layer_types") or ""
@@ -202,98 +180,44 @@ class _Config:
 
     def experts(self) -> Experts | None:
         """The routed part, if any."""
-        count = self.number("num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts", default=0)
-        if count <= 1:
+        if self.of(_KEYS["experts"]["expert_count"]) <= 1:
             return None
-        width = self.number("moe_intermediate_size", "intermediate_size")
-        shared = self.number("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", default=0)
+        found = {field: self.of(keys) for field, keys in _KEYS["experts"].items()}
         shared_width = self.number(
             "shared_expert_intermediate_size", "shared_intermediate_size", "moe_shared_expert_intermediate_size",
-            default=shared * width,
+            default=found["shared_count"] * found["feed_forward_dim"],
         )  # fmt: skip
-        return Experts(
-            expert_count=count,
-            used_count=self.number("num_experts_per_tok", "experts_per_token", "top_k_experts", "moe_k"),
-            feed_forward_dim=width,
-            shared_count=shared or (1 if shared_width else 0),
-            shared_feed_forward_dim=shared_width,
-            dense_layer_count=self.number(
-                "first_k_dense_replace", "num_dense_layers", "moe_layer_start_index", default=0
-            ),
-            latent_dim=self.number("moe_latent_size", default=0),
-            layer_step_count=self.number("decoder_sparse_step", "interleave_moe_layer_step", default=1) or 1,
-        )
+        found["shared_count"] = found["shared_count"] or int(shared_width > 0)
+        found["layer_step_count"] = found["layer_step_count"] or 1
+        return Experts(**found, shared_feed_forward_dim=shared_width)
 
     def latent(self) -> LatentAttention | None:
         """Latent attention, if any."""
-        rank = self.number("kv_lora_rank", default=0)
-        if not rank:
+        if not self.of(_KEYS["latent"]["kv_rank_dim"]):
             return None
-        return LatentAttention(
-            q_rank_dim=self.number("q_lora_rank", default=0),
-            kv_rank_dim=rank,
-            rope_head_dim=self.number("qk_rope_head_dim"),
-            nope_head_dim=self.number("qk_nope_head_dim"),
-            value_head_dim=self.number("v_head_dim"),
-        )
+        return LatentAttention(**{field: self.of(keys) for field, keys in _KEYS["latent"].items()})
 
     def recurrent(self, hidden: int) -> Recurrent | None:
         """State-space layers, if any."""
-        a = self.architecture
-        if a in {"mamba", "mamba2"}:
-            inner = self.number("intermediate_size", default=self.number("expand", default=2) * hidden)
-            heads = self.number("num_heads", default=0) if a == "mamba2" else 0
-            return Recurrent(
-                inner_dim=inner,
-                state_dim=self.number("state_size", default=16),
-                conv_dim=self.number("conv_kernel", default=4),
-                group_count=self.number("n_groups", default=1),
-                head_count=heads,
-            )
-        if a in {"lfm2", "lfm2moe"}:
-            return Recurrent(inner_dim=hidden, state_dim=0, conv_dim=self.number("conv_L_cache", default=3))
-        if a == "nemotron_h":
-            heads = self.number("mamba_num_heads")
-            return Recurrent(
-                inner_dim=heads * self.number("mamba_head_dim"),
-                state_dim=self.number("ssm_state_size", default=128),
-                conv_dim=self.number("conv_kernel", default=4),
-                group_count=self.number("n_groups", default=8),
-                head_count=heads,
-            )
-        if a in _DELTA_NET:
+        kind = ARCHITECTURES["recurrent"].get(self.architecture)
+        if kind is None:
+            return None
+        found = {field: self.of(keys) for field, keys in _KEYS[kind].items()}
+        inner = found.pop("expand", 0) * hidden or found["head_count"] * found.pop("head_dim")
+        found["inner_dim"] = found.get("inner_dim") or inner
+        step, offset = 0, 0
+        if kind == "delta_net":
             step = self.number("full_attention_interval", default=4)
-            heads = self.number("linear_num_value_heads")
-            return Recurrent(
-                inner_dim=heads * self.number("linear_value_head_dim"),
-                state_dim=self.number("linear_key_head_dim"),
-                conv_dim=self.number("linear_conv_kernel_dim", default=4),
-                group_count=self.number("linear_num_key_heads"),
-                head_count=heads,
-                attention_step_count=step,
-                attention_offset_count=step - 1,
-            )
-        if a in {"jamba", "granitehybrid", "falcon-h1"}:
-            return self.hybrid(hidden)
-        return None
+            offset = step - 1
+        elif kind == "hybrid":
+            step, offset = self.period()
+        return Recurrent(**found, attention_step_count=step, attention_offset_count=offset)
 
-    def hybrid(self, hidden: int) -> Recurrent:
-        """State-space layers with attention layers between them."""
-        inner = self.number("mamba_d_ssm", default=self.number("mamba_expand", default=2) * hidden)
+    def period(self) -> tuple[int, int]:
+        """Step and first index of the attention layers of a hybrid; 0 where its pattern tells."""
         kinds = self.document.get("layer_types")
-        if isinstance(kinds, list) and "attention" in kinds:
-            places = [i for i, kind in enumerate(kinds) if kind == "attention"]
-            steps = {b - a for a, b in pairwise(places)} or {len(kinds)}
-            step, offset = (steps.pop(), places[0]) if len(steps) == 1 else (0, 0)  # 0: the pattern tells
-        else:
-            step = self.number("attn_layer_period", default=1)
-            offset = self.number("attn_layer_offset", default=0)
-        return Recurrent(
-            inner_dim=inner,
-            state_dim=self.number("mamba_d_state", default=16),
-            conv_dim=self.number("mamba_d_conv", default=4),
-            group_count=self.number("mamba_n_groups", default=1),
-            head_count=self.number("mamba_n_heads", default=0),
-            attention_step_count=step,
-            attention_offset_count=offset,
-        )
+        if not isinstance(kinds, list) or "attention" not in kinds:
+            return self.number("attn_layer_period", default=1), self.number("attn_layer_offset", default=0)
+        places = [i for i, kind in enumerate(kinds) if kind == "attention"]
+        steps = {b - a for a, b in pairwise(places)} or {len(kinds)}
+        return (steps.pop(), places[0]) if len(steps) == 1 else (0, 0)

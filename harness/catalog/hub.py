@@ -149,12 +149,9 @@ def _config(repo: str) -> Path:
     kept = hub.try_to_load_from_cache(repo, "config.json", cache_dir=folder)
     if isinstance(kept, str):
         return Path(kept)
-    endpoint = os.environ.get("HF_ENDPOINT")
+    asked = {"cache_dir": folder, "endpoint": os.environ.get("HF_ENDPOINT"), "library_name": "edge-harness"}
     try:
-        found = hub.hf_hub_download(
-            repo, "config.json", cache_dir=folder, endpoint=endpoint, library_name="edge-harness"
-        )
-        return Path(found)
+        return Path(hub.hf_hub_download(repo, "config.json", **asked))
     except Exception as error:
         raise FetchError(f"{repo}/config.json: {type(error).__name__}: {str(error).strip()[:200]}") from error
 
@@ -178,11 +175,8 @@ def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progre
         there = hub.get_hf_file_metadata(hub.hf_hub_url(source.repo, source.file, revision=source.revision)).size
         if there is not None and there > size_bytes:
             raise FetchError(f"it has {there} bytes, the card says {size_bytes}")  # noqa: TRY301 - named as the others
-        return Path(
-            hub.hf_hub_download(
-                source.repo, source.file, revision=source.revision, local_dir=folder, library_name="edge-harness"
-            )
-        )
+        asked = {"revision": source.revision, "local_dir": folder, "library_name": "edge-harness"}
+        return Path(hub.hf_hub_download(source.repo, source.file, **asked))
     except Exception as error:
         message = str(error).strip().splitlines()
         raise FetchError(

@@ -12,8 +12,6 @@ from harness.catalog.paths import as_path, data_files
 from harness.domain.model import ModelCard, ModelFile
 from harness.errors import BadDataError, UnknownNameError
 
-_COUNT_MAX = 10**15
-
 
 def model_names() -> list[str]:
     """Names of all models, shipped and the user's own, sorted."""
@@ -50,7 +48,6 @@ def _card(file: Traversable) -> ModelCard:
     if "name" in document:
         raise BadDataError(place, "name", repr(document["name"]), "no such key: a model's name is its file's stem")
     card = convert(document | {"name": name}, ModelCard, place)
-    _check_counts(card, "", place)
     check_shape(card.shape, place)
     for index, model_file in enumerate(card.files):
         _check_file(model_file, f"files[{index}]", place)
@@ -60,33 +57,15 @@ def _card(file: Traversable) -> ModelCard:
     return card
 
 
-def _check_counts(value: Any, path: str, place: str) -> None:
-    """No number in a card may be negative or absurd."""
-    if isinstance(value, msgspec.Struct):
-        for key in value.__struct_fields__:
-            _check_counts(getattr(value, key), f"{path}.{key}" if path else key, place)
-    elif isinstance(value, tuple):
-        for index, item in enumerate(value):
-            _check_counts(item, f"{path}[{index}]", place)
-    elif isinstance(value, int) and not 0 <= value <= _COUNT_MAX:
-        raise BadDataError(place, path, str(value), "a number from 0 to 1e15")
-
-
 def _check_file(file: ModelFile, at: str, place: str) -> None:
     if not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
         raise BadDataError(place, f"{at}.sha256", repr(file.sha256)[:40], "64 lower-case hexadecimal digits")
-    if file.size_bytes == 0:
-        raise BadDataError(place, f"{at}.size_bytes", "0", "at least 1")
     registry = file.registry
     if registry is None:
         return
     if not registry.packages or len(registry.packages) != len(registry.members):
-        raise BadDataError(
-            place,
-            f"{at}.registry.members",
-            f"{len(registry.members)} for {len(registry.packages)} packages",
-            "one each",
-        )
+        found = f"{len(registry.members)} for {len(registry.packages)} packages"
+        raise BadDataError(place, f"{at}.registry.members", found, "one each")
     for index, package in enumerate(registry.packages):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+", package):
             raise BadDataError(place, f"{at}.registry.packages[{index}]", repr(package), "name==version")

@@ -7,6 +7,7 @@ the same letters and digits without dots. What differs otherwise is an alias, an
 
 import re
 import tomllib
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
@@ -14,39 +15,16 @@ from typing import Any, Final, Literal, NamedTuple
 
 from harness.catalog.guess import Guess, guess
 from harness.catalog.models import load_card, model_names
-from harness.catalog.paths import as_path, data_root
+from harness.catalog.paths import data_root
 from harness.domain.model import ModelCard
 from harness.domain.quant import split
 from harness.errors import RefusedError, UnknownNameError
 
 _WORD: Final = re.compile(r"\d+(?:\.\d+)*[bm](?![a-z0-9])|\d+(?:\.\d+)*|[a-z]+")
-_DROPPED: Final = frozenset(
-    """
-    instruct it chat base preview hf gguf mlx onnx lm litert text latest meta nvidia openai unsloth google microsoft
-    thinking reasoning plus qat sparse dense abliterated uncensored heretic model the quantized dynamic i ud graph
-    pt amx
-    """.split()  # noqa: SIM905 - a list of words reads better
-)
-"""Words that change no shape."""
-_DATE_OR_VERSION: Final = re.compile(
-    r"(?<![\d.])(?:2[3-7](?:0[1-9]|1[0-2])|(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01]))(?![\d.bm])|\bv0\.\d\b|\b\d+k\b"
-    r"|-0000\d-of-\d+|\.gguf$|\.litertlm$|\.task$",
-    re.IGNORECASE,
-)
-_ARCHITECTURES: Final = (
-    (re.compile(r"^qwen3([568])(?:moe)?\b"), r"qwen3.\1"),
-    (re.compile(r"^(qwen|llama|gemma|phi|granite)(\d)moe\b"), r"\1\2"),
-    (re.compile(r"^mistral(\d)\b"), r"ministral-\1"),
-    (re.compile(r"^nemotron_h(?:_moe)?\b"), "nemotron-h"),
-)
-"""Architectures as llama-bench prints them before a size."""
-_NO_MODEL: Final = re.compile(
-    r"(?i)\b(eagle-?\d?|medusa|hydra|lookahead|dflash|dspark|mtp|nextn|pld|rest head|recycling|samd|hass|distillspec"
-    r"|speculative sampling|bigram|t5)\b"
-)
-"""Draft heads and methods that tables of speculative decoding name, and encoder-decoders, which keep another cache."""
-
-
+_TABLES: Final[dict[str, Any]] = tomllib.loads((files("harness") / "data" / "names.toml").read_text(encoding="utf-8"))
+_DROPPED: Final = frozenset(_TABLES["dropped"].split())
+_DATE_OR_VERSION: Final = re.compile(_TABLES["date_or_version"], re.IGNORECASE | re.VERBOSE)
+_NO_MODEL: Final = re.compile(rf"\b({_TABLES['no_model']})\b", re.IGNORECASE)
 HUB_PREFIX: Final = "hf:"
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?::[\w.\- ]+)?")
 
@@ -68,8 +46,8 @@ class Match(NamedTuple):
 def key(name: str) -> str:
     """The words of a name that tell models apart: ``llama-3.1-8b`` of "Meta Llama 3.1 8B Instruct"."""
     text = name.rsplit("/", 1)[-1].lower()
-    for pattern, spelled in _ARCHITECTURES:
-        text = pattern.sub(spelled, text)
+    for pattern, spelled in _TABLES["spellings"]:
+        text = re.sub(pattern, spelled, text)
     text = _DATE_OR_VERSION.sub(" ", _unbracketed(text).replace("_", " "))
     words = [word for word in _WORD.findall(text) if word not in _DROPPED]
     if any(word[-1] in "bm" and word[0].isdigit() for word in words):  # a size tells a mixture of experts already
@@ -92,7 +70,8 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
         return Match(name, "card", found, None, quant, why)
     if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
         raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, not a decoder of its own")
-    known = _sizes().get(key(split(name)[0]), {}) if not params_b else {}
+    sizes = {key(text): row for text, row in _TABLES["sizes"].items()}
+    known = sizes.get(key(split(name)[0]), {}) if not params_b else {}
     bounded = guess(name, params_b=params_b or known.get("params_b", 0), active_b=active_b or known.get("active_b", 0))
     if bounded is None:
         raise UnknownNameError("model", name, nearest(name))
@@ -152,13 +131,6 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
     return None, "", quant
 
 
-@lru_cache(maxsize=1)
-def _sizes() -> dict[str, dict[str, Any]]:
-    """Sizes of models whose names tell none."""
-    table = tomllib.loads((files("harness") / "data" / "sizes.toml").read_text(encoding="utf-8"))["sizes"]
-    return {key(name): row for name, row in table.items()}
-
-
 def _unbracketed(name: str) -> str:
     return re.sub(r"\(.*?\)", " ", name)
 
@@ -194,8 +166,7 @@ def load_model(ref: str) -> ModelCard:
         UnknownNameError: Nobody knows it; names the nearest.
         BadDataError: The file breaks the schema.
     """
-    path = as_path(ref)
-    if ref in model_names() or (path is not None and (path.suffix == ".toml" or path.exists())):
+    with suppress(UnknownNameError):
         return load_card(ref)
     card = card_named(ref)
     if card is None:

@@ -25,7 +25,8 @@ def cache_dir() -> Path:
     Raises:
         CouldNotRunError: It cannot be made.
     """
-    return _made(_place("EDGE_HARNESS_CACHE", user_cache_path("edge-harness", appauthor=False)), "EDGE_HARNESS_CACHE")
+    folder = Path(os.environ.get("EDGE_HARNESS_CACHE") or user_cache_path("edge-harness", appauthor=False))
+    return _made(folder.expanduser(), "EDGE_HARNESS_CACHE")
 
 
 def home_dir() -> Path:
@@ -62,12 +63,7 @@ def as_path(ref: str) -> Path | None:
 
 
 def _home() -> Path:
-    return _place("EDGE_HARNESS_HOME", user_data_path("edge-harness", appauthor=False))
-
-
-def _place(variable: str, fallback: Path) -> Path:
-    given = os.environ.get(variable)
-    return Path(given).expanduser() if given else fallback
+    return Path(os.environ.get("EDGE_HARNESS_HOME") or user_data_path("edge-harness", appauthor=False)).expanduser()
 
 
 def _made(folder: Path, variable: str) -> Path:

@@ -3,6 +3,12 @@
 The tensors are those of the real model, name by name and type by type; their blocks are random but well-formed: scales
 are set so that weights have a standard deviation of about 0.02, as trained ones do, and nothing overflows.
 
+A router of random weights behind random blocks chooses nearly the same experts for every token, and greedy output
+repeats one token: nothing like a trained model. Here the token table outweighs what the blocks add, so that a hidden
+state is that of its own token, and an eighth of its entries are one constant: the router's rows hold there what an
+expert is preferred by, and noise elsewhere. A token's logits are then preference + standard normal noise, drawn anew
+for each token, and preferences are found such that experts are chosen as often as asked for.
+
 Source of the blocks: llama.cpp, ggml/src/ggml-common.h and the dequantisation in ggml/src/ggml-quants.c.
 """
 
@@ -14,19 +20,23 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.catalog._gguf_metadata import metadata_of
 from harness.catalog._progress import Progress, no_progress
-from harness.catalog._routing import last_norm, preferences_for, router_rows, table_rows
 from harness.catalog.fetch import check_room
 from harness.catalog.gguf import ROUTING_SKEW_KEY, SYNTHETIC_KEY
-from harness.catalog.gguf_write import header_bytes, padding_bytes, write_gguf
-from harness.domain.ggml import BLOCKS, row_bytes
+from harness.catalog.gguf_write import header_bytes, metadata_of, padding_bytes, write_gguf
+from harness.domain.ggml import BLOCKS, ROWS, row_bytes
 from harness.domain.model import Tensor, Weights
 from harness.errors import CouldNotRunError, RefusedError
 
 WEIGHT_STD: Final = 0.02
 _CHUNK_BYTES: Final = 8 << 20
 _TABLE_ROWS: Final = 1024
+TABLE_STD: Final = 16.0
+"""Of the token table. Blocks add some units to each entry over a model's depth, so they do not drown it."""
+
+_CONSTANT_DIVISOR: Final = 8
+_SAMPLES: Final = 8192
+_STEPS: Final = 200
 
 
 class _Scale(NamedTuple):
@@ -34,44 +44,31 @@ class _Scale(NamedTuple):
 
     Attributes:
         at: Byte of the scale in the block.
-        spread: Standard deviation of what the scale is multiplied with, for random bits.
+        spread: Standard deviation of what the scale is multiplied with, for random bits: that of integers uniform on
+            their n values, sqrt((n^2 - 1) / 12), times the root mean square of the sub-scale.
         offset_at: Byte of the second scale, of the part that is subtracted or added; -1 without one.
         offset_ratio: Second scale over first, such that weights have mean 0.
+        is_signed: Whether the scale takes the sign of the largest weight.
     """
 
     at: int
     spread: float
     offset_at: int = -1
     offset_ratio: float = 0.0
+    is_signed: bool = False
 
 
-# Spreads: integers uniform on their range (n values: sqrt((n*n-1)/12)), times the root mean square of the sub-scale.
-_SCALES: Final[dict[str, _Scale]] = {
-    "Q1_0": _Scale(0, 1.0),
-    "Q2_0": _Scale(0, 1.1),
-    "Q4_0": _Scale(0, 4.6),
-    "Q4_1": _Scale(0, 4.6, 2, -7.5),
-    "Q5_0": _Scale(0, 9.2),
-    "Q5_1": _Scale(0, 9.2, 2, -15.5),
-    "Q8_0": _Scale(0, 74.0),
-    "Q2_K": _Scale(80, 15.0, 82, 1.5),
-    "Q3_K": _Scale(108, 42.0),
-    "Q4_K": _Scale(0, 260.0, 2, 7.5),
-    "Q5_K": _Scale(0, 540.0, 2, 15.5),
-    "Q6_K": _Scale(208, 1370.0),
-    "IQ4_NL": _Scale(0, 70.0),
-    "IQ4_XS": _Scale(0, 1300.0),
-    "IQ3_S": _Scale(0, 150.0),
-    "IQ3_XXS": _Scale(0, 130.0),
-    "IQ2_S": _Scale(0, 55.0),
-    "IQ2_XS": _Scale(0, 55.0),
-    "IQ2_XXS": _Scale(0, 55.0),
-    "IQ1_S": _Scale(0, 7.0),
-    "TQ1_0": _Scale(52, 0.8),
-    "TQ2_0": _Scale(64, 0.8),
+_SCALES: Final = {
+    row["type"]: _Scale(
+        int(row["scale_at"]),
+        float(row["spread"]),
+        int(row["offset_at"] or -1),
+        float(row["offset_ratio"] or 0),
+        is_signed=bool(row["signed"]),
+    )
+    for row in ROWS
+    if row["scale_at"]
 }
-_SIGNED: Final = frozenset({"Q4_0", "Q5_0", "Q3_K", "Q6_K", "IQ4_NL", "IQ4_XS"})
-"""Types whose scale takes the sign of the largest weight."""
 _LOG_SPREAD: Final = 0.4
 """Standard deviation of the logarithm of a scale. Scales must differ as trained ones do: where the processor has no
 quick way, llama.cpp turns them into 32-bit numbers by a table of 256 KiB, and one scale repeated would always hit."""
@@ -167,15 +164,15 @@ class _Source:
         """Write one tensor."""
         constant = _constant(tensor.name)
         if self.preferences is not None and tensor.name == "output_norm.weight":
-            out.write(last_norm(tensor.dims[0]).tobytes())
+            out.write(_last_norm(tensor.dims[0]).tobytes())
         elif tensor.type_name == "F32" and constant is not None:
             out.write(np.full(tensor.element_count, constant, np.float32).tobytes())
         elif self.preferences is not None and tensor.name.endswith("ffn_gate_inp.weight"):
-            out.write(router_rows(self.preferences, tensor.dims[0], self.random).tobytes())
+            out.write(_router_rows(self.preferences, tensor.dims[0], self.random).tobytes())
         elif self.preferences is not None and tensor.name == "token_embd.weight":
             for start in range(0, tensor.dims[1], _TABLE_ROWS):
                 count = min(_TABLE_ROWS, tensor.dims[1] - start)
-                out.write(table_rows(count, tensor.dims[0], self.random).tobytes())
+                out.write(_table_rows(count, tensor.dims[0], self.random).tobytes())
         else:
             self._blocks(out, tensor)
         self.done_bytes += tensor.size_bytes + padding_bytes(tensor.size_bytes)
@@ -220,7 +217,7 @@ def random_blocks(type_name: str, count: int, random: np.random.Generator) -> ND
     else:
         scale = _SCALES[type_name]
         values = _scales(count, scale.spread, random)
-        if type_name in _SIGNED:
+        if scale.is_signed:
             values *= random.choice((-1.0, 1.0), count)
         data[:, scale.at : scale.at + 2] = _halves(values)
         if scale.offset_at >= 0:
@@ -254,3 +251,54 @@ def _scatter_scales(data: NDArray[np.uint8], values: NDArray[np.float64]) -> Non
     for word in range(4):
         high = data[:, 48 + 2 * word + 1]
         data[:, 48 + 2 * word + 1] = (high & 0x0F) | (((bits >> 4 * word) & 0xF) << 4).astype(np.uint8)
+
+
+def _table_rows(count: int, hidden_dim: int, random: np.random.Generator) -> NDArray[np.float16]:
+    """Rows [count, hidden_dim] of the token table: the first eighth is constant."""
+    rows = random.standard_normal((count, hidden_dim), dtype=np.float32) * np.float32(TABLE_STD)
+    rows[:, : hidden_dim // _CONSTANT_DIVISOR] = TABLE_STD
+    return rows.astype(np.float16)
+
+
+def _last_norm(hidden_dim: int) -> NDArray[np.float32]:
+    """Weights [hidden_dim] of the norm before the output matrix.
+
+    Without the constant, which would favour the same few tokens after every token.
+    """
+    found = np.ones(hidden_dim, np.float32)
+    found[: hidden_dim // _CONSTANT_DIVISOR] = 0.0
+    return found
+
+
+def _router_rows(preferences: NDArray[np.float64], hidden_dim: int, random: np.random.Generator) -> NDArray[np.float32]:
+    """Rows [experts, hidden_dim] of one layer's router; which expert has which preference is drawn anew."""
+    constant = hidden_dim // _CONSTANT_DIVISOR
+    rows = random.standard_normal((preferences.size, hidden_dim)) / np.sqrt(hidden_dim - constant)
+    rows[:, :constant] = random.permutation(preferences)[:, None] / constant
+    found: NDArray[np.float32] = rows.astype(np.float32)
+    return found
+
+
+def preferences_for(shares: Sequence[float]) -> NDArray[np.float64]:
+    """What is added to logits with standard normal noise so that the largest ones are as often chosen as asked.
+
+    Args:
+        shares: Probability [experts] that a token chooses each expert; they sum to the number that it chooses.
+            Those next to 0 and 1 are approached only.
+    """
+    wanted = np.clip(np.asarray(shares, np.float64), 1e-4, 1 - 1e-4)
+    used = round(float(np.sum(shares)))
+    if used >= wanted.size:
+        return np.zeros(wanted.size)
+    noise = np.random.default_rng(0).standard_normal((_SAMPLES, wanted.size))
+    found = np.zeros(wanted.size)
+    for step in range(_STEPS):
+        logits = found + noise
+        # Of each draw the last that is chosen and the first that is not: the threshold lies between.
+        edge = np.partition(logits, (-used - 1, -used), axis=1)
+        threshold = (edge[:, -used] + edge[:, -used - 1]) / 2
+        got = np.clip((logits > threshold[:, None]).mean(axis=0), 0.5 / _SAMPLES, 1 - 0.5 / _SAMPLES)
+        error = np.log(wanted / (1 - wanted)) - np.log(got / (1 - got))
+        found += error * (0.5 if step < _STEPS // 2 else 0.25)
+        found -= found.mean()
+    return found

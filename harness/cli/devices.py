@@ -25,7 +25,7 @@ def devices() -> None:
 def list_devices(as_json: bool) -> None:
     """List every device with its RAM, what one app may use of it, and its bandwidth."""
     from harness.catalog.devices import device_names, load_device
-    from harness.units import gb, gib
+    from harness.units import GB, GIB
 
     profiles = [load_device(name) for name in device_names()]
     if as_json:
@@ -38,9 +38,9 @@ def list_devices(as_json: bool) -> None:
             (
                 p.name,
                 p.kind,
-                f"{gib(pool.total_bytes.value):g}",
-                f"{gib(pool.usable_bytes.value):.1f}",
-                f"{gb(pool.bandwidth_bytes_per_s.value):.1f}",
+                f"{pool.total_bytes.value / GIB:g}",
+                f"{pool.usable_bytes.value / GIB:.1f}",
+                f"{pool.bandwidth_bytes_per_s.value / GB:.1f}",
             )
         )
     columns = ("device", "kind", "GiB", "for one app", "GB/s")

@@ -1,6 +1,5 @@
 """``edge-harness gate``: judge runs and predictions against budgets; exit 0 pass, 1 fail, 3 inconclusive, 4 not run."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +141,7 @@ def _tell(judgements: "list[Judgement]", budget: Path, form: str, out: Path | No
     from msgspec.structs import replace
 
     from harness.catalog.budgets import budget_lines
+    from harness.gates import formats
     from harness.gates.evaluate import exit_code
     from harness.printable import clean_lines
     from harness.records.store import write_atomically
@@ -151,7 +151,7 @@ def _tell(judgements: "list[Judgement]", budget: Path, form: str, out: Path | No
     if as_json:
         emit_json(judgements)
     else:
-        text = clean_lines(import_module(f"harness.gates.formats.{form}").render(judgements))
+        text = clean_lines(getattr(formats, form)(judgements))
         if out:
             write_atomically(out, text.encode())
         else:

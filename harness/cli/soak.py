@@ -48,7 +48,7 @@ def COMMAND(  # noqa: N802
     from harness.app.resolve import scenario_from
     from harness.app.run import exit_of
     from harness.app.soak import soak
-    from harness.domain.soak import Soak
+    from harness.domain.result import Soak
     from harness.measure.jobs.soak import SoakJob
 
     of_job = {name: asked.pop(name) for name in SoakJob.__struct_fields__ if name in asked}

@@ -1,6 +1,6 @@
 """What a release may cost: budgets for the gate."""
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from harness.domain.base import Frozen
 
@@ -31,18 +31,9 @@ Metric = Literal[
     "hottest_celsius",
 ]
 
+_GAINS: Final = frozenset({"speedup_ratio", "acceptance_ratio", "longest_context_tokens", "saturation_load"})
 HIGHER_IS_BETTER: Final[frozenset[Metric]] = frozenset(
-    {
-        "decode_tokens_per_s",
-        "prefill_tokens_per_s",
-        "speedup_ratio",
-        "acceptance_ratio",
-        "longest_context_tokens",
-        "new_tokens_per_s",
-        "goodput_requests_per_s",
-        "saturation_load",
-        "sustained_tokens_per_s",
-    }
+    metric for metric in get_args(Metric) if metric.endswith("_per_s") or metric in _GAINS
 )
 
 

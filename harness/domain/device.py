@@ -1,9 +1,13 @@
 """One device: what it has, where each figure comes from, and what was measured on it."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from harness.domain.base import Frozen
 
+Time = Annotated[float, Meta(ge=0)]
+Speed = Annotated[float, Meta(gt=0)]
 Confidence = Literal["measured", "verified", "secondary", "from_memory", "assumed"]
 """How far a figure can be trusted: measured by a named party, read in the vendor's or a maintainer's own words,
 read second-hand, recalled without a source at hand, or assumed by analogy."""
@@ -58,8 +62,8 @@ class ComputeEngine(Frozen, frozen=True, kw_only=True):
     kind: EngineKind
     name: str
     pool: PoolName
-    apis: tuple[str, ...]
-    core_count: int = 0
+    apis: Annotated[tuple[str, ...], Meta(min_length=1)]
+    core_count: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     isa: tuple[str, ...] = ()
     peak_flops_per_s: dict[str, Figure] = {}
     sustained_ratio: Figure | None = None
@@ -121,13 +125,13 @@ class Calibration(Frozen, frozen=True, kw_only=True):
 
     api: str
     engine_version: str
-    thread_count: int
+    thread_count: Annotated[int, Meta(ge=1)]
     types: tuple[TypeCost, ...]
-    token_overhead_s: float
-    layer_overhead_s: float
-    kv_read_bytes_per_s: float
-    attention_flops_per_s: float
-    activation_s_per_dim_layer: float = 0.0
+    token_overhead_s: Time
+    layer_overhead_s: Time
+    kv_read_bytes_per_s: Speed
+    attention_flops_per_s: Speed
+    activation_s_per_dim_layer: Time = 0.0
     token_layer_s: float = 0.0
     decode_attention_flops_per_s: float = 0.0
     spread_ratio: float = 0.0
@@ -156,7 +160,7 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
     vendor: str
     chip: str
     os: OperatingSystem
-    year: int
+    year: Annotated[int, Meta(ge=1990, le=2100)]
     pools: tuple[MemoryPool, ...]
     engines: tuple[ComputeEngine, ...]
     storage: Storage
@@ -172,10 +176,7 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
         Raises:
             KeyError: The device has none.
         """
-        for pool in self.pools:
-            if pool.name == name:
-                return pool
-        raise KeyError(name)
+        return {pool.name: pool for pool in self.pools}[name]
 
     def engine(self, kind: EngineKind | None = None) -> ComputeEngine:
         """The engine of that kind, or the best one.

@@ -1,11 +1,24 @@
 """One model: its shape, its weights tensor by tensor, and the card that says where to get it."""
 
-from typing import Final, Literal
+from math import prod
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
 
 from harness.domain.base import Frozen
 
 LayerKind = Literal["full", "sliding", "recurrent", "none"]
 """What a block keeps between tokens: all keys and values, those of a window, a state of fixed size, or nothing."""
+
+Count = Annotated[int, Meta(ge=0, le=10**15)]
+"""No number of a card is negative or absurd."""
+
+Layers = Annotated[int, Meta(ge=0, le=10_000)]
+Tokens = Annotated[int, Meta(ge=0, le=1 << 31)]
+Width = Annotated[int, Meta(ge=0, le=1 << 22)]
+SomeLayers = Annotated[int, Meta(ge=1, le=10_000)]
+SomeWidth = Annotated[int, Meta(ge=1, le=1 << 22)]
+"""Bounds far above any real model, far below what could hurt: nothing after them divides by a count of 0."""
 
 _PATTERN: Final[dict[str, LayerKind]] = {"a": "full", "s": "sliding", "r": "recurrent", "-": "none"}
 
@@ -24,24 +37,24 @@ class Experts(Frozen, frozen=True, kw_only=True):
         latent_dim: Width that the routed experts work in, where it is not the residual stream's (Nemotron 3); else 0.
     """
 
-    expert_count: int
-    used_count: int
-    feed_forward_dim: int
-    shared_count: int = 0
-    shared_feed_forward_dim: int = 0
-    dense_layer_count: int = 0
-    layer_step_count: int = 1
-    latent_dim: int = 0
+    expert_count: SomeWidth
+    used_count: SomeWidth
+    feed_forward_dim: SomeWidth
+    shared_count: Width = 0
+    shared_feed_forward_dim: Width = 0
+    dense_layer_count: Layers = 0
+    layer_step_count: SomeLayers = 1
+    latent_dim: Width = 0
 
 
 class LatentAttention(Frozen, frozen=True, kw_only=True):
     """Multi-head latent attention (DeepSeek): one compressed row is cached instead of keys and values."""
 
-    q_rank_dim: int
-    kv_rank_dim: int
-    rope_head_dim: int
-    nope_head_dim: int
-    value_head_dim: int
+    q_rank_dim: Width
+    kv_rank_dim: SomeWidth
+    rope_head_dim: Width
+    nope_head_dim: Width
+    value_head_dim: SomeWidth
 
 
 class Recurrent(Frozen, frozen=True, kw_only=True):
@@ -57,13 +70,13 @@ class Recurrent(Frozen, frozen=True, kw_only=True):
         attention_offset_count: Index of the first attention layer.
     """
 
-    inner_dim: int
-    state_dim: int
-    conv_dim: int = 4
-    group_count: int = 1
-    head_count: int = 0
-    attention_step_count: int = 0
-    attention_offset_count: int = 0
+    inner_dim: SomeWidth
+    state_dim: Width
+    conv_dim: SomeWidth = 4
+    group_count: SomeWidth = 1
+    head_count: Width = 0
+    attention_step_count: Layers = 0
+    attention_offset_count: Layers = 0
 
 
 class ModelShape(Frozen, frozen=True, kw_only=True):
@@ -89,30 +102,30 @@ class ModelShape(Frozen, frozen=True, kw_only=True):
     """
 
     architecture: str
-    layer_count: int
-    hidden_dim: int
-    vocab_count: int
-    head_count: int
-    kv_head_count: int
-    head_dim: int
-    feed_forward_dim: int
-    value_head_dim: int = 0
+    layer_count: SomeLayers
+    hidden_dim: SomeWidth
+    vocab_count: Annotated[int, Meta(ge=1, le=1 << 26)]
+    head_count: Width
+    kv_head_count: Width
+    head_dim: Width
+    feed_forward_dim: Width
+    value_head_dim: Width = 0
     gated_feed_forward: bool = True
     tied_embeddings: bool = False
-    context_max_tokens: int = 0
-    sliding_window_tokens: int = 0
-    sliding_step_count: int = 0
+    context_max_tokens: Tokens = 0
+    sliding_window_tokens: Tokens = 0
+    sliding_step_count: Layers = 0
     attention_bias: bool = False
     qk_norm: bool = False
     experts: Experts | None = None
     latent: LatentAttention | None = None
     recurrent: Recurrent | None = None
-    kv_shared_layer_count: int = 0
-    kv_shared_feed_forward_dim: int = 0
-    sliding_kv_head_count: int = 0
-    sliding_head_dim: int = 0
+    kv_shared_layer_count: Layers = 0
+    kv_shared_feed_forward_dim: Width = 0
+    sliding_kv_head_count: Width = 0
+    sliding_head_dim: Width = 0
     values_are_keys: bool = False
-    per_layer_input_dim: int = 0
+    per_layer_input_dim: Width = 0
     layer_pattern: str = ""
 
     def layer_kind(self, layer: int) -> LayerKind:
@@ -160,10 +173,7 @@ class Tensor(Frozen, frozen=True, kw_only=True):
     @property
     def element_count(self) -> int:
         """Number of weights."""
-        count = 1
-        for dim in self.dims:
-            count *= dim
-        return count
+        return prod(self.dims)
 
 
 class Weights(Frozen, frozen=True, kw_only=True):
@@ -205,7 +215,7 @@ class ModelFile(Frozen, frozen=True, kw_only=True):
     """One quantised file of a model and where it can be had."""
 
     quant: str
-    size_bytes: int
+    size_bytes: Annotated[int, Meta(ge=1, le=10**15)]
     sha256: str
     hub: HubSource | None = None
     registry: RegistrySource | None = None
@@ -230,8 +240,8 @@ class ModelCard(Frozen, frozen=True, kw_only=True):
     licence: str
     source: str
     shape: ModelShape
-    parameter_count: int = 0
-    active_parameter_count: int = 0
+    parameter_count: Count = 0
+    active_parameter_count: Count = 0
     default_quant: str = "Q4_K_M"
     aliases: tuple[str, ...] = ()
     files: tuple[ModelFile, ...] = ()

@@ -4,9 +4,6 @@ from typing import Literal
 
 from harness.domain.base import Frozen
 
-GpuLayers = int | Literal["all", "auto"]
-SplitMode = Literal["layer", "row"]
-
 
 class Placement(Frozen, frozen=True, kw_only=True):
     """A split of a model between the memory of its GPUs and that of the CPU, in llama.cpp's terms.
@@ -23,10 +20,10 @@ class Placement(Frozen, frozen=True, kw_only=True):
         kv_on_gpu: Whether the cache lies with its block; else all of it lies with the CPU (``-nkvo``).
     """
 
-    gpu_layers: GpuLayers = "all"
+    gpu_layers: int | Literal["all", "auto"] = "all"
     cpu_moe: int = 0
     tensor_split: tuple[float, ...] = ()
-    split_mode: SplitMode = "layer"
+    split_mode: Literal["layer", "row"] = "layer"
     main_gpu: int = 0
     kv_on_gpu: bool = True
 

@@ -9,7 +9,6 @@ from typing import Any
 from harness.domain.base import Frozen
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.quality import CalibrationChange, TextScore
-from harness.domain.soak import Soak
 from harness.domain.streaming import ExpertOutlook, ExpertPlan, ExpertUse, StreamPlan, StreamReport
 
 
@@ -275,6 +274,61 @@ class Load(Frozen, frozen=True, kw_only=True, tag="load", tag_field="kind"):
         best = max((v.new_tokens_per_s for v in ordered), default=0.0)
         enough = next((v.offered for v in ordered if v.new_tokens_per_s >= 0.95 * best), None)
         return enough if ordered and enough != ordered[-1].offered else None
+
+
+class Window(Frozen, frozen=True, kw_only=True):
+    """Some seconds of decoding. What the device does not tell is None.
+
+    Attributes:
+        duration_s: How long it took, pauses of the duty cycle left out.
+        celsius: Hottest sensor at its end.
+        frequency_hz: Mean frequency of the CPUs at its end.
+        joules: Energy used in it, less what the idle device used before.
+    """
+
+    since_start_s: float
+    duration_s: float
+    token_count: int
+    celsius: float | None = None
+    frequency_hz: float | None = None
+    joules: float | None = None
+    battery_percent: float | None = None
+    resident_bytes: int | None = None
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Speed of this window."""
+        return self.token_count / self.duration_s
+
+
+class Soak(Frozen, frozen=True, kw_only=True, tag="soak", tag_field="kind"):
+    """Decoding for minutes.
+
+    Attributes:
+        minutes: How long it really ran.
+        burst_tokens_per_s: Middle speed before the knee; of the whole run without one.
+        sustained_tokens_per_s: Middle speed of the last quarter.
+        knee_s: When it fell for good; None where no fall is told from noise.
+        drop_ratio: By how much, as a share of the burst; 0 without a knee.
+        burst_joules_per_token: Before the knee; None where the device does not tell.
+        sustained_joules_per_token: In the last quarter.
+        energy_scope: What the energy counts; empty without.
+        tokens_per_charge: Of a full battery at the sustained rate; None without one.
+        stopped: Which limit ended it early; empty for none.
+    """
+
+    minutes: float
+    duty_ratio: float
+    windows: tuple[Window, ...]
+    burst_tokens_per_s: float
+    sustained_tokens_per_s: float
+    knee_s: float | None = None
+    drop_ratio: float = 0.0
+    burst_joules_per_token: float | None = None
+    sustained_joules_per_token: float | None = None
+    energy_scope: str = ""
+    tokens_per_charge: float | None = None
+    stopped: str = ""
 
 
 Result = Generation | Speculation | Stream | Quality | System | Boundary | Load | Soak

@@ -13,9 +13,10 @@ from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord, Validity
 from harness.errors import BadDataError, Exit
-from harness.gates.judge import Judgement, judge_absolute, judge_against_baseline, spread_of
+from harness.gates.judge import Judgement, judge_absolute, judge_against_baseline
 from harness.gates.plan import look_confidence
 from harness.records.metrics import latency_values, metric_values
+from harness.stats.intervals import spread_of
 
 Predict = Callable[[str, str], Prediction]
 """Predicts (device, model reference): given by the caller, who knows catalogs."""
@@ -51,14 +52,8 @@ def evaluate(
 def exit_code(judgements: Sequence[Judgement]) -> Exit:
     """Exit status of a gate: broken before could-not-run before inconclusive before well."""
     answers = {j.answer for j in judgements}
-    for answer, status in (
-        ("fail", Exit.BROKEN),
-        ("could not run", Exit.COULD_NOT_RUN),
-        ("inconclusive", Exit.INCONCLUSIVE),
-    ):
-        if answer in answers:
-            return status
-    return Exit.OK
+    ends = {"fail": Exit.BROKEN, "could not run": Exit.COULD_NOT_RUN, "inconclusive": Exit.INCONCLUSIVE}
+    return next((status for answer, status in ends.items() if answer in answers), Exit.OK)
 
 
 def _one(
@@ -71,27 +66,23 @@ def _one(
     if budget.predicted:
         return _judge_prediction(budget, records, predict)
     matching = [r for r in records if matches(budget, r)]
-    limit = next(v for v in limits(budget).values() if v is not None)
+    limit: float = next(v for name in LIMITS if (v := getattr(budget, name)) is not None)
+    undecided = Judgement(budget=budget, answer="inconclusive", limit=limit, evidence=_ids(matching))
     if not matching:
-        return Judgement(budget=budget, answer="inconclusive", limit=limit, reason="no run speaks for this budget")
+        return replace(undecided, reason="no run speaks for this budget")
     broken = [r for r in matching if r.outcome in NOT_RUN]
     if broken:
         worst = broken[-1]
         said = f"{worst.run_id}: {worst.outcome}" + (f" ({worst.detail.splitlines()[0]})" if worst.detail else "")
-        return Judgement(budget=budget, answer="could not run", limit=limit, reason=said, evidence=_ids(broken))
+        return replace(undecided, answer="could not run", reason=said, evidence=_ids(broken))
     level = look_confidence(looks, budget.confidence) if len(looks) > 1 else budget.confidence
     if budget.baseline_ratio is not None:
         return _judge_baseline(budget, matching, [r for r in baseline if matches(budget, r)], level)
     values, relative_to = _values(budget, matching)
     if not values:
-        return Judgement(
-            budget=budget,
-            answer="inconclusive",
-            limit=limit,
-            reason=_no_values(matching, budget),
-            evidence=_ids(matching),
-        )
-    judged = judge_absolute(budget, values, limit, relative_to=relative_to, evidence=_ids(matching), confidence=level)
+        return replace(undecided, reason=_no_values(matching, budget))
+    evidence = undecided.evidence
+    judged = judge_absolute(budget, values, limit, relative_to=relative_to, evidence=evidence, level=level)
     if judged.answer == "inconclusive":
         judged = replace(judged, reason=judged.reason + _disturbance(matching))
     return judged
@@ -105,11 +96,6 @@ def matches(budget: Budget, record: RunRecord) -> bool:
         and fnmatchcase(record.machine.device.lower(), budget.device.lower())
         and fnmatchcase(model.lower(), budget.model.lower())
     )
-
-
-def limits(budget: Budget) -> dict[str, float | None]:
-    """The budget's limits by name; exactly one is set in a checked budget."""
-    return {name: getattr(budget, name) for name in LIMITS}
 
 
 def _values(budget: Budget, records: Sequence[RunRecord]) -> tuple[list[float], str]:
@@ -132,26 +118,17 @@ def _values(budget: Budget, records: Sequence[RunRecord]) -> tuple[list[float], 
 
 def predicted_interval(prediction: Prediction, budget: Budget) -> Interval | None:
     """What was predicted for the budget's metric; None for a metric that is not predicted."""
-    speed = prediction.speed
+    speed, held = prediction.speed, prediction.memory.anonymous_bytes
+    rate = speed.decode_tokens_per_s
     return {
-        "decode_tokens_per_s": speed.decode_tokens_per_s,
+        "decode_tokens_per_s": rate,
         "prefill_tokens_per_s": speed.prefill_tokens_per_s,
         "ttft_s": speed.ttft_cold_s,
         "load_s": speed.load_cold_s,
         "peak_memory_bytes": prediction.memory.peak_bytes,
-        "peak_anonymous_bytes": _point(prediction.memory.anonymous_bytes),
-        "itl_p50_s": _inverse(speed.decode_tokens_per_s),
+        "peak_anonymous_bytes": Interval(mid=held, low=held, high=held),
+        "itl_p50_s": Interval(mid=1 / rate.mid, low=1 / rate.high, high=1 / rate.low) if rate.low > 0 else None,
     }.get(budget.metric)
-
-
-def _point(value: float) -> Interval:
-    return Interval(mid=value, low=value, high=value)
-
-
-def _inverse(rate: Interval) -> Interval | None:
-    if rate.low <= 0:
-        return None
-    return Interval(mid=1 / rate.mid, low=1 / rate.high, high=1 / rate.low)
 
 
 def _judge_baseline(
@@ -170,15 +147,10 @@ def _judge_baseline(
     else:
         new, old = ([v for r in side for v in read(r)] for side in (candidate, baseline))
     if not new or not old:
-        return Judgement(
-            budget=budget,
-            answer="inconclusive",
-            limit=limit,
-            relative_to="baseline",
-            reason=_no_values([*candidate, *baseline], budget),
-            evidence=evidence,
-        )
-    judgement = judge_against_baseline(budget, new, old, in_turns=in_turns, evidence=evidence, confidence=level)
+        reason = _no_values([*candidate, *baseline], budget)
+        undecided = Judgement(budget=budget, answer="inconclusive", limit=limit, reason=reason, evidence=evidence)
+        return replace(undecided, relative_to="baseline")
+    judgement = judge_against_baseline(budget, new, old, in_turns=in_turns, evidence=evidence, level=level)
     if judgement.answer != "inconclusive":
         return judgement
     if in_turns:
@@ -192,10 +164,9 @@ def _pairs(
     candidate: Sequence[RunRecord], baseline: Sequence[RunRecord], read: Callable[[RunRecord], list[float]]
 ) -> tuple[list[float], list[float]]:
     """One value a turn and side; turns in which a side has none are left out."""
-    turns = zip(_by_time(candidate), _by_time(baseline), strict=True)
-    both = [(_middle(read(a)), _middle(read(b))) for a, b in turns]
-    kept = [(a, b) for a, b in both if a is not None and b is not None]
-    return [a for a, _ in kept], [b for _, b in kept]
+    by_time = (sorted(side, key=lambda r: r.created) for side in (candidate, baseline))
+    both = [(read(a), read(b)) for a, b in zip(*by_time, strict=True)]
+    return [median(a) for a, b in both if a and b], [median(b) for a, b in both if a and b]
 
 
 def _least_disturbed(
@@ -211,10 +182,8 @@ def _least_disturbed(
     if budget.metric not in _OF_TOKENS:
         return None
     sign = -1 if budget.metric in HIGHER_IS_BETTER else 1
-    best, least = (
-        None,
-        0.8 * spread_of(*_pairs(candidate, baseline, partial(metric_values, metric=budget.metric, label=budget.label))),
-    )
+    read = partial(metric_values, metric=budget.metric, label=budget.label)
+    best, least = None, 0.8 * spread_of(*_pairs(candidate, baseline, read))
     for share in _SHARES:
         new, old = _pairs(candidate, baseline, partial(latency_values, share=share, label=budget.label))
         if len(new) == whole.sample_count and len(new) > 2 and spread_of(new, old) < least:
@@ -223,7 +192,7 @@ def _least_disturbed(
         return None
     share, new, old = best
     stricter = 1.0 - (1.0 - level) / 4.0  # a second chance, and one that was picked: it errs less often than the first
-    found = judge_against_baseline(budget, new, old, in_turns=True, evidence=whole.evidence, confidence=stricter)
+    found = judge_against_baseline(budget, new, old, in_turns=True, evidence=whole.evidence, level=stricter)
     agrees = whole.low is not None and whole.high is not None and whole.low <= (found.value or 0.0) <= whole.high
     if found.answer == "inconclusive" or not agrees:
         return None
@@ -287,14 +256,6 @@ def _alternate(candidate: Sequence[RunRecord], baseline: Sequence[RunRecord]) ->
         return False
     sides = [side for _, side in sorted([(r.created, 0) for r in candidate] + [(r.created, 1) for r in baseline])]
     return all(sides[i] != sides[i + 1] for i in range(0, len(sides), 2))
-
-
-def _by_time(records: Sequence[RunRecord]) -> list[RunRecord]:
-    return sorted(records, key=lambda r: r.created)
-
-
-def _middle(values: Sequence[float]) -> float | None:
-    return median(values) if values else None
 
 
 def _no_values(records: Sequence[RunRecord], budget: Budget) -> str:

@@ -7,13 +7,14 @@ interval that straddles the limit is inconclusive: noise cannot flip a decision,
 
 from collections.abc import Sequence
 from math import log
-from statistics import median
 from typing import Literal
+
+from msgspec.structs import replace
 
 from harness.domain.base import Frozen
 from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
 from harness.gates.plan import turns_needed
-from harness.stats.intervals import Estimate, detectable_ratio, ratio_interval, unpaired_ratio_interval
+from harness.stats.intervals import Estimate, detectable_ratio, ratio_interval, spread_of, unpaired_ratio_interval
 
 Answer = Literal["pass", "fail", "inconclusive", "could not run"]
 
@@ -70,22 +71,24 @@ def decide(low: float | None, high: float | None, limit: float, *, higher_is_bet
 
 
 def judge_absolute(
-    budget: Budget,
-    values: Sequence[float],
-    limit: float,
-    *,
-    relative_to: str = "",
-    evidence: Sequence[str] = (),
-    confidence: float | None = None,
+    budget: Budget, values: Sequence[float], limit: float, *, relative_to: str, evidence: Sequence[str], level: float
 ) -> Judgement:
     """Judge believed values (or ratios to what ``relative_to`` names) against a positive limit in the same terms.
 
-    ``confidence`` is the level of the interval, the budget's own by default; ``evidence`` are identifiers of the runs.
+    ``level`` is that of the interval; ``evidence`` are identifiers of the runs.
     """
-    level = confidence or budget.confidence
-    estimate = _absolute_interval(budget, values, limit, level)
+    half = SINGLE_VALUE_SPREAD.get(budget.metric)
+    if half is not None and len(values) < 3:
+        mid = max(values)
+        estimate = Estimate(mid, mid * (1 - half), mid * (1 + half), len(values))
+    else:
+        ratio = ratio_interval(values, [limit] * len(values), confidence=level)
+        low, high = (None if end is None else end * limit for end in (ratio.low, ratio.high))
+        estimate = Estimate(ratio.mid * limit, low, high, ratio.sample_count)
     spread = spread_of(values, [limit] * len(values))
-    return _judgement(budget, estimate, limit, relative_to, evidence, None, spread, level)
+    return replace(
+        _judgement(budget, estimate, limit, spread, level), relative_to=relative_to, evidence=tuple(evidence)
+    )
 
 
 def judge_against_baseline(
@@ -94,8 +97,8 @@ def judge_against_baseline(
     baseline: Sequence[float],
     *,
     in_turns: bool,
-    evidence: Sequence[str] = (),
-    confidence: float | None = None,
+    evidence: Sequence[str],
+    level: float,
 ) -> Judgement:
     """Judge the ratio candidate / baseline against the budget's ``baseline_ratio``.
 
@@ -104,46 +107,18 @@ def judge_against_baseline(
     """
     limit = budget.baseline_ratio
     assert limit is not None
-    level = confidence or budget.confidence
+    visible, spread = None, 0.0
     if in_turns:
         estimate = ratio_interval(candidate, baseline, confidence=level)
         visible = detectable_ratio(candidate, baseline, confidence=level) if len(candidate) > 2 else None
+        spread = spread_of(candidate, baseline)
     else:
         estimate = unpaired_ratio_interval(candidate, baseline, confidence=level)
-        visible = None
-    spread = spread_of(candidate, baseline) if in_turns else 0.0
-    return _judgement(budget, estimate, limit, "baseline", evidence, visible, spread, level)
+    found = _judgement(budget, estimate, limit, spread, level)
+    return replace(found, relative_to="baseline", detectable_ratio=visible, evidence=tuple(evidence))
 
 
-def spread_of(candidate: Sequence[float], baseline: Sequence[float]) -> float:
-    """Spread of the log ratios of pairs: 1.4826 x their median absolute deviation, so that one turn does not decide."""
-    if min(*candidate, *baseline) <= 0:
-        return 0.0
-    logs = [log(a / b) for a, b in zip(candidate, baseline, strict=True)]
-    middle = median(logs)
-    return 1.4826 * median(abs(v - middle) for v in logs)
-
-
-def _absolute_interval(budget: Budget, values: Sequence[float], limit: float, level: float) -> Estimate:
-    spread = SINGLE_VALUE_SPREAD.get(budget.metric)
-    if spread is not None and len(values) < 3:
-        mid = max(values)
-        return Estimate(mid, mid * (1 - spread), mid * (1 + spread), len(values))
-    ratio = ratio_interval(values, [limit] * len(values), confidence=level)
-    low, high = (None if end is None else end * limit for end in (ratio.low, ratio.high))
-    return Estimate(ratio.mid * limit, low, high, ratio.sample_count)
-
-
-def _judgement(
-    budget: Budget,
-    estimate: Estimate,
-    limit: float,
-    relative_to: str,
-    evidence: Sequence[str],
-    visible: float | None,
-    spread: float,
-    level: float,
-) -> Judgement:
+def _judgement(budget: Budget, estimate: Estimate, limit: float, spread: float, level: float) -> Judgement:
     higher = budget.metric in HIGHER_IS_BETTER
     answer = decide(estimate.low, estimate.high, limit, higher_is_better=higher)
     margin = (estimate.mid / limit - 1.0) * (1 if higher else -1)
@@ -151,15 +126,12 @@ def _judgement(
         budget=budget,
         answer=answer,
         limit=limit,
-        relative_to=relative_to,
         value=estimate.mid,
         low=estimate.low,
         high=estimate.high,
         sample_count=estimate.sample_count,
         margin_ratio=margin,
-        detectable_ratio=visible,
         reason=_reason(answer, estimate, limit, margin, spread, level),
-        evidence=tuple(evidence),
     )
 
 

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from math import ceil, log, sqrt
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
-
-from harness.stats.quantiles import normal_cdf, normal_quantile, t_quantile
 
 _PATHS: Final = 100_000
 _GATES: Final = 4_000
@@ -38,10 +37,12 @@ def look_confidence(looks: tuple[int, ...], confidence: float) -> float:
     Source:
         S. J. Pocock 1977, "Group sequential methods in the design and analysis of clinical trials", Biometrika 64(2).
     """
+    from scipy.special import ndtr
+
     steps = np.diff((0, *looks))
     draws = np.random.default_rng(1).standard_normal((_PATHS, len(looks))) * np.sqrt(steps)
     highest = np.abs(np.cumsum(draws, axis=1) / np.sqrt(looks)).max(axis=1)
-    return 1.0 - 2.0 * normal_cdf(-float(np.quantile(highest, confidence)))
+    return float(1.0 - 2.0 * ndtr(-np.quantile(highest, confidence)))
 
 
 def turns_needed(spread: float, distance: float, confidence: float, power: float = 0.8) -> int:
@@ -55,7 +56,7 @@ def turns_needed(spread: float, distance: float, confidence: float, power: float
         confidence: Level of the interval.
         power: Share of gates that shall decide.
     """
-    quantiles = normal_quantile(1.0 - (1.0 - confidence) / 2.0) + normal_quantile(power)
+    quantiles = NormalDist().inv_cdf(1.0 - (1.0 - confidence) / 2.0) + NormalDist().inv_cdf(power)
     return max(6, ceil((quantiles * spread / abs(distance)) ** 2)) if distance else 10**6
 
 
@@ -65,12 +66,14 @@ def outlook(spread: float, slowdown: float, limit: float, looks: tuple[int, ...]
 
     Simulated with normal noise and the looks' own level: a t interval at each look.
     """
+    from scipy.special import stdtrit
+
     level = look_confidence(looks, confidence)
     logs = np.random.default_rng(2).normal(log(1.0 + slowdown), spread, (_GATES, looks[-1]))
     turns, open_ = np.full(_GATES, looks[-1]), np.ones(_GATES, bool)
     for look in looks:
         part = logs[:, :look]
-        half = t_quantile(1.0 - (1.0 - level) / 2.0, look - 1) * part.std(axis=1, ddof=1) / sqrt(look)
+        half = stdtrit(look - 1, 1.0 - (1.0 - level) / 2.0) * part.std(axis=1, ddof=1) / sqrt(look)
         settled = open_ & (np.abs(part.mean(axis=1) - log(limit)) > half)
         turns[settled], open_ = look, open_ & ~settled
     return Outlook(float(turns.mean()), 1.0 - float(open_.mean()))

@@ -43,14 +43,11 @@ def to_toml(budgets: Sequence[Budget]) -> str:
 
 
 def _budget(device: str, model: str, workload: str, metric: Metric, values: Sequence[float]) -> Budget:
-    estimate = median_interval(values)
-    higher = metric in HIGHER_IS_BETTER
-    if higher:
-        worst = min(values) if estimate.low is None else estimate.low
-        floor, ceiling = _three_digits(worst * (1 - LEAST_MARGIN_RATIO), up=False), None
-    else:
-        worst = max(values) if estimate.high is None else estimate.high
-        floor, ceiling = None, _three_digits(worst * (1 + LEAST_MARGIN_RATIO), up=True)
+    estimate, higher = median_interval(values), metric in HIGHER_IS_BETTER
+    end = estimate.low if higher else estimate.high
+    worst = (min if higher else max)(values) if end is None else end
+    limit = _three_digits(worst * (1 + LEAST_MARGIN_RATIO * (-1 if higher else 1)), up=not higher)
+    floor, ceiling = (limit, None) if higher else (None, limit)
     return Budget(metric=metric, device=device, model=model, workload=workload, floor=floor, ceiling=ceiling)
 
 

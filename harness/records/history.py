@@ -7,6 +7,7 @@ import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,28 +23,6 @@ from harness.records.store import decode, encode
 FORMAT: Final = 2
 _BATCH: Final = 500
 _BUSY_S: Final = 30.0
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS runs (
-    run_id TEXT PRIMARY KEY,
-    created TEXT NOT NULL,
-    workload TEXT NOT NULL,
-    model TEXT NOT NULL,
-    quant TEXT NOT NULL,
-    device TEXT NOT NULL,
-    outcome TEXT NOT NULL,
-    cell TEXT NOT NULL,
-    record BLOB NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS runs_by_time ON runs (created);
-CREATE INDEX IF NOT EXISTS runs_by_model ON runs (model, created);
-CREATE INDEX IF NOT EXISTS runs_by_device ON runs (device, created);
-CREATE INDEX IF NOT EXISTS runs_by_cell ON runs (cell);
-CREATE TABLE IF NOT EXISTS figures (
-    run_id TEXT PRIMARY KEY,
-    alike TEXT NOT NULL,
-    metrics BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-"""
 _FROM_1: Final = "DROP INDEX IF EXISTS runs_by_model"
 
 
@@ -99,9 +78,7 @@ class History:
     def append(self, record: RunRecord, *, cell: str = "") -> None:
         """Keep a record; a second one of the same run replaces nothing and is ignored.
 
-        Args:
-            record: The run.
-            cell: Key of the matrix cell it is the result of; lets an interrupted matrix go on where it stopped.
+        ``cell`` is the key of the matrix cell it is the result of; lets an interrupted matrix go on where it stopped.
 
         Raises:
             CouldNotRunError: The file cannot be written (disk full, read-only, locked, or no history at all).
@@ -146,35 +123,31 @@ class History:
         limit: int = 50,
     ) -> list[HistoryEntry]:
         """Lines of the newest runs that match, newest first; an empty filter matches all."""
-        where, values = _where(model=model, device=device, workload=workload, outcome=outcome)
+        newest, values = _newest(limit, model=model, device=device, workload=workload, outcome=outcome)
         names = HistoryEntry.__struct_fields__
-        order = f"{where} ORDER BY created DESC, run_id DESC LIMIT ?"
         with self._open() as connection:
-            rows = connection.execute(f"SELECT {', '.join(names)} FROM runs {order}", (*values, limit)).fetchall()  # noqa: S608 - our own words
+            rows = connection.execute(f"SELECT {', '.join(names)} {newest}", values).fetchall()
         return [HistoryEntry(**dict(zip(names, row, strict=True))) for row in rows]
 
     def records(self, *, model: str = "", workload: str = "", limit: int = 1000) -> Iterator[RunRecord]:
         """Records that match, newest first, decoded one at a time."""
-        where, values = _where(model=model, workload=workload)
-        order = f"{where} ORDER BY created DESC, run_id DESC LIMIT ?"
+        newest, values = _newest(limit, model=model, workload=workload)
         with self._open() as connection:
-            for run_id, record in connection.execute(f"SELECT run_id, record FROM runs {order}", (*values, limit)):  # noqa: S608 - as above
+            for run_id, record in connection.execute(f"SELECT run_id, record {newest}", values):
                 yield decode(record, f"{self.path} run {run_id}")
 
     def figures(
         self, metric: Metric, *, model: str = "", device: str = "", workload: str = "", outcome: str = "", limit: int
     ) -> Iterator[Figures]:
         """Values of one metric in the newest runs that match and hold it, oldest first; no record is decoded."""
-        where, values = _where(model=model, device=device, workload=workload, outcome=outcome)
-        order = f"{where} ORDER BY created DESC, run_id DESC LIMIT ?"
-        newest = f"SELECT run_id, created, outcome FROM runs {order}"  # noqa: S608 - as above
+        newest, values = _newest(limit, model=model, device=device, workload=workload, outcome=outcome)
         query = (
-            f"SELECT run_id, created, alike, json_extract(metrics, ?) FROM ({newest}) JOIN figures USING (run_id)"  # noqa: S608
-            " WHERE outcome IN ('ok', 'inconclusive') ORDER BY created, run_id"
+            f"SELECT run_id, created, alike, json_extract(metrics, ?) FROM (SELECT run_id, created, outcome {newest})"  # noqa: S608 - our own words
+            " JOIN figures USING (run_id) WHERE outcome IN ('ok', 'inconclusive') ORDER BY created, run_id"
         )
         alike: dict[str, tuple[str, ...]] = {}
         with self._open() as connection:
-            for run_id, created, text, found in connection.execute(query, (f"$.{metric}", *values, limit)):
+            for run_id, created, text, found in connection.execute(query, (f"$.{metric}", *values)):
                 if found is not None:
                     key = alike.get(text) or alike.setdefault(text, tuple(msgspec.json.decode(text)))
                     yield Figures(run_id, created, key, msgspec.json.decode(found, type=list[float]))
@@ -214,7 +187,8 @@ class History:
                     raise RefusedError(f"{self.path} was written by a newer edge-harness (format {found}): update")
                 if found < FORMAT:
                     connection.execute(_FROM_1)
-                    connection.executescript(_SCHEMA)
+                    schema = files("harness") / "data" / "history.sql"
+                    connection.executescript(schema.read_text(encoding="utf-8"))
                     if found:
                         _fill_figures(connection)
                     connection.execute(f"PRAGMA user_version = {FORMAT}")
@@ -251,10 +225,11 @@ def _fill_figures(connection: sqlite3.Connection) -> None:
             continue
 
 
-def _where(**wanted: str) -> tuple[str, list[str]]:
-    """Conditions of the columns that are asked for: an index serves these, and none that are not there."""
+def _newest(limit: int, **wanted: str) -> tuple[str, list[str | int]]:
+    """The newest runs with these columns; those not asked for are left out, so that an index serves the rest."""
     asked = {column: value for column, value in wanted.items() if value}
-    return "WHERE " + " AND ".join(f"{column} = ?" for column in asked) if asked else "", list(asked.values())
+    where = " AND ".join(f"{column} = ?" for column in asked) or "true"
+    return f"FROM runs WHERE {where} ORDER BY created DESC, run_id DESC LIMIT ?", [*asked.values(), limit]
 
 
 def _batched(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, ...]]:

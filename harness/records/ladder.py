@@ -146,11 +146,11 @@ def mark_frontier(rungs: Sequence[Rung]) -> tuple[Rung, ...]:
     def cost(rung: Rung) -> tuple[float, float, float]:
         return rung.size_bytes, -(rung.decode_tokens_per_s or 0.0), divergence(rung)
 
-    made = [r for r in rungs if r.outcome == "ok"]
+    costs = {cost(r) for r in rungs if r.outcome == "ok"}
 
     def beaten(rung: Rung) -> bool:
         mine = cost(rung)
-        return any(cost(o) != mine and all(a <= b for a, b in zip(cost(o), mine, strict=True)) for o in made)
+        return any(other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in costs)
 
     return tuple(msgspec.structs.replace(r, on_frontier=r.outcome == "ok" and not beaten(r)) for r in rungs)
 

@@ -4,43 +4,16 @@ Every metric has one definition here; comparison, gates, reports and adapters al
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import numpy as np
 
 from harness.domain.budget import Metric
-from harness.domain.record import RunRecord, Sample
-from harness.domain.result import Boundary, Load, Quality, Result, Speculation, Stream
-from harness.domain.soak import Soak
+from harness.domain.record import Phase, RunRecord, Sample
+from harness.domain.result import Boundary, Load, Quality, Result, Soak, Speculation, Stream
 
 K = TypeVar("K", bound=Result)
-
-UNITS: Final[dict[Metric, str]] = {
-    "decode_tokens_per_s": "tokens/s",
-    "prefill_tokens_per_s": "tokens/s",
-    "ttft_s": "s",
-    "itl_p50_s": "s",
-    "itl_p99_s": "s",
-    "load_s": "s",
-    "peak_memory_bytes": "bytes",
-    "peak_anonymous_bytes": "bytes",
-    "file_bytes": "bytes",
-    "joules_per_token": "J",
-    "workload_p50_s": "s",
-    "workload_p95_s": "s",
-    "speedup_ratio": "ratio",
-    "acceptance_ratio": "ratio",
-    "read_bytes_per_token": "bytes",
-    "perplexity": "",
-    "kl_divergence_nats": "nats",
-    "longest_context_tokens": "tokens",
-    "new_tokens_per_s": "tokens/s",
-    "goodput_requests_per_s": "requests/s",
-    "saturation_load": "",
-    "sustained_tokens_per_s": "tokens/s",
-    "sustained_joules_per_token": "J",
-    "hottest_celsius": "C",
-}
 
 
 def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[float]:
@@ -54,47 +27,29 @@ def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[fl
     Returns:
         Values in the metric's unit (``UNITS``), in the order they were taken; empty where the run has none.
     """
-    return _READERS[metric](record, label)
+    return _METRICS[metric][1](record, label)
 
 
-def latency_values(record: RunRecord, share: float, label: str = "") -> list[float]:
+def latency_values(record: RunRecord, label: str = "", *, share: float) -> list[float]:
     """That quantile of the times between tokens, in seconds, for each believed decode sample that timed them."""
-    return _latency(share)(record, label)
+    samples = _samples(record, "decode", label)
+    return [float(np.quantile(s.token_times_s, share)) for s in samples if s.token_times_s]
 
 
-def _rate(phase: str) -> Callable[[RunRecord, str], list[float]]:
-    def read(record: RunRecord, label: str) -> list[float]:
-        return [s.token_count / s.duration_s for s in _samples(record, phase, label) if s.duration_s > 0]
-
-    return read
+def _rate(record: RunRecord, label: str, *, phase: Phase) -> list[float]:
+    return [s.token_count / s.duration_s for s in _samples(record, phase, label) if s.duration_s > 0]
 
 
-def _durations(phase: str) -> Callable[[RunRecord, str], list[float]]:
-    def read(record: RunRecord, label: str) -> list[float]:
-        return [s.duration_s for s in _samples(record, phase, label)]
-
-    return read
+def _durations(record: RunRecord, label: str, *, phase: Phase) -> list[float]:
+    return [s.duration_s for s in _samples(record, phase, label)]
 
 
-def _latency(share: float) -> Callable[[RunRecord, str], list[float]]:
-    def read(record: RunRecord, label: str) -> list[float]:
-        return [
-            float(np.quantile(s.token_times_s, share)) for s in _samples(record, "decode", label) if s.token_times_s
-        ]
-
-    return read
-
-
-def _operation(share: float) -> Callable[[RunRecord, str], list[float]]:
+def _operation(record: RunRecord, label: str, *, share: float) -> list[float]:
     """Quantile over the calls of each operation: one value a label, since operations are not comparable."""
-
-    def read(record: RunRecord, label: str) -> list[float]:
-        by_label: dict[str, list[float]] = {}
-        for sample in _samples(record, "workload", label):
-            by_label.setdefault(sample.label, []).append(sample.duration_s / max(1, sample.token_count))
-        return [float(np.quantile(values, share)) for values in by_label.values()]
-
-    return read
+    by_label: dict[str, list[float]] = {}
+    for sample in _samples(record, "workload", label):
+        by_label.setdefault(sample.label, []).append(sample.duration_s / max(1, sample.token_count))
+    return [float(np.quantile(values, share)) for values in by_label.values()]
 
 
 def _joules(record: RunRecord, label: str) -> list[float]:
@@ -112,14 +67,6 @@ def _peak(record: RunRecord, _label: str) -> list[float]:
     return [float(memory.peak_pss_bytes if memory.peak_pss_bytes is not None else memory.peak_rss_bytes)]
 
 
-def _anonymous(record: RunRecord, _label: str) -> list[float]:
-    return [float(record.memory.peak_anonymous_bytes)] if record.memory else []
-
-
-def _file(record: RunRecord, _label: str) -> list[float]:
-    return [float(record.model.size_bytes)] if record.model else []
-
-
 def _of(kind: type[K], read: Callable[[K], Sequence[float | None]]) -> Callable[[RunRecord, str], list[float]]:
     """Reader of figures that stand in a result of one kind."""
 
@@ -129,40 +76,36 @@ def _of(kind: type[K], read: Callable[[K], Sequence[float | None]]) -> Callable[
     return values
 
 
-def _samples(record: RunRecord, phase: str, label: str) -> list[Sample]:
-    return [
-        s
-        for s in record.samples
-        if s.phase == phase
-        and not s.warm_up
-        and not s.validity.doubts
-        and (s.label == label if label else "@" not in s.label)
-    ]
+def _samples(record: RunRecord, phase: Phase, label: str) -> list[Sample]:
+    return [s for s in record.believed(phase, label) if label or "@" not in s.label]
 
 
-_READERS: Final[dict[Metric, Callable[[RunRecord, str], list[float]]]] = {
-    "decode_tokens_per_s": _rate("decode"),
-    "prefill_tokens_per_s": _rate("prefill"),
-    "ttft_s": _durations("first_token"),
-    "itl_p50_s": _latency(0.5),
-    "itl_p99_s": _latency(0.99),
-    "load_s": _durations("load"),
-    "peak_memory_bytes": _peak,
-    "peak_anonymous_bytes": _anonymous,
-    "file_bytes": _file,
-    "joules_per_token": _joules,
-    "workload_p50_s": _operation(0.5),
-    "workload_p95_s": _operation(0.95),
-    "speedup_ratio": _of(Speculation, lambda r: r.ratios),
-    "acceptance_ratio": _of(Speculation, lambda r: [r.acceptance_ratio]),
-    "read_bytes_per_token": _of(Stream, lambda r: [r.read_bytes_per_token]),
-    "perplexity": _of(Quality, lambda r: [r.score.perplexity]),
-    "kl_divergence_nats": _of(Quality, lambda r: [r.score.kl_divergence]),
-    "longest_context_tokens": _of(Boundary, lambda r: [r.found_tokens]),
-    "new_tokens_per_s": _of(Load, lambda r: [max(v.new_tokens_per_s for v in r.levels)]),
-    "goodput_requests_per_s": _of(Load, lambda r: [max(v.goodput_requests_per_s for v in r.levels)]),
-    "saturation_load": _of(Load, lambda r: [r.saturation]),
-    "sustained_tokens_per_s": _of(Soak, lambda r: [r.sustained_tokens_per_s]),
-    "sustained_joules_per_token": _of(Soak, lambda r: [r.sustained_joules_per_token]),
-    "hottest_celsius": _of(Soak, lambda r: [max((w.celsius for w in r.windows if w.celsius), default=None)]),
+_METRICS: Final[dict[Metric, tuple[str, Callable[[RunRecord, str], list[float]]]]] = {
+    "decode_tokens_per_s": ("tokens/s", partial(_rate, phase="decode")),
+    "prefill_tokens_per_s": ("tokens/s", partial(_rate, phase="prefill")),
+    "ttft_s": ("s", partial(_durations, phase="first_token")),
+    "itl_p50_s": ("s", partial(latency_values, share=0.5)),
+    "itl_p99_s": ("s", partial(latency_values, share=0.99)),
+    "load_s": ("s", partial(_durations, phase="load")),
+    "peak_memory_bytes": ("bytes", _peak),
+    "peak_anonymous_bytes": ("bytes", lambda r, _: [float(r.memory.peak_anonymous_bytes)] if r.memory else []),
+    "file_bytes": ("bytes", lambda r, _: [float(r.model.size_bytes)] if r.model else []),
+    "joules_per_token": ("J", _joules),
+    "workload_p50_s": ("s", partial(_operation, share=0.5)),
+    "workload_p95_s": ("s", partial(_operation, share=0.95)),
+    "speedup_ratio": ("ratio", _of(Speculation, lambda r: r.ratios)),
+    "acceptance_ratio": ("ratio", _of(Speculation, lambda r: [r.acceptance_ratio])),
+    "read_bytes_per_token": ("bytes", _of(Stream, lambda r: [r.read_bytes_per_token])),
+    "perplexity": ("", _of(Quality, lambda r: [r.score.perplexity])),
+    "kl_divergence_nats": ("nats", _of(Quality, lambda r: [r.score.kl_divergence])),
+    "longest_context_tokens": ("tokens", _of(Boundary, lambda r: [r.found_tokens])),
+    "new_tokens_per_s": ("tokens/s", _of(Load, lambda r: [max(v.new_tokens_per_s for v in r.levels)])),
+    "goodput_requests_per_s": ("requests/s", _of(Load, lambda r: [max(v.goodput_requests_per_s for v in r.levels)])),
+    "saturation_load": ("", _of(Load, lambda r: [r.saturation])),
+    "sustained_tokens_per_s": ("tokens/s", _of(Soak, lambda r: [r.sustained_tokens_per_s])),
+    "sustained_joules_per_token": ("J", _of(Soak, lambda r: [r.sustained_joules_per_token])),
+    "hottest_celsius": ("C", _of(Soak, lambda r: [max((w.celsius for w in r.windows if w.celsius), default=None)])),
 }
+"""Unit and reader of each metric."""
+
+UNITS: Final[dict[Metric, str]] = {metric: unit for metric, (unit, _) in _METRICS.items()}

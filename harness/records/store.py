@@ -23,8 +23,6 @@ RECORD_MAX_BYTES: Final = 64 << 20
 _DECODER: Final = msgspec.json.Decoder(RunRecord)
 _CHUNK_BYTES: Final = 1 << 16
 
-Migration = Callable[[dict[str, Any]], dict[str, Any]]
-
 
 def _from_1(document: dict[str, Any]) -> dict[str, Any]:
     """What stood in ``extra`` becomes ``result``; "backend" was the api of a scenario and the runtime of a record."""
@@ -50,7 +48,7 @@ def _from_1(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-MIGRATIONS: Final[Mapping[int, Migration]] = {1: _from_1}
+MIGRATIONS: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {1: _from_1}
 """For each old version the step that makes the next one of it. A step may use nothing but the document it is given."""
 
 
@@ -69,9 +67,7 @@ def decode(data: bytes, source: Path | str) -> RunRecord:
         raise BadDataError(source, "", f"{len(data)} bytes", f"at most {RECORD_MAX_BYTES}")
     with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         record = _DECODER.decode(data)
-        if (
-            record.schema_version == SCHEMA_VERSION
-        ):  # what is right goes the short way; the long one finds what is wrong
+        if record.schema_version == SCHEMA_VERSION:  # the long way below finds what is wrong
             _check(record, source)
             return record
     try:
@@ -83,26 +79,21 @@ def decode(data: bytes, source: Path | str) -> RunRecord:
     return from_document(document, source)
 
 
-def from_document(
-    document: Any,
-    source: Path | str,
-    *,
-    migrations: Mapping[int, Migration] = MIGRATIONS,
-    version: int = SCHEMA_VERSION,
-) -> RunRecord:
+def from_document(document: Any, source: Path | str) -> RunRecord:
     """The same from a JSON document already parsed."""
     if not isinstance(document, dict):
         raise BadDataError(source, "", type(document).__name__, "a JSON object: a run record")
     found = document.get("schema_version")
     if not isinstance(found, int) or isinstance(found, bool):
-        raise BadDataError(source, "schema_version", repr(found)[:60], f"a version from 1 to {version}")
-    if found > version:
-        raise BadDataError(source, "schema_version", str(found), f"at most {version}: update edge-harness to read it")
-    while found < version:
-        if found not in migrations:
-            raise BadDataError(source, "schema_version", str(found), f"a version from 1 to {version}")
+        raise BadDataError(source, "schema_version", repr(found)[:60], f"a version from 1 to {SCHEMA_VERSION}")
+    if found > SCHEMA_VERSION:
+        most = f"at most {SCHEMA_VERSION}: update edge-harness to read it"
+        raise BadDataError(source, "schema_version", str(found), most)
+    while found < SCHEMA_VERSION:
+        if found not in MIGRATIONS:
+            raise BadDataError(source, "schema_version", str(found), f"a version from 1 to {SCHEMA_VERSION}")
         try:
-            document = migrations[found](document)
+            document = MIGRATIONS[found](document)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadDataError(source, "", f"a broken record of version {found} ({error!r})", "a run record") from error
         found += 1

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.domain.record import RunRecord
-from harness.domain.result import Load, Speculation, Stream
-from harness.domain.soak import Soak
+from harness.domain.result import Load, Soak, Speculation, Stream
 from harness.errors import HarnessError
 from harness.printable import clean
 from harness.records.derive import times_of

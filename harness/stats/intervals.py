@@ -1,14 +1,11 @@
 """Intervals of a median, and of the ratio of two sides that were measured in turns."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from harness.stats.quantiles import binomial_chances, normal_cdf, normal_quantile, t_quantile
 
 RESAMPLES = 4000
 """Bootstrap resamples: the 95 % ends then move by about 1 % of the interval's width between seeds."""
@@ -24,22 +21,12 @@ class Estimate(NamedTuple):
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Median with its interval from order statistics: exact, whatever the distribution of the noise.
-
-    The interval between the r-th smallest and r-th largest of n samples covers the median with probability
-    1 - 2 P(B < r), B ~ Binomial(n, 1/2); r is the largest that keeps ``confidence``. Below 6 samples none does at 95 %.
-
-    Raises:
-        ValueError: No samples, or one is not finite.
-
-    Source:
-        H. A. David and H. N. Nagaraja, "Order Statistics", 3rd ed., section 7.1.
-    """
+    """Median with its interval, as ``quantile_interval``; below 6 samples none is at 95 %."""
     return quantile_interval(samples, 0.5, confidence)
 
 
 def quantile_interval(samples: Sequence[float], share: float, confidence: float = 0.95) -> Estimate:
-    """Quantile of a distribution with its interval from order statistics, as for the median.
+    """Quantile with its interval from order statistics: exact, whatever the distribution of the noise.
 
     The end below is the l-th smallest of n, l the largest with P(B < l) <= (1 - confidence) / 2; the end above the u-th
     smallest, u the least with P(B >= u) <= the same; B ~ Binomial(n, share). An end that n samples cannot give is None:
@@ -47,22 +34,22 @@ def quantile_interval(samples: Sequence[float], share: float, confidence: float 
 
     Raises:
         ValueError: No samples, or one is not finite.
+
+    Source:
+        H. A. David and H. N. Nagaraja, "Order Statistics", 3rd ed., section 7.1.
     """
+    from scipy.special import bdtr
+
     ordered = np.sort(_finite(samples))
     n = len(ordered)
-    low, high = _interval_ranks(n, share, confidence)
+    below, tail = bdtr(np.arange(n + 1.0), n, share), (1.0 - confidence) / 2.0
+    low, high = np.searchsorted(below, tail, side="right"), np.searchsorted(below, 1.0 - tail, side="left") + 1
     return Estimate(
         float(np.quantile(ordered, share)),
         float(ordered[low - 1]) if low else None,
         float(ordered[high - 1]) if high <= n else None,
         n,
     )
-
-
-@lru_cache(maxsize=1024)
-def _interval_ranks(n: int, share: float, confidence: float) -> tuple[int, int]:
-    below, tail = np.cumsum(binomial_chances(n, share)), (1.0 - confidence) / 2.0
-    return int(np.searchsorted(below, tail, side="right")), int(np.searchsorted(below, 1.0 - tail, side="left")) + 1
 
 
 def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -77,20 +64,13 @@ def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def share_interval(hit_count: int, count: int, confidence: float = 0.95) -> Estimate:
-    """Share hit_count / count with its score interval, which stays inside [0, 1] and holds at small counts.
-
-    (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), z the normal quantile; None without rows.
-
-    Source:
-        E. B. Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22(158).
-    """
+    """Share hit_count / count with Wilson's score interval, which holds at small counts; None without rows."""
     if not count:
         return Estimate(float("nan"), None, None, 0)
-    z, p = normal_quantile(0.5 + confidence / 2.0), hit_count / count
-    middle = p + z * z / (2 * count)
-    half = z * sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return Estimate(p, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale), count)
+    from scipy.stats import binomtest
+
+    low, high = binomtest(hit_count, count).proportion_ci(confidence, method="wilson")
+    return Estimate(hit_count / count, float(low), float(high), count)
 
 
 def cluster_interval(
@@ -110,15 +90,11 @@ def cluster_interval(
 def binomial_test(hit_count: int, count: int, chance: float) -> float:
     """Exact two-sided p of hit_count hits in count tries at that chance: all outcomes no likelier than this one.
 
-    With chance 1/2, 4 of 4 is 2 / 16 = .125. A likelihood within 1e-7 of equal counts as equal, as in R and scipy.
-
-    Raises:
-        ValueError: hit_count outside 0 to count, or chance outside (0, 1).
+    With chance 1/2, 4 of 4 is 2 / 16 = .125.
     """
-    if not 0 <= hit_count <= count or not 0 < chance < 1:
-        raise ValueError(f"{hit_count} of {count} at {chance} is no binomial outcome")
-    chances = binomial_chances(count, chance)
-    return min(1.0, sum(p for p in chances if p <= chances[hit_count] * (1 + 1e-7)))
+    from scipy.stats import binomtest
+
+    return float(binomtest(hit_count, count, chance).pvalue) if count else 1.0
 
 
 def ratio_interval(candidate: Sequence[float], baseline: Sequence[float], *, confidence: float = 0.95) -> Estimate:
@@ -150,39 +126,44 @@ def detectable_ratio(
 ) -> float:
     """Smallest slowdown that so many turns with so much noise would have shown, as a share (0.03 is 3 %).
 
-    delta = (t(1 - (1 - confidence) / 2, n - 1) + t(power, n - 1)) s / sqrt(n), with s the spread of the log ratios
-    (1.4826 x their median absolute deviation, so that one disturbed turn does not decide); the share is
-    1 - exp(-delta).
+    delta = (t(1 - (1 - confidence) / 2, n - 1) + t(power, n - 1)) s / sqrt(n), with s the spread of the log ratios; the
+    share is 1 - exp(-delta).
 
     Raises:
-        ValueError: Fewer than 3 turns, different lengths, or values that are not positive and finite.
+        ValueError: Fewer than 3 turns, different lengths, or values that are not finite.
 
     Source:
         J. Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., chapter 2.
     """
-    logs = _log_ratios(candidate, baseline)
-    n = len(logs)
+    from scipy.special import stdtrit
+
+    n = len(candidate)
     if n < 3:
         raise ValueError(f"need at least 3 turns, got {n}")
-    spread = 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
-    quantiles = t_quantile(1.0 - (1.0 - confidence) / 2.0, n - 1) + t_quantile(power, n - 1)
-    return float(-np.expm1(-quantiles * spread / sqrt(n)))
+    quantiles = stdtrit(n - 1, (1.0 - (1.0 - confidence) / 2.0, power)).sum()
+    return float(-np.expm1(-quantiles * spread_of(candidate, baseline) / sqrt(n)))
+
+
+def spread_of(candidate: Sequence[float], baseline: Sequence[float]) -> float:
+    """Spread of the log ratios of pairs: 1.4826 x their median absolute deviation, so that one turn does not decide.
+
+    0 where a value is not positive.
+    """
+    if min(*candidate, *baseline) <= 0:
+        return 0.0
+    logs = _log_ratios(candidate, baseline)
+    return 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
 
 
 def log_effect(candidate: Sequence[float], baseline: Sequence[float]) -> float:
     """Standardised effect of two unpaired sides: difference of mean logs over their pooled spread (Cohen's d of logs).
 
-    0.2 is called small, 0.5 medium, 0.8 large. Infinite when both sides are constant and differ.
-
-    Raises:
-        ValueError: Fewer than two samples on a side, or a value that is not positive and finite.
+    0.2 is called small, 0.5 medium, 0.8 large. Infinite when both sides are constant and differ; each has two samples.
 
     Source:
         J. Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., chapter 2.
     """
     x, y = _logs(candidate), _logs(baseline)
-    if min(len(x), len(y)) < 2:
-        raise ValueError("need at least two samples on each side")
     pooled = sqrt(((len(x) - 1) * x.var(ddof=1) + (len(y) - 1) * y.var(ddof=1)) / (len(x) + len(y) - 2))
     difference = float(x.mean() - y.mean())
     if pooled == 0.0:
@@ -208,31 +189,25 @@ def unpaired_ratio_interval(
     n = min(len(x), len(y))
     if n < 3:
         return Estimate(mid, None, None, n)
-    places_x, places_y = _resampling(len(x), len(y))
-    shifts = np.sort((x[places_x][:, :, None] - y[places_y][:, None, :]).reshape(len(places_x), -1), axis=1)
-    shifts = (shifts[:, (shifts.shape[1] - 1) // 2] + shifts[:, shifts.shape[1] // 2]) / 2.0
-    return _expanded(mid, shifts, n, confidence)
-
-
-@lru_cache(maxsize=64)
-def _resampling(n: int, m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places that 1000 resamples of n and of m samples take their values from."""
     generator = np.random.default_rng(1)
-    return generator.integers(0, n, size=(1000, n)), generator.integers(0, m, size=(1000, m))
+    places_x, places_y = (generator.integers(0, len(side), size=(1000, len(side))) for side in (x, y))
+    shifts = np.median(x[places_x][:, :, None] - y[places_y][:, None, :], axis=(1, 2))
+    return _expanded(mid, shifts, n, confidence)
 
 
 def _expanded(mid: float, resampled: NDArray[np.float64], n: int, confidence: float) -> Estimate:
     """Expanded percentile interval of resampled logs."""
-    tail = normal_cdf(-sqrt(n / (n - 1)) * t_quantile(1.0 - (1.0 - confidence) / 2.0, n - 1))
+    from scipy.special import ndtr, stdtrit
+
+    tail = ndtr(sqrt(n / (n - 1)) * stdtrit(n - 1, (1.0 - confidence) / 2.0))
     low, high = np.quantile(resampled, [tail, 1.0 - tail])
     return Estimate(mid, float(np.exp(low)), float(np.exp(high)), n)
 
 
 def _log_ratios(candidate: Sequence[float], baseline: Sequence[float]) -> NDArray[np.float64]:
-    a, b = _logs(candidate), _logs(baseline)
-    if len(a) != len(b):
-        raise ValueError(f"turns must pair up, got {len(a)} candidate and {len(b)} baseline samples")
-    return a - b
+    if len(candidate) != len(baseline):
+        raise ValueError(f"turns must pair up, got {len(candidate)} candidate and {len(baseline)} baseline samples")
+    return _logs(candidate) - _logs(baseline)
 
 
 def _logs(samples: Sequence[float]) -> NDArray[np.float64]:

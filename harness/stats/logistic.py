@@ -1,9 +1,33 @@
 """Logistic regression by Newton's method: convex, so that some ten steps end at the optimum."""
 
+from typing import NamedTuple
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from harness.stats.calibration.metrics import checked
 
 Floats = NDArray[np.float64]
+
+
+class Platt(NamedTuple):
+    """p -> sigmoid(slope * logit(p) + offset): puts confidences right. Fit on other data than are judged."""
+
+    slope: float
+    offset: float
+
+    def __call__(self, confidences: ArrayLike) -> Floats:
+        """Scaled confidences [n]."""
+        scaled: Floats = np.exp(-np.logaddexp(0.0, -self.slope * _logit(confidences) - self.offset))
+        return scaled
+
+
+def platt(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = False) -> Platt:
+    """Logistic regression of the outcome on logit(confidence) (Platt 1999, plain targets)."""
+    p, y = checked(confidences, correct, allow_few=allow_few)
+    design = np.stack([_logit(p), np.ones_like(p)], axis=1)
+    w = logistic(design, y == 1.0, np.zeros(2), tolerance=1e-14, step_count=100)
+    return Platt(float(w[0]), float(w[1]))
 
 
 def logistic(
@@ -40,3 +64,9 @@ def logistic(
 
 def _loss(design: Floats, sign: Floats, penalty: Floats, w: Floats) -> float:
     return float(np.mean(np.logaddexp(0, -sign * (design @ w))) + 0.5 * np.sum(penalty * w * w))
+
+
+def _logit(confidences: ArrayLike) -> Floats:
+    p = np.clip(np.asarray(confidences, np.float64), 1e-12, 1 - 1e-12)
+    odds: Floats = np.log(p) - np.log1p(-p)
+    return odds

@@ -17,9 +17,8 @@ import msgspec
 from harness.domain.base import Frozen
 from harness.domain.prediction import Prediction
 from harness.domain.record import MemoryUse, ModelIdentity, Outcome, RunRecord, Sample, Validity
-from harness.domain.result import Generation
+from harness.domain.result import Generation, Window
 from harness.domain.scenario import Scenario
-from harness.domain.soak import Window
 from harness.errors import BadDataError, CouldNotRunError, HarnessError
 from harness.measure.file_hash import file_sha256
 from harness.measure.jobs.soak import SoakJob, limit_reached, summarise

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.domain.result import Soak
 from harness.domain.scenario import Scenario
-from harness.domain.soak import Soak
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure.jobs.soak import SoakJob
 from harness.measure.runner import identify

@@ -14,8 +14,8 @@ from harness import plugins
 from harness.domain.base import Frozen
 from harness.domain.prediction import Prediction
 from harness.domain.record import ModelIdentity
+from harness.domain.result import Soak, Window
 from harness.domain.scenario import Scenario
-from harness.domain.soak import Soak, Window
 from harness.errors import EngineError, RefusedError
 from harness.measure import sensors
 from harness.measure.child import ChildResult, Limits

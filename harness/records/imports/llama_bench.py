@@ -3,6 +3,7 @@
 Source: llama.cpp, tools/llama-bench/llama-bench.cpp.
 """
 
+import itertools
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -77,24 +78,17 @@ def from_database(path: Path) -> list[RunRecord]:
         raise BadDataError(path, "llama_bench", f"no readable table ({error})", "llama-bench's table") from error
 
 
-def _only_the_table(action: int, one: str | None, two: str | None, _db: str | None, _trigger: str | None) -> int:
+def _only_the_table(action: int, one: str | None, _two: str | None, _db: str | None, _trigger: str | None) -> int:
     if action in {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SELECT}:
         return sqlite3.SQLITE_OK
-    if action in {sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_READ}:
-        return sqlite3.SQLITE_OK if one in {"llama_bench", "sqlite_master"} else sqlite3.SQLITE_DENY
-    del two
-    return sqlite3.SQLITE_DENY
+    writes = {sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_READ}
+    return sqlite3.SQLITE_OK if action in writes and one in {"llama_bench", "sqlite_master"} else sqlite3.SQLITE_DENY
 
 
 def _limit(connection: sqlite3.Connection) -> None:
     """A view or a statement that never ends is stopped."""
-    steps = [0]
-
-    def tick() -> int:
-        steps[0] += 1000
-        return int(steps[0] > _STEPS_MAX)
-
-    connection.set_progress_handler(tick, 1000)
+    steps = itertools.count(1000, 1000)
+    connection.set_progress_handler(lambda: int(next(steps) > _STEPS_MAX), 1000)
 
 
 def _selected(connection: sqlite3.Connection) -> list[dict[str, Any]]:

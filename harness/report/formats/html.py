@@ -10,8 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from harness.domain.record import RunRecord
-from harness.domain.result import Boundary, Load, Result, Speculation, Stream
-from harness.domain.soak import Soak
+from harness.domain.result import Boundary, Load, Result, Soak, Speculation, Stream
 from harness.errors import MissingPackageError
 from harness.printable import clean
 from harness.report.choices import Choices

@@ -71,12 +71,6 @@ def ece(bins: Bins) -> float:
     return float(bins.counts[filled] / bins.counts.sum() @ gaps)
 
 
-def brier(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = False) -> float:
-    """Mean of (confidence - outcome)^2 (Brier 1950)."""
-    p, y = checked(confidences, correct, allow_few=allow_few)
-    return float(np.mean((p - y) ** 2))
-
-
 def _bin_of(p: Floats, bin_count: int) -> NDArray[np.intp]:
     """Bin by edges k / bins as doubles; a product that may have rounded across an edge is put right by comparing."""
     place = p * bin_count

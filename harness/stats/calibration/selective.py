@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.stats.calibration.metrics import checked
-from harness.stats.quantiles import binomial_chances
 
 Floats = NDArray[np.float64]
 
@@ -56,6 +55,8 @@ def answer_threshold(
     Returns:
         The threshold; infinite where none passes: then nothing may be answered.
     """
+    from scipy.special import bdtr
+
     p, y = checked(confidences, correct, allow_few=allow_few)
     curve = risk_coverage(p, y, allow_few=True)
     least = ceil(log(doubt) / log(1 - risk))
@@ -64,7 +65,7 @@ def answer_threshold(
         n = round(coverage * len(p))
         if n < least:
             continue
-        if sum(binomial_chances(n, risk, round(share * n))) > doubt:
+        if bdtr(round(share * n), n, risk) > doubt:
             break
         found = float(threshold)
     return found

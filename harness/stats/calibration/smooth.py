@@ -18,30 +18,20 @@ _HALVINGS: Final = 10
 Floats = NDArray[np.float64]
 
 
-def smooth_ece(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = False) -> float:
-    """Smooth ECE, in [0, 1].
+def smooth_ece(
+    confidences: ArrayLike, correct: ArrayLike, *, width: float | None = None, allow_few: bool = False
+) -> float:
+    """Smooth ECE, in [0, 1]; a given ``width`` (of ``smoothing_width``) makes it a tenth of the work.
 
     Raises:
         RefusedError: As ``metrics.checked``.
     """
     p, y = checked(confidences, correct, allow_few=allow_few)
-    return _at_width(p, p - y, _width(p, p - y))
+    return _at_width(p, p - y, width or smoothing_width(p, p - y))
 
 
-def smoothing_width(confidences: ArrayLike, correct: ArrayLike, *, allow_few: bool = False) -> float:
-    """The width that ``smooth_ece`` chooses; errors as there."""
-    p, y = checked(confidences, correct, allow_few=allow_few)
-    return _width(p, p - y)
-
-
-def smooth_ece_at(confidences: ArrayLike, correct: ArrayLike, width: float, *, allow_few: bool = False) -> float:
-    """Smooth ECE with a width that is given, a tenth of the work; errors as ``smooth_ece``."""
-    p, y = checked(confidences, correct, allow_few=allow_few)
-    return _at_width(p, p - y, width)
-
-
-def _width(p: Floats, residual: Floats) -> float:
-    """Width by bisection on [0, 1], ten halvings, none below 0.001."""
+def smoothing_width(p: Floats, residual: Floats) -> float:
+    """The width that ``smooth_ece`` chooses, by bisection on [0, 1], ten halvings, none below 0.001."""
 
     def is_enough(width: float) -> bool:
         return width < _FLOOR or width < _at_width(p, residual, width)

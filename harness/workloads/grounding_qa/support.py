@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from harness.ports import Session
-from harness.stats.calibration.scaling import Platt, platt
 from harness.stats.intervals import share_interval
+from harness.stats.logistic import Platt, platt
 from harness.workloads._language.figures import spelt_alike
 from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.statements import clause, clauses, conflicts, sentences

@@ -15,8 +15,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from harness.catalog._gguf_metadata import metadata_of
-from harness.catalog.gguf_write import write_gguf
+from harness.catalog.gguf_write import metadata_of, write_gguf
 from harness.domain.model import Tensor
 from harness.predict.moe import DEFAULT_SKEW, hit_ratio, inclusion
 from harness.workloads._language.texts import shipped_text, split_text

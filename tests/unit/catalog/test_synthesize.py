@@ -8,11 +8,10 @@ import pytest
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.app.synthetic import routing_of
-from harness.catalog._routing import preferences_for
 from harness.catalog.gguf import SkippedArray, read_gguf
 from harness.catalog.models import model_names
 from harness.catalog.names import load_model
-from harness.catalog.synthesize import SYNTHETIC_TYPES, Routing, random_blocks, synthesize
+from harness.catalog.synthesize import SYNTHETIC_TYPES, Routing, preferences_for, random_blocks, synthesize
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Experts, ModelShape, Tensor, Weights
 from harness.domain.scenario import Scenario
@@ -97,8 +96,8 @@ def test_read_back_as_it_was_asked_for(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in model_names() if load_model(n).shape.context_max_tokens])
 def test_every_card_survives_the_way_through_a_header(name: str) -> None:
     """Shape to metadata and tensors and back; files of pure state-space models do not say that context is endless."""
-    from harness.catalog._gguf_metadata import metadata_of
     from harness.catalog._gguf_shape import shape_from_metadata
+    from harness.catalog.gguf_write import metadata_of
 
     shape = load_model(name).shape
     metadata = metadata_of(shape, name=name, quant="Q4_K_M")

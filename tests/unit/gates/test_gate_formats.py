@@ -1,8 +1,6 @@
 """Every format renders every answer, and no name from a file can break out of it."""
 
 import json
-from importlib import import_module
-from pkgutil import iter_modules
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -25,17 +23,15 @@ def judgements() -> list[Judgement]:
     ]
 
 
-@pytest.mark.parametrize("name", [m.name for m in iter_modules(formats.__path__)])
+@pytest.mark.parametrize("name", ["terminal", "markdown", "junit", "github", "sarif"])
 def test_every_format_says_every_answer(name: str) -> None:
-    text = import_module(f"harness.gates.formats.{name}").render(judgements())
+    text = getattr(formats, name)(judgements())
 
     assert "tokens/s" in text
 
 
 def test_junit_counts_and_survives_hostile_names() -> None:
-    from harness.gates.formats import junit
-
-    root = ET.fromstring(junit.render(judgements()))
+    root = ET.fromstring(formats.junit(judgements()))
     suite = root[0]
 
     assert {k: suite.get(k) for k in ("tests", "failures", "errors", "skipped")} == {
@@ -49,10 +45,8 @@ def test_junit_counts_and_survives_hostile_names() -> None:
 
 
 def test_another_reader_of_junit_sees_the_same() -> None:
-    from harness.gates.formats import junit
-
     junitparser = pytest.importorskip("junitparser")
-    seen = junitparser.JUnitXml.fromstring(junit.render(judgements()).encode())
+    seen = junitparser.JUnitXml.fromstring(formats.junit(judgements()).encode())
 
     assert (seen.tests, seen.failures, seen.errors, seen.skipped) == (4, 1, 1, 1)
     kinds = [[type(result).__name__ for result in case.result] for suite in seen for case in suite]
@@ -60,9 +54,7 @@ def test_another_reader_of_junit_sees_the_same() -> None:
 
 
 def test_markdown_keeps_its_columns() -> None:
-    from harness.gates.formats import markdown
-
-    text = markdown.render(judgements())
+    text = formats.markdown(judgements())
     rows = [line for line in text.splitlines() if line.startswith("|")]
 
     assert len(rows) == 6
@@ -72,17 +64,13 @@ def test_markdown_keeps_its_columns() -> None:
 
 
 def test_sarif_reports_what_did_not_pass() -> None:
-    from harness.gates.formats import sarif
-
-    document = json.loads(sarif.render(judgements()))
+    document = json.loads(formats.sarif(judgements()))
 
     assert [r["level"] for r in document["runs"][0]["results"]] == ["error", "warning", "error"]
 
 
 def test_annotations_stay_on_their_line() -> None:
-    from harness.gates.formats import github
-
-    lines = github.render(judgements()).splitlines()
+    lines = formats.github(judgements()).splitlines()
 
     assert [line.split(" ")[0] for line in lines] == ["::notice", "::error", "::warning", "::error"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from harness.domain.result import Soak, Window
 from harness.domain.scenario import Scenario
-from harness.domain.soak import Soak, Window
 from harness.measure import sensors
 from harness.measure.child import Limits, run_child
 from harness.measure.jobs.soak import SoakJob, limit_reached, summarise

@@ -73,7 +73,7 @@ def test_file_round_trip_leaves_no_other_file(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["r.json"]
 
 
-def test_an_older_version_is_migrated_step_by_step() -> None:
+def test_an_older_version_is_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     document = msgspec.to_builtins(record())
     document["schema_version"] = 1
     document["result"] = document.pop("outcome")
@@ -82,7 +82,9 @@ def test_an_older_version_is_migrated_step_by_step() -> None:
         2: lambda d: {**{k: v for k, v in d.items() if k != "ended"}, "outcome": d["ended"]},
     }
 
-    found = store.from_document(document, "memory", migrations=steps, version=3)
+    monkeypatch.setattr(store, "MIGRATIONS", steps)
+    monkeypatch.setattr(store, "SCHEMA_VERSION", 3)
+    found = store.from_document(document, "memory")
 
     assert (found.schema_version, found.outcome) == (3, "ok")
 

@@ -10,10 +10,9 @@ import pytest
 
 from harness.errors import BadDataError
 from harness.ports import WorkloadContext
-from harness.stats.calibration.scaling import Platt
 from harness.stats.calibration.selective import answer_threshold
 from harness.stats.intervals import share_interval
-from harness.stats.quantiles import binomial_chances
+from harness.stats.logistic import Platt
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads.debate.debating import ARMS, Held, Speech, Verdict, cases, level, report
 from harness.workloads.grounding_qa import answering, sets
@@ -121,8 +120,6 @@ def test_thresholds_by_hand():
     assert answer_threshold(confidence, right, 0.1, allow_few=True) == pytest.approx(confidence[29])
     assert answer_threshold(confidence, [False] * 40, 0.1, allow_few=True) == float("inf")
     assert answer_threshold(confidence[:10], [True] * 10, 0.1, allow_few=True) == float("inf")
-    # 3 coins: 4 of 8 outcomes have at most one head
-    assert sum(binomial_chances(3, 0.5, 1)) == pytest.approx(0.5)
 
 
 def test_thresholds_keep_their_promise():

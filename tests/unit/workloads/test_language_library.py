@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 
 from bench import confidence
 from bench.fake import FakeClock, FakeModel, FakeSession
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.stats.calibration.scaling import temperature
 from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import (
     Branches,
@@ -146,7 +146,9 @@ def test_normalisers_and_temperature_against_plain_sums_and_bisection():
         assert normaliser[:, at] == pytest.approx(np.log(np.exp(b * gaps.astype(np.float64)).sum(1)), abs=1e-5)
     gap = gaps[np.arange(300), labels].astype(np.float64)
     scores = confidence.TokenScores(np.exp(-normaliser[:, 10]), labels == logits.argmax(1), gap * 0, gap, normaliser)
-    assert confidence.best_temperature(scores) == pytest.approx(temperature(logits, labels), rel=2e-3)
+    loss = lambda t: np.mean(np.log(np.exp(gaps / t).sum(1)) - gap / t)  # noqa: E731
+    best = minimize_scalar(loss, bounds=(0.1, 10.0), method="bounded").x
+    assert confidence.best_temperature(scores) == pytest.approx(best, rel=2e-3)
     p, nll = confidence.at_temperature(scores, 1.23)
     plain = np.exp(gaps.astype(np.float64) / 1.23)
     assert p == pytest.approx(1 / plain.sum(1), abs=5e-4)  # a parabola between values 0.05 apart

@@ -155,7 +155,7 @@ def test_every_size_declares_its_operations(name):
 
 def test_a_package_that_is_not_there_is_told(tmp_path):
     with pytest.raises(FetchError, match="pip could not fetch"):
-        fetch_registry.wheel_member("edge-harness-no-such-package==9.9.9", "x", tmp_path)
+        fetch_registry.wheel_members("edge-harness-no-such-package==9.9.9", {"x": ""}, tmp_path)
 
 
 @pytest.mark.slow

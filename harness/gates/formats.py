@@ -1,0 +1,166 @@
+"""How judgements are written: a function a format, all with the same words."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+from xml.etree import ElementTree as ET
+
+from harness import __version__
+from harness.app.text import escape_markdown as escape
+from harness.domain.budget import HIGHER_IS_BETTER, Budget
+from harness.gates.judge import Judgement
+from harness.printable import clean
+from harness.records.metrics import UNITS
+from harness.units import format_bytes, format_seconds
+
+_SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive", "could not run": "💥 could not run"}
+_LEVELS = {"fail": "error", "could not run": "error", "inconclusive": "warning"}
+_ELEMENTS = {"fail": "failure", "could not run": "error", "inconclusive": "skipped"}
+
+
+def terminal(judgements: Sequence[Judgement]) -> str:
+    """One block a budget: answer, limit, value, what could have been seen, reason and evidence."""
+    blocks = []
+    for j in judgements:
+        lines = [
+            f"{j.answer.upper():>13}  {_title(j.budget)}",
+            f"{'limit':>13}  {_limit(j)}",
+            f"{'value':>13}  {_interval(j)}, {j.sample_count} sample(s)",
+        ]
+        if j.detectable_ratio is not None:
+            lines.append(f"{'would see':>13}  a change of {j.detectable_ratio:.1%} or more (power 80 %)")
+        lines.append(f"{'because':>13}  {j.reason}")
+        lines += [f"{'evidence':>13}  {e}" for e in j.evidence[:8]]
+        if len(j.evidence) > 8:
+            lines.append(f"{'':>13}  ... and {len(j.evidence) - 8} more")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def markdown(judgements: Sequence[Judgement]) -> str:
+    """A table for a pull request's comment, and a line of reason for each budget that did not pass."""
+    lines = [
+        "| budget | limit | value [interval] | samples | would have seen | answer |",
+        "|---|---|---|---|---|---|",
+    ]
+    for j in judgements:
+        seen = "-" if j.detectable_ratio is None else f"{j.detectable_ratio:.1%}"
+        cells = (_title(j.budget), _limit(j), _interval(j), str(j.sample_count), seen, _SIGNS[j.answer])
+        lines.append("| " + " | ".join(escape(c) for c in cells) + " |")
+    reasons = [f"- **{escape(_title(j.budget))}**: {escape(j.reason)}" for j in judgements if j.answer != "pass"]
+    return "\n".join([*lines, *(["", *reasons] if reasons else [])]) + "\n"
+
+
+def github(judgements: Sequence[Judgement]) -> str:
+    """Workflow annotations, one a budget; data is escaped so that no text can begin another command."""
+
+    def data(text: str) -> str:
+        return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+    def field(text: str) -> str:
+        return data(text).replace(":", "%3A").replace(",", "%2C")
+
+    lines = []
+    for j in judgements:
+        place = f"file={field(j.file)},line={j.line}," if j.file else ""
+        head = f"::{_LEVELS.get(j.answer, 'notice')} {place}title={field(_title(j.budget))}"
+        lines.append(f"{head}::{data(f'{j.answer}: {_message(j)}')}\n")
+    return "".join(lines)
+
+
+def junit(judgements: Sequence[Judgement]) -> str:
+    """One suite of JUnit XML: a broken budget is a failure, an inconclusive one skipped, a run not made an error."""
+    counts = {e: sum(_ELEMENTS.get(j.answer) == e for j in judgements) for e in _ELEMENTS.values()}
+    suites = ET.Element("testsuites")
+    suite = ET.SubElement(
+        suites,
+        "testsuite",
+        name="edge-harness gate",
+        tests=str(len(judgements)),
+        failures=str(counts["failure"]),
+        errors=str(counts["error"]),
+        skipped=str(counts["skipped"]),
+        time="0",
+    )
+    for j in judgements:
+        name = _without_controls(_title(j.budget))
+        case = ET.SubElement(suite, "testcase", classname="edge_harness.gate", name=name, time="0")
+        if j.file:
+            case.set("file", _without_controls(j.file))
+            case.set("line", str(j.line))
+        message = _without_controls(_message(j))
+        if j.answer in _ELEMENTS:
+            element = ET.SubElement(case, _ELEMENTS[j.answer], message=message)
+            if j.answer != "inconclusive":
+                element.set("type", j.budget.metric)
+            element.text = _without_controls("\n".join(j.evidence))
+        else:
+            ET.SubElement(case, "system-out").text = message
+    ET.indent(suites)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
+
+
+def sarif(judgements: Sequence[Judgement]) -> str:
+    """SARIF 2.1.0, for code-scanning views: one result for each budget that did not pass."""
+    rules = sorted({j.budget.metric for j in judgements})
+    listed = [{"id": rule, "shortDescription": {"text": f"budget on {rule}"}} for rule in rules]
+
+    def result(j: Judgement) -> dict[str, Any]:
+        place = {"artifactLocation": {"uri": quote(j.file or "budgets.toml")}, "region": {"startLine": j.line or 1}}
+        return {
+            "ruleId": j.budget.metric,
+            "ruleIndex": rules.index(j.budget.metric),
+            "level": _LEVELS[j.answer],
+            "message": {"text": f"{_title(j.budget)}: {_message(j)}"},
+            "locations": [{"physicalLocation": place}],
+        }
+
+    run = {
+        "tool": {"driver": {"name": "edge-harness", "version": __version__, "rules": listed}},
+        "results": [result(j) for j in judgements if j.answer in _LEVELS],
+    }
+    schema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
+    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
+
+
+def _title(budget: Budget) -> str:
+    """What a budget speaks of: ``decode_tokens_per_s tg128, smollm2-135m on raspberry-pi-5``."""
+    label = f" {budget.label}" if budget.label else ""
+    what = "" if budget.workload == "generate" else f"{budget.workload}: "
+    return clean(f"{what}{budget.metric}{label}, {budget.model} on {budget.device}", 300)
+
+
+def _quantity(value: float | None, judgement: Judgement) -> str:
+    """A value in the judgement's own terms: a unit, or a ratio to what it is relative to."""
+    if value is None:
+        return "-"
+    if judgement.relative_to:
+        return f"{value:.3f} x {judgement.relative_to}"
+    unit = UNITS[judgement.budget.metric]
+    if unit == "bytes":
+        return format_bytes(value)
+    return format_seconds(value) if unit == "s" else f"{value:.4g} {unit}"
+
+
+def _limit(judgement: Judgement) -> str:
+    """The limit with its direction: ``at least 0.970 x baseline``."""
+    side = "at least" if judgement.budget.metric in HIGHER_IS_BETTER else "at most"
+    return f"{side} {_quantity(judgement.limit, judgement)}"
+
+
+def _interval(judgement: Judgement) -> str:
+    """The value with its interval."""
+    value, low, high = (_quantity(v, judgement) for v in (judgement.value, judgement.low, judgement.high))
+    return value if judgement.low is None or judgement.high is None else f"{value} [{low} .. {high}]"
+
+
+def _message(judgement: Judgement) -> str:
+    return f"{_interval(judgement)}; limit: {_limit(judgement)}; {judgement.reason}"
+
+
+def _without_controls(text: str) -> str:
+    """Without the control characters that XML 1.0 cannot hold."""
+    return "".join(
+        c for c in text if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff"
+    )

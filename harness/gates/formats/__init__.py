@@ -1,1 +1,0 @@
-"""How judgements are written: one module a format, each with ``render(judgements) -> str``."""
