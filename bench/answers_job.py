@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from bench.confidence import BLOCK_TOKENS, score_text
+from bench.reasoning_tasks import KINDS, Task, make
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.workloads._language.choice import choose
-from harness.workloads.reasoning.tasks import KINDS, Task, make
+from harness.workloads._language.judgement import choose
 
 EXAMPLE_COUNT = 3
 _FIRST_EXAMPLE_SEED = 1_000_000

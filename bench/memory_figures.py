@@ -66,6 +66,8 @@ def _recall(data: Path | None, folder: Path) -> bool:
     found = WORKLOAD.evaluate(WorkloadContext(folder, cache_dir(), 1, 1, data=data))
     met = False
     for name, result in found.items():
+        if "evidence_recall" not in result:
+            continue  # the talks of our own
         print(f"LoCoMo {name}: {result['turn_count']} turns, {result['question_count']} questions")
         for scoring, recalls in result["evidence_recall"].items():
             print(f"  {scoring:30} " + "  ".join(f"{k} {v:.3f}" for k, v in recalls.items()))

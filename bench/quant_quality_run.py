@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bench.answers_job import AnswersJob
 from bench.confidence import TokenScores, at_temperature, best_temperature, part
+from bench.reasoning_tasks import KINDS
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.quality import CalibrationChange, Change, Temperature
@@ -24,7 +25,6 @@ from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS, Quantize
 from harness.stats.calibration.metrics import ece, equal_width
 from harness.stats.calibration.paired import calibration_change
 from harness.stats.intervals import share_interval
-from harness.workloads.reasoning.tasks import KINDS
 
 
 def scaled(tokens: TokenScores) -> Temperature:

@@ -8,7 +8,6 @@ ours / theirs; the result is the median of the ratios.
 """
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from statistics import median
@@ -21,8 +20,8 @@ from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit, HarnessError
 from harness.measure.child import Limits, run_child
-from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import ENTRY
+from harness.measure.protocol import GenerateJob
 from harness.measure.validity import ValidityProbe
 from harness.runtimes._threads import default_thread_count
 
@@ -85,7 +84,6 @@ def run_ours(model: Path, scenario: Scenario, repetitions: int) -> Speeds:
         repetitions=repetitions,
         retries=0,
         cold_loads=0,
-        parent_pid=os.getpid(),
         patience_s=600.0,  # every sample is taken, disturbed or not: the pair is judged from outside
     )
     done = run_child(ENTRY, job, limits=Limits(wall_s=600.0))

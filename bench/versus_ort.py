@@ -11,7 +11,6 @@ of the float graph within 1.15 of its files; its 32 greedy tokens those of llama
 """
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,8 +29,8 @@ from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit, HarnessError
 from harness.measure.child import Limits, run_child
-from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import ENTRY
+from harness.measure.protocol import GenerateJob
 from harness.onnx.export import read_record
 from harness.onnx.files import MODEL_FILE, quantization, size_bytes
 from harness.onnx.graph import read_graph
@@ -82,7 +81,6 @@ def run_speed(side: Side, scenario: Scenario, repetitions: int) -> Speed:
         repetitions=repetitions,
         retries=0,
         cold_loads=0,
-        parent_pid=os.getpid(),
         patience_s=600.0,
     )
     done = run_child(ENTRY, job, limits=Limits(wall_s=600.0))

@@ -1,7 +1,6 @@
 """Protocols between the layers: what a runtime, a session and a workload promise."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -22,11 +21,9 @@ class Session(Protocol):
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; ``parse_special`` lets its words name special tokens (``<|im_end|>``)."""
-        ...
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Text of token ids; undecodable bytes become U+FFFD."""
-        ...
 
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
         """Run ``tokens`` through the model at ``position`` of ``sequence``.
@@ -36,7 +33,6 @@ class Session(Protocol):
         Raises:
             EngineError: The engine refused the batch.
         """
-        ...
 
     def decode_rows(
         self,
@@ -52,35 +48,27 @@ class Session(Protocol):
         Raises:
             EngineError: The engine refused the batch.
         """
-        ...
 
     def logits(self, index: int = -1) -> NDArray[np.float32]:
         """Logits [vocab_count] of the ``index``-th token of the last ``decode`` that kept them; a view, not a copy."""
-        ...
 
     def greedy(self, index: int = -1) -> int:
         """Most likely next token after the ``index``-th kept one."""
-        ...
 
     def is_end(self, token: int) -> bool:
         """Whether ``token`` ends a generation."""
-        ...
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
         """Forget all of ``sequence`` from ``position`` on."""
-        ...
 
     def fork(self, source: int, target: int) -> None:
         """Make ``target`` share all that ``source`` has in the cache."""
-        ...
 
     def clear(self) -> None:
         """Forget every sequence."""
-        ...
 
     def close(self) -> None:
         """Free the model and the cache."""
-        ...
 
 
 class EndPass(Exception):  # noqa: N818  no error: a tap has what it wanted
@@ -99,23 +87,16 @@ class Tap(Protocol):
 
     def wants(self, name: str) -> bool:
         """Whether this result is wanted; asked once for each name, so the answer must not change."""
-        ...
 
     def __call__(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Take one result.
+        """Take one result; values of the same shape to go on with, or None to leave the pass as it is.
 
-        Args:
-            name: The engine's name of it.
-            values: [token_count, dim] of one physical batch, or [..., token_count, dim] where the result has more axes
-                (``kq_soft_max`` is [head_count, token_count, cache_tokens]); a copy that may be kept.
-
-        Returns:
-            Values of the same shape to go on with, or None to leave the pass as it is.
+        ``values`` are [token_count, dim] of one physical batch, or [..., token_count, dim] where the result has more
+        axes (``kq_soft_max`` is [head_count, token_count, cache_tokens]); a copy that may be kept.
 
         Raises:
             EndPass: Nothing later is wanted.
         """
-        ...
 
 
 class Runtime(Protocol):
@@ -131,11 +112,9 @@ class Runtime(Protocol):
 
     def missing(self) -> str | None:
         """Why it cannot be used here (package not installed, no such device); None when it can."""
-        ...
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Name, version and build of the engine."""
-        ...
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
         """Load a model.
@@ -144,41 +123,6 @@ class Runtime(Protocol):
             MissingPackageError: The engine is not installed.
             EngineError: The engine refused the file.
         """
-        ...
-
-
-class Target(Protocol):
-    """Where a measurement runs: this machine, one behind SSH, an Android device. Nothing of ours needs to be there."""
-
-    name: str
-
-    def facts(self, patterns: Sequence[str]) -> Any:
-        """Its kernel's files that match shell patterns, with the moment they were read."""
-        ...
-
-    def put(self, path: Path, sha256: str, *, executable: bool = False) -> str:
-        """Push a file once, under its hash, and return its path there.
-
-        Raises:
-            CouldNotRunError: No room, no connection, or it arrived damaged.
-        """
-        ...
-
-    def start(self, command: Sequence[str], *, nice: int = 0, cpus: str = "") -> Any:
-        """Start a command that ends when the connection does; what is returned tells its lines and its end."""
-        ...
-
-    def counters(self, *, period_s: float = 0.5) -> AbstractContextManager[Any]:
-        """Frames of its counters, and of the command started meanwhile, for the length of a ``with`` block."""
-        ...
-
-    def fetch(self, place: str, path: Path) -> None:
-        """Copy a text file from there."""
-        ...
-
-    def stop(self) -> None:
-        """End what an earlier session left running there."""
-        ...
 
 
 class Operation(NamedTuple):
@@ -190,14 +134,12 @@ class Operation(NamedTuple):
 
 
 class WorkloadContext(NamedTuple):
-    """What the harness hands to a workload.
+    """What the harness hands to a workload; a model and what opens it to those that say ``needs_model``.
 
     Attributes:
         folder: Scratch folder of this run, removed afterwards.
         cache: Folder for things worth keeping between runs (exported encoders and the like).
-        model_path: Model file for workloads that need a language model; None for the others.
-        open_session: Opens a language model (path, scenario, the runtime's own options such as ``sequence_count``);
-            given to the workloads that say ``needs_model``.
+        open_session: Takes path, scenario, and the runtime's own options such as ``sequence_count``.
         data: Folder of opt-in public data sets; None when there is none.
     """
 
@@ -233,15 +175,12 @@ class Workload(Protocol):
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Declared cost of each operation at this size, one for each name in ``operations``."""
-        ...
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> Any:
         """Build everything outside the clock; the result goes to the other two."""
-        ...
 
     def operations(self, state: Any) -> Sequence[Operation]:
         """What is timed."""
-        ...
 
     def check(self, state: Any) -> Mapping[str, Any]:
         """Check the answers outside the clock and return quality figures.
@@ -249,4 +188,3 @@ class Workload(Protocol):
         Raises:
             WrongAnswerError: An answer is wrong.
         """
-        ...

@@ -16,9 +16,9 @@ from harness.catalog.paths import cache_dir, home_dir
 from harness.domain.base import Frozen
 from harness.errors import HarnessError
 from harness.measure import machine, sensors
+from harness.measure.cgroup import LimitGroup
 from harness.measure.engine_devices import engine_devices
 from harness.measure.gpu_sensors import absence, gpu_readings
-from harness.measure.limit_group import LimitGroup
 from harness.measure.pipeline import open_history
 from harness.units import GIB, format_bytes
 

@@ -18,10 +18,10 @@ from harness.domain.result import Quality
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, EngineError, InputError, RefusedError
 from harness.measure.child import ChildResult, Limits
-from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import QualityJob, load_columns
 from harness.measure.pipeline import How, Listener, Measurement, Pipeline, events_named, key_of, prepare
+from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.predict.weights import weights_of
 from harness.records.ladder import Ladder, Rung, describe, mark_frontier, reference_of, rung_of

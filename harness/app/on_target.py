@@ -59,7 +59,7 @@ def run_on(
             resolved = located.resolved()
             job = BenchJob(
                 scenario=cell.scenario,
-                programs=str(programs),
+                programs=programs,
                 repetitions=options.repetitions,
                 timeout_s=options.limits.wall_s,
             )

@@ -20,11 +20,11 @@ from harness.domain.scenario import Scenario
 from harness.errors import Exit, HarnessError, InputError, RefusedError
 from harness.measure.child import Limits
 from harness.measure.file_hash import file_sha256
-from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.served import ServedJob
 from harness.measure.jobs.served import plan as plan_served
 from harness.measure.pipeline import How, Listener, Measurement, Pipeline, key_of
+from harness.measure.protocol import GenerateJob
 from harness.measure.runner import check_scenario
 from harness.onnx.files import onnx_model
 from harness.predict.quant_mix import quant_named

@@ -20,10 +20,12 @@ from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
 from harness.errors import RefusedError
+from harness.measure.bandwidth import read_bandwidth
 from harness.measure.child import Limits
+from harness.measure.machine import cpu
 from harness.measure.pipeline import How, Pipeline, Saying
 from harness.measure.runner import identify
-from harness.measure.workload_probe import bandwidth_of, core_count, probe_units
+from harness.measure.workload_probe import probe_units
 from harness.measure.workload_runner import WorkloadJob, plan
 from harness.ports import Workload
 from harness.predict.language_cost import language_seconds
@@ -244,5 +246,8 @@ def measured_rates(thread_count: int, costs: Sequence[Cost]) -> Rates:
     """Rates of this machine, taken now in about four seconds: they decide the prediction made before the run."""
     asked = any(c.kernels or c.session_calls_count for c in costs)
     units = probe_units(engine=asked and find_spec("onnxruntime") is not None and find_spec("onnx") is not None)
-    bandwidth = units.read_rates[-1][1] if thread_count == 1 else bandwidth_of(thread_count)
-    return rates_here(units, thread_count=thread_count, core_count=core_count(), read_bytes_per_s=bandwidth)
+    if thread_count == 1:
+        bandwidth = units.read_rates[-1][1]
+    else:
+        bandwidth = read_bandwidth(thread_count, 256 << 20, pass_count=3).bytes_per_s
+    return rates_here(units, thread_count=thread_count, core_count=cpu().logical_cpu_count, read_bytes_per_s=bandwidth)

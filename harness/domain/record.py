@@ -13,6 +13,8 @@ changed, add the step from the old one to ``harness.records.store.MIGRATIONS``, 
 
 from typing import Any, Literal, TypeVar
 
+from msgspec.structs import replace
+
 from harness.domain.base import Frozen
 from harness.domain.prediction import Prediction
 from harness.domain.result import Result
@@ -62,6 +64,10 @@ class Validity(Frozen, frozen=True, kw_only=True):
     frequency_hz: float | None = None
     temperature_celsius_max: float | None = None
     doubts: tuple[str, ...] = ()
+
+    def doubted(self, *doubts: str) -> "Validity":
+        """The same with further doubts."""
+        return replace(self, doubts=(*self.doubts, *doubts))
 
 
 class Sample(Frozen, frozen=True, kw_only=True):

@@ -67,13 +67,12 @@ def make_certificates(folder: Path, machines: Sequence[str], hosts: Sequence[str
         authority_key: Any = serialization.load_pem_private_key(signing.read_bytes(), None)
     else:
         authority_key = make(_AUTHORITY, _AUTHORITY, None)
+    reached: list[Any] = []
+    for host in hosts:
+        try:
+            reached.append(x509.IPAddress(ipaddress.ip_address(host)))
+        except ValueError:
+            reached.append(x509.DNSName(host))
     for machine in machines:
-        make(machine, _AUTHORITY, authority_key, x509.DNSName(machine), *(_alternative(x509, host) for host in hosts))
+        make(machine, _AUTHORITY, authority_key, x509.DNSName(machine), *reached)
     return [folder / f"{machine}.pem" for machine in machines]
-
-
-def _alternative(x509: Any, host: str) -> Any:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)

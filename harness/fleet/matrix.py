@@ -18,18 +18,12 @@ CELLS_MAX: Final = 100_000
 _NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 
 
-class Matrix(Frozen, frozen=True, kw_only=True):
-    """All that is to be measured.
+class _Asked(Frozen, frozen=True, kw_only=True):
+    """What every cell is measured with. Times and memory are limits of one cell.
 
-    Devices are the names that their workers go by; models are names or paths as the devices know them, each device
-    fetches them for itself; an empty quant is a model's usual one. Times and memory are limits of one cell;
     ``patience_s`` is the longest time a device spends on its disturbed samples.
     """
 
-    devices: tuple[str, ...]
-    models: tuple[str, ...]
-    quants: tuple[str, ...] = ("",)
-    depths: tuple[int, ...] = (0,)
     scenario: Scenario = Scenario()
     runtime: str = "llamacpp"
     repetitions: int = 5
@@ -39,19 +33,25 @@ class Matrix(Frozen, frozen=True, kw_only=True):
     patience_s: float = 20.0
 
 
-class Task(Frozen, frozen=True, kw_only=True):
+class Matrix(_Asked, frozen=True, kw_only=True):
+    """All that is to be measured.
+
+    Devices are the names that their workers go by; models are names or paths as the devices know them, each device
+    fetches them for itself; an empty quant is a model's usual one.
+    """
+
+    devices: tuple[str, ...]
+    models: tuple[str, ...]
+    quants: tuple[str, ...] = ("",)
+    depths: tuple[int, ...] = (0,)
+
+
+class Task(_Asked, frozen=True, kw_only=True):
     """One cell, as it goes to a device."""
 
     device: str
     model: str
     quant: str
-    scenario: Scenario
-    runtime: str
-    repetitions: int
-    cold_loads: int
-    timeout_s: float
-    memory_limit_bytes: int | None
-    patience_s: float
 
     @property
     def key(self) -> str:
@@ -101,20 +101,9 @@ def is_device_name(name: str) -> bool:
 
 def tasks_of(matrix: Matrix) -> list[Task]:
     """All cells, the devices in turn so that each one has work from the start."""
+    asked = {name: getattr(matrix, name) for name in _Asked.__struct_fields__ if name != "scenario"}
+    scenarios = [msgspec.structs.replace(matrix.scenario, depth_tokens=depth) for depth in matrix.depths]
     return [
-        Task(
-            device=device,
-            model=model,
-            quant=quant,
-            scenario=msgspec.structs.replace(matrix.scenario, depth_tokens=depth),
-            runtime=matrix.runtime,
-            repetitions=matrix.repetitions,
-            cold_loads=matrix.cold_loads,
-            timeout_s=matrix.timeout_s,
-            memory_limit_bytes=matrix.memory_limit_bytes,
-            patience_s=matrix.patience_s,
-        )
-        for model, quant, depth, device in itertools.product(
-            matrix.models, matrix.quants, matrix.depths, matrix.devices
-        )
+        Task(device=device, model=model, quant=quant, scenario=scenario, **asked)
+        for model, quant, scenario, device in itertools.product(matrix.models, matrix.quants, scenarios, matrix.devices)
     ]

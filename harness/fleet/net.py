@@ -8,8 +8,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -71,19 +70,14 @@ def security_of(tls: Tls) -> Any:
     for path in tls:
         if path is not None and not path.is_file():
             raise RefusedError(f"{path}: no such file")
-    return dask().Security(
-        tls_ca_file=str(tls.ca),
-        **{
-            f"tls_{role}_{part}": str(getattr(tls, part))
-            for role in ("client", "worker", "scheduler")
-            for part in ("cert", "key")
-        },
-        require_encryption=True,
-    )
+    own = {"cert": str(tls.cert), "key": str(tls.key)}
+    files = {f"tls_{role}_{part}": own[part] for role in ("client", "worker", "scheduler") for part in own}
+    return dask().Security(tls_ca_file=str(tls.ca), require_encryption=True, **files)
 
 
-def client_of(scheduler: str, tls: Tls) -> Any:
-    """A connected client.
+@contextlib.contextmanager
+def client_of(scheduler: str, tls: Tls) -> Iterator[Any]:
+    """A connected client, for the length of a ``with`` block.
 
     Raises:
         CouldNotRunError: No scheduler answers there.
@@ -93,9 +87,14 @@ def client_of(scheduler: str, tls: Tls) -> Any:
     check_address(scheduler, tls)
     security = security_of(tls)
     try:
-        return dask().Client(scheduler, security=security, timeout=CONNECT_S, set_as_default=False)
+        client = dask().Client(scheduler, security=security, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise unreachable(scheduler, error) from error
+    try:
+        yield client
+    finally:
+        with contextlib.suppress(Exception):  # a scheduler that is gone cannot be told good-bye
+            client.close(timeout=5)
 
 
 def unreachable(scheduler: str, error: BaseException) -> CouldNotRunError:
@@ -160,57 +159,31 @@ def serve_device(scheduler: str, device: str, tls: Tls, *, host: str = "", said:
     there = check_address(scheduler, tls)
     if host:
         check_reach(host, tls)
-    # Never all interfaces, as Dask would by itself: only the one that leads to the scheduler.
-    asyncio.run(_serve_device(scheduler, device, tls, host or dask().utils.get_ip(there), said))
 
+    async def serve() -> None:
+        worker = dask().Worker(
+            scheduler,
+            nthreads=1,
+            name=f"{device}-{secrets.token_hex(4)}",
+            resources={f"device:{device}": 1},
+            security=security_of(tls),
+            memory_limit=None,  # the measured child has its own limit
+            dashboard=False,
+            dashboard_address="127.0.0.1:0",
+            host=host or dask().utils.get_ip(there),  # never all interfaces: only the one that leads to the scheduler
+            death_timeout=CONNECT_S,
+        )
+        try:
+            await worker
+        except (OSError, TimeoutError, RuntimeError) as error:  # Dask wraps what went wrong at the start
+            raise unreachable(scheduler, error) from error
+        try:
+            said(f"{device} serves {scheduler} as {worker.name}")
+            await worker.finished()
+        finally:
+            await worker.close()
 
-async def _serve_device(scheduler: str, device: str, tls: Tls, host: str, said: Callable[[str], None]) -> None:
-    worker = dask().Worker(
-        scheduler,
-        nthreads=1,
-        name=f"{device}-{secrets.token_hex(4)}",
-        resources={f"device:{device}": 1},
-        security=security_of(tls),
-        memory_limit=None,  # the measured child has its own limit
-        dashboard=False,
-        dashboard_address="127.0.0.1:0",
-        host=host,
-        death_timeout=CONNECT_S,
-    )
-    try:
-        await worker
-    except (OSError, TimeoutError, RuntimeError) as error:  # Dask wraps what went wrong at the start
-        raise unreachable(scheduler, error) from error
-    try:
-        said(f"{device} serves {scheduler} as {worker.name}")
-        await worker.finished()
-    finally:
-        await worker.close()
-
-
-@asynccontextmanager
-async def scheduler_of(host: str, port: int, tls: Tls) -> AsyncIterator[Any]:
-    """A scheduler in this process; yields it.
-
-    Raises:
-        CouldNotRunError: The address is taken.
-    """
-    scheduler = dask().Scheduler(
-        host=host,
-        port=port,
-        protocol="tls" if any(tls) else "tcp",
-        security=security_of(tls),
-        dashboard=False,
-        dashboard_address="127.0.0.1:0",
-    )
-    try:
-        await scheduler
-    except (OSError, RuntimeError) as error:  # Dask wraps what went wrong at the start
-        raise CouldNotRunError(f"no scheduler can listen at {host}:{port}: {error.__cause__ or error}") from error
-    try:
-        yield scheduler
-    finally:
-        await scheduler.close()
+    asyncio.run(serve())
 
 
 def up(host: str, port: int, local_count: int, tls: Tls, *, said: Callable[[str], None]) -> None:
@@ -220,14 +193,23 @@ def up(host: str, port: int, local_count: int, tls: Tls, *, said: Callable[[str]
 
     Raises:
         RefusedError: The address is not this machine alone, and there is no TLS.
+        CouldNotRunError: The address is taken.
     """
     check_reach(host, tls)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_up(host, port, local_count, tls, said))
 
-
-async def _up(host: str, port: int, local_count: int, tls: Tls, said: Callable[[str], None]) -> None:
-    async with scheduler_of(host, port, tls) as scheduler:
+    async def serve() -> None:
+        scheduler = dask().Scheduler(
+            host=host,
+            port=port,
+            protocol="tls" if any(tls) else "tcp",
+            security=security_of(tls),
+            dashboard=False,
+            dashboard_address="127.0.0.1:0",
+        )
+        try:
+            await scheduler
+        except (OSError, RuntimeError) as error:  # Dask wraps what went wrong at the start
+            raise CouldNotRunError(f"no scheduler can listen at {host}:{port}: {error.__cause__ or error}") from error
         said(f"scheduler at {scheduler.address}")
         workers = [_local_worker(scheduler.address, f"local-{n + 1}", tls) for n in range(local_count)]
         try:
@@ -239,6 +221,10 @@ async def _up(host: str, port: int, local_count: int, tls: Tls, said: Callable[[
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     worker.wait(5)
                 worker.kill()
+            await scheduler.close()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve())
 
 
 def _local_worker(address: str, device: str, tls: Tls) -> "subprocess.Popen[bytes]":

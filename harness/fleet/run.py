@@ -8,12 +8,16 @@ from typing import Any, Final
 
 import msgspec
 
-from harness.domain.record import RunRecord
-from harness.errors import CouldNotRunError, HarnessError
+from harness.app.run import Options, cells_of, run_cells
+from harness.app.this_machine import this_machine
+from harness.domain.record import MachineFingerprint, Outcome, RunRecord
+from harness.errors import BadDataError, CouldNotRunError, HarnessError
 from harness.fleet.matrix import Task
 from harness.fleet.net import CONNECT_S, Tls, client_of, dask
-from harness.fleet.work import could_not_run, measure
-from harness.records.store import decode, load, save
+from harness.measure.child import Limits
+from harness.measure.runner import new_record
+from harness.records.derive import summarise
+from harness.records.store import decode, encode, load, save, write_atomically
 
 _POLL_S: Final = 0.5
 _FETCH_S: Final = 2.0
@@ -60,12 +64,8 @@ def run_fleet(
 
     try:
         if missing:
-            client = client_of(scheduler, tls)
-            try:
+            with client_of(scheduler, tls) as client:
                 _Fleet(client, device_wait_s, take, tell).run(missing)
-            finally:
-                with contextlib.suppress(Exception):  # a scheduler that is gone cannot be told good-bye
-                    client.close(timeout=5)
     finally:
         if found:
             write_summary(tasks, found, folder)
@@ -190,21 +190,15 @@ class _Fleet:
 def _done_before(task: Task, folder: Path) -> RunRecord | None:
     """A usable result of that very task; failures of the fleet are tried again."""
     path = folder / f"{task.key}.json"
-    if not path.is_file():
-        return None
-    try:
-        record = load(path)
-    except HarnessError:
-        return None
-    # No system: the record of a cell that never reached its device.
-    return None if record.outcome == "interrupted" or not record.machine.system else record
+    with contextlib.suppress(HarnessError):
+        record = load(path) if path.is_file() else None
+        # No system: the record of a cell that never reached its device.
+        return record if record and record.outcome != "interrupted" and record.machine.system else None
+    return None
 
 
 def write_summary(tasks: Sequence[Task], found: dict[str, RunRecord], folder: Path) -> None:
     """One file that says what became of each cell."""
-    from harness.records.derive import summarise
-    from harness.records.store import write_atomically
-
     lines = []
     for task in tasks:
         record = found.get(task.key)
@@ -224,3 +218,54 @@ def write_summary(tasks: Sequence[Task], found: dict[str, RunRecord], folder: Pa
                 line[f"{phase}_tokens_per_s"] = test.tokens_per_s if test else None
         lines.append(line)
     write_atomically(folder / SUMMARY_NAME, msgspec.json.format(msgspec.json.encode(lines), indent=1) + b"\n")
+
+
+def measure(task_json: bytes) -> bytes:
+    """Measure one cell, a ``Task`` as JSON, on this machine.
+
+    Returns:
+        A run record as JSON; whatever went wrong is its outcome. It is in this device's own history too.
+
+    Raises:
+        BadDataError: That is no task.
+    """
+    try:
+        task = msgspec.json.decode(task_json, type=Task)
+    except msgspec.MsgspecError as error:
+        raise BadDataError("task", "", str(error), "a task of this version of edge-harness") from error
+    options = Options(
+        runtime=task.runtime,
+        repetitions=task.repetitions,
+        cold_loads=task.cold_loads,
+        limits=Limits(wall_s=task.timeout_s, memory_bytes=task.memory_limit_bytes),
+        patience_s=task.patience_s,
+    )
+    try:
+        (record,) = run_cells(cells_of([task.model], task.quant, task.scenario), options, device=this_machine())
+    except HarnessError as error:
+        return encode(could_not_run(task, str(error), outcome="refused"))
+    machine = msgspec.structs.replace(record.machine, device=task.device)
+    return encode(msgspec.structs.replace(record, machine=machine))
+
+
+def could_not_run(task: Task, detail: str, *, outcome: Outcome = "failed") -> RunRecord:
+    """The record of a cell that has no result; nothing is known of its machine but the name."""
+    machine = MachineFingerprint(
+        system="",
+        kernel="",
+        cpu_model="",
+        core_count=0,
+        ram_bytes=0,
+        memory_limit_bytes=0,
+        isa=(),
+        python="",
+        device=task.device,
+    )
+    return new_record(
+        scenario=task.scenario,
+        workload="generate",
+        outcome=outcome,
+        detail=detail,
+        machine=machine,
+        extra={"model": task.model, "quant": task.quant},
+    )

@@ -1,6 +1,7 @@
 """One target over SSH: push model files, run edge-harness there, fetch its records; nothing else runs on the target."""
 
 import asyncio
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -40,17 +41,13 @@ class Target(NamedTuple):
         Raises:
             RefusedError: It is none.
         """
-        user, _, place = text.rpartition("@")
-        host, separator, port = place.rpartition(":")
-        if not separator or place.endswith("]"):
-            host, port = place, "22"
-        host = host.strip("[]")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536 or host.startswith("-"):
+        found = re.fullmatch(r"(?:([\w.+-]+)@)?(\[[0-9a-fA-F:]+\]|(?!-)[\w.-]+)(?::(\d{1,5}))?", text)
+        if found is None or not 0 < int(found[3] or 22) < 65536:
             raise RefusedError(f"{text!r} is no target such as user@192.168.1.20 or user@board:2222")
         for path in (identity, known_hosts):
             if path is not None and not path.is_file():
                 raise RefusedError(f"{path}: no such file")
-        return cls(host, int(port), user, identity, known_hosts)
+        return cls(found[2].strip("[]"), int(found[3] or 22), found[1] or "", identity, known_hosts)
 
 
 def run_over_ssh(
@@ -118,10 +115,8 @@ async def _run(
 
 def _login(target: Target) -> dict[str, Any]:
     # Without known_hosts the user's own file is read, and it must list the host.
-    keys = [str(target.identity)] if target.identity else None
-    known_hosts = str(target.known_hosts) if target.known_hosts else None
-    given = {"username": target.user, "client_keys": keys, "known_hosts": known_hosts}
-    return {"connect_timeout": _CONNECT_S} | {key: value for key, value in given.items() if value}
+    given = {"username": target.user, "client_keys": target.identity, "known_hosts": target.known_hosts}
+    return {"connect_timeout": _CONNECT_S} | {key: str(value) for key, value in given.items() if value}
 
 
 async def _push(connection: Any, path: Path) -> str:
@@ -141,13 +136,11 @@ async def _push(connection: Any, path: Path) -> str:
 
 async def _first(stream: Any, host: str) -> bytes:
     """All that comes, if it is no longer than a record may be; never more is read."""
-    pieces, room = [], RECORD_MAX_BYTES
-    while piece := await stream.read(1 << 16):
-        pieces.append(piece)
-        room -= len(piece)
-        if room < 0:
-            raise BadDataError(host, "", f"more than {RECORD_MAX_BYTES} bytes", f"at most {RECORD_MAX_BYTES}")
-    return b"".join(pieces)
+    try:
+        await stream.readexactly(RECORD_MAX_BYTES + 1)
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    raise BadDataError(host, "", f"more than {RECORD_MAX_BYTES} bytes", f"at most {RECORD_MAX_BYTES}")
 
 
 async def _last(stream: Any) -> bytes:

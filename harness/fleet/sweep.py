@@ -1,6 +1,5 @@
 """Large analytic sweeps on the workers of a fleet: each computes the cells of one device profile at a time."""
 
-import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,8 +30,7 @@ def sweep_fleet(
         CouldNotRunError: No scheduler, no worker, or not done in time.
     """
     names = matching("device", devices, device_names())
-    client = client_of(scheduler, tls)
-    try:
+    with client_of(scheduler, tls) as client:
         if not client.scheduler_info(n_workers=-1)["workers"]:
             raise CouldNotRunError(f"{scheduler} has no worker. Start one with: edge-harness fleet worker")
         asked = (tuple(models), tuple(quants), tuple(contexts))
@@ -43,9 +41,6 @@ def sweep_fleet(
             parts: list[Columns] = client.gather(futures)
         except TimeoutError as error:
             raise CouldNotRunError(f"the sweep was not done within {timeout_s:g} s") from error
-    finally:
-        with contextlib.suppress(Exception):  # a scheduler that is gone cannot be told good-bye
-            client.close(timeout=5)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

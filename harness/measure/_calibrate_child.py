@@ -12,7 +12,7 @@ from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
 from harness.measure.tiny_model import TinyShape, write_tiny
-from harness.measure.validity import ValidityProbe
+from harness.measure.validity import child_probe
 from harness.runtimes.llamacpp.devices import devices_of, link_speed
 from harness.runtimes.llamacpp.session import LlamaSession
 
@@ -58,18 +58,25 @@ def dimensions(role: str, type_name: str, fill_bytes: int) -> TinyShape:
 
 
 def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[Bench]]:
-    """Groups of benches that are timed in turns: first the engine's own overheads and attention, then each type."""
-    if api != "cpu":
-        yield from _gpu_plan(types, fill_bytes)
-        return
-    few = {1: 12, 2: 4, 3: 3, 4: 3, 5: 3, 8: 2, 16: 1}
-    many = {64: 2, 512: 1}
-    overhead = {1: 16, 2: 6, 4: 6, 8: 6, 16: 4, 64: 2, 512: 1}
-    yield _benches(("shallow", "deep"), "F16", overhead)
-    yield _benches(("grouped", "ungrouped"), "F16", {1: 8, 4: 4}, depths=(0, DEPTH_TOKENS))
+    """Groups of benches that are timed in turns: first the engine's own overheads and attention, then each type.
+
+    A GPU gets fewer batches: each new one may have the driver compile a shader first. ``deep apart`` is ``deep`` with
+    its cache left with the CPU: every layer crosses to the CPU and back.
+    """
+    if api == "cpu":
+        overheads: tuple[str, ...] = ("shallow", "deep")
+        widths: tuple[str, ...] = ("narrow", "mid", "wide")
+        overhead, attention = {1: 16, 2: 6, 4: 6, 8: 6, 16: 4, 64: 2, 512: 1}, {1: 8, 4: 4}
+        few, many = {1: 12, 2: 4, 3: 3, 4: 3, 5: 3, 8: 2, 16: 1}, {64: 2, 512: 1}
+    else:
+        overheads, widths = ("shallow", "deep", "deep apart"), ("narrow", "wide")
+        overhead, attention = {1: 8, 4: 4, 16: 2}, {1: 6}
+        few, many = {1: 6, 2: 3, 4: 2, 8: 2}, {64: 1, 512: 1}
+    yield _benches(overheads, "F16", overhead)
+    yield _benches(("grouped", "ungrouped"), "F16", attention, depths=(0, DEPTH_TOKENS))
     for type_name in types:
         yield [
-            *_benches(("narrow", "mid", "wide"), type_name, few, fill_bytes),
+            *_benches(widths, type_name, few, fill_bytes),
             *_benches(("head",), type_name, {b: n for b, n in few.items() if b <= 8}, fill_bytes),
             *_benches(("narrow few", "wide few"), type_name, many, fill_bytes),
         ]
@@ -85,27 +92,11 @@ def _benches(
     return [Bench(role, type_name, dimensions(role, type_name, fill_bytes), repetitions, depths) for role in roles]
 
 
-def _gpu_plan(types: list[str], fill_bytes: int) -> Iterator[list[Bench]]:
-    """The same for a GPU, with fewer batches: each new one may have the driver compile a shader first.
-
-    ``deep apart`` is ``deep`` with its cache left with the CPU: every layer crosses to the CPU and back.
-    """
-    yield _benches(("shallow", "deep", "deep apart"), "F16", {1: 8, 4: 4, 16: 2})
-    yield _benches(("grouped", "ungrouped"), "F16", {1: 6}, depths=(0, DEPTH_TOKENS))
-    for type_name in types:
-        yield [
-            *_benches(("narrow", "wide", "head"), type_name, {1: 6, 2: 3, 4: 2, 8: 2}, fill_bytes),
-            *_benches(("narrow few", "wide few"), type_name, {64: 1, 512: 1}, fill_bytes),
-        ]
-
-
 def run(arguments: Mapping[str, Any], emit: Emit) -> None:
-    """Time everything in ``plan``.
+    """Time everything in ``plan``; ``arguments``: ``types fill_bytes thread_count rounds retries repack api``.
 
-    Args:
-        arguments: ``types fill_bytes thread_count rounds retries repack api``.
-        emit: Told ``timing`` for each bench, batch, depth and round, and ``group`` when one is done. The times of
-            the role ``link`` are seconds of a byte that is copied to the GPU.
+    Events: ``timing`` for each bench, batch, depth and round, and ``group`` when one begins. The times of the role
+    ``link`` are seconds of a byte that is copied to the GPU.
     """
     if arguments["api"] != "cpu":
         device = devices_of(arguments["api"])[0]
@@ -116,9 +107,8 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
         emit("group", {"number": number, "count": len(groups), "name": f"{group[0].type_name} {group[0].role}"})
         with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder, ExitStack() as stack:
             sessions = [(bench, stack.enter_context(_open(bench, Path(folder), arguments))) for bench in group]
-            for bench, session in sessions:
+            for _, session in sessions:
                 _passes(session, 1, 0, 3)
-                del bench
             for turn in range(arguments["rounds"]):
                 for bench, session in sessions:
                     _time_bench(bench, session, turn, emit, arguments["retries"])
@@ -149,7 +139,7 @@ def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit, retr
         for batch, count in bench.repetitions.items():
             if turn and batch > 64:
                 continue  # long passes average over disturbances by themselves
-            probe = ValidityProbe()
+            probe = child_probe()
             for _ in range(1 + retries):
                 probe.start()
                 times = _passes(session, batch, depth, count)
@@ -181,15 +171,5 @@ def _passes(session: LlamaSession, batch: int, depth: int, count: int) -> list[f
 
 
 def _tell(bench: Bench, batch: int, depth: int, times: list[float], turn: int, doubted: bool, emit: Emit) -> None:
-    emit(
-        "timing",
-        {
-            "role": bench.role,
-            "type_name": bench.type_name,
-            "batch": batch,
-            "depth": depth,
-            "turn": turn,
-            "doubted": doubted,
-            "times": times,
-        },
-    )
+    told = {"batch": batch, "depth": depth, "turn": turn, "doubted": doubted, "times": times}
+    emit("timing", {"role": bench.role, "type_name": bench.type_name, **told})

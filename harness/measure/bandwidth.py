@@ -8,7 +8,7 @@ Plain numpy reductions release the interpreter lock, so threads really run side 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
@@ -22,11 +22,9 @@ Array = NDArray[Any]
 
 
 class Bandwidth(NamedTuple):
-    """Bandwidth of one kernel.
+    """Bytes read plus written, each counted once, over the wall time: of a kernel's best pass and of its middle one.
 
-    Attributes:
-        bytes_per_s: Best pass: bytes read plus bytes written, each counted once, over its wall time.
-        median_bytes_per_s: Middle pass; far under the best one, the machine was disturbed.
+    Far under the best one, the middle one says that the machine was disturbed.
     """
 
     kernel: str
@@ -36,10 +34,9 @@ class Bandwidth(NamedTuple):
     array_bytes: int
 
 
-def array_bytes(last_cache_bytes: int, limit_bytes: int | None = None) -> int:
+def array_bytes(last_cache_bytes: int, limit_bytes: int) -> int:
     """Bytes one pass goes through: four times the last-level cache, at least 256 MiB, at most an eighth of RAM."""
-    wanted = max(MINIMUM_BYTES, CACHE_MULTIPLE * last_cache_bytes)
-    return wanted if limit_bytes is None else min(wanted, limit_bytes // 8)
+    return min(max(MINIMUM_BYTES, CACHE_MULTIPLE * last_cache_bytes), limit_bytes // 8)
 
 
 READ_KERNELS: Final[dict[str, Callable[[Array], object]]] = {
@@ -56,17 +53,10 @@ def read_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -
     Counts every byte once: the dot product of an array with itself reads it once.
     """
     count = size_bytes // thread_count // 4
-    arrays = _parallel(thread_count, [lambda: np.full(count, 0.5, np.float32)] * thread_count)
-    total = sum(a.nbytes for a in arrays)
-    best: Bandwidth | None = None
     with ThreadPoolExecutor(thread_count) as pool:
-        for name, kernel in READ_KERNELS.items():
-            times = [_pass(pool, kernel, arrays) for _ in range(pass_count)]
-            found = Bandwidth(name, total / min(times), total / float(np.median(times)), thread_count, total)
-            if best is None or found.bytes_per_s > best.bytes_per_s:
-                best = found
-    assert best is not None
-    return best
+        arrays = _arrays(pool, thread_count, count)
+        found = [_passes(pool, name, kernel, pass_count, arrays) for name, kernel in READ_KERNELS.items()]
+    return max(found, key=lambda one: one.bytes_per_s)
 
 
 def copy_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -> Bandwidth:
@@ -76,25 +66,23 @@ def copy_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -
     share that is not counted here, as in STREAM.
     """
     count = size_bytes // thread_count // 8
-    makers: list[Callable[[], Array]] = [lambda: np.full(count, 0.5, np.float32)] * thread_count
-    sources, targets = _parallel(thread_count, makers), _parallel(thread_count, makers)
-    total = sum(a.nbytes for a in sources) + sum(a.nbytes for a in targets)
     with ThreadPoolExecutor(thread_count) as pool:
-        times: list[float] = []
-        for _ in range(pass_count):
-            start = time.perf_counter()
-            list(pool.map(np.copyto, targets, sources))
-            times.append(time.perf_counter() - start)
-    return Bandwidth("copy", total / min(times), total / float(np.median(times)), thread_count, total)
+        sources, targets = _arrays(pool, thread_count, count), _arrays(pool, thread_count, count)
+        return _passes(pool, "copy", np.copyto, pass_count, targets, sources)
 
 
-def _pass(pool: ThreadPoolExecutor, kernel: Callable[[Array], object], arrays: Sequence[Array]) -> float:
-    start = time.perf_counter()
-    list(pool.map(kernel, arrays))
-    return time.perf_counter() - start
+def _arrays(pool: ThreadPoolExecutor, thread_count: int, count: int) -> list[Array]:
+    """Arrays each made on its own thread, so that on machines with several memory nodes each lies near its reader."""
+    return list(pool.map(lambda _: np.full(count, 0.5, np.float32), range(thread_count)))
 
 
-def _parallel(thread_count: int, makers: Sequence[Callable[[], Array]]) -> list[Array]:
-    """Make arrays each on its own thread, so that on machines with several memory nodes each lies near its reader."""
-    with ThreadPoolExecutor(thread_count) as pool:
-        return list(pool.map(lambda make: make(), makers))
+def _passes(
+    pool: ThreadPoolExecutor, name: str, kernel: Callable[..., object], pass_count: int, *given: list[Array]
+) -> Bandwidth:
+    """Best and middle of several passes of a kernel over the arrays of all threads."""
+    total, times = sum(array.nbytes for arrays in given for array in arrays), []
+    for _ in range(pass_count):
+        start = time.perf_counter()
+        list(pool.map(kernel, *given))
+        times.append(time.perf_counter() - start)
+    return Bandwidth(name, total / min(times), total / float(np.median(times)), len(given[0]), total)

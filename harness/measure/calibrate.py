@@ -10,10 +10,10 @@ terms of ``harness.predict.calibrated``, each from the benches that show it:
                           of the same for batches of prefill size
 """
 
+import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,17 +58,10 @@ def calibrate(
 ) -> Calibration:
     """Costs of llama.cpp on this machine for those types; timed in a child process and kept for the next time.
 
-    About 6 s a type on two cores, and 4 s for the overheads.
-
-    Args:
-        types: ggml types; those that no tiny model can be made of, and F32, are left out.
-        thread_count: Threads; 0 takes the physical cores, held down by a quota.
-        repack: Whether the engine may rewrite weights.
-        fresh: Time again what was kept.
-        progress: Called with a line now and then.
-        api: The engine to time, by what drives it; a GPU gets its link and its crossings timed too.
-        fill_bytes: Weights of a tiny model; 0: several times the last-level cache. Fewer, timed once, suit
-            a GPU that a driver on the CPU plays.
+    About 6 s a type on two cores, and 4 s for the overheads. Types that no tiny model can be made of, and F32, are left
+    out; ``fresh`` times again what was kept. A ``thread_count`` of 0 takes the physical cores, held down by a quota.
+    The api says which engine is timed; a GPU gets its link and its crossings timed too. ``fill_bytes`` are a tiny
+    model's weights; 0: several times the last-level cache. Fewer, timed once, suit a GPU played by a driver on the CPU.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
@@ -78,39 +71,33 @@ def calibrate(
     wanted = sorted({t for t in types if t in TINY_TYPES and t != "F32"})
     if not wanted:
         raise RefusedError(f"none of the types {sorted(set(types))} can be calibrated")
-    host = machine.fingerprint()
-    threads = thread_count or machine.cpu().thread_count
-    engine = _engine_version()
-    place = _place(thread_count, repack, api)
+    host, place, say = machine.fingerprint(), _place(thread_count, repack, api), progress or (lambda _line: None)
     before = None if fresh else _load(place)
-    missing = wanted if before is None else [t for t in wanted if t not in {c.type_name for c in before.types}]
-    rounds, retries = (1, 0) if fill_bytes else (3, 2)
-    fill_bytes = fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes)
-    say = progress or (lambda _line: None)
+    timed = before.types if before is not None else ()
+    missing = [t for t in wanted if t not in {c.type_name for c in timed}]
     if before is not None and not missing:
         return before
-    arguments = {
+    rounds, retries = (1, 0) if fill_bytes else (3, 2)
+    arguments: dict[str, Any] = {
         "types": missing,
-        "fill_bytes": fill_bytes,
-        "thread_count": threads,
+        "fill_bytes": fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes),
+        "thread_count": thread_count or machine.cpu().thread_count,
         "rounds": rounds,
         "retries": retries,
         "repack": repack,
         "api": api,
     }
     events = _run(arguments, say)
-    found = fit(events, missing, fill_bytes)
-    rewritten = repacked_types(host.isa) if api == "cpu" else frozenset()
+    found = fit(events, missing, arguments["fill_bytes"])
+    rewritten = repacked_types(host.isa) if api == "cpu" and repack else frozenset()
     found = msgspec.structs.replace(
         found,
         api=api,
-        engine_version=engine,
-        thread_count=threads,
+        engine_version=_engine_version(),
+        thread_count=arguments["thread_count"],
         machine=host.fingerprint,
-        types=tuple(msgspec.structs.replace(c, repacked=repack and c.type_name in rewritten) for c in found.types),
+        types=(*timed, *(msgspec.structs.replace(c, repacked=c.type_name in rewritten) for c in found.types)),
     )
-    if before is not None:
-        found = msgspec.structs.replace(found, types=(*before.types, *found.types))
     disturbed = sum(bool(e["doubted"]) for e in events) / max(len(events), 1)
     if disturbed > DISTURBED_RATIO:
         found = msgspec.structs.replace(found, disturbed_ratio=disturbed)
@@ -122,10 +109,9 @@ def calibrate(
 
 def kept(*, thread_count: int = 0, repack: bool = True, api: str = "cpu") -> Calibration | None:
     """What was timed before on this machine with this engine and these settings; None where nothing is kept."""
-    try:
+    with contextlib.suppress(MissingPackageError):
         return _load(_place(thread_count, repack, api))
-    except MissingPackageError:
-        return None
+    return None
 
 
 def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: int) -> Calibration:
@@ -143,6 +129,8 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
         ]
     except KeyError as error:
         raise EngineError(f"the calibration lacks the timing of {error}") from None
+    deep_s = times["F16", "deep", 1, 0]
+    apart_s = times.get(("F16", "deep apart", 1, 0), deep_s)
     return Calibration(
         api="cpu",
         engine_version="",
@@ -155,17 +143,10 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
         decode_attention_flops_per_s=decode_flops,
         attention_flops_per_s=prefill_flops,
         spread_ratio=_spread(events),
-        crossing_s=_crossing_s(times),
+        # One change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a GPU.
+        crossing_s=max(apart_s - deep_s, 0.0) / dimensions("deep", "F16", 0).layer_count,
         link_bytes_per_s=1 / times["", "link", 1, 0] if ("", "link", 1, 0) in times else 0.0,
     )
-
-
-def _crossing_s(times: Times) -> float:
-    """Time of one change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a GPU."""
-    apart = times.get(("F16", "deep apart", 1, 0))
-    if apart is None:
-        return 0.0
-    return max(apart - times["F16", "deep", 1, 0], 0.0) / dimensions("deep", "F16", 0).layer_count
 
 
 def typical_times(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int, int], float]:
@@ -174,50 +155,20 @@ def typical_times(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, i
     That is how a run is timed too: tokens over the time of a stretch. Stretches that were disturbed count only where
     there is no other.
     """
-    good: dict[tuple[str, str, int, int], list[float]] = defaultdict(list)
-    every: dict[tuple[str, str, int, int], list[float]] = defaultdict(list)
+    stretches: dict[tuple[str, str, int, int], dict[bool, list[float]]] = defaultdict(lambda: {True: [], False: []})
     for event in events:
         key = (event["type_name"], event["role"], event["batch"], event["depth"])
-        every[key].append(float(np.mean(event["times"])))
-        if not event["doubted"]:
-            good[key].append(every[key][-1])
-    return {key: float(np.median(good[key])) if good[key] else min(stretches) for key, stretches in every.items()}
+        stretches[key][event["doubted"]].append(float(np.mean(event["times"])))
+    return {key: float(np.median(of[False])) if of[False] else min(of[True]) for key, of in stretches.items()}
 
 
 def nonnegative_fit(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
-    """Coefficients of at least 0 with the least sum of squared relative errors.
+    """Coefficients of at least 0 with the least sum of squared relative errors."""
+    from scipy.optimize import nnls
 
-    With so few unknowns every choice of those that are 0 can be tried; the best one without a negative is the answer.
-    """
-    target = np.asarray(values, float)
-    table = np.asarray(rows, float) / target[:, None]
-    count = table.shape[1]
-    best, best_error = [0.0] * count, float("inf")
-    for size in range(1, count + 1):
-        for chosen in combinations(range(count), size):
-            part, *_ = np.linalg.lstsq(table[:, chosen], np.ones(len(target)), rcond=None)
-            if (part < 0).any():
-                continue
-            error = float(((table[:, chosen] @ part - 1) ** 2).sum())
-            if error < best_error - 1e-12:
-                best_error = error
-                best = [0.0] * count
-                for index, value in zip(chosen, part, strict=True):
-                    best[index] = float(value)
-    return best
-
-
-def _amounts(bench: Bench) -> tuple[float, float, float]:
-    """Weight bytes, weight rows and matrix products of one pass."""
-    s = bench.shape
-    rows = s.layer_count * s.layer_rows() + s.vocab_count
-    return float(bench.weight_bytes), float(rows), s.layer_count * len(s.products()) + 1.0
-
-
-def _own_s(bench: Bench, batch: int, shared: tuple[float, float, float]) -> float:
-    """Seconds of a pass that are no matrix product's."""
-    token_s, layer_s, token_layer_s = shared
-    return token_s + bench.shape.layer_count * (layer_s + batch * token_layer_s)
+    table = np.asarray(rows, float) / np.asarray(values, float)[:, None]
+    scale = table.max(axis=0)  # bytes and products differ by nine orders of magnitude
+    return [float(value) for value in nnls(table / scale, np.ones(len(table)))[0] / scale]
 
 
 def _overheads(times: Times) -> tuple[float, float, float]:
@@ -263,10 +214,14 @@ def _type_cost(times: Times, type_name: str, fill_bytes: int, shared: tuple[floa
                 continue
             bench = Bench(role, type_name, dimensions(role, type_name, fill_bytes), {})
             s = bench.shape
-            own = _own_s(bench, batch, (token_s, layer_s, token_layer_s))
+            own = token_s + s.layer_count * (layer_s + batch * token_layer_s)  # what is no matrix product's
             if batch >= PREFILL_TOKENS:
                 own += s.layer_count * 4.0 * s.head_count * s.head_dim * batch * (batch + 1) / 2 / prefill_flops
-            rows.append(_amounts(bench))
+            row_count, product_count = (
+                s.layer_count * s.layer_rows() + s.vocab_count,
+                s.layer_count * len(s.products()) + 1,
+            )
+            rows.append((float(bench.weight_bytes), float(row_count), float(product_count)))
             values.append(max(middle - own, middle * 0.05))
         unknowns = 3 if len(rows) >= 3 else 2
         found = nonnegative_fit([r[:unknowns] for r in rows], values) + [0.0] * (3 - unknowns)

@@ -1,13 +1,23 @@
-"""Control groups of a process, version 1 and 2: the limit that really binds is the smallest one on the way up.
+"""Control groups, version 1 and 2: those of a process, whose tightest limit binds, and one with a limit for one run.
 
 Source: Linux Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
 """
 
+import contextlib
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 UNLIMITED_BYTES = 2**60
 """Version 1 writes 2**63 rounded down to a page for "no limit"; no machine has an exbibyte."""
+_REMOVE_TRIES: Final = 50  # the kernel lets a group go a moment after its last process is reaped
+_NAMES: Final = {
+    1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.usage_in_bytes", "memory.max_usage_in_bytes"),
+    2: ("memory.max", "memory.swap.max", "memory.current", "memory.peak"),
+}
+"""Files of a group in each version: limit, limit of swap, usage, peak."""
 
 
 def read_text(path: Path) -> str | None:
@@ -37,28 +47,32 @@ def labelled_int(path: Path, label: str) -> int | None:
 
 
 def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
-    """Folders of a process's group and of all its ancestors, innermost first.
-
-    Args:
-        controller: ``memory``, ``cpu`` ...
-        pid: Process.
-        root: Root of the file system (a fake tree in tests).
+    """Folders of a process's group and of all its ancestors, innermost first, for ``memory``, ``cpu`` ...
 
     Yields:
         Pairs (version 1 or 2, folder). Both versions come where a machine mounts both.
     """
-    for version, mount_root, mount in _mounts(controller, pid, root):
-        member = _membership(controller, version, pid, root)
+    process = root / "proc" / str(pid)
+    members = [line.split(":", 2) for line in (read_text(process / "cgroup") or "").splitlines()]
+    for line in (read_text(process / "mountinfo") or "").splitlines():
+        left, _, right = line.partition(" - ")
+        place, kind = left.split(), right.split()
+        if len(place) < 5 or not kind:
+            continue
+        if kind[0] == "cgroup2":
+            version, member = 2, next((path for number, names, path in members if number == "0" and not names), None)
+        elif kind[0] == "cgroup" and controller in kind[-1].split(","):
+            version, member = 1, next((path for _, names, path in members if controller in names.split(",")), None)
+        else:
+            continue
         if member is None:
             continue
         try:
-            inner = PurePosixPath(member).relative_to(mount_root)
+            inner = PurePosixPath(member).relative_to(place[3])
         except ValueError:  # a container that sees its own subtree only
             inner = PurePosixPath()
-        top = root / mount.lstrip("/")
-        folder = top / inner
-        if not folder.is_dir():
-            folder = top
+        top = root / place[4].lstrip("/")
+        folder = top / inner if (top / inner).is_dir() else top
         while True:
             if folder.is_dir():
                 yield version, folder
@@ -67,65 +81,108 @@ def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Pat
             folder = folder.parent
 
 
-def memory_limit_bytes(*, pid: int | str = "self", root: Path = Path("/")) -> int | None:
+def memory_limit_bytes(*, root: Path = Path("/")) -> int | None:
     """Smallest memory limit on the way from the process's group to the root; None without any."""
     found: list[int] = []
-    for version, folder in cgroup_folders("memory", pid=pid, root=root):
+    for version, folder in cgroup_folders("memory", root=root):
         names = ("memory.limit_in_bytes",) if version == 1 else ("memory.max", "memory.high")
         found += [limit for name in names if (limit := read_int(folder / name)) is not None and limit < UNLIMITED_BYTES]
     return min(found, default=None)
 
 
-def cpu_quota_count(*, pid: int | str = "self", root: Path = Path("/")) -> float | None:
+def cpu_quota_count(*, root: Path = Path("/")) -> float | None:
     """CPUs' worth of time that the tightest quota allows (2.0: two full CPUs); None without a quota."""
     found: list[float] = []
-    for version, folder in cgroup_folders("cpu", pid=pid, root=root):
-        if version == 1:
-            quota, period = read_int(folder / "cpu.cfs_quota_us"), read_int(folder / "cpu.cfs_period_us")
-        else:
-            words = (read_text(folder / "cpu.max") or "").split()
-            numeric = len(words) == 2 and all(w.isdigit() for w in words)
-            quota, period = (int(words[0]), int(words[1])) if numeric else (None, None)
-        if quota and period and quota > 0:
-            found.append(quota / period)
+    for version, folder in cgroup_folders("cpu", root=root):
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if version == 1 else ("cpu.max",)
+        words = " ".join(read_text(folder / name) or "" for name in names).split()
+        if len(words) == 2 and all(word.isdigit() and int(word) for word in words):  # else "max", or -1: no quota
+            found.append(int(words[0]) / int(words[1]))
     return min(found, default=None)
 
 
 def throttled_s(*, pid: int | str = "self", root: Path = Path("/")) -> float:
     """Seconds that the process's groups were held back by a CPU quota since they exist."""
-    most = 0.0
-    for _, folder in cgroup_folders("cpu", pid=pid, root=root):
-        for line in (read_text(folder / "cpu.stat") or "").splitlines():
-            name, _, value = line.partition(" ")
-            if name == "throttled_usec" and value.isdigit():
-                most = max(most, int(value) / 1e6)
-            elif name == "throttled_time" and value.isdigit():  # version 1 counts nanoseconds
-                most = max(most, int(value) / 1e9)
-    return most
+    told = {1: ("throttled_time", 1e9), 2: ("throttled_usec", 1e6)}
+    found = [
+        (labelled_int(folder / "cpu.stat", told[version][0]) or 0) / told[version][1]
+        for version, folder in cgroup_folders("cpu", pid=pid, root=root)
+    ]
+    return max(found, default=0.0)
 
 
-def _mounts(controller: str, pid: int | str, root: Path) -> list[tuple[int, str, str]]:
-    """Triples (version, root of the mount inside the hierarchy, mount point) that carry the controller."""
-    found: list[tuple[int, str, str]] = []
-    for line in (read_text(root / "proc" / str(pid) / "mountinfo") or "").splitlines():
-        left, _, right = line.partition(" - ")
-        place, kind = left.split(), right.split()
-        if len(place) < 5 or not kind:
-            continue
-        if kind[0] == "cgroup2":
-            found.append((2, place[3], place[4]))
-        elif kind[0] == "cgroup" and controller in kind[-1].split(","):
-            found.append((1, place[3], place[4]))
-    return found
+class LimitGroup:
+    """One group with a memory limit (or none: then it only counts): made before a child starts, removed after it ends.
+
+    Groups can be made by root, or in a delegated subtree; everywhere else the caller falls back on a watchdog.
+    """
+
+    def __init__(self, version: int, folder: Path) -> None:
+        self.version, self.folder = version, folder
+        self._limit, self._swap, self._usage, self._peak = (folder / name for name in _NAMES[version])
+
+    @classmethod
+    def make(cls, limit_bytes: int | None, *, root: Path = Path("/")) -> "LimitGroup | None":
+        """Make a group below this process's own, or below the nearest ancestor that allows it; None if none does.
+
+        ``limit_bytes``: most memory, page cache of the files it touches first included; None for no limit.
+        """
+        for version, parent in cgroup_folders("memory", root=root):
+            group = cls(version, parent / f"edge-harness-{os.getpid()}-{time.monotonic_ns():x}")
+            with contextlib.suppress(OSError):
+                if version == 2:
+                    # Children get the memory files only if the parent hands the controller down.
+                    (parent / "cgroup.subtree_control").write_text("+memory")
+            try:
+                group.folder.mkdir()
+            except OSError:
+                continue
+            if group._limited(limit_bytes):
+                return group
+            group.remove()
+        return None
+
+    def _limited(self, limit_bytes: int | None) -> bool:
+        if not self._usage.exists():  # the controller is not handed down
+            return False
+        if limit_bytes is None:
+            return True
+        try:
+            self._limit.write_text(str(limit_bytes))
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):
+            # Absent where swap is not counted; version 1 counts memory and swap together
+            self._swap.write_text(str(limit_bytes) if self.version == 1 else "0")
+        return True
+
+    def add(self, pid: int) -> None:
+        """Move a process in; what it already holds stays charged where it was.
+
+        Raises:
+            OSError: The system refused.
+        """
+        (self.folder / "cgroup.procs").write_text(str(pid))
+
+    def peak_bytes(self) -> int | None:
+        """Most memory ever charged to the group; None where the kernel does not tell (version 2 before 5.19)."""
+        return read_int(self._peak)
+
+    def oom_kill_count(self) -> int:
+        """Processes of the group that the kernel killed for lack of memory."""
+        name = "memory.oom_control" if self.version == 1 else "memory.events"
+        return labelled_int(self.folder / name, "oom_kill") or 0
+
+    def remove(self) -> None:
+        """Remove the group; its processes must have ended. A group that stays in use is left behind."""
+        for _ in range(_REMOVE_TRIES):
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
+            if not self.folder.exists():
+                return
+            time.sleep(0.02)
 
 
-def _membership(controller: str, version: int, pid: int | str, root: Path) -> str | None:
-    """Path of the process's group in the hierarchy of that controller."""
-    for line in (read_text(root / "proc" / str(pid) / "cgroup") or "").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if (version == 2 and number == "0" and not controllers) or (
-            version == 1 and controller in controllers.split(",")
-        ):
-            return path
-    return None
+def system_oom_kill_count() -> int:
+    """Processes the kernel killed for lack of memory since boot, in all groups; 0 where it does not tell."""
+    return labelled_int(Path("/proc/vmstat"), "oom_kill") or 0

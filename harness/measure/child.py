@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from harness.domain.record import MemoryUse, Outcome
-from harness.measure.limit_group import LimitGroup, system_oom_kill_count
+from harness.measure.cgroup import LimitGroup, system_oom_kill_count
 from harness.measure.memory_watch import MemoryWatch
 
 LOG_LINES_KEPT: Final = 200
@@ -41,19 +41,14 @@ def _ended(process: "subprocess.Popen[bytes]", patience_s: float) -> bool:
 
     ``Popen.wait`` with a timeout wakes up every few milliseconds, on cores that are being measured.
     """
-    if hasattr(os, "pidfd_open") and process.poll() is None:
-        try:
-            descriptor = os.pidfd_open(process.pid)
-        except OSError:  # an old kernel
-            time.sleep(patience_s)
-        else:
-            try:
-                select.select([descriptor], [], [], patience_s)
-            finally:
-                os.close(descriptor)
-    else:
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):  # another system, an old kernel, or it has ended
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience_s)
+    else:
+        select.select([descriptor], [], [], patience_s)
+        os.close(descriptor)
     return process.poll() is not None
 
 
@@ -72,13 +67,9 @@ class Limits(NamedTuple):
 
 
 class ChildResult(NamedTuple):
-    """How a child ended.
+    """How a child ended: some lines for people in ``detail``, and all whole events, (name, data), in order.
 
-    Attributes:
-        outcome: ``ok``, or why not.
-        detail: One or a few lines for people; empty when ok.
-        events: (name, data) in the order they were told, all of them whole.
-        status: Exit status; minus the signal's number when a signal ended it.
+    ``status`` is its exit status, or minus the number of the signal that ended it.
     """
 
     outcome: Outcome
@@ -97,30 +88,15 @@ def run_child(
     limits: Limits = Limits(),  # noqa: B008  an immutable tuple
     on_event: OnEvent | None = None,
     environment: Mapping[str, str] | None = None,
-    cancelled: Callable[[], bool] | None = None,
 ) -> ChildResult:
-    """Call ``target`` in a child process.
+    """Call ``target``, a ``package.module:function``, in a child process; a Ctrl-C here ends it as ``interrupted``.
 
-    Args:
-        target: ``package.module:function``; called with (arguments as plain JSON values, emit), where
-            ``emit(name, data)`` appends one event.
-        arguments: JSON values or a msgspec type.
-        limits: What it may use.
-        on_event: Called in this process with each event soon after it was told.
-        environment: Variables to add.
-        cancelled: Asked now and then; True ends the child as interrupted.
-
-    Returns:
-        How it ended; a Ctrl-C here ends the child and gives the outcome ``interrupted``.
-
-    Raises:
-        ValueError: ``target`` is no such text.
+    It gets the arguments as plain JSON values, and ``emit(name, data)``, which appends one event. ``on_event`` is
+    called in this process with each event soon after it was told; the variables of ``environment`` are added to ours.
     """
-    if not re.fullmatch(r"[a-zA-Z_][\w.]*:[a-zA-Z_]\w*", target):
-        raise ValueError(f"target must be <module>:<function>, got {target!r}")
     with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
         events = Path(folder) / "events.jsonl"
-        return _Run(target, arguments, limits, on_event, environment or {}, cancelled, events).run()
+        return _Run(target, arguments, limits, on_event, environment or {}, events).run()
 
 
 @dataclass
@@ -130,7 +106,6 @@ class _Run:
     _limits: Limits
     _on_event: OnEvent | None
     _environment: Mapping[str, str]
-    _cancelled: Callable[[], bool] | None
     _events_path: Path
     _offset: int = 0
     _stopped_for: Outcome | None = None
@@ -157,7 +132,7 @@ class _Run:
             if group:
                 group.add(process.pid)
             watch.start()
-            self._hand_over(process, None if group else _data_limit_bytes(limits.memory_bytes))
+            self._hand_over(process, limited=group is None)
             self._wait(process, started_s)
         except KeyboardInterrupt:
             self._kill(process, "interrupted")
@@ -176,24 +151,16 @@ class _Run:
                 memory = msgspec.structs.replace(memory, cgroup_peak_bytes=group.peak_bytes())
                 group.remove()
         self._read_events()
-        status = process.returncode
+        status, log = process.returncode, tuple(self._log)
         outcome, detail = classify(
             status,
             stopped_for=self._stopped_for,
             killed_for_memory=killed_for_memory > 0,
             events=self._events,
-            log=tuple(self._log),
+            log=log,
             limits=limits,
         )
-        return ChildResult(
-            outcome,
-            detail,
-            tuple(self._events),
-            memory,
-            status,
-            tuple(self._log),
-            time.monotonic() - started_s,
-        )
+        return ChildResult(outcome, detail, tuple(self._events), memory, status, log, time.monotonic() - started_s)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         environment = {
@@ -212,13 +179,16 @@ class _Run:
             start_new_session=True,
         )
 
-    def _hand_over(self, process: "subprocess.Popen[bytes]", data_limit_bytes: int | None) -> None:
+    def _hand_over(self, process: "subprocess.Popen[bytes]", *, limited: bool) -> None:
+        most = self._limits.memory_bytes if limited else None
         job = {
             "target": self._target,
             "arguments": msgspec.to_builtins(self._arguments),
             "events": str(self._events_path),
             "sys_path": [str(Path(p).absolute()) if p else str(Path.cwd()) for p in sys.path],
-            "data_limit_bytes": data_limit_bytes,
+            # More than it may hold, since much of what is reserved is never touched: it only stops what grows faster
+            # than the watchdog looks.
+            "data_limit_bytes": None if most is None else 2 * most + (512 << 20),
         }
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died at once: its status tells
@@ -228,9 +198,7 @@ class _Run:
     def _wait(self, process: "subprocess.Popen[bytes]", started_s: float) -> None:
         while not _ended(process, _POLL_S):
             self._read_events()
-            if self._cancelled and self._cancelled():
-                self._kill(process, "interrupted")
-            elif time.monotonic() - started_s > self._limits.wall_s:
+            if time.monotonic() - started_s > self._limits.wall_s:
                 self._kill(process, "timed out")
 
     def _kill(self, process: "subprocess.Popen[bytes]", outcome: Outcome) -> None:
@@ -253,17 +221,16 @@ class _Run:
             self._log.append(line.decode("utf-8", "replace").rstrip())
 
     def _read_events(self) -> None:
-        try:
-            with self._events_path.open("rb") as file:
-                file.seek(self._offset)
-                while (line := file.readline(_EVENT_LINE_BYTES)).endswith(b"\n"):
-                    self._offset += len(line)
-                    entry = msgspec.json.decode(line)
-                    self._events.append((entry["event"], entry["data"]))
-                    if self._on_event:
-                        self._on_event(*self._events[-1])
-        except FileNotFoundError:
+        if not self._events_path.exists():
             return
+        with self._events_path.open("rb") as file:
+            file.seek(self._offset)
+            while (line := file.readline(_EVENT_LINE_BYTES)).endswith(b"\n"):
+                self._offset += len(line)
+                entry = msgspec.json.decode(line)
+                self._events.append((entry["event"], entry["data"]))
+                if self._on_event:
+                    self._on_event(*self._events[-1])
 
 
 def classify(  # noqa: PLR0911  one line for each way to end
@@ -299,10 +266,7 @@ def classify(  # noqa: PLR0911  one line for each way to end
 
 
 def _of_signal(number: int, *, killed_for_memory: bool, log: tuple[str, ...], limits: Limits) -> tuple[Outcome, str]:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = f"signal {number}"
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     assertion = next((line for line in log if "GGML_ASSERT" in line or "GGML_ABORT" in line), "")
     if name == "SIGKILL":
         if killed_for_memory:
@@ -318,15 +282,8 @@ def _of_signal(number: int, *, killed_for_memory: bool, log: tuple[str, ...], li
 
 
 def _speaks_of_memory(*texts: str) -> bool:
-    words = (
-        "Memory allocation still failed",
-        "bad_alloc",
-        "failed to allocate",
-        "MemoryError",
-        "Cannot allocate memory",
-        "unable to allocate",
-    )
-    return any(word in text for text in texts for word in words)
+    words = "Memory allocation still failed|bad_alloc|(failed|unable) to allocate|MemoryError|Cannot allocate memory"
+    return any(re.search(words, text) for text in texts)
 
 
 def _limit_words(limits: Limits) -> str:
@@ -335,16 +292,8 @@ def _limit_words(limits: Limits) -> str:
     return f"; it was allowed {limits.memory_bytes / 2**20:.0f} MiB: raise --memory-limit or use a smaller model"
 
 
-def _data_limit_bytes(memory_bytes: int | None) -> int | None:
-    """Private memory a child may reserve: more than it may hold, since much of what is reserved is never touched.
-
-    It only stops what grows faster than the watchdog looks; the watchdog holds the limit itself.
-    """
-    return None if memory_bytes is None else 2 * memory_bytes + (512 << 20)
-
-
-def _tail(log: tuple[str, ...], count: int = 8) -> str:
-    return "\n".join(line for line in log[-count:] if line)
+def _tail(log: tuple[str, ...]) -> str:
+    return "\n".join(line for line in log[-8:] if line)
 
 
 def _kill_group(pid: int) -> None:

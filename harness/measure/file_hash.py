@@ -5,17 +5,14 @@ import hashlib
 import json
 from pathlib import Path
 
-from harness.errors import BadDataError
+from harness.errors import BadDataError, CouldNotRunError
+from harness.records.store import write_atomically
 
 _ENTRIES_MAX = 500
 
 
 def file_sha256(path: Path, *, cache: Path | None = None) -> str:
-    """Hash of a file; read again only when its size, time or identity changed.
-
-    Args:
-        path: The file.
-        cache: JSON file that remembers hashes; None to read always.
+    """Hash of a file; with a JSON file as ``cache`` it is read again only when its size, time or identity changed.
 
     Raises:
         BadDataError: It cannot be read.
@@ -31,7 +28,9 @@ def file_sha256(path: Path, *, cache: Path | None = None) -> str:
     except OSError as error:
         raise BadDataError(path, "", f"unreadable ({error.strerror})", "a model file") from error
     if cache is not None:
-        _write(cache, {**_read(cache), key: digest})
+        newest = dict(list({**_read(cache), key: digest}.items())[-_ENTRIES_MAX:])
+        with contextlib.suppress(CouldNotRunError):  # a full disk must not stop a run
+            write_atomically(cache, json.dumps(newest).encode())
     return digest
 
 
@@ -43,12 +42,3 @@ def _read(cache: Path | None) -> dict[str, str]:
     except (OSError, ValueError):
         return {}  # a cache: absent or broken only costs a reading
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
-
-
-def _write(cache: Path, known: dict[str, str]) -> None:
-    from harness.errors import CouldNotRunError
-    from harness.records.store import write_atomically
-
-    newest = dict(list(known.items())[-_ENTRIES_MAX:])
-    with contextlib.suppress(CouldNotRunError):  # a full disk must not stop a run
-        write_atomically(cache, json.dumps(newest).encode())

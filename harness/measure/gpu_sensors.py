@@ -17,19 +17,15 @@ _THROTTLED: Final = {0x8: "hardware slowdown", 0x20: "heat (software)", 0x40: "h
 
 
 class GpuReading(NamedTuple):
-    """One GPU at one moment; None for what it does not tell.
+    """One GPU at one moment, by ``nvml``, ``amdgpu``, ``xe`` or ``i915``; None for what it does not tell.
 
-    Attributes:
-        source: ``nvml``, ``amdgpu``, ``xe`` or ``i915``.
-        energy_joules: Used since the driver was loaded.
-        throttled: Why it runs slower than it could; empty for nothing.
+    Energy is what it used since the driver was loaded; ``throttled`` says why it runs slower than it could.
     """
 
     name: str
     source: str
     power_watts: float | None = None
     energy_joules: float | None = None
-    temperature_celsius: float | None = None
     throttled: tuple[str, ...] = ()
 
 
@@ -79,7 +75,6 @@ def _nvml() -> tuple[GpuReading, ...]:
                 source="nvml",
                 power_watts=None if power is None else power / 1e3,
                 energy_joules=None if energy is None else energy / 1e3,
-                temperature_celsius=told("nvmlDeviceGetTemperature", card, nvml.NVML_TEMPERATURE_GPU),
                 throttled=tuple(word for bit, word in _THROTTLED.items() if reasons & bit),
             )
         )
@@ -102,7 +97,6 @@ def _kernel(root: Path) -> tuple[GpuReading, ...]:
                 source=source,
                 power_watts=value("power1_average", "power1_input", scale=1e6),
                 energy_joules=value("energy1_input", scale=1e6),
-                temperature_celsius=value("temp1_input", "temp2_input", scale=1e3),
             )
         )
     return tuple(found)

@@ -24,13 +24,10 @@ def machine_lock(
     timeout_s: float = 3600.0,
     on_wait: Callable[[str], None] | None = None,
 ) -> Iterator[bool]:
-    """Hold the lock for the body of the ``with``.
+    """Hold the lock for the body of the ``with``; a holder further up in this thread is not waited for.
 
-    Args:
-        path: The lock file; made when absent, never removed (removing it would let two holders in).
-        wait: Wait for another holder to finish; False goes on without the lock.
-        timeout_s: Longest wait; a holder further up in this thread is not waited for.
-        on_wait: Called once with who holds it, when there is something to wait for.
+    The file is made when absent, and never removed: removing it would let two holders in. With ``wait``, another
+    holder's end is waited for, ``timeout_s`` at most, and ``on_wait`` is told once who holds it.
 
     Yields:
         Whether the lock is held. False means that another measured run is going on meanwhile.
@@ -64,7 +61,6 @@ def machine_lock(
             with contextlib.suppress(OSError):  # a full disk: the lock holds, its label is missing
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n".encode())
-        if held:
             _HELD.add(mine)
         try:
             yield held
@@ -76,10 +72,9 @@ def machine_lock(
 
 def holder(path: Path) -> str:
     """Who holds the lock, as far as it says: ``process 1234``."""
-    try:
+    text = ""
+    with contextlib.suppress(OSError):
         text = path.read_text(errors="replace").strip()
-    except OSError:
-        text = ""
     return f"process {text}" if text.isdigit() else "another process"
 
 

@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
 import psutil
 
 from harness.domain.record import MachineFingerprint
@@ -37,14 +36,13 @@ _ISA_OF_SYSCTL: Final = {
 
 
 class Cpu(NamedTuple):
-    """The processor as this process may use it.
+    """The processor as this process may use it: cores and caches of the CPUs in its affinity.
 
     Attributes:
-        physical_core_count: Cores, hardware threads of one core counted once, among the CPUs we may run on.
-        logical_cpu_count: CPUs we may run on (affinity).
+        physical_core_count: Hardware threads of one core counted once.
         quota_count: CPUs' worth of time a quota allows; None without one.
         isa: Instruction sets that change the cost of dequantisation.
-        last_cache_bytes: Size of the last-level cache, all its slices that we may run on; 0 where unknown.
+        last_cache_bytes: Size of the last-level cache, all its slices together; 0 where unknown.
     """
 
     model: str
@@ -62,13 +60,7 @@ class Cpu(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """RAM as this process may use it.
-
-    Attributes:
-        total_bytes: Installed and visible to the system.
-        available_bytes: What may be taken now without swapping.
-        limit_bytes: The smallest of the installed RAM and every control group's limit on the way up.
-    """
+    """RAM as this process may use it; ``limit_bytes`` is the smallest of all and of every control group's limit."""
 
     total_bytes: int
     available_bytes: int
@@ -76,12 +68,7 @@ class Memory(NamedTuple):
 
 
 def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cpu:
-    """The processor.
-
-    Args:
-        root: Root of the file system (a fake tree in tests).
-        affinity: CPUs we may run on; None asks the system.
-    """
+    """The processor; ``affinity`` are the CPUs we may run on, asked of the system unless given."""
     allowed = _affinity() if affinity is None else affinity
     text = read_text(root / "proc/cpuinfo")
     if text is None:
@@ -118,25 +105,23 @@ def fingerprint(*, root: Path = Path("/")) -> MachineFingerprint:
     runs are comparable when their hashes are equal. It holds no host name, user name or serial number.
     """
     processor, ram = cpu(root=root), memory(root=root)
-    machine = MachineFingerprint(
-        system=f"{platform.system()} {platform.machine()}",
+    system, cores, isa = f"{platform.system()} {platform.machine()}", processor.physical_core_count, processor.isa
+    parts = (system, processor.model, cores, isa, ram.total_bytes, ram.limit_bytes)
+    return MachineFingerprint(
+        system=system,
         kernel=platform.release(),
         cpu_model=processor.model,
-        core_count=processor.physical_core_count,
+        core_count=cores,
         ram_bytes=ram.total_bytes,
         memory_limit_bytes=ram.limit_bytes,
-        isa=processor.isa,
+        isa=isa,
         python=platform.python_version(),
+        fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:12],
     )
-    parts = (machine.system, machine.cpu_model, machine.core_count, machine.isa, machine.ram_bytes, ram.limit_bytes)
-    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
-    return msgspec.structs.replace(machine, fingerprint=digest)
 
 
 def _affinity() -> frozenset[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return frozenset(os.sched_getaffinity(0))
-    return frozenset(range(os.cpu_count() or 1))
+    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
 def _cpu_portable() -> Cpu:

@@ -7,12 +7,10 @@ memory are outcomes, and never exceptions.
 
 import contextlib
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
@@ -26,7 +24,7 @@ from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure.child import ChildResult, Limits, OnEvent, run_child
 from harness.measure.lock import machine_lock
 from harness.measure.machine import fingerprint
-from harness.measure.runner import doubted, judged, memory_of, new_record
+from harness.measure.runner import OTHER_RUN_DOUBT, judged, memory_of, new_record
 from harness.records.history import History
 from harness.records.store import save
 
@@ -36,17 +34,13 @@ RESUMED_FOR: Final = timedelta(hours=24)
 
 
 class Measurement(NamedTuple):
-    """One measurement, planned.
+    """One measurement, planned: ``entry`` is the ``package.module:function`` that the child runs.
 
     Attributes:
-        workload: What the record calls it.
-        entry: ``package.module:function`` that the child runs.
         read: Makes the result from the child's end; None when it got nowhere. It may be asked of a child that crashed.
-        runtime: Software that executes the model; empty for none.
-        prediction: What was predicted before it starts.
         wanted_count: Clean samples wanted of each test, by which the run is judged; 0 where samples are judged singly.
         key: All that decides the result, so that it is found again by ``resume``; empty for what is never resumed.
-        notes: Put into the record's ``extra``.
+        notes: For the record's ``extra``.
     """
 
     workload: str
@@ -67,12 +61,8 @@ class Measurement(NamedTuple):
 class How(NamedTuple):
     """How measurements are run and kept, whatever they measure.
 
-    Attributes:
-        wait: Wait for another measured run on this machine.
-        resume: Take the results of measurements that were done within a day.
-        keep: Append to the history.
-        folder: Also write each record there, as a file of its own.
-        notes: Put into each record's ``extra``, such as the device that is emulated.
+    ``wait`` for another measured run to end; ``resume``: take results of at most a day; ``keep`` records in the
+    history, and as files in ``folder``; ``notes`` are for each record's ``extra``, as the device that is emulated.
     """
 
     wait: bool = True
@@ -112,23 +102,19 @@ class Saying(Listener):
         self._say(line)
 
 
-class Pipeline:
+class Pipeline(contextlib.ExitStack):
     """Holds the machine for a set of measurements and runs them one after the other.
-
-    Args:
-        how: How they are run and kept.
-        listener: Who is told.
 
     Raises:
         CouldNotRunError: On entering: another measured run held the machine for too long.
     """
 
     def __init__(self, how: How = How(), listener: Listener | None = None) -> None:  # noqa: B008  an immutable tuple
+        super().__init__()
         self.how, self.heard = how, listener or Listener()
         self.history = open_history()
         self.machine = fingerprint()
         self.alone = True
-        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         lock = machine_lock(
@@ -136,23 +122,15 @@ class Pipeline:
             wait=self.how.wait,
             on_wait=lambda who: self.heard.say(f"waiting for {who} to finish"),
         )
-        self.alone = self._stack.enter_context(lock)
+        self.alone = self.enter_context(lock)
         if not self.alone:
             self.heard.say("another measured run is going on: results will be marked as disturbed")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stack.__exit__(kind, error, at)
-
     def measure(self, plan: Measurement, *, on_event: OnEvent | None = None) -> RunRecord:
-        """Run one measurement, judge it and keep its record.
+        """Run one measurement, judge it and keep its record; a failure of the child is the record's outcome.
 
-        Args:
-            plan: What to measure.
-            on_event: Called with each event of the child soon after it was told.
-
-        Returns:
-            The record; a failure of the child is its outcome and its detail.
+        ``on_event`` is called with each event of the child soon after it was told.
         """
         if (done := self.done_before(plan.key)) is not None:
             self.heard.say(f"{plan.model.name if plan.model else plan.workload}: done before ({done.run_id})")
@@ -164,11 +142,12 @@ class Pipeline:
             if on_event:
                 on_event(event, data)
 
-        job = plan.job
-        if hasattr(job, "parent_pid"):  # what this process uses while it waits is no disturbance
-            job = msgspec.structs.replace(job, parent_pid=os.getpid())
-        result = run_child(plan.entry, job, limits=plan.limits, on_event=hear, environment=plan.environment)
+        result = run_child(plan.entry, plan.job, limits=plan.limits, on_event=hear, environment=plan.environment)
         events = result.events
+        samples = [msgspec.convert(data, Sample) for data in events_named(result, "sample")]
+        if not self.alone:
+            replace = msgspec.structs.replace
+            samples = [replace(s, validity=s.validity.doubted(OTHER_RUN_DOUBT)) for s in samples]
         record = new_record(
             scenario=plan.scenario,
             workload=plan.workload,
@@ -177,7 +156,7 @@ class Pipeline:
             detail=result.detail,
             model=plan.model,
             engine=next((msgspec.convert(d, EngineIdentity) for n, d in events if n == "engine"), None),
-            samples=tuple(doubted(msgspec.convert(d, Sample), self.alone) for n, d in events if n == "sample"),
+            samples=tuple(samples),
             memory=memory_of(result),
             prediction=plan.prediction,
             runtime=plan.runtime,
@@ -210,16 +189,12 @@ class Pipeline:
 
     def done_before(self, key: str) -> RunRecord | None:
         """The result of the same measurement within the last day, where those are resumed."""
-        if not (self.how.resume and key and self.history.path.exists()):
-            return None
-        try:
-            record = self.history.of_cell(key)
-        except HarnessError:
-            return None  # what is kept cannot be read: measure it again
-        if record is None:
-            return None
-        age = datetime.now(UTC) - datetime.fromisoformat(record.created)
-        return record if age < RESUMED_FOR else None
+        record = None
+        if self.how.resume and key and self.history.path.exists():
+            with contextlib.suppress(HarnessError):  # what is kept cannot be read: measure it again
+                record = self.history.of_cell(key)
+        is_new = record and datetime.now(UTC) - datetime.fromisoformat(record.created) < RESUMED_FOR
+        return record if is_new else None
 
     def trial(self, entry: str, job: msgspec.Struct, *, limits: Limits) -> ChildResult:
         """One of several children whose outcomes together are a measurement; the caller makes its record."""
@@ -264,12 +239,10 @@ def key_of(*parts: object) -> str:
 def _rescue(record: RunRecord, say: Callable[[str], None]) -> None:
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         path = folder / f"edge-harness-{record.run_id}.json"
-        try:
+        with contextlib.suppress(HarnessError):
             save(record, path)
-        except HarnessError:
-            continue
-        say(f"the result is in {path}")
-        return
+            say(f"the result is in {path}")
+            return
     say("the result could not be stored anywhere; it is printed only")
 
 

@@ -14,35 +14,31 @@ Source of the reference protocol: llama.cpp, tools/llama-bench/llama-bench.cpp (
 tools/batched-bench/batched-bench.cpp.
 """
 
+import contextlib
 import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from harness import plugins
+from harness.domain.base import Frozen
 from harness.domain.record import Phase, Sample, Validity
+from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.measure import page_cache
-from harness.measure.generate_job import (
-    Emit,
-    GenerateJob,
-    NotNumbersError,
-    Probe,
-    ProbeMaker,
-    RefusedModelError,
-    Undisturbed,
-)
-from harness.measure.memory_watch import read_memory, reset_peak
+from harness.measure.memory_watch import memory_mark, reset_peak
+from harness.measure.sensors import EnergyMeter
+from harness.measure.validity import ValidityProbe, child_probe
 from harness.onnx.files import model_files
 from harness.ports import Runtime, Session
 from harness.records.derive import needed_count
 
-if TYPE_CHECKING:
-    from harness.measure.sensors import EnergyMeter
+Emit = Callable[[str, Any], None]
 
 PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 2.0
@@ -51,15 +47,38 @@ COLD_CACHED_RATIO: Final = 0.02
 """A load counts as cold when no more than this share of the file was in the page cache."""
 
 
+class GenerateJob(Frozen, frozen=True, kw_only=True):
+    """What the child is to measure.
+
+    Attributes:
+        retries: Further samples that may be taken when some are disturbed; None for twice as many as are wanted.
+        cold_loads: Loads past the page cache, each with its time to first token; 0 to leave the cache alone.
+        greedy: Choose each token from the logits inside the clock; labels then end in ``greedy``.
+        patience_s: Longest time spent on disturbed samples and the pauses after them.
+    """
+
+    path: str
+    scenario: Scenario
+    runtime: str = "llamacpp"
+    repetitions: int = 5
+    retries: int | None = None
+    cold_loads: int = 1
+    seed: int = 1
+    greedy: bool = False
+    patience_s: float = 20.0
+
+    @property
+    def attempts_max(self) -> int:
+        """Samples of each test at most."""
+        return self.repetitions + (2 * self.repetitions if self.retries is None else self.retries)
+
+
 def run_generate(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Entry point of the child: measure one model as :class:`GenerateJob` says, telling each sample at once.
 
     Raises:
         HarnessError: The runtime or the model cannot be used.
     """
-    from harness.measure.sensors import EnergyMeter
-    from harness.measure.validity import ValidityProbe
-
     job = msgspec.convert(arguments, GenerateJob)
     runtime: Runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
     if reason := runtime.missing():
@@ -67,47 +86,31 @@ def run_generate(arguments: Mapping[str, Any], emit: Emit) -> None:
     if (mirror := getattr(runtime, "mirror_log", None)) is not None:
         mirror(lambda line: os.write(2, line.encode() + b"\n"))  # the parent keeps its end: it survives an abort
 
-    def probe(disk_expected: bool) -> Probe:
-        if getattr(runtime, "clock", None) is not None:
-            return Undisturbed()  # what this machine does means nothing on another clock
-        return ValidityProbe(disk_expected=disk_expected, own_pids=(job.parent_pid,))
+    Protocoller(job, runtime, emit).run()
 
-    Protocoller(job, runtime, emit, probe=probe, meter=EnergyMeter()).run()
+
+class Undisturbed:
+    """Probe of a runtime whose clock is not this machine's: what this machine does means nothing there."""
+
+    def start(self) -> None:
+        """Nothing to read."""
+
+    def finish(self) -> Validity:
+        """Nothing to doubt."""
+        return Validity()
 
 
 class Protocoller:
-    """Runs one job; everything it needs from outside is handed in, so that a fake clock can drive it.
+    """Runs one job, telling ``engine``, ``memory`` and ``sample``; a runtime with a ``clock`` is timed by that."""
 
-    Args:
-        job: What to measure.
-        runtime: The runtime; one with a ``clock`` of its own is timed by that.
-        emit: Takes events: ``engine``, ``memory``, ``sample``, ``output``.
-        probe: Makes validity probes.
-        meter: Energy meter.
-        sleep: Waits between attempts.
-    """
-
-    def __init__(
-        self,
-        job: GenerateJob,
-        runtime: Runtime,
-        emit: Emit,
-        *,
-        probe: ProbeMaker,
-        meter: "EnergyMeter",
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.job = job
-        self.runtime = runtime
-        self.emit = emit
-        self._probe = probe
-        self._meter = meter
-        self._sleep = sleep
-        clock = getattr(runtime, "clock", None)
-        self.now_s: Callable[[], float] = clock.now_s if clock is not None else time.perf_counter
+    def __init__(self, job: GenerateJob, runtime: Runtime, emit: Emit) -> None:
+        self.job, self.runtime, self.emit = job, runtime, emit
+        self.sleep, self._meter = time.sleep, EnergyMeter()
+        self._clock = getattr(runtime, "clock", None)
+        self.now_s: Callable[[], float] = self._clock.now_s if self._clock is not None else time.perf_counter
         self._random = random.Random(job.seed)
         self._patience_s = job.patience_s
-        self._hopeless = False
+        self._hopeless = self._filled = False
         s = job.scenario
         self.sequence_count = s.batch_count
         self.suffix = (
@@ -142,20 +145,26 @@ class Protocoller:
         finally:
             session.close()
 
+    def probe(self, disk_expected: bool = False) -> ValidityProbe | Undisturbed:
+        """A probe of the machine; for a sample that reads the disk on purpose, ``disk_expected``."""
+        if self._clock is not None:
+            return Undisturbed()
+        return child_probe(disk_expected=disk_expected)
+
     # -- loading ------------------------------------------------------------------------------------------------
 
     def _open(self) -> Session:
         try:
             return self.runtime.open(Path(self.job.path), self.job.scenario)
         except EngineError as error:
-            raise RefusedModelError(str(error)) from error
+            raise EngineError(str(error), "refused") from error
 
     def _cold(self) -> None:
         files = model_files(Path(self.job.path))
         for file in files:
             page_cache.drop(file)
         cached = _cached_ratio(files)
-        probe = self._probe(True)
+        probe = self.probe(disk_expected=True)
         probe.start()
         started_unix_s, start_s = time.time(), self.now_s()
         session = self._open()
@@ -172,38 +181,27 @@ class Protocoller:
             session.close()
         if cached is None or cached > COLD_CACHED_RATIO:
             share = "an unknown share" if cached is None else f"{cached:.0%}"
-            doubt = f"not a cold load: {share} of the file stayed in the page cache"
-            validity = msgspec.structs.replace(validity, doubts=(*validity.doubts, doubt))
-        self._tell("load", "load @ cold", 0, loaded_s - start_s, started_unix_s, validity)
+            validity = validity.doubted(f"not a cold load: {share} of the file stayed in the page cache")
+        load_s, label = loaded_s - start_s, f"ttft{len(prompt)} @ cold"
+        self._tell("load", "load @ cold", 0, load_s, started_unix_s, validity)
         # Choosing the random prompt is not part of the wait.
-        self._tell(
-            "first_token",
-            f"ttft{len(prompt)} @ cold",
-            len(prompt),
-            (loaded_s - start_s) + (first_s - begin_s),
-            started_unix_s,
-            validity,
-        )
+        self._tell("first_token", label, len(prompt), load_s + (first_s - begin_s), started_unix_s, validity)
 
     def _warm(self) -> Session:
-        session: Session | None = None
-        clean, attempts, wanted = 0, 0, max(1, self.job.warm_loads)
-        while clean < wanted and attempts < wanted + WARM_LOAD_RETRIES:
-            attempts += 1
-            if session is not None:
-                session.close()
-            # The first load with the file cold would be a cold one by accident: read it in first.
+        for attempt in range(1 + WARM_LOAD_RETRIES):
+            # With the file cold it would be a cold load by accident: read it in first.
             for file in model_files(Path(self.job.path)):
                 _read_through(file)
-            probe = self._probe(False)
+            probe = self.probe()
             probe.start()
             started_unix_s, start_s = time.time(), self.now_s()
             session = self._open()
             duration_s = self.now_s() - start_s
             validity = probe.finish()
             self._tell("load", "load", 0, duration_s, started_unix_s, validity)
-            clean += not validity.doubts
-        assert session is not None
+            if not validity.doubts or attempt == WARM_LOAD_RETRIES:
+                break
+            session.close()
         return session
 
     # -- tests --------------------------------------------------------------------------------------------------
@@ -299,7 +297,7 @@ class Protocoller:
             if self._timed(once, False):
                 clean += 1
             elif self._patience_s > 0:
-                self._sleep(min(pause_s, self._patience_s))
+                self.sleep(min(pause_s, self._patience_s))
                 self._patience_s -= pause_s
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             if self._patience_s <= 0 and clean < attempts:
@@ -316,13 +314,10 @@ class Protocoller:
     def _at_depth(self, session: Session) -> int:
         """Bring the cache to exactly ``depth_tokens``, outside the clock, and return that position."""
         depth = self.job.scenario.depth_tokens
-        if depth and getattr(self, "_filled", False):
-            try:
+        if depth and self._filled:
+            with contextlib.suppress(EngineError):  # a recurrent state cannot be cut: compute it again
                 for sequence in range(self.sequence_count):
                     session.truncate(depth, sequence=sequence)
-            except EngineError:  # a recurrent state cannot be cut: compute it again
-                pass
-            else:
                 return depth
         session.clear()
         if depth:
@@ -332,8 +327,8 @@ class Protocoller:
             self._filled = True
         return depth
 
-    def _begin(self) -> Probe:
-        probe = self._probe(False)
+    def _begin(self) -> ValidityProbe | Undisturbed:
+        probe = self.probe()
         probe.start()
         self._meter.start()
         return probe
@@ -347,18 +342,16 @@ class Protocoller:
         return tokens
 
     def _check_numbers(self, session: Session) -> None:
-        import numpy as np
-
         row = session.logits()
         wrong_count = int(row.size - np.count_nonzero(np.isfinite(row)))
         if wrong_count:
-            raise NotNumbersError(
+            raise EngineError(
                 f"{wrong_count} of {row.size} logits are NaN or infinite: the file is damaged, or the model overflows; "
                 "check its hash"
             )
         if row.size > 1 and row.min() == row.max():
             # Quantising activations turns NaN into zeros: a model that is all NaN inside may end in equal logits.
-            raise NotNumbersError("all logits are the same: the file is damaged; check its hash")
+            raise EngineError("all logits are the same: the file is damaged; check its hash")
 
     def _tell(
         self,
@@ -388,9 +381,7 @@ class Protocoller:
         )
 
     def _mark(self, name: str) -> None:
-        reading = read_memory()
-        if reading is not None:
-            self.emit("memory", {"mark": name, **reading._asdict()})
+        memory_mark(name, self.emit)
 
 
 def _cached_ratio(files: Sequence[Path]) -> float | None:

@@ -10,18 +10,12 @@ import msgspec
 
 from harness import __version__
 from harness.domain.model import Weights
-from harness.domain.prediction import Prediction
 from harness.domain.record import (
     SCHEMA_VERSION,
-    EngineIdentity,
-    MachineFingerprint,
     MemoryUse,
     ModelIdentity,
-    Outcome,
     RunRecord,
-    Sample,
 )
-from harness.domain.result import Result
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.child import ChildResult
@@ -51,44 +45,22 @@ def judged(record: RunRecord, repetitions: int) -> RunRecord:
     return msgspec.structs.replace(record, outcome="inconclusive", detail="\n".join(reasons))
 
 
-def new_record(
-    *,
-    scenario: Scenario,
-    workload: str,
-    outcome: Outcome,
-    machine: MachineFingerprint | None = None,
-    detail: str = "",
-    model: ModelIdentity | None = None,
-    engine: EngineIdentity | None = None,
-    samples: tuple[Sample, ...] = (),
-    memory: MemoryUse | None = None,
-    prediction: Prediction | None = None,
-    runtime: str = "",
-    result: Result | None = None,
-    extra: dict[str, Any] | None = None,
-) -> RunRecord:
-    """A record of now, with a new identifier that sorts by time."""
+def new_record(**fields: Any) -> RunRecord:
+    """A record of now, with a new identifier that sorts by time.
+
+    ``fields`` are those of :class:`RunRecord`; without a ``machine`` it is this one.
+    """
     now = datetime.now(UTC)
-    return RunRecord(
-        schema_version=SCHEMA_VERSION,
-        run_id=f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}",
-        created=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        harness_version=__version__,
-        command=tuple(_command()),
-        workload=workload,
-        machine=machine or fingerprint(),
-        scenario=scenario,
-        outcome=outcome,
-        detail=detail,
-        model=model,
-        engine=engine,
-        samples=samples,
-        memory=memory,
-        prediction=prediction,
-        runtime=runtime,
-        result=result,
-        extra=extra or {},
-    )
+    made = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}",
+        "created": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "harness_version": __version__,
+        # Without the folder of the program: paths of a home folder are nobody's business.
+        "command": (Path(sys.argv[0]).name, *sys.argv[1:]),
+        "machine": fields.get("machine") or fingerprint(),
+    }
+    return RunRecord(**(fields | made))
 
 
 def identify(
@@ -150,16 +122,3 @@ def check_scenario(scenario: Scenario) -> None:
             f"{f' of {scenario.batch_count} sequences' if scenario.batch_count > 1 else ''} do not fit a "
             f"context of {scenario.context_tokens}: raise --context to at least {needed}"
         )
-
-
-def doubted(sample: Sample, alone: bool) -> Sample:
-    """The sample, doubted where another measured run is known to go on."""
-    if alone:
-        return sample
-    validity = msgspec.structs.replace(sample.validity, doubts=(*sample.validity.doubts, OTHER_RUN_DOUBT))
-    return msgspec.structs.replace(sample, validity=validity)
-
-
-def _command() -> list[str]:
-    """The command line without the folder of the program: paths of a home folder are nobody's business."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]

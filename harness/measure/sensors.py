@@ -2,33 +2,26 @@
 
 Everything is read from the kernel's files (Linux); elsewhere psutil tells what it can. A sensor that is missing is
 reported as missing, never as zero. Sources: Linux Documentation/power/powercap/powercap.rst,
-Documentation/ABI/testing/{sysfs-class-power,sysfs-class-thermal,sysfs-class-hwmon}; NVML API reference,
-nvmlDeviceGetTotalEnergyConsumption (millijoules of the board since the driver was loaded).
+Documentation/ABI/testing/{sysfs-class-power,sysfs-class-thermal,sysfs-class-hwmon}.
 """
 
 import contextlib
 import csv
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import psutil
 
 from harness.errors import BadDataError
 from harness.measure.cgroup import read_int, read_text
+from harness.measure.gpu_sensors import gpu_readings
 
 
 class EnergyCounter(NamedTuple):
-    """One counter of used energy.
-
-    Attributes:
-        name: The domain's own name (``package-0``, ``dram``).
-        path: File that holds microjoules.
-        wrap_joules: Where it starts again from zero.
-    """
+    """One counter of used energy, in a file of microjoules; it starts again from zero at ``wrap_joules``."""
 
     name: str
     path: Path
@@ -63,28 +56,19 @@ def energy_counters(*, root: Path = Path("/")) -> tuple[EnergyCounter, ...]:
 
 
 class EnergyMeter:
-    """Joules between two moments: of counters (RAPL and NVIDIA cards), else of power sensors, else of the battery.
-
-    Args:
-        root: Root of the file system.
-        clock: Monotonic seconds.
-    """
+    """Joules between two moments: of counters (RAPL and NVIDIA cards), else of power sensors, else of the battery."""
 
     def __init__(self, *, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic) -> None:
         self._counters = energy_counters(root=root)
         self._root = root
         self._clock = clock
-        self._cards = _nvidia_cards() if root == Path("/") else []
-        self._before: list[int | None] = []
-        self._cards_before: list[float] = []
-        self._started_s = 0.0
-        self._watts: float | None = None
+        self.start()
 
     @property
     def source(self) -> str:
         """Where the joules come from, which says what they count; ``not available`` when the machine does not tell."""
         counted = ["RAPL " + " + ".join(c.name for c in self._counters)] if self._counters else []
-        counted += [f"NVIDIA board x {len(self._cards)}"] if self._cards else []
+        counted += [f"NVIDIA board x {len(self._cards_before)}"] if self._cards_before else []
         if counted:
             return " and ".join(counted)
         if sensor_watts(root=self._root) is not None:
@@ -98,7 +82,7 @@ class EnergyMeter:
     def start(self) -> None:
         """Read the counters before the work."""
         self._before = [read_int(c.path) for c in self._counters]
-        self._cards_before = [read() for read in self._cards]
+        self._cards_before = _card_joules(self._root)
         self._watts = self._read_watts()
         self._started_s = self._clock()
 
@@ -107,8 +91,11 @@ class EnergyMeter:
 
         A counter that wrapped once is put right. Power is the mean of both ends times the wall time.
         """
-        if self._counters or self._cards:
-            total = sum(read() - before for read, before in zip(self._cards, self._cards_before, strict=True))
+        if self._counters or self._cards_before:
+            cards = _card_joules(self._root)
+            if len(cards) != len(self._cards_before):  # one fell silent meanwhile
+                return None
+            total = sum(cards) - sum(self._cards_before)
             for counter, before in zip(self._counters, self._before, strict=True):
                 after = read_int(counter.path)
                 if before is None or after is None:
@@ -122,19 +109,10 @@ class EnergyMeter:
         return (watts + self._watts) / 2 * (self._clock() - self._started_s)
 
 
-def _nvidia_cards() -> list[Callable[[], float]]:
-    """One reader of joules for each NVIDIA card that counts them; none without the driver or its Python binding."""
-    with contextlib.suppress(Exception):  # no binding, no driver, no permission: the same as no card
-        import pynvml
-
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [partial(_card_joules, pynvml, h) for h in handles if _card_joules(pynvml, h) > 0]
-    return []
-
-
-def _card_joules(pynvml: Any, handle: Any) -> float:
-    return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+def _card_joules(root: Path) -> list[float]:
+    """Energy counters of NVIDIA cards; those of other GPUs are of the package already, or not told."""
+    readings = gpu_readings() if root == Path("/") else ()
+    return [r.energy_joules for r in readings if r.source == "nvml" and r.energy_joules]
 
 
 def sensor_watts(*, root: Path = Path("/")) -> float | None:
@@ -183,48 +161,39 @@ def battery_percent(*, root: Path = Path("/")) -> float | None:
 
 def battery_watts(*, root: Path = Path("/")) -> float | None:
     """Power drawn from all discharging batteries; None on mains power or without a battery."""
-    total = 0.0
-    found = False
-    for folder in _batteries(root):
-        if (read_text(folder / "status") or "").strip() != "Discharging":
-            continue
-        power = read_int(folder / "power_now")
-        current, voltage = read_int(folder / "current_now"), read_int(folder / "voltage_now")
-        if power is not None:
-            total, found = total + abs(power) / 1e6, True
-        elif current is not None and voltage is not None:
-            total, found = total + abs(current) * voltage / 1e12, True
-    return total if found else None
+    draining = [f for f in _batteries(root) if (read_text(f / "status") or "").strip() == "Discharging"]
+    return _total(draining, "power_now", "current_now", "voltage_now")
 
 
 def battery_joules(*, root: Path = Path("/")) -> float | None:
     """Energy of full batteries; None without any."""
-    total = 0.0
-    for folder in _batteries(root):
-        energy = read_int(folder / "energy_full")
-        charge, voltage = read_int(folder / "charge_full"), read_int(folder / "voltage_min_design")
-        if energy is not None:
-            total += energy / 1e6 * 3600
-        elif charge is not None and voltage is not None:
-            total += charge / 1e6 * voltage / 1e6 * 3600
-    return total or None
+    watt_hours = _total(_batteries(root), "energy_full", "charge_full", "voltage_min_design")
+    return watt_hours * 3600 if watt_hours else None
+
+
+def _total(batteries: list[Path], whole: str, per_volt: str, volts: str) -> float | None:
+    """Watts (watt-hours) of batteries that tell them, in millionths, or amperes (ampere-hours) and volts; else None."""
+    told = []
+    for folder in batteries:
+        power, current, voltage = (read_int(folder / name) for name in (whole, per_volt, volts))
+        if power is not None:
+            told.append(abs(power) / 1e6)
+        elif current is not None and voltage is not None:
+            told.append(abs(current) * voltage / 1e12)
+    return sum(told) if told else None
 
 
 def thermal_zones(*, root: Path = Path("/")) -> tuple[tuple[str, float], ...]:
     """Pairs (name, degrees Celsius) of thermal zones and of temperature sensors."""
-    found: list[tuple[str, float]] = []
-    for folder in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        value = read_int(folder / "temp")
-        if value is not None and 0 < value < 150_000:
-            found.append(((read_text(folder / "type") or folder.name).strip(), value / 1000))
+    zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
+    named = [((read_text(zone / "type") or zone.name).strip(), zone / "temp") for zone in zones]
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         name = (read_text(folder / "name") or folder.name).strip()
         for path in sorted(folder.glob("temp*_input")):
-            value = read_int(path)
-            if value is not None and 0 < value < 150_000:
-                label = (read_text(path.with_name(path.name.replace("_input", "_label"))) or path.stem).strip()
-                found.append((f"{name} {label}", value / 1000))
-    return tuple(found)
+            label = (read_text(path.with_name(path.name.replace("_input", "_label"))) or path.stem).strip()
+            named.append((f"{name} {label}", path))
+    told = [(name, read_int(path)) for name, path in named]
+    return tuple((name, value / 1000) for name, value in told if value is not None and 0 < value < 150_000)
 
 
 def hottest_celsius(*, root: Path = Path("/")) -> float | None:
@@ -234,32 +203,20 @@ def hottest_celsius(*, root: Path = Path("/")) -> float | None:
 
 def throttle_count(*, root: Path = Path("/")) -> int | None:
     """Times that the CPU said it throttled for heat (Intel); None where it does not count."""
-    counts = [
-        value
-        for path in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/*_throttle_count")
-        if (value := read_int(path)) is not None
-    ]
+    paths = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/*_throttle_count")
+    counts = [value for path in paths if (value := read_int(path)) is not None]
     return sum(counts) if counts else None
 
 
 def cpu_frequency_hz(*, root: Path = Path("/")) -> float | None:
-    """Mean current frequency of all CPUs."""
-    scaled = [
-        value * 1000.0
-        for path in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
-        if (value := read_int(path))
-    ]
-    if scaled:
+    """Mean current frequency of all CPUs; None where the system does not tell."""
+    paths = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+    if scaled := [value * 1000.0 for path in paths if (value := read_int(path))]:
         return sum(scaled) / len(scaled)
-    text = read_text(root / "proc/cpuinfo")
-    if text is not None:
-        lines = [line.partition(":")[2] for line in text.splitlines() if line.startswith("cpu MHz")]
-        values = [float(v) * 1e6 for v in lines if v.strip().replace(".", "", 1).isdigit()]
-        return sum(values) / len(values) if values else None
-    try:
-        frequency = psutil.cpu_freq()
-    except (OSError, NotImplementedError, RuntimeError):
-        return None
+    frequency = None
+    if root == Path("/"):
+        with contextlib.suppress(OSError, NotImplementedError, RuntimeError):
+            frequency = psutil.cpu_freq()
     return frequency.current * 1e6 if frequency and frequency.current else None
 
 
@@ -271,10 +228,6 @@ def report(*, root: Path = Path("/")) -> SensorReport:
     power = any(read_int(p) is not None for p in (root / "sys/class/hwmon").glob("hwmon*/power*_input"))
     locked = not counters and any((root / "sys/class/powercap").glob("*-rapl:*"))
     notes = ["energy counter: there, but only root may read it"] if locked else []
-    if not counters and not power and not locked:
-        notes.append("energy counter: not available")
-    if not batteries:
-        notes.append("battery: not available")
-    if not zones:
-        notes.append("thermal zone: not available")
+    there = {"energy counter": counters or power or locked, "battery": batteries, "thermal zone": zones}
+    notes += [f"{kind}: not available" for kind, found in there.items() if not found]
     return SensorReport(counters, batteries, zones, tuple(notes))

@@ -8,14 +8,15 @@ The limit of CPU stalls is measured (two-core virtual machine, llama.cpp decode 
 undisturbed samples showed a share of 0.05 to 1 %, a busy loop on one core 49 to 61 %. The other limits are judgement.
 """
 
+import contextlib
+import mmap
 import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import psutil
-from msgspec.structs import replace
 
 from harness.domain.record import Validity
 from harness.measure import cgroup
@@ -23,21 +24,17 @@ from harness.measure.cgroup import labelled_int, read_text
 from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.sensors import cpu_frequency_hz, hottest_celsius, throttle_count
 
-N = TypeVar("N", int, float)
+_TICKS_PER_S: Final[int] = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 class Limits(NamedTuple):
     """Where belief ends; each is a share of the sample's wall time unless its name says otherwise.
 
     Attributes:
-        cpu_stall_ratio: A task waited for a CPU.
-        memory_stall_ratio: A task waited for memory to be reclaimed or read back.
-        io_stall_ratio: A task waited for the disk.
         steal_ratio: Time taken by the hypervisor, per CPU.
         other_load_ratio: CPU time of other processes, of all CPUs' time.
         throttled_ratio: Held back by a CPU quota.
         major_fault_count: Pages read from disk, per second.
-        swap_in_bytes: Read back from swap.
         slowed_ratio: Frequency at the end over that at the start.
         tick_count: CPU time is counted in ticks; a smaller excess proves nothing.
     """
@@ -83,9 +80,7 @@ class ValidityProbe:
         pid: The process that does the work; its descendants count with it.
         disk_expected: True for a sample that reads from disk on purpose (a cold load): faults and I/O are no doubt.
         own_pids: Further processes of the harness whose CPU time is not "others"; this process is always among them.
-        limits: Where belief ends.
-        root: Root of the file system (a fake tree in tests).
-        clock: Monotonic seconds.
+        root: Root of the file system (of a target, whose files were copied).
     """
 
     def __init__(
@@ -100,52 +95,41 @@ class ValidityProbe:
     ) -> None:
         self._pid = os.getpid() if pid is None else pid
         self._own = {self._pid, os.getpid(), *own_pids}
-        self._disk_expected = disk_expected
-        self._limits = limits
-        self._root = root
-        self._clock = clock
-        self._before: Counters | None = None
+        self._disk_expected, self._limits, self._root, self._clock = disk_expected, limits, root, clock
 
     def start(self) -> None:
         """Read the counters before the sample."""
         self._before = self.read()
 
     def finish(self) -> Validity:
-        """Read them again after it.
-
-        Raises:
-            RuntimeError: ``start`` was not called.
-        """
-        if self._before is None:
-            raise RuntimeError("finish() without start()")
-        before, self._before = self._before, None
+        """Read them again after it, and judge."""
         validity = judge(
-            before,
+            self._before,
             self.read(),
             limits=self._limits,
             disk_expected=self._disk_expected,
             temperature_celsius=hottest_celsius(root=self._root),
         )
-        slowed = tuple(
+        slowed = (
             f"{gpu.name} ran slower than it could ({', '.join(gpu.throttled)}): cool it, or raise its limits"
             for gpu in gpu_readings(root=self._root)
             if gpu.throttled
         )
-        return replace(validity, doubts=(*validity.doubts, *slowed)) if slowed else validity
+        return validity.doubted(*slowed)
 
     def read(self) -> Counters:
         """All counters now."""
         root, pid = self._root, self._pid
         if not (root / "proc/stat").exists():
             return self._read_portable()
-        pressure = {name: _pressure_s(name, pid, root) for name in ("cpu", "memory", "io")}
         busy_s, steal_s, all_s = _machine_times(root)
         ours_s, faults = _tree_times(self._own, pid, root)
+        swapped_pages = labelled_int(root / "proc/vmstat", "pswpin")
         return Counters(
             clock_s=self._clock(),
-            cpu_stall_s=pressure["cpu"],
-            memory_stall_s=pressure["memory"],
-            io_stall_s=pressure["io"],
+            cpu_stall_s=_pressure_s("cpu", pid, root),
+            memory_stall_s=_pressure_s("memory", pid, root),
+            io_stall_s=_pressure_s("io", pid, root),
             all_s=all_s,
             busy_s=busy_s,
             steal_s=steal_s,
@@ -153,7 +137,7 @@ class ValidityProbe:
             throttled_s=cgroup.throttled_s(pid=pid, root=root),
             major_fault_count=faults,
             read_bytes=labelled_int(root / "proc" / str(pid) / "io", "read_bytes:"),
-            swap_in_bytes=_pages_bytes(labelled_int(root / "proc/vmstat", "pswpin")),
+            swap_in_bytes=None if swapped_pages is None else swapped_pages * mmap.PAGESIZE,
             throttle_count=throttle_count(root=root),
             frequency_hz=cpu_frequency_hz(root=root),
         )
@@ -164,7 +148,7 @@ class ValidityProbe:
         all_s = float(sum(times))
         ours_s, faults, read_bytes = 0.0, 0, None
         for own in self._own:
-            try:
+            with contextlib.suppress(psutil.Error):
                 process = psutil.Process(own)
                 for member in (process, *process.children(recursive=True)):
                     used = member.cpu_times()
@@ -172,8 +156,6 @@ class ValidityProbe:
                 if own == self._pid:
                     faults = int(getattr(process.memory_info(), "pageins", 0))
                     read_bytes = process.io_counters().read_bytes if hasattr(process, "io_counters") else None
-            except psutil.Error:
-                continue
         return Counters(
             clock_s=self._clock(),
             all_s=all_s,
@@ -183,6 +165,11 @@ class ValidityProbe:
             read_bytes=read_bytes,
             frequency_hz=cpu_frequency_hz(root=self._root),
         )
+
+
+def child_probe(pid: int | None = None, **options: Any) -> ValidityProbe:
+    """A probe in a measured child: what the process that waits for it uses is no disturbance."""
+    return ValidityProbe(pid, own_pids=(os.getppid(),), **options)
 
 
 def judge(
@@ -199,23 +186,25 @@ def judge(
     steal ratio  = stolen CPU seconds / CPU seconds of all CPUs
     other load   = (busy CPU seconds of all CPUs - those of our processes) / CPU seconds of all CPUs
     """
-    wall_s = max(after.clock_s - before.clock_s, 1e-9)
-    all_s = max(after.all_s - before.all_s, 1e-9)
-    other_s = max((after.busy_s - before.busy_s) - (after.ours_s - before.ours_s), 0.0)
-    steal_s = _difference(before.steal_s, after.steal_s)
-    stall = {
-        "cpu": _share(before.cpu_stall_s, after.cpu_stall_s, wall_s),
-        "memory": _share(before.memory_stall_s, after.memory_stall_s, wall_s),
-        "io": _share(before.io_stall_s, after.io_stall_s, wall_s),
-    }
+
+    def grown(name: str) -> Any:
+        first, last = getattr(before, name), getattr(after, name)
+        return None if first is None or last is None else max(last - first, 0)
+
+    def share(name: str) -> float | None:
+        seconds = grown(name)
+        return None if seconds is None else min(seconds / wall_s, 1.0)
+
+    wall_s = max(grown("clock_s"), 1e-9)
     # Ticks of a short sample may fill no CPU second at all: the wall time bounds the capacity from below.
-    capacity_s = max(all_s, wall_s)
+    capacity_s = max(grown("all_s"), wall_s)
+    other_s = max((after.busy_s - before.busy_s) - (after.ours_s - before.ours_s), 0.0)
+    steal_s = grown("steal_s")
+    stall = {name: share(f"{name}_stall_s") for name in ("cpu", "memory", "io")}
     other_ratio = min(other_s / capacity_s, 1.0)
-    steal_ratio = None if steal_s is None else min(max(steal_s, 0.0) / capacity_s, 1.0)
-    faults = max(after.major_fault_count - before.major_fault_count, 0)
-    read_bytes = _difference(before.read_bytes, after.read_bytes)
-    throttled = max(after.throttled_s - before.throttled_s, 0.0) / wall_s
-    tick_s = limits.tick_count / _ticks_per_s()
+    steal_ratio = None if steal_s is None else min(steal_s / capacity_s, 1.0)
+    faults, throttled = grown("major_fault_count"), grown("throttled_s") / wall_s
+    tick_s = limits.tick_count / _TICKS_PER_S
 
     doubts: list[str] = []
     if (stall["cpu"] or 0.0) > limits.cpu_stall_ratio:
@@ -224,13 +213,13 @@ def judge(
         )
     if other_ratio > limits.other_load_ratio and other_s > tick_s:
         doubts.append(f"other processes used {other_ratio:.0%} of all CPU time: stop them")
-    if steal_ratio is not None and steal_ratio > limits.steal_ratio and (steal_s or 0.0) > tick_s:
+    if steal_ratio is not None and steal_ratio > limits.steal_ratio and steal_s > tick_s:
         doubts.append(f"the hypervisor took {steal_ratio:.0%} of the CPU time: use a machine with CPUs of its own")
     if throttled > limits.throttled_ratio:
         doubts.append(f"a CPU quota held the run back {throttled:.0%} of the time: raise it or use fewer threads")
     if (stall["memory"] or 0.0) > limits.memory_stall_ratio:
         doubts.append(f"a task waited for memory {stall['memory']:.0%} of the time: free memory or use a smaller model")
-    swapped = _difference(before.swap_in_bytes, after.swap_in_bytes) or 0
+    swapped = grown("swap_in_bytes") or 0
     if swapped > limits.swap_in_bytes:
         doubts.append(f"{swapped / 2**20:.0f} MiB came back from swap: free memory or use a smaller model")
     if not disk_expected:
@@ -241,8 +230,9 @@ def judge(
     slowed = after.frequency_hz / before.frequency_hz if before.frequency_hz and after.frequency_hz else 1.0
     if slowed < limits.slowed_ratio:
         doubts.append(f"the CPU slowed to {slowed:.0%} of its frequency: cool it, or plug it in")
-    if (_difference(before.throttle_count, after.throttle_count) or 0) > 0:
+    if grown("throttle_count"):
         doubts.append("the CPU reported thermal throttling: let it cool down")
+    clocks = [hz for hz in (before.frequency_hz, after.frequency_hz) if hz is not None]
     return Validity(
         cpu_stall_ratio=stall["cpu"],
         memory_stall_ratio=stall["memory"],
@@ -250,30 +240,11 @@ def judge(
         steal_ratio=steal_ratio,
         other_load_ratio=other_ratio,
         major_fault_count=faults,
-        read_bytes=read_bytes,
-        frequency_hz=_mean(before.frequency_hz, after.frequency_hz),
+        read_bytes=grown("read_bytes"),
+        frequency_hz=sum(clocks) / len(clocks) if clocks else None,
         temperature_celsius_max=temperature_celsius,
         doubts=tuple(doubts),
     )
-
-
-def _share(before: float | None, after: float | None, wall_s: float) -> float | None:
-    if before is None or after is None:
-        return None
-    return min(max(after - before, 0.0) / wall_s, 1.0)
-
-
-def _difference(before: N | None, after: N | None) -> N | None:
-    return None if before is None or after is None else after - before
-
-
-def _mean(before: float | None, after: float | None) -> float | None:
-    values = [v for v in (before, after) if v is not None]
-    return sum(values) / len(values) if values else None
-
-
-def _ticks_per_s() -> int:
-    return os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 def _pressure_s(name: str, pid: int, root: Path) -> float | None:
@@ -296,8 +267,7 @@ def _machine_times(root: Path) -> tuple[float, float, float]:
     fields = [int(v) for v in text.split("\n", 1)[0].split()[1:9]]
     user, nice, system, idle, iowait, irq, softirq, steal = fields + [0] * (8 - len(fields))
     busy = user + nice + system + irq + softirq
-    ticks = _ticks_per_s()
-    return busy / ticks, steal / ticks, (busy + steal + idle + iowait) / ticks
+    return busy / _TICKS_PER_S, steal / _TICKS_PER_S, (busy + steal + idle + iowait) / _TICKS_PER_S
 
 
 def _tree_times(own: set[int], pid: int, root: Path) -> tuple[float, int]:
@@ -322,8 +292,4 @@ def _tree_times(own: set[int], pid: int, root: Path) -> tuple[float, int]:
                 members.add(child)
                 grown = True
     faults = parents[pid][2] if pid in parents else 0
-    return sum(parents[m][1] for m in members) / _ticks_per_s(), faults
-
-
-def _pages_bytes(count: int | None) -> int | None:
-    return None if count is None else count * (os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096)
+    return sum(parents[m][1] for m in members) / _TICKS_PER_S, faults

@@ -25,31 +25,25 @@ ENTRY: Final = "harness.measure.workload_runner:run_workload"
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _SAMPLE_S: Final = 2e-3
 _MAX_CALLS: Final = 1000
+_BUDGET_S: Final = 20.0
+"""Longest time for one operation's samples; at least three are taken."""
 _WARMED_S: Final = 0.05
 """Operations shorter than this are called once more before each sample: reading what the machine does takes some
 milliseconds, after which caches hold other things than they do in a program that calls again and again."""
 
 
 class WorkloadJob(Frozen, frozen=True, kw_only=True):
-    """What the child is to do.
-
-    Attributes:
-        budget_s: Longest time for one operation's samples; at least three are taken.
-        data: Folder of public data sets; empty for none.
-        model: Model file for the workloads that need one; empty for none.
-    """
+    """What the child is to do; ``cache``, ``data`` (public sets) and ``model`` are paths, empty for none."""
 
     name: str
     size: dict[str, int]
     repetitions: int = 30
-    budget_s: float = 20.0
     seed: int = 1
     thread_count: int = 1
     cache: str = ""
     data: str = ""
     model: str = ""
     evaluate: bool = False
-    parent_pid: int = 0
 
 
 def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
@@ -58,18 +52,11 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
     Raises:
         HarnessError: The workload cannot run, or its answers are wrong.
     """
-    from harness.measure.memory_watch import read_memory, reset_peak
-    from harness.measure.validity import ValidityProbe
+    from harness.measure.memory_watch import memory_mark, reset_peak
 
     job = msgspec.convert(arguments, WorkloadJob)
-
-    def mark(name: str) -> None:
-        reading = read_memory()
-        if reading is not None:
-            emit("memory", {"mark": name, **reading._asdict()})
-
     workload = plugins.load("harness.workloads", job.name, "WORKLOAD")
-    mark("baseline")
+    memory_mark("baseline", emit)
     with tempfile.TemporaryDirectory(prefix="edge-harness-workload-") as folder:
         context = WorkloadContext(
             Path(folder),
@@ -77,7 +64,7 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
             job.seed,
             job.thread_count,
             Path(job.model) if job.model else None,
-            _open_session if job.model else None,
+            plugins.load("harness.runtimes", "llamacpp", "RUNTIME").open if job.model else None,
             Path(job.data) if job.data else None,
         )
         started_s = time.perf_counter()
@@ -85,21 +72,23 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
         emit("prepared", {"duration_s": time.perf_counter() - started_s})
         # A peak of its own for what is timed, where the system lets it start anew; building may take more.
         reset_peak()
-        mark("loaded")
+        memory_mark("loaded", emit)
         for operation in workload.operations(state):
-            for sample in _time(operation, job, lambda: ValidityProbe(own_pids=[job.parent_pid])):
+            for sample in _time(operation, job):
                 emit("sample", sample)
-        mark("end")
+        memory_mark("end", emit)
         emit("quality", dict(workload.check(state)))
         if job.evaluate:
             emit("evaluation", dict(workload.evaluate(context)) if hasattr(workload, "evaluate") else {})
 
 
-def _time(operation: Operation, job: WorkloadJob, probe_of: Callable[[], Any]) -> list[Sample]:
+def _time(operation: Operation, job: WorkloadJob) -> list[Sample]:
     """Samples of one operation; short calls are put together until a sample lasts two milliseconds.
 
     They are told afterwards, so that writing them never falls between two samples.
     """
+    from harness.measure.validity import child_probe
+
     call = operation.call
     call()  # imports what it needs, fills caches
     begin = time.perf_counter()
@@ -111,12 +100,12 @@ def _time(operation: Operation, job: WorkloadJob, probe_of: Callable[[], Any]) -
         usual_s = min(usual_s, time.perf_counter() - begin)
     calls = max(1, min(_MAX_CALLS, int(_SAMPLE_S / max(usual_s, 1e-9))))
     samples: list[Sample] = []
-    end_s = time.perf_counter() + job.budget_s
+    end_s = time.perf_counter() + _BUDGET_S
     gc.collect()
     gc.disable()
     try:
         while len(samples) < job.repetitions and (len(samples) < 3 or time.perf_counter() < end_s):
-            probe = probe_of()
+            probe = child_probe()
             probe.start()
             if usual_s < _WARMED_S:
                 call()
@@ -138,10 +127,6 @@ def _time(operation: Operation, job: WorkloadJob, probe_of: Callable[[], Any]) -
     finally:
         gc.enable()
     return samples
-
-
-def _open_session(path: Path, scenario: Scenario, **options: Any) -> Any:
-    return plugins.load("harness.runtimes", "llamacpp", "RUNTIME").open(path, scenario, **options)
 
 
 def plan(

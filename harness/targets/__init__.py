@@ -1,7 +1,6 @@
 """Where a measurement runs: this machine, one behind SSH, an Android device on a cable; none needs Python."""
 
 import re
-import shlex
 from typing import Final
 
 from harness.errors import RefusedError
@@ -14,9 +13,8 @@ _SSH_OPTIONS: Final = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "
 def target_named(text: str, *, folder: str = "") -> ShellTarget:
     """The target that ``text`` names: ``local``, ``ssh://user@host[:port]``, ``adb://``, ``adb://SERIAL``.
 
-    Args:
-        text: What the user wrote. ``adb://`` alone means the only device there is; a serial may be ``host:port``.
-        folder: Folder on the target for what is pushed; one that is meant for such things unless given.
+    ``adb://`` alone means the only device there is; a serial may be ``host:port``. What is pushed goes to ``folder``,
+    one that is meant for such things unless given.
 
     Raises:
         RefusedError: It names no target.
@@ -32,4 +30,4 @@ def target_named(text: str, *, folder: str = "") -> ShellTarget:
         raise RefusedError(f"{text!r} is no target: local, ssh://user@host[:port], adb:// or adb://SERIAL")
     port = ("-p", found[2]) if found[2] else ()
     host = found[1].replace("[", "").replace("]", "")
-    return ShellTarget(text, ("ssh", *_SSH_OPTIONS, *port, "--", host), folder=folder, quote=shlex.quote)
+    return ShellTarget(text, ("ssh", *_SSH_OPTIONS, *port, "--", host), folder=folder, quoted=True)

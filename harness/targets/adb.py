@@ -28,18 +28,9 @@ class AdbDevice(NamedTuple):
     state: str
     model: str
 
-    @property
-    def words(self) -> str:
-        """State as people understand it; empty for one that can be used."""
-        return "" if self.state == "device" else _STATES.get(self.state, f"its state is {self.state!r}")
 
-
-def adb_devices() -> tuple[AdbDevice, ...]:
-    """Devices that the adb server sees.
-
-    Raises:
-        CouldNotRunError: adb is not installed or does not answer.
-    """
+def _devices() -> list[AdbDevice]:
+    """Devices that the adb server sees."""
     found = []
     for line in _adb("devices", "-l").splitlines():
         serial, _, rest = line.partition(" ")
@@ -48,7 +39,7 @@ def adb_devices() -> tuple[AdbDevice, ...]:
         state = "no permissions" if rest.strip().startswith("no permissions") else rest.split()[0]
         model = next((w.removeprefix("model:") for w in rest.split() if w.startswith("model:")), "")
         found.append(AdbDevice(serial, state, model))
-    return tuple(found)
+    return found
 
 
 def adb_words(serial: str) -> tuple[str, ...]:
@@ -57,18 +48,19 @@ def adb_words(serial: str) -> tuple[str, ...]:
     Raises:
         CouldNotRunError: There is none, there are several, or it cannot be used; says what to do.
     """
-    there = adb_devices()
+    there = _devices()
     if serial and ":" in serial and not any(d.serial == serial and d.state == "device" for d in there):
         _adb("connect", serial)  # over the network a device is there once it was asked for
-        there = adb_devices()
+        there = _devices()
     listed = ", ".join(f"{d.serial} ({d.model or d.state})" for d in there) or "none"
     if not serial and len(there) > 1:
         raise CouldNotRunError(f"several Android devices: {listed}. Name one: adb://SERIAL")
     device = next((d for d in there if not serial or d.serial == serial), None)
     if device is None:
         raise CouldNotRunError(f"no Android device {serial or 'on a cable'}; adb sees: {listed}. Is USB debugging on?")
-    if device.words:
-        raise CouldNotRunError(f"Android device {device.serial}: {device.words}")
+    if device.state != "device":
+        words = _STATES.get(device.state, f"its state is {device.state!r}")
+        raise CouldNotRunError(f"Android device {device.serial}: {words}")
     return "adb", "-s", device.serial, "shell", "-T"
 
 

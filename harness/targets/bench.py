@@ -41,21 +41,14 @@ _SOAK_TOKENS: Final = 16
 
 
 class BenchJob(Frozen, frozen=True, kw_only=True):
-    """What is measured on a target.
+    """What is measured on a target; less charge than ``battery_percent_min`` is refused.
 
-    Attributes:
-        programs: Folder here with llama-bench, or with a folder for each ABI that has it.
-        nice: Added to the niceness there.
-        cpus: Mask of CPUs in hexadecimal; empty for all.
-        battery_percent_min: Less charge is refused.
-        timeout_s: Longest time for the run itself.
+    ``programs`` is a folder here with llama-bench, or with a folder for each ABI that has it.
     """
 
     scenario: Scenario
-    programs: str
+    programs: Path
     repetitions: int = 5
-    nice: int = 0
-    cpus: str = ""
     battery_percent_min: int = 20
     timeout_s: float = 1800.0
 
@@ -101,7 +94,7 @@ def bench_on(
     started_s = time.monotonic()
     with target.counters() as counters:
         counters.around(started_s, started_s)
-        running = target.start(words, nice=job.nice, cpus=job.cpus)
+        running = target.start(words)
         late = threading.Timer(job.timeout_s, running.kill)
         late.start()
         for at, line in running.told():
@@ -113,7 +106,10 @@ def bench_on(
         outcome, detail, read = _read(target, status, output, log, counters)
         samples = read.samples if read else ()
         if len(samples) == len(begun):
-            samples = tuple(_judged(s, at, running, counters) for s, at in zip(samples, begun, strict=True))
+            ended_s = time.monotonic()
+            epoch_s = time.time() - ended_s  # once: between two readings of clocks any time may pass
+            counters.around(ended_s, ended_s)
+            samples = tuple(_judged(s, at, epoch_s, running, counters) for s, at in zip(samples, begun, strict=True))
         frames = list(counters.frames)
     if status and time.monotonic() - started_s >= job.timeout_s:
         outcome, detail = "timed out", f"not done within {job.timeout_s:g} s"
@@ -132,7 +128,7 @@ def bench_on(
         samples=samples,
         memory=_memory(frames, running.pid),
         prediction=prediction,
-        extra={"target": target.name, "nice": job.nice, "cpus": job.cpus, "counter_frames": len(frames)},
+        extra={"target": target.name, "counter_frames": len(frames)},
     )
 
 
@@ -147,7 +143,7 @@ def soak_on(
         CouldNotRunError: The target does not answer, sleeps or has no room; or llama-bench did not start.
         BadDataError: There is no executable for it.
     """
-    bench = BenchJob(scenario=job.scenario, programs=str(programs), battery_percent_min=round(job.battery_percent_min))
+    bench = BenchJob(scenario=job.scenario, programs=programs, battery_percent_min=round(job.battery_percent_min))
     tests = ["-p", 0, "-n", _SOAK_TOKENS, "-r", 1_000_000]
     words, known = _prepared(target, Path(job.path), model, bench, tests, None)
     windows: list[Window] = []
@@ -229,7 +225,7 @@ def _prepared(
     """Look at the target, push what is not there, end what an earlier session left; the command, and what was seen."""
     known = facts(target)
     ready(target, known, job.battery_percent_min)
-    program = program_for(Path(job.programs), known.abi)
+    program = program_for(job.programs, known.abi)
     target.stop()
     there = target.put(program, file_sha256(program), executable=True)
     file = target.put(path, model.sha256, progress=progress)
@@ -237,7 +233,7 @@ def _prepared(
     words = [there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
     words += ([] if s.mmap else ["--load-mode", "none"]) + ([] if s.repack else ["--repack", 0])
     words += ["-ctk", kv, "-ctv", kv, "-ngl", 0 if s.api in {"", "cpu"} else 99, "-o", "json", "--progress"]
-    words += ["-t", s.thread_count or known.core_count]
+    words += ["-t", s.thread_count or known.cpu.logical_cpu_count]
     return [str(word) for word in words], known
 
 
@@ -261,17 +257,15 @@ def _read(
     return ("crashed" if status > 128 else "refused"), f"llama-bench ended with {signal}: {last}", None
 
 
-def _judged(sample: Sample, begun_s: float, running: Running, counters: Counters) -> Sample:
+def _judged(sample: Sample, begun_s: float, epoch_s: float, running: Running, counters: Counters) -> Sample:
     """The sample with what the device's counters say of it, and the energy where it tells."""
-    frames = counters.around(begun_s, begun_s + sample.duration_s)
-    started = time.time() - (time.monotonic() - begun_s)
-    if len(frames) < 2:
-        told = Validity(doubts=("the device's counters stopped: nothing is known of its state",))
-        return msgspec.structs.replace(sample, validity=told, started_unix_s=started)
-    validity, joules = between(frames, running.pid, running.shell_pid)
-    share = sample.duration_s / (frames[-1].at_s - frames[0].at_s)
-    energy = joules * min(share, 1.0) if joules is not None else None
-    return msgspec.structs.replace(sample, validity=validity, started_unix_s=started, energy_joules=energy)
+    frames = counters.around(begun_s, begun_s + sample.duration_s, patience_s=0)
+    validity, energy = Validity(doubts=("the device's counters stopped: nothing is known of its state",)), None
+    if len(frames) >= 2:
+        validity, joules = between(frames, running.pid, running.shell_pid)
+        share = sample.duration_s / (frames[-1].at_s - frames[0].at_s)
+        energy = joules * min(share, 1.0) if joules is not None else None
+    return msgspec.structs.replace(sample, validity=validity, started_unix_s=epoch_s + begun_s, energy_joules=energy)
 
 
 def between(frames: Sequence[Frame], pid: int, shell_pid: int) -> tuple[Validity, float | None]:
@@ -290,8 +284,8 @@ def between(frames: Sequence[Frame], pid: int, shell_pid: int) -> tuple[Validity
         at[0] = frames[-1].at_s
         validity, joules = probe.finish(), meter.finish_joules()
     hottest = validity.temperature_celsius_max or celsius(frames[-1])
-    told = (*validity.doubts, *doubts(frames))
-    return msgspec.structs.replace(validity, doubts=told, temperature_celsius_max=hottest), joules
+    told = msgspec.structs.replace(validity, temperature_celsius_max=hottest)
+    return told.doubted(*doubts(frames)), joules
 
 
 def _memory(frames: Sequence[Frame], pid: int) -> MemoryUse | None:
@@ -312,7 +306,7 @@ def read_bandwidth(target: ShellTarget, programs: Path) -> float:
         path = Path(folder) / "bandwidth-f16.gguf"
         write_tiny(path, shape, "F16")
         scenario = Scenario(context_tokens=64, prompt_tokens=0, new_tokens=32)
-        job = BenchJob(scenario=scenario, programs=str(programs), repetitions=3)
+        job = BenchJob(scenario=scenario, programs=programs, repetitions=3)
         record = bench_on(target, path, job, identify(path, None, sha256=file_sha256(path)))
     if not record.samples:
         raise CouldNotRunError(f"{target.name}: {record.detail}")

@@ -5,6 +5,7 @@ import hashlib
 import re
 import shlex
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -32,14 +33,10 @@ _APP_RATIO: Final = 0.5
 
 
 class Facts(NamedTuple):
-    """One reading of a target.
+    """One reading of a target: its kernel's files, and ``/dumpsys/*`` where it is Android, and what they say.
 
-    Attributes:
-        frame: Its kernel's files, and ``/dumpsys/*`` where it is Android.
-        system: Kernel's name, version and machine.
-        abi: Name of the binary interface as Android has it.
-        cpu: Processor, by the readers that serve this machine; so are ``ram``, ``battery_joules`` and ``zones``.
-        clusters: Cores by their highest frequency in kHz, slowest first; empty where it is not told.
+    ``system`` is the kernel's name, version and machine; ``abi`` the binary interface as Android names it; ``clusters``
+    are cores by their highest frequency in kHz, slowest first, empty where it is not told.
     """
 
     frame: Frame
@@ -48,7 +45,6 @@ class Facts(NamedTuple):
     chip: str
     title: str
     android: bool
-    core_count: int
     clusters: dict[int, int]
     cpu: machine.Cpu
     ram: machine.Memory
@@ -62,10 +58,10 @@ def facts(target: ShellTarget) -> Facts:
     Raises:
         CouldNotRunError: It does not answer.
     """
-    told = target.shell(f"uname -s; uname -r; uname -m; getprop 2>/dev/null; {DUMPS}")
+    read = f"head -v -n 4000 {_FILES} 2>/dev/null"
+    told = target.shell(f"uname -s; uname -r; uname -m; getprop 2>/dev/null; {read}; {DUMPS}")
     first, separator, rest = told.partition("==> ")
-    frame = target.facts((_FILES,))
-    frame = Frame(frame.at_s, {**frame.files, **files_in((separator + rest).splitlines())})
+    frame = Frame(time.monotonic(), files_in((separator + rest).splitlines()))
     system, release, arch = first.splitlines()[:3]
     named = dict(re.findall(r"^\[ro\.(\w+\.\w+)\]: \[(.+)\]$", first, re.MULTILINE))
     cpus = frame.files.get("/proc/cpuinfo", "")
@@ -85,7 +81,6 @@ def facts(target: ShellTarget) -> Facts:
         chip=chip,
         title=_joined(named, "product") or chip,
         android=bool(named),
-        core_count=core_count,
         clusters={k: khz.count(k) for k in sorted(set(khz))},
         cpu=cpu,
         ram=ram,
@@ -234,7 +229,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         ),
         power=Power(battery_joules=battery, sustained_watts=power.sustained_watts),
         notes=f"{f'Bandwidth and peaks are those of {like.title}' if like else 'Bandwidth as measured'}. "
-        f"Cores: {clocks or known.core_count}. Thermal zones: {zones}.",
+        f"Cores: {clocks or cpu.logical_cpu_count}. Thermal zones: {zones}.",
     )
 
 

@@ -1,6 +1,6 @@
 """A device on which POSIX shell scripts run, reached by a command: all that targets share.
 
-Needed there: sh, cat, head, wc, df, mkdir, mv, sha256sum, nice, taskset; Android's toybox and GNU have them.
+Needed there: sh, cat, head, wc, df, mkdir, mv, sha256sum; Android's toybox and GNU have them.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from harness.errors import CouldNotRunError, RefusedError
+from harness.errors import CouldNotRunError
 
 _CHUNK_BYTES: Final = 1 << 20
 _LINGER_S: Final = 0.7
@@ -58,28 +58,18 @@ class Frame(NamedTuple):
 
 
 class ShellTarget:
-    """One device.
+    """One device, named as the user wrote it; ``words`` are the command that runs the script appended to it.
 
-    Args:
-        name: As the user wrote it.
-        words: Command that runs the script appended to it.
-        folder: Where pushed files lie; the first usable of the places meant for it unless given.
-        quote: How a script must be quoted for what stands between.
+    Pushed files lie in ``folder``, the first usable of the places meant for it unless given. With ``quoted`` a shell
+    stands between, for which a script must be quoted.
     """
 
-    def __init__(
-        self, name: str, words: Sequence[str], *, folder: str = "", quote: Callable[[str], str] | None = None
-    ) -> None:
-        self.name = name
-        self._words = tuple(words)
-        self._quote = quote
-        self._folder = folder
+    def __init__(self, name: str, words: Sequence[str], *, folder: str = "", quoted: bool = False) -> None:
+        self.name, self._words, self._folder, self._quoted = name, words, folder, quoted
 
     def argv(self, script: str) -> list[str]:
         """The command on this machine that runs ``script`` there."""
-        if self._quote is not None:
-            script = f"exec sh -c {self._quote(script)}"
-        return [*self._words, script]
+        return [*self._words, f"exec sh -c {shlex.quote(script)}" if self._quoted else script]
 
     def shell(self, script: str, *, timeout_s: float = 60.0, check: bool = True) -> str:
         """Output of a script.
@@ -106,11 +96,6 @@ class ShellTarget:
             usable = 'mkdir -p "$d" 2>/dev/null && [ -w "$d" ] && echo "$d" && exit'
             self._folder = self.shell(f"for d in {_FOLDERS}; do {usable}; done; exit 9").strip()
         return self._folder
-
-    def facts(self, patterns: Sequence[str]) -> Frame:
-        """Text files that match shell patterns; those that are missing or may not be read are left out."""
-        found = self.shell(f"head -v -n 4000 {' '.join(patterns)} 2>/dev/null; true")
-        return Frame(time.monotonic(), files_in(found.splitlines()))
 
     def put(self, path: Path, sha256: str, *, executable: bool = False, progress: Progress | None = None) -> str:
         """Push a file under its hash and return its path there; an earlier attempt is gone on with, or found whole.
@@ -173,29 +158,16 @@ class ShellTarget:
             why = _last(errors) or "the connection broke"
             raise CouldNotRunError(f"{self.name}: pushing {path.name} stopped ({why}); what arrived is kept")
 
-    def fetch(self, place: str, path: Path) -> None:
-        """Copy a file from the target.
-
-        Raises:
-            CouldNotRunError: It is not there.
-        """
-        path.write_text(self.shell(f"cat {shlex.quote(place)}", timeout_s=600), encoding="utf-8")
-
-    def start(self, command: Sequence[str], *, nice: int = 0, cpus: str = "") -> "Running":
-        """Start a command there, on the CPUs of a hexadecimal mask; it ends when the connection does.
-
-        Raises:
-            RefusedError: The mask is none.
-        """
-        if cpus and not re.fullmatch(r"(0x)?[0-9a-fA-F]+", cpus):
-            raise RefusedError(f"{cpus!r} is no mask of CPUs such as f0")
-        words = [*(["nice", "-n", str(nice)] if nice else []), *(["taskset", cpus] if cpus else []), *command]
+    def start(self, command: Sequence[str]) -> "Running":
+        """Start a command there; it ends when the connection does."""
         own = shlex.quote(self.folder)
         # The shell waits for the end of its input beside the command: a lost connection ends both. Afterwards it holds
         # the CPU time of the command, and stays until the counters were read once more.
         script = (
             f"mkdir -p {own}; cd {own} || exit 9; exec 3<&0;"
-            f' {shlex.join(words)} 3<&- </dev/null & p=$!; echo $p $$ > {own}/run.pid; echo "pid $p $$" >&2;'
+            # The command's own process tells its number, before it becomes the command: nothing else is told earlier.
+            f""" sh -c 'echo "pid $$ $PPID" >&2; exec "$@"' sh {shlex.join(command)} 3<&- </dev/null & p=$!;"""
+            f" echo $p $$ > {own}/run.pid;"
             " (while read -r x; do :; done <&3; kill -9 $p) >/dev/null 2>&1 & w=$!;"
             ' wait $p; s=$?; echo "ended $s" >&2; kill $w 2>/dev/null;'
             f" sleep {_LINGER_S:g}; rm -f {own}/run.pid; exit $s"

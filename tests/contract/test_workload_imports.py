@@ -28,7 +28,7 @@ ALLOWED = {
     "calibration": set(),
     "training_efficiency": set(),
     "probe": set(),
-    "reasoning": {"pysat"},
+    "reasoning": set(),
     "sparse_autoencoder": {"onnxruntime", "onnx"},
     "grounded_vision": {"onnxruntime", "onnx", "scipy"},
     "grounding_qa": set(),

@@ -18,9 +18,9 @@ from bench.tiny_gguf import synthesize_tiny
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.measure.child import Limits
-from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs.generate import plan
 from harness.measure.pipeline import How, Pipeline
+from harness.measure.protocol import GenerateJob
 
 pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
 pytestmark = pytest.mark.engine

@@ -19,9 +19,9 @@ from harness.domain.record import RunRecord
 from harness.domain.result import Generation, Load
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.measure.generate_job import GenerateJob
 from harness.measure.jobs import generate, load, served
 from harness.measure.pipeline import How, Pipeline
+from harness.measure.protocol import GenerateJob
 from harness.runtimes import executable
 from harness.runtimes.server import RUNTIME as SERVER
 from harness.runtimes.server.answer import Request

@@ -18,7 +18,6 @@ from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure.jobs.soak import SoakJob
 from harness.measure.runner import identify
 from harness.measure.tiny_model import TinyShape, write_tiny
-from harness.ports import Target
 from harness.targets import target_named
 from harness.targets.bench import BenchJob, bench_on, between, program_for, soak_on
 from harness.targets.facts import _same_chip, celsius, doubts, drained_joules, facts, probe, ready
@@ -124,10 +123,6 @@ def test_a_file_is_pushed_once_and_another_of_equal_size_is_not_taken_for_it(pho
     assert target.put(other, other_sha256) != place
     with pytest.raises(CouldNotRunError, match="another hash"):
         target.put(other, "0" * 64)
-    copied = tmp_path / "back"
-    (tmp_path / "text").write_text("words\n")
-    target.fetch(str(tmp_path / "text"), copied)
-    assert copied.read_text() == "words\n"
 
 
 @needs_adbd
@@ -176,22 +171,15 @@ def test_nothing_is_left_running_when_the_client_or_the_daemon_dies(phone):
 
 
 @needs_adbd
-def test_a_command_runs_at_the_niceness_and_on_the_cpus_asked_for(phone):
-    running = phone.target().start(
-        ["sh", "-c", "echo out; echo err >&2; nice; taskset -p $$; exit 5"], nice=7, cpus="1"
-    )
+def test_what_a_command_tells_arrives_and_counters_run_beside_it(phone):
+    running = phone.target().start(["sh", "-c", "echo out; echo err >&2; exit 5"])
     with phone.target().counters(period_s=0.2) as counters:
         time.sleep(1.2)
         assert [line for _, line in running.told()] == ["err"]
-        status, output = running.finish(10)
-        assert (status, output.split()[:2]) == (5, ["out", str(min(os.nice(0) + 7, 19))]) and output.rstrip().endswith(
-            ": 1"
-        )
+        assert running.finish(10) == (5, "out\n")
         assert len(counters.frames) >= 4
         gaps = [b.at_s - a.at_s for a, b in zip(counters.frames, counters.frames[1:], strict=False)]
         assert sorted(gaps)[len(gaps) // 2] < 1  # 1 Hz or faster
-    with pytest.raises(RefusedError, match="mask"):
-        phone.target().start(["true"], cpus="1; rm")
 
 
 @needs_adbd
@@ -310,11 +298,11 @@ def test_the_executable_must_be_for_the_target(tmp_path):
 
 
 def test_a_local_target_needs_no_device(tmp_path):
-    target: Target = target_named("local", folder=str(tmp_path / "pushed"))
+    target = target_named("local", folder=str(tmp_path / "pushed"))
     write_tiny(tmp_path / "m.gguf", TinyShape(1, 64, 128, 2, 2, 32, 64), "F16")
     sha256 = hashlib.sha256((tmp_path / "m.gguf").read_bytes()).hexdigest()
     assert Path(target.put(tmp_path / "m.gguf", sha256)).is_file()
-    assert facts(target).core_count == os.cpu_count()
+    assert facts(target).cpu.logical_cpu_count == os.cpu_count()
 
 
 PROGRAMS = os.environ.get("EDGE_HARNESS_PROGRAMS", "")
@@ -335,7 +323,7 @@ def tiny(tmp_path):
 @needs_bench
 def test_llama_bench_on_the_device_becomes_a_record(phone, tiny):
     scenario = Scenario(context_tokens=256, prompt_tokens=64, new_tokens=128, thread_count=1)
-    job = BenchJob(scenario=scenario, programs=PROGRAMS, repetitions=20)
+    job = BenchJob(scenario=scenario, programs=Path(PROGRAMS), repetitions=20)
     record = bench_on(phone.target(), tiny[0], job, tiny[1])
     assert record.outcome in {"ok", "inconclusive"}, record.detail
     assert [(s.phase, s.label) for s in record.samples] == [("prefill", "pp64")] * 20 + [("decode", "tg128")] * 20
@@ -354,7 +342,7 @@ def test_a_daemon_that_dies_in_mid_run_is_recorded_and_leaves_nothing(phone, tin
     scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64, thread_count=1)
     threading.Timer(3.0, phone.kill).start()
     record = bench_on(
-        phone.target(), tiny[0], BenchJob(scenario=scenario, programs=PROGRAMS, repetitions=1000), tiny[1]
+        phone.target(), tiny[0], BenchJob(scenario=scenario, programs=Path(PROGRAMS), repetitions=1000), tiny[1]
     )
     assert record.outcome == "failed" and "connection broke" in record.detail
     assert gone(int((phone.folder / "pushed/run.pid").read_text().split()[0]))
@@ -364,7 +352,7 @@ def test_a_daemon_that_dies_in_mid_run_is_recorded_and_leaves_nothing(phone, tin
 @needs_bench
 def test_a_run_out_of_time_is_recorded(phone, tiny):
     scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64, thread_count=1)
-    job = BenchJob(scenario=scenario, programs=PROGRAMS, repetitions=100_000, timeout_s=3)
+    job = BenchJob(scenario=scenario, programs=Path(PROGRAMS), repetitions=100_000, timeout_s=3)
     record = bench_on(phone.target(), tiny[0], job, tiny[1])
     assert (record.outcome, record.detail) == ("timed out", "not done within 3 s")
 

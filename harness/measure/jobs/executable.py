@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,8 @@ import msgspec
 
 from harness.domain.record import Outcome, Phase, Sample, Validity
 from harness.errors import EngineError
-from harness.measure.generate_job import Emit, GenerateJob
 from harness.measure.memory_watch import MemoryWatch, Reading
+from harness.measure.protocol import Emit, GenerateJob
 from harness.records.derive import needed_count
 from harness.records.imports._make import sample
 from harness.records.imports.llama_bench import samples_of
@@ -41,7 +40,7 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
         clean, taken, patience_s = 0, 0, job.patience_s
         while clean < job.repetitions and taken < job.attempts_max and patience_s > 0:
             started_s, started_unix_s = time.monotonic(), time.time()
-            output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions), job)
+            output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions))
             found = rows(output)[: job.repetitions]
             if found and not told:
                 named = {k: found[0][k] for k in ("build_commit", "backends", "cpu_info", "gpu_info") if k in found[0]}
@@ -66,24 +65,20 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
     emit("memory", {"mark": "end", **memory})
 
 
-def _run(given: list[str], job: GenerateJob) -> tuple[str, Validity, dict[str, int]]:
+def _run(given: list[str]) -> tuple[str, Validity, dict[str, int]]:
     """Output of one process, what the machine did meanwhile, and the most memory that the process held."""
-    from harness.measure.validity import ValidityProbe
+    from harness.measure.validity import child_probe
 
-    probe = ValidityProbe(own_pids=(job.parent_pid,))
+    probe = child_probe()
     probe.start()
     process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
     watch = MemoryWatch(process.pid)
     watch.start()
-    log: list[str] = []
-    reader = threading.Thread(target=lambda: log.extend(process.stderr or ()), daemon=True)
-    reader.start()
-    output = process.stdout.read() if process.stdout else ""
-    status = process.wait()
-    reader.join()
+    output, errors = process.communicate()
     validity, use = probe.finish(), watch.stop()
+    log = errors.splitlines(keepends=True)
     sys.stderr.write("".join(log[-50:]))
-    if status:
+    if status := process.returncode:
         outcome: Outcome = "aborted" if status == -6 else "crashed" if status < 0 else "refused"
         last = " ".join("".join(log[-3:]).split())[-300:]
         raise EngineError(f"{Path(given[0]).name} ended with status {status}: {last}", outcome)

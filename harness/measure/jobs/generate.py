@@ -12,8 +12,8 @@ from harness.domain.prediction import Prediction
 from harness.domain.result import EngineBuffer, Generation
 from harness.measure.child import Limits
 from harness.measure.file_hash import file_sha256
-from harness.measure.generate_job import GenerateJob
 from harness.measure.pipeline import Measurement
+from harness.measure.protocol import GenerateJob
 from harness.measure.runner import check_scenario, identify
 from harness.onnx.files import combined_hash, model_files
 

@@ -6,7 +6,6 @@ keeps N users busy, each sending its next request when the last one ended; an op
 not the server keeps up, so that a queue shows. A request that failed is counted by its cause and has no latency.
 """
 
-import os
 import random
 import time
 from collections import Counter
@@ -23,9 +22,10 @@ from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult, Limits
-from harness.measure.generate_job import Emit
 from harness.measure.jobs.served import memory_mark
 from harness.measure.pipeline import Measurement, events_named
+from harness.measure.protocol import Emit
+from harness.measure.validity import child_probe
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
@@ -46,10 +46,8 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
     """What load to put on a server.
 
     Attributes:
-        levels: Users (closed loop) or requests a second (open loop), one level after the other; one of 0 for a trace.
-        open_loop: Whether levels are rates; arrivals are then Poisson's.
-        prompt_tokens: Least and most tokens of each request's own prompt, equally likely between.
-        new_tokens: The same for its answer.
+        levels: Users (closed loop) or requests a second (open loop, Poisson), one level after the other.
+        prompt_tokens: Least and most of each request's own prompt, equally likely between; so are ``new_tokens``.
         prefix_tokens: Tokens with which every prompt begins.
         turns: Requests of a conversation: each prompt has all before it, the answers among it.
         limits_s: Longest ``ttft``, ``itl`` (mean of the request) and ``e2el`` of a request that counts as good.
@@ -70,7 +68,6 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
     model: str = ""
     key_variable: str = KEY_VARIABLE
     patience: Patience = Patience()
-    parent_pid: int = 0
 
 
 def read_trace(path: Path) -> tuple[Arrival, ...]:
@@ -161,11 +158,9 @@ class Level:
         Raises:
             ServerError: No request succeeded.
         """
-        from harness.measure.validity import ValidityProbe
-
         conversations = self._conversations()
         # Prompts are made before the clock starts: fitting them asks the server.
-        probe = ValidityProbe(self._server.pid, own_pids=(self._job.parent_pid, os.getpid()))
+        probe = child_probe(self._server.pid)
         probe.start()
         started_s, started_unix_s = time.perf_counter(), time.time()
         paced = self._job.open_loop or bool(self._job.trace)
@@ -183,7 +178,7 @@ class Level:
         duration_s, validity = time.perf_counter() - started_s, probe.finish()
         answers = [(at_s, a) for at_s, a in self._done if isinstance(a, Answer)]
         errors = [e for _, e in self._done if isinstance(e, ServerError)]
-        late = msgspec.structs.replace(validity, doubts=(*validity.doubts, READ_LATE))
+        late = validity.doubted(READ_LATE)
         for at_s, answer in answers:
             given: tuple[tuple[Phase, str, int, float], ...] = (
                 ("first_token", "ttft", answer.prompt_tokens or 0, answer.first_token_s),
@@ -258,11 +253,8 @@ class Level:
             said = f"{prompt}{answer.text}" if isinstance(prompt, str) else prompt
 
 
-def _joined(first: str | tuple[int, ...] | None, then: str | tuple[int, ...]) -> str | tuple[int, ...]:
+def _joined(first: Any, then: str | tuple[int, ...]) -> str | tuple[int, ...]:
+    """Both words or both tokens, one after the other; ``first`` may be None."""
     if first is None:
         return then
-    if isinstance(first, str) and isinstance(then, str):
-        return f"{first} {then}"
-    assert not isinstance(first, str)
-    assert not isinstance(then, str)
-    return first + then
+    return f"{first} {then}" if isinstance(then, str) else (*first, *then)

@@ -12,20 +12,16 @@ from harness.domain.base import Frozen
 from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
-from harness.measure.validity import ValidityProbe
+from harness.measure.validity import child_probe
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.quality import Columns, Scores, chunks_of, score
 from harness.runtimes.llamacpp.session import LlamaSession
 
 
 class QualityJob(Frozen, frozen=True, kw_only=True):
-    """What to score.
+    """What to score, of ``chunk_count`` chunks from the beginning, 0 for all, against a least quantized ``reference``.
 
-    Attributes:
-        reference: Least quantized GGUF file to compare with; empty for none.
-        columns: ``.npz`` file for the rows of both (``FIELD`` and ``base FIELD`` of :class:`Columns`); empty for none.
-        chunk_count: Chunks from the beginning; 0 for all.
-        parent_pid: The process that waits; its CPU time is no disturbance.
+    ``columns`` is an ``.npz`` file for the rows of both (``FIELD`` and ``base FIELD`` of :class:`Columns`).
     """
 
     model: str
@@ -35,7 +31,6 @@ class QualityJob(Frozen, frozen=True, kw_only=True):
     chunk_tokens: int = 512
     chunk_count: int = 8
     thread_count: int = 0
-    parent_pid: int = 0
 
 
 def run_try(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
@@ -79,7 +74,7 @@ def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     scores = Scores()
     emit("engine", RUNTIME.identity(scenario))
     for chunk in chunks_of(tokens, job.chunk_tokens, job.chunk_count, model.begin_token):
-        probe = ValidityProbe(own_pids=(job.parent_pid,))
+        probe = child_probe()
         probe.start()
         started_unix_s, begin_s = time.time(), time.perf_counter()
         truth = np.array(chunk[len(chunk) // 2 + 1 :], np.int64)

@@ -6,7 +6,7 @@ connection is made before the clock starts, as for a client that keeps it. Distu
 the server's processes counted as ours where it runs here.
 """
 
-import os
+import contextlib
 import time
 from collections.abc import Mapping
 from statistics import median
@@ -20,24 +20,21 @@ from harness.domain.result import Generation, ServerUse
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.child import ChildResult, Limits
-from harness.measure.generate_job import Emit, GenerateJob, Probe
 from harness.measure.memory_watch import Reading, read_memory, read_portable
 from harness.measure.pipeline import Measurement, events_named
-from harness.measure.protocol import Protocoller
+from harness.measure.protocol import Emit, GenerateJob, Protocoller
 from harness.measure.runner import check_scenario
+from harness.measure.validity import ValidityProbe, child_probe
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience
 
 
 class ServedJob(GenerateJob, frozen=True, kw_only=True):
-    """What the child asks a server for, beside the fields of a run.
+    """What the child asks a server for, beside the fields of a run; ``key_variable`` holds its key.
 
-    Attributes:
-        model: Its name for the model; empty where it has one only.
-        key_variable: Environment variable that holds its key.
-        reuse: Let it take prompts from its cache: each test then sends one prompt again and again.
-        patience: How long it is waited for.
+    ``model`` is its name for the model, empty where it has one only. ``reuse`` lets it take prompts from its cache:
+    each test then sends one prompt again and again.
     """
 
     url: str
@@ -101,23 +98,16 @@ def run_served(arguments: Mapping[str, Any], emit: Emit) -> None:
     Raises:
         HarnessError: The server cannot be used, or failed; its ``outcome`` says how.
     """
-    from harness.measure.sensors import EnergyMeter
-    from harness.measure.validity import ValidityProbe
-
     job = msgspec.convert(arguments, ServedJob)
     server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
-
-    def probe(disk_expected: bool) -> Probe:
-        return ValidityProbe(server.pid, disk_expected=disk_expected, own_pids=(job.parent_pid, os.getpid()))
-
-    Served(job, server, emit, probe=probe, meter=EnergyMeter()).run()
+    Served(job, server, emit).run()
 
 
 class Served(Protocoller):
     """Runs one job on a server; arguments as :class:`Protocoller`, with the server in place of a runtime."""
 
-    def __init__(self, job: ServedJob, server: AttachedServer, emit: Emit, **given: Any) -> None:
-        super().__init__(job, server, emit, **given)  # type: ignore[arg-type]  # it opens no session
+    def __init__(self, job: ServedJob, server: AttachedServer, emit: Emit) -> None:
+        super().__init__(job, server, emit)  # type: ignore[arg-type]  # it opens no session
         self.asked, self.server = job, server
         self.suffix += " cached" if job.reuse else ""
         self._ratios: dict[str, list[float]] = {}
@@ -141,6 +131,10 @@ class Served(Protocoller):
             "server",
             {"cpu_s": used, **{f"{name}_path_ratio": median(found) for name, found in self._ratios.items()}},
         )
+
+    def probe(self, disk_expected: bool = False) -> ValidityProbe:
+        """A probe that counts the server's processes as ours."""
+        return child_probe(self.server.pid, disk_expected=disk_expected)
 
     def _cold_start(self) -> bool:
         if not self.server.unload():
@@ -168,9 +162,9 @@ class Served(Protocoller):
         answer, unix_s, validity, joules = self._ask(1, (1 if warm_up else wanted) + 1)
         count, duration_s = answer.later_count, answer.arrivals_s[-1] - answer.arrivals_s[0]
         if count < 1 or duration_s <= 0:
-            validity = _doubt(validity, f"no time between tokens: {answer.new_tokens} came in one piece")
+            validity = validity.doubted(f"no time between tokens: {answer.new_tokens} came in one piece")
         elif answer.read_late:
-            validity = _doubt(validity, READ_LATE)
+            validity = validity.doubted(READ_LATE)
         label = f"tg{wanted}{self.suffix}"
         self._tell("decode", label, count, duration_s, unix_s, validity, warm_up, answer.gaps_s(), joules)
         if answer.decode_s and not warm_up and not validity.doubts:
@@ -191,7 +185,7 @@ class Served(Protocoller):
         if s.depth_tokens and not reuse:
             # What is in the cache before the test: sent once, then found there.
             self.server.ask(msgspec.structs.replace(request, prompt=prompt[: s.depth_tokens], new_tokens=1))
-        probe = self._probe(cold)
+        probe = self.probe(disk_expected=cold)
         probe.start()
         self._meter.start()
         started_unix_s = time.time()
@@ -199,14 +193,14 @@ class Served(Protocoller):
         validity, joules = probe.finish(), self._meter.finish_joules()
         wanted = s.depth_tokens + prompt_tokens
         if answer.prompt_tokens not in {None, wanted} and not self.server.identity(s).options["chat_template"]:
-            validity = _doubt(validity, f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
+            validity = validity.doubted(f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
         if answer.new_tokens != new_tokens:
-            validity = _doubt(validity, f"the server ended after {answer.new_tokens} of {new_tokens} tokens")
+            validity = validity.doubted(f"the server ended after {answer.new_tokens} of {new_tokens} tokens")
         if answer.cached_tokens is not None and answer.cached_tokens < s.depth_tokens - 1:
             lacking = f"{answer.cached_tokens} of {s.depth_tokens} tokens of the depth"
-            validity = _doubt(validity, f"only {lacking} were in the server's cache")
+            validity = validity.doubted(f"only {lacking} were in the server's cache")
         if (answer.cached_tokens or 0) > (wanted if reuse else s.depth_tokens):
-            validity = _doubt(validity, f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
+            validity = validity.doubted(f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
         return answer, started_unix_s, validity, joules
 
     def _cpu_s(self) -> float | None:
@@ -222,11 +216,10 @@ def processes_of(server: AttachedServer) -> list[Any]:
     """The server's process and all below it; none where it runs elsewhere."""
     import psutil
 
-    try:
+    with contextlib.suppress(psutil.Error):
         root = psutil.Process(server.pid) if server.pid else None
         return [root, *root.children(recursive=True)] if root else []
-    except psutil.Error:
-        return []
+    return []
 
 
 def memory_mark(server: AttachedServer, name: str) -> dict[str, Any]:
@@ -234,7 +227,3 @@ def memory_mark(server: AttachedServer, name: str) -> dict[str, Any]:
     found = [r for p in processes_of(server) if (r := read_memory(p.pid) or read_portable(p.pid))]
     reading = Reading(*map(sum, zip(*found, strict=True))) if found else Reading(0, 0, 0, 0)
     return {"mark": name, "elsewhere": not found, **reading._asdict()}
-
-
-def _doubt(validity: Validity, doubt: str) -> Validity:
-    return msgspec.structs.replace(validity, doubts=(*validity.doubts, doubt))

@@ -12,32 +12,28 @@ import psutil
 
 from harness import plugins
 from harness.domain.base import Frozen
-from harness.domain.prediction import Prediction
 from harness.domain.record import ModelIdentity
 from harness.domain.result import Soak, Window
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.measure import sensors
 from harness.measure.child import ChildResult, Limits
-from harness.measure.generate_job import Emit
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import Measurement, key_of
+from harness.measure.protocol import Emit
 from harness.ports import Runtime
 from harness.stats.change import fall
 
 
 class SoakJob(Frozen, frozen=True, kw_only=True):
-    """What to run.
+    """What to run; each window decodes from an empty cache, again when the context is full.
 
     Attributes:
-        scenario: Threads, context, api ...; each window decodes from an empty cache, again when the context is full.
         window_s: Least length of a window.
         duty_ratio: Share of the time to decode in; the rest it sleeps after each window.
-        celsius_max: Hotter ends the run; None for no limit.
-        battery_percent_min: Less charge ends the run.
+        celsius_max: Hotter ends the run, as less charge than ``battery_percent_min`` does; None for no limit.
         idle_s: The idle device's power is measured for so long before.
         meter: File that an external meter writes meanwhile (unix seconds, watts); empty for none.
-        timeout_s: Longest time of the process that runs it.
     """
 
     path: str
@@ -119,7 +115,7 @@ def limit_reached(window: Window, job: SoakJob) -> str:
     return ""
 
 
-def plan(job: SoakJob, model: ModelIdentity, prediction: Prediction | None = None) -> Measurement:
+def plan(job: SoakJob, model: ModelIdentity) -> Measurement:
     """The run as the pipeline takes it."""
     return Measurement(
         workload="soak",
@@ -129,7 +125,6 @@ def plan(job: SoakJob, model: ModelIdentity, prediction: Prediction | None = Non
         read=lambda child: _read(child, job),
         runtime=job.runtime,
         model=model,
-        prediction=prediction,
         limits=Limits(wall_s=job.timeout_s),
         key=key_of("soak", model.sha256, job, fingerprint().fingerprint),
     )
@@ -138,14 +133,14 @@ def plan(job: SoakJob, model: ModelIdentity, prediction: Prediction | None = Non
 def _read(child: ChildResult, job: SoakJob) -> Soak | None:
     windows = [msgspec.convert(data, Window) for name, data in child.events if name == "window"]
     told = {name: data for name, data in child.events if name in {"energy", "stopped"}}
-    energy = told.get("energy", {})
+    energy = told.get("energy", {"scope": "", "started_unix_s": 0.0})
     return summarise(
         windows,
         job,
-        energy_scope=str(energy.get("scope", "")),
+        energy_scope=energy["scope"],
         battery_joules=sensors.battery_joules(),
-        started_unix_s=float(energy.get("started_unix_s", 0.0)),
-        stopped=str(told.get("stopped", "")),
+        started_unix_s=energy["started_unix_s"],
+        stopped=told.get("stopped", ""),
     )
 
 
@@ -162,7 +157,10 @@ def summarise(
     if not windows:
         return None
     if job.meter:
-        energy_scope, windows = "external meter", [_metered(w, Path(job.meter), started_unix_s) for w in windows]
+        energy_scope = "external meter"
+        spans = [(started_unix_s + w.since_start_s, w.duration_s) for w in windows]
+        joules = [sensors.metered_joules(Path(job.meter), at, at + length_s) for at, length_s in spans]
+        windows = [msgspec.structs.replace(w, joules=j) for w, j in zip(windows, joules, strict=True)]
     speeds = [w.tokens_per_s for w in windows]
     at = fall(speeds)
     early, late = windows[: at or len(windows)], windows[-max(len(windows) // 4, 1) :]
@@ -183,12 +181,6 @@ def summarise(
         tokens_per_charge=battery_joules / each if battery_joules and each else None,
         stopped=stopped,
     )
-
-
-def _metered(window: Window, meter: Path, started_unix_s: float) -> Window:
-    start = started_unix_s + window.since_start_s
-    joules = sensors.metered_joules(meter, start, start + window.duration_s)
-    return msgspec.structs.replace(window, joules=joules)
 
 
 def _joules(windows: Sequence[Window]) -> float | None:

@@ -2,13 +2,14 @@
 
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from harness.domain.base import Frozen
-from harness.domain.drafting import Decoding, DraftAdvice
+from harness.domain.drafting import DraftAdvice
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.jobs.timed import Timed, draft_step_s
@@ -34,19 +35,15 @@ _WORTH_RATIO = 1.03
 
 
 class SpeculationJob(Frozen, frozen=True, kw_only=True):
-    """What to run.
+    """What to run: ``new_tokens`` after each prompt.
 
     Attributes:
         drafts: Draft models to choose from before the run, by what each would give; ``lookup`` is the text itself.
-        new_tokens: Tokens generated after each prompt.
-        draft_tokens: Fixed draft length; 0 for adaptive.
-        most_tokens: Longest adaptive draft.
+        draft_tokens: Fixed draft length; 0 for adaptive, of at most ``most_tokens``.
         draft_scenario: For the draft, such as another api or placement; None: the target's.
-        temperature: 0 for greedy.
         top_k: Tokens kept in sampling; 0 for all.
         pilot_tokens: Tokens after each prompt of the pilot, which estimates acceptance on prompts of its own: those
             are not in the run, except where there are too few of them.
-        parent_pid: The process that waits; its CPU time is no disturbance.
     """
 
     target: str
@@ -62,7 +59,6 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
     seed: int = 0
     pilot_tokens: int = 24
     draft_scenario: Scenario | None = None
-    parent_pid: int = 0
 
 
 def speedup(draft_tokens: int, acceptance: float, verify_s: dict[int, float], draft_s: float) -> float:
@@ -103,14 +99,15 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """
     job = msgspec.convert(arguments, SpeculationJob)
     emit("engine", RUNTIME.identity(job.scenario))
-    timed = Timed(emit, parent_pid=job.parent_pid)
+    timed = Timed(emit)
     sampling = Sampling(job.temperature, job.top_k, job.seed)
     target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
     prompts = [target.tokenize(text) for text in job.prompts]
     spare = PILOT_PROMPTS if len(prompts) >= 2 * PILOT_PROMPTS else 0
     pilots, prompts = prompts[: spare or PILOT_PROMPTS], prompts[spare:]
     verify_s = measure_pass_s(target, VERIFY_SIZES, repetitions=4, depth_tokens=96)
-    verify_s[1] = min(verify_s[1], _plain_step_s(target, prompts[0]))
+    steps_s = [plain(target, prompts[0], 9).duration_s / 8 for _ in range(3)]
+    verify_s[1] = min(verify_s[1], statistics.median(steps_s))
     answers = [(prompt, plain(target, prompt, job.pilot_tokens).tokens) for prompt in pilots]
     candidates = []
     for name in job.drafts:
@@ -134,12 +131,8 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     speculator = Speculator(target, drafter, policy, sampling)
     for index, prompt in enumerate(prompts * job.repetitions):
         # Interleaved, and in turns which one goes first, so that a drifting machine favours neither.
-        def fast_answer(prompt: list[int] = prompt) -> Decoding:
-            return speculator.generate(prompt, job.new_tokens)
-
-        def slow_answer(prompt: list[int] = prompt) -> Decoding:
-            return plain(target, prompt, job.new_tokens)
-
+        fast_answer = partial(speculator.generate, prompt, job.new_tokens)
+        slow_answer = partial(plain, target, prompt, job.new_tokens)
         if index % 2:
             fast, slow = timed.answer(fast_answer), timed.answer(slow_answer, PLAIN)
         else:
@@ -164,10 +157,6 @@ def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sam
         session.close()
         raise
     return ModelDrafter(session, sampling)
-
-
-def _plain_step_s(target: LlamaSession, prompt: list[int]) -> float:
-    return statistics.median(plain(target, prompt, 9).duration_s / 8 for _ in range(3))
 
 
 def _pilot(drafter: Drafter, answers: Sequence[tuple[list[int], Sequence[int]]]) -> list[tuple[int, bool]]:

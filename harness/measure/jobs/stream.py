@@ -10,7 +10,6 @@ import msgspec
 
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
-from harness.domain.drafting import Decoding
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
 from harness.measure.jobs.timed import Timed, draft_step_s
@@ -32,15 +31,12 @@ of more would be taken from the target's weights."""
 
 
 class StreamJob(Frozen, frozen=True, kw_only=True):
-    """What to run.
+    """What to run, in ``budget_bytes`` in all, and passes of at most ``batch_tokens``.
 
     Attributes:
-        budget_bytes: What the child may use in all.
         mode: Streamed by this harness, or left to the system's page cache.
         draft: Draft model in memory; empty for none, ``lookup`` for the text itself.
-        batch_tokens: Most tokens of a pass.
         schedule: What is streamed: whole blocks, experts, or whichever suits the model and the budget.
-        parent_pid: The process that waits; its CPU time is no disturbance.
     """
 
     model: str
@@ -53,7 +49,6 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
     batch_tokens: int = 32
     schedule: Schedule = "auto"
     policy: CachePolicy = "likely"
-    parent_pid: int = 0
 
 
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
@@ -69,14 +64,13 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     job = msgspec.convert(arguments, StreamJob)
     path = Path(job.model)
     emit("engine", RUNTIME.identity(job.scenario))
-    timed = Timed(emit, parent_pid=job.parent_pid, disk_expected=True)
+    timed = Timed(emit, disk_expected=True)
     page_cache.drop(path)  # pages that others left in the cache would be free for this run
     if job.mode == "mapped":
         scenario = msgspec.structs.replace(job.scenario, mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
         session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)
         for text in job.prompts:
-            tokens = session.tokenize(text)
-            emit("answer", timed.answer(partial(plain, session, tokens, job.new_tokens)))
+            emit("answer", timed.answer(partial(plain, session, session.tokenize(text), job.new_tokens)))
         return
     drafter = _drafter(job)
     streamed, reason = open_streamed(
@@ -92,21 +86,13 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         if policy is not None:
             emit("costs", {"verify_s": policy.costs.before_s, "draft_s": policy.costs.draft_s})
         streamed.reset()
+        generate = Speculator(session, drafter, policy).generate if drafter and policy else partial(plain, session)
         for text in job.prompts:
-            tokens = session.tokenize(text)
-            emit("answer", timed.answer(partial(_answer, session, drafter, policy, tokens, job.new_tokens)))
+            emit("answer", timed.answer(partial(generate, session.tokenize(text), job.new_tokens)))
         streamed.probe_again()
         emit("report", streamed.report())
         if isinstance(streamed, ExpertStreamedSession):
             emit("use", streamed.use())
-
-
-def _answer(
-    session: LlamaSession, drafter: Drafter | None, policy: AdaptivePolicy | None, prompt: list[int], new_tokens: int
-) -> Decoding:
-    if drafter is None or policy is None:
-        return plain(session, prompt, new_tokens)
-    return Speculator(session, drafter, policy).generate(prompt, new_tokens)
 
 
 def _drafter(job: StreamJob) -> Drafter | None:

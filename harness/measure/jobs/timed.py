@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.domain.drafting import Decoding
 from harness.domain.record import Sample
 from harness.measure.sensors import EnergyMeter
-from harness.measure.validity import LIMITS, ValidityProbe
+from harness.measure.validity import LIMITS, child_probe
 
 if TYPE_CHECKING:
     from harness.runtimes.llamacpp.drafters import ModelDrafter
@@ -33,21 +33,18 @@ def draft_step_s(drafter: "ModelDrafter", prompt: list[int]) -> float:
 class Timed:
     """Tells each answer as samples: its prompt as prefill, its new tokens as decode.
 
-    Args:
-        emit: Takes the events of the child.
-        parent_pid: The process that waits.
-        disk_expected: Whether reading from the disk under a limit of memory is what the run is about. Its own readers
-            then wait for a CPU, and its pages for memory; what others use of the machine stays a doubt.
+    ``disk_expected``: reading from the disk under a limit of memory is what the run is about. Its own readers then wait
+    for a CPU, and its pages for memory; what others use of the machine stays a doubt.
     """
 
-    def __init__(self, emit: Callable[..., None], *, parent_pid: int, disk_expected: bool = False) -> None:
-        self._emit, self._parent_pid, self._disk_expected = emit, parent_pid, disk_expected
+    def __init__(self, emit: Callable[..., None], *, disk_expected: bool = False) -> None:
+        self._emit, self._disk_expected = emit, disk_expected
         self._meter = EnergyMeter()
 
     def answer(self, generate: Callable[[], Decoding], mark: str = "") -> Decoding:
         """Generate, and tell it; ``mark`` is appended to the labels."""
         limits = LIMITS._replace(cpu_stall_ratio=1.0, memory_stall_ratio=1.0) if self._disk_expected else LIMITS
-        probe = ValidityProbe(disk_expected=self._disk_expected, own_pids=(self._parent_pid,), limits=limits)
+        probe = child_probe(disk_expected=self._disk_expected, limits=limits)
         self._meter.start()
         probe.start()
         started_unix_s = time.time()

@@ -7,11 +7,8 @@ the same logits; where two tokens are nearly tied it may not.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from harness.ports import Session
-from harness.workloads._language.sampling import numbers, pick
+from harness.workloads._language.sampling import Pick, numbers, pick
 
 
 class Sample(NamedTuple):
@@ -44,33 +41,6 @@ class Plan(NamedTuple):
     ends: Callable[[int], bool] | None = None
 
 
-class _Running:
-    """A sample on its way."""
-
-    def __init__(self, number: int, plan: Plan) -> None:
-        self.number = number
-        self._plan = plan
-        self._numbers = numbers(plan.seed, number, plan.new_tokens)
-        self._tokens: list[int] = []
-        self._log_probability = 0.0
-        self._step_count = 0
-        self.is_done = False
-
-    def take(self, logits: NDArray[np.float32]) -> int:
-        """Draw the next token."""
-        drawn = pick(logits, self._plan.temperature, self._numbers[self._step_count])
-        self._step_count += 1
-        self._log_probability += drawn.log_probability
-        is_end = self._plan.ends is not None and self._plan.ends(drawn.token)
-        if not is_end:
-            self._tokens.append(drawn.token)
-        self.is_done = is_end or self._step_count == self._plan.new_tokens
-        return drawn.token
-
-    def result(self) -> Sample:
-        return Sample(tuple(self._tokens), self._log_probability, self._step_count)
-
-
 class Branches:
     """Answers to one prompt, as many at a time as wanted: the prompt is read once and shared.
 
@@ -99,19 +69,31 @@ class Branches:
     def draw(self, samples: Sequence[int], plan: Plan) -> list[Sample]:
         """Draw the samples of these numbers in one batch, one token of each a step."""
         session = self._session
-        all_of = [_Running(number, plan) for number in samples]
-        tokens = [one.take(self._first) for one in all_of]
-        running = [(one, at + 1, token) for at, (one, token) in enumerate(zip(all_of, tokens, strict=True))]
-        for _, sequence, _ in running:
-            session.fork(0, sequence)
-        position = self.prompt_count
-        while running := [r for r in running if not r[0].is_done]:
-            session.decode_rows([t for _, _, t in running], [position] * len(running), [s for _, s, _ in running])
-            running = [(one, sequence, one.take(session.logits(at))) for at, (one, sequence, _) in enumerate(running)]
-            position += 1
-        for sequence in range(1, len(all_of) + 1):
+        drawn: list[list[Pick]] = [[] for _ in samples]
+        given = [numbers(plan.seed, number, plan.new_tokens) for number in samples]
+        waiting, rows = list(range(len(samples))), [self._first] * len(samples)
+        for at in waiting:
+            session.fork(0, at + 1)
+        for step in range(plan.new_tokens):
+            for at, row in zip(waiting, rows, strict=True):
+                drawn[at].append(pick(row, plan.temperature, given[at][step]))
+            waiting = [at for at in waiting if plan.ends is None or not plan.ends(drawn[at][-1].token)]
+            if not waiting or step + 1 == plan.new_tokens:
+                break
+            position = self.prompt_count + step
+            tokens = [drawn[at][-1].token for at in waiting]
+            session.decode_rows(tokens, [position] * len(waiting), [at + 1 for at in waiting])
+            rows = [session.logits(row) for row in range(len(waiting))]
+        for sequence in range(1, len(samples) + 1):
             session.truncate(0, sequence=sequence)
-        return [one.result() for one in all_of]
+        return [
+            Sample(
+                tuple(p.token for p in picks if plan.ends is None or not plan.ends(p.token)),
+                sum(p.log_probability for p in picks),
+                len(picks),
+            )
+            for picks in drawn
+        ]
 
 
 def in_one_batch(session: Session, prompt: Sequence[int], sample_count: int, plan: Plan) -> list[Sample]:

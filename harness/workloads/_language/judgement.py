@@ -1,6 +1,6 @@
-"""Yes or no, or one of a few letters, by log-probability: many questions behind one prefix that is read once."""
+"""Yes or no, one of a few letters, or one of several texts, by log-probability: no parsing of what a model says."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from harness.ports import Session
 from harness.stats.intervals import binomial_test
-from harness.workloads._language.templates import ChatTemplate, Message
+from harness.workloads._language.sampling import log_softmax_at
+from harness.workloads._language.templates import ChatTemplate
 
 Floats = NDArray[np.float64]
 
@@ -25,11 +26,11 @@ class Signal(NamedTuple):
     says: str
 
 
-def signal(right_count: int, count: int, *, chance: float = 0.5, level: float = 0.05) -> Signal:
-    """``better than chance``, ``worse than chance`` or ``no signal``, by the exact two-sided binomial test."""
+def signal(right_count: int, count: int, *, chance: float = 0.5) -> Signal:
+    """``better than chance``, ``worse than chance`` or ``no signal``, by the exact two-sided binomial test at 5 %."""
     p = binomial_test(right_count, count, chance)
     side = "better than chance" if right_count > chance * count else "worse than chance"
-    return Signal(right_count, count, p, side if p <= level else "no signal")
+    return Signal(right_count, count, p, side if p <= 0.05 else "no signal")
 
 
 class Judge:
@@ -53,19 +54,18 @@ class Judge:
         session: Session,
         template: ChatTemplate,
         instruction: str,
-        examples: Sequence[tuple[str, str]] = (),
+        examples: Iterable[Sequence[str]] = (),
         *,
         options: Sequence[str] = YES_NO,
         together: int = 8,
         home: int = 0,
     ) -> None:
         self._session, self._together, self._home = session, together, home
-        head = [Message("system", instruction)]
-        for question, answer in examples:
-            head += [Message("user", question), Message("assistant", answer)]
-        self._prefix, self._after = template.around(session, head)
+        self._prefix, self._after = template.around(session, instruction, examples)
         self._is_kept = False
-        self._options = [sorted({t for s in _spellings(o) for t in _first(session, s)}) for o in options]
+        self._options = [
+            sorted({t for s in (o, o.lower(), f" {o}", f" {o.lower()}") for t in _first(session, s)}) for o in options
+        ]
         self.read_count = 0
 
     def logits(self, questions: Sequence[str]) -> Floats:
@@ -76,13 +76,11 @@ class Judge:
         """
         self._keep()
         start = len(self._prefix)
-        prompts = [self._session.tokenize(q, add_special=False) + self._after for q in questions]
         found: list[Floats] = []
         waiting: list[tuple[int, list[int]]] = []
-        for prompt in prompts:
-            if waiting and (
-                len(waiting) == self._together or sum(len(p) for _, p in waiting) + len(prompt) > _MOST_ROWS
-            ):
+        for question in questions:
+            prompt = self._session.tokenize(question, add_special=False) + self._after
+            if len(waiting) == self._together or sum(len(p) for _, p in waiting) + len(prompt) > _MOST_ROWS:
                 found += self._run(self._home, waiting)
                 waiting = []
             waiting.append((start, prompt))
@@ -131,19 +129,13 @@ class Judge:
         if not asked:
             return []
         session = self._session
-        tokens: list[int] = []
-        positions: list[int] = []
-        sequences: list[int] = []
-        kept: list[bool] = []
+        rows: list[tuple[int, int, int, bool]] = []
         for sequence, (start, prompt) in enumerate(asked, source + 1):
             session.fork(source, sequence)
             session.truncate(start, sequence=sequence)
-            tokens += prompt
-            positions += range(start, start + len(prompt))
-            sequences += [sequence] * len(prompt)
-            kept += [False] * (len(prompt) - 1) + [True]
-        session.decode_rows(tokens, positions, sequences, kept)
-        self.read_count += len(tokens)
+            rows += [(t, start + at, sequence, at == len(prompt) - 1) for at, t in enumerate(prompt)]
+        session.decode_rows(*map(list, zip(*rows, strict=True)))
+        self.read_count += len(rows)
         found = [self._weighed(session.logits(at)) for at in range(len(asked))]
         for sequence in range(source + 1, source + 1 + len(asked)):
             session.truncate(0, sequence=sequence)
@@ -161,11 +153,57 @@ class Judge:
         self._is_kept = False
 
 
-def _spellings(option: str) -> tuple[str, ...]:
-    return option, option.lower(), f" {option}", f" {option.lower()}"
-
-
 def _first(session: Session, text: str) -> list[int]:
     """The token of a text that is one token; nothing where it is more."""
     tokens = session.tokenize(text, add_special=False)
     return tokens if len(tokens) == 1 else tokens[:1] if not text.startswith(" ") else []
+
+
+class Choice(NamedTuple):
+    """What the model prefers.
+
+    Attributes:
+        best: Index of the option with the highest score; the first of equal ones.
+        scores: Mean log-probability of each option's tokens, nats [options].
+        shares: softmax(scores): a confidence in each option [options].
+        token_count: Tokens read, the kept prefix left out.
+    """
+
+    best: int
+    scores: NDArray[np.float64]
+    shares: NDArray[np.float64]
+    token_count: int
+
+
+def choose(session: Session, prompt: Sequence[int], options: Sequence[Sequence[int]], *, kept_count: int = 0) -> Choice:
+    """Score each option as the continuation of the prompt: (1 / m) sum over its m tokens of log P(token | before).
+
+    Length normalisation as in ``acc_norm`` of lm-evaluation-harness, by tokens instead of bytes. The prompt is read
+    once; the options share it and go through the model in one batch.
+
+    Args:
+        session: With one sequence more than there are options.
+        prompt: Token ids, at least one more than ``kept_count``.
+        options: Token ids of each option, each at least one.
+        kept_count: Tokens of the prompt that sequence 0 holds already.
+    """
+    if kept_count:
+        session.truncate(kept_count)
+    else:
+        session.clear()
+    session.decode(prompt[kept_count:], position=kept_count)
+    first = session.logits()
+    sums = np.array([log_softmax_at(first, option[0]) for option in options])
+    rows = [(token, len(prompt) + at, n) for n, o in enumerate(options) for at, token in enumerate(o[:-1])]
+    if rows:
+        for n in range(len(options)):
+            session.fork(0, n + 1)
+        session.decode_rows([t for t, _, _ in rows], [p for _, p, _ in rows], [n + 1 for _, _, n in rows])
+        for row, (_, position, n) in enumerate(rows):
+            sums[n] += log_softmax_at(session.logits(row), options[n][position - len(prompt) + 1])
+        for n in range(len(options)):
+            session.truncate(0, sequence=n + 1)
+    scores = sums / [len(o) for o in options]
+    weights = np.exp(scores - scores.max())
+    read = len(prompt) - kept_count + len(rows)
+    return Choice(int(scores.argmax()), scores, weights / weights.sum(), read)

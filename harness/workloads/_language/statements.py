@@ -114,16 +114,10 @@ def clause(text: str, subject: Sequence[str] = ()) -> Clause:
 
 def _opens_as_name(words: Sequence[str]) -> bool:
     """Whether the first word, in a capital anyway, is a name: it owns, stands in a pair, or a verb follows."""
-    second = next(
-        (
-            at
-            for at in range(1, len(words))
-            if not words[at].endswith("ly") and words[at] not in _STOP - _BE - _AUXILIARIES
-        ),
-        0,
-    )
+    passed = _STOP - _BE - _AUXILIARIES
+    later = [at for at in range(1, len(words)) if not words[at].endswith("ly") and words[at] not in passed]
     pairs = len(words) > 1 and words[1][0].isupper()
-    return words[0].endswith("'s") or pairs or (second > 0 and _is_verb(words, second))
+    return words[0].endswith("'s") or pairs or (bool(later) and _is_verb(words, later[0]))
 
 
 def _is_verb(words: Sequence[str], at: int) -> bool:
@@ -206,12 +200,7 @@ def _fits(mine: "dict[str, frozenset[int]]", other: Clause) -> bool:
     return all(values <= other.figures.moments.get(field, frozenset()) for field, values in mine.items())
 
 
-class _Roles(NamedTuple):
-    agents: frozenset[str]
-    patients: frozenset[str]
-
-
-def _roles(words: Sequence[str], verb_at: int) -> tuple[str, _Roles]:
+def _roles(words: Sequence[str], verb_at: int) -> tuple[str, frozenset[str], frozenset[str]]:
     """The verb and who does it to whom: the passive and verbs such as buy and borrow turned round."""
     verb = stem(words[verb_at])
     before = [stem(w) for w in words[:verb_at] if w not in _STOP]
@@ -229,8 +218,7 @@ def _roles(words: Sequence[str], verb_at: int) -> tuple[str, _Roles]:
         agents, patients = frozenset(source[:2]), agents | (patients - frozenset(source))
     if _DEFEATS.get(verb, 1) < 0:
         agents, patients = patients, agents
-    verb = _verb(words[verb_at])
-    return verb, _Roles(agents, patients)
+    return _verb(words[verb_at]), agents, patients
 
 
 def _swapped(claim: Clause, passage: Sequence[Clause]) -> bool:
@@ -243,18 +231,18 @@ def _acts(words: Sequence[str], at: int) -> bool:
 
 
 def _turned(claim: Clause, at: int, passage: Sequence[Clause]) -> bool:
-    verb, ours = _roles(claim.words, at)
+    verb, agents, patients = _roles(claim.words, at)
     is_wrong = False
     for other in passage:
         for there in range(len(other.words)):
             if not _acts(other.words, there) or _verb(other.words[there]) != verb:
                 continue
-            theirs = _roles(other.words, there)[1]
-            if ours.agents & theirs.agents or not (ours.agents and theirs.agents):
+            _, doers, done_to = _roles(other.words, there)
+            if agents & doers or not (agents and doers):
                 return False
-            crossed = bool(ours.agents & theirs.patients) and bool(ours.patients & theirs.agents)
-            named = ours.agents <= claim.names and theirs.agents <= other.names
-            is_wrong |= crossed or (named and bool(ours.patients & theirs.patients))
+            crossed = bool(agents & done_to) and bool(patients & doers)
+            named = agents <= claim.names and doers <= other.names
+            is_wrong |= crossed or (named and bool(patients & done_to))
     return is_wrong
 
 

@@ -10,13 +10,14 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.catalog.gguf import read_gguf
+from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, MissingPackageError
-from harness.ports import Session
+from harness.ports import Session, WorkloadContext
 
 MOST_TEMPLATE_CHARS: Final = 1 << 16
 _WAIT_S: Final = 20.0
@@ -36,19 +37,17 @@ class ChatTemplate:
 
     Args:
         source: Jinja text.
-        variables: What else it may ask for (``bos_token``, ``eos_token``).
         path: The file that it comes from, for messages.
 
     Raises:
         BadDataError: It is longer than 65,536 characters.
     """
 
-    def __init__(self, source: str, *, variables: dict[str, str] | None = None, path: Path = Path("template")) -> None:
+    def __init__(self, source: str, *, path: Path = Path("template")) -> None:
+        self._source, self._path = source, path
         if len(source) > MOST_TEMPLATE_CHARS:
-            self._path = path
             raise self._bad(f"{len(source)} characters", f"at most {MOST_TEMPLATE_CHARS}")
-        self._source, self._variables, self._path = source, variables or {}, path
-        self._shapes: dict[tuple[tuple[str, ...], bool], list[str]] = {}
+        self._shapes: dict[tuple[str, ...], list[str]] = {}
 
     @classmethod
     def of(cls, path: Path) -> "ChatTemplate":
@@ -56,48 +55,49 @@ class ChatTemplate:
         source = read_gguf(path).metadata.get("tokenizer.chat_template") if path.suffix == ".gguf" else None
         return cls(source if isinstance(source, str) and source.strip() else PLAIN, path=path)
 
-    def tokens(self, session: Session, messages: Sequence[Message], *, opens_answer: bool = True) -> list[int]:
-        """Token ids of a conversation.
-
-        Args:
-            session: Whose tokenizer.
-            messages: Turns in order.
-            opens_answer: End with the words that begin an answer.
+    def tokens(self, session: Session, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, ending in the words that begin an answer.
 
         Raises:
             BadDataError: The template fails, passes a limit, uses a refused construct, or drops a content.
             MissingPackageError: jinja2 is not installed.
         """
-        parts = self._parts(tuple(m.role for m in messages), opens_answer)
+        parts = self._parts(tuple(m.role for m in messages))
         ids = session.tokenize("") + session.tokenize(parts[0], add_special=False, parse_special=True)
         for message, after in zip(messages, parts[1:], strict=True):
             ids += session.tokenize(message.content, add_special=False)
             ids += session.tokenize(after, add_special=False, parse_special=True)
         return ids
 
-    def around(self, session: Session, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
-        """Token ids before and after the content of one more user's turn, the words that begin an answer included.
+    def around(
+        self, session: Session, instruction: str = "", examples: Iterable[Sequence[str]] = ()
+    ) -> tuple[list[int], list[int]]:
+        """Token ids before and after the content of a user's turn, the words that begin an answer included.
+
+        An instruction comes first where there is one, then examples, each a question and its answer.
 
         Raises:
             BadDataError, MissingPackageError: As :meth:`tokens`.
         """
-        whole = self.tokens(session, [*messages, Message("user", "")])
-        last = self._parts((*(m.role for m in messages), "user"), True)[-1]
+        head = [Message("system", instruction)] if instruction else []
+        for question, answer in examples:
+            head += [Message("user", question), Message("assistant", answer)]
+        whole = self.tokens(session, [*head, Message("user", "")])
+        last = self._parts((*(m.role for m in head), "user"))[-1]
         after = session.tokenize(last, add_special=False, parse_special=True)
         return whole[: len(whole) - len(after)], after
 
-    def _parts(self, roles: tuple[str, ...], opens_answer: bool) -> list[str]:
-        key = roles, opens_answer
-        if key not in self._shapes:
+    def _parts(self, roles: tuple[str, ...]) -> list[str]:
+        if roles not in self._shapes:
             salt = secrets.token_hex(8)
             marks = [f"mark{at}of{salt}" for at in range(len(roles))]
             turns = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-            fixed = {"bos_token": "", "eos_token": "", "tools": None, **self._variables}
-            text = self._rendered({**fixed, "messages": turns, "add_generation_prompt": opens_answer})
+            fixed = {"bos_token": "", "eos_token": "", "tools": None, "add_generation_prompt": True}
+            text = self._rendered({**fixed, "messages": turns})
             if re.findall(rf"mark\d+of{salt}", text) != marks:
                 raise self._bad("contents dropped, repeated or moved", f"each of {', '.join(roles)} once, in order")
-            self._shapes[key] = re.split(rf"mark\d+of{salt}", text)
-        return self._shapes[key]
+            self._shapes[roles] = re.split(rf"mark\d+of{salt}", text)
+        return self._shapes[roles]
 
     def _rendered(self, variables: dict[str, object]) -> str:
         script = Path(__file__).with_name("_template_child.py")
@@ -119,3 +119,18 @@ class ChatTemplate:
 
     def _bad(self, found: str, expected: str) -> BadDataError:
         return BadDataError(self._path, "tokenizer.chat_template", found, expected)
+
+
+def open_chat(
+    context: WorkloadContext,
+    context_tokens: int,
+    sequence_count: int,
+    output_tokens: int = 16,
+    path: Path | None = None,
+) -> tuple[Session, ChatTemplate]:
+    """Open a model, the context's own where no other is named, and its chat template."""
+    path = path or context.model_path
+    assert context.open_session is not None and path is not None
+    scenario = Scenario(context_tokens=context_tokens, thread_count=context.thread_count)
+    session = context.open_session(path, scenario, sequence_count=sequence_count, output_tokens=output_tokens)
+    return session, ChatTemplate.of(path)

@@ -6,11 +6,12 @@ and the documentation strings of its library.
 
 import ast
 import sysconfig
+import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from harness.errors import RefusedError
 
@@ -20,10 +21,18 @@ _LEAST_CHARS: Final = 300  # a documentation string of less is mostly a signatur
 _STRAIGHT: Final = str.maketrans("\u2018\u2019\u201c\u201d\u2014\u2013", "''\"\"--")
 
 
+_FOLDER: Final = Path(__file__).parents[2] / "data" / "text"
+
+
 def shipped_text() -> str:
     """The text that ships with the harness: parts of the Python language reference."""
-    path = Path(__file__).parents[2] / "data" / "text" / "python-reference.txt"
-    return path.read_text(encoding="utf-8")
+    return (_FOLDER / "python-reference.txt").read_text(encoding="utf-8")
+
+
+@cache
+def shipped_table(name: str) -> dict[str, Any]:
+    """Words or sentences that ship with the harness: ``english``, ``made-up``, ``entailment`` ..."""
+    return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def texts_of(folder: Path) -> list[str]:

@@ -11,27 +11,21 @@ from typing import Any, Final, NamedTuple
 
 from harness.ports import Session
 from harness.workloads._language.generate import Branches, Plan, line_end
-from harness.workloads._language.templates import ChatTemplate, Message
+from harness.workloads._language.templates import ChatTemplate
+from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import contains
 from harness.workloads.grounding_qa.support import Support
 from harness.workloads.memory_store.keeping import Keeper, share_by_cluster
-from harness.workloads.memory_store.lives import Asked, Talk
+from harness.workloads.memory_store.lives import Asked
 from harness.workloads.memory_store.store import MemoryStore
 
 PARTS: Final = ("management", "retrieval", "verification", "abstention")
-INSTRUCTION: Final = (
-    "Answer the question from the notes in a few words, then give the number of the note in brackets. "
-    "If no note tells the answer, say: unknown."
-)
-EXAMPLES: Final = (
-    ("[1] Tom's dog is called Rufus.\n[2] Tom has moved to Porto.\nQuestion: Where does Tom live now?", "Porto [2]"),
-    ("[1] Eva bought a grey car and sold the old one.\nQuestion: Which car does Eva drive?", "grey [1]"),
-    ("[1] Eva prefers soup these days.\n[2] Tom's dog is called Rufus.\nQuestion: What is Eva's job?", "unknown"),
-    ("[1] Eva's uncle is called Tom.\n[2] Tom prefers soup.\nQuestion: What does Eva's uncle like to eat?", "soup [2]"),
-)
+_TOLD: Final = shipped_table("instructions")["assistant"]
 _UNKNOWN: Final = re.compile(r"\b(?:unknown|not (?:known|mentioned|given|stated)|no note)\b", re.I)
 _CITED: Final = re.compile(r"\[\s*(\d+)")
 _NOTES: Final = 4
+_LEAST_CONFIDENCE: Final = 0.35
+"""Below it, the assistant abstains."""
 
 
 class Reply(NamedTuple):
@@ -66,7 +60,6 @@ class Assistant:
         support: Verifies answers, in the sequences from 2 on.
         without: Parts of :data:`PARTS` that are switched off.
         budget_tokens: Most tokens of an answer; notes are left out until a prompt has at most eight times as many.
-        least_confidence: Below it, it abstains.
     """
 
     def __init__(
@@ -78,12 +71,11 @@ class Assistant:
         *,
         without: Sequence[str] = (),
         budget_tokens: int = 24,
-        least_confidence: float = 0.35,
     ) -> None:
         self._session, self._support, self._without = session, support, frozenset(without)
         self._keeper, self._store = Keeper(store), store
-        self._budget_tokens, self._least = budget_tokens, least_confidence
-        self._before, self._after = template.around(session, _head())
+        self._budget_tokens = budget_tokens
+        self._before, self._after = template.around(session, _TOLD["instruction"], _TOLD["examples"])
         self._plan = Plan(budget_tokens, 0.0, ends=line_end(session))
         self._heard: list[str] = []
         session.truncate(0)
@@ -118,7 +110,7 @@ class Assistant:
             best = max(range(len(told)), key=lambda at: checks[at].probability)
             confidence, note = confidence * checks[best].probability, told[best]
             read += self._support.judge.read_count - before
-        unsure = confidence < self._least or not text or bool(_UNKNOWN.search(said))
+        unsure = confidence < _LEAST_CONFIDENCE or not text or bool(_UNKNOWN.search(said))
         is_given = not unsure or "abstention" in self._without
         return Reply(text, note, confidence, is_given, read, drawn.step_count, perf_counter() - start)
 
@@ -136,11 +128,6 @@ class Assistant:
             del notes[0]
 
 
-def _head() -> list[Message]:
-    turns = [Message(role, text) for pair in EXAMPLES for role, text in zip(("user", "assistant"), pair, strict=True)]
-    return [Message("system", INSTRUCTION), *turns]
-
-
 class Judged(NamedTuple):
     """A reply beside the question: right when it holds the value, or is not given where that was to be forgotten."""
 
@@ -156,13 +143,6 @@ class Judged(NamedTuple):
         return self.reply.is_given and contains(self.reply.text, self.asked.value)
 
 
-def hold(assistant: Assistant, talk: Talk) -> list[Judged]:
-    """Hear a whole talk, then answer its questions."""
-    for text, _ in talk.turns:
-        assistant.hear(text)
-    return [Judged(talk.name, asked, assistant.ask(asked.text)) for asked in talk.questions]
-
-
 def report(judged: Sequence[Judged]) -> dict[str, Any]:
     """Shares with intervals clustered by talk, and costs.
 
@@ -175,10 +155,5 @@ def report(judged: Sequence[Judged]) -> dict[str, Any]:
     found["wrong answers given"] = share_by_cluster([(j.talk, j.reply.is_given and not j.is_right) for j in judged])
     if given:
         found["cited"] = share_by_cluster([(j.talk, contains(j.reply.note, j.reply.text)) for j in given])
-    for name, values in (
-        ("read_tokens", [j.reply.read_count for j in judged]),
-        ("drawn_tokens", [j.reply.drawn_count for j in judged]),
-        ("seconds", [j.reply.seconds for j in judged]),
-    ):
-        found[name] = sum(values) / len(values)
-    return found
+    costs = {"read_tokens": "read_count", "drawn_tokens": "drawn_count", "seconds": "seconds"}
+    return found | {name: sum(getattr(j.reply, field) for j in judged) / len(judged) for name, field in costs.items()}

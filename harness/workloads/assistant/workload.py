@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any, Final, NamedTuple
 
-from harness.domain.scenario import Scenario
 from harness.domain.workload import NATIVE_OPS, Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
@@ -75,14 +74,15 @@ class AssistantWorkload:
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Open the model, hear a talk."""
+        from harness.workloads._language.templates import open_chat
         from harness.workloads.memory_store.lives import talks
 
         talk = talks(1, context.seed)[0]
-        session = self._open(context)
-        assistant, store = self._assistant(session, context, "timed", size, ())
+        opened = open_chat(context, context_tokens=2048, sequence_count=6)
+        assistant, store = self._assistant(opened, context, "timed", size)
         for text, _ in talk.turns:
             assistant.hear(text)
-        return State(session, assistant, talk, store, size["budget_tokens"])
+        return State(opened[0], assistant, talk, store, size["budget_tokens"])
 
     def operations(self, state: State) -> Sequence[Operation]:
         """Hear one turn again; answer one question."""
@@ -105,7 +105,7 @@ class AssistantWorkload:
 
         for text, _ in state.talk.turns:  # in order again: timing may have ended in the middle of the talk
             state.assistant.hear(text)
-        kept = {h.memory.content for word in _words(state.talk) for h in state.store.search(f'"{word}"', top_k=200)}
+        kept = {h.memory.content for h in state.store.retrieve("", top_k=len(state.store))}
         judged = []
         for asked in state.talk.questions:
             reply = state.assistant.ask(asked.text)
@@ -120,45 +120,35 @@ class AssistantWorkload:
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """Six talks with all parts, and with each part switched off; needs no data."""
-        from harness.workloads.assistant.assistant import PARTS, hold, report
+        from harness.workloads._language.templates import open_chat
+        from harness.workloads.assistant.assistant import PARTS, Judged, report
         from harness.workloads.memory_store.lives import talks
 
-        session = self._open(context)
+        opened = open_chat(context, context_tokens=2048, sequence_count=6)
         found: dict[str, Any] = {}
         for off in ((), *((part,) for part in PARTS)):
             judged = []
             for talk in talks(_EVALUATED, context.seed + 100):
                 name = f"{talk.name}-{'-'.join(off) or 'whole'}"
-                assistant, store = self._assistant(session, context, name, self.sizes["default"], off)
-                judged += hold(assistant, talk)
+                assistant, store = self._assistant(opened, context, name, self.sizes["default"], *off)
+                for text, _ in talk.turns:
+                    assistant.hear(text)
+                judged += [Judged(talk.name, asked, assistant.ask(asked.text)) for asked in talk.questions]
                 store.close()
             found[f"without {off[0]}" if off else "all parts"] = report(judged)
-        session.close()
+        opened[0].close()
         return found
 
-    def _open(self, context: WorkloadContext) -> Any:
-        assert context.open_session is not None and context.model_path is not None
-        scenario = Scenario(context_tokens=2048, thread_count=context.thread_count)
-        return context.open_session(context.model_path, scenario, sequence_count=6, output_tokens=16)
-
     def _assistant(
-        self, session: Any, context: WorkloadContext, name: str, size: Mapping[str, int], without: Sequence[str]
+        self, opened: tuple[Any, Any], context: WorkloadContext, name: str, size: Mapping[str, int], *without: str
     ) -> tuple[Any, Any]:
-        from harness.workloads._language.templates import ChatTemplate
         from harness.workloads.assistant.assistant import Assistant
+        from harness.workloads.grounding_qa.answering import fill_store
         from harness.workloads.grounding_qa.support import Support
-        from harness.workloads.grounding_qa.workload import fill_store
 
-        assert context.model_path is not None
-        template = ChatTemplate.of(context.model_path)
+        session, template = opened
         store = fill_store(context, [], name, with_meaning=bool(size["minilm"]), capacity=10_000)
         session.clear()
         support = Support(session, template, home=2, together=3)
         budget = size["budget_tokens"]
         return Assistant(session, template, store, support, without=without, budget_tokens=budget), store
-
-
-def _words(talk: Any) -> set[str]:
-    import re
-
-    return {word for text, _ in talk.turns for word in re.findall(r"[A-Za-z]{3,}", text)}

@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
 _EVALUATED: Final = 120
-_CONTEXT_TOKENS: Final = 2048
+_OPENED: Final = (2048, 4, 64)
+"""Context, sequences and outputs of each model."""
 _JUDGES: Final = ("qwen2.5-coder-0.5b", "smollm2-135m")
 """Models weaker than the debaters, the strongest first; the first one that lies in the cache judges."""
 
@@ -84,17 +83,15 @@ class DebateWorkload:
 
     def context_tokens(self, size: Mapping[str, int]) -> int:  # noqa: ARG002  the same at every size
         """Context of the model's session."""
-        return _CONTEXT_TOKENS
+        return _OPENED[0]
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Open the model, make the cases, hold one debate."""
-        from harness.workloads._language.templates import ChatTemplate
+        from harness.workloads._language.templates import open_chat
         from harness.workloads.debate.debating import Debate, cases
 
         made = cases(size["case_count"], context.seed)
-        session = _open(context, context.model_path)
-        template = ChatTemplate.of(context.model_path) if context.model_path else None
-        assert template is not None
+        session, template = open_chat(context, *_OPENED)
         debate = Debate(session, template, budget_tokens=size["budget_tokens"], seed=context.seed)
         return State(session, debate, made, debate.argue(made[0]), size["budget_tokens"], context.seed)
 
@@ -143,24 +140,18 @@ class DebateWorkload:
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """All arms on 120 cases, judged by a weaker model of the cache where there is one; needs no data."""
-        from harness.workloads._language.templates import ChatTemplate
+        from harness.workloads._language.templates import open_chat
         from harness.workloads.debate.debating import Debate, cases, hold_all, report
 
         path = context.model_path
         assert path is not None
-        session = _open(context, path)
+        session, template = open_chat(context, *_OPENED)
         weaker = [p for name in _JUDGES for p in sorted((context.cache / "models" / name).glob("*.gguf"))]
         weaker = [p for p in weaker if p.stat().st_size < 0.8 * path.stat().st_size]
-        judge = (_open(context, weaker[0]), ChatTemplate.of(weaker[0])) if weaker else None
-        debate = Debate(session, ChatTemplate.of(path), judge, seed=context.seed)
+        judge = open_chat(context, *_OPENED, path=weaker[0]) if weaker else None
+        debate = Debate(session, template, judge, seed=context.seed)
         found = report(hold_all(debate, cases(_EVALUATED, context.seed + 1000), context.seed))
         session.close()
         if judge:
             judge[0].close()
         return {"debaters": path.stem, "judge": weaker[0].stem if weaker else f"{path.stem}, not weaker", **found}
-
-
-def _open(context: WorkloadContext, path: Path | None) -> Any:
-    assert context.open_session is not None
-    scenario = Scenario(context_tokens=_CONTEXT_TOKENS, thread_count=context.thread_count)
-    return context.open_session(path, scenario, sequence_count=4, output_tokens=64)

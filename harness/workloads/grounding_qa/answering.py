@@ -2,47 +2,72 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from math import exp
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from math import comb, exp
 from time import perf_counter
 from typing import Final, NamedTuple
 
-from harness.ports import Session
+from harness.ports import Session, WorkloadContext
 from harness.workloads._language.generate import Branches, Plan, Sample, line_end
+from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.facts import Question
 from harness.workloads.grounding_qa.support import Support, objections
-from harness.workloads.memory_store.store import MemoryStore
-from harness.workloads.reasoning.voting import Vote, vote_in_waves
+from harness.workloads.memory_store import minilm
+from harness.workloads.memory_store.embedders import Embedder, HashingEmbedder
+from harness.workloads.memory_store.store import Memory, MemoryStore, NewMemory
 
 WAVES: Final = (3, 1, 2, 2)
 """Samples drawn before each look at the vote; 8 in all. Three that agree leave a doubt of 1/16, and end it."""
 
-EXAMPLES: Final = """Answer from the passages and give the number of the passage.
-
-[1] The Arlo fountain was designed by Nina Berg, stands in Porto and opened in 1911.
-[2] The Penwick hall is made of timber, opened in 1884 and stands in York.
-Question: In which town is the Penwick hall?
-Answer: The Penwick hall stands in York [2].
-Question: Who designed the Arlo fountain?
-Answer: The Arlo fountain was designed by Nina Berg [1].
-
-"""
-
+_TOLD: Final = shipped_table("instructions")["answers"]
 _CITED: Final = re.compile(r"\[\s*(\d+)")
 _ARTICLES: Final = re.compile(r"\b(a|an|the)\b")
 _SIGNS: Final = re.compile(r"[^\w\s]")
+
+
+def doubt(first: int, second: int) -> float:
+    """Probability that the runner-up is the more likely answer, with a uniform prior on the two's shares.
+
+    P(p < 1/2) for p ~ Beta(first + 1, second + 1), which is a binomial tail: with n = first + second + 1,
+    sum over k from first + 1 to n of C(n, k) / 2**n. Source: Aggarwal et al. 2023, "Let's Sample Step by Step".
+    """
+    n = first + second + 1
+    return float(sum(comb(n, k) for k in range(first + 1, n + 1)) / 2**n)
+
+
+def vote_in_waves(
+    draw: Callable[[Sequence[int]], Sequence[Hashable]], waves: Sequence[int], *, tolerance: float = 0.05
+) -> tuple[Hashable, int]:
+    """Draw answers, several at a time as one batch of a language model, until the majority is settled.
+
+    Returns the answer and how many samples were taken.
+
+    Args:
+        draw: Gives the answers of the samples of these numbers.
+        waves: Samples of each wave; the vote is looked at after each.
+        tolerance: Stop when ``doubt`` falls to it; 0 stops only when no sample left could change the answer, and then
+            the answer is that of all samples.
+    """
+    counts: Counter[Hashable] = Counter()
+    most_count, taken = sum(waves), 0
+    for size in waves:
+        counts.update(draw(range(taken, taken + size)))
+        taken += size
+        first, second = ([c for _, c in counts.most_common(2)] + [0])[:2]
+        is_decided = first - second > most_count - taken  # whatever the samples still to come say
+        if is_decided or doubt(first, second) <= tolerance:
+            break
+    return counts.most_common(1)[0][0], taken
 
 
 class Citation(NamedTuple):
     """What an answer cites.
 
     Attributes:
-        source: Identifier of the cited passage; empty when the number given names none that was shown, or none was.
-        exists: Whether the store holds that passage, word for word as it was shown.
+        exists: Whether the number names a passage that was shown, and the store holds it, word for word.
         supports: Whether the passage supports the claim.
     """
 
-    source: str
     exists: bool
     supports: bool
 
@@ -56,7 +81,7 @@ class Answer(NamedTuple):
             times the probability that a passage shown supports the claim, where a model judges that.
         citation: Of the first sample that gave this answer.
         is_grounded: Whether any passage shown supports the claim, whatever the model cites.
-        vote: How many samples were taken, and whether more could have mattered.
+        sample_count: Samples taken.
         read_count: Prompt tokens read, the examples' left out: they stay in the cache.
         drawn_count: Tokens drawn.
         duration_s: From the question to the answer.
@@ -66,7 +91,7 @@ class Answer(NamedTuple):
     confidence: float
     citation: Citation
     is_grounded: bool
-    vote: Vote
+    sample_count: int
     read_count: int
     drawn_count: int
     duration_s: float
@@ -83,13 +108,34 @@ def contains(passage: str, words: str) -> bool:
     return bool(wanted) and f" {wanted} " in f" {normalise(passage)} "
 
 
+def fill_store(
+    context: WorkloadContext,
+    passages: Sequence[tuple[str, str]],
+    name: str = "passages",
+    *,
+    with_meaning: bool = True,
+    capacity: int = 0,
+) -> MemoryStore:
+    """A store of (identifier, text) in the scratch folder, found by BM25 and vectors of MiniLM or of hashed words.
+
+    Raises:
+        FetchError: MiniLM's weights are not in the cache and could not be fetched; MissingPackageError: ``tokenizers``.
+    """
+    embedder: Embedder = HashingEmbedder(384)
+    if with_meaning:
+        embedder = minilm.MiniLM(minilm.fetch(context.cache / "encoders"))
+    store = MemoryStore(context.folder / f"{name}.db", embedder, capacity=capacity or max(1, len(passages)))
+    if passages:
+        store.store_many(NewMemory(text, source=identifier) for identifier, text in passages)
+    return store
+
+
 class Grounded:
     """Answers questions over a memory store with one language model.
 
     Args:
         session: With nine sequences, as many outputs, and room for prompt + 8 answers; sequence 0 keeps the examples.
         store: Where the passages are; a memory's ``source`` is the passage's identifier.
-        passage_count: Passages shown.
         plan: Of the samples; the end of a line ends an answer.
         examples: Shown before every question.
         support: Judges whether passages support claims, in sequences of the session that the samples leave free; None:
@@ -101,12 +147,11 @@ class Grounded:
         session: Session,
         store: MemoryStore,
         *,
-        passage_count: int = 3,
         plan: Plan | None = None,
-        examples: str = EXAMPLES,
+        examples: str = _TOLD["passages"],
         support: Support | None = None,
     ) -> None:
-        self._session, self._store, self._passage_count = session, store, passage_count
+        self._session, self._store = session, store
         self._plan = (plan or Plan(new_tokens=12))._replace(ends=line_end(session))
         self._examples, self._support = session.tokenize(examples), support
         self.read_examples()
@@ -118,11 +163,11 @@ class Grounded:
         if self._support:
             self._support.judge.forget()
 
-    def ask(self, question: Question, *, waves: Sequence[int] = WAVES, tolerance: float = 0.1) -> Answer:
+    def ask(self, question: Question, *, waves: Sequence[int] = WAVES) -> Answer:
         """Answer one question; ``waves`` of one number draw all samples at once, in one batch, with no early end."""
         start = perf_counter()
         # The best passage stands last, next to the question: small models read what is near.
-        shown = [h.memory for h in reversed(self._store.retrieve(question.text, top_k=self._passage_count))]
+        shown = [h.memory for h in reversed(self._store.retrieve(question.text, top_k=3))]
         lines = "".join(f"[{at + 1}] {memory.content}\n" for at, memory in enumerate(shown))
         body = f"{lines}Question: {question.text}\nAnswer: {question.stem}".rstrip()
         prompt = [*self._examples, *self._session.tokenize(body, add_special=False)]
@@ -136,34 +181,31 @@ class Grounded:
             said.extend(self._session.detokenize(s.tokens) for s in drawn)
             return [claimed(text) for text in said[-len(drawn) :]]
 
-        vote = vote_in_waves(draw, waves, tolerance=tolerance)
-        winner = str(vote.answer)
+        voted, sample_count = vote_in_waves(draw, waves, tolerance=0.1)
+        winner = str(voted)
         agree = [claimed(text) == winner for text in said]
-        sure = [exp(s.log_probability / s.step_count) for s in samples]
+        sure = sum(exp(s.log_probability / s.step_count) for s, agrees in zip(samples, agree, strict=True) if agrees)
         claim = question.claim(winner)
         chances = self._chances(claim, question, [memory.content for memory in shown])
         best = max(chances, default=0.0)
         return Answer(
             text=winner,
-            confidence=sum(p for p, agrees in zip(sure, agree, strict=True) if agrees)
-            / len(samples)
-            * (best if self._support else 1.0),
-            citation=self._check(said[agree.index(True)], [(m.memory_id, m.content) for m in shown], chances),
+            confidence=sure / sample_count * (best if self._support else 1.0),
+            citation=self._check(said[agree.index(True)], shown, chances),
             is_grounded=best >= 0.5,
-            vote=vote,
+            sample_count=sample_count,
             read_count=branches.read_count,
             drawn_count=sum(s.step_count for s in samples),
             duration_s=perf_counter() - start,
         )
 
-    def _check(self, said: str, shown: Sequence[tuple[int, str]], chances: Sequence[float]) -> Citation:
+    def _check(self, said: str, shown: Sequence[Memory], chances: Sequence[float]) -> Citation:
         cited = _CITED.search(said)
-        number = int(cited[1]) if cited else 0
-        if not 1 <= number <= len(shown):
-            return Citation("", exists=False, supports=False)
-        memory_id, content = shown[number - 1]
-        kept = self._store.get(memory_id)
-        return Citation(kept.source, exists=kept.content == content, supports=chances[number - 1] >= 0.5)
+        at = int(cited[1]) - 1 if cited else -1
+        if not 0 <= at < len(shown):
+            return Citation(exists=False, supports=False)
+        kept = self._store.get(shown[at].memory_id)
+        return Citation(exists=kept.content == shown[at].content, supports=chances[at] >= 0.5)
 
     def _chances(self, claim: str, question: Question, passages: Sequence[str]) -> list[float]:
         """How likely each passage supports the claim."""
@@ -211,17 +253,16 @@ def summary(judged: Sequence[Judged]) -> Mapping[str, float]:
         "citation_supports_when_wrong": _share(j.answer.citation.supports for j in judged if not j.is_right),
         "grounded_when_right": _share(j.answer.is_grounded for j in judged if j.is_right),
         "grounded_when_wrong": _share(j.answer.is_grounded for j in judged if not j.is_right),
-        "samples_per_answer": sum(j.answer.vote.sample_count for j in judged) / count,
+        "samples_per_answer": sum(j.answer.sample_count for j in judged) / count,
         "read_tokens_per_answer": sum(j.answer.read_count for j in judged) / count,
         "drawn_tokens_per_answer": sum(j.answer.drawn_count for j in judged) / count,
         "seconds_per_answer": sum(j.answer.duration_s for j in judged) / count,
     }
 
 
-def _share(values: object) -> float:
-    counted = Counter(values)  # type: ignore[call-overload]
-    total = counted[True] + counted[False]
-    return counted[True] / total if total else 0.0
+def _share(values: Iterable[bool]) -> float:
+    counted = list(values)
+    return sum(counted) / max(1, len(counted))
 
 
 def abstention(judged: Sequence[Judged], risk: float = 0.2, *, needs_support: bool = False) -> dict[str, float | None]:

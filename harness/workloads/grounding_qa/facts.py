@@ -1,32 +1,17 @@
 """Made-up facts with identifiers, and questions about them: nothing here can be known from training.
 
 Every passage tells three things of one subject. A question asks for one of them; some ask for a thing of a subject
-that no passage tells, and the right answer to those is none.
+that no passage tells, and the right answer to those is none. Cases are passages and claims in six kinds, which a check
+of support must tell apart; their templates, written by hand, lie in ``harness/data/text/entailment.toml``: those of
+even place are for fitting, those of odd place are held out, so that nothing is judged on a wording it was fitted to.
 """
 
 import random
 from typing import Final, NamedTuple
 
-_STEMS: Final = ("Vel", "Mor", "Tan", "Kes", "Dro", "Ila", "Bru", "Fen", "Ost", "Ral", "Sim", "Ulm", "Yar", "Zed")
-_ENDS: Final = ("neth", "dova", "rik", "lund", "mere", "holt", "vast", "quay", "burg", "stow", "gard", "wick")
-_FIRST: Final = (
-    "Anna",
-    "Boris",
-    "Clara",
-    "David",
-    "Elena",
-    "Felix",
-    "Greta",
-    "Henry",
-    "Irene",
-    "Jonas",
-    "Karla",
-    "Louis",
-)
-_LAST: Final = ("Marsh", "Novak", "Olsen", "Porter", "Quist", "Rossi", "Silva", "Turner", "Ulrich", "Weber", "Young")
-_TOWNS: Final = ("Lisbon", "Oslo", "Riga", "Turin", "Ghent", "Bergen", "Malaga", "Leeds", "Graz", "Cork", "Bremen")
-_METALS: Final = ("copper", "granite", "oak", "steel", "marble", "brick", "iron", "glass", "bronze", "slate")
-_KINDS: Final = ("bridge", "library", "theatre", "lighthouse", "museum", "station", "tower", "mill")
+from harness.workloads._language.texts import shipped_table
+
+_WORDS: Final = {kind: words.split() for kind, words in shipped_table("made-up")["facts"].items()}
 
 
 class Fact(NamedTuple):
@@ -72,35 +57,69 @@ ASKED: Final = {
 def facts(count: int, seed: int) -> list[Fact]:
     """``count`` facts of different subjects; each passage tells three of the four things."""
     rng = random.Random(f"facts {seed}")
-    names = [a + b for a in _STEMS for b in _ENDS]
-    subjects = rng.sample([f"{n} {k}" for n in names for k in _KINDS], count)
-    return [_fact(f"doc-{at:04d}", subject, rng) for at, subject in enumerate(subjects)]
+    names = [a + b for a in _WORDS["stems"] for b in _WORDS["ends"]]
+    made = []
+    for at, subject in enumerate(rng.sample([f"{n} {k}" for n in names for k in _WORDS["kinds"]], count)):
+        all_of = {
+            "builder": f"{rng.choice(_WORDS['first'])} {rng.choice(_WORDS['last'])}",
+            "year": str(rng.randint(1801, 1999)),
+            "town": rng.choice(_WORDS["towns"]),
+            "material": rng.choice(_WORDS["metals"]),
+        }
+        left_out = rng.choice(sorted(all_of))
+        told = {k: v for k, v in all_of.items() if k != left_out}
+        parts = [f"{ASKED[k][1].removeprefix('The {} ')} {v}" for k, v in told.items()]
+        rng.shuffle(parts)
+        passage = f"The {subject} {parts[0]}, {parts[1]} and {parts[2]}."
+        made.append(Fact(f"doc-{at:04d}", subject, tuple(told.items()), passage))
+    return made
 
 
-def _fact(identifier: str, subject: str, rng: random.Random) -> Fact:
-    all_of = {
-        "builder": f"{rng.choice(_FIRST)} {rng.choice(_LAST)}",
-        "year": str(rng.randint(1801, 1999)),
-        "town": rng.choice(_TOWNS),
-        "material": rng.choice(_METALS),
-    }
-    left_out = rng.choice(sorted(all_of))
-    told = {k: v for k, v in all_of.items() if k != left_out}
-    parts = [f"{ASKED[k][1].removeprefix('The {} ')} {v}" for k, v in told.items()]
-    rng.shuffle(parts)
-    passage = f"The {subject} {parts[0]}, {parts[1]} and {parts[2]}."
-    return Fact(identifier, subject, tuple(told.items()), passage)
-
-
-def questions(known: list[Fact], count: int, seed: int, *, unknown_ratio: float = 0.25) -> list[Question]:
-    """``count`` questions; that share of them asks for the one thing that the subject's passage does not tell."""
+def questions(known: list[Fact], count: int, seed: int) -> list[Question]:
+    """``count`` questions; a quarter of them asks for the one thing that the subject's passage does not tell."""
     rng = random.Random(f"questions {seed}")
-    return [_question(rng.choice(known), rng, unknown_ratio) for _ in range(count)]
+    made = []
+    for _ in range(count):
+        fact = rng.choice(known)
+        told = dict(fact.values)
+        is_told = rng.random() >= 0.25
+        asked = rng.choice(sorted(told)) if is_told else next(k for k in ASKED if k not in told)
+        text, stem = (t.format(fact.subject) for t in ASKED[asked])
+        source = fact.identifier if is_told else ""
+        made.append(Question(text, stem, told.get(asked, ""), source, fact.subject))
+    return made
 
 
-def _question(fact: Fact, rng: random.Random, unknown_ratio: float) -> Question:
-    told = dict(fact.values)
-    is_told = rng.random() >= unknown_ratio
-    asked = rng.choice(sorted(told)) if is_told else next(k for k in ASKED if k not in told)
-    text, stem = (t.format(fact.subject) for t in ASKED[asked])
-    return Question(text, stem, told.get(asked, ""), fact.identifier if is_told else "", fact.subject)
+class Case(NamedTuple):
+    """A claim beside a passage, its kind, the place of its template there, and whether the passage supports it."""
+
+    kind: str
+    template: int
+    passage: str
+    claim: str
+    is_supported: bool
+
+
+def entailment_cases(seed: int, *, held_out: bool, fill_count: int = 1) -> list[Case]:
+    """Cases of all kinds, half of them supported; each fill gives every template other names and numbers."""
+    rng = random.Random(f"entailment {seed} {held_out}")
+    made = []
+    for _ in range(fill_count):
+        for kind, templates in shipped_table("entailment").items():
+            for at, template in enumerate(templates):
+                if at % 2 != held_out:
+                    continue
+                names = filled_names(rng)
+                passage = template["passage"].format_map(names)
+                for answer in ("yes", "no"):
+                    claims = (claim.format_map(names) for claim in template[answer])
+                    made += [Case(kind, at, passage, claim, answer == "yes") for claim in claims]
+    return made
+
+
+def filled_names(rng: random.Random) -> dict[str, str]:
+    """What the places of a template are filled with."""
+    numbers = rng.sample(range(13, 90), 2)
+    names = dict(zip("ABC", rng.sample(_WORDS["first"][:11], 3), strict=True))
+    names |= dict(zip("TU", rng.sample(_WORDS["towns"], 2), strict=True))
+    return names | {"X": rng.choice(_WORDS["things"]), "n": str(numbers[0]), "m": str(numbers[1])}

@@ -5,9 +5,8 @@ them and are there to abstain from. TruthfulQA (Lin et al. 2022, Apache-2.0): qu
 """
 
 import csv
-import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,38 +18,31 @@ from harness.ports import Session, WorkloadContext
 from harness.stats.calibration.metrics import ece, equal_width
 from harness.stats.calibration.selective import accuracy_at, aurc
 from harness.stats.calibration.smooth import smooth_ece
-from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import Plan
-from harness.workloads._language.judgement import signal
+from harness.workloads._language.judgement import choose, signal
 from harness.workloads._language.templates import ChatTemplate
-from harness.workloads.grounding_qa.answering import Grounded, Judged, abstention, judge, normalise, summary
+from harness.workloads._language.texts import shipped_table
+from harness.workloads.grounding_qa.answering import (
+    WAVES,
+    Grounded,
+    Judged,
+    abstention,
+    fill_store,
+    judge,
+    normalise,
+    summary,
+)
 from harness.workloads.grounding_qa.facts import Question, facts, questions
 from harness.workloads.grounding_qa.support import Support
-from harness.workloads.grounding_qa.workload import fill_store
+from harness.workloads.memory_store.locomo import read as read_locomo
 
 MADE_UP: Final = 96
 LOCOMO: Final = 96
-_TALK: Final = """Answer from the passages in a few words and give the number of the passage.
-
-[1] Nina: I went to Porto with my sister last May.
-[2] Tom: My dog is called Rufus, he is three years old.
-Question: What is the name of Tom's dog?
-Answer: Rufus [2].
-Question: Where did Nina go in May?
-Answer: Porto [1].
-
-"""
-_UNANSWERABLE: Final = 5
 _F1_ENOUGH: Final = 0.5
 
 
 def made_up(
-    session: Session,
-    context: WorkloadContext,
-    count: int = MADE_UP,
-    *,
-    support: Support | None = None,
-    sample_count: int = 8,
+    session: Session, context: WorkloadContext, count: int = MADE_UP, *, support: Support | None = None
 ) -> dict[str, Any]:
     """The made-up facts, a quarter of the questions without an answer: early end of the vote beside all samples."""
     known = facts(400, context.seed)
@@ -59,13 +51,13 @@ def made_up(
     store = fill_store(context, passages, "made-up", with_meaning=support is not None)
     grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=context.seed), support=support)
     early = [judge(q, grounded.ask(q)) for q in asked]
-    full = [judge(q, grounded.ask(q, waves=(sample_count,))) for q in asked]
+    full = [judge(q, grounded.ask(q, waves=(sum(WAVES),))) for q in asked]
     store.close()
-    saved = 1 - _drawn(early) / _drawn(full)
+    drawn = [sum(j.answer.drawn_count for j in judged) for judged in (early, full)]
     return {
         "early end": report(early),
         "all samples": report(full),
-        "drawn_tokens_saved_ratio": saved,
+        "drawn_tokens_saved_ratio": 1 - drawn[0] / drawn[1],
         "same_answer_ratio": _mean([a.answer.text == b.answer.text for a, b in zip(early, full, strict=True)]),
         "accuracy_difference": paired_interval([j.is_right for j in early], [j.is_right for j in full]),
     }
@@ -88,10 +80,10 @@ def report(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def half_coverage(confidence: Sequence[float], right: Sequence[bool], *, seed: int = 0) -> dict[str, Any]:
+def half_coverage(confidence: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:
     """Accuracy on the surer half of the rows, and its gain over answering all, with its 95 % bootstrap interval."""
     p, y = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = rng.integers(0, len(p), (1000, len(p)))
     gains = [accuracy_at(p[rows], y[rows], 0.5, allow_few=True) - float(y[rows].mean()) for rows in drawn]
     low, high = np.percentile(gains, [2.5, 97.5])
@@ -100,12 +92,10 @@ def half_coverage(confidence: Sequence[float], right: Sequence[bool], *, seed: i
     return {"accuracy": half, "gain": half - float(y.mean()), "gain_interval": [float(low), float(high)], "says": says}
 
 
-def paired_interval(
-    candidate: Sequence[bool], baseline: Sequence[bool], *, seed: int = 0
-) -> tuple[float, float, float]:
+def paired_interval(candidate: Sequence[bool], baseline: Sequence[bool]) -> tuple[float, float, float]:
     """Mean difference candidate - baseline over the same rows, and its 95 % bootstrap interval."""
     gaps = np.asarray(candidate, np.float64) - np.asarray(baseline, np.float64)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     means: NDArray[np.float64] = gaps[rng.integers(0, len(gaps), (2000, len(gaps)))].mean(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(gaps.mean()), float(low), float(high)
@@ -121,43 +111,25 @@ def locomo(
     Raises:
         BadDataError: No LoCoMo file.
     """
-    try:
-        samples = json.loads(path.read_text(encoding="utf-8"))
-        asked = [(at, q) for at, sample in enumerate(samples) for q in sample["qa"]]
-        talks = [_turns(sample["conversation"]) for sample in samples]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadDataError(path, "", repr(error), "a LoCoMo file") from error
-    chosen = random.Random(f"locomo {context.seed}").sample(asked, min(count, len(asked)))
-    answerers = {}
-    for at in sorted({at for at, _ in chosen}):
-        store = fill_store(context, talks[at], f"talk-{at}", with_meaning=support is not None)
-        plan = Plan(new_tokens=16, seed=context.seed)
-        answerers[at] = (store, Grounded(session, store, plan=plan, examples=_TALK, support=support))
+    turns, every = read_locomo(path)
+    chosen = random.Random(f"locomo {context.seed}").sample(every, min(count, len(every)))
+    plan = Plan(new_tokens=16, seed=context.seed)
     judged = []
-    last = -1
-    for at, entry in sorted(chosen, key=lambda pair: pair[0]):
-        store, grounded = answerers[at]
-        if at != last:
-            grounded.read_examples()
-            last = at
-        gold = "" if entry["category"] == _UNANSWERABLE else str(entry.get("answer", ""))
-        question = Question(entry["question"], "", gold, "", "")
-        answer = grounded.ask(question)
-        judged.append(Judged(question, answer, bool(gold) and word_f1(answer.text, gold) >= _F1_ENOUGH))
-    for store, _ in answerers.values():
-        store.close()
-    order = list(range(len(judged)))
-    random.Random("halves").shuffle(order)
-    return report([judged[i] for i in order])
-
-
-def _turns(talk: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (turn["dia_id"], f"{turn['speaker']}: {turn['text']}")
-        for key, turns in talk.items()
-        if key.startswith("session_") and isinstance(turns, list)
-        for turn in turns
-    ]
+    for at, talk in enumerate(dict.fromkeys(t.conversation for t in turns)):
+        passages = [(t.name, t.text) for t in turns if t.conversation == talk]
+        asked = [q for q in chosen if q.conversation == talk]
+        if asked:
+            store = fill_store(context, passages, f"talk-{at}", with_meaning=support is not None)
+            grounded = Grounded(
+                session, store, plan=plan, examples=shipped_table("instructions")["answers"]["talk"], support=support
+            )
+            for text, _, _, gold in asked:
+                question = Question(text, "", gold, "", "")
+                answer = grounded.ask(question)
+                judged.append(Judged(question, answer, bool(gold) and word_f1(answer.text, gold) >= _F1_ENOUGH))
+            store.close()
+    random.Random("halves").shuffle(judged)
+    return report(judged)
 
 
 def word_f1(given: str, gold: str) -> float:
@@ -179,7 +151,7 @@ def truthful(session: Session, path: Path, template: ChatTemplate) -> dict[str, 
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise BadDataError(path, "", repr(error), "a TruthfulQA file") from error
     confidence, right, chance = [], [], []
-    before, after = template.around(session, [])
+    before, after = template.around(session)
     for question, best, wrong in rows:
         options = [best.strip(), *(w.strip() for w in wrong if w.strip())]
         prompt = [*before, *session.tokenize(question, add_special=False), *after]
@@ -197,10 +169,6 @@ def truthful(session: Session, path: Path, template: ChatTemplate) -> dict[str, 
         "signal": signal(sum(right), len(right), chance=_mean(chance))._asdict(),
         "half_coverage": half_coverage(confidence, right),
     }
-
-
-def _drawn(judged: Sequence[Judged]) -> int:
-    return sum(j.answer.drawn_count for j in judged)
 
 
 def _mean(values: Sequence[Any]) -> float:

@@ -5,7 +5,7 @@ what no rule does: other words for the same, and what the passage leaves open. A
 those into clauses; it is supported as far as its least supported part is.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -17,25 +17,10 @@ from harness.workloads._language.figures import spelt_alike
 from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.statements import clause, clauses, conflicts, sentences
 from harness.workloads._language.templates import ChatTemplate
-from harness.workloads.grounding_qa.cases import Case, entailment_cases
+from harness.workloads._language.texts import shipped_table
+from harness.workloads.grounding_qa.facts import Case, entailment_cases
 
-INSTRUCTION: Final = (
-    "You check claims against a passage. Answer Yes if the passage says that the claim is true. "
-    "Answer No if the passage says otherwise or does not say."
-)
-_MILL: Final = "The mill in Cork was built by Ida, not by Olaf. It has 3 floors."
-_CALL: Final = "Olaf phoned Ida to say that the show in Perth was sold out."
-EXAMPLES: Final = tuple(
-    (f"Passage: {passage}\nClaim: {claim}", answer)
-    for passage, claim, answer in (
-        (_MILL, "Olaf built the mill in Cork.", "No"),
-        (_MILL, "There are three floors in the mill.", "Yes"),
-        (_CALL, "There were no more tickets for the show.", "Yes"),
-        (_CALL, "Ida phoned Olaf.", "No"),
-        (_CALL, "Ida wanted to see the show.", "No"),
-        ("Ida paid 40 euros on 2 June.", "On June 2nd Ida paid forty euros.", "Yes"),
-    )
-)
+_TOLD: Final = shipped_table("instructions")["support"]
 OVERRULED: Final = 0.02
 """Probability of a claim that an exact check contradicts: the checks err, if seldom."""
 UNFITTED: Final = Platt(1.0, 0.0)
@@ -73,20 +58,13 @@ class Support:
     Args:
         session: With room for the judge's prefix (some 300 tokens), and ``together`` sequences after ``home``.
         template: The model's chat template.
-        fit: From the model's log-odds to a probability, see :meth:`fitted`.
         home: Sequence that keeps the prefix; those after it are used too.
         together: Questions in one batch.
     """
 
-    def __init__(
-        self, session: Session, template: ChatTemplate, fit: Platt = UNFITTED, *, home: int = 0, together: int = 8
-    ) -> None:
-        self.judge = Judge(session, template, INSTRUCTION, EXAMPLES, home=home, together=together)
-        self.fit = fit
-
-    def check(self, claim: str, passage: str) -> Supported:
-        """One claim against one passage."""
-        return self.check_many([(claim, passage)])[0]
+    def __init__(self, session: Session, template: ChatTemplate, *, home: int, together: int) -> None:
+        self.judge = Judge(session, template, _TOLD["instruction"], _TOLD["examples"], home=home, together=together)
+        self.fit = UNFITTED
 
     def check_many(self, pairs: Sequence[tuple[str, str]]) -> list[Supported]:
         """Claims against passages, each a (claim, passage); the model is asked only where no check objects."""
@@ -151,40 +129,9 @@ def _plain(cases: Sequence[Case]) -> float:
     return sum(said) / len(said) if said else 0.0
 
 
-class Cited(NamedTuple):
-    """One sentence of an answer, and the passages that it cites."""
-
-    sentence: str
-    passages: tuple[str, ...]
-
-
-def citation_scores(cited: Sequence[Cited], supports: Callable[[str, str], bool]) -> Mapping[str, float]:
-    """Citation recall and precision as ALCE defines them.
-
-    Recall: share of sentences that their cited passages, put together, support. Precision: share of citations that are
-    needed: their sentence is supported, and the passage supports it alone, or the others do not without it.
-
-    Source: Gao et al. 2023, "Enabling Large Language Models to Generate Text with Citations" (arXiv:2305.14627),
-    section 3.
-    """
-    recalled = [bool(c.passages) and supports(c.sentence, "\n".join(c.passages)) for c in cited]
-    precise = []
-    for one, is_recalled in zip(cited, recalled, strict=True):
-        for at, passage in enumerate(one.passages):
-            others = "\n".join(p for n, p in enumerate(one.passages) if n != at)
-            needed = is_recalled and (
-                supports(one.sentence, passage) or not (others and supports(one.sentence, others))
-            )
-            precise.append(needed)
-    return {
-        "citation_recall": sum(recalled) / max(1, len(recalled)),
-        "citation_precision": sum(precise) / max(1, len(precise)),
-    }
-
-
-def evaluate(support: Support, seed: int, *, fill_count: int = 2) -> dict[str, Any]:
-    """Fit on the templates for fitting, judge those held out: 120 cases a fill."""
+def evaluate(support: Support, seed: int) -> dict[str, Any]:
+    """Fit on the templates for fitting, judge those held out: 240 cases."""
     support.fitted(entailment_cases(seed, held_out=False))
-    cases = entailment_cases(seed, held_out=True, fill_count=fill_count)
+    cases = entailment_cases(seed, held_out=True, fill_count=2)
     found = score(cases, support.check_many([(c.claim, c.passage) for c in cases]))
     return {"fit": support.fit._asdict(), "read_tokens": support.judge.read_count, **found}

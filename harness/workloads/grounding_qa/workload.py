@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
-from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
@@ -111,14 +110,13 @@ class GroundingWorkload:
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Fill a store with made-up facts, open the model, read the examples."""
         from harness.workloads._language.generate import Plan
-        from harness.workloads.grounding_qa.answering import Grounded
+        from harness.workloads._language.templates import open_chat
+        from harness.workloads.grounding_qa.answering import Grounded, fill_store
         from harness.workloads.grounding_qa.facts import facts, questions
 
-        assert context.open_session is not None and context.model_path is not None
         known = facts(size["passage_count"], context.seed)
         n, new_tokens = size["sample_count"], size["new_tokens"]
-        scenario = Scenario(context_tokens=self.context_tokens(size), thread_count=context.thread_count)
-        session = context.open_session(context.model_path, scenario, sequence_count=max(8, n) + 1, output_tokens=16)
+        session, _ = open_chat(context, context_tokens=self.context_tokens(size), sequence_count=max(8, n) + 1)
         store = fill_store(context, [(f.identifier, f.passage) for f in known], with_meaning=bool(size["minilm"]))
         plan = Plan(new_tokens=new_tokens, seed=context.seed)
         grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=context.seed))
@@ -182,17 +180,14 @@ class GroundingWorkload:
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """Support on held-out cases; answers and abstention on made-up facts, and on LoCoMo and TruthfulQA if there."""
-        from harness.workloads._language.templates import ChatTemplate
+        from harness.workloads._language.templates import open_chat
         from harness.workloads.grounding_qa import sets
         from harness.workloads.grounding_qa.support import Support, evaluate
 
-        assert context.open_session is not None and context.model_path is not None
         data = context.data
         locomo = sorted(data.glob("locomo*.json")) if data else []
         truthful = sorted(data.glob("TruthfulQA*.csv")) if data else []
-        scenario = Scenario(context_tokens=4096, thread_count=context.thread_count)
-        session = context.open_session(context.model_path, scenario, sequence_count=16, output_tokens=512)
-        template = ChatTemplate.of(context.model_path)
+        session, template = open_chat(context, context_tokens=4096, sequence_count=16, output_tokens=512)
         support = Support(session, template, home=9, together=6)
         found: dict[str, Any] = {"support": evaluate(support, context.seed)}
         found["made-up facts"] = sets.made_up(session, context, support=support)
@@ -202,30 +197,3 @@ class GroundingWorkload:
             found[path.stem] = sets.truthful(session, path, template)
         session.close()
         return found
-
-
-def fill_store(
-    context: WorkloadContext,
-    passages: Sequence[tuple[str, str]],
-    name: str = "passages",
-    *,
-    with_meaning: bool = True,
-    capacity: int = 0,
-) -> Any:
-    """A store of (identifier, text) in the scratch folder, found by BM25 and vectors of MiniLM or of hashed words.
-
-    Raises:
-        FetchError: MiniLM's weights are not in the cache and could not be fetched; MissingPackageError: ``tokenizers``.
-    """
-    from harness.workloads.memory_store.embedders import Embedder, HashingEmbedder
-    from harness.workloads.memory_store.store import MemoryStore, NewMemory
-
-    embedder: Embedder = HashingEmbedder(384)
-    if with_meaning:
-        from harness.workloads.memory_store import minilm
-
-        embedder = minilm.MiniLM(minilm.fetch(context.cache / "encoders"))
-    store = MemoryStore(context.folder / f"{name}.db", embedder, capacity=capacity or max(1, len(passages)))
-    if passages:
-        store.store_many(NewMemory(text, source=identifier) for identifier, text in passages)
-    return store

@@ -6,11 +6,9 @@ Three things together clear them: ``PRAGMA secure_delete`` (freed pages are zero
 """
 
 import contextlib
-import gc
 import os
-import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import BadDataError, RefusedError
-from harness.workloads.memory_store.index import Columns
-from harness.workloads.memory_store.lexicon import TOKENIZER
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""Format 1 kept hashes of each text's words beside its vector; it is read, and brought to this one before a write."""
 _OLDEST_SQLITE: Final = (3, 42, 0)
 _CHUNK_ROWS: Final = 512
-_MAPPED_BYTES: Final = 8 << 30
+_TOKENIZER: Final = "porter unicode61"
 
 _SCHEMA: Final = f"""
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -42,10 +39,28 @@ CREATE TABLE memories(
     superseded_s REAL
 );
 CREATE INDEX memories_by_source ON memories(source);
-CREATE TABLE vectors(id INTEGER PRIMARY KEY, vector BLOB NOT NULL, terms BLOB NOT NULL);
-CREATE VIRTUAL TABLE words USING fts5(content, content='memories', content_rowid='id', tokenize='{TOKENIZER}');
+CREATE TABLE vectors(id INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+CREATE VIRTUAL TABLE words USING fts5(content, content='memories', content_rowid='id', tokenize='{_TOKENIZER}');
 INSERT INTO words(words, rank) VALUES ('secure-delete', 1);
 """  # noqa: S608  the tokenizer is a constant
+
+_IN_MEMORY: Final = f"""
+CREATE VIRTUAL TABLE temp.holders USING fts5vocab(main, words, instance);
+CREATE VIRTUAL TABLE temp.counts USING fts5vocab(main, words, row);
+CREATE VIRTUAL TABLE temp.asked USING fts5(text, tokenize='{_TOKENIZER}');
+CREATE VIRTUAL TABLE temp.asked_terms USING fts5vocab(temp, asked, row);
+"""
+"""What this connection alone sees: who holds each term, how many do, and a question's words as it spells them."""
+
+_KEPT: Final = """
+SELECT id, content, namespace, source, created_s, importance, access_count, supersedes, superseded_by
+FROM memories WHERE id = ?
+"""
+_CURRENT: Final = """
+SELECT m.id, m.created_s, m.importance, m.access_count, m.namespace, d.sz, v.vector
+FROM memories m LEFT JOIN vectors v ON v.id = m.id LEFT JOIN words_docsize d ON d.id = m.id
+WHERE m.superseded_by IS NULL AND m.id >= ? ORDER BY m.id
+"""
 
 
 class Database:
@@ -99,19 +114,24 @@ class Database:
             db.execute(f"PRAGMA {pragma}")
         known = db.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('meta', 'memories')").fetchone()[0]
         if not known and not read_only:
-            new: dict[str, Any] = {"format": FORMAT, "dim": dim, "embedder": embedder, "key": secrets.token_bytes(16)}
+            new: dict[str, Any] = {"format": FORMAT, "dim": dim, "embedder": embedder}
             db.executescript("BEGIN IMMEDIATE;" + _SCHEMA)
             db.executemany("INSERT INTO meta VALUES (?, ?)", new.items())
             db.execute("COMMIT")
             os.chmod(self.path, 0o600)  # noqa: PTH101  memories are nobody else's business
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
-        if meta.get("format") != FORMAT:
+        if meta.get("format") not in {1, FORMAT}:
             raise BadDataError(self.path, "meta.format", str(meta.get("format")), str(FORMAT))
         if (meta["dim"], meta["embedder"]) != (dim, embedder):
             raise RefusedError(
                 f"{self.path} holds vectors of {meta['embedder']!r} ({meta['dim']} wide), not of {embedder!r} ({dim})"
             )
-        self.key: bytes = meta["key"]
+        if meta["format"] == 1 and not read_only:
+            with self.write():
+                db.execute("ALTER TABLE vectors DROP COLUMN terms")
+                db.execute("DELETE FROM meta WHERE key = 'key'")
+                db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (FORMAT,))
+        db.executescript(_IN_MEMORY)
 
     def close(self) -> None:
         """Close the file."""
@@ -132,9 +152,7 @@ class Database:
             raise
         self._db.execute("COMMIT")
 
-    def insert(
-        self, content: str, vector: NDArray[np.float32], terms: bytes, row: tuple[str, str, float, float, int | None]
-    ) -> int:
+    def insert(self, content: str, vector: NDArray[np.float32], row: tuple[str, str, float, float, int | None]) -> int:
         """Add one memory inside a transaction; ``row`` is (namespace, source, created_s, importance, supersedes)."""
         db = self._db
         cursor = db.execute(
@@ -142,7 +160,7 @@ class Database:
             (content, *row),
         )
         memory_id = int(cursor.lastrowid or 0)
-        db.execute("INSERT INTO vectors VALUES (?, ?, ?)", (memory_id, vector.astype("<f4").tobytes(), terms))
+        db.execute("INSERT INTO vectors VALUES (?, ?)", (memory_id, vector.astype("<f4").tobytes()))
         db.execute("INSERT INTO words(rowid, content) VALUES (?, ?)", (memory_id, content))
         return memory_id
 
@@ -153,17 +171,11 @@ class Database:
         if db.execute("DELETE FROM vectors WHERE id = ?", (memory_id,)).rowcount and found:
             db.execute("INSERT INTO words(words, rowid, content) VALUES ('delete', ?, ?)", (memory_id, found[0]))
 
-    def delete(self, memory_ids: Iterable[int]) -> int:
-        """Delete memories inside a transaction, overwriting what they leave; returns how many there were."""
-        count = 0
+    def delete(self, memory_ids: Iterable[int]) -> None:
+        """Delete memories inside a transaction, overwriting what they leave."""
         for memory_id in memory_ids:
             self.unindex(memory_id)
-            count += self._db.execute("DELETE FROM memories WHERE id = ?", (memory_id,)).rowcount
-        return count
-
-    def tidy(self) -> None:
-        """Put the pieces of the full-text index together, inside a transaction."""
-        self._db.execute("INSERT INTO words(words) VALUES ('optimize')")
+            self._db.execute("DELETE FROM memories WHERE id = ?", (memory_id,))
 
     def erase_log(self) -> bool:
         """Move everything out of the write-ahead log and truncate it; False when another reader holds it."""
@@ -172,95 +184,79 @@ class Database:
 
     def chain(self, memory_id: int) -> list[int]:
         """Identifiers of all versions of a memory, oldest first; empty when there is none."""
-        found = self._db.execute("SELECT supersedes, superseded_by FROM memories WHERE id = ?", (memory_id,)).fetchone()
-        if found in {None, (None, None)}:  # most memories have one version only
-            return [] if found is None else [memory_id]
-        rows = self._db.execute(
-            """
-            WITH RECURSIVE
-                older(id, before) AS (
-                    SELECT id, supersedes FROM memories WHERE id = ?1
-                    UNION SELECT m.id, m.supersedes FROM memories m JOIN older o ON m.id = o.before),
-                newer(id, after) AS (
-                    SELECT id, superseded_by FROM memories WHERE id = ?1
-                    UNION SELECT m.id, m.superseded_by FROM memories m JOIN newer n ON m.id = n.after)
-            SELECT id FROM older UNION SELECT id FROM newer ORDER BY id
-            """,
-            (memory_id,),
-        )
-        return [row[0] for row in rows]
+        found = self._db.execute("SELECT id FROM memories WHERE id = ?", (memory_id,)).fetchall()
+        for query in (
+            "SELECT o.id FROM memories m JOIN memories o ON o.id = m.supersedes WHERE m.id = ?",
+            "SELECT n.id FROM memories m JOIN memories n ON n.id = m.superseded_by WHERE m.id = ?",
+        ):
+            row = (memory_id,)
+            while row := self._db.execute(query, row).fetchone():
+                found.append(row)
+        return sorted(i for (i,) in found)
 
-    def rows(self, memory_ids: Sequence[int], columns: str) -> dict[int, tuple[Any, ...]]:
-        """Rows by identifier: ``columns`` of the memories that there are."""
-        found = {}
-        for memory_id in memory_ids:
-            row = self._db.execute(f"SELECT {columns} FROM memories WHERE id = ?", (memory_id,)).fetchone()  # noqa: S608
-            if row is not None:
-                found[memory_id] = row
+    def row(self, memory_id: int) -> tuple[Any, ...]:
+        """What is kept of one memory, in the order of ``store.Memory``.
+
+        Raises:
+            RefusedError: There is none.
+        """
+        found: tuple[Any, ...] | None = self._db.execute(_KEPT, (memory_id,)).fetchone()
+        if found is None:
+            raise RefusedError(f"no memory {memory_id}")
         return found
 
-    def ids(self, where: str, values: Sequence[Any]) -> list[int]:
-        """Identifiers of the rows that fulfil a condition (a constant of the caller, values apart)."""
-        query = f"SELECT id FROM memories WHERE {where} ORDER BY id"  # noqa: S608
-        return [row[0] for row in self._db.execute(query, values)]
-
-    def matching(self, expression: str) -> list[tuple[int, float]]:
-        """(identifier, BM25) of the texts that match an FTS5 expression, best first.
+    def select(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query that may hold a full-text expression.
 
         Raises:
             RefusedError: The expression is malformed.
         """
         try:
-            rows = self._db.execute(
-                "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1", (expression,)
-            ).fetchall()
+            return self._db.execute(query, values).fetchall()
         except sqlite3.OperationalError as error:
-            raise RefusedError(f"not a full-text expression: {expression!r} ({error})") from error
-        return [(int(i), float(s)) for i, s in rows]
+            raise RefusedError(f"not a full-text expression: {values!r} ({error})") from error
 
-    def load(self, dim: int) -> tuple[Columns, NDArray[np.float32], list[bytes]]:
-        """Everything that is current, by ascending identifier: columns, vectors [n, dim], and each one's terms.
+    def terms(self, text: str) -> list[str]:
+        """The distinct terms of a text, as the full-text index spells them."""
+        self._db.execute("BEGIN")
+        try:
+            self._db.execute("INSERT INTO asked VALUES (?)", (text,))
+            return [row[0] for row in self._db.execute("SELECT term FROM asked_terms")]
+        finally:
+            self._db.execute("ROLLBACK")
+
+    def holder_count(self, term: str) -> int:
+        """How many memories hold a term."""
+        found = self._db.execute("SELECT doc FROM counts WHERE term = ?", (term,)).fetchone()
+        return int(found[0]) if found else 0
+
+    def holders(self, term: str) -> list[tuple[int, int]]:
+        """(identifier, how often) of each memory that holds a term."""
+        return self._db.execute("SELECT doc, count(*) FROM holders WHERE term = ? GROUP BY doc", (term,)).fetchall()
+
+    def count(self) -> int:
+        """How many memories are current."""
+        return int(self._db.execute("SELECT count(*) FROM vectors").fetchone()[0])
+
+    def current(self, dim: int, first_id: int = 0) -> Iterator[list[tuple[Any, ...]]]:
+        """What is current from an identifier on, ascending, some rows at a time.
+
+        A row is (identifier, created_s, importance, access_count, namespace, count of tokens, bytes of the
+        vector).
 
         Raises:
-            BadDataError: A vector has another width, or a row has none.
+            BadDataError: A vector has another width than ``dim``, or a row has none.
         """
-        db = self._db
-        db.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")  # read the rows where they lie; not kept mapped afterwards
-        db.execute("BEGIN")
-        try:
-            with _collector_paused():
-                rows = db.execute(
-                    "SELECT id, created_s, importance, access_count, namespace, source FROM memories"
-                    " WHERE superseded_by IS NULL ORDER BY id"
-                ).fetchall()
-                columns = Columns(*zip(*rows, strict=True)) if rows else Columns((), (), (), (), (), ())
-                matrix = np.empty((len(rows), dim), np.float32)
-                terms: list[bytes] = []
-                cursor = db.execute("SELECT id, vector, terms FROM vectors ORDER BY id")
-                at = 0
-                while chunk := cursor.fetchmany(_CHUNK_ROWS):
-                    ids, vectors, blobs = zip(*chunk, strict=True)
-                    joined = b"".join(vectors)
-                    if ids != columns.ids[at : at + len(ids)] or len(joined) != 4 * dim * len(ids):
-                        raise BadDataError(self.path, "vectors", "rows that do not match", "one vector for each memory")
-                    matrix[at : at + len(ids)] = np.frombuffer(joined, "<f4").reshape(-1, dim)
-                    terms += blobs
-                    at += len(ids)
-            if at != len(rows):
-                raise BadDataError(self.path, "vectors", f"{at} vectors", f"{len(rows)}, one for each memory")
-        finally:
-            db.execute("COMMIT")
-            db.execute("PRAGMA mmap_size=0")
-        return columns, matrix, terms
+        cursor = self._db.execute(_CURRENT, (first_id,))
+        while chunk := cursor.fetchmany(_CHUNK_ROWS):
+            if {(len(size or b"") > 0, len(vector or b"")) for *_, size, vector in chunk} != {(True, 4 * dim)}:
+                raise BadDataError(self.path, "vectors", "rows that do not match", "one vector for each memory")
+            yield [(*row, _varint(size), vector) for *row, size, vector in chunk]
 
 
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Hundreds of thousands of new tuples would make the garbage collector look through them again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+def _varint(blob: bytes) -> int:
+    """FTS5's count of tokens: seven bits a byte, the highest first."""
+    value = 0
+    for byte in blob:
+        value = value << 7 | byte & 127
+    return value

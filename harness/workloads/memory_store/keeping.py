@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 from harness.stats.intervals import cluster_interval
 from harness.workloads._language.figures import ENGLISH
 from harness.workloads._language.statements import Clause, clauses, stem
-from harness.workloads.memory_store.index import Filter
 from harness.workloads.memory_store.store import Memory, MemoryStore
 
 _RELATIONS: Final = {stem(word): name for name, words in ENGLISH["relations"].items() for word in words.split()}
@@ -29,20 +28,20 @@ class Keeper:
     """Keeps a store in order."""
 
     def __init__(self, store: MemoryStore, namespace: str = "default") -> None:
-        self._store, self._only, self._namespace = store, Filter(namespace=namespace), namespace
+        self._store, self._namespace = store, namespace
 
-    def tell(self, text: str, *, source: str = "conversation") -> Kept:
+    def tell(self, text: str) -> Kept:
         """Hear one text: forget what it asks to forget, update what it replaces, store it if it is worth it."""
         asked = _FORGET.match(text)
         if asked:
             return self._forget(asked["what"])
         if not is_worth(text):
             return Kept("skipped", ())
-        hits = self._store.retrieve(text, top_k=4, only=self._only)
+        hits = self._store.retrieve(text, top_k=4, namespace=self._namespace)
         older = next((h.memory for h in hits if is_replaced(h.memory.content, text)), None)
         if older is not None:
             return Kept("updated", (older.memory_id, self._store.update(older.memory_id, text)))
-        return Kept("stored", (self._store.store(text, namespace=self._namespace, source=source),))
+        return Kept("stored", (self._store.store(text, namespace=self._namespace),))
 
     def recall(self, question: str, *, top_k: int = 5, hop_count: int = 2) -> list[Memory]:
         """What the store knows of a question, by iterated retrieval.
@@ -53,7 +52,7 @@ class Keeper:
         looks: list[list[Memory]] = []
         asked, query = {stem(w) for w in re.findall(r"\w+", question)}, question
         for _ in range(hop_count):
-            found = [h.memory for h in self._store.retrieve(query, top_k=top_k, only=self._only)]
+            found = [h.memory for h in self._store.retrieve(query, top_k=top_k, namespace=self._namespace)]
             looks.append(found)
             brought = [w for m in found[:1] for w in re.findall(r"\b[A-Z][a-z]+", m.content) if stem(w) not in asked]
             if not brought:
@@ -71,7 +70,7 @@ class Keeper:
             return Kept("skipped", ())
         names, topics = wanted.names, wanted.stems - wanted.names
         chosen = []
-        for hit in self._store.retrieve(what, top_k=5, only=self._only):
+        for hit in self._store.retrieve(what, top_k=5, namespace=self._namespace):
             told = frozenset().union(*(c.stems for c in clauses(hit.memory.content)))
             if names <= told and (topics & told or not topics):
                 chosen.append(hit.memory.memory_id)

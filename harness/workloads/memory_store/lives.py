@@ -5,11 +5,11 @@ The sentences lie in ``harness/data/text/lives.toml``, written by hand; names an
 
 import random
 import re
-import tomllib
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.workloads._language.texts import shipped_table
 from harness.workloads.memory_store.embedders import Embedder
 from harness.workloads.memory_store.keeping import Keeper, needs_memory, share_by_cluster
 from harness.workloads.memory_store.scoring import DEFAULT, RECENT_FIRST
@@ -38,14 +38,8 @@ def talks(count: int, seed: int) -> list[Talk]:
     return [_talk(f"talk-{n}", random.Random(f"lives {seed} {n}")) for n in range(count)]
 
 
-@cache
-def _table() -> dict[str, Any]:
-    path = Path(__file__).parents[2] / "data" / "text" / "lives.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
 def _talk(name: str, rng: random.Random) -> Talk:
-    table = _table()
+    table = shipped_table("lives")
     people = rng.sample(table["people"], 4)
     kin = {people[0]: people[1], people[2]: people[3]}
     words = {a: rng.choice(table["kin"]) for a in kin}
@@ -85,14 +79,10 @@ def evaluate(embedder: Embedder, folder: Path, *, count: int = 20, seed: int = 1
     no file of the store and no memory retrieved holds what was to be forgotten. ``hop``: the current value is among
     the first three memories.
     """
-    made = talks(count, seed)
+    made, general = talks(count, seed), shipped_table("lives")["general"]
     rows: dict[str, list[tuple[str, bool]]] = {}
+    heard: list[tuple[bool, bool]] = []
     clock = iter(range(1, 1 << 40))
-
-    def note(key: str, talk: Talk, hit: bool) -> None:
-        rows.setdefault(key, []).append((talk.name, hit))
-
-    stored = worth = right = 0
     for talk in made:
         for kind in ("managed", "everything stored"):
             path = folder / f"{talk.name}-{kind.split()[0]}.db"
@@ -100,39 +90,41 @@ def evaluate(embedder: Embedder, folder: Path, *, count: int = 20, seed: int = 1
                 keeper = Keeper(store)
                 for text, is_worth in talk.turns:
                     if kind == "managed":
-                        kept = keeper.tell(text).action != "skipped"
-                        stored, worth, right = stored + kept, worth + is_worth, right + (kept and is_worth)
+                        heard.append((keeper.tell(text).action != "skipped", is_worth))
                     else:
                         store.store(text)
                 for asked in talk.questions:
-                    _judge(keeper, store, kind, talk, asked, note)
+                    for key, hit in _judged(keeper, store, asked):
+                        rows.setdefault(f"{kind}{key}", []).append((talk.name, hit))
+    right = sum(kept and is_worth for kept, is_worth in heard)
+    told = [needs_memory(asked.text) for talk in made for asked in talk.questions]
     return {
         "talk_count": count,
-        "salience": {"precision": right / max(1, stored), "recall": right / worth},
+        "salience": {
+            "precision": right / max(1, sum(kept for kept, _ in heard)),
+            "recall": right / sum(is_worth for _, is_worth in heard),
+        },
         "needs_memory": {
-            "recall": sum(needs_memory(q.text) for t in made for q in t.questions)
-            / sum(len(t.questions) for t in made),
-            "false_ratio": sum(map(needs_memory, _table()["general"])) / len(_table()["general"]),
+            "recall": sum(told) / len(told),
+            "false_ratio": sum(map(needs_memory, general)) / len(general),
         },
         **{key: share_by_cluster(hits) for key, hits in sorted(rows.items())},
     }
 
 
-def _judge(keeper: Keeper, store: MemoryStore, kind: str, talk: Talk, asked: Asked, note: Any) -> None:
+def _judged(keeper: Keeper, store: MemoryStore, asked: Asked) -> Iterator[tuple[str, bool]]:
+    """What is said of one question, by name."""
     if asked.kind == "gone":
+        person = next(w for w in re.findall("[A-Z][a-z]+", asked.text) if w in shipped_table("lives")["people"])
         found = [h.memory.content for h in store.retrieve(asked.text)]
-        person = next(w for w in re.findall("[A-Z][a-z]+", asked.text) if w in _table()["people"])
-        note(f"{kind}: gone", talk, not any(asked.value in text and person in text for text in found))
-        return
-    if asked.kind == "hop":
-        one = [h.memory.content for h in store.retrieve(asked.text, top_k=3)]
-        more = [m.content for m in keeper.recall(asked.text, top_k=3)]
-        note(f"{kind}: hop, one look", talk, any(asked.value in text for text in one))
-        note(f"{kind}: hop, iterated", talk, any(asked.value in text for text in more))
-        return
-    for label, scoring in (("", DEFAULT), (", recent first", RECENT_FIRST)):
-        best = store.retrieve(asked.text, top_k=1, scoring=scoring)
-        text = best[0].memory.content if best else ""
-        note(f"{kind}{label}: first", talk, asked.value in text)
-        if asked.stale:
-            note(f"{kind}{label}: stale", talk, asked.stale in text)
+        yield ": gone", not any(asked.value in text and person in text for text in found)
+    elif asked.kind == "hop":
+        one = [h.memory for h in store.retrieve(asked.text, top_k=3)]
+        for look, memories in (("one look", one), ("iterated", keeper.recall(asked.text, top_k=3))):
+            yield f": hop, {look}", any(asked.value in m.content for m in memories)
+    else:
+        for label, scoring in (("", DEFAULT), (", recent first", RECENT_FIRST)):
+            best = "".join(h.memory.content for h in store.retrieve(asked.text, top_k=1, scoring=scoring))
+            yield f"{label}: first", asked.value in best
+            if asked.stale:
+                yield f"{label}: stale", asked.stale in best

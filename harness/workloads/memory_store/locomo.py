@@ -6,7 +6,7 @@ is measured is retrieval alone: the share of a question's evidence turns among t
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,10 +15,11 @@ import numpy as np
 
 from harness.errors import BadDataError
 from harness.workloads.memory_store.embedders import Embedder
-from harness.workloads.memory_store.index import Filter
 from harness.workloads.memory_store.scoring import DEFAULT, LEXICAL, SEED, SEMANTIC, Scoring
 from harness.workloads.memory_store.store import MemoryStore, NewMemory
 
+_UNANSWERABLE: Final = 5
+_AS_WRITTEN: Final = "seed formula as written"
 CUTOFFS: Final = (1, 5, 10, 20)
 SCORINGS: Final[Mapping[str, Scoring]] = {
     "cosine": SEMANTIC,
@@ -28,23 +29,29 @@ SCORINGS: Final[Mapping[str, Scoring]] = {
 }
 
 
+class Turn(NamedTuple):
+    """What somebody said in a conversation, its identifier there, and when."""
+
+    conversation: str
+    name: str
+    text: str
+    at_s: float
+
+
 class Question(NamedTuple):
-    """A question, the conversation it belongs to, and the identifiers of the turns that answer it."""
+    """A question, the conversation it belongs to, and the identifiers of the turns that answer it; maybe none exists.
+
+    ``answer`` is empty where the conversation does not tell it (category 5).
+    """
 
     text: str
     conversation: str
     evidence: tuple[str, ...]
+    answer: str
 
 
-class Conversations(NamedTuple):
-    """Turns (conversation, identifier, text, time) and questions with at least one evidence turn that exists."""
-
-    turns: tuple[tuple[str, str, str, float], ...]
-    questions: tuple[Question, ...]
-
-
-def read(path: Path) -> Conversations:
-    """Read a LoCoMo file.
+def read(path: Path) -> tuple[tuple[Turn, ...], tuple[Question, ...]]:
+    """All turns and all questions of a LoCoMo file, in its order.
 
     Raises:
         BadDataError: It is not one.
@@ -52,66 +59,60 @@ def read(path: Path) -> Conversations:
     try:
         samples = json.loads(path.read_text(encoding="utf-8"))
         turns = tuple(turn for sample in samples for turn in _turns(sample))
-        known = {(conversation, name) for conversation, name, _, _ in turns}
-        questions = []
-        for sample in samples:
-            for entry in sample["qa"]:
-                names = re.findall(r"D\d+:\d+", " ".join(entry.get("evidence", [])))
-                found = tuple(dict.fromkeys(n for n in names if (sample["sample_id"], n) in known))
-                if found:
-                    questions.append(Question(entry["question"], sample["sample_id"], found))
-    except (ValueError, KeyError, TypeError) as error:
+        known = {turn[:2] for turn in turns}
+        questions = tuple(_question(sample["sample_id"], row, known) for sample in samples for row in sample["qa"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadDataError(path, "", repr(error), "a LoCoMo file") from error
-    return Conversations(turns, tuple(questions))
+    return turns, questions
 
 
-def _turns(sample: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float]]:
+def _question(conversation: str, row: Mapping[str, Any], known: Set[tuple[str, str]]) -> Question:
+    names = re.findall(r"D\d+:\d+", " ".join(row.get("evidence", [])))
+    evidence = tuple(dict.fromkeys(n for n in names if (conversation, n) in known))
+    answer = "" if row["category"] == _UNANSWERABLE else str(row.get("answer", ""))
+    return Question(row["question"], conversation, evidence, answer)
+
+
+def _turns(sample: Mapping[str, Any]) -> Iterator[Turn]:
     talk = sample["conversation"]
     for key, turns in talk.items():
         if not re.fullmatch(r"session_\d+", key):
             continue
         when = datetime.strptime(talk[f"{key}_date_time"], "%I:%M %p on %d %B, %Y").replace(tzinfo=UTC).timestamp()
         for at, turn in enumerate(turns):
-            yield sample["sample_id"], turn["dia_id"], f"{turn['speaker']}: {turn['text']}", when + at
+            yield Turn(sample["sample_id"], turn["dia_id"], f"{turn['speaker']}: {turn['text']}", when + at)
 
 
-def evaluate(data: Conversations, embedder: Embedder, path: Path) -> dict[str, Any]:
-    """Recall of evidence for each way to score, each conversation a namespace of one store.
+def evaluate(turns: Sequence[Turn], every: Sequence[Question], embedder: Embedder, path: Path) -> dict[str, Any]:
+    """Recall of evidence (mean share among the first k found) for each way to score; a conversation is a namespace.
 
     Every question is asked one day after the last turn of its conversation. The seed's formula is also run as its
     class runs it, where each retrieval raises the access counts that the next one is scored with.
     """
-    asked = embedder.embed([q.text for q in data.questions])
-    last = {c: max(t for n, _, _, t in data.turns if n == c) for c in {t[0] for t in data.turns}}
+    questions = [q for q in every if q.evidence]
+    asked = embedder.embed([q.text for q in questions])
+    last = {turn.conversation: turn.at_s for turn in sorted(turns, key=lambda t: t.at_s)}
     recalls: dict[str, dict[str, float]] = {}
-    with MemoryStore(path, embedder, capacity=len(data.turns)) as store:
-        ids = store.store_many(NewMemory(text, c, name, 0.5, when) for c, name, text, when in data.turns)
-        turn_of = {i: turn[1] for i, turn in zip(ids, data.turns, strict=True)}
-        runs: list[tuple[str, Scoring, bool]] = [(name, scoring, False) for name, scoring in SCORINGS.items()]
-        runs.append(("seed formula as written", SEED, True))
-        for name, scoring, touch in runs:
-            found = []
-            for question, vector in zip(data.questions, asked, strict=True):
+    with MemoryStore(path, embedder, capacity=len(turns)) as store:
+        ids = store.store_many(NewMemory(t.text, t.conversation, t.name, 0.5, t.at_s) for t in turns)
+        turn_of = {i: turn.name for i, turn in zip(ids, turns, strict=True)}
+        for name, scoring in (*SCORINGS.items(), (_AS_WRITTEN, SEED)):
+            shares: dict[str, list[float]] = {f"at_{k}": [] for k in CUTOFFS}
+            for question, vector in zip(questions, asked, strict=True):
                 now_s = last[question.conversation] + 86_400.0
-                only = Filter(namespace=question.conversation)
-                kept: dict[str, Any] = {"only": only, "scoring": scoring, "vector": vector, "now_s": now_s}
+                kept: dict[str, Any] = {"scoring": scoring, "namespace": question.conversation}
+                kept |= {"vector": vector, "now_s": now_s}
                 hits = store.retrieve(question.text, top_k=max(CUTOFFS), **kept)
-                if touch:  # the class counts the five it returns
+                if name == _AS_WRITTEN:  # the class counts the five it returns
                     store.retrieve(question.text, top_k=5, touch=True, **kept)
-                found.append([turn_of[h.memory.memory_id] for h in hits])
-            recalls[name] = recall(found, data.questions)
+                names = [turn_of[h.memory.memory_id] for h in hits]
+                for k in CUTOFFS:
+                    share = len(set(names[:k]) & set(question.evidence)) / len(question.evidence)
+                    shares[f"at_{k}"].append(share)
+            recalls[name] = {cutoff: float(np.mean(values)) for cutoff, values in shares.items()}
     return {
-        "turn_count": len(data.turns),
-        "question_count": len(data.questions),
+        "turn_count": len(turns),
+        "question_count": len(questions),
         "embedder": embedder.name,
         "evidence_recall": recalls,
     }
-
-
-def recall(found: Sequence[Sequence[str]], questions: Sequence[Question]) -> dict[str, float]:
-    """Mean share of each question's evidence among the first k found, for each k."""
-    shares = {
-        f"at_{k}": [len(set(f[:k]) & set(q.evidence)) / len(q.evidence) for f, q in zip(found, questions, strict=True)]
-        for k in CUTOFFS
-    }
-    return {name: float(np.mean(values)) for name, values in shares.items()}

@@ -119,6 +119,8 @@ class MiniLM:
         return vectors
 
     def _encode(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Array:
+        from scipy.special import ndtr
+
         w = self._weights
         x: Array = w["embeddings.word_embeddings.weight"][ids]
         x = x + w["embeddings.position_embeddings.weight"][: ids.shape[1]]
@@ -127,11 +129,14 @@ class MiniLM:
         for layer in range(self._layer_count):
             at = f"encoder.layer.{layer}"
             x = self._norm(x + self._attention(x, hidden, at), f"{at}.attention.output.LayerNorm")
-            inner = _gelu(self._linear(x, f"{at}.intermediate.dense"))
+            inner = self._linear(x, f"{at}.intermediate.dense")
+            inner = inner * ndtr(inner)  # GELU
             x = self._norm(x + self._linear(inner, f"{at}.output.dense"), f"{at}.output.LayerNorm")
         return x
 
     def _attention(self, x: Array, hidden: Array, at: str) -> Array:
+        from scipy.special import softmax
+
         rows, tokens, width = x.shape
         head = width // self._head_count
 
@@ -140,8 +145,7 @@ class MiniLM:
             return parts.reshape(rows, tokens, self._head_count, head).transpose(0, 2, 1, 3)
 
         scores = split("query") @ split("key").transpose(0, 1, 3, 2) * np.float32(1 / sqrt(head)) + hidden
-        scores = np.exp(scores - scores.max(-1, keepdims=True))
-        mixed = (scores / scores.sum(-1, keepdims=True)) @ split("value")
+        mixed = softmax(scores, axis=-1) @ split("value")
         return self._linear(mixed.transpose(0, 2, 1, 3).reshape(rows, tokens, width), f"{at}.attention.output.dense")
 
     def _linear(self, x: Array, name: str) -> Array:
@@ -154,13 +158,3 @@ class MiniLM:
         scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(self._epsilon))
         normed: Array = scaled * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
         return normed
-
-
-def _gelu(x: Array) -> Array:
-    """X * Phi(x), with erf to 1.5e-7 (Abramowitz and Stegun 7.1.26)."""
-    z = np.abs(x) * np.float32(1 / sqrt(2))
-    t = 1 / (1 + np.float32(0.3275911) * z)
-    poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * np.float32(1.061405429)))))
-    erf = np.copysign(1 - poly * np.exp(-z * z), x)
-    result: Array = (x * np.float32(0.5) * (1 + erf)).astype(np.float32)
-    return result

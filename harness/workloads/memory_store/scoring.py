@@ -12,7 +12,6 @@ ACCESS_FULL_COUNT: Final = 10
 """Accesses after which the access boost grows no more."""
 
 DAY_S: Final = 86_400.0
-_BLOCK: Final = 128
 
 
 class Scoring(NamedTuple):
@@ -61,46 +60,29 @@ SEED: Final = Scoring("linear", 0.0, 0.5, 0.2, 0.2, 0.1, 720 * 3600 * math.log(2
 """The seed article's formula. Its exp(-age / 720 h) has a half-life of 720 h * ln 2 = 499 h = 20.8 days, not 30."""
 
 
-def bm25_idf(document_count: int, frequency: int) -> float:
-    """Inverse document frequency as FTS5 computes it: ln((N - n + 0.5) / (n + 0.5)), at least 1e-6.
-
-    Source: SQLite, ext/fts5/fts5_aux.c (fts5Bm25GetData).
-    """
-    return max(math.log((document_count - frequency + 0.5) / (frequency + 0.5)), 1e-6)
-
-
 def bm25_part(
-    repeats: NDArray[np.float32], lengths: NDArray[np.float32], *, idf: float, mean_length: float
+    repeats: NDArray[np.intp], lengths: NDArray[np.float32], *, document_count: int, mean_length: float
 ) -> NDArray[np.float32]:
-    """What one term adds to the BM25 of each text: idf * f (k1 + 1) / (f + k1 (1 - b + b l / mean)).
+    """What one term adds to the BM25 of each text that holds it: idf * f (k1 + 1) / (f + k1 (1 - b + b l / mean)).
+
+    The inverse document frequency is FTS5's: ln((N - n + 0.5) / (n + 0.5)), at least 1e-6.
 
     Args:
-        repeats: How often the term occurs in each text [n].
-        lengths: Terms in each text [n].
-        idf: ``bm25_idf`` of the term.
+        repeats: How often the term (f) occurs in each text [n].
+        lengths: Terms (l) in each text [n].
+        document_count: Texts (N), those without the term included.
         mean_length: Mean number of terms of a text.
 
-    Source: Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"; constants of FTS5.
+    Source: Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"; constants of FTS5
+    (SQLite, ext/fts5/fts5_aux.c, fts5Bm25GetData).
     """
-    base = BM25_K1 * (1 - BM25_B)
-    slope = BM25_K1 * BM25_B / mean_length
-    part = np.float32(idf * (BM25_K1 + 1)) * repeats / (repeats + (np.float32(base) + np.float32(slope) * lengths))
-    return part.astype(np.float32, copy=False)
+    idf = max(math.log((document_count - len(repeats) + 0.5) / (len(repeats) + 0.5)), 1e-6)
+    norm = BM25_K1 * (1 - BM25_B + BM25_B * lengths / mean_length)
+    return np.asarray(idf * (BM25_K1 + 1) * repeats / (repeats + norm), np.float32)
 
 
 def top(scores: NDArray[np.float32], top_k: int) -> NDArray[np.intp]:
-    """Positions of the best ``top_k`` scores, best first, equal ones by position.
-
-    The k-th best of the blocks' own best scores is a floor that at least k scores reach; only those are sorted.
-    """
-    n = len(scores)
-    whole = n // _BLOCK
-    if top_k >= n:
-        near = np.arange(n)
-    elif whole <= top_k:
-        near = np.flatnonzero(scores >= np.partition(scores, -top_k)[-top_k])
-    else:
-        peaks = scores[: whole * _BLOCK].reshape(whole, _BLOCK).max(axis=1)
-        near = np.flatnonzero(scores >= np.partition(peaks, -top_k)[-top_k])
-    order: NDArray[np.intp] = near[np.lexsort((near, -scores[near]))][:top_k]
+    """Positions of the best ``top_k`` scores, best first, equal ones by position."""
+    near = np.flatnonzero(scores >= np.partition(scores, -top_k)[-top_k])
+    order: NDArray[np.intp] = near[np.argsort(-scores[near], kind="stable")][:top_k]
     return order

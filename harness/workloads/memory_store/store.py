@@ -1,28 +1,74 @@
-"""Long-term memory: store, retrieve, update, forget, prioritise and evict, durable in one file."""
+"""Long-term memory: store, retrieve, update and forget, durable in one file."""
 
+import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RefusedError
+from harness.workloads._language.figures import ENGLISH
 from harness.workloads.memory_store.database import Database
 from harness.workloads.memory_store.embedders import Embedder
-from harness.workloads.memory_store.index import Filter, MemoryIndex
-from harness.workloads.memory_store.lexicon import Lexicon, to_blob
-from harness.workloads.memory_store.ranking import Ranking
-from harness.workloads.memory_store.records import Forgotten, Hit, Memory, NewMemory, check_memory, unit_vector
-from harness.workloads.memory_store.scoring import DEFAULT, Scoring
+from harness.workloads.memory_store.index import MemoryIndex
+from harness.workloads.memory_store.scoring import DEFAULT, Scoring, top
 
-__all__ = ["Forgotten", "Hit", "Memory", "MemoryStore", "NewMemory"]
-
-_COLUMNS: Final = "id, content, namespace, source, created_s, importance, access_count, supersedes, superseded_by"
+_SEARCH: Final = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1 LIMIT ?"
 _MANY: Final = 1000
 """So many texts stored at once leave the full-text index in pieces, and every later deletion would look into each."""
+_WORD: Final = re.compile(r"\w+")
+_STOP_WORDS: Final = frozenset(ENGLISH["search"]["stop_words"].split())
+"""English words that say nothing about a topic; left out of questions only, never out of what is stored."""
+
+
+class NewMemory(NamedTuple):
+    """Something to remember; ``created_s`` None means now, ``vector`` None lets the embedder make it."""
+
+    content: str
+    namespace: str = "default"
+    source: str = "conversation"
+    importance: float = 0.5
+    created_s: float | None = None
+    vector: NDArray[np.float32] | None = None
+
+
+class Memory(NamedTuple):
+    """One memory as it is kept. ``superseded_by`` is None for the current version."""
+
+    memory_id: int
+    content: str
+    namespace: str
+    source: str
+    created_s: float
+    importance: float
+    access_count: int
+    supersedes: int | None
+    superseded_by: int | None
+
+
+class Hit(NamedTuple):
+    """A retrieved memory and its score, in the unit of the scoring used."""
+
+    memory: Memory
+    score: float
+
+
+class Forgotten(NamedTuple):
+    """What was, or in a dry run would be, forgotten.
+
+    Attributes:
+        memories: The memories, all their older versions included.
+        is_erased: True when no file of the store holds any of it; False in a dry run, or while another process still
+            reads an older state from the log (then ``erase`` finishes the work).
+    """
+
+    memories: tuple[Memory, ...]
+    is_erased: bool
 
 
 class MemoryStore:
@@ -48,21 +94,22 @@ class MemoryStore:
         *,
         capacity: int = 100_000,
         read_only: bool = False,
-        scoring: Scoring = DEFAULT,
         sync: str = "process",
         clock: Callable[[], float] = time.time,
     ) -> None:
         if capacity < 1:
             raise RefusedError(f"capacity must be at least 1, got {capacity}")
-        self._embedder, self.capacity, self.scoring, self._clock = embedder, capacity, scoring, clock
+        self._embedder, self.capacity, self._clock = embedder, capacity, clock
         self._read_only = read_only
         self._lock = threading.RLock()
         self.path = path
         self._db = Database(path, dim=embedder.dim, embedder=embedder.name, read_only=read_only, sync=sync)
-        self._lexicon = Lexicon(self._db.key)
-        self._index = MemoryIndex(embedder.dim)
-        self._ranking = Ranking(self._index, self._lexicon)
-        self._load()
+        self._seen_version = -1
+        try:
+            self._refresh()
+        except BaseException:
+            self._db.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +120,6 @@ class MemoryStore:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            self._lexicon.close()
             self._db.close()
 
     def __len__(self) -> int:
@@ -100,31 +146,27 @@ class MemoryStore:
         with self._lock:
             self._writable()
             self._refresh()
-            terms = self._lexicon.terms([i.content for i in items])
             now_s = self._clock()
             stamps = [now_s if i.created_s is None else i.created_s for i in items]
-            with self._db.write():
+            with self._db.write() as db:
                 surplus = self._index.count + len(items) - self.capacity
-                evicted = self._ranking.least_valuable(surplus, now_s) if surplus > 0 else []
+                evicted = self._index.least_valuable(surplus, now_s)
                 self._db.delete(v for i in evicted for v in self._db.chain(i))
                 ids = [
-                    self._db.insert(i.content, v, to_blob(t), (i.namespace, i.source, s, i.importance, None))
-                    for i, v, t, s in zip(items, vectors, terms, stamps, strict=True)
+                    self._db.insert(i.content, v, (i.namespace, i.source, s, i.importance, None))
+                    for i, v, s in zip(items, vectors, stamps, strict=True)
                 ]
                 if len(items) >= _MANY:
-                    self._db.tidy()
+                    db.execute("INSERT INTO words(words) VALUES ('optimize')")
             self._index.remove(evicted)
-            for memory_id, item, vector, term, stamp in zip(ids, items, vectors, terms, stamps, strict=True):
-                self._add(memory_id, item, vector, term, stamp)
+            if ids:
+                self._take(ids[0])
             return ids
 
-    def update(
-        self, memory_id: int, content: str, *, importance: float | None = None, keep_history: bool = True
-    ) -> int:
+    def update(self, memory_id: int, content: str, *, importance: float | None = None) -> int:
         """Replace a memory by a newer text; returns the identifier of the new version.
 
-        The old version is found no more, but stays in ``history`` unless ``keep_history`` is False: then it is
-        forgotten, with every version before it.
+        The old version is found no more, but stays in ``history`` until any version is forgotten.
 
         Raises:
             RefusedError: There is no such memory, it is superseded already, or the store is read-only.
@@ -137,36 +179,16 @@ class MemoryStore:
                 raise RefusedError(f"memory {memory_id} is superseded by {old.superseded_by}: update that one")
             item = NewMemory(content, old.namespace, old.source, old.importance if importance is None else importance)
             check_memory(item)
-            vector, term, now_s = self._vectors([item])[0], self._lexicon.terms([content])[0], self._clock()
+            vector, now_s = self._vectors([item])[0], self._clock()
             with self._db.write() as db:
                 self._db.unindex(memory_id)
-                row = (old.namespace, old.source, now_s, item.importance, memory_id if keep_history else None)
-                new_id = self._db.insert(content, vector, to_blob(term), row)
+                row = (old.namespace, old.source, now_s, item.importance, memory_id)
+                new_id = self._db.insert(content, vector, row)
                 change = "UPDATE memories SET superseded_by = ?, superseded_s = ? WHERE id = ?"
                 db.execute(change, (new_id, now_s, memory_id))
-                if not keep_history:
-                    self._db.delete(i for i in self._db.chain(memory_id) if i != new_id)
             self._index.remove([memory_id])
-            self._add(new_id, item, vector, term, now_s)
-            if not keep_history:
-                self.erase()
+            self._take(new_id)
             return new_id
-
-    def prioritise(self, memory_id: int, importance: float) -> None:
-        """Give a memory another importance, in [0, 1].
-
-        Raises:
-            RefusedError: No such current memory, a value out of range, or the store is read-only.
-        """
-        check_memory(NewMemory("x", importance=importance))
-        with self._lock:
-            self._writable()
-            self._refresh()
-            if self.get(memory_id).superseded_by is not None:
-                raise RefusedError(f"memory {memory_id} is superseded")
-            with self._db.write() as db:
-                db.execute("UPDATE memories SET importance = ? WHERE id = ?", (importance, memory_id))
-            self._index.set_importance(memory_id, importance)
 
     # ---- reading
 
@@ -189,33 +211,38 @@ class MemoryStore:
         query: str,
         *,
         top_k: int = 5,
-        only: Filter = Filter(),  # noqa: B008  an immutable tuple
-        scoring: Scoring | None = None,
+        namespace: str | None = None,
+        scoring: Scoring = DEFAULT,
         touch: bool = False,
         vector: NDArray[np.float32] | None = None,
         now_s: float | None = None,
     ) -> list[Hit]:
         """The memories that score best for a question, best first.
 
-        Changes nothing unless ``touch`` asks to count the access of what is returned. ``scoring`` is the store's own
-        when None, ``vector`` [dim] the question's if already made; ages are counted to ``now_s``, the clock's when
-        None.
+        All namespaces are looked at unless one is named. Changes nothing unless ``touch`` asks to count the access of
+        what is returned. ``vector`` [dim] is the question's if already made; ages are counted to ``now_s``, the clock's
+        when None.
         """
-        chosen = scoring or self.scoring
-        unit = self._query_vector(query, vector) if chosen.semantic else None
+        unit = self._vectors([NewMemory(query, vector=vector)])[0] if scoring.semantic else None
         with self._lock:
             if touch:
                 self._writable()
             self._refresh()
             now = self._clock() if now_s is None else now_s
-            slots, scores = self._ranking.best(query, unit, chosen, only, top_k, now)
-            ids = [int(i) for i in self._index.ids[slots]]
-            hits = [Hit(m, float(s)) for m, s in zip(self._memories(ids), scores, strict=True)]
-            if touch and hits:
+            slots = self._index.slots(namespace)
+            top_k = min(top_k, self._index.count if slots is None else len(slots))
+            if top_k < 1:
+                return []
+            scores = self._scores(query, unit, scoring, slots, now)
+            best = top(scores, top_k)
+            chosen = best if slots is None else slots[best]
+            ids = [int(i) for i in self._index.ids[chosen]]
+            hits = [Hit(m, float(s)) for m, s in zip(self._memories(ids), scores[best], strict=True)]
+            if touch:
                 with self._db.write() as db:
                     change = "UPDATE memories SET access_count = access_count + 1, accessed_s = ? WHERE id = ?"
                     db.executemany(change, [(now, i) for i in ids])
-                self._index.touch(slots)
+                self._index.touch(chosen)
             return hits
 
     def search(self, expression: str, *, top_k: int = 20) -> list[Hit]:
@@ -225,8 +252,8 @@ class MemoryStore:
             RefusedError: The expression is malformed.
         """
         with self._lock:
-            found = self._db.matching(expression)[:top_k]
-            return [Hit(m, s) for m, (_, s) in zip(self._memories([i for i, _ in found]), found, strict=True)]
+            found = self._db.select(_SEARCH, expression, top_k)
+            return [Hit(self._memories([i])[0], float(score)) for i, score in found]
 
     # ---- forgetting
 
@@ -247,84 +274,107 @@ class MemoryStore:
         Raises:
             RefusedError: No condition at all, a malformed expression, or the store is read-only.
         """
-        if all(c is None for c in (ids, source, namespace, before_s, words)):
+        conditions = {
+            "id IN (SELECT value FROM json_each(?))": None if ids is None else json.dumps([int(i) for i in ids]),
+            "source = ?": source,
+            "namespace = ?": namespace,
+            "created_s < ?": before_s,
+            "id IN (SELECT rowid FROM words WHERE words MATCH ?)": words,
+        }
+        given = {condition: value for condition, value in conditions.items() if value is not None}
+        if not given:
             raise RefusedError("say what to forget: ids, source, namespace, before_s or words")
         with self._lock:
             self._refresh()
-            pairs = (("source = ?", source), ("namespace = ?", namespace), ("created_s < ?", before_s))
-            conditions = [(c, v) for c, v in pairs if v is not None]
-            where = " AND ".join(c for c, _ in conditions) or "1"
-            if ids is not None and not conditions:
-                chosen = set(ids)  # those that there are not have no version either
-            else:
-                chosen = set(self._db.ids(where, [v for _, v in conditions]))
-                chosen &= chosen if ids is None else set(ids)
-            if words is not None:
-                chosen &= {i for i, _ in self._db.matching(words)}
-            return self._forget(chosen, dry_run=dry_run)
+            where = " AND ".join(given)
+            chosen = self._db.select(f"SELECT id FROM memories WHERE {where}", *given.values())  # noqa: S608
+            every = sorted({v for (i,) in chosen for v in self._db.chain(i)})
+            memories = tuple(self._memories(every))
+            if dry_run:
+                return Forgotten(memories, is_erased=False)
+            self._writable()
+            with self._db.write():
+                self._db.delete(every)
+            self._index.remove(every)
+            return Forgotten(memories, is_erased=self.erase())
 
     def erase(self) -> bool:
         """Take everything deleted out of the log; False while another process still reads an older state."""
         with self._lock:
             self._writable()
-            self._lexicon.forget_words()
             return self._db.erase_log()
 
-    def evict(self, count: int) -> list[int]:
-        """Delete the ``count`` least valuable memories; returns their identifiers."""
-        with self._lock:
-            self._writable()
-            self._refresh()
-            chosen = self._ranking.least_valuable(count, self._clock())
-            self._forget(set(chosen), dry_run=False)
-            return chosen
+    def _scores(self, query: str, unit: Any, scoring: Scoring, slots: Any, now_s: float) -> NDArray[np.float32]:
+        """Every candidate's score; ``unit`` [dim] is the question's vector, None where the scoring looks at none."""
+        index = self._index
+        scores = np.zeros(index.count if slots is None else len(slots), np.float32)
+        if unit is not None:
+            scores = index.cosines(unit, slots)
+            if scoring.kind == "fused":
+                low, high = float(scores.min()), float(scores.max())
+                scores -= np.float32(low)
+                scores /= np.float32(max(high - low, 1e-9))
+            scores *= np.float32(scoring.semantic)
+        if scoring.boost_limit:
+            scores += index.boosts(scoring, now_s, slots)
+        if scoring.lexical:
+            # Stop words are left out, and kept when there is nothing else.
+            wanted = " ".join(w for w in _WORD.findall(query) if w.lower() not in _STOP_WORDS)
+            lexical = index.bm25(self._db.terms(wanted or query), self._db, slots)
+            lexical = lexical if slots is None else lexical[slots]
+            scores += lexical * np.float32(scoring.lexical / (float(lexical.max()) or 1.0))
+        return scores
 
-    def _forget(self, chosen: set[int], *, dry_run: bool) -> Forgotten:
-        every = sorted({v for i in chosen for v in self._db.chain(i)})
-        memories = tuple(self._memories(every))
-        if dry_run:
-            return Forgotten(memories, dry_run=True, is_erased=False)
-        self._writable()
-        with self._db.write():
-            self._db.delete(every)
-        self._index.remove(every)
-        return Forgotten(memories, dry_run=False, is_erased=self.erase())
-
-    def _add(self, memory_id: int, item: NewMemory, vector: NDArray[np.float32], terms: Any, created_s: float) -> None:
-        self._index.add(
-            memory_id,
-            vector,
-            terms,
-            created_s=created_s,
-            importance=item.importance,
-            access_count=0,
-            namespace=item.namespace,
-            source=item.source,
-        )
+    def _take(self, first_id: int) -> None:
+        """Take into memory what the database holds from an identifier on."""
+        for rows in self._db.current(self._embedder.dim, first_id):
+            self._index.extend(rows)
 
     def _memories(self, ids: Sequence[int]) -> list[Memory]:
-        rows = self._db.rows(ids, _COLUMNS)
-        missing = [i for i in ids if i not in rows]
-        if missing:
-            raise RefusedError(f"no memory {missing[0]}")
-        return [Memory(*rows[i]) for i in ids]
+        return [Memory(*self._db.row(i)) for i in ids]
 
     def _vectors(self, items: Sequence[NewMemory]) -> list[NDArray[np.float32]]:
         wanted = [i.content for i in items if i.vector is None]
         made = iter(self._embedder.embed(wanted)) if wanted else iter(())
         return [unit_vector(next(made) if i.vector is None else i.vector, self._embedder.dim) for i in items]
 
-    def _query_vector(self, query: str, vector: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        return unit_vector(self._embedder.embed([query])[0] if vector is None else vector, self._embedder.dim)
-
     def _writable(self) -> None:
         if self._read_only:
             raise RefusedError("the store is open for reading only")
 
     def _refresh(self) -> None:
-        if self._db.version() != self._seen_version:
-            self._load()
+        """Read everything anew when another connection has written, or nothing was read yet."""
+        version = self._db.version()
+        if version != self._seen_version:
+            self._seen_version = version
+            self._index = MemoryIndex(self._embedder.dim, self._db.count())
+            self._take(0)
 
-    def _load(self) -> None:
-        self._seen_version = self._db.version()
-        self._index.fill(*self._db.load(self._embedder.dim))
+
+def check_memory(item: NewMemory) -> None:
+    """Refuse what cannot be remembered.
+
+    Raises:
+        RefusedError: The text is empty, or importance or time are out of range.
+    """
+    if not item.content.strip():
+        raise RefusedError("an empty text cannot be remembered")
+    if not 0.0 <= item.importance <= 1.0:
+        raise RefusedError(f"importance must lie in [0, 1], got {item.importance}")
+    if item.created_s is not None and not abs(item.created_s) < float("inf"):
+        raise RefusedError(f"created_s must be a finite time, got {item.created_s}")
+
+
+def unit_vector(vector: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """The vector [dim] at length 1.
+
+    Raises:
+        RefusedError: Another shape, not finite, or zero.
+    """
+    array = np.asarray(vector, np.float32)
+    if array.shape != (dim,):
+        raise RefusedError(f"a vector must have the shape ({dim},), got {array.shape}")
+    norm = float(np.linalg.norm(array))
+    if not 0.0 < norm < float("inf"):
+        raise RefusedError("a vector must be finite and not zero")
+    return array / np.float32(norm)

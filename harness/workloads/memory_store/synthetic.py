@@ -1,25 +1,11 @@
 """Facts made up by a seed: for continuous integration and for timing, where no real conversation may be shipped."""
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-_NAMES: Final = ("Ada", "Bela", "Chen", "Dora", "Emil", "Fara", "Goro", "Hana", "Ivo", "Jana", "Kofi", "Lena", "Milo")
-_VERBS: Final = ("likes", "visited", "bought", "sold", "painted", "repaired", "lost", "found", "planned", "missed")
-_THINGS: Final = (
-    "garden",
-    "violin",
-    "kayak",
-    "bicycle",
-    "recipe",
-    "lantern",
-    "telescope",
-    "harbour",
-    "market",
-    "kettle",
-)
-_PLACES: Final = ("Porto", "Oslo", "Lima", "Kyoto", "Accra", "Turin", "Riga", "Quito", "Perth", "Izmir")
+from harness.workloads._language.texts import shipped_table
 
 
 class Facts(NamedTuple):
@@ -35,11 +21,10 @@ class Facts(NamedTuple):
 def facts(count: int, dim: int, seed: int, *, now_s: float) -> Facts:
     """``count`` different facts of the last year; each carries a code of its own (``case q00000123z``)."""
     rng = np.random.default_rng(seed)
-    picks = [rng.integers(0, len(words), count) for words in (_NAMES, _VERBS, _THINGS, _PLACES)]
-    texts = tuple(
-        f"{_NAMES[n]} {_VERBS[v]} the {_THINGS[t]} in {_PLACES[p]}, case {code(i)}"
-        for i, (n, v, t, p) in enumerate(zip(*picks, strict=True))
-    )
+    lists = [words.split() for words in shipped_table("made-up")["memories"].values()]
+    picks = zip(*[rng.integers(0, len(words), count) for words in lists], strict=True)
+    drawn = ([words[at] for words, at in zip(lists, row, strict=True)] for row in picks)
+    texts = tuple(f"{n} {v} the {t} in {p}, case {code(i)}" for i, (n, v, t, p) in enumerate(drawn))
     vectors = rng.standard_normal((count, dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     created_s = now_s - rng.uniform(0.0, 365 * 86_400.0, count)

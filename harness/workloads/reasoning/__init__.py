@@ -1,4 +1,4 @@
-"""Reasoning checks: a library (``analysis exact constraints tasks voting``) and a workload."""
+"""Reasoning checks: a library (``analysis exact constraints contradictions``) and a workload."""
 
 from harness.workloads.reasoning.workload import ReasoningWorkload
 

@@ -1,10 +1,11 @@
 """Linear equations in one unknown: a rearrangement that changes the solution is a fault."""
 
-import ast
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple
+
+from harness.workloads.reasoning.exact import NotArithmeticError, values
 
 _SIDE: Final = r"[\d.+\-*/() ]*(?:[a-z][\d.+\-*/() a-z]*?)?"
 _EQUATION: Final = re.compile(
@@ -12,6 +13,7 @@ _EQUATION: Final = re.compile(
     r"(?=$|[,;:!?$\\]|\.(?:\s|$)|\s+(?:so|and|which|then|we|by|to|this|means)\b)"
 )
 _NOT_LINEAR: Final = re.compile(r"[a-z]{2}|[a-z]\d|[\d)] +\d|[a-z] +[a-z(\d]|\d{16}")
+_TOKEN: Final = re.compile(r"\d+(?:\.\d+)?|\.\d+|\S")
 _OTHER_CASE: Final = re.compile(
     r"\b(let|if|case|or|when|suppose|assume|either|try|guess|for|substitut\w*|plug\w*)\b|\^|\.\.", re.I
 )
@@ -51,36 +53,19 @@ def solve(left: str, right: str) -> Solved | None:
     unknowns = set(re.findall(r"[a-z]", text))
     if len(unknowns) != 1 or len(text) > 80 or _NOT_LINEAR.search(text):
         return None
+    unknown = unknowns.pop()
     try:
-        (a, b), (c, d) = (_linear(ast.parse(_spelt(side), mode="eval").body) for side in (left, right))
-    except (ValueError, SyntaxError, ZeroDivisionError):
+        (a, b), (c, d) = (_linear(side, unknown) for side in (left, right))
+    except NotArithmeticError:
         return None
-    return None if a == c else Solved(unknowns.pop(), (d - b) / (a - c), text)
+    return None if a == c else Solved(unknown, (d - b) / (a - c), text)
 
 
-def _spelt(side: str) -> str:
-    """With the signs that mathematics leaves out: ``2(x - 1)`` is ``2*(x - 1)``."""
-    return re.sub(r"(?<=[\da-z)])\s*(?=[a-z(])", "*", side.strip())
-
-
-def _linear(node: ast.AST) -> tuple[Fraction, Fraction]:  # noqa: PLR0911  one for each operator
-    """(a, b) of a x + b; the tree is read, never run."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return Fraction(0), Fraction(str(node.value))
-    if isinstance(node, ast.Name):
-        return Fraction(1), Fraction(0)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        a, b = _linear(node.operand)
-        return -a, -b
-    if not isinstance(node, ast.BinOp):
-        raise ValueError("not linear")  # noqa: TRY004  of the text, not of a type
-    (a, b), (c, d) = _linear(node.left), _linear(node.right)
-    if isinstance(node.op, ast.Add):
-        return a + c, b + d
-    if isinstance(node.op, ast.Sub):
-        return a - c, b - d
-    if isinstance(node.op, ast.Mult) and not (a and c):
-        return a * d + c * b, b * d
-    if isinstance(node.op, ast.Div) and not c:
-        return a / d, b / d
-    raise ValueError("not linear")
+def _linear(side: str, unknown: str) -> tuple[Fraction, Fraction]:
+    """(a, b) of a x + b, from its values at three places."""
+    tokens = _TOKEN.findall(re.sub(r"(?<=[\da-z)])\s*(?=[a-z(])", "*", side))  # 2(x - 1) is 2 * (x - 1)
+    places = ("0", "1", "1009")
+    b, once, more = (min(values([place if t == unknown else t for t in tokens])) for place in places)
+    if more - b != 1009 * (once - b):
+        raise NotArithmeticError("not linear")
+    return once - b, b

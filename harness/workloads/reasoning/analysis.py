@@ -1,4 +1,4 @@
-"""Where does a chain of thought go wrong? Steps scored, the first fault located, credit assigned."""
+"""Where does a chain of thought go wrong? Its faults, and the first faulty step."""
 
 import re
 from collections.abc import Sequence
@@ -20,23 +20,10 @@ class Fault(NamedTuple):
     reason: str
 
 
-class StepScore(NamedTuple):
-    """Credit of one step: 1 checked and right, 0 faulty, None when nothing in it could be checked.
-
-    ``inherits`` is True when it uses a number that a faulty step brought in: wrong, but not by itself.
-    """
-
-    step: int
-    credit: float | None
-    inherits: bool
-    claims: tuple[Claim, ...]
-
-
 class Analysis(NamedTuple):
-    """Faults in order of steps, a score for each step, and the first faulty step (-1: none found)."""
+    """Faults in order of steps, and the first faulty step (-1: none found)."""
 
     faults: tuple[Fault, ...]
-    scores: tuple[StepScore, ...]
     first_error: int
 
 
@@ -50,16 +37,13 @@ def analyse(steps: str | Sequence[str], problem: str = "") -> Analysis:
     if isinstance(steps, str):
         steps = [line for line in steps.split("\n") if line.strip()]
     faults: list[Fault] = []
-    scores: list[StepScore] = []
     known = set(_numbers(problem))
-    tainted: set[Fraction] = set()
     clashes = {c.step: c for c in contradictions(steps)}
     unsolved = algebra_faults(steps)
     for at, step in enumerate(steps):
         found = claims(step)
         wrong = [c for c in found if not c.is_right]
         numbers = _numbers(step)
-        inherits = bool(tainted.intersection(numbers)) and not wrong
         mine = [Fault("arithmetic_error", at, f"{c.text} (correct: {_show(c.correct)})") for c in wrong]
         if _is_phantom(step, at, found, numbers, known, problem):
             mine.append(Fault("phantom_step", at, "a conclusion from numbers that nothing before it gives"))
@@ -68,11 +52,14 @@ def analyse(steps: str | Sequence[str], problem: str = "") -> Analysis:
         if at in clashes:
             first, _, kind, texts = clashes[at]
             mine.append(Fault("self_contradiction", at, f"{kind}: step {first} says {texts[0][:80]!r}"))
-        tainted.update(c.stated for c in wrong if c.stated not in known)
         known.update(numbers)
         faults += mine
-        scores.append(StepScore(at, 0.0 if mine else 1.0 if found else None, inherits, tuple(found)))
-    return Analysis(tuple(faults), tuple(scores), min((f.step for f in faults), default=-1))
+    return Analysis(tuple(faults), min((f.step for f in faults), default=-1))
+
+
+def harmonic(located: float, accepted: float) -> float:
+    """2 l a / (l + a), 0 where both are 0."""
+    return 2 * located * accepted / (located + accepted) if located + accepted else 0.0
 
 
 def f1(predicted: Sequence[int], labels: Sequence[int]) -> dict[str, float | None]:
@@ -82,15 +69,13 @@ def f1(predicted: Sequence[int], labels: Sequence[int]) -> dict[str, float | Non
         predicted: First faulty step found for each trace, -1 for none.
         labels: The true one.
 
-    Source: Zheng et al. 2024, "ProcessBench".
+    Not defined where one kind of trace is missing. Source: Zheng et al. 2024, "ProcessBench".
     """
     wrong = [p == y for p, y in zip(predicted, labels, strict=True) if y >= 0]
     right = [p == -1 for p, y in zip(predicted, labels, strict=True) if y < 0]
     located = sum(wrong) / len(wrong) if wrong else None
     accepted = sum(right) / len(right) if right else None
-    both = None  # not defined where one kind of trace is missing
-    if located is not None and accepted is not None:
-        both = 2 * located * accepted / (located + accepted) if located + accepted else 0.0
+    both = None if located is None or accepted is None else harmonic(located, accepted)
     return {"error_located": located, "correct_accepted": accepted, "f1": both}
 
 

@@ -8,38 +8,11 @@ import re
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from harness.workloads._language.figures import NUMBER_WORDS, number_of
-from harness.workloads._language.units import factor_of
+from harness.workloads._language.figures import ENGLISH, NUMBER_WORDS, factor_of, number_of
 from harness.workloads.reasoning.exact import NotArithmeticError, values
 
-_SIGNS: Final = str.maketrans(
-    {
-        "×": "*",
-        "·": "*",
-        "⋅": "*",
-        "∗": "*",
-        "÷": "/",
-        "∕": "/",
-        "−": "-",
-        "–": "-",
-        "—": "-",
-        "⁄": "/",
-        "＝": "=",
-        "％": "%",
-    }
-)
-_LATEX: Final = (
-    (re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}"), r" ((\1)/(\2)) "),
-    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), " * "),
-    (re.compile(r"\\div(?![a-zA-Z])"), " / "),
-    (re.compile(r"\\approx(?![a-zA-Z])"), " ≈ "),
-    (re.compile(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\\boxed\{([^{}]*)\}"), r"\1"),
-    (re.compile(r"\\(?:left|right|,|;|!|quad)"), " "),
-    (re.compile(r"\\\%"), "%"),
-    (re.compile(r"\\\$"), " "),
-    (re.compile(r"\\\\|\\\[|\\\]|\\\(|\\\)"), " ; "),
-)
+_SIGNS: Final = str.maketrans("×·⋅∗÷∕−–—⁄＝％", "****//---/=%")
+_LATEX: Final = tuple((re.compile(pattern), spelling) for pattern, spelling in ENGLISH["arithmetic"]["latex"])
 _ANNOTATION: Final = re.compile(r"<<[^<>]*>>")
 _MARKER: Final = re.compile(r"^\s*(?:\(?\d{1,2}[.)]\s+|[-*•]\s+|(?:step|Step)\s+\d+\s*[:.]\s*)+")
 _ROOT: Final = re.compile(
@@ -70,35 +43,11 @@ _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _OF: Final = re.compile(r"(%|\b\d+/\d+)\s+of\s+(?:the\s+)?(?=[$\d(])")
 _TOKEN: Final = re.compile(r"\d+(?:\.\d+)?|\.\d+|[A-Za-z][A-Za-z'_-]*|\*\*|[-+*/^()%=≈]|[^\s]")
 _ARITHMETIC: Final = frozenset("+-*/^")
+_EQUALS: Final = frozenset("=≈")
 _DROPPED: Final = frozenset("$€£¥")
 _BREAK: Final = frozenset({".", ",", ";", ":", "!", "?", "'", '"', "[", "]", "{", "}", "|", "&", "_", "`"})
-_FUNCTIONS: Final = frozenset(
-    [
-        "f",
-        "g",
-        "h",
-        "p",
-        "q",
-        "sqrt",
-        "log",
-        "ln",
-        "sin",
-        "cos",
-        "tan",
-        "mod",
-        "gcd",
-        "lcm",
-        "max",
-        "min",
-        "floor",
-        "ceil",
-        "exp",
-        "base",
-    ]
-)
-_CLAUSE: Final = frozenset(
-    ["if", "so", "then", "and", "but", "or", "because", "since", "when", "where", "for", "the", "thus", "hence"]
-)
+_FUNCTIONS: Final = frozenset(ENGLISH["arithmetic"]["functions"].split())
+_CLAUSE: Final = frozenset(ENGLISH["arithmetic"]["clauses"].split())
 _UNIT_WORDS: Final = 3
 
 
@@ -137,11 +86,11 @@ def _of_line(line: str) -> list[Claim]:
     tokens = tokenise(_CLOCK.sub(";", line))
     left: _Side | None = None
     for at, part in enumerate(tokens):
-        if part not in {"=", "≈"}:
+        if part not in _EQUALS:
             continue
         chained = left  # the side that ended here, when it reached this sign
-        left = _leftwards(tokens, at) or chained
-        right = _rightwards(tokens, at)
+        left = _read(tokens, at, -1) or chained
+        right = _read(tokens, at, 1)
         if left is not None and right is not None and (left.is_sum or right.is_sum or chained is not None):
             claim = _judge(left, right, loose=part == "≈" or _is_loose(tokens, at))
             if claim is not None:
@@ -201,122 +150,78 @@ def _clock(match: "re.Match[str]") -> Claim | None:
     return Claim(match[0], Fraction(end), Fraction(correct % 1440), (correct - end) % 720 == 0)
 
 
-def _leftwards(tokens: list[str], equals: int) -> _Side | None:  # noqa: PLR0911, PLR0912  a state machine
-    """The side that ends before ``equals``; None when it is not readable to its very beginning."""
-    at, depth, taken, unit, money = equals - 1, 0, [], "", False
+def _read(tokens: list[str], equals: int, step: int) -> _Side | None:  # noqa: PLR0911, PLR0912, PLR0915  a state machine
+    """The side that ends before ``equals`` (step -1) or begins after it (step 1); None when it is not readable.
+
+    The left side must be readable to its very beginning; the right one ends where arithmetic ends.
+    """
+    is_left = step < 0
+    opening, closing = ")(" if is_left else "()"
+    at, depth, taken, unit, money = equals + step, 0, [], "", False
     expects_operand, skipped = True, 0
-    while at >= 0:
+    while 0 <= at < len(tokens):
         part = tokens[at]
         if part in _DROPPED:
             money = True
         elif _is_number(part):
-            if not expects_operand and depth == 0:
+            if not expects_operand and not (is_left and depth):
                 return None
             taken.append(part)
             expects_operand, skipped = False, 0
-        elif part == ")":
+        elif part == opening:
             if not expects_operand:
-                taken.append("*")
-            taken.append(part)
-            depth, expects_operand = depth + 1, True
-        elif part == "(":
-            if depth == 0:
-                break
-            taken.append(part)
-            depth, expects_operand = depth - 1, False
-            if at and (_is_number(tokens[at - 1]) or tokens[at - 1] == ")"):
-                taken.append("*")
-                expects_operand = True
-        elif part == "%":
-            taken.append(part)
-        elif part in _ARITHMETIC:
-            taken.append(part)
-            expects_operand, skipped = True, 0
-        elif part.isalpha() or "'" in part or "-" in part:
-            if not expects_operand and depth == 0:
-                if len(part) == 1 and part not in {"a", "A", "I"}:
-                    return None
-                if part.lower() in _FUNCTIONS:
-                    return None
-                if at and tokens[at - 1] in _ARITHMETIC:  # "+ his 1 teacher"
-                    at -= 1
-                    continue
-                break
-            skipped += 1
-            if len(part) == 1 or skipped > _UNIT_WORDS or part.lower() in _FUNCTIONS:
-                return None
-            unit = unit or (part.lower() if not taken else "")
-        elif part in {"=", "≈"} or part in _BREAK:
-            if expects_operand and not taken:
-                return None
-            break
-        else:
-            return None
-        at -= 1
-    if depth or not taken or (expects_operand and taken[-1] not in {"-"}):
-        return None
-    taken.reverse()
-    return _side(taken, unit, money)
-
-
-def _rightwards(tokens: list[str], equals: int) -> _Side | None:  # noqa: PLR0912  a state machine
-    """The side that begins after ``equals``."""
-    at, depth, taken, unit, money = equals + 1, 0, [], "", False
-    expects_operand = True
-    while at < len(tokens):
-        part = tokens[at]
-        if part in _DROPPED:
-            money = True
-        elif _is_number(part):
-            if not expects_operand:
-                return None
-            taken.append(part)
-            expects_operand = False
-        elif part == "(":
-            if not expects_operand:
-                if depth == 0 and not _arithmetic_bracket(tokens, at):
+                if not is_left and depth == 0 and not _arithmetic_bracket(tokens, at):
                     break
                 taken.append("*")
             taken.append(part)
             depth, expects_operand = depth + 1, True
-        elif part == ")":
+        elif part == closing:
             if depth == 0:
                 break
             taken.append(part)
             depth, expects_operand = depth - 1, False
-        elif part == "%" and not expects_operand:
+            if is_left and at and (_is_number(tokens[at - 1]) or tokens[at - 1] == ")"):
+                taken.append("*")
+                expects_operand = True
+        elif part == "%" and (is_left or not expects_operand):
             taken.append(part)
         elif part in _ARITHMETIC:
             taken.append(part)
-            expects_operand = True
-        elif part.isalpha() or "'" in part or "-" in part:
-            if expects_operand or depth:
+            expects_operand, skipped = True, 0
+        elif not (part.isalpha() or "'" in part or "-" in part):
+            if is_left and ((expects_operand and not taken) or part not in _BREAK | _EQUALS):
                 return None
-            if len(part) == 1 and part not in {"a", "I"}:
+            break
+        elif is_left and (expects_operand or depth):
+            skipped += 1
+            if len(part) == 1 or skipped > _UNIT_WORDS or part.lower() in _FUNCTIONS:
+                return None
+            unit = unit or (part.lower() if not taken else "")
+        elif is_left:
+            if (len(part) == 1 and part not in {"a", "A", "I"}) or part.lower() in _FUNCTIONS:
+                return None
+            if at == 0 or tokens[at - 1] not in _ARITHMETIC:  # "+ his 1 teacher"
+                break
+        else:
+            if expects_operand or depth or (len(part) == 1 and part not in {"a", "I"}):
                 return None
             unit, after = part.lower(), at + 1
             while after < len(tokens) and tokens[after].isalpha() and after - at < _UNIT_WORDS:
                 after += 1
-            follows = tokens[after] if after < len(tokens) else ""
-            if follows in _ARITHMETIC and _next_equals(tokens, after):
-                at = after
-                continue
-            break
-        else:
-            break
-        at += 1
-    while taken and taken[-1] in _ARITHMETIC:
+            if after == len(tokens) or tokens[after] not in _ARITHMETIC or not _next_equals(tokens, after):
+                break
+            at = after - 1
+        at += step
+    if is_left and expects_operand and taken and taken[-1] != "-":
+        return None
+    while not is_left and taken and taken[-1] in _ARITHMETIC:
         taken.pop()
     if depth or not taken:
         return None
-    return _side(taken, unit, money)
-
-
-def _side(taken: list[str], unit: str, money: bool) -> _Side:
-    last = taken[-1] if _is_number(taken[-1]) else taken[-2] if len(taken) > 1 and taken[-1] == "%" else ""
+    taken = taken[::step]
+    last = taken[-2] if taken[-1] == "%" and len(taken) > 1 else taken[-1]
     decimals = len(last.partition(".")[2]) if _is_number(last) else 0
-    operators = sum(t in _ARITHMETIC for t in taken[1:])
-    return _Side(taken, unit, decimals, "%" in taken, money, operators > 0)
+    return _Side(taken, unit, decimals, "%" in taken, money, any(t in _ARITHMETIC for t in taken[1:]))
 
 
 def _judge(left: _Side, right: _Side, *, loose: bool) -> Claim | None:
@@ -364,11 +269,8 @@ def _agrees(value: Fraction, stated: Fraction, side: _Side, *, loose: bool) -> b
 
 
 def _is_endless(value: Fraction) -> bool:
-    rest = value.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return rest != 1
+    """Whether no power of ten is a multiple of the denominator."""
+    return pow(10, value.denominator.bit_length(), value.denominator) != 0
 
 
 def _is_loose(tokens: list[str], at: int) -> bool:
@@ -384,7 +286,7 @@ def _reaches(tokens: list[str], equals: int) -> bool:
     """Whether the side after ``equals`` runs up to the next equals sign, unit words aside."""
     words = 0
     for part in tokens[equals + 1 :]:
-        if part in {"=", "≈"}:
+        if part in _EQUALS:
             return True
         is_word = part[:1].isalpha()
         words = words + 1 if is_word else 0
@@ -394,18 +296,13 @@ def _reaches(tokens: list[str], equals: int) -> bool:
 
 
 def _next_equals(tokens: list[str], start: int) -> bool:
-    for part in tokens[start : start + 12]:
-        if part in {"=", "≈"}:
-            return True
-        if part in _BREAK:
-            return False
-    return False
+    near = tokens[start : start + 12]
+    return next((part in _EQUALS for part in near if part in _EQUALS or part in _BREAK), False)
 
 
 def _arithmetic_bracket(tokens: list[str], start: int) -> bool:
+    """Whether nothing but arithmetic stands between a bracket that opens and the next one that closes."""
     for part in tokens[start + 1 : start + 30]:
-        if part == ")":
-            return True
-        if not (_is_number(part) or part in _ARITHMETIC or part in _DROPPED or part in "(%"):
-            return False
+        if part == ")" or not (_is_number(part) or part in _ARITHMETIC or part in _DROPPED or part in "(%"):
+            return part == ")"
     return False

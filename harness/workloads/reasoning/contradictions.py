@@ -8,16 +8,14 @@ another one. Precision first: a pair on which the rules are silent is left alone
 
 import random
 import re
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.stats.intervals import share_interval
-from harness.workloads._language.figures import ENGLISH
+from harness.workloads._language.figures import ENGLISH, base_of
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.statements import Clause, clauses, stem
-from harness.workloads._language.units import base_of
+from harness.workloads._language.texts import shipped_table
 
 _CHANGE: Final = re.compile(
     r"\b(now|then|after|later|left|remaining|remains?|next|new|becomes?|became|instead|each|every|if|when|whenever"
@@ -29,33 +27,15 @@ _CHANGE: Final = re.compile(
 _LEAD: Final = re.compile(
     r"^\W*(?:(?:so|therefore|thus|hence|since|because|as|and|we know that|we know|but|this means that)\b,?\s*)+", re.I
 )
-_PARENTS: Final = (
-    "father",
-    "mother",
-    "parent",
-    "boss",
-    "owner",
-    "grandfather",
-    "grandmother",
-    "uncle",
-    "aunt",
-    "master",
-)
-_CHILDREN: Final = ("son", "daughter", "child", "grandson", "granddaughter", "nephew", "niece", "servant", "pupil")
+_ORDERS: Final = ENGLISH["orders"]
+_KIN: Final = "|".join(f"{_ORDERS['parents']} {_ORDERS['children']}".split())
 _ORDER: Final = re.compile(
     r"^(?:the )?(?P<a>[\w' ]{1,30}?) (?:is|are|was|were|sits?|stands?|finished(?: the \w+)?|came|arrived) "
     r"(?:to the |on the |the |an? )?(?P<how>\w+er than|before|after|above|below|behind|in front of"
-    rf"|(?:left|right|north|south|east|west|{'|'.join((*_PARENTS, *_CHILDREN))}) of) (?:the )?(?P<b>[\w']+)\b",
+    rf"|(?:left|right|north|south|east|west|{_KIN}) of) (?:the )?(?P<b>[\w']+)\b",
     re.I,
 )
-_SAME_ORDER: Final = {"bigger": "larger", "longer": "taller", "higher": "taller", "greater": "larger"} | dict.fromkeys(
-    ("mother", "parent"), "father"
-)
-_REVERSED: Final = {
-    "shorter": "taller", "younger": "older", "lighter": "heavier", "smaller": "larger", "slower": "faster",
-    "lower": "taller", "poorer": "richer", "right": "left", "after": "before", "below": "above", "south": "north",
-    "west": "east", "behind": "in", "less": "larger", "son": "father", "daughter": "father", "child": "father",
-}  # fmt: skip
+_REVERSED: Final = {word: base for base, words in _ORDERS["reversed"].items() for word in words.split()}
 _PLACE: Final = re.compile(
     r"\b(?:is|are|lives?|stands?|sits|lies) (?:in|at|on|under|inside|behind) (?:the )?((?:\w+ ?){1,3})", re.I
 )
@@ -75,15 +55,9 @@ class Contradiction(NamedTuple):
     texts: tuple[str, str]
 
 
-class _Said(NamedTuple):
-    step: int
-    clause: Clause
-    text: str
-
-
 def contradictions(steps: Sequence[str]) -> list[Contradiction]:
     """Every later statement that contradicts an earlier one of another step, once for each later step, by the rules."""
-    said: list[_Said] = []
+    said: list[tuple[int, Clause]] = []
     orders: dict[str, dict[str, set[str]]] = {}
     found = []
     for at, step in enumerate(steps):
@@ -91,19 +65,19 @@ def contradictions(steps: Sequence[str]) -> list[Contradiction]:
             continue
         for part in clauses(_LEAD.sub("", step)):
             text = part.text.strip()
-            here = _Said(at, part, text)
-            kind, other = next(((k, s) for s in said if s.step != at and (k := _differ(s, here))), ("", here))
+            earlier = ((_differ(clause, part), first, clause) for first, clause in said if first != at)
+            kind, first, other = next((clash for clash in earlier if clash[0]), ("", at, part))
             circle = _circle(orders, text)
             if kind or circle:
-                found.append(Contradiction(other.step if kind else at, at, kind or "order", (other.text, text)))
-            said.append(here)
+                found.append(Contradiction(first, at, kind or "order", (other.text.strip(), text)))
+            said.append((at, part))
     return list({c.step: c for c in reversed(found)}.values())[::-1]
 
 
-def _differ(a: _Said, b: _Said) -> str:  # noqa: PLR0911  one for each kind
-    """What makes b contradict a; empty where nothing does."""
-    x, y = a.clause, b.clause
-    if not x.head or _CHANGE.search(b.text) or _CHANGE.search(a.text) or "?" in b.text:
+def _differ(x: Clause, y: Clause) -> str:  # noqa: PLR0911  one for each kind
+    """What makes y contradict x; empty where nothing does."""
+    texts = [c.text.strip() for c in (x, y)]
+    if not x.head or any(map(_CHANGE.search, texts)) or "?" in texts[1]:
         return ""
     said = [frozenset(t for t in c.topics if not base_of(t)) for c in (x, y)]
     same = said[0] == said[1]
@@ -111,14 +85,14 @@ def _differ(a: _Said, b: _Said) -> str:  # noqa: PLR0911  one for each kind
         return "polarity"
     if x.head != y.head and not (same and _other_quantity(x, y)):
         return ""
-    names = [_NAMED.match(f"{s.text[:1].lower()}{s.text[1:]}") for s in (a, b)]
+    names = [_NAMED.match(f"{text[:1].lower()}{text[1:]}") for text in texts]
     if names[0] and names[1] and names[0]["what"] == names[1]["what"] and names[0]["name"] != names[1]["name"]:
         return "identity"
     if x.is_positive != y.is_positive:
         return "polarity" if _denies(x, y) else ""
     left, right = x.topics - y.topics, y.topics - x.topics
     if len(left) == len(right) == 1 and (kind := _EXCLUSIVE.get(min(left))) and kind == _EXCLUSIVE.get(min(right)):
-        return "attribute" if " is " in a.text and " is " in b.text else ""
+        return "attribute" if all(" is " in text for text in texts) else ""
     near = (
         same
         or said[0] <= said[1]
@@ -132,7 +106,7 @@ def _differ(a: _Said, b: _Said) -> str:  # noqa: PLR0911  one for each kind
     near = near and x.stems - y.stems <= {x.head} and _numbers(x) == _numbers(y)
     if near and any(not x.figures.moments[f] & y.figures.moments[f] for f in fields):
         return "time"
-    places = [_PLACE.search(s.text) for s in (a, b)]
+    places = [_PLACE.search(text) for text in texts]
     if places[0] and places[1]:
         here, there = ([stem(w) for w in p[1].split()] for p in places if p)
         shared = x.topics - set(here) == y.topics - set(there)
@@ -184,7 +158,7 @@ def _circle(orders: dict[str, dict[str, set[str]]], text: str) -> bool:
     how = match["how"].lower().split()[0]
     if how in _REVERSED:
         how, a, b = _REVERSED[how], b, a
-    how = _SAME_ORDER.get(how, how)
+    how = _ORDERS["same"].get(how, how)
     graph = orders.setdefault(how, {})
     graph.setdefault(a, set()).add(b)
     seen, waiting = set(), [b]
@@ -198,26 +172,11 @@ def _circle(orders: dict[str, dict[str, set[str]]], text: str) -> bool:
     return False
 
 
-INSTRUCTION: Final = (
-    "You compare two statements from one text. Answer Yes if they cannot both be true at the same time. "
-    "Answer No if both can be true."
-)
-EXAMPLES: Final = tuple(
-    (f"First: {first}\nSecond: {second}", answer)
-    for first, second, answer in (
-        ("Ida is Olaf's wife.", "Olaf has never been married.", "Yes"),
-        ("Ida is Olaf's wife.", "Olaf likes to cook.", "No"),
-        ("The lake was frozen.", "The children swam in the lake.", "Yes"),
-        ("The lake was frozen.", "The children swam in the pool.", "No"),
-    )
-)
-
-
 def asked(judge: Judge, steps: Sequence[str], least_margin: float) -> list[Contradiction]:
     """What the rules find, and pairs of steps that share a word and that the model calls contradictory.
 
     Args:
-        judge: With :data:`INSTRUCTION` and :data:`EXAMPLES`.
+        judge: With the instruction and the examples for contradictions.
         steps: Statements.
         least_margin: Log-odds from which the model is believed; high, since precision comes first.
     """
@@ -244,52 +203,36 @@ class Chain(NamedTuple):
 
 def chains(seed: int, *, held_out: bool, fill_count: int = 1) -> list[Chain]:
     """Chains from ``harness/data/text/contradictions.toml``: half contradict themselves, half only look like it."""
-    from harness.workloads.grounding_qa.cases import filled_names
+    from harness.workloads.grounding_qa.facts import filled_names
 
-    path = Path(__file__).parents[2] / "data" / "text" / "contradictions.toml"
-    kinds = tomllib.loads(path.read_text(encoding="utf-8"))
     rng = random.Random(f"contradictions {seed} {held_out}")
     made = []
     for _ in range(fill_count):
-        for kind, templates in kinds.items():
+        for kind, templates in shipped_table("contradictions").items():
             for template in templates[int(held_out) :: 2]:
                 for answer in ("no", "yes"):
                     for later in template[answer]:
                         names = filled_names(rng)
-                        between = rng.sample(_BETWEEN, 2)
+                        between = rng.sample(shipped_table("made-up")["chains"]["between"], 2)
                         steps = [t.format_map(names) for t in (template["first"], *between, later)]
                         made.append(Chain(kind, tuple(steps), 3 if answer == "no" else -1))
     return made
 
 
-_BETWEEN: Final = (
-    "Let us look at the next sentence.",
-    "This is stated in the text.",
-    "We write it down.",
-    "Then we read on.",
-    "That is all we are told here.",
-    "Nothing else is said about it.",
-)
-
-
 def score(made: Sequence[Chain], found: Sequence[Sequence[Contradiction]]) -> dict[str, Any]:
     """Precision, recall by chain, whole and by kind: a contradiction counts as found when it is put at its step."""
-    rows = list(zip(made, ([c.step for c in f] for f in found), strict=True))
-    located = sum(c.wrong_step in steps for c, steps in rows if c.wrong_step >= 0)
-    alarms = sum(bool(steps) for _, steps in rows)
-    wrong = sum(c.wrong_step >= 0 for c, _ in rows)
-    precision, recall = share_interval(located, alarms), share_interval(located, wrong)
-    kinds = dict.fromkeys(c.kind for c in made)
-    by_kind = {
-        k: sum(c.wrong_step in s for c, s in rows if c.kind == k and c.wrong_step >= 0)
-        / sum(c.kind == k and c.wrong_step >= 0 for c in made)
-        for k in kinds
-    }
+    rows = [(c, [f.step for f in located]) for c, located in zip(made, found, strict=True)]
+    hits: dict[str, list[bool]] = {}
+    for chain, steps in rows:
+        if chain.wrong_step >= 0:
+            hits.setdefault(chain.kind, []).append(chain.wrong_step in steps)
+    right, alarms = sum(map(sum, hits.values())), sum(bool(steps) for _, steps in rows)
+    precision, recall = share_interval(right, alarms), share_interval(right, sum(map(len, hits.values())))
     return {
         "chain_count": len(rows),
         "precision": precision.mid,
         "precision_interval": [precision.low, precision.high],
         "recall": recall.mid,
         "recall_interval": [recall.low, recall.high],
-        "recall_by_kind": by_kind,
+        "recall_by_kind": {kind: sum(found) / len(found) for kind, found in hits.items()},
     }

@@ -11,22 +11,12 @@ from typing import Final
 MAX_DIGITS: Final = 60
 MAX_EXPONENT: Final = 64
 _MAX_TOKENS: Final = 200
+_BINDS: Final = {"+": 1, "-": 1, "*": 2, "/": 2}
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 
 
 class NotArithmeticError(ValueError):
     """The tokens are no expression, or pass a cap."""
-
-
-def number(text: str) -> Fraction:
-    """Exact value of a decimal number.
-
-    Raises:
-        NotArithmeticError: Not a number, or longer than 60 digits.
-    """
-    if not _NUMBER.fullmatch(text) or len(text) > MAX_DIGITS:
-        raise NotArithmeticError(f"not a number of at most {MAX_DIGITS} digits: {text[:80]!r}")
-    return Fraction(text if text[0] != "." else "0" + text)
 
 
 def values(tokens: list[str]) -> frozenset[Fraction]:
@@ -40,48 +30,31 @@ def values(tokens: list[str]) -> frozenset[Fraction]:
     found = set()
     for relative in (False, True) if "%" in tokens else (False,):
         parser = _Parser(tokens, relative)
-        found.add(parser.sum())
+        found.add(parser.binary()[0])
         if parser.at != len(tokens):
             raise NotArithmeticError(f"unexpected {tokens[parser.at]!r}")
     return frozenset(found)
-
-
-def evaluate(text: str) -> Fraction:
-    """Exact value of an expression in plain signs, percent being hundredths.
-
-    Raises:
-        NotArithmeticError: It is none.
-    """
-    tokens = re.findall(r"\d[\d,]*\.?\d*|\.\d+|\S", text)
-    parser = _Parser([t.replace(",", "").rstrip(".") if t[0].isdigit() else t for t in tokens], relative=False)
-    value = parser.sum()
-    if parser.at != len(parser.tokens):
-        raise NotArithmeticError(f"unexpected {parser.tokens[parser.at]!r}")
-    return value
 
 
 class _Parser:
     def __init__(self, tokens: list[str], relative: bool) -> None:
         self.tokens, self.at, self._relative, self._depth = tokens, 0, relative, 0
 
-    def sum(self) -> Fraction:
-        total = self._product()[0]
-        while self._next() in {"+", "-"}:
-            sign = 1 if self._take() == "+" else -1
-            part, is_percent = self._product()
-            total += sign * (total * part if is_percent and self._relative else part)
-        return total
-
-    def _product(self) -> tuple[Fraction, bool]:
+    def binary(self, least: int = 1) -> tuple[Fraction, bool]:
+        """Value of what is bound at least as tightly as ``least``, and whether it is a lone percentage."""
         total, is_percent = self._power()
-        while self._next() in {"*", "/"}:
+        while _BINDS.get(self._next(), 0) >= least:
             operator = self._take()
-            part, _ = self._power()
+            part, of_total = self.binary(_BINDS[operator] + 1)
             is_percent = False
-            if operator == "/" and part == 0:
+            if operator in "+-":
+                part = total * part if of_total and self._relative else part
+                total += part if operator == "+" else -part
+            elif operator == "/" and part == 0:
                 raise NotArithmeticError("division by zero")
-            total = total * part if operator == "*" else total / part
-            _cap(total)
+            else:
+                total = total * part if operator == "*" else total / part
+                _cap(total)
         return total, is_percent
 
     def _power(self) -> tuple[Fraction, bool]:
@@ -109,12 +82,14 @@ class _Parser:
             self._depth += 1
             if self._depth > 30:
                 raise NotArithmeticError("too deep")
-            value = self.sum()
+            value = self.binary()[0]
             if self._take() != ")":
                 raise NotArithmeticError("bracket left open")
             self._depth -= 1
             return value
-        return number(sign)
+        if not _NUMBER.fullmatch(sign) or len(sign) > MAX_DIGITS:
+            raise NotArithmeticError(f"not a number of at most {MAX_DIGITS} digits: {sign[:80]!r}")
+        return Fraction(sign)
 
     def _next(self) -> str:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""

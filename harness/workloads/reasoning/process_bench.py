@@ -3,6 +3,10 @@
 Zheng et al. 2024, "ProcessBench: Identifying Process Errors in Mathematical Reasoning" (arXiv:2412.06559): the score is
 the harmonic mean of two accuracies, that of finding the first wrong step in traces that have one, and that of accepting
 the traces that have none. A set with only one kind has no score: its two parts are not both there.
+
+A *process reward* is how likely each step of a solution is right, by a local model fused with the exact checks. The
+model reads problem and solution once, and is asked after each step whether that step is correct; its log-odds are
+calibrated. A step in which an exact check finds a fault is wrong, whatever the model says.
 """
 
 import json
@@ -10,44 +14,76 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.ports import Session
 from harness.stats.intervals import share_interval
+from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import ChatTemplate
-from harness.workloads.reasoning.analysis import analyse, f1
-from harness.workloads.reasoning.critic import Critic, Trace, first_wrong, fit
+from harness.workloads._language.texts import shipped_table
+from harness.workloads.reasoning.analysis import analyse, f1, harmonic
 
+_TOLD: Final = shipped_table("instructions")["critic"]
 CRITICISED: Final = 200
 """Traces that the critic reads of each file: some 60,000 tokens."""
-PUBLISHED: Final[Mapping[str, Mapping[str, float]]] = {
-    "gsm8k": {
-        "Math-Shepherd-PRM-7B": 0.479,
-        "Skywork-PRM-7B": 0.708,
-        "Qwen2.5-Math-7B-PRM800K": 0.682,
-        "Llama-3.1-8B-Instruct as critic": 0.109,
-        "Qwen2.5-7B-Instruct as critic": 0.365,
-        "Qwen2.5-72B-Instruct as critic": 0.762,
-        "GPT-4o-0806 as critic": 0.792,
-        "o1-mini as critic": 0.932,
-    },
-    "math": {
-        "Math-Shepherd-PRM-7B": 0.295,
-        "Skywork-PRM-7B": 0.536,
-        "Qwen2.5-Math-7B-PRM800K": 0.626,
-        "Llama-3.1-8B-Instruct as critic": 0.051,
-        "Qwen2.5-7B-Instruct as critic": 0.366,
-        "Qwen2.5-72B-Instruct as critic": 0.618,
-        "GPT-4o-0806 as critic": 0.636,
-        "o1-mini as critic": 0.889,
-    },
-}
-"""F1 on the whole subsets (400 and 1,000 traces). Source: the paper's table 3."""
 
 
-def harmonic(located: float, accepted: float) -> float:
-    """2 l a / (l + a), 0 where both are 0."""
-    return 2 * located * accepted / (located + accepted) if located + accepted else 0.0
+class Trace(NamedTuple):
+    """A problem, the steps of a solution, and the first wrong one (-1: none)."""
+
+    problem: str
+    steps: tuple[str, ...]
+    label: int
+
+
+class Read(NamedTuple):
+    """A trace as the critic sees it: log-odds that each step is right [steps], and the first fault by exact checks."""
+
+    margins: NDArray[np.float64]
+    exact: int
+
+
+def read(judge: Judge, trace: Trace, room_tokens: int) -> Read:
+    """A trace as the critic sees it; steps beyond the context's room are taken for right."""
+    pieces = [f"Problem: {trace.problem}\n\nSolution:\nStep 1: {trace.steps[0]}"]
+    pieces += [f"\nStep {at}: {step}" for at, step in enumerate(trace.steps[1:], 2)]
+    room = room_tokens - 400
+    kept = [p for at, p in enumerate(pieces) if sum(len(x) for x in pieces[: at + 1]) / 2.5 < room] or pieces[:1]
+    margins = np.full(len(pieces), 9.0)
+    margins[: len(kept)] = judge.along(kept, _TOLD["question"])
+    return Read(margins, analyse(trace.steps, trace.problem).first_error)
+
+
+class Rule(NamedTuple):
+    """When a step counts as wrong: its log-odds lie below ``threshold`` and ``drop`` below the trace's mean."""
+
+    threshold: float
+    drop: float
+
+
+def first_wrong(read: Read, rule: Rule) -> int:
+    """The first step that is wrong by the rule or by an exact check; -1 for none."""
+    low = (read.margins < rule.threshold) & (read.margins < read.margins.mean() - rule.drop)
+    by_model = int(np.argmax(low)) if low.any() else -1
+    return min((at for at in (by_model, read.exact) if at >= 0), default=-1)
+
+
+def fit(reads: Sequence[Read], labels: Sequence[int]) -> Rule:
+    """The rule with the highest F1 on these traces, from the quantiles of their log-odds."""
+    values = np.concatenate([r.margins for r in reads])
+    rules = [
+        Rule(float(t), float(d))
+        for t in np.quantile(values, np.linspace(0.02, 0.7, 30))
+        for d in (-9.0, 0.0, 0.25, 0.5, 1.0)
+    ]
+
+    def merit(rule: Rule) -> float:
+        return f1([first_wrong(r, rule) for r in reads], labels)["f1"] or 0.0
+
+    return max(rules, key=merit)
 
 
 def score(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -90,13 +126,12 @@ def criticised(
     right: Sequence[Path],
     *,
     seed: int,
-    count: int = CRITICISED,
 ) -> dict[str, Any]:
-    """The step critic's score on half of ``count`` rows drawn by the seed, its rule fitted on the other half.
+    """The step critic's score on half of 200 rows drawn by the seed, its rule fitted on the other half.
 
     A file without right traces gets as many of GSM8K's human solutions (``right``), and says so.
     """
-    drawn = random.Random(f"critic {seed}").sample(list(rows), min(count, len(rows)))
+    drawn = random.Random(f"critic {seed}").sample(list(rows), min(CRITICISED, len(rows)))
     traces = [Trace(str(r["problem"]), tuple(r["steps"]), int(r["label"])) for r in drawn]
     borrowed = 0
     if all(t.label >= 0 for t in traces) and right:
@@ -107,8 +142,8 @@ def criticised(
             steps = re.sub("<<.*?>>", "", row["answer"]).split("####")[0].strip().split("\n")
             traces.append(Trace(row["question"], tuple(steps), -1))
         random.Random(seed).shuffle(traces)
-    critic = Critic(session, template)
-    reads = [critic.read(trace) for trace in traces]
+    judge = Judge(session, template, _TOLD["instruction"])
+    reads = [read(judge, trace, session.context_tokens) for trace in traces]
     half = len(traces) // 2
     labels = [t.label for t in traces]
     rule = fit(reads[:half], labels[:half])
@@ -120,11 +155,11 @@ def criticised(
         "rule": rule._asdict(),
         **f1(held, labels[half:]),
         "exact_checks_alone": f1(exact, labels[half:])["f1"],
-        "read_tokens": critic.judge.read_count,
+        "read_tokens": judge.read_count,
     }
 
 
 def beside(name: str) -> Mapping[str, float]:
-    """Published figures for the subset that a file's name tells; none for other subsets."""
+    """F1 of published critics on the subset that a file's name tells, whole; none for other subsets."""
     words = re.split(r"[^a-z0-9]+", name.lower())
-    return next((figures for subset, figures in PUBLISHED.items() if subset in words), {})
+    return next((figures for subset, figures in shipped_table("process-bench").items() if subset in words), {})

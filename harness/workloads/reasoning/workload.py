@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
@@ -34,8 +33,7 @@ class ReasoningWorkload:
         """Interpreted code, as traced, and regular expressions.
 
         A step is put into tokens 2.2 times, a text of some 30 characters each time, on which 37 expressions are tried;
-        thirteen more are tried on its parts of some 3 characters. A puzzle of five people and three rooms becomes 60
-        clauses for the solver, which is entered six times (made, asked twice, read twice, let go).
+        thirteen more are tried on its parts of some 3 characters. A puzzle has five people and three rooms.
         """
         resident = 4000 * size["trace_count"]
         fixed: dict[str, Any] = {"flops_count": 0.0, "moved_bytes": 0.0, "resident_bytes": resident, "parallel": False}
@@ -43,16 +41,11 @@ class ReasoningWorkload:
         return (
             Cost(
                 operation="analyse",
-                python_ops_count=9200.0 * steps,
+                python_ops_count=8800.0 * steps,
                 regex_chars_count=(2.2 * 37 * (30 + 13) + 13 * (3 + 13)) * steps,
                 **fixed,
             ),
-            Cost(
-                operation="solve",
-                python_ops_count=9500,
-                session_calls_count=5,
-                **fixed,
-            ),
+            Cost(operation="solve", python_ops_count=4660, **fixed),
         )
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
@@ -104,6 +97,7 @@ class ReasoningWorkload:
 
         With a model (``--model``), its judgement of contradictions and its step critic stand beside the exact checks.
         """
+        from harness.workloads._language.templates import open_chat
         from harness.workloads.reasoning.analysis import analyse
         from harness.workloads.reasoning.contradictions import chains, contradictions, score
         from harness.workloads.reasoning.process_bench import beside, criticised
@@ -111,35 +105,32 @@ class ReasoningWorkload:
 
         made = chains(context.seed, held_out=True, fill_count=4)
         found: dict[str, Any] = {"contradictions": score(made, [contradictions(c.steps) for c in made])}
-        session = template = None
-        if context.open_session is not None and context.model_path is not None:
-            from harness.workloads._language.templates import ChatTemplate
-
-            scenario = Scenario(context_tokens=4096, thread_count=context.thread_count)
-            session = context.open_session(context.model_path, scenario, sequence_count=10, output_tokens=16)
-            template = ChatTemplate.of(context.model_path)
-            found["contradictions with the model"] = _asked(session, template, context.seed)
-        for path in sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []:
+        opened = open_chat(context, context_tokens=4096, sequence_count=10) if context.model_path else None
+        if opened:
+            found["contradictions with the model"] = _asked(*opened, context.seed)
+        solved = sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []
+        for path in solved:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             alarms = sum(bool(analyse(r["answer"], r["question"]).faults) for r in rows)
             found[path.stem] = {"trace_count": len(rows), "false_alarm_ratio": alarms / len(rows)}
         for path in sorted(context.data.glob("processbench*.json")) if context.data else []:
             rows = json.loads(path.read_text(encoding="utf-8"))
             found[path.stem] = {**bench_score(rows), "published_f1": dict(beside(path.stem))}
-            if session is not None and template is not None:
-                right = sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []
-                found[path.stem]["critic"] = criticised(session, template, rows, right, seed=context.seed)
-        if session is not None:
-            session.close()
+            if opened:
+                found[path.stem]["critic"] = criticised(*opened, rows, solved, seed=context.seed)
+        if opened:
+            opened[0].close()
         return found
 
 
 def _asked(session: Any, template: Any, seed: int) -> Mapping[str, Any]:
     """The rules and the model together; the margin from which it is believed is fitted on the chains for fitting."""
     from harness.workloads._language.judgement import Judge
-    from harness.workloads.reasoning.contradictions import EXAMPLES, INSTRUCTION, asked, chains, score
+    from harness.workloads._language.texts import shipped_table
+    from harness.workloads.reasoning.contradictions import asked, chains, score
 
-    judge = Judge(session, template, INSTRUCTION, EXAMPLES)
+    told = shipped_table("instructions")["contradictions"]
+    judge = Judge(session, template, told["instruction"], told["examples"])
     fitting = chains(seed, held_out=False)
     steps = (1.0, 2.0, 3.0, 4.0, 5.0, 99.0)
     scores = {m: score(fitting, [asked(judge, c.steps, m) for c in fitting]) for m in steps}

@@ -8,8 +8,8 @@ import pytest
 from bench.answers_job import guessing
 from bench.confidence import INVERSE_TEMPERATURES, TokenScores
 from bench.quant_quality_run import Answers, Asked, Choices, ask, compare_answers, quant_quality, scaled
+from bench.reasoning_tasks import Task
 from harness.errors import RefusedError
-from harness.workloads.reasoning.tasks import Task
 
 
 def tokens(seed: int, *, shift: float = 0.0, sharp: float = 1.0) -> TokenScores:
@@ -90,9 +90,9 @@ def test_chance_is_the_best_of_what_needs_no_reading():
 @pytest.mark.engine
 def test_the_child_answers_in_the_order_asked(tiny):
     from bench.answers_job import _tasks
+    from bench.reasoning_tasks import make
     from harness.domain.scenario import Scenario
     from harness.runtimes.llamacpp.session import LlamaSession
-    from harness.workloads.reasoning.tasks import make
 
     found = ask(tiny, Asked(chunk_count=2, task_count=0, thread_count=1))
     assert len(found.tokens.nll) == 2 * 255

@@ -7,9 +7,8 @@ import pytest
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.fleet.matrix import load_matrix, tasks_of
 from harness.fleet.net import Tls, check_address, client_of, security_of
-from harness.fleet.run import run_fleet
+from harness.fleet.run import measure, run_fleet
 from harness.fleet.ssh import Target
-from harness.fleet.work import measure
 
 GOOD = 'devices = ["phone", "laptop"]\nmodels = ["smollm2-135m", "/m/x.gguf"]\n'
 
@@ -79,7 +78,7 @@ def test_no_scheduler_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None
     pytest.importorskip("distributed")
     monkeypatch.setattr("harness.fleet.net.CONNECT_S", 1.0)
     with pytest.raises(CouldNotRunError, match=r"no scheduler answered at tcp://127\.0\.0\.1:9"):
-        client_of("tcp://127.0.0.1:9", Tls())
+        client_of("tcp://127.0.0.1:9", Tls()).__enter__()
 
 
 def test_nothing_is_written_where_nothing_was_measured(tmp_path: Path) -> None:

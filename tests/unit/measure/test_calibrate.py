@@ -200,17 +200,6 @@ def test_a_calibration_is_kept_unless_it_was_disturbed(
     assert calibrate.kept(repack=False) is None
 
 
-def test_scales_of_blocks_differ() -> None:
-    import numpy as np
-
-    from harness.measure.tiny_model import _random_blocks
-
-    blocks = _random_blocks("Q4_1", 4096, np.random.default_rng(1))
-    scales = blocks[:, :2].copy().view(np.float16)
-    assert np.isfinite(scales).all()
-    assert len(np.unique(scales)) > 500
-
-
 def test_a_spoilt_store_is_timed_again(tmp_path: Path) -> None:
     place = tmp_path / "kept.json"
     assert calibrate._load(place) is None

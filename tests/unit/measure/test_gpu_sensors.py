@@ -24,7 +24,7 @@ def tree(root: Path, name: str, files: dict[str, str]) -> Path:
         (
             "amdgpu",
             {"power1_average": "187000000", "temp1_input": "64000"},
-            GpuReading("amdgpu hwmon3", "amdgpu", 187.0, None, 64.0),
+            GpuReading("amdgpu hwmon3", "amdgpu", 187.0, None),
         ),
         ("xe", {"energy1_input": "5000000"}, GpuReading("xe hwmon3", "xe", None, 5.0)),
         ("amdgpu", {}, GpuReading("amdgpu hwmon3", "amdgpu")),

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from harness.domain.record import MemorySample
 from harness.errors import CouldNotRunError
 from harness.measure import page_cache
+from harness.measure.cgroup import LimitGroup
 from harness.measure.file_hash import file_sha256
-from harness.measure.limit_group import LimitGroup
 from harness.measure.lock import holder, machine_lock
-from harness.measure.memory_watch import read_memory, thin
+from harness.measure.memory_watch import MemoryWatch, read_memory, thin
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def version_2(tmp_path: Path) -> Path:
 
 
 def test_no_group_where_the_controller_is_not_handed_down(version_2: Path) -> None:
-    assert LimitGroup.make(1 << 30, root=version_2, name="run") is None
-    assert not (version_2 / "sys/fs/cgroup/user/run").exists()
+    assert LimitGroup.make(1 << 30, root=version_2) is None
+    assert [path.name for path in (version_2 / "sys/fs/cgroup/user").iterdir()] == ["cgroup.subtree_control"]
 
 
 def test_counters_of_version_2(version_2: Path) -> None:
@@ -137,3 +137,16 @@ def test_hash_is_read_again_when_the_file_changes(tmp_path: Path) -> None:
     assert cache.read_bytes() == cached
     path.write_bytes(b"")
     assert file_sha256(path, cache=cache) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+def test_a_program_of_a_moment_is_seen_and_not_its_parent() -> None:
+    held, peaks = bytearray(200 << 20), []
+    for _ in range(5):  # on a busy machine a program may end before the first look at it
+        process = subprocess.Popen(["sleep", "0.015"])
+        watch = MemoryWatch(process.pid)
+        watch.start()
+        process.wait()
+        peaks.append(watch.stop().peak_rss_bytes)
+    assert 0 < max(peaks) < 50 << 20
+    assert len(held) == 200 << 20

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from harness.catalog.devices import load_device
-from harness.domain.device import Calibration, TypeCost
-from harness.measure import bandwidth, disk, gemm, probe
+from harness.domain.device import Calibration, Figure, TypeCost
+from harness.measure import bandwidth, disk, probe
 
 MIB = 2**20
 
@@ -15,13 +15,13 @@ MIB = 2**20
 @pytest.mark.parametrize(
     ("cache", "limit", "expected"),
     [
-        (32 * MIB, None, 256 * MIB),  # 4 x 32 MiB is less than the least size
-        (256 * MIB, None, 1024 * MIB),  # 4 x the cache
+        (32 * MIB, 64 << 30, 256 * MIB),  # 4 x 32 MiB is less than the least size
+        (256 * MIB, 64 << 30, 1024 * MIB),  # 4 x the cache
         (256 * MIB, 4096 * MIB, 512 * MIB),  # an eighth of a small machine's RAM
-        (0, None, 256 * MIB),  # cache unknown
+        (0, 64 << 30, 256 * MIB),  # cache unknown
     ],
 )
-def test_arrays_exceed_the_cache(cache: int, limit: int | None, expected: int) -> None:
+def test_arrays_exceed_the_cache(cache: int, limit: int, expected: int) -> None:
     assert bandwidth.array_bytes(cache, limit) == expected
 
 
@@ -78,22 +78,22 @@ def test_disk_falls_back_where_direct_reads_are_refused(tmp_path: Path, monkeypa
 
 
 def test_random_places_differ_and_stay_inside() -> None:
-    assert sorted(disk._random_places(disk.RANDOM_BLOCK_BYTES * 8, 8, 1)) == list(range(8))
-    assert set(disk._random_places(disk.RANDOM_BLOCK_BYTES * 2, 64, 1)) == {0, 1}
+    assert sorted(disk.random_places(disk.RANDOM_BLOCK_BYTES * 8, 8)) == [i * disk.RANDOM_BLOCK_BYTES for i in range(8)]
+    assert set(disk.random_places(disk.RANDOM_BLOCK_BYTES * 2, 50)) == {0, disk.RANDOM_BLOCK_BYTES}
 
 
 def test_estimated_peaks_follow_the_instruction_set() -> None:
-    fp32 = gemm.Peak("fp32", 1e11, "measured", "")
-    half, int8 = gemm.estimated_peaks(fp32, ("avx2", "avx512", "avx512_vnni"))
-    assert (half.flops_per_s, int8.flops_per_s) == (1e11, 4e11)
-    half, int8 = gemm.estimated_peaks(fp32, ("neon", "dotprod", "i8mm"))
-    assert (half.flops_per_s, int8.flops_per_s) == (2e11, 8e11)
-    assert {half.confidence, int8.confidence} == {"assumed"}
+    fp32 = Figure(value=1e11, source="", confidence="measured")
+    found = probe.estimated_peaks(fp32, ("avx2", "avx512", "avx512_vnni"))
+    assert {dtype: peak.value for dtype, peak in found.items()} == {"fp16": 1e11, "int8": 4e11}
+    found = probe.estimated_peaks(fp32, ("neon", "dotprod", "i8mm"))
+    assert {dtype: peak.value for dtype, peak in found.items()} == {"fp16": 2e11, "int8": 8e11}
+    assert {peak.confidence for peak in found.values()} == {"assumed"}
 
 
 def test_fp32_peak_is_measured() -> None:
-    found = gemm.fp32_peak(size_dim=128, pass_count=2)
-    assert found.flops_per_s > 1e8
+    found = probe.fp32_peak(size_dim=128, pass_count=2)
+    assert found.value > 1e6
     assert found.confidence == "measured"
 
 
@@ -115,7 +115,7 @@ def test_engine_peaks_come_from_its_largest_batch() -> None:
     found = probe.engine_peaks(
         (calibration(TypeCost(type_name="Q8_0", batch_seconds_per_byte=((1, 1e-10), (512, 1e-9)))),)
     )
-    assert found["int8"].flops_per_s == pytest.approx(2 * 512 / (1e-9 * 1.0625))
+    assert found["int8"].value == pytest.approx(2 * 512 / (1e-9 * 1.0625))
     assert "fp16" not in found
 
 
@@ -123,7 +123,8 @@ def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("harness.measure.probe.array_bytes", lambda *_: 8 * MIB)
     monkeypatch.setattr("harness.measure.probe._disk", lambda folder, _n: disk.disk_speed(folder, file_bytes=4 * MIB))
-    monkeypatch.setattr("harness.measure.probe.fp32_peak", lambda **_: gemm.fp32_peak(size_dim=128, pass_count=1))
+    real = probe.fp32_peak
+    monkeypatch.setattr("harness.measure.probe.fp32_peak", lambda **_: real(size_dim=128, pass_count=1))
     lines: list[str] = []
     profile = probe.probe_machine(quick=True, progress=lines.append, folder=tmp_path)
     path = probe.save_profile(profile)

@@ -10,8 +10,8 @@ import pytest
 from bench.fake import FakeRuntime
 from harness.domain.record import Sample, Validity
 from harness.domain.scenario import Scenario
-from harness.measure.generate_job import GenerateJob, NotNumbersError, RefusedModelError
-from harness.measure.protocol import Protocoller
+from harness.errors import EngineError
+from harness.measure.protocol import GenerateJob, Protocoller
 
 
 class Quiet:
@@ -40,14 +40,11 @@ def run_job(
     pauses: list[float] = []
     probe = Quiet(doubts)
     job = GenerateJob(path=str(path), scenario=scenario, runtime="fake", **fields)
-    Protocoller(
-        job,
-        FakeRuntime(),
-        lambda name, data=None: events.append((name, data)),
-        probe=lambda _disk: probe,
-        meter=Quiet(),
-        sleep=pauses.append,
-    ).run()
+    protocol = Protocoller(job, FakeRuntime(), lambda name, data=None: events.append((name, data)))
+    protocol.probe = lambda disk_expected=False: probe
+    protocol._meter = Quiet()
+    protocol.sleep = pauses.append
+    protocol.run()
     return [data for name, data in events if name == "sample"], pauses
 
 
@@ -138,10 +135,12 @@ def test_greedy_tests_say_so(tmp_path: Path) -> None:
 
 def test_nan_is_found_and_refusal_told_apart(tmp_path: Path) -> None:
     scenario = Scenario(prompt_tokens=8, new_tokens=0)
-    with pytest.raises(NotNumbersError, match="1 of 256 logits"):
+    with pytest.raises(EngineError, match="1 of 256 logits") as caught:
         run_job(tmp_path, scenario, model='{"fault": "nan"}')
-    with pytest.raises(RefusedModelError):
+    assert caught.value.outcome == "failed"
+    with pytest.raises(EngineError) as caught:
         run_job(tmp_path, scenario, model='{"fault": "refuse"}')
+    assert caught.value.outcome == "refused"
 
 
 def test_samples_survive_the_way_to_the_parent(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Machine:
         write(self.root / f"proc/{CHILD}/stat", stat_line(CHILD, ME, self.child))
         write(self.root / f"proc/{OTHER}/stat", stat_line(OTHER, 1, 77))
         write(self.root / "proc/vmstat", f"pgpgin 5\npswpin {self.swapped}\n")
-        write(self.root / "proc/cpuinfo", f"cpu MHz\t\t: {self.mhz}\ncpu MHz\t\t: {self.mhz}\n")
+        write(self.root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", f"{round(self.mhz * 1000)}\n")
         for name, total in self.stall_us.items():
             write(
                 self.root / "proc/pressure" / name,
@@ -190,11 +190,6 @@ def test_missing_pressure_is_none_not_zero(machine: Machine) -> None:
     validity = probe.finish()
     assert validity.cpu_stall_ratio is None
     assert validity.memory_stall_ratio is None
-
-
-def test_finish_without_start_is_a_bug() -> None:
-    with pytest.raises(RuntimeError):
-        ValidityProbe().finish()
 
 
 def test_this_machine_can_be_read() -> None:

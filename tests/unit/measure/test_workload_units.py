@@ -156,7 +156,7 @@ def test_products_are_counted_as_the_engine_makes_them():
     pytest.importorskip("onnx")
     import numpy as np
 
-    from harness.measure._unit_child import _chain
+    from harness.measure.workload_probe import _chain
 
     x = np.ones((256, 512), np.float32)
     assert _chain(5, "MatMul", x) > 2 * _chain(1, "MatMul", x)

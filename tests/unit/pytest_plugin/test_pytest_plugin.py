@@ -103,7 +103,7 @@ from harness.pytest_plugin import EdgeModel
 from harness.records.store import load
 
 def test_model(request):
-    EdgeModel(request, "x", "", 5, "llamacpp", 1.0, {{}})._show(load(Path({str(REAL)!r})))
+    EdgeModel(request, {{}}, "x")._show(load(Path({str(REAL)!r})))
 """
 
     project(source, "--benchmark-json=out.json").assert_outcomes(passed=1)

@@ -13,9 +13,9 @@ pytestmark = pytest.mark.engine
 from harness.app.locate import locate  # noqa: E402
 from harness.domain.scenario import Scenario  # noqa: E402
 from harness.errors import BadDataError, EngineError, RefusedError  # noqa: E402
-from harness.measure.generate_job import GenerateJob  # noqa: E402
 from harness.measure.jobs import generate  # noqa: E402
 from harness.measure.pipeline import How, Pipeline  # noqa: E402
+from harness.measure.protocol import GenerateJob  # noqa: E402
 from harness.runtimes.mlx import RUNTIME  # noqa: E402
 
 CONFIG = {

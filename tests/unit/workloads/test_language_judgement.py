@@ -37,7 +37,7 @@ def test_a_template_gives_the_text_of_its_model_and_contents_stay_as_they_are():
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na{{ 7 * 7 }} <|im_end|><|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-    before, after = ChatTemplate(CHATML).around(fake(), turns[:1])
+    before, after = ChatTemplate(CHATML).around(fake(), turns[0].content)
     assert text_of(before) == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"
     assert text_of(after) == "<|im_end|>\n<|im_start|>assistant\n"
 

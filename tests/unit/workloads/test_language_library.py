@@ -13,7 +13,6 @@ from bench import confidence
 from bench.fake import FakeClock, FakeModel, FakeSession
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import (
     Branches,
     Plan,
@@ -22,6 +21,7 @@ from harness.workloads._language.generate import (
     line_end,
     with_kept_prefix,
 )
+from harness.workloads._language.judgement import choose
 from harness.workloads._language.sampling import log_softmax_at, numbers, pick
 
 WAYS = (in_one_batch, with_kept_prefix, by_separate_calls)

@@ -30,14 +30,6 @@ def test_update_supersedes_with_history(store):
     assert len(store) == 0
 
 
-def test_update_without_history_erases_the_old_text(tmp_path):
-    with open_store(tmp_path / "m.db") as store:
-        old = store.store("the password is Zanzibar")
-        store.update(old, "the password was changed", keep_history=False)
-        assert b"zanzibar" not in bytes_of(tmp_path)
-        assert len(store.history(old + 1)) == 1
-
-
 def test_forgotten_leaves_no_byte_and_no_ghost(tmp_path):
     made_folder = tmp_path / "store"
     with open_store(made_folder / "m.db") as store:
@@ -86,7 +78,7 @@ def test_forget_by_condition_with_a_list_first(store, condition, left):
     store.store("beta b", source="chat", namespace="work")
     store.store("gamma c", source="chat", created_s=NOW_S - 100)
     listed = store.forget(**condition, dry_run=True)
-    assert listed.dry_run
+    assert not listed.is_erased
     assert len(store) == 3
     gone = store.forget(**condition)
     assert gone.memories == listed.memories
@@ -142,9 +134,7 @@ def test_reading_changes_no_byte(tmp_path):
                 lambda: reader.store("x"),
                 lambda: reader.retrieve("x", touch=True),
                 lambda: reader.forget(ids=[1]),
-                lambda: reader.prioritise(1, 0.1),
                 lambda: reader.update(1, "y"),
-                lambda: reader.evict(1),
             ):
                 with pytest.raises(RefusedError, match="reading only"):
                     change()
@@ -156,3 +146,23 @@ def test_two_stores_on_one_file_see_each_other(tmp_path):
         assert two.retrieve("bridge")[0].memory.memory_id == memory_id
         two.forget(ids=[memory_id])
         assert one.retrieve("bridge") == []
+
+
+def test_a_file_of_the_first_format_is_read_and_brought_to_the_second(tmp_path):
+    """The first format kept hashes of each text's words beside its vector, under a key of the store."""
+    path = tmp_path / "m.db"
+    with open_store(path) as store:
+        store.store("Sami painted the bridge")
+    old = sqlite3.connect(path)
+    old.execute("ALTER TABLE vectors ADD COLUMN terms BLOB NOT NULL DEFAULT x'00'")
+    old.execute("INSERT INTO meta VALUES ('key', x'00')")
+    old.execute("UPDATE meta SET value = 1 WHERE key = 'format'")
+    old.commit()
+    old.close()
+    with open_store(path, read_only=True) as reader:
+        assert reader.retrieve("bridge")[0].memory.content == "Sami painted the bridge"
+    with open_store(path) as store:
+        store.store("Tova found the lantern")
+        assert store.retrieve("lantern")[0].memory.content == "Tova found the lantern"
+        assert dict(store._db._db.execute("SELECT key, value FROM meta"))["format"] == 2
+        assert [row[1] for row in store._db._db.execute("PRAGMA table_info(vectors)")] == ["id", "vector"]

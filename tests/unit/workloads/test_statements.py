@@ -6,7 +6,7 @@ import pytest
 
 from harness.workloads._language.figures import figures, number_of, spelt_alike
 from harness.workloads._language.statements import clauses, stem
-from harness.workloads.grounding_qa.cases import entailment_cases
+from harness.workloads.grounding_qa.facts import entailment_cases
 from harness.workloads.grounding_qa.support import objections
 
 

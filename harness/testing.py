@@ -1,7 +1,16 @@
-"""What a device file, a runtime and a workload promise, as checks that an author can run."""
+"""For authors of plug-ins: suites that a device, a runtime and a workload must pass; the product imports none of them.
+
+A test of one's own package is enough::
+
+    from harness.testing import check_runtime
+
+    def test_my_runtime(tmp_path):
+        check_runtime(MyRuntime(), my_model(tmp_path))
+
+A broken promise is an ``AssertionError`` that names the promise.
+"""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +49,8 @@ def check_device(path: Path) -> None:
 def check_runtime(runtime: Runtime, model: Path, *, tolerance: float = 1e-2) -> None:
     """A runtime says whether it can be used, who it is, and opens sessions that keep the promises of the port.
 
-    Args:
-        runtime: The runtime.
-        model: A small model file that it reads.
-        tolerance: Largest difference of a logit between a batch and single steps, relative to the largest logit.
+    ``model`` is a small file that it reads; ``tolerance`` the largest difference of a logit between a batch and single
+    steps, relative to the largest logit.
 
     Raises:
         AssertionError: A promise is broken.
@@ -92,11 +99,6 @@ def _check_session(session: Session, tolerance: float) -> None:
 def check_workload(workload: Workload, size: str = "default", *, model: Path | None = None) -> dict[str, Any]:
     """A workload declares a cost for each operation, prepares, runs each once, and checks its answers.
 
-    Args:
-        workload: The workload.
-        size: Which of its sizes.
-        model: Model file, where it needs one.
-
     Returns:
         The quality figures that its check gave.
 
@@ -111,7 +113,9 @@ def check_workload(workload: Workload, size: str = "default", *, model: Path | N
     chosen = workload.sizes[size]
     costs = {cost.operation for cost in workload.costs(chosen)}
     with tempfile.TemporaryDirectory(prefix="edge-harness-contract-") as folder:
-        opener = _opener() if workload.needs_model else None
+        from harness.runtimes.llamacpp import RUNTIME
+
+        opener = RUNTIME.open if workload.needs_model else None
         context = WorkloadContext(Path(folder), Path(folder), 1, 1, model, opener)
         state = workload.prepare(chosen, context)
         operations = list(workload.operations(state))
@@ -124,9 +128,3 @@ def check_workload(workload: Workload, size: str = "default", *, model: Path | N
         quality = dict(workload.check(state))
     msgspec.json.encode(quality)  # a TypeError says which value is none of JSON's
     return quality
-
-
-def _opener() -> Callable[..., Session]:
-    from harness.runtimes.llamacpp import RUNTIME
-
-    return RUNTIME.open
