@@ -19,10 +19,8 @@ from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError, UnknownNameError
 from harness.predict.coefficients import Coefficients, shipped
-from harness.predict.decode import decode_gradient, decode_seconds
-from harness.predict.interval import interval, residual_for
+from harness.predict.interval import interval, scale_of
 from harness.predict.learned import Learned, Measurement, prior_digest, read_learned
-from harness.predict.prefill import prefill_gradient, prefill_seconds
 from harness.predict.speed import machine_of
 from harness.predict.terms import words_of
 from harness.predict.traits import chip_key
@@ -255,31 +253,23 @@ def _after(rows: Sequence[Row]) -> Coefficients:
 
 def _seconds(row: Row, belief: Coefficients) -> tuple[float, float]:
     """Ln of the seconds of the test by a belief, and its spread."""
-    assert row.work is not None
-    if row.phase == "decode":
-        seconds = decode_seconds(row.work, row.machine, belief.values).total_s
-        slopes = decode_gradient(row.work, row.machine, belief.values)
-    else:
-        seconds = prefill_seconds(row.work, row.machine, row.prompt, belief.values)
-        slopes = prefill_gradient(row.work, row.machine, row.prompt, belief.values)
-    return math.log(seconds), belief.spread(slopes, row.phase, row.machine)
+    ln_s, slopes = row.predicted(belief.values)
+    return ln_s, belief.spread(slopes, row.phase, row.machine)
 
 
 def _speed(row: Row, belief: Coefficients) -> Interval:
+    assert row.work is not None
     ln_t, spread = _seconds(row, belief)
-    tokens = row.prompt.tokens if row.phase == "prefill" else 1
-    return interval(
-        tokens / math.exp(ln_t), residual_for(belief.residuals, row.phase, row.machine.api, row.group), 0.0, spread
-    )
+    speed = row.token_count / math.exp(ln_t)
+    return interval(speed, spread * scale_of(belief.scales, row.phase, row.work, row.machine))
 
 
 def _contradiction(row: Row, others: Coefficients) -> str:
     ln_t, spread = _seconds(row, others)
-    tokens = row.prompt.tokens if row.phase == "prefill" else 1
-    off = math.log(row.tokens_per_s / tokens) + ln_t
+    off = ln_t - row.ln_s
     if abs(off) <= CONTRADICTS * spread:
         return ""
-    expected = tokens / math.exp(ln_t)
+    expected = row.token_count / math.exp(ln_t)
     return f"contradicts the others: they let expect {expected:.3g} tokens/s ({abs(off) / spread:.1f} spreads away)"
 
 

@@ -24,7 +24,7 @@ from harness.predict.placed import Choices, choose
 from harness.predict.repack import rewrites_all
 from harness.predict.speculative import BestLength, batch_cost, best_gamma, expected_tokens_per_cycle
 from harness.predict.speed import machine_of, predict_speed
-from harness.predict.streaming import plan_even_split
+from harness.predict.streaming import BUSY_DISK_RATIO, plan_even_split
 from harness.predict.weights import has_output, matrix_types, role_of
 from harness.units import format_number
 
@@ -136,8 +136,8 @@ def plan_under_budget(
     repacked = sum(p.anonymous_bytes for p in now.memory.parts if p.name == "repacked weights")
     # Of a token table that is no output matrix, a pass looks up a few rows; its pages can go.
     held = max(0, now.verdict.needed_bytes - total - repacked - _looked_up_bytes(model.weights) - evictable_bytes)
-    disk = device.storage.sequential_read_bytes_per_s.value
-    mapped = device.storage.mapped_read_bytes_per_s
+    busy, mapped = device.storage.busy_read_bytes_per_s, device.storage.mapped_read_bytes_per_s
+    disk = busy.value if busy else BUSY_DISK_RATIO * device.storage.sequential_read_bytes_per_s.value
     compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
     asked = layers, held, budget, disk, compute_s
     plan = plan_even_split(*asked, mapped_bytes_per_s=mapped.value if mapped else None)

@@ -207,6 +207,7 @@ def _figures_table(profile: "DeviceProfile") -> "Table":
     add_rate(f"storage, in sequence ({profile.storage.technology})", profile.storage.sequential_read_bytes_per_s)
     add_rate("storage, at random", profile.storage.random_read_bytes_per_s)
     add_rate("storage, mapped", profile.storage.mapped_read_bytes_per_s)
+    add_rate("storage, all threads computing", profile.storage.busy_read_bytes_per_s)
     power = profile.power
     add("battery", power.battery_joules, f"{power.battery_joules.value / 3600:.1f} Wh" if power.battery_joules else "")
     add(

@@ -70,12 +70,13 @@ class ComputeEngine(Frozen, frozen=True, kw_only=True):
 
 
 class Storage(Frozen, frozen=True, kw_only=True):
-    """Where the weights rest: read speeds past the page cache, and of a mapped file that is not in it."""
+    """Where the weights rest: read speeds past the page cache, also while all threads compute, and of a mapped file."""
 
     technology: str
     sequential_read_bytes_per_s: Figure
     random_read_bytes_per_s: Figure | None = None
     mapped_read_bytes_per_s: Figure | None = None
+    busy_read_bytes_per_s: Figure | None = None
 
 
 class Power(Frozen, frozen=True, kw_only=True):

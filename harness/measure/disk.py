@@ -1,4 +1,4 @@
-"""Storage read past the page cache: in sequence, at random, and by faults on a mapped file.
+"""Storage read past the page cache: in sequence, at random, beside computing, and by faults on a mapped file.
 
 Linux: ``O_DIRECT`` into huge pages; where the file system refuses that, the pages are dropped with
 ``posix_fadvise(DONTNEED)`` before they are read again. Other systems: ``F_NOCACHE`` on macOS; what is left (Windows)
@@ -10,19 +10,24 @@ import mmap
 import os
 import random
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
-from harness.huge_pages import read_buffer
+from harness.huge_pages import HUGE_PAGE_BYTES, parallel_read_bytes_per_s, read_buffer
 from harness.measure import page_cache
+from harness.measure.machine import cpu
 
 BLOCK_BYTES: Final = 4 * 2**20
 RANDOM_BLOCK_BYTES: Final = 4096 * 16
-"""Random reads are those of layer streaming and page faults with read-ahead: 64 KiB, one after the other."""
+"""Random reads are those of page faults with read-ahead: 64 KiB, one after the other."""
+BUSY_S: Final = 1.0
+"""Reading beside computing lasts so long: many disks are faster for the first tenth of a second, a model streams on."""
 
 Way = Literal["direct", "dropped", "uncached", "possibly cached"]
 
@@ -36,6 +41,8 @@ class DiskSpeed(NamedTuple):
         way: How the page cache was passed by.
         mapped_bytes_per_s: One reader that touches every page of the mapped file in order; None where pages cannot be
             dropped from the cache first.
+        busy_bytes_per_s: As many readers as streaming has, 2 MiB a call, while all threads compute; None where the page
+            cache cannot be passed by.
     """
 
     sequential_bytes_per_s: float
@@ -43,6 +50,7 @@ class DiskSpeed(NamedTuple):
     way: Way
     file_bytes: int
     mapped_bytes_per_s: float | None = None
+    busy_bytes_per_s: float | None = None
 
 
 def disk_speed(folder: Path, *, file_bytes: int = 512 * 2**20, random_count: int = 512) -> DiskSpeed:
@@ -64,6 +72,7 @@ def disk_speed(folder: Path, *, file_bytes: int = 512 * 2**20, random_count: int
             way=way,
             file_bytes=size,
             mapped_bytes_per_s=size / mapped_s if mapped_s else None,
+            busy_bytes_per_s=_beside_computing(path, size),
         )
     finally:
         path.unlink(missing_ok=True)
@@ -118,6 +127,29 @@ def _open(path: Path) -> tuple[int, Way]:
             fcntl.fcntl(descriptor, fcntl.F_NOCACHE, 1)
             return descriptor, "uncached"
     return descriptor, "dropped" if dropped else "possibly cached"
+
+
+def _beside_computing(path: Path, size_bytes: int) -> float | None:
+    """Bytes/s of the whole file, read again and again for ``BUSY_S``, while each thread goes through memory."""
+    descriptor, way = _open(path)
+    stop, rates, array = threading.Event(), [], np.ones(BLOCK_BYTES, np.float32)
+
+    def compute() -> None:
+        while not stop.is_set():
+            array.max()
+
+    with os.fdopen(descriptor, "rb", buffering=0), ThreadPoolExecutor(cpu().thread_count) as pool:
+        if way not in {"direct", "uncached"}:
+            return None
+        try:
+            for _ in range(cpu().thread_count):
+                pool.submit(compute)
+            until_s, offsets = time.perf_counter() + BUSY_S, range(0, size_bytes, HUGE_PAGE_BYTES)
+            while time.perf_counter() < until_s:
+                rates.append(parallel_read_bytes_per_s(lambda view, at: os.preadv(descriptor, [view], at), offsets))
+        finally:
+            stop.set()
+    return len(rates) / sum(1 / rate for rate in rates)
 
 
 def _touch_all(path: Path) -> float | None:

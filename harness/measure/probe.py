@@ -206,12 +206,14 @@ def _storage(disk: DiskSpeed | None, measured: Callable[[float, str], Figure]) -
     if disk is None:
         unread = Figure(value=1e8, source="not measured: the cache folder has no room", confidence="assumed")
         return Storage(technology="not measured", sequential_read_bytes_per_s=unread)
-    how, mapped = f"{disk.way} reads of a {disk.file_bytes >> 20} MiB file", disk.mapped_bytes_per_s
+    how = f"{disk.way} reads of a {disk.file_bytes >> 20} MiB file"
+    mapped, busy = disk.mapped_bytes_per_s, disk.busy_bytes_per_s
     return Storage(
         technology="disk under the cache folder",
         sequential_read_bytes_per_s=measured(disk.sequential_bytes_per_s, f"{how}, 4 MiB each, in order"),
         random_read_bytes_per_s=measured(disk.random_bytes_per_s, f"{how}, 64 KiB each, at random"),
         mapped_read_bytes_per_s=measured(mapped, "the file mapped, every page touched in order") if mapped else None,
+        busy_read_bytes_per_s=measured(busy, f"{how}, four at a time, all threads computing") if busy else None,
     )
 
 

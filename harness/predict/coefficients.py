@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
-from harness.predict.decode import Machine
+from harness.predict.decode import Machine, Work
+from harness.predict.interval import scale_of
 from harness.predict.terms import prior_of
 
 FILE: Final = "data/coefficients.json"
@@ -69,8 +70,8 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
         terms: Terms of both laws.
         widths: Fitted width of each kind of level.
         noise: Spread of one measurement in ln t, by phase, side and whether it is a phone.
-        residuals: By group, the 5 % and 95 % quantiles of ln(measured / predicted) on sources left out of the fit, in
-            units of the spread that the fit expected there.
+        scales: By phase and class, factors of the half-width of an interval in units of the spread that the fit
+            expects, by its errors on sources left out (``interval.py``).
         covariance: Of the terms that rows speak for.
         effective_count: Terms as rows see them.
     """
@@ -79,7 +80,7 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
     terms: dict[str, Coefficient]
     widths: dict[str, float]
     noise: dict[str, float]
-    residuals: dict[str, tuple[float, float]]
+    scales: dict[str, float]
     covariance: Covariance = Covariance()
     effective_count: float = 0.0
 
@@ -117,6 +118,10 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
         slopes = np.array(list(asked.values()))
         noise = self.noise.get(noise_class(phase, machine), NOISE)
         return math.sqrt(max(float(slopes @ self.covariance_of(asked) @ slopes), 0.0) + noise**2)
+
+    def half_width(self, gradient: Mapping[str, float], phase: str, work: Work, machine: Machine) -> float:
+        """Half of the 90 % interval of ln(measured / predicted)."""
+        return scale_of(self.scales, phase, work, machine) * self.spread(gradient, phase, machine)
 
     def least_known(self, gradient: Mapping[str, float]) -> str:
         """The term whose own uncertainty adds most to that of ln t."""

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.predict.quant_class import interleaved
 from harness.predict.terms import Features, gradient_of, laws_of, only
 from harness.predict.traits import Traits
 
@@ -34,6 +35,9 @@ one minimum, whatever it starts from."""
 REFERENCE_YEAR: Final = 2025.0
 CURRENT_YEAR: Final = 2026.0
 """Build year assumed for a question about today's engine."""
+
+BELOW_FOUR_BITS: Final = ("q3k", "q2k", "iq", "ternary")
+"""Classes of quantisation."""
 
 DEEP_TOKENS: Final = 3000
 """Mean context from which a row counts as deep."""
@@ -66,6 +70,19 @@ class Work(NamedTuple):
     type_name: str = ""
     model: str = ""
 
+    @property
+    def log_share(self) -> float:
+        """Ln of the share of a mixture's bytes that one token reads, over a tenth; 0 without, or where unknown."""
+        if not self.moe or not np.all(self.prompt_bytes):
+            return 0.0
+        ln = np.log(10 * self.weight_bytes / np.maximum(self.prompt_bytes, self.weight_bytes))
+        return ln if np.ndim(ln) else float(ln)
+
+    @property
+    def kind(self) -> str:
+        """``experts``, ``below four bits`` or ``dense``."""
+        return "experts" if self.moe else "below four bits" if self.quant_class in BELOW_FOUR_BITS else "dense"
+
 
 class Machine(NamedTuple):
     """What runs it.
@@ -92,6 +109,19 @@ class Machine(NamedTuple):
     def side(self) -> str:
         """``cpu``, ``npu`` or ``gpu``."""
         return self.api if self.api in {"cpu", "npu"} else "gpu"
+
+    @property
+    def hardware(self) -> str:
+        """Class of hardware whose measurements scatter alike."""
+        if self.side == "npu":
+            return "NPU"
+        if self.phone:
+            return f"phone {self.side.upper()}"
+        family = self.traits.family
+        if self.side == "cpu":
+            return "server CPU" if family in {"server-cpu", "neoverse-cpu"} else "desktop CPU"
+        vendors = (("apple", "Apple GPU"), ("nvidia", "NVIDIA"), ("amd", "AMD"), ("intel", "Intel"))
+        return next((name for start, name in vendors if family.startswith(start)), "other GPU")
 
     @property
     def year(self) -> float:
@@ -142,17 +172,17 @@ def features(work: Work, machine: Machine) -> Features:
         (True, f"e/bandwidth/{side}", wide),
         (side == "cpu", "e/threads", crowd),
         (t.family, f"e/family {side}:{t.family}", 1.0),
-        (t.memory, f"e/memory:{t.memory}", 1.0),
-        (t.tier, f"e/tier:{side}/{t.tier}", 1.0),
         (work.moe, "e/moe", 1.0),
         (work.moe, "e/moe/year", year),
         (work.moe, f"e/moe:{b}", 1.0),
+        (work.moe, "e/moe/share", work.log_share),
         (machine.phone, f"e/phone:{b}", 1.0),
     ))  # fmt: skip
     compute = only((
         (True, f"c/{side}", 1.0),
         (True, f"c/quant {side}:{q}", 1.0),
         (work.type_name, f"c/type {side}:{work.type_name}", 1.0),
+        (interleaved(work.type_name), "c/interleaved", 1.0),
         (t.family, f"c/family {side}:{t.family}", 1.0),
         (runtime, f"c/runtime {side}:{runtime}/{q}", 1.0),
     ))  # fmt: skip

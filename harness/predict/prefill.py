@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from harness.domain.model import ModelShape
 from harness.predict.decode import Machine, Work, cap_slope, capped
 from harness.predict.kv_cache import layer_counts
+from harness.predict.quant_class import interleaved
 from harness.predict.terms import Features, gradient_of, laws_of, only
 
 BATCH_TOKENS: Final = 512
@@ -66,6 +67,8 @@ def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
         (True, f"m/api:{b}", 1.0),
         (True, f"m/quant {side}:{q}", 1.0),
         (work.type_name, f"m/type {side}:{work.type_name}", 1.0),
+        (interleaved(work.type_name), "m/interleaved", 1.0),
+        (runtime, f"m/runtime {side}:{runtime}/{q}", 1.0),
         (True, "m/year", year),
         (True, f"m/year:{b}", year),
         (True, f"m/short/{side}", short),
@@ -74,10 +77,10 @@ def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
         (True, f"m/peak/{side}", peak),
         (True, f"m/peak:{b}", peak),
         (t.family, f"m/family {side}:{t.family}", 1.0),
-        (t.tier, f"m/tier:{side}/{t.tier}", 1.0),
         (not t.known_peak, f"m/guessed/{side}", 1.0),
         (work.moe, "m/moe", 1.0),
         (work.moe, f"m/moe:{b}", 1.0),
+        (work.moe, "m/moe/share", work.log_share),
         (machine.phone, f"m/phone:{b}", 1.0),
     ))  # fmt: skip
     scale = only((

@@ -28,3 +28,8 @@ def quant_class(text: str) -> str:
         if re.search(pattern, q):
             return name
     return "q4"
+
+
+def interleaved(type_name: str) -> bool:
+    """Whether a file has rows side by side for vector units: R4 and R8 of ik_llama.cpp, 4x4 to 8x8, Ampere's."""
+    return re.search(r"_R\d+$|_[48]_[48]$|^Q4_K_4$|^Q8R16$", type_name.upper()) is not None

@@ -1,7 +1,6 @@
 """Speed of one model on one device in one scenario, with intervals: the two laws, loading, and what limits."""
 
 import math
-from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Final
 
@@ -12,8 +11,8 @@ from harness.domain.prediction import Interval, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.batch import batch_spread, batch_step_s
 from harness.predict.coefficients import Coefficients
-from harness.predict.decode import DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
-from harness.predict.interval import UNSETTLED_RATIO, interval, residual_for
+from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
+from harness.predict.interval import UNSETTLED_RATIO, interval
 from harness.predict.kv_cache import kv_read_bytes
 from harness.predict.learned import believed
 from harness.predict.prefill import prefill_gradient, prefill_seconds, prompt_of
@@ -25,8 +24,8 @@ PAGE_CACHE_BYTES_PER_S: Final = 5e9
 """Reading a file that is in the page cache, one thread: of the order of a memory copy. No measurement of the device."""
 LOAD_OVERHEAD_S: Final = 0.3
 """Header, vocabulary, buffers: what a load costs beside its bytes (llama.cpp, vocabulary of 150k entries)."""
-_LOAD_SPREAD: Final = (-0.5, 0.4)
-"""ln of storage as read by a loader over its data sheet: half to 1.5 times."""
+_LOAD_SPREAD: Final = 0.45
+"""ln of storage as read by a loader over its data sheet: within a factor 1.6."""
 
 
 def predict_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) -> SpeedPrediction:
@@ -57,8 +56,8 @@ def fitted_speed(
     terms = decode_seconds(work, machine, values)
     gradient = decode_gradient(work, machine, values)
     ceiling = machine.bandwidth_bytes_per_s / (work.weight_bytes + work.kv_bytes)
-    mid, group = min(1 / terms.total_s, ceiling), _group(work, machine, depth)
-    decode = _below(_spread(mid, gradient, "decode", group, device, scenario, coefficients), ceiling)
+    mid, doubt = min(1 / terms.total_s, ceiling), _doubt(device, machine.api)
+    decode = _below(interval(mid, coefficients.half_width(gradient, "decode", work, machine), doubt), ceiling)
     if (together := scenario.batch_count) > 1:
         ceiling = together * machine.bandwidth_bytes_per_s / (work.weight_bytes + together * work.kv_bytes)
         mid = min(together / batch_step_s(work, machine, together, values), ceiling)
@@ -69,7 +68,7 @@ def fitted_speed(
     prompts_s = prompt_s * together
     slopes = prefill_gradient(work, machine, prompt, values)
     mid = max(scenario.prompt_tokens, 1) / prompt_s
-    prefill = _spread(mid, slopes, "prefill", "prefill", device, scenario, coefficients)
+    prefill = interval(mid, coefficients.half_width(slopes, "prefill", work, machine))
     cold = LOAD_OVERHEAD_S + weights.file_bytes / device.storage.sequential_read_bytes_per_s.value
     warm = LOAD_OVERHEAD_S + weights.file_bytes / PAGE_CACHE_BYTES_PER_S
     load_cold, load_warm = interval(cold, _LOAD_SPREAD), interval(warm, _LOAD_SPREAD)
@@ -99,25 +98,6 @@ def fitted_speed(
             *_unsettled("prefill", prefill, coefficients.least_known(slopes), machine, weights),
         ),
     )
-
-
-def _spread(
-    mid: float,
-    gradient: Mapping[str, float],
-    phase: str,
-    group: str,
-    device: DeviceProfile,
-    scenario: Scenario,
-    coefficients: Coefficients,
-) -> Interval:
-    """``mid`` with the interval that the fit expects of it, and a bandwidth that is not verified widens."""
-    machine = machine_of(device, scenario)
-    residual = residual_for(coefficients.residuals, phase, machine.api, group)
-    if machine.phone and group not in {"phone", "prefill"}:
-        other = residual_for(coefficients.residuals, phase, machine.api, "phone")
-        residual = min(residual[0], other[0]), max(residual[1], other[1])
-    doubt = _doubt(device, machine.api) if phase == "decode" else 0.0
-    return interval(mid, residual, doubt, coefficients.spread(gradient, phase, machine))
 
 
 _SETTLES: Final = (
@@ -180,16 +160,6 @@ def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
         prompt_bytes=read.size_bytes if shape.experts is None else sum(t.size_bytes for t in weights.tensors),
         type_name=weights.quant,
     )
-
-
-def _group(work: Work, machine: Machine, depth: float) -> str:
-    if work.moe:
-        return "moe"
-    if machine.phone:
-        return "phone"
-    if work.quant_class in {"q3k", "q2k", "iq", "ternary"}:
-        return "sub-4-bit"
-    return "deep" if depth >= DEEP_TOKENS else "dense"
 
 
 def _doubt(device: DeviceProfile, api: str) -> float:

@@ -2,9 +2,10 @@
 
     t(pass) = ((B_s / D)^p + t_c^p)^(1/p),    B_s: streamed bytes
 
-D: sequential read (bytes/s); t_c: arithmetic of the pass (s). Several tokens in one pass (verified drafts) share one
-reading. The naive contrast is a mapped file larger than the page cache: blocks are used in a cycle, least recently used
-ones are dropped, so each is dropped just before it is wanted, and all of it is read again for every token.
+D: what storage gives while the engine computes (bytes/s); t_c: arithmetic of the pass (s). Several tokens in one pass
+(verified drafts) share one reading. The naive contrast is a mapped file larger than the page cache: blocks are used in
+a cycle, least recently used ones are dropped, so each is dropped just before it is wanted, and all of it is read again
+for every token.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from typing import Final, Literal, NamedTuple
 from harness.domain.base import Frozen
 from harness.huge_pages import HUGE_PAGE_BYTES
 
-MMAP_DISK_RATIO: Final = 0.95
-"""Share of the disk's sequential speed that page faults reach: 0.88 to 0.99 measured (streaming.csv, one desktop)."""
+BUSY_DISK_RATIO: Final = 0.95
+"""Share of a disk's sequential speed that a computing engine is served with, where nobody measured it: 0.88 to 0.99,
+which is all that is published (streaming.csv: six dense models, mapped, on one desktop)."""
 
 SLOT_COUNT: Final = 4
 """Most parts of blocks in memory at a time: one computed from, the others read ahead."""
@@ -140,72 +142,48 @@ def plan_even_split(
         layer_bytes: Bytes of each layer.
         resident_bytes: What must be held anyway: KV cache, scratch, output matrix, runtime.
         budget_bytes: RAM there is for all of it.
-        disk_bytes_per_s: Sequential read past the page cache.
+        disk_bytes_per_s: Read past the page cache while the engine computes.
         compute_s_per_token: Time of a pass over one token with everything in RAM.
         expected_tokens_per_pass: Tokens that a pass yields (above 1 with verified drafts).
         batch_cost_ratio: Arithmetic of that pass relative to a pass over one token.
-        mapped_bytes_per_s: What faults on a mapped file were seen to reach.
+        mapped_bytes_per_s: What faults on a mapped file were seen to reach; None: the same.
 
     Raises:
         ValueError: A size is negative, or a speed not above 0.
     """
-    total, room = _total_and_room(layer_bytes, resident_bytes, budget_bytes, disk_bytes_per_s)
-    count = len(layer_bytes)
-    compute_s = compute_s_per_token * batch_cost_ratio
-    naive_s = compute_s + mmap_read_s(total, room, disk_bytes_per_s, mapped_bytes_per_s)
-    excess = total - room + margin_bytes(total)
-    if excess <= 0:
-        return _plan(count, count, 0, 0, compute_s, naive_s, "compute", expected_tokens_per_pass)
-    whole = [max(0, size // HUGE_PAGE_BYTES - 1) * HUGE_PAGE_BYTES for size in layer_bytes]
-    split = least_split(whole, excess, HUGE_PAGE_BYTES, SLOT_COUNT) or least_split(layer_bytes, excess, 1, SLOT_COUNT)
-    streamed = split.streamed_bytes if split else total
-    disk_s = streamed / disk_bytes_per_s
-    bound: Bound = "memory" if split is None else "storage" if disk_s > compute_s else "compute"
-    kept = round(count * (1 - streamed / total)) if total else 0
-    buffers = split.slot_count * split.part_bytes if split else 0
-    pass_s = (disk_s**SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS)
-    return _plan(kept, count, streamed, buffers, pass_s, naive_s, bound, expected_tokens_per_pass)
-
-
-def _total_and_room(
-    layer_bytes: Sequence[int], resident_bytes: int, budget_bytes: int, disk_bytes_per_s: float
-) -> tuple[int, int]:
-    """Bytes of all layers, and what the budget leaves for them; it may be less than nothing."""
     if min([resident_bytes, budget_bytes, *layer_bytes], default=0) < 0 or disk_bytes_per_s <= 0:
         raise ValueError("sizes must be at least 0 and the disk's speed above 0")
-    return sum(layer_bytes), budget_bytes - resident_bytes
-
-
-def _plan(
-    kept: int,
-    count: int,
-    streamed_bytes: int,
-    buffer_bytes: int,
-    pass_s: float,
-    naive_s: float,
-    bound: Bound,
-    tokens_per_pass: float,
-) -> StreamingPlan:
-    """The plan in which the first ``kept`` of ``count`` layers stay; where memory is short nothing runs."""
+    total, room, count = sum(layer_bytes), budget_bytes - resident_bytes, len(layer_bytes)
+    compute_s = compute_s_per_token * batch_cost_ratio
+    naive_s = compute_s + mmap_read_s(total, room, mapped_bytes_per_s or disk_bytes_per_s)
+    excess = total - room + margin_bytes(total)
+    split, streamed = None, 0
+    bound: Bound = "compute"
+    if excess > 0:
+        whole = [max(0, size // HUGE_PAGE_BYTES - 1) * HUGE_PAGE_BYTES for size in layer_bytes]
+        split = least_split(whole, excess, HUGE_PAGE_BYTES, SLOT_COUNT) or least_split(
+            layer_bytes, excess, 1, SLOT_COUNT
+        )
+        streamed = split.streamed_bytes if split else total
+        bound = "memory" if split is None else "storage" if streamed / disk_bytes_per_s > compute_s else "compute"
+    pass_s = ((streamed / disk_bytes_per_s) ** SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS)
+    kept = round(count * (1 - streamed / total)) if total else count
     return StreamingPlan(
         pinned=tuple(range(kept)),
         streamed=tuple(range(kept, count)),
-        streamed_bytes=streamed_bytes,
-        buffer_bytes=buffer_bytes,
+        streamed_bytes=streamed,
+        buffer_bytes=split.slot_count * split.part_bytes if split else 0,
         seconds_per_pass=pass_s,
-        tokens_per_s=tokens_per_pass / pass_s if pass_s and bound != "memory" else 0.0,
+        tokens_per_s=expected_tokens_per_pass / pass_s if pass_s and bound != "memory" else 0.0,
         naive_seconds_per_pass=naive_s,
         bound=bound,
     )
 
 
-def mmap_read_s(
-    mapped_bytes: float, cache_bytes: float, disk_bytes_per_s: float, mapped_bytes_per_s: float | None = None
-) -> float:
+def mmap_read_s(mapped_bytes: float, cache_bytes: float, read_bytes_per_s: float) -> float:
     """Seconds of reading in one pass over a mapped file: none if the cache holds it, all of it otherwise.
 
     LRU under a cyclic scan has no hit once the scan is longer than the cache (Denning 1968; the case that Belady's
     MIN is drawn against).
     """
-    speed = mapped_bytes_per_s or MMAP_DISK_RATIO * disk_bytes_per_s
-    return 0.0 if mapped_bytes <= cache_bytes else mapped_bytes / speed
+    return 0.0 if mapped_bytes <= cache_bytes else mapped_bytes / read_bytes_per_s

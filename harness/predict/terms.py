@@ -39,7 +39,7 @@ WIDTHS: Final = {"e": 0.3, "k": 0.5, "h": 0.5, "e/moe": 0.3}
 """Of physical terms whose size is known better than within a factor two."""
 SLOPE_WIDTH: Final = 0.25
 """Of an exponent: speed as a power of bandwidth, threads, peak, size or length of the prompt; or of a trend by year."""
-SLOPES: Final = {"bandwidth", "threads", "peak", "size", "short", "long", "year"}
+SLOPES: Final = {"bandwidth", "threads", "peak", "share", "size", "short", "long", "year"}
 TERM_WIDTH: Final = 0.7
 LEVEL_WIDTH: Final = 0.25
 """Of a kind that no fit has met."""
@@ -89,11 +89,12 @@ def prior_of(key: str, widths: Mapping[str, float] = {}) -> tuple[float, float]:
 
 
 def laws_of(listed: Features, values: Mapping[str, float]) -> dict[str, float]:
-    """Value of each law: exp of the sum of its terms; a term without a value has its prior's mean."""
-    return {
-        law: math.exp(sum((values[key] if key in values else prior_of(key)[0]) * x for key, x in terms))
-        for law, terms in listed.items()
-    }
+    """Value of each law, one or [rows]: exp of the sum of its terms; a term without a value has its prior's mean."""
+    laws = {}
+    for law, terms in listed.items():
+        ln = sum((values[key] if key in values else prior_of(key)[0]) * x for key, x in terms)
+        laws[law] = math.exp(ln) if np.ndim(ln) == 0 else np.exp(ln)
+    return laws
 
 
 def gradient_of(listed: Features, slopes: Mapping[str, float]) -> dict[str, float]:

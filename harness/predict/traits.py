@@ -32,7 +32,6 @@ class Traits(NamedTuple):
 
     Attributes:
         family: Architecture, such as ``nvidia-ampere`` or ``apple-m2``; empty where unknown.
-        tier: Size class within the family (Apple: base, pro, max, ultra); empty elsewhere.
         peak_flops_per_s: Peak of the shader cores, by their integer lanes (decode dequantises there).
         matrix_flops_per_s: Dense fp16 peak of the matrix units (prefill runs there).
         known_peak: Whether the peaks come from the table rather than from the bandwidth.
@@ -41,7 +40,6 @@ class Traits(NamedTuple):
     """
 
     family: str
-    tier: str
     peak_flops_per_s: float
     matrix_flops_per_s: float
     known_peak: bool
@@ -130,32 +128,32 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
     text = _plain(chip)
     apple = _apple(text)
     if apple:
-        generation, tier, cores = apple
+        generation, _, cores = apple
         if api == "cpu":
             flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
-            return Traits("apple-cpu", tier or "base", flops, CPU_MATRIX_RATIO * flops, known, count, "lpddr")
+            return Traits("apple-cpu", flops, CPU_MATRIX_RATIO * flops, known, count, "lpddr")
         flops = cores * _APPLE_CORE_TFLOPS.get(generation, 0.44) * 1e12
-        return Traits(f"apple-m{generation}", tier or "base", flops, flops, True, cores, "lpddr")
+        return Traits(f"apple-m{generation}", flops, flops, True, cores, "lpddr")
     named = re.search(r"\ba1\d( pro| bionic)?\b", text) and not re.search(r"nvidia|rtx|cortex", text)
     if re.search(r"iphone|ipad", text) or (named and api in {"metal", "cpu", "npu", "other"}):
         flops, known, count = {"npu": 300.0}.get(api, 36.0) * bandwidth_bytes_per_s, False, 0
         if api == "cpu":
             flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
         matrix = flops * (CPU_MATRIX_RATIO if api == "cpu" else 1)
-        return Traits("apple-phone", "", flops, matrix, known, count, "lpddr")
+        return Traits("apple-phone", flops, matrix, known, count, "lpddr")
     if api == "cpu":
         _, family = _first("chip_names.csv", text, "cpu") or ("", "x86-cpu")
         flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
-        return Traits(family, "", flops, CPU_MATRIX_RATIO * flops, known, count, "ddr")
+        return Traits(family, flops, CPU_MATRIX_RATIO * flops, known, count, "ddr")
     text = _graphics(text)
     _, family = _first("chip_names.csv", text, "gpu") or ("", "")
     memory = "hbm" if family.startswith(_HBM) else "lpddr" if family.startswith(_SHARED) else "gddr" if family else ""
     if peaks := _first("chip_peaks.csv", text):
         peak, matrix = map(float, peaks)
-        return Traits(family, "", shader_peak(family, peak * 1e12), matrix * 1e12, True, memory=memory)
+        return Traits(family, shader_peak(family, peak * 1e12), matrix * 1e12, True, memory=memory)
     flops = 45 * bandwidth_bytes_per_s
     matrix = 4 * flops if family.startswith("nvidia") else 2 * flops
-    return Traits(family, "", flops, matrix, False, memory=memory)
+    return Traits(family, flops, matrix, False, memory=memory)
 
 
 def shader_peak(family: str, fp32_flops_per_s: float) -> float:

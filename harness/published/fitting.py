@@ -108,13 +108,12 @@ def problem_of(rows: Sequence[Row]) -> Problem:
     for law, entries in cells.items():
         rows_at, keys_at, factors = zip(*entries, strict=True)
         designs[law] = csr_array((factors, (rows_at, keys_at)), shape=(len(rows), len(keys)))
-    seconds = [np.log((r.prompt.tokens if r.phase == "prefill" else 1) / r.tokens_per_s) for r in rows]
     class_of: dict[tuple[Any, ...], int] = {}
     groups = [(noise_class(r.phase, r.machine), is_trusted(r)) for r in rows]
     return Problem(
         keys,
         designs,
-        np.array(seconds),
+        np.array([r.ln_s for r in rows]),
         votes(rows),
         base,
         np.array([r.phase == "decode" for r in rows]),
@@ -244,7 +243,7 @@ CERTAIN_RATIO: Final = 0.5
 
 
 def coefficients_of(
-    problem: Problem, whole: Fit, rows: Sequence[Row], source: str, residuals: dict[str, tuple[float, float]]
+    problem: Problem, whole: Fit, rows: Sequence[Row], source: str, scales: dict[str, float]
 ) -> Coefficients:
     """What ships: every term but the sources', which nobody who asks shares."""
     spread = np.sqrt(np.diag(whole.covariance))
@@ -266,7 +265,7 @@ def coefficients_of(
         },
         widths={kind: round(width, 4) for kind, width in whole.widths.items()},
         noise={name: round(n, 4) for name, n in sorted(noise.items())},
-        residuals=residuals,
+        scales=scales,
         covariance=Covariance.of([problem.keys[i] for i in core], whole.covariance[np.ix_(core, core)]),
         effective_count=round(whole.effective_count, 1),
     )

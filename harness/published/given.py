@@ -8,8 +8,6 @@ import numpy as np
 from msgspec.structs import replace
 
 from harness.predict.coefficients import NOISE, Coefficient, Coefficients, Covariance, noise_class
-from harness.predict.decode import decode_gradient, decode_seconds
-from harness.predict.prefill import prefill_gradient, prefill_seconds
 from harness.predict.terms import kind_of, prior_of
 from harness.published import fitting
 from harness.published.leaving_out import fitted, judge_left_out
@@ -44,7 +42,7 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Coefficients:
     if not found:
         raise ValueError("no row has what a prediction needs: " + ", ".join(sorted({r.reason for r in rows})))
     values = dict(coefficients.values)
-    listed = [_gradient(row, values) for row in found]
+    listed = [row.predicted(values)[1] for row in found]
     keys = sorted({*coefficients.covariance.keys, *(key for one in listed for key in one)})
     mean = np.array([values.get(key, prior_of(key)[0]) for key in keys])
     before = coefficients.covariance_of(keys)
@@ -53,14 +51,14 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Coefficients:
         if side == found[0].machine.side and letter in {"s", "g"}:
             before[i, i] += prior_of(f"{letter}/source {side}:", coefficients.widths)[1] ** 2
     noise = [coefficients.noise.get(noise_class(row.phase, row.machine), NOISE) for row in found]
-    target, theta, gain, jacobian = np.array([_target(row) for row in found]), mean, before, before
+    target, theta, gain, jacobian = np.array([row.ln_s for row in found]), mean, before, before
     for _ in range(UPDATES):
         values |= dict(zip(keys, map(float, theta), strict=True))
-        listed = [_gradient(row, values) for row in found]
-        jacobian = np.array([[one.get(key, 0.0) for key in keys] for one in listed])
+        said = [row.predicted(values) for row in found]
+        predicted = np.array([ln_s for ln_s, _ in said])
+        jacobian = np.array([[one.get(key, 0.0) for key in keys] for _, one in said])
         carried = before @ jacobian.T
         gain = np.linalg.solve(jacobian @ carried + np.diag(np.square(noise)), carried.T).T
-        predicted = np.array([_ln_t(row, values) for row in found])
         theta = mean + gain @ (target - predicted + jacobian @ (theta - mean))
     after = before - gain @ jacobian @ before
     spread = np.sqrt(np.maximum(np.diag(after), 1e-12))
@@ -109,21 +107,3 @@ def _chosen(rows: Sequence[Row], count: int, chance: random.Random) -> list[int]
             same = [i for i, r in enumerate(rows) if (r.raw["model"], r.raw["quant"], r.phase) == (*pair, phase)]
             result += [chance.choice(same)] if same else []
     return result
-
-
-def _gradient(row: Row, values: dict[str, float]) -> dict[str, float]:
-    assert row.work is not None
-    if row.phase == "decode":
-        return decode_gradient(row.work, row.machine, values)
-    return prefill_gradient(row.work, row.machine, row.prompt, values)
-
-
-def _ln_t(row: Row, values: dict[str, float]) -> float:
-    assert row.work is not None
-    if row.phase == "decode":
-        return float(np.log(decode_seconds(row.work, row.machine, values).total_s))
-    return float(np.log(prefill_seconds(row.work, row.machine, row.prompt, values)))
-
-
-def _target(row: Row) -> float:
-    return float(np.log((row.prompt.tokens if row.phase == "prefill" else 1) / row.tokens_per_s))

@@ -1,6 +1,5 @@
 """Errors on what a fit has not seen: chips, sources, families, runtimes, or all that came later."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -8,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.predict.coefficients import Coefficients
-from harness.predict.interval import grouped
+from harness.predict.interval import class_scales, scale_classes
 from harness.published import fitting
 from harness.published.rows import Row, is_trusted, predictable
-from harness.published.validation import Judged, judged, residual_key
+from harness.published.validation import Judged, judged
 
 Array = NDArray[np.float64]
 
@@ -53,16 +52,16 @@ def left_out(whole: Whole, names: Sequence[str]) -> tuple[Array, Array]:
     return predicted, spread
 
 
-def residuals_of(
+def scales_of(
     rows: Sequence[Row], weights: Array, errors: Array, spread: Array, keep: NDArray[np.bool_]
-) -> dict[str, tuple[float, float]]:
-    """Quantiles of ln(measured / predicted) / spread of the trusted rows marked, by group."""
-    at = [int(i) for i in np.flatnonzero(keep)]
-    found = grouped(
-        (residual_key(rows[i]), rows[i].source, float(errors[i] / spread[i]), float(weights[i]))
-        for i in [i for i in at if is_trusted(rows[i])] or at
-    )
-    return {key: (round(low, 3), round(high, 3)) for key, (low, high) in found.items()}
+) -> dict[str, float]:
+    """What the spread expected of the trusted rows marked is to be multiplied with, by phase and class."""
+    trusted = keep & np.array([is_trusted(row) for row in rows])
+    at = [int(i) for i in np.flatnonzero(trusted if trusted.any() else keep)]
+    chosen = [rows[i] for i in at]
+    classes = [scale_classes(r.phase, r.work, r.machine) for r in chosen if r.work is not None]
+    found = class_scales(classes, [r.source for r in chosen], np.abs(errors[at] / spread[at]), weights[at])
+    return {key: round(value, 3) for key, value in found.items()}
 
 
 def leave_out(rows: Sequence[Row], by: str) -> list[Judged]:
@@ -85,8 +84,8 @@ def leave_out(rows: Sequence[Row], by: str) -> list[Judged]:
     predicted, spread = left_out(before, names)
     # what the fit gave no weight is predicted as it stands; its residuals calibrate nothing
     errors = predicted - problem.target
-    quantiles = residuals_of(found, problem.weight, errors, spread, ~later)
-    return [_one(found[i], predicted[i], spread[i], quantiles) for i in np.flatnonzero(later)]
+    scales = scales_of(found, problem.weight, errors, spread, ~later)
+    return [judged(found[i], float(predicted[i]), float(spread[i]), scales) for i in np.flatnonzero(later)]
 
 
 def fit_all(rows: Sequence[Row], source: str) -> Coefficients:
@@ -94,8 +93,8 @@ def fit_all(rows: Sequence[Row], source: str) -> Coefficients:
     whole = fitted(rows)
     predicted, spread = left_out(whole, [row.source for row in whole.rows])
     everything = np.ones(len(whole.rows), bool)
-    quantiles = residuals_of(whole.rows, whole.problem.weight, predicted - whole.problem.target, spread, everything)
-    return fitting.coefficients_of(whole.problem, whole.fit, whole.rows, source, quantiles)
+    scales = scales_of(whole.rows, whole.problem.weight, predicted - whole.problem.target, spread, everything)
+    return fitting.coefficients_of(whole.problem, whole.fit, whole.rows, source, scales)
 
 
 def judge_left_out(
@@ -112,13 +111,8 @@ def judge_left_out(
     """
     rows, index = [whole.rows[i] for i in at], np.array(at)
     errors, weights, fold = predicted - whole.problem.target[index], whole.problem.weight[index], folds_of(names)
-    quantiles = [residuals_of(rows, weights, errors, spread, fold != number) for number in range(CALIBRATION_FOLDS)]
-    return [_one(row, predicted[i], spread[i], quantiles[fold[i]]) for i, row in enumerate(rows)]
-
-
-def _one(row: Row, ln_t: float, spread: float, quantiles: dict[str, tuple[float, float]]) -> Judged:
-    tokens = row.prompt.tokens if row.phase == "prefill" else 1
-    return judged(row, tokens * math.exp(-ln_t), float(spread), quantiles)
+    scales = [scales_of(rows, weights, errors, spread, fold != number) for number in range(CALIBRATION_FOLDS)]
+    return [judged(row, float(predicted[i]), float(spread[i]), scales[fold[i]]) for i, row in enumerate(rows)]
 
 
 def folds_of(names: Sequence[str]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from harness.domain.base import Frozen
 from harness.errors import BadDataError
 from harness.predict.moe import ROUTED_RATIO, hit_ratio, streamed_token_s
 from harness.predict.speculative import Measured, measured_row, predicted_speedup
-from harness.predict.streaming import mmap_read_s
+from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
 from harness.published.rows import number_in
 
 _HOST_BYTES_PER_S: Final = 48e9
@@ -174,7 +174,7 @@ def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
         else:
             mapped = max(size - card, 0.0)
             compute_s = mapped / _HOST_BYTES_PER_S + min(size, card) / _CARD_BYTES_PER_S
-            seconds = compute_s + mmap_read_s(mapped, ram, disk * 1e9)
+            seconds = compute_s + mmap_read_s(mapped, ram, BUSY_DISK_RATIO * disk * 1e9)
         quotients[moe].append(1 / seconds / speed)
     return (
         check_of("streaming, dense, mapped", quotients[False], len(quotients[False]) + skipped[False]),

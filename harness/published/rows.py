@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.errors import BadDataError
-from harness.predict.decode import DEEP_TOKENS, Machine, Work
-from harness.predict.prefill import Prompt
+from harness.predict.decode import BELOW_FOUR_BITS, DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
+from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds
 from harness.predict.quant_class import quant_class
 from harness.predict.traits import chip_key, traits_of
 from harness.published.row_work import ModelOf, active_named, row_work
@@ -62,6 +62,25 @@ class Row(NamedTuple):
     def vote(self) -> tuple[str, str, str, str, str]:
         """One vote for each of these."""
         return self.chip, self.machine.api, self.raw["model"], self.raw["quant"], self.group
+
+    @property
+    def token_count(self) -> float:
+        """Tokens that the time of the test is of: one decoded token, or a prompt."""
+        return self.prompt.tokens if self.phase == "prefill" else 1.0
+
+    @property
+    def ln_s(self) -> float:
+        """Ln of the measured seconds."""
+        return math.log(self.token_count / self.tokens_per_s)
+
+    def predicted(self, values: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+        """Ln of the seconds by these terms, and its gradient; of a predictable row."""
+        assert self.work is not None
+        if self.phase == "decode":
+            seconds = decode_seconds(self.work, self.machine, values).total_s
+            return math.log(seconds), decode_gradient(self.work, self.machine, values)
+        seconds = prefill_seconds(self.work, self.machine, self.prompt, values)
+        return math.log(seconds), prefill_gradient(self.work, self.machine, self.prompt, values)
 
     @property
     def source(self) -> str:
@@ -181,7 +200,7 @@ def _group(phase: str, *, moe: bool, quant: str, phone: bool, depth: float) -> s
         return "moe"
     if phone:
         return "phone"
-    if quant in {"q3k", "q2k", "iq", "ternary"}:
+    if quant in BELOW_FOUR_BITS:
         return "sub-4-bit"
     return "deep" if depth >= DEEP_TOKENS else "dense"
 
@@ -200,9 +219,8 @@ def api_named(text: str) -> str:
 def runtime_named(text: str) -> str:
     """``llama.cpp`` for everything of its kind, else the runtime's first word."""
     lower = text.lower()
-    if not lower or (
-        "bitnet" not in lower and re.search(r"llama-bench|^llama\.?cpp|^ollama|^llama\.rn|llama.cpp-class", lower)
-    ):
+    own = re.search(r"bitnet|^ik_", lower)  # forks with kernels of their own, whatever tool of llama.cpp timed them
+    if not lower or (not own and re.search(r"llama-bench|^llama\.?cpp|^ollama|^llama\.rn|llama.cpp-class", lower)):
         return "llama.cpp"
     return re.split(r"[ _(,]", lower, maxsplit=1)[0].strip("-") + ("-ane" if "ane" in lower.split() else "")
 

@@ -15,9 +15,7 @@ import numpy as np
 
 from harness.domain.base import Frozen
 from harness.predict.coefficients import Coefficients
-from harness.predict.decode import decode_gradient, decode_seconds
-from harness.predict.interval import interval, residual_for
-from harness.predict.prefill import prefill_gradient, prefill_seconds
+from harness.predict.interval import interval, scale_of
 from harness.predict.seed import (
     constant_decode_tokens_per_s,
     llmfit_decode_tokens_per_s,
@@ -124,34 +122,20 @@ def is_headline(row: Row) -> bool:
 
 def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judged]:
     """Rows with the predictions of the given coefficients; decode never beyond its roofline."""
-    values, result = coefficients.values, []
+    result = []
     for row in predictable(rows):
-        assert row.work is not None
-        if row.phase == "prefill":
-            gradient = prefill_gradient(row.work, row.machine, row.prompt, values)
-            speed = row.prompt.tokens / prefill_seconds(row.work, row.machine, row.prompt, values)
-        else:
-            gradient = decode_gradient(row.work, row.machine, values)
-            speed = 1 / decode_seconds(row.work, row.machine, values).total_s
+        ln_s, gradient = row.predicted(coefficients.values)
         spread = coefficients.spread(gradient, row.phase, row.machine)
-        result.append(judged(row, speed, spread, coefficients.residuals))
+        result.append(judged(row, ln_s, spread, coefficients.scales))
     return result
 
 
-def judged(row: Row, speed_tokens_per_s: float, spread: float, residuals: Mapping[str, tuple[float, float]]) -> Judged:
-    """A row with its prediction and the interval that these quantiles and the expected spread in ln t give."""
-    quantiles = residual_for(residuals, row.phase, row.machine.api, _residual_group(row))
-    span = interval(speed_tokens_per_s, quantiles, spread=spread)
-    return Judged(row, speed_tokens_per_s, span.low, span.high)
-
-
-def _residual_group(row: Row) -> str:
-    return row.group if row.machine.runtime == "llama.cpp" else "runtime"
-
-
-def residual_key(row: Row) -> str:
-    """Group of a row's residual: phase, kind of row, api."""
-    return f"{row.phase}/{_residual_group(row)}/{row.machine.api}"
+def judged(row: Row, ln_s: float, spread: float, scales: Mapping[str, float]) -> Judged:
+    """A row with its prediction and the interval that these scales and the expected spread in ln t give."""
+    assert row.work is not None
+    speed = row.token_count / math.exp(ln_s)
+    span = interval(speed, spread * scale_of(scales, row.phase, row.work, row.machine))
+    return Judged(row, span.mid, span.low, span.high)
 
 
 def score(judged: Sequence[Judged]) -> Score | None:
@@ -246,20 +230,11 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
 
 
 def hardware_of(row: Row) -> str:
-    """Class of hardware that ran a row."""
-    kind, machine, family = row.raw.get("device_class", ""), row.machine, row.machine.traits.family
-    if machine.side == "npu":
-        return "NPU"
-    if machine.side == "gpu":
-        if machine.phone:
-            return "phone GPU"
-        names = (("apple", "Apple GPU"), ("nvidia", "NVIDIA"), ("amd", "AMD"), ("intel", "Intel"))
-        return next((name for start, name in names if family.startswith(start)), "other GPU")
-    if machine.phone:
-        return "phone CPU"
-    if kind in {"sbc", "edge"}:
-        return "board"
-    return "server CPU" if kind.startswith("server") or family in {"server-cpu", "neoverse-cpu"} else "desktop CPU"
+    """Class of hardware that ran a row; what a row says of its device tells CPUs further apart than their names do."""
+    kind, name = row.raw.get("device_class", ""), row.machine.hardware
+    if row.machine.side != "cpu" or row.machine.phone:
+        return name
+    return "board" if kind in {"sbc", "edge"} else "server CPU" if kind.startswith("server") else name
 
 
 def _split(judged: Sequence[Judged], key: Callable[[Row], str]) -> dict[str, Score]:

@@ -8,12 +8,11 @@ from contextlib import nullcontext
 from typing import Final
 
 from harness.errors import EngineError
-from harness.huge_pages import read_buffer
+from harness.huge_pages import HUGE_PAGE_BYTES, READER_COUNT, parallel_read_bytes_per_s, read_buffer
 from harness.runtimes.llamacpp.laid_memory import LaidMemory
 from harness.runtimes.llamacpp.stream_plan import Extent
 
-CHUNK_BYTES: Final = 2 * 2**20
-READER_COUNT: Final = 4
+CHUNK_BYTES: Final = HUGE_PAGE_BYTES
 BUFFERS_BYTES: Final = READER_COUNT * CHUNK_BYTES
 """What readers hold that read through buffers of their own."""
 _PROBE_CHUNKS: Final = 256
@@ -132,17 +131,4 @@ def probe_bytes_per_s(memory: LaidMemory, file_bytes: int) -> float:
     """
     wanted = min(file_bytes // CHUNK_BYTES, _PROBE_CHUNKS)
     step = file_bytes // CHUNK_BYTES // max(wanted, 1)
-    numbers = iter(range(wanted))  # one for all readers: each takes the next
-
-    def work() -> None:
-        with read_buffer(CHUNK_BYTES) as buffer:
-            for number in numbers:
-                memory.read_into(buffer, number * step * CHUNK_BYTES)
-
-    threads = [threading.Thread(target=work) for _ in range(READER_COUNT)]
-    started_s = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return wanted * CHUNK_BYTES / (time.perf_counter() - started_s)
+    return parallel_read_bytes_per_s(memory.read_into, [i * step * CHUNK_BYTES for i in range(wanted)])

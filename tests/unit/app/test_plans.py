@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from harness.app.fit import predict, within_budget
 from harness.app.plans import layer_bytes, plan_speculation, plan_under_budget
 from harness.app.resolve import resolve_device, resolve_model
+from harness.domain.device import Figure
 from harness.domain.scenario import Scenario
 from harness.units import GIB
 
@@ -63,9 +64,12 @@ def test_streaming_is_bounded_by_the_disk_and_beats_mapping() -> None:
 
     outlook = plan_under_budget(model, device, now)
 
-    disk = device.storage.sequential_read_bytes_per_s.value
+    disk = 0.95 * device.storage.sequential_read_bytes_per_s.value  # the share published for an engine that computes
     assert outlook.streamed_bytes > 0
     assert outlook.tokens_per_s <= disk / outlook.streamed_bytes * 1.0001
+    measured = replace(device.storage, busy_read_bytes_per_s=Figure(value=disk / 2, source="", confidence="measured"))
+    slower = plan_under_budget(model, replace(device, storage=measured), now)  # the disk limits: half as fast
+    assert slower.tokens_per_s == pytest.approx(outlook.tokens_per_s / 2, rel=0.02)
     assert outlook.tokens_per_s > outlook.naive_tokens_per_s
     assert outlook.expert_hit_ratio is None
 

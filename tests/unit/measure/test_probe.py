@@ -57,6 +57,7 @@ def test_disk_reads_the_whole_file_and_leaves_nothing(tmp_path: Path) -> None:
     assert found.sequential_bytes_per_s > 0
     assert found.random_bytes_per_s > 0
     assert found.mapped_bytes_per_s is None or found.mapped_bytes_per_s > 0
+    assert (found.busy_bytes_per_s is None) == (found.way in {"dropped", "possibly cached"})
     assert list(tmp_path.iterdir()) == []
 
 

