@@ -116,6 +116,83 @@ def plan_speculation(
     )
 
 
+class RemoteCase(SpeculationCase, frozen=True, kw_only=True):
+    """The same with the verifier elsewhere.
+
+    Attributes:
+        tokens_per_s: Speed at the round trip that was asked about.
+        break_even_s: Longest round trip at which it is as fast as decoding here; 0 where it never is.
+    """
+
+    tokens_per_s: float
+    break_even_s: float
+
+
+class RemotePlan(Frozen, frozen=True, kw_only=True):
+    """A draft on this device, verified by the model on another over a network.
+
+    Attributes:
+        here_tokens_per_s: Speed of the model on this device alone; 0 where it does not fit.
+        there_tokens_per_s: Speed of the model on the other alone, which then sends every token.
+    """
+
+    verifier: str
+    round_trip_s: float
+    here_tokens_per_s: float
+    there_tokens_per_s: float
+    cases: tuple[RemoteCase, ...]
+
+
+def plan_remote(
+    now: Prediction,
+    model: ResolvedModel,
+    draft: ResolvedModel,
+    device: DeviceProfile,
+    verifier: DeviceProfile,
+    scenario: Scenario,
+    round_trip_s: float,
+) -> RemotePlan:
+    """Draft here, verify there: the length of draft that is fastest at each acceptance rate.
+
+        v = E(a, g) / (g t_d + r + t_v(g + 1))          [tokens/s]
+
+    E: tokens of a cycle (Leviathan et al. 2023, equation 1); g: tokens drafted; t_d: time of one here; r: round trip;
+    t_v: one pass over g + 1 tokens there, the prefix kept. A few bytes a token go over the line, which r holds.
+
+    Raises:
+        RefusedError: The model does not fit on the verifier.
+    """
+    there = predict(model, verifier, replace(scenario, api=""))
+    if there.verdict.word != "fits":
+        raise RefusedError(f"{model.name} {model.quant} does not fit on {verifier.title}: it cannot verify there")
+    cost = _verify_cost(model.weights, verifier, replace(scenario, api=""))[0]
+    draft_s = 1 / predict_speed(draft.weights, device, scenario).decode_tokens_per_s.mid
+    there_rate = there.speed.decode_tokens_per_s.mid
+    here_rate = now.speed.decode_tokens_per_s.mid if now.verdict.word in {"fits", "too slow"} else 0.0
+    cases = []
+    for alpha in ACCEPTANCES:
+        computing = {g: g * draft_s + cost(g + 1) / there_rate for g in range(1, _PASS_TOKENS)}
+        rates = {g: expected_tokens_per_cycle(alpha, g) / (s + round_trip_s) for g, s in computing.items()}
+        gamma = max(rates, key=lambda g: rates[g])
+        slack = [expected_tokens_per_cycle(alpha, g) / here_rate - s for g, s in computing.items()] if here_rate else []
+        cases.append(
+            RemoteCase(
+                acceptance_ratio=alpha,
+                gamma=gamma,
+                speedup=rates[gamma] / here_rate if here_rate else 0.0,
+                tokens_per_s=rates[gamma],
+                break_even_s=max(0.0, *slack) if slack else 0.0,
+            )
+        )
+    return RemotePlan(
+        verifier=verifier.title,
+        round_trip_s=round_trip_s,
+        here_tokens_per_s=here_rate,
+        there_tokens_per_s=there_rate,
+        cases=tuple(cases),
+    )
+
+
 def plan_under_budget(
     model: ResolvedModel,
     device: DeviceProfile,

@@ -8,15 +8,17 @@ from harness.units import format_bytes, format_number, format_seconds
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness.app.plans import SpeculationPlan, StreamingOutlook
+    from harness.app.plans import RemotePlan, SpeculationPlan, StreamingOutlook
     from harness.predict.placed import Choices
 
 CURVE_ROWS: Final = 14
 """Most rows of the table; ``--json`` has every step."""
 
 
-def render_plans(speculation: "SpeculationPlan | None", streaming: "StreamingOutlook | None") -> None:
-    """Print both, where there are any."""
+def render_plans(
+    speculation: "SpeculationPlan | None", streaming: "StreamingOutlook | None", remote: "RemotePlan | None"
+) -> None:
+    """Print those that there are."""
     if streaming:
         say(_streaming(streaming))
     if speculation:
@@ -31,6 +33,29 @@ def render_plans(speculation: "SpeculationPlan | None", streaming: "StreamingOut
             f"decoded one; a pass over 2, 3, 4, 5 tokens costs {costs}, {source}",
             table("", ("acceptance", "draft length", "speedup"), rows, right=(0, 1, 2)),
         )
+    if remote:
+        say(_remote(remote))
+
+
+def _remote(plan: "RemotePlan") -> "Table":
+    alone = f"alone here {format_number(plan.here_tokens_per_s)}" if plan.here_tokens_per_s else "it does not fit here"
+    never = "never" if plan.here_tokens_per_s else "any"
+    rows = [
+        (
+            f"{c.acceptance_ratio:.1f}",
+            str(c.gamma),
+            format_number(c.tokens_per_s),
+            f"{c.speedup:.2f}x" if c.speedup else "",
+            format_seconds(c.break_even_s) if c.break_even_s else never,
+        )
+        for c in plan.cases
+    ]
+    title = (
+        f"drafts here, verified on {plan.verifier}, {format_seconds(plan.round_trip_s)} there and back; tokens/s: "
+        f"{alone}, alone there {format_number(plan.there_tokens_per_s)}"
+    )
+    columns = ("acceptance", "draft length", "tokens/s", "over here alone", "pays below a round trip of")
+    return table(title, columns, rows, right=(0, 1, 2, 3, 4))
 
 
 def _streaming(plan: "StreamingOutlook") -> "Table":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli import _options as options
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._output import Answer, answers, console, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,57 +21,54 @@ def devices() -> None:
 
 
 @devices.command("list")
-@json_option
-def list_devices(as_json: bool) -> None:
+@answers
+def list_devices() -> Answer:
     """List every device with its RAM, what one app may use of it, and its bandwidth."""
     from harness.catalog.devices import device_names, load_device
     from harness.units import GB, GIB
 
     profiles = [load_device(name) for name in device_names()]
-    if as_json:
-        emit_json([_summary(p) for p in profiles])
-        return
-    rows = []
-    for p in profiles:
+
+    def row(p: "DeviceProfile") -> tuple[str, ...]:
         pool = p.pool(p.engine().pool)
-        rows.append(
-            (
-                p.name,
-                p.kind,
-                f"{pool.total_bytes.value / GIB:g}",
-                f"{pool.usable_bytes.value / GIB:.1f}",
-                f"{pool.bandwidth_bytes_per_s.value / GB:.1f}",
-            )
-        )
-    columns = ("device", "kind", "GiB", "for one app", "GB/s")
-    view = table(f"{len(rows)} devices", columns, rows, right=(2, 3, 4))
-    view.columns[0].no_wrap = True
-    console().print(view)
+        sizes = f"{pool.total_bytes.value / GIB:g}", f"{pool.usable_bytes.value / GIB:.1f}"
+        return p.name, p.kind, *sizes, f"{pool.bandwidth_bytes_per_s.value / GB:.1f}"
+
+    def show() -> None:
+        columns = ("device", "kind", "GiB", "for one app", "GB/s")
+        view = table(f"{len(profiles)} devices", columns, map(row, profiles), right=(2, 3, 4))
+        view.columns[0].no_wrap = True
+        console().print(view)
+
+    return Answer([_summary(p) for p in profiles], show)
 
 
 @devices.command()
 @click.argument("device")
-@json_option
-def show(device: str, as_json: bool) -> None:
+@answers
+def show(device: str) -> Answer:
     """Show every figure of DEVICE (a name, or a path to a .toml) with its source and confidence."""
     from harness.catalog.devices import load_device
 
     profile = load_device(device)
-    if as_json:
-        emit_json(profile)
-        return
-    console().print(_figures_table(profile))
-    for engine in profile.engines:
-        parts = [f"{engine.name} ({engine.pool}, {'/'.join(engine.apis)})"]
-        parts += [f"{engine.core_count} cores"] * bool(engine.core_count) + ["+".join(engine.isa)] * bool(engine.isa)
-        click.echo(f"  {engine.kind}: {', '.join(parts)}")
-    for calibration in profile.calibrations:
-        kinds = ", ".join(cost.type_name for cost in calibration.types)
-        click.echo(f"  calibrated: {calibration.api}, {calibration.engine_version}: {kinds}")
-    if profile.learned:
-        click.echo(f"  speeds learnt from measurements: {profile.learned}")
-    if profile.notes:
-        click.echo(f"  {profile.notes}")
+
+    def shown() -> None:
+        console().print(_figures_table(profile))
+        for engine in profile.engines:
+            parts = [f"{engine.name} ({engine.pool}, {'/'.join(engine.apis)})"]
+            parts += [f"{engine.core_count} cores"] * bool(engine.core_count) + ["+".join(engine.isa)] * bool(
+                engine.isa
+            )
+            click.echo(f"  {engine.kind}: {', '.join(parts)}")
+        for calibration in profile.calibrations:
+            kinds = ", ".join(cost.type_name for cost in calibration.types)
+            click.echo(f"  calibrated: {calibration.api}, {calibration.engine_version}: {kinds}")
+        if profile.learned:
+            click.echo(f"  speeds learnt from measurements: {profile.learned}")
+        if profile.notes:
+            click.echo(f"  {profile.notes}")
+
+    return Answer(profile, shown)
 
 
 @devices.command()
@@ -83,35 +80,31 @@ def show(device: str, as_json: bool) -> None:
     help="File to write; your own devices folder unless given.",
 )
 @options.on_target
-@json_option
-def probe(quick: bool, out: Path | None, target: str, programs: Path | None, as_json: bool) -> None:
+@answers
+def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> Answer:
     """Measure this machine and write its profile (then usable as --device this-machine); or one behind --on."""
     if target != "local":
         from harness.app.on_target import probe_on
 
         profile, path = probe_on(target, programs, out)
-        if as_json:
-            emit_json(profile)
-            return
+    else:
+        from harness.measure.probe import DEVICE_NAME, probe_machine, save_profile
+
+        progress = console(stderr=True)
+
+        def say(line: str) -> None:
+            progress.print(f"  {line} ...")
+
+        calibrations = () if quick else _calibrations(say)
+        name = out.stem if out else DEVICE_NAME
+        profile = probe_machine(quick=quick, progress=say, name=name, calibrations=calibrations)
+        path = save_profile(profile, out)
+
+    def show() -> None:
         console().print(_figures_table(profile))
         click.echo(f"  {profile.notes}\n  written to {path}: --device {profile.name}")
-        return
-    from harness.measure.probe import DEVICE_NAME, probe_machine, save_profile
 
-    progress = console(stderr=True)
-    name = out.stem if out else DEVICE_NAME
-
-    def say(line: str) -> None:
-        progress.print(f"  {line} ...")
-
-    calibrations = () if quick else _calibrations(say)
-    profile = probe_machine(quick=quick, progress=say, name=name, calibrations=calibrations)
-    path = save_profile(profile, out)
-    if as_json:
-        emit_json(profile)
-        return
-    console().print(_figures_table(profile))
-    click.echo(f"  {profile.notes}\n  written to {path}")
+    return Answer(profile, show)
 
 
 @devices.command()
@@ -125,8 +118,8 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None, as_
 )
 @click.option("--line", "lines", multiple=True, help='One measurement: "qwen3-8b Q4_K_M 512.3 45.1" (pp512, tg128).')
 @click.option("--forget", "forgotten", is_flag=True, help="Forget what measurements taught of DEVICE.")
-@json_option
-def calibrate(device: str, files: tuple[Path, ...], lines: tuple[str, ...], forgotten: bool, as_json: bool) -> None:
+@answers
+def calibrate(device: str, files: tuple[Path, ...], lines: tuple[str, ...], forgotten: bool) -> Answer:
     """Learn from measurements of DEVICE, whoever made them; every later prediction for it uses that.
 
     What was learnt before is kept; without a file or a line, it is learnt again.
@@ -139,11 +132,10 @@ def calibrate(device: str, files: tuple[Path, ...], lines: tuple[str, ...], forg
         if files or lines:
             raise click.UsageError("--forget takes no measurements")
         path = forget(device)
-        emit_json({"forgotten": str(path)}) if as_json else click.echo(f"forgotten: {path}")
-        return
+        return Answer({"forgotten": str(path)}, lambda: click.echo(f"forgotten: {path}"))
     new = [one for file in files for _, one in measurements_in(file)]
     lesson = learn(load_device(device), [*new, *(one for line in lines for one in pasted_line(line))])
-    emit_json(lesson) if as_json else render_lesson(lesson)
+    return Answer(lesson, lambda: render_lesson(lesson))
 
 
 def _calibrations(say: Callable[[str], None]) -> "tuple[Calibration, ...]":

@@ -6,7 +6,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._explanation import render_explanation
-from harness.cli._output import console, emit_json, json_option, table
+from harness.cli._output import Answer, answers, console, table
 from harness.cli._plans import render_plans
 from harness.errors import Exit
 from harness.units import GB, format_number
@@ -42,6 +42,13 @@ if TYPE_CHECKING:
 @click.option("--target", "target_tokens_per_s", type=options.Amount(), help="Decode speed wanted.")
 @click.option("--minutes", type=options.Amount(), help="Judge --target on the speed after so many minutes.")
 @click.option("--draft", help="Draft model beside it: name or file, with its mixture after a colon.")
+@click.option("--verifier", help="Device elsewhere that verifies what --draft drafts here.")
+@click.option(
+    "--verifier-rtt",
+    "round_trip_ms",
+    type=options.Amount(most=60_000),
+    help="Round trip to it, in milliseconds.  [default: 40]",
+)
 @click.option(
     "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What else lives in the app; repeatable."
 )
@@ -61,7 +68,7 @@ if TYPE_CHECKING:
 )
 @click.option("--advice/--no-advice", "with_advice", default=True, help="Say what would help.")
 @click.option("--other-devices", is_flag=True, help="Also name devices that would do, where this one does not.")
-@json_option
+@answers
 def fit(
     model: str,
     device: str,
@@ -70,6 +77,8 @@ def fit(
     minutes: float | None,
     entitled: bool,
     draft: str | None,
+    verifier: str | None,
+    round_trip_ms: float | None,
     beside: tuple[str, ...],
     ram_budget: str | None,
     ram_bytes: int | None,
@@ -80,9 +89,8 @@ def fit(
     explained: bool,
     with_advice: bool,
     other_devices: bool,
-    as_json: bool,
     **fields: Any,
-) -> int:
+) -> Answer:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
     from harness.app.explain import explain
     from harness.app.fit import (
@@ -95,13 +103,16 @@ def fit(
         timing_notes,
         within_budget,
     )  # fmt: skip
-    from harness.app.plans import plan_speculation, plan_under_budget, split_note
+    from harness.app.plans import plan_remote, plan_speculation, plan_under_budget, split_note
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
-    if placement is None and card_count > 1:
-        raise click.UsageError("--cards is for --placement auto")
-    if placement is not None and explained:
-        raise click.UsageError("--explain is for one placement: give its flags instead of --placement auto")
+    _refuse(
+        (placement is None and card_count > 1, "--cards is for --placement auto"),
+        (placement and explained, "--explain is for one placement: give its flags instead of --placement auto"),
+        (verifier and not draft, "--verifier needs --draft: the model that drafts here"),
+        (round_trip_ms and not verifier, "--verifier-rtt needs --verifier: the device that verifies"),
+        (placement and verifier, "--placement auto places one model on one device: leave out --verifier"),
+    )
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
     speed = bandwidth_gb_s * GB if bandwidth_gb_s else None
@@ -109,7 +120,7 @@ def fit(
     if ram_budget:
         profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     if placement is not None:
-        return _placements(resolved, profile, scenario, card_count, as_json=as_json)
+        return _placements(resolved, profile, scenario, card_count)
     small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
     asked["minutes"] = minutes
@@ -130,20 +141,31 @@ def fit(
     if ram_budget or now.verdict.word == "fits with streaming":
         streaming = plan_under_budget(resolved, profile, now, speculation)
     why = explain(resolved, profile, scenario) if explained else None
-    if as_json:
-        document = {"scenario": scenario, "prediction": now, "advice": changes, "notes": notes}
-        document |= {"sustained": late, "energy": energy} | ({"explanation": why} if why else {})
-        emit_json(document | {"speculation": speculation, "streaming": streaming})
-    else:
+    remote = None
+    if verifier is not None and small is not None:
+        there, trip_s = resolve_device(verifier), (round_trip_ms or 40.0) / 1e3
+        remote = plan_remote(now, resolved, small, profile, there, scenario, trip_s)
+
+    def show() -> None:
         from harness.report.answer import first_line, next_step
 
         click.echo(first_line(now, profile, late))
         deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
         _render(now, changes, profile, notes, (late, energy), deep)
-        render_plans(speculation, streaming)
+        render_plans(speculation, streaming, remote)
         render_explanation(why)
         click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))
-    return Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK
+
+    document = {"scenario": scenario, "prediction": now, "advice": changes, "notes": notes}
+    document |= {"sustained": late, "energy": energy, "speculation": speculation, "streaming": streaming}
+    document |= ({"explanation": why} if why else {}) | ({"remote": remote} if remote else {})
+    return Answer(document, show, Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK)
+
+
+def _refuse(*conflicts: tuple[object, str]) -> None:
+    for there, words in conflicts:
+        if there:
+            raise click.UsageError(words)
 
 
 def _speed_notes(now: "Prediction", device: "DeviceProfile", sequence_count: int) -> list[str]:
@@ -157,18 +179,14 @@ def _speed_notes(now: "Prediction", device: "DeviceProfile", sequence_count: int
     return notes
 
 
-def _placements(
-    model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario", card_count: int, *, as_json: bool
-) -> int:
+def _placements(model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario", card_count: int) -> Answer:
     from harness.app.plans import best_placement
     from harness.cli._plans import render_placements
 
     choices = best_placement(model, device, scenario, card_count)
-    if as_json:
-        emit_json({"scenario": scenario, "placements": choices, "notes": model.notes})
-    else:
-        render_placements(choices, (f"{model.name} {model.quant}", device.title))
-    return Exit.OK if choices.best is not None else Exit.BROKEN
+    document = {"scenario": scenario, "placements": choices, "notes": model.notes}
+    named = f"{model.name} {model.quant}", device.title
+    return Answer(document, lambda: render_placements(choices, named), Exit.OK if choices.best else Exit.BROKEN)
 
 
 def _render(

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli._output import console, emit_json, json_option, table
-from harness.errors import Exit
+from harness.cli._output import Answer, answers, console, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--given", type=click.IntRange(1, 20), help="Give so many measurements of each chip, predict the rest.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the choice of --given.")
 @click.option("--write-coefficients", type=click.Path(path_type=Path), help="Write the refitted coefficients here.")
-@json_option
+@answers
 def COMMAND(  # noqa: N802
     rows: Path | None,
     coefficients: Path | None,
@@ -43,8 +42,7 @@ def COMMAND(  # noqa: N802
     given: int | None,
     seed: int,
     write_coefficients: Path | None,
-    as_json: bool,
-) -> int:
+) -> Answer:
     """Errors of the speed model on published measurements, beside constants.
 
     A file of speculative decoding, streaming or split placements (told by its columns) is checked against those models.
@@ -63,40 +61,27 @@ def COMMAND(  # noqa: N802
         raise click.UsageError(f"{fits[0]} answers a question of its own: leave out the other ways to fit")
     placement = use.placement_report(rows, left_out=by == "chip")
     if rows is not None and placement is not None:
-        return _placement_alone(
-            placement, rows, write_coefficients or coefficients or given or by not in {None, "chip"}, as_json=as_json
-        )
+        found = placement
+        if write_coefficients or coefficients or given or by not in {None, "chip"}:
+            raise click.UsageError(f"{rows} has split placements: only --leave-out chip refits their terms")
+        return Answer({"placement": found}, lambda: _render_placement(found))
     others = use.other_checks(rows)
     if rows is not None and others:
         if fits or write_coefficients is not None:
             raise click.UsageError(f"{rows} has no rows of speeds: nothing of it is fitted, --rows stands alone")
-        if as_json:
-            emit_json({"other_checks": others})
-        else:
-            _render_others(others)
-        return Exit.OK
+        return Answer({"other_checks": others}, lambda: _render_others(others))
     if write_coefficients is not None:
         use.write_coefficients(rows, write_coefficients)
         coefficients = write_coefficients
     result = use.validate(rows, coefficients=coefficients, by=by, given=given, seed=seed)
-    if as_json:
-        emit_json({**msgspec.to_builtins(result), "other_checks": others, "placement": placement})
-        return Exit.OK
-    _render(result)
-    _render_others(others)
-    if placement is not None:
-        _render_placement(placement)
-    return Exit.OK
 
+    def show() -> None:
+        _render(result)
+        _render_others(others)
+        if placement is not None:
+            _render_placement(placement)
 
-def _placement_alone(found: "PlacementReport", rows: Path, refused: object, *, as_json: bool) -> int:
-    if refused:
-        raise click.UsageError(f"{rows} has split placements: only --leave-out chip refits their terms")
-    if as_json:
-        emit_json({"placement": found})
-    else:
-        _render_placement(found)
-    return Exit.OK
+    return Answer({**msgspec.to_builtins(result), "other_checks": others, "placement": placement}, show)
 
 
 def _render_placement(found: "PlacementReport") -> None:
