@@ -43,42 +43,26 @@ def fvu(x: Floats, y: Floats) -> float:
     return float(np.sum((y - x) ** 2, dtype=np.float64)) / spread
 
 
-def quality(autoencoder: SparseAutoencoder, x: Floats, *, block_tokens: int = 512) -> Quality:
+def quality(autoencoder: SparseAutoencoder, x: Floats) -> Quality:
     """All figures on activations [token_count, input_dim].
 
     Raises:
         RefusedError: See :func:`fvu`.
     """
-    fired = np.zeros(autoencoder.feature_count, np.int64)
-    y = np.empty_like(x)
-    active = 0
-    for start in range(0, len(x), block_tokens):
-        block = slice(start, start + block_tokens)
-        codes = autoencoder.encode_sparse(x[block])
-        fired += np.bincount(codes.indices, minlength=autoencoder.feature_count)
-        active += len(codes.values)
-        y[block] = decode_any(autoencoder, codes)
+    codes = autoencoder.encode_blocks(x)
+    fired = np.bincount(codes.indices, minlength=autoencoder.feature_count)
+    y = autoencoder.decode_sparse(codes)
     unexplained = fvu(x, y)
     products = np.einsum("ij,ij->i", x, y, dtype=np.float64)
     norms = np.linalg.norm(x.astype(np.float64), axis=1) * np.linalg.norm(y.astype(np.float64), axis=1)
     return Quality(
         token_count=len(x),
-        active_count=active / len(x),
+        active_count=len(codes.values) / len(x),
         fvu_ratio=unexplained,
         explained_ratio=1 - unexplained,
         dead_ratio=float(np.mean(fired == 0)),
         cosine=float(np.mean(products / np.maximum(norms, 1e-30))),
     )
-
-
-def decode_any(autoencoder: SparseAutoencoder, codes: Codes) -> Floats:
-    """Sparse decoding where it pays; above a sixteenth of the features one dense product is faster."""
-    token_count = len(codes.starts) - 1
-    if len(codes.values) <= token_count * autoencoder.feature_count / 16:
-        return autoencoder.decode_sparse(codes)
-    z = np.zeros((token_count, autoencoder.feature_count), np.float32)
-    z[np.repeat(np.arange(token_count), np.diff(codes.starts)), codes.indices] = codes.values
-    return autoencoder.decode(z)
 
 
 def recovered(clean: float, spliced: float, ablated: float) -> float | None:

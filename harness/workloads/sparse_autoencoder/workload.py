@@ -8,14 +8,7 @@ import numpy as np
 from harness.domain.workload import Cost, Kernel
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
-from harness.workloads.sparse_autoencoder.encoders import (
-    NUMPY_KINDS,
-    ONNX_KINDS,
-    Encoder,
-    kinds,
-    make_encoder,
-    weight_bytes,
-)
+from harness.workloads.sparse_autoencoder.encoders import KINDS, Encoder, kinds, make_encoder, weight_bytes
 from harness.workloads.sparse_autoencoder.metrics import codes_overlap
 from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows
 
@@ -32,12 +25,11 @@ LEAST_OVERLAP: Final = {
 
 
 class State(NamedTuple):
-    """One autoencoder, its encoders, a batch of tokens and their codes."""
+    """One autoencoder, its encoders, a batch of tokens, and the codes of the first one."""
 
     autoencoder: SparseAutoencoder
     encoders: tuple[Encoder, ...]
     x: Floats
-    codes: Codes
     first: Codes
     dense: Floats
 
@@ -66,7 +58,7 @@ class SparseAutoencoderWorkload:
         d, n, k = size["input_dim"], size["batch_count"], size["active_count"]
         m = d * size["expansion_ratio"]
         return (
-            *(self._encode_cost(kind, d, m, 1) for kind in _kinds(d, m)),
+            *(self._encode_cost(kind, d, m, 1) for kind in kinds(d, m)),
             self._encode_cost("fp32", d, m, n),
             Cost(
                 operation="decode sparse",
@@ -143,7 +135,7 @@ class SparseAutoencoderWorkload:
         """
         d = size["input_dim"]
         m = d * size["expansion_ratio"]
-        others = sum(weight_bytes(k, d, m) * (2 if k.startswith("ort") else 1) for k in _kinds(d, m) if k != "fp32")
+        others = sum(weight_bytes(k, d, m) * (2 if k.startswith("ort") else 1) for k in kinds(d, m) if k != "fp32")
         return 2 * weight_bytes("fp32", d, m) + others
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
@@ -153,11 +145,9 @@ class SparseAutoencoderWorkload:
         x = planted_tokens(sae, max(CHECK_TOKENS, size["batch_count"]), context.seed + 1)
         found = tuple(
             make_encoder(sae, kind, context.folder, thread_count=context.thread_count)
-            for kind in _kinds(d, sae.feature_count)
+            for kind in kinds(d, sae.feature_count)
         )
-        batch = x[: size["batch_count"]]
-        first = sae.encode_sparse(x[:1])
-        return State(sae, found, batch, sae.encode_sparse(x), first, sae.encode(x[:1]))
+        return State(sae, found, x[: size["batch_count"]], sae.encode_sparse(x[:1]), sae.encode(x[:1]))
 
     def operations(self, state: State) -> Sequence[Operation]:
         """Every encoder on one token, FP32 on a batch, and both ways to decode one token."""
@@ -196,7 +186,7 @@ class SparseAutoencoderWorkload:
             "top_overlap": found,
             "weight_bytes": {e.kind: e.weight_bytes for e in state.encoders},
             "decode_difference": difference,
-            "left_out": [f"encode {kind}" for kind in (*NUMPY_KINDS, *ONNX_KINDS) if kind not in found],
+            "left_out": [f"encode {kind}" for kind in KINDS if kind not in found],
         }
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
@@ -209,26 +199,15 @@ class SparseAutoencoderWorkload:
         """
         import msgspec
 
-        from harness.workloads.sparse_autoencoder.study import study
+        from harness.workloads.sparse_autoencoder.study import gather, study
 
         if context.model_path is None or context.open_session is None:
             raise RefusedError("an evaluation of sparse_autoencoder trains on a model's activations: give --model FILE")
         folder = context.data / "text" if context.data and (context.data / "text").is_dir() else None
-        found = study(
-            context.open_session,
-            context.model_path,
-            folder,
-            thread_count=context.thread_count,
-            cache=context.cache,
-        )
-        evaluation: dict[str, Any] = msgspec.to_builtins(found.report)
+        opener, path, threads = context.open_session, context.model_path, context.thread_count
+        material = gather(opener, path, folder, thread_count=threads, cache=context.cache)
+        evaluation: dict[str, Any] = msgspec.to_builtins(study(opener, path, material, thread_count=threads).report)
         return evaluation
-
-
-def _kinds(input_dim: int, feature_count: int) -> list[str]:
-    """Encoders that suit a size: one ONNX message holds two GiB."""
-    fits = 4 * input_dim * feature_count < 2**31 - 2**20
-    return [kind for kind in kinds() if fits or not kind.startswith("ort")]
 
 
 def random_autoencoder(input_dim: int, feature_count: int, active_count: int, seed: int) -> SparseAutoencoder:
@@ -243,7 +222,6 @@ def random_autoencoder(input_dim: int, feature_count: int, active_count: int, se
         encoder_bias=np.zeros(feature_count, np.float32),
         decoder=decoder,
         decoder_bias=rng.standard_normal(input_dim, dtype=np.float32) * np.float32(0.1),
-        activation="topk",
         active_count=active_count,
     )
 

@@ -109,7 +109,7 @@ def test_losses_of_the_identity_and_of_the_ablations(tiny):
     captured = capture(RUNTIME.open, tiny, [TEXT], block_name(1), limit_tokens=600)
     limit = norm_limit(captured.values)
     kept = captured.values[ordinary(captured.values, limit)]
-    found = losses(RUNTIME.open, tiny, TEXT, block_name(1), np.copy, kept.mean(axis=0), limit, limit_tokens=600)
+    found = losses(RUNTIME.open, tiny, TEXT[:1500], block_name(1), np.copy, kept.mean(axis=0), limit)
     assert found.tapped == found.clean  # reading changes nothing
     assert found.spliced == found.clean  # neither does writing the same values back
     assert found.zeroed != found.clean != found.averaged
@@ -121,13 +121,14 @@ def test_losses_of_the_identity_and_of_the_ablations(tiny):
 def test_study_from_text_to_features(tiny, folder, tmp_path):
     material = gather(RUNTIME.open, tiny, folder, layer=1, least_tokens=0, cache=tmp_path)
     assert len(list(tmp_path.glob("activations-*.npz"))) == 2
-    again = gather(RUNTIME.open, tiny, folder, layer=1, least_tokens=0, cache=tmp_path)
+    again = gather(RUNTIME.open, tiny, folder, least_tokens=0, cache=tmp_path)
+    assert again.layer == 1  # the middle one of three
     assert np.array_equal(again.train.values, material.train.values)
     more = gather(RUNTIME.open, tiny, folder, layer=1, least_tokens=len(material.train.tokens) + 1500, cache=tmp_path)
     assert len(more.train.tokens) == len(material.train.tokens) + 1024  # two whole windows of further text
     assert np.array_equal(more.held_out.values, material.held_out.values)
     plan = Plan(feature_count=64, active_count=4, step_count=30, batch_tokens=128)
-    found = study(RUNTIME.open, tiny, plan=plan, material=material)  # the middle one of three: block 1
+    found = study(RUNTIME.open, tiny, material, plan=plan)
     assert found.report.tensor == "l_out-1"
     told = msgspec.json.decode(msgspec.json.encode(found.report))
     assert told["held_out"]["active_count"] <= 4
