@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.workloads.grounded_vision.boxes import Boxes, iou, shared_area
-from harness.workloads.grounded_vision.tracks import Detection, cheapest
+from harness.workloads.grounded_vision.tracks import cheapest
 
 LOOKS_DIM: Final = 32
 _HIDDEN_RATIO: Final = 0.6
@@ -21,6 +21,8 @@ _ALPHAS: Final = np.arange(0.05, 0.99, 0.05)
 
 Identified = tuple[Sequence[int], Boxes]
 """Identities and boxes [N, 4] of one frame."""
+Detected = tuple[Boxes, NDArray[np.float64]]
+"""Boxes [N, 4] and looks [N, LOOKS_DIM] of one frame, as a detector sees them."""
 
 
 class Errors(NamedTuple):
@@ -73,7 +75,7 @@ def film(seed: int, *, frame_count: int = 60, thing_count: int = 8) -> list[Iden
     return frames
 
 
-def detected(frames: Sequence[Identified], errors: Errors, seed: int) -> list[list[Detection]]:
+def detected(frames: Sequence[Identified], errors: Errors, seed: int) -> list[Detected]:
     """What a detector that errs sees of a film; a thing's looks are a direction of its own with a little noise."""
     rng = np.random.default_rng(seed)
     count = 1 + max((i for ids, _ in frames for i in ids), default=0)
@@ -87,17 +89,14 @@ def detected(frames: Sequence[Identified], errors: Errors, seed: int) -> list[li
             side = np.tile(boxes[at, 2:] - boxes[at, :2], 2)
             box = boxes[at] + rng.standard_normal(4) * errors.jitter_ratio * side
             shown = int(rng.choice(ids)) if rng.random() < errors.swap_ratio else number
-            row.append(_detection(box, looks[shown] + 0.3 * rng.standard_normal(LOOKS_DIM)))
+            row.append((box, looks[shown] + 0.3 * rng.standard_normal(LOOKS_DIM)))
         for _ in range(rng.binomial(len(ids), errors.false_ratio)):
             corner = rng.uniform(0, 0.9, 2)
-            row.append(_detection(np.concatenate([corner, corner + 0.06]), rng.standard_normal(LOOKS_DIM)))
-        found.append(row)
+            row.append((np.concatenate([corner, corner + 0.06]), rng.standard_normal(LOOKS_DIM)))
+        seen = np.clip(np.array([box for box, _ in row]).reshape(-1, 4), 0, 1)
+        seen[:, 2:] = np.maximum(seen[:, 2:], seen[:, :2] + 1e-3)
+        found.append((seen, np.array([looks for _, looks in row]).reshape(-1, LOOKS_DIM)))
     return found
-
-
-def _detection(box: NDArray[np.float64], looks: NDArray[np.float64]) -> Detection:
-    x0, y0, x1, y1 = np.clip(box, 0, 1).tolist()
-    return Detection(box=(x0, y0, max(x1, x0 + 1e-3), max(y1, y0 + 1e-3)), appearance=tuple(looks.tolist()))
 
 
 def scored(truth: Sequence[Identified], found: Sequence[Identified]) -> TrackScores:

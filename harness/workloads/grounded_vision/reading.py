@@ -16,7 +16,6 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import MissingPackageError
 from harness.onnx.session import OnnxSession
 from harness.workloads.grounded_vision import weights
 from harness.workloads.grounded_vision.boxes import Boxes
@@ -95,15 +94,9 @@ def _fed(pixels: Pixels) -> Pixels:
 
 
 def boxes_of(likely: NDArray[np.float32]) -> Boxes:
-    """Boxes [N, 4] of the connected parts of a map [height, width] of probabilities, by their mean.
+    """Boxes [N, 4] of the connected parts of a map [height, width] of probabilities, by their mean."""
+    from scipy import ndimage
 
-    Raises:
-        MissingPackageError: scipy is not installed.
-    """
-    try:
-        from scipy import ndimage
-    except ImportError as error:
-        raise MissingPackageError("scipy", "vision") from error
     labels, count = ndimage.label(likely > _THRESHOLD, np.ones((3, 3)))
     means = np.asarray(ndimage.mean(likely, labels, range(1, count + 1)))
     found: list[tuple[float, Sequence[float]]] = []

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from harness.stats.intervals import cluster_interval, share_interval
 from harness.workloads.grounded_vision.boxes import iou
 from harness.workloads.grounded_vision.encoder import GroundedEncoder, prepared
-from harness.workloads.grounded_vision.films import Errors, Identified, TrackScores, detected, film, scored
+from harness.workloads.grounded_vision.films import Detected, Errors, Identified, TrackScores, detected, film, scored
 from harness.workloads.grounded_vision.images import Image, resize
 from harness.workloads.grounded_vision.photographs import PHOTOGRAPHS, Written, pictures
 from harness.workloads.grounded_vision.reading import LINE_PX, Reading, TextReader
-from harness.workloads.grounded_vision.tracks import Detection, Tracker
+from harness.workloads.grounded_vision.tracks import Tracker
 
 FIND_PX: Final = 640
 PICTURE_SEED: Final = 12
@@ -127,9 +127,8 @@ def trained_cells(folder: Path, *, picture_count: int = 24, thread_count: int = 
         rows, targets = [], []
         for made in pictures(PICTURE_SEED + 1 + at, picture_count, names):
             found = encoder.encode(made.image)
-            cells = found.boxes[0][found.mask[0]]
-            rows.append(found.tokens[0][found.mask[0]])
-            targets.append((iou(cells, made.boxes) > 0).any(axis=1))
+            rows.append(found.tokens[found.mask])
+            targets.append((iou(found.boxes[found.mask], made.boxes) > 0).any(axis=1))
         sides.append((np.concatenate(rows).astype(float), np.concatenate(targets)))
     encoder.close()
     (x, y), (held_x, held_y) = sides
@@ -141,12 +140,9 @@ def trained_cells(folder: Path, *, picture_count: int = 24, thread_count: int = 
 
 def auroc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
     """Chance that a positive scores above a negative, ties counted half (Mann and Whitney 1947)."""
-    from scipy.stats import rankdata
+    from scipy.stats import mannwhitneyu
 
-    ranks = rankdata(scores)
-    positive = int(labels.sum())
-    above = ranks[labels].sum() - positive * (positive + 1) / 2
-    return float(above / (positive * (len(labels) - positive)))
+    return float(mannwhitneyu(scores[labels], scores[~labels]).statistic / (labels.sum() * (~labels).sum()))
 
 
 def tracking(errors: Errors, film_count: int = 8) -> TrackScores:
@@ -158,7 +154,7 @@ def tracking(errors: Errors, film_count: int = 8) -> TrackScores:
     return TrackScores(float(means[0]), float(means[1]), sum(s.switch_count for s in found))
 
 
-def followed(detections: Sequence[Sequence[Detection]]) -> list[Identified]:
+def followed(detections: Sequence[Detected]) -> list[Identified]:
     """What a new tracker calls each detection."""
     tracker = Tracker()
-    return [(tracker.step(row), np.array([d.box for d in row]).reshape(-1, 4)) for row in detections]
+    return [(tracker.step(boxes, looks), boxes) for boxes, looks in detections]

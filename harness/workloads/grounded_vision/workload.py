@@ -6,12 +6,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from harness.domain.workload import NATIVE_OPS, Cost
+from harness.domain.workload import Cost
 from harness.errors import BadDataError, RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 from harness.workloads.grounded_vision import cost
 from harness.workloads.grounded_vision.boxes import MAX_REGIONS
-from harness.workloads.grounded_vision.encoder import BITS, SIDE
+from harness.workloads.grounded_vision.encoder import BITS, GRID, SIDE
 
 _FIND_PX: Final = 640
 _LINE_PX: Final = (48, 320)
@@ -113,9 +113,8 @@ class VisionWorkload:
                 product_dim=_THINGS,
                 pass_bytes=_THINGS * 8 * 16.0 * _LOOKS_DIM + 20 * 16.0 * _THINGS**2,
                 pass_set_bytes=24.0 * _THINGS * _LOOKS_DIM,
-                # An appearance is a tuple of floats: making an array of it takes one call in C for each value.
-                python_ops_count=2040 + (580 + NATIVE_OPS * _LOOKS_DIM) * _THINGS,
-                numpy_calls_count=60 + 42 * _THINGS,
+                python_ops_count=1580 + 335 * _THINGS,
+                numpy_calls_count=60 + 28 * _THINGS,
                 **one,
             ),
         )
@@ -126,7 +125,7 @@ class VisionWorkload:
         Raises:
             FetchError: The weights could not be had.
             RefusedError: A size that there is not.
-            MissingPackageError: onnxruntime, onnx or scipy is not installed, or what makes a graph of fewer bits.
+            MissingPackageError: onnxruntime or onnx is not installed, or what makes a graph of fewer bits.
         """
         from harness.workloads.grounded_vision.encoder import GroundedEncoder, prepared
         from harness.workloads.grounded_vision.films import Errors, detected, film
@@ -142,7 +141,7 @@ class VisionWorkload:
         regions = np.concatenate([line[None], np.concatenate([low, low + 0.08], axis=1)])
         made = film(context.seed, frame_count=_FRAMES, thing_count=_THINGS)
         seen = detected(made, Errors(), context.seed)
-        return State(encoder, reader, image, regions, encoder.pack([image], [regions]), made, seen, size)
+        return State(encoder, reader, image, regions, encoder.pack(image, regions), made, seen, size)
 
     def operations(self, state: State) -> Sequence[Operation]:
         """The session call; everything before it; text found, and one line read; a frame given to a tracker."""
@@ -156,11 +155,11 @@ class VisionWorkload:
             at = next(turn) % len(state.detections)
             if at == 0:
                 tracker[0] = Tracker()
-            return tracker[0].step(state.detections[at])
+            return tracker[0].step(*state.detections[at])
 
         return (
             Operation("encode", lambda: encoder.run(state.packed)),
-            Operation("cut", lambda: encoder.pack([state.image], [state.regions])),
+            Operation("cut", lambda: encoder.pack(state.image, state.regions)),
             Operation("find text", lambda: reader.find(state.image, _FIND_PX)),
             Operation("read a line", lambda: reader.read(state.image, state.regions[:1])),
             Operation("track", track),
@@ -178,14 +177,13 @@ class VisionWorkload:
         encoder, image = state.encoder, state.image
         low = np.random.default_rng(0).uniform(0, 0.8, (3, 2))
         boxes = np.concatenate([low, low + 0.15], axis=1)
-        whole = encoder.encode(image, boxes)
+        whole = encoder.encode(image, boxes).tokens
         # Dynamic 8-bit ranges are those of the whole batch: there a region does change its neighbours' last digits.
         limit = 1e-4 if state.size["weight_bits"] != 8 else 0.5
         for n in range(len(boxes) + 1):
-            part = encoder.encode(image, boxes[:n])
-            length = encoder.token_count(n)
-            worst = float(np.abs(part.tokens[0] - whole.tokens[0, :length]).max() / np.abs(whole.tokens).max())
-            if part.tokens.shape[1] != length or worst > limit:
+            part = encoder.encode(image, boxes[:n]).tokens
+            worst = float(np.abs(part - whole[: len(part)]).max() / np.abs(whole).max())
+            if len(part) != GRID**2 + n or worst > limit:
                 raise WrongAnswerError(f"{n} regions: tokens differ by {worst:.2g} from those of {len(boxes)} regions")
         for bad in ((0, 0, 1920, 1080), (0.5, 0.5, 0.5, 0.6), (0.6, 0.1, 0.4, 0.2), (-0.1, 0, 0.5, 0.5)):
             try:
@@ -197,7 +195,7 @@ class VisionWorkload:
         if scores.idf1 < 0.98:
             raise WrongAnswerError(f"a film without errors is followed at an IDF1 of {scores.idf1:.2f}")
         return {
-            "token_count": encoder.token_count(state.size["region_count"]),
+            "token_count": GRID**2 + state.size["region_count"],
             "engine": encoder.session.identity(),
             "tracks": scores._asdict(),
         }
