@@ -96,6 +96,7 @@ def habits(model: Transformer) -> RouterHabits:
     frequency_loss = float(-np.log(frequency[np.frombuffer(held, np.uint8)]).mean())
     count, used = model.config.expert_count, model.config.used_count
     skew, reuse = skew_of(choices, count), reuse_of(choices, count)
+    counts = _counts(choices, count)
     hits = []
     for share in BUDGETS:
         cached = round(share * count)
@@ -106,20 +107,21 @@ def habits(model: Transformer) -> RouterHabits:
                 by_default_skew=hit_ratio(count, cached, skew=DEFAULT_SKEW, used_count=used),
                 by_skew=hit_ratio(count, cached, skew=skew, used_count=used),
                 by_skew_and_reuse=hit_ratio(count, cached, skew=skew, used_count=used, reuse_ratio=reuse),
-                most_wanted=_most_wanted(choices, count, cached),
+                most_wanted=float(counts[:, :cached].sum() / counts.sum()),
             )
         )
     return RouterHabits(loss, frequency_loss, skew, reuse, len(choices), tuple(hits))
 
 
 def _counts(choices: Choices, expert_count: int) -> NDArray[np.int64]:
-    """Choices of each expert [layers, experts]."""
-    return np.stack([np.bincount(layer.ravel(), minlength=expert_count) for layer in choices.transpose(1, 0, 2)])
+    """Choices of each expert [layers, experts], the most wanted one of each layer first."""
+    layers = choices.transpose(1, 0, 2)
+    return np.stack([np.sort(np.bincount(layer.ravel(), minlength=expert_count))[::-1] for layer in layers])
 
 
 def skew_of(choices: Choices, expert_count: int) -> float:
     """Exponent of the Zipf law nearest to the sorted shares, on average over the layers."""
-    counts = np.sort(_counts(choices, expert_count), axis=1)[:, ::-1]
+    counts = _counts(choices, expert_count)
     shares = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
     laws = [inclusion(expert_count, choices.shape[2], z) / choices.shape[2] for z in _SKEWS]
     return _SKEWS[int(np.argmax([float(shares @ np.log(law)) for law in laws]))]
@@ -150,11 +152,6 @@ def replayed(choices: Choices, cached_count: int) -> float:
             while len(held) > cached_count:
                 del held[next(iter(held))]
     return hits / total
-
-
-def _most_wanted(choices: Choices, expert_count: int, cached_count: int) -> float:
-    counts = np.sort(_counts(choices, expert_count), axis=1)[:, ::-1]
-    return float(counts[:, :cached_count].sum() / counts.sum())
 
 
 def write(model: Transformer, path: Path) -> Path:
