@@ -7,7 +7,7 @@ p = (1 + draws that hurt at least as much) / (1 + draws). Loss on ordinary text 
 out does only that.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,10 +17,17 @@ from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
-from harness.ports import Session
-from harness.workloads._language.activations import scenario_of
+from harness.workloads._language.activations import OpenSession, scenario_of
 from harness.workloads._language.texts import shipped_text
-from harness.workloads.probe.induction import AttentionScores, Head, random_tokens, repeated_losses, token_losses
+from harness.workloads.probe.induction import (
+    LENGTH_TOKENS,
+    SEQUENCE_COUNT,
+    STRONG_SCORE,
+    Head,
+    copied,
+    random_tokens,
+    token_losses,
+)
 
 Floats = NDArray[np.float32]
 Place = tuple[int, int]
@@ -29,7 +36,6 @@ Place = tuple[int, int]
 WRITTEN: Final = "kqv_out-"
 """llama.cpp's name of what a layer's heads write, one beside the other, before its output matrix."""
 MOST_HEADS: Final = 12
-STRONG_SCORE: Final = 0.5
 
 
 class HeadsOut:
@@ -101,44 +107,34 @@ def null_draw(heads: Sequence[Head], taken: Sequence[Head], rng: np.random.Gener
 
 
 def ablation(
-    open_session: Callable[..., Session],
+    open_session: OpenSession,
     path: Path,
+    heads: Sequence[Head],
     *,
-    length_tokens: int = 64,
-    sequence_count: int = 4,
     draw_count: int = 39,
     thread_count: int = 1,
     seed: int = 1,
 ) -> AblationReport:
-    """Find induction heads on some sequences, take them out on others.
+    """Take induction heads out, on other sequences than those that :func:`~.induction.induction` found them on.
+
+    ``heads`` are all of the model by their score, the strongest first.
 
     Raises:
         RefusedError: No head scores above a half.
         EngineError: The engine refused the model.
     """
-    scenario = scenario_of(thread_count, 2 * length_tokens, flash_attention=False)
-    scores = AttentionScores(length_tokens)
-    with closing(open_session(path, scenario, tap=scores)) as session:
-        for sequence in random_tokens(session, length_tokens, sequence_count, seed):
-            repeated_losses(session, sequence)
-    heads = scores.heads()
-    layers = 1 + max(h.layer for h in heads)
     strong = [h for h in heads if h.score > STRONG_SCORE][:MOST_HEADS]
     if not strong:
         raise RefusedError(f"{path.name}: no head scores above {STRONG_SCORE}, so there is none to take out")
-    tap = HeadsOut(len(heads) // layers)
+    tap = HeadsOut(len(heads) // (1 + max(h.layer for h in heads)))
+    scenario = scenario_of(thread_count, 2 * LENGTH_TOKENS, flash_attention=False)
     with closing(open_session(path, scenario, tap=tap)) as session:
-        sequences = random_tokens(session, length_tokens, sequence_count, seed + 1)
-        text = session.tokenize(shipped_text()[:4000])[: 2 * length_tokens]
+        sequences = random_tokens(session, LENGTH_TOKENS, SEQUENCE_COUNT, seed + 1)
+        text = session.tokenize(shipped_text()[:4000])[: 2 * LENGTH_TOKENS]
 
         def losses() -> Losses:
-            read = [repeated_losses(session, s)[0] for s in sequences]
-            first = float(np.mean([r[: length_tokens - 1].mean() for r in read]))
-            return Losses(
-                first,
-                float(np.mean([r[length_tokens:].mean() for r in read])),
-                float(token_losses(session, text)[0].mean()),
-            )
+            first, second, _ = copied(session, sequences)
+            return Losses(first, second, float(token_losses(session, text)[0].mean()))
 
         intact = losses()
         tap.places = {(h.layer, h.head) for h in strong}
@@ -147,7 +143,7 @@ def ablation(
         null = []
         for _ in range(draw_count):
             tap.places = null_draw(heads, strong, rng)
-            null.append(losses().second)
+            null.append(copied(session, sequences)[1])
     return AblationReport(
         heads=tuple(strong),
         intact=intact,

@@ -9,7 +9,7 @@ token in the first: its prefix-matching score is the mean attention probability 
 Source: Olsson et al. 2022, "In-context learning and induction heads", transformer-circuits.pub.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -20,13 +20,17 @@ from numpy.typing import NDArray
 from harness.domain.base import Frozen
 from harness.errors import EngineError
 from harness.ports import Session
-from harness.workloads._language.activations import scenario_of
+from harness.workloads._language.activations import OpenSession, scenario_of
 from harness.workloads._language.sampling import log_softmax_at
 
 Floats = NDArray[np.float32]
 
 ATTENTION: Final = "kq_soft_max-"
 """llama.cpp's name of a layer's attention probabilities; they exist only without flash attention."""
+LENGTH_TOKENS: Final = 64
+SEQUENCE_COUNT: Final = 4
+STRONG_SCORE: Final = 0.5
+_SHOWN_HEADS: Final = 10
 
 
 class Head(Frozen, frozen=True, kw_only=True):
@@ -123,11 +127,6 @@ def random_tokens(session: Session, length_tokens: int, count: int, seed: int) -
     return found
 
 
-def repeated_losses(session: Session, sequence: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(loss of each token but the first, whether it was the most likely one) for the sequence read twice."""
-    return token_losses(session, [*sequence, *sequence])
-
-
 def token_losses(session: Session, tokens: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """(loss of each token but the first, whether it was the most likely one)."""
     session.clear()
@@ -140,42 +139,51 @@ def token_losses(session: Session, tokens: Sequence[int]) -> tuple[NDArray[np.fl
     return np.array(losses), np.array(hits)
 
 
+def copied(session: Session, sequences: Sequence[Sequence[int]]) -> tuple[float, float, float]:
+    """(mean loss of the first copy, of the second, share of the second's tokens that were the most likely ones).
+
+    Each sequence is read twice in a row.
+    """
+    found = []
+    for sequence in sequences:
+        length = len(sequence)
+        losses, hits = token_losses(session, [*sequence, *sequence])
+        # Targets are tokens 1..2L-1. The second copy's first token follows the last one of the first by chance.
+        found.append((losses[: length - 1].mean(), losses[length:].mean(), hits[length:].mean()))
+    first, second, hit = np.mean(found, axis=0).tolist()
+    return first, second, hit
+
+
 def induction(
-    open_session: Callable[..., Session],
+    open_session: OpenSession,
     path: Path,
     *,
-    length_tokens: int = 64,
-    sequence_count: int = 4,
+    length_tokens: int = LENGTH_TOKENS,
+    sequence_count: int = SEQUENCE_COUNT,
     thread_count: int = 1,
     seed: int = 1,
-    head_count: int = 10,
-) -> InductionReport:
-    """Read repeated random tokens and say how well they are copied, and by which heads.
+) -> tuple[InductionReport, list[Head]]:
+    """Read repeated random tokens: how well they are copied and by which heads, and every head by its score.
 
     Raises:
         EngineError: The engine refused the model, or shows no attention probabilities.
     """
     tap = AttentionScores(length_tokens)
     scenario = scenario_of(thread_count, 2 * length_tokens, flash_attention=False)
-    first, second, copied = [], [], []
     with closing(open_session(path, scenario, tap=tap)) as session:
-        for sequence in random_tokens(session, length_tokens, sequence_count, seed):
-            losses, hits = repeated_losses(session, sequence)
-            # Targets are tokens 1..2L-1. The second copy's first token follows the last one of the first by chance.
-            first.append(losses[: length_tokens - 1].mean())
-            second.append(losses[length_tokens:].mean())
-            copied.append(hits[length_tokens:].mean())
+        first, second, hit = copied(session, random_tokens(session, length_tokens, sequence_count, seed))
     heads = tap.heads()
     if not heads:
         raise EngineError(f"{path.name}: this engine shows no attention probabilities")
-    return InductionReport(
+    report = InductionReport(
         sequence_count=sequence_count,
         length_tokens=length_tokens,
-        first_loss=float(np.mean(first)),
-        second_loss=float(np.mean(second)),
-        score=float(np.mean(first) - np.mean(second)),
-        copied_ratio=float(np.mean(copied)),
-        heads=tuple(heads[:head_count]),
+        first_loss=first,
+        second_loss=second,
+        score=first - second,
+        copied_ratio=hit,
+        heads=tuple(heads[:_SHOWN_HEADS]),
         uniform_score=uniform_score(length_tokens),
-        strong_count=sum(h.score > 0.5 for h in heads),
+        strong_count=sum(h.score > STRONG_SCORE for h in heads),
     )
+    return report, heads

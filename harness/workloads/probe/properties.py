@@ -5,6 +5,7 @@ also looks at the character after it.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import Final
 
 import numpy as np
@@ -32,15 +33,8 @@ def in_parentheses(text: str) -> Bools:
 
 def in_quotes(text: str) -> Bools:
     """Whether a double quote is open after each character; the end of a line closes it."""
-    found = np.zeros(len(text), np.bool_)
-    is_open = False
-    for i, c in enumerate(text):
-        if c == '"':
-            is_open = not is_open
-        elif c == "\n":
-            is_open = False
-        found[i] = is_open
-    return found
+    states = accumulate(text, lambda is_open, c: c != "\n" and is_open != (c == '"'), initial=False)
+    return np.array([*states][1:], np.bool_)
 
 
 def in_indented_line(text: str) -> Bools:
@@ -48,20 +42,12 @@ def in_indented_line(text: str) -> Bools:
 
     The newline belongs to the line that it ends.
     """
-    found = np.zeros(len(text), np.bool_)
-    start = 0
-    for line in text.splitlines(keepends=True):
-        found[start : start + len(line)] = line.startswith("    ")
-        start += len(line)
-    return found
+    return np.array([line.startswith("    ") for line in text.splitlines(keepends=True) for _ in line], np.bool_)
 
 
 def word_goes_on(text: str) -> Bools:
     """Whether a letter follows a letter: the token ends inside a word; a token's own text does not decide it."""
-    found = np.zeros(len(text), np.bool_)
-    for i in range(len(text) - 1):
-        found[i] = text[i].isalpha() and text[i + 1].isalpha()
-    return found
+    return np.array([a.isalpha() and b.isalpha() for a, b in pairwise(text + " ")], np.bool_)
 
 
 PROPERTIES: Final[dict[str, Callable[[str], Bools]]] = {

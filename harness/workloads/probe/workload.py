@@ -1,7 +1,7 @@
 """Probing as a workload: fit a probe, and apply it to the activations of a batch; a real model on request."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 from harness.workloads.probe.linear import Floats, Labels, LinearProbe, fit
 
-NOISE_RATIO = 0.05
+NOISE_RATIO: Final = 0.05
+_STEPS: Final = 5
 
 
 class State(NamedTuple):
@@ -131,15 +132,14 @@ class ProbeWorkload:
             raise RefusedError("an evaluation of probe reads a model's activations: give --model FILE")
         folder = context.data / "text" if context.data and (context.data / "text").is_dir() else None
         opener, path, threads = context.open_session, context.model_path, context.thread_count
+        report, heads = induction(opener, path, thread_count=threads, seed=context.seed)
         found: dict[str, Any] = {
             "probes": [msgspec.to_builtins(s) for s in sweep(opener, path, folder, thread_count=threads)],
-            "induction": msgspec.to_builtins(induction(opener, path, thread_count=threads, seed=context.seed)),
+            "induction": msgspec.to_builtins(report),
         }
         try:
-            found["ablation"] = msgspec.to_builtins(ablation(opener, path, thread_count=threads, seed=context.seed))
+            taken_out = ablation(opener, path, heads, thread_count=threads, seed=context.seed)
+            found["ablation"] = msgspec.to_builtins(taken_out)
         except RefusedError as error:  # a model without induction heads is a result
             found["ablation"] = str(error)
         return found
-
-
-_STEPS = 5

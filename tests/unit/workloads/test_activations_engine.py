@@ -20,7 +20,7 @@ from harness.workloads._language.activations import (
     scenario_of,
 )
 from harness.workloads.probe.induction import induction
-from harness.workloads.probe.study import probe_study
+from harness.workloads.probe.study import sweep
 from harness.workloads.sparse_autoencoder.splice import losses
 from harness.workloads.sparse_autoencoder.study import gather, study
 from harness.workloads.sparse_autoencoder.training import Plan
@@ -137,13 +137,16 @@ def test_study_from_text_to_features(tiny, folder, tmp_path):
     assert {"before", "token", "after", "activation"} <= set(told["features"][0]["contexts"][0])
 
 
-def test_probes_of_a_real_engine(tiny, folder):
-    found = probe_study(RUNTIME.open, tiny, folder, layer=1, limit_tokens=3000)
+@pytest.mark.parametrize("layer", [1, 2])
+def test_probes_of_a_real_engine(tiny, folder, layer):
+    (found,) = sweep(RUNTIME.open, tiny, folder, layers=[layer], limit_tokens=3000)  # the last layer of three too
+    assert found.layer == layer
     assert {r.name for r in found.reports} | set(found.skipped) == {
         "in parentheses",
         "in quotes",
         "in indented line",
         "word goes on",
+        "next token uncertain",
     }
     assert found.reports
     for report in found.reports:
@@ -151,9 +154,9 @@ def test_probes_of_a_real_engine(tiny, folder):
 
 
 def test_a_model_without_training_has_no_induction_heads(tiny):
-    found = induction(RUNTIME.open, tiny, length_tokens=24, sequence_count=2)
+    found, heads = induction(RUNTIME.open, tiny, length_tokens=24, sequence_count=2)
     # random weights: the second copy is as hard as the first, and no head looks back on purpose
     assert abs(found.score) < 2.0
     assert found.strong_count == 0
     assert found.copied_ratio < 0.3
-    assert len(found.heads) == 10
+    assert found.heads == tuple(heads[:10])

@@ -13,9 +13,10 @@ from harness.workloads.probe.ablation import HeadsOut, null_draw
 from harness.workloads.probe.induction import (
     AttentionScores,
     Head,
+    copied,
     prefix_matching,
     random_tokens,
-    repeated_losses,
+    token_losses,
     uniform_score,
 )
 from harness.workloads.probe.linear import Rows, accuracy_of, control_labels, fit, report, token_rule
@@ -213,12 +214,13 @@ class Copier:
         return found
 
 
-def test_repeated_losses_by_hand():
-    losses, hits = repeated_losses(Copier(), [5, 6, 7])
+def test_losses_of_a_repeated_sequence_by_hand():
+    losses, hits = token_losses(Copier(), [5, 6, 7, 5, 6, 7])
     # Targets 6 7 5 6 7: the first three are uniform over 50 (the third follows the first 7), then copied:
     # loss ln(49 + e^9) - 9
     assert losses == pytest.approx([np.log(50)] * 3 + [np.log(49 + np.exp(9)) - 9] * 2)
     assert hits.tolist()[3:] == [True, True]
+    assert copied(Copier(), [[5, 6, 7]]) == pytest.approx((np.log(50), np.log(49 + np.exp(9)) - 9, 1.0))
 
 
 def test_random_tokens_are_ordinary_and_different():
