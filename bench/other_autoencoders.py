@@ -40,8 +40,14 @@ class OtherAutoencoder(SparseAutoencoder):
             raise RefusedError(f"no activation {self.activation!r}; one of: {', '.join(ACTIVATIONS)}")
         if self.activation != "topk":
             object.__setattr__(self, "active_count", self.encoder.shape[-1])
-        super().__post_init__()
-        m = self.feature_count
+        if self.encoder.ndim != 2:
+            raise RefusedError(f"the encoder has shape {self.encoder.shape}, expected [input_dim, feature_count]")
+        d, m = self.encoder.shape
+        for name, shape in {"encoder_bias": (m,), "decoder": (m, d), "decoder_bias": (d,)}.items():
+            if getattr(self, name).shape != shape:
+                raise RefusedError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
+        if not 0 < self.active_count <= m:
+            raise RefusedError(f"topk keeps between 1 and {m} features, not {self.active_count}")
         if self.activation == "jumprelu" and (self.threshold is None or self.threshold.shape != (m,)):
             raise RefusedError(f"jumprelu needs a threshold of shape ({m},)")
 

@@ -52,11 +52,7 @@ def quality_figures(
     seed = quality(article, held)
     _say(f"the article's: L0 {seed.active_count:.0f} of {article.feature_count}, FVU {seed.fvu_ratio:.3f}")
 
-    def told(progress: Any) -> None:
-        if progress.step % 100 == 0:
-            _say(f"step {progress.step}: FVU {progress.fvu_ratio:.3f} of the batch, {progress.dead_ratio:.1%} dead")
-
-    found = study(RUNTIME.open, model, material, thread_count=thread_count, on_step=told)
+    found = study(RUNTIME.open, model, material, thread_count=thread_count)
     report = found.report
     return {
         "feature_count": found.autoencoder.feature_count,

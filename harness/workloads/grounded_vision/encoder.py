@@ -53,13 +53,6 @@ class GroundedTokens(NamedTuple):
     regions: NDArray[np.int64]
 
 
-class Packed(NamedTuple):
-    """What one session call gets, the image and then its regions, and where each lies in the image."""
-
-    pixels: NDArray[np.float32]
-    placements: list[Placement]
-
-
 class GroundedEncoder:
     """Image and regions to tokens.
 
@@ -85,26 +78,24 @@ class GroundedEncoder:
             BadDataError: An image that is none, or a box that is none inside its image (it is named).
             EngineError: The engine failed.
         """
-        packed = self.pack(image, regions)
-        features = self.run(packed)
-        count = len(packed.placements) - 1
-        cells, shown = packed.placements[0].grid(GRID)
-        boxes = np.concatenate([cells, *(where.to_image(np.array([_WHOLE])) for where in packed.placements[1:])])
+        pixels, (whole, *parts) = self.pack(image, regions)
+        features, count = self.run(pixels), len(parts)
+        cells, shown = whole.grid(GRID)
+        boxes = np.concatenate([cells, *(part.to_image(np.array([_WHOLE])) for part in parts)])
         mask = np.concatenate([shown, np.ones(count, np.bool_)])
         rows = np.concatenate([features[0], features[1:].mean(axis=1)])
         tokens = np.concatenate([rows, position_features(boxes)], axis=1) * mask[:, None]
         return GroundedTokens(tokens, mask, boxes, np.concatenate([np.full(GRID**2, -1), np.arange(count)]))
 
-    def pack(self, image: Image, regions: ArrayLike) -> Packed:
-        """Cut, resize and normalise: everything before the session call."""
-        table = box.checked(regions)
-        windows = [_WHOLE, *widened(table, MARGIN_RATIO)]
+    def pack(self, image: Image, regions: ArrayLike) -> tuple[NDArray[np.float32], list[Placement]]:
+        """Image and regions cut, resized and normalised [1 + regions, 3, side, side], and where they lie."""
+        windows = [_WHOLE, *widened(box.checked(regions), MARGIN_RATIO)]
         every = [place(checked_image(image), window, SIDE) for window in windows]
-        return Packed(np.stack([pixels for pixels, _ in every]), [where for _, where in every])
+        return np.stack([pixels for pixels, _ in every]), [where for _, where in every]
 
-    def run(self, packed: Packed) -> NDArray[np.float32]:
+    def run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """The session call alone: features [1 + regions, 256, 384]."""
-        features: NDArray[np.float32] = self.session.run({_INPUT: packed.pixels}, [_FEATURES])[0]
+        features: NDArray[np.float32] = self.session.run({_INPUT: pixels}, [_FEATURES])[0]
         return features
 
     def close(self) -> None:

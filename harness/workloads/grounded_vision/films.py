@@ -17,6 +17,8 @@ from harness.workloads.grounded_vision.tracks import cheapest
 
 LOOKS_DIM: Final = 32
 _HIDDEN_RATIO: Final = 0.6
+_SAME: Final = 0.5
+"""Least overlap of a box that shows the same thing."""
 _ALPHAS: Final = np.arange(0.05, 0.99, 0.05)
 
 Identified = tuple[Sequence[int], Boxes]
@@ -105,46 +107,35 @@ def scored(truth: Sequence[Identified], found: Sequence[Identified]) -> TrackSco
     Raises:
         ValueError: Films of different lengths.
     """
-    overlaps = [iou(a[1], b[1]) for a, b in zip(truth, found, strict=True)]
-    names = [sorted({i for ids, _ in side for i in ids}) for side in (truth, found)]
-    index = [{name: at for at, name in enumerate(side)} for side in names]
-    rows = [np.array([index[0][i] for i in ids], int) for ids, _ in truth]
-    columns = [np.array([index[1][i] for i in ids], int) for ids, _ in found]
-    totals = [
-        np.bincount(np.concatenate(side), minlength=len(n)) for side, n in zip((rows, columns), names, strict=True)
-    ]
-    shape = (len(names[0]), len(names[1]))
-    both, likely = np.zeros(shape), np.zeros(shape)
-    for r, c, overlap in zip(rows, columns, overlaps, strict=True):
-        np.add.at(both, np.ix_(r, c), overlap >= 0.5)
-        shared = overlap.sum(axis=0)[None, :] + overlap.sum(axis=1)[:, None] - overlap
-        np.add.at(likely, np.ix_(r, c), np.divide(overlap, shared, out=np.zeros_like(overlap), where=shared > 0))
-    true_count, found_count = int(totals[0].sum()), int(totals[1].sum())
-    kept = sum(both[r, c] for r, c in cheapest(-both))
-    aligned = likely / np.maximum(totals[0][:, None] + totals[1][None, :] - likely, 1e-12)
-    matches = [cheapest(-o * aligned[np.ix_(r, c)]) for r, c, o in zip(rows, columns, overlaps, strict=True)]
+    (names, totals), (other_names, other_totals) = (
+        np.unique(np.concatenate([[], *(ids for ids, _ in side)]), return_counts=True) for side in (truth, found)
+    )
+    overlaps = np.zeros((len(truth), len(names), len(other_names)))
+    for frame, (ids, boxes), (others, found_boxes) in zip(overlaps, truth, found, strict=True):
+        frame[np.ix_(np.searchsorted(names, ids), np.searchsorted(other_names, others))] = iou(boxes, found_boxes)
+    box_count = int(totals.sum() + other_totals.sum())
+    in_either = totals[:, None] + other_totals
+    both = (overlaps >= _SAME).sum(axis=0)
+    kept = sum(both[pair] for pair in cheapest(-both))
+    shared = overlaps.sum(axis=1, keepdims=True) + overlaps.sum(axis=2, keepdims=True) - overlaps
+    likely = np.divide(overlaps, shared, out=np.zeros_like(overlaps), where=shared > 0).sum(axis=0)
+    matched = _matched(overlaps * (likely / np.maximum(in_either - likely, 1e-12)))
     hota = []
     for alpha in _ALPHAS:
-        hits = np.zeros(shape)
-        for r, c, overlap, pairs in zip(rows, columns, overlaps, matches, strict=True):
-            for a, b in pairs:
-                hits[r[a], c[b]] += overlap[a, b] >= alpha - 1e-12
-        total = hits.sum()
-        associated = hits / np.maximum(totals[0][:, None] + totals[1][None, :] - hits, 1)
-        accuracy = float((hits * associated).sum()) / max(total, 1)
-        hota.append(np.sqrt(total / max(true_count + found_count - total, 1) * accuracy))
-    return TrackScores(
-        float(np.mean(hota)), 2 * float(kept) / max(true_count + found_count, 1), _switches(truth, found)
-    )
+        hits = (matched & (overlaps >= alpha - 1e-12)).sum(axis=0)
+        accuracy = float((hits * (hits / np.maximum(in_either - hits, 1))).sum()) / max(hits.sum(), 1)
+        hota.append(np.sqrt(hits.sum() / max(box_count - hits.sum(), 1) * accuracy))
+    switches = 0
+    for followed in (_matched(overlaps) & (overlaps >= _SAME)).transpose(1, 0, 2):
+        identities = followed.nonzero()[1]
+        switches += int((np.diff(identities) != 0).sum())
+    return TrackScores(float(np.mean(hota)), 2 * float(kept) / max(box_count, 1), switches)
 
 
-def _switches(truth: Sequence[Identified], found: Sequence[Identified]) -> int:
-    last: dict[int, int] = {}
-    count = 0
-    for (ids, boxes), (names, others) in zip(truth, found, strict=True):
-        overlap = iou(boxes, others)
-        for row, column in cheapest(-overlap):
-            if overlap[row, column] >= 0.5:
-                count += last.get(ids[row], names[column]) != names[column]
-                last[ids[row]] = names[column]
-    return count
+def _matched(worth: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Pairs of the greatest total worth in each frame [frames, objects, identities]."""
+    found = np.zeros(worth.shape, np.bool_)
+    for frame, own in zip(found, worth, strict=True):
+        for pair in cheapest(-own):
+            frame[pair] = True
+    return found

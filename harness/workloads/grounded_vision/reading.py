@@ -30,11 +30,10 @@ _SHOWN_RATIO: Final = 0.15
 
 
 class Reading(NamedTuple):
-    """A line of text, where it is, and the mean probability of its letters."""
+    """A line of text, and where it is."""
 
     text: str
     box: tuple[float, float, float, float]
-    confidence: float
 
 
 class TextReader:
@@ -72,15 +71,10 @@ class TextReader:
         part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
         wide = max(LINE_PX, round(part.shape[1] * LINE_PX / part.shape[0]))
         steps = self._reader.run({"x": _fed(resize(part, LINE_PX, wide))})[0][0]
-        where: tuple[float, float, float, float] = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
-        text, confidence = self._spelled(steps)
-        return Reading(text, where, confidence)
-
-    def _spelled(self, steps: NDArray[np.float32]) -> tuple[str, float]:
         best = steps.argmax(axis=1)
         kept = (best != 0) & np.concatenate(([True], best[1:] != best[:-1]))
         text = "".join(self._letters[i] if i < len(self._letters) else " " for i in best[kept])
-        return text, float(steps.max(axis=1)[kept].mean()) if kept.any() else 0.0
+        return Reading(text, (float(box[0]), float(box[1]), float(box[2]), float(box[3])))
 
     def close(self) -> None:
         """Free both sessions."""

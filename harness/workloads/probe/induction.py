@@ -65,7 +65,7 @@ class InductionReport(Frozen, frozen=True, kw_only=True):
 
 
 class AttentionScores:
-    """A tap that sums prefix-matching scores of every head from attention probabilities.
+    """A tap that keeps prefix-matching scores of every head from attention probabilities.
 
     Args:
         length_tokens: Tokens of one copy; each pass must read both copies at once.
@@ -73,8 +73,7 @@ class AttentionScores:
 
     def __init__(self, length_tokens: int) -> None:
         self.length_tokens = length_tokens
-        self.sums: dict[int, NDArray[np.float64]] = {}
-        self.pass_count: dict[int, int] = {}
+        self.scores: dict[int, list[NDArray[np.float64]]] = {}
 
     def wants(self, name: str) -> bool:
         """Attention probabilities of every layer."""
@@ -82,17 +81,15 @@ class AttentionScores:
 
     def __call__(self, name: str, values: Floats) -> None:
         """Take [head_count, token_count, cache_tokens]."""
-        layer = int(name[len(ATTENTION) :])
-        scores = prefix_matching(values, self.length_tokens)
-        self.sums[layer] = self.sums[layer] + scores if layer in self.sums else scores
-        self.pass_count[layer] = self.pass_count.get(layer, 0) + 1
+        scores = self.scores.setdefault(int(name[len(ATTENTION) :]), [])
+        scores.append(prefix_matching(values, self.length_tokens))
 
     def heads(self) -> list[Head]:
         """Mean score of every head, the strongest first."""
         found = [
-            Head(layer=layer, head=head, score=float(score) / self.pass_count[layer])
-            for layer, scores in self.sums.items()
-            for head, score in enumerate(scores)
+            Head(layer=layer, head=head, score=score)
+            for layer, scores in self.scores.items()
+            for head, score in enumerate(np.mean(scores, axis=0).tolist())
         ]
         return sorted(found, key=lambda h: -h.score)
 

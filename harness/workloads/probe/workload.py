@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from harness.domain.workload import MOST_KEPT_BYTES, Cost, new_page_bytes
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads.probe.ablation import ablation
+from harness.workloads.probe.induction import induction
 from harness.workloads.probe.linear import Floats, Labels, LinearProbe, fit
+from harness.workloads.probe.study import sweep
 
 NOISE_RATIO: Final = 0.05
 _STEPS: Final = 5
@@ -122,12 +126,6 @@ class ProbeWorkload:
         Raises:
             RefusedError: No model was given.
         """
-        import msgspec
-
-        from harness.workloads.probe.ablation import ablation
-        from harness.workloads.probe.induction import induction
-        from harness.workloads.probe.study import sweep
-
         if context.model_path is None or context.open_session is None:
             raise RefusedError("an evaluation of probe reads a model's activations: give --model FILE")
         folder = context.data / "text" if context.data and (context.data / "text").is_dir() else None

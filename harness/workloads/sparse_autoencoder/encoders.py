@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import MissingPackageError, RefusedError
 from harness.onnx.quantize import quantize_weights, save
 from harness.onnx.session import OnnxSession
 from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows, largest, positive
@@ -70,14 +69,7 @@ def weight_bytes(kind: str, input_dim: int, feature_count: int) -> int:
 
 
 def make_encoder(autoencoder: SparseAutoencoder, kind: str, folder: Path, *, thread_count: int = 1) -> Encoder:
-    """Build one; ``folder`` takes the graphs of ONNX Runtime.
-
-    Raises:
-        RefusedError: No such kind, or a graph beyond two GiB.
-        MissingPackageError: ONNX Runtime or its quantizer is not installed.
-    """
-    if kind not in KINDS:
-        raise RefusedError(f"no encoder {kind!r}; one of: {', '.join(KINDS)}")
+    """Build one of :func:`kinds`; ``folder`` takes the graphs of ONNX Runtime."""
     if kind in _ONNX_BITS:
         top = _onnx(autoencoder, _ONNX_BITS[kind], folder, thread_count)
     else:
@@ -147,19 +139,10 @@ def _by_blocks(
 
 
 def write_graph(sae: SparseAutoencoder, path: Path) -> None:
-    """Sub, MatMul, Add, Relu, TopK as an ONNX file with its weights beside it.
+    """Sub, MatMul, Add, Relu, TopK as an ONNX file with its weights beside it."""
+    import onnx
+    import onnx.parser
 
-    Raises:
-        MissingPackageError: onnx is not installed.
-        RefusedError: The weights are more than two GiB.
-    """
-    try:
-        import onnx
-        import onnx.parser
-    except ImportError as error:
-        raise MissingPackageError("onnx", "quantize") from error
-    if sae.encoder.nbytes > _PROTO_LIMIT_BYTES:
-        raise RefusedError(f"an encoder of {sae.encoder.nbytes} bytes does not fit one ONNX message (2 GiB)")
     model = onnx.parser.parse_model(_GRAPH.format(input_dim=sae.input_dim, count=sae.active_count))
     constants: dict[str, NDArray[Any]] = {
         "W_enc": sae.encoder,

@@ -14,8 +14,6 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import RefusedError
-
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
@@ -56,9 +54,6 @@ class SparseAutoencoder:
         decoder: W_dec [feature_count, input_dim].
         decoder_bias: b_dec [input_dim].
         active_count: k.
-
-    Raises:
-        RefusedError: Shapes that do not fit each other, or a k that they do not allow.
     """
 
     encoder: Floats
@@ -66,17 +61,6 @@ class SparseAutoencoder:
     decoder: Floats
     decoder_bias: Floats
     active_count: int
-
-    def __post_init__(self) -> None:
-        """Refuse what no arithmetic below could make sense of."""
-        if self.encoder.ndim != 2:
-            raise RefusedError(f"the encoder has shape {self.encoder.shape}, expected [input_dim, feature_count]")
-        d, m = self.encoder.shape
-        for name, shape in {"encoder_bias": (m,), "decoder": (m, d), "decoder_bias": (d,)}.items():
-            if getattr(self, name).shape != shape:
-                raise RefusedError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
-        if not 0 < self.active_count <= m:
-            raise RefusedError(f"topk keeps between 1 and {m} features, not {self.active_count}")
 
     @property
     def input_dim(self) -> int:

@@ -1,7 +1,6 @@
 """From a model and a text to a trained autoencoder and everything that can be said of it."""
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -29,7 +28,7 @@ from harness.workloads.sparse_autoencoder.features import Feature, top_features
 from harness.workloads.sparse_autoencoder.metrics import Quality, quality
 from harness.workloads.sparse_autoencoder.model import Floats, SparseAutoencoder
 from harness.workloads.sparse_autoencoder.splice import LossReport, Overhead, losses, overhead
-from harness.workloads.sparse_autoencoder.training import Plan, Progress, train
+from harness.workloads.sparse_autoencoder.training import Plan, Trainer
 
 EXPANSION_RATIO: Final = 8
 STEP_COUNT: Final = 600
@@ -138,12 +137,11 @@ def study(
     *,
     plan: Plan | None = None,
     thread_count: int = 1,
-    on_step: Callable[[Progress], object] | None = None,
 ) -> Study:
     """Train and measure; without a ``plan``, TopK-32 with eight features a dimension.
 
     Raises:
-        RefusedError, EngineError: See :func:`~.training.train` and :func:`~.splice.losses`.
+        RefusedError, EngineError: See :class:`~.training.Trainer` and :func:`~.splice.losses`.
     """
     x, held = material.rows()
     if len(held) == 0:
@@ -152,7 +150,7 @@ def study(
         feature_count=EXPANSION_RATIO * x.shape[1], step_count=STEP_COUNT, batch_tokens=min(BATCH_TOKENS, len(x))
     )
     begin = time.perf_counter()
-    sae = train(x, plan, on_step)
+    sae = Trainer(x, plan).run()
     train_s = time.perf_counter() - begin
     name, limit = block_name(material.layer), material.limit
     mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)

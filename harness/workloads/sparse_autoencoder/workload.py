@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from harness.domain.workload import Cost, Kernel
@@ -11,6 +12,7 @@ from harness.ports import Operation, WorkloadContext
 from harness.workloads.sparse_autoencoder.encoders import KINDS, Encoder, kinds, make_encoder, weight_bytes
 from harness.workloads.sparse_autoencoder.metrics import codes_overlap
 from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows
+from harness.workloads.sparse_autoencoder.study import gather, study
 
 CHECK_TOKENS: Final = 32
 LEAST_OVERLAP: Final = {
@@ -197,10 +199,6 @@ class SparseAutoencoderWorkload:
         Raises:
             RefusedError: No model was given.
         """
-        import msgspec
-
-        from harness.workloads.sparse_autoencoder.study import gather, study
-
         if context.model_path is None or context.open_session is None:
             raise RefusedError("an evaluation of sparse_autoencoder trains on a model's activations: give --model FILE")
         folder = context.data / "text" if context.data and (context.data / "text").is_dir() else None

@@ -9,7 +9,7 @@ held-out text, beside ``predict.moe.hit_ratio``.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final
 
 import numpy as np
 from msgspec.structs import replace
@@ -31,32 +31,6 @@ _SKEWS: Final = tuple(round(0.02 * step, 2) for step in range(101))
 
 Choices = NDArray[np.int64]
 """Experts [tokens, layers, used], in the order of the text."""
-
-
-class CacheHits(NamedTuple):
-    """Hits with a share of the experts in memory.
-
-    Replayed; predicted from the default skew, from the fitted one, and from it with reuse; and what holding the most
-    wanted ones of this very text would give.
-    """
-
-    budget_ratio: float
-    measured: float
-    by_default_skew: float
-    by_skew: float
-    by_skew_and_reuse: float
-    most_wanted: float
-
-
-class RouterHabits(NamedTuple):
-    """Of held-out text: loss in nats a byte beside that of byte frequencies, skew, reuse, and hits at each budget."""
-
-    loss: float
-    frequency_loss: float
-    skew: float
-    reuse: float
-    token_count: int
-    hits: tuple[CacheHits, ...]
 
 
 def batches(text: bytes, sequence_tokens: int, batch_count: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -88,12 +62,16 @@ def choices_of(model: Transformer, text: bytes) -> tuple[Choices, float]:
     return np.concatenate(made), float(np.mean(losses))
 
 
-def habits(model: Transformer) -> RouterHabits:
-    """What the router does on the held-out text."""
+def habits(model: Transformer) -> dict[str, Any]:
+    """What the router does on the held-out text.
+
+    Loss in nats a byte beside that of byte frequencies, skew, reuse, and for each share of the experts in memory the
+    hits: replayed; predicted from the default skew, from the fitted one, and from it with reuse; and what holding the
+    most wanted experts of this very text would give.
+    """
     known, held = (part.encode() for part in split_text(shipped_text()))
     choices, loss = choices_of(model, held)
     frequency = (np.bincount(np.frombuffer(known, np.uint8), minlength=256) + 1) / (len(known) + 256)
-    frequency_loss = float(-np.log(frequency[np.frombuffer(held, np.uint8)]).mean())
     count, used = model.config.expert_count, model.config.used_count
     skew, reuse = skew_of(choices, count), reuse_of(choices, count)
     counts = _counts(choices, count)
@@ -101,16 +79,23 @@ def habits(model: Transformer) -> RouterHabits:
     for share in BUDGETS:
         cached = round(share * count)
         hits.append(
-            CacheHits(
-                budget_ratio=share,
-                measured=replayed(choices, cached),
-                by_default_skew=hit_ratio(count, cached, skew=DEFAULT_SKEW, used_count=used),
-                by_skew=hit_ratio(count, cached, skew=skew, used_count=used),
-                by_skew_and_reuse=hit_ratio(count, cached, skew=skew, used_count=used, reuse_ratio=reuse),
-                most_wanted=float(counts[:, :cached].sum() / counts.sum()),
-            )
+            {
+                "budget_ratio": share,
+                "measured": replayed(choices, cached),
+                "by_default_skew": hit_ratio(count, cached, skew=DEFAULT_SKEW, used_count=used),
+                "by_skew": hit_ratio(count, cached, skew=skew, used_count=used),
+                "by_skew_and_reuse": hit_ratio(count, cached, skew=skew, used_count=used, reuse_ratio=reuse),
+                "most_wanted": float(counts[:, :cached].sum() / counts.sum()),
+            }
         )
-    return RouterHabits(loss, frequency_loss, skew, reuse, len(choices), tuple(hits))
+    return {
+        "loss": loss,
+        "frequency_loss": float(-np.log(frequency[np.frombuffer(held, np.uint8)]).mean()),
+        "skew": skew,
+        "reuse": reuse,
+        "token_count": len(choices),
+        "hits": hits,
+    }
 
 
 def _counts(choices: Choices, expert_count: int) -> NDArray[np.int64]:
@@ -194,6 +179,4 @@ def _byte_names() -> list[str]:
 def study(folder: Path, *, step_count: int = 300, seed: int = 1) -> dict[str, Any]:
     """Train, write ``trained-mixture.gguf`` into the folder, and tell the router's habits."""
     model = train(step_count=step_count, seed=seed)
-    path = write(model, folder / "trained-mixture.gguf")
-    found = habits(model)
-    return {"file": str(path), **found._asdict(), "hits": [h._asdict() for h in found.hits]}
+    return {"file": str(write(model, folder / "trained-mixture.gguf")), **habits(model)}

@@ -12,6 +12,7 @@ from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 from harness.workloads._language.texts import shipped_text
 from harness.workloads.training_efficiency.figures import published
+from harness.workloads.training_efficiency.finetune import lora_on
 from harness.workloads.training_efficiency.mixture import batches, study
 from harness.workloads.training_efficiency.transformer import Config, Transformer
 
@@ -96,8 +97,6 @@ class TrainingWorkload:
         Raises:
             WrongAnswerError: One of these is not so.
         """
-        from harness.workloads.training_efficiency.finetune import lora_on
-
         # Untrained: how far the timed steps have come differs from run to run, and near a minimum a slope is too flat.
         model, (batch, more) = Transformer(state.model.config, 0), state.tokens.shape
         error = gradient_error(model, state.tokens)

@@ -47,7 +47,13 @@ def test_encode_and_decode_by_hand(sae, codes, reconstruction):
 
 
 @pytest.mark.parametrize(
-    ("fields", "word"), [({"activation": "gelu"}, "gelu"), ({"activation": "jumprelu"}, "threshold")]
+    ("fields", "word"),
+    [
+        ({"activation": "gelu"}, "gelu"),
+        ({"active_count": 4}, "between 1 and 3"),
+        ({"activation": "jumprelu"}, "threshold"),
+        ({"decoder": f32([1, 0])}, "decoder has shape"),
+    ],
 )
 def test_bad_autoencoders_are_refused(fields, word):
     with pytest.raises(RefusedError, match=word):

@@ -88,18 +88,6 @@ def test_sparse_and_dense_ways_agree(seed):
     assert np.allclose(sae.decode(sae.encode(x)), sae.decode_sparse(codes), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("fields", "word"),
-    [
-        ({"active_count": 4}, "between 1 and 3"),
-        ({"decoder": f32([1, 0])}, "decoder has shape"),
-    ],
-)
-def test_bad_autoencoders_are_refused(fields, word):
-    with pytest.raises(RefusedError, match=word):
-        replace(small(), **fields)
-
-
 # -- metrics --------------------------------------------------------------------------------------------------------
 
 
@@ -262,11 +250,6 @@ def test_weight_bytes_by_hand():
     assert [weight_bytes(k, 4, 32) for k in ("fp32", "fp16", "int8", "ort int8", "ort int4")] == [
         512, 256, 128 + 128, 128 + 16, 64 + 16,
     ]  # fmt: skip
-
-
-def test_other_encoders_are_refused(tmp_path):
-    with pytest.raises(RefusedError, match="fp8"):
-        make_encoder(random_autoencoder(8, 16, 2, 1), "fp8", tmp_path)
 
 
 # -- workload -------------------------------------------------------------------------------------------------------

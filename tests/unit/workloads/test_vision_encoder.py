@@ -65,7 +65,7 @@ def test_one_session_serves_no_region_to_sixteen_and_none_disturbs_another(patch
 
 def test_a_region_is_the_mean_of_its_cells_and_cells_without_image_are_masked(patches, image):
     boxes = some_boxes(1)
-    features = patches.run(patches.pack(image, boxes))
+    features = patches.run(patches.pack(image, boxes)[0])
     found = patches.encode(image, boxes)
     assert np.allclose(found.tokens[256, :384], features[1].mean(axis=0), atol=1e-6)
     # 120 x 90 pixels in a square of 16 x 16 cells: two rows of padding above and below.
@@ -115,11 +115,15 @@ def test_network_has_the_published_size():
     # DINOv2 ViT-S/14: 21 M parameters (Oquab et al. 2023)
     assert cost.parameter_count() == pytest.approx(21e6, rel=0.06)
     one, three = cost.encoder_cost(1), cost.encoder_cost(3)
+
+    def flops(network):
+        return sum(k.flops_count for k in network.kernels if k.kind in {"product", "convolution", "depthwise"})
+
     layers = sum(k.flops_count for k in one.kernels if k.kind == "product" and k.dim == 257) / 2
     assert layers == 12 * 12 * 257 * 384**2  # 12 layers of 12 d^2 weights, each met by every token
-    assert three.flops_count == pytest.approx(3 * one.flops_count, rel=0.01)
+    assert flops(three) == pytest.approx(3 * flops(one), rel=0.01)
     # PP-OCRv6 small at 640 x 640, by shape inference of its file: 8.666 GFLOP
-    assert cost.finder_cost(640 * 640).flops_count == pytest.approx(8.666e9, rel=0.01)
+    assert flops(cost.finder_cost(640 * 640)) == pytest.approx(8.666e9, rel=0.01)
 
 
 @pytest.mark.parametrize(
