@@ -53,7 +53,8 @@ class OtherAutoencoder(SparseAutoencoder):
 
     def hidden(self, x: Floats) -> Floats:
         """Pre-activations h [token_count, feature_count]."""
-        h: Floats = (x - self.decoder_bias if self.centred else x) @ self.encoder
+        centred: Floats = x - self.decoder_bias if self.centred else x
+        h: Floats = centred @ self.encoder
         h += self.encoder_bias
         return h
 
@@ -62,5 +63,9 @@ class OtherAutoencoder(SparseAutoencoder):
         if self.activation == "topk":
             return super().encode_sparse(x)
         h = self.hidden(x)
-        rows, indices = np.nonzero(h > np.maximum(0 if self.threshold is None else self.threshold, 0))
-        return Codes(np.searchsorted(rows, np.arange(len(x) + 1)), indices, h[rows, indices])
+        h[h <= np.maximum(0 if self.threshold is None else self.threshold, 0)] = 0
+        return Codes(np.broadcast_to(np.arange(self.feature_count), h.shape), h)
+
+    def decode_sparse(self, codes: Codes) -> Floats:
+        """Densely where every feature is listed."""
+        return super().decode_sparse(codes) if self.activation == "topk" else self.decode(codes.values)

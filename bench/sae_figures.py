@@ -52,10 +52,9 @@ def quality_figures(
     seed = quality(article, held)
     _say(f"the article's: L0 {seed.active_count:.0f} of {article.feature_count}, FVU {seed.fvu_ratio:.3f}")
 
-    found = study(RUNTIME.open, model, material, thread_count=thread_count)
-    report = found.report
+    autoencoder, report = study(RUNTIME.open, model, material, thread_count=thread_count)
     return {
-        "feature_count": found.autoencoder.feature_count,
+        "feature_count": autoencoder.feature_count,
         "seed": msgspec.to_builtins(seed),
         "topk": msgspec.to_builtins(report),
         "passes": {
@@ -105,9 +104,7 @@ def _speed_of(d: int, ratio: int, thread_count: int, seed: int) -> dict[str, Any
         found: dict[str, Any] = {}
         for encoder in encoders:
             best, middle = min(times[encoder.kind]), sorted(times[encoder.kind])[len(times[encoder.kind]) // 2]
-            overlaps = {
-                name: codes_overlap(encoder.top(x), right[name].indices.reshape(64, 32)) for name, x in tokens.items()
-            }
+            overlaps = {name: codes_overlap(encoder.top(x), right[name].indices) for name, x in tokens.items()}
             found[encoder.kind] = {
                 "weight_bytes": encoder.weight_bytes,
                 "best_s": best,

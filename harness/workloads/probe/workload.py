@@ -9,8 +9,7 @@ import numpy as np
 from harness.domain.workload import MOST_KEPT_BYTES, Cost, new_page_bytes
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
-from harness.workloads.probe.ablation import ablation
-from harness.workloads.probe.induction import induction
+from harness.workloads.probe.induction import ablation, induction
 from harness.workloads.probe.linear import Floats, Labels, LinearProbe, fit
 from harness.workloads.probe.study import sweep
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from harness.onnx.quantize import quantize_weights, save
 from harness.onnx.session import OnnxSession
-from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows, largest, positive
+from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows, largest
 
 _ONNX_BITS: Final = {"ort fp32": 32, "ort int8": 8, "ort int4": 4}
 KINDS: Final = ("fp32", "fp16", "int8", *_ONNX_BITS)
@@ -163,7 +163,6 @@ def _onnx(sae: SparseAutoencoder, bits: int, folder: Path, thread_count: int) ->
     session = OnnxSession(path, thread_count=thread_count)
 
     def top(x: Floats) -> Codes:
-        values, indices = session.run({"x": x}, ["values", "indices"])
-        return positive(indices, values)
+        return Codes(*session.run({"x": x}, ["indices", "values"]))
 
     return top

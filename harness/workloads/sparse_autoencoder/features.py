@@ -55,17 +55,18 @@ def top_features(
     m, n = autoencoder.feature_count, len(captured.tokens)
     rows = np.flatnonzero(ordinary(captured.values, limit))
     codes = autoencoder.encode_blocks(captured.values[rows])
-    places = rows[codes.tokens()]
-    fired = np.bincount(codes.indices, minlength=m)
-    totals = np.bincount(codes.indices, weights=codes.values, minlength=m)
+    active = codes.values > 0
+    places, indices, values = rows[active.nonzero()[0]], codes.indices[active], codes.values[active]
+    fired = np.bincount(indices, minlength=m)
+    totals = np.bincount(indices, weights=values, minlength=m)
     eligible = (fired >= context_count) & (fired <= most_firing_ratio * max(1, len(rows)))
     order = np.argsort(-np.where(eligible, totals, -1.0), kind="stable")[:feature_count]
     window = np.searchsorted(captured.windows, np.arange(n), side="right") - 1
     ends = np.append(captured.windows[1:], n)
     found = []
     for feature in (int(f) for f in order if eligible[f]):
-        entries = np.flatnonzero(codes.indices == feature)
-        entries = entries[np.argsort(-codes.values[entries], kind="stable")]
+        entries = np.flatnonzero(indices == feature)
+        entries = entries[np.argsort(-values[entries], kind="stable")]
         _, firsts = np.unique(window[places[entries]], return_index=True)
         contexts, tokens = [], []
         for entry in entries[np.sort(firsts)[:context_count]]:
@@ -76,7 +77,7 @@ def top_features(
             tokens.append(int(captured.tokens[place]))
             contexts.append(
                 Context(
-                    activation=float(codes.values[entry]),
+                    activation=float(values[entry]),
                     before=detokenize(before.tolist()),
                     token=detokenize([tokens[-1]]),
                     after=detokenize(after.tolist()),

@@ -48,14 +48,14 @@ def quality(autoencoder: SparseAutoencoder, x: Floats) -> Quality:
         RefusedError: See :func:`fvu`.
     """
     codes = autoencoder.encode_blocks(x)
-    fired = np.bincount(codes.indices, minlength=autoencoder.feature_count)
+    fired = np.bincount(codes.indices[codes.values > 0], minlength=autoencoder.feature_count)
     y = autoencoder.decode_sparse(codes)
     unexplained = fvu(x, y)
     products = np.einsum("ij,ij->i", x, y, dtype=np.float64)
     norms = np.linalg.norm(x.astype(np.float64), axis=1) * np.linalg.norm(y.astype(np.float64), axis=1)
     return Quality(
         token_count=len(x),
-        active_count=len(codes.values) / len(x),
+        active_count=np.count_nonzero(codes.values) / len(x),
         fvu_ratio=unexplained,
         explained_ratio=1 - unexplained,
         dead_ratio=float(np.mean(fired == 0)),
@@ -74,5 +74,5 @@ def recovered(clean: float, spliced: float, ablated: float) -> float | None:
 
 def codes_overlap(codes: Codes, right: Indices) -> float:
     """Mean share of the right features [token_count, k] that the codes contain."""
-    shared = [len(np.intersect1d(codes.row(i)[0], row)) / len(row) for i, row in enumerate(right)]
+    shared = [len(np.intersect1d(*rows)) / len(rows[1]) for rows in zip(codes.indices, right, strict=True)]
     return float(np.mean(shared))

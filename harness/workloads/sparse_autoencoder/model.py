@@ -22,26 +22,15 @@ _GAP_ELEMENTS: Final = 80
 
 
 class Codes(NamedTuple):
-    """Active features of a batch, row after row.
+    """The k features of each token.
 
     Attributes:
-        starts: [token_count + 1]; row i has ``indices[starts[i]:starts[i + 1]]``.
-        indices: Feature of each entry, growing within a row.
-        values: Its activation, never zero.
+        indices: [token_count, k], growing within a row where this machine chose them.
+        values: [token_count, k], the activation of each; 0 where it is not active.
     """
 
-    starts: Indices
     indices: Indices
     values: Floats
-
-    def row(self, index: int) -> tuple[Indices, Floats]:
-        """Features and activations of one token."""
-        part = slice(self.starts[index], self.starts[index + 1])
-        return self.indices[part], self.values[part]
-
-    def tokens(self) -> Indices:
-        """Row of the batch that each entry belongs to."""
-        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +63,8 @@ class SparseAutoencoder:
 
     def hidden(self, x: Floats) -> Floats:
         """Pre-activations h [token_count, feature_count]."""
-        h: Floats = (x - self.decoder_bias) @ self.encoder
+        centred: Floats = x - self.decoder_bias
+        h: Floats = centred @ self.encoder
         h += self.encoder_bias
         return h
 
@@ -82,7 +72,7 @@ class SparseAutoencoder:
         """Activations z [token_count, feature_count], mostly zeros."""
         codes = self.encode_sparse(x)
         z = np.zeros((len(x), self.feature_count), np.float32)
-        z[codes.tokens(), codes.indices] = codes.values
+        np.put_along_axis(z, codes.indices, codes.values, axis=1)
         return z
 
     def encode_sparse(self, x: Floats) -> Codes:
@@ -92,12 +82,7 @@ class SparseAutoencoder:
     def encode_blocks(self, x: Floats, block_tokens: int = 512) -> Codes:
         """The same in blocks, so that no [token_count, feature_count] matrix is ever held."""
         parts = [self.encode_sparse(x[i : i + block_tokens]) for i in range(0, len(x), block_tokens)]
-        counts = np.concatenate([np.diff(part.starts) for part in parts])
-        return Codes(
-            np.concatenate([[0], np.cumsum(counts)]),
-            np.concatenate([part.indices for part in parts]),
-            np.concatenate([part.values for part in parts]),
-        )
+        return Codes(*map(np.concatenate, zip(*parts, strict=True)))
 
     def decode(self, z: Floats) -> Floats:
         """Reconstruction y [token_count, input_dim] of dense activations: 2 m d operations a token."""
@@ -107,10 +92,9 @@ class SparseAutoencoder:
 
     def decode_sparse(self, codes: Codes) -> Floats:
         """Reconstruction y [token_count, input_dim] from the active rows only: 2 L0 d operations a token."""
-        y = np.empty((len(codes.starts) - 1, self.input_dim), np.float32)
-        for i in range(len(y)):
-            indices, values = codes.row(i)
-            np.dot(values, self.decoder[indices], out=y[i])
+        y = np.empty((len(codes.values), self.input_dim), np.float32)
+        for row, indices, values in zip(y, *codes, strict=True):
+            np.dot(values, self.decoder[indices], out=row)
         y += self.decoder_bias
         return y
 
@@ -131,13 +115,7 @@ def empty_rows(row_count: int, column_count: int) -> Floats:
 
 
 def largest(h: Floats, count: int) -> Codes:
-    """The ``count`` largest values of each row of h, of them those above zero."""
+    """The ``count`` largest values of each row of h; those below zero are not active."""
     chosen = np.argpartition(h, h.shape[1] - count, axis=1)[:, -count:]
     chosen.sort(axis=1)
-    return positive(chosen, np.take_along_axis(h, chosen, axis=1))
-
-
-def positive(chosen: Indices, values: Floats) -> Codes:
-    """The entries above zero of the features chosen for each row [token_count, k]."""
-    active = values > 0
-    return Codes(np.concatenate([[0], np.cumsum(active.sum(axis=1))]), chosen[active], values[active])
+    return Codes(chosen, np.maximum(np.take_along_axis(h, chosen, axis=1), 0))

@@ -77,13 +77,6 @@ class Material(NamedTuple):
         return train, held
 
 
-class Study(NamedTuple):
-    """What came out."""
-
-    autoencoder: SparseAutoencoder
-    report: Report
-
-
 def gather(
     open_session: OpenSession,
     path: Path,
@@ -137,8 +130,8 @@ def study(
     *,
     plan: Plan | None = None,
     thread_count: int = 1,
-) -> Study:
-    """Train and measure; without a ``plan``, TopK-32 with eight features a dimension.
+) -> tuple[SparseAutoencoder, Report]:
+    """Train, and say all that can be said of the result; without a ``plan``, TopK-32 with eight features a dimension.
 
     Raises:
         RefusedError, EngineError: See :class:`~.training.Trainer` and :func:`~.splice.losses`.
@@ -173,4 +166,4 @@ def study(
         generation=generation,
         features=tuple(features),
     )
-    return Study(sae, report)
+    return sae, report

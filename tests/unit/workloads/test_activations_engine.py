@@ -128,9 +128,9 @@ def test_study_from_text_to_features(tiny, folder, tmp_path):
     assert len(more.train.tokens) == len(material.train.tokens) + 1024  # two whole windows of further text
     assert np.array_equal(more.held_out.values, material.held_out.values)
     plan = Plan(feature_count=64, active_count=4, step_count=30, batch_tokens=128)
-    found = study(RUNTIME.open, tiny, material, plan=plan)
-    assert found.report.tensor == "l_out-1"
-    told = msgspec.json.decode(msgspec.json.encode(found.report))
+    _, report = study(RUNTIME.open, tiny, material, plan=plan)
+    assert report.tensor == "l_out-1"
+    told = msgspec.json.decode(msgspec.json.encode(report))
     assert told["held_out"]["active_count"] <= 4
     assert 0 < told["held_out"]["fvu_ratio"] < 1
     assert told["generation"]["plain_s"] > 0

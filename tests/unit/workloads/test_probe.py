@@ -9,11 +9,12 @@ from harness.errors import EngineError, RefusedError, WrongAnswerError
 from harness.ports import WorkloadContext
 from harness.workloads._language.activations import Captured
 from harness.workloads.probe import WORKLOAD
-from harness.workloads.probe.ablation import HeadsOut, null_draw
 from harness.workloads.probe.induction import (
     AttentionScores,
     Head,
+    HeadsOut,
     copied,
+    null_draw,
     prefix_matching,
     random_tokens,
     token_losses,
