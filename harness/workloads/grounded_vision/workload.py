@@ -1,7 +1,6 @@
 """Grounded vision as a workload: encode a picture with regions, find and read its text, track objects."""
 
 from collections.abc import Mapping, Sequence
-from itertools import count
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -12,17 +11,15 @@ from harness.ports import Operation, WorkloadContext
 from harness.workloads.grounded_vision import cost
 from harness.workloads.grounded_vision.boxes import MAX_REGIONS
 from harness.workloads.grounded_vision.encoder import BITS, GRID, SIDE, GroundedEncoder, prepared
-from harness.workloads.grounded_vision.films import Errors, detected, film, scored
+from harness.workloads.grounded_vision.films import LOOKS_DIM, Errors, detected, film, scored
 from harness.workloads.grounded_vision.images import BAND
 from harness.workloads.grounded_vision.reading import TextReader
 from harness.workloads.grounded_vision.study import compare, followed
-from harness.workloads.grounded_vision.tracks import Tracker
 
 _FIND_PX: Final = 640
 _FIND_PIXELS: Final = _FIND_PX * _FIND_PX * 3 // 4
 _LINE_PX: Final = (48, 320)
 _FRAMES: Final = 40
-_LOOKS_DIM: Final = 32
 _THINGS: Final = 8
 
 
@@ -115,10 +112,10 @@ class VisionWorkload:
             ),
             Cost(
                 operation="track",
-                flops_count=4.0 * _THINGS**2 * _LOOKS_DIM,
+                flops_count=4.0 * _THINGS**2 * LOOKS_DIM,
                 product_dim=_THINGS,
-                pass_bytes=_THINGS * 8 * 16.0 * _LOOKS_DIM + 20 * 16.0 * _THINGS**2,
-                pass_set_bytes=24.0 * _THINGS * _LOOKS_DIM,
+                pass_bytes=_THINGS * 8 * 16.0 * LOOKS_DIM + 20 * 16.0 * _THINGS**2,
+                pass_set_bytes=24.0 * _THINGS * LOOKS_DIM,
                 python_ops_count=1580 + 335 * _THINGS,
                 numpy_calls_count=60 + 28 * _THINGS,
                 **one,
@@ -146,23 +143,14 @@ class VisionWorkload:
         return State(encoder, reader, image, regions, encoder.pack(image, regions)[0], made, seen, size)
 
     def operations(self, state: State) -> Sequence[Operation]:
-        """The session call; everything before it; text found, and one line read; a frame given to a tracker."""
+        """The session call; everything before it; text found, and one line read; a film followed."""
         encoder, reader = state.encoder, state.reader
-        turn = count()
-        tracker = [Tracker()]
-
-        def track() -> object:
-            at = next(turn) % len(state.detections)
-            if at == 0:
-                tracker[0] = Tracker()
-            return tracker[0].step(*state.detections[at])
-
         return (
             Operation("encode", lambda: encoder.run(state.pixels)),
             Operation("cut", lambda: encoder.pack(state.image, state.regions)),
             Operation("find text", lambda: reader.find(state.image, _FIND_PX)),
             Operation("read a line", lambda: reader.read(state.image, state.regions[:1])),
-            Operation("track", track),
+            Operation("track", lambda: followed(state.detections), _FRAMES),
         )
 
     def check(self, state: State) -> Mapping[str, Any]:

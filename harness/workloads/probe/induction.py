@@ -56,11 +56,11 @@ class InductionReport(Frozen, frozen=True, kw_only=True):
     """What repeated random tokens show.
 
     Attributes:
-        length_tokens: Tokens of one copy.
         first_loss: Mean loss of the first copy, nats a token; about ln(vocabulary) or worse, since it is random.
         copied_ratio: Share of the second copy's tokens that are the most likely ones.
         heads: Heads by prefix-matching score, the strongest first.
-        uniform_score: What a head would score that attends to all tokens before it alike.
+        uniform_score: What a head would score that attends to all tokens so far alike: the mean of 1 / (i + 1) over
+            the positions i of the second copy.
         strong_count: Heads whose score is above a half.
     """
 
@@ -114,13 +114,7 @@ def prefix_matching(attention: Floats, length_tokens: int) -> NDArray[np.float64
     if attention.ndim != 3 or attention.shape[1] != 2 * length_tokens or attention.shape[2] < 2 * length_tokens:
         raise EngineError(f"attention of shape {attention.shape} for two copies of {length_tokens} tokens")
     at = np.arange(length_tokens, 2 * length_tokens)
-    scores: NDArray[np.float64] = attention[:, at, at - length_tokens + 1].mean(axis=1, dtype=np.float64)
-    return scores
-
-
-def uniform_score(length_tokens: int) -> float:
-    """Mean of 1 / (i + 1) over the positions i of the second copy: attention spread over all tokens so far."""
-    return float(np.mean(1 / (np.arange(length_tokens, 2 * length_tokens) + 1)))
+    return np.asarray(attention[:, at, at - length_tokens + 1].mean(axis=1, dtype=np.float64))
 
 
 def random_tokens(session: Session, length_tokens: int, count: int, seed: int) -> list[list[int]]:
@@ -191,7 +185,7 @@ def induction(
         score=first - second,
         copied_ratio=hit,
         heads=tuple(heads[:_SHOWN_HEADS]),
-        uniform_score=uniform_score(length_tokens),
+        uniform_score=float(np.mean(1 / (np.arange(length_tokens, 2 * length_tokens) + 1))),
         strong_count=sum(h.score > STRONG_SCORE for h in heads),
     )
     return report, heads

@@ -34,7 +34,6 @@ class Splice:
     """A tap that changes the ordinary tokens of one named result; ``change`` may be exchanged at any time.
 
     Args:
-        name: The engine's name of the result.
         limit: Norm above which a token is left as it is.
         change: What becomes of the others; None leaves all as they are.
     """
@@ -119,21 +118,19 @@ def losses(
 
 
 def _mean_loss(session: Session, windows: Sequence[Sequence[int]]) -> float:
-    total, count = 0.0, 0
+    found: list[float] = []
     for window in windows:
         session.clear()
         session.decode(window, position=0, logits="all")
-        for index in range(SKIPPED_TOKENS, len(window) - 1):
-            total -= log_softmax_at(session.logits(index), window[index + 1])
-            count += 1
-    return total / count
+        scored = range(SKIPPED_TOKENS, len(window) - 1)
+        found += [-log_softmax_at(session.logits(index), window[index + 1]) for index in scored]
+    return sum(found) / len(found)
 
 
 class Overhead(Frozen, frozen=True, kw_only=True):
     """Decoding speed without a tap, with one that only reads, and with the autoencoder spliced in.
 
     Attributes:
-        token_count: Tokens of each round.
         plain_s: Median time of a token.
         reading_s: The same while a tap reads.
         spliced_s: The same with encode and sparse decode of every token.

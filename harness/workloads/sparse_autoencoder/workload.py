@@ -14,7 +14,6 @@ from harness.workloads.sparse_autoencoder.metrics import codes_overlap
 from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows
 from harness.workloads.sparse_autoencoder.study import gather, study
 
-CHECK_TOKENS: Final = 32
 LEAST_OVERLAP: Final = {
     "fp32": 0.999,
     "fp16": 0.98,
@@ -144,12 +143,12 @@ class SparseAutoencoderWorkload:
         """Random unit features; tokens are sums of k of them and noise, so that the right answer is known."""
         d, k = size["input_dim"], size["active_count"]
         sae = random_autoencoder(d, d * size["expansion_ratio"], k, context.seed)
-        x = planted_tokens(sae, max(CHECK_TOKENS, size["batch_count"]), context.seed + 1)
+        x = planted_tokens(sae, size["batch_count"], context.seed + 1)
         found = tuple(
             make_encoder(sae, kind, context.folder, thread_count=context.thread_count)
             for kind in kinds(d, sae.feature_count)
         )
-        return State(sae, found, x[: size["batch_count"]], sae.encode_sparse(x[:1]), sae.encode(x[:1]))
+        return State(sae, found, x, sae.encode_sparse(x[:1]), sae.encode(x[:1]))
 
     def operations(self, state: State) -> Sequence[Operation]:
         """Every encoder on one token, FP32 on a batch, and both ways to decode one token."""

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from harness.catalog._gguf_metadata import metadata_of
 from harness.catalog.gguf_write import write_gguf
-from harness.domain.model import Tensor
+from harness.domain.model import Experts, ModelShape, Tensor
 from harness.predict.moe import DEFAULT_SKEW, hit_ratio, inclusion
 from harness.workloads._language.texts import shipped_text, split_text
 from harness.workloads.training_efficiency.transformer import ROPE_BASE, Config, Transformer
@@ -146,7 +145,19 @@ def write(model: Transformer, path: Path) -> Path:
         OSError: The disk cannot take it.
     """
     table = {f"{name}.weight": value for name, value in model.weights.items()}
-    shape = replace(model.config.shape(), context_max_tokens=4096)
+    c = model.config
+    shape = ModelShape(
+        architecture="llama",
+        layer_count=c.layer_count,
+        hidden_dim=c.dim,
+        vocab_count=c.vocab_count,
+        head_count=c.head_count,
+        kv_head_count=c.head_count,
+        head_dim=c.head_dim,
+        feed_forward_dim=c.inner_dim,
+        context_max_tokens=4096,
+        experts=Experts(expert_count=c.expert_count, used_count=c.used_count, feed_forward_dim=c.inner_dim),
+    )
     metadata = metadata_of(shape, name=path.stem, quant="F32") | {
         "llama.rope.freq_base": ROPE_BASE,
         "tokenizer.ggml.model": "gpt2",

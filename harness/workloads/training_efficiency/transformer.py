@@ -11,12 +11,11 @@ Su et al. 2021 (rotary); Shazeer 2020 (SwiGLU); Kingma and Ba 2015 (Adam); Fedus
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from harness.domain.model import Experts, ModelShape
 
 Floats = NDArray[Any]
 """float32; the tests put float64 in, where a difference of the loss is exact enough."""
@@ -53,23 +52,6 @@ class Config(NamedTuple):
         """FLOPs of the products of one training step."""
         attention = 12 * self.layer_count * self.dim * sequence_tokens
         return float((6 * self.active_weights + attention) * batch_count * sequence_tokens)
-
-    def shape(self) -> ModelShape:
-        """As the rest of the harness describes a model."""
-        experts = Experts(
-            expert_count=self.expert_count, used_count=self.used_count, feed_forward_dim=self.inner_dim
-        ) if self.expert_count else None  # fmt: skip
-        return ModelShape(
-            architecture="llama",
-            layer_count=self.layer_count,
-            hidden_dim=self.dim,
-            vocab_count=self.vocab_count,
-            head_count=self.head_count,
-            kv_head_count=self.head_count,
-            head_dim=self.head_dim,
-            feed_forward_dim=self.inner_dim,
-            experts=experts,
-        )
 
 
 class Transformer:
@@ -113,12 +95,13 @@ class Transformer:
         """(logits [batch x sequence, vocabulary], the way back through each residual block and the output)."""
         self.choices, self.balance_loss = [], 0.0
         x = self.weights["token_embd"][tokens.ravel()]
-        feed = self._mixture if self.config.expert_count else self._dense
+        feed = self._mixture if self.config.expert_count else self._swiglu
         ways: list[Back] = []
         for at in range(self.config.layer_count):
-            for name, part in (("attn_norm", self._attention), ("ffn_norm", feed)):
+            attention = partial(self._attention, shape=tokens.shape)
+            for name, part in (("attn_norm", attention), ("ffn_norm", feed)):
                 normed, norm_back = self._norm(x, f"blk.{at}.{name}")
-                made, part_back = part(normed, at, tokens.shape)
+                made, part_back = part(normed, at)
                 x = x + made
                 ways += [norm_back, part_back]
         normed, norm_back = self._norm(x, "output_norm")
@@ -249,10 +232,7 @@ class Transformer:
 
         return self._mul(gate / (1 + np.exp(-gate)) * up, down_w.T), back
 
-    def _dense(self, x: Floats, at: int, _shape: tuple[int, ...]) -> tuple[Floats, Back]:
-        return self._swiglu(x, at)
-
-    def _mixture(self, x: Floats, at: int, _shape: tuple[int, ...]) -> tuple[Floats, Back]:
+    def _mixture(self, x: Floats, at: int) -> tuple[Floats, Back]:
         c = self.config
         logits, router_back = self._linear(x, f"blk.{at}.ffn_gate_inp")
         chosen = np.argsort(-logits, axis=1, kind="stable")[:, : c.used_count]

@@ -159,4 +159,5 @@ def test_a_model_without_training_has_no_induction_heads(tiny):
     assert abs(found.score) < 2.0
     assert found.strong_count == 0
     assert found.copied_ratio < 0.3
+    assert found.uniform_score == pytest.approx(sum(1 / (i + 1) for i in range(24, 48)) / 24)
     assert found.heads == tuple(heads[:10])

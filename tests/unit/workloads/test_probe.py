@@ -18,18 +18,17 @@ from harness.workloads.probe.induction import (
     prefix_matching,
     random_tokens,
     token_losses,
-    uniform_score,
 )
 from harness.workloads.probe.linear import Rows, accuracy_of, control_labels, fit, report, token_rule
-from harness.workloads.probe.properties import (
+from harness.workloads.probe.study import (
     PROPERTIES,
     in_indented_line,
     in_parentheses,
     in_quotes,
     token_labels,
+    uncertain,
     word_goes_on,
 )
-from harness.workloads.probe.study import uncertain
 
 
 def marks(found):
@@ -188,7 +187,6 @@ def test_prefix_matching_by_hand():
     tap("kq_soft_max-3", attention * 0)
     best = tap.heads()[0]
     assert (best.layer, best.head, best.score) == (3, 0, pytest.approx(0.35))
-    assert uniform_score(2) == pytest.approx((1 / 3 + 1 / 4) / 2)
     with pytest.raises(EngineError):
         prefix_matching(attention[:, :3], 2)
 
