@@ -55,7 +55,7 @@ def quality(autoencoder: SparseAutoencoder, x: Floats) -> Quality:
     norms = np.linalg.norm(x.astype(np.float64), axis=1) * np.linalg.norm(y.astype(np.float64), axis=1)
     return Quality(
         token_count=len(x),
-        active_count=np.count_nonzero(codes.values) / len(x),
+        active_count=int(np.count_nonzero(codes.values)) / len(x),
         fvu_ratio=unexplained,
         explained_ratio=1 - unexplained,
         dead_ratio=float(np.mean(fired == 0)),
