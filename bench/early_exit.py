@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.catalog.gguf import read_gguf
 from harness.domain.scenario import Scenario
 from harness.ports import EndPass
-from harness.runtimes.llamacpp.model import LlamaModel
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.workloads._language.texts import shipped_text
 
@@ -67,15 +67,15 @@ class Stop:
 
 
 def qualities(
-    model: LlamaModel, tokens: Sequence[int], threads: int
+    path: Path, layer_count: int, tokens: Sequence[int], threads: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Top token [layers, n], its probability [layers, n] and the negative log-probability of what came [layers, n]."""
-    tap = Exit(model.layer_count - 1)
+    tap = Exit(layer_count - 1)
     n = len(tokens)
     scenario = Scenario(context_tokens=n + 64, ubatch_tokens=n, thread_count=threads)
-    tops, sure, lost = (np.zeros((model.layer_count, n - 1)) for _ in range(3))
-    with closing(LlamaSession(model, scenario, tap=tap, batch_tokens=n)) as session:
-        for layer in range(model.layer_count):
+    tops, sure, lost = (np.zeros((layer_count, n - 1)) for _ in range(3))
+    with closing(LlamaSession(path, scenario, tap=tap, batch_tokens=n)) as session:
+        for layer in range(layer_count):
             tap.layer = layer
             session.clear()
             session.decode(tokens, position=0, logits="all")
@@ -88,11 +88,13 @@ def qualities(
     return tops, sure, lost
 
 
-def seconds(model: LlamaModel, tokens: Sequence[int], threads: int, repeats: int = 5) -> tuple[NDArray[Any], float]:
+def seconds(
+    path: Path, layer_count: int, tokens: Sequence[int], threads: int, repeats: int = 5
+) -> tuple[NDArray[Any], float]:
     """Median time of one decoded token that ends after each block, and of norm and output matrix; taken in turns."""
     scenario = Scenario(context_tokens=len(tokens) + 64, thread_count=threads)
-    whole = LlamaSession(model, scenario)
-    taps = [LlamaSession(model, scenario, tap=Stop(layer)) for layer in range(0, model.layer_count)]
+    whole = LlamaSession(path, scenario)
+    taps = [LlamaSession(path, scenario, tap=Stop(layer)) for layer in range(layer_count)]
     times = np.zeros((repeats, len(taps) + 1))
     for turn in range(repeats):
         for at, session in enumerate([*taps, whole]):
@@ -113,14 +115,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    model = LlamaModel(args.model)
-    tokens = model.tokenize(shipped_text()[: 8 * args.tokens])[: args.tokens]
-    tops, sure, lost = qualities(model, tokens, args.threads)
-    blocks_s, head_s = seconds(model, tokens, args.threads)
-    last = model.layer_count - 1
+    layer_count = read_gguf(args.model).shape().layer_count
+    with LlamaSession(args.model, Scenario()) as session:
+        tokens = session.tokenize(shipped_text()[: 8 * args.tokens])[: args.tokens]
+    tops, sure, lost = qualities(args.model, layer_count, tokens, args.threads)
+    blocks_s, head_s = seconds(args.model, layer_count, tokens, args.threads)
+    last = layer_count - 1
     print(f"{args.model.stem}, {len(tokens)} tokens; norm and output matrix {head_s * 1e3:.2f} ms")
     print("layer  agrees   NLL    ms/token  speed")
-    for layer in range(model.layer_count):
+    for layer in range(layer_count):
         agrees = float((tops[layer] == tops[last]).mean())
         exit_s = blocks_s[layer] + head_s
         print(

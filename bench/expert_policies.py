@@ -57,6 +57,13 @@ class Hits(NamedTuple):
     ahead_ratio: float
 
 
+def _likeliest_absent(cache: ExpertCache, layer: int, count: int) -> NDArray[np.int64]:
+    """The likeliest experts of a layer that are not in memory."""
+    here = slice(layer * EXPERTS, (layer + 1) * EXPERTS)
+    absent = np.flatnonzero(~cache._resident[here])
+    return absent[np.argsort(-cache._worth()[here][absent], kind="stable")][:count]
+
+
 def hits(choices: Choices, share: float, policy: CachePolicy, half_life_tokens: float = HALF_LIFE_TOKENS) -> Hits:
     """Run a cache that holds ``share`` of all experts over the choices."""
     cache = ExpertCache(
@@ -69,11 +76,11 @@ def hits(choices: Choices, share: float, policy: CachePolicy, half_life_tokens: 
     found, ahead = [], []
     for token, row in enumerate(choices):
         for layer, counts in enumerate(row):
-            absent = cache.best_absent(layer, 2)
+            absent = _likeliest_absent(cache, layer, 2)
             held = cache.want(layer, counts, 1).hits
             if token >= _WARM_TOKENS:
                 found.append(held / USED)
-                ahead.append(counts[absent].mean() if absent else 0.0)
+                ahead.append(counts[absent].mean() if absent.size else 0.0)
     return Hits(float(np.mean(found)), float(np.mean(ahead)))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec
 from msgspec.structs import replace
 
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
@@ -141,7 +142,6 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
     from harness.predict.repack import repacked_bytes
     from harness.predict.weights import weights_of
     from harness.runtimes.llamacpp.library import ENGINE_LOG
-    from harness.runtimes.llamacpp.model import LlamaModel
     from harness.runtimes.llamacpp.session import LlamaSession
 
     shape = KINDS[key]
@@ -160,20 +160,21 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
             rows.append({"kind": key, "part": "header", "differs": differing})
         for repack in (False, True):
             ENGINE_LOG.clear()
-            model = LlamaModel(path, repack=repack)
-            logged = _buffers(ENGINE_LOG.lines())
+            scenario = Scenario(repack=repack, thread_count=1)
+            with LlamaSession(path, scenario, output_tokens=512):
+                logged = _buffers(ENGINE_LOG.lines())
             if repack:
                 # The engine's mapped part shrinks by what it rewrites; the file's pages were read all the same.
                 note("repacked weights", logged.get("repack", []), repacked_bytes(weights, isa))
-                model.close()
                 continue
-            scenario = Scenario(repack=False)
             mapped = sum(p.file_bytes + p.anonymous_bytes for p in weight_parts(weights, scenario, "cpu", None))
             note("weights", logged.get("model", []), mapped)
             for kv_type, context, sequences in LOADS:
                 ENGINE_LOG.clear()
-                case = Scenario(kv_type=kv_type, context_tokens=context, batch_count=sequences, thread_count=1)
-                with LlamaSession(model, case, output_tokens=512):
+                case = msgspec.structs.replace(
+                    scenario, kv_type=kv_type, context_tokens=context, batch_count=sequences, thread_count=1
+                )
+                with LlamaSession(path, case, output_tokens=512):
                     logged = _buffers(ENGINE_LOG.lines())
                 ids = {"kv_type": kv_type, "context_tokens": context, "sequence_count": sequences}
                 cache = kv_cache_bytes(shape, context, kv_type, sequence_count=sequences)
@@ -182,7 +183,6 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
                     shape, context_tokens=padded(context), ubatch_tokens=512, output_tokens=512, flash_attention=True
                 )
                 note("compute buffer", logged.get("compute", []), reserved, **ids)
-            model.close()
     return rows
 
 

@@ -5,13 +5,16 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
+from click.testing import CliRunner
 
 from harness.cli import cli
 from harness.domain.record import RunRecord
 from harness.domain.result import Quality, Speculation, Stream, System
+from harness.errors import HarnessError
 from harness.records.compare import compare
 from harness.records.imports import read_results
 from harness.records.ladder import rungs_of
@@ -206,6 +209,19 @@ def conformance(path: Path) -> str:
 def output(path: Path) -> str:
     """What a command printed, as it was kept; its first line is the command."""
     return f"```text\n$ {path.read_text(encoding='utf-8').rstrip()}\n```"
+
+
+def answer(most: str, *words: str) -> str:
+    """The first ``most`` lines that commands print now, in a home with nothing learnt; ``&&`` is between two."""
+    shown = []
+    with TemporaryDirectory() as home:
+        for line in " ".join(words).split(" && "):
+            done = CliRunner(env={"EDGE_HARNESS_HOME": home, "COLUMNS": "150"}).invoke(cli, line.split())
+            if done.exit_code or isinstance(done.exception, HarnessError):
+                raise ValueError(f"{line}: {done.exception}")
+            kept = [text.rstrip() for text in done.stdout.replace(home, "~").splitlines()]
+            shown += [f"$ edge-harness {line}", *[text for text in kept if text][: int(most)]]
+    return "```text\n" + "\n".join(shown) + "\n```"
 
 
 def verbs(

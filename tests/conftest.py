@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import fake
+
+fake.register()
 # Set while the suite is collected, not in a fixture: some tests list devices and models to make their cases.
 _HOME = tempfile.TemporaryDirectory(prefix="edge-harness-test-home-")
 os.environ["EDGE_HARNESS_HOME"] = _HOME.name

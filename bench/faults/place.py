@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import psutil
 
+from bench import fake
 from harness.app.run import Cell, Options, cells_of, run_cells
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
@@ -89,6 +90,7 @@ class Place:
         self.home.mkdir()
         self.done: set[str] = set()
         self._number = 0
+        fake.register()
         os.environ["EDGE_HARNESS_HOME"] = str(self.home)
         os.environ["EDGE_HARNESS_CACHE"] = str(root / "cache")
         os.environ["COLUMNS"] = "1000"
@@ -177,7 +179,7 @@ def start(args: Sequence[str], *, cwd: Path, environment: dict[str, str] | None 
     return subprocess.Popen(
         [sys.executable, "-m", "harness", *args],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), **(environment or {})},
+        env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

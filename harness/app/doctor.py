@@ -48,7 +48,7 @@ _EXTRAS: Final = {
     "onnxruntime": "onnx",
     "onnxruntime-genai": "genai",
     "onnx-ir": "quantize",
-    "altair": "report",
+    "vl-convert-python": "report",
     "distributed": "fleet",
     "asyncssh": "fleet",
 }

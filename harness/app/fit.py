@@ -50,6 +50,8 @@ def predict(
     split = engine is not None and engine.kind == "gpu" and not scenario.placement.whole
     if scenario.placement.gpu_layers == "auto":
         raise RefusedError("gpu_layers auto has many answers: `fit --placement auto` lists them, best first")
+    if split and scenario.batch_count > 1:
+        raise RefusedError("the speed of several sequences is not known where weights lie with both GPU and CPU")
     try:
         if split:
             shares = scenario.placement.tensor_split or (1.0,)
@@ -145,6 +147,8 @@ def outlook(
 ) -> tuple[Sustained | None, Energy | None]:
     """Decode speed after ``minutes`` and energy of a token; None for what is not known of the device."""
     api = device.api(scenario.api)
+    if scenario.batch_count > 1:  # both laws are of one sequence
+        return None, None
     work = work_of(model.weights, scenario, scenario.depth_tokens + scenario.new_tokens / 2)
     asked = device, api, work, speed.decode_tokens_per_s, minutes
     return sustained(*asked), predict_energy(*asked)

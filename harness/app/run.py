@@ -282,9 +282,6 @@ def _predict(
     model = located.resolved()
     if device is None or model is None:
         return None
-    if scenario.batch_count > 1 and device.calibration(device.api(scenario.api)) is None:
-        say(f"no prediction: {scenario.batch_count} sequences together need costs: edge-harness devices calibrate")
-        return None
     try:
         return predict(model, with_kept_costs(device, scenario), scenario)
     except InputError as error:

@@ -1,15 +1,15 @@
 """The speed model against published measurements: shipped coefficients, or fits without what they predict."""
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
 from harness.app.published import model_of, rows_of, shipped_rows
-from harness.errors import BadDataError, CouldNotRunError, MissingPackageError
+from harness.errors import BadDataError, CouldNotRunError
 from harness.predict.coefficients import Coefficients, coefficients_from, shipped
 from harness.published import heat_rows
+from harness.published.batch_rows import check_batches
 from harness.published.given import leave_out_given
 from harness.published.leaving_out import fit_all, leave_out
 from harness.published.other_rows import Check, check_speculation, check_streaming, kind_of
@@ -38,11 +38,8 @@ def validate(
 
     Raises:
         BadDataError: The file has not the columns, or a number that is none; the coefficients are none.
-        MissingPackageError: Fitting needs scipy.
     """
     found = rows_of(rows) if rows is not None else shipped_rows()
-    if by is not None or given is not None:
-        _check_fits()
     if by is not None:
         how = "the latest rows left out of the fit" if by == "time" else f"each {by} left out of the fit"
         return report(found, leave_out(found, by), left_out=how)
@@ -50,11 +47,6 @@ def validate(
         how = f"{given} random measurements of each chip given (seed {seed}), the rest of it left out of the fit"
         return report(found, leave_out_given(found, given, seed), left_out=how)
     return report(found, judge_shipped(found, shipped() if coefficients is None else _read(coefficients)))
-
-
-def _check_fits() -> None:
-    if find_spec("scipy") is None:
-        raise MissingPackageError("scipy", "fit")
 
 
 def _read(path: Path) -> Coefficients:
@@ -67,13 +59,14 @@ def _read(path: Path) -> Coefficients:
 
 
 def other_checks(rows: Path | None = None) -> tuple[Check, ...]:
-    """Speculative decoding and streaming against the shipped rows, or against a file of either; () for any other file.
+    """Speculation, streaming, batches, heat against the shipped rows, or a file of one of them; () for any other file.
 
     Raises:
         BadDataError: The file cannot be read, lacks columns, or has a number that is none.
     """
     if rows is None:
-        return check_speculation(), *check_streaming(), heat_rows.check("energy"), heat_rows.check("thermal")
+        batches = check_batches(None, model_of)
+        return check_speculation(), *check_streaming(), *batches, heat_rows.check("energy"), heat_rows.check("thermal")
     match kind_of(rows):
         case "energy" | "thermal" as kind:
             return (heat_rows.check(kind, rows),)
@@ -81,6 +74,8 @@ def other_checks(rows: Path | None = None) -> tuple[Check, ...]:
             return (check_speculation(rows),)
         case "streaming":
             return check_streaming(rows)
+        case "batch":
+            return check_batches(rows, model_of)
     return ()
 
 
@@ -105,9 +100,7 @@ def write_coefficients(rows: Path | None, path: Path) -> None:
     Raises:
         BadDataError: The file has not the columns, or a number that is none.
         CouldNotRunError: The file cannot be written.
-        MissingPackageError: Fitting needs scipy.
     """
-    _check_fits()
     found = rows_of(rows) if rows is not None else shipped_rows()
     coefficients = fit_all(found, SOURCE if rows is None else str(rows))
     try:

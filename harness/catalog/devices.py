@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from harness.catalog._toml import Positive, Ratio, convert, dump, floats, is_finite, read_document, scaled, unscaled
-from harness.catalog.paths import as_path, data_files
+from harness.catalog.paths import as_path, data_files, learned_file
 from harness.domain.base import Frozen
 from harness.domain.device import (
     Calibration,
@@ -154,7 +156,8 @@ def load_device(ref: str) -> DeviceProfile:
     name = next((n for n in (ref, plain, f"{plain}-desktop") if n in known), None)
     if name is None:
         raise UnknownNameError("device", ref, known)
-    return _profile(known[name])
+    profile, learned = _profile(known[name]), learned_file(name)
+    return replace(profile, learned=str(learned)) if learned.is_file() else profile
 
 
 def dump_device(profile: DeviceProfile) -> str:

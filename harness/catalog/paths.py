@@ -49,6 +49,11 @@ def data_files(kind: Kind) -> dict[str, Traversable]:
     return dict(sorted(found.items()))
 
 
+def learned_file(device: str) -> Path:
+    """Where what measurements taught of that device is kept; made by nobody here."""
+    return _home() / "learned" / f"{device}.json"
+
+
 def as_path(ref: str) -> Path | None:
     """The path that ``ref`` is, or None when it is a name: a path has a separator or a file's ending."""
     separators = {os.sep, os.altsep or os.sep, "/"}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def devices() -> None:
-    """List, show and probe device profiles."""
+    """List, show and probe device profiles; calibrate one from measurements."""
 
 
 @devices.command("list")
@@ -68,6 +68,8 @@ def show(device: str, as_json: bool) -> None:
     for calibration in profile.calibrations:
         kinds = ", ".join(cost.type_name for cost in calibration.types)
         click.echo(f"  calibrated: {calibration.api}, {calibration.engine_version}: {kinds}")
+    if profile.learned:
+        click.echo(f"  speeds learnt from measurements: {profile.learned}")
     if profile.notes:
         click.echo(f"  {profile.notes}")
 
@@ -110,6 +112,38 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None, as_
         return
     console().print(_figures_table(profile))
     click.echo(f"  {profile.notes}\n  written to {path}")
+
+
+@devices.command()
+@click.argument("device")
+@click.option(
+    "--from",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Records, llama-bench's output or table, a server's answers as JSON, pasted lines; repeatable.",
+)
+@click.option("--line", "lines", multiple=True, help='One measurement: "qwen3-8b Q4_K_M 512.3 45.1" (pp512, tg128).')
+@click.option("--forget", "forgotten", is_flag=True, help="Forget what measurements taught of DEVICE.")
+@json_option
+def calibrate(device: str, files: tuple[Path, ...], lines: tuple[str, ...], forgotten: bool, as_json: bool) -> None:
+    """Learn from measurements of DEVICE, whoever made them; every later prediction for it uses that.
+
+    What was learnt before is kept; without a file or a line, it is learnt again.
+    """
+    from harness.app.learn import forget, learn, measurements_in, pasted_line
+    from harness.catalog.devices import load_device
+    from harness.cli._lessons import render_lesson
+
+    if forgotten:
+        if files or lines:
+            raise click.UsageError("--forget takes no measurements")
+        path = forget(device)
+        emit_json({"forgotten": str(path)}) if as_json else click.echo(f"forgotten: {path}")
+        return
+    new = [one for file in files for _, one in measurements_in(file)]
+    lesson = learn(load_device(device), [*new, *(one for line in lines for one in pasted_line(line))])
+    emit_json(lesson) if as_json else render_lesson(lesson)
 
 
 def _calibrations(say: Callable[[str], None]) -> "tuple[Calibration, ...]":

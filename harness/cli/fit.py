@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._explanation import render_explanation
 from harness.cli._output import console, emit_json, json_option, table
 from harness.cli._plans import render_plans
 from harness.errors import Exit
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 @options.prompt()
 @options.tokens(128)
 @click.option("--depth", "depth_tokens", type=options.Count(0), default=0, help="Tokens already in the cache.")
-@click.option("--batch", "batch_count", type=options.Count(1, 4096), default=1, help="Sequences decoded together.")
+@click.option(
+    "--batch", "--users", "batch_count", type=options.Count(1, 4096), default=1, help="Sequences decoded together."
+)
 @options.ubatch
 @options.kv_type
 @options.api
@@ -53,6 +56,9 @@ if TYPE_CHECKING:
 )
 @click.option("--cards", "card_count", type=options.Count(1, 16), default=1, show_default=True, help="Cards alike.")
 @options.placement
+@click.option(
+    "--explain", "explained", is_flag=True, help="Also every term behind the speed, and what would disprove it."
+)
 @click.option("--advice/--no-advice", "with_advice", default=True, help="Say what would help.")
 @click.option("--other-devices", is_flag=True, help="Also name devices that would do, where this one does not.")
 @json_option
@@ -71,12 +77,14 @@ def fit(
     bandwidth_gb_s: float | None,
     placement: str | None,
     card_count: int,
+    explained: bool,
     with_advice: bool,
     other_devices: bool,
     as_json: bool,
     **fields: Any,
 ) -> int:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
+    from harness.app.explain import explain
     from harness.app.fit import (
         advice_for,
         companion,
@@ -90,24 +98,25 @@ def fit(
     from harness.app.plans import plan_speculation, plan_under_budget, split_note
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
+    if placement is None and card_count > 1:
+        raise click.UsageError("--cards is for --placement auto")
+    if placement is not None and explained:
+        raise click.UsageError("--explain is for one placement: give its flags instead of --placement auto")
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
-    if ram_bytes or vram_bytes or bandwidth_gb_s:
-        speed = bandwidth_gb_s * GB if bandwidth_gb_s else None
-        profile = override(profile, ram_bytes=ram_bytes, vram_bytes=vram_bytes, bandwidth_bytes_per_s=speed)
+    speed = bandwidth_gb_s * GB if bandwidth_gb_s else None
+    profile = override(profile, ram_bytes=ram_bytes, vram_bytes=vram_bytes, bandwidth_bytes_per_s=speed)
     if ram_budget:
         profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     if placement is not None:
         return _placements(resolved, profile, scenario, card_count, as_json=as_json)
-    if card_count > 1:
-        raise click.UsageError("--cards is for --placement auto")
     small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
     asked["minutes"] = minutes
     asked["beside"] = tuple(companion(text) for text in beside)
     now = predict(resolved, profile, scenario, **asked)
     late, energy = outlook(resolved, profile, scenario, now.speed, minutes or 10)
-    notes = resolved.notes
+    notes = (*resolved.notes, *_speed_notes(now, profile, scenario.batch_count))
     if device in THIS_MACHINE:
         notes = (*notes, *timing_notes(resolved, profile, scenario))
     changes: list[Advice] = []
@@ -120,9 +129,10 @@ def fit(
     streaming = None
     if ram_budget or now.verdict.word == "fits with streaming":
         streaming = plan_under_budget(resolved, profile, now, speculation)
+    why = explain(resolved, profile, scenario) if explained else None
     if as_json:
         document = {"scenario": scenario, "prediction": now, "advice": changes, "notes": notes}
-        document |= {"sustained": late, "energy": energy}
+        document |= {"sustained": late, "energy": energy} | ({"explanation": why} if why else {})
         emit_json(document | {"speculation": speculation, "streaming": streaming})
     else:
         from harness.report.answer import first_line, next_step
@@ -131,8 +141,20 @@ def fit(
         deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
         _render(now, changes, profile, notes, (late, energy), deep)
         render_plans(speculation, streaming)
+        render_explanation(why)
         click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))
     return Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK
+
+
+def _speed_notes(now: "Prediction", device: "DeviceProfile", sequence_count: int) -> list[str]:
+    """What the speeds are of, where that is not one sequence by what is published of the device's kind."""
+    notes = []
+    if device.learned:
+        notes.append(f"speed was learnt from measurements of this device, kept in {device.learned}")
+    if sequence_count > 1:
+        each = format_number(now.speed.decode_tokens_per_s.mid / sequence_count)
+        notes.append(f"{sequence_count} sequences together: speeds are those of all, {each} tokens/s for each")
+    return notes
 
 
 def _placements(

@@ -13,7 +13,7 @@ from harness.cli._output import console, emit_json, say, table
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
     from harness.measure.pipeline import How
-    from harness.runtimes.llamacpp.schedules import Schedule
+    from harness.runtimes.llamacpp.expert_streaming import Schedule
 
 
 @click.command("stream")

@@ -146,6 +146,7 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
         engines: What can compute, best choice for language models first.
         calibrations: Costs measured on this very device (by ``devices probe``).
         doubts: What disturbed the machine while it was probed; empty for a profile to believe.
+        learned: File of what measurements taught of its speed (``devices calibrate``); empty for none.
     """
 
     name: str
@@ -162,6 +163,7 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
     calibrations: tuple[Calibration, ...] = ()
     notes: str = ""
     doubts: tuple[str, ...] = ()
+    learned: str = ""
 
     def pool(self, name: PoolName) -> MemoryPool:
         """The memory pool of that name.

@@ -1,8 +1,9 @@
 """Runs by its path in an interpreter that has torch and an exporter; it imports nothing of the harness.
 
 Takes one JSON object as its argument: ``source`` (a GGUF file or a checkpoint folder), ``scratch`` (a folder to work
-in), ``out`` (the folder to fill) and ``to`` (``onnx`` or ``genai``); for genai also ``quant``. Prints one JSON object
-on its last line: versions, and for onnx what torch itself answers, so that the caller can check the graph against it.
+in), ``out`` (the folder to fill), ``to`` (``onnx`` or ``genai``) and ``needs`` (modules); for genai also ``quant``.
+Prints one JSON object that says which modules are ``missing``, and one on its last line: versions, and for onnx what
+torch itself answers, so that the caller can check the graph against it.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,22 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     job = json.loads(sys.argv[1])
+    missing = [module for module in job["needs"] if not _is_there(module)]
+    sys.stdout.write(json.dumps({"missing": missing}) + "\n")
+    if missing:
+        return
     checkpoint = _checkpoint(Path(job["source"]), Path(job["scratch"]))
     told = _to_onnx(checkpoint, job) if job["to"] == "onnx" else _to_genai(checkpoint, job)
     told["versions"]["torch"] = version("torch")
     told["versions"]["transformers"] = version("transformers")
     sys.stdout.write("\n" + json.dumps(told) + "\n")
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def _checkpoint(source: Path, scratch: Path) -> Path:

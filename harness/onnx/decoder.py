@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.errors import EngineError, RefusedError
-from harness.onnx.graph import OnnxGraph, Port, read_graph
+from harness.onnx.graph import OnnxGraph, Port
 
 KEEP_INPUT: Final = "num_logits_to_keep"
 _KNOWN: Final = frozenset({"input_ids", "attention_mask", "position_ids", KEEP_INPUT})
@@ -42,11 +42,7 @@ class DecoderPorts(NamedTuple):
 
 
 def decoder_ports(graph: OnnxGraph) -> DecoderPorts:
-    """The ports of a decoder with a cache.
-
-    Raises:
-        RefusedError: The graph is something else, or of a form that is not supported.
-    """
+    """The ports of a decoder with a cache; RefusedError where the graph is something else, or of another form."""
     name = graph.path.parent.name + "/" + graph.path.name
     past = [p for p in graph.inputs if _PAST.fullmatch(p.name)]
     others = [p for p in graph.inputs if not _PAST.fullmatch(p.name)]
@@ -125,17 +121,14 @@ def keep_last_logits(model: Any) -> None:
     hidden = product.input[0]
     constants = {"keep.end": [2**63 - 1], "keep.axis": [1], "keep.shape": [1]}
     graph.initializer.extend(numpy_helper.from_array(np.array(v, np.int64), n) for n, v in constants.items())
-    nodes = [
-        helper.make_node("Neg", [KEEP_INPUT], ["keep.negative"], name="keep/Neg"),
-        helper.make_node("Reshape", ["keep.negative", "keep.shape"], ["keep.start"], name="keep/Reshape"),
-        helper.make_node(
-            "Slice", [hidden, "keep.start", "keep.end", "keep.axis"], ["keep.hidden"], name="keep/Slice"
-        ),
-    ]  # fmt: skip
     product.input[0] = "keep.hidden"
     at = next(i for i, node in enumerate(graph.node) if node.name == product.name and node.output == product.output)
-    for offset, node in enumerate(nodes):
-        graph.node.insert(at + offset, node)
+    for offset, (kind, inputs, output) in enumerate((
+        ("Neg", [KEEP_INPUT], "keep.negative"),
+        ("Reshape", ["keep.negative", "keep.shape"], "keep.start"),
+        ("Slice", [hidden, "keep.start", "keep.end", "keep.axis"], "keep.hidden"),
+    )):  # fmt: skip
+        graph.node.insert(at + offset, helper.make_node(kind, inputs, [output], name=f"keep/{kind}"))
     graph.input.append(helper.make_tensor_value_info(KEEP_INPUT, TensorProto.INT64, []))
     logits = next(o for o in graph.output if o.name == "logits")
     logits.type.tensor_type.shape.dim[1].dim_param = "kept_logits"
@@ -173,11 +166,7 @@ def table_by_rows(model: Any) -> None:
 
 
 def last_product(graph: Any) -> Any:
-    """The node that multiplies by the vocabulary's matrix.
-
-    Raises:
-        EngineError: The logits come from none.
-    """
+    """The node that multiplies by the vocabulary's matrix; EngineError where the logits come from none."""
     by_output = {output: node for node in graph.node for output in node.output}
     node = by_output.get("logits")
     while node is not None and node.op_type in {"Cast", "Identity", "Add", "Mul"}:
@@ -185,12 +174,3 @@ def last_product(graph: Any) -> Any:
     if node is None or node.op_type not in {"MatMul", "MatMulNBits", "Gemm"}:
         raise EngineError("the logits come from no matrix product: they cannot be computed for some tokens alone")
     return node
-
-
-def ports_of(path: Path) -> DecoderPorts:
-    """Ports of the decoder in a file.
-
-    Raises:
-        BadDataError, RefusedError: It is no ONNX model, or no decoder.
-    """
-    return decoder_ports(read_graph(path))

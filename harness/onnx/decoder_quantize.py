@@ -11,25 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.onnx.decoder import last_product
-from harness.onnx.quantize import ALIAS_KEY, load, quantize_weights
+from harness.onnx.quantize import ALIAS_KEY, BLOCK_SIZE, load, quantize_weights
 
 
-def quantize_decoder(source: Path, target: Path, *, bits: int, block_size: int = 32) -> Path:
-    """Weights in blocks, the token table and the output matrix in 8 bits, stored once where they are the same.
+def quantize_decoder(source: Path, target: Path, *, bits: int) -> Path:
+    """Weights in blocks of 32, token table and output matrix in 8 bits, stored once where they are the same.
 
-    Raises:
-        RefusedError, MissingPackageError, BadDataError, EngineError: As ``quantize_weights``.
+    Errors as :func:`~harness.onnx.quantize.quantize_weights`.
     """
     head = last_product(load(source, with_weights=False).graph).name
-
-    def after(model: Any) -> Any:
-        _table_in_blocks(model, block_size)
-        return model
-
-    return quantize_weights(source, target, bits=bits, block_size=block_size, exclude=[head], after=after)
+    return quantize_weights(source, target, bits=bits, exclude=[head], after=_table_in_blocks)
 
 
-def _table_in_blocks(model: Any, block_size: int) -> None:
+def _table_in_blocks(model: Any) -> None:
     """Replace the lookup of the token table and the product with the output matrix by their 8-bit forms."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -43,12 +37,12 @@ def _table_in_blocks(model: Any, block_size: int) -> None:
     if table is None or turned is None:
         return
     matrix = turned.T
-    if table.dtype.kind != "f" or table.shape[1] % block_size or matrix.shape[1] % block_size:
+    if table.dtype.kind != "f" or table.shape[1] % BLOCK_SIZE or matrix.shape[1] % BLOCK_SIZE:
         return
     tied = matrix.shape == table.shape and bool((matrix == table).all())
     names = ["table"] if tied else ["table", "head"]
     for name, values in zip(names, (table, matrix), strict=False):
-        whole, scales = blocks_of_8(values, block_size)
+        whole, scales = blocks_of_8(values, BLOCK_SIZE)
         graph.initializer.append(numpy_helper.from_array(whole, f"{name}.blocks"))
         graph.initializer.append(numpy_helper.from_array(scales.astype(table.dtype), f"{name}.scales"))
     rows = TensorProto(name="table.rows", data_type=TensorProto.UINT8, dims=table.shape)
@@ -57,11 +51,11 @@ def _table_in_blocks(model: Any, block_size: int) -> None:
     head = names[-1]
     _replace(graph, lookup, helper.make_node(
         "GatherBlockQuantized", ["table.rows", "input_ids", "table.scales"], list(lookup.output), name=lookup.name,
-        domain="com.microsoft", bits=8, block_size=block_size, gather_axis=0, quantize_axis=1,
+        domain="com.microsoft", bits=8, block_size=BLOCK_SIZE, gather_axis=0, quantize_axis=1,
     ))  # fmt: skip
     _replace(graph, product, helper.make_node(
         "MatMulNBits", [product.input[0], f"{head}.blocks", f"{head}.scales"], list(product.output), name=product.name,
-        domain="com.microsoft", bits=8, block_size=block_size, K=matrix.shape[1], N=matrix.shape[0], accuracy_level=4,
+        domain="com.microsoft", bits=8, block_size=BLOCK_SIZE, K=matrix.shape[1], N=matrix.shape[0], accuracy_level=4,
     ))  # fmt: skip
     _drop_unused(model, gone)
 

@@ -66,7 +66,6 @@ def export(
     if not source.exists() or (source.is_dir() and not (source / "config.json").is_file()):
         raise BadDataError(source, "", "no such file or checkpoint", "a GGUF file or a checkpoint folder")
     python = str(interpreter or sys.executable)
-    _check_interpreter(python, to)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as scratch:
         made = Path(scratch) / "made"
@@ -94,19 +93,9 @@ def export(
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What ``export`` wrote of how a folder was made; empty for a folder from elsewhere.
-
-    Raises:
-        BadDataError: It is no JSON object.
-    """
+    """What ``export`` wrote of how a folder was made; empty for one from elsewhere."""
     path = folder / RECORD_FILE
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise BadDataError(path, "", str(error), "a JSON object") from error
-    return dict(found)
+    return dict(json.loads(path.read_bytes())) if path.is_file() else {}
 
 
 def _finish(model: Path) -> None:
@@ -118,31 +107,21 @@ def _finish(model: Path) -> None:
     data.unlink(missing_ok=True)
 
 
-def _check_interpreter(python: str, to: str) -> None:
-    extra, modules = _NEEDS[to]
-    program = (
-        "import importlib.util as u, json, sys\n"
-        "def there(m):\n"
-        "    try: return u.find_spec(m) is not None\n"
-        "    except ImportError: return False\n"
-        "print(json.dumps([m for m in sys.argv[1:] if not there(m)]))"
-    )
+def _run(python: str, job: dict[str, Any]) -> dict[str, Any]:
+    extra, modules = _NEEDS[job["to"]]
+    command = [python, str(_CHILD), json.dumps(job | {"needs": modules})]
     try:
-        done = subprocess.run([python, "-P", "-c", program, *modules], capture_output=True, text=True, check=False)
-        missing = json.loads(done.stdout)
-    except (OSError, ValueError) as error:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        missing = json.loads(lines[0])["missing"]
+    except (OSError, ValueError, LookupError) as error:
         raise CouldNotRunError(f"{python} is no Python of version 3.11 or later: {error}") from error
     if missing:
         raise CouldNotRunError(
             f"{python} has no {missing[0].partition('.')[0]}. Install it there with: pip install "
             f"'edge-harness[{extra}]', or name another interpreter with --python"
         )
-
-
-def _run(python: str, job: dict[str, str]) -> dict[str, Any]:
-    done = subprocess.run([python, str(_CHILD), json.dumps(job)], capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines or not (Path(job["out"]) / MODEL_FILE).is_file():
+    if done.returncode or len(lines) < 2 or not (Path(job["out"]) / MODEL_FILE).is_file():
         last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
         raise CouldNotRunError(f"the export ended with {done.returncode}: {last[0][:400]}")
     return dict(json.loads(lines[-1]))

@@ -5,6 +5,7 @@ file are parsed into memory and kept beside the copy that the kernels repack (me
 inline and 470 MB external). Above 2 GiB there is no choice: protobuf holds no larger message.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -44,30 +45,22 @@ def model_files(path: Path) -> tuple[Path, ...]:
         return (path, *sorted(set(path.parent.glob("model*.safetensors")) - {path}))
     if path.suffix != ".onnx":
         return (path,)
-    return (path, *external_files(read_graph(path)))
-
-
-def external_files(graph: OnnxGraph) -> tuple[Path, ...]:
-    """Files beside the model that hold its tensors, in the order of their names.
-
-    Raises:
-        BadDataError: A location leaves the model's folder.
-    """
-    folder = graph.path.parent
-    names = sorted({t.location for t in graph.tensors if t.location})
+    names = sorted({t.location for t in read_graph(path).tensors if t.location})
     for name in names:
         if _leaves(name):
-            raise BadDataError(graph.path, "external_data.location", repr(name), "a file inside the model's folder")
-    return tuple(folder / name for name in names)
+            raise BadDataError(path, "external_data.location", repr(name), "a file inside the model's folder")
+    return (path, *(path.parent / name for name in names))
 
 
 def size_bytes(path: Path) -> int:
-    """Bytes on disk of a model with all its files.
-
-    Raises:
-        BadDataError: A file of it is missing.
-    """
-    return sum(_size(file) for file in model_files(path))
+    """Bytes on disk of a model with all its files; BadDataError where one is missing."""
+    total = 0
+    for file in model_files(path):
+        try:
+            total += file.stat().st_size
+        except OSError as error:
+            raise BadDataError(file, "", f"unreadable ({error.strerror})", "a file of the model") from error
+    return total
 
 
 def combined_hash(files: tuple[Path, ...], hash_of: Callable[[Path], str]) -> str:
@@ -81,11 +74,7 @@ def combined_hash(files: tuple[Path, ...], hash_of: Callable[[Path], str]) -> st
 
 
 def lint(path: Path) -> list[Fault]:
-    """Everything wrong with how an ONNX model is stored; empty when all is well.
-
-    Raises:
-        BadDataError: It is no ONNX model.
-    """
+    """Everything wrong with how an ONNX model is stored; empty when all is well. BadDataError where it is none."""
     graph = read_graph(path)
     faults = []
     if graph.file_bytes > PROTOBUF_MAX_BYTES or graph.inline_bytes > PROTOBUF_MAX_BYTES:
@@ -110,7 +99,7 @@ def lint(path: Path) -> list[Fault]:
 
 
 def quantization(graph: OnnxGraph) -> str:
-    """What the weights are, in one line: ``int4 b32 a4``, ``dynamic int8``, ``static int8``, or a plain type.
+    """What the weights are, in one line: ``int4 b32 a4``, ``dynamic int8``, ``static int8``, or most bytes' type.
 
     ``b`` is the block size and ``a`` the accuracy level (4: activations are rounded to int8 too, the fast kernels).
     """
@@ -129,31 +118,19 @@ def quantization(graph: OnnxGraph) -> str:
         counts["QuantizeLinear"] and counts["DequantizeLinear"]
     ):
         parts.add("static int8")
-    return " + ".join(sorted(parts)) or plain_type(graph)
+    if parts:
+        return " + ".join(sorted(parts))
+    sums: Counter[str] = Counter()
+    for tensor in graph.tensors:
+        sums[tensor.dtype] += tensor.size_bytes
+    return max(sums, key=lambda kind: sums[kind], default="")
 
 
 def quant_label(graph: OnnxGraph) -> str:
     """The mixture's short name for tables and records: ``INT4``, ``INT8``, ``F32``, ``F16`` ..."""
     found = quantization(graph)
-    return next(
-        (label for mark, label in (("int4", "INT4"), ("int8", "INT8"), ("int2", "INT2")) if mark in found), found
-    )
-
-
-def plain_type(graph: OnnxGraph) -> str:
-    """Type of most weight bytes."""
-    sums: dict[str, int] = {}
-    for tensor in graph.tensors:
-        sums[tensor.dtype] = sums.get(tensor.dtype, 0) + tensor.size_bytes
-    return max(sums, key=lambda kind: sums[kind]) if sums else ""
+    return next((kind.upper() for kind in ("int4", "int8", "int2") if kind in found), found)
 
 
 def _leaves(name: str) -> bool:
     return Path(name).is_absolute() or ".." in Path(name).parts
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError as error:
-        raise BadDataError(file, "", f"unreadable ({error.strerror})", "a file of the model") from error

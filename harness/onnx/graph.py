@@ -1,7 +1,8 @@
 """What an ONNX file says of itself: ports, nodes, tensors and where they lie; weights are never read.
 
-Field numbers are those of onnx/onnx.proto (ModelProto, GraphProto, NodeProto, TensorProto, ValueInfoProto). Counts and
-depths are bounded, so that a hostile file costs no more than its size.
+Counts and depths are bounded, so that a hostile file costs no more than its size, and one that protobuf itself would
+refuse (2 GiB) can still be looked at. Source of the walk: the protobuf encoding guide (varints, wire types 0, 1, 2 and
+5); groups (3 and 4) do not occur in ONNX.
 """
 
 import mmap
@@ -9,10 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from harness.errors import BadDataError
-from harness.onnx._wire import Field, Wire, signed
 
 DTYPES: Final[Mapping[int, tuple[str, int]]] = {
     1: ("F32", 32), 2: ("U8", 8), 3: ("I8", 8), 4: ("U16", 16), 5: ("I16", 16), 6: ("I32", 32), 7: ("I64", 64),
@@ -21,6 +21,24 @@ DTYPES: Final[Mapping[int, tuple[str, int]]] = {
     21: ("U4", 4), 22: ("I4", 4), 23: ("F4", 4),
 }  # fmt: skip
 """TensorProto.DataType: short name and bits."""
+
+_MESSAGES: Final[Mapping[str, Mapping[int, tuple[str, str]]]] = {
+    "model": {2: ("producer", "text"), 7: ("graphs", "graph"), 8: ("opsets", "opset")},
+    "opset": {1: ("domain", "text"), 2: ("version", "int")},
+    "graph": {1: ("nodes", "node"), 5: ("tensors", "tensor"), 11: ("inputs", "port"), 12: ("outputs", "port")},
+    "node": {1: ("inputs", "text"), 2: ("outputs", "text"), 4: ("op_type", "text"), 5: ("attributes", "attribute"),
+             7: ("domain", "text")},
+    "attribute": {1: ("name", "text"), 3: ("value", "int"), 5: ("tensors", "tensor"), 6: ("graphs", "graph"),
+                  11: ("graphs", "graph")},
+    "tensor": {1: ("dims", "int"), 2: ("type", "int"), 8: ("name", "text"), 13: ("external", "entry")},
+    "entry": {1: ("key", "text"), 2: ("value", "text")},
+    "port": {1: ("name", "text"), 2: ("type", "type")},
+    "type": {1: ("tensor", "tensor type")},
+    "tensor type": {1: ("type", "int"), 2: ("shape", "shape")},
+    "shape": {1: ("dims", "dim")},
+    "dim": {1: ("size", "int"), 2: ("name", "text")},
+}  # fmt: skip
+"""Fields that are read of each message: number, name, what stands in it. Source: onnx/onnx.proto."""
 
 _MAX_DEPTH: Final = 16
 _MAX_ITEMS: Final = 2_000_000
@@ -87,11 +105,7 @@ class OnnxGraph(NamedTuple):
 
 
 def read_graph(path: Path) -> OnnxGraph:
-    """Read the header of an ONNX file.
-
-    Raises:
-        BadDataError: There is no such file, or it is no ONNX model.
-    """
+    """Read the header of an ONNX file; BadDataError where there is none, or it is no ONNX model."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -101,144 +115,155 @@ def read_graph(path: Path) -> OnnxGraph:
     if mapped is None:
         raise BadDataError(path, "", "an empty file", "an ONNX model")
     with mapped, memoryview(mapped) as data:
-        return _Reader(Wire(data, path), path).model(size)
+        return _Reader(data, path).model(size)
 
 
 class _Reader:
-    def __init__(self, wire: Wire, path: Path) -> None:
-        self.wire, self.path = wire, path
-        self.nodes: list[Node] = []
-        self.tensors: list[GraphTensor] = []
-        self.inputs: list[Port] = []
-        self.outputs: list[Port] = []
+    """A protobuf file as bytes; every offset is checked against the message it lies in."""
+
+    def __init__(self, data: memoryview, path: Path) -> None:
+        self._data, self._path = data, path
+        self._depth = 0
+        self._nodes: list[Node] = []
+        self._tensors: list[GraphTensor] = []
+        self._ports: dict[str, list[Port]] = {"inputs": [], "outputs": []}
 
     def model(self, size: int) -> OnnxGraph:
-        opsets: dict[str, int] = {}
-        producer, graphs = "", 0
-        for number, start, end, kind in self.wire.fields(0, size):
-            if number == 2 and kind == 2:
-                producer = self.wire.text(start, end)
-            elif number == 7 and kind == 2:
-                graphs += 1
-                self._graph(start, end, 0)
-            elif number == 8 and kind == 2:
-                domain, version = "", 0
-                for inner in self.wire.fields(start, end):
-                    if inner[0] == 1 and inner[3] == 2:
-                        domain = self.wire.text(inner[1], inner[2])
-                    elif inner[0] == 2:
-                        version = inner[1]
-                opsets[domain] = version
-        if graphs != 1 or not self.outputs:
-            raise BadDataError(self.path, "graph", f"{graphs} graphs, {len(self.outputs)} outputs", "an ONNX model")
-        stored = {t.name for t in self.tensors}
-        ports = tuple(p for p in self.inputs if p.name not in stored)
+        found = self._message("model", 0, size)
+        outputs, graphs = self._ports["outputs"], len(found["graphs"])
+        if graphs != 1 or not outputs:
+            raise BadDataError(self._path, "graph", f"{graphs} graphs, {len(outputs)} outputs", "an ONNX model")
+        stored = {t.name for t in self._tensors}
         return OnnxGraph(
-            self.path, producer, opsets, ports, tuple(self.outputs), tuple(self.nodes), tuple(self.tensors), size
+            path=self._path,
+            producer=_last(found, "producer"),
+            opsets={_last(o, "domain"): _last(o, "version", 0) for o in found["opsets"]},
+            inputs=tuple(p for p in self._ports["inputs"] if p.name not in stored),
+            outputs=tuple(outputs),
+            nodes=tuple(self._nodes),
+            tensors=tuple(self._tensors),
+            file_bytes=size,
         )
 
-    def _graph(self, start: int, end: int, depth: int) -> None:
-        if depth > _MAX_DEPTH or len(self.nodes) + len(self.tensors) > _MAX_ITEMS:
-            raise BadDataError(self.path, "graph", "more nodes or deeper graphs", "what a model can have")
-        for number, at, to, kind in self.wire.fields(start, end):
-            if kind != 2:
+    def _message(self, kind: str, start: int, end: int) -> dict[str, list[Any]]:
+        """Values of the wanted fields by their names; nodes and the tensors of graphs go to the reader's own lists."""
+        wanted = _MESSAGES[kind]
+        found: dict[str, list[Any]] = {name: [] for name, _ in wanted.values()}
+        for number, at, to, wire in self._fields(start, end):
+            name, inner = wanted.get(number, ("", ""))
+            if inner == "int" and wire == 0:
+                found[name].append(_signed(at))
+            elif not inner or wire != 2:
                 continue
-            if number == 1:
-                self._node(at, to, depth)
-            elif number == 5:
-                self.tensors.append(self._tensor(at, to))
-            elif number in {11, 12} and depth == 0:
-                (self.inputs if number == 11 else self.outputs).append(self._port(at, to))
+            elif inner == "int":
+                found[name] += self._packed(at, to)
+            elif inner == "text":
+                found[name].append(bytes(self._data[at:to]).decode("utf-8", "replace"))
+            elif inner == "graph":
+                found[name].append(None)
+                self._graph(at, to)
+            elif inner == "node":
+                self._node(self._message(inner, at, to))
+            elif inner == "tensor":
+                found[name].append(self._tensor(self._message(inner, at, to)))
+            else:
+                found[name].append(self._message(inner, at, to))
+        return found
 
-    def _node(self, start: int, end: int, depth: int) -> None:
-        op_type = domain = ""
-        inputs: list[str] = []
-        outputs: list[str] = []
-        attributes: dict[str, int] = {}
-        constants: list[GraphTensor] = []
-        for number, at, to, kind in self.wire.fields(start, end):
-            if kind != 2:
-                continue
-            if number == 1:
-                inputs.append(self.wire.text(at, to))
-            elif number == 2:
-                outputs.append(self.wire.text(at, to))
-            elif number == 4:
-                op_type = self.wire.text(at, to)
-            elif number == 7:
-                domain = self.wire.text(at, to)
-            elif number == 5:
-                self._attribute(at, to, depth, attributes, constants)
+    def _graph(self, start: int, end: int) -> None:
+        if self._depth > _MAX_DEPTH or len(self._nodes) + len(self._tensors) > _MAX_ITEMS:
+            raise BadDataError(self._path, "graph", "more nodes or deeper graphs", "what a model can have")
+        self._depth += 1
+        found = self._message("graph", start, end)
+        self._depth -= 1
+        self._tensors += found["tensors"]
+        if not self._depth:
+            for name, ports in self._ports.items():
+                ports += [_port(fields) for fields in found[name]]
+
+    def _node(self, found: dict[str, list[Any]]) -> None:
+        op_type, attributes = _last(found, "op_type"), found["attributes"]
         if op_type == "Constant":
-            self.tensors += [t._replace(name=outputs[0] if outputs else t.name) for t in constants]
-        self.nodes.append(Node(op_type, domain, tuple(inputs), attributes))
+            name = found["outputs"][:1]
+            self._tensors += [t._replace(name=(name or [t.name])[0]) for a in attributes for t in a["tensors"]]
+        integers = {_last(a, "name"): a["value"][-1] for a in attributes if a["value"]}
+        self._nodes.append(Node(op_type, _last(found, "domain"), tuple(found["inputs"]), integers))
 
-    def _attribute(
-        self, start: int, end: int, depth: int, attributes: dict[str, int], constants: list[GraphTensor]
-    ) -> None:
-        name = ""
-        for number, at, to, kind in self.wire.fields(start, end):
-            if number == 1 and kind == 2:
-                name = self.wire.text(at, to)
-            elif number == 3 and kind == 0:
-                attributes[name] = signed(at)
-            elif number == 5 and kind == 2:
-                constants.append(self._tensor(at, to))
-            elif number in {6, 11} and kind == 2:
-                self._graph(at, to, depth + 1)
-
-    def _tensor(self, start: int, end: int) -> GraphTensor:
-        dims: list[int] = []
-        entries: dict[str, str] = {}
-        type_id, name = 0, ""
-        for field in self.wire.fields(start, end):
-            number, at, to, kind = field
-            if number == 1:
-                dims += self.wire.integers(field)
-            elif number == 2 and kind == 0:
-                type_id = at
-            elif number == 8 and kind == 2:
-                name = self.wire.text(at, to)
-            elif number == 13 and kind == 2:
-                entries |= [self._entry(at, to)]
-        dtype, bits = DTYPES.get(type_id, (f"type {type_id}", 0))
+    def _tensor(self, found: dict[str, list[Any]]) -> GraphTensor:
+        name, dims = _last(found, "name"), tuple(found["dims"])
+        dtype, bits = _dtype(found)
         if any(d < 0 for d in dims):
-            raise BadDataError(self.path, name, f"shape {dims}", "no negative dimension")
-        size = -(-prod(dims) * bits // 8)
-        offset = entries.get("offset", "0")
+            raise BadDataError(self._path, name, f"shape {list(dims)}", "no negative dimension")
+        external = {_last(e, "key"): _last(e, "value") for e in found["external"]}
+        offset = external.get("offset", "0")
         if not offset.isdecimal():
-            raise BadDataError(self.path, name, f"offset {offset!r}", "a number of bytes")
-        return GraphTensor(name, dtype, tuple(dims), size, entries.get("location", ""), int(offset))
+            raise BadDataError(self._path, name, f"offset {offset!r}", "a number of bytes")
+        return GraphTensor(name, dtype, dims, -(-prod(dims) * bits // 8), external.get("location", ""), int(offset))
 
-    def _entry(self, start: int, end: int) -> tuple[str, str]:
-        key = value = ""
-        for number, at, to, kind in self.wire.fields(start, end):
-            if kind == 2:
-                key, value = (self.wire.text(at, to), value) if number == 1 else (key, self.wire.text(at, to))
-        return key, value
+    def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        """(number, start, end, wire type) of each field of the message in [start, end); of a varint value for start.
 
-    def _port(self, start: int, end: int) -> Port:
-        name, type_id = "", 0
-        dims: list[int | str] = []
-        for number, at, to, kind in self.wire.fields(start, end):
-            if number == 1 and kind == 2:
-                name = self.wire.text(at, to)
-            elif number == 2 and kind == 2:
-                for tensor in self._inner(at, to, 1):
-                    for field in self.wire.fields(tensor[1], tensor[2]):
-                        if field[0] == 1 and field[3] == 0:
-                            type_id = field[1]
-                        elif field[0] == 2 and field[3] == 2:
-                            dims = [self._dim(d[1], d[2]) for d in self._inner(field[1], field[2], 1)]
-        return Port(name, DTYPES.get(type_id, (f"type {type_id}", 0))[0], tuple(dims))
+        Raises:
+            BadDataError: It is no protobuf message.
+        """
+        at = start
+        while at < end:
+            key, at = self._varint(at, end)
+            number, wire = key >> 3, key & 7
+            if wire == 0:
+                value, at = self._varint(at, end)
+                yield number, value, at, wire
+                continue
+            if wire == 2:
+                size, at = self._varint(at, end)
+            elif wire in {1, 5}:
+                size = 8 if wire == 1 else 4
+            else:
+                raise self._bad(f"wire type {wire}")
+            if number == 0 or at + size > end:
+                raise self._bad(f"a field of {size} bytes with {end - at} left")
+            yield number, at, at + size, wire
+            at += size
 
-    def _dim(self, start: int, end: int) -> int | str:
-        for number, at, to, kind in self.wire.fields(start, end):
-            if number == 1 and kind == 0:
-                return signed(at)
-            if number == 2 and kind == 2:
-                return self.wire.text(at, to)
-        return "?"
+    def _packed(self, at: int, end: int) -> Iterator[int]:
+        while at < end:
+            number, at = self._varint(at, end)
+            yield _signed(number)
 
-    def _inner(self, start: int, end: int, wanted: int) -> Iterator[Field]:
-        return (f for f in self.wire.fields(start, end) if f[0] == wanted and f[3] == 2)
+    def _varint(self, at: int, end: int) -> tuple[int, int]:
+        value = 0
+        for shift in range(0, 70, 7):
+            if at >= end:
+                raise self._bad("the end inside a number")
+            byte = self._data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if not byte & 0x80:
+                return value, at
+        raise self._bad("a number of more than ten bytes")
+
+    def _bad(self, found: str) -> BadDataError:
+        return BadDataError(self._path, "", found, "an ONNX model (protobuf)")
+
+
+def _signed(value: int) -> int:
+    """An int64 from its varint."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _last(found: Mapping[str, list[Any]], name: str, default: Any = "") -> Any:
+    """A field that is there once: of several the last one counts."""
+    return found[name][-1] if found[name] else default
+
+
+def _dtype(found: Mapping[str, list[Any]]) -> tuple[str, int]:
+    number = _last(found, "type", 0)
+    return DTYPES.get(number, (f"type {number}", 0))
+
+
+def _port(found: dict[str, list[Any]]) -> Port:
+    tensors = [tensor for kind in found["type"] for tensor in kind["tensor"]]
+    dtype = _dtype(tensors[-1])[0] if tensors else "type 0"
+    shapes = [shape for tensor in tensors for shape in tensor["shape"]]
+    dims = shapes[-1]["dims"] if shapes else []
+    return Port(_last(found, "name"), dtype, tuple((d["size"] or d["name"] or ["?"])[-1] for d in dims))

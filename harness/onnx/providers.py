@@ -7,6 +7,7 @@ the file, and all others went to the provider.
 
 import json
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -57,10 +58,7 @@ class NodeEvent(NamedTuple):
 def node_events(path: Path) -> list[NodeEvent]:
     """Every kernel that ran, in order, of a profile in the Chrome trace format (durations in microseconds).
 
-    Writing a profile costs time: it says shares, never speed.
-
-    Raises:
-        BadDataError: It is no profile of ONNX Runtime.
+    Writing a profile costs time: it says shares, never speed. BadDataError where it is no profile of ONNX Runtime.
     """
     found = []
     try:
@@ -76,11 +74,7 @@ def node_events(path: Path) -> list[NodeEvent]:
 
 
 def provider_named(name: str) -> str:
-    """The engine's name of a provider: short (``openvino``) or its own.
-
-    Raises:
-        UnknownNameError: There is no such provider.
-    """
+    """The engine's name of a provider: short (``openvino``) or its own; UnknownNameError where there is none."""
     if name in PROVIDERS.values():
         return name
     if name.lower() not in PROVIDERS:
@@ -89,20 +83,15 @@ def provider_named(name: str) -> str:
 
 
 def providers_for(api: str) -> tuple[str, ...]:
-    """The provider of an api, and the CPU for what it leaves; an empty api is the CPU.
-
-    Raises:
-        UnknownNameError: There is no such provider.
-    """
+    """The provider of an api, and the CPU for what it leaves; an empty api is the CPU. Errors as above."""
     asked = provider_named(api or "cpu")
     return (asked,) if asked == PROVIDERS["cpu"] else (asked, PROVIDERS["cpu"])
 
 
 def example_feeds(path: Path) -> dict[str, Any]:
-    """Inputs of a graph with ones in them, free sizes 1: enough to see where its nodes run, not how fast.
+    """Ones for all inputs of a graph, free sizes 1: enough to see where its nodes run, not how fast.
 
-    Raises:
-        RefusedError: An input is of a type that has no number 1.
+    RefusedError where an input is of a type that has no number 1.
     """
     import numpy as np
 
@@ -135,31 +124,25 @@ def provider_shares(
     asked = [provider_named(name) for name in providers]
     wanted = [*asked, *([] if PROVIDERS["cpu"] in asked else [PROVIDERS["cpu"]])]
     with tempfile.TemporaryDirectory(prefix="edge-harness-profile-") as folder:
-        session = OnnxSession(
-            path,
-            providers=wanted,
-            provider_options=options,
-            profile=Path(folder) / "profile",
-            fuse=False,
-        )
-        with session:
+        profile = Path(folder) / "profile"
+        with OnnxSession(path, providers=wanted, provider_options=options, profile=profile) as session:
             for _ in range(_RUNS + 1):
                 session.run(feeds)
             events = node_events(session.end_profile())
     each = len(events) // (_RUNS + 1)
     nodes: dict[str, set[str]] = {name: set() for name in wanted}
-    spent = dict.fromkeys(wanted, 0.0)
-    for number, event in enumerate(events):
+    for event in events:
         nodes.setdefault(event.provider, set()).add(event.node)
-        if number >= each:  # the first run has the provider's compilation in it
-            spent[event.provider] = spent.get(event.provider, 0.0) + event.duration_s
+    spent: defaultdict[str, float] = defaultdict(float)
+    for event in events[each:]:  # the first run has the provider's compilation in it
+        spent[event.provider] += event.duration_s
     whole = sum(node.op_type != "Constant" for node in read_graph(path).nodes)
     on_cpu = len(nodes[PROVIDERS["cpu"]])
     others = [name for name in nodes if name != PROVIDERS["cpu"] and nodes[name]]
     compiled = max(whole - on_cpu - sum(len(nodes[name]) for name in others[1:]), 0) if others else 0
     total = sum(spent.values()) or 1.0
-    found = []
-    for name, mine in nodes.items():
-        count = compiled if name == (others or [""])[0] else len(mine)
-        found.append(ProviderShare(name, count, count / max(on_cpu + compiled, 1), spent.get(name, 0.0) / total))
-    return tuple(found)
+    counts = {name: len(mine) for name, mine in nodes.items()} | dict.fromkeys(others[:1], compiled)
+    return tuple(
+        ProviderShare(name, count, count / max(on_cpu + compiled, 1), spent[name] / total)
+        for name, count in counts.items()
+    )

@@ -15,6 +15,8 @@ from typing import Any, Final
 from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
 
 ALIAS_KEY: Final = "edge_harness.same_as"
+BLOCK_SIZE: Final = 32
+"""Weights that share a scale."""
 
 
 def quantize_weights(
@@ -22,26 +24,21 @@ def quantize_weights(
     target: Path,
     *,
     bits: int = 4,
-    block_size: int = 32,
-    accuracy_level: int = 4,
     exclude: Sequence[str] = (),
-    after: Callable[[Any], Any] | None = None,
+    after: Callable[[Any], None] = lambda _: None,
 ) -> Path:
-    """Weights of constant matrix products in blocks of ``block_size`` along the input dimension (``MatMulNBits``).
+    """Weights of constant matrix products in blocks of 32 along the input dimension (``MatMulNBits``).
 
-    Block sizes are powers of two of at least 16. Accuracy level 4 computes with int8 activations, the only fast
-    kernels; 0 in the input's type. Weights go to ``<target>.data``; ``after`` is a last change of the model before it
-    is written.
+    Computed with int8 activations (accuracy level 4), the only fast kernels. Weights go to ``<target>.data``; ``after``
+    is a last change of the model, in place, before it is written.
 
     Raises:
-        RefusedError: Bits or block size that the engine does not have.
+        RefusedError: Bits that the engine does not have.
         MissingPackageError: onnx, onnx-ir or onnxruntime is not installed.
         BadDataError, EngineError: The source cannot be read, or the quantizer failed.
     """
     if bits not in {4, 8}:
         raise RefusedError(f"weights of {bits} bits: 4 or 8")
-    if block_size < 16 or block_size & (block_size - 1):
-        raise RefusedError(f"blocks of {block_size} weights: a power of two of at least 16")
     _need("onnx", "onnx_ir")
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -51,27 +48,22 @@ def quantize_weights(
         quantizer = MatMulNBitsQuantizer(
             model,
             bits=bits,
-            block_size=block_size,
+            block_size=BLOCK_SIZE,
             is_symmetric=True,
-            accuracy_level=accuracy_level,
+            accuracy_level=4,
             nodes_to_exclude=list(exclude),
         )
         quantizer.process()
-        save(after(quantizer.model.model) if after else quantizer.model.model, scratch)
+        after(quantizer.model.model)
+        save(quantizer.model.model, scratch)
 
     return _made(source, target, make)
 
 
-def quantize_dynamic(
-    source: Path, target: Path, *, per_channel: bool = True, op_types: Sequence[str] | None = None
-) -> Path:
-    """Weights as int8 beforehand, activations at run time with one scale for a tensor.
+def quantize_dynamic(source: Path, target: Path) -> Path:
+    """Weights of matrix products as int8, a scale for each output channel; activations at run time, one for a tensor.
 
-    ``per_channel`` gives each output channel of a weight its scale; without ``op_types`` all operations are quantized
-    that can be.
-
-    Raises:
-        MissingPackageError, BadDataError, EngineError: As :func:`quantize_weights`.
+    Errors as :func:`quantize_weights`.
     """
     _need("onnx")
     from onnxruntime.quantization import QuantType
@@ -81,9 +73,9 @@ def quantize_dynamic(
         engine(
             str(source),
             str(scratch),
-            per_channel=per_channel,
+            per_channel=True,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=list(op_types) if op_types is not None else None,
+            op_types_to_quantize=["MatMul"],
             use_external_data_format=True,
         )
 
@@ -91,11 +83,7 @@ def quantize_dynamic(
 
 
 def load(path: Path, *, with_weights: bool = True) -> Any:
-    """A model as the package ``onnx`` has it; without what lies outside the file, when asked.
-
-    Raises:
-        BadDataError: It cannot be read.
-    """
+    """A model as the package ``onnx`` has it (BadDataError), without what lies outside the file, when asked."""
     import onnx
 
     try:

@@ -14,11 +14,7 @@ CPU: Final = ("CPUExecutionProvider",)
 
 
 def runtime() -> Any:
-    """The package ``onnxruntime``.
-
-    Raises:
-        MissingPackageError: It is not installed.
-    """
+    """The package ``onnxruntime`` (MissingPackageError where it is not installed)."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -35,8 +31,8 @@ class OnnxSession:
         providers: Execution providers, the best first.
         provider_options: Options by provider's name, such as ``{"OpenVINOExecutionProvider": {"device_type": "CPU"}}``.
         prepack: Let kernels rewrite weights into their own layout: faster, and a second copy of what is not mapped.
-        profile: Prefix of a profile to write, which ``providers.node_events`` reads; never inside timed rounds.
-        fuse: Let the engine merge and reorder nodes; without it its profile shows the file's own nodes.
+        profile: Prefix of a profile of the file's own nodes, for ``providers.node_events``: the engine then merges and
+            reorders none. Never inside timed rounds.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
@@ -54,7 +50,6 @@ class OnnxSession:
         provider_options: Mapping[str, Mapping[str, str]] | None = None,
         prepack: bool = True,
         profile: Path | None = None,
-        fuse: bool = True,
     ) -> None:
         ort = runtime()
         there = ort.get_available_providers()
@@ -69,10 +64,9 @@ class OnnxSession:
         options.intra_op_num_threads = thread_count
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        if not fuse:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
         if profile is not None:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
         try:
@@ -89,10 +83,9 @@ class OnnxSession:
         self.input_names = tuple(i.name for i in self.raw.get_inputs())
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
-        """Outputs (all unless named) as arrays; names in ``feeds`` that the graph does not know are left out.
+        """Outputs (all unless named) as arrays; EngineError where a shape or a type does not suit the graph.
 
-        Raises:
-            EngineError: A shape or a type does not suit the graph.
+        Names in ``feeds`` that the graph does not know are left out.
         """
         known = {name: value for name, value in feeds.items() if name in self.input_names}
         try:

@@ -1,6 +1,7 @@
 """Changes that would make a model fit, or fit better: each with its predicted gain and its cost in quality."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -87,13 +88,33 @@ def advise(
         most: How many to return.
         more: Other changes to this device's app, as (kind, what to do, what is predicted then).
     """
-    found = _tried(now, _variants(asked, others, has_cache=shape.kv_head_count > 0), asked, evaluate, parameter_count)
-    made = [_compare(now, then, asked.device, asked.device, kind, change, 0.0) for kind, change, then in more]
-    found += [advice for advice in made if _worth(now, advice)]
+
+    def made(kind: str, change: str, variant: Variant, then: Prediction) -> Advice:
+        before = reachable_tokens_per_s(now, asked.device)
+        after = reachable_tokens_per_s(then, variant.device)
+        return Advice(
+            kind=kind,
+            change=change,
+            word=then.verdict.word,
+            needed_bytes=then.verdict.needed_bytes,
+            saved_bytes=now.verdict.needed_bytes - then.verdict.needed_bytes,
+            decode_tokens_per_s=after,
+            speed_ratio=after / before if before else 0.0,
+            quality_percent=None if kind == "kv" else _quality(asked.quant, variant.quant, parameter_count),
+        )
+
+    def tried(variants: Iterable[tuple[str, str, Variant]]) -> Iterator[Advice]:
+        for kind, change, variant in variants:
+            # no such tensor table, or a KV row that its blocks do not divide
+            with suppress(HarnessError, ValueError):
+                yield made(kind, change, variant, evaluate(variant))
+
+    has_cache = shape.kv_head_count > 0
+    listed = [*tried(_variants(asked, others, has_cache=has_cache)), *(made(k, c, asked, then) for k, c, then in more)]
+    found = [advice for advice in listed if _worth(now, advice)]
     if now.verdict.word != "fits" and not any(a.word == "fits" and a.kind in _OWN_KINDS for a in found):
-        combined = _combinations(asked, has_cache=shape.kv_head_count > 0)
-        better = _tried(now, combined, asked, evaluate, parameter_count)
-        found += [a for a in better if _RANK[a.word] < _RANK[now.verdict.word]]
+        combined = tried(_combinations(asked)) if has_cache else ()
+        found += [a for a in combined if _worth(now, a) and _RANK[a.word] < _RANK[now.verdict.word]]
     found.sort(key=_order)
     kept: list[Advice] = []
     for one in found:
@@ -106,26 +127,6 @@ def _order(advice: Advice) -> tuple[int, bool, float, float]:
     """By verdict, own changes before other devices (which stay as given), cheap in quality before dear, fast first."""
     other = advice.kind == "device"
     return _RANK[advice.word], other, advice.quality_percent or 0.0, 0.0 if other else -advice.decode_tokens_per_s
-
-
-def _tried(
-    now: Prediction,
-    variants: Iterable[tuple[str, str, Variant]],
-    asked: Variant,
-    evaluate: Evaluate,
-    parameter_count: int,
-) -> list[Advice]:
-    found = []
-    for kind, change, variant in variants:
-        try:
-            then = evaluate(variant)
-        except (HarnessError, ValueError):  # no such tensor table, or a KV row that its blocks do not divide
-            continue
-        quality = _quality(kind, asked, variant, parameter_count)
-        advice = _compare(now, then, asked.device, variant.device, kind, change, quality)
-        if _worth(now, advice):
-            found.append(advice)
-    return found
 
 
 def _variants(
@@ -161,10 +162,8 @@ def _variants(
         yield "device", f"use {device.title}", asked._replace(device=device, scenario=replace(scenario, api=""))
 
 
-def _combinations(asked: Variant, *, has_cache: bool) -> Iterator[tuple[str, str, Variant]]:
+def _combinations(asked: Variant) -> Iterator[tuple[str, str, Variant]]:
     """Narrower weights, a narrower cache and a shorter context together, where none of them alone is enough."""
-    if not has_cache:
-        return
     scenario = asked.scenario
     narrow = replace(scenario, kv_type="Q8_0", flash_attention=True) if scenario.kv_type in _WIDE_CACHES else scenario
     for quant in (asked.quant, *_narrower(asked.quant)):
@@ -193,39 +192,12 @@ def _shorter(scenario: Scenario) -> Iterator[int]:
         context //= 2
 
 
-def _quality(kind: str, asked: Variant, variant: Variant, parameter_count: int) -> float | None:
-    """Perplexity of the new mixture over that of the old one, in percent growth."""
-    if kind == "kv":
-        return None
-    if variant.quant == asked.quant:
+def _quality(before: str, after: str, parameter_count: int) -> float | None:
+    """Perplexity of the new mixture over that of the old one, in percent growth; None where unpublished."""
+    if before == after:
         return 0.0
-    before = perplexity_growth_percent(asked.quant, parameter_count)
-    after = perplexity_growth_percent(variant.quant, parameter_count)
-    if before is None or after is None:
-        return None
-    return 100 * ((100 + after) / (100 + before) - 1)
-
-
-def _compare(
-    now: Prediction,
-    then: Prediction,
-    here: DeviceProfile,
-    there: DeviceProfile,
-    kind: str,
-    change: str,
-    quality: float | None,
-) -> Advice:
-    before, after = reachable_tokens_per_s(now, here), reachable_tokens_per_s(then, there)
-    return Advice(
-        kind=kind,
-        change=change,
-        word=then.verdict.word,
-        needed_bytes=then.verdict.needed_bytes,
-        saved_bytes=now.verdict.needed_bytes - then.verdict.needed_bytes,
-        decode_tokens_per_s=after,
-        speed_ratio=after / before if before else 0.0,
-        quality_percent=quality,
-    )
+    old, new = (perplexity_growth_percent(quant, parameter_count) for quant in (before, after))
+    return None if old is None or new is None else 100 * ((100 + new) / (100 + old) - 1)
 
 
 def _worth(now: Prediction, advice: Advice) -> bool:

@@ -14,10 +14,10 @@ from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, Sp
 from harness.domain.scenario import Scenario
 from harness.predict.calibrated import pass_parts
 from harness.predict.calibrated import prefill_seconds as calibrated_prefill_s
-from harness.predict.coefficients import shipped
 from harness.predict.compute_buffer import reserved_compute_bytes
 from harness.predict.decode import Work
 from harness.predict.kv_cache import padded, row_pair_bytes, sliding_cells, state_bytes
+from harness.predict.learned import believed
 from harness.predict.memory import GPU_CONTEXT_BYTES, process_parts
 from harness.predict.placement import (
     OFFLOAD_TOKENS,
@@ -311,7 +311,7 @@ def placed_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario) 
     split, cards = split_of(weights, scenario, depth), cards_of(device, scenario)
     host = machine_of(device, replace(scenario, api="cpu"))
     prompt = prompt_of(weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
-    values = shipped().values
+    values = believed(device).values
     token_s = decode_split_s(split, cards, host, values, SHIPPED)
     prompt_s = prefill_split_s(split, cards, host, prompt, scenario.ubatch_tokens, values, SHIPPED)
     return token_s, prompt_s

@@ -13,46 +13,19 @@ from harness.domain.model import ModelShape
 from harness.errors import UnknownNameError
 from harness.predict.tensors import TensorSpec
 
-BASE_TYPE: Final[dict[str, str]] = {
-    "F32": "F32",
-    "F16": "F16",
-    "BF16": "BF16",
-    "Q8_0": "Q8_0",
-    "Q6_K": "Q6_K",
-    "Q5_K_M": "Q5_K",
-    "Q5_K_S": "Q5_K",
-    "Q5_1": "Q5_1",
-    "Q5_0": "Q5_0",
-    "Q4_K_M": "Q4_K",
-    "Q4_K_S": "Q4_K",
-    "Q4_1": "Q4_1",
-    "Q4_0": "Q4_0",
-    "IQ4_NL": "IQ4_NL",
-    "IQ4_XS": "IQ4_XS",
-    "MXFP4_MOE": "MXFP4",
-    "Q3_K_L": "Q3_K",
-    "Q3_K_M": "Q3_K",
-    "Q3_K_S": "Q3_K",
-    "IQ3_M": "IQ3_S",
-    "IQ3_S": "IQ3_S",
-    "IQ3_XS": "IQ3_S",
-    "IQ3_XXS": "IQ3_XXS",
-    "Q2_K": "Q2_K",
-    "Q2_K_S": "Q2_K",
-    "IQ2_M": "IQ2_S",
-    "IQ2_S": "IQ2_XS",
-    "IQ2_XS": "IQ2_XS",
-    "IQ2_XXS": "IQ2_XXS",
-    "TQ2_0": "TQ2_0",
-    "TQ1_0": "TQ1_0",
-    "Q2_0": "Q2_0",
-    "Q1_0": "Q1_0",
-    "IQ1_M": "IQ1_M",
-    "IQ1_S": "IQ1_S",
-}
-"""The type that a mixture gives to most matrices, from many bits to few."""
+QUANTS: Final = (
+    *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0"),
+    *("IQ4_NL", "IQ4_XS", "MXFP4_MOE", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K"),
+    *("Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0", "IQ1_M", "IQ1_S"),
+)
+"""The mixtures, from many bits to few."""
 
-QUANTS: Final = tuple(BASE_TYPE)
+_OTHER_BASE: Final = {
+    **{"MXFP4_MOE": "MXFP4", "IQ3_M": "IQ3_S", "IQ3_XS": "IQ3_S", "IQ2_M": "IQ2_S", "IQ2_S": "IQ2_XS"},
+    **{f"Q{bits}_K_{size}": f"Q{bits}_K" for bits in (2, 3, 4, 5) for size in "SML"},
+}
+BASE_TYPE: Final = {quant: _OTHER_BASE.get(quant, quant) for quant in QUANTS}
+"""The type that a mixture gives to most matrices: the one that it is named after, mostly."""
 
 NEEDS_IMPORTANCE_MATRIX: Final = frozenset(
     {"IQ3_XXS", "Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"}
@@ -103,23 +76,6 @@ def quant_named(name: str) -> str:
     return wanted
 
 
-def types_of(
-    shape: ModelShape, tensors: Iterable[TensorSpec], quant: str, *, importance_matrix: bool | None = None
-) -> dict[str, str]:
-    """The ggml type of every tensor, by name.
-
-    Args:
-        shape: Shape of the model.
-        tensors: Its tensors.
-        quant: Name of the mixture.
-        importance_matrix: Whether one is used, which changes a few choices; None: only where llama.cpp demands it.
-
-    Raises:
-        UnknownNameError: There is no such mixture.
-    """
-    return types_in_order(shape, in_llama_order(tensors), quant, importance_matrix=importance_matrix)
-
-
 class Placed(NamedTuple):
     """A tensor with what the rules ask of it, worked out once for all mixtures."""
 
@@ -142,7 +98,13 @@ def in_llama_order(tensors: Iterable[TensorSpec]) -> list[Placed]:
 def types_in_order(
     shape: ModelShape, placed: list[Placed], quant: str, *, importance_matrix: bool | None = None
 ) -> dict[str, str]:
-    """The same as ``types_of`` for tensors already in order.
+    """The ggml type of every tensor, by name.
+
+    Args:
+        shape: Shape of the model.
+        placed: Its tensors.
+        quant: Name of the mixture.
+        importance_matrix: Whether one is used, which changes a few choices; None: only where llama.cpp demands it.
 
     Raises:
         UnknownNameError: There is no such mixture.

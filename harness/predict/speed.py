@@ -10,10 +10,12 @@ from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
 from harness.domain.prediction import Interval, SpeedPrediction
 from harness.domain.scenario import Scenario
-from harness.predict.coefficients import Coefficients, shipped
+from harness.predict.batch import batch_spread, batch_step_s
+from harness.predict.coefficients import Coefficients
 from harness.predict.decode import DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
 from harness.predict.interval import UNSETTLED_RATIO, interval, residual_for
 from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.learned import believed
 from harness.predict.prefill import prefill_gradient, prefill_seconds, prompt_of
 from harness.predict.quant_class import quant_class
 from harness.predict.traits import chip_key, shader_peak, traits_of
@@ -38,13 +40,16 @@ def predict_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) -
         from harness.predict.calibrated import calibrated_speed
 
         return calibrated_speed(weights, calibration, device, scenario)
-    return fitted_speed(weights, device, scenario, shipped())
+    return fitted_speed(weights, device, scenario, believed(device))
 
 
 def fitted_speed(
     weights: Weights, device: DeviceProfile, scenario: Scenario, coefficients: Coefficients
 ) -> SpeedPrediction:
-    """Speed by the fitted laws, whatever was measured on the device."""
+    """Speed by the fitted laws, whatever was measured on the device.
+
+    Rates of several sequences are those of all of them together; the first token is that of the last of them.
+    """
     machine = machine_of(device, scenario)
     depth = scenario.depth_tokens + scenario.new_tokens / 2
     work = work_of(weights, scenario, depth)
@@ -54,9 +59,14 @@ def fitted_speed(
     ceiling = machine.bandwidth_bytes_per_s / (work.weight_bytes + work.kv_bytes)
     mid, group = min(1 / terms.total_s, ceiling), _group(work, machine, depth)
     decode = _below(_spread(mid, gradient, "decode", group, device, scenario, coefficients), ceiling)
+    if (together := scenario.batch_count) > 1:
+        ceiling = together * machine.bandwidth_bytes_per_s / (work.weight_bytes + together * work.kv_bytes)
+        mid = min(together / batch_step_s(work, machine, together, values), ceiling)
+        decode = _below(_batched(decode, mid, together), ceiling)
     prompt = prompt_of(weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
     prompt_s = prefill_seconds(work, machine, prompt, values)
     prompt_s = max(prompt_s, work.weight_bytes / machine.bandwidth_bytes_per_s)
+    prompts_s = prompt_s * together
     slopes = prefill_gradient(work, machine, prompt, values)
     mid = max(scenario.prompt_tokens, 1) / prompt_s
     prefill = _spread(mid, slopes, "prefill", "prefill", device, scenario, coefficients)
@@ -64,9 +74,9 @@ def fitted_speed(
     warm = LOAD_OVERHEAD_S + weights.file_bytes / PAGE_CACHE_BYTES_PER_S
     load_cold, load_warm = interval(cold, _LOAD_SPREAD), interval(warm, _LOAD_SPREAD)
     first = Interval(
-        mid=prompt_s + terms.total_s,
-        low=max(scenario.prompt_tokens, 1) / prefill.high + 1 / decode.high,
-        high=max(scenario.prompt_tokens, 1) / prefill.low + 1 / decode.low,
+        mid=prompts_s + together / decode.mid,
+        low=together * (max(scenario.prompt_tokens, 1) / prefill.high + 1 / decode.high),
+        high=together * (max(scenario.prompt_tokens, 1) / prefill.low + 1 / decode.low),
     )
     return SpeedPrediction(
         decode_tokens_per_s=decode,
@@ -191,6 +201,16 @@ def _doubt(device: DeviceProfile, api: str) -> float:
 def _below(value: Interval, ceiling: float) -> Interval:
     """No part of an interval lies above the roofline."""
     return Interval(mid=min(value.mid, ceiling), low=min(value.low, ceiling), high=min(value.high, ceiling))
+
+
+def _batched(one: Interval, mid: float, sequence_count: int) -> Interval:
+    """The speed of a batch: as unsure as one sequence's, and what batches add to that, in squares."""
+    low, high = batch_spread(sequence_count)
+    return Interval(
+        mid=mid,
+        low=mid * math.exp(-math.hypot(math.log(one.mid / one.low), low)),
+        high=mid * math.exp(math.hypot(math.log(one.high / one.mid), high)),
+    )
 
 
 def _sum(one: Interval, two: Interval) -> Interval:

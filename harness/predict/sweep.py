@@ -17,8 +17,8 @@ from harness.domain.device import DeviceProfile, PoolName
 from harness.domain.model import ModelShape, Weights
 from harness.domain.prediction import MemoryPart, VerdictWord
 from harness.domain.scenario import Scenario
-from harness.predict.coefficients import shipped
 from harness.predict.decode import Work, decode_seconds
+from harness.predict.learned import believed
 from harness.predict.memory import (
     context_parts,
     load_extra_bytes,
@@ -169,16 +169,15 @@ def decode_speeds(
         for q, work in enumerate(row):
             groups.setdefault((work.type_name, work.model, str(work.moe)), []).append((m, q))
     stacked = {kind: _stack([works[m][q] for m, q in places]) for kind, places in groups.items()}
-    values = shipped().values
     found = np.full((len(devices), len(weights), len(weights[0]) if weights else 0), np.nan)
     for d, device in enumerate(devices):
         if device.engine_for(device.api(scenario.api)) is None:
             continue
-        if device.calibration(device.api(scenario.api)) is not None:
+        if device.calibration(device.api(scenario.api)) is not None or scenario.batch_count > 1:
             for m in (m for m, row in enumerate(works) if row):
                 found[d, m] = [predict_speed(one, device, scenario).decode_tokens_per_s.mid for one in weights[m]]
             continue
-        machine = machine_of(device, scenario)
+        machine, values = machine_of(device, scenario), believed(device).values
         for kind, places in groups.items():
             work = stacked[kind]
             seconds = decode_seconds(work, machine, values).total_s

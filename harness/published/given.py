@@ -50,7 +50,7 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Coefficients:
     before = coefficients.covariance_of(keys)
     for i, key in enumerate(keys):
         letter, _, side = kind_of(key).partition("/chip ")
-        if side and letter in {"s", "g"}:
+        if side == found[0].machine.side and letter in {"s", "g"}:
             before[i, i] += prior_of(f"{letter}/source {side}:", coefficients.widths)[1] ** 2
     noise = [coefficients.noise.get(noise_class(row.phase, row.machine), NOISE) for row in found]
     target, theta, gain, jacobian = np.array([_target(row) for row in found]), mean, before, before

@@ -1,6 +1,6 @@
 """Published energy of a token and speeds over minutes: read, fitted, and each device predicted without its own rows.
 
-Rows of one device, engine and scope are one vote. Terms are fitted to ln of what was measured by Gauss-Newton around
+Rows of one device, engine and scope are one vote. Terms are fitted to ln of what was measured by least squares around
 the priors of ``harness.predict.heat``, which pools: a term that few devices speak for stays near its prior.
 """
 
@@ -30,9 +30,9 @@ from harness.predict.heat import (
 )
 from harness.predict.quant_class import quant_class
 from harness.predict.traits import chip_key
-from harness.published.other_rows import Check, read_cells
+from harness.published.other_rows import Cells, Check, read_cells
 from harness.published.row_work import active_named
-from harness.published.rows import api_named, number_in
+from harness.published.rows import api_named
 
 Kind = Literal["energy", "thermal"]
 NOISE: Final = 0.3
@@ -99,48 +99,47 @@ def heat_rows(kind: Kind, path: Path | None = None) -> tuple[list[HeatRow], int]
     Raises:
         BadDataError: It cannot be read, columns are missing, or a number is none.
     """
-    name = str(path or f"{kind}.csv")
-    listed = list(enumerate(read_cells(f"{kind}.csv", path, kind), 2))
+    cells = read_cells(f"{kind}.csv", path, kind)
     profiles = [load_device(device) for device in device_names()]
     if kind == "energy":
-        found = [_energy_row(name, line, raw, profiles) for line, raw in listed]
+        found = [_energy_row(raw, profiles) for raw in cells]
     else:
-        runs: dict[tuple[str, ...], list[tuple[int, dict[str, str]]]] = {}
-        for line, raw in listed:
-            runs.setdefault((raw["run_id"], raw["device"], raw["backend"], raw["model"]), []).append((line, raw))
-        found = [_run(name, run, profiles) for run in runs.values()]
+        runs: dict[tuple[str, ...], list[Cells]] = {}
+        for raw in cells:
+            runs.setdefault((raw["run_id"], raw["device"], raw["backend"], raw["model"]), []).append(raw)
+        found = [_run(run, profiles) for run in runs.values()]
     return [row for row in found if row is not None], sum(row is None for row in found)
 
 
-def _energy_row(name: str, line: int, raw: dict[str, str], profiles: Sequence[DeviceProfile]) -> HeatRow | None:
-    joules, speed, power = (number_in(name, line, raw, c) for c in ("joules_per_token", "tokens_per_s", "power_w"))
+def _energy_row(raw: Cells, profiles: Sequence[DeviceProfile]) -> HeatRow | None:
+    joules, speed, power = raw.numbers("joules_per_token", "tokens_per_s", "power_w")
     phase = raw.get("phase", "")
     if speed <= 0 or "whole reference" in phase or "prompt dominated" in phase or "mixed" in phase:
         return None  # what is averaged over the prompt says nothing of one generated token
-    load = _load(name, line, raw, profiles)
+    load = _load(raw, profiles)
     joules = joules or power / speed
     doubt = _DOUBTS.get(raw.get("trust", "").upper(), 1.0)
     return HeatRow("energy", raw["device"], load, speed, joules, doubt) if load is not None and joules > 0 else None
 
 
-def _run(name: str, run: list[tuple[int, dict[str, str]]], profiles: Sequence[DeviceProfile]) -> HeatRow | None:
+def _run(run: Sequence[Cells], profiles: Sequence[DeviceProfile]) -> HeatRow | None:
     """Burst and sustained speed of one run; the latter is the middle of its last windows."""
-    told = [(r["t_s"], number_in(name, n, r, "t_s"), number_in(name, n, r, "tokens_per_s")) for n, r in run]
-    points = [(at if text else math.inf, speed) for text, at, speed in told if speed > 0]
-    load = _load(name, *run[0], profiles)
+    told = [(raw.number("t_s") if raw["t_s"] else math.inf, raw.number("tokens_per_s")) for raw in run]
+    points = [(at, speed) for at, speed in told if speed > 0]
+    load = _load(run[0], profiles)
     late = [speed for at, speed in points[1:] if at >= _COUNTED_S]
-    if load is None or not late or run[0][1].get("thermal_state_start", "").lower() in _HOT:
+    if load is None or not late or run[0].get("thermal_state_start", "").lower() in _HOT:
         return None
     burst, left = points[0][1], float(np.median(late[-4:]))
     half = (burst + left) / 2
     knee = next((at for at, speed in points if speed < half and at < math.inf), None) if left < 0.8 * burst else None
-    doubt = _DOUBTS.get(run[0][1].get("trust", "").upper(), 1.0)
-    return HeatRow("thermal", run[0][1]["device"], load, burst, min(left / burst, 1.0), doubt, knee)
+    doubt = _DOUBTS.get(run[0].get("trust", "").upper(), 1.0)
+    return HeatRow("thermal", run[0]["device"], load, burst, min(left / burst, 1.0), doubt, knee)
 
 
-def _load(name: str, line: int, raw: dict[str, str], profiles: Sequence[DeviceProfile]) -> Load | None:
+def _load(raw: Cells, profiles: Sequence[DeviceProfile]) -> Load | None:
     """What a row tells of its token and its device; None without the model's size."""
-    size, params, active = (number_in(name, line, raw, c) for c in ("model_bytes", "params_b", "active_params_b"))
+    size, params, active = raw.numbers("model_bytes", "params_b", "active_params_b")
     model, quant = raw["model"], raw["quant"]
     named = re.search(r"(?<![\dA-Za-z.])(E?)(\d+(?:\.\d+)?)B", model)
     stated = float(named[2]) if named else 0.0
@@ -162,7 +161,7 @@ def _load(name: str, line: int, raw: dict[str, str], profiles: Sequence[DevicePr
     engine = "card" if card else known.kind if known else api if api in {"cpu", "npu"} else "gpu"
     scope = raw.get("power_scope", "").lower()
     whole = re.search(r"whole|battery|wall|socket|sys rail|dc input|board dc", scope) is not None
-    limit = number_in(name, line, raw, "power_limit_w")
+    limit = raw.number("power_limit_w")
     sheet = profile.power.sustained_watts if profile is not None else None
     # What the profile says of a phone was measured on such a phone: a device left out must not be told by it.
     if not limit and sheet is not None and own_class not in {"phone", "tablet"}:
@@ -208,7 +207,9 @@ def _profile(chip: str, device: str, profiles: Sequence[DeviceProfile]) -> Devic
 
 
 def fit(rows: Sequence[HeatRow], source: str) -> HeatTerms:
-    """Terms for the rows: Gauss-Newton with halved steps on (ln predicted - ln measured) / noise and the priors."""
+    """Terms for the rows: least squares of (ln predicted - ln measured) / noise and of the distance to the priors."""
+    from scipy.optimize import least_squares
+
     keys = tuple(PRIORS)
     mean = np.array([PRIORS[key][0] for key in keys])
     precision = np.array([1 / PRIORS[key][1] for key in keys])
@@ -227,19 +228,11 @@ def fit(rows: Sequence[HeatRow], source: str) -> HeatTerms:
                 found.append(math.log(knee / row.knee_s) / (2 * noise) if knee else 0.0)
         return np.array([*map(_huber, found), *((theta - mean) * precision)])
 
-    theta = mean.copy()
-    for _ in range(12):
-        now = misses(theta)
-        jacobian = np.stack([(misses(theta + step) - now) / 1e-4 for step in 1e-4 * np.eye(len(keys))], axis=1)
-        change = np.linalg.solve(jacobian.T @ jacobian, -jacobian.T @ now)
-        scale = 1.0
-        while scale > 1e-3 and (misses(theta + scale * change) ** 2).sum() > (now**2).sum():
-            scale /= 2
-        theta = theta + scale * change
-    spread = np.linalg.inv(jacobian.T @ jacobian)
+    found = least_squares(misses, mean, diff_step=1e-4)
+    spread = np.linalg.inv(found.jac.T @ found.jac)
     return HeatTerms(
         source=source,
-        terms={key: round(float(t), 4) for key, t in zip(keys, theta, strict=True)},
+        terms={key: round(float(t), 4) for key, t in zip(keys, found.x, strict=True)},
         covariance=tuple(tuple(round(float(c), 6) for c in row) for row in spread),
         energy_floor=NOISE,
         share_floor=_SHARE_NOISE,

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
@@ -41,38 +42,48 @@ class Check(Frozen, frozen=True, kw_only=True):
     within_ratio: float | None
 
 
-Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal"]
+Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal", "batch"]
 
 _COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
-    "speculation": ("target", "method", "device", "gamma", "acceptance_rate", "acceptance_kind", "speedup"),
+    "speculation": ("speedup", "acceptance_rate", "target", "method", "device", "gamma", "acceptance_kind"),
     "streaming": (
-        "arch", "model_bytes", "ram_bytes_or_budget", "storage_read_gb_s", "tokens_per_s", "params_b",
+        "storage_read_gb_s", "ram_bytes_or_budget", "arch", "model_bytes", "tokens_per_s", "params_b",
         "active_params_b",
     ),
-    "placement": ("gpu_chip", "offload_mode", "n_gpu_layers", "n_cpu_moe", "model", "quant", "test", "tokens_per_s"),
-    "energy": ("device", "chip", "device_class", "backend", "model", "quant", "joules_per_token", "power_scope"),
-    "thermal": ("device", "chip", "device_class", "backend", "model", "quant", "run_id", "t_s", "tokens_per_s"),
+    "placement": ("offload_mode", "n_gpu_layers", "n_cpu_moe", "gpu_chip", "model", "quant", "test", "tokens_per_s"),
+    "energy": ("joules_per_token", "power_scope", "device", "chip", "device_class", "backend", "model", "quant"),
+    "thermal": ("run_id", "t_s", "device", "chip", "device_class", "backend", "model", "quant", "tokens_per_s"),
+    "batch": ("batch_npl", "tg_tokens_per_s_total", "chip", "backend", "model", "quant", "memory_bandwidth_gb_s"),
 }  # fmt: skip
-_MARKS: Final[dict[Kind, tuple[str, ...]]] = {
-    "speculation": ("speedup", "acceptance_rate"),
-    "streaming": ("storage_read_gb_s", "ram_bytes_or_budget"),
-    "placement": ("offload_mode", "n_gpu_layers"),
-    "energy": ("joules_per_token", "power_scope"),
-    "thermal": ("run_id", "t_s"),
-}
-
+"""Columns without which there is no answer; the first two are those that no file of another kind has."""
 _NUMBERS: Final[dict[Kind, tuple[str, ...]]] = {
     "speculation": ("gamma", "acceptance_rate", "mean_accepted_tokens", "draft_cost_ratio_c", "speedup"),
-    "streaming": (
-        "model_bytes", "ram_bytes_or_budget", "vram_bytes", "storage_read_gb_s", "tokens_per_s", "params_b",
-        "active_params_b",
-    ),
     "placement": (
         "n_gpus", "n_gpu_layers", "n_layers", "n_cpu_moe", "params_b", "active_params_b", "model_bytes", "bytes_on_cpu",
         "gpu_bandwidth_gb_s", "cpu_bandwidth_gb_s", "n_ubatch", "tokens_per_s",
     ),
 }  # fmt: skip
-"""Cells that are numbers or blank; the first one that is neither is named with its line."""
+"""Cells that are numbers or blank even in rows that nothing else is asked of."""
+
+
+class Cells(dict[str, str]):
+    """One row as text by column, with its place in the file."""
+
+    def __init__(self, cells: Mapping[str, str], path: Path | str, line: int) -> None:
+        super().__init__(cells)
+        self.path, self.line = path, line
+
+    def number(self, column: str) -> float:
+        """Value of a cell; 0 for a blank or a missing one.
+
+        Raises:
+            BadDataError: It is no number, or a negative one.
+        """
+        return number_in(self.path, self.line, self, column)
+
+    def numbers(self, *columns: str) -> Iterator[float]:
+        """Values of several cells."""
+        return map(self.number, columns)
 
 
 def kind_of(path: Path) -> Kind:
@@ -88,10 +99,10 @@ def kind_of(path: Path) -> Kind:
         raise BadDataError(path, "", str(error), "a CSV file in UTF-8") from error
     except OSError as error:
         raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
-    return next((kind for kind, marks in _MARKS.items() if header.issuperset(marks)), "speed")
+    return next((kind for kind, columns in _COLUMNS.items() if header.issuperset(columns[:2])), "speed")
 
 
-def read_cells(name: str, path: Path | None, kind: Kind) -> list[dict[str, str]]:
+def read_cells(name: str, path: Path | None, kind: Kind) -> list[Cells]:
     """Rows of the shipped file ``name``, or of ``path``; columns in any order and blanks anywhere are fine."""
     text = (files("harness.published") / "data" / name).read_text() if path is None else path.read_text("utf-8-sig")
     reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -102,9 +113,8 @@ def read_cells(name: str, path: Path | None, kind: Kind) -> list[dict[str, str]]
     rows = []
     for cells in reader:
         row = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)}
-        for column in _NUMBERS.get(kind, ()):
-            number_in(path or name, reader.line_num, row, column)
-        rows.append(row)
+        rows.append(Cells(row, path or name, reader.line_num))
+        list(rows[-1].numbers(*_NUMBERS.get(kind, ())))
     return rows
 
 
@@ -126,7 +136,7 @@ def check_speculation(path: Path | None = None) -> Check:
         predicted = predicted_speedup(row, others)
         if predicted is not None:
             quotients.append(predicted / row.speedup)
-    return _check("speculative speedup, device left out", quotients, len(cells))
+    return check_of("speculative speedup, device left out", quotients, len(cells))
 
 
 def _same_device(one: Measured, other: Measured) -> bool:
@@ -144,13 +154,10 @@ def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
     """
     quotients: dict[bool, list[float]] = {True: [], False: []}
     skipped = {True: 0, False: 0}
-    for line, cells in enumerate(read_cells("streaming.csv", path, "streaming"), 2):
-        size, disk, speed, ram, card, active, params = (
-            number_in(path or "streaming.csv", line, cells, name)
-            for name in (
-                "model_bytes", "storage_read_gb_s", "tokens_per_s", "ram_bytes_or_budget", "vram_bytes",
-                "active_params_b", "params_b",
-            )
+    for cells in read_cells("streaming.csv", path, "streaming"):
+        size, disk, speed, ram, card, active, params = cells.numbers(
+            "model_bytes", "storage_read_gb_s", "tokens_per_s", "ram_bytes_or_budget", "vram_bytes",
+            "active_params_b", "params_b",
         )  # fmt: skip
         moe = cells["arch"].startswith("moe")
         if (
@@ -170,12 +177,13 @@ def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
             seconds = compute_s + mmap_read_s(mapped, ram, disk * 1e9)
         quotients[moe].append(1 / seconds / speed)
     return (
-        _check("streaming, dense, mapped", quotients[False], len(quotients[False]) + skipped[False]),
-        _check("streaming, mixture of experts", quotients[True], len(quotients[True]) + skipped[True]),
+        check_of("streaming, dense, mapped", quotients[False], len(quotients[False]) + skipped[False]),
+        check_of("streaming, mixture of experts", quotients[True], len(quotients[True]) + skipped[True]),
     )
 
 
-def _check(name: str, quotients: list[float], all_count: int) -> Check:
+def check_of(name: str, quotients: list[float], all_count: int) -> Check:
+    """Errors of predicted / measured; ``all_count`` rows were there."""
     values = np.array(quotients)
     return Check(
         name=name,

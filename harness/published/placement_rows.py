@@ -5,7 +5,6 @@ params_b active_params_b quant model_bytes offload_mode n_gpu_layers n_layers n_
 n_ubatch n_threads kv_type test tokens_per_s context_depth trust date``; blanks are allowed anywhere.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -35,28 +34,21 @@ from harness.predict.quant_class import quant_class
 from harness.predict.quant_mix import quant_named
 from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import role_of, weights_of
-from harness.published.other_rows import read_cells
-from harness.published.row_work import ModelOf, active_named
-from harness.published.rows import api_named, number_in, test_named
+from harness.published.other_rows import Cells, read_cells
+from harness.published.row_work import ModelOf
+from harness.published.rows import api_named, test_named
 
 Array = NDArray[np.float64]
-NOISE: Final = 0.15
+_NOISE: Final = 0.15
 """Spread of one measurement in ln t, with what a row does not tell of its host."""
-HOST_GB_S: Final = 89.6
+_HOST_GB_S: Final = 89.6
 """Bandwidth of a host that a row does not tell of: two channels of DDR5-5600 x 64 bit."""
-EXPERT_RATIO: Final = 0.04
-"""Used / all experts of a mixture without a card: between 8 of 128 and 8 of 256."""
-ACTIVE_RATIO: Final = 0.055
-"""Active / all weights of a mixture whose row does not tell it and that has no card."""
-TABLE_RATIO: Final = 0.015
-"""Share of a mixture's weights in its token table, without a card."""
 
 
 class PlacedRow(NamedTuple):
     """One published test of a split placement.
 
     Attributes:
-        line: Line of the file.
         raw: Its cells.
         gpu: Canonical name of the card.
         phase: ``decode`` or ``prefill``.
@@ -70,17 +62,16 @@ class PlacedRow(NamedTuple):
         reason: Why there is no ``split``.
     """
 
-    line: int
-    raw: dict[str, str]
+    raw: Cells
     gpu: str
     phase: str
     tokens_per_s: float
     split: Split | None
     cards: Cards | None
-    host: Machine | None
+    host: Machine
     prompt: Prompt
     ubatch_tokens: int
-    step: float
+    step: float = 0.0
     reason: str = ""
 
     @property
@@ -149,16 +140,18 @@ def check_placement(path: Path | None, model_of: ModelOf, *, left_out: bool = Fa
     judged = [row for row in rows if row.judged]
     cards = {row.gpu for row in judged} if left_out else set()
     fitted = {gpu: fit_terms([row for row in rows if row.gpu != gpu]) for gpu in cards}
-    predicted = {row.line: predicted_tokens_per_s(row, fitted.get(row.gpu, SHIPPED)) for row in judged}
-    scores, by_gpu, residuals = {}, {}, {}
-    for phase in ("decode", "prefill"):
+    predicted = {id(row): predicted_tokens_per_s(row, fitted.get(row.gpu, SHIPPED)) for row in judged}
+    scores, residuals = {}, {}
+    by_gpu: dict[str, float] = {}
+    for phase in dict.fromkeys(row.phase for row in sorted(judged, key=lambda row: row.phase)):
         mine = [row for row in judged if row.phase == phase]
-        if not mine:
-            continue
-        errors = np.array([abs(predicted[r.line] / r.tokens_per_s - 1) for r in mine])
+        ratios = np.array([predicted[id(row)] / row.tokens_per_s for row in mine])
+        errors = np.abs(ratios - 1)
         votes: dict[tuple[str, ...], list[float]] = {}
+        gpus: dict[str, list[float]] = {}
         for row, error in zip(mine, errors.tolist(), strict=True):
             votes.setdefault((row.gpu, row.raw["model"], row.raw["quant"]), []).append(error)
+            gpus.setdefault(row.gpu, []).append(error)
         middles = [float(np.median(v)) for v in votes.values()]
         scores[phase] = PlacementScore(
             rows_count=len(mine),
@@ -168,11 +161,9 @@ def check_placement(path: Path | None, model_of: ModelOf, *, left_out: bool = Fa
             vote_median_ratio=float(np.median(middles)),
             vote_p90_ratio=float(np.quantile(middles, 0.9)),
         )
-        logs = [math.log(r.tokens_per_s / predicted[r.line]) for r in mine]
-        residuals[phase] = (float(np.quantile(logs, 0.05)), float(np.quantile(logs, 0.95)))
-        for gpu in sorted({r.gpu for r in mine}):
-            of_gpu = [e for r, e in zip(mine, errors.tolist(), strict=True) if r.gpu == gpu]
-            by_gpu[f"{phase} {gpu}"] = float(np.median(of_gpu))
+        low, high = np.quantile(-np.log(ratios), (0.05, 0.95))
+        residuals[phase] = (float(low), float(high))
+        by_gpu |= {f"{phase} {gpu}": float(np.median(gpus[gpu])) for gpu in sorted(gpus)}
     found = _sweeps_found(judged, predicted)
     return PlacementReport(
         how="each card left out of the fit" if left_out else "shipped terms",
@@ -197,7 +188,7 @@ def _sweeps_found(rows: Sequence[PlacedRow], predicted: Mapping[int, float]) -> 
             continue
         order = sorted(steps)
         measured = [float(np.median([r.tokens_per_s for r in steps[s]])) for s in order]
-        told = [float(np.median([predicted[r.line] for r in steps[s]])) for s in order]
+        told = [float(np.median([predicted[id(r)] for r in steps[s]])) for s in order]
         best, chosen = int(np.argmax(measured)), int(np.argmax(told))
         found.append(abs(best - chosen) <= 1 or measured[chosen] >= 0.9 * measured[best])
     return found
@@ -209,118 +200,84 @@ def read_placed_rows(path: Path | None, model_of: ModelOf) -> list[PlacedRow]:
     Raises:
         BadDataError: The file cannot be read, lacks columns, or has a number that is none.
     """
-    cells = read_cells("partial_offload.csv", path, "placement")
-    return [_row(path or "partial_offload.csv", line, raw, model_of) for line, raw in enumerate(cells, 2)]
+    return [_row(raw, model_of) for raw in read_cells("partial_offload.csv", path, "placement")]
 
 
-def _row(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) -> PlacedRow:
-    def number(column: str) -> float:
-        return number_in(path, line, raw, column)
-
-    speed = number("tokens_per_s")
+def _row(raw: Cells, model_of: ModelOf) -> PlacedRow:
+    speed = raw.number("tokens_per_s")
     phase, count, depth, known_test = test_named(raw.get("test", ""), raw.get("context_depth", ""))
-    prompt = Prompt(count, depth, 0.0)
     raw["trust"] = raw.get("trust", "").upper()
-    parts = _parts(raw, number, model_of)
-    cards, host = _cards(raw, number), _host(raw, number)
-    ubatch = round(number("n_ubatch")) or 512
+    parts, cards = _parts(raw, model_of), _cards(raw)
     several = "rpc" in raw.get("backend", "").lower() or "node" in raw.get("device", "").lower()
-    reason = ""
-    for given, word in (
+    reasons = (
         (known_test, "unknown test"),
         (speed, "no speed"),
         (parts is not None, "no model bytes"),
         (cards is not None, "no bandwidth of the GPU"),
         (not several, "several machines"),
-    ):
-        reason = reason or ("" if given else word)
-    gpu = chip_key(raw.get("gpu_chip", ""))
-    if reason or parts is None or cards is None:
-        return PlacedRow(line, raw, gpu, phase, speed, None, cards, host, prompt, ubatch, 0.0, reason)
-    away = _away(raw, parts, number)
+    )
+    row = PlacedRow(
+        raw=raw,
+        gpu=chip_key(raw.get("gpu_chip", "")),
+        phase=phase,
+        tokens_per_s=speed,
+        split=None,
+        cards=cards,
+        host=_host(raw),
+        prompt=Prompt(count, depth, 0.0),
+        ubatch_tokens=round(raw.number("n_ubatch")) or 512,
+        reason=next((word for given, word in reasons if not given), ""),
+    )
+    if row.reason or parts is None:
+        return row
+    away = _away(raw, parts)
     mean_depth = depth + (count / 2 if phase == "decode" else 0)
     # Types that ik_llama.cpp interleaves for a CPU (_R4) have no kernel on a GPU.
     split = _split(parts, away, mean_depth)._replace(copies="_R4" not in raw.get("quant", "").upper())
-    if parts.shape is not None:
-        prompt = prompt_of(parts.shape, count, depth)
-        latent = parts.shape.latent
-        if latent is not None and host.runtime == "ik":  # prompts in the width of the heads, not of the cache
-            widths = latent.nope_head_dim + latent.rope_head_dim + latent.value_head_dim
-            narrow = widths / (2 * latent.kv_rank_dim + latent.rope_head_dim)
-            prompt = prompt._replace(attention_flops=prompt.attention_flops * narrow)
-    else:
-        prompt = prompt._replace(attention_flops=parts.hidden_dim * parts.blocks * count * (depth + count / 2))
-    return PlacedRow(line, raw, gpu, phase, speed, split, cards, host, prompt, ubatch, away.step)
+    prompt, latent = prompt_of(parts.shape, count, depth), parts.shape.latent
+    if latent is not None and row.host.runtime == "ik":  # prompts in the width of the heads, not of the cache
+        widths = latent.nope_head_dim + latent.rope_head_dim + latent.value_head_dim
+        narrow = widths / (2 * latent.kv_rank_dim + latent.rope_head_dim)
+        prompt = prompt._replace(attention_flops=prompt.attention_flops * narrow)
+    return row._replace(split=split, prompt=prompt, step=away.blocks + away.experts)
 
 
 class _Parts(NamedTuple):
     """A model by what can lie apart: (bytes, weights) of blocks without experts, of experts, of the output."""
 
-    blocks: int
-    hidden_dim: float
     dense: tuple[float, float]
     experts: tuple[float, float]
     output: tuple[float, float]
     expert_ratio: float
     quant: str
-    shape: ModelShape | None
+    shape: ModelShape
 
 
-def _parts(raw: dict[str, str], number: Callable[[str], float], model_of: ModelOf) -> _Parts | None:
-    size, params, active = (number(name) for name in ("model_bytes", "params_b", "active_params_b"))
+def _parts(raw: Cells, model_of: ModelOf) -> _Parts | None:
+    size, params, active = raw.numbers("model_bytes", "params_b", "active_params_b")
     known = model_of(raw.get("model", ""), params, raw.get("quant", ""), active)
-    quant = quant_class(raw.get("quant", ""))
-    if known is not None:
-        try:
-            weights = weights_of(known.shape, quant_named(raw.get("quant", "").split(" ", maxsplit=1)[0]))
-        except HarnessError:
-            weights = weights_of(known.shape, "F16")
-        sums = {"dense": [0.0, 0.0], "expert": [0.0, 0.0], "output": [0.0, 0.0], "embedding": [0.0, 0.0]}
-        for tensor in weights.tensors:
-            role = role_of(tensor.name)
-            part = sums[role if role in sums else "dense"]
-            part[0] += tensor.size_bytes
-            part[1] += tensor.element_count
-        scale = (size or known.file_bytes) / sum(part[0] for part in sums.values())
-        output = sums["output"] if sums["output"][0] else sums["embedding"]
-        e = known.shape.experts
-        return _Parts(
-            blocks=known.shape.layer_count,
-            hidden_dim=float(known.shape.hidden_dim),
-            dense=(sums["dense"][0] * scale, sums["dense"][1]),
-            experts=(sums["expert"][0] * scale, sums["expert"][1]),
-            output=(output[0] * scale, output[1]),
-            expert_ratio=e.used_count / e.expert_count if e is not None else 1.0,
-            quant=quant,
-            shape=known.shape,
-        )
-    if not (size and params):
+    if known is None:
         return None
-    layers, moe_layers = number("n_gpu_layers"), number("n_cpu_moe")
-    # All layers were offloaded where the experts of all blocks, or of all but the output's, were counted apart.
-    counted = layers - 1 if moe_layers and layers in {moe_layers, moe_layers + 1} and layers > 20 else 0.0
-    blocks = round(number("n_layers") or counted or 15.5 * params**0.385)
-    total, each = params * 1e9, size / (params * 1e9)
-
-    def amount(count: float) -> tuple[float, float]:
-        return count * each, count
-
-    if not (raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params):
-        table = min(0.05 * total, 6e8) if params >= 4.5 else 0.0
-        return _Parts(
-            blocks, _hidden_dim(params), amount(total - 2 * table), amount(0.0), amount(table), 1.0, quant, None
-        )
-    used = (active or active_named(raw.get("model", "")) or ACTIVE_RATIO * params) * 1e9
-    common = max((used - EXPERT_RATIO * total) / (1 - EXPERT_RATIO), 0.2 * used)
-    table = TABLE_RATIO * total
-    head = min(table, common / 2)
-    dense, experts = amount(common - head), amount(total - common - table)
-    return _Parts(blocks, _hidden_dim(used / 1e9), dense, experts, amount(head), EXPERT_RATIO, quant, None)
-
-
-def _hidden_dim(params_b: float) -> float:
-    """Width of a model without a card: 128 x blocks, blocks = 15.5 x params^0.385, as ``row_work`` has it."""
-    return 128.0 * round(15.5 * math.pow(params_b, 0.385))
+    try:
+        weights = weights_of(known.shape, quant_named(raw.get("quant", "").split(" ", maxsplit=1)[0]))
+    except HarnessError:
+        weights = weights_of(known.shape, "F16")
+    sums = {"dense": [0.0, 0.0], "expert": [0.0, 0.0], "output": [0.0, 0.0], "embedding": [0.0, 0.0]}
+    for tensor in weights.tensors:
+        part = sums.get(role_of(tensor.name), sums["dense"])
+        part[0] += tensor.size_bytes
+        part[1] += tensor.element_count
+    scale = (size or known.file_bytes) / sum(part[0] for part in sums.values())
+    dense, experts, output, table = ((size_bytes * scale, count) for size_bytes, count in sums.values())
+    e = known.shape.experts
+    return _Parts(
+        dense=dense,
+        experts=experts,
+        output=output if output[0] else table,
+        expert_ratio=e.used_count / e.expert_count if e is not None else 1.0,
+        quant=quant_class(raw.get("quant", "")),
+        shape=known.shape,
+    )
 
 
 class _Away(NamedTuple):
@@ -329,7 +286,6 @@ class _Away(NamedTuple):
     blocks: float
     experts: float
     output: bool
-    step: float
 
 
 _Share = Callable[[re.Match[str], float], float]
@@ -347,9 +303,14 @@ _TOLD: Final[tuple[tuple[str, _Share], ...]] = (
 """How a row tells the share of experts with the CPU, by what stands in its ``offload_detail``, lower case."""
 
 
-def _away(raw: dict[str, str], parts: _Parts, number: Callable[[str], float]) -> _Away:
-    mode, detail, n = raw.get("offload_mode", "").lower(), raw.get("offload_detail", "").lower(), parts.blocks
-    layers, moe, on_cpu = number("n_gpu_layers"), number("n_cpu_moe"), number("bytes_on_cpu")
+def _away(raw: Cells, parts: _Parts) -> _Away:
+    mode, detail, n = (
+        raw.get("offload_mode", "").lower(),
+        raw.get("offload_detail", "").lower(),
+        parts.shape.layer_count,
+    )
+    layers, moe, on_cpu = raw.numbers("n_gpu_layers", "n_cpu_moe", "bytes_on_cpu")
+    n = parts.shape.layer_count
     told = raw.get("n_gpu_layers", "") != ""
     on = min(max(layers - 1, 0.0), n) if told else float(n)
     half = re.search(r"(\d+) ?%/\d+ ?% cpu/gpu", detail)
@@ -363,11 +324,11 @@ def _away(raw: dict[str, str], parts: _Parts, number: Callable[[str], float]) ->
     else:
         experts = next(hits, 1.0 if re.search("expert|exps|moe", f"{mode} {detail}") else whole)
     experts = min(max(experts, whole), 1.0) if parts.experts[0] else whole
-    return _Away(whole, experts, told and layers < 1, whole + experts)
+    return _Away(whole, experts, told and layers < 1)
 
 
 def _split(parts: _Parts, away: _Away, depth: float) -> Split:
-    kv = float(kv_read_bytes(parts.shape, round(depth))) if parts.shape is not None else 512.0 * parts.blocks * depth
+    kv, blocks = float(kv_read_bytes(parts.shape, round(depth))), parts.shape.layer_count
     r, moe = parts.expert_ratio, parts.experts[0] > 0
     alone = away.experts - away.blocks
     out = (0.0, 0.0) if away.output else parts.output
@@ -387,22 +348,22 @@ def _split(parts: _Parts, away: _Away, depth: float) -> Split:
 
     on = 1 - away.blocks
     return Split(
-        gpu=work(on, 1 - away.experts, out, on * parts.blocks, on),
-        cpu=work(away.blocks, away.blocks, cpu_out, away.blocks * parts.blocks, away.blocks),
+        gpu=work(on, 1 - away.experts, out, on * blocks, on),
+        cpu=work(away.blocks, away.blocks, cpu_out, away.blocks * blocks, away.blocks),
         experts=work(0.0, alone, (0.0, 0.0), 0.0, 0.0),
-        crossing_count=alone * parts.blocks + (1 if 0 < away.blocks < 1 else 0),
-        hidden_dim=parts.hidden_dim,
+        crossing_count=alone * blocks + (1 if 0 < away.blocks < 1 else 0),
+        hidden_dim=float(parts.shape.hidden_dim),
         copied_bytes=away.blocks * parts.dense[0],
         copied_expert_bytes=away.experts * parts.experts[0],
         expert_ratio=r,
     )
 
 
-def _cards(raw: dict[str, str], number: Callable[[str], float]) -> Cards | None:
+def _cards(raw: Cells) -> Cards | None:
     chip, backend = raw.get("gpu_chip", ""), raw.get("backend", "")
     api = api_named(backend.split("+")[0])
-    count = round(number("n_gpus")) or 1
-    bandwidths = [number("gpu_bandwidth_gb_s")] * count
+    count = round(raw.number("n_gpus")) or 1
+    bandwidths = [raw.number("gpu_bandwidth_gb_s")] * count
     names = [chip] * count
     if not bandwidths[0]:
         told = re.findall(r"(\d{3,4}) (?:and|GB/s)", raw.get("gpu_bw_basis", ""))
@@ -420,32 +381,27 @@ def _cards(raw: dict[str, str], number: Callable[[str], float]) -> Cards | None:
     )
 
 
-def _host(raw: dict[str, str], number: Callable[[str], float]) -> Machine:
-    gb_s = number("cpu_bandwidth_gb_s") or HOST_GB_S
+def _host(raw: Cells) -> Machine:
+    gb_s = raw.number("cpu_bandwidth_gb_s") or _HOST_GB_S
     runtime = raw.get("runtime", "").lower()
     other = "ik" if runtime.startswith("ik_") else "llama.cpp"
     return Machine("cpu", gb_s * 1e9, traits_of(raw.get("cpu_chip", ""), "cpu", gb_s * 1e9), runtime=other)
 
 
-def predicted_s(row: PlacedRow, terms: Terms) -> float:
-    """Seconds of the row's test by token (decode) or of the whole prompt (prefill).
-
-    Raises:
-        ValueError: The row is not predictable.
-    """
-    if row.split is None or row.cards is None or row.host is None:
-        raise ValueError(row.reason)
+def _predicted_s(row: PlacedRow, terms: Terms) -> float:
+    """Seconds of a predictable row's test by token (decode) or of the whole prompt (prefill)."""
+    assert row.split is not None
+    assert row.cards is not None
     if row.phase == "decode":
         return decode_split_s(row.split, row.cards, row.host, shipped().values, terms)
     return prefill_split_s(row.split, row.cards, row.host, row.prompt, row.ubatch_tokens, shipped().values, terms)
 
 
 def predicted_tokens_per_s(row: PlacedRow, terms: Terms) -> float:
-    """The row's speed by the law."""
-    return (row.prompt.tokens if row.phase == "prefill" else 1.0) / predicted_s(row, terms)
+    """A predictable row's speed by the law."""
+    return (row.prompt.tokens if row.phase == "prefill" else 1.0) / _predicted_s(row, terms)
 
 
-_PRIOR: Final = Terms()
 _PRIOR_SD: Final = Terms(
     gpu=0.3, cpu=0.3, experts=0.3, crossing=0.7, prefill=0.3, link=0.1, ik=0.3, memory=0.1, cpu_prefill=0.3
 )
@@ -456,40 +412,24 @@ def fit_terms(rows: Sequence[PlacedRow]) -> Terms:
 
     A vote (GPU x model x quantisation x phase) weighs 1 whatever its rows, a GPU no more than the root of its votes.
     """
+    from scipy.optimize import least_squares
+
     rows = [row for row in rows if row.judged]
     if not rows:
-        return _PRIOR
+        return Terms()
     vote_of = [(row.gpu, row.raw["model"], row.raw["quant"], row.phase) for row in rows]
     rows_in, votes_in = Counter(vote_of), Counter((gpu, phase) for gpu, _, _, phase in set(vote_of))
     weight = np.array([1 / rows_in[v] / np.sqrt(votes_in[v[0], v[3]]) for v in vote_of])
     target = np.log(
         [row.prompt.tokens / row.tokens_per_s if row.phase == "prefill" else 1 / row.tokens_per_s for row in rows]
     )
-    prior, sd = np.array(_PRIOR), np.array(_PRIOR_SD)
+    prior, sd = np.array(Terms()), np.array(_PRIOR_SD)
 
     def residuals(theta: Array) -> Array:
         terms = Terms(*theta.tolist())
-        error = (np.log([predicted_s(row, terms) for row in rows]) - target) / NOISE
+        error = (np.log([_predicted_s(row, terms) for row in rows]) - target) / _NOISE
         robust = np.sign(error) * np.sqrt(2 * (np.sqrt(1 + error**2) - 1))
         pulled: Array = np.concatenate([np.sqrt(weight) * robust, (theta - prior) / sd])
         return pulled
 
-    theta = prior.copy()
-    damping = 1e-2
-    now = residuals(theta)
-    for _ in range(30):
-        step = 1e-4
-        slope = np.stack(
-            [(residuals(theta + step * np.eye(len(theta))[i]) - now) / step for i in range(len(theta))], axis=1
-        )
-        normal = slope.T @ slope
-        change = -np.linalg.solve(normal + damping * np.diag(np.diag(normal)), slope.T @ now)
-        trial = residuals(theta + change)
-        if trial @ trial < now @ now:
-            done = now @ now - trial @ trial < 1e-4 * (now @ now)
-            theta, now, damping = theta + change, trial, damping / 3
-            if done:
-                break
-        else:
-            damping *= 5
-    return Terms(*theta.tolist())
+    return Terms(*least_squares(residuals, prior, diff_step=1e-4, ftol=1e-4).x.tolist())

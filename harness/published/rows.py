@@ -91,7 +91,7 @@ def read_rows(path: Path, model_of: ModelOf) -> list[Row]:
             for cells in reader:
                 raw = {k: v.strip() if isinstance(v, str) else "" for k, v in cells.items() if isinstance(k, str)}
                 raw["trust"] = raw.get("trust", "").upper()
-                rows.append(_row(path, reader.line_num, raw, model_of))
+                rows.append(row_of(path, reader.line_num, raw, model_of))
             return rows
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadDataError(path, "", str(error), "a CSV file in UTF-8") from error
@@ -117,7 +117,12 @@ def number_in(path: Path | str, line: int, raw: Mapping[str, str], name: str) ->
     return value
 
 
-def _row(path: Path, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
+def row_of(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
+    """The row of cells by their column.
+
+    Raises:
+        BadDataError: A number that is none.
+    """
     speed = number_in(path, line, raw, "tokens_per_s")
     bandwidth = number_in(path, line, raw, "memory_bandwidth_gb_s") * 1e9
     params = number_in(path, line, raw, "params_b")

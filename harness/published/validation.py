@@ -7,6 +7,7 @@ percentile of its votes. One vote for each chip x api x model x quant: forty tes
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -158,51 +159,44 @@ def score(judged: Sequence[Judged]) -> Score | None:
     if not judged:
         return None
     errors = _by_vote(judged, lambda j: j.error_ratio)
-    covered = _by_vote(judged, lambda j: float(j.covered), np.mean)
     baselines: dict[str, tuple[float, float]] = {}
     best = None
-    if len({j.row.phase for j in judged}) == 1:
-        if judged[0].row.phase == "decode":
-            baselines = {name: _middle(judged, formula) for name, formula in BASELINES.items()}
-        best = _best_constant(judged)
+    phases = {j.row.phase for j in judged}
+    if phases == {"decode"}:
+        for name, formula in BASELINES.items():
+            off = _by_vote(judged, partial(_miss_ratio, formula))
+            baselines[name] = (float(np.median(off)), float(np.quantile(off, 0.9)))
+    if len(phases) == 1:
+        promised = np.array(_by_vote(judged, _promised_ratio))
+        shares = np.geomspace(0.01, 3, 300)
+        middles = np.median(np.abs(shares[:, None] * promised - 1), axis=1)
+        best = (float(shares[middles.argmin()]), float(middles.min()))
     return Score(
         votes_count=len(errors),
         rows_count=len(judged),
         median_ratio=float(np.median(errors)),
         p90_ratio=float(np.quantile(errors, 0.9)),
-        coverage_ratio=float(np.mean(covered)),
+        coverage_ratio=float(np.mean(_by_vote(judged, lambda j: float(j.covered), np.mean))),
         width_ratio=float(np.median(_by_vote(judged, lambda j: j.high_tokens_per_s / j.low_tokens_per_s))),
         baselines=baselines,
         best_constant=best,
     )
 
 
-def _best_constant(judged: Sequence[Judged]) -> tuple[float, float]:
-    """The share of what the specification promises with the least median error, and that error."""
-    promised = []
-    for item in judged:
-        row = item.row
-        assert row.work is not None
-        rate = row.machine.bandwidth_bytes_per_s / row.plain_bytes
-        if row.phase == "prefill":
-            rate = row.machine.traits.matrix_flops_per_s / (2 * row.work.weight_count)
-        promised.append(rate / row.tokens_per_s)
-    votes: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    for item, ratio in zip(judged, promised, strict=True):
-        votes[item.row.vote].append(ratio)
-    ratios, shares = np.array([np.median(v) for v in votes.values()]), np.geomspace(0.01, 3, 300)
-    middles = np.median(np.abs(shares[:, None] * ratios - 1), axis=1)
-    return float(shares[middles.argmin()]), float(middles.min())
+def _miss_ratio(formula: Callable[[float, float], float], judged: Judged) -> float:
+    """Error of a formula of the file's bytes (of a mixture of experts times active / all parameters) and bandwidth."""
+    row = judged.row
+    return abs(formula(row.plain_bytes, row.machine.bandwidth_bytes_per_s) / row.tokens_per_s - 1)
 
 
-def _middle(judged: Sequence[Judged], formula: Callable[[float, float], float]) -> tuple[float, float]:
-    """Median and 90th percentile of a formula's errors by vote."""
-
-    def error(item: Judged) -> float:
-        return abs(formula(_bytes(item.row), _bandwidth(item.row)) / item.row.tokens_per_s - 1)
-
-    values = np.array(_by_vote(judged, error))
-    return float(np.median(values)), float(np.quantile(values, 0.9))
+def _promised_ratio(judged: Judged) -> float:
+    """What the specification promises over what was measured."""
+    row = judged.row
+    assert row.work is not None
+    rate = row.machine.bandwidth_bytes_per_s / row.plain_bytes
+    if row.phase == "prefill":
+        rate = row.machine.traits.matrix_flops_per_s / (2 * row.work.weight_count)
+    return rate / row.tokens_per_s
 
 
 def _by_vote(
@@ -212,15 +206,6 @@ def _by_vote(
     for item in judged:
         votes[item.row.vote].append(value(item))
     return [float(join(values)) for values in votes.values()]
-
-
-def _bandwidth(row: Row) -> float:
-    return row.machine.bandwidth_bytes_per_s
-
-
-def _bytes(row: Row) -> float:
-    """Bytes the baselines divide by: the file's, of which a mixture of experts reads active / all parameters."""
-    return row.plain_bytes
 
 
 def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "") -> Report:

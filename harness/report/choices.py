@@ -3,16 +3,16 @@
 Compact on purpose: verdicts are one digit a cell, devices of one class share their needs, speeds keep three digits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.app.matrix import ask
+from harness.app.matrix import matching, reachable
 from harness.app.resolve import resolve_model
-from harness.catalog.devices import load_device
+from harness.catalog.devices import device_names, load_device
+from harness.catalog.models import model_names
 from harness.catalog.names import load_model
 from harness.catalog.paths import as_path
 from harness.domain.base import Frozen
@@ -20,8 +20,9 @@ from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelCard, ModelShape, Weights
 from harness.domain.scenario import Scenario
 from harness.predict.quality import perplexity_growth_percent
+from harness.predict.quant_mix import quant_named
 from harness.predict.speed import predict_speed, work_of
-from harness.predict.sweep import Grid
+from harness.predict.sweep import Grid, sweep
 from harness.predict.weights import weights_of
 from harness.units import MIB
 
@@ -107,6 +108,15 @@ class Choices(Frozen, frozen=True, kw_only=True):
     default_quant: int = 0
     default_context: int = 0
 
+    def shown(self, device: int) -> str:
+        """Verdicts of a device in the mixture and the context shown first, one digit a model."""
+        step, first = len(self.quants) * len(self.contexts), self.default_quant * len(self.contexts)
+        return self.verdict[device][first + self.default_context :: step]
+
+    def shown_speed(self, device: int, model: int) -> float:
+        """Tokens/s of a model on a device in the mixture shown first, streaming left out."""
+        return self.speed[device][model * len(self.quants) + self.default_quant]
+
 
 def choices(
     *,
@@ -122,62 +132,17 @@ def choices(
         UnknownNameError: A pattern matches nothing, or there is no such mixture.
     """
     scenario = scenario or Scenario()
-    grid = ask(devices=devices, models=models, quants=quants, contexts=contexts, scenario=scenario)
-    profiles = [load_device(name) for name in grid.devices]
-    files = {Path(ref).stem: ref for ref in models if as_path(ref)}
-    subjects = [_subject(name, files) for name in grid.models]
-    order = sorted(range(len(profiles)), key=lambda i: (_KINDS.index(profiles[i].kind), profiles[i].title.lower()))
-    by_size = sorted(range(len(subjects)), key=lambda i: (subjects[i].parameter_count, grid.models[i]))
-    grid = _reordered(grid, order, by_size)
-    return _pack(grid, [profiles[i] for i in order], [subjects[i] for i in by_size], scenario)
-
-
-_KINDS: Final = ("phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server")
-
-
-class _Subject(NamedTuple):
-    """One model that was asked about."""
-
-    name: str
-    card: ModelCard | None
-    shape: ModelShape
-
-    @property
-    def parameter_count(self) -> int:
-        """Weights, as published or else as counted."""
-        stated = self.card.parameter_count if self.card else 0
-        return stated or sum(t.element_count for t in weights_of(self.shape, "F16").tensors)
-
-
-def _subject(name: str, files: Mapping[str, str]) -> _Subject:
-    if name in files:
-        found = resolve_model(files[name])
-        return _Subject(name, found.card, found.weights.shape)
-    card = load_model(name)
-    return _Subject(name, card, card.shape)
-
-
-def _reordered(grid: Grid, devices: Sequence[int], models: Sequence[int]) -> Grid:
-    place = np.ix_(devices, models)
-    return grid._replace(
-        devices=tuple(grid.devices[i] for i in devices),
-        models=tuple(grid.models[i] for i in models),
-        apis=tuple(grid.apis[i] for i in devices),
-        needed_bytes=grid.needed_bytes[place],
-        available_bytes=grid.available_bytes[place],
-        peak_bytes=grid.peak_bytes[place],
-        verdict=grid.verdict[place],
-        decode_tokens_per_s=grid.decode_tokens_per_s[place],
-        storage_bytes_per_s=grid.storage_bytes_per_s[list(devices)],
-        active_ratio=grid.active_ratio[list(models)],
-    )
-
-
-def _pack(grid: Grid, profiles: Sequence[DeviceProfile], subjects: Sequence[_Subject], scenario: Scenario) -> Choices:
-    weights = [[weights_of(s.shape, q) for q in grid.quants] for s in subjects]
+    profiles = [load_device(name) for name in matching("device", devices, device_names())]
+    profiles.sort(key=lambda device: (_KINDS.index(device.kind), device.title.lower()))
+    subjects = [_subject(name) for name in matching("model", models, model_names())]
+    subjects.sort(key=lambda subject: (subject.parameter_count, subject.name))
+    names = list(dict.fromkeys(quant_named(q) for q in quants))
+    shapes = [(subject.name, subject.shape) for subject in subjects]
+    grid = sweep(profiles, shapes, names, list(dict.fromkeys(contexts)), scenario=scenario)
     needed = np.ceil(grid.needed_bytes.reshape(len(profiles), -1) / MIB).astype(np.int64)
     rows, need_row = np.unique(needed, axis=0, return_inverse=True)
     pools = [_pools(grid, d, profile) for d, profile in enumerate(profiles)]
+    reached = reachable(grid)
     return Choices(
         devices=tuple(_device_line(p, grid.apis[d], pools[d][0]) for d, p in enumerate(profiles)),
         models=tuple(_model_line(s) for s in subjects),
@@ -191,12 +156,38 @@ def _pack(grid: Grid, profiles: Sequence[DeviceProfile], subjects: Sequence[_Sub
         needed_mib=tuple(tuple(int(v) for v in row) for row in rows),
         pool=tuple(digits for _, digits in pools),
         speed=tuple(tuple(_digits(v) for v in row.ravel()) for row in grid.decode_tokens_per_s),
-        sure=_sure(grid, profiles, weights, scenario),
-        streamed=tuple(_streamed(grid, d, profile) for d, profile in enumerate(profiles)),
+        sure=_sure(grid, profiles, [weights_of(s.shape, q) for s in subjects for q in grid.quants], scenario),
+        streamed=tuple(
+            tuple(_digits(v) for v in speeds[verdict == 1])
+            for speeds, verdict in zip(reached, grid.verdict, strict=True)
+        ),
         scenario=scenario,
         default_quant=grid.quants.index("Q4_K_M") if "Q4_K_M" in grid.quants else 0,
         default_context=min(1, len(grid.contexts) - 1),
     )
+
+
+_KINDS: Final = ("phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server")
+
+
+class _Subject(NamedTuple):
+    """One model that was asked about; its weights as published or else as counted."""
+
+    name: str
+    card: ModelCard | None
+    shape: ModelShape
+    parameter_count: int
+
+
+def _subject(ref: str) -> _Subject:
+    if as_path(ref):
+        found = resolve_model(ref)
+        name, card, shape = Path(ref).stem, found.card, found.weights.shape
+    else:
+        name, card = ref, load_model(ref)
+        shape = card.shape
+    stated = card.parameter_count if card else 0
+    return _Subject(name, card, shape, stated or sum(t.element_count for t in weights_of(shape, "F16").tensors))
 
 
 def _pools(grid: Grid, d: int, profile: DeviceProfile) -> tuple[list[tuple[str, int]], str]:
@@ -243,14 +234,13 @@ def _quality(quant: str, parameter_count: int) -> int | None:
 
 
 def _sure(
-    grid: Grid, profiles: Sequence[DeviceProfile], weights: Sequence[Sequence[Weights]], scenario: Scenario
+    grid: Grid, profiles: Sequence[DeviceProfile], listed: Sequence[Weights], scenario: Scenario
 ) -> tuple[tuple[int, ...], ...]:
     """Lower bound over middle, in percent, by device and (model * quants + quant).
 
     On one device, for one class of mixtures, the relative width of the interval changes smoothly with the speed: the
     model is asked at a few models from slow to fast, and between them the width is interpolated over ln of the speed.
     """
-    listed = [one for row in weights for one in row]
     groups: dict[tuple[str, bool], list[int]] = {}
     for index, one in enumerate(listed):
         work = work_of(one, scenario, 0.0)
@@ -268,17 +258,6 @@ def _sure(
             share[members] = np.interp(np.log(np.maximum(speeds[members], 1e-9)), at, ratios)
         found.append(tuple(int(v) for v in np.floor(100 * share)))
     return tuple(found)
-
-
-def _streamed(grid: Grid, d: int, profile: DeviceProfile) -> tuple[float, ...]:
-    """min(decode speed, storage rate / (bytes that do not stay in memory x share of the weights, for a token))."""
-    streams = grid.verdict[d] == 1
-    rate = profile.storage.sequential_read_bytes_per_s.value
-    missing = np.maximum(grid.needed_bytes[d] - grid.available_bytes[d], 1)
-    speeds: NDArray[np.float64] = np.minimum(
-        grid.decode_tokens_per_s[d][..., None], rate / (missing * grid.active_ratio[..., None])
-    )
-    return tuple(_digits(v) for v in speeds[streams])
 
 
 def _digits(value: float) -> float:

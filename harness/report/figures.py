@@ -1,7 +1,6 @@
 """Figures of a report: rows for each chart, and the same numbers as a table for those who cannot see or point."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
@@ -11,13 +10,10 @@ from harness.domain.soak import Soak
 from harness.errors import HarnessError
 from harness.printable import clean
 from harness.records.derive import times_of
-from harness.report import plots
+from harness.report.charts import Figure, Row, chart, figure
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
-from harness.report.figure import Figure
 from harness.report.ladder import ladder_figures
-from harness.report.plots import Row
-from harness.report.svg import both_widths
 from harness.report.text import amount, digits, percent
 from harness.stats.intervals import quantile_interval
 from harness.units import GIB, format_bytes
@@ -42,7 +38,7 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
         soaks(records),
         loads(records),
     ]
-    return [figure for figure in found if figure is not None]
+    return [each for each in found if each is not None]
 
 
 def labelled(runs: Sequence[RunView]) -> list[tuple[str, RunView]]:
@@ -89,16 +85,19 @@ def agreement(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     hit = sum(r["inside"] == "inside" for r in rows)
     newest = range(max(0, len(rows) - ROWS_MAX), len(rows))
     order = sorted(newest, key=lambda i: table[i][1])
-    return Figure(
+    drawn = [rows[i] for i in order]
+    low = min(0.5, *(min(row["low"], row["measured"]) for row in drawn))
+    high = max(2.0, *(max(row["high"], row["measured"]) for row in drawn))
+    return figure(
         "agreement",
         "Predicted against measured",
         f"Each bar is the 90 % interval that was predicted before the run, each mark what was measured then: "
         f"{hit} of {len(rows)} lie inside." + (f" Drawn: the newest {ROWS_MAX}." if len(rows) > ROWS_MAX else ""),
-        both_widths(
-            partial(plots.agreement, [rows[i] for i in order]), "agreement", "Measured over predicted values", wide=720
-        ),
+        "Measured over predicted values",
+        chart("agreement", rows=drawn, ratios=[low / 1.05, high * 1.05]),
         ("run", "quantity", "predicted", "90 % interval", "measured", "error of the prediction", "interval"),
-        tuple(table),
+        table,
+        wide_px=720,
     )
 
 
@@ -142,14 +141,15 @@ def roofline(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
             for x in (peak / bandwidth, right)
         ]
     arithmetic = f"; the level one is its peak of {peak / 1e9:.0f} GFLOP/s" if peak else ""
-    return Figure(
+    return figure(
         "roofline",
         "Roofline",
         f"The sloping roof is what {bandwidth / 1e9:.1f} GB/s of memory allow{arithmetic}. Decoding reads all active "
         "weights for every token and so lies at the left; a prompt shares them among its tokens.",
-        both_widths(partial(plots.roofline, roofs, points), "roofline", "Attained arithmetic over intensity"),
+        "Attained arithmetic over intensity",
+        chart("roofline", roofs=roofs, rows=points),
         ("run", "test", "speed", "FLOP/byte", "GFLOP/s"),
-        tuple(table),
+        table,
     )
 
 
@@ -171,15 +171,14 @@ def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
             says = f"{label}: peak of {format_bytes(run.peak_memory_bytes)} measured"
             ticks.append({"name": label, "gib": run.peak_memory_bytes / GIB, "says": says})
             table.append((label, "measured peak", "", format_bytes(run.peak_memory_bytes), "", "of the child process"))
-    if not bars:
-        return None
-    return Figure(
+    return figure(
         "memory",
         "Where the memory goes",
         "Bars: what was predicted, part by part. Upright tick: the peak that the run's own process reached.",
-        both_widths(partial(plots.memory, bars, ticks), "memory", "Predicted memory by part, and measured peaks"),
+        "Predicted memory by part, and measured peaks",
+        chart("memory", rows=bars, peaks=ticks),
         ("run", "part", "pool", "held", "mapped from the file", "why"),
-        tuple(table),
+        table,
     )
 
 
@@ -210,21 +209,23 @@ def latency(runs: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -
         return []
     columns = ("run", "tokens", "median, ms", "90 %, ms", "99 %, ms", "slowest, ms")
     return [
-        Figure(
+        figure(
             "latency",
             "Time of a single token",
             "The steeper the line, the steadier the answer; its tail to the right is what a user notices as stutter.",
-            both_widths(partial(plots.latency_share, shares), "latency", "Share of tokens over their time"),
+            "Share of tokens over their time",
+            chart("latency", rows=shares),
             columns,
-            tuple(table),
+            table,
         ),
-        Figure(
+        figure(
             "course",
             "Time of a token over an answer",
             "Median over the samples. A rise to the right is the growing cache, or heat.",
-            both_widths(partial(plots.latency_time, course), "course", "Time of tokens over an answer"),
+            "Time of tokens over an answer",
+            chart("course", rows=course),
             columns,
-            tuple(table),
+            table,
         ),
     ]
 
@@ -254,16 +255,15 @@ def frontier(choices: Choices, runs: Sequence[tuple[str, RunView]], models_max: 
             says = f"{name} {quant}: {digits(gib)} GiB, perplexity {loss:+.1f} % over F16"
             rows.append({"model": name, "quant": quant, "gib": gib, "loss": max(loss, 0.0), "says": says})
             table.append((name, quant, f"{digits(gib)} GiB", f"{loss:+.2f} %"))
-    if not rows:
-        return None
-    return Figure(
+    return figure(
         "frontier",
         "What a smaller file costs in quality",
         "Left is smaller and faster, down is better. Losses are published perplexities of models of about that size, "
         "not measured here.",
-        both_widths(partial(plots.frontier, rows), "frontier", "Perplexity lost over size of the weights"),
+        "Perplexity lost over size of the weights",
+        chart("frontier", rows=rows),
         ("model", "mixture", "weights", "perplexity over F16"),
-        tuple(table),
+        table,
     )
 
 
@@ -284,15 +284,14 @@ def acceptance(records: Sequence[RunRecord]) -> Figure | None:
             says = f"{name}: token {place} of the draft accepted {accepted} of {tried} times"
             rows.append({"name": name, "position": place, "share": accepted / tried, "says": says})
             table.append((name, str(place), str(accepted), str(tried), f"{accepted / tried:.0%}"))
-    if not rows:
-        return None
-    return Figure(
+    return figure(
         "acceptance",
         "Speculation: how much of a draft is kept",
         "A drafted token counts only when all before it were accepted.",
-        both_widths(partial(plots.acceptance, rows), "acceptance", "Accepted share by place in the draft"),
+        "Accepted share by place in the draft",
+        chart("acceptance", rows=rows),
         ("draft", "place", "accepted", "tried", "share"),
-        tuple(table),
+        table,
     )
 
 
@@ -311,15 +310,14 @@ def soaks(records: Sequence[RunRecord]) -> Figure | None:
         knee = "never" if found.knee_s is None else f"{found.knee_s:.0f} s"
         speeds = digits(found.burst_tokens_per_s), digits(found.sustained_tokens_per_s)
         table.append((name, speeds[0], knee, speeds[1]))
-    if not rows:
-        return None
-    return Figure(
+    return figure(
         "soak",
         "Speed over minutes",
         "A device that cannot give off its heat slows down.",
-        both_widths(partial(plots.soak, rows), "soak", "Decode speed over minutes of load"),
+        "Decode speed over minutes of load",
+        chart("soak", rows=rows),
         ("run", "burst, tokens/s", "slows down after", "at the end, tokens/s"),
-        tuple(table),
+        table,
     )
 
 
@@ -344,15 +342,14 @@ def loads(records: Sequence[RunRecord]) -> Figure | None:
                     rows.append({"name": line, "load": level.offered, "wait": wait_s, "says": says})
                     shown.append(amount("s", wait_s))
             table.append((*shown, str(sum(level.failures.values()))))
-    if not rows:
-        return None
-    return Figure(
+    return figure(
         "load",
         "Latency over load",
         "A server that is asked for more than it can do lets requests wait.",
-        both_widths(partial(plots.load, rows), "load", "Latency of requests over the load on a server"),
+        "Latency of requests over the load on a server",
+        chart("load", rows=rows),
         ("load", "requests/s", "TTFT median", "TTFT 99 %", "end to end median", "end to end 99 %", "failed"),
-        tuple(table),
+        table,
     )
 
 

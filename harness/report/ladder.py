@@ -2,32 +2,36 @@
 
 from collections.abc import Sequence
 from functools import partial
-from math import isfinite
+from itertools import pairwise
+from math import exp, isfinite, log
+from typing import Final
 
 from harness.domain.record import RunRecord
 from harness.domain.result import Quality
 from harness.printable import clean
 from harness.records.ladder import Rung, rungs_of
-from harness.report import ladder_plots
-from harness.report.figure import Figure
-from harness.report.plots import Row
-from harness.report.svg import both_widths
+from harness.report.charts import Chart, Figure, Row, chart, figure
+from harness.report.labels import Named, place
 from harness.report.text import digits
 
-MODELS_MAX = 6
+MODELS_MAX: Final = 6
 """Models in one plot: more colours cannot be told apart."""
+_LEAST_KL: Final = 1e-4
+"""Nats below which a divergence is drawn there."""
+_HEIGHT_PX: Final = 250
 
 
 def ladder_figures(records: Sequence[RunRecord]) -> list[Figure]:
     """What these records hold of ladders: nothing, the frontier, or the frontier and calibration."""
     scored = [r for r in records if isinstance(r.result, Quality) and r.model is not None]
     models = list(dict.fromkeys(r.model.name for r in scored if r.model))[-MODELS_MAX:]
-    rungs = [(name, rung) for name in models for rung in rungs_of(_of_model(records, name)) if rung.quality]
-    return [figure for figure in (_frontier(rungs), _calibration(rungs)) if figure is not None]
-
-
-def _of_model(records: Sequence[RunRecord], name: str) -> list[RunRecord]:
-    return [r for r in records if r.model is not None and r.model.name == name]
+    rungs = [
+        (name, rung)
+        for name in models
+        for rung in rungs_of([r for r in records if r.model is not None and r.model.name == name])
+        if rung.quality
+    ]
+    return [found for found in (_frontier(rungs), _calibration(rungs)) if found is not None]
 
 
 def _frontier(rungs: Sequence[tuple[str, Rung]]) -> Figure | None:
@@ -44,7 +48,7 @@ def _frontier(rungs: Sequence[tuple[str, Rung]]) -> Figure | None:
         says = f"{name} {quant}: {digits(mb)} MB" + (f", {unsure}{digits(rate)} tokens/s" if rate else "")
         says += f", KL {kl:.4f} nats" + (", on the frontier" if best else "")
         if mb > 0:
-            drawn = max(kl, ladder_plots.LEAST_KL)
+            drawn = max(kl, _LEAST_KL)
             rows.append(
                 {"model": name, "quant": quant, "mb": mb, "kl": drawn, "rate": rate, "best": best, "says": says}
             )
@@ -61,20 +65,79 @@ def _frontier(rungs: Sequence[tuple[str, Rung]]) -> Figure | None:
         )
     if not rows:
         return None
-    return Figure(
+    return figure(
         "ladder-frontier",
         "The quantisation ladder, measured",
         "Down is closer to the least quantized reference. A filled mark: no other rung is smaller, faster and closer "
         "at once; the line joins those that none beats in that plot alone. KL below 0.0001 nats is drawn there.",
-        both_widths(
-            partial(ladder_plots.frontiers, rows), "ladder", "Divergence from the reference over size and speed"
-        ),
+        "Divergence from the reference over size and speed",
+        partial(_frontiers, rows),
         (
             *("model", "mixture", "file", "bits", "mostly", "decode, tokens/s", "perplexity", "KL, nats"),
             *("same top token", "frontier"),
         ),
-        tuple(table),
+        table,
     )
+
+
+def _frontiers(rows: Sequence[Row], width_px: int) -> Chart:
+    """Divergence over file size, and below it over decode speed where that was measured."""
+    plots = [_scatter(rows, "mb", "file, MB (left is smaller)", width_px, smaller_is_better=True)]
+    timed = [row for row in rows if row["rate"]]
+    if timed:
+        plots.append(_scatter(timed, "rate", "decode, tokens/s (right is faster)", width_px, smaller_is_better=False))
+    return {"vconcat": plots, "spacing": 18}
+
+
+def _scatter(rows: Sequence[Row], key: str, title: str, width_px: int, *, smaller_is_better: bool) -> Chart:
+    """One plot, with the names of its marks where they cover nothing; the frontier's names come first."""
+    x0, x1 = min(r[key] for r in rows) / 1.12, max(r[key] for r in rows) * 1.12
+    y0, y1 = min(_LEAST_KL, *(r["kl"] for r in rows)) / 1.5, max(r["kl"] for r in rows) * 1.6
+    wide, high = width_px / log(x1 / x0), _HEIGHT_PX / log(y1 / y0)
+
+    def at(row: Row) -> tuple[float, float]:
+        return wide * log(row[key] / x0), high * log(row["kl"] / y0)
+
+    steps = outline(rows, key, smaller_is_better=smaller_is_better)
+    corners: list[list[tuple[float, float]]] = []
+    for model in dict.fromkeys(row["model"] for row in steps):
+        line = [at(row) for row in steps if row["model"] == model]
+        # Towards larger files the line is level first and then falls; towards slower rungs as well.
+        turns = [point for (_, ya), (xb, yb) in pairwise(line) for point in ((xb, ya), (xb, yb))]
+        corners.append([line[0], *turns])
+    order = sorted(rows, key=lambda r: not r["best"])
+    spots = place([Named(*at(r), r["quant"]) for r in order], width_px, _HEIGHT_PX, corners)
+    return chart(
+        "ladder",
+        height=_HEIGHT_PX,
+        key=key,
+        title=title,
+        x_ends=[x0, x1],
+        y_ends=[y0, y1],
+        models=list(dict.fromkeys(row["model"] for row in rows)),
+        rows=rows,
+        steps=steps,
+        # The closest rung of at most this size, or of at least this speed: between two rungs there is none.
+        interpolate="step-after" if smaller_is_better else "step-before",
+        names=[
+            {key: x0 * exp(spot[0] / wide), "kl": y0 * exp(spot[1] / high), "quant": row["quant"]}
+            for row, spot in zip(order, spots, strict=True)
+            if spot is not None
+        ],
+    )
+
+
+def outline(rows: Sequence[Row], key: str, *, smaller_is_better: bool) -> list[Row]:
+    """The rows that no other of the same model beats in ``key`` and divergence, in the order of ``key``, as a line."""
+    kept: list[Row] = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        closest = float("inf")
+        mine = [row for row in rows if row["model"] == model]
+        for row in sorted(mine, key=lambda r: (r[key] if smaller_is_better else -r[key], r["kl"])):
+            if row["kl"] < closest:
+                closest = row["kl"]
+                kept.append(row)
+    return kept
 
 
 def _calibration(rungs: Sequence[tuple[str, Rung]]) -> Figure | None:
@@ -96,15 +159,40 @@ def _calibration(rungs: Sequence[tuple[str, Rung]]) -> Figure | None:
         )
         counts = (str(flips), str(found.lost_count), str(found.gained_count))
         table.append((name, quant, nll_words, *counts, f"{found.ece:.4f}", ece_words))
-    if not rows:
-        return None
-    return Figure(
+    return figure(
         "ladder-calibration",
         "What quantisation does to calibration",
         "Next tokens of the same text, beside the reference: mean and 95 % interval of the paired difference. Right of "
         "the line is worse. An ECE alone mostly does not see quantisation; the NLL does. A flip is a token that one of "
         "the two got right and the other did not.",
-        both_widths(partial(ladder_plots.calibration, rows), "calibration", "Change of NLL and ECE by rung"),
+        "Change of NLL and ECE by rung",
+        partial(_changes, rows),
         ("model", "mixture", "NLL change, nats", "flips", "lost", "gained", "ECE", "ECE change"),
-        tuple(table),
+        table,
     )
+
+
+def _changes(rows: Sequence[Row], width_px: int) -> Chart:
+    """Change of the NLL and of the ECE against the reference, a line a rung: point and 95 % interval."""
+    model_count, quant_count = (len({row[key] for row in rows}) for key in ("model", "quant"))
+    # From thousandths to whole nats (and a tenth of the ECE): even steps near 0, equal ratios beyond.
+    parts = (
+        ("nll", "NLL over the reference's, nats", 0.01, [-1, -0.1, -0.03, 0, 0.03, 0.1, 0.3, 1, 3, 10]),
+        ("ece", "ECE over the reference's", 0.02, [-0.1, -0.03, -0.01, 0, 0.01, 0.03, 0.1, 0.3]),
+    )
+    plots = [
+        chart(
+            "calibration",
+            rows=rows,
+            width=width_px - 60,
+            height=quant_count * max(17, 10 * model_count),
+            key=key,
+            low=f"{key}_low",
+            high=f"{key}_high",
+            title=title,
+            constant=constant,
+            ticks=ticks,
+        )
+        for key, title, constant, ticks in parts
+    ]
+    return {"vconcat": plots, "spacing": 18}

@@ -1,13 +1,15 @@
 """Tokens that stand anywhere, for engines that run one sequence at a time, and what their sessions have in common."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import EngineError, RefusedError
+from harness.errors import BadDataError, EngineError, RefusedError
 
 
 def runs_of(positions: Sequence[int], sequences: Sequence[int]) -> list[tuple[int, int]]:
@@ -21,11 +23,7 @@ def runs_of(positions: Sequence[int], sequences: Sequence[int]) -> list[tuple[in
 
 
 def check_logits(logits: str) -> None:
-    """Refuse what ``decode`` may not be asked for.
-
-    Raises:
-        ValueError: ``logits`` is none of ``none last all``.
-    """
+    """Refuse (ValueError) what ``decode`` may not be asked for: anything but ``none last all``."""
     if logits not in {"none", "last", "all"}:
         raise ValueError(f"logits must be none, last or all, got {logits!r}")
 
@@ -75,11 +73,7 @@ class RowsInRuns(Rows):
         sequences: Sequence[int],
         keep: Sequence[bool] | None = None,
     ) -> None:
-        """Run tokens that stand anywhere, one stretch of a sequence after the other.
-
-        Raises:
-            EngineError: As ``decode``.
-        """
+        """Run tokens that stand anywhere, one stretch of a sequence after the other; errors as ``decode``."""
         wanted = np.ones(len(tokens), np.bool_) if keep is None else np.asarray(keep, np.bool_)
         rows = np.empty((int(wanted.sum()), self.vocab_count), np.float32)
         done = 0
@@ -95,12 +89,9 @@ class RowsInRuns(Rows):
         return np.asarray(self._kept, np.float32)
 
     def logits(self, index: int = -1) -> NDArray[np.float32]:
-        """Logits [vocab_count] of the ``index``-th token kept by the last decode.
+        """Logits [vocab_count] of the ``index``-th token kept by the last decode; EngineError where none are.
 
         A view (a copy where the graph computes in half precision): the next decode overwrites it.
-
-        Raises:
-            EngineError: No logits are kept at that index.
         """
         self._check_kept(index)
         return np.asarray(self._kept[index], np.float32)
@@ -129,11 +120,10 @@ class OneSequence(RowsInRuns):
         """Forget all from ``position`` on; anything it raises means that the engine cannot."""
 
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
-        """Run ``tokens`` through the model at ``position``.
+        """Run ``tokens`` through the model at ``position``, the end of the sequence.
 
         Raises:
-            EngineError: Another sequence than 0, not at the end of what there is, the context is full, or the engine
-                failed.
+            EngineError: Another sequence or place, the context is full, or the engine failed.
             ValueError: ``logits`` is none of ``none last all``.
         """
         check_logits(logits)
@@ -151,11 +141,7 @@ class OneSequence(RowsInRuns):
         self.kept_count = len(self._kept)
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
-        """Forget all from ``position`` on.
-
-        Raises:
-            EngineError: The engine cannot cut there.
-        """
+        """Forget all from ``position`` on; EngineError where the engine cannot cut there."""
         self._only(sequence)
         if position >= self.length():
             return
@@ -165,11 +151,7 @@ class OneSequence(RowsInRuns):
             raise EngineError(f"{self.engine} could not cut the cache at {position}: {error}") from error
 
     def fork(self, source: int, target: int) -> None:
-        """Not possible here.
-
-        Raises:
-            RefusedError: Always: the cache belongs to one sequence.
-        """
+        """Always refused: the cache belongs to one sequence."""
         raise RefusedError(f"{self.engine} cannot share sequence {source} with {target}: take another runtime")
 
     def clear(self) -> None:
@@ -179,3 +161,21 @@ class OneSequence(RowsInRuns):
     def _only(self, sequence: int) -> None:
         if sequence != 0:
             raise EngineError(f"{self.engine} keeps one sequence: only sequence 0")
+
+
+def read_config(path: Path, *place: str, expected: str) -> dict[str, Any]:
+    """The JSON object of a configuration in which the number of tokens stands at ``place``.
+
+    BadDataError where there is no such file (``expected`` says what should be there), or no such number.
+    """
+    try:
+        found = value = json.loads(path.read_bytes())
+        for key in place:
+            value = value[key]
+        if not isinstance(value, int):
+            raise TypeError(f"{'.'.join(place)} is no number")  # noqa: TRY301
+    except OSError as error:
+        raise BadDataError(path, "", "no such file", expected) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadDataError(path, ".".join(place), str(error), "a model's configuration") from error
+    return dict(found)

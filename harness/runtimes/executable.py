@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -38,11 +39,7 @@ class Executable:
         return f"no llama-bench {place}: unpack a release of llama.cpp and set {FOLDER_VARIABLE} to its folder"
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """What the program says of itself before a run; each run's own rows tell more.
-
-        Raises:
-            EngineError: It does not start.
-        """
+        """What the program says of itself before a run (EngineError where it does not start); its rows tell more."""
         return EngineIdentity(
             name=_bench(scenario),
             version=_output(_bench(scenario), "--version").strip().partition("\n")[0][:200],
@@ -52,11 +49,7 @@ class Executable:
         )
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
-        """A program keeps its model to itself.
-
-        Raises:
-            RefusedError: Always.
-        """
+        """Always refused: a program keeps its model to itself."""
         del path, scenario, options
         raise RefusedError("the runtime executable only times: take --runtime llamacpp for anything else")
 
@@ -107,21 +100,14 @@ def rows(output: str) -> list[dict[str, Any]]:
     """The JSON lines among what a program printed."""
     found = []
     for line in output.splitlines():
-        try:
+        with suppress(ValueError):
             row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            found.append(row)
+            found += [row] if isinstance(row, dict) else []
     return found
 
 
 def batched_times(row: Mapping[str, Any]) -> Sequence[tuple[Phase, str, int, float]]:
-    """Phase, label, tokens and seconds of both tests in a row of llama-batched-bench.
-
-    Raises:
-        EngineError: A field is missing.
-    """
+    """Phase, label, tokens and seconds of both tests in a row of llama-batched-bench (EngineError: field missing)."""
     try:
         pp, tg, count = (int(row[k]) for k in ("pp", "tg", "pl"))
         prompts = pp if row.get("is_pp_shared") else pp * count

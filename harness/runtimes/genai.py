@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, MissingPackageError
-from harness.runtimes._config import read_config
-from harness.runtimes._rows import OneSequence
+from harness.runtimes._rows import OneSequence, read_config
 from harness.runtimes._threads import default_thread_count
 
 CONFIG_FILE: Final = "genai_config.json"
@@ -30,9 +29,8 @@ def _package() -> Any:
 class GenaiSession(OneSequence):
     """One loaded model with one sequence; implements :class:`harness.ports.Session` but for ``fork``.
 
-    Args:
-        path: ``model.onnx`` in a folder that the builder made (``genai_config.json`` beside it).
-        scenario: Context and threads; the prompt goes in whole, as the runtime has it.
+    The path is ``model.onnx`` in a folder that the builder made (``genai_config.json`` beside it). Of the scenario it
+    takes context and threads; the prompt goes in whole, as the runtime has it.
 
     Raises:
         MissingPackageError: onnxruntime-genai is not installed.
@@ -105,16 +103,10 @@ class Genai:
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""
-        if find_spec("onnxruntime_genai") is None:
-            return str(MissingPackageError("onnxruntime-genai", "genai"))
-        return None
+        return None if find_spec("onnxruntime_genai") else str(MissingPackageError("onnxruntime-genai", "genai"))
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """Versions of the runtime and of the engine below it, and the options a run uses.
-
-        Raises:
-            MissingPackageError: onnxruntime-genai is not installed.
-        """
+        """Versions of the runtime and of the engine below it, and the options a run uses."""
         from harness.onnx.session import CPU, runtime
 
         og, ort = _package(), runtime()
@@ -127,11 +119,7 @@ class Genai:
         )
 
     def model_options(self, path: Path) -> dict[str, Any]:
-        """What the graph says of its quantization, and the search options that the folder brings.
-
-        Raises:
-            BadDataError: There is no such graph or no configuration beside it.
-        """
+        """The graph's quantization, and the folder's search options (BadDataError where one of them is not there)."""
         from harness.onnx.files import quantization
         from harness.onnx.graph import read_graph
 
@@ -140,12 +128,7 @@ class Genai:
         return {"quantization": quantization(read_graph(path)), "kv_in_place": shared}
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> GenaiSession:
-        """Load a model.
-
-        Raises:
-            MissingPackageError: onnxruntime-genai is not installed.
-            BadDataError, EngineError: As :class:`GenaiSession`.
-        """
+        """Load a model; errors as :class:`GenaiSession`."""
         return GenaiSession(path, scenario, **options)
 
 

@@ -22,7 +22,6 @@ from harness.runtimes.llamacpp.session import LlamaSession
 _POINTER, _INT, _BOOL = ctypes.c_void_p, ctypes.c_int32, ctypes.c_bool
 _CALLS: Final[dict[str, tuple[str, Any, tuple[Any, ...]]]] = {
     "llama_model_free": ("llama_free_model", None, (_POINTER,)),
-    "llama_model_n_layer": ("llama_n_layer", _INT, (_POINTER,)),
     "llama_vocab_get_add_bos": ("llama_vocab_get_add_bos", _BOOL, (_POINTER,)),
     "llama_vocab_bos": ("llama_vocab_bos", _INT, (_POINTER,)),
     "llama_vocab_is_eog": ("llama_vocab_is_eog", _BOOL, (_POINTER, _INT)),
@@ -36,7 +35,6 @@ _CALLS: Final[dict[str, tuple[str, Any, tuple[Any, ...]]]] = {
     "llama_get_logits": ("llama_get_logits", ctypes.POINTER(ctypes.c_float), (_POINTER,)),
     "llama_memory_seq_rm": ("llama_kv_cache_seq_rm", _BOOL, (_POINTER, _INT, _INT, _INT)),
     "llama_memory_seq_cp": ("llama_kv_cache_seq_cp", None, (_POINTER, _INT, _INT, _INT, _INT)),
-    "llama_memory_seq_pos_max": ("llama_kv_cache_seq_pos_max", _INT, (_POINTER, _INT)),
     "llama_print_system_info": ("llama_print_system_info", ctypes.c_char_p, ()),
     "llama_log_set": ("llama_log_set", None, (_POINTER, _POINTER)),
 }  # fmt: skip
@@ -107,11 +105,7 @@ def _renamed(params: Any, **names: str) -> Any:
 
 @cache
 def library() -> Any:
-    """The bindings, initialised, with the log captured.
-
-    Raises:
-        MissingPackageError: ik-llama-cpp-python is not installed.
-    """
+    """The bindings, initialised, with the log captured (MissingPackageError where they are not installed)."""
     if find_spec("ik_llama_cpp") is None:
         raise MissingPackageError("ik-llama-cpp-python", "ik")
     lib = _Library(import_module("ik_llama_cpp._ctypes_api"))
@@ -130,24 +124,14 @@ class IkLlama(LlamaCpp):
         return str(MissingPackageError("ik-llama-cpp-python", "ik")) if find_spec("ik_llama_cpp") is None else None
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """Version of the wheel, instruction sets compiled in, and the options a run of ``scenario`` uses.
-
-        Raises:
-            MissingPackageError: ik-llama-cpp-python is not installed.
-        """
+        """Version of the wheel, instruction sets compiled in, and the options a run of ``scenario`` uses."""
         info = library().llama_print_system_info().decode("utf-8", "replace").strip(" |\n")
         return self._described("ik_llama.cpp", f"ik-llama-cpp-python {version('ik-llama-cpp-python')}", info, scenario)
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> LlamaSession:
-        """Load a model; ``options`` as for llama.cpp.
-
-        Raises:
-            MissingPackageError: ik-llama-cpp-python is not installed.
-            EngineError: The engine refused the file or the options.
-            RefusedError: An option that this library has not.
-        """
-        if lacking := {"full_window", "output_tokens"} & {name for name, value in options.items() if value}:
-            raise RefusedError(f"ik_llama.cpp has no {', '.join(sorted(lacking))}")
+        """Load a model as llama.cpp's runtime does; RefusedError for an option or api that this library has not."""
+        if options.get("output_tokens"):
+            raise RefusedError("ik_llama.cpp has no output_tokens")
         if scenario.api not in {"", "cpu"}:
             raise RefusedError(f"--api {scenario.api}: the wheel of ik_llama.cpp runs on the CPU")
         return LlamaSession(path, scenario, lib=library(), **options)

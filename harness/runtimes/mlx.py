@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, MissingPackageError, RefusedError
-from harness.runtimes._config import read_config
-from harness.runtimes._rows import OneSequence
+from harness.runtimes._rows import OneSequence, read_config
 
 
 @cache
@@ -66,11 +65,7 @@ class MlxSession(OneSequence):
         self._keep_nothing()
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
-        """Token ids of ``text``.
-
-        Raises:
-            EngineError: The folder has no tokenizer.json.
-        """
+        """Token ids of ``text`` (EngineError where the folder has no tokenizer.json)."""
         return [int(t) for t in self._text().encode(text, add_special_tokens=add_special).ids]
 
     def detokenize(self, tokens: Sequence[int]) -> str:
@@ -127,11 +122,7 @@ class Mlx:
         return None if find_spec("mlx_lm") else str(MissingPackageError("mlx-lm", "mlx"))
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """Versions, the device that MLX takes, and the options a run uses.
-
-        Raises:
-            MissingPackageError: mlx-lm is not installed.
-        """
+        """Versions, the device that MLX takes, and the options a run uses."""
         mx, _, _ = _packages()
         return EngineIdentity(
             name="mlx-lm",
@@ -142,20 +133,11 @@ class Mlx:
         )
 
     def model_options(self, path: Path) -> dict[str, Any]:
-        """Quantization as the configuration says it.
-
-        Raises:
-            BadDataError: There is no configuration beside the file.
-        """
+        """Quantization as the configuration beside the file says it (BadDataError without one)."""
         return {"quantization": _config_of(path.parent).get("quantization")}
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> MlxSession:
-        """Load a model.
-
-        Raises:
-            MissingPackageError, BadDataError, EngineError: As :class:`MlxSession`.
-            RefusedError: Another type of cache, or an option that MLX has not.
-        """
+        """Load a model; errors as :class:`MlxSession`, and RefusedError for another type of cache or any option."""
         if scenario.kv_type != "F16" or options:
             raise RefusedError(f"mlx has no {', '.join(options) or f'cache of type {scenario.kv_type}'}")
         return MlxSession(path, scenario)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.fake import FakeRuntime
 from bench.tiny_gguf import synthesize_tiny
 from harness import plugins
-from harness.runtimes.fake import FakeRuntime
 from harness.testing import check_device, check_runtime, check_workload
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +80,7 @@ WORKLOAD = Sum()
 """
 
 RUNTIME = """
-from harness.runtimes.fake import FakeRuntime
+from bench.fake import FakeRuntime
 
 
 class Copy(FakeRuntime):

@@ -1,7 +1,6 @@
 """One target over SSH: a real server on the loopback address that runs real commands in a home of its own."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -65,9 +64,8 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     program = folder / "edge harness"  # with a space: words must stay words
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m harness "$@"\n')
     program.chmod(0o755)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", SERVER, str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         port = int(process.stdout.readline())  # type: ignore[union-attr]
         known = folder / "known_hosts"

@@ -11,7 +11,7 @@ import pytest
 from harness.domain.scenario import Scenario
 from harness.report.choices import choices
 from harness.report.document import build
-from harness.report.page import render_page
+from harness.report.formats.html import render
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))
 from report_records import HOSTILE, record
@@ -47,7 +47,7 @@ def tables():
 def page_file(tmp_path_factory, tables):
     runs = [record(), record(name=HOSTILE, run_id="hostile", rates=(20.0, 21.0, 22.0))]
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render_page(build(runs, tables, created="2026-01-02"), runs), encoding="utf-8")
+    path.write_text(render(runs, build(runs, tables, created="2026-01-02")), encoding="utf-8")
     return path
 
 
@@ -65,6 +65,10 @@ def page(browser, page_file):
 
 def test_nothing_is_fetched_and_nothing_fails(page, page_file) -> None:
     page.locator("#matrix td").first.hover()
+    assert "undefined" not in page.locator("body").inner_text()
+    # what was measured comes first, then what is predicted of everything
+    places = [page.locator(f"#{key}").bounding_box()["y"] for key in ("runs", "whatif", "matrix")]
+    assert places == sorted(places)
 
     assert page.said == []
     assert page.asked == [page_file.as_uri()]
@@ -216,7 +220,7 @@ def test_a_gguf_s_own_name_is_text(browser, tmp_path) -> None:
     model = synthesize_tiny(tmp_path / f"{name}.gguf", "Q4_0")
     found = choices(devices=("iphone-16*",), models=(str(model),))
     path = tmp_path / "page.html"
-    path.write_text(render_page(build([], found), []), encoding="utf-8")
+    path.write_text(render([], build([], found)), encoding="utf-8")
     view = browser.new_page()
     said: list[str] = []
     view.on("console", lambda message: said.append(message.text))
@@ -227,4 +231,13 @@ def test_a_gguf_s_own_name_is_text(browser, tmp_path) -> None:
     assert said == []
     assert name in view.locator("#heads").inner_text()
     assert name in view.locator("#why").inner_text()
+    view.close()
+
+
+def test_a_phone_shows_every_speed_without_scrolling(browser, page_file) -> None:
+    view = browser.new_page(viewport={"width": 390, "height": 844})
+    view.goto(page_file.as_uri())
+    for cell in view.locator("#runs td.n:visible").all():
+        box = cell.bounding_box()
+        assert box["x"] + box["width"] <= 390, cell.inner_text()
     view.close()

@@ -215,8 +215,8 @@ def test_ik_runs_the_same_session(tiny: Path) -> None:
                 session.decode([token], position=6)
                 assert np.allclose(session.logits(), row, atol=2e-2 * np.abs(row).max())
                 session.truncate(6)
-    with pytest.raises(RefusedError, match="full_window"):
-        IK.open(tiny, scenario, full_window=True)
+    with pytest.raises(RefusedError, match="output_tokens"):
+        IK.open(tiny, scenario, output_tokens=8)
 
 
 def test_ik_through_the_pipeline(tiny: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from harness.errors import UnknownNameError
 def entries(monkeypatch: pytest.MonkeyPatch) -> None:
     def found(*, group: str, name: str = "") -> list[SimpleNamespace]:
         assert group == "edge_harness.runtimes"
-        theirs = [SimpleNamespace(name=n, load=lambda n=n: f"their {n}") for n in ("fake", "mine")]
+        theirs = [SimpleNamespace(name=n, load=lambda n=n: f"their {n}") for n in ("ort", "mine")]
         return [e for e in theirs if not name or e.name == name]
 
     monkeypatch.setattr(importlib.metadata, "entry_points", found)
@@ -21,10 +21,15 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("entries")
 def test_names_and_loading() -> None:
-    assert {"fake", "llamacpp", "mine", "ort"} <= set(plugins.names("harness.runtimes"))
+    assert {"llamacpp", "mine", "ort"} <= set(plugins.names("harness.runtimes"))
     assert plugins.load("harness.runtimes", "mine", "RUNTIME") == "their mine"
-    assert plugins.load("harness.runtimes", "fake", "RUNTIME").name == "fake"
+    assert plugins.load("harness.runtimes", "ort", "RUNTIME").name == "ort"
     with pytest.raises(UnknownNameError, match="Did you mean 'mine'"):
         plugins.load("harness.runtimes", "min", "RUNTIME")
     with pytest.raises(UnknownNameError):
         plugins.load("harness.runtimes", "_rows", "RUNTIME")
+
+
+def test_an_installed_plug_in_is_found() -> None:
+    assert "fake" in plugins.names("harness.runtimes"), "by the entry point in bench/plugins"
+    assert plugins.load("harness.runtimes", "fake", "RUNTIME").name == "fake"

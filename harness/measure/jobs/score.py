@@ -78,7 +78,7 @@ def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     _check_length(tokens, job.chunk_tokens)
     scores = Scores()
     emit("engine", RUNTIME.identity(scenario))
-    for chunk in chunks_of(tokens, job.chunk_tokens, job.chunk_count, model.model.begin_token):
+    for chunk in chunks_of(tokens, job.chunk_tokens, job.chunk_count, model.begin_token):
         probe = ValidityProbe(own_pids=(job.parent_pid,))
         probe.start()
         started_unix_s, begin_s = time.time(), time.perf_counter()

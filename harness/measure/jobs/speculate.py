@@ -13,7 +13,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.jobs.timed import Timed, draft_step_s
 from harness.runtimes.llamacpp import RUNTIME
-from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy, Policy
+from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter, Sampling
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import (
@@ -126,7 +126,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     drafter = _drafter(chosen, job, target, sampling)
     emit("advice", advice)
     costs = CostTable(verify_s, advice.draft_s)
-    policy: Policy
+    policy: FixedPolicy
     if job.draft_tokens:
         policy = FixedPolicy(job.draft_tokens, costs)
     else:
@@ -159,11 +159,11 @@ def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sam
         return LookupDrafter()
     session = LlamaSession(Path(name), job.draft_scenario or job.scenario, batch_tokens=512)
     try:
-        check_same_vocabulary(target.model, session.model)
+        check_same_vocabulary(target, session)
     except RefusedError:
         session.close()
         raise
-    return ModelDrafter(session, Path(name).stem, sampling)
+    return ModelDrafter(session, sampling)
 
 
 def _plain_step_s(target: LlamaSession, prompt: list[int]) -> float:

@@ -20,9 +20,8 @@ from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
 from harness.runtimes.llamacpp.expert_cache import CachePolicy
-from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession
+from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, Schedule, open_streamed
 from harness.runtimes.llamacpp.laid_memory import anonymous_bytes, read_sparsely
-from harness.runtimes.llamacpp.schedules import Schedule, open_streamed
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, plain
 
@@ -88,7 +87,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         emit("plan", streamed.plan)
         session = streamed.session
         if isinstance(drafter, ModelDrafter) and isinstance(drafter.session, LlamaSession):
-            check_same_vocabulary(session.model, drafter.session.model)
+            check_same_vocabulary(session, drafter.session)
         policy = _policy(session, drafter) if drafter else None
         if policy is not None:
             emit("costs", {"verify_s": policy.costs.before_s, "draft_s": policy.costs.draft_s})
@@ -141,7 +140,7 @@ def _drafter(job: StreamJob) -> Drafter | None:
     if mapped:
         read_sparsely(path)
     page_cache.drop(path)
-    return ModelDrafter(session, path.stem)
+    return ModelDrafter(session)
 
 
 def _draft_session(path: Path, scenario: Scenario) -> LlamaSession:

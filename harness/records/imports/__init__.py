@@ -10,11 +10,11 @@ from harness.domain.record import RunRecord
 from harness.errors import BadDataError
 from harness.records.store import RECORD_MAX_BYTES, from_document, read_limited
 
-TOOLS: Final = ("llama_bench", "optimum_benchmark", "guidellm")
+TOOLS: Final = ("llama_bench", "optimum_benchmark", "guidellm", "server_answers")
 
 
 def read_results(path: Path) -> list[RunRecord]:
-    """Records of a file: ours (one, or a list of them), or what llama-bench, optimum-benchmark or guidellm wrote.
+    """Records of a file: ours (one, or a list of them), what another tool or server wrote, or what a person pasted.
 
     What the verbs that measure print with ``--json`` is read too.
 
@@ -27,8 +27,10 @@ def read_results(path: Path) -> list[RunRecord]:
     if data.startswith(b"SQLite format 3\x00"):
         return llama_bench.from_database(path)
     text = data.decode("utf-8", errors="replace")
-    if "INSERT INTO llama_bench" in text:
-        return llama_bench.from_sql(text, path)
+    if not text.lstrip().startswith(("{", "[")):
+        from harness.records.imports import pasted
+
+        return (llama_bench.from_sql if "INSERT INTO llama_bench" in text else pasted.from_text)(text, path)
     for document in _documents(data, text, path):
         if isinstance(document, dict) and "schema_version" in document:
             return [from_document(document, path)]

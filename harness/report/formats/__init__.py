@@ -1,1 +1,1 @@
-"""Output formats, one module each: ``render(records, report=None) -> str``; the file name is the format's name."""
+"""Output formats, one module each: ``render(records, report) -> str``; the file name is the format's name."""

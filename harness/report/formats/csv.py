@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 
 from harness.domain.record import RunRecord
-from harness.report.document import Report, build
+from harness.report.document import Report
 
 COLUMNS = (
     "run_id", "created", "device", "name", "quant", "workload", "outcome", "phase", "label", "unit", "median", "low",
@@ -14,12 +14,13 @@ COLUMNS = (
 _ROWS = {"decode": "decode", "prefill": "prefill"}
 
 
-def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
+def render(records: Sequence[RunRecord], report: Report) -> str:
     """Comma-separated text; a cell that a spreadsheet would take for a formula is kept as text."""
+    del records
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for run in (report or build(records)).runs:
+    for run in report.runs:
         rows = {row.name: row for row in run.comparison.rows} if run.comparison else {}
         head = (run.run_id, run.created, run.device, run.name, run.quant, run.workload, run.outcome)
         for test in run.tests:

@@ -1,12 +1,211 @@
-"""One self-contained HTML page."""
+"""The report as one HTML file: everything inline, nothing fetched, a policy that lets no other script or style run."""
 
+import base64
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
 
 from harness.domain.record import RunRecord
-from harness.report.document import Report, build
-from harness.report.page import render_page
+from harness.domain.result import Boundary, Load, Result, Speculation, Stream
+from harness.domain.soak import Soak
+from harness.errors import MissingPackageError
+from harness.printable import clean
+from harness.report.choices import Choices
+from harness.report.document import Report, RunView
+from harness.report.features import feature_panels
+from harness.report.figures import figures, labelled
+from harness.report.text import amount, digits
+from harness.report.workloads import flat, workload_panels
+from harness.units import format_bytes
+
+_PANELS: Final[dict[type[Result], str]] = {
+    Speculation: "Speculation",
+    Stream: "Streaming",
+    Boundary: "Limits of a device",
+    Soak: "Speed over minutes",
+    Load: "Load on a server",
+}
+_UNSAID: Final = frozenset(
+    ("kind", "outputs", "differences", "tokens", "lengths", "stall_by_block_s", "counts", "windows", "levels")
+)
 
 
-def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
-    """The page of some runs, and of the predictions in ``report``."""
-    return render_page(report or build(records), records)
+def render(records: Sequence[RunRecord], report: Report) -> str:
+    """The whole page; the records are its runs themselves, for the time of each token.
+
+    Raises:
+        MissingPackageError: Jinja2 or vl-convert is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as error:
+        raise MissingPackageError("jinja2", "report") from error
+    folder = files("harness.report") / "templates"
+    css, js, page = ((folder / n).read_text(encoding="utf-8") for n in ("report.css", "report.js", "report.html.j2"))
+    if report.choices:
+        # On paper the whole matrix fits the width of a page: some 700 px, a column 46, the names 230.
+        css += f"@media print{{.matrix table{{zoom:{min(0.6, 640 / (230 + 46 * len(report.choices.models))):.2f}}}}}\n"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.globals |= {"amount": amount, "clean": clean, "digits": digits, "format_bytes": format_bytes}
+    named = labelled(report.runs)
+    choices = report.choices
+    policy = (
+        f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(js)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    start_device, start_model = _start(choices, named) if choices else (0, 0)
+    drawn = [f._replace(svg=Markup(f.svg)) for f in figures(report, records)]  # noqa: S704 - escaped by its serialiser
+    return environment.from_string(page).render(
+        report=report,
+        title=_title(report),
+        policy=policy,
+        css=Markup(css),  # noqa: S704 - our own file
+        js=Markup(js),  # noqa: S704 - our own file
+        lead=_lead(report),
+        cards=_cards(named, choices),
+        choices=choices,
+        data=Markup(_script_json(choices)) if choices else "",  # noqa: S704 - escaped there
+        cells=_cells(choices) if choices else [],
+        matrix_note=_matrix_note(choices) if choices else "",
+        start_device=start_device,
+        start_model=start_model,
+        named=named,
+        runs=[(label, run) for label, run in named if run.workload == "generate"],
+        figures=drawn,
+        panels=_panels(named, records),
+        workloads=workload_panels(named, records),
+        features=feature_panels(named, records),
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _script_json(value: Any) -> str:
+    """JSON that cannot end its script element, whatever a name in it says."""
+    text = msgspec.json.encode(value).decode()
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")
+
+
+def _title(report: Report) -> str:
+    devices = sorted({run.device for run in report.runs})
+    if report.runs and len(devices) == 1:
+        return f"Language models on {devices[0]}: feasibility report"
+    return "Language models on edge devices: feasibility report"
+
+
+def _lead(report: Report) -> str:
+    """What a decision maker needs in two sentences."""
+    parts = []
+    measured = [r for r in report.runs if r.outcome == "ok" and r.comparison]
+    if measured:
+        rows = [row for r in measured if r.comparison for row in r.comparison.rows if row.inside is not None]
+        inside = sum(bool(row.inside) for row in rows)
+        parts.append(
+            f"{len(measured)} run{'s' if len(measured) > 1 else ''} measured for real; {inside} of {len(rows)} "
+            "quantities lay inside the interval predicted beforehand."
+        )
+    bad = [r for r in report.runs if r.outcome not in {"ok", "inconclusive"}]
+    if bad:
+        parts.append(f"{len(bad)} run{'s' if len(bad) > 1 else ''} did not come to an end as asked; see below.")
+    if report.choices:
+        parts.append(_matrix_note(report.choices) + ".")
+    return " ".join(parts) or "Nothing was measured and nothing was asked about."
+
+
+def _matrix_note(choices: Choices) -> str:
+    count = Counter(word for d in range(len(choices.devices)) for word in choices.shown(d))
+    total = count.total() - count["-"]
+    context = choices.contexts[choices.default_context]
+    shown = f"{context // 1024}k" if context % 1024 == 0 else str(context)
+    return (
+        f"{count['0']} fit, {count['1']} fit with streaming, {count['2']} do not, of {total} combinations in "
+        f"{choices.quants[choices.default_quant]} with {shown} tokens of context"
+    )
+
+
+def _cards(named: Sequence[tuple[str, RunView]], choices: Choices | None) -> list[dict[str, str]]:
+    """Largest figures of the first screen: a run each, at most four."""
+    cards = []
+    asked = [n for n in named if n[1].workload == "generate"]
+    for label, run in ([n for n in asked if n[1].comparison] or asked)[-4:]:
+        decode = next((t for t in run.tests if t.phase == "decode" and t.value is not None), None)
+        row = next((r for r in run.comparison.rows if r.name == "decode"), None) if run.comparison else None
+        if decode is None or decode.value is None:
+            cards.append({"title": label, "value": run.outcome, "note": clean(run.detail, 80)})
+            continue
+        note = f"peak {format_bytes(run.peak_memory_bytes)}" if run.peak_memory_bytes else ""
+        if row:
+            note = f"predicted {digits(row.low)} to {digits(row.high)} (middle {_off(row.error_ratio)}); {note}"
+        cards.append({"title": label, "value": f"{digits(decode.value)} tokens/s", "note": note})
+    if choices and not cards:
+        best = _largest(choices)
+        cards += [
+            {"title": f"largest model for most {kind}s", "value": name, "note": note} for kind, name, note in best
+        ]
+    return cards
+
+
+def _off(error_ratio: float | None) -> str:
+    if error_ratio is None:
+        return "unknown"
+    return f"{abs(100 * error_ratio):.0f} % too {'high' if error_ratio > 0 else 'low'}"
+
+
+def _largest(choices: Choices) -> list[tuple[str, str, str]]:
+    """For each kind of device the largest model that fits on at least half of them."""
+    found = []
+    for kind in dict.fromkeys(d.kind for d in choices.devices):
+        rows = [choices.shown(d) for d, device in enumerate(choices.devices) if device.kind == kind]
+        for model, words in reversed(list(zip(choices.models, zip(*rows, strict=True), strict=True))):
+            fit = words.count("0")
+            if 2 * fit >= len(rows):
+                found.append((kind, model.title, f"fits on {fit} of {len(rows)}"))
+                break
+    return found[:4]
+
+
+def _start(choices: Choices, named: Sequence[tuple[str, RunView]]) -> tuple[int, int]:
+    """Device and model that the panel begins with: a phone in the middle of the list, and a model near 3 B."""
+    devices = [i for i, d in enumerate(choices.devices) if d.kind == "phone"] or list(range(len(choices.devices)))
+    ran = [i for i, m in enumerate(choices.models) if any(run.name.startswith(m.name) for _, run in named)]
+    near = min(range(len(choices.models)), key=lambda i: abs(choices.models[i].parameters_b - 3.2), default=0)
+    return devices[len(devices) // 2], ran[-1] if ran else near
+
+
+def _cells(choices: Choices) -> list[list[tuple[str, str]]]:
+    """Class and text of each cell of the matrix, a row a device, as it stands before any script runs."""
+    lines = []
+    step, first = len(choices.quants) * len(choices.contexts), choices.default_quant * len(choices.contexts)
+    for d, verdict in enumerate(choices.verdict):
+        line = []
+        for m, word in enumerate(choices.shown(d)):
+            streamed = verdict.count("1", 0, m * step + first + choices.default_context)
+            text = {"0": digits(choices.shown_speed(d, m)), "2": "✕", "-": "·"}.get(word)
+            line.append((f"v{word}".replace("-", "x"), text or "◐ " + digits(choices.streamed[d][streamed])))
+        lines.append(line)
+    return lines
+
+
+def _panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Results of speculation, streaming and so on that runs carry beside their samples: a column a run."""
+    results = {record.run_id: record.result for record in records}
+    panels = []
+    for kind, title in _PANELS.items():
+        columns: dict[str, dict[str, str]] = {}
+        for label, run in named:
+            result = results[run.run_id]
+            if isinstance(result, kind):
+                told = {key: value for key, value in msgspec.to_builtins(result).items() if key not in _UNSAID}
+                if cells := dict(flat("", told)):
+                    columns[label] = {t.label: amount(t.unit, t.value) for t in run.tests} | cells
+        if columns:
+            keys = dict.fromkeys(key for cells in columns.values() for key in cells)
+            panels.append({"key": kind.__name__.lower(), "title": title, "columns": columns, "keys": keys})
+    return panels

@@ -30,7 +30,7 @@ FIELDS: Final[dict[str, str]] = {
 BOOLEANS: Final = ("cpu_strict", "no_kv_offload", "embeddings", "no_host", "repack")
 
 
-def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
+def render(records: Sequence[RunRecord], report: Report) -> str:
     """JSON lines."""
     del report
     lines = [json.dumps({k: bool(v) if k in BOOLEANS else v for k, v in row.items()}) for row in rows(records)]
@@ -52,6 +52,7 @@ def rows(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
 
 
 def _row(record: RunRecord, phase: str, label: str, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Fields in their order; 0 is what llama-bench says of an option that is off."""
     model, engine, scenario = record.model, record.engine, record.scenario
     assert model is not None
     assert engine is not None
@@ -61,9 +62,8 @@ def _row(record: RunRecord, phase: str, label: str, samples: Sequence[Sample]) -
     count = samples[0].token_count
     kv = scenario.kv_type.lower()
     build = re.search(r"\b[0-9a-f]{7,40}\b", engine.build)
-    return {
+    return dict.fromkeys(FIELDS, 0) | {
         "build_commit": build[0] if build else engine.version,
-        "build_number": 0,
         "cpu_info": record.machine.cpu_model,
         "gpu_info": "",
         "backends": scenario.api.upper() or "CPU",
@@ -75,27 +75,18 @@ def _row(record: RunRecord, phase: str, label: str, samples: Sequence[Sample]) -
         "n_ubatch": scenario.ubatch_tokens,
         "n_threads": engine.thread_count,
         "cpu_mask": "0x0",
-        "cpu_strict": 0,
         "poll": 50,
         "type_k": kv,
         "type_v": kv,
         "n_gpu_layers": int(engine.options.get("n_gpu_layers", 0)),
-        "n_cpu_moe": 0,
         "split_mode": "layer",
-        "main_gpu": 0,
-        "no_kv_offload": 0,
         "flash_attn": int(scenario.flash_attention),
         "devices": "auto",
         "tensor_split": "0.00",
         "tensor_buft_overrides": "none",
         "load_mode": "mmap" if scenario.mmap else "none",
         "lazy_mode": "auto",
-        "embeddings": 0,
-        "no_op_offload": 0,
-        "no_host": 0,
         "repack": int(scenario.repack),
-        "fit_target": 0,
-        "fit_min_ctx": 0,
         "n_prompt": count if phase == "prefill" else 0,
         "n_gen": count if phase == "decode" else 0,
         "n_depth": int(depth[1]) if depth else 0,

@@ -7,7 +7,7 @@ from harness.report.document import Report
 from harness.report.formats.llama_bench_jsonl import FIELDS, rows
 
 
-def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
+def render(records: Sequence[RunRecord], report: Report) -> str:
     """The table, and an INSERT a test; quotes in names are doubled."""
     del report
     columns = ",\n".join(f"  {name} {kind}" for name, kind in FIELDS.items())

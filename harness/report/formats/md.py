@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from harness.app.text import escape_markdown as escape
 from harness.domain.record import RunRecord
 from harness.printable import clean
-from harness.report.document import Measured, Report, RunView, build
+from harness.report.document import Measured, Report, RunView
 from harness.report.figures import labelled
 from harness.report.text import amount, digits, percent
 from harness.units import format_bytes
@@ -13,9 +13,9 @@ from harness.units import format_bytes
 SIGNS = {"ok": "✅", "inconclusive": "❔"}
 
 
-def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
+def render(records: Sequence[RunRecord], report: Report) -> str:
     """Three tables at most: runs, predictions beside measurements, and what fits where."""
-    report = report or build(records)
+    del records
     named = labelled(report.runs)
     lines = ["### edge-harness report", ""]
     if named:
@@ -60,13 +60,12 @@ def _fits(report: Report, devices_max: int = 20) -> list[str]:
     """The largest model that fits on each device."""
     c = report.choices
     assert c is not None
-    step, at = len(c.quants) * len(c.contexts), c.default_quant * len(c.contexts) + c.default_context
     rows = []
     for d, device in enumerate(c.devices[:devices_max]):
-        words = c.verdict[d][at::step]
+        words = c.shown(d)
         fits = [m for m, word in enumerate(words) if word == "0"]
         best = c.models[fits[-1]].title if fits else "none"
-        speed = f"{digits(c.speed[d][fits[-1] * len(c.quants) + c.default_quant])} tokens/s" if fits else "–"
+        speed = f"{digits(c.shown_speed(d, fits[-1]))} tokens/s" if fits else "–"
         rows.append((device.title, str(len(fits)), str(words.count("1")), str(words.count("2")), best, speed))
     quant, context = c.quants[c.default_quant], c.contexts[c.default_context]
     head = f"Predicted in {escape(quant)} with {context} tokens of context:"

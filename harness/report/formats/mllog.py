@@ -11,7 +11,7 @@ from harness.domain.record import RunRecord
 from harness.report.document import Report
 
 
-def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
+def render(records: Sequence[RunRecord], report: Report) -> str:
     """A line for the beginning of a run, each of its samples, and its end."""
     del report
     lines = []

@@ -9,15 +9,15 @@ import numpy as np
 
 from harness.domain.record import RunRecord, Sample
 from harness.records.metrics import UNITS, metric_values
-from harness.report.document import Report, build
+from harness.report.document import Report
 from harness.report.figures import labelled
 
 
-def render(records: Sequence[RunRecord], report: Report | None = None) -> str:
+def render(records: Sequence[RunRecord], report: Report) -> str:
     """One document; a benchmark for each test of each run, in seconds for one token (or operation)."""
     by_id = {record.run_id: record for record in records}
     benchmarks = []
-    runs = labelled((report or build(records)).runs)
+    runs = labelled(report.runs)
     for label, run in runs:
         record = by_id[run.run_id]
         groups: dict[tuple[str, str], list[Sample]] = {}

@@ -106,7 +106,7 @@ const answer = () => {
   if (a.v !== "-") facts.push(["Speed", digits(a.speed) + " tokens/s expected, " + digits(low(a)) + " or more with 95 % confidence"]);
   if (s.t > 0 && a.v !== "-" && a.v !== "2") facts.push(["Target", low(a) >= s.t ? "reached, even at the pessimistic end" : a.speed >= s.t ? "reached as expected, not at the pessimistic end" : "missed"]);
   facts.push(["Quality", "perplexity over F16: " + loss(a.quality)]);
-  facts.push(["Device", dev.backend + ", " + dev.bandwidth_gb_per_s + " GB/s, storage " + dev.flash_mb_per_s + " MB/s"]);
+  facts.push(["Device", dev.api + ", " + dev.bandwidth_gb_per_s + " GB/s, storage " + dev.flash_mb_per_s + " MB/s"]);
   if (mod.context_max_tokens && C.contexts[s.c] > mod.context_max_tokens) facts.push(["Note", "the model was made for " + tokens(mod.context_max_tokens) + " tokens of context at most"]);
   $("facts").replaceChildren(...facts.flatMap(([k, t]) => { const dt = document.createElement("dt"), dd = document.createElement("dd"); dt.textContent = k; dd.textContent = t; return [dt, dd]; }));
   const all = C.quants.map((_, q) => cell(s.d, s.m, q, s.c));

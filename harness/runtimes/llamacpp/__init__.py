@@ -22,16 +22,10 @@ class LlamaCpp:
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""
-        if find_spec("llama_cpp") is None:
-            return str(MissingPackageError("llama-cpp-python", "llama"))
-        return None
+        return None if find_spec("llama_cpp") else str(MissingPackageError("llama-cpp-python", "llama"))
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """Version, instruction sets compiled in, and the options a run of ``scenario`` uses.
-
-        Raises:
-            MissingPackageError: llama-cpp-python is not installed.
-        """
+        """Version, instruction sets compiled in, and the options a run of ``scenario`` uses."""
         from harness.runtimes.llamacpp.library import library, package_version, system_info
 
         found = f"{library().llama_version().decode()} (llama-cpp-python {package_version()})"
@@ -61,12 +55,7 @@ class LlamaCpp:
         ENGINE_LOG.mirror = write
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> "LlamaSession":
-        """Load a model; ``options`` are those of :class:`~harness.runtimes.llamacpp.session.LlamaSession`.
-
-        Raises:
-            MissingPackageError: llama-cpp-python is not installed.
-            EngineError: The engine refused the file or the options.
-        """
+        """Load a model; options and errors are those of :class:`~harness.runtimes.llamacpp.session.LlamaSession`."""
         from harness.runtimes.llamacpp.session import LlamaSession
 
         return LlamaSession(path, scenario, **options)

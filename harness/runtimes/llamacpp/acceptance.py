@@ -18,12 +18,9 @@ class Choice(NamedTuple):
 
 
 def probabilities(logits: NDArray[np.float32], temperature: float, top_k: int = 0) -> NDArray[np.float64]:
-    """Distribution [vocab_count] that a sampler with this temperature draws from.
+    """Distribution [vocab_count] that a sampler with this temperature draws from (ValueError: none above 0).
 
     softmax(logits / temperature), restricted to the ``top_k`` largest logits when ``top_k`` > 0.
-
-    Raises:
-        ValueError: The temperature is not positive (greedy decoding needs no distribution).
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")

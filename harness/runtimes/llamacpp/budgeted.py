@@ -7,8 +7,8 @@ lays memory over the mapping, fills it, and then acts on the engine's evaluation
 
 import time
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import ClassVar, Final, Self
 
 from msgspec.structs import replace
@@ -43,14 +43,7 @@ class BudgetedSession(ABC):
     through_buffers: bool = False
     """Whether its readers read through buffers of their own; a schedule may decide it with its plan."""
 
-    def __init__(
-        self,
-        path: Path,
-        scenario: Scenario,
-        budget_bytes: int,
-        *,
-        batch_tokens: int = 32,
-    ) -> None:
+    def __init__(self, path: Path, scenario: Scenario, budget_bytes: int, *, batch_tokens: int = 32) -> None:
         require_linux()
         self._layout = self._read_layout(path)
         self._file_bytes = path.stat().st_size
@@ -58,8 +51,7 @@ class BudgetedSession(ABC):
         self._begun = False
         self._first_node = b""
         self._failure: EngineError | None = None
-        self._memory: LaidMemory | None = None
-        self._readers: ReaderPool | None = None
+        self._held = ExitStack()
         self.session = LlamaSession(
             path,
             replace(scenario, mmap=True, repack=False, ubatch_tokens=batch_tokens),
@@ -67,9 +59,12 @@ class BudgetedSession(ABC):
             output_tokens=min(batch_tokens, 16),
             eval_hook=self._hook,
         )
+        self._held.callback(self.session.close)
         try:
             memory = self._memory = LaidMemory(path)
-            self._base = memory.base
+            self._held.callback(memory.close)
+            self._readers = ReaderPool(memory)
+            self._held.callback(self._readers.stop)
             margin = margin_bytes(self._file_bytes) + (BUFFERS_BYTES if self.through_buffers else 0)
             self._refuse_hopeless(budget_bytes - anonymous_bytes() - margin)
             # One pass touches every buffer of the engine, so that what it holds beside weights can be read off.
@@ -79,13 +74,13 @@ class BudgetedSession(ABC):
             memory.forget_file(self._layout.mapped)
             self.held_bytes = anonymous_bytes()
             streams = self._make_plan(budget_bytes - self.held_bytes - margin)
-            self._readers = ReaderPool(memory, through_buffers=self.through_buffers)
+            self._readers.through_buffers = self.through_buffers
             # Storage is shared with others on many machines: the better of two looks is nearer to what it can do.
             self.probe_bytes_per_s = max(self._probe(), self._probe()) if streams else 0.0
-            self._place(memory)
+            self._place()
             if streams:
                 self._readers.start()
-                self._begin(memory, self._readers)
+                self._begin()
                 self._active = True
         except BaseException:
             self.close()
@@ -110,11 +105,11 @@ class BudgetedSession(ABC):
         """Plan for that much room for weights; whether anything is streamed."""
 
     @abstractmethod
-    def _place(self, memory: LaidMemory) -> None:
+    def _place(self) -> None:
         """Lay memory over everything that is computed from, and fill what stays."""
 
     @abstractmethod
-    def _begin(self, memory: LaidMemory, readers: ReaderPool) -> None:
+    def _begin(self) -> None:
         """Make ready for the first streamed pass."""
 
     @abstractmethod
@@ -142,7 +137,6 @@ class BudgetedSession(ABC):
         return duration_s
 
     def _probe(self) -> float:
-        assert self._memory is not None
         return probe_bytes_per_s(self._memory, self._file_bytes)
 
     # -- results ------------------------------------------------------------------------------------------------
@@ -150,25 +144,20 @@ class BudgetedSession(ABC):
     @property
     def read_bytes(self) -> int:
         """Bytes read from storage since the last reset."""
-        return self._readers.read_bytes if self._readers else 0
+        return self._readers.read_bytes
 
     def reset(self) -> None:
         """Count from here on."""
-        if self._readers:
-            self._readers.reset()
+        self._readers.reset()
         self.pass_count = 0
         self.duration_s = 0.0
         self.stalls_s = [0.0] * len(self._layout.blocks)
 
     def _failed(self) -> EngineError | None:
-        return self._failure or (self._readers.failure if self._readers else None)
+        return self._failure or self._readers.failure
 
     def report(self) -> StreamReport:
-        """What happened since the last reset.
-
-        Raises:
-            EngineError: The engine does not mark its blocks (no ``l_out`` in this architecture), or a read failed.
-        """
+        """What happened since the last reset; EngineError where a read failed, or no block was marked (``l_out``)."""
         if failure := self._failed():
             raise failure
         if self._active and self._begun:
@@ -177,7 +166,7 @@ class BudgetedSession(ABC):
             pass_count=self.pass_count,
             duration_s=self.duration_s,
             read_bytes=self.read_bytes,
-            reading_s=self._readers.reading_s() if self._readers else 0.0,
+            reading_s=self._readers.reading_s(),
             stall_s=sum(self.stalls_s),
             stall_by_block_s=tuple(round(s, 6) for s in self.stalls_s),
             probe_bytes_per_s=self.probe_bytes_per_s,
@@ -190,15 +179,10 @@ class BudgetedSession(ABC):
 
     def close(self) -> None:
         """End the readers, then free the engine's memory and this module's with it."""
-        if self._readers:
-            self._readers.stop()
-        if hasattr(self, "session"):
-            self.session.close()
-        if self._memory:
-            self._memory.close()
+        self._held.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

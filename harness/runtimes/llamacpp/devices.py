@@ -30,11 +30,9 @@ BUILD_ARGUMENTS: Final = {
 
 
 class GgmlDevice(NamedTuple):
-    """One device of the engine.
+    """One device of the engine: ``gpu`` has memory of its own, ``igpu`` the host's, ``accel`` works beside the CPU.
 
-    ``gpu`` has memory of its own, ``igpu`` uses the host's, ``accel`` works beside the CPU. Bytes are 0 where the
-    driver does not tell; ``handle`` is the address of
-    the engine's object.
+    Bytes are 0 where the driver does not tell; ``handle`` is the address of the engine's object.
     """
 
     name: str
@@ -73,38 +71,28 @@ class _BufferOverride(ctypes.Structure):
 
 
 @cache
-def _ggml() -> Any:
+def _ggml() -> tuple[Any, ...]:
     """The ggml libraries beside libllama: the registry (``ggml``) finds what the base library declares too."""
     folder = Path(library()._lib._name).parent
     found = sorted(folder.glob("*ggml.*")) or sorted(folder.glob("*ggml*"))
     if not found:
         raise EngineError(f"no ggml library beside {folder}")
-    return ctypes.CDLL(str(found[0]))
+    paths = (found[0], *sorted(folder.glob("*ggml-base.*")), *sorted(folder.glob("*ggml-cpu.*")))
+    return tuple(ctypes.CDLL(str(path)) for path in paths)
 
 
 @cache
 def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of ggml, wherever among its libraries it is.
-
-    Raises:
-        EngineError: The installed ggml has it not.
-    """
-    folder = Path(_ggml()._name).parent
-    for path in (Path(_ggml()._name), *sorted(folder.glob("*ggml-base.*")), *sorted(folder.glob("*ggml-cpu.*"))):
-        function = getattr(ctypes.CDLL(str(path)), name, None)
-        if function is not None:
+    """A function of ggml, wherever among its libraries it is; EngineError where the installed one has it not."""
+    for loaded in _ggml():
+        if (function := getattr(loaded, name, None)) is not None:
             function.restype, function.argtypes = result, list(arguments)
             return function
     raise EngineError(f"the installed ggml has no {name}")
 
 
 def devices() -> tuple[GgmlDevice, ...]:
-    """Every device, the engine's own order.
-
-    Raises:
-        MissingPackageError: llama-cpp-python is not installed.
-        EngineError: The library lacks the functions that list them.
-    """
+    """Every device, the engine's own order; EngineError where the library lacks the functions that list them."""
     library()
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     count = ggml_function("ggml_backend_dev_count", size)()
@@ -145,11 +133,7 @@ def apis() -> tuple[str, ...]:
 
 
 def devices_of(api: str) -> tuple[GgmlDevice, ...]:
-    """The GPUs that an api drives; none for ``cpu``.
-
-    Raises:
-        RefusedError: This engine sees no device of that api.
-    """
+    """The GPUs that an api drives; none for ``cpu``, and RefusedError where this engine sees none."""
     if api in {"", "cpu"}:
         return ()
     found = tuple(d for d in devices() if d.api == api and d.is_gpu)
@@ -217,21 +201,12 @@ _PARTS: Final = {
 
 def buffers(lines: Iterable[str]) -> tuple[EngineBuffer, ...]:
     """Buffers that the engine's log tells of; sizes in steps of 0.01 MiB."""
-    found = []
-    for line in lines:
-        hit = _BUFFER.search(line)
-        if hit:
-            size = round(float(hit[3]) * 2**20)
-            found.append(EngineBuffer(device=hit[1], part=_PARTS[hit[2]], size_bytes=size))
-    return tuple(found)
+    hits = filter(None, map(_BUFFER.search, lines))
+    return tuple(EngineBuffer(device=h[1], part=_PARTS[h[2]], size_bytes=round(float(h[3]) * 2**20)) for h in hits)
 
 
 def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: int = 5) -> float:
-    """Bytes/s of copies from the host to a device: the best of several, through ``ggml_backend_tensor_set``.
-
-    Raises:
-        EngineError: The device gives no buffer of that size.
-    """
+    """Bytes/s of copies from the host to a device: the best of several, through ``ggml_backend_tensor_set``."""
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     init = ggml_function("ggml_init", pointer, _InitParams)
     context = init(_InitParams(1 << 16, None, True))

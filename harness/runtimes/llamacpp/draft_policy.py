@@ -8,7 +8,6 @@ renewal-reward optimum when r is the rate achieved. V is a table and not a line:
 pass over 8 tokens may take less time than one over 5. A pass is then filled up to the size that takes least.
 """
 
-from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -43,14 +42,15 @@ _LONGEST_PAUSE_TOKENS: Final = 1024
 class CostTable:
     """Seconds of one pass of the target over k tokens, filled up where that is faster: measured, and corrected since.
 
-    ``verify_s`` are seconds by number of tokens, batch 1 included; ``draft_s`` is the time to draft one.
+    ``verify_s`` are seconds by number of tokens, batch 1 included, kept as ``before_s``; ``draft_s`` is the time to
+    draft one.
     """
 
     def __init__(self, verify_s: Mapping[int, float], draft_s: float) -> None:
         if 1 not in verify_s:
             raise ValueError("the table of verification times needs batch 1")
         self._sizes = sorted(verify_s)
-        self._before = dict(verify_s)
+        self.before_s = dict(verify_s)
         self._now: dict[int, float] = {}
         self._seen: dict[int, int] = {}
         self._drift_ratio = 1.0
@@ -60,19 +60,14 @@ class CostTable:
 
     def _table(self, size: int) -> float:
         sizes = self._sizes
-        if size in self._before:
-            return self._before[size]
+        if size in self.before_s:
+            return self.before_s[size]
         right = min(max(bisect_left(sizes, size), 1), len(sizes) - 1)
         if right == 0:
-            return self._before[sizes[0]] * size
+            return self.before_s[sizes[0]] * size
         a, b = sizes[right - 1], sizes[right]
-        slope = (self._before[b] - self._before[a]) / (b - a)
-        return self._before[a] + slope * (size - a)
-
-    @property
-    def before_s(self) -> dict[int, float]:
-        """Seconds by number of tokens, as they were measured before."""
-        return dict(self._before)
+        slope = (self.before_s[b] - self.before_s[a]) / (b - a)
+        return self.before_s[a] + slope * (size - a)
 
     @property
     def has_drifted(self) -> bool:
@@ -126,53 +121,37 @@ class CostTable:
             self.draft_s += _TIME_WEIGHT * (each_s - self.draft_s)
 
 
-class Policy(ABC):
-    """Decides the draft length; learns nothing unless a subclass does."""
+class FixedPolicy:
+    """Always the same number of tokens, nothing learnt; passes are filled up where their costs are known."""
 
-    @abstractmethod
+    def __init__(self, draft_tokens: int, costs: CostTable | None = None) -> None:
+        self.most_tokens = draft_tokens
+        self.costs = costs
+
     def limit(self) -> int:
         """Most tokens to draft in this cycle; 0 for a plain step."""
+        return self.most_tokens
 
-    @abstractmethod
     def go_on(self, buckets: Sequence[int]) -> bool:
         """Whether to draft one more after these."""
+        return len(buckets) < self.most_tokens
 
-    @abstractmethod
     def pass_tokens(self, size: int) -> int:
         """How many tokens a pass over ``size`` tokens is filled up to."""
+        return self.costs.filled(size) if self.costs else size
 
-    def saw_cycle(self, buckets: Sequence[int], accepted_count: int, draft_s: float, verify_s: float) -> None:  # noqa: B027
+    def saw_cycle(self, buckets: Sequence[int], accepted_count: int, draft_s: float, verify_s: float) -> None:
         """Learn from one cycle."""
 
     def wants_probe(self, lag_tokens: int) -> bool:  # noqa: ARG002
         """Whether acceptance should be looked up on ``lag_tokens`` tokens already there, in one batched pass."""
         return False
 
-    def saw_agreement(self, found: Sequence[tuple[int, bool]], lag_tokens: int, cost_s: float) -> None:  # noqa: B027
+    def saw_agreement(self, found: Sequence[tuple[int, bool]], lag_tokens: int, cost_s: float) -> None:
         """Learn from such a look."""
 
 
-class FixedPolicy(Policy):
-    """Always the same number of tokens; passes are filled up where their costs are known."""
-
-    def __init__(self, draft_tokens: int, costs: CostTable | None = None) -> None:
-        self.draft_tokens = draft_tokens
-        self._costs = costs
-
-    def limit(self) -> int:
-        """The number."""
-        return self.draft_tokens
-
-    def go_on(self, buckets: Sequence[int]) -> bool:
-        """Up to the limit."""
-        return len(buckets) < self.draft_tokens
-
-    def pass_tokens(self, size: int) -> int:
-        """By the costs, where they are known."""
-        return self._costs.filled(size) if self._costs else size
-
-
-class AdaptivePolicy(Policy):
+class AdaptivePolicy(FixedPolicy):
     """Drafts as long as it pays; turns itself off when it does not, and looks again now and then.
 
     Args:
@@ -182,6 +161,8 @@ class AdaptivePolicy(Policy):
         probe_share_ratio: Share of all time that may go into looking whether it would pay again.
     """
 
+    costs: CostTable
+
     def __init__(
         self,
         costs: CostTable,
@@ -190,8 +171,7 @@ class AdaptivePolicy(Policy):
         seen: Sequence[tuple[int, bool]] = (),
         probe_share_ratio: float = 0.01,
     ) -> None:
-        self.costs = costs
-        self.most_tokens = most_tokens
+        super().__init__(most_tokens, costs)
         self.probe_share_ratio = probe_share_ratio
         self._tried = [0.0] * BUCKET_COUNT
         self._agreed = [0.0] * BUCKET_COUNT
@@ -281,10 +261,6 @@ class AdaptivePolicy(Policy):
             if gain_tokens > self._rate * extra_s:
                 return True
         return False
-
-    def pass_tokens(self, size: int) -> int:
-        """The size that takes least."""
-        return self.costs.filled(size)
 
     def _window_pays(self) -> bool:
         if len(self._window) < _PATIENCE_CYCLES:

@@ -1,8 +1,9 @@
 """Where drafted tokens come from: a smaller model, the text itself, or a coarser copy of the target."""
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,9 @@ class Sampling(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """Drafted tokens.
+    """Drafted tokens, oldest first.
 
     Attributes:
-        tokens: The tokens, oldest first.
         buckets: Confidence class of each, 0 (least) to BUCKET_COUNT - 1.
         distributions: The distribution [vocab_count] each was drawn from; empty when drafted greedily, and None for
             a token that was certain (q = 1 there).
@@ -43,37 +43,34 @@ GoOn = Callable[[Sequence[int]], bool]
 """Asked with the buckets so far whether one more token is worth drafting."""
 
 
-class Drafter(Protocol):
+class Drafter(ABC):
     """Proposes the next tokens of a history."""
 
-    name: str
-
+    @abstractmethod
     def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> Proposal:
         """At most ``limit`` tokens to follow ``history``; may be none."""
-        ...
 
+    @abstractmethod
     def agreement(self, history: Sequence[int], start: int) -> list[tuple[int, bool]]:
         """(bucket, whether it would have proposed the right token) for each position from ``start`` on."""
-        ...
 
-    def lag_tokens(self, history: Sequence[int]) -> int:
+    def lag_tokens(self, history: Sequence[int]) -> int:  # noqa: ARG002
         """Tokens of ``history`` that a model would have to be run over before it could draft."""
-        ...
+        return 0
 
+    @abstractmethod
     def forget(self) -> None:
         """Drop what is cached of the history."""
-        ...
 
 
-class ModelDrafter:
+class ModelDrafter(Drafter):
     """A language model with the target's vocabulary.
 
     It is the only user of its session. With the target's temperature acceptance is 1 - total variation distance.
     """
 
-    def __init__(self, session: Session, name: str = "model", sampling: Sampling = Sampling()) -> None:  # noqa: B008
+    def __init__(self, session: Session, sampling: Sampling = Sampling()) -> None:  # noqa: B008
         self.session = session
-        self.name = name
         self.sampling = sampling
         self._random = np.random.default_rng([sampling.seed, 1])
         self._fed: list[int] = []
@@ -145,15 +142,12 @@ class ModelDrafter:
         return found
 
 
-class LookupDrafter:
-    """What followed the last time that the same tokens stood in the text (prompt lookup).
+class LookupDrafter(Drafter):
+    """What followed the last time that the same tokens stood in the text (prompt lookup); costs no pass of any model.
 
-    Costs no pass of any model. Source: Saxena 2023, "Prompt Lookup Decoding".
-
-    Runs of ``_LONGEST_TOKENS`` are looked for first, and those of fewer than ``_SHORTEST_TOKENS`` are no match.
+    Runs of ``_LONGEST_TOKENS`` are looked for first, and those of fewer than ``_SHORTEST_TOKENS`` are no match. Source:
+    Saxena 2023, "Prompt Lookup Decoding".
     """
-
-    name = "lookup"
 
     def __init__(self) -> None:
         self.forget()
@@ -162,11 +156,6 @@ class LookupDrafter:
         """Drop the index."""
         self._last: dict[tuple[int, ...], int] = {}
         self._indexed: list[int] = []
-
-    def lag_tokens(self, history: Sequence[int]) -> int:
-        """None: no model runs."""
-        del history
-        return 0
 
     def _index(self, history: Sequence[int]) -> None:
         """Remember for each run of tokens where it last ended, except the run that ends the history."""

@@ -47,13 +47,10 @@ class Wanted(NamedTuple):
 
 
 class ExpertCache:
-    """Says what comes and goes; holds no memory itself.
+    """Says what comes and goes; holds no memory itself, ``held_bytes`` is what experts take.
 
     ``sizes`` are bytes of one expert by layer, ``capacity_bytes`` the most that experts may take at a time; after
     ``half_life_tokens`` a use counts half.
-
-    Attributes:
-        held_bytes: Bytes of experts that are in memory.
     """
 
     def __init__(
@@ -84,13 +81,10 @@ class ExpertCache:
         self.held_bytes = 0
 
     def want(self, layer: int, counts: NDArray[np.int64], token_count: int) -> Wanted:
-        """The router of a layer has chosen.
+        """The router of a layer has chosen; EngineError where the wanted experts do not fit together.
 
         A lower layer than before, or the same, begins a new pass over ``token_count`` tokens; ``counts`` [expert_count]
         says how many of them chose each expert.
-
-        Raises:
-            EngineError: The wanted experts do not fit together.
         """
         row = self._row[layer]
         if row <= self._last_row or not self._total:
@@ -156,15 +150,3 @@ class ExpertCache:
 
     def _keys(self, indices: NDArray[np.int64]) -> list[Key]:
         return [(self._layers[i // self._count], int(i % self._count)) for i in indices.tolist()]
-
-    def best_absent(self, layer: int, count: int) -> list[int]:
-        """The likeliest experts of a layer that are not in memory."""
-        first = self._row[layer] * self._count
-        here = slice(first, first + self._count)
-        absent = np.flatnonzero(~self._resident[here])
-        order = absent[np.argsort(-self._worth()[here][absent], kind="stable")]
-        return [int(e) for e in order[:count]]
-
-    def resident(self) -> set[Key]:
-        """Experts that are in memory."""
-        return set(self._keys(np.flatnonzero(self._resident)))

@@ -6,7 +6,7 @@ first of them comes and given back when the last of them goes; a page that a nei
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +39,9 @@ class Move(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What to do with the laid memory, in this order.
+    """What to do with the laid memory, in this order: pages to carry over, to give back, and to read.
 
-    Attributes:
-        moves: Pages of experts that go, carried to where others come.
-        drops: Pages to give back.
-        early: Pages to read for the tensors that are used first.
-        late: Pages to read for the tensors that are used last.
+    ``early`` are pages of the tensors that are used first, ``late`` of those that are used last.
     """
 
     moves: list[Move]
@@ -61,7 +57,7 @@ class ExpertPages:
         self._layers = layout.layers
         self._carries = layout.expert_count * sum(map(len, layout.layers.values())) <= MOST_CARRIED_SLICES
         end = max(s.slice(layout.expert_count).start for stacks in layout.layers.values() for s in stacks)
-        self.users: NDArray[np.uint32] = np.zeros(-(-end // PAGE_BYTES) + 1, np.uint32)
+        self.users: NDArray[np.int32] = np.zeros(-(-end // PAGE_BYTES) + 1, np.int32)
         for extent in layout.rest:
             pages = page_range(extent)
             self.users[pages.start : pages.stop] += 1
@@ -76,7 +72,7 @@ class ExpertPages:
         drops: list[Extent] = []
         for layer, expert in goes:
             for stack in self._layers[layer]:
-                free += self._leave(stack, expert)
+                free += self._step(stack, expert, -1)
         # Early ones first: a page that both kinds have bytes in is then read early.
         early, late = (
             [
@@ -84,7 +80,7 @@ class ExpertPages:
                 for layer, expert in comes
                 for s in self._layers[layer]
                 if s.late is kind
-                for e in self._enter(s, expert)
+                for e in self._step(s, expert, 1)
             ]
             for kind in (False, True)
         )
@@ -103,19 +99,12 @@ class ExpertPages:
                     drops.append(Extent(found.start + size, found.end))
         return Change(moves, drops + [run for runs in by_pages.values() for run in runs], early, late)
 
-    def _enter(self, stack: Stack, expert: int) -> list[Extent]:
-        """Pages of a slice that nobody has in memory yet, as runs."""
+    def _step(self, stack: Stack, expert: int, by: Literal[-1, 1]) -> list[Extent]:
+        """One user more or less of a slice's pages; runs of those that nobody had in memory, or nobody needs now."""
         pages = page_range(stack.slice(expert))
         part = self.users[pages.start : pages.stop]
-        part += 1
-        return _runs(part == 1, pages.start)
-
-    def _leave(self, stack: Stack, expert: int) -> list[Extent]:
-        """Pages of a slice that nobody needs any more, as runs."""
-        pages = page_range(stack.slice(expert))
-        part = self.users[pages.start : pages.stop]
-        part -= 1
-        return _runs(part == 0, pages.start)
+        part += by
+        return _runs(part == max(by, 0), pages.start)
 
 
 def _like(by_pages: Mapping[int, list[Extent]], pages: int) -> Extent | None:

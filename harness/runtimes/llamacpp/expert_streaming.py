@@ -15,7 +15,7 @@ llama-graph.cpp (``build_moe_ffn``) of the release packed in llama-cpp-python 0.
 import ctypes
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +27,27 @@ from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, Budgeted
 from harness.runtimes.llamacpp.expert_cache import CachePolicy, ExpertCache
 from harness.runtimes.llamacpp.expert_layout import ExpertLayout, expert_layout_of, plan_experts
 from harness.runtimes.llamacpp.expert_pages import ExpertPages, Key
-from harness.runtimes.llamacpp.laid_memory import LaidMemory, merged_pages
-from harness.runtimes.llamacpp.readers import ReaderPool
+from harness.runtimes.llamacpp.laid_memory import merged_pages
 from harness.runtimes.llamacpp.stream_plan import FileLayout
+from harness.runtimes.llamacpp.streaming import StreamedSession
+
+Schedule = Literal["auto", "experts", "blocks"]
 
 _COUNTS_OFFSET: Final = 16  # of ``ne`` in ``struct ggml_tensor`` on 64-bit systems
 _STRIDES_OFFSET: Final = 48  # of ``nb``
 _SOURCES_OFFSET: Final = 152  # of ``src``
 _DATA_OFFSET: Final = 248  # of ``data``
 _TYPE_I32: Final = 26
+
+
+class _Pass:
+    """What one pass wanted and took, or several together."""
+
+    def __init__(self, read_bytes: int = 0) -> None:
+        self.read_bytes = read_bytes  # while it runs: those of all reads when it began
+        self.tokens = self.wanted = self.hits = 0
+        self.duration_s = self.stall_s = 0.0
+        self.counts: list[tuple[int, NDArray[np.int64]]] = []
 
 
 class ExpertStreamedSession(BudgetedSession):
@@ -81,8 +93,8 @@ class ExpertStreamedSession(BudgetedSession):
         self.plan = plan_experts(self._experts, room_bytes, self.session.batch_tokens)
         return self.plan.streams
 
-    def _place(self, memory: LaidMemory) -> None:
-        stacked = self._experts.stacked
+    def _place(self) -> None:
+        memory, stacked = self._memory, self._experts.stacked
         if not self.plan.streams:
             memory.pin([*self._experts.rest, *stacked])
             return
@@ -90,8 +102,7 @@ class ExpertStreamedSession(BudgetedSession):
             memory.lay(start, end - start)
         memory.pin(self._experts.rest)  # later, for pages that a stacked tensor shares with another one
 
-    def _begin(self, memory: LaidMemory, readers: ReaderPool) -> None:
-        self._laid, self._queue = memory, readers
+    def _begin(self) -> None:
         layers = self._experts.layers
         self._pages = ExpertPages(self._experts)
         self._cache = ExpertCache(
@@ -137,7 +148,8 @@ class ExpertStreamedSession(BudgetedSession):
 
     def _asked(self, name: bytes) -> bool:
         if self._starts_pass(name):
-            self._begin_pass()
+            self._chosen = -1
+            self._pass = _Pass(self._readers.read_bytes)
         if (product := self._product_names.get(name)) is not None:
             layer, late = product
             if layer != self._chosen:
@@ -146,19 +158,11 @@ class ExpertStreamedSession(BudgetedSession):
                 self._await_late(layer)
         return name in self._choice_names or name in self._pause_names or name == self._last_mark
 
-    def _begin_pass(self) -> None:
-        self._chosen = -1
-        self._pass_tokens = 0
-        self._pass_began_read = self._queue.read_bytes
-        self._pass_stall_s = 0.0
-        self._pass_wanted = self._pass_hits = 0
-        self._pass_counts: list[tuple[int, NDArray[np.int64]]] = []
-
     def _choose(self, layer: int, choice: NDArray[np.int32]) -> None:
         """The router has chosen [tokens, used]: have those experts in memory."""
         started_s = time.perf_counter()
         token_count = len(choice)
-        self._pass_tokens = max(self._pass_tokens, token_count)
+        self._pass.tokens = max(self._pass.tokens, token_count)
         counts = np.bincount(choice.ravel(), minlength=self.plan.expert_count)
         try:
             wanted = self._cache.want(layer, counts, token_count)
@@ -166,45 +170,42 @@ class ExpertStreamedSession(BudgetedSession):
             self._failure = error
             return
         self._chosen = layer
-        self._pass_wanted += wanted.hits + len(wanted.comes)
-        self._pass_hits += wanted.hits
-        self._pass_counts.append((layer, counts))
+        self._pass.wanted += wanted.hits + len(wanted.comes)
+        self._pass.hits += wanted.hits
+        self._pass.counts.append((layer, counts))
         if wanted.comes:
             self._load(wanted.goes, wanted.comes)
-            self._queue.wait(self._ticket - 1)
+            self._readers.wait(self._ticket - 1)
             self._stall(layer, time.perf_counter() - started_s)
 
     def _load(self, goes: list[Key], comes: list[Key]) -> None:
         change = self._pages.change(goes, comes)
         for move in change.moves:
-            if not self._laid.move(*move):  # no room for another mapping, or the two overlap
-                self._laid.drop(move.source, move.size)
+            if not self._memory.move(*move):  # no room for another mapping, or the two overlap
+                self._memory.drop(move.source, move.size)
         for start, end in change.drops:
-            self._laid.drop(start, end - start)
+            self._memory.drop(start, end - start)
         self._ticket += 2
-        self._queue.submit(self._ticket - 1, change.early)
-        self._queue.submit(self._ticket, change.late)
+        self._readers.submit(self._ticket - 1, change.early)
+        self._readers.submit(self._ticket, change.late)
 
     def _await_late(self, layer: int) -> None:
-        waited_s = self._queue.wait(self._ticket)
-        self._stall(layer, waited_s)
+        self._stall(layer, self._readers.wait(self._ticket))
 
     def _stall(self, layer: int, duration_s: float) -> None:
         self.stalls_s[layer] += duration_s
-        self._pass_stall_s += duration_s
+        self._pass.stall_s += duration_s
 
     def _end_pass(self) -> None:
-        duration_s = self._finish_pass()
-        self._wanted += self._pass_wanted
-        self._hits += self._pass_hits
-        if self._pass_tokens == 1:
-            self._single_passes += 1
-            self._single_wanted += self._pass_wanted
-            self._single_hits += self._pass_hits
-            self._single_read_bytes += self._queue.read_bytes - self._pass_began_read
-            self._single_duration_s += duration_s
-            self._single_stall_s += self._pass_stall_s
-            for layer, counts in self._pass_counts:
+        done = self._pass
+        done.duration_s = self._finish_pass()
+        done.read_bytes = self._readers.read_bytes - done.read_bytes
+        for total in (self._all, self._single) if done.tokens == 1 else (self._all,):
+            for name in ("wanted", "hits", "read_bytes", "duration_s", "stall_s"):
+                setattr(total, name, getattr(total, name) + getattr(done, name))
+        if done.tokens == 1:
+            self._single_count += 1
+            for layer, counts in done.counts:
                 self._counts[layer] += counts
 
     # -- results ------------------------------------------------------------------------------------------------
@@ -212,30 +213,23 @@ class ExpertStreamedSession(BudgetedSession):
     def reset(self) -> None:
         """Count from here on."""
         super().reset()
-        self._wanted = self._hits = 0
-        self._single_passes = self._single_wanted = self._single_hits = self._single_read_bytes = 0
-        self._single_duration_s = self._single_stall_s = 0.0
+        self._all, self._single, self._single_count = _Pass(), _Pass(), 0
         self._counts = {n: np.zeros(self._experts.expert_count, np.int64) for n in self._experts.layers}
 
     def use(self) -> ExpertUse:
         """What was wanted since the last reset."""
         return ExpertUse(
-            wanted_count=self._wanted,
-            hit_count=self._hits,
-            single_pass_count=self._single_passes,
-            single_wanted_count=self._single_wanted,
-            single_hit_count=self._single_hits,
-            single_read_bytes=self._single_read_bytes,
-            single_duration_s=self._single_duration_s,
-            single_stall_s=self._single_stall_s,
+            wanted_count=self._all.wanted,
+            hit_count=self._all.hits,
+            single_pass_count=self._single_count,
+            single_wanted_count=self._single.wanted,
+            single_hit_count=self._single.hits,
+            single_read_bytes=self._single.read_bytes,
+            single_duration_s=self._single.duration_s,
+            single_stall_s=self._single.stall_s,
             counts=tuple(tuple(c.tolist()) for c in self._counts.values()),
             held_bytes=self._cache.held_bytes if self._active else self.plan.expert_bytes,
         )
-
-    def resident_bytes(self) -> int:
-        """Bytes of stacked tensors that are in memory, as the system tells."""
-        assert self._memory is not None
-        return sum(self._memory.resident_bytes(extent) for extent in self._experts.stacked)
 
 
 def _choice_of(node: int) -> NDArray[np.int32]:
@@ -251,3 +245,38 @@ def _choice_of(node: int) -> NDArray[np.int32]:
     return np.lib.stride_tricks.as_strided(
         raw[:4].view(np.int32), shape=(tokens, used), strides=(row_stride, stride), writeable=False
     )
+
+
+def open_streamed(
+    path: Path,
+    scenario: Scenario,
+    budget_bytes: int,
+    *,
+    schedule: Schedule = "auto",
+    policy: CachePolicy = "likely",
+    batch_tokens: int = 32,
+) -> tuple[StreamedSession | ExpertStreamedSession, str]:
+    """Open a model under a budget.
+
+    ``auto`` streams experts where a model has them and everything else fits, and blocks otherwise: where not even what
+    every token reads fits, most of it has to be read in every pass anyway.
+
+    Returns:
+        The session, and why it streams blocks although the model has experts; empty otherwise.
+
+    Raises:
+        RefusedError: Not on this system, or the budget is too small.
+        EngineError: The engine refused the file.
+    """
+    reason = ""
+    if schedule == "experts" or (schedule == "auto" and expert_layout_of(path) is not None):
+        try:
+            return ExpertStreamedSession(path, scenario, budget_bytes, policy=policy, batch_tokens=batch_tokens), reason
+        except RefusedError as refusal:
+            if schedule == "experts":
+                raise
+            reason = str(refusal)
+    try:
+        return StreamedSession(path, scenario, budget_bytes, batch_tokens=batch_tokens), reason
+    except RefusedError as refusal:
+        raise RefusedError(f"{reason}; block by block: {refusal}" if reason else str(refusal)) from refusal

@@ -27,11 +27,7 @@ _NO_HUGE_PAGES: Final = 15  # MADV_NOHUGEPAGE
 
 
 def require_linux() -> None:
-    """Refuse other systems.
-
-    Raises:
-        RefusedError: This system cannot do it.
-    """
+    """Refuse other systems (RefusedError)."""
     if sys.platform != "linux":
         raise RefusedError("layer streaming needs Linux: elsewhere the residency of mapped pages cannot be controlled")
 
@@ -39,10 +35,7 @@ def require_linux() -> None:
 class LaidMemory:
     """The mapping of one file in this process, ``base`` its address; all offsets are those of the file, in bytes.
 
-    The engine must have mapped it already.
-
-    Raises:
-        EngineError: It is not mapped.
+    The engine must have mapped it already (EngineError).
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,13 +60,10 @@ class LaidMemory:
             self._libc.madvise(self.base + pages.start, pages.end - pages.start, mmap.MADV_RANDOM)
 
     def lay(self, offset: int, size: int, *, huge: bool = False) -> None:
-        """Lay empty memory over whole pages of the mapping; nothing of it is resident until it is filled.
+        """Lay empty memory over whole pages of the mapping (EngineError); nothing is resident until it is filled.
 
         What is filled of huge pages must begin and end at their bounds, or where the laid memory ends: a huge page
         makes all of itself resident.
-
-        Raises:
-            EngineError: The system would not.
         """
         address = self.base + offset
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
@@ -85,28 +75,20 @@ class LaidMemory:
         self._libc.madvise(address, size, _HUGE_PAGES if huge else _NO_HUGE_PAGES)
 
     def pin(self, pieces: Sequence[Extent], *, huge: bool = False) -> None:
-        """Lay memory over the pages of the pieces, as :meth:`lay` does, and fill it.
-
-        Raises:
-            EngineError: The system would not, or reading failed.
-        """
+        """Lay memory over the pages of the pieces, as :meth:`lay` does, and fill it, as :meth:`read` does."""
         for start, end in merged_pages(pieces):
             self.lay(start, end - start, huge=huge)
             for at in range(start, end, _FILL_BYTES):
                 self.read(at, min(_FILL_BYTES, end - at))
 
     def read(self, offset: int, size: int) -> None:
-        """Read whole pages from the file into the memory over them; safe in several threads at once.
-
-        Raises:
-            EngineError: Reading failed.
-        """
+        """Read whole pages from the file into the memory over them (EngineError); safe in several threads at once."""
         done = 0
         while done < size:
             got = self._libc.pread(self._descriptor, self.base + offset + done, size - done, offset + done)
-            if got <= 0:
-                if got == 0:  # past the end of the file: the rest of its last page
-                    return
+            if got == 0:  # past the end of the file: the rest of its last page
+                return
+            if got < 0:
                 raise EngineError(f"reading the model failed (errno {ctypes.get_errno()})")
             done += got
 
@@ -115,11 +97,7 @@ class LaidMemory:
         return os.preadv(self._descriptor, [buffer], offset)
 
     def read_through(self, buffer: memoryview, offset: int, size: int) -> None:
-        """As :meth:`read`, by way of a buffer of at least ``size`` bytes.
-
-        Raises:
-            EngineError: Reading failed.
-        """
+        """As :meth:`read`, by way of a buffer of at least ``size`` bytes."""
         try:
             got = os.preadv(self._descriptor, [buffer[:size]], offset)
         except OSError as error:
@@ -130,10 +108,7 @@ class LaidMemory:
             self.read(offset + got // PAGE_BYTES * PAGE_BYTES, size - got // PAGE_BYTES * PAGE_BYTES)
 
     def move(self, source: int, target: int, size: int) -> bool:
-        """Move resident pages from one place of the laid memory to another, no byte copied; False if refused.
-
-        The source stays laid, and empty.
-        """
+        """Move resident pages to another laid place, no byte copied; the source stays laid, empty. False: refused."""
         got = self._libc.mremap(self.base + source, size, size, _MREMAP_FLAGS, self.base + target)
         return bool(got == self.base + target)
 
@@ -141,23 +116,9 @@ class LaidMemory:
         """Give back the memory of whole pages; they stay laid, and empty."""
         self._libc.madvise(self.base + offset, size, mmap.MADV_DONTNEED)
 
-    def resident_bytes(self, extent: Extent) -> int:
-        """Bytes of whole pages of ``extent`` that are in memory.
-
-        Raises:
-            EngineError: The system would not tell.
-        """
-        pages = whole_pages(extent)
-        marks = (ctypes.c_ubyte * ((pages.end - pages.start) // PAGE_BYTES))()
-        if self._libc.mincore(self.base + pages.start, pages.end - pages.start, marks):
-            raise EngineError(f"mincore failed (errno {ctypes.get_errno()})")
-        return sum(m & 1 for m in marks) * PAGE_BYTES
-
     def close(self) -> None:
         """Close the file; the laid memory goes when the engine unmaps the file."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        os.close(self._descriptor)
 
 
 def merged_pages(pieces: Sequence[Extent]) -> list[Extent]:
@@ -221,7 +182,6 @@ def _libc() -> Any:
         ("mmap", [address, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long], address),
         ("mremap", [address, size, size, ctypes.c_int, address], address),
         ("madvise", [address, size, ctypes.c_int], ctypes.c_int),
-        ("mincore", [address, size, ctypes.POINTER(ctypes.c_ubyte)], ctypes.c_int),
         ("pread", [ctypes.c_int, address, size, ctypes.c_long], ctypes.c_ssize_t),
     ):
         function = getattr(libc, name)

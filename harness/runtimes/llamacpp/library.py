@@ -60,11 +60,7 @@ ENGINE_LOG: Final = EngineLog()
 
 @cache
 def library() -> Any:
-    """The low-level bindings, with the runtime initialised and its log captured.
-
-    Raises:
-        MissingPackageError: llama-cpp-python is not installed.
-    """
+    """The low-level bindings, initialised, their log captured (MissingPackageError where they are not installed)."""
     if find_spec("llama_cpp") is None:
         raise MissingPackageError("llama-cpp-python", "llama")
     lib = import_module("llama_cpp.llama_cpp")

@@ -59,35 +59,30 @@ def run_quantize(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     import msgspec
 
     job = msgspec.convert(arguments, QuantizeJob)
-    importance = load_importance(Path(job.importance)) if job.importance else None
-    options: dict[str, Any] = {"thread_count": job.thread_count, "pure": job.pure}
-    quantize(Path(job.source), Path(job.target), job.quant, importance=importance, **options)
+    importance: Importance = {}
+    if job.importance:
+        with np.load(job.importance, allow_pickle=False) as arrays:
+            importance = {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
+    quantize(job, importance)
     emit("quantized", {"size_bytes": Path(job.target).stat().st_size})
 
 
-def quantize(
-    source: Path,
-    target: Path,
-    quant: str,
-    *,
-    importance: Importance | None = None,
-    thread_count: int = 0,
-    pure: bool = False,
-) -> None:
-    """Write ``source`` as ``quant`` to ``target``; an already quantized source is allowed, and costs quality.
+def quantize(job: QuantizeJob, importance: Importance) -> None:
+    """Make the file; an already quantized source is allowed, and costs quality.
 
     Raises:
         RefusedError: No such mixture.
         EngineError: The quantizer failed (a type that needs an importance matrix, no room on the disk ...).
     """
+    quant = job.quant
     if quant not in QUANTS:
         raise RefusedError(f"no quantisation {quant!r}; one of: {', '.join(QUANTS)}")
     lib = library()
     params = lib.llama_model_quantize_default_params()
     params.ftype = getattr(lib, QUANTS[quant])
     params.allow_requantize = True
-    params.nthread = thread_count
-    if pure:
+    params.nthread = job.thread_count
+    if job.pure:
         if quant not in BLOCKS:
             raise RefusedError(f"{quant} is a mixture of types: none of its own to give every matrix")
         params.pure = True
@@ -100,9 +95,9 @@ def quantize(
             entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
             entry.size = values.size
         params.imatrix = ctypes.cast(entries, ctypes.POINTER(lib.llama_model_imatrix_data))
-    if lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) != 0:
-        target.unlink(missing_ok=True)
-        raise EngineError(f"llama.cpp would not make {quant} of {source.name}: {ENGINE_LOG.tail(2)}")
+    if lib.llama_model_quantize(job.source.encode(), job.target.encode(), ctypes.byref(params)) != 0:
+        Path(job.target).unlink(missing_ok=True)
+        raise EngineError(f"llama.cpp would not make {quant} of {Path(job.source).name}: {ENGINE_LOG.tail(2)}")
 
 
 class _Collector:
@@ -136,12 +131,9 @@ class _Collector:
 
 
 def collect_importance(path: Path, text: str, *, chunk_count: int = 8, chunk_tokens: int = 512) -> Importance:
-    """Importance of all matrices of a model while it reads the beginning of ``text``.
+    """Importance of all matrices of a model while it reads the beginning of ``text`` (EngineError: too short).
 
     The engine must not have rewritten the weights (then their names are still theirs), so nothing is repacked.
-
-    Raises:
-        EngineError: The engine refused the file, or the text is too short for one chunk.
     """
     collector = _Collector()
     scenario = Scenario(context_tokens=chunk_tokens, ubatch_tokens=chunk_tokens, repack=False)
@@ -156,17 +148,6 @@ def collect_importance(path: Path, text: str, *, chunk_count: int = 8, chunk_tok
     return {n: (s / collector.rows[n]).astype(np.float32) for n, s in collector.sums.items()}
 
 
-def save_importance(importance: Importance, path: Path) -> None:
-    """Keep an importance matrix."""
-    np.savez(path, **importance)  # type: ignore[arg-type]
-
-
-def load_importance(path: Path) -> Importance:
-    """Read one back."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
-
-
 def run_importance(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """Child's entry: ``model``, ``text`` (a path) and ``target`` (``.npz``).
 
@@ -175,5 +156,5 @@ def run_importance(arguments: dict[str, Any], emit: Callable[..., None]) -> None
     """
     text = Path(arguments["text"]).read_text(encoding="utf-8")
     importance = collect_importance(Path(arguments["model"]), text[len(text) // 2 :])
-    save_importance(importance, Path(arguments["target"]))
+    np.savez(arguments["target"], **importance)  # type: ignore[arg-type]
     emit("importance", {"matrix_count": len(importance)})

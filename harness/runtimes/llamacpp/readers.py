@@ -3,7 +3,8 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Final
 
 from harness.errors import EngineError
@@ -25,9 +26,9 @@ class ReaderPool:
     memory already, a device reads at half the speed that it reads into huge ones; the copy costs less.
     """
 
-    def __init__(self, memory: LaidMemory, *, through_buffers: bool = False) -> None:
+    def __init__(self, memory: LaidMemory) -> None:
         self._memory = memory
-        self._through_buffers = through_buffers
+        self.through_buffers = False
         self._gate = threading.Condition()
         self._chunks: deque[tuple[int, int, int]] = deque()
         self._left: dict[int, int] = {}
@@ -71,13 +72,10 @@ class ReaderPool:
         return time.perf_counter() - started_s
 
     def _work(self) -> None:
-        if not self._through_buffers:
-            self._serve(self._memory.read)
-            return
-        with read_buffer(CHUNK_BYTES) as buffer:
-            self._serve(lambda offset, size: self._memory.read_through(buffer, offset, size))
+        with read_buffer(CHUNK_BYTES) if self.through_buffers else nullcontext() as buffer:
+            self._serve(buffer)
 
-    def _serve(self, read: Callable[[int, int], None]) -> None:
+    def _serve(self, buffer: memoryview | None) -> None:
         while True:
             with self._gate:
                 while not self._chunks and not self._stopped:
@@ -89,7 +87,10 @@ class ReaderPool:
                     self._busy_since_s = time.perf_counter()
                 self._busy_count += 1
             try:
-                read(offset, size)
+                if buffer is None:
+                    self._memory.read(offset, size)
+                else:
+                    self._memory.read_through(buffer, offset, size)
             except EngineError as error:
                 self.failure = error
             with self._gate:
@@ -131,16 +132,12 @@ def probe_bytes_per_s(memory: LaidMemory, file_bytes: int) -> float:
     """
     wanted = min(file_bytes // CHUNK_BYTES, _PROBE_CHUNKS)
     step = file_bytes // CHUNK_BYTES // max(wanted, 1)
-    offsets = deque(i * step * CHUNK_BYTES for i in range(wanted))
+    numbers = iter(range(wanted))  # one for all readers: each takes the next
 
     def work() -> None:
         with read_buffer(CHUNK_BYTES) as buffer:
-            while True:
-                try:
-                    offset = offsets.popleft()
-                except IndexError:
-                    return
-                memory.read_into(buffer, offset)
+            for number in numbers:
+                memory.read_into(buffer, number * step * CHUNK_BYTES)
 
     threads = [threading.Thread(target=work) for _ in range(READER_COUNT)]
     started_s = time.perf_counter()

@@ -14,9 +14,8 @@ from harness.errors import EngineError, RefusedError
 from harness.ports import Tap
 from harness.runtimes._rows import Rows, check_logits
 from harness.runtimes._threads import default_thread_count
-from harness.runtimes.llamacpp.devices import buffers
-from harness.runtimes.llamacpp.library import ENGINE_LOG
-from harness.runtimes.llamacpp.model import LlamaModel
+from harness.runtimes.llamacpp.devices import buffers, place
+from harness.runtimes.llamacpp.library import ENGINE_LOG, library
 
 DEFAULT_BATCH_TOKENS: Final = 2048
 """Tokens of one logical batch (``n_batch``), as llama-bench has it."""
@@ -40,33 +39,32 @@ class LlamaSession(Rows):
     ``buffers`` tells what lies on which device, as the engine says it: weights, cache, scratch.
 
     Args:
-        source: Path of a GGUF file, or a :class:`LlamaModel` that stays the caller's to close.
-        scenario: Context, batch, KV type, threads, flash attention, mmap, repack, api and placement; an empty api is
-            ``cpu``.
+        path: The GGUF file (the first one of a split model).
+        scenario: Context, batch, KV type, threads, flash attention, mmap (anonymous memory then holds only what is
+            repacked), repack, api and placement; an empty api is ``cpu``, which keeps everything from any GPU there is.
         batch_tokens: Most tokens of one ``llama_decode`` (``n_batch``); longer inputs are split.
         sequence_count: Sequences the cache can hold (``n_seq_max``); 0 takes the scenario's ``batch_count``.
         output_tokens: Most tokens with logits in one batch; 0 leaves it to the engine (all). A smaller number makes
             the compute buffer smaller.
-        full_window: Keep all cells of sliding-window layers, so that any ``truncate`` can be decoded from again.
         eval_hook: See :data:`EvalHook`.
         tap: Reads and may replace intermediate results; takes the place of an ``eval_hook``.
-        lib: As for :class:`LlamaModel`.
+        lib: Bindings of another library with the same functions; None for llama.cpp's own.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
         EngineError: The engine refused the file or the options.
-        RefusedError: The KV type is none that ggml has, or fewer tokens may have logits than there are sequences.
+        RefusedError: The KV type is none that ggml has, fewer tokens may have logits than there are sequences, or the
+            engine has no device of that api, or not so many cards.
     """
 
     def __init__(
         self,
-        source: Path | LlamaModel,
+        path: Path,
         scenario: Scenario,
         *,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
         sequence_count: int = 0,
         output_tokens: int = 0,
-        full_window: bool = False,
         eval_hook: EvalHook | None = None,
         tap: Tap | None = None,
         lib: Any = None,
@@ -86,20 +84,8 @@ class LlamaSession(Rows):
             if eval_hook is not None:
                 raise RefusedError("a session takes a tap or an eval_hook, not both")
             eval_hook = self._tap_hook = TapHook(tap)
-        self._owns_model = not isinstance(source, LlamaModel)
-        self.model = (
-            source
-            if isinstance(source, LlamaModel)
-            else LlamaModel(
-                source,
-                mmap=scenario.mmap,
-                repack=scenario.repack,
-                api=scenario.api or "cpu",
-                placement=scenario.placement,
-                lib=lib,
-            )
-        )
-        lib = self.lib = self.model.lib
+        self._load(path, scenario, lib)
+        lib = self.lib
         threads = scenario.thread_count or default_thread_count()
         params = lib.llama_context_default_params()
         params.n_ctx = scenario.context_tokens
@@ -119,14 +105,13 @@ class LlamaSession(Rows):
         # "cpu" is the CPU: with a GPU in the engine llama.cpp would copy weights of long prompts to it.
         params.op_offload = scenario.api not in {"", "cpu"}
         params.offload_kqv = params.op_offload and scenario.placement.kv_on_gpu
-        params.swa_full = full_window
         if eval_hook is not None:
             hook = eval_hook
             self._hook = lib.ggml_backend_sched_eval_callback(lambda node, ask, _user: bool(hook(node, ask)))
             params.cb_eval = self._hook
         told = len(ENGINE_LOG.sizes)
-        self._context = lib.llama_init_from_model(self.model.pointer, params)
-        self.buffers = (*self.model.buffers, *buffers(ENGINE_LOG.sizes[told:]))
+        self._context = lib.llama_init_from_model(self._model, params)
+        self.buffers += buffers(ENGINE_LOG.sizes[told:])
         if not self._context:
             self.close()
             raise EngineError(
@@ -134,13 +119,28 @@ class LlamaSession(Rows):
                 f"(KV type {scenario.kv_type}): {ENGINE_LOG.tail(3)}"
             )
         self._memory = lib.llama_get_memory(self._context)
-        self.vocab_count: int = self.model.vocab_count
         self.context_tokens: int = int(lib.llama_n_ctx(self._context))
         self.batch_tokens: int = int(lib.llama_n_batch(self._context))
-        self.thread_count = threads
         self.kept_count = 0
         self._row = ctypes.c_float * self.vocab_count
         self._make_batch(self.batch_tokens)
+
+    def _load(self, path: Path, scenario: Scenario, lib: Any) -> None:
+        own = lib is None  # another library has devices of its own kind, and is asked for its CPU alone
+        lib = self.lib = lib or library()
+        params = lib.llama_model_default_params()
+        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if scenario.mmap else lib.LLAMA_LOAD_MODE_NONE
+        params.use_extra_bufts = scenario.repack
+        held = place(params, scenario.api or "cpu", scenario.placement) if own else []
+        told = len(ENGINE_LOG.sizes)
+        self._model = lib.llama_model_load_from_file(str(path).encode(), params)
+        del held
+        self.buffers = buffers(ENGINE_LOG.sizes[told:])
+        if not self._model:
+            raise EngineError(f"llama.cpp would not load {path}: {_reason()}")
+        self.vocab = lib.llama_model_get_vocab(self._model)
+        self.vocab_count: int = lib.llama_vocab_n_tokens(self.vocab)
+        self.path = path
 
     def _make_batch(self, room: int) -> None:
         # One batch for the life of the session, its arrays owned by numpy so that filling them is a slice assignment.
@@ -169,28 +169,48 @@ class LlamaSession(Rows):
 
     # -- text ---------------------------------------------------------------------------------------------------
 
-    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
-        """Token ids of ``text``; ``parse_special`` lets its words name special tokens."""
-        return self.model.tokenize(text, add_special=add_special, parse_special=parse_special)
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        """Text of token ids; undecodable bytes become U+FFFD."""
-        return self.model.detokenize(tokens)
+    @property
+    def begin_token(self) -> int | None:
+        """Token that a prompt begins with; None for a model that has none or wants none."""
+        if not self.lib.llama_vocab_get_add_bos(self.vocab):
+            return None
+        token = int(self.lib.llama_vocab_bos(self.vocab))
+        return token if token >= 0 else None
 
     def is_end(self, token: int) -> bool:
         """Whether ``token`` ends a generation."""
-        return self.model.is_end(token)
+        return bool(self.lib.llama_vocab_is_eog(self.vocab, token))
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``; EngineError where the model has no usable tokenizer."""
+        data = text.encode()
+        room = len(data) + 16
+        for _ in range(2):
+            buffer = (ctypes.c_int32 * room)()
+            count = self.lib.llama_tokenize(self.vocab, data, len(data), buffer, room, add_special, parse_special)
+            if count >= 0:
+                return list(buffer[:count])
+            room = -count
+        raise EngineError(f"llama.cpp could not tokenize {len(data)} bytes of text")
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of token ids; undecodable bytes become U+FFFD."""
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)
+        room = 32 + 16 * len(tokens)
+        for _ in range(2):
+            buffer = ctypes.create_string_buffer(room)
+            count = self.lib.llama_detokenize(self.vocab, ids, len(tokens), buffer, room, False, False)
+            if count >= 0:
+                return buffer.raw[:count].decode("utf-8", "replace")
+            room = -count
+        raise EngineError(f"llama.cpp could not turn {len(tokens)} tokens into text")
 
     # -- forward passes -----------------------------------------------------------------------------------------
 
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
         """Run ``tokens`` through the model at ``position`` of ``sequence``; returns when computed.
 
-        Inputs longer than ``batch_tokens`` go in several batches; ``logits="all"`` needs a single one.
-
-        Raises:
-            EngineError: The engine refused the batch.
-            ValueError: ``logits`` is none of ``none last all``, or asks for all of more than one batch.
+        Inputs longer than ``batch_tokens`` go in several batches; ``logits="all"`` needs a single one (ValueError).
         """
         count = len(tokens)
         check_logits(logits)
@@ -215,14 +235,7 @@ class LlamaSession(Rows):
         sequences: Sequence[int],
         keep: Sequence[bool] | None = None,
     ) -> None:
-        """Run one batch of tokens that stand anywhere: each with its own position and sequence.
-
-        ``keep`` says which ones' logits are kept (all when None). All four have the same length, at most
-        ``batch_tokens``.
-
-        Raises:
-            EngineError: The engine refused the batch.
-        """
+        """Run one batch of at most ``batch_tokens`` tokens, each with its own position and sequence; see the port."""
         size = len(tokens)
         self._tokens[:size] = tokens
         self._positions[:size] = positions
@@ -243,12 +256,9 @@ class LlamaSession(Rows):
             self._tap_hook.raise_failure()
 
     def logits(self, index: int = -1) -> NDArray[np.float32]:
-        """Logits [vocab_count] of the ``index``-th token kept by the last decode.
+        """Logits [vocab_count] of the ``index``-th token kept by the last decode, EngineError where there are none.
 
         A view: the next decode overwrites it.
-
-        Raises:
-            EngineError: No logits are kept at that index.
         """
         self._check_kept(index)
         from_end = index if index < 0 else index - self.kept_count
@@ -270,11 +280,7 @@ class LlamaSession(Rows):
     # -- cache --------------------------------------------------------------------------------------------------
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
-        """Forget all of ``sequence`` from ``position`` on.
-
-        Raises:
-            EngineError: The model keeps a state that cannot be cut (recurrent layers).
-        """
+        """Forget all of ``sequence`` from ``position`` on; EngineError where a state cannot be cut (recurrent)."""
         if not self.lib.llama_memory_seq_rm(self._memory, sequence, position, -1):
             raise EngineError(f"this model's cache cannot be cut at position {position}")
 
@@ -283,10 +289,6 @@ class LlamaSession(Rows):
         self.lib.llama_memory_seq_rm(self._memory, target, -1, -1)
         self.lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
-    def length(self, sequence: int = 0) -> int:
-        """Tokens of ``sequence`` in the cache: its last position + 1."""
-        return int(self.lib.llama_memory_seq_pos_max(self._memory, sequence)) + 1
-
     def clear(self) -> None:
         """Forget every sequence."""
         self.lib.llama_memory_clear(self._memory, False)
@@ -294,9 +296,15 @@ class LlamaSession(Rows):
     # -- life ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Free the cache, and the model unless the caller brought it; safe to call twice."""
-        context, self._context = getattr(self, "_context", None), None
+        """Free the cache and the model; safe to call twice."""
+        context, self._context = self._context, None
         if context:
             self.lib.llama_free(context)
-        if self._owns_model:
-            self.model.close()
+        model, self._model = self._model, None
+        if model:
+            self.lib.llama_model_free(model)
+
+
+def _reason() -> str:
+    lines = [line for line in ENGINE_LOG.lines() if "error" in line.lower() or "fail" in line.lower()]
+    return "; ".join(line.strip() for line in lines[-3:]) or ENGINE_LOG.tail(2) or "no reason given"

@@ -7,6 +7,7 @@ the target's distribution (see :mod:`harness.runtimes.llamacpp.acceptance`).
 
 import time
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,8 @@ from numpy.typing import NDArray
 from harness.domain.drafting import Decoding
 from harness.errors import RefusedError
 from harness.runtimes.llamacpp.acceptance import accept_or_resample, draw, probabilities
-from harness.runtimes.llamacpp.draft_policy import Policy
+from harness.runtimes.llamacpp.draft_policy import FixedPolicy
 from harness.runtimes.llamacpp.drafters import Drafter, Proposal, Sampling
-from harness.runtimes.llamacpp.model import LlamaModel
 from harness.runtimes.llamacpp.session import LlamaSession
 
 _PADDING_TOKENS = 128  # rows that some makers add to the table so that its size is round
@@ -41,12 +41,8 @@ class Difference(NamedTuple):
     explained: bool
 
 
-def check_same_vocabulary(target: LlamaModel, draft: LlamaModel) -> None:
-    """Drafted token ids must mean the same to the target.
-
-    Raises:
-        RefusedError: They do not.
-    """
+def check_same_vocabulary(target: LlamaSession, draft: LlamaSession) -> None:
+    """Drafted token ids must mean the same to the target; RefusedError where they do not."""
     lib = target.lib
     kind_a, kind_b = lib.llama_vocab_type(target.vocab), lib.llama_vocab_type(draft.vocab)
     if kind_a != kind_b or abs(target.vocab_count - draft.vocab_count) > _PADDING_TOKENS:
@@ -101,7 +97,7 @@ class Speculator:
         self,
         target: LlamaSession,
         drafter: Drafter,
-        policy: Policy,
+        policy: FixedPolicy,
         sampling: Sampling = Sampling(),  # noqa: B008  an immutable tuple
     ) -> None:
         self.target = target
@@ -113,9 +109,7 @@ class Speculator:
     def generate(self, prompt: Sequence[int], new_tokens: int) -> Decoding:
         """Generate ``new_tokens`` tokens after ``prompt``, whatever they mean: the end of a text does not end it.
 
-        Raises:
-            RefusedError: The context is too short.
-            EngineError: The engine refused a batch.
+        RefusedError where the context is too short.
         """
         target, policy, drafter = self.target, self.policy, self.drafter
         if len(prompt) + new_tokens > target.context_tokens:
@@ -128,7 +122,8 @@ class Speculator:
         started_s = now_s()
         history = [*prompt, self._choose(-1)]
         end = len(prompt) + new_tokens
-        counts = _Counts()
+        cycles: list[_Cycle] = []
+        widest = 1
         while len(history) < end:
             probe_s = self._probe(history, len(prompt))
             t0_s = now_s()
@@ -143,10 +138,10 @@ class Speculator:
             history += [*proposal.tokens[:accepted], token]
             if filling or accepted < len(proposal.tokens):
                 target.truncate(len(history) - 1)
-            counts.widest_tokens = max(counts.widest_tokens, size + len(filling))
-            counts.add(size - 1, accepted, t1_s - t0_s + probe_s, t2_s - t1_s)
+            widest = max(widest, size + len(filling))
+            cycles.append(_Cycle(size - 1, accepted, t1_s - t0_s + probe_s, t2_s - t1_s))
             policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s)
-        return counts.generation(history[len(prompt) : end], now_s() - started_s, started_s - begun_s)
+        return _decoding(history[len(prompt) : end], now_s() - started_s, started_s - begun_s, cycles, widest)
 
     def _filling(self, size: int, position: int) -> list[int]:
         """Tokens that fill a pass up to a size that takes less time; what they leave in the cache is taken back."""
@@ -200,42 +195,33 @@ def _aligned(q: NDArray[np.float64] | None, token: int, size: int) -> NDArray[np
     return whole
 
 
-class _Counts:
-    def __init__(self) -> None:
-        self.lengths: list[int] = []
-        self.tried: list[int] = []
-        self.accepted: list[int] = []
-        self.draft_s = self.verify_s = 0.0
-        self.widest_tokens = 1
+class _Cycle(NamedTuple):
+    drafted: int
+    accepted: int
+    draft_s: float
+    verify_s: float
 
-    def add(self, drafted: int, accepted: int, draft_s: float, verify_s: float) -> None:
-        self.lengths.append(drafted)
-        self.draft_s += draft_s
-        self.verify_s += verify_s
-        grow = drafted - len(self.tried)
-        self.tried += [0] * grow
-        self.accepted += [0] * grow
-        for i in range(min(accepted + 1, drafted)):
-            self.tried[i] += 1
-        for i in range(accepted):
-            self.accepted[i] += 1
 
-    def generation(self, tokens: Sequence[int], duration_s: float, prefill_s: float) -> Decoding:
-        return Decoding(
-            tokens=tuple(tokens),
-            duration_s=duration_s,
-            prefill_s=prefill_s,
-            cycle_count=len(self.lengths),
-            plain_count=self.lengths.count(0),
-            drafted_count=sum(self.lengths),
-            accepted_count=sum(self.accepted),
-            tried_by_position=tuple(self.tried),
-            accepted_by_position=tuple(self.accepted),
-            draft_s=self.draft_s,
-            verify_s=self.verify_s,
-            lengths=tuple(self.lengths),
-            widest_tokens=self.widest_tokens,
-        )
+def _decoding(
+    tokens: Sequence[int], duration_s: float, prefill_s: float, cycles: Sequence[_Cycle], widest_tokens: int
+) -> Decoding:
+    lengths = tuple(c.drafted for c in cycles)
+    positions = range(max(lengths, default=0))
+    return Decoding(
+        tokens=tuple(tokens),
+        duration_s=duration_s,
+        prefill_s=prefill_s,
+        cycle_count=len(cycles),
+        plain_count=lengths.count(0),
+        drafted_count=sum(lengths),
+        accepted_count=sum(c.accepted for c in cycles),
+        tried_by_position=tuple(sum(min(c.accepted + 1, c.drafted) > i for c in cycles) for i in positions),
+        accepted_by_position=tuple(sum(c.accepted > i for c in cycles) for i in positions),
+        draft_s=sum(c.draft_s for c in cycles),
+        verify_s=sum(c.verify_s for c in cycles),
+        lengths=lengths,
+        widest_tokens=widest_tokens,
+    )
 
 
 def plain(target: LlamaSession, prompt: Sequence[int], new_tokens: int) -> Decoding:
@@ -304,13 +290,11 @@ def explain_difference(
 def total(parts: Iterable[Decoding]) -> Decoding:
     """Sums over several answers."""
     parts = list(parts)
-    longest = max((len(p.tried_by_position) for p in parts), default=0)
     counts = ("cycle_count", "plain_count", "drafted_count", "accepted_count", "answer_count")
     summed = ("duration_s", "prefill_s", "draft_s", "verify_s", *counts)
 
     def by_position(name: str) -> tuple[int, ...]:
-        rows = [getattr(p, name) for p in parts]
-        return tuple(sum(r[i] for r in rows if i < len(r)) for i in range(longest))
+        return tuple(map(sum, zip_longest(*(getattr(p, name) for p in parts), fillvalue=0)))
 
     return Decoding(
         tokens=tuple(t for p in parts for t in p.tokens),

@@ -5,6 +5,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from harness.catalog.gguf import read_gguf
 from harness.domain.streaming import PAGE_BYTES, StreamPlan
 from harness.errors import RefusedError
@@ -49,27 +51,27 @@ def plan_split(
     """
     total_bytes = always_bytes + sum(b.end - b.start for b in blocks)
     excess_bytes = total_bytes - available_bytes
+    whole = StreamPlan(
+        slot_bytes=0,
+        slot_count=0,
+        pinned_bytes=total_bytes,
+        streamed_bytes=0,
+        mapped_bytes=mapped_bytes,
+        available_bytes=available_bytes,
+    )
     if excess_bytes <= 0:
-        return StreamPlan(
-            slot_bytes=0,
-            slot_count=0,
-            pinned_bytes=total_bytes,
-            streamed_bytes=0,
-            mapped_bytes=mapped_bytes,
-            available_bytes=available_bytes,
-        )
+        return whole
     for unit_bytes in (HUGE_PAGE_BYTES, PAGE_BYTES):
         pages = [whole_pages(b, unit_bytes, base) for b in blocks]
         room = [p.end - p.start for p in pages]
         split = least_split(room, excess_bytes, unit_bytes, slots)
         if split is not None:
-            return StreamPlan(
+            return replace(
+                whole,
                 slot_bytes=split.part_bytes,
                 slot_count=split.slot_count,
                 pinned_bytes=total_bytes - split.streamed_bytes,
                 streamed_bytes=split.streamed_bytes,
-                mapped_bytes=mapped_bytes,
-                available_bytes=available_bytes,
                 blocks=evenly_spread(split.block_count, len(blocks)),
                 unit_bytes=unit_bytes,
             )

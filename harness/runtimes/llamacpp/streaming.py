@@ -20,8 +20,7 @@ from pathlib import Path
 from harness.domain.streaming import PAGE_BYTES, StreamPlan
 from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, BudgetedSession
-from harness.runtimes.llamacpp.laid_memory import LaidMemory
-from harness.runtimes.llamacpp.readers import BUFFERS_BYTES, ReaderPool
+from harness.runtimes.llamacpp.readers import BUFFERS_BYTES
 from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, layout_of, plan_split, whole_pages
 
 
@@ -50,16 +49,16 @@ class StreamedSession(BudgetedSession):
             sum(e.end - e.start for e in self._layout.others),
             room_bytes,
             mapped_bytes=mapped.end - mapped.start if mapped else 0,
-            base=self._base,
+            base=self._memory.base,
         )
 
     def _streamed(self, load: int) -> Extent:
         """Where the load of that number goes: the last pages of its block."""
         block = self.plan.blocks[load % self._count]
-        end = whole_pages(self._layout.blocks[block], self.plan.unit_bytes, self._base).end
+        end = whole_pages(self._layout.blocks[block], self.plan.unit_bytes, self._memory.base).end
         return Extent(end - self.plan.slot_bytes, end)
 
-    def _place(self, memory: LaidMemory) -> None:
+    def _place(self) -> None:
         self._count = len(self.plan.blocks)
         huge = self.plan.unit_bytes > PAGE_BYTES
         streamed = {block: self._streamed(load) for load, block in enumerate(self.plan.blocks)}
@@ -68,12 +67,11 @@ class StreamedSession(BudgetedSession):
             if (part := streamed.get(index)) is None:
                 pieces.append(block)
             else:
-                memory.lay(part.start, part.end - part.start, huge=huge)
+                self._memory.lay(part.start, part.end - part.start, huge=huge)
                 pieces += [Extent(block.start, part.start), Extent(part.end, block.end)]
-        memory.pin(pieces, huge=huge)
+        self._memory.pin(pieces, huge=huge)
 
-    def _begin(self, memory: LaidMemory, readers: ReaderPool) -> None:
-        self._slots, self._queue = memory, readers
+    def _begin(self) -> None:
         self._next_load = 0  # loads go in order: number n % count of the streamed blocks, in pass n // count
         self._finished = 0
         self._block = 0
@@ -83,7 +81,7 @@ class StreamedSession(BudgetedSession):
     def _enqueue(self) -> None:
         number = self._next_load
         self._next_load += 1
-        self._queue.submit(number, [self._streamed(number)])
+        self._readers.submit(number, [self._streamed(number)])
 
     # -- the engine's callback ----------------------------------------------------------------------------------
 
@@ -111,14 +109,14 @@ class StreamedSession(BudgetedSession):
     def _wait_for_block(self) -> bool:
         """Wait until what is streamed of the block that comes next is in memory."""
         if self._block == self.plan.blocks[self._finished % self._count]:
-            self.stalls_s[self._block] += self._queue.wait(self._finished)
+            self.stalls_s[self._block] += self._readers.wait(self._finished)
         return self._failed() is None
 
     def _release(self) -> None:
         """The oldest streamed part was used: its slot goes to the next load."""
         source, target = self._streamed(self._finished).start, self._streamed(self._next_load).start
         self._finished += 1
-        if source != target and not self._slots.move(source, target, self.plan.slot_bytes):
+        if source != target and not self._memory.move(source, target, self.plan.slot_bytes):
             self._failure = EngineError(f"the system would not move a slot (errno {ctypes.get_errno()})")
             return
         self._enqueue()

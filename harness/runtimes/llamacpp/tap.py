@@ -19,9 +19,6 @@ class TapHook:
 
     An exception must not cross the engine's C frames: it is kept, the pass stops there, and :meth:`raise_failure`
     raises it once the engine has returned.
-
-    Raises:
-        EngineError: The engine lacks the functions that read and write a tensor.
     """
 
     def __init__(self, tap: Tap) -> None:
@@ -31,34 +28,28 @@ class TapHook:
         self._get, self._set = (
             ggml_function(f"ggml_backend_tensor_{verb}", None, address, address, size, size) for verb in ("get", "set")
         )
-        self._names: dict[bytes, str] = {}  # wanted names only
-        self._unwanted: set[bytes] = set()
+        self._names: dict[bytes, str | None] = {}  # None for what is not wanted
         self._failure: BaseException | None = None
 
     def __call__(self, node: int, ask: bool) -> bool:
         """The engine's question and its answer; see :data:`harness.runtimes.llamacpp.session.EvalHook`."""
         try:
-            raw = ctypes.string_at(node + _NAME_OFFSET)
+            name = None if self._failure else self._wanted(ctypes.string_at(node + _NAME_OFFSET))
             if ask:
-                return self._wants(raw)
-            if raw in self._names and self._failure is None:
-                self._hand_over(node, self._names[raw])
+                return name is not None
+            if name is not None:
+                self._hand_over(node, name)
         except EndPass:
             return False
         except BaseException as error:  # noqa: BLE001  raised again outside of the engine
             self._failure = error
         return self._failure is None
 
-    def _wants(self, raw: bytes) -> bool:
-        if self._failure is not None or raw in self._unwanted:
-            return False
+    def _wanted(self, raw: bytes) -> str | None:
         if raw not in self._names:
             name = raw.decode("utf-8", "replace")
-            if not self._tap.wants(name):
-                self._unwanted.add(raw)
-                return False
-            self._names[raw] = name
-        return True
+            self._names[raw] = name if self._tap.wants(name) else None
+        return self._names[raw]
 
     def _hand_over(self, node: int, name: str) -> None:
         if ctypes.c_int.from_address(node).value != _TYPE_F32 or not self._is_contiguous(node):

@@ -21,17 +21,11 @@ class Ort:
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""
-        for package in ("onnxruntime", "tokenizers"):
-            if find_spec(package) is None:
-                return str(MissingPackageError(package, "onnx"))
-        return None
+        lacking = next((package for package in ("onnxruntime", "tokenizers") if find_spec(package) is None), None)
+        return str(MissingPackageError(lacking, "onnx")) if lacking else None
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """Version, providers and the options a run of ``scenario`` uses.
-
-        Raises:
-            MissingPackageError: onnxruntime is not installed.
-        """
+        """Version, providers and the options a run of ``scenario`` uses."""
         from harness.onnx.providers import providers_for
         from harness.onnx.session import runtime
 
@@ -50,11 +44,7 @@ class Ort:
         )
 
     def model_options(self, path: Path) -> dict[str, Any]:
-        """What the graph itself says: quantization, type and sharing of the cache, which logits it can leave out.
-
-        Raises:
-            BadDataError, RefusedError: It is no ONNX decoder.
-        """
+        """What the graph says: quantization, type and sharing of the cache, which logits it can leave out."""
         from harness.onnx.decoder import decoder_ports
         from harness.onnx.files import quantization
         from harness.onnx.graph import read_graph
@@ -70,13 +60,7 @@ class Ort:
         }
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> "OrtSession":
-        """Load a model; ``options`` are those of :class:`~harness.runtimes.ort.session.OrtSession`.
-
-        Raises:
-            MissingPackageError: onnxruntime or tokenizers is not installed.
-            RefusedError: The graph is no decoder that this runtime can run.
-            EngineError: The engine refused the file.
-        """
+        """Load a model; ``options`` and errors are those of :class:`~harness.runtimes.ort.session.OrtSession`."""
         from harness.runtimes.ort.session import OrtSession
 
         return OrtSession(path, scenario, **options)

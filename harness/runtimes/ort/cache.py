@@ -5,8 +5,8 @@ the next one's inputs, and a fork shares them, since nothing ever writes into on
 the full context is past and present at once, and only the length moves.
 """
 
-import ctypes
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Final
 
 import numpy as np
@@ -21,13 +21,6 @@ DTYPES: Final[dict[str, Any]] = {"F32": np.float32, "F16": np.float16}
 def value_of(array: NDArray[Any]) -> Any:
     """An engine value over the array's own memory; the array must live as long as the value."""
     return runtime().OrtValue.ortvalue_from_numpy(array)
-
-
-def view_of(value: Any, dtype: Any) -> NDArray[Any]:
-    """The memory of an engine value on the CPU as an array; valid as long as the value lives."""
-    shape = value.shape()
-    block: Any = (ctypes.c_char * (int(np.prod(shape)) * np.dtype(dtype).itemsize)).from_address(value.data_ptr())
-    return np.frombuffer(block, dtype).reshape(shape)
 
 
 def _shapes(ports: DecoderPorts, length: int) -> list[tuple[int, int, int, int]]:
@@ -63,14 +56,12 @@ class Grown:
     def truncate(self, length: int) -> None:
         """Keep the first ``length`` tokens: a copy of that part, since the shape is the length."""
         if length < self.length:
-            self._hold([view_of(v, self._dtype)[:, :, :length].copy() for v in self._values])
+            self._hold([v.numpy()[:, :, :length].copy() for v in self._values])
             self.length = length
 
     def fork(self) -> "Grown":
         """Another sequence with the same past; no byte is copied."""
-        twin = Grown.__new__(Grown)
-        twin.__dict__.update(self.__dict__)
-        return twin
+        return copy(self)
 
 
 class InPlace:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
-from harness.onnx.decoder import KEEP_INPUT, ports_of
+from harness.errors import BadDataError, EngineError, MissingPackageError
+from harness.onnx.decoder import KEEP_INPUT, decoder_ports
+from harness.onnx.graph import read_graph
 from harness.onnx.providers import providers_for
 from harness.onnx.session import OnnxSession
 from harness.runtimes._rows import RowsInRuns, check_logits
@@ -28,7 +29,6 @@ class OrtSession(RowsInRuns):
         path: ONNX file; ``tokenizer.json`` lies beside it.
         scenario: Context, physical batch, threads, repack.
         sequence_count: Sequences that may be used; 0 takes the scenario's ``batch_count``.
-        in_place: Let the attention write into one buffer of the full context, where the graph can; None: where it can.
 
     Raises:
         MissingPackageError: onnxruntime or tokenizers is not installed.
@@ -37,19 +37,14 @@ class OrtSession(RowsInRuns):
         EngineError: The engine refused the graph.
     """
 
-    def __init__(
-        self, path: Path, scenario: Scenario, *, sequence_count: int = 0, in_place: bool | None = None
-    ) -> None:
-        self.ports = ports_of(path)
-        if in_place and not self.ports.shared:
-            raise RefusedError(f"{path.parent.name}: this graph's attention does not write its cache in place")
-        self.thread_count = scenario.thread_count or default_thread_count()
+    def __init__(self, path: Path, scenario: Scenario, *, sequence_count: int = 0) -> None:
+        self.ports = decoder_ports(read_graph(path))
         self._folder = path.parent
         if not (path.parent / TOKENIZER_FILE).is_file():
             raise BadDataError(path.parent / TOKENIZER_FILE, "", "no such file", "the model's tokenizer")
         self._engine = OnnxSession(
             path,
-            thread_count=self.thread_count,
+            thread_count=scenario.thread_count or default_thread_count(),
             providers=providers_for(scenario.api),
             prepack=scenario.repack,
         )
@@ -59,7 +54,6 @@ class OrtSession(RowsInRuns):
         self.sequence_count = sequence_count or scenario.batch_count
         self._end_tokens = end_tokens(path.parent)
         self.kept_count = 0
-        self._in_place = self.ports.shared if in_place is None else in_place
         self._caches: dict[int, Grown | InPlace] = {}
         self._binding = self._engine.raw.io_binding()
         self._bound: Any = None  # the in-place cache whose buffers are bound already
@@ -101,13 +95,9 @@ class OrtSession(RowsInRuns):
     # -- forward passes -----------------------------------------------------------------------------------------
 
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
-        """Run ``tokens`` through the model at ``position`` of ``sequence``; returns when computed.
+        """Run ``tokens`` through the model at ``position``, the end of ``sequence`` (EngineError anywhere else).
 
         Inputs longer than ``ubatch_tokens`` go in several runs.
-
-        Raises:
-            EngineError: The position is not where the sequence ends, the context is full, or the engine failed.
-            ValueError: ``logits`` is none of ``none last all``.
         """
         check_logits(logits)
         cache = self._cache(sequence)
@@ -182,9 +172,8 @@ class OrtSession(RowsInRuns):
         if sequence not in self._caches:
             if not 0 <= sequence < self.sequence_count:
                 raise EngineError(f"sequence {sequence}: this session was opened for {self.sequence_count}")
-            self._caches[sequence] = (
-                InPlace(self.ports, self.context_tokens) if self._in_place else Grown(self.ports)
-            )  # fmt: skip
+            shared = self.ports.shared
+            self._caches[sequence] = InPlace(self.ports, self.context_tokens) if shared else Grown(self.ports)
         return self._caches[sequence]
 
     def truncate(self, position: int, *, sequence: int = 0) -> None:
@@ -192,17 +181,9 @@ class OrtSession(RowsInRuns):
         self._cache(sequence).truncate(position)
 
     def fork(self, source: int, target: int) -> None:
-        """Make ``target`` share all that ``source`` has in the cache, in place of what it had.
-
-        Raises:
-            EngineError: The session was not opened for so many sequences.
-        """
+        """Make ``target`` share all that ``source`` has; EngineError where the session has not so many sequences."""
         self._cache(target)
         self._caches[target] = self._cache(source).fork()
-
-    def length(self, sequence: int = 0) -> int:
-        """Tokens of ``sequence`` in the cache."""
-        return self._cache(sequence).length
 
     def clear(self) -> None:
         """Forget every sequence; buffers stay for the next."""
@@ -210,10 +191,6 @@ class OrtSession(RowsInRuns):
             self.truncate(0, sequence=sequence)
 
     # -- life ---------------------------------------------------------------------------------------------------
-
-    def identity(self) -> dict[str, Any]:
-        """Engine, providers, threads, quantization: see :meth:`harness.onnx.session.OnnxSession.identity`."""
-        return {**self._engine.identity(), "kv_in_place": self._in_place}
 
     def close(self) -> None:
         """Free the model and the caches; safe to call twice."""
@@ -223,11 +200,7 @@ class OrtSession(RowsInRuns):
 
 
 def end_tokens(folder: Path) -> frozenset[int]:
-    """Tokens that end a generation, by the configuration files of the folder; empty where none says.
-
-    Raises:
-        BadDataError: One of them is no JSON object.
-    """
+    """Tokens that end a generation, by the folder's configurations (BadDataError: no JSON); empty where none says."""
     for name in ("generation_config.json", "config.json", "genai_config.json"):
         path = folder / name
         if not path.is_file():
@@ -243,19 +216,12 @@ def end_tokens(folder: Path) -> frozenset[int]:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model's folder.
-
-    Raises:
-        MissingPackageError: ``tokenizers`` is not installed.
-        BadDataError: There is no ``tokenizer.json``, or it is none.
-    """
+    """The tokenizer of a model's folder; BadDataError where it is none."""
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise MissingPackageError("tokenizers", "onnx") from error
     path = folder / TOKENIZER_FILE
-    if not path.is_file():
-        raise BadDataError(path, "", "no such file", "the model's tokenizer")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the package raises plain Exceptions

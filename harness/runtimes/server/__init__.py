@@ -19,7 +19,6 @@ WORDS: Final = tuple(
     "than into them can only other time new some could these two may first then do any like my now over such our man "
     "me even most made after also well".split()
 )
-
 """Words that common vocabularies hold as single tokens, so that a shuffled prompt keeps its length."""
 _FITS: Final = 24
 
@@ -42,11 +41,7 @@ class AttachedServer:
         self._fitted: dict[int, list[str]] = {}
 
     def ask(self, request: Request) -> Answer:
-        """One completion, streamed.
-
-        Raises:
-            ServerError: It did wrong, was too slow, or is another process than before.
-        """
+        """One completion, streamed; ServerError where it did wrong, was too slow, or is another process than before."""
         try:
             return self._dialect.ask(request)
         except ServerError as error:
@@ -131,20 +126,12 @@ class Server:
         return None
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
-        """A server is known once it was asked: see :meth:`AttachedServer.identity`.
-
-        Raises:
-            RefusedError: Always.
-        """
+        """Always refused: a server is known once it was asked, see :meth:`AttachedServer.identity`."""
         del scenario
         raise RefusedError("the runtime server needs --url http://host:port")
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
-        """A server loads its own models.
-
-        Raises:
-            RefusedError: Always.
-        """
+        """Always refused: a server loads its own models."""
         del path, scenario, options
         raise RefusedError("the runtime server loads no file: start the server, then give --url http://host:port")
 
@@ -156,12 +143,7 @@ class Server:
         key_variable: str = KEY_VARIABLE,
         patience: Patience = Patience(),  # noqa: B008  immutable
     ) -> AttachedServer:
-        """The server at ``url``.
-
-        Raises:
-            RefusedError: The address is none, or the server has no such model.
-            ServerError: It cannot be reached, or is no server of models.
-        """
+        """The server at ``url``; errors as :class:`Endpoint` and :func:`dialect_of`."""
         return AttachedServer(dialect_of(Endpoint(url, key_variable=key_variable, patience=patience), model))
 
 

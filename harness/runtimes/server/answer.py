@@ -9,13 +9,10 @@ READ_LATE: Final = "tokens waited here to be read: stop other programs, or ask f
 
 
 class Request(Frozen, frozen=True, kw_only=True):
-    """One completion that is asked for.
+    """One completion that is asked for; token ids where the server takes those.
 
-    Attributes:
-        prompt: Text, or token ids where the server takes those.
-        new_tokens: Tokens wanted.
-        reuse: Whether the server may take the beginning of the prompt from its cache.
-        context_tokens: Context it should have, for servers that set it by request.
+    ``reuse`` lets it take the beginning of the prompt from its cache; ``context_tokens`` is the context it should have,
+    for servers that set it by request.
     """
 
     prompt: str | tuple[int, ...]
@@ -25,19 +22,17 @@ class Request(Frozen, frozen=True, kw_only=True):
 
 
 class Answer(Frozen, frozen=True, kw_only=True):
-    """One completion as it came.
+    """One completion as it came; None where the server does not say.
 
     Attributes:
         sent_s: When the request was sent, on ``time.perf_counter``.
         arrivals_s: When each piece was here, on the same clock.
         counts: Tokens known to be here with each piece; as many as pieces where the server does not number them.
-        text: The answer.
         new_tokens: Tokens of the answer: as the server says, else its pieces.
-        prompt_tokens: Tokens of the prompt as the server says; None when it does not.
-        cached_tokens: Of those, taken from its cache; None when it does not say.
-        prompt_s: The server's own time for the prompt; None when it does not say.
-        decode_s: The server's own time for all tokens after the first (llama-server) or for all (Ollama).
-        load_s: Time to load the model first, as the server says.
+        cached_tokens: Tokens of the prompt that it took from its cache.
+        prompt_s: The server's own time for the prompt.
+        decode_s: Its own time for all tokens after the first (llama-server) or for all (Ollama).
+        load_s: Time to load the model first.
         finish: Why it ended: ``length``, ``stop`` ...
     """
 
@@ -111,11 +106,7 @@ class Collector:
         return self.counts[-1] if self.counts else 0
 
     def piece(self, at_s: float, text: str, count: int | None = None) -> None:
-        """A piece with text is here; ``count`` tokens are with it, where the server numbers them.
-
-        Raises:
-            ServerError: The numbers go down.
-        """
+        """A piece with text; ``count`` tokens are here by now, where the server numbers them (ServerError: down)."""
         last = self.token_count
         if count is not None and count < last:
             raise ServerError(f"wrong token count: {count} tokens after {last} had come")
@@ -128,11 +119,7 @@ class Collector:
         self._told |= {name: value for name, value in facts.items() if value is not None}
 
     def answer(self) -> Answer:
-        """The answer, once it is complete.
-
-        Raises:
-            ServerError: It is not, is empty, or its token count cannot be.
-        """
+        """The complete answer; ServerError where it is not, is empty, or its token count cannot be."""
         if not self.complete:
             closed = f"the server closed the stream after {len(self.counts)} pieces, without its end"
             raise ServerError(closed, "crashed")

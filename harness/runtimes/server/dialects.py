@@ -21,13 +21,8 @@ from harness.runtimes.server.stream import Endpoint, Exchange, Line, ServerError
 class Described(Frozen, frozen=True, kw_only=True):
     """What a server says of itself and of its model; empty or 0 where it says nothing.
 
-    Attributes:
-        software: ``llama-server ollama lmstudio`` or ``openai`` for any other.
-        model: Name that requests give.
-        quant: Quantisation, such as ``Q4_K_M``.
-        context_tokens: Longest context of one request.
-        vocab_count: Tokens it knows; 0 where prompts cannot be given as token ids.
-        slot_count: Requests it computes together; 0 where nobody knows.
+    ``software`` is ``llama-server ollama lmstudio`` or ``openai`` for any other, ``context_tokens`` the longest of one
+    request, ``vocab_count`` 0 where prompts cannot be given as ids, ``slot_count`` requests computed together.
     """
 
     software: str
@@ -55,9 +50,7 @@ class OpenAI:
     def describe(self) -> Described:
         """Ask the server what it is and which model it runs.
 
-        Raises:
-            RefusedError: It has no model of that name, or several and none was named.
-            ServerError: It failed.
+        RefusedError where it has no model of that name, or several and none was named.
         """
         card = self._choose(_rows(self.endpoint.json("/v1/models"), "data"), "id")
         version = _dict(self.endpoint.json("/version")).get("version")
@@ -103,11 +96,7 @@ class OpenAI:
         return body | ({"messages": [{"role": "user", "content": said}]} if self.chat else {"prompt": said})
 
     def ask(self, request: Request) -> Answer:
-        """One completion, streamed.
-
-        Raises:
-            ServerError: The server did wrong, or was too slow.
-        """
+        """One completion, streamed; ServerError where the server did wrong, or was too slow."""
         try:
             return self._ask(request)
         except ServerError as error:
@@ -129,11 +118,7 @@ class OpenAI:
             return found.answer()
 
     def events(self, sent: Exchange, found: Collector) -> Iterator[tuple[Line, dict[str, Any]]]:
-        """The JSON objects of an answer: server-sent events, or one a line.
-
-        Raises:
-            ServerError: A line is neither.
-        """
+        """The JSON objects of an answer: server-sent events, or one a line; ServerError where a line is neither."""
         if sent.content_type == "application/json":
             raise ServerError("the server sent its answer whole: it does not stream")
         events = sent.content_type == "text/event-stream"
@@ -160,11 +145,7 @@ class OpenAI:
             yield line, data
 
     def read(self, line: Line, data: dict[str, Any], found: Collector) -> None:
-        """One event of OpenAI's form, with llama.cpp's ``timings`` and LM Studio's ``stats`` where they are there.
-
-        Raises:
-            ServerError: A field has no type that it may have.
-        """
+        """One event of OpenAI's form, with llama.cpp's ``timings`` and LM Studio's ``stats`` where they are there."""
         for choice in _rows(data, "choices"):
             text = choice.get("text")
             delta = _dict(choice.get("delta"))
@@ -365,11 +346,7 @@ def _file_name(name: str) -> str:
 
 
 def _count(value: Any, field: str = "") -> int | None:
-    """A count; None where there is none.
-
-    Raises:
-        ServerError: Something else stands in a ``field`` that the server must fill with one.
-    """
+    """A count; None where there is none, ServerError where a ``field`` must have one and has something else."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if value is not None and field:

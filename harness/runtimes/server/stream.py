@@ -33,13 +33,7 @@ class ServerError(EngineError):
 
 
 class Patience(NamedTuple):
-    """How long a server is waited for.
-
-    Attributes:
-        silence_s: Longest time without a byte.
-        answer_s: Longest time for a whole answer.
-        ready_s: Longest time that it may say ``503`` while it loads its model.
-    """
+    """How long a server is waited for: without a byte, for a whole answer, and while it says ``503`` as it loads."""
 
     silence_s: float = 60.0
     answer_s: float = 600.0
@@ -83,11 +77,7 @@ class Endpoint:
         self._key = os.environ.get(key_variable, "")
 
     def json(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """JSON at ``path``, or in answer to ``body``; None where the server has no such page.
-
-        Raises:
-            ServerError: It cannot be reached, or failed.
-        """
+        """JSON at ``path``, or in answer to ``body``; None where there is no such page. Errors as ``exchange``."""
         try:
             with self.exchange("GET" if body is None else "POST", path, body) as answer:
                 text = "\n".join(line.text for line in answer.lines())
@@ -101,11 +91,7 @@ class Endpoint:
             return None  # a page for people
 
     def exchange(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> "Exchange":
-        """Send a request, waiting while the server loads its model; the clock of the answer starts as it is sent.
-
-        Raises:
-            ServerError: It cannot be reached, or answers with an error.
-        """
+        """Send a request, waiting while the server loads its model; ServerError for an error as the answer, or none."""
         deadline_s = time.monotonic() + self.patience.ready_s
         while True:
             try:
@@ -164,11 +150,7 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
         return self._response.headers.get_content_type()
 
     def lines(self) -> Iterator[Line]:
-        """The answer's lines as they come.
-
-        Raises:
-            ServerError: The server fell silent, closed half way, or sent a line without end.
-        """
+        """The lines as they come; ServerError where the server fell silent, closed half way, or sent no end."""
         held, total, count = b"", 0, 0
         while True:
             try:

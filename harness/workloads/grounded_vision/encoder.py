@@ -125,7 +125,7 @@ def prepared(folder: Path, *, weight_bits: int = 32) -> Path:
     if weight_bits == 32 or path.exists():
         return whole if weight_bits == 32 else path
     if weight_bits == 8:
-        return quantize_dynamic(whole, path, op_types=["MatMul"])
+        return quantize_dynamic(whole, path)
     return quantize_weights(whole, path, bits=4)
 
 

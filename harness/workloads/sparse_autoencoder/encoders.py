@@ -159,7 +159,7 @@ def _onnx(sae: SparseAutoencoder, bits: int, folder: Path, thread_count: int) ->
     if not path.is_file():
         write_graph(sae, path)
     if bits < 32:
-        path = quantize_weights(path, folder / f"encoder-int{bits}.onnx", bits=bits, accuracy_level=4)
+        path = quantize_weights(path, folder / f"encoder-int{bits}.onnx", bits=bits)
     session = OnnxSession(path, thread_count=thread_count)
 
     def top(x: Floats) -> Codes:

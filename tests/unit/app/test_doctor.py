@@ -25,7 +25,7 @@ from harness.cli import main
 sys.argv = ["edge-harness", "doctor", "--json"]
 main()
 """
-ENGINES = ("llama_cpp", "onnxruntime", "onnxruntime_genai", "tokenizers", "altair", "distributed", "asyncssh")
+ENGINES = ("llama_cpp", "onnxruntime", "onnxruntime_genai", "tokenizers", "vl_convert", "distributed", "asyncssh")
 
 
 def doctor(home: Path, *, hidden: tuple[str, ...], path: str | None = None) -> dict[str, dict[str, str]]:

@@ -143,7 +143,7 @@ def test_through_the_pipeline_to_a_record(tmp_path):
     assert len(metric_values(record, "new_tokens_per_s")) == 1
     itl_s = times_of(record, "decode", "tg @ 1 users")
     assert len(itl_s) == 16  # 4 requests, 4 gaps each
-    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
     figure = loads([record])
     assert figure is not None
     assert [(row[0], row[-1]) for row in figure.rows] == [("m, 1 users", "0"), ("m, 2 users", "0")]

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.fake import FakeRuntime
 from harness.domain.record import Sample, Validity
 from harness.domain.scenario import Scenario
 from harness.measure.generate_job import GenerateJob, NotNumbersError, RefusedModelError
 from harness.measure.protocol import Protocoller
-from harness.runtimes.fake import FakeRuntime
 
 
 class Quiet:

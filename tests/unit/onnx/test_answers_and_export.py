@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bench.engine_answers import AnswersJob, ask, score_text, surprise
+from bench.fake import RUNTIME as FAKE
 from bench.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
 from bench.versus_ort import REFERENCE, InconclusiveError, Speed, missed, ratios
 from harness.app.export_onnx import ask as ask_greedy
@@ -21,7 +22,6 @@ from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure.answers import AnswersJob as GreedyJob
 from harness.measure.answers import greedy_tokens
 from harness.onnx.export import export
-from harness.runtimes.fake import RUNTIME as FAKE
 from harness.runtimes.genai import RUNTIME as GENAI
 
 pytest.importorskip("onnx")

@@ -10,7 +10,14 @@ import pytest
 from harness.catalog.names import load_model
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError, UnknownNameError
-from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX, QUANTS, THROUGHOUT, quant_named, types_of
+from harness.predict.quant_mix import (
+    NEEDS_IMPORTANCE_MATRIX,
+    QUANTS,
+    THROUGHOUT,
+    in_llama_order,
+    quant_named,
+    types_in_order,
+)
 from harness.predict.tensors import tensors_of
 from harness.predict.weights import weights_of
 from harness.units import GIB
@@ -27,7 +34,7 @@ def test_types_are_those_of_the_quantiser(model: str) -> None:
     specs = tensors_of(shape)
     for mixture, expected in GOLDEN[model]["types"].items():
         quant, _, importance = mixture.partition("+")
-        types = types_of(shape, specs, quant, importance_matrix=bool(importance))
+        types = types_in_order(shape, in_llama_order(specs), quant, importance_matrix=bool(importance))
         counts = {kind: list(types.values()).count(kind) for kind in sorted(set(types.values()))}
         assert counts == expected["counts"], mixture
         lines = "\n".join(f"{name} {kind}" for name, kind in sorted(types.items()))

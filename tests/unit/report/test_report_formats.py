@@ -93,10 +93,10 @@ def test_markdown_keeps_hostile_names_in_their_cell() -> None:
 
 
 def test_json_follows_the_published_schema() -> None:
-    from harness.report.formats.json import schema
+    from bench.report_schema import schema
 
     published = json.loads((files("harness.report") / "schema" / "report.schema.json").read_text())
-    assert published == json.loads(json.dumps(schema())), "run: python -m harness.report.schema"
+    assert published == json.loads(json.dumps(schema())), "run: python -m bench report_schema"
 
     document = json.loads(render("json", record()))
     jsonschema.validate(document, published)

@@ -15,9 +15,9 @@ from harness.domain.result import Quality
 from harness.errors import BadDataError
 from harness.records.imports import read_results
 from harness.records.metrics import metric_values
+from harness.report.document import build
 from harness.report.labels import Named, place
-from harness.report.ladder import ladder_figures
-from harness.report.ladder_plots import outline
+from harness.report.ladder import ladder_figures, outline
 
 LLAMA_BENCH = {
     "build_commit": "0c1e570", "build_number": 1, "cpu_info": "AMD EPYC", "gpu_info": "", "backends": "CPU",
@@ -90,7 +90,7 @@ def test_llama_bench_sql_and_database(tmp_path) -> None:
     from harness.report.formats.llama_bench_sql import render
 
     text = tmp_path / "x.sql"
-    text.write_text(render([record()]))
+    text.write_text(render([record()], build([record()])))
     base = tmp_path / "x.sqlite"
     connection = sqlite3.connect(base)
     connection.executescript(text.read_text())

@@ -13,7 +13,7 @@ from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy
 from harness.runtimes.llamacpp.drafters import LookupDrafter, ModelDrafter, Sampling
 from harness.runtimes.llamacpp.quality import score
-from harness.runtimes.llamacpp.quantize import load_importance, quantize, save_importance
+from harness.runtimes.llamacpp.quantize import QuantizeJob, quantize
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, explain_difference, plain
 
@@ -70,7 +70,7 @@ def test_sampled_speculation_is_reproducible_and_drafts_from_itself_are_kept(tin
     outputs = []
     with LlamaSession(tiny, SCENARIO) as target, LlamaSession(tiny, SCENARIO) as small:
         for _ in range(2):
-            got = Speculator(target, ModelDrafter(small, "m", sampling), FixedPolicy(3), sampling).generate(PROMPT, 30)
+            got = Speculator(target, ModelDrafter(small, sampling), FixedPolicy(3), sampling).generate(PROMPT, 30)
             outputs.append(got.tokens)
             # p equals q up to rounding of batched kernels: nearly everything is accepted
             assert got.accepted_count >= 0.9 * got.drafted_count
@@ -84,7 +84,7 @@ def test_other_vocabulary_is_refused(tiny: Path, tmp_path: Path) -> None:
         LlamaSession(path, SCENARIO) as small,
         pytest.raises(RefusedError, match="other vocabulary"),
     ):
-        check_same_vocabulary(target.model, small.model)
+        check_same_vocabulary(target, small)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
@@ -153,11 +153,15 @@ def test_fewer_logits_than_sequences_are_refused(tiny: Path, options: dict[str, 
 
 def test_quantize_with_and_without_importance(tmp_path: Path) -> None:
     source = synthesize_tiny(tmp_path / "f16.gguf", "F16")
-    quantize(source, tmp_path / "q4.gguf", "Q4_0")
+
+    def job(name: str, quant: str) -> QuantizeJob:
+        return QuantizeJob(source=str(source), target=str(tmp_path / name), quant=quant)
+
+    quantize(job("q4.gguf", "Q4_0"), {})
     types = {t.name: t.type_name for t in read_gguf(tmp_path / "q4.gguf").tensors}
     assert types["blk.0.attn_q.weight"] == "Q4_0"
     with pytest.raises(EngineError):
-        quantize(source, tmp_path / "iq1.gguf", "IQ1_S")
+        quantize(job("iq1.gguf", "IQ1_S"), {})
     assert not (tmp_path / "iq1.gguf").exists()
     from harness.runtimes.llamacpp.quantize import _Collector
 
@@ -168,8 +172,7 @@ def test_quantize_with_and_without_importance(tmp_path: Path) -> None:
     assert names <= set(collector.sums)
     assert all(np.isfinite(s).all() and (s >= 0).all() for s in collector.sums.values())
     importance = {n: (s / collector.rows[n]).astype(np.float32) for n, s in collector.sums.items()}
-    save_importance(importance, tmp_path / "i.npz")
-    quantize(source, tmp_path / "iq1.gguf", "IQ1_S", importance=load_importance(tmp_path / "i.npz"))
+    quantize(job("iq1.gguf", "IQ1_S"), importance)
     assert (tmp_path / "iq1.gguf").stat().st_size < (tmp_path / "q4.gguf").stat().st_size
 
 

@@ -10,7 +10,7 @@ import harness
 
 ROOT = Path(harness.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-RENDERS = {"harness/report/page.py", "harness/workloads/_language/_template_child.py"}
+RENDERS = {"harness/report/formats/html.py", "harness/workloads/_language/_template_child.py"}
 """The files that may import the template engine: one renders our own page, the other a model's chat template in a
 sandbox, in a process of its own."""
 NEVER_IMPORTED = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "yaml", "joblib", "telnetlib"}
@@ -88,6 +88,6 @@ def test_the_rule_sees_each_offence(source: str) -> None:
 def test_the_page_escapes_by_itself() -> None:
     """The one environment there is has autoescape on: the source says so, and so does the engine that it makes."""
     pytest.importorskip("jinja2")
-    source = (ROOT / "report" / "page.py").read_text()
+    source = (ROOT / "report" / "formats" / "html.py").read_text()
     assert "autoescape=True" in source
-    assert offences(source, "harness/report/page.py") == []
+    assert offences(source, "harness/report/formats/html.py") == []

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.fake import FakeClock, FakeModel, FakeSession
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
-from harness.runtimes.fake import FakeClock, FakeModel, FakeSession
 from harness.stats.intervals import binomial_test
 from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.templates import PLAIN, ChatTemplate, Message

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import confidence
+from bench.fake import FakeClock, FakeModel, FakeSession
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.runtimes.fake import FakeClock, FakeModel, FakeSession
 from harness.stats.calibration.scaling import temperature
 from harness.workloads._language.choice import choose
 from harness.workloads._language.generate import (

@@ -2,10 +2,13 @@
 
 It makes every command testable in milliseconds and every fault reproducible. No claim about a real engine rests on it.
 A "model" for it is any file; one that holds a JSON object sets costs and faults (see :class:`FakeModel`).
+
+The product finds it as it finds any plug-in: by the entry point in ``bench/plugins``, once :func:`register` was called.
 """
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +25,7 @@ from harness.errors import BadDataError, EngineError
 
 VOCAB_COUNT: Final = 256
 _LARGEST_MODEL_BYTES: Final = 64 * 1024
+_BENCH: Final = Path(__file__).parent
 
 Fault = Literal["", "refuse", "fail", "abort", "segfault", "killed", "hang", "hog", "nan", "exit"]
 
@@ -242,6 +246,14 @@ def _strike(fault: Fault) -> None:
             while True:
                 hoard.append(b"x" * (16 << 20))  # written, so that it is held and not only promised
                 time.sleep(0.002)
+
+
+def register() -> None:
+    """Let this process, and those that it starts from now on, find the runtime by its name."""
+    folders = [str(_BENCH.parent), str(_BENCH / "plugins")]
+    sys.path += [folder for folder in folders if folder not in sys.path]
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([p for p in given if p] + folders))
 
 
 RUNTIME = FakeRuntime()

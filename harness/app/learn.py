@@ -1,0 +1,298 @@
+"""Measurements of a device, whoever made them, change what is believed of it: every later prediction uses that."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from msgspec import json
+from msgspec.structs import replace
+
+from harness.app.published import model_of
+from harness.catalog.devices import device_names, load_device
+from harness.catalog.paths import home_dir, learned_file
+from harness.domain.base import Frozen
+from harness.domain.device import DeviceProfile
+from harness.domain.prediction import Interval
+from harness.domain.record import RunRecord
+from harness.domain.scenario import Scenario
+from harness.errors import InputError, RefusedError, UnknownNameError
+from harness.predict.coefficients import Coefficients, shipped
+from harness.predict.decode import decode_gradient, decode_seconds
+from harness.predict.interval import interval, residual_for
+from harness.predict.learned import Learned, Measurement, prior_digest, read_learned
+from harness.predict.prefill import prefill_gradient, prefill_seconds
+from harness.predict.speed import machine_of
+from harness.predict.terms import words_of
+from harness.predict.traits import chip_key
+from harness.published.given import posterior
+from harness.published.rows import Row, api_named, row_of, runtime_named
+from harness.records.imports import read_results
+from harness.records.imports.pasted import from_text
+
+CONTRADICTS: Final = 3.0
+"""Spreads from what the other measurements of the device say; one honest measurement in 370 is further off."""
+IMPOSSIBLE_RATIO: Final = 1.15
+"""Over the speed that the specification of the memory allows; weights kept in a cache make a small excess possible."""
+_PHASES: Final = ("prefill", "decode")
+
+
+class Taken(Frozen, frozen=True, kw_only=True):
+    """One measurement and the two beliefs around it, in tokens/s.
+
+    Attributes:
+        doubt: Why it contradicts the others of its machine, or could not be used; empty for none.
+    """
+
+    measurement: Measurement
+    before: Interval | None = None
+    after: Interval | None = None
+    doubt: str = ""
+
+
+class Lesson(Frozen, frozen=True, kw_only=True):
+    """What a device's measurements taught.
+
+    Attributes:
+        moved: Terms that moved most: term in words, factor before and after, spread before and after (in ln).
+        path: File that keeps it.
+    """
+
+    device: str
+    taken: tuple[Taken, ...]
+    moved: tuple[tuple[str, float, float, float, float], ...]
+    path: str
+
+
+def measurements_in(path: Path) -> list[tuple[str, Measurement]]:
+    """Speeds in a file, each with what the file says of the device.
+
+    The file holds records, results of another tool, pasted lines, or what was learnt elsewhere.
+
+    Raises:
+        BadDataError: It is none of these.
+        InputError: No decode or prefill speed is in it that can be believed.
+    """
+    if path.suffix == ".json" and path.is_file() and b'"measurements"' in path.read_bytes()[:4096]:
+        learned = read_learned(path)
+        return [(learned.device, one) for one in learned.measurements]
+    found = [(_device_said(record), one) for record in read_results(path) for one in _measurements(record)]
+    if not found:
+        raise InputError(f"{path}: no speed of decode or of a prompt that was measured without disturbance")
+    return found
+
+
+def pasted_line(line: str) -> list[Measurement]:
+    """Speeds of one pasted line, ``model quant pp tg``.
+
+    Raises:
+        BadDataError: It has another form.
+    """
+    return [one for record in from_text(line, "--line") for one in _measurements(record)]
+
+
+def learn(device: DeviceProfile, new: Iterable[Measurement]) -> Lesson:
+    """Keep measurements of a device beside those that are kept already, and what follows from all of them.
+
+    Raises:
+        RefusedError: The device answers from costs that were timed on it, or no measurement can be used.
+    """
+    path = learned_file(device.name)
+    old = read_learned(path).measurements if path.is_file() else ()
+    taken, rows = [], []
+    for one in dict.fromkeys((*old, *(replace(one, api=_api(one, device)) for one in new))):
+        row, why = _row(one, device)
+        taken.append(Taken(measurement=one, doubt=why))
+        rows.append(row)
+    used = [row for row in rows if row is not None]
+    if not used:
+        why = "; ".join(sorted({t.doubt for t in taken})) or "no measurement was given, and none is kept"
+        raise RefusedError(f"nothing to learn of {device.name}: {why}")
+    after = _after(used)
+    for i, row in enumerate(rows):
+        if row is not None:
+            others = [other for other in used if other is not row]
+            taken[i] = replace(
+                taken[i],
+                before=_speed(row, shipped()),
+                after=_speed(row, after),
+                doubt=_contradiction(row, _after(others)) if others else "",
+            )
+    kept = tuple(t.measurement for t in taken)
+    (home_dir() / "learned").mkdir(exist_ok=True)
+    path.write_bytes(
+        json.encode(Learned(device=device.name, measurements=kept, prior=prior_digest(), coefficients=after))
+    )
+    return Lesson(device=device.name, taken=tuple(taken), moved=_moved(after), path=str(path))
+
+
+def forget(device: str) -> Path:
+    """Forget what was learnt of a device.
+
+    Raises:
+        RefusedError: Nothing was.
+    """
+    path = learned_file(device)
+    if not path.is_file():
+        raise RefusedError(f"nothing was learnt of {device}")
+    path.unlink()
+    return path
+
+
+def devices_of(found: Iterable[tuple[str, Measurement]]) -> tuple[dict[str, list[Measurement]], dict[str, int]]:
+    """Measurements by the device whose name or chip the records say, and the count of those by no known one."""
+    known: dict[str, list[Measurement]] = {}
+    unknown: dict[str, int] = {}
+    for said, one in found:
+        name = _known_device(said, one)
+        if name:
+            known.setdefault(name, []).append(one)
+        else:
+            unknown[said or "no device named"] = unknown.get(said or "no device named", 0) + 1
+    return known, unknown
+
+
+def _known_device(said: str, one: Measurement) -> str:
+    try:
+        return load_device(said).name if said else ""
+    except UnknownNameError:
+        pass
+    for name in device_names():
+        device = load_device(name)
+        scenario = Scenario(api=one.api)
+        if device.engine_for(device.api(one.api)) is not None and machine_of(device, scenario).chip == chip_key(said):
+            return name
+    return ""
+
+
+def _device_said(record: RunRecord) -> str:
+    said = record.machine.device or record.machine.cpu_model
+    return "" if said == "unknown device" else said
+
+
+def _measurements(record: RunRecord) -> list[Measurement]:
+    """One for each test of a record: the median of the samples that count."""
+    if record.model is None or (record.outcome != "ok"):
+        return []
+    found = []
+    for phase in _PHASES:
+        samples = record.believed(phase)
+        for label in dict.fromkeys(s.label for s in samples):
+            speeds = [s.token_count / s.duration_s for s in samples if s.label == label and s.duration_s > 0]
+            found.append(
+                Measurement(
+                    model=record.model.name,
+                    quant=record.model.quant,
+                    test=label,
+                    tokens_per_s=float(f"{np.median(speeds):.6g}"),
+                    api=record.scenario.api,
+                    runtime=_runtime(record),
+                    parameter_count=record.model.parameter_count,
+                    thread_count=record.scenario.thread_count,
+                    date=record.created[:10] if record.created > "1971" else "",
+                )
+            )
+    return found
+
+
+def _runtime(record: RunRecord) -> str:
+    name = record.runtime or (record.engine.name if record.engine else "")
+    return "llama.cpp" if name.startswith(("llama", "pasted")) else runtime_named(name)
+
+
+def _api(one: Measurement, device: DeviceProfile) -> str:
+    named = api_named(one.api) if one.api else ""
+    return device.api("" if named == "other" else named)
+
+
+def _row(one: Measurement, device: DeviceProfile) -> tuple[Row | None, str]:
+    """The measurement as the fit sees a published one, or why it cannot be used."""
+    api = one.api
+    if device.engine_for(api) is None:
+        return None, f"{device.name} has no api {api!r}"
+    if device.calibration(api) is not None:
+        return None, f"{device.name} answers from the costs of its engine ({api}), which `devices probe` timed on it"
+    machine = machine_of(device, Scenario(api=api, thread_count=one.thread_count))
+    cells = {
+        "chip": device.chip,
+        "backend": api,
+        "device_class": device.kind,
+        "memory_bandwidth_gb_s": str(machine.bandwidth_bytes_per_s / 1e9),
+        "model": one.model,
+        "quant": one.quant or _quant_in(one.model),
+        "params_b": str(one.parameter_count / 1e9),
+        "test": one.test,
+        "tokens_per_s": str(one.tokens_per_s),
+        "n_threads": str(one.thread_count),
+        "date": one.date,
+    }
+    row = row_of(f"{one.model} {one.test}", 0, cells, model_of)
+    if row.work is None:
+        return None, f"{one.model} {one.quant}: {row.reason}"
+    read_bytes = row.work.weight_bytes + row.work.kv_bytes
+    if row.phase == "decode" and row.tokens_per_s * read_bytes > IMPOSSIBLE_RATIO * machine.bandwidth_bytes_per_s:
+        most = machine.bandwidth_bytes_per_s / read_bytes
+        return None, f"no {device.name} decodes it at {row.tokens_per_s:g} tokens/s: its memory allows {most:.3g}"
+    year = row.machine.build_year if one.date else machine.build_year
+    return row._replace(machine=machine._replace(runtime=one.runtime, build_year=year)), ""
+
+
+def _quant_in(model: str) -> str:
+    """Quantisation that a name tells; Q4_K_M, what most people run, where it tells none."""
+    from harness.domain.quant import split
+
+    return split(model)[1] or "Q4_K_M"
+
+
+def _after(rows: Sequence[Row]) -> Coefficients:
+    """Belief after rows of one device: each api's in turn, since each is a machine of its own to the fit."""
+    belief = shipped()
+    for api in sorted({row.machine.api for row in rows}):
+        belief = posterior(belief, [row for row in rows if row.machine.api == api])
+    return belief
+
+
+def _seconds(row: Row, belief: Coefficients) -> tuple[float, float]:
+    """Ln of the seconds of the test by a belief, and its spread."""
+    assert row.work is not None
+    if row.phase == "decode":
+        seconds = decode_seconds(row.work, row.machine, belief.values).total_s
+        slopes = decode_gradient(row.work, row.machine, belief.values)
+    else:
+        seconds = prefill_seconds(row.work, row.machine, row.prompt, belief.values)
+        slopes = prefill_gradient(row.work, row.machine, row.prompt, belief.values)
+    return math.log(seconds), belief.spread(slopes, row.phase, row.machine)
+
+
+def _speed(row: Row, belief: Coefficients) -> Interval:
+    ln_t, spread = _seconds(row, belief)
+    tokens = row.prompt.tokens if row.phase == "prefill" else 1
+    return interval(
+        tokens / math.exp(ln_t), residual_for(belief.residuals, row.phase, row.machine.api, row.group), 0.0, spread
+    )
+
+
+def _contradiction(row: Row, others: Coefficients) -> str:
+    ln_t, spread = _seconds(row, others)
+    tokens = row.prompt.tokens if row.phase == "prefill" else 1
+    off = math.log(row.tokens_per_s / tokens) + ln_t
+    if abs(off) <= CONTRADICTS * spread:
+        return ""
+    expected = tokens / math.exp(ln_t)
+    return f"contradicts the others: they let expect {expected:.3g} tokens/s ({abs(off) / spread:.1f} spreads away)"
+
+
+def _moved(after: Coefficients, most: int = 8) -> tuple[tuple[str, float, float, float, float], ...]:
+    """Terms that moved most, in spreads of what was believed before."""
+    keys = list(after.covariance.keys)
+    before = shipped()
+    spreads = np.sqrt(np.diag(before.covariance_of(keys)))
+    changes = []
+    for key, spread in zip(keys, spreads, strict=True):
+        old, new = before.values.get(key, 0.0), after.terms[key]
+        changes.append((abs(new.value - old) / spread, (key, old, new.value, float(spread), new.spread)))
+    listed = [change for _, change in sorted(changes, reverse=True)[:most]]
+    return tuple(
+        (words_of(key), math.exp(old), math.exp(new), before_w, after_w) for key, old, new, before_w, after_w in listed
+    )

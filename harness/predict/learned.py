@@ -1,0 +1,93 @@
+"""What measurements of a device taught of it: kept beside its profile, and used by every prediction for it."""
+
+from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+
+from harness.domain.base import Frozen
+from harness.domain.device import DeviceProfile
+from harness.errors import BadDataError
+from harness.predict.coefficients import FILE, Coefficients, shipped
+
+
+class Measurement(Frozen, frozen=True, kw_only=True):
+    """One speed that somebody measured on a device.
+
+    Attributes:
+        model: Its name, as it was written.
+        quant: Its quantisation, as it was written.
+        test: Test as llama-bench prints it: ``pp512``, ``tg128 @ d2048``.
+        api: Api that ran it.
+        runtime: Software that ran it.
+        parameter_count: Of the model, 0 where nobody said.
+        thread_count: CPU threads, 0 where nobody said.
+        date: Day, such as ``2026-11-25``; empty where nobody said.
+    """
+
+    model: str
+    quant: str
+    test: str
+    tokens_per_s: float
+    api: str
+    runtime: str = "llama.cpp"
+    parameter_count: int = 0
+    thread_count: int = 0
+    date: str = ""
+
+
+class Learned(Frozen, frozen=True, kw_only=True):
+    """A device's measurements, which can be shared and merged, and the coefficients that follow from them.
+
+    Attributes:
+        device: Name of the device.
+        prior: Digest of the shipped coefficients that they changed.
+    """
+
+    device: str
+    measurements: tuple[Measurement, ...]
+    prior: str
+    coefficients: Coefficients
+
+
+@lru_cache(maxsize=1)
+def prior_digest() -> str:
+    """Digest of the shipped coefficients."""
+    return sha256((files("harness.predict") / FILE).read_bytes()).hexdigest()[:16]
+
+
+def believed(device: DeviceProfile) -> Coefficients:
+    """The coefficients for a device: those that its measurements taught, or the shipped ones.
+
+    Raises:
+        BadDataError: They were learnt from other coefficients than those that ship now.
+    """
+    if not device.learned:
+        return shipped()
+    path = Path(device.learned)
+    learned = _read(path, path.stat().st_mtime_ns)
+    if learned.prior != prior_digest():
+        again = f"those of this version: learn them again with `edge-harness devices calibrate {learned.device}`"
+        raise BadDataError(path, "prior", f"coefficients that followed from others ({learned.prior})", again)
+    return learned.coefficients
+
+
+def read_learned(path: Path) -> Learned:
+    """What was kept.
+
+    Raises:
+        BadDataError: The file is none of ours.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Learned)
+    except msgspec.DecodeError as error:
+        raise BadDataError(path, "", str(error), "what `edge-harness devices calibrate` wrote") from error
+    except OSError as error:
+        raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, _changed_ns: int) -> Learned:
+    return read_learned(path)

@@ -1,0 +1,66 @@
+"""Published speeds of several sequences decoded together, against the law of batches."""
+
+from pathlib import Path
+
+from harness.predict.batch import batch_step_s
+from harness.predict.coefficients import shipped
+from harness.published.other_rows import Cells, Check, check_of, read_cells
+from harness.published.row_work import ModelOf
+from harness.published.rows import Row, row_of
+
+_SAME: tuple[tuple[str, str], ...] = (("Q4_K_4", "Q4_K_M"), ("Q8R16", "Q8_0"))
+"""Layouts of one vendor's build, of the same bits as llama.cpp's."""
+
+
+def check_batches(path: Path | None, model_of: ModelOf) -> tuple[Check, Check]:
+    """Tokens/s of all sequences together, by the shipped coefficients; and the same where one sequence's was measured.
+
+    Rows of several processes at once are left out: they are several engines, each with threads of its own.
+
+    Args:
+        path: Rows to predict; None: the shipped ones.
+        model_of: Finds a model by its published name.
+
+    Raises:
+        BadDataError: Columns are missing, or a number is none.
+    """
+    cells = read_cells("batch.csv", path, "batch")
+    found = [
+        (count, row)
+        for raw in cells
+        if (count := int(raw.number("batch_npl")))
+        and raw.number("n_processes") in {0, 1}
+        and (row := _row(raw, model_of)).work is not None
+    ]
+    quotients = [(_run(row), count, count / _step_s(row, count) / row.tokens_per_s) for count, row in found]
+    alone = {run: quotient for run, count, quotient in quotients if count == 1}
+    together = [(run, quotient) for run, count, quotient in quotients if count > 1]
+    related = [quotient / alone[run] for run, quotient in together if run in alone]
+    return (
+        check_of("several sequences together", [quotient for _, quotient in together], len(cells)),
+        check_of("several sequences, where one was measured", related, len(cells)),
+    )
+
+
+def _row(raw: Cells, model_of: ModelOf) -> Row:
+    """A batch as a row of decode: its speed is that of all sequences."""
+    new, quant = raw.get("gen_tokens") or "128", raw["quant"]
+    cells = raw | {
+        "test": f"tg{new.split('.')[0]}",
+        "quant": dict(_SAME).get(quant, quant),
+        "tokens_per_s": raw["tg_tokens_per_s_total"],
+        "context_depth": raw.get("prompt_tokens", ""),
+    }
+    return row_of(raw.path, raw.line, cells, model_of)
+
+
+def _run(row: Row) -> tuple[str, ...]:
+    """What the batches of one run share."""
+    return tuple(
+        row.raw.get(k, "") for k in ("source", "chip", "runtime", "model", "quant", "n_threads", "prompt_tokens")
+    )
+
+
+def _step_s(row: Row, sequence_count: int) -> float:
+    assert row.work is not None
+    return batch_step_s(row.work, row.machine, sequence_count, shipped().values)

@@ -1,0 +1,134 @@
+"""Charts as inline SVG that follows the page's theme: specifications of ``templates/charts.json``, with rows put in.
+
+A specification is Vega-Lite; ``{"given": NAME}`` in it stands for a value of that name. Colours are the page's CSS
+variables, of the series Okabe and Ito's. Rows are plain values; ``says`` of a row is what a pointer or a screen reader
+tells of its mark.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, NamedTuple
+from xml.etree import ElementTree as ET
+
+from harness.errors import MissingPackageError
+
+_SVG: Final = "http://www.w3.org/2000/svg"
+_WIDE_PX: Final = 440
+_NARROW_PX: Final = 250
+
+Row = dict[str, Any]
+Chart = dict[str, Any]
+
+
+class Figure(NamedTuple):
+    """One figure.
+
+    Attributes:
+        note: What to see in it.
+    """
+
+    key: str
+    title: str
+    note: str
+    svg: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def figure(
+    key: str,
+    title: str,
+    note: str,
+    label: str,
+    drawing: Chart | Callable[[int], Chart],
+    columns: tuple[str, ...],
+    rows: Sequence[tuple[str, ...]],
+    *,
+    wide_px: int = _WIDE_PX,
+) -> Figure | None:
+    """A figure drawn for wide and for narrow pages, of which a style sheet shows the one that fits; None without rows.
+
+    Args:
+        key: Its anchor on the page.
+        title: Its heading.
+        note: What to see in it.
+        label: What a screen reader calls the drawing.
+        drawing: The chart; or what makes it for a plot that is so many pixels wide.
+        columns: Heads of the table of the same numbers.
+        rows: That table.
+        wide_px: Width of the plot on a wide page.
+
+    Raises:
+        MissingPackageError: vl-convert is not installed.
+    """
+    if not rows:
+        return None
+    widths = {"wide": wide_px, "narrow": _NARROW_PX}
+    svg = "".join(
+        _drawn(drawing(width) if callable(drawing) else drawing, width, f"{key}-{kind}", label, kind)
+        for kind, width in widths.items()
+    )
+    return Figure(key, title, note, svg, columns, tuple(rows))
+
+
+def chart(name: str, **given: Any) -> Chart:
+    """A chart of ``charts.json`` with what it asks for."""
+    found: Chart = _filled(_charts()[name], given)
+    return found
+
+
+@cache
+def _charts() -> dict[str, Chart]:
+    found: dict[str, Chart] = json.loads((files("harness.report") / "templates" / "charts.json").read_text("utf-8"))
+    return found
+
+
+def _filled(part: Any, given: dict[str, Any]) -> Any:
+    if isinstance(part, list):
+        return [_filled(each, given) for each in part]
+    if not isinstance(part, dict):
+        return part
+    return given[part["given"]] if "given" in part else {key: _filled(value, given) for key, value in part.items()}
+
+
+def _drawn(drawing: Chart, width: int, name: str, label: str, kind: str) -> str:
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise MissingPackageError("vl-convert-python", "report") from error
+    config = chart("config", width=width, columns=max(1, width // 210), names_px=min(330, width // 2))
+    ET.register_namespace("", _SVG)
+    text = vl_convert.vegalite_to_svg(drawing | {"config": config}, allowed_base_urls=[])
+    root = ET.fromstring(text)  # noqa: S314 - drawn by us a line above, not read from anywhere
+    size = f"0 0 {root.get('width', '100')} {root.get('height', '100')}"
+    _tidy(root, name)
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    root.attrib |= {"class": f"plot {kind}", "viewBox": size, "role": "img", "aria-label": label}
+    return ET.tostring(root, encoding="unicode")
+
+
+def _tidy(root: ET.Element, name: str) -> None:
+    """Marks get a title (what a pointer shows); styles and scripts, which a strict policy forbids, cannot stay."""
+    for parent in root.iter():
+        for child in list(parent):
+            if child.tag in {f"{{{_SVG}}}style", f"{{{_SVG}}}script"}:
+                parent.remove(child)
+    for element in root.iter():
+        element.attrib.pop("style", None)
+        role = element.attrib.pop("aria-roledescription", "")
+        for key, value in list(element.attrib.items()):
+            if key == "id":
+                element.set("id", f"{name}-{value}")
+            elif "url(#" in value:
+                element.set(key, value.replace("url(#", f"url(#{name}-"))
+        if element is root or role in {"axis", "legend", "title"} or element.get("role") == "graphics-object":
+            element.attrib.pop("aria-label", None)
+            element.attrib.pop("role", None)
+        elif label := element.get("aria-label"):
+            element.set("class", "mark")
+            title = ET.Element(f"{{{_SVG}}}title")
+            title.text = label
+            element.insert(0, title)

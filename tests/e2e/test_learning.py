@@ -1,0 +1,105 @@
+"""One measurement of a device changes every prediction for it: through the commands, as a user does it."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import cli
+
+DEVICE = "raspberry-pi-5-16gb"
+# a board that runs everything at 0.7 of what is said of its kind
+LINES = ("qwen3-8b Q4_K_M - 1.5", "llama-3.2-3b Q4_K_M - 3.4")
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
+
+    def run(*arguments, status=0):
+        done = CliRunner().invoke(cli, [*map(str, arguments)], standalone_mode=True)
+        assert (done.exit_code or done.return_value or 0) == status, done.output
+        return done.stdout
+
+    return run
+
+
+def decode(call, model, *more):
+    document = json.loads(call("fit", model, "-d", DEVICE, "-q", "Q4_K_M", "--no-advice", "--json", *more))
+    return document["prediction"]["speed"]["decode_tokens_per_s"], document
+
+
+def ratio(interval):
+    return interval["high"] / interval["low"]
+
+
+def test_fit_and_matrix_use_what_was_measured_and_forget_it(call):
+    other = "gemma-3-4b"  # never measured
+    before, _ = decode(call, other)
+    lines = [word for line in LINES for word in ("--line", line)]
+    lesson = json.loads(call("devices", "calibrate", DEVICE, *lines, "--json"))
+    for taken in lesson["taken"]:
+        measured = taken["measurement"]["tokens_per_s"]
+        assert abs(taken["after"]["mid"] / measured - 1) < 0.5 * abs(taken["before"]["mid"] / measured - 1)
+    after, document = decode(call, other)
+    assert after["mid"] < 0.85 * before["mid"]
+    assert ratio(after) < ratio(before)
+    assert any("learnt from measurements" in note for note in document["notes"])
+    cells = json.loads(call("matrix", "-d", DEVICE, "-m", other, "--json"))
+    assert cells["decode_tokens_per_s"][0] == pytest.approx(after["mid"], rel=1e-9)
+    call("devices", "calibrate", DEVICE, "--forget")
+    assert decode(call, other)[0] == before
+
+
+def test_the_same_measurement_counts_once(call):
+    call("devices", "calibrate", DEVICE, "--line", LINES[0])
+    once, _ = decode(call, "gemma-3-4b")
+    call("devices", "calibrate", DEVICE, "--line", LINES[0])
+    assert decode(call, "gemma-3-4b")[0] == once
+
+
+def test_a_speed_above_the_memory_is_not_believed_and_a_contradiction_is_named(call):
+    assert (
+        "its memory allows"
+        in CliRunner()
+        .invoke(cli, ["devices", "calibrate", DEVICE, "--line", "qwen3-8b Q4_K_M - 900", "--json"])
+        .exception.args[0]
+    )
+    lines = ("qwen3-8b Q4_K_M - 2.1", "llama-3.1-8b Q4_K_M - 2.1", "gemma-3-4b Q4_K_M - 0.9")
+    out = call("devices", "calibrate", DEVICE, *(w for line in lines for w in ("--line", line)))
+    assert "contradicts the others" in out
+
+
+def test_a_fleet_learns_by_the_names_in_its_records(call, tmp_path):
+    rows = [
+        {"model_type": "qwen3 8B Q4_K - Medium", "model_n_params": 8190735360, "model_size": 5027783488, "n_prompt": p,
+         "n_gen": g, "avg_ts": speed, "backends": "CUDA", "gpu_info": gpu}
+        for gpu, factor in (("NVIDIA GeForce RTX 4090", 1.0), ("Nobody's Card 1", 0.4))
+        for p, g, speed in ((512, 0, 9000 * factor), (0, 128, 130 * factor))
+    ]  # fmt: skip
+    file = tmp_path / "fleet" / "bench.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(rows))
+    (tmp_path / "fleet" / "notes.json").write_text("{}")
+    found = json.loads(call("learn", tmp_path / "fleet", "--out", tmp_path / "shared", "--json"))
+    assert [lesson["device"] for lesson in found["lessons"]] == ["rtx-4090-desktop"]
+    assert found["unknown"] == {"Nobody's Card 1": 2}
+    assert len(found["passed_over"]) == 1
+    # what one person learnt, another takes over
+    kept = json.loads((tmp_path / "shared" / "rtx-4090-desktop.json").read_text())
+    call("devices", "calibrate", "rtx-4090-desktop", "--forget")
+    call("learn", tmp_path / "shared")
+    again = json.loads((tmp_path / "home" / "learned" / "rtx-4090-desktop.json").read_text())
+    assert again["measurements"] == kept["measurements"]
+
+
+def test_every_term_behind_an_answer_is_shown(call):
+    document = json.loads(call("fit", "qwen3-8b", "-d", "rtx-4090-desktop", "--explain", "--json"))
+    why = document["explanation"]
+    time_shares = [law["share"] for law in why["laws"] if law["phase"] == "decode" and law["share"] is not None]
+    assert sum(time_shares) == pytest.approx(1.0, abs=0.02)
+    assert {n["phase"] for n in why["neighbours"]} == {"decode", "prefill"}
+    for n in why["neighbours"]:
+        assert n["error_ratio"] == pytest.approx(n["predicted_tokens_per_s"] / n["measured_tokens_per_s"] - 1, abs=1e-9)
+    assert all(0 <= t["doubt_share"] <= 1.01 and t["votes"] >= 0 for t in why["terms"])
+    assert why["commands"][0].startswith("edge-harness run qwen3-8b -q Q4_K_M --api cuda")
