@@ -88,11 +88,7 @@ def losses(
     *,
     thread_count: int = 1,
 ) -> LossReport:
-    """Loss of a text under the reconstruction and both ablations.
-
-    Raises:
-        EngineError: The engine refused something.
-    """
+    """Loss of a text under the reconstruction and both ablations."""
     tap = Splice(name, limit)
     variants: dict[str, Change | None] = {
         "tapped": None,
