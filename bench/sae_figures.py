@@ -42,26 +42,19 @@ def quality_figures(
 
     from bench.seed_autoencoder import train_seed
     from harness.runtimes.llamacpp import RUNTIME
-    from harness.workloads._language.activations import ordinary
     from harness.workloads.sparse_autoencoder.metrics import quality
     from harness.workloads.sparse_autoencoder.study import gather, study
 
     material = gather(RUNTIME.open, model, data, layer=layer, thread_count=thread_count, cache=cache)
-    x = material.train.values[ordinary(material.train.values, material.limit)]
-    held = material.held_out.values[ordinary(material.held_out.values, material.limit)]
+    x, held = material.rows()
     _say(f"{len(x)} tokens to train on, {len(held)} held out")
     article = train_seed(x, 8 * x.shape[1])
     seed = quality(article, held)
     _say(f"the article's: L0 {seed.active_count:.0f} of {article.feature_count}, FVU {seed.fvu_ratio:.3f}")
 
-    def told(progress: Any) -> None:
-        if progress.step % 100 == 0:
-            _say(f"step {progress.step}: FVU {progress.fvu_ratio:.3f} of the batch, {progress.dead_ratio:.1%} dead")
-
-    found = study(RUNTIME.open, model, data, layer=layer, thread_count=thread_count, material=material, on_step=told)
-    report = found.report
+    autoencoder, report = study(RUNTIME.open, model, material, thread_count=thread_count)
     return {
-        "feature_count": found.autoencoder.feature_count,
+        "feature_count": autoencoder.feature_count,
         "seed": msgspec.to_builtins(seed),
         "topk": msgspec.to_builtins(report),
         "passes": {
@@ -102,9 +95,7 @@ def _speed_of(d: int, ratio: int, thread_count: int, seed: int) -> dict[str, Any
     right = {name: sae.encode_sparse(x) for name, x in tokens.items()}
     one = tokens["planted"][:1]
     with tempfile.TemporaryDirectory(prefix="edge-harness-sae-") as folder:
-        fits = 4 * d * d * ratio < 2**31 - 2**20
-        names = [k for k in kinds() if fits or not k.startswith("ort")]
-        encoders = [make_encoder(sae, k, Path(folder), thread_count=thread_count) for k in names]
+        encoders = [make_encoder(sae, k, Path(folder), thread_count=thread_count) for k in kinds(d, d * ratio)]
         codes, dense = sae.encode_sparse(one), sae.encode(one)
         calls: dict[str, Callable[[], object]] = {e.kind: partial(e.top, one) for e in encoders}
         calls["decode sparse"] = lambda: sae.decode_sparse(codes)
@@ -113,9 +104,7 @@ def _speed_of(d: int, ratio: int, thread_count: int, seed: int) -> dict[str, Any
         found: dict[str, Any] = {}
         for encoder in encoders:
             best, middle = min(times[encoder.kind]), sorted(times[encoder.kind])[len(times[encoder.kind]) // 2]
-            overlaps = {
-                name: codes_overlap(encoder.top(x), right[name].indices.reshape(64, 32)) for name, x in tokens.items()
-            }
+            overlaps = {name: codes_overlap(encoder.top(x), right[name].indices) for name, x in tokens.items()}
             found[encoder.kind] = {
                 "weight_bytes": encoder.weight_bytes,
                 "best_s": best,

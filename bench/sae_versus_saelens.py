@@ -36,16 +36,14 @@ def compare(
     Raises:
         CouldNotRunError: SAELens's interpreter failed.
     """
+    from bench.saelens_folder import load_folder
     from harness.runtimes.llamacpp import RUNTIME
-    from harness.workloads._language.activations import ordinary
     from harness.workloads.sparse_autoencoder.metrics import quality
-    from harness.workloads.sparse_autoencoder.saelens import load_folder
     from harness.workloads.sparse_autoencoder.study import BATCH_TOKENS, EXPANSION_RATIO, gather
     from harness.workloads.sparse_autoencoder.training import Plan, Trainer
 
     material = gather(RUNTIME.open, model, thread_count=thread_count, cache=cache)
-    x = material.train.values[ordinary(material.train.values, material.limit)]
-    held = material.held_out.values[ordinary(material.held_out.values, material.limit)]
+    x, held = material.rows()
     plan = Plan(feature_count=EXPANSION_RATIO * x.shape[1], step_count=step_count, batch_tokens=BATCH_TOKENS)
     trainer = Trainer(x, plan)
     rows = []
@@ -97,8 +95,8 @@ def exchange(
     Raises:
         CouldNotRunError: SAELens's interpreter failed.
     """
-    from harness.workloads.sparse_autoencoder.model import SparseAutoencoder
-    from harness.workloads.sparse_autoencoder.saelens import load_folder, save_folder
+    from bench.other_autoencoders import OtherAutoencoder
+    from bench.saelens_folder import load_folder, save_folder
 
     rng = np.random.default_rng(1)
     rows = []
@@ -122,13 +120,13 @@ def exchange(
         ours = {}
         for activation in ("relu", "topk", "jumprelu"):
             decoder = rng.standard_normal((feature_count, input_dim), dtype=np.float32) / np.float32(input_dim**0.5)
-            ours[activation] = SparseAutoencoder(
+            ours[activation] = OtherAutoencoder(
                 encoder=np.ascontiguousarray(decoder.T),
                 encoder_bias=(rng.standard_normal(feature_count) / 4).astype(np.float32),
                 decoder=decoder,
                 decoder_bias=held.mean(axis=0),
                 activation=activation,
-                active_count=active_count if activation == "topk" else 0,
+                active_count=active_count,
                 threshold=rng.uniform(1, 3, feature_count).astype(np.float32) if activation == "jumprelu" else None,
             )
             save_folder(ours[activation], folder / f"ours-{activation}", metadata={"hook_name": "l_out-15"})

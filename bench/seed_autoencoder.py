@@ -9,8 +9,9 @@ the result is not sparse. It is kept to show that.
 
 import numpy as np
 
+from bench.other_autoencoders import OtherAutoencoder
 from harness.errors import RefusedError
-from harness.workloads.sparse_autoencoder.model import Floats, SparseAutoencoder
+from harness.workloads.sparse_autoencoder.model import Floats
 from harness.workloads.sparse_autoencoder.training import Adam
 
 ARTICLE_COEFFICIENT = 1e-3
@@ -25,7 +26,7 @@ def train_seed(
     batch_tokens: int = 512,
     rate: float = 1e-3,
     seed: int = 1,
-) -> SparseAutoencoder:
+) -> OtherAutoencoder:
     """Train the article's class on activations [token_count, input_dim], scaled to a mean square of 1.
 
     The article gives neither optimiser nor scaling; these are the usual ones. The scale folds into the biases.
@@ -55,7 +56,7 @@ def train_seed(
         d_h *= z > 0
         gradients = {"W_enc": batch.T @ d_h, "b_enc": d_h.sum(axis=0), "W_dec": z.T @ g, "b_dec": g.sum(axis=0)}
         adam.step(gradients, rate)
-    return SparseAutoencoder(
+    return OtherAutoencoder(
         encoder=p["W_enc"],
         encoder_bias=p["b_enc"] / scale,
         decoder=p["W_dec"],

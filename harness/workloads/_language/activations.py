@@ -80,6 +80,7 @@ def capture(
     *,
     thread_count: int = 1,
     limit_tokens: int = 0,
+    logits: str = "none",
 ) -> Captured:
     """Read texts window by window and keep one named result of every token.
 
@@ -90,6 +91,7 @@ def capture(
         name: The engine's name of the result, such as ``l_out-15``.
         thread_count: Threads.
         limit_tokens: Stop after so many tokens; 0 for all.
+        logits: ``all`` for the last block: llama.cpp computes it for tokens alone whose logits are kept.
 
     Raises:
         EngineError: The model computes nothing of that name for every token.
@@ -107,7 +109,7 @@ def capture(
                 if limit_tokens and len(kept) + len(window) > limit_tokens:
                     break
                 session.clear()
-                session.decode(window, position=0, logits="none")
+                session.decode(window, position=0, logits=logits)
                 starts.append(len(kept))
                 kept += window
     if not kept:

@@ -9,6 +9,7 @@ import numpy as np
 from harness.domain.workload import Cost, new_page_bytes
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.stats.calibration import metrics, selective, smooth
 
 _CHUNK: Final = 32_768
 """Rows that the ECE looks at together."""
@@ -49,11 +50,6 @@ class CalibrationWorkload:
         chunk, chunks = 8.0 * min(n, _CHUNK), -(-n // _CHUNK)
         smoothings, grid = 24, 4096
         reading = 18.0 * n + 2 * c
-        fixed: dict[str, Any] = {
-            "flops_count": 0.0,
-            "moved_bytes": 0.0,
-            "parallel": False,
-        }
 
         def held(count: float, more: float = 0.0) -> float:
             """Bytes of so many columns at once, where their pages are new in each call; of ``more`` beside them."""
@@ -70,7 +66,7 @@ class CalibrationWorkload:
                 array_steps_count=2.0 * n,
                 numpy_calls_count=25 + 12.0 * chunks,
                 python_ops_count=360 + 218.0 * chunks,
-                **fixed,
+                parallel=False,
             ),
             Cost(
                 operation="smooth ece",
@@ -82,7 +78,7 @@ class CalibrationWorkload:
                 array_steps_count=smoothings * (500 + 2.0 * n + 0.75 * grid * log2(grid)),
                 numpy_calls_count=smoothings * 40.0,
                 python_ops_count=smoothings * 1560.0,
-                **fixed,
+                parallel=False,
             ),
             Cost(
                 operation="aurc",
@@ -93,7 +89,7 @@ class CalibrationWorkload:
                 array_steps_count=6.5 * n + 3 * n * log2(n),
                 numpy_calls_count=30,
                 python_ops_count=812,
-                **fixed,
+                parallel=False,
             ),
         )
 
@@ -105,8 +101,6 @@ class CalibrationWorkload:
 
     def operations(self, state: State) -> Sequence[Operation]:
         """One metric each."""
-        from harness.stats.calibration import metrics, selective, smooth
-
         p, y = state
         return (
             Operation("ece", lambda: metrics.ece(metrics.equal_width(p, y))),
@@ -116,8 +110,6 @@ class CalibrationWorkload:
 
     def check(self, state: State) -> Mapping[str, Any]:
         """The ECE equals a plain sum over each bin's rows; all figures are near what the drawing rule implies."""
-        from harness.stats.calibration import metrics, selective, smooth
-
         p, y = state
         ece = metrics.ece(metrics.equal_width(p, y))
         at = np.searchsorted(np.arange(1, 10) / 10, p, side="right")

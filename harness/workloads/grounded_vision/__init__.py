@@ -1,4 +1,4 @@
-"""Grounded vision as a library (``encoder``, ``tracks``, ``object_graph``) and as a workload."""
+"""Grounded vision as a library (``encoder``, ``reading``, ``tracks``) and as a workload."""
 
 from harness.workloads.grounded_vision.workload import VisionWorkload
 

@@ -47,7 +47,8 @@ def checked(boxes: ArrayLike | Sequence[Sequence[float]], *, source: str = "boxe
 def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
     """Intersection over union [len(a), len(b)]; 0 where both are empty."""
     shared = shared_area(a, b)
-    union = area(a)[:, None] + area(b)[None, :] - shared
+    own, other = (np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1) for boxes in (a, b))
+    union = own[:, None] + other[None, :] - shared
     ratio: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return ratio
 
@@ -57,12 +58,6 @@ def shared_area(a: Boxes, b: Boxes) -> NDArray[np.float64]:
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     size: NDArray[np.float64] = np.prod(np.clip(high - low, 0, None), axis=2)
-    return size
-
-
-def area(boxes: Boxes) -> NDArray[np.float64]:
-    """Share of the image that each box covers."""
-    size: NDArray[np.float64] = np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)
     return size
 
 

@@ -10,8 +10,8 @@ _HEAD_COUNT: Final = 6
 _HEAD_DIM: Final = 64
 _POSITION_SIDE: Final = 37
 """Positions are stored for 37 x 37 patches, and resized in each call."""
-CUBIC_VALUE_STEPS: Final = 90
-"""Steps on single values that one value of ONNX Runtime's cubic Resize takes as long as: a loop without vectors."""
+RESIZE_STEPS: Final = 90 * FEATURE_DIM * GRID**2
+"""Of positions: a value of ONNX Runtime's cubic Resize, which has no vectors, takes as long as 90 steps on values."""
 
 
 class NetworkCost(NamedTuple):
@@ -24,12 +24,6 @@ class NetworkCost(NamedTuple):
     kernels: tuple[Kernel, ...]
     weight_bytes: int
     activation_bytes: int
-    cubic_values_count: int = 0
-
-    @property
-    def flops_count(self) -> float:
-        """2 for each multiply-add of products and convolutions."""
-        return sum(k.flops_count for k in self.kernels if k.kind not in {"pass", "softmax", "gelu"})
 
 
 def encoder_cost(window_count: int, *, weight_bits: int = 32) -> NetworkCost:
@@ -41,7 +35,6 @@ def encoder_cost(window_count: int, *, weight_bits: int = 32) -> NetworkCost:
         weight_bytes=quantised * weight_bits // 8 + 4 * (parameter_count() - quantised),
         # The inner layer twice, scores of all heads, and the images.
         activation_bytes=4 * rows * (8 * FEATURE_DIM + _HEAD_COUNT * (GRID**2 + 1)) + 12 * window_count * (224**2),
-        cubic_values_count=FEATURE_DIM * GRID**2,
     )
 
 

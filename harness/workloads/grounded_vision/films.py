@@ -13,14 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.workloads.grounded_vision.boxes import Boxes, iou, shared_area
-from harness.workloads.grounded_vision.tracks import Detection, cheapest
+from harness.workloads.grounded_vision.tracks import cheapest
 
 LOOKS_DIM: Final = 32
 _HIDDEN_RATIO: Final = 0.6
+_SAME: Final = 0.5
+"""Least overlap of a box that shows the same thing."""
 _ALPHAS: Final = np.arange(0.05, 0.99, 0.05)
 
 Identified = tuple[Sequence[int], Boxes]
 """Identities and boxes [N, 4] of one frame."""
+Detected = tuple[Boxes, NDArray[np.float64]]
+"""Boxes [N, 4] and looks [N, LOOKS_DIM] of one frame, as a detector sees them."""
 
 
 class Errors(NamedTuple):
@@ -73,7 +77,7 @@ def film(seed: int, *, frame_count: int = 60, thing_count: int = 8) -> list[Iden
     return frames
 
 
-def detected(frames: Sequence[Identified], errors: Errors, seed: int) -> list[list[Detection]]:
+def detected(frames: Sequence[Identified], errors: Errors, seed: int) -> list[Detected]:
     """What a detector that errs sees of a film; a thing's looks are a direction of its own with a little noise."""
     rng = np.random.default_rng(seed)
     count = 1 + max((i for ids, _ in frames for i in ids), default=0)
@@ -87,17 +91,14 @@ def detected(frames: Sequence[Identified], errors: Errors, seed: int) -> list[li
             side = np.tile(boxes[at, 2:] - boxes[at, :2], 2)
             box = boxes[at] + rng.standard_normal(4) * errors.jitter_ratio * side
             shown = int(rng.choice(ids)) if rng.random() < errors.swap_ratio else number
-            row.append(_detection(box, looks[shown] + 0.3 * rng.standard_normal(LOOKS_DIM)))
+            row.append((box, looks[shown] + 0.3 * rng.standard_normal(LOOKS_DIM)))
         for _ in range(rng.binomial(len(ids), errors.false_ratio)):
             corner = rng.uniform(0, 0.9, 2)
-            row.append(_detection(np.concatenate([corner, corner + 0.06]), rng.standard_normal(LOOKS_DIM)))
-        found.append(row)
+            row.append((np.concatenate([corner, corner + 0.06]), rng.standard_normal(LOOKS_DIM)))
+        seen = np.clip(np.array([box for box, _ in row]).reshape(-1, 4), 0, 1)
+        seen[:, 2:] = np.maximum(seen[:, 2:], seen[:, :2] + 1e-3)
+        found.append((seen, np.array([looks for _, looks in row]).reshape(-1, LOOKS_DIM)))
     return found
-
-
-def _detection(box: NDArray[np.float64], looks: NDArray[np.float64]) -> Detection:
-    x0, y0, x1, y1 = np.clip(box, 0, 1).tolist()
-    return Detection(box=(x0, y0, max(x1, x0 + 1e-3), max(y1, y0 + 1e-3)), appearance=tuple(looks.tolist()))
 
 
 def scored(truth: Sequence[Identified], found: Sequence[Identified]) -> TrackScores:
@@ -106,46 +107,35 @@ def scored(truth: Sequence[Identified], found: Sequence[Identified]) -> TrackSco
     Raises:
         ValueError: Films of different lengths.
     """
-    overlaps = [iou(a[1], b[1]) for a, b in zip(truth, found, strict=True)]
-    names = [sorted({i for ids, _ in side for i in ids}) for side in (truth, found)]
-    index = [{name: at for at, name in enumerate(side)} for side in names]
-    rows = [np.array([index[0][i] for i in ids], int) for ids, _ in truth]
-    columns = [np.array([index[1][i] for i in ids], int) for ids, _ in found]
-    totals = [
-        np.bincount(np.concatenate(side), minlength=len(n)) for side, n in zip((rows, columns), names, strict=True)
-    ]
-    shape = (len(names[0]), len(names[1]))
-    both, likely = np.zeros(shape), np.zeros(shape)
-    for r, c, overlap in zip(rows, columns, overlaps, strict=True):
-        np.add.at(both, np.ix_(r, c), overlap >= 0.5)
-        shared = overlap.sum(axis=0)[None, :] + overlap.sum(axis=1)[:, None] - overlap
-        np.add.at(likely, np.ix_(r, c), np.divide(overlap, shared, out=np.zeros_like(overlap), where=shared > 0))
-    true_count, found_count = int(totals[0].sum()), int(totals[1].sum())
-    kept = sum(both[r, c] for r, c in cheapest(-both))
-    aligned = likely / np.maximum(totals[0][:, None] + totals[1][None, :] - likely, 1e-12)
-    matches = [cheapest(-o * aligned[np.ix_(r, c)]) for r, c, o in zip(rows, columns, overlaps, strict=True)]
+    (names, totals), (other_names, other_totals) = (
+        np.unique(np.concatenate([[], *(ids for ids, _ in side)]), return_counts=True) for side in (truth, found)
+    )
+    overlaps = np.zeros((len(truth), len(names), len(other_names)))
+    for frame, (ids, boxes), (others, found_boxes) in zip(overlaps, truth, found, strict=True):
+        frame[np.ix_(np.searchsorted(names, ids), np.searchsorted(other_names, others))] = iou(boxes, found_boxes)
+    box_count = int(totals.sum() + other_totals.sum())
+    in_either = totals[:, None] + other_totals
+    both = (overlaps >= _SAME).sum(axis=0)
+    kept = sum(both[pair] for pair in cheapest(-both))
+    shared = overlaps.sum(axis=1, keepdims=True) + overlaps.sum(axis=2, keepdims=True) - overlaps
+    likely = np.divide(overlaps, shared, out=np.zeros_like(overlaps), where=shared > 0).sum(axis=0)
+    matched = _matched(overlaps * (likely / np.maximum(in_either - likely, 1e-12)))
     hota = []
     for alpha in _ALPHAS:
-        hits = np.zeros(shape)
-        for r, c, overlap, pairs in zip(rows, columns, overlaps, matches, strict=True):
-            for a, b in pairs:
-                hits[r[a], c[b]] += overlap[a, b] >= alpha - 1e-12
-        total = hits.sum()
-        associated = hits / np.maximum(totals[0][:, None] + totals[1][None, :] - hits, 1)
-        accuracy = float((hits * associated).sum()) / max(total, 1)
-        hota.append(np.sqrt(total / max(true_count + found_count - total, 1) * accuracy))
-    return TrackScores(
-        float(np.mean(hota)), 2 * float(kept) / max(true_count + found_count, 1), _switches(truth, found)
-    )
+        hits = (matched & (overlaps >= alpha - 1e-12)).sum(axis=0)
+        accuracy = float((hits * (hits / np.maximum(in_either - hits, 1))).sum()) / max(hits.sum(), 1)
+        hota.append(np.sqrt(hits.sum() / max(box_count - hits.sum(), 1) * accuracy))
+    switches = 0
+    for followed in (_matched(overlaps) & (overlaps >= _SAME)).transpose(1, 0, 2):
+        identities = followed.nonzero()[1]
+        switches += int((np.diff(identities) != 0).sum())
+    return TrackScores(float(np.mean(hota)), 2 * float(kept) / max(box_count, 1), switches)
 
 
-def _switches(truth: Sequence[Identified], found: Sequence[Identified]) -> int:
-    last: dict[int, int] = {}
-    count = 0
-    for (ids, boxes), (names, others) in zip(truth, found, strict=True):
-        overlap = iou(boxes, others)
-        for row, column in cheapest(-overlap):
-            if overlap[row, column] >= 0.5:
-                count += last.get(ids[row], names[column]) != names[column]
-                last[ids[row]] = names[column]
-    return count
+def _matched(worth: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Pairs of the greatest total worth in each frame [frames, objects, identities]."""
+    found = np.zeros(worth.shape, np.bool_)
+    for frame, own in zip(found, worth, strict=True):
+        for pair in cheapest(-own):
+            frame[pair] = True
+    return found

@@ -109,10 +109,7 @@ def _along(table: NDArray[np.generic], size_to: int) -> Pixels:
 def place(image: Image, window: Sequence[float], side: int) -> tuple[Pixels, Placement]:
     """One window of the image in a square [3, side, side], aspect kept, centred, padded with the encoder's mean.
 
-    Args:
-        image: uint8 [height, width, 3].
-        window: Normalised box; widened to whole pixels, at least one.
-        side: Side of the square.
+    ``window`` is a normalised box; it is widened to whole pixels, at least one.
     """
     height, width = image.shape[:2]
     left, top = min(floor(window[0] * width), width - 1), min(floor(window[1] * height), height - 1)

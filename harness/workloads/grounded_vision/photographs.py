@@ -25,12 +25,11 @@ _PADDING_PX: Final = 6
 
 
 class Written(NamedTuple):
-    """A picture, the words on it, and where they are."""
+    """A photograph, the words on it, and where they are."""
 
     image: Image
     words: tuple[str, ...]
     boxes: Boxes
-    photograph: str
 
 
 def pictures(seed: int, count: int, names: Sequence[str] = PHOTOGRAPHS) -> Iterator[Written]:
@@ -40,8 +39,7 @@ def pictures(seed: int, count: int, names: Sequence[str] = PHOTOGRAPHS) -> Itera
         MissingPackageError: scikit-image, which brings Pillow for the letters, is not installed.
     """
     for at in range(count):
-        name = names[at % len(names)]
-        yield _written(name, np.random.default_rng((seed, at)))
+        yield _written(names[at % len(names)], np.random.default_rng((seed, at)))
 
 
 def _written(name: str, rng: np.random.Generator) -> Written:
@@ -67,7 +65,7 @@ def _written(name: str, rng: np.random.Generator) -> Written:
         draw.text((x, y), word, font=font, fill=tuple(ink.tolist()))
         words.append(word)
         boxes = np.concatenate([boxes, box])
-    return Written(np.asarray(canvas), tuple(words), boxes, name)
+    return Written(np.asarray(canvas), tuple(words), boxes)
 
 
 @cache

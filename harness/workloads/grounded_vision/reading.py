@@ -10,13 +10,13 @@ dropped (CTC, Graves et al. 2006).
 """
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import MissingPackageError
 from harness.onnx.session import OnnxSession
 from harness.workloads.grounded_vision import weights
 from harness.workloads.grounded_vision.boxes import Boxes
@@ -28,14 +28,6 @@ _THRESHOLD, _LEAST_MEAN, _WIDENED = 0.3, 0.5, 1.6
 _LEAST_PX: Final = 3
 _SHOWN_RATIO: Final = 0.15
 """Of a box's height, shown around it."""
-
-
-class Reading(NamedTuple):
-    """A line of text, where it is, and the mean probability of its letters."""
-
-    text: str
-    box: tuple[float, float, float, float]
-    confidence: float
 
 
 class TextReader:
@@ -61,27 +53,20 @@ class TextReader:
         tall, wide = (max(_STEP_PX, round(s * scale / _STEP_PX) * _STEP_PX) for s in (height, width))
         return boxes_of(self._finder.run({"x": _fed(resize(image, tall, wide))})[0][0, 0])
 
-    def read(self, image: Image, boxes: Boxes) -> list[Reading]:
+    def read(self, image: Image, boxes: Boxes) -> list[str]:
         """What each box says, from the image's own pixels."""
-        return [self._line(image, box) for box in boxes]
-
-    def _line(self, image: Image, box: NDArray[np.float64]) -> Reading:
         height, width = image.shape[:2]
-        margin = _SHOWN_RATIO * (box[3] - box[1]) * height
-        left, top = (max(0, int(v)) for v in (box[0] * width - margin, box[1] * height - margin))
-        right, bottom = int(np.ceil(box[2] * width + margin)), int(np.ceil(box[3] * height + margin))
-        part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
-        wide = max(LINE_PX, round(part.shape[1] * LINE_PX / part.shape[0]))
-        steps = self._reader.run({"x": _fed(resize(part, LINE_PX, wide))})[0][0]
-        where: tuple[float, float, float, float] = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
-        text, confidence = self._spelled(steps)
-        return Reading(text, where, confidence)
-
-    def _spelled(self, steps: NDArray[np.float32]) -> tuple[str, float]:
-        best = steps.argmax(axis=1)
-        kept = (best != 0) & np.concatenate(([True], best[1:] != best[:-1]))
-        text = "".join(self._letters[i] if i < len(self._letters) else " " for i in best[kept])
-        return text, float(steps.max(axis=1)[kept].mean()) if kept.any() else 0.0
+        found = []
+        for x0, y0, x1, y1 in boxes * (width, height, width, height):
+            margin = _SHOWN_RATIO * (y1 - y0)
+            left, top = (max(0, int(v - margin)) for v in (x0, y0))
+            right, bottom = ceil(x1 + margin), ceil(y1 + margin)
+            part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
+            wide = max(LINE_PX, round(part.shape[1] * LINE_PX / part.shape[0]))
+            best = self._reader.run({"x": _fed(resize(part, LINE_PX, wide))})[0][0].argmax(axis=1)
+            kept = (best != 0) & np.concatenate(([True], best[1:] != best[:-1]))
+            found.append("".join(self._letters[i] if i < len(self._letters) else " " for i in best[kept]))
+        return found
 
     def close(self) -> None:
         """Free both sessions."""
@@ -95,15 +80,9 @@ def _fed(pixels: Pixels) -> Pixels:
 
 
 def boxes_of(likely: NDArray[np.float32]) -> Boxes:
-    """Boxes [N, 4] of the connected parts of a map [height, width] of probabilities, by their mean.
+    """Boxes [N, 4] of the connected parts of a map [height, width] of probabilities, by their mean."""
+    from scipy import ndimage
 
-    Raises:
-        MissingPackageError: scipy is not installed.
-    """
-    try:
-        from scipy import ndimage
-    except ImportError as error:
-        raise MissingPackageError("scipy", "vision") from error
     labels, count = ndimage.label(likely > _THRESHOLD, np.ones((3, 3)))
     means = np.asarray(ndimage.mean(likely, labels, range(1, count + 1)))
     found: list[tuple[float, Sequence[float]]] = []

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats.intervals import cluster_interval, share_interval
-from harness.workloads.grounded_vision.boxes import iou
+from harness.workloads.grounded_vision.boxes import Boxes, iou
 from harness.workloads.grounded_vision.encoder import GroundedEncoder, prepared
-from harness.workloads.grounded_vision.films import Errors, Identified, TrackScores, detected, film, scored
+from harness.workloads.grounded_vision.films import Detected, Errors, Identified, TrackScores, detected, film, scored
 from harness.workloads.grounded_vision.images import Image, resize
 from harness.workloads.grounded_vision.photographs import PHOTOGRAPHS, Written, pictures
-from harness.workloads.grounded_vision.reading import LINE_PX, Reading, TextReader
-from harness.workloads.grounded_vision.tracks import Detection, Tracker
+from harness.workloads.grounded_vision.reading import LINE_PX, TextReader
+from harness.workloads.grounded_vision.tracks import Tracker
 
 FIND_PX: Final = 640
 PICTURE_SEED: Final = 12
@@ -41,9 +41,10 @@ KINDS: Final = {
 
 
 class Seen(NamedTuple):
-    """What one way of seeing read, and the pixels that its networks were given."""
+    """What one way of seeing read and where, and the pixels that its networks were given."""
 
-    readings: list[Reading]
+    boxes: Boxes
+    texts: list[str]
     pixel_count: float
 
 
@@ -61,7 +62,7 @@ def compare(folder: Path, *, picture_count: int = 48, thread_count: int = 1) -> 
     pixels: dict[str, float] = {}
     for made in pictures(PICTURE_SEED, picture_count):
         for name, seen in ways(reader, made.image).items():
-            right.setdefault(name, []).append(words_read(made, seen.readings))
+            right.setdefault(name, []).append(words_read(made, seen))
             pixels[name] = pixels.get(name, 0.0) + seen.pixel_count / picture_count
     reader.close()
     shares = {}
@@ -81,34 +82,34 @@ def compare(folder: Path, *, picture_count: int = 48, thread_count: int = 1) -> 
 
 def ways(reader: TextReader, image: Image) -> dict[str, Seen]:
     """Every way of seeing one picture."""
-    longest = max(image.shape[:2])
+    height, width = image.shape[:2]
     boxes = reader.find(image, FIND_PX)
-    lines = reader.read(image, boxes)
-    copy = image.shape[0] * image.shape[1] * (FIND_PX / longest) ** 2
-    total = copy + sum(_line_pixels(image, box) for box in boxes)
-    found = {"regions": Seen(lines, total)}
-    for name, side in (("base", FIND_PX * sqrt(total / copy)), ("twice", 2 * FIND_PX * sqrt(total / copy))):
-        found[name] = _one_copy(reader, image, min(1.0, side / longest))
-    return found | {"whole": _one_copy(reader, image, 1.0)}
-
-
-def _line_pixels(image: Image, box: NDArray[np.float64]) -> float:
-    height, width = (box[3] - box[1]) * image.shape[0], (box[2] - box[0]) * image.shape[1]
-    return float(LINE_PX**2 * width / height)
+    across, down = ((boxes[:, 2:] - boxes[:, :2]) * (width, height)).T
+    copy = height * width * (FIND_PX / max(height, width)) ** 2
+    total = copy + float((LINE_PX**2 * across / down).sum())
+    scale = FIND_PX * sqrt(total / copy) / max(height, width)
+    return {
+        "regions": Seen(boxes, reader.read(image, boxes), total),
+        "base": _one_copy(reader, image, min(1.0, scale)),
+        "twice": _one_copy(reader, image, min(1.0, 2 * scale)),
+        "whole": _one_copy(reader, image, 1.0),
+    }
 
 
 def _one_copy(reader: TextReader, image: Image, scale: float) -> Seen:
     """Text found and read in a copy; it is charged for its pixels once."""
     height, width = (round(side * scale) for side in image.shape[:2])
     copy = image if scale == 1.0 else np.clip(np.rint(resize(image, height, width)), 0, 255).astype(np.uint8)
-    return Seen(reader.read(copy, reader.find(copy, max(height, width))), height * width)
+    boxes = reader.find(copy, max(height, width))
+    return Seen(boxes, reader.read(copy, boxes), height * width)
 
 
-def words_read(made: Written, readings: Sequence[Reading]) -> list[bool]:
+def words_read(made: Written, seen: Seen) -> list[bool]:
     """For each word, whether some reading whose middle is on its card says it."""
-    middles = [(r.text.strip(), (r.box[0] + r.box[2]) / 2, (r.box[1] + r.box[3]) / 2) for r in readings]
+    middles = (seen.boxes[:, :2] + seen.boxes[:, 2:]) / 2
+    said = [(text.strip(), x, y) for text, (x, y) in zip(seen.texts, middles, strict=True)]
     return [
-        any(text == word and x0 <= x <= x1 and y0 <= y <= y1 for text, x, y in middles)
+        any(text == word and x0 <= x <= x1 and y0 <= y <= y1 for text, x, y in said)
         for word, (x0, y0, x1, y1) in zip(made.words, made.boxes, strict=True)
     ]
 
@@ -127,9 +128,8 @@ def trained_cells(folder: Path, *, picture_count: int = 24, thread_count: int = 
         rows, targets = [], []
         for made in pictures(PICTURE_SEED + 1 + at, picture_count, names):
             found = encoder.encode(made.image)
-            cells = found.boxes[0][found.mask[0]]
-            rows.append(found.tokens[0][found.mask[0]])
-            targets.append((iou(cells, made.boxes) > 0).any(axis=1))
+            rows.append(found.tokens[found.mask])
+            targets.append((iou(found.boxes[found.mask], made.boxes) > 0).any(axis=1))
         sides.append((np.concatenate(rows).astype(float), np.concatenate(targets)))
     encoder.close()
     (x, y), (held_x, held_y) = sides
@@ -141,12 +141,9 @@ def trained_cells(folder: Path, *, picture_count: int = 24, thread_count: int = 
 
 def auroc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
     """Chance that a positive scores above a negative, ties counted half (Mann and Whitney 1947)."""
-    from scipy.stats import rankdata
+    from scipy.stats import mannwhitneyu
 
-    ranks = rankdata(scores)
-    positive = int(labels.sum())
-    above = ranks[labels].sum() - positive * (positive + 1) / 2
-    return float(above / (positive * (len(labels) - positive)))
+    return float(mannwhitneyu(scores[labels], scores[~labels]).statistic / (labels.sum() * (~labels).sum()))
 
 
 def tracking(errors: Errors, film_count: int = 8) -> TrackScores:
@@ -158,7 +155,7 @@ def tracking(errors: Errors, film_count: int = 8) -> TrackScores:
     return TrackScores(float(means[0]), float(means[1]), sum(s.switch_count for s in found))
 
 
-def followed(detections: Sequence[Sequence[Detection]]) -> list[Identified]:
+def followed(detections: Sequence[Detected]) -> list[Identified]:
     """What a new tracker calls each detection."""
     tracker = Tracker()
-    return [(tracker.step(row), np.array([d.box for d in row]).reshape(-1, 4)) for row in detections]
+    return [(tracker.step(boxes, looks), boxes) for boxes, looks in detections]

@@ -1,22 +1,25 @@
 """Grounded vision as a workload: encode a picture with regions, find and read its text, track objects."""
 
 from collections.abc import Mapping, Sequence
-from itertools import count
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from harness.domain.workload import NATIVE_OPS, Cost
+from harness.domain.workload import Cost
 from harness.errors import BadDataError, RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 from harness.workloads.grounded_vision import cost
 from harness.workloads.grounded_vision.boxes import MAX_REGIONS
-from harness.workloads.grounded_vision.encoder import BITS, SIDE
+from harness.workloads.grounded_vision.encoder import BITS, GRID, SIDE, GroundedEncoder, prepared
+from harness.workloads.grounded_vision.films import LOOKS_DIM, Errors, detected, film, scored
+from harness.workloads.grounded_vision.images import BAND
+from harness.workloads.grounded_vision.reading import TextReader
+from harness.workloads.grounded_vision.study import compare, followed
 
 _FIND_PX: Final = 640
+_FIND_PIXELS: Final = _FIND_PX * _FIND_PX * 3 // 4
 _LINE_PX: Final = (48, 320)
 _FRAMES: Final = 40
-_LOOKS_DIM: Final = 32
 _THINGS: Final = 8
 
 
@@ -27,7 +30,7 @@ class State(NamedTuple):
     reader: Any
     image: Any
     regions: Any
-    packed: Any
+    pixels: Any
     film: Any
     detections: Any
     size: Mapping[str, int]
@@ -53,7 +56,7 @@ class VisionWorkload:
         n, bits = size["region_count"], checked(size)["weight_bits"]
         session = cost.encoder_cost(1 + n, weight_bits=bits)
         width, height = size["image_px"], size["image_px"] * 3 // 4
-        finder = cost.finder_cost(_FIND_PX * _FIND_PX * 3 // 4)
+        finder = cost.finder_cost(_FIND_PIXELS)
         reader = cost.reader_cost(_LINE_PX[1])
         # The files' weights and packed ones, and what a call keeps.
         own = sum(2 * network.weight_bytes + network.activation_bytes for network in (session, finder, reader))
@@ -71,7 +74,7 @@ class VisionWorkload:
                 operation="encode",
                 kernels=session.kernels,
                 python_ops_count=281,
-                array_steps_count=cost.CUBIC_VALUE_STEPS * session.cubic_values_count,
+                array_steps_count=cost.RESIZE_STEPS,
                 **called,
             ),
             Cost(
@@ -90,10 +93,10 @@ class VisionWorkload:
                 kernels=finder.kernels,
                 flops_count=copied[0] if width > _FIND_PX else 0.0,
                 product_dim=12,
-                pass_bytes=copied[1] + 60.0 * finder_pixels(),
+                pass_bytes=copied[1] + 60.0 * _FIND_PIXELS,
                 pass_set_bytes=float(1 << 22),
                 # Turned into channels; labelled, and looked through for each part by scipy.
-                array_steps_count=copied[2] + 12.0 * finder_pixels(),
+                array_steps_count=copied[2] + 12.0 * _FIND_PIXELS,
                 python_ops_count=9000,
                 **(called | {"numpy_calls_count": 120}),
             ),
@@ -109,13 +112,12 @@ class VisionWorkload:
             ),
             Cost(
                 operation="track",
-                flops_count=4.0 * _THINGS**2 * _LOOKS_DIM,
+                flops_count=4.0 * _THINGS**2 * LOOKS_DIM,
                 product_dim=_THINGS,
-                pass_bytes=_THINGS * 8 * 16.0 * _LOOKS_DIM + 20 * 16.0 * _THINGS**2,
-                pass_set_bytes=24.0 * _THINGS * _LOOKS_DIM,
-                # An appearance is a tuple of floats: making an array of it takes one call in C for each value.
-                python_ops_count=2040 + (580 + NATIVE_OPS * _LOOKS_DIM) * _THINGS,
-                numpy_calls_count=60 + 42 * _THINGS,
+                pass_bytes=_THINGS * 8 * 16.0 * LOOKS_DIM + 20 * 16.0 * _THINGS**2,
+                pass_set_bytes=24.0 * _THINGS * LOOKS_DIM,
+                python_ops_count=1580 + 335 * _THINGS,
+                numpy_calls_count=60 + 28 * _THINGS,
                 **one,
             ),
         )
@@ -126,12 +128,8 @@ class VisionWorkload:
         Raises:
             FetchError: The weights could not be had.
             RefusedError: A size that there is not.
-            MissingPackageError: onnxruntime, onnx or scipy is not installed, or what makes a graph of fewer bits.
+            MissingPackageError: onnxruntime or onnx is not installed, or what makes a graph of fewer bits.
         """
-        from harness.workloads.grounded_vision.encoder import GroundedEncoder, prepared
-        from harness.workloads.grounded_vision.films import Errors, detected, film
-        from harness.workloads.grounded_vision.reading import TextReader
-
         folder = context.cache / "vision"
         path = prepared(folder, weight_bits=checked(size)["weight_bits"])
         encoder = GroundedEncoder(path, thread_count=context.thread_count)
@@ -142,28 +140,17 @@ class VisionWorkload:
         regions = np.concatenate([line[None], np.concatenate([low, low + 0.08], axis=1)])
         made = film(context.seed, frame_count=_FRAMES, thing_count=_THINGS)
         seen = detected(made, Errors(), context.seed)
-        return State(encoder, reader, image, regions, encoder.pack([image], [regions]), made, seen, size)
+        return State(encoder, reader, image, regions, encoder.pack(image, regions)[0], made, seen, size)
 
     def operations(self, state: State) -> Sequence[Operation]:
-        """The session call; everything before it; text found, and one line read; a frame given to a tracker."""
-        from harness.workloads.grounded_vision.tracks import Tracker
-
+        """The session call; everything before it; text found, and one line read; a film followed."""
         encoder, reader = state.encoder, state.reader
-        turn = count()
-        tracker = [Tracker()]
-
-        def track() -> object:
-            at = next(turn) % len(state.detections)
-            if at == 0:
-                tracker[0] = Tracker()
-            return tracker[0].step(state.detections[at])
-
         return (
-            Operation("encode", lambda: encoder.run(state.packed)),
-            Operation("cut", lambda: encoder.pack([state.image], [state.regions])),
+            Operation("encode", lambda: encoder.run(state.pixels)),
+            Operation("cut", lambda: encoder.pack(state.image, state.regions)),
             Operation("find text", lambda: reader.find(state.image, _FIND_PX)),
             Operation("read a line", lambda: reader.read(state.image, state.regions[:1])),
-            Operation("track", track),
+            Operation("track", lambda: followed(state.detections), _FRAMES),
         )
 
     def check(self, state: State) -> Mapping[str, Any]:
@@ -172,20 +159,16 @@ class VisionWorkload:
         Raises:
             WrongAnswerError: One of these is not so.
         """
-        from harness.workloads.grounded_vision.films import scored
-        from harness.workloads.grounded_vision.study import followed
-
         encoder, image = state.encoder, state.image
         low = np.random.default_rng(0).uniform(0, 0.8, (3, 2))
         boxes = np.concatenate([low, low + 0.15], axis=1)
-        whole = encoder.encode(image, boxes)
+        whole = encoder.encode(image, boxes).tokens
         # Dynamic 8-bit ranges are those of the whole batch: there a region does change its neighbours' last digits.
         limit = 1e-4 if state.size["weight_bits"] != 8 else 0.5
         for n in range(len(boxes) + 1):
-            part = encoder.encode(image, boxes[:n])
-            length = encoder.token_count(n)
-            worst = float(np.abs(part.tokens[0] - whole.tokens[0, :length]).max() / np.abs(whole.tokens).max())
-            if part.tokens.shape[1] != length or worst > limit:
+            part = encoder.encode(image, boxes[:n]).tokens
+            worst = float(np.abs(part - whole[: len(part)]).max() / np.abs(whole).max())
+            if len(part) != GRID**2 + n or worst > limit:
                 raise WrongAnswerError(f"{n} regions: tokens differ by {worst:.2g} from those of {len(boxes)} regions")
         for bad in ((0, 0, 1920, 1080), (0.5, 0.5, 0.5, 0.6), (0.6, 0.1, 0.4, 0.2), (-0.1, 0, 0.5, 0.5)):
             try:
@@ -197,21 +180,14 @@ class VisionWorkload:
         if scores.idf1 < 0.98:
             raise WrongAnswerError(f"a film without errors is followed at an IDF1 of {scores.idf1:.2f}")
         return {
-            "token_count": encoder.token_count(state.size["region_count"]),
+            "token_count": GRID**2 + state.size["region_count"],
             "engine": encoder.session.identity(),
             "tracks": scores._asdict(),
         }
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """Words on photographs read from regions and from whole copies, a trained projection, and tracking."""
-        from harness.workloads.grounded_vision import study
-
-        return study.compare(context.cache / "vision", thread_count=context.thread_count)
-
-
-def finder_pixels() -> float:
-    """Pixels of the copy in which text is looked for."""
-    return _FIND_PX * _FIND_PX * 0.75
+        return compare(context.cache / "vision", thread_count=context.thread_count)
 
 
 def picture(width: int, seed: int) -> tuple[Any, Any]:
@@ -235,8 +211,6 @@ def _window_cost(rows: int, columns: int, tall: int, wide: int, side: int) -> tu
     (a copy of a band); each band adds its product to the target (12 bytes a value). The result is scaled, shifted and
     divided (48 bytes a value), and put into its place in the square channel by channel (in another order again).
     """
-    from harness.workloads.grounded_vision.images import BAND
-
     flops = passes = bands = 0.0
     for before, after, across, bytes_each in ((rows, tall, columns, 10.0), (columns, wide, tall, 8.0)):
         of_line = -(-before // BAND)

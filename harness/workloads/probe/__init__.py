@@ -1,4 +1,4 @@
-"""Probing as a library (``linear``, ``properties``, ``study``, ``induction``) and as a workload."""
+"""Probing as a library (``linear``, ``study``, ``induction``) and as a workload."""
 
 from harness.workloads.probe.workload import ProbeWorkload
 

@@ -1,4 +1,4 @@
-"""Whether a model copies from its own context, and which heads do it.
+"""Whether a model copies from its own context, which heads do it, and what taking them out does.
 
 A sequence of random tokens is read twice in a row. Nothing but the first copy can predict the second one, so
 
@@ -7,26 +7,41 @@ A sequence of random tokens is read twice in a row. Nothing but the first copy c
 A head is an induction head when, reading a token in the second copy, it attends to the token that followed the same
 token in the first: its prefix-matching score is the mean attention probability from position i to i - length + 1.
 Source: Olsson et al. 2022, "In-context learning and induction heads", transformer-circuits.pub.
+
+Ablation. A head is taken out by setting what it writes to its mean over the tokens of the pass (mean ablation: Wang et
+al. 2022, "Interpretability in the wild"), before the layer's output matrix mixes heads. Heads are found on some
+sequences and taken out on others. The null: as many other heads of the same layers, drawn anew each time; p = (1 +
+draws that hurt at least as much) / (1 + draws). Loss on ordinary text tells whether what was taken out does only that.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
-from harness.errors import EngineError
+from harness.errors import EngineError, RefusedError
 from harness.ports import Session
-from harness.workloads._language.activations import scenario_of
+from harness.workloads._language.activations import OpenSession, scenario_of
 from harness.workloads._language.sampling import log_softmax_at
+from harness.workloads._language.texts import shipped_text
 
 Floats = NDArray[np.float32]
+Place = tuple[int, int]
+"""(layer, head)."""
 
 ATTENTION: Final = "kq_soft_max-"
 """llama.cpp's name of a layer's attention probabilities; they exist only without flash attention."""
+WRITTEN: Final = "kqv_out-"
+"""llama.cpp's name of what a layer's heads write, one beside the other, before its output matrix."""
+LENGTH_TOKENS: Final = 64
+SEQUENCE_COUNT: Final = 4
+STRONG_SCORE: Final = 0.5
+MOST_HEADS: Final = 12
+_SHOWN_HEADS: Final = 10
 
 
 class Head(Frozen, frozen=True, kw_only=True):
@@ -41,11 +56,11 @@ class InductionReport(Frozen, frozen=True, kw_only=True):
     """What repeated random tokens show.
 
     Attributes:
-        length_tokens: Tokens of one copy.
         first_loss: Mean loss of the first copy, nats a token; about ln(vocabulary) or worse, since it is random.
         copied_ratio: Share of the second copy's tokens that are the most likely ones.
         heads: Heads by prefix-matching score, the strongest first.
-        uniform_score: What a head would score that attends to all tokens before it alike.
+        uniform_score: What a head would score that attends to all tokens so far alike: the mean of 1 / (i + 1) over
+            the positions i of the second copy.
         strong_count: Heads whose score is above a half.
     """
 
@@ -61,7 +76,7 @@ class InductionReport(Frozen, frozen=True, kw_only=True):
 
 
 class AttentionScores:
-    """A tap that sums prefix-matching scores of every head from attention probabilities.
+    """A tap that keeps prefix-matching scores of every head from attention probabilities.
 
     Args:
         length_tokens: Tokens of one copy; each pass must read both copies at once.
@@ -69,8 +84,7 @@ class AttentionScores:
 
     def __init__(self, length_tokens: int) -> None:
         self.length_tokens = length_tokens
-        self.sums: dict[int, NDArray[np.float64]] = {}
-        self.pass_count: dict[int, int] = {}
+        self.scores: dict[int, list[NDArray[np.float64]]] = {}
 
     def wants(self, name: str) -> bool:
         """Attention probabilities of every layer."""
@@ -78,17 +92,15 @@ class AttentionScores:
 
     def __call__(self, name: str, values: Floats) -> None:
         """Take [head_count, token_count, cache_tokens]."""
-        layer = int(name[len(ATTENTION) :])
-        scores = prefix_matching(values, self.length_tokens)
-        self.sums[layer] = self.sums[layer] + scores if layer in self.sums else scores
-        self.pass_count[layer] = self.pass_count.get(layer, 0) + 1
+        scores = self.scores.setdefault(int(name[len(ATTENTION) :]), [])
+        scores.append(prefix_matching(values, self.length_tokens))
 
     def heads(self) -> list[Head]:
         """Mean score of every head, the strongest first."""
         found = [
-            Head(layer=layer, head=head, score=float(score) / self.pass_count[layer])
-            for layer, scores in self.sums.items()
-            for head, score in enumerate(scores)
+            Head(layer=layer, head=head, score=score)
+            for layer, scores in self.scores.items()
+            for head, score in enumerate(np.mean(scores, axis=0).tolist())
         ]
         return sorted(found, key=lambda h: -h.score)
 
@@ -102,13 +114,7 @@ def prefix_matching(attention: Floats, length_tokens: int) -> NDArray[np.float64
     if attention.ndim != 3 or attention.shape[1] != 2 * length_tokens or attention.shape[2] < 2 * length_tokens:
         raise EngineError(f"attention of shape {attention.shape} for two copies of {length_tokens} tokens")
     at = np.arange(length_tokens, 2 * length_tokens)
-    scores: NDArray[np.float64] = attention[:, at, at - length_tokens + 1].mean(axis=1, dtype=np.float64)
-    return scores
-
-
-def uniform_score(length_tokens: int) -> float:
-    """Mean of 1 / (i + 1) over the positions i of the second copy: attention spread over all tokens so far."""
-    return float(np.mean(1 / (np.arange(length_tokens, 2 * length_tokens) + 1)))
+    return np.asarray(attention[:, at, at - length_tokens + 1].mean(axis=1, dtype=np.float64))
 
 
 def random_tokens(session: Session, length_tokens: int, count: int, seed: int) -> list[list[int]]:
@@ -123,11 +129,6 @@ def random_tokens(session: Session, length_tokens: int, count: int, seed: int) -
     return found
 
 
-def repeated_losses(session: Session, sequence: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(loss of each token but the first, whether it was the most likely one) for the sequence read twice."""
-    return token_losses(session, [*sequence, *sequence])
-
-
 def token_losses(session: Session, tokens: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """(loss of each token but the first, whether it was the most likely one)."""
     session.clear()
@@ -140,42 +141,167 @@ def token_losses(session: Session, tokens: Sequence[int]) -> tuple[NDArray[np.fl
     return np.array(losses), np.array(hits)
 
 
+def copied(session: Session, sequences: Sequence[Sequence[int]]) -> tuple[float, float, float]:
+    """(mean loss of the first copy, of the second, share of the second's tokens that were the most likely ones).
+
+    Each sequence is read twice in a row.
+    """
+    found = []
+    for sequence in sequences:
+        length = len(sequence)
+        losses, hits = token_losses(session, [*sequence, *sequence])
+        # Targets are tokens 1..2L-1. The second copy's first token follows the last one of the first by chance.
+        found.append((losses[: length - 1].mean(), losses[length:].mean(), hits[length:].mean()))
+    first, second, hit = np.mean(found, axis=0).tolist()
+    return first, second, hit
+
+
 def induction(
-    open_session: Callable[..., Session],
+    open_session: OpenSession,
     path: Path,
     *,
-    length_tokens: int = 64,
-    sequence_count: int = 4,
+    length_tokens: int = LENGTH_TOKENS,
+    sequence_count: int = SEQUENCE_COUNT,
     thread_count: int = 1,
     seed: int = 1,
-    head_count: int = 10,
-) -> InductionReport:
-    """Read repeated random tokens and say how well they are copied, and by which heads.
+) -> tuple[InductionReport, list[Head]]:
+    """Read repeated random tokens: how well they are copied and by which heads, and every head by its score.
 
     Raises:
         EngineError: The engine refused the model, or shows no attention probabilities.
     """
     tap = AttentionScores(length_tokens)
     scenario = scenario_of(thread_count, 2 * length_tokens, flash_attention=False)
-    first, second, copied = [], [], []
     with closing(open_session(path, scenario, tap=tap)) as session:
-        for sequence in random_tokens(session, length_tokens, sequence_count, seed):
-            losses, hits = repeated_losses(session, sequence)
-            # Targets are tokens 1..2L-1. The second copy's first token follows the last one of the first by chance.
-            first.append(losses[: length_tokens - 1].mean())
-            second.append(losses[length_tokens:].mean())
-            copied.append(hits[length_tokens:].mean())
+        first, second, hit = copied(session, random_tokens(session, length_tokens, sequence_count, seed))
     heads = tap.heads()
     if not heads:
         raise EngineError(f"{path.name}: this engine shows no attention probabilities")
-    return InductionReport(
+    report = InductionReport(
         sequence_count=sequence_count,
         length_tokens=length_tokens,
-        first_loss=float(np.mean(first)),
-        second_loss=float(np.mean(second)),
-        score=float(np.mean(first) - np.mean(second)),
-        copied_ratio=float(np.mean(copied)),
-        heads=tuple(heads[:head_count]),
-        uniform_score=uniform_score(length_tokens),
-        strong_count=sum(h.score > 0.5 for h in heads),
+        first_loss=first,
+        second_loss=second,
+        score=first - second,
+        copied_ratio=hit,
+        heads=tuple(heads[:_SHOWN_HEADS]),
+        uniform_score=float(np.mean(1 / (np.arange(length_tokens, 2 * length_tokens) + 1))),
+        strong_count=sum(h.score > STRONG_SCORE for h in heads),
+    )
+    return report, heads
+
+
+class HeadsOut:
+    """A tap that sets some heads to their mean over the tokens of a pass.
+
+    Attributes:
+        places: Heads to take out; may change between passes.
+    """
+
+    def __init__(self, head_count: int) -> None:
+        self.head_count = head_count
+        self.places: Collection[Place] = ()
+
+    def wants(self, name: str) -> bool:
+        """What the heads of every layer write."""
+        return name.startswith(WRITTEN) and name[len(WRITTEN) :].isdigit()
+
+    def __call__(self, name: str, values: Floats) -> Floats | None:
+        """Take [token_count, heads x head width]."""
+        heads = [head for layer, head in self.places if layer == int(name[len(WRITTEN) :])]
+        if not heads:
+            return None
+        parts = values.reshape(len(values), self.head_count, -1).copy()
+        parts[:, heads] = parts[:, heads].mean(axis=0)
+        return parts.reshape(values.shape)
+
+
+class Losses(NamedTuple):
+    """Nats a token: the first copy of random tokens, the second one, and ordinary text."""
+
+    first: float
+    second: float
+    text: float
+
+
+class AblationReport(Frozen, frozen=True, kw_only=True):
+    """The causal effect of induction heads.
+
+    Attributes:
+        heads: Those taken out, by prefix-matching score on other sequences.
+        null_second_losses: Second-copy losses without as many other heads of the same layers, one a draw.
+        p_value: Chance of a loss as high by taking out others.
+        head_share: Share of the model's heads that was taken out.
+    """
+
+    heads: tuple[Head, ...]
+    intact: Losses
+    ablated: Losses
+    null_second_losses: tuple[float, ...]
+    p_value: float
+    head_share: float
+
+
+def null_draw(heads: Sequence[Head], taken: Sequence[Head], rng: np.random.Generator) -> list[Place]:
+    """As many heads of each layer as were taken, from the others.
+
+    Raises:
+        RefusedError: A layer has too few of them.
+    """
+    gone = {(h.layer, h.head) for h in taken}
+    out: list[Place] = []
+    for layer in sorted({h.layer for h in taken}):
+        wanted = sum(at == layer for at, _ in gone)
+        others = [h.head for h in heads if h.layer == layer and (layer, h.head) not in gone]
+        if len(others) < wanted:
+            raise RefusedError(f"layer {layer} has {len(others)} other heads to stand for {wanted} induction heads")
+        out += [(layer, int(head)) for head in rng.choice(others, wanted, replace=False)]
+    return out
+
+
+def ablation(
+    open_session: OpenSession,
+    path: Path,
+    heads: Sequence[Head],
+    *,
+    draw_count: int = 39,
+    thread_count: int = 1,
+    seed: int = 1,
+) -> AblationReport:
+    """Take induction heads out, on other sequences than those that :func:`induction` found them on.
+
+    ``heads`` are all of the model by their score, the strongest first.
+
+    Raises:
+        RefusedError: No head scores above a half.
+        EngineError: The engine refused the model.
+    """
+    strong = [h for h in heads if h.score > STRONG_SCORE][:MOST_HEADS]
+    if not strong:
+        raise RefusedError(f"{path.name}: no head scores above {STRONG_SCORE}, so there is none to take out")
+    tap = HeadsOut(len(heads) // (1 + max(h.layer for h in heads)))
+    scenario = scenario_of(thread_count, 2 * LENGTH_TOKENS, flash_attention=False)
+    with closing(open_session(path, scenario, tap=tap)) as session:
+        sequences = random_tokens(session, LENGTH_TOKENS, SEQUENCE_COUNT, seed + 1)
+        text = session.tokenize(shipped_text()[:4000])[: 2 * LENGTH_TOKENS]
+
+        def losses() -> Losses:
+            first, second, _ = copied(session, sequences)
+            return Losses(first, second, float(token_losses(session, text)[0].mean()))
+
+        intact = losses()
+        tap.places = {(h.layer, h.head) for h in strong}
+        ablated = losses()
+        rng = np.random.default_rng(seed)
+        null = []
+        for _ in range(draw_count):
+            tap.places = null_draw(heads, strong, rng)
+            null.append(copied(session, sequences)[1])
+    return AblationReport(
+        heads=tuple(strong),
+        intact=intact,
+        ablated=ablated,
+        null_second_losses=tuple(null),
+        p_value=(1 + sum(loss >= ablated.second for loss in null)) / (1 + draw_count),
+        head_share=len(strong) / len(heads),
     )

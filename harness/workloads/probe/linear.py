@@ -35,14 +35,9 @@ class LinearProbe:
     weights: NDArray[np.float64]
     bias: float
 
-    def score(self, x: Floats) -> NDArray[np.float64]:
-        """Log-odds [token_count]."""
-        found: NDArray[np.float64] = x @ self.weights + self.bias
-        return found
-
     def predict(self, x: Floats) -> Labels:
         """Labels [token_count]."""
-        said: Labels = self.score(x) > 0
+        said: Labels = x @ self.weights + self.bias > 0
         return said
 
 

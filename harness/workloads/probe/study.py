@@ -1,8 +1,14 @@
-"""Probes of every property on the layers of a real model, held-out text, and on the token alone."""
+"""Probes of every property on the layers of a real model, held-out text, and on the token alone.
 
-from collections.abc import Callable, Mapping
+A property of a token that its text decides is computed and never guessed: at the last character of the token, from the
+text of its window up to there; ``word_goes_on`` also looks at the character after it.
+"""
+
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
@@ -12,6 +18,7 @@ from harness.errors import RefusedError
 from harness.ports import Session
 from harness.workloads._language.activations import (
     Captured,
+    OpenSession,
     block_name,
     capture,
     norm_limit,
@@ -20,7 +27,58 @@ from harness.workloads._language.activations import (
 )
 from harness.workloads._language.texts import shipped_text, split_text, texts_of
 from harness.workloads.probe.linear import Labels, ProbeReport, Rows, report
-from harness.workloads.probe.properties import PROPERTIES, token_labels
+
+
+def in_parentheses(text: str) -> Labels:
+    """Whether more round brackets were opened than closed, up to and with each character; a blank line closes all."""
+    found = np.zeros(len(text), np.bool_)
+    depth, blank = 0, False
+    for i, c in enumerate(text):
+        if c == "(":
+            depth += 1
+        elif c == ")":
+            depth = max(0, depth - 1)
+        if c == "\n":
+            depth, blank = (0 if blank else depth), True
+        elif not c.isspace():
+            blank = False
+        found[i] = depth > 0
+    return found
+
+
+def in_quotes(text: str) -> Labels:
+    """Whether a double quote is open after each character; the end of a line closes it."""
+    states = accumulate(text, lambda is_open, c: c != "\n" and is_open != (c == '"'), initial=False)
+    return np.array([*states][1:], np.bool_)
+
+
+def in_indented_line(text: str) -> Labels:
+    """Whether the character's line begins with four blanks or more: code and grammar, not prose, in a reference text.
+
+    The newline belongs to the line that it ends.
+    """
+    return np.array([line.startswith("    ") for line in text.splitlines(keepends=True) for _ in line], np.bool_)
+
+
+def word_goes_on(text: str) -> Labels:
+    """Whether a letter follows a letter: the token ends inside a word; a token's own text does not decide it."""
+    return np.array([a.isalpha() and b.isalpha() for a, b in pairwise(text + " ")], np.bool_)
+
+
+PROPERTIES: Final[dict[str, Callable[[str], Labels]]] = {
+    "in parentheses": in_parentheses,
+    "in quotes": in_quotes,
+    "in indented line": in_indented_line,
+    "word goes on": word_goes_on,
+}
+
+
+def token_labels(pieces: Sequence[str], of_text: Callable[[str], Labels]) -> Labels:
+    """Label of each token: the property at its last character; a token of no text has the one before it."""
+    characters = of_text("".join(pieces))
+    ends = np.cumsum([len(p) for p in pieces]) - 1
+    labels: Labels = characters[np.maximum(ends, 0)] if len(characters) else np.zeros(len(pieces), np.bool_)
+    return labels
 
 
 class ProbeStudy(Frozen, frozen=True, kw_only=True):
@@ -67,84 +125,46 @@ def rows_of(captured: Captured, labels: Labels, limit: float) -> Rows:
     return Rows(x=captured.values[kept], tokens=captured.tokens[kept], labels=labels[kept], windows=owner[kept])
 
 
-def probe_study(
-    open_session: Callable[..., Session],
+def sweep(
+    open_session: OpenSession,
     path: Path,
     folder: Path | None = None,
     *,
-    layer: int = 15,
+    layers: Sequence[int] = (),
     thread_count: int = 1,
-    limit_tokens: int = 12_000,
-    material: tuple[Captured, Captured] | None = None,
-    further: Mapping[str, tuple[Labels, Labels]] | None = None,
-) -> ProbeStudy:
-    """Train on the beginning of a text, test on its last fifth.
+    limit_tokens: int = 6000,
+) -> list[ProbeStudy]:
+    """Every property, and whether the model is sure of its next token, on each of the layers.
 
-    ``material`` are activations of both parts captured before, ``further`` labels of more properties, for every token
-    of both parts.
+    Without ``layers`` on five from the first to the last. Probes are trained on the beginning of the texts and tested
+    on their last fifth.
 
     Raises:
         RefusedError: The text is too short, or shows no property both ways.
         EngineError: The engine refused the model, or has no such layer.
     """
-    if material is None:
-        material = captured_parts(open_session, path, folder, layer, thread_count, limit_tokens)
-    first, later = material
-    limit = norm_limit(first.values)
-    reports, skipped = [], []
-    with closing(open_session(path, scenario_of(thread_count))) as session:
-        labels = {n: tuple(text_labels(part, session.detokenize, n) for part in material) for n in PROPERTIES}
-        for name, (train, held_out) in {**labels, **(further or {})}.items():
+    last = read_gguf(path).weights().shape.layer_count - 1
+    texts = [split_text(t, 0.2) for t in ([shipped_text()] if folder is None else texts_of(folder))]
+    parts = [a for a, _ in texts], ["\n".join(b for _, b in texts)]
+    labels: dict[str, list[Labels]] = {}
+    found = []
+    for layer in layers or sorted({round(share * last) for share in (0, 0.25, 0.5, 0.75, 1)}):
+        kept = "all" if layer == last else "none"
+        options: dict[str, Any] = {"thread_count": thread_count, "limit_tokens": limit_tokens, "logits": kept}
+        captured = [capture(open_session, path, part, block_name(layer), **options) for part in parts]
+        if not labels:  # tokens are the same for every layer
+            with closing(open_session(path, scenario_of(thread_count))) as session:
+                labels = {n: [text_labels(part, session.detokenize, n) for part in captured] for n in PROPERTIES}
+                labels["next token uncertain"] = [uncertain(session, part) for part in captured]
+        limit = norm_limit(captured[0].values)
+        reports, skipped = [], []
+        for name, of_parts in labels.items():
+            train, held_out = (rows_of(part, own, limit) for part, own in zip(captured, of_parts, strict=True))
             try:
-                reports.append(report(name, rows_of(first, train, limit), rows_of(later, held_out, limit)))
+                reports.append(report(name, train, held_out))
             except RefusedError:
                 skipped.append(name)
-    if not reports:
-        raise RefusedError("the text shows no property both ways")
-    return ProbeStudy(model=path.name, layer=layer, reports=tuple(reports), skipped=tuple(skipped))
-
-
-def captured_parts(
-    open_session: Callable[..., Session],
-    path: Path,
-    folder: Path | None,
-    layer: int,
-    thread_count: int,
-    limit_tokens: int,
-) -> tuple[Captured, Captured]:
-    """Activations of the beginning of the texts, and of their last fifth."""
-    parts = [split_text(t, 0.2) for t in ([shipped_text()] if folder is None else texts_of(folder))]
-    begin, end = [a for a, _ in parts], ["\n".join(b for _, b in parts)]
-    name = block_name(layer)
-    options = {"thread_count": thread_count, "limit_tokens": limit_tokens}
-    return capture(open_session, path, begin, name, **options), capture(open_session, path, end, name, **options)
-
-
-def sweep(
-    open_session: Callable[..., Session],
-    path: Path,
-    folder: Path | None = None,
-    *,
-    thread_count: int = 1,
-    limit_tokens: int = 6000,
-) -> list[ProbeStudy]:
-    """Every property on five layers from the first to the last, and whether the model is sure of its next token.
-
-    Raises:
-        RefusedError: The text is too short, or shows no property both ways.
-        EngineError: The engine refused the model.
-    """
-    count = read_gguf(path).weights().shape.layer_count
-    layers = sorted({round(share * (count - 1)) for share in (0, 0.25, 0.5, 0.75, 1)})
-    further: dict[str, tuple[Labels, Labels]] = {}
-    found = []
-    for layer in layers:
-        material = captured_parts(open_session, path, folder, layer, thread_count, limit_tokens)
-        if not further:
-            with closing(open_session(path, scenario_of(thread_count))) as session:
-                first, later = (uncertain(session, part) for part in material)
-            further = {"next token uncertain": (first, later)}
-        found.append(
-            probe_study(open_session, path, layer=layer, thread_count=thread_count, material=material, further=further)
-        )
+        if not reports:
+            raise RefusedError("the text shows no property both ways")
+        found.append(ProbeStudy(model=path.name, layer=layer, reports=tuple(reports), skipped=tuple(skipped)))
     return found

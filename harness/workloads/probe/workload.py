@@ -1,16 +1,20 @@
 """Probing as a workload: fit a probe, and apply it to the activations of a batch; a real model on request."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from harness.domain.workload import MOST_KEPT_BYTES, Cost, new_page_bytes
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads.probe.induction import ablation, induction
 from harness.workloads.probe.linear import Floats, Labels, LinearProbe, fit
+from harness.workloads.probe.study import sweep
 
-NOISE_RATIO = 0.05
+NOISE_RATIO: Final = 0.05
+_STEPS: Final = 5
 
 
 class State(NamedTuple):
@@ -121,25 +125,18 @@ class ProbeWorkload:
         Raises:
             RefusedError: No model was given.
         """
-        import msgspec
-
-        from harness.workloads.probe.ablation import ablation
-        from harness.workloads.probe.induction import induction
-        from harness.workloads.probe.study import sweep
-
         if context.model_path is None or context.open_session is None:
             raise RefusedError("an evaluation of probe reads a model's activations: give --model FILE")
         folder = context.data / "text" if context.data and (context.data / "text").is_dir() else None
         opener, path, threads = context.open_session, context.model_path, context.thread_count
+        report, heads = induction(opener, path, thread_count=threads, seed=context.seed)
         found: dict[str, Any] = {
             "probes": [msgspec.to_builtins(s) for s in sweep(opener, path, folder, thread_count=threads)],
-            "induction": msgspec.to_builtins(induction(opener, path, thread_count=threads, seed=context.seed)),
+            "induction": msgspec.to_builtins(report),
         }
         try:
-            found["ablation"] = msgspec.to_builtins(ablation(opener, path, thread_count=threads, seed=context.seed))
+            taken_out = ablation(opener, path, heads, thread_count=threads, seed=context.seed)
+            found["ablation"] = msgspec.to_builtins(taken_out)
         except RefusedError as error:  # a model without induction heads is a result
             found["ablation"] = str(error)
         return found
-
-
-_STEPS = 5

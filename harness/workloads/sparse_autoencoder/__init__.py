@@ -1,4 +1,4 @@
-"""Sparse autoencoders as a library (``model``, ``training``, ``study``, ``saelens`` ...) and as a workload."""
+"""Sparse autoencoders as a library (``model``, ``training``, ``study`` ...) and as a workload."""
 
 from harness.workloads.sparse_autoencoder.workload import SparseAutoencoderWorkload
 

@@ -15,21 +15,30 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import MissingPackageError, RefusedError
-from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows, largest, positive
+from harness.onnx.quantize import quantize_weights, save
+from harness.onnx.session import OnnxSession
+from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows, largest
 
-NUMPY_KINDS: Final = ("fp32", "fp16", "int8")
-ONNX_KINDS: Final = ("ort fp32", "ort int8", "ort int4")
+_ONNX_BITS: Final = {"ort fp32": 32, "ort int8": 8, "ort int4": 4}
+KINDS: Final = ("fp32", "fp16", "int8", *_ONNX_BITS)
 _BLOCK_ELEMENTS: Final = 1 << 16  # widened at once: 256 KiB of float32, which a second-level cache holds
 _PROTO_LIMIT_BYTES: Final = 2**31 - 2**20
 """A graph's message may not be larger; the quantizer needs it whole."""
+_GRAPH: Final = """<ir_version: 9, opset_import: ["" : 18]>
+sparse_autoencoder (float[tokens, {input_dim}] x) => (float[tokens, {count}] values, int64[tokens, {count}] indices) {{
+  centred = Sub(x, b_dec)
+  product = MatMul(centred, W_enc)
+  hidden = Add(product, b_enc)
+  active = Relu(hidden)
+  values, indices = TopK<axis = 1, largest = 1, sorted = 0>(active, k)
+}}"""
 
 
 class Encoder(NamedTuple):
     """One way to encode.
 
     Attributes:
-        kind: Of :data:`NUMPY_KINDS` or :data:`ONNX_KINDS`.
+        kind: Of :data:`KINDS`.
         weight_bytes: Bytes of W_enc as stored, scales included.
         top: The k largest activations of x [token_count, input_dim].
     """
@@ -39,10 +48,11 @@ class Encoder(NamedTuple):
     top: Callable[[Floats], Codes]
 
 
-def kinds() -> tuple[str, ...]:
-    """Those that can run with the packages that are installed."""
+def kinds(input_dim: int, feature_count: int) -> list[str]:
+    """Those that can run at a size (one ONNX message holds two GiB) with the packages that are installed."""
     has_onnx = all(find_spec(name) for name in ("onnxruntime", "onnx", "onnx_ir"))
-    return (*NUMPY_KINDS, *(ONNX_KINDS if has_onnx else ()))
+    fits = has_onnx and 4 * input_dim * feature_count < _PROTO_LIMIT_BYTES
+    return [kind for kind in KINDS if fits or kind not in _ONNX_BITS]
 
 
 def weight_bytes(kind: str, input_dim: int, feature_count: int) -> int:
@@ -59,24 +69,18 @@ def weight_bytes(kind: str, input_dim: int, feature_count: int) -> int:
 
 
 def make_encoder(autoencoder: SparseAutoencoder, kind: str, folder: Path, *, thread_count: int = 1) -> Encoder:
-    """Build one; ``folder`` takes the graphs of ONNX Runtime.
-
-    Raises:
-        RefusedError: No such kind, no TopK, or a graph beyond two GiB.
-        MissingPackageError: ONNX Runtime or its quantizer is not installed.
-    """
-    if autoencoder.activation != "topk":
-        raise RefusedError("only TopK autoencoders have encoders in several precisions")
-    size = weight_bytes(kind, autoencoder.input_dim, autoencoder.feature_count) if kind in _MAKERS else 0
-    if not size:
-        raise RefusedError(f"no encoder {kind!r}; one of: {', '.join(_MAKERS)}")
-    return Encoder(kind, size, _MAKERS[kind](autoencoder, folder, thread_count))
+    """Build one of :func:`kinds`; ``folder`` takes the graphs of ONNX Runtime."""
+    if kind in _ONNX_BITS:
+        top = _onnx(autoencoder, _ONNX_BITS[kind], folder, thread_count)
+    else:
+        top = {"fp32": _fp32, "fp16": _fp16, "int8": _int8}[kind](autoencoder)
+    return Encoder(kind, weight_bytes(kind, autoencoder.input_dim, autoencoder.feature_count), top)
 
 
 # -- numpy ------------------------------------------------------------------------------------------------------
 
 
-def _fp32(sae: SparseAutoencoder, _folder: Path, _threads: int) -> Callable[[Floats], Codes]:
+def _fp32(sae: SparseAutoencoder) -> Callable[[Floats], Codes]:
     # Inputs in rows, as SAELens stores them. Copied only where the rows lie badly; see :func:`~.model.empty_rows`.
     encoder = sae.encoder
     if encoder.strides[0] % 4096 == 0 or encoder.strides[1] != encoder.itemsize:
@@ -85,53 +89,44 @@ def _fp32(sae: SparseAutoencoder, _folder: Path, _threads: int) -> Callable[[Flo
     return replace(sae, encoder=encoder).encode_sparse
 
 
-def widen_half(half: NDArray[np.float16], scratch: NDArray[np.int32]) -> Floats:
+def widen_half(half: NDArray[np.float16], wide: Floats) -> None:
     """float16 as float32 by integer operations, 4 to 18 times faster than numpy's own cast; infinities are not kept.
 
     Both formats are sign, exponent, fraction. Sign-extend to 32 bits, shift by the 13 bits that the fraction is longer,
     keep sign, exponent and fraction, and multiply by 2^112, the difference of the exponents' biases (127 - 15).
     """
-    np.copyto(scratch, half.view(np.int16))
-    np.left_shift(scratch, 13, out=scratch)
-    np.bitwise_and(scratch, np.int32(0x8FFFE000 - 2**32), out=scratch)
-    wide = scratch.view(np.float32)
-    return np.multiply(wide, np.float32(2.0**112), out=wide)
+    bits = wide.view(np.int32)
+    np.copyto(bits, half.view(np.int16))
+    np.left_shift(bits, 13, out=bits)
+    np.bitwise_and(bits, np.int32(0x8FFFE000 - 2**32), out=bits)
+    np.multiply(wide, np.float32(2.0**112), out=wide)
 
 
-def _fp16(sae: SparseAutoencoder, _folder: Path, _threads: int) -> Callable[[Floats], Codes]:
-    weights = np.ascontiguousarray(sae.encoder.T, np.float16)
-    scratch = np.empty((_block_rows(sae), sae.input_dim), np.int32)
-    return _by_blocks(sae, weights, lambda part: widen_half(part, scratch[: len(part)]), None)
+def _fp16(sae: SparseAutoencoder) -> Callable[[Floats], Codes]:
+    return _by_blocks(sae, np.ascontiguousarray(sae.encoder.T, np.float16), widen_half, None)
 
 
-def _int8(sae: SparseAutoencoder, _folder: Path, _threads: int) -> Callable[[Floats], Codes]:
+def _int8(sae: SparseAutoencoder) -> Callable[[Floats], Codes]:
     scales = np.maximum(np.abs(sae.encoder).max(axis=0), np.float32(1e-30)) / np.float32(127)
     weights = np.ascontiguousarray(np.rint(sae.encoder / scales).T, np.int8)
-    scratch = np.empty((_block_rows(sae), sae.input_dim), np.float32)
-
-    def widen(part: NDArray[Any]) -> Floats:
-        wide = scratch[: len(part)]
-        np.copyto(wide, part)
-        return wide
-
-    return _by_blocks(sae, weights, widen, scales)
-
-
-def _block_rows(sae: SparseAutoencoder) -> int:
-    return max(1, _BLOCK_ELEMENTS // sae.input_dim)
+    return _by_blocks(sae, weights, lambda part, wide: np.copyto(wide, part), scales)
 
 
 def _by_blocks(
-    sae: SparseAutoencoder, weights: NDArray[Any], widen: Callable[[NDArray[Any]], Floats], scales: Floats | None
+    sae: SparseAutoencoder, weights: NDArray[Any], widen: Callable[[NDArray[Any], Floats], None], scales: Floats | None
 ) -> Callable[[Floats], Codes]:
     """Encode with weights [feature_count, input_dim] that are widened a few features at a time."""
-    rows = _block_rows(sae)
+    rows = max(1, _BLOCK_ELEMENTS // sae.input_dim)
+    scratch = np.empty((rows, sae.input_dim), np.float32)
 
     def top(x: Floats) -> Codes:
-        centred = np.ascontiguousarray((x - sae.decoder_bias if sae.centred else x).T)
+        centred = np.ascontiguousarray((x - sae.decoder_bias).T)
         h = np.empty((sae.feature_count, len(x)), np.float32)
         for start in range(0, sae.feature_count, rows):
-            np.matmul(widen(weights[start : start + rows]), centred, out=h[start : start + rows])
+            part = weights[start : start + rows]
+            wide = scratch[: len(part)]
+            widen(part, wide)
+            np.matmul(wide, centred, out=h[start : start + rows])
         if scales is not None:
             h *= scales[:, None]
         h += sae.encoder_bias[:, None]
@@ -143,78 +138,31 @@ def _by_blocks(
 # -- ONNX Runtime -----------------------------------------------------------------------------------------------
 
 
-def write_graph(sae: SparseAutoencoder, path: Path) -> Path:
-    """Sub, MatMul, Add, Relu, TopK as an ONNX file with its weights beside it.
+def write_graph(sae: SparseAutoencoder, path: Path) -> None:
+    """Sub, MatMul, Add, Relu, TopK as an ONNX file with its weights beside it."""
+    import onnx
+    import onnx.parser
 
-    Raises:
-        MissingPackageError: onnx is not installed.
-        RefusedError: The weights are more than two GiB.
-    """
-    try:
-        import onnx
-        from onnx import TensorProto, helper, numpy_helper
-    except ImportError as error:
-        raise MissingPackageError("onnx", "quantize") from error
-    if sae.encoder.nbytes > _PROTO_LIMIT_BYTES:
-        raise RefusedError(f"an encoder of {sae.encoder.nbytes} bytes does not fit one ONNX message (2 GiB)")
-    shift = sae.decoder_bias if sae.centred else np.zeros_like(sae.decoder_bias)
+    model = onnx.parser.parse_model(_GRAPH.format(input_dim=sae.input_dim, count=sae.active_count))
     constants: dict[str, NDArray[Any]] = {
         "W_enc": sae.encoder,
         "b_enc": sae.encoder_bias,
-        "b_dec": shift,
+        "b_dec": sae.decoder_bias,
         "k": np.array([sae.active_count], np.int64),
     }
-    nodes = [
-        helper.make_node("Sub", ["x", "b_dec"], ["centred"]),
-        helper.make_node("MatMul", ["centred", "W_enc"], ["product"], name="encode"),
-        helper.make_node("Add", ["product", "b_enc"], ["hidden"]),
-        helper.make_node("Relu", ["hidden"], ["active"]),
-        helper.make_node("TopK", ["active", "k"], ["values", "indices"], axis=1, largest=1, sorted=0),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "sparse-autoencoder",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["tokens", sae.input_dim])],
-        [
-            helper.make_tensor_value_info("values", TensorProto.FLOAT, ["tokens", sae.active_count]),
-            helper.make_tensor_value_info("indices", TensorProto.INT64, ["tokens", sae.active_count]),
-        ],
-        [numpy_helper.from_array(a, n) for n, a in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    data = path.with_name(path.name + ".data")
-    data.unlink(missing_ok=True)
-    onnx.save_model(model, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
-    return path
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in constants.items())
+    save(model, path)
 
 
-def _onnx(bits: int) -> Callable[[SparseAutoencoder, Path, int], Callable[[Floats], Codes]]:
-    def make(sae: SparseAutoencoder, folder: Path, thread_count: int) -> Callable[[Floats], Codes]:
-        from harness.onnx.quantize import quantize_weights
-        from harness.onnx.session import OnnxSession
+def _onnx(sae: SparseAutoencoder, bits: int, folder: Path, thread_count: int) -> Callable[[Floats], Codes]:
+    path = folder / "encoder-fp32.onnx"
+    if not path.is_file():
+        write_graph(sae, path)
+    if bits < 32:
+        path = quantize_weights(path, folder / f"encoder-int{bits}.onnx", bits=bits)
+    session = OnnxSession(path, thread_count=thread_count)
 
-        source = folder / "encoder-fp32.onnx"
-        if not source.is_file():
-            write_graph(sae, source)
-        path = source
-        if bits < 32:
-            path = quantize_weights(source, folder / f"encoder-int{bits}.onnx", bits=bits)
-        session = OnnxSession(path, thread_count=thread_count)
+    def top(x: Floats) -> Codes:
+        return Codes(*session.run({"x": x}, ["indices", "values"]))
 
-        def top(x: Floats) -> Codes:
-            values, indices = session.run({"x": x}, ["values", "indices"])
-            return positive(indices, values)
-
-        return top
-
-    return make
-
-
-_MAKERS: Final[dict[str, Callable[[SparseAutoencoder, Path, int], Callable[[Floats], Codes]]]] = {
-    "fp32": _fp32,
-    "fp16": _fp16,
-    "int8": _int8,
-    "ort fp32": _onnx(32),
-    "ort int8": _onnx(8),
-    "ort int4": _onnx(4),
-}
+    return top

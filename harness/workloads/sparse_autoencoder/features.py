@@ -47,7 +47,6 @@ def top_features(
     context_count: int = 5,
     radius_tokens: int = 8,
     most_firing_ratio: float = 0.02,
-    block_tokens: int = 512,
 ) -> list[Feature]:
     """Features with the highest total activation among those that fire rarely enough to mean something.
 
@@ -55,31 +54,22 @@ def top_features(
     """
     m, n = autoencoder.feature_count, len(captured.tokens)
     rows = np.flatnonzero(ordinary(captured.values, limit))
-    parts = []
-    for start in range(0, len(rows), block_tokens):
-        block = rows[start : start + block_tokens]
-        codes = autoencoder.encode_sparse(captured.values[block])
-        parts.append((codes.indices, np.repeat(block, np.diff(codes.starts)), codes.values))
-    indices, places, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    codes = autoencoder.encode_blocks(captured.values[rows])
+    active = codes.values > 0
+    places, indices, values = rows[active.nonzero()[0]], codes.indices[active], codes.values[active]
     fired = np.bincount(indices, minlength=m)
     totals = np.bincount(indices, weights=values, minlength=m)
     eligible = (fired >= context_count) & (fired <= most_firing_ratio * max(1, len(rows)))
     order = np.argsort(-np.where(eligible, totals, -1.0), kind="stable")[:feature_count]
     window = np.searchsorted(captured.windows, np.arange(n), side="right") - 1
     ends = np.append(captured.windows[1:], n)
-    by_feature = np.argsort(indices, kind="stable")
-    starts = np.searchsorted(indices[by_feature], np.arange(m + 1))
     found = []
     for feature in (int(f) for f in order if eligible[f]):
-        entries = by_feature[starts[feature] : starts[feature + 1]]
+        entries = np.flatnonzero(indices == feature)
         entries = entries[np.argsort(-values[entries], kind="stable")]
-        chosen: dict[int, int] = {}
-        for entry in entries:
-            chosen.setdefault(int(window[places[entry]]), int(entry))
-            if len(chosen) == context_count:
-                break
+        _, firsts = np.unique(window[places[entries]], return_index=True)
         contexts, tokens = [], []
-        for entry in chosen.values():
+        for entry in entries[np.sort(firsts)[:context_count]]:
             place = int(places[entry])
             first, last = captured.windows[window[place]], ends[window[place]]
             before = captured.tokens[max(first, place - radius_tokens) : place]

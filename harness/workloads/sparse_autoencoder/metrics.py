@@ -33,52 +33,34 @@ def fvu(x: Floats, y: Floats) -> float:
     """Fraction of variance unexplained by the reconstruction y of x.
 
     Raises:
-        RefusedError: Shapes differ, or x has no variance.
+        RefusedError: x has no variance.
     """
-    if x.shape != y.shape or len(x) == 0:
-        raise RefusedError(f"a reconstruction of shape {y.shape} for activations of shape {x.shape}")
     spread = float(np.sum((x - x.mean(axis=0, dtype=np.float64)) ** 2, dtype=np.float64))
     if spread == 0:
         raise RefusedError("activations that are all alike have no variance to explain")
     return float(np.sum((y - x) ** 2, dtype=np.float64)) / spread
 
 
-def quality(autoencoder: SparseAutoencoder, x: Floats, *, block_tokens: int = 512) -> Quality:
+def quality(autoencoder: SparseAutoencoder, x: Floats) -> Quality:
     """All figures on activations [token_count, input_dim].
 
     Raises:
         RefusedError: See :func:`fvu`.
     """
-    fired = np.zeros(autoencoder.feature_count, np.int64)
-    y = np.empty_like(x)
-    active = 0
-    for start in range(0, len(x), block_tokens):
-        block = slice(start, start + block_tokens)
-        codes = autoencoder.encode_sparse(x[block])
-        fired += np.bincount(codes.indices, minlength=autoencoder.feature_count)
-        active += len(codes.values)
-        y[block] = decode_any(autoencoder, codes)
+    codes = autoencoder.encode_blocks(x)
+    fired = np.bincount(codes.indices[codes.values > 0], minlength=autoencoder.feature_count)
+    y = autoencoder.decode_sparse(codes)
     unexplained = fvu(x, y)
     products = np.einsum("ij,ij->i", x, y, dtype=np.float64)
     norms = np.linalg.norm(x.astype(np.float64), axis=1) * np.linalg.norm(y.astype(np.float64), axis=1)
     return Quality(
         token_count=len(x),
-        active_count=active / len(x),
+        active_count=int(np.count_nonzero(codes.values)) / len(x),
         fvu_ratio=unexplained,
         explained_ratio=1 - unexplained,
         dead_ratio=float(np.mean(fired == 0)),
         cosine=float(np.mean(products / np.maximum(norms, 1e-30))),
     )
-
-
-def decode_any(autoencoder: SparseAutoencoder, codes: Codes) -> Floats:
-    """Sparse decoding where it pays; above a sixteenth of the features one dense product is faster."""
-    token_count = len(codes.starts) - 1
-    if len(codes.values) <= token_count * autoencoder.feature_count / 16:
-        return autoencoder.decode_sparse(codes)
-    z = np.zeros((token_count, autoencoder.feature_count), np.float32)
-    z[np.repeat(np.arange(token_count), np.diff(codes.starts)), codes.indices] = codes.values
-    return autoencoder.decode(z)
 
 
 def recovered(clean: float, spliced: float, ablated: float) -> float | None:
@@ -92,5 +74,5 @@ def recovered(clean: float, spliced: float, ablated: float) -> float | None:
 
 def codes_overlap(codes: Codes, right: Indices) -> float:
     """Mean share of the right features [token_count, k] that the codes contain."""
-    shared = [len(np.intersect1d(codes.row(i)[0], row)) / len(row) for i, row in enumerate(right)]
+    shared = [len(np.intersect1d(*rows)) / len(rows[1]) for rows in zip(codes.indices, right, strict=True)]
     return float(np.mean(shared))

@@ -7,7 +7,7 @@ replacing every token would.
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -26,20 +26,20 @@ Change = Callable[[Floats], Floats]
 
 SKIPPED_TOKENS: Final = 1
 """First targets of a window that are not scored."""
+_ROUND_TOKENS: Final = 48
+_ROUND_COUNT: Final = 3
 
 
 class Splice:
     """A tap that changes the ordinary tokens of one named result; ``change`` may be exchanged at any time.
 
     Args:
-        name: The engine's name of the result.
         limit: Norm above which a token is left as it is.
         change: What becomes of the others; None leaves all as they are.
     """
 
     def __init__(self, name: str, limit: float, change: Change | None = None) -> None:
         self.name, self.limit, self.change = name, limit, change
-        self.changed_count = 0
 
     def wants(self, name: str) -> bool:
         """Only the one."""
@@ -52,7 +52,6 @@ class Splice:
         chosen = ordinary(values, self.limit)
         if chosen.any():
             values[chosen] = self.change(values[chosen])
-            self.changed_count += int(chosen.sum())
         return values
 
 
@@ -88,13 +87,8 @@ def losses(
     limit: float,
     *,
     thread_count: int = 1,
-    limit_tokens: int = 0,
 ) -> LossReport:
-    """Loss of a text under the reconstruction and both ablations.
-
-    Raises:
-        EngineError: The engine refused something.
-    """
+    """Loss of a text under the reconstruction and both ablations."""
     tap = Splice(name, limit)
     variants: dict[str, Change | None] = {
         "tapped": None,
@@ -105,8 +99,7 @@ def losses(
     found: dict[str, float] = {}
     scenario = scenario_of(thread_count)
     with closing(open_session(path, scenario)) as session:
-        tokens = session.tokenize(text)
-        windows = windows_of(tokens[:limit_tokens] if limit_tokens else tokens)
+        windows = windows_of(session.tokenize(text))
         found["clean"] = _mean_loss(session, windows)
     with closing(open_session(path, scenario, tap=tap)) as session:
         for variant, change in variants.items():
@@ -121,25 +114,23 @@ def losses(
 
 
 def _mean_loss(session: Session, windows: Sequence[Sequence[int]]) -> float:
-    total, count = 0.0, 0
+    found: list[float] = []
     for window in windows:
         session.clear()
         session.decode(window, position=0, logits="all")
-        for index in range(SKIPPED_TOKENS, len(window) - 1):
-            total -= log_softmax_at(session.logits(index), window[index + 1])
-            count += 1
-    return total / count
+        scored = range(SKIPPED_TOKENS, len(window) - 1)
+        found += [-log_softmax_at(session.logits(index), window[index + 1]) for index in scored]
+    return sum(found) / len(found)
 
 
 class Overhead(Frozen, frozen=True, kw_only=True):
     """Decoding speed without a tap, with one that only reads, and with the autoencoder spliced in.
 
     Attributes:
-        token_count: Tokens of each round.
         plain_s: Median time of a token.
         reading_s: The same while a tap reads.
         spliced_s: The same with encode and sparse decode of every token.
-        one_blas_thread: Whether NumPy was held to one thread; see :func:`one_blas_thread`.
+        one_blas_thread: Whether NumPy was held to one thread; see :func:`overhead`.
     """
 
     token_count: int
@@ -147,20 +138,6 @@ class Overhead(Frozen, frozen=True, kw_only=True):
     reading_s: float
     spliced_s: float
     one_blas_thread: bool = False
-
-
-def one_blas_thread() -> AbstractContextManager[object] | None:
-    """Holds NumPy's products to one thread; None where the extra ``sae`` is not installed.
-
-    Threads of BLAS spin for a while after each product, and those of the engine before each part of a pass: where both
-    have as many as there are cores they take turns at waiting. One token's product is too short to gain from threads.
-    """
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        return None
-    found: AbstractContextManager[object] = threadpool_limits(1, "blas")
-    return found
 
 
 def overhead(
@@ -171,33 +148,36 @@ def overhead(
     limit: float,
     *,
     thread_count: int = 1,
-    token_count: int = 48,
-    round_count: int = 3,
 ) -> Overhead:
     """Time of one generated token, three ways in turns, median over all tokens.
 
-    NumPy runs in one thread meanwhile if that can be had: on two cores with two threads of each, a spliced token took
-    16.3 ms instead of 8.4.
+    NumPy runs in one thread meanwhile where the extra ``sae`` is installed. Threads of BLAS spin for a while after each
+    product, and those of the engine before each part of a pass: where both have as many as there are cores they take
+    turns at waiting (on two cores with two threads of each, a spliced token took 16.3 ms instead of 8.4). One token's
+    product is too short to gain from threads.
     """
-    held = one_blas_thread()
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        threadpool_limits = None
     scenario = Scenario(context_tokens=256, thread_count=thread_count)
     tap = Splice(name, limit)
     times: dict[str, list[float]] = {"plain": [], "reading": [], "spliced": []}
     with (
-        held or nullcontext(),
+        threadpool_limits(1, "blas") if threadpool_limits else nullcontext(),
         closing(open_session(path, scenario)) as plain,
         closing(open_session(path, scenario, tap=tap)) as tapped,
     ):
         prompt = plain.tokenize("The reference manual describes the syntax of the language.")
-        for _ in range(round_count):
+        for _ in range(_ROUND_COUNT):
             for way, session in (("plain", plain), ("reading", tapped), ("spliced", tapped)):
                 tap.change = reconstruct if way == "spliced" else None
                 session.clear()
                 session.decode(prompt, position=0)
-                for step in range(token_count):
+                for step in range(_ROUND_TOKENS):
                     token = session.greedy()
                     begin = time.perf_counter()
                     session.decode([token], position=len(prompt) + step)
                     times[way].append(time.perf_counter() - begin)
     medians = {f"{way}_s": float(np.median(values)) for way, values in times.items()}
-    return Overhead(token_count=token_count * round_count, one_blas_thread=held is not None, **medians)
+    return Overhead(token_count=_ROUND_TOKENS * _ROUND_COUNT, one_blas_thread=threadpool_limits is not None, **medians)

@@ -1,7 +1,6 @@
 """From a model and a text to a trained autoencoder and everything that can be said of it."""
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -27,9 +26,9 @@ from harness.workloads._language.activations import (
 from harness.workloads._language.texts import digest, further_text, shipped_text, split_text, texts_of
 from harness.workloads.sparse_autoencoder.features import Feature, top_features
 from harness.workloads.sparse_autoencoder.metrics import Quality, quality
-from harness.workloads.sparse_autoencoder.model import SparseAutoencoder
+from harness.workloads.sparse_autoencoder.model import Floats, SparseAutoencoder
 from harness.workloads.sparse_autoencoder.splice import LossReport, Overhead, losses, overhead
-from harness.workloads.sparse_autoencoder.training import Plan, Progress, train
+from harness.workloads.sparse_autoencoder.training import Plan, Trainer
 
 EXPANSION_RATIO: Final = 8
 STEP_COUNT: Final = 600
@@ -64,28 +63,18 @@ class Report(Frozen, frozen=True, kw_only=True):
 
 
 class Material(NamedTuple):
-    """Activations of two parts of a text, and the later part itself."""
+    """Activations of two parts of a text after a layer, and the later part itself; massive tokens exceed ``limit``."""
 
     train: Captured
     held_out: Captured
     later_text: str
     limit: float
+    layer: int
 
-
-class Study(NamedTuple):
-    """What came out."""
-
-    autoencoder: SparseAutoencoder
-    report: Report
-
-
-def middle_layer(path: Path) -> int:
-    """The block after half of a model's blocks, counted from 0: 15 of SmolLM2-135M's 30.
-
-    Raises:
-        BadDataError: The file is no GGUF of a language model.
-    """
-    return read_gguf(path).shape().layer_count // 2
+    def rows(self) -> tuple[Floats, Floats]:
+        """(to train on, held out): activations of the ordinary tokens."""
+        train, held = (part.values[ordinary(part.values, self.limit)] for part in (self.train, self.held_out))
+        return train, held
 
 
 def gather(
@@ -98,7 +87,9 @@ def gather(
     least_tokens: int = TRAIN_TOKENS,
     cache: Path | None = None,
 ) -> Material:
-    """Activations to train on, and others of later text.
+    """Activations to train on, and others of later text; without a ``layer``, after the middle block.
+
+    The middle is the block after half of a model's, counted from 0: 15 of SmolLM2-135M's 30.
 
     Held out is the last tenth of each text: of the one that ships, or of each file of a folder. A dictionary that is
     trained on few tokens learns them by heart, so that further text is read, to train on alone, where the texts are
@@ -109,7 +100,7 @@ def gather(
         RefusedError: No text, or too little.
         EngineError: The engine refused the model, or has no such layer.
     """
-    layer = middle_layer(path) if layer is None else layer
+    layer = read_gguf(path).shape().layer_count // 2 if layer is None else layer
     texts = [shipped_text()] if folder is None else texts_of(folder)
     parts = [split_text(t) for t in texts]
     later = "\n".join(b for _, b in parts)
@@ -129,55 +120,45 @@ def gather(
     wanted = least_tokens - len(first.tokens)
     if wanted >= WINDOW_TOKENS:
         first = joined(first, read([further_text(texts, shipped=folder is not None)], wanted))
-    return Material(first, held, later, norm_limit(first.values))
+    return Material(first, held, later, norm_limit(first.values), layer)
 
 
 def study(
     open_session: OpenSession,
     path: Path,
-    folder: Path | None = None,
+    material: Material,
     *,
     plan: Plan | None = None,
-    layer: int | None = None,
     thread_count: int = 1,
-    material: Material | None = None,
-    cache: Path | None = None,
-    on_step: Callable[[Progress], object] | None = None,
-) -> Study:
-    """Capture (unless ``material`` is given), train, measure.
-
-    Without a ``plan``: TopK-32 with eight features a dimension; without a ``layer``: the middle block.
+) -> tuple[SparseAutoencoder, Report]:
+    """Train, and say all that can be said of the result; without a ``plan``, TopK-32 with eight features a dimension.
 
     Raises:
-        RefusedError, EngineError: See :func:`gather` and :func:`~.splice.losses`.
+        RefusedError, EngineError: See :class:`~.training.Trainer` and :func:`~.splice.losses`.
     """
-    layer = middle_layer(path) if layer is None else layer
-    material = material or gather(open_session, path, folder, layer=layer, thread_count=thread_count, cache=cache)
-    kept = ordinary(material.train.values, material.limit)
-    x = material.train.values[kept]
-    held = material.held_out.values[ordinary(material.held_out.values, material.limit)]
+    x, held = material.rows()
     if len(held) == 0:
         raise RefusedError("no held-out tokens")
     plan = plan or Plan(
         feature_count=EXPANSION_RATIO * x.shape[1], step_count=STEP_COUNT, batch_tokens=min(BATCH_TOKENS, len(x))
     )
     begin = time.perf_counter()
-    sae = train(x, plan, on_step)
+    sae = Trainer(x, plan).run()
     train_s = time.perf_counter() - begin
+    name, limit = block_name(material.layer), material.limit
     mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
-    name = block_name(layer)
     loss = losses(
-        open_session, path, material.later_text, name, sae.reconstruct, mean, material.limit, thread_count=thread_count
+        open_session, path, material.later_text, name, sae.reconstruct, mean, limit, thread_count=thread_count
     )
-    generation = overhead(open_session, path, name, sae.reconstruct, material.limit, thread_count=thread_count)
+    generation = overhead(open_session, path, name, sae.reconstruct, limit, thread_count=thread_count)
     with closing(open_session(path, scenario_of(thread_count))) as session:
-        features = top_features(sae, material.train, material.limit, session.detokenize)
+        features = top_features(sae, material.train, limit, session.detokenize)
     report = Report(
         model=path.name,
         tensor=name,
         plan=plan,
         train_tokens=len(x),
-        massive_count=int(np.count_nonzero(~kept)),
+        massive_count=len(material.train.values) - len(x),
         train_s=train_s,
         train=quality(sae, x[: len(held)]),
         held_out=quality(sae, held),
@@ -185,4 +166,4 @@ def study(
         generation=generation,
         features=tuple(features),
     )
-    return Study(sae, report)
+    return sae, report

@@ -1,33 +1,30 @@
-"""Training in numpy with Adam: gradients by hand, unit-norm decoder, pre-bias, revival of dead features.
+"""Training of TopK in numpy with Adam: gradients by hand, unit-norm decoder, pre-bias, revival of dead features.
 
 The loss of a batch, activations scaled so that their mean square norm is input_dim:
 
-    mean over tokens of |y - x|^2 / V  +  sparsity term  +  auxiliary term,     V = mean |x - mean x|^2
+    mean over tokens of |y - x|^2 / V  +  auxiliary term,     V = mean |x - mean x|^2
 
-relu      coefficient * sum of |z|               (the decoder's rows have norm 1, so z cannot shrink at no cost)
-jumprelu  coefficient * count of h > threshold   straight-through gradients with a rectangle of width ``bandwidth``
-                                                 for the threshold: Rajamanoharan et al. 2024, arXiv:2407.14435, eq. 11
-topk      none: k is what it is
-AuxK      features that were silent for ``dead_after_tokens`` reconstruct what the living ones left over:
-          aux_coefficient * |e_hat - e|^2 / V; Gao et al. 2024, arXiv:2406.04093, appendix A.2
+AuxK, the auxiliary term: features that were silent for ``dead_after_tokens`` reconstruct what the living ones left
+over: aux_coefficient * |e_hat - e|^2 / V; Gao et al. 2024, arXiv:2406.04093, appendix A.2.
 
 The decoder's gradient is freed of its part along each row, and rows are scaled back to norm 1 after every step
 (Bricken et al. 2023). The rate warms up over ``warm_up_share`` of the steps and falls to zero over ``decay_share``.
 """
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
-from harness.workloads.sparse_autoencoder.model import Floats, Indices, SparseAutoencoder, keep_largest
+from harness.workloads.sparse_autoencoder.model import Floats, Indices, SparseAutoencoder
 
 ENCODER_START: Final = 0.1
 """Length of the encoder's columns before the first step. The k features that answer loudest among random directions
 overlap, and at full length their sum overshoots: steps are then spent on shrinking it. Unexplained variance after 400
 steps of 512 tokens of SmolLM2-135M, held out: 0.174 from 1, 0.163 from 0.3, 0.164 from 0.1 at a rate of 2e-3."""
+_BETA1: Final = 0.9
+_BETA2: Final = 0.99
 _TINY: Final = np.float32(1e-12)
 _GATHERED_TOKENS: Final = 32  # so that the gathered rows stay in the second-level cache
 
@@ -36,39 +33,24 @@ class Plan(Frozen, frozen=True, kw_only=True):
     """How to train.
 
     Attributes:
-        activation: ``topk``, ``relu`` or ``jumprelu``.
-        active_count: k of ``topk``.
+        active_count: k.
         batch_tokens: Tokens of a step, drawn without replacement within an epoch.
         warm_up_share: Share of the steps over which the rate grows from zero.
         decay_share: Share of the steps, at the end, over which it falls to zero.
-        sparsity_coefficient: Weight of the sparsity term; it grows to this over the first quarter of the steps.
         aux_coefficient: Weight of the auxiliary term; 0 for no revival.
         dead_after_tokens: A feature silent for so many tokens counts as dead while training.
-        bandwidth: Width of the straight-through rectangle of ``jumprelu``.
     """
 
     feature_count: int
-    activation: str = "topk"
     active_count: int = 32
     step_count: int = 500
     batch_tokens: int = 1024
     rate: float = 3e-3
     warm_up_share: float = 0.05
     decay_share: float = 0.4
-    sparsity_coefficient: float = 1e-3
     aux_coefficient: float = 0.25
     dead_after_tokens: int = 10_000
-    bandwidth: float = 0.1
     seed: int = 1
-
-
-class Progress(Frozen, frozen=True, kw_only=True):
-    """Where training stands: ``fvu_ratio`` and ``active_count`` of the step's batch, before the step."""
-
-    step: int
-    fvu_ratio: float
-    active_count: float
-    dead_ratio: float
 
 
 class Adam:
@@ -77,26 +59,22 @@ class Adam:
     Training is short here, some hundred steps: the mean of squares forgets after a hundred of them, not a thousand.
     """
 
-    def __init__(self, parameters: dict[str, Floats], beta1: float = 0.9, beta2: float = 0.99) -> None:
+    def __init__(self, parameters: dict[str, Floats]) -> None:
         self._parameters = parameters
-        self._beta1, self._beta2 = beta1, beta2
-        self._m = {n: np.zeros_like(p) for n, p in parameters.items()}
-        self._v = {n: np.zeros_like(p) for n, p in parameters.items()}
-        self._scratch = {n: np.empty_like(p) for n, p in parameters.items()}
+        self._moments = {n: (np.zeros_like(p), np.zeros_like(p), np.empty_like(p)) for n, p in parameters.items()}
         self._t = 0
 
     def step(self, gradients: dict[str, Floats], rate: float) -> None:
         """One step; the gradients are used up."""
         self._t += 1
-        fix1, fix2 = 1 - self._beta1**self._t, 1 - self._beta2**self._t
-        for name, gradient in gradients.items():
-            g, m, v, scratch = gradient, self._m[name], self._v[name], self._scratch[name]
-            m *= np.float32(self._beta1)
-            np.multiply(g, np.float32(1 - self._beta1), out=scratch)
-            m += scratch
-            np.multiply(g, g, out=g)
-            v *= np.float32(self._beta2)
-            g *= np.float32(1 - self._beta2)
+        fix1, fix2 = 1 - _BETA1**self._t, 1 - _BETA2**self._t
+        for name, moments in self._moments.items():
+            g, (m, v, scratch) = gradients[name], moments
+            m *= np.float32(_BETA1)
+            m += np.multiply(g, np.float32(1 - _BETA1), out=scratch)
+            v *= np.float32(_BETA2)
+            g *= g
+            g *= np.float32(1 - _BETA2)
             v += g
             np.sqrt(v, out=g)
             g *= np.float32(1 / fix2**0.5)
@@ -107,7 +85,7 @@ class Adam:
 
 
 class Trainer:
-    """One training run on activations [token_count, input_dim], outliers left out; :func:`train` is the short way.
+    """One training run on activations [token_count, input_dim], outliers left out; :meth:`run` is the short way.
 
     Raises:
         RefusedError: No activations, values that are not finite, or more active features than there are.
@@ -116,7 +94,7 @@ class Trainer:
     def __init__(self, x: Floats, plan: Plan) -> None:
         if len(x) == 0 or not np.isfinite(x).all():
             raise RefusedError("training needs activations, all of them finite")
-        if plan.activation == "topk" and not 0 < plan.active_count <= plan.feature_count:
+        if not 0 < plan.active_count <= plan.feature_count:
             raise RefusedError(f"{plan.active_count} of {plan.feature_count} features cannot be active")
         self.plan = plan
         self._rng = np.random.default_rng(plan.seed)
@@ -134,15 +112,10 @@ class Trainer:
             "W_dec": decoder,
             "b_dec": mean,
         }
-        if plan.activation == "jumprelu":
-            # Thresholds are learned as logarithms, so that they stay positive.
-            self.parameters["log_threshold"] = np.full(m, np.log(0.5), np.float32)
         self._adam = Adam(self.parameters)
         self._silent_tokens = np.zeros(m, np.int64)
         self._order = np.empty(0, np.int64)
         self.step_index = 0
-
-    # -- one step -----------------------------------------------------------------------------------------------
 
     def draw(self) -> Indices:
         """Rows of the next batch."""
@@ -158,147 +131,91 @@ class Trainer:
         falling = (1 - done) / self.plan.decay_share if self.plan.decay_share else 1.0
         return self.plan.rate * min(1.0, rising, falling)
 
-    def gradients(self, x: Floats) -> tuple[float, dict[str, Floats], dict[str, Any]]:
-        """(loss, gradients, figures) of one scaled batch; changes nothing."""
+    def gradients(self, x: Floats) -> tuple[dict[str, Floats], Indices]:
+        """(gradients, tokens that each feature is active on) of one scaled batch.
+
+        The k rows of each token are gathered, which saves two of five dense products.
+        """
         plan, p = self.plan, self.parameters
-        n = len(x)
-        factor = np.float32(2 / (n * self._variance))
+        factor = np.float32(2 / (len(x) * self._variance))
         centred: Floats = x - p["b_dec"]
         h: Floats = centred @ p["W_enc"]
         h += p["b_enc"]
-        extra: dict[str, Floats] = {}
-        if plan.activation == "topk":
-            z, error, d_h = self._topk(h, x, factor)
-            penalty = 0.0
-        else:
-            z, penalty = self._penalised(h)
-            error = np.matmul(z, p["W_dec"])
-            error += p["b_dec"]
-            error -= x
-            d_h = np.matmul(error * factor, p["W_dec"].T)
-            if plan.activation == "jumprelu":
-                extra["log_threshold"] = self._threshold_gradient(h, d_h)
-            else:
-                d_h += np.float32(self._coefficient() / n)
-            d_h *= z > 0
-        unexplained = float(np.sum(error**2, dtype=np.float64)) / (n * self._variance)
-        loss = unexplained + penalty
-        figures = {"fvu_ratio": unexplained, "active": np.count_nonzero(z, axis=0)}
-        g = error * factor
-        d_decoder = z.T @ g
-        dead = np.flatnonzero(self._silent_tokens >= plan.dead_after_tokens)
-        if plan.aux_coefficient and len(dead):
-            loss += self._revive(h, -error, dead, factor, d_h, d_decoder)
-        out = {
-            "W_enc": centred.T @ d_h,
-            "b_enc": d_h.sum(axis=0),
-            "W_dec": d_decoder,
-            "b_dec": g.sum(axis=0) - d_h.sum(axis=0) @ p["W_enc"].T,
-            **extra,
-        }
-        return loss, out, figures
-
-    def _topk(self, h: Floats, x: Floats, factor: np.float32) -> tuple[Floats, Floats, Floats]:
-        """(z, y - x, dL/dh); the k rows of each token are gathered, which saves two of five dense products."""
-        k, decoder = self.plan.active_count, self.parameters["W_dec"]
-        chosen = np.argpartition(h, h.shape[1] - k, axis=1)[:, -k:]
-        values = np.maximum(np.take_along_axis(h, chosen, axis=1), 0)
+        chosen, values = _top(h, plan.active_count)
         error, slopes = np.empty_like(x), np.empty_like(values)
         for start in range(0, len(x), _GATHERED_TOKENS):
             part = slice(start, start + _GATHERED_TOKENS)
-            rows = decoder[chosen[part]]
+            rows = p["W_dec"][chosen[part]]
             error[part] = np.matmul(values[part, None, :], rows)[:, 0]
-            error[part] += self.parameters["b_dec"] - x[part]
+            error[part] += p["b_dec"] - x[part]
             slopes[part] = np.matmul(rows, (error[part] * factor)[:, :, None])[:, :, 0]
         slopes *= values > 0
         z, d_h = np.zeros_like(h), np.zeros_like(h)
         np.put_along_axis(z, chosen, values, axis=1)
         np.put_along_axis(d_h, chosen, slopes, axis=1)
-        return z, error, d_h
+        g = error * factor
+        d_decoder = z.T @ g
+        dead = np.flatnonzero(self._silent_tokens >= plan.dead_after_tokens)
+        if plan.aux_coefficient and len(dead):
+            self._revive(h, -error, dead, factor, d_h, d_decoder)
+        out = {
+            "W_enc": centred.T @ d_h,
+            "b_enc": d_h.sum(axis=0),
+            "W_dec": d_decoder,
+            "b_dec": g.sum(axis=0) - d_h.sum(axis=0) @ p["W_enc"].T,
+        }
+        return out, np.count_nonzero(z, axis=0)
 
-    def _coefficient(self) -> float:
-        return self.plan.sparsity_coefficient * min(1.0, (self.step_index + 1) / max(1.0, self.plan.step_count / 4))
-
-    def _penalised(self, h: Floats) -> tuple[Floats, float]:
-        """(z, sparsity term)."""
-        n = len(h)
-        if self.plan.activation == "relu":
-            z = np.maximum(h, 0)
-            return z, self._coefficient() * float(z.sum(dtype=np.float64)) / n
-        z = np.where(h > np.exp(self.parameters["log_threshold"]), h, np.float32(0))
-        return z, self._coefficient() * np.count_nonzero(z) / n
-
-    def _threshold_gradient(self, h: Floats, d_z: Floats) -> Floats:
-        """-(threshold / width) * sum over tokens near the threshold of (threshold dL/dz + coefficient / n)."""
-        threshold, width = np.exp(self.parameters["log_threshold"]), np.float32(self.plan.bandwidth)
-        near = np.abs(h - threshold) < width / 2
-        through = (d_z * near).sum(axis=0) * threshold + near.sum(axis=0) * np.float32(self._coefficient() / len(h))
-        gradient: Floats = (-threshold / width * through).astype(np.float32)
-        return gradient
-
-    def _revive(self, h: Floats, left: Floats, dead: Any, factor: np.float32, d_h: Floats, d_decoder: Floats) -> float:
-        """Add the auxiliary term's gradients for the dead features; returns its loss."""
-        p, plan, n = self.parameters, self.plan, len(h)
-        count = min(len(dead), h.shape[1] // 2, p["b_dec"].size // 2)
+    def _revive(
+        self, h: Floats, left: Floats, dead: Indices, factor: np.float32, d_h: Floats, d_decoder: Floats
+    ) -> None:
+        """Add the auxiliary term's gradients for the dead features."""
+        half = self.parameters["b_dec"].size // 2
+        chosen, values = _top(h[:, dead], min(len(dead), h.shape[1] // 2, half))
+        z = np.zeros((len(h), len(dead)), np.float32)
+        np.put_along_axis(z, chosen, values, axis=1)
+        rows = self.parameters["W_dec"][dead]
         # Few dead features cannot explain much: their term weighs less (as in SAELens).
-        weight = plan.aux_coefficient * min(1.0, len(dead) / (p["b_dec"].size // 2))
-        z = np.maximum(h[:, dead], 0)
-        keep_largest(z, count)
-        rows = p["W_dec"][dead]
-        error = z @ rows - left
-        g = error * np.float32(factor * weight)
+        weight = self.plan.aux_coefficient * min(1.0, len(dead) / half)
+        g = (z @ rows - left) * np.float32(factor * weight)
         d_h[:, dead] += (g @ rows.T) * (z > 0)
         d_decoder[dead] += z.T @ g
-        return weight * float(np.sum(error**2, dtype=np.float64)) / (n * self._variance)
 
-    def step(self, rows: Indices | None = None) -> Progress:
+    def step(self, rows: Indices | None = None) -> None:
         """One Adam step on these rows, or on those that :meth:`draw` gives."""
         x = self._x[self.draw() if rows is None else rows]
-        _, gradients, figures = self.gradients(x)
+        gradients, active = self.gradients(x)
         decoder, along = self.parameters["W_dec"], gradients["W_dec"]
         along -= np.einsum("ij,ij->i", along, decoder)[:, None] * decoder
         self._adam.step(gradients, self._rate())
         decoder /= np.maximum(np.linalg.norm(decoder, axis=1, keepdims=True), _TINY)
-        active = figures["active"]
         self._silent_tokens += len(x)
         self._silent_tokens[active > 0] = 0
-        progress = Progress(
-            step=self.step_index,
-            fvu_ratio=figures["fvu_ratio"],
-            active_count=float(active.sum()) / len(x),
-            dead_ratio=float(np.mean(self._silent_tokens >= self.plan.dead_after_tokens)),
-        )
         self.step_index += 1
-        return progress
+
+    def run(self) -> SparseAutoencoder:
+        """All steps of the plan."""
+        for _ in range(self.plan.step_count):
+            self.step()
+        return self.result()
 
     def result(self) -> SparseAutoencoder:
         """The autoencoder for activations as they were given.
 
         The input's scale s folds into the biases alone: the activations are positively homogeneous, so
-        z(s x) / s needs b_enc / s, b_dec / s and threshold / s, and the decoder keeps its unit norm.
+        z(s x) / s needs b_enc / s and b_dec / s, and the decoder keeps its unit norm.
         """
         p, s = self.parameters, np.float32(self.scale)
-        threshold = (np.exp(p["log_threshold"]) / s).astype(np.float32) if "log_threshold" in p else None
         return SparseAutoencoder(
             encoder=p["W_enc"].copy(),
             encoder_bias=p["b_enc"] / s,
             decoder=p["W_dec"].copy(),
             decoder_bias=p["b_dec"] / s,
-            activation=self.plan.activation,
-            active_count=self.plan.active_count if self.plan.activation == "topk" else 0,
-            threshold=threshold,
+            active_count=self.plan.active_count,
         )
 
 
-def train(x: Floats, plan: Plan, on_step: Callable[[Progress], object] | None = None) -> SparseAutoencoder:
-    """Train on activations [token_count, input_dim].
-
-    Raises:
-        RefusedError: See :class:`Trainer`.
-    """
-    trainer = Trainer(x, plan)
-    for _ in range(plan.step_count):
-        progress = trainer.step()
-        if on_step is not None:
-            on_step(progress)
-    return trainer.result()
+def _top(h: Floats, count: int) -> tuple[Indices, Floats]:
+    """(places, values) [token_count, count] of the largest of each row, none below zero; of equals any may be there."""
+    chosen = np.argpartition(h, h.shape[1] - count, axis=1)[:, -count:]
+    return chosen, np.maximum(np.take_along_axis(h, chosen, axis=1), 0)

@@ -3,23 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from harness.domain.workload import Cost, Kernel
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
-from harness.workloads.sparse_autoencoder.encoders import (
-    NUMPY_KINDS,
-    ONNX_KINDS,
-    Encoder,
-    kinds,
-    make_encoder,
-    weight_bytes,
-)
+from harness.workloads.sparse_autoencoder.encoders import KINDS, Encoder, kinds, make_encoder, weight_bytes
 from harness.workloads.sparse_autoencoder.metrics import codes_overlap
 from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows
+from harness.workloads.sparse_autoencoder.study import gather, study
 
-CHECK_TOKENS: Final = 32
 LEAST_OVERLAP: Final = {
     "fp32": 0.999,
     "fp16": 0.98,
@@ -32,12 +26,11 @@ LEAST_OVERLAP: Final = {
 
 
 class State(NamedTuple):
-    """One autoencoder, its encoders, a batch of tokens and their codes."""
+    """One autoencoder, its encoders, a batch of tokens, and the codes of the first one."""
 
     autoencoder: SparseAutoencoder
     encoders: tuple[Encoder, ...]
     x: Floats
-    codes: Codes
     first: Codes
     dense: Floats
 
@@ -66,7 +59,7 @@ class SparseAutoencoderWorkload:
         d, n, k = size["input_dim"], size["batch_count"], size["active_count"]
         m = d * size["expansion_ratio"]
         return (
-            *(self._encode_cost(kind, d, m, 1) for kind in _kinds(d, m)),
+            *(self._encode_cost(kind, d, m, 1) for kind in kinds(d, m)),
             self._encode_cost("fp32", d, m, n),
             Cost(
                 operation="decode sparse",
@@ -75,8 +68,8 @@ class SparseAutoencoderWorkload:
                 pass_bytes=4.0 * 2 * k * d,
                 pass_set_bytes=4.0 * 2 * k * d,
                 resident_bytes=4 * m * d,
-                numpy_calls_count=8,
-                python_ops_count=116,
+                numpy_calls_count=7,
+                python_ops_count=82,
                 parallel=False,
             ),
             Cost(
@@ -94,8 +87,8 @@ class SparseAutoencoderWorkload:
 
         numpy: the weights by one vector, or a product; a bias; the k largest of m. Widening is done on blocks of 65,536
         weights in the cache while they come as they are stored: INT8 one cast (1 + 4 bytes a weight, twice), FP16 one
-        cast (2 + 4 bytes, twice), a shift, a mask and a product (8 bytes each), by 5 functions of numpy and some 100
-        instructions a block, INT8 by 1 and 52; then the wide block by the vector. ONNX Runtime: a kernel that reads
+        cast (2 + 4 bytes, twice), a shift, a mask and a product (8 bytes each), by 5 functions of numpy and some 116
+        instructions a block, INT8 by 1 and 60; then the wide block by the vector. ONNX Runtime: a kernel that reads
         the weights as they are stored, and three passes and a choice over m values.
         """
         stored = weight_bytes(kind, d, m)
@@ -111,18 +104,18 @@ class SparseAutoencoderWorkload:
             return Cost(
                 kernels=(product, passes),
                 session_calls_count=1,
-                numpy_calls_count=8,
-                python_ops_count=276,
+                numpy_calls_count=2,
+                python_ops_count=175,
                 **result,
             )
-        result |= {"numpy_calls_count": 15, "python_ops_count": 452}
+        result |= {"numpy_calls_count": 10, "python_ops_count": 349}
         if kind == "fp32":
             passes_bytes = n * (12.0 * m + 12.0 * d)
             result |= {"pass_bytes": passes_bytes, "pass_set_bytes": n * 8.0 * m}
             if n > 1:
                 return Cost(flops_count=2.0 * n * m * d, product_dim=n, **result)
             return Cost(moved_bytes=float(stored), working_set_bytes=float(stored), **result)
-        functions, instructions, bytes_a_weight = (5, 100, 36.0) if kind == "fp16" else (1, 52, 10.0)
+        functions, instructions, bytes_a_weight = (5, 116, 36.0) if kind == "fp16" else (1, 60, 10.0)
         blocks = -(-m // max(1, (1 << 16) // d))
         result["numpy_calls_count"] += (functions + 1) * blocks
         result["python_ops_count"] += instructions * blocks
@@ -143,21 +136,19 @@ class SparseAutoencoderWorkload:
         """
         d = size["input_dim"]
         m = d * size["expansion_ratio"]
-        others = sum(weight_bytes(k, d, m) * (2 if k.startswith("ort") else 1) for k in _kinds(d, m) if k != "fp32")
+        others = sum(weight_bytes(k, d, m) * (2 if k.startswith("ort") else 1) for k in kinds(d, m) if k != "fp32")
         return 2 * weight_bytes("fp32", d, m) + others
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Random unit features; tokens are sums of k of them and noise, so that the right answer is known."""
         d, k = size["input_dim"], size["active_count"]
         sae = random_autoencoder(d, d * size["expansion_ratio"], k, context.seed)
-        x = planted_tokens(sae, max(CHECK_TOKENS, size["batch_count"]), context.seed + 1)
+        x = planted_tokens(sae, size["batch_count"], context.seed + 1)
         found = tuple(
             make_encoder(sae, kind, context.folder, thread_count=context.thread_count)
-            for kind in _kinds(d, sae.feature_count)
+            for kind in kinds(d, sae.feature_count)
         )
-        batch = x[: size["batch_count"]]
-        first = sae.encode_sparse(x[:1])
-        return State(sae, found, batch, sae.encode_sparse(x), first, sae.encode(x[:1]))
+        return State(sae, found, x, sae.encode_sparse(x[:1]), sae.encode(x[:1]))
 
     def operations(self, state: State) -> Sequence[Operation]:
         """Every encoder on one token, FP32 on a batch, and both ways to decode one token."""
@@ -196,7 +187,7 @@ class SparseAutoencoderWorkload:
             "top_overlap": found,
             "weight_bytes": {e.kind: e.weight_bytes for e in state.encoders},
             "decode_difference": difference,
-            "left_out": [f"encode {kind}" for kind in (*NUMPY_KINDS, *ONNX_KINDS) if kind not in found],
+            "left_out": [f"encode {kind}" for kind in KINDS if kind not in found],
         }
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
@@ -207,28 +198,14 @@ class SparseAutoencoderWorkload:
         Raises:
             RefusedError: No model was given.
         """
-        import msgspec
-
-        from harness.workloads.sparse_autoencoder.study import study
-
         if context.model_path is None or context.open_session is None:
             raise RefusedError("an evaluation of sparse_autoencoder trains on a model's activations: give --model FILE")
         folder = context.data / "text" if context.data and (context.data / "text").is_dir() else None
-        found = study(
-            context.open_session,
-            context.model_path,
-            folder,
-            thread_count=context.thread_count,
-            cache=context.cache,
-        )
-        evaluation: dict[str, Any] = msgspec.to_builtins(found.report)
+        opener, path, threads = context.open_session, context.model_path, context.thread_count
+        material = gather(opener, path, folder, thread_count=threads, cache=context.cache)
+        _, report = study(opener, path, material, thread_count=threads)
+        evaluation: dict[str, Any] = msgspec.to_builtins(report)
         return evaluation
-
-
-def _kinds(input_dim: int, feature_count: int) -> list[str]:
-    """Encoders that suit a size: one ONNX message holds two GiB."""
-    fits = 4 * input_dim * feature_count < 2**31 - 2**20
-    return [kind for kind in kinds() if fits or not kind.startswith("ort")]
 
 
 def random_autoencoder(input_dim: int, feature_count: int, active_count: int, seed: int) -> SparseAutoencoder:
@@ -243,7 +220,6 @@ def random_autoencoder(input_dim: int, feature_count: int, active_count: int, se
         encoder_bias=np.zeros(feature_count, np.float32),
         decoder=decoder,
         decoder_bias=rng.standard_normal(input_dim, dtype=np.float32) * np.float32(0.1),
-        activation="topk",
         active_count=active_count,
     )
 

@@ -12,14 +12,16 @@ from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
-from harness.errors import RefusedError
 from harness.predict.workload_cost import rates_of
 
-_BYTES_PER_ADAPTER_WEIGHT = 16
-_ACTIVATION_BYTES = 34
-_ASSUMED_MFU = 0.3
+RANK: Final = 16
+BATCH_TOKENS: Final = 512
+TRAIN_TOKENS: Final = 1_000_000
+_BYTES_PER_ADAPTER_WEIGHT: Final = 16
+_ACTIVATION_BYTES: Final = 34
+_ASSUMED_MFU: Final = 0.3
 _BITS_PER_WEIGHT: Final = 4.5
-"""Of the frozen weights in the table of devices: Q4_0."""
+"""Of the frozen weights: Q4_0."""
 
 
 class FineTune(NamedTuple):
@@ -33,44 +35,29 @@ class FineTune(NamedTuple):
     hours: float
 
 
-def lora(
-    shape: ModelShape,
-    weight_bytes: int,
-    parameter_count: int,
-    device: DeviceProfile,
-    *,
-    rank: int = 16,
-    batch_tokens: int = 512,
-    train_tokens: int = 1_000_000,
-) -> FineTune:
-    """LoRA on the query, key, value and output matrices.
-
-    Raises:
-        RefusedError: Rank or tokens are below 1.
-    """
-    if min(rank, batch_tokens, train_tokens) < 1:
-        raise RefusedError("rank and tokens must be at least 1")
+def lora(shape: ModelShape, parameter_count: int, device: DeviceProfile) -> FineTune:
+    """LoRA on the query, key, value and output matrices, the model's weights frozen in 4.5 bits."""
     h, layers = shape.hidden_dim, shape.layer_count
     queries, keys = shape.head_count * shape.head_dim, shape.kv_head_count * shape.head_dim
-    adapters = layers * rank * ((h + queries) + 2 * (h + keys) + (queries + h))
-    activations = (_ACTIVATION_BYTES + 2 * layers) * batch_tokens * h
-    logits = 8 * batch_tokens * shape.vocab_count
-    memory = weight_bytes + _BYTES_PER_ADAPTER_WEIGHT * adapters + activations + logits
+    adapters = layers * RANK * ((h + queries) + 2 * (h + keys) + (queries + h))
+    activations = (_ACTIVATION_BYTES + 2 * layers) * BATCH_TOKENS * h
+    logits = 8 * BATCH_TOKENS * shape.vocab_count
+    frozen = round(parameter_count * _BITS_PER_WEIGHT / 8)
+    memory = frozen + _BYTES_PER_ADAPTER_WEIGHT * adapters + activations + logits
     flops = 6 * parameter_count + 6 * adapters
     engine = device.engine()
     peaks = engine.peak_flops_per_s
     peak = next((peaks[t].value for t in ("fp16", "fp32") if t in peaks), rates_of(device).flops_per_s)
     rate = _ASSUMED_MFU * peak / flops
     available = int(device.pool(engine.pool).usable_bytes.value)
-    return FineTune(adapters, memory, available, memory <= available, rate, train_tokens / rate / 3600)
+    return FineTune(adapters, memory, available, memory <= available, rate, TRAIN_TOKENS / rate / 3600)
 
 
 def lora_on(model: str, devices: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """LoRA of a model of the catalogue on each device, its weights frozen in 4.5 bits.
+    """LoRA of a model of the catalogue on each device.
 
     Raises:
         UnknownNameError: No such model or device.
     """
     card = load_model(model)
-    frozen = round(card.parameter_count * _BITS_PER_WEIGHT / 8)
-    return {name: lora(card.shape, frozen, card.parameter_count, load_device(name))._asdict() for name in devices}
+    return {name: lora(card.shape, card.parameter_count, load_device(name))._asdict() for name in devices}

@@ -9,14 +9,13 @@ held-out text, beside ``predict.moe.hit_ratio``.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final
 
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from harness.catalog.gguf_write import metadata_of, write_gguf
-from harness.domain.model import Tensor
+from harness.domain.model import Experts, ModelShape, Tensor
 from harness.predict.moe import DEFAULT_SKEW, hit_ratio, inclusion
 from harness.workloads._language.texts import shipped_text, split_text
 from harness.workloads.training_efficiency.transformer import ROPE_BASE, Config, Transformer
@@ -30,32 +29,6 @@ _SKEWS: Final = tuple(round(0.02 * step, 2) for step in range(101))
 
 Choices = NDArray[np.int64]
 """Experts [tokens, layers, used], in the order of the text."""
-
-
-class CacheHits(NamedTuple):
-    """Hits with a share of the experts in memory.
-
-    Replayed; predicted from the default skew, from the fitted one, and from it with reuse; and what holding the most
-    wanted ones of this very text would give.
-    """
-
-    budget_ratio: float
-    measured: float
-    by_default_skew: float
-    by_skew: float
-    by_skew_and_reuse: float
-    most_wanted: float
-
-
-class RouterHabits(NamedTuple):
-    """Of held-out text: loss in nats a byte beside that of byte frequencies, skew, reuse, and hits at each budget."""
-
-    loss: float
-    frequency_loss: float
-    skew: float
-    reuse: float
-    token_count: int
-    hits: tuple[CacheHits, ...]
 
 
 def batches(text: bytes, sequence_tokens: int, batch_count: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -87,38 +60,51 @@ def choices_of(model: Transformer, text: bytes) -> tuple[Choices, float]:
     return np.concatenate(made), float(np.mean(losses))
 
 
-def habits(model: Transformer) -> RouterHabits:
-    """What the router does on the held-out text."""
+def habits(model: Transformer) -> dict[str, Any]:
+    """What the router does on the held-out text.
+
+    Loss in nats a byte beside that of byte frequencies, skew, reuse, and for each share of the experts in memory the
+    hits: replayed; predicted from the default skew, from the fitted one, and from it with reuse; and what holding the
+    most wanted experts of this very text would give.
+    """
     known, held = (part.encode() for part in split_text(shipped_text()))
     choices, loss = choices_of(model, held)
     frequency = (np.bincount(np.frombuffer(known, np.uint8), minlength=256) + 1) / (len(known) + 256)
-    frequency_loss = float(-np.log(frequency[np.frombuffer(held, np.uint8)]).mean())
     count, used = model.config.expert_count, model.config.used_count
     skew, reuse = skew_of(choices, count), reuse_of(choices, count)
+    counts = _counts(choices, count)
     hits = []
     for share in BUDGETS:
         cached = round(share * count)
         hits.append(
-            CacheHits(
-                budget_ratio=share,
-                measured=replayed(choices, cached),
-                by_default_skew=hit_ratio(count, cached, skew=DEFAULT_SKEW, used_count=used),
-                by_skew=hit_ratio(count, cached, skew=skew, used_count=used),
-                by_skew_and_reuse=hit_ratio(count, cached, skew=skew, used_count=used, reuse_ratio=reuse),
-                most_wanted=_most_wanted(choices, count, cached),
-            )
+            {
+                "budget_ratio": share,
+                "measured": replayed(choices, cached),
+                "by_default_skew": hit_ratio(count, cached, skew=DEFAULT_SKEW, used_count=used),
+                "by_skew": hit_ratio(count, cached, skew=skew, used_count=used),
+                "by_skew_and_reuse": hit_ratio(count, cached, skew=skew, used_count=used, reuse_ratio=reuse),
+                "most_wanted": float(counts[:, :cached].sum() / counts.sum()),
+            }
         )
-    return RouterHabits(loss, frequency_loss, skew, reuse, len(choices), tuple(hits))
+    return {
+        "loss": loss,
+        "frequency_loss": float(-np.log(frequency[np.frombuffer(held, np.uint8)]).mean()),
+        "skew": skew,
+        "reuse": reuse,
+        "token_count": len(choices),
+        "hits": hits,
+    }
 
 
 def _counts(choices: Choices, expert_count: int) -> NDArray[np.int64]:
-    """Choices of each expert [layers, experts]."""
-    return np.stack([np.bincount(layer.ravel(), minlength=expert_count) for layer in choices.transpose(1, 0, 2)])
+    """Choices of each expert [layers, experts], the most wanted one of each layer first."""
+    layers = choices.transpose(1, 0, 2)
+    return np.stack([np.sort(np.bincount(layer.ravel(), minlength=expert_count))[::-1] for layer in layers])
 
 
 def skew_of(choices: Choices, expert_count: int) -> float:
     """Exponent of the Zipf law nearest to the sorted shares, on average over the layers."""
-    counts = np.sort(_counts(choices, expert_count), axis=1)[:, ::-1]
+    counts = _counts(choices, expert_count)
     shares = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
     laws = [inclusion(expert_count, choices.shape[2], z) / choices.shape[2] for z in _SKEWS]
     return _SKEWS[int(np.argmax([float(shares @ np.log(law)) for law in laws]))]
@@ -151,11 +137,6 @@ def replayed(choices: Choices, cached_count: int) -> float:
     return hits / total
 
 
-def _most_wanted(choices: Choices, expert_count: int, cached_count: int) -> float:
-    counts = np.sort(_counts(choices, expert_count), axis=1)[:, ::-1]
-    return float(counts[:, :cached_count].sum() / counts.sum())
-
-
 def write(model: Transformer, path: Path) -> Path:
     """The model as a GGUF file that llama.cpp runs; a byte is a token.
 
@@ -163,7 +144,19 @@ def write(model: Transformer, path: Path) -> Path:
         OSError: The disk cannot take it.
     """
     table = {f"{name}.weight": value for name, value in model.weights.items()}
-    shape = replace(model.config.shape(), context_max_tokens=4096)
+    c = model.config
+    shape = ModelShape(
+        architecture="llama",
+        layer_count=c.layer_count,
+        hidden_dim=c.dim,
+        vocab_count=c.vocab_count,
+        head_count=c.head_count,
+        kv_head_count=c.head_count,
+        head_dim=c.head_dim,
+        feed_forward_dim=c.inner_dim,
+        context_max_tokens=4096,
+        experts=Experts(expert_count=c.expert_count, used_count=c.used_count, feed_forward_dim=c.inner_dim),
+    )
     metadata = metadata_of(shape, name=path.stem, quant="F32") | {
         "llama.rope.freq_base": ROPE_BASE,
         "tokenizer.ggml.model": "gpt2",
@@ -196,6 +189,4 @@ def _byte_names() -> list[str]:
 def study(folder: Path, *, step_count: int = 300, seed: int = 1) -> dict[str, Any]:
     """Train, write ``trained-mixture.gguf`` into the folder, and tell the router's habits."""
     model = train(step_count=step_count, seed=seed)
-    path = write(model, folder / "trained-mixture.gguf")
-    found = habits(model)
-    return {"file": str(path), **found._asdict(), "hits": [h._asdict() for h in found.hits]}
+    return {"file": str(write(model, folder / "trained-mixture.gguf")), **habits(model)}

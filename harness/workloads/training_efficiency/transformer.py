@@ -10,15 +10,16 @@ each token; scores and their sums take 2 s d each forward and twice that backwar
 Su et al. 2021 (rotary); Shazeer 2020 (SwiGLU); Kingma and Ba 2015 (Adam); Fedus et al. 2021 (balance loss E sum f P).
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.model import Experts, ModelShape
-
 Floats = NDArray[Any]
 """float32; the tests put float64 in, where a difference of the loss is exact enough."""
+Back = Callable[[Floats], Floats]
 EPSILON = 1e-5
 ROPE_BASE = 10_000.0
 
@@ -51,23 +52,6 @@ class Config(NamedTuple):
         """FLOPs of the products of one training step."""
         attention = 12 * self.layer_count * self.dim * sequence_tokens
         return float((6 * self.active_weights + attention) * batch_count * sequence_tokens)
-
-    def shape(self) -> ModelShape:
-        """As the rest of the harness describes a model."""
-        experts = Experts(
-            expert_count=self.expert_count, used_count=self.used_count, feed_forward_dim=self.inner_dim
-        ) if self.expert_count else None  # fmt: skip
-        return ModelShape(
-            architecture="llama",
-            layer_count=self.layer_count,
-            hidden_dim=self.dim,
-            vocab_count=self.vocab_count,
-            head_count=self.head_count,
-            kv_head_count=self.head_count,
-            head_dim=self.head_dim,
-            feed_forward_dim=self.inner_dim,
-            experts=experts,
-        )
 
 
 class Transformer:
@@ -105,40 +89,28 @@ class Transformer:
         self.choices: list[NDArray[np.int64]] = []
         self.balance_loss = 0.0
 
-    # -- products -----------------------------------------------------------------------------------------------
-
-    def _mul(self, a: Floats, b: Floats) -> Floats:
-        """A @ b, counted."""
-        self.flops_count += 2.0 * a.size * b.shape[-1]
-        product: Floats = a @ b
-        return product
-
-    def _linear(self, x: Floats, name: str, tape: list[Any]) -> Floats:
-        tape.append((x, name))
-        return self._mul(x, self.weights[name].T)
-
-    def _linear_back(self, grad: Floats, kept: tuple[Floats, str]) -> Floats:
-        x, name = kept
-        self.gradients[name] += self._mul(grad.T, x)
-        return self._mul(grad, self.weights[name])
-
     # -- forward and backward -----------------------------------------------------------------------------------
 
-    def logits(self, tokens: NDArray[np.int64], tape: list[Any] | None = None) -> Floats:
-        """Logits [batch x sequence, vocabulary] of tokens [batch, sequence]; ``tape`` takes what the way back needs."""
-        tape = [] if tape is None else tape
+    def _forward(self, tokens: NDArray[np.int64]) -> tuple[Floats, list[Back]]:
+        """(logits [batch x sequence, vocabulary], the way back through each residual block and the output)."""
         self.choices, self.balance_loss = [], 0.0
         x = self.weights["token_embd"][tokens.ravel()]
+        feed = self._mixture if self.config.expert_count else self._swiglu
+        ways: list[Back] = []
         for at in range(self.config.layer_count):
-            block: list[Any] = []
-            x = x + self._attention(self._norm(x, f"blk.{at}.attn_norm", block), at, tokens.shape, block)
-            normed = self._norm(x, f"blk.{at}.ffn_norm", block)
-            x = x + (self._mixture if self.config.expert_count else self._dense)(normed, at, block)
-            tape.append(block)
-        end: list[Any] = []
-        found = self._linear(self._norm(x, "output_norm", end), "output", end)
-        tape.append(end)
-        return found
+            attention = partial(self._attention, shape=tokens.shape)
+            for name, part in (("attn_norm", attention), ("ffn_norm", feed)):
+                normed, norm_back = self._norm(x, f"blk.{at}.{name}")
+                made, part_back = part(normed, at)
+                x = x + made
+                ways += [norm_back, part_back]
+        normed, norm_back = self._norm(x, "output_norm")
+        found, output_back = self._linear(normed, "output")
+        return found, [*ways, norm_back, output_back]
+
+    def logits(self, tokens: NDArray[np.int64]) -> Floats:
+        """Logits [batch x sequence, vocabulary] of tokens [batch, sequence]."""
+        return self._forward(tokens)[0]
 
     def loss(self, tokens: NDArray[np.int64]) -> float:
         """Mean negative log-likelihood, nats a token, of tokens [batch, sequence + 1]."""
@@ -150,21 +122,19 @@ class Transformer:
         """Fill ``gradients`` for tokens [batch, sequence + 1]; gives the loss without the balance term."""
         for gradient in self.gradients.values():
             gradient.fill(0)
-        tape: list[Any] = []
         wanted = tokens[:, 1:].ravel()
-        logs = _log_softmax(self.logits(tokens[:, :-1], tape))
+        logits, ways = self._forward(tokens[:, :-1])
+        logs = _log_softmax(logits)
         rows = np.arange(wanted.size)
         loss = float(-logs[rows, wanted].mean())
         grad = np.exp(logs)
         grad[rows, wanted] -= 1
         grad /= np.float32(wanted.size)
-        end = tape.pop()
-        x = self._norm_back(self._linear_back(grad, end[1]), end[0])
-        for at in reversed(range(self.config.layer_count)):
-            block = tape.pop()
-            feed = self._mixture_back if self.config.expert_count else self._dense_back
-            x = x + self._norm_back(feed(x, at, block), block.pop())
-            x = x + self._norm_back(self._attention_back(x, block), block.pop())
+        output_back, norm_back = ways.pop(), ways.pop()
+        x = norm_back(output_back(grad))
+        while ways:
+            part_back, norm_back = ways.pop(), ways.pop()
+            x = x + norm_back(part_back(x))
         np.add.at(self.gradients["token_embd"], tokens[:, :-1].ravel(), x)
         return loss
 
@@ -186,78 +156,85 @@ class Transformer:
             )
         return loss
 
-    # -- parts --------------------------------------------------------------------------------------------------
+    # -- parts, each with its way back: from the loss's gradient by the output to that by the input ---------------
 
-    def _norm(self, x: Floats, name: str, tape: list[Any]) -> Floats:
+    def _mul(self, a: Floats, b: Floats) -> Floats:
+        """A @ b, counted."""
+        self.flops_count += 2.0 * a.size * b.shape[-1]
+        product: Floats = a @ b
+        return product
+
+    def _linear(self, x: Floats, name: str) -> tuple[Floats, Back]:
+        def back(grad: Floats) -> Floats:
+            self.gradients[name] += self._mul(grad.T, x)
+            return self._mul(grad, self.weights[name])
+
+        return self._mul(x, self.weights[name].T), back
+
+    def _norm(self, x: Floats, name: str) -> tuple[Floats, Back]:
         scale = 1 / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + np.float32(EPSILON))
         unit = x * scale
-        tape.append((unit, scale, name))
-        normed: Floats = unit * self.weights[name]
-        return normed
 
-    def _norm_back(self, grad: Floats, kept: tuple[Floats, Floats, str]) -> Floats:
-        unit, scale, name = kept
-        self.gradients[name] += (grad * unit).sum(axis=0)
-        inner = grad * self.weights[name]
-        back: Floats = scale * (inner - unit * np.mean(inner * unit, axis=1, keepdims=True))
-        return back
+        def back(grad: Floats) -> Floats:
+            self.gradients[name] += (grad * unit).sum(axis=0)
+            inner = grad * self.weights[name]
+            found: Floats = scale * (inner - unit * np.mean(inner * unit, axis=1, keepdims=True))
+            return found
+
+        return unit * self.weights[name], back
 
     def _heads(self, x: Floats, shape: tuple[int, ...]) -> Floats:
         return x.reshape(*shape, self.config.head_count, -1).transpose(0, 2, 1, 3)
 
-    def _attention(self, x: Floats, at: int, shape: tuple[int, ...], tape: list[Any]) -> Floats:
-        q, k, v = (self._heads(self._linear(x, f"blk.{at}.attn_{n}", tape), shape) for n in "qkv")
-        turn = _rotation(shape[1], self.config.head_dim)
-        q, k = _turned(q, *turn), _turned(k, *turn)
+    def _attention(self, x: Floats, at: int, shape: tuple[int, ...]) -> tuple[Floats, Back]:
+        (q, q_back), (k, k_back), (v, v_back) = (self._linear(x, f"blk.{at}.attn_{n}") for n in "qkv")
+        cosine, sine = _rotation(shape[1], self.config.head_dim)
+        q, k, v = (self._heads(part, shape) for part in (q, k, v))
+        q, k = _turned(q, cosine, sine), _turned(k, cosine, sine)
         scores = self._mul(q, k.transpose(0, 1, 3, 2)) * np.float32(self.config.head_dim**-0.5)
         scores[..., np.triu(np.ones((shape[1], shape[1]), np.bool_), 1)] = -np.inf
         share = np.exp(_log_softmax(scores))
         mixed = self._mul(share, v).transpose(0, 2, 1, 3).reshape(len(x), -1)
-        tape.append((q, k, v, share, turn, shape))
-        return self._linear(mixed, f"blk.{at}.attn_output", tape)
+        made, output_back = self._linear(mixed, f"blk.{at}.attn_output")
 
-    def _attention_back(self, grad: Floats, tape: list[Any]) -> Floats:
-        grad = self._linear_back(grad, tape.pop())
-        q, k, v, share, (cosine, sine), shape = tape.pop()
-        grad = self._heads(grad, shape)
-        to_share = self._mul(grad, v.transpose(0, 1, 3, 2))
-        to_v = self._mul(share.transpose(0, 1, 3, 2), grad)
-        to_scores = share * (to_share - (to_share * share).sum(axis=-1, keepdims=True))
-        to_scores *= np.float32(self.config.head_dim**-0.5)
-        to_q = _turned(self._mul(to_scores, k), cosine, -sine)
-        to_k = _turned(self._mul(to_scores.transpose(0, 1, 3, 2), q), cosine, -sine)
-        total = np.zeros((grad.shape[0] * grad.shape[2], self.config.dim), grad.dtype)
-        for part in (to_v, to_k, to_q):
-            total += self._linear_back(part.transpose(0, 2, 1, 3).reshape(total.shape), tape.pop())
-        return total
+        def back(grad: Floats) -> Floats:
+            grad = self._heads(output_back(grad), shape)
+            to_share = self._mul(grad, v.transpose(0, 1, 3, 2))
+            to_v = self._mul(share.transpose(0, 1, 3, 2), grad)
+            to_scores = share * (to_share - (to_share * share).sum(axis=-1, keepdims=True))
+            to_scores *= np.float32(self.config.head_dim**-0.5)
+            to_q = _turned(self._mul(to_scores, k), cosine, -sine)
+            to_k = _turned(self._mul(to_scores.transpose(0, 1, 3, 2), q), cosine, -sine)
+            total = np.zeros_like(x)
+            for part, part_back in ((to_v, v_back), (to_k, k_back), (to_q, q_back)):
+                total += part_back(part.transpose(0, 2, 1, 3).reshape(x.shape))
+            return total
 
-    def _dense(self, x: Floats, at: int, tape: list[Any]) -> Floats:
-        gate, up = (self._mul(x, self.weights[f"blk.{at}.ffn_{n}"].T) for n in ("gate", "up"))
-        tape.append((x, gate, up))
-        return self._mul(_silu(gate) * up, self.weights[f"blk.{at}.ffn_down"].T)
+        return made, back
 
-    def _dense_back(self, grad: Floats, at: int, tape: list[Any]) -> Floats:
-        names = [f"blk.{at}.ffn_{n}" for n in ("gate", "up", "down")]
-        x, gate, up = tape.pop()
-        return self._swiglu_back(grad, x, gate, up, [(self.weights[n], self.gradients[n]) for n in names])
+    def _swiglu(self, x: Floats, at: int, expert: int | None = None) -> tuple[Floats, Back]:
+        """down(silu(gate(x)) up(x)), of a dense layer or of one expert."""
+        names = [f"blk.{at}.ffn_{n}{'' if expert is None else '_exps'}" for n in ("gate", "up", "down")]
+        part = ... if expert is None else expert
+        gate_w, up_w, down_w = (self.weights[name][part] for name in names)
+        gate, up = self._mul(x, gate_w.T), self._mul(x, up_w.T)
 
-    def _swiglu_back(
-        self, grad: Floats, x: Floats, gate: Floats, up: Floats, pairs: list[tuple[Floats, Floats]]
-    ) -> Floats:
-        """Through down(silu(gate(x)) up(x)); ``pairs`` are weight and gradient of gate, up and down."""
-        (gate_w, gate_g), (up_w, up_g), (down_w, down_g) = pairs
-        sigmoid = 1 / (1 + np.exp(-gate))
-        active = gate * sigmoid
-        down_g += self._mul(grad.T, active * up)
-        inner = self._mul(grad, down_w)
-        to_up, to_gate = inner * active, inner * up * (sigmoid + active * (1 - sigmoid))
-        gate_g += self._mul(to_gate.T, x)
-        up_g += self._mul(to_up.T, x)
-        return self._mul(to_gate, gate_w) + self._mul(to_up, up_w)
+        def back(grad: Floats) -> Floats:
+            gate_g, up_g, down_g = (self.gradients[name][part] for name in names)
+            sigmoid = 1 / (1 + np.exp(-gate))
+            active = gate * sigmoid
+            down_g += self._mul(grad.T, active * up)
+            inner = self._mul(grad, down_w)
+            to_up, to_gate = inner * active, inner * up * (sigmoid + active * (1 - sigmoid))
+            gate_g += self._mul(to_gate.T, x)
+            up_g += self._mul(to_up.T, x)
+            return self._mul(to_gate, gate_w) + self._mul(to_up, up_w)
 
-    def _mixture(self, x: Floats, at: int, tape: list[Any]) -> Floats:
+        return self._mul(gate / (1 + np.exp(-gate)) * up, down_w.T), back
+
+    def _mixture(self, x: Floats, at: int) -> tuple[Floats, Back]:
         c = self.config
-        logits = self._linear(x, f"blk.{at}.ffn_gate_inp", tape)
+        logits, router_back = self._linear(x, f"blk.{at}.ffn_gate_inp")
         chosen = np.argsort(-logits, axis=1, kind="stable")[:, : c.used_count]
         share = np.exp(_log_softmax(np.take_along_axis(logits, chosen, axis=1)))
         every = np.exp(_log_softmax(logits))
@@ -268,35 +245,23 @@ class Transformer:
         kept = []
         for expert in range(c.expert_count):
             rows, place = np.nonzero(chosen == expert)
-            gate_w, up_w, down_w = (self.weights[f"blk.{at}.ffn_{n}_exps"][expert] for n in ("gate", "up", "down"))
-            part = x[rows]
-            gate, up = self._mul(part, gate_w.T), self._mul(part, up_w.T)
-            made = self._mul(_silu(gate) * up, down_w.T)
+            made, expert_back = self._swiglu(x[rows], at, expert)
             out[rows] += share[rows, place, None] * made
-            kept.append((rows, place, part, gate, up, made))
-        tape.append((chosen, share, every, used, kept))
-        return out
+            kept.append((rows, place, made, expert_back))
 
-    def _mixture_back(self, grad: Floats, at: int, tape: list[Any]) -> Floats:
-        c = self.config
-        chosen, share, every, used, kept = tape.pop()
-        to_x = np.zeros_like(grad)
-        to_share = np.zeros_like(share)
-        for expert, (rows, place, part, gate, up, made) in enumerate(kept):
-            names = [f"blk.{at}.ffn_{n}_exps" for n in ("gate", "up", "down")]
-            pairs = [(self.weights[n][expert], self.gradients[n][expert]) for n in names]
-            to_share[rows, place] = (grad[rows] * made).sum(axis=1)
-            to_x[rows] += self._swiglu_back(grad[rows] * share[rows, place, None], part, gate, up, pairs)
-        to_logits = np.zeros_like(every)
-        np.put_along_axis(to_logits, chosen, share * (to_share - (to_share * share).sum(axis=1, keepdims=True)), axis=1)
-        even = np.float32(c.balance * c.expert_count / len(every)) * used
-        to_logits += every * (even - (every * even).sum(axis=1, keepdims=True))
-        return to_x + self._linear_back(to_logits.astype(np.float32), tape.pop())
+        def back(grad: Floats) -> Floats:
+            to_x, to_share = np.zeros_like(grad), np.zeros_like(share)
+            for rows, place, made, expert_back in kept:
+                to_share[rows, place] = (grad[rows] * made).sum(axis=1)
+                to_x[rows] += expert_back(grad[rows] * share[rows, place, None])
+            to_logits = np.zeros_like(every)
+            to_chosen = share * (to_share - (to_share * share).sum(axis=1, keepdims=True))
+            np.put_along_axis(to_logits, chosen, to_chosen, axis=1)
+            even = np.float32(c.balance * c.expert_count / len(every)) * used
+            to_logits += every * (even - (every * even).sum(axis=1, keepdims=True))
+            return to_x + router_back(to_logits.astype(np.float32))
 
-
-def _silu(x: Floats) -> Floats:
-    active: Floats = x / (1 + np.exp(-x))
-    return active
+        return out, back
 
 
 def _log_softmax(x: Floats) -> Floats:

@@ -11,7 +11,8 @@ from harness.domain.workload import Cost, new_page_bytes
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 from harness.workloads._language.texts import shipped_text
-from harness.workloads.training_efficiency.figures import PUBLISHED, efficiency
+from harness.workloads.training_efficiency.figures import published
+from harness.workloads.training_efficiency.finetune import lora_on
 from harness.workloads.training_efficiency.mixture import batches, study
 from harness.workloads.training_efficiency.transformer import Config, Transformer
 
@@ -96,8 +97,6 @@ class TrainingWorkload:
         Raises:
             WrongAnswerError: One of these is not so.
         """
-        from harness.workloads.training_efficiency.finetune import lora_on
-
         # Untrained: how far the timed steps have come differs from run to run, and near a minimum a slope is too flat.
         model, (batch, more) = Transformer(state.model.config, 0), state.tokens.shape
         error = gradient_error(model, state.tokens)
@@ -119,7 +118,7 @@ class TrainingWorkload:
             "flops_count": by_hand,
             "peak_flops_per_s": peak,
             "mfu_ratio": by_hand / step_s / peak,
-            "published_mfu": {name: float(efficiency(run).mfu_ratio) for name, run in PUBLISHED.items()},
+            "published_mfu": {name: float(run.mfu_ratio) for name, run in published().items()},
             "lora": {model: lora_on(model, DEVICES) for model in LORA_MODELS},
         }
 

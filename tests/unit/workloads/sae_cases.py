@@ -10,16 +10,14 @@ def f32(*rows):
     return np.array(rows, np.float32)
 
 
-def small(activation="topk", **fields):
+def small():
     """Two inputs, three features; b_dec = (1, 0)."""
     return SparseAutoencoder(
         encoder=f32([1, 0, 2], [0, 1, 1]),
         encoder_bias=np.array([0, 0.5, -1], np.float32),
         decoder=f32([1, 0], [0, 1], [2, 2]),
         decoder_bias=np.array([1, 0], np.float32),
-        activation=activation,
-        **{"active_count": 1} if activation == "topk" else {},
-        **fields,
+        active_count=1,
     )
 
 

@@ -20,7 +20,7 @@ from harness.workloads._language.activations import (
     scenario_of,
 )
 from harness.workloads.probe.induction import induction
-from harness.workloads.probe.study import probe_study
+from harness.workloads.probe.study import sweep
 from harness.workloads.sparse_autoencoder.splice import losses
 from harness.workloads.sparse_autoencoder.study import gather, study
 from harness.workloads.sparse_autoencoder.training import Plan
@@ -109,7 +109,7 @@ def test_losses_of_the_identity_and_of_the_ablations(tiny):
     captured = capture(RUNTIME.open, tiny, [TEXT], block_name(1), limit_tokens=600)
     limit = norm_limit(captured.values)
     kept = captured.values[ordinary(captured.values, limit)]
-    found = losses(RUNTIME.open, tiny, TEXT, block_name(1), np.copy, kept.mean(axis=0), limit, limit_tokens=600)
+    found = losses(RUNTIME.open, tiny, TEXT[:1500], block_name(1), np.copy, kept.mean(axis=0), limit)
     assert found.tapped == found.clean  # reading changes nothing
     assert found.spliced == found.clean  # neither does writing the same values back
     assert found.zeroed != found.clean != found.averaged
@@ -121,28 +121,32 @@ def test_losses_of_the_identity_and_of_the_ablations(tiny):
 def test_study_from_text_to_features(tiny, folder, tmp_path):
     material = gather(RUNTIME.open, tiny, folder, layer=1, least_tokens=0, cache=tmp_path)
     assert len(list(tmp_path.glob("activations-*.npz"))) == 2
-    again = gather(RUNTIME.open, tiny, folder, layer=1, least_tokens=0, cache=tmp_path)
+    again = gather(RUNTIME.open, tiny, folder, least_tokens=0, cache=tmp_path)
+    assert again.layer == 1  # the middle one of three
     assert np.array_equal(again.train.values, material.train.values)
     more = gather(RUNTIME.open, tiny, folder, layer=1, least_tokens=len(material.train.tokens) + 1500, cache=tmp_path)
     assert len(more.train.tokens) == len(material.train.tokens) + 1024  # two whole windows of further text
     assert np.array_equal(more.held_out.values, material.held_out.values)
     plan = Plan(feature_count=64, active_count=4, step_count=30, batch_tokens=128)
-    found = study(RUNTIME.open, tiny, plan=plan, material=material)  # the middle one of three: block 1
-    assert found.report.tensor == "l_out-1"
-    told = msgspec.json.decode(msgspec.json.encode(found.report))
+    _, report = study(RUNTIME.open, tiny, material, plan=plan)
+    assert report.tensor == "l_out-1"
+    told = msgspec.json.decode(msgspec.json.encode(report))
     assert told["held_out"]["active_count"] <= 4
     assert 0 < told["held_out"]["fvu_ratio"] < 1
     assert told["generation"]["plain_s"] > 0
     assert {"before", "token", "after", "activation"} <= set(told["features"][0]["contexts"][0])
 
 
-def test_probes_of_a_real_engine(tiny, folder):
-    found = probe_study(RUNTIME.open, tiny, folder, layer=1, limit_tokens=3000)
+@pytest.mark.parametrize("layer", [1, 2])
+def test_probes_of_a_real_engine(tiny, folder, layer):
+    (found,) = sweep(RUNTIME.open, tiny, folder, layers=[layer], limit_tokens=3000)  # the last layer of three too
+    assert found.layer == layer
     assert {r.name for r in found.reports} | set(found.skipped) == {
         "in parentheses",
         "in quotes",
         "in indented line",
         "word goes on",
+        "next token uncertain",
     }
     assert found.reports
     for report in found.reports:
@@ -150,9 +154,10 @@ def test_probes_of_a_real_engine(tiny, folder):
 
 
 def test_a_model_without_training_has_no_induction_heads(tiny):
-    found = induction(RUNTIME.open, tiny, length_tokens=24, sequence_count=2)
+    found, heads = induction(RUNTIME.open, tiny, length_tokens=24, sequence_count=2)
     # random weights: the second copy is as hard as the first, and no head looks back on purpose
     assert abs(found.score) < 2.0
     assert found.strong_count == 0
     assert found.copied_ratio < 0.3
-    assert len(found.heads) == 10
+    assert found.uniform_score == pytest.approx(sum(1 / (i + 1) for i in range(24, 48)) / 24)
+    assert found.heads == tuple(heads[:10])

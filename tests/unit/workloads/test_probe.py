@@ -9,25 +9,26 @@ from harness.errors import EngineError, RefusedError, WrongAnswerError
 from harness.ports import WorkloadContext
 from harness.workloads._language.activations import Captured
 from harness.workloads.probe import WORKLOAD
-from harness.workloads.probe.ablation import HeadsOut, null_draw
 from harness.workloads.probe.induction import (
     AttentionScores,
     Head,
+    HeadsOut,
+    copied,
+    null_draw,
     prefix_matching,
     random_tokens,
-    repeated_losses,
-    uniform_score,
+    token_losses,
 )
 from harness.workloads.probe.linear import Rows, accuracy_of, control_labels, fit, report, token_rule
-from harness.workloads.probe.properties import (
+from harness.workloads.probe.study import (
     PROPERTIES,
     in_indented_line,
     in_parentheses,
     in_quotes,
     token_labels,
+    uncertain,
     word_goes_on,
 )
-from harness.workloads.probe.study import uncertain
 
 
 def marks(found):
@@ -186,7 +187,6 @@ def test_prefix_matching_by_hand():
     tap("kq_soft_max-3", attention * 0)
     best = tap.heads()[0]
     assert (best.layer, best.head, best.score) == (3, 0, pytest.approx(0.35))
-    assert uniform_score(2) == pytest.approx((1 / 3 + 1 / 4) / 2)
     with pytest.raises(EngineError):
         prefix_matching(attention[:, :3], 2)
 
@@ -213,12 +213,13 @@ class Copier:
         return found
 
 
-def test_repeated_losses_by_hand():
-    losses, hits = repeated_losses(Copier(), [5, 6, 7])
+def test_losses_of_a_repeated_sequence_by_hand():
+    losses, hits = token_losses(Copier(), [5, 6, 7, 5, 6, 7])
     # Targets 6 7 5 6 7: the first three are uniform over 50 (the third follows the first 7), then copied:
     # loss ln(49 + e^9) - 9
     assert losses == pytest.approx([np.log(50)] * 3 + [np.log(49 + np.exp(9)) - 9] * 2)
     assert hits.tolist()[3:] == [True, True]
+    assert copied(Copier(), [[5, 6, 7]]) == pytest.approx((np.log(50), np.log(49 + np.exp(9)) - 9, 1.0))
 
 
 def test_random_tokens_are_ordinary_and_different():

@@ -5,18 +5,66 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sae_cases import X, f32, small
 
-from harness.errors import BadDataError
+from bench.other_autoencoders import OtherAutoencoder
+from harness.errors import BadDataError, RefusedError
 
-# -- SAELens --------------------------------------------------------------------------------------------------------
+
+def f32(*rows):
+    return np.array(rows, np.float32)
+
+
+def small(activation="topk", **fields):
+    """Two inputs, three features; b_dec = (1, 0)."""
+    return OtherAutoencoder(
+        encoder=f32([1, 0, 2], [0, 1, 1]),
+        encoder_bias=np.array([0, 0.5, -1], np.float32),
+        decoder=f32([1, 0], [0, 1], [2, 2]),
+        decoder_bias=np.array([1, 0], np.float32),
+        activation=activation,
+        active_count=1,
+        **fields,
+    )
+
+
+X = f32([2, 3])
+# x = (2, 3); x - b_dec = (1, 3); h = (1*1 + 3*0 + 0, 1*0 + 3*1 + .5, 1*2 + 3*1 - 1) = (1, 3.5, 4)
+
+
+@pytest.mark.parametrize(
+    ("sae", "codes", "reconstruction"),
+    [
+        (small(), [0, 0, 4], [1 + 8, 8]),  # the largest only
+        (small("relu"), [1, 3.5, 4], [1 + 1 + 8, 3.5 + 8]),
+        (small("jumprelu", threshold=np.array([0.5, 3.5, 3.9], np.float32)), [1, 0, 4], [1 + 1 + 8, 8]),  # 3.5 > 3.5 no
+        (replace(small("relu"), centred=False), [2, 3.5, 6], [1 + 2 + 12, 3.5 + 12]),  # h = (2, 3 + .5, 4 + 3 - 1)
+    ],
+)
+def test_encode_and_decode_by_hand(sae, codes, reconstruction):
+    assert sae.encode(X).tolist() == [codes]
+    assert sae.decode(sae.encode(X)).tolist() == [reconstruction]
+    assert sae.reconstruct(X).tolist() == [reconstruction]
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"activation": "gelu"}, "gelu"),
+        ({"active_count": 4}, "between 1 and 3"),
+        ({"activation": "jumprelu"}, "threshold"),
+        ({"decoder": f32([1, 0])}, "decoder has shape"),
+    ],
+)
+def test_bad_autoencoders_are_refused(fields, word):
+    with pytest.raises(RefusedError, match=word):
+        replace(small(), **fields)
 
 
 @pytest.mark.parametrize("activation", ["topk", "relu", "jumprelu"])
 @pytest.mark.parametrize("dtype", ["F32", "F16"])
 def test_folder_round_trips_exactly(activation, dtype, tmp_path):
     pytest.importorskip("safetensors", reason="the sae extra is not installed")
-    from harness.workloads.sparse_autoencoder.saelens import Folder, config_of, load_folder, save_folder
+    from bench.saelens_folder import Folder, config_of, load_folder, save_folder
 
     threshold = np.array([0.5, 0.25, 0.1], np.float32) if activation == "jumprelu" else None
     sae = small(activation, **({"threshold": threshold} if threshold is not None else {}))
@@ -38,7 +86,7 @@ def test_folder_round_trips_exactly(activation, dtype, tmp_path):
 
 def test_decoder_norms_of_a_training_checkpoint_are_folded(tmp_path):
     pytest.importorskip("safetensors", reason="the sae extra is not installed")
-    from harness.workloads.sparse_autoencoder.saelens import Folder, config_of, load_folder, save_folder
+    from bench.saelens_folder import Folder, config_of, load_folder, save_folder
 
     sae = small()
     config = config_of(sae) | {"rescale_acts_by_decoder_norm": True}
@@ -51,7 +99,7 @@ def test_decoder_norms_of_a_training_checkpoint_are_folded(tmp_path):
 
 def test_folders_of_others_come_out_byte_for_byte(tmp_path):
     numpy_files = pytest.importorskip("safetensors.numpy", reason="the sae extra is not installed")
-    from harness.workloads.sparse_autoencoder.saelens import config_of, load_folder, save_folder
+    from bench.saelens_folder import config_of, load_folder, save_folder
 
     sae, source = small(), tmp_path / "a"
     source.mkdir()
@@ -72,7 +120,7 @@ def test_folders_of_others_come_out_byte_for_byte(tmp_path):
 
 
 def test_a_new_configuration_has_the_keys_of_saelens_in_their_order():
-    from harness.workloads.sparse_autoencoder.saelens import config_of
+    from bench.saelens_folder import config_of
 
     # What SAELens 6.54.12 wrote for TopKSAE(TopKSAEConfig(d_in=2, d_sae=3, k=1)).
     theirs = (
@@ -94,13 +142,13 @@ OLD = {"d_in": 2, "d_sae": 3, "hook_name": "blocks.3.hook_resid_post", "sae_lens
     ("config", "expected"),
     [
         (OLD | {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 1}}, ("topk", 1, True)),
-        (OLD | {"architecture": "standard", "activation_fn_str": "relu"}, ("relu", 0, True)),
-        (OLD | {"normalize_activations": None, "apply_b_dec_to_input": False}, ("relu", 0, False)),
+        (OLD | {"architecture": "standard", "activation_fn_str": "relu"}, ("relu", 3, True)),
+        (OLD | {"normalize_activations": None, "apply_b_dec_to_input": False}, ("relu", 3, False)),
     ],
 )
 def test_configurations_before_version_6(config, expected, tmp_path):
     pytest.importorskip("safetensors", reason="the sae extra is not installed")
-    from harness.workloads.sparse_autoencoder.saelens import load_folder, save_folder
+    from bench.saelens_folder import load_folder, save_folder
 
     save_folder(small(), tmp_path)
     (tmp_path / "cfg.json").write_text(json.dumps(config))
@@ -119,7 +167,7 @@ def test_configurations_before_version_6(config, expected, tmp_path):
 )
 def test_old_configurations_that_mean_more_are_refused(change, word, tmp_path):
     pytest.importorskip("safetensors", reason="the sae extra is not installed")
-    from harness.workloads.sparse_autoencoder.saelens import load_folder, save_folder
+    from bench.saelens_folder import load_folder, save_folder
 
     save_folder(small(), tmp_path)
     (tmp_path / "cfg.json").write_text(json.dumps(OLD | change))
@@ -141,7 +189,7 @@ def test_old_configurations_that_mean_more_are_refused(change, word, tmp_path):
 )
 def test_other_folders_are_refused_by_name(change, word, tmp_path):
     pytest.importorskip("safetensors", reason="the sae extra is not installed")
-    from harness.workloads.sparse_autoencoder.saelens import load_folder, save_folder
+    from bench.saelens_folder import load_folder, save_folder
 
     save_folder(small(), tmp_path)
     path = tmp_path / "cfg.json"
@@ -153,7 +201,7 @@ def test_other_folders_are_refused_by_name(change, word, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\xff" * 40, b"{}"])
 def test_broken_files_are_named(content, tmp_path):
     pytest.importorskip("safetensors", reason="the sae extra is not installed")
-    from harness.workloads.sparse_autoencoder.saelens import load_folder, save_folder
+    from bench.saelens_folder import load_folder, save_folder
 
     save_folder(small(), tmp_path)
     (tmp_path / "sae_weights.safetensors").write_bytes(content)

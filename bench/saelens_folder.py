@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.other_autoencoders import OtherAutoencoder
 from harness.errors import BadDataError, MissingPackageError
-from harness.workloads.sparse_autoencoder.model import SparseAutoencoder
 
 CONFIG: Final = "cfg.json"
 WEIGHTS: Final = "sae_weights.safetensors"
@@ -30,7 +30,7 @@ _SHAPES: Final = {"W_enc": "dm", "b_enc": "m", "W_dec": "md", "b_dec": "d", "thr
 class Stored(NamedTuple):
     """Tensors of a file, and the autoencoder that they are."""
 
-    autoencoder: SparseAutoencoder
+    autoencoder: OtherAutoencoder
     tensors: dict[str, NDArray[Any]]
     notes: dict[str, str] | None
 
@@ -47,7 +47,7 @@ class Folder:
         stored: The file's tensors, so that they come out as they came in; None for what was never in a file.
     """
 
-    autoencoder: SparseAutoencoder
+    autoencoder: OtherAutoencoder
     config: dict[str, Any] = field(default_factory=dict)
     dtype: str = "F32"
     text: str = ""
@@ -73,7 +73,7 @@ def load_folder(folder: Path) -> Folder:
         tensors["W_enc"] = tensors["W_enc"] * norms
         tensors["b_enc"] = tensors["b_enc"] * norms
         tensors["W_dec"] = tensors["W_dec"] / norms[:, None]
-    sae = SparseAutoencoder(
+    sae = OtherAutoencoder(
         encoder=tensors["W_enc"],
         encoder_bias=tensors["b_enc"],
         decoder=tensors["W_dec"],
@@ -86,7 +86,7 @@ def load_folder(folder: Path) -> Folder:
     return Folder(sae, config, dtype, text, Stored(sae, stored, notes))
 
 
-def save_folder(content: Folder | SparseAutoencoder, folder: Path, *, metadata: dict[str, Any] | None = None) -> None:
+def save_folder(content: Folder | OtherAutoencoder, folder: Path, *, metadata: dict[str, Any] | None = None) -> None:
     """Write a folder that SAELens loads; what :func:`load_folder` gave comes out byte for byte.
 
     Args:
@@ -113,7 +113,7 @@ def save_folder(content: Folder | SparseAutoencoder, folder: Path, *, metadata: 
     (folder / CONFIG).write_text(from_folder.text if same else json.dumps(config), encoding="utf-8", newline="")
 
 
-def config_of(autoencoder: SparseAutoencoder, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
+def config_of(autoencoder: OtherAutoencoder, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
     """Configuration of an autoencoder that never was in a folder."""
     names = {ours: theirs for theirs, ours in _ARCHITECTURES.items()}
     config: dict[str, Any] = {
