@@ -133,7 +133,7 @@ def test_a_push_that_lost_its_connection_goes_on_where_it_stopped(phone, tmp_pat
     def cut(done, size):
         if done > size / 2:
             subprocess.run(
-                ["adb", "disconnect", f"127.0.0.1:{phone.port}"], capture_output=True, check=True, timeout=20
+                ["adb", "disconnect", f"127.0.0.1:{phone.port}"], capture_output=True, check=False, timeout=20
             )
 
     with pytest.raises(CouldNotRunError, match="what arrived is kept"):

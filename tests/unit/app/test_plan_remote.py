@@ -1,4 +1,4 @@
-"""Drafts here, verified elsewhere: by hand from the speeds of both devices, and the round trip where it stops paying."""
+"""Drafts here, verified elsewhere: by hand from the speeds of both, and the round trip where it stops paying."""
 
 import pytest
 

@@ -15,7 +15,6 @@ from harness.catalog import fetch_registry
 from harness.catalog._toml import FILE_MAX_BYTES
 from harness.catalog.budgets import load_budgets
 from harness.catalog.devices import load_device
-from harness.catalog.fetch_registry import from_registry
 from harness.catalog.hf_config import CONFIG_MAX_BYTES, read_hf_config
 from harness.catalog.names import load_model
 from harness.domain.model import RegistrySource
@@ -140,7 +139,7 @@ def test_pip_may_neither_build_nor_take_dependencies(tmp_path: Path, monkeypatch
     assert command[-1] == "x==1"
 
 
-def test_a_wheel_that_unpacks_without_end_is_stopped(tmp_path: Path) -> None:
+def test_a_wheel_that_unpacks_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 MiB of zeros in a wheel of some 64 KiB, for a card that says 1000 bytes: refused before it is unpacked."""
     bomb = tmp_path / "x-1-py3-none-any.whl"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -154,8 +153,9 @@ def test_a_wheel_that_unpacks_without_end_is_stopped(tmp_path: Path) -> None:
     staging = tmp_path / "staging"
     staging.mkdir()
     source = RegistrySource(packages=("x==1",), members=("x/a.bin",))
+    monkeypatch.setattr(fetch_registry, "pip_download", download)
     with pytest.raises(FetchError, match="1000 are missing"):
-        from_registry(source, 1000, staging, lambda done, total: None, download=download)
+        fetch_registry.from_registry(source, 1000, staging, lambda done, total: None)
     assert sum(f.stat().st_size for f in staging.rglob("*.partial")) == 0
 
 
