@@ -62,8 +62,14 @@ def state_bytes(shape: ModelShape, recurrent: Recurrent) -> int:
 
 
 def sliding_cells(shape: ModelShape, context_tokens: int, ubatch_tokens: int, sequence_count: int = 1) -> int:
-    """Cells of a sliding layer: min(context, window x sequences + ubatch), rounded up."""
-    return padded(min(padded(context_tokens), shape.sliding_window_tokens * sequence_count + ubatch_tokens))
+    """Cells of a sliding layer: for each sequence min(its part of the context, window + ubatch), rounded up."""
+    own = full_cells(context_tokens, sequence_count) // sequence_count
+    return sequence_count * padded(min(own, shape.sliding_window_tokens + ubatch_tokens))
+
+
+def full_cells(context_tokens: int, sequence_count: int = 1) -> int:
+    """Cells of a layer that looks back at everything: each sequence has a part of its own, rounded up."""
+    return sequence_count * padded(-(-context_tokens // sequence_count))
 
 
 def kv_cache_bytes(
@@ -73,7 +79,7 @@ def kv_cache_bytes(
 
     Args:
         shape: Shape of the model.
-        context_tokens: Cells asked for, shared by all sequences.
+        context_tokens: Cells asked for, of which each sequence gets an equal part.
         kv_type: ggml type of keys and values.
         ubatch_tokens: Tokens of one physical batch; sliding layers must hold one beside their window.
         sequence_count: Sequences decoded together; each has a recurrent state of its own.
@@ -84,7 +90,7 @@ def kv_cache_bytes(
     full, sliding, recurrent = layer_counts(shape)
     total = 0
     if full:
-        total += full * padded(context_tokens) * row_pair_bytes(shape, kv_type)
+        total += full * full_cells(context_tokens, sequence_count) * row_pair_bytes(shape, kv_type)
     if sliding:
         cells = sliding_cells(shape, context_tokens, ubatch_tokens, sequence_count)
         total += sliding * cells * row_pair_bytes(shape, kv_type, sliding=True)

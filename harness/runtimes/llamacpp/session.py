@@ -96,6 +96,7 @@ class LlamaSession(Rows):
         # The scenario's own sequences get one each, as llama-batched-bench and llama-server have it.
         own = sequence_count == 0 and scenario.batch_count > 1
         params.kv_unified = not own
+        params.swa_full = False  # layers of a sliding window hold their window alone, as is predicted
         params.n_outputs_max = output_tokens
         params.n_threads = params.n_threads_batch = threads
         params.type_k = params.type_v = BLOCKS[scenario.kv_type].type_id
