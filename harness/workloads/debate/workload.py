@@ -11,6 +11,9 @@ from harness.ports import Operation, WorkloadContext
 _EVALUATED: Final = 120
 _OPENED: Final = (2048, 4, 64)
 """Context, sequences and outputs of each model."""
+ROUNDING_NATS: Final = 0.1
+"""A pass of another length runs through other kernels, whose rounding of activations moves a log-odds: 0.03 was seen with
+weights of four bits. A judge that looks at the order of the claims moves it by a whole unit or more."""
 _JUDGES: Final = ("qwen2.5-coder-0.5b", "smollm2-135m")
 """Models weaker than the debaters, the strongest first; the first one that lies in the cache judges."""
 
@@ -134,7 +137,7 @@ class DebateWorkload:
             turned = one.case._replace(true=one.case.false, false=one.case.true)
             other = state.debate.judge(turned, [s._replace(for_true=not s.for_true) for s in speeches])
             mine = one.verdicts["debate"].margin
-            if abs(other.margin + mine) > 1e-2 * (1 + abs(mine)):
+            if abs(other.margin + mine) > ROUNDING_NATS * (1 + abs(mine)):
                 raise WrongAnswerError(f"swapping the claims moved the log-odds from {mine:.4f} to {-other.margin:.4f}")
         return report(held)
 
