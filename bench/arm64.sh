@@ -32,4 +32,4 @@ export QEMU_LD_PREFIX="$folder/system" PYTHONHOME="$folder/system/usr" PYTHONDON
 export PYTHONPATH="$folder/wheels:$root" PYTHONNOUSERSITE=1
 qemu-aarch64 "$folder/system/usr/bin/python3.$version" -c 'import platform; print(platform.machine(), platform.python_version())'
 exec qemu-aarch64 "$folder/system/usr/bin/python3.$version" -m pytest -q -p no:cacheprovider -p no:edge-harness \
-    -m 'not slow' ${TESTS:-tests/unit/predict tests/unit/catalog tests/unit/records tests/unit/gates tests/unit/stats tests/unit/test_units.py}
+    -m 'not slow' ${TESTS:-tests/unit/test_units.py tests/unit/stats tests/unit/gates tests/unit/records tests/unit/measure/test_machine.py tests/unit/measure/test_sensors.py tests/unit/predict/test_kv_cache.py tests/unit/predict/test_memory.py tests/unit/predict/test_verdict.py tests/unit/catalog/test_devices.py}

@@ -12,8 +12,8 @@ _EVALUATED: Final = 120
 _OPENED: Final = (2048, 4, 64)
 """Context, sequences and outputs of each model."""
 ROUNDING_NATS: Final = 0.1
-"""A pass of another length runs through other kernels, whose rounding of activations moves a log-odds: 0.03 was seen with
-weights of four bits. A judge that looks at the order of the claims moves it by a whole unit or more."""
+"""A pass of another length runs through other kernels, whose rounding of activations moves a log-odds: 0.03 was seen
+with weights of four bits. A judge that looks at the order of the claims moves it by a whole unit or more."""
 _JUDGES: Final = ("qwen2.5-coder-0.5b", "smollm2-135m")
 """Models weaker than the debaters, the strongest first; the first one that lies in the cache judges."""
 
