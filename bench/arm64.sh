@@ -28,8 +28,10 @@ if [ ! -e wheels/pytest ]; then
     for wheel in packages/*.whl; do python3 -m zipfile -e "$wheel" wheels; done
 fi
 cd "$root"
+# Left out: a test that starts a child (the kernel here runs no arm64 program by itself), and one that Hypothesis times.
 export QEMU_LD_PREFIX="$folder/system" PYTHONHOME="$folder/system/usr" PYTHONDONTWRITEBYTECODE=1
 export PYTHONPATH="$folder/wheels:$root" PYTHONNOUSERSITE=1
 qemu-aarch64 "$folder/system/usr/bin/python3.$version" -c 'import platform; print(platform.machine(), platform.python_version())'
 exec qemu-aarch64 "$folder/system/usr/bin/python3.$version" -m pytest -q -p no:cacheprovider -p no:edge-harness \
-    -m 'not slow' ${TESTS:-tests/unit/test_units.py tests/unit/stats tests/unit/gates tests/unit/records tests/unit/measure/test_machine.py tests/unit/measure/test_sensors.py tests/unit/predict/test_kv_cache.py tests/unit/predict/test_memory.py tests/unit/predict/test_verdict.py tests/unit/catalog/test_devices.py}
+    -m "not slow" --deselect tests/unit/records/test_store_and_history.py::test_a_killed_writer_loses_nothing_it_reported \
+    --deselect tests/unit/records/test_store_and_history.py::test_round_trip ${TESTS:-tests/unit/test_units.py tests/unit/stats tests/unit/gates tests/unit/records tests/unit/measure/test_machine.py tests/unit/measure/test_sensors.py tests/unit/predict/test_kv_cache.py tests/unit/predict/test_memory.py tests/unit/predict/test_verdict.py tests/unit/catalog/test_devices.py}
