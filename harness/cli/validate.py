@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.option(
     "--rows",
     type=click.Path(path_type=Path),
-    help="A CSV file with the columns of the shipped rows: of speeds, of speculative decoding, of streaming "
-    "or of split placements.",
+    help="A CSV file with the columns of the shipped rows: of speeds, batches, speculative decoding, streaming, "
+    "split placements, energy or heat.",
 )
 @click.option(
     "--coefficients", type=click.Path(path_type=Path), help="Judge these, as --write-coefficients wrote them."
@@ -45,7 +45,7 @@ def COMMAND(  # noqa: N802
 ) -> Answer:
     """Errors of the speed model on published measurements, beside constants.
 
-    A file of speculative decoding, streaming or split placements (told by its columns) is checked against those models.
+    A file of anything but speeds of one sequence (told by its columns) is checked against the model of that.
 
     One vote for each chip x api x model x quant. Without --leave-out and --given the shipped coefficients answer,
     which were fitted on the shipped rows: judge them by a file that they never saw (--rows), or leave something out.
