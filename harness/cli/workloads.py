@@ -113,6 +113,7 @@ def _status(records: "Iterable[RunRecord]") -> int:
 
 def _show(result: "WorkloadResult") -> None:
     from harness.domain.result import System
+    from harness.report.workloads import better, flat, named
     from harness.units import format_bytes, format_seconds
 
     record = result.record
@@ -138,8 +139,11 @@ def _show(result: "WorkloadResult") -> None:
         predicted = format_bytes(result.predicted_peak_bytes)
         held = f"{format_bytes(memory.peak_anonymous_bytes)} anonymous, {format_bytes(memory.peak_file_bytes)} file"
         say(f"peak {format_bytes(memory.peak_rss_bytes)} ({held}), predicted {predicted}")
-    told = {"quality": system.quality, "evaluation": system.evaluation}
-    say(*[f"{name}: {found}" for name, found in told.items() if found])
+    told = flat("", {"quality": system.quality, "evaluation": system.evaluation})
+    if told:
+        checks = "failed" if "WrongAnswerError" in record.detail else "passed"
+        figures = [(named(key), value, better(key)) for key, value in told]
+        say(f"its own checks of the answers {checks}", table("", ("figure", "value", "better"), figures, right=(1,)))
     for device, predictions in result.elsewhere.items():
         cells = [
             [p.operation, format_seconds(p.latency_s.mid), format_bytes(p.resident_bytes), p.limit] for p in predictions

@@ -1,7 +1,7 @@
 """Workloads on the page: each operation beside its prediction, and what each workload said of its answers."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from harness.domain.record import RunRecord
 from harness.domain.result import System
@@ -55,10 +55,26 @@ def _panel(run: RunView, record: RunRecord) -> WorkloadPanel:
     label = run.workload if run.name == run.workload else f"{run.workload}, {run.name} {run.quant}".rstrip()
     told = {"size": result.size, "quality": result.quality, "evaluation": result.evaluation}
     outcome = f"{run.outcome}: {clean(run.detail, 300)}" if run.detail else run.outcome
-    return WorkloadPanel(label, outcome, rows, [(clean(_named(k)), clean(v, _LONGEST)) for k, v in flat("", told)])
+    return WorkloadPanel(label, outcome, rows, [(clean(named(k)), clean(v, _LONGEST)) for k, v in flat("", told)])
 
 
-def _named(key: str) -> str:
+_BETTER: Final = {
+    "higher": ("accuracy", "precision", "recall", "f1", "idf1", "overlap", "cosine", "hota", "mfu",
+               "found_first", "located"),
+    "lower": ("error", "difference", "differs", "ece", "brier", "aurc", "loss", "alarm", "blamed", "ghost", "switch",
+              "weight_bytes", "memory_bytes"),
+}  # fmt: skip
+"""Words in the name of a figure that say which way is better; of any other, more is neither."""
+
+
+def better(key: str) -> str:
+    """``higher`` or ``lower`` is better, by a figure's name; empty where neither is."""
+    words = f"_{key.lower().replace('.', '_').replace(' ', '_')}_"
+    return next((way for way, parts in _BETTER.items() if any(f"_{part}_" in words for part in parts)), "")
+
+
+def named(key: str) -> str:
+    """A figure's name in words, without the group that it stands in."""
     return key.partition(".")[2].replace("_", " ").replace(".", ": ") or key
 
 

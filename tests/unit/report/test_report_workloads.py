@@ -8,7 +8,7 @@ from harness.domain.result import System
 from harness.report.document import build
 from harness.report.figures import labelled
 from harness.report.formats import html
-from harness.report.workloads import flat, workload_panels
+from harness.report.workloads import better, flat, workload_panels
 
 
 def sample(label: str, duration_s: float, calls: int) -> Sample:
@@ -60,3 +60,19 @@ def test_values_in_the_unit_of_their_name() -> None:
         ("a.e", "yes"),
         ("a.h", "word"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "way"),
+    [
+        ("quality.smooth_ece", "lower"),
+        ("quality.tracks.idf1", "higher"),
+        ("quality.top_overlap.ort int4", "higher"),
+        ("evaluation.gsm8k.false_alarm_ratio", "lower"),
+        ("quality.loss_after", "lower"),
+        ("quality.pieces_count", ""),
+        ("quality.lora.available_bytes", ""),
+    ],
+)
+def test_a_figure_says_which_way_is_better(key, way):
+    assert better(key) == way
