@@ -177,19 +177,10 @@ def _neighbours(phase: str, work: Work, machine: Machine, belief: Coefficients) 
 
 
 def _neighbour(row: Row, belief: Coefficients) -> Neighbour:
-    assert row.work is not None
-    if row.phase == "decode":
-        predicted = 1 / decode_seconds(row.work, row.machine, belief.values).total_s
-    else:
-        predicted = row.prompt.tokens / prefill_seconds(row.work, row.machine, row.prompt, belief.values)
+    predicted = row.token_count / math.exp(row.predicted(belief.values)[0])
     return Neighbour(
         phase=row.phase,
-        chip=row.raw["chip"],
-        api=row.machine.api,
-        model=row.raw["model"],
-        quant=row.raw["quant"],
-        test=row.raw["test"],
-        measured_tokens_per_s=row.tokens_per_s,
+        **row.described,
         predicted_tokens_per_s=predicted,
         error_ratio=predicted / row.tokens_per_s - 1,
         source=row.source,

@@ -50,8 +50,6 @@ def predict(
     split = engine is not None and engine.kind == "gpu" and not scenario.placement.whole
     if scenario.placement.gpu_layers == "auto":
         raise RefusedError("gpu_layers auto has many answers: `fit --placement auto` lists them, best first")
-    if split and scenario.batch_count > 1:
-        raise RefusedError("the speed of several sequences is not known where weights lie with both GPU and CPU")
     try:
         if split:
             shares = scenario.placement.tensor_split or (1.0,)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from harness.app.published import model_of
 from harness.catalog.devices import device_names, load_device
-from harness.catalog.paths import home_dir, learned_file
+from harness.catalog.paths import learned_file
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
@@ -28,6 +28,7 @@ from harness.published.given import posterior
 from harness.published.rows import Row, api_named, row_of, runtime_named
 from harness.records.imports import read_results
 from harness.records.imports.pasted import from_text
+from harness.records.store import write_atomically
 
 CONTRADICTS: Final = 3.0
 """Spreads from what the other measurements of the device say; one honest measurement in 370 is further off."""
@@ -72,7 +73,9 @@ def measurements_in(path: Path) -> list[tuple[str, Measurement]]:
         BadDataError: It is none of these.
         InputError: No decode or prefill speed is in it that can be believed.
     """
-    if path.suffix == ".json" and path.is_file() and b'"measurements"' in path.read_bytes()[:4096]:
+    with path.open("rb") as file:
+        is_learned = b'"measurements"' in file.read(4096)
+    if is_learned:
         learned = read_learned(path)
         return [(learned.device, one) for one in learned.measurements]
     found = [(_device_said(record), one) for record in read_results(path) for one in _measurements(record)]
@@ -118,10 +121,8 @@ def learn(device: DeviceProfile, new: Iterable[Measurement]) -> Lesson:
                 doubt=_contradiction(row, _after(others)) if others else "",
             )
     kept = tuple(t.measurement for t in taken)
-    (home_dir() / "learned").mkdir(exist_ok=True)
-    path.write_bytes(
-        json.encode(Learned(device=device.name, measurements=kept, prior=prior_digest(), coefficients=after))
-    )
+    learned = Learned(device=device.name, measurements=kept, prior=prior_digest(), coefficients=after)
+    write_atomically(path, json.encode(learned))
     return Lesson(device=device.name, taken=tuple(taken), moved=_moved(after), path=str(path))
 
 
@@ -142,24 +143,27 @@ def devices_of(found: Iterable[tuple[str, Measurement]]) -> tuple[dict[str, list
     """Measurements by the device whose name or chip the records say, and the count of those by no known one."""
     known: dict[str, list[Measurement]] = {}
     unknown: dict[str, int] = {}
+    named: dict[tuple[str, str], str] = {}  # a search reads every profile, and a fleet has few devices
     for said, one in found:
-        name = _known_device(said, one)
-        if name:
+        key = said, one.api
+        if key not in named:
+            named[key] = _known_device(*key) if said else ""
+        if name := named[key]:
             known.setdefault(name, []).append(one)
         else:
             unknown[said or "no device named"] = unknown.get(said or "no device named", 0) + 1
     return known, unknown
 
 
-def _known_device(said: str, one: Measurement) -> str:
+def _known_device(said: str, api: str) -> str:
     try:
-        return load_device(said).name if said else ""
+        return load_device(said).name
     except UnknownNameError:
         pass
+    chip, scenario = chip_key(said), Scenario(api=api)
     for name in device_names():
         device = load_device(name)
-        scenario = Scenario(api=one.api)
-        if device.engine_for(device.api(one.api)) is not None and machine_of(device, scenario).chip == chip_key(said):
+        if device.engine_for(device.api(api)) is not None and machine_of(device, scenario).chip == chip:
             return name
     return ""
 

@@ -359,7 +359,8 @@ def best_placement(model: ResolvedModel, device: DeviceProfile, scenario: Scenar
 
 def split_note(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[str, ...]:
     """One line that tells of the best split, for a model that a card does not hold whole; none where no split helps."""
-    if device.pool_for(device.api(scenario.api)) != "vram" or device.engine_for("cpu") is None:
+    split = device.pool_for(device.api(scenario.api)) == "vram" and device.engine_for("cpu") is not None
+    if not split or scenario.batch_count > 1:
         return ()
     best = best_placement(model, device, scenario).best
     if best is None:

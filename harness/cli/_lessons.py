@@ -14,14 +14,15 @@ def render_lesson(lesson: "Lesson") -> None:
     """Print what each measurement said, what was believed before and after, and which terms moved."""
     used = [t for t in lesson.taken if t.after is not None]
     doubted = [t for t in lesson.taken if t.doubt]
-    say(f"{lesson.device}: learnt from {len(used)} measurements; every prediction for it uses them from now on.")
+    many = "1 measurement" if len(used) == 1 else f"{len(used)} measurements"
+    say(f"{lesson.device}: learnt from {many}; every prediction for it uses what was learnt from now on.")
     columns = ("model", "test", "api", "measured", "believed before", "believed now")
     say(table("speed in tokens/s, with 90 % intervals", columns, map(_row, lesson.taken), right=(3,)))
     for one in doubted:
         say(f"  {one.measurement.model} {one.measurement.test}: {one.doubt}")
     moved = [(k, f"{a:.3g}", f"{b:.3g}", f"{v:.0%}", f"{w:.0%}") for k, a, b, v, w in lesson.moved]
     say(table("what moved most", ("term", "factor before", "now", "known to", "now"), moved, right=(1, 2, 3, 4)))
-    say(f"  kept in {lesson.path}: share it, or forget it with `edge-harness devices calibrate --forget`")
+    say(f"  kept in {lesson.path}, to share; `devices calibrate {lesson.device} --forget` forgets it")
 
 
 def _row(taken: "Taken") -> tuple[str, ...]:

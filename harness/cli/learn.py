@@ -1,6 +1,7 @@
 """``edge-harness learn``: what the records of a fleet say of its devices."""
 
 from pathlib import Path
+from shutil import copy
 
 import click
 
@@ -38,7 +39,7 @@ def COMMAND(records: tuple[Path, ...], out: Path | None) -> Answer:  # noqa: N80
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         for lesson in lessons:
-            (out / Path(lesson.path).name).write_bytes(Path(lesson.path).read_bytes())
+            copy(lesson.path, out)
 
     def show() -> None:
         for lesson in lessons:

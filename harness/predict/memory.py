@@ -9,7 +9,7 @@ from harness.domain.model import ModelShape, Weights
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import reserved_compute_bytes, touched_compute_bytes
-from harness.predict.kv_cache import CELL_RECORD_BYTES, kv_cache_bytes, padded
+from harness.predict.kv_cache import CELL_RECORD_BYTES, full_cells, kv_cache_bytes, padded
 from harness.predict.repack import is_repacked, repacked_bytes, repacked_types
 from harness.predict.tensors import TensorSpec
 from harness.predict.weights import has_merges, has_output, header_bytes
@@ -189,7 +189,8 @@ def _gpu_weights(weights: Weights, scenario: Scenario, pool: PoolName) -> tuple[
 
 
 def _kv_part(shape: ModelShape, scenario: Scenario, pool: PoolName) -> MemoryPart:
-    cells = padded(scenario.context_tokens) if shape.kv_head_count else scenario.batch_count
+    together = scenario.batch_count
+    cells = full_cells(scenario.context_tokens, together) if shape.kv_head_count else together
     size = kv_cache_bytes(
         shape,
         scenario.context_tokens,

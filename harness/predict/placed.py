@@ -12,11 +12,12 @@ from harness.domain.model import ModelShape, Tensor, Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, SpeedPrediction
 from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
 from harness.predict.calibrated import pass_parts
 from harness.predict.calibrated import prefill_seconds as calibrated_prefill_s
 from harness.predict.compute_buffer import reserved_compute_bytes
 from harness.predict.decode import Work
-from harness.predict.kv_cache import padded, row_pair_bytes, sliding_cells, state_bytes
+from harness.predict.kv_cache import full_cells, padded, row_pair_bytes, sliding_cells, state_bytes
 from harness.predict.learned import believed
 from harness.predict.memory import GPU_CONTEXT_BYTES, process_parts
 from harness.predict.placement import (
@@ -139,7 +140,7 @@ def block_cache_bytes(shape: ModelShape, scenario: Scenario) -> list[int]:
     row = row_pair_bytes(shape, scenario.kv_type) if shape.kv_head_count else 0
     state = scenario.batch_count * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
     cells = {
-        "full": padded(scenario.context_tokens) * row,
+        "full": full_cells(scenario.context_tokens, scenario.batch_count) * row,
         "sliding": sliding_cells(shape, scenario.context_tokens, scenario.ubatch_tokens, scenario.batch_count) * row
         if shape.sliding_window_tokens
         else 0,
@@ -303,7 +304,13 @@ def cards_of(device: DeviceProfile, scenario: Scenario) -> Cards:
 
 
 def placed_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario) -> tuple[float, float]:
-    """Seconds of one decoded token at the mean depth, and of the prompt."""
+    """Seconds of one decoded token at the mean depth, and of the prompt.
+
+    Raises:
+        RefusedError: Several sequences are asked about: no law knows them over a split.
+    """
+    if scenario.batch_count > 1:
+        raise RefusedError("the speed of several sequences is not known where the weights lie in several memories")
     costs = device.calibration(device.api(scenario.api)), device.calibration("cpu")
     if costs[0] is not None and costs[1] is not None:
         return _measured_seconds(weights, scenario, costs[0], costs[1], shared=device.pool_for(costs[0].api) == "ram")

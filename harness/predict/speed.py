@@ -1,7 +1,6 @@
 """Speed of one model on one device in one scenario, with intervals: the two laws, loading, and what limits."""
 
 import math
-from importlib.util import find_spec
 from typing import Final
 
 from harness.domain.device import DeviceProfile
@@ -35,7 +34,7 @@ def predict_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) -
     """
     api = device.api(scenario.api)
     calibration = device.calibration(api)
-    if calibration is not None and find_spec("harness.predict.calibrated") is not None:
+    if calibration is not None:
         from harness.predict.calibrated import calibrated_speed
 
         return calibrated_speed(weights, calibration, device, scenario)
@@ -58,14 +57,14 @@ def fitted_speed(
     ceiling = machine.bandwidth_bytes_per_s / (work.weight_bytes + work.kv_bytes)
     mid, doubt = min(1 / terms.total_s, ceiling), _doubt(device, machine.api)
     decode = _below(interval(mid, coefficients.half_width(gradient, "decode", work, machine), doubt), ceiling)
-    if (together := scenario.batch_count) > 1:
+    together = scenario.batch_count
+    if together > 1:
         ceiling = together * machine.bandwidth_bytes_per_s / (work.weight_bytes + together * work.kv_bytes)
         mid = min(together / batch_step_s(work, machine, together, values), ceiling)
         decode = _below(_batched(decode, mid, together), ceiling)
     prompt = prompt_of(weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
     prompt_s = prefill_seconds(work, machine, prompt, values)
     prompt_s = max(prompt_s, work.weight_bytes / machine.bandwidth_bytes_per_s)
-    prompts_s = prompt_s * together
     slopes = prefill_gradient(work, machine, prompt, values)
     mid = max(scenario.prompt_tokens, 1) / prompt_s
     prefill = interval(mid, coefficients.half_width(slopes, "prefill", work, machine))
@@ -73,7 +72,7 @@ def fitted_speed(
     warm = LOAD_OVERHEAD_S + weights.file_bytes / PAGE_CACHE_BYTES_PER_S
     load_cold, load_warm = interval(cold, _LOAD_SPREAD), interval(warm, _LOAD_SPREAD)
     first = Interval(
-        mid=prompts_s + together / decode.mid,
+        mid=together * (prompt_s + 1 / decode.mid),
         low=together * (max(scenario.prompt_tokens, 1) / prefill.high + 1 / decode.high),
         high=together * (max(scenario.prompt_tokens, 1) / prefill.low + 1 / decode.low),
     )

@@ -1,6 +1,7 @@
 """Published speeds of several sequences decoded together, against the law of batches."""
 
 from pathlib import Path
+from typing import Final
 
 from harness.predict.batch import batch_step_s
 from harness.predict.coefficients import shipped
@@ -8,7 +9,7 @@ from harness.published.other_rows import Cells, Check, check_of, read_cells
 from harness.published.row_work import ModelOf
 from harness.published.rows import Row, row_of
 
-_SAME: tuple[tuple[str, str], ...] = (("Q4_K_4", "Q4_K_M"), ("Q8R16", "Q8_0"))
+_SAME: Final = {"Q4_K_4": "Q4_K_M", "Q8R16": "Q8_0"}
 """Layouts of one vendor's build, of the same bits as llama.cpp's."""
 
 
@@ -47,7 +48,7 @@ def _row(raw: Cells, model_of: ModelOf) -> Row:
     new, quant = raw.get("gen_tokens") or "128", raw["quant"]
     cells = raw | {
         "test": f"tg{new.split('.')[0]}",
-        "quant": dict(_SAME).get(quant, quant),
+        "quant": _SAME.get(quant, quant),
         "tokens_per_s": raw["tg_tokens_per_s_total"],
         "context_depth": raw.get("prompt_tokens", ""),
     }

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from harness.errors import BadDataError
 from harness.predict.decode import BELOW_FOUR_BITS, DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
@@ -81,6 +81,12 @@ class Row(NamedTuple):
             return math.log(seconds), decode_gradient(self.work, self.machine, values)
         seconds = prefill_seconds(self.work, self.machine, self.prompt, values)
         return math.log(seconds), prefill_gradient(self.work, self.machine, self.prompt, values)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What was measured, by the names that a table of rows shows."""
+        named = {name: self.raw[name] for name in ("chip", "model", "quant", "test")}
+        return named | {"api": self.machine.api, "measured_tokens_per_s": self.tokens_per_s}
 
     @property
     def source(self) -> str:

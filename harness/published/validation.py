@@ -266,12 +266,7 @@ def _miss(judged: Judged) -> Miss:
     row = judged.row
     return Miss(
         line=row.line,
-        chip=row.raw["chip"],
-        api=row.machine.api,
-        model=row.raw["model"],
-        quant=row.raw["quant"],
-        test=row.raw["test"],
-        measured_tokens_per_s=row.tokens_per_s,
+        **row.described,
         predicted_tokens_per_s=judged.predicted_tokens_per_s,
         reason=_likely_reason(judged),
     )

@@ -103,3 +103,44 @@ def test_every_term_behind_an_answer_is_shown(call):
         assert n["error_ratio"] == pytest.approx(n["predicted_tokens_per_s"] / n["measured_tokens_per_s"] - 1, abs=1e-9)
     assert all(0 <= t["doubt_share"] <= 1.01 and t["votes"] >= 0 for t in why["terms"])
     assert why["commands"][0].startswith("edge-harness run qwen3-8b -q Q4_K_M --api cuda")
+
+
+def test_a_file_and_a_line_say_the_same(call, tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text(f"# measured on the board\n{LINES[0]}\n")
+    call("devices", "calibrate", DEVICE, "--from", file)
+    by_file, _ = decode(call, "gemma-3-4b")
+    call("devices", "calibrate", DEVICE, "--forget")
+    call("devices", "calibrate", DEVICE, "--line", LINES[0])
+    assert decode(call, "gemma-3-4b")[0] == by_file
+
+
+CARD = ("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("devices", "calibrate", DEVICE, "--forget", "--line", LINES[0]),
+        (*CARD, "--verifier", "h100-sxm-server"),
+        (*CARD, "--draft", "llama-3.2-1b", "--verifier-rtt", "40"),
+        (*CARD, "--placement", "auto", "--explain"),
+        (*CARD, "--placement", "auto", "--draft", "llama-3.2-1b", "--verifier", "h100-sxm-server"),
+    ],
+)
+def test_options_that_conflict_are_refused(call, arguments):
+    call(*arguments, status=2)
+
+
+@pytest.mark.parametrize("split", [("--placement", "auto"), ("--gpu-layers", "10")])
+def test_users_over_a_split_are_refused_and_never_ignored(call, split):
+    done = CliRunner().invoke(cli, [*CARD, "--users", "8", *split])
+    assert "several sequences" in str(done.exception)
+
+
+def test_users_and_the_round_trip_change_the_answer(call):
+    assert decode(call, "gemma-3-4b", "--users", 4)[0]["mid"] > 1.5 * decode(call, "gemma-3-4b")[0]["mid"]
+    draft = ("--draft", "llama-3.2-1b", "--verifier", "h100-sxm-server", "--json", "--no-advice")
+    near, far = (json.loads(call(*CARD, *draft, "--verifier-rtt", trip))["remote"] for trip in (1, 80))
+    for quick, slow in zip(near["cases"], far["cases"], strict=True):
+        assert quick["tokens_per_s"] > slow["tokens_per_s"]
