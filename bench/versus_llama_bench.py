@@ -4,7 +4,7 @@
 
 Both run the same tests with the same options; the order within a pair alternates, so that drift of the machine hits
 both. A pair during which anything else used the machine is left out and another one taken. The ratio of each pair is
-ours / theirs; the result is the median of the ratios.
+ours / theirs; the result is the Hodges-Lehmann median of the ratios with its 95 % interval.
 """
 
 import json
@@ -24,8 +24,9 @@ from harness.measure.jobs.generate import ENTRY
 from harness.measure.protocol import GenerateJob
 from harness.measure.validity import ValidityProbe
 from harness.runtimes._threads import default_thread_count
+from harness.stats.intervals import Estimate, ratio_interval
 
-LEAST_RATIO: Final = 0.97
+LEAST_RATIO: Final = 0.98
 
 
 class InconclusiveError(HarnessError):
@@ -42,12 +43,12 @@ class Speeds(NamedTuple):
 
 
 class Result(NamedTuple):
-    """All pairs and the medians of their ratios."""
+    """All pairs, and the ratio of each phase with its interval."""
 
     ours: list[Speeds]
     theirs: list[Speeds]
-    prefill_ratio: float
-    decode_ratio: float
+    prefill_ratio: Estimate
+    decode_ratio: Estimate
     tried_count: int
 
 
@@ -131,8 +132,8 @@ def compare(program: Path, model: Path, scenario: Scenario, *, pairs: int, repet
     return Result(
         ours,
         theirs,
-        median(a.prefill / b.prefill for a, b in zip(ours, theirs, strict=True)),
-        median(a.decode / b.decode for a, b in zip(ours, theirs, strict=True)),
+        ratio_interval([s.prefill for s in ours], [s.prefill for s in theirs]),
+        ratio_interval([s.decode for s in ours], [s.decode for s in theirs]),
         tried,
     )
 
@@ -158,7 +159,7 @@ def main(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Compare this runner with llama-bench on MODEL; exit 1 when a median ratio is under 0.97."""
+    """Compare this runner with llama-bench on MODEL; exit 1 when a ratio is under 0.98 beyond doubt."""
     scenario = Scenario(
         context_tokens=depth + max(prompt, new),
         prompt_tokens=prompt,
@@ -172,11 +173,13 @@ def main(
         click.echo(str(error), err=True)
         raise SystemExit(error.exit_code) from error
     if as_json:
-        click.echo(json.dumps(result._asdict()))
+        click.echo(msgspec.json.encode(result._asdict()).decode())
     else:
-        click.echo(f"prefill ratio {result.prefill_ratio:.4f}, decode ratio {result.decode_ratio:.4f} (median)")
+        for phase, ratio in (("prefill", result.prefill_ratio), ("decode", result.decode_ratio)):
+            known = "" if ratio.low is None else f", 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
+            click.echo(f"{phase} ratio {ratio.mid:.3f}{known}")
         click.echo(f"{len(result.ours)} undisturbed pairs of {result.tried_count}")
-    low = min(result.prefill_ratio, result.decode_ratio) < LEAST_RATIO
+    low = any((r.mid if r.high is None else r.high) < LEAST_RATIO for r in (result.prefill_ratio, result.decode_ratio))
     raise SystemExit(Exit.BROKEN if low else Exit.OK)
 
 

@@ -179,13 +179,17 @@ def _section(record: RunRecord, comparison: Comparison | None) -> list[str]:
 
 
 def comparison_cells(comparison: Comparison, rate: str) -> Iterator[tuple[str, ...]]:
-    """Of each row its name, prediction, interval, measurement and error (a star: outside); speeds are in ``rate``."""
+    """Of each row its name, prediction, interval, measurement and error (a star: outside; ``disturbed``: in doubt).
+
+    Speeds are in ``rate``.
+    """
 
     def amount(unit: str, value: float) -> str:
         return format_amount(unit, value, f"{value:.1f} {rate}")
 
     for row in comparison.rows:
         error = "-" if row.error_ratio is None else f"{row.error_ratio:+.1%}{'' if row.inside else ' *'}"
+        error = "disturbed" if row.doubted else error
         measured = "-" if row.measured is None else amount(row.unit, row.measured)
         between = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
         yield row.name, amount(row.unit, row.predicted), between, measured, error

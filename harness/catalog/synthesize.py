@@ -203,7 +203,7 @@ def _constant(name: str) -> float | None:
     return 0.0 if name.endswith(".bias") else None
 
 
-def random_blocks(type_name: str, count: int, random: np.random.Generator) -> NDArray[np.uint8]:
+def random_blocks(type_name: str, count: int, random: "np.random.Generator") -> NDArray[np.uint8]:
     """``count`` well-formed blocks of random weights, as bytes."""
     if type_name in {"F32", "F16", "BF16"}:
         return _floats(type_name, count, random)
@@ -225,7 +225,7 @@ def random_blocks(type_name: str, count: int, random: np.random.Generator) -> ND
     return data.reshape(-1)
 
 
-def _floats(type_name: str, count: int, random: np.random.Generator) -> NDArray[np.uint8]:
+def _floats(type_name: str, count: int, random: "np.random.Generator") -> NDArray[np.uint8]:
     values = random.standard_normal(count, dtype=np.float32) * np.float32(WEIGHT_STD)
     if type_name == "F16":
         return values.astype(np.float16).view(np.uint8)
@@ -234,7 +234,7 @@ def _floats(type_name: str, count: int, random: np.random.Generator) -> NDArray[
     return values.view(np.uint8)
 
 
-def _scales(count: int, spread: float, random: np.random.Generator) -> NDArray[np.float64]:
+def _scales(count: int, spread: float, random: "np.random.Generator") -> NDArray[np.float64]:
     """Log-normal scales; their root mean square times ``spread`` is ``WEIGHT_STD``."""
     # The mean square of exp(s x), x standard normal, is exp(2 s**2).
     return np.exp(_LOG_SPREAD * random.standard_normal(count) - _LOG_SPREAD**2) * (WEIGHT_STD / spread)
@@ -253,7 +253,7 @@ def _scatter_scales(data: NDArray[np.uint8], values: NDArray[np.float64]) -> Non
         data[:, 48 + 2 * word + 1] = (high & 0x0F) | (((bits >> 4 * word) & 0xF) << 4).astype(np.uint8)
 
 
-def _table_rows(count: int, hidden_dim: int, random: np.random.Generator) -> NDArray[np.float16]:
+def _table_rows(count: int, hidden_dim: int, random: "np.random.Generator") -> NDArray[np.float16]:
     """Rows [count, hidden_dim] of the token table: the first eighth is constant."""
     rows = random.standard_normal((count, hidden_dim), dtype=np.float32) * np.float32(TABLE_STD)
     rows[:, : hidden_dim // _CONSTANT_DIVISOR] = TABLE_STD
@@ -270,7 +270,9 @@ def _last_norm(hidden_dim: int) -> NDArray[np.float32]:
     return found
 
 
-def _router_rows(preferences: NDArray[np.float64], hidden_dim: int, random: np.random.Generator) -> NDArray[np.float32]:
+def _router_rows(
+    preferences: NDArray[np.float64], hidden_dim: int, random: "np.random.Generator"
+) -> NDArray[np.float32]:
     """Rows [experts, hidden_dim] of one layer's router; which expert has which preference is drawn anew."""
     constant = hidden_dim // _CONSTANT_DIVISOR
     rows = random.standard_normal((preferences.size, hidden_dim)) / np.sqrt(hidden_dim - constant)

@@ -121,6 +121,8 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         disturbed_ratio: Share of the timings during which the machine was disturbed.
         link_bytes_per_s: Of copies from the host to a GPU of this api; 0 for the CPU.
         crossing_s: Time of one change from the GPU to the CPU and back within a pass, activations aside.
+        process_anonymous_bytes: What the process holds before a model is loaded: interpreter, engine; 0: not measured.
+        process_file_bytes: Code pages of the same once it has computed.
     """
 
     api: str
@@ -139,6 +141,8 @@ class Calibration(Frozen, frozen=True, kw_only=True):
     disturbed_ratio: float = 0.0
     link_bytes_per_s: float = 0.0
     crossing_s: float = 0.0
+    process_anonymous_bytes: Annotated[int, Meta(ge=0)] = 0
+    process_file_bytes: Annotated[int, Meta(ge=0)] = 0
 
 
 class DeviceProfile(Frozen, frozen=True, kw_only=True):

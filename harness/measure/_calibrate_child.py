@@ -11,9 +11,10 @@ from harness.domain.ggml import row_bytes
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
+from harness.measure.memory_watch import read_memory
 from harness.measure.tiny_model import TinyShape, write_tiny
-from harness.measure.validity import child_probe
-from harness.runtimes.llamacpp.devices import devices_of, link_speed
+from harness.measure.validity import Limits, child_probe
+from harness.runtimes.llamacpp.devices import devices, devices_of, link_speed
 from harness.runtimes.llamacpp.session import LlamaSession
 
 Emit = Callable[[str, Any], None]
@@ -93,11 +94,14 @@ def _benches(
 
 
 def run(arguments: Mapping[str, Any], emit: Emit) -> None:
-    """Time everything in ``plan``; ``arguments``: ``types fill_bytes thread_count rounds retries repack api``.
+    """Time everything in ``plan``; ``arguments``: ``types fill_bytes thread_count rounds retries repack api software``.
 
-    Events: ``timing`` for each bench, batch, depth and round, and ``group`` when one begins. The times of the role
-    ``link`` are seconds of a byte that is copied to the GPU.
+    Events: ``timing`` for each bench, batch, depth and round, ``group`` when one begins, and ``process``: what this
+    process held before any model, and its code pages in the end. The times of the role ``link`` are seconds of a byte
+    that is copied to the GPU.
     """
+    devices()  # the engine loads its drivers when it is first asked for them
+    before = read_memory()
     if arguments["api"] != "cpu":
         device = devices_of(arguments["api"])[0]
         link = Bench("link", "", dimensions("shallow", "F16", 0), {})
@@ -111,7 +115,10 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
                 _passes(session, 1, 0, 3)
             for turn in range(arguments["rounds"]):
                 for bench, session in sessions:
-                    _time_bench(bench, session, turn, emit, arguments["retries"])
+                    _time_bench(bench, session, turn, emit, arguments)
+    after = read_memory()
+    if before and after:
+        emit("process", {"anonymous_bytes": before.anonymous_bytes, "file_bytes": after.file_bytes})
 
 
 def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSession:
@@ -132,15 +139,18 @@ def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSess
         path.unlink()  # what is mapped stays; nothing is left behind when the process dies
 
 
-def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit, retries: int) -> None:
+def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit, arguments: Mapping[str, Any]) -> None:
+    # A driver that plays a GPU on the CPU has as many threads as there are CPUs, and they wait for each other: what
+    # others take shows in their CPU time alone.
+    limits = Limits(cpu_stall_ratio=1.0) if arguments["software"] else Limits()
     for depth in bench.depths:
         if depth:
             _fill(bench, session, depth, turn, emit)
         for batch, count in bench.repetitions.items():
             if turn and batch > 64:
                 continue  # long passes average over disturbances by themselves
-            probe = child_probe()
-            for _ in range(1 + retries):
+            probe = child_probe(limits=limits)
+            for _ in range(1 + arguments["retries"]):
                 probe.start()
                 times = _passes(session, batch, depth, count)
                 doubts = probe.finish().doubts

@@ -37,7 +37,7 @@ CHECK_TYPES: Final = ("Q4_1", "Q8_0")
 
 MINIMUM_FILL_BYTES: Final = 96 * 2**20
 CACHE_MULTIPLE: Final = 3
-_CACHE_VERSION: Final = 3
+_CACHE_VERSION: Final = 4
 DISTURBED_RATIO: Final = 0.25
 """Share of disturbed stretches above which a calibration is used but not kept."""
 
@@ -86,8 +86,9 @@ def calibrate(
         "retries": retries,
         "repack": repack,
         "api": api,
+        "software": bool(fill_bytes),
     }
-    events = _run(arguments, say)
+    events, process = _run(arguments, say)
     found = fit(events, missing, arguments["fill_bytes"])
     rewritten = repacked_types(host.isa) if api == "cpu" and repack else frozenset()
     found = msgspec.structs.replace(
@@ -96,6 +97,8 @@ def calibrate(
         engine_version=_engine_version(),
         thread_count=arguments["thread_count"],
         machine=host.fingerprint,
+        process_anonymous_bytes=process.get("anonymous_bytes", 0),
+        process_file_bytes=process.get("file_bytes", 0),
         types=(*timed, *(msgspec.structs.replace(c, repacked=c.type_name in rewritten) for c in found.types)),
     )
     disturbed = sum(bool(e["doubted"]) for e in events) / max(len(events), 1)
@@ -251,7 +254,9 @@ def _spread(events: Iterable[Mapping[str, Any]]) -> float:
     return float(np.quantile(deviations, 0.9)) if deviations else 0.0
 
 
-def _run(arguments: dict[str, Any], say: Progress) -> list[Mapping[str, Any]]:
+def _run(arguments: dict[str, Any], say: Progress) -> tuple[list[Mapping[str, Any]], Mapping[str, int]]:
+    """Timings of the child, and what its process held without a model."""
+
     def on_event(name: str, data: Any) -> None:
         if name == "group":
             say(f"timing the engine, {data['number'] + 1} of {data['count']}: {data['name']}")
@@ -264,7 +269,8 @@ def _run(arguments: dict[str, Any], say: Progress) -> list[Mapping[str, Any]]:
     )
     if result.outcome != "ok":
         raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
-    return [data for name, data in result.events if name == "timing"]
+    process: Mapping[str, int] = next((data for name, data in result.events if name == "process"), {})
+    return [data for name, data in result.events if name == "timing"], process
 
 
 def _engine_version() -> str:

@@ -36,7 +36,6 @@ from harness.measure.sensors import EnergyMeter
 from harness.measure.validity import ValidityProbe, child_probe
 from harness.onnx.files import model_files
 from harness.ports import Runtime, Session
-from harness.records.derive import needed_count
 
 Emit = Callable[[str, Any], None]
 
@@ -110,7 +109,7 @@ class Protocoller:
         self.now_s: Callable[[], float] = self._clock.now_s if self._clock is not None else time.perf_counter
         self._random = random.Random(job.seed)
         self._patience_s = job.patience_s
-        self._hopeless = self._filled = False
+        self._filled = False
         s = job.scenario
         self.sequence_count = s.batch_count
         self.suffix = (
@@ -138,8 +137,7 @@ class Protocoller:
         try:
             if s.prompt_tokens:
                 self._prefill(session)
-            # A run already known to be inconclusive needs no further test that nobody would believe.
-            if s.new_tokens and not (self._hopeless and self._patience_s <= 0):
+            if s.new_tokens:
                 self._decode(session)
             self._mark("end")
         finally:
@@ -302,7 +300,6 @@ class Protocoller:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             if self._patience_s <= 0 and clean < attempts:
                 break
-        self._hopeless = self._hopeless or clean < needed_count(self.job.repetitions)
 
     def _timed(self, once: Callable[[bool], bool], warm_up: bool) -> bool:
         start_s = self.now_s()

@@ -127,15 +127,19 @@ def context_parts(
 def process_parts(
     shape: ModelShape, api: str, device: DeviceProfile | None, *, merges: bool | None = None
 ) -> tuple[MemoryPart, ...]:
-    """Parts of the process itself: driver, vocabulary (with merge rules or not; None: by its family), interpreter."""
+    """Parts of the process itself: driver, vocabulary (with merge rules or not; None: by its family), interpreter.
+
+    The last is what the probe of the device measured, else what the stock CPU wheel takes.
+    """
+    measured = next((c for c in device.calibrations if c.process_anonymous_bytes), None) if device else None
     merges = has_merges(shape) if merges is None else merges
     context = GPU_CONTEXT_BYTES.get(api, 0)
     pool = device.pool_for(api) if device else "ram"
     driver = MemoryPart(name="driver", anonymous_bytes=context, reason=f"{api} context", pool=pool)
     runtime = MemoryPart(
         name="runtime",
-        anonymous_bytes=RUNTIME_ANONYMOUS_BYTES,
-        file_bytes=RUNTIME_FILE_BYTES,
+        anonymous_bytes=measured.process_anonymous_bytes if measured else RUNTIME_ANONYMOUS_BYTES,
+        file_bytes=measured.process_file_bytes if measured else RUNTIME_FILE_BYTES,
         reason="interpreter and engine",
     )
     return (*((driver,) if context else ()), _vocabulary(shape, merges=merges), runtime)

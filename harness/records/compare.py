@@ -22,8 +22,9 @@ class Row(Frozen, frozen=True, kw_only=True):
         predicted: Middle of the prediction.
         low: Lower end of its 90 % interval.
         high: Upper end.
-        measured: Median of the clean samples; None when there is none.
+        measured: Median of the clean samples, or of the disturbed ones where there are no others; None without any.
         sample_count: Clean samples behind it.
+        doubted: Whether all samples were disturbed: the value is shown, marked, and judged by nothing.
     """
 
     name: str
@@ -33,16 +34,17 @@ class Row(Frozen, frozen=True, kw_only=True):
     high: float
     measured: float | None
     sample_count: int
+    doubted: bool = False
 
     @property
     def error_ratio(self) -> float | None:
-        """(predicted - measured) / measured: positive when the prediction was too high."""
-        return (self.predicted - self.measured) / self.measured if self.measured else None
+        """(predicted - measured) / measured: positive when the prediction was too high; None for a value in doubt."""
+        return (self.predicted - self.measured) / self.measured if self.measured and not self.doubted else None
 
     @property
     def inside(self) -> bool | None:
-        """Whether the measurement lies in the predicted interval."""
-        return None if self.measured is None else self.low <= self.measured <= self.high
+        """Whether the measurement lies in the predicted interval; None for a value in doubt."""
+        return None if self.measured is None or self.doubted else self.low <= self.measured <= self.high
 
 
 class Comparison(Frozen, frozen=True, kw_only=True):
@@ -81,7 +83,7 @@ def compare(record: RunRecord) -> Comparison | None:
     rows += _pools(record, memory)
     notes = []
     decode = rows[0].measured
-    if decode is not None and 0 < speed.roofline_tokens_per_s < decode:
+    if decode is not None and not rows[0].doubted and 0 < speed.roofline_tokens_per_s < decode:
         notes.append(
             f"measured decode ({decode:.1f} tokens/s) is above its ceiling ({speed.roofline_tokens_per_s:.1f}): "
             "the device profile understates the bandwidth; probe the device again"
@@ -116,8 +118,10 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[Row]:
 def _row(name: str, unit: str, predicted: Interval, found: TestFigures | int | None) -> Row:
     """``found`` is a test with its clean samples, or one reading in bytes."""
     measured, count = (float(found) if isinstance(found, int) and found else None), 1 if found else 0
+    doubted = isinstance(found, TestFigures) and not found.clean_count and found.disturbed_count > 0
     if isinstance(found, TestFigures):
-        measured, count = found.tokens_per_s if unit == "tokens/s" else found.duration_s, found.clean_count
+        per_s, seconds = (found.doubted_per_s, found.doubted_s) if doubted else (found.tokens_per_s, found.duration_s)
+        measured, count = per_s if unit == "tokens/s" else seconds, found.clean_count
     return Row(
         name=name,
         unit=unit,
@@ -126,4 +130,5 @@ def _row(name: str, unit: str, predicted: Interval, found: TestFigures | int | N
         high=predicted.high,
         measured=measured,
         sample_count=count,
+        doubted=doubted,
     )

@@ -21,6 +21,8 @@ class TestFigures(Frozen, frozen=True, kw_only=True):
         tokens_per_s: Median rate; None for tests without tokens.
         duration_s: Median duration; None without a clean sample.
         spread_ratio: (largest - smallest) / median of the durations.
+        doubted_per_s: Median rate of the disturbed samples, to be shown and never believed; None without any.
+        doubted_s: Their median duration.
     """
 
     phase: Phase
@@ -30,6 +32,8 @@ class TestFigures(Frozen, frozen=True, kw_only=True):
     tokens_per_s: float | None
     duration_s: float | None
     spread_ratio: float | None
+    doubted_per_s: float | None = None
+    doubted_s: float | None = None
 
 
 class Latency(Frozen, frozen=True, kw_only=True):
@@ -126,16 +130,21 @@ def _most_telling(doubts: list[str]) -> str:
 
 
 def _figures(phase: Phase, label: str, samples: list[Sample]) -> TestFigures:
-    clean = [s for s in samples if not s.validity.doubts]
-    durations = [s.duration_s for s in clean]
-    rates = [s.token_count / s.duration_s for s in clean if s.token_count and s.duration_s > 0]
-    middle = median(durations) if durations else None
+    sides: list[tuple[list[float], float | None]] = []
+    for doubted in (False, True):
+        taken = [s for s in samples if bool(s.validity.doubts) == doubted]
+        rates = [s.token_count / s.duration_s for s in taken if s.token_count and s.duration_s > 0]
+        sides.append(([s.duration_s for s in taken], median(rates) if rates and phase != "first_token" else None))
+    (clean, clean_rate), (disturbed, disturbed_rate) = sides
+    middle = median(clean) if clean else None
     return TestFigures(
         phase=phase,
         label=label,
         clean_count=len(clean),
-        disturbed_count=len(samples) - len(clean),
-        tokens_per_s=median(rates) if rates and phase != "first_token" else None,
+        disturbed_count=len(disturbed),
+        tokens_per_s=clean_rate,
         duration_s=middle,
-        spread_ratio=(max(durations) - min(durations)) / middle if middle else None,
+        spread_ratio=(max(clean) - min(clean)) / middle if middle else None,
+        doubted_per_s=disturbed_rate,
+        doubted_s=median(disturbed) if disturbed else None,
     )

@@ -60,7 +60,7 @@ def agreement(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     table: list[tuple[str, ...]] = []
     for label, run in runs:
         for row in run.comparison.rows if run.comparison else ():
-            if row.measured is None or row.predicted <= 0 or row.name == "anonymous memory":
+            if row.measured is None or row.predicted <= 0 or row.name == "anonymous memory" or row.doubted:
                 continue
             shown = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
             says = f"{label}, {row.name}: measured {amount(row.unit, row.measured)}, predicted {shown}"

@@ -117,7 +117,7 @@ class Served(Protocoller):
         self._mark("loaded")
         if s.prompt_tokens:
             self._repeat(self._first_token)
-        if s.new_tokens and not (self._hopeless and self._patience_s <= 0):
+        if s.new_tokens:
             self._repeat(self._answer)
         self._mark("end")
         used = None if used_s is None else (self._cpu_s() or used_s) - used_s

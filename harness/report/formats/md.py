@@ -47,8 +47,9 @@ def _agreement(named: list[tuple[str, RunView]]) -> list[str]:
             if row.measured is None:
                 continue
             between = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
-            inside = "inside" if row.inside else "**outside**"
-            cells = (amount(row.unit, row.predicted), between, amount(row.unit, row.measured), percent(row.error_ratio))
+            inside = "disturbed" if row.doubted else "inside" if row.inside else "**outside**"
+            measured = f"~~{amount(row.unit, row.measured)}~~" if row.doubted else amount(row.unit, row.measured)
+            cells = (amount(row.unit, row.predicted), between, measured, percent(row.error_ratio))
             rows.append((label, row.name, *cells, inside))
     if not rows:
         return []

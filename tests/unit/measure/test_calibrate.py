@@ -161,12 +161,15 @@ def test_the_engine_runs_tiny_models_without_a_nan(tmp_path: Path, type_name: st
 @pytest.mark.engine
 def test_a_calibration_runs_in_a_child() -> None:
     pytest.importorskip("llama_cpp")
-    events = calibrate._run(["Q8_0"], 4 << 20, 2, True, False, lambda _line: None)
+    asked = {"types": ["Q8_0"], "fill_bytes": 4 << 20, "thread_count": 2, "rounds": 2, "retries": 0, "repack": True}
+    events, process = calibrate._run({**asked, "api": "cpu", "software": False}, lambda _line: None)
     found = calibrate.fit(events, ["Q8_0"], 4 << 20)
     (cost,) = found.types
     assert [batch for batch, _ in cost.batch_seconds_per_byte] == [1, 2, 3, 4, 5, 8, 16, 64, 512]
     assert all(seconds > 0 for _, seconds in cost.batch_seconds_per_byte)
     assert found.attention_flops_per_s > 1e8
+    # An interpreter with numpy and the engine: tens of MiB of each kind, and no model among them.
+    assert all(10 << 20 < size < 200 << 20 for size in process.values()) and len(process) == 2
 
 
 @pytest.mark.parametrize(("disturbed", "kept"), [(0, True), (5, False)])
@@ -182,15 +185,16 @@ def test_a_calibration_is_kept_unless_it_was_disturbed(
         events[index]["doubted"] = True
     runs: list[list[str]] = []
 
-    def run(types: list[str], *_: object) -> list[dict]:
+    def run(types: list[str], *_: object) -> tuple[list[dict], dict[str, int]]:
         runs.append(types)
-        return events
+        return events, {"anonymous_bytes": 33, "file_bytes": 44}
 
     monkeypatch.setattr(calibrate, "_run", run)
     lines: list[str] = []
     first = calibrate.calibrate(["Q8_0", "F32"], progress=lines.append)
     assert [c.type_name for c in first.types] == ["Q8_0"]
     assert first.machine
+    assert (first.process_anonymous_bytes, first.process_file_bytes) == (33, 44)
     again = calibrate.calibrate(["Q8_0"])
     assert again == first
     assert len(runs) == (1 if kept else 2)

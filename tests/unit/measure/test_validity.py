@@ -95,6 +95,16 @@ def test_a_busy_loop_on_one_core_is_doubted_twice(machine: Machine) -> None:
     assert all(": " in d for d in validity.doubts)  # each says what to do
 
 
+def test_own_tasks_that_wait_for_each_other_are_no_disturbance(machine: Machine) -> None:
+    probe = machine.probe()
+    probe.start()
+    machine.stall_us["cpu"] += 600_000  # four threads on two CPUs, and nobody else there
+    run_one_second(machine, ours=100, child=100)
+    validity = probe.finish()
+    assert validity.cpu_stall_ratio == pytest.approx(0.6)
+    assert validity.doubts == ()
+
+
 def test_time_of_descendants_is_ours(machine: Machine) -> None:
     probe = machine.probe()
     probe.start()

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from harness.app.check import comparison_cells
 from harness.domain.prediction import (
     Interval,
     MemoryPart,
@@ -145,6 +146,23 @@ def test_comparison_row_by_row() -> None:
     worst = found.worst()
     assert worst is not None and worst.name == "peak memory"  # loads are not judged
     assert found.notes == ()
+
+
+def test_a_value_of_disturbed_samples_alone_is_shown_and_judged_by_nothing() -> None:
+    busy = [sample("decode", "tg10", seconds, validity=BUSY) for seconds in (10.0, 20.0, 40.0)]
+
+    found = compare(record(*busy, sample("prefill", "pp10", 1.0), prediction=prediction()))
+
+    assert found is not None
+    decode = next(row for row in found.rows if row.name == "decode")
+    assert (decode.measured, decode.sample_count, decode.doubted) == (0.5, 0, True)  # 10 tokens in 20 s
+    assert (decode.error_ratio, decode.inside) == (None, None)
+    assert [(cells[0], cells[-1]) for cells in comparison_cells(found, "t/s")][:2] == [
+        ("decode", "disturbed"),
+        ("prefill", "+0.0%"),
+    ]
+    worst = found.worst()
+    assert worst is not None and worst.name == "prefill"
 
 
 def test_a_measurement_above_its_ceiling_is_a_fault_of_the_profile() -> None:
