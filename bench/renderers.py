@@ -62,6 +62,29 @@ def check_table(*paths: Path) -> str:
     return table(["", "predicted", "90 % interval", "measured", "error"], rows) + f"\n\n{source(records)}"
 
 
+def placement_table(*paths: Path) -> str:
+    """Speed and memory of each pool by placement: predicted and measured."""
+    records, rows = records_of(*paths), []
+    wanted = {
+        "decode": "decode",
+        "prefill": "prefill",
+        "buffers in vram": "GPU buffers",
+        "buffers in ram": "RAM buffers",
+    }
+    for record in records:
+        s, comparison = record.scenario, compare(record)
+        where = "CPU" if s.api in {"", "cpu"} else f"{s.api}, layers {s.placement.gpu_layers}"
+        where += f", experts of {s.placement.cpu_moe} with the CPU" if s.placement.cpu_moe else ""
+        name = f"{record.model.name} {record.model.quant}" if record.model else ""
+        for row in comparison.rows if comparison else ():
+            if row.name not in wanted or row.measured is None:
+                continue
+            error = "disturbed" if row.doubted else f"{row.error_ratio:+.1%}"
+            amounts = [_amount(row.unit, row.predicted), _amount(row.unit, row.measured)]
+            rows.append([name, where, wanted[row.name], *amounts, error])
+    return table(["model", "placement", "", "predicted", "measured", "error"], rows) + f"\n\n{source(records)}"
+
+
 def speculation_table(*paths: Path) -> str:
     """Advice before the run, and what the run gave."""
     records = [r for r in records_of(*paths) if isinstance(r.result, Speculation)]

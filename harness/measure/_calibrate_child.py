@@ -97,11 +97,12 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Time everything in ``plan``; ``arguments``: ``types fill_bytes thread_count rounds retries repack api software``.
 
     Events: ``timing`` for each bench, batch, depth and round, ``group`` when one begins, and ``process``: what this
-    process held before any model, and its code pages in the end. The times of the role ``link`` are seconds of a byte
-    that is copied to the GPU.
+    process holds without a model (with a driver on the CPU: beside its buffers), and its code pages in the end. The
+    times of the role ``link`` are seconds of a byte that is copied to the GPU.
     """
     devices()  # the engine loads its drivers when it is first asked for them
     before = read_memory()
+    held_bytes = before.anonymous_bytes if before and arguments["api"] == "cpu" else 0
     if arguments["api"] != "cpu":
         device = devices_of(arguments["api"])[0]
         link = Bench("link", "", dimensions("shallow", "F16", 0), {})
@@ -113,12 +114,15 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
             sessions = [(bench, stack.enter_context(_open(bench, Path(folder), arguments))) for bench in group]
             for _, session in sessions:
                 _passes(session, 1, 0, 3)
+            if arguments["software"] and not held_bytes and (now := read_memory()):
+                buffers = sum(b.size_bytes for _, s in sessions for b in s.buffers if not b.device.endswith("_Mapped"))
+                held_bytes = max(now.anonymous_bytes - buffers, 0)  # with the driver's own, which lies in this process
             for turn in range(arguments["rounds"]):
                 for bench, session in sessions:
                     _time_bench(bench, session, turn, emit, arguments)
     after = read_memory()
-    if before and after:
-        emit("process", {"anonymous_bytes": before.anonymous_bytes, "file_bytes": after.file_bytes})
+    if held_bytes and after:
+        emit("process", {"anonymous_bytes": held_bytes, "file_bytes": after.file_bytes})
 
 
 def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSession:

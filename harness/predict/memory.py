@@ -124,6 +124,12 @@ def context_parts(
     return _kv_part(shape, scenario, pool), buffer
 
 
+def context_bytes(api: str, device: DeviceProfile | None) -> int:
+    """What the driver of ``api`` takes for itself; 0 where the process was measured with it."""
+    costs = device.calibration(api) if device else None
+    return 0 if costs and costs.process_anonymous_bytes else GPU_CONTEXT_BYTES.get(api, 0)
+
+
 def process_parts(
     shape: ModelShape, api: str, device: DeviceProfile | None, *, merges: bool | None = None
 ) -> tuple[MemoryPart, ...]:
@@ -131,9 +137,10 @@ def process_parts(
 
     The last is what the probe of the device measured, else what the stock CPU wheel takes.
     """
-    measured = next((c for c in device.calibrations if c.process_anonymous_bytes), None) if device else None
+    told = {c.api: c for c in device.calibrations if c.process_anonymous_bytes} if device else {}
+    measured = told.get(api) or told.get("cpu")
     merges = has_merges(shape) if merges is None else merges
-    context = GPU_CONTEXT_BYTES.get(api, 0)
+    context = context_bytes(api, device)
     pool = device.pool_for(api) if device else "ram"
     driver = MemoryPart(name="driver", anonymous_bytes=context, reason=f"{api} context", pool=pool)
     runtime = MemoryPart(

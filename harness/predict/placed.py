@@ -19,7 +19,7 @@ from harness.predict.compute_buffer import reserved_compute_bytes
 from harness.predict.decode import Work
 from harness.predict.kv_cache import full_cells, padded, row_pair_bytes, sliding_cells, state_bytes
 from harness.predict.learned import believed
-from harness.predict.memory import GPU_CONTEXT_BYTES, process_parts
+from harness.predict.memory import context_bytes, process_parts
 from harness.predict.placement import (
     OFFLOAD_TOKENS,
     SHIPPED,
@@ -213,7 +213,7 @@ def placed_memory(
             MemoryPart(name=f"kv cache{name}", anonymous_bytes=kv, reason="of its blocks", pool=vram),
             MemoryPart(name=f"compute buffer{name}", anonymous_bytes=scratch, reason="scratch, for good", pool=vram),
             MemoryPart(
-                name=f"driver{name}", anonymous_bytes=GPU_CONTEXT_BYTES.get(api, 0), reason=f"{api} context", pool=vram
+                name=f"driver{name}", anonymous_bytes=context_bytes(api, device), reason=f"{api} context", pool=vram
             ),
         ]
     table = sum(t.size_bytes for t in weights.tensors if role_of(t.name) == "embedding")
