@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 from click.core import ParameterSource
 
-from harness.cli._output import F, answers
+from harness.cli._output import Answer, F, answers
+from harness.printable import clean_lines
 from harness.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -242,12 +243,53 @@ placement = together(
 """The fields of :class:`harness.domain.placement.Placement`."""
 on_target = together(
     click.option("--on", "target", default="local", help="Where: local, ssh://user@host, adb:// or adb://SERIAL."),
-    click.option("--programs", type=FOLDER, help="Folder here with llama-bench for --on."),
+    click.option("--programs", type=FOLDER, help="Folder here with llama-bench for --on, where no edge-harness is."),
 )
 
 
-def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
-    """What every verb that measures takes; it is called with its ``how``.
+_FILES_TAKEN: Final = {"draft", "prompts", "text"}
+"""Options whose value may be a file that goes to the target; every argument may."""
+_FILES_HERE: Final = {"report", "meter", "keep", "folder"}
+
+
+def _typed(context: click.Context) -> tuple[list[str], list[Path]]:
+    """The verb with all that was typed but for where it runs, as words; and the files here that it names.
+
+    Raises:
+        click.UsageError: An option is about a file here.
+    """
+    options: list[str] = []
+    arguments: list[str] = []
+    files: list[Path] = []
+    for parameter in context.command.params:
+        name, value = parameter.name or "", context.params.get(parameter.name or "")
+        typed = context.get_parameter_source(name) in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+        if not typed or name in {"target", "programs", "out"}:
+            continue
+        flag = (parameter.secondary_opts if value is False else parameter.opts)[0]
+        if name in _FILES_HERE:
+            raise click.UsageError(f"{flag} is about files here: leave it out with edge-harness on the target")
+        is_list = isinstance(value, tuple) and not (parameter.multiple or parameter.nargs < 0)  # was typed with commas
+        values = [str(v) for v in value] if isinstance(value, tuple) else [str(value)]
+        values = [",".join(values)] if is_list else values
+        if not isinstance(parameter, click.Option):
+            arguments += values
+        else:
+            options += [flag] if parameter.is_flag else [word for v in values for word in (flag, v)]
+        if not isinstance(parameter, click.Option) or name in _FILES_TAKEN:
+            files += [path for v in values if (path := Path(v)).is_file()]
+    return [str(context.info_name), *options, "--", *arguments], files
+
+
+def _allowed_cpus() -> set[int]:
+    """CPUs that a process here may be bound to; none where the system cannot bind it."""
+    import os
+
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F], F]:
+    """What every verb that measures takes; it is called with its ``how``. ``bound``: its process can be bound to CPUs.
 
     ``--as`` and ``--memory-limit``, where the verb has them, are in its limits, its notes and the threads.
     """
@@ -263,6 +305,13 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
         ),
     )  # fmt: skip
 
+    if bound:
+        options = together(
+            click.option("--nice", type=Count(0, 19), default=0, show_default=True, help="Lower its priority so much."),
+            click.option("--cpus", default=None, callback=numbers(0, 4095), metavar="N,N", help="Run on these only."),
+            options,
+        )
+
     def add(function: F) -> F:
         @wraps(function)
         def measured(
@@ -271,6 +320,8 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
             wait: bool,
             resume: bool,
             out: Path | None,
+            nice: int = 0,
+            cpus: tuple[int, ...] = (),
             memory_bytes: int | None = None,
             emulated: str | None = None,
             **given: Any,
@@ -279,26 +330,53 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
             from harness.measure.child import Limits
             from harness.measure.pipeline import How
 
-            notes = {}
+            notes: dict[str, Any] = {"nice": nice} if nice else {}
+            notes |= {"cpus": cpus} if cpus else {}
+            here = given.get("target", "local") == "local"
+            cores = len(cpus)
+            if here and not set(cpus) <= _allowed_cpus():
+                allowed = ",".join(map(str, sorted(_allowed_cpus()))) or "none that can be chosen"
+                raise click.UsageError(f"--cpus: found {','.join(map(str, cpus))}, expected some of {allowed}")
+            if here and given.get("programs") is not None:
+                raise click.UsageError("--programs is for another machine: name it with --on")
             if emulated:
                 from harness.app.emulate import NOT_EMULATED, emulation_of
                 from harness.app.resolve import resolve_device
 
                 held = emulation_of(resolve_device(emulated), memory_bytes=memory_bytes)
                 memory_bytes = held.memory_limit_bytes
-                notes = {"emulates": held.device, "not_emulated": list(NOT_EMULATED)}
-                if not given.get("thread_count", True):
-                    given["thread_count"] = held.thread_count
-                if given.get("threads") == (0,):
-                    given["threads"] = (held.thread_count,)
-            limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes)
+                notes |= {"emulates": held.device, "not_emulated": list(NOT_EMULATED)}
+                cores = min(held.thread_count, cores or held.thread_count)
+            if cores and not given.get("thread_count", True):
+                given["thread_count"] = cores
+            if cores and given.get("threads") == (0,):
+                given["threads"] = (cores,)
+            limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes, nice=nice, cpus=cpus)
             with RunProgress() as progress:
                 how = How(wait=wait, resume=resume, folder=out, limits=limits, listener=progress, notes=notes)
+                if not here and given["programs"] is None:
+                    return _there(given["target"], how)
                 return function(*arguments, how=how, **given)
 
         return cast("F", options(answers(measured)))
 
     return add
+
+
+def _there(target: str, how: "How") -> Answer:
+    """The verb as edge-harness on the target answers it."""
+    from harness.app.on_target import hand_over as hand_over_to
+
+    context = click.get_current_context()
+    words, files = _typed(context)
+    found = hand_over_to(target, words, files, how)
+
+    def document() -> Any:
+        import msgspec
+
+        return msgspec.json.decode(found.text)
+
+    return Answer(document, lambda: click.echo(clean_lines(found.text), nl=False), found.status)
 
 
 def sides_of(

@@ -1,0 +1,100 @@
+"""edge-harness on a target that has it: the same verb with the same words there, its text and its records here."""
+
+import shlex
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from harness.domain.record import RunRecord
+from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.measure.file_hash import file_sha256
+from harness.records.store import RECORD_MAX_BYTES, decode
+from harness.targets.shell import LOST, ShellTarget, files_in
+
+PROGRAM: Final = "edge-harness"
+_ANSWERING: Final = {0, 1, 3, 4, 130}
+"""Exit statuses with which a verb has measured something, or says why it did not."""
+_GRACE_S: Final = 10.0
+_LINES_SAID: Final = 3
+
+
+class Answered(NamedTuple):
+    """What a verb said on the target: its exit status, its standard output, and its records."""
+
+    status: int
+    text: str
+    records: tuple[RunRecord, ...]
+
+
+def has_runner(target: ShellTarget) -> bool:
+    """Whether edge-harness is on the target's PATH, or where pip puts programs of one user.
+
+    Raises:
+        CouldNotRunError: It does not answer.
+    """
+    return bool(target.shell(f'PATH="$PATH:$HOME/.local/bin"; command -v {PROGRAM} || true').strip())
+
+
+def run_there(
+    target: ShellTarget,
+    words: Sequence[str],
+    files: Sequence[Path] = (),
+    *,
+    program: str = PROGRAM,
+    timeout_s: float = 3600.0,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Answered:
+    """Run a verb there: ``words`` are its name, options and arguments.
+
+    ``files`` are pushed once; among the words the path of one as it is written here stands for that file. It ends
+    there when the connection does. ``say`` gets each line of progress.
+
+    Raises:
+        CouldNotRunError: It does not answer, has no edge-harness, broke off, or took too long.
+        BadDataError: What came back is no record.
+        RefusedError: A file to be pushed is not there.
+    """
+    if missing := next((path for path in files if not path.is_file()), None):
+        raise RefusedError(f"{missing}: no such file")
+    target.stop()
+    folder = f"{target.folder}/answer"
+    own, there = shlex.quote(folder), {}
+    target.shell(f"rm -rf {own}; mkdir -p {own}")
+    for path in files:
+        place, there[str(path)] = target.put(path, file_sha256(path)), f"{folder}/{path.name}"
+        target.shell(f"ln -s {shlex.quote(place)} {shlex.quote(there[str(path)])}")  # a record names the file as here
+    given = [program, words[0], "--out", f"{folder}/records", *(there.get(word, word) for word in words[1:])]
+    script = f'PATH="$PATH:$HOME/.local/bin"; exec "$@" > {own}/answer.txt'
+    running = target.start(["sh", "-c", script, "sh", *given])
+    end_s = time.monotonic() + timeout_s
+    late = threading.Timer(timeout_s, running.kill)
+    late.start()
+    said: list[str] = []
+    for _, line in running.told():
+        say(line)
+        said = [*said[1 - _LINES_SAID :], line]
+    status, _ = running.finish(_GRACE_S)
+    late.cancel()
+    last = " / ".join(line for line in said if line.strip())
+    if time.monotonic() >= end_s:
+        raise CouldNotRunError(f"{target.name}: not done within {timeout_s:g} s; raise --timeout")
+    if status == LOST:
+        raise CouldNotRunError(f"{target.name}: the connection broke at: {last}")
+    if status == 127:
+        raise CouldNotRunError(f"{target.name}: no {program} there: install it on the target")
+    if status not in _ANSWERING:
+        raise CouldNotRunError(f"{target.name}: {program} ended with status {status}: {last}")
+    told = target.shell(
+        f"head -v -c {RECORD_MAX_BYTES} {own}/answer.txt {own}/records/*.json 2>/dev/null; rm -rf {own}", timeout_s=600
+    )
+    found = files_in(told.split("\n"))
+    text = found.pop(f"{folder}/answer.txt", "")
+    records = [decode(document.encode(), f"{target.name}:{Path(name).name}") for name, document in found.items()]
+    if status == 0 and not records:
+        raise BadDataError(target.name, "", "no record", "the records of a verb that measures")
+    replace = msgspec.structs.replace
+    return Answered(status, text, tuple(replace(r, machine=replace(r.machine, device=target.name)) for r in records))
