@@ -1,7 +1,7 @@
 """Probe a target, measure models there with the prediction made before, and soak one there or here."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ def probe_on(on: str, programs: Path | None, out: Path | None) -> tuple[DevicePr
     return profile, save_profile(profile, out)
 
 
-def hand_over(on: str, words: Sequence[str], files: Sequence[Path], how: How) -> Answered:
+def hand_over(on: str, words: Sequence[str], files: Mapping[str, Path], how: How) -> Answered:
     """Let edge-harness on a target do a verb, and keep the records that it makes.
 
     Raises:

@@ -5,6 +5,7 @@ them: ``128k`` tokens, ``1.5GiB``, ``0.6x`` of a file, ``0,2048`` for several.
 """
 
 import math
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -247,47 +248,6 @@ on_target = together(
 )
 
 
-_FILES_TAKEN: Final = {"draft", "prompts", "text"}
-"""Options whose value may be a file that goes to the target; every argument may."""
-_FILES_HERE: Final = {"report", "meter", "keep", "folder"}
-
-
-def _typed(context: click.Context) -> tuple[list[str], list[Path]]:
-    """The verb with all that was typed but for where it runs, as words; and the files here that it names.
-
-    Raises:
-        click.UsageError: An option is about a file here.
-    """
-    options: list[str] = []
-    arguments: list[str] = []
-    files: list[Path] = []
-    for parameter in context.command.params:
-        name, value = parameter.name or "", context.params.get(parameter.name or "")
-        typed = context.get_parameter_source(name) in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
-        if not typed or name in {"target", "programs", "out"}:
-            continue
-        flag = (parameter.secondary_opts if value is False else parameter.opts)[0]
-        if name in _FILES_HERE:
-            raise click.UsageError(f"{flag} is about files here: leave it out with edge-harness on the target")
-        is_list = isinstance(value, tuple) and not (parameter.multiple or parameter.nargs < 0)  # was typed with commas
-        values = [str(v) for v in value] if isinstance(value, tuple) else [str(value)]
-        values = [",".join(values)] if is_list else values
-        if not isinstance(parameter, click.Option):
-            arguments += values
-        else:
-            options += [flag] if parameter.is_flag else [word for v in values for word in (flag, v)]
-        if not isinstance(parameter, click.Option) or name in _FILES_TAKEN:
-            files += [path for v in values if (path := Path(v)).is_file()]
-    return [str(context.info_name), *options, "--", *arguments], files
-
-
-def _allowed_cpus() -> set[int]:
-    """CPUs that a process here may be bound to; none where the system cannot bind it."""
-    import os
-
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-
-
 def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F], F]:
     """What every verb that measures takes; it is called with its ``how``. ``bound``: its process can be bound to CPUs.
 
@@ -334,9 +294,12 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
             notes |= {"cpus": cpus} if cpus else {}
             here = given.get("target", "local") == "local"
             cores = len(cpus)
-            if here and not set(cpus) <= _allowed_cpus():
-                allowed = ",".join(map(str, sorted(_allowed_cpus()))) or "none that can be chosen"
-                raise click.UsageError(f"--cpus: found {','.join(map(str, cpus))}, expected some of {allowed}")
+            if here and cpus:
+                from harness.measure.machine import allowed_cpus
+
+                allowed = sorted(allowed_cpus()) if hasattr(os, "sched_setaffinity") else []
+                if not set(cpus) <= set(allowed):
+                    raise click.UsageError(f"--cpus: found {sorted(cpus)}, expected some of {allowed}")
             if here and given.get("programs") is not None:
                 raise click.UsageError("--programs is for another machine: name it with --on")
             if emulated:
@@ -364,12 +327,19 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
 
 
 def _there(target: str, how: "How") -> Answer:
-    """The verb as edge-harness on the target answers it."""
+    """What edge-harness on the target makes of all that was typed, with the files that are named in it."""
     from harness.app.on_target import hand_over as hand_over_to
 
     context = click.get_current_context()
-    words, files = _typed(context)
-    found = hand_over_to(target, words, files, how)
+    given = context.params
+    if here := next((name for name in ("report", "meter", "keep", "folder") if given.get(name)), None):
+        raise click.UsageError(f"--{here} is about files here: leave it out with edge-harness on the target")
+    values = [given.get(name) or () for name in ("model", "models", "draft", "drafts", "prompts", "text")]
+    paths = {Path(v) for value in values for v in ((value,) if isinstance(value, str | Path) else value)}
+    typed: list[str] = context.meta["typed"]
+    pieces = {piece for word in typed for piece in (word, word.partition("=")[2])}
+    files = {piece: Path(piece) for piece in pieces if Path(piece) in paths and Path(piece).is_file()}
+    found = hand_over_to(target, typed, files, how)
 
     def document() -> Any:
         import msgspec

@@ -140,10 +140,9 @@ def ssh(
     from harness.targets import target_named
     from harness.targets.remote import run_there
 
-    named = {path.name: str(path) for path in pushed}
-    words = ["run", *run_options, "--", *(named.get(model, model) for model in models)]
-    there = target_named(f"ssh://{target}", **login)
-    records = run_there(there, words, pushed, program=program, timeout_s=timeout_s).records
+    files = {path.name: path for path in pushed}
+    there, words = target_named(f"ssh://{target}", **login), ["run", *run_options, "--", *models]
+    records = run_there(there, words, files, program=program, timeout_s=timeout_s).records
     for record in records:
         save(record, folder / f"{record.run_id}.json")
     return _answer(list(records))

@@ -69,7 +69,7 @@ class Memory(NamedTuple):
 
 def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cpu:
     """The processor; ``affinity`` are the CPUs we may run on, asked of the system unless given."""
-    allowed = _affinity() if affinity is None else affinity
+    allowed = allowed_cpus() if affinity is None else affinity
     text = read_text(root / "proc/cpuinfo")
     if text is None:
         return _cpu_portable()
@@ -120,7 +120,8 @@ def fingerprint(*, root: Path = Path("/")) -> MachineFingerprint:
     )
 
 
-def _affinity() -> frozenset[int]:
+def allowed_cpus() -> frozenset[int]:
+    """Numbers of the CPUs that we may run on."""
     return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 

@@ -6,7 +6,6 @@ is told by its ``--progress`` lines as they arrive, late by the way's latency, w
 
 import re
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -97,14 +96,11 @@ def bench_on(
     with target.counters() as counters:
         counters.around(started_s, started_s)
         running = target.start(words)
-        late = threading.Timer(job.limits.wall_s, running.kill)
-        late.start()
-        for at, line in running.told():
+        for at, line in running.told(job.limits.wall_s):
             log.append(line)
             if _BEGUN.search(line):
                 begun.append(at)
         status, output = running.finish(_GRACE_S)
-        late.cancel()
         outcome, detail, read = _read(target, status, output, log, counters)
         samples = read.samples if read else ()
         if len(samples) == len(begun):

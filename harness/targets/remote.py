@@ -1,9 +1,8 @@
 """edge-harness on a target that has it: the same verb with the same words there, its text and its records here."""
 
 import shlex
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -42,43 +41,48 @@ def has_runner(target: ShellTarget) -> bool:
 def run_there(
     target: ShellTarget,
     words: Sequence[str],
-    files: Sequence[Path] = (),
+    files: Mapping[str, Path],
     *,
     program: str = PROGRAM,
     timeout_s: float = 3600.0,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Answered:
-    """Run a verb there: ``words`` are its name, options and arguments.
+    """Run a verb there, on that machine itself: ``words`` are its name, options and arguments.
 
-    ``files`` are pushed once; among the words the path of one as it is written here stands for that file. It ends
-    there when the connection does. ``say`` gets each line of progress.
+    ``files`` are pushed once: each by the word that stands for it, also behind an option's ``=``. It ends there when
+    the connection does. ``say`` gets each line of progress.
 
     Raises:
         CouldNotRunError: It does not answer, has no edge-harness, broke off, or took too long.
         BadDataError: What came back is no record.
         RefusedError: A file to be pushed is not there.
     """
-    if missing := next((path for path in files if not path.is_file()), None):
+    if missing := next((path for path in files.values() if not path.is_file()), None):
         raise RefusedError(f"{missing}: no such file")
     target.stop()
     folder = f"{target.folder}/answer"
     own, there = shlex.quote(folder), {}
     target.shell(f"rm -rf {own}; mkdir -p {own}")
-    for path in files:
-        place, there[str(path)] = target.put(path, file_sha256(path)), f"{folder}/{path.name}"
-        target.shell(f"ln -s {shlex.quote(place)} {shlex.quote(there[str(path)])}")  # a record names the file as here
-    given = [program, words[0], "--out", f"{folder}/records", *(there.get(word, word) for word in words[1:])]
+    for word, path in files.items():
+        place, named = shlex.quote(target.put(path, file_sha256(path))), f"{folder}/{len(there)}"
+        there[word] = f"{named}/{path.name}"  # a record names the file as here
+        target.shell(f"mkdir {shlex.quote(named)}; ln -s {place} {shlex.quote(there[word])}")
+
+    def placed(word: str) -> str:
+        option, _, value = word.partition("=")
+        return there.get(word) or (f"{option}={there[value]}" if value in there else word)
+
+    end = words.index("--") if "--" in words else len(words)  # of two of the same option the last one counts
+    here = ["--on", "local", "--out", f"{folder}/records"]
+    given = [program, *map(placed, words[:end]), *here, *map(placed, words[end:])]
     script = f'PATH="$PATH:$HOME/.local/bin"; exec "$@" > {own}/answer.txt'
     running = target.start(["sh", "-c", script, "sh", *given])
     end_s = time.monotonic() + timeout_s
-    late = threading.Timer(timeout_s, running.kill)
-    late.start()
     said: list[str] = []
-    for _, line in running.told():
+    for _, line in running.told(timeout_s):
         say(line)
         said = [*said[1 - _LINES_SAID :], line]
     status, _ = running.finish(_GRACE_S)
-    late.cancel()
     last = " / ".join(line for line in said if line.strip())
     if time.monotonic() >= end_s:
         raise CouldNotRunError(f"{target.name}: not done within {timeout_s:g} s; raise --timeout")

@@ -275,13 +275,18 @@ class Running:
         assert self.process.stderr is not None
         return self.process.stderr.readline(_LINE_MAX_BYTES).decode("utf-8", "replace")
 
-    def told(self) -> Iterator[tuple[float, str]]:
-        """Lines of its error output with the moment they came (monotonic seconds)."""
-        while line := self._readline():
-            if ended := _ENDED.match(line):
-                self.status = int(ended[1])
-            else:
-                yield time.monotonic(), line.rstrip("\r\n")
+    def told(self, timeout_s: float = threading.TIMEOUT_MAX) -> Iterator[tuple[float, str]]:
+        """Lines of its error output and when they came (monotonic seconds); it is killed when it takes longer."""
+        late = threading.Timer(timeout_s, self.kill)
+        late.start()
+        try:
+            while line := self._readline():
+                if ended := _ENDED.match(line):
+                    self.status = int(ended[1])
+                else:
+                    yield time.monotonic(), line.rstrip("\r\n")
+        finally:
+            late.cancel()
 
     def finish(self, timeout_s: float) -> tuple[int, str]:
         """Exit status and output; it is killed there when it takes longer.

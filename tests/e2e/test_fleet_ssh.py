@@ -50,8 +50,8 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 
 
 def run_over_ssh(target: ShellTarget, models, options=(), *, program="edge-harness", pushed=(), timeout_s=60.0):
-    words = ["run", *options, "--", *({p.name: str(p) for p in pushed}.get(m, m) for m in models)]
-    return list(run_there(target, words, pushed, program=program, timeout_s=timeout_s).records)
+    words, files = ["run", *options, "--", *models], {p.name: p for p in pushed}
+    return list(run_there(target, words, files, program=program, timeout_s=timeout_s).records)
 
 
 def test_push_run_fetch(board: Board, tmp_path: Path) -> None:
