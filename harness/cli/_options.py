@@ -267,8 +267,16 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
 
     if bound:
         options = together(
-            click.option("--nice", type=Count(0, 19), default=0, show_default=True, help="Lower its priority so much."),
-            click.option("--cpus", default=None, callback=numbers(0, 4095), metavar="N,N", help="Run on these only."),
+            click.option(
+                "--nice", type=Count(0, 19), default=0, show_default=True, help="Priority is lower by so much."
+            ),
+            click.option(
+                "--cpus",
+                default=None,
+                callback=numbers(0, 4095),
+                metavar="N,N",
+                help="CPUs to run on, such as 0,2; all unless given.",
+            ),
             options,
         )
 

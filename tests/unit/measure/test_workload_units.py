@@ -144,7 +144,7 @@ def test_what_the_interpreter_drew_widens_the_interval():
     drawn = msgspec.structs.replace(UNITS, python_op_range_s=(0.8e-8, 1.5e-8))
     for units, least_s, most_s in ((drawn, 8e-3, 15e-3), (UNITS, 10e-3, 10e-3)):
         rates = rates_here(units, thread_count=2, core_count=2, read_bytes_per_s=3e10)
-        found = predict_operation(Cost(operation="x", python_ops_count=1_000_000), rates).latency_s
+        found = predict_operation(Cost(operation="x", resident_bytes=0, python_ops_count=1_000_000), rates).latency_s
         assert found.mid == pytest.approx(10e-3)
         assert found.low == pytest.approx(least_s / rates.spread_ratio)
         assert found.high == pytest.approx(most_s * rates.spread_ratio)
