@@ -235,7 +235,7 @@ def _prepared(
     there = target.put(program, file_sha256(program), executable=True)
     file = target.put(path, model.sha256, progress=progress)
     s, kv, cpus = job.scenario, job.scenario.kv_type.lower(), job.limits.cpus
-    words = ["taskset", f"{sum(1 << cpu for cpu in cpus):x}"] if cpus else []
+    words: list[object] = ["taskset", f"{sum(1 << cpu for cpu in cpus):x}"] if cpus else []
     words += ["nice", "-n", job.limits.nice] if job.limits.nice else []
     words += [there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
     words += ([] if s.mmap else ["--load-mode", "none"]) + ([] if s.repack else ["--repack", 0])

@@ -61,7 +61,8 @@ def run_there(
         raise RefusedError(f"{missing}: no such file")
     target.stop()
     folder = f"{target.folder}/answer"
-    own, there = shlex.quote(folder), {}
+    own = shlex.quote(folder)
+    there: dict[str, str] = {}
     target.shell(f"rm -rf {own}; mkdir -p {own}")
     for word, path in files.items():
         place, named = shlex.quote(target.put(path, file_sha256(path))), f"{folder}/{len(there)}"
