@@ -52,7 +52,7 @@ def through_adb(target: ShellTarget, model: Path, job: BenchJob, known: ModelIde
 def directly(command: list[str]) -> float:
     """Median seconds of a sample of the same command, with nothing around it."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
-    return median(ns / 1e9 for row in msgspec.json.decode(done.stdout) for ns in row["samples_ns"])
+    return float(median(ns / 1e9 for row in msgspec.json.decode(done.stdout) for ns in row["samples_ns"]))
 
 
 @click.command()
