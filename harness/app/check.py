@@ -55,7 +55,7 @@ def check(
     """
     listener = options.how.listener
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depths=depths)
-    if on[0] != "local":
+    if on[1] is not None:
         from harness.app.on_target import run_on
 
         device, records = run_on(on[0], cells, options, on[1])

@@ -191,7 +191,7 @@ def _measuring() -> Found:
         yield "memory limits", "limited", f"no right to make control groups: {instead}"
     gpus = gpu_readings()
     missing = absence(gpus)
-    told = [f"{gpu.name} ({gpu.source})" for gpu in gpus]
+    told = [gpu.describe() for gpu in gpus]
     yield "GPU counters", "limited" if missing else "ok", "; ".join([*told, missing]).strip("; ")
     found = sensors.report()
     have = [*found.energy_counters, *found.batteries, *(name for name, _ in found.thermal_zones)]

@@ -34,6 +34,9 @@ from harness.records.ladder import Ladder, Rung, describe, divergence, mark_fron
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS
 from harness.stats.calibration.paired import calibration_change
+from harness.targets.bench import BenchJob, bench_on
+from harness.targets.facts import facts, fingerprint
+from harness.targets.shell import ShellTarget
 
 DEFAULT_QUANTS: Final = (
     *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "IQ3_XXS"),
@@ -56,11 +59,15 @@ class Asked(NamedTuple):
     Attributes:
         chunk_count: Chunks of 512 tokens that are scored; 0 for all.
         scenario: Of the speed test; None for no speed test.
+        target: Where speed is measured, by llama-bench of the folder ``programs``; None for this machine. Everything
+            else is done here.
     """
 
     chunk_count: int = 8
     scenario: Scenario | None = Scenario(context_tokens=1024, prompt_tokens=512, new_tokens=64)
     repetitions: int = 3
+    target: ShellTarget | None = None
+    programs: Path = Path()
 
 
 def ladder(
@@ -156,6 +163,8 @@ class Workshop:
         self.source, self.text = source.absolute(), text.absolute()
         self.reference_quant = "F16" if self.requantized else quant
         self.is_kept, self.asked, self.pipeline = is_kept, asked, pipeline
+        timed_on = fingerprint(facts(asked.target)) if asked.target else pipeline.machine
+        self._timed_on = timed_on.fingerprint
         self._made_from = "-".join([source.stem, hashed(source)[:12], hashed(text)[:8], package_version()])
         self.folder = folder.absolute() / self._made_from
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -173,8 +182,8 @@ class Workshop:
         return key_of("quality", self._made_from, quant, self.asked.chunk_count, self.pipeline.machine.fingerprint)
 
     def _speed_key(self, quant: str) -> str:
-        machine = self.pipeline.machine.fingerprint
-        return key_of("speed", self._made_from, quant, self.asked.scenario, self.asked.repetitions, machine)
+        asked = self.asked
+        return key_of("speed", self._made_from, quant, asked.scenario, asked.repetitions, self._timed_on)
 
     def rung(self, quant: str) -> tuple[Rung, list[RunRecord]]:
         """One rung and its records."""
@@ -242,14 +251,21 @@ class Workshop:
             columns.unlink(missing_ok=True)
 
     def _timed(self, quant: str, scenario: Scenario) -> RunRecord:
-        path = self._file(quant, f"{quant}.gguf")
+        path, asked, key = self._file(quant, f"{quant}.gguf"), self.asked, self._speed_key(quant)
+        self.pipeline.heard.begin(f"{quant}: speed", 3 * (asked.repetitions + 1))
+        if asked.target is not None:
+            held = self.pipeline.how.limits
+            job = BenchJob(scenario=scenario, programs=asked.programs, repetitions=asked.repetitions, limits=held)
+            progress = self.pipeline.heard.fetched
+            timed = bench_on(asked.target, path, job, self._identity(quant, path), progress=progress)
+            asked.target.forget(path, hashed(path))
+            return self.pipeline.keep(timed, key=key)
         plan = plan_generation(
-            GenerateJob(path=str(path), scenario=scenario, repetitions=self.asked.repetitions, cold_loads=0),
+            GenerateJob(path=str(path), scenario=scenario, repetitions=asked.repetitions, cold_loads=0),
             read_gguf(path).weights(),
             hash_of=hashed,
-            key=self._speed_key(quant),
+            key=key,
         )
-        self.pipeline.heard.begin(f"{quant}: speed", 3 * (self.asked.repetitions + 1))
         return _not_interrupted(self.pipeline.measure(plan._replace(model=self._identity(quant, path))))
 
     def _identity(self, quant: str, path: Path) -> Any:

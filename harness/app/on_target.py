@@ -1,9 +1,9 @@
 """Probe a target, measure models there with the prediction made before, and soak one there or here."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,13 +17,17 @@ from harness.domain.record import ModelIdentity, RunRecord
 from harness.domain.result import Window
 from harness.errors import RefusedError
 from harness.measure.jobs.soak import SoakJob, plan
-from harness.measure.pipeline import How, Pipeline, Saying
+from harness.measure.pipeline import How, Listener, Pipeline, Saying, key_of
 from harness.measure.probe import save_profile
 from harness.measure.runner import identify
 from harness.targets import target_named
 from harness.targets.bench import BenchJob, bench_on, read_bandwidth, soak_on
-from harness.targets.facts import facts, probe
+from harness.targets.facts import facts, fingerprint, probe
+from harness.targets.remote import Answered, has_runner, run_there
 from harness.targets.shell import ShellTarget
+
+_LONGEST_S: Final = 7 * 86_400.0
+"""Of a verb on a target: each child there has its own limit."""
 
 
 def probe_on(on: str, programs: Path | None, out: Path | None) -> tuple[DeviceProfile, Path]:
@@ -38,24 +42,39 @@ def probe_on(on: str, programs: Path | None, out: Path | None) -> tuple[DevicePr
     return profile, save_profile(profile, out)
 
 
+def hand_over(on: str, words: Sequence[str], files: Mapping[str, Path], how: How) -> Answered:
+    """Let edge-harness on a target do a verb, and keep the records that it makes.
+
+    Raises:
+        RefusedError: No edge-harness is there, and no llama-bench was named.
+        CouldNotRunError: It does not answer, or broke off.
+    """
+    target = target_named(on)
+    if not has_runner(target):
+        raise RefusedError(
+            f"{on} has no edge-harness: install it, or --programs names a folder with llama-bench for it"
+        )
+    found = run_there(target, words, files, timeout_s=_LONGEST_S, say=how.listener.say)
+    pipeline = Pipeline(how._replace(listener=Listener()))  # the target has said it all
+    return found._replace(records=tuple(map(pipeline.keep, found.records)))
+
+
 def _name(target: ShellTarget) -> str:
     return "on-" + re.sub(r"[^a-z0-9]+", "-", facts(target).title.lower()).strip("-")
 
 
-def run_on(
-    on: str, cells: Sequence[Cell], options: Options, programs: Path | None
-) -> tuple[DeviceProfile, list[RunRecord]]:
+def run_on(on: str, cells: Sequence[Cell], options: Options, programs: Path) -> tuple[DeviceProfile, list[RunRecord]]:
     """Predict, run and keep each cell on a target, which is probed first where no profile of it is kept.
 
     Raises:
-        RefusedError: No folder with llama-bench is named, or an option asks for what llama-bench cannot do.
+        RefusedError: An option asks for what llama-bench cannot do.
         CouldNotRunError: The target cannot be used.
     """
-    programs = _needed(programs)
     how = options.how
-    if options.greedy or how.resume or how.limits.memory_bytes is not None or options.runtime != "llamacpp":
-        raise RefusedError("llama-bench on a target takes no --greedy, --resume, --memory-limit, --as or --runtime")
+    if options.greedy or how.limits.memory_bytes is not None or options.runtime != "llamacpp":
+        raise RefusedError("llama-bench on a target takes no --greedy, --memory-limit, --as or --runtime")
     target = target_named(on)
+    there = fingerprint(facts(target)).fingerprint
     kept = home_dir() / "devices" / f"{_name(target)}.toml"
     device = load_device(str(kept)) if kept.is_file() else probe_on(on, programs, None)[0]
     records = []
@@ -67,12 +86,16 @@ def run_on(
                 scenario=cell.scenario,
                 programs=programs,
                 repetitions=options.repetitions,
-                timeout_s=how.limits.wall_s,
+                limits=how.limits,
             )
             prediction = predict(resolved, device, cell.scenario) if resolved is not None else None
             model = identity(located)
-            record = bench_on(target, located.path, job, model, prediction=prediction, progress=how.listener.fetched)
-            records.append(pipeline.keep(record))
+            key = key_of("bench", model.sha256, cell.scenario, options.repetitions, there)
+            if (record := pipeline.done_before(key)) is None:
+                progress = how.listener.fetched
+                record = bench_on(target, located.path, job, model, prediction=prediction, progress=progress)
+                pipeline.keep(record, key=key if record.samples else "")  # a run that broke off is made again
+            records.append(record)
     return device, records
 
 
@@ -82,18 +105,11 @@ def identity(located: Located) -> ModelIdentity:
     return identify(located.path, located.weights, name=located.name, quant=located.quant, sha256=sha256)
 
 
-def _needed(programs: Path | None) -> Path:
-    """The folder with llama-bench, which was named."""
-    if programs is None:
-        raise RefusedError("--on needs --programs: a folder with llama-bench for that target")
-    return programs
-
-
 def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> RunRecord:
     """Run ``job``, whose ``path`` is what the user named, and keep its record.
 
     Raises:
-        RefusedError: A target without programs, or with what llama-bench cannot do.
+        RefusedError: On a target, what llama-bench cannot do.
         CouldNotRunError: The target cannot be used.
     """
     located = locate(job.path, quant)
@@ -108,8 +124,8 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
             hear(msgspec.convert(data, Window))
 
     with Pipeline(how._replace(listener=Saying(how.listener.say))) as pipeline:
-        if on == "local":
+        if programs is None:
             return pipeline.measure(plan(job, model), on_event=told)
         if job.duty_ratio < 1 or job.runtime != "llamacpp" or how.resume:
             raise RefusedError("on a target llama-bench decodes without pauses: leave out --duty, --runtime, --resume")
-        return pipeline.keep(soak_on(target_named(on), job, _needed(programs), model, hear=hear))
+        return pipeline.keep(soak_on(target_named(on), job, programs, model, hear=hear, limits=how.limits))

@@ -31,6 +31,13 @@ class Verbs(click.Group):
         command: click.Command = import_module(f"{__name__}.{cmd_name.replace('-', '_')}").COMMAND
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb; what was typed with it is kept as it is, for the edge-harness on a target."""
+        ctx.meta["typed"] = list(args)
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="edge-harness")

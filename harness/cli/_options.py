@@ -5,6 +5,7 @@ them: ``128k`` tokens, ``1.5GiB``, ``0.6x`` of a file, ``0,2048`` for several.
 """
 
 import math
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 from click.core import ParameterSource
 
-from harness.cli._output import F, answers
+from harness.cli._output import Answer, F, answers
+from harness.printable import clean_lines
 from harness.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -242,12 +244,12 @@ placement = together(
 """The fields of :class:`harness.domain.placement.Placement`."""
 on_target = together(
     click.option("--on", "target", default="local", help="Where: local, ssh://user@host, adb:// or adb://SERIAL."),
-    click.option("--programs", type=FOLDER, help="Folder here with llama-bench for --on."),
+    click.option("--programs", type=FOLDER, help="Folder here with llama-bench for --on, where no edge-harness is."),
 )
 
 
-def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
-    """What every verb that measures takes; it is called with its ``how``.
+def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F], F]:
+    """What every verb that measures takes; it is called with its ``how``. ``bound``: its process can be bound to CPUs.
 
     ``--as`` and ``--memory-limit``, where the verb has them, are in its limits, its notes and the threads.
     """
@@ -263,6 +265,21 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
         ),
     )  # fmt: skip
 
+    if bound:
+        options = together(
+            click.option(
+                "--nice", type=Count(0, 19), default=0, show_default=True, help="Priority is lower by so much."
+            ),
+            click.option(
+                "--cpus",
+                default=None,
+                callback=numbers(0, 4095),
+                metavar="N,N",
+                help="CPUs to run on, such as 0,2; all unless given.",
+            ),
+            options,
+        )
+
     def add(function: F) -> F:
         @wraps(function)
         def measured(
@@ -271,6 +288,8 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
             wait: bool,
             resume: bool,
             out: Path | None,
+            nice: int = 0,
+            cpus: tuple[int, ...] = (),
             memory_bytes: int | None = None,
             emulated: str | None = None,
             **given: Any,
@@ -279,26 +298,63 @@ def measuring(timeout_s: float = 1800.0) -> Callable[[F], F]:
             from harness.measure.child import Limits
             from harness.measure.pipeline import How
 
-            notes = {}
+            notes: dict[str, Any] = {"nice": nice} if nice else {}
+            notes |= {"cpus": cpus} if cpus else {}
+            here = given.get("target", "local") == "local"
+            cores = len(cpus)
+            if here and cpus:
+                from harness.measure.machine import allowed_cpus
+
+                allowed = sorted(allowed_cpus()) if hasattr(os, "sched_setaffinity") else []
+                if not set(cpus) <= set(allowed):
+                    raise click.UsageError(f"--cpus: found {sorted(cpus)}, expected some of {allowed}")
+            if here and given.get("programs") is not None:
+                raise click.UsageError("--programs is for another machine: name it with --on")
             if emulated:
                 from harness.app.emulate import NOT_EMULATED, emulation_of
                 from harness.app.resolve import resolve_device
 
                 held = emulation_of(resolve_device(emulated), memory_bytes=memory_bytes)
                 memory_bytes = held.memory_limit_bytes
-                notes = {"emulates": held.device, "not_emulated": list(NOT_EMULATED)}
-                if not given.get("thread_count", True):
-                    given["thread_count"] = held.thread_count
-                if given.get("threads") == (0,):
-                    given["threads"] = (held.thread_count,)
-            limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes)
+                notes |= {"emulates": held.device, "not_emulated": list(NOT_EMULATED)}
+                cores = min(held.thread_count, cores or held.thread_count)
+            if cores and not given.get("thread_count", True):
+                given["thread_count"] = cores
+            if cores and given.get("threads") == (0,):
+                given["threads"] = (cores,)
+            limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes, nice=nice, cpus=cpus)
             with RunProgress() as progress:
                 how = How(wait=wait, resume=resume, folder=out, limits=limits, listener=progress, notes=notes)
+                if not here and given["programs"] is None:
+                    return _there(given["target"], how)
                 return function(*arguments, how=how, **given)
 
         return cast("F", options(answers(measured)))
 
     return add
+
+
+def _there(target: str, how: "How") -> Answer:
+    """What edge-harness on the target makes of all that was typed, with the files that are named in it."""
+    from harness.app.on_target import hand_over as hand_over_to
+
+    context = click.get_current_context()
+    given = context.params
+    if here := next((name for name in ("report", "meter", "keep", "folder") if given.get(name)), None):
+        raise click.UsageError(f"--{here} is about files here: leave it out with edge-harness on the target")
+    values = [given.get(name) or () for name in ("model", "models", "draft", "drafts", "prompts", "text")]
+    paths = {Path(v) for value in values for v in ((value,) if isinstance(value, str | Path) else value)}
+    typed: list[str] = context.meta["typed"]
+    pieces = {piece for word in typed for piece in (word, word.partition("=")[2])}
+    files = {piece: Path(piece) for piece in pieces if Path(piece) in paths and Path(piece).is_file()}
+    found = hand_over_to(target, typed, files, how)
+
+    def document() -> Any:
+        import msgspec
+
+        return msgspec.json.decode(found.text)
+
+    return Answer(document, lambda: click.echo(clean_lines(found.text), nl=False), found.status)
 
 
 def sides_of(

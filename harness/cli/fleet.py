@@ -125,19 +125,27 @@ def certs(machines: tuple[str, ...], hosts: tuple[str, ...], out: Path) -> None:
 def ssh(
     target: str,
     models: tuple[str, ...],
-    identity: Path | None,
-    known_hosts: Path | None,
+    program: str,
+    pushed: tuple[Path, ...],
+    timeout_s: float,
+    folder: Path,
     run_options: tuple[str, ...],
-    **asked: Any,
+    **login: Any,
 ) -> Answer:
     """Run edge-harness on one target over SSH, fetch its records, compare them with what it predicted.
 
     Options of ``edge-harness run`` follow after ``--``. The target's host key must be known.
     """
-    from harness.fleet.ssh import Target, run_over_ssh
+    from harness.records.store import save
+    from harness.targets import target_named
+    from harness.targets.remote import run_there
 
-    there = Target.parse(target, identity=identity, known_hosts=known_hosts)
-    return _answer(run_over_ssh(there, models, run_options, **asked))
+    files = {path.name: path for path in pushed}
+    there, words = target_named(f"ssh://{target}", **login), ["run", *run_options, "--", *models]
+    records = run_there(there, words, files, program=program, timeout_s=timeout_s).records
+    for record in records:
+        save(record, folder / f"{record.run_id}.json")
+    return _answer(list(records))
 
 
 @fleet.command()

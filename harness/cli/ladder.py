@@ -1,5 +1,6 @@
 """``edge-harness ladder``: every quantisation of one model, with its size, speed, memory, quality and calibration."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @options.emulated
 @click.option("--folder", type=options.FOLDER_HERE, help="Where files are made and removed again.")
 @click.option("--keep", type=options.FOLDER, help="Folder where the files stay instead.")
+@options.on_target
 @options.measuring()
 def COMMAND(  # noqa: N802  verbs are found by this name
     model: str,
@@ -42,13 +44,16 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     no_speed: bool,
     repetitions: int,
     devices: tuple[str, ...],
+    target: str,
+    programs: Path | None,
     how: "options.How",
     **given: Any,
 ) -> Answer:
     """Quantize MODEL to each rung and measure size, speed, memory and quality against the least quantized one.
 
     DEVICE is a name, a pattern ('iphone-*') or a file. With --resume the work can be done in parts: first --no-speed,
-    then the speeds of a few --quants at a time; what was measured within a day is not measured again.
+    then the speeds of a few --quants at a time; what was measured within a day is not measured again. With --on and
+    --programs rungs are made and scored here, and pushed to be timed.
     """
     from harness.app.ladder import DEFAULT_QUANTS, Asked, advise, ladder
     from harness.app.matrix import matching
@@ -56,6 +61,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.catalog.devices import device_names
     from harness.domain.scenario import Scenario
     from harness.errors import Exit
+    from harness.targets import target_named
 
     wanted = tuple(dict.fromkeys(q.strip().upper() for q in quants.split(",") if q.strip()))
     if quants and not wanted:
@@ -71,6 +77,8 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         chunk_count=chunks,
         scenario=None if no_speed else timed,
         repetitions=repetitions,
+        target=target_named(target) if programs else None,
+        programs=programs or Path(),
     )
     result, records = ladder(path, wanted or DEFAULT_QUANTS, asked=asked, how=how, **given)
     advice = advise(path, result, profiles, there)

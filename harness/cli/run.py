@@ -91,8 +91,10 @@ def run(
 
     sides = options.sides_of(runtime, url, server_model, key_variable, reuse, silence_s)
     if any(job for _, job in sides):  # a server decides these by itself
-        if any(context.params[name] for name in ("memory_bytes", "emulated", "resume")) or target != "local":
-            raise click.UsageError("--on, --memory-limit, --as and --resume are not for a server: it is what it is now")
+        refused = {"target": "on", "memory_bytes": "memory-limit", "emulated": "as"}
+        for name in ("target", "memory_bytes", "emulated", "resume", "nice", "cpus"):
+            if context.params[name] not in {None, False, (), "local"}:
+                raise click.UsageError(f"--{refused.get(name, name)} is not for a server: it is what it is now")
         if len(sides) == 1 and context.params["threads"] != (0,):
             raise click.UsageError("--threads: a server has its own; set them where it is started")
     if not models and any(job is None for _, job in sides):
@@ -100,7 +102,7 @@ def run(
     of_runs = {name: fields.pop(name) for name in ("repetitions", "cold_loads", "greedy")}
     cells = cells_of(models or ("",), quant, scenario_from(fields), depths=depths, threads=threads, batches=batches)
     chosen = [Options(runtime=name, server=job, how=how, **of_runs) for name, job in sides]
-    if target == "local":
+    if programs is None:
         found = run_in_turns(cells, chosen, device=this_machine())
     elif len(chosen) > 1:
         raise click.UsageError("--on takes one runtime")

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     help="Say beforehand what streaming will give. The engine is timed for it on tiny models, once, and kept.",
 )
 @options.emulated
+@options.on_target
 @options.measuring()
 def COMMAND(  # noqa: N802  verbs are found by this name
     model: str,
@@ -81,6 +82,8 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     plain_mmap: bool,
     schedule: str,
     says_first: bool,
+    target: str,
+    programs: Path | None,
     how: "options.How",
     **asked: Any,
 ) -> Answer:
@@ -94,8 +97,11 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.app.stream import stream
     from harness.cli._records import answer_of, name_of
     from harness.domain.result import Stream
+    from harness.errors import RefusedError
     from harness.measure.jobs.stream import StreamJob
 
+    if programs is not None:
+        raise RefusedError(f"llama-bench cannot stream: install edge-harness on {target} and leave out --programs")
     path = model_file(model, quant)
     if draft not in {"", "lookup"}:
         given = model_file(draft)

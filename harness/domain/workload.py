@@ -140,7 +140,8 @@ class UnitCosts(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         machine: Whose they are: fingerprint and interpreter.
-        python_op_s: One bytecode instruction.
+        python_op_s: One bytecode instruction: the median of several processes ...
+        python_op_range_s: ... and the fastest and slowest of them; None where nobody knows.
         numpy_call_s: One call of a numpy function on a few values, beside its instructions.
         array_step_s: One step on a single value of an array.
         sql_statement_s: One prepared statement with its call.
@@ -167,3 +168,4 @@ class UnitCosts(Frozen, frozen=True, kw_only=True):
     engine_int8_flops_per_s: float
     read_rates: tuple[Rate, ...]
     pass_rates: tuple[Rate, ...]
+    python_op_range_s: tuple[float, float] | None = None

@@ -35,6 +35,10 @@ def main() -> None:
     sys.path[:] = job["sys_path"]
     threading.Thread(target=_watch_parent, name="parent-watch", daemon=True).start()
     _limit(job["data_limit_bytes"])
+    if job["cpus"]:
+        os.sched_setaffinity(0, job["cpus"])
+    if job["nice"]:
+        os.nice(job["nice"])
     status = _run(job)
     sys.stdout.flush()
     sys.stderr.flush()

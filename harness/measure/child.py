@@ -59,11 +59,15 @@ class Limits(NamedTuple):
         memory_bytes: Memory; None for no limit. Held by a control group where one can be made (then the page cache
             of files it reads first counts too), else by a watchdog on anonymous memory.
         use_group: Whether a control group is tried at all.
+        nice: Priority is lower by so much (nice(1)).
+        cpus: Numbers of the CPUs that it may run on; empty for all.
     """
 
     wall_s: float = 1800.0
     memory_bytes: int | None = None
     use_group: bool = True
+    nice: int = 0
+    cpus: tuple[int, ...] = ()
 
 
 class ChildResult(NamedTuple):
@@ -189,6 +193,8 @@ class _Run:
             # More than it may hold, since much of what is reserved is never touched: it only stops what grows faster
             # than the watchdog looks.
             "data_limit_bytes": None if most is None else 2 * most + (512 << 20),
+            "nice": self._limits.nice,
+            "cpus": self._limits.cpus,
         }
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died at once: its status tells

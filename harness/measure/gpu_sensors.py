@@ -1,25 +1,38 @@
-"""Power, heat and throttling of GPUs: NVML where its package is, else the kernel's own files.
+"""Power, heat and throttling of GPUs: NVML where its package is, powermetrics on a Mac, else the kernel's own files.
 
 What a machine does not tell is None, and :func:`absence` says why. Sources: NVML API reference (units: milliwatts,
 millijoules, degrees Celsius); Linux Documentation/gpu/amdgpu/thermal.rst and
-ABI/testing/sysfs-driver-intel-xe-hwmon (microwatts, microjoules, millidegrees).
+ABI/testing/sysfs-driver-intel-xe-hwmon (microwatts, microjoules, millidegrees, hertz); powermetrics(1) of macOS.
 """
 
+import atexit
+import os
 import platform
+import plistlib
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 from harness.measure.cgroup import read_int, read_text
 
 _THROTTLED: Final = {0x8: "hardware slowdown", 0x20: "heat (software)", 0x40: "heat (hardware)", 0x80: "power brake"}
 """``nvmlClocksEventReason`` bits under which a card runs slower than it could; a power cap (0x4) is its usual state."""
 
+_PATIENCE_S: Final = 2.0
+"""Longest wait for a sample of powermetrics."""
+
 
 class GpuReading(NamedTuple):
-    """One GPU at one moment, by ``nvml``, ``amdgpu``, ``xe`` or ``i915``; None for what it does not tell.
+    """One GPU at one moment, by ``nvml``, ``amdgpu``, ``xe``, ``i915`` or ``powermetrics``; None for what is not told.
 
-    Energy is what it used since the driver was loaded; ``throttled`` says why it runs slower than it could.
+    Energy is what it used since the driver was loaded; ``throttled`` says why it runs slower than it could. ``apart``:
+    it is a card, or all of a Mac's chip, and the counters of a processor's package hold none of it.
     """
 
     name: str
@@ -27,11 +40,26 @@ class GpuReading(NamedTuple):
     power_watts: float | None = None
     energy_joules: float | None = None
     throttled: tuple[str, ...] = ()
+    apart: bool = True
+    celsius: float | None = None
+    frequency_hz: float | None = None
+    busy_ratio: float | None = None
+    memory_used_bytes: float | None = None
+
+    def describe(self) -> str:
+        """Its name, and what it tells just now."""
+        told = (self.power_watts, self.celsius, self.frequency_hz, self.busy_ratio, self.memory_used_bytes)
+        forms = ("{:.0f} W", "{:.0f} C", "{:.2g} Hz", "{:.0%} busy", "{:.3g} bytes held")
+        now = [form.format(value) for form, value in zip(forms, told, strict=True) if value is not None]
+        return ", ".join([f"{self.name} ({self.source})", *now])
 
 
 def gpu_readings(*, root: Path = Path("/")) -> tuple[GpuReading, ...]:
-    """Every GPU that tells anything."""
-    return (*_nvml(), *_kernel(root))
+    """Every GPU that tells anything; of another ``root`` what its files tell."""
+    if root != Path("/"):
+        return _kernel(root)
+    meter = power_meter()
+    return (*_nvml(), *_kernel(root), *((meter.reading(),) if meter else ()))
 
 
 def absence(readings: tuple[GpuReading, ...]) -> str:
@@ -97,6 +125,62 @@ def _kernel(root: Path) -> tuple[GpuReading, ...]:
                 source=source,
                 power_watts=value("power1_average", "power1_input", scale=1e6),
                 energy_joules=value("energy1_input", scale=1e6),
+                # amdgpu tells the voltage of a northbridge where the GPU is part of a processor, and only there.
+                apart=not (folder / "in1_input").exists(),
+                celsius=value("temp1_input", scale=1e3),
+                frequency_hz=value("freq1_input", scale=1.0),
+                busy_ratio=value("device/gpu_busy_percent", scale=100.0),
+                memory_used_bytes=value("device/mem_info_vram_used", scale=1.0),
             )
         )
     return tuple(found)
+
+
+class PowerMeter:
+    """macOS's powermetrics, which tells root the power of the chip five times a second: CPU, GPU and neural engine.
+
+    Samples are property lists with a NUL between them: ``elapsed_ns``; ``processor`` with ``combined_power`` in
+    milliwatts (Apple's chips) or ``package_watts`` (Intel's); ``thermal_pressure``, Nominal where nothing slows it.
+    """
+
+    def __init__(self, samples: IO[bytes], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._watts, self._joules, self._at_s, self._pressure = 0.0, 0.0, clock(), "Nominal"
+        self._first = threading.Event()
+        threading.Thread(target=self._read, args=(samples,), daemon=True).start()
+
+    def _read(self, samples: IO[bytes]) -> None:
+        taken = b""
+        for line in samples:
+            taken += line
+            if b"</plist>" in line:
+                self._take(plistlib.loads(taken.strip(b"\0\n")))
+                taken = b""
+
+    def _take(self, sample: Mapping[str, Any]) -> None:
+        processor = sample.get("processor", {})
+        watts = processor.get("combined_power", 1e3 * processor.get("package_watts", 0.0)) / 1e3
+        self._joules += watts * sample.get("elapsed_ns", 0) / 1e9
+        self._watts, self._at_s = watts, self._clock()
+        self._pressure = sample.get("thermal_pressure", "Nominal")
+        self._first.set()
+
+    def reading(self) -> GpuReading:
+        """The chip now: since its last sample it goes on at that sample's power; nothing once it fell silent."""
+        self._first.wait(_PATIENCE_S)
+        if (since_s := self._clock() - self._at_s) > _PATIENCE_S:
+            return GpuReading("chip", "powermetrics")
+        slowed = () if self._pressure == "Nominal" else (f"thermal pressure {self._pressure}",)
+        return GpuReading("chip", "powermetrics", self._watts, self._joules + self._watts * since_s, slowed)
+
+
+@cache
+def power_meter() -> PowerMeter | None:
+    """The meter of this process, which ends with it; None but for root on macOS."""
+    if platform.system() != "Darwin" or os.geteuid() != 0 or shutil.which("powermetrics") is None:
+        return None
+    words = ("powermetrics", "--samplers", "cpu_power,gpu_power,thermal", "-i", "200", "-f", "plist")
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    atexit.register(process.kill)
+    assert process.stdout is not None
+    return PowerMeter(process.stdout)

@@ -69,7 +69,7 @@ class Memory(NamedTuple):
 
 def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cpu:
     """The processor; ``affinity`` are the CPUs we may run on, asked of the system unless given."""
-    allowed = _affinity() if affinity is None else affinity
+    allowed = allowed_cpus() if affinity is None else affinity
     text = read_text(root / "proc/cpuinfo")
     if text is None:
         return _cpu_portable()
@@ -104,23 +104,33 @@ def fingerprint(*, root: Path = Path("/")) -> MachineFingerprint:
     The short hash covers what changes speed: processor, cores, instruction sets, RAM, limit and system, so two
     runs are comparable when their hashes are equal. It holds no host name, user name or serial number.
     """
-    processor, ram = cpu(root=root), memory(root=root)
-    system, cores, isa = f"{platform.system()} {platform.machine()}", processor.physical_core_count, processor.isa
+    system = f"{platform.system()} {platform.machine()}"
+    python = platform.python_version()
+    return fingerprint_of(system, platform.release(), cpu(root=root), memory(root=root), python=python)
+
+
+def fingerprint_of(
+    system: str, kernel: str, processor: Cpu, ram: Memory, *, python: str = "", device: str = "this machine"
+) -> MachineFingerprint:
+    """The same of a machine that is known."""
+    cores, isa = processor.physical_core_count, processor.isa
     parts = (system, processor.model, cores, isa, ram.total_bytes, ram.limit_bytes)
     return MachineFingerprint(
         system=system,
-        kernel=platform.release(),
+        kernel=kernel,
         cpu_model=processor.model,
         core_count=cores,
         ram_bytes=ram.total_bytes,
         memory_limit_bytes=ram.limit_bytes,
         isa=isa,
-        python=platform.python_version(),
+        python=python,
+        device=device,
         fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:12],
     )
 
 
-def _affinity() -> frozenset[int]:
+def allowed_cpus() -> frozenset[int]:
+    """Numbers of the CPUs that we may run on."""
     return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 

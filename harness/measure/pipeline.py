@@ -136,6 +136,7 @@ class Pipeline(contextlib.ExitStack):
         """
         if (done := self.done_before(plan.key)) is not None:
             self.heard.say(f"{plan.model.name if plan.model else plan.workload}: done before ({done.run_id})")
+            self._save(done)
             return done
 
         def hear(event: str, data: Any) -> None:
@@ -173,14 +174,17 @@ class Pipeline(contextlib.ExitStack):
             record = msgspec.structs.replace(record, extra={**record.extra, **self.how.notes})
         if self.how.keep:
             try:
-                self.history.append(record, cell=key)
+                self.history.append(record, cell=self._cell(key))
             except HarnessError as error:
                 self.heard.say(f"warning: {error}")
                 _rescue(record, self.heard.say)
-        if self.how.folder is not None:
-            save(record, self.how.folder / f"{record.run_id}.json")
+        self._save(record)
         self.heard.end(record)
         return record
+
+    def _save(self, record: RunRecord) -> None:
+        if self.how.folder is not None:
+            save(record, self.how.folder / f"{record.run_id}.json")
 
     def not_run(self, workload: str, scenario: Scenario, outcome: Outcome, detail: str, **asked: Any) -> RunRecord:
         """The kept record of a measurement that could not start; ``asked`` says of what."""
@@ -194,9 +198,13 @@ class Pipeline(contextlib.ExitStack):
         record = None
         if self.how.resume and key and self.history.path.exists():
             with contextlib.suppress(HarnessError):  # what is kept cannot be read: measure it again
-                record = self.history.of_cell(key)
+                record = self.history.of_cell(self._cell(key))
         is_new = record and datetime.now(UTC) - datetime.fromisoformat(record.created) < RESUMED_FOR
         return record if is_new else None
+
+    def _cell(self, key: str) -> str:
+        """A key, with what holds all runs here to less than the machine."""
+        return key_of(key, self.how.notes) if key and self.how.notes else key
 
     def trial(self, entry: str, job: msgspec.Struct) -> ChildResult:
         """One of several children whose outcomes together are a measurement; the caller makes its record."""

@@ -8,16 +8,17 @@ Documentation/ABI/testing/{sysfs-class-power,sysfs-class-thermal,sysfs-class-hwm
 import contextlib
 import csv
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import psutil
 
 from harness.errors import BadDataError
 from harness.measure.cgroup import read_int, read_text
-from harness.measure.gpu_sensors import gpu_readings
+from harness.measure.gpu_sensors import GpuReading, gpu_readings
 
 
 class EnergyCounter(NamedTuple):
@@ -56,7 +57,7 @@ def energy_counters(*, root: Path = Path("/")) -> tuple[EnergyCounter, ...]:
 
 
 class EnergyMeter:
-    """Joules between two moments: of counters (RAPL and NVIDIA cards), else of power sensors, else of the battery."""
+    """Joules between two moments: of counters and cards, else of power sensors, else of the battery."""
 
     def __init__(self, *, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic) -> None:
         self._counters = energy_counters(root=root)
@@ -68,7 +69,7 @@ class EnergyMeter:
     def source(self) -> str:
         """Where the joules come from, which says what they count; ``not available`` when the machine does not tell."""
         counted = ["RAPL " + " + ".join(c.name for c in self._counters)] if self._counters else []
-        counted += [f"NVIDIA board x {len(self._cards_before)}"] if self._cards_before else []
+        counted += [f"{_SCOPES.get(n, n)} x {count}" for n, count in Counter(c.source for c in self._cards).items()]
         if counted:
             return " and ".join(counted)
         if sensor_watts(root=self._root) is not None:
@@ -82,7 +83,7 @@ class EnergyMeter:
     def start(self) -> None:
         """Read the counters before the work."""
         self._before = [read_int(c.path) for c in self._counters]
-        self._cards_before = _card_joules(self._root)
+        self._cards = _cards(self._root)
         self._watts = self._read_watts()
         self._started_s = self._clock()
 
@@ -91,35 +92,52 @@ class EnergyMeter:
 
         A counter that wrapped once is put right. Power is the mean of both ends times the wall time.
         """
-        if self._counters or self._cards_before:
-            cards = _card_joules(self._root)
-            if len(cards) != len(self._cards_before):  # one fell silent meanwhile
-                return None
-            total = sum(cards) - sum(self._cards_before)
-            for counter, before in zip(self._counters, self._before, strict=True):
-                after = read_int(counter.path)
-                if before is None or after is None:
-                    return None
-                used = (after - before) / 1e6
-                total += used if used >= 0 else used + counter.wrap_joules
-            return total
-        watts = self._read_watts()
-        if watts is None or self._watts is None:
+        duration_s = self._clock() - self._started_s
+        if not self._counters and not self._cards:
+            return _joules(self._watts, self._read_watts(), duration_s)
+        cards = _cards(self._root)
+        if len(cards) != len(self._cards):  # one fell silent meanwhile
             return None
-        return (watts + self._watts) / 2 * (self._clock() - self._started_s)
+        used = [
+            after.energy_joules - before.energy_joules
+            if before.energy_joules is not None and after.energy_joules is not None
+            else _joules(before.power_watts, after.power_watts, duration_s)
+            for before, after in zip(self._cards, cards, strict=True)
+        ]
+        for counter, first in zip(self._counters, self._before, strict=True):
+            last = read_int(counter.path)
+            if first is None or last is None:
+                return None
+            used.append((last - first) / 1e6 + (counter.wrap_joules if last < first else 0.0))
+        told = [joules for joules in used if joules is not None]
+        return sum(told) if len(told) == len(used) else None
 
 
-def _card_joules(root: Path) -> list[float]:
-    """Energy counters of NVIDIA cards; those of other GPUs are of the package already, or not told."""
-    readings = gpu_readings() if root == Path("/") else ()
-    return [r.energy_joules for r in readings if r.source == "nvml" and r.energy_joules]
+_SCOPES: Final = {"nvml": "NVIDIA board", "amdgpu": "AMD board", "powermetrics": "chip (powermetrics)"}
+
+
+def _cards(root: Path) -> list[GpuReading]:
+    """Cards whose energy or power is told, and counted nowhere else."""
+    told = [r for r in gpu_readings(root=root) if r.apart]
+    return [r for r in told if r.energy_joules is not None or r.power_watts is not None]
+
+
+def _joules(first_watts: float | None, last_watts: float | None, duration_s: float) -> float | None:
+    return None if first_watts is None or last_watts is None else (first_watts + last_watts) / 2 * duration_s
 
 
 def sensor_watts(*, root: Path = Path("/")) -> float | None:
     """Sum of hwmon's power sensors (microwatts); None without any, or on battery, whose own reading counts more."""
-    values = [read_int(path) for path in sorted((root / "sys/class/hwmon").glob("hwmon*/power*_input"))]
+    values = [read_int(path) for path in _power_files(root)]
     known = [value / 1e6 for value in values if value is not None]
     return sum(known) if known and battery_watts(root=root) is None else None
+
+
+def _power_files(root: Path) -> list[Path]:
+    """One file of each power sensor of hwmon: its average where it tells one."""
+    hwmon = root / "sys/class/hwmon"
+    files = [*hwmon.glob("hwmon*/power*_input"), *hwmon.glob("hwmon*/power*_average")]
+    return list({str(path).rpartition("_")[0]: path for path in files}.values())
 
 
 def metered_joules(path: Path, start_unix_s: float, end_unix_s: float) -> float | None:
@@ -225,7 +243,7 @@ def report(*, root: Path = Path("/")) -> SensorReport:
     counters = tuple(c.name for c in energy_counters(root=root))
     batteries = tuple(folder.name for folder in _batteries(root))
     zones = thermal_zones(root=root)
-    power = any(read_int(p) is not None for p in (root / "sys/class/hwmon").glob("hwmon*/power*_input"))
+    power = any(read_int(path) is not None for path in _power_files(root))
     locked = not counters and any((root / "sys/class/powercap").glob("*-rapl:*"))
     notes = ["energy counter: there, but only root may read it"] if locked else []
     there = {"energy counter": counters or power or locked, "battery": batteries, "thermal zone": zones}

@@ -13,8 +13,8 @@ from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.predict.calibrated import pass_parts
 from harness.predict.calibrated import prefill_seconds as calibrated_prefill_s
+from harness.predict.calibrated import sequences_parts
 from harness.predict.compute_buffer import reserved_compute_bytes
 from harness.predict.decode import Work
 from harness.predict.kv_cache import full_cells, padded, row_pair_bytes, sliding_cells, state_bytes
@@ -304,16 +304,19 @@ def cards_of(device: DeviceProfile, scenario: Scenario) -> Cards:
 
 
 def placed_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario) -> tuple[float, float]:
-    """Seconds of one decoded token at the mean depth, and of the prompt.
+    """Seconds of one decoded token of each sequence at the mean depth, and of all their prompts.
 
     Raises:
-        RefusedError: Several sequences are asked about: no law knows them over a split.
+        RefusedError: Several sequences, and both engines were not timed here: no published row tells them over a split.
     """
-    if scenario.batch_count > 1:
-        raise RefusedError("the speed of several sequences is not known where the weights lie in several memories")
     costs = device.calibration(device.api(scenario.api)), device.calibration("cpu")
     if costs[0] is not None and costs[1] is not None:
         return _measured_seconds(weights, scenario, costs[0], costs[1], shared=device.pool_for(costs[0].api) == "ram")
+    if scenario.batch_count > 1:
+        raise RefusedError(
+            "the speed of several sequences is not known where the weights lie in several memories unless both engines "
+            "were timed: `edge-harness check` does it on a machine"
+        )
     depth = scenario.depth_tokens + scenario.new_tokens / 2
     split, cards = split_of(weights, scenario, depth), cards_of(device, scenario)
     host = machine_of(device, replace(scenario, api="cpu"))
@@ -327,7 +330,10 @@ def placed_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario) 
 def _measured_seconds(
     weights: Weights, scenario: Scenario, gpu: Calibration, cpu: Calibration, *, shared: bool
 ) -> tuple[float, float]:
-    """The same from measured costs: each part by its engine's, one fixed time of a pass, crossings, activations."""
+    """The same from measured costs: each part by its engine's, one fixed time of a pass, crossings, activations.
+
+    Several sequences are one batch: weights are read once for all of them, and the activations of each cross the link.
+    """
     parts = parts_of(weights, scenario.placement)
     depth = scenario.depth_tokens + scenario.new_tokens // 2
     split = split_of(weights, scenario, depth)
@@ -336,14 +342,15 @@ def _measured_seconds(
     def crossing_s(tokens: int) -> float:
         return split.crossing_count * (gpu.crossing_s + tokens * 8 * split.hidden_dim / link)
 
-    token_s = crossing_s(1)
+    together = scenario.batch_count
+    token_s = crossing_s(together)
     for part, costs in ((parts.gpu, gpu), (parts.cpu, cpu), (parts.experts, cpu)):
         if part.tensors:
-            seconds = pass_parts(part, costs, batch_tokens=1, depth_tokens=depth, output_tokens=1)
+            seconds = sequences_parts(part, costs, sequence_count=together, depth_tokens=depth)
             token_s += seconds.total_s - (0.0 if costs is gpu else costs.token_overhead_s)
     tokens = max(scenario.prompt_tokens, 1)
-    batch = min(tokens, scenario.ubatch_tokens)
-    batches = math.ceil(tokens / batch)
+    batch = min(together * tokens, scenario.ubatch_tokens)
+    batches = math.ceil(together * tokens / batch)
     copies = batch >= OFFLOAD_TOKENS and not shared
     prompt_s = batches * crossing_s(batch)
     for part, costs in ((parts.gpu, gpu), (parts.cpu, cpu), (parts.experts, cpu)):
@@ -355,6 +362,7 @@ def _measured_seconds(
                 depth_tokens=scenario.depth_tokens,
                 ubatch_tokens=batch,
                 kv_type=scenario.kv_type,
+                sequence_count=together,
             )
     if copies:
         prompt_s += batches * (split.copied_bytes + split.copied_expert_bytes) / link
@@ -365,12 +373,14 @@ def placed_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
     """Speed of a split run. Loading, and the ceiling of a token, are those of the whole model on the GPU."""
     whole = predict_speed(weights, device, replace(scenario, placement=Placement()))
     token_s, prompt_s = placed_seconds(weights, device, scenario)
-    decode = _interval(1 / token_s, "decode")
-    prefill = _interval(max(scenario.prompt_tokens, 1) / prompt_s, "prefill")
+    together = scenario.batch_count
+    prompts_tokens = together * max(scenario.prompt_tokens, 1)
+    decode = _interval(together / token_s, "decode")
+    prefill = _interval(prompts_tokens / prompt_s, "prefill")
     first = Interval(
         mid=prompt_s + token_s,
-        low=max(scenario.prompt_tokens, 1) / prefill.high + 1 / decode.high,
-        high=max(scenario.prompt_tokens, 1) / prefill.low + 1 / decode.low,
+        low=prompts_tokens / prefill.high + together / decode.high,
+        high=prompts_tokens / prefill.low + together / decode.low,
     )
     cold = whole.ttft_cold_s
     moved = first.mid - whole.ttft_warm_s.mid
@@ -446,7 +456,7 @@ def _choice(weights: Weights, device: DeviceProfile, scenario: Scenario, api: st
         vram_bytes=fullest,
         ram_bytes=ram,
         fits=fits,
-        decode_tokens_per_s=_interval(1 / token_s, "decode"),
-        prefill_tokens_per_s=_interval(max(scenario.prompt_tokens, 1) / prompt_s, "prefill"),
+        decode_tokens_per_s=_interval(scenario.batch_count / token_s, "decode"),
+        prefill_tokens_per_s=_interval(scenario.batch_count * max(scenario.prompt_tokens, 1) / prompt_s, "prefill"),
         request_s=prompt_s + scenario.new_tokens * token_s,
     )

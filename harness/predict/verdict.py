@@ -140,6 +140,10 @@ def _judge_pool(
         )
         if held > available and mapped == 0:
             reasons.append("an engine that streams layers is needed; this api holds all weights at once")
+    elif pool.name == "vram" and device.os == "windows":
+        reasons.append("the driver moves what is over to memory of the host: each token reads it over the link, slowly")
+    elif pool.name == "vram":
+        reasons.append("the driver refuses to allocate it: the run ends before its first token")
     else:
         window = format_bytes(STREAMED_WINDOW_RATIO * weights)
         reasons.append(f"beside {format_bytes(rest)} of other things there is no room for a {window} window of weights")

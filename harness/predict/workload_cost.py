@@ -180,9 +180,12 @@ def predict_operation(cost: Cost, rates: Rates, language: LanguageSeconds | None
     }
     streamed = max(parts["compute"], parts["memory"])
     mid = streamed + sum(v for k, v in parts.items() if k not in {"compute", "memory"})
+    ends = [mid + parts["interpreter"] * (op_s / units.python_op_s - 1) for op_s in units.python_op_range_s or ()]
     return OperationPrediction(
         operation=cost.operation,
-        latency_s=Interval(mid=mid, low=mid / rates.spread_ratio, high=mid * rates.spread_ratio),
+        latency_s=Interval(
+            mid=mid, low=min([mid, *ends]) / rates.spread_ratio, high=max([mid, *ends]) * rates.spread_ratio
+        ),
         limit=max(parts, key=lambda name: parts[name]),
         resident_bytes=cost.resident_bytes + cost.file_bytes,
         basis=rates.basis,

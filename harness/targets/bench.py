@@ -6,7 +6,6 @@ is told by its ``--progress`` lines as they arrive, late by the way's latency, w
 
 import re
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from harness.domain.record import MemoryUse, ModelIdentity, Outcome, RunRecord, 
 from harness.domain.result import Generation, Window
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, HarnessError
+from harness.measure.child import Limits
 from harness.measure.file_hash import file_sha256
 from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
 from harness.measure.runner import identify, new_record
@@ -43,14 +43,15 @@ _SOAK_TOKENS: Final = 16
 class BenchJob(Frozen, frozen=True, kw_only=True):
     """What is measured on a target; less charge than ``battery_percent_min`` is refused.
 
-    ``programs`` is a folder here with llama-bench, or with a folder for each ABI that has it.
+    ``programs`` is a folder here with llama-bench, or with a folder for each ABI that has it; ``limits`` say how long
+    it may take, and its priority and CPUs there.
     """
 
     scenario: Scenario
     programs: Path
     repetitions: int = 5
     battery_percent_min: int = 20
-    timeout_s: float = 1800.0
+    limits: Limits = Limits()
 
 
 def program_for(programs: Path, abi: str) -> Path:
@@ -95,14 +96,11 @@ def bench_on(
     with target.counters() as counters:
         counters.around(started_s, started_s)
         running = target.start(words)
-        late = threading.Timer(job.timeout_s, running.kill)
-        late.start()
-        for at, line in running.told():
+        for at, line in running.told(job.limits.wall_s):
             log.append(line)
             if _BEGUN.search(line):
                 begun.append(at)
         status, output = running.finish(_GRACE_S)
-        late.cancel()
         outcome, detail, read = _read(target, status, output, log, counters)
         samples = read.samples if read else ()
         if len(samples) == len(begun):
@@ -111,8 +109,8 @@ def bench_on(
             counters.around(ended_s, ended_s)
             samples = tuple(_judged(s, at, epoch_s, running, counters) for s, at in zip(samples, begun, strict=True))
         frames = list(counters.frames)
-    if status and time.monotonic() - started_s >= job.timeout_s:
-        outcome, detail = "timed out", f"not done within {job.timeout_s:g} s"
+    if status and time.monotonic() - started_s >= job.limits.wall_s:
+        outcome, detail = "timed out", f"not done within {job.limits.wall_s:g} s"
     if outcome == "ok" and samples and all(s.validity.doubts for s in samples):
         outcome, detail = "inconclusive", samples[-1].validity.doubts[0]
     return new_record(
@@ -133,7 +131,13 @@ def bench_on(
 
 
 def soak_on(
-    target: ShellTarget, job: SoakJob, programs: Path, model: ModelIdentity, *, hear: Callable[[Window], None]
+    target: ShellTarget,
+    job: SoakJob,
+    programs: Path,
+    model: ModelIdentity,
+    *,
+    hear: Callable[[Window], None],
+    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
 ) -> RunRecord:
     """Decode on a target for ``job.minutes``: repetitions of llama-bench, each begun by a line of ``--progress``.
 
@@ -143,7 +147,8 @@ def soak_on(
         CouldNotRunError: The target does not answer, sleeps or has no room; or llama-bench did not start.
         BadDataError: There is no executable for it.
     """
-    bench = BenchJob(scenario=job.scenario, programs=programs, battery_percent_min=round(job.battery_percent_min))
+    battery = round(job.battery_percent_min)
+    bench = BenchJob(scenario=job.scenario, programs=programs, battery_percent_min=battery, limits=limits)
     tests = ["-p", 0, "-n", _SOAK_TOKENS, "-r", 1_000_000]
     words, known = _prepared(target, Path(job.path), model, bench, tests, None)
     windows: list[Window] = []
@@ -229,11 +234,13 @@ def _prepared(
     target.stop()
     there = target.put(program, file_sha256(program), executable=True)
     file = target.put(path, model.sha256, progress=progress)
-    s, kv = job.scenario, job.scenario.kv_type.lower()
-    words = [there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
+    s, kv, cpus = job.scenario, job.scenario.kv_type.lower(), job.limits.cpus
+    words: list[object] = ["taskset", f"{sum(1 << cpu for cpu in cpus):x}"] if cpus else []
+    words += ["nice", "-n", job.limits.nice] if job.limits.nice else []
+    words += [there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
     words += ([] if s.mmap else ["--load-mode", "none"]) + ([] if s.repack else ["--repack", 0])
     words += ["-ctk", kv, "-ctv", kv, "-ngl", 0 if s.api in {"", "cpu"} else 99, "-o", "json", "--progress"]
-    words += ["-t", s.thread_count or known.cpu.logical_cpu_count]
+    words += ["-t", s.thread_count or len(cpus) or known.cpu.logical_cpu_count]
     return [str(word) for word in words], known
 
 

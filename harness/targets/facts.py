@@ -1,7 +1,6 @@
 """What a target is, by reading alone: names, cores and clocks, memory, heat, battery; and the profile made of it."""
 
 import datetime
-import hashlib
 import re
 import shlex
 import tempfile
@@ -156,20 +155,9 @@ def ready(target: ShellTarget, known: Facts, battery_percent_min: int) -> None:
 
 def fingerprint(known: Facts) -> MachineFingerprint:
     """What identifies the target for comparison of runs; no serial number."""
-    cpu, ram = known.cpu, known.ram
-    parts = (known.system[0], known.system[2], known.chip, cpu.physical_core_count, cpu.isa, ram.total_bytes)
-    return MachineFingerprint(
-        system=f"{known.system[0]} {known.system[2]}",
-        kernel=known.system[1],
-        cpu_model=known.chip,
-        core_count=cpu.physical_core_count,
-        ram_bytes=ram.total_bytes,
-        memory_limit_bytes=ram.total_bytes,
-        isa=cpu.isa,
-        python="",
-        device=known.title,
-        fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:12],
-    )
+    system, kernel, arch = known.system
+    cpu, ram = known.cpu._replace(model=known.chip), known.ram._replace(limit_bytes=known.ram.total_bytes)
+    return machine.fingerprint_of(f"{system} {arch}", kernel, cpu, ram, device=known.title)
 
 
 def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None) -> DeviceProfile:

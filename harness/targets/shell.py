@@ -16,6 +16,8 @@ from typing import IO, Final, NamedTuple
 from harness.errors import CouldNotRunError
 
 _CHUNK_BYTES: Final = 1 << 20
+_OUTPUT_MAX_BYTES: Final = 256 << 20
+_LINE_MAX_BYTES: Final = 1 << 16
 _LINGER_S: Final = 0.7
 _SPARE_BYTES: Final = 64 << 20
 """Left free on the target: a full Android data partition stops the system itself."""
@@ -78,22 +80,37 @@ class ShellTarget:
             CouldNotRunError: It failed, the connection did, or it took too long.
         """
         try:
-            done = subprocess.run(
-                self.argv(script), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+            process = subprocess.Popen(
+                self.argv(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
-        except subprocess.TimeoutExpired as error:
-            raise CouldNotRunError(f"{self.name}: no answer within {timeout_s:g} s") from error
         except OSError as error:
             raise CouldNotRunError(f"{self._words[0]} cannot be started: {error.strerror}") from error
-        if check and done.returncode:
-            raise CouldNotRunError(f"{self.name}: {_last(done.stderr) or f'status {done.returncode}'}")
-        return done.stdout.decode("utf-8", "replace")
+        end_s = time.monotonic() + timeout_s
+        late = threading.Timer(timeout_s, process.kill)
+        late.start()
+        output = bytearray()
+        with process:
+            assert process.stdout is not None and process.stderr is not None
+            while len(output) < _OUTPUT_MAX_BYTES and (chunk := process.stdout.read(_CHUNK_BYTES)):
+                output += chunk
+            if len(output) >= _OUTPUT_MAX_BYTES:  # a target that never stops is cut off
+                process.kill()
+            errors = process.stderr.read(_CHUNK_BYTES)
+        late.cancel()
+        if len(output) >= _OUTPUT_MAX_BYTES:
+            raise CouldNotRunError(f"{self.name}: it sent {_OUTPUT_MAX_BYTES} bytes or more")
+        if time.monotonic() >= end_s:
+            raise CouldNotRunError(f"{self.name}: no answer within {timeout_s:g} s")
+        if check and process.returncode:
+            raise CouldNotRunError(f"{self.name}: {_last(errors) or f'status {process.returncode}'}")
+        return output.decode("utf-8", "replace")
 
     @property
     def folder(self) -> str:
         """Where files of ours lie on the target."""
         if not self._folder:
-            usable = 'mkdir -p "$d" 2>/dev/null && [ -w "$d" ] && echo "$d" && exit'
+            android = "case $d in /data/*) [ -w /data/local/tmp ] || continue;; esac"
+            usable = f'{android}; mkdir -p "$d" 2>/dev/null && [ -w "$d" ] && echo "$d" && exit'
             self._folder = self.shell(f"for d in {_FOLDERS}; do {usable}; done; exit 9").strip()
         return self._folder
 
@@ -104,7 +121,7 @@ class ShellTarget:
             CouldNotRunError: No room, no connection, or what arrived is not what was sent.
         """
         size = path.stat().st_size
-        place = f"{self.folder}/{sha256[:16]}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"
+        place = self._place(path, sha256)
         there, part = shlex.quote(place), shlex.quote(f"{place}.part")
         own = shlex.quote(self.folder)
         # A writer whose connection broke may still have bytes to write: it ends before what is there is counted.
@@ -128,6 +145,13 @@ class ShellTarget:
             raise CouldNotRunError(f"{self.name}: {path.name} arrived with another hash and was removed: try again")
         self.shell(f"mv -f {part} {there}; rm -f {there}.pid")
         return place
+
+    def forget(self, path: Path, sha256: str) -> None:
+        """Remove a file that was pushed."""
+        self.shell(f"rm -f {shlex.quote(self._place(path, sha256))}")
+
+    def _place(self, path: Path, sha256: str) -> str:
+        return f"{self.folder}/{sha256[:16]}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"
 
     def _end(self, file: str) -> str:
         """Script that ends the process of ours whose number stands in ``file``: one that works in our folder."""
@@ -249,15 +273,20 @@ class Running:
 
     def _readline(self) -> str:
         assert self.process.stderr is not None
-        return self.process.stderr.readline().decode("utf-8", "replace")
+        return self.process.stderr.readline(_LINE_MAX_BYTES).decode("utf-8", "replace")
 
-    def told(self) -> Iterator[tuple[float, str]]:
-        """Lines of its error output with the moment they came (monotonic seconds)."""
-        while line := self._readline():
-            if ended := _ENDED.match(line):
-                self.status = int(ended[1])
-            else:
-                yield time.monotonic(), line.rstrip("\r\n")
+    def told(self, timeout_s: float = threading.TIMEOUT_MAX) -> Iterator[tuple[float, str]]:
+        """Lines of its error output and when they came (monotonic seconds); it is killed when it takes longer."""
+        late = threading.Timer(timeout_s, self.kill)
+        late.start()
+        try:
+            while line := self._readline():
+                if ended := _ENDED.match(line):
+                    self.status = int(ended[1])
+                else:
+                    yield time.monotonic(), line.rstrip("\r\n")
+        finally:
+            late.cancel()
 
     def finish(self, timeout_s: float) -> tuple[int, str]:
         """Exit status and output; it is killed there when it takes longer.

@@ -99,6 +99,9 @@ def test_an_option_means_the_same_in_every_verb() -> None:
         (["run", "m", "-t", "1,2", "--draft", "d"], "one number with --draft"),
         (["ladder", "m", "--quants", ","], "no name in it"),
         (["speculate", "m", "--draft", "d", "--gamma", "many"], "a number from 1 to 63"),
+        (["run", "m", "--cpus", "4095"], "--cpus: found [4095], expected some of"),
+        (["run", "--runtime", "server", "--url", "http://127.0.0.1:1", "--nice", "3"], "--nice is not for a server"),
+        (["run", "m", "--programs", "."], "name it with --on"),
     ],
 )
 def test_conflicts_are_refused(arguments: list[str], words: str) -> None:

@@ -1,82 +1,38 @@
 """Targets through the real adb and adbd on the loopback address; a phone's own answers stand first on PATH there."""
 
 import hashlib
+import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from bench.adb_device import Daemon, free_port
+from bench.tiny_gguf import synthesize_tiny
+from harness.app.ladder import Asked, ladder
+from harness.catalog.gguf import GgufFile
 from harness.domain.result import Soak
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.measure.child import Limits
 from harness.measure.jobs.soak import SoakJob
 from harness.measure.runner import identify
 from harness.measure.tiny_model import TinyShape, write_tiny
 from harness.targets import target_named
 from harness.targets.bench import BenchJob, bench_on, between, program_for, soak_on
 from harness.targets.facts import _same_chip, celsius, doubts, drained_joules, facts, probe, ready
-from harness.targets.shell import LOST, Frame, ShellTarget
+from harness.targets.shell import LOST, Frame
 
 PHONES = Path(__file__).parent / "phones"
 needs_adbd = pytest.mark.skipif(
     not (shutil.which("adb") and shutil.which("adbd") and shutil.which("unshare") and os.geteuid() == 0),
     reason="needs adb, adbd and root (apt install adb adbd)",
 )
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-class Daemon:
-    """A real adbd whose PATH begins with a phone's answers, with kernel files of a phone bound over this machine's."""
-
-    def __init__(self, folder: Path, phone: str) -> None:
-        self.folder, self.port, self.answers = folder, free_port(), folder / "answers"
-        shutil.copytree(PHONES / phone, self.answers)
-        programs = folder / "bin"
-        programs.mkdir()
-        (programs / "getprop").write_text(f"#!/bin/sh\ncat {self.answers}/getprop\n")
-        (programs / "dumpsys").write_text(f'#!/bin/sh\ncat "{self.answers}/$1"\n')
-        for program in programs.iterdir():
-            program.chmod(0o755)
-        (folder / "small").mkdir()
-        zone = folder / "thermal" / "thermal_zone0"
-        zone.mkdir(parents=True)
-        (zone / "type").write_text("skin\n")
-        (zone / "temp").write_text("38200\n")
-        script = (
-            f"mount --bind {folder}/thermal /sys/class/thermal; mount -t tmpfs -o size=80m x {folder}/small; exec adbd"
-        )
-        environment = os.environ | {"ADBD_PORT": str(self.port), "PATH": f"{programs}:{os.environ['PATH']}"}
-        self.process = subprocess.Popen(
-            ["unshare", "-m", "sh", "-c", script], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        for _ in range(100):
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", self.port)) == 0:
-                    break
-            time.sleep(0.05)
-
-    @property
-    def name(self) -> str:
-        return f"adb://127.0.0.1:{self.port}"
-
-    def target(self, place: str = "pushed") -> ShellTarget:
-        return target_named(self.name, folder=str(self.folder / place))
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            os.kill(self.process.pid, signal.SIGKILL)
-            self.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +46,7 @@ def server():
 
 @pytest.fixture
 def phone(tmp_path, server):
-    daemon = Daemon(tmp_path, "pixel-8-pro")
+    daemon = Daemon(tmp_path, PHONES / "pixel-8-pro")
     yield daemon
     daemon.kill()
 
@@ -187,7 +143,7 @@ def test_what_a_command_tells_arrives_and_counters_run_beside_it(phone):
     ("name", "shipped"), [("pixel-8-pro", "Pixel 8 Pro"), ("galaxy-s24-ultra", "Galaxy S24 Ultra")]
 )
 def test_a_phone_is_probed_by_reading(tmp_path, server, name, shipped):
-    daemon = Daemon(tmp_path, name)
+    daemon = Daemon(tmp_path, PHONES / name)
     try:
         profile = probe(daemon.target(), "mine")
         assert profile.os == "android" and profile.kind == "phone"
@@ -282,7 +238,30 @@ def test_chips_by_the_names_that_devices_tell(told, shipped, same):
     assert _same_chip(shipped, told) is same
 
 
-@pytest.mark.parametrize("text", ["", "ftp://x", "ssh://", "ssh://-oProxyCommand=x", "ssh://a b", "adb:x"])
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("ssh://board", "board", None),
+        ("ssh://pi@board", "pi@board", None),
+        ("ssh://pi@10.0.0.2:2222", "pi@10.0.0.2", "Port=2222"),
+        ("ssh://pi@[fe80::1]:2222", "pi@fe80::1", "Port=2222"),
+        ("ssh://[::1]", "::1", None),
+    ],
+)
+def test_a_machine_behind_ssh_is_named(text, host, port):
+    words = target_named(text).argv("true")
+    assert words[-3:-1] == ["--", host] and words[-1].startswith("exec sh -c")
+    assert next((w for w in words if w.startswith("Port=")), None) == port
+    assert "StrictHostKeyChecking=yes" in words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "ftp://x", "ssh://", "ssh://-oProxyCommand=x", "ssh://a b", "adb:x", "ssh://pi@"),
+        *("ssh://board:0", "ssh://board:x", "ssh://board:99999"),
+    ],
+)
 def test_what_is_no_target_is_refused(text):
     with pytest.raises(RefusedError, match="no target"):
         target_named(text)
@@ -352,7 +331,7 @@ def test_a_daemon_that_dies_in_mid_run_is_recorded_and_leaves_nothing(phone, tin
 @needs_bench
 def test_a_run_out_of_time_is_recorded(phone, tiny):
     scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64, thread_count=1)
-    job = BenchJob(scenario=scenario, programs=Path(PROGRAMS), repetitions=100_000, timeout_s=3)
+    job = BenchJob(scenario=scenario, programs=Path(PROGRAMS), repetitions=100_000, limits=Limits(wall_s=3))
     record = bench_on(phone.target(), tiny[0], job, tiny[1])
     assert (record.outcome, record.detail) == ("timed out", "not done within 3 s")
 
@@ -372,3 +351,77 @@ def test_a_soak_on_the_device(phone, tiny):
     hot = SoakJob(path=str(tiny[0]), scenario=Scenario(thread_count=1), minutes=1, window_s=0.5, celsius_max=38)
     stopped = soak_on(phone.target(), hot, Path(PROGRAMS), tiny[1], hear=told.append).result
     assert isinstance(stopped, Soak) and "38.2 C" in stopped.stopped and len(stopped.windows) == 1
+
+
+@needs_adbd
+@needs_bench
+def test_a_connection_that_is_cut_in_mid_run_is_recorded_and_leaves_nothing(phone, tiny):
+    scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64, thread_count=1)
+    cut = ["adb", "disconnect", f"127.0.0.1:{phone.port}"]
+    threading.Timer(3.0, lambda: subprocess.run(cut, capture_output=True, check=False, timeout=20)).start()
+    job = BenchJob(scenario=scenario, programs=Path(PROGRAMS), repetitions=1000)
+    record = bench_on(phone.target(), tiny[0], job, tiny[1])
+    assert record.outcome == "failed" and "connection broke" in record.detail
+    assert gone(int((phone.folder / "pushed/run.pid").read_text().split()[0]))
+
+
+@needs_adbd
+@needs_bench
+def test_priority_and_cpus_are_those_asked_for(phone, tiny):
+    """As the device's kernel tells them of the process while it runs."""
+    seen = []
+
+    def look():
+        pid = (phone.folder / "pushed/run.pid").read_text().split()[0]
+        status = Path(f"/proc/{pid}/status").read_text()
+        seen.append((int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16]), status))
+
+    scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64)
+    limits = Limits(wall_s=4, nice=7, cpus=(1,))
+    job = BenchJob(scenario=scenario, programs=Path(PROGRAMS), repetitions=100_000, limits=limits)
+    threading.Timer(2.5, look).start()
+    bench_on(phone.target(), tiny[0], job, tiny[1])
+    nice, status = seen[0]
+    assert nice == min(os.getpriority(os.PRIO_PROCESS, 0) + 7, 19)  # the daemon has ours
+    assert "Cpus_allowed_list:\t1\n" in status
+
+
+@needs_adbd
+@needs_bench
+def test_the_rungs_of_a_ladder_are_timed_on_the_device(phone, tmp_path, monkeypatch):
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setattr(GgufFile, "synthetic", False)
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "own-home"))
+    source = synthesize_tiny(tmp_path / "tiny.gguf", "Q8_0", feed_forward_dim=512)
+    scenario = Scenario(context_tokens=128, prompt_tokens=32, new_tokens=8, thread_count=1)
+    target = phone.target()
+    asked = Asked(chunk_count=1, scenario=scenario, repetitions=2, target=target, programs=Path(PROGRAMS))
+    found, records = ladder(source, ["Q8_0", "Q4_0"], asked=asked)
+    assert [r.outcome for r in found.rungs] == ["ok", "ok"], [r.detail for r in records]
+    timed = [r for r in records if r.workload == "generate"]
+    assert [r.model.quant for r in timed] == ["Q8_0", "Q4_0"] and {r.runtime for r in timed} == {"executable"}
+    assert {r.machine.device for r in timed} == {"Google Pixel 8 Pro"}
+    assert all(r.decode_tokens_per_s and r.decode_tokens_per_s > 0 for r in found.rungs)
+    assert [p.name[17:] for p in (phone.folder / "pushed").iterdir()] == ["llama-bench"], "rungs are removed again"
+
+
+@needs_adbd
+@needs_bench
+def test_from_a_device_to_a_report_in_two_commands_and_on_again(phone, tiny, tmp_path):
+    environment = os.environ | {"EDGE_HARNESS_HOME": str(tmp_path / "own-home")}
+
+    def harness(*words):
+        command = [sys.executable, "-m", "harness", *map(str, words), "--on", phone.name, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+        assert done.returncode in {0, 3}, done.stderr
+        return json.loads(done.stdout)
+
+    assert harness("devices", "probe")["title"] == "Google Pixel 8 Pro"
+    words = ["check", tiny[0], "-c", "256", "-p", "32", "-n", "32", "-t", "1", "-r", "3", "--programs", PROGRAMS]
+    found = harness(*words, "--report", tmp_path / "report.html")
+    assert found["device"]["title"] == "Google Pixel 8 Pro"
+    (record,) = found["records"]
+    assert record["prediction"]["speed"] is not None and found["comparisons"][0] is not None
+    assert "Pixel 8 Pro" in (tmp_path / "report.html").read_text()
+    again = harness(*words, "--resume")["records"][0]
+    assert again["run_id"] == record["run_id"], "what is done is not run again"

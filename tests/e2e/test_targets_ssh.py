@@ -1,7 +1,9 @@
 """A target over SSH: the real ssh program to a real server on the loopback address."""
 
 import hashlib
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,67 +11,30 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from harness.errors import CouldNotRunError
+from bench.tiny_gguf import synthesize_tiny
+from harness.cli import cli
+from harness.errors import CouldNotRunError, RefusedError
+from harness.records.history import History
+from harness.records.store import load
 from harness.targets import target_named
+from tests.e2e.ssh_server import NEEDS, serving
 
 pytest.importorskip("asyncssh")
-pytestmark = pytest.mark.skipif(not (shutil.which("ssh") and shutil.which("ssh-keygen")), reason="needs ssh")
-
-SERVER = """
-import asyncio, sys
-import asyncssh
-
-folder = sys.argv[1]
-
-async def pump(source, sink, close=False):
-    try:
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-    except asyncssh.Error:
-        pass
-    finally:
-        if close:
-            sink.close()
-
-async def serve(process):
-    # As sshd does it: the command goes to the user's shell; its input ends when the session does.
-    child = await asyncio.create_subprocess_shell(
-        process.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-    told = asyncio.create_task(pump(process.stdin, child.stdin, close=True))
-    await asyncio.gather(pump(child.stdout, process.stdout), pump(child.stderr, process.stderr))
-    process.exit(await child.wait())
-    told.cancel()
-
-async def main():
-    server = await asyncssh.create_server(
-        asyncssh.SSHServer, "127.0.0.1", 0, server_host_keys=[folder + "/host"],
-        authorized_client_keys=folder + "/me.pub", process_factory=serve, encoding=None)
-    print(server.get_port(), flush=True)
-    await server.wait_closed()
-
-asyncio.run(main())
-"""
+pytestmark = pytest.mark.skipif(not NEEDS, reason="needs ssh")
 
 
 @pytest.fixture
 def port(tmp_path, monkeypatch):
-    for name in ("host", "me"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
-    process = subprocess.Popen([sys.executable, "-c", SERVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    number = int(process.stdout.readline())
-    (tmp_path / "known").write_text(f"[127.0.0.1]:{number} {(tmp_path / 'host.pub').read_text()}")
-    (tmp_path / "config").write_text(f"IdentityFile {tmp_path}/me\nUserKnownHostsFile {tmp_path}/known\n")
-    (tmp_path / "bin").mkdir()
-    # OpenSSH takes its configuration from the home in the user database: the real program, told another file.
-    (tmp_path / "bin/ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path}/config "$@"\n')
-    (tmp_path / "bin/ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    yield number
-    process.kill()
-    process.wait()
+    with serving(tmp_path) as server:
+        config = f"IdentityFile {tmp_path}/me\nUserKnownHostsFile {tmp_path}/known_hosts\n"
+        (tmp_path / "config").write_text(config)
+        # OpenSSH takes its configuration from the home in the user database: the real program, told another file.
+        (tmp_path / "bin/ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path}/config "$@"\n')
+        (tmp_path / "bin/ssh").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+        yield server.port
 
 
 def test_push_run_and_lose_a_machine_behind_ssh(tmp_path: Path, port: int):
@@ -90,8 +55,73 @@ def test_push_run_and_lose_a_machine_behind_ssh(tmp_path: Path, port: int):
 
 
 def test_a_host_that_is_not_known_and_one_that_is_not_there(tmp_path: Path, port: int):
-    (tmp_path / "known").write_text("")
+    (tmp_path / "known_hosts").write_text("")
     with pytest.raises(CouldNotRunError, match="Host key verification failed"):
         target_named(f"ssh://root@127.0.0.1:{port}").shell("true")
     with pytest.raises(CouldNotRunError, match="refused"):
         target_named("ssh://root@127.0.0.1:1").shell("true")
+
+
+QUICK = ("--runtime", "fake", "-c", "256", "-p", "16", "-n", "4", "-t", "1", "-r", "1", "--cold-loads", "0")
+
+
+@pytest.fixture
+def board(tmp_path, port, monkeypatch):
+    """A target that has edge-harness; and a home of our own here."""
+    program = tmp_path / "bin/edge-harness"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m harness "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "own-home"))
+    return f"ssh://root@127.0.0.1:{port}"
+
+
+def harness(*words):
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *map(str, words)], capture_output=True, text=True, timeout=120, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_verb_is_run_by_the_edge_harness_that_is_there(tmp_path: Path, board: str):
+    model = tmp_path / "my model.json"
+    model.write_text(json.dumps({"decode_s_per_token": 2**-5}))
+    status, text, log = harness("run", model, *QUICK, "--nice", 3, "--on", board, "--out", tmp_path / "out", "--json")
+    assert status == 0, log
+    (record,) = json.loads(text)
+    assert record["model"]["name"] == "my model" and record["extra"]["nice"] == 3
+    # 2**-5 s a token, 4 tokens
+    assert {s["duration_s"] for s in record["samples"] if s["phase"] == "decode" and not s["warm_up"]} == {4 / 32}
+    (kept,) = (tmp_path / "out").glob("*.json")
+    assert load(kept).machine.device == board and load(kept).run_id == record["run_id"]
+    # the same in the history here, and in the one there; its answer is gone from the target, the model stays
+    for home in ("own-home", "target-home"):
+        assert record["run_id"] in [r.run_id for r in History(tmp_path / home / "history.sqlite").records()]
+    place = Path(target_named(board).folder)
+    assert not (place / "answer").exists() and list(place.glob("*-my_model.json"))
+    # for people: the text from there
+    status, text, log = harness("run", model, *QUICK, "--on", board)
+    assert status == 0 and "my model" in text, log
+    status, _, log = harness("run", tmp_path / "none.json", *QUICK, "--on", board)
+    assert status == 4, log
+
+
+def test_a_model_is_streamed_where_edge_harness_is(tmp_path: Path, board: str):
+    pytest.importorskip("llama_cpp")
+    path = synthesize_tiny(tmp_path / "tiny.gguf", "Q8_0", feed_forward_dim=512)
+    given = ("stream", path, "--ram-budget", "900MB", "--no-predict", "--prompt-count", 1, "-n", 4, "-t", 1)
+    status, text, log = harness(*given, "--on", board, "--json")
+    record = json.loads(text)
+    assert status in {0, 3} and record["result"]["kind"] == "stream", log
+    assert len(record["result"]["outputs"][0]) >= 4
+    status, _, log = harness(*given, "--on", board, "--programs", tmp_path)
+    assert status == 2 and "llama-bench cannot stream" in log
+    status, _, log = harness("soak", path, "--meter", path, "--on", board)
+    assert status == 2 and "--meter is about files here" in log
+
+
+def test_a_target_without_edge_harness_needs_a_program(board: str, monkeypatch):
+    monkeypatch.setattr("harness.targets.remote.PROGRAM", "edge-nothing")
+    done = CliRunner().invoke(cli, ["ladder", "m.gguf", "--on", board])
+    assert isinstance(done.exception, RefusedError) and "has no edge-harness" in str(done.exception)
+    done = CliRunner().invoke(cli, ["run", "m.gguf", "--programs", "."])
+    assert done.exit_code == 2 and "name it with --on" in done.output

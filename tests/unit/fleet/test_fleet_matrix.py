@@ -8,7 +8,6 @@ from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.fleet.matrix import load_matrix, tasks_of
 from harness.fleet.net import Tls, check_address, client_of, security_of
 from harness.fleet.run import measure, run_fleet
-from harness.fleet.ssh import Target
 
 GOOD = 'devices = ["phone", "laptop"]\nmodels = ["smollm2-135m", "/m/x.gguf"]\n'
 
@@ -86,24 +85,3 @@ def test_nothing_is_written_where_nothing_was_measured(tmp_path: Path) -> None:
     with pytest.raises(RefusedError):
         run_fleet(tasks, "nowhere", folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "host", "port", "user"),
-    [
-        ("board", "board", 22, ""),
-        ("pi@board", "board", 22, "pi"),
-        ("pi@10.0.0.2:2222", "10.0.0.2", 2222, "pi"),
-        ("pi@[fe80::1]:2222", "fe80::1", 2222, "pi"),
-        ("[::1]", "::1", 22, ""),
-    ],
-)
-def test_targets(text: str, host: str, port: int, user: str) -> None:
-    found = Target.parse(text)
-    assert (found.host, found.port, found.user) == (host, port, user)
-
-
-@pytest.mark.parametrize("text", ["", "pi@", "board:0", "board:x", "board:99999", "-oProxyCommand=x"])
-def test_what_is_no_target(text: str) -> None:
-    with pytest.raises(RefusedError):
-        Target.parse(text)

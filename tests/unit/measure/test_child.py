@@ -1,5 +1,6 @@
 """Whatever happens in a child process becomes a result; nothing outlives its parent."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -41,6 +42,21 @@ def test_each_ending_is_told_apart(tmp_path: Path, fault: str, outcome: str, wor
     result = run_fake(tmp_path, fault, Limits(wall_s=60))
 
     assert (result.outcome, words in result.detail) == (outcome, True), result.detail
+
+
+def tell_bounds(_arguments: Any, emit: Any) -> None:
+    """Entry of a child: what the system says of its priority and its CPUs."""
+    emit("bounds", [os.getpriority(os.PRIO_PROCESS, 0), sorted(os.sched_getaffinity(0))])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process")
+def test_priority_and_cpus_are_those_asked_for() -> None:
+    last = max(os.sched_getaffinity(0))
+    own = os.getpriority(os.PRIO_PROCESS, 0), sorted(os.sched_getaffinity(0))
+    nice = min(own[0] + 3, 19)
+    for limits, bounds in ((Limits(nice=3, cpus=(last,)), [nice, [last]]), (Limits(), list(own))):
+        result = run_child("tests.unit.measure.test_child:tell_bounds", {}, limits=limits)
+        assert (result.outcome, result.events[0]) == ("ok", ("bounds", bounds)), result.detail
 
 
 def test_samples_taken_before_a_crash_are_kept(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """Counters of GPUs: the kernel's files in their units, absence said, throttling a doubt."""
 
+import os
+import plistlib
+import time
 from pathlib import Path
 
 import pytest
 
 from harness.measure import gpu_sensors
-from harness.measure.gpu_sensors import GpuReading, absence, gpu_readings
+from harness.measure.gpu_sensors import GpuReading, PowerMeter, absence, gpu_readings
+from harness.measure.sensors import EnergyMeter
 from harness.measure.validity import ValidityProbe
 
 
@@ -24,7 +28,22 @@ def tree(root: Path, name: str, files: dict[str, str]) -> Path:
         (
             "amdgpu",
             {"power1_average": "187000000", "temp1_input": "64000"},
-            GpuReading("amdgpu hwmon3", "amdgpu", 187.0, None),
+            GpuReading("amdgpu hwmon3", "amdgpu", 187.0, None, celsius=64.0),
+        ),
+        # a part of a processor tells its northbridge's voltage; hertz, percent, bytes
+        (
+            "amdgpu",
+            {
+                "power1_input": "15000000",
+                "in1_input": "700",
+                "freq1_input": "2200000000",
+                "device/gpu_busy_percent": "45",
+                "device/mem_info_vram_used": "536870912",
+            },
+            GpuReading(
+                *("amdgpu hwmon3", "amdgpu", 15.0),
+                apart=False, frequency_hz=2.2e9, busy_ratio=0.45, memory_used_bytes=536870912.0,
+            ),
         ),
         ("xe", {"energy1_input": "5000000"}, GpuReading("xe hwmon3", "xe", None, 5.0)),
         ("amdgpu", {}, GpuReading("amdgpu hwmon3", "amdgpu")),
@@ -51,3 +70,62 @@ def test_a_throttled_gpu_is_a_doubt(monkeypatch: pytest.MonkeyPatch):
     probe.start()
     assert any("GeForce ran slower than it could (heat (hardware))" in doubt for doubt in probe.finish().doubts)
     assert gpu_sensors._THROTTLED[0x40] == "heat (hardware)"
+
+
+def plist(watts: float, pressure: str = "Nominal", key: str = "combined_power") -> bytes:
+    """A sample as powermetrics prints it: 500 ms; Apple's chips in milliwatts, Intel's packages in watts."""
+    scale = 1 if key == "package_watts" else 1000
+    sample = {"elapsed_ns": 500_000_000, "thermal_pressure": pressure, "processor": {key: watts * scale}}
+    return plistlib.dumps(sample)
+
+
+@pytest.mark.parametrize("key", ["combined_power", "package_watts"])
+def test_powermetrics_joules_are_power_times_time(key: str):
+    now = [100.0]
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as samples, os.fdopen(write, "wb", buffering=0) as powermetrics:
+        meter = PowerMeter(samples, clock=lambda: now[0])
+
+        def told(joules: float) -> GpuReading:
+            for _ in range(200):  # the reader is a thread
+                found = meter.reading()
+                if found.energy_joules == pytest.approx(joules):
+                    return found
+                time.sleep(0.01)
+            raise AssertionError(meter.reading())
+
+        powermetrics.write(plist(4.0, key=key))
+        assert told(2.0) == GpuReading("chip", "powermetrics", 4.0, 2.0)
+        powermetrics.write(b"\0" + plist(10.0, "Heavy", key))
+        assert told(2 + 5).throttled == ("thermal pressure Heavy",)
+        now[0] += 0.25  # at the power of the last sample
+        assert told(2 + 5 + 2.5).power_watts == 10.0
+        now[0] += 5
+        assert meter.reading() == GpuReading("chip", "powermetrics"), "it fell silent"
+
+
+def test_a_card_counts_beside_its_processor_and_a_part_of_it_does_not(tmp_path: Path):
+    """40 W and 60 W at both ends of 10 s: 500 J, and 3 J of the package."""
+    card = tree(tmp_path, "amdgpu", {"power1_average": "40000000"}) / "sys/class/hwmon/hwmon3"
+    package = tmp_path / "sys/class/powercap/intel-rapl:0"
+    package.mkdir(parents=True)
+    for name, text in {"name": "package-0", "energy_uj": "1000000", "max_energy_range_uj": "10000000"}.items():
+        (package / name).write_text(text)
+
+    def used() -> float | None:
+        now = [0.0]
+        meter = EnergyMeter(root=tmp_path, clock=lambda: now[0])
+        (package / "energy_uj").write_text("4000000")
+        (card / "power1_average").write_text("60000000")
+        now[0] = 10.0
+        joules = meter.finish_joules()
+        (package / "energy_uj").write_text("1000000")
+        (card / "power1_average").write_text("40000000")
+        assert meter.source == (
+            "RAPL package-0" if (card / "in1_input").exists() else "RAPL package-0 and AMD board x 1"
+        )
+        return joules
+
+    assert used() == pytest.approx(503)
+    (card / "in1_input").write_text("700")
+    assert used() == pytest.approx(3)

@@ -1,15 +1,15 @@
 """Soaks: limits and sums by hand, and a real run whose CPU quota is cut in its middle."""
 
-import os
+import contextlib
 import threading
-import time
-from pathlib import Path
 
 import msgspec
 import pytest
 
+from bench.soak_cut import Quota
 from harness.domain.result import Soak, Window
 from harness.domain.scenario import Scenario
+from harness.errors import CouldNotRunError
 from harness.measure import sensors
 from harness.measure.child import Limits, run_child
 from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
@@ -78,34 +78,6 @@ def test_power_sensors_of_a_board(tmp_path):
     assert sensors.battery_percent(root=tmp_path) == 55
 
 
-class Quota:
-    """A CPU quota on this process and its children, by a control group of version 1 or 2; None where there is none."""
-
-    def __init__(self) -> None:
-        one, two = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
-        base = one if one.is_dir() else two
-        self.folder, self.old = base / f"edge-harness-soak-{os.getpid()}", base
-        self.limit = "cpu.cfs_quota_us" if base == one else "cpu.max"
-
-    def __enter__(self) -> "Quota | None":
-        try:
-            self.folder.mkdir()
-            (self.folder / "cgroup.procs").write_text(str(os.getpid()))
-            self.cut(200_000)
-        except OSError:
-            return None
-        return self
-
-    def cut(self, microseconds: int) -> None:
-        (self.folder / self.limit).write_text(str(microseconds) if "cfs" in self.limit else f"{microseconds} 100000")
-
-    def __exit__(self, *_: object) -> None:
-        if self.folder.is_dir():
-            (self.old / "cgroup.procs").write_text(str(os.getpid()))
-            time.sleep(0.1)
-            self.folder.rmdir()
-
-
 @pytest.mark.parametrize(
     ("minutes", "window_s", "cut_s", "quota_us"),
     [(0.2, 0.5, 6.0, 5_000), pytest.param(10.0, 5.0, 240.0, 30_000, marks=pytest.mark.slow)],
@@ -143,9 +115,11 @@ def soaked(folder, minutes, window_s, cut_s, quota_us):
             if len(found) == 1 and cut_s is not None:
                 threading.Timer(cut_s - found[0].duration_s, lambda: quota.cut(quota_us)).start()
 
-    with Quota() as quota:
-        if quota is None:
-            pytest.skip("no control group can be made here")
+    with contextlib.ExitStack() as stack:
+        try:
+            quota = stack.enter_context(Quota())
+        except CouldNotRunError as error:
+            pytest.skip(str(error))
         limits = Limits(wall_s=60 * minutes + 60, use_group=False)
         result = run_child("harness.measure.jobs.soak:run", job, limits=limits, on_event=hear)
     return found, result.outcome

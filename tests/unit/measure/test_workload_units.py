@@ -1,5 +1,6 @@
 """Counted costs: sums by hand, counts by the tracer, the probe's own loops."""
 
+import msgspec
 import pytest
 
 from harness.catalog.devices import load_device
@@ -138,6 +139,17 @@ def test_counts_of_a_loop_grow_by_the_same_for_each_turn():
     assert most - more == more - few > 10 * NATIVE_OPS  # one len each, beside the loop's own instructions
 
 
+def test_what_the_interpreter_drew_widens_the_interval():
+    """1e6 instructions: 10 ms, drawn from 8 to 15 ms; beyond both ends as far as any prediction may be off."""
+    drawn = msgspec.structs.replace(UNITS, python_op_range_s=(0.8e-8, 1.5e-8))
+    for units, least_s, most_s in ((drawn, 8e-3, 15e-3), (UNITS, 10e-3, 10e-3)):
+        rates = rates_here(units, thread_count=2, core_count=2, read_bytes_per_s=3e10)
+        found = predict_operation(Cost(operation="x", resident_bytes=0, python_ops_count=1_000_000), rates).latency_s
+        assert found.mid == pytest.approx(10e-3)
+        assert found.low == pytest.approx(least_s / rates.spread_ratio)
+        assert found.high == pytest.approx(most_s * rates.spread_ratio)
+
+
 def test_the_probe_of_this_machine_gives_every_unit():
     """Each unit is within two powers of ten of the reference's, from the real loops in their child."""
     pytest.importorskip("onnxruntime")
@@ -145,9 +157,12 @@ def test_the_probe_of_this_machine_gives_every_unit():
     from harness.measure.workload_probe import probe_units
 
     units = probe_units(engine=True)
-    for name in set(REFERENCE.__struct_fields__) - {"machine", "read_rates", "pass_rates"}:
+    for name in set(REFERENCE.__struct_fields__) - {"machine", "read_rates", "pass_rates", "python_op_range_s"}:
         assert 0.01 < getattr(units, name) / getattr(REFERENCE, name) < 100, name
     assert all(rate > 1e8 for _, rate in units.read_rates + units.pass_rates)
+    assert units.python_op_range_s is not None
+    least, most = units.python_op_range_s
+    assert 0 < least <= units.python_op_s <= most
 
 
 def test_products_are_counted_as_the_engine_makes_them():

@@ -1,5 +1,6 @@
 """Several sequences together: the law's two ends and bounds, and published batches that it was not fitted on."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,10 +9,12 @@ from harness.app.fit import predict
 from harness.app.resolve import resolve_model
 from harness.app.validate import other_checks
 from harness.catalog.devices import load_device
+from harness.domain.device import Calibration, TypeCost
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.batch import batch_step_s
+from harness.predict.calibrated import sequences_parts
 from harness.predict.coefficients import shipped
 from harness.predict.decode import decode_seconds
 from harness.predict.speed import machine_of, predict_speed, work_of
@@ -64,6 +67,35 @@ def test_a_batch_on_a_split_placement_is_refused():
     device = load_device("rtx-4090-desktop")
     with pytest.raises(RefusedError, match="several sequences"):
         predict(MODEL, device, Scenario(batch_count=8, placement=Placement(gpu_layers=10)))
+
+
+@pytest.mark.parametrize("together", [1, 2, 8])
+def test_a_batch_over_two_timed_engines_is_the_sum_of_its_parts(together: int):
+    """Two engines that cost the same: a split takes what the whole model takes, and a crossing for each change."""
+    costs = Calibration(
+        api="cpu",
+        engine_version="made up",
+        thread_count=2,
+        types=(TypeCost(type_name="Q4_K", batch_seconds_per_byte=((1, 1e-10), (8, 4e-10))),),
+        token_overhead_s=1e-3,
+        layer_overhead_s=1e-4,
+        token_layer_s=1e-5,
+        kv_read_bytes_per_s=1e9,
+        attention_flops_per_s=1e11,
+    )
+    base = Scenario(batch_count=together, depth_tokens=100, new_tokens=20, prompt_tokens=16)
+    whole = sequences_parts(MODEL.weights, costs, sequence_count=together, depth_tokens=110).total_s
+
+    def token_s(crossing_s: float, link: float) -> float:
+        gpu = msgspec.structs.replace(costs, api="cuda", crossing_s=crossing_s, link_bytes_per_s=link)
+        device = msgspec.structs.replace(load_device("rtx-4090-desktop"), calibrations=(costs, gpu))
+        asked = msgspec.structs.replace(base, api="cuda", placement=Placement(gpu_layers=10))
+        return together / predict(MODEL, device, asked).speed.decode_tokens_per_s.mid
+
+    assert token_s(0.0, 1e30) == pytest.approx(whole)
+    # one change of engines: 5 us, and 8 bytes of each activation of each sequence over the link
+    crossed = 5e-6 + together * 8 * MODEL.weights.shape.hidden_dim / 1e10
+    assert token_s(5e-6, 1e10) == pytest.approx(whole + crossed)
 
 
 def test_published_batches():

@@ -117,3 +117,13 @@ def test_more_room_never_makes_a_verdict_worse() -> None:
     assert words == sorted(words, reverse=True)
     assert words[0] == 2
     assert words[-1] == 0
+
+
+@pytest.mark.parametrize(("os", "words"), [("linux", "refuses to allocate"), ("windows", "reads it over the link")])
+def test_what_is_over_the_cards_memory_is_said_by_system(os: str, words: str) -> None:
+    """CUDA on Linux fails the allocation; Windows' driver model pages it to memory of the host."""
+    part = MemoryPart(name="weights", anonymous_bytes=30 * GIB, file_bytes=0, pool="vram")
+    memory = MemoryPrediction(parts=(part,), peak_bytes=Interval(mid=30 * GIB, low=30 * GIB, high=30 * GIB))
+    verdict = judge(memory, None, replace(CARD, os=os), Scenario())
+    assert verdict.word == "does not fit"
+    assert any(words in reason for reason in verdict.reasons)

@@ -1,0 +1,94 @@
+"""What the way to a device adds to each sample: llama-bench through adb beside the same command without it, in turns.
+
+    python -m bench transport MODEL.gguf --programs FOLDER [--turns 7]
+
+The device is a real adbd on the loopback address of this machine. One turn is a run through the harness (shell,
+counters twice a second, progress read as it comes) and a run of the very command that it gave, started directly; which
+goes first alternates. The ratio of a turn is that of their median seconds a sample; the answer is the median ratio
+with a bootstrap interval over the turns. It ends with 1 when the median is more than 1 % above one.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Final
+from unittest.mock import patch
+
+import click
+import msgspec
+import numpy as np
+
+from bench.adb_device import Daemon, free_port
+from harness.domain.record import ModelIdentity
+from harness.domain.scenario import Scenario
+from harness.errors import CouldNotRunError, Exit
+from harness.measure.file_hash import file_sha256
+from harness.measure.runner import identify
+from harness.targets.bench import BenchJob, bench_on
+from harness.targets.shell import Running, ShellTarget
+
+MOST_ADDED: Final = 0.01
+
+
+def through_adb(target: ShellTarget, model: Path, job: BenchJob, known: ModelIdentity) -> tuple[float, list[str]]:
+    """Median seconds of a sample by the harness, and the command it gave."""
+    given: list[list[str]] = []
+    start = target.start
+
+    def heard(command: list[str]) -> Running:
+        given.append(command)
+        return start(command)
+
+    with patch.object(target, "start", heard):
+        record = bench_on(target, model, job, known)
+    if not record.samples:
+        raise CouldNotRunError(record.detail)
+    return median(s.duration_s for s in record.samples), given[-1]
+
+
+def directly(command: list[str]) -> float:
+    """Median seconds of a sample of the same command, with nothing around it."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    return float(median(ns / 1e9 for row in msgspec.json.decode(done.stdout) for ns in row["samples_ns"]))
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--programs", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--turns", default=7, show_default=True)
+@click.option("--tokens", default=32, show_default=True)
+@click.option("--repetitions", default=10, show_default=True)
+@click.option("--threads", default=1, show_default=True)
+def main(model: Path, programs: Path, turns: int, tokens: int, repetitions: int, threads: int) -> None:
+    """Run the turns and print the ratio."""
+    os.environ["ANDROID_ADB_SERVER_PORT"] = str(free_port())  # an adb server of our own
+    scenario = Scenario(context_tokens=512, prompt_tokens=0, new_tokens=tokens, thread_count=threads)
+    job = BenchJob(scenario=scenario, programs=programs, repetitions=repetitions)
+    known = identify(model, None, sha256=file_sha256(model))
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        daemon = Daemon(Path(folder))
+        try:
+            target = daemon.target()
+            _, command = through_adb(target, model, job, known)  # pushed, and warm
+            for turn in range(turns):
+                if turn % 2:
+                    alone_s, way_s = directly(command), through_adb(target, model, job, known)[0]
+                else:
+                    way_s, alone_s = through_adb(target, model, job, known)[0], directly(command)
+                ratios.append(way_s / alone_s)
+                click.echo(f"turn {turn + 1}: {way_s:.4f} s through adb, {alone_s:.4f} s alone, {ratios[-1]:.4f}")
+        finally:
+            daemon.kill()
+            subprocess.run(["adb", "kill-server"], capture_output=True, check=False)
+    draws = np.random.default_rng(1).choice(ratios, (2000, turns))
+    low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
+    click.echo(f"the way adds {median(ratios) - 1:+.2%} to a sample (95 %: {low - 1:+.2%} to {high - 1:+.2%})")
+    sys.exit(Exit.OK if median(ratios) <= 1 + MOST_ADDED else Exit.BROKEN)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""edge-harness on a target that has it: the same verb with the same words there, its text and its records here."""
+
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from harness.domain.record import RunRecord
+from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.measure.file_hash import file_sha256
+from harness.records.store import RECORD_MAX_BYTES, decode
+from harness.targets.shell import LOST, ShellTarget, files_in
+
+PROGRAM: Final = "edge-harness"
+_ANSWERING: Final = {0, 1, 3, 4, 130}
+"""Exit statuses with which a verb has measured something, or says why it did not."""
+_GRACE_S: Final = 10.0
+_LINES_SAID: Final = 3
+
+
+class Answered(NamedTuple):
+    """What a verb said on the target: its exit status, its standard output, and its records."""
+
+    status: int
+    text: str
+    records: tuple[RunRecord, ...]
+
+
+def has_runner(target: ShellTarget) -> bool:
+    """Whether edge-harness is on the target's PATH, or where pip puts programs of one user.
+
+    Raises:
+        CouldNotRunError: It does not answer.
+    """
+    return bool(target.shell(f'PATH="$PATH:$HOME/.local/bin"; command -v {PROGRAM} || true').strip())
+
+
+def run_there(
+    target: ShellTarget,
+    words: Sequence[str],
+    files: Mapping[str, Path],
+    *,
+    program: str = PROGRAM,
+    timeout_s: float = 3600.0,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Answered:
+    """Run a verb there, on that machine itself: ``words`` are its name, options and arguments.
+
+    ``files`` are pushed once: each by the word that stands for it, also behind an option's ``=``. It ends there when
+    the connection does. ``say`` gets each line of progress.
+
+    Raises:
+        CouldNotRunError: It does not answer, has no edge-harness, broke off, or took too long.
+        BadDataError: What came back is no record.
+        RefusedError: A file to be pushed is not there.
+    """
+    if missing := next((path for path in files.values() if not path.is_file()), None):
+        raise RefusedError(f"{missing}: no such file")
+    target.stop()
+    folder = f"{target.folder}/answer"
+    own = shlex.quote(folder)
+    there: dict[str, str] = {}
+    target.shell(f"rm -rf {own}; mkdir -p {own}")
+    for word, path in files.items():
+        place, named = shlex.quote(target.put(path, file_sha256(path))), f"{folder}/{len(there)}"
+        there[word] = f"{named}/{path.name}"  # a record names the file as here
+        target.shell(f"mkdir {shlex.quote(named)}; ln -s {place} {shlex.quote(there[word])}")
+
+    def placed(word: str) -> str:
+        option, _, value = word.partition("=")
+        return there.get(word) or (f"{option}={there[value]}" if value in there else word)
+
+    end = words.index("--") if "--" in words else len(words)  # of two of the same option the last one counts
+    here = ["--on", "local", "--out", f"{folder}/records"]
+    given = [program, *map(placed, words[:end]), *here, *map(placed, words[end:])]
+    script = f'PATH="$PATH:$HOME/.local/bin"; exec "$@" > {own}/answer.txt'
+    running = target.start(["sh", "-c", script, "sh", *given])
+    end_s = time.monotonic() + timeout_s
+    said: list[str] = []
+    for _, line in running.told(timeout_s):
+        say(line)
+        said = [*said[1 - _LINES_SAID :], line]
+    status, _ = running.finish(_GRACE_S)
+    last = " / ".join(line for line in said if line.strip())
+    if time.monotonic() >= end_s:
+        raise CouldNotRunError(f"{target.name}: not done within {timeout_s:g} s; raise --timeout")
+    if status == LOST:
+        raise CouldNotRunError(f"{target.name}: the connection broke at: {last}")
+    if status == 127:
+        raise CouldNotRunError(f"{target.name}: no {program} there: install it on the target")
+    if status not in _ANSWERING:
+        raise CouldNotRunError(f"{target.name}: {program} ended with status {status}: {last}")
+    told = target.shell(
+        f"head -v -c {RECORD_MAX_BYTES} {own}/answer.txt {own}/records/*.json 2>/dev/null; rm -rf {own}", timeout_s=600
+    )
+    found = files_in(told.split("\n"))
+    text = found.pop(f"{folder}/answer.txt", "")
+    records = [decode(document.encode(), f"{target.name}:{Path(name).name}") for name, document in found.items()]
+    if status == 0 and not records:
+        raise BadDataError(target.name, "", "no record", "the records of a verb that measures")
+    replace = msgspec.structs.replace
+    return Answered(status, text, tuple(replace(r, machine=replace(r.machine, device=target.name)) for r in records))
