@@ -17,9 +17,9 @@ from harness.published.validation import Judged
 
 UPDATES: Final = 4
 """Linearisations; the law is close to linear in its terms, and the third changes nothing visible."""
-OWN: Final = frozenset(
-    "a a/moe c/quant c/runtime c/type e/moe e/quant g/model g/runtime h k m/long m/moe m/quant m/runtime m/short m/type o "
-    "s/model s/runtime".split()
+OWN: Final = (
+    *("a", "a/moe", "c/quant", "c/runtime", "c/type", "e/moe", "e/quant", "k", "s/model", "s/runtime"),
+    *("g/model", "g/runtime", "h", "m/long", "m/moe", "m/quant", "m/runtime", "m/short", "m/type", "o"),
 )
 """Terms by which a machine differs from its relatives: launches, the cache, attention, each kernel on its instruction
 set, each model and runtime. What it has as a whole (its bandwidth, its api, its family) is in the level of its chip."""
@@ -55,12 +55,12 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
     tells of a chip goes to its other types, depths and prompts. How its owner measures is part of the machine from then
     on, so the result is for this machine alone.
 
-    A machine may differ from its relatives by each of ``OWN``, so one row is no word on all of it: S is wider by that for
-    the terms. It is not for S', since the scales of intervals were set by what such machines were off by.
+    A machine may differ from its relatives by each of ``OWN``, so one row is no word on all of it: S is wider by that
+    for the terms. It is not for S', since the scales of intervals were set by what such machines were off by.
 
-    What the others let expect of row i needs no second update. With Q = J S J' + n^2 and the innovation d = z - f(theta)
-    + J (theta - m), row i is off by [Q^-1 d]_i / [Q^-1]_ii with a variance of 1 / [Q^-1]_ii (Rasmussen & Williams 2006,
-    equations 5.10 to 5.12).
+    What the others let expect of row i needs no second update. With Q = J S J' + n^2 and the innovation d = z -
+    f(theta) + J (theta - m), row i is off by [Q^-1 d]_i / [Q^-1]_ii with a variance of 1 / [Q^-1]_ii (Rasmussen &
+    Williams 2006, equations 5.10 to 5.12).
 
     Args:
         coefficients: Belief before.
