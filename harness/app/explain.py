@@ -173,15 +173,9 @@ def _neighbours(phase: str, work: Work, machine: Machine, belief: Coefficients) 
     nearest: dict[object, Row] = {}
     for row in sorted(rows, key=distance):
         nearest.setdefault(row.vote, row)
-    return tuple(_neighbour(row, belief) for row in list(nearest.values())[:_NEAREST])
-
-
-def _neighbour(row: Row, belief: Coefficients) -> Neighbour:
-    predicted = row.token_count / math.exp(row.predicted(belief.values)[0])
-    return Neighbour(
-        phase=row.phase,
-        **row.described,
-        predicted_tokens_per_s=predicted,
-        error_ratio=predicted / row.tokens_per_s - 1,
-        source=row.source,
-    )
+    found = []
+    for row in list(nearest.values())[:_NEAREST]:
+        predicted = row.token_count / math.exp(row.predicted(belief.values)[0])
+        off = {"predicted_tokens_per_s": predicted, "error_ratio": predicted / row.tokens_per_s - 1}
+        found.append(Neighbour(phase=phase, **row.described, **off, source=row.source))
+    return tuple(found)

@@ -15,6 +15,7 @@ from harness.catalog.paths import learned_file
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
+from harness.domain.quant import split
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError, UnknownNameError
@@ -223,7 +224,7 @@ def _row(one: Measurement, device: DeviceProfile) -> tuple[Row | None, str]:
         "device_class": device.kind,
         "memory_bandwidth_gb_s": str(machine.bandwidth_bytes_per_s / 1e9),
         "model": one.model,
-        "quant": one.quant or _quant_in(one.model),
+        "quant": one.quant or split(one.model)[1] or "Q4_K_M",  # what most people run
         "params_b": str(one.parameter_count / 1e9),
         "test": one.test,
         "tokens_per_s": str(one.tokens_per_s),
@@ -239,13 +240,6 @@ def _row(one: Measurement, device: DeviceProfile) -> tuple[Row | None, str]:
         return None, f"no {device.name} decodes it at {row.tokens_per_s:g} tokens/s: its memory allows {most:.3g}"
     year = row.machine.build_year if one.date else machine.build_year
     return row._replace(machine=machine._replace(runtime=one.runtime, build_year=year)), ""
-
-
-def _quant_in(model: str) -> str:
-    """Quantisation that a name tells; Q4_K_M, what most people run, where it tells none."""
-    from harness.domain.quant import split
-
-    return split(model)[1] or "Q4_K_M"
 
 
 def _speed(row: Row, belief: Coefficients) -> Interval:

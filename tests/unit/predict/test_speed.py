@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.app.published import model_of, rows_of, shape_of, shipped_rows
+from harness.app.published import model_of, rows_of, shipped_rows
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.cli.validate import COMMAND
@@ -272,7 +272,8 @@ def test_scale_of_a_row_is_a_product():
 @settings(max_examples=20)
 @given(st.sampled_from(["Llama 3.2 1B Instruct", "gemma3-4b", "Qwen 3 8B", "Meta Llama 3.1 8B Instruct", "LLaMA-7B"]))
 def test_published_names_find_cards(name):
-    assert shape_of(name, 0) is not None
+    found = model_of(name, 0, "Q4_K_M")
+    assert found is not None and found.sized  # a guess has no size
 
 
 def test_what_is_not_known_well_enough_says_so():
