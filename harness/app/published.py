@@ -2,7 +2,6 @@
 
 from functools import lru_cache
 from importlib.resources import as_file, files
-from pathlib import Path
 
 from harness.catalog.names import key, match
 from harness.errors import RefusedError, UnknownNameError
@@ -47,13 +46,4 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
 def shipped_rows() -> list[Row]:
     """The published rows that ship with the package."""
     with as_file(files("harness.published") / "data" / "decode.csv") as path:
-        return rows_of(path)
-
-
-def rows_of(path: Path) -> list[Row]:
-    """Rows of any file with the same columns.
-
-    Raises:
-        BadDataError: It has not.
-    """
-    return read_rows(path, model_of)
+        return read_rows(path, model_of)
