@@ -257,7 +257,7 @@ def published_answers(path: Path) -> str:
         rows.append([
             f"{asked['device']}, {asked['model']} {asked['quant']}, {asked['figure']}",
             f"[{published:,.4g} {asked['unit']}]({asked['source']}) ({asked['note']})",
-            f"{said['mid']:,.3g} ({said['low']:,.3g} to {said['high']:,.3g})",
+            "{} ({} to {})".format(*(f"{said[end]:,.{0 if said[end] >= 1000 else 1}f}" for end in ("mid", "low", "high"))),
             f"{said['mid'] / published - 1:+.0%}",
             "yes" if said["low"] <= published <= said["high"] else "**no**",
             str(near),
