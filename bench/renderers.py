@@ -252,12 +252,13 @@ def published_answers(path: Path) -> str:
         else:
             said = found["speed"][f"{asked['figure']}_tokens_per_s"]
         published = float(asked["published"])
+        digits = 0 if published >= 1000 else 1
         chip = machine_of(load_device(asked["device"]), Scenario(api=found["api"])).chip
         near = sum(row.chip == chip and row.work is not None and row.work.model == found["model"] for row in fitted)
         rows.append([
             f"{asked['device']}, {asked['model']} {asked['quant']}, {asked['figure']}",
             f"[{published:,.4g} {asked['unit']}]({asked['source']}) ({asked['note']})",
-            "{} ({} to {})".format(*(f"{said[end]:,.{0 if said[end] >= 1000 else 1}f}" for end in ("mid", "low", "high"))),
+            "{} ({} to {})".format(*(f"{said[end]:,.{digits}f}" for end in ("mid", "low", "high"))),
             f"{said['mid'] / published - 1:+.0%}",
             "yes" if said["low"] <= published <= said["high"] else "**no**",
             str(near),
