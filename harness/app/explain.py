@@ -1,7 +1,7 @@
 """What an answer rests on: every term behind it, the measurements nearest to it, and what would disprove it."""
 
 import math
-from typing import Final
+from typing import Any, Final
 
 from harness.app.published import shipped_rows
 from harness.app.resolve import ResolvedModel
@@ -175,7 +175,8 @@ def _neighbours(phase: str, work: Work, machine: Machine, belief: Coefficients) 
         nearest.setdefault(row.vote, row)
     found = []
     for row in list(nearest.values())[:_NEAREST]:
-        predicted = row.token_count / math.exp(row.predicted(belief.values)[0])
-        off = {"predicted_tokens_per_s": predicted, "error_ratio": predicted / row.tokens_per_s - 1}
-        found.append(Neighbour(phase=phase, **row.described, **off, source=row.source))
+        said = row.token_count / math.exp(row.predicted(belief.values)[0])
+        off = said / row.tokens_per_s - 1
+        told: dict[str, Any] = {**row.described, "phase": phase, "source": row.source}
+        found.append(Neighbour(**told, predicted_tokens_per_s=said, error_ratio=off))
     return tuple(found)
