@@ -123,9 +123,9 @@ def leave_out_given(rows: Sequence[Row], count: int, seed: int = 0) -> list[Judg
         of_machine = np.flatnonzero(machines == name)
         known = [i for i, row in enumerate(of_machine) if is_trusted(whole.rows[row])]
         trusted = [whole.rows[of_machine[i]] for i in known]
-        given = [known[i] for i in _chosen(trusted, count, random.Random(f"{seed} {name}"))]
+        given = np.array([known[i] for i in _chosen(trusted, count, random.Random(f"{seed} {name}"))], dtype=np.int64)
         rest = np.setdiff1d(np.arange(len(of_machine)), given)
-        if len({row.raw["model"] for row in trusted}) < LEAST_MODELS or not given or not len(rest):
+        if len({row.raw["model"] for row in trusted}) < LEAST_MODELS or not given.size or not rest.size:
             continue
         slopes = jacobian[of_machine].toarray()
         seen = slopes @ fit.covariance @ slopes.T
