@@ -1,5 +1,6 @@
 """How the records in ``reports/`` are shown in the documents: one function a kind of table."""
 
+import csv
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,10 +12,15 @@ from typing import Any, Final
 import click
 from click.testing import CliRunner
 
+from harness.app.published import shipped_rows
+from harness.catalog.devices import load_device
 from harness.cli import cli
 from harness.domain.record import RunRecord
 from harness.domain.result import Quality, Speculation, Stream, System
+from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
+from harness.predict.speed import machine_of
+from harness.published.rows import predictable, source_key
 from harness.records.compare import compare
 from harness.records.imports import read_results
 from harness.records.ladder import rungs_of
@@ -245,6 +251,43 @@ def answer(most: str, *words: str) -> str:
             kept = [text.rstrip() for text in done.stdout.replace(home, "~").splitlines()]
             shown += [f"$ edge-harness {line}", *[text for text in kept if text][: int(most)]]
     return "```text\n" + "\n".join(shown) + "\n```"
+
+
+def published_answers(path: Path) -> str:
+    """What others measured and no fit has seen, each beside what ``fit`` answers to the same question now.
+
+    Raises:
+        ValueError: A source is one that the shipped fit has rows of.
+    """
+    fitted = predictable(shipped_rows())
+    sources, rows = {row.source for row in fitted}, []
+    for asked in csv.DictReader(path.read_text().splitlines()):
+        if source_key(asked["source"].removeprefix("https://")) in sources:
+            raise ValueError(f"{path}: {asked['source']} is in the fit")
+        words = [asked["model"], "-q", asked["quant"], "-d", asked["device"], *asked["options"].split(), "--no-advice"]
+        with TemporaryDirectory() as home:
+            done = CliRunner(env={"EDGE_HARNESS_HOME": home}).invoke(cli, ["fit", *words, "--json"])
+        found = json.loads(done.stdout)["prediction"]
+        if asked["figure"] == "kv cache":
+            parts = found["memory"]["parts"]
+            mid = sum(part["anonymous_bytes"] for part in parts if part["name"] == "kv cache") / 2**30
+            said = {"mid": mid, "low": 0.99 * mid, "high": 1.01 * mid}
+        else:
+            said = found["speed"][f"{asked['figure']}_tokens_per_s"]
+        published = float(asked["published"])
+        digits = 0 if published >= 1000 else 1
+        chip = machine_of(load_device(asked["device"]), Scenario(api=found["api"])).chip
+        near = sum(row.chip == chip and row.work is not None and row.work.model == found["model"] for row in fitted)
+        rows.append([
+            f"{asked['device']}, {asked['model']} {asked['quant']}, {asked['figure']}",
+            f"[{published:,.4g} {asked['unit']}]({asked['source']}) ({asked['note']})",
+            "{} ({} to {})".format(*(f"{said[end]:,.{digits}f}" for end in ("mid", "low", "high"))),
+            f"{said['mid'] / published - 1:+.0%}",
+            "yes" if said["low"] <= published <= said["high"] else "**no**",
+            str(near),
+        ])  # fmt: skip
+    columns = ["question", "published", "answer (90 %)", "off by", "inside", "fitted rows of this chip and model"]
+    return table(columns, rows)
 
 
 def verbs(

@@ -1,7 +1,7 @@
 """What an answer rests on: every term behind it, the measurements nearest to it, and what would disprove it."""
 
 import math
-from typing import Final
+from typing import Any, Final
 
 from harness.app.published import shipped_rows
 from harness.app.resolve import ResolvedModel
@@ -173,15 +173,9 @@ def _neighbours(phase: str, work: Work, machine: Machine, belief: Coefficients) 
     nearest: dict[object, Row] = {}
     for row in sorted(rows, key=distance):
         nearest.setdefault(row.vote, row)
-    return tuple(_neighbour(row, belief) for row in list(nearest.values())[:_NEAREST])
-
-
-def _neighbour(row: Row, belief: Coefficients) -> Neighbour:
-    predicted = row.token_count / math.exp(row.predicted(belief.values)[0])
-    return Neighbour(
-        phase=row.phase,
-        **row.described,
-        predicted_tokens_per_s=predicted,
-        error_ratio=predicted / row.tokens_per_s - 1,
-        source=row.source,
-    )
+    found = []
+    for row in list(nearest.values())[:_NEAREST]:
+        said = row.token_count / math.exp(row.predicted(belief.values)[0])
+        told: dict[str, Any] = {**row.described, "phase": phase, "source": row.source}
+        found.append(Neighbour(**told, predicted_tokens_per_s=said, error_ratio=said / row.tokens_per_s - 1))
+    return tuple(found)

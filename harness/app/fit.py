@@ -250,10 +250,10 @@ def advice_for(
             changed = model._replace(quant=variant.quant, weights=weights_of(model.weights.shape, variant.quant))
         return predict(changed, variant.device, variant.scenario, beside=beside, **asked)
 
-    without = [
-        ("beside", f"leave out {c.name}", predict(model, device, scenario, beside=_others(beside, c), **asked))
-        for c in beside
-    ]
+    without = []
+    for left in beside:
+        rest = [c for c in beside if c is not left]
+        without.append(("beside", f"leave out {left.name}", predict(model, device, scenario, beside=rest, **asked)))
     return advise(
         now,
         model.weights.shape,
@@ -278,7 +278,3 @@ def companion(text: str) -> Companion:
     workload = load(name)
     chosen = size_of(workload, size or "default")
     return Companion(f"{name} {size or 'default'}", tuple(workload.costs(chosen)))
-
-
-def _others(beside: Sequence[Companion], left_out: Companion) -> tuple[Companion, ...]:
-    return tuple(c for c in beside if c is not left_out)

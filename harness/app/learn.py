@@ -1,7 +1,7 @@
 """Measurements of a device, whoever made them, change what is believed of it: every later prediction uses that."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from harness.catalog.paths import learned_file
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
+from harness.domain.quant import split
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError, UnknownNameError
@@ -110,15 +111,16 @@ def learn(device: DeviceProfile, new: Iterable[Measurement]) -> Lesson:
     if not used:
         why = "; ".join(sorted({t.doubt for t in taken})) or "no measurement was given, and none is kept"
         raise RefusedError(f"nothing to learn of {device.name}: {why}")
-    after = _after(used)
+    after, *others = posterior(shipped(), used)
+    by_others = zip(*others, strict=True)
     for i, row in enumerate(rows):
         if row is not None:
-            others = [other for other in used if other is not row]
+            ln_s, spread = next(by_others)
             taken[i] = replace(
                 taken[i],
                 before=_speed(row, shipped()),
                 after=_speed(row, after),
-                doubt=_contradiction(row, _after(others)) if others else "",
+                doubt=_contradiction(row, ln_s, spread) if len(used) > 1 else "",
             )
     kept = tuple(t.measurement for t in taken)
     learned = Learned(device=device.name, measurements=kept, prior=prior_digest(), coefficients=after)
@@ -222,7 +224,7 @@ def _row(one: Measurement, device: DeviceProfile) -> tuple[Row | None, str]:
         "device_class": device.kind,
         "memory_bandwidth_gb_s": str(machine.bandwidth_bytes_per_s / 1e9),
         "model": one.model,
-        "quant": one.quant or _quant_in(one.model),
+        "quant": one.quant or split(one.model)[1] or "Q4_K_M",  # what most people run
         "params_b": str(one.parameter_count / 1e9),
         "test": one.test,
         "tokens_per_s": str(one.tokens_per_s),
@@ -240,41 +242,21 @@ def _row(one: Measurement, device: DeviceProfile) -> tuple[Row | None, str]:
     return row._replace(machine=machine._replace(runtime=one.runtime, build_year=year)), ""
 
 
-def _quant_in(model: str) -> str:
-    """Quantisation that a name tells; Q4_K_M, what most people run, where it tells none."""
-    from harness.domain.quant import split
-
-    return split(model)[1] or "Q4_K_M"
-
-
-def _after(rows: Sequence[Row]) -> Coefficients:
-    """Belief after rows of one device: each api's in turn, since each is a machine of its own to the fit."""
-    belief = shipped()
-    for api in sorted({row.machine.api for row in rows}):
-        belief = posterior(belief, [row for row in rows if row.machine.api == api])
-    return belief
-
-
-def _seconds(row: Row, belief: Coefficients) -> tuple[float, float]:
-    """Ln of the seconds of the test by a belief, and its spread."""
-    ln_s, slopes = row.predicted(belief.values)
-    return ln_s, belief.spread(slopes, row.phase, row.machine)
-
-
 def _speed(row: Row, belief: Coefficients) -> Interval:
     assert row.work is not None
-    ln_t, spread = _seconds(row, belief)
-    speed = row.token_count / math.exp(ln_t)
+    ln_s, slopes = row.predicted(belief.values)
+    speed = row.token_count / math.exp(ln_s)
+    spread = belief.spread(slopes, row.phase, row.machine)
     return interval(speed, spread * scale_of(belief.scales, row.phase, row.work, row.machine))
 
 
-def _contradiction(row: Row, others: Coefficients) -> str:
-    ln_t, spread = _seconds(row, others)
-    off = ln_t - row.ln_s
-    if abs(off) <= CONTRADICTS * spread:
+def _contradiction(row: Row, ln_s: float, spread: float) -> str:
+    """How far a row lies from what the others let expect; empty where that is chance."""
+    spreads = abs(ln_s - row.ln_s) / spread
+    if spreads <= CONTRADICTS:
         return ""
-    expected = row.token_count / math.exp(ln_t)
-    return f"contradicts the others: they let expect {expected:.3g} tokens/s ({abs(off) / spread:.1f} spreads away)"
+    expected = row.token_count / math.exp(ln_s)
+    return f"contradicts the others: they let expect {expected:.3g} tokens/s ({spreads:.1f} spreads away)"
 
 
 def _moved(after: Coefficients, most: int = 8) -> tuple[tuple[str, float, float, float, float], ...]:

@@ -2,29 +2,13 @@
 
 from functools import lru_cache
 from importlib.resources import as_file, files
-from pathlib import Path
 
-from harness.catalog.names import Match, key, match
-from harness.domain.model import ModelShape
+from harness.catalog.names import key, match
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import read_of, weights_of
 from harness.published.row_work import Known
 from harness.published.rows import Row, read_rows
-
-
-def shape_of(name: str, params_b: float) -> ModelShape | None:
-    """Shape of the model that a row names, if the catalog has it and its size agrees within a quarter."""
-    found = _match(name, params_b, 0.0)
-    return found.card.shape if found is not None and found.card is not None else None
-
-
-@lru_cache(maxsize=4096)
-def _match(name: str, params_b: float, active_b: float) -> Match | None:
-    try:
-        return match(name, params_b=params_b, active_b=active_b)
-    except (UnknownNameError, RefusedError):
-        return None
 
 
 @lru_cache(maxsize=4096)
@@ -33,8 +17,9 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
 
     Of a quantisation that llama.cpp does not have, and of a guess, shares of an evenly quantised file, and no size.
     """
-    found = _match(name, params_b, active_b)
-    if found is None:
+    try:
+        found = match(name, params_b=params_b, active_b=active_b)
+    except (UnknownNameError, RefusedError):
         return None
     shape = found.card.shape if found.card is not None else found.guess.shape if found.guess is not None else None
     if shape is None:
@@ -61,13 +46,4 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
 def shipped_rows() -> list[Row]:
     """The published rows that ship with the package."""
     with as_file(files("harness.published") / "data" / "decode.csv") as path:
-        return rows_of(path)
-
-
-def rows_of(path: Path) -> list[Row]:
-    """Rows of any file with the same columns.
-
-    Raises:
-        BadDataError: It has not.
-    """
-    return read_rows(path, model_of)
+        return read_rows(path, model_of)

@@ -70,12 +70,8 @@ class Trend(Frozen, frozen=True, kw_only=True):
     course: Change | None
 
 
-def difference(before: RunRecord, after: RunRecord, metric: Metric) -> Change | None:
-    """The change of one metric; None where a run does not hold it."""
-    return _change(metric, metric_values(before, metric), metric_values(after, metric))
-
-
 def _change(metric: Metric, old: Sequence[float], new: Sequence[float]) -> Change | None:
+    """The change of one metric; None where a side does not hold it."""
     old, new = [v for v in old if v > 0], [v for v in new if v > 0]
     if not old or not new:
         return None
@@ -98,7 +94,7 @@ def _change(metric: Metric, old: Sequence[float], new: Sequence[float]) -> Chang
 
 def differences(before: RunRecord, after: RunRecord) -> list[Change]:
     """Changes of all metrics that both runs hold."""
-    found = (difference(before, after, metric) for metric in METRICS)
+    found = (_change(metric, metric_values(before, metric), metric_values(after, metric)) for metric in METRICS)
     return [change for change in found if change is not None]
 
 

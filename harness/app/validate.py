@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from harness.app.published import model_of, rows_of, shipped_rows
+from harness.app.published import model_of, shipped_rows
 from harness.errors import BadDataError, CouldNotRunError
 from harness.predict.coefficients import Coefficients, coefficients_from, shipped
 from harness.published import heat_rows
@@ -14,6 +14,7 @@ from harness.published.given import leave_out_given
 from harness.published.leaving_out import fit_all, leave_out
 from harness.published.other_rows import Check, check_speculation, check_streaming, kind_of
 from harness.published.placement_rows import PlacementReport, check_placement
+from harness.published.rows import read_rows
 from harness.published.validation import Report, judge_shipped, report
 
 SOURCE = "harness/published/data/decode.csv, by: edge-harness validate --write-coefficients FILE"
@@ -39,7 +40,7 @@ def validate(
     Raises:
         BadDataError: The file has not the columns, or a number that is none; the coefficients are none.
     """
-    found = rows_of(rows) if rows is not None else shipped_rows()
+    found = read_rows(rows, model_of) if rows is not None else shipped_rows()
     if by is not None:
         how = "the latest rows left out of the fit" if by == "time" else f"each {by} left out of the fit"
         return report(found, leave_out(found, by), left_out=how)
@@ -101,7 +102,7 @@ def write_coefficients(rows: Path | None, path: Path) -> None:
         BadDataError: The file has not the columns, or a number that is none.
         CouldNotRunError: The file cannot be written.
     """
-    found = rows_of(rows) if rows is not None else shipped_rows()
+    found = read_rows(rows, model_of) if rows is not None else shipped_rows()
     coefficients = fit_all(found, SOURCE if rows is None else str(rows))
     try:
         text = msgspec.json.format(msgspec.json.encode(coefficients), indent=1)

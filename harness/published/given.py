@@ -2,25 +2,49 @@
 
 import random
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from harness.predict.coefficients import NOISE, Coefficient, Coefficients, Covariance, noise_class
 from harness.predict.terms import kind_of, prior_of
 from harness.published import fitting
 from harness.published.leaving_out import fitted, judge_left_out
-from harness.published.rows import Row, is_trusted, predictable
+from harness.published.rows import Row, is_trusted
 from harness.published.validation import Judged
 
 UPDATES: Final = 4
 """Linearisations; the law is close to linear in its terms, and the third changes nothing visible."""
+OWN: Final = (
+    *("a", "a/moe", "c/quant", "c/runtime", "c/type", "e/moe", "e/quant", "k", "s/model", "s/runtime"),
+    *("g/model", "g/runtime", "h", "m/long", "m/moe", "m/quant", "m/runtime", "m/short", "m/type", "o"),
+)
+"""Terms by which a machine differs from its relatives: launches, the cache, attention, each kernel on its instruction
+set, each model and runtime. What it has as a whole (its bandwidth, its api, its family) is in the level of its chip."""
+OWN_WIDTH: Final = 0.1
+"""By so much, in ln: of 0, 0.05, 0.1, 0.15 ... the likeliest of what half of the chips left out were off by, and of the
+other half too."""
 LEAST_MODELS: Final = 3
 """Models that a chip must have been measured with to be judged."""
 
 
-def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Coefficients:
+class Belief(NamedTuple):
+    """What rows of a machine taught.
+
+    Attributes:
+        coefficients: After all of them.
+        ln_s: Ln of the seconds of each row as the others alone let expect it, [rows].
+        spread: Of that, the row's own noise in it, [rows].
+    """
+
+    coefficients: Coefficients
+    ln_s: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+
+def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
     """What is believed of one machine after some rows of it.
 
     With prior theta ~ N(m, S) and rows z = f(theta) + noise of width n, linearised at theta:
@@ -31,49 +55,57 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Coefficients:
     tells of a chip goes to its other types, depths and prompts. How its owner measures is part of the machine from then
     on, so the result is for this machine alone.
 
+    A machine may differ from its relatives by each of ``OWN``, so one row is no word on all of it: S is wider by that
+    for the terms. It is not for S', since the scales of intervals were set by what such machines were off by.
+
+    What the others let expect of row i needs no second update. With Q = J S J' + n^2 and the innovation d = z -
+    f(theta) + J (theta - m), row i is off by [Q^-1 d]_i / [Q^-1]_ii with a variance of 1 / [Q^-1]_ii (Rasmussen &
+    Williams 2006, equations 5.10 to 5.12).
+
     Args:
         coefficients: Belief before.
-        rows: Predictable rows of the machine, of decode, prefill or both.
-
-    Raises:
-        ValueError: No row is predictable.
+        rows: Predictable rows of the machine, of decode, prefill or both, on any of its apis.
     """
-    found = predictable(rows)
-    if not found:
-        raise ValueError("no row has what a prediction needs: " + ", ".join(sorted({r.reason for r in rows})))
     values = dict(coefficients.values)
-    listed = [row.predicted(values)[1] for row in found]
+    listed = [row.predicted(values)[1] for row in rows]
     keys = sorted({*coefficients.covariance.keys, *(key for one in listed for key in one)})
     mean = np.array([values.get(key, prior_of(key)[0]) for key in keys])
-    before = coefficients.covariance_of(keys)
+    before, sides = coefficients.covariance_of(keys), {row.machine.side for row in rows}
     for i, key in enumerate(keys):
         letter, _, side = kind_of(key).partition("/chip ")
-        if side == found[0].machine.side and letter in {"s", "g"}:
+        if side in sides and letter in {"s", "g"}:
             before[i, i] += prior_of(f"{letter}/source {side}:", coefficients.widths)[1] ** 2
-    noise = [coefficients.noise.get(noise_class(row.phase, row.machine), NOISE) for row in found]
-    target, theta, gain, jacobian = np.array([row.ln_s for row in found]), mean, before, before
+    noise = [coefficients.noise.get(noise_class(row.phase, row.machine), NOISE) for row in rows]
+    target, theta, off = np.array([row.ln_s for row in rows]), mean, np.zeros(len(rows))
+    wide = before + np.diag([_own_square(key) for key in keys])
+    jacobian, inverse = wide, wide
     for _ in range(UPDATES):
         values |= dict(zip(keys, map(float, theta), strict=True))
-        said = [row.predicted(values) for row in found]
-        predicted = np.array([ln_s for ln_s, _ in said])
+        said = [row.predicted(values) for row in rows]
         jacobian = np.array([[one.get(key, 0.0) for key in keys] for _, one in said])
-        carried = before @ jacobian.T
-        gain = np.linalg.solve(jacobian @ carried + np.diag(np.square(noise)), carried.T).T
-        theta = mean + gain @ (target - predicted + jacobian @ (theta - mean))
-    after = before - gain @ jacobian @ before
+        inverse = np.linalg.inv(jacobian @ wide @ jacobian.T + np.diag(np.square(noise)))
+        off = inverse @ (target - np.array([ln_s for ln_s, _ in said]) + jacobian @ (theta - mean))
+        theta = mean + wide @ jacobian.T @ off
+    carried = before @ jacobian.T
+    after = before - carried @ np.linalg.solve(jacobian @ carried + np.diag(np.square(noise)), carried.T)
     spread = np.sqrt(np.maximum(np.diag(after), 1e-12))
     terms = dict(coefficients.terms)
     for i, key in enumerate(keys):
         old = terms.get(key, Coefficient(value=0.0))
         terms[key] = Coefficient(value=float(theta[i]), rows_count=old.rows_count, spread=float(spread[i]))
-    for phase in {row.phase for row in found}:
-        source = f"{'s' if phase == 'decode' else 'g'}/source {found[0].machine.side}:"
-        terms[source] = Coefficient(value=0.0, rows_count=len(found))
-    return replace(coefficients, terms=terms, covariance=Covariance.of(keys, after))
+    for phase, side in {(row.phase, row.machine.side) for row in rows}:
+        terms[f"{'s' if phase == 'decode' else 'g'}/source {side}:"] = Coefficient(value=0.0, rows_count=len(rows))
+    found = replace(coefficients, terms=terms, covariance=Covariance.of(keys, after))
+    known = np.diag(inverse)
+    return Belief(found, target - off / known, known**-0.5)
 
 
 def leave_out_given(rows: Sequence[Row], count: int, seed: int = 0) -> list[Judged]:
     """Each chip's rows by a fit that saw no other row of it than some; at least ``LEAST_MODELS`` models a chip.
+
+    All of a machine's rows are taken out of the fit, as ``fitting.without`` does it, and the chosen ones are told to
+    what remains, as ``posterior`` does it: with C the covariance of ln t of its rows then, the rest moves by
+    C_rest,given (C_given,given + n^2)^-1 of what the given ones are off.
 
     Args:
         rows: Published measurements.
@@ -82,20 +114,43 @@ def leave_out_given(rows: Sequence[Row], count: int, seed: int = 0) -> list[Judg
         seed: Of the choice.
     """
     whole = fitted(rows)
-    machines = [f"{row.chip}|{row.machine.api}" for row in whole.rows]
-    at: list[int] = []
-    predicted, variance = [], []
+    problem, fit = whole.problem, whole.fit
+    said, jacobian = fitting.model(problem, fit.theta)
+    own_squares = np.array([_own_square(key) for key in problem.keys])
+    machines = np.array([f"{row.chip}|{row.machine.api}" for row in whole.rows])
+    at, predicted, variance = [], [], []
     for name in sorted(set(machines)):
-        own = [i for i, one in enumerate(machines) if one == name and is_trusted(whole.rows[i])]
-        kept = {own[i] for i in _chosen([whole.rows[i] for i in own], count, random.Random(f"{seed} {name}"))}
-        out = np.array([one == name and i not in kept for i, one in enumerate(machines)])
-        if len({whole.rows[i].raw["model"] for i in own}) >= LEAST_MODELS and kept and out.any():
-            ln_t, of = fitting.without(whole.problem, whole.fit, out)
-            at += map(int, np.flatnonzero(out))
-            predicted.append(ln_t)
-            variance.append(of + whole.fit.noise[out] ** 2)
+        of_machine = np.flatnonzero(machines == name)
+        known = [i for i, row in enumerate(of_machine) if is_trusted(whole.rows[row])]
+        trusted = [whole.rows[of_machine[i]] for i in known]
+        given = np.array([known[i] for i in _chosen(trusted, count, random.Random(f"{seed} {name}"))], dtype=np.int64)
+        rest = np.setdiff1d(np.arange(len(of_machine)), given)
+        if len({row.raw["model"] for row in trusted}) < LEAST_MODELS or not given.size or not rest.size:
+            continue
+        slopes = jacobian[of_machine].toarray()
+        seen = slopes @ fit.covariance @ slopes.T
+        off = problem.target[of_machine] - said[of_machine]
+        weightless = np.diag(1 / np.maximum(fit.precision[of_machine], 1e-9)) - seen
+        back = np.linalg.solve(weightless, np.column_stack([off, seen]))
+        off = off + seen @ back[:, 0]
+        seen = seen + seen @ back[:, 1:]
+        wide = seen + (slopes * own_squares) @ slopes.T
+        noise_squares = fit.noise[of_machine] ** 2
+        of_given, to_rest = np.ix_(given, given), np.ix_(given, rest)
+        noise = np.diag(noise_squares[given])
+        at += of_machine[rest].tolist()
+        moved = wide[to_rest].T @ np.linalg.solve(wide[of_given] + noise, off[given])
+        predicted.append(problem.target[of_machine[rest]] - off[rest] + moved)
+        told = np.einsum("ij,ij->j", seen[to_rest], np.linalg.solve(seen[of_given] + noise, seen[to_rest]))
+        variance.append(np.diag(seen)[rest] - told + noise_squares[rest])
     spread = np.sqrt(np.concatenate(variance))
-    return judge_left_out(whole, at, [machines[i] for i in at], np.concatenate(predicted), spread)
+    return judge_left_out(whole, at, machines[at].tolist(), np.concatenate(predicted), spread)
+
+
+def _own_square(key: str) -> float:
+    """Variance of what a term differs by on one machine."""
+    name = (kind_of(key) or key).partition(" ")[0].removesuffix("/cpu").removesuffix("/gpu").removesuffix("/npu")
+    return OWN_WIDTH**2 if name in OWN else 0.0
 
 
 def _chosen(rows: Sequence[Row], count: int, chance: random.Random) -> list[int]:

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from bench.records_scale import trends
-from harness.app.trend import difference, differences, effect_size, not_alike
+from harness.app.trend import Change, differences, effect_size, not_alike
+from harness.domain.record import RunRecord
 from harness.records.store import load, save
 
 REAL = Path(__file__).parents[2] / "records" / "v1-smollm2-135m.json"
@@ -21,6 +22,10 @@ def scaled(run_id: str, factor: float, created: str = "2026-01-02T00:00:00+00:00
     record = load(REAL)
     samples = tuple(msgspec.structs.replace(s, duration_s=s.duration_s * factor) for s in record.samples)
     return msgspec.structs.replace(record, run_id=run_id, created=created, samples=samples)
+
+
+def difference(before: RunRecord, after: RunRecord, metric: str) -> Change | None:
+    return next((change for change in differences(before, after) if change.metric == metric), None)
 
 
 def test_same_samples_show_no_difference() -> None:

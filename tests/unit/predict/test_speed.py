@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.app.published import model_of, rows_of, shape_of, shipped_rows
+from harness.app.published import model_of, shipped_rows
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.cli.validate import COMMAND
@@ -24,7 +24,7 @@ from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import weights_of
 from harness.published import fitting
 from harness.published.row_work import active_named
-from harness.published.rows import api_named, predictable, quant_class, runtime_named
+from harness.published.rows import api_named, predictable, quant_class, read_rows, runtime_named
 from harness.published.rows import test_named as named_test
 
 VALUES = shipped().values
@@ -216,7 +216,7 @@ def test_rows_may_lack_anything(tmp_path):
         + "\n,,,,,,,,,"
         + "\nshort\n"
     )
-    rows = rows_of(file)
+    rows = read_rows(file, model_of)
     assert [bool(row.work) for row in rows] == [True, False, False, False]
     assert rows[0].raw["derived"] == "model card"
     # 4,920,734,272 bytes is the published Q4_K_M file of Llama 3.1 8B
@@ -234,7 +234,7 @@ def test_bad_files_are_named(tmp_path, text, message):
     file = tmp_path / "rows.csv"
     file.write_text(text)
     with pytest.raises(BadDataError, match=message):
-        rows_of(file)
+        read_rows(file, model_of)
 
 
 def test_jacobian_is_the_derivative():
@@ -272,7 +272,8 @@ def test_scale_of_a_row_is_a_product():
 @settings(max_examples=20)
 @given(st.sampled_from(["Llama 3.2 1B Instruct", "gemma3-4b", "Qwen 3 8B", "Meta Llama 3.1 8B Instruct", "LLaMA-7B"]))
 def test_published_names_find_cards(name):
-    assert shape_of(name, 0) is not None
+    found = model_of(name, 0, "Q4_K_M")
+    assert found is not None and found.sized  # a guess has no size
 
 
 def test_what_is_not_known_well_enough_says_so():
