@@ -13,7 +13,7 @@ from harness.report.charts import Figure, Row, figure
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
 from harness.report.ladder import ladder_figures
-from harness.report.text import amount, digits, percent
+from harness.report.text import amount, compared, digits
 from harness.stats.intervals import quantile_interval
 from harness.units import GIB, format_bytes
 
@@ -62,18 +62,16 @@ def agreement(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
         for row in run.comparison.rows if run.comparison else ():
             if row.measured is None or row.predicted <= 0 or row.name == "anonymous memory":
                 continue
-            shown = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
-            measured, inside = amount(row.unit, row.measured), "inside" if row.inside else "outside"
+            (predicted, between, measured, error), inside = compared(row), "inside" if row.inside else "outside"
             drawn: Row = {"name": f"{row.name} · {label}", "measured": row.measured / row.predicted, "inside": inside}
             drawn |= {"low": row.low / row.predicted if row.low > 0 else 0.1, "high": row.high / row.predicted}
-            rows.append(drawn | {"says": f"{label}, {row.name}: measured {measured}, predicted {shown}"})
-            predicted, error = amount(row.unit, row.predicted), percent(row.error_ratio)
-            table.append((label, row.name, predicted, shown, measured, error, inside))
+            rows.append(drawn | {"says": f"{label}, {row.name}: measured {measured}, predicted {between}"})
+            table.append((label, row.name, predicted, between, measured, error, inside))
     if not rows:
         return None
     newest = sorted(rows[-ROWS_MAX:], key=lambda row: str(row["name"].partition(" · ")[0]))
-    low = min(0.5, *(min(row["low"], row["measured"]) for row in drawn))
-    high = max(2.0, *(max(row["high"], row["measured"]) for row in drawn))
+    low = min(0.5, *(min(row["low"], row["measured"]) for row in newest))
+    high = max(2.0, *(max(row["high"], row["measured"]) for row in newest))
     return figure(
         "agreement",
         table,

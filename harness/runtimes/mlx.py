@@ -77,10 +77,6 @@ class MlxSession(OneSequence):
             raise EngineError("the model's folder has no tokenizer.json")
         return self._tokenizer
 
-    def is_end(self, token: int) -> bool:
-        """Whether ``token`` ends a generation."""
-        return token in self._end_tokens
-
     def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[np.float32]:
         mx, rows = self._mx, []
         for start in range(0, len(tokens), self._step_tokens):
