@@ -1,5 +1,6 @@
 """Figures of a report: rows for each chart, and the same numbers as a table for those who cannot see or point."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,13 +44,13 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
 def labelled(runs: Sequence[RunView]) -> list[tuple[str, RunView]]:
     """Runs with names that tell them apart: model, mixture, what was special; then a number."""
     labels: list[tuple[str, RunView]] = []
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for run in runs:
         depth = f" @ d{run.scenario.depth_tokens}" if run.scenario.depth_tokens else ""
         name = run.name if run.quant and run.quant.lower() in run.name.lower() else f"{run.name} {run.quant}".strip()
         how = "" if run.workload == "generate" else f", {run.workload}"
         name = clean(name + depth + how, 60)
-        seen[name] = seen.get(name, 0) + 1
+        seen[name] += 1
         labels.append((name if seen[name] == 1 else f"{name} #{seen[name]}", run))
     return labels
 
