@@ -56,7 +56,7 @@ class MlxSession(OneSequence):
             from tokenizers import Tokenizer
 
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        ends, begin = config.get("eos_token_id"), config.get("bos_token_id")
+        ends, begin = config.get("eos_token_id", []), config.get("bos_token_id")
         self._end_tokens = frozenset(ends if isinstance(ends, list) else [ends])
         self.begin_token: int | None = begin if isinstance(begin, int) else None
         self.vocab_count = int(config["vocab_size"])
