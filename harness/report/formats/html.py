@@ -67,7 +67,7 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
         policy=policy,
         css=Markup(css),  # noqa: S704 - our own file
         js=Markup(js),  # noqa: S704 - our own file
-        cards=_cards(named, choices),
+        largest=_largest(choices) if choices else [],
         choices=choices,
         data=Markup(_script_json(choices)) if choices else "",  # noqa: S704 - escaped there
         shown=[choices.shown(d) for d in range(len(choices.devices))] if choices else [],
@@ -95,34 +95,6 @@ def _script_json(value: Any) -> str:
     """JSON that cannot end its script element, whatever a name in it says."""
     text = msgspec.json.encode(value).decode()
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")
-
-
-def _cards(named: Sequence[tuple[str, RunView]], choices: Choices | None) -> list[dict[str, str]]:
-    """Largest figures of the first screen: a run each, at most four."""
-    cards = []
-    asked = [n for n in named if n[1].workload == "generate"]
-    for label, run in ([n for n in asked if n[1].comparison] or asked)[-4:]:
-        decode = next((t for t in run.tests if t.phase == "decode" and t.value is not None), None)
-        row = next((r for r in run.comparison.rows if r.name == "decode"), None) if run.comparison else None
-        if decode is None or decode.value is None:
-            cards.append({"title": label, "value": run.outcome, "note": clean(run.detail, 80)})
-            continue
-        note = f"peak {format_bytes(run.peak_memory_bytes)}" if run.peak_memory_bytes else ""
-        if row:
-            note = f"predicted {digits(row.low)} to {digits(row.high)} (middle {_off(row.error_ratio)}); {note}"
-        cards.append({"title": label, "value": f"{digits(decode.value)} tokens/s", "note": note})
-    if choices and not cards:
-        best = _largest(choices)
-        cards += [
-            {"title": f"largest model for most {kind}s", "value": name, "note": note} for kind, name, note in best
-        ]
-    return cards
-
-
-def _off(error_ratio: float | None) -> str:
-    if error_ratio is None:
-        return "unknown"
-    return f"{abs(100 * error_ratio):.0f} % too {'high' if error_ratio > 0 else 'low'}"
 
 
 def _largest(choices: Choices) -> list[tuple[str, str, str]]:
