@@ -53,8 +53,8 @@ def check(
     from harness.app.workload_table import after_check
     from harness.cli._records import comparison_table, reasons, run_table, title_of
     from harness.cli.workloads import show_table
-    from harness.report import write_check_report
     from harness.report.answer import check_line
+    from harness.report.formats.html import write_check_report
 
     chosen = Options(repetitions=repetitions, how=how)
     scenario, on = scenario_from(fields), (target, programs)

@@ -49,11 +49,11 @@ def _table_in_blocks(model: Any) -> None:
     rows.external_data.add(key=ALIAS_KEY, value="table.blocks")
     graph.initializer.append(rows)
     head = names[-1]
-    _replace(graph, lookup, helper.make_node(
+    lookup.CopyFrom(helper.make_node(
         "GatherBlockQuantized", ["table.rows", "input_ids", "table.scales"], list(lookup.output), name=lookup.name,
         domain="com.microsoft", bits=8, block_size=BLOCK_SIZE, gather_axis=0, quantize_axis=1,
     ))  # fmt: skip
-    _replace(graph, product, helper.make_node(
+    product.CopyFrom(helper.make_node(
         "MatMulNBits", [product.input[0], f"{head}.blocks", f"{head}.scales"], list(product.output), name=product.name,
         domain="com.microsoft", bits=8, block_size=BLOCK_SIZE, K=matrix.shape[1], N=matrix.shape[0], accuracy_level=4,
     ))  # fmt: skip
@@ -88,12 +88,6 @@ def blocks_of_8(matrix: NDArray[Any], block_size: int) -> tuple[NDArray[np.uint8
     scales = (np.abs(blocks).max(-1) / 127).astype(np.float32, copy=False)
     safe = np.where(scales == 0, 1, scales)[:, :, None]
     return (np.rint(blocks / safe) + 128).astype(np.uint8), scales
-
-
-def _replace(graph: Any, old: Any, new: Any) -> None:
-    at = next(i for i, node in enumerate(graph.node) if node.output == old.output)
-    graph.node.remove(graph.node[at])
-    graph.node.insert(at, new)
 
 
 def _drop_unused(model: Any, names: set[str]) -> None:

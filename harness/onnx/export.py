@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.onnx import quantize as quantizers
@@ -21,8 +21,7 @@ from harness.onnx.decoder import keep_last_logits, table_by_rows
 from harness.onnx.decoder_quantize import quantize_decoder
 from harness.onnx.files import MODEL_FILE, size_bytes
 
-Target = Literal["onnx", "genai"]
-TARGETS: Final[tuple[Target, ...]] = ("onnx", "genai")
+TARGETS: Final = ("onnx", "genai")
 QUANTS: Final = ("fp32", "int8", "int4", "builder-int4")
 RECORD_FILE: Final = "export.json"
 _CHILD: Final = Path(__file__).with_name("_export_child.py")
@@ -76,7 +75,10 @@ def export(
         told = _run(python, job)
         say(f"{source.name}: {quant}")
         if to == "onnx":
-            _finish(made / MODEL_FILE)
+            graph = quantizers.load(made / MODEL_FILE)
+            keep_last_logits(graph)
+            quantizers.save(graph, made / MODEL_FILE)  # with the logits of the last tokens alone, weights outside it
+            (made / f"{MODEL_FILE}_data").unlink(missing_ok=True)  # where the exporter puts weights above 2 GB
         elif quant == "fp32":
             graph = quantizers.load(made / MODEL_FILE)
             table_by_rows(graph)
@@ -96,15 +98,6 @@ def read_record(folder: Path) -> dict[str, Any]:
     """What ``export`` wrote of how a folder was made; empty for one from elsewhere."""
     path = folder / RECORD_FILE
     return dict(json.loads(path.read_bytes())) if path.is_file() else {}
-
-
-def _finish(model: Path) -> None:
-    """Logits of the last tokens alone, weights outside the file."""
-    graph = quantizers.load(model)
-    keep_last_logits(graph)
-    data = model.with_name(model.name + "_data")  # where the exporter puts weights above 2 GB
-    quantizers.save(graph, model)
-    data.unlink(missing_ok=True)
 
 
 def _run(python: str, job: dict[str, Any]) -> dict[str, Any]:

@@ -6,40 +6,22 @@ refuse (2 GiB) can still be looked at. Source of the walk: the protobuf encoding
 """
 
 import mmap
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from importlib.resources import files
 from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.errors import BadDataError
 
-DTYPES: Final[Mapping[int, tuple[str, int]]] = {
-    1: ("F32", 32), 2: ("U8", 8), 3: ("I8", 8), 4: ("U16", 16), 5: ("I16", 16), 6: ("I32", 32), 7: ("I64", 64),
-    8: ("TEXT", 0), 9: ("BOOL", 8), 10: ("F16", 16), 11: ("F64", 64), 12: ("U32", 32), 13: ("U64", 64),
-    16: ("BF16", 16), 17: ("F8E4M3", 8), 18: ("F8E4M3", 8), 19: ("F8E5M2", 8), 20: ("F8E5M2", 8),
-    21: ("U4", 4), 22: ("I4", 4), 23: ("F4", 4),
-}  # fmt: skip
-"""TensorProto.DataType: short name and bits."""
-
+_KNOWN: Final = tomllib.loads((files("harness.onnx") / "messages.toml").read_text("utf-8"))
+_DTYPES: Final[Mapping[int, tuple[str, int]]] = {int(k): (name, bits) for k, (name, bits) in _KNOWN["dtypes"].items()}
 _MESSAGES: Final[Mapping[str, Mapping[int, tuple[str, str]]]] = {
-    "model": {2: ("producer", "text"), 7: ("graphs", "graph"), 8: ("opsets", "opset")},
-    "opset": {1: ("domain", "text"), 2: ("version", "int")},
-    "graph": {1: ("nodes", "node"), 5: ("tensors", "tensor"), 11: ("inputs", "port"), 12: ("outputs", "port")},
-    "node": {1: ("inputs", "text"), 2: ("outputs", "text"), 4: ("op_type", "text"), 5: ("attributes", "attribute"),
-             7: ("domain", "text")},
-    "attribute": {1: ("name", "text"), 3: ("value", "int"), 5: ("tensors", "tensor"), 6: ("graphs", "graph"),
-                  11: ("graphs", "graph")},
-    "tensor": {1: ("dims", "int"), 2: ("type", "int"), 8: ("name", "text"), 13: ("external", "entry")},
-    "entry": {1: ("key", "text"), 2: ("value", "text")},
-    "port": {1: ("name", "text"), 2: ("type", "type")},
-    "type": {1: ("tensor", "tensor type")},
-    "tensor type": {1: ("type", "int"), 2: ("shape", "shape")},
-    "shape": {1: ("dims", "dim")},
-    "dim": {1: ("size", "int"), 2: ("name", "text")},
-}  # fmt: skip
-"""Fields that are read of each message: number, name, what stands in it. Source: onnx/onnx.proto."""
-
+    message: {int(k): (name, inner) for k, (name, inner) in fields.items()}
+    for message, fields in _KNOWN["messages"].items()
+}
 _MAX_DEPTH: Final = 16
 _MAX_ITEMS: Final = 2_000_000
 
@@ -258,7 +240,7 @@ def _last(found: Mapping[str, list[Any]], name: str, default: Any = "") -> Any:
 
 def _dtype(found: Mapping[str, list[Any]]) -> tuple[str, int]:
     number = _last(found, "type", 0)
-    return DTYPES.get(number, (f"type {number}", 0))
+    return _DTYPES.get(number, (f"type {number}", 0))
 
 
 def _port(found: dict[str, list[Any]]) -> Port:

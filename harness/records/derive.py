@@ -20,7 +20,6 @@ class TestFigures(Frozen, frozen=True, kw_only=True):
         disturbed_count: Samples that do not, beside warm-ups.
         tokens_per_s: Median rate; None for tests without tokens.
         duration_s: Median duration; None without a clean sample.
-        spread_ratio: (largest - smallest) / median of the durations.
         doubted_per_s: Median rate of the disturbed samples, to be shown and never believed; None without any.
         doubted_s: Their median duration.
     """
@@ -31,7 +30,6 @@ class TestFigures(Frozen, frozen=True, kw_only=True):
     disturbed_count: int
     tokens_per_s: float | None
     duration_s: float | None
-    spread_ratio: float | None
     doubted_per_s: float | None = None
     doubted_s: float | None = None
 
@@ -53,8 +51,6 @@ class Summary(Frozen, frozen=True, kw_only=True):
     latency: tuple[Latency, ...]
     peak_rss_bytes: int | None
     peak_anonymous_bytes: int | None
-    peak_file_bytes: int | None
-    joules_per_token: float | None
 
     def test(self, phase: Phase, label: str = "") -> TestFigures | None:
         """The test of that phase and label; without a label the phase's first at depth 0, else its first."""
@@ -64,10 +60,7 @@ class Summary(Frozen, frozen=True, kw_only=True):
 
 def summarise(record: RunRecord) -> Summary:
     """Medians, latency quantiles and peaks of a record."""
-    groups: dict[tuple[Phase, str], list[Sample]] = {}
-    for sample in record.samples:
-        if not sample.warm_up:
-            groups.setdefault((sample.phase, sample.label), []).append(sample)
+    groups = tests_of(record)
     tests = tuple(_figures(phase, label, samples) for (phase, label), samples in groups.items())
     latency = []
     for (phase, label), samples in groups.items():
@@ -75,25 +68,27 @@ def summarise(record: RunRecord) -> Summary:
         if phase == "decode" and times:
             p50, p90, p99 = (float(q) for q in np.quantile(times, (0.5, 0.9, 0.99)))
             latency.append(Latency(label=label, token_count=len(times), p50_s=p50, p90_s=p90, p99_s=p99))
-    joules = [
-        s.energy_joules / s.token_count
-        for s in record.believed("decode")
-        if s.energy_joules is not None and s.token_count
-    ]
     memory = record.memory
     return Summary(
         tests=tests,
         latency=tuple(latency),
         peak_rss_bytes=memory.peak_rss_bytes if memory else None,
         peak_anonymous_bytes=memory.peak_anonymous_bytes if memory else None,
-        peak_file_bytes=memory.peak_file_bytes if memory else None,
-        joules_per_token=median(joules) if joules else None,
     )
+
+
+def tests_of(record: RunRecord) -> dict[tuple[Phase, str], list[Sample]]:
+    """Samples by phase and label, disturbed ones among them, in the order they were taken; no warm-ups."""
+    groups: dict[tuple[Phase, str], list[Sample]] = {}
+    for sample in record.samples:
+        if not sample.warm_up:
+            groups.setdefault((sample.phase, sample.label), []).append(sample)
+    return groups
 
 
 def times_of(record: RunRecord, phase: Phase, label: str) -> list[float]:
     """Seconds of one test, disturbed ones among them: of single tokens in decoding, else of whole samples."""
-    samples = [s for s in record.samples if s.phase == phase and s.label == label and not s.warm_up]
+    samples = tests_of(record).get((phase, label), ())
     return [t for s in samples for t in (s.token_times_s if phase == "decode" else (s.duration_s,))]
 
 
@@ -108,12 +103,7 @@ def disturbances(record: RunRecord, repetitions: int) -> list[str]:
     for test in summarise(record).tests:
         if test.phase in TEST_PHASES and test.clean_count < needed_count(repetitions):
             total = test.clean_count + test.disturbed_count
-            doubts = [
-                d
-                for s in record.samples
-                if s.phase == test.phase and s.label == test.label and not s.warm_up
-                for d in s.validity.doubts
-            ]
+            doubts = [d for s in tests_of(record)[test.phase, test.label] for d in s.validity.doubts]
             lines.append(
                 f"{test.label}: only {test.clean_count} of {total} samples undisturbed; {_most_telling(doubts)}"
             )
@@ -136,15 +126,13 @@ def _figures(phase: Phase, label: str, samples: list[Sample]) -> TestFigures:
         rates = [s.token_count / s.duration_s for s in taken if s.token_count and s.duration_s > 0]
         sides.append(([s.duration_s for s in taken], median(rates) if rates and phase != "first_token" else None))
     (clean, clean_rate), (disturbed, disturbed_rate) = sides
-    middle = median(clean) if clean else None
     return TestFigures(
         phase=phase,
         label=label,
         clean_count=len(clean),
         disturbed_count=len(disturbed),
         tokens_per_s=clean_rate,
-        duration_s=middle,
-        spread_ratio=(max(clean) - min(clean)) / middle if middle else None,
+        duration_s=median(clean) if clean else None,
         doubted_per_s=disturbed_rate,
         doubted_s=median(disturbed) if disturbed else None,
     )

@@ -88,7 +88,8 @@ class History:
     def extend(self, records: Iterable[RunRecord], *, cell: str = "") -> None:
         """The same for many records, all of them or none: they are taken a batch at a time, never all in memory."""
         with self._open() as connection, connection:
-            for batch in _batched(records):
+            left = iter(records)
+            for batch in iter(lambda: list(itertools.islice(left, _BATCH)), []):
                 rows = [_row(record, cell) for record in batch]
                 connection.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
                 _keep_figures(connection, batch)
@@ -230,9 +231,3 @@ def _newest(limit: int, **wanted: str) -> tuple[str, list[str | int]]:
     asked = {column: value for column, value in wanted.items() if value}
     where = " AND ".join(f"{column} = ?" for column in asked) or "true"
     return f"FROM runs WHERE {where} ORDER BY created DESC, run_id DESC LIMIT ?", [*asked.values(), limit]
-
-
-def _batched(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, ...]]:
-    left = iter(records)
-    while batch := tuple(itertools.islice(left, _BATCH)):
-        yield batch

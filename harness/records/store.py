@@ -21,7 +21,6 @@ from harness.printable import NAME_MAX
 
 RECORD_MAX_BYTES: Final = 64 << 20
 _DECODER: Final = msgspec.json.Decoder(RunRecord)
-_CHUNK_BYTES: Final = 1 << 16
 
 
 def _from_1(document: dict[str, Any]) -> dict[str, Any]:
@@ -135,15 +134,10 @@ def read_limited(path: Path, max_bytes: int = RECORD_MAX_BYTES) -> bytes:
     try:
         if not path.is_file():
             raise BadDataError(path, "", what_is_there(path) if path.exists() else "no file", "a file")
-        with path.open("rb") as file:
-            chunks, room = [], max_bytes + 1
-            # In pieces: one read of so many bytes would take the memory for all of them first.
-            while room and (chunk := file.read(min(room, _CHUNK_BYTES))):
-                chunks.append(chunk)
-                room -= len(chunk)
+        with path.open("rb") as file:  # asked for no more than is there: a read takes the memory for it first
+            data = file.read(min(path.stat().st_size, max_bytes) + 1)
     except OSError as error:
         raise BadDataError(path, "", f"unreadable ({error.strerror})", "a readable file") from error
-    data = b"".join(chunks)
     if len(data) > max_bytes:
         raise BadDataError(path, "", f"more than {max_bytes} bytes", f"at most {max_bytes}")
     return data

@@ -2,10 +2,11 @@
 
 A specification is Vega-Lite; ``{"given": NAME}`` in it stands for a value of that name. Colours are the page's CSS
 variables, of the series Okabe and Ito's. Rows are plain values; ``says`` of a row is what a pointer or a screen reader
-tells of its mark.
+tells of its mark. What stands around each drawing is in ``templates/figures.toml``.
 """
 
 import json
+import tomllib
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
@@ -23,11 +24,7 @@ Chart = dict[str, Any]
 
 
 class Figure(NamedTuple):
-    """One figure.
-
-    Attributes:
-        note: What to see in it.
-    """
+    """One figure; ``note`` says what to see in it."""
 
     key: str
     title: str
@@ -39,50 +36,44 @@ class Figure(NamedTuple):
 
 def figure(
     key: str,
-    title: str,
-    note: str,
-    label: str,
-    drawing: Chart | Callable[[int], Chart],
-    columns: tuple[str, ...],
-    rows: Sequence[tuple[str, ...]],
+    table: Sequence[tuple[str, ...]],
+    drawing: Callable[[int], Chart] | None = None,
     *,
     wide_px: int = _WIDE_PX,
+    **given: Any,
 ) -> Figure | None:
     """A figure drawn for wide and for narrow pages, of which a style sheet shows the one that fits; None without rows.
 
     Args:
-        key: Its anchor on the page.
-        title: Its heading.
-        note: What to see in it.
-        label: What a screen reader calls the drawing.
-        drawing: The chart; or what makes it for a plot that is so many pixels wide.
-        columns: Heads of the table of the same numbers.
-        rows: That table.
+        key: Its anchor on the page, and its name in ``figures.toml``.
+        table: The same numbers for those who cannot see or point.
+        drawing: What makes the chart for a plot that is so many pixels wide; the chart named ``key`` when None.
         wide_px: Width of the plot on a wide page.
+        given: What its chart and its note ask for.
 
     Raises:
         MissingPackageError: vl-convert is not installed.
     """
-    if not rows:
+    if not table:
         return None
-    widths = {"wide": wide_px, "narrow": _NARROW_PX}
+    text = _template("figures.toml")[key]
     svg = "".join(
-        _drawn(drawing(width) if callable(drawing) else drawing, width, f"{key}-{kind}", label, kind)
-        for kind, width in widths.items()
+        _drawn(drawing(width) if drawing else chart(key, **given), width, f"{key}-{kind}", text["label"], kind)
+        for kind, width in (("wide", wide_px), ("narrow", _NARROW_PX))
     )
-    return Figure(key, title, note, svg, columns, tuple(rows))
+    return Figure(key, text["title"], text["note"].format(**given), svg, tuple(text["columns"]), tuple(table))
 
 
 def chart(name: str, **given: Any) -> Chart:
     """A chart of ``charts.json`` with what it asks for."""
-    found: Chart = _filled(_charts()[name], given)
+    found: Chart = _filled(_template("charts.json")[name], given)
     return found
 
 
 @cache
-def _charts() -> dict[str, Chart]:
-    found: dict[str, Chart] = json.loads((files("harness.report") / "templates" / "charts.json").read_text("utf-8"))
-    return found
+def _template(name: str) -> dict[str, Any]:
+    text = (files("harness.report") / "templates" / name).read_text("utf-8")
+    return tomllib.loads(text) if name.endswith(".toml") else dict(json.loads(text))
 
 
 def _filled(part: Any, given: dict[str, Any]) -> Any:

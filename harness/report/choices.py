@@ -5,7 +5,7 @@ Compact on purpose: verdicts are one digit a cell, devices of one class share th
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -114,8 +114,11 @@ class Choices(Frozen, frozen=True, kw_only=True):
         return self.verdict[device][first + self.default_context :: step]
 
     def shown_speed(self, device: int, model: int) -> float:
-        """Tokens/s of a model on a device in the mixture shown first, streaming left out."""
-        return self.speed[device][model * len(self.quants) + self.default_quant]
+        """Tokens/s of a model on a device in the mixture and the context shown first; streamed where it must be."""
+        verdict, mixture = self.verdict[device], model * len(self.quants) + self.default_quant
+        cell = mixture * len(self.contexts) + self.default_context
+        streamed = verdict[cell] == "1"
+        return self.streamed[device][verdict.count("1", 0, cell)] if streamed else self.speed[device][mixture]
 
 
 def choices(
@@ -135,9 +138,9 @@ def choices(
     profiles = [load_device(name) for name in matching("device", devices, device_names())]
     profiles.sort(key=lambda device: (_KINDS.index(device.kind), device.title.lower()))
     subjects = [_subject(name) for name in matching("model", models, model_names())]
-    subjects.sort(key=lambda subject: (subject.parameter_count, subject.name))
+    subjects.sort(key=lambda subject: (subject[0], subject[1].name))
     names = list(dict.fromkeys(quant_named(q) for q in quants))
-    shapes = [(subject.name, subject.shape) for subject in subjects]
+    shapes = [(line.name, shape) for _, line, shape in subjects]
     grid = sweep(profiles, shapes, names, list(dict.fromkeys(contexts)), scenario=scenario)
     needed = np.ceil(grid.needed_bytes.reshape(len(profiles), -1) / MIB).astype(np.int64)
     rows, need_row = np.unique(needed, axis=0, return_inverse=True)
@@ -145,10 +148,10 @@ def choices(
     reached = reachable(grid)
     return Choices(
         devices=tuple(_device_line(p, grid.apis[d], pools[d][0]) for d, p in enumerate(profiles)),
-        models=tuple(_model_line(s) for s in subjects),
+        models=tuple(line for _, line, _ in subjects),
         quants=grid.quants,
         contexts=grid.contexts,
-        quality=tuple(_quality(q, s.parameter_count) for s in subjects for q in grid.quants),
+        quality=tuple(_quality(q, count) for count, _, _ in subjects for q in grid.quants),
         verdict=tuple(
             "".join("-" if v < 0 else str(v) for v in row) for row in grid.verdict.reshape(len(profiles), -1)
         ),
@@ -156,7 +159,7 @@ def choices(
         needed_mib=tuple(tuple(int(v) for v in row) for row in rows),
         pool=tuple(digits for _, digits in pools),
         speed=tuple(tuple(_digits(v) for v in row.ravel()) for row in grid.decode_tokens_per_s),
-        sure=_sure(grid, profiles, [weights_of(s.shape, q) for s in subjects for q in grid.quants], scenario),
+        sure=_sure(grid, profiles, [weights_of(shape, q) for _, shape in shapes for q in grid.quants], scenario),
         streamed=tuple(
             tuple(_digits(v) for v in speeds[verdict == 1])
             for speeds, verdict in zip(reached, grid.verdict, strict=True)
@@ -170,24 +173,25 @@ def choices(
 _KINDS: Final = ("phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server")
 
 
-class _Subject(NamedTuple):
-    """One model that was asked about; its weights as published or else as counted."""
-
-    name: str
+def _subject(ref: str) -> tuple[int, ModelLine, ModelShape]:
+    """Weights of a model that was asked about, as published or else as counted; its line, and its shape."""
     card: ModelCard | None
-    shape: ModelShape
-    parameter_count: int
-
-
-def _subject(ref: str) -> _Subject:
     if as_path(ref):
         found = resolve_model(ref)
         name, card, shape = Path(ref).stem, found.card, found.weights.shape
     else:
         name, card = ref, load_model(ref)
         shape = card.shape
-    stated = card.parameter_count if card else 0
-    return _Subject(name, card, shape, stated or sum(t.element_count for t in weights_of(shape, "F16").tensors))
+    stated, active = (card.parameter_count, card.active_parameter_count) if card else (0, 0)
+    count = stated or sum(t.element_count for t in weights_of(shape, "F16").tensors)
+    line = ModelLine(
+        name=name,
+        title=card.title if card else name,
+        parameters_b=round(count / 1e9, 2),
+        active_b=round((active or count) / 1e9, 2),
+        context_max_tokens=shape.context_max_tokens,
+    )
+    return count, line, shape
 
 
 def _pools(grid: Grid, d: int, profile: DeviceProfile) -> tuple[list[tuple[str, int]], str]:
@@ -211,18 +215,6 @@ def _device_line(profile: DeviceProfile, api: str, limits: Sequence[tuple[str, i
         pool=tuple(name for name, _ in limits),
         bandwidth_gb_per_s=round(pool.bandwidth_bytes_per_s.value / 1e9, 1),
         flash_mb_per_s=round(profile.storage.sequential_read_bytes_per_s.value / 1e6),
-    )
-
-
-def _model_line(subject: _Subject) -> ModelLine:
-    card = subject.card
-    active = (card.active_parameter_count if card else 0) or subject.parameter_count
-    return ModelLine(
-        name=subject.name,
-        title=card.title if card else subject.name,
-        parameters_b=round(subject.parameter_count / 1e9, 2),
-        active_b=round(active / 1e9, 2),
-        context_max_tokens=subject.shape.context_max_tokens,
     )
 
 

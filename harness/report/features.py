@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from harness.domain.record import RunRecord
 from harness.domain.result import System
 from harness.printable import clean
@@ -13,33 +15,29 @@ _CONTEXT_CHARS: Final = 48
 """Text shown on each side of a token."""
 
 
-class Place(NamedTuple):
-    """One place: text before, the token, text after, each on one line; and the activation there."""
+class Place(msgspec.Struct, frozen=True):
+    """One place: text before, the token, text after, and the activation there."""
 
     before: str
     token: str
     after: str
-    strength: str
+    activation: float
 
 
-class FeatureRow(NamedTuple):
+class Feature(msgspec.Struct, frozen=True):
     """One feature: its number, the share of tokens it fires on, and where it is strongest."""
 
-    number: str
-    fires: str
-    places: tuple[Place, ...]
+    index: int
+    firing_ratio: float
+    contexts: tuple[Place, ...]
 
 
 class FeaturePanel(NamedTuple):
-    """The features of one run.
-
-    Attributes:
-        rows: The most telling features first.
-    """
+    """The features of one run, the most telling first."""
 
     label: str
     note: str
-    rows: tuple[FeatureRow, ...]
+    features: tuple[Feature, ...]
 
 
 def feature_panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[FeaturePanel]:
@@ -47,23 +45,18 @@ def feature_panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRe
     evaluations = {r.run_id: r.result.evaluation for r in records if isinstance(r.result, System)}
     found = []
     for label, run in named:
-        evaluation = evaluations.get(run.run_id)
-        if not isinstance(evaluation, Mapping) or not isinstance(evaluation.get("features"), Sequence):
-            continue
-        rows = tuple(row for feature in evaluation["features"] if (row := _row(feature)))
-        if rows:
-            found.append(FeaturePanel(label, _note(evaluation), rows))
+        evaluation = evaluations.get(run.run_id, {})
+        listed = evaluation.get("features")
+        features = tuple(f for each in listed if (f := _feature(each))) if isinstance(listed, list | tuple) else ()
+        if features:
+            found.append(FeaturePanel(label, _note(evaluation), features))
     return found
 
 
-def _row(feature: Any) -> FeatureRow | None:
+def _feature(told: Any) -> Feature | None:
     try:
-        places = tuple(
-            Place(_end(c["before"]), _start(c["token"]), _start(c["after"]), digits(float(c["activation"])))
-            for c in feature["contexts"]
-        )
-        return FeatureRow(str(int(feature["index"])), f"{100 * float(feature['firing_ratio']):.2f} %", places)
-    except (KeyError, TypeError, ValueError):
+        return msgspec.convert(told, Feature, strict=False)
+    except msgspec.ValidationError:
         return None
 
 
@@ -94,20 +87,15 @@ def _part(evaluation: Mapping[str, Any], name: str) -> dict[str, float]:
     return {k: float(v) for k, v in part.items() if isinstance(v, int | float)} if isinstance(part, Mapping) else {}
 
 
-def _line(text: Any) -> str:
-    """Text on one line with signs for breaks and tabs; a blank at either end stays, since tokens begin with theirs."""
-    signs = str(text).replace("\n", "⏎").replace("\t", "⇥")
-    shown = clean(signs, len(signs))
-    if not shown:
-        return " " if signs else ""
-    return " " * signs[0].isspace() + shown + " " * signs[-1].isspace()
+def excerpt(text: str, *, end: bool = False) -> str:
+    """The beginning (or the end) of a text on one line, with signs for breaks and tabs.
 
-
-def _end(text: Any) -> str:
-    line = _line(text)
-    return line if len(line) <= _CONTEXT_CHARS else "…" + line[-_CONTEXT_CHARS:]
-
-
-def _start(text: Any) -> str:
-    line = _line(text)
-    return line if len(line) <= _CONTEXT_CHARS else line[:_CONTEXT_CHARS] + "…"
+    A blank at either end stays, since tokens begin with theirs.
+    """
+    signs = text.replace("\n", "⏎").replace("\t", "⇥")
+    line = clean(signs, len(signs)) or " " * bool(signs)
+    if line.strip():
+        line = " " * signs[0].isspace() + line + " " * signs[-1].isspace()
+    if len(line) <= _CONTEXT_CHARS:
+        return line
+    return "…" + line[-_CONTEXT_CHARS:] if end else line[:_CONTEXT_CHARS] + "…"

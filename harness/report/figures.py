@@ -1,5 +1,6 @@
 """Figures of a report: rows for each chart, and the same numbers as a table for those who cannot see or point."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,11 +10,11 @@ from harness.domain.result import Load, Soak, Speculation, Stream
 from harness.errors import HarnessError
 from harness.printable import clean
 from harness.records.derive import times_of
-from harness.report.charts import Figure, Row, chart, figure
+from harness.report.charts import Figure, Row, figure
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
 from harness.report.ladder import ladder_figures
-from harness.report.text import amount, digits, percent
+from harness.report.text import amount, compared, digits
 from harness.stats.intervals import quantile_interval
 from harness.units import GIB, format_bytes
 
@@ -43,13 +44,13 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
 def labelled(runs: Sequence[RunView]) -> list[tuple[str, RunView]]:
     """Runs with names that tell them apart: model, mixture, what was special; then a number."""
     labels: list[tuple[str, RunView]] = []
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for run in runs:
         depth = f" @ d{run.scenario.depth_tokens}" if run.scenario.depth_tokens else ""
         name = run.name if run.quant and run.quant.lower() in run.name.lower() else f"{run.name} {run.quant}".strip()
         how = "" if run.workload == "generate" else f", {run.workload}"
         name = clean(name + depth + how, 60)
-        seen[name] = seen.get(name, 0) + 1
+        seen[name] += 1
         labels.append((name if seen[name] == 1 else f"{name} #{seen[name]}", run))
     return labels
 
@@ -62,41 +63,25 @@ def agreement(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
         for row in run.comparison.rows if run.comparison else ():
             if row.measured is None or row.predicted <= 0 or row.name == "anonymous memory" or row.doubted:
                 continue
-            shown = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
-            says = f"{label}, {row.name}: measured {amount(row.unit, row.measured)}, predicted {shown}"
-            inside = "inside" if row.inside else "outside"
-            rows.append(
-                {
-                    "name": f"{row.name} · {label}",
-                    "low": row.low / row.predicted if row.low > 0 else 0.1,
-                    "high": row.high / row.predicted,
-                    "measured": row.measured / row.predicted,
-                    "inside": inside,
-                    "says": says,
-                }
-            )
-            error = percent(row.error_ratio)
-            table.append(
-                (label, row.name, amount(row.unit, row.predicted), shown, amount(row.unit, row.measured), error, inside)
-            )
+            (predicted, between, measured, error), inside = compared(row), "inside" if row.inside else "outside"
+            drawn: Row = {"name": f"{row.name} · {label}", "measured": row.measured / row.predicted, "inside": inside}
+            drawn |= {"low": row.low / row.predicted if row.low > 0 else 0.1, "high": row.high / row.predicted}
+            rows.append(drawn | {"says": f"{label}, {row.name}: measured {measured}, predicted {between}"})
+            table.append((label, row.name, predicted, between, measured, error, inside))
     if not rows:
         return None
-    hit = sum(r["inside"] == "inside" for r in rows)
-    newest = range(max(0, len(rows) - ROWS_MAX), len(rows))
-    order = sorted(newest, key=lambda i: table[i][1])
-    drawn = [rows[i] for i in order]
-    low = min(0.5, *(min(row["low"], row["measured"]) for row in drawn))
-    high = max(2.0, *(max(row["high"], row["measured"]) for row in drawn))
+    newest = sorted(rows[-ROWS_MAX:], key=lambda row: str(row["name"].partition(" · ")[0]))
+    low = min(0.5, *(min(row["low"], row["measured"]) for row in newest))
+    high = max(2.0, *(max(row["high"], row["measured"]) for row in newest))
     return figure(
         "agreement",
-        "Predicted against measured",
-        f"Each bar is the 90 % interval that was predicted before the run, each mark what was measured then: "
-        f"{hit} of {len(rows)} lie inside." + (f" Drawn: the newest {ROWS_MAX}." if len(rows) > ROWS_MAX else ""),
-        "Measured over predicted values",
-        chart("agreement", rows=drawn, ratios=[low / 1.05, high * 1.05]),
-        ("run", "quantity", "predicted", "90 % interval", "measured", "error of the prediction", "interval"),
         table,
         wide_px=720,
+        rows=newest,
+        ratios=[low / 1.05, high * 1.05],
+        hit=sum(row["inside"] == "inside" for row in rows),
+        count=len(rows),
+        left_out=f" Drawn: the newest {ROWS_MAX}." if len(rows) > ROWS_MAX else "",
     )
 
 
@@ -140,16 +125,7 @@ def roofline(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
             for x in (peak / bandwidth, right)
         ]
     arithmetic = f"; the level one is its peak of {peak / 1e9:.0f} GFLOP/s" if peak else ""
-    return figure(
-        "roofline",
-        "Roofline",
-        f"The sloping roof is what {bandwidth / 1e9:.1f} GB/s of memory allow{arithmetic}. Decoding reads all active "
-        "weights for every token and so lies at the left; a prompt shares them among its tokens.",
-        "Attained arithmetic over intensity",
-        chart("roofline", roofs=roofs, rows=points),
-        ("run", "test", "speed", "FLOP/byte", "GFLOP/s"),
-        table,
-    )
+    return figure("roofline", table, roofs=roofs, rows=points, bandwidth_gb_s=bandwidth / 1e9, arithmetic=arithmetic)
 
 
 def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
@@ -170,15 +146,7 @@ def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
             says = f"{label}: peak of {format_bytes(run.peak_memory_bytes)} measured"
             ticks.append({"name": label, "gib": run.peak_memory_bytes / GIB, "says": says})
             table.append((label, "measured peak", "", format_bytes(run.peak_memory_bytes), "", "of the child process"))
-    return figure(
-        "memory",
-        "Where the memory goes",
-        "Bars: what was predicted, part by part. Upright tick: the peak that the run's own process reached.",
-        "Predicted memory by part, and measured peaks",
-        chart("memory", rows=bars, peaks=ticks),
-        ("run", "part", "pool", "held", "mapped from the file", "why"),
-        table,
-    )
+    return figure("memory", table, rows=bars, peaks=ticks)
 
 
 def latency(runs: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[Figure | None]:
@@ -204,29 +172,7 @@ def latency(runs: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -
             course.append({"name": label, "token": token, "ms": ms, "says": f"{label}: token {token}, {digits(ms)} ms"})
         p50, p90, p99 = (digits(float(v)) for v in np.quantile(times, (0.5, 0.9, 0.99)))
         table.append((label, str(len(times)), p50, p90, p99, digits(float(times[-1]))))
-    if not shares:
-        return []
-    columns = ("run", "tokens", "median, ms", "90 %, ms", "99 %, ms", "slowest, ms")
-    return [
-        figure(
-            "latency",
-            "Time of a single token",
-            "The steeper the line, the steadier the answer; its tail to the right is what a user notices as stutter.",
-            "Share of tokens over their time",
-            chart("latency", rows=shares),
-            columns,
-            table,
-        ),
-        figure(
-            "course",
-            "Time of a token over an answer",
-            "Median over the samples. A rise to the right is the growing cache, or heat.",
-            "Time of tokens over an answer",
-            chart("course", rows=course),
-            columns,
-            table,
-        ),
-    ]
+    return [figure("latency", table, rows=shares), figure("course", table, rows=course)]
 
 
 def frontier(choices: Choices, runs: Sequence[tuple[str, RunView]], models_max: int = 3) -> Figure | None:
@@ -254,16 +200,7 @@ def frontier(choices: Choices, runs: Sequence[tuple[str, RunView]], models_max: 
             says = f"{name} {quant}: {digits(gib)} GiB, perplexity {loss:+.1f} % over F16"
             rows.append({"model": name, "quant": quant, "gib": gib, "loss": max(loss, 0.0), "says": says})
             table.append((name, quant, f"{digits(gib)} GiB", f"{loss:+.2f} %"))
-    return figure(
-        "frontier",
-        "What a smaller file costs in quality",
-        "Left is smaller and faster, down is better. Losses are published perplexities of models of about that size, "
-        "not measured here.",
-        "Perplexity lost over size of the weights",
-        chart("frontier", rows=rows),
-        ("model", "mixture", "weights", "perplexity over F16"),
-        table,
-    )
+    return figure("frontier", table, rows=rows)
 
 
 def acceptance(records: Sequence[RunRecord]) -> Figure | None:
@@ -283,15 +220,7 @@ def acceptance(records: Sequence[RunRecord]) -> Figure | None:
             says = f"{name}: token {place} of the draft accepted {accepted} of {tried} times"
             rows.append({"name": name, "position": place, "share": accepted / tried, "says": says})
             table.append((name, str(place), str(accepted), str(tried), f"{accepted / tried:.0%}"))
-    return figure(
-        "acceptance",
-        "Speculation: how much of a draft is kept",
-        "A drafted token counts only when all before it were accepted.",
-        "Accepted share by place in the draft",
-        chart("acceptance", rows=rows),
-        ("draft", "place", "accepted", "tried", "share"),
-        table,
-    )
+    return figure("acceptance", table, rows=rows)
 
 
 def soaks(records: Sequence[RunRecord]) -> Figure | None:
@@ -309,15 +238,7 @@ def soaks(records: Sequence[RunRecord]) -> Figure | None:
         knee = "never" if found.knee_s is None else f"{found.knee_s:.0f} s"
         speeds = digits(found.burst_tokens_per_s), digits(found.sustained_tokens_per_s)
         table.append((name, speeds[0], knee, speeds[1]))
-    return figure(
-        "soak",
-        "Speed over minutes",
-        "A device that cannot give off its heat slows down.",
-        "Decode speed over minutes of load",
-        chart("soak", rows=rows),
-        ("run", "burst, tokens/s", "slows down after", "at the end, tokens/s"),
-        table,
-    )
+    return figure("soak", table, rows=rows)
 
 
 def loads(records: Sequence[RunRecord]) -> Figure | None:
@@ -341,15 +262,7 @@ def loads(records: Sequence[RunRecord]) -> Figure | None:
                     rows.append({"name": line, "load": level.offered, "wait": wait_s, "says": says})
                     shown.append(amount("s", wait_s))
             table.append((*shown, str(sum(level.failures.values()))))
-    return figure(
-        "load",
-        "Latency over load",
-        "A server that is asked for more than it can do lets requests wait.",
-        "Latency of requests over the load on a server",
-        chart("load", rows=rows),
-        ("load", "requests/s", "TTFT median", "TTFT 99 %", "end to end median", "end to end 99 %", "failed"),
-        table,
-    )
+    return figure("load", table, rows=rows)
 
 
 def _peak_flops(runs: Sequence[RunView]) -> float | None:

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from math import exp, isfinite, log
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.domain.record import RunRecord
 from harness.domain.result import Quality
 from harness.printable import clean
 from harness.records.ladder import Rung, rungs_of
 from harness.report.charts import Chart, Figure, Row, chart, figure
-from harness.report.labels import Named, place
 from harness.report.text import digits
 
 MODELS_MAX: Final = 6
@@ -19,6 +18,10 @@ MODELS_MAX: Final = 6
 _LEAST_KL: Final = 1e-4
 """Nats below which a divergence is drawn there."""
 _HEIGHT_PX: Final = 250
+_LETTER_PX: Final = 6.3
+_LINE_PX: Final = 11.0
+_MARK_PX: Final = 5.0
+_GAP_PX: Final = 7.0
 
 
 def ladder_figures(records: Sequence[RunRecord]) -> list[Figure]:
@@ -65,19 +68,7 @@ def _frontier(rungs: Sequence[tuple[str, Rung]]) -> Figure | None:
         )
     if not rows:
         return None
-    return figure(
-        "ladder-frontier",
-        "The quantisation ladder, measured",
-        "Down is closer to the least quantized reference. A filled mark: no other rung is smaller, faster and closer "
-        "at once; the line joins those that none beats in that plot alone. KL below 0.0001 nats is drawn there.",
-        "Divergence from the reference over size and speed",
-        partial(_frontiers, rows),
-        (
-            *("model", "mixture", "file", "bits", "mostly", "decode, tokens/s", "perplexity", "KL, nats"),
-            *("same top token", "frontier"),
-        ),
-        table,
-    )
+    return figure("ladder-frontier", table, partial(_frontiers, rows))
 
 
 def _frontiers(rows: Sequence[Row], width_px: int) -> Chart:
@@ -159,17 +150,7 @@ def _calibration(rungs: Sequence[tuple[str, Rung]]) -> Figure | None:
         )
         counts = (str(flips), str(found.lost_count), str(found.gained_count))
         table.append((name, quant, nll_words, *counts, f"{found.ece:.4f}", ece_words))
-    return figure(
-        "ladder-calibration",
-        "What quantisation does to calibration",
-        "Next tokens of the same text, beside the reference: mean and 95 % interval of the paired difference. Right of "
-        "the line is worse. An ECE alone mostly does not see quantisation; the NLL does. A flip is a token that one of "
-        "the two got right and the other did not.",
-        "Change of NLL and ECE by rung",
-        partial(_changes, rows),
-        ("model", "mixture", "NLL change, nats", "flips", "lost", "gained", "ECE", "ECE change"),
-        table,
-    )
+    return figure("ladder-calibration", table, partial(_changes, rows))
 
 
 def _changes(rows: Sequence[Row], width_px: int) -> Chart:
@@ -196,3 +177,50 @@ def _changes(rows: Sequence[Row], width_px: int) -> Chart:
         for key, title, constant, ticks in parts
     ]
     return {"vconcat": plots, "spacing": 18}
+
+
+class Named(NamedTuple):
+    """A mark with its name, in pixels from the left and from the bottom."""
+
+    x: float
+    y: float
+    text: str
+
+
+def place(
+    marks: Sequence[Named], width: float, height: float, lines: Sequence[Sequence[tuple[float, float]]] = ()
+) -> list[tuple[float, float] | None]:
+    """Where each name begins (left edge, middle of its height), in pixels; None where there is no free place.
+
+    Right of the mark if it can be, else left, above, below, then the corners; earlier marks choose first, and no name
+    covers a mark or a line, or leaves the plot. Greedy: a name may find no place that a better order would have left.
+
+    Args:
+        marks: The marks, the most important first.
+        width: Of the plot, px.
+        height: Of the plot, px.
+        lines: Corners of each line in steps, in its order, px: each piece is level or upright.
+    """
+    # Boxes that are taken: left, bottom, right, top.
+    taken = [(m.x - _MARK_PX, m.y - _MARK_PX, m.x + _MARK_PX, m.y + _MARK_PX) for m in marks]
+    for (x0, y0), (x1, y1) in (piece for line in lines for piece in pairwise(line)):
+        taken.append((min(x0, x1) - 1, min(y0, y1) - 1, max(x0, x1) + 1, max(y0, y1) + 1))
+
+    def free(x: float, y: float, size: float) -> bool:
+        left, bottom, right, top = box = x, y - _LINE_PX / 2, x + size, y + _LINE_PX / 2
+        if left < 0 or right > width or bottom < 0 or top > height:
+            return False
+        if any(left < t[2] and t[0] < right and bottom < t[3] and t[1] < top for t in taken):
+            return False
+        taken.append(box)
+        return True
+
+    places = []
+    for x, y, text in marks:
+        size = _LETTER_PX * len(text)
+        right, left, middle = x + _GAP_PX, x - _GAP_PX - size, x - size / 2
+        up, down = y + 1.6 * _GAP_PX, y - 1.6 * _GAP_PX
+        tried = [(right, y), (left, y), (middle, up), (middle, down)]
+        tried += [(right, up), (left, down), (right, down), (left, up)]
+        places.append(next((at for at in tried if free(*at, size)), None))
+    return places

@@ -1,5 +1,6 @@
 """Words and amounts on pages. Names come from files of strangers: they are cleaned, and escaped where shown."""
 
+from harness.records.compare import Row
 from harness.units import format_amount
 
 
@@ -14,6 +15,12 @@ def digits(value: float) -> str:
         return "0"
     places = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:.{places}f}"
+
+
+def compared(row: Row) -> tuple[str, str, str, str]:
+    """What was predicted, its interval, what was measured, and the error of the prediction."""
+    between = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
+    return amount(row.unit, row.predicted), between, amount(row.unit, row.measured), percent(row.error_ratio)
 
 
 def percent(ratio: float | None) -> str:

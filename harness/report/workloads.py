@@ -29,29 +29,19 @@ class WorkloadPanel(NamedTuple):
 
 def workload_panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[WorkloadPanel]:
     """A panel for each run that is not one of a language model alone."""
-    by_run = {record.run_id: record for record in records}
-    return [_panel(run, by_run[run.run_id]) for _, run in named if isinstance(by_run[run.run_id].result, System)]
+    results = {record.run_id: record.result for record in records}
+    return [_panel(run, found) for _, run in named if isinstance(found := results[run.run_id], System)]
 
 
-def _panel(run: RunView, record: RunRecord) -> WorkloadPanel:
-    result = record.result
-    assert isinstance(result, System)
+def _panel(run: RunView, result: System) -> WorkloadPanel:
     predicted = {p["operation"]: p for p in result.predicted}
     rows: list[tuple[str, ...]] = []
     for test in run.tests:
         said = predicted.get(test.label)
         middle = said["latency_s"]["mid"] if said else None
-        error = middle / test.value - 1 if middle and test.value else None
-        rows.append(
-            (
-                test.label,
-                amount(test.unit, test.value),
-                format_seconds(middle) if middle else "–",
-                f"{error:+.0%}" if error is not None else "–",
-                clean(said["limit"]) if said else "–",
-                str(test.sample_count),
-            )
-        )
+        error = f"{middle / test.value - 1:+.0%}" if middle and test.value else "–"
+        limit, shown = clean(said["limit"]) if said else "–", format_seconds(middle) if middle else "–"
+        rows.append((test.label, amount(test.unit, test.value), shown, error, limit, str(test.sample_count)))
     label = run.workload if run.name == run.workload else f"{run.workload}, {run.name} {run.quant}".rstrip()
     told = {"size": result.size, "quality": result.quality, "evaluation": result.evaluation}
     outcome = f"{run.outcome}: {clean(run.detail, 300)}" if run.detail else run.outcome

@@ -61,6 +61,11 @@ class RowsInRuns(Rows):
 
     vocab_count: int
     _kept: NDArray[Any]
+    _end_tokens: frozenset[int]
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation."""
+        return token in self._end_tokens
 
     @abstractmethod
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:

@@ -70,10 +70,6 @@ class GenaiSession(OneSequence):
         """Text of token ids; undecodable bytes become U+FFFD."""
         return str(self._tokenizer.decode(np.asarray(tokens, np.int32)))
 
-    def is_end(self, token: int) -> bool:
-        """Whether ``token`` ends a generation."""
-        return token in self._end_tokens
-
     def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[np.float32]:
         self._generator.append_tokens(np.asarray(tokens, np.int32))
         if logits == "all":

@@ -56,7 +56,7 @@ class MlxSession(OneSequence):
             from tokenizers import Tokenizer
 
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        ends, begin = config.get("eos_token_id"), config.get("bos_token_id")
+        ends, begin = config.get("eos_token_id", []), config.get("bos_token_id")
         self._end_tokens = frozenset(ends if isinstance(ends, list) else [ends])
         self.begin_token: int | None = begin if isinstance(begin, int) else None
         self.vocab_count = int(config["vocab_size"])
@@ -76,10 +76,6 @@ class MlxSession(OneSequence):
         if self._tokenizer is None:
             raise EngineError("the model's folder has no tokenizer.json")
         return self._tokenizer
-
-    def is_end(self, token: int) -> bool:
-        """Whether ``token`` ends a generation."""
-        return token in self._end_tokens
 
     def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[np.float32]:
         mx, rows = self._mx, []

@@ -31,39 +31,33 @@ def read_results(path: Path) -> list[RunRecord]:
         from harness.records.imports import pasted
 
         return (llama_bench.from_sql if "INSERT INTO llama_bench" in text else pasted.from_text)(text, path)
-    for document in _documents(data, text, path):
-        if isinstance(document, dict) and "schema_version" in document:
-            return [from_document(document, path)]
-        if isinstance(document, list) and document and all(isinstance(d, dict) and "run_id" in d for d in document):
-            return [from_document(d, f"{path}[{i}]") for i, d in enumerate(document)]
-        inner = _inside(document)
-        if inner:
-            return [from_document(d, f"{path}[{i}]") for i, d in enumerate(inner)]
-        for tool in TOOLS:
-            module = import_module(f"{__name__}.{tool}")
-            if module.recognises(document):
-                found: list[RunRecord] = module.from_document(document, path)
-                return found
+    document = _document(data, text, path)
+    if isinstance(document, dict) and "schema_version" in document:
+        return [from_document(document, path)]
+    if own := _own(document):
+        return [from_document(d, f"{path}[{i}]") for i, d in enumerate(own)]
+    for tool in TOOLS:
+        module = import_module(f"{__name__}.{tool}")
+        if module.recognises(document):
+            found: list[RunRecord] = module.from_document(document, path)
+            return found
     raise BadDataError(path, "", "results of no tool known here", f"a run record, or a file of {', '.join(TOOLS)}")
 
 
-def _inside(document: Any) -> list[Any]:
-    """Records inside what ``check --json`` and ``workloads run --json`` print."""
-    if not isinstance(document, dict):
-        return []
-    found = document.get("records", [document.get("record")])
-    return found if isinstance(found, list) and all(isinstance(d, dict) and "run_id" in d for d in found) else []
+def _own(document: Any) -> list[Any]:
+    """Records in a list, or inside what ``check --json`` and ``workloads run --json`` print; else nothing."""
+    listed = document.get("records", [document.get("record")]) if isinstance(document, dict) else document
+    return listed if isinstance(listed, list) and all(isinstance(d, dict) and "run_id" in d for d in listed) else []
 
 
-def _documents(data: bytes, text: str, path: Path) -> list[Any]:
-    """The file as one JSON document, or else as the list of its JSON lines."""
+def _document(data: bytes, text: str, path: Path) -> Any:
+    """The file as one JSON document, or else the list of its JSON lines."""
     try:
-        return [msgspec.json.decode(data)]
+        return msgspec.json.decode(data)
     except RecursionError as error:
         raise BadDataError(path, "", "lists in lists without end", "results of a tool") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        lines = [line for line in text.splitlines() if line.strip()]
         try:
-            return [[msgspec.json.decode(line) for line in lines]]
+            return [msgspec.json.decode(line) for line in text.splitlines() if line.strip()]
         except (msgspec.DecodeError, RecursionError):
             raise BadDataError(path, "", f"no JSON ({error})", "results of a tool") from error

@@ -19,6 +19,8 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 
 SAMPLES_MAX = 100_000
+UNDATED = "1970-01-01T00:00:00+00:00"
+"""When a result was made that does not say so."""
 
 
 def number(value: Any, default: float = 0.0) -> float:
@@ -40,6 +42,13 @@ def text(value: Any, most: int = 200) -> str:
     return value[:most] if isinstance(value, str) else ""
 
 
+def part(document: Any, *names: str) -> dict[str, Any]:
+    """The object under a path of keys; empty where something on the way is missing or no object."""
+    for name in names:
+        document = document.get(name) if isinstance(document, dict) else None
+    return document if isinstance(document, dict) else {}
+
+
 def sample(phase: Phase, label: str, token_count: int, duration_s: float, at: float = 0.0) -> Sample:
     """One sample of another tool: nothing is known of the machine's state."""
     return Sample(phase=phase, label=label, token_count=token_count, duration_s=duration_s, started_unix_s=at)
@@ -49,7 +58,7 @@ def record(
     source: object,
     *,
     tool: str,
-    created: str,
+    created: str = UNDATED,
     samples: list[Sample],
     name: str,
     quant: str = "",

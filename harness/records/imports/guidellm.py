@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.domain.record import RunRecord, Sample
-from harness.records.imports._make import number, record, sample, text
+from harness.records.imports._make import number, part, record, sample, text
 
 _METRICS = ("time_to_first_token_ms", "inter_token_latency_ms", "output_tokens_per_second")
 
@@ -27,9 +27,10 @@ def from_document(document: Mapping[str, Any], source: Path | str) -> list[RunRe
 
 
 def _one(benchmark: Mapping[str, Any], document: Mapping[str, Any], place: str) -> RunRecord:
-    found = {name: _successful(benchmark["metrics"], name) for name in _METRICS}
+    told = {name: part(benchmark, "metrics", name) for name in _METRICS}
+    found = {name: part({"told": each.get("successful", each)}, "told") for name, each in told.items()}
     samples: list[Sample] = []
-    first, between, rate = (_median(found[name]) for name in _METRICS)
+    first, between, rate = (number(each.get("median")) or number(each.get("mean")) for each in found.values())
     if first:
         samples.append(sample("first_token", "ttft", 0, first / 1e3))
     if between:
@@ -44,26 +45,15 @@ def _one(benchmark: Mapping[str, Any], document: Mapping[str, Any], place: str) 
         created=datetime.fromtimestamp(min(begun, 4e9), UTC).isoformat(),
         samples=samples,
         name=(_model(benchmark) or _model(document)).rpartition("/")[2],
-        extra={"distributions": {name: _plain(d) for name, d in found.items()}},
+        extra={"distributions": {name: _plain(each) for name, each in found.items()}},
         detail="summary of many requests: each sample is a median",
     )
 
 
-def _successful(metrics: Any, name: str) -> Mapping[str, Any]:
-    part = metrics.get(name) if isinstance(metrics, dict) else None
-    part = part.get("successful", part) if isinstance(part, dict) else None
-    return part if isinstance(part, dict) else {}
-
-
-def _median(part: Mapping[str, Any]) -> float:
-    return number(part.get("median")) or number(part.get("mean"))
-
-
-def _plain(part: Mapping[str, Any]) -> dict[str, float]:
+def _plain(distribution: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a distribution, percentiles among them."""
-    listed = part.get("percentiles")
-    percentiles = listed if isinstance(listed, dict) else {}
-    values = {k: part[k] for k in ("mean", "median", "std_dev", "min", "max", "count") if k in part} | percentiles
+    names = ("mean", "median", "std_dev", "min", "max", "count")
+    values = {k: distribution[k] for k in names if k in distribution} | part(distribution, "percentiles")
     return {text(k, 20): number(v) for k, v in values.items()}
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from harness.domain.record import Phase, RunRecord, Sample
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
-from harness.records.imports._make import count, number, record, sample, text
+from harness.records.imports._make import UNDATED, count, number, record, sample, text
 
 _SAME_RUN: Final = (
     "build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type", "n_batch", "n_ubatch",
@@ -181,7 +181,7 @@ def _created(value: Any) -> str:
     try:
         return datetime.fromisoformat(text(value)).isoformat()
     except ValueError:
-        return "1970-01-01T00:00:00+00:00"
+        return UNDATED
 
 
 def _unix_s(value: Any) -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.domain.record import Phase, RunRecord, Sample
-from harness.records.imports._make import count, number, record, sample, text
+from harness.records.imports._make import UNDATED, count, number, part, record, sample, text
 
 _PHASES: Final[dict[str, Phase]] = {
     "load": "load",
@@ -18,8 +18,7 @@ _PHASES: Final[dict[str, Phase]] = {
 
 def recognises(document: Any) -> bool:
     """Whether it is a report: parts with a latency in seconds."""
-    report = document.get("report", document) if isinstance(document, dict) else None
-    return isinstance(report, dict) and any(_latency(part) for part in report.values())
+    return isinstance(document, dict) and bool(_timed(document))
 
 
 def from_document(document: Mapping[str, Any], source: Path | str) -> list[RunRecord]:
@@ -28,23 +27,14 @@ def from_document(document: Mapping[str, Any], source: Path | str) -> list[RunRe
     Raises:
         BadDataError: It holds no time.
     """
-    report = document.get("report", document)
-    config = document.get("config")
-    backend = config.get("backend") if isinstance(config, dict) else None
-    backend = backend if isinstance(backend, dict) else {}
-    environment = config.get("environment") if isinstance(config, dict) else None
-    environment = environment if isinstance(environment, dict) else {}
-    samples: list[Sample] = []
-    for name, part in report.items():
-        latency = _latency(part)
-        if latency:
-            samples += _samples(text(name, 60), part, latency)
+    backend, environment = part(document, "config", "backend"), part(document, "config", "environment")
+    timed = _timed(document)
     return [
         record(
             source,
             tool="optimum-benchmark",
-            created=text(environment.get("timestamp"), 40) or "1970-01-01T00:00:00+00:00",
-            samples=samples,
+            created=text(environment.get("timestamp"), 40) or UNDATED,
+            samples=[s for name, measured in timed.items() for s in _samples(text(name, 60), measured)],
             name=text(backend.get("model")).rpartition("/")[2],
             cpu=text(environment.get("cpu")).strip(),
             engine_version=text(backend.get("version"), 40),
@@ -54,18 +44,20 @@ def from_document(document: Mapping[str, Any], source: Path | str) -> list[RunRe
     ]
 
 
-def _latency(part: Any) -> Mapping[str, Any] | None:
-    latency = part.get("latency") if isinstance(part, dict) else None
-    return latency if isinstance(latency, dict) and isinstance(latency.get("values"), list) else None
+def _timed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts that hold values of a latency."""
+    report = document.get("report", document)
+    found = report.items() if isinstance(report, dict) else ()
+    return {name: each for name, each in found if isinstance(part(each, "latency").get("values"), list)}
 
 
-def _samples(name: str, part: Mapping[str, Any], latency: Mapping[str, Any]) -> list[Sample]:
+def _samples(name: str, measured: Mapping[str, Any]) -> list[Sample]:
     """Samples of a part; tokens come from its throughput: tokens/s x mean latency."""
-    seconds = [number(v) for v in latency["values"]]
-    seconds = [s / 1000 if latency.get("unit") == "ms" else s for s in seconds if s > 0]
+    latency, throughput = part(measured, "latency"), part(measured, "throughput")
+    unit_s = 1e-3 if latency.get("unit") == "ms" else 1.0
+    seconds = [s * unit_s for v in latency["values"] if (s := number(v)) > 0]
     phase = _PHASES.get(name, "workload")
-    throughput = part.get("throughput")
     tokens = 1
-    if isinstance(throughput, dict) and text(throughput.get("unit")).startswith("tokens") and seconds:
+    if text(throughput.get("unit")).startswith("tokens") and seconds:
         tokens = max(1, round(number(throughput.get("value")) * sum(seconds) / len(seconds)))
     return [sample(phase, name, 0 if phase == "load" else tokens, s) for s in seconds]

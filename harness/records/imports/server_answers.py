@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
-from harness.records.imports._make import count, number, record, sample, text
+from harness.records.imports._make import UNDATED, count, number, part, record, sample, text
 
 
 def recognises(document: Any) -> bool:
@@ -30,23 +30,17 @@ def from_document(document: Any, source: Path | str) -> list[RunRecord]:
 
 def _times(answer: Mapping[str, Any]) -> tuple[str, int, float, int, float] | None:
     """Software, tokens of the prompt and their seconds, new tokens and theirs; 0 s for what it does not tell."""
-    timings, stats, usage = (_table(answer, name) for name in ("timings", "stats", "usage"))
+    timings, stats = part(answer, "timings"), part(answer, "stats")
     if "eval_duration" in answer:
-        seconds = [number(answer.get(name)) / 1e9 for name in ("prompt_eval_duration", "eval_duration")]
-        return "ollama", count(answer.get("prompt_eval_count")), seconds[0], count(answer.get("eval_count")), seconds[1]
+        prompt_s, new_s = (number(answer.get(name)) / 1e9 for name in ("prompt_eval_duration", "eval_duration"))
+        return "ollama", count(answer.get("prompt_eval_count")), prompt_s, count(answer.get("eval_count")), new_s
     if "tokens_per_second" in stats:
-        new, speed = count(usage.get("completion_tokens")), number(stats["tokens_per_second"])
+        new, speed = count(part(answer, "usage").get("completion_tokens")), number(stats["tokens_per_second"])
         return "lmstudio", 0, 0.0, new, new / speed if speed else 0.0
     if "predicted_ms" in timings:
-        seconds = [number(timings.get(name)) / 1e3 for name in ("prompt_ms", "predicted_ms")]
-        new = count(timings.get("predicted_n"))
-        return "llama-server", count(timings.get("prompt_n")), seconds[0], new, seconds[1]
+        prompt_s, new_s = (number(timings.get(name)) / 1e3 for name in ("prompt_ms", "predicted_ms"))
+        return "llama-server", count(timings.get("prompt_n")), prompt_s, count(timings.get("predicted_n")), new_s
     return None
-
-
-def _table(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = answer.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def _record(answer: Mapping[str, Any], source: Path | str) -> RunRecord:
@@ -56,18 +50,14 @@ def _record(answer: Mapping[str, Any], source: Path | str) -> RunRecord:
     name = text(answer.get("model"))
     if not name:
         raise BadDataError(source, "model", "nothing", "the name of the model that answered")
+    samples = [sample("prefill", f"pp{prompt}", prompt, prompt_s)] if prompt and prompt_s else []
+    if new and new_s:
+        samples.append(sample("decode", f"tg{new} @ d{prompt}" if prompt else f"tg{new}", new, new_s))
     return record(
         source,
         tool=software,
-        created=text(answer.get("created_at"), 40) or "1970-01-01T00:00:00+00:00",
-        samples=[
-            *([sample("prefill", f"pp{prompt}", prompt, prompt_s)] if prompt and prompt_s else []),
-            *(
-                [sample("decode", f"tg{new} @ d{prompt}" if prompt else f"tg{new}", new, new_s)]
-                if new and new_s
-                else []
-            ),
-        ],
+        created=text(answer.get("created_at"), 40) or UNDATED,
+        samples=samples,
         name=name,
-        quant=text(_table(answer, "model_info").get("quant")),
+        quant=text(part(answer, "model_info").get("quant")),
     )

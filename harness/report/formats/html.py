@@ -2,9 +2,9 @@
 
 import base64
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -13,9 +13,11 @@ from harness.domain.record import RunRecord
 from harness.domain.result import Boundary, Load, Result, Soak, Speculation, Stream
 from harness.errors import MissingPackageError
 from harness.printable import clean
+from harness.records.store import write_atomically
 from harness.report.choices import Choices
-from harness.report.document import Report, RunView
-from harness.report.features import feature_panels
+from harness.report.choices import choices as every_choice
+from harness.report.document import Report, RunView, build
+from harness.report.features import excerpt, feature_panels
 from harness.report.figures import figures, labelled
 from harness.report.text import amount, digits
 from harness.report.workloads import flat, workload_panels
@@ -50,7 +52,8 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
         # On paper the whole matrix fits the width of a page: some 700 px, a column 46, the names 230.
         css += f"@media print{{.matrix table{{zoom:{min(0.6, 640 / (230 + 46 * len(report.choices.models))):.2f}}}}}\n"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.globals |= {"amount": amount, "clean": clean, "digits": digits, "format_bytes": format_bytes}
+    told = (amount, clean, digits, excerpt, format_bytes)
+    environment.globals |= {each.__name__: each for each in told}
     named = labelled(report.runs)
     choices = report.choices
     policy = (
@@ -61,16 +64,13 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
     drawn = [f._replace(svg=Markup(f.svg)) for f in figures(report, records)]  # noqa: S704 - escaped by its serialiser
     return environment.from_string(page).render(
         report=report,
-        title=_title(report),
         policy=policy,
         css=Markup(css),  # noqa: S704 - our own file
         js=Markup(js),  # noqa: S704 - our own file
-        lead=_lead(report),
-        cards=_cards(named, choices),
+        largest=_largest(choices) if choices else [],
         choices=choices,
         data=Markup(_script_json(choices)) if choices else "",  # noqa: S704 - escaped there
-        cells=_cells(choices) if choices else [],
-        matrix_note=_matrix_note(choices) if choices else "",
+        shown=[choices.shown(d) for d in range(len(choices.devices))] if choices else [],
         start_device=start_device,
         start_model=start_model,
         named=named,
@@ -82,6 +82,11 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
     )
 
 
+def write_check_report(records: Sequence[RunRecord], path: Path) -> None:
+    """Write the page of a check: its runs, and what fits on all known devices; errors as ``render`` and the writer."""
+    write_atomically(path, render(records, build(records, every_choice())).encode())
+
+
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
@@ -90,71 +95,6 @@ def _script_json(value: Any) -> str:
     """JSON that cannot end its script element, whatever a name in it says."""
     text = msgspec.json.encode(value).decode()
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")
-
-
-def _title(report: Report) -> str:
-    devices = sorted({run.device for run in report.runs})
-    if report.runs and len(devices) == 1:
-        return f"Language models on {devices[0]}: feasibility report"
-    return "Language models on edge devices: feasibility report"
-
-
-def _lead(report: Report) -> str:
-    """What a decision maker needs in two sentences."""
-    parts = []
-    measured = [r for r in report.runs if r.outcome == "ok" and r.comparison]
-    if measured:
-        rows = [row for r in measured if r.comparison for row in r.comparison.rows if row.inside is not None]
-        inside = sum(bool(row.inside) for row in rows)
-        parts.append(
-            f"{len(measured)} run{'s' if len(measured) > 1 else ''} measured for real; {inside} of {len(rows)} "
-            "quantities lay inside the interval predicted beforehand."
-        )
-    bad = [r for r in report.runs if r.outcome not in {"ok", "inconclusive"}]
-    if bad:
-        parts.append(f"{len(bad)} run{'s' if len(bad) > 1 else ''} did not come to an end as asked; see below.")
-    if report.choices:
-        parts.append(_matrix_note(report.choices) + ".")
-    return " ".join(parts) or "Nothing was measured and nothing was asked about."
-
-
-def _matrix_note(choices: Choices) -> str:
-    count = Counter(word for d in range(len(choices.devices)) for word in choices.shown(d))
-    total = count.total() - count["-"]
-    context = choices.contexts[choices.default_context]
-    shown = f"{context // 1024}k" if context % 1024 == 0 else str(context)
-    return (
-        f"{count['0']} fit, {count['1']} fit with streaming, {count['2']} do not, of {total} combinations in "
-        f"{choices.quants[choices.default_quant]} with {shown} tokens of context"
-    )
-
-
-def _cards(named: Sequence[tuple[str, RunView]], choices: Choices | None) -> list[dict[str, str]]:
-    """Largest figures of the first screen: a run each, at most four."""
-    cards = []
-    asked = [n for n in named if n[1].workload == "generate"]
-    for label, run in ([n for n in asked if n[1].comparison] or asked)[-4:]:
-        decode = next((t for t in run.tests if t.phase == "decode" and t.value is not None), None)
-        row = next((r for r in run.comparison.rows if r.name == "decode"), None) if run.comparison else None
-        if decode is None or decode.value is None:
-            cards.append({"title": label, "value": run.outcome, "note": clean(run.detail, 80)})
-            continue
-        note = f"peak {format_bytes(run.peak_memory_bytes)}" if run.peak_memory_bytes else ""
-        if row:
-            note = f"predicted {digits(row.low)} to {digits(row.high)} (middle {_off(row.error_ratio)}); {note}"
-        cards.append({"title": label, "value": f"{digits(decode.value)} tokens/s", "note": note})
-    if choices and not cards:
-        best = _largest(choices)
-        cards += [
-            {"title": f"largest model for most {kind}s", "value": name, "note": note} for kind, name, note in best
-        ]
-    return cards
-
-
-def _off(error_ratio: float | None) -> str:
-    if error_ratio is None:
-        return "unknown"
-    return f"{abs(100 * error_ratio):.0f} % too {'high' if error_ratio > 0 else 'low'}"
 
 
 def _largest(choices: Choices) -> list[tuple[str, str, str]]:
@@ -176,20 +116,6 @@ def _start(choices: Choices, named: Sequence[tuple[str, RunView]]) -> tuple[int,
     ran = [i for i, m in enumerate(choices.models) if any(run.name.startswith(m.name) for _, run in named)]
     near = min(range(len(choices.models)), key=lambda i: abs(choices.models[i].parameters_b - 3.2), default=0)
     return devices[len(devices) // 2], ran[-1] if ran else near
-
-
-def _cells(choices: Choices) -> list[list[tuple[str, str]]]:
-    """Class and text of each cell of the matrix, a row a device, as it stands before any script runs."""
-    lines = []
-    step, first = len(choices.quants) * len(choices.contexts), choices.default_quant * len(choices.contexts)
-    for d, verdict in enumerate(choices.verdict):
-        line = []
-        for m, word in enumerate(choices.shown(d)):
-            streamed = verdict.count("1", 0, m * step + first + choices.default_context)
-            text = {"0": digits(choices.shown_speed(d, m)), "2": "✕", "-": "·"}.get(word)
-            line.append((f"v{word}".replace("-", "x"), text or "◐ " + digits(choices.streamed[d][streamed])))
-        lines.append(line)
-    return lines
 
 
 def _panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[dict[str, Any]]:

@@ -5,27 +5,21 @@ Source: llama.cpp, tools/llama-bench/llama-bench.cpp (``test::get_fields``, ``te
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
+from importlib.resources import files
 from statistics import fmean, stdev
 from typing import Any, Final
 
 from harness.domain.record import RunRecord, Sample
 from harness.printable import clean
+from harness.records.derive import tests_of
 from harness.report.document import Report
 
-FIELDS: Final[dict[str, str]] = {
-    "build_commit": "TEXT", "build_number": "INTEGER", "cpu_info": "TEXT", "gpu_info": "TEXT", "backends": "TEXT",
-    "model_filename": "TEXT", "model_type": "TEXT", "model_size": "INTEGER", "model_n_params": "INTEGER",
-    "n_batch": "INTEGER", "n_ubatch": "INTEGER", "n_threads": "INTEGER", "cpu_mask": "TEXT", "cpu_strict": "INTEGER",
-    "poll": "INTEGER", "type_k": "TEXT", "type_v": "TEXT", "n_gpu_layers": "INTEGER", "n_cpu_moe": "INTEGER",
-    "split_mode": "TEXT", "main_gpu": "INTEGER", "no_kv_offload": "INTEGER", "flash_attn": "INTEGER",
-    "devices": "TEXT", "tensor_split": "TEXT", "tensor_buft_overrides": "TEXT", "load_mode": "TEXT",
-    "lazy_mode": "TEXT", "embeddings": "INTEGER", "no_op_offload": "INTEGER", "no_host": "INTEGER",
-    "repack": "INTEGER", "fit_target": "INTEGER", "fit_min_ctx": "INTEGER", "n_prompt": "INTEGER", "n_gen": "INTEGER",
-    "n_depth": "INTEGER", "test_time": "TEXT", "avg_ns": "INTEGER", "stddev_ns": "INTEGER", "avg_ts": "REAL",
-    "stddev_ts": "REAL",
-}  # fmt: skip
-"""Columns of llama-bench's table, in its order, with their SQLite types."""
+FIELDS: Final[dict[str, tuple[str, str | int]]] = tomllib.loads(
+    (files("harness.report") / "schema" / "llama_bench.toml").read_text("utf-8")
+)
+"""Columns of llama-bench's table, in its order: SQLite type, and what stands there unless a run knows better."""
 
 BOOLEANS: Final = ("cpu_strict", "no_kv_offload", "embeddings", "no_host", "repack")
 
@@ -42,17 +36,15 @@ def rows(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
     for record in records:
         if record.model is None or record.engine is None:
             continue
-        groups: dict[tuple[str, str], list[Sample]] = {}
         for phase in ("prefill", "decode"):
-            for sample in record.believed(phase):
-                if sample.duration_s > 0 and sample.token_count:
-                    groups.setdefault((phase, sample.label), []).append(sample)
-        for (phase, label), samples in groups.items():
-            yield _row(record, phase, label, samples)
+            for (found, label), samples in tests_of(record).items():
+                kept = [s for s in samples if not s.validity.doubts and s.duration_s > 0 and s.token_count]
+                if found == phase and kept:
+                    yield _row(record, phase, label, kept)
 
 
 def _row(record: RunRecord, phase: str, label: str, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Fields in their order; 0 is what llama-bench says of an option that is off."""
+    """Fields in their order."""
     model, engine, scenario = record.model, record.engine, record.scenario
     assert model is not None
     assert engine is not None
@@ -62,10 +54,9 @@ def _row(record: RunRecord, phase: str, label: str, samples: Sequence[Sample]) -
     count = samples[0].token_count
     kv = scenario.kv_type.lower()
     build = re.search(r"\b[0-9a-f]{7,40}\b", engine.build)
-    return dict.fromkeys(FIELDS, 0) | {
+    return {name: usual for name, (_, usual) in FIELDS.items()} | {
         "build_commit": build[0] if build else engine.version,
         "cpu_info": record.machine.cpu_model,
-        "gpu_info": "",
         "backends": scenario.api.upper() or "CPU",
         "model_filename": f"{clean(model.name)}.gguf",
         "model_type": clean(f"{model.architecture} {_size(model.parameter_count)} {model.quant}"),
@@ -74,18 +65,11 @@ def _row(record: RunRecord, phase: str, label: str, samples: Sequence[Sample]) -
         "n_batch": int(engine.options.get("n_batch", 2048)),
         "n_ubatch": scenario.ubatch_tokens,
         "n_threads": engine.thread_count,
-        "cpu_mask": "0x0",
-        "poll": 50,
         "type_k": kv,
         "type_v": kv,
         "n_gpu_layers": int(engine.options.get("n_gpu_layers", 0)),
-        "split_mode": "layer",
         "flash_attn": int(scenario.flash_attention),
-        "devices": "auto",
-        "tensor_split": "0.00",
-        "tensor_buft_overrides": "none",
         "load_mode": "mmap" if scenario.mmap else "none",
-        "lazy_mode": "auto",
         "repack": int(scenario.repack),
         "n_prompt": count if phase == "prefill" else 0,
         "n_gen": count if phase == "decode" else 0,

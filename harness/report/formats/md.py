@@ -7,7 +7,7 @@ from harness.printable import clean
 from harness.printable import escape_markdown as escape
 from harness.report.document import Measured, Report, RunView
 from harness.report.figures import labelled
-from harness.report.text import amount, digits, percent
+from harness.report.text import amount, compared, digits
 from harness.units import format_bytes
 
 SIGNS = {"ok": "✅", "inconclusive": "❔"}
@@ -46,11 +46,10 @@ def _agreement(named: list[tuple[str, RunView]]) -> list[str]:
         for row in run.comparison.rows if run.comparison else ():
             if row.measured is None:
                 continue
-            between = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
+            predicted, between, measured, error = compared(row)
+            measured = f"~~{measured}~~" if row.doubted else measured
             inside = "disturbed" if row.doubted else "inside" if row.inside else "**outside**"
-            measured = f"~~{amount(row.unit, row.measured)}~~" if row.doubted else amount(row.unit, row.measured)
-            cells = (amount(row.unit, row.predicted), between, measured, percent(row.error_ratio))
-            rows.append((label, row.name, *cells, inside))
+            rows.append((label, row.name, predicted, between, measured, error, inside))
     if not rows:
         return []
     columns = ("run", "quantity", "predicted", "90 % interval", "measured", "error", "")

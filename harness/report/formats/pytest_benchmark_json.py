@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from importlib.resources import files
 from statistics import fmean, median, stdev
 from typing import Any
 
 import numpy as np
 
-from harness.domain.record import RunRecord, Sample
+from harness.domain.record import RunRecord
+from harness.records.derive import tests_of
 from harness.records.metrics import UNITS, metric_values
 from harness.report.document import Report
 from harness.report.figures import labelled
@@ -16,34 +18,27 @@ from harness.report.figures import labelled
 def render(records: Sequence[RunRecord], report: Report) -> str:
     """One document; a benchmark for each test of each run, in seconds for one token (or operation)."""
     by_id = {record.run_id: record for record in records}
-    benchmarks = []
-    runs = labelled(report.runs)
-    for label, run in runs:
+    document = _usual()["document"] | {"datetime": records[-1].created if records else ""}
+    for label, run in labelled(report.runs):
         record = by_id[run.run_id]
-        groups: dict[tuple[str, str], list[Sample]] = {}
-        for sample in record.samples:
-            if not sample.warm_up and not sample.validity.doubts and sample.duration_s > 0:
-                groups.setdefault((sample.phase, sample.label), []).append(sample)
-        for (phase, test), samples in groups.items():
+        for (phase, test), samples in tests_of(record).items():
             single = phase in {"first_token", "load"}
-            seconds = [s.duration_s / (1 if single else max(1, s.token_count)) for s in samples]
-            benchmarks.append(_benchmark(f"{label}: {test}", seconds, extra_info(record) | {"run_id": record.run_id}))
-    machine = records[0].machine if records else None
-    document = {
-        "machine_info": {
-            "system": machine.system if machine else "",
-            "release": machine.kernel if machine else "",
-            "machine": "",
-            "processor": machine.cpu_model if machine else "",
-            "python_version": machine.python if machine else "",
-            "cpu": {"brand_raw": machine.cpu_model if machine else "", "count": machine.core_count if machine else 0},
-        },
-        "commit_info": {"id": "", "time": None, "dirty": False, "branch": ""},
-        "benchmarks": benchmarks,
-        "datetime": records[-1].created if records else "",
-        "version": "5.1.0",
-    }
+            clean = [s for s in samples if not s.validity.doubts and s.duration_s > 0]
+            seconds = [s.duration_s / (1 if single else max(1, s.token_count)) for s in clean]
+            extra = extra_info(record) | {"run_id": record.run_id}
+            document["benchmarks"] += [_benchmark(f"{label}: {test}", seconds, extra)] if seconds else []
+    if records:
+        machine = records[0].machine
+        about = {"system": machine.system, "release": machine.kernel, "processor": machine.cpu_model}
+        cpu = {"brand_raw": machine.cpu_model, "count": machine.core_count}
+        document["machine_info"] |= about | {"python_version": machine.python, "cpu": cpu}
     return json.dumps(document, indent=1) + "\n"
+
+
+def _usual() -> dict[str, Any]:
+    """What stands in every such document, and in each of its benchmarks."""
+    text = (files("harness.report") / "schema" / "pytest_benchmark.json").read_text("utf-8")
+    return dict(json.loads(text))
 
 
 def extra_info(record: RunRecord) -> dict[str, Any]:
@@ -63,39 +58,25 @@ def _benchmark(name: str, seconds: list[float], extra: dict[str, Any]) -> dict[s
     inside = [s for s in seconds if low <= s <= high]
     far = sum(abs(s - mean) > spread for s in seconds)
     out = len(seconds) - len(inside)
-    return {
-        "group": None,
-        "name": name,
-        "fullname": f"edge-harness::{name}",
-        "params": None,
-        "param": None,
-        "extra_info": extra,
-        "options": {
-            "disable_gc": False,
-            "timer": "perf_counter",
-            "min_rounds": 1,
-            "max_time": 0.0,
-            "min_time": 0.0,
-            "warmup": True,
-        },
-        "stats": {
-            "min": min(seconds),
-            "max": max(seconds),
-            "mean": mean,
-            "stddev": spread,
-            "rounds": len(seconds),
-            "median": middle,
-            "iqr": q3 - q1,
-            "q1": q1,
-            "q3": q3,
-            "iqr_outliers": out,
-            "stddev_outliers": far,
-            "outliers": f"{far};{out}",
-            "ld15iqr": min(inside),
-            "hd15iqr": max(inside),
-            "ops": 1 / mean,
-            "total": sum(seconds),
-            "iterations": 1,
-            "data": seconds,
-        },
+    stats = {
+        "min": min(seconds),
+        "max": max(seconds),
+        "mean": mean,
+        "stddev": spread,
+        "rounds": len(seconds),
+        "median": middle,
+        "iqr": q3 - q1,
+        "q1": q1,
+        "q3": q3,
+        "iqr_outliers": out,
+        "stddev_outliers": far,
+        "outliers": f"{far};{out}",
+        "ld15iqr": min(inside),
+        "hd15iqr": max(inside),
+        "ops": 1 / mean,
+        "total": sum(seconds),
+        "iterations": 1,
+        "data": seconds,
     }
+    about = {"name": name, "fullname": f"edge-harness::{name}", "extra_info": extra, "stats": stats}
+    return dict(_usual()["benchmark"] | about)

@@ -23,22 +23,26 @@ def value_of(array: NDArray[Any]) -> Any:
     return runtime().OrtValue.ortvalue_from_numpy(array)
 
 
-def _shapes(ports: DecoderPorts, length: int) -> list[tuple[int, int, int, int]]:
-    return [(1, heads, length, dim) for heads, dim in zip(ports.head_count, ports.head_dims, strict=True)]
+class Cache:
+    """The cache of one sequence: ``length`` tokens of at most as many as its arrays hold."""
 
-
-class Grown:
-    """The cache of one sequence where the graph concatenates."""
-
-    def __init__(self, ports: DecoderPorts) -> None:
+    def __init__(self, ports: DecoderPorts, room_tokens: int) -> None:
         self._ports = ports
-        self._dtype = DTYPES[ports.dtype]
         self.length = 0
-        self._hold([np.zeros(shape, self._dtype) for shape in _shapes(ports, 0)])
+        sizes = zip(ports.head_count, ports.head_dims, strict=True)
+        # Zeros that nobody touches take no memory: pages come as the cache fills.
+        self._hold([np.zeros((1, heads, room_tokens, dim), DTYPES[ports.dtype]) for heads, dim in sizes])
 
     def _hold(self, arrays: list[NDArray[Any]]) -> None:
         self._arrays = arrays  # the values below are over their memory
         self._values = [value_of(a) for a in arrays]
+
+
+class Grown(Cache):
+    """The cache of one sequence where the graph concatenates."""
+
+    def __init__(self, ports: DecoderPorts) -> None:
+        super().__init__(ports, 0)
 
     def bind(self, binding: Any) -> None:
         """Name the inputs and outputs of the next run."""
@@ -64,16 +68,8 @@ class Grown:
         return copy(self)
 
 
-class InPlace:
+class InPlace(Cache):
     """The cache of one sequence where the graph writes into the buffer it is given."""
-
-    def __init__(self, ports: DecoderPorts, context_tokens: int) -> None:
-        self._ports = ports
-        self._dtype = DTYPES[ports.dtype]
-        self.length = 0
-        # Zeros that nobody touches take no memory: pages come as the cache fills.
-        self._arrays = [np.zeros(shape, self._dtype) for shape in _shapes(ports, context_tokens)]
-        self._values = [value_of(a) for a in self._arrays]
 
     def bind(self, binding: Any) -> None:
         """Name the inputs and outputs of the next run."""

@@ -88,10 +88,6 @@ class OrtSession(RowsInRuns):
         """Text of token ids; undecodable bytes become U+FFFD."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
 
-    def is_end(self, token: int) -> bool:
-        """Whether ``token`` ends a generation."""
-        return token in self._end_tokens
-
     # -- forward passes -----------------------------------------------------------------------------------------
 
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:

@@ -5,7 +5,7 @@ from report_records import HOSTILE, record
 
 from harness.domain.result import System
 from harness.report.document import build
-from harness.report.features import feature_panels
+from harness.report.features import excerpt, feature_panels
 from harness.report.figures import labelled
 from harness.report.formats import html
 
@@ -83,12 +83,10 @@ def test_other_records_and_other_shapes_have_no_panel() -> None:
     )
     assert [p.note for p in panels(held_is_text)] == [""]
     (panel,) = panels(evaluated(broken, feature(5)))
-    assert [row.number for row in panel.rows] == ["5"]
+    assert [feature.index for feature in panel.features] == [5]
 
 
 def test_long_text_keeps_what_stands_next_to_the_token() -> None:
-    (panel,) = panels(evaluated(feature(1, before="a" * 100 + "near", after="next" + "b" * 100)))
-    place = panel.rows[0].places[0]
-    assert place.before.startswith("…") and place.before.endswith("near")
-    assert place.after.startswith("next") and place.after.endswith("…")
-    assert place.strength == "12.5"
+    before, after = excerpt("a" * 100 + "near", end=True), excerpt("next" + "b" * 100)
+    assert before.startswith("…") and before.endswith("near")
+    assert after.startswith("next") and after.endswith("…")

@@ -16,8 +16,7 @@ from harness.errors import BadDataError
 from harness.records.imports import read_results
 from harness.records.metrics import metric_values
 from harness.report.document import build
-from harness.report.labels import Named, place
-from harness.report.ladder import ladder_figures, outline
+from harness.report.ladder import Named, ladder_figures, outline, place
 
 LLAMA_BENCH = {
     "build_commit": "0c1e570", "build_number": 1, "cpu_info": "AMD EPYC", "gpu_info": "", "backends": "CPU",
