@@ -139,13 +139,13 @@ def test_prefix_cache_is_used_on_purpose_only(url: str) -> None:
 
 def test_a_closed_exchange_frees_the_servers_slot(url: str) -> None:
     attached = SERVER.attach(url)
-    endpoint = attached._dialect.endpoint
-    body = attached._dialect.body(Request(prompt=(5, 6, 7), new_tokens=400))
+    endpoint = attached.dialect.endpoint
+    body = attached.dialect.body(Request(prompt=(5, 6, 7), new_tokens=400))
     with endpoint.exchange("POST", "/completion", body) as sent:
         next(sent.lines())
     deadline_s = time.monotonic() + 20
     while time.monotonic() < deadline_s:
-        slots = json.load(urllib.request.urlopen(f"{attached._dialect.endpoint and url}/slots", timeout=5))
+        slots = json.load(urllib.request.urlopen(f"{attached.dialect.endpoint and url}/slots", timeout=5))
         if not any(slot["is_processing"] for slot in slots):
             return
         time.sleep(0.1)
@@ -266,3 +266,22 @@ def test_a_program_that_refuses_a_file_is_a_recorded_refusal(tmp_path: Path) -> 
     record = measured(generate.plan(job, None), tmp_path)
     assert record.outcome == "refused"
     assert "llama-bench ended with status" in record.detail
+
+
+def test_first_tokens_that_are_no_character_are_not_lost(url: str, tmp_path: Path) -> None:
+    """Half of a random model's tokens are bytes of unfinished characters, which a server sends with their end."""
+    attached = SERVER.attach(url)
+    prompts = ((token,) for token in range(3, 500))
+    late = next(p for p in prompts if attached.ask(Request(prompt=p, new_tokens=7)).counts[0] > 1)
+
+    class Once(served.Served):
+        def _ask(self, prompt_tokens: int, new_tokens: int, **further):
+            self.server.prompt = lambda *_a, **_k: late  # the prompt whose answer begins so
+            return super()._ask(prompt_tokens, new_tokens, **further)
+
+    told: list = []
+    job = served.ServedJob(url=url, scenario=SCENARIO, repetitions=1)
+    run = Once(job, attached, lambda name, data: told.append((name, data)))
+    run._answer(warm_up=False)
+    ((_, sample),) = told
+    assert (sample.token_count, len(sample.token_times_s)) == (6, 6)

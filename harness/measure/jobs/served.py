@@ -153,7 +153,13 @@ class Served(Protocoller):
     def _answer(self, warm_up: bool) -> bool:
         wanted = self.asked.scenario.new_tokens
         # The first token belongs to the prompt: one more is asked for, and gaps are counted from it.
-        answer, unix_s, validity, joules = self._ask(1, (1 if warm_up else wanted) + 1)
+        asked, before = (1 if warm_up else wanted) + 1, self._random.getstate()
+        answer, unix_s, validity, joules = self._ask(1, asked)
+        if (held := answer.counts[0]) > 1:
+            # The first piece waited for the end of a character, and when its tokens came nobody knows: the same again,
+            # with as many more.
+            self._random.setstate(before)
+            answer, unix_s, validity, joules = self._ask(1, asked + held - 1)
         count, duration_s = answer.later_count, answer.arrivals_s[-1] - answer.arrivals_s[0]
         if count < 1 or duration_s <= 0:
             validity = validity.doubted(f"no time between tokens: {answer.new_tokens} came in one piece")

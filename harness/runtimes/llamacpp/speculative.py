@@ -122,7 +122,7 @@ class Speculator:
         started_s = now_s()
         history = [*prompt, self._choose(-1)]
         end = len(prompt) + new_tokens
-        cycles: list[_Cycle] = []
+        cycles: list[Cycle] = []
         widest = 1
         while len(history) < end:
             probe_s = self._probe(history, len(prompt))
@@ -139,9 +139,9 @@ class Speculator:
             if filling or accepted < len(proposal.tokens):
                 target.truncate(len(history) - 1)
             widest = max(widest, size + len(filling))
-            cycles.append(_Cycle(size - 1, accepted, t1_s - t0_s + probe_s, t2_s - t1_s))
+            cycles.append(Cycle(size - 1, accepted, t1_s - t0_s + probe_s, t2_s - t1_s))
             policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s)
-        return _decoding(history[len(prompt) : end], now_s() - started_s, started_s - begun_s, cycles, widest)
+        return decoding_of(history[len(prompt) : end], now_s() - started_s, started_s - begun_s, cycles, widest)
 
     def _filling(self, size: int, position: int) -> list[int]:
         """Tokens that fill a pass up to a size that takes less time; what they leave in the cache is taken back."""
@@ -195,16 +195,19 @@ def _aligned(q: NDArray[np.float64] | None, token: int, size: int) -> NDArray[np
     return whole
 
 
-class _Cycle(NamedTuple):
+class Cycle(NamedTuple):
+    """One pass of the target: tokens drafted and accepted, and what both cost."""
+
     drafted: int
     accepted: int
     draft_s: float
     verify_s: float
 
 
-def _decoding(
-    tokens: Sequence[int], duration_s: float, prefill_s: float, cycles: Sequence[_Cycle], widest_tokens: int
+def decoding_of(
+    tokens: Sequence[int], duration_s: float, prefill_s: float, cycles: Sequence[Cycle], widest_tokens: int
 ) -> Decoding:
+    """An answer of such cycles."""
     lengths = tuple(c.drafted for c in cycles)
     positions = range(max(lengths, default=0))
     return Decoding(
