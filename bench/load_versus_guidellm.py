@@ -1,4 +1,4 @@
-"""``serve-load`` beside guidellm on the same server, in turns: do their figures agree within their own spread?
+"""``serve-load`` beside guidellm on the same server, in turns: whether their figures agree within their own spread.
 
     python -m bench.load_versus_guidellm MODEL.gguf --guidellm PATH [--server llama-server] [--users 1,2,4,8]
         [--turns 3] [--out FOLDER]

@@ -21,7 +21,7 @@ from harness.measure.jobs.verify import VerifierJob, explain
 from harness.measure.pipeline import How
 from harness.predict.speculative import expected_tokens_per_cycle
 from harness.runtimes.server import RUNTIME
-from harness.runtimes.server.verifier import UNKNOWN, Verifier
+from harness.runtimes.server.verifier import Verifier, is_text
 
 pytestmark = pytest.mark.engine
 pytest.importorskip("llama_cpp")
@@ -30,10 +30,10 @@ PROMPTS = ("def add(a, b):", "One, two, three", "The cat sat on", "for i in rang
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """A target, a coarser copy of it, and a stranger with the same vocabulary."""
+    """A target, the same again as the best of all drafts, and a stranger with the same vocabulary."""
     folder = tmp_path_factory.mktemp("models")
-    target = synthesize_tiny(folder / "target.gguf", "Q8_0", seed=3)
-    return target, synthesize_tiny(folder / "near.gguf", "Q4_0", seed=3), synthesize_tiny(folder / "far.gguf", "Q4_0")
+    target, near = (synthesize_tiny(folder / name, "Q8_0", seed=3) for name in ("target.gguf", "near.gguf"))
+    return target, near, synthesize_tiny(folder / "far.gguf", "Q4_0")
 
 
 @pytest.fixture(scope="module", params=["echo_server", "llama-cpp-python"])
@@ -66,15 +66,15 @@ def test_outputs_are_the_servers_own(url: str, models: tuple[Path, Path, Path], 
     assert result.speculative.decoded_count == result.plain.decoded_count or result.differences
     if fixed:  # the adaptive one may find on a busy machine that it does not pay
         assert result.speculative.drafted_count > 0
-        assert result.acceptance_ratio > 0.3
+        assert result.acceptance_ratio > 0.9
     (kept,) = tmp_path.glob("*.json")
     assert '"kind":"speculation"' in kept.read_text().replace(" ", "")
 
 
-def test_a_stranger_is_refused_token_by_token(url: str, models: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_a_stranger_changes_no_output(url: str, models: tuple[Path, Path, Path], tmp_path: Path) -> None:
     _, result = run(url, models[2], tmp_path, draft_tokens=3)
-    assert result.unexplained_count == 0
-    assert result.acceptance_ratio < 0.5
+    assert result.speculative.drafted_count > 0
+    assert result.unexplained_count == 0, result.differences
 
 
 def test_verified_tokens_are_those_of_plain_generation(url: str) -> None:
@@ -85,7 +85,7 @@ def test_verified_tokens_are_those_of_plain_generation(url: str) -> None:
         own: list[str] = []
         while len(own) < 8:
             (token,) = verifier.verify(prompt + "".join(own), "")
-            if token in UNKNOWN:
+            if not is_text(token):
                 break
             own.append(token)
         assert verifier.rest(prompt, len(own)).startswith("".join(own))

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -23,10 +23,11 @@ from harness.measure.jobs.timed import Timed
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy
 from harness.runtimes.llamacpp.drafters import ModelDrafter, Proposal
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.llamacpp.speculative import Cycle, decoding_of
+from harness.runtimes.llamacpp.speculative import Cycle, decoding_of, probe
 from harness.runtimes.server import RUNTIME
+from harness.runtimes.server.answer import Request
 from harness.runtimes.server.stream import KEY_VARIABLE
-from harness.runtimes.server.verifier import UNKNOWN, Verifier
+from harness.runtimes.server.verifier import Verifier, is_text
 
 VERIFY_SIZES: Final = (2, 4, 8, 16)
 
@@ -36,13 +37,6 @@ class VerifierJob(SpeculationJob, frozen=True, kw_only=True):
 
     model: str = ""
     key_variable: str = KEY_VARIABLE
-
-
-class Answered(NamedTuple):
-    """An answer's text and what it cost."""
-
-    text: str
-    decoding: Decoding
 
 
 class TripPolicy(AdaptivePolicy):
@@ -59,26 +53,30 @@ class TripPolicy(AdaptivePolicy):
 
 
 class Remote:
-    """The decoding loop over text; the draft's tokens are counted on both sides, so that rates are of the same text."""
+    """The decoding loop over text; the draft's tokens are counted on both sides, so that rates are of the same text.
+
+    ``text`` is the last answer's.
+    """
 
     def __init__(self, verifier: Verifier, drafter: ModelDrafter, draft: LlamaSession, policy: FixedPolicy) -> None:
         self.verifier, self.drafter, self.draft, self.policy = verifier, drafter, draft, policy
+        self.text = ""
 
     def tokens(self, prompt: str, text: str) -> list[int]:
         """Tokens of ``text`` where it follows ``prompt``."""
         return self.draft.tokenize(prompt + text)[len(self.draft.tokenize(prompt)) :]
 
-    def plain(self, prompt: str, new_tokens: int) -> Answered:
-        """The server's own greedy answer; its times begin with the first token."""
-        answer = self.verifier.plain(prompt, new_tokens)
-        text, tokens = answer.text, self.tokens(prompt, answer.text)
-        duration_s = answer.arrivals_s[-1] - answer.arrivals_s[0]
+    def plain(self, prompt: str, new_tokens: int) -> Decoding:
+        """The server's own greedy answer, streamed; its time begins with the first token."""
+        answer = self.verifier.server.ask(Request(prompt=prompt, new_tokens=new_tokens, reuse=True))
+        self.text, tokens = answer.text, self.tokens(prompt, answer.text)
+        duration_s = answer.duration_s - answer.first_token_s
         if len(tokens) < 2 or duration_s <= 0:
             raise EngineError(f"the server's plain answer has {len(tokens)} tokens: no time of a token can be told")
-        each = Cycle(0, 0, 0.0, duration_s / (len(tokens) - 1))
-        return Answered(text, decoding_of(tokens, duration_s, answer.first_token_s, [each] * (len(tokens) - 1), 1))
+        cycles = [Cycle(0, 0, 0.0, duration_s / (len(tokens) - 1))] * (len(tokens) - 1)
+        return decoding_of(tokens, duration_s, answer.first_token_s, cycles, 1)
 
-    def speculative(self, prompt: str, new_tokens: int) -> Answered:
+    def speculative(self, prompt: str, new_tokens: int) -> Decoding:
         """The same by drafts, until they stop paying: the rest is then the server's own plain generation."""
         now_s, policy = time.perf_counter, self.policy
         self.drafter.forget()
@@ -97,8 +95,8 @@ class Remote:
             found = self.verifier.verify(text, drafted) if drafted or count == new_tokens - 1 else []
             if drafted and not found:  # the server's tokens go across the beginning of the draft
                 found, drafted = self.verifier.verify(text, ""), ""
-            del found[new_tokens - count :]
-            known = next((i for i, token in enumerate(found) if token in UNKNOWN), len(found))
+            found = found[: new_tokens - count]
+            known = next((i for i, token in enumerate(found) if not is_text(token)), len(found))
             text += "".join(found[:known])
             count += known
             t2_s = now_s()
@@ -109,33 +107,23 @@ class Remote:
             if known == len(found) and found:
                 continue
             # Off, or the server's next token is no text (an end, a part of a character): it goes on alone.
-            rest = self.verifier.rest(text, new_tokens - count) if count < new_tokens else ""
+            rest = self.verifier.rest(text, new_tokens - count)
             others = len(self.tokens(text, rest))
-            each_s = (now_s() - t2_s) / max(others, 1)
+            cycles += [Cycle(0, 0, 0.0, (now_s() - t2_s) / max(others, 1))] * others
             for _ in range(others):
-                cycles.append(Cycle(0, 0, 0.0, each_s))
-                policy.saw_cycle((), 0, 0.0, policy.costs.verify_s(1) if policy.costs else each_s)
+                policy.saw_cycle((), 0, 0.0, policy.costs.verify_s(1) if policy.costs else 0.0)
             text += rest
             break
-        duration_s, answer = now_s() - started_s, text[len(prompt) :]
-        self._look_again(prompt, text)
-        widest = max((c.drafted + 1 for c in cycles), default=1)
-        tokens = self.tokens(prompt, answer)
-        return Answered(answer, decoding_of(tokens, duration_s, started_s - begun_s, cycles, widest))
+        duration_s = now_s() - started_s
+        probe(self.drafter, policy, self.draft.tokenize(text), len(self.draft.tokenize(prompt)) + 1)
+        self.text = text[len(prompt) :]
+        tokens, widest = self.tokens(prompt, self.text), max((c.drafted + 1 for c in cycles), default=1)
+        return decoding_of(tokens, duration_s, started_s - begun_s, cycles, widest)
 
     def _words(self, history: list[int], drafted: list[int]) -> str:
         """Text of the drafted tokens up to one that is no whole character."""
         tail = history[-8:]
         return self.draft.detokenize([*tail, *drafted])[len(self.draft.detokenize(tail)) :].partition("\ufffd")[0]
-
-    def _look_again(self, prompt: str, text: str) -> None:
-        """While off: would the draft have agreed with what the server said? One batched pass, outside the answer."""
-        history, start = self.draft.tokenize(text), len(self.draft.tokenize(prompt)) + 1
-        lag_tokens = self.drafter.lag_tokens(history)
-        if self.policy.wants_probe(lag_tokens):
-            started_s = time.perf_counter()
-            found = self.drafter.agreement(history, start)
-            self.policy.saw_agreement(found, lag_tokens, time.perf_counter() - started_s)
 
     def verify_s(self, prompt: str, text: str, repetitions: int = 3) -> dict[int, float]:
         """Seconds of a request over k new tokens of ``text``, its prefix kept, for each size k that the text has."""
@@ -170,36 +158,26 @@ def run_verified(arguments: Mapping[str, Any], emit: Callable[..., None]) -> Non
     with LlamaSession(Path(job.drafts[0]), job.draft_scenario or job.scenario, batch_tokens=512) as draft:
         drafter = ModelDrafter(draft)
         remote = Remote(verifier, drafter, draft, FixedPolicy(0))
-        answers = [(p, remote.plain(p, max(job.pilot_tokens, VERIFY_SIZES[-1] + 2))) for p in pilots]
-        plain_s = median(a.decoding.duration_s / a.decoding.decoded_count for _, a in answers)
+        heard = [(p, remote.plain(p, max(job.pilot_tokens, VERIFY_SIZES[-1] + 2)), remote.text) for p in pilots]
         trip_s = verifier.round_trip_s()
-        verify_s = {1: plain_s}
-        for size, seconds in remote.verify_s(pilots[0], answers[0][1].text).items():
+        verify_s = {1: median(a.duration_s / a.decoded_count for _, a, _ in heard)}
+        for size, seconds in remote.verify_s(pilots[0], heard[0][2]).items():
             verify_s[size] = max(seconds, *verify_s.values()) if size > 2 else seconds
-        heard = [(draft.tokenize(p), a.decoding.tokens) for p, a in answers]
-        advice, seen = judged(drafter, job, heard, verify_s)
+        advice, seen = judged(drafter, job, [(draft.tokenize(p), a.tokens) for p, a, _ in heard], verify_s)
         advice = msgspec.structs.replace(advice, draft=Path(job.drafts[0]).name, round_trip_s=trip_s)
         emit("advice", advice)
         costs = CostTable(verify_s, advice.draft_s)
-        policy = FixedPolicy(job.draft_tokens, costs)
-        if not job.draft_tokens:
-            policy = TripPolicy(costs, most_tokens=job.most_tokens, seen=seen)
-        remote.policy = policy
+        policy: FixedPolicy = TripPolicy(costs, most_tokens=job.most_tokens, seen=seen)
+        remote.policy = policy = FixedPolicy(job.draft_tokens, costs) if job.draft_tokens else policy
         for index, prompt in enumerate(prompts * job.repetitions):
-            told: dict[str, Answered] = {}
-
-            def answered(mark: str, ask: Callable[[], Answered], told: dict[str, Answered] = told) -> Decoding:
-                told[mark] = ask()
-                return told[mark].decoding
-
-            ways = {"": partial(remote.speculative, prompt, job.new_tokens),
-                    PLAIN: partial(remote.plain, prompt, job.new_tokens)}  # fmt: skip
+            told: dict[str, tuple[Decoding, str]] = {}
             for mark in ("", PLAIN) if index % 2 else (PLAIN, ""):
-                timed.answer(partial(answered, mark, ways[mark]), mark)
-            slow, fast = told[PLAIN], told[""]
-            costs.saw_pass(1, slow.decoding.duration_s / slow.decoding.decoded_count)
-            difference = explain(verifier, prompt, slow.text, fast.text)
-            emit("answer", {"plain": slow.decoding, "speculative": fast.decoding, "difference": difference})
+                ask = remote.plain if mark else remote.speculative
+                told[mark] = timed.answer(partial(ask, prompt, job.new_tokens), mark), remote.text
+            (slow, own), (fast, other) = told[PLAIN], told[""]
+            costs.saw_pass(1, slow.duration_s / slow.decoded_count)
+            difference = explain(verifier, prompt, own, other)
+            emit("answer", {"plain": slow, "speculative": fast, "difference": difference})
         emit("learnt", {"off_count": policy.off_count} if isinstance(policy, AdaptivePolicy) else {})
 
 
@@ -217,13 +195,14 @@ def explain(verifier: Verifier, prompt: str, plain: str, other: str) -> dict[str
         return {"at_characters": min(len(plain), len(other)), "explained": False}
     verifier.echo("Another text, so that nothing is kept.")
     whole, again = (verifier.echo(prompt + plain, likeliest=5) for _ in range(2))
-    ends = list(accumulate(map(len, whole.tokens)))
+    # A token that is a part of a character has no text: what is before the answer is counted from its end.
+    first = len(prompt + plain) - sum(map(len, whole.tokens))
+    ends = list(accumulate(map(len, whole.tokens), initial=first))[1:]
     index = next(i for i, end in enumerate(ends) if end > len(prompt) + at)
     pairs = zip(whole.tops, again.tops, strict=True)
-    changes = [abs(a[t] - b[t]) for a, b in pairs for t in a.keys() & b.keys() if t not in UNKNOWN]
-    noise = max(changes, default=0.0)
+    noise = max((abs(a[t] - b[t]) for a, b in pairs for t in a.keys() & b.keys() if is_text(t)), default=0.0)
     token, top = whole.tokens[index], whole.tops[index]
     rest = other[ends[index] - len(token) - len(prompt) :]
-    rivals = [top[t] for t in top if t not in {*UNKNOWN, token} and rest.startswith(t)]
+    rivals = [top[t] for t in top if is_text(t) and t != token and rest.startswith(t)]
     margin = top[token] - max(rivals) if rivals and token in top else 1e9
     return {"at_characters": at, "margin": margin, "noise": noise, "explained": margin <= 2 * noise}

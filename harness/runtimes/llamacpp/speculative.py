@@ -125,7 +125,7 @@ class Speculator:
         cycles: list[Cycle] = []
         widest = 1
         while len(history) < end:
-            probe_s = self._probe(history, len(prompt))
+            probe_s = probe(drafter, policy, history, len(prompt) + 1)
             t0_s = now_s()
             room = min(policy.limit(), end - len(history) - 1, _CYCLE_ROOM_TOKENS)
             proposal = drafter.propose(history, room, policy.go_on) if room > 0 else Proposal([], [], [])
@@ -149,16 +149,6 @@ class Speculator:
         room = min(self.target.batch_tokens, self.target.context_tokens - position)
         return [0] * (wanted - size) if size < wanted <= room else []
 
-    def _probe(self, history: Sequence[int], prompt_tokens: int) -> float:
-        lag_tokens = self.drafter.lag_tokens(history)
-        if not self.policy.wants_probe(lag_tokens):
-            return 0.0
-        started_s = time.perf_counter()
-        found = self.drafter.agreement(history, max(prompt_tokens + 1, len(history) - 64))
-        duration_s = time.perf_counter() - started_s
-        self.policy.saw_agreement(found, lag_tokens, duration_s)
-        return duration_s
-
     def _choose(self, index: int) -> int:
         if self.sampling.temperature > 0:
             p = probabilities(self.target.logits(index), self.sampling.temperature, self.sampling.top_k)
@@ -181,6 +171,18 @@ class Speculator:
             if best != token:
                 return index, best
         return len(drafted), self.target.greedy(len(drafted))
+
+
+def probe(drafter: Drafter, policy: FixedPolicy, history: Sequence[int], start: int) -> float:
+    """Look whether the draft would have agreed with ``history`` from ``start`` on, if the policy asks; its seconds."""
+    lag_tokens = drafter.lag_tokens(history)
+    if not policy.wants_probe(lag_tokens):
+        return 0.0
+    started_s = time.perf_counter()
+    found = drafter.agreement(history, max(start, len(history) - 64))
+    duration_s = time.perf_counter() - started_s
+    policy.saw_agreement(found, lag_tokens, duration_s)
+    return duration_s
 
 
 def _aligned(q: NDArray[np.float64] | None, token: int, size: int) -> NDArray[np.float64]:

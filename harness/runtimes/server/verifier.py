@@ -9,15 +9,12 @@ What is sent is text, and the server cuts it into tokens itself: a draft counts 
 """
 
 import time
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from harness.errors import RefusedError
 from harness.runtimes.server import AttachedServer
-from harness.runtimes.server.answer import Answer, Request
+from harness.runtimes.server.answer import Request
 from harness.runtimes.server.stream import ServerError
-
-UNKNOWN: Final = ("", "\ufffd")
-"""Text of a token that is none: an end, or a part of a character."""
 
 
 class Echo(NamedTuple):
@@ -32,6 +29,11 @@ class Echo(NamedTuple):
     tokens: list[str]
     tops: list[dict[str, float]]
     next_text: str
+
+
+def is_text(token: str) -> bool:
+    """Whether a token is text: an end and a part of a character are none."""
+    return bool(token) and "\ufffd" not in token
 
 
 class Verifier:
@@ -128,10 +130,6 @@ class Verifier:
     def rest(self, text: str, new_tokens: int) -> str:
         """The server's own plain generation of at most so many tokens after ``text``, in one request."""
         return str(self._complete(text, new_tokens)["choices"][0]["text"])
-
-    def plain(self, prompt: str, new_tokens: int) -> Answer:
-        """The same from the prompt on, streamed, so that the time of each token is known."""
-        return self.server.ask(Request(prompt=prompt, new_tokens=new_tokens, reuse=True))
 
     def _complete(self, prompt: str, new_tokens: int, **further: Any) -> dict[str, Any]:
         dialect = self.server.dialect
