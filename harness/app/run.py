@@ -174,7 +174,7 @@ def _answers(cell: Cell, options: Options, pipeline: Pipeline) -> tuple[float, .
         ended = pipeline.trial(f"{TextJob.__module__}:run_text", job)
         if told := events_named(ended, "nll"):
             return tuple(told[0])
-        pipeline.heard.say(f"{options.runtime}: perplexity not given {ended.detail}".rstrip())
+        pipeline.heard.say(f"{options.runtime}: perplexity not given: {ended.detail}")
     return ()
 
 

@@ -1,6 +1,7 @@
 """A draft here, the verifier on a real server: llama-cpp-python's own, a slow line, and servers that cannot."""
 
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -154,6 +155,34 @@ def test_break_even_is_where_the_law_gives_no_gain(models: tuple[Path, Path, Pat
 def test_a_server_that_cannot_is_refused(pages: dict, said: str) -> None:
     with replay(pages) as server, pytest.raises(RefusedError, match=said):
         Verifier(RUNTIME.attach(server.url))
+
+
+def test_perplexity_is_of_the_second_half_of_each_chunk() -> None:
+    """Chunks of 4 tokens: the fourth is scored, given the three before it; by hand from what the server tells."""
+    told = {
+        "a": -0.1,
+        "b": -0.2,
+        "c": -0.3,
+        "d": -0.4,
+        "e": -0.5,
+        "f": -0.6,
+        "g": -0.7,
+        "h": -0.8,
+        "i": -0.9,
+        "j": -1.0,
+    }
+
+    def reply(connection: socket.socket, asked: dict) -> None:
+        tokens = [*asked["prompt"].removeprefix("One, two, three")] or list("abc")
+        tops = [None, *({t: told[t], "x": -2.0} for t in tokens[1:]), {"z": -0.1}]
+        made = {"tokens": [*tokens, "z"], "top_logprobs": tops, "text_offset": [*range(len(tokens)), 99]}
+        connection.sendall(page({"choices": [{"text": "z", "logprobs": made}]}))
+
+    with replay({"/v1/models": page({"data": [{"id": "m"}]}), "/v1/completions": reply}) as server:
+        verifier = Verifier(RUNTIME.attach(server.url))
+        assert verifier.text_nll("abcdefghij", 2, chunk_tokens=4) == [0.4, 0.8]
+        with pytest.raises(ValueError, match="fewer than 12"):
+            verifier.text_nll("abcdefghij", 3, chunk_tokens=4)
 
 
 def test_the_verb_refuses_what_has_no_meaning() -> None:

@@ -16,7 +16,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.measure.jobs.served import ServedJob
 from harness.measure.validity import child_probe
-from harness.runtimes.llamacpp import RUNTIME
+from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
 from harness.runtimes.llamacpp.quality import Columns, Scores, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.server import RUNTIME as SERVER
@@ -115,8 +115,8 @@ def run_text(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """Child's entry: how well a runtime predicts the shipped text; emits ``nll`` [n], where it gives one.
 
     Raises:
-        RefusedError: The server gives no log-probabilities of a text.
-        HarnessError: The runtime or the model cannot be used.
+        RefusedError: The runtime gives no log-probabilities of a text.
+        HarnessError: It or the model cannot be used.
     """
     job = msgspec.convert(arguments, TextJob)
     text = (files("harness") / "data" / "text" / "python-reference.txt").read_text(encoding="utf-8")
@@ -128,9 +128,11 @@ def run_text(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         except (KeyError, ValueError) as error:
             raise RefusedError(f"its log-probabilities are not those of the text's own tokens: {error}") from error
         return
-    with plugins.load("harness.runtimes", job.runtime, "RUNTIME").open(Path(job.path), job.scenario) as session:
-        if isinstance(session, LlamaSession):
-            emit("nll", text_nll(session, text, job.chunk_count).tolist())
+    runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
+    if not isinstance(runtime, LlamaCpp):
+        raise RefusedError("scored are llama.cpp and ik in process, and servers")
+    with runtime.open(Path(job.path), job.scenario) as session:
+        emit("nll", text_nll(session, text, job.chunk_count).tolist())
 
 
 def save_columns(path: Path, own: Columns, base: Columns | None) -> None:

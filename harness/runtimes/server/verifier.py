@@ -56,8 +56,8 @@ class Verifier:
             if isinstance(error, ServerError) and error.outcome in {"crashed", "timed out"}:
                 raise
             raise RefusedError(
-                f"--verifier: found a server ({software}) that gives no log-probabilities of a prompt, expected one "
-                "whose /v1/completions honours echo and logprobs: llama-cpp-python's with --logits_all true, or vLLM "
+                f"found a server ({software}) that gives no log-probabilities of a prompt, expected one whose "
+                "/v1/completions honours echo and logprobs: llama-cpp-python's with --logits_all true, or vLLM "
                 f"({str(error)[:120]})"
             ) from error
 
