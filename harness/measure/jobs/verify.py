@@ -80,6 +80,10 @@ class Remote:
         """The same by drafts, until they stop paying: the rest is then the server's own plain generation."""
         now_s, policy = time.perf_counter, self.policy
         self.drafter.forget()
+        if policy.limit() == 0:
+            answer = self.plain(prompt, new_tokens)
+            self._without_draft(prompt, prompt + self.text, answer.decoded_count)
+            return answer
         begun_s = now_s()
         text = prompt + "".join(self.verifier.verify(prompt, ""))
         started_s = now_s()
@@ -110,15 +114,19 @@ class Remote:
             rest = self.verifier.rest(text, new_tokens - count)
             others = len(self.tokens(text, rest))
             cycles += [Cycle(0, 0, 0.0, (now_s() - t2_s) / max(others, 1))] * others
-            for _ in range(others):
-                policy.saw_cycle((), 0, 0.0, policy.costs.verify_s(1) if policy.costs else 0.0)
             text += rest
             break
         duration_s = now_s() - started_s
-        probe(self.drafter, policy, self.draft.tokenize(text), len(self.draft.tokenize(prompt)) + 1)
+        self._without_draft(prompt, text, sum(c.drafted == 0 for c in cycles))
         self.text = text[len(prompt) :]
         tokens, widest = self.tokens(prompt, self.text), max((c.drafted + 1 for c in cycles), default=1)
         return decoding_of(tokens, duration_s, started_s - begun_s, cycles, widest)
+
+    def _without_draft(self, prompt: str, text: str, count: int) -> None:
+        """So many tokens came plainly: a pause gets shorter, and when it is over the draft is asked about ``text``."""
+        for _ in range(count):
+            self.policy.saw_cycle((), 0, 0.0, self.policy.costs.verify_s(1) if self.policy.costs else 0.0)
+        probe(self.drafter, self.policy, self.draft.tokenize(text), len(self.draft.tokenize(prompt)) + 1)
 
     def _words(self, history: list[int], drafted: list[int]) -> str:
         """Text of the drafted tokens up to one that is no whole character."""
