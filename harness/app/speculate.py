@@ -99,7 +99,8 @@ def speculate(
     """
     drafts = tuple(draft if draft == "lookup" else str(Path(draft).absolute()) for draft in job.drafts)
     job = replace(job, drafts=drafts)
-    elsewhere, notes = isinstance(job, VerifierJob), {}
+    elsewhere = isinstance(job, VerifierJob)
+    notes: dict[str, str] = {}
     if isinstance(job, VerifierJob):
         try:
             server = RUNTIME.attach(job.target, key_variable=job.key_variable)
