@@ -36,6 +36,8 @@ class Completer:
         """Make ``tokens`` what the cache holds; the likeliest five after each are kept."""
         most = min(len(self.held), len(tokens) - 1)
         common = next((i for i in range(most) if self.held[i] != tokens[i]), most)
+        if common and tokens[common] not in {token for token, _ in self.tops[common - 1]}:
+            common -= 1  # how likely it is there was not kept
         if common < len(self.held):
             self.session.truncate(common)
             del self.held[common:], self.tops[common:]
