@@ -49,16 +49,15 @@ class Verifier:
     def __init__(self, server: AttachedServer) -> None:
         self.server = server
         server.dialect.endpoint.keeps = True
-        software = server.described.software
         try:
             self.echo("One, two, three")
-        except (KeyError, TypeError, ValueError, IndexError, ServerError) as error:
-            if isinstance(error, ServerError) and error.outcome in {"crashed", "timed out"}:
+        except ServerError as error:
+            if error.outcome in {"crashed", "timed out"}:
                 raise
             raise RefusedError(
-                f"found a server ({software}) that gives no log-probabilities of a prompt, expected one whose "
-                "/v1/completions honours echo and logprobs: llama-cpp-python's with --logits_all true, or vLLM "
-                f"({str(error)[:120]})"
+                f"found a server ({server.described.software}) that gives no log-probabilities of a prompt, expected "
+                "one whose /v1/completions honours echo and logprobs: llama-cpp-python's with --logits_all true, or "
+                f"vLLM ({str(error)[:120]})"
             ) from error
 
     def round_trip_s(self) -> float:
@@ -74,17 +73,20 @@ class Verifier:
         """Log-probabilities of ``prompt`` and the greedy token after it; of the ``likeliest`` tokens and its own.
 
         Raises:
-            ServerError: The server failed.
-            KeyError, TypeError, ValueError, IndexError: It gives none.
+            ServerError: The server failed, or gives none.
         """
-        choice = self._complete(prompt, 1, echo=True, logprobs=likeliest)["choices"][0]
-        told = choice["logprobs"]
-        tokens, tops, offsets = list(told["tokens"]), [dict(t or {}) for t in told["top_logprobs"]], told["text_offset"]
-        if not len(tokens) == len(tops) == len(offsets) > 1 or not tops[1]:
-            raise ValueError(f"found log-probabilities of {len(tokens)} tokens, expected those of the prompt")
-        if offsets[-1] >= len(prompt):
+        choice = self._complete(prompt, 1, echo=True, logprobs=likeliest)
+        try:
+            told = choice["logprobs"]
+            tokens, tops = list(told["tokens"]), [dict(top or {}) for top in told["top_logprobs"]]
+            whole = told["text_offset"][-1] >= len(prompt)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ServerError(f"an answer without log-probabilities: {error}") from error
+        if len(tokens) != len(tops) or len(tokens) < 2 or not tops[1]:
+            raise ServerError(f"log-probabilities of {len(tokens)} tokens, expected those of the prompt")
+        if whole:
             return Echo(tokens[:-1], tops[:-1], tokens[-1])
-        return Echo(tokens, [{}, *tops[:-1]], str(choice["text"])[len(prompt) :])
+        return Echo(tokens, [{}, *tops[:-1]], str(choice.get("text"))[len(prompt) :])
 
     def verify(self, text: str, draft: str) -> list[str]:
         """The server's greedy tokens after ``text``: those of ``draft`` that it agrees to, then its own next one.
@@ -129,10 +131,14 @@ class Verifier:
 
     def rest(self, text: str, new_tokens: int) -> str:
         """The server's own plain generation of at most so many tokens after ``text``, in one request."""
-        return str(self._complete(text, new_tokens)["choices"][0]["text"])
+        return str(self._complete(text, new_tokens).get("text") or "")
 
     def _complete(self, prompt: str, new_tokens: int, **further: Any) -> dict[str, Any]:
         dialect = self.server.dialect
         body = dialect.body(Request(prompt=prompt, new_tokens=new_tokens)) | {"stream": False, **further}
         body.pop("stream_options", None)
-        return dict(dialect.endpoint.json(dialect.path, body))
+        answer = dialect.endpoint.json(dialect.path, body)
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise ServerError("an answer that is no completion")
+        return choices[0]
