@@ -113,8 +113,14 @@ def main(
                     if side == "guidellm":
                         found[side].append(theirs(program, url, count, requests, data))
                         continue
-                    lengths = {"prompt_tokens": (prompt, prompt), "new_tokens": (tokens, tokens)}
-                    job = LoadJob(url=url, levels=(float(count),), request_count=requests, seed=turn + 1, **lengths)
+                    job = LoadJob(
+                        url=url,
+                        levels=(float(count),),
+                        request_count=requests,
+                        seed=turn + 1,
+                        prompt_tokens=(prompt, prompt),
+                        new_tokens=(tokens, tokens),
+                    )
                     found[side].append(ours(pipeline.measure(plan(job))))
             click.echo(f"{count} users, {turns} turns of {requests} requests: median (least to greatest) of the turns")
             for name in FIGURES:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -90,8 +91,7 @@ def _answering(url: str, process: "subprocess.Popen[bytes]", name: str) -> str:
 
 def main() -> None:
     """Serve by xllamacpp: MODEL PORT THREADS SLOTS."""
-    import xllamacpp
-
+    xllamacpp = import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path, params.port = sys.argv[1], int(sys.argv[2])
     params.cpuparams.n_threads, params.n_parallel = int(sys.argv[3]), int(sys.argv[4])

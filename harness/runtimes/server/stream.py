@@ -187,8 +187,7 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
         """End it; a server that still computes sees the connection go. Safe to call twice."""
         self._watch.cancel()
         answer = getattr(self, "_response", None)
-        whole = answer is not None and (answer.isclosed() or answer.length == 0)
-        if self._endpoint.keeps and whole and self._connection.sock is not None:
+        if self._endpoint.keeps and answer is not None and (answer.isclosed() or answer.length == 0):
             answer.close()
             self._endpoint.idle = self._connection
         else:
