@@ -186,8 +186,8 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
     def close(self) -> None:
         """End it; a server that still computes sees the connection go. Safe to call twice."""
         self._watch.cancel()
-        answer = getattr(self, "_response", None)
-        if self._endpoint.keeps and answer is not None and (answer.isclosed() or answer.length == 0):
+        answer, is_open = getattr(self, "_response", None), self._connection.sock is not None
+        if self._endpoint.keeps and is_open and answer is not None and (answer.isclosed() or answer.length == 0):
             answer.close()
             self._endpoint.idle = self._connection
         else:
