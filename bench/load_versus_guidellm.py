@@ -28,6 +28,7 @@ from harness.errors import CouldNotRunError
 from harness.measure.jobs.load import LoadJob, plan
 from harness.measure.pipeline import How, Pipeline
 from harness.runtimes.server import RUNTIME
+from harness.runtimes.server.answer import Request
 
 FIGURES: Final = {
     "output tokens/s": ("output_tokens_per_second", "mean", 1.0),
@@ -103,14 +104,16 @@ def main(
     ):
         attached, source = RUNTIME.attach(url), random.Random(7)
         data = Path(folder) / "prompts.jsonl"
-        texts = [attached.prompt(prompt, source, words=True) for _ in range(2 * requests)]
-        rows = ({"prompt": t, "prompt_tokens_count": prompt, "output_tokens_count": tokens} for t in texts)
-        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        attached.ask(Request(prompt="Once", new_tokens=8))  # the first request of a server is none like the others
         for count in levels:
             found: dict[str, list[dict[str, float]]] = {"ours": [], "guidellm": []}
             for turn in range(turns):
                 for side in ("ours", "guidellm") if turn % 2 == 0 else ("guidellm", "ours"):
                     if side == "guidellm":
+                        # New ones each time: a server keeps what it has read.
+                        texts = [attached.prompt(prompt, source, words=True) for _ in range(2 * requests)]
+                        lengths: dict[str, Any] = {"prompt_tokens_count": prompt, "output_tokens_count": tokens}
+                        data.write_text("".join(json.dumps({"prompt": t, **lengths}) + "\n" for t in texts))
                         found[side].append(theirs(program, url, count, requests, data))
                         continue
                     job = LoadJob(
