@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from harness.app.published import shipped_rows
 from harness.catalog.devices import load_device
 from harness.cli import cli
+from harness.domain.budget import Metric
 from harness.domain.record import RunRecord
-from harness.domain.result import Quality, Speculation, Stream, System
+from harness.domain.result import Generation, Quality, Speculation, Stream, System
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.speed import machine_of
@@ -112,6 +113,57 @@ def speculation_table(*paths: Path) -> str:
         )
     columns = ["target", "draft", "advice before", "from costs", "measured", "acceptance", "outcome"]
     return table(columns, rows) + f"\n\n{source(records)}"
+
+
+def verifier_table(*paths: Path) -> str:
+    """A verifier on a server by round trip: predicted before the run, measured, and how many answers were its own."""
+    records = [(r, r.result) for r in records_of(*paths) if isinstance(r.result, Speculation)]
+    rows = []
+    for r, run in sorted(records, key=lambda pair: pair[1].advice.round_trip_s):
+        length = run.advice.draft_tokens
+        rows.append(
+            [
+                f"{run.advice.round_trip_s * 1e3:.0f} ms",
+                f"{run.advice.speedup_ratio:.2f} with {length} tokens" if length else "do not",
+                f"{run.expected_ratio:.2f}",
+                f"{run.speedup_ratio:.3f}",
+                f"{run.acceptance_ratio:.2f}",
+                f"{run.speculative.plain_count} of {run.speculative.cycle_count}",
+                f"{len(run.ratios) - len(run.differences)} of {len(run.ratios)}",
+                r.outcome,
+            ]
+        )
+    columns = ["round trip", "advice before", "from costs", "measured", "acceptance", "undrafted", "equal", "outcome"]
+    return table(columns, rows) + f"\n\n{source([r for r, _ in records])}"
+
+
+def runtimes_table(*paths: Path) -> str:
+    """Several runtimes on the same models: latencies, speed, memory, perplexity, and what the way to a server adds."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, Generation)]
+    shown: tuple[tuple[Metric, float, str], ...] = (
+        ("ttft_s", 1e3, "{:.0f} ms"),
+        ("itl_p50_s", 1e3, "{:.2f} ms"),
+        ("decode_tokens_per_s", 1.0, "{:.1f}"),
+        ("prefill_tokens_per_s", 1.0, "{:.1f}"),
+        ("peak_memory_bytes", 1e-6, "{:.0f} MB"),
+        ("perplexity", 1.0, "{:.3f}"),
+    )
+    rows = []
+    for r in records:
+        assert isinstance(r.result, Generation)
+        found = [(form, scale, metric_values(r, metric)) for metric, scale, form in shown]
+        way = r.result.server.decode_path_ratio if r.result.server else None
+        rows.append(
+            [
+                f"{r.model.name if r.model else ''} {r.model.quant if r.model else ''}",
+                str(r.extra.get("side", r.engine.name if r.engine else r.runtime)),
+                *(form.format(median(values) * scale) if values else "-" for form, scale, values in found),
+                f"{way - 1:+.2%}" if way else "-",
+                r.outcome,
+            ]
+        )
+    columns = ["model", "runtime", "TTFT", "ITL", "tg, tokens/s", "pp, tokens/s", "memory", "perplexity"]
+    return table([*columns, "way to the server", "outcome"], rows) + f"\n\n{source(records)}"
 
 
 def stream_table(*paths: Path) -> str:

@@ -1,5 +1,6 @@
 """Measure models in scenarios, one cell after the other; what fails is recorded and the rest goes on."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,13 +17,16 @@ from harness.catalog.paths import as_path, home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Prediction
 from harness.domain.record import MachineFingerprint, Outcome, RunRecord
+from harness.domain.result import Generation, Result
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, HarnessError, InputError, RefusedError
+from harness.measure.child import ChildResult
 from harness.measure.file_hash import file_sha256
 from harness.measure.jobs.generate import plan as plan_generation
+from harness.measure.jobs.score import TextJob
 from harness.measure.jobs.served import ServedJob
 from harness.measure.jobs.served import plan as plan_served
-from harness.measure.pipeline import How, Measurement, Pipeline, key_of
+from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import check_scenario
 from harness.onnx.files import onnx_model
@@ -107,6 +111,7 @@ def run_in_turns(
     """Run every cell by several runtimes in turns: two rounds, the second in the opposite order; one for one runtime.
 
     What drifts while they run (heat, other programs) then falls on all alike. Each turn is a child and a kept record.
+    Before the turns each of several runtimes predicts the shipped text: a faster one with a worse answer has no speed.
 
     Returns:
         For each cell a record for each of ``sides``: its first one, with the samples of all its turns. A turn that
@@ -121,8 +126,9 @@ def run_in_turns(
     with Pipeline(sides[0].how) as pipeline:
         for cell in cells:
             turns: list[list[RunRecord]] = [[] for _ in sides]
+            answers = [_answers(cell, side, pipeline) if len(sides) > 1 else () for side in sides]
             for side in order:
-                turns[side].append(_run_cell(cell, sides[side], device, pipeline))
+                turns[side].append(_run_cell(cell, sides[side], device, pipeline, answers[side]))
                 if turns[side][-1].outcome == "interrupted":
                     return [*found, [_together(records) for records in turns if records]]
             found.append([_together(records) for records in turns])
@@ -158,7 +164,27 @@ def _cell_key(cell: Cell, options: Options, machine: MachineFingerprint) -> str:
     return key_of(cell.model, state, cell.quant, cell.scenario, asked, machine.fingerprint)
 
 
-def _run_cell(cell: Cell, options: Options, device: DeviceProfile | None, pipeline: Pipeline) -> RunRecord:
+def _answers(cell: Cell, options: Options, pipeline: Pipeline) -> tuple[float, ...]:
+    """Negative log-probability of each scored token of the shipped text; empty where the runtime gives none."""
+    if cell.scenario.context_tokens < 512:
+        return ()
+    with contextlib.suppress(HarnessError):  # what keeps it from its answers is told by its run
+        path = "" if options.server else str(locate(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
+        job = TextJob(runtime=options.runtime, scenario=cell.scenario, path=path, server=options.server)
+        ended = pipeline.trial(f"{TextJob.__module__}:run_text", job)
+        if told := events_named(ended, "nll"):
+            return tuple(told[0])
+        pipeline.heard.say(f"{options.runtime}: perplexity not given: {ended.detail}")
+    return ()
+
+
+def _run_cell(
+    cell: Cell,
+    options: Options,
+    device: DeviceProfile | None,
+    pipeline: Pipeline,
+    answers: tuple[float, ...] = (),
+) -> RunRecord:
     key, heard = _cell_key(cell, options, pipeline.machine), pipeline.heard
     if (done := pipeline.done_before(key)) is not None:
         heard.say(f"{cell.model}: done before ({done.run_id})")
@@ -171,7 +197,7 @@ def _run_cell(cell: Cell, options: Options, device: DeviceProfile | None, pipeli
     heard.begin(title, 2 * options.cold_loads + 1 + each_count)
     try:
         if options.server is not None:
-            return pipeline.measure(_served(cell, options, device, pipeline))
+            return pipeline.measure(_answering(_served(cell, options, device, pipeline), answers))
         located = locate(cell.model, cell.quant, progress=heard.fetched)
         _check_format(located, options.runtime)
         planned = plan_generation(
@@ -191,8 +217,18 @@ def _run_cell(cell: Cell, options: Options, device: DeviceProfile | None, pipeli
         outcome = "refused"
         detail = str(error)
     else:
-        return pipeline.measure(planned)
+        return pipeline.measure(_answering(planned, answers))
     return pipeline.not_run("generate", cell.scenario, outcome, detail, model=cell.model, quant=cell.quant)
+
+
+def _answering(planned: Measurement, answers: tuple[float, ...]) -> Measurement:
+    """The same, its result with what the runtime answers."""
+
+    def read(ended: ChildResult) -> Result | None:
+        found = planned.read(ended)
+        return msgspec.structs.replace(found, token_nll=answers) if isinstance(found, Generation) else found
+
+    return planned._replace(read=read)
 
 
 def _served(cell: Cell, options: Options, device: DeviceProfile | None, pipeline: Pipeline) -> Measurement:

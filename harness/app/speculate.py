@@ -16,14 +16,17 @@ from harness.catalog.paths import cache_dir
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.record import RunRecord
 from harness.domain.result import Speculation
-from harness.errors import BadDataError
+from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult
+from harness.measure.jobs import verify
 from harness.measure.jobs.speculate import PILOT_PROMPTS, SpeculationJob, speedup
+from harness.measure.jobs.verify import VerifierJob
 from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, prepare
 from harness.measure.runner import identify
 from harness.runtimes.llamacpp.draft_policy import CostTable
 from harness.runtimes.llamacpp.quantize import QuantizeJob
 from harness.runtimes.llamacpp.speculative import total
+from harness.runtimes.server import RUNTIME
 
 ENTRY: Final = "harness.measure.jobs.speculate:run"
 PROMPT_CLASSES: Final = ("code", "prose")
@@ -83,6 +86,7 @@ def speculate(
     """Measure the costs, say whether speculation will pay, then run every prompt both ways.
 
     The first four prompts are the pilot's where there are at least eight; ``on_advice`` is told before the run begins.
+    With a :class:`~harness.measure.jobs.verify.VerifierJob` the target is a server's, which verifies.
 
     Returns:
         The record, its result a :class:`~harness.domain.result.Speculation`; different vocabularies, a prompt that
@@ -91,25 +95,40 @@ def speculate(
     Raises:
         BadDataError: The target is no GGUF file.
         CouldNotRunError: Another measured run held the machine for too long.
+        ServerError: The server that verifies cannot be reached.
     """
-    target = Path(job.target).absolute()
     drafts = tuple(draft if draft == "lookup" else str(Path(draft).absolute()) for draft in job.drafts)
-    job = replace(job, target=str(target), drafts=drafts)
+    job = replace(job, drafts=drafts)
+    elsewhere = isinstance(job, VerifierJob)
+    notes: dict[str, str] = {}
+    if isinstance(job, VerifierJob):
+        try:
+            server = RUNTIME.attach(job.target, key_variable=job.key_variable)
+        except RefusedError:  # it has several
+            server = RUNTIME.attach(job.target, model=job.model, key_variable=job.key_variable)
+        notes["server_model"] = server.model().name
+        model = replace(server.model(), name=job.model or server.model().name)
+        job = replace(job, model=server.dialect.model)
+    else:
+        target = Path(job.target).absolute()
+        job = replace(job, target=str(target))
+        model = identify(target, read_gguf(target).weights(), sha256=hashed(target))
     spare = PILOT_PROMPTS if len(job.prompts) >= 2 * PILOT_PROMPTS else 0
-    hashes = [hashed(Path(path)) for path in (job.target, *drafts) if path != "lookup"]
+    hashes = [hashed(Path(path)) for path in drafts if path != "lookup"]
     with Pipeline(how) as pipeline:
         plan = Measurement(
             workload="speculate",
-            entry=ENTRY,
+            entry=f"{verify.__name__}:run_verified" if elsewhere else ENTRY,
             job=job,
             scenario=job.scenario,
             read=read,
-            runtime="llamacpp",
-            model=identify(target, read_gguf(target).weights(), sha256=hashes[0]),
+            runtime="server" if elsewhere else "llamacpp",
+            model=model,
             wanted_count=(len(job.prompts) - spare) * job.repetitions,
-            key=key_of("speculate", *hashes, job, pipeline.machine.fingerprint),
+            notes=notes,
+            key="" if elsewhere else key_of("speculate", model.sha256, *hashes, job, pipeline.machine.fingerprint),
         )
-        pipeline.heard.begin(target.stem, 2 * plan.wanted_count)
+        pipeline.heard.begin(model.name, 2 * plan.wanted_count)
 
         def hear(event: str, data: Any) -> None:
             if event == "advice" and on_advice:

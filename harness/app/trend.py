@@ -5,18 +5,21 @@ Runs made at different times are not paired: what drifts between them (heat, oth
 
 import math
 from collections.abc import Iterable, Sequence
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import Final, get_args
 
 from harness.domain.base import Frozen
 from harness.domain.budget import Metric
 from harness.domain.record import RunRecord
+from harness.domain.result import Generation
 from harness.records.history import Figures, model_of
 from harness.records.metrics import UNITS, metric_values
 from harness.stats.intervals import log_effect, median_interval, unpaired_ratio_interval
 
 HIGHER: Final = frozenset({"decode_tokens_per_s", "prefill_tokens_per_s"})
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
+WORSE_RATIO: Final = 1.002
+"""Perplexity moves by up to this where kernels of the same weights round activations otherwise."""
 _SIZES: Final = ((0.2, "negligible"), (0.5, "small"), (0.8, "medium"), (math.inf, "large"))
 
 
@@ -96,6 +99,28 @@ def differences(before: RunRecord, after: RunRecord) -> list[Change]:
     """Changes of all metrics that both runs hold."""
     found = (_change(metric, metric_values(before, metric), metric_values(after, metric)) for metric in METRICS)
     return [change for change in found if change is not None]
+
+
+def answer_beside(before: RunRecord, after: RunRecord) -> str:
+    """How well a runtime predicts the shipped text beside another, token by token; whether it is faster, but worse.
+
+    d = mean over the tokens of the difference of their negative log-probabilities (nats), paired, with its interval by
+    the normal law; exp(d) is the ratio of the perplexities. Worse is a lower end above ``WORSE_RATIO``.
+    """
+    sides = [(r.runtime, r.result.token_nll if isinstance(r.result, Generation) else ()) for r in (before, after)]
+    if lacking := [name for name, nll in sides if not nll]:
+        return f"perplexity: not given by {' and '.join(dict.fromkeys(lacking))}"
+    (first, old), (name, new) = sides
+    if len(old) != len(new):
+        return f"perplexity: {name} cuts the text into other tokens than {first}"
+    changes = [b - a for a, b in zip(old, new, strict=True)]
+    spread = 1.96 * stdev(changes) / math.sqrt(len(changes))
+    ratio, low, high = (math.exp(fmean(changes) + k * spread) for k in (0, -1, 1))
+    speed = next((c for c in differences(before, after) if c.metric == "decode_tokens_per_s"), None)
+    worse = low > WORSE_RATIO
+    word = "faster, but worse: " if worse and speed and speed.ratio > 1 else "worse: " if worse else ""
+    shown = f"{math.exp(fmean(new)):.3f} by {name}, {math.exp(fmean(old)):.3f} by {first}"
+    return f"{word}perplexity {shown} on the same {len(old)} tokens: ratio {ratio:.4f} (95 %: {low:.4f} to {high:.4f})"
 
 
 def not_alike(before: RunRecord, after: RunRecord) -> list[str]:

@@ -87,6 +87,7 @@ def run(
     from harness.app.resolve import scenario_from
     from harness.app.run import Options, cells_of, exit_of, run_in_turns
     from harness.app.this_machine import this_machine
+    from harness.app.trend import answer_beside
     from harness.cli._records import difference_view, reasons, run_table
 
     sides = options.sides_of(runtime, url, server_model, key_variable, reuse, silence_s)
@@ -114,7 +115,7 @@ def run(
         say(run_table(records), *reasons(records))
         for first, *others in found:
             for other in others:
-                say(*difference_view(first, other))
+                say(*difference_view(first, other), answer_beside(first, other))
 
     return Answer(records, show, exit_of(records))
 

@@ -20,6 +20,9 @@ from harness.units import format_bytes
     show_default=True,
     help="Also try the draft as plain Q4_0, the fastest form on most CPUs (kept in the cache), and take the better.",
 )
+@click.option(
+    "--verifier", metavar="URL", help="Server whose model verifies what the draft drafts here: http://host:port."
+)
 @click.option("--gamma", default="auto", metavar="N|auto", help="Tokens drafted in each cycle, or adaptive.")
 @options.quant
 @options.prompts
@@ -40,6 +43,7 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     model: str,
     draft: str,
     draft_quant: str,
+    verifier: str | None,
     gamma: str,
     quant: str,
     prompts: str,
@@ -51,15 +55,19 @@ def COMMAND(  # noqa: N802  verbs are found by this name
 ) -> Answer:
     """Run MODEL plainly and with a draft on the same prompts; the advice is printed before the run.
 
+    With --verifier MODEL runs on a server, which verifies the drafts by the log-probabilities of the prompt that its
+    completions give with echo; MODEL names it, and chooses it where the server has several.
+
     Exit status: 0 well, 1 outputs that differ without a reason, 3 inconclusive, 4 it could not run.
     """
     from harness.app.resolve import scenario_from
-    from harness.app.speculate import load_prompts, speculate
+    from harness.app.speculate import load_prompts, requantized, speculate
     from harness.cli._records import answer_of
     from harness.domain.drafting import DraftAdvice
     from harness.domain.result import Speculation
     from harness.errors import Exit
     from harness.measure.jobs.speculate import SpeculationJob
+    from harness.measure.jobs.verify import VerifierJob
 
     if gamma != "auto" and not (gamma.isdigit() and 1 <= int(gamma) <= 63):
         raise click.BadParameter("a number from 1 to 63, or auto", param_hint="--gamma")
@@ -69,20 +77,31 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         own = {name: asked[name] for name in ("context_tokens", "thread_count")}
         layers = {} if draft_gpu_layers is None else {"gpu_layers": draft_gpu_layers}
         apart = scenario_from({**own, **layers, "api": draft_api or scenario.api})
-    path = model_file(model, quant)
-    job = SpeculationJob(
-        target=str(path),
-        drafts=tuple(map(str, _drafts(path, draft, draft_quant))) or ("lookup",),
-        prompts=load_prompts(prompts)[:prompt_count],
-        scenario=scenario,
-        draft_scenario=apart,
-        draft_tokens=0 if gamma == "auto" else int(gamma),
-        **of_job,
-    )
+    of_job |= {
+        "prompts": load_prompts(prompts)[:prompt_count],
+        "scenario": scenario,
+        "draft_scenario": apart,
+        "draft_tokens": 0 if gamma == "auto" else int(gamma),
+    }
+    if verifier is None:
+        path = model_file(model, quant)
+        drafts = tuple(map(str, _drafts(path, draft, draft_quant))) or ("lookup",)
+        job = SpeculationJob(target=str(path), drafts=drafts, **of_job)
+    else:
+        if quant or draft in {"lookup", "self"} or of_job["temperature"]:
+            raise click.UsageError(
+                "--verifier takes a draft model and greedy decoding, and the server has its own quant"
+            )
+        given = model_file(draft)
+        drafts = (str(requantized(given, "Q4_0", pure=True) if draft_quant == "Q4_0" else given),)
+        job = VerifierJob(target=verifier, model=model, drafts=drafts, **of_job)
 
     def tell(advice: DraftAdvice) -> None:
         costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
-        how.listener.say(f"pass of the target by tokens (ms): {costs}; a drafted token: {advice.draft_s * 1e3:.1f} ms")
+        trip = f"round trip {advice.round_trip_s * 1e3:.1f} ms; " if verifier else ""
+        how.listener.say(
+            f"{trip}pass of the target by tokens (ms): {costs}; a drafted token: {advice.draft_s * 1e3:.1f} ms"
+        )
         others = "".join(f"; with {name} {ratio:.2f} x" for name, ratio in advice.others.items())
         how.listener.say(f"draft: {advice.draft}{others}")
         how.listener.say(f"advice: {advice.words}")

@@ -59,6 +59,7 @@ class DraftAdvice(Frozen, frozen=True, kw_only=True):
         ceiling_ratio: The speedup if every drafted token were accepted, at the best length.
         verify_s: Seconds of a pass by number of tokens, measured.
         others: Speedup expected of the drafts that were not.
+        round_trip_s: To a verifier elsewhere; ``verify_s`` holds it, except for one token, which is a plain one there.
     """
 
     draft_tokens: int
@@ -69,6 +70,7 @@ class DraftAdvice(Frozen, frozen=True, kw_only=True):
     draft_s: float
     draft: str = ""
     others: dict[str, float] = {}
+    round_trip_s: float = 0.0
 
     @property
     def words(self) -> str:

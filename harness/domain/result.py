@@ -52,12 +52,15 @@ class Generation(Frozen, frozen=True, kw_only=True, tag="generation", tag_field=
         greedy: Whether each token was chosen from the logits inside the clock.
         buffers: What the engine laid where, as far as it tells.
         server: Of a run on a server: what the way to it added.
+        token_nll: Of a run beside other runtimes: negative log-probability (nats) of each scored token of the shipped
+            text, in its order; empty where the runtime gives none.
     """
 
     repetitions: int
     greedy: bool = False
     buffers: tuple[EngineBuffer, ...] = ()
     server: ServerUse | None = None
+    token_nll: tuple[float, ...] = ()
 
 
 class Speculation(Frozen, frozen=True, kw_only=True, tag="speculation", tag_field="kind"):

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.domain.budget import Metric
 from harness.domain.record import Phase, RunRecord, Sample
-from harness.domain.result import Boundary, Load, Quality, Result, Soak, Speculation, Stream
+from harness.domain.result import Boundary, Generation, Load, Quality, Result, Soak, Speculation, Stream
 
 K = TypeVar("K", bound=Result)
 
@@ -76,6 +76,13 @@ def _of(kind: type[K], read: Callable[[K], Sequence[float | None]]) -> Callable[
     return values
 
 
+def _perplexity(record: RunRecord, _label: str) -> list[float]:
+    result = record.result
+    if isinstance(result, Generation):
+        return [float(np.exp(np.mean(result.token_nll)))] if result.token_nll else []
+    return [result.score.perplexity] if isinstance(result, Quality) else []
+
+
 def _samples(record: RunRecord, phase: Phase, label: str) -> list[Sample]:
     return [s for s in record.believed(phase, label) if label or "@" not in s.label]
 
@@ -96,7 +103,7 @@ _METRICS: Final[dict[Metric, tuple[str, Callable[[RunRecord, str], list[float]]]
     "speedup_ratio": ("ratio", _of(Speculation, lambda r: r.ratios)),
     "acceptance_ratio": ("ratio", _of(Speculation, lambda r: [r.acceptance_ratio])),
     "read_bytes_per_token": ("bytes", _of(Stream, lambda r: [r.read_bytes_per_token])),
-    "perplexity": ("", _of(Quality, lambda r: [r.score.perplexity])),
+    "perplexity": ("", _perplexity),
     "kl_divergence_nats": ("nats", _of(Quality, lambda r: [r.score.kl_divergence])),
     "longest_context_tokens": ("tokens", _of(Boundary, lambda r: [r.found_tokens])),
     "new_tokens_per_s": ("tokens/s", _of(Load, lambda r: [max(v.new_tokens_per_s for v in r.levels)])),

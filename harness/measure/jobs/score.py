@@ -2,20 +2,25 @@
 
 import time
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from harness import plugins
 from harness.domain.base import Frozen
 from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
+from harness.measure.jobs.served import ServedJob
 from harness.measure.validity import child_probe
-from harness.runtimes.llamacpp import RUNTIME
-from harness.runtimes.llamacpp.quality import Columns, Scores, chunks_of, score
+from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
+from harness.runtimes.llamacpp.quality import Columns, Scores, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
+from harness.runtimes.server import RUNTIME as SERVER
+from harness.runtimes.server.verifier import Verifier
 
 
 class QualityJob(Frozen, frozen=True, kw_only=True):
@@ -94,6 +99,40 @@ def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     if job.columns:
         save_columns(Path(job.columns), *scores.columns())
     emit("quality", scores.result())
+
+
+class TextJob(Frozen, frozen=True, kw_only=True):
+    """A runtime, and either the file that it loads or the server that it is; ``scenario`` as it is timed."""
+
+    runtime: str
+    scenario: Scenario
+    path: str = ""
+    server: ServedJob | None = None
+    chunk_count: int = 4
+
+
+def run_text(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+    """Child's entry: how well a runtime predicts the shipped text; emits ``nll`` [n], where it gives one.
+
+    Raises:
+        RefusedError: The runtime gives no log-probabilities of a text.
+        HarnessError: It or the model cannot be used.
+    """
+    job = msgspec.convert(arguments, TextJob)
+    text = (files("harness") / "data" / "text" / "python-reference.txt").read_text(encoding="utf-8")
+    if job.server is not None:
+        asked = job.server
+        server = SERVER.attach(asked.url, model=asked.model, key_variable=asked.key_variable, patience=asked.patience)
+        try:
+            emit("nll", Verifier(server).text_nll(text, job.chunk_count))
+        except (KeyError, ValueError) as error:
+            raise RefusedError(f"its log-probabilities are not those of the text's own tokens: {error}") from error
+        return
+    runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
+    if not isinstance(runtime, LlamaCpp):
+        raise RefusedError("scored are llama.cpp and ik in process, and servers")
+    with runtime.open(Path(job.path), job.scenario) as session:
+        emit("nll", text_nll(session, text, job.chunk_count).tolist())
 
 
 def save_columns(path: Path, own: Columns, base: Columns | None) -> None:

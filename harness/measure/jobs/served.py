@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -28,6 +28,8 @@ from harness.measure.validity import ValidityProbe, child_probe
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience
+
+_PROMPTS_MAX: Final = 8
 
 
 class ServedJob(GenerateJob, frozen=True, kw_only=True):
@@ -152,8 +154,12 @@ class Served(Protocoller):
 
     def _answer(self, warm_up: bool) -> bool:
         wanted = self.asked.scenario.new_tokens
-        # The first token belongs to the prompt: one more is asked for, and gaps are counted from it.
-        answer, unix_s, validity, joules = self._ask(1, (1 if warm_up else wanted) + 1)
+        for _ in range(_PROMPTS_MAX):
+            # The first token belongs to the prompt: one more is asked for, and gaps are counted from it.
+            answer, unix_s, validity, joules = self._ask(1, (1 if warm_up else wanted) + 1)
+            if answer.counts[0] == 1:
+                break
+            # Its first piece waited for the end of a character, and when its tokens came nobody knows: another prompt.
         count, duration_s = answer.later_count, answer.arrivals_s[-1] - answer.arrivals_s[0]
         if count < 1 or duration_s <= 0:
             validity = validity.doubted(f"no time between tokens: {answer.new_tokens} came in one piece")

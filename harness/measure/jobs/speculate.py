@@ -13,6 +13,7 @@ from harness.domain.drafting import DraftAdvice
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.jobs.timed import Timed, draft_step_s
+from harness.predict.speculative import WORTH_RATIO
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter, Sampling
@@ -31,7 +32,6 @@ PLAIN: Final = "@ plain"
 PILOT_PROMPTS = 4
 """Acceptance differs more from text to text than within one: some tokens after each of several tell more than many
 after one."""
-_WORTH_RATIO = 1.03
 
 
 class SpeculationJob(Frozen, frozen=True, kw_only=True):
@@ -79,7 +79,7 @@ def advise(seen: list[tuple[int, bool]], verify_s: dict[int, float], draft_s: fl
     lengths = range(1, most_tokens + 1)
     best = max(lengths, key=lambda m: speedup(m, acceptance, verify_s, draft_s))
     gain = speedup(best, acceptance, verify_s, draft_s)
-    pays = gain >= _WORTH_RATIO
+    pays = gain >= WORTH_RATIO
     return DraftAdvice(
         draft_tokens=best if pays else 0,
         speedup_ratio=gain if pays else 1.0,
@@ -112,9 +112,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     candidates = []
     for name in job.drafts:
         drafter = _drafter(name, job, target, sampling)
-        draft_s = draft_step_s(drafter, prompts[0]) if isinstance(drafter, ModelDrafter) else 0.0
-        seen = _pilot(drafter, answers)
-        candidates.append((advise(seen, verify_s, draft_s, job.most_tokens), seen, name))
+        candidates.append((*judged(drafter, job, answers, verify_s), name))
         if isinstance(drafter, ModelDrafter):
             drafter.session.close()
     advice, seen, chosen = max(candidates, key=lambda c: (c[0].speedup_ratio, c[0].ceiling_ratio))
@@ -159,11 +157,20 @@ def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sam
     return ModelDrafter(session, sampling)
 
 
-def _pilot(drafter: Drafter, answers: Sequence[tuple[list[int], Sequence[int]]]) -> list[tuple[int, bool]]:
-    """Where would the draft have agreed: the target's own answers, seen by the draft in one batched pass each."""
+def judged(
+    drafter: Drafter,
+    job: SpeculationJob,
+    answers: Sequence[tuple[list[int], Sequence[int]]],
+    verify_s: dict[int, float],
+) -> tuple[DraftAdvice, list[tuple[int, bool]]]:
+    """What a draft would give, by its own cost and by where it would have agreed with ``answers`` (prompt, tokens).
+
+    The answers are the target's own, seen by the draft in one batched pass each.
+    """
+    draft_s = draft_step_s(drafter, answers[0][0]) if isinstance(drafter, ModelDrafter) else 0.0
     seen: list[tuple[int, bool]] = []
     for prompt, tokens in answers:
         drafter.forget()
         seen += drafter.agreement([*prompt, *tokens], len(prompt) + 1)
     drafter.forget()
-    return seen
+    return advise(seen, verify_s, draft_s, job.most_tokens), seen

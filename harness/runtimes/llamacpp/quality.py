@@ -111,3 +111,11 @@ def score(session: LlamaSession, chunk: Sequence[int]) -> NDArray[np.float32]:
     session.decode(chunk[:first], position=0, logits="none")
     session.decode(chunk[first:-1], position=first, logits="all")
     return log_probabilities(session.all_logits())
+
+
+def text_nll(session: LlamaSession, text: str, chunk_count: int, chunk_tokens: int = 512) -> NDArray[np.float64]:
+    """Negative log-probability (nats) of each scored token of the first chunks of ``text`` [n]."""
+    scores = Scores()
+    for chunk in chunks_of(session.tokenize(text), chunk_tokens, chunk_count, session.begin_token):
+        scores.add(score(session, chunk), np.array(chunk[len(chunk) // 2 + 1 :], np.int64))
+    return scores.columns()[0].nll

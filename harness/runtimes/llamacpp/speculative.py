@@ -122,10 +122,10 @@ class Speculator:
         started_s = now_s()
         history = [*prompt, self._choose(-1)]
         end = len(prompt) + new_tokens
-        cycles: list[_Cycle] = []
+        cycles: list[Cycle] = []
         widest = 1
         while len(history) < end:
-            probe_s = self._probe(history, len(prompt))
+            probe_s = probe(drafter, policy, history, len(prompt) + 1)
             t0_s = now_s()
             room = min(policy.limit(), end - len(history) - 1, _CYCLE_ROOM_TOKENS)
             proposal = drafter.propose(history, room, policy.go_on) if room > 0 else Proposal([], [], [])
@@ -139,25 +139,15 @@ class Speculator:
             if filling or accepted < len(proposal.tokens):
                 target.truncate(len(history) - 1)
             widest = max(widest, size + len(filling))
-            cycles.append(_Cycle(size - 1, accepted, t1_s - t0_s + probe_s, t2_s - t1_s))
+            cycles.append(Cycle(size - 1, accepted, t1_s - t0_s + probe_s, t2_s - t1_s))
             policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s)
-        return _decoding(history[len(prompt) : end], now_s() - started_s, started_s - begun_s, cycles, widest)
+        return decoding_of(history[len(prompt) : end], now_s() - started_s, started_s - begun_s, cycles, widest)
 
     def _filling(self, size: int, position: int) -> list[int]:
         """Tokens that fill a pass up to a size that takes less time; what they leave in the cache is taken back."""
         wanted = self.policy.pass_tokens(size)
         room = min(self.target.batch_tokens, self.target.context_tokens - position)
         return [0] * (wanted - size) if size < wanted <= room else []
-
-    def _probe(self, history: Sequence[int], prompt_tokens: int) -> float:
-        lag_tokens = self.drafter.lag_tokens(history)
-        if not self.policy.wants_probe(lag_tokens):
-            return 0.0
-        started_s = time.perf_counter()
-        found = self.drafter.agreement(history, max(prompt_tokens + 1, len(history) - 64))
-        duration_s = time.perf_counter() - started_s
-        self.policy.saw_agreement(found, lag_tokens, duration_s)
-        return duration_s
 
     def _choose(self, index: int) -> int:
         if self.sampling.temperature > 0:
@@ -183,6 +173,18 @@ class Speculator:
         return len(drafted), self.target.greedy(len(drafted))
 
 
+def probe(drafter: Drafter, policy: FixedPolicy, history: Sequence[int], start: int) -> float:
+    """Look whether the draft would have agreed with ``history`` from ``start`` on, if the policy asks; its seconds."""
+    lag_tokens = drafter.lag_tokens(history)
+    if not policy.wants_probe(lag_tokens):
+        return 0.0
+    started_s = time.perf_counter()
+    found = drafter.agreement(history, max(start, len(history) - 64))
+    duration_s = time.perf_counter() - started_s
+    policy.saw_agreement(found, lag_tokens, duration_s)
+    return duration_s
+
+
 def _aligned(q: NDArray[np.float64] | None, token: int, size: int) -> NDArray[np.float64]:
     """The draft's distribution over the target's ``size`` tokens; a point mass where the drafter was certain."""
     if q is not None and q.size == size:
@@ -195,16 +197,19 @@ def _aligned(q: NDArray[np.float64] | None, token: int, size: int) -> NDArray[np
     return whole
 
 
-class _Cycle(NamedTuple):
+class Cycle(NamedTuple):
+    """One pass of the target: tokens drafted and accepted, and what both cost."""
+
     drafted: int
     accepted: int
     draft_s: float
     verify_s: float
 
 
-def _decoding(
-    tokens: Sequence[int], duration_s: float, prefill_s: float, cycles: Sequence[_Cycle], widest_tokens: int
+def decoding_of(
+    tokens: Sequence[int], duration_s: float, prefill_s: float, cycles: Sequence[Cycle], widest_tokens: int
 ) -> Decoding:
+    """An answer of such cycles."""
     lengths = tuple(c.drafted for c in cycles)
     positions = range(max(lengths, default=0))
     return Decoding(

@@ -27,13 +27,14 @@ class AttachedServer:
     """A server that is there already: asked for completions, never started, stopped or trusted.
 
     Attributes:
+        dialect: The language it speaks.
         described: What it says of itself.
         local: Whether it runs on this machine.
         pid: Its process, where it is local and the system tells; None otherwise.
     """
 
     def __init__(self, dialect: OpenAI) -> None:
-        self._dialect = dialect
+        self.dialect = dialect
         self.described: Described = dialect.described
         endpoint = dialect.endpoint
         self.local = _is_local(endpoint.host)
@@ -43,16 +44,16 @@ class AttachedServer:
     def ask(self, request: Request) -> Answer:
         """One completion, streamed; ServerError where it did wrong, was too slow, or is another process than before."""
         try:
-            return self._dialect.ask(request)
+            return self.dialect.ask(request)
         except ServerError as error:
-            if self.pid is not None and (now := listener_pid(self._dialect.endpoint.port)) != self.pid:
+            if self.pid is not None and (now := listener_pid(self.dialect.endpoint.port)) != self.pid:
                 gone = "is gone" if now is None else "was restarted"
                 raise ServerError(f"the server {gone}: {error}", "crashed") from error
             raise
 
     def unload(self) -> bool:
         """Have it drop its model from memory; False where it cannot."""
-        return self._dialect.unload()
+        return self.dialect.unload()
 
     def prompt(self, token_count: int, source: random.Random, *, words: bool = False) -> str | tuple[int, ...]:
         """A random prompt of exactly ``token_count`` tokens: ids where the server takes them, else ``words``.
@@ -76,7 +77,7 @@ class AttachedServer:
         found: int | None = None
         for _ in range(_FITS):
             text = " ".join(words)
-            found = self._dialect.count_tokens(text)
+            found = self.dialect.count_tokens(text)
             if found is None:
                 found = self.ask(Request(prompt=text, new_tokens=1)).prompt_tokens
             if found is None or found == token_count:
@@ -98,7 +99,7 @@ class AttachedServer:
                 "context_tokens": d.context_tokens or scenario.context_tokens,
                 "slots": d.slot_count,
                 "local": self.local,
-                "chat_template": self._dialect.chat,
+                "chat_template": self.dialect.chat,
                 "prompt": "token ids" if d.vocab_count else "words",
             },
         )

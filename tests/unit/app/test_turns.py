@@ -1,15 +1,25 @@
 """Several runtimes in turns: order, samples put together, and what the command line takes for a runtime."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
+from bench.tiny_gguf import synthesize_tiny
 from harness.app.run import Options, cells_of, run_in_turns
+from harness.app.trend import answer_beside
 from harness.cli._options import sides_of
+from harness.domain.record import RunRecord, Sample
+from harness.domain.result import Generation
 from harness.domain.scenario import Scenario
 from harness.measure.child import Limits
+from harness.measure.machine import fingerprint
 from harness.measure.pipeline import How, open_history
+from harness.measure.runner import new_record
+from harness.records.metrics import metric_values
+from harness.runtimes.llamacpp import RUNTIME as LLAMACPP
 
 
 def test_records_hold_the_samples_of_all_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +53,63 @@ def test_runtimes_of_the_command_line() -> None:
 def test_half_a_server_is_refused(runtimes: str, url: str, model: str) -> None:
     with pytest.raises(click.UsageError):
         sides(runtimes, url, model)
+
+
+@pytest.mark.engine
+def test_runtimes_beside_each_other_say_how_well_they_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
+    model = synthesize_tiny(tmp_path / "tiny.gguf", "Q8_0")
+    how = How(limits=Limits(wall_s=60.0))
+    sides = [Options(runtime=name, repetitions=1, cold_loads=0, patience_s=0.1, how=how) for name in ("llamacpp",) * 2]
+    cells = cells_of([str(model)], "", Scenario(context_tokens=512, prompt_tokens=4, new_tokens=2, thread_count=1))
+    ((first, second),) = run_in_turns(cells, sides)
+    assert isinstance(first.result, Generation)
+    assert len(first.result.token_nll) == 4 * 255  # the second half of each chunk, but for its first token
+    (perplexity,) = metric_values(first, "perplexity")
+    # As llama-perplexity takes it: the mean over the scored tokens, here from the engine's logits one chunk at a time.
+    with LLAMACPP.open(model, Scenario(context_tokens=512, thread_count=1)) as session:
+        text = (files("harness") / "data" / "text" / "python-reference.txt").read_text(encoding="utf-8")
+        losses = []
+        for start in range(0, 4 * 512, 512):
+            chunk = [session.begin_token, *session.tokenize(text)[start + 1 : start + 512]]
+            session.clear()
+            session.decode(chunk, position=0, logits="all")
+            rows = session.all_logits().astype(np.float64)
+            for i in range(256, 511):
+                losses.append(np.log(np.exp(rows[i]).sum()) - rows[i][chunk[i + 1]])
+    assert perplexity == pytest.approx(float(np.exp(np.mean(losses))), rel=1e-3)
+    assert "ratio 1.0000" in answer_beside(first, second)
+    assert not answer_beside(first, second).startswith(("worse", "faster"))
+
+
+def run_with(nll: tuple[float, ...], tokens_per_s: float, runtime: str) -> RunRecord:
+    taken = [
+        Sample(phase="decode", label="tg10", token_count=10, duration_s=10 / tokens_per_s * (1 + i / 1000),
+               started_unix_s=1.0 + i)
+        for i in range(5)
+    ]  # fmt: skip
+    return new_record(
+        scenario=Scenario(), workload="generate", outcome="ok", machine=fingerprint(), samples=tuple(taken),
+        runtime=runtime, result=Generation(repetitions=5, token_nll=nll),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("other", "speed", "word"),
+    [
+        ((2.1, 3.12, 1.09, 2.11), 20.0, "faster, but worse: perplexity "),
+        ((2.1, 3.12, 1.09, 2.11), 5.0, "worse: perplexity "),
+        ((2.1, 2.9, 1.1, 1.9), 20.0, "perplexity "),
+        ((2.0005, 3.0005, 1.0005, 2.0005), 20.0, "perplexity "),  # a difference, but one that kernels make
+        ((), 20.0, "perplexity: not given by ik"),
+        ((2.0, 3.0), 20.0, "perplexity: ik cuts the text into other tokens than llamacpp"),
+    ],
+)
+def test_faster_but_worse_is_said(other: tuple[float, ...], speed: float, word: str) -> None:
+    before, after = run_with((2.0, 3.0, 1.0, 2.0), 10.0, "llamacpp"), run_with(other, speed, "ik")
+    said = answer_beside(before, after)
+    assert said.startswith(word)
+    if len(other) == 4:
+        ratio = float(np.exp(np.mean(np.subtract(other, (2.0, 3.0, 1.0, 2.0)))))
+        assert f"{np.exp(np.mean(other)):.3f} by ik, 7.389 by llamacpp on the same 4 tokens: ratio {ratio:.4f}" in said

@@ -1,0 +1,105 @@
+"""Servers of models that are started for a measurement, each behind a line of any round trip, and stopped after it.
+
+python -m bench.running_servers MODEL.gguf PORT    (serves by xllamacpp until stopped)
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+from harness.errors import CouldNotRunError, HarnessError
+from harness.runtimes._threads import default_thread_count
+from harness.runtimes.executable import program
+from harness.runtimes.server.stream import Endpoint
+
+PROGRAMS: Final = ("llama-server", "xllamacpp", "llama-cpp-python", "echo_server")
+CONTEXT_TOKENS: Final = 2048
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def command_of(name: str, model: Path, port: int, threads: int = 0, slots: int = 1) -> list[str]:
+    """The command of a server with so many threads (0: physical cores), and requests at once where it can.
+
+    Raises:
+        CouldNotRunError: There is no such program.
+    """
+    count, at = str(threads or default_thread_count()), [str(model), str(port)]
+    if name == "llama-server":
+        found = program("llama-server") or shutil.which("llama-server")
+        if found is None:
+            raise CouldNotRunError("no llama-server: set EDGE_HARNESS_LLAMA_BIN to the folder of a release")
+        room = str(CONTEXT_TOKENS * slots)
+        return [found, "-m", at[0], "--port", at[1], "-t", count, "-c", room, "-np", str(slots), "-ngl", "0"]
+    if name == "llama-cpp-python":
+        options = ["--logits_all", "true", "--n_ctx", str(CONTEXT_TOKENS), "--n_threads", count]
+        return [sys.executable, "-m", "llama_cpp.server", "--model", at[0], "--port", at[1], *options,
+                "--n_threads_batch", count]  # fmt: skip
+    if name == "xllamacpp":
+        return [sys.executable, "-m", "bench.running_servers", *at, count, str(slots)]
+    return [sys.executable, "-m", "bench.echo_server", *at, "--threads", count]
+
+
+@contextmanager
+def running(name: str, model: Path, *, round_trip_ms: float = 0.0, threads: int = 0, slots: int = 1) -> Iterator[str]:
+    """Address of a server of ``model``, behind ``bench.delaying_proxy`` where there is a round trip.
+
+    Raises:
+        CouldNotRunError: It ended, or did not answer within two minutes.
+    """
+    port, behind = free_port(), free_port()
+    line = command_of(name, model, behind if round_trip_ms else port, threads, slots)
+    if round_trip_ms:
+        line = [sys.executable, "-m", "bench.delaying_proxy", str(port), str(behind), str(round_trip_ms), *line]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that whoever stops us stops the server too
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield _answering(f"http://127.0.0.1:{port}", process, name)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answering(url: str, process: "subprocess.Popen[bytes]", name: str) -> str:
+    for _ in range(480):
+        if process.poll() is not None:
+            raise CouldNotRunError(f"{name} ended with status {process.returncode}")
+        with suppress(HarnessError):
+            if Endpoint(url).json("/v1/models"):
+                return url
+        time.sleep(0.25)
+    raise CouldNotRunError(f"{name} did not answer within two minutes")
+
+
+def main() -> None:
+    """Serve by xllamacpp: MODEL PORT THREADS SLOTS."""
+    xllamacpp = import_module("xllamacpp")
+    params = xllamacpp.CommonParams()
+    params.model.path, params.port = sys.argv[1], int(sys.argv[2])
+    params.cpuparams.n_threads, params.n_parallel = int(sys.argv[3]), int(sys.argv[4])
+    params.n_ctx = CONTEXT_TOKENS * params.n_parallel
+    server = xllamacpp.Server(params)
+    while server:
+        time.sleep(60)
+
+
+if __name__ == "__main__":
+    main()
