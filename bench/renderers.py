@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -160,6 +161,156 @@ def workload_table(*paths: Path) -> str:
         f"median error of {len(errors)} operations: {median(map(abs, errors)):.1%}" if errors else "nothing was run"
     )
     return table(columns, rows) + f"\n\n*{middle}*\n\n{source(records)}"
+
+
+_HEADLINES: Final[Mapping[str, tuple[tuple[str, str, str, str], ...]]] = {
+    "memory_store": (
+        ("evidence recall at 10, LoCoMo", "locomo*minilm*/evidence_recall/fused/at_10",
+         "BM25", "locomo*minilm*/evidence_recall/bm25/at_10"),
+        ("current fact found first", "lives/managed: first", "every turn stored", "lives/everything stored: first"),
+    ),
+    "grounding_qa": (
+        ("precision of support", "support/all/precision", "words contained", "support/all/contains_precision"),
+        ("recall of support", "support/all/recall", "", ""),
+        ("TruthfulQA accuracy, surer half", "TruthfulQA*/half_coverage/accuracy", "all answered",
+         "TruthfulQA*/accuracy"),
+    ),
+    "reasoning": (
+        ("precision of contradictions", "contradictions*/precision", "", ""),
+        ("recall of contradictions", "contradictions*/recall", "", ""),
+        ("ProcessBench F1, gsm8k, critic", "processbench_gsm8k*/critic/f1", "exact checks alone",
+         "processbench_gsm8k*/critic/exact_checks_alone"),
+        ("ProcessBench F1, math, critic", "processbench_math*/critic/f1", "exact checks alone",
+         "processbench_math*/critic/exact_checks_alone"),
+    ),
+    "debate": (
+        ("accuracy after debate", "arms/debate/accuracy", "judge alone", "arms/alone/accuracy"),
+        ("accuracy after consultancy", "arms/consultancy/accuracy", "judge alone", "arms/alone/accuracy"),
+        ("accuracy after critique", "arms/critique/accuracy", "judge alone", "arms/alone/accuracy"),
+    ),
+    "assistant": (
+        ("right answers, all parts", "all parts/right", "without memory", "without memory/right"),
+    ),
+    "grounded_vision": (
+        ("words read from regions", "read/regions/share", "one copy, as many pixels", "read/base/share"),
+        ("IDF1 with a fifth missed", "tracking/misses/idf1", "nothing missed", "tracking/none/idf1"),
+        ("HOTA with a fifth missed", "tracking/misses/hota", "nothing missed", "tracking/none/hota"),
+    ),
+    "probe": (
+        ("in round brackets, middle layer", "probes/2/reports/0/accuracy", "the token alone",
+         "probes/2/reports/0/token_rule"),
+        ("loss of copies without induction heads, nats", "ablation/ablated/second", "other heads taken out",
+         "ablation/null_second_losses"),
+    ),
+    "sparse_autoencoder": (
+        ("loss recovered (zero ablation)", "loss/recovered_zero_ratio", "", ""),
+        ("variance explained, held out", "held_out/explained_ratio", "", ""),
+    ),
+    "training_efficiency": (
+        ("experts found in memory, half of them held", "hits/50%*/measured", "predicted by a Zipf law of 0.9",
+         "hits/50%*/by_default_skew"),
+        ("held-out loss, nats a byte", "loss", "byte frequencies", "frequency_loss"),
+    ),
+    "calibration": (("ECE of planted confidences", "quality/ece", "planted", "quality/implied_ece"),),
+}  # fmt: skip
+"""What is shown of each workload's evaluation: a figure and where it stands, a baseline and where it stands.
+
+``*`` and ``|`` in a step of a place match names; a list is shown by its middle.
+"""
+
+
+def systems_table(speeds: Path, *evaluations: Path) -> str:
+    """Each system: quality with its interval beside a baseline, and the first operation's time, memory and energy.
+
+    Quality is of the newest evaluation of each workload, times and memory are of ``speeds``.
+    """
+    timed = {r.workload: r for r in records_of(speeds) if isinstance(r.result, System)}
+    judged = {r.workload: r for r in records_of(*evaluations) if isinstance(r.result, System) and r.result.evaluation}
+    rows = []
+    for name in sorted({*timed, *judged}):
+        record = judged.get(name) or timed[name]
+        assert isinstance(record.result, System)
+        told = {**record.result.evaluation, "quality": record.result.quality}
+        speed = _speed_cells(timed.get(name) or judged[name])
+        model = f", {record.model.name}" if record.model else ""
+        for what, place, baseline, other in _HEADLINES.get(name, ()):
+            found, beside = _shown_at(told, place), _shown_at(told, other)
+            if name not in judged and not place.startswith("quality"):
+                found = "not evaluated here"
+            against = f"{baseline}: {beside}" if baseline else "-"
+            rows.append([f"{name}{model}", what, found, against, *speed])
+            speed = [""] * len(speed)
+    columns = ["system", "quality", "found", "baseline", "p50 / p95", "predicted p50", "peak memory", "energy"]
+    return table(columns, rows) + f"\n\n{source([*timed.values(), *judged.values()])}"
+
+
+def _speed_cells(record: RunRecord) -> list[str]:
+    """Percentiles and prediction of a record's slowest operation, peak memory, and joules of a call where known."""
+    assert isinstance(record.result, System)
+    calls: dict[str, list[float]] = {}
+    joules: list[float] = []
+    for sample in record.samples:
+        if not sample.warm_up:
+            calls.setdefault(sample.label, []).append(sample.duration_s / max(1, sample.token_count))
+            joules += [sample.energy_joules / max(1, sample.token_count)] if sample.energy_joules else []
+    predicted = {said["operation"]: said["latency_s"]["mid"] for said in record.result.predicted}
+    if not calls:
+        return ["-"] * 4
+    slowest = max(calls, key=lambda label: median(calls[label]))
+    p95_s = sorted(calls[slowest])[math.ceil(0.95 * len(calls[slowest])) - 1]
+    return [
+        f"{slowest}: {format_seconds(median(calls[slowest]))} / {format_seconds(p95_s)}",
+        format_seconds(predicted[slowest]) if slowest in predicted else "-",
+        format_bytes(record.memory.peak_rss_bytes) if record.memory else "-",
+        f"{median(joules):.3g} J a call" if joules else "not measurable here",
+    ]
+
+
+def _shown_at(told: Any, place: str) -> str:
+    """The value at a place of an evaluation, with its interval; ``-`` where there is none."""
+    beside: Any = None
+    for step in place.split("/") if place else ():
+        if isinstance(told, list | tuple) and step.isdigit() and int(step) < len(told):
+            told, beside = told[int(step)], None
+            continue
+        names = (
+            [n for n in told if any(fnmatchcase(n, p) for p in step.split("|"))] if isinstance(told, Mapping) else []
+        )
+        if not names:
+            return "-"
+        beside, told = (told.get(f"{names[-1]}_interval") or told.get("interval") or _ends(told)), told[names[-1]]
+    if isinstance(told, Mapping):
+        beside, told = _ends(told), told.get("share", told.get("mid"))
+    if isinstance(told, list | tuple) and told:
+        beside, told = (min(told), max(told)), median(told)
+    if not place or not isinstance(told, int | float):
+        return "-"
+    ends = f" ({beside[0]:.3g} to {beside[1]:.3g})" if beside and None not in beside else ""
+    return f"{told:.3g}{ends}"
+
+
+def _ends(told: Mapping[str, Any]) -> tuple[float, float] | None:
+    return (told["low"], told["high"]) if "low" in told and "high" in told else None
+
+
+def router_table(*paths: Path) -> str:
+    """Hits of a cache of experts on the choices of a router that was trained here, beside what laws predict."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, System) and "hits" in r.result.evaluation]
+    rows = []
+    for record in records[-1:]:
+        assert isinstance(record.result, System)
+        for budget, hits in record.result.evaluation["hits"].items():
+            rows.append([budget, *(f"{hits[name]:.1%}" for name in _HITS)])
+    return table(["", *_HITS.values()], rows) + f"\n\n{source(records[-1:])}"
+
+
+_HITS: Final = {
+    "measured": "measured, least recently used out",
+    "most_wanted": "measured, the most wanted kept",
+    "by_default_skew": "predicted, Zipf law of 0.9",
+    "by_skew": "predicted, fitted Zipf law",
+    "by_skew_and_reuse": "predicted, fitted, with reuse",
+}
 
 
 def metric(path: Path, name: str) -> str:
