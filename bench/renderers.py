@@ -197,9 +197,9 @@ _HEADLINES: Final[Mapping[str, tuple[tuple[str, str, str, str], ...]]] = {
         ("HOTA with a fifth missed", "tracking/misses/hota", "nothing missed", "tracking/none/hota"),
     ),
     "probe": (
-        ("in round brackets, middle layer", "probes/2/reports/0/accuracy", "the token alone",
-         "probes/2/reports/0/token_rule"),
-        ("loss of copies without induction heads, nats", "ablation/ablated/second", "other heads taken out",
+        ("next token uncertain, layer at three quarters", "probes/3/reports/4/accuracy", "the token alone",
+         "probes/3/reports/4/token_rule"),
+        ("loss of copies without induction heads, nats", "ablation/ablated/1", "other heads taken out",
          "ablation/null_second_losses"),
     ),
     "sparse_autoencoder": (
@@ -280,7 +280,7 @@ def _shown_at(told: Any, place: str) -> str:
             return "-"
         beside, told = (told.get(f"{names[-1]}_interval") or told.get("interval") or _ends(told)), told[names[-1]]
     if isinstance(told, Mapping):
-        beside, told = _ends(told), told.get("share", told.get("mid"))
+        beside, told = _ends(told), next((told[n] for n in ("share", "mid", "mean") if n in told), None)
     if isinstance(told, list | tuple) and told:
         beside, told = (min(told), max(told)), median(told)
     if not place or not isinstance(told, int | float):
@@ -311,6 +311,57 @@ _HITS: Final = {
     "by_skew": "predicted, fitted Zipf law",
     "by_skew_and_reuse": "predicted, fitted, with reuse",
 }
+
+
+def probe_table(*paths: Path) -> str:
+    """Held-out accuracy of each property on each layer that was probed, with its selectivity, beside simpler rules."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, System) and "probes" in r.result.evaluation][-1:]
+    rows: dict[str, list[str]] = {}
+    layers: list[str] = []
+    for record in records:
+        assert isinstance(record.result, System)
+        studies = record.result.evaluation["probes"]
+        layers = [f"layer {study['layer']}" for study in studies]
+        for said in (one for study in studies for one in study["reports"]):
+            row = rows.setdefault(said["name"], [said["name"], f"{said['majority']:.3f}", f"{said['token_rule']:.3f}"])
+            row.append(f"{said['accuracy']['mid']:.3f} ({said['selectivity']:+.3f})")
+    columns = ["accuracy (selectivity)", "the commoner label", "the token alone", *layers]
+    return table(columns, list(rows.values())) + f"\n\n{source(records)}"
+
+
+def ablation_table(*paths: Path) -> str:
+    """Losses with all heads, and without induction heads, beside as many others taken out."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, System) and "ablation" in r.result.evaluation][-1:]
+    rows = []
+    for record in records:
+        assert isinstance(record.result, System)
+        told = record.result.evaluation["ablation"]
+        null = told["null_second_losses"]
+        share = f"{len(told['heads'])} induction heads out, {told['head_share']:.1%} of all"
+        rows.append(["all heads", *(f"{loss:.2f}" for loss in told["intact"]), "-"])
+        rows.append([share, *(f"{loss:.2f}" for loss in told["ablated"]), f"{told['p_value']:.3f}"])
+        rows.append(["as many others out", "-", f"{median(null):.2f} ({min(null):.2f} to {max(null):.2f})", "-", "-"])
+    columns = ["nats a token", "first copy", "second copy", "ordinary text", "p"]
+    return table(columns, rows) + f"\n\n{source(records)}"
+
+
+def vision_tables(*paths: Path) -> str:
+    """Words read by each way of seeing a picture, and scores of the tracker by what its detections get wrong."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, System) and "tracking" in r.result.evaluation][-1:]
+    seen, tracked, told = [], [], ""
+    for record in records:
+        assert isinstance(record.result, System)
+        found = record.result.evaluation
+        for name, way in found["read"].items():
+            interval = f"{way['share']:.1%} ({way['low']:.1%} to {way['high']:.1%})"
+            seen.append([name, interval, f"{way['pixel_count'] / 1e6:.2f} million"])
+        for name, scores in found["tracking"].items():
+            tracked.append([name, f"{scores['hota']:.3f}", f"{scores['idf1']:.3f}", str(scores["switch_count"])])
+        pair = _shown_at(found, "regions_less_base")
+        told = f"{found['word_count']} words; regions less base, paired over pictures: {pair}"
+    first = table(["way", "words read", "pixels looked at"], seen)
+    second = table(["errors of the detections", "HOTA", "IDF1", "identity switches"], tracked)
+    return f"{first}\n\n{told}\n\n{second}\n\n{source(records)}"
 
 
 def metric(path: Path, name: str) -> str:
