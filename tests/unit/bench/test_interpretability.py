@@ -5,7 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from bench.patching import Patch, Prompt, _pairs
+from bench.patching import CAPITALS, Patch, Prompt, _pairs
+from bench.probe_truth import row_of, statements
 from bench.sae_interpretability import (
     AFTER,
     BEFORE,
@@ -80,3 +81,22 @@ def test_pairs_are_alike_in_length_and_each_country_is_clean_once():
     pairs = _pairs(known)
     assert len(pairs) == 9 and len({clean.country for clean, _, _ in pairs}) == 9
     assert all(len({len(p.tokens) for p in pair}) == 1 and len({p.country for p in pair}) == 3 for pair in pairs)
+
+
+def test_statements_are_decided_by_no_word():
+    made = statements()
+    for form in range(3):
+        of_form = [s for s in made if s.form == form]
+        for capital, country in ((c, n) for n, c in CAPITALS.items()):
+            named = [s for s in of_form if capital in s.text]
+            assert sorted(s.is_true for s in named) == [False, True]
+            assert all((country in s.text) == s.is_true for s in named)
+
+
+def test_a_planted_truth_is_read_on_countries_not_seen_and_noise_is_not():
+    made, rng = statements(), np.random.default_rng(5)
+    x = rng.standard_normal((len(made), 24)).astype(np.float32)
+    assert row_of(0, x, made)[-1] != "better than chance"
+    x[:, 3] += np.where([s.is_true for s in made], 3, -3)
+    assert row_of(0, x, made)[-1] == "better than chance"
+    assert float(row_of(0, x, made)[1].split()[0]) > 0.95
