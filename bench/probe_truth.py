@@ -3,9 +3,9 @@
     python -m bench probe_truth MODEL.gguf
 
 Statements name a capital rightly or wrongly, in three forms. Each capital is named once rightly and once wrongly in
-each form, so that words alone decide nothing. Countries are split into five parts: a probe learns on four and is tested on
-the fifth. Control task (Hewitt and Liang 2019): a random label for each pair of country and capital, split in the same
-way over forms instead, where it can be learnt; selectivity is accuracy less control accuracy. Sources: Azaria and
+each form, so that words alone decide nothing. Countries are split into five parts: a probe learns on four and is tested
+on the fifth. Control task (Hewitt and Liang 2019): a random label for each pair of country and capital, split in the
+same way over forms instead, where it can be learnt; selectivity is accuracy less control accuracy. Sources: Azaria and
 Mitchell 2023, "The Internal State of an LLM Knows When It's Lying"; Marks and Tegmark 2023, "The Geometry of Truth".
 """
 
