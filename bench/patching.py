@@ -1,6 +1,6 @@
 """Where does a model keep which country was named? Activations patched from one prompt into another, layer by layer.
 
-    python -m bench patching MODEL.gguf
+    python -m bench patching MODEL.gguf [--layers 8]
 
 Two prompts differ in one country ("The capital of France is"). In the run of the corrupt prompt the residual stream
 after one block is replaced, at the last token of the country alone, by that of the clean prompt. With m the clean
@@ -95,10 +95,9 @@ def logits_of(session: Session, prompt: Prompt) -> NDArray[np.float32]:
     return session.logits().copy()
 
 
-def effects(path: Path, threads: int) -> tuple[NDArray[Any], NDArray[Any], int]:
+def effects(path: Path, layers: Sequence[int], threads: int) -> tuple[NDArray[Any], NDArray[Any], int]:
     """(recovered by the clean patch [pairs, layers], by the null [pairs, layers], prompts answered rightly)."""
     tap = Patch()
-    layers = range(read_gguf(path).shape().layer_count - 1)
     with closing(RUNTIME.open(path, scenario_of(threads, 64), tap=tap)) as session:
         known, streams, plain = [], {}, {}
         for prompt in prompts(session):
@@ -136,22 +135,25 @@ def _pairs(known: Sequence[Prompt]) -> list[tuple[Prompt, Prompt, Prompt]]:
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
-def main(model: Path, threads: int) -> None:
+@click.option("--layers", "layer_count", type=click.IntRange(2), default=8, show_default=True, help="Evenly spread.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+def main(model: Path, layer_count: int, threads: int) -> None:
     """Print what a patch of the country's last token recovers after each block of MODEL."""
-    clean, null, known_count = effects(model, threads)
+    # The last block is computed for the last token alone.
+    layers = sorted({round(at) for at in np.linspace(0, read_gguf(model).shape().layer_count - 2, layer_count)})
+    clean, null, known_count = effects(model, layers, threads)
     if len(clean) < 6:
         raise click.UsageError(f"{model.name} answers {known_count} prompts rightly: too few pairs for a test")
     rows = []
-    for layer in range(clean.shape[1]):
-        said = [cluster_interval(side[:, layer], np.ones(len(side))) for side in (clean, null)]
-        wins = int((clean[:, layer] > null[:, layer]).sum())
+    for at, layer in enumerate(layers):
+        said = [cluster_interval(side[:, at], np.ones(len(side))) for side in (clean, null)]
+        wins = int((clean[:, at] > null[:, at]).sum())
         p = binomial_test(wins, len(clean), 0.5)
         told = [f"{s.mid:+.2f} ({s.low:+.2f} to {s.high:+.2f})" for s in said]
         rows.append([str(layer), *told, f"{p:.2g}", "causal" if p <= 0.05 and 2 * wins > len(clean) else "no effect"])
     print(f"{known_count} of {len(CAPITALS)} prompts answered rightly, {len(clean)} pairs")
     columns = ["block", "recovered by the clean patch", "by a third country", "exact p", "says"]
-    command = f"python -m bench patching {model.name}"
+    command = f"python -m bench patching {model.name} --layers {layer_count}"
     keep("workloads/patching.json", columns, rows, command)
 
 

@@ -109,7 +109,7 @@ def row_of(layer: int, x: NDArray[np.float32], made: Sequence[Statement]) -> lis
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 def main(model: Path, threads: int) -> None:
     """Print how well the truth of a statement can be read from layers of MODEL."""
     made = statements()

@@ -15,8 +15,9 @@ token of held-out text. Effect: change of the mean log-probability, nats, of the
 followed its firings in training, by activation), beside a random direction and another feature's, as long each. p is
 exact, from the number of features whose own direction beats the other.
 
-Sizes: unexplained variance and dead features for three seeds, loss recovered for the first one, and the share of
-features that have a twin (cosine above 0.7) in the dictionary of the next seed; half as many steps as the study's.
+Every dictionary here is trained in 300 steps, half of the study's. Sizes: unexplained variance and dead features for
+three seeds, loss recovered for the first one, and the share of features that have a twin (cosine above 0.7) in the
+dictionary of the next seed.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ from harness.workloads.sparse_autoencoder.features import Feature, top_features
 from harness.workloads.sparse_autoencoder.metrics import quality
 from harness.workloads.sparse_autoencoder.model import Floats, SparseAutoencoder
 from harness.workloads.sparse_autoencoder.splice import Splice, losses
-from harness.workloads.sparse_autoencoder.study import BATCH_TOKENS, STEP_COUNT, Material, gather
+from harness.workloads.sparse_autoencoder.study import BATCH_TOKENS, TRAIN_TOKENS, Material, gather
 from harness.workloads.sparse_autoencoder.training import Plan, Trainer
 
 EXPANSIONS: Final = (2, 4, 8)
@@ -53,7 +54,7 @@ _TWIN_COSINE: Final = 0.7
 _STEERED_TOKENS: Final = 128
 _OWN_TOKENS: Final = 3
 _LOSS_CHARS: Final = 6000
-_SIZE_STEPS: Final = 300
+_STEPS: Final = 300
 
 
 class Asked(NamedTuple):
@@ -63,12 +64,12 @@ class Asked(NamedTuple):
     snippets: list[str]
 
 
-def trained(material: Material, expansion: int, seed: int, step_count: int = STEP_COUNT) -> SparseAutoencoder:
+def trained(material: Material, expansion: int, seed: int) -> SparseAutoencoder:
     """TopK-32 on the material."""
     x, _ = material.rows()
     plan = Plan(
         feature_count=expansion * x.shape[1],
-        step_count=step_count,
+        step_count=_STEPS,
         batch_tokens=min(BATCH_TOKENS, len(x)),
         seed=seed,
     )
@@ -220,7 +221,7 @@ def size_rows(model: Path, material: Material, threads: int) -> list[list[str]]:
     mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     rows = []
     for expansion in EXPANSIONS:
-        saes = [trained(material, expansion, seed, _SIZE_STEPS) for seed in SEEDS]
+        saes = [trained(material, expansion, seed) for seed in SEEDS]
         told = [quality(sae, held) for sae in saes]
         kept = losses(
             RUNTIME.open, model, material.later_text[:_LOSS_CHARS], block_name(material.layer), saes[0].reconstruct,
@@ -271,12 +272,13 @@ def feature_rows(model: Path, judge: Path, material: Material, most: int, thread
 @click.option("--judge", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
 @click.option("--part", type=click.Choice(["features", "sizes", "all"]), default="all", show_default=True)
 @click.option("--features", "most", type=click.IntRange(2), default=24, show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--tokens", "least_tokens", type=click.IntRange(1), default=TRAIN_TOKENS, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Keep activations there.")
-def main(model: Path, judge: Path, part: str, most: int, threads: int, cache: Path | None) -> None:
+def main(model: Path, judge: Path, part: str, most: int, least_tokens: int, threads: int, cache: Path | None) -> None:
     """Print what features of MODEL mean to a judge, what they do, and how sizes and seeds compare."""
-    material = gather(RUNTIME.open, model, thread_count=threads, cache=cache)
-    said = f"python -m bench sae_interpretability {model.name} --judge {judge.name}"
+    material = gather(RUNTIME.open, model, thread_count=threads, least_tokens=least_tokens, cache=cache)
+    said = f"python -m bench sae_interpretability {model.name} --judge {judge.name} --tokens {least_tokens}"
     if part != "sizes":
         columns = ["study", "by", "balanced accuracy, or change", "exact p", "says"]
         rows = feature_rows(model, judge, material, most, threads)
