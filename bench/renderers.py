@@ -237,7 +237,7 @@ def systems_table(speeds: Path, *evaluations: Path) -> str:
             found, beside = _shown_at(told, place), _shown_at(told, other)
             if name not in judged and not place.startswith("quality"):
                 found = "not evaluated here"
-            against = f"{baseline}: {beside}" if baseline else "-"
+            against = baseline or "-" if beside == "-" else f"{baseline}: {beside}"
             rows.append([f"{name}{model}", what, found, against, *speed])
             speed = [""] * len(speed)
     columns = ["system", "quality", "found", "baseline", "p50 / p95", "predicted p50", "peak memory", "energy"]

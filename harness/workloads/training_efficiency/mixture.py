@@ -185,4 +185,4 @@ def _byte_names() -> list[str]:
 def study(folder: Path, *, step_count: int = 300, seed: int = 1) -> dict[str, Any]:
     """Train, write ``trained-mixture.gguf`` into the folder, and tell the router's habits."""
     model = train(step_count=step_count, seed=seed)
-    return {"file": str(write(model, folder / "trained-mixture.gguf")), **habits(model)}
+    return {"file": write(model, folder / "trained-mixture.gguf").name, **habits(model)}
