@@ -107,7 +107,8 @@ def effects(path: Path, layers: Sequence[int], threads: int) -> tuple[NDArray[An
                 known.append(prompt)
                 streams[prompt.country], plain[prompt.country] = tap.kept, row
         pairs = _pairs(known)
-        clean_rows, null_rows = [], []
+        clean_rows: list[list[float]] = []
+        null_rows: list[list[float]] = []
         for clean, corrupt, third in pairs:
 
             def margin(row: NDArray[np.float32], clean: Prompt = clean, corrupt: Prompt = corrupt) -> float:

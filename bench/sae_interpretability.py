@@ -136,7 +136,7 @@ def judged(
 ) -> list[NDArray[np.bool_]]:
     """What the judge says of each feature's snippets, by the description of one of ``described_by``."""
     scenario, template = Scenario(context_tokens=2048, thread_count=threads), ChatTemplate.of(judge)
-    options = {"sequence_count": _TOGETHER + 1, "output_tokens": _TOGETHER}
+    options = {"sequence_count": _TOGETHER + 1, "output_tokens": _TOGETHER + 1}
     with closing(RUNTIME.open(judge, scenario, **options)) as session:
         found = []
         for one, teller in zip(asked, described_by, strict=True):

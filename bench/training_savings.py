@@ -57,7 +57,8 @@ def windows_of(text: str) -> Windows:
     """Windows of a text's bytes, one after the other."""
     data = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
     starts = np.arange(0, len(data) - SEQUENCE_TOKENS, SEQUENCE_TOKENS)
-    return data[starts[:, None] + np.arange(SEQUENCE_TOKENS + 1)]
+    found: Windows = data[starts[:, None] + np.arange(SEQUENCE_TOKENS + 1)]
+    return found
 
 
 def drawn(order: NDArray[np.int64], step_count: int, seed: int, *, paced: bool) -> Iterator[NDArray[np.int64]]:
