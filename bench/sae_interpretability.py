@@ -52,6 +52,8 @@ BEFORE, AFTER = 14, 3
 _TOGETHER: Final = 8
 _TWIN_COSINE: Final = 0.7
 _STEERED_TOKENS: Final = 128
+_STEERED: Final = 20
+"""Features that are steered: more than are judged, since it is cheaper."""
 _OWN_TOKENS: Final = 3
 _LOSS_CHARS: Final = 6000
 _STEPS: Final = 300
@@ -250,7 +252,9 @@ def feature_rows(model: Path, judge: Path, material: Material, most: int, thread
     """Detection and steering of the most telling features of one dictionary."""
     sae = trained(material, 8, 1)
     with closing(RUNTIME.open(model, scenario_of(threads))) as session:
-        telling = top_features(sae, material.train, material.limit, session.detokenize, feature_count=2 * most)
+        telling = top_features(
+            sae, material.train, material.limit, session.detokenize, feature_count=2 * max(most, _STEERED)
+        )
         rng, asked = np.random.default_rng(1), []
         for feature in telling:
             active = firings(sae, material.held_out, material.limit, feature.index)
@@ -259,7 +263,7 @@ def feature_rows(model: Path, judge: Path, material: Material, most: int, thread
     asked = asked[:most]
     features = [one.feature for one in asked]
     print(f"{len(asked)} features with {PER_KIND} held-out firings or more", flush=True)
-    rows = steering_rows(steered(model, material, sae, features, threads))
+    rows = steering_rows(steered(model, material, sae, telling[:_STEERED], threads))
     print(*rows, sep="\n", flush=True)
     rows.append(detection_row("a token that the contexts mark", [by_tokens(one) for one in asked]))
     rows.append(detection_row("its own description", judged(judge, asked, features, threads)))
