@@ -2,6 +2,7 @@
 
     python -m bench campaign                         # all parts, about a quarter of an hour on a quiet machine
     python -m bench campaign --only check,stream
+    python -m bench campaign --only evaluations      # quality of every workload: hours
     python -m bench docs                             # then the pages show them
 
 Nothing else may run meanwhile: records of a disturbed machine are kept, and say so.
@@ -17,6 +18,15 @@ import click
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 TARGET, DRAFT = "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"
+EVALUATED = (
+    ("memory_store",),
+    ("grounded_vision",),
+    ("training_efficiency",),
+    ("probe", "--model", "smollm2-135m"),
+    ("sparse_autoencoder", "--model", "smollm2-135m"),
+    *((name, "--model", TARGET) for name in ("grounding_qa", "reasoning", "debate", "assistant")),
+)
+"""Workloads whose answers are judged; those with a language model take hours on two cores."""
 PARTS: dict[str, tuple[str, list[list[str]]]] = {
     "check": ("check/default.json", [["check", "-n", "64"]]),
     "models": (
@@ -38,6 +48,10 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
     "workloads": (
         "workloads/default.json",
         [["workloads", "table", "--model", "smollm2-135m", "-r", "15"]],
+    ),
+    "evaluations": (
+        "workloads/evaluations.json",
+        [["workloads", "run", name, "--evaluate", "-r", "15", *model] for name, *model in EVALUATED],
     ),
     "ladder": (
         "ladder/smollm2-135m.json",
@@ -80,7 +94,7 @@ def gathered(folder: Path) -> str:
 
 
 @click.command()
-@click.option("--only", default=",".join(PARTS), show_default=True)
+@click.option("--only", default=",".join(name for name in PARTS if name != "evaluations"), show_default=True)
 @click.option("--outputs/--no-outputs", default=True, help="Also keep what fit and check print.")
 def main(only: str, outputs: bool) -> None:
     """Run the parts and write their records."""

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -241,6 +242,207 @@ def workload_table(*paths: Path) -> str:
         f"median error of {len(errors)} operations: {median(map(abs, errors)):.1%}" if errors else "nothing was run"
     )
     return table(columns, rows) + f"\n\n*{middle}*\n\n{source(records)}"
+
+
+_HEADLINES: Final[Mapping[str, tuple[tuple[str, str, str, str], ...]]] = {
+    "memory_store": (
+        ("evidence recall at 10, LoCoMo", "locomo*minilm*/evidence_recall/fused/at_10",
+         "BM25", "locomo*minilm*/evidence_recall/bm25/at_10"),
+        ("current fact found first", "lives/managed: first", "every turn stored", "lives/everything stored: first"),
+    ),
+    "grounding_qa": (
+        ("precision of support", "support/all/precision", "words contained", "support/all/contains_precision"),
+        ("recall of support", "support/all/recall", "", ""),
+        ("TruthfulQA accuracy, surer half", "TruthfulQA*/half_coverage/accuracy", "all answered",
+         "TruthfulQA*/accuracy"),
+    ),
+    "reasoning": (
+        ("precision of contradictions", "contradictions*/precision", "", ""),
+        ("recall of contradictions", "contradictions*/recall", "", ""),
+        ("ProcessBench F1, gsm8k, critic", "processbench_gsm8k*/critic/f1", "exact checks alone",
+         "processbench_gsm8k*/critic/exact_checks_alone"),
+        ("ProcessBench F1, math, critic", "processbench_math*/critic/f1", "exact checks alone",
+         "processbench_math*/critic/exact_checks_alone"),
+    ),
+    "debate": (
+        ("accuracy after debate", "arms/debate/accuracy", "judge alone", "arms/alone/accuracy"),
+        ("accuracy after consultancy", "arms/consultancy/accuracy", "judge alone", "arms/alone/accuracy"),
+        ("accuracy after critique", "arms/critique/accuracy", "judge alone", "arms/alone/accuracy"),
+    ),
+    "assistant": (
+        ("right answers, all parts", "all parts/right", "without memory", "without memory/right"),
+    ),
+    "grounded_vision": (
+        ("words read from regions", "read/regions/share", "one copy, as many pixels", "read/base/share"),
+        ("IDF1 with a fifth missed", "tracking/misses/idf1", "nothing missed", "tracking/none/idf1"),
+        ("HOTA with a fifth missed", "tracking/misses/hota", "nothing missed", "tracking/none/hota"),
+    ),
+    "probe": (
+        ("next token uncertain, layer at three quarters", "probes/3/reports/4/accuracy", "the token alone",
+         "probes/3/reports/4/token_rule"),
+        ("loss of copies without induction heads, nats", "ablation/ablated/1", "other heads taken out",
+         "ablation/null_second_losses"),
+    ),
+    "sparse_autoencoder": (
+        ("loss recovered (zero ablation)", "loss/recovered_zero_ratio", "", ""),
+        ("variance explained, held out", "held_out/explained_ratio", "", ""),
+    ),
+    "training_efficiency": (
+        ("experts found in memory, half of them held", "hits/50%*/measured", "predicted by a Zipf law of 0.9",
+         "hits/50%*/by_default_skew"),
+        ("held-out loss, nats a byte", "loss", "byte frequencies", "frequency_loss"),
+    ),
+    "calibration": (("ECE of planted confidences", "quality/ece", "planted", "quality/implied_ece"),),
+}  # fmt: skip
+"""What is shown of each workload's evaluation: a figure and where it stands, a baseline and where it stands.
+
+``*`` and ``|`` in a step of a place match names; a list is shown by its middle.
+"""
+
+
+def systems_table(speeds: Path, *evaluations: Path) -> str:
+    """Each system: quality with its interval beside a baseline, and the first operation's time, memory and energy.
+
+    Quality is of the newest evaluation of each workload, times and memory are of ``speeds``.
+    """
+    timed = {r.workload: r for r in records_of(speeds) if isinstance(r.result, System)}
+    judged = {r.workload: r for r in records_of(*evaluations) if isinstance(r.result, System) and r.result.evaluation}
+    rows = []
+    for name in sorted({*timed, *judged}):
+        record = judged.get(name) or timed[name]
+        assert isinstance(record.result, System)
+        told = {**record.result.evaluation, "quality": record.result.quality}
+        speed = _speed_cells(timed.get(name) or judged[name])
+        model = f", {record.model.name}" if record.model else ""
+        for what, place, baseline, other in _HEADLINES.get(name, ()):
+            found, beside = _shown_at(told, place), _shown_at(told, other)
+            if name not in judged and not place.startswith("quality"):
+                found = "not evaluated here"
+            against = baseline or "-" if beside == "-" else f"{baseline}: {beside}"
+            rows.append([f"{name}{model}", what, found, against, *speed])
+            speed = [""] * len(speed)
+    columns = ["system", "quality", "found", "baseline", "p50 / p95", "predicted p50", "peak memory", "energy"]
+    return table(columns, rows) + f"\n\n{source([*timed.values(), *judged.values()])}"
+
+
+def _speed_cells(record: RunRecord) -> list[str]:
+    """Percentiles and prediction of a record's slowest operation, peak memory, and joules of a call where known."""
+    assert isinstance(record.result, System)
+    calls: dict[str, list[float]] = {}
+    joules: list[float] = []
+    for sample in record.samples:
+        if not sample.warm_up:
+            calls.setdefault(sample.label, []).append(sample.duration_s / max(1, sample.token_count))
+            joules += [sample.energy_joules / max(1, sample.token_count)] if sample.energy_joules else []
+    predicted = {said["operation"]: said["latency_s"]["mid"] for said in record.result.predicted}
+    if not calls:
+        return ["-"] * 4
+    slowest = max(calls, key=lambda label: median(calls[label]))
+    p95_s = sorted(calls[slowest])[math.ceil(0.95 * len(calls[slowest])) - 1]
+    return [
+        f"{slowest}: {format_seconds(median(calls[slowest]))} / {format_seconds(p95_s)}",
+        format_seconds(predicted[slowest]) if slowest in predicted else "-",
+        format_bytes(record.memory.peak_rss_bytes) if record.memory else "-",
+        f"{median(joules):.3g} J a call" if joules else "not measurable here",
+    ]
+
+
+def _shown_at(told: Any, place: str) -> str:
+    """The value at a place of an evaluation, with its interval; ``-`` where there is none."""
+    beside: Any = None
+    for step in place.split("/") if place else ():
+        if isinstance(told, list | tuple) and step.isdigit() and int(step) < len(told):
+            told, beside = told[int(step)], None
+            continue
+        names = (
+            [n for n in told if any(fnmatchcase(n, p) for p in step.split("|"))] if isinstance(told, Mapping) else []
+        )
+        if not names:
+            return "-"
+        beside, told = (told.get(f"{names[-1]}_interval") or told.get("interval") or _ends(told)), told[names[-1]]
+    if isinstance(told, Mapping):
+        beside, told = _ends(told), next((told[n] for n in ("share", "mid", "mean") if n in told), None)
+    if isinstance(told, list | tuple) and told:
+        beside, told = (min(told), max(told)), median(told)
+    if not place or not isinstance(told, int | float):
+        return "-"
+    ends = f" ({beside[0]:.3g} to {beside[1]:.3g})" if beside and None not in beside else ""
+    return f"{told:.3g}{ends}"
+
+
+def _ends(told: Mapping[str, Any]) -> tuple[float, float] | None:
+    return (told["low"], told["high"]) if "low" in told and "high" in told else None
+
+
+def router_table(*paths: Path) -> str:
+    """Hits of a cache of experts on the choices of a router that was trained here, beside what laws predict."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, System) and "hits" in r.result.evaluation]
+    rows = []
+    for record in records[-1:]:
+        assert isinstance(record.result, System)
+        for budget, hits in record.result.evaluation["hits"].items():
+            rows.append([budget, *(f"{hits[name]:.1%}" for name in _HITS)])
+    return table(["", *_HITS.values()], rows) + f"\n\n{source(records[-1:])}"
+
+
+_HITS: Final = {
+    "measured": "measured, least recently used out",
+    "most_wanted": "measured, the most wanted kept",
+    "by_default_skew": "predicted, Zipf law of 0.9",
+    "by_skew": "predicted, fitted Zipf law",
+    "by_skew_and_reuse": "predicted, fitted, with reuse",
+}
+
+
+def probe_table(*paths: Path) -> str:
+    """Held-out accuracy of each property on each layer that was probed, with its selectivity, beside simpler rules."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, System) and "probes" in r.result.evaluation][-1:]
+    rows: dict[str, list[str]] = {}
+    layers: list[str] = []
+    for record in records:
+        assert isinstance(record.result, System)
+        studies = record.result.evaluation["probes"]
+        layers = [f"layer {study['layer']}" for study in studies]
+        for said in (one for study in studies for one in study["reports"]):
+            row = rows.setdefault(said["name"], [said["name"], f"{said['majority']:.3f}", f"{said['token_rule']:.3f}"])
+            row.append(f"{said['accuracy']['mid']:.3f} ({said['selectivity']:+.3f})")
+    columns = ["accuracy (selectivity)", "the commoner label", "the token alone", *layers]
+    return table(columns, list(rows.values())) + f"\n\n{source(records)}"
+
+
+def ablation_table(*paths: Path) -> str:
+    """Losses with all heads, and without induction heads, beside as many others taken out."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, System) and "ablation" in r.result.evaluation][-1:]
+    rows = []
+    for record in records:
+        assert isinstance(record.result, System)
+        told = record.result.evaluation["ablation"]
+        null = told["null_second_losses"]
+        share = f"{len(told['heads'])} induction heads out, {told['head_share']:.1%} of all"
+        rows.append(["all heads", *(f"{loss:.2f}" for loss in told["intact"]), "-"])
+        rows.append([share, *(f"{loss:.2f}" for loss in told["ablated"]), f"{told['p_value']:.3f}"])
+        rows.append(["as many others out", "-", f"{median(null):.2f} ({min(null):.2f} to {max(null):.2f})", "-", "-"])
+    columns = ["nats a token", "first copy", "second copy", "ordinary text", "p"]
+    return table(columns, rows) + f"\n\n{source(records)}"
+
+
+def vision_tables(*paths: Path) -> str:
+    """Words read by each way of seeing a picture, and scores of the tracker by what its detections get wrong."""
+    records = [r for r in records_of(*paths) if isinstance(r.result, System) and "tracking" in r.result.evaluation][-1:]
+    seen, tracked, told = [], [], ""
+    for record in records:
+        assert isinstance(record.result, System)
+        found = record.result.evaluation
+        for name, way in found["read"].items():
+            interval = f"{way['share']:.1%} ({way['low']:.1%} to {way['high']:.1%})"
+            seen.append([name, interval, f"{way['pixel_count'] / 1e6:.2f} million"])
+        for name, scores in found["tracking"].items():
+            tracked.append([name, f"{scores['hota']:.3f}", f"{scores['idf1']:.3f}", str(scores["switch_count"])])
+        pair = _shown_at(found, "regions_less_base")
+        told = f"{found['word_count']} words; regions less base, paired over pictures: {pair}"
+    first = table(["way", "words read", "pixels looked at"], seen)
+    second = table(["errors of the detections", "HOTA", "IDF1", "identity switches"], tracked)
+    return f"{first}\n\n{told}\n\n{second}\n\n{source(records)}"
 
 
 def metric(path: Path, name: str) -> str:

@@ -69,10 +69,11 @@ def named(key: str) -> str:
 
 
 def flat(prefix: str, value: Any) -> list[tuple[str, str]]:
-    """Nested results as lines of text, in the unit that the name ends in; long lists and empty values are left out."""
+    """Nested results as lines of text, in the unit that the name ends in; lists of many or of tables are left out."""
     if isinstance(value, dict):
         return [line for k, v in value.items() for line in flat(f"{prefix}.{k}" if prefix else str(k), v)]
-    if value is None or value == "" or (isinstance(value, list | tuple) and not 0 < len(value) <= 8):
+    listed = value if isinstance(value, list | tuple) else ()
+    if value in (None, "", [], ()) or len(listed) > 8 or any(isinstance(part, dict) for part in listed):
         return []
     if isinstance(value, bool):
         return [(prefix, "yes" if value else "no")]

@@ -53,8 +53,6 @@ class Run(Frozen, frozen=True, kw_only=True):
 
 def published() -> dict[str, Run]:
     """Runs whose reports say enough, by name; ``published_runs.csv`` names the reports."""
-    lines = (
-        files("harness.workloads.training_efficiency").joinpath("published_runs.csv").read_text("utf-8").splitlines()
-    )
-    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+    text = files("harness.workloads.training_efficiency").joinpath("published_runs.csv").read_text("utf-8")
+    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return {row.pop("name"): msgspec.convert(row, Run, strict=False) for row in rows}

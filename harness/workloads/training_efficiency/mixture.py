@@ -52,9 +52,8 @@ def train(config: Config = MIXTURE, *, step_count: int = 300, seed: int = 1) -> 
 def choices_of(model: Transformer, text: bytes) -> tuple[Choices, float]:
     """(choices for each token of a text, mean loss): windows one after the other."""
     data = np.frombuffer(text, np.uint8).astype(np.int64)
-    starts = range(0, len(data) - SEQUENCE_TOKENS, SEQUENCE_TOKENS)
     made, losses = [], []
-    for start in starts:
+    for start in range(0, len(data) - SEQUENCE_TOKENS, SEQUENCE_TOKENS):
         losses.append(model.loss(data[None, start : start + SEQUENCE_TOKENS + 1]))
         made.append(np.stack(model.choices, axis=1))
     return np.concatenate(made), float(np.mean(losses))
@@ -73,19 +72,16 @@ def habits(model: Transformer) -> dict[str, Any]:
     count, used = model.config.expert_count, model.config.used_count
     skew, reuse = skew_of(choices, count), reuse_of(choices, count)
     counts = _counts(choices, count)
-    hits = []
+    hits = {}
     for share in BUDGETS:
         cached = round(share * count)
-        hits.append(
-            {
-                "budget_ratio": share,
-                "measured": replayed(choices, cached),
-                "by_default_skew": hit_ratio(count, cached, skew=DEFAULT_SKEW, used_count=used),
-                "by_skew": hit_ratio(count, cached, skew=skew, used_count=used),
-                "by_skew_and_reuse": hit_ratio(count, cached, skew=skew, used_count=used, reuse_ratio=reuse),
-                "most_wanted": float(counts[:, :cached].sum() / counts.sum()),
-            }
-        )
+        hits[f"{share:.0%} of the experts in memory"] = {
+            "measured": replayed(choices, cached),
+            "by_default_skew": hit_ratio(count, cached, skew=DEFAULT_SKEW, used_count=used),
+            "by_skew": hit_ratio(count, cached, skew=skew, used_count=used),
+            "by_skew_and_reuse": hit_ratio(count, cached, skew=skew, used_count=used, reuse_ratio=reuse),
+            "most_wanted": float(counts[:, :cached].sum() / counts.sum()),
+        }
     return {
         "loss": loss,
         "frequency_loss": float(-np.log(frequency[np.frombuffer(held, np.uint8)]).mean()),
@@ -189,4 +185,4 @@ def _byte_names() -> list[str]:
 def study(folder: Path, *, step_count: int = 300, seed: int = 1) -> dict[str, Any]:
     """Train, write ``trained-mixture.gguf`` into the folder, and tell the router's habits."""
     model = train(step_count=step_count, seed=seed)
-    return {"file": str(write(model, folder / "trained-mixture.gguf")), **habits(model)}
+    return {"file": write(model, folder / "trained-mixture.gguf").name, **habits(model)}

@@ -114,12 +114,14 @@ class Transformer:
 
     def loss(self, tokens: NDArray[np.int64]) -> float:
         """Mean negative log-likelihood, nats a token, of tokens [batch, sequence + 1]."""
-        return float(
-            -_log_softmax(self.logits(tokens[:, :-1]))[np.arange(tokens[:, 1:].size), tokens[:, 1:].ravel()].mean()
-        )
+        logs, wanted = _log_softmax(self.logits(tokens[:, :-1])), tokens[:, 1:].ravel()
+        return float(-logs[np.arange(wanted.size), wanted].mean())
 
-    def backward(self, tokens: NDArray[np.int64]) -> float:
-        """Fill ``gradients`` for tokens [batch, sequence + 1]; gives the loss without the balance term."""
+    def backward(self, tokens: NDArray[np.int64], taught: Floats | None = None) -> float:
+        """Fill ``gradients`` for tokens [batch, sequence + 1]; gives the loss without the balance term.
+
+        Of the cross entropy with a teacher's distribution [batch x sequence, vocabulary], where one is ``taught``.
+        """
         for gradient in self.gradients.values():
             gradient.fill(0)
         wanted = tokens[:, 1:].ravel()
@@ -128,7 +130,10 @@ class Transformer:
         rows = np.arange(wanted.size)
         loss = float(-logs[rows, wanted].mean())
         grad = np.exp(logs)
-        grad[rows, wanted] -= 1
+        if taught is None:
+            grad[rows, wanted] -= 1
+        else:
+            grad -= taught
         grad /= np.float32(wanted.size)
         output_back, norm_back = ways.pop(), ways.pop()
         x = norm_back(output_back(grad))
@@ -138,9 +143,9 @@ class Transformer:
         np.add.at(self.gradients["token_embd"], tokens[:, :-1].ravel(), x)
         return loss
 
-    def step(self, tokens: NDArray[np.int64], rate: float = 2e-3) -> float:
+    def step(self, tokens: NDArray[np.int64], rate: float = 2e-3, taught: Floats | None = None) -> float:
         """One Adam step with gradients clipped to a norm of 1; gives the loss before it."""
-        loss = self.backward(tokens)
+        loss = self.backward(tokens, taught)
         norm = np.sqrt(sum(float(np.vdot(g, g)) for g in self.gradients.values()))
         self._step += 1
         betas = (0.9, 0.95)
@@ -151,9 +156,8 @@ class Transformer:
             clipped = gradient * scale
             first += np.float32(1 - betas[0]) * (clipped - first)
             second += np.float32(1 - betas[1]) * (clipped * clipped - second)
-            self.weights[name] -= (
-                np.float32(rate) * (first / fixes[0]) / (np.sqrt(second / fixes[1]) + np.float32(1e-8))
-            )
+            deviation = np.sqrt(second / fixes[1]) + np.float32(1e-8)
+            self.weights[name] -= np.float32(rate) * (first / fixes[0]) / deviation
         return loss
 
     # -- parts, each with its way back: from the loss's gradient by the output to that by the input ---------------

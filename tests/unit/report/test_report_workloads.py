@@ -52,7 +52,18 @@ def test_page_folds_the_answers() -> None:
 
 
 def test_values_in_the_unit_of_their_name() -> None:
-    told = {"a": {"b_bytes": 1024, "c_s": 0.5, "d_per_s": 2.5, "e": True, "f": None, "g": [1] * 9, "h": "word"}}
+    told = {
+        "a": {
+            "b_bytes": 1024,
+            "c_s": 0.5,
+            "d_per_s": 2.5,
+            "e": True,
+            "f": None,
+            "g": [1] * 9,
+            "i": [{"x": 1}],
+            "h": "word",
+        }
+    }
     assert flat("", told) == [
         ("a.b_bytes", "1 KiB"),
         ("a.c_s", "500 ms"),
