@@ -8,8 +8,9 @@ from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
-_EVALUATED: Final = 120
-_OPENED: Final = (2048, 4, 64)
+_EVALUATED: Final = 60
+_ALL: Final = 120
+_OPENED: Final = (4096, 24, 64)
 """Context, sequences and outputs of each model."""
 ROUNDING_NATS: Final = 0.1
 """A pass of another length runs through other kernels, whose rounding of activations moves a log-odds: 0.03 was seen
@@ -26,7 +27,7 @@ class State(NamedTuple):
     cases: list[Any]
     speeches: Any
     budget_tokens: int
-    seed: int
+    context: WorkloadContext
 
 
 class DebateWorkload:
@@ -36,6 +37,7 @@ class DebateWorkload:
     title = "Debate: two debaters with rebuttals, consultancy and critique, before a weaker judge"
     extra = "llama"
     needs_model = True
+    samples_cases = True
     sizes: Mapping[str, Mapping[str, int]] = {
         "small": {"case_count": 2, "budget_tokens": 8, "read_tokens": 780, "judge_tokens": 75, "vocab_count": 151_936},
         "default": {
@@ -96,7 +98,7 @@ class DebateWorkload:
         made = cases(size["case_count"], context.seed)
         session, template = open_chat(context, *_OPENED)
         debate = Debate(session, template, budget_tokens=size["budget_tokens"], seed=context.seed)
-        return State(session, debate, made, debate.argue(made[0]), size["budget_tokens"], context.seed)
+        return State(session, debate, made, debate.argue(made[0]), size["budget_tokens"], context)
 
     def operations(self, state: State) -> Sequence[Operation]:
         """One case each."""
@@ -122,7 +124,7 @@ class DebateWorkload:
 
         if [s.text for s in state.debate.argue(state.cases[0])] != [s.text for s in state.speeches]:
             raise WrongAnswerError("the same seed gave other speeches")
-        held = hold_all(state.debate, state.cases, state.seed)
+        held = hold_all(state.debate, state.cases, state.context)
         for one in held:
             speeches = one.speeches["debate"]
             if any(s.drawn_count > state.budget_tokens for s in speeches):
@@ -142,7 +144,10 @@ class DebateWorkload:
         return report(held)
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
-        """All arms on 120 cases, judged by a weaker model of the cache where there is one; needs no data."""
+        """All arms on 60 cases (``--cases N``, ``--cases all``: 120), judged by a weaker model where the cache has one.
+
+        Needs no data.
+        """
         from harness.workloads._language.templates import open_chat
         from harness.workloads.debate.debating import Debate, cases, hold_all, report
 
@@ -153,7 +158,8 @@ class DebateWorkload:
         weaker = [p for p in weaker if p.stat().st_size < 0.8 * path.stat().st_size]
         judge = open_chat(context, *_OPENED, path=weaker[0]) if weaker else None
         debate = Debate(session, template, judge, seed=context.seed)
-        found = report(hold_all(debate, cases(_EVALUATED, context.seed + 1000), context.seed))
+        made = cases(_ALL if context.cases == 0 else context.cases or _EVALUATED, context.seed + 1000)
+        found = report(hold_all(debate, made, context)) | {"speakers_read_tokens": debate.read_count}
         session.close()
         if judge:
             judge[0].close()

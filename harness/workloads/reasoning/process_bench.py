@@ -14,21 +14,23 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ports import Session
-from harness.stats.intervals import share_interval
+from harness.ports import Session, WorkloadContext
+from harness.stats.intervals import RESAMPLES, share_interval
+from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.reasoning.analysis import analyse, f1, harmonic
 
 _TOLD: Final = shipped_table("instructions")["critic"]
-CRITICISED: Final = 200
-"""Traces that the critic reads of each file: some 60,000 tokens."""
+CRITICISED: Final = 60
+"""Traces that the critic reads of each file where nobody says how many: some 15,000 tokens of GSM8K."""
 
 
 class Trace(NamedTuple):
@@ -124,39 +126,56 @@ def criticised(
     template: ChatTemplate,
     rows: Sequence[Mapping[str, Any]],
     right: Sequence[Path],
-    *,
-    seed: int,
+    context: WorkloadContext,
+    name: str,
 ) -> dict[str, Any]:
-    """The step critic's score on half of 200 rows drawn by the seed, its rule fitted on the other half.
+    """The step critic's score on a sample of the rows: each half is judged by the rule fitted on the other half.
 
-    A file without right traces gets as many of GSM8K's human solutions (``right``), and says so.
+    The sample has wrong and right traces in the file's proportion. A file without right traces gets as many of GSM8K's
+    human solutions (``right``), drawn too, and says so.
     """
-    drawn = random.Random(f"critic {seed}").sample(list(rows), min(CRITICISED, len(rows)))
-    traces = [Trace(str(r["problem"]), tuple(r["steps"]), int(r["label"])) for r in drawn]
+    start = perf_counter()
+    chosen = drawn(rows, context, CRITICISED, by=lambda r: r["label"] >= 0)
+    traces = [Trace(str(r["problem"]), tuple(r["steps"]), int(r["label"])) for r in chosen]
     borrowed = 0
     if all(t.label >= 0 for t in traces) and right:
-        lines = right[0].read_text(encoding="utf-8").splitlines()[: len(traces)]
-        solved = [json.loads(line) for line in lines]
+        lines = right[0].read_text(encoding="utf-8").splitlines()
+        solved = [json.loads(line) for line in drawn(lines, context._replace(cases=None), len(traces))]
         borrowed = len(solved)
         for row in solved:
             steps = re.sub("<<.*?>>", "", row["answer"]).split("####")[0].strip().split("\n")
             traces.append(Trace(row["question"], tuple(steps), -1))
-        random.Random(seed).shuffle(traces)
+        random.Random(context.seed).shuffle(traces)
     judge = Judge(session, template, _TOLD["instruction"])
-    reads = [read(judge, trace, session.context_tokens) for trace in traces]
-    half = len(traces) // 2
+    reads = [read(judge, trace, session.context_tokens) for trace in watched(traces, context, name)]
     labels = [t.label for t in traces]
-    rule = fit(reads[:half], labels[:half])
-    held = [first_wrong(r, rule) for r in reads[half:]]
-    exact = [r.exact for r in reads[half:]]
+    halves = (slice(0, None, 2), slice(1, None, 2))
+    rules = [fit(reads[half], labels[half]) for half in reversed(halves)]
+    judged = [first_wrong(read, rules[at % 2]) for at, read in enumerate(reads)]
+    exact = [r.exact for r in reads]
     return {
-        "trace_count": len(traces) - half,
+        "trace_count": len(traces),
+        "of": len(rows) + borrowed,
         "borrowed_right_count": borrowed,
-        "rule": rule._asdict(),
-        **f1(held, labels[half:]),
-        "exact_checks_alone": f1(exact, labels[half:])["f1"],
+        "rules": [rule._asdict() for rule in rules],
+        **f1(judged, labels),
+        "f1_interval": f1_interval(judged, labels),
+        "exact_checks_alone": f1(exact, labels)["f1"],
+        "exact_checks_alone_interval": f1_interval(exact, labels),
         "read_tokens": judge.read_count,
+        "seconds": perf_counter() - start,
     }
+
+
+def f1_interval(predicted: Sequence[int], labels: Sequence[int]) -> list[float] | None:
+    """The 95 % bootstrap interval of F1, wrong and right traces drawn each for themselves; None without either."""
+    hits = [np.array([p == y for p, y in zip(predicted, labels, strict=True) if (y < 0) == k]) for k in (False, True)]
+    if not all(map(len, hits)):
+        return None
+    rng = np.random.default_rng(0)
+    located, accepted = (rng.choice(h, (RESAMPLES, len(h))).mean(1).tolist() for h in hits)
+    merits = [harmonic(a, b) for a, b in zip(located, accepted, strict=True)]
+    return [float(v) for v in np.percentile(merits, [2.5, 97.5])]
 
 
 def beside(name: str) -> Mapping[str, float]:
