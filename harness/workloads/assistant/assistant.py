@@ -4,13 +4,13 @@ Each part can be switched off, so that what it gives can be measured.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import exp
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from harness.ports import Session
-from harness.workloads._language.generate import Branches, Plan, line_end
+from harness.workloads._language.generate import Plan, draw, line_end, read_together
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import contains
@@ -50,15 +50,46 @@ class Reply(NamedTuple):
     seconds: float
 
 
+class Draft(NamedTuple):
+    """An answer before anybody decides whether to give it.
+
+    Attributes:
+        text: The answer.
+        note: The note that it cites, where that was shown.
+        sure: Geometric mean probability of its tokens.
+        says_unknown: Whether it says that it does not know.
+        notes: What it is verified against: the note cited, else all that were shown.
+        chances: How likely each of those supports it.
+        read_count: Prompt tokens.
+        drawn_count: Tokens drawn.
+        seconds: Its share of the time of a batch.
+        verified_count: Tokens read to verify it.
+        verified_s: Its share of the time of that.
+    """
+
+    text: str
+    note: str
+    sure: float
+    says_unknown: bool
+    notes: tuple[str, ...]
+    chances: tuple[float, ...]
+    read_count: int
+    drawn_count: int
+    seconds: float = 0.0
+    verified_count: int = 0
+    verified_s: float = 0.0
+
+
 class Assistant:
     """One person's assistant.
 
     Args:
-        session: With six sequences and 2,048 tokens; the first keeps instruction and examples, the last four verify.
+        session: Sequence 0 keeps instruction and examples, as many as ``together`` answer, those of ``support`` verify.
         template: The model's chat template.
         store: Empty; its memory.
-        support: Verifies answers, in the sequences from 2 on.
+        support: Verifies answers, in sequences of its own.
         without: Parts of :data:`PARTS` that are switched off.
+        together: Questions in one batch.
         budget_tokens: Most tokens of an answer; notes are left out until a prompt has at most eight times as many.
     """
 
@@ -70,11 +101,12 @@ class Assistant:
         support: Support,
         *,
         without: Sequence[str] = (),
+        together: int = 1,
         budget_tokens: int = 24,
     ) -> None:
         self._session, self._support, self._without = session, support, frozenset(without)
         self._keeper, self._store = Keeper(store), store
-        self._budget_tokens = budget_tokens
+        self._budget_tokens, self._together = budget_tokens, together
         self._before, self._after = template.around(session, _TOLD["instruction"], _TOLD["examples"])
         self._plan = Plan(budget_tokens, 0.0, ends=line_end(session))
         self._heard: list[str] = []
@@ -91,28 +123,57 @@ class Assistant:
 
     def ask(self, question: str) -> Reply:
         """Answer one question."""
-        start = perf_counter()
-        notes = self._notes(question)
-        prompt = [*self._before, *self._prompt(question, notes), *self._after]
-        branches = Branches(self._session, prompt, kept_count=len(self._before))
-        drawn = branches.draw([0], self._plan)[0]
-        said = self._session.detokenize(drawn.tokens).strip()
-        cited = _CITED.search(said)
-        number = int(cited[1]) if cited else 0
-        note = notes[number - 1] if 1 <= number <= len(notes) else ""
-        text = re.split(r"\[|\.\s|\.$", said, maxsplit=1)[0].strip()
-        confidence = exp(drawn.log_probability / drawn.step_count)
-        read = branches.read_count
-        if "verification" not in self._without and text and notes:
-            before = self._support.judge.read_count
-            told = [note] if note else notes
-            checks = self._support.check_many([(f"{question} {text}", n) for n in told])
-            best = max(range(len(told)), key=lambda at: checks[at].probability)
-            confidence, note = confidence * checks[best].probability, told[best]
-            read += self._support.judge.read_count - before
-        unsure = confidence < _LEAST_CONFIDENCE or not text or bool(_UNKNOWN.search(said))
-        is_given = not unsure or "abstention" in self._without
-        return Reply(text, note, confidence, is_given, read, drawn.step_count, perf_counter() - start)
+        return self.decided(self.drafts([question], verify="verification" not in self._without)[0], self._without)
+
+    def drafts(self, questions: Sequence[str], *, verify: bool = True) -> list[Draft]:
+        """What would be answered, several questions in one batch; with ``verify``, how far notes support it."""
+        made: list[Draft] = []
+        while len(made) < len(questions):
+            start = perf_counter()
+            asked = questions[len(made) : len(made) + self._together]
+            told = [self._notes(question) for question in asked]
+            prompts = [self._prompt(q, notes) + self._after for q, notes in zip(asked, told, strict=True)]
+            kept = len(self._before)
+            read_together(self._session, 0, [(kept, p) for p in prompts])
+            rows = [self._session.logits(at).copy() for at in range(len(asked))]
+            drawn = draw(self._session, rows, [kept + len(p) for p in prompts], [0] * len(asked), self._plan)
+            seconds = (perf_counter() - start) / len(asked)
+            for notes, prompt, sample in zip(told, prompts, drawn, strict=True):
+                said = self._session.detokenize(sample.tokens).strip()
+                cited = _CITED.search(said)
+                note = notes[int(cited[1]) - 1] if cited and 1 <= int(cited[1]) <= len(notes) else ""
+                text = re.split(r"\[|\.\s|\.$", said, maxsplit=1)[0].strip()
+                sure = exp(sample.log_probability / sample.step_count)
+                checked = tuple([note] if note else notes) if text and verify else ()
+                draft = Draft(text, note, sure, bool(_UNKNOWN.search(said)), checked, (), len(prompt), 0)
+                made.append(draft._replace(drawn_count=sample.step_count, seconds=seconds))
+        return self._verified(questions, made) if verify else made
+
+    def _verified(self, questions: Sequence[str], made: Sequence[Draft]) -> list[Draft]:
+        start, before = perf_counter(), self._support.judge.read_count
+        pairs = [(f"{q} {d.text}", note) for q, d in zip(questions, made, strict=True) for note in d.notes]
+        chances = iter([s.probability for s in self._support.check_many(pairs)])
+        each = 1 / max(1, len(pairs))
+        read, seconds = (self._support.judge.read_count - before) * each, (perf_counter() - start) * each
+        return [
+            d._replace(
+                chances=tuple(next(chances) for _ in d.notes),
+                verified_count=round(read * len(d.notes)),
+                verified_s=seconds * len(d.notes),
+            )
+            for d in made
+        ]
+
+    def decided(self, draft: Draft, without: Collection[str] = ()) -> Reply:
+        """What becomes of a draft, parts of :data:`PARTS` switched off."""
+        confidence, note, read, seconds = draft.sure, draft.note, draft.read_count, draft.seconds
+        if "verification" not in without and draft.chances:
+            best = max(range(len(draft.chances)), key=draft.chances.__getitem__)
+            confidence, note = confidence * draft.chances[best], draft.notes[best]
+            read, seconds = read + draft.verified_count, seconds + draft.verified_s
+        unsure = confidence < _LEAST_CONFIDENCE or not draft.text or draft.says_unknown
+        is_given = not unsure or "abstention" in without
+        return Reply(draft.text, note, confidence, is_given, read, draft.drawn_count, seconds)
 
     def _notes(self, question: str) -> list[str]:
         if "retrieval" in self._without:
