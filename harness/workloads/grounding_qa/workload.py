@@ -30,6 +30,7 @@ class GroundingWorkload:
     title = "Grounded answers: retrieval, self-consistency over claims, checked citations, abstention"
     extra = "llama"
     needs_model = True
+    samples_cases = True
     sizes: Mapping[str, Mapping[str, int]] = {
         "small": {
             "passage_count": 40,
@@ -194,6 +195,6 @@ class GroundingWorkload:
         for path in locomo:
             found[path.stem] = sets.locomo(session, context, path, support=support)
         for path in truthful:
-            found[path.stem] = sets.truthful(session, path, template)
+            found[path.stem] = sets.truthful(session, context, path, template)
         session.close()
         return found
