@@ -66,12 +66,9 @@ class Count(click.ParamType):  # type: ignore[type-arg]
 class CountOrAll(Count):
     """A whole number from 1, or ``all``, which is 0."""
 
-    def __init__(self) -> None:
-        super().__init__(1)
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number; a usage error says what was found and expected."""
-        return 0 if value in {"all", 0} else super().convert(value, param, ctx)
+        return 0 if value == "all" else super().convert(value, param, ctx)
 
 
 class Amount(click.ParamType):  # type: ignore[type-arg]

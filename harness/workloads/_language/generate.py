@@ -1,7 +1,7 @@
-"""Many answers to one prompt, three ways: in one batch, one after another on a kept prefix, by separate calls.
+"""Many answers in one batch: to one prompt, which is read once, or to prompts that begin alike.
 
-All three draw with the same numbers, so that they give the same tokens wherever the engine's batched arithmetic gives
-the same logits; where two tokens are nearly tied it may not.
+Each sample draws with numbers of its own, so that it is the same whatever else is in the batch, wherever the engine's
+batched arithmetic gives the same logits; where two tokens are nearly tied it may not.
 """
 
 from collections.abc import Callable, Sequence
@@ -154,17 +154,6 @@ def read_together(session: Session, source: int, prompts: Sequence[tuple[int, Se
 def in_one_batch(session: Session, prompt: Sequence[int], sample_count: int, plan: Plan) -> list[Sample]:
     """All samples at once, the prompt read once."""
     return Branches(session, prompt).draw(range(sample_count), plan)
-
-
-def with_kept_prefix(session: Session, prompt: Sequence[int], sample_count: int, plan: Plan) -> list[Sample]:
-    """One sample after another, the prompt read once: what a server's prefix cache gives."""
-    branches = Branches(session, prompt)
-    return [branches.draw([number], plan)[0] for number in range(sample_count)]
-
-
-def by_separate_calls(session: Session, prompt: Sequence[int], sample_count: int, plan: Plan) -> list[Sample]:
-    """One sample after another, each reading the prompt anew: ``sample_count`` independent calls."""
-    return [Branches(session, prompt).draw([number], plan)[0] for number in range(sample_count)]
 
 
 def line_end(session: Session) -> Callable[[int], bool]:

@@ -4,7 +4,7 @@ Each part can be switched off, so that what it gives can be measured.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from math import exp
 from time import perf_counter
 from typing import Any, Final, NamedTuple
@@ -29,55 +29,47 @@ _LEAST_CONFIDENCE: Final = 0.35
 
 
 class Reply(NamedTuple):
-    """An answer, or none.
+    """An answer, and what is to be known before it is given.
 
     Attributes:
         text: The answer; what it would have been where it is not given.
-        note: The note that it cites; empty where it cites none that was shown.
-        confidence: Geometric mean probability of its tokens, times the probability that the note supports it.
-        is_given: False where the assistant abstains.
-        read_count: Prompt tokens read, verification included.
-        drawn_count: Tokens drawn.
-        seconds: From question to reply.
-    """
-
-    text: str
-    note: str
-    confidence: float
-    is_given: bool
-    read_count: int
-    drawn_count: int
-    seconds: float
-
-
-class Draft(NamedTuple):
-    """An answer before anybody decides whether to give it.
-
-    Attributes:
-        text: The answer.
-        note: The note that it cites, where that was shown.
+        cited: The note that it cites; empty where it cites none that was shown.
         sure: Geometric mean probability of its tokens.
         says_unknown: Whether it says that it does not know.
-        notes: What it is verified against: the note cited, else all that were shown.
+        notes: What it is verified against: the note cited, else all that were shown; none where nobody verifies.
         chances: How likely each of those supports it.
-        read_count: Prompt tokens.
+        read_count: Prompt tokens read, verification included.
         drawn_count: Tokens drawn.
-        seconds: Its share of the time of a batch.
-        verified_count: Tokens read to verify it.
-        verified_s: Its share of the time of that.
+        seconds: From question to reply; its share of a batch's.
+        abstains: Whether it may be held back.
     """
 
     text: str
-    note: str
+    cited: str
     sure: float
     says_unknown: bool
     notes: tuple[str, ...]
     chances: tuple[float, ...]
     read_count: int
     drawn_count: int
-    seconds: float = 0.0
-    verified_count: int = 0
-    verified_s: float = 0.0
+    seconds: float
+    abstains: bool = True
+
+    @property
+    def confidence(self) -> float:
+        """Probability of its tokens, times the probability that a note supports it."""
+        return self.sure * max(self.chances, default=1.0)
+
+    @property
+    def note(self) -> str:
+        """The note that supports it best; without verification the one it cites."""
+        return max(zip(self.chances, self.notes, strict=True))[1] if self.chances else self.cited
+
+    @property
+    def is_given(self) -> bool:
+        """False where the assistant abstains."""
+        unsure = self.confidence < _LEAST_CONFIDENCE or not self.text or self.says_unknown
+        return not (unsure and self.abstains)
 
 
 class Assistant:
@@ -123,11 +115,13 @@ class Assistant:
 
     def ask(self, question: str) -> Reply:
         """Answer one question."""
-        return self.decided(self.drafts([question], verify="verification" not in self._without)[0], self._without)
+        drafts = self.drafts([question])
+        made = drafts if "verification" in self._without else self.verified([question], drafts)
+        return made[0]._replace(abstains="abstention" not in self._without)
 
-    def drafts(self, questions: Sequence[str], *, verify: bool = True) -> list[Draft]:
-        """What would be answered, several questions in one batch; with ``verify``, how far notes support it."""
-        made: list[Draft] = []
+    def drafts(self, questions: Sequence[str]) -> list[Reply]:
+        """Answers that nobody has verified, several in one batch."""
+        made: list[Reply] = []
         while len(made) < len(questions):
             start = perf_counter()
             asked = questions[len(made) : len(made) + self._together]
@@ -140,40 +134,38 @@ class Assistant:
             seconds = (perf_counter() - start) / len(asked)
             for notes, prompt, sample in zip(told, prompts, drawn, strict=True):
                 said = self._session.detokenize(sample.tokens).strip()
-                cited = _CITED.search(said)
-                note = notes[int(cited[1]) - 1] if cited and 1 <= int(cited[1]) <= len(notes) else ""
-                text = re.split(r"\[|\.\s|\.$", said, maxsplit=1)[0].strip()
-                sure = exp(sample.log_probability / sample.step_count)
-                checked = tuple([note] if note else notes) if text and verify else ()
-                draft = Draft(text, note, sure, bool(_UNKNOWN.search(said)), checked, (), len(prompt), 0)
-                made.append(draft._replace(drawn_count=sample.step_count, seconds=seconds))
-        return self._verified(questions, made) if verify else made
+                number = _CITED.search(said)
+                cited = notes[int(number[1]) - 1] if number and 1 <= int(number[1]) <= len(notes) else ""
+                made.append(
+                    Reply(
+                        text=re.split(r"\[|\.\s|\.$", said, maxsplit=1)[0].strip(),
+                        cited=cited,
+                        sure=exp(sample.log_probability / sample.step_count),
+                        says_unknown=bool(_UNKNOWN.search(said)),
+                        notes=(cited,) if cited else tuple(notes),
+                        chances=(),
+                        read_count=len(prompt),
+                        drawn_count=sample.step_count,
+                        seconds=seconds,
+                    )
+                )
+        return made
 
-    def _verified(self, questions: Sequence[str], made: Sequence[Draft]) -> list[Draft]:
+    def verified(self, questions: Sequence[str], drafts: Sequence[Reply]) -> list[Reply]:
+        """The answers with how likely their notes support them, by the model's own judgement and exact checks."""
         start, before = perf_counter(), self._support.judge.read_count
-        pairs = [(f"{q} {d.text}", note) for q, d in zip(questions, made, strict=True) for note in d.notes]
+        pairs = [(f"{q} {d.text}", note) for q, d in zip(questions, drafts, strict=True) if d.text for note in d.notes]
         chances = iter([s.probability for s in self._support.check_many(pairs)])
         each = 1 / max(1, len(pairs))
         read, seconds = (self._support.judge.read_count - before) * each, (perf_counter() - start) * each
         return [
             d._replace(
-                chances=tuple(next(chances) for _ in d.notes),
-                verified_count=round(read * len(d.notes)),
-                verified_s=seconds * len(d.notes),
+                chances=(found := tuple(next(chances) for _ in d.notes if d.text)),
+                read_count=d.read_count + round(read * len(found)),
+                seconds=d.seconds + seconds * len(found),
             )
-            for d in made
+            for d in drafts
         ]
-
-    def decided(self, draft: Draft, without: Collection[str] = ()) -> Reply:
-        """What becomes of a draft, parts of :data:`PARTS` switched off."""
-        confidence, note, read, seconds = draft.sure, draft.note, draft.read_count, draft.seconds
-        if "verification" not in without and draft.chances:
-            best = max(range(len(draft.chances)), key=draft.chances.__getitem__)
-            confidence, note = confidence * draft.chances[best], draft.notes[best]
-            read, seconds = read + draft.verified_count, seconds + draft.verified_s
-        unsure = confidence < _LEAST_CONFIDENCE or not draft.text or draft.says_unknown
-        is_given = not unsure or "abstention" in without
-        return Reply(draft.text, note, confidence, is_given, read, draft.drawn_count, seconds)
 
     def _notes(self, question: str) -> list[str]:
         if "retrieval" in self._without:

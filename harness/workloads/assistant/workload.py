@@ -137,15 +137,18 @@ class AssistantWorkload:
             for text, _ in talk.turns:
                 assistant.hear(text)
             questions = drawn(talk.questions, context, _ASKED, by=lambda q: q.kind)
-            drafts = assistant.drafts([asked.text for asked in questions])
+            texts = [asked.text for asked in questions]
+            drafts = assistant.drafts(texts)
+            verified = assistant.verified(texts, drafts)
             store.close()
             # Verification and abstention come after the answer: without them, the same answers are judged otherwise.
-            for part in (off,) if off else ("", "verification", "abstention"):
-                rows = judged.setdefault(f"without {part}" if part else "all parts", [])
-                rows += [
-                    Judged(talk.name, asked, assistant.decided(draft, part.split()))
-                    for asked, draft in zip(questions, drafts, strict=True)
-                ]
+            found = {f"without {off}" if off else "all parts": verified}
+            if not off:
+                found |= {"without verification": drafts}
+                found |= {"without abstention": [reply._replace(abstains=False) for reply in verified]}
+            for arm, replies in found.items():
+                rows = zip(questions, replies, strict=True)
+                judged.setdefault(arm, []).extend(Judged(talk.name, asked, reply) for asked, reply in rows)
         opened[0].close()
         return {name: report(rows) for name, rows in judged.items()}
 

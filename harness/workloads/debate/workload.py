@@ -39,11 +39,11 @@ class DebateWorkload:
     needs_model = True
     samples_cases = True
     sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"case_count": 2, "budget_tokens": 8, "read_tokens": 780, "judge_tokens": 75, "vocab_count": 151_936},
+        "small": {"case_count": 2, "budget_tokens": 8, "read_tokens": 490, "judge_tokens": 75, "vocab_count": 151_936},
         "default": {
             "case_count": 8,
             "budget_tokens": 48,
-            "read_tokens": 850,
+            "read_tokens": 560,
             "judge_tokens": 200,
             "vocab_count": 151_936,
         },
@@ -52,19 +52,18 @@ class DebateWorkload:
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Tokens read and drawn; ``read_tokens``, ``judge_tokens`` and ``vocab_count`` are those of Qwen2.5-Coder.
 
-        A debate is four speeches, each of which reads its prompt anew (two of them also what the other side said). A
-        judge who is one of the debaters' model reads its instruction anew as well (80 tokens), then both orders of the
-        claims as one batch.
+        A debate is two openings in one batch, then two rebuttals; what both sides of a batch begin with is read once.
+        The judge reads both orders of the claims as one batch. What all speakers and what the judge are told first was
+        read before.
         """
         fixed: dict[str, Any] = {"flops_count": 0.0, "moved_bytes": 0.0, "resident_bytes": 0, "parallel": False}
         fixed["pass_set_bytes"] = 2 * 4.0 * size["vocab_count"]
-        said = 4.0 * min(30, size["budget_tokens"])
+        said = 2.0 * min(30, size["budget_tokens"])
         looked = 4 * 8.0 * size["vocab_count"]  # four passes over float32
         return (
             Cost(
                 operation="judge alone",
-                prefill_tokens_count=80 + 2 * 65.0,
-                prefill_passes_count=2.0,
+                prefill_tokens_count=2 * 65.0,
                 pass_bytes=looked * 4,
                 **fixed,
             ),
@@ -73,14 +72,14 @@ class DebateWorkload:
                 prefill_tokens_count=float(size["read_tokens"]),
                 prefill_passes_count=4.0,
                 decode_steps_count=said,
-                pass_bytes=looked * said,
-                depth_tokens=size["read_tokens"] / 4,
+                decode_sequences_count=2,
+                pass_bytes=2 * looked * said,
+                depth_tokens=size["read_tokens"] / 2,
                 **fixed,
             ),
             Cost(
                 operation="judge after debate",
-                prefill_tokens_count=80 + 2.0 * size["judge_tokens"],
-                prefill_passes_count=2.0,
+                prefill_tokens_count=2.0 * size["judge_tokens"],
                 pass_bytes=looked * 4,
                 **fixed,
             ),

@@ -91,34 +91,14 @@ def fit(reads: Sequence[Read], labels: Sequence[int]) -> Rule:
 def score(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Score of the step checker on rows of ProcessBench (``steps problem label``; label -1: no error).
 
-    ``f1`` is the paper's, None where one kind of trace is missing. Where the right traces are missing, two figures
-    stand beside it. ``f1_at_most`` takes every right trace for accepted. ``f1_estimate`` takes the share of right
-    traces accepted from the steps before the first error, which the annotators found right: with q the chance of a
-    first alarm at such a step, a trace of k right steps is accepted with (1 - q)^k, averaged over the traces here.
+    ``f1`` is the paper's, None where one kind of trace is missing.
     """
     first = [analyse(row["steps"], row["problem"]).first_error for row in rows]
     labels = [int(row["label"]) for row in rows]
-    wrong = [(p, y) for p, y in zip(first, labels, strict=True) if y >= 0]
+    wrong = [p == y for p, y in zip(first, labels, strict=True) if y >= 0]
+    interval = share_interval(sum(wrong), len(wrong))
     found: dict[str, Any] = {"wrong_count": len(wrong), "right_count": len(rows) - len(wrong), **f1(first, labels)}
-    if not wrong:
-        return found
-    located = sum(p == y for p, y in wrong)
-    interval = share_interval(located, len(wrong))
-    found["error_located_interval"] = [interval.low, interval.high]
-    # Steps looked at before an alarm or the first error; a trace without an error is right to its end.
-    ends = [y if y >= 0 else len(row["steps"]) for y, row in zip(labels, rows, strict=True)]
-    alarms = sum(0 <= p < end for p, end in zip(first, ends, strict=True))
-    at_risk = sum((p + 1) if 0 <= p < end else end for p, end in zip(first, ends, strict=True))
-    q = alarms / at_risk if at_risk else 0.0
-    accepted = sum((1 - q) ** len(row["steps"]) for row in rows) / len(rows)
-    found |= {
-        "alarms_at_right_steps": alarms,
-        "right_step_count": at_risk,
-        "correct_accepted_estimate": accepted,
-        "f1_estimate": harmonic(located / len(wrong), accepted),
-        "f1_at_most": harmonic(located / len(wrong), 1.0),
-    }
-    return found
+    return found | {"error_located_interval": [interval.low, interval.high]}
 
 
 def criticised(
