@@ -2,11 +2,11 @@
 
     python -m bench.best_of_n MODEL.gguf GSM8K.jsonl [--cases 24] [--samples 8] [--tokens 160] [--threads 2]
 
-Each problem gets one greedy answer and so many samples, drawn in one batch. From the same samples come: the first sample;
-the majority of k; a vote that ends early (Aggarwal et al. 2023); the best of k by the step critic (the least log-odds of
-any step); and a vote weighted by the critic. Tokens are those drawn, and those that the critic read. ``at_equal_tokens``
-gives, for the mean tokens of each majority of k, the largest number of samples that the critic's ways can pay for, and
-their gain in accuracy there with its paired interval.
+Each problem gets one greedy answer and so many samples, drawn in one batch. From the same samples come: the first
+sample; the majority of k; a vote that ends early (Aggarwal et al. 2023); the best of k by the step critic (the least
+log-odds of any step); and a vote weighted by the critic. Tokens are those drawn, and those that the critic read.
+``at_equal_tokens`` gives, for the mean tokens of each majority of k, the largest number of samples that the critic's
+ways can pay for, and their gain in accuracy there with its paired interval.
 """
 
 import json
