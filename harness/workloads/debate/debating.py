@@ -249,7 +249,7 @@ def hold(debate: Debate, made: Sequence[Case], lots: Sequence[bool]) -> list[Hel
     answers = debate.speak([Turn("adviser", case, lots[n], (said[3 * n + 2],)) for n, case in enumerate(made)])
     held = []
     for at, case in enumerate(made):
-        speeches = {
+        speeches: dict[str, tuple[Speech, ...]] = {
             "alone": (),
             "consultancy": (first[at],),
             "debate": (*opened[2 * at : 2 * at + 2], *said[3 * at : 3 * at + 2]),
