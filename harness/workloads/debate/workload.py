@@ -8,7 +8,7 @@ from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
-_EVALUATED: Final = 60
+_EVALUATED: Final = 42
 _ALL: Final = 120
 _OPENED: Final = (4096, 24, 64)
 """Context, sequences and outputs of each model."""
@@ -143,7 +143,7 @@ class DebateWorkload:
         return report(held)
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
-        """All arms on 60 cases (``--cases N``, ``--cases all``: 120), judged by a weaker model where the cache has one.
+        """All arms on 42 cases (``--cases N``, ``--cases all``: 120), judged by a weaker model where the cache has one.
 
         Needs no data.
         """

@@ -37,8 +37,8 @@ from harness.workloads.grounding_qa.support import Support
 from harness.workloads.memory_store.locomo import read as read_locomo
 
 MADE_UP: Final = 48
-LOCOMO: Final = 72
-TRUTHFUL: Final = 160
+LOCOMO: Final = 60
+TRUTHFUL: Final = 100
 """Questions of each where nobody says how many."""
 _F1_ENOUGH: Final = 0.5
 

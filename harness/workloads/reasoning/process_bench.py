@@ -29,8 +29,8 @@ from harness.workloads._language.texts import shipped_table
 from harness.workloads.reasoning.analysis import analyse, f1, harmonic
 
 _TOLD: Final = shipped_table("instructions")["critic"]
-CRITICISED: Final = 60
-"""Traces that the critic reads of each file where nobody says how many: some 15,000 tokens of GSM8K."""
+CRITICISED: Final = 36
+"""Traces that the critic reads of each file where nobody says how many: 25,000 tokens with as many borrowed ones."""
 
 
 class Trace(NamedTuple):
@@ -108,11 +108,12 @@ def criticised(
     right: Sequence[Path],
     context: WorkloadContext,
     name: str,
+    known: dict[Trace, Read],
 ) -> dict[str, Any]:
     """The step critic's score on a sample of the rows: each half is judged by the rule fitted on the other half.
 
     The sample has wrong and right traces in the file's proportion. A file without right traces gets as many of GSM8K's
-    human solutions (``right``), drawn too, and says so.
+    human solutions (``right``), drawn too, and says so. ``known`` keeps traces that were read for another file.
     """
     start = perf_counter()
     chosen = drawn(rows, context, CRITICISED, by=lambda r: r["label"] >= 0)
@@ -127,7 +128,10 @@ def criticised(
             traces.append(Trace(row["question"], tuple(steps), -1))
         random.Random(context.seed).shuffle(traces)
     judge = Judge(session, template, _TOLD["instruction"])
-    reads = [read(judge, trace, session.context_tokens) for trace in watched(traces, context, name)]
+    for trace in watched(traces, context, name):
+        if trace not in known:
+            known[trace] = read(judge, trace, session.context_tokens)
+    reads = [known[trace] for trace in traces]
     labels = [t.label for t in traces]
     halves = (slice(0, None, 2), slice(1, None, 2))
     rules = [fit(reads[half], labels[half]) for half in reversed(halves)]

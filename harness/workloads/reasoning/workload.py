@@ -114,11 +114,12 @@ class ReasoningWorkload:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             alarms = sum(bool(analyse(r["answer"], r["question"]).faults) for r in rows)
             found[path.stem] = {"trace_count": len(rows), "false_alarm_ratio": alarms / len(rows)}
+        known: dict[Any, Any] = {}
         for path in sorted(context.data.glob("processbench*.json")) if context.data else []:
             rows = json.loads(path.read_text(encoding="utf-8"))
             found[path.stem] = {**bench_score(rows), "published_f1": dict(beside(path.stem))}
             if opened:
-                found[path.stem]["critic"] = criticised(*opened, rows, solved, context, path.stem)
+                found[path.stem]["critic"] = criticised(*opened, rows, solved, context, path.stem, known)
         if opened:
             opened[0].close()
         return found
