@@ -116,6 +116,15 @@ def draw(
     ]
 
 
+def answers(
+    session: Session, kept_count: int, prompts: Sequence[Sequence[int]], samples: Sequence[int], plan: Plan
+) -> list[Sample]:
+    """One answer to each of several prompts, read and drawn together; sequence 0 holds what comes before all."""
+    read_together(session, 0, [(kept_count, prompt) for prompt in prompts])
+    rows = [session.logits(at).copy() for at in range(len(prompts))]
+    return draw(session, rows, [kept_count + len(prompt) for prompt in prompts], samples, plan)
+
+
 def read_together(session: Session, source: int, prompts: Sequence[tuple[int, Sequence[int]]]) -> int:
     """Read several prompts in one batch, each in a sequence of its own after ``source``; the tokens that were read.
 

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from harness.ports import Session
-from harness.workloads._language.generate import Plan, draw, line_end, read_together
+from harness.workloads._language.generate import Plan, answers, line_end
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import contains
@@ -99,11 +99,12 @@ class Assistant:
         self._session, self._support, self._without = session, support, frozenset(without)
         self._keeper, self._store = Keeper(store), store
         self._budget_tokens, self._together = budget_tokens, together
-        self._before, self._after = template.around(session, _TOLD["instruction"], _TOLD["examples"])
+        before, self._after = template.around(session, _TOLD["instruction"], _TOLD["examples"])
+        self._kept_count = len(before)
         self._plan = Plan(budget_tokens, 0.0, ends=line_end(session))
         self._heard: list[str] = []
         session.truncate(0)
-        session.decode(self._before, position=0, logits="none")
+        session.decode(before, position=0, logits="none")
 
     def hear(self, text: str) -> str:
         """One turn of a talk; says what became of it."""
@@ -127,10 +128,7 @@ class Assistant:
             asked = questions[len(made) : len(made) + self._together]
             told = [self._notes(question) for question in asked]
             prompts = [self._prompt(q, notes) + self._after for q, notes in zip(asked, told, strict=True)]
-            kept = len(self._before)
-            read_together(self._session, 0, [(kept, p) for p in prompts])
-            rows = [self._session.logits(at).copy() for at in range(len(asked))]
-            drawn = draw(self._session, rows, [kept + len(p) for p in prompts], [0] * len(asked), self._plan)
+            drawn = answers(self._session, self._kept_count, prompts, [0] * len(asked), self._plan)
             seconds = (perf_counter() - start) / len(asked)
             for notes, prompt, sample in zip(told, prompts, drawn, strict=True):
                 said = self._session.detokenize(sample.tokens).strip()

@@ -24,7 +24,7 @@ import numpy as np
 from harness.ports import Session, WorkloadContext
 from harness.stats.intervals import binomial_test, share_interval
 from harness.workloads._language.cases import watched
-from harness.workloads._language.generate import Plan, draw, line_end, read_together
+from harness.workloads._language.generate import Plan, answers, line_end
 from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.statements import clauses, coverage
 from harness.workloads._language.templates import ChatTemplate
@@ -135,10 +135,10 @@ class Debate:
     ) -> None:
         self._session = session
         self.plan = Plan(budget_tokens, 0.5, seed, line_end(session))
-        self._before, self._after = template.around(session, _TOLD["debater"])
+        before, self._after = template.around(session, _TOLD["debater"])
         session.clear()
-        session.decode(self._before, position=0, logits="none")
-        self.read_count = len(self._before)
+        session.decode(before, position=0, logits="none")
+        self._kept_count = len(before)
         asked, asked_template = judge or (session, template)
         at = _TOGETHER + 1
         together = SEQUENCES - at - 1
@@ -152,11 +152,8 @@ class Debate:
             start, first = perf_counter(), len(found)
             sizes = np.cumsum([len(p) for p in prompts[first : first + _TOGETHER]])
             end = first + max(1, int((sizes <= _MOST_ROWS).sum()))
-            places = [(len(self._before), p) for p in prompts[first:end]]
-            self.read_count += read_together(self._session, 0, places)
-            rows = [self._session.logits(at).copy() for at in range(end - first)]
-            lengths = [before + len(p) for before, p in places]
-            drawn = draw(self._session, rows, lengths, [len(t.heard) for t in turns[first:end]], self.plan)
+            numbers = [len(turn.heard) for turn in turns[first:end]]
+            drawn = answers(self._session, self._kept_count, prompts[first:end], numbers, self.plan)
             seconds = (perf_counter() - start) / len(drawn)
             for turn, prompt, sample in zip(turns[first:end], prompts[first:end], drawn, strict=True):
                 text = self._session.detokenize(sample.tokens).strip()

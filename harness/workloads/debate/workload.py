@@ -158,7 +158,7 @@ class DebateWorkload:
         judge = open_chat(context, *_OPENED, path=weaker[0]) if weaker else None
         debate = Debate(session, template, judge, seed=context.seed)
         made = cases(_ALL if context.cases == 0 else context.cases or _EVALUATED, context.seed + 1000)
-        found = report(hold_all(debate, made, context)) | {"speakers_read_tokens": debate.read_count}
+        found = report(hold_all(debate, made, context))
         session.close()
         if judge:
             judge[0].close()
