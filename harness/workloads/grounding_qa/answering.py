@@ -289,10 +289,10 @@ def judge(question: Question, answer: Answer) -> Judged:
 _COUNTS: Final = ("precise_count", "cited_count")
 
 
-def _spread(hit_count: int, count: int) -> list[float]:
-    """A share and its 95 % interval; all of 0 to 1 where nothing is counted."""
+def _spread(hit_count: int, count: int) -> list[float | None]:
+    """A share, and its 95 % interval; empty where nothing is counted."""
     share = share_interval(hit_count, count)
-    return [share.mid, share.low or 0.0, share.high if share.high is not None else 1.0]
+    return [share.mid, share.low, share.high] if count else []
 
 
 def summary(judged: Sequence[Judged]) -> Mapping[str, Any]:

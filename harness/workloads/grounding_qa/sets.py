@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.errors import BadDataError
 from harness.ports import Session, WorkloadContext
 from harness.stats.calibration.metrics import ece, equal_width
 from harness.stats.calibration.selective import accuracy_at, aurc
 from harness.stats.calibration.smooth import smooth_ece
+from harness.stats.intervals import cluster_interval
 from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.generate import Plan
 from harness.workloads._language.judgement import choose, signal
@@ -97,10 +97,8 @@ def half_coverage(confidence: Sequence[float], right: Sequence[bool]) -> dict[st
 def paired_interval(candidate: Sequence[bool], baseline: Sequence[bool]) -> tuple[float, float, float]:
     """Mean difference candidate - baseline over the same rows, and its 95 % bootstrap interval."""
     gaps = np.asarray(candidate, np.float64) - np.asarray(baseline, np.float64)
-    rng = np.random.default_rng(0)
-    means: NDArray[np.float64] = gaps[rng.integers(0, len(gaps), (2000, len(gaps)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(gaps.mean()), float(low), float(high)
+    found = cluster_interval(gaps, np.ones(len(gaps)))
+    return found.mid, found.low or 0.0, found.high or 0.0
 
 
 def locomo(
