@@ -127,7 +127,7 @@ def compared(solved: Sequence[Solved]) -> dict[str, Any]:
     found["greedy"] = told(greedy, sum(s.greedy.drawn_count for s in solved) / len(solved))
     plain = {k: way(majority, k, reads=False) for k in range(1, count + 1)}
     found |= {f"majority of {k}": told(*plain[k]) for k in plain}
-    votes = [vote_in_waves(lambda at, s=s: [s.tries[n].answer for n in at], _waves(count)) for s in solved]
+    votes = [vote_in_waves(_answers_of(s), _waves(count)) for s in solved]
     tokens = sum(t.drawn_count for (_, k), s in zip(votes, solved, strict=True) for t in s.tries[:k]) / len(solved)
     found["vote that ends early"] = told([v == s.gold for (v, _), s in zip(votes, solved, strict=True)], tokens)
     for name, choose in (("best by the critic", best), ("vote weighted by the critic", weighted)):
@@ -141,6 +141,10 @@ def compared(solved: Sequence[Solved]) -> dict[str, Any]:
         found[f"{name}, at_equal_tokens"] = equal
     names = ("greedy", "samples", "critic")
     return found | {"seconds": {n: sum(s.seconds[at] for s in solved) / len(solved) for at, n in enumerate(names)}}
+
+
+def _answers_of(solved: Solved) -> Callable[[Sequence[int]], list[str]]:
+    return lambda numbers: [solved.tries[n].answer for n in numbers]
 
 
 def _waves(count: int) -> tuple[int, ...]:
