@@ -11,6 +11,7 @@ in turns; the ratios are medians over the turns, and samples that differ are cou
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,14 +20,27 @@ import click
 import numpy as np
 
 from harness.domain.scenario import Scenario
-from harness.ports import WorkloadContext
+from harness.ports import Session, WorkloadContext
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.stats.calibration.selective import aurc, risk_coverage
-from harness.workloads._language.generate import Plan, by_separate_calls, in_one_batch, with_kept_prefix
+from harness.workloads._language.generate import Branches, Plan, Sample, in_one_batch
 from harness.workloads.grounding_qa.sets import made_up
 
 SAMPLES, PROMPT_TOKENS, NEW_TOKENS = 8, 131, 24
 _PROMPT = "The old mill by the river was designed by a young engineer who had come to the town in the spring. "
+
+
+def with_kept_prefix(session: Session, prompt: Sequence[int], sample_count: int, plan: Plan) -> list[Sample]:
+    """One sample after another, the prompt read once: what a server's prefix cache gives."""
+    branches = Branches(session, prompt)
+    return [branches.draw([number], plan)[0] for number in range(sample_count)]
+
+
+def by_separate_calls(session: Session, prompt: Sequence[int], sample_count: int, plan: Plan) -> list[Sample]:
+    """One sample after another, each reading the prompt anew: ``sample_count`` independent calls."""
+    return [Branches(session, prompt).draw([number], plan)[0] for number in range(sample_count)]
+
+
 _WAYS = (in_one_batch, with_kept_prefix, by_separate_calls)
 
 

@@ -141,6 +141,8 @@ class WorkloadContext(NamedTuple):
         cache: Folder for things worth keeping between runs (exported encoders and the like).
         open_session: Takes path, scenario, and the runtime's own options such as ``sequence_count``.
         data: Folder of opt-in public data sets; None when there is none.
+        cases: Cases of each part of an evaluation, 0 for all; None leaves it to the workload.
+        say: Takes a line that tells how far an evaluation is.
     """
 
     folder: Path
@@ -150,6 +152,8 @@ class WorkloadContext(NamedTuple):
     model_path: Path | None = None
     open_session: Callable[..., Session] | None = None
     data: Path | None = None
+    cases: int | None = None
+    say: Callable[[str], None] = lambda _: None
 
 
 class Workload(Protocol):
@@ -162,7 +166,8 @@ class Workload(Protocol):
         needs_model: Whether it runs a language model.
         sizes: Named parameter sets, ``default`` among them.
 
-    A workload may also have ``evaluate(context) -> Mapping[str, Any]``: quality on opt-in public data, JSON values; and
+    A workload may also have ``evaluate(context) -> Mapping[str, Any]``: quality on opt-in public data, JSON values,
+    and ``samples_cases`` where the context's ``cases`` says how many cases of it;
     ``prepared_bytes(size) -> int``: memory that ``prepare`` holds for all operations together, where that is more than
     the largest operation's ``resident_bytes``; and ``context_tokens(size) -> int``: the context of its model's session.
     """

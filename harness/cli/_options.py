@@ -65,6 +65,14 @@ class Count(click.ParamType):  # type: ignore[type-arg]
         return found
 
 
+class CountOrAll(Count):
+    """A whole number from 1, or ``all``, which is 0."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number; a usage error says what was found and expected."""
+        return 0 if value == "all" else super().convert(value, param, ctx)
+
+
 class Amount(click.ParamType):  # type: ignore[type-arg]
     """A finite number above ``above`` and at most ``most``."""
 

@@ -142,6 +142,8 @@ class Pipeline(contextlib.ExitStack):
         def hear(event: str, data: Any) -> None:
             if event == "sample":
                 self.heard.sample(msgspec.convert(data, Sample))
+            elif event == "said":
+                self.heard.say(data)
             if on_event:
                 on_event(event, data)
 

@@ -33,7 +33,10 @@ milliseconds, after which caches hold other things than they do in a program tha
 
 
 class WorkloadJob(Frozen, frozen=True, kw_only=True):
-    """What the child is to do; ``cache``, ``data`` (public sets) and ``model`` are paths, empty for none."""
+    """What the child is to do; ``cache``, ``data`` (public sets) and ``model`` are paths, empty for none.
+
+    ``cases`` are those of each part of the evaluation: 0 for all, None for the workload's usual number.
+    """
 
     name: str
     size: dict[str, int]
@@ -44,6 +47,7 @@ class WorkloadJob(Frozen, frozen=True, kw_only=True):
     data: str = ""
     model: str = ""
     evaluate: bool = False
+    cases: int | None = None
 
 
 def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
@@ -66,6 +70,8 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
             Path(job.model) if job.model else None,
             plugins.load("harness.runtimes", "llamacpp", "RUNTIME").open if job.model else None,
             Path(job.data) if job.data else None,
+            job.cases,
+            lambda line: emit("said", line),
         )
         started_s = time.perf_counter()
         state = workload.prepare(job.size, context)

@@ -32,6 +32,20 @@ def test_list_names_every_workload():
     assert all("default" in w["sizes"] for w in found)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("reasoning", "--cases", "3"), "--cases needs --evaluate"),
+        (("calibration", "--cases", "all", "--evaluate"), "calibration was asked for"),
+        (("reasoning", "--cases", "0", "--evaluate"), "expected 1 to"),
+    ],
+)
+def test_a_number_of_cases_is_refused_where_it_would_change_nothing(arguments, says):
+    status, found = call("run", *arguments)
+    assert status == 2
+    assert says in str(found)
+
+
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_run_measures_predicts_and_checks(name, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path))

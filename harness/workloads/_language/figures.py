@@ -1,6 +1,9 @@
 """Numbers with units, dates and clock times of a text in normal forms: ``3.5 km`` is ``3,500 metres``."""
 
 import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import date
 from fractions import Fraction
 from typing import Final, NamedTuple
 
@@ -34,14 +37,25 @@ _PARTS: Final = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fra
 _ORDINALS: Final = {word: at for at, word in enumerate(_listed("ordinals"), 1)}
 _MONTHS: Final = _listed("months")
 _DAYS: Final = _listed("days")
-_MONTH: Final = "(" + "|".join(f"{m[:3]}(?:{m[3:]})?" for m in _MONTHS) + r")\b\.?"
+_MONTH: Final = "(" + "|".join(f"{m[:3]}(?:{m[3:]})?" for m in _MONTHS).replace("(?:t", "(?:t|t") + r")\b\.?"
 _DAY: Final = r"(\d{1,2})(?:st|nd|rd|th)?"
 _YEAR: Final = r"(1\d{3}|20\d\d)"
 _NTH: Final = "(" + "|".join(_ORDINALS) + ")"
+_PARTS_OF_TIME: Final = {"early": 1, "beginning": 1, "start": 1, "mid": 2, "middle": 2, "late": 3, "end": 3}
+_PART: Final = "(?<!by the )(" + "|".join(_PARTS_OF_TIME) + ")[ -](?:of |in )?"
+_HOLIDAYS: Final = {
+    re.compile(rf"\b{name}\b", re.I): {("d", day), ("m", month)} for name, day, month in ENGLISH["numbers"]["holidays"]
+}
 _DATES: Final = tuple(
     (re.compile(rf"\b{pattern}(?!\w)", re.I), fields)
     for pattern, fields in (
         (rf"{_YEAR}-(\d\d)-(\d\d)", "ynd"),
+        (rf"\d\d?[/.]\d\d?[/.]{_YEAR}", "y"),  # which is the month, nobody knows
+        (r"(1\d\d|20\d)0s", "e"),
+        (rf"(?:{_NTH}|(\d\d?)(?:st|nd|rd|th)) century", "cc"),
+        (rf"{_PART}{_MONTH},? {_YEAR}", "pmy"),
+        (rf"{_PART}{_MONTH}(?! \d)", "pm"),
+        (rf"{_PART}{_YEAR}", "qy"),
         (rf"{_DAY}(?: of)? {_MONTH},? {_YEAR}", "dmy"),
         (rf"{_NTH} of {_MONTH},? {_YEAR}", "omy"),
         (rf"{_MONTH} {_DAY},? {_YEAR}", "mdy"),
@@ -55,6 +69,7 @@ _DATES: Final = tuple(
             "y",
         ),
         (rf"(?:in|every|since|until|till|of|to|each|from|late|early|by) {_MONTH}", "m"),
+        (r"(?:on|by|until|till|since|from|to|before|after) the (\d\d?)(?:st|nd|rd|th)(?= and\b|[.,;:!?)]|$)", "d"),
     )
 )
 _TIME: Final = re.compile(
@@ -88,7 +103,11 @@ class Quantity(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """A date or a time: values of the fields ``y m d w t`` (year, month, day, weekday, minutes since midnight)."""
+    """A date or a time: values of its fields.
+
+    ``y m d w t h`` are year, month, day, weekday, minutes since midnight, and minutes on a clock of twelve hours;
+    ``c e`` century and decade (192 for the 1920s); ``q p`` early, middle or late (1 2 3) in a year and in a month.
+    """
 
     values: frozenset[tuple[str, int]]
     start: int
@@ -110,10 +129,11 @@ def figures(text: str) -> Figures:
     for pattern, fields in _DATES:
         for match in pattern.finditer(rest):
             values = zip(fields, match.groups(), strict=True)
-            found = frozenset((_FIELD.get(f, f), _field(f, v.lower())) for f, v in values)
-            mentions.append(Moment(found, match.start(1), match.end(len(fields))))
+            found = frozenset((_FIELD.get(f, f), _field(f, v.lower())) for f, v in values if v)
+            mentions.append(Moment(found, match.start(match.lastindex or 0), match.end(match.lastindex or 0)))
         rest = pattern.sub(_blank, rest)
-    mentions += [Moment(frozenset({("t", _minutes(m))}), *m.span()) for m in _TIME.finditer(rest)]
+    mentions += [Moment(frozenset(d), *m.span()) for name, d in _HOLIDAYS.items() for m in name.finditer(rest)]
+    mentions += [Moment(frozenset({_clock(m)}), *m.span()) for m in _TIME.finditer(rest)]
     rest = _TIME.sub(_blank, rest)
     mentions += [Moment(frozenset({("w", _DAYS.index(m[1].lower()))}), *m.span()) for m in _WEEKDAY.finditer(rest)]
     moments: dict[str, set[int]] = {}
@@ -121,6 +141,29 @@ def figures(text: str) -> Figures:
         moments.setdefault(field, set()).add(value)
     quantities = [q for m in _NUMBER.finditer(rest) if (q := _quantity(m, rest)) is not None]
     return Figures(tuple(quantities), tuple(mentions), {field: frozenset(v) for field, v in moments.items()})
+
+
+def implied(moments: Mapping[str, frozenset[int]]) -> dict[str, frozenset[int]]:
+    """The fields, and those that follow from them: a full date tells its weekday, a year its century, and so on."""
+    found = {field: set(values) for field, values in moments.items()}
+
+    def add(field: str, values: Iterable[int]) -> None:
+        found.setdefault(field, set()).update(values)
+
+    for year in moments.get("y", ()):
+        add("e", [year // 10])
+        add("c", [(year - 1) // 100 + 1])
+    for month in moments.get("m", ()):
+        add("q", [part for part, months in ((1, range(1, 6)), (2, range(4, 10)), (3, range(8, 13))) if month in months])
+    for day in moments.get("d", ()):
+        add("p", [part for part, days in ((1, range(1, 13)), (2, range(9, 22)), (3, range(19, 32))) if day in days])
+    add("h", [minutes % 720 for minutes in moments.get("t", ())])
+    add("t", [minutes + half for minutes in moments.get("h", ()) for half in (0, 720)])
+    full = [moments.get(field, frozenset()) for field in "ymd"]
+    if all(len(values) == 1 for values in full):
+        with suppress(ValueError):  # no such day
+            add("w", [date(*(next(iter(values)) for values in full)).weekday()])
+    return {field: frozenset(values) for field, values in found.items() if values}
 
 
 def spelt_alike(text: str, other: str) -> str:
@@ -131,7 +174,7 @@ def spelt_alike(text: str, other: str) -> str:
     ours, theirs = figures(text), figures(other)
     swaps: list[tuple[int, int, str]] = []
     for moment in ours.mentions:
-        same = next((m for m in theirs.mentions if m.values == moment.values), None)
+        same = next((m for m in theirs.mentions if _is_same(moment, m)), None)
         if same:
             swaps.append((moment.start, moment.end, other[same.start : same.end]))
     for quantity in ours.quantities:
@@ -141,6 +184,13 @@ def spelt_alike(text: str, other: str) -> str:
     for start, end, instead in sorted(swaps, reverse=True):
         text = text[:start] + instead + text[end:]
     return text
+
+
+def _is_same(moment: Moment, other: Moment) -> bool:
+    if moment.values == other.values:
+        return True
+    told = implied({field: frozenset({value}) for field, value in other.values})
+    return all(field in "th" and value in told.get(field, ()) for field, value in moment.values)
 
 
 _FIELD: Final = {"n": "m", "o": "d"}
@@ -153,19 +203,23 @@ def _blank(match: "re.Match[str]") -> str:
 def _field(field: str, text: str) -> int:
     if field == "m":
         return next(at for at, month in enumerate(_MONTHS, 1) if month.startswith(text[:3]))
-    return _ORDINALS[text] if field == "o" else int(text)
+    if field in "pq":
+        return _PARTS_OF_TIME[text]
+    return _ORDINALS[text] if text in _ORDINALS else int(text)
 
 
-def _minutes(match: "re.Match[str]") -> int:
+def _clock(match: "re.Match[str]") -> tuple[str, int]:
+    """A time on the clock of 24 hours (``t``), or of 12 where nothing tells the half of the day (``h``)."""
     hours, minutes, half, hour, hour_half, word, past = match.groups()
     if past:
-        return 60 * (int(past) if past.isdigit() else _SMALL.get(past.lower(), 0)) + 30
+        return "h", (60 * (int(past) if past.isdigit() else _SMALL.get(past.lower(), 0)) + 30) % 720
     if word:
-        return 720 if word.lower() == "noon" else 0
-    number, mark = int(hours or hour), (half or hour_half or "").lower()
+        return "t", 720 if word.lower() == "noon" else 0
+    text, mark = hours or hour, (half or hour_half or "").lower()
     if mark:
-        number = number % 12 + (12 if mark == "p" else 0)
-    return 60 * number + int(minutes or 0)
+        return "t", 60 * (int(text) % 12 + (12 if mark == "p" else 0)) + int(minutes or 0)
+    of_twelve = 1 <= int(text) <= 12 and text[0] != "0"
+    return ("h" if of_twelve else "t"), (60 * int(text) + int(minutes or 0)) % (720 if of_twelve else 1440)
 
 
 def _quantity(match: "re.Match[str]", text: str) -> Quantity | None:  # noqa: PLR0911

@@ -1,14 +1,21 @@
-"""Many answers to one prompt, three ways: in one batch, one after another on a kept prefix, by separate calls.
+"""Many answers in one batch: to one prompt, which is read once, or to prompts that begin alike.
 
-All three draw with the same numbers, so that they give the same tokens wherever the engine's batched arithmetic gives
-the same logits; where two tokens are nearly tied it may not.
+Each sample draws with numbers of its own, so that it is the same whatever else is in the batch, wherever the engine's
+batched arithmetic gives the same logits; where two tokens are nearly tied it may not.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.ports import Session
 from harness.workloads._language.sampling import Pick, numbers, pick
+
+Row = NDArray[np.float32]
+_WORTH_SHARING: Final = 8
+"""Tokens that two prompts have in common at least to be read once: a batch of its own costs as much as a few tokens."""
 
 
 class Sample(NamedTuple):
@@ -68,48 +75,94 @@ class Branches:
 
     def draw(self, samples: Sequence[int], plan: Plan) -> list[Sample]:
         """Draw the samples of these numbers in one batch, one token of each a step."""
-        session = self._session
-        drawn: list[list[Pick]] = [[] for _ in samples]
-        given = [numbers(plan.seed, number, plan.new_tokens) for number in samples]
-        waiting, rows = list(range(len(samples))), [self._first] * len(samples)
-        for at in waiting:
-            session.fork(0, at + 1)
-        for step in range(plan.new_tokens):
-            for at, row in zip(waiting, rows, strict=True):
-                drawn[at].append(pick(row, plan.temperature, given[at][step]))
-            waiting = [at for at in waiting if plan.ends is None or not plan.ends(drawn[at][-1].token)]
-            if not waiting or step + 1 == plan.new_tokens:
-                break
-            position = self.prompt_count + step
-            tokens = [drawn[at][-1].token for at in waiting]
-            session.decode_rows(tokens, [position] * len(waiting), [at + 1 for at in waiting])
-            rows = [session.logits(row) for row in range(len(waiting))]
-        for sequence in range(1, len(samples) + 1):
-            session.truncate(0, sequence=sequence)
-        return [
-            Sample(
-                tuple(p.token for p in picks if plan.ends is None or not plan.ends(p.token)),
-                sum(p.log_probability for p in picks),
-                len(picks),
-            )
-            for picks in drawn
-        ]
+        for at in range(len(samples)):
+            self._session.fork(0, at + 1)
+        return draw(self._session, [self._first] * len(samples), [self.prompt_count] * len(samples), samples, plan)
+
+
+def draw(
+    session: Session, rows: Sequence[Row], lengths: Sequence[int], samples: Sequence[int], plan: Plan
+) -> list[Sample]:
+    """Go on from several prompts in one batch, one token of each a step; prompt i is in sequence i + 1, then freed.
+
+    Args:
+        session: Holds the prompts.
+        rows: Logits after each prompt, copies or views that no later pass of the session overwrites.
+        lengths: Tokens of each prompt.
+        samples: Number of the sample of each: its random numbers.
+        plan: How to draw.
+    """
+    drawn: list[list[Pick]] = [[] for _ in samples]
+    given = [numbers(plan.seed, number, plan.new_tokens) for number in samples]
+    waiting = list(range(len(samples)))
+    for step in range(plan.new_tokens):
+        for at, row in zip(waiting, rows, strict=True):
+            drawn[at].append(pick(row, plan.temperature, given[at][step]))
+        waiting = [at for at in waiting if plan.ends is None or not plan.ends(drawn[at][-1].token)]
+        if not waiting or step + 1 == plan.new_tokens:
+            break
+        tokens = [drawn[at][-1].token for at in waiting]
+        session.decode_rows(tokens, [lengths[at] + step for at in waiting], [at + 1 for at in waiting])
+        rows = [session.logits(row) for row in range(len(waiting))]
+    for sequence in range(1, len(samples) + 1):
+        session.truncate(0, sequence=sequence)
+    return [
+        Sample(
+            tuple(p.token for p in picks if plan.ends is None or not plan.ends(p.token)),
+            sum(p.log_probability for p in picks),
+            len(picks),
+        )
+        for picks in drawn
+    ]
+
+
+def answers(
+    session: Session, kept_count: int, prompts: Sequence[Sequence[int]], samples: Sequence[int], plan: Plan
+) -> list[Sample]:
+    """One answer to each of several prompts, read and drawn together; sequence 0 holds what comes before all."""
+    read_together(session, 0, [(kept_count, prompt) for prompt in prompts])
+    rows = [session.logits(at).copy() for at in range(len(prompts))]
+    return draw(session, rows, [kept_count + len(prompt) for prompt in prompts], samples, plan)
+
+
+def read_together(session: Session, source: int, prompts: Sequence[tuple[int, Sequence[int]]]) -> int:
+    """Read several prompts in one batch, each in a sequence of its own after ``source``; the tokens that were read.
+
+    Prompt i goes on after the first so many tokens of ``source``, in sequence source + 1 + i, and its last token's
+    logits are kept as number i. Neighbours that go on at one place and begin alike (questions about one passage) share
+    what they begin with: that is read once, in a batch before.
+    """
+    heads: list[tuple[int, int]] = []  # where a prompt's group begins, and the tokens that the group shares
+    for at, (start, tokens) in enumerate(prompts):
+        first, shared = heads[-1] if heads else (at, 0)
+        known_start, known = prompts[first]
+        most = min(len(tokens), len(known)) - 1 if start == known_start else 0
+        alike = next((n for n in range(most) if tokens[n] != known[n]), most)
+        if at and alike >= _WORTH_SHARING:
+            shared = min(alike, shared) if first < at - 1 else alike
+            heads[first:] = [(first, shared)] * (at + 1 - first)
+        else:
+            heads.append((at, 0))
+    early: list[tuple[int, int, int, bool]] = []
+    late: list[tuple[int, int, int, bool]] = []
+    for at, ((start, tokens), (first, shared)) in enumerate(zip(prompts, heads, strict=True)):
+        session.fork(source, source + 1 + at)
+        session.truncate(start, sequence=source + 1 + at)
+        rows = [(t, start + n, source + 1 + at, n == len(tokens) - 1) for n, t in enumerate(tokens)]
+        early += rows[:shared] if first == at else []
+        late += rows[shared:]
+    if early:
+        session.decode_rows(*map(list, zip(*early, strict=True)))
+        for at, (first, shared) in enumerate(heads):
+            if shared and first < at:
+                session.fork(source + 1 + first, source + 1 + at)
+    session.decode_rows(*map(list, zip(*late, strict=True)))
+    return len(early) + len(late)
 
 
 def in_one_batch(session: Session, prompt: Sequence[int], sample_count: int, plan: Plan) -> list[Sample]:
     """All samples at once, the prompt read once."""
     return Branches(session, prompt).draw(range(sample_count), plan)
-
-
-def with_kept_prefix(session: Session, prompt: Sequence[int], sample_count: int, plan: Plan) -> list[Sample]:
-    """One sample after another, the prompt read once: what a server's prefix cache gives."""
-    branches = Branches(session, prompt)
-    return [branches.draw([number], plan)[0] for number in range(sample_count)]
-
-
-def by_separate_calls(session: Session, prompt: Sequence[int], sample_count: int, plan: Plan) -> list[Sample]:
-    """One sample after another, each reading the prompt anew: ``sample_count`` independent calls."""
-    return [Branches(session, prompt).draw([number], plan)[0] for number in range(sample_count)]
 
 
 def line_end(session: Session) -> Callable[[int], bool]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from harness.ports import Session
 from harness.stats.intervals import binomial_test
+from harness.workloads._language.generate import read_together
 from harness.workloads._language.sampling import log_softmax_at
 from harness.workloads._language.templates import ChatTemplate
 
@@ -79,7 +80,7 @@ class Judge:
         found: list[Floats] = []
         waiting: list[tuple[int, list[int]]] = []
         for question in questions:
-            prompt = self._session.tokenize(question, add_special=False) + self._after
+            prompt = self.tokens(question)
             if len(waiting) == self._together or sum(len(p) for _, p in waiting) + len(prompt) > _MOST_ROWS:
                 found += self._run(self._home, waiting)
                 waiting = []
@@ -103,13 +104,17 @@ class Judge:
             ends.append(start + len(whole))
         session.decode(whole, position=start, sequence=text, logits="none")
         self.read_count += len(whole)
-        asked = session.tokenize(question, add_special=False) + self._after
+        asked = self.tokens(question)
         found: list[Floats] = []
         for at in range(0, len(ends), self._together - 1):
             found += self._run(text, [(e, asked) for e in ends[at : at + self._together - 1]])
         session.truncate(0, sequence=text)
         both = np.stack(found)
         return np.asarray(both[:, 0] - both[:, 1])
+
+    def tokens(self, question: str) -> list[int]:
+        """What is read of a question, after what comes before all of them."""
+        return self._session.tokenize(question, add_special=False) + self._after
 
     def margins(self, questions: Sequence[str]) -> Floats:
         """Log-odds of the first option against the second [questions]."""
@@ -128,17 +133,10 @@ class Judge:
         """Answers to questions, each after the first so many tokens of a sequence; all in one batch."""
         if not asked:
             return []
-        session = self._session
-        rows: list[tuple[int, int, int, bool]] = []
-        for sequence, (start, prompt) in enumerate(asked, source + 1):
-            session.fork(source, sequence)
-            session.truncate(start, sequence=sequence)
-            rows += [(t, start + at, sequence, at == len(prompt) - 1) for at, t in enumerate(prompt)]
-        session.decode_rows(*map(list, zip(*rows, strict=True)))
-        self.read_count += len(rows)
-        found = [self._weighed(session.logits(at)) for at in range(len(asked))]
+        self.read_count += read_together(self._session, source, asked)
+        found = [self._weighed(self._session.logits(at)) for at in range(len(asked))]
         for sequence in range(source + 1, source + 1 + len(asked)):
-            session.truncate(0, sequence=sequence)
+            self._session.truncate(0, sequence=sequence)
         return found
 
     def _weighed(self, row: NDArray[np.float32]) -> Floats:

@@ -6,15 +6,18 @@ only where the two clauses are plainly about the same thing. What the rules do n
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import date, timedelta
+from fractions import Fraction
 from functools import cache
 from typing import Final, NamedTuple
 
-from harness.workloads._language.figures import ENGLISH, NUMBER_WORDS, Figures, Quantity, figures
+from harness.workloads._language.figures import ENGLISH, NUMBER_WORDS, Figures, Quantity, figures, implied
 
 _WORD: Final = re.compile(r"[A-Za-z]+(?:['’][a-z]+)?|\d[\d.,:]*\d|\d")
 _CUT: Final = re.compile(
     r"(?<=[a-z\d)])[.!?;:]\s+|,? (?:but|although|though|yet|while|whereas|because|so that|so)\b"
-    r"|,(?=\s)(?!\s\d)(?: (?:and|or)\b)?| and (?!\w+ (?:are|were|have|both|run)\b)(?!a half)|;",
+    r"|,(?=\s)(?!\s\d)(?: (?:and|or)\b)?| and (?!\d{4}\b|\w+ (?:are|were|have|both|run)\b)(?!a half)|;",
     re.I,
 )
 _PAIR: Final = re.compile(r"(\b[A-Z]\w+) and (?=[A-Z])")
@@ -29,6 +32,7 @@ _IRREGULAR: Final = {
     form: verb for line in ENGLISH["verbs"]["irregular"] for verb, *forms in [line.split()] for form in forms
 }
 _NUMBERS: Final = frozenset(NUMBER_WORDS)
+_SPANS: Final = tuple((re.compile(rf"\b{words}\b", re.I), days) for words, days in ENGLISH["numbers"]["spans"])
 _STOPPED: Final = re.compile(r"\bg[ia]ven? up\b", re.I)
 
 
@@ -197,7 +201,8 @@ def _denied(claim: Clause, passage: Sequence[Clause]) -> bool:
 
 
 def _fits(mine: "dict[str, frozenset[int]]", other: Clause) -> bool:
-    return all(values <= other.figures.moments.get(field, frozenset()) for field, values in mine.items())
+    told = implied(other.figures.moments)
+    return all(values <= told.get(field, frozenset()) for field, values in mine.items())
 
 
 def _roles(words: Sequence[str], verb_at: int) -> tuple[str, frozenset[str], frozenset[str]]:
@@ -256,7 +261,7 @@ def _numbers_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
     every = [q for c in passage for q in c.figures.quantities]
     for mine in claim.figures.quantities:
         if not any(_same(mine, q) for q in every):
-            if not _derived(mine, every):
+            if not _derived(mine, every, [y for c in passage for y in c.figures.moments.get("y", ())]):
                 return False
             continue
         near = _about(claim, [c for c in passage if any(_comparable(mine, q) for q in c.figures.quantities)])
@@ -273,9 +278,9 @@ def _comparable(a: Quantity, b: Quantity) -> bool:
     return a.unit == b.unit or not a.unit or not b.unit or stem(a.unit) == stem(b.unit)
 
 
-def _derived(mine: Quantity, every: Sequence[Quantity]) -> bool:
-    """Whether two numbers of the passage give this one: then it is left to the model."""
-    values = [q.value for q in every]
+def _derived(mine: Quantity, every: Sequence[Quantity], years: Sequence[int]) -> bool:
+    """Whether two numbers of the passage, years among them, give this one: then it is left to the model."""
+    values = [q.value for q in every] + [Fraction(y * 12 if mine.unit == "month" else y) for y in years]
     pairs = [(a, b) for i, a in enumerate(values) for j, b in enumerate(values) if i != j]
     return any(mine.value in {a + b, a - b, a * b, a / b if b else a} for a, b in pairs)
 
@@ -284,15 +289,46 @@ def _moments_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
     mine = claim.figures.moments
     if not mine:
         return True
+    passage = _carried(passage)
     fitting = [c for c in passage if _fits(mine, c)]
     if not fitting:
-        years = [next(iter(c.figures.moments["y"])) for c in passage if "y" in c.figures.moments]
-        spans = [q.value / 12 for c in passage for q in c.figures.quantities if q.unit == "month"]
-        spans += [q.value for c in passage for q in c.figures.quantities if q.unit == "year"]
-        derived = {int(y + s * sign) for y in years for s in spans for sign in (1, -1)}
-        return mine.keys() == {"y"} and mine["y"] <= derived
-    near = _about(claim, [c for c in passage if mine.keys() & c.figures.moments.keys()])
+        return any(all(v <= d.get(f, frozenset()) for f, v in mine.items()) for d in _later(passage))
+    near = _about(claim, [c for c in passage if mine.keys() & implied(c.figures.moments).keys()])
     return not near or any(c in fitting for c in near)
+
+
+def _carried(passage: Sequence[Clause]) -> list[Clause]:
+    """The clauses, each date with the month and year that those before it tell: on the 3rd of June ... on the 5th."""
+    found: list[Clause] = []
+    known: dict[str, frozenset[int]] = {}
+    for c in passage:
+        told = c.figures.moments
+        coarser = {f: v for f, v in known.items() if f not in told and told.keys() & set("md" if f == "y" else "d")}
+        found.append(c._replace(figures=c.figures._replace(moments={**told, **coarser})))
+        known |= {f: told[f] for f in "ym" if f in told}
+    return found
+
+
+def _later(passage: Sequence[Clause]) -> list[dict[str, frozenset[int]]]:
+    """Dates that a span of time away from the passage's dates lie: ten years later, at the age of 62, a week before."""
+    every = [q for c in passage for q in c.figures.quantities]
+    months = [q.value for q in every if q.unit == "month"]
+    months += [q.value * 12 for c in passage for q in c.figures.quantities if {"age", "aged"} & set(c.words)]
+    days = [q.value / 86_400 for q in every if q.unit == "second" and q.value % 86_400 == 0]
+    days += [Fraction(n) for c in passage for pattern, n in _SPANS if pattern.search(c.text)]
+    found = []
+    for told in (c.figures.moments for c in passage):
+        for sign in (1, -1):
+            years = [int(y + sign * m / 12) for y in told.get("y", ()) for m in months]
+            found += [implied({"y": frozenset({y})}) for y in years]
+            found += [{"w": frozenset({int(w + sign * n) % 7})} for w in told.get("w", ()) for n in days]
+            for n in days if {"d", "m"} <= told.keys() else ():
+                year, month, day = (min(told.get(field, {2001})) for field in "ymd")
+                with suppress(ValueError, OverflowError):  # no such day
+                    then = date(year, month, day) + timedelta(int(sign * n))
+                    fields = {"d": then.day, "m": then.month} | ({"y": then.year} if "y" in told else {})
+                    found.append(implied({f: frozenset({v}) for f, v in fields.items()}))
+    return found
 
 
 def _about(claim: Clause, rivals: list[Clause]) -> list[Clause]:

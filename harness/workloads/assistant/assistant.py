@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from harness.ports import Session
-from harness.workloads._language.generate import Branches, Plan, line_end
+from harness.workloads._language.generate import Plan, answers, line_end
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import contains
@@ -29,36 +29,59 @@ _LEAST_CONFIDENCE: Final = 0.35
 
 
 class Reply(NamedTuple):
-    """An answer, or none.
+    """An answer, and what is to be known before it is given.
 
     Attributes:
         text: The answer; what it would have been where it is not given.
-        note: The note that it cites; empty where it cites none that was shown.
-        confidence: Geometric mean probability of its tokens, times the probability that the note supports it.
-        is_given: False where the assistant abstains.
+        cited: The note that it cites; empty where it cites none that was shown.
+        sure: Geometric mean probability of its tokens.
+        says_unknown: Whether it says that it does not know.
+        notes: What it is verified against: the note cited, else all that were shown; none where nobody verifies.
+        chances: How likely each of those supports it.
         read_count: Prompt tokens read, verification included.
         drawn_count: Tokens drawn.
-        seconds: From question to reply.
+        seconds: From question to reply; its share of a batch's.
+        abstains: Whether it may be held back.
     """
 
     text: str
-    note: str
-    confidence: float
-    is_given: bool
+    cited: str
+    sure: float
+    says_unknown: bool
+    notes: tuple[str, ...]
+    chances: tuple[float, ...]
     read_count: int
     drawn_count: int
     seconds: float
+    abstains: bool = True
+
+    @property
+    def confidence(self) -> float:
+        """Probability of its tokens, times the probability that a note supports it."""
+        return self.sure * max(self.chances, default=1.0)
+
+    @property
+    def note(self) -> str:
+        """The note that supports it best; without verification the one it cites."""
+        return max(zip(self.chances, self.notes, strict=True))[1] if self.chances else self.cited
+
+    @property
+    def is_given(self) -> bool:
+        """False where the assistant abstains."""
+        unsure = self.confidence < _LEAST_CONFIDENCE or not self.text or self.says_unknown
+        return not (unsure and self.abstains)
 
 
 class Assistant:
     """One person's assistant.
 
     Args:
-        session: With six sequences and 2,048 tokens; the first keeps instruction and examples, the last four verify.
+        session: Sequence 0 keeps instruction and examples, as many as ``together`` answer, those of ``support`` verify.
         template: The model's chat template.
         store: Empty; its memory.
-        support: Verifies answers, in the sequences from 2 on.
+        support: Verifies answers, in sequences of its own.
         without: Parts of :data:`PARTS` that are switched off.
+        together: Questions in one batch.
         budget_tokens: Most tokens of an answer; notes are left out until a prompt has at most eight times as many.
     """
 
@@ -70,16 +93,18 @@ class Assistant:
         support: Support,
         *,
         without: Sequence[str] = (),
+        together: int = 1,
         budget_tokens: int = 24,
     ) -> None:
         self._session, self._support, self._without = session, support, frozenset(without)
         self._keeper, self._store = Keeper(store), store
-        self._budget_tokens = budget_tokens
-        self._before, self._after = template.around(session, _TOLD["instruction"], _TOLD["examples"])
+        self._budget_tokens, self._together = budget_tokens, together
+        before, self._after = template.around(session, _TOLD["instruction"], _TOLD["examples"])
+        self._kept_count = len(before)
         self._plan = Plan(budget_tokens, 0.0, ends=line_end(session))
         self._heard: list[str] = []
         session.truncate(0)
-        session.decode(self._before, position=0, logits="none")
+        session.decode(before, position=0, logits="none")
 
     def hear(self, text: str) -> str:
         """One turn of a talk; says what became of it."""
@@ -91,28 +116,54 @@ class Assistant:
 
     def ask(self, question: str) -> Reply:
         """Answer one question."""
-        start = perf_counter()
-        notes = self._notes(question)
-        prompt = [*self._before, *self._prompt(question, notes), *self._after]
-        branches = Branches(self._session, prompt, kept_count=len(self._before))
-        drawn = branches.draw([0], self._plan)[0]
-        said = self._session.detokenize(drawn.tokens).strip()
-        cited = _CITED.search(said)
-        number = int(cited[1]) if cited else 0
-        note = notes[number - 1] if 1 <= number <= len(notes) else ""
-        text = re.split(r"\[|\.\s|\.$", said, maxsplit=1)[0].strip()
-        confidence = exp(drawn.log_probability / drawn.step_count)
-        read = branches.read_count
-        if "verification" not in self._without and text and notes:
-            before = self._support.judge.read_count
-            told = [note] if note else notes
-            checks = self._support.check_many([(f"{question} {text}", n) for n in told])
-            best = max(range(len(told)), key=lambda at: checks[at].probability)
-            confidence, note = confidence * checks[best].probability, told[best]
-            read += self._support.judge.read_count - before
-        unsure = confidence < _LEAST_CONFIDENCE or not text or bool(_UNKNOWN.search(said))
-        is_given = not unsure or "abstention" in self._without
-        return Reply(text, note, confidence, is_given, read, drawn.step_count, perf_counter() - start)
+        drafts = self.drafts([question])
+        made = drafts if "verification" in self._without else self.verified([question], drafts)
+        return made[0]._replace(abstains="abstention" not in self._without)
+
+    def drafts(self, questions: Sequence[str]) -> list[Reply]:
+        """Answers that nobody has verified, several in one batch."""
+        made: list[Reply] = []
+        while len(made) < len(questions):
+            start = perf_counter()
+            asked = questions[len(made) : len(made) + self._together]
+            told = [self._notes(question) for question in asked]
+            prompts = [self._prompt(q, notes) + self._after for q, notes in zip(asked, told, strict=True)]
+            drawn = answers(self._session, self._kept_count, prompts, [0] * len(asked), self._plan)
+            seconds = (perf_counter() - start) / len(asked)
+            for notes, prompt, sample in zip(told, prompts, drawn, strict=True):
+                said = self._session.detokenize(sample.tokens).strip()
+                number = _CITED.search(said)
+                cited = notes[int(number[1]) - 1] if number and 1 <= int(number[1]) <= len(notes) else ""
+                made.append(
+                    Reply(
+                        text=re.split(r"\[|\.\s|\.$", said, maxsplit=1)[0].strip(),
+                        cited=cited,
+                        sure=exp(sample.log_probability / sample.step_count),
+                        says_unknown=bool(_UNKNOWN.search(said)),
+                        notes=(cited,) if cited else tuple(notes),
+                        chances=(),
+                        read_count=len(prompt),
+                        drawn_count=sample.step_count,
+                        seconds=seconds,
+                    )
+                )
+        return made
+
+    def verified(self, questions: Sequence[str], drafts: Sequence[Reply]) -> list[Reply]:
+        """The answers with how likely their notes support them, by the model's own judgement and exact checks."""
+        start, before = perf_counter(), self._support.judge.read_count
+        pairs = [(f"{q} {d.text}", note) for q, d in zip(questions, drafts, strict=True) if d.text for note in d.notes]
+        chances = iter([s.probability for s in self._support.check_many(pairs)])
+        each = 1 / max(1, len(pairs))
+        read, seconds = (self._support.judge.read_count - before) * each, (perf_counter() - start) * each
+        return [
+            d._replace(
+                chances=(found := tuple(next(chances) for _ in d.notes if d.text)),
+                read_count=d.read_count + round(read * len(found)),
+                seconds=d.seconds + seconds * len(found),
+            )
+            for d in drafts
+        ]
 
     def _notes(self, question: str) -> list[str]:
         if "retrieval" in self._without:

@@ -9,6 +9,7 @@ from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
 _EVALUATED: Final = 6
+_ASKED: Final = 10
 
 
 class State(NamedTuple):
@@ -28,6 +29,7 @@ class AssistantWorkload:
     title = "Assistant: managed memory, cited answers, verification, abstention, within a token budget"
     extra = "llama"
     needs_model = True
+    samples_cases = True
     sizes: Mapping[str, Mapping[str, int]] = {
         "small": {"budget_tokens": 8, "read_tokens": 90, "verify_tokens": 60, "vocab_count": 151_936, "minilm": 0},
         "default": {"budget_tokens": 24, "read_tokens": 90, "verify_tokens": 60, "vocab_count": 151_936, "minilm": 1},
@@ -119,28 +121,45 @@ class AssistantWorkload:
         return report(judged)
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
-        """Six talks with all parts, and with each part switched off; needs no data."""
+        """Ten questions (``--cases``) on each of six talks, with all parts and without each in turn; needs no data."""
+        from harness.workloads._language.cases import drawn, watched
         from harness.workloads._language.templates import open_chat
-        from harness.workloads.assistant.assistant import PARTS, Judged, report
+        from harness.workloads.assistant.assistant import Judged, report
         from harness.workloads.memory_store.lives import talks
 
-        opened = open_chat(context, context_tokens=2048, sequence_count=6)
-        found: dict[str, Any] = {}
-        for off in ((), *((part,) for part in PARTS)):
-            judged = []
-            for talk in talks(_EVALUATED, context.seed + 100):
-                name = f"{talk.name}-{'-'.join(off) or 'whole'}"
-                assistant, store = self._assistant(opened, context, name, self.sizes["default"], *off)
-                for text, _ in talk.turns:
-                    assistant.hear(text)
-                judged += [Judged(talk.name, asked, assistant.ask(asked.text)) for asked in talk.questions]
-                store.close()
-            found[f"without {off[0]}" if off else "all parts"] = report(judged)
+        opened = open_chat(context, context_tokens=4096, sequence_count=16)
+        judged: dict[str, list[Judged]] = {}
+        made = talks(_EVALUATED, context.seed + 100)
+        arms = [(talk, off) for off in ("", "management", "retrieval") for talk in made]
+        for talk, off in watched(arms, context, "talks"):
+            name = f"{talk.name}-{off or 'whole'}"
+            assistant, store = self._assistant(opened, context, name, self.sizes["default"], *off.split(), together=8)
+            for text, _ in talk.turns:
+                assistant.hear(text)
+            questions = drawn(talk.questions, context, _ASKED, by=lambda q: q.kind)
+            texts = [asked.text for asked in questions]
+            drafts = assistant.drafts(texts)
+            verified = assistant.verified(texts, drafts)
+            store.close()
+            # Verification and abstention come after the answer: without them, the same answers are judged otherwise.
+            found = {f"without {off}" if off else "all parts": verified}
+            if not off:
+                found |= {"without verification": drafts}
+                found |= {"without abstention": [reply._replace(abstains=False) for reply in verified]}
+            for arm, replies in found.items():
+                rows = zip(questions, replies, strict=True)
+                judged.setdefault(arm, []).extend(Judged(talk.name, asked, reply) for asked, reply in rows)
         opened[0].close()
-        return found
+        return {name: report(rows) for name, rows in judged.items()}
 
     def _assistant(
-        self, opened: tuple[Any, Any], context: WorkloadContext, name: str, size: Mapping[str, int], *without: str
+        self,
+        opened: tuple[Any, Any],
+        context: WorkloadContext,
+        name: str,
+        size: Mapping[str, int],
+        *without: str,
+        together: int = 1,
     ) -> tuple[Any, Any]:
         from harness.workloads.assistant.assistant import Assistant
         from harness.workloads.grounding_qa.answering import fill_store
@@ -149,6 +168,6 @@ class AssistantWorkload:
         session, template = opened
         store = fill_store(context, [], name, with_meaning=bool(size["minilm"]), capacity=10_000)
         session.clear()
-        support = Support(session, template, home=2, together=3)
-        budget = size["budget_tokens"]
-        return Assistant(session, template, store, support, without=without, budget_tokens=budget), store
+        support = Support(session, template, home=together + 1, together=6 if together > 1 else 3)
+        how: dict[str, Any] = {"without": without, "together": together, "budget_tokens": size["budget_tokens"]}
+        return Assistant(session, template, store, support, **how), store

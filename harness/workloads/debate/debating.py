@@ -15,18 +15,19 @@ Every verdict is taken in both orders of the claims and averaged; what two debat
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from harness.ports import Session
+from harness.ports import Session, WorkloadContext
 from harness.stats.intervals import binomial_test, share_interval
-from harness.workloads._language.generate import Branches, Plan, line_end
+from harness.workloads._language.cases import watched
+from harness.workloads._language.generate import Plan, answers, line_end
 from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.statements import clauses, coverage
-from harness.workloads._language.templates import ChatTemplate, Message
+from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.facts import entailment_cases
 
@@ -44,7 +45,10 @@ class Case(NamedTuple):
 
 
 class Speech(NamedTuple):
-    """What somebody says: for which claim, the text, its cost in tokens, and how far the passage contains its words."""
+    """What somebody says: for which claim, the text, its cost, and how far the passage contains its words.
+
+    ``read_count`` are the tokens of its prompt after what is told all debaters, ``seconds`` its share of a batch's.
+    """
 
     speaker: str
     for_true: bool
@@ -52,6 +56,7 @@ class Speech(NamedTuple):
     read_count: int
     drawn_count: int
     quoted_ratio: float
+    seconds: float = 0.0
 
 
 class Verdict(NamedTuple):
@@ -60,8 +65,8 @@ class Verdict(NamedTuple):
     Attributes:
         margin: Log-odds of the true claim, the mean of both orders.
         by_order: Whether the true claim is preferred in each order.
-        read_count: Tokens the judge read.
-        seconds: Of the judgement.
+        read_count: Tokens of what the judge is asked, in both orders; what is told it before, once for all, left out.
+        seconds: Its share of the judgement of all arms.
     """
 
     margin: float
@@ -93,11 +98,26 @@ def cases(count: int, seed: int) -> list[Case]:
     return found[:count]
 
 
+class Turn(NamedTuple):
+    """Somebody's turn to speak for a claim (a critic: against the other one), after what was said before."""
+
+    speaker: str
+    case: Case
+    for_true: bool
+    heard: tuple[Speech, ...] = ()
+
+
+SEQUENCES: Final = 24
+"""Sequences of each model's session: the head of the debaters' prompts, their speeches, and the judge's."""
+_TOGETHER: Final = 12
+_MOST_ROWS: Final = 1400
+
+
 class Debate:
     """Holds debates.
 
     Args:
-        session: The debaters' model, with ten sequences.
+        session: The debaters' model, with :data:`SEQUENCES` sequences.
         template: Its chat template.
         judge: The judge's session and template; None: the debaters' own model judges too.
         budget_tokens: Most tokens of one speech.
@@ -113,71 +133,91 @@ class Debate:
         budget_tokens: int = 48,
         seed: int = 1,
     ) -> None:
-        self._session, self._template = session, template
+        self._session = session
         self.plan = Plan(budget_tokens, 0.5, seed, line_end(session))
-        self.is_own_judge = judge is None
+        before, self._after = template.around(session, _TOLD["debater"])
+        session.clear()
+        session.decode(before, position=0, logits="none")
+        self._kept_count = len(before)
         asked, asked_template = judge or (session, template)
-        self._judge = Judge(asked, asked_template, _TOLD["judge"], options=("A", "B"), together=2)
+        at = _TOGETHER + 1
+        together = SEQUENCES - at - 1
+        self._judge = Judge(asked, asked_template, _TOLD["judge"], options=("A", "B"), together=together, home=at)
 
-    def speak(self, speaker: str, case: Case, *, for_true: bool, heard: Sequence[Speech] = ()) -> Speech:
-        """One speech for a claim (or, by a critic, against it), after reading what was said before."""
-        mine, other = (case.true, case.false) if for_true else (case.false, case.true)
-        lines = [f"Passage: {case.passage}", f"Your claim: {mine}", f"The opposing claim: {other}"]
-        lines += [f"The {s.speaker} said: {s.text}" for s in heard]
-        task = _TOLD["critic"] if speaker == "critic" else _TOLD["rebuttal" if heard else "opening"]
-        turns = [Message("system", _TOLD["debater"]), Message("user", "\n".join([*lines, task]))]
-        prompt = self._template.tokens(self._session, turns)
-        branches = Branches(self._session, prompt)
-        self._judge.forget()
-        drawn = branches.draw([len(heard)], self.plan)[0]
-        text = self._session.detokenize(drawn.tokens).strip()
-        told = clauses(case.passage)
-        parts = [coverage(c, told) for c in clauses(text)]
-        quoted = float(np.mean(parts)) if parts else 0.0
-        return Speech(speaker, for_true, text, branches.read_count, drawn.step_count, quoted)
+    def speak(self, turns: Sequence[Turn]) -> list[Speech]:
+        """One speech each, many in one batch; what neighbours begin with is read once."""
+        prompts = [self._session.tokenize(_told(turn), add_special=False) + self._after for turn in turns]
+        found: list[Speech] = []
+        while len(found) < len(turns):
+            start, first = perf_counter(), len(found)
+            sizes = np.cumsum([len(p) for p in prompts[first : first + _TOGETHER]])
+            end = first + max(1, int((sizes <= _MOST_ROWS).sum()))
+            numbers = [len(turn.heard) for turn in turns[first:end]]
+            drawn = answers(self._session, self._kept_count, prompts[first:end], numbers, self.plan)
+            seconds = (perf_counter() - start) / len(drawn)
+            for turn, prompt, sample in zip(turns[first:end], prompts[first:end], drawn, strict=True):
+                text = self._session.detokenize(sample.tokens).strip()
+                told = clauses(turn.case.passage)
+                quoted = _mean([coverage(c, told) for c in clauses(text)])
+                costs = (len(prompt), sample.step_count, quoted, seconds)
+                found.append(Speech(turn.speaker, turn.for_true, text, *costs))
+        return found
 
     def argue(self, case: Case) -> tuple[Speech, ...]:
         """Both open without hearing each other, then both rebut what the other opened with."""
-        pro = self.speak("first debater", case, for_true=True)
-        con = self.speak("second debater", case, for_true=False)
-        return (
-            pro,
-            con,
-            self.speak("first debater", case, for_true=True, heard=[con]),
-            self.speak("second debater", case, for_true=False, heard=[pro]),
-        )
-
-    def advise(self, case: Case, *, for_true: bool, with_critic: bool = False) -> tuple[Speech, ...]:
-        """One adviser; with a critic, who is for the other claim, and the adviser's answer to it."""
-        first = self.speak("adviser", case, for_true=for_true)
-        if not with_critic:
-            return (first,)
-        critic = self.speak("critic", case, for_true=not for_true, heard=[first])
-        return first, critic, self.speak("adviser", case, for_true=for_true, heard=[critic])
+        pro, con = self.speak(_openings(case))
+        return pro, con, *self.speak(_rebuttals(case, pro, con))
 
     def judge(self, case: Case, speeches: Sequence[Speech] = (), *, with_passage: bool = False) -> Verdict:
         """The judge's verdict, in both orders of the claims; what both sides say is cut to the shorter one's words."""
-        start, before = perf_counter(), self._judge.read_count
-        said = level(speeches)
-        asked = []
-        for true_first in (True, False):
-            claims = (case.true, case.false) if true_first else (case.false, case.true)
-            lines = [f"Passage: {case.passage}"] if with_passage else []
-            lines += [f"Claim A: {claims[0]}", f"Claim B: {claims[1]}"]
-            ordered = sorted(said, key=lambda s: s[0].for_true != true_first) if len(said) == 2 else said
-            for speech, text in ordered:
-                letter = "A" if speech.for_true == true_first else "B"
-                lines.append(f"The {speech.speaker}, for claim {letter}: {text}")
-            asked.append("\n".join([*lines, "Which claim is true? Answer A or B."]))
-        margins = self._judge.margins(asked) * (1.0, -1.0)
-        if self.is_own_judge:
-            self._judge.forget()
-        return Verdict(
-            float(margins.mean()),
-            (bool(margins[0] > 0), bool(margins[1] > 0)),
-            self._judge.read_count - before,
-            perf_counter() - start,
-        )
+        return self.verdicts(case, [(speeches, with_passage)])[0]
+
+    def verdicts(self, case: Case, heard: Sequence[tuple[Sequence[Speech], bool]]) -> list[Verdict]:
+        """A verdict after each: speeches, and whether the judge also reads the passage."""
+        start = perf_counter()
+        asked = [_question(case, *one, true_first=true_first) for true_first in (True, False) for one in heard]
+        margins = self._judge.margins(asked).reshape(2, -1).T * (1.0, -1.0)
+        counts = [len(self._judge.tokens(question)) for question in asked]
+        seconds = perf_counter() - start
+        return [
+            Verdict(
+                margin=float(both.mean()),
+                by_order=(bool(both[0] > 0), bool(both[1] > 0)),
+                read_count=(read := counts[at] + counts[at + len(heard)]),
+                seconds=seconds * read / sum(counts),
+            )
+            for at, both in enumerate(margins)
+        ]
+
+
+def _told(turn: Turn) -> str:
+    """What a speaker reads."""
+    mine, other = (turn.case.true, turn.case.false) if turn.for_true else (turn.case.false, turn.case.true)
+    lines = [f"Passage: {turn.case.passage}", f"Your claim: {mine}", f"The opposing claim: {other}"]
+    lines += [f"The {s.speaker} said: {s.text}" for s in turn.heard]
+    task = _TOLD["critic"] if turn.speaker == "critic" else _TOLD["rebuttal" if turn.heard else "opening"]
+    return "\n".join([*lines, task])
+
+
+def _question(case: Case, speeches: Sequence[Speech], with_passage: bool, *, true_first: bool) -> str:
+    """What the judge reads; the claims come first, since all arms of a case have them in common."""
+    claims = (case.true, case.false) if true_first else (case.false, case.true)
+    lines = [f"Claim A: {claims[0]}", f"Claim B: {claims[1]}"]
+    lines += [f"Passage: {case.passage}"] if with_passage else []
+    said = level(speeches)
+    ordered = sorted(said, key=lambda s: s[0].for_true != true_first) if len(said) == 2 else said
+    for speech, text in ordered:
+        letter = "A" if speech.for_true == true_first else "B"
+        lines.append(f"The {speech.speaker}, for claim {letter}: {text}")
+    return "\n".join([*lines, "Which claim is true? Answer A or B."])
+
+
+def _openings(case: Case) -> list[Turn]:
+    return [Turn("first debater", case, True), Turn("second debater", case, False)]
+
+
+def _rebuttals(case: Case, pro: Speech, con: Speech) -> list[Turn]:
+    return [Turn("first debater", case, True, (con,)), Turn("second debater", case, False, (pro,))]
 
 
 def level(speeches: Sequence[Speech]) -> list[tuple[Speech, str]]:
@@ -191,29 +231,41 @@ def level(speeches: Sequence[Speech]) -> list[tuple[Speech, str]]:
     return found
 
 
-def hold(debate: Debate, case: Case, lot: bool) -> Held:
-    """One case in every arm; ``lot`` says whether adviser and consultant argue for the true claim."""
-    speakers: dict[str, Callable[[], tuple[Speech, ...]]] = {
-        "alone": tuple,
-        "consultancy": lambda: debate.advise(case, for_true=lot),
-        "debate": lambda: debate.argue(case),
-        "critique": lambda: debate.advise(case, for_true=lot, with_critic=True),
-        "with the passage": tuple,
-    }
-    speeches, seconds, verdicts = {}, {}, {}
-    for arm in ARMS:
-        start = perf_counter()
-        speeches[arm] = speakers[arm]()
-        seconds[arm] = perf_counter() - start
-        verdicts[arm] = debate.judge(case, speeches[arm], with_passage=arm == "with the passage")
-    return Held(case, speeches, seconds, verdicts)
+def hold(debate: Debate, made: Sequence[Case], lots: Sequence[bool]) -> list[Held]:
+    """Some cases in every arm, what does not wait for each other said in one batch.
+
+    ``lots`` says of each whether adviser and consultant argue for the true claim. They read what a debater reads who
+    opens for that claim, and so they say the same: it is said once.
+    """
+    opened = debate.speak([turn for case in made for turn in _openings(case)])
+    first = [opened[2 * at + (not lot)]._replace(speaker="adviser") for at, lot in enumerate(lots)]
+    turns: list[Turn] = []
+    for at, (case, lot) in enumerate(zip(made, lots, strict=True)):
+        turns += [*_rebuttals(case, *opened[2 * at : 2 * at + 2]), Turn("critic", case, not lot, (first[at],))]
+    said = debate.speak(turns)
+    answers = debate.speak([Turn("adviser", case, lots[n], (said[3 * n + 2],)) for n, case in enumerate(made)])
+    held = []
+    for at, case in enumerate(made):
+        speeches: dict[str, tuple[Speech, ...]] = {
+            "alone": (),
+            "consultancy": (first[at],),
+            "debate": (*opened[2 * at : 2 * at + 2], *said[3 * at : 3 * at + 2]),
+            "critique": (first[at], said[3 * at + 2], answers[at]),
+            "with the passage": (),
+        }
+        verdicts = debate.verdicts(case, [(speeches[arm], arm == "with the passage") for arm in ARMS])
+        seconds = {arm: sum(s.seconds for s in speeches[arm]) for arm in ARMS}
+        held.append(Held(case, speeches, seconds, dict(zip(ARMS, verdicts, strict=True))))
+    return held
 
 
-def hold_all(debate: Debate, made: Sequence[Case], seed: int) -> list[Held]:
+def hold_all(debate: Debate, made: Sequence[Case], context: WorkloadContext) -> list[Held]:
     """Every case, the lots half and half in an order of the seed's."""
     lots = [at % 2 == 0 for at in range(len(made))]
-    random.Random(f"lots {seed}").shuffle(lots)
-    return [hold(debate, case, lot) for case, lot in zip(made, lots, strict=True)]
+    random.Random(f"lots {context.seed}").shuffle(lots)
+    parts = [slice(at, at + _TOGETHER // 2) for at in range(0, len(made), _TOGETHER // 2)]
+    found = [hold(debate, made[part], lots[part]) for part in watched(parts, context, "debates, six at a time")]
+    return [held for some in found for held in some]
 
 
 def report(held: Sequence[Held]) -> dict[str, Any]:

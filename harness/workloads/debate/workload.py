@@ -8,8 +8,9 @@ from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 
-_EVALUATED: Final = 120
-_OPENED: Final = (2048, 4, 64)
+_EVALUATED: Final = 42
+_ALL: Final = 120
+_OPENED: Final = (4096, 24, 64)
 """Context, sequences and outputs of each model."""
 ROUNDING_NATS: Final = 0.1
 """A pass of another length runs through other kernels, whose rounding of activations moves a log-odds: 0.03 was seen
@@ -26,7 +27,7 @@ class State(NamedTuple):
     cases: list[Any]
     speeches: Any
     budget_tokens: int
-    seed: int
+    context: WorkloadContext
 
 
 class DebateWorkload:
@@ -36,12 +37,13 @@ class DebateWorkload:
     title = "Debate: two debaters with rebuttals, consultancy and critique, before a weaker judge"
     extra = "llama"
     needs_model = True
+    samples_cases = True
     sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"case_count": 2, "budget_tokens": 8, "read_tokens": 780, "judge_tokens": 75, "vocab_count": 151_936},
+        "small": {"case_count": 2, "budget_tokens": 8, "read_tokens": 490, "judge_tokens": 75, "vocab_count": 151_936},
         "default": {
             "case_count": 8,
             "budget_tokens": 48,
-            "read_tokens": 850,
+            "read_tokens": 560,
             "judge_tokens": 200,
             "vocab_count": 151_936,
         },
@@ -50,19 +52,18 @@ class DebateWorkload:
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Tokens read and drawn; ``read_tokens``, ``judge_tokens`` and ``vocab_count`` are those of Qwen2.5-Coder.
 
-        A debate is four speeches, each of which reads its prompt anew (two of them also what the other side said). A
-        judge who is one of the debaters' model reads its instruction anew as well (80 tokens), then both orders of the
-        claims as one batch.
+        A debate is two openings in one batch, then two rebuttals; what both sides of a batch begin with is read once.
+        The judge reads both orders of the claims as one batch. What all speakers and what the judge are told first was
+        read before.
         """
         fixed: dict[str, Any] = {"flops_count": 0.0, "moved_bytes": 0.0, "resident_bytes": 0, "parallel": False}
         fixed["pass_set_bytes"] = 2 * 4.0 * size["vocab_count"]
-        said = 4.0 * min(30, size["budget_tokens"])
+        said = 2.0 * min(30, size["budget_tokens"])
         looked = 4 * 8.0 * size["vocab_count"]  # four passes over float32
         return (
             Cost(
                 operation="judge alone",
-                prefill_tokens_count=80 + 2 * 65.0,
-                prefill_passes_count=2.0,
+                prefill_tokens_count=2 * 65.0,
                 pass_bytes=looked * 4,
                 **fixed,
             ),
@@ -71,14 +72,14 @@ class DebateWorkload:
                 prefill_tokens_count=float(size["read_tokens"]),
                 prefill_passes_count=4.0,
                 decode_steps_count=said,
-                pass_bytes=looked * said,
-                depth_tokens=size["read_tokens"] / 4,
+                decode_sequences_count=2,
+                pass_bytes=2 * looked * said,
+                depth_tokens=size["read_tokens"] / 2,
                 **fixed,
             ),
             Cost(
                 operation="judge after debate",
-                prefill_tokens_count=80 + 2.0 * size["judge_tokens"],
-                prefill_passes_count=2.0,
+                prefill_tokens_count=2.0 * size["judge_tokens"],
                 pass_bytes=looked * 4,
                 **fixed,
             ),
@@ -96,7 +97,7 @@ class DebateWorkload:
         made = cases(size["case_count"], context.seed)
         session, template = open_chat(context, *_OPENED)
         debate = Debate(session, template, budget_tokens=size["budget_tokens"], seed=context.seed)
-        return State(session, debate, made, debate.argue(made[0]), size["budget_tokens"], context.seed)
+        return State(session, debate, made, debate.argue(made[0]), size["budget_tokens"], context)
 
     def operations(self, state: State) -> Sequence[Operation]:
         """One case each."""
@@ -122,7 +123,7 @@ class DebateWorkload:
 
         if [s.text for s in state.debate.argue(state.cases[0])] != [s.text for s in state.speeches]:
             raise WrongAnswerError("the same seed gave other speeches")
-        held = hold_all(state.debate, state.cases, state.seed)
+        held = hold_all(state.debate, state.cases, state.context)
         for one in held:
             speeches = one.speeches["debate"]
             if any(s.drawn_count > state.budget_tokens for s in speeches):
@@ -142,7 +143,10 @@ class DebateWorkload:
         return report(held)
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
-        """All arms on 120 cases, judged by a weaker model of the cache where there is one; needs no data."""
+        """All arms on 42 cases (``--cases N``, ``--cases all``: 120), judged by a weaker model where the cache has one.
+
+        Needs no data.
+        """
         from harness.workloads._language.templates import open_chat
         from harness.workloads.debate.debating import Debate, cases, hold_all, report
 
@@ -153,7 +157,8 @@ class DebateWorkload:
         weaker = [p for p in weaker if p.stat().st_size < 0.8 * path.stat().st_size]
         judge = open_chat(context, *_OPENED, path=weaker[0]) if weaker else None
         debate = Debate(session, template, judge, seed=context.seed)
-        found = report(hold_all(debate, cases(_EVALUATED, context.seed + 1000), context.seed))
+        made = cases(_ALL if context.cases == 0 else context.cases or _EVALUATED, context.seed + 1000)
+        found = report(hold_all(debate, made, context))
         session.close()
         if judge:
             judge[0].close()

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from math import comb, exp
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from harness.ports import Session, WorkloadContext
+from harness.stats.intervals import share_interval
 from harness.workloads._language.generate import Branches, Plan, Sample, line_end
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.facts import Question
@@ -61,15 +62,22 @@ def vote_in_waves(
 
 
 class Citation(NamedTuple):
-    """What an answer cites.
+    """What an answer cites, judged as by ALCE (Gao et al. 2023, arXiv:2305.14627, section 3).
 
     Attributes:
-        exists: Whether the number names a passage that was shown, and the store holds it, word for word.
-        supports: Whether the passage supports the claim.
+        exists: Whether each number names a passage that was shown, and the store holds it, word for word.
+        supports: Whether the passages cited, put together, support the claim: ALCE's citation recall.
+        cited_count: Numbers cited.
+        precise_count: Those that support the claim alone, or without which the others do not; none where ``supports``
+            is false. ALCE's citation precision is their share.
+        contains: Whether a passage cited has the answer's words: the plain baseline.
     """
 
     exists: bool
     supports: bool
+    cited_count: int = 1
+    precise_count: int = 0
+    contains: bool = False
 
 
 class Answer(NamedTuple):
@@ -165,6 +173,15 @@ class Grounded:
 
     def ask(self, question: Question, *, waves: Sequence[int] = WAVES) -> Answer:
         """Answer one question; ``waves`` of one number draw all samples at once, in one batch, with no early end."""
+        return self.early_and_whole(question, waves, goes_on=False)[0]
+
+    def early_and_whole(
+        self, question: Question, waves: Sequence[int] = WAVES, *, goes_on: bool = True
+    ) -> tuple[Answer, Answer]:
+        """The answer when the vote ends, and that of all samples: those still to come are drawn on the same prompt.
+
+        Without ``goes_on`` none are, and the second answer is the first.
+        """
         start = perf_counter()
         # The best passage stands last, next to the question: small models read what is near.
         shown = [h.memory for h in reversed(self._store.retrieve(question.text, top_k=3))]
@@ -174,6 +191,7 @@ class Grounded:
         branches = Branches(self._session, prompt, kept_count=len(self._examples))
         samples: list[Sample] = []
         said: list[str] = []
+        known: dict[str, list[float]] = {}
 
         def draw(numbers: Sequence[int]) -> list[str]:
             drawn = branches.draw(numbers, self._plan)
@@ -181,31 +199,60 @@ class Grounded:
             said.extend(self._session.detokenize(s.tokens) for s in drawn)
             return [claimed(text) for text in said[-len(drawn) :]]
 
-        voted, sample_count = vote_in_waves(draw, waves, tolerance=0.1)
-        winner = str(voted)
-        agree = [claimed(text) == winner for text in said]
-        sure = sum(exp(s.log_probability / s.step_count) for s, agrees in zip(samples, agree, strict=True) if agrees)
-        claim = question.claim(winner)
-        chances = self._chances(claim, question, [memory.content for memory in shown])
-        best = max(chances, default=0.0)
-        return Answer(
-            text=winner,
-            confidence=sure / sample_count * (best if self._support else 1.0),
-            citation=self._check(said[agree.index(True)], shown, chances),
-            is_grounded=best >= 0.5,
-            sample_count=sample_count,
-            read_count=branches.read_count,
-            drawn_count=sum(s.step_count for s in samples),
-            duration_s=perf_counter() - start,
-        )
+        def answer(winner: str) -> Answer:
+            agree = [claimed(text) == winner for text in said]
+            sure = sum(
+                exp(s.log_probability / s.step_count) for s, agrees in zip(samples, agree, strict=True) if agrees
+            )
+            claim = question.claim(winner)
+            if winner not in known:
+                known[winner] = self._chances(claim, question, [memory.content for memory in shown])
+            best = max(known[winner], default=0.0)
+            return Answer(
+                text=winner,
+                confidence=sure / len(samples) * (best if self._support else 1.0),
+                citation=self._check(said[agree.index(True)], question, winner, shown, known[winner]),
+                is_grounded=best >= 0.5,
+                sample_count=len(samples),
+                read_count=branches.read_count,
+                drawn_count=sum(s.step_count for s in samples),
+                duration_s=perf_counter() - start,
+            )
 
-    def _check(self, said: str, shown: Sequence[Memory], chances: Sequence[float]) -> Citation:
-        cited = _CITED.search(said)
-        at = int(cited[1]) - 1 if cited else -1
-        if not 0 <= at < len(shown):
-            return Citation(exists=False, supports=False)
-        kept = self._store.get(shown[at].memory_id)
-        return Citation(exists=kept.content == shown[at].content, supports=chances[at] >= 0.5)
+        voted, taken = vote_in_waves(draw, waves, tolerance=0.1)
+        early = answer(str(voted))
+        if not goes_on:
+            return early, early
+        if taken < sum(waves):
+            draw(range(taken, sum(waves)))
+        return early, answer(Counter(claimed(text) for text in said).most_common(1)[0][0])
+
+    def _check(
+        self, said: str, question: Question, winner: str, shown: Sequence[Memory], chances: Sequence[float]
+    ) -> Citation:
+        """Citations as ALCE judges them, by the judge of support."""
+        numbers = [int(n) - 1 for n in dict.fromkeys(_CITED.findall(said))]
+        cited = [at for at in numbers if 0 <= at < len(shown)]
+        texts = [shown[at].content for at in cited]
+        kept = all(self._store.get(shown[at].memory_id).content == shown[at].content for at in cited)
+        claim = question.claim(winner)
+
+        def supports(places: Sequence[int]) -> bool:
+            if len(places) == 1:
+                return chances[places[0]] >= 0.5
+            return (
+                bool(places) and self._chances(claim, question, [" ".join(shown[p].content for p in places)])[0] >= 0.5
+            )
+
+        whole = supports(cited)
+        precise = [whole and (supports([at]) or not supports([p for p in cited if p != at])) for at in cited]
+        return Citation(
+            exists=bool(cited) and len(cited) == len(numbers) and kept,
+            supports=whole,
+            cited_count=len(numbers),
+            precise_count=sum(precise),
+            contains=any(contains(text, winner) for text in texts),
+        )
 
     def _chances(self, claim: str, question: Question, passages: Sequence[str]) -> list[float]:
         """How likely each passage supports the claim."""
@@ -239,7 +286,16 @@ def judge(question: Question, answer: Answer) -> Judged:
     return Judged(question, answer, bool(question.answer) and answer.text == normalise(question.answer))
 
 
-def summary(judged: Sequence[Judged]) -> Mapping[str, float]:
+_COUNTS: Final = ("precise_count", "cited_count")
+
+
+def _spread(hit_count: int, count: int) -> list[float | None]:
+    """A share, and its 95 % interval; empty where nothing is counted."""
+    share = share_interval(hit_count, count)
+    return [share.mid, share.low, share.high] if count else []
+
+
+def summary(judged: Sequence[Judged]) -> Mapping[str, Any]:
     """Accuracy where an answer exists, citations, cost: plain shares and means over all questions."""
     answerable = [j for j in judged if j.question.answer]
     count = len(judged)
@@ -248,7 +304,10 @@ def summary(judged: Sequence[Judged]) -> Mapping[str, float]:
         "answerable_count": len(answerable),
         "accuracy": sum(j.is_right for j in answerable) / max(1, len(answerable)),
         "citation_exists_ratio": sum(j.answer.citation.exists for j in judged) / count,
-        "citation_supports_ratio": sum(j.answer.citation.supports for j in judged) / count,
+        "citation_recall": _spread(sum(j.answer.citation.supports for j in judged), count),
+        "citation_precision": _spread(*(sum(getattr(j.answer.citation, k) for j in judged) for k in _COUNTS)),
+        "citation_contains_answer": _spread(sum(j.answer.citation.contains for j in judged), count),
+        "citation_contains_when_wrong": _share(j.answer.citation.contains for j in judged if not j.is_right),
         "citation_supports_when_right": _share(j.answer.citation.supports for j in judged if j.is_right),
         "citation_supports_when_wrong": _share(j.answer.citation.supports for j in judged if not j.is_right),
         "grounded_when_right": _share(j.answer.is_grounded for j in judged if j.is_right),

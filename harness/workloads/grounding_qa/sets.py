@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.errors import BadDataError
 from harness.ports import Session, WorkloadContext
 from harness.stats.calibration.metrics import ece, equal_width
 from harness.stats.calibration.selective import accuracy_at, aurc
 from harness.stats.calibration.smooth import smooth_ece
+from harness.stats.intervals import cluster_interval
+from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.generate import Plan
 from harness.workloads._language.judgement import choose, signal
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import (
-    WAVES,
     Grounded,
     Judged,
     abstention,
@@ -36,8 +36,10 @@ from harness.workloads.grounding_qa.facts import Question, facts, questions
 from harness.workloads.grounding_qa.support import Support
 from harness.workloads.memory_store.locomo import read as read_locomo
 
-MADE_UP: Final = 96
-LOCOMO: Final = 96
+MADE_UP: Final = 48
+LOCOMO: Final = 60
+TRUTHFUL: Final = 100
+"""Questions of each where nobody says how many."""
 _F1_ENOUGH: Final = 0.5
 
 
@@ -46,12 +48,12 @@ def made_up(
 ) -> dict[str, Any]:
     """The made-up facts, a quarter of the questions without an answer: early end of the vote beside all samples."""
     known = facts(400, context.seed)
-    asked = questions(known, count, context.seed)
+    asked = questions(known, context.cases or count, context.seed)
     passages = [(f.identifier, f.passage) for f in known]
     store = fill_store(context, passages, "made-up", with_meaning=support is not None)
     grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=context.seed), support=support)
-    early = [judge(q, grounded.ask(q)) for q in asked]
-    full = [judge(q, grounded.ask(q, waves=(sum(WAVES),))) for q in asked]
+    answers = [grounded.early_and_whole(q) for q in watched(asked, context, "made-up facts")]
+    early, full = ([judge(q, a) for q, a in zip(asked, some, strict=True)] for some in zip(*answers, strict=True))
     store.close()
     drawn = [sum(j.answer.drawn_count for j in judged) for judged in (early, full)]
     return {
@@ -95,10 +97,8 @@ def half_coverage(confidence: Sequence[float], right: Sequence[bool]) -> dict[st
 def paired_interval(candidate: Sequence[bool], baseline: Sequence[bool]) -> tuple[float, float, float]:
     """Mean difference candidate - baseline over the same rows, and its 95 % bootstrap interval."""
     gaps = np.asarray(candidate, np.float64) - np.asarray(baseline, np.float64)
-    rng = np.random.default_rng(0)
-    means: NDArray[np.float64] = gaps[rng.integers(0, len(gaps), (2000, len(gaps)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(gaps.mean()), float(low), float(high)
+    found = cluster_interval(gaps, np.ones(len(gaps)))
+    return found.mid, found.low or 0.0, found.high or 0.0
 
 
 def locomo(
@@ -112,7 +112,7 @@ def locomo(
         BadDataError: No LoCoMo file.
     """
     turns, every = read_locomo(path)
-    chosen = random.Random(f"locomo {context.seed}").sample(every, min(count, len(every)))
+    chosen = drawn(every, context, count, by=lambda q: (q.conversation, bool(q.answer)))
     plan = Plan(new_tokens=16, seed=context.seed)
     judged = []
     for at, talk in enumerate(dict.fromkeys(t.conversation for t in turns)):
@@ -123,7 +123,7 @@ def locomo(
             grounded = Grounded(
                 session, store, plan=plan, examples=shipped_table("instructions")["answers"]["talk"], support=support
             )
-            for text, _, _, gold in asked:
+            for text, _, _, gold in watched(asked, context, f"{path.stem}, {talk}"):
                 question = Question(text, "", gold, "", "")
                 answer = grounded.ask(question)
                 judged.append(Judged(question, answer, bool(gold) and word_f1(answer.text, gold) >= _F1_ENOUGH))
@@ -139,20 +139,26 @@ def word_f1(given: str, gold: str) -> float:
     return 2 * shared / (len(a) + len(b)) if shared else 0.0
 
 
-def truthful(session: Session, path: Path, template: ChatTemplate) -> dict[str, Any]:
+def truthful(session: Session, context: WorkloadContext, path: Path, template: ChatTemplate) -> dict[str, Any]:
     """MC1: the best answer against the incorrect ones by length-normalised log-probability, no passages.
+
+    The questions are drawn by the seed, each category with its share.
 
     Raises:
         BadDataError: No TruthfulQA file.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(r["Question"], r["Best Answer"], r["Incorrect Answers"].split(";")) for r in csv.DictReader(file)]
+            every = list(csv.DictReader(file))
+        rows = [
+            (r["Question"], r["Best Answer"], r["Incorrect Answers"].split(";"))
+            for r in drawn(every, context, TRUTHFUL, by=lambda r: r.get("Category"))
+        ]
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise BadDataError(path, "", repr(error), "a TruthfulQA file") from error
     confidence, right, chance = [], [], []
     before, after = template.around(session)
-    for question, best, wrong in rows:
+    for question, best, wrong in watched(rows, context, path.stem):
         options = [best.strip(), *(w.strip() for w in wrong if w.strip())]
         prompt = [*before, *session.tokenize(question, add_special=False), *after]
         chosen = choose(session, prompt, [session.tokenize(o, add_special=False) for o in options[:15]])
@@ -161,6 +167,7 @@ def truthful(session: Session, path: Path, template: ChatTemplate) -> dict[str, 
         chance.append(1 / len(options[:15]))
     return {
         "question_count": len(rows),
+        "of": len(every),
         "accuracy": _mean(right),
         "chance": _mean(chance),
         "ece": ece(equal_width(confidence, right, allow_few=True)),

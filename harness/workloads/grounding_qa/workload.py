@@ -1,4 +1,4 @@
-"""Grounded answers as a workload: a whole answer, and its samples drawn three ways."""
+"""Grounded answers as a workload: a whole answer, and samples drawn in one batch."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -12,7 +12,7 @@ _FILLER = "The passage that follows tells of bridges, mills and towers, of who d
 
 
 class State(NamedTuple):
-    """An open session, a filled store, questions, and a prompt of a given length for the three ways of sampling."""
+    """An open session, a filled store, questions, and a prompt of a given length to sample from."""
 
     session: Any
     store: Any
@@ -30,6 +30,7 @@ class GroundingWorkload:
     title = "Grounded answers: retrieval, self-consistency over claims, checked citations, abstention"
     extra = "llama"
     needs_model = True
+    samples_cases = True
     sizes: Mapping[str, Mapping[str, int]] = {
         "small": {
             "passage_count": 40,
@@ -63,7 +64,6 @@ class GroundingWorkload:
         """
         n, steps = size["sample_count"], size["new_tokens"] - 1
         prompt, vocab = size["prompt_tokens"], size["vocab_count"]
-        depth = prompt + steps / 2
         resident = 3000 * size["passage_count"]
 
         def draws(count: float) -> dict[str, Any]:
@@ -78,9 +78,6 @@ class GroundingWorkload:
                 "resident_bytes": resident,
             }
 
-        fixed = {**draws(n * (steps + 1)), "depth_tokens": depth}
-        one_by_one: dict[str, Any] = {"decode_steps_count": float(n * steps), **fixed}
-        batch: dict[str, Any] = {"decode_steps_count": float(steps), "decode_sequences_count": n, **fixed}
         encoder = 10.6e6 * size["minilm"]
         answer = {**draws(21), "flops_count": 2.0 * 384 * size["passage_count"] + 2 * 14 * encoder}
         answer |= {"sql_statements_count": 8.0, "file_bytes": round(8.6 * encoder), "product_dim": 14 * size["minilm"]}
@@ -93,12 +90,13 @@ class GroundingWorkload:
                 depth_tokens=230.0,
                 **answer,
             ),
-            Cost(operation="samples in one batch", prefill_tokens_count=float(prompt), **batch),
-            Cost(operation="samples on a kept prefix", prefill_tokens_count=float(prompt), **one_by_one),
             Cost(
-                operation="samples by separate calls",
-                prefill_tokens_count=float(n * prompt),
-                **(one_by_one | {"prefill_passes_count": float(n)}),
+                operation="samples in one batch",
+                prefill_tokens_count=float(prompt),
+                decode_steps_count=float(steps),
+                decode_sequences_count=n,
+                depth_tokens=prompt + steps / 2,
+                **draws(n * (steps + 1)),
             ),
         )
 
@@ -124,8 +122,8 @@ class GroundingWorkload:
         return State(session, store, grounded, questions(known, size["question_count"], context.seed), prompt, plan, n)
 
     def operations(self, state: State) -> Sequence[Operation]:
-        """A whole answer with an early end of the vote; then the same number of samples drawn three ways."""
-        from harness.workloads._language.generate import by_separate_calls, in_one_batch, with_kept_prefix
+        """A whole answer with an early end of the vote; samples drawn in one batch."""
+        from harness.workloads._language.generate import in_one_batch
 
         turn = cycle(state.questions)
         arguments = (state.session, state.prompt, state.sample_count, state.plan)
@@ -136,21 +134,19 @@ class GroundingWorkload:
         return (
             Operation("answer", answer),
             Operation("samples in one batch", lambda: in_one_batch(*arguments)),
-            Operation("samples on a kept prefix", lambda: with_kept_prefix(*arguments)),
-            Operation("samples by separate calls", lambda: by_separate_calls(*arguments)),
         )
 
     def check(self, state: State) -> Mapping[str, Any]:
         """What is true whatever the model says.
 
-        The evidence is among the passages retrieved; the same seed gives the same samples; separate calls give those of
-        a kept prefix, token by token (both decode one token at a time); a citation said to support its claim does so in
-        the store, read anew. How many of the batch's samples differ is counted.
+        The evidence is among the passages retrieved; the same seed gives the same samples; a citation said to support
+        its claim does so in the store, read anew. How many of the batch's samples differ from one drawn alone is
+        counted.
 
         Raises:
             WrongAnswerError: One of these fails.
         """
-        from harness.workloads._language.generate import by_separate_calls, in_one_batch, with_kept_prefix
+        from harness.workloads._language.generate import Branches, in_one_batch
         from harness.workloads.grounding_qa.answering import Grounded, contains, judge, summary
         from harness.workloads.grounding_qa.support import objections
 
@@ -158,9 +154,6 @@ class GroundingWorkload:
         batch, again = in_one_batch(*arguments), in_one_batch(*arguments)
         if [s.tokens for s in batch] != [s.tokens for s in again]:
             raise WrongAnswerError("the same seed gave other samples")
-        kept, calls = with_kept_prefix(*arguments), by_separate_calls(*arguments)
-        if [s.tokens for s in kept] != [s.tokens for s in calls]:
-            raise WrongAnswerError("separate calls gave other samples than a kept prefix")
         grounded = Grounded(state.session, state.store, plan=state.plan._replace(new_tokens=12))
         judged = []
         found = 0
@@ -175,7 +168,8 @@ class GroundingWorkload:
                     raise WrongAnswerError(f"{answer.text!r} was said to stand in a passage, and does not")
         if found < len(state.questions):
             raise WrongAnswerError(f"the evidence of {len(state.questions) - found} questions was not retrieved")
-        differ = sum(a.tokens != b.tokens for a, b in zip(batch, calls, strict=True))
+        branches = Branches(state.session, state.prompt)
+        differ = sum(s.tokens != branches.draw([n], state.plan)[0].tokens for n, s in enumerate(batch))
         return {"batch_differs_count": differ, "sample_count": state.sample_count, **summary(judged)}
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
@@ -194,6 +188,6 @@ class GroundingWorkload:
         for path in locomo:
             found[path.stem] = sets.locomo(session, context, path, support=support)
         for path in truthful:
-            found[path.stem] = sets.truthful(session, path, template)
+            found[path.stem] = sets.truthful(session, context, path, template)
         session.close()
         return found

@@ -172,23 +172,36 @@ def _circle(orders: dict[str, dict[str, set[str]]], text: str) -> bool:
     return False
 
 
-def asked(judge: Judge, steps: Sequence[str], least_margin: float) -> list[Contradiction]:
-    """What the rules find, and pairs of steps that share a word and that the model calls contradictory.
+Margins = dict[tuple[int, int], float]
+"""Log-odds that two steps, the earlier one first, contradict each other."""
+
+
+def asked(judge: Judge, steps: Sequence[str]) -> Margins:
+    """What the model says of the pairs of steps that share a word; the later of them is none that the rules find.
+
+    ``judge`` has the instruction and the examples for contradictions.
+    """
+    told = [clauses(step) for step in steps]
+    words = [frozenset().union(*(c.stems for c in part)) if part else frozenset() for part in told]
+    known = {c.step for c in contradictions(steps)}
+    every = range(len(steps))
+    pairs = [(i, j) for i in every for j in every[i + 1 :] if j not in known and words[i] & words[j]]
+    margins = judge.margins([f"First: {steps[i]}\nSecond: {steps[j]}" for i, j in pairs])
+    return dict(zip(pairs, map(float, margins), strict=True))
+
+
+def believed(steps: Sequence[str], margins: Margins, least_margin: float) -> list[Contradiction]:
+    """What the rules find, and the pairs that the model calls contradictory.
 
     Args:
-        judge: With the instruction and the examples for contradictions.
         steps: Statements.
+        margins: What the model says of them.
         least_margin: Log-odds from which the model is believed; high, since precision comes first.
     """
     found = contradictions(steps)
-    told = [clauses(step) for step in steps]
-    words = [frozenset().union(*(c.stems for c in part)) if part else frozenset() for part in told]
-    known = {c.step for c in found}
-    pairs = [(i, j) for j in range(len(steps)) for i in range(j) if j not in known and words[i] & words[j]]
-    margins = judge.margins([f"First: {steps[i]}\nSecond: {steps[j]}" for i, j in pairs])
     best: dict[int, tuple[float, int]] = {}
-    for (i, j), margin in zip(pairs, margins, strict=True):
-        best[j] = max(best.get(j, (float("-inf"), i)), (float(margin), i))
+    for (i, j), margin in margins.items():
+        best[j] = max(best.get(j, (float("-inf"), i)), (margin, i))
     more = [Contradiction(i, j, "meaning", (steps[i], steps[j])) for j, (m, i) in best.items() if m >= least_margin]
     return sorted([*found, *more], key=lambda c: c.step)
 

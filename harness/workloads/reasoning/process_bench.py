@@ -14,21 +14,23 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ports import Session
-from harness.stats.intervals import share_interval
+from harness.ports import Session, WorkloadContext
+from harness.stats.intervals import RESAMPLES, share_interval
+from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.reasoning.analysis import analyse, f1, harmonic
 
 _TOLD: Final = shipped_table("instructions")["critic"]
-CRITICISED: Final = 200
-"""Traces that the critic reads of each file: some 60,000 tokens."""
+CRITICISED: Final = 36
+"""Traces that the critic reads of each file where nobody says how many: 25,000 tokens with as many borrowed ones."""
 
 
 class Trace(NamedTuple):
@@ -89,34 +91,14 @@ def fit(reads: Sequence[Read], labels: Sequence[int]) -> Rule:
 def score(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Score of the step checker on rows of ProcessBench (``steps problem label``; label -1: no error).
 
-    ``f1`` is the paper's, None where one kind of trace is missing. Where the right traces are missing, two figures
-    stand beside it. ``f1_at_most`` takes every right trace for accepted. ``f1_estimate`` takes the share of right
-    traces accepted from the steps before the first error, which the annotators found right: with q the chance of a
-    first alarm at such a step, a trace of k right steps is accepted with (1 - q)^k, averaged over the traces here.
+    ``f1`` is the paper's, None where one kind of trace is missing.
     """
     first = [analyse(row["steps"], row["problem"]).first_error for row in rows]
     labels = [int(row["label"]) for row in rows]
-    wrong = [(p, y) for p, y in zip(first, labels, strict=True) if y >= 0]
+    wrong = [p == y for p, y in zip(first, labels, strict=True) if y >= 0]
+    interval = share_interval(sum(wrong), len(wrong))
     found: dict[str, Any] = {"wrong_count": len(wrong), "right_count": len(rows) - len(wrong), **f1(first, labels)}
-    if not wrong:
-        return found
-    located = sum(p == y for p, y in wrong)
-    interval = share_interval(located, len(wrong))
-    found["error_located_interval"] = [interval.low, interval.high]
-    # Steps looked at before an alarm or the first error; a trace without an error is right to its end.
-    ends = [y if y >= 0 else len(row["steps"]) for y, row in zip(labels, rows, strict=True)]
-    alarms = sum(0 <= p < end for p, end in zip(first, ends, strict=True))
-    at_risk = sum((p + 1) if 0 <= p < end else end for p, end in zip(first, ends, strict=True))
-    q = alarms / at_risk if at_risk else 0.0
-    accepted = sum((1 - q) ** len(row["steps"]) for row in rows) / len(rows)
-    found |= {
-        "alarms_at_right_steps": alarms,
-        "right_step_count": at_risk,
-        "correct_accepted_estimate": accepted,
-        "f1_estimate": harmonic(located / len(wrong), accepted),
-        "f1_at_most": harmonic(located / len(wrong), 1.0),
-    }
-    return found
+    return found | {"error_located_interval": [interval.low, interval.high]}
 
 
 def criticised(
@@ -124,39 +106,60 @@ def criticised(
     template: ChatTemplate,
     rows: Sequence[Mapping[str, Any]],
     right: Sequence[Path],
-    *,
-    seed: int,
+    context: WorkloadContext,
+    name: str,
+    known: dict[Trace, Read],
 ) -> dict[str, Any]:
-    """The step critic's score on half of 200 rows drawn by the seed, its rule fitted on the other half.
+    """The step critic's score on a sample of the rows: each half is judged by the rule fitted on the other half.
 
-    A file without right traces gets as many of GSM8K's human solutions (``right``), and says so.
+    The sample has wrong and right traces in the file's proportion. A file without right traces gets as many of GSM8K's
+    human solutions (``right``), drawn too, and says so. ``known`` keeps traces that were read for another file.
     """
-    drawn = random.Random(f"critic {seed}").sample(list(rows), min(CRITICISED, len(rows)))
-    traces = [Trace(str(r["problem"]), tuple(r["steps"]), int(r["label"])) for r in drawn]
+    start = perf_counter()
+    chosen = drawn(rows, context, CRITICISED, by=lambda r: r["label"] >= 0)
+    traces = [Trace(str(r["problem"]), tuple(r["steps"]), int(r["label"])) for r in chosen]
     borrowed = 0
     if all(t.label >= 0 for t in traces) and right:
-        lines = right[0].read_text(encoding="utf-8").splitlines()[: len(traces)]
-        solved = [json.loads(line) for line in lines]
+        lines = right[0].read_text(encoding="utf-8").splitlines()
+        solved = [json.loads(line) for line in drawn(lines, context._replace(cases=None), len(traces))]
         borrowed = len(solved)
         for row in solved:
             steps = re.sub("<<.*?>>", "", row["answer"]).split("####")[0].strip().split("\n")
             traces.append(Trace(row["question"], tuple(steps), -1))
-        random.Random(seed).shuffle(traces)
+        random.Random(context.seed).shuffle(traces)
     judge = Judge(session, template, _TOLD["instruction"])
-    reads = [read(judge, trace, session.context_tokens) for trace in traces]
-    half = len(traces) // 2
+    for trace in watched(traces, context, name):
+        if trace not in known:
+            known[trace] = read(judge, trace, session.context_tokens)
+    reads = [known[trace] for trace in traces]
     labels = [t.label for t in traces]
-    rule = fit(reads[:half], labels[:half])
-    held = [first_wrong(r, rule) for r in reads[half:]]
-    exact = [r.exact for r in reads[half:]]
+    halves = (slice(0, None, 2), slice(1, None, 2))
+    rules = [fit(reads[half], labels[half]) for half in reversed(halves)]
+    judged = [first_wrong(read, rules[at % 2]) for at, read in enumerate(reads)]
+    exact = [r.exact for r in reads]
     return {
-        "trace_count": len(traces) - half,
+        "trace_count": len(traces),
+        "of": len(rows) + borrowed,
         "borrowed_right_count": borrowed,
-        "rule": rule._asdict(),
-        **f1(held, labels[half:]),
-        "exact_checks_alone": f1(exact, labels[half:])["f1"],
+        "rules": [rule._asdict() for rule in rules],
+        **f1(judged, labels),
+        "f1_interval": f1_interval(judged, labels),
+        "exact_checks_alone": f1(exact, labels)["f1"],
+        "exact_checks_alone_interval": f1_interval(exact, labels),
         "read_tokens": judge.read_count,
+        "seconds": perf_counter() - start,
     }
+
+
+def f1_interval(predicted: Sequence[int], labels: Sequence[int]) -> list[float] | None:
+    """The 95 % bootstrap interval of F1, wrong and right traces drawn each for themselves; None without either."""
+    hits = [np.array([p == y for p, y in zip(predicted, labels, strict=True) if (y < 0) == k]) for k in (False, True)]
+    if not all(map(len, hits)):
+        return None
+    rng = np.random.default_rng(0)
+    located, accepted = (rng.choice(h, (RESAMPLES, len(h))).mean(1).tolist() for h in hits)
+    merits = [harmonic(a, b) for a, b in zip(located, accepted, strict=True)]
+    return [float(v) for v in np.percentile(merits, [2.5, 97.5])]
 
 
 def beside(name: str) -> Mapping[str, float]:

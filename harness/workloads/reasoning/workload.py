@@ -24,6 +24,7 @@ class ReasoningWorkload:
     title = "Reasoning: chains of thought checked exactly, constraint puzzles proved"
     extra = ""
     needs_model = False
+    samples_cases = True
     sizes: Mapping[str, Mapping[str, int]] = {
         "small": {"trace_count": 100, "step_count": 5},
         "default": {"trace_count": 1000, "step_count": 5},
@@ -107,33 +108,43 @@ class ReasoningWorkload:
         found: dict[str, Any] = {"contradictions": score(made, [contradictions(c.steps) for c in made])}
         opened = open_chat(context, context_tokens=4096, sequence_count=10) if context.model_path else None
         if opened:
-            found["contradictions with the model"] = _asked(*opened, context.seed)
+            found["contradictions with the model"] = _asked(*opened, context)
         solved = sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []
         for path in solved:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             alarms = sum(bool(analyse(r["answer"], r["question"]).faults) for r in rows)
             found[path.stem] = {"trace_count": len(rows), "false_alarm_ratio": alarms / len(rows)}
+        known: dict[Any, Any] = {}
         for path in sorted(context.data.glob("processbench*.json")) if context.data else []:
             rows = json.loads(path.read_text(encoding="utf-8"))
             found[path.stem] = {**bench_score(rows), "published_f1": dict(beside(path.stem))}
             if opened:
-                found[path.stem]["critic"] = criticised(*opened, rows, solved, seed=context.seed)
+                found[path.stem]["critic"] = criticised(*opened, rows, solved, context, path.stem, known)
         if opened:
             opened[0].close()
         return found
 
 
-def _asked(session: Any, template: Any, seed: int) -> Mapping[str, Any]:
+def _asked(session: Any, template: Any, context: WorkloadContext) -> Mapping[str, Any]:
     """The rules and the model together; the margin from which it is believed is fitted on the chains for fitting."""
+    from harness.workloads._language.cases import drawn, watched
     from harness.workloads._language.judgement import Judge
     from harness.workloads._language.texts import shipped_table
-    from harness.workloads.reasoning.contradictions import asked, chains, score
+    from harness.workloads.reasoning.contradictions import asked, believed, chains, score
 
     told = shipped_table("instructions")["contradictions"]
     judge = Judge(session, template, told["instruction"], told["examples"])
-    fitting = chains(seed, held_out=False)
+    fitting, made = (
+        drawn(chains(context.seed, held_out=held), context, 60, by=lambda c: (c.kind, c.wrong_step))
+        for held in (False, True)
+    )
+    told = [asked(judge, c.steps) for c in watched([*fitting, *made], context, "contradictions with the model")]
+
+    def scored(some: Any, margins: Any, least: float) -> Mapping[str, Any]:
+        return score(some, [believed(c.steps, m, least) for c, m in zip(some, margins, strict=True)])
+
     steps = (1.0, 2.0, 3.0, 4.0, 5.0, 99.0)
-    scores = {m: score(fitting, [asked(judge, c.steps, m) for c in fitting]) for m in steps}
-    margin = next(m for m in steps if m == steps[-1] or scores[m]["precision"] >= 0.95)
-    made = chains(seed, held_out=True)
-    return {"least_margin": margin, **score(made, [asked(judge, c.steps, margin) for c in made])}
+    found = {m: scored(fitting, told[: len(fitting)], m) for m in steps}
+    margin = next(m for m in steps if m == steps[-1] or found[m]["precision"] >= 0.95)
+    held = scored(made, told[len(fitting) :], margin)
+    return {"least_margin": margin, "read_tokens": judge.read_count, **held}

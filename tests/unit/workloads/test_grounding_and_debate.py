@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from memory_cases import open_store
 
 from harness.errors import BadDataError
 from harness.ports import WorkloadContext
@@ -19,6 +20,7 @@ from harness.workloads.grounding_qa import answering, sets
 from harness.workloads.grounding_qa.answering import (
     Answer,
     Citation,
+    Grounded,
     Judged,
     claimed,
     contains,
@@ -92,11 +94,33 @@ def test_summary_by_hand():
         [judged(0.9, True), judged(0.2, False, supports=False), judged(0.1, False, answerable=False)]
     )
     assert found["accuracy"] == 0.5
-    assert found["citation_supports_ratio"] == pytest.approx(2 / 3)
+    assert found["citation_recall"][0] == pytest.approx(2 / 3)
     assert found["citation_supports_when_right"] == 1.0
     assert found["citation_supports_when_wrong"] == 0.5
     assert (found["grounded_when_right"], found["grounded_when_wrong"]) == (1.0, 0.5)
     assert (found["drawn_tokens_per_answer"], found["samples_per_answer"]) == (20, 4)
+
+
+@pytest.mark.parametrize(
+    ("said", "exists", "supports", "counts"),
+    [
+        ("oak [1].", True, True, (1, 1)),  # alone it tells all
+        ("oak [2].", True, False, (1, 0)),  # contains nothing of it
+        ("oak [1][2].", True, True, (2, 1)),  # the second neither supports nor is needed
+        ("oak [3].", False, False, (1, 0)),  # no such passage
+        ("oak.", False, False, (0, 0)),
+    ],
+)
+def test_citations_are_judged_as_by_alce(tmp_path, said, exists, supports, counts):
+    with open_store(tmp_path / "a.db") as store:
+        ids = [store.store(text) for text in ("The mill is made of oak.", "The mill opened in 1900.")]
+        grounded = Grounded.__new__(Grounded)
+        grounded._store, grounded._support = store, None
+        question = Question("What is the mill made of?", "The mill is made of", "oak", "", "mill")
+        shown = [store.get(i) for i in ids]
+        chances = grounded._chances(question.claim("oak"), question, [m.content for m in shown])
+        found = grounded._check(said, question, "oak", shown, chances)
+    assert (found.exists, found.supports, (found.cited_count, found.precise_count)) == (exists, supports, counts)
 
 
 def test_abstention_fits_on_one_half_and_judges_on_the_other():
@@ -276,6 +300,14 @@ def row(*steps: str, label: int) -> dict[str, object]:
 RIGHT, WRONG = "So 2 + 2 = 4 apples.", "So 2 + 2 = 5 apples."
 
 
+def test_an_interval_of_f1_is_that_of_its_two_shares():
+    labels = [1] * 400 + [-1] * 400
+    found = process_bench.f1_interval([1] * 200 + [-1] * 200 + [-1] * 400, labels)
+    # located .5 with a standard error of .025, accepted 1: F1 = 2 p / (1 + p), whose slope there is 2 / 1.5**2
+    assert found == pytest.approx([2 / 3 - 1.96 * 0.025 * 8 / 9, 2 / 3 + 1.96 * 0.025 * 8 / 9], abs=0.005)
+    assert process_bench.f1_interval([1], [1]) is None
+
+
 def test_process_bench_with_both_kinds():
     # located: 1 of 2; accepted: 1 of 2; harmonic mean 1/2
     rows = [row(RIGHT, WRONG, label=1), row(RIGHT, RIGHT, label=1), row(RIGHT, label=-1), row(WRONG, label=-1)]
@@ -284,15 +316,9 @@ def test_process_bench_with_both_kinds():
     assert (found["error_located"], found["correct_accepted"], found["f1"]) == (0.5, 0.5, 0.5)
 
 
-def test_process_bench_without_right_traces():
-    # located 1 of 2; alarms at right steps: 1 (the second trace, at its first step); right steps looked at: 1 + 1
+def test_process_bench_without_right_traces_has_no_score():
     found = process_bench.score([row(RIGHT, WRONG, label=1), row(WRONG, RIGHT, label=1)])
-    assert found["f1"] is None
-    assert found["correct_accepted"] is None
-    assert (found["alarms_at_right_steps"], found["right_step_count"]) == (1, 2)
-    # q = 1/2, two steps each: accepted (1/2)^2 = 1/4; 2 x 1/2 x 1/4 / (3/4) = 1/3
-    assert found["f1_estimate"] == pytest.approx(1 / 3)
-    assert found["f1_at_most"] == pytest.approx(2 / 3)  # 2 x 1/2 / (3/2)
+    assert (found["error_located"], found["f1"], found["correct_accepted"]) == (0.5, None, None)
 
 
 def test_published_figures_are_those_of_the_subset():
@@ -363,11 +389,11 @@ def test_public_sets_are_read_and_bad_files_named(tiny, tmp_path):
     found = sets.locomo(session, context, tmp_path / "locomo.json")
     assert (found["question_count"], found["answerable_count"]) == (2, 1)
     template = ChatTemplate.of(tiny)
-    asked = sets.truthful(session, tmp_path / "truth.csv", template)
+    asked = sets.truthful(session, context, tmp_path / "truth.csv", template)
     assert (asked["question_count"], asked["chance"]) == (1, pytest.approx(1 / 3))
     for read in (
         lambda: sets.locomo(session, context, tmp_path / "bad.json"),
-        lambda: sets.truthful(session, tmp_path / "bad.csv", template),
+        lambda: sets.truthful(session, context, tmp_path / "bad.csv", template),
     ):
         with pytest.raises(BadDataError):
             read()

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from bench.fake import FakeClock, FakeModel, FakeSession
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
+from harness.ports import WorkloadContext
 from harness.stats.intervals import binomial_test
+from harness.workloads._language.cases import drawn
+from harness.workloads._language.generate import read_together
 from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.templates import PLAIN, ChatTemplate, Message
 
@@ -125,6 +128,38 @@ def test_signal_speaks_only_where_chance_is_excluded():
     assert signal(8, 24, chance=0.25).says == "no signal"
 
 
+WORDS = st.lists(
+    st.sampled_from(["the mill of ", "the mill in ", "a", "b", "a long beginning "]), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), WORDS.map("".join)), min_size=1, max_size=8))
+def test_prompts_read_together_lie_in_the_cache_as_if_read_alone(prompts):
+    # The fake refuses a token that is not where its sequence ends.
+    session = FakeSession(FakeModel(), Scenario(context_tokens=1 << 16), FakeClock())
+    session.decode(list(b"abc"), position=0, logits="none")
+    tokens = [(start, list(text.encode())) for start, text in prompts]
+    read = read_together(session, 0, tokens)
+    assert read <= sum(len(t) for _, t in tokens)
+    for at, (start, ids) in enumerate(tokens):
+        assert session._sequences[at + 1] == list(b"abc")[:start] + ids
+        row = session.logits(at)
+        assert int(row.argmax()) == (31 * ids[-1] + 7 * (start + len(ids) - 1) + 11) % 256
+
+
+def test_a_sample_has_each_stratum_with_its_share_and_all_is_all():
+    rows = [(kind, n) for kind, count in (("a", 60), ("b", 30), ("c", 10)) for n in range(count)]
+    context = WorkloadContext(Path(), Path(), 3, 1)
+    found = drawn(rows, context, 20, by=lambda r: r[0])
+    assert [sum(r[0] == kind for r in found) for kind in "abc"] == [12, 6, 2]
+    assert found == drawn(rows, context, 20, by=lambda r: r[0])
+    assert found != drawn(rows, context._replace(seed=4), 20, by=lambda r: r[0])
+    assert max(n for _, n in found) >= 30  # no head
+    assert sorted(drawn(rows, context._replace(cases=0), 20)) == sorted(rows)
+    assert len(drawn(rows, context._replace(cases=7), 20)) == 7
+
+
 def judge(session: FakeSession, together: int) -> Judge:
     # letters that the rule of the fake model can give: bytes
     return Judge(session, ChatTemplate(PLAIN), "Say.", [("q", "Y")], options=("Y", "N"), together=together)
@@ -138,9 +173,10 @@ def test_answers_do_not_depend_on_how_many_are_asked_at_once():
     questions = [f"question {n}" for n in range(11)]
     one, many = judge(fake(), 1), judge(fake(), 4)
     assert one.logits(questions) == pytest.approx(many.logits(questions))
-    assert one.read_count == many.read_count  # the prefix once, each question once
     prefix = len("Say.\nq\nY\n")
-    assert many.read_count == prefix + sum(len(q) + 1 for q in questions)
+    assert one.read_count == prefix + sum(len(q) + 1 for q in questions)  # the prefix once, each question once
+    # of 4 + 4 + 3 questions in a batch all but the first go on after "question "
+    assert many.read_count == one.read_count - (3 + 3 + 2) * len("question ")
 
 
 def test_log_probabilities_are_those_of_the_rule():

@@ -11,15 +11,14 @@ from scipy.optimize import minimize_scalar
 
 from bench import confidence
 from bench.fake import FakeClock, FakeModel, FakeSession
+from bench.self_consistency import by_separate_calls, with_kept_prefix
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.workloads._language.generate import (
     Branches,
     Plan,
-    by_separate_calls,
     in_one_batch,
     line_end,
-    with_kept_prefix,
 )
 from harness.workloads._language.judgement import choose
 from harness.workloads._language.sampling import log_softmax_at, numbers, pick

@@ -42,13 +42,43 @@ def test_numbers_have_one_normal_form(text, value, unit):
         ("from 1990 to 1996", {"y": {1990, 1996}}),
         ("at 5:30 pm", {"t": {1050}}),
         ("at 17:30", {"t": {1050}}),
-        ("half past seven", {"t": {450}}),
+        ("half past seven", {"h": {450}}),
+        ("on 30 Sept. 1911", {"d": {30}, "m": {9}, "y": {1911}}),
+        ("in the 1920s", {"e": {192}}),
+        ("in the nineteenth century", {"c": {19}}),
+        ("in early May 1911", {"p": {1}, "m": {5}, "y": {1911}}),
+        ("in late 1911", {"q": {3}, "y": {1911}}),
+        ("by the end of 1911", {"y": {1911}}),
+        ("on 3/5/1911", {"y": {1911}}),
+        ("on the 17th, at last", {"d": {17}}),
+        ("on New Year's Eve", {"d": {31}, "m": {12}}),
         ("until noon", {"t": {720}}),
         ("you may go", {}),
     ],
 )
 def test_dates_and_times_have_one_normal_form(text, moments):
     assert figures(text).moments == {field: frozenset(values) for field, values in moments.items()}
+
+
+DATED = [
+    ("The ferry sank on 3 May 1921.", "The ferry sank in early May 1921.", "The ferry sank in late May 1921."),
+    ("The ferry sank on 3 May 1921.", "The ferry sank in the 1920s.", "The ferry sank in the 1930s."),
+    ("The exam is on 12 January 2018.", "The exam is on a Friday.", "The exam is on a Thursday."),
+    ("Lena moved on the 3rd of June. She left on the 17th.", "Lena left on 17 June.", "Lena left on 17 July."),
+    ("The inn opened in March 1990.", "The inn opened in early 1990.", "The inn opened in late 1990."),
+    ("Omar was born in 1950 and died at the age of 62.", "Omar died in 2012.", "Omar died in 1962."),
+    ("The parcel left on 30 September and came three days later.", "It came on 3 October.", "It came on 4 October."),
+    ("The bank shuts at half past five.", "The bank shuts at 17:30.", "The bank shuts at 6 pm."),
+    ("The tunnel was dug between 1880 and 1884.", "It was finished in 1884.", "It was finished in 1886."),
+    ("The war ended in the autumn of 1805.", "The war was over by the end of 1805.", "The war was over by 1804."),
+    ("The fair was put off from Tuesday to the day after.", "It is on Wednesday.", "It is on Thursday."),
+]
+
+
+@pytest.mark.parametrize(("passage", "told", "other"), DATED)
+def test_a_date_follows_from_a_finer_one_or_from_a_span_and_another_does_not(passage, told, other):
+    assert objections(told, passage) == ()
+    assert "date" in objections(other, passage)
 
 
 def test_number_words():

@@ -1,0 +1,178 @@
+"""Adaptive computation at answering: more samples, stopped early or chosen by the step critic, on GSM8K.
+
+    python -m bench.best_of_n MODEL.gguf GSM8K.jsonl [--cases 24] [--samples 8] [--tokens 160] [--threads 2]
+
+Each problem gets one greedy answer and so many samples, drawn in one batch. From the same samples come: the first
+sample; the majority of k; a vote that ends early (Aggarwal et al. 2023); the best of k by the step critic (the least
+log-odds of any step); and a vote weighted by the critic. Tokens are those drawn, and those that the critic read.
+``at_equal_tokens`` gives, for the mean tokens of each majority of k, the largest number of samples that the critic's
+ways can pay for, and their gain in accuracy there with its paired interval.
+"""
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import exp
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import click
+
+from harness.domain.scenario import Scenario
+from harness.ports import Session, WorkloadContext
+from harness.runtimes.llamacpp.session import LlamaSession
+from harness.stats.intervals import share_interval
+from harness.workloads._language.cases import drawn, watched
+from harness.workloads._language.generate import Branches, Plan
+from harness.workloads._language.judgement import Judge
+from harness.workloads._language.templates import ChatTemplate, Message
+from harness.workloads._language.texts import shipped_table
+from harness.workloads.grounding_qa.answering import WAVES, vote_in_waves
+from harness.workloads.grounding_qa.sets import paired_interval
+from harness.workloads.reasoning.process_bench import Trace, read
+
+_TOLD: Final = "Solve the problem step by step, one short step a line. The last line is: #### and the number."
+_NUMBER: Final = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+class Tried(NamedTuple):
+    """One sample: its answer, the critic's least log-odds, tokens drawn, tokens the critic read."""
+
+    answer: str
+    margin: float
+    drawn_count: int
+    read_count: int
+
+
+class Solved(NamedTuple):
+    """One problem: the right answer, the greedy try, the samples, and the seconds of greedy, samples and critic."""
+
+    gold: str
+    greedy: Tried
+    tries: tuple[Tried, ...]
+    seconds: tuple[float, float, float]
+
+
+def number_in(text: str) -> str:
+    """The number after ``####``, else the last one; without signs, and without zeros after the point."""
+    found = _NUMBER.findall(text.rsplit("####", 1)[-1]) or _NUMBER.findall(text)
+    plain = found[-1].replace(",", "") if found else ""
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
+
+
+def solve(
+    session: Session, template: ChatTemplate, judge: Judge, row: dict[str, str], plan: Plan, count: int
+) -> Solved:
+    """Greedy and sampled answers to one problem, each read by the critic."""
+    prompt = template.tokens(session, [Message("system", _TOLD), Message("user", row["question"])])
+    times = [time.perf_counter()]
+    branches = Branches(session, prompt)
+    judge.forget()
+    greedy = branches.draw([0], plan._replace(temperature=0.0))[0]
+    times.append(time.perf_counter())
+    samples = branches.draw(range(count), plan)
+    times.append(time.perf_counter())
+    session.clear()
+    tries = []
+    for sample in (greedy, *samples):
+        text = session.detokenize(sample.tokens)
+        steps = tuple(line for line in text.splitlines() if line.strip() and not line.startswith("####")) or (
+            text or "?",
+        )
+        before = judge.read_count
+        margins = read(judge, Trace(row["question"], steps, -1), session.context_tokens).margins
+        tries.append(Tried(number_in(text), float(margins.min()), sample.step_count, judge.read_count - before))
+    times.append(time.perf_counter())
+    gold = number_in(row["answer"])
+    seconds = tuple(b - a for a, b in pairwise(times))
+    return Solved(gold, tries[0], tuple(tries[1:]), (seconds[0], seconds[1], seconds[2]))
+
+
+def majority(tries: Sequence[Tried]) -> str:
+    """The commonest answer; the first of equal ones."""
+    return Counter(t.answer for t in tries).most_common(1)[0][0]
+
+
+def best(tries: Sequence[Tried]) -> str:
+    """The answer of the try whose worst step the critic doubts least."""
+    return max(tries, key=lambda t: t.margin).answer
+
+
+def weighted(tries: Sequence[Tried]) -> str:
+    """The answer with the largest sum of the probabilities that every step is right."""
+    sums: Counter[str] = Counter()
+    for one in tries:
+        sums[one.answer] += 1 / (1 + exp(-one.margin))  # type: ignore[assignment]
+    return sums.most_common(1)[0][0]
+
+
+def compared(solved: Sequence[Solved]) -> dict[str, Any]:
+    """Accuracy against tokens of each way, and the critic's ways at the budgets of the majority."""
+    count = len(solved[0].tries)
+
+    def way(choose: Callable[[Sequence[Tried]], str], k: int, *, reads: bool) -> tuple[list[bool], float]:
+        used = [s.tries[:k] for s in solved]
+        tokens = sum(t.drawn_count + (t.read_count if reads else 0) for tries in used for t in tries) / len(solved)
+        return [choose(tries) == s.gold for tries, s in zip(used, solved, strict=True)], tokens
+
+    def told(right: Sequence[bool], tokens: float) -> dict[str, Any]:
+        share = share_interval(sum(right), len(right))
+        return {"accuracy": share.mid, "interval": [share.low, share.high], "tokens": tokens}
+
+    found: dict[str, Any] = {"problem_count": len(solved)}
+    greedy = [s.greedy.answer == s.gold for s in solved]
+    found["greedy"] = told(greedy, sum(s.greedy.drawn_count for s in solved) / len(solved))
+    plain = {k: way(majority, k, reads=False) for k in range(1, count + 1)}
+    found |= {f"majority of {k}": told(*plain[k]) for k in plain}
+    votes = [vote_in_waves(_answers_of(s), _waves(count)) for s in solved]
+    tokens = sum(t.drawn_count for (_, k), s in zip(votes, solved, strict=True) for t in s.tries[:k]) / len(solved)
+    found["vote that ends early"] = told([v == s.gold for (v, _), s in zip(votes, solved, strict=True)], tokens)
+    for name, choose in (("best by the critic", best), ("vote weighted by the critic", weighted)):
+        ways = {k: way(choose, k, reads=True) for k in range(1, count + 1)}
+        found |= {f"{name}, of {k}": told(*ways[k]) for k in ways}
+        equal = {}
+        for k, (right, budget) in plain.items():
+            paid = max((j for j, (_, cost) in ways.items() if cost <= budget), default=0)
+            if paid > 1:
+                equal[f"budget of a majority of {k}"] = {"samples": paid, "gain": paired_interval(ways[paid][0], right)}
+        found[f"{name}, at_equal_tokens"] = equal
+    names = ("greedy", "samples", "critic")
+    return found | {"seconds": {n: sum(s.seconds[at] for s in solved) / len(solved) for at, n in enumerate(names)}}
+
+
+def _answers_of(solved: Solved) -> Callable[[Sequence[int]], list[str]]:
+    return lambda numbers: [solved.tries[n].answer for n in numbers]
+
+
+def _waves(count: int) -> tuple[int, ...]:
+    waves = [w for at, w in enumerate(WAVES) if sum(WAVES[: at + 1]) <= count]
+    return tuple(waves) if sum(waves) == count else (*waves, count - sum(waves))
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("problems", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--cases", default=24, show_default=True, help="Problems, drawn by the seed; 0 for all.")
+@click.option("--samples", default=8, show_default=True, help="At least 2.", type=click.IntRange(2, 16))
+@click.option("--tokens", default=160, show_default=True, help="Most tokens of an answer.")
+@click.option("--threads", default=2, show_default=True)
+@click.option("--seed", default=1, show_default=True)
+def main(model: Path, problems: Path, cases: int, samples: int, tokens: int, threads: int, seed: int) -> None:
+    """Compare ways to spend tokens on GSM8K with MODEL."""
+    context = WorkloadContext(Path(), Path(), seed, threads, cases=cases, say=lambda line: click.echo(line, err=True))
+    rows = drawn([json.loads(line) for line in problems.read_text(encoding="utf-8").splitlines()], context, cases)
+    scenario = Scenario(context_tokens=512 + (samples + 2) * (tokens + 128), thread_count=threads)
+    critic = shipped_table("instructions")["critic"]["instruction"]
+    with LlamaSession(model, scenario, sequence_count=max(samples + 1, 10), output_tokens=64) as session:
+        template = ChatTemplate.of(model)
+        judge = Judge(session, template, critic)
+        plan = Plan(tokens, 0.7, seed, session.is_end)
+        solved = [solve(session, template, judge, row, plan, samples) for row in watched(rows, context, "problems")]
+    click.echo(json.dumps({"model": model.name, "sample_tokens": tokens, **compared(solved)}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
