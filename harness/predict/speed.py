@@ -71,11 +71,7 @@ def fitted_speed(
     cold = LOAD_OVERHEAD_S + weights.file_bytes / device.storage.sequential_read_bytes_per_s.value
     warm = LOAD_OVERHEAD_S + weights.file_bytes / PAGE_CACHE_BYTES_PER_S
     load_cold, load_warm = interval(cold, _LOAD_SPREAD), interval(warm, _LOAD_SPREAD)
-    first = Interval(
-        mid=together * (prompt_s + 1 / decode.mid),
-        low=together * (max(scenario.prompt_tokens, 1) / prefill.high + 1 / decode.high),
-        high=together * (max(scenario.prompt_tokens, 1) / prefill.low + 1 / decode.low),
-    )
+    first = first_token(scenario.prompt_tokens, decode, prefill, together)
     return SpeedPrediction(
         decode_tokens_per_s=decode,
         prefill_tokens_per_s=prefill,
@@ -97,6 +93,16 @@ def fitted_speed(
             *_unsettled("prefill", prefill, coefficients.least_known(slopes), machine, weights),
         ),
     )
+
+
+def first_token(prompt_tokens: int, decode: Interval, prefill: Interval, sequence_count: int = 1) -> Interval:
+    """Seconds of a prompt and a token, for each of so many sequences; ``decode`` is the rate of all of them."""
+
+    def after(reading: float, writing: float) -> float:
+        return sequence_count * (max(prompt_tokens, 1) / reading + 1 / writing)
+
+    mid, low = after(prefill.mid, decode.mid), after(prefill.high, decode.high)
+    return Interval(mid=mid, low=low, high=after(prefill.low, decode.low))
 
 
 _SETTLES: Final = (
