@@ -48,6 +48,11 @@ def layer_counts(shape: ModelShape) -> tuple[int, int, int]:
     return own.count("full"), own.count("sliding"), recurrent
 
 
+def recurrent_ratio(shape: ModelShape) -> float:
+    """Share of the layers that keep a recurrent state."""
+    return layer_counts(shape)[2] / max(shape.layer_count, 1)
+
+
 def state_bytes(shape: ModelShape, recurrent: Recurrent) -> int:
     """Bytes of one layer's recurrent state for one sequence, in F32.
 

@@ -12,7 +12,7 @@ from harness.predict.batch import batch_spread, batch_step_s
 from harness.predict.coefficients import Coefficients
 from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
 from harness.predict.interval import UNSETTLED_RATIO, interval
-from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.learned import believed
 from harness.predict.prefill import prefill_gradient, prefill_seconds, prompt_of
 from harness.predict.quant_class import quant_class
@@ -97,12 +97,9 @@ def fitted_speed(
 
 def first_token(prompt_tokens: int, decode: Interval, prefill: Interval, sequence_count: int = 1) -> Interval:
     """Seconds of a prompt and a token, for each of so many sequences; ``decode`` is the rate of all of them."""
-
-    def after(reading: float, writing: float) -> float:
-        return sequence_count * (max(prompt_tokens, 1) / reading + 1 / writing)
-
-    mid, low = after(prefill.mid, decode.mid), after(prefill.high, decode.high)
-    return Interval(mid=mid, low=low, high=after(prefill.low, decode.low))
+    ends = ((prefill.mid, decode.mid), (prefill.high, decode.high), (prefill.low, decode.low))
+    mid, low, high = (sequence_count * (max(prompt_tokens, 1) / read + 1 / written) for read, written in ends)
+    return Interval(mid=mid, low=low, high=high)
 
 
 _SETTLES: Final = (
@@ -164,6 +161,7 @@ def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
         read.prompt_weight_count,
         prompt_bytes=read.size_bytes if shape.experts is None else sum(t.size_bytes for t in weights.tensors),
         type_name=weights.quant,
+        recurrent_ratio=recurrent_ratio(shape),
     )
 
 

@@ -19,7 +19,7 @@ from harness.domain.model import ModelShape
 from harness.errors import HarnessError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work
-from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.placement import (
     SHIPPED,
     Cards,
@@ -345,6 +345,7 @@ def _split(parts: _Parts, away: _Away, depth: float) -> Split:
             quant_class=parts.quant,
             moe=moe,
             prompt_weight_count=through,
+            recurrent_ratio=recurrent_ratio(parts.shape),
         )
 
     on = 1 - away.blocks

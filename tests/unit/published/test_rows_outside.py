@@ -3,6 +3,10 @@
 import pytest
 
 from harness.app.published import model_of, shipped_rows
+from harness.domain.model import Recurrent
+from harness.predict.decode import CURRENT_YEAR, Machine, Work, decode_seconds
+from harness.predict.terms import prior_of
+from harness.predict.traits import traits_of
 from harness.published.other_rows import check_speculation, check_streaming, outside
 from harness.published.rows import predictable, row_of
 from harness.published.validation import floors_of
@@ -79,3 +83,30 @@ def test_floor_by_hand():
 
 def test_experts_floor_has_tests_of_several_sources():
     assert floors_of(predictable(shipped_rows()))["moe"].tests_count >= 10
+
+
+def test_a_state_in_each_layer_costs_kernels_and_no_bytes():
+    # with nothing but priors, twice the overhead of a plain layer where all layers keep a state, and root 2 at half
+    engine = Machine("cuda", 4e11, traits_of("unheard of", "cuda", 4e11), build_year=CURRENT_YEAR)
+    plain = Work(4e9, 8e9, 32, 0, "q4")
+    times = [decode_seconds(plain._replace(recurrent_ratio=r), engine, {}) for r in (0.0, 0.5, 1.0)]
+    assert [t.overhead_s / times[0].overhead_s for t in times] == pytest.approx([1, 2**0.5, 2])
+    assert len({t.weights_s for t in times}) == 1
+    assert prior_of("a/recurrent:cuda")[0] == 0
+
+
+def test_layers_with_a_state_are_counted():
+    hybrid, plain = model_of("Qwen3-Next-80B-A3B", 79.7, "Q4_K_M"), model_of("Llama-3-8B", 8.03, "Q4_K_M")
+    assert hybrid is not None
+    assert plain is not None
+    assert isinstance(hybrid.shape.recurrent, Recurrent)
+    cells = {
+        **SPEED,
+        "model": "Qwen3-Next-80B-A3B",
+        "params_b": "79.7",
+        "active_params_b": "3",
+        "model_bytes": "4.8e10",
+    }
+    row = row_of("file", 2, cells, model_of)
+    assert row.work is not None
+    assert row.work.recurrent_ratio == 0.75  # three of four layers, by the model's configuration
