@@ -154,9 +154,8 @@ def sequences_parts(
     Weights are read once for all of them, and the cache of each: products and overheads are those of a batch of so many
     tokens, attention is that of one token as often.
     """
-    alone = pass_parts(
-        weights, calibration, batch_tokens=1, depth_tokens=depth_tokens, output_tokens=1, kv_type=kv_type
-    )
+    one = {"depth_tokens": depth_tokens, "kv_type": kv_type}
+    alone = pass_parts(weights, calibration, batch_tokens=1, output_tokens=1, **one)  # type: ignore[arg-type]
     if sequence_count == 1:
         return alone
     whole = pass_parts(weights, calibration, batch_tokens=sequence_count)

@@ -19,10 +19,9 @@ BUSY_DISK_RATIO: Final = 0.95
 which is all that is published (streaming.csv: six dense models, mapped, on one desktop)."""
 
 RECLAIM_S_PER_BYTE: Final = 0.21e-9
-"""Time in which a thread that faults makes room itself, as it must under a limit of its own group, where no daemon does
-it beforehand (Linux, Documentation/admin-guide/cgroup-v2.rst, ``memory.max``). What remains of a byte's time on two
-devices under such a limit (streaming.csv, Qwen3 1.7B) after computing and the disk's data sheet: 0.11 ns on a desktop
-(7 GB/s), 0.38 ns on a phone (4 GB/s); their geometric mean, about 0.9 us for a page."""
+"""Time in which a thread that faults makes room itself, as it must under a limit of its group (Linux, cgroup-v2.rst,
+``memory.max``). What remains of a byte's time on two devices under one (streaming.csv, Qwen3 1.7B) after computing and
+the disk's data sheet: 0.11 ns on a desktop (7 GB/s), 0.38 ns on a phone (4 GB/s); geometric mean, 0.9 us for a page."""
 
 SLOT_COUNT: Final = 4
 """Most parts of blocks in memory at a time: one computed from, the others read ahead."""

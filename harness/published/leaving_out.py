@@ -79,10 +79,7 @@ def leave_out(rows: Sequence[Row], by: str) -> list[Judged]:
 
 
 def _later(rows: Sequence[Row]) -> list[Judged]:
-    """The latest rows by a fit on those before; their intervals by what such a fit of the past missed of its future.
-
-    Drivers and kernels move: errors on sources of the same years would promise too much of later ones.
-    """
+    """The latest rows by a fit on those before; their intervals by what such a fit of the past missed of its future."""
     found = sorted(predictable(rows), key=lambda row: row.machine.build_year)
     years, problem = np.array([row.machine.build_year for row in found]), fitting.problem_of(found)
     cut = years[int((1 - LATER_RATIO) * len(found))]
