@@ -40,8 +40,8 @@ def predicted(target: Path, draft: Path, sizes: list[int]) -> tuple[dict[int, fl
     if calibration is None:
         raise RefusedError("none of the types of these models can be calibrated here")
     verify = {k: pass_parts(weights, calibration, batch_tokens=k, depth_tokens=96, output_tokens=k) for k in sizes}
-    draft = pass_parts(small, calibration, batch_tokens=1, depth_tokens=96)
-    return {k: parts.total_s for k, parts in verify.items()}, draft.total_s
+    drafted = pass_parts(small, calibration, batch_tokens=1, depth_tokens=96)
+    return {k: parts.total_s for k, parts in verify.items()}, drafted.total_s
 
 
 @click.command()
