@@ -603,6 +603,24 @@ def leave_out(path: Path) -> str:
     return table(columns, rows) + f"\n\n*{told['left_out']}: `{told['command']}`; {machine}*"
 
 
+def floors(path: Path, errors: Path) -> str:
+    """What two sources of one test differ by, beside the errors on sources that a fit did not see."""
+    told, missed = (json.loads(p.read_text(encoding="utf-8")) for p in (path, errors))
+    rows = []
+    for name, floor in told["floors"].items():
+        group, _, hardware = name.partition(", ")
+        kind = group.partition(" (")[0]
+        tables = {"moe": "hardware of experts", "prefill": "hardware, prompts"}
+        score = missed["tables"].get(tables.get(group, ""), {}).get(hardware)
+        score = score if hardware else missed["groups"].get(group)
+        error = f"{score['median_ratio']:.1%}, {score['p90_ratio']:.0%}" if score else "-"
+        counts = [str(floor["tests_count"]), str(floor["pairs_count"])]
+        gap = f"{floor['median_ratio']:.1%}, {floor['p90_ratio']:.0%}"
+        rows.append([name.replace(kind, _GROUPS[kind], 1), *counts, gap, error])
+    columns = ["", "tests", "pairs of sources", "two sources: median, 90th percentile", "the law, source left out"]
+    return table(columns, rows) + f"\n\n*`{told['command']}`; {told['machine']}; {told['date']}*"
+
+
 def given(*paths: Path) -> str:
     """Errors on the rest of each chip after so many of its measurements were given: one file for each number."""
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
@@ -639,6 +657,29 @@ def fitted_terms(path: Path) -> str:
         f"rows decide as much as {told['effective_count']:.0f} free terms would"
     )
     return table(["term", "value", "90 %", "votes"], rows) + f"\n\n*{counts}; {told['source']}*"
+
+
+def term_sizes(path: Path) -> str:
+    """The three laws that matter most in each group of rows, with their size."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for group, word in _GROUPS.items():
+        for i, one in enumerate(told["groups"][group]):
+            low, middle, high = (f"{size:.3g}" for size in one["size"])
+            rows.append([word if i == 0 else "", one["law"], f"{one['time_ratio']:.0%}", middle, f"{low} to {high}"])
+    columns = ["", "part of the law", "of the time", "fitted size, median", "10th to 90th percentile"]
+    return table(columns, rows) + f"\n\n*`{told['command']}`; {told['machine']}; {told['date']}*"
+
+
+def micro_benchmarks(path: Path) -> str:
+    """What the coefficients say of chips that somebody ran micro-benchmarks on."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        [one["law"], one["chip"], f"{one['fitted']:.3g}", f"{one['measured']:.3g}", one["how"], one["source"]]
+        for one in told["benchmarks"]
+    ]
+    columns = ["part of the law", "chip", "fitted", "micro-benchmark", "how", "source"]
+    return table(columns, rows) + f"\n\n*`{told['command']}`; {told['machine']}; {told['date']}*"
 
 
 def other_checks(path: Path) -> str:

@@ -23,7 +23,7 @@ from harness.domain.result import Speculation
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.jobs.speculate import SpeculationJob, speedup
-from harness.predict.calibrated import pass_seconds
+from harness.predict.calibrated import pass_parts
 from harness.predict.weights import matrix_types
 
 
@@ -39,9 +39,9 @@ def predicted(target: Path, draft: Path, sizes: list[int]) -> tuple[dict[int, fl
     calibration = probed(types, Scenario(), say=say).calibration("cpu")
     if calibration is None:
         raise RefusedError("none of the types of these models can be calibrated here")
-    verify_s = {k: pass_seconds(weights, calibration, batch_tokens=k, depth_tokens=96, output_tokens=k) for k in sizes}
-    draft_s = pass_seconds(small, calibration, batch_tokens=1, depth_tokens=96)
-    return verify_s, draft_s
+    verify = {k: pass_parts(weights, calibration, batch_tokens=k, depth_tokens=96, output_tokens=k) for k in sizes}
+    drafted = pass_parts(small, calibration, batch_tokens=1, depth_tokens=96)
+    return {k: parts.total_s for k, parts in verify.items()}, drafted.total_s
 
 
 @click.command()

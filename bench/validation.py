@@ -3,48 +3,55 @@
 python -m bench validation                      # every leave-out, and the other models on their rows; minutes
 python -m bench validation --by source,chip
 python -m bench validation --by given-1,other   # one measurement of each chip given; speculation, streaming, heat
+python -m bench validation --by floor           # what two sources of one test differ by; seconds
 """
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 
+from harness.app import validate as use
 from harness.measure.machine import cpu
 
 FOLDER = Path(__file__).resolve().parents[1] / "reports" / "validation"
+_LEFT_OUT = ("left_out", "rows_count", "unpredictable", "headline", "groups", "tables")
 
 
-_SPEED_KEYS = ("left_out", "rows_count", "headline", "groups", "tables", "floor_ratio")
-_OTHER_KEYS = ("other_checks", "placement", "floor_ratio", "floor_pairs_count")
-
-
-def _options(name: str) -> list[str]:
-    if name == "other":
-        return ["validate"]
+def _told(name: str) -> tuple[str, str, dict[str, Any]]:
+    """Name of the record, the command that prints the same, and what it says."""
     kind, _, count = name.partition("-")
-    return ["validate", "--given", count] if kind == "given" else ["validate", "--leave-out", name]
+    if name == "other":
+        others: dict[str, Any] = {
+            "other_checks": use.other_checks(),
+            "placement": use.placement_report(None, left_out=False),
+        }
+        return name, "validate", msgspec.to_builtins(others)
+    if name == "floor":
+        return name, "validate", {"floors": msgspec.to_builtins(use.validate().floors)}
+    given = kind == "given"
+    found = msgspec.to_builtins(use.validate(given=int(count)) if given else use.validate(by=name))
+    stem, command = (
+        (name, f"validate --given {count}") if given else (f"leave-out-{name}", f"validate --leave-out {name}")
+    )
+    return stem, command, {key: found[key] for key in _LEFT_OUT}
 
 
 @click.command()
-@click.option("--by", default="source,chip,family,runtime,time,given-1,given-2,given-3,other", show_default=True)
+@click.option("--by", default="source,chip,family,runtime,time,given-1,given-2,given-3,other,floor", show_default=True)
 def main(by: str) -> None:
     """Run the leave-outs and write what they say to ``reports/validation``."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in by.split(","):
-        options = _options(name)
-        done = subprocess.run([sys.executable, "-m", "harness", *options, "--json"], stdout=subprocess.PIPE, check=True)
-        told = json.loads(done.stdout)
-        told = {key: told[key] for key in (_OTHER_KEYS if name == "other" else _SPEED_KEYS)}
+        stem, command, told = _told(name)
         head = {
-            "command": f"edge-harness {' '.join(options)}",
+            "command": f"edge-harness {command}",
             "machine": cpu().model,
             "date": datetime.now(UTC).date().isoformat(),
         }
-        stem = name if options[1:2] != ["--leave-out"] else f"leave-out-{name}"
         (FOLDER / f"{stem}.json").write_text(json.dumps(head | told, indent=1) + "\n", encoding="utf-8")
         click.echo(f"wrote {stem}.json", err=True)
 

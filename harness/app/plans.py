@@ -18,7 +18,7 @@ from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError
 from harness.measure.machine import cpu
-from harness.predict.calibrated import pass_seconds
+from harness.predict.calibrated import pass_parts
 from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
 from harness.predict.placed import Choices, choose
 from harness.predict.repack import rewrites_all
@@ -200,10 +200,12 @@ def plan_under_budget(
     speculation: SpeculationPlan | None = None,
     *,
     evictable_bytes: int = 0,
+    limited: bool = False,
 ) -> StreamingOutlook:
     """Split into pinned and streamed layers in the memory that the verdict of ``now`` (a draft included) counted with.
 
-    ``evictable_bytes`` need not stay, of what the prediction counts beside the model.
+    ``evictable_bytes`` need not stay, of what the prediction counts beside the model. ``limited``: a control group
+    keeps the process to the budget.
     """
     budget = now.verdict.available_bytes
     layers = layer_bytes(model.weights)
@@ -217,7 +219,7 @@ def plan_under_budget(
     disk = busy.value if busy else BUSY_DISK_RATIO * device.storage.sequential_read_bytes_per_s.value
     compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
     asked = layers, held, budget, disk, compute_s
-    plan = plan_even_split(*asked, mapped_bytes_per_s=mapped.value if mapped else None)
+    plan = plan_even_split(*asked, mapped_bytes_per_s=mapped.value if mapped else None, limited=limited)
     with_drafts = 0.0
     if speculation is not None and plan.bound != "memory":
         with_drafts = max(
@@ -268,7 +270,7 @@ def stream_outlook(
             plan = plan_speculation(model, device, plain, small, draft_device=beside)
             # A draft that is rewritten stays mapped, and of its token table a few rows are looked up.
             evictable = _looked_up_bytes(small.weights) if rewrites_all(small.weights, cpu().isa) else 0
-        return plan_under_budget(model, device, now, plan, evictable_bytes=evictable)
+        return plan_under_budget(model, device, now, plan, evictable_bytes=evictable, limited=True)
     except InputError:
         return None
 
@@ -302,9 +304,9 @@ def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
     if calibration is None:
         machine = machine_of(device, scenario)
         return (lambda k: max(batch_cost(k, machine), _experts_read_ratio(weights, k))), False
-    seconds = partial(pass_seconds, weights, calibration, depth_tokens=scenario.depth_tokens)
-    one = seconds(batch_tokens=1)
-    return (lambda k: seconds(batch_tokens=k, output_tokens=k) / one), True
+    parts = partial(pass_parts, weights, calibration, depth_tokens=scenario.depth_tokens)
+    one_s = parts(batch_tokens=1).total_s
+    return (lambda k: parts(batch_tokens=k, output_tokens=k).total_s / one_s), True
 
 
 def _experts_read_ratio(weights: Weights, tokens: int) -> float:

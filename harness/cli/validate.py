@@ -99,6 +99,8 @@ def _render_placement(found: "PlacementReport") -> None:
 
 def _render_others(checks: "Sequence[Check]") -> None:
     for check in checks:
+        for reason, count in check.refused.items():
+            click.echo(f"{check.name}: {count} rows refused, {reason}")
         if check.median_ratio is None or check.within_ratio is None:
             click.echo(f"{check.name}: no row has what is needed ({check.skipped_count} rows)")
             continue
@@ -160,11 +162,10 @@ def _render(result: "Report") -> None:
             m.test,
             f"{m.measured_tokens_per_s:.1f}",
             f"{m.predicted_tokens_per_s:.1f}",
-            m.reason,
         ]
         for m in result.worst
     ]
-    names = ["line", "chip", "api", "model", "quant", "test", "measured", "predicted", "likely reason"]
+    names = ["line", "chip", "api", "model", "quant", "test", "measured", "predicted"]
     out.print(table("Worst rows", names, misses, (0, 6, 7)))
     lost = ", ".join(f"{count} {reason}" for reason, count in result.unpredictable.items()) or "none"
     click.echo(f"not predictable: {sum(result.unpredictable.values())} rows ({lost})")
@@ -172,8 +173,8 @@ def _render(result: "Report") -> None:
         click.echo("the file has a header and no rows")
     elif result.headline is None:
         click.echo("no headline: no predictable dense row of trust A or B, llama.cpp class, short context")
-    if result.floor_ratio is not None:
+    for name, floor in result.floors.items():
         click.echo(
-            f"floor: two sources of the same chip, api, model and quant differ by {_percent(result.floor_ratio)} "
-            f"(median of {result.floor_pairs_count} pairs)"
+            f"floor, {name}: two sources of the same test differ by {_percent(floor.median_ratio)} (median of "
+            f"{floor.tests_count} tests), 90 % below {_percent(floor.p90_ratio)}"
         )

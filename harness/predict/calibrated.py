@@ -115,7 +115,7 @@ def pass_parts(
     output_tokens: int | None = None,
     kv_type: str = "F16",
 ) -> PassParts:
-    """Seconds of one forward pass by cause.
+    """Seconds of one forward pass by cause; with all logits wanted that of a verification.
 
     Args:
         weights: The model.
@@ -144,26 +144,6 @@ def pass_parts(
     )
     attention_s = _attention_s(shape, calibration, batch_tokens, depth_tokens, kv_type)
     return PassParts(products_s, attention_s, overhead_s)
-
-
-def pass_seconds(
-    weights: Weights,
-    calibration: Calibration,
-    *,
-    batch_tokens: int,
-    depth_tokens: int = 0,
-    output_tokens: int | None = None,
-    kv_type: str = "F16",
-) -> float:
-    """Seconds of one forward pass; see ``pass_parts``. With all logits wanted it is the cost of a verification."""
-    return pass_parts(
-        weights,
-        calibration,
-        batch_tokens=batch_tokens,
-        depth_tokens=depth_tokens,
-        output_tokens=output_tokens,
-        kv_type=kv_type,
-    ).total_s
 
 
 def sequences_parts(
@@ -199,20 +179,13 @@ def prefill_seconds(
     total, all_tokens = 0.0, prompt_tokens * sequence_count
     for start in range(0, all_tokens, ubatch_tokens):
         size = min(ubatch_tokens, all_tokens - start)
-        parts = pass_parts(
-            weights,
-            calibration,
-            batch_tokens=size,
-            depth_tokens=depth_tokens + start,
-            output_tokens=sequence_count if start + size == all_tokens else 0,
-            kv_type=kv_type,
-        )
-        total += parts.total_s if sequence_count == 1 else parts.weights_s + parts.overhead_s
-    if sequence_count > 1:
-        for start in range(0, prompt_tokens, ubatch_tokens):
-            size = min(ubatch_tokens, prompt_tokens - start)
-            own_s = _attention_s(weights.shape, calibration, size, depth_tokens + start, kv_type)
-            total += sequence_count * own_s
+        wanted = sequence_count if start + size == all_tokens else 0
+        parts = pass_parts(weights, calibration, batch_tokens=size, output_tokens=wanted)
+        total += parts.weights_s + parts.overhead_s
+    for start in range(0, prompt_tokens, ubatch_tokens):
+        size = min(ubatch_tokens, prompt_tokens - start)
+        own_s = _attention_s(weights.shape, calibration, size, depth_tokens + start, kv_type)
+        total += sequence_count * own_s
     return total
 
 
@@ -246,13 +219,8 @@ def calibrated_speed(
         kv_type=scenario.kv_type,
         sequence_count=together,
     )
-    first_s = pass_seconds(
-        weights,
-        calibration,
-        batch_tokens=1,
-        depth_tokens=scenario.depth_tokens + scenario.prompt_tokens,
-        kv_type=scenario.kv_type,
-    )
+    after = scenario.depth_tokens + scenario.prompt_tokens
+    first = pass_parts(weights, calibration, batch_tokens=1, depth_tokens=after, kv_type=scenario.kv_type)
     pool = device.pool(device.engine().pool)
     figure = pool.measured_read_bytes_per_s or pool.bandwidth_bytes_per_s
     active, kv_bytes = active_bytes(weights), kv_read_bytes(weights.shape, depth, scenario.kv_type)
@@ -268,8 +236,8 @@ def calibrated_speed(
         prefill_tokens_per_s=_around(
             together * scenario.prompt_tokens / prefill_s if prefill_s else 0.0, prefill_spread
         ),
-        ttft_cold_s=_around(cold_s + prefill_s + first_s, prefill_spread + 0.2),
-        ttft_warm_s=_around(prefill_s + first_s, prefill_spread),
+        ttft_cold_s=_around(cold_s + prefill_s + first.total_s, prefill_spread + 0.2),
+        ttft_warm_s=_around(prefill_s + first.total_s, prefill_spread),
         load_cold_s=_around(cold_s, 0.5),
         load_warm_s=_around(warm_s, 0.5),
         active_bytes=active,

@@ -57,6 +57,7 @@ class Work(NamedTuple):
         prompt_bytes: Weight bytes that a batch of a prompt reads, every expert among them; 0: as many as one token.
         type_name: The quantisation itself, such as ``Q4_K_M``.
         model: Name of the model; empty where nobody measured it.
+        recurrent_ratio: Share of the layers that keep a state (Mamba, gated delta rule).
     """
 
     weight_bytes: float
@@ -69,6 +70,7 @@ class Work(NamedTuple):
     prompt_bytes: float = 0.0
     type_name: str = ""
     model: str = ""
+    recurrent_ratio: float = 0.0
 
     @property
     def log_share(self) -> float:
@@ -164,6 +166,8 @@ def features(work: Work, machine: Machine) -> Features:
         (work.moe, "a/moe/year", year),
         (work.moe, f"a/moe:{b}", 1.0),
         (runtime, f"a/runtime:{runtime}", 1.0),
+        (np.any(work.recurrent_ratio), "a/recurrent", work.recurrent_ratio),
+        (np.any(work.recurrent_ratio), f"a/recurrent:{b}", work.recurrent_ratio),
     ))  # fmt: skip
     efficiency = only((
         (True, f"e/{side}", 1.0),

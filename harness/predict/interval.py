@@ -4,8 +4,9 @@ For each prediction the fit expects a spread, s = sqrt(g' S g + n^2): n the nois
 ln t and S the covariance of the terms, levels that nobody has measured among them; so s grows where a chip, a family, a
 runtime or an api had few rows or none. The 90 % quantile of |ln(measured / predicted)| / s, one vote each, over sources
 left out, turns it into an interval: normalised split conformal prediction (Lei et al. 2018, section 5.2). It is the
-product of three: that of the phase, of the kind of model against the phase, and of the hardware against that. A class
-with few votes borrows from the phase.
+product of four: that of the phase, of the kind of model against the phase, of the hardware against that, and of the api
+against all three, since drivers and kernels of some apis move more than others'. A class with few votes borrows from
+the phase.
 """
 
 import math
@@ -37,9 +38,9 @@ def interval(mid: float, spread: float, extra: float = 0.0) -> Interval:
     return Interval(mid=mid, low=mid / factor, high=mid * factor)
 
 
-def scale_classes(phase: str, work: Work, machine: Machine) -> tuple[str, str]:
+def scale_classes(phase: str, work: Work, machine: Machine) -> tuple[str, ...]:
     """The classes whose scales multiply that of the phase."""
-    return f"{phase}/{work.kind}", f"{phase}/{machine.hardware}"
+    return f"{phase}/{work.kind}", f"{phase}/{machine.hardware}", f"{phase}/{machine.api}"
 
 
 def scale_of(scales: Mapping[str, float], phase: str, work: Work, machine: Machine) -> float:
@@ -49,11 +50,11 @@ def scale_of(scales: Mapping[str, float], phase: str, work: Work, machine: Machi
 
 
 def class_scales(
-    classes: Sequence[tuple[str, str]], sources: Sequence[str], values: Array, weights: Array
+    classes: Sequence[tuple[str, ...]], sources: Sequence[str], values: Array, weights: Array
 ) -> dict[str, float]:
     """Scales by phase and class of rows with these |ln(measured / predicted)| / s, sources and weights, each [rows]."""
     left, source, result = values.copy(), np.array(sources), {}
-    phases = np.array([name.partition("/")[0] for name, _ in classes])
+    phases = np.array([name.partition("/")[0] for name, *_ in classes])
     for phase in sorted(set(phases)):
         at = phases == phase
         result[phase] = _quantile(left, weights, source, at)

@@ -48,6 +48,11 @@ def layer_counts(shape: ModelShape) -> tuple[int, int, int]:
     return own.count("full"), own.count("sliding"), recurrent
 
 
+def recurrent_ratio(shape: ModelShape) -> float:
+    """Share of the layers that keep a recurrent state."""
+    return layer_counts(shape)[2] / max(shape.layer_count, 1)
+
+
 def state_bytes(shape: ModelShape, recurrent: Recurrent) -> int:
     """Bytes of one layer's recurrent state for one sequence, in F32.
 
@@ -87,16 +92,24 @@ def kv_cache_bytes(
     Raises:
         ValueError: The type's blocks do not divide the row.
     """
-    full, sliding, recurrent = layer_counts(shape)
-    total = 0
+    return sum(block_cache_bytes(shape, context_tokens, kv_type, ubatch_tokens, sequence_count))
+
+
+def block_cache_bytes(
+    shape: ModelShape, context_tokens: int, kv_type: str, ubatch_tokens: int, sequence_count: int
+) -> list[int]:
+    """Bytes of each block's part of ``kv_cache_bytes``, with its arguments and errors."""
+    state = sequence_count * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
+    full, sliding, _ = layer_counts(shape)
+    of = {"recurrent": state}
     if full:
-        total += full * full_cells(context_tokens, sequence_count) * row_pair_bytes(shape, kv_type)
+        of["full"] = full_cells(context_tokens, sequence_count) * row_pair_bytes(shape, kv_type)
     if sliding:
         cells = sliding_cells(shape, context_tokens, ubatch_tokens, sequence_count)
-        total += sliding * cells * row_pair_bytes(shape, kv_type, sliding=True)
-    if recurrent and shape.recurrent is not None:
-        total += recurrent * sequence_count * state_bytes(shape, shape.recurrent)
-    return total
+        of["sliding"] = cells * row_pair_bytes(shape, kv_type, sliding=True)
+    own = shape.layer_count - shape.kv_shared_layer_count
+    both = state if shape.architecture == "falcon-h1" else 0  # attention and a state in every block
+    return [both + (of.get(shape.layer_kind(b), 0) if b < own else 0) for b in range(shape.layer_count)]
 
 
 def kv_read_bytes(shape: ModelShape, depth_tokens: float, kv_type: str = "F16") -> float:

@@ -6,7 +6,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.scenario import Scenario
 from harness.domain.workload import Cost
-from harness.predict.calibrated import pass_seconds
+from harness.predict.calibrated import pass_parts
 from harness.predict.speculative import batch_cost
 from harness.predict.speed import machine_of, predict_speed
 from harness.predict.workload_cost import LanguageSeconds
@@ -29,10 +29,10 @@ def language_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario
         total = 0.0
         if calibration is not None:
             if prompt:
-                total += passes * pass_seconds(weights, calibration, batch_tokens=prompt, output_tokens=1)
+                total += passes * pass_parts(weights, calibration, batch_tokens=prompt, output_tokens=1).total_s
             if cost.decode_steps_count:
-                step_s = pass_seconds(weights, calibration, batch_tokens=batch, depth_tokens=depth)
-                total += cost.decode_steps_count * step_s
+                step = pass_parts(weights, calibration, batch_tokens=batch, depth_tokens=depth)
+                total += cost.decode_steps_count * step.total_s
             return total
         asked = replace(scenario, prompt_tokens=max(prompt, 1), depth_tokens=depth, new_tokens=1)
         speed = predict_speed(weights, device, asked)

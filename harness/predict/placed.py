@@ -17,7 +17,7 @@ from harness.predict.calibrated import prefill_seconds as calibrated_prefill_s
 from harness.predict.calibrated import sequences_parts
 from harness.predict.compute_buffer import reserved_compute_bytes
 from harness.predict.decode import Work
-from harness.predict.kv_cache import full_cells, padded, row_pair_bytes, sliding_cells, state_bytes
+from harness.predict.kv_cache import block_cache_bytes, padded
 from harness.predict.learned import believed
 from harness.predict.memory import context_bytes, process_parts
 from harness.predict.placement import (
@@ -30,7 +30,7 @@ from harness.predict.placement import (
     prefill_split_s,
 )
 from harness.predict.prefill import prompt_of
-from harness.predict.speed import machine_of, predict_speed, work_of
+from harness.predict.speed import first_token, machine_of, predict_speed, work_of
 from harness.predict.weights import has_merges, has_output, role_of
 
 RESIDUALS: Final = {"decode": (-0.20, 0.35), "prefill": (-0.35, 0.65)}
@@ -131,27 +131,6 @@ def parts_of(weights: Weights, placement: Placement) -> Parts:
     )
 
 
-def block_cache_bytes(shape: ModelShape, scenario: Scenario) -> list[int]:
-    """Bytes of cache of each block; they sum to ``kv_cache_bytes``.
-
-    Raises:
-        ValueError: The KV type's blocks do not divide a row of keys.
-    """
-    row = row_pair_bytes(shape, scenario.kv_type) if shape.kv_head_count else 0
-    state = scenario.batch_count * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
-    cells = {
-        "full": full_cells(scenario.context_tokens, scenario.batch_count) * row,
-        "sliding": sliding_cells(shape, scenario.context_tokens, scenario.ubatch_tokens, scenario.batch_count) * row
-        if shape.sliding_window_tokens
-        else 0,
-        "recurrent": state,
-    }
-    own = shape.layer_count - shape.kv_shared_layer_count
-    sizes = [cells[shape.layer_kind(block)] if block < own else 0 for block in range(shape.layer_count)]
-    both = state if shape.architecture == "falcon-h1" else 0  # attention and a state in every block
-    return [size + both for size in sizes]
-
-
 def card_of(block: int, first: int, layer_count: int, shares: tuple[float, ...]) -> int:
     """The card of a block: the first whose shares so far exceed (block - first) / layers on GPUs.
 
@@ -188,7 +167,8 @@ def placed_memory(
     placement, shape = scenario.placement, weights.shape
     parts = parts_of(weights, placement)
     start, vram = parts.first_gpu_block, device.pool_for(api)
-    cache = block_cache_bytes(shape, scenario)
+    asked = scenario.context_tokens, scenario.kv_type, scenario.ubatch_tokens, scenario.batch_count
+    cache = block_cache_bytes(shape, *asked)
     scratch = reserved_compute_bytes(
         shape,
         context_tokens=padded(scenario.context_tokens),
@@ -374,14 +354,9 @@ def placed_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
     whole = predict_speed(weights, device, replace(scenario, placement=Placement()))
     token_s, prompt_s = placed_seconds(weights, device, scenario)
     together = scenario.batch_count
-    prompts_tokens = together * max(scenario.prompt_tokens, 1)
     decode = _interval(together / token_s, "decode")
-    prefill = _interval(prompts_tokens / prompt_s, "prefill")
-    first = Interval(
-        mid=prompt_s + token_s,
-        low=prompts_tokens / prefill.high + together / decode.high,
-        high=prompts_tokens / prefill.low + together / decode.low,
-    )
+    prefill = _interval(together * max(scenario.prompt_tokens, 1) / prompt_s, "prefill")
+    first = first_token(scenario.prompt_tokens, decode, prefill, together)
     cold = whole.ttft_cold_s
     moved = first.mid - whole.ttft_warm_s.mid
     return replace(

@@ -12,7 +12,7 @@ from harness.predict.batch import batch_spread, batch_step_s
 from harness.predict.coefficients import Coefficients
 from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
 from harness.predict.interval import UNSETTLED_RATIO, interval
-from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.learned import believed
 from harness.predict.prefill import prefill_gradient, prefill_seconds, prompt_of
 from harness.predict.quant_class import quant_class
@@ -71,11 +71,7 @@ def fitted_speed(
     cold = LOAD_OVERHEAD_S + weights.file_bytes / device.storage.sequential_read_bytes_per_s.value
     warm = LOAD_OVERHEAD_S + weights.file_bytes / PAGE_CACHE_BYTES_PER_S
     load_cold, load_warm = interval(cold, _LOAD_SPREAD), interval(warm, _LOAD_SPREAD)
-    first = Interval(
-        mid=together * (prompt_s + 1 / decode.mid),
-        low=together * (max(scenario.prompt_tokens, 1) / prefill.high + 1 / decode.high),
-        high=together * (max(scenario.prompt_tokens, 1) / prefill.low + 1 / decode.low),
-    )
+    first = first_token(scenario.prompt_tokens, decode, prefill, together)
     return SpeedPrediction(
         decode_tokens_per_s=decode,
         prefill_tokens_per_s=prefill,
@@ -97,6 +93,13 @@ def fitted_speed(
             *_unsettled("prefill", prefill, coefficients.least_known(slopes), machine, weights),
         ),
     )
+
+
+def first_token(prompt_tokens: int, decode: Interval, prefill: Interval, sequence_count: int = 1) -> Interval:
+    """Seconds of a prompt and a token, for each of so many sequences; ``decode`` is the rate of all of them."""
+    ends = ((prefill.mid, decode.mid), (prefill.high, decode.high), (prefill.low, decode.low))
+    mid, low, high = (sequence_count * (max(prompt_tokens, 1) / read + 1 / written) for read, written in ends)
+    return Interval(mid=mid, low=low, high=high)
 
 
 _SETTLES: Final = (
@@ -158,6 +161,7 @@ def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
         read.prompt_weight_count,
         prompt_bytes=read.size_bytes if shape.experts is None else sum(t.size_bytes for t in weights.tensors),
         type_name=weights.quant,
+        recurrent_ratio=recurrent_ratio(shape),
     )
 
 

@@ -18,6 +18,11 @@ BUSY_DISK_RATIO: Final = 0.95
 """Share of a disk's sequential speed that a computing engine is served with, where nobody measured it: 0.88 to 0.99,
 which is all that is published (streaming.csv: six dense models, mapped, on one desktop)."""
 
+RECLAIM_S_PER_BYTE: Final = 0.21e-9
+"""Time in which a thread that faults makes room itself, as it must under a limit of its group (Linux, cgroup-v2.rst,
+``memory.max``). What remains of a byte's time on two devices under one (streaming.csv, Qwen3 1.7B) after computing and
+the disk's data sheet: 0.11 ns on a desktop (7 GB/s), 0.38 ns on a phone (4 GB/s); geometric mean, 0.9 us for a page."""
+
 SLOT_COUNT: Final = 4
 """Most parts of blocks in memory at a time: one computed from, the others read ahead."""
 
@@ -129,6 +134,7 @@ def plan_even_split(
     expected_tokens_per_pass: float = 1.0,
     batch_cost_ratio: float = 1.0,
     mapped_bytes_per_s: float | None = None,
+    limited: bool = False,
 ) -> StreamingPlan:
     """Split under a RAM budget, an equal part of every layer streamed: how this harness streams.
 
@@ -147,6 +153,7 @@ def plan_even_split(
         expected_tokens_per_pass: Tokens that a pass yields (above 1 with verified drafts).
         batch_cost_ratio: Arithmetic of that pass relative to a pass over one token.
         mapped_bytes_per_s: What faults on a mapped file were seen to reach; None: the same.
+        limited: Whether the budget is a limit of the process's own group rather than all memory there is.
 
     Raises:
         ValueError: A size is negative, or a speed not above 0.
@@ -155,7 +162,7 @@ def plan_even_split(
         raise ValueError("sizes must be at least 0 and the disk's speed above 0")
     total, room, count = sum(layer_bytes), budget_bytes - resident_bytes, len(layer_bytes)
     compute_s = compute_s_per_token * batch_cost_ratio
-    naive_s = compute_s + mmap_read_s(total, room, mapped_bytes_per_s or disk_bytes_per_s)
+    naive_s = compute_s + mmap_read_s(total, room, mapped_bytes_per_s or disk_bytes_per_s, limited=limited)
     excess = total - room + margin_bytes(total)
     split, streamed = None, 0
     bound: Bound = "compute"
@@ -180,10 +187,14 @@ def plan_even_split(
     )
 
 
-def mmap_read_s(mapped_bytes: float, cache_bytes: float, read_bytes_per_s: float) -> float:
+def mmap_read_s(mapped_bytes: float, cache_bytes: float, read_bytes_per_s: float, *, limited: bool = False) -> float:
     """Seconds of reading in one pass over a mapped file: none if the cache holds it, all of it otherwise.
 
+        t = B (1 / D + r)
+
     LRU under a cyclic scan has no hit once the scan is longer than the cache (Denning 1968; the case that Belady's
-    MIN is drawn against).
+    MIN is drawn against). r, ``RECLAIM_S_PER_BYTE``, where the cache ends at a limit of the process's own group.
     """
-    return 0.0 if mapped_bytes <= cache_bytes else mapped_bytes / read_bytes_per_s
+    if mapped_bytes <= cache_bytes:
+        return 0.0
+    return mapped_bytes * (1 / read_bytes_per_s + (RECLAIM_S_PER_BYTE if limited else 0.0))

@@ -207,7 +207,7 @@ def _stack(works: Sequence[Work]) -> Work:
     """Works of one class as one whose numbers are arrays; the law is arithmetic and takes either."""
     fields: dict[str, Any] = {
         name: np.array([getattr(w, name) for w in works], dtype=np.float64)
-        for name in ("weight_bytes", "weight_count", "layer_count", "kv_bytes", "prompt_bytes")
+        for name in ("weight_bytes", "weight_count", "layer_count", "kv_bytes", "prompt_bytes", "recurrent_ratio")
     }
     return works[0]._replace(**fields)
 

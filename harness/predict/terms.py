@@ -29,10 +29,13 @@ MEANS: Final = {
     "h/year": 0.9,
     "o": math.log(3e-3),
     "a/moe": math.log(2.0),
+    "a/recurrent": math.log(2.0),
 }
 """Physics, or what is known of an engine: a kernel launch takes some microseconds, a memory system delivers most of its
 specification, dequantising a weight takes about ten operations, attention over a prompt was slow before flash attention
-became the default in 2025. The value of ``e`` stands for ``e/gpu`` and ``e/npu`` too."""
+became the default in 2025. A router with its experts, or a convolution with a gated state, has about as many kernels
+again as a plain layer (llama.cpp, src/llama-graph.cpp and src/models). The value of ``e`` stands for ``e/gpu`` and
+``e/npu`` too."""
 
 SIDES: Final = ("cpu", "gpu", "npu")
 WIDTHS: Final = {"e": 0.3, "k": 0.5, "h": 0.5, "e/moe": 0.3}

@@ -27,13 +27,15 @@ def check_batches(path: Path | None, model_of: ModelOf) -> tuple[Check, Check]:
     """
     cells = read_cells("batch.csv", path, "batch")
     found = [
-        (count, row)
+        (count, _row(raw, model_of))
         for raw in cells
-        if (count := int(raw.number("batch_npl")))
-        and raw.number("n_processes") in {0, 1}
-        and (row := _row(raw, model_of)).work is not None
+        if (count := int(raw.number("batch_npl"))) and raw.number("n_processes") in {0, 1}
     ]
-    quotients = [(_run(row), count, count / _step_s(row, count) / row.tokens_per_s) for count, row in found]
+    quotients = [
+        (_run(row), count, count / batch_step_s(row.work, row.machine, count, shipped().values) / row.tokens_per_s)
+        for count, row in found
+        if row.work is not None
+    ]
     alone = {run: quotient for run, count, quotient in quotients if count == 1}
     together = [(run, quotient) for run, count, quotient in quotients if count > 1]
     related = [quotient / alone[run] for run, quotient in together if run in alone]
@@ -60,8 +62,3 @@ def _run(row: Row) -> tuple[str, ...]:
     return tuple(
         row.raw.get(k, "") for k in ("source", "chip", "runtime", "model", "quant", "n_threads", "prompt_tokens")
     )
-
-
-def _step_s(row: Row, sequence_count: int) -> float:
-    assert row.work is not None
-    return batch_step_s(row.work, row.machine, sequence_count, shipped().values)

@@ -71,21 +71,30 @@ def leave_out(rows: Sequence[Row], by: str) -> list[Judged]:
         rows: Published measurements.
         by: A key of ``GROUPS``, or ``time``: the latest ``LATER_RATIO`` of the rows by a fit on those before.
     """
-    whole = fitted(rows) if by != "time" else None
-    if whole is not None:
-        names = [GROUPS[by](row) for row in whole.rows]
-        return judge_left_out(whole, range(len(names)), names, *left_out(whole, names))
+    if by == "time":
+        return _later(rows)
+    whole = fitted(rows)
+    names = [GROUPS[by](row) for row in whole.rows]
+    return judge_left_out(whole, range(len(names)), names, *left_out(whole, names))
+
+
+def _later(rows: Sequence[Row]) -> list[Judged]:
+    """The latest rows by a fit on those before; their intervals by what such a fit of the past missed of its future."""
     found = sorted(predictable(rows), key=lambda row: row.machine.build_year)
-    cut = found[int((1 - LATER_RATIO) * len(found))].machine.build_year
-    problem, later = fitting.problem_of(found), np.array([row.machine.build_year >= cut for row in found])
+    years, problem = np.array([row.machine.build_year for row in found]), fitting.problem_of(found)
+    cut = years[int((1 - LATER_RATIO) * len(found))]
+    past = years[int((1 - LATER_RATIO) * (years < cut).sum())]
+    (before, said, spread), (after, predicted, own) = (_ahead(problem, years >= year) for year in (past, cut))
+    errors, weights = said - problem.target[before], problem.weight[before]
+    scales = scales_of([found[i] for i in before], weights, errors, spread, years[before] < cut)
+    return [judged(found[row], float(predicted[i]), float(own[i]), scales) for i, row in enumerate(after)]
+
+
+def _ahead(problem: fitting.Problem, later: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Array, Array]:
+    """Numbers of the rows marked, their ln t by a fit on all others, and its expected spread."""
     early = fitting.fit(problem, ~later)
-    before = Whole(found, problem, early)
-    names = ["later" if late else GROUPS["source"](row) for row, late in zip(found, later, strict=True)]
-    predicted, spread = left_out(before, names)
-    # what the fit gave no weight is predicted as it stands; its residuals calibrate nothing
-    errors = predicted - problem.target
-    scales = scales_of(found, problem.weight, errors, spread, ~later)
-    return [judged(found[i], float(predicted[i]), float(spread[i]), scales) for i in np.flatnonzero(later)]
+    predicted, variance = fitting.without(problem, early, later)
+    return np.flatnonzero(later), predicted, np.sqrt(variance + early.noise[later] ** 2)
 
 
 def fit_all(rows: Sequence[Row], source: str) -> Coefficients:

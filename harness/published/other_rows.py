@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 from harness.domain.base import Frozen
 from harness.errors import BadDataError
 from harness.predict.moe import ROUTED_RATIO, hit_ratio, streamed_token_s
-from harness.predict.speculative import Measured, measured_row, predicted_speedup
+from harness.predict.speculative import measured_row, predicted_speedup
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
 from harness.published.rows import number_in
 
@@ -33,6 +35,7 @@ class Check(Frozen, frozen=True, kw_only=True):
         skipped_count: Rows without.
         median_ratio: Median error |predicted / measured - 1|; None without rows.
         within_ratio: Share within a factor 1.3; None without rows.
+        refused: Rows that are outside of what the model is of, by reason; not among the others.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Check(Frozen, frozen=True, kw_only=True):
     skipped_count: int
     median_ratio: float | None
     within_ratio: float | None
+    refused: dict[str, int] = {}
 
 
 Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal", "batch"]
@@ -64,6 +68,21 @@ _NUMBERS: Final[dict[Kind, tuple[str, ...]]] = {
     ),
 }  # fmt: skip
 """Cells that are numbers or blank even in rows that nothing else is asked of."""
+
+
+_OUTSIDE: Final = (
+    ("method", r"tree", "a tree of drafts is verified: its budget is no draft length"),
+    ("batch", r"^(?!1(\.0*)?$)\d", "several sequences share one reading of the weights"),
+    ("system", r"flexgen|zero-inference", "an offloading server that trades latency for batch"),
+    ("system device", r"\b(nodes|machines|devices|hosts)\b|cluster|distributed|\bd1\b.*\bd[2-9]\b", "several machines"),
+)
+"""Rows that the models of speculation and of streaming are not of: columns, what stands in one of them, and why."""
+
+
+def outside(raw: Mapping[str, str]) -> str:
+    """Why a row of speculation or streaming is outside of what its model is of; empty where it is not."""
+    said = (why for names, words, why in _OUTSIDE for n in names.split() if re.search(words, raw.get(n, "").lower()))
+    return next(said, "")
 
 
 class Cells(dict[str, str]):
@@ -127,20 +146,23 @@ def check_speculation(path: Path | None = None) -> Check:
     Raises:
         BadDataError: Columns are missing, or a number is none.
     """
-    known = [row for row in map(measured_row, read_cells("spec_decode.csv", None, "speculation")) if row is not None]
-    cells = read_cells("spec_decode.csv", path, "speculation")
-    rows = [row for row in map(measured_row, cells) if row is not None]
+    ours, _ = _inside(read_cells("spec_decode.csv", None, "speculation"))
+    cells, refused = _inside(read_cells("spec_decode.csv", path, "speculation"))
+    known, rows = ([row for row in map(measured_row, of) if row is not None] for of in (ours, cells))
     quotients = []
     for row in rows:
-        others = [other for other in known if not _same_device(row, other)]
+        told = "device" if row.machine is None else "machine"
+        others = [other for other in known if getattr(row, told) != getattr(other, told)]
         predicted = predicted_speedup(row, others)
         if predicted is not None:
             quotients.append(predicted / row.speedup)
-    return check_of("speculative speedup, device left out", quotients, len(cells))
+    return check_of("speculative speedup, device left out", quotients, len(cells), refused)
 
 
-def _same_device(one: Measured, other: Measured) -> bool:
-    return one.machine == other.machine if one.machine is not None else one.device == other.device
+def _inside(cells: list[Cells]) -> tuple[list[Cells], dict[str, int]]:
+    """Rows that the models are of, and how many are not, by reason."""
+    whys = [outside(row) for row in cells]
+    return [row for row, why in zip(cells, whys, strict=True) if not why], dict(Counter(filter(None, whys)))
 
 
 def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
@@ -154,7 +176,8 @@ def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
     """
     quotients: dict[bool, list[float]] = {True: [], False: []}
     skipped = {True: 0, False: 0}
-    for cells in read_cells("streaming.csv", path, "streaming"):
+    rows, refused = _inside(read_cells("streaming.csv", path, "streaming"))
+    for cells in rows:
         size, disk, speed, ram, card, active, params = cells.numbers(
             "model_bytes", "storage_read_gb_s", "tokens_per_s", "ram_bytes_or_budget", "vram_bytes",
             "active_params_b", "params_b",
@@ -174,16 +197,17 @@ def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
         else:
             mapped = max(size - card, 0.0)
             compute_s = mapped / _HOST_BYTES_PER_S + min(size, card) / _CARD_BYTES_PER_S
-            seconds = compute_s + mmap_read_s(mapped, ram, BUSY_DISK_RATIO * disk * 1e9)
+            limited = "limit" in cells.get("system", "").lower()
+            seconds = compute_s + mmap_read_s(mapped, ram, BUSY_DISK_RATIO * disk * 1e9, limited=limited)
         quotients[moe].append(1 / seconds / speed)
     return (
-        check_of("streaming, dense, mapped", quotients[False], len(quotients[False]) + skipped[False]),
+        check_of("streaming, dense, mapped", quotients[False], len(quotients[False]) + skipped[False], refused),
         check_of("streaming, mixture of experts", quotients[True], len(quotients[True]) + skipped[True]),
     )
 
 
-def check_of(name: str, quotients: list[float], all_count: int) -> Check:
-    """Errors of predicted / measured; ``all_count`` rows were there."""
+def check_of(name: str, quotients: list[float], all_count: int, refused: dict[str, int] | None = None) -> Check:
+    """Errors of predicted / measured; ``all_count`` rows were there beside those that were refused."""
     values = np.array(quotients)
     return Check(
         name=name,
@@ -191,4 +215,5 @@ def check_of(name: str, quotients: list[float], all_count: int) -> Check:
         skipped_count=all_count - len(values),
         median_ratio=float(np.median(np.abs(values - 1))) if quotients else None,
         within_ratio=float(np.mean((values > 1 / 1.3) & (values < 1.3))) if quotients else None,
+        refused=refused or {},
     )

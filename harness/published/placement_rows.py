@@ -19,7 +19,7 @@ from harness.domain.model import ModelShape
 from harness.errors import HarnessError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work
-from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.placement import (
     SHIPPED,
     Cards,
@@ -36,7 +36,7 @@ from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import role_of, weights_of
 from harness.published.other_rows import Cells, read_cells
 from harness.published.row_work import ModelOf
-from harness.published.rows import api_named, test_named
+from harness.published.rows import api_named, test_named, why_not
 
 Array = NDArray[np.float64]
 _NOISE: Final = 0.15
@@ -79,6 +79,11 @@ class PlacedRow(NamedTuple):
         """What stays the same while a sweep moves layers or experts."""
         same = ("device", "model", "quant", "kv_type", "n_ubatch", "n_threads", "runtime", "context_depth", "backend")
         return (self.phase, self.raw.get("test", ""), *(self.raw.get(name, "") for name in same))
+
+    @property
+    def token_count(self) -> float:
+        """Tokens that the time of the test is of."""
+        return self.prompt.tokens if self.phase == "prefill" else 1.0
 
     @property
     def judged(self) -> bool:
@@ -140,7 +145,7 @@ def check_placement(path: Path | None, model_of: ModelOf, *, left_out: bool = Fa
     judged = [row for row in rows if row.judged]
     cards = {row.gpu for row in judged} if left_out else set()
     fitted = {gpu: fit_terms([row for row in rows if row.gpu != gpu]) for gpu in cards}
-    predicted = {id(row): predicted_tokens_per_s(row, fitted.get(row.gpu, SHIPPED)) for row in judged}
+    predicted = {id(row): row.token_count / predicted_s(row, fitted.get(row.gpu, SHIPPED)) for row in judged}
     scores, residuals = {}, {}
     by_gpu: dict[str, float] = {}
     for phase in dict.fromkeys(row.phase for row in sorted(judged, key=lambda row: row.phase)):
@@ -209,7 +214,7 @@ def _row(raw: Cells, model_of: ModelOf) -> PlacedRow:
     raw["trust"] = raw.get("trust", "").upper()
     parts, cards = _parts(raw, model_of), _cards(raw)
     several = "rpc" in raw.get("backend", "").lower() or "node" in raw.get("device", "").lower()
-    reasons = (
+    reason = why_not(
         (known_test, "unknown test"),
         (speed, "no speed"),
         (parts is not None, "no model bytes"),
@@ -226,7 +231,7 @@ def _row(raw: Cells, model_of: ModelOf) -> PlacedRow:
         host=_host(raw),
         prompt=Prompt(count, depth, 0.0),
         ubatch_tokens=round(raw.number("n_ubatch")) or 512,
-        reason=next((word for given, word in reasons if not given), ""),
+        reason=reason,
     )
     if row.reason or parts is None:
         return row
@@ -304,11 +309,7 @@ _TOLD: Final[tuple[tuple[str, _Share], ...]] = (
 
 
 def _away(raw: Cells, parts: _Parts) -> _Away:
-    mode, detail, n = (
-        raw.get("offload_mode", "").lower(),
-        raw.get("offload_detail", "").lower(),
-        parts.shape.layer_count,
-    )
+    mode, detail = raw.get("offload_mode", "").lower(), raw.get("offload_detail", "").lower()
     layers, moe, on_cpu = raw.numbers("n_gpu_layers", "n_cpu_moe", "bytes_on_cpu")
     n = parts.shape.layer_count
     told = raw.get("n_gpu_layers", "") != ""
@@ -344,6 +345,7 @@ def _split(parts: _Parts, away: _Away, depth: float) -> Split:
             quant_class=parts.quant,
             moe=moe,
             prompt_weight_count=through,
+            recurrent_ratio=recurrent_ratio(parts.shape),
         )
 
     on = 1 - away.blocks
@@ -388,18 +390,13 @@ def _host(raw: Cells) -> Machine:
     return Machine("cpu", gb_s * 1e9, traits_of(raw.get("cpu_chip", ""), "cpu", gb_s * 1e9), runtime=other)
 
 
-def _predicted_s(row: PlacedRow, terms: Terms) -> float:
+def predicted_s(row: PlacedRow, terms: Terms) -> float:
     """Seconds of a predictable row's test by token (decode) or of the whole prompt (prefill)."""
     assert row.split is not None
     assert row.cards is not None
     if row.phase == "decode":
         return decode_split_s(row.split, row.cards, row.host, shipped().values, terms)
     return prefill_split_s(row.split, row.cards, row.host, row.prompt, row.ubatch_tokens, shipped().values, terms)
-
-
-def predicted_tokens_per_s(row: PlacedRow, terms: Terms) -> float:
-    """A predictable row's speed by the law."""
-    return (row.prompt.tokens if row.phase == "prefill" else 1.0) / _predicted_s(row, terms)
 
 
 _PRIOR_SD: Final = Terms(
@@ -420,14 +417,12 @@ def fit_terms(rows: Sequence[PlacedRow]) -> Terms:
     vote_of = [(row.gpu, row.raw["model"], row.raw["quant"], row.phase) for row in rows]
     rows_in, votes_in = Counter(vote_of), Counter((gpu, phase) for gpu, _, _, phase in set(vote_of))
     weight = np.array([1 / rows_in[v] / np.sqrt(votes_in[v[0], v[3]]) for v in vote_of])
-    target = np.log(
-        [row.prompt.tokens / row.tokens_per_s if row.phase == "prefill" else 1 / row.tokens_per_s for row in rows]
-    )
+    target = np.log([row.token_count / row.tokens_per_s for row in rows])
     prior, sd = np.array(Terms()), np.array(_PRIOR_SD)
 
     def residuals(theta: Array) -> Array:
         terms = Terms(*theta.tolist())
-        error = (np.log([_predicted_s(row, terms) for row in rows]) - target) / _NOISE
+        error = (np.log([predicted_s(row, terms) for row in rows]) - target) / _NOISE
         robust = np.sign(error) * np.sqrt(2 * (np.sqrt(1 + error**2) - 1))
         pulled: Array = np.concatenate([np.sqrt(weight) * robust, (theta - prior) / sd])
         return pulled

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from harness.domain.model import ModelShape
 from harness.predict.decode import Work
-from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.prefill import Prompt, prompt_of
 
 
@@ -62,6 +62,7 @@ def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float, p
         read = size_bytes * (known.read_bytes / known.file_bytes)
     kv = kv_read_bytes(shape, round(depth_tokens))
     work = Work(read, known.read_count, shape.layer_count, kv, quant, prompt_weight_count=known.prompt_count)
+    work = work._replace(recurrent_ratio=recurrent_ratio(shape))
     return work, prompt_of(shape, prompt.tokens, prompt.depth_tokens)
 
 

@@ -22,6 +22,8 @@ from harness.published.row_work import ModelOf, active_named, row_work
 REQUIRED: Final = ("chip", "backend", "test", "tokens_per_s", "memory_bandwidth_gb_s", "model", "quant")
 
 TRUSTED: Final = ("A", "B")
+_SEVERAL: Final = re.compile(r"spills to|partial offload|does not fit|two cards|experts on gpu|over rpc|\d machines")
+"""What notes say where the laws of one memory do not hold."""
 NEUTRAL_EXCLUSIONS: Final = ("", "moe", "deep context", "deep context; moe")
 """Marks that do not doubt the figure itself."""
 
@@ -169,7 +171,7 @@ def row_of(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) 
     if moe and not active:
         routed = known is not None and known.shape.experts is not None
         active = active_named(raw.get("model", "")) or (known.read_count / 1e9 if known is not None and routed else 0.0)
-    reason = _why_not(
+    reason = why_not(
         (ok, "unknown test"),
         (speed, "no speed"),
         (bandwidth, "no bandwidth"),
@@ -177,6 +179,7 @@ def row_of(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) 
         (size, "no model bytes"),
         (active or not moe, "no active parameters"),
         (known, "no such model"),
+        (api != "hybrid" and not _SEVERAL.search(raw.get("notes", "").lower()), "in several memories"),
     )
     mean_depth = depth + (count / 2 if phase == "decode" else 0)
     work, prompt, plain = None, Prompt(count, depth, 0.0), 0.0
@@ -195,7 +198,8 @@ def row_of(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) 
     return Row(line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
 
 
-def _why_not(*given: tuple[object, str]) -> str:
+def why_not(*given: tuple[object, str]) -> str:
+    """The word of the first that is not there; empty where all are."""
     return next((word for there, word in given if not there), "")
 
 
@@ -244,12 +248,8 @@ def test_named(test: str, depth: str) -> tuple[str, float, float, bool]:
     found = re.search(r"(?:\btg|\bgen ~?) ?(\d+k?)", text)
     if found or re.match(r"tg|gen|ollama|eval|decode", text):
         return "decode", _tokens(found[1]) if found else 128, before, True
-    return (
-        "prefill" if re.match(r"prompt|prefill", text) else "decode",
-        128,
-        before,
-        bool(re.match("prompt|prefill", text)),
-    )
+    prompt = re.match(r"prompt|prefill", text) is not None
+    return "prefill" if prompt else "decode", 128, before, prompt
 
 
 def _tokens(text: str) -> float:

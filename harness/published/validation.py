@@ -8,7 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import permutations
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -55,8 +55,21 @@ class Score(Frozen, frozen=True, kw_only=True):
     best_constant: tuple[float, float] | None = None
 
 
+class Floor(Frozen, frozen=True, kw_only=True):
+    """What two sources of one test differ by: |one / other - 1|, middle and 90th percentile of tests' medians.
+
+    A test is a chip, api and runtime, a model by its weights, bytes and layers, and tokens of the prompt or before it
+    within a factor of two.
+    """
+
+    tests_count: int
+    pairs_count: int
+    median_ratio: float
+    p90_ratio: float
+
+
 class Miss(Frozen, frozen=True, kw_only=True):
-    """A row far from its prediction, with the likely reason."""
+    """A row far from its prediction."""
 
     line: int
     chip: str
@@ -66,7 +79,6 @@ class Miss(Frozen, frozen=True, kw_only=True):
     test: str
     measured_tokens_per_s: float
     predicted_tokens_per_s: float
-    reason: str
 
 
 class Report(Frozen, frozen=True, kw_only=True):
@@ -79,10 +91,9 @@ class Report(Frozen, frozen=True, kw_only=True):
         headline: Dense, llama.cpp class, trust A and B, short context, not excluded by the file.
         groups: By group of rows: trusted and not excluded; and the same of all rows, named ``... (all rows)``.
         tables: ``hardware``, ``api``, ``class``, ``quant``, ``test``, ``runtime``: trusted decode rows split by each;
-            ``hardware, prompts``: trusted prefill rows.
+            ``hardware of experts``; ``hardware, prompts``: trusted prefill rows.
         worst: Trusted rows farthest off.
-        floor_ratio: Median gap, as a share, between two sources of the same chip, api, model and quant.
-        floor_pairs_count: How many such pairs.
+        floors: What two sources of the same test differ by, by group, and by group and hardware.
     """
 
     left_out: str
@@ -92,8 +103,7 @@ class Report(Frozen, frozen=True, kw_only=True):
     groups: dict[str, Score]
     tables: dict[str, dict[str, Score]]
     worst: tuple[Miss, ...]
-    floor_ratio: float | None
-    floor_pairs_count: int
+    floors: dict[str, Floor]
 
 
 class Judged(NamedTuple):
@@ -214,7 +224,6 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
         "test": lambda r: r.raw.get("test", ""),
         "runtime": lambda r: r.machine.runtime,
     }
-    floor = same_chip_gaps([j.row for j in decode])
     return Report(
         left_out=left_out,
         rows_count=len(rows),
@@ -222,10 +231,13 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
         headline=score([j for j in judged if is_headline(j.row)]),
         groups=groups,
         tables={name: _split(decode, key) for name, key in splits.items()}
+        | {"hardware of experts": _split([j for j in decode if j.row.group == "moe"], hardware_of)}
         | {"hardware, prompts": _split([j for j in trusted if j.row.phase == "prefill"], hardware_of)},
-        worst=tuple(_miss(j) for j in sorted(trusted, key=lambda j: -abs(_log_error(j)))[:15]),
-        floor_ratio=float(np.median(floor)) if floor else None,
-        floor_pairs_count=len(floor),
+        worst=tuple(
+            Miss(line=j.row.line, **j.row.described, predicted_tokens_per_s=j.predicted_tokens_per_s)
+            for j in sorted(trusted, key=lambda j: -abs(math.log(j.predicted_tokens_per_s / j.row.tokens_per_s)))[:15]
+        ),
+        floors=floors_of([j.row for j in trusted]) | floors_of([j.row for j in judged], " (all rows)"),
     )
 
 
@@ -245,52 +257,28 @@ def _split(judged: Sequence[Judged], key: Callable[[Row], str]) -> dict[str, Sco
     return dict(sorted(((n, s) for n, s in scores.items() if s is not None), key=lambda x: (-x[1].votes_count, x[0])))
 
 
-def same_chip_gaps(rows: Iterable[Row]) -> list[float]:
-    """Gaps |a / b - 1| between medians of two sources for the same chip, api, model, quant and test."""
-    speeds: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        key = (row.chip, row.machine.api, row.raw["model"].lower(), row.raw["quant"].lower(), row.group)
-        speeds[key][row.raw.get("source", "")].append(row.tokens_per_s)
-    gaps = []
-    for by_source in speeds.values():
-        middles = sorted(float(np.median(v)) for v in by_source.values())
-        gaps += [high / low - 1 for low, high in pairwise(middles)]
-    return gaps
-
-
-def _log_error(judged: Judged) -> float:
-    return math.log(judged.predicted_tokens_per_s / judged.row.tokens_per_s)
-
-
-def _miss(judged: Judged) -> Miss:
-    row = judged.row
-    return Miss(
-        line=row.line,
-        **row.described,
-        predicted_tokens_per_s=judged.predicted_tokens_per_s,
-        reason=_likely_reason(judged),
-    )
-
-
-def _likely_reason(judged: Judged) -> str:
-    row, error = judged.row, _log_error(judged)
-    assert row.work is not None
-    for holds, word in (
-        (row.raw.get("bw_confidence", "") in {"assumed", "unknown"}, "bandwidth is assumed"),
-        (
-            row.work.weight_bytes * row.tokens_per_s > row.machine.bandwidth_bytes_per_s and row.phase == "decode",
-            "beyond the roofline: bytes or bandwidth are wrong",
-        ),
-        (row.work.moe, "mixture of experts: routing and kernels vary by build"),
-        (row.work.quant_class in {"iq", "ternary", "q2k", "q3k"}, "bound by dequantisation"),
-        (row.machine.phone, "phone: throttling, drivers"),
-        (row.machine.api == "cpu" and error > 0, "CPU: fewer threads, or fewer channels filled, than assumed"),
-        (row.machine.runtime != "llama.cpp", "another runtime"),
-        (not row.machine.traits.known_peak, "peak unknown"),
-        (not row.machine.traits.family, "family unknown"),
-        (row.work.weight_bytes < 1e9, "small model: overhead decides"),
-        (error > 0, "slower than its relatives: build, drivers or host"),
-    ):
-        if holds:
-            return word
-    return "faster than its relatives: newer build"
+def floors_of(rows: Iterable[Row], label: str = "") -> dict[str, Floor]:
+    """What two sources of the same test differ by, by group and by group and hardware, each name with ``label``."""
+    speeds: dict[tuple[object, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in predictable(rows):
+        assert row.work is not None
+        work, threads = row.work, row.machine.traits.core_count if row.machine.side == "cpu" else 0
+        model = f"{work.weight_count:.2g} {work.weight_bytes:.2g} {work.layer_count}"
+        tokens = row.prompt.tokens if row.phase == "prefill" else row.depth_tokens
+        test = round(math.log2(1 + tokens / 1024))
+        key = (row.group, hardware_of(row), row.chip, row.machine.api, row.machine.runtime, threads, model, test)
+        speeds[key][row.source].append(row.tokens_per_s)
+    gaps: dict[str, list[list[float]]] = defaultdict(list)
+    for (group, hardware, *_), by_source in speeds.items():
+        middles = [float(np.median(found)) for found in by_source.values()]
+        if pairs := [abs(one / other - 1) for one, other in permutations(middles, 2)]:
+            gaps[f"{group}{label}"].append(pairs)
+            gaps[f"{group}{label}, {hardware}"].append(pairs)
+    floors = {}
+    for name, tests in sorted(gaps.items()):
+        middle, most = np.quantile([np.median(pairs) for pairs in tests], (0.5, 0.9))
+        pairs_count = sum(map(len, tests)) // 2
+        floors[name] = Floor(
+            tests_count=len(tests), pairs_count=pairs_count, median_ratio=float(middle), p90_ratio=float(most)
+        )
+    return floors

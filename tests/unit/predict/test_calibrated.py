@@ -91,9 +91,10 @@ def test_only_wanted_tokens_reach_the_head_and_the_last_feed_forward_block() -> 
 
 def test_prefill_is_the_sum_of_its_physical_batches() -> None:
     def one(size: int, depth: int, outputs: int) -> float:
-        return calibrated.pass_seconds(
+        parts = calibrated.pass_parts(
             WEIGHTS, CALIBRATION, batch_tokens=size, depth_tokens=depth, output_tokens=outputs
         )
+        return parts.total_s
 
     whole = calibrated.prefill_seconds(WEIGHTS, CALIBRATION, prompt_tokens=100, depth_tokens=7, ubatch_tokens=64)
     assert whole == pytest.approx(one(64, 7, 0) + one(36, 71, 1))
@@ -179,7 +180,7 @@ def test_speed_of_a_scenario() -> None:
     device = load_device(device_names()[0])
     scenario = Scenario(prompt_tokens=64, new_tokens=20, depth_tokens=90)
     speed = calibrated.calibrated_speed(WEIGHTS, CALIBRATION, device, scenario)
-    decode_s = calibrated.pass_seconds(WEIGHTS, CALIBRATION, batch_tokens=1, depth_tokens=100)
+    decode_s = calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=1, depth_tokens=100).total_s
     assert speed.decode_tokens_per_s.mid == pytest.approx(1 / decode_s)
     assert speed.decode_tokens_per_s.low < speed.decode_tokens_per_s.mid < speed.decode_tokens_per_s.high
     assert sum(speed.limits.values()) == pytest.approx(1.0)
@@ -189,7 +190,7 @@ def test_speed_of_a_scenario() -> None:
 
 def test_no_token_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one token"):
-        calibrated.pass_seconds(WEIGHTS, CALIBRATION, batch_tokens=0)
+        calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=0)
 
 
 @given(st.integers(1, 600), st.integers(1, 600), st.integers(0, 5000), st.integers(0, 5000))
@@ -198,7 +199,7 @@ def test_more_tokens_and_more_depth_never_cost_less(a: int, b: int, d: int, e: i
     shallow, deep = sorted((d, e))
 
     def cost(batch: int, depth: int) -> float:
-        return calibrated.pass_seconds(WEIGHTS, CALIBRATION, batch_tokens=batch, depth_tokens=depth)
+        return calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=batch, depth_tokens=depth).total_s
 
     assert cost(small, deep) >= cost(small, shallow)
     if (small < calibrated.PREFILL_TOKENS) == (large < calibrated.PREFILL_TOKENS):
@@ -211,9 +212,8 @@ def test_more_bytes_never_cost_less(factor: float) -> None:
         WEIGHTS,
         tensors=tuple(msgspec.structs.replace(t, size_bytes=int(t.size_bytes * factor)) for t in WEIGHTS.tensors),
     )
-    assert calibrated.pass_seconds(larger, CALIBRATION, batch_tokens=1) >= calibrated.pass_seconds(
-        WEIGHTS, CALIBRATION, batch_tokens=1
-    ) * (1 - 1e-12)
+    one, more = (calibrated.pass_parts(w, CALIBRATION, batch_tokens=1).total_s for w in (WEIGHTS, larger))
+    assert more >= one * (1 - 1e-12)
 
 
 def test_four_sequences_by_hand() -> None:

@@ -17,8 +17,8 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, decode_seconds
-from harness.predict.kv_cache import kv_cache_bytes
-from harness.predict.placed import block_cache_bytes, card_of, parts_of, placed_memory, split_of
+from harness.predict.kv_cache import block_cache_bytes, kv_cache_bytes
+from harness.predict.placed import card_of, parts_of, placed_memory, split_of
 from harness.predict.placement import Cards, Terms, decode_split_s, offloads, prefill_split_s
 from harness.predict.prefill import prompt_of
 from harness.predict.speed import work_of
@@ -74,8 +74,8 @@ def test_every_tensor_is_computed_in_one_place(layers: int, moe: int, kv: bool):
     ["llama-3.1-8b", "gemma-3-4b", "qwen3-30b-a3b", "mamba-130m", "jamba-v0.1", "gemma-3n-e2b", "deepseek-v2-lite"],
 )
 def test_cache_of_blocks_sums_to_the_cache(name: str):
-    shape, scenario = load_model(name).shape, Scenario(context_tokens=8192)
-    each = block_cache_bytes(shape, scenario)
+    shape = load_model(name).shape
+    each = block_cache_bytes(shape, 8192, "F16", 512, 1)
     assert len(each) == shape.layer_count
     assert sum(each) == kv_cache_bytes(shape, 8192)
 

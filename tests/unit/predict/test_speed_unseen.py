@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.app.published import shipped_rows
 from harness.predict.coefficients import Coefficient, Coefficients, Covariance, shipped
 from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
-from harness.predict.interval import interval
+from harness.predict.interval import class_scales, interval
 from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds
 from harness.predict.traits import chip_key, traits_of
 from harness.published import fitting
@@ -122,6 +122,17 @@ def test_spread_by_hand():
     assert coefficients.least_known(asked) == "e/gpu"
     span = interval(10, 0.3, 0.4)  # a doubt of 0.4 beside it: the root of 0.09 + 0.16
     assert (span.low, span.high) == pytest.approx((10 * math.exp(-0.5), 10 * math.exp(0.5)))
+
+
+def test_an_api_that_misses_by_twice_as_much_gets_intervals_twice_as_wide():
+    # errors evenly spread from 0 to 1 and from 0 to 2, every row a source of its own: their 90 % quantiles are 0.9, 1.8
+    errors = np.concatenate([np.linspace(0, 1, 300), np.linspace(0, 2, 300)])
+    apis = ["rocm"] * 300 + ["vulkan"] * 300
+    classes = [("decode/dense", "decode/AMD", f"decode/{api}") for api in apis]
+    found = class_scales(classes, [str(i) for i in range(600)], errors, np.ones(600))
+    shared = found["decode"] * found["decode/dense"] * found["decode/AMD"]
+    assert shared * found["decode/rocm"] == pytest.approx(0.9, rel=0.05)
+    assert shared * found["decode/vulkan"] == pytest.approx(1.8, rel=0.05)
 
 
 def spread_of(chip, api, bandwidth):

@@ -43,6 +43,9 @@ def test_equal_parts_take_fewer_slots_before_giving_up():
 def test_cyclic_scan_has_no_hits():
     assert mmap_read_s(10e9, 10e9, 2e9) == 0
     assert mmap_read_s(10.1e9, 10e9, 1.9e9) == pytest.approx(10.1 / 1.9)
+    # under a limit of its own group it makes room itself: 1.396 GB at 4 GB/s, 0.35 s, and 0.29 s
+    assert mmap_read_s(1.396e9, 1.07e9, 4e9, limited=True) == pytest.approx(0.642, abs=1e-3)
+    assert mmap_read_s(1e9, 1.07e9, 4e9, limited=True) == 0
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.floats(1e8, 1e10), st.floats(0.001, 2))

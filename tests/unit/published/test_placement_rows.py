@@ -7,7 +7,7 @@ import pytest
 from harness.app.published import model_of
 from harness.errors import BadDataError
 from harness.published.other_rows import kind_of
-from harness.published.placement_rows import check_placement, fit_terms, predicted_tokens_per_s, read_placed_rows
+from harness.published.placement_rows import check_placement, fit_terms, predicted_s, read_placed_rows
 
 HEADER = "gpu_chip,offload_mode,n_gpu_layers,n_cpu_moe,model,quant,test,tokens_per_s,n_layers,model_bytes,params_b,arch"
 
@@ -32,7 +32,7 @@ def test_a_card_that_no_row_was_fitted_on_is_predicted():
     rows = read_placed_rows(None, model_of)
     terms = fit_terms([row for row in rows if row.gpu != "4070 laptop"])
     errors = sorted(
-        abs(predicted_tokens_per_s(r, terms) / r.tokens_per_s - 1)
+        abs(r.token_count / predicted_s(r, terms) / r.tokens_per_s - 1)
         for r in rows
         if r.judged and r.gpu == "4070 laptop" and r.phase == "decode"
     )

@@ -1,0 +1,112 @@
+"""Rows that a law is not of are refused with the reason; what two sources of one test differ by is counted by test."""
+
+import pytest
+
+from harness.app.published import model_of, shipped_rows
+from harness.domain.model import Recurrent
+from harness.predict.decode import CURRENT_YEAR, Machine, Work, decode_seconds
+from harness.predict.terms import prior_of
+from harness.predict.traits import traits_of
+from harness.published.other_rows import check_speculation, check_streaming, outside
+from harness.published.rows import predictable, row_of
+from harness.published.validation import floors_of
+
+SPEED = {
+    "chip": "RTX 3060", "backend": "cuda", "runtime": "llama.cpp", "memory_bandwidth_gb_s": "360",
+    "model": "Llama-3-8B", "params_b": "8.03", "quant": "Q4_K_M", "model_bytes": "4.92e9", "test": "tg128",
+    "tokens_per_s": "50", "source": "here", "trust": "A",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"notes": "RTX 3060 row spills to CPU"}, "in several memories"),
+        ({"notes": "does not fit VRAM: partial offload"}, "in several memories"),
+        ({"notes": "two cards, default layer split"}, "in several memories"),
+        ({"backend": "cpu+cuda"}, "in several memories"),
+        ({"notes": "both NUMA nodes; card in slot two"}, ""),
+    ],
+)
+def test_the_law_of_one_memory_refuses_what_lies_in_several(change, reason):
+    row = row_of("file", 2, {**SPEED, **change}, model_of)
+    assert row.reason == reason
+    assert (row.work is None) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"method": "MTP llama.cpp", "device": "RTX 5090 32GB"}, ""),
+        ({"method": "DFlash block diffusion + DDTree budget 22", "device": "RTX 5090"}, "a tree of drafts"),
+        ({"method": "draft model", "device": "2x RTX 5060 Ti (tensor split)"}, ""),
+        ({"system": "llama.cpp single node (D3 desktop, mmap reload)", "batch": "1", "device": "D3: i9"}, ""),
+        (
+            {"system": "prima.cpp", "batch": "1", "device": "4 nodes: two laptops, a desktop, a phone"},
+            "several machines",
+        ),
+        ({"system": "prima.cpp", "batch": "1", "device": "D1 + D2 + D3 + D4"}, "several machines"),
+        ({"system": "FlexGen", "batch": "", "device": "T4"}, "an offloading server"),
+        ({"system": "ZeRO-Inference", "batch": "1", "device": "A6000"}, "an offloading server"),
+        ({"system": "some engine", "batch": "144", "device": "T4"}, "several sequences"),
+        ({"system": "some engine", "batch": "1.0", "device": "T4"}, ""),
+    ],
+)
+def test_what_the_models_of_speculation_and_streaming_are_not_of(row, reason):
+    found = outside(row)
+    assert found.startswith(reason)
+    assert bool(found) == bool(reason)
+
+
+def test_refused_rows_are_counted_and_not_predicted():
+    found = check_speculation()
+    assert list(found.refused.values()) == [18]  # DDTree, eighteen rows of the shipped file
+    assert found.rows_count + found.skipped_count + 18 == 248
+    assert not any(check.refused for check in check_streaming())
+
+
+def test_floor_by_hand():
+    # one test with sources at 40 and 50, one with 10, 20 and 40, one source alone: |40/50 - 1| = 0.2, |50/40 - 1| is
+    # 0.25 (middle 0.225); ratios 2, 4, 2 and their inverses: 1, 3, 1, 0.5, 0.75, 0.5 (middle 0.875)
+    speeds = [("tg128", "a", 40), ("tg128", "b", 50), ("tg128 @ d4096", "a", 10), ("tg128 @ d4096", "b", 20)]
+    speeds += [("tg128 @ d4096", "c", 40), ("tg128 @ d16384", "a", 7)]
+    rows = [
+        row_of("file", i, {**SPEED, "test": test, "source": source, "tokens_per_s": str(speed)}, model_of)
+        for i, (test, source, speed) in enumerate(speeds)
+    ]
+    found = floors_of(rows)
+    assert (found["dense"].tests_count, found["dense"].pairs_count) == (1, 1)
+    assert (found["deep"].tests_count, found["deep"].pairs_count) == (1, 3)
+    assert (found["dense"].median_ratio, found["deep, NVIDIA"].median_ratio) == pytest.approx((0.225, 0.875))
+
+
+def test_experts_floor_has_tests_of_several_sources():
+    assert floors_of(predictable(shipped_rows()))["moe"].tests_count >= 10
+
+
+def test_a_state_in_each_layer_costs_kernels_and_no_bytes():
+    # with nothing but priors, twice the overhead of a plain layer where all layers keep a state, and root 2 at half
+    engine = Machine("cuda", 4e11, traits_of("unheard of", "cuda", 4e11), build_year=CURRENT_YEAR)
+    plain = Work(4e9, 8e9, 32, 0, "q4")
+    times = [decode_seconds(plain._replace(recurrent_ratio=r), engine, {}) for r in (0.0, 0.5, 1.0)]
+    assert [t.overhead_s / times[0].overhead_s for t in times] == pytest.approx([1, 2**0.5, 2])
+    assert len({t.weights_s for t in times}) == 1
+    assert prior_of("a/recurrent:cuda")[0] == 0
+
+
+def test_layers_with_a_state_are_counted():
+    hybrid, plain = model_of("Qwen3-Next-80B-A3B", 79.7, "Q4_K_M"), model_of("Llama-3-8B", 8.03, "Q4_K_M")
+    assert hybrid is not None
+    assert plain is not None
+    assert isinstance(hybrid.shape.recurrent, Recurrent)
+    cells = {
+        **SPEED,
+        "model": "Qwen3-Next-80B-A3B",
+        "params_b": "79.7",
+        "active_params_b": "3",
+        "model_bytes": "4.8e10",
+    }
+    row = row_of("file", 2, cells, model_of)
+    assert row.work is not None
+    assert row.work.recurrent_ratio == 0.75  # three of four layers, by the model's configuration
