@@ -63,7 +63,9 @@ class UnknownNameError(InputError):
         begun = sorted(n for n in known if n.startswith(name)) if len(name) > 2 else []
         close = known if kind == "model" else begun or get_close_matches(name, known, n=1, cutoff=0.5)
         nearest = f" Did you mean {' or '.join(map(repr, close[:3]))}?" if close else ""
-        listing = f" List them with: edge-harness {kind}s list" if kind in {"device", "model", "workload"} else ""
+        listing = f" There are {', '.join(known)}." if known else ""
+        if kind in {"device", "model", "workload"}:
+            listing = f" List them with: edge-harness {kind}s list"
         super().__init__(f"no {kind} named {name!r}.{nearest}{listing}")
 
 
