@@ -65,7 +65,8 @@ class UnknownNameError(InputError):
         nearest = f" Did you mean {' or '.join(map(repr, close[:3]))}?" if close else ""
         listing = f" There are {', '.join(known)}." if known else ""
         if kind in {"device", "model", "workload"}:
-            listing = f" List them with: edge-harness {kind}s list"
+            folder = f" {name!r} here is a folder." if name and Path(name).is_dir() else ""
+            listing = f"{folder} List them with: edge-harness {kind}s list"
         super().__init__(f"no {kind} named {name!r}.{nearest}{listing}")
 
 

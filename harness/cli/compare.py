@@ -26,7 +26,7 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None) -> Answer:
     from harness.records.compare import compare as compare_record
     from harness.records.store import load
 
-    records = [load(Path(r)) if r.endswith(".json") else open_history().get(r) for r in runs]
+    records = [load(Path(r)) if r.endswith(".json") or Path(r).exists() else open_history().get(r) for r in runs]
     found = [(record, compare_record(record)) for record in records]
     missing = [record.run_id for record, comparison in found if comparison is None]
     if missing and len(records) != 2:

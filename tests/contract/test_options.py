@@ -70,14 +70,14 @@ def effects(option: click.Option) -> list[list[str]]:
         return [[name, str(n)] for n in (1, 3, 64, 999) if n != option.default and kind.least <= n <= kind.most]
     if isinstance(kind, Amount):
         return [[name, "5"], [name, "12345"]]
-    words = {"--quant": "Q8_0", "--kv-type": "Q8_0", "--api": "vulkan", "--draft": "smollm2-135m", "--ram-budget": "1GiB",
-             "--verifier": DEVICES[0], "--with": "memory_store", "--tensor-split": "1,2"}  # fmt: skip
+    words = {"--quant": "Q8_0", "--kv-type": "Q8_0", "--api": "vulkan", "--draft": "smollm2-135m"}
+    words |= {"--ram-budget": "1GiB", "--verifier": DEVICES[0], "--with": "memory_store", "--tensor-split": "1,2"}
     return [[name, words[name]]] if name in words else []
 
 
 DEVICES = ("raspberry-pi-5-16gb", "rtx-4060-desktop", "iphone-15-pro")
 NEVER_IDLE = {"--json", "--advice", "--other-devices", "--explain", "--target", "--minutes"}
-"""How it is told; what is asked of the prediction, and may hold anyhow. The device's own figures may not be its limit."""
+"""How it is told; what is asked of the prediction, and may hold anyhow. Figures of the device may be no limit."""
 EFFECTS = [
     pytest.param(device, words, id=f"{device} {' '.join(words)}")
     for device in DEVICES

@@ -107,8 +107,8 @@ def _lead(report: Report) -> str:
         rows = [row for r in measured if r.comparison for row in r.comparison.rows if row.inside is not None]
         inside = sum(bool(row.inside) for row in rows)
         parts.append(
-            f"{len(measured)} run{'s' if len(measured) > 1 else ''} measured for real; {inside} of {len(rows)} "
-            "quantities lay inside the interval predicted beforehand."
+            f"{len(measured)} of {len(report.runs)} measured runs were predicted beforehand: {inside} of {len(rows)} "
+            "quantities lay inside their intervals."
         )
     bad = [r for r in report.runs if r.outcome not in {"ok", "inconclusive"}]
     if bad:
@@ -142,7 +142,7 @@ def _cards(named: Sequence[tuple[str, RunView]], choices: Choices | None) -> lis
         note = f"peak {format_bytes(run.peak_memory_bytes)}" if run.peak_memory_bytes else ""
         if row:
             note = f"predicted {digits(row.low)} to {digits(row.high)} (middle {_off(row.error_ratio)}); {note}"
-        cards.append({"title": label, "value": f"{digits(decode.value)} tokens/s", "note": note})
+        cards.append({"title": f"{label}, measured", "value": f"{digits(decode.value)} tokens/s", "note": note})
     if choices and not cards:
         best = _largest(choices)
         cards += [
