@@ -33,12 +33,13 @@ done
 $buildah build --pull=never --network=host "$@" --build-arg "PYTHON=${base##*:}" --tag edge-harness "$root"
 container=$($buildah from --pull=never edge-harness)
 trap '$buildah rm "$container" > /dev/null' EXIT
+options="--network=host $*"
 run() {
     echo "+ $*"
-    $buildah run --network=host "$@"
+    # shellcheck disable=SC2086 # a list of options
+    $buildah run $options "$container" -- "$@" || echo "exit status $?"
 }
-set -- "$@" "$container" --
-run "$@" sh -c 'id -u; command -v cc c++ cmake || echo "no compiler in the image"'
-run "$@" edge-harness doctor || echo "exit status $?"
-run "$@" edge-harness fit llama-3.2-3b -q Q4_K_M -d macbook-air-m3 --no-advice
-run "$@" edge-harness check
+run sh -c 'id -u; command -v cc c++ cmake || echo "no compiler in the image"'
+run edge-harness doctor
+run edge-harness fit llama-3.2-3b -q Q4_K_M -d macbook-air-m3 --no-advice
+run edge-harness check
