@@ -98,21 +98,21 @@ def difference_view(before: "RunRecord", after: "RunRecord") -> list[Any]:
 
 def trends(past: "History", metric: str, **wanted: Any) -> Answer:
     """The course of a metric over the runs wanted, as ``History.figures`` takes them."""
-    from harness.app.trend import METRICS, trends_of
+    from harness.app.trend import METRICS, comparable, trend_of
 
     known = next((m for m in METRICS if m == metric), None)
     if known is None:
         raise UnknownNameError("metric", metric, METRICS)
-    found = trends_of(past.figures(known, **wanted), known)
+    groups = comparable(past.figures(known, **wanted))
 
     def show() -> None:
-        newest = sorted(found, key=lambda trend: trend.points[-1].created)[-_MOST_ROWS:]
+        newest = sorted(groups, key=lambda runs: runs[-1].created)[-_MOST_ROWS:]
         names = ("runs", "", "over time", "last", "against", "ratio", "95 % interval", "effect", "")
-        say(table(metric, names, [_row(trend) for trend in newest], right=(1, 3, 5, 6, 7)))
-        if len(found) > len(newest):
-            say(f"the newest {len(newest)} of {len(found)}: narrow them with --model or --device, or take --json")
+        say(table(metric, names, [_row(trend_of(runs, known)) for runs in newest], right=(1, 3, 5, 6, 7)))
+        if len(groups) > len(newest):
+            say(f"the newest {len(newest)} of {len(groups)}: narrow them with --model or --device, or take --json")
 
-    return Answer(found, show)
+    return Answer(lambda: [trend_of(runs, known) for runs in groups], show)
 
 
 def _row(trend: "Trend") -> tuple[str, ...]:
