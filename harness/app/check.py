@@ -15,7 +15,7 @@ from harness.domain.model import ModelShape
 from harness.domain.placement import Placement
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
-from harness.errors import HarnessError
+from harness.errors import EngineError, HarnessError
 from harness.measure.engine_devices import engine_devices
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import Listener
@@ -67,7 +67,12 @@ def check(
         found = ()
         listener.say(f"no GPU is checked: {error}")
     gpus = {d.api: d for d in reversed(found) if d.is_gpu and scenario.api in {"", d.api}}
-    device = probed(types, scenario, say=listener.say, again=probe_again, gpus=gpus)
+    try:  # a third of what one child may take: a machine too busy to time its engine still gets its answer
+        limit_s = options.how.limits.wall_s / 3
+        device = probed(types, scenario, say=listener.say, again=probe_again, gpus=gpus, limit_s=limit_s)
+    except EngineError as error:
+        listener.say(f"predicted from the speed of the memory alone, since the engine could not be timed: {error}")
+        device = probed(set(), scenario, say=listener.say)
     if not scenario.api:
         cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
     records = run_cells(cells, options, device=device)

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._output import Answer, answers, say
 from harness.errors import Exit
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--max-error", "max_error_percent", type=click.FloatRange(0), help="Exit 1 above this error, in percent.")
+@click.option(
+    "--max-error", "max_error_percent", type=options.Amount(or_zero=True), help="Exit 1 above this error, in percent."
+)
 @answers
 def compare(runs: tuple[str, ...], max_error_percent: float | None) -> Answer:
     """Compare prediction and measurement of each RUN (a record file, or a run of the history).
