@@ -107,8 +107,8 @@ def _lead(report: Report) -> str:
         rows = [row for r in measured if r.comparison for row in r.comparison.rows if row.inside is not None]
         inside = sum(bool(row.inside) for row in rows)
         parts.append(
-            f"{len(measured)} of {len(report.runs)} measured runs were predicted beforehand: {inside} of {len(rows)} "
-            "quantities lay inside their intervals."
+            f"Predicted beforehand: {len(measured)} of {len(report.runs)} measured runs, with {inside} of {len(rows)} "
+            "quantities inside their intervals."
         )
     bad = [r for r in report.runs if r.outcome not in {"ok", "inconclusive"}]
     if bad:
