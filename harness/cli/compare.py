@@ -1,5 +1,6 @@
 """``edge-harness compare``: what was predicted before a run, beside what it measured; and two runs with each other."""
 
+import os
 from pathlib import Path
 
 import click
@@ -29,7 +30,8 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None) -> Answer:
     from harness.records.compare import compare as compare_record
     from harness.records.store import load
 
-    records = [load(Path(r)) if r.endswith(".json") or Path(r).exists() else open_history().get(r) for r in runs]
+    files = [r.endswith(".json") or os.path.exists(r) for r in runs]  # noqa: PTH110 - a run may have any name
+    records = [load(Path(r)) if is_file else open_history().get(r) for r, is_file in zip(runs, files, strict=True)]
     found = [(record, compare_record(record)) for record in records]
     missing = [record.run_id for record, comparison in found if comparison is None]
     if missing and len(records) != 2:
