@@ -12,6 +12,8 @@ from harness.errors import CouldNotRunError
 FIRST_RUNS: Final = 6
 """Runs that pytest-benchmark gets: it has no rule by which it would ask for more."""
 
+PYTEST_LIMIT: Final = "mean:5%"
+
 _REPLAY: Final = """
 import json
 import pytest
@@ -50,7 +52,7 @@ def pytest_benchmark_fails(runs: Runs) -> bool:
         status = 0
         for values, options in (
             (runs.baseline_s, ["--benchmark-save=base"]),
-            (runs.candidate_s, ["--benchmark-compare", "--benchmark-compare-fail=mean:5%"]),
+            (runs.candidate_s, ["--benchmark-compare", f"--benchmark-compare-fail={PYTEST_LIMIT}"]),
         ):
             (folder / "times.json").write_text(json.dumps(values[:FIRST_RUNS]))
             command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", name]

@@ -1,11 +1,12 @@
 """How often the gate cries wolf, and how often it sees a real slowdown, beside two peers on the same runs.
 
-    python -m bench gate_rates MODEL.gguf --samples gates.jsonl [--same 40] [--slowed 20] [--doctor PROGRAM]
-    python -m bench gate_rates MODEL.gguf --samples busy.jsonl --neighbour 0.5      # half a core is used by another
+    python -m bench gate_rates MODEL.gguf --record reports/gates/quiet.json      # 40 gates alike, 20 for each slowdown
+    python -m bench gate_rates MODEL.gguf --record reports/gates/neighbour.json --neighbour 0.5     # half a core used
 
 Real decoding on the real engine. A gate compares two builds of the same model in turns; in an A/A gate both are the
 same, in the others the candidate is really slowed: after each token it works on for a share of that token's time. What
-was measured is appended gate by gate, so that an interrupted campaign goes on where it stopped (``--seconds``).
+was measured is appended gate by gate beside the record (``.jsonl``), so that a campaign goes on where it stopped: it
+measures for at most ``--seconds``. The record is the table that the documents show, of the gates that there are.
 
 The peers judge the same runs: ``pytest-benchmark --benchmark-compare-fail=mean:5%`` (the real plug-in, replaying the
 recorded times through its own timer; it asks for no more runs, so it gets the first six) and, where its program is
@@ -18,18 +19,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import click
 
-from bench.gate_peers import Runs, doctor_answer, pytest_benchmark_fails
+from bench.gate_peers import PYTEST_LIMIT, Runs, doctor_answer, pytest_benchmark_fails
+from bench.renderers import json_table
 from harness.domain.budget import Budget
 from harness.domain.record import RunRecord, Sample
 from harness.domain.scenario import Scenario
-from harness.gates.live import gate_in_turns
-from harness.measure.machine import fingerprint
+from harness.gates.live import LOOKS, gate_in_turns
+from harness.measure.machine import cpu, fingerprint
 from harness.measure.runner import identify, new_record
 from harness.measure.validity import ValidityProbe
 from harness.runtimes.llamacpp.session import LlamaSession
@@ -101,7 +104,9 @@ def schedule(same: int, slowed: int) -> list[float]:
     return kinds
 
 
-def measure(path: Path, kinds: list[float], done: int, token_count: int, until_s: float) -> Iterator[Gate]:
+def measure(
+    path: Path, kinds: list[float], done: int, token_count: int, max_turns: int, until_s: float
+) -> Iterator[Gate]:
     """Run the gates from number ``done`` on, until all are done or the clock passes ``until_s``."""
     with LlamaSession(path, Scenario(context_tokens=256), output_tokens=1) as session:
         base = Side(session, path, 0.0, token_count)
@@ -109,7 +114,7 @@ def measure(path: Path, kinds: list[float], done: int, token_count: int, until_s
             if time.monotonic() > until_s:
                 return
             candidate = Side(session, path, kinds[number], token_count)
-            (judged,), new, old = gate_in_turns([BUDGET], candidate, base)
+            (judged,), new, old = gate_in_turns([BUDGET], candidate, base, max_turns=max_turns)
             seen = (judged.answer, judged.value, judged.detectable_ratio)
             yield Gate(number, kinds[number], *seen, _seconds(new), _seconds(old))
 
@@ -137,56 +142,66 @@ def neighbour(share: float) -> Iterator[None]:
         process.wait()
 
 
-def rates(gates: list[Gate], doctor: str | None) -> list[dict[str, Any]]:
-    """One row for each slowdown: our answers, and the peers' on the same runs."""
+def rates(gates: list[Gate], doctor: str | None) -> tuple[list[str], list[list[str]]]:
+    """Columns, and one row for each slowdown: our answers, and the peers' on the same runs."""
+    columns = [
+        "slowdown",
+        "gates",
+        "passed",
+        "failed",
+        "inconclusive",
+        "mean turns",
+        f"pytest-benchmark {PYTEST_LIMIT} fails",
+    ]
+    columns += ["inference-doctor: passed, failed, inconclusive"] if doctor else []
     rows = []
     for slowdown in (0.0, *SLOWDOWNS):
         mine = [g for g in gates if g.slowdown == slowdown]
-        row: dict[str, Any] = {"slowdown": slowdown, "gates": len(mine)}
-        row["ours"] = _count([g.answer for g in mine])
-        row["mean_turns"] = sum(len(g.candidate_s) for g in mine) / max(1, len(mine))
         runs = [Runs(g.baseline_s, g.candidate_s) for g in mine]
-        row["pytest_benchmark_fails"] = sum(pytest_benchmark_fails(r) for r in runs)
+        turns = sum(len(g.candidate_s) for g in mine) / max(1, len(mine))
+        row = [f"{slowdown:.0%}" if slowdown else "none", len(mine), *_count([g.answer for g in mine])]
+        row += [f"{turns:.1f}", sum(map(pytest_benchmark_fails, runs))]
         if doctor:
             threshold = (BUDGET.baseline_ratio or 1.0) - 1.0
-            row["inference_doctor"] = _count([doctor_answer(r, doctor, threshold) for r in runs])
-        rows.append(row)
-    return rows
+            row.append(", ".join(map(str, _count([doctor_answer(r, doctor, threshold) for r in runs]))))
+        rows.append([str(cell) for cell in row])
+    return columns, rows
 
 
-def _count(answers: list[str]) -> dict[str, int]:
-    return {name: answers.count(name) for name in ("pass", "fail", "inconclusive")}
+def _count(answers: list[str]) -> list[int]:
+    return [answers.count(name) for name in ("pass", "fail", "inconclusive")]
 
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--record", type=click.Path(path_type=Path), required=True, help="JSON file for the table.")
 @click.option("--same", default=40, show_default=True, help="A/A gates.")
 @click.option("--slowed", default=20, show_default=True, help="Gates for each slowdown.")
 @click.option("--tokens", default=48, show_default=True, help="Tokens of a sample.")
-@click.option("--samples", type=click.Path(path_type=Path), default=Path("gates.jsonl"), show_default=True)
-@click.option("--seconds", default=float("inf"), help="Stop after so long; the next call goes on.")
+@click.option("--max-turns", default=LOOKS[-2], show_default=True, help="Turns after which a gate is inconclusive.")
+@click.option("--seconds", default=1020.0, show_default=True, help="Measure for so long; the next call goes on.")
 @click.option(
     "--neighbour", "share", type=click.FloatRange(0, 1), default=0.0, help="Share of a core that another process uses."
 )
 @click.option("--doctor", help="The program inference-doctor, in an environment of its own.")
-@click.option("--json", "as_json", is_flag=True)
 def main(
     model: Path,
+    record: Path,
     same: int,
     slowed: int,
     tokens: int,
-    samples: Path,
+    max_turns: int,
     seconds: float,
     share: float,
     doctor: str | None,
-    as_json: bool,
 ) -> None:
-    """Measure false alarms and detection of the gate on MODEL."""
-    kinds = schedule(same, slowed)
-    lines = samples.read_text().splitlines() if samples.exists() else []
-    gates = [Gate(**json.loads(line)) for line in lines]
+    """Measure false alarms and detection of the gate on MODEL, and write the table."""
+    kinds, samples = schedule(same, slowed), record.with_suffix(".jsonl")
+    record.parent.mkdir(parents=True, exist_ok=True)
+    gates = [Gate(**json.loads(line)) for line in samples.read_text().splitlines()] if samples.exists() else []
+    until_s = time.monotonic() + seconds
     with neighbour(share), samples.open("a") as file:
-        for gate in measure(model, kinds, len(gates), tokens, time.monotonic() + seconds):
+        for gate in measure(model, kinds, len(gates), tokens, max_turns, until_s):
             gates.append(gate)
             file.write(json.dumps(gate._asdict()) + "\n")
             file.flush()
@@ -195,22 +210,19 @@ def main(
                 f"after {len(gate.candidate_s)} turns",
                 err=True,
             )
+    columns, rows = rates(gates, doctor)
+    beside = f" --neighbour {share:g}" if share else ""
+    told = {
+        "columns": columns,
+        "rows": rows,
+        "command": f"python -m bench gate_rates {model.name} --max-turns {max_turns}{beside}",
+        "machine": f"{cpu().model}, {cpu().thread_count} threads used",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    record.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    click.echo(json_table(record))
     if len(gates) < len(kinds):
         click.echo(f"{len(gates)} of {len(kinds)} gates measured; call again to go on", err=True)
-        return
-    rows = rates(gates, doctor)
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    click.echo("slowdown  gates  ours: pass fail inconcl.  mean turns  pytest-benchmark fails  inference-doctor")
-    for row in rows:
-        ours, other = row["ours"], row.get("inference_doctor", {})
-        answers = f"{ours['pass']:>10} {ours['fail']:>4} {ours['inconclusive']:>8}"
-        click.echo(
-            f"{row['slowdown']:>8.0%}  {row['gates']:>5}  {answers}  "
-            f"{row['mean_turns']:>10.1f}  {row['pytest_benchmark_fails']:>22}  "
-            + ("/".join(f"{other[k]} {k}" for k in other) or "not given")
-        )
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ def main() -> None:
         view.goto(file.as_uri())
         view.emulate_media(media="print")
         view.screenshot(path=FOLDER / "report-printed.png")
+        view.close()
+        view = browser.new_page(viewport={"width": 1180, "height": 900})
         for name in ("check", "fit"):
             view.set_content(_terminal((ROOT / "reports" / "output" / f"{name}.txt").read_text(encoding="utf-8")))
             view.locator("pre").screenshot(path=FOLDER / f"{name}.png")
@@ -69,7 +71,8 @@ def _records() -> list[Path]:
 
 
 def _terminal(text: str) -> str:
-    style = "font: 13px/1.35 monospace; background: #1b1d21; color: #e6e6e6; padding: 14px; display: inline-block"
+    style = "font: 13px/1.35 monospace; background: #1b1d21; color: #e6e6e6; padding: 14px; display: inline-block; "
+    style += "width: 108ch; white-space: pre-wrap; margin: 0"
     return f'<pre style="{style}">$ {html.escape(text.rstrip())}</pre>'
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import click
 
-from harness.app.trend import Trend, trends_of
+from harness.app.trend import Trend, comparable, trend_of
 from harness.domain.budget import Metric
 from harness.domain.record import (
     SCHEMA_VERSION,
@@ -53,14 +53,12 @@ class Step(NamedTuple):
 
 def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
     """The course of a metric over all runs that are comparable: same model, workload, machine and scenario."""
-    return trends_of(
-        (
-            Figures(record.run_id, record.created, alike_of(record), metric_values(record, metric))
-            for record in sorted(records, key=lambda r: (r.created, r.run_id))
-            if record.outcome in {"ok", "inconclusive"}
-        ),
-        metric,
+    figures = (
+        Figures(record.run_id, record.created, alike_of(record), metric_values(record, metric))
+        for record in sorted(records, key=lambda r: (r.created, r.run_id))
+        if record.outcome in {"ok", "inconclusive"}
     )
+    return [trend_of(runs, metric) for runs in comparable(figures)]
 
 
 def year(count: int) -> Iterator[RunRecord]:

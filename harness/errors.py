@@ -14,6 +14,7 @@ HarnessError                  catch this one at the outermost edge
 A bug in the harness is never one of these: it stays an ordinary exception, with its traceback.
 """
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from enum import IntEnum
@@ -63,7 +64,10 @@ class UnknownNameError(InputError):
         begun = sorted(n for n in known if n.startswith(name)) if len(name) > 2 else []
         close = known if kind == "model" else begun or get_close_matches(name, known, n=1, cutoff=0.5)
         nearest = f" Did you mean {' or '.join(map(repr, close[:3]))}?" if close else ""
-        listing = f" List them with: edge-harness {kind}s list" if kind in {"device", "model", "workload"} else ""
+        listing = f" There are {', '.join(known)}." if known else ""
+        if kind in {"device", "model", "workload"}:
+            folder = f" {name!r} here is a folder." if name and os.path.isdir(name) else ""  # noqa: PTH112 - any text
+            listing = f"{folder} List them with: edge-harness {kind}s list"
         super().__init__(f"no {kind} named {name!r}.{nearest}{listing}")
 
 

@@ -15,7 +15,7 @@ from harness.domain.model import ModelShape
 from harness.domain.placement import Placement
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
-from harness.errors import HarnessError
+from harness.errors import EngineError, HarnessError
 from harness.measure.engine_devices import engine_devices
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import Listener
@@ -28,6 +28,8 @@ from harness.units import format_amount, format_bytes, format_rate, format_secon
 
 DEFAULT_MODEL: Final = "smollm2-135m"
 REPORT_NAME: Final = "edge-harness-check.md"
+_CALIBRATION_S: Final = 120.0
+"""Least time for the engine's calibration, where the limit of a child allows it."""
 
 
 class Checked(NamedTuple):
@@ -67,7 +69,14 @@ def check(
         found = ()
         listener.say(f"no GPU is checked: {error}")
     gpus = {d.api: d for d in reversed(found) if d.is_gpu and scenario.api in {"", d.api}}
-    device = probed(types, scenario, say=listener.say, again=probe_again, gpus=gpus)
+    wall_s = options.how.limits.wall_s
+    try:  # some 40 s where it is quiet; a machine too busy to time its engine still gets its answer
+        limit_s = min(wall_s, max(_CALIBRATION_S, wall_s / 5))
+        device = probed(types, scenario, say=listener.say, again=probe_again, gpus=gpus, limit_s=limit_s)
+    except EngineError as error:
+        cause = str(error).partition(" File ")[0]
+        listener.say(f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}")
+        device = probed(set(), scenario, say=listener.say)
     if not scenario.api:
         cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
     records = run_cells(cells, options, device=device)

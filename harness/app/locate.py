@@ -74,6 +74,8 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
         return Located(path.stem, found, path, "", weights)
     card = load_model(ref)
     named = "" if ref == card.name or path is not None else split(ref)[1]
+    if named and quant and mixture_of(named)[0] != mixture_of(quant)[0]:
+        raise RefusedError(f"{ref!r} names {named}, and {quant} is asked for: leave one of the two out")
     if named and not quant:
         quant, said = mixture_of(named)
         if said:

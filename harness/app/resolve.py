@@ -87,6 +87,8 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
         model = _from_shape(ref, found.guess.shape, asked, (*untold, found.why))
         return model._replace(guess=found.guess, bits=_bits(asked))
     assert found.card is not None
+    if quant and found.quant and mixture_of(quant)[0] != mixture_of(found.quant)[0]:
+        raise RefusedError(f"{ref!r} names {found.quant}, and {quant} is asked for: leave one of the two out")
     asked = quant or found.quant or found.card.default_quant
     model = _from_card(found.card, *mixture_of(asked))._replace(bits=_bits(asked))
     # What was read into the name is told, unless it is the card's own.
@@ -178,9 +180,11 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
         scenario = msgspec.convert(given, Scenario)
     except msgspec.ValidationError as error:
         raise BadDataError("scenario", "", str(error), "fields of a scenario") from error
-    asked = scenario.depth_tokens + scenario.prompt_tokens + scenario.new_tokens
-    if scenario.depth_tokens and asked > scenario.context_tokens:
-        raise InputError(f"{asked} tokens (depth + prompt + new) do not fit in a context of {scenario.context_tokens}")
+    words, asked = "prompt or new", max(scenario.prompt_tokens, scenario.new_tokens)
+    if scenario.depth_tokens:
+        words, asked = "depth + prompt + new", scenario.depth_tokens + scenario.prompt_tokens + scenario.new_tokens
+    if asked > scenario.context_tokens:
+        raise InputError(f"{asked} tokens ({words}) do not fit in a context of {scenario.context_tokens}")
     return scenario
 
 

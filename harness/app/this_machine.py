@@ -35,10 +35,14 @@ def probed(
     say: Callable[[str], None],
     again: bool = False,
     gpus: Mapping[str, GgmlDevice] | None = None,
+    limit_s: float = 1800.0,
 ) -> DeviceProfile:
     """Profile of this machine with the engine's cost of those weight types, none of it from a model to be predicted.
 
     Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to.
+
+    Raises:
+        EngineError: The engine's costs could not be timed, or not within ``limit_s``.
     """
     device = None if again else this_machine()
     if device is not None and device.doubts and not disturbance():
@@ -58,7 +62,12 @@ def probed(
         )
     if not types:
         return device
-    asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack, "fresh": again}
+    asked: dict[str, Any] = {
+        "thread_count": scenario.thread_count,
+        "repack": scenario.repack,
+        "fresh": again,
+        "limit_s": limit_s,
+    }
     with _alone(say):
         costs = calibrate(types, progress=say, **asked)
         device = msgspec.structs.replace(device, calibrations=(costs,))

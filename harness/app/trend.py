@@ -135,13 +135,13 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
     return [f"{name}: {old or 'unknown'} before, {new or 'unknown'} after" for name, old, new in pairs if old != new]
 
 
-def trends_of(figures: Iterable[Figures], metric: Metric) -> list[Trend]:
-    """The course of a metric over all runs that are comparable, from figures in the order of time."""
+def comparable(figures: Iterable[Figures]) -> list[list[Figures]]:
+    """Runs that can be compared with each other, from figures in the order of time."""
     groups: dict[tuple[str, ...], list[Figures]] = {}
     for run in figures:
         if run.values:
             groups.setdefault(run.alike, []).append(run)
-    return [_trend(runs, metric) for runs in groups.values()]
+    return list(groups.values())
 
 
 def effect_size(effect: float | None) -> str:
@@ -151,7 +151,9 @@ def effect_size(effect: float | None) -> str:
     return f"{effect:+.2f} ({next(name for limit, name in _SIZES if abs(effect) < limit)})"
 
 
-def _trend(runs: Sequence[Figures], metric: Metric) -> Trend:
+def trend_of(runs: Sequence[Figures], metric: Metric) -> Trend:
+    """The course of a metric over comparable runs, oldest first."""
+
     def point(run: Figures) -> Point:
         mid, low, high, count = median_interval(run.values)
         return Point(run_id=run.run_id, created=run.created, value=mid, low=low, high=high, sample_count=count)

@@ -187,6 +187,8 @@ def _keys(kind: Any, path: str) -> list[str]:
         )
         if step is None:
             return list(fields)
-        is_item = step.endswith("]")
-        kind = get_args(kind)[0 if is_item else 1] if is_item or get_origin(kind) is dict else fields.get(step)
+        if step.endswith("]"):  # an item; or a key of a hostile file that looks like one
+            kind = next(iter(get_args(kind)), None)
+        else:
+            kind = get_args(kind)[1] if get_origin(kind) is dict else fields.get(step)
     return []

@@ -25,6 +25,8 @@ from harness.domain.quant import split, understood
 from harness.errors import BadDataError, FetchError, MissingPackageError, UnknownNameError
 
 _POLL_S: Final = 0.5
+_ANSWER_S: Final = 4.0
+"""Longest time for a first word of the hub: its client alone would try again for 20 s where there is no network."""
 _FIRST_BYTES: Final = 1 << 20
 _MOST_BYTES: Final = 64 << 20
 """No header of a known model is half of this; what goes on longer is no header."""
@@ -135,6 +137,7 @@ def _files(repo: str) -> list[str]:
     if kept.is_file():
         return [str(name) for name in json.loads(kept.read_text())]
     client = _client()
+    _reach(client, repo)
     try:
         names = client.HfApi(endpoint=os.environ.get("HF_ENDPOINT")).list_repo_files(repo)
     except Exception as error:
@@ -149,6 +152,7 @@ def _config(repo: str) -> Path:
     kept = hub.try_to_load_from_cache(repo, "config.json", cache_dir=folder)
     if isinstance(kept, str):
         return Path(kept)
+    _reach(hub, repo)
     asked = {"cache_dir": folder, "endpoint": os.environ.get("HF_ENDPOINT"), "library_name": "edge-harness"}
     try:
         return Path(hub.hf_hub_download(repo, "config.json", **asked))
@@ -167,6 +171,7 @@ def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progre
     parts = PurePosixPath(source.file).parts
     if source.file.startswith("/") or ".." in parts or "\\" in source.file or not parts:
         raise FetchError(f"{source.repo}/{source.file}: not a path inside a repository")
+    _reach(hub, source.repo)
     folder = staging / "hub"
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(folder, size_bytes, progress, stop), daemon=True)
@@ -192,6 +197,28 @@ def _watch(folder: Path, size_bytes: int, progress: Progress, stop: threading.Ev
     while not stop.wait(_POLL_S):
         sizes = [f.stat().st_size for f in folder.rglob("*") if f.suffix in {".incomplete", ".gguf"} and f.is_file()]
         progress(max(sizes, default=0), size_bytes)
+
+
+def _reach(hub: Any, repo: str) -> None:
+    """Ask the hub for one word, whatever it is.
+
+    Raises:
+        FetchError: None came in time; a thread asks, since looking up a name knows no time limit.
+    """
+    endpoint, faults = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT")).endpoint, ["no answer"]
+
+    def ask() -> None:
+        try:
+            hub.utils.get_session().head(endpoint, timeout=_ANSWER_S)
+            faults.clear()
+        except Exception as error:  # noqa: BLE001 - of whichever library the client speaks with
+            faults[:] = [f"{type(error).__name__}: {error}"]
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_ANSWER_S)
+    if faults:
+        raise FetchError(f"{repo}: the hub {endpoint} cannot be reached ({faults[0]})")
 
 
 def _client() -> Any:

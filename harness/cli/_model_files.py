@@ -49,7 +49,7 @@ def add(path: Path, name: str | None) -> Answer:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option(
     "--routing-skew",
-    type=click.FloatRange(0, 3),
+    type=options.Amount(most=3, or_zero=True),
     metavar="Z",
     help="Experts are chosen by a Zipf law of this exponent (0: evenly), independently for each token.",
 )

@@ -31,6 +31,10 @@ MOST_TOKENS: Final = 1 << 24
 """No model has a context of more; a number above is a slip of the keyboard."""
 
 
+_MOST_SHARES: Final = 10
+"""Shares of a model's file in a RAM budget: cache and scratch of a small model are some times its weights, no more."""
+
+
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
     """A size in bytes."""
 
@@ -74,12 +78,12 @@ class CountOrAll(Count):
 
 
 class Amount(click.ParamType):  # type: ignore[type-arg]
-    """A finite number above ``above`` and at most ``most``."""
+    """A finite number above ``above`` and at most ``most``; with ``or_zero`` also 0."""
 
     name = "number"
 
-    def __init__(self, above: float = 0.0, most: float = 1e9) -> None:
-        self.above, self.most = above, most
+    def __init__(self, above: float = 0.0, most: float = 1e9, *, or_zero: bool = False) -> None:
+        self.above, self.most, self.or_zero = above, most, or_zero
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number; a usage error says what was found and expected."""
@@ -87,7 +91,7 @@ class Amount(click.ParamType):  # type: ignore[type-arg]
             found = float(value)
         except ValueError:
             found = math.nan
-        if not self.above < found <= self.most:
+        if not self.above < found <= self.most and not (self.or_zero and found == 0):
             self.fail(f"found {value!r}, expected a number above {self.above:g}, at most {self.most:g}", param, ctx)
         return found
 
@@ -133,9 +137,14 @@ def fields_of(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
 def budget_of(text: str, whole_bytes: int) -> int:
     """Bytes of a RAM budget: a size, or a share of a model's bytes such as ``0.6x``; else a usage error."""
     try:
-        return parse_bytes(text, whole_bytes)
+        found = parse_bytes(text, whole_bytes)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--ram-budget") from None
+    if text.strip().lower().endswith("x") and found > _MOST_SHARES * whole_bytes:
+        raise click.BadParameter(
+            f"found {text!r}, expected at most {_MOST_SHARES}x of the file", param_hint="--ram-budget"
+        )
+    return found
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:

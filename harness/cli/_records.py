@@ -1,6 +1,7 @@
 """Tables of records, comparisons, changes and trends, shared by the verbs that print them."""
 
 from collections.abc import Callable, Iterable, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.cli._output import Answer, say, table
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from harness.app.trend import Change, Trend
     from harness.domain.record import RunRecord
     from harness.records.compare import Comparison
+    from harness.records.derive import TestFigures
     from harness.records.history import History
 
 
@@ -41,21 +43,32 @@ def answer_of(
 
 
 def run_table(records: "Iterable[RunRecord]") -> "Table":
-    """One line a run: speed, latency, first token, load, memory, outcome."""
+    """One line a run: speed, latency, first token, load, memory, outcome; ``~``: every sample was disturbed."""
     from harness.records.derive import summarise
 
     columns = ("model", "pp t/s", "tg t/s", "p99", "first token", "load", "peak", "outcome")
     rows = []
     for record in records:
         s = summarise(record)
-        rates = [t.tokens_per_s if t else None for t in (s.test("prefill"), s.test("decode"))]
+        rates = [_rate(record, t) for t in (s.test("prefill"), s.test("decode"))]
         timed = (s.test("first_token"), s.test("load", "load"))
         times = [s.latency[0].p99_s if s.latency else None, *(t.duration_s if t else None for t in timed)]
-        shown = [*("-" if r is None else f"{r:.1f}" for r in rates)]
+        shown = [*rates]
         shown += ["-" if t is None else format_seconds(t) for t in times]
         peak = format_bytes(s.peak_rss_bytes) if s.peak_rss_bytes else "-"
         rows.append((title_of(record), *shown, peak, record.outcome))
     return table("", columns, rows, right=range(1, 7))
+
+
+def _rate(record: "RunRecord", test: "TestFigures | None") -> str:
+    """Tokens/s of a test; the median of its disturbed samples, marked, where there are no others."""
+    if test is None:
+        return "-"
+    if test.tokens_per_s is not None:
+        return f"{test.tokens_per_s:.1f}"
+    tried = [s for s in record.samples if (s.phase, s.label) == (test.phase, test.label) and not s.warm_up]
+    rates = [s.token_count / s.duration_s for s in tried if s.token_count and s.duration_s > 0]
+    return f"~{median(rates):.1f}" if rates else "-"
 
 
 def comparison_table(comparison: "Comparison", title: str) -> "Table":
@@ -98,21 +111,21 @@ def difference_view(before: "RunRecord", after: "RunRecord") -> list[Any]:
 
 def trends(past: "History", metric: str, **wanted: Any) -> Answer:
     """The course of a metric over the runs wanted, as ``History.figures`` takes them."""
-    from harness.app.trend import METRICS, trends_of
+    from harness.app.trend import METRICS, comparable, trend_of
 
     known = next((m for m in METRICS if m == metric), None)
     if known is None:
         raise UnknownNameError("metric", metric, METRICS)
-    found = trends_of(past.figures(known, **wanted), known)
+    groups = comparable(past.figures(known, **wanted))
 
     def show() -> None:
-        newest = sorted(found, key=lambda trend: trend.points[-1].created)[-_MOST_ROWS:]
+        newest = sorted(groups, key=lambda runs: runs[-1].created)[-_MOST_ROWS:]
         names = ("runs", "", "over time", "last", "against", "ratio", "95 % interval", "effect", "")
-        say(table(metric, names, [_row(trend) for trend in newest], right=(1, 3, 5, 6, 7)))
-        if len(found) > len(newest):
-            say(f"the newest {len(newest)} of {len(found)}: narrow them with --model or --device, or take --json")
+        say(table(metric, names, [_row(trend_of(runs, known)) for runs in newest], right=(1, 3, 5, 6, 7)))
+        if len(groups) > len(newest):
+            say(f"the newest {len(newest)} of {len(groups)}: narrow them with --model or --device, or take --json")
 
-    return Answer(found, show)
+    return Answer(lambda: [trend_of(runs, known) for runs in groups], show)
 
 
 def _row(trend: "Trend") -> tuple[str, ...]:

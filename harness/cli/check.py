@@ -9,6 +9,8 @@ from harness.cli import _options as options
 from harness.cli._output import Answer, say
 from harness.errors import Exit
 
+_REPORTS = (".html", ".htm", ".md", ".json")
+
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL...]")
@@ -56,6 +58,8 @@ def check(
     from harness.report.answer import check_line
     from harness.report.formats.html import write_check_report
 
+    if report is not None and report.suffix.lower() not in _REPORTS:
+        raise click.BadParameter(f"found {report}, expected an ending of {', '.join(_REPORTS)}", param_hint="--report")
     chosen = Options(repetitions=repetitions, how=how)
     scenario, on = scenario_from(fields), (target, programs)
     found = run_check(models, quant, scenario, chosen, probe_again=probe_again, depths=depths, on=on)

@@ -1,16 +1,20 @@
 """``edge-harness compare``: what was predicted before a run, beside what it measured; and two runs with each other."""
 
+import os
 from pathlib import Path
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._output import Answer, answers, say
 from harness.errors import Exit
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--max-error", "max_error_percent", type=click.FloatRange(0), help="Exit 1 above this error, in percent.")
+@click.option(
+    "--max-error", "max_error_percent", type=options.Amount(or_zero=True), help="Exit 1 above this error, in percent."
+)
 @answers
 def compare(runs: tuple[str, ...], max_error_percent: float | None) -> Answer:
     """Compare prediction and measurement of each RUN (a record file, or a run of the history).
@@ -26,7 +30,8 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None) -> Answer:
     from harness.records.compare import compare as compare_record
     from harness.records.store import load
 
-    records = [load(Path(r)) if r.endswith(".json") else open_history().get(r) for r in runs]
+    files = [r.endswith(".json") or os.path.exists(r) for r in runs]  # noqa: PTH110 - a run may have any name
+    records = [load(Path(r)) if is_file else open_history().get(r) for r, is_file in zip(runs, files, strict=True)]
     found = [(record, compare_record(record)) for record in records]
     missing = [record.run_id for record, comparison in found if comparison is None]
     if missing and len(records) != 2:

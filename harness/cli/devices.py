@@ -152,20 +152,15 @@ def _calibrations(say: Callable[[str], None]) -> "tuple[Calibration, ...]":
 
 def _summary(profile: "DeviceProfile") -> dict[str, object]:
     pool = profile.pool(profile.engine().pool)
-    return {
-        "name": profile.name,
-        "title": profile.title,
-        "kind": profile.kind,
-        "chip": profile.chip,
-        "os": profile.os,
-        "year": profile.year,
-        "pool": pool.name,
-        "total_bytes": pool.total_bytes.value,
-        "usable_bytes": pool.usable_bytes.value,
-        "bandwidth_bytes_per_s": pool.bandwidth_bytes_per_s.value,
+    sizes = ("total_bytes", "usable_bytes", "bandwidth_bytes_per_s")
+    found = {name: getattr(profile, name) for name in ("name", "title", "kind", "chip", "os", "year")}
+    found |= {"pool": pool.name, **{name: getattr(pool, name).value for name in sizes}}
+    apis = [api for engine in profile.engines for api in engine.apis]
+    calibrated = [c.api for c in profile.calibrations]
+    return found | {
         "bandwidth_confidence": pool.bandwidth_bytes_per_s.confidence,
-        "apis": [b for engine in profile.engines for b in engine.apis],
-        "calibrated": [c.api for c in profile.calibrations],
+        "apis": apis,
+        "calibrated": calibrated,
     }
 
 
@@ -174,38 +169,30 @@ def _figures_table(profile: "DeviceProfile") -> "Table":
 
     rows: list[tuple[str, ...]] = []
 
-    def add(name: str, figure: "Figure | None", words: str) -> None:
+    def add(name: str, figure: "Figure | None", words: "Callable[[float], str]") -> None:
         if figure is not None:
-            rows.append((name, words, figure.confidence, figure.source))
-
-    def add_bytes(name: str, figure: "Figure | None") -> None:
-        add(name, figure, format_bytes(figure.value) if figure else "")
-
-    def add_rate(name: str, figure: "Figure | None") -> None:
-        add(name, figure, format_rate(figure.value) if figure else "")
+            rows.append((name, words(figure.value), figure.confidence, figure.source))
 
     for pool in profile.pools:
-        add_bytes(f"{pool.name} total ({pool.technology})", pool.total_bytes)
-        add_bytes(f"{pool.name} for one app", pool.usable_bytes)
-        add_bytes(f"{pool.name} on request", pool.entitled_bytes)
-        add_rate(f"{pool.name} bandwidth", pool.bandwidth_bytes_per_s)
-        add_rate(f"{pool.name} read, measured", pool.measured_read_bytes_per_s)
-        add_rate(f"{pool.name} copy, measured", pool.measured_copy_bytes_per_s)
+        add(f"{pool.name} total ({pool.technology})", pool.total_bytes, format_bytes)
+        add(f"{pool.name} for one app", pool.usable_bytes, format_bytes)
+        add(f"{pool.name} on request", pool.entitled_bytes, format_bytes)
+        add(f"{pool.name} bandwidth", pool.bandwidth_bytes_per_s, format_rate)
+        add(f"{pool.name} read, measured", pool.measured_read_bytes_per_s, format_rate)
+        add(f"{pool.name} copy, measured", pool.measured_copy_bytes_per_s, format_rate)
     for engine in profile.engines:
         for dtype, peak in engine.peak_flops_per_s.items():
-            add(f"{engine.kind} peak {dtype}", peak, f"{peak.value / TERA:.3g} T/s")
-        kept = engine.sustained_ratio
-        add(f"{engine.kind} kept after ten minutes", kept, f"{kept.value:.0%}" if kept else "")
-    add_rate(f"storage, in sequence ({profile.storage.technology})", profile.storage.sequential_read_bytes_per_s)
-    add_rate("storage, at random", profile.storage.random_read_bytes_per_s)
-    add_rate("storage, mapped", profile.storage.mapped_read_bytes_per_s)
-    add_rate("storage, all threads computing", profile.storage.busy_read_bytes_per_s)
-    power = profile.power
-    add("battery", power.battery_joules, f"{power.battery_joules.value / 3600:.1f} Wh" if power.battery_joules else "")
+            add(f"{engine.kind} peak {dtype}", peak, lambda value: f"{value / TERA:.3g} T/s")
+        add(f"{engine.kind} kept after ten minutes", engine.sustained_ratio, "{:.0%}".format)
     add(
-        "power, sustained", power.sustained_watts, f"{power.sustained_watts.value:g} W" if power.sustained_watts else ""
+        f"storage, in sequence ({profile.storage.technology})", profile.storage.sequential_read_bytes_per_s, format_rate
     )
-    add("power, peak", power.peak_watts, f"{power.peak_watts.value:g} W" if power.peak_watts else "")
+    add("storage, at random", profile.storage.random_read_bytes_per_s, format_rate)
+    add("storage, mapped", profile.storage.mapped_read_bytes_per_s, format_rate)
+    add("storage, all threads computing", profile.storage.busy_read_bytes_per_s, format_rate)
+    add("battery", profile.power.battery_joules, lambda value: f"{value / 3600:.1f} Wh")
+    add("power, sustained", profile.power.sustained_watts, "{:g} W".format)
+    add("power, peak", profile.power.peak_watts, "{:g} W".format)
     title = f"{profile.title} ({profile.chip}, {profile.os}, {profile.year})"
     return table(title, ("figure", "value", "known by", "source"), rows, right=(1,))
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import OF_ONE_PLACEMENT, refuse_idle, refuse_typed
 from harness.cli._explanation import render_explanation
 from harness.cli._output import Answer, answers, console, table
 from harness.cli._plans import render_plans
@@ -69,7 +70,10 @@ if TYPE_CHECKING:
 @click.option("--advice/--no-advice", "with_advice", default=True, help="Say what would help.")
 @click.option("--other-devices", is_flag=True, help="Also name devices that would do, where this one does not.")
 @answers
+@click.pass_context
 def fit(
+    context: click.Context,
+    /,
     model: str,
     device: str,
     quant: str,
@@ -115,19 +119,26 @@ def fit(
     )
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
-    speed = bandwidth_gb_s * GB if bandwidth_gb_s else None
-    profile = override(profile, ram_bytes=ram_bytes, vram_bytes=vram_bytes, bandwidth_bytes_per_s=speed)
+    profile = override(
+        profile,
+        ram_bytes=ram_bytes,
+        vram_bytes=vram_bytes,
+        bandwidth_bytes_per_s=bandwidth_gb_s * GB if bandwidth_gb_s else None,
+    )
     if ram_budget:
         profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     if placement is not None:
+        refuse_typed(context, OF_ONE_PLACEMENT, "--placement auto, which looks for the best")
         return _placements(resolved, profile, scenario, card_count)
     small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
-    asked["minutes"] = minutes
-    asked["beside"] = tuple(companion(text) for text in beside)
+    asked |= {"minutes": minutes, "beside": tuple(companion(text) for text in beside)}
     now = predict(resolved, profile, scenario, **asked)
+    refuse_idle(context, now, lambda values: predict(resolved, profile, scenario_from(fields | values), **asked))
+    unentitled = predict(resolved, profile, scenario, **asked | {"entitled": False})
+    _refuse((entitled and unentitled == now, f"--entitled changes nothing: {profile.title} has one limit for all apps"))
     late, energy = outlook(resolved, profile, scenario, now.speed, minutes or 10)
-    notes = (*resolved.notes, *_speed_notes(now, profile, scenario.batch_count))
+    notes = (*resolved.notes, *_notes(now, resolved, profile, scenario))
     if device in THIS_MACHINE:
         notes = (*notes, *timing_notes(resolved, profile, scenario))
     changes: list[Advice] = []
@@ -143,8 +154,8 @@ def fit(
     why = explain(resolved, profile, scenario) if explained else None
     remote = None
     if verifier is not None and small is not None:
-        there, trip_s = resolve_device(verifier), (round_trip_ms or 40.0) / 1e3
-        remote = plan_remote(now, resolved, small, profile, there, scenario, trip_s)
+        there = resolve_device(verifier)
+        remote = plan_remote(now, resolved, small, profile, there, scenario, (round_trip_ms or 40.0) / 1e3)
 
     def show() -> None:
         from harness.report.answer import first_line, next_step
@@ -168,14 +179,17 @@ def _refuse(*conflicts: tuple[object, str]) -> None:
             raise click.UsageError(words)
 
 
-def _speed_notes(now: "Prediction", device: "DeviceProfile", sequence_count: int) -> list[str]:
-    """What the speeds are of, where that is not one sequence by what is published of the device's kind."""
+def _notes(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario") -> list[str]:
+    """What the figures are of, where that is not one sequence by what is published of the device's kind."""
     notes = []
     if device.learned:
         notes.append(f"speed was learnt from measurements of this device, kept in {device.learned}")
-    if sequence_count > 1:
-        each = format_number(now.speed.decode_tokens_per_s.mid / sequence_count)
-        notes.append(f"{sequence_count} sequences together: speeds are those of all, {each} tokens/s for each")
+    most_tokens = model.weights.shape.context_max_tokens
+    if most_tokens and scenario.context_tokens > most_tokens:
+        notes.append(f"a context of {scenario.context_tokens} is beyond the {most_tokens} tokens of {now.model}")
+    if scenario.batch_count > 1:
+        each = format_number(now.speed.decode_tokens_per_s.mid / scenario.batch_count)
+        notes.append(f"{scenario.batch_count} sequences together: speeds are those of all, {each} tokens/s for each")
     return notes
 
 

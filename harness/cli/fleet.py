@@ -40,7 +40,7 @@ def fleet() -> None:
 @click.option("--out", "-o", "folder", type=options.FOLDER, default=Path("fleet-results"))
 @click.option("--resume", is_flag=True, help="Take the results that are in --out already.")
 @click.option(
-    "--device-wait", "device_wait_s", type=click.FloatRange(0), default=60.0, show_default=True,
+    "--device-wait", "device_wait_s", type=options.Amount(or_zero=True), default=60.0, show_default=True,
     help="Seconds to wait for a device that is not there.",
 )  # fmt: skip
 @tls_options
@@ -118,7 +118,7 @@ def certs(machines: tuple[str, ...], hosts: tuple[str, ...], out: Path) -> None:
 )
 @click.option("--identity", type=options.FILE, help="Private key; the SSH agent and ~/.ssh otherwise.")
 @click.option("--known-hosts", type=options.FILE, help="Keys of hosts to believe; ~/.ssh/known_hosts otherwise.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=3600.0, show_default=True)
+@click.option("--timeout", "timeout_s", type=options.Amount(), default=3600.0, show_default=True)
 @click.option("--out", "-o", "folder", type=options.FOLDER, default=Path("fleet-results"))
 @click.argument("run_options", nargs=-1, type=click.UNPROCESSED)
 @answers

@@ -97,19 +97,10 @@ def _rows(card: "ModelCard") -> list[tuple[str, str]]:
 
 
 def _summary(card: "ModelCard") -> dict[str, object]:
-    return {
-        "name": card.name,
-        "title": card.title,
-        "family": card.family,
-        "licence": card.licence,
-        "architecture": card.shape.architecture,
-        "kind": _kind(card),
-        "parameter_count": card.parameter_count,
-        "active_parameter_count": card.active_parameter_count,
-        "context_max_tokens": card.shape.context_max_tokens,
-        "default_quant": card.default_quant,
-        "quants": [f.quant for f in card.files],
-    }
+    own = ("name", "title", "family", "licence", "parameter_count", "active_parameter_count", "default_quant")
+    of_shape = {name: getattr(card.shape, name) for name in ("architecture", "context_max_tokens")}
+    found = {name: getattr(card, name) for name in own} | of_shape
+    return found | {"kind": _kind(card), "quants": [f.quant for f in card.files]}
 
 
 def _kind(card: "ModelCard") -> str:

@@ -28,8 +28,8 @@ def _limits(_context: click.Context, _option: click.Parameter, texts: tuple[str,
     for text in texts:
         name, _, most = text.partition("=")
         try:
-            found[name.strip().lower()] = float(most.removesuffix("s"))
-        except ValueError:
+            found[name.strip().lower()] = options.Amount().convert(most.removesuffix("s"), _option, _context)
+        except click.BadParameter:
             raise click.BadParameter(f"found {text!r}, expected seconds such as ttft=0.5") from None
     return found
 

@@ -4,9 +4,10 @@ import hashlib
 import itertools
 import re
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from harness.catalog._toml import convert, floats, read_document
 from harness.domain.base import Frozen
@@ -26,11 +27,11 @@ class _Asked(Frozen, frozen=True, kw_only=True):
 
     scenario: Scenario = Scenario()
     runtime: str = "llamacpp"
-    repetitions: int = 5
-    cold_loads: int = 1
-    timeout_s: float = 1800.0
+    repetitions: Annotated[int, Meta(gt=0, le=10**6)] = 5
+    cold_loads: Annotated[int, Meta(ge=0, le=10**6)] = 1
+    timeout_s: Annotated[float, Meta(gt=0, le=10**6)] = 1800.0
     memory_limit_bytes: int | None = None
-    patience_s: float = 20.0
+    patience_s: Annotated[float, Meta(ge=0, le=10**6)] = 20.0
 
 
 class Matrix(_Asked, frozen=True, kw_only=True):
@@ -77,12 +78,6 @@ def load_matrix(path: Path) -> Matrix:
     for index, device in enumerate(matrix.devices):
         if not is_device_name(device):
             raise BadDataError(path, f"devices[{index}]", repr(device)[:60], "letters, digits, dots and dashes")
-    for field in ("repetitions", "timeout_s"):
-        if not 0 < getattr(matrix, field) <= 10**6:
-            raise BadDataError(path, field, str(getattr(matrix, field)), "a number above 0, at most 1e6")
-    for field in ("cold_loads", "patience_s"):
-        if not 0 <= getattr(matrix, field) <= 10**6:
-            raise BadDataError(path, field, str(getattr(matrix, field)), "a number of at least 0, at most 1e6")
     for index, depth in enumerate(matrix.depths):
         try:
             check_scenario(msgspec.structs.replace(matrix.scenario, depth_tokens=depth))

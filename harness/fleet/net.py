@@ -5,6 +5,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def client_of(scheduler: str, tls: Tls) -> Iterator[Any]:
 
 def unreachable(scheduler: str, error: BaseException) -> CouldNotRunError:
     """One line for a scheduler that does not answer."""
-    cause = str(error.__cause__ or error).splitlines()
+    cause = re.sub(r"^in <.*?>: ", "", str(error.__cause__ or error)).splitlines()
     return CouldNotRunError(
         f"no scheduler answered at {scheduler} within {CONNECT_S:g} s ({cause[0] if cause else type(error).__name__}). "
         "Start one with: edge-harness fleet up"

@@ -55,6 +55,7 @@ def calibrate(
     progress: Progress | None = None,
     api: str = "cpu",
     fill_bytes: int = 0,
+    limit_s: float = 1800.0,
 ) -> Calibration:
     """Costs of llama.cpp on this machine for those types; timed in a child process and kept for the next time.
 
@@ -65,7 +66,7 @@ def calibrate(
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
-        EngineError: The child died, or the engine has no device of that api.
+        EngineError: The child died or took longer than ``limit_s``, or the engine has no device of that api.
         RefusedError: None of the types can be timed.
     """
     wanted = sorted({t for t in types if t in TINY_TYPES and t != "F32"})
@@ -88,7 +89,7 @@ def calibrate(
         "api": api,
         "software": bool(fill_bytes),
     }
-    events, process = _run(arguments, say)
+    events, process = _run(arguments, say, limit_s)
     found = fit(events, missing, arguments["fill_bytes"])
     rewritten = repacked_types(host.isa) if api == "cpu" and repack else frozenset()
     found = msgspec.structs.replace(
@@ -254,7 +255,7 @@ def _spread(events: Iterable[Mapping[str, Any]]) -> float:
     return float(np.quantile(deviations, 0.9)) if deviations else 0.0
 
 
-def _run(arguments: dict[str, Any], say: Progress) -> tuple[list[Mapping[str, Any]], Mapping[str, int]]:
+def _run(arguments: dict[str, Any], say: Progress, limit_s: float) -> tuple[list[Mapping[str, Any]], Mapping[str, int]]:
     """Timings of the child, and what its process held without a model."""
 
     def on_event(name: str, data: Any) -> None:
@@ -264,7 +265,7 @@ def _run(arguments: dict[str, Any], say: Progress) -> tuple[list[Mapping[str, An
     result = run_child(
         "harness.measure._calibrate_child:run",
         arguments,
-        limits=Limits(wall_s=900 if arguments["api"] == "cpu" else 1800),
+        limits=Limits(wall_s=limit_s),
         on_event=on_event,
     )
     if result.outcome != "ok":

@@ -207,6 +207,9 @@ def features(work: Work, machine: Machine) -> Features:
     }
 
 
+_LEAST_S: Final = 1e-30
+
+
 def decode_base(work: Work, machine: Machine) -> dict[str, float]:
     """Seconds at the specification: bytes, weights and KV cache; and the layers."""
     return {
@@ -228,7 +231,8 @@ def decode_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Term
     kv = base["kv"] / (seen * share)
     both = (by_bytes**SMOOTHNESS + by_compute**SMOOTHNESS) ** (1 / SMOOTHNESS)
     total = over + both + kv
-    compute = by_compute**SMOOTHNESS * both ** (1 - SMOOTHNESS)
+    # by_compute^S both^(1 - S); the part of a split that has the cache and no weights has 0 of both
+    compute = by_compute * (by_compute / (both + _LEAST_S)) ** (SMOOTHNESS - 1)
     slopes = {
         "overhead": over / total,
         "efficiency": -(both - compute + kv) / total * cap_slope(laws["efficiency"]),

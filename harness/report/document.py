@@ -138,7 +138,7 @@ def build(
     command: Sequence[str] = (),
     created: str = "",
 ) -> Report:
-    """Make the report of some runs and predictions.
+    """Make the report of some runs and predictions: first the runs that were predicted, then the others, as they came.
 
     Args:
         records: Runs, in any order.
@@ -149,7 +149,7 @@ def build(
     return Report(
         created=created or datetime.now(UTC).isoformat(timespec="seconds"),
         command=without_folders(command),
-        runs=tuple(view(r) for r in sorted(records, key=lambda r: (r.created, r.run_id))),
+        runs=tuple(view(r) for r in sorted(records, key=lambda r: (r.prediction is None, r.created, r.run_id))),
         choices=choices,
     )
 

@@ -1,6 +1,7 @@
 """Intervals of a median, and of the ratio of two sides that were measured in turns."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -38,18 +39,22 @@ def quantile_interval(samples: Sequence[float], share: float, confidence: float 
     Source:
         H. A. David and H. N. Nagaraja, "Order Statistics", 3rd ed., section 7.1.
     """
+    ordered = sorted(_finite(samples).tolist())
+    n = len(ordered)
+    low, high = _ends(n, share, confidence)
+    before, part = divmod(share * (n - 1), 1.0)
+    mid = ordered[int(before)] * (1.0 - part) + ordered[min(int(before) + 1, n - 1)] * part
+    return Estimate(mid, ordered[low - 1] if low else None, ordered[high - 1] if high <= n else None, n)
+
+
+@lru_cache(maxsize=1024)
+def _ends(n: int, share: float, confidence: float) -> tuple[int, int]:
+    """The l and u of :func:`quantile_interval`: they depend on the number of samples alone."""
     from scipy.special import bdtr
 
-    ordered = np.sort(_finite(samples))
-    n = len(ordered)
     below, tail = bdtr(np.arange(n + 1.0), n, share), (1.0 - confidence) / 2.0
     low, high = np.searchsorted(below, tail, side="right"), np.searchsorted(below, 1.0 - tail, side="left") + 1
-    return Estimate(
-        float(np.quantile(ordered, share)),
-        float(ordered[low - 1]) if low else None,
-        float(ordered[high - 1]) if high <= n else None,
-        n,
-    )
+    return int(low), int(high)
 
 
 def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -59,3 +59,16 @@ def test_what_the_build_needs_is_copied_and_not_ignored() -> None:
 def test_hadolint_finds_nothing() -> None:
     done = subprocess.run(["hadolint", str(FILE)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(shutil.which("buildah") is None, reason="needs buildah; bench/container.sh says what else")
+def test_the_image_is_built_without_rights_and_checks_the_machine() -> None:
+    done = subprocess.run([str(ROOT / "bench" / "container.sh")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = done.stdout.partition("+ sh -c")[2]
+    assert "10001" in said
+    assert "no compiler in the image" in said
+    assert "tokens/s measured" in said
+    assert "exit status" not in said

@@ -1,5 +1,6 @@
 """Every option of every verb, found by asking the commands themselves: bounds, shared meanings, and an effect."""
 
+import json
 import math
 
 import click
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 from bench.renderers import verbs
 from harness.cli import cli
 from harness.cli._options import Amount, Count, Size
+from harness.errors import InputError
 
 SHARED = {"--timeout", "--wait", "--resume", "--out", "--json"}
 """What every verb that measures takes."""
@@ -30,7 +32,7 @@ def bad_values(option: click.Option) -> list[str]:
     if isinstance(kind, Count):
         return [str(kind.least - 1), str(kind.most + 1), "nan", "1.5", "", "1e3", "99999999999999999999"]
     if isinstance(kind, Amount):
-        return [str(kind.above), "nan", "inf", "-1", "", str(kind.most * 99)]
+        return [str(kind.above) if not kind.or_zero else "-0.1", "nan", "inf", "-1", "", str(kind.most * 99)]
     if isinstance(kind, Size):
         return ["0", "-5MB", "nan", "", "5 parsecs", "99999999999GiB"]
     if isinstance(kind, click.IntRange | click.FloatRange):
@@ -52,9 +54,63 @@ def test_numbers_have_bounds(name: str, option: str, value: str) -> None:
 
 
 def test_no_number_is_unbounded() -> None:
-    """A plain ``int`` or ``float`` takes nan, 99 times too much and what no machine has."""
-    loose = [f"{name} {o.opts[0]}" for name, o in OPTIONS if o.type in {click.INT, click.FLOAT}]
+    """A plain ``int`` or ``float`` takes nan, 99 times too much and what no machine has; a ``FloatRange`` takes nan."""
+    loose = [
+        f"{name} {o.opts[0]}"
+        for name, o in OPTIONS
+        if o.type in {click.INT, click.FLOAT} or isinstance(o.type, click.FloatRange)
+    ]
     assert loose == []
+
+
+def effects(option: click.Option) -> list[list[str]]:
+    """Ways to type an option of `fit` with something else than its default."""
+    name, kind = option.opts[0], option.type
+    if option.is_flag:
+        return [[flag] for flag in (option.secondary_opts or option.opts)]
+    if isinstance(kind, click.Choice):
+        return [[name, choice] for choice in kind.choices if choice != option.default]
+    if isinstance(kind, Count):
+        return [[name, str(n)] for n in (1, 3, 64, 999) if n != option.default and kind.least <= n <= kind.most]
+    if isinstance(kind, Amount):
+        return [[name, "5"], [name, "12345"]]
+    words = {"--quant": "Q8_0", "--kv-type": "Q8_0", "--api": "vulkan", "--draft": "smollm2-135m"}
+    words |= {"--ram-budget": "1GiB", "--verifier": DEVICES[0], "--with": "memory_store", "--tensor-split": "1,2"}
+    return [[name, words[name]]] if name in words else []
+
+
+DEVICES = ("raspberry-pi-5-16gb", "rtx-4060-desktop", "iphone-15-pro")
+NEVER_IDLE = {"--json", "--advice", "--other-devices", "--explain", "--target", "--minutes"}
+"""How it is told; what is asked of the prediction, and may hold anyhow. Figures of the device may be no limit."""
+EFFECTS = [
+    pytest.param(device, words, id=f"{device} {' '.join(words)}")
+    for device in DEVICES
+    for name, option in OPTIONS
+    if name == "fit" and option.opts[0] not in {*NEVER_IDLE, "--device"}
+    for words in effects(option)
+]
+
+
+def predicted(*words: str) -> object:
+    """What `fit` says besides repeating the question; None where it refuses."""
+    done = CliRunner().invoke(cli, ["fit", "llama-3.2-3b", "--json", *words])
+    if isinstance(done.exception, InputError) or done.exit_code == 2:
+        return None
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    return {key: value for key, value in json.loads(done.stdout).items() if key != "scenario"}
+
+
+@pytest.mark.parametrize(("device", "words"), EFFECTS)
+def test_an_option_of_fit_changes_the_answer_or_is_refused(device: str, words: list[str]) -> None:
+    found = predicted("-d", device, *words)
+    assert found is None or found != predicted("-d", device)
+
+
+@pytest.mark.parametrize("words", [w for _, o in OPTIONS if _ == "fit" for w in effects(o)], ids=" ".join)
+def test_a_search_of_placements_refuses_what_it_does_not_look_at(words: list[str]) -> None:
+    asked = ("-d", "rtx-4060-desktop", "--placement", "auto")
+    found = predicted(*asked, *words) if words[0] not in {"--json", "--device", "--placement"} else None
+    assert found is None or found != predicted(*asked)
 
 
 @pytest.mark.parametrize("name", sorted(MEASURING))

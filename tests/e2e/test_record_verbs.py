@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,21 @@ def test_max_error_is_a_gate(environment: dict[str, str], limit: str, status: in
 
     assert done.returncode == status
     assert ("decode is predicted +19.3% off" in " ".join(done.stdout.split())) == (status == 1)
+
+
+def test_a_speed_that_was_disturbed_all_along_is_shown_and_marked(environment: dict[str, str], tmp_path: Path) -> None:
+    told = json.loads(REAL.read_text())
+    samples = [s for s in told["samples"] if s["phase"] == "decode"]
+    rates = [s["token_count"] / s["duration_s"] for s in samples if not s.get("warm_up")]
+    for sample in samples:
+        sample["validity"] = {**sample.get("validity", {}), "doubts": ["other processes used 75% of all CPU time"]}
+    path = tmp_path / "busy.json"
+    path.write_text(json.dumps({**told, "outcome": "inconclusive"}))
+    assert verb("history", "--import", str(path), environment=environment).returncode == 0
+
+    done = verb("history", told["run_id"], environment=environment)
+
+    assert f" ~{statistics.median(rates):.1f} " in done.stdout, done.stdout + done.stderr
 
 
 def test_a_record_without_prediction_cannot_be_compared(environment: dict[str, str]) -> None:

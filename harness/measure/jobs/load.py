@@ -77,7 +77,7 @@ def read_trace(path: Path) -> tuple[Arrival, ...]:
         BadDataError: A line is none.
     """
     found = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         if line.strip():
             try:
                 found.append(msgspec.json.decode(line, type=Arrival))

@@ -1,7 +1,6 @@
 """From loose values of strangers to a record: numbers are checked, names are kept short, nothing is trusted."""
 
 import hashlib
-import math
 import re
 from typing import Any
 
@@ -21,15 +20,17 @@ from harness.errors import BadDataError
 SAMPLES_MAX = 100_000
 UNDATED = "1970-01-01T00:00:00+00:00"
 """When a result was made that does not say so."""
+LEAST, MOST = 1e-15, 1e19
+"""Of any amount, nanoseconds since 1970 among them: powers of what is beyond are no numbers any more."""
 
 
 def number(value: Any, default: float = 0.0) -> float:
-    """A finite number of at least 0, from a number or text; the default for anything else."""
+    """A number that an amount can be (0, or ``LEAST`` to ``MOST``), from a number or text; else the default."""
     try:
         found = float(value)
     except (TypeError, ValueError):
         return default
-    return found if math.isfinite(found) and found >= 0 else default
+    return found if found == 0 or LEAST <= found <= MOST else default
 
 
 def count(value: Any, default: int = 0) -> int:

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -177,6 +179,23 @@ def test_what_is_not_there_is_said(hub: Any, gguf: Path) -> None:
         resolve_model("hf:org/none")
     with pytest.raises(RefusedError, match="hf:org/repo"):
         resolve_model("hf:llama")
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["refuses", "says nothing"])
+def test_a_hub_that_does_not_answer_is_told_within_five_seconds(
+    listens: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The client itself would try five times: 20 s before the error."""
+    monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        if not listens:
+            silent.close()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+        began_s = time.monotonic()
+        with pytest.raises(FetchError, match=f"127.0.0.1:{port} cannot be reached"):
+            read_repository("org/tiny")
+    assert time.monotonic() - began_s < 5
 
 
 def test_a_repository_that_cannot_be_had_is_bounded_where_its_name_tells_a_size(hub: Any) -> None:

@@ -161,8 +161,8 @@ def test_the_engine_runs_tiny_models_without_a_nan(tmp_path: Path, type_name: st
 @pytest.mark.engine
 def test_a_calibration_runs_in_a_child() -> None:
     pytest.importorskip("llama_cpp")
-    asked = {"types": ["Q8_0"], "fill_bytes": 4 << 20, "thread_count": 2, "rounds": 2, "retries": 0, "repack": True}
-    events, process = calibrate._run({**asked, "api": "cpu", "software": False}, lambda _line: None)
+    asked = {"types": ["Q8_0"], "fill_bytes": 4 << 20, "thread_count": 2, "rounds": 1, "retries": 0, "repack": True}
+    events, process = calibrate._run({**asked, "api": "cpu", "software": False}, lambda _line: None, 300.0)
     found = calibrate.fit(events, ["Q8_0"], 4 << 20)
     (cost,) = found.types
     assert [batch for batch, _ in cost.batch_seconds_per_byte] == [1, 2, 3, 4, 5, 8, 16, 64, 512]
@@ -170,6 +170,15 @@ def test_a_calibration_runs_in_a_child() -> None:
     assert found.attention_flops_per_s > 1e8
     # An interpreter with numpy and the engine: tens of MiB of each kind, and no model among them.
     assert all(10 << 20 < size < 200 << 20 for size in process.values()) and len(process) == 2
+
+
+@pytest.mark.engine
+def test_a_calibration_ends_at_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is too busy `check` goes on without it, instead of after a quarter of an hour."""
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
+    with pytest.raises(EngineError, match="timed out"):
+        calibrate.calibrate(["Q4_0"], limit_s=0.2)
 
 
 @pytest.mark.parametrize(("disturbed", "kept"), [(0, True), (5, False)])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.records_scale import measure, trends, year
-from harness.app.trend import trends_of
+from harness.app.trend import comparable, trend_of
 from harness.records.history import FORMAT, History
 from harness.records.store import encode
 
@@ -20,7 +20,8 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
 
 @pytest.mark.parametrize("metric", ["decode_tokens_per_s", "load_s", "peak_memory_bytes"])
 def test_a_trend_from_figures_is_the_trend_from_the_records(history: History, metric: str) -> None:
-    from_figures = trends_of(history.figures(metric, limit=10**6), metric)  # type: ignore[arg-type]
+    groups = comparable(history.figures(metric, limit=10**6))  # type: ignore[arg-type]
+    from_figures = [trend_of(runs, metric) for runs in groups]  # type: ignore[arg-type]
     assert from_figures == trends(list(year(900)), metric)  # type: ignore[arg-type]
     assert len(from_figures) == 800
     assert sum(len(t.points) for t in from_figures) == 900

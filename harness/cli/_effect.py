@@ -1,0 +1,72 @@
+"""Options that would change nothing: refused, so that nobody takes the answer for one that heeds them."""
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.core import ParameterSource
+
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.domain.prediction import Prediction
+
+_SPLIT: Final = ("gpu_layers", "cpu_moe", "tensor_split", "split_mode", "main_gpu", "kv_on_gpu")
+OF_ONE_PLACEMENT: Final = frozenset(
+    {
+        *_SPLIT,
+        "repack",
+        "mmap",
+        "target_tokens_per_s",
+        "minutes",
+        "entitled",
+        "draft",
+        "beside",
+        "with_advice",
+        "other_devices",
+    }
+)
+
+
+def typed(context: click.Context) -> dict[str, click.Parameter]:
+    """Options that stand on the command line, by the name of their parameter."""
+    given = ((p.name or "", p) for p in context.command.params)
+    return {name: p for name, p in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+
+
+def refuse_typed(context: click.Context, names: Collection[str], beside: str) -> None:
+    """Refuse those of ``names`` that were typed, since they say nothing to what is asked for (``beside``).
+
+    Raises:
+        click.UsageError: One was typed.
+    """
+    for name, option in typed(context).items():
+        if name in names:
+            raise click.UsageError(f"{option.opts[0]} has no meaning with {beside}")
+
+
+def refuse_idle(context: click.Context, now: "Prediction", again: "Callable[[dict[str, Any]], Prediction]") -> None:
+    """Refuse a typed option of the scenario that changes nothing here: without it the same is predicted.
+
+    All layers on the GPU are compared with none too, and a number of threads with one less (two, for one): to say what
+    holds anyhow is allowed where there is a choice. ``again`` predicts with other values.
+
+    Raises:
+        click.UsageError: One changes nothing.
+    """
+    from harness.domain.placement import Placement
+    from harness.domain.scenario import Scenario
+
+    usual = {field: getattr(of, field) for of in (Scenario(), Placement()) for field in of.__struct_fields__}
+    for name, option in typed(context).items():
+        value = context.params[name]
+        if name == "api" or name not in usual or str(value).upper() == str(usual[name]).upper():
+            continue
+        others = [value - 1 or 2] if name == "thread_count" else [usual[name]] + [0] * (name == "gpu_layers")
+        try:
+            idle = all(again({name: other}) == now for other in others)
+        except HarnessError:  # there is no answer without it
+            continue
+        if idle:
+            what = f"{now.model} {now.quant} on {now.device} by {now.api}"
+            raise click.UsageError(f"{option.opts[0]} changes nothing for {what}: leave it out")
