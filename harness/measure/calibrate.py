@@ -180,11 +180,11 @@ def _overheads(times: Times) -> tuple[float, float, float]:
     shallow, deep = dimensions("shallow", "F16", 0), dimensions("deep", "F16", 0)
     between = deep.layer_count - shallow.layer_count
     batches = [b for t, role, b, _ in times if t == "F16" and role == "shallow" and b < PREFILL_TOKENS]
-    layer = {
-        b: max((times["F16", "deep", b, 0] - times["F16", "shallow", b, 0]) / between, 1e-9) for b in sorted(batches)
-    }
+    found = {b: (times["F16", "deep", b, 0] - times["F16", "shallow", b, 0]) / between for b in sorted(batches)}
+    # A hiccup while the shallow one ran would say that layers cost nothing, and outweigh the other batches.
+    layer = {b: seconds for b, seconds in found.items() if seconds > 0} or {1: 1e-9}
     layer_s, token_layer_s = nonnegative_fit([(1.0, float(b)) for b in layer], list(layer.values()))
-    token_s = max(times["F16", "shallow", 1, 0] - shallow.layer_count * layer[1], 0.0)
+    token_s = max(times["F16", "shallow", 1, 0] - shallow.layer_count * (layer_s + token_layer_s), 0.0)
     return token_s, layer_s, token_layer_s
 
 
