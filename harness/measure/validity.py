@@ -211,7 +211,7 @@ def judge(
     tick_s = limits.tick_count / _TICKS_PER_S
 
     doubts: list[str] = []
-    if min(stall["cpu"] or 0.0, (other_s + tick_s) / wall_s) > limits.cpu_stall_ratio:
+    if min(stall["cpu"] or 0.0, (other_s + 1 / _TICKS_PER_S) / wall_s) > limits.cpu_stall_ratio:
         doubts.append(
             f"a task waited for a CPU {stall['cpu']:.0%} of the time: stop other programs, or use fewer threads"
         )
