@@ -154,8 +154,9 @@ def _is_verified(path: Path, file: ModelFile) -> bool:
     """
     if path.stat().st_size != file.size_bytes:
         return False
+    stamp, text = _stamp(path, file)
     with suppress(OSError, ValueError):  # never verified, or in a folder that cannot be written: read the file itself
-        if _stamp_path(path).read_text() == _stamp(path, file):
+        if stamp.read_text() == text:
             return True
     if sha256_of(path) != file.sha256:
         return False
@@ -165,18 +166,15 @@ def _is_verified(path: Path, file: ModelFile) -> bool:
 
 def _remember(path: Path, file: ModelFile) -> None:
     """Note that a file was found right."""
-    _stamp_path(path).parent.mkdir(parents=True, exist_ok=True)
-    _stamp_path(path).write_text(_stamp(path, file))
+    stamp, text = _stamp(path, file)
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(text)
 
 
-def _stamp(path: Path, file: ModelFile) -> str:
-    return f"{file.sha256} {path.stat().st_size} {path.stat().st_mtime_ns}"
-
-
-def _stamp_path(path: Path) -> Path:
-    """Stamps lie in the cache, also those of files that lie elsewhere."""
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    return cache_dir() / "verified" / f"{name}.txt"
+def _stamp(path: Path, file: ModelFile) -> tuple[Path, str]:
+    """Where it is noted that a file was found right, in the cache also for files that lie elsewhere; and the note."""
+    name, state = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32], path.stat()
+    return cache_dir() / "verified" / f"{name}.txt", f"{file.sha256} {state.st_size} {state.st_mtime_ns}"
 
 
 @contextmanager
