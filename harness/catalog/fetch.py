@@ -5,11 +5,10 @@ until then everything is in a staging folder beside it, from which an interrupte
 """
 
 import hashlib
-import os
 import shutil
-import sys
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -179,23 +178,15 @@ def _stamp(path: Path, file: ModelFile) -> tuple[Path, str]:
 
 @contextmanager
 def only_one(lock: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process, whatever ends it.
+    """Hold a lock that ends with the process, whatever ends it: SQLite's own, of an empty database.
 
     Raises:
         RefusedError: Another process holds it.
     """
-    with lock.open("a+b") as stream:
+    lock.touch()
+    with closing(sqlite3.connect(lock, timeout=0)) as connection:
         try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                stream.seek(0)
-                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
             raise RefusedError(f"{lock.stem} is being fetched by another process; wait for it to end") from error
-        os.set_inheritable(stream.fileno(), False)
         yield

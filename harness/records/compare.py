@@ -65,7 +65,7 @@ def compare(record: RunRecord) -> Comparison | None:
     prediction = record.prediction
     if prediction is None:
         return None
-    summary, speed, memory = summarise(record), prediction.speed, prediction.memory
+    summary, speed, memory, used = summarise(record), prediction.speed, prediction.memory, record.memory
     p = record.scenario.prompt_tokens
     rows = [
         _row("decode", "tokens/s", speed.decode_tokens_per_s, summary.test("decode")),
@@ -74,10 +74,10 @@ def compare(record: RunRecord) -> Comparison | None:
         _row("first token, cold", "s", speed.ttft_cold_s, summary.test("first_token", f"ttft{max(1, p)} @ cold")),
         _row("load", "s", speed.load_warm_s, summary.test("load", "load")),
         _row("load, cold", "s", speed.load_cold_s, summary.test("load", "load @ cold")),
-        _row("peak memory", "bytes", memory.peak_bytes, summary.peak_rss_bytes),
+        _row("peak memory", "bytes", memory.peak_bytes, used.peak_rss_bytes if used else None),
     ]
-    if summary.peak_anonymous_bytes:
-        rows.append(_row("anonymous memory", "bytes", float(memory.anonymous_bytes), summary.peak_anonymous_bytes))
+    if used is not None and used.peak_anonymous_bytes:
+        rows.append(_row("anonymous memory", "bytes", float(memory.anonymous_bytes), used.peak_anonymous_bytes))
     rows += _pools(record, memory)
     notes = []
     decode = rows[0].measured

@@ -75,18 +75,15 @@ class History:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, record: RunRecord, *, cell: str = "") -> None:
-        """Keep a record; a second one of the same run replaces nothing and is ignored.
+    def extend(self, records: Iterable[RunRecord], *, cell: str = "") -> None:
+        """Keep records, all of them or none; a second one of the same run replaces nothing and is ignored.
 
-        ``cell`` is the key of the matrix cell it is the result of; lets an interrupted matrix go on where it stopped.
+        They are taken a batch at a time, never all in memory. ``cell`` is the key of the matrix cell that they are the
+        result of; lets an interrupted matrix go on where it stopped.
 
         Raises:
             CouldNotRunError: The file cannot be written (disk full, read-only, locked, or no history at all).
         """
-        self.extend([record], cell=cell)
-
-    def extend(self, records: Iterable[RunRecord], *, cell: str = "") -> None:
-        """The same for many records, all of them or none: they are taken a batch at a time, never all in memory."""
         with self._open() as connection, connection:
             left = iter(records)
             for batch in iter(lambda: list(itertools.islice(left, _BATCH)), []):
