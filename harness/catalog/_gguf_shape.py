@@ -151,7 +151,7 @@ class _Header(Keys):
             sliding_head_dim=self.number("attention.key_length_swa", 0),
             values_are_keys=self.architecture == "gemma4" and len(self.full_value_matrices(layers)) == 0,
             per_layer_input_dim=self.number("embedding_length_per_layer_input", 0),
-            layer_pattern=self.layer_pattern(layers),
+            layer_pattern=self.mixers(layers)[0],
         )
 
     def listed(self, key: str) -> tuple[int, ...]:
@@ -192,16 +192,24 @@ class _Header(Keys):
         full = [f"blk.{i}.attn_v.weight" for i, slides in enumerate(self.slides()[:layers]) if not slides]
         return full if not self.dims or not full else [name for name in full if name in self.dims]
 
-    def layer_pattern(self, layers: int) -> str:
-        """Kinds of the layers of a hybrid whose attention layers follow no period."""
-        counts, widths = self.listed("attention.head_count_kv")[:layers], self.listed("feed_forward_length")
+    def mixers(self, layers: int) -> tuple[str, int, int]:
+        """Kinds of a hybrid's layers where its attention follows no period, else step and first index of attention.
+
+        A layer without KV heads is recurrent.
+        """
+        counts, widths = self.listed("attention.head_count_kv"), self.listed("feed_forward_length")
         if self.architecture.startswith("nemotron_h"):
-            return "".join("a" if n else "-" if w else "r" for n, w in zip(counts, widths, strict=False))
-        places = [i for i, heads in enumerate(counts) if heads]
+            kinds = zip(counts[:layers], widths, strict=False)
+            return "".join("a" if n else "-" if w else "r" for n, w in kinds), 0, 0
+        places = [i for i, heads in enumerate(counts[:layers]) if heads]
         steps = {b - a for a, b in pairwise(places)}
-        if not counts or len(places) in {0, layers} or (len(steps) <= 1 and places[0] < min(steps, default=layers)):
-            return ""
-        return "".join("a" if n else "r" for n in counts)
+        if len(places) not in {0, layers} and (len(steps) > 1 or places[0] >= min(steps, default=layers)):
+            return "".join("a" if n else "r" for n in counts[:layers]), 0, 0
+        if interval := self.number("full_attention_interval", 0):
+            return "", interval, interval - 1
+        if places and len(counts) == layers:
+            return "", min(steps, default=layers), places[0]
+        return "", int(self.architecture == "falcon-h1" and len(counts) != layers), 0
 
     def has(self, *parts: str) -> bool:
         """Whether any block has one of these weights."""
@@ -273,7 +281,7 @@ class _Header(Keys):
         inner = self.number("ssm.inner_size", self.number("embedding_length") if short else 0)
         if not inner:
             return None
-        step, offset = (0, 0) if self.layer_pattern(layers) else self.attention_step(layers)
+        _, step, offset = self.mixers(layers)
         return Recurrent(
             inner_dim=inner,
             state_dim=self.number("ssm.state_size", 0 if short else None),
@@ -283,16 +291,3 @@ class _Header(Keys):
             attention_step_count=step,
             attention_offset_count=offset,
         )
-
-    def attention_step(self, layers: int) -> tuple[int, int]:
-        """Step and first index of the attention layers among recurrent ones: no KV heads means recurrent."""
-        interval = self.number("full_attention_interval", 0)
-        if interval:
-            return interval, interval - 1
-        per_layer = self.listed("attention.head_count_kv")
-        if len(per_layer) == layers:
-            places = [i for i, heads in enumerate(per_layer) if heads]
-            if not places:
-                return 0, 0
-            return (places[1] - places[0] if len(places) > 1 else layers), places[0]
-        return (1, 0) if self.architecture == "falcon-h1" else (0, 0)

@@ -186,7 +186,7 @@ def only_one(lock: Path) -> Iterator[None]:
     lock.touch()
     with closing(sqlite3.connect(lock, timeout=0)) as connection:
         try:
-            connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             raise RefusedError(f"{lock.stem} is being fetched by another process; wait for it to end") from error
         yield
