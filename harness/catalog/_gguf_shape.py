@@ -47,30 +47,66 @@ def shape_from_metadata(
         BadDataError: A key that the architecture needs is missing or makes no sense.
     """
     dims = {t.name: t.dims for t in tensors}
-    shape = _Keys(path, architecture, metadata, dims).shape()
+    shape = _Header(path, architecture, metadata, dims).shape()
     parts = metadata.get("split.count", 1)
     return check_shape(shape, path, dims if parts in {0, 1} else None)  # a part of a model has some tensors only
 
 
-class _Keys:
-    """Metadata of one architecture, read with checks."""
+class Keys:
+    """Figures of one model by the keys of its file, read with checks.
+
+    Args:
+        source: The file.
+        architecture: llama.cpp's name of it.
+        values: What the file says.
+        form: Tables of ``architectures.toml`` with the keys of each field: ``config`` or ``header``.
+        prefix: What all its keys begin with.
+    """
+
+    def __init__(
+        self, source: Path | str, architecture: str, values: Mapping[str, Any], *, form: str, prefix: str = ""
+    ) -> None:
+        self.source, self.architecture, self.values, self.prefix = source, architecture, values, prefix
+        self.keys: dict[str, dict[str, list[str | int]]] = ARCHITECTURES[form]
+
+    def number(self, *keys: str | int | None, most: int = 1 << 40) -> int:
+        """The first of ``keys`` there is, as a whole number; a number at the end stands for none.
+
+        Of an array with one number a layer it is the largest.
+        """
+        for key in keys:
+            if isinstance(key, int):
+                return key
+            value = self.values.get(f"{self.prefix}{key}")
+            if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
+                value = max(value)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+                raise BadDataError(self.source, f"{self.prefix}{key}", repr(value)[:80], f"a whole number up to {most}")
+            return value
+        raise BadDataError(self.source, f"{self.prefix}{keys[0]}", "no such key", f"a whole number up to {most}")
+
+    def part(self, name: str) -> dict[str, int]:
+        """Fields of a part of the shape, by its table."""
+        return {field: self.number(*keys) for field, keys in self.keys[name].items()}
+
+    def routed(self) -> dict[str, int]:
+        """Fields of the experts; shared ones are as wide as routed ones where the file does not say."""
+        found = self.part("experts")
+        width = self.number(*self.keys["shared"]["feed_forward_dim"], found["shared_count"] * found["feed_forward_dim"])
+        shared = {"shared_count": found["shared_count"] or int(width > 0), "shared_feed_forward_dim": width}
+        return found | shared
+
+
+class _Header(Keys):
+    """Metadata and tensors of one file."""
 
     def __init__(
         self, path: Path, architecture: str, metadata: Mapping[str, Any], dims: Mapping[str, tuple[int, ...]]
     ) -> None:
-        self.path, self.architecture, self.metadata, self.dims = path, architecture, metadata, dims
-
-    def number(self, key: str, default: int | None = None, *, most: int = 1 << 40) -> int:
-        """A whole number; of an array with one number a layer, the largest."""
-        value = self.metadata.get(f"{self.architecture}.{key}")
-        if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
-            value = max(value)
-        if value is None and default is not None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-            found = "no such key" if value is None else repr(value)
-            raise BadDataError(self.path, f"{self.architecture}.{key}", found[:80], f"a whole number up to {most}")
-        return value
+        super().__init__(path, architecture, metadata, form="header", prefix=f"{architecture}.")
+        self.dims = dims
 
     def shape(self) -> ModelShape:
         """Everything together."""
@@ -115,12 +151,12 @@ class _Keys:
             sliding_head_dim=self.number("attention.key_length_swa", 0),
             values_are_keys=self.architecture == "gemma4" and len(self.full_value_matrices(layers)) == 0,
             per_layer_input_dim=self.number("embedding_length_per_layer_input", 0),
-            layer_pattern=self.layer_pattern(layers),
+            layer_pattern=self.mixers(layers)[0],
         )
 
     def listed(self, key: str) -> tuple[int, ...]:
         """The values of a key that has one for each layer; empty where it has one for all."""
-        value = self.metadata.get(f"{self.architecture}.{key}")
+        value = self.values.get(f"{self.prefix}{key}")
         return value if isinstance(value, tuple) else ()
 
     def slides(self) -> tuple[bool, ...]:
@@ -156,16 +192,24 @@ class _Keys:
         full = [f"blk.{i}.attn_v.weight" for i, slides in enumerate(self.slides()[:layers]) if not slides]
         return full if not self.dims or not full else [name for name in full if name in self.dims]
 
-    def layer_pattern(self, layers: int) -> str:
-        """Kinds of the layers of a hybrid whose attention layers follow no period."""
-        counts, widths = self.listed("attention.head_count_kv")[:layers], self.listed("feed_forward_length")
+    def mixers(self, layers: int) -> tuple[str, int, int]:
+        """Kinds of a hybrid's layers where its attention follows no period, else step and first index of attention.
+
+        A layer without KV heads is recurrent.
+        """
+        counts, widths = self.listed("attention.head_count_kv"), self.listed("feed_forward_length")
         if self.architecture.startswith("nemotron_h"):
-            return "".join("a" if n else "-" if w else "r" for n, w in zip(counts, widths, strict=False))
-        places = [i for i, heads in enumerate(counts) if heads]
+            kinds = zip(counts[:layers], widths, strict=False)
+            return "".join("a" if n else "-" if w else "r" for n, w in kinds), 0, 0
+        places = [i for i, heads in enumerate(counts[:layers]) if heads]
         steps = {b - a for a, b in pairwise(places)}
-        if not counts or len(places) in {0, layers} or (len(steps) <= 1 and places[0] < min(steps, default=layers)):
-            return ""
-        return "".join("a" if n else "r" for n in counts)
+        if len(places) not in {0, layers} and (len(steps) > 1 or places[0] >= min(steps, default=layers)):
+            return "".join("a" if n else "r" for n in counts[:layers]), 0, 0
+        if interval := self.number("full_attention_interval", 0):
+            return "", interval, interval - 1
+        if places and len(counts) == layers:
+            return "", min(steps, default=layers), places[0]
+        return "", int(self.architecture == "falcon-h1" and len(counts) != layers), 0
 
     def has(self, *parts: str) -> bool:
         """Whether any block has one of these weights."""
@@ -203,13 +247,13 @@ class _Keys:
         table = self.dims.get("token_embd.weight")
         if table is not None and len(table) > 1:
             return table[1]
-        tokens = self.metadata.get("tokenizer.ggml.tokens")
+        tokens = self.values.get("tokenizer.ggml.tokens")
         count = len(tokens) if isinstance(tokens, tuple) else getattr(tokens, "element_count", 0)
         return count or self.number("vocab_size", 0)
 
     def sliding_step(self, layers: int) -> int:
         """Every so manyth layer is global; 0 when none is."""
-        pattern = self.metadata.get(f"{self.architecture}.attention.sliding_window_pattern")
+        pattern = self.values.get(f"{self.prefix}attention.sliding_window_pattern")
         if isinstance(pattern, int) and not isinstance(pattern, bool):
             return pattern
         if len(flags := self.slides()) == layers:
@@ -218,38 +262,18 @@ class _Keys:
 
     def experts(self) -> Experts | None:
         """The routed part, if any."""
-        count = self.number("expert_count", 0)
-        if not count:
+        if not self.number("expert_count", 0):
             return None
-        width = self.number("expert_feed_forward_length", self.number("feed_forward_length", 0))
-        shared = self.number("expert_shared_count", 0)
-        shared_width = self.number("expert_shared_feed_forward_length", shared * width)
         dense, step = self.moe_places()
-        return Experts(
-            expert_count=count,
-            used_count=self.number("expert_used_count"),
-            feed_forward_dim=width,
-            shared_count=shared or (1 if shared_width else 0),
-            shared_feed_forward_dim=shared_width,
-            dense_layer_count=dense,
-            layer_step_count=step,
-            latent_dim=self.number("moe_latent_size", 0),
-        )
+        return Experts(**self.routed(), dense_layer_count=dense, layer_step_count=step)
 
     def latent(self) -> LatentAttention | None:
         """Latent attention, if any."""
-        rank = self.number("attention.kv_lora_rank", 0)
-        if not rank:
+        if not self.number("attention.kv_lora_rank", 0):
             return None
-        rope = self.number("rope.dimension_count")
-        key = self.number("attention.key_length_mla", self.number("attention.key_length", 0))
-        return LatentAttention(
-            q_rank_dim=self.number("attention.q_lora_rank", 0),
-            kv_rank_dim=rank,
-            rope_head_dim=rope,
-            nope_head_dim=max(0, key - rope),
-            value_head_dim=self.number("attention.value_length_mla", self.number("attention.value_length", 0)),
-        )
+        found = self.part("latent")
+        found["nope_head_dim"] = max(0, found.pop("key_dim") - found["rope_head_dim"])
+        return LatentAttention(**found)
 
     def recurrent(self, layers: int) -> Recurrent | None:
         """State-space layers, if any."""
@@ -257,7 +281,7 @@ class _Keys:
         inner = self.number("ssm.inner_size", self.number("embedding_length") if short else 0)
         if not inner:
             return None
-        step, offset = (0, 0) if self.layer_pattern(layers) else self.attention_step(layers)
+        _, step, offset = self.mixers(layers)
         return Recurrent(
             inner_dim=inner,
             state_dim=self.number("ssm.state_size", 0 if short else None),
@@ -267,16 +291,3 @@ class _Keys:
             attention_step_count=step,
             attention_offset_count=offset,
         )
-
-    def attention_step(self, layers: int) -> tuple[int, int]:
-        """Step and first index of the attention layers among recurrent ones: no KV heads means recurrent."""
-        interval = self.number("full_attention_interval", 0)
-        if interval:
-            return interval, interval - 1
-        per_layer = self.listed("attention.head_count_kv")
-        if len(per_layer) == layers:
-            places = [i for i, heads in enumerate(per_layer) if heads]
-            if not places:
-                return 0, 0
-            return (places[1] - places[0] if len(places) > 1 else layers), places[0]
-        return (1, 0) if self.architecture == "falcon-h1" else (0, 0)

@@ -5,11 +5,10 @@ until then everything is in a staging folder beside it, from which an interrupte
 """
 
 import hashlib
-import os
 import shutil
-import sys
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -154,8 +153,9 @@ def _is_verified(path: Path, file: ModelFile) -> bool:
     """
     if path.stat().st_size != file.size_bytes:
         return False
+    stamp, text = _stamp(path, file)
     with suppress(OSError, ValueError):  # never verified, or in a folder that cannot be written: read the file itself
-        if _stamp_path(path).read_text() == _stamp(path, file):
+        if stamp.read_text() == text:
             return True
     if sha256_of(path) != file.sha256:
         return False
@@ -165,39 +165,28 @@ def _is_verified(path: Path, file: ModelFile) -> bool:
 
 def _remember(path: Path, file: ModelFile) -> None:
     """Note that a file was found right."""
-    _stamp_path(path).parent.mkdir(parents=True, exist_ok=True)
-    _stamp_path(path).write_text(_stamp(path, file))
+    stamp, text = _stamp(path, file)
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(text)
 
 
-def _stamp(path: Path, file: ModelFile) -> str:
-    return f"{file.sha256} {path.stat().st_size} {path.stat().st_mtime_ns}"
-
-
-def _stamp_path(path: Path) -> Path:
-    """Stamps lie in the cache, also those of files that lie elsewhere."""
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    return cache_dir() / "verified" / f"{name}.txt"
+def _stamp(path: Path, file: ModelFile) -> tuple[Path, str]:
+    """Where it is noted that a file was found right, in the cache also for files that lie elsewhere; and the note."""
+    name, state = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32], path.stat()
+    return cache_dir() / "verified" / f"{name}.txt", f"{file.sha256} {state.st_size} {state.st_mtime_ns}"
 
 
 @contextmanager
 def only_one(lock: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process, whatever ends it.
+    """Hold a lock that ends with the process, whatever ends it: SQLite's own, of an empty database.
 
     Raises:
         RefusedError: Another process holds it.
     """
-    with lock.open("a+b") as stream:
+    lock.touch()
+    with closing(sqlite3.connect(lock, timeout=0)) as connection:
         try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                stream.seek(0)
-                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
             raise RefusedError(f"{lock.stem} is being fetched by another process; wait for it to end") from error
-        os.set_inheritable(stream.fileno(), False)
         yield

@@ -7,7 +7,6 @@ off. Models that cache keys and values of every head are left out: hardly any ha
 
 import math
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from statistics import median
 from typing import Final
@@ -71,7 +70,7 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
     routed = active < 0.8 * total
     if not (active_b or named_active) and (total >= _DENSE_MAX_B or re.search(r"(?i)moe|expert", name)):
         routed, active = True, _usual_active(total)
-    cards = [card for card in _cards() if _is_like(card, name, routed=routed)]
+    cards = [card for card in _cards(tuple(model_names())) if _is_like(card, name, routed=routed)]
     family = re.match(r"[a-z]*", name.lower())
     cards.sort(key=lambda card: _distance(card, total, active, family[0] if family else ""))
     near = cards[:_NEAREST_COUNT]
@@ -95,18 +94,14 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
 
 
 @lru_cache(maxsize=2)
-def _cards_named(names: tuple[str, ...]) -> tuple[ModelCard, ...]:
+def _cards(names: tuple[str, ...]) -> tuple[ModelCard, ...]:
     cards = (load_card(name) for name in names)
     return tuple(card for card in cards if card.parameter_count and not card.name.startswith("hypothetical"))
 
 
-def _cards() -> Iterable[ModelCard]:
-    return _cards_named(tuple(model_names()))
-
-
 def _usual_active(total_b: float) -> float:
     """Active parameters (10**9) that the mixtures of experts nearest in size would have."""
-    routed = [card for card in _cards() if card.shape.experts is not None]
+    routed = [card for card in _cards(tuple(model_names())) if card.shape.experts is not None]
     routed.sort(key=lambda card: abs(math.log(card.parameter_count / 1e9 / total_b)))
     return round(total_b * median(c.active_parameter_count / c.parameter_count for c in routed[:_NEAREST_COUNT]), 1)
 

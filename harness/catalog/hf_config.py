@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from harness.catalog._gguf_shape import ARCHITECTURES, SLIDING_STEPS
+from harness.catalog._gguf_shape import ARCHITECTURES, SLIDING_STEPS, Keys
 from harness.catalog._shape_check import check_shape
 from harness.catalog._toml import bounded
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
@@ -20,7 +20,6 @@ from harness.errors import BadDataError
 CONFIG_MAX_BYTES: Final = 4 << 20
 
 _TYPES: Final[dict[str, str]] = ARCHITECTURES["of_config"]
-_KEYS: Final[dict[str, dict[str, list[str | int]]]] = ARCHITECTURES["config"]
 _LETTERS: Final[dict[str, str]] = ARCHITECTURES["layer_letters"]
 
 
@@ -52,36 +51,15 @@ def shape_of(document: Any, source: Path | str = "config.json") -> ModelShape:
     kind = document.get("model_type")
     if not isinstance(kind, str) or kind not in _TYPES:
         raise BadDataError(source, "model_type", repr(kind)[:60], f"one of: {', '.join(sorted(_TYPES))}")
-    return check_shape(_Config(source, document, _TYPES[kind]).shape(), source)
+    return check_shape(_Config(source, _TYPES[kind], document, form="config").shape(), source)
 
 
-class _Config:
+class _Config(Keys):
     """One config.json, read with checks."""
-
-    def __init__(self, source: Path | str, document: Mapping[str, Any], architecture: str) -> None:
-        self.source, self.document, self.architecture = source, document, architecture
-
-    def number(self, *keys: str, default: int | None = None) -> int:
-        """The first of ``keys`` there is, as a whole number."""
-        for key in keys:
-            value = self.document.get(key)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 40:
-                raise BadDataError(self.source, key, repr(value)[:60], "a whole number from 0 to 2**40")
-            return value
-        if default is None:
-            raise BadDataError(self.source, keys[0], "no such key", "a whole number")
-        return default
-
-    def of(self, keys: list[str | int]) -> int:
-        """A number by its keys in ``architectures.toml``."""
-        default = next((key for key in keys if isinstance(key, int)), None)
-        return self.number(*(key for key in keys if isinstance(key, str)), default=default)
 
     def flag(self, key: str, *, default: bool) -> bool:
         """A yes or no."""
-        value = self.document.get(key)
+        value = self.values.get(key)
         if value is None:
             return default
         if not isinstance(value, bool):
@@ -102,22 +80,22 @@ class _Config:
         heads = 0 if pure else self.number("num_attention_heads")
         if heads == 0 and not pure:
             raise BadDataError(self.source, "num_attention_heads", "0", "at least 1")
-        head = 0 if pure else self.number("head_dim", default=hidden // max(1, heads))
-        kv_heads = 0 if pure else self.number("num_key_value_heads", default=heads)
+        head = 0 if pure else self.number("head_dim", hidden // max(1, heads))
+        kv_heads = 0 if pure else self.number("num_key_value_heads", heads)
         if latent:
             head, kv_heads = latent.nope_head_dim + latent.rope_head_dim, heads
         window, step = self.sliding()
         own = self.architecture == "gemma4"
         if own:  # its plain figures are those of the sliding layers
             sliding = {"sliding_head_dim": head, "sliding_kv_head_count": kv_heads}
-            head = self.number("global_head_dim", default=head)
-            kv_heads = self.number("num_global_key_value_heads", default=kv_heads)
+            head = self.number("global_head_dim", head)
+            kv_heads = self.number("num_global_key_value_heads", kv_heads)
             sliding["sliding_kv_head_count"] *= kv_heads != sliding["sliding_kv_head_count"]
         all_moe = experts is not None and experts.dense_layer_count == 0 and experts.layer_step_count == 1
         if self.architecture == "nemotron_h" and experts:
             self.architecture, all_moe = "nemotron_h_moe", True
         inner = 0 if pure or all_moe else self.inner_dim()
-        shared_layers = self.number("num_kv_shared_layers", default=0)
+        shared_layers = self.number("num_kv_shared_layers", 0)
         wide = own and shared_layers and self.flag("use_double_wide_mlp", default=False)
         return ModelShape(
             architecture=self.architecture,
@@ -131,7 +109,7 @@ class _Config:
             feed_forward_dim=inner,
             gated_feed_forward=not self.has("ungated"),
             tied_embeddings=self.flag("tie_word_embeddings", default=self.has("tied") or pure),
-            context_max_tokens=self.number("max_position_embeddings", default=0),
+            context_max_tokens=self.number("max_position_embeddings", 0),
             sliding_window_tokens=window,
             sliding_step_count=step,
             attention_bias=self.flag("attention_bias", default=self.has("biased")),
@@ -142,72 +120,64 @@ class _Config:
             kv_shared_layer_count=shared_layers,
             kv_shared_feed_forward_dim=2 * inner if wide else 0,
             values_are_keys=own and self.flag("attention_k_eq_v", default=False),
-            per_layer_input_dim=self.number("hidden_size_per_layer_input", default=0),
+            per_layer_input_dim=self.number("hidden_size_per_layer_input", 0),
             layer_pattern=pattern,
             **(sliding if own else {}),
         )
 
     def inner_dim(self) -> int:
         """Inner width of the feed-forward block; LFM2 may state one of which two thirds are used, rounded up."""
-        inner = self.number("intermediate_size", "block_ff_dim", default=0)
+        inner = self.number("intermediate_size", "block_ff_dim", 0)
         if self.architecture not in {"lfm2"} or not self.flag("block_auto_adjust_ff_dim", default=False):
             return inner
-        step = self.number("block_multiple_of", default=256)
+        step = self.number("block_multiple_of", 256)
         return -(-(2 * inner // 3) // step) * step
 
     def pattern(self, recurrent: Recurrent | None) -> str:
         """The kinds of the layers where attention follows no period between recurrent ones."""
         if recurrent is None or recurrent.attention_step_count or self.has("delta_net"):
             return ""
-        kinds = self.document.get("hybrid_override_pattern") or self.document.get("layers_block_type")
-        kinds = kinds or self.document.get("layer_types") or ""
+        kinds = self.values.get("hybrid_override_pattern") or self.values.get("layers_block_type")
+        kinds = kinds or self.values.get("layer_types") or ""
         if not isinstance(kinds, str | list) or any(kind not in _LETTERS for kind in kinds):
             raise BadDataError(self.source, "layer_types", repr(kinds)[:60], f"kinds of {', '.join(_LETTERS)}")
         return "".join(_LETTERS[kind] for kind in kinds)
 
     def sliding(self) -> tuple[int, int]:
         """Window of the local layers, and every so manyth layer that is global."""
-        window = self.number("sliding_window", default=0)
+        window = self.number("sliding_window", 0)
         if not window or not self.flag("use_sliding_window", default=True):
             return 0, 0
-        kinds = self.document.get("layer_types")
+        kinds = self.values.get("layer_types")
         if isinstance(kinds, list) and kinds:
             if "sliding_attention" not in kinds:
                 return 0, 0
             return window, next((i + 1 for i, kind in enumerate(kinds) if kind == "full_attention"), 0)
-        step = self.number("sliding_window_pattern", default=SLIDING_STEPS.get(self.architecture, 0))
+        step = self.number("sliding_window_pattern", SLIDING_STEPS.get(self.architecture, 0))
         return window, step
 
     def experts(self) -> Experts | None:
         """The routed part, if any."""
-        if self.of(_KEYS["experts"]["expert_count"]) <= 1:
+        if self.number(*self.keys["experts"]["expert_count"]) <= 1:
             return None
-        found = {field: self.of(keys) for field, keys in _KEYS["experts"].items()}
-        shared_width = self.number(
-            "shared_expert_intermediate_size", "shared_intermediate_size", "moe_shared_expert_intermediate_size",
-            default=found["shared_count"] * found["feed_forward_dim"],
-        )  # fmt: skip
-        found["shared_count"] = found["shared_count"] or int(shared_width > 0)
-        found["layer_step_count"] = found["layer_step_count"] or 1
-        return Experts(**found, shared_feed_forward_dim=shared_width)
+        found = self.routed()
+        return Experts(**found | {"layer_step_count": found["layer_step_count"] or 1})
 
     def latent(self) -> LatentAttention | None:
         """Latent attention, if any."""
-        if not self.of(_KEYS["latent"]["kv_rank_dim"]):
-            return None
-        return LatentAttention(**{field: self.of(keys) for field, keys in _KEYS["latent"].items()})
+        return LatentAttention(**self.part("latent")) if self.number("kv_lora_rank", 0) else None
 
     def recurrent(self, hidden: int) -> Recurrent | None:
         """State-space layers, if any."""
         kind = ARCHITECTURES["recurrent"].get(self.architecture)
         if kind is None:
             return None
-        found = {field: self.of(keys) for field, keys in _KEYS[kind].items()}
+        found = self.part(kind)
         inner = found.pop("expand", 0) * hidden or found["head_count"] * found.pop("head_dim")
         found["inner_dim"] = found.get("inner_dim") or inner
         step, offset = 0, 0
         if kind == "delta_net":
-            step = self.number("full_attention_interval", default=4)
+            step = self.number("full_attention_interval", 4)
             offset = step - 1
         elif kind == "hybrid":
             step, offset = self.period()
@@ -215,9 +185,9 @@ class _Config:
 
     def period(self) -> tuple[int, int]:
         """Step and first index of the attention layers of a hybrid; 0 where its pattern tells."""
-        kinds = self.document.get("layer_types")
+        kinds = self.values.get("layer_types")
         if not isinstance(kinds, list) or "attention" not in kinds:
-            return self.number("attn_layer_period", default=1), self.number("attn_layer_offset", default=0)
+            return self.number("attn_layer_period", 1), self.number("attn_layer_offset", 0)
         places = [i for i, kind in enumerate(kinds) if kind == "attention"]
         steps = {b - a for a, b in pairwise(places)} or {len(kinds)}
         return (steps.pop(), places[0]) if len(steps) == 1 else (0, 0)

@@ -24,7 +24,7 @@ from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch import check_room
 from harness.catalog.gguf import ROUTING_SKEW_KEY, SYNTHETIC_KEY
 from harness.catalog.gguf_write import header_bytes, metadata_of, padding_bytes, write_gguf
-from harness.domain.ggml import BLOCKS, ROWS, row_bytes
+from harness.domain.ggml import BLOCKS, row_bytes
 from harness.domain.model import Tensor, Weights
 from harness.errors import CouldNotRunError, RefusedError
 
@@ -37,38 +37,6 @@ TABLE_STD: Final = 16.0
 _CONSTANT_DIVISOR: Final = 8
 _SAMPLES: Final = 8192
 _STEPS: Final = 200
-
-
-class _Scale(NamedTuple):
-    """Where a block's half-precision scales stand, and how they follow from the wanted spread.
-
-    Attributes:
-        at: Byte of the scale in the block.
-        spread: Standard deviation of what the scale is multiplied with, for random bits: that of integers uniform on
-            their n values, sqrt((n^2 - 1) / 12), times the root mean square of the sub-scale.
-        offset_at: Byte of the second scale, of the part that is subtracted or added; -1 without one.
-        offset_ratio: Second scale over first, such that weights have mean 0.
-        is_signed: Whether the scale takes the sign of the largest weight.
-    """
-
-    at: int
-    spread: float
-    offset_at: int = -1
-    offset_ratio: float = 0.0
-    is_signed: bool = False
-
-
-_SCALES: Final = {
-    row["type"]: _Scale(
-        int(row["scale_at"]),
-        float(row["spread"]),
-        int(row["offset_at"] or -1),
-        float(row["offset_ratio"] or 0),
-        is_signed=bool(row["signed"]),
-    )
-    for row in ROWS
-    if row["scale_at"]
-}
 _LOG_SPREAD: Final = 0.4
 """Standard deviation of the logarithm of a scale. Scales must differ as trained ones do: where the processor has no
 quick way, llama.cpp turns them into 32-bit numbers by a table of 256 KiB, and one scale repeated would always hit."""
@@ -76,7 +44,9 @@ _IQ1_M_SPREAD: Final = 7.0
 _MXFP4_EXPONENT: Final = 120  # 2**(120 - 128) x values of -12 to 12: about 0.02
 _NVFP4_SCALE: Final = 3  # 3 x 2**-9 / 2 x values of -12 to 12: about 0.02
 
-SYNTHETIC_TYPES: Final = frozenset(_SCALES) | {"F32", "F16", "BF16", "IQ1_M", "MXFP4", "NVFP4"}
+SYNTHETIC_TYPES: Final = frozenset({"F32", "F16", "BF16", "IQ1_M", "MXFP4", "NVFP4"}).union(
+    name for name, block in BLOCKS.items() if block.scale_at is not None
+)
 """Types that random weights can be made of."""
 
 
@@ -207,21 +177,21 @@ def random_blocks(type_name: str, count: int, random: "np.random.Generator") -> 
     """``count`` well-formed blocks of random weights, as bytes."""
     if type_name in {"F32", "F16", "BF16"}:
         return _floats(type_name, count, random)
-    data = random.integers(0, 256, (count, BLOCKS[type_name].size_bytes), dtype=np.uint8)
+    block = BLOCKS[type_name]
+    data = random.integers(0, 256, (count, block.size_bytes), dtype=np.uint8)
     if type_name == "MXFP4":
         data[:, 0] = _MXFP4_EXPONENT - random.integers(0, 2, count)
     elif type_name == "NVFP4":
         data[:, :4] = _NVFP4_SCALE + random.integers(-1, 2, (count, 4))
     elif type_name == "IQ1_M":
         _scatter_scales(data, _scales(count, _IQ1_M_SPREAD, random))
-    else:
-        scale = _SCALES[type_name]
-        values = _scales(count, scale.spread, random)
-        if scale.is_signed:
+    elif block.scale_at is not None:
+        values = _scales(count, block.spread, random)
+        if block.is_signed:
             values *= random.choice((-1.0, 1.0), count)
-        data[:, scale.at : scale.at + 2] = _halves(values)
-        if scale.offset_at >= 0:
-            data[:, scale.offset_at : scale.offset_at + 2] = _halves(values * scale.offset_ratio)
+        data[:, block.scale_at : block.scale_at + 2] = _halves(values)
+        if block.offset_at is not None:
+            data[:, block.offset_at : block.offset_at + 2] = _halves(values * block.offset_ratio)
     return data.reshape(-1)
 
 

@@ -7,15 +7,35 @@ Source: llama.cpp, ggml/include/ggml.h (``enum ggml_type``) and ggml/src/ggml-co
 
 import csv
 from importlib.resources import files
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
+
+from harness.domain.base import Frozen
 
 
-class Block(NamedTuple):
-    """Layout of one type: its number in a GGUF file, weights in a block, bytes of a block."""
+class Block(Frozen, frozen=True, kw_only=True):
+    """Layout of one type, and what random weights of it need (their scales are half-precision numbers).
+
+    Attributes:
+        type_id: Its number in a GGUF file.
+        elements: Weights in a block.
+        scale_at: Byte of the scale in the block; None where random weights have none of this form.
+        spread: Standard deviation of what the scale is multiplied with, for random bits: that of integers uniform on
+            their n values, sqrt((n^2 - 1) / 12), times the root mean square of the sub-scale.
+        offset_at: Byte of the second scale, of the part that is subtracted or added; None without one.
+        offset_ratio: Second scale over first, such that weights have mean 0.
+        is_signed: Whether the scale takes the sign of the largest weight.
+    """
 
     type_id: int
     elements: int
     size_bytes: int
+    scale_at: int | None = None
+    spread: float = 0.0
+    offset_at: int | None = None
+    offset_ratio: float = 0.0
+    is_signed: bool = False
 
     @property
     def bits_per_weight(self) -> float:
@@ -24,10 +44,10 @@ class Block(NamedTuple):
 
 
 with (files("harness") / "data" / "ggml_types.csv").open(encoding="utf-8") as _table:
-    ROWS: Final[list[dict[str, str]]] = list(csv.DictReader(_table))
-    """The table of the types: layouts, and where and how large scales are in blocks of random weights."""
-
-BLOCKS: Final = {row["type"]: Block(int(row["id"]), int(row["weights"]), int(row["bytes"])) for row in ROWS}
+    BLOCKS: Final = {
+        row.pop("type"): msgspec.convert({key: cell for key, cell in row.items() if cell}, Block, strict=False)
+        for row in csv.DictReader(_table)
+    }
 
 TYPE_NAMES: Final[dict[int, str]] = {block.type_id: name for name, block in BLOCKS.items()}
 

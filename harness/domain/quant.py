@@ -6,7 +6,6 @@ published files of that kind have (all weights counted, embeddings too).
 
 import re
 import tomllib
-from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final
 
@@ -29,19 +28,11 @@ class Quantisation(Frozen, frozen=True, kw_only=True):
     why: str = ""
 
 
-_EXACT: Final = re.compile(
-    r"(?:IQ4_NL|IQ4_XS|IQ3_XXS|IQ3_XS|IQ3_S|IQ3_M|IQ2_XXS|IQ2_XS|IQ2_S|IQ2_M|IQ1_S|IQ1_M|TQ1_0|TQ2_0|Q[12458]_[01]"
-    r"|Q6_K|Q2_K(?:_S)?|[QB]?F(?:16|32)|BF16|F16|F32|MXFP4_MOE|Q[345]_K_[SML])"
+_TABLES: Final[dict[str, Any]] = tomllib.loads(
+    (files("harness") / "data" / "quantisations.toml").read_text(encoding="utf-8")
 )
-_IN_NAME: Final = re.compile(
-    r"""(?ix) [-_.: ]* (?<![a-z0-9])(
-      (?:qat[-_])?(?:ud[-_]|i1[-_])?(?:iq|tq|q)[1-8](?:_[01]|_k|_[a-z]+)(?:_[a-z0-9]+)*(?:\ -\ (?:small|medium|large))?
-    | mxfp[48](?:[-_ ](?:moe|q[48]))? | nvfp4 | b?fp?(?:16|32) | fp8(?:[-_](?:dynamic|e4m3))? | bf16
-    | (?:mlx[-_])?[2-8]-?bits?(?:[-_ ]?(?:dwq|g\d+|awq|gptq))? | (?:awq|gptq)(?:[-_](?:int[48]|[48]bit|g?\d+|w4a16))*
-    | exl[23](?:[-_ ]\d+(?:\.\d+)?(?:bpw)?)? | \d+(?:\.\d+)?[-_ ]?bpw(?:[-_]h\d+)?
-    | int[48](?:[-_](?:awq|gptq|w\d+a\d+))? | w[48]a(?:8|16)(?:[-_]g\d+)? | q[48]f(?:16|32)(?:_\d)? | 8da4w | nf4
-    | bnb[-_]?4(?:bit)? | i2_s | q[48] )(?![a-z0-9]) """
-)
+_EXACT: Final = re.compile(_TABLES["exact"], re.VERBOSE)
+_IN_NAME: Final = re.compile(_TABLES["in_name"], re.IGNORECASE | re.VERBOSE)
 
 
 def split(name: str) -> tuple[str, str]:
@@ -56,26 +47,20 @@ def split(name: str) -> tuple[str, str]:
     return rest.strip(" -_.:"), found[0][1] if found else ""
 
 
-@lru_cache(maxsize=1)
-def _tables() -> dict[str, Any]:
-    return tomllib.loads((files("harness") / "data" / "quantisations.toml").read_text(encoding="utf-8"))
-
-
 def understood(text: str) -> Quantisation | None:
     """What a quantisation's name stands for; None for one that nobody knows."""
-    tables = _tables()
-    same: dict[str, str] = tables["same"]
+    same: dict[str, str] = _TABLES["same"]
     plain = re.sub(r"[-_ ]+", "_", text.strip().upper()).strip("_")
     plain = same.get(plain, plain)
     if _EXACT.fullmatch(plain):
         return Quantisation(text=text, mixture=plain)
-    for pattern, stands, low, high, why in tables["rules"]:
+    for pattern, stands, low, high, why in _TABLES["rules"]:
         found = re.fullmatch(pattern, plain)
         if found is None:
             continue
         if stands == "bits":
             bits = float(next(g for g in found.groups() if g))
-            mixture = next(m for most, m in tables["up_to_bits"] if bits + max(low + high, 0) / 2 <= most)
+            mixture = next(m for most, m in _TABLES["up_to_bits"] if bits + max(low + high, 0) / 2 <= most)
             low, high = bits + low, bits + high  # noqa: PLW2901 - the rule's are relative to the name's
         else:
             mixture = found.expand(stands)

@@ -176,7 +176,7 @@ class Pipeline(contextlib.ExitStack):
             record = msgspec.structs.replace(record, extra={**record.extra, **self.how.notes})
         if self.how.keep:
             try:
-                self.history.append(record, cell=self._cell(key))
+                self.history.extend([record], cell=self._cell(key))
             except HarnessError as error:
                 self.heard.say(f"warning: {error}")
                 _rescue(record, self.heard.say)

@@ -17,8 +17,7 @@ from typing import Any, Final
 
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.onnx import quantize as quantizers
-from harness.onnx.decoder import keep_last_logits, table_by_rows
-from harness.onnx.decoder_quantize import quantize_decoder
+from harness.onnx.decoder import keep_last_logits, quantize_decoder, table_by_rows
 from harness.onnx.files import MODEL_FILE, size_bytes
 
 TARGETS: Final = ("onnx", "genai")

@@ -9,6 +9,7 @@ counts as much as a few levels. A source is a level too, and its rows have a sca
 disagrees with others counts less.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -125,9 +126,7 @@ def problem_of(rows: Sequence[Row]) -> Problem:
 def votes(rows: Sequence[Row]) -> Array:
     """Weight of each row: 1 / rows of its vote, so that forty tests of one card weigh as one."""
     names = [(*row.vote, row.source) for row in rows]
-    count: dict[tuple[str, ...], int] = {}
-    for name in names:
-        count[name] = count.get(name, 0) + 1
+    count = Counter(names)
     return np.array([1 / count[name] for name in names])
 
 

@@ -292,12 +292,8 @@ def summary(kind: Kind, judged: Sequence[Judged], skipped_count: int, how: str) 
     )
 
 
-def _sheet(row: HeatRow) -> float | None:
-    return row.load.limit_watts / row.speed_tokens_per_s if row.load.limit_watts else None
-
-
 _RULES: Final[dict[Kind, dict[str, Callable[[HeatRow], float | None]]]] = {
-    "energy": {"watts of the data sheet / speed": _sheet},
+    "energy": {"watts of the data sheet / speed": lambda row: (row.load.limit_watts or 0) / row.speed_tokens_per_s},
     "thermal": {
         "0.43, on an NPU 0.67": lambda row: 0.67 if row.load.engine == "npu" else 0.43,
         "1": lambda _row: 1.0,

@@ -65,7 +65,7 @@ def compare(record: RunRecord) -> Comparison | None:
     prediction = record.prediction
     if prediction is None:
         return None
-    summary, speed, memory = summarise(record), prediction.speed, prediction.memory
+    summary, speed, memory, used = summarise(record), prediction.speed, prediction.memory, record.memory
     p = record.scenario.prompt_tokens
     rows = [
         _row("decode", "tokens/s", speed.decode_tokens_per_s, summary.test("decode")),
@@ -74,12 +74,10 @@ def compare(record: RunRecord) -> Comparison | None:
         _row("first token, cold", "s", speed.ttft_cold_s, summary.test("first_token", f"ttft{max(1, p)} @ cold")),
         _row("load", "s", speed.load_warm_s, summary.test("load", "load")),
         _row("load, cold", "s", speed.load_cold_s, summary.test("load", "load @ cold")),
-        _row("peak memory", "bytes", memory.peak_bytes, summary.peak_rss_bytes),
+        _row("peak memory", "bytes", memory.peak_bytes, used.peak_rss_bytes if used else None),
     ]
-    if summary.peak_anonymous_bytes:
-        exact = float(memory.anonymous_bytes)
-        interval = Interval(mid=exact, low=exact, high=exact)
-        rows.append(_row("anonymous memory", "bytes", interval, summary.peak_anonymous_bytes))
+    if used is not None and used.peak_anonymous_bytes:
+        rows.append(_row("anonymous memory", "bytes", float(memory.anonymous_bytes), used.peak_anonymous_bytes))
     rows += _pools(record, memory)
     notes = []
     decode = rows[0].measured
@@ -110,13 +108,14 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[Row]:
     for pool, size in told.items():
         predicted = float(sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(_PARTS)))
         if predicted:  # what is small and the host's is no part of a prediction for a GPU alone
-            interval = Interval(mid=predicted, low=predicted, high=predicted)
-            rows.append(_row(f"buffers in {pool}", "bytes", interval, size))
+            rows.append(_row(f"buffers in {pool}", "bytes", predicted, size))
     return rows
 
 
-def _row(name: str, unit: str, predicted: Interval, found: TestFigures | int | None) -> Row:
-    """``found`` is a test with its clean samples, or one reading in bytes."""
+def _row(name: str, unit: str, predicted: Interval | float, found: TestFigures | int | None) -> Row:
+    """``predicted`` is one figure where it is exact; ``found`` a test with its clean samples, or one reading, bytes."""
+    if isinstance(predicted, float):
+        predicted = Interval(mid=predicted, low=predicted, high=predicted)
     measured, count = (float(found) if isinstance(found, int) and found else None), 1 if found else 0
     doubted = isinstance(found, TestFigures) and not found.clean_count and found.disturbed_count > 0
     if isinstance(found, TestFigures):

@@ -49,8 +49,6 @@ class Summary(Frozen, frozen=True, kw_only=True):
 
     tests: tuple[TestFigures, ...]
     latency: tuple[Latency, ...]
-    peak_rss_bytes: int | None
-    peak_anonymous_bytes: int | None
 
     def test(self, phase: Phase, label: str = "") -> TestFigures | None:
         """The test of that phase and label; without a label the phase's first at depth 0, else its first."""
@@ -59,7 +57,7 @@ class Summary(Frozen, frozen=True, kw_only=True):
 
 
 def summarise(record: RunRecord) -> Summary:
-    """Medians, latency quantiles and peaks of a record."""
+    """Medians and latency quantiles of a record."""
     groups = tests_of(record)
     tests = tuple(_figures(phase, label, samples) for (phase, label), samples in groups.items())
     latency = []
@@ -68,13 +66,7 @@ def summarise(record: RunRecord) -> Summary:
         if phase == "decode" and times:
             p50, p90, p99 = (float(q) for q in np.quantile(times, (0.5, 0.9, 0.99)))
             latency.append(Latency(label=label, token_count=len(times), p50_s=p50, p90_s=p90, p99_s=p99))
-    memory = record.memory
-    return Summary(
-        tests=tests,
-        latency=tuple(latency),
-        peak_rss_bytes=memory.peak_rss_bytes if memory else None,
-        peak_anonymous_bytes=memory.peak_anonymous_bytes if memory else None,
-    )
+    return Summary(tests=tests, latency=tuple(latency))
 
 
 def tests_of(record: RunRecord) -> dict[tuple[Phase, str], list[Sample]]:

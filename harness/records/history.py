@@ -75,18 +75,15 @@ class History:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, record: RunRecord, *, cell: str = "") -> None:
-        """Keep a record; a second one of the same run replaces nothing and is ignored.
+    def extend(self, records: Iterable[RunRecord], *, cell: str = "") -> None:
+        """Keep records, all of them or none; a second one of the same run replaces nothing and is ignored.
 
-        ``cell`` is the key of the matrix cell it is the result of; lets an interrupted matrix go on where it stopped.
+        They are taken a batch at a time, never all in memory. ``cell`` is the key of the matrix cell that they are the
+        result of; lets an interrupted matrix go on where it stopped.
 
         Raises:
             CouldNotRunError: The file cannot be written (disk full, read-only, locked, or no history at all).
         """
-        self.extend([record], cell=cell)
-
-    def extend(self, records: Iterable[RunRecord], *, cell: str = "") -> None:
-        """The same for many records, all of them or none: they are taken a batch at a time, never all in memory."""
         with self._open() as connection, connection:
             left = iter(records)
             for batch in iter(lambda: list(itertools.islice(left, _BATCH)), []):
@@ -114,34 +111,27 @@ class History:
             raise RefusedError(f"several runs begin with {run_id!r}: give more of the identifier")
         return decode(exact[0][1], f"{self.path} run {exact[0][0]}")
 
-    def entries(
-        self,
-        *,
-        model: str = "",
-        device: str = "",
-        workload: str = "",
-        outcome: str = "",
-        limit: int = 50,
-    ) -> list[HistoryEntry]:
-        """Lines of the newest runs that match, newest first; an empty filter matches all."""
-        newest, values = _newest(limit, model=model, device=device, workload=workload, outcome=outcome)
+    def entries(self, *, limit: int = 50, **wanted: str) -> list[HistoryEntry]:
+        """Lines of the newest runs that match, newest first.
+
+        ``wanted`` are a model, device, workload or outcome; an empty one matches all.
+        """
+        newest, values = _newest(limit, **wanted)
         names = HistoryEntry.__struct_fields__
         with self._open() as connection:
             rows = connection.execute(f"SELECT {', '.join(names)} {newest}", values).fetchall()
         return [HistoryEntry(**dict(zip(names, row, strict=True))) for row in rows]
 
-    def records(self, *, model: str = "", workload: str = "", limit: int = 1000) -> Iterator[RunRecord]:
+    def records(self, *, limit: int = 1000, **wanted: str) -> Iterator[RunRecord]:
         """Records that match, newest first, decoded one at a time."""
-        newest, values = _newest(limit, model=model, workload=workload)
+        newest, values = _newest(limit, **wanted)
         with self._open() as connection:
             for run_id, record in connection.execute(f"SELECT run_id, record {newest}", values):
                 yield decode(record, f"{self.path} run {run_id}")
 
-    def figures(
-        self, metric: Metric, *, model: str = "", device: str = "", workload: str = "", outcome: str = "", limit: int
-    ) -> Iterator[Figures]:
+    def figures(self, metric: Metric, *, limit: int, **wanted: str) -> Iterator[Figures]:
         """Values of one metric in the newest runs that match and hold it, oldest first; no record is decoded."""
-        newest, values = _newest(limit, model=model, device=device, workload=workload, outcome=outcome)
+        newest, values = _newest(limit, **wanted)
         query = (
             f"SELECT run_id, created, alike, json_extract(metrics, ?) FROM (SELECT run_id, created, outcome {newest})"  # noqa: S608 - our own words
             " JOIN figures USING (run_id) WHERE outcome IN ('ok', 'inconclusive') ORDER BY created, run_id"

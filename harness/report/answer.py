@@ -76,5 +76,6 @@ def check_line(record: RunRecord, comparison: Comparison | None) -> str:
     beside = ""
     if row and row.error_ratio is not None:
         beside = f", predicted {format_number(row.predicted)} ({row.error_ratio:+.0%})"
-    memory = f", {format_bytes(summary.peak_rss_bytes)} of memory" if summary.peak_rss_bytes else ""
+    peak_bytes = record.memory.peak_rss_bytes if record.memory else 0
+    memory = f", {format_bytes(peak_bytes)} of memory" if peak_bytes else ""
     return f"{name}: {format_number(decode.tokens_per_s)} tokens/s measured{beside}{memory}."

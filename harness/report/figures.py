@@ -227,9 +227,7 @@ def soaks(records: Sequence[RunRecord]) -> Figure | None:
     """Speed over minutes, with where it fell."""
     rows: list[Row] = []
     table: list[tuple[str, ...]] = []
-    for record in [r for r in records if isinstance(r.result, Soak)][:SERIES_MAX]:
-        found = record.result
-        assert isinstance(found, Soak)
+    for record, found in [(r, r.result) for r in records if isinstance(r.result, Soak)][:SERIES_MAX]:
         name = clean(f"{record.model.name if record.model else record.workload}, {record.machine.device}", 60)
         for window in found.windows:
             minute, heat = window.since_start_s / 60, "" if window.celsius is None else f", {window.celsius:.0f} C"
@@ -245,10 +243,8 @@ def loads(records: Sequence[RunRecord]) -> Figure | None:
     """Latency of requests over the load on a server, and where it was saturated."""
     rows: list[Row] = []
     table: list[tuple[str, ...]] = []
-    several = [r for r in records if isinstance(r.result, Load)][: SERIES_MAX // 4]
-    for record in several:
-        found = record.result
-        assert isinstance(found, Load)
+    several = [(r, r.result) for r in records if isinstance(r.result, Load)][: SERIES_MAX // 4]
+    for record, found in several:
         unit = "requests/s" if found.open_loop else "users"
         name = clean(record.model.name if record.model else record.workload, 40)
         for level in found.levels:

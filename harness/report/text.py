@@ -20,9 +20,5 @@ def digits(value: float) -> str:
 def compared(row: Row) -> tuple[str, str, str, str]:
     """What was predicted, its interval, what was measured, and the error of the prediction."""
     between = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
-    return amount(row.unit, row.predicted), between, amount(row.unit, row.measured), percent(row.error_ratio)
-
-
-def percent(ratio: float | None) -> str:
-    """A signed share."""
-    return "–" if ratio is None else f"{100 * ratio:+.1f} %"
+    error = "–" if row.error_ratio is None else f"{100 * row.error_ratio:+.1f} %"
+    return amount(row.unit, row.predicted), between, amount(row.unit, row.measured), error

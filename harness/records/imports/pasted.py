@@ -94,7 +94,6 @@ def _line(line: str, source: Path | str, index: int) -> RunRecord:
     return record(
         f"{source}, line {index}",
         tool="pasted",
-        created="1970-01-01T00:00:00+00:00",
         samples=[sample(p, f"{t}{n}", n, n / v) for (p, t, n), v in zip(tests, speeds, strict=True) if v],  # type: ignore[arg-type]
         name=" ".join(words[:-3]),
         quant=words[-3],

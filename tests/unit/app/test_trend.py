@@ -89,7 +89,7 @@ def test_verbs_print_intervals(tmp_path) -> None:
 
     history = History(tmp_path / "history.sqlite")
     for record in (scaled("a", 1.0, "2026-01-01"), scaled("b", 2.0, "2026-01-02")):
-        history.append(record)
+        history.extend([record])
         save(record, tmp_path / f"{record.run_id}.json")
     environment = {**os.environ, "EDGE_HARNESS_HOME": str(tmp_path)}
 

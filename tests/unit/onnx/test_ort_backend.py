@@ -11,8 +11,7 @@ from hypothesis.extra.numpy import arrays
 from bench.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError, RefusedError
-from harness.onnx.decoder import decoder_ports, keep_last_logits, table_by_rows
-from harness.onnx.decoder_quantize import blocks_of_8, quantize_decoder
+from harness.onnx.decoder import blocks_of_8, decoder_ports, keep_last_logits, quantize_decoder, table_by_rows
 from harness.onnx.files import lint, size_bytes
 from harness.onnx.graph import read_graph
 from harness.onnx.quantize import load, quantize_weights, save

@@ -163,10 +163,10 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_its_own(tmp_path: Path) 
 def test_history_keeps_lists_and_finds(tmp_path: Path) -> None:
     history = History(tmp_path / "h.sqlite")
     model = ModelIdentity(name="m", quant="Q4_0", size_bytes=1, sha256="", architecture="llama", parameter_count=1)
-    history.append(record("a-1", created="2026-01-01T00:00:00.000Z"), cell="x")
-    history.append(record("a-2", created="2026-01-02T00:00:00.000Z", model=model), cell="y")
-    history.append(record("b-1", created="2026-01-03T00:00:00.000Z", outcome="interrupted"), cell="x")
-    history.append(record("b-1", detail="a second one of the same name"))
+    history.extend([record("a-1", created="2026-01-01T00:00:00.000Z")], cell="x")
+    history.extend([record("a-2", created="2026-01-02T00:00:00.000Z", model=model)], cell="y")
+    history.extend([record("b-1", created="2026-01-03T00:00:00.000Z", outcome="interrupted")], cell="x")
+    history.extend([record("b-1", detail="a second one of the same name")])
 
     assert [e.run_id for e in history.entries()] == ["b-1", "a-2", "a-1"]
     assert [e.run_id for e in history.entries(model="m")] == ["a-2"]
@@ -186,7 +186,7 @@ def test_a_file_that_is_no_history_is_named(tmp_path: Path) -> None:
     path = tmp_path / "h.sqlite"
     path.write_bytes(b"not a database" * 1000)
     with pytest.raises(HarnessError, match=r"h\.sqlite"):
-        History(path).append(record())
+        History(path).extend([record()])
     newer = tmp_path / "n.sqlite"
     with sqlite3.connect(newer) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -203,7 +203,7 @@ from harness.records.history import History
 record = msgspec.json.decode(sys.stdin.buffer.read(), type=RunRecord)
 history = History(Path(sys.argv[1]))
 for n in range(100000):
-    history.append(msgspec.structs.replace(record, run_id=f"r-{n:06d}"))
+    history.extend([msgspec.structs.replace(record, run_id=f"r-{n:06d}")])
     print(n, flush=True)
 """
 
