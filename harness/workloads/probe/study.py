@@ -104,8 +104,8 @@ def uncertain(session: Session, captured: Captured) -> Labels:
     """Whether the model's next token, after each one, has more than the median entropy: a property of no text."""
     from scipy.special import entr, softmax
 
-    found = [
-        entr(softmax(logits.astype(np.float64))).sum()
+    found: list[float] = [
+        float(entr(softmax(logits.astype(np.float64))).sum())
         for start, end in _windows(captured)
         for logits in logits_after(session, captured.tokens[start:end].tolist())
     ]

@@ -14,7 +14,7 @@ from harness.workloads._described import Described
 from harness.workloads._language.texts import shipped_text
 from harness.workloads.training_efficiency.figures import published
 from harness.workloads.training_efficiency.finetune import lora_on
-from harness.workloads.training_efficiency.mixture import batches, study
+from harness.workloads.training_efficiency.mixture import batches, habits, train, write
 from harness.workloads.training_efficiency.transformer import Config, Transformer
 
 _HEAD_DIM: Final = 32
@@ -115,7 +115,9 @@ class TrainingWorkload(Described):
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """Train a small mixture of experts, write it as a GGUF file, and tell its router's habits."""
-        return study(context.cache / "training", seed=context.seed)
+        model = train(seed=context.seed)
+        path = write(model, context.cache / "training" / "trained-mixture.gguf")
+        return {"file": path.name, **habits(model)}
 
 
 def config_of(size: Mapping[str, int]) -> Config:
