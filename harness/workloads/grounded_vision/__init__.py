@@ -2,4 +2,4 @@
 
 from harness.workloads.grounded_vision.workload import VisionWorkload
 
-WORKLOAD = VisionWorkload()
+WORKLOAD = VisionWorkload("grounded_vision")

@@ -8,6 +8,7 @@ import numpy as np
 from harness.domain.workload import Cost
 from harness.errors import BadDataError, RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
 from harness.workloads.grounded_vision import cost
 from harness.workloads.grounded_vision.boxes import MAX_REGIONS
 from harness.workloads.grounded_vision.encoder import BITS, GRID, SIDE, GroundedEncoder, prepared
@@ -36,20 +37,8 @@ class State(NamedTuple):
     size: Mapping[str, int]
 
 
-class VisionWorkload:
+class VisionWorkload(Described):
     """An image and its regions as grounded tokens; text in it; objects over frames."""
-
-    name = "grounded_vision"
-    title = "Grounded vision: image and regions to tokens in one session call, text read from regions, object tracks"
-    extra = "vision"
-    needs_model = False
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"region_count": 1, "image_px": 640, "weight_bits": 32},
-        "default": {"region_count": 2, "image_px": 1280, "weight_bits": 32},
-        "large": {"region_count": 8, "image_px": 1920, "weight_bits": 32},
-        "int8": {"region_count": 2, "image_px": 1280, "weight_bits": 8},
-        "int4": {"region_count": 2, "image_px": 1280, "weight_bits": 4},
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Encoding and text by their layers (``cost``), cutting by two products and passes a window, tracks by code."""

@@ -2,4 +2,4 @@
 
 from harness.workloads.probe.workload import ProbeWorkload
 
-WORKLOAD = ProbeWorkload()
+WORKLOAD = ProbeWorkload("probe")

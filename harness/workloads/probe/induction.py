@@ -14,7 +14,8 @@ sequences and taken out on others. The null: as many other heads of the same lay
 draws that hurt at least as much) / (1 + draws). Loss on ordinary text tells whether what was taken out does only that.
 """
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,12 +27,10 @@ from harness.domain.base import Frozen
 from harness.errors import EngineError, RefusedError
 from harness.ports import Session
 from harness.workloads._language.activations import OpenSession, scenario_of
-from harness.workloads._language.sampling import log_softmax_at
+from harness.workloads._language.sampling import token_losses
 from harness.workloads._language.texts import shipped_text
 
 Floats = NDArray[np.float32]
-Place = tuple[int, int]
-"""(layer, head)."""
 
 ATTENTION: Final = "kq_soft_max-"
 """llama.cpp's name of a layer's attention probabilities; they exist only without flash attention."""
@@ -75,34 +74,24 @@ class InductionReport(Frozen, frozen=True, kw_only=True):
     strong_count: int
 
 
-class AttentionScores:
-    """A tap that keeps prefix-matching scores of every head from attention probabilities.
+class LayerTap:
+    """A tap on one result of every layer.
 
     Args:
-        length_tokens: Tokens of one copy; each pass must read both copies at once.
+        name: llama.cpp's name of the result up to the layer's number.
+        take: Gets the layer and the values; what it returns, if anything, takes their place.
     """
 
-    def __init__(self, length_tokens: int) -> None:
-        self.length_tokens = length_tokens
-        self.scores: dict[int, list[NDArray[np.float64]]] = {}
+    def __init__(self, name: str, take: Callable[[int, Floats], Floats | None]) -> None:
+        self.name, self.take = name, take
 
     def wants(self, name: str) -> bool:
-        """Attention probabilities of every layer."""
-        return name.startswith(ATTENTION) and name[len(ATTENTION) :].isdigit()
+        """That result of any layer, and no view of it."""
+        return name.startswith(self.name) and name[len(self.name) :].isdigit()
 
-    def __call__(self, name: str, values: Floats) -> None:
-        """Take [head_count, token_count, cache_tokens]."""
-        scores = self.scores.setdefault(int(name[len(ATTENTION) :]), [])
-        scores.append(prefix_matching(values, self.length_tokens))
-
-    def heads(self) -> list[Head]:
-        """Mean score of every head, the strongest first."""
-        found = [
-            Head(layer=layer, head=head, score=score)
-            for layer, scores in self.scores.items()
-            for head, score in enumerate(np.mean(scores, axis=0).tolist())
-        ]
-        return sorted(found, key=lambda h: -h.score)
+    def __call__(self, name: str, values: Floats) -> Floats | None:
+        """Hand the values on."""
+        return self.take(int(name[len(self.name) :]), values)
 
 
 def prefix_matching(attention: Floats, length_tokens: int) -> NDArray[np.float64]:
@@ -127,18 +116,6 @@ def random_tokens(session: Session, length_tokens: int, count: int, seed: int) -
         if len(ordinary) >= length_tokens:
             found.append(ordinary[:length_tokens])
     return found
-
-
-def token_losses(session: Session, tokens: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(loss of each token but the first, whether it was the most likely one)."""
-    session.clear()
-    session.decode(tokens, position=0, logits="all")
-    losses, hits = [], []
-    for index, target in enumerate(tokens[1:]):
-        logits = session.logits(index)
-        losses.append(-log_softmax_at(logits, target))
-        hits.append(int(logits.argmax()) == target)
-    return np.array(losses), np.array(hits)
 
 
 def copied(session: Session, sequences: Sequence[Sequence[int]]) -> tuple[float, float, float]:
@@ -170,13 +147,19 @@ def induction(
     Raises:
         EngineError: The engine refused the model, or shows no attention probabilities.
     """
-    tap = AttentionScores(length_tokens)
+    scores: dict[int, list[NDArray[np.float64]]] = {}
+
+    def keep(layer: int, attention: Floats) -> None:
+        scores.setdefault(layer, []).append(prefix_matching(attention, length_tokens))
+
     scenario = scenario_of(thread_count, 2 * length_tokens, flash_attention=False)
-    with closing(open_session(path, scenario, tap=tap)) as session:
+    with closing(open_session(path, scenario, tap=LayerTap(ATTENTION, keep))) as session:
         first, second, hit = copied(session, random_tokens(session, length_tokens, sequence_count, seed))
-    heads = tap.heads()
-    if not heads:
+    if not scores:
         raise EngineError(f"{path.name}: this engine shows no attention probabilities")
+    means = {layer: np.mean(own, axis=0).tolist() for layer, own in scores.items()}
+    found = [Head(layer=layer, head=at, score=s) for layer, own in means.items() for at, s in enumerate(own)]
+    heads = sorted(found, key=lambda h: -h.score)
     report = InductionReport(
         sequence_count=sequence_count,
         length_tokens=length_tokens,
@@ -191,29 +174,11 @@ def induction(
     return report, heads
 
 
-class HeadsOut:
-    """A tap that sets some heads to their mean over the tokens of a pass.
-
-    Attributes:
-        places: Heads to take out; may change between passes.
-    """
-
-    def __init__(self, head_count: int) -> None:
-        self.head_count = head_count
-        self.places: Collection[Place] = ()
-
-    def wants(self, name: str) -> bool:
-        """What the heads of every layer write."""
-        return name.startswith(WRITTEN) and name[len(WRITTEN) :].isdigit()
-
-    def __call__(self, name: str, values: Floats) -> Floats | None:
-        """Take [token_count, heads x head width]."""
-        heads = [head for layer, head in self.places if layer == int(name[len(WRITTEN) :])]
-        if not heads:
-            return None
-        parts = values.reshape(len(values), self.head_count, -1).copy()
-        parts[:, heads] = parts[:, heads].mean(axis=0)
-        return parts.reshape(values.shape)
+def without(heads: Sequence[int], values: Floats, head_count: int) -> Floats:
+    """What a layer wrote [token_count, heads x head width], some heads set to their mean over the tokens."""
+    parts = values.reshape(len(values), head_count, -1).copy()
+    parts[:, heads] = parts[:, heads].mean(axis=0)
+    return parts.reshape(values.shape)
 
 
 class Losses(NamedTuple):
@@ -242,20 +207,19 @@ class AblationReport(Frozen, frozen=True, kw_only=True):
     head_share: float
 
 
-def null_draw(heads: Sequence[Head], taken: Sequence[Head], rng: np.random.Generator) -> list[Place]:
+def null_draw(heads: Sequence[Head], taken: Sequence[Head], rng: np.random.Generator) -> list[Head]:
     """As many heads of each layer as were taken, from the others.
 
     Raises:
         RefusedError: A layer has too few of them.
     """
     gone = {(h.layer, h.head) for h in taken}
-    out: list[Place] = []
-    for layer in sorted({h.layer for h in taken}):
-        wanted = sum(at == layer for at, _ in gone)
-        others = [h.head for h in heads if h.layer == layer and (layer, h.head) not in gone]
+    out: list[Head] = []
+    for layer, wanted in sorted(Counter(h.layer for h in taken).items()):
+        others = [h for h in heads if h.layer == layer and (layer, h.head) not in gone]
         if len(others) < wanted:
             raise RefusedError(f"layer {layer} has {len(others)} other heads to stand for {wanted} induction heads")
-        out += [(layer, int(head)) for head in rng.choice(others, wanted, replace=False)]
+        out += [others[at] for at in rng.choice(len(others), wanted, replace=False)]
     return out
 
 
@@ -279,9 +243,15 @@ def ablation(
     strong = [h for h in heads if h.score > STRONG_SCORE][:MOST_HEADS]
     if not strong:
         raise RefusedError(f"{path.name}: no head scores above {STRONG_SCORE}, so there is none to take out")
-    tap = HeadsOut(len(heads) // (1 + max(h.layer for h in heads)))
+    head_count = len(heads) // (1 + max(h.layer for h in heads))
+    out: list[Head] = []
+
+    def take_out(layer: int, written: Floats) -> Floats | None:
+        own = [h.head for h in out if h.layer == layer]
+        return without(own, written, head_count) if own else None
+
     scenario = scenario_of(thread_count, 2 * LENGTH_TOKENS, flash_attention=False)
-    with closing(open_session(path, scenario, tap=tap)) as session:
+    with closing(open_session(path, scenario, tap=LayerTap(WRITTEN, take_out))) as session:
         sequences = random_tokens(session, LENGTH_TOKENS, SEQUENCE_COUNT, seed + 1)
         text = session.tokenize(shipped_text()[:4000])[: 2 * LENGTH_TOKENS]
 
@@ -290,12 +260,12 @@ def ablation(
             return Losses(first, second, float(token_losses(session, text)[0].mean()))
 
         intact = losses()
-        tap.places = {(h.layer, h.head) for h in strong}
+        out = strong
         ablated = losses()
         rng = np.random.default_rng(seed)
         null = []
         for _ in range(draw_count):
-            tap.places = null_draw(heads, strong, rng)
+            out = null_draw(heads, strong, rng)
             null.append(copied(session, sequences)[1])
     return AblationReport(
         heads=tuple(strong),

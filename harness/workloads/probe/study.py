@@ -25,6 +25,7 @@ from harness.workloads._language.activations import (
     ordinary,
     scenario_of,
 )
+from harness.workloads._language.sampling import logits_after
 from harness.workloads._language.texts import shipped_text, split_text, texts_of
 from harness.workloads.probe.linear import Labels, ProbeReport, Rows, report
 
@@ -101,15 +102,13 @@ def text_labels(captured: Captured, detokenize: Callable[[list[int]], str], name
 
 def uncertain(session: Session, captured: Captured) -> Labels:
     """Whether the model's next token, after each one, has more than the median entropy: a property of no text."""
-    found = []
-    for start, end in _windows(captured):
-        session.clear()
-        session.decode([int(t) for t in captured.tokens[start:end]], position=0, logits="all")
-        for index in range(end - start):
-            logits = session.logits(index)
-            p = np.exp(logits - logits.max(), dtype=np.float64)
-            p /= p.sum()
-            found.append(-float(p @ np.log(np.maximum(p, 1e-300))))
+    from scipy.special import entr, softmax
+
+    found: list[float] = [
+        float(entr(softmax(logits.astype(np.float64))).sum())
+        for start, end in _windows(captured)
+        for logits in logits_after(session, captured.tokens[start:end].tolist())
+    ]
     return np.array(found) > np.median(found)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from harness.domain.workload import MOST_KEPT_BYTES, Cost, new_page_bytes
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
 from harness.workloads.probe.induction import ablation, induction
 from harness.workloads.probe.linear import Floats, Labels, LinearProbe, fit
 from harness.workloads.probe.study import sweep
@@ -28,18 +29,8 @@ class State(NamedTuple):
     held_labels: Labels
 
 
-class ProbeWorkload:
+class ProbeWorkload(Described):
     """Fit and apply a linear probe."""
-
-    name = "probe"
-    title = "Probing: a linear probe on activations, and an induction-head check of a model"
-    extra = ""
-    needs_model = False
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"token_count": 1000, "dim": 64},
-        "default": {"token_count": 8000, "dim": 576},
-        "large": {"token_count": 16_000, "dim": 2048},
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Newton steps: the curvature is one product of dim x tokens x dim, solving takes 2/3 dim^3.

@@ -2,4 +2,4 @@
 
 from harness.workloads.sparse_autoencoder.workload import SparseAutoencoderWorkload
 
-WORKLOAD = SparseAutoencoderWorkload()
+WORKLOAD = SparseAutoencoderWorkload("sparse_autoencoder")

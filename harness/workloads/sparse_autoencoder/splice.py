@@ -17,7 +17,7 @@ from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.ports import Session
 from harness.workloads._language.activations import OpenSession, ordinary, scenario_of, windows_of
-from harness.workloads._language.sampling import log_softmax_at
+from harness.workloads._language.sampling import token_losses
 from harness.workloads.sparse_autoencoder.metrics import recovered
 from harness.workloads.sparse_autoencoder.model import Floats
 
@@ -114,13 +114,8 @@ def losses(
 
 
 def _mean_loss(session: Session, windows: Sequence[Sequence[int]]) -> float:
-    found: list[float] = []
-    for window in windows:
-        session.clear()
-        session.decode(window, position=0, logits="all")
-        scored = range(SKIPPED_TOKENS, len(window) - 1)
-        found += [-log_softmax_at(session.logits(index), window[index + 1]) for index in scored]
-    return sum(found) / len(found)
+    found = [token_losses(session, window)[0][SKIPPED_TOKENS:] for window in windows]
+    return float(np.mean(np.concatenate(found)))
 
 
 class Overhead(Frozen, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
-from harness.workloads.sparse_autoencoder.model import Floats, Indices, SparseAutoencoder
+from harness.workloads.sparse_autoencoder.model import Floats, Indices, SparseAutoencoder, largest
 
 ENCODER_START: Final = 0.1
 """Length of the encoder's columns before the first step. The k features that answer loudest among random directions
@@ -141,7 +141,7 @@ class Trainer:
         centred: Floats = x - p["b_dec"]
         h: Floats = centred @ p["W_enc"]
         h += p["b_enc"]
-        chosen, values = _top(h, plan.active_count)
+        chosen, values = largest(h, plan.active_count)
         error, slopes = np.empty_like(x), np.empty_like(values)
         for start in range(0, len(x), _GATHERED_TOKENS):
             part = slice(start, start + _GATHERED_TOKENS)
@@ -171,7 +171,7 @@ class Trainer:
     ) -> None:
         """Add the auxiliary term's gradients for the dead features."""
         half = self.parameters["b_dec"].size // 2
-        chosen, values = _top(h[:, dead], min(len(dead), h.shape[1] // 2, half))
+        chosen, values = largest(h[:, dead], min(len(dead), h.shape[1] // 2, half))
         z = np.zeros((len(h), len(dead)), np.float32)
         np.put_along_axis(z, chosen, values, axis=1)
         rows = self.parameters["W_dec"][dead]
@@ -213,9 +213,3 @@ class Trainer:
             decoder_bias=p["b_dec"] / s,
             active_count=self.plan.active_count,
         )
-
-
-def _top(h: Floats, count: int) -> tuple[Indices, Floats]:
-    """(places, values) [token_count, count] of the largest of each row, none below zero; of equals any may be there."""
-    chosen = np.argpartition(h, h.shape[1] - count, axis=1)[:, -count:]
-    return chosen, np.maximum(np.take_along_axis(h, chosen, axis=1), 0)

@@ -9,6 +9,7 @@ import numpy as np
 from harness.domain.workload import Cost, Kernel
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
 from harness.workloads.sparse_autoencoder.encoders import KINDS, Encoder, kinds, make_encoder, weight_bytes
 from harness.workloads.sparse_autoencoder.metrics import codes_overlap
 from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows
@@ -35,20 +36,8 @@ class State(NamedTuple):
     dense: Floats
 
 
-class SparseAutoencoderWorkload:
+class SparseAutoencoderWorkload(Described):
     """Encode one token, encode a batch, decode sparsely and densely."""
-
-    name = "sparse_autoencoder"
-    title = "Sparse autoencoder: TopK features of activations in FP32, FP16, INT8 and 4 bits, sparse and dense decoding"
-    extra = "quantize"
-    """For three of its six encoders; the others need numpy alone."""
-    needs_model = False
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"input_dim": 576, "expansion_ratio": 8, "active_count": 32, "batch_count": 8},
-        "default": {"input_dim": 2048, "expansion_ratio": 8, "active_count": 32, "batch_count": 32},
-        "large": {"input_dim": 4096, "expansion_ratio": 8, "active_count": 32, "batch_count": 32},
-        "largest": {"input_dim": 4096, "expansion_ratio": 64, "active_count": 32, "batch_count": 4},
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Products of x with W_enc, the choice of the k largest (a partition of m values), and the decoder's rows.

@@ -2,4 +2,4 @@
 
 from harness.workloads.training_efficiency.workload import TrainingWorkload
 
-WORKLOAD = TrainingWorkload()
+WORKLOAD = TrainingWorkload("training_efficiency")

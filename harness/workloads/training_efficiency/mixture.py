@@ -180,9 +180,3 @@ def _byte_names() -> list[str]:
     prints = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [*(chr(byte) if byte in prints else chr(next(others)) for byte in range(256)), "\u0100\u0100"]
-
-
-def study(folder: Path, *, step_count: int = 300, seed: int = 1) -> dict[str, Any]:
-    """Train, write ``trained-mixture.gguf`` into the folder, and tell the router's habits."""
-    model = train(step_count=step_count, seed=seed)
-    return {"file": write(model, folder / "trained-mixture.gguf").name, **habits(model)}

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from harness.domain.workload import Cost, new_page_bytes
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
 from harness.workloads._language.texts import shipped_text
 from harness.workloads.training_efficiency.figures import published
 from harness.workloads.training_efficiency.finetune import lora_on
-from harness.workloads.training_efficiency.mixture import batches, study
+from harness.workloads.training_efficiency.mixture import batches, habits, train, write
 from harness.workloads.training_efficiency.transformer import Config, Transformer
 
 _HEAD_DIM: Final = 32
@@ -30,18 +31,8 @@ class State(NamedTuple):
     tokens: NDArray[np.int64]
 
 
-class TrainingWorkload:
+class TrainingWorkload(Described):
     """Training steps of a small transformer."""
-
-    name = "training_efficiency"
-    title = "Training efficiency: a transformer trained on text, its FLOPs counted, its MFU predicted and measured"
-    extra = ""
-    needs_model = False
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"dim": 64, "layer_count": 2, "batch_count": 4, "sequence_tokens": 64},
-        "default": {"dim": 128, "layer_count": 4, "batch_count": 8, "sequence_tokens": 128},
-        "large": {"dim": 256, "layer_count": 6, "batch_count": 8, "sequence_tokens": 256},
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Products by hand (``Config.step_flops``), and the passes around them.
@@ -124,7 +115,9 @@ class TrainingWorkload:
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """Train a small mixture of experts, write it as a GGUF file, and tell its router's habits."""
-        return study(context.cache / "training", seed=context.seed)
+        model = train(seed=context.seed)
+        path = write(model, context.cache / "training" / "trained-mixture.gguf")
+        return {"file": path.name, **habits(model)}
 
 
 def config_of(size: Mapping[str, int]) -> Config:

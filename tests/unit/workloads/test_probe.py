@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from harness.errors import EngineError, RefusedError, WrongAnswerError
 from harness.ports import WorkloadContext
 from harness.workloads._language.activations import Captured
+from harness.workloads._language.sampling import token_losses
 from harness.workloads.probe import WORKLOAD
 from harness.workloads.probe.induction import (
-    AttentionScores,
     Head,
-    HeadsOut,
+    LayerTap,
     copied,
     null_draw,
     prefix_matching,
     random_tokens,
-    token_losses,
+    without,
 )
 from harness.workloads.probe.linear import Rows, accuracy_of, control_labels, fit, report, token_rule
 from harness.workloads.probe.study import (
@@ -179,16 +179,16 @@ def test_prefix_matching_by_hand():
     attention[0, 2, 1], attention[0, 3, 2] = 0.9, 0.5
     attention[1, 2, 0], attention[1, 3, 1] = 1.0, 1.0  # looks at the same token instead
     assert prefix_matching(attention, 2) == pytest.approx([0.7, 0.0])
-    tap = AttentionScores(2)
+    with pytest.raises(EngineError):
+        prefix_matching(attention[:, :3], 2)
+
+
+def test_a_tap_wants_one_result_of_every_layer_and_hands_on_what_is_put_in_its_place():
+    tap = LayerTap("kq_soft_max-", lambda layer, values: values * layer)
     assert tap.wants("kq_soft_max-11")
     assert not tap.wants("kq_soft_max-11 (view)")
     assert not tap.wants("kq-11")
-    tap("kq_soft_max-3", attention)
-    tap("kq_soft_max-3", attention * 0)
-    best = tap.heads()[0]
-    assert (best.layer, best.head, best.score) == (3, 0, pytest.approx(0.35))
-    with pytest.raises(EngineError):
-        prefix_matching(attention[:, :3], 2)
+    assert tap("kq_soft_max-3", np.array([2.0])).tolist() == [6.0]
 
 
 class Copier:
@@ -232,25 +232,20 @@ def test_random_tokens_are_ordinary_and_different():
 
 
 def test_a_head_out_writes_its_mean_and_others_stay():
-    tap = HeadsOut(2)
-    assert tap.wants("kqv_out-3")
-    assert not tap.wants("kqv_out-3 (view)")
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
-    assert tap("kqv_out-3", values) is None
-    tap.places = {(3, 1), (4, 0)}
-    changed = tap("kqv_out-3", values)
+    changed = without([1], values, 2)
     assert changed[:, :2].tolist() == values[:, :2].tolist()
     assert changed[:, 2:].tolist() == [[6.0, 7.0]] * 3  # the middle row is the mean
-    assert tap("kqv_out-5", values) is None
 
 
 def test_a_null_draw_takes_as_many_others_of_each_layer():
     heads = [Head(layer=layer, head=head, score=0.1) for layer in range(3) for head in range(4)]
     taken = [Head(layer=1, head=0, score=0.9), Head(layer=1, head=2, score=0.8), Head(layer=2, head=3, score=0.7)]
     drawn = null_draw(heads, taken, np.random.default_rng(1))
-    assert sorted(layer for layer, _ in drawn) == [1, 1, 2]
-    assert len(set(drawn)) == 3
-    assert not {(1, 0), (1, 2), (2, 3)} & set(drawn)
+    assert sorted(h.layer for h in drawn) == [1, 1, 2]
+    places = {(h.layer, h.head) for h in drawn}
+    assert len(places) == 3
+    assert not {(1, 0), (1, 2), (2, 3)} & places
     with pytest.raises(RefusedError, match="layer 1 has 1 other heads"):
         null_draw(heads, [*taken, Head(layer=1, head=1, score=0.9)], np.random.default_rng(1))
 

@@ -5,7 +5,7 @@ import pytest
 
 from harness.catalog import fetch_registry
 from harness.errors import BadDataError, FetchError, RefusedError
-from harness.workloads.grounded_vision import cost, encoder, reading, study, workload
+from harness.workloads.grounded_vision import WORKLOAD, cost, encoder, reading, study
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -131,15 +131,13 @@ def test_network_has_the_published_size():
     [({"weight_bits": 5}, "weight_bits 5"), ({"region_count": 17}, "17 regions"), ({"image_px": 100}, "image_px 100")],
 )
 def test_sizes_that_cannot_be_are_refused(change, word):
-    work = workload.VisionWorkload()
     with pytest.raises(RefusedError, match=word):
-        work.costs({**work.sizes["default"], **change})
+        WORKLOAD.costs({**WORKLOAD.sizes["default"], **change})
 
 
-@pytest.mark.parametrize("name", sorted(workload.VisionWorkload.sizes))
+@pytest.mark.parametrize("name", sorted(WORKLOAD.sizes))
 def test_every_size_declares_its_operations(name):
-    work = workload.VisionWorkload()
-    names = [c.operation for c in work.costs(work.sizes[name])]
+    names = [c.operation for c in WORKLOAD.costs(WORKLOAD.sizes[name])]
     assert names == ["encode", "cut", "find text", "read a line", "track"]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import log2
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
@@ -10,30 +10,18 @@ from harness.domain.workload import Cost, new_page_bytes
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 from harness.stats.calibration import metrics, selective, smooth
+from harness.workloads._described import Described
 
 _CHUNK: Final = 32_768
 """Rows that the ECE looks at together."""
 
 
-class State(NamedTuple):
-    """Confidences and outcomes; outcomes are drawn with the probability ``confidence ** 1.5``."""
-
-    confidences: Any
-    correct: Any
+State = tuple[Any, Any]
+"""Confidences and outcomes; outcomes are drawn with the probability ``confidence ** 1.5``."""
 
 
-class CalibrationWorkload:
+class CalibrationWorkload(Described):
     """ECE, smooth ECE and AURC of many rows."""
-
-    name = "calibration"
-    title = "Calibration: ECE, smooth ECE, risk-coverage of confidences"
-    extra = ""
-    needs_model = False
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"row_count": 10_000},
-        "default": {"row_count": 100_000},
-        "large": {"row_count": 1_000_000},
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Passes over columns of n doubles (8 n bytes, c of them), counted from the code line by line.
@@ -97,7 +85,7 @@ class CalibrationWorkload:
         """Draw rows."""
         rng = np.random.default_rng(context.seed)
         confidences = rng.beta(4, 2, size["row_count"])
-        return State(confidences, rng.random(size["row_count"]) < confidences**1.5)
+        return confidences, rng.random(size["row_count"]) < confidences**1.5
 
     def operations(self, state: State) -> Sequence[Operation]:
         """One metric each."""
@@ -127,3 +115,6 @@ class CalibrationWorkload:
             "brier": float(np.mean((p - y) ** 2)),
             "aurc": selective.aurc(p, y),
         }
+
+
+WORKLOAD = CalibrationWorkload("calibration")

@@ -1,0 +1,21 @@
+"""What a workload says of itself: a row of ``workloads.toml``."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class Described:
+    """Base of a workload without a language model whose title, extra and sizes are a row of the table.
+
+    Attributes: See :class:`harness.ports.Workload`.
+    """
+
+    needs_model = False
+
+    def __init__(self, name: str) -> None:
+        row = tomllib.loads(Path(__file__).with_name("workloads.toml").read_text(encoding="utf-8"))[name]
+        self.name = name
+        self.title: str = row["title"]
+        self.extra: str = row.get("extra", "")
+        self.sizes: Mapping[str, Mapping[str, int]] = row["sizes"]
