@@ -67,7 +67,6 @@ def machine_lock(
         finally:
             if held:
                 _HELD.discard(mine)
-                _unlock(file)
 
 
 def holder(path: Path) -> str:
@@ -90,13 +89,6 @@ def _try_lock(file: IO[bytes]) -> bool:
     except OSError:
         return True  # a file system without locks: better to run than not at all
     return True
-
-
-def _unlock(file: IO[bytes]) -> None:
-    with contextlib.suppress(ImportError, OSError):
-        import fcntl
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_UN)
 
 
 def _try_lock_windows(file: IO[bytes]) -> bool:
