@@ -164,10 +164,10 @@ class Protocoller:
         if cached is None or cached > COLD_CACHED_RATIO:
             share = "an unknown share" if cached is None else f"{cached:.0%}"
             watch.doubt(f"not a cold load: {share} of the file stayed in the page cache")
-        self.emit("sample", watch.sample("load", "load @ cold", 0, load_s))
+        self.emit("sample", watch.sample("load", "load @ cold", 0, duration_s=load_s))
         # Choosing the random prompt is not part of the wait.
         label, wait_s = f"ttft{len(prompt)} @ cold", load_s + (first_s - begin_s)
-        self.emit("sample", watch.sample("first_token", label, len(prompt), wait_s))
+        self.emit("sample", watch.sample("first_token", label, len(prompt), duration_s=wait_s))
 
     def _warm(self) -> Session:
         for attempt in range(1 + WARM_LOAD_RETRIES):
@@ -199,10 +199,10 @@ class Protocoller:
                 done_s = self.now_s() - watch.start_s
                 session.greedy()
             self._check_numbers(session)
-            told: dict[str, Any] = {"warm_up": warm_up, "energy_joules": watch.joules}
-            self.emit("sample", watch.sample("prefill", label, len(prompt), done_s, **told))
+            self.emit("sample", watch.sample("prefill", label, len(prompt), duration_s=done_s, warm_up=warm_up))
             # One pass gives both: the first token is known once the prompt is in and the largest logit is found.
-            self.emit("sample", watch.sample("first_token", first_label, len(prompt), warm_up=warm_up))
+            told: dict[str, Any] = {"warm_up": warm_up, "energy_joules": None}
+            self.emit("sample", watch.sample("first_token", first_label, len(prompt), **told))
             return not watch.validity.doubts
 
         self._repeat(once)
@@ -218,8 +218,8 @@ class Protocoller:
             with self.watch(self._meter) as watch:
                 times_s = self._steps(session, tokens, position)
             self._check_numbers(session)
-            told: dict[str, Any] = {"warm_up": warm_up, "energy_joules": watch.joules}
-            self.emit("sample", watch.sample("decode", label, len(tokens), token_times_s=tuple(times_s), **told))
+            told: dict[str, Any] = {"warm_up": warm_up, "token_times_s": tuple(times_s)}
+            self.emit("sample", watch.sample("decode", label, len(tokens), **told))
             return not watch.validity.doubts
 
         self._repeat(once)

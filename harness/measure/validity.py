@@ -202,18 +202,12 @@ class Watch:
         """More that speaks against it."""
         self.validity = self.validity.doubted(*reasons)
 
-    def sample(
-        self, phase: Phase, label: str, token_count: int, duration_s: float | None = None, **more: Any
-    ) -> Sample:
-        """The stretch as a sample, or the ``duration_s`` of it that count; ``more`` are further fields."""
+    def sample(self, phase: Phase, label: str, token_count: int, **more: Any) -> Sample:
+        """The stretch as a sample; ``more`` are further fields, and those of which only a part of it counts."""
+        told: dict[str, Any] = {"duration_s": self.duration_s, "energy_joules": self.joules} | more
+        begun, validity = self.started_unix_s, self.validity
         return Sample(
-            phase=phase,
-            label=label,
-            token_count=token_count,
-            duration_s=self.duration_s if duration_s is None else duration_s,
-            started_unix_s=self.started_unix_s,
-            validity=self.validity,
-            **more,
+            phase=phase, label=label, token_count=token_count, started_unix_s=begun, validity=validity, **told
         )
 
 

@@ -112,7 +112,8 @@ def _time(operation: Operation, job: WorkloadJob) -> list[Sample]:
                 for _ in range(calls):
                     call()
                 duration_s = time.perf_counter() - begin
-            samples.append(watch.sample("workload", operation.name, calls * operation.call_count, duration_s))
+            count = calls * operation.call_count
+            samples.append(watch.sample("workload", operation.name, count, duration_s=duration_s))
     finally:
         gc.enable()
     return samples

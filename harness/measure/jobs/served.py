@@ -132,20 +132,21 @@ class Served(Protocoller):
         tokens = max(1, self.asked.scenario.prompt_tokens)
         answer, watch = self._ask(tokens, 1, cold=True)
         if answer.load_s is not None:
-            self.emit("sample", watch.sample("load", "load @ cold", 0, answer.load_s))
-        self.emit("sample", watch.sample("first_token", f"ttft{tokens} @ cold", tokens, answer.first_token_s))
+            self.emit("sample", watch.sample("load", "load @ cold", 0, duration_s=answer.load_s))
+        wait_s = answer.first_token_s
+        self.emit("sample", watch.sample("first_token", f"ttft{tokens} @ cold", tokens, duration_s=wait_s))
         return True
 
     def _first_token(self, warm_up: bool) -> bool:
         tokens = self.asked.scenario.prompt_tokens
         answer, watch = self._ask(tokens, 1)
         own_s = answer.prompt_s if answer.prompt_s is not None else answer.first_token_s
-        told: dict[str, Any] = {"warm_up": warm_up, "energy_joules": watch.joules}
-        self.emit("sample", watch.sample("prefill", f"pp{tokens}{self.suffix}", tokens, own_s, **told))
-        label, first_s = f"ttft{tokens}{self.suffix}", answer.first_token_s
-        self.emit("sample", watch.sample("first_token", label, tokens, first_s, warm_up=warm_up))
+        told: dict[str, Any] = {"duration_s": own_s, "warm_up": warm_up}
+        self.emit("sample", watch.sample("prefill", f"pp{tokens}{self.suffix}", tokens, **told))
+        told |= {"duration_s": answer.first_token_s, "energy_joules": None}
+        self.emit("sample", watch.sample("first_token", f"ttft{tokens}{self.suffix}", tokens, **told))
         if answer.prompt_s is not None and not warm_up and not watch.validity.doubts:
-            self._ratios.setdefault("first_token", []).append(first_s / answer.prompt_s)
+            self._ratios.setdefault("first_token", []).append(answer.first_token_s / answer.prompt_s)
         return not watch.validity.doubts
 
     def _answer(self, warm_up: bool) -> bool:
@@ -161,8 +162,8 @@ class Served(Protocoller):
             watch.doubt(f"no time between tokens: {answer.new_tokens} came in one piece")
         elif answer.read_late:
             watch.doubt(READ_LATE)
-        told: dict[str, Any] = {"warm_up": warm_up, "energy_joules": watch.joules, "token_times_s": answer.gaps_s()}
-        self.emit("sample", watch.sample("decode", f"tg{wanted}{self.suffix}", count, duration_s, **told))
+        told: dict[str, Any] = {"duration_s": duration_s, "warm_up": warm_up, "token_times_s": answer.gaps_s()}
+        self.emit("sample", watch.sample("decode", f"tg{wanted}{self.suffix}", count, **told))
         if answer.decode_s and not warm_up and not watch.validity.doubts:
             self._ratios.setdefault("decode", []).append(duration_s / answer.decode_s)
         return not watch.validity.doubts
@@ -179,7 +180,7 @@ class Served(Protocoller):
         if s.depth_tokens and not reuse:
             # What is in the cache before the test: sent once, then found there.
             self.server.ask(msgspec.structs.replace(request, prompt=prompt[: s.depth_tokens], new_tokens=1))
-        with self.watch(self._meter, disk_expected=cold) as watch:
+        with self.watch(None if cold else self._meter, disk_expected=cold) as watch:
             answer = self.server.ask(request)
         wanted = s.depth_tokens + prompt_tokens
         if answer.prompt_tokens not in {None, wanted} and not self.server.identity(s).options["chat_template"]:

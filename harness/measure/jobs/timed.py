@@ -47,7 +47,6 @@ class Timed:
         probe = child_probe(self._pid, disk_expected=self._disk_expected, limits=limits)
         with Watch(probe, self._meter) as watch:
             answer = generate()
-        label, joules = " ".join(filter(None, (f"tg{len(answer.tokens)}", mark))), watch.joules
-        taken = watch.sample("decode", label, answer.decoded_count, answer.duration_s, energy_joules=joules)
-        self._emit("sample", taken)
+        label = " ".join(filter(None, (f"tg{len(answer.tokens)}", mark)))
+        self._emit("sample", watch.sample("decode", label, answer.decoded_count, duration_s=answer.duration_s))
         return answer
