@@ -19,7 +19,7 @@ import click
 
 from harness.app.ladder import Asked, ladder
 from harness.errors import CouldNotRunError, Exit, HarnessError
-from harness.measure.pipeline import How, Saying
+from harness.measure.pipeline import How, Listener
 from harness.runtimes._threads import default_thread_count
 
 MOST_DIFFERENCE: Final = 5e-5
@@ -82,7 +82,7 @@ def compare(program: Path, model: Path, quants: list[str], chunk_count: int, kee
             text=text,
             asked=Asked(chunk_count=chunk_count, scenario=None),
             keep=keep,
-            how=How(listener=Saying(lambda line: click.echo(line, err=True))),
+            how=How(listener=Listener(lambda line: click.echo(line, err=True))),
         )
         pairs = []
         for rung in result.rungs:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -17,17 +17,14 @@ from harness.domain.record import ModelIdentity, RunRecord
 from harness.domain.result import Window
 from harness.errors import RefusedError
 from harness.measure.jobs.soak import SoakJob, plan
-from harness.measure.pipeline import How, Listener, Pipeline, Saying, key_of
+from harness.measure.pipeline import How, Listener, Pipeline, key_of
 from harness.measure.probe import save_profile
 from harness.measure.runner import identify
 from harness.targets import target_named
 from harness.targets.bench import BenchJob, bench_on, read_bandwidth, soak_on
 from harness.targets.facts import facts, fingerprint, probe
-from harness.targets.remote import Answered, has_runner, run_there
+from harness.targets.remote import Answered, run_there
 from harness.targets.shell import ShellTarget
-
-_LONGEST_S: Final = 7 * 86_400.0
-"""Of a verb on a target: each child there has its own limit."""
 
 
 def probe_on(on: str, programs: Path | None, out: Path | None) -> tuple[DeviceProfile, Path]:
@@ -49,12 +46,7 @@ def hand_over(on: str, words: Sequence[str], files: Mapping[str, Path], how: How
         RefusedError: No edge-harness is there, and no llama-bench was named.
         CouldNotRunError: It does not answer, or broke off.
     """
-    target = target_named(on)
-    if not has_runner(target):
-        raise RefusedError(
-            f"{on} has no edge-harness: install it, or --programs names a folder with llama-bench for it"
-        )
-    found = run_there(target, words, files, timeout_s=_LONGEST_S, say=how.listener.say)
+    found = run_there(target_named(on), words, files, say=how.listener.say)
     pipeline = Pipeline(how._replace(listener=Listener()))  # the target has said it all
     return found._replace(records=tuple(map(pipeline.keep, found.records)))
 
@@ -123,7 +115,7 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
         if name == "window":
             hear(msgspec.convert(data, Window))
 
-    with Pipeline(how._replace(listener=Saying(how.listener.say))) as pipeline:
+    with Pipeline(how._replace(listener=Listener(how.listener.say))) as pipeline:
         if programs is None:
             return pipeline.measure(plan(job, model), on_event=told)
         if job.duty_ratio < 1 or job.runtime != "llamacpp" or how.resume:

@@ -14,7 +14,7 @@ from harness.domain.record import RunRecord
 from harness.domain.result import Generation
 from harness.records.history import Figures, model_of
 from harness.records.metrics import UNITS, metric_values
-from harness.stats.intervals import log_effect, median_interval, unpaired_ratio_interval
+from harness.stats.intervals import log_effect, quantile_interval, unpaired_ratio_interval
 
 HIGHER: Final = frozenset({"decode_tokens_per_s", "prefill_tokens_per_s"})
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
@@ -155,7 +155,7 @@ def trend_of(runs: Sequence[Figures], metric: Metric) -> Trend:
     """The course of a metric over comparable runs, oldest first."""
 
     def point(run: Figures) -> Point:
-        mid, low, high, count = median_interval(run.values)
+        mid, low, high, count = quantile_interval(run.values)
         return Point(run_id=run.run_id, created=run.created, value=mid, low=low, high=high, sample_count=count)
 
     return Trend(

@@ -21,7 +21,7 @@ from harness.domain.workload import Cost
 from harness.errors import RefusedError
 from harness.measure.bandwidth import read_bandwidth
 from harness.measure.machine import cpu
-from harness.measure.pipeline import How, Pipeline, Saying
+from harness.measure.pipeline import How, Listener, Pipeline
 from harness.measure.runner import identify
 from harness.measure.workload_probe import probe_units
 from harness.measure.workload_runner import WorkloadJob, plan
@@ -135,7 +135,7 @@ def run(
         **of_job,
     )
     say = how.listener.say
-    with Pipeline(how._replace(listener=Saying(say))) as pipeline:
+    with Pipeline(how._replace(listener=Listener(say))) as pipeline:
         language = None
         if weights:
             language = language_seconds(weights, probed(matrix_types(weights), scenario, say=say), scenario)

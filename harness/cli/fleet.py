@@ -1,4 +1,4 @@
-"""``edge-harness fleet``: measure on many devices at once (Dask), or on one over SSH."""
+"""``edge-harness fleet``: measure on many devices at once, by Dask distributed."""
 
 from collections.abc import Callable
 from functools import partial, wraps
@@ -51,8 +51,11 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
     Each result is saved in --out as it comes; summary.json there says what became of each cell.
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
     """
+    from harness.app.run import exit_of
+    from harness.cli._records import comparison_table, reasons, run_table, title_of
     from harness.fleet.matrix import load_matrix, tasks_of
     from harness.fleet.run import run_fleet
+    from harness.records.compare import compare
 
     tasks = tasks_of(load_matrix(matrix))
     progress = console(stderr=True)
@@ -62,8 +65,16 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
 
     tell = partial(progress.print, markup=False)
     records = run_fleet(tasks, scheduler, folder=folder, on_result=told, say=tell, **asked)
-    hint = f"make a page of them with: edge-harness report {folder}"
-    return _answer(records, f"{len(records)} results in {folder}; {hint}")
+
+    def show() -> None:
+        for device in dict.fromkeys(record.machine.device for record in records):
+            mine = [record for record in records if record.machine.device == device]
+            tables = [comparison_table(c, title_of(r)) for r in mine if (c := compare(r)) is not None]
+            say(device, run_table(mine), *tables, *reasons(mine))
+        hint = f"make a page of them with: edge-harness report {folder}"
+        click.echo(f"{len(records)} results in {folder}; {hint}", err=True)
+
+    return Answer(records, show, exit_of(records))
 
 
 @fleet.command()
@@ -110,45 +121,6 @@ def certs(machines: tuple[str, ...], hosts: tuple[str, ...], out: Path) -> None:
 
 
 @fleet.command()
-@click.argument("target", metavar="[USER@]HOST[:PORT]")
-@click.option("--model", "-m", "models", multiple=True, required=True, help="Name, or a path on the target.")
-@click.option("--program", default="edge-harness", show_default=True, help="edge-harness on the target.")
-@click.option(
-    "--push", "pushed", multiple=True, type=options.FILE, help="Model file to copy to the target and run there."
-)
-@click.option("--identity", type=options.FILE, help="Private key; the SSH agent and ~/.ssh otherwise.")
-@click.option("--known-hosts", type=options.FILE, help="Keys of hosts to believe; ~/.ssh/known_hosts otherwise.")
-@click.option("--timeout", "timeout_s", type=options.Amount(), default=3600.0, show_default=True)
-@click.option("--out", "-o", "folder", type=options.FOLDER, default=Path("fleet-results"))
-@click.argument("run_options", nargs=-1, type=click.UNPROCESSED)
-@answers
-def ssh(
-    target: str,
-    models: tuple[str, ...],
-    program: str,
-    pushed: tuple[Path, ...],
-    timeout_s: float,
-    folder: Path,
-    run_options: tuple[str, ...],
-    **login: Any,
-) -> Answer:
-    """Run edge-harness on one target over SSH, fetch its records, compare them with what it predicted.
-
-    Options of ``edge-harness run`` follow after ``--``. The target's host key must be known.
-    """
-    from harness.records.store import save
-    from harness.targets import target_named
-    from harness.targets.remote import run_there
-
-    files = {path.name: path for path in pushed}
-    there, words = target_named(f"ssh://{target}", **login), ["run", *run_options, "--", *models]
-    records = run_there(there, words, files, program=program, timeout_s=timeout_s).records
-    for record in records:
-        save(record, folder / f"{record.run_id}.json")
-    return _answer(list(records))
-
-
-@fleet.command()
 @click.option("--scheduler", required=True, help="Its address: tcp://host:8786, or tls://.")
 @click.option("--devices", "-d", multiple=True, default=("*",), help="Patterns; may be given several times.")
 @click.option("--models", "-m", multiple=True, default=("*",))
@@ -164,22 +136,6 @@ def sweep(out: Path, **asked: Any) -> None:
     table = sweep_fleet(**asked)
     write(table, out)
     click.echo(f"{len(table['device'])} cells in {out}")
-
-
-def _answer(records: "list[RunRecord]", last: str = "") -> Answer:
-    from harness.app.run import exit_of
-    from harness.cli._records import comparison_table, reasons, run_table, title_of
-    from harness.records.compare import compare
-
-    def show() -> None:
-        for device in dict.fromkeys(record.machine.device for record in records):
-            mine = [record for record in records if record.machine.device == device]
-            tables = [comparison_table(c, title_of(r)) for r in mine if (c := compare(r)) is not None]
-            say(device, run_table(mine), *tables, *reasons(mine))
-        if last:
-            click.echo(last, err=True)
-
-    return Answer(records, show, exit_of(records))
 
 
 COMMAND = fleet

@@ -1,1 +1,1 @@
-"""Spread a matrix of runs over devices: on Dask distributed for many, over SSH for one."""
+"""Spread a matrix of runs over devices, on Dask distributed."""

@@ -35,8 +35,8 @@ def run_fleet(
     tls: Tls = Tls(),  # noqa: B008  an immutable tuple
     resume: bool = False,
     device_wait_s: float = 60.0,
-    on_result: OnResult | None = None,
-    say: Callable[[str], None] | None = None,
+    on_result: OnResult = lambda _task, _record: None,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> list[RunRecord]:
     """Measure every cell on a worker of its device; one record for each task, in their order.
 
@@ -49,24 +49,22 @@ def run_fleet(
         RefusedError: The address or the TLS files are wrong.
         MissingPackageError: The extra ``fleet`` is not installed.
     """
-    tell = say or (lambda _line: None)
     found: dict[str, RunRecord] = {}
     if resume:
         found = {task.key: record for task in tasks if (record := _done_before(task, folder)) is not None}
         if found:
-            tell(f"{len(found)} of {len(tasks)} cells were done before")
+            say(f"{len(found)} of {len(tasks)} cells were done before")
     missing = [task for task in tasks if task.key not in found]
 
     def take(task: Task, record: RunRecord) -> None:
         save(record, folder / f"{task.key}.json")
         found[task.key] = record
-        if on_result:
-            on_result(task, record)
+        on_result(task, record)
 
     try:
         if missing:
             with client_of(scheduler, tls) as client:
-                _Fleet(client, device_wait_s, take, tell).run(missing)
+                _Fleet(client, device_wait_s, take, say).run(missing)
     finally:
         if found:
             write_summary(tasks, found, folder)

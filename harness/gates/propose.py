@@ -10,7 +10,7 @@ from harness.catalog._toml import dump
 from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
 from harness.domain.record import RunRecord
 from harness.records.metrics import metric_values
-from harness.stats.intervals import median_interval
+from harness.stats.intervals import quantile_interval
 
 _METRICS: tuple[Metric, ...] = ("decode_tokens_per_s", "prefill_tokens_per_s", "ttft_s", "peak_memory_bytes")
 LEAST_MARGIN_RATIO = 0.05
@@ -43,7 +43,7 @@ def to_toml(budgets: Sequence[Budget]) -> str:
 
 
 def _budget(device: str, model: str, workload: str, metric: Metric, values: Sequence[float]) -> Budget:
-    estimate, higher = median_interval(values), metric in HIGHER_IS_BETTER
+    estimate, higher = quantile_interval(values), metric in HIGHER_IS_BETTER
     end = estimate.low if higher else estimate.high
     worst = (min if higher else max)(values) if end is None else end
     limit = _three_digits(worst * (1 + LEAST_MARGIN_RATIO * (-1 if higher else 1)), up=not higher)

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -34,22 +33,6 @@ _GRACE_S: Final = 1.0
 _POLL_S: Final = 0.1
 
 OnEvent = Callable[[str, Any], None]
-
-
-def _ended(process: "subprocess.Popen[bytes]", patience_s: float) -> bool:
-    """Wait for the process, at most so long, without waking up meanwhile.
-
-    ``Popen.wait`` with a timeout wakes up every few milliseconds, on cores that are being measured.
-    """
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except (AttributeError, OSError):  # another system, an old kernel, or it has ended
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience_s)
-    else:
-        select.select([descriptor], [], [], patience_s)
-        os.close(descriptor)
-    return process.poll() is not None
 
 
 class Limits(NamedTuple):
@@ -113,10 +96,8 @@ class _Run:
     _events_path: Path
     _offset: int = 0
     _stopped_for: Outcome | None = None
-
-    def __post_init__(self) -> None:
-        self._events: list[tuple[str, Any]] = []
-        self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
+    _events: list[tuple[str, Any]] = field(default_factory=list)
+    _log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES_KEPT))
 
     def run(self) -> ChildResult:
         limits = self._limits
@@ -137,7 +118,7 @@ class _Run:
                 group.add(process.pid)
             watch.start()
             self._hand_over(process, limited=group is None)
-            self._wait(process, started_s)
+            self._wait(process, reader, started_s)
         except KeyboardInterrupt:
             self._kill(process, "interrupted")
         finally:
@@ -201,10 +182,15 @@ class _Run:
             process.stdin.write(json.dumps(job).encode() + b"\n")
             process.stdin.flush()
 
-    def _wait(self, process: "subprocess.Popen[bytes]", started_s: float) -> None:
-        while not _ended(process, _POLL_S):
+    def _wait(self, process: "subprocess.Popen[bytes]", reader: threading.Thread, started_s: float) -> None:
+        while process.poll() is None:
+            # Its output ends when it does; ``Popen.wait`` would wake up every few milliseconds, on measured cores.
+            reader.join(_POLL_S)
+            if not reader.is_alive():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_S)
             self._read_events()
-            if time.monotonic() - started_s > self._limits.wall_s:
+            if time.monotonic() - started_s > self._limits.wall_s and process.poll() is None:
                 self._kill(process, "timed out")
 
     def _kill(self, process: "subprocess.Popen[bytes]", outcome: Outcome) -> None:

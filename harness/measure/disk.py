@@ -12,13 +12,14 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import numpy as np
 
+from harness.domain.device import Figure, Storage
 from harness.huge_pages import HUGE_PAGE_BYTES, parallel_read_bytes_per_s, read_buffer
 from harness.measure import page_cache
 from harness.measure.machine import cpu
@@ -32,50 +33,39 @@ BUSY_S: Final = 1.0
 Way = Literal["direct", "dropped", "uncached", "possibly cached"]
 
 
-class DiskSpeed(NamedTuple):
-    """Speed of the storage under one folder.
+def storage_under(
+    folder: Path,
+    measured: Callable[[float, str], Figure],
+    *,
+    file_bytes: int = 512 * 2**20,
+    random_count: int = 512,
+) -> Storage:
+    """The storage of a folder, by a file of incompressible bytes that is written, read back past the cache, removed.
 
-    Attributes:
-        sequential_bytes_per_s: One reader, 4 MiB a call, in order.
-        random_bytes_per_s: One reader, 64 KiB a call, at random places.
-        way: How the page cache was passed by.
-        mapped_bytes_per_s: One reader that touches every page of the mapped file in order; None where pages cannot be
-            dropped from the cache first.
-        busy_bytes_per_s: As many readers as streaming has, 2 MiB a call, while all threads compute; None where the page
-            cache cannot be passed by.
+    It is read in order by one reader, 4 MiB a call; at random, 64 KiB a call; mapped, every page touched in order
+    (where pages can be dropped from the cache first); and by as many readers as streaming has, 2 MiB a call, while all
+    threads compute (where the page cache can be passed by). ``measured`` makes a figure of bytes/s and of the way.
+    Where the folder cannot be written or has no room, 100 MB/s are assumed.
     """
-
-    sequential_bytes_per_s: float
-    random_bytes_per_s: float
-    way: Way
-    file_bytes: int
-    mapped_bytes_per_s: float | None = None
-    busy_bytes_per_s: float | None = None
-
-
-def disk_speed(folder: Path, *, file_bytes: int = 512 * 2**20, random_count: int = 512) -> DiskSpeed:
-    """Write a file of incompressible bytes into ``folder``, read it back past the cache, and remove it.
-
-    Raises:
-        OSError: The folder cannot be written, or has no room.
-    """
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".disk-probe-", delete=False) as handle:
-        path = Path(handle.name)
     try:
-        size = _fill(path, file_bytes)
-        sequential_s, way = _read(path, BLOCK_BYTES, range(0, size, BLOCK_BYTES))
-        random_s, way = _read(path, RANDOM_BLOCK_BYTES, random_places(size, random_count))
-        mapped_s = _touch_all(path)
-        return DiskSpeed(
-            sequential_bytes_per_s=size / sequential_s,
-            random_bytes_per_s=random_count * RANDOM_BLOCK_BYTES / random_s,
-            way=way,
-            file_bytes=size,
-            mapped_bytes_per_s=size / mapped_s if mapped_s else None,
-            busy_bytes_per_s=_beside_computing(path, size),
-        )
-    finally:
-        path.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".disk-probe-") as inner:
+            path = Path(inner) / "bytes"
+            size = _fill(path, file_bytes)
+            sequential_s, way = _read(path, BLOCK_BYTES, range(0, size, BLOCK_BYTES))
+            random_s, way = _read(path, RANDOM_BLOCK_BYTES, random_places(size, random_count))
+            mapped_s, busy = _touch_all(path), _beside_computing(path, size)
+    except OSError:
+        unread = Figure(value=1e8, source="not measured: the cache folder has no room", confidence="assumed")
+        return Storage(technology="not measured", sequential_read_bytes_per_s=unread)
+    how, scattered = f"{way} reads of a {size >> 20} MiB file", random_count * RANDOM_BLOCK_BYTES / random_s
+    touched = measured(size / mapped_s, "the file mapped, every page touched in order") if mapped_s else None
+    return Storage(
+        technology="disk under the cache folder",
+        sequential_read_bytes_per_s=measured(size / sequential_s, f"{how}, 4 MiB each, in order"),
+        random_read_bytes_per_s=measured(scattered, f"{how}, 64 KiB each, at random"),
+        mapped_read_bytes_per_s=touched,
+        busy_read_bytes_per_s=measured(busy, f"{how}, four at a time, all threads computing") if busy else None,
+    )
 
 
 def _fill(path: Path, file_bytes: int) -> int:

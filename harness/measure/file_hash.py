@@ -2,8 +2,9 @@
 
 import contextlib
 import hashlib
-import json
 from pathlib import Path
+
+import msgspec
 
 from harness.errors import BadDataError, CouldNotRunError
 from harness.records.store import write_atomically
@@ -30,7 +31,7 @@ def file_sha256(path: Path, *, cache: Path | None = None) -> str:
     if cache is not None:
         newest = dict(list({**_read(cache), key: digest}.items())[-_ENTRIES_MAX:])
         with contextlib.suppress(CouldNotRunError):  # a full disk must not stop a run
-            write_atomically(cache, json.dumps(newest).encode())
+            write_atomically(cache, msgspec.json.encode(newest))
     return digest
 
 
@@ -38,7 +39,6 @@ def _read(cache: Path | None) -> dict[str, str]:
     if cache is None:
         return {}
     try:
-        found = json.loads(cache.read_bytes()[: 1 << 20])
-    except (OSError, ValueError):
+        return msgspec.json.decode(cache.read_bytes()[: 1 << 20], type=dict[str, str])
+    except (OSError, msgspec.DecodeError):
         return {}  # a cache: absent or broken only costs a reading
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}

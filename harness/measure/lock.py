@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -67,7 +68,6 @@ def machine_lock(
         finally:
             if held:
                 _HELD.discard(mine)
-                _unlock(file)
 
 
 def holder(path: Path) -> str:
@@ -79,33 +79,19 @@ def holder(path: Path) -> str:
 
 
 def _try_lock(file: IO[bytes]) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return _try_lock_windows(file)
+    """Lock it, until it is closed; False where another holder has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(0)
+        with contextlib.suppress(OSError):
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            return True
+        return False
+    import fcntl
+
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a file system without locks: better to run than not at all
-    return True
-
-
-def _unlock(file: IO[bytes]) -> None:
-    with contextlib.suppress(ImportError, OSError):
-        import fcntl
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_UN)
-
-
-def _try_lock_windows(file: IO[bytes]) -> bool:
-    import importlib
-
-    msvcrt = importlib.import_module("msvcrt")
-    try:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    except OSError:
-        return False
+    except OSError as error:  # but on a file system without locks: better to run than not at all
+        return not isinstance(error, BlockingIOError)
     return True

@@ -58,10 +58,14 @@ class Measurement(NamedTuple):
 
 
 class Listener:
-    """Who is told how it goes; this one keeps it to itself."""
+    """Who is told how it goes; this one passes lines on to a function, where it is given one, and nothing else."""
+
+    def __init__(self, say: Callable[[str], None] = lambda _line: None) -> None:
+        self._say = say
 
     def say(self, line: str) -> None:
         """Something worth a line."""
+        self._say(line)
 
     def begin(self, title: str, sample_count: int) -> None:
         """A measurement starts that takes about so many samples; 0 where nobody knows."""
@@ -74,17 +78,6 @@ class Listener:
 
     def end(self, record: RunRecord) -> None:
         """The measurement is done."""
-
-
-class Saying(Listener):
-    """Passes lines on to a function, and nothing else."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-
-    def say(self, line: str) -> None:
-        """The line, to the function."""
-        self._say(line)
 
 
 class How(NamedTuple):

@@ -23,12 +23,11 @@ from harness.domain.device import (
     MemoryPool,
     OperatingSystem,
     Power,
-    Storage,
 )
 from harness.measure import machine, sensors
 from harness.measure.bandwidth import array_bytes, copy_bandwidth, read_bandwidth
 from harness.measure.cgroup import read_text
-from harness.measure.disk import DiskSpeed, disk_speed
+from harness.measure.disk import storage_under
 from harness.records.store import write_atomically
 
 DEVICE_NAME: Final = "this-machine"
@@ -82,7 +81,7 @@ def probe_machine(
     fp32 = fp32_peak(pass_count=3 if quick else 10)
     peaks = {"fp32": fp32} | estimated_peaks(fp32, cpu.isa) | engine_peaks(calibrations)
     say("storage")
-    storage = _storage(_disk(folder or cache_dir(), 256 * 2**20 if quick else 2**30), measured)
+    storage = storage_under(folder or cache_dir(), measured, file_bytes=256 * 2**20 if quick else 2**30)
     say("sensors")
     found, battery = sensors.report(), sensors.battery_joules()
     limit_words = "installed RAM" if ram.limit_bytes == ram.total_bytes else "memory limit of the control group"
@@ -193,28 +192,6 @@ def engine_peaks(calibrations: tuple[Calibration, ...]) -> dict[str, Figure]:
             source = f"{type_name} products of {batch} tokens in {calibration.engine_version}"
             found[dtype] = Figure(value=2 * batch / per_weight_s, source=source, confidence="measured")
     return found
-
-
-def _disk(folder: Path, file_bytes: int) -> DiskSpeed | None:
-    try:
-        return disk_speed(folder, file_bytes=file_bytes)
-    except OSError:  # no room, or a read-only place: the profile says that it was not measured
-        return None
-
-
-def _storage(disk: DiskSpeed | None, measured: Callable[[float, str], Figure]) -> Storage:
-    if disk is None:
-        unread = Figure(value=1e8, source="not measured: the cache folder has no room", confidence="assumed")
-        return Storage(technology="not measured", sequential_read_bytes_per_s=unread)
-    how = f"{disk.way} reads of a {disk.file_bytes >> 20} MiB file"
-    mapped, busy = disk.mapped_bytes_per_s, disk.busy_bytes_per_s
-    return Storage(
-        technology="disk under the cache folder",
-        sequential_read_bytes_per_s=measured(disk.sequential_bytes_per_s, f"{how}, 4 MiB each, in order"),
-        random_read_bytes_per_s=measured(disk.random_bytes_per_s, f"{how}, 64 KiB each, at random"),
-        mapped_read_bytes_per_s=measured(mapped, "the file mapped, every page touched in order") if mapped else None,
-        busy_read_bytes_per_s=measured(busy, f"{how}, four at a time, all threads computing") if busy else None,
-    )
 
 
 def _notes(cpu: machine.Cpu, ram: machine.Memory, found: sensors.SensorReport) -> str:

@@ -27,13 +27,12 @@ import numpy as np
 
 from harness import plugins
 from harness.domain.base import Frozen
-from harness.domain.record import Phase, Sample, Validity
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.measure import page_cache
 from harness.measure.memory_watch import memory_mark, reset_peak
 from harness.measure.sensors import EnergyMeter
-from harness.measure.validity import ValidityProbe, child_probe
+from harness.measure.validity import Watch, child_probe
 from harness.onnx.files import model_files
 from harness.ports import Runtime, Session
 
@@ -88,17 +87,6 @@ def run_generate(arguments: Mapping[str, Any], emit: Emit) -> None:
     Protocoller(job, runtime, emit).run()
 
 
-class Undisturbed:
-    """Probe of a runtime whose clock is not this machine's: what this machine does means nothing there."""
-
-    def start(self) -> None:
-        """Nothing to read."""
-
-    def finish(self) -> Validity:
-        """Nothing to doubt."""
-        return Validity()
-
-
 class Protocoller:
     """Runs one job, telling ``engine``, ``memory`` and ``sample``; a runtime with a ``clock`` is timed by that."""
 
@@ -110,6 +98,7 @@ class Protocoller:
         self._random = random.Random(job.seed)
         self._patience_s = job.patience_s
         self._filled = False
+        self.pid: int | None = None
         s = job.scenario
         self.sequence_count = s.batch_count
         self.suffix = (
@@ -143,11 +132,10 @@ class Protocoller:
         finally:
             session.close()
 
-    def probe(self, disk_expected: bool = False) -> ValidityProbe | Undisturbed:
-        """A probe of the machine; for a sample that reads the disk on purpose, ``disk_expected``."""
-        if self._clock is not None:
-            return Undisturbed()
-        return child_probe(disk_expected=disk_expected)
+    def watch(self, meter: EnergyMeter | None = None, *, disk_expected: bool = False) -> Watch:
+        """A watch of the machine, unless the clock is another's; ``disk_expected``: the disk is read on purpose."""
+        probe = None if self._clock is not None else child_probe(self.pid, disk_expected=disk_expected)
+        return Watch(probe, meter, self.now_s)
 
     # -- loading ------------------------------------------------------------------------------------------------
 
@@ -162,42 +150,34 @@ class Protocoller:
         for file in files:
             page_cache.drop(file)
         cached = _cached_ratio(files)
-        probe = self.probe(disk_expected=True)
-        probe.start()
-        started_unix_s, start_s = time.time(), self.now_s()
-        session = self._open()
-        loaded_s = self.now_s()
-        try:
-            prompt = self._tokens(session, max(1, self.job.scenario.prompt_tokens))
-            begin_s = self.now_s()
-            session.decode(prompt, position=0)
-            session.greedy()
-            first_s = self.now_s()
-            validity = probe.finish()
+        with contextlib.ExitStack() as opened:
+            with self.watch(disk_expected=True) as watch:
+                session = self._open()
+                load_s = self.now_s() - watch.start_s
+                opened.callback(session.close)
+                prompt = self._tokens(session, max(1, self.job.scenario.prompt_tokens))
+                begin_s = self.now_s()
+                session.decode(prompt, position=0)
+                session.greedy()
+                first_s = self.now_s()
             self._check_numbers(session)
-        finally:
-            session.close()
         if cached is None or cached > COLD_CACHED_RATIO:
             share = "an unknown share" if cached is None else f"{cached:.0%}"
-            validity = validity.doubted(f"not a cold load: {share} of the file stayed in the page cache")
-        load_s, label = loaded_s - start_s, f"ttft{len(prompt)} @ cold"
-        self._tell("load", "load @ cold", 0, load_s, started_unix_s, validity)
+            watch.doubt(f"not a cold load: {share} of the file stayed in the page cache")
+        self.emit("sample", watch.sample("load", "load @ cold", 0, duration_s=load_s))
         # Choosing the random prompt is not part of the wait.
-        self._tell("first_token", label, len(prompt), load_s + (first_s - begin_s), started_unix_s, validity)
+        label, wait_s = f"ttft{len(prompt)} @ cold", load_s + (first_s - begin_s)
+        self.emit("sample", watch.sample("first_token", label, len(prompt), duration_s=wait_s))
 
     def _warm(self) -> Session:
         for attempt in range(1 + WARM_LOAD_RETRIES):
             # With the file cold it would be a cold load by accident: read it in first.
             for file in model_files(Path(self.job.path)):
                 _read_through(file)
-            probe = self.probe()
-            probe.start()
-            started_unix_s, start_s = time.time(), self.now_s()
-            session = self._open()
-            duration_s = self.now_s() - start_s
-            validity = probe.finish()
-            self._tell("load", "load", 0, duration_s, started_unix_s, validity)
-            if not validity.doubts or attempt == WARM_LOAD_RETRIES:
+            with self.watch() as watch:
+                session = self._open()
+            self.emit("sample", watch.sample("load", "load", 0))
+            if not watch.validity.doubts or attempt == WARM_LOAD_RETRIES:
                 break
             session.close()
         return session
@@ -211,23 +191,19 @@ class Protocoller:
         def once(warm_up: bool) -> bool:
             position = self._at_depth(session)
             prompt = self._tokens(session, prompt_tokens * self.sequence_count, first=position == 0)
-            probe = self._begin()
-            started_unix_s, start_s = time.time(), self.now_s()
-            if self.sequence_count == 1:
-                session.decode(prompt, position=position)
-            else:
-                self._prefill_rows(session, prompt, position)
-            done_s = self.now_s()
-            session.greedy()
-            first_s = self.now_s()
-            validity, joules = probe.finish(), self._meter.finish_joules()
+            with self.watch(self._meter) as watch:
+                if self.sequence_count == 1:
+                    session.decode(prompt, position=position)
+                else:
+                    self._prefill_rows(session, prompt, position)
+                done_s = self.now_s() - watch.start_s
+                session.greedy()
             self._check_numbers(session)
-            self._tell(
-                "prefill", label, len(prompt), done_s - start_s, started_unix_s, validity, warm_up, joules=joules
-            )
+            self.emit("sample", watch.sample("prefill", label, len(prompt), duration_s=done_s, warm_up=warm_up))
             # One pass gives both: the first token is known once the prompt is in and the largest logit is found.
-            self._tell("first_token", first_label, len(prompt), first_s - start_s, started_unix_s, validity, warm_up)
-            return not validity.doubts
+            told: dict[str, Any] = {"warm_up": warm_up, "energy_joules": None}
+            self.emit("sample", watch.sample("first_token", first_label, len(prompt), **told))
+            return not watch.validity.doubts
 
         self._repeat(once)
 
@@ -239,16 +215,12 @@ class Protocoller:
             position = self._at_depth(session)
             count = 1 if warm_up else new_tokens
             tokens = self._tokens(session, count * self.sequence_count, first=position == 0)
-            probe = self._begin()
-            started_unix_s, start_s = time.time(), self.now_s()
-            times_s = self._steps(session, tokens, position)
-            duration_s = self.now_s() - start_s
-            validity, joules = probe.finish(), self._meter.finish_joules()
+            with self.watch(self._meter) as watch:
+                times_s = self._steps(session, tokens, position)
             self._check_numbers(session)
-            self._tell(
-                "decode", label, len(tokens), duration_s, started_unix_s, validity, warm_up, tuple(times_s), joules
-            )
-            return not validity.doubts
+            told: dict[str, Any] = {"warm_up": warm_up, "token_times_s": tuple(times_s)}
+            self.emit("sample", watch.sample("decode", label, len(tokens), **told))
+            return not watch.validity.doubts
 
         self._repeat(once)
 
@@ -324,12 +296,6 @@ class Protocoller:
             self._filled = True
         return depth
 
-    def _begin(self) -> ValidityProbe | Undisturbed:
-        probe = self.probe()
-        probe.start()
-        self._meter.start()
-        return probe
-
     def _tokens(self, session: Session, count: int, *, first: bool = True) -> list[int]:
         """Random tokens; the first is the one that a text begins with, where the model has such a token."""
         tokens = [self._random.randrange(session.vocab_count) for _ in range(count)]
@@ -349,33 +315,6 @@ class Protocoller:
         if row.size > 1 and row.min() == row.max():
             # Quantising activations turns NaN into zeros: a model that is all NaN inside may end in equal logits.
             raise EngineError("all logits are the same: the file is damaged; check its hash")
-
-    def _tell(
-        self,
-        phase: Phase,
-        label: str,
-        token_count: int,
-        duration_s: float,
-        started_unix_s: float,
-        validity: Validity,
-        warm_up: bool = False,
-        token_times_s: tuple[float, ...] = (),
-        joules: float | None = None,
-    ) -> None:
-        self.emit(
-            "sample",
-            Sample(
-                phase=phase,
-                label=label,
-                token_count=token_count,
-                duration_s=duration_s,
-                started_unix_s=started_unix_s,
-                token_times_s=token_times_s,
-                warm_up=warm_up,
-                validity=validity,
-                energy_joules=joules,
-            ),
-        )
 
     def _mark(self, name: str) -> None:
         memory_mark(name, self.emit)

@@ -14,15 +14,15 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import psutil
 
-from harness.domain.record import Validity
+from harness.domain.record import Phase, Sample, Validity
 from harness.measure import cgroup
 from harness.measure.cgroup import labelled_int, read_text
 from harness.measure.gpu_sensors import gpu_readings
-from harness.measure.sensors import cpu_frequency_hz, hottest_celsius, throttle_count
+from harness.measure.sensors import EnergyMeter, cpu_frequency_hz, hottest_celsius, throttle_count
 
 _TICKS_PER_S: Final[int] = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -120,10 +120,13 @@ class ValidityProbe:
     def read(self) -> Counters:
         """All counters now."""
         root, pid = self._root, self._pid
-        if not (root / "proc/stat").exists():
-            return self._read_portable()
-        busy_s, steal_s, all_s = _machine_times(root)
-        ours_s, faults = _tree_times(self._own, pid, root)
+        steal_s: float | None = None
+        if (root / "proc/stat").exists():
+            busy_s, steal_s, all_s = _machine_times(root)
+            ours_s, faults = _tree_times(self._own, pid, root)
+            read_bytes = labelled_int(root / "proc" / str(pid) / "io", "read_bytes:")
+        else:
+            busy_s, all_s, ours_s, faults, read_bytes = self._told_by_psutil()
         swapped_pages = labelled_int(root / "proc/vmstat", "pswpin")
         return Counters(
             clock_s=self._clock(),
@@ -136,14 +139,14 @@ class ValidityProbe:
             ours_s=ours_s,
             throttled_s=cgroup.throttled_s(pid=pid, root=root),
             major_fault_count=faults,
-            read_bytes=labelled_int(root / "proc" / str(pid) / "io", "read_bytes:"),
+            read_bytes=read_bytes,
             swap_in_bytes=None if swapped_pages is None else swapped_pages * mmap.PAGESIZE,
             throttle_count=throttle_count(root=root),
             frequency_hz=cpu_frequency_hz(root=root),
         )
 
-    def _read_portable(self) -> Counters:
-        """What psutil tells on a system without /proc."""
+    def _told_by_psutil(self) -> tuple[float, float, float, int, int | None]:
+        """Without /proc: CPU seconds busy, all and ours, major faults, bytes read."""
         times = psutil.cpu_times()
         all_s = float(sum(times))
         ours_s, faults, read_bytes = 0.0, 0, None
@@ -156,20 +159,56 @@ class ValidityProbe:
                 if own == self._pid:
                     faults = int(getattr(process.memory_info(), "pageins", 0))
                     read_bytes = process.io_counters().read_bytes if hasattr(process, "io_counters") else None
-        return Counters(
-            clock_s=self._clock(),
-            all_s=all_s,
-            busy_s=all_s - times.idle,
-            ours_s=ours_s,
-            major_fault_count=faults,
-            read_bytes=read_bytes,
-            frequency_hz=cpu_frequency_hz(root=self._root),
-        )
+        return all_s - times.idle, all_s, ours_s, faults, read_bytes
 
 
 def child_probe(pid: int | None = None, **options: Any) -> ValidityProbe:
     """A probe in a measured child: what the process that waits for it uses is no disturbance."""
     return ValidityProbe(pid, own_pids=(os.getppid(),), **options)
+
+
+class Watch:
+    """A stretch of work, for a ``with`` block: how long it took, and what the machine did meanwhile.
+
+    Without a ``probe`` nothing is doubted; ``meter`` counts its ``joules``. Both are read outside the clock.
+    """
+
+    def __init__(
+        self,
+        probe: ValidityProbe | None,
+        meter: EnergyMeter | None = None,
+        now_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._probe, self._meter, self._now_s = probe, meter, now_s
+        self.validity = Validity()
+        self.joules: float | None = None
+
+    def __enter__(self) -> Self:
+        if self._probe is not None:
+            self._probe.start()
+        if self._meter is not None:
+            self._meter.start()
+        self.started_unix_s, self.start_s = time.time(), self._now_s()
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        self.duration_s = self._now_s() - self.start_s
+        if self._probe is not None:
+            self.validity = self._probe.finish()
+        if self._meter is not None:
+            self.joules = self._meter.finish_joules()
+
+    def doubt(self, *reasons: str) -> None:
+        """More that speaks against it."""
+        self.validity = self.validity.doubted(*reasons)
+
+    def sample(self, phase: Phase, label: str, token_count: int, **more: Any) -> Sample:
+        """The stretch as a sample; ``more`` are further fields, and those of which only a part of it counts."""
+        told: dict[str, Any] = {"duration_s": self.duration_s, "energy_joules": self.joules} | more
+        begun, validity = self.started_unix_s, self.validity
+        return Sample(
+            phase=phase, label=label, token_count=token_count, started_unix_s=begun, validity=validity, **told
+        )
 
 
 def judge(

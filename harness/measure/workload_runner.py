@@ -93,7 +93,7 @@ def _time(operation: Operation, job: WorkloadJob) -> list[Sample]:
 
     They are told afterwards, so that writing them never falls between two samples.
     """
-    from harness.measure.validity import child_probe
+    from harness.measure.validity import Watch, child_probe
 
     call = operation.call
     call()  # imports what it needs, fills caches
@@ -111,25 +111,15 @@ def _time(operation: Operation, job: WorkloadJob) -> list[Sample]:
     gc.disable()
     try:
         while len(samples) < job.repetitions and (len(samples) < 3 or time.perf_counter() < end_s):
-            probe = child_probe()
-            probe.start()
-            if usual_s < _WARMED_S:
-                call()
-            started_unix_s = time.time()
-            begin = time.perf_counter()
-            for _ in range(calls):
-                call()
-            duration_s = time.perf_counter() - begin
-            samples.append(
-                Sample(
-                    phase="workload",
-                    label=operation.name,
-                    token_count=calls * operation.call_count,
-                    duration_s=duration_s,
-                    started_unix_s=started_unix_s,
-                    validity=probe.finish(),
-                )
-            )
+            with Watch(child_probe()) as watch:
+                if usual_s < _WARMED_S:
+                    call()
+                begin = time.perf_counter()
+                for _ in range(calls):
+                    call()
+                duration_s = time.perf_counter() - begin
+            count = calls * operation.call_count
+            samples.append(watch.sample("workload", operation.name, count, duration_s=duration_s))
     finally:
         gc.enable()
     return samples

@@ -15,7 +15,7 @@ from harness.records.compare import Comparison, compare
 from harness.records.derive import Latency, summarise
 from harness.records.metrics import metric_values
 from harness.report.choices import Choices
-from harness.stats.intervals import median_interval
+from harness.stats.intervals import quantile_interval
 
 REPORT_VERSION: Final = 1
 
@@ -218,7 +218,7 @@ def _measured(record: RunRecord, phase: Phase, label: str, disturbed_count: int)
     values = [s.token_count / s.duration_s if rated else s.duration_s for s in samples if s.duration_s > 0]
     if phase == "workload":
         values = [s.duration_s / max(1, s.token_count) for s in samples]
-    middle = median_interval(values) if values else None
+    middle = quantile_interval(values) if values else None
     return Measured(
         phase=phase,
         label=label,

@@ -21,17 +21,12 @@ class Estimate(NamedTuple):
     sample_count: int
 
 
-def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Median with its interval, as ``quantile_interval``; below 6 samples none is at 95 %."""
-    return quantile_interval(samples, 0.5, confidence)
-
-
-def quantile_interval(samples: Sequence[float], share: float, confidence: float = 0.95) -> Estimate:
+def quantile_interval(samples: Sequence[float], share: float = 0.5, confidence: float = 0.95) -> Estimate:
     """Quantile with its interval from order statistics: exact, whatever the distribution of the noise.
 
     The end below is the l-th smallest of n, l the largest with P(B < l) <= (1 - confidence) / 2; the end above the u-th
     smallest, u the least with P(B >= u) <= the same; B ~ Binomial(n, share). An end that n samples cannot give is None:
-    99 % of the requests need 368 of them for an end above.
+    99 % of the requests need 368 of them for an end above, a median 6 for both.
 
     Raises:
         ValueError: No samples, or one is not finite.

@@ -1,7 +1,6 @@
 """Where a measurement runs: this machine, one behind SSH, an Android device on a cable; none needs Python."""
 
 import re
-from pathlib import Path
 from typing import Final
 
 from harness.errors import RefusedError
@@ -11,17 +10,14 @@ from harness.targets.shell import ShellTarget
 _SSH_OPTIONS: Final = ("BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=20", "ServerAliveInterval=5")
 
 
-def target_named(
-    text: str, *, folder: str = "", identity: Path | None = None, known_hosts: Path | None = None
-) -> ShellTarget:
+def target_named(text: str, *, folder: str = "") -> ShellTarget:
     """The target that ``text`` names: ``local``, ``ssh://user@host[:port]``, ``adb://``, ``adb://SERIAL``.
 
     ``adb://`` alone means the only device there is; a serial may be ``host:port``. What is pushed goes to ``folder``,
-    one that is meant for such things unless given. For SSH ``identity`` is a private key, ``known_hosts`` a file of the
-    keys of hosts to believe; the user's own configuration says both unless given.
+    one that is meant for such things unless given. Keys, and the hosts to believe, are OpenSSH's own configuration's.
 
     Raises:
-        RefusedError: It names no target, or a file is not there.
+        RefusedError: It names no target.
         CouldNotRunError: adb is not installed, or that device cannot be used; says what to do.
     """
     kind, separator, place = text.partition("://")
@@ -32,12 +28,7 @@ def target_named(
     found = re.fullmatch(r"((?:[\w.+-]+@)?(?!-)[\w.-]+|(?:[\w.+-]+@)?\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?", place)
     if kind != "ssh" or found is None or not 0 < int(found[2] or 22) < 65536:
         raise RefusedError(f"{text!r} is no target: local, ssh://user@host[:port], adb:// or adb://SERIAL")
-    if missing := next((path for path in (identity, known_hosts) if path is not None and not path.is_file()), None):
-        raise RefusedError(f"{missing}: no such file")
-    told = [*_SSH_OPTIONS]
-    told += [f"Port={found[2]}"] if found[2] else []
-    told += [f'IdentityFile="{identity}"', "IdentitiesOnly=yes"] if identity else []
-    told += [f'UserKnownHostsFile="{known_hosts}"', "GlobalKnownHostsFile=none"] if known_hosts else []
+    told = [*_SSH_OPTIONS, *([f"Port={found[2]}"] if found[2] else [])]
     words = [word for option in told for word in ("-o", option)]
     host = found[1].replace("[", "").replace("]", "")
     return ShellTarget(text, ("ssh", *words, "--", host), folder=folder, quoted=True)

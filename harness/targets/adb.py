@@ -3,6 +3,7 @@
 Source: Android platform tools, packages/modules/adb, docs/user/adb.1.md and client/transport.cpp (names of states).
 """
 
+import re
 import shutil
 import subprocess
 from typing import Final, NamedTuple
@@ -31,15 +32,9 @@ class AdbDevice(NamedTuple):
 
 def _devices() -> list[AdbDevice]:
     """Devices that the adb server sees."""
-    found = []
-    for line in _adb("devices", "-l").splitlines():
-        serial, _, rest = line.partition(" ")
-        if not rest.strip() or line.startswith(("List of", "*")):
-            continue
-        state = "no permissions" if rest.strip().startswith("no permissions") else rest.split()[0]
-        model = next((w.removeprefix("model:") for w in rest.split() if w.startswith("model:")), "")
-        found.append(AdbDevice(serial, state, model))
-    return found
+    lines = (line for line in _adb("devices", "-l").splitlines() if not line.startswith(("List of", "*")))
+    told = (re.match(r"(\S+) +(no permissions|\S+)(?:.* model:(\S+))?", line) for line in lines)
+    return [AdbDevice(*match.groups("")) for match in told if match]
 
 
 def adb_words(serial: str) -> tuple[str, ...]:

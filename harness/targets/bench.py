@@ -25,7 +25,7 @@ from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
 from harness.measure.runner import identify, new_record
 from harness.measure.sensors import EnergyMeter
 from harness.measure.tiny_model import TinyShape, write_tiny
-from harness.measure.validity import ValidityProbe
+from harness.measure.validity import ValidityProbe, Watch
 from harness.records.imports.llama_bench import from_document
 from harness.targets.facts import Facts, battery_percent, celsius, doubts, drained_joules, facts, fingerprint, ready
 from harness.targets.shell import LOST, Counters, Frame, Progress, Running, ShellTarget
@@ -284,15 +284,12 @@ def between(frames: Sequence[Frame], pid: int, shell_pid: int) -> tuple[Validity
         root, at = Path(folder), [frames[0].at_s]
         frames[0].write(root)
         probe = ValidityProbe(pid, own_pids=(shell_pid,), root=root, clock=lambda: at[0])
-        meter = EnergyMeter(root=root, clock=lambda: at[0])
-        probe.start()
-        meter.start()
-        frames[-1].write(root)
-        at[0] = frames[-1].at_s
-        validity, joules = probe.finish(), meter.finish_joules()
-    hottest = validity.temperature_celsius_max or celsius(frames[-1])
-    told = msgspec.structs.replace(validity, temperature_celsius_max=hottest)
-    return told.doubted(*doubts(frames)), joules
+        with Watch(probe, EnergyMeter(root=root, clock=lambda: at[0])) as watch:
+            frames[-1].write(root)
+            at[0] = frames[-1].at_s
+    hottest = watch.validity.temperature_celsius_max or celsius(frames[-1])
+    told = msgspec.structs.replace(watch.validity, temperature_celsius_max=hottest)
+    return told.doubted(*doubts(frames)), watch.joules
 
 
 def _memory(frames: Sequence[Frame], pid: int) -> MemoryUse | None:

@@ -238,17 +238,4 @@ def storage_bytes_per_s(target: ShellTarget, size_mib: int = 128) -> float | Non
 
 def _same_chip(shipped: str, told: str) -> bool:
     """Whether a chip told by Android or the kernel is a shipped profile's."""
-    code = chip_key(_CODES.get(told.rpartition(" ")[2].upper(), told))
-    return bool(told) and f" {code}".endswith(f" {chip_key(shipped)}")
-
-
-_CODES: Final = {
-    "SM8350": "Snapdragon 888",
-    "S5E9925": "Exynos 2200",
-    "S5E9945": "Exynos 2400",
-    "GS101": "Tensor G1",
-    "GS301": "Tensor G3",
-    "ZUMA": "Tensor G3",
-    "ZUMAPRO": "Tensor G4",
-}
-"""Names that Android's ro.soc.model gives to chips of shipped profiles, where :func:`chip_key` does not know them."""
+    return bool(told) and f" {chip_key(told)}".endswith(f" {chip_key(shipped)}")

@@ -15,6 +15,9 @@ from harness.records.store import RECORD_MAX_BYTES, decode
 from harness.targets.shell import LOST, ShellTarget, files_in
 
 PROGRAM: Final = "edge-harness"
+LONGEST_S: Final = 7 * 86_400.0
+"""Of a verb on a target: each child there has its own limit."""
+_FOUND: Final = 'PATH="$PATH:$HOME/.local/bin"'
 _ANSWERING: Final = {0, 1, 3, 4, 130}
 """Exit statuses with which a verb has measured something, or says why it did not."""
 _GRACE_S: Final = 10.0
@@ -29,22 +32,12 @@ class Answered(NamedTuple):
     records: tuple[RunRecord, ...]
 
 
-def has_runner(target: ShellTarget) -> bool:
-    """Whether edge-harness is on the target's PATH, or where pip puts programs of one user.
-
-    Raises:
-        CouldNotRunError: It does not answer.
-    """
-    return bool(target.shell(f'PATH="$PATH:$HOME/.local/bin"; command -v {PROGRAM} || true').strip())
-
-
 def run_there(
     target: ShellTarget,
     words: Sequence[str],
     files: Mapping[str, Path],
     *,
-    program: str = PROGRAM,
-    timeout_s: float = 3600.0,
+    timeout_s: float = LONGEST_S,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Answered:
     """Run a verb there, on that machine itself: ``words`` are its name, options and arguments.
@@ -53,12 +46,14 @@ def run_there(
     the connection does. ``say`` gets each line of progress.
 
     Raises:
-        CouldNotRunError: It does not answer, has no edge-harness, broke off, or took too long.
+        RefusedError: edge-harness is neither on the target's PATH nor where pip puts programs of one user.
+        CouldNotRunError: It does not answer, broke off, or took too long.
         BadDataError: What came back is no record.
-        RefusedError: A file to be pushed is not there.
     """
-    if missing := next((path for path in files.values() if not path.is_file()), None):
-        raise RefusedError(f"{missing}: no such file")
+    if not target.shell(f"{_FOUND}; command -v {shlex.quote(PROGRAM)} || true").strip():
+        raise RefusedError(
+            f"{target.name} has no edge-harness: install it, or --programs names a folder with llama-bench for it"
+        )
     target.stop()
     folder = f"{target.folder}/answer"
     own = shlex.quote(folder)
@@ -75,8 +70,8 @@ def run_there(
 
     end = words.index("--") if "--" in words else len(words)  # of two of the same option the last one counts
     here = ["--on", "local", "--out", f"{folder}/records"]
-    given = [program, *map(placed, words[:end]), *here, *map(placed, words[end:])]
-    script = f'PATH="$PATH:$HOME/.local/bin"; exec "$@" > {own}/answer.txt'
+    given = [PROGRAM, *map(placed, words[:end]), *here, *map(placed, words[end:])]
+    script = f'{_FOUND}; exec "$@" > {own}/answer.txt'
     running = target.start(["sh", "-c", script, "sh", *given])
     end_s = time.monotonic() + timeout_s
     said: list[str] = []
@@ -89,10 +84,8 @@ def run_there(
         raise CouldNotRunError(f"{target.name}: not done within {timeout_s:g} s; raise --timeout")
     if status == LOST:
         raise CouldNotRunError(f"{target.name}: the connection broke at: {last}")
-    if status == 127:
-        raise CouldNotRunError(f"{target.name}: no {program} there: install it on the target")
     if status not in _ANSWERING:
-        raise CouldNotRunError(f"{target.name}: {program} ended with status {status}: {last}")
+        raise CouldNotRunError(f"{target.name}: {PROGRAM} ended with status {status}: {last}")
     told = target.shell(
         f"head -v -c {RECORD_MAX_BYTES} {own}/answer.txt {own}/records/*.json 2>/dev/null; rm -rf {own}", timeout_s=600
     )

@@ -13,6 +13,7 @@ from harness.domain.record import Outcome, Phase, Sample, Validity
 from harness.errors import EngineError
 from harness.measure.memory_watch import MemoryWatch, Reading
 from harness.measure.protocol import Emit, GenerateJob
+from harness.measure.validity import Watch, child_probe
 from harness.records.derive import needed_count
 from harness.records.imports._make import sample
 from harness.records.imports.llama_bench import samples_of
@@ -67,15 +68,12 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
 
 def _run(given: list[str]) -> tuple[str, Validity, dict[str, int]]:
     """Output of one process, what the machine did meanwhile, and the most memory that the process held."""
-    from harness.measure.validity import child_probe
-
-    probe = child_probe()
-    probe.start()
-    process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
-    watch = MemoryWatch(process.pid)
-    watch.start()
-    output, errors = process.communicate()
-    validity, use = probe.finish(), watch.stop()
+    with Watch(child_probe()) as watch:
+        process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+        memory = MemoryWatch(process.pid)
+        memory.start()
+        output, errors = process.communicate()
+    use = memory.stop()
     log = errors.splitlines(keepends=True)
     sys.stderr.write("".join(log[-50:]))
     if status := process.returncode:
@@ -83,4 +81,4 @@ def _run(given: list[str]) -> tuple[str, Validity, dict[str, int]]:
         last = " ".join("".join(log[-3:]).split())[-300:]
         raise EngineError(f"{Path(given[0]).name} ended with status {status}: {last}", outcome)
     peak = Reading(use.peak_rss_bytes, use.peak_rss_bytes, use.peak_anonymous_bytes, use.peak_file_bytes)
-    return output, validity, peak._asdict()
+    return output, watch.validity, peak._asdict()

@@ -25,7 +25,7 @@ from harness.measure.child import ChildResult
 from harness.measure.jobs.served import memory_mark
 from harness.measure.pipeline import Measurement, events_named
 from harness.measure.protocol import Emit
-from harness.measure.validity import child_probe
+from harness.measure.validity import Watch, child_probe
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
@@ -159,14 +159,12 @@ class Level:
         """
         conversations = self._conversations()
         # Prompts are made before the clock starts: fitting them asks the server.
-        probe = child_probe(self._server.pid)
-        probe.start()
-        started_s, started_unix_s = time.perf_counter(), time.time()
         paced = self._job.open_loop or bool(self._job.trace)
-        with ThreadPoolExecutor(MOST_AT_ONCE if paced else int(self._level)) as users:
+        watch = Watch(child_probe(self._server.pid))
+        with watch, ThreadPoolExecutor(MOST_AT_ONCE if paced else int(self._level)) as users:
             sent: list[Future[None]] = []
             for at_s, requests in conversations:
-                time.sleep(max(0.0, started_s + at_s - time.perf_counter()))
+                time.sleep(max(0.0, watch.start_s + at_s - time.perf_counter()))
                 if paced and sum(not each.done() for each in sent) >= MOST_AT_ONCE:
                     error = ServerError(f"not sent: {MOST_AT_ONCE} requests were waiting already", "refused")
                     self._done.append((time.perf_counter(), error))
@@ -174,10 +172,9 @@ class Level:
                 sent.append(users.submit(self._converse, requests))
             for each in sent:
                 each.result()
-        duration_s, validity = time.perf_counter() - started_s, probe.finish()
         answers = [(at_s, a) for at_s, a in self._done if isinstance(a, Answer)]
         errors = [e for _, e in self._done if isinstance(e, ServerError)]
-        late = validity.doubted(READ_LATE)
+        late = watch.validity.doubted(READ_LATE)
         for at_s, answer in answers:
             given: tuple[tuple[Phase, str, int, float], ...] = (
                 ("first_token", "ttft", answer.prompt_tokens or 0, answer.first_token_s),
@@ -190,15 +187,15 @@ class Level:
                     label=f"{name} {self.label}",
                     token_count=count,
                     duration_s=taken_s,
-                    started_unix_s=started_unix_s + at_s - started_s,
+                    started_unix_s=watch.started_unix_s + at_s - watch.start_s,
                     token_times_s=answer.gaps_s() if phase == "decode" else (),
-                    validity=late if phase == "decode" and answer.read_late else validity,
+                    validity=late if phase == "decode" and answer.read_late else watch.validity,
                 )
                 self._emit("sample", sample)
         level = LoadLevel(
             offered=self._level,
             label=self.label,
-            duration_s=duration_s,
+            duration_s=watch.duration_s,
             completed_count=len(answers),
             good_count=sum(self._good(a) for _, a in answers),
             prompt_tokens=sum(a.prompt_tokens or 0 for _, a in answers),

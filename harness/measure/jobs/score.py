@@ -1,6 +1,5 @@
 """How well a model predicts a text, beside a reference that reads the same tokens."""
 
-import time
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -11,11 +10,10 @@ import numpy as np
 
 from harness import plugins
 from harness.domain.base import Frozen
-from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.measure.jobs.served import ServedJob
-from harness.measure.validity import child_probe
+from harness.measure.validity import Watch, child_probe
 from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
 from harness.runtimes.llamacpp.quality import Columns, Scores, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
@@ -79,23 +77,13 @@ def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     scores = Scores()
     emit("engine", RUNTIME.identity(scenario))
     for chunk in chunks_of(tokens, job.chunk_tokens, job.chunk_count, model.begin_token):
-        probe = child_probe()
-        probe.start()
-        started_unix_s, begin_s = time.time(), time.perf_counter()
-        truth = np.array(chunk[len(chunk) // 2 + 1 :], np.int64)
-        logs = score(model, chunk)
-        if not np.isfinite(logs).all():
-            raise EngineError("its predictions are no finite numbers")
-        scores.add(logs, truth, score(base, chunk) if base else None)
-        sample = Sample(
-            phase="score",
-            label=f"score{job.chunk_tokens}",
-            token_count=len(chunk),
-            duration_s=time.perf_counter() - begin_s,
-            started_unix_s=started_unix_s,
-            validity=probe.finish(),
-        )
-        emit("sample", sample)
+        with Watch(child_probe()) as watch:
+            truth = np.array(chunk[len(chunk) // 2 + 1 :], np.int64)
+            logs = score(model, chunk)
+            if not np.isfinite(logs).all():
+                raise EngineError("its predictions are no finite numbers")
+            scores.add(logs, truth, score(base, chunk) if base else None)
+        emit("sample", watch.sample("score", f"score{job.chunk_tokens}", len(chunk)))
     if job.columns:
         save_columns(Path(job.columns), *scores.columns())
     emit("quality", scores.result())

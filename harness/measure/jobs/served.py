@@ -7,7 +7,6 @@ the server's processes counted as ours where it runs here.
 """
 
 import contextlib
-import time
 from collections.abc import Mapping
 from statistics import median
 from typing import Any, Final
@@ -15,7 +14,6 @@ from typing import Any, Final
 import msgspec
 
 from harness.domain.prediction import Prediction
-from harness.domain.record import Validity
 from harness.domain.result import Generation, ServerUse
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
@@ -24,7 +22,7 @@ from harness.measure.memory_watch import Reading, read_memory, read_portable
 from harness.measure.pipeline import Measurement, events_named
 from harness.measure.protocol import Emit, GenerateJob, Protocoller
 from harness.measure.runner import check_scenario
-from harness.measure.validity import ValidityProbe, child_probe
+from harness.measure.validity import Watch
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience
@@ -104,7 +102,7 @@ class Served(Protocoller):
 
     def __init__(self, job: ServedJob, server: AttachedServer, emit: Emit) -> None:
         super().__init__(job, server, emit)  # type: ignore[arg-type]  # it opens no session
-        self.asked, self.server = job, server
+        self.asked, self.server, self.pid = job, server, server.pid
         self.suffix += " cached" if job.reuse else ""
         self._ratios: dict[str, list[float]] = {}
 
@@ -128,52 +126,49 @@ class Served(Protocoller):
             {"cpu_s": used, **{f"{name}_path_ratio": median(found) for name, found in self._ratios.items()}},
         )
 
-    def probe(self, disk_expected: bool = False) -> ValidityProbe:
-        """A probe that counts the server's processes as ours."""
-        return child_probe(self.server.pid, disk_expected=disk_expected)
-
     def _cold_start(self) -> bool:
         if not self.server.unload():
             return False
         tokens = max(1, self.asked.scenario.prompt_tokens)
-        answer, started_unix_s, validity, _ = self._ask(tokens, 1, cold=True)
+        answer, watch = self._ask(tokens, 1, cold=True)
         if answer.load_s is not None:
-            self._tell("load", "load @ cold", 0, answer.load_s, started_unix_s, validity)
-        self._tell("first_token", f"ttft{tokens} @ cold", tokens, answer.first_token_s, started_unix_s, validity)
+            self.emit("sample", watch.sample("load", "load @ cold", 0, duration_s=answer.load_s))
+        wait_s = answer.first_token_s
+        self.emit("sample", watch.sample("first_token", f"ttft{tokens} @ cold", tokens, duration_s=wait_s))
         return True
 
     def _first_token(self, warm_up: bool) -> bool:
         tokens = self.asked.scenario.prompt_tokens
-        answer, unix_s, validity, joules = self._ask(tokens, 1)
+        answer, watch = self._ask(tokens, 1)
         own_s = answer.prompt_s if answer.prompt_s is not None else answer.first_token_s
-        self._tell("prefill", f"pp{tokens}{self.suffix}", tokens, own_s, unix_s, validity, warm_up, joules=joules)
-        self._tell("first_token", f"ttft{tokens}{self.suffix}", tokens, answer.first_token_s, unix_s, validity, warm_up)
-        if answer.prompt_s is not None and not warm_up and not validity.doubts:
+        told: dict[str, Any] = {"duration_s": own_s, "warm_up": warm_up}
+        self.emit("sample", watch.sample("prefill", f"pp{tokens}{self.suffix}", tokens, **told))
+        told |= {"duration_s": answer.first_token_s, "energy_joules": None}
+        self.emit("sample", watch.sample("first_token", f"ttft{tokens}{self.suffix}", tokens, **told))
+        if answer.prompt_s is not None and not warm_up and not watch.validity.doubts:
             self._ratios.setdefault("first_token", []).append(answer.first_token_s / answer.prompt_s)
-        return not validity.doubts
+        return not watch.validity.doubts
 
     def _answer(self, warm_up: bool) -> bool:
         wanted = self.asked.scenario.new_tokens
         for _ in range(_PROMPTS_MAX):
             # The first token belongs to the prompt: one more is asked for, and gaps are counted from it.
-            answer, unix_s, validity, joules = self._ask(1, (1 if warm_up else wanted) + 1)
+            answer, watch = self._ask(1, (1 if warm_up else wanted) + 1)
             if answer.counts[0] == 1:
                 break
             # Its first piece waited for the end of a character, and when its tokens came nobody knows: another prompt.
         count, duration_s = answer.later_count, answer.arrivals_s[-1] - answer.arrivals_s[0]
         if count < 1 or duration_s <= 0:
-            validity = validity.doubted(f"no time between tokens: {answer.new_tokens} came in one piece")
+            watch.doubt(f"no time between tokens: {answer.new_tokens} came in one piece")
         elif answer.read_late:
-            validity = validity.doubted(READ_LATE)
-        label = f"tg{wanted}{self.suffix}"
-        self._tell("decode", label, count, duration_s, unix_s, validity, warm_up, answer.gaps_s(), joules)
-        if answer.decode_s and not warm_up and not validity.doubts:
+            watch.doubt(READ_LATE)
+        told: dict[str, Any] = {"duration_s": duration_s, "warm_up": warm_up, "token_times_s": answer.gaps_s()}
+        self.emit("sample", watch.sample("decode", f"tg{wanted}{self.suffix}", count, **told))
+        if answer.decode_s and not warm_up and not watch.validity.doubts:
             self._ratios.setdefault("decode", []).append(duration_s / answer.decode_s)
-        return not validity.doubts
+        return not watch.validity.doubts
 
-    def _ask(
-        self, prompt_tokens: int, new_tokens: int, *, cold: bool = False
-    ) -> tuple[Answer, float, Validity, float | None]:
+    def _ask(self, prompt_tokens: int, new_tokens: int, *, cold: bool = False) -> tuple[Answer, Watch]:
         job, s = self.asked, self.asked.scenario
         reuse = job.reuse and not cold
         if reuse:
@@ -185,23 +180,19 @@ class Served(Protocoller):
         if s.depth_tokens and not reuse:
             # What is in the cache before the test: sent once, then found there.
             self.server.ask(msgspec.structs.replace(request, prompt=prompt[: s.depth_tokens], new_tokens=1))
-        probe = self.probe(disk_expected=cold)
-        probe.start()
-        self._meter.start()
-        started_unix_s = time.time()
-        answer = self.server.ask(request)
-        validity, joules = probe.finish(), self._meter.finish_joules()
+        with self.watch(None if cold else self._meter, disk_expected=cold) as watch:
+            answer = self.server.ask(request)
         wanted = s.depth_tokens + prompt_tokens
         if answer.prompt_tokens not in {None, wanted} and not self.server.identity(s).options["chat_template"]:
-            validity = validity.doubted(f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
+            watch.doubt(f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
         if answer.new_tokens != new_tokens:
-            validity = validity.doubted(f"the server ended after {answer.new_tokens} of {new_tokens} tokens")
+            watch.doubt(f"the server ended after {answer.new_tokens} of {new_tokens} tokens")
         if answer.cached_tokens is not None and answer.cached_tokens < s.depth_tokens - 1:
             lacking = f"{answer.cached_tokens} of {s.depth_tokens} tokens of the depth"
-            validity = validity.doubted(f"only {lacking} were in the server's cache")
+            watch.doubt(f"only {lacking} were in the server's cache")
         if (answer.cached_tokens or 0) > (wanted if reuse else s.depth_tokens):
-            validity = validity.doubted(f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
-        return answer, started_unix_s, validity, joules
+            watch.doubt(f"{answer.cached_tokens} tokens of the prompt came from the server's cache")
+        return answer, watch
 
     def _cpu_s(self) -> float | None:
         """CPU time of the server's processes so far; None for one that runs elsewhere."""

@@ -6,9 +6,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from harness.domain.drafting import Decoding
-from harness.domain.record import Sample
 from harness.measure.sensors import EnergyMeter
-from harness.measure.validity import LIMITS, child_probe
+from harness.measure.validity import LIMITS, Watch, child_probe
 
 if TYPE_CHECKING:
     from harness.runtimes.llamacpp.drafters import ModelDrafter
@@ -46,21 +45,8 @@ class Timed:
         """Generate, and tell it; ``mark`` is appended to the labels."""
         limits = LIMITS._replace(cpu_stall_ratio=1.0, memory_stall_ratio=1.0) if self._disk_expected else LIMITS
         probe = child_probe(self._pid, disk_expected=self._disk_expected, limits=limits)
-        self._meter.start()
-        probe.start()
-        started_unix_s = time.time()
-        answer = generate()
-        validity, joules = probe.finish(), self._meter.finish_joules()
-        self._emit(
-            "sample",
-            Sample(
-                phase="decode",
-                label=" ".join(filter(None, (f"tg{len(answer.tokens)}", mark))),
-                token_count=answer.decoded_count,
-                duration_s=answer.duration_s,
-                started_unix_s=started_unix_s,
-                validity=validity,
-                energy_joules=joules,
-            ),
-        )
+        with Watch(probe, self._meter) as watch:
+            answer = generate()
+        label = " ".join(filter(None, (f"tg{len(answer.tokens)}", mark)))
+        self._emit("sample", watch.sample("decode", label, answer.decoded_count, duration_s=answer.duration_s))
         return answer

@@ -51,30 +51,32 @@ def test_read_kernels_look_at_every_byte() -> None:
     assert bandwidth.READ_KERNELS["minimum of bytes"](array) == 3
 
 
+def figure(value: float, how: str) -> Figure:
+    return Figure(value=value, source=how, confidence="measured")
+
+
 def test_disk_reads_the_whole_file_and_leaves_nothing(tmp_path: Path) -> None:
-    found = disk.disk_speed(tmp_path, file_bytes=8 * MIB, random_count=16)
-    assert found.file_bytes == 8 * MIB
-    assert found.sequential_bytes_per_s > 0
-    assert found.random_bytes_per_s > 0
-    assert found.mapped_bytes_per_s is None or found.mapped_bytes_per_s > 0
-    assert (found.busy_bytes_per_s is None) == (found.way in {"dropped", "possibly cached"})
+    found = disk.storage_under(tmp_path, figure, file_bytes=8 * MIB, random_count=16)
+    way, _, rest = found.sequential_read_bytes_per_s.source.partition(" reads of a ")
+    assert rest.startswith("8 MiB file")
+    assert found.sequential_read_bytes_per_s.value > 0
+    assert found.random_read_bytes_per_s.value > 0
+    assert found.mapped_read_bytes_per_s is None or found.mapped_read_bytes_per_s.value > 0
+    assert (found.busy_read_bytes_per_s is None) == (way in {"dropped", "possibly cached"})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_disk_falls_back_where_direct_reads_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = disk.os.open
 
-    def refuse(path: object, flags: int, *rest: int) -> int:
+    def refuse(path: object, flags: int, *rest: int, **named: int) -> int:
         if flags & getattr(disk.os, "O_DIRECT", 0):
             raise OSError(22, "Invalid argument")
-        return real(path, flags, *rest)  # type: ignore[arg-type]
+        return real(path, flags, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr("harness.measure.disk.os.open", refuse)
-    assert disk.disk_speed(tmp_path, file_bytes=4 * MIB, random_count=4).way in {
-        "dropped",
-        "uncached",
-        "possibly cached",
-    }
+    found = disk.storage_under(tmp_path, figure, file_bytes=4 * MIB, random_count=4)
+    assert found.sequential_read_bytes_per_s.source.startswith(("dropped", "uncached", "possibly cached"))
 
 
 def test_random_places_differ_and_stay_inside() -> None:
@@ -122,7 +124,9 @@ def test_engine_peaks_come_from_its_largest_batch() -> None:
 def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("harness.measure.probe.array_bytes", lambda *_: 8 * MIB)
-    monkeypatch.setattr("harness.measure.probe._disk", lambda folder, _n: disk.disk_speed(folder, file_bytes=4 * MIB))
+    real_storage = disk.storage_under
+    small = lambda folder, measured, **_: real_storage(folder, measured, file_bytes=4 * MIB)  # noqa: E731
+    monkeypatch.setattr("harness.measure.probe.storage_under", small)
     real = probe.fp32_peak
     monkeypatch.setattr("harness.measure.probe.fp32_peak", lambda **_: real(size_dim=128, pass_count=1))
     lines: list[str] = []
@@ -139,4 +143,5 @@ def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: py
 
 
 def test_no_room_for_the_disk_test_is_said(tmp_path: Path) -> None:
-    assert probe._disk(tmp_path / "absent", 4 * MIB) is None
+    found = disk.storage_under(tmp_path / "absent", figure, file_bytes=4 * MIB)
+    assert found.technology == "not measured" and found.sequential_read_bytes_per_s.confidence == "assumed"

@@ -12,6 +12,7 @@ from harness.domain.record import Sample, Validity
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.measure.protocol import GenerateJob, Protocoller
+from harness.measure.validity import Watch
 
 
 class Quiet:
@@ -41,7 +42,7 @@ def run_job(
     probe = Quiet(doubts)
     job = GenerateJob(path=str(path), scenario=scenario, runtime="fake", **fields)
     protocol = Protocoller(job, FakeRuntime(), lambda name, data=None: events.append((name, data)))
-    protocol.probe = lambda disk_expected=False: probe
+    protocol.watch = lambda meter=None, **_: Watch(probe, meter, protocol.now_s)
     protocol._meter = Quiet()
     protocol.sleep = pauses.append
     protocol.run()

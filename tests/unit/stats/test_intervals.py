@@ -11,7 +11,7 @@ from harness.stats.intervals import (
     detectable_ratio,
     hodges_lehmann,
     log_effect,
-    median_interval,
+    quantile_interval,
     ratio_interval,
     unpaired_ratio_interval,
 )
@@ -31,7 +31,7 @@ from harness.stats.intervals import (
     ],
 )
 def test_median_interval_ranks(count: int, low: float | None, high: float | None) -> None:
-    estimate = median_interval([float(i) for i in range(1, count + 1)])
+    estimate = quantile_interval([float(i) for i in range(1, count + 1)])
 
     assert (estimate.low, estimate.high) == (low, high)
 
