@@ -19,7 +19,7 @@ from harness.domain.result import Speculation
 from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.jobs import verify
-from harness.measure.jobs.speculate import PILOT_PROMPTS, SpeculationJob, speedup
+from harness.measure.jobs.speculate import PILOT_PROMPTS, SpeculationJob
 from harness.measure.jobs.verify import VerifierJob
 from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, prepare
 from harness.measure.runner import identify
@@ -162,7 +162,7 @@ def read(ended: ChildResult) -> Speculation | None:
         speedup_ratio=fast_sum.tokens_per_s / plain_sum.tokens_per_s,
         median_ratio=median(ratios),
         expected_ratio=fast_sum.decoded_count * advice.verify_s[1] / expected_s,
-        fixed_ratio=speedup(length, ratio, advice.verify_s, advice.draft_s) if length else 1.0,
+        fixed_ratio=costs.speedup_ratio(length, ratio) if length else 1.0,
         acceptance_ratio=ratio,
         acceptance_by_position=tuple(a / t for a, t in by_position if t),
         ratios=tuple(ratios),

@@ -10,8 +10,10 @@ pass over 8 tokens may take less time than one over 5. A pass is then filled up 
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Final
 
+from harness.predict.speculative import expected_tokens_per_cycle
 from harness.runtimes.llamacpp.drafters import BUCKET_COUNT
 
 _PRIOR_COUNT: Final = 2.0
@@ -83,6 +85,15 @@ class CostTable:
     def verify_s(self, size: int) -> float:
         """Expected seconds of a pass over ``size`` tokens, filled up."""
         return self._unfilled_s(self.filled(size))
+
+    def speedup_ratio(self, draft_tokens: int, acceptance: float) -> float:
+        """Speed over plain decoding at a draft length m and acceptance a, tokens independent.
+
+        (1 + a + ... + a**m) V(1) / ((m + a**m) d + V(m + 1)): a cycle whose tokens are all accepted leaves the draft
+        one more token to catch up on. With V constant and without that term it is Leviathan et al. 2023, theorem 3.8.
+        """
+        time_s = (draft_tokens + acceptance**draft_tokens) * self.draft_s + self.verify_s(draft_tokens + 1)
+        return expected_tokens_per_cycle(acceptance, draft_tokens) * self.verify_s(1) / time_s
 
     def filled(self, size: int) -> int:
         """The size of at least ``size`` tokens whose pass takes least: that one, or one that was timed."""
@@ -213,18 +224,9 @@ class AdaptivePolicy(FixedPolicy):
     def best(self) -> tuple[int, float]:
         """(draft length of the greatest predicted rate, that rate over plain decoding); 0 for "do not"."""
         a = self.acceptance_ratio()
-        plain_s = self.costs.verify_s(1)
-        best_tokens, best_ratio = 0, 1.0
-        tokens, survival = 1.0, 1.0
-        for m in range(1, self.most_tokens + 1):
-            survival *= a
-            tokens += survival
-            # A cycle whose tokens are all accepted leaves one more for the draft to catch up on.
-            time_s = (m + survival) * self.costs.draft_s + self.costs.verify_s(m + 1)
-            ratio = tokens * plain_s / time_s
-            if ratio > best_ratio:
-                best_tokens, best_ratio = m, ratio
-        return best_tokens, best_ratio
+        rates = ((self.costs.speedup_ratio(m, a), m) for m in range(1, self.most_tokens + 1))
+        ratio, tokens = max(rates, key=itemgetter(0), default=(1.0, 0))
+        return (tokens, ratio) if ratio > 1 else (0, 1.0)
 
     # -- decisions ----------------------------------------------------------------------------------------------
 

@@ -19,14 +19,15 @@ from harness.domain.record import result_of
 from harness.domain.result import Boundary
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
-from harness.measure.jobs.speculate import advise, speedup
+from harness.measure.jobs.speculate import advise
 from harness.records.ladder import Ladder, Rung, mark_frontier
 from harness.records.metrics import metric_values
+from harness.runtimes.llamacpp.draft_policy import CostTable
 
 
 def test_speedup_by_hand() -> None:
     # m = 2, a = 0.5: 1 + 0.5 + 0.25 = 1.75 tokens; (2 + 0.25) * 0.1 + 1.2 = 1.425 s; plain 1 s a token
-    assert speedup(2, 0.5, {1: 1.0, 3: 1.2}, 0.1) == pytest.approx(1.75 / 1.425)
+    assert CostTable({1: 1.0, 3: 1.2}, 0.1).speedup_ratio(2, 0.5) == pytest.approx(1.75 / 1.425)
 
 
 def test_advice_says_no_when_verification_is_linear() -> None:
