@@ -133,7 +133,7 @@ class Served(Protocoller):
         return child_probe(self.server.pid, disk_expected=disk_expected)
 
     def _cold_start(self) -> bool:
-        if not self.server.unload():
+        if not self.server.dialect.unload():
             return False
         tokens = max(1, self.asked.scenario.prompt_tokens)
         answer, started_unix_s, validity, _ = self._ask(tokens, 1, cold=True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.app.synthetic import routing_of
+from harness.app.resolve import routing_of
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
 from harness.domain.streaming import PAGE_BYTES

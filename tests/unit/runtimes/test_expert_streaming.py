@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.app.synthetic import routing_of
+from harness.app.resolve import routing_of
 from harness.catalog.gguf import read_gguf
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
