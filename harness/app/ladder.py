@@ -337,14 +337,17 @@ class RungAdvice(Frozen, frozen=True, kw_only=True):
 def advise(
     source: Path, result: Ladder, devices: Sequence[DeviceProfile], scenario: Scenario
 ) -> tuple[RungAdvice, ...]:
-    """What each device should take.
+    """What each device should take, by the prediction of each rung on it.
 
     Raises:
-        BadDataError, RefusedError: As :func:`rung_predictions`.
+        BadDataError: The source is no GGUF file.
+        RefusedError: A device has no such api.
     """
-    found = []
+    shape, found = read_gguf(source).weights().shape, []
+    quants = [rung.quant for rung in result.rungs if rung.outcome == "ok"]
+    models = {quant: ResolvedModel(result.model, quant, weights_of(shape, quant)) for quant in quants}
     for device in devices:
-        predictions = rung_predictions(source, result, device, scenario)
+        predictions = {quant: predict(model, device, scenario) for quant, model in models.items()}
         rung = recommend(result, predictions)
         if rung is None:
             found.append(RungAdvice(device=device.name))
@@ -361,19 +364,6 @@ def advise(
             )
         )
     return tuple(found)
-
-
-def rung_predictions(source: Path, result: Ladder, device: DeviceProfile, scenario: Scenario) -> dict[str, Prediction]:
-    """What the feasibility model says of each rung on a device: memory, speed and verdict by mixture.
-
-    Raises:
-        BadDataError: The source is no GGUF file.
-        RefusedError: The device has no such api.
-    """
-    shape = read_gguf(source).weights().shape
-    quants = [rung.quant for rung in result.rungs if rung.outcome == "ok"]
-    models = {quant: ResolvedModel(result.model, quant, weights_of(shape, quant)) for quant in quants}
-    return {quant: predict(model, device, scenario) for quant, model in models.items()}
 
 
 def recommend(result: Ladder, predictions: Mapping[str, Prediction]) -> Rung | None:

@@ -264,12 +264,9 @@ class AdaptivePolicy(FixedPolicy):
                 return True
         return False
 
-    def _window_pays(self) -> bool:
-        if len(self._window) < _PATIENCE_CYCLES:
-            return False
-        tokens = sum(t for t, _, _ in self._window)
-        time_s = sum(s for _, s, _ in self._window)
-        return tokens * self.costs.verify_s(1) >= _MARGIN_RATIO * time_s
+    def _window_pays(self, margin_ratio: float = _MARGIN_RATIO) -> bool:
+        tokens, time_s, _ = map(sum, zip(*self._window, strict=True)) if self._window else (0, 0.0, 0.0)
+        return len(self._window) >= _PATIENCE_CYCLES and tokens * self.costs.verify_s(1) >= margin_ratio * time_s
 
     def _turn_off(self) -> None:
         """Stop drafting.
@@ -315,11 +312,10 @@ class AdaptivePolicy(FixedPolicy):
         self._window.append((accepted_count + 1, draft_s + verify_s, self.costs.measured_s(len(buckets))))
         del self._window[: -2 * _PATIENCE_CYCLES]
         if len(self._window) >= _PATIENCE_CYCLES:
-            tokens = sum(t for t, _, _ in self._window)
-            if tokens * self.costs.verify_s(1) < sum(s for _, s, _ in self._window):
-                self._turn_off()
-            else:
+            if self._window_pays(1.0):
                 self._pause_length_tokens = _FIRST_PAUSE_TOKENS
+            else:
+                self._turn_off()
 
     def saw_agreement(self, found: Sequence[tuple[int, bool]], lag_tokens: int, cost_s: float) -> None:
         """Turn on if what was seen says that it pays now; else wait twice as long."""

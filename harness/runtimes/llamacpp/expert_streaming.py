@@ -26,10 +26,8 @@ from harness.domain.streaming import ExpertPlan, ExpertUse
 from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, BudgetedSession
 from harness.runtimes.llamacpp.expert_cache import CachePolicy, ExpertCache
-from harness.runtimes.llamacpp.expert_layout import ExpertLayout, expert_layout_of, plan_experts
 from harness.runtimes.llamacpp.expert_pages import ExpertPages, Key
-from harness.runtimes.llamacpp.laid_memory import merged_pages
-from harness.runtimes.llamacpp.stream_plan import FileLayout
+from harness.runtimes.llamacpp.stream_plan import ExpertLayout, FileLayout, expert_layout_of, merged_pages, plan_experts
 from harness.runtimes.llamacpp.streaming import StreamedSession
 
 Schedule = Literal["auto", "experts", "blocks"]

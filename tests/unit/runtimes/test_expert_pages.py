@@ -16,15 +16,16 @@ from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError, RefusedError
 from harness.predict.weights import weights_of
 from harness.runtimes.llamacpp.expert_cache import ExpertCache
-from harness.runtimes.llamacpp.expert_layout import (
+from harness.runtimes.llamacpp.expert_pages import LEAST_MOVE_BYTES, ExpertPages
+from harness.runtimes.llamacpp.stream_plan import (
     ExpertLayout,
+    Extent,
+    FileLayout,
     Stack,
     expert_layout_of,
     page_range,
     plan_experts,
 )
-from harness.runtimes.llamacpp.expert_pages import LEAST_MOVE_BYTES, ExpertPages
-from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout
 
 P = PAGE_BYTES
 
