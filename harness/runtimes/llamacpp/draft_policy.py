@@ -39,6 +39,8 @@ _DRIFTED_RATIO: Final = 1.2
 _FIRST_PAUSE_TOKENS: Final = 32
 _FIRST_LOOK_TOKENS: Final = 16
 _LONGEST_PAUSE_TOKENS: Final = 1024
+_PROBE_SHARE_RATIO: Final = 0.01
+"""Share of all time that may go into looking whether it would pay again."""
 
 
 class CostTable:
@@ -169,7 +171,6 @@ class AdaptivePolicy(FixedPolicy):
         costs: Times of this pair of models.
         most_tokens: Longest draft.
         seen: (bucket, agreed) pairs known beforehand.
-        probe_share_ratio: Share of all time that may go into looking whether it would pay again.
     """
 
     costs: CostTable
@@ -180,10 +181,8 @@ class AdaptivePolicy(FixedPolicy):
         *,
         most_tokens: int = 15,
         seen: Sequence[tuple[int, bool]] = (),
-        probe_share_ratio: float = 0.01,
     ) -> None:
         super().__init__(most_tokens, costs)
-        self.probe_share_ratio = probe_share_ratio
         self._tried = [0.0] * BUCKET_COUNT
         self._agreed = [0.0] * BUCKET_COUNT
         self._elapsed_s = 0.0
@@ -289,7 +288,7 @@ class AdaptivePolicy(FixedPolicy):
         cost_s = lag_tokens * self._probe_token_s
         if self._probe_s == 0 and not any(self._tried):
             return True  # nothing is known: one look is owed
-        return self._probe_s + cost_s <= self.probe_share_ratio * self._elapsed_s
+        return self._probe_s + cost_s <= _PROBE_SHARE_RATIO * self._elapsed_s
 
     # -- learning -----------------------------------------------------------------------------------------------
 

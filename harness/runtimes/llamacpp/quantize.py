@@ -41,15 +41,14 @@ _CHUNK_COUNT, _CHUNK_TOKENS = 8, 512  # that are read for an importance matrix
 class QuantizeJob(Frozen, frozen=True, kw_only=True):
     """One file to make of a GGUF file in a mixture of :data:`QUANTS`.
 
-    ``importance`` is the ``.npz`` file of an importance matrix, empty for none; with 0 threads all are used; ``pure``
-    gives every matrix the mixture's main type, embedding and output too.
+    ``importance`` is the ``.npz`` file of an importance matrix, empty for none; ``pure`` gives every matrix
+    the mixture's main type, embedding and output too.
     """
 
     source: str
     target: str
     quant: str
     importance: str = ""
-    thread_count: int = 0
     pure: bool = False
 
 
@@ -71,7 +70,6 @@ def run_quantize(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     params = lib.llama_model_quantize_default_params()
     params.ftype = getattr(lib, QUANTS[quant])
     params.allow_requantize = True
-    params.nthread = job.thread_count
     if job.pure:
         if quant not in BLOCKS:
             raise RefusedError(f"{quant} is a mixture of types: none of its own to give every matrix")
