@@ -22,9 +22,10 @@ from harness.domain.record import result_of
 from harness.domain.result import Speculation
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.measure.jobs.speculate import SpeculationJob, speedup
+from harness.measure.jobs.speculate import SpeculationJob
 from harness.predict.calibrated import pass_parts
 from harness.predict.weights import matrix_types
+from harness.runtimes.llamacpp.draft_policy import CostTable
 
 
 def predicted(target: Path, draft: Path, sizes: list[int]) -> tuple[dict[int, float], float]:
@@ -69,7 +70,7 @@ def main(target: Path, draft: Path, gammas: str, prompts: str, prompt_count: int
     rows = []
     for gamma, run in runs.items():
         measured_s = run.advice.verify_s
-        said = speedup(gamma, run.acceptance_ratio, said_s, said_draft_s)
+        said = CostTable(said_s, said_draft_s).speedup_ratio(gamma, run.acceptance_ratio)
         rows.append(
             {
                 "gamma": gamma,

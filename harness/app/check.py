@@ -22,7 +22,7 @@ from harness.measure.pipeline import Listener
 from harness.predict.weights import matrix_types
 from harness.records.compare import Comparison, compare
 from harness.records.derive import summarise
-from harness.records.store import write_atomically
+from harness.records.store import write_document
 from harness.runtimes.llamacpp.devices import GgmlDevice
 from harness.units import format_amount, format_bytes, format_rate, format_seconds
 
@@ -119,18 +119,14 @@ def write_report(checked: Checked, path: Path | None) -> Path:
     Raises:
         CouldNotRunError: It could not be written.
     """
-    if path is not None and path.suffix == ".json":
-        text = msgspec.json.format(msgspec.json.encode(checked.records), indent=1) + b"\n"
-    else:
-        text = report_text(checked).encode()
+    target = path or Path.cwd() / REPORT_NAME
     try:
-        target = path or Path.cwd() / REPORT_NAME
-        write_atomically(target, text)
+        write_document(target, checked.records, lambda: report_text(checked))
     except HarnessError:
         if path is not None:
             raise
         target = home_dir() / REPORT_NAME
-        write_atomically(target, text)
+        write_document(target, checked.records, lambda: report_text(checked))
     return target
 
 

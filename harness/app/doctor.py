@@ -132,8 +132,6 @@ def _runtimes() -> Found:
 
 def _apis() -> Found:
     """What the engine was built with and sees, and the command that builds another api into it."""
-    from harness.runtimes.llamacpp.devices import BUILD_ARGUMENTS
-
     if find_spec("llama_cpp") is None:
         yield "apis of this machine", "ok", ", ".join(machine_apis())
         return
@@ -151,7 +149,7 @@ def _apis() -> Found:
     seen = {device.api for device in devices}
     unused = [api for api in machine_apis() if api not in seen]
     if unused:
-        build = " | ".join(f"{api}: {arguments}" for api, arguments in BUILD_ARGUMENTS.items() if api in unused)
+        build = " | ".join(f"{api}: {arguments}" for api, arguments in _TABLES["apis"].items() if api in unused)
         command = 'CMAKE_ARGS="..." pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python'
         without = f"the engine was built without {', '.join(unused)}"
         yield "apis of this machine", "limited", f"{without}; to build it in: {command} with {build}"

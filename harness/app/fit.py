@@ -233,16 +233,14 @@ def advice_for(
     scenario: Scenario,
     now: Prediction,
     *,
-    target_tokens_per_s: float | None = None,
-    entitled: bool = False,
-    draft: ResolvedModel | None = None,
     beside: Sequence[Companion] = (),
-    minutes: float | None = None,
     others: Iterable[DeviceProfile] = (),
+    **asked: Any,
 ) -> list[Advice]:
-    """Ranked changes for what ``predict`` said; mixtures other than the given one are computed from the shape."""
-    asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": draft}
-    asked["minutes"] = minutes
+    """Ranked changes for what ``predict`` said; mixtures other than the given one are computed from the shape.
+
+    ``asked`` are the other arguments that ``predict`` was given.
+    """
 
     def evaluate(variant: Variant) -> Prediction:
         changed = model

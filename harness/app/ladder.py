@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +27,7 @@ from harness.errors import BadDataError, CouldNotRunError, EngineError, InputErr
 from harness.measure.child import ChildResult
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import QualityJob, load_columns
-from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, prepare
+from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, make, prepare
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.predict.weights import weights_of
@@ -157,15 +158,13 @@ class Workshop:
     def __init__(
         self, source: Path, quant: str, text: Path, folder: Path, is_kept: bool, asked: Asked, pipeline: Pipeline
     ) -> None:
-        from harness.runtimes.llamacpp.library import package_version
-
         self.requantized = "" if quant in {"F32", "F16", "BF16"} else quant
         self.source, self.text = source.absolute(), text.absolute()
         self.reference_quant = "F16" if self.requantized else quant
         self.is_kept, self.asked, self.pipeline = is_kept, asked, pipeline
         timed_on = fingerprint(facts(asked.target)) if asked.target else pipeline.machine
         self._timed_on = timed_on.fingerprint
-        self._made_from = "-".join([source.stem, hashed(source)[:12], hashed(text)[:8], package_version()])
+        self._made_from = "-".join([source.stem, hashed(source)[:12], hashed(text)[:8], version("llama-cpp-python")])
         self.folder = folder.absolute() / self._made_from
         self.folder.mkdir(parents=True, exist_ok=True)
         self.reference = self.folder / "reference.gguf" if self.requantized else self.source
@@ -296,17 +295,12 @@ class Workshop:
             raise EngineError(f"{quant} was not made: {error}") from error
 
     def _made(self, name: str, entry: str, job: dict[str, str], said: str) -> Path:
-        """A file that a child writes under another name first: what bears its name is whole."""
-        path, part = self.folder / name, self.folder / f"part.{name}"
+        """A file that is made once."""
+        path = self.folder / name
         if path.exists():
             return path
         self.pipeline.heard.say(said)
-        try:
-            prepare(entry, {**job, "target": str(part)}, limits=self.pipeline.how.limits)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+        return make(entry, job, path, limits=self.pipeline.how.limits)
 
 
 def _not_interrupted(record: RunRecord) -> RunRecord:
@@ -343,14 +337,17 @@ class RungAdvice(Frozen, frozen=True, kw_only=True):
 def advise(
     source: Path, result: Ladder, devices: Sequence[DeviceProfile], scenario: Scenario
 ) -> tuple[RungAdvice, ...]:
-    """What each device should take.
+    """What each device should take, by the prediction of each rung on it.
 
     Raises:
-        BadDataError, RefusedError: As :func:`rung_predictions`.
+        BadDataError: The source is no GGUF file.
+        RefusedError: A device has no such api.
     """
-    found = []
+    shape, found = read_gguf(source).weights().shape, []
+    quants = [rung.quant for rung in result.rungs if rung.outcome == "ok"]
+    models = {quant: ResolvedModel(result.model, quant, weights_of(shape, quant)) for quant in quants}
     for device in devices:
-        predictions = rung_predictions(source, result, device, scenario)
+        predictions = {quant: predict(model, device, scenario) for quant, model in models.items()}
         rung = recommend(result, predictions)
         if rung is None:
             found.append(RungAdvice(device=device.name))
@@ -367,19 +364,6 @@ def advise(
             )
         )
     return tuple(found)
-
-
-def rung_predictions(source: Path, result: Ladder, device: DeviceProfile, scenario: Scenario) -> dict[str, Prediction]:
-    """What the feasibility model says of each rung on a device: memory, speed and verdict by mixture.
-
-    Raises:
-        BadDataError: The source is no GGUF file.
-        RefusedError: The device has no such api.
-    """
-    shape = read_gguf(source).weights().shape
-    quants = [rung.quant for rung in result.rungs if rung.outcome == "ok"]
-    models = {quant: ResolvedModel(result.model, quant, weights_of(shape, quant)) for quant in quants}
-    return {quant: predict(model, device, scenario) for quant, model in models.items()}
 
 
 def recommend(result: Ladder, predictions: Mapping[str, Prediction]) -> Rung | None:

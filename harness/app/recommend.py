@@ -1,7 +1,6 @@
 """Which model for a task on a device: ranked by published quality, among those that fit and are fast enough."""
 
 import tomllib
-from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal, get_args
@@ -59,11 +58,11 @@ class Route(Frozen, frozen=True, kw_only=True):
     """One way to a model's quality; ``loses`` says what it costs, ``evidence`` what the answer rests on."""
 
     route: str
-    model: str
-    quant: str
-    fit: str
-    tokens_per_s: float | None
-    loses: str
+    model: str = ""
+    quant: str = ""
+    fit: str = ""
+    tokens_per_s: float | None = None
+    loses: str = ""
     evidence: str
 
 
@@ -124,24 +123,15 @@ def routes(device: DeviceProfile, reference: str, task: Task, scenario: Scenario
     Raises:
         RefusedError: Nobody published a score of it for this task.
     """
-    scores = _table()["scores"]
-    name = resolve_model(reference).name
-    if task not in scores.get(name, {}):
-        raise RefusedError(
-            f"no published {benchmark(task)} of {name} is known here; known: {', '.join(sorted(scores))}"
-        )
-    goal = scores[name][task]
-    return list(_routes(device, name, goal, task, scenario))
-
-
-def _routes(device: DeviceProfile, name: str, goal: float, task: Task, scenario: Scenario) -> Iterator[Route]:
     scores, bench = _table()["scores"], benchmark(task)
+    name, ways = resolve_model(reference).name, list[Route]()
+    if task not in scores.get(name, {}):
+        raise RefusedError(f"no published {bench} of {name} is known here; known: {', '.join(sorted(scores))}")
+    goal = scores[name][task]
 
-    def told(route: str, now: Prediction, speed: float | None, loses: str, evidence: str) -> Route:
-        return Route(
-            route=route, model=now.model, quant=now.quant, fit=now.verdict.word, tokens_per_s=speed, loses=loses,
-            evidence=evidence,
-        )  # fmt: skip
+    def add(route: str, now: Prediction, speed: float | None, loses: str, evidence: str) -> None:
+        same = {"model": now.model, "quant": now.quant, "fit": now.verdict.word}
+        ways.append(Route(route=route, tokens_per_s=speed, loses=loses, evidence=evidence, **same))
 
     whole = predict(resolve_model(name, "Q4_K_M"), device, scenario)
     for route, quant in (("the model itself", "Q4_K_M"), ("the model in 2 bits", "IQ2_XXS")):
@@ -149,15 +139,10 @@ def _routes(device: DeviceProfile, name: str, goal: float, task: Task, scenario:
         now = predict(model, device, scenario)
         growth = perplexity_growth_percent(quant, _count(name))
         loses = "nothing published" if growth is None else f"perplexity {growth:+.1f} %"
-        yield told(
-            route,
-            now,
-            _speed(model, now, device),
-            loses,
-            "published perplexities by mixture; predicted memory and speed",
-        )
-    yield Route(route="ternary weights", model="", quant="TQ2_0", fit="", tokens_per_s=None, loses="",
-                evidence=f"no model trained in ternary weights has a published {bench} near {goal:g}")  # fmt: skip
+        evidence = "published perplexities by mixture; predicted memory and speed"
+        add(route, now, _speed(model, now, device), loses, evidence)
+    without = f"no model trained in ternary weights has a published {bench} near {goal:g}"
+    ways.append(Route(route="ternary weights", quant="TQ2_0", evidence=without))
     equal = [n for n, row in scores.items() if row.get(task, 0.0) >= goal - _SAME_POINTS and n != name]
     for routed, route in ((False, "a smaller model"), (True, "a mixture of experts, experts in flash")):
         found = []
@@ -174,20 +159,22 @@ def _routes(device: DeviceProfile, name: str, goal: float, task: Task, scenario:
         if found:
             speed, now, loses = max(found, key=lambda f: f[0])
             source = _table()["sources"][scores[now.model]["source"]]
-            yield told(route, now, speed or None, loses, f"{source}; predicted memory and speed")
+            add(route, now, speed or None, loses, f"{source}; predicted memory and speed")
         else:
-            yield Route(route=route, model="", quant="", fit="", tokens_per_s=None, loses="",
-                        evidence=f"none with a published {bench} of {goal:g} is known here")  # fmt: skip
+            ways.append(Route(route=route, evidence=f"none with a published {bench} of {goal:g} is known here"))
     stream = plan_under_budget(resolve_model(name, "Q4_K_M"), device, whole)
-    yield told("streaming from storage", whole, float(stream.tokens_per_s) or None, "nothing",
-               f"{stream.streamed_bytes / 1e9:.1f} GB read a pass; bound by {stream.bound}")  # fmt: skip
+    read = f"{stream.streamed_bytes / 1e9:.1f} GB read a pass; bound by {stream.bound}"
+    add("streaming from storage", whole, float(stream.tokens_per_s) or None, "nothing", read)
     draft = predict(resolve_model("llama-3.2-1b", "Q4_K_M"), device, scenario)
     there = predict(resolve_model(name, "Q8_0"), resolve_device(_VERIFIER), scenario)
     cycle_s = _GAMMA / draft.speed.decode_tokens_per_s.mid + _ROUND_TRIP_S + 1 / there.speed.decode_tokens_per_s.mid
     speed = expected_tokens_per_cycle(_ACCEPTANCE, _GAMMA) / cycle_s
-    yield told("a draft here, the verifier there", draft, float(speed), "works online only",
-               f"assumed: {_GAMMA} drafts, acceptance {_ACCEPTANCE}, {_ROUND_TRIP_S * 1e3:g} ms there and back, the "
-               f"verifier on {_VERIFIER}; the draft shares the vocabulary of Llama 3 alone")  # fmt: skip
+    assumed = (
+        f"assumed: {_GAMMA} drafts, acceptance {_ACCEPTANCE}, {_ROUND_TRIP_S * 1e3:g} ms there and back, the "
+        f"verifier on {_VERIFIER}; the draft shares the vocabulary of Llama 3 alone"
+    )
+    add("a draft here, the verifier there", draft, float(speed), "works online only", assumed)
+    return ways
 
 
 def _speed(model: ResolvedModel, now: Prediction, device: DeviceProfile) -> float | None:

@@ -11,6 +11,7 @@ from harness.catalog.devices import device_names, load_device
 from harness.catalog.guess import Guess
 from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_model, match
 from harness.catalog.paths import as_path, home_dir
+from harness.catalog.synthesize import Routing
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelCard, ModelShape, Weights
@@ -18,6 +19,7 @@ from harness.domain.placement import Placement
 from harness.domain.quant import understood
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, HarnessError, InputError, RefusedError, UnknownNameError, what_is_there
+from harness.predict.moe import inclusion
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import weights_of
 
@@ -186,6 +188,18 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     if asked > scenario.context_tokens:
         raise InputError(f"{asked} tokens ({words}) do not fit in a context of {scenario.context_tokens}")
     return scenario
+
+
+def routing_of(shape: ModelShape, skew: float) -> Routing:
+    """How often each expert is to be chosen: k different ones of n, drawn by a Zipf law of exponent ``skew``.
+
+    Raises:
+        RefusedError: The model has no experts.
+    """
+    if shape.experts is None:
+        raise RefusedError(f"{shape.architecture}: this model has no experts, so there is nothing to route")
+    shares = inclusion(shape.experts.expert_count, shape.experts.used_count, skew)
+    return Routing(skew, tuple(float(s) for s in shares))
 
 
 def _from_file(path: Path, quant: str | None) -> ResolvedModel:

@@ -19,12 +19,11 @@ from harness.domain.result import Speculation
 from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.jobs import verify
-from harness.measure.jobs.speculate import PILOT_PROMPTS, SpeculationJob, speedup
+from harness.measure.jobs.speculate import PILOT_PROMPTS, SpeculationJob
 from harness.measure.jobs.verify import VerifierJob
-from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, prepare
+from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, make
 from harness.measure.runner import identify
 from harness.runtimes.llamacpp.draft_policy import CostTable
-from harness.runtimes.llamacpp.quantize import QuantizeJob
 from harness.runtimes.llamacpp.speculative import total
 from harness.runtimes.server import RUNTIME
 
@@ -67,14 +66,8 @@ def requantized(source: Path, quant: str, *, pure: bool = False) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    job = QuantizeJob(source=str(source.absolute()), target=str(part), quant=quant, pure=pure)
-    try:
-        prepare("harness.runtimes.llamacpp.quantize:run_quantize", job)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    job = {"source": str(source.absolute()), "quant": quant, "pure": pure}
+    return make("harness.runtimes.llamacpp.quantize:run_quantize", job, path)
 
 
 def speculate(
@@ -162,7 +155,7 @@ def read(ended: ChildResult) -> Speculation | None:
         speedup_ratio=fast_sum.tokens_per_s / plain_sum.tokens_per_s,
         median_ratio=median(ratios),
         expected_ratio=fast_sum.decoded_count * advice.verify_s[1] / expected_s,
-        fixed_ratio=speedup(length, ratio, advice.verify_s, advice.draft_s) if length else 1.0,
+        fixed_ratio=costs.speedup_ratio(length, ratio) if length else 1.0,
         acceptance_ratio=ratio,
         acceptance_by_position=tuple(a / t for a, t in by_position if t),
         ratios=tuple(ratios),

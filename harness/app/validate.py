@@ -62,8 +62,7 @@ def _read(path: Path) -> Coefficients:
 def other_checks(rows: Path | None = None) -> tuple[Check, ...]:
     """Speculation, streaming, batches, heat against the shipped rows, or a file of one of them; () for any other file.
 
-    Raises:
-        BadDataError: The file cannot be read, lacks columns, or has a number that is none.
+    BadDataError where the file cannot be read, lacks columns, or has a number that is none.
     """
     if rows is None:
         batches = check_batches(None, model_of)
@@ -81,14 +80,9 @@ def other_checks(rows: Path | None = None) -> tuple[Check, ...]:
 
 
 def placement_report(rows: Path | None, *, left_out: bool) -> PlacementReport | None:
-    """Split placements against the law of placement; None for a file of other rows.
+    """Split placements against the law of placement; None for a file of other rows. Errors as :func:`other_checks`.
 
-    Args:
-        rows: A file; None: the shipped rows.
-        left_out: Each card by terms fitted on the other cards.
-
-    Raises:
-        BadDataError: The file cannot be read, lacks columns, or has a number that is none.
+    With ``left_out`` each card is judged by terms fitted on the other cards; without a file it is the shipped rows.
     """
     if rows is not None and kind_of(rows) != "placement":
         return None
@@ -96,11 +90,9 @@ def placement_report(rows: Path | None, *, left_out: bool) -> PlacementReport | 
 
 
 def write_coefficients(rows: Path | None, path: Path) -> None:
-    """Write coefficients of a fit on all rows, as the package reads them.
+    """Write coefficients of a fit on all rows, as the package reads them (CouldNotRunError: it cannot be written).
 
-    Raises:
-        BadDataError: The file has not the columns, or a number that is none.
-        CouldNotRunError: The file cannot be written.
+    Errors of the rows as :func:`validate`.
     """
     found = read_rows(rows, model_of) if rows is not None else shipped_rows()
     coefficients = fit_all(found, SOURCE if rows is None else str(rows))

@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-import msgspec
 from msgspec.structs import asdict, replace
 
 from harness import plugins
@@ -20,7 +19,7 @@ from harness.domain.result import System
 from harness.errors import HarnessError
 from harness.measure.pipeline import How
 from harness.predict.workload_cost import OperationPrediction
-from harness.records.store import write_atomically
+from harness.records.store import write_atomically, write_document
 from harness.units import format_bytes, format_seconds
 
 DEVICES: Final = ("iphone-16-pro", "pixel-9-pro", "raspberry-pi-5", "macbook-air-m3", "ryzen-7-7840hs")
@@ -220,18 +219,6 @@ def markdown(found: Table) -> str:
     )
 
 
-def save_table(found: Table, path: Path) -> None:
-    """Write the table: JSON where the file is called so, else Markdown.
-
-    Raises:
-        CouldNotRunError: It could not be written.
-    """
-    if path.suffix == ".json":
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
-    else:
-        write_atomically(path, markdown(found).encode())
-
-
 def after_check(
     models: Sequence[str],
     quant: str,
@@ -252,7 +239,7 @@ def after_check(
         write_atomically(report, f"{report.read_text(encoding='utf-8')}\n{markdown(found)}".encode())
         return found, report
     beside = report.with_name(f"{report.stem}-workloads{'.json' if report.suffix == '.json' else '.md'}")
-    save_table(found, beside)
+    write_document(beside, found, lambda: markdown(found))
     return found, beside
 
 

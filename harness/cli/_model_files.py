@@ -56,8 +56,7 @@ def add(path: Path, name: str | None) -> Answer:
 @answers
 def synthesize(model: str, quant: str | None, out: Path | None, seed: int, routing_skew: float | None) -> Answer:
     """Write a file with MODEL's true shapes and random weights: real size and speed, no meaning."""
-    from harness.app.resolve import resolve_model
-    from harness.app.synthetic import routing_of
+    from harness.app.resolve import resolve_model, routing_of
     from harness.catalog.paths import cache_dir
     from harness.catalog.synthesize import synthesize as write
 

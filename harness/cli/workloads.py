@@ -85,11 +85,12 @@ def table_(
 
     Exit status: 0 well, 1 a wrong answer or a median error above --max-error, 2 bad input, 4 one could not run.
     """
-    from harness.app.workload_table import save_table, tabulate
+    from harness.app.workload_table import markdown, tabulate
+    from harness.records.store import write_document
 
     found = tabulate(names, size=size, model=model_file(model) if model else None, **fields)
     if output is not None:
-        save_table(found, output)
+        write_document(output, found, lambda: markdown(found))
     most, error = max_error_percent, found.median_error_ratio
     broken = most is not None and error is not None and 100 * error > most
     return Answer(found, lambda: show_table(found), Exit.BROKEN if broken else _status(found.failed))

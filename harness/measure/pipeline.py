@@ -222,6 +222,16 @@ def prepare(entry: str, job: msgspec.Struct | Mapping[str, Any], *, limits: Limi
     return dict(result.events)
 
 
+def make(entry: str, job: Mapping[str, Any], path: Path, *, limits: Limits = Limits()) -> Path:  # noqa: B008
+    """A file that a child writes, its ``target`` another name first: what bears its name is whole; errors as above."""
+    part = path.with_name(f"part.{path.name}")
+    try:
+        prepare(entry, {**job, "target": str(part)}, limits=limits)
+        return part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def error_of(result: ChildResult) -> RefusedError | EngineError:
     """A child's failure as an exception: input that it refused, or a failure of the engine."""
     told = next((data for name, data in reversed(result.events) if name == "error"), None) or {}

@@ -171,6 +171,14 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+def write_document(path: Path, document: object, markdown: Callable[[], str]) -> None:
+    """Write ``document`` as JSON where the file is called so, else as Markdown; errors as above."""
+    if path.suffix == ".json":
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+    else:
+        write_atomically(path, markdown().encode())
+
+
 def _flush_folder(folder: Path) -> None:
     # The rename itself must reach the disk; not every system can open a folder.
     with contextlib.suppress(OSError):

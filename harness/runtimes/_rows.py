@@ -28,18 +28,28 @@ def check_logits(logits: str) -> None:
         raise ValueError(f"logits must be none, last or all, got {logits!r}")
 
 
-class Rows(ABC):
-    """What all sessions do with the logits of the last decode, and how they end."""
+class Closing(ABC):
+    """What holds an engine's memory until it is closed, or its ``with`` block ends."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the model and the cache; safe to call twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Rows(Closing):
+    """What all sessions do with the logits of the last decode."""
 
     kept_count: int
 
     @abstractmethod
     def logits(self, index: int = -1) -> NDArray[np.float32]:
         """Logits [vocab_count] of the ``index``-th token kept by the last decode."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free the model and the cache; safe to call twice."""
 
     def _check_kept(self, index: int) -> None:
         if not -self.kept_count <= index < self.kept_count:
@@ -48,12 +58,6 @@ class Rows(ABC):
     def greedy(self, index: int = -1) -> int:
         """Most likely next token after the ``index``-th kept one."""
         return int(self.logits(index).argmax())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class RowsInRuns(Rows):

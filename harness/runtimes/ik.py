@@ -125,8 +125,8 @@ class IkLlama(LlamaCpp):
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version of the wheel, instruction sets compiled in, and the options a run of ``scenario`` uses."""
-        info = library().llama_print_system_info().decode("utf-8", "replace").strip(" |\n")
-        return self._described("ik_llama.cpp", f"ik-llama-cpp-python {version('ik-llama-cpp-python')}", info, scenario)
+        found = f"ik-llama-cpp-python {version('ik-llama-cpp-python')}"
+        return self._described("ik_llama.cpp", found, library(), scenario)
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> LlamaSession:
         """Load a model as llama.cpp's runtime does; RefusedError for an option or api that this library has not."""

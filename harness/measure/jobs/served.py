@@ -127,7 +127,7 @@ class Served(Protocoller):
         )
 
     def _cold_start(self) -> bool:
-        if not self.server.unload():
+        if not self.server.dialect.unload():
             return False
         tokens = max(1, self.asked.scenario.prompt_tokens)
         answer, watch = self._ask(tokens, 1, cold=True)

@@ -61,30 +61,18 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
     draft_scenario: Scenario | None = None
 
 
-def speedup(draft_tokens: int, acceptance: float, verify_s: dict[int, float], draft_s: float) -> float:
-    """Speed over plain decoding at a fixed draft length m and acceptance a, tokens independent.
-
-    (1 + a + ... + a**m) V(1) / ((m + a**m) d + V(m + 1)): a cycle whose tokens are all accepted leaves the draft one
-    more token to catch up on. With V constant and without that term it is Leviathan et al. 2023, theorem 3.8.
-    """
-    costs = CostTable(verify_s, draft_s)
-    tokens = sum(acceptance**i for i in range(draft_tokens + 1))
-    time_s = (draft_tokens + acceptance**draft_tokens) * draft_s + costs.verify_s(draft_tokens + 1)
-    return tokens * verify_s[1] / time_s
-
-
 def advise(seen: list[tuple[int, bool]], verify_s: dict[int, float], draft_s: float, most_tokens: int) -> DraftAdvice:
     """The best fixed draft length for what was seen of acceptance, or "do not"."""
     acceptance = (sum(agreed for _, agreed in seen) + 1.0) / (len(seen) + 2.0)
-    lengths = range(1, most_tokens + 1)
-    best = max(lengths, key=lambda m: speedup(m, acceptance, verify_s, draft_s))
-    gain = speedup(best, acceptance, verify_s, draft_s)
+    lengths, costs = range(1, most_tokens + 1), CostTable(verify_s, draft_s)
+    best = max(lengths, key=lambda m: costs.speedup_ratio(m, acceptance))
+    gain = costs.speedup_ratio(best, acceptance)
     pays = gain >= WORTH_RATIO
     return DraftAdvice(
         draft_tokens=best if pays else 0,
         speedup_ratio=gain if pays else 1.0,
         acceptance_ratio=acceptance,
-        ceiling_ratio=max(speedup(m, 1.0, verify_s, draft_s) for m in lengths),
+        ceiling_ratio=max(costs.speedup_ratio(m, 1.0) for m in lengths),
         verify_s=verify_s,
         draft_s=draft_s,
     )

@@ -1,6 +1,7 @@
 """llama.cpp through the low-level functions of llama-cpp-python; nothing here imports the engine before it is used."""
 
 from collections.abc import Callable
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,16 +27,16 @@ class LlamaCpp:
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version, instruction sets compiled in, and the options a run of ``scenario`` uses."""
-        from harness.runtimes.llamacpp.library import library, package_version, system_info
+        from harness.runtimes.llamacpp.library import library
 
-        found = f"{library().llama_version().decode()} (llama-cpp-python {package_version()})"
-        return self._described("llama.cpp", found, system_info(), scenario)
+        found = f"{library().llama_version().decode()} (llama-cpp-python {version('llama-cpp-python')})"
+        return self._described("llama.cpp", found, library(), scenario)
 
-    def _described(self, name: str, version: str, build: str, scenario: Scenario) -> EngineIdentity:
+    def _described(self, name: str, version: str, library: Any, scenario: Scenario) -> EngineIdentity:
         return EngineIdentity(
             name=name,
             version=version,
-            build=build,
+            build=library.llama_print_system_info().decode("utf-8", "replace").strip(" |\n"),
             thread_count=scenario.thread_count or default_thread_count(),
             options={
                 "context_tokens": scenario.context_tokens,

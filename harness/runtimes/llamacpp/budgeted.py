@@ -6,10 +6,10 @@ lays memory over the mapping, fills it, and then acts on the engine's evaluation
 """
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final
 
 from msgspec.structs import replace
 
@@ -17,8 +17,14 @@ from harness.domain.scenario import Scenario
 from harness.domain.streaming import StreamReport
 from harness.errors import EngineError, RefusedError
 from harness.predict.streaming import margin_bytes
-from harness.runtimes.llamacpp.laid_memory import LaidMemory, anonymous_bytes, require_linux
-from harness.runtimes.llamacpp.readers import BUFFERS_BYTES, ReaderPool, probe_bytes_per_s
+from harness.runtimes._rows import Closing
+from harness.runtimes.llamacpp.laid_memory import (
+    BUFFERS_BYTES,
+    LaidMemory,
+    ReaderPool,
+    anonymous_bytes,
+    require_linux,
+)
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.stream_plan import FileLayout
 
@@ -26,7 +32,7 @@ NAME_OFFSET: Final = 256  # of ``name`` in ``struct ggml_tensor`` on 64-bit syst
 BLOCK_MARK: Final = b"l_out-"
 
 
-class BudgetedSession(ABC):
+class BudgetedSession(Closing):
     """A session whose weights stay within a budget: use its ``session`` as any other.
 
     The GGUF file is not split, and the scenario's ``mmap`` and ``repack`` are set as streaming needs them.
@@ -46,7 +52,6 @@ class BudgetedSession(ABC):
     def __init__(self, path: Path, scenario: Scenario, budget_bytes: int, *, batch_tokens: int = 32) -> None:
         require_linux()
         self._layout = self._read_layout(path)
-        self._file_bytes = path.stat().st_size
         self._active = False
         self._begun = False
         self._first_node = b""
@@ -65,7 +70,7 @@ class BudgetedSession(ABC):
             self._held.callback(memory.close)
             self._readers = ReaderPool(memory)
             self._held.callback(self._readers.stop)
-            margin = margin_bytes(self._file_bytes) + (BUFFERS_BYTES if self.through_buffers else 0)
+            margin = margin_bytes(path.stat().st_size) + (BUFFERS_BYTES if self.through_buffers else 0)
             self._refuse_hopeless(budget_bytes - anonymous_bytes() - margin)
             # One pass touches every buffer of the engine, so that what it holds beside weights can be read off.
             self.session.decode([0] * min(16, batch_tokens), position=0, logits="all")
@@ -76,7 +81,7 @@ class BudgetedSession(ABC):
             streams = self._make_plan(budget_bytes - self.held_bytes - margin)
             self._readers.through_buffers = self.through_buffers
             # Storage is shared with others on many machines: the better of two looks is nearer to what it can do.
-            self.probe_bytes_per_s = max(self._probe(), self._probe()) if streams else 0.0
+            self.probe_bytes_per_s = max(memory.probe_bytes_per_s(), memory.probe_bytes_per_s()) if streams else 0.0
             self._place()
             if streams:
                 self._readers.start()
@@ -136,15 +141,7 @@ class BudgetedSession(ABC):
         self.duration_s += duration_s
         return duration_s
 
-    def _probe(self) -> float:
-        return probe_bytes_per_s(self._memory, self._file_bytes)
-
     # -- results ------------------------------------------------------------------------------------------------
-
-    @property
-    def read_bytes(self) -> int:
-        """Bytes read from storage since the last reset."""
-        return self._readers.read_bytes
 
     def reset(self) -> None:
         """Count from here on."""
@@ -165,7 +162,7 @@ class BudgetedSession(ABC):
         return StreamReport(
             pass_count=self.pass_count,
             duration_s=self.duration_s,
-            read_bytes=self.read_bytes,
+            read_bytes=self._readers.read_bytes,
             reading_s=self._readers.reading_s(),
             stall_s=sum(self.stalls_s),
             stall_by_block_s=tuple(round(s, 6) for s in self.stalls_s),
@@ -175,14 +172,8 @@ class BudgetedSession(ABC):
     def probe_again(self) -> None:
         """Look at the storage once more, after a run: a bound must not rest on one bad moment of it."""
         if self.probe_bytes_per_s:
-            self.probe_bytes_per_s = max(self.probe_bytes_per_s, self._probe())
+            self.probe_bytes_per_s = max(self.probe_bytes_per_s, self._memory.probe_bytes_per_s())
 
     def close(self) -> None:
         """End the readers, then free the engine's memory and this module's with it."""
         self._held.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

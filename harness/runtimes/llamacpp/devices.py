@@ -3,8 +3,10 @@
 import ctypes
 import re
 import time
+import tomllib
 from collections.abc import Callable, Iterable
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -18,15 +20,6 @@ _KINDS: Final[tuple[DeviceKind, ...]] = ("cpu", "gpu", "igpu", "accel", "meta")
 """By ``ggml_backend_dev_type``. Source: llama.cpp, ggml/include/ggml-backend.h."""
 _APIS: Final = {"mtl": "metal", "metal": "metal", "hip": "rocm", "rocm": "rocm", "musa": "cuda", "blas": "cpu"}
 """Names of ggml's backends, lower case, whose api is called otherwise here."""
-BUILD_ARGUMENTS: Final = {
-    "cuda": "-DGGML_CUDA=on",
-    "metal": "-DGGML_METAL=on",
-    "vulkan": "-DGGML_VULKAN=on",
-    "rocm": "-DGGML_HIP=on",
-    "sycl": "-DGGML_SYCL=on -DCMAKE_C_COMPILER=icx -DCMAKE_CXX_COMPILER=icpx",
-    "opencl": "-DGGML_OPENCL=on",
-}
-"""CMAKE_ARGS that build llama-cpp-python for an api. Source: llama.cpp, docs/build.md."""
 
 
 class GgmlDevice(NamedTuple):
@@ -138,7 +131,8 @@ def devices_of(api: str) -> tuple[GgmlDevice, ...]:
         return ()
     found = tuple(d for d in devices() if d.api == api and d.is_gpu)
     if not found:
-        arguments = BUILD_ARGUMENTS.get(api)
+        tables = tomllib.loads((files("harness") / "data" / "install.toml").read_text(encoding="utf-8"))
+        arguments = tables["apis"].get(api)
         build = (
             f'; an engine for it: CMAKE_ARGS="{arguments}" pip install --force-reinstall --no-cache-dir '
             "--no-binary llama-cpp-python llama-cpp-python"

@@ -10,8 +10,10 @@ pass over 8 tokens may take less time than one over 5. A pass is then filled up 
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Final
 
+from harness.predict.speculative import expected_tokens_per_cycle
 from harness.runtimes.llamacpp.drafters import BUCKET_COUNT
 
 _PRIOR_COUNT: Final = 2.0
@@ -37,6 +39,8 @@ _DRIFTED_RATIO: Final = 1.2
 _FIRST_PAUSE_TOKENS: Final = 32
 _FIRST_LOOK_TOKENS: Final = 16
 _LONGEST_PAUSE_TOKENS: Final = 1024
+_PROBE_SHARE_RATIO: Final = 0.01
+"""Share of all time that may go into looking whether it would pay again."""
 
 
 class CostTable:
@@ -83,6 +87,15 @@ class CostTable:
     def verify_s(self, size: int) -> float:
         """Expected seconds of a pass over ``size`` tokens, filled up."""
         return self._unfilled_s(self.filled(size))
+
+    def speedup_ratio(self, draft_tokens: int, acceptance: float) -> float:
+        """Speed over plain decoding at a draft length m and acceptance a, tokens independent.
+
+        (1 + a + ... + a**m) V(1) / ((m + a**m) d + V(m + 1)): a cycle whose tokens are all accepted leaves the draft
+        one more token to catch up on. With V constant and without that term it is Leviathan et al. 2023, theorem 3.8.
+        """
+        time_s = (draft_tokens + acceptance**draft_tokens) * self.draft_s + self.verify_s(draft_tokens + 1)
+        return expected_tokens_per_cycle(acceptance, draft_tokens) * self.verify_s(1) / time_s
 
     def filled(self, size: int) -> int:
         """The size of at least ``size`` tokens whose pass takes least: that one, or one that was timed."""
@@ -158,7 +171,6 @@ class AdaptivePolicy(FixedPolicy):
         costs: Times of this pair of models.
         most_tokens: Longest draft.
         seen: (bucket, agreed) pairs known beforehand.
-        probe_share_ratio: Share of all time that may go into looking whether it would pay again.
     """
 
     costs: CostTable
@@ -169,10 +181,8 @@ class AdaptivePolicy(FixedPolicy):
         *,
         most_tokens: int = 15,
         seen: Sequence[tuple[int, bool]] = (),
-        probe_share_ratio: float = 0.01,
     ) -> None:
         super().__init__(most_tokens, costs)
-        self.probe_share_ratio = probe_share_ratio
         self._tried = [0.0] * BUCKET_COUNT
         self._agreed = [0.0] * BUCKET_COUNT
         self._elapsed_s = 0.0
@@ -213,18 +223,9 @@ class AdaptivePolicy(FixedPolicy):
     def best(self) -> tuple[int, float]:
         """(draft length of the greatest predicted rate, that rate over plain decoding); 0 for "do not"."""
         a = self.acceptance_ratio()
-        plain_s = self.costs.verify_s(1)
-        best_tokens, best_ratio = 0, 1.0
-        tokens, survival = 1.0, 1.0
-        for m in range(1, self.most_tokens + 1):
-            survival *= a
-            tokens += survival
-            # A cycle whose tokens are all accepted leaves one more for the draft to catch up on.
-            time_s = (m + survival) * self.costs.draft_s + self.costs.verify_s(m + 1)
-            ratio = tokens * plain_s / time_s
-            if ratio > best_ratio:
-                best_tokens, best_ratio = m, ratio
-        return best_tokens, best_ratio
+        rates = ((self.costs.speedup_ratio(m, a), m) for m in range(1, self.most_tokens + 1))
+        ratio, tokens = max(rates, key=itemgetter(0), default=(1.0, 0))
+        return (tokens, ratio) if ratio > 1 else (0, 1.0)
 
     # -- decisions ----------------------------------------------------------------------------------------------
 
@@ -262,12 +263,9 @@ class AdaptivePolicy(FixedPolicy):
                 return True
         return False
 
-    def _window_pays(self) -> bool:
-        if len(self._window) < _PATIENCE_CYCLES:
-            return False
-        tokens = sum(t for t, _, _ in self._window)
-        time_s = sum(s for _, s, _ in self._window)
-        return tokens * self.costs.verify_s(1) >= _MARGIN_RATIO * time_s
+    def _window_pays(self, margin_ratio: float = _MARGIN_RATIO) -> bool:
+        tokens, time_s, _ = map(sum, zip(*self._window, strict=True)) if self._window else (0, 0.0, 0.0)
+        return len(self._window) >= _PATIENCE_CYCLES and tokens * self.costs.verify_s(1) >= margin_ratio * time_s
 
     def _turn_off(self) -> None:
         """Stop drafting.
@@ -290,7 +288,7 @@ class AdaptivePolicy(FixedPolicy):
         cost_s = lag_tokens * self._probe_token_s
         if self._probe_s == 0 and not any(self._tried):
             return True  # nothing is known: one look is owed
-        return self._probe_s + cost_s <= self.probe_share_ratio * self._elapsed_s
+        return self._probe_s + cost_s <= _PROBE_SHARE_RATIO * self._elapsed_s
 
     # -- learning -----------------------------------------------------------------------------------------------
 
@@ -313,11 +311,10 @@ class AdaptivePolicy(FixedPolicy):
         self._window.append((accepted_count + 1, draft_s + verify_s, self.costs.measured_s(len(buckets))))
         del self._window[: -2 * _PATIENCE_CYCLES]
         if len(self._window) >= _PATIENCE_CYCLES:
-            tokens = sum(t for t, _, _ in self._window)
-            if tokens * self.costs.verify_s(1) < sum(s for _, s, _ in self._window):
-                self._turn_off()
-            else:
+            if self._window_pays(1.0):
                 self._pause_length_tokens = _FIRST_PAUSE_TOKENS
+            else:
+                self._turn_off()
 
     def saw_agreement(self, found: Sequence[tuple[int, bool]], lag_tokens: int, cost_s: float) -> None:
         """Turn on if what was seen says that it pays now; else wait twice as long."""

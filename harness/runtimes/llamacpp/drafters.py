@@ -58,8 +58,7 @@ class Drafter(ABC):
         """Tokens of ``history`` that a model would have to be run over before it could draft."""
         return 0
 
-    @abstractmethod
-    def forget(self) -> None:
+    def forget(self) -> None:  # noqa: B027  what keeps nothing has nothing to drop
         """Drop what is cached of the history."""
 
 
@@ -149,37 +148,20 @@ class LookupDrafter(Drafter):
     Saxena 2023, "Prompt Lookup Decoding".
     """
 
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Drop the index."""
-        self._last: dict[tuple[int, ...], int] = {}
-        self._indexed: list[int] = []
-
-    def _index(self, history: Sequence[int]) -> None:
-        """Remember for each run of tokens where it last ended, except the run that ends the history."""
-        known = len(self._indexed)
-        if known > len(history) or (known and self._indexed[-1] != history[known - 1]):
-            self.forget()
-            known = 0
-        for end in range(max(known, 1), len(history)):
-            for size in range(_SHORTEST_TOKENS, min(_LONGEST_TOKENS, end) + 1):
-                self._last[tuple(history[end - size : end])] = end
-        self._indexed = list(history)
-
     def _find(self, history: Sequence[int]) -> tuple[int, int]:
         """(where the continuation starts, tokens that matched); (-1, 0) without a match."""
+        text = np.array(history, np.int32).tobytes()  # searched as bytes: a match begins at a whole token
         for size in range(min(_LONGEST_TOKENS, len(history) - 1), _SHORTEST_TOKENS - 1, -1):
-            end = self._last.get(tuple(history[len(history) - size :]))
-            if end is not None:
-                return end, size
+            run, at = text[-4 * size :], text.rfind(text[-4 * size :], 0, -4)
+            while at > 0 and at % 4:
+                at = text.rfind(run, 0, at + len(run) - 1)
+            if at >= 0:
+                return at // 4 + size, size
         return -1, 0
 
     def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> Proposal:
         """Continue as the text did after the longest match."""
         proposal = Proposal([], [], [])
-        self._index(history)
         start, size = self._find(history)
         if start < 0:
             return proposal

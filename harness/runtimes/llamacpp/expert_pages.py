@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.streaming import PAGE_BYTES
-from harness.runtimes.llamacpp.expert_layout import ExpertLayout, Stack, page_range
-from harness.runtimes.llamacpp.stream_plan import Extent
+from harness.runtimes.llamacpp.stream_plan import ExpertLayout, Extent, page_range
 
 LEAST_MOVE_BYTES: Final = 16 * PAGE_BYTES
 """Shorter runs are given back and taken anew: a move costs a call, a split mapping and a flush on other cores."""
@@ -68,22 +67,9 @@ class ExpertPages:
         Pages that go are carried over to pages that come where both are about as many: carrying is cheaper than giving
         back and having the system clear new ones, and pieces of any size would split mappings ever further.
         """
-        free: list[Extent] = []
-        drops: list[Extent] = []
-        for layer, expert in goes:
-            for stack in self._layers[layer]:
-                free += self._step(stack, expert, -1)
+        free, drops = self._step(goes, -1), list[Extent]()
         # Early ones first: a page that both kinds have bytes in is then read early.
-        early, late = (
-            [
-                e
-                for layer, expert in comes
-                for s in self._layers[layer]
-                if s.late is kind
-                for e in self._step(s, expert, 1)
-            ]
-            for kind in (False, True)
-        )
+        early, late = self._step(comes, 1, (False,)), self._step(comes, 1, (True,))
         moves: list[Move] = []
         if not self._carries:
             return Change(moves, drops + free, early, late)
@@ -99,12 +85,16 @@ class ExpertPages:
                     drops.append(Extent(found.start + size, found.end))
         return Change(moves, drops + [run for runs in by_pages.values() for run in runs], early, late)
 
-    def _step(self, stack: Stack, expert: int, by: Literal[-1, 1]) -> list[Extent]:
-        """One user more or less of a slice's pages; runs of those that nobody had in memory, or nobody needs now."""
-        pages = page_range(stack.slice(expert))
-        part = self.users[pages.start : pages.stop]
-        part += by
-        return _runs(part == max(by, 0), pages.start)
+    def _step(self, experts: Iterable[Key], by: Literal[-1, 1], late: tuple[bool, ...] = (False, True)) -> list[Extent]:
+        """One user more or less of the experts' pages in such stacks; runs that nobody had in memory, or needs now."""
+        runs: list[Extent] = []
+        for layer, expert in experts:
+            for stack in (s for s in self._layers[layer] if s.late in late):
+                pages = page_range(stack.slice(expert))
+                part = self.users[pages.start : pages.stop]
+                part += by
+                runs += _runs(part == max(by, 0), pages.start)
+        return runs
 
 
 def _like(by_pages: Mapping[int, list[Extent]], pages: int) -> Extent | None:

@@ -14,6 +14,7 @@ llama-graph.cpp (``build_moe_ffn``) of the release packed in llama-cpp-python 0.
 
 import ctypes
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -25,10 +26,8 @@ from harness.domain.streaming import ExpertPlan, ExpertUse
 from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, BudgetedSession
 from harness.runtimes.llamacpp.expert_cache import CachePolicy, ExpertCache
-from harness.runtimes.llamacpp.expert_layout import ExpertLayout, expert_layout_of, plan_experts
 from harness.runtimes.llamacpp.expert_pages import ExpertPages, Key
-from harness.runtimes.llamacpp.laid_memory import merged_pages
-from harness.runtimes.llamacpp.stream_plan import FileLayout
+from harness.runtimes.llamacpp.stream_plan import ExpertLayout, FileLayout, expert_layout_of, merged_pages, plan_experts
 from harness.runtimes.llamacpp.streaming import StreamedSession
 
 Schedule = Literal["auto", "experts", "blocks"]
@@ -38,16 +37,6 @@ _STRIDES_OFFSET: Final = 48  # of ``nb``
 _SOURCES_OFFSET: Final = 152  # of ``src``
 _DATA_OFFSET: Final = 248  # of ``data``
 _TYPE_I32: Final = 26
-
-
-class _Pass:
-    """What one pass wanted and took, or several together."""
-
-    def __init__(self, read_bytes: int = 0) -> None:
-        self.read_bytes = read_bytes  # while it runs: those of all reads when it began
-        self.tokens = self.wanted = self.hits = 0
-        self.duration_s = self.stall_s = 0.0
-        self.counts: list[tuple[int, NDArray[np.int64]]] = []
 
 
 class ExpertStreamedSession(BudgetedSession):
@@ -149,7 +138,9 @@ class ExpertStreamedSession(BudgetedSession):
     def _asked(self, name: bytes) -> bool:
         if self._starts_pass(name):
             self._chosen = -1
-            self._pass = _Pass(self._readers.read_bytes)
+            self._pass: Any = Counter()
+            self._pass_counts: list[tuple[int, NDArray[np.int64]]] = []
+            self._pass_tokens, self._read_before_bytes = 0, self._readers.read_bytes
         if (product := self._product_names.get(name)) is not None:
             layer, late = product
             if layer != self._chosen:
@@ -162,7 +153,7 @@ class ExpertStreamedSession(BudgetedSession):
         """The router has chosen [tokens, used]: have those experts in memory."""
         started_s = time.perf_counter()
         token_count = len(choice)
-        self._pass.tokens = max(self._pass.tokens, token_count)
+        self._pass_tokens = max(self._pass_tokens, token_count)
         counts = np.bincount(choice.ravel(), minlength=self.plan.expert_count)
         try:
             wanted = self._cache.want(layer, counts, token_count)
@@ -170,9 +161,8 @@ class ExpertStreamedSession(BudgetedSession):
             self._failure = error
             return
         self._chosen = layer
-        self._pass.wanted += wanted.hits + len(wanted.comes)
-        self._pass.hits += wanted.hits
-        self._pass.counts.append((layer, counts))
+        self._pass.update(wanted_count=wanted.hits + len(wanted.comes), hit_count=wanted.hits)
+        self._pass_counts.append((layer, counts))
         if wanted.comes:
             self._load(wanted.goes, wanted.comes)
             self._readers.wait(self._ticket - 1)
@@ -194,18 +184,14 @@ class ExpertStreamedSession(BudgetedSession):
 
     def _stall(self, layer: int, duration_s: float) -> None:
         self.stalls_s[layer] += duration_s
-        self._pass.stall_s += duration_s
+        self._pass["stall_s"] += duration_s
 
     def _end_pass(self) -> None:
-        done = self._pass
-        done.duration_s = self._finish_pass()
-        done.read_bytes = self._readers.read_bytes - done.read_bytes
-        for total in (self._all, self._single) if done.tokens == 1 else (self._all,):
-            for name in ("wanted", "hits", "read_bytes", "duration_s", "stall_s"):
-                setattr(total, name, getattr(total, name) + getattr(done, name))
-        if done.tokens == 1:
-            self._single_count += 1
-            for layer, counts in done.counts:
+        self._pass.update(duration_s=self._finish_pass(), read_bytes=self._readers.read_bytes - self._read_before_bytes)
+        self._all.update(self._pass)
+        if self._pass_tokens == 1:
+            self._single.update(self._pass, pass_count=1)
+            for layer, counts in self._pass_counts:
                 self._counts[layer] += counts
 
     # -- results ------------------------------------------------------------------------------------------------
@@ -213,22 +199,19 @@ class ExpertStreamedSession(BudgetedSession):
     def reset(self) -> None:
         """Count from here on."""
         super().reset()
-        self._all, self._single, self._single_count = _Pass(), _Pass(), 0
+        self._all: Any = Counter()  # of all passes, as ExpertUse names what is summed; some are times
+        self._single: Any = Counter()  # of those over a single token
         self._counts = {n: np.zeros(self._experts.expert_count, np.int64) for n in self._experts.layers}
 
     def use(self) -> ExpertUse:
         """What was wanted since the last reset."""
+        names = ("wanted_count", "hit_count", "pass_count", "read_bytes", "duration_s", "stall_s")
         return ExpertUse(
-            wanted_count=self._all.wanted,
-            hit_count=self._all.hits,
-            single_pass_count=self._single_count,
-            single_wanted_count=self._single.wanted,
-            single_hit_count=self._single.hits,
-            single_read_bytes=self._single.read_bytes,
-            single_duration_s=self._single.duration_s,
-            single_stall_s=self._single.stall_s,
+            wanted_count=self._all["wanted_count"],
+            hit_count=self._all["hit_count"],
             counts=tuple(tuple(c.tolist()) for c in self._counts.values()),
             held_bytes=self._cache.held_bytes if self._active else self.plan.expert_bytes,
+            **{f"single_{name}": self._single[name] for name in names},
         )
 
 

@@ -1,4 +1,4 @@
-"""Anonymous memory laid over the engine's mapping of a model file, filled past the page cache.
+"""Anonymous memory laid over the engine's mapping of a model file, and the threads that fill it past the page cache.
 
 llama.cpp maps the file and computes from addresses in that mapping. Memory of this process laid over them (``mmap``
 with ``MAP_FIXED``) is what it then computes from; what is resident of it is decided here, not by the page cache.
@@ -10,13 +10,18 @@ import ctypes
 import mmap
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError, RefusedError
-from harness.runtimes.llamacpp.stream_plan import Extent, whole_pages
+from harness.huge_pages import HUGE_PAGE_BYTES, READER_COUNT, parallel_read_bytes_per_s, read_buffer
+from harness.runtimes.llamacpp.stream_plan import Extent, merged_pages, whole_pages
 
 _FILL_BYTES: Final = 8 * 2**20
 _MREMAP_FLAGS: Final = 1 | 2 | 4  # MAYMOVE, FIXED, DONTUNMAP
@@ -24,6 +29,10 @@ _MAP_FIXED: Final = 0x10
 _MAP_NORESERVE: Final = 0x4000
 _HUGE_PAGES: Final = 14  # MADV_HUGEPAGE
 _NO_HUGE_PAGES: Final = 15  # MADV_NOHUGEPAGE
+CHUNK_BYTES: Final = HUGE_PAGE_BYTES
+BUFFERS_BYTES: Final = READER_COUNT * CHUNK_BYTES
+"""What readers hold that read through buffers of their own."""
+_PROBE_CHUNKS: Final = 256
 
 
 def require_linux() -> None:
@@ -92,10 +101,6 @@ class LaidMemory:
                 raise EngineError(f"reading the model failed (errno {ctypes.get_errno()})")
             done += got
 
-    def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Read from the file into other memory; bytes read."""
-        return os.preadv(self._descriptor, [buffer], offset)
-
     def read_through(self, buffer: memoryview, offset: int, size: int) -> None:
         """As :meth:`read`, by way of a buffer of at least ``size`` bytes."""
         try:
@@ -112,6 +117,20 @@ class LaidMemory:
         got = self._libc.mremap(self.base + source, size, size, _MREMAP_FLAGS, self.base + target)
         return bool(got == self.base + target)
 
+    def probe_bytes_per_s(self) -> float:
+        """Bandwidth of as many readers past the page cache.
+
+        Over pieces from everywhere in the file: parts of it may lie in a cache of the storage's own.
+        """
+        chunk_count = self._path.stat().st_size // CHUNK_BYTES
+        wanted = min(chunk_count, _PROBE_CHUNKS)
+        step_bytes = chunk_count // max(wanted, 1) * CHUNK_BYTES
+
+        def read_into(buffer: memoryview, offset: int) -> int:
+            return os.preadv(self._descriptor, [buffer], offset)
+
+        return parallel_read_bytes_per_s(read_into, [i * step_bytes for i in range(wanted)])
+
     def drop(self, offset: int, size: int) -> None:
         """Give back the memory of whole pages; they stay laid, and empty."""
         self._libc.madvise(self.base + offset, size, mmap.MADV_DONTNEED)
@@ -121,20 +140,107 @@ class LaidMemory:
         os.close(self._descriptor)
 
 
-def merged_pages(pieces: Sequence[Extent]) -> list[Extent]:
-    """Page-aligned cover of the pieces, overlaps merged; empty pieces left out."""
-    covers = sorted(
-        Extent(piece.start // PAGE_BYTES * PAGE_BYTES, -(-piece.end // PAGE_BYTES) * PAGE_BYTES)
-        for piece in pieces
-        if piece.end > piece.start
-    )
-    merged: list[Extent] = []
-    for start, end in covers:
-        if merged and start <= merged[-1].end:
-            merged[-1] = Extent(merged[-1].start, max(end, merged[-1].end))
-        else:
-            merged.append(Extent(start, end))
-    return merged
+class ReaderPool:
+    """Reads what is put in line, first come first served; ``read_bytes`` counts since the last :meth:`reset`.
+
+    ``through_buffers`` reads into a huge page of each reader's own and copies from there. Into small pages that are in
+    memory already, a device reads at half the speed that it reads into huge ones; the copy costs less.
+    """
+
+    def __init__(self, memory: LaidMemory) -> None:
+        self._memory = memory
+        self.through_buffers = False
+        self._gate = threading.Condition()
+        self._chunks: deque[tuple[int, int, int]] = deque()
+        self._left: dict[int, int] = {}
+        self._stopped = False
+        self._threads: list[threading.Thread] = []
+        self.failure: EngineError | None = None
+        self.read_bytes = 0
+        self._reading_s = 0.0
+        self._busy_count = 0
+        self._busy_since_s = 0.0
+
+    def start(self) -> None:
+        """Start the threads."""
+        for number in range(READER_COUNT):
+            thread = threading.Thread(target=self._work, name=f"stream-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def submit(self, ticket: int, extents: Iterable[Extent]) -> None:
+        """Put whole pages in line; ``ticket`` is what :meth:`wait` asks for, and new each time."""
+        parts = [
+            (ticket, offset, min(CHUNK_BYTES, extent.end - offset))
+            for extent in extents
+            for offset in range(extent.start, extent.end, CHUNK_BYTES)
+        ]
+        if not parts:
+            return
+        with self._gate:
+            self._left[ticket] = len(parts)
+            self._chunks.extend(parts)
+            self._gate.notify_all()
+
+    def wait(self, ticket: int) -> float:
+        """Wait until all of that ticket is in memory, or a read failed; seconds waited."""
+        if ticket not in self._left:
+            return 0.0
+        started_s = time.perf_counter()
+        with self._gate:
+            while ticket in self._left and self.failure is None and not self._stopped:
+                self._gate.wait(5.0)
+        return time.perf_counter() - started_s
+
+    def _work(self) -> None:
+        with read_buffer(CHUNK_BYTES) if self.through_buffers else nullcontext() as buffer:
+            while True:
+                with self._gate:
+                    while not self._chunks and not self._stopped:
+                        self._gate.wait()
+                    if self._stopped:
+                        return
+                    ticket, offset, size = self._chunks.popleft()
+                    if not self._busy_count:
+                        self._busy_since_s = time.perf_counter()
+                    self._busy_count += 1
+                try:
+                    if buffer is None:
+                        self._memory.read(offset, size)
+                    else:
+                        self._memory.read_through(buffer, offset, size)
+                except EngineError as error:
+                    self.failure = error
+                with self._gate:
+                    self._busy_count -= 1
+                    if not self._busy_count:
+                        self._reading_s += time.perf_counter() - self._busy_since_s
+                    self.read_bytes += size
+                    self._left[ticket] -= 1
+                    if self._left[ticket] == 0:
+                        del self._left[ticket]
+                        self._gate.notify_all()
+
+    def reset(self) -> None:
+        """Count from here on."""
+        with self._gate:
+            self.read_bytes = 0
+            self._reading_s = 0.0
+            self._busy_since_s = time.perf_counter()
+
+    def reading_s(self) -> float:
+        """Seconds since the last reset in which at least one read was under way."""
+        with self._gate:
+            under_way_s = time.perf_counter() - self._busy_since_s if self._busy_count else 0.0
+            return self._reading_s + under_way_s
+
+    def stop(self) -> None:
+        """End the threads."""
+        with self._gate:
+            self._stopped = True
+            self._gate.notify_all()
+        for thread in self._threads:
+            thread.join()
 
 
 def anonymous_bytes() -> int:

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -50,10 +49,6 @@ class EngineLog:
         """The last ``count`` lines in one string, for error messages."""
         return "\n".join(list(self._lines)[-count:])
 
-    def clear(self) -> None:
-        """Forget what was logged."""
-        self._lines.clear()
-
 
 ENGINE_LOG: Final = EngineLog()
 
@@ -68,16 +63,3 @@ def library() -> Any:
     lib.llama_log_set(ENGINE_LOG.callback, ctypes.c_void_p(0))
     lib.llama_backend_init()
     return lib
-
-
-@cache
-def package_version() -> str:
-    """Version of the bindings as installed."""
-    return version("llama-cpp-python")
-
-
-@cache
-def system_info() -> str:
-    """Instruction sets and libraries compiled into the engine, in its own words."""
-    text: bytes = library().llama_print_system_info()
-    return text.decode("utf-8", "replace").strip(" |\n")

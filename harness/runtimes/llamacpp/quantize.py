@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,57 +32,44 @@ QUANTS: Final = {n: f"LLAMA_FTYPE_{'ALL' if n == 'F32' else 'MOSTLY'}_{n}" for n
 NEED_IMPORTANCE: Final = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S", "IQ3_XXS"})
 """Mixtures that the quantizer refuses, or does badly, without an importance matrix."""
 
-Importance = dict[str, NDArray[np.float32]]
-"""Mean square of each input column by weight name: [input_dim]."""
-
 # struct ggml_tensor on 64-bit systems: type, buffer, ne[4], nb[4], op, op_params[16], flags, src[10], view_src, ...
 _OP, _SRC, _DATA, _NAME, _NE = 80, 152, 248, 256, 16
 _MUL_MAT: Final = 29
+_CHUNK_COUNT, _CHUNK_TOKENS = 8, 512  # that are read for an importance matrix
 
 
 class QuantizeJob(Frozen, frozen=True, kw_only=True):
     """One file to make of a GGUF file in a mixture of :data:`QUANTS`.
 
-    ``importance`` is the ``.npz`` file of an importance matrix, empty for none; with 0 threads all are used; ``pure``
-    gives every matrix the mixture's main type, embedding and output too.
+    ``importance`` is the ``.npz`` file of an importance matrix, empty for none; ``pure`` gives every matrix
+    the mixture's main type, embedding and output too.
     """
 
     source: str
     target: str
     quant: str
     importance: str = ""
-    thread_count: int = 0
     pure: bool = False
 
 
 def run_quantize(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
-    """Child's entry: make the file; the engine aborts on bad input, so it runs apart."""
-    import msgspec
-
-    job = msgspec.convert(arguments, QuantizeJob)
-    importance: Importance = {}
-    if job.importance:
-        with np.load(job.importance, allow_pickle=False) as arrays:
-            importance = {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
-    quantize(job, importance)
-    emit("quantized", {"size_bytes": Path(job.target).stat().st_size})
-
-
-def quantize(job: QuantizeJob, importance: Importance) -> None:
-    """Make the file; an already quantized source is allowed, and costs quality.
+    """Child's entry: make the file; an already quantized source is allowed, and costs quality.
 
     Raises:
         RefusedError: No such mixture.
         EngineError: The quantizer failed (a type that needs an importance matrix, no room on the disk ...).
     """
-    quant = job.quant
+    job = msgspec.convert(arguments, QuantizeJob)
+    quant, importance = job.quant, {}
+    if job.importance:
+        with np.load(job.importance, allow_pickle=False) as arrays:
+            importance = {name: np.ascontiguousarray(arrays[name], np.float32) for name in arrays.files}
     if quant not in QUANTS:
         raise RefusedError(f"no quantisation {quant!r}; one of: {', '.join(QUANTS)}")
     lib = library()
     params = lib.llama_model_quantize_default_params()
     params.ftype = getattr(lib, QUANTS[quant])
     params.allow_requantize = True
-    params.nthread = job.thread_count
     if job.pure:
         if quant not in BLOCKS:
             raise RefusedError(f"{quant} is a mixture of types: none of its own to give every matrix")
@@ -98,6 +86,7 @@ def quantize(job: QuantizeJob, importance: Importance) -> None:
     if lib.llama_model_quantize(job.source.encode(), job.target.encode(), ctypes.byref(params)) != 0:
         Path(job.target).unlink(missing_ok=True)
         raise EngineError(f"llama.cpp would not make {quant} of {Path(job.source).name}: {ENGINE_LOG.tail(2)}")
+    emit("quantized", {"size_bytes": Path(job.target).stat().st_size})
 
 
 class _Collector:
@@ -130,31 +119,25 @@ class _Collector:
         return True
 
 
-def collect_importance(path: Path, text: str, *, chunk_count: int = 8, chunk_tokens: int = 512) -> Importance:
-    """Importance of all matrices of a model while it reads the beginning of ``text`` (EngineError: too short).
-
-    The engine must not have rewritten the weights (then their names are still theirs), so nothing is repacked.
-    """
-    collector = _Collector()
-    scenario = Scenario(context_tokens=chunk_tokens, ubatch_tokens=chunk_tokens, repack=False)
-    with LlamaSession(path, scenario, batch_tokens=chunk_tokens, eval_hook=collector.hook) as session:
-        tokens = session.tokenize(text)
-        if len(tokens) < chunk_tokens:
-            raise EngineError(f"the text has {len(tokens)} tokens, one chunk needs {chunk_tokens}")
-        for start in range(0, min(len(tokens) - chunk_tokens + 1, chunk_count * chunk_tokens), chunk_tokens):
-            session.clear()
-            session.decode(tokens[start : start + chunk_tokens], position=0)
-    # A tied model multiplies by its token table; the quantizer asks for it under both names.
-    return {n: (s / collector.rows[n]).astype(np.float32) for n, s in collector.sums.items()}
-
-
 def run_importance(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
-    """Child's entry: ``model``, ``text`` (a path) and ``target`` (``.npz``).
+    """Child's entry: ``model``, ``text`` (a path) and ``target`` (``.npz``: mean squares [input_dim] by weight name).
 
     Reads the second half of the text: quality is scored from its beginning, and must not be scored on what the
-    quantizer was fitted to.
+    quantizer was fitted to. EngineError where it is too short. Nothing is repacked: the engine then knows the weights
+    by their names still.
     """
     text = Path(arguments["text"]).read_text(encoding="utf-8")
-    importance = collect_importance(Path(arguments["model"]), text[len(text) // 2 :])
+    collector = _Collector()
+    scenario = Scenario(context_tokens=_CHUNK_TOKENS, ubatch_tokens=_CHUNK_TOKENS, repack=False)
+    path = Path(arguments["model"])
+    with LlamaSession(path, scenario, batch_tokens=_CHUNK_TOKENS, eval_hook=collector.hook) as session:
+        tokens = session.tokenize(text[len(text) // 2 :])
+        if len(tokens) < _CHUNK_TOKENS:
+            raise EngineError(f"the text has {len(tokens)} tokens, one chunk needs {_CHUNK_TOKENS}")
+        for start in range(0, min(len(tokens) - _CHUNK_TOKENS + 1, _CHUNK_COUNT * _CHUNK_TOKENS), _CHUNK_TOKENS):
+            session.clear()
+            session.decode(tokens[start : start + _CHUNK_TOKENS], position=0)
+    # A tied model multiplies by its token table; the quantizer asks for it under both names.
+    importance = {n: (s / collector.rows[n]).astype(np.float32) for n, s in collector.sums.items()}
     np.savez(arguments["target"], **importance)  # type: ignore[arg-type]
     emit("importance", {"matrix_count": len(importance)})

@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from harness.domain.ggml import BLOCKS
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
-from harness.ports import Tap
+from harness.ports import EndPass, Tap
 from harness.runtimes._rows import Rows, check_logits
 from harness.runtimes._threads import default_thread_count
-from harness.runtimes.llamacpp.devices import buffers, place
+from harness.runtimes.llamacpp.devices import buffers, ggml_function, place
 from harness.runtimes.llamacpp.library import ENGINE_LOG, library
 
 DEFAULT_BATCH_TOKENS: Final = 2048
 """Tokens of one logical batch (``n_batch``), as llama-bench has it."""
 
+_NAME_OFFSET: Final = 256  # of ``name`` in ``struct ggml_tensor`` on 64-bit systems
+_NE_OFFSET: Final = 16
+_TYPE_F32: Final = 0
 _DECODE_FAULTS: Final = {
     1: "no room left in the KV cache",
     2: "the computation was stopped",
@@ -79,11 +82,9 @@ class LlamaSession(Rows):
             )
         self._tap_hook = None
         if tap is not None:
-            from harness.runtimes.llamacpp.tap import TapHook
-
             if eval_hook is not None:
                 raise RefusedError("a session takes a tap or an eval_hook, not both")
-            eval_hook = self._tap_hook = TapHook(tap)
+            eval_hook = self._tap_hook = _TapHook(tap)
         self._load(path, scenario, lib)
         lib = self.lib
         threads = scenario.thread_count or default_thread_count()
@@ -304,6 +305,66 @@ class LlamaSession(Rows):
         model, self._model = self._model, None
         if model:
             self.lib.llama_model_free(model)
+
+
+class _TapHook:
+    """A tap as llama.cpp's evaluation callback: values out of the graph, and back into it.
+
+    An exception must not cross the engine's C frames: it is kept, the pass stops there, and :meth:`raise_failure`
+    raises it once the engine has returned.
+    """
+
+    def __init__(self, tap: Tap) -> None:
+        self._tap = tap
+        address, size = ctypes.c_void_p, ctypes.c_size_t
+        self._is_contiguous = ggml_function("ggml_is_contiguous", ctypes.c_bool, address)
+        self._get, self._set = (
+            ggml_function(f"ggml_backend_tensor_{verb}", None, address, address, size, size) for verb in ("get", "set")
+        )
+        self._names: dict[bytes, str | None] = {}  # None for what is not wanted
+        self._failure: BaseException | None = None
+
+    def __call__(self, node: int, ask: bool) -> bool:
+        """The engine's question and its answer; see :data:`EvalHook`."""
+        try:
+            name = None if self._failure else self._wanted(ctypes.string_at(node + _NAME_OFFSET))
+            if ask:
+                return name is not None
+            if name is not None:
+                self._hand_over(node, name)
+        except EndPass:
+            return False
+        except BaseException as error:  # noqa: BLE001  raised again outside of the engine
+            self._failure = error
+        return self._failure is None
+
+    def _wanted(self, raw: bytes) -> str | None:
+        if raw not in self._names:
+            name = raw.decode("utf-8", "replace")
+            self._names[raw] = name if self._tap.wants(name) else None
+        return self._names[raw]
+
+    def _hand_over(self, node: int, name: str) -> None:
+        if ctypes.c_int.from_address(node).value != _TYPE_F32 or not self._is_contiguous(node):
+            raise EngineError(f"{name} is no plain float32 tensor in this build of llama.cpp")
+        sizes = [int(n) for n in (ctypes.c_int64 * 4).from_address(node + _NE_OFFSET)]
+        while len(sizes) > 2 and sizes[-1] == 1:
+            sizes.pop()
+        values = np.empty(sizes[::-1], np.float32)
+        self._get(node, values.ctypes.data, 0, values.nbytes)
+        replaced = self._tap(name, values)
+        if replaced is None:
+            return
+        if replaced.shape != values.shape:
+            raise EngineError(f"{name}: the tap gave values of shape {replaced.shape}, expected {values.shape}")
+        replaced = np.ascontiguousarray(replaced, np.float32)
+        self._set(node, replaced.ctypes.data, 0, replaced.nbytes)
+
+    def raise_failure(self) -> None:
+        """Raise what went wrong during the last pass, once."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
 
 def _reason() -> str:

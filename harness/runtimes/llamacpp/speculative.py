@@ -59,14 +59,14 @@ def check_same_vocabulary(target: LlamaSession, draft: LlamaSession) -> None:
 
 
 def measure_pass_s(
-    session: LlamaSession, sizes: Sequence[int], *, repetitions: int = 5, depth_tokens: int = 64, seed: int = 0
+    session: LlamaSession, sizes: Sequence[int], *, repetitions: int, depth_tokens: int
 ) -> dict[int, float]:
     """Seconds of one pass over k tokens with all their logits, for each k in ``sizes``; interleaved.
 
     The lower quartile of the repetitions: what disturbs a pass only ever makes it slower. The cache is
     cleared before and after.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
 
     def some(count: int) -> list[int]:
         return [int(t) for t in random.integers(0, session.vocab_count, count)]
@@ -157,20 +157,18 @@ class Speculator:
 
     def _verify(self, proposal: Proposal) -> tuple[int, int]:
         """(drafted tokens accepted, the token after them)."""
-        drafted = proposal.tokens
-        if self.sampling.temperature > 0:
-            for index, token in enumerate(drafted):
+        sampled = self.sampling.temperature > 0
+        for index, token in enumerate(proposal.tokens):
+            if sampled:
                 p = probabilities(self.target.logits(index), self.sampling.temperature, self.sampling.top_k)
-                q = proposal.distributions[index]
-                choice = accept_or_resample(p, _aligned(q, token, p.size), token, float(self._random.random()))
-                if not choice.accepted:
-                    return index, choice.token
-            return len(drafted), self._choose(len(drafted))
-        for index, token in enumerate(drafted):
-            best = self.target.greedy(index)
-            if best != token:
-                return index, best
-        return len(drafted), self.target.greedy(len(drafted))
+                q = _aligned(proposal.distributions[index], token, p.size)
+                chosen, accepted = accept_or_resample(p, q, token, float(self._random.random()))
+            else:
+                chosen = self.target.greedy(index)
+                accepted = chosen == token
+            if not accepted:
+                return index, chosen
+        return len(proposal.tokens), self._choose(len(proposal.tokens))
 
 
 def probe(drafter: Drafter, policy: FixedPolicy, history: Sequence[int], start: int) -> float:

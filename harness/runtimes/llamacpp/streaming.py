@@ -20,7 +20,7 @@ from pathlib import Path
 from harness.domain.streaming import PAGE_BYTES, StreamPlan
 from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, BudgetedSession
-from harness.runtimes.llamacpp.readers import BUFFERS_BYTES
+from harness.runtimes.llamacpp.laid_memory import BUFFERS_BYTES
 from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, layout_of, plan_split, whole_pages
 
 

@@ -51,10 +51,6 @@ class AttachedServer:
                 raise ServerError(f"the server {gone}: {error}", "crashed") from error
             raise
 
-    def unload(self) -> bool:
-        """Have it drop its model from memory; False where it cannot."""
-        return self.dialect.unload()
-
     def prompt(self, token_count: int, source: random.Random, *, words: bool = False) -> str | tuple[int, ...]:
         """A random prompt of exactly ``token_count`` tokens: ids where the server takes them, else ``words``.
 

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from bench.tiny_gguf import synthesize_tiny
 from harness.app.emulate import emulation_of, find_boundary, predicted_bytes, predicted_context
 from harness.app.fit import predict
-from harness.app.ladder import recommend, rung_predictions
+from harness.app.ladder import advise as advise_rungs
+from harness.app.ladder import recommend
 from harness.app.resolve import resolve_model
 from harness.app.speculate import PROMPT_CLASSES, load_prompts
 from harness.catalog.devices import load_device
@@ -19,14 +20,15 @@ from harness.domain.record import result_of
 from harness.domain.result import Boundary
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
-from harness.measure.jobs.speculate import advise, speedup
+from harness.measure.jobs.speculate import advise
 from harness.records.ladder import Ladder, Rung, mark_frontier
 from harness.records.metrics import metric_values
+from harness.runtimes.llamacpp.draft_policy import CostTable
 
 
 def test_speedup_by_hand() -> None:
     # m = 2, a = 0.5: 1 + 0.5 + 0.25 = 1.75 tokens; (2 + 0.25) * 0.1 + 1.2 = 1.425 s; plain 1 s a token
-    assert speedup(2, 0.5, {1: 1.0, 3: 1.2}, 0.1) == pytest.approx(1.75 / 1.425)
+    assert CostTable({1: 1.0, 3: 1.2}, 0.1).speedup_ratio(2, 0.5) == pytest.approx(1.75 / 1.425)
 
 
 def test_advice_says_no_when_verification_is_linear() -> None:
@@ -107,12 +109,15 @@ def prediction(quant: str, word: str, decode_tokens_per_s: float) -> Prediction:
 
 def test_each_rung_is_predicted_for_the_device(tmp_path: Path) -> None:
     source = synthesize_tiny(tmp_path / "t.gguf", "Q8_0")
-    rungs = (rung("Q8_0", 1, 1.0, 0.0), rung("Q4_0", 1, 1.0, 0.1), Rung(quant="IQ1_S", outcome="failed"))
-    result = Ladder(model="m", source_quant="F16", reference_quant="F16", text="t", rungs=rungs)
-    said = rung_predictions(source, result, load_device("iphone-12"), Scenario(context_tokens=256))
-    assert list(said) == ["Q8_0", "Q4_0"]
+    device, scenario = load_device("iphone-12"), Scenario(context_tokens=256)
+    told = {}
+    for quant in ("Q8_0", "Q4_0"):
+        rungs = (rung(quant, 1, 1.0, 0.0), Rung(quant="IQ1_S", outcome="failed"))
+        result = Ladder(model="m", source_quant="F16", reference_quant="F16", text="t", rungs=rungs)
+        (told[quant],) = advise_rungs(source, result, [device], scenario)
+        assert (told[quant].device, told[quant].quant, told[quant].is_faithful) == ("iphone-12", quant, True)
     # 8.5 against 4.5 bits a weight.
-    assert said["Q8_0"].memory.file_bytes > said["Q4_0"].memory.file_bytes
+    assert told["Q8_0"].peak_bytes.mid > told["Q4_0"].peak_bytes.mid
 
 
 def test_predicted_context_is_the_longest_that_fits(tmp_path: Path) -> None:

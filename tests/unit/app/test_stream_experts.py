@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.app.resolve import routing_of
 from harness.app.stream import stream as run_stream
-from harness.app.synthetic import routing_of
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
 from harness.domain.record import MemoryUse, result_of

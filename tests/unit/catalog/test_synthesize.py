@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.app.synthetic import routing_of
+from harness.app.resolve import routing_of
 from harness.catalog.gguf import SkippedArray, read_gguf
 from harness.catalog.models import model_names
 from harness.catalog.names import load_model

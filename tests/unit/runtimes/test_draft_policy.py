@@ -94,7 +94,7 @@ def test_tries_again_when_the_clock_alone_turned_it_off() -> None:
 
 
 def test_looks_again_after_a_pause_and_turns_on() -> None:
-    policy = AdaptivePolicy(CostTable({1: 1.0, 16: 1.1}, 0.01), seen=[(7, False)] * 50, probe_share_ratio=0.1)
+    policy = AdaptivePolicy(CostTable({1: 1.0, 16: 1.1}, 0.01), seen=[(7, False)] * 50)
     assert policy.limit() == 0
     assert not policy.wants_probe(0)
     for _ in range(40):
@@ -105,7 +105,7 @@ def test_looks_again_after_a_pause_and_turns_on() -> None:
 
 
 def test_probes_stay_within_their_share() -> None:
-    policy = AdaptivePolicy(CostTable({1: 1.0, 16: 1.1}, 1.0), seen=[(7, False)] * 50, probe_share_ratio=0.01)
+    policy = AdaptivePolicy(CostTable({1: 1.0, 16: 1.1}, 1.0), seen=[(7, False)] * 50)
     policy.limit()
     for _ in range(40):
         policy.saw_cycle([], 0, 0.0, 1.0)

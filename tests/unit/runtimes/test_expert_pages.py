@@ -9,22 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.app.synthetic import routing_of
+from harness.app.resolve import routing_of
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
 from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError, RefusedError
 from harness.predict.weights import weights_of
 from harness.runtimes.llamacpp.expert_cache import ExpertCache
-from harness.runtimes.llamacpp.expert_layout import (
+from harness.runtimes.llamacpp.expert_pages import LEAST_MOVE_BYTES, ExpertPages
+from harness.runtimes.llamacpp.stream_plan import (
     ExpertLayout,
+    Extent,
+    FileLayout,
     Stack,
     expert_layout_of,
     page_range,
     plan_experts,
 )
-from harness.runtimes.llamacpp.expert_pages import LEAST_MOVE_BYTES, ExpertPages
-from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout
 
 P = PAGE_BYTES
 

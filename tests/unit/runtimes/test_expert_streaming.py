@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.app.synthetic import routing_of
+from harness.app.resolve import routing_of
 from harness.catalog.gguf import read_gguf
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
@@ -80,7 +80,7 @@ def resident_bytes(base: int, extents: list[Extent]) -> int:
 
 @pytest.mark.parametrize("policy", ["likely", "lru"])
 def test_tokens_are_those_of_the_mapped_model_and_residency_is_bounded(mixture: Path, policy: str) -> None:
-    from harness.runtimes.llamacpp.expert_layout import expert_layout_of
+    from harness.runtimes.llamacpp.stream_plan import expert_layout_of
 
     with LlamaSession(mixture, SCENARIO, batch_tokens=32) as session:
         expected = plain(session, PROMPT, NEW_TOKENS).tokens

@@ -13,7 +13,7 @@ from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy
 from harness.runtimes.llamacpp.drafters import LookupDrafter, ModelDrafter, Sampling
 from harness.runtimes.llamacpp.quality import score
-from harness.runtimes.llamacpp.quantize import QuantizeJob, quantize
+from harness.runtimes.llamacpp.quantize import run_quantize
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, explain_difference, plain
 
@@ -154,14 +154,18 @@ def test_fewer_logits_than_sequences_are_refused(tiny: Path, options: dict[str, 
 def test_quantize_with_and_without_importance(tmp_path: Path) -> None:
     source = synthesize_tiny(tmp_path / "f16.gguf", "F16")
 
-    def job(name: str, quant: str) -> QuantizeJob:
-        return QuantizeJob(source=str(source), target=str(tmp_path / name), quant=quant)
+    told: dict[str, dict[str, int]] = {}
 
-    quantize(job("q4.gguf", "Q4_0"), {})
+    def quantize(name: str, quant: str, importance: str = "") -> None:
+        job = {"source": str(source), "target": str(tmp_path / name), "quant": quant, "importance": importance}
+        run_quantize(job, told.__setitem__)
+
+    quantize("q4.gguf", "Q4_0")
+    assert told == {"quantized": {"size_bytes": (tmp_path / "q4.gguf").stat().st_size}}
     types = {t.name: t.type_name for t in read_gguf(tmp_path / "q4.gguf").tensors}
     assert types["blk.0.attn_q.weight"] == "Q4_0"
     with pytest.raises(EngineError):
-        quantize(job("iq1.gguf", "IQ1_S"), {})
+        quantize("iq1.gguf", "IQ1_S")
     assert not (tmp_path / "iq1.gguf").exists()
     from harness.runtimes.llamacpp.quantize import _Collector
 
@@ -172,7 +176,8 @@ def test_quantize_with_and_without_importance(tmp_path: Path) -> None:
     assert names <= set(collector.sums)
     assert all(np.isfinite(s).all() and (s >= 0).all() for s in collector.sums.values())
     importance = {n: (s / collector.rows[n]).astype(np.float32) for n, s in collector.sums.items()}
-    quantize(job("iq1.gguf", "IQ1_S"), importance)
+    np.savez(tmp_path / "importance.npz", **importance)
+    quantize("iq1.gguf", "IQ1_S", str(tmp_path / "importance.npz"))
     assert (tmp_path / "iq1.gguf").stat().st_size < (tmp_path / "q4.gguf").stat().st_size
 
 

@@ -108,7 +108,7 @@ def test_ollama_fields_in_their_units():
 
 def test_ollama_unloads_by_keep_alive():
     with replay({**OLLAMA, "/api/generate": page({"model": "llama3.2", "response": "", "done": True})}) as server:
-        assert RUNTIME.attach(server.url).unload()
+        assert RUNTIME.attach(server.url).dialect.unload()
     assert server.asked[-1][1]["keep_alive"] == 0
 
 
