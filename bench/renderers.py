@@ -18,7 +18,7 @@ from harness.catalog.devices import load_device
 from harness.cli import cli
 from harness.domain.budget import Metric
 from harness.domain.record import RunRecord
-from harness.domain.result import Generation, Quality, Speculation, Stream, System
+from harness.domain.result import Generation, Quality, Soak, Speculation, Stream, System
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.speed import machine_of
@@ -33,7 +33,9 @@ from harness.units import format_bytes, format_seconds
 
 def source(records: list[RunRecord]) -> str:
     """The line below a table: command, machine and date of its records."""
-    commands = dict.fromkeys(" ".join(without_folders(r.command)) for r in records)
+    commands = dict.fromkeys(
+        " ".join(without_folders(r.command)).replace("__main__.py", "edge-harness", 1) for r in records
+    )
     machines = dict.fromkeys(f"{r.machine.cpu_model}, {r.machine.core_count} cores" for r in records)
     dates = dict.fromkeys(r.created[:10] for r in records)
     return f"*`{'`, `'.join(commands)}`; {'; '.join(machines)}; {', '.join(dates)}*"
@@ -135,6 +137,24 @@ def verifier_table(*paths: Path) -> str:
             ]
         )
     columns = ["round trip", "advice before", "from costs", "measured", "acceptance", "undrafted", "equal", "outcome"]
+    return table(columns, rows) + f"\n\n{source([r for r, _ in records])}"
+
+
+def soak_table(*paths: Path) -> str:
+    """Soaks: the burst, when speed fell for good, the level of the last quarter."""
+    records = [(r, r.result) for r in records_of(*paths) if isinstance(r.result, Soak)]
+    rows = [
+        [
+            r.model.name if r.model else "",
+            f"{run.minutes:.1f} min",
+            f"{run.burst_tokens_per_s:.1f}",
+            "none" if run.knee_s is None else f"{run.knee_s:.1f} s",
+            f"{run.sustained_tokens_per_s:.1f}",
+            f"{run.sustained_tokens_per_s / run.burst_tokens_per_s:.3f}",
+        ]
+        for r, run in records
+    ]
+    columns = ["model", "length", "burst, tokens/s", "fell after", "level, tokens/s", "level / burst"]
     return table(columns, rows) + f"\n\n{source([r for r, _ in records])}"
 
 

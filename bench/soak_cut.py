@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -77,10 +78,11 @@ def cpu_s(process: psutil.Process) -> float:
 def soaked(words: list[str], cut_s: float | None, window_s: float, quota_us: int) -> tuple[dict[str, Any], Cut | None]:
     """The soak's record, and the cut."""
     cuts: list[Cut] = []
-    with Quota() as quota:
+    # A file, not a pipe: the document is longer than a pipe holds, and nobody reads it before the windows end.
+    with Quota() as quota, tempfile.TemporaryFile("w+") as document:
         command = [sys.executable, "-m", "harness", "soak", *words, "--json"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stdout is not None and process.stderr is not None
+        process = subprocess.Popen(command, stdout=document, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
         began_s = seen_s = used_s = 0.0
         watched = psutil.Process(process.pid)
 
@@ -96,10 +98,10 @@ def soaked(words: list[str], cut_s: float | None, window_s: float, quota_us: int
                 began_s = seen_s - window_s
                 if cut_s is not None:
                     threading.Timer(cut_s - window_s, cut).start()
-        text = process.stdout.read()
         if process.wait() != Exit.OK:
             raise CouldNotRunError(f"edge-harness soak ended with status {process.returncode}")
-    return json.loads(text), cuts[0] if cuts else None
+        document.seek(0)
+        return json.load(document), cuts[0] if cuts else None
 
 
 @click.command()
