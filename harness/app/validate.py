@@ -10,9 +10,10 @@ from harness.errors import BadDataError, CouldNotRunError
 from harness.predict.coefficients import Coefficients, coefficients_from, shipped
 from harness.published import heat_rows
 from harness.published.batch_rows import check_batches
+from harness.published.cells import kind_of
 from harness.published.given import leave_out_given
 from harness.published.leaving_out import fit_all, leave_out
-from harness.published.other_rows import Check, check_speculation, check_streaming, kind_of
+from harness.published.other_rows import Check, check_speculation, check_streaming
 from harness.published.placement_rows import PlacementReport, check_placement
 from harness.published.rows import read_rows
 from harness.published.validation import Report, judge_shipped, report

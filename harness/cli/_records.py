@@ -1,7 +1,6 @@
 """Tables of records, comparisons, changes and trends, shared by the verbs that print them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.cli._output import Answer, say, table
@@ -50,7 +49,7 @@ def run_table(records: "Iterable[RunRecord]") -> "Table":
     rows = []
     for record in records:
         s, used = summarise(record), record.memory
-        rates = [_rate(record, t) for t in (s.test("prefill"), s.test("decode"))]
+        rates = [_rate(t) for t in (s.test("prefill"), s.test("decode"))]
         timed = (s.test("first_token"), s.test("load", "load"))
         times = [s.latency[0].p99_s if s.latency else None, *(t.duration_s if t else None for t in timed)]
         shown = [*rates]
@@ -60,15 +59,11 @@ def run_table(records: "Iterable[RunRecord]") -> "Table":
     return table("", columns, rows, right=range(1, 7))
 
 
-def _rate(record: "RunRecord", test: "TestFigures | None") -> str:
+def _rate(test: "TestFigures | None") -> str:
     """Tokens/s of a test; the median of its disturbed samples, marked, where there are no others."""
-    if test is None:
-        return "-"
-    if test.tokens_per_s is not None:
+    if test is not None and test.tokens_per_s is not None:
         return f"{test.tokens_per_s:.1f}"
-    tried = [s for s in record.samples if (s.phase, s.label) == (test.phase, test.label) and not s.warm_up]
-    rates = [s.token_count / s.duration_s for s in tried if s.token_count and s.duration_s > 0]
-    return f"~{median(rates):.1f}" if rates else "-"
+    return "-" if test is None or test.doubted_per_s is None else f"~{test.doubted_per_s:.1f}"
 
 
 def comparison_table(comparison: "Comparison", title: str) -> "Table":

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, SpeedPrediction
 from harness.domain.workload import Cost
+from harness.predict.memory import with_parts
 from harness.predict.workload_cost import LanguageSeconds, predict_operation, rates_of
 from harness.units import format_bytes, format_rate
 
@@ -54,12 +55,7 @@ def with_companions(memory: MemoryPrediction, companions: Iterable[Companion]) -
         )
         for c in companions
     )
-    added = sum(p.anonymous_bytes + p.file_bytes for p in parts)
-    peak = memory.peak_bytes
-    mid, spread = peak.mid + added, peak.high - peak.mid + _SPREAD_RATIO * added
-    return MemoryPrediction(
-        parts=(*memory.parts, *parts), peak_bytes=Interval(mid=mid, low=mid - spread, high=mid + spread)
-    )
+    return with_parts(memory, parts, _SPREAD_RATIO)
 
 
 def drawn_bytes_per_s(companion: Companion, device: DeviceProfile) -> tuple[float, str]:

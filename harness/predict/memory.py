@@ -73,11 +73,14 @@ def predict_memory(
 
 def with_draft(memory: MemoryPrediction, draft: MemoryPrediction) -> MemoryPrediction:
     """Memory of a model and its draft in one process: everything twice but the runtime and the driver."""
-    extra = tuple(replace(p, name=f"draft {p.name}") for p in draft.parts if p.name not in {"runtime", "driver"})
-    added = sum(p.anonymous_bytes + p.file_bytes for p in extra)
-    peak = memory.peak_bytes
-    spread = peak.high - peak.mid + _SPREAD_RATIO * added
-    mid = peak.mid + added
+    extra = (replace(p, name=f"draft {p.name}") for p in draft.parts if p.name not in {"runtime", "driver"})
+    return with_parts(memory, tuple(extra), _SPREAD_RATIO)
+
+
+def with_parts(memory: MemoryPrediction, extra: tuple[MemoryPart, ...], spread_ratio: float) -> MemoryPrediction:
+    """Memory with further parts, whose bytes are known to ``spread_ratio``: half of their 90 % interval."""
+    added, peak = sum(p.anonymous_bytes + p.file_bytes for p in extra), memory.peak_bytes
+    mid, spread = peak.mid + added, peak.high - peak.mid + spread_ratio * added
     return MemoryPrediction(
         parts=(*memory.parts, *extra), peak_bytes=Interval(mid=mid, low=mid - spread, high=mid + spread)
     )
@@ -179,14 +182,11 @@ def _repacked_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeE
 
 def _gpu_weights(weights: Weights, scenario: Scenario, pool: PoolName) -> tuple[MemoryPart, ...]:
     """All matrices in GPU buffers, which nobody can take back; the token table stays with the CPU."""
-    tied, token_table, table = True, 0, 0
-    for tensor in weights.tensors:
-        tied = tied and tensor.name != "output.weight"
-        if tensor.name == "token_embd.weight":
-            token_table = tensor.size_bytes
-        if tensor.name in {"token_embd.weight", "per_layer_token_embd.weight"}:
-            table += tensor.size_bytes
-    on_gpu = _tensor_bytes(weights) - table + (token_table if tied else 0)
+    names = {"token_embd.weight", "per_layer_token_embd.weight"}
+    tables = {t.name: t.size_bytes for t in weights.tensors if t.name in names}
+    table = sum(tables.values())
+    copied = 0 if has_output(weights) else tables.get("token_embd.weight", 0)
+    on_gpu = _tensor_bytes(weights) - table + copied
     where = "the card's memory" if pool == "vram" else "memory wired for the GPU"
     return (
         MemoryPart(name="weights", anonymous_bytes=on_gpu, reason=f"all matrices in {where}", pool=pool),

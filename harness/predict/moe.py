@@ -115,9 +115,6 @@ def expert_bytes(weights: Weights) -> tuple[int, int]:
     return experts, rest
 
 
-def streamed_token_s(
-    active_expert_bytes: float, hit: float, disk_bytes_per_s: float, compute_s: float, *, overlap: bool = False
-) -> float:
-    """Seconds of one token: misses from disk, and arithmetic, which waits for the router's choice without overlap."""
-    disk_s = active_expert_bytes * (1 - hit) / disk_bytes_per_s
-    return max(disk_s, compute_s) if overlap else disk_s + compute_s
+def streamed_token_s(active_expert_bytes: float, hit: float, disk_bytes_per_s: float, compute_s: float) -> float:
+    """Seconds of one token: misses from disk, and arithmetic, which waits for the router's choice."""
+    return active_expert_bytes * (1 - hit) / disk_bytes_per_s + compute_s

@@ -323,18 +323,15 @@ def _measured_seconds(
         return split.crossing_count * (gpu.crossing_s + tokens * 8 * split.hidden_dim / link)
 
     together = scenario.batch_count
-    token_s = crossing_s(together)
-    for part, costs in ((parts.gpu, gpu), (parts.cpu, cpu), (parts.experts, cpu)):
-        if part.tensors:
-            seconds = sequences_parts(part, costs, sequence_count=together, depth_tokens=depth)
-            token_s += seconds.total_s - (0.0 if costs is gpu else costs.token_overhead_s)
     tokens = max(scenario.prompt_tokens, 1)
     batch = min(together * tokens, scenario.ubatch_tokens)
     batches = math.ceil(together * tokens / batch)
     copies = batch >= OFFLOAD_TOKENS and not shared
-    prompt_s = batches * crossing_s(batch)
+    token_s, prompt_s = crossing_s(together), batches * crossing_s(batch)
     for part, costs in ((parts.gpu, gpu), (parts.cpu, cpu), (parts.experts, cpu)):
         if part.tensors:
+            seconds = sequences_parts(part, costs, sequence_count=together, depth_tokens=depth)
+            token_s += seconds.total_s - (0.0 if costs is gpu else costs.token_overhead_s)
             prompt_s += calibrated_prefill_s(
                 part,
                 gpu if copies else costs,

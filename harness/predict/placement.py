@@ -17,9 +17,7 @@ Prefill, n tokens in physical batches of u: llama.cpp copies weights that lie wi
 
 P: the prefill law; B: bytes with the CPU that a batch touches (all blocks; of E experts a batch that makes k choices
 a token touches E (1 - (1 - k / E)^u)); v: bytes/s of a copy, the slower of the link and the host's memory. Cards of a
-pipeline work at once on different batches. A smaller batch is computed where its weights lie. What does not fit on a
-card is read over the link by each tile of each pass, where the driver pages to the host (Windows); elsewhere the
-engine refuses such a placement.
+pipeline work at once on different batches. A smaller batch is computed where its weights lie.
 
 Source of the rules: llama.cpp, ggml/src/ggml-backend.cpp (``op_offload``; used experts are copied alone),
 ggml/src/ggml-cuda/ggml-cuda.cu (batch of 32). Specifications of links: PCI-SIG, GB/s each way.
@@ -34,9 +32,6 @@ from harness.predict.prefill import Prompt, prefill_seconds
 
 OFFLOAD_TOKENS: Final = 32
 """Tokens of a batch from which llama.cpp copies weights to a GPU (``GGML_OP_OFFLOAD_MIN_BATCH``)."""
-
-TILE_TOKENS: Final = 128
-"""Tokens of one tile of a matrix product (llama.cpp, MMQ): weights beyond the link are read again by each."""
 
 
 class Terms(NamedTuple):
@@ -159,9 +154,7 @@ def scaled(work: Work, ratio: float) -> Work:
     )
 
 
-def decode_split_s(
-    split: Split, cards: Cards, host: Machine, values: Mapping[str, float], terms: Terms, overflow_bytes: float = 0.0
-) -> float:
+def decode_split_s(split: Split, cards: Cards, host: Machine, values: Mapping[str, float], terms: Terms) -> float:
     """Seconds of one decoded token.
 
     Args:
@@ -170,7 +163,6 @@ def decode_split_s(
         host: The CPU.
         values: Terms of the decode law.
         terms: Terms of this law.
-        overflow_bytes: On the cards beyond their memory, read over the link by each pass.
     """
     gpu_s = 0.0
     if split.gpu.weight_bytes or split.gpu.kv_bytes:
@@ -190,7 +182,7 @@ def decode_split_s(
         experts_s = decode_seconds(split.experts, host, values).total_s
     pipeline = 0 if cards.by_rows else sum(1 for share in cards.shares if share) - 1
     crossings = split.crossing_count + pipeline
-    moved = crossings * 8 * split.hidden_dim + overflow_bytes
+    moved = crossings * 8 * split.hidden_dim
     divided = bool(split.cpu.weight_bytes or split.experts.weight_bytes or split.cpu.kv_bytes)
     return (
         (math.exp(terms.gpu) if divided else 1.0) * gpu_s
@@ -209,7 +201,6 @@ def prefill_split_s(
     ubatch_tokens: int,
     values: Mapping[str, float],
     terms: Terms,
-    overflow_bytes: float = 0.0,
 ) -> float:
     """Seconds of a prompt.
 
@@ -221,7 +212,6 @@ def prefill_split_s(
         ubatch_tokens: Tokens of a physical batch: weights are copied once for each.
         values: Terms of the prefill law.
         terms: Terms of this law.
-        overflow_bytes: On the cards beyond their memory.
     """
     batch = min(float(ubatch_tokens), prompt.tokens)
     batches = math.ceil(prompt.tokens / max(ubatch_tokens, 1))
@@ -252,9 +242,7 @@ def prefill_split_s(
 
     each = [card_s(*card) for card in zip(cards.machines, cards.shares, strict=True) if card[1]]
     gpu_s = max(each) if cards.by_rows else (sum(each) + (batches - 1) * max(each)) / batches
-    tiles = math.ceil(batch / TILE_TOKENS)
     moved_s = batches * copied / copy_bytes_per_s(cards, host, terms)
-    moved_s += batches * tiles * overflow_bytes / (math.exp(terms.link) * cards.link_bytes_per_s)
     return (math.exp(terms.prefill) if whole.moe else 1.0) * gpu_s + away_s + moved_s
 
 

@@ -89,7 +89,7 @@ def best_gamma(
     return best
 
 
-def batch_cost(token_count: int, machine: Machine, *, slope: float | None = None) -> float:
+def batch_cost(token_count: int, machine: Machine) -> float:
     """Cost of one pass over k tokens relative to one: 1 + (k - 1) s, for the few tokens that are verified.
 
     s = kappa W / P: each further token costs arithmetic, while the weights are read once; W / P is how little
@@ -97,7 +97,7 @@ def batch_cost(token_count: int, machine: Machine, *, slope: float | None = None
     """
     if token_count < 1:
         raise ValueError(f"a pass has at least one token, got {token_count}")
-    return 1 + (token_count - 1) * (verify_slope(machine) if slope is None else slope)
+    return 1 + (token_count - 1) * verify_slope(machine)
 
 
 def verify_slope(machine: Machine, slopes: Mapping[str, float] = SLOPE_PER_BALANCE) -> float:

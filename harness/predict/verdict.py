@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Final
 
+from msgspec.structs import replace
+
 from harness.domain.device import DeviceProfile, MemoryPool, PoolName
 from harness.domain.prediction import MemoryPart, MemoryPrediction, Prediction, SpeedPrediction, Verdict, VerdictWord
 from harness.domain.scenario import Scenario
@@ -76,13 +78,8 @@ def judge(
     depth = scenario.depth_tokens
     reason = f"{reached:.3g} tokens/s predicted at depth {depth}, {target_tokens_per_s:.3g} wanted"
     limit = "storage bandwidth" if worst.word == "fits with streaming" else _largest_limit(speed)
-    return Verdict(
-        word="too slow",
-        binding_limit=f"decode speed: {limit}",
-        needed_bytes=worst.needed_bytes,
-        available_bytes=worst.available_bytes,
-        reasons=(reason, *worst.reasons),
-    )
+    binding = f"decode speed: {limit}"
+    return replace(worst, word="too slow", binding_limit=binding, reasons=(reason, *worst.reasons))
 
 
 def reachable_tokens_per_s(prediction: Prediction, device: DeviceProfile) -> float:

@@ -5,7 +5,8 @@ from typing import Final
 
 from harness.predict.batch import batch_step_s
 from harness.predict.coefficients import shipped
-from harness.published.other_rows import Cells, Check, check_of, read_cells
+from harness.published.cells import Cells, read_cells
+from harness.published.other_rows import Check, check_of
 from harness.published.row_work import ModelOf
 from harness.published.rows import Row, row_of
 

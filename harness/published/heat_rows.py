@@ -30,7 +30,8 @@ from harness.predict.heat import (
 )
 from harness.predict.quant_class import quant_class
 from harness.predict.traits import chip_key
-from harness.published.other_rows import Cells, Check, read_cells
+from harness.published.cells import Cells, read_cells
+from harness.published.other_rows import Check
 from harness.published.row_work import active_named
 from harness.published.rows import api_named
 
@@ -118,7 +119,7 @@ def _energy_row(raw: Cells, profiles: Sequence[DeviceProfile]) -> HeatRow | None
         return None  # what is averaged over the prompt says nothing of one generated token
     load = _load(raw, profiles)
     joules = joules or power / speed
-    doubt = _DOUBTS.get(raw.get("trust", "").upper(), 1.0)
+    doubt = _DOUBTS.get(raw["trust"], 1.0)
     return HeatRow("energy", raw["device"], load, speed, joules, doubt) if load is not None and joules > 0 else None
 
 
@@ -133,7 +134,7 @@ def _run(run: Sequence[Cells], profiles: Sequence[DeviceProfile]) -> HeatRow | N
     burst, left = points[0][1], float(np.median(late[-4:]))
     half = (burst + left) / 2
     knee = next((at for at, speed in points if speed < half and at < math.inf), None) if left < 0.8 * burst else None
-    doubt = _DOUBTS.get(run[0].get("trust", "").upper(), 1.0)
+    doubt = _DOUBTS.get(run[0]["trust"], 1.0)
     return HeatRow("thermal", run[0]["device"], load, burst, min(left / burst, 1.0), doubt, knee)
 
 

@@ -1,22 +1,18 @@
 """Published speedups of speculative decoding and speeds of streaming, against the models of both."""
 
-import csv
-import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from importlib.resources import files
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
 from harness.domain.base import Frozen
-from harness.errors import BadDataError
 from harness.predict.moe import ROUTED_RATIO, hit_ratio, streamed_token_s
 from harness.predict.speculative import measured_row, predicted_speedup
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
-from harness.published.rows import number_in
+from harness.published.cells import Cells, read_cells
 
 _HOST_BYTES_PER_S: Final = 48e9
 """Weights read by a desktop's or laptop's CPU where a row does not say: 0.6 of 80 GB/s."""
@@ -46,30 +42,6 @@ class Check(Frozen, frozen=True, kw_only=True):
     refused: dict[str, int] = {}
 
 
-Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal", "batch"]
-
-_COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
-    "speculation": ("speedup", "acceptance_rate", "target", "method", "device", "gamma", "acceptance_kind"),
-    "streaming": (
-        "storage_read_gb_s", "ram_bytes_or_budget", "arch", "model_bytes", "tokens_per_s", "params_b",
-        "active_params_b",
-    ),
-    "placement": ("offload_mode", "n_gpu_layers", "n_cpu_moe", "gpu_chip", "model", "quant", "test", "tokens_per_s"),
-    "energy": ("joules_per_token", "power_scope", "device", "chip", "device_class", "backend", "model", "quant"),
-    "thermal": ("run_id", "t_s", "device", "chip", "device_class", "backend", "model", "quant", "tokens_per_s"),
-    "batch": ("batch_npl", "tg_tokens_per_s_total", "chip", "backend", "model", "quant", "memory_bandwidth_gb_s"),
-}  # fmt: skip
-"""Columns without which there is no answer; the first two are those that no file of another kind has."""
-_NUMBERS: Final[dict[Kind, tuple[str, ...]]] = {
-    "speculation": ("gamma", "acceptance_rate", "mean_accepted_tokens", "draft_cost_ratio_c", "speedup"),
-    "placement": (
-        "n_gpus", "n_gpu_layers", "n_layers", "n_cpu_moe", "params_b", "active_params_b", "model_bytes", "bytes_on_cpu",
-        "gpu_bandwidth_gb_s", "cpu_bandwidth_gb_s", "n_ubatch", "tokens_per_s",
-    ),
-}  # fmt: skip
-"""Cells that are numbers or blank even in rows that nothing else is asked of."""
-
-
 _OUTSIDE: Final = (
     ("method", r"tree", "a tree of drafts is verified: its budget is no draft length"),
     ("batch", r"^(?!1(\.0*)?$)\d", "several sequences share one reading of the weights"),
@@ -83,58 +55,6 @@ def outside(raw: Mapping[str, str]) -> str:
     """Why a row of speculation or streaming is outside of what its model is of; empty where it is not."""
     said = (why for names, words, why in _OUTSIDE for n in names.split() if re.search(words, raw.get(n, "").lower()))
     return next(said, "")
-
-
-class Cells(dict[str, str]):
-    """One row as text by column, with its place in the file."""
-
-    def __init__(self, cells: Mapping[str, str], path: Path | str, line: int) -> None:
-        super().__init__(cells)
-        self.path, self.line = path, line
-
-    def number(self, column: str) -> float:
-        """Value of a cell; 0 for a blank or a missing one.
-
-        Raises:
-            BadDataError: It is no number, or a negative one.
-        """
-        return number_in(self.path, self.line, self, column)
-
-    def numbers(self, *columns: str) -> Iterator[float]:
-        """Values of several cells."""
-        return map(self.number, columns)
-
-
-def kind_of(path: Path) -> Kind:
-    """What a file of published rows is about, by its header: speeds, unless it has columns that only others have.
-
-    Raises:
-        BadDataError: It cannot be read.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = {name.strip().lower() for name in next(csv.reader(file), [])}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadDataError(path, "", str(error), "a CSV file in UTF-8") from error
-    except OSError as error:
-        raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
-    return next((kind for kind, columns in _COLUMNS.items() if header.issuperset(columns[:2])), "speed")
-
-
-def read_cells(name: str, path: Path | None, kind: Kind) -> list[Cells]:
-    """Rows of the shipped file ``name``, or of ``path``; columns in any order and blanks anywhere are fine."""
-    text = (files("harness.published") / "data" / name).read_text() if path is None else path.read_text("utf-8-sig")
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or ()]
-    missing = [column for column in _COLUMNS[kind] if column not in reader.fieldnames]
-    if missing:
-        raise BadDataError(path or name, "header", f"no column {', '.join(missing)}", f"the columns of {name}")
-    rows = []
-    for cells in reader:
-        row = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)}
-        rows.append(Cells(row, path or name, reader.line_num))
-        list(rows[-1].numbers(*_NUMBERS.get(kind, ())))
-    return rows
 
 
 def check_speculation(path: Path | None = None) -> Check:

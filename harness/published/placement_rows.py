@@ -34,7 +34,7 @@ from harness.predict.quant_class import quant_class
 from harness.predict.quant_mix import quant_named
 from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import role_of, weights_of
-from harness.published.other_rows import Cells, read_cells
+from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf
 from harness.published.rows import api_named, test_named, why_not
 
@@ -211,7 +211,6 @@ def read_placed_rows(path: Path | None, model_of: ModelOf) -> list[PlacedRow]:
 def _row(raw: Cells, model_of: ModelOf) -> PlacedRow:
     speed = raw.number("tokens_per_s")
     phase, count, depth, known_test = test_named(raw.get("test", ""), raw.get("context_depth", ""))
-    raw["trust"] = raw.get("trust", "").upper()
     parts, cards = _parts(raw, model_of), _cards(raw)
     several = "rpc" in raw.get("backend", "").lower() or "node" in raw.get("device", "").lower()
     reason = why_not(

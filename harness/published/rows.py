@@ -5,21 +5,18 @@ model_bytes test tokens_per_s context_depth date trust exclude_from_stats source
 blanks are allowed anywhere; a row that lacks what a prediction needs is kept, with the reason.
 """
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from harness.errors import BadDataError
 from harness.predict.decode import BELOW_FOUR_BITS, DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
 from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds
 from harness.predict.quant_class import quant_class
 from harness.predict.traits import chip_key, traits_of
+from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, active_named, row_work
-
-REQUIRED: Final = ("chip", "backend", "test", "tokens_per_s", "memory_bandwidth_gb_s", "model", "quant")
 
 TRUSTED: Final = ("A", "B")
 _SEVERAL: Final = re.compile(r"spills to|partial offload|does not fit|two cards|experts on gpu|over rpc|\d machines")
@@ -107,41 +104,7 @@ def read_rows(path: Path, model_of: ModelOf) -> list[Row]:
     Raises:
         BadDataError: It is no such file: not text, columns missing, a number that is none.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            missing = [name for name in REQUIRED if name not in reader.fieldnames]
-            if missing:
-                raise BadDataError(path, "header", f"no column {', '.join(missing)}", "the columns of decode.csv")
-            rows = []
-            for cells in reader:
-                raw = {k: v.strip() if isinstance(v, str) else "" for k, v in cells.items() if isinstance(k, str)}
-                raw["trust"] = raw.get("trust", "").upper()
-                rows.append(row_of(path, reader.line_num, raw, model_of))
-            return rows
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadDataError(path, "", str(error), "a CSV file in UTF-8") from error
-    except OSError as error:
-        raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
-
-
-def number_in(path: Path | str, line: int, raw: Mapping[str, str], name: str) -> float:
-    """Value of a cell of published rows; 0 for a blank or a missing one.
-
-    Raises:
-        BadDataError: It is no number, or a negative one.
-    """
-    text = raw.get(name, "").replace(",", "")
-    if not text or text.lower() in {"nan", "none", "null", "n/a", "na", "-", "?"}:
-        return 0.0
-    try:
-        value = float(text)
-    except ValueError:
-        raise BadDataError(path, f"line {line}, {name}", repr(text), "a number or a blank") from None
-    if not math.isfinite(value) or value < 0:
-        raise BadDataError(path, f"line {line}, {name}", repr(text), "a number from 0 on")
-    return value
+    return [row_of(cells.path, cells.line, cells, model_of) for cells in read_cells("decode.csv", path, "speed")]
 
 
 def row_of(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
@@ -150,11 +113,10 @@ def row_of(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) 
     Raises:
         BadDataError: A number that is none.
     """
-    speed = number_in(path, line, raw, "tokens_per_s")
-    bandwidth = number_in(path, line, raw, "memory_bandwidth_gb_s") * 1e9
-    params = number_in(path, line, raw, "params_b")
-    size = number_in(path, line, raw, "model_bytes")
-    active = number_in(path, line, raw, "active_params_b")
+    speed, gb_s, params, size, active, threads = Cells(raw, path, line).numbers(
+        "tokens_per_s", "memory_bandwidth_gb_s", "params_b", "model_bytes", "active_params_b", "n_threads"
+    )
+    bandwidth = gb_s * 1e9
     known = model_of(raw.get("model", ""), params, raw.get("quant", ""), active)
     if known is not None and not (params and size):
         params, size = params or known.params_b, size or (known.file_bytes if known.sized else 0.0)
@@ -163,8 +125,7 @@ def row_of(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) 
     phase, count, depth, ok = test_named(raw.get("test", ""), raw.get("context_depth", ""))
     runtime = runtime_named(raw.get("runtime", ""))
     phone = raw.get("device_class", "") in {"phone", "tablet"}
-    threads = int(number_in(path, line, raw, "n_threads"))
-    traits = traits_of(raw["chip"], api, bandwidth or 1e11, threads)
+    traits = traits_of(raw["chip"], api, bandwidth or 1e11, int(threads))
     machine = Machine(api, bandwidth, traits, phone, runtime, _year(raw), chip_key(raw["chip"]))
     quant = quant_class(raw.get("quant", ""))
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params

@@ -118,16 +118,6 @@ def test_a_long_prompt_copies_what_lies_with_the_cpu_once_for_each_batch():
     assert not offloads(split, CARDS._replace(shared_memory=True), HOST, 512)
 
 
-def test_what_overflows_a_card_is_a_cliff():
-    prefill = shipped().values
-    split = split_of(MOE, Scenario(placement=Placement(cpu_moe=24)), 0.0)
-    prompt = prompt_of(MOE.shape, 2048, 0)
-    inside, beyond = (
-        prefill_split_s(split, CARDS, HOST, prompt, 2048, prefill, Terms(), overflow_bytes=b) for b in (0.0, 4e9)
-    )
-    assert beyond > 2 * inside
-
-
 @pytest.mark.parametrize(
     ("model", "quant", "device", "cards", "ram_gib", "check"),
     [

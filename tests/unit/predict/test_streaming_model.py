@@ -87,7 +87,6 @@ def test_lru_never_beats_the_most_wanted(experts, cached, skew):
 def test_token_time_by_hand():
     # 4 GB wanted, 3/4 cached, 2 GB/s: 0.5 s + 0.1 s
     assert streamed_token_s(4e9, 0.75, 2e9, 0.1) == pytest.approx(0.6)
-    assert streamed_token_s(4e9, 0.75, 2e9, 0.1, overlap=True) == pytest.approx(0.5)
 
 
 def test_published_rows_keep_their_targets():

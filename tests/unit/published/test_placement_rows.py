@@ -6,7 +6,7 @@ import pytest
 
 from harness.app.published import model_of
 from harness.errors import BadDataError
-from harness.published.other_rows import kind_of
+from harness.published.cells import kind_of
 from harness.published.placement_rows import check_placement, fit_terms, predicted_s, read_placed_rows
 
 HEADER = "gpu_chip,offload_mode,n_gpu_layers,n_cpu_moe,model,quant,test,tokens_per_s,n_layers,model_bytes,params_b,arch"
