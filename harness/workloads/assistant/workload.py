@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from harness.domain.workload import NATIVE_OPS, Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
 
 _EVALUATED: Final = 6
 _ASKED: Final = 10
@@ -22,18 +23,8 @@ class State(NamedTuple):
     budget_tokens: int
 
 
-class AssistantWorkload:
+class AssistantWorkload(Described):
     """Memory, retrieval, a cited answer, verification, abstention."""
-
-    name = "assistant"
-    title = "Assistant: managed memory, cited answers, verification, abstention, within a token budget"
-    extra = "llama"
-    needs_model = True
-    samples_cases = True
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"budget_tokens": 8, "read_tokens": 90, "verify_tokens": 60, "vocab_count": 151_936, "minilm": 0},
-        "default": {"budget_tokens": 24, "read_tokens": 90, "verify_tokens": 60, "vocab_count": 151_936, "minilm": 1},
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Hearing is one retrieval and one write of the memory; asking two retrievals, one answer, one verification.

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
 
 _EVALUATED: Final = 42
 _ALL: Final = 120
@@ -30,24 +31,8 @@ class State(NamedTuple):
     context: WorkloadContext
 
 
-class DebateWorkload:
+class DebateWorkload(Described):
     """Debate, consultancy and critique before a judge who does not see the passage; timed on one model in all roles."""
-
-    name = "debate"
-    title = "Debate: two debaters with rebuttals, consultancy and critique, before a weaker judge"
-    extra = "llama"
-    needs_model = True
-    samples_cases = True
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"case_count": 2, "budget_tokens": 8, "read_tokens": 490, "judge_tokens": 75, "vocab_count": 151_936},
-        "default": {
-            "case_count": 8,
-            "budget_tokens": 48,
-            "read_tokens": 560,
-            "judge_tokens": 200,
-            "vocab_count": 151_936,
-        },
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Tokens read and drawn; ``read_tokens``, ``judge_tokens`` and ``vocab_count`` are those of Qwen2.5-Coder.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
 
 _FILLER = "The passage that follows tells of bridges, mills and towers, of who designed them and when they opened. "
 
@@ -23,36 +24,8 @@ class State(NamedTuple):
     sample_count: int
 
 
-class GroundingWorkload:
+class GroundingWorkload(Described):
     """Retrieval, eight samples, a vote over claims, a checked citation."""
-
-    name = "grounding_qa"
-    title = "Grounded answers: retrieval, self-consistency over claims, checked citations, abstention"
-    extra = "llama"
-    needs_model = True
-    samples_cases = True
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {
-            "passage_count": 40,
-            "question_count": 4,
-            "sample_count": 4,
-            "prompt_tokens": 48,
-            "new_tokens": 8,
-            "read_tokens": 106,
-            "vocab_count": 49_152,
-            "minilm": 0,
-        },
-        "default": {
-            "passage_count": 400,
-            "question_count": 16,
-            "sample_count": 8,
-            "prompt_tokens": 131,
-            "new_tokens": 24,
-            "read_tokens": 106,
-            "vocab_count": 49_152,
-            "minilm": 1,
-        },
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Tokens read and steps made; each drawn token passes the vocabulary four times (maximum, gap, near, where).

@@ -10,6 +10,7 @@ import numpy as np
 from harness.domain.workload import Cost, new_page_bytes
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
 
 _NOW_S: Final = 1_750_000_000.0
 _QUESTIONS: Final = 64
@@ -34,18 +35,8 @@ class State(NamedTuple):
     folder: Path
 
 
-class MemoryWorkload:
+class MemoryWorkload(Described):
     """Long-term memory: hybrid retrieval over everything, durable writes, provable forgetting."""
-
-    name = "memory_store"
-    title = "Long-term memory: BM25 + cosine retrieval, durable store, forgetting that erases"
-    extra = ""
-    needs_model = False
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"entry_count": 2_000, "dim": 384},
-        "default": {"entry_count": 10_000, "dim": 384},
-        "large": {"entry_count": 100_000, "dim": 384},
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Retrieve reads the matrix once (4 n d bytes, a kernel entered for each row) and passes over columns of n.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
 
 
 class State(NamedTuple):
@@ -17,18 +18,8 @@ class State(NamedTuple):
     puzzles: list[Any]
 
 
-class ReasoningWorkload:
+class ReasoningWorkload(Described):
     """Exact arithmetic over a chain of thought, and puzzles with a proof."""
-
-    name = "reasoning"
-    title = "Reasoning: chains of thought checked exactly, constraint puzzles proved"
-    extra = ""
-    needs_model = False
-    samples_cases = True
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"trace_count": 100, "step_count": 5},
-        "default": {"trace_count": 1000, "step_count": 5},
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Interpreted code, as traced, and regular expressions.
