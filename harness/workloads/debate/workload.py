@@ -8,6 +8,8 @@ from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 from harness.workloads._described import Described
+from harness.workloads._language.templates import open_chat
+from harness.workloads.debate.debating import Debate, cases, hold_all, level, report
 
 _EVALUATED: Final = 42
 _ALL: Final = 120
@@ -41,7 +43,7 @@ class DebateWorkload(Described):
         The judge reads both orders of the claims as one batch. What all speakers and what the judge are told first was
         read before.
         """
-        fixed: dict[str, Any] = {"flops_count": 0.0, "moved_bytes": 0.0, "resident_bytes": 0, "parallel": False}
+        fixed: dict[str, Any] = {"resident_bytes": 0, "parallel": False}
         fixed["pass_set_bytes"] = 2 * 4.0 * size["vocab_count"]
         said = 2.0 * min(30, size["budget_tokens"])
         looked = 4 * 8.0 * size["vocab_count"]  # four passes over float32
@@ -76,9 +78,6 @@ class DebateWorkload(Described):
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Open the model, make the cases, hold one debate."""
-        from harness.workloads._language.templates import open_chat
-        from harness.workloads.debate.debating import Debate, cases
-
         made = cases(size["case_count"], context.seed)
         session, template = open_chat(context, *_OPENED)
         debate = Debate(session, template, budget_tokens=size["budget_tokens"], seed=context.seed)
@@ -104,8 +103,6 @@ class DebateWorkload(Described):
         Raises:
             WrongAnswerError: One of these fails.
         """
-        from harness.workloads.debate.debating import hold_all, level, report
-
         if [s.text for s in state.debate.argue(state.cases[0])] != [s.text for s in state.speeches]:
             raise WrongAnswerError("the same seed gave other speeches")
         held = hold_all(state.debate, state.cases, state.context)
@@ -132,9 +129,6 @@ class DebateWorkload(Described):
 
         Needs no data.
         """
-        from harness.workloads._language.templates import open_chat
-        from harness.workloads.debate.debating import Debate, cases, hold_all, report
-
         path = context.model_path
         assert path is not None
         session, template = open_chat(context, *_OPENED)

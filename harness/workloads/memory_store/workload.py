@@ -11,6 +11,10 @@ from harness.domain.workload import Cost, new_page_bytes
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 from harness.workloads._described import Described
+from harness.workloads.memory_store import lives, locomo, minilm
+from harness.workloads.memory_store.embedders import CachedEmbedder, HashingEmbedder
+from harness.workloads.memory_store.store import MemoryStore, NewMemory
+from harness.workloads.memory_store.synthetic import code, facts, near
 
 _NOW_S: Final = 1_750_000_000.0
 _QUESTIONS: Final = 64
@@ -53,7 +57,7 @@ class MemoryWorkload(Described):
         matrix, columns = 4 * n * d, 36 * n
         # Beside the arrays: entries of dictionaries for each memory, and the database's own page cache.
         resident = matrix + columns + 200 * n + min(_PAGE_CACHE_BYTES, (4 * d + 300) * n)
-        fixed: dict[str, Any] = {"flops_count": 0.0, "resident_bytes": resident, "parallel": False}
+        fixed: dict[str, Any] = {"resident_bytes": resident, "parallel": False}
         column = 4.0 * n
         leaves = min(_FACT_TERMS, _FACT_TERMS * n / _ENTRIES_OF_ALL_LEAVES)
         return (
@@ -72,7 +76,6 @@ class MemoryWorkload(Described):
             ),
             Cost(
                 operation="store",
-                moved_bytes=0.0,
                 pass_bytes=24 * column,
                 pass_set_bytes=4 * column,
                 fresh_bytes=new_page_bytes(2 * column, column),
@@ -85,7 +88,6 @@ class MemoryWorkload(Described):
             ),
             Cost(
                 operation="forget",
-                moved_bytes=0.0,
                 numpy_calls_count=10,
                 python_ops_count=1020,
                 sql_statements_count=11.8 + 1.4 * _FACT_TERMS + 2.6 * (6 + leaves),
@@ -104,10 +106,6 @@ class MemoryWorkload(Described):
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Fill a store to its capacity."""
-        from harness.workloads.memory_store.embedders import HashingEmbedder
-        from harness.workloads.memory_store.store import MemoryStore, NewMemory
-        from harness.workloads.memory_store.synthetic import code, facts, near
-
         n, d = size["entry_count"], size["dim"]
         made = facts(n, d, context.seed, now_s=_NOW_S)
         clock = iter(range(1, 1 << 40))
@@ -144,8 +142,6 @@ class MemoryWorkload(Described):
 
     def check(self, state: State) -> Mapping[str, Any]:
         """Planted facts are found, order equals an independent sum, reading changes nothing, forgotten is gone."""
-        from harness.workloads.memory_store.synthetic import code
-
         store, facts = state.store, state.facts
         before = hashlib.sha256(store.path.read_bytes()).digest()
         found = 0
@@ -177,9 +173,6 @@ class MemoryWorkload(Described):
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """The managed memory on talks of our own; evidence recall on LoCoMo, with MiniLM and hashed words, if there."""
-        from harness.workloads.memory_store import lives, locomo, minilm
-        from harness.workloads.memory_store.embedders import CachedEmbedder, HashingEmbedder
-
         files = sorted(context.data.glob("locomo*.json")) if context.data else []
         cached = CachedEmbedder(minilm.MiniLM(minilm.fetch(context.cache / "encoders")))
         found = {"lives": lives.evaluate(cached, context.folder, seed=context.seed)}
