@@ -58,6 +58,9 @@ class Branches:
         session: Cleared first.
         prompt: Token ids, at least one.
         kept_count: Tokens at the beginning of ``prompt`` that sequence 0 holds already and that are not read again.
+
+    Attributes:
+        first: Logits [vocab_count] after the prompt.
     """
 
     def __init__(self, session: Session, prompt: Sequence[int], *, kept_count: int = 0) -> None:
