@@ -115,7 +115,7 @@ def run(
     """
     workload = load(name)
     chosen = size_of(workload, size)
-    if of_job.get("cases") is not None and not (of_job.get("evaluate") and hasattr(workload, "samples_cases")):
+    if of_job.get("cases") is not None and not (of_job.get("evaluate") and getattr(workload, "samples_cases", False)):
         raise RefusedError(f"--cases needs --evaluate, and a workload that samples its cases; {name} was asked for")
     if workload.needs_model and model is None:
         raise RefusedError(f"{name} runs a language model: name one with --model FILE")

@@ -6,16 +6,16 @@ from pathlib import Path
 
 
 class Described:
-    """Base of a workload without a language model whose title, extra and sizes are a row of the table.
+    """Base of a workload whose title, extra, need of a model and sizes are a row of the table.
 
     Attributes: See :class:`harness.ports.Workload`.
     """
-
-    needs_model = False
 
     def __init__(self, name: str) -> None:
         row = tomllib.loads(Path(__file__).with_name("workloads.toml").read_text(encoding="utf-8"))[name]
         self.name = name
         self.title: str = row["title"]
         self.extra: str = row.get("extra", "")
+        self.needs_model: bool = row.get("needs_model", False)
+        self.samples_cases: bool = row.get("samples_cases", False)
         self.sizes: Mapping[str, Mapping[str, int]] = row["sizes"]

@@ -58,6 +58,9 @@ class Branches:
         session: Cleared first.
         prompt: Token ids, at least one.
         kept_count: Tokens at the beginning of ``prompt`` that sequence 0 holds already and that are not read again.
+
+    Attributes:
+        first: Logits [vocab_count] after the prompt.
     """
 
     def __init__(self, session: Session, prompt: Sequence[int], *, kept_count: int = 0) -> None:
@@ -71,13 +74,13 @@ class Branches:
         session.decode(prompt[kept_count:], position=kept_count)
         self.read_count = len(prompt) - kept_count
         # Kept as a copy: reading the last token again by itself takes other kernels, and gives other logits.
-        self._first = session.logits().copy()
+        self.first = session.logits().copy()
 
     def draw(self, samples: Sequence[int], plan: Plan) -> list[Sample]:
         """Draw the samples of these numbers in one batch, one token of each a step."""
         for at in range(len(samples)):
             self._session.fork(0, at + 1)
-        return draw(self._session, [self._first] * len(samples), [self.prompt_count] * len(samples), samples, plan)
+        return draw(self._session, [self.first] * len(samples), [self.prompt_count] * len(samples), samples, plan)
 
 
 def draw(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from harness.ports import Session
 from harness.stats.intervals import binomial_test
-from harness.workloads._language.generate import read_together
+from harness.workloads._language.generate import Branches, read_together
 from harness.workloads._language.sampling import log_softmax_at
 from harness.workloads._language.templates import ChatTemplate
 
@@ -185,13 +185,8 @@ def choose(session: Session, prompt: Sequence[int], options: Sequence[Sequence[i
         options: Token ids of each option, each at least one.
         kept_count: Tokens of the prompt that sequence 0 holds already.
     """
-    if kept_count:
-        session.truncate(kept_count)
-    else:
-        session.clear()
-    session.decode(prompt[kept_count:], position=kept_count)
-    first = session.logits()
-    sums = np.array([log_softmax_at(first, option[0]) for option in options])
+    prompted = Branches(session, prompt, kept_count=kept_count)
+    sums = np.array([log_softmax_at(prompted.first, option[0]) for option in options])
     rows = [(token, len(prompt) + at, n) for n, o in enumerate(options) for at, token in enumerate(o[:-1])]
     if rows:
         for n in range(len(options)):
@@ -203,5 +198,4 @@ def choose(session: Session, prompt: Sequence[int], options: Sequence[Sequence[i
             session.truncate(0, sequence=n + 1)
     scores = sums / [len(o) for o in options]
     weights = np.exp(scores - scores.max())
-    read = len(prompt) - kept_count + len(rows)
-    return Choice(int(scores.argmax()), scores, weights / weights.sum(), read)
+    return Choice(int(scores.argmax()), scores, weights / weights.sum(), prompted.read_count + len(rows))

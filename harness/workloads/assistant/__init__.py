@@ -2,4 +2,4 @@
 
 from harness.workloads.assistant.workload import AssistantWorkload
 
-WORKLOAD = AssistantWorkload()
+WORKLOAD = AssistantWorkload("assistant")

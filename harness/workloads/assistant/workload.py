@@ -7,6 +7,13 @@ from typing import Any, Final, NamedTuple
 from harness.domain.workload import NATIVE_OPS, Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
+from harness.workloads._language.cases import drawn, watched
+from harness.workloads._language.templates import open_chat
+from harness.workloads.assistant.assistant import Assistant, Judged, report
+from harness.workloads.grounding_qa.answering import fill_store
+from harness.workloads.grounding_qa.support import Support
+from harness.workloads.memory_store.lives import talks
 
 _EVALUATED: Final = 6
 _ASKED: Final = 10
@@ -22,18 +29,8 @@ class State(NamedTuple):
     budget_tokens: int
 
 
-class AssistantWorkload:
+class AssistantWorkload(Described):
     """Memory, retrieval, a cited answer, verification, abstention."""
-
-    name = "assistant"
-    title = "Assistant: managed memory, cited answers, verification, abstention, within a token budget"
-    extra = "llama"
-    needs_model = True
-    samples_cases = True
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"budget_tokens": 8, "read_tokens": 90, "verify_tokens": 60, "vocab_count": 151_936, "minilm": 0},
-        "default": {"budget_tokens": 24, "read_tokens": 90, "verify_tokens": 60, "vocab_count": 151_936, "minilm": 1},
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Hearing is one retrieval and one write of the memory; asking two retrievals, one answer, one verification.
@@ -43,7 +40,7 @@ class AssistantWorkload:
         """
         encoder = 10.6e6 * size["minilm"]
         drawn = min(7.0, size["budget_tokens"])
-        fixed: dict[str, Any] = {"moved_bytes": 0.0, "parallel": False, "product_dim": 12 * size["minilm"]}
+        fixed: dict[str, Any] = {"parallel": False, "product_dim": 12 * size["minilm"]}
         fixed |= {"resident_bytes": 1 << 20, "file_bytes": round(8.6 * encoder)}
         return (
             Cost(
@@ -76,9 +73,6 @@ class AssistantWorkload:
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Open the model, hear a talk."""
-        from harness.workloads._language.templates import open_chat
-        from harness.workloads.memory_store.lives import talks
-
         talk = talks(1, context.seed)[0]
         opened = open_chat(context, context_tokens=2048, sequence_count=6)
         assistant, store = self._assistant(opened, context, "timed", size)
@@ -103,8 +97,6 @@ class AssistantWorkload:
         Raises:
             WrongAnswerError: One of these fails.
         """
-        from harness.workloads.assistant.assistant import Judged, report
-
         for text, _ in state.talk.turns:  # in order again: timing may have ended in the middle of the talk
             state.assistant.hear(text)
         kept = {h.memory.content for h in state.store.retrieve("", top_k=len(state.store))}
@@ -122,11 +114,6 @@ class AssistantWorkload:
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """Ten questions (``--cases``) on each of six talks, with all parts and without each in turn; needs no data."""
-        from harness.workloads._language.cases import drawn, watched
-        from harness.workloads._language.templates import open_chat
-        from harness.workloads.assistant.assistant import Judged, report
-        from harness.workloads.memory_store.lives import talks
-
         opened = open_chat(context, context_tokens=4096, sequence_count=16)
         judged: dict[str, list[Judged]] = {}
         made = talks(_EVALUATED, context.seed + 100)
@@ -161,10 +148,6 @@ class AssistantWorkload:
         *without: str,
         together: int = 1,
     ) -> tuple[Any, Any]:
-        from harness.workloads.assistant.assistant import Assistant
-        from harness.workloads.grounding_qa.answering import fill_store
-        from harness.workloads.grounding_qa.support import Support
-
         session, template = opened
         store = fill_store(context, [], name, with_meaning=bool(size["minilm"]), capacity=10_000)
         session.clear()

@@ -2,4 +2,4 @@
 
 from harness.workloads.debate.workload import DebateWorkload
 
-WORKLOAD = DebateWorkload()
+WORKLOAD = DebateWorkload("debate")

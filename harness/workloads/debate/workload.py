@@ -7,6 +7,9 @@ from typing import Any, Final, NamedTuple
 from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
+from harness.workloads._language.templates import open_chat
+from harness.workloads.debate.debating import Debate, cases, hold_all, level, report
 
 _EVALUATED: Final = 42
 _ALL: Final = 120
@@ -30,24 +33,8 @@ class State(NamedTuple):
     context: WorkloadContext
 
 
-class DebateWorkload:
+class DebateWorkload(Described):
     """Debate, consultancy and critique before a judge who does not see the passage; timed on one model in all roles."""
-
-    name = "debate"
-    title = "Debate: two debaters with rebuttals, consultancy and critique, before a weaker judge"
-    extra = "llama"
-    needs_model = True
-    samples_cases = True
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"case_count": 2, "budget_tokens": 8, "read_tokens": 490, "judge_tokens": 75, "vocab_count": 151_936},
-        "default": {
-            "case_count": 8,
-            "budget_tokens": 48,
-            "read_tokens": 560,
-            "judge_tokens": 200,
-            "vocab_count": 151_936,
-        },
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Tokens read and drawn; ``read_tokens``, ``judge_tokens`` and ``vocab_count`` are those of Qwen2.5-Coder.
@@ -56,7 +43,7 @@ class DebateWorkload:
         The judge reads both orders of the claims as one batch. What all speakers and what the judge are told first was
         read before.
         """
-        fixed: dict[str, Any] = {"flops_count": 0.0, "moved_bytes": 0.0, "resident_bytes": 0, "parallel": False}
+        fixed: dict[str, Any] = {"resident_bytes": 0, "parallel": False}
         fixed["pass_set_bytes"] = 2 * 4.0 * size["vocab_count"]
         said = 2.0 * min(30, size["budget_tokens"])
         looked = 4 * 8.0 * size["vocab_count"]  # four passes over float32
@@ -91,9 +78,6 @@ class DebateWorkload:
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Open the model, make the cases, hold one debate."""
-        from harness.workloads._language.templates import open_chat
-        from harness.workloads.debate.debating import Debate, cases
-
         made = cases(size["case_count"], context.seed)
         session, template = open_chat(context, *_OPENED)
         debate = Debate(session, template, budget_tokens=size["budget_tokens"], seed=context.seed)
@@ -119,8 +103,6 @@ class DebateWorkload:
         Raises:
             WrongAnswerError: One of these fails.
         """
-        from harness.workloads.debate.debating import hold_all, level, report
-
         if [s.text for s in state.debate.argue(state.cases[0])] != [s.text for s in state.speeches]:
             raise WrongAnswerError("the same seed gave other speeches")
         held = hold_all(state.debate, state.cases, state.context)
@@ -147,9 +129,6 @@ class DebateWorkload:
 
         Needs no data.
         """
-        from harness.workloads._language.templates import open_chat
-        from harness.workloads.debate.debating import Debate, cases, hold_all, report
-
         path = context.model_path
         assert path is not None
         session, template = open_chat(context, *_OPENED)

@@ -2,4 +2,4 @@
 
 from harness.workloads.grounding_qa.workload import GroundingWorkload
 
-WORKLOAD = GroundingWorkload()
+WORKLOAD = GroundingWorkload("grounding_qa")

@@ -7,6 +7,13 @@ from typing import Any, NamedTuple
 from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
+from harness.workloads._language.generate import Branches, Plan, in_one_batch
+from harness.workloads._language.templates import open_chat
+from harness.workloads.grounding_qa import sets
+from harness.workloads.grounding_qa.answering import Grounded, contains, fill_store, judge, summary
+from harness.workloads.grounding_qa.facts import facts, questions
+from harness.workloads.grounding_qa.support import Support, evaluate, objections
 
 _FILLER = "The passage that follows tells of bridges, mills and towers, of who designed them and when they opened. "
 
@@ -23,36 +30,8 @@ class State(NamedTuple):
     sample_count: int
 
 
-class GroundingWorkload:
+class GroundingWorkload(Described):
     """Retrieval, eight samples, a vote over claims, a checked citation."""
-
-    name = "grounding_qa"
-    title = "Grounded answers: retrieval, self-consistency over claims, checked citations, abstention"
-    extra = "llama"
-    needs_model = True
-    samples_cases = True
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {
-            "passage_count": 40,
-            "question_count": 4,
-            "sample_count": 4,
-            "prompt_tokens": 48,
-            "new_tokens": 8,
-            "read_tokens": 106,
-            "vocab_count": 49_152,
-            "minilm": 0,
-        },
-        "default": {
-            "passage_count": 400,
-            "question_count": 16,
-            "sample_count": 8,
-            "prompt_tokens": 131,
-            "new_tokens": 24,
-            "read_tokens": 106,
-            "vocab_count": 49_152,
-            "minilm": 1,
-        },
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Tokens read and steps made; each drawn token passes the vocabulary four times (maximum, gap, near, where).
@@ -73,8 +52,6 @@ class GroundingWorkload:
                 "numpy_calls_count": 12.0 * count,
                 "python_ops_count": 150.0 * count,
                 "parallel": False,
-                "flops_count": 0.0,
-                "moved_bytes": 0.0,
                 "resident_bytes": resident,
             }
 
@@ -107,11 +84,6 @@ class GroundingWorkload:
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Fill a store with made-up facts, open the model, read the examples."""
-        from harness.workloads._language.generate import Plan
-        from harness.workloads._language.templates import open_chat
-        from harness.workloads.grounding_qa.answering import Grounded, fill_store
-        from harness.workloads.grounding_qa.facts import facts, questions
-
         known = facts(size["passage_count"], context.seed)
         n, new_tokens = size["sample_count"], size["new_tokens"]
         session, _ = open_chat(context, context_tokens=self.context_tokens(size), sequence_count=max(8, n) + 1)
@@ -123,8 +95,6 @@ class GroundingWorkload:
 
     def operations(self, state: State) -> Sequence[Operation]:
         """A whole answer with an early end of the vote; samples drawn in one batch."""
-        from harness.workloads._language.generate import in_one_batch
-
         turn = cycle(state.questions)
         arguments = (state.session, state.prompt, state.sample_count, state.plan)
 
@@ -146,10 +116,6 @@ class GroundingWorkload:
         Raises:
             WrongAnswerError: One of these fails.
         """
-        from harness.workloads._language.generate import Branches, in_one_batch
-        from harness.workloads.grounding_qa.answering import Grounded, contains, judge, summary
-        from harness.workloads.grounding_qa.support import objections
-
         arguments = (state.session, state.prompt, state.sample_count, state.plan)
         batch, again = in_one_batch(*arguments), in_one_batch(*arguments)
         if [s.tokens for s in batch] != [s.tokens for s in again]:
@@ -174,10 +140,6 @@ class GroundingWorkload:
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """Support on held-out cases; answers and abstention on made-up facts, and on LoCoMo and TruthfulQA if there."""
-        from harness.workloads._language.templates import open_chat
-        from harness.workloads.grounding_qa import sets
-        from harness.workloads.grounding_qa.support import Support, evaluate
-
         data = context.data
         locomo = sorted(data.glob("locomo*.json")) if data else []
         truthful = sorted(data.glob("TruthfulQA*.csv")) if data else []

@@ -2,4 +2,4 @@
 
 from harness.workloads.memory_store.workload import MemoryWorkload
 
-WORKLOAD = MemoryWorkload()
+WORKLOAD = MemoryWorkload("memory_store")

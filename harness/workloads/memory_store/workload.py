@@ -10,6 +10,11 @@ import numpy as np
 from harness.domain.workload import Cost, new_page_bytes
 from harness.errors import RefusedError, WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
+from harness.workloads.memory_store import lives, locomo, minilm
+from harness.workloads.memory_store.embedders import CachedEmbedder, HashingEmbedder
+from harness.workloads.memory_store.store import MemoryStore, NewMemory
+from harness.workloads.memory_store.synthetic import code, facts, near
 
 _NOW_S: Final = 1_750_000_000.0
 _QUESTIONS: Final = 64
@@ -34,18 +39,8 @@ class State(NamedTuple):
     folder: Path
 
 
-class MemoryWorkload:
+class MemoryWorkload(Described):
     """Long-term memory: hybrid retrieval over everything, durable writes, provable forgetting."""
-
-    name = "memory_store"
-    title = "Long-term memory: BM25 + cosine retrieval, durable store, forgetting that erases"
-    extra = ""
-    needs_model = False
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"entry_count": 2_000, "dim": 384},
-        "default": {"entry_count": 10_000, "dim": 384},
-        "large": {"entry_count": 100_000, "dim": 384},
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Retrieve reads the matrix once (4 n d bytes, a kernel entered for each row) and passes over columns of n.
@@ -62,7 +57,7 @@ class MemoryWorkload:
         matrix, columns = 4 * n * d, 36 * n
         # Beside the arrays: entries of dictionaries for each memory, and the database's own page cache.
         resident = matrix + columns + 200 * n + min(_PAGE_CACHE_BYTES, (4 * d + 300) * n)
-        fixed: dict[str, Any] = {"flops_count": 0.0, "resident_bytes": resident, "parallel": False}
+        fixed: dict[str, Any] = {"resident_bytes": resident, "parallel": False}
         column = 4.0 * n
         leaves = min(_FACT_TERMS, _FACT_TERMS * n / _ENTRIES_OF_ALL_LEAVES)
         return (
@@ -81,7 +76,6 @@ class MemoryWorkload:
             ),
             Cost(
                 operation="store",
-                moved_bytes=0.0,
                 pass_bytes=24 * column,
                 pass_set_bytes=4 * column,
                 fresh_bytes=new_page_bytes(2 * column, column),
@@ -94,7 +88,6 @@ class MemoryWorkload:
             ),
             Cost(
                 operation="forget",
-                moved_bytes=0.0,
                 numpy_calls_count=10,
                 python_ops_count=1020,
                 sql_statements_count=11.8 + 1.4 * _FACT_TERMS + 2.6 * (6 + leaves),
@@ -113,10 +106,6 @@ class MemoryWorkload:
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Fill a store to its capacity."""
-        from harness.workloads.memory_store.embedders import HashingEmbedder
-        from harness.workloads.memory_store.store import MemoryStore, NewMemory
-        from harness.workloads.memory_store.synthetic import code, facts, near
-
         n, d = size["entry_count"], size["dim"]
         made = facts(n, d, context.seed, now_s=_NOW_S)
         clock = iter(range(1, 1 << 40))
@@ -153,8 +142,6 @@ class MemoryWorkload:
 
     def check(self, state: State) -> Mapping[str, Any]:
         """Planted facts are found, order equals an independent sum, reading changes nothing, forgotten is gone."""
-        from harness.workloads.memory_store.synthetic import code
-
         store, facts = state.store, state.facts
         before = hashlib.sha256(store.path.read_bytes()).digest()
         found = 0
@@ -186,9 +173,6 @@ class MemoryWorkload:
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """The managed memory on talks of our own; evidence recall on LoCoMo, with MiniLM and hashed words, if there."""
-        from harness.workloads.memory_store import lives, locomo, minilm
-        from harness.workloads.memory_store.embedders import CachedEmbedder, HashingEmbedder
-
         files = sorted(context.data.glob("locomo*.json")) if context.data else []
         cached = CachedEmbedder(minilm.MiniLM(minilm.fetch(context.cache / "encoders")))
         found = {"lives": lives.evaluate(cached, context.folder, seed=context.seed)}

@@ -2,4 +2,4 @@
 
 from harness.workloads.reasoning.workload import ReasoningWorkload
 
-WORKLOAD = ReasoningWorkload()
+WORKLOAD = ReasoningWorkload("reasoning")

@@ -7,6 +7,17 @@ from typing import Any, NamedTuple
 from harness.domain.workload import Cost
 from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
+from harness.workloads._described import Described
+from harness.workloads._language.cases import drawn, watched
+from harness.workloads._language.judgement import Judge
+from harness.workloads._language.templates import open_chat
+from harness.workloads._language.texts import shipped_table
+from harness.workloads.reasoning.analysis import analyse
+from harness.workloads.reasoning.constraints import Puzzle, solve, violations
+from harness.workloads.reasoning.contradictions import asked, believed, chains, contradictions, score
+from harness.workloads.reasoning.process_bench import beside, criticised
+from harness.workloads.reasoning.process_bench import score as bench_score
+from harness.workloads.reasoning.traces import trace
 
 
 class State(NamedTuple):
@@ -17,18 +28,8 @@ class State(NamedTuple):
     puzzles: list[Any]
 
 
-class ReasoningWorkload:
+class ReasoningWorkload(Described):
     """Exact arithmetic over a chain of thought, and puzzles with a proof."""
-
-    name = "reasoning"
-    title = "Reasoning: chains of thought checked exactly, constraint puzzles proved"
-    extra = ""
-    needs_model = False
-    samples_cases = True
-    sizes: Mapping[str, Mapping[str, int]] = {
-        "small": {"trace_count": 100, "step_count": 5},
-        "default": {"trace_count": 1000, "step_count": 5},
-    }
 
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Interpreted code, as traced, and regular expressions.
@@ -37,7 +38,7 @@ class ReasoningWorkload:
         thirteen more are tried on its parts of some 3 characters. A puzzle has five people and three rooms.
         """
         resident = 4000 * size["trace_count"]
-        fixed: dict[str, Any] = {"flops_count": 0.0, "moved_bytes": 0.0, "resident_bytes": resident, "parallel": False}
+        fixed: dict[str, Any] = {"resident_bytes": resident, "parallel": False}
         steps = size["step_count"]
         return (
             Cost(
@@ -51,9 +52,6 @@ class ReasoningWorkload:
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Make traces and puzzles."""
-        from harness.workloads.reasoning.constraints import Puzzle
-        from harness.workloads.reasoning.traces import trace
-
         count, steps = size["trace_count"], size["step_count"]
         first = 1000 * context.seed
         wrong = [trace(first + i, step_count=steps) for i in range(count)]
@@ -69,9 +67,6 @@ class ReasoningWorkload:
 
     def operations(self, state: State) -> Sequence[Operation]:
         """Analyse one trace; solve one puzzle."""
-        from harness.workloads.reasoning.analysis import analyse
-        from harness.workloads.reasoning.constraints import solve
-
         turn = iter(range(1 << 40))
         return (
             Operation("analyse", lambda: analyse(state.wrong[next(turn) % len(state.wrong)].steps)),
@@ -80,9 +75,6 @@ class ReasoningWorkload:
 
     def check(self, state: State) -> Mapping[str, Any]:
         """Every error that was put in is located, no right trace is blamed, every solution keeps its constraints."""
-        from harness.workloads.reasoning.analysis import analyse
-        from harness.workloads.reasoning.constraints import solve, violations
-
         missed = [t for t in state.wrong if analyse(t.steps).first_error != t.wrong_step]
         blamed = [t for t in state.right if analyse(t.steps).faults]
         if missed or blamed:
@@ -98,12 +90,6 @@ class ReasoningWorkload:
 
         With a model (``--model``), its judgement of contradictions and its step critic stand beside the exact checks.
         """
-        from harness.workloads._language.templates import open_chat
-        from harness.workloads.reasoning.analysis import analyse
-        from harness.workloads.reasoning.contradictions import chains, contradictions, score
-        from harness.workloads.reasoning.process_bench import beside, criticised
-        from harness.workloads.reasoning.process_bench import score as bench_score
-
         made = chains(context.seed, held_out=True, fill_count=4)
         found: dict[str, Any] = {"contradictions": score(made, [contradictions(c.steps) for c in made])}
         opened = open_chat(context, context_tokens=4096, sequence_count=10) if context.model_path else None
@@ -127,11 +113,6 @@ class ReasoningWorkload:
 
 def _asked(session: Any, template: Any, context: WorkloadContext) -> Mapping[str, Any]:
     """The rules and the model together; the margin from which it is believed is fitted on the chains for fitting."""
-    from harness.workloads._language.cases import drawn, watched
-    from harness.workloads._language.judgement import Judge
-    from harness.workloads._language.texts import shipped_table
-    from harness.workloads.reasoning.contradictions import asked, believed, chains, score
-
     told = shipped_table("instructions")["contradictions"]
     judge = Judge(session, template, told["instruction"], told["examples"])
     fitting, made = (
