@@ -1,6 +1,7 @@
 """The campaign finds nothing in the product, and does find what is planted."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,10 @@ def test_a_killed_parent_goes_on_where_it_stopped() -> None:
 
 
 def test_a_lost_result_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forget(history: History, record: RunRecord, *, cell: str = "") -> None:
-        del history, record, cell
+    def forget(history: History, records: Iterable[RunRecord], *, cell: str = "") -> None:
+        del history, records, cell
 
-    monkeypatch.setattr(History, "append", forget)
+    monkeypatch.setattr(History, "extend", forget)
     result = CliRunner().invoke(main, ["--count", "1", "--kind", "child killed", "--json"])
 
     assert result.exit_code == 1
