@@ -29,6 +29,11 @@ class EngineBuffer(Frozen, frozen=True, kw_only=True):
         """Whether it is the host's memory."""
         return self.device.startswith("CPU") or self.device.endswith("_Host")
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it is address space of the file: what of it is resident shows in the peak alone."""
+        return self.device.endswith("_Mapped")
+
 
 class ServerUse(Frozen, frozen=True, kw_only=True):
     """What the way to a server added, and what its processes used.

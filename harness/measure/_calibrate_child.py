@@ -101,8 +101,8 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     times of the role ``link`` are seconds of a byte that is copied to the GPU.
     """
     devices()  # the engine loads its drivers when it is first asked for them
-    before = read_memory()
-    held_bytes = before.anonymous_bytes if before and arguments["api"] == "cpu" else 0
+    before = read_memory() if arguments["api"] == "cpu" else None
+    held_bytes = before.anonymous_bytes if before else 0
     if arguments["api"] != "cpu":
         device = devices_of(arguments["api"])[0]
         link = Bench("link", "", dimensions("shallow", "F16", 0), {})
@@ -115,7 +115,7 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
             for _, session in sessions:
                 _passes(session, 1, 0, 3)
             if arguments["software"] and not held_bytes and (now := read_memory()):
-                buffers = sum(b.size_bytes for _, s in sessions for b in s.buffers if not b.device.endswith("_Mapped"))
+                buffers = sum(b.size_bytes for _, s in sessions for b in s.buffers if not b.is_mapped)
                 held_bytes = max(now.anonymous_bytes - buffers, 0)  # with the driver's own, which lies in this process
             for turn in range(arguments["rounds"]):
                 for bench, session in sessions:

@@ -94,13 +94,10 @@ _PARTS: Final = ("weights", "token table", "kv cache", "compute buffer", "host b
 
 
 def _pools(record: RunRecord, memory: MemoryPrediction) -> list[Row]:
-    """The engine's buffers in each pool, where it has a GPU: what it said it laid there, and what was predicted.
-
-    A mapped file is address space, not memory: what of it is resident shows in the peak.
-    """
+    """The engine's buffers in each pool, where it has a GPU: what it said it laid there, and what was predicted."""
     told = {"vram": 0, "ram": 0}
     for buffer in record.result.buffers if isinstance(record.result, Generation) else ():
-        if not buffer.device.endswith("_Mapped"):
+        if not buffer.is_mapped:
             told["ram" if buffer.on_host else "vram"] += buffer.size_bytes
     if not told["vram"]:
         return []

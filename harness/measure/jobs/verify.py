@@ -175,8 +175,10 @@ def run_verified(arguments: Mapping[str, Any], emit: Callable[..., None]) -> Non
         advice = msgspec.structs.replace(advice, draft=Path(job.drafts[0]).name, round_trip_s=trip_s)
         emit("advice", advice)
         costs = CostTable(verify_s, advice.draft_s)
-        policy: FixedPolicy = TripPolicy(costs, most_tokens=job.most_tokens, seen=seen)
-        remote.policy = policy = FixedPolicy(job.draft_tokens, costs) if job.draft_tokens else policy
+        policy = FixedPolicy(job.draft_tokens, costs)
+        if not job.draft_tokens:
+            policy = TripPolicy(costs, most_tokens=job.most_tokens, seen=seen)
+        remote.policy = policy
         for index, prompt in enumerate(prompts * job.repetitions):
             told: dict[str, tuple[Decoding, str]] = {}
             for mark in ("", PLAIN) if index % 2 else (PLAIN, ""):

@@ -28,7 +28,6 @@ from harness.runtimes.llamacpp.laid_memory import (
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.stream_plan import FileLayout
 
-NAME_OFFSET: Final = 256  # of ``name`` in ``struct ggml_tensor`` on 64-bit systems
 BLOCK_MARK: Final = b"l_out-"
 
 

@@ -152,7 +152,8 @@ class LookupDrafter(Drafter):
         """(where the continuation starts, tokens that matched); (-1, 0) without a match."""
         text = np.array(history, np.int32).tobytes()  # searched as bytes: a match begins at a whole token
         for size in range(min(_LONGEST_TOKENS, len(history) - 1), _SHORTEST_TOKENS - 1, -1):
-            run, at = text[-4 * size :], text.rfind(text[-4 * size :], 0, -4)
+            run = text[-4 * size :]
+            at = text.rfind(run, 0, -4)
             while at > 0 and at % 4:
                 at = text.rfind(run, 0, at + len(run) - 1)
             if at >= 0:

@@ -24,18 +24,15 @@ from numpy.typing import NDArray
 from harness.domain.scenario import Scenario
 from harness.domain.streaming import ExpertPlan, ExpertUse
 from harness.errors import EngineError, RefusedError
-from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, BudgetedSession
+from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, BudgetedSession
 from harness.runtimes.llamacpp.expert_cache import CachePolicy, ExpertCache
 from harness.runtimes.llamacpp.expert_pages import ExpertPages, Key
+from harness.runtimes.llamacpp.session import DATA_OFFSET, NAME_OFFSET, NB_OFFSET, NE_OFFSET, SOURCES_OFFSET
 from harness.runtimes.llamacpp.stream_plan import ExpertLayout, FileLayout, expert_layout_of, merged_pages, plan_experts
 from harness.runtimes.llamacpp.streaming import StreamedSession
 
 Schedule = Literal["auto", "experts", "blocks"]
 
-_COUNTS_OFFSET: Final = 16  # of ``ne`` in ``struct ggml_tensor`` on 64-bit systems
-_STRIDES_OFFSET: Final = 48  # of ``nb``
-_SOURCES_OFFSET: Final = 152  # of ``src``
-_DATA_OFFSET: Final = 248  # of ``data``
 _TYPE_I32: Final = 26
 
 
@@ -123,11 +120,11 @@ class ExpertStreamedSession(BudgetedSession):
 
     def _learn(self, node: int, name: bytes) -> None:
         """Of a node of the first passes: whether it multiplies with experts, and with which choice."""
-        source = ctypes.c_void_p.from_address(node + _SOURCES_OFFSET).value
+        source = ctypes.c_void_p.from_address(node + SOURCES_OFFSET).value
         stack = self._stack_of.get(ctypes.string_at(source + NAME_OFFSET)) if source else None
         if stack is not None:
             layer, late = stack
-            choice = ctypes.c_void_p.from_address(node + _SOURCES_OFFSET + 16).value
+            choice = ctypes.c_void_p.from_address(node + SOURCES_OFFSET + 16).value
             if choice and ctypes.c_int.from_address(choice).value == _TYPE_I32:
                 self._choice_names[ctypes.string_at(choice + NAME_OFFSET)] = layer
             self._product_names[name] = stack
@@ -217,9 +214,9 @@ class ExpertStreamedSession(BudgetedSession):
 
 def _choice_of(node: int) -> NDArray[np.int32]:
     """Ids [tokens, used] of a choice; it is a view of a sorted row, so rows are further apart than they are long."""
-    used, tokens = (ctypes.c_int64 * 2).from_address(node + _COUNTS_OFFSET)
-    stride, row_stride = (ctypes.c_size_t * 2).from_address(node + _STRIDES_OFFSET)
-    data = ctypes.c_void_p.from_address(node + _DATA_OFFSET).value
+    used, tokens = (ctypes.c_int64 * 2).from_address(node + NE_OFFSET)
+    stride, row_stride = (ctypes.c_size_t * 2).from_address(node + NB_OFFSET)
+    data = ctypes.c_void_p.from_address(node + DATA_OFFSET).value
     if not (data and tokens and used):
         return np.zeros((0, int(used)), np.int32)
     span = (tokens - 1) * row_stride + (used - 1) * stride + 4

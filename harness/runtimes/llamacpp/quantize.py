@@ -19,7 +19,14 @@ from harness.domain.ggml import BLOCKS
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.library import ENGINE_LOG, library
-from harness.runtimes.llamacpp.session import LlamaSession
+from harness.runtimes.llamacpp.session import (
+    DATA_OFFSET,
+    NAME_OFFSET,
+    NE_OFFSET,
+    OP_OFFSET,
+    SOURCES_OFFSET,
+    LlamaSession,
+)
 
 _QUANT_NAMES: Final = (
     *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0"),
@@ -32,8 +39,6 @@ QUANTS: Final = {n: f"LLAMA_FTYPE_{'ALL' if n == 'F32' else 'MOSTLY'}_{n}" for n
 NEED_IMPORTANCE: Final = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S", "IQ3_XXS"})
 """Mixtures that the quantizer refuses, or does badly, without an importance matrix."""
 
-# struct ggml_tensor on 64-bit systems: type, buffer, ne[4], nb[4], op, op_params[16], flags, src[10], view_src, ...
-_OP, _SRC, _DATA, _NAME, _NE = 80, 152, 248, 256, 16
 _MUL_MAT: Final = 29
 _CHUNK_COUNT, _CHUNK_TOKENS = 8, 512  # that are read for an importance matrix
 
@@ -97,18 +102,18 @@ class _Collector:
         self.rows: dict[str, int] = {}
 
     def hook(self, node: int, ask: bool) -> bool:
-        if ctypes.c_int.from_address(node + _OP).value != _MUL_MAT:
+        if ctypes.c_int.from_address(node + OP_OFFSET).value != _MUL_MAT:
             return not ask
-        weight, activation = (ctypes.c_void_p.from_address(node + _SRC + 8 * i).value for i in (0, 1))
+        weight, activation = (ctypes.c_void_p.from_address(node + SOURCES_OFFSET + 8 * i).value for i in (0, 1))
         if not weight or not activation:
             return not ask
-        name = ctypes.string_at(weight + _NAME).decode("utf-8", "replace")
+        name = ctypes.string_at(weight + NAME_OFFSET).decode("utf-8", "replace")
         wanted = name.endswith(".weight") and ctypes.c_int.from_address(activation).value == 0  # F32
         if ask or not wanted:
             return wanted if ask else True
-        dims = (ctypes.c_int64 * 4).from_address(activation + _NE)
+        dims = (ctypes.c_int64 * 4).from_address(activation + NE_OFFSET)
         width, rows = dims[0], dims[1] * dims[2] * dims[3]
-        data = ctypes.c_void_p.from_address(activation + _DATA).value
+        data = ctypes.c_void_p.from_address(activation + DATA_OFFSET).value
         if not data:
             return True
         block: Any = (ctypes.c_float * (width * rows)).from_address(data)

@@ -20,8 +20,8 @@ from harness.runtimes.llamacpp.library import ENGINE_LOG, library
 DEFAULT_BATCH_TOKENS: Final = 2048
 """Tokens of one logical batch (``n_batch``), as llama-bench has it."""
 
-_NAME_OFFSET: Final = 256  # of ``name`` in ``struct ggml_tensor`` on 64-bit systems
-_NE_OFFSET: Final = 16
+NE_OFFSET, NB_OFFSET, OP_OFFSET, SOURCES_OFFSET, DATA_OFFSET, NAME_OFFSET = 16, 48, 80, 152, 248, 256
+"""Where fields of ``struct ggml_tensor`` begin on 64-bit systems; its first one is the type (ggml.h)."""
 _TYPE_F32: Final = 0
 _DECODE_FAULTS: Final = {
     1: "no room left in the KV cache",
@@ -327,7 +327,7 @@ class _TapHook:
     def __call__(self, node: int, ask: bool) -> bool:
         """The engine's question and its answer; see :data:`EvalHook`."""
         try:
-            name = None if self._failure else self._wanted(ctypes.string_at(node + _NAME_OFFSET))
+            name = None if self._failure else self._wanted(ctypes.string_at(node + NAME_OFFSET))
             if ask:
                 return name is not None
             if name is not None:
@@ -347,7 +347,7 @@ class _TapHook:
     def _hand_over(self, node: int, name: str) -> None:
         if ctypes.c_int.from_address(node).value != _TYPE_F32 or not self._is_contiguous(node):
             raise EngineError(f"{name} is no plain float32 tensor in this build of llama.cpp")
-        sizes = [int(n) for n in (ctypes.c_int64 * 4).from_address(node + _NE_OFFSET)]
+        sizes = [int(n) for n in (ctypes.c_int64 * 4).from_address(node + NE_OFFSET)]
         while len(sizes) > 2 and sizes[-1] == 1:
             sizes.pop()
         values = np.empty(sizes[::-1], np.float32)

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from harness.domain.streaming import PAGE_BYTES, StreamPlan
 from harness.errors import EngineError, RefusedError
-from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, NAME_OFFSET, BudgetedSession
+from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, BudgetedSession
 from harness.runtimes.llamacpp.laid_memory import BUFFERS_BYTES
+from harness.runtimes.llamacpp.session import NAME_OFFSET
 from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, layout_of, plan_split, whole_pages
 
 
