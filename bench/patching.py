@@ -30,8 +30,9 @@ from bench._kept import keep
 from harness.catalog.gguf import read_gguf
 from harness.ports import Session
 from harness.runtimes.llamacpp import RUNTIME
-from harness.stats.intervals import binomial_test, cluster_interval
-from harness.workloads._language.activations import block_name, scenario_of
+from harness.stats.intervals import cluster_interval
+from harness.workloads._language.activations import BLOCK, LayerTap, scenario_of
+from harness.workloads._language.judgement import signal
 from harness.workloads._language.sampling import log_softmax_at
 
 BEFORE, AFTER = "The capital of", " is the city of"
@@ -52,21 +53,17 @@ class Prompt(NamedTuple):
     answer: int
 
 
-class Patch:
+class Patch(LayerTap):
     """A tap that keeps one token of every block, and puts one of another run in its place in one block."""
 
     def __init__(self) -> None:
+        super().__init__(BLOCK, self._patched)
         self.place, self.layer = 0, -1
         self.value: NDArray[np.float32] | None = None
         self.kept: dict[int, NDArray[np.float32]] = {}
 
-    def wants(self, name: str) -> bool:
-        """Every block's result."""
-        return name.startswith(block_name(0)[:-1]) and name.rpartition("-")[2].isdigit()
-
-    def __call__(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    def _patched(self, layer: int, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Keep or replace; the last block is computed for fewer tokens and is left alone."""
-        layer = int(name.rpartition("-")[2])
         if self.place >= len(values):
             return None
         if layer != self.layer or self.value is None:
@@ -148,10 +145,10 @@ def main(model: Path, layer_count: int, threads: int) -> None:
     rows = []
     for at, layer in enumerate(layers):
         said = [cluster_interval(side[:, at], np.ones(len(side))) for side in (clean, null)]
-        wins = int((clean[:, at] > null[:, at]).sum())
-        p = binomial_test(wins, len(clean), 0.5)
+        test = signal(int((clean[:, at] > null[:, at]).sum()), len(clean))
         told = [f"{s.mid:+.2f} ({s.low:+.2f} to {s.high:+.2f})" for s in said]
-        rows.append([str(layer), *told, f"{p:.2g}", "causal" if p <= 0.05 and 2 * wins > len(clean) else "no effect"])
+        says = "causal" if test.says == "better than chance" else "no effect"
+        rows.append([str(layer), *told, f"{test.p:.2g}", says])
     print(f"{known_count} of {len(CAPITALS)} prompts answered rightly, {len(clean)} pairs")
     columns = ["block", "recovered by the clean patch", "by a third country", "exact p", "says"]
     command = f"python -m bench patching {model.name} --layers {layer_count}"

@@ -23,7 +23,7 @@ from bench.patching import CAPITALS
 from harness.catalog.gguf import read_gguf
 from harness.runtimes.llamacpp import RUNTIME
 from harness.stats.intervals import cluster_interval
-from harness.workloads._language.activations import block_name, scenario_of
+from harness.workloads._language.activations import BLOCK, LayerTap, scenario_of
 from harness.workloads._language.judgement import signal
 from harness.workloads.probe.linear import fit
 
@@ -42,21 +42,6 @@ class Statement(NamedTuple):
     is_true: bool
 
 
-class Last:
-    """A tap that keeps the last token of every block."""
-
-    def __init__(self) -> None:
-        self.kept: dict[int, NDArray[np.float32]] = {}
-
-    def wants(self, name: str) -> bool:
-        """Every block's result."""
-        return name.startswith(block_name(0)[:-1])
-
-    def __call__(self, name: str, values: NDArray[np.float32]) -> None:
-        """Keep, and change nothing."""
-        self.kept[int(name.rpartition("-")[2])] = values[-1].copy()
-
-
 def statements(seed: int = 1) -> list[Statement]:
     """All of them; wrong capitals are those of the next country in an order drawn at random, so never the right one."""
     order = np.random.default_rng(seed).permutation(len(CAPITALS))
@@ -72,14 +57,15 @@ def statements(seed: int = 1) -> list[Statement]:
 
 def streams(path: Path, made: Sequence[Statement], threads: int) -> dict[int, NDArray[np.float32]]:
     """Residual stream after each block at the last token of each statement [statements, dim]."""
-    tap = Last()
     found: dict[int, list[NDArray[np.float32]]] = {}
-    with closing(RUNTIME.open(path, scenario_of(threads, 64), tap=tap)) as session:
+
+    def keep_last(layer: int, values: NDArray[np.float32]) -> None:
+        found.setdefault(layer, []).append(values[-1].copy())
+
+    with closing(RUNTIME.open(path, scenario_of(threads, 64), tap=LayerTap(BLOCK, keep_last))) as session:
         for one in made:
             session.clear()
             session.decode(session.tokenize(one.text), position=0, logits="last")
-            for layer, value in tap.kept.items():
-                found.setdefault(layer, []).append(value)
     return {layer: np.stack(rows) for layer, rows in found.items()}
 
 

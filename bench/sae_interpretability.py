@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 from bench._kept import keep
 from harness.domain.scenario import Scenario
 from harness.runtimes.llamacpp import RUNTIME
-from harness.stats.intervals import Estimate, binomial_test, cluster_interval
+from harness.stats.intervals import Estimate, cluster_interval
 from harness.workloads._language.activations import Captured, block_name, ordinary, scenario_of
-from harness.workloads._language.judgement import Judge
-from harness.workloads._language.sampling import log_softmax_at
+from harness.workloads._language.judgement import Judge, signal
+from harness.workloads._language.sampling import log_softmax_at, logits_after
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads.sparse_autoencoder.features import Feature, top_features
 from harness.workloads.sparse_autoencoder.metrics import quality
@@ -182,9 +182,7 @@ def steered(
         text = material.held_out.tokens[:_STEERED_TOKENS].tolist()
 
         def mean_of(tokens: Sequence[int]) -> float:
-            session.clear()
-            session.decode(text, position=0, logits="all")
-            rows = (session.logits(at) for at in range(len(text)))
+            rows = logits_after(session, text)
             return float(np.mean([[log_softmax_at(row, t) for t in tokens] for row in rows]))
 
         for at, feature in enumerate(features):
@@ -211,9 +209,9 @@ def steering_rows(shifts: dict[str, NDArray[np.float64]]) -> list[list[str]]:
             rows.append(["steering, nats", name, _interval(mean), "-", "-"])
             continue
         wins = int((own > found).sum())
-        p = binomial_test(wins, len(own), 0.5)
-        says = "own is stronger" if p <= 0.05 and 2 * wins > len(own) else "no signal" if p > 0.05 else "own is weaker"
-        rows.append(["steering, nats", name, _interval(mean), f"{p:.2g}", f"{says}, {wins} of {len(own)}"])
+        test = signal(wins, len(own))
+        says = {"better than chance": "own is stronger", "worse than chance": "own is weaker"}.get(test.says, test.says)
+        rows.append(["steering, nats", name, _interval(mean), f"{test.p:.2g}", f"{says}, {wins} of {len(own)}"])
     return rows
 
 

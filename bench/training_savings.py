@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from bench._kept import keep
 from harness.stats.intervals import ratio_interval
 from harness.workloads._language.texts import further_text, shipped_text, split_text
-from harness.workloads.training_efficiency.mixture import SEQUENCE_TOKENS
+from harness.workloads.training_efficiency.mixture import SEQUENCE_TOKENS, train_on
 from harness.workloads.training_efficiency.transformer import Config, Transformer
 
 TEACHER: Final = Config()
@@ -71,17 +71,15 @@ def drawn(order: NDArray[np.int64], step_count: int, seed: int, *, paced: bool) 
 
 def distribution(model: Transformer, tokens: Windows) -> NDArray[Any]:
     """Softmax of the logits [batch x sequence, vocabulary]."""
-    logits = model.logits(tokens[:, :-1])
-    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(chances / chances.sum(axis=1, keepdims=True))
+    from scipy.special import softmax
+
+    return np.asarray(softmax(model.logits(tokens[:, :-1]), axis=1))
 
 
 def trained(config: Config, windows: Windows, step_count: int, seed: int) -> Transformer:
-    """A model by labels, windows at random; the rate falls to a tenth."""
-    model = Transformer(config, seed)
-    for at, rows in enumerate(drawn(np.arange(len(windows)), step_count, seed, paced=False)):
-        model.step(windows[rows], 3e-3 * min(1.0, (at + 1) / 20) * (0.55 + 0.45 * np.cos(np.pi * at / step_count)))
-    return model
+    """A model by labels, windows at random."""
+    order = drawn(np.arange(len(windows)), step_count, seed, paced=False)
+    return train_on((windows[rows] for rows in order), config, step_count, seed)
 
 
 def curve(

@@ -155,6 +155,10 @@ class WorkloadContext(NamedTuple):
     cases: int | None = None
     say: Callable[[str], None] = lambda _: None
 
+    def data_files(self, pattern: str) -> list[Path]:
+        """Data sets whose file names match, by name; none where there is no data folder."""
+        return sorted(self.data.glob(pattern)) if self.data else []
+
 
 class Workload(Protocol):
     """A system of its own that is measured like a language model. Its module ends in ``WORKLOAD = ...``.

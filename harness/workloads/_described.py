@@ -3,6 +3,9 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
+
+_TABLE: Final[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("workloads.toml").read_text(encoding="utf-8"))
 
 
 class Described:
@@ -12,7 +15,7 @@ class Described:
     """
 
     def __init__(self, name: str) -> None:
-        row = tomllib.loads(Path(__file__).with_name("workloads.toml").read_text(encoding="utf-8"))[name]
+        row = _TABLE[name]
         self.name = name
         self.title: str = row["title"]
         self.extra: str = row.get("extra", "")

@@ -14,6 +14,7 @@ from harness.ports import EndPass, Session
 
 Floats = NDArray[np.float32]
 
+BLOCK: Final = "l_out-"  # and the block's number
 WINDOW_TOKENS: Final = 512
 MASSIVE_RATIO: Final = 8.0
 """A token whose norm is more than this multiple of the median one is massive: an attention sink, not content."""
@@ -40,6 +41,26 @@ class Collector:
         """Keep, and compute nothing further."""
         self.parts.append(values)
         raise EndPass
+
+
+class LayerTap:
+    """A tap on one result of every layer.
+
+    Args:
+        name: llama.cpp's name of the result up to the layer's number.
+        take: Gets the layer and the values; what it returns, if anything, takes their place.
+    """
+
+    def __init__(self, name: str, take: Callable[[int, Floats], Floats | None]) -> None:
+        self.name, self.take = name, take
+
+    def wants(self, name: str) -> bool:
+        """That result of any layer, and no view of it."""
+        return name.startswith(self.name) and name[len(self.name) :].isdigit()
+
+    def __call__(self, name: str, values: Floats) -> Floats | None:
+        """Hand the values on."""
+        return self.take(int(name[len(self.name) :]), values)
 
 
 class Captured(NamedTuple):
@@ -133,7 +154,7 @@ def ordinary(values: Floats, limit: float) -> NDArray[np.bool_]:
 
 def block_name(layer: int) -> str:
     """llama.cpp's name of the residual stream after a block."""
-    return f"l_out-{layer}"
+    return f"{BLOCK}{layer}"
 
 
 def joined(first: Captured, second: Captured) -> Captured:

@@ -130,7 +130,9 @@ def figures(text: str) -> Figures:
         for match in pattern.finditer(rest):
             values = zip(fields, match.groups(), strict=True)
             found = frozenset((_FIELD.get(f, f), _field(f, v.lower())) for f, v in values if v)
-            mentions.append(Moment(found, match.start(match.lastindex or 0), match.end(match.lastindex or 0)))
+            # Words before a date (in, by the) are no part of it, nor is a full stop after it.
+            start = next(match.start(group) for group, part in enumerate(match.groups(), 1) if part)
+            mentions.append(Moment(found, start, match.start() + len(match[0].rstrip("."))))
         rest = pattern.sub(_blank, rest)
     mentions += [Moment(frozenset(d), *m.span()) for name, d in _HOLIDAYS.items() for m in name.finditer(rest)]
     mentions += [Moment(frozenset({_clock(m)}), *m.span()) for m in _TIME.finditer(rest)]

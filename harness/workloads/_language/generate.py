@@ -90,7 +90,7 @@ def draw(
 
     Args:
         session: Holds the prompts.
-        rows: Logits after each prompt, copies or views that no later pass of the session overwrites.
+        rows: Logits after each prompt; they are read before the session's next pass.
         lengths: Tokens of each prompt.
         samples: Number of the sample of each: its random numbers.
         plan: How to draw.
@@ -124,7 +124,7 @@ def answers(
 ) -> list[Sample]:
     """One answer to each of several prompts, read and drawn together; sequence 0 holds what comes before all."""
     read_together(session, 0, [(kept_count, prompt) for prompt in prompts])
-    rows = [session.logits(at).copy() for at in range(len(prompts))]
+    rows = [session.logits(at) for at in range(len(prompts))]
     return draw(session, rows, [kept_count + len(prompt) for prompt in prompts], samples, plan)
 
 

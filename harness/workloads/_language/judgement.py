@@ -1,13 +1,13 @@
 """Yes or no, one of a few letters, or one of several texts, by log-probability: no parsing of what a model says."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.ports import Session
-from harness.stats.intervals import binomial_test
+from harness.stats.intervals import binomial_test, share_interval
 from harness.workloads._language.generate import Branches, read_together
 from harness.workloads._language.sampling import log_softmax_at
 from harness.workloads._language.templates import ChatTemplate
@@ -32,6 +32,15 @@ def signal(right_count: int, count: int, *, chance: float = 0.5) -> Signal:
     p = binomial_test(right_count, count, chance)
     side = "better than chance" if right_count > chance * count else "worse than chance"
     return Signal(right_count, count, p, side if p <= 0.05 else "no signal")
+
+
+def precision_recall(right_count: int, said_count: int, true_count: int) -> dict[str, Any]:
+    """Precision, the right ones of all that were said, and recall, of all that are true, with their 95 % intervals."""
+    found: dict[str, Any] = {}
+    for name, count in (("precision", said_count), ("recall", true_count)):
+        share = share_interval(right_count, count)
+        found |= {name: share.mid, f"{name}_interval": [share.low, share.high]}
+    return found
 
 
 class Judge:
@@ -119,8 +128,7 @@ class Judge:
     def margins(self, questions: Sequence[str]) -> Floats:
         """Log-odds of the first option against the second [questions]."""
         both = self.logits(questions)
-        margins: Floats = both[:, 0] - both[:, 1]
-        return margins
+        return np.asarray(both[:, 0] - both[:, 1])
 
     def _keep(self) -> None:
         if not self._is_kept:

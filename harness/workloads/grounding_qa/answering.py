@@ -75,9 +75,9 @@ class Citation(NamedTuple):
 
     exists: bool
     supports: bool
-    cited_count: int = 1
-    precise_count: int = 0
-    contains: bool = False
+    cited_count: int
+    precise_count: int
+    contains: bool
 
 
 class Answer(NamedTuple):
@@ -200,10 +200,8 @@ class Grounded:
             return [claimed(text) for text in said[-len(drawn) :]]
 
         def answer(winner: str) -> Answer:
-            agree = [claimed(text) == winner for text in said]
-            sure = sum(
-                exp(s.log_probability / s.step_count) for s, agrees in zip(samples, agree, strict=True) if agrees
-            )
+            agreeing = [(s, text) for s, text in zip(samples, said, strict=True) if claimed(text) == winner]
+            sure = sum(exp(s.log_probability / s.step_count) for s, _ in agreeing)
             claim = question.claim(winner)
             if winner not in known:
                 known[winner] = self._chances(claim, question, [memory.content for memory in shown])
@@ -211,7 +209,7 @@ class Grounded:
             return Answer(
                 text=winner,
                 confidence=sure / len(samples) * (best if self._support else 1.0),
-                citation=self._check(said[agree.index(True)], question, winner, shown, known[winner]),
+                citation=self._check(agreeing[0][1], question, winner, shown, known[winner]),
                 is_grounded=best >= 0.5,
                 sample_count=len(samples),
                 read_count=branches.read_count,
@@ -233,16 +231,14 @@ class Grounded:
         """Citations as ALCE judges them, by the judge of support."""
         numbers = [int(n) - 1 for n in dict.fromkeys(_CITED.findall(said))]
         cited = [at for at in numbers if 0 <= at < len(shown)]
-        texts = [shown[at].content for at in cited]
         kept = all(self._store.get(shown[at].memory_id).content == shown[at].content for at in cited)
         claim = question.claim(winner)
 
         def supports(places: Sequence[int]) -> bool:
             if len(places) == 1:
                 return chances[places[0]] >= 0.5
-            return (
-                bool(places) and self._chances(claim, question, [" ".join(shown[p].content for p in places)])[0] >= 0.5
-            )
+            joined = " ".join(shown[p].content for p in places)
+            return bool(places) and self._chances(claim, question, [joined])[0] >= 0.5
 
         whole = supports(cited)
         precise = [whole and (supports([at]) or not supports([p for p in cited if p != at])) for at in cited]
@@ -251,7 +247,7 @@ class Grounded:
             supports=whole,
             cited_count=len(numbers),
             precise_count=sum(precise),
-            contains=any(contains(text, winner) for text in texts),
+            contains=any(contains(shown[at].content, winner) for at in cited),
         )
 
     def _chances(self, claim: str, question: Question, passages: Sequence[str]) -> list[float]:
@@ -286,9 +282,6 @@ def judge(question: Question, answer: Answer) -> Judged:
     return Judged(question, answer, bool(question.answer) and answer.text == normalise(question.answer))
 
 
-_COUNTS: Final = ("precise_count", "cited_count")
-
-
 def _spread(hit_count: int, count: int) -> list[float | None]:
     """A share, and its 95 % interval; empty where nothing is counted."""
     share = share_interval(hit_count, count)
@@ -298,15 +291,16 @@ def _spread(hit_count: int, count: int) -> list[float | None]:
 def summary(judged: Sequence[Judged]) -> Mapping[str, Any]:
     """Accuracy where an answer exists, citations, cost: plain shares and means over all questions."""
     answerable = [j for j in judged if j.question.answer]
+    citations = [j.answer.citation for j in judged]
     count = len(judged)
     return {
         "question_count": count,
         "answerable_count": len(answerable),
         "accuracy": sum(j.is_right for j in answerable) / max(1, len(answerable)),
-        "citation_exists_ratio": sum(j.answer.citation.exists for j in judged) / count,
-        "citation_recall": _spread(sum(j.answer.citation.supports for j in judged), count),
-        "citation_precision": _spread(*(sum(getattr(j.answer.citation, k) for j in judged) for k in _COUNTS)),
-        "citation_contains_answer": _spread(sum(j.answer.citation.contains for j in judged), count),
+        "citation_exists_ratio": sum(c.exists for c in citations) / count,
+        "citation_recall": _spread(sum(c.supports for c in citations), count),
+        "citation_precision": _spread(sum(c.precise_count for c in citations), sum(c.cited_count for c in citations)),
+        "citation_contains_answer": _spread(sum(c.contains for c in citations), count),
         "citation_contains_when_wrong": _share(j.answer.citation.contains for j in judged if not j.is_right),
         "citation_supports_when_right": _share(j.answer.citation.supports for j in judged if j.is_right),
         "citation_supports_when_wrong": _share(j.answer.citation.supports for j in judged if not j.is_right),

@@ -11,10 +11,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from harness.ports import Session
-from harness.stats.intervals import share_interval
 from harness.stats.logistic import Platt, platt
 from harness.workloads._language.figures import spelt_alike
-from harness.workloads._language.judgement import Judge, signal
+from harness.workloads._language.judgement import Judge, precision_recall, signal
 from harness.workloads._language.statements import clause, clauses, conflicts, sentences
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
@@ -109,14 +108,10 @@ def _share(cases: Sequence[Case], judged: Sequence[Supported]) -> dict[str, Any]
     said = [j.holds for j in judged]
     true = [c.is_supported for c in cases]
     both = sum(s and t for s, t in zip(said, true, strict=True))
-    precision, recall = share_interval(both, sum(said)), share_interval(both, sum(true))
     objected = sum(bool(j.conflicts) and not t for j, t in zip(judged, true, strict=True))
     return {
         "case_count": len(cases),
-        "precision": precision.mid,
-        "precision_interval": [precision.low, precision.high],
-        "recall": recall.mid,
-        "recall_interval": [recall.low, recall.high],
+        **precision_recall(both, sum(said), sum(true)),
         "decided_by_checks_ratio": objected / max(1, len(true) - sum(true)),
         "contains_precision": _plain(cases),
     }

@@ -140,16 +140,13 @@ class GroundingWorkload(Described):
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """Support on held-out cases; answers and abstention on made-up facts, and on LoCoMo and TruthfulQA if there."""
-        data = context.data
-        locomo = sorted(data.glob("locomo*.json")) if data else []
-        truthful = sorted(data.glob("TruthfulQA*.csv")) if data else []
         session, template = open_chat(context, context_tokens=4096, sequence_count=16, output_tokens=512)
         support = Support(session, template, home=9, together=6)
         found: dict[str, Any] = {"support": evaluate(support, context.seed)}
         found["made-up facts"] = sets.made_up(session, context, support=support)
-        for path in locomo:
+        for path in context.data_files("locomo*.json"):
             found[path.stem] = sets.locomo(session, context, path, support=support)
-        for path in truthful:
+        for path in context.data_files("TruthfulQA*.csv"):
             found[path.stem] = sets.truthful(session, context, path, template)
         session.close()
         return found

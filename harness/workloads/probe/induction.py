@@ -15,7 +15,7 @@ draws that hurt at least as much) / (1 + draws). Loss on ordinary text tells whe
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from harness.domain.base import Frozen
 from harness.errors import EngineError, RefusedError
 from harness.ports import Session
-from harness.workloads._language.activations import OpenSession, scenario_of
+from harness.workloads._language.activations import LayerTap, OpenSession, scenario_of
 from harness.workloads._language.sampling import token_losses
 from harness.workloads._language.texts import shipped_text
 
@@ -72,26 +72,6 @@ class InductionReport(Frozen, frozen=True, kw_only=True):
     heads: tuple[Head, ...]
     uniform_score: float
     strong_count: int
-
-
-class LayerTap:
-    """A tap on one result of every layer.
-
-    Args:
-        name: llama.cpp's name of the result up to the layer's number.
-        take: Gets the layer and the values; what it returns, if anything, takes their place.
-    """
-
-    def __init__(self, name: str, take: Callable[[int, Floats], Floats | None]) -> None:
-        self.name, self.take = name, take
-
-    def wants(self, name: str) -> bool:
-        """That result of any layer, and no view of it."""
-        return name.startswith(self.name) and name[len(self.name) :].isdigit()
-
-    def __call__(self, name: str, values: Floats) -> Floats | None:
-        """Hand the values on."""
-        return self.take(int(name[len(self.name) :]), values)
 
 
 def prefix_matching(attention: Floats, length_tokens: int) -> NDArray[np.float64]:

@@ -11,9 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from harness.stats.intervals import share_interval
 from harness.workloads._language.figures import ENGLISH, base_of
-from harness.workloads._language.judgement import Judge
+from harness.workloads._language.judgement import Judge, precision_recall
 from harness.workloads._language.statements import Clause, clauses, stem
 from harness.workloads._language.texts import shipped_table
 
@@ -240,12 +239,8 @@ def score(made: Sequence[Chain], found: Sequence[Sequence[Contradiction]]) -> di
         if chain.wrong_step >= 0:
             hits.setdefault(chain.kind, []).append(chain.wrong_step in steps)
     right, alarms = sum(map(sum, hits.values())), sum(bool(steps) for _, steps in rows)
-    precision, recall = share_interval(right, alarms), share_interval(right, sum(map(len, hits.values())))
     return {
         "chain_count": len(rows),
-        "precision": precision.mid,
-        "precision_interval": [precision.low, precision.high],
-        "recall": recall.mid,
-        "recall_interval": [recall.low, recall.high],
+        **precision_recall(right, alarms, sum(map(len, hits.values()))),
         "recall_by_kind": {kind: sum(found) / len(found) for kind, found in hits.items()},
     }

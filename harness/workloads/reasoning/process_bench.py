@@ -95,9 +95,9 @@ def score(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     first = [analyse(row["steps"], row["problem"]).first_error for row in rows]
     labels = [int(row["label"]) for row in rows]
-    wrong = [p == y for p, y in zip(first, labels, strict=True) if y >= 0]
-    interval = share_interval(sum(wrong), len(wrong))
-    found: dict[str, Any] = {"wrong_count": len(wrong), "right_count": len(rows) - len(wrong), **f1(first, labels)}
+    located = [p == y for p, y in zip(first, labels, strict=True) if y >= 0]
+    interval = share_interval(sum(located), len(located))
+    found: dict[str, Any] = {"wrong_count": len(located), "right_count": len(rows) - len(located), **f1(first, labels)}
     return found | {"error_located_interval": [interval.low, interval.high]}
 
 

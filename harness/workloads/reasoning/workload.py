@@ -12,11 +12,10 @@ from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import open_chat
 from harness.workloads._language.texts import shipped_table
+from harness.workloads.reasoning import process_bench
 from harness.workloads.reasoning.analysis import analyse
 from harness.workloads.reasoning.constraints import Puzzle, solve, violations
 from harness.workloads.reasoning.contradictions import asked, believed, chains, contradictions, score
-from harness.workloads.reasoning.process_bench import beside, criticised
-from harness.workloads.reasoning.process_bench import score as bench_score
 from harness.workloads.reasoning.traces import trace
 
 
@@ -95,17 +94,17 @@ class ReasoningWorkload(Described):
         opened = open_chat(context, context_tokens=4096, sequence_count=10) if context.model_path else None
         if opened:
             found["contradictions with the model"] = _asked(*opened, context)
-        solved = sorted(context.data.glob("gsm8k*.jsonl")) if context.data else []
+        solved = context.data_files("gsm8k*.jsonl")
         for path in solved:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             alarms = sum(bool(analyse(r["answer"], r["question"]).faults) for r in rows)
             found[path.stem] = {"trace_count": len(rows), "false_alarm_ratio": alarms / len(rows)}
         known: dict[Any, Any] = {}
-        for path in sorted(context.data.glob("processbench*.json")) if context.data else []:
+        for path in context.data_files("processbench*.json"):
             rows = json.loads(path.read_text(encoding="utf-8"))
-            found[path.stem] = {**bench_score(rows), "published_f1": dict(beside(path.stem))}
+            found[path.stem] = {**process_bench.score(rows), "published_f1": dict(process_bench.beside(path.stem))}
             if opened:
-                found[path.stem]["critic"] = criticised(*opened, rows, solved, context, path.stem, known)
+                found[path.stem]["critic"] = process_bench.criticised(*opened, rows, solved, context, path.stem, known)
         if opened:
             opened[0].close()
         return found
@@ -119,13 +118,11 @@ def _asked(session: Any, template: Any, context: WorkloadContext) -> Mapping[str
         drawn(chains(context.seed, held_out=held), context, 60, by=lambda c: (c.kind, c.wrong_step))
         for held in (False, True)
     )
-    told = [asked(judge, c.steps) for c in watched([*fitting, *made], context, "contradictions with the model")]
+    margins = [asked(judge, c.steps) for c in watched([*fitting, *made], context, "contradictions with the model")]
 
     def scored(some: Any, margins: Any, least: float) -> Mapping[str, Any]:
         return score(some, [believed(c.steps, m, least) for c, m in zip(some, margins, strict=True)])
 
-    steps = (1.0, 2.0, 3.0, 4.0, 5.0, 99.0)
-    found = {m: scored(fitting, told[: len(fitting)], m) for m in steps}
-    margin = next(m for m in steps if m == steps[-1] or found[m]["precision"] >= 0.95)
-    held = scored(made, told[len(fitting) :], margin)
-    return {"least_margin": margin, "read_tokens": judge.read_count, **held}
+    fitted, held = margins[: len(fitting)], margins[len(fitting) :]
+    least = next((m for m in (1.0, 2.0, 3.0, 4.0, 5.0) if scored(fitting, fitted, m)["precision"] >= 0.95), 99.0)
+    return {"least_margin": least, "read_tokens": judge.read_count, **scored(made, held, least)}

@@ -7,7 +7,7 @@ what popularity alone gives. Hits: a cache for each layer that drops the least r
 held-out text, beside ``predict.moe.hit_ratio``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -40,10 +40,15 @@ def batches(text: bytes, sequence_tokens: int, batch_count: int, seed: int) -> I
 
 
 def train(config: Config = MIXTURE, *, step_count: int = 300, seed: int = 1) -> Transformer:
-    """A model of the text that ships, by bytes; its last tenth is held out. The rate falls to a tenth (cosine)."""
-    model = Transformer(config, seed)
+    """A model of the text that ships, by bytes; its last tenth is held out."""
     text, _ = split_text(shipped_text())
-    for at, tokens in zip(range(step_count), batches(text.encode(), SEQUENCE_TOKENS, _BATCH, seed), strict=False):
+    return train_on(batches(text.encode(), SEQUENCE_TOKENS, _BATCH, seed), config, step_count, seed)
+
+
+def train_on(windows: Iterable[NDArray[np.int64]], config: Config, step_count: int, seed: int) -> Transformer:
+    """A model of batches of windows [batch, sequence + 1], one a step; the rate falls to a tenth (cosine)."""
+    model = Transformer(config, seed)
+    for at, tokens in zip(range(step_count), windows, strict=False):
         rate = 3e-3 * min(1.0, (at + 1) / 20) * (0.55 + 0.45 * np.cos(np.pi * at / step_count))
         model.step(tokens, rate)
     return model

@@ -85,7 +85,7 @@ def test_facts_tell_what_they_say_and_questions_know_their_source():
 
 
 def judged(confidence: float, is_right: bool, *, supports: bool = True, answerable: bool = True) -> Judged:
-    answer = Answer("x", confidence, Citation(True, supports), supports, 4, 100, 20, 0.5)
+    answer = Answer("x", confidence, Citation(True, supports, 1, 0, False), supports, 4, 100, 20, 0.5)
     return Judged(Question("q", "s", "x" if answerable else "", "d", "s"), answer, is_right)
 
 

@@ -7,12 +7,11 @@ from hypothesis import strategies as st
 
 from harness.errors import EngineError, RefusedError, WrongAnswerError
 from harness.ports import WorkloadContext
-from harness.workloads._language.activations import Captured
+from harness.workloads._language.activations import Captured, LayerTap
 from harness.workloads._language.sampling import token_losses
 from harness.workloads.probe import WORKLOAD
 from harness.workloads.probe.induction import (
     Head,
-    LayerTap,
     copied,
     null_draw,
     prefix_matching,

@@ -90,6 +90,9 @@ def test_figures_are_spelt_as_the_other_text_spells_them():
     assert spelt_alike("It shuts at 17:30.", "open until 5:30 pm") == "It shuts at 5:30 pm."
     assert spelt_alike("It takes one and a half hours.", "It takes 90 minutes.") == "It takes 90 minutes."
     assert spelt_alike("It takes 2 hours.", "It takes 90 minutes.") == "It takes 2 hours."
+    assert spelt_alike("It sank on 3 May 1921.", "It sank on 1921-05-03.") == "It sank on 1921-05-03."
+    assert spelt_alike("It sank on May 3rd.", "It sank on 3 May.") == "It sank on 3 May."
+    assert spelt_alike("It sank in the 19th century.", "the nineteenth century") == "It sank in the nineteenth century."
 
 
 SUPPORTED = [
