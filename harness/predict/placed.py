@@ -330,8 +330,8 @@ def _measured_seconds(
     token_s, prompt_s = crossing_s(together), batches * crossing_s(batch)
     for part, costs in ((parts.gpu, gpu), (parts.cpu, cpu), (parts.experts, cpu)):
         if part.tensors:
-            seconds = sequences_parts(part, costs, sequence_count=together, depth_tokens=depth)
-            token_s += seconds.total_s - (0.0 if costs is gpu else costs.token_overhead_s)
+            timed = sequences_parts(part, costs, sequence_count=together, depth_tokens=depth, kv_type=scenario.kv_type)
+            token_s += timed.total_s - (0.0 if costs is gpu else costs.token_overhead_s)
             prompt_s += calibrated_prefill_s(
                 part,
                 gpu if copies else costs,
