@@ -25,6 +25,7 @@ from harness.predict.learned import Learned, Measurement, prior_digest, read_lea
 from harness.predict.speed import machine_of
 from harness.predict.terms import words_of
 from harness.predict.traits import chip_key
+from harness.published.cells import Cells
 from harness.published.given import posterior
 from harness.published.rows import Row, api_named, row_of, runtime_named
 from harness.records.imports import read_results
@@ -231,7 +232,7 @@ def _row(one: Measurement, device: DeviceProfile) -> tuple[Row | None, str]:
         "n_threads": str(one.thread_count),
         "date": one.date,
     }
-    row = row_of(f"{one.model} {one.test}", 0, cells, model_of)
+    row = row_of(Cells(cells, f"{one.model} {one.test}", 0), model_of)
     if row.work is None:
         return None, f"{one.model} {one.quant}: {row.reason}"
     read_bytes = row.work.weight_bytes + row.work.kv_bytes

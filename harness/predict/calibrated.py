@@ -184,8 +184,7 @@ def prefill_seconds(
         total += parts.weights_s + parts.overhead_s
     for start in range(0, prompt_tokens, ubatch_tokens):
         size = min(ubatch_tokens, prompt_tokens - start)
-        own_s = _attention_s(weights.shape, calibration, size, depth_tokens + start, kv_type)
-        total += sequence_count * own_s
+        total += sequence_count * _attention_s(weights.shape, calibration, size, depth_tokens + start, kv_type)
     return total
 
 

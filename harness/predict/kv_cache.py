@@ -100,16 +100,15 @@ def block_cache_bytes(
 ) -> list[int]:
     """Bytes of each block's part of ``kv_cache_bytes``, with its arguments and errors."""
     state = sequence_count * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
-    full, sliding, _ = layer_counts(shape)
+    kinds = [shape.layer_kind(block) for block in range(shape.layer_count - shape.kv_shared_layer_count)]
     of = {"recurrent": state}
-    if full:
+    if "full" in kinds:
         of["full"] = full_cells(context_tokens, sequence_count) * row_pair_bytes(shape, kv_type)
-    if sliding:
+    if "sliding" in kinds:
         cells = sliding_cells(shape, context_tokens, ubatch_tokens, sequence_count)
         of["sliding"] = cells * row_pair_bytes(shape, kv_type, sliding=True)
-    own = shape.layer_count - shape.kv_shared_layer_count
     both = state if shape.architecture == "falcon-h1" else 0  # attention and a state in every block
-    return [both + (of.get(shape.layer_kind(b), 0) if b < own else 0) for b in range(shape.layer_count)]
+    return [both + of.get(kind, 0) for kind in kinds] + [both] * shape.kv_shared_layer_count
 
 
 def kv_read_bytes(shape: ModelShape, depth_tokens: float, kv_type: str = "F16") -> float:

@@ -330,8 +330,8 @@ def _measured_seconds(
     token_s, prompt_s = crossing_s(together), batches * crossing_s(batch)
     for part, costs in ((parts.gpu, gpu), (parts.cpu, cpu), (parts.experts, cpu)):
         if part.tensors:
-            seconds = sequences_parts(part, costs, sequence_count=together, depth_tokens=depth)
-            token_s += seconds.total_s - (0.0 if costs is gpu else costs.token_overhead_s)
+            timed = sequences_parts(part, costs, sequence_count=together, depth_tokens=depth, kv_type=scenario.kv_type)
+            token_s += timed.total_s - (0.0 if costs is gpu else costs.token_overhead_s)
             prompt_s += calibrated_prefill_s(
                 part,
                 gpu if copies else costs,
@@ -350,10 +350,8 @@ def placed_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
     """Speed of a split run. Loading, and the ceiling of a token, are those of the whole model on the GPU."""
     whole = predict_speed(weights, device, replace(scenario, placement=Placement()))
     token_s, prompt_s = placed_seconds(weights, device, scenario)
-    together = scenario.batch_count
-    decode = _interval(together / token_s, "decode")
-    prefill = _interval(together * max(scenario.prompt_tokens, 1) / prompt_s, "prefill")
-    first = first_token(scenario.prompt_tokens, decode, prefill, together)
+    decode, prefill = _rate(scenario, "decode", token_s), _rate(scenario, "prefill", prompt_s)
+    first = first_token(scenario.prompt_tokens, decode, prefill, scenario.batch_count)
     cold = whole.ttft_cold_s
     moved = first.mid - whole.ttft_warm_s.mid
     return replace(
@@ -365,8 +363,10 @@ def placed_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
     )
 
 
-def _interval(mid: float, phase: str) -> Interval:
-    low, high = RESIDUALS[phase]
+def _rate(scenario: Scenario, phase: str, seconds: float) -> Interval:
+    """Tokens/s of all sequences together, from the seconds of a token of each or of all their prompts."""
+    tokens = scenario.batch_count * (max(scenario.prompt_tokens, 1) if phase == "prefill" else 1)
+    mid, (low, high) = tokens / seconds, RESIDUALS[phase]
     return Interval(mid=mid, low=mid * math.exp(low), high=mid * math.exp(high))
 
 
@@ -428,7 +428,7 @@ def _choice(weights: Weights, device: DeviceProfile, scenario: Scenario, api: st
         vram_bytes=fullest,
         ram_bytes=ram,
         fits=fits,
-        decode_tokens_per_s=_interval(scenario.batch_count / token_s, "decode"),
-        prefill_tokens_per_s=_interval(scenario.batch_count * max(scenario.prompt_tokens, 1) / prompt_s, "prefill"),
+        decode_tokens_per_s=_rate(scenario, "decode", token_s),
+        prefill_tokens_per_s=_rate(scenario, "prefill", prompt_s),
         request_s=prompt_s + scenario.new_tokens * token_s,
     )

@@ -49,13 +49,13 @@ def check_batches(path: Path | None, model_of: ModelOf) -> tuple[Check, Check]:
 def _row(raw: Cells, model_of: ModelOf) -> Row:
     """A batch as a row of decode: its speed is that of all sequences."""
     new, quant = raw.get("gen_tokens") or "128", raw["quant"]
-    cells = raw | {
+    told = {
         "test": f"tg{new.split('.')[0]}",
         "quant": _SAME.get(quant, quant),
         "tokens_per_s": raw["tg_tokens_per_s_total"],
         "context_depth": raw.get("prompt_tokens", ""),
     }
-    return row_of(raw.path, raw.line, cells, model_of)
+    return row_of(Cells(raw | told, raw.path, raw.line), model_of)
 
 
 def _run(row: Row) -> tuple[str, ...]:

@@ -24,8 +24,8 @@ OWN: Final = (
 """Terms by which a machine differs from its relatives: launches, the cache, attention, each kernel on its instruction
 set, each model and runtime. What it has as a whole (its bandwidth, its api, its family) is in the level of its chip."""
 OWN_WIDTH: Final = 0.1
-"""By so much, in ln: of 0, 0.05, 0.1, 0.15 ... the likeliest of what half of the chips left out were off by, and of the
-other half too."""
+"""Width of such a difference, in ln: of 0, 0.05, 0.1, 0.15 ... the one under which the errors on half of the chips left
+out are likeliest; the other half gives the same."""
 LEAST_MODELS: Final = 3
 """Models that a chip must have been measured with to be judged."""
 
@@ -35,8 +35,8 @@ class Belief(NamedTuple):
 
     Attributes:
         coefficients: After all of them.
-        ln_s: Ln of the seconds of each row as the others alone let expect it, [rows].
-        spread: Of that, the row's own noise in it, [rows].
+        ln_s: Ln of the seconds of each row as the other rows alone predict it, [rows].
+        spread: Standard deviation of that, with the row's own noise, [rows].
     """
 
     coefficients: Coefficients
@@ -55,10 +55,10 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
     tells of a chip goes to its other types, depths and prompts. How its owner measures is part of the machine from then
     on, so the result is for this machine alone.
 
-    A machine may differ from its relatives by each of ``OWN``, so one row is no word on all of it: S is wider by that
-    for the terms. It is not for S', since the scales of intervals were set by what such machines were off by.
+    A machine may differ from its relatives in each of ``OWN``, so one row does not settle them all: S is wider by that
+    where the terms are updated. It is not where S' is: the scales of intervals were set on errors of such machines.
 
-    What the others let expect of row i needs no second update. With Q = J S J' + n^2 and the innovation d = z -
+    What the other rows predict for row i needs no second update. With Q = J S J' + n^2 and the innovation d = z -
     f(theta) + J (theta - m), row i is off by [Q^-1 d]_i / [Q^-1]_ii with a variance of 1 / [Q^-1]_ii (Rasmussen &
     Williams 2006, equations 5.10 to 5.12).
 

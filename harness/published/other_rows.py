@@ -31,7 +31,7 @@ class Check(Frozen, frozen=True, kw_only=True):
         skipped_count: Rows without.
         median_ratio: Median error |predicted / measured - 1|; None without rows.
         within_ratio: Share within a factor 1.3; None without rows.
-        refused: Rows that are outside of what the model is of, by reason; not among the others.
+        refused: Rows that the model does not cover, by reason; not among the others.
     """
 
     name: str
@@ -48,11 +48,11 @@ _OUTSIDE: Final = (
     ("system", r"flexgen|zero-inference", "an offloading server that trades latency for batch"),
     ("system device", r"\b(nodes|machines|devices|hosts)\b|cluster|distributed|\bd1\b.*\bd[2-9]\b", "several machines"),
 )
-"""Rows that the models of speculation and of streaming are not of: columns, what stands in one of them, and why."""
+"""Rows that the models of speculation and of streaming do not cover: columns, what stands in one of them, and why."""
 
 
 def outside(raw: Mapping[str, str]) -> str:
-    """Why a row of speculation or streaming is outside of what its model is of; empty where it is not."""
+    """Why the model of a row of speculation or streaming does not cover it; empty where it does."""
     said = (why for names, words, why in _OUTSIDE for n in names.split() if re.search(words, raw.get(n, "").lower()))
     return next(said, "")
 
@@ -80,7 +80,7 @@ def check_speculation(path: Path | None = None) -> Check:
 
 
 def _inside(cells: list[Cells]) -> tuple[list[Cells], dict[str, int]]:
-    """Rows that the models are of, and how many are not, by reason."""
+    """Rows that the models cover, and how many they do not, by reason."""
     whys = [outside(row) for row in cells]
     return [row for row, why in zip(cells, whys, strict=True) if not why], dict(Counter(filter(None, whys)))
 

@@ -104,16 +104,16 @@ def read_rows(path: Path, model_of: ModelOf) -> list[Row]:
     Raises:
         BadDataError: It is no such file: not text, columns missing, a number that is none.
     """
-    return [row_of(cells.path, cells.line, cells, model_of) for cells in read_cells("decode.csv", path, "speed")]
+    return [row_of(cells, model_of) for cells in read_cells("decode.csv", path, "speed")]
 
 
-def row_of(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) -> Row:
+def row_of(raw: Cells, model_of: ModelOf) -> Row:
     """The row of cells by their column.
 
     Raises:
         BadDataError: A number that is none.
     """
-    speed, gb_s, params, size, active, threads = Cells(raw, path, line).numbers(
+    speed, gb_s, params, size, active, threads = raw.numbers(
         "tokens_per_s", "memory_bandwidth_gb_s", "params_b", "model_bytes", "active_params_b", "n_threads"
     )
     bandwidth = gb_s * 1e9
@@ -126,7 +126,8 @@ def row_of(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) 
     runtime = runtime_named(raw.get("runtime", ""))
     phone = raw.get("device_class", "") in {"phone", "tablet"}
     traits = traits_of(raw["chip"], api, bandwidth or 1e11, int(threads))
-    machine = Machine(api, bandwidth, traits, phone, runtime, _year(raw), chip_key(raw["chip"]))
+    chip = chip_key(raw["chip"])
+    machine = Machine(api, bandwidth, traits, phone, runtime, _year(raw), chip)
     quant = quant_class(raw.get("quant", ""))
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     if moe and not active:
@@ -156,7 +157,7 @@ def row_of(path: Path | str, line: int, raw: dict[str, str], model_of: ModelOf) 
             model=known.name,
         )
     group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
-    return Row(line, raw, chip_key(raw["chip"]), group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
+    return Row(raw.line, raw, chip, group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
 
 
 def why_not(*given: tuple[object, str]) -> str:

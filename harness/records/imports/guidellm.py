@@ -28,7 +28,7 @@ def from_document(document: Mapping[str, Any], source: Path | str) -> list[RunRe
 
 def _one(benchmark: Mapping[str, Any], document: Mapping[str, Any], place: str) -> RunRecord:
     told = {name: part(benchmark, "metrics", name) for name in _METRICS}
-    found = {name: part({"told": each.get("successful", each)}, "told") for name, each in told.items()}
+    found = {name: part(each, "successful") if "successful" in each else each for name, each in told.items()}
     samples: list[Sample] = []
     first, between, rate = (number(each.get("median")) or number(each.get("mean")) for each in found.values())
     if first:

@@ -36,8 +36,9 @@ def rows(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
     for record in records:
         if record.model is None or record.engine is None:
             continue
+        tests = tests_of(record)
         for phase in ("prefill", "decode"):
-            for (found, label), samples in tests_of(record).items():
+            for (found, label), samples in tests.items():
                 kept = [s for s in samples if not s.validity.doubts and s.duration_s > 0 and s.token_count]
                 if found == phase and kept:
                     yield _row(record, phase, label, kept)

@@ -18,27 +18,24 @@ from harness.report.figures import labelled
 def render(records: Sequence[RunRecord], report: Report) -> str:
     """One document; a benchmark for each test of each run, in seconds for one token (or operation)."""
     by_id = {record.run_id: record for record in records}
-    document = _usual()["document"] | {"datetime": records[-1].created if records else ""}
+    usual = json.loads((files("harness.report") / "schema" / "pytest_benchmark.json").read_text("utf-8"))
+    document = usual["document"]
     for label, run in labelled(report.runs):
         record = by_id[run.run_id]
+        extra = extra_info(record) | {"run_id": record.run_id}
         for (phase, test), samples in tests_of(record).items():
             single = phase in {"first_token", "load"}
             clean = [s for s in samples if not s.validity.doubts and s.duration_s > 0]
             seconds = [s.duration_s / (1 if single else max(1, s.token_count)) for s in clean]
-            extra = extra_info(record) | {"run_id": record.run_id}
-            document["benchmarks"] += [_benchmark(f"{label}: {test}", seconds, extra)] if seconds else []
+            if seconds:
+                document["benchmarks"].append(usual["benchmark"] | _benchmark(f"{label}: {test}", seconds, extra))
     if records:
         machine = records[0].machine
         about = {"system": machine.system, "release": machine.kernel, "processor": machine.cpu_model}
         cpu = {"brand_raw": machine.cpu_model, "count": machine.core_count}
+        document["datetime"] = records[-1].created
         document["machine_info"] |= about | {"python_version": machine.python, "cpu": cpu}
     return json.dumps(document, indent=1) + "\n"
-
-
-def _usual() -> dict[str, Any]:
-    """What stands in every such document, and in each of its benchmarks."""
-    text = (files("harness.report") / "schema" / "pytest_benchmark.json").read_text("utf-8")
-    return dict(json.loads(text))
 
 
 def extra_info(record: RunRecord) -> dict[str, Any]:
@@ -78,5 +75,4 @@ def _benchmark(name: str, seconds: list[float], extra: dict[str, Any]) -> dict[s
         "iterations": 1,
         "data": seconds,
     }
-    about = {"name": name, "fullname": f"edge-harness::{name}", "extra_info": extra, "stats": stats}
-    return dict(_usual()["benchmark"] | about)
+    return {"name": name, "fullname": f"edge-harness::{name}", "extra_info": extra, "stats": stats}

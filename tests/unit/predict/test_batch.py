@@ -69,8 +69,9 @@ def test_a_batch_on_a_split_placement_is_refused():
         predict(MODEL, device, Scenario(batch_count=8, placement=Placement(gpu_layers=10)))
 
 
+@pytest.mark.parametrize("kv_type", ["F16", "Q8_0"])
 @pytest.mark.parametrize("together", [1, 2, 8])
-def test_a_batch_over_two_timed_engines_is_the_sum_of_its_parts(together: int):
+def test_a_batch_over_two_timed_engines_is_the_sum_of_its_parts(together: int, kv_type: str):
     """Two engines that cost the same: a split takes what the whole model takes, and a crossing for each change."""
     costs = Calibration(
         api="cpu",
@@ -83,8 +84,8 @@ def test_a_batch_over_two_timed_engines_is_the_sum_of_its_parts(together: int):
         kv_read_bytes_per_s=1e9,
         attention_flops_per_s=1e11,
     )
-    base = Scenario(batch_count=together, depth_tokens=100, new_tokens=20, prompt_tokens=16)
-    whole = sequences_parts(MODEL.weights, costs, sequence_count=together, depth_tokens=110).total_s
+    base = Scenario(batch_count=together, depth_tokens=100, new_tokens=20, prompt_tokens=16, kv_type=kv_type)
+    whole = sequences_parts(MODEL.weights, costs, sequence_count=together, depth_tokens=110, kv_type=kv_type).total_s
 
     def token_s(crossing_s: float, link: float) -> float:
         gpu = msgspec.structs.replace(costs, api="cuda", crossing_s=crossing_s, link_bytes_per_s=link)

@@ -7,6 +7,7 @@ from harness.domain.model import Recurrent
 from harness.predict.decode import CURRENT_YEAR, Machine, Work, decode_seconds
 from harness.predict.terms import prior_of
 from harness.predict.traits import traits_of
+from harness.published.cells import Cells
 from harness.published.other_rows import check_speculation, check_streaming, outside
 from harness.published.rows import predictable, row_of
 from harness.published.validation import floors_of
@@ -30,7 +31,7 @@ SPEED = {
     ],
 )
 def test_the_law_of_one_memory_refuses_what_lies_in_several(change, reason):
-    row = row_of("file", 2, {**SPEED, **change}, model_of)
+    row = row_of(Cells({**SPEED, **change}, "file", 2), model_of)
     assert row.reason == reason
     assert (row.work is None) == bool(reason)
 
@@ -72,7 +73,7 @@ def test_floor_by_hand():
     speeds = [("tg128", "a", 40), ("tg128", "b", 50), ("tg128 @ d4096", "a", 10), ("tg128 @ d4096", "b", 20)]
     speeds += [("tg128 @ d4096", "c", 40), ("tg128 @ d16384", "a", 7)]
     rows = [
-        row_of("file", i, {**SPEED, "test": test, "source": source, "tokens_per_s": str(speed)}, model_of)
+        row_of(Cells({**SPEED, "test": test, "source": source, "tokens_per_s": str(speed)}, "file", i), model_of)
         for i, (test, source, speed) in enumerate(speeds)
     ]
     found = floors_of(rows)
@@ -107,6 +108,6 @@ def test_layers_with_a_state_are_counted():
         "active_params_b": "3",
         "model_bytes": "4.8e10",
     }
-    row = row_of("file", 2, cells, model_of)
+    row = row_of(Cells(cells, "file", 2), model_of)
     assert row.work is not None
     assert row.work.recurrent_ratio == 0.75  # three of four layers, by the model's configuration
