@@ -258,7 +258,7 @@ class Workshop:
             progress = self.pipeline.heard.fetched
             timed = bench_on(asked.target, path, job, self._identity(quant, path), progress=progress)
             asked.target.forget(path, hashed(path))
-            return self.pipeline.keep(timed, key=key)
+            return self.pipeline.keep(timed, key=key if timed.samples else "")  # what broke off is timed again
         plan = plan_generation(
             GenerateJob(path=str(path), scenario=scenario, repetitions=asked.repetitions, cold_loads=0),
             read_gguf(path).weights(),

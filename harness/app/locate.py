@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.app.resolve import ResolvedModel, mixture_of
+from harness.app.resolve import ResolvedModel, mixture_of, one_quant
 from harness.catalog._progress import Progress
 from harness.catalog.fetch import file_of, pull
 from harness.catalog.gguf import read_gguf
@@ -74,8 +74,7 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
         return Located(path.stem, found, path, "", weights)
     card = load_model(ref)
     named = "" if ref == card.name or path is not None else split(ref)[1]
-    if named and quant and mixture_of(named)[0] != mixture_of(quant)[0]:
-        raise RefusedError(f"{ref!r} names {named}, and {quant} is asked for: leave one of the two out")
+    one_quant(ref, named, quant)
     if named and not quant:
         quant, said = mixture_of(named)
         if said:

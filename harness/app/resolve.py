@@ -84,17 +84,27 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
             if found is None:
                 raise
             untold = (f"the hub gave no shape: {error}",)
+    asked = one_quant(ref, found.quant, quant or "")
     if found.guess is not None:
-        asked = quant or found.quant or "Q4_K_M"
+        asked = asked or "Q4_K_M"
         model = _from_shape(ref, found.guess.shape, asked, (*untold, found.why))
         return model._replace(guess=found.guess, bits=_bits(asked))
     assert found.card is not None
-    if quant and found.quant and mixture_of(quant)[0] != mixture_of(found.quant)[0]:
-        raise RefusedError(f"{ref!r} names {found.quant}, and {quant} is asked for: leave one of the two out")
-    asked = quant or found.quant or found.card.default_quant
+    asked = asked or found.card.default_quant
     model = _from_card(found.card, *mixture_of(asked))._replace(bits=_bits(asked))
     # What was read into the name is told, unless it is the card's own.
     return model if found.card.name == ref else model._replace(notes=(f"{ref!r}: {found.why}", *model.notes))
+
+
+def one_quant(ref: str, named: str, asked: str) -> str:
+    """The quantisation that is asked for beside a model's name, or else the one in the name; empty without either.
+
+    Raises:
+        RefusedError: They differ.
+    """
+    if named and asked and mixture_of(named)[0] != mixture_of(asked)[0]:
+        raise RefusedError(f"{ref!r} names {named}, and {asked} is asked for: leave one of the two out")
+    return asked or named
 
 
 def _bits(quant: str) -> tuple[float, float] | None:

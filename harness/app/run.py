@@ -128,7 +128,8 @@ def run_in_turns(
             turns: list[list[RunRecord]] = [[] for _ in sides]
             answers = [_answers(cell, side, pipeline) if len(sides) > 1 else () for side in sides]
             for side in order:
-                turns[side].append(_run_cell(cell, sides[side], device, pipeline, answers[side]))
+                turn = len(turns[side]) + 1 if len(sides) > 1 else 0
+                turns[side].append(_run_cell(cell, sides[side], device, pipeline, turn, answers[side]))
                 if turns[side][-1].outcome == "interrupted":
                     return [*found, [_together(records) for records in turns if records]]
             found.append([_together(records) for records in turns])
@@ -151,8 +152,8 @@ def exit_of(records: Sequence[RunRecord]) -> int:
     return Exit.INCONCLUSIVE if "inconclusive" in outcomes else Exit.OK
 
 
-def _cell_key(cell: Cell, options: Options, machine: MachineFingerprint) -> str:
-    """Key under which a cell's result is found again: everything that decides it."""
+def _cell_key(cell: Cell, options: Options, machine: MachineFingerprint, turn: int) -> str:
+    """Key under which a cell's result is found again: everything that decides it, and its ``turn`` beside others."""
     path = as_path(cell.model)
     state = ""
     if path is not None and path.exists():
@@ -160,13 +161,16 @@ def _cell_key(cell: Cell, options: Options, machine: MachineFingerprint) -> str:
         found = path.stat()
         state = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}"
     limit = options.how.limits.memory_bytes
-    asked = f"{options.runtime}|{options.repetitions}|{options.greedy}|{limit}"
+    asked = f"{options.runtime}|{options.repetitions}|{options.greedy}|{limit}|{turn}"
     return key_of(cell.model, state, cell.quant, cell.scenario, asked, machine.fingerprint)
 
 
 def _answers(cell: Cell, options: Options, pipeline: Pipeline) -> tuple[float, ...]:
-    """Negative log-probability of each scored token of the shipped text; empty where the runtime gives none."""
-    if cell.scenario.context_tokens < 512:
+    """Negative log-probability of each scored token of the shipped text; empty where the runtime gives none.
+
+    Also empty where the first turn was done before: its record has them.
+    """
+    if cell.scenario.context_tokens < 512 or pipeline.done_before(_cell_key(cell, options, pipeline.machine, 1)):
         return ()
     with contextlib.suppress(HarnessError):  # what keeps it from its answers is told by its run
         path = "" if options.server else str(locate(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
@@ -183,9 +187,10 @@ def _run_cell(
     options: Options,
     device: DeviceProfile | None,
     pipeline: Pipeline,
-    answers: tuple[float, ...] = (),
+    turn: int,
+    answers: tuple[float, ...],
 ) -> RunRecord:
-    key, heard = _cell_key(cell, options, pipeline.machine), pipeline.heard
+    key, heard = _cell_key(cell, options, pipeline.machine, turn), pipeline.heard
     if (done := pipeline.done_before(key)) is not None:
         heard.say(f"{cell.model}: done before ({done.run_id})")
         return done

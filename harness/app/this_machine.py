@@ -62,12 +62,8 @@ def probed(
         )
     if not types:
         return device
-    asked: dict[str, Any] = {
-        "thread_count": scenario.thread_count,
-        "repack": scenario.repack,
-        "fresh": again,
-        "limit_s": limit_s,
-    }
+    asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack}
+    asked |= {"fresh": again, "limit_s": limit_s}
     with _alone(say):
         costs = calibrate(types, progress=say, **asked)
         device = msgspec.structs.replace(device, calibrations=(costs,))

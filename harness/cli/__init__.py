@@ -34,8 +34,8 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The verb; what was typed with it is kept as it is, for the edge-harness on a target."""
-        ctx.meta["typed"] = list(args)
+        """The verb; the words typed, its own first, are kept as they are for the edge-harness on a target."""
+        ctx.meta["words"] = list(args)
         return super().resolve_command(ctx, args)
 
 

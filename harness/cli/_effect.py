@@ -11,27 +11,20 @@ from harness.errors import HarnessError
 if TYPE_CHECKING:
     from harness.domain.prediction import Prediction
 
-_SPLIT: Final = ("gpu_layers", "cpu_moe", "tensor_split", "split_mode", "main_gpu", "kv_on_gpu")
 OF_ONE_PLACEMENT: Final = frozenset(
     {
-        *_SPLIT,
-        "repack",
-        "mmap",
-        "target_tokens_per_s",
-        "minutes",
-        "entitled",
-        "draft",
-        "beside",
-        "with_advice",
-        "other_devices",
+        *("gpu_layers", "cpu_moe", "tensor_split", "split_mode", "main_gpu", "kv_on_gpu", "repack", "mmap"),
+        *("target_tokens_per_s", "minutes", "entitled", "draft", "beside", "with_advice", "other_devices"),
     }
 )
+"""What `fit` asks of one placement of the weights, and not of a search among several."""
 
 
 def typed(context: click.Context) -> dict[str, click.Parameter]:
-    """Options that stand on the command line, by the name of their parameter."""
+    """What the user gave, on the command line or by a variable, by the name of the parameter."""
     given = ((p.name or "", p) for p in context.command.params)
-    return {name: p for name, p in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    sources = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+    return {name: p for name, p in given if context.get_parameter_source(name) in sources}
 
 
 def refuse_typed(context: click.Context, names: Collection[str], beside: str) -> None:
@@ -48,8 +41,8 @@ def refuse_typed(context: click.Context, names: Collection[str], beside: str) ->
 def refuse_idle(context: click.Context, now: "Prediction", again: "Callable[[dict[str, Any]], Prediction]") -> None:
     """Refuse a typed option of the scenario that changes nothing here: without it the same is predicted.
 
-    All layers on the GPU are compared with none too, and a number of threads with one less (two, for one): to say what
-    holds anyhow is allowed where there is a choice. ``again`` predicts with other values.
+    A user may type the value that holds anyway, if another one would change the answer: layers on the GPU are compared
+    with none as well, and a number of threads with one less (1 with 2). ``again`` predicts with other values.
 
     Raises:
         click.UsageError: One changes nothing.

@@ -4,6 +4,7 @@ A verb lists those it honours; what it does not list, it refuses. Amounts are wr
 them: ``128k`` tokens, ``1.5GiB``, ``0.6x`` of a file, ``0,2048`` for several.
 """
 
+import json
 import math
 import os
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
-from click.core import ParameterSource
 
+from harness.cli._effect import typed
 from harness.cli._output import Answer, F, answers
 from harness.printable import clean_lines
 from harness.units import parse_bytes
@@ -29,8 +30,6 @@ FOLDER_HERE: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 
 MOST_TOKENS: Final = 1 << 24
 """No model has a context of more; a number above is a slip of the keyboard."""
-
-
 _MOST_SHARES: Final = 10
 """Shares of a model's file in a RAM budget: cache and scratch of a small model are some times its weights, no more."""
 
@@ -361,17 +360,11 @@ def _there(target: str, how: "How") -> Answer:
         raise click.UsageError(f"--{here} is about files here: leave it out with edge-harness on the target")
     values = [given.get(name) or () for name in ("model", "models", "draft", "drafts", "prompts", "text")]
     paths = {Path(v) for value in values for v in ((value,) if isinstance(value, str | Path) else value)}
-    typed: list[str] = context.meta["typed"]
-    pieces = {piece for word in typed for piece in (word, word.partition("=")[2])}
+    command: list[str] = context.meta["words"]
+    pieces = {piece for word in command for piece in (word, word.partition("=")[2])}
     files = {piece: Path(piece) for piece in pieces if Path(piece) in paths and Path(piece).is_file()}
-    found = hand_over_to(target, typed, files, how)
-
-    def document() -> Any:
-        import msgspec
-
-        return msgspec.json.decode(found.text)
-
-    return Answer(document, lambda: click.echo(clean_lines(found.text), nl=False), found.status)
+    found = hand_over_to(target, command, files, how)
+    return Answer(lambda: json.loads(found.text), lambda: click.echo(clean_lines(found.text), nl=False), found.status)
 
 
 def sides_of(
@@ -399,10 +392,8 @@ def hand_over(
 ) -> int:
     """Do as another verb does, with the options that were typed; one that the verb lacks is refused."""
     theirs = {parameter.name: parameter for parameter in verb.params}
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        typed = context.get_parameter_source(name) in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
-        if not typed or name in {*given, *handled} or parameter.param_type_name == "argument" or name == because:
+    for name, parameter in typed(context).items():
+        if name in {*given, *handled, because} or parameter.param_type_name == "argument":
             continue
         if name not in theirs:
             flag = f"--{because.replace('_', '-')}"

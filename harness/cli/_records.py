@@ -52,10 +52,9 @@ def run_table(records: "Iterable[RunRecord]") -> "Table":
         rates = [_rate(t) for t in (s.test("prefill"), s.test("decode"))]
         timed = (s.test("first_token"), s.test("load", "load"))
         times = [s.latency[0].p99_s if s.latency else None, *(t.duration_s if t else None for t in timed)]
-        shown = [*rates]
-        shown += ["-" if t is None else format_seconds(t) for t in times]
+        shown = ["-" if t is None else format_seconds(t) for t in times]
         peak = format_bytes(used.peak_rss_bytes) if used and used.peak_rss_bytes else "-"
-        rows.append((title_of(record), *shown, peak, record.outcome))
+        rows.append((title_of(record), *rates, *shown, peak, record.outcome))
     return table("", columns, rows, right=range(1, 7))
 
 

@@ -155,12 +155,10 @@ def _summary(profile: "DeviceProfile") -> dict[str, object]:
     sizes = ("total_bytes", "usable_bytes", "bandwidth_bytes_per_s")
     found = {name: getattr(profile, name) for name in ("name", "title", "kind", "chip", "os", "year")}
     found |= {"pool": pool.name, **{name: getattr(pool, name).value for name in sizes}}
-    apis = [api for engine in profile.engines for api in engine.apis]
-    calibrated = [c.api for c in profile.calibrations]
     return found | {
         "bandwidth_confidence": pool.bandwidth_bytes_per_s.confidence,
-        "apis": apis,
-        "calibrated": calibrated,
+        "apis": [api for engine in profile.engines for api in engine.apis],
+        "calibrated": [c.api for c in profile.calibrations],
     }
 
 

@@ -119,12 +119,8 @@ def fit(
     )
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
-    profile = override(
-        profile,
-        ram_bytes=ram_bytes,
-        vram_bytes=vram_bytes,
-        bandwidth_bytes_per_s=bandwidth_gb_s * GB if bandwidth_gb_s else None,
-    )
+    speed = bandwidth_gb_s * GB if bandwidth_gb_s else None
+    profile = override(profile, ram_bytes=ram_bytes, vram_bytes=vram_bytes, bandwidth_bytes_per_s=speed)
     if ram_budget:
         profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     if placement is not None:
@@ -135,8 +131,12 @@ def fit(
     asked |= {"minutes": minutes, "beside": tuple(companion(text) for text in beside)}
     now = predict(resolved, profile, scenario, **asked)
     refuse_idle(context, now, lambda values: predict(resolved, profile, scenario_from(fields | values), **asked))
-    unentitled = predict(resolved, profile, scenario, **asked | {"entitled": False})
-    _refuse((entitled and unentitled == now, f"--entitled changes nothing: {profile.title} has one limit for all apps"))
+    _refuse(
+        (
+            entitled and predict(resolved, profile, scenario, **asked | {"entitled": False}) == now,
+            f"--entitled changes nothing: {profile.title} has one limit for all apps",
+        )
+    )
     late, energy = outlook(resolved, profile, scenario, now.speed, minutes or 10)
     notes = (*resolved.notes, *_notes(now, resolved, profile, scenario))
     if device in THIS_MACHINE:

@@ -92,10 +92,10 @@ def run(
 
     sides = options.sides_of(runtime, url, server_model, key_variable, reuse, silence_s)
     if any(job for _, job in sides):  # a server decides these by itself
-        refused = {"target": "on", "memory_bytes": "memory-limit", "emulated": "as"}
-        for name in ("target", "memory_bytes", "emulated", "resume", "nice", "cpus"):
-            if context.params[name] not in {None, False, (), "local"}:
-                raise click.UsageError(f"--{refused.get(name, name)} is not for a server: it is what it is now")
+        its_own = {"target", "memory_bytes", "emulated", "resume", "nice", "cpus"}
+        for option in context.command.params:
+            if option.name in its_own and context.params[option.name] not in {None, False, (), "local"}:
+                raise click.UsageError(f"{option.opts[0]} is not for a server: it is what it is now")
         if len(sides) == 1 and context.params["threads"] != (0,):
             raise click.UsageError("--threads: a server has its own; set them where it is started")
     if not models and any(job is None for _, job in sides):

@@ -88,9 +88,9 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         drafts = tuple(map(str, _drafts(path, draft, draft_quant))) or ("lookup",)
         job = SpeculationJob(target=str(path), drafts=drafts, **of_job)
     else:
-        if quant or draft in {"lookup", "self"} or of_job["temperature"]:
+        if quant or draft in {"lookup", "self"} or of_job["temperature"] or how.resume:
             raise click.UsageError(
-                "--verifier takes a draft model and greedy decoding, and the server has its own quant"
+                "--verifier takes a draft model and greedy decoding; a server has its own quant, and no --resume"
             )
         given = model_file(draft)
         drafts = (str(requantized(given, "Q4_0", pure=True) if draft_quant == "Q4_0" else given),)

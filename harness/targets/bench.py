@@ -101,7 +101,7 @@ def bench_on(
             if _BEGUN.search(line):
                 begun.append(at)
         status, output = running.finish(_GRACE_S)
-        outcome, detail, read = _read(target, status, output, log, counters)
+        outcome, detail, read = _read(target, running, status, output, log, counters)
         samples = read.samples if read else ()
         if len(samples) == len(begun):
             ended_s = time.monotonic()
@@ -109,8 +109,6 @@ def bench_on(
             counters.around(ended_s, ended_s)
             samples = tuple(_judged(s, at, epoch_s, running, counters) for s, at in zip(samples, begun, strict=True))
         frames = list(counters.frames)
-    if status and time.monotonic() - started_s >= job.limits.wall_s:
-        outcome, detail = "timed out", f"not done within {job.limits.wall_s:g} s"
     if outcome == "ok" and samples and all(s.validity.doubts for s in samples):
         outcome, detail = "inconclusive", samples[-1].validity.doubts[0]
     return new_record(
@@ -137,7 +135,7 @@ def soak_on(
     model: ModelIdentity,
     *,
     hear: Callable[[Window], None],
-    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
+    limits: Limits = Limits(wall_s=86_400.0),  # noqa: B008  an immutable tuple
 ) -> RunRecord:
     """Decode on a target for ``job.minutes``: repetitions of llama-bench, each begun by a line of ``--progress``.
 
@@ -157,7 +155,7 @@ def soak_on(
     outcome: Outcome = "ok"
     with target.counters() as counters:
         running = target.start(words)
-        for at, last in running.told():
+        for at, last in running.told(limits.wall_s):
             if not _BEGUN.search(last):
                 continue
             if not first:
@@ -173,7 +171,7 @@ def soak_on(
             if stopped or at - first >= 60 * job.minutes:
                 break
         else:
-            outcome, stopped, _ = _read(target, running.finish(_GRACE_S)[0] or LOST, "", [last], counters)
+            outcome, stopped, _ = _read(target, running, running.finish(_GRACE_S)[0] or LOST, "", [last], counters)
         running.kill()
         scope = ""
         if counters.frames:
@@ -245,7 +243,7 @@ def _prepared(
 
 
 def _read(
-    target: ShellTarget, status: int, output: str, log: Sequence[str], counters: Counters
+    target: ShellTarget, running: Running, status: int, output: str, log: Sequence[str], counters: Counters
 ) -> tuple[Outcome, str, RunRecord | None]:
     last = " / ".join(log[-2:])
     if status == 0:
@@ -253,6 +251,8 @@ def _read(
             return "ok", "", from_document(msgspec.json.decode(output), target.name)[0]
         except (msgspec.DecodeError, HarnessError, IndexError) as error:
             return "failed", f"llama-bench's output is no JSON of it ({error})", None
+    if running.late_s:
+        return "timed out", f"not done within {running.late_s:g} s", None
     if status == LOST:
         return "failed", f"{target.name}: the connection broke at: {last}", None
     if status == 128 + 9:

@@ -1,7 +1,6 @@
 """edge-harness on a target that has it: the same verb with the same words there, its text and its records here."""
 
 import shlex
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -16,7 +15,7 @@ from harness.targets.shell import LOST, ShellTarget, files_in
 
 PROGRAM: Final = "edge-harness"
 LONGEST_S: Final = 7 * 86_400.0
-"""Of a verb on a target: each child there has its own limit."""
+"""Longest time of a verb on a target; each child there has its own, shorter limit."""
 _FOUND: Final = 'PATH="$PATH:$HOME/.local/bin"'
 _ANSWERING: Final = {0, 1, 3, 4, 130}
 """Exit statuses with which a verb has measured something, or says why it did not."""
@@ -42,8 +41,8 @@ def run_there(
 ) -> Answered:
     """Run a verb there, on that machine itself: ``words`` are its name, options and arguments.
 
-    ``files`` are pushed once: each by the word that stands for it, also behind an option's ``=``. It ends there when
-    the connection does. ``say`` gets each line of progress.
+    ``files`` are pushed once: each by the word that stands for it, also behind an option's ``=``. The verb ends there
+    when the connection does. ``say`` gets each line of progress.
 
     Raises:
         RefusedError: edge-harness is neither on the target's PATH nor where pip puts programs of one user.
@@ -73,15 +72,14 @@ def run_there(
     given = [PROGRAM, *map(placed, words[:end]), *here, *map(placed, words[end:])]
     script = f'{_FOUND}; exec "$@" > {own}/answer.txt'
     running = target.start(["sh", "-c", script, "sh", *given])
-    end_s = time.monotonic() + timeout_s
     said: list[str] = []
     for _, line in running.told(timeout_s):
         say(line)
         said = [*said[1 - _LINES_SAID :], line]
     status, _ = running.finish(_GRACE_S)
     last = " / ".join(line for line in said if line.strip())
-    if time.monotonic() >= end_s:
-        raise CouldNotRunError(f"{target.name}: not done within {timeout_s:g} s; raise --timeout")
+    if running.late_s:
+        raise CouldNotRunError(f"{target.name}: not done within {timeout_s:g} s")
     if status == LOST:
         raise CouldNotRunError(f"{target.name}: the connection broke at: {last}")
     if status not in _ANSWERING:

@@ -86,17 +86,14 @@ class ShellTarget:
         except OSError as error:
             raise CouldNotRunError(f"{self._words[0]} cannot be started: {error.strerror}") from error
         end_s = time.monotonic() + timeout_s
-        late = threading.Timer(timeout_s, process.kill)
-        late.start()
         output = bytearray()
-        with process:
+        with process, _limited(timeout_s, process.kill):
             assert process.stdout is not None and process.stderr is not None
             while len(output) < _OUTPUT_MAX_BYTES and (chunk := process.stdout.read(_CHUNK_BYTES)):
                 output += chunk
             if len(output) >= _OUTPUT_MAX_BYTES:  # a target that never stops is cut off
                 process.kill()
             errors = process.stderr.read(_CHUNK_BYTES)
-        late.cancel()
         if len(output) >= _OUTPUT_MAX_BYTES:
             raise CouldNotRunError(f"{self.name}: it sent {_OUTPUT_MAX_BYTES} bytes or more")
         if time.monotonic() >= end_s:
@@ -258,12 +255,13 @@ class Counters:
 
 
 class Running:
-    """A command on the target; its lines as they come, and its end."""
+    """A command on the target; its lines as they come, and its end. ``late_s``: the limit that it exceeded, or 0."""
 
     def __init__(self, target: ShellTarget, argv: Sequence[str]) -> None:
         self._target = target
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.status = LOST
+        self.late_s = 0.0
         first = self._readline()
         if not first.startswith("pid "):
             self.process.kill()
@@ -277,16 +275,17 @@ class Running:
 
     def told(self, timeout_s: float = threading.TIMEOUT_MAX) -> Iterator[tuple[float, str]]:
         """Lines of its error output and when they came (monotonic seconds); it is killed when it takes longer."""
-        late = threading.Timer(timeout_s, self.kill)
-        late.start()
-        try:
+
+        def end() -> None:
+            self.late_s = timeout_s
+            self.kill()
+
+        with _limited(timeout_s, end):
             while line := self._readline():
                 if ended := _ENDED.match(line):
                     self.status = int(ended[1])
                 else:
                     yield time.monotonic(), line.rstrip("\r\n")
-        finally:
-            late.cancel()
 
     def finish(self, timeout_s: float) -> tuple[int, str]:
         """Exit status and output; it is killed there when it takes longer.
@@ -327,6 +326,17 @@ def files_in(lines: Sequence[str]) -> dict[str, str]:
         elif name:
             found[name].append(line)
     return {name: "\n".join(text) + "\n" for name, text in found.items()}
+
+
+@contextlib.contextmanager
+def _limited(timeout_s: float, end: Callable[[], None]) -> Iterator[None]:
+    """Call ``end`` if the block takes longer."""
+    late = threading.Timer(timeout_s, end)
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def _last(errors: bytes) -> str:

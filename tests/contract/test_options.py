@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import click
 import pytest
@@ -12,7 +13,7 @@ from harness.cli import cli
 from harness.cli._options import Amount, Count, Size
 from harness.errors import InputError
 
-SHARED = {"--timeout", "--wait", "--resume", "--out", "--json"}
+SHARED = {"--timeout", "--wait", "--resume", "--out", "--json", "--nice", "--cpus"}
 """What every verb that measures takes."""
 MEASURING = {"run", "check", "speculate", "stream", "ladder", "emulate", "workloads run"}
 
@@ -113,6 +114,19 @@ def test_a_search_of_placements_refuses_what_it_does_not_look_at(words: list[str
     assert found is None or found != predicted(*asked)
 
 
+def test_a_run_here_has_the_cpus_and_the_priority_asked_for(tmp_path, monkeypatch) -> None:
+    """So many threads as CPUs; that the process has them is shown where processes are started."""
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
+    model = tmp_path / "m.json"
+    model.write_text("{}")
+    last = max(os.sched_getaffinity(0))
+    asked = ["-c", "64", "-p", "4", "-n", "2", "-r", "1", "--cold-loads", "0", "--cpus", str(last), "--nice", "2"]
+    done = CliRunner().invoke(cli, ["run", str(model), "--runtime", "fake", "--json", *asked])
+    (record,) = json.loads(done.stdout)
+    assert record["scenario"]["thread_count"] == 1
+    assert (record["extra"]["cpus"], record["extra"]["nice"]) == ([last], 2)
+
+
 @pytest.mark.parametrize("name", sorted(MEASURING))
 def test_verbs_that_measure_share_their_options(name: str) -> None:
     options = {opt for o in COMMANDS[name].params for opt in [*o.opts, *o.secondary_opts]}
@@ -156,7 +170,11 @@ def test_an_option_means_the_same_in_every_verb() -> None:
         (["ladder", "m", "--quants", ","], "no name in it"),
         (["speculate", "m", "--draft", "d", "--gamma", "many"], "a number from 1 to 63"),
         (["run", "m", "--cpus", "4095"], "--cpus: found [4095], expected some of"),
-        (["run", "--runtime", "server", "--url", "http://127.0.0.1:1", "--nice", "3"], "--nice is not for a server"),
+        *(
+            (["run", "--runtime", "server", "--url", "http://127.0.0.1:1", *words], f"{words[0]} is not for a server")
+            for words in (["--nice", "3"], ["--memory-limit", "1GiB"], ["--as", "iphone-15-pro"], ["--resume"])
+        ),
+        (["speculate", "m", "--draft", "d", "--verifier", "http://127.0.0.1:1", "--resume"], "no --resume"),
         (["run", "m", "--programs", "."], "name it with --on"),
     ],
 )

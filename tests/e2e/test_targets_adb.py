@@ -351,6 +351,8 @@ def test_a_soak_on_the_device(phone, tiny):
     hot = SoakJob(path=str(tiny[0]), scenario=Scenario(thread_count=1), minutes=1, window_s=0.5, celsius_max=38)
     stopped = soak_on(phone.target(), hot, Path(PROGRAMS), tiny[1], hear=told.append).result
     assert isinstance(stopped, Soak) and "38.2 C" in stopped.stopped and len(stopped.windows) == 1
+    late = soak_on(phone.target(), job, Path(PROGRAMS), tiny[1], hear=told.append, limits=Limits(wall_s=2))
+    assert (late.outcome, late.detail) == ("timed out", "not done within 2 s")
 
 
 @needs_adbd

@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.tiny_gguf import synthesize_tiny
+from harness.catalog.gguf import GgufFile
 from harness.cli import cli
 from harness.errors import CouldNotRunError, RefusedError
 from harness.records.history import History
@@ -60,6 +62,20 @@ def test_a_host_that_is_not_known_and_one_that_is_not_there(tmp_path: Path, port
         target_named(f"ssh://root@127.0.0.1:{port}").shell("true")
     with pytest.raises(CouldNotRunError, match="refused"):
         target_named("ssh://root@127.0.0.1:1").shell("true")
+
+
+def test_an_interrupted_command_holds_nobody_up():
+    """Ctrl-C ends this program at once, and not after the time that the command was given."""
+    code = """
+from harness.targets.shell import ShellTarget
+print(flush=True)
+ShellTarget("here", ["sh", "-c"]).shell("sleep 30")
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None and process.stdout.readline() == b"\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=15) != 0
 
 
 QUICK = ("--runtime", "fake", "-c", "256", "-p", "16", "-n", "4", "-t", "1", "-r", "1", "--cold-loads", "0")
@@ -119,9 +135,13 @@ def test_a_model_is_streamed_where_edge_harness_is(tmp_path: Path, board: str):
     assert status == 2 and "--meter is about files here" in log
 
 
-def test_a_target_without_edge_harness_needs_a_program(board: str, monkeypatch):
+def test_a_target_without_edge_harness_needs_a_program(board: str, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("harness.targets.remote.PROGRAM", "edge-nothing")
     done = CliRunner().invoke(cli, ["ladder", "m.gguf", "--on", board])
     assert isinstance(done.exception, RefusedError) and "has no edge-harness" in str(done.exception)
+    monkeypatch.setattr(GgufFile, "synthetic", False)
+    path = synthesize_tiny(tmp_path / "tiny.gguf", "Q8_0", feed_forward_dim=512)
+    done = CliRunner().invoke(cli, ["ladder", str(path), "--on", "ssh://127.0.0.1:1", "--programs", str(tmp_path)])
+    assert isinstance(done.exception, CouldNotRunError) and "127.0.0.1" in str(done.exception)
     done = CliRunner().invoke(cli, ["run", "m.gguf", "--programs", "."])
     assert done.exit_code == 2 and "name it with --on" in done.output

@@ -131,6 +131,13 @@ def test_neighbours_have_more_room() -> None:
         assert room > phone.pool("ram").usable_bytes.value
 
 
+@pytest.mark.parametrize("name", ["qwen3-8b", "nobody-7b"])  # one with a card, and one that is guessed
+def test_a_name_and_an_option_ask_for_one_quantisation(name: str) -> None:
+    with pytest.raises(RefusedError, match="names q4_k_m, and Q8_0 is asked for"):
+        resolve_model(f"{name}-q4_k_m", "Q8_0")
+    assert resolve_model(f"{name}-q4_k_m", "Q4_K_M").quant == resolve_model(f"{name}-q4_k_m").quant == "Q4_K_M"
+
+
 def test_scenarios() -> None:
     assert scenario_from({"kv_type": "q8_0", "context_tokens": 8192}).kv_type == "Q8_0"
     with pytest.raises(UnknownNameError):

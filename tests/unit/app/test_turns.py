@@ -36,6 +36,24 @@ def test_records_hold_the_samples_of_all_turns(tmp_path: Path, monkeypatch: pyte
     assert turns == [3, 2, 2, 3], "the second round is the other way round"
 
 
+def test_turns_are_resumed_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of one runtime alone is none of its turns, and a first turn is no second one."""
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
+    model = tmp_path / "m.json"
+    model.write_text("{}")
+    how = How(resume=True, limits=Limits(wall_s=30.0))
+    options = Options(runtime="fake", repetitions=3, cold_loads=0, how=how)
+    sides = [options, options._replace(repetitions=2)]
+    cells = cells_of([str(model)], "", Scenario(context_tokens=64, prompt_tokens=4, new_tokens=2, thread_count=1))
+    ((alone,),) = run_in_turns(cells, [options])
+    ((first, second),) = run_in_turns(cells, sides)
+    assert alone.run_id != first.run_id
+    assert all(len(set(record.samples)) == len(record.samples) for record in (first, second))
+    ((again, _),) = run_in_turns(cells, sides)
+    assert again == first
+    assert len(list(open_history().records(limit=9))) == 1 + 4, "nothing was measured twice"
+
+
 def sides(runtimes: str, url: str = "", model: str = "") -> list[tuple[str, str]]:
     found = sides_of(runtimes, url, model, "KEY", False, 60.0)
     return [(name, job.url if job else "") for name, job in found]
