@@ -8,15 +8,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from bench.running_servers import free_port
 from harness.targets import target_named
 from harness.targets.shell import ShellTarget
-
-
-def free_port() -> int:
-    """A port that nobody listens at just now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 class Daemon:

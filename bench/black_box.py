@@ -7,24 +7,20 @@ all: the fair comparison, and the check of the closed form that ``validate`` lea
 ``reports/validation/black-box.json``.
 """
 
-import json
 import sys
 from collections import defaultdict
-from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench._kept import REPORTS, write
 from harness.app.published import shipped_rows
-from harness.measure.machine import cpu
 from harness.published.fitting import fit, model, problem_of, votes
 from harness.published.leaving_out import GROUPS, folds_of
 from harness.published.rows import Row, is_trusted, predictable
 
 Array = NDArray[np.float64]
 _WORDS = (0, 1, 2, 3)
-REPORTS = Path(__file__).resolve().parents[1] / "reports" / "validation"
 
 
 def _columns(rows: list[Row]) -> Array:
@@ -82,12 +78,8 @@ def main(by: str) -> None:
         "columns": ["median, 90th percentile", "votes", *found],
         "rows": [[group, str(of[2]), *(f"{e[group][0]:.1%}, {e[group][1]:.0%}" for e in found.values())]
                  for group, of in sorted(found["laws"].items())],
-        "command": f"python -m bench black_box {by}",
-        "machine": cpu().model,
-        "date": datetime.now(UTC).date().isoformat(),
     }  # fmt: skip
-    print(json.dumps(told, indent=1))
-    (REPORTS / "black-box.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    print(write(REPORTS / "validation" / "black-box.json", f"python -m bench black_box {by}", told), end="")
 
 
 def _errors(rows: list[Row], gaps: Array) -> dict[str, tuple[float, float, int]]:

@@ -12,22 +12,25 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import numpy as np
 
+from bench.running_servers import CONTEXT_TOKENS
 from harness.domain.scenario import Scenario
 from harness.runtimes.llamacpp.quality import log_probabilities
 from harness.runtimes.llamacpp.session import LlamaSession
+
+_BATCH_TOKENS: Final = 512
 
 
 class Completer:
     """One model, one sequence: a prefix that is in the cache is not computed again."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        scenario = Scenario(context_tokens=2048, thread_count=threads)
-        self.session = LlamaSession(path, scenario, batch_tokens=512)
+        scenario = Scenario(context_tokens=CONTEXT_TOKENS, thread_count=threads)
+        self.session = LlamaSession(path, scenario, batch_tokens=_BATCH_TOKENS)
         self.held: list[int] = []
         self.tops: list[list[tuple[int, float]]] = []
         self.lock = threading.Lock()
@@ -41,8 +44,8 @@ class Completer:
         if common < len(self.held):
             self.session.truncate(common)
             del self.held[common:], self.tops[common:]
-        for start in range(common, len(tokens), 512):
-            self.session.decode(tokens[start : start + 512], position=start, logits="all")
+        for start in range(common, len(tokens), _BATCH_TOKENS):
+            self.session.decode(tokens[start : start + _BATCH_TOKENS], position=start, logits="all")
             logs = log_probabilities(self.session.all_logits())
             best = np.argpartition(-logs, 5, axis=1)[:, :5]
             own = tokens[start + 1 :]

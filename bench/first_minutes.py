@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Final
 import click
 
 from bench.gate_rates import neighbour
+from harness.catalog.devices import load_device
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 OUTPUT: Final = ROOT / "reports" / "output"
@@ -49,9 +49,9 @@ def probe_of(home: Path) -> str:
     path = home / "devices" / "this-machine.toml"
     if not path.is_file():
         return "no profile was kept\n"
-    profile = tomllib.loads(path.read_text(encoding="utf-8"))
-    doubts = "; ".join(profile.get("doubts", ())) or "none"
-    bandwidth_gb_s = profile["ram"]["bandwidth_gb_s"]["value"]
+    profile = load_device(str(path))
+    doubts = "; ".join(profile.doubts) or "none"
+    bandwidth_gb_s = profile.pool("ram").bandwidth_bytes_per_s.value / 1e9
     return f"the profile of this machine: {bandwidth_gb_s:.1f} GB/s of memory; its doubts: {doubts}\n"
 
 

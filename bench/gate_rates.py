@@ -19,13 +19,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
 
 import click
 
+from bench._kept import write
 from bench.gate_peers import PYTEST_LIMIT, Runs, doctor_answer, pytest_benchmark_fails
 from bench.renderers import json_table
 from harness.domain.budget import Budget
@@ -212,14 +212,9 @@ def main(
             )
     columns, rows = rates(gates, doctor)
     beside = f" --neighbour {share:g}" if share else ""
-    told = {
-        "columns": columns,
-        "rows": rows,
-        "command": f"python -m bench gate_rates {model.name} --max-turns {max_turns}{beside}",
-        "machine": f"{cpu().model}, {cpu().thread_count} threads used",
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-    record.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    command = f"python -m bench gate_rates {model.name} --max-turns {max_turns}{beside}"
+    machine = f"{cpu().model}, {cpu().thread_count} threads used"
+    write(record, command, {"columns": columns, "rows": rows}, machine)
     click.echo(json_table(record))
     if len(gates) < len(kinds):
         click.echo(f"{len(gates)} of {len(kinds)} gates measured; call again to go on", err=True)

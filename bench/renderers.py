@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
@@ -17,13 +17,13 @@ from harness.app.published import shipped_rows
 from harness.catalog.devices import load_device
 from harness.cli import cli
 from harness.domain.budget import Metric
-from harness.domain.record import RunRecord
+from harness.domain.record import K, RunRecord
 from harness.domain.result import Generation, Quality, Soak, Speculation, Stream, System
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.speed import machine_of
 from harness.published.rows import predictable, source_key
-from harness.records.compare import compare
+from harness.records.compare import Row, compare
 from harness.records.imports import read_results
 from harness.records.ladder import rungs_of
 from harness.records.metrics import metric_values
@@ -41,6 +41,11 @@ def source(records: list[RunRecord]) -> str:
     return f"*`{'`, `'.join(commands)}`; {'; '.join(machines)}; {', '.join(dates)}*"
 
 
+def made_by(document: Mapping[str, Any]) -> str:
+    """What stands below a table of a document of the bench: its command, machine and date."""
+    return f"`{document['command']}`; {document['machine']}; {document['date']}"
+
+
 def table(columns: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; every column but the first is aligned right."""
     head = ["| " + " | ".join(columns) + " |", "|---|" + "--:|" * (len(columns) - 1)]
@@ -52,23 +57,37 @@ def records_of(*paths: Path) -> list[RunRecord]:
     return [record for path in paths for record in read_results(path)]
 
 
-def check_table(*paths: Path) -> str:
-    """Predicted and measured of each run."""
-    records, rows = records_of(*paths), []
+def results_of(kind: type[K], *paths: Path) -> list[tuple[RunRecord, K]]:
+    """The records of some files whose result is of one kind, each with it."""
+    return [(record, record.result) for record in records_of(*paths) if isinstance(record.result, kind)]
+
+
+def _compared(records: list[RunRecord], names: Collection[str]) -> Iterator[tuple[RunRecord, Row, float]]:
+    """Each row of these names that was predicted and measured, with its record and what was measured."""
     for record in records:
         comparison = compare(record)
         for row in comparison.rows if comparison else ():
-            if row.name not in {"decode", "prefill", "first token", "load", "peak memory"} or row.measured is None:
-                continue
-            rows.append(
-                [
-                    f"{record.model.name if record.model else ''}, {row.name}",
-                    _amount(row.unit, row.predicted),
-                    f"{_amount(row.unit, row.low)} to {_amount(row.unit, row.high)}",
-                    _amount(row.unit, row.measured),
-                    f"{row.error_ratio:+.1%}" if row.error_ratio is not None else "-",
-                ]
-            )
+            if row.name in names and row.measured is not None:
+                yield record, row, row.measured
+
+
+def _model_of(record: RunRecord) -> str:
+    return f"{record.model.name} {record.model.quant}" if record.model else ""
+
+
+def check_table(*paths: Path) -> str:
+    """Predicted and measured of each run."""
+    records = records_of(*paths)
+    rows = [
+        [
+            f"{record.model.name if record.model else ''}, {row.name}",
+            _amount(row.unit, row.predicted),
+            f"{_amount(row.unit, row.low)} to {_amount(row.unit, row.high)}",
+            _amount(row.unit, measured),
+            f"{row.error_ratio:+.1%}" if row.error_ratio is not None else "-",
+        ]
+        for record, row, measured in _compared(records, ("decode", "prefill", "first token", "load", "peak memory"))
+    ]
     return table(["", "predicted", "90 % interval", "measured", "error"], rows) + f"\n\n{source(records)}"
 
 
@@ -81,46 +100,41 @@ def placement_table(*paths: Path) -> str:
         "buffers in vram": "GPU buffers",
         "buffers in ram": "RAM buffers",
     }
-    for record in records:
-        s, comparison = record.scenario, compare(record)
+    for record, row, measured in _compared(records, wanted):
+        s = record.scenario
         where = "CPU" if s.api in {"", "cpu"} else f"{s.api}, layers {s.placement.gpu_layers}"
         where += f", experts of {s.placement.cpu_moe} with the CPU" if s.placement.cpu_moe else ""
-        name = f"{record.model.name} {record.model.quant}" if record.model else ""
-        for row in comparison.rows if comparison else ():
-            if row.name not in wanted or row.measured is None:
-                continue
-            error = "disturbed" if row.doubted else f"{row.error_ratio:+.1%}"
-            amounts = [_amount(row.unit, row.predicted), _amount(row.unit, row.measured)]
-            rows.append([name, where, wanted[row.name], *amounts, error])
+        error = "disturbed" if row.doubted else f"{row.error_ratio:+.1%}"
+        amounts = [_amount(row.unit, row.predicted), _amount(row.unit, measured)]
+        rows.append([_model_of(record), where, wanted[row.name], *amounts, error])
     return table(["model", "placement", "", "predicted", "measured", "error"], rows) + f"\n\n{source(records)}"
 
 
 def speculation_table(*paths: Path) -> str:
     """Advice before the run, and what the run gave."""
-    records = [r for r in records_of(*paths) if isinstance(r.result, Speculation)]
+    records = results_of(Speculation, *paths)
     rows = []
-    for r in records:
-        assert isinstance(r.result, Speculation)
-        advice = r.result.advice
+    for r, run in records:
+        advice = run.advice
         said = f"draft {advice.draft_tokens} tokens: {advice.speedup_ratio:.2f}" if advice.draft_tokens else "do not"
         rows.append(
             [
-                f"{r.model.name if r.model else ''} {r.model.quant if r.model else ''}",
-                r.result.draft.removesuffix(".gguf"),
+                _model_of(r),
+                run.draft.removesuffix(".gguf"),
                 said,
-                f"{r.result.expected_ratio:.2f}",
-                f"{r.result.speedup_ratio:.3f}",
-                f"{r.result.acceptance_ratio:.2f}",
+                f"{run.expected_ratio:.2f}",
+                f"{run.speedup_ratio:.3f}",
+                f"{run.acceptance_ratio:.2f}",
                 r.outcome,
             ]
         )
     columns = ["target", "draft", "advice before", "from costs", "measured", "acceptance", "outcome"]
-    return table(columns, rows) + f"\n\n{source(records)}"
+    return table(columns, rows) + f"\n\n{source([r for r, _ in records])}"
 
 
 def verifier_table(*paths: Path) -> str:
     """A verifier on a server by round trip: predicted before the run, measured, and how many answers were its own."""
-    records = [(r, r.result) for r in records_of(*paths) if isinstance(r.result, Speculation)]
+    records = results_of(Speculation, *paths)
     rows = []
     for r, run in sorted(records, key=lambda pair: pair[1].advice.round_trip_s):
         length = run.advice.draft_tokens
@@ -142,7 +156,7 @@ def verifier_table(*paths: Path) -> str:
 
 def soak_table(*paths: Path) -> str:
     """Soaks: the burst, when speed fell for good, the level of the last quarter."""
-    records = [(r, r.result) for r in records_of(*paths) if isinstance(r.result, Soak)]
+    records = results_of(Soak, *paths)
     rows = [
         [
             r.model.name if r.model else "",
@@ -160,7 +174,7 @@ def soak_table(*paths: Path) -> str:
 
 def runtimes_table(*paths: Path) -> str:
     """Several runtimes on the same models: latencies, speed, memory, perplexity, and what the way to a server adds."""
-    records = [r for r in records_of(*paths) if isinstance(r.result, Generation)]
+    records = results_of(Generation, *paths)
     shown: tuple[tuple[Metric, float, str], ...] = (
         ("ttft_s", 1e3, "{:.0f} ms"),
         ("itl_p50_s", 1e3, "{:.2f} ms"),
@@ -170,13 +184,12 @@ def runtimes_table(*paths: Path) -> str:
         ("perplexity", 1.0, "{:.3f}"),
     )
     rows = []
-    for r in records:
-        assert isinstance(r.result, Generation)
+    for r, run in records:
         found = [(form, scale, metric_values(r, metric)) for metric, scale, form in shown]
-        way = r.result.server.decode_path_ratio if r.result.server else None
+        way = run.server.decode_path_ratio if run.server else None
         rows.append(
             [
-                f"{r.model.name if r.model else ''} {r.model.quant if r.model else ''}",
+                _model_of(r),
                 str(r.extra.get("side", r.engine.name if r.engine else r.runtime)),
                 *(form.format(median(values) * scale) if values else "-" for form, scale, values in found),
                 f"{way - 1:+.2%}" if way else "-",
@@ -184,16 +197,14 @@ def runtimes_table(*paths: Path) -> str:
             ]
         )
     columns = ["model", "runtime", "TTFT", "ITL", "tg, tokens/s", "pp, tokens/s", "memory", "perplexity"]
-    return table([*columns, "way to the server", "outcome"], rows) + f"\n\n{source(records)}"
+    return table([*columns, "way to the server", "outcome"], rows) + f"\n\n{source([r for r, _ in records])}"
 
 
 def stream_table(*paths: Path) -> str:
     """Speed under a memory limit: predicted, measured, and share of the bound."""
-    records = [r for r in records_of(*paths) if isinstance(r.result, Stream)]
+    records = results_of(Stream, *paths)
     rows = []
-    for r in records:
-        s = r.result
-        assert isinstance(s, Stream)
+    for r, s in records:
         predicted = f"{s.predicted_tokens_per_s:.1f}" if s.predicted_tokens_per_s else "-"
         share = f"{s.budget_bytes / r.model.size_bytes:.2f}" if r.model else "-"
         peak = r.memory.cgroup_peak_bytes or r.memory.peak_rss_bytes if r.memory else 0
@@ -209,7 +220,7 @@ def stream_table(*paths: Path) -> str:
             ]
         )
     columns = ["model", "budget / file", "predicted, tokens/s", "measured", "of the bound", "peak / limit", "outcome"]
-    return table(columns, rows) + f"\n\n{source(records)}"
+    return table(columns, rows) + f"\n\n{source([r for r, _ in records])}"
 
 
 def ladder_table(*paths: Path) -> str:
@@ -236,12 +247,11 @@ def ladder_table(*paths: Path) -> str:
 
 def workload_table(*paths: Path) -> str:
     """Median latency of each operation of each workload beside its prediction; a disturbed run is marked."""
-    records = [r for r in records_of(*paths) if isinstance(r.result, System)]
+    records = results_of(System, *paths)
     rows, errors = [], []
-    for record in records:
-        assert isinstance(record.result, System)
+    for record, run in records:
         mark = "" if record.outcome == "ok" else f" ({record.outcome})"
-        for said in record.result.predicted:
+        for said in run.predicted:
             name, latency = said["operation"], said["latency_s"]
             times = [s.duration_s / max(1, s.token_count) for s in record.samples if s.label == name and not s.warm_up]
             if not times:
@@ -261,7 +271,7 @@ def workload_table(*paths: Path) -> str:
     middle = (
         f"median error of {len(errors)} operations: {median(map(abs, errors)):.1%}" if errors else "nothing was run"
     )
-    return table(columns, rows) + f"\n\n*{middle}*\n\n{source(records)}"
+    return table(columns, rows) + f"\n\n*{middle}*\n\n{source([r for r, _ in records])}"
 
 
 _HEADLINES: Final[Mapping[str, tuple[tuple[str, str, str, str], ...]]] = {
@@ -316,7 +326,7 @@ _HEADLINES: Final[Mapping[str, tuple[tuple[str, str, str, str], ...]]] = {
 }  # fmt: skip
 """What is shown of each workload's evaluation: a figure and where it stands, a baseline and where it stands.
 
-``*`` and ``|`` in a step of a place match names; a list is shown by its middle.
+``*`` in a step of a place matches names; a list is shown by its middle.
 """
 
 
@@ -325,14 +335,13 @@ def systems_table(speeds: Path, *evaluations: Path) -> str:
 
     Quality is of the newest evaluation of each workload, times and memory are of ``speeds``.
     """
-    timed = {r.workload: r for r in records_of(speeds) if isinstance(r.result, System)}
-    judged = {r.workload: r for r in records_of(*evaluations) if isinstance(r.result, System) and r.result.evaluation}
+    timed = {r.workload: (r, run) for r, run in results_of(System, speeds)}
+    judged = {r.workload: (r, run) for r, run in results_of(System, *evaluations) if run.evaluation}
     rows = []
     for name in sorted({*timed, *judged}):
-        record = judged.get(name) or timed[name]
-        assert isinstance(record.result, System)
-        told = {**record.result.evaluation, "quality": record.result.quality}
-        speed = _speed_cells(timed.get(name) or judged[name])
+        record, run = judged.get(name) or timed[name]
+        told = {**run.evaluation, "quality": run.quality}
+        speed = _speed_cells(*(timed.get(name) or judged[name]))
         model = f", {record.model.name}" if record.model else ""
         for what, place, baseline, other in _HEADLINES.get(name, ()):
             found, beside = _shown_at(told, place), _shown_at(told, other)
@@ -342,19 +351,18 @@ def systems_table(speeds: Path, *evaluations: Path) -> str:
             rows.append([f"{name}{model}", what, found, against, *speed])
             speed = [""] * len(speed)
     columns = ["system", "quality", "found", "baseline", "p50 / p95", "predicted p50", "peak memory", "energy"]
-    return table(columns, rows) + f"\n\n{source([*timed.values(), *judged.values()])}"
+    return table(columns, rows) + f"\n\n{source([r for r, _ in (*timed.values(), *judged.values())])}"
 
 
-def _speed_cells(record: RunRecord) -> list[str]:
+def _speed_cells(record: RunRecord, run: System) -> list[str]:
     """Percentiles and prediction of a record's slowest operation, peak memory, and joules of a call where known."""
-    assert isinstance(record.result, System)
     calls: dict[str, list[float]] = {}
     joules: list[float] = []
     for sample in record.samples:
         if not sample.warm_up:
             calls.setdefault(sample.label, []).append(sample.duration_s / max(1, sample.token_count))
             joules += [sample.energy_joules / max(1, sample.token_count)] if sample.energy_joules else []
-    predicted = {said["operation"]: said["latency_s"]["mid"] for said in record.result.predicted}
+    predicted = {said["operation"]: said["latency_s"]["mid"] for said in run.predicted}
     if not calls:
         return ["-"] * 4
     slowest = max(calls, key=lambda label: median(calls[label]))
@@ -374,9 +382,7 @@ def _shown_at(told: Any, place: str) -> str:
         if isinstance(told, list | tuple) and step.isdigit() and int(step) < len(told):
             told, beside = told[int(step)], None
             continue
-        names = (
-            [n for n in told if any(fnmatchcase(n, p) for p in step.split("|"))] if isinstance(told, Mapping) else []
-        )
+        names = [n for n in told if fnmatchcase(n, step)] if isinstance(told, Mapping) else []
         if not names:
             return "-"
         beside, told = (told.get(f"{names[-1]}_interval") or told.get("interval") or _ends(told)), told[names[-1]]
@@ -394,15 +400,23 @@ def _ends(told: Mapping[str, Any]) -> tuple[float, float] | None:
     return (told["low"], told["high"]) if "low" in told and "high" in told else None
 
 
+def _evaluated(key: str, *paths: Path) -> tuple[RunRecord, Mapping[str, Any]]:
+    """The newest record whose evaluation has that key, and the evaluation.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = [(record, run.evaluation) for record, run in results_of(System, *paths) if key in run.evaluation]
+    if not found:
+        raise ValueError(f"no evaluation with {key!r} in {', '.join(map(str, paths))}")
+    return found[-1]
+
+
 def router_table(*paths: Path) -> str:
     """Hits of a cache of experts on the choices of a router that was trained here, beside what laws predict."""
-    records = [r for r in records_of(*paths) if isinstance(r.result, System) and "hits" in r.result.evaluation]
-    rows = []
-    for record in records[-1:]:
-        assert isinstance(record.result, System)
-        for budget, hits in record.result.evaluation["hits"].items():
-            rows.append([budget, *(f"{hits[name]:.1%}" for name in _HITS)])
-    return table(["", *_HITS.values()], rows) + f"\n\n{source(records[-1:])}"
+    record, found = _evaluated("hits", *paths)
+    rows = [[budget, *(f"{hits[name]:.1%}" for name in _HITS)] for budget, hits in found["hits"].items()]
+    return table(["", *_HITS.values()], rows) + f"\n\n{source([record])}"
 
 
 _HITS: Final = {
@@ -416,53 +430,52 @@ _HITS: Final = {
 
 def probe_table(*paths: Path) -> str:
     """Held-out accuracy of each property on each layer that was probed, with its selectivity, beside simpler rules."""
-    records = [r for r in records_of(*paths) if isinstance(r.result, System) and "probes" in r.result.evaluation][-1:]
+    record, found = _evaluated("probes", *paths)
+    studies = found["probes"]
     rows: dict[str, list[str]] = {}
-    layers: list[str] = []
-    for record in records:
-        assert isinstance(record.result, System)
-        studies = record.result.evaluation["probes"]
-        layers = [f"layer {study['layer']}" for study in studies]
-        for said in (one for study in studies for one in study["reports"]):
-            row = rows.setdefault(said["name"], [said["name"], f"{said['majority']:.3f}", f"{said['token_rule']:.3f}"])
-            row.append(f"{said['accuracy']['mid']:.3f} ({said['selectivity']:+.3f})")
+    for said in (one for study in studies for one in study["reports"]):
+        row = rows.setdefault(said["name"], [said["name"], f"{said['majority']:.3f}", f"{said['token_rule']:.3f}"])
+        row.append(f"{said['accuracy']['mid']:.3f} ({said['selectivity']:+.3f})")
+    layers = [f"layer {study['layer']}" for study in studies]
     columns = ["accuracy (selectivity)", "the commoner label", "the token alone", *layers]
-    return table(columns, list(rows.values())) + f"\n\n{source(records)}"
+    return table(columns, list(rows.values())) + f"\n\n{source([record])}"
 
 
 def ablation_table(*paths: Path) -> str:
     """Losses with all heads, and without induction heads, beside as many others taken out."""
-    records = [r for r in records_of(*paths) if isinstance(r.result, System) and "ablation" in r.result.evaluation][-1:]
-    rows = []
-    for record in records:
-        assert isinstance(record.result, System)
-        told = record.result.evaluation["ablation"]
-        null = told["null_second_losses"]
-        share = f"{len(told['heads'])} induction heads out, {told['head_share']:.1%} of all"
-        rows.append(["all heads", *(f"{loss:.2f}" for loss in told["intact"]), "-"])
-        rows.append([share, *(f"{loss:.2f}" for loss in told["ablated"]), f"{told['p_value']:.3f}"])
-        rows.append(["as many others out", "-", f"{median(null):.2f} ({min(null):.2f} to {max(null):.2f})", "-", "-"])
+    record, found = _evaluated("ablation", *paths)
+    told = found["ablation"]
+    null = told["null_second_losses"]
+    share = f"{len(told['heads'])} induction heads out, {told['head_share']:.1%} of all"
+    rows = [
+        ["all heads", *(f"{loss:.2f}" for loss in told["intact"]), "-"],
+        [share, *(f"{loss:.2f}" for loss in told["ablated"]), f"{told['p_value']:.3f}"],
+        ["as many others out", "-", f"{median(null):.2f} ({min(null):.2f} to {max(null):.2f})", "-", "-"],
+    ]
     columns = ["nats a token", "first copy", "second copy", "ordinary text", "p"]
-    return table(columns, rows) + f"\n\n{source(records)}"
+    return table(columns, rows) + f"\n\n{source([record])}"
 
 
 def vision_tables(*paths: Path) -> str:
     """Words read by each way of seeing a picture, and scores of the tracker by what its detections get wrong."""
-    records = [r for r in records_of(*paths) if isinstance(r.result, System) and "tracking" in r.result.evaluation][-1:]
-    seen, tracked, told = [], [], ""
-    for record in records:
-        assert isinstance(record.result, System)
-        found = record.result.evaluation
-        for name, way in found["read"].items():
-            interval = f"{way['share']:.1%} ({way['low']:.1%} to {way['high']:.1%})"
-            seen.append([name, interval, f"{way['pixel_count'] / 1e6:.2f} million"])
-        for name, scores in found["tracking"].items():
-            tracked.append([name, f"{scores['hota']:.3f}", f"{scores['idf1']:.3f}", str(scores["switch_count"])])
-        pair = _shown_at(found, "regions_less_base")
-        told = f"{found['word_count']} words; regions less base, paired over pictures: {pair}"
+    record, found = _evaluated("tracking", *paths)
+    seen = [
+        [
+            name,
+            f"{way['share']:.1%} ({way['low']:.1%} to {way['high']:.1%})",
+            f"{way['pixel_count'] / 1e6:.2f} million",
+        ]
+        for name, way in found["read"].items()
+    ]
+    tracked = [
+        [name, f"{scores['hota']:.3f}", f"{scores['idf1']:.3f}", str(scores["switch_count"])]
+        for name, scores in found["tracking"].items()
+    ]
+    pair = _shown_at(found, "regions_less_base")
+    told = f"{found['word_count']} words; regions less base, paired over pictures: {pair}"
     first = table(["way", "words read", "pixels looked at"], seen)
     second = table(["errors of the detections", "HOTA", "IDF1", "identity switches"], tracked)
-    return f"{first}\n\n{told}\n\n{second}\n\n{source(records)}"
+    return f"{first}\n\n{told}\n\n{second}\n\n{source([record])}"
 
 
 def metric(path: Path, name: str) -> str:
@@ -483,7 +496,7 @@ def json_table(path: Path) -> str:
     """A document of the bench: ``columns``, ``rows`` of texts, and ``command``, ``machine`` and ``date``."""
     told = json.loads(path.read_text(encoding="utf-8"))
     rows = [[str(cell) for cell in row] for row in told["rows"]]
-    return table(told["columns"], rows) + f"\n\n*`{told['command']}`; {told['machine']}; {told['date']}*"
+    return table(told["columns"], rows) + f"\n\n*{made_by(told)}*"
 
 
 def conformance(path: Path) -> str:
@@ -619,8 +632,7 @@ def leave_out(path: Path) -> str:
     rows = [_score(name, score) for name, score in kinds]
     rows += [_score(name, score) for name, score in [*hardware, *prompts] if score["votes_count"] >= _FEWEST_VOTES]
     columns = ["", "votes", "median error", "90th percentile", "best constant, median", "inside", "width"]
-    machine = f"{told['machine']}; {told['date']}"
-    return table(columns, rows) + f"\n\n*{told['left_out']}: `{told['command']}`; {machine}*"
+    return table(columns, rows) + f"\n\n*{told['left_out']}: {made_by(told)}*"
 
 
 def floors(path: Path, errors: Path) -> str:
@@ -638,7 +650,7 @@ def floors(path: Path, errors: Path) -> str:
         gap = f"{floor['median_ratio']:.1%}, {floor['p90_ratio']:.0%}"
         rows.append([name.replace(kind, _GROUPS[kind], 1), *counts, gap, error])
     columns = ["", "tests", "pairs of sources", "two sources: median, 90th percentile", "the law, source left out"]
-    return table(columns, rows) + f"\n\n*`{told['command']}`; {told['machine']}; {told['date']}*"
+    return table(columns, rows) + f"\n\n*{made_by(told)}*"
 
 
 def given(*paths: Path) -> str:
@@ -688,7 +700,7 @@ def term_sizes(path: Path) -> str:
             low, middle, high = (f"{size:.3g}" for size in one["size"])
             rows.append([word if i == 0 else "", one["law"], f"{one['time_ratio']:.0%}", middle, f"{low} to {high}"])
     columns = ["", "part of the law", "of the time", "fitted size, median", "10th to 90th percentile"]
-    return table(columns, rows) + f"\n\n*`{told['command']}`; {told['machine']}; {told['date']}*"
+    return table(columns, rows) + f"\n\n*{made_by(told)}*"
 
 
 def micro_benchmarks(path: Path) -> str:
@@ -699,7 +711,7 @@ def micro_benchmarks(path: Path) -> str:
         for one in told["benchmarks"]
     ]
     columns = ["part of the law", "chip", "fitted", "micro-benchmark", "how", "source"]
-    return table(columns, rows) + f"\n\n*`{told['command']}`; {told['machine']}; {told['date']}*"
+    return table(columns, rows) + f"\n\n*{made_by(told)}*"
 
 
 def other_checks(path: Path) -> str:
@@ -723,7 +735,7 @@ def other_checks(path: Path) -> str:
             [f"split placement, {phase}", str(score["rows_count"]), f"{score['median_ratio']:.1%}", "-", "-", "-"]
         )
     columns = ["predicted", "rows", "median error", "within a factor 1.3", "inside 90 %", "simpler rules"]
-    return table(columns, rows) + f"\n\n*`{told['command']}`; {told['machine']}; {told['date']}*"
+    return table(columns, rows) + f"\n\n*{made_by(told)}*"
 
 
 _FEWEST_VOTES: Final = 20

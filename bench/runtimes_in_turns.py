@@ -79,7 +79,7 @@ def main(
     files = list(models)
     for model in models if quants else ():
         keep.mkdir(parents=True, exist_ok=True)
-        ladder(model, quants.split(","), asked=Asked(chunk_count=1, scenario=None), keep=keep, how=How(keep=False))
+        ladder(model, quants.split(","), asked=Asked(chunk_count=1, scenario=None), keep=keep, how=how)
         for quant in quants.split(","):
             (made,) = keep.glob(f"{model.stem}-*/{quant}.gguf")
             files.append(keep / f"{model.stem.lower().removesuffix('-q4_k_m')}-{quant.lower()}.gguf")
@@ -90,10 +90,9 @@ def main(
         with ExitStack() as stack:
             sides = sides_of(runtimes.split(","), model, how, repetitions, stack)
             (found,) = run_in_turns([Cell(str(model), "", scenario)], list(sides.values()), device=this_machine())
-        rows = []
         for name, record in zip(sides, found, strict=True):
-            rows.append(msgspec.structs.replace(record, extra={**record.extra, "side": name}))
-            save(rows[-1], out / model.stem / f"{name}.json")
+            named = msgspec.structs.replace(record, extra={**record.extra, "side": name})
+            save(named, out / model.stem / f"{name}.json")
             broken |= record.outcome not in {"ok", "inconclusive"}
             if record.outcome != "ok":
                 click.echo(f"{name}: {record.outcome}: {record.detail}")

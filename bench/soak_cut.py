@@ -97,7 +97,9 @@ def soaked(words: list[str], cut_s: float | None, window_s: float, quota_us: int
                 seen_s, used_s = time.monotonic(), cpu_s(watched)
                 began_s = seen_s - window_s
                 if cut_s is not None:
-                    threading.Timer(cut_s - window_s, cut).start()
+                    timer = threading.Timer(cut_s - window_s, cut)
+                    timer.daemon = True  # a soak that ended before does not wait for it
+                    timer.start()
         if process.wait() != Exit.OK:
             raise CouldNotRunError(f"edge-harness soak ended with status {process.returncode}")
         document.seek(0)
@@ -116,6 +118,8 @@ def main(
     model: str, minutes: float, cut_minutes: float, share: float, window_s: float, no_cut: bool, others: tuple[str, ...]
 ) -> None:
     """Run it, print what was found beside the truth."""
+    if not no_cut and cut_minutes >= minutes:
+        raise click.UsageError(f"--cut-at {cut_minutes:g} is not before the end at --minutes {minutes:g}")
     words = [model, "--minutes", f"{minutes:g}", "--window", f"{window_s:g}", "-t", "1", *others]
     cut_s = None if no_cut else 60 * cut_minutes
     record, cut = soaked(words, cut_s, window_s, round(share * PERIOD_US))

@@ -8,17 +8,15 @@ that chip. Written to ``reports/validation/terms.json``.
 """
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench._kept import REPORTS, write
 from harness.app.published import shipped_rows
-from harness.measure.machine import cpu
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work, capped, decode_base, decode_parts, features
 from harness.predict.prefill import INT8_RATIO, Prompt, prefill_base, prefill_features, prefill_parts
@@ -93,15 +91,10 @@ def _benchmarks() -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Write the record."""
     told = {
-        "command": "python -m bench term_sizes",
-        "machine": cpu().model,
-        "date": datetime.now(UTC).date().isoformat(),
         "groups": _groups([row for row in predictable(shipped_rows()) if is_trusted(row)]),
         "benchmarks": list(_benchmarks()),
     }
-    path = FOLDER.parent / "reports" / "validation" / "terms.json"
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(told, indent=1))
+    print(write(REPORTS / "validation" / "terms.json", "python -m bench term_sizes", told), end="")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 The device is a real adbd on the loopback address of this machine. One turn is a run through the harness (shell,
 counters twice a second, progress read as it comes) and a run of the very command that it gave, started directly; which
-goes first alternates. The ratio of a turn is that of their median seconds a sample; the answer is the median ratio
-with a bootstrap interval over the turns. It ends with 1 when the median is more than 1 % above one.
+goes first alternates. The ratio of a turn is that of their median seconds a sample; the answer is the Hodges-Lehmann
+median of the ratios with its 95 % interval. It ends with 1 when that median is more than 1 % above one.
 """
 
 import os
@@ -19,14 +19,15 @@ from unittest.mock import patch
 
 import click
 import msgspec
-import numpy as np
 
-from bench.adb_device import Daemon, free_port
+from bench.adb_device import Daemon
+from bench.running_servers import free_port
 from harness.domain.record import ModelIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit
 from harness.measure.file_hash import file_sha256
 from harness.measure.runner import identify
+from harness.stats.intervals import ratio_interval
 from harness.targets.bench import BenchJob, bench_on
 from harness.targets.shell import Running, ShellTarget
 
@@ -68,7 +69,7 @@ def main(model: Path, programs: Path, turns: int, tokens: int, repetitions: int,
     scenario = Scenario(context_tokens=512, prompt_tokens=0, new_tokens=tokens, thread_count=threads)
     job = BenchJob(scenario=scenario, programs=programs, repetitions=repetitions)
     known = identify(model, None, sha256=file_sha256(model))
-    ratios = []
+    ways, direct = [], []
     with tempfile.TemporaryDirectory() as folder:
         daemon = Daemon(Path(folder))
         try:
@@ -79,15 +80,16 @@ def main(model: Path, programs: Path, turns: int, tokens: int, repetitions: int,
                     alone_s, way_s = directly(command), through_adb(target, model, job, known)[0]
                 else:
                     way_s, alone_s = through_adb(target, model, job, known)[0], directly(command)
-                ratios.append(way_s / alone_s)
-                click.echo(f"turn {turn + 1}: {way_s:.4f} s through adb, {alone_s:.4f} s alone, {ratios[-1]:.4f}")
+                ways.append(way_s)
+                direct.append(alone_s)
+                click.echo(f"turn {turn + 1}: {way_s:.4f} s through adb, {alone_s:.4f} s alone, {way_s / alone_s:.4f}")
         finally:
             daemon.kill()
             subprocess.run(["adb", "kill-server"], capture_output=True, check=False)
-    draws = np.random.default_rng(1).choice(ratios, (2000, turns))
-    low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
-    click.echo(f"the way adds {median(ratios) - 1:+.2%} to a sample (95 %: {low - 1:+.2%} to {high - 1:+.2%})")
-    sys.exit(Exit.OK if median(ratios) <= 1 + MOST_ADDED else Exit.BROKEN)
+    ratio = ratio_interval(ways, direct)
+    ends = "" if ratio.low is None or ratio.high is None else f" (95 %: {ratio.low - 1:+.2%} to {ratio.high - 1:+.2%})"
+    click.echo(f"the way adds {ratio.mid - 1:+.2%} to a sample{ends}")
+    sys.exit(Exit.OK if ratio.mid <= 1 + MOST_ADDED else Exit.BROKEN)
 
 
 if __name__ == "__main__":

@@ -6,24 +6,19 @@ python -m bench validation --by given-1,other   # one measurement of each chip g
 python -m bench validation --by floor           # what two sources of one test differ by; seconds
 """
 
-import json
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from bench._kept import REPORTS, write
 from harness.app import validate as use
-from harness.measure.machine import cpu
 
-FOLDER = Path(__file__).resolve().parents[1] / "reports" / "validation"
 _LEFT_OUT = ("left_out", "rows_count", "unpredictable", "headline", "groups", "tables")
 
 
 def _told(name: str) -> tuple[str, str, dict[str, Any]]:
     """Name of the record, the command that prints the same, and what it says."""
-    kind, _, count = name.partition("-")
     if name == "other":
         others: dict[str, Any] = {
             "other_checks": use.other_checks(),
@@ -32,11 +27,12 @@ def _told(name: str) -> tuple[str, str, dict[str, Any]]:
         return name, "validate", msgspec.to_builtins(others)
     if name == "floor":
         return name, "validate", {"floors": msgspec.to_builtins(use.validate().floors)}
-    given = kind == "given"
-    found = msgspec.to_builtins(use.validate(given=int(count)) if given else use.validate(by=name))
-    stem, command = (
-        (name, f"validate --given {count}") if given else (f"leave-out-{name}", f"validate --leave-out {name}")
-    )
+    kind, _, count = name.partition("-")
+    if kind == "given":
+        stem, command, report = name, f"validate --given {count}", use.validate(given=int(count))
+    else:
+        stem, command, report = f"leave-out-{name}", f"validate --leave-out {name}", use.validate(by=name)
+    found = msgspec.to_builtins(report)
     return stem, command, {key: found[key] for key in _LEFT_OUT}
 
 
@@ -44,15 +40,9 @@ def _told(name: str) -> tuple[str, str, dict[str, Any]]:
 @click.option("--by", default="source,chip,family,runtime,time,given-1,given-2,given-3,other,floor", show_default=True)
 def main(by: str) -> None:
     """Run the leave-outs and write what they say to ``reports/validation``."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for name in by.split(","):
         stem, command, told = _told(name)
-        head = {
-            "command": f"edge-harness {command}",
-            "machine": cpu().model,
-            "date": datetime.now(UTC).date().isoformat(),
-        }
-        (FOLDER / f"{stem}.json").write_text(json.dumps(head | told, indent=1) + "\n", encoding="utf-8")
+        write(REPORTS / "validation" / f"{stem}.json", f"edge-harness {command}", told)
         click.echo(f"wrote {stem}.json", err=True)
 
 

@@ -15,7 +15,6 @@ import click
 from bench.running_servers import running
 from harness.app.speculate import load_prompts, speculate
 from harness.domain.drafting import DraftAdvice
-from harness.domain.record import result_of
 from harness.domain.result import Speculation
 from harness.measure.jobs.verify import VerifierJob
 from harness.measure.pipeline import How
@@ -59,7 +58,7 @@ def main(
             click.echo(f"{trip_ms:g} ms: {record.outcome}: {record.detail}")
             broken = True
             continue
-        run = result_of(record, Speculation)
+        run = record.result
         advice, fast = run.advice, run.speculative
         costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
         equal = len(run.ratios) - len(run.differences)

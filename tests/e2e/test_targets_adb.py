@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.adb_device import Daemon, free_port
+from bench.adb_device import Daemon
+from bench.running_servers import free_port
 from bench.tiny_gguf import synthesize_tiny
 from harness.app.ladder import Asked, ladder
 from harness.catalog.gguf import GgufFile

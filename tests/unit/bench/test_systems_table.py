@@ -56,6 +56,12 @@ def test_what_was_not_evaluated_says_so(records):
     assert cells(systems_table(*records), "HOTA")[2] == "-"
 
 
+def test_a_table_without_its_evaluation_is_refused(records):
+    speeds, _ = records
+    with pytest.raises(ValueError, match=r"no evaluation with 'hits' in .*speeds\.json"):
+        router_table(speeds)
+
+
 def test_hits_of_a_router(records):
     row = cells(router_table(records[1]), "50% of the experts")
     assert row[1:] == ["50.0%", "40.0%", "45.0%", "30.0%", "35.0%"]
