@@ -18,7 +18,7 @@ from harness.app.speculate import load_prompts, speculate
 from harness.domain.record import result_of
 from harness.domain.result import Speculation
 from harness.errors import CouldNotRunError
-from harness.measure.jobs.speculate import PILOT_PROMPTS, SpeculationJob
+from harness.measure.jobs.speculate import SpeculationJob
 from harness.runtimes._threads import default_thread_count
 
 _PRINTED = re.compile(r"decoded\s+(\d+) tokens in\s+([0-9.]+) seconds")
@@ -74,7 +74,7 @@ def main(target: Path, draft: Path, program: Path, prompts: str, prompt_count: i
         sides: dict[str, float] = {}
         for side in ("ours", "theirs") if turn % 2 == 0 else ("theirs", "ours"):
             if side == "theirs":
-                sides[side] = theirs(program, target, draft, texts[PILOT_PROMPTS:], tokens)
+                sides[side] = theirs(program, target, draft, list(job.split()[1]), tokens)
             else:
                 record = speculate(job)
                 run = result_of(record, Speculation)

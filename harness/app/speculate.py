@@ -19,7 +19,7 @@ from harness.domain.result import Speculation
 from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.jobs import verify
-from harness.measure.jobs.speculate import PILOT_PROMPTS, SpeculationJob
+from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.jobs.verify import VerifierJob
 from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, make
 from harness.measure.runner import identify
@@ -106,7 +106,6 @@ def speculate(
         target = Path(job.target).absolute()
         job = replace(job, target=str(target))
         model = identify(target, read_gguf(target).weights(), sha256=hashed(target))
-    spare = PILOT_PROMPTS if len(job.prompts) >= 2 * PILOT_PROMPTS else 0
     hashes = [hashed(Path(path)) for path in drafts if path != "lookup"]
     with Pipeline(how) as pipeline:
         plan = Measurement(
@@ -117,7 +116,7 @@ def speculate(
             read=read,
             runtime="server" if elsewhere else "llamacpp",
             model=model,
-            wanted_count=(len(job.prompts) - spare) * job.repetitions,
+            wanted_count=len(job.split()[1]) * job.repetitions,
             notes=notes,
             key="" if elsewhere else key_of("speculate", model.sha256, *hashes, job, pipeline.machine.fingerprint),
         )

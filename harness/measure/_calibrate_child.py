@@ -144,8 +144,7 @@ def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSess
 
 
 def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit, arguments: Mapping[str, Any]) -> None:
-    # A driver that plays a GPU on the CPU has as many threads as there are CPUs, and they wait for each other: what
-    # others take shows in their CPU time alone.
+    # The threads of a driver that plays a GPU wait for each other: what others take shows in their CPU time alone.
     limits = Limits(cpu_stall_ratio=1.0) if arguments["software"] else Limits()
     for depth in bench.depths:
         if depth:

@@ -60,6 +60,11 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
     pilot_tokens: int = 24
     draft_scenario: Scenario | None = None
 
+    def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Prompts to look at acceptance with beforehand, and those of the run: others, where there are enough."""
+        spare = PILOT_PROMPTS if len(self.prompts) >= 2 * PILOT_PROMPTS else 0
+        return self.prompts[: spare or PILOT_PROMPTS], self.prompts[spare:]
+
 
 def advise(seen: list[tuple[int, bool]], verify_s: dict[int, float], draft_s: float, most_tokens: int) -> DraftAdvice:
     """The best fixed draft length for what was seen of acceptance, or "do not"."""
@@ -90,9 +95,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     timed = Timed(emit)
     sampling = Sampling(job.temperature, job.top_k, job.seed)
     target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
-    prompts = [target.tokenize(text) for text in job.prompts]
-    spare = PILOT_PROMPTS if len(prompts) >= 2 * PILOT_PROMPTS else 0
-    pilots, prompts = prompts[: spare or PILOT_PROMPTS], prompts[spare:]
+    pilots, prompts = ([target.tokenize(text) for text in part] for part in job.split())
     verify_s = measure_pass_s(target, VERIFY_SIZES, repetitions=4, depth_tokens=96)
     steps_s = [plain(target, prompts[0], 9).duration_s / 8 for _ in range(3)]
     verify_s[1] = min(verify_s[1], statistics.median(steps_s))

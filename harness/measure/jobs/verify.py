@@ -18,7 +18,7 @@ import msgspec
 
 from harness.domain.drafting import Decoding
 from harness.errors import EngineError
-from harness.measure.jobs.speculate import PILOT_PROMPTS, PLAIN, SpeculationJob, judged
+from harness.measure.jobs.speculate import PLAIN, SpeculationJob, judged
 from harness.measure.jobs.timed import Timed
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy
 from harness.runtimes.llamacpp.drafters import ModelDrafter, Proposal
@@ -161,8 +161,7 @@ def run_verified(arguments: Mapping[str, Any], emit: Callable[..., None]) -> Non
     verifier = Verifier(server)
     emit("engine", server.identity(job.scenario))
     timed = Timed(emit, pid=server.pid)
-    spare = PILOT_PROMPTS if len(job.prompts) >= 2 * PILOT_PROMPTS else 0
-    pilots, prompts = job.prompts[: spare or PILOT_PROMPTS], job.prompts[spare:]
+    pilots, prompts = job.split()
     with LlamaSession(Path(job.drafts[0]), job.draft_scenario or job.scenario, batch_tokens=512) as draft:
         drafter = ModelDrafter(draft)
         remote = Remote(verifier, drafter, draft, FixedPolicy(0))
