@@ -15,7 +15,7 @@ def render_lesson(lesson: "Lesson") -> None:
     used = [t for t in lesson.taken if t.after is not None]
     doubted = [t for t in lesson.taken if t.doubt]
     many = "1 measurement" if len(used) == 1 else f"{len(used)} measurements"
-    say(f"{lesson.device}: learnt from {many}; every prediction for it uses what was learnt from now on.")
+    say(f"{lesson.device}: learnt from {many}; from now on every prediction for it uses this.")
     columns = ("model", "test", "api", "measured", "believed before", "believed now")
     say(table("speed in tokens/s, with 90 % intervals", columns, map(_row, lesson.taken), right=(3,)))
     for one in doubted:
