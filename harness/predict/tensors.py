@@ -31,7 +31,7 @@ KNOWN_ARCHITECTURES: Final = frozenset(
     granitemoe glm4 glm4moe chatglm smollm3 minicpm minicpm3 deepseek deepseek2 bitnet gpt-oss ernie4_5
     ernie4_5-moe dots1 hunyuan-dense hunyuan-moe bailingmoe bailingmoe2 falcon dbrx nemotron arcee seed_oss xverse
     baichuan orion mamba mamba2 jamba granitehybrid falcon-h1 qwen3next qwen35 qwen35moe lfm2 lfm2moe smallthinker
-    apertus gemma4 minimax-m2 mistral4 nemotron_h nemotron_h_moe
+    apertus gemma4 minimax-m2 mistral4 nemotron_h nemotron_h_moe hy_v3 glm-dsa
     """.split()  # noqa: SIM905 - a list of words reads better
 )
 """Architectures whose tensors this module knows."""
@@ -47,7 +47,7 @@ _POST_ATTENTION_IS_FEED_FORWARD_NORM: Final = frozenset(
 _FULL_WIDTH_QK_NORM: Final = frozenset({"olmo2", "olmoe", "minimax-m2"})
 _LFM2: Final = frozenset({"lfm2", "lfm2moe"})
 _ONE_PART_A_BLOCK: Final = frozenset({"nemotron_h", "nemotron_h_moe"})
-_SCORE_BIAS: Final = frozenset({"glm4moe", "minimax-m2", "nemotron_h_moe", "lfm2moe"})
+_SCORE_BIAS: Final = frozenset({"glm4moe", "minimax-m2", "nemotron_h_moe", "lfm2moe", "hy_v3", "glm-dsa"})
 _NORM_BIAS: Final = frozenset({"phi2", "starcoder2", "falcon", "stablelm", "phimoe", "nemotron"})
 _PROJECTION_BIAS: Final = frozenset({"phi2", "starcoder2"})
 _DELTA_NET: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
@@ -55,6 +55,8 @@ _DELTA_NET: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 # Gemma 3n: widths that its config.json gives and no other family has.
 _ALTUP_COUNT: Final = 4
 _LAUREL_RANK_DIM: Final = 64
+_INDEXER: Final = (32, 128)
+"""Heads of GLM-5's indexer, which chooses the tokens to attend to, and their width (its config.json)."""
 
 
 def tensors_of(shape: ModelShape) -> list[TensorSpec]:
@@ -196,6 +198,13 @@ def _latent_attention(shape: ModelShape, latent: LatentAttention) -> Iterator[Te
         yield TensorSpec("attn_k_b.weight", (latent.nope_head_dim, latent.kv_rank_dim, heads), "attention")
         yield TensorSpec("attn_v_b.weight", (latent.kv_rank_dim, latent.value_head_dim, heads), "attention")
     yield TensorSpec("attn_output.weight", (heads * latent.value_head_dim, hidden), "attention")
+    if shape.architecture == "glm-dsa":
+        count, width = _INDEXER
+        yield TensorSpec("indexer.k_norm.weight", (width,), "norm")
+        yield TensorSpec("indexer.k_norm.bias", (width,), "bias")
+        yield TensorSpec("indexer.proj.weight", (hidden, count), "attention")
+        yield TensorSpec("indexer.attn_k.weight", (hidden, width), "attention")
+        yield TensorSpec("indexer.attn_q_b.weight", (latent.q_rank_dim, count * width), "attention")
 
 
 def _feed_forward(shape: ModelShape, layer: int) -> Iterator[TensorSpec]:

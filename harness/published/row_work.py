@@ -2,12 +2,17 @@
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.domain.model import ModelShape
 from harness.predict.decode import Work
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.prefill import Prompt, prompt_of
+
+SAME_FILE_RATIO: Final = 0.1
+"""A file whose size is another by more than this is of another recipe than its name says."""
+LEAST_BITS: Final = 1.5625
+"""Of IQ1_S."""
 
 
 class Known(NamedTuple):
@@ -23,6 +28,9 @@ class Known(NamedTuple):
         read_count: Weights that one decoded token reads.
         prompt_count: Weights that a token of a prompt goes through.
         table_bytes: Of the token table.
+        routed_count: Weights in routed experts, all of them.
+        rest_bits: Bits of a weight outside of routed experts, where the recipe of the file is not known; 0: as many as
+            inside.
     """
 
     name: str
@@ -34,6 +42,8 @@ class Known(NamedTuple):
     read_count: float
     prompt_count: float
     table_bytes: float
+    routed_count: float
+    rest_bits: float
 
 
 ModelOf = Callable[[str, float, str, float], Known | None]
@@ -59,7 +69,7 @@ def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float, p
     if known.sized and shape.tied_embeddings and untied:
         read = known.read_bytes
     else:
-        read = size_bytes * (known.read_bytes / known.file_bytes)
+        read = _read_bytes(known, size_bytes)
     kv = kv_read_bytes(shape, round(depth_tokens))
     work = Work(read, known.read_count, shape.layer_count, kv, quant, prompt_weight_count=known.prompt_count)
     work = work._replace(recurrent_ratio=recurrent_ratio(shape))
@@ -70,3 +80,20 @@ def active_named(name: str) -> float:
     """Active parameters (10**9) that a name tells, as in 35B-A3B; 0 for none."""
     found = re.search(r"\bA(\d+(?:\.\d+)?)B\b", name)
     return float(found[1]) if found else 0.0
+
+
+def _read_bytes(known: Known, size_bytes: float) -> float:
+    """Bytes of a file of this size that one token reads.
+
+    Of a recipe of llama.cpp in proportion. Another recipe for experts (or a file of another size than the recipe's)
+    saves on the routed experts, which are most of it, and leaves all else in ``rest_bits``: so do Unsloth's dynamic
+    files and antirez's for ds4, by their own descriptions. Experts keep at least the bits of IQ1_S.
+    """
+    experts, even = known.shape.experts, size_bytes * known.read_bytes / known.file_bytes
+    same = known.sized and abs(size_bytes / known.file_bytes - 1) < SAME_FILE_RATIO
+    if experts is None or same or 8e-9 * size_bytes / known.params_b >= known.rest_bits:
+        return even
+    share, rest_count = experts.used_count / experts.expert_count, known.params_b * 1e9 - known.routed_count
+    rest = min(known.rest_bits / 8 * rest_count, size_bytes - LEAST_BITS / 8 * known.routed_count)
+    rest_read = rest * (known.read_count - share * known.routed_count) / rest_count
+    return max(even, rest_read + share * (size_bytes - rest))
