@@ -14,9 +14,9 @@ from harness.published.row_work import Known
 from harness.published.rows import Row, read_rows
 
 _SAME_BITS_THROUGHOUT: Final = re.compile(r"(?i)bit|int|awq|gptq|fp|exl|mlx")
-_REST_BITS: Final = 8.5
-"""Of what is no routed expert in a mixture that llama.cpp does not have: Q8_0. Source: antirez/deepseek-v4-gguf, README;
-the loader's log of Qwen3.5-35B-A3B-UD-Q6_K_XL in ik_llama.cpp issue 1420 (264 tensors of Q8_0, 78 of Q6_K)."""
+_REST_BITS: Final = 6.5625
+"""Q6_K: files of 2025 keep Q4_K to Q6_K beside routed experts (loader's logs in ik_llama.cpp pull request 259 and
+ipex-llm issue 13194), those of 2026 Q8_0 (antirez/deepseek-v4-gguf, README; ik_llama.cpp issue 1420)."""
 
 
 @lru_cache(maxsize=4096)
@@ -43,18 +43,13 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
     if weights is not None and split:
         rest_bits = BLOCKS[BASE_TYPE[weights.quant]].bits_per_weight
     even = weights_of(shape, "F16") if weights is None else weights
-    read = read_of(even)
     return Known(
         name=found.card.name if found.card is not None else key(name),
         shape=shape,
         params_b=sum(t.element_count for t in even.tensors) / 1e9,
         file_bytes=float(even.file_bytes),
         sized=weights is not None and not split,
-        read_bytes=read.size_bytes,
-        read_count=read.weight_count,
-        prompt_count=read.prompt_weight_count,
-        table_bytes=read.table_bytes,
-        routed_count=sum(t.element_count for t in even.tensors if role_of(t.name) == "expert"),
+        read=read_of(even),
         rest_bits=rest_bits,
     )
 

@@ -55,8 +55,6 @@ _DELTA_NET: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 # Gemma 3n: widths that its config.json gives and no other family has.
 _ALTUP_COUNT: Final = 4
 _LAUREL_RANK_DIM: Final = 64
-_INDEXER: Final = (32, 128)
-"""Heads of GLM-5's indexer, which chooses the tokens to attend to, and their width (its config.json)."""
 
 
 def tensors_of(shape: ModelShape) -> list[TensorSpec]:
@@ -199,12 +197,10 @@ def _latent_attention(shape: ModelShape, latent: LatentAttention) -> Iterator[Te
         yield TensorSpec("attn_v_b.weight", (latent.kv_rank_dim, latent.value_head_dim, heads), "attention")
     yield TensorSpec("attn_output.weight", (heads * latent.value_head_dim, hidden), "attention")
     if shape.architecture == "glm-dsa":
-        count, width = _INDEXER
-        yield TensorSpec("indexer.k_norm.weight", (width,), "norm")
-        yield TensorSpec("indexer.k_norm.bias", (width,), "bias")
-        yield TensorSpec("indexer.proj.weight", (hidden, count), "attention")
-        yield TensorSpec("indexer.attn_k.weight", (hidden, width), "attention")
-        yield TensorSpec("indexer.attn_q_b.weight", (latent.q_rank_dim, count * width), "attention")
+        count, width = 32, 128  # heads of the indexer, which chooses the tokens to attend to (GLM-5's config.json)
+        yield from (TensorSpec(f"indexer.k_norm.{part}", (width,), "norm") for part in ("weight", "bias"))
+        parts = {"proj": (hidden, count), "attn_k": (hidden, width), "attn_q_b": (latent.q_rank_dim, count * width)}
+        yield from (TensorSpec(f"indexer.{name}.weight", dims, "attention") for name, dims in parts.items())
 
 
 def _feed_forward(shape: ModelShape, layer: int) -> Iterator[TensorSpec]:

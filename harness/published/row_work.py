@@ -8,11 +8,10 @@ from harness.domain.model import ModelShape
 from harness.predict.decode import Work
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.prefill import Prompt, prompt_of
+from harness.predict.weights import Read
 
 SAME_FILE_RATIO: Final = 0.1
 """A file whose size is another by more than this is of another recipe than its name says."""
-LEAST_BITS: Final = 1.5625
-"""Of IQ1_S."""
 
 
 class Known(NamedTuple):
@@ -24,11 +23,7 @@ class Known(NamedTuple):
         params_b: Parameters (10**9).
         file_bytes: Of its file.
         sized: Whether that is a file in the row's quantisation, rather than an evenly quantised one.
-        read_bytes: Of the file, what one decoded token reads.
-        read_count: Weights that one decoded token reads.
-        prompt_count: Weights that a token of a prompt goes through.
-        table_bytes: Of the token table.
-        routed_count: Weights in routed experts, all of them.
+        read: Of that file, what a token needs.
         rest_bits: Bits of a weight outside of routed experts, where the recipe of the file is not known; 0: as many as
             inside.
     """
@@ -38,11 +33,7 @@ class Known(NamedTuple):
     params_b: float
     file_bytes: float
     sized: bool
-    read_bytes: float
-    read_count: float
-    prompt_count: float
-    table_bytes: float
-    routed_count: float
+    read: Read
     rest_bits: float
 
 
@@ -65,14 +56,14 @@ def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float, p
         prompt: Without its attention.
     """
     shape = known.shape
-    untied = abs(size_bytes - known.file_bytes - known.table_bytes) < 0.02 * size_bytes
+    untied = abs(size_bytes - known.file_bytes - known.read.table_bytes) < 0.02 * size_bytes
     if known.sized and shape.tied_embeddings and untied:
-        read = known.read_bytes
+        read = known.read.size_bytes
     else:
         read = _read_bytes(known, size_bytes)
     kv = kv_read_bytes(shape, round(depth_tokens))
-    work = Work(read, known.read_count, shape.layer_count, kv, quant, prompt_weight_count=known.prompt_count)
-    work = work._replace(recurrent_ratio=recurrent_ratio(shape))
+    work = Work(read, known.read.weight_count, shape.layer_count, kv, quant)
+    work = work._replace(prompt_weight_count=known.read.prompt_weight_count, recurrent_ratio=recurrent_ratio(shape))
     return work, prompt_of(shape, prompt.tokens, prompt.depth_tokens)
 
 
@@ -85,15 +76,14 @@ def active_named(name: str) -> float:
 def _read_bytes(known: Known, size_bytes: float) -> float:
     """Bytes of a file of this size that one token reads.
 
-    Of a recipe of llama.cpp in proportion. Another recipe for experts (or a file of another size than the recipe's)
-    saves on the routed experts, which are most of it, and leaves all else in ``rest_bits``: so do Unsloth's dynamic
-    files and antirez's for ds4, by their own descriptions. Experts keep at least the bits of IQ1_S.
+    In proportion for a recipe of llama.cpp, told by the name and the size. Any other saves on the routed experts, which
+    are most of the file, and leaves all else in ``rest_bits``: so do Unsloth's dynamic files and antirez's for ds4.
     """
-    experts, even = known.shape.experts, size_bytes * known.read_bytes / known.file_bytes
+    experts, even = known.shape.experts, size_bytes * known.read.size_bytes / known.file_bytes
     same = known.sized and abs(size_bytes / known.file_bytes - 1) < SAME_FILE_RATIO
     if experts is None or same or 8e-9 * size_bytes / known.params_b >= known.rest_bits:
         return even
-    share, rest_count = experts.used_count / experts.expert_count, known.params_b * 1e9 - known.routed_count
-    rest = min(known.rest_bits / 8 * rest_count, size_bytes - LEAST_BITS / 8 * known.routed_count)
-    rest_read = rest * (known.read_count - share * known.routed_count) / rest_count
-    return max(even, rest_read + share * (size_bytes - rest))
+    share, bytes_each = experts.used_count / experts.expert_count, known.rest_bits / 8
+    routed_bytes = size_bytes - bytes_each * (known.params_b * 1e9 - known.read.routed_count)
+    rest_bytes = bytes_each * (known.read.weight_count - share * known.read.routed_count)
+    return max(even, rest_bytes + share * routed_bytes)
