@@ -9,7 +9,7 @@ from harness.catalog.names import key, match
 from harness.domain.ggml import BLOCKS
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.quant_mix import BASE_TYPE, quant_named
-from harness.predict.weights import read_of, role_of, weights_of
+from harness.predict.weights import read_of, weights_of
 from harness.published.row_work import Known
 from harness.published.rows import Row, read_rows
 
