@@ -112,14 +112,14 @@ def main(model: Path, talks: Path, cases: int, minutes: float, threads: int, see
         judge = relevance(session, ChatTemplate.of(model), together=6)
         heard, seconds = Heard(judge), 0.0
         for question in watched(chosen, context, "reranking"):
-            where = {"namespace": question.conversation, "now_s": last[question.conversation] + DAY_S}
-            hits = store.retrieve(question.text, top_k=CANDIDATES, **where)
+            talk, now_s = question.conversation, last[question.conversation] + DAY_S
+            hits = store.retrieve(question.text, top_k=CANDIDATES, namespace=talk, now_s=now_s)
             start = perf_counter()
             both = reranked(hits, question.text, heard)  # type: ignore[arg-type]
             seconds += perf_counter() - start
             orders = (hits, [hits[at] for at in np.argsort(-heard.last, kind="stable")], both)
             found = [figures([h.memory.source for h in order], question.evidence) for order in orders]
-            asked.append((question.conversation, dict(zip(WAYS, found, strict=True))))
+            asked.append((talk, dict(zip(WAYS, found, strict=True))))
             if len(asked) % 10 == 0:
                 keep(name, columns, table(asked, judge.read_count, seconds), said)
     keep(name, columns, table(asked, judge.read_count, seconds), said)

@@ -31,10 +31,7 @@ def drawn(
 
 
 def watched(rows: Sequence[Case], context: WorkloadContext, title: str) -> Iterator[Case]:
-    """The rows, as long as there is time for one more, and two at least.
-
-    Says from time to time how many are done, and when the rest will be.
-    """
+    """The rows while there is time for one more, two at least; says from time to time how far it is."""
     start = said = perf_counter()
     for done, row in enumerate(rows):
         now = perf_counter()

@@ -199,7 +199,8 @@ def confirmed(claim: Clause, passage: Sequence[Clause]) -> bool:
     or the other way round.
     """
     mine = claim.figures
-    spans = [claim.text[f.start : f.end] for f in (*mine.mentions, *mine.quantities)]
+    spans = [claim.text[m.start : m.end] for m in mine.mentions]
+    spans += [claim.text[q.start : q.end] for q in mine.quantities]
     dated = {stem(w) for span in spans for w in _WORD.findall(span)}
     for other in _carried(passage) if spans else ():
         told, own = other.figures, [stem(w) for w in other.words]
@@ -336,9 +337,9 @@ def _carried(passage: Sequence[Clause]) -> list[Clause]:
     for c in passage:
         told = c.figures.moments
         coarser = {f: v for f, v in known.items() if f not in told and told.keys() & set("md" if f == "y" else "d")}
-        if found and not c.stems:
-            c = c._replace(stems=found[-1].stems, topics=found[-1].topics, is_positive=found[-1].is_positive)
-        found.append(c._replace(figures=c.figures._replace(moments={**told, **coarser})))
+        said = c if c.stems or not found else found[-1]
+        dated = c.figures._replace(moments={**told, **coarser})
+        found.append(said._replace(text=c.text, words=c.words, figures=dated))
         known |= {f: told[f] for f in "ym" if f in told}
     return found
 
