@@ -173,22 +173,14 @@ def implied(moments: Mapping[str, frozenset[int]]) -> dict[str, frozenset[int]]:
 def spelt_alike(text: str, other: str) -> str:
     """The text with its figures spelt as ``other`` spells them, where both name the same value in known units.
 
-    ``one and a half hours`` becomes ``90 minutes`` beside a text that says ``90 minutes``. A date (``in 1988``) that
-    follows from one finer date of ``other`` alone becomes that date: who tells the finer one tells the coarser one.
+    ``one and a half hours`` becomes ``90 minutes`` beside a text that says ``90 minutes``.
     """
     ours, theirs = figures(text), figures(other)
     swaps: list[tuple[int, int, str]] = []
     for moment in ours.mentions:
         same = next((m for m in theirs.mentions if _is_same(moment, m)), None)
-        finer = {m.values: m for m in theirs.mentions if _follows(moment, m)}
-        lead = _LEAD.search(text[: moment.start])
         if same:
             swaps.append((moment.start, moment.end, other[same.start : same.end]))
-        elif len(finer) == 1 and lead:
-            (told,) = finer.values()
-            word = "on" if "d" in dict(told.values) else "in"
-            word = word.capitalize() if lead[0][0].isupper() else word
-            swaps.append((lead.start(), moment.end, f"{word} {other[told.start : told.end]}"))
     for quantity in ours.quantities:
         alike = [q for q in theirs.quantities if q.value == quantity.value and q.unit == quantity.unit]
         if alike:
@@ -199,18 +191,13 @@ def spelt_alike(text: str, other: str) -> str:
 
 
 def _is_same(moment: Moment, other: Moment) -> bool:
-    is_time = all(field in "th" for field, _ in moment.values)
-    return moment.values == other.values or (is_time and _follows(moment, other))
-
-
-def _follows(moment: Moment, other: Moment) -> bool:
-    """Whether what tells the other tells this one."""
+    if moment.values == other.values:
+        return True
     told = implied({field: frozenset({value}) for field, value in other.values})
-    return all(value in told.get(field, ()) for field, value in moment.values)
+    return all(field in "th" and value in told.get(field, ()) for field, value in moment.values)
 
 
 _FIELD: Final = {"n": "m", "o": "d"}
-_LEAD: Final = re.compile(r"\b(?:on|in|during) (?:an? |the )?$", re.I)
 
 
 def _blank(match: "re.Match[str]") -> str:

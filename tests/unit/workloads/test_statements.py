@@ -102,26 +102,7 @@ def test_figures_are_spelt_as_the_other_text_spells_them():
     assert spelt_alike("It sank on May 3rd.", "It sank on 3 May.") == "It sank on 3 May."
     assert spelt_alike("It sank in the 19th century.", "the nineteenth century") == "It sank in the nineteenth century."
     assert spelt_alike("It opens at 10 am.", "from 10:00 to 18:00") == "It opens at 10:00."
-
-
-@pytest.mark.parametrize(
-    ("text", "other", "spelt"),
-    [
-        ("It sank in 1921.", "It sank on 3 May 1921.", "It sank on 3 May 1921."),
-        ("It sank in the 1920s.", "in May 1921", "It sank in May 1921."),
-        ("In 1921 it sank.", "It sank on 3 May 1921.", "On 3 May 1921 it sank."),
-        ("It rained on a Friday.", "on 12 January 2018", "It rained on 12 January 2018."),
-        ("It rained in March 2008.", "on Wednesday, 12 March 2008", "It rained on 12 March 2008."),
-        ("It was calm after 1921.", "after 3 May 1921", "It was calm after 1921."),  # after May is not after the year
-        (
-            "It sank in 1921.",
-            "built in May 1921, sunk in June 1921",
-            "It sank in 1921.",
-        ),  # either of the two
-    ],
-)
-def test_a_date_that_follows_from_one_finer_date_is_spelt_as_that(text, other, spelt):
-    assert spelt_alike(text, other) == spelt
+    assert spelt_alike("It opens at 10 a.m.", "from 10:00 to 18:00") == "It opens at 10:00"
 
 
 @pytest.mark.parametrize(
