@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
-from harness.domain.quant import split, understood
+from harness.domain.quant import mixture_in
 from harness.domain.record import Phase, RunRecord, Sample
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
@@ -156,7 +156,7 @@ def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: P
         created=_created(row.get("test_time")),
         samples=[s for _, samples in members for s in samples],
         name=name or kind,
-        quant=quant_of(kind),
+        quant=mixture_in(kind),
         size_bytes=count(row.get("model_size")),
         parameter_count=count(row.get("model_n_params")),
         architecture=kind.split(" ")[0],
@@ -167,13 +167,6 @@ def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: P
         thread_count=threads,
         scenario=scenario,
     )
-
-
-def quant_of(model_type: str) -> str:
-    """``qwen2 1B Q4_K - Medium`` -> ``Q4_K_M``; what is no mixture of llama.cpp as it is written."""
-    written = split(model_type)[1]
-    found = understood(written)
-    return found.mixture.removesuffix("_MOE") if found and not found.bits_low else written
 
 
 def _created(value: Any) -> str:

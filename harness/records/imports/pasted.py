@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from harness.domain.quant import split
+from harness.domain.quant import mixture_in, split
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
@@ -122,6 +122,6 @@ def _line(line: str, source: Path | str, index: int) -> RunRecord:
         tool="pasted",
         samples=[sample(p, f"{t}{n}", n, n / v) for (p, t, n), v in zip(tests, speeds, strict=True) if v],  # type: ignore[arg-type]
         name=name,
-        quant=llama_bench.quant_of(written),
+        quant=mixture_in(quant) if " - " in quant else quant,
         scenario=Scenario(prompt_tokens=prompt, new_tokens=new),
     )
