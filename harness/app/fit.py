@@ -50,7 +50,7 @@ def predict(
         raise RefusedError(f"{device.name} has no api {api!r}; it has {there}")
     engine = device.engine_for(api)
     shape = model.weights.shape
-    whole = scenario.placement.whole(shape.layer_count, routed=shape.experts is not None)
+    whole = scenario.placement.whole(routed=shape.experts is not None)
     split = engine is not None and engine.kind == "gpu" and not whole
     if scenario.placement.gpu_layers == "auto":
         raise RefusedError("gpu_layers auto has many answers: `fit --placement auto` lists them, best first")

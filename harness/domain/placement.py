@@ -27,10 +27,10 @@ class Placement(Frozen, frozen=True, kw_only=True):
     main_gpu: int = 0
     kv_on_gpu: bool = True
 
-    def whole(self, block_count: int, *, routed: bool) -> bool:
-        """Whether everything of a model of so many blocks lies with one GPU; ``routed`` ones have experts."""
-        all_layers = self.gpu_layers == "all" or (isinstance(self.gpu_layers, int) and self.gpu_layers > block_count)
-        return all_layers and self.kv_on_gpu and len(self.tensor_split) < 2 and not (self.cpu_moe and routed)
+    def whole(self, *, routed: bool) -> bool:
+        """Whether everything of a model lies with one GPU, where no number of layers is given; ``routed``: has experts."""
+        one_card = self.gpu_layers == "all" and len(self.tensor_split) < 2
+        return one_card and self.kv_on_gpu and not (self.cpu_moe and routed)
 
     def first_gpu_block(self, block_count: int) -> int:
         """The first block that lies with the GPU: blocks + 1 - layers, as the output is a layer of its own.
