@@ -28,7 +28,7 @@ class Placement(Frozen, frozen=True, kw_only=True):
     kv_on_gpu: bool = True
 
     def whole(self, *, routed: bool) -> bool:
-        """Whether all of a model, with experts where it is ``routed``, lies with one GPU and no number of layers is given."""
+        """Whether all of a model (with experts: ``routed``) lies with one GPU, no number of layers given."""
         one_card = self.gpu_layers == "all" and len(self.tensor_split) < 2
         return one_card and self.kv_on_gpu and not (self.cpu_moe and routed)
 
