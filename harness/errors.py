@@ -56,13 +56,13 @@ class UnknownNameError(InputError):
     Args:
         kind: What was looked for: "device", "model", "workload", "runtime".
         name: The name as given.
-        known: The names there are; of models those nearest to it, best first (``catalog.names.nearest``).
+        known: The names there are; of models and devices those nearest to it, best first.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = list(known)
         begun = sorted(n for n in known if n.startswith(name)) if len(name) > 2 else []
-        close = known if kind == "model" else begun or get_close_matches(name, known, n=1, cutoff=0.5)
+        close = known if kind in {"model", "device"} else begun or get_close_matches(name, known, n=1, cutoff=0.5)
         nearest = f" Did you mean {' or '.join(map(repr, close[:3]))}?" if close else ""
         listing = f" There are {', '.join(known)}." if known else ""
         if kind in {"device", "model", "workload"}:

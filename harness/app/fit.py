@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from harness.app.resolve import ResolvedModel
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
+from harness.domain.drafting import PADDING_TOKENS
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPrediction, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
@@ -40,16 +41,22 @@ def predict(
     speed must be held when all run at once, and with ``minutes`` still after so long.
 
     Raises:
-        RefusedError: The KV type cannot hold this model's keys, or the device does not have the api.
+        RefusedError: The KV type cannot hold this model's keys, the device does not have the api, or the draft has
+            another vocabulary.
     """
     api = device.api(scenario.api)
     if device.engine_for(api) is None:
         there = ", ".join(sorted({name for engine in device.engines for name in engine.apis}))
         raise RefusedError(f"{device.name} has no api {api!r}; it has {there}")
     engine = device.engine_for(api)
-    split = engine is not None and engine.kind == "gpu" and not scenario.placement.whole
+    shape = model.weights.shape
+    whole = scenario.placement.whole(routed=shape.experts is not None)
+    split = engine is not None and engine.kind == "gpu" and not whole
     if scenario.placement.gpu_layers == "auto":
         raise RefusedError("gpu_layers auto has many answers: `fit --placement auto` lists them, best first")
+    if draft is not None and abs(draft.weights.shape.vocab_count - shape.vocab_count) > PADDING_TOKENS:
+        counts = f"{draft.weights.shape.vocab_count} tokens, the target has {shape.vocab_count}"
+        raise RefusedError(f"{draft.name} cannot draft for {model.name}: other vocabulary ({counts})")
     try:
         if split:
             shares = scenario.placement.tensor_split or (1.0,)

@@ -33,6 +33,7 @@ from harness.measure.runner import identify
 from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX
 from harness.predict.weights import weights_of
 from harness.records.ladder import Ladder, Rung, describe, divergence, mark_frontier, reference_of, rung_of
+from harness.records.store import read_limited
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.quantize import QUANTS
 from harness.stats.calibration.paired import calibration_change
@@ -313,9 +314,7 @@ def _not_interrupted(record: RunRecord) -> RunRecord:
 
 def _check_text(path: Path) -> None:
     try:
-        path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadDataError(path, "", f"unreadable ({error.strerror})", "a text file") from error
+        read_limited(path).decode()
     except UnicodeDecodeError as error:
         raise BadDataError(path, f"byte {error.start}", "no UTF-8", "a text file in UTF-8") from error
 

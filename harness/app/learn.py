@@ -1,5 +1,6 @@
 """Measurements of a device, whoever made them, change what is believed of it: every later prediction uses that."""
 
+import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,7 @@ from harness.errors import InputError, RefusedError, UnknownNameError
 from harness.predict.coefficients import Coefficients, shipped
 from harness.predict.interval import interval, scale_of
 from harness.predict.learned import Learned, Measurement, prior_digest, read_learned
+from harness.predict.prefill import INT8_RATIO, prefill_base
 from harness.predict.speed import machine_of
 from harness.predict.terms import words_of
 from harness.predict.traits import chip_key
@@ -36,7 +38,15 @@ CONTRADICTS: Final = 3.0
 """Spreads from what the other measurements of the device say; one honest measurement in 370 is further off."""
 IMPOSSIBLE_RATIO: Final = 1.15
 """Over the speed that the specification of the memory allows; weights kept in a cache make a small excess possible."""
+FASTEST_RATIO: Final = 2 * INT8_RATIO
+"""Over the peak in fp16: 4-bit floats are the fastest products of matrix units, twice as fast as int8."""
+SLOWEST_RATIO: Final = 0.01
+"""Under the low end of what is believed: no test that runs where it should is slower."""
 _PHASES: Final = ("prefill", "decode")
+_REASONS: Final = {
+    "no parameters": "no model of that name is known",
+    "no model bytes": "its size is not known: name a model of `models list` and a mixture of llama.cpp, such as Q4_K_M",
+}
 
 
 class Taken(Frozen, frozen=True, kw_only=True):
@@ -75,7 +85,7 @@ def measurements_in(path: Path) -> list[tuple[str, Measurement]]:
         BadDataError: It is none of these.
         InputError: No decode or prefill speed is in it that can be believed.
     """
-    with path.open("rb") as file:
+    with path.open("rb") if path.is_file() else io.BytesIO() as file:  # no regular file is refused further on
         is_learned = b'"measurements"' in file.read(4096)
     if is_learned:
         learned = read_learned(path)
@@ -123,7 +133,7 @@ def learn(device: DeviceProfile, new: Iterable[Measurement]) -> Lesson:
                 after=_speed(row, after),
                 doubt=_contradiction(row, ln_s, spread) if len(used) > 1 else "",
             )
-    kept = tuple(t.measurement for t in taken)
+    kept = tuple(t.measurement for t, row in zip(taken, rows, strict=True) if row is not None)
     learned = Learned(device=device.name, measurements=kept, prior=prior_digest(), coefficients=after)
     write_atomically(path, json.encode(learned))
     return Lesson(device=device.name, taken=tuple(taken), moved=_moved(after), path=str(path))
@@ -234,13 +244,36 @@ def _row(one: Measurement, device: DeviceProfile) -> tuple[Row | None, str]:
     }
     row = row_of(Cells(cells, f"{one.model} {one.test}", 0), model_of)
     if row.work is None:
-        return None, f"{one.model} {one.quant}: {row.reason}"
-    read_bytes = row.work.weight_bytes + row.work.kv_bytes
-    if row.phase == "decode" and row.tokens_per_s * read_bytes > IMPOSSIBLE_RATIO * machine.bandwidth_bytes_per_s:
-        most = machine.bandwidth_bytes_per_s / read_bytes
-        return None, f"no {device.name} decodes it at {row.tokens_per_s:g} tokens/s: its memory allows {most:.3g}"
+        return None, f"{one.model} {one.quant}: {_REASONS.get(row.reason, row.reason)}"
     year = row.machine.build_year if one.date else machine.build_year
-    return row._replace(machine=machine._replace(runtime=one.runtime, build_year=year)), ""
+    row = row._replace(machine=machine._replace(runtime=one.runtime, build_year=year))
+    why = _impossible(row, device)
+    return (None, f"{one.model} {one.quant}: {why}") if why else (row, "")
+
+
+def _impossible(row: Row, device: DeviceProfile) -> str:
+    """Why nobody measures such a speed on a device where the model runs as it should; empty where one may.
+
+    Decoding reads weights and cache at no more than the bandwidth; a prompt takes its operations at no more than
+    ``FASTEST_RATIO`` of the peak in fp16.
+    """
+    assert row.work is not None
+    held, pool = float(row.raw["model_bytes"]), device.pool(device.pool_for(row.machine.api))
+    if held > pool.total_bytes.value:
+        return f"its {held / 1e9:.3g} GB do not fit in the {pool.name} of {device.name}"
+    if row.phase == "decode":
+        most = row.machine.bandwidth_bytes_per_s / (row.work.weight_bytes + row.work.kv_bytes)
+        what, limit, margin = "decodes it", "memory", IMPOSSIBLE_RATIO
+    else:
+        base = prefill_base(row.work, row.machine, row.prompt)
+        most = FASTEST_RATIO * row.token_count / (base["weights"] + base["attention"])
+        what, limit, margin = "reads a prompt", "arithmetic", 1.0
+    if row.tokens_per_s > margin * most:
+        return f"no {device.name} {what} at {row.tokens_per_s:g} tokens/s: its {limit} allows {most:.3g}"
+    low = _speed(row, shipped()).low
+    if row.tokens_per_s < SLOWEST_RATIO * low:
+        return f"{row.tokens_per_s:g} tokens/s are under a hundredth of {low:.3g}, the least that is believed"
+    return ""
 
 
 def _speed(row: Row, belief: Coefficients) -> Interval:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from harness.app.resolve import ResolvedModel, mixture_of, one_quant
 from harness.catalog._progress import Progress
 from harness.catalog.fetch import file_of, pull
-from harness.catalog.gguf import read_gguf
+from harness.catalog.gguf import read_weights
 from harness.catalog.names import is_repository, load_model
 from harness.catalog.paths import as_path
 from harness.domain.model import Weights
@@ -67,7 +67,7 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
             raise BadDataError(path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of ONNX or MLX")
         if not path.is_file():
             raise BadDataError(path, "", "no such file", "a model file")
-        weights = None if path.suffix == ".json" else read_gguf(path).weights()
+        weights = None if path.suffix == ".json" else read_weights(path)
         found = weights.quant if weights else ""
         if quant and found and quant_named(quant) != found:
             raise RefusedError(f"{path} holds {found}, not {quant}")
@@ -81,4 +81,4 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
             raise RefusedError(f"{ref}: the card of {card.name} has no file of {named}: {said[0]}")
     file = file_of(card, quant or None)
     fetched = pull(card, file.quant, progress=progress)
-    return Located(card.name, file.quant, fetched, file.sha256, read_gguf(fetched).weights())
+    return Located(card.name, file.quant, fetched, file.sha256, read_weights(fetched))

@@ -11,14 +11,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.app.resolve import resolve_model
+from harness.app.resolve import mixture_of, resolve_device, resolve_model
 from harness.catalog.devices import device_names, load_device
 from harness.catalog.models import model_names
-from harness.catalog.names import card_named, load_model
+from harness.catalog.names import load_model
 from harness.catalog.paths import as_path
+from harness.domain.quant import split
 from harness.domain.scenario import Scenario
-from harness.errors import InputError, MissingPackageError, UnknownNameError
-from harness.predict.quant_mix import quant_named
+from harness.errors import InputError, MissingPackageError, RefusedError
 from harness.predict.sweep import WORDS, Grid, sweep
 from harness.records.store import write_atomically
 
@@ -47,7 +47,7 @@ def ask(
         (Path(name).stem, resolve_model(name).weights.shape) if as_path(name) else (name, load_model(name).shape)
         for name in matching("model", models, model_names())
     ]
-    names = list(dict.fromkeys(quant_named(q) for q in quants))
+    names = list(dict.fromkeys(mixture_of(q)[0] for q in quants))
     return sweep(profiles, shapes, names, list(dict.fromkeys(contexts)), scenario=scenario, entitled=entitled)
 
 
@@ -95,10 +95,11 @@ def write(table: Columns, path: Path) -> None:
 
 
 def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Names that match any pattern, in the catalog's order, then paths.
+    """Names of models or devices that match any pattern or are meant by it, in the catalog's order, then paths.
 
     Raises:
         UnknownNameError: A pattern matches nothing.
+        RefusedError: A model's name has a mixture in it.
     """
     found: set[str] = set()
     paths = [pattern for pattern in patterns if as_path(pattern)]
@@ -106,11 +107,9 @@ def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[s
         if pattern in paths:
             continue
         hits = [name for name in known if fnmatchcase(name, pattern)]
-        if not hits and kind == "model" and (card := card_named(pattern)) is not None:
-            hits = [card.name]
-        if not hits:
-            raise UnknownNameError(kind, pattern, known)
-        found |= set(hits)
+        if not hits and kind == "model" and (quant := split(pattern)[1]):
+            raise RefusedError(f"{pattern!r} names {quant}: name models here, and mixtures with --quants")
+        found |= set(hits or [load_model(pattern).name if kind == "model" else resolve_device(pattern).name])
     return [name for name in known if name in found] + paths
 
 

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from harness.catalog.devices import device_names, load_device
 from harness.catalog.guess import Guess
 from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_model, match
-from harness.catalog.paths import as_path, home_dir
+from harness.catalog.paths import as_path
 from harness.catalog.synthesize import Routing
 from harness.domain.device import DeviceProfile
-from harness.domain.ggml import BLOCKS
+from harness.domain.ggml import BLOCKS, KV_TYPES
 from harness.domain.model import ModelCard, ModelShape, Weights
 from harness.domain.placement import Placement
 from harness.domain.quant import understood
@@ -138,10 +138,9 @@ def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
     """
     if ref not in THIS_MACHINE:
         return load_device(ref)
-    path = home_dir() / "devices" / f"{PROBED_NAME}.toml"
-    if not path.is_file():
+    if PROBED_NAME not in device_names():
         raise RefusedError("this machine has no profile yet. Make one with: edge-harness devices probe")
-    device = load_device(str(path))
+    device = load_device(PROBED_NAME)
     return device if scenario is None else with_kept_costs(device, scenario)
 
 
@@ -180,18 +179,22 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     """A scenario from options of the command line.
 
     Raises:
-        BadDataError: A field is unknown or no such KV type exists.
+        BadDataError: A field is unknown.
+        UnknownNameError: llama.cpp keeps no cache of that type.
+        InputError: Fields that contradict each other.
     """
     given = dict(fields)
     kv_type = str(given.get("kv_type", "F16")).upper()
-    if kv_type not in BLOCKS:
-        raise UnknownNameError("KV type", kv_type, BLOCKS)
-    given["kv_type"] = kv_type
+    if kv_type not in KV_TYPES:
+        raise UnknownNameError("KV type", kv_type, KV_TYPES)
+    given |= {"kv_type": kv_type, "api": str(given.get("api", "")).lower()}
     given["placement"] = {name: given.pop(name) for name in Placement.__struct_fields__ if name in given}
     try:
         scenario = msgspec.convert(given, Scenario)
     except msgspec.ValidationError as error:
         raise BadDataError("scenario", "", str(error), "fields of a scenario") from error
+    if BLOCKS[kv_type].elements > 1 and not scenario.flash_attention:
+        raise InputError(f"a cache of {kv_type} needs flash attention: leave out --no-flash-attention, or take F16")
     words, asked = "prompt or new", max(scenario.prompt_tokens, scenario.new_tokens)
     if scenario.depth_tokens:
         words, asked = "depth + prompt + new", scenario.depth_tokens + scenario.prompt_tokens + scenario.new_tokens
@@ -242,9 +245,9 @@ def _from_card(card: ModelCard, quant: str, said: tuple[str, ...] = ()) -> Resol
 
 
 def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
-    from harness.catalog.gguf import read_gguf
+    from harness.catalog.gguf import read_weights
 
-    weights = read_gguf(path).weights()
+    weights = read_weights(path)
     if quant is None or mixture_of(quant)[0] == weights.quant:
         said = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
         return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=said)

@@ -1,11 +1,10 @@
 """Speculative decoding beside plain decoding, on the same prompts, in one child process."""
 
-import json
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -23,12 +22,14 @@ from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.jobs.verify import VerifierJob
 from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, make
 from harness.measure.runner import identify
+from harness.records.store import read_limited
 from harness.runtimes.llamacpp.draft_policy import CostTable
 from harness.runtimes.llamacpp.speculative import total
 from harness.runtimes.server import RUNTIME
 
 ENTRY: Final = "harness.measure.jobs.speculate:run"
 PROMPT_CLASSES: Final = ("code", "prose")
+_PROMPTS: Final[Any] = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1)], ...], msgspec.Meta(min_length=1)]
 
 
 def load_prompts(source: str) -> tuple[str, ...]:
@@ -38,17 +39,12 @@ def load_prompts(source: str) -> tuple[str, ...]:
         BadDataError: The file is no such list.
     """
     shipped = files("harness") / "data" / "prompts" / f"{source}.json"
+    text = shipped.read_bytes() if source in PROMPT_CLASSES else read_limited(Path(source))
     try:
-        text = (shipped if source in PROMPT_CLASSES else Path(source)).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadDataError(source, "", str(error), "a JSON file with a list of prompts") from error
-    try:
-        prompts = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadDataError(source, "", str(error), "a JSON list of strings") from error
-    if not isinstance(prompts, list) or not prompts or not all(isinstance(p, str) and p for p in prompts):
-        raise BadDataError(source, "", type(prompts).__name__, "a JSON list of non-empty strings")
-    return tuple(prompts)
+        prompts: tuple[str, ...] = msgspec.json.decode(text, type=_PROMPTS)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadDataError(source, "", str(error), "a JSON list of non-empty strings") from error
+    return prompts
 
 
 def requantized(source: Path, quant: str, *, pure: bool = False) -> Path:

@@ -17,6 +17,7 @@ from harness.published.other_rows import Check, check_speculation, check_streami
 from harness.published.placement_rows import PlacementReport, check_placement
 from harness.published.rows import read_rows
 from harness.published.validation import Report, judge_shipped, report
+from harness.records.store import read_limited
 
 SOURCE = "harness/published/data/decode.csv, by: edge-harness validate --write-coefficients FILE"
 
@@ -53,9 +54,7 @@ def validate(
 
 def _read(path: Path) -> Coefficients:
     try:
-        return coefficients_from(path.read_bytes())
-    except OSError as error:
-        raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
+        return coefficients_from(read_limited(path))
     except msgspec.DecodeError as error:
         raise BadDataError(path, "", str(error), "a file that --write-coefficients wrote") from error
 

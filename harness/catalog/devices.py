@@ -5,7 +5,10 @@ Every figure is a table of its own: ``total_gib = { value = 8, source = "...", c
 """
 
 import json
+import re
 from collections.abc import Collection
+from difflib import get_close_matches
+from functools import lru_cache
 from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Final, TypeVar
 
@@ -13,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from harness.catalog._toml import Positive, convert, dump, floats, read_document, scaled, unscaled
+from harness.catalog.names import TABLES
 from harness.catalog.paths import as_path, data_files, learned_file
 from harness.domain.base import Frozen
 from harness.domain.device import (
@@ -27,6 +31,7 @@ from harness.domain.device import (
     Storage,
 )
 from harness.errors import BadDataError, UnknownNameError
+from harness.printable import clean
 from harness.units import GB, GIB, TERA
 
 P = TypeVar("P", bound=Frozen)
@@ -42,6 +47,7 @@ _VENDOR_UNITS: Final = {
 """How the profile's names end: how the file's keys do, and SI units in one of the key's."""
 _OTHERWISE: Final = {"name", "pools", "engines", "storage", "power", "calibrations", "learned"}
 """Fields of the profile that stand in tables of their own, in the file's name, or in another file."""
+_SAME_DEVICE: Final = re.compile(TABLES["same_device"])
 _POOLS: Final[tuple[PoolName, ...]] = ("ram", "vram")
 BANDWIDTH_TOLERANCE: Final = 0.02
 """How far a stated bandwidth may lie from rate x width / 8: vendors round (100 for 102.4 would not pass)."""
@@ -96,22 +102,44 @@ def device_names() -> list[str]:
 
 
 def load_device(ref: str) -> DeviceProfile:
-    """The device of that name, or in that file; ``RTX 4090`` is ``rtx-4090-desktop``, since laptops' cards are others.
+    """The device of that name, or in that file.
+
+    A name is also what people write of it: its title, or its chip where one device here has it, without the words that
+    tell no device from another. ``RTX 4090`` is ``rtx-4090-desktop``, since laptops' cards are others.
 
     Raises:
-        UnknownNameError: No device of that name.
+        UnknownNameError: No device of that name, or several; names them.
         BadDataError: The file breaks the schema.
     """
-    path = as_path(ref)
-    if path is not None:
-        return _profile(path)
-    known = data_files("devices")
-    plain = "-".join(ref.lower().replace("_", " ").split())
-    name = next((n for n in (ref, plain, f"{plain}-desktop") if n in known), None)
-    if name is None:
-        raise UnknownNameError("device", ref, known)
-    profile, learned = _profile(known[name]), learned_file(name)
+    file: Traversable | None = as_path(ref)
+    if file is None:
+        known = data_files("devices")
+        file = known[ref if ref in known else _meant(ref, tuple(known))]
+    profile = _profile(file)
+    learned = learned_file(profile.name)
     return replace(profile, learned=str(learned)) if learned.is_file() else profile
+
+
+def _words(name: str) -> str:
+    """Letters and digits of a device's name, but for words that tell no device from another."""
+    apart = re.sub(r"[-_]|(?<=[a-z])(?=\d)|(?<=\d)(?=[a-z])", " ", clean(name).lower())
+    return re.sub(r"[^a-z0-9]", "", _SAME_DEVICE.sub(" ", apart))
+
+
+@lru_cache(maxsize=64)
+def _meant(ref: str, names: tuple[str, ...]) -> str:
+    """The one device that is called so: by its name or title, else by its chip."""
+    profiles = [_profile(file) for name, file in data_files("devices").items() if name in names]
+    called = [(_words(text), p.name) for p in profiles for text in (p.name, p.title)]
+    chips = [(_words(p.chip.partition(",")[0]), p.name) for p in profiles]
+    wanted = _words(ref)
+    found = {n for text, n in called if text == wanted} or {n for text, n in chips if text == wanted}
+    if not wanted or len(found) != 1:
+        close = get_close_matches(wanted, dict.fromkeys(text for text, _ in called), n=6, cutoff=0.6)
+        near = [n for c in close for text, n in called if text == c]
+        begun = sorted(n for text, n in called if text.startswith(wanted or "-"))
+        raise UnknownNameError("device", ref, sorted(found) or dict.fromkeys(begun + near))
+    return found.pop()
 
 
 def dump_device(profile: DeviceProfile) -> str:

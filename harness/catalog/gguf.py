@@ -28,6 +28,9 @@ SYNTHETIC_KEY: Final = "edge_harness.weights"
 ROUTING_SKEW_KEY: Final = "edge_harness.routing_skew"
 """Metadata key for the Zipf exponent that a synthetic mixture of experts was made to choose by."""
 
+SPLIT: Final = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+"""How llama.cpp ends the names of the files of a model in parts."""
+
 _CODES: Final = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 """Types of numbers by their codes in ``struct``."""
 _STRING: Final = 8
@@ -107,8 +110,13 @@ class GgufFile(NamedTuple):
         """Every tensor with the model's shape.
 
         Raises:
-            BadDataError: As ``shape``.
+            BadDataError: As ``shape``; or it holds no tensor, or those of something else than a model.
         """
+        kind = self.metadata.get("general.type", "model")
+        if kind != "model":
+            raise BadDataError(self.path, "general.type", repr(kind)[:80], "'model': this is a part beside one")
+        if not self.tensors:
+            raise BadDataError(self.path, "tensor count", "0", "the tensors of a model")
         return Weights(
             shape=self.shape(),
             tensors=self.tensors,
@@ -126,14 +134,32 @@ def read_gguf(path: Path) -> GgufFile:
             itself or the file's size; the message names the place.
     """
     try:
-        with path.open("rb") as stream:
-            size = path.stat().st_size
-            if size < 24:
-                raise BadDataError(path, "", f"{size} bytes", "a GGUF file (its header alone has 24)")
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                return _Reader(path, view, size).read()
+        size = path.stat().st_size  # asked before it is opened: a pipe would wait for its writer
+        if size < 24:
+            raise BadDataError(path, "", f"{size} bytes", "a GGUF file (its header alone has 24)")
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            return _Reader(path, view, size).read()
     except OSError as error:
         raise BadDataError(path, "", error.strerror or str(error), "a readable GGUF file") from error
+
+
+def parts_of(name: str) -> list[str]:
+    """Names of all files of a model that is split over several, from that of any of them; else the name alone."""
+    found = SPLIT.search(name)
+    if found is None:
+        return [name]
+    return [SPLIT.sub(f"-{i:05d}-of-{found[2]}.gguf", name) for i in range(1, int(found[2]) + 1)]
+
+
+def joined(headers: list[GgufFile]) -> GgufFile:
+    """The headers of a model's files as one: metadata of the first, the tensors and bytes of all."""
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    return headers[0]._replace(tensors=tensors, file_bytes=sum(header.file_bytes for header in headers))
+
+
+def read_weights(path: Path) -> Weights:
+    """Every tensor of a model, in all its files, whichever of them is named; errors as ``read_gguf``."""
+    return joined([read_gguf(path.with_name(name)) for name in parts_of(path.name)]).weights()
 
 
 def header_of(head: bytes, size: int, path: Path) -> GgufFile | None:

@@ -28,6 +28,9 @@ _WIDTH_STEP: Final = 64
 _SHARED_RATIO: Final = 46.7 / 56
 """Experts of 8x7B share attention: Mixtral has 46.7B, and two of its experts go through 12.9B of 14B."""
 _TWO_USED_RATIO: Final = 12.9 / 14
+_LEAST_B: Final = 0.05
+_MOST_B: Final = 5000.0
+"""Sizes (10**9) that models have: below, the vocabulary is most of it; above, none has been published."""
 _DENSE_MAX_B: Final = 100.0
 """From this size on a model of which nothing else is known is taken for a mixture of experts, as all are since 2024."""
 
@@ -60,11 +63,11 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
     """A bounded guess at the model of that name, whose size (30B-A3B, 270M) is used where none is given (in 10**9).
 
     Returns:
-        None where neither the name nor the caller tells a size.
+        None where neither the name nor the caller tells a size that models have.
     """
     named, named_active = sizes_in(name)
     total = params_b or named
-    if not total:
+    if not _LEAST_B <= total <= _MOST_B:
         return None
     active = min(active_b or named_active or total, total)
     routed = active < 0.8 * total

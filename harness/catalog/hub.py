@@ -14,10 +14,8 @@ import threading
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from harness.catalog._progress import Progress
-from harness.catalog.gguf import GgufFile, header_of
+from harness.catalog.gguf import SPLIT, GgufFile, header_of, joined, parts_of
 from harness.catalog.hf_config import read_hf_config
 from harness.catalog.paths import cache_dir
 from harness.domain.model import HubSource, ModelShape, Weights
@@ -30,7 +28,6 @@ _ANSWER_S: Final = 4.0
 _FIRST_BYTES: Final = 1 << 20
 _MOST_BYTES: Final = 64 << 20
 """No header of a known model is half of this; what goes on longer is no header."""
-_SPLIT: Final = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 class Repository(NamedTuple):
@@ -60,16 +57,7 @@ def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
         if "config.json" in names:
             return Repository(read_hf_config(_config(repo)), None, f"config.json of {repo}")
         file = _chosen(repo, [n for n in names if n.endswith(".gguf") and "mmproj" not in n], quant)
-    parts = [file]
-    if found := _SPLIT.search(file):
-        parts = [_SPLIT.sub(f"-{i:05d}-of-{found[2]}.gguf", file) for i in range(1, int(found[2]) + 1)]
-    headers = [_header(repo, part) for part in parts]
-    weights = headers[0].weights()
-    if len(headers) > 1:
-        tensors = tuple(t for header in headers for t in header.tensors)
-        shape = headers[0]._replace(tensors=tensors).shape()
-        total = sum(header.file_bytes for header in headers)
-        weights = msgspec.structs.replace(weights, shape=shape, tensors=tensors, file_bytes=total)
+    weights = joined([_header(repo, part) for part in parts_of(file)]).weights()
     return Repository(weights.shape, weights, f"header of {repo}/{file}")
 
 
@@ -78,8 +66,8 @@ def _chosen(repo: str, files: list[str], quant: str) -> str:
     wanted = understood(quant or "Q4_K_M")
     fitting = []
     for name in sorted(files):
-        part = _SPLIT.search(name)
-        of_file = understood(split(_SPLIT.sub("", name).removesuffix(".gguf"))[1] or "-")
+        part = SPLIT.search(name)
+        of_file = understood(split(SPLIT.sub("", name).removesuffix(".gguf"))[1] or "-")
         same = of_file is not None and wanted is not None and of_file.mixture == wanted.mixture
         if same and (part is None or part[1] == "00001"):
             fitting.append(name)

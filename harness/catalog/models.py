@@ -30,7 +30,7 @@ def load_card(ref: str) -> ModelCard:
         return _card(path)
     known = data_files("models")
     if ref not in known:
-        raise UnknownNameError("model", ref, known)
+        raise UnknownNameError("model", ref, ())
     return _card(known[ref])
 
 

@@ -2,7 +2,8 @@
 
 Rules, in order, after a quantisation has been taken out of the name: the card's own name; the words of a name, title or
 alias, without those that change no shape (Instruct, dates, publishers); the base model that a name gives in brackets;
-the same letters and digits without dots. What differs otherwise is an alias, and aliases are data in the cards.
+the same letters and digits without dots; a card's words with its size among others (a fine-tune of that model). What
+differs otherwise is an alias, and aliases are data in the cards.
 """
 
 import re
@@ -19,12 +20,18 @@ from harness.catalog.paths import data_root
 from harness.domain.model import ModelCard
 from harness.domain.quant import split
 from harness.errors import RefusedError, UnknownNameError
+from harness.printable import clean
 
 _WORD: Final = re.compile(r"\d+(?:\.\d+)*[bm](?![a-z0-9])|\d+(?:\.\d+)*|[a-z]+")
-_TABLES: Final[dict[str, Any]] = tomllib.loads((files("harness") / "data" / "names.toml").read_text(encoding="utf-8"))
-_DROPPED: Final = frozenset(_TABLES["dropped"].split())
-_DATE_OR_VERSION: Final = re.compile(_TABLES["date_or_version"], re.IGNORECASE | re.VERBOSE)
-_NO_MODEL: Final = re.compile(rf"\b({_TABLES['no_model']})\b", re.IGNORECASE)
+TABLES: Final[dict[str, Any]] = tomllib.loads((files("harness") / "data" / "names.toml").read_text(encoding="utf-8"))
+_DROPPED: Final = frozenset(TABLES["dropped"].split())
+_DATE_OR_VERSION: Final = re.compile(TABLES["date_or_version"], re.IGNORECASE | re.VERBOSE)
+_NO_MODEL: Final = re.compile(rf"\b({TABLES['no_model']})\b", re.IGNORECASE)
+_SIZED: Final = re.compile(r"\d[bm]\b")
+_OTHER_SHAPE: Final = re.compile(r"\d[bm]\b|\bk-\d|rwkv|mamba|bitnet")
+"""What beside a card's words tells that the model is another one."""
+_NAME_MAX: Final = 300
+"""Characters of a name; records of strangers may hold longer ones."""
 HUB_PREFIX: Final = "hf:"
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?::[\w.\- ]+)?")
 
@@ -46,12 +53,12 @@ class Match(NamedTuple):
 def key(name: str) -> str:
     """The words of a name that tell models apart: ``llama-3.1-8b`` of "Meta Llama 3.1 8B Instruct"."""
     text = name.rsplit("/", 1)[-1].lower()
-    for pattern, spelled in _TABLES["spellings"]:
+    for pattern, spelled in TABLES["spellings"]:
         text = re.sub(pattern, spelled, text)
     text = _DATE_OR_VERSION.sub(" ", _unbracketed(text).replace("_", " "))
     words = [word for word in _WORD.findall(text) if word not in _DROPPED]
     if any(word[-1] in "bm" and word[0].isdigit() for word in words):  # a size tells a mixture of experts already
-        words = [word for word in words if word != "moe"]
+        words = [word for word in words if word not in {"moe", "1m"}]  # 1m: tokens of context
     return "-".join(words)
 
 
@@ -65,12 +72,13 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
         UnknownNameError: No card of that name, and no size from which to bound the model.
         RefusedError: The name is a draft head's, a method's or an encoder's.
     """
+    name = clean(name, _NAME_MAX)
     found, why, quant = _card_of(name, params_b)
     if found is not None:
         return Match(name, "card", found, None, quant, why)
     if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
         raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, not a decoder of its own")
-    sizes = {key(text): row for text, row in _TABLES["sizes"].items()}
+    sizes = {key(text): row for text, row in TABLES["sizes"].items()}
     known = sizes.get(key(split(name)[0]), {}) if not params_b else {}
     bounded = guess(name, params_b=params_b or known.get("params_b", 0), active_b=active_b or known.get("active_b", 0))
     if bounded is None:
@@ -95,11 +103,6 @@ def hub_parts(ref: str) -> tuple[str, str, str]:
     if not is_repository(repo):
         raise RefusedError(f"{ref!r} is no repository of the hub: write hf:org/repo or hf:org/repo:file.gguf")
     return (repo, rest, "") if rest.endswith(".gguf") else (repo, "", rest)
-
-
-def card_named(name: str) -> ModelCard | None:
-    """The card that a name means; None for none."""
-    return _card_of(name, 0.0)[0]
 
 
 def nearest(name: str, count: int = 3) -> list[str]:
@@ -128,6 +131,14 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
         card = _sized(fits.pop(), params_b) if len(fits) == 1 else None
         if card is not None:
             return card, f"letters and digits are those of {card.name}", quant
+    words = f"-{key(bare)}-"
+    for text in sorted(keys, key=len, reverse=True):
+        before, found, after = words.partition(f"-{text}-")
+        own = text.count("-") > 1 or text == key(keys[text])  # two words such as llama-3b say too little
+        if found and own and _SIZED.search(text) and not _OTHER_SHAPE.search(f"{before}-{after}"):
+            card = _sized(keys[text], params_b)
+            if card is not None:
+                return card, f"it names {card.name}, and is taken for a model made of it", quant
     return None, "", quant
 
 
@@ -168,7 +179,7 @@ def load_model(ref: str) -> ModelCard:
     """
     with suppress(UnknownNameError):
         return load_card(ref)
-    card = card_named(ref)
+    card = _card_of(ref, 0.0)[0]
     if card is None:
         raise UnknownNameError("model", ref, nearest(ref))
     return card

@@ -12,7 +12,7 @@ from harness.cli._output import Answer, answers, bar, say, table
 
 @click.command()
 @click.argument("model")
-@click.option("--quant", help="Which of its files; its default where not given.")
+@click.option("--quant", "-q", help="Which of its files; its default where not given.")
 @answers
 def pull(model: str, quant: str | None) -> Answer:
     """Fetch a file of MODEL into the cache, verified; an interrupted pull goes on."""
@@ -44,7 +44,7 @@ def add(path: Path, name: str | None) -> Answer:
 
 @click.command()
 @click.argument("model")
-@click.option("--quant", help="Mixture, such as IQ2_XXS; the model's default where not given.")
+@click.option("--quant", "-q", help="Mixture, such as IQ2_XXS; the model's default where not given.")
 @click.option("--out", "-o", type=options.FILE, help="File; in the cache by default.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option(
@@ -179,7 +179,7 @@ def onnx(path: Path, provider: str, given: tuple[str, ...]) -> Answer:
 
 @click.command()
 @click.argument("name")
-@click.option("--quant", help="Quantisation, where the name has none.")
+@click.option("--quant", "-q", help="Quantisation, where the name has none.")
 @answers
 def resolve(name: str, quant: str | None) -> Answer:
     """Say what NAME is taken for, and why: a card, a repository of the hub, a file, or a bounded guess."""

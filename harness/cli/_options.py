@@ -68,12 +68,21 @@ class Count(click.ParamType):  # type: ignore[type-arg]
         return found
 
 
-class CountOrAll(Count):
-    """A whole number from 1, or ``all``, which is 0."""
+class CountOr(Count):
+    """A whole number from ``least``, or one of some words, each with what it stands for."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number; a usage error says what was found and expected."""
-        return 0 if value == "all" else super().convert(value, param, ctx)
+    name = "layers"
+
+    def __init__(self, least: int, **words: Any) -> None:
+        super().__init__(least)
+        self.words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or what the word stands for; a usage error says what was found and expected."""
+        return self.words[value] if value in self.words else super().convert(value, param, ctx)
+
+
+LAYERS: Final = CountOr(0, all="all", auto="auto")
 
 
 class Amount(click.ParamType):  # type: ignore[type-arg]
@@ -123,9 +132,12 @@ def numbers(
     return read
 
 
-def words(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...]:
+def words(_context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
     """Callback that reads words separated by commas."""
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    found = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    if text is not None and not found:
+        raise click.BadParameter(f"found {text!r}: no name in it", param=option)
+    return found
 
 
 def fields_of(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -229,16 +241,6 @@ server = together(
 )  # fmt: skip
 
 
-class Layers(Count):
-    """``all``, ``auto`` or a number of layers."""
-
-    name = "layers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number, or the word as it is."""
-        return value if value in {"all", "auto"} else super().convert(value, param, ctx)
-
-
 def _shares(_context: click.Context, param: click.Parameter, text: str) -> tuple[float, ...]:
     try:
         shares = tuple(float(part) for part in text.split(",")) if text else ()
@@ -250,7 +252,7 @@ def _shares(_context: click.Context, param: click.Parameter, text: str) -> tuple
 
 
 placement = together(
-    click.option("--gpu-layers", type=Layers(0), default="all", show_default=True, help="Layers on the GPU (-ngl)."),
+    click.option("--gpu-layers", type=LAYERS, default="all", show_default=True, help="Layers on the GPU (-ngl)."),
     click.option("--cpu-moe", type=Count(0), default=0, help="Experts of so many blocks stay with the CPU."),
     click.option("--tensor-split", default="", callback=_shares, metavar="A,B", help="Share of each card (-ts)."),
     click.option("--split-mode", type=click.Choice(["layer", "row"]), default="layer", show_default=True),

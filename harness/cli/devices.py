@@ -48,9 +48,9 @@ def list_devices() -> Answer:
 @answers
 def show(device: str) -> Answer:
     """Show every figure of DEVICE (a name, or a path to a .toml) with its source and confidence."""
-    from harness.catalog.devices import load_device
+    from harness.app.resolve import resolve_device
 
-    profile = load_device(device)
+    profile = resolve_device(device)
 
     def shown() -> None:
         console().print(_figures_table(profile))
@@ -125,16 +125,17 @@ def calibrate(device: str, files: tuple[Path, ...], lines: tuple[str, ...], forg
     What was learnt before is kept; without a file or a line, it is learnt again.
     """
     from harness.app.learn import forget, learn, measurements_in, pasted_line
-    from harness.catalog.devices import load_device
+    from harness.app.resolve import resolve_device
     from harness.cli._lessons import render_lesson
 
+    profile = resolve_device(device)
     if forgotten:
         if files or lines:
             raise click.UsageError("--forget takes no measurements")
-        path = forget(device)
+        path = forget(profile.name)
         return Answer({"forgotten": str(path)}, lambda: click.echo(f"forgotten: {path}"))
     new = [one for file in files for _, one in measurements_in(file)]
-    lesson = learn(load_device(device), [*new, *(one for line in lines for one in pasted_line(line))])
+    lesson = learn(profile, [*new, *(one for line in lines for one in pasted_line(line))])
     return Answer(lesson, lambda: render_lesson(lesson))
 
 

@@ -10,7 +10,7 @@ from harness.cli._explanation import render_explanation
 from harness.cli._output import Answer, answers, console, table
 from harness.cli._plans import render_plans
 from harness.errors import Exit
-from harness.units import GB, format_number
+from harness.units import GB, MIB, format_number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 @click.option("--ram-budget", metavar="SIZE", help="RAM the app may use: 2GiB, 600MB, or 0.6x of the file.")
 @click.option("--ram", "ram_bytes", type=options.Size(), help="RAM of the device instead of its own: 32GiB.")
 @click.option("--vram", "vram_bytes", type=options.Size(), help="Memory of its card instead: 12GiB.")
-@click.option("--bandwidth", "bandwidth_gb_s", type=options.Amount(), help="GB/s of its memory instead: 68.")
+@click.option("--bandwidth", "bandwidth_gb_s", type=options.Amount(0.01, 1e6), help="GB/s of its memory instead: 68.")
 @click.option(
     "--placement",
     type=click.Choice(["auto"]),
@@ -115,6 +115,10 @@ def fit(
         (placement and explained, "--explain is for one placement: give its flags instead of --placement auto"),
         (verifier and not draft, "--verifier needs --draft: the model that drafts here"),
         (round_trip_ms and not verifier, "--verifier-rtt needs --verifier: the device that verifies"),
+        (
+            min(filter(None, (ram_bytes, vram_bytes)), default=64 * MIB) < 64 * MIB,
+            "--ram, --vram: found less than 64 MiB, expected a size such as 12GiB; no letter is bytes",
+        ),
         (placement and verifier, "--placement auto places one model on one device: leave out --verifier"),
     )
     scenario = scenario_from(fields)

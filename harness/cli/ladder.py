@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("ladder")
 @click.argument("model")
-@click.option("--quants", default="", metavar="Q,Q,...", help="Rungs; the usual fifteen when not given.")
+@click.option("--quants", callback=options.words, metavar="Q,Q,...", help="Rungs; the usual fifteen when not given.")
 @click.option("--text", type=options.FILE_HERE, help="Text to score on.")
 @click.option("--chunks", default=8, type=click.IntRange(0), help="Chunks of 512 tokens that are scored; 0 for all.")
 @click.option("--no-speed", is_flag=True, help="Sizes and quality only.")
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @options.measuring()
 def COMMAND(  # noqa: N802  verbs are found by this name
     model: str,
-    quants: str,
+    quants: tuple[str, ...],
     chunks: int,
     no_speed: bool,
     repetitions: int,
@@ -57,19 +57,14 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     """
     from harness.app.ladder import DEFAULT_QUANTS, Asked, advise, ladder
     from harness.app.matrix import matching
-    from harness.app.resolve import THIS_MACHINE, resolve_device
+    from harness.app.resolve import resolve_device
     from harness.catalog.devices import device_names
     from harness.domain.scenario import Scenario
     from harness.errors import Exit
     from harness.targets import target_named
 
-    wanted = tuple(dict.fromkeys(q.strip().upper() for q in quants.split(",") if q.strip()))
-    if quants and not wanted:
-        raise click.BadParameter("no name in it", param_hint="--quants")
     path = model_file(model)
-    here = [name for name in devices if name in THIS_MACHINE]
-    named = matching("device", [name for name in devices if name not in here], device_names())
-    profiles = [resolve_device(name) for name in (*here, *named)]
+    profiles = [resolve_device(name) for name in matching("device", devices, device_names())]
     there = Scenario(context_tokens=given.pop("context_tokens"))
     fields = options.fields_of(Scenario, given)
     timed = Scenario(context_tokens=max(1024, fields["prompt_tokens"], fields["new_tokens"]), **fields)
@@ -80,7 +75,8 @@ def COMMAND(  # noqa: N802  verbs are found by this name
         target=target_named(target) if programs else None,
         programs=programs or Path(),
     )
-    result, records = ladder(path, wanted or DEFAULT_QUANTS, asked=asked, how=how, **given)
+    wanted = tuple(dict.fromkeys(map(str.upper, quants))) or DEFAULT_QUANTS
+    result, records = ladder(path, wanted, asked=asked, how=how, **given)
     advice = advise(path, result, profiles, there)
     made = any(rung.outcome == "ok" for rung in result.rungs)
     takes = {a.device: a.quant or None for a in advice}

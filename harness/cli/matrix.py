@@ -22,7 +22,7 @@ _MOST_ROWS = 40
 @click.option(
     "--contexts", "-c", default="4096", callback=options.numbers(1), show_default=True, help="Tokens of KV cache."
 )
-@click.option("--kv-type", default="F16", show_default=True, help="ggml type of the KV cache.")
+@options.kv_type
 @click.option("--api", default="", help="Api; each device's usual one unless given.")
 @click.option("--entitled", is_flag=True, help="Apps have the higher memory limit their system offers.")
 @click.option("--out", "-o", type=options.FILE, help="Every cell as .json, .csv or .parquet.")

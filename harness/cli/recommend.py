@@ -46,7 +46,8 @@ def recommend(
               format_number(c.tokens_per_s), format_bytes(c.needed_bytes), c.source) for c in choices]  # fmt: skip
     heading = f"{task} on {profile.title}; * none is both better and faster; rank: the score less the perplexity lost"
     heads = ("", "model", "quant", benchmark(kind), "rank", "tokens/s", "needs", "source")
-    view = table(heading, heads, lines, right=(3, 4, 5, 6))
+    none = f"no model with a published {benchmark(kind)} fits on {profile.title} and is fast enough: ask for less"
+    view = table(heading, heads, lines, right=(3, 4, 5, 6)) if choices else none
     return Answer(choices, lambda: say(view), Exit.OK if choices else Exit.BROKEN)
 
 

@@ -32,7 +32,7 @@ from harness.units import format_bytes
 @options.api
 @options.placement
 @click.option("--draft-api", default="", help="Api of the draft; the target's unless given.")
-@click.option("--draft-gpu-layers", type=options.Layers(0), help="Of the draft; all of it where the draft has an api.")
+@click.option("--draft-gpu-layers", type=options.LAYERS, help="Of the draft; all of it where the draft has an api.")
 @options.repetitions(1)
 @click.option("--temperature", default=0.0, type=options.Amount(most=10, or_zero=True), help="0 is greedy.")
 @click.option("--seed", default=0, type=options.Count(0, 1 << 31), help="Seed of sampling.")

@@ -152,21 +152,12 @@ def _render(result: "Report") -> None:
     for name, part in result.tables.items():
         title = "Prompts by hardware, trust A and B" if "," in name else f"Decode by {name}, trust A and B"
         out.print(table(title, columns, [_cells(n, s) for n, s in list(part.items())[:20]], right))
+    names = ("line", "chip", "api", "model", "quant", "test")
     misses = [
-        [
-            str(m.line),
-            m.chip,
-            m.api,
-            m.model,
-            m.quant,
-            m.test,
-            f"{m.measured_tokens_per_s:.1f}",
-            f"{m.predicted_tokens_per_s:.1f}",
-        ]
+        [*(str(getattr(m, n)) for n in names), f"{m.measured_tokens_per_s:.1f}", f"{m.predicted_tokens_per_s:.1f}"]
         for m in result.worst
     ]
-    names = ["line", "chip", "api", "model", "quant", "test", "measured", "predicted"]
-    out.print(table("Worst rows", names, misses, (0, 6, 7)))
+    out.print(table("Worst rows", (*names, "measured", "predicted"), misses, (0, 6, 7)))
     lost = ", ".join(f"{count} {reason}" for reason, count in result.unpredictable.items()) or "none"
     click.echo(f"not predictable: {sum(result.unpredictable.values())} rows ({lost})")
     if not result.rows_count:

@@ -1,6 +1,11 @@
 """What drafted tokens cost and gave."""
 
+from typing import Final
+
 from harness.domain.base import Frozen
+
+PADDING_TOKENS: Final = 128
+"""Rows that some makers add to the table so that its size is round: vocabularies that differ by more are others."""
 
 
 class Decoding(Frozen, frozen=True, kw_only=True):

@@ -52,6 +52,10 @@ with (files("harness") / "data" / "ggml_types.csv").open(encoding="utf-8") as _t
 TYPE_NAMES: Final[dict[int, str]] = {block.type_id: name for name, block in BLOCKS.items()}
 
 
+KV_TYPES: Final = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "IQ4_NL", "Q5_0", "Q5_1")
+"""Types that a KV cache can have. Source: llama.cpp, common/arg.cpp (``kv_cache_types``)."""
+
+
 def row_bytes(type_name: str, element_count: int) -> int:
     """Bytes of one row of ``element_count`` weights.
 

@@ -27,10 +27,10 @@ class Placement(Frozen, frozen=True, kw_only=True):
     main_gpu: int = 0
     kv_on_gpu: bool = True
 
-    @property
-    def whole(self) -> bool:
-        """Whether everything lies with one GPU."""
-        return self == Placement(main_gpu=self.main_gpu)
+    def whole(self, *, routed: bool) -> bool:
+        """Whether all of a model (with experts: ``routed``) lies with one GPU, no number of layers given."""
+        one_card = self.gpu_layers == "all" and len(self.tensor_split) < 2
+        return one_card and self.kv_on_gpu and not (self.cpu_moe and routed)
 
     def first_gpu_block(self, block_count: int) -> int:
         """The first block that lies with the GPU: blocks + 1 - layers, as the output is a layer of its own.

@@ -31,6 +31,8 @@ class Quantisation(Frozen, frozen=True, kw_only=True):
 _TABLES: Final[dict[str, Any]] = tomllib.loads(
     (files("harness") / "data" / "quantisations.toml").read_text(encoding="utf-8")
 )
+SAME: Final[dict[str, str]] = _TABLES["same"]
+"""Other spellings of a mixture of llama.cpp."""
 _EXACT: Final = re.compile(_TABLES["exact"], re.VERBOSE)
 _IN_NAME: Final = re.compile(_TABLES["in_name"], re.IGNORECASE | re.VERBOSE)
 _IN_WORDS: Final = re.compile(
@@ -52,9 +54,8 @@ def split(name: str) -> tuple[str, str]:
 
 def understood(text: str) -> Quantisation | None:
     """What a quantisation's name stands for; None for one that nobody knows."""
-    same: dict[str, str] = _TABLES["same"]
     plain = re.sub(r"[-_ ]+", "_", text.strip().upper()).strip("_")
-    plain = same.get(plain, plain)
+    plain = SAME.get(plain, plain)
     if _EXACT.fullmatch(plain):
         return Quantisation(text=text, mixture=plain)
     for pattern, stands, low, high, why in _TABLES["rules"]:
@@ -67,7 +68,7 @@ def understood(text: str) -> Quantisation | None:
             low, high = bits + low, bits + high  # noqa: PLW2901 - the rule's are relative to the name's
         else:
             mixture = found.expand(stands)
-        mixture = same.get(mixture, mixture)
+        mixture = SAME.get(mixture, mixture)
         if not low:
             return Quantisation(text=text, mixture=mixture)
         why = f"{why}; {low:g} to {high:g} bits a weight in published files, {mixture} stands for it"  # noqa: PLW2901

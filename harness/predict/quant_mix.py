@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
+from harness.domain.quant import SAME
 from harness.errors import UnknownNameError
 from harness.predict.tensors import block_of
 
@@ -32,15 +33,7 @@ NEEDS_IMPORTANCE_MATRIX: Final = frozenset(
 )
 """Mixtures that llama.cpp refuses to make without an importance matrix."""
 
-_ALIASES: Final = {
-    "Q5_K": "Q5_K_M",
-    "Q4_K": "Q4_K_M",
-    "Q3_K": "Q3_K_M",
-    "FP16": "F16",
-    "FP32": "F32",
-    "MXFP4": "MXFP4_MOE",
-    "Q4_K_XL": "Q4_K_M",
-}
+_ALIASES: Final = SAME | {"Q4_K_XL": "Q4_K_M"}
 _LOW_BIT: Final = frozenset({"IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ1_S", "IQ1_M"})
 _IQ2_HIGH: Final = frozenset({"IQ2_S", "IQ2_M"})
 _EMBEDDING: Final = {

@@ -1,6 +1,7 @@
 """Files of published measurements as text: each row by its columns, with its place for what is wrong with it."""
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from harness.errors import BadDataError
+from harness.records.store import read_limited
 
 Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal", "batch"]
 
@@ -67,14 +69,11 @@ class Cells(dict[str, str]):
 @contextmanager
 def _opened(path: Path) -> "Iterator[csv.DictReader[str]]":
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or ()]
-            yield reader
+        reader = csv.DictReader(io.StringIO(read_limited(path).decode("utf-8-sig"), newline=""))
+        reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or ()]
+        yield reader
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadDataError(path, "", str(error), "a CSV file in UTF-8") from error
-    except OSError as error:
-        raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
 
 
 def kind_of(path: Path) -> Kind:

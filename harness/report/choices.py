@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from harness.app.matrix import matching, reachable
-from harness.app.resolve import resolve_model
+from harness.app.resolve import mixture_of, resolve_model
 from harness.catalog.devices import device_names, load_device
 from harness.catalog.models import model_names
 from harness.catalog.names import load_model
@@ -20,7 +20,6 @@ from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelCard, ModelShape, Weights
 from harness.domain.scenario import Scenario
 from harness.predict.quality import perplexity_growth_percent
-from harness.predict.quant_mix import quant_named
 from harness.predict.speed import predict_speed, work_of
 from harness.predict.sweep import Grid, sweep
 from harness.predict.weights import weights_of
@@ -139,7 +138,7 @@ def choices(
     profiles.sort(key=lambda device: (_KINDS.index(device.kind), device.title.lower()))
     subjects = [_subject(name) for name in matching("model", models, model_names())]
     subjects.sort(key=lambda subject: (subject[0], subject[1].name))
-    names = list(dict.fromkeys(quant_named(q) for q in quants))
+    names = list(dict.fromkeys(mixture_of(q)[0] for q in quants))
     shapes = [(line.name, shape) for _, line, shape in subjects]
     grid = sweep(profiles, shapes, names, list(dict.fromkeys(contexts)), scenario=scenario)
     needed = np.ceil(grid.needed_bytes.reshape(len(profiles), -1) / MIB).astype(np.int64)

@@ -90,7 +90,16 @@ def test_a_draft_takes_room_of_its_own(tmp_path: Path) -> None:
         (("fit", "llama-3.1-8b", "-d", "iphone-16-por"), "Did you mean"),
         (("fit", "llama-3.1-8b", "-d", "iphone-16-pro", "-q", "Q4_K_X"), "quantisation"),
         (("fit", "llama-3.1-8b", "-d", "iphone-16-pro", "--kv-type", "Q9"), "KV type"),
-        (("fit", "smollm2-135m", "-d", "iphone-16-pro", "--kv-type", "Q4_K"), "KV cache"),
+        (("fit", "smollm2-135m", "-d", "iphone-16-pro", "--kv-type", "Q4_K"), "KV type"),
+        (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--ram", "32"), "expected a size such as 12GiB"),
+        (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--cpu-moe", "4"), "--cpu-moe changes nothing"),
+        (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--split-mode", "row"), "--split-mode changes nothing"),
+        (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--draft", "qwen3-0.6b"), "other vocabulary (151936 tokens"),
+        (("matrix", "-m", "nope"), "models list"),
+        (("matrix", "-m", ""), "no name in it"),
+        (("matrix", "-m", "llama3.1:8b-q8_0"), "mixtures with --quants"),
+        (("models", "resolve", "llama-3.1-8b", "-q", "bogus"), "no quantisation named"),
+        (("devices", "show", "this"), "devices probe"),
         (("fit", "./nothing.gguf", "-d", "iphone-16-pro"), "no such file"),
         (("fit", "llama-3.1-8b"), "devices probe"),
         (("fit", "smollm2-135m", "-d", "iphone-12", "--ram-budget", "lots"), "1.5GiB"),
@@ -122,6 +131,14 @@ def test_matrix_as_csv_and_json(tmp_path: Path) -> None:
     weights = weights_of(load_model("llama-3.2-1b").shape, one["quant"])
     assert int(one["needed_bytes"]) > sum(t.size_bytes for t in weights.tensors)
     assert float(one["decode_tokens_per_s"]) > 5
+
+
+def test_matrix_takes_names_as_fit_does(tmp_path: Path) -> None:
+    written = run(
+        "matrix", "-d", "RTX 4090", "-m", "llama3.1:8b", "-q", "AWQ", "--api", "CUDA", "--json", home=tmp_path
+    )
+    found = json.loads(written.stdout)
+    assert (found["device"], found["model"], found["quant"]) == (["rtx-4090-desktop"], ["llama-3.1-8b"], ["Q4_0"])
 
 
 def test_matrix_of_everything_is_a_row_a_device(tmp_path: Path) -> None:

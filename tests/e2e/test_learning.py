@@ -1,6 +1,7 @@
 """One measurement of a device changes every prediction for it: through the commands, as a user does it."""
 
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -68,6 +69,33 @@ def test_a_speed_above_the_memory_is_not_believed_and_a_contradiction_is_named(c
     lines = ("qwen3-8b Q4_K_M - 2.1", "llama-3.1-8b Q4_K_M - 2.1", "gemma-3-4b Q4_K_M - 0.9")
     out = call("devices", "calibrate", DEVICE, *(w for line in lines for w in ("--line", line)))
     assert "contradicts the others" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("qwen3-8b Q4_K_M 1e19 -", "its arithmetic allows"),
+        ("qwen3-8b Q4_K_M 30000 -", "its arithmetic allows"),  # over 4e14 operations/s: twice what is sold
+        ("qwen3-8b Q4_K_M - 1e-9", "under a hundredth"),
+        ("llama-3.1-70b Q4_K_M 100 -", "do not fit in the vram"),  # 42.5 GB
+        ("nosuchmodel Q4_K_M 1500 40", "no model of that name"),
+        ("qwen3-8b AWQ 1500 40", "a mixture of llama.cpp"),
+    ],
+)
+def test_a_speed_that_cannot_be_is_refused_and_not_kept(call, line, why):
+    card = "RTX 4060"
+    done = CliRunner().invoke(cli, ["devices", "calibrate", card, "--line", line])
+    assert why in str(done.exception)
+    call("devices", "calibrate", card, "--line", "qwen3-8b Q4_K_M - 40", "--line", line)
+    kept = json.loads(call("devices", "calibrate", card, "--json"))["taken"]
+    assert [taken["measurement"]["tokens_per_s"] for taken in kept] == [40.0]
+    call("devices", "calibrate", card, "--forget")  # by the name that it was learnt by
+
+
+def test_a_pipe_without_a_writer_is_no_file_of_measurements(call, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    done = CliRunner().invoke(cli, ["devices", "calibrate", DEVICE, "--from", str(tmp_path / "pipe")])
+    assert "no regular file" in str(done.exception)
 
 
 def test_a_fleet_learns_by_the_names_in_its_records(call, tmp_path):

@@ -26,6 +26,8 @@ def read_results(path: Path) -> list[RunRecord]:
 
     if data.startswith(b"SQLite format 3\x00"):
         return llama_bench.from_database(path)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):  # as PowerShell writes what is redirected
+        data = data.decode("utf-8-sig" if data[0] == 0xEF else "utf-16", errors="replace").encode()
     text = data.decode("utf-8", errors="replace")
     if not text.lstrip().startswith(("{", "[")):
         from harness.records.imports import pasted

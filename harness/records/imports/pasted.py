@@ -1,6 +1,7 @@
-"""Results as people paste them: llama-bench's table or CSV, and one line a model: ``model quant pp tg``.
+"""Results as people paste them: llama-bench's table or CSV, what Ollama prints, a line ``model quant pp tg``.
 
-Source of the table's columns: llama.cpp, tools/llama-bench/llama-bench.cpp (``markdown_printer``, ``csv_printer``).
+Sources: llama.cpp, tools/llama-bench/llama-bench.cpp (``markdown_printer``, ``csv_printer``); Ollama, api/types.go
+(``Metrics.Summary``; durations as Go writes them).
 """
 
 import csv
@@ -8,17 +9,27 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+from harness.domain.quant import mixture_in, split
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
-from harness.records.imports import llama_bench
+from harness.records.imports import llama_bench, server_answers
 from harness.records.imports._make import number, record, sample
 
 PROMPT_TOKENS: Final = 512
 NEW_TOKENS: Final = 128
-"""Tests that the two numbers of a pasted line are taken for: pp512 and tg128, llama-bench's own."""
+"""Tests that the two numbers of a pasted line are taken for where it does not say: llama-bench's own."""
 
+_LINE_MAX: Final = 400
+"""Characters of a line with one model and its speeds."""
 _FORMS: Final = "llama-bench's table or CSV, or lines such as: qwen3-8b Q4_K_M 512.3 45.1 (pp512 and tg128, - for none)"
+_NUMBER: Final = r"~?(\d+(?:\.\d+)?(?:e[+-]?\d+)?|-)(?:\s*(?:±|\+-)\s*[\d.]+)?(?:\s*t(?:ok(?:en)?s?)?/s(?:ec)?)?"
+_LINE: Final = re.compile(
+    rf"(?i)[\s|]*(.+?)[\s,;|:]+(?:pp(\d+)[\s:=]+)?{_NUMBER}[\s,;|/]+(?:tg(\d+)[\s:=]+)?{_NUMBER}[\s|]*"
+)
+_OLLAMA: Final = re.compile(r"(?m)^[ \t]*(prompt eval|eval) (count|duration):[ \t]+(\S{1,40})")
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|µs|us|ns)")
+_NANOSECONDS: Final = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6, "µs": 1e3, "us": 1e3, "ns": 1.0}
 _AMOUNTS: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
@@ -33,6 +44,8 @@ def from_text(text: str, source: Path | str) -> list[RunRecord]:
         return llama_bench.from_document(list(csv.DictReader(lines)), source)
     if rows := _table(lines):
         return llama_bench.from_document(rows, source)
+    if told := _OLLAMA.findall(text):
+        return server_answers.from_document(_answer(told, text), source)
     kept = [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
     if not kept:
         raise BadDataError(source, "", "no line", _FORMS)
@@ -85,17 +98,30 @@ def _amount(text: str) -> float:
     return number(value) * _AMOUNTS.get(unit, 0)
 
 
+def _answer(told: list[tuple[str, str, str]], text: str) -> dict[str, Any]:
+    """The answer of Ollama's server that its program printed in words."""
+    answer: dict[str, Any] = {"eval_duration": 0}
+    for what, kind, value in told:
+        ns = sum(number(n) * _NANOSECONDS[unit] for n, unit in _DURATION.findall(value))
+        answer[f"{what.replace(' ', '_')}_{kind}"] = ns if kind == "duration" else value
+    command = re.search(r"ollama run (?:--\S+ +)*([^\s-]\S*)", text)
+    return answer | {"model": command[1] if command else ""}
+
+
 def _line(line: str, source: Path | str, index: int) -> RunRecord:
-    words = line.replace(",", " ").split()
-    speeds = [0.0 if word == "-" else number(word, -1.0) for word in words[-2:]]
-    if len(words) < 4 or min(speeds) < 0 or not any(speeds):
+    found = _LINE.fullmatch(line) if len(line) < _LINE_MAX else None
+    written = re.sub(r"[\s,;|]+", " ", found[1]).removesuffix(".gguf") if found else ""
+    name, quant = split(written)
+    speeds = [0.0 if value == "-" else number(value, -1.0) for value in (found[3], found[5])] if found else [-1.0]
+    if found is None or min(speeds) < 0 or not any(speeds) or not quant or not written.endswith(quant):
         raise BadDataError(source, f"line {index}", repr(line[:80]), _FORMS)
-    tests = (("prefill", "pp", PROMPT_TOKENS), ("decode", "tg", NEW_TOKENS))
+    prompt, new = int(found[2] or PROMPT_TOKENS), int(found[4] or NEW_TOKENS)
+    tests = (("prefill", "pp", prompt), ("decode", "tg", new))
     return record(
         f"{source}, line {index}",
         tool="pasted",
         samples=[sample(p, f"{t}{n}", n, n / v) for (p, t, n), v in zip(tests, speeds, strict=True) if v],  # type: ignore[arg-type]
-        name=" ".join(words[:-3]),
-        quant=words[-3],
-        scenario=Scenario(prompt_tokens=PROMPT_TOKENS, new_tokens=NEW_TOKENS),
+        name=name,
+        quant=mixture_in(quant) if " - " in quant else quant,
+        scenario=Scenario(prompt_tokens=prompt, new_tokens=new),
     )

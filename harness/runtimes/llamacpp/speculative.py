@@ -13,14 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.drafting import Decoding
+from harness.domain.drafting import PADDING_TOKENS, Decoding
 from harness.errors import RefusedError
 from harness.runtimes.llamacpp.acceptance import accept_or_resample, draw, probabilities
 from harness.runtimes.llamacpp.draft_policy import FixedPolicy
 from harness.runtimes.llamacpp.drafters import Drafter, Proposal, Sampling
 from harness.runtimes.llamacpp.session import LlamaSession
 
-_PADDING_TOKENS = 128  # rows that some makers add to the table so that its size is round
 _CYCLE_ROOM_TOKENS = 64
 _PASS_COUNT, _DEPTH_TOKENS = 4, 96  # of each size that is timed, and behind how many tokens
 
@@ -46,7 +45,7 @@ def check_same_vocabulary(target: LlamaSession, draft: LlamaSession) -> None:
     """Drafted token ids must mean the same to the target; RefusedError where they do not."""
     lib = target.lib
     kind_a, kind_b = lib.llama_vocab_type(target.vocab), lib.llama_vocab_type(draft.vocab)
-    if kind_a != kind_b or abs(target.vocab_count - draft.vocab_count) > _PADDING_TOKENS:
+    if kind_a != kind_b or abs(target.vocab_count - draft.vocab_count) > PADDING_TOKENS:
         raise RefusedError(
             f"{draft.path.name} cannot draft for {target.path.name}: other vocabulary "
             f"({draft.vocab_count} tokens of kind {kind_b}, the target has {target.vocab_count} of kind {kind_a})"

@@ -142,6 +142,10 @@ def test_scenarios() -> None:
     assert scenario_from({"kv_type": "q8_0", "context_tokens": 8192}).kv_type == "Q8_0"
     with pytest.raises(UnknownNameError):
         scenario_from({"kv_type": "Q7"})
+    with pytest.raises(UnknownNameError, match="no KV type named 'I64'"):  # a type of tensors, not of caches
+        scenario_from({"kv_type": "I64"})
+    with pytest.raises(InputError, match="needs flash attention"):
+        scenario_from({"kv_type": "Q8_0", "flash_attention": False})
     with pytest.raises(BadDataError, match="nonsense"):
         scenario_from({"nonsense": 1})
     with pytest.raises(InputError, match="do not fit"):

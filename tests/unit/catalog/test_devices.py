@@ -383,10 +383,33 @@ def test_list_and_show(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "name"),
-    [("rtx-4090", "rtx-4090-desktop"), ("RTX 4090", "rtx-4090-desktop"), ("iPhone_16 Pro", "iphone-16-pro")],
+    [
+        ("rtx-4090", "rtx-4090-desktop"),
+        ("RTX 4090", "rtx-4090-desktop"),
+        ("iPhone_16 Pro", "iphone-16-pro"),
+        ("rtx4090", "rtx-4090-desktop"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090-desktop"),
+        ("RTX 4090 Laptop GPU", "rtx-4090-laptop"),
+        ("7900xtx", "rx-7900-xtx-desktop"),
+        ("Samsung Galaxy S24 Ultra", "galaxy-s24-ultra"),
+        ("Apple M2 Ultra", "mac-studio-m2-ultra"),  # a chip that one device here has
+        ("GB10", "dgx-spark"),
+        ("AMD EPYC 9654 96-Core Processor", "epyc-9654-server"),
+        ("Intel(R) Core(TM) Ultra 7 155H", "meteor-lake"),
+        ("Framework Desktop", "strix-halo"),  # a title
+    ],
 )
 def test_a_device_as_people_write_it(written: str, name: str) -> None:
     assert load_device(written).name == name
+
+
+@pytest.mark.parametrize(
+    ("written", "offered"),
+    [("M1", "'macbook-air-m1'"), ("A100", "'a100-80gb-server'"), ("iphone 15", "'iphone-15-pro'")],
+)
+def test_a_name_of_several_devices_or_of_another_one_is_not_guessed(written: str, offered: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"Did you mean .*{offered}"):
+        load_device(written)
 
 
 def test_names_that_begin_so_are_offered() -> None:

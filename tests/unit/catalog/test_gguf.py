@@ -86,6 +86,7 @@ def test_metadata_and_shape(reference_file: Path) -> None:
 
 
 ONE = tensor("t", (32,))
+LLAMA = text("general.architecture") + struct.pack("<I", 8) + text("llama")
 HOSTILE = {
     "empty": b"",
     "short": b"GGUF",
@@ -131,6 +132,19 @@ def test_a_good_minimal_file(tmp_path: Path) -> None:
     path.write_bytes(padded(header(tensors=2) + ONE + tensor("u", (32,), offset=128), 256))
 
     assert [t.size_bytes for t in read_gguf(path).tensors] == [128, 128]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [(b"", "tensor count: found 0"), (text("general.type") + struct.pack("<I", 8) + text("adapter"), "'adapter'")],
+)
+def test_a_file_without_a_model_has_no_weights(tmp_path: Path, more: bytes, words: str) -> None:
+    """A vocabulary alone, and what belongs beside a model: an adapter, an importance matrix, an encoder of pictures."""
+    path = tmp_path / "beside.gguf"
+    path.write_bytes(padded(header(metadata=1 + (more != b"")) + LLAMA + more, 64))
+
+    with pytest.raises(BadDataError, match=words):
+        read_gguf(path).weights()
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:

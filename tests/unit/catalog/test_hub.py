@@ -166,6 +166,8 @@ def test_a_split_model_is_the_sum_of_its_parts(hub: Any, gguf: Path, tmp_path: P
 
     assert found.weights.shape == SHAPE
     assert [t.name for t in found.weights.tensors] == [t.name for t in whole.tensors]
+    for part in tmp_path.glob("*.gguf"):  # and of a folder here, whichever of its files is named
+        assert resolve_model(str(part)).weights == found.weights
 
 
 def test_what_is_not_there_is_said(hub: Any, gguf: Path) -> None:

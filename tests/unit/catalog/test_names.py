@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.app.resolve import resolve_model
+from harness.app.resolve import mixture_of, resolve_model
+from harness.catalog.devices import load_device
 from harness.catalog.models import model_names
 from harness.catalog.names import key, load_model, match, nearest
 from harness.cli.models import COMMAND
@@ -34,6 +35,15 @@ RESOLVED = [
     ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "qwen2.5-7b", "Q4_0"),
     ("turboderp/Llama-3.1-8B-Instruct-exl2-4.0bpw", "llama-3.1-8b", "IQ4_XS"),
     ("RedHatAI/Qwen3-32B-quantized.w4a16", "qwen3-32b", "Q4_0"),
+    ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8", "qwen2.5-7b", "Q8_0"),
+    ("nvidia/Llama-3.1-8B-Instruct-FP4", "llama-3.1-8b", "Q4_0"),
+    ("Qwen/Qwen2.5-7B-Instruct-1M", "qwen2.5-7b", ""),  # tokens of context, not weights
+    # fine-tunes, with their base's words in their names
+    ("NousResearch/Hermes-3-Llama-3.1-8B", "llama-3.1-8b", ""),
+    ("huihui-ai/Huihui-gpt-oss-20b-BF16-abliterated", "gpt-oss-20b", "BF16"),
+    ("mradermacher/Qwen3-8B-abliterated-i1-GGUF", "qwen3-8b", ""),
+    ("dolphin-mixtral:8x7b", "mixtral-8x7b", ""),
+    ("gpt-oss:120b-cloud", "gpt-oss-120b", ""),
     # Ollama
     ("llama3.1:8b", "llama-3.1-8b", ""),
     ("llama3.1:8b-instruct-q4_K_M", "llama-3.1-8b", "Q4_K_M"),
@@ -48,8 +58,11 @@ RESOLVED = [
     ("smollm2:135m", "smollm2-135m", ""),
     ("qwen3.6:35b", "qwen3.6-35b-a3b", ""),
     ("gemma4:26b", "gemma-4-26b-a4b", ""),
+    ("llama3", "llama-3-8b", ""),
+    ("deepseek-r1:8b-llama-distill-q4_K_M", "deepseek-r1-distill-llama-8b", "Q4_K_M"),
     # LM Studio and files
     ("gpt-oss-120b-mxfp4", "gpt-oss-120b", "MXFP4_MOE"),
+    ("Qwen3-4B-Instruct-2507-Q4_K_M.gguf", "qwen3-4b", "Q4_K_M"),
     ("Qwen3.6-35B-A3B-UD-Q4_K_XL", "qwen3.6-35b-a3b", "Q4_K_M"),
     ("meta-llama-3.1-8b-instruct", "llama-3.1-8b", ""),
     ("qwen/qwen3-coder-30b", "qwen3-coder-30b-a3b", ""),
@@ -62,6 +75,9 @@ RESOLVED = [
     ("qwen35moe 35B.A3B Q6_K", "qwen3.5-35b-a3b", "Q6_K"),
     ("gemma3 4B Q5_K - Small", "gemma-3-4b", "Q5_K_S"),
     ("deepseek2 16B Q4_K - Medium", "deepseek-v2-lite", "Q4_K_M"),
+    ("llama 8x7B Q4_K - Medium", "mixtral-8x7b", "Q4_K_M"),
+    ("llama4 17Bx16E (Scout) Q4_K - Medium", "llama-4-scout", "Q4_K_M"),
+    ("qwen2 14B Q4_K - Medium", "qwen2.5-14b", "Q4_K_M"),
     # display names and tables
     ("Llama 3.1 8B Instruct", "llama-3.1-8b", ""),
     ("Qwen 3 30B-A3B MoE", "qwen3-30b-a3b", ""),
@@ -94,6 +110,11 @@ def test_a_name_is_the_card_that_people_mean(name: str, card: str, mixture: str)
         ("Medusa-1 heads", "draft head"),
         ("Qwen3.5-27B-DFlash FP16", "draft head"),  # a drafter for the model of that size, not the model
         ("T5-XXL 11B", "encoder"),
+        ("google/embeddinggemma-300m", "encoder"),
+        ("Qwen/Qwen3-Reranker-4B", "encoder"),
+        ("mistral-9999b", "models list"),  # no model has so many parameters
+        ("x-0.001b", "models list"),
+        ("llama-3.2-1b:Q9", "no quantisation named 'Q9'"),
         ("Speculative sampling", "method"),
         ("lama-3.1", "Did you mean"),
         ("nonsense", "models list"),
@@ -115,6 +136,9 @@ def test_what_is_no_model_or_tells_no_size_is_refused(name: str, reason: str) ->
         ("RWKV7-1.5B", 1.5, 1.5),
         ("DeepSeek-V4-Flash:Q4_K_M", 284, 13),  # its size stands in a table: the name tells none
         ("Llama-5-45B", 45, 45),
+        ("Qwen3-30B-A6B-16-Extreme", 30, 6),  # more experts for each token than its base
+        ("Llama3-8B-1.58-100B-tokens", 8, 8),
+        ("Llama-4-Maverick-17B-128E-Instruct", 400, 17),  # its name tells the size of a token's part
     ],
 )
 def test_an_unknown_model_is_bounded_by_those_of_its_size(name: str, params_b: float, active_b: float) -> None:
@@ -129,6 +153,13 @@ def test_an_unknown_model_is_bounded_by_those_of_its_size(name: str, params_b: f
     resolved = resolve_model(name)
     assert resolved.guess == found
     assert "nobody's card" in resolved.notes[0]
+
+
+def test_a_name_without_end_is_not_searched_whole() -> None:
+    """Of a stranger's record: a search that takes the square of its length would never end."""
+    for search in (match, load_device):
+        with pytest.raises(UnknownNameError):
+            search("(" * 10**6)
 
 
 def test_a_recurrent_name_has_a_state_and_no_cache() -> None:
@@ -201,6 +232,12 @@ def test_the_mixture_in_the_engines_own_words(words: str, mixture: str) -> None:
         ("i1-IQ3_XXS", "IQ3_XXS", 0, 0),
         ("QAT Q4_0", "Q4_0", 0, 0),
         ("MXFP4", "MXFP4_MOE", 0, 0),
+        ("Q4KM", "Q4_K_M", 0, 0),
+        ("Q6K", "Q6_K", 0, 0),
+        ("Q4_0_4_8", "Q4_0", 0, 0),  # the same weights in another order
+        ("Q6", "Q6_K", 6.56, 6.59),  # Q6_K of an 8B (llama.cpp, tools/quantize/README.md)
+        ("Q4_K_L", "Q4_K_M", 5.29, 5.29),  # 5.31 GB of Llama 3.1 8B (bartowski/Meta-Llama-3.1-8B-Instruct-GGUF)
+        ("GPTQ-Int8", "Q8_0", 8.2, 9.3),
         ("UD-Q4_K_XL", "Q4_K_M", 4.48, 5.83),  # the range in published rows must lie inside
         ("UD-Q2_K_XL", "Q2_K", 2.70, 3.17),
         ("UD-IQ4_NL_XL", "IQ4_NL", 4.49, 4.50),
@@ -230,6 +267,12 @@ def test_quantisations_stand_for_a_mixture_with_an_interval(text: str, mixture: 
     else:
         assert found.bits_low <= low <= high <= found.bits_high
         assert found.bits_high < 1.9 * found.bits_low
+
+
+@pytest.mark.parametrize("text", ["Q9", "Q9_K_M", "Q7KM", "0bpw", "17bpw", "99bit", "Q4_K_XXL", ""])
+def test_a_quantisation_that_there_is_not_is_refused(text: str) -> None:
+    with pytest.raises(UnknownNameError, match="no quantisation named"):
+        mixture_of(text)
 
 
 def test_every_mixture_is_understood_as_itself() -> None:

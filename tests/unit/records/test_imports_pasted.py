@@ -50,6 +50,10 @@ def test_csv_of_llama_bench():
         ("qwen3-8b Q4_K_M 512.3 45.1", "qwen3-8b", "Q4_K_M", {("prefill", "pp512"): 512.3, ("decode", "tg128"): 45.1}),
         ("Llama 3.1 8B, Q8_0, -, 20", "Llama 3.1 8B", "Q8_0", {("decode", "tg128"): 20}),
         ("# a remark\n\nx-1b Q4_0 100 -", "x-1b", "Q4_0", {("prefill", "pp512"): 100}),
+        ("Qwen3-8B-Q4_K_M.gguf 1500 40", "Qwen3-8B", "Q4_K_M", {("prefill", "pp512"): 1500, ("decode", "tg128"): 40}),
+        ("qwen3 8B Q4_K - Medium - 40 t/s", "qwen3 8B", "Q4_K_M", {("decode", "tg128"): 40}),
+        ("| x-1b | Q4_0 | ~1500 ± 12 | 40 |", "x-1b", "Q4_0", {("prefill", "pp512"): 1500, ("decode", "tg128"): 40}),
+        ("x-1b;Q4_0;pp2048=900;tg64=30", "x-1b", "Q4_0", {("prefill", "pp2048"): 900, ("decode", "tg64"): 30}),
     ],
 )
 def test_a_line_is_model_quant_pp_tg(line, name, quant, expected):
@@ -66,6 +70,12 @@ def test_a_line_is_model_quant_pp_tg(line, name, quant, expected):
         ("qwen3-8b Q4_K_M nan 45", "line 1"),
         ("qwen3-8b Q4_K_M - -", "line 1"),
         ("qwen3-8b Q4_K_M -5 45", "line 1"),
+        ("qwen3-8b Q4_K_M 1,500.5 40.2", "line 1"),  # 1, or 1500.5
+        ("qwen3-8b Q4_K_M tg128 40", "line 1"),
+        ("qwen3-8b 1500 40", "line 1"),
+        ("x " * 10**6, "line 1"),
+        ("1 " * 10**6, "line 1"),
+        ("\t" * 10**6 + "\n" * 10**6 + "eval count: " + "1" * 10**6, "model"),
         ("# nothing\n", "no line"),
         ("", "no line"),
     ],
@@ -73,6 +83,36 @@ def test_a_line_is_model_quant_pp_tg(line, name, quant, expected):
 def test_other_lines_are_named(text, found):
     with pytest.raises(BadDataError, match=found):
         from_text(text, "notes.txt")
+
+
+# As `ollama run --verbose` prints it (Ollama, api/types.go).
+VERBOSE = """\
+$ ollama run --verbose llama3.2
+total duration:       1m4.883583458s
+prompt eval count:    26 token(s)
+prompt eval duration: 342.546ms
+prompt eval rate:     75.90 tokens/s
+eval count:           282 token(s)
+eval duration:        1m4.5s
+eval rate:            4.37 tokens/s
+"""
+
+
+def test_ollama_s_words_say_what_its_answer_says():
+    (record,) = from_text(VERBOSE, "terminal.txt")
+    assert record.model.name == "llama3.2"
+    assert rates([record]) == {("prefill", "pp26"): 26 / 0.342546, ("decode", "tg282 @ d26"): 282 / 64.5}
+    with pytest.raises(BadDataError, match="model: found nothing"):
+        from_text(VERBOSE.partition("\n")[2], "terminal.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_what_powershell_redirects_is_read(tmp_path, encoding):
+    table, answer = tmp_path / "bench.md", tmp_path / "answer.json"
+    table.write_text(TABLE, encoding=encoding)
+    answer.write_text(json.dumps(OLLAMA, indent=1), encoding=encoding)
+    assert rates(read_results(table)) == rates(from_text(TABLE, "table.md"))
+    assert read_results(answer)[0].model.name == "llama3.2"
 
 
 # Fields and units of the servers' own documentation: Ollama docs/api.md, LM Studio REST v0, llama-server README.

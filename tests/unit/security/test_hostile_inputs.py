@@ -5,12 +5,15 @@ import os
 import re
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from bench.fuzz_cases import TARGETS
+from harness.app.learn import measurements_in
+from harness.app.speculate import load_prompts
 from harness.catalog import fetch_registry
 from harness.catalog._toml import FILE_MAX_BYTES
 from harness.catalog.budgets import load_budgets
@@ -19,6 +22,7 @@ from harness.catalog.hf_config import CONFIG_MAX_BYTES, read_hf_config
 from harness.catalog.names import load_model
 from harness.domain.model import RegistrySource
 from harness.errors import BadDataError, FetchError, HarnessError, InputError
+from harness.published.cells import kind_of
 from harness.records.store import RECORD_MAX_BYTES, load
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "security.md"
@@ -73,9 +77,10 @@ def test_a_file_without_end_is_not_read_whole(kind: str, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such files there")
-def test_a_device_file_of_the_system_is_no_record() -> None:
+@pytest.mark.parametrize("read", [load, kind_of, measurements_in, lambda path: load_prompts(str(path))])
+def test_a_device_file_of_the_system_is_no_record(read: Callable[[Path], object]) -> None:
     with pytest.raises(BadDataError, match="no regular file"):
-        load(Path("/dev/zero"))
+        read(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize("kind", ["toml", "budget", "record"])
