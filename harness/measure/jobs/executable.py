@@ -94,9 +94,9 @@ def read_nll(logits: Path) -> list[float]:
     size, vocab_count, chunk_count = np.fromfile(logits, "<i4", 3, offset=8)
     tokens = np.fromfile(logits, "<i4", chunk_count * size, offset=20).reshape(chunk_count, size)
     truth = tokens[:, size // 2 + 1 :].ravel()
-    row = [("step", "<f4"), ("least", "<f4"), ("steps", "<u2", 2 * ((vocab_count + 1) // 2))]
-    rows_of = np.memmap(logits, np.dtype(row), "r", 20 + tokens.nbytes)
-    found = rows_of["least"] + rows_of["step"].astype(np.float64) * rows_of["steps"][np.arange(truth.size), truth]
+    row = np.dtype([("step", "<f4"), ("least", "<f4"), ("steps", "<u2", 2 * ((vocab_count + 1) // 2))])
+    held = np.memmap(logits, row, "r", 20 + tokens.nbytes)
+    found = held["least"] + held["step"].astype(np.float64) * held["steps"][np.arange(truth.size), truth]
     return [-float(value) for value in found]
 
 

@@ -81,7 +81,7 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
         idle_watts = (meter.finish_joules() or 0.0) / job.idle_s
     with ExitStack() as opened:
         if isinstance(runtime, AttachedServer):
-            decoding = partial(iter, _answers(job, runtime))
+            decoding: Callable[[], Iterator[int]] = partial(iter, _answers(job, runtime))
         else:
             session = opened.enter_context(closing(runtime.open(Path(job.path), job.scenario)))
             decoding = partial(_decoded, session, job.scenario.context_tokens)
