@@ -174,7 +174,8 @@ def _answers(cell: Cell, options: Options, pipeline: Pipeline) -> tuple[float, .
         return ()
     with contextlib.suppress(HarnessError):  # what keeps it from its answers is told by its run
         path = "" if options.server else str(locate(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
-        job = TextJob(runtime=options.runtime, scenario=cell.scenario, path=path, server=options.server)
+        alone = msgspec.structs.replace(cell.scenario, batch_count=1)  # the text is one sequence: it takes the cache
+        job = TextJob(runtime=options.runtime, scenario=alone, path=path, server=options.server)
         ended = pipeline.trial(f"{TextJob.__module__}:run_text", job)
         if told := events_named(ended, "nll"):
             return tuple(told[0])
