@@ -21,7 +21,7 @@ from harness.measure.child import Limits, run_child
 from harness.measure.jobs.served import ServedJob
 from harness.measure.jobs.soak import SoakJob, limit_reached, plan, summarise
 from harness.measure.pipeline import How, Pipeline
-from harness.measure.tiny_model import TinyShape, write_tiny
+from harness.measure.tiny_model import tiny_shape, write_tiny
 from harness.runtimes.server.stream import Patience
 
 JOB = SoakJob(path="x.gguf", scenario=Scenario(), celsius_max=90, battery_percent_min=20)
@@ -191,7 +191,7 @@ def soaked(folder, minutes, window_s, cut_s, quota_us, server=""):
         synthesize_tiny(path, "Q8_0")
     else:
         pytest.importorskip("llama_cpp")
-        write_tiny(path, TinyShape(2, 256, 512, 4, 4, 64, 256), "Q8_0")
+        write_tiny(path, tiny_shape(2, 256, 512, 4, 4), "Q8_0")
     found: list[Window] = []
 
     def hear(name, data):
