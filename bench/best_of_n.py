@@ -1,12 +1,13 @@
 """Adaptive computation at answering: more samples, stopped early or chosen by the step critic, on GSM8K.
 
-    python -m bench.best_of_n MODEL.gguf GSM8K.jsonl [--cases 24] [--samples 8] [--tokens 160] [--threads 2]
+    python -m bench.best_of_n MODEL.gguf GSM8K.jsonl [--cases 24] [--samples 8] [--tokens 160] [--minutes 10]
 
 Each problem gets one greedy answer and so many samples, drawn in one batch. From the same samples come: the first
 sample; the majority of k; a vote that ends early (Aggarwal et al. 2023); the best of k by the step critic (the least
 log-odds of any step); and a vote weighted by the critic. Tokens are those drawn, and those that the critic read.
 ``at_equal_tokens`` gives, for the mean tokens of each majority of k, the largest number of samples that the critic's
-ways can pay for, and their gain in accuracy there with its paired interval.
+ways can pay for, and their gain in accuracy there with its paired interval. The result is printed, and written anew
+to ``reports/workloads/best-of-n-MODEL.json`` after every problem, so that a run which is stopped leaves what it has.
 """
 
 import json
@@ -21,17 +22,17 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from bench._kept import REPORTS, write
 from harness.domain.scenario import Scenario
 from harness.ports import Session, WorkloadContext
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.stats.intervals import share_interval
+from harness.stats.intervals import cluster_interval, share_interval
 from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.generate import Branches, Plan
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import ChatTemplate, Message
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import WAVES, vote_in_waves
-from harness.workloads.grounding_qa.sets import paired_interval
 from harness.workloads.reasoning.process_bench import Trace, read
 
 _TOLD: Final = "Solve the problem step by step, one short step a line. The last line is: #### and the number."
@@ -109,6 +110,13 @@ def weighted(tries: Sequence[Tried]) -> str:
     return sums.most_common(1)[0][0]
 
 
+def paired_interval(candidate: Sequence[bool], baseline: Sequence[bool]) -> tuple[float, float, float]:
+    """Mean difference candidate - baseline over the same rows, and its 95 % bootstrap interval."""
+    gaps = [float(c) - float(b) for c, b in zip(candidate, baseline, strict=True)]
+    found = cluster_interval(gaps, [1.0] * len(gaps))
+    return found.mid, found.low or 0.0, found.high or 0.0
+
+
 def compared(solved: Sequence[Solved]) -> dict[str, Any]:
     """Accuracy against tokens of each way, and the critic's ways at the budgets of the majority."""
     count = len(solved[0].tries)
@@ -159,10 +167,16 @@ def _waves(count: int) -> tuple[int, ...]:
 @click.option("--samples", default=8, show_default=True, help="At least 2.", type=click.IntRange(2, 16))
 @click.option("--tokens", default=160, show_default=True, help="Most tokens of an answer.")
 @click.option("--threads", default=2, show_default=True)
+@click.option("--minutes", default=10.0, show_default=True, help="Ends before, with what it has.")
 @click.option("--seed", default=1, show_default=True)
-def main(model: Path, problems: Path, cases: int, samples: int, tokens: int, threads: int, seed: int) -> None:
+def main(
+    model: Path, problems: Path, cases: int, samples: int, tokens: int, threads: int, minutes: float, seed: int
+) -> None:
     """Compare ways to spend tokens on GSM8K with MODEL."""
-    context = WorkloadContext(Path(), Path(), seed, threads, cases=cases, say=lambda line: click.echo(line, err=True))
+    until_s = time.perf_counter() + 60 * minutes
+    context = WorkloadContext(
+        Path(), Path(), seed, threads, cases=cases, say=lambda line: click.echo(line, err=True), until_s=until_s
+    )
     rows = drawn([json.loads(line) for line in problems.read_text(encoding="utf-8").splitlines()], context, cases)
     scenario = Scenario(context_tokens=512 + (samples + 2) * (tokens + 128), thread_count=threads)
     critic = shipped_table("instructions")["critic"]["instruction"]
@@ -170,8 +184,14 @@ def main(model: Path, problems: Path, cases: int, samples: int, tokens: int, thr
         template = ChatTemplate.of(model)
         judge = Judge(session, template, critic)
         plan = Plan(tokens, 0.7, seed, session.is_end)
-        solved = [solve(session, template, judge, row, plan, samples) for row in watched(rows, context, "problems")]
-    click.echo(json.dumps({"model": model.name, "sample_tokens": tokens, **compared(solved)}, indent=2))
+        solved: list[Solved] = []
+        text = ""
+        for row in watched(rows, context, "problems"):
+            solved.append(solve(session, template, judge, row, plan, samples))
+            found = {"model": model.name, "sample_tokens": tokens, "of": len(rows), **compared(solved)}
+            said = f"python -m bench best_of_n {model.name} {problems.name} --cases {cases} --tokens {tokens}"
+            text = write(REPORTS / f"workloads/best-of-n-{model.stem}.json", f"{said} --threads {threads}", found)
+    click.echo(text)
 
 
 if __name__ == "__main__":

@@ -300,7 +300,7 @@ _HEADLINES: Final[Mapping[str, tuple[tuple[str, str, str, str], ...]]] = {
         ("accuracy after critique", "arms/critique/accuracy", "judge alone", "arms/alone/accuracy"),
     ),
     "assistant": (
-        ("right answers, all parts", "all parts/right", "without memory", "without memory/right"),
+        ("right answers, all parts", "all parts/right", "the last turns alone", "without retrieval/right"),
     ),
     "grounded_vision": (
         ("words read from regions", "read/regions/share", "one copy, as many pixels", "read/base/share"),

@@ -1,6 +1,6 @@
 """Do features of a sparse autoencoder mean something? Detection, steering, and three sizes beside three seeds.
 
-    python -m bench sae_interpretability MODEL.gguf --judge JUDGE.gguf [--part features|sizes|all]
+    python -m bench sae_interpretability MODEL.gguf --judge JUDGE.gguf [--part features|sizes|all] [--minutes 10]
 
 Detection (Paulo et al. 2024, "Automatically interpreting millions of features in large language models"). A feature is
 described by its five strongest contexts of the training text. A second model, which sees only that, says of held-out
@@ -18,11 +18,15 @@ exact, from the number of features whose own direction beats the other.
 Every dictionary here is trained in 300 steps, half of the study's. Sizes: unexplained variance and dead features for
 three seeds, loss recovered for the first one, and the share of features that have a twin (cosine above 0.7) in the
 dictionary of the next seed.
+
+Each part keeps its rows as they come. ``--minutes`` bounds how many features are judged: then fewer are, and the table
+says of how many.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from time import perf_counter
 from typing import Final, NamedTuple
 
 import click
@@ -31,9 +35,11 @@ from numpy.typing import NDArray
 
 from bench._kept import keep
 from harness.domain.scenario import Scenario
+from harness.ports import WorkloadContext
 from harness.runtimes.llamacpp import RUNTIME
 from harness.stats.intervals import Estimate, cluster_interval
 from harness.workloads._language.activations import Captured, block_name, ordinary, scenario_of
+from harness.workloads._language.cases import watched
 from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.sampling import log_softmax_at, logits_after
 from harness.workloads._language.templates import ChatTemplate
@@ -57,6 +63,10 @@ _STEERED: Final = 20
 _OWN_TOKENS: Final = 3
 _LOSS_CHARS: Final = 6000
 _STEPS: Final = 300
+
+
+Said = list[NDArray[np.bool_]]
+"""Yes or no to each snippet of each feature."""
 
 
 class Asked(NamedTuple):
@@ -133,19 +143,19 @@ def chance(said: Sequence[NDArray[np.bool_]]) -> float:
     return min(1.0, float(law[law <= found * (1 + 1e-9)].sum()))
 
 
-def judged(
-    judge: Path, asked: Sequence[Asked], described_by: Sequence[Feature], threads: int
-) -> list[NDArray[np.bool_]]:
-    """What the judge says of each feature's snippets, by the description of one of ``described_by``."""
-    scenario, template = Scenario(context_tokens=2048, thread_count=threads), ChatTemplate.of(judge)
+def judged(judge: Path, asked: Sequence[Asked], context: WorkloadContext) -> Iterator[list[Said]]:
+    """What the judge says of the features' snippets so far, by their own descriptions and by other features'."""
+    scenario, template = Scenario(context_tokens=2048, thread_count=context.thread_count), ChatTemplate.of(judge)
     options = {"sequence_count": _TOGETHER + 1, "output_tokens": _TOGETHER + 1}
+    others = [one.feature for one in [*asked[1:], asked[0]]]
+    found: list[Said] = [[], []]
     with closing(RUNTIME.open(judge, scenario, **options)) as session:
-        found = []
-        for one, teller in zip(asked, described_by, strict=True):
-            weighed = Judge(session, template, described(teller), together=_TOGETHER)
+        for one, other in watched(list(zip(asked, others, strict=True)), context, "features judged"):
             questions = [f"Text: {s.strip()}\nDoes the detector fire?" for s in one.snippets]
-            found.append(likelier_half(weighed.margins(questions)))
-    return found
+            for said, teller in zip(found, (one.feature, other), strict=True):
+                weighed = Judge(session, template, described(teller), together=_TOGETHER)
+                said.append(likelier_half(weighed.margins(questions)))
+            yield found
 
 
 def by_tokens(one: Asked) -> NDArray[np.bool_]:
@@ -215,25 +225,24 @@ def steering_rows(shifts: dict[str, NDArray[np.float64]]) -> list[list[str]]:
     return rows
 
 
-def size_rows(model: Path, material: Material, threads: int) -> list[list[str]]:
-    """Quality at three sizes, three seeds each, as means and the range over seeds."""
+def size_rows(model: Path, material: Material, context: WorkloadContext) -> Iterator[list[list[str]]]:
+    """Quality at three sizes, three seeds each, as means and the range over seeds: all rows known so far."""
     x, held = material.rows()
     mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     rows = []
-    for expansion in EXPANSIONS:
+    for expansion in watched(EXPANSIONS, context, "sizes"):
         saes = [trained(material, expansion, seed) for seed in SEEDS]
         told = [quality(sae, held) for sae in saes]
         kept = losses(
             RUNTIME.open, model, material.later_text[:_LOSS_CHARS], block_name(material.layer), saes[0].reconstruct,
-            mean, material.limit, thread_count=threads,
+            mean, material.limit, thread_count=context.thread_count,
         ).recovered_mean_ratio  # fmt: skip
         twins = [_twins(a, b) for a, b in zip(saes, [*saes[1:], saes[0]], strict=True)]
         rows.append([f"{expansion} x {x.shape[1]}", f"{np.mean([q.active_count for q in told]):.1f}"])
         figures = ([q.fvu_ratio for q in told], [q.dead_ratio for q in told], twins)
         rows[-1] += [f"{np.mean(f):.3f} ({min(f):.3f} to {max(f):.3f})" for f in figures]
         rows[-1].append("-" if kept is None else f"{kept:.3f}")
-        print(rows[-1], flush=True)
-    return rows
+        yield rows
 
 
 def _twins(first: SparseAutoencoder, second: SparseAutoencoder) -> float:
@@ -246,9 +255,11 @@ def _interval(found: Estimate) -> str:
     return f"{found.mid:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
-def feature_rows(model: Path, judge: Path, material: Material, most: int, threads: int) -> list[list[str]]:
-    """Detection and steering of the most telling features of one dictionary."""
-    sae = trained(material, 8, 1)
+def feature_rows(
+    model: Path, judge: Path, material: Material, most: int, context: WorkloadContext
+) -> Iterator[list[list[str]]]:
+    """Steering and detection of the most telling features of one dictionary: all rows known so far."""
+    sae, threads = trained(material, 8, 1), context.thread_count
     with closing(RUNTIME.open(model, scenario_of(threads))) as session:
         telling = top_features(
             sae, material.train, material.limit, session.detokenize, feature_count=2 * max(most, _STEERED)
@@ -259,14 +270,16 @@ def feature_rows(model: Path, judge: Path, material: Material, most: int, thread
             if pieces := snippets(active, material.held_out, session.detokenize, rng):
                 asked.append(Asked(feature, pieces))
     asked = asked[:most]
-    features = [one.feature for one in asked]
     print(f"{len(asked)} features with {PER_KIND} held-out firings or more", flush=True)
     rows = steering_rows(steered(model, material, sae, telling[:_STEERED], threads))
-    print(*rows, sep="\n", flush=True)
-    rows.append(detection_row("a token that the contexts mark", [by_tokens(one) for one in asked]))
-    rows.append(detection_row("its own description", judged(judge, asked, features, threads)))
-    rows.append(detection_row("another's description", judged(judge, asked, [*features[1:], features[0]], threads)))
-    return rows
+    yield rows
+    if not asked:
+        return
+    for own, others in judged(judge, asked, context):
+        known = [by_tokens(one) for one in asked[: len(own)]]
+        ways = {"a token that the contexts mark": known, "its own description": own, "another's description": others}
+        count = f"{len(own)} of {len(asked)} features"
+        yield rows + [detection_row(f"{name}, {count}", said) for name, said in ways.items()]
 
 
 @click.command()
@@ -276,18 +289,24 @@ def feature_rows(model: Path, judge: Path, material: Material, most: int, thread
 @click.option("--features", "most", type=click.IntRange(2), default=24, show_default=True)
 @click.option("--tokens", "least_tokens", type=click.IntRange(1), default=TRAIN_TOKENS, show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--minutes", default=10.0, show_default=True, help="Ends before where it can, with what it has.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Keep activations there.")
-def main(model: Path, judge: Path, part: str, most: int, least_tokens: int, threads: int, cache: Path | None) -> None:
+def main(
+    model: Path, judge: Path, part: str, most: int, least_tokens: int, threads: int, minutes: float, cache: Path | None
+) -> None:
     """Print what features of MODEL mean to a judge, what they do, and how sizes and seeds compare."""
+    until_s = perf_counter() + 60 * minutes
+    context = WorkloadContext(Path(), Path(), 1, threads, say=lambda line: click.echo(line, err=True), until_s=until_s)
     material = gather(RUNTIME.open, model, thread_count=threads, least_tokens=least_tokens, cache=cache)
     said = f"python -m bench sae_interpretability {model.name} --judge {judge.name} --tokens {least_tokens}"
     if part != "sizes":
         columns = ["study", "by", "balanced accuracy, or change", "exact p", "says"]
-        rows = feature_rows(model, judge, material, most, threads)
-        keep("workloads/sae-features.json", columns, rows, f"{said} --part features --features {most}")
+        for rows in feature_rows(model, judge, material, most, context):
+            keep("workloads/sae-features.json", columns, rows, f"{said} --part features --features {most}")
     if part != "features":
         columns = ["features", "L0", "unexplained variance", "dead", "twin elsewhere", "loss recovered (mean ablation)"]
-        keep("workloads/sae-sizes.json", columns, size_rows(model, material, threads), f"{said} --part sizes")
+        for rows in size_rows(model, material, context):
+            keep("workloads/sae-sizes.json", columns, rows, f"{said} --part sizes")
 
 
 if __name__ == "__main__":

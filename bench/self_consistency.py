@@ -19,12 +19,15 @@ from typing import Any
 import click
 import numpy as np
 
+from bench.best_of_n import paired_interval
 from harness.domain.scenario import Scenario
 from harness.ports import Session, WorkloadContext
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.stats.calibration.selective import aurc, risk_coverage
 from harness.workloads._language.generate import Branches, Plan, Sample, in_one_batch
-from harness.workloads.grounding_qa.sets import made_up
+from harness.workloads.grounding_qa.answering import WAVES, Grounded, fill_store, judge
+from harness.workloads.grounding_qa.facts import facts, questions
+from harness.workloads.grounding_qa.sets import report
 
 SAMPLES, PROMPT_TOKENS, NEW_TOKENS = 8, 131, 24
 _PROMPT = "The old mill by the river was designed by a young engineer who had come to the town in the spring. "
@@ -76,13 +79,29 @@ def speed(path: Path, rounds: int, threads: int) -> dict[str, Any]:
 
 
 def votes(path: Path, question_count: int, threads: int) -> dict[str, Any]:
-    """The vote that ends early beside the full one."""
+    """The vote that ends early beside that of all samples, on the same questions about made-up facts."""
     scenario = Scenario(context_tokens=1024, thread_count=threads)
     with (
         tempfile.TemporaryDirectory() as folder,
         LlamaSession(path, scenario, sequence_count=SAMPLES + 1, output_tokens=2 * SAMPLES) as session,
     ):
-        return made_up(session, WorkloadContext(Path(folder), Path(folder), 1, threads), question_count)
+        known = facts(400, 1)
+        context = WorkloadContext(Path(folder), Path(folder), 1, threads)
+        store = fill_store(context, [(f.identifier, f.passage) for f in known], with_meaning=False)
+        grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=1))
+        asked = questions(known, question_count, 1)
+        early = [judge(q, grounded.ask(q)) for q in asked]
+        every = [judge(q, grounded.ask(q, waves=(sum(WAVES),))) for q in asked]
+        store.close()
+    drawn = [sum(j.answer.drawn_count for j in judged) for judged in (early, every)]
+    same = [a.answer.text == b.answer.text for a, b in zip(early, every, strict=True)]
+    return {
+        "early end": report(early),
+        "all samples": report(every),
+        "drawn_tokens_saved_ratio": 1 - drawn[0] / drawn[1],
+        "same_answer_ratio": sum(same) / len(same),
+        "accuracy_difference": paired_interval([j.is_right for j in early], [j.is_right for j in every]),
+    }
 
 
 def oracle(row_count: int = 2000, seed: int = 3) -> dict[str, float]:

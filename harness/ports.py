@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -143,6 +144,8 @@ class WorkloadContext(NamedTuple):
         data: Folder of opt-in public data sets; None when there is none.
         cases: Cases of each part of an evaluation, 0 for all; None leaves it to the workload.
         say: Takes a line that tells how far an evaluation is.
+        tell: Takes what an evaluation has found so far, so that it is kept whatever comes later.
+        until_s: When the time of an evaluation is up, on the clock of ``perf_counter``.
     """
 
     folder: Path
@@ -154,6 +157,13 @@ class WorkloadContext(NamedTuple):
     data: Path | None = None
     cases: int | None = None
     say: Callable[[str], None] = lambda _: None
+    tell: Callable[[Mapping[str, Any]], None] = lambda _: None
+    until_s: float = float("inf")
+
+    def share(self, left_count: int) -> "WorkloadContext":
+        """The context of the next one of so many parts of an evaluation, which share the time that is left."""
+        now = perf_counter()
+        return self._replace(until_s=now + (self.until_s - now) / left_count)
 
     def data_files(self, pattern: str) -> list[Path]:
         """Data sets whose file names match, by name; none where there is no data folder."""

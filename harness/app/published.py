@@ -1,14 +1,22 @@
 """Published rows with the shapes of the models they name, from the catalog."""
 
+import re
 from functools import lru_cache
 from importlib.resources import as_file, files
+from typing import Final
 
 from harness.catalog.names import key, match
+from harness.domain.ggml import BLOCKS
 from harness.errors import RefusedError, UnknownNameError
-from harness.predict.quant_mix import quant_named
+from harness.predict.quant_mix import BASE_TYPE, quant_named
 from harness.predict.weights import read_of, weights_of
 from harness.published.row_work import Known
 from harness.published.rows import Row, read_rows
+
+_SAME_BITS_THROUGHOUT: Final = re.compile(r"(?i)bit|int|awq|gptq|fp|exl|mlx")
+_REST_BITS: Final = 6.5625
+"""Q6_K: files of 2025 keep Q4_K to Q6_K beside routed experts (loader's logs in ik_llama.cpp pull request 259 and
+ipex-llm issue 13194), those of 2026 Q8_0 (antirez/deepseek-v4-gguf, README; ik_llama.cpp issue 1420)."""
 
 
 @lru_cache(maxsize=4096)
@@ -24,22 +32,25 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
     shape = found.card.shape if found.card is not None else found.guess.shape if found.guess is not None else None
     if shape is None:
         return None
+    # i1-: made with an importance matrix; _L: the output and the token table in Q8_0. The mixture is the same.
+    word = re.sub("^i1-|(?<=^Q[2456]_K)_L$", "", quant.split(" ", maxsplit=1)[0])
     try:
-        weights = weights_of(shape, quant_named(quant.split(" ", maxsplit=1)[0])) if found.card is not None else None
+        weights = weights_of(shape, quant_named(word)) if found.card is not None else None
     except (UnknownNameError, RefusedError):
         weights = None
+    rest_bits = 0.0 if _SAME_BITS_THROUGHOUT.search(word) else _REST_BITS
+    split = weights is not None and "experts" in quant  # "BF16 (MXFP4 experts)": the first name is of all else
+    if weights is not None and split:
+        rest_bits = BLOCKS[BASE_TYPE[weights.quant]].bits_per_weight
     even = weights_of(shape, "F16") if weights is None else weights
-    read = read_of(even)
     return Known(
         name=found.card.name if found.card is not None else key(name),
         shape=shape,
         params_b=sum(t.element_count for t in even.tensors) / 1e9,
         file_bytes=float(even.file_bytes),
-        sized=weights is not None,
-        read_bytes=read.size_bytes,
-        read_count=read.weight_count,
-        prompt_count=read.prompt_weight_count,
-        table_bytes=read.table_bytes,
+        sized=weights is not None and not split,
+        read=read_of(even),
+        rest_bits=rest_bits,
     )
 
 

@@ -132,6 +132,7 @@ def run(
         cache=str(cache_dir()),
         data=str(data or os.environ.get("EDGE_HARNESS_DATA", "")),
         model=str(model.absolute()) if model else "",
+        wall_s=how.limits.wall_s,
         **of_job,
     )
     say = how.listener.say
@@ -149,7 +150,7 @@ def run(
         cores = cpu().logical_cpu_count
         rates = rates_here(units, thread_count=thread_count, core_count=cores, read_bytes_per_s=bandwidth)
         predictions = [predict_operation(c, rates, language) for c in costs]
-        identity = identify(model, weights) if weights and model else None
+        identity = identify(model, weights or read_gguf(model).weights()) if model else None
         planned = plan(job, predictions=predictions, units=rates.units, model=identity)
         record = pipeline.measure(planned)
     # On another device the model runs on its usual engine with all its cores.

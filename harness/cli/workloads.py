@@ -52,7 +52,7 @@ _running = options.together(
 @workloads.command("run")
 @click.argument("name")
 @click.option("--size", default="default", show_default=True, help="A named size, or parts such as entry_count=5000.")
-@click.option("--cases", type=options.CountOrAll(1), metavar="N|all", help="Cases of each part of the evaluation.")
+@click.option("--cases", type=options.CountOrAll(2), metavar="N|all", help="Cases of each part of the evaluation.")
 @_running
 def run(name: str, size: str, model: str | None, **fields: Any) -> Answer:
     """Predict and measure workload NAME, and check its answers. The record goes into the history.

@@ -35,7 +35,8 @@ milliseconds, after which caches hold other things than they do in a program tha
 class WorkloadJob(Frozen, frozen=True, kw_only=True):
     """What the child is to do; ``cache``, ``data`` (public sets) and ``model`` are paths, empty for none.
 
-    ``cases`` are those of each part of the evaluation: 0 for all, None for the workload's usual number.
+    ``cases`` are those of each part of the evaluation: 0 for all, None for the workload's usual number. The child is
+    stopped after ``wall_s``.
     """
 
     name: str
@@ -48,6 +49,7 @@ class WorkloadJob(Frozen, frozen=True, kw_only=True):
     model: str = ""
     evaluate: bool = False
     cases: int | None = None
+    wall_s: float = 1800.0
 
 
 def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
@@ -72,6 +74,8 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
             Path(job.data) if job.data else None,
             job.cases,
             lambda line: emit("said", line),
+            lambda found: emit("evaluation", dict(found)),
+            time.perf_counter() + 0.9 * job.wall_s,  # then an evaluation begins no case: it ends with what it has
         )
         started_s = time.perf_counter()
         state = workload.prepare(job.size, context)
@@ -83,9 +87,11 @@ def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None])
             for sample in _time(operation, job):
                 emit("sample", sample)
         memory_mark("end", emit)
-        emit("quality", dict(workload.check(state)))
-        if job.evaluate:
-            emit("evaluation", dict(workload.evaluate(context)) if hasattr(workload, "evaluate") else {})
+        try:
+            emit("quality", dict(workload.check(state)))
+        finally:  # a wrong answer is told afterwards: the evaluation says more of it
+            if job.evaluate and hasattr(workload, "evaluate"):
+                context.tell(workload.evaluate(context))
 
 
 def _time(operation: Operation, job: WorkloadJob) -> list[Sample]:

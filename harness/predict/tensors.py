@@ -19,7 +19,7 @@ KNOWN_ARCHITECTURES: Final = frozenset(
     granitemoe glm4 glm4moe chatglm smollm3 minicpm minicpm3 deepseek deepseek2 bitnet gpt-oss ernie4_5
     ernie4_5-moe dots1 hunyuan-dense hunyuan-moe bailingmoe bailingmoe2 falcon dbrx nemotron arcee seed_oss xverse
     baichuan orion mamba mamba2 jamba granitehybrid falcon-h1 qwen3next qwen35 qwen35moe lfm2 lfm2moe smallthinker
-    apertus gemma4 minimax-m2 mistral4 nemotron_h nemotron_h_moe
+    apertus gemma4 minimax-m2 mistral4 nemotron_h nemotron_h_moe hy_v3 glm-dsa
     """.split()  # noqa: SIM905 - a list of words reads better
 )
 """Architectures whose tensors this module knows."""
@@ -35,7 +35,7 @@ _POST_ATTENTION_IS_FEED_FORWARD_NORM: Final = frozenset(
 _FULL_WIDTH_QK_NORM: Final = frozenset({"olmo2", "olmoe", "minimax-m2"})
 _LFM2: Final = frozenset({"lfm2", "lfm2moe"})
 _ONE_PART_A_BLOCK: Final = frozenset({"nemotron_h", "nemotron_h_moe"})
-_SCORE_BIAS: Final = frozenset({"glm4moe", "minimax-m2", "nemotron_h_moe", "lfm2moe"})
+_SCORE_BIAS: Final = frozenset({"glm4moe", "minimax-m2", "nemotron_h_moe", "lfm2moe", "hy_v3", "glm-dsa"})
 _NORM_BIAS: Final = frozenset({"phi2", "starcoder2", "falcon", "stablelm", "phimoe", "nemotron"})
 _PROJECTION_BIAS: Final = frozenset({"phi2", "starcoder2"})
 _DELTA_NET: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
@@ -199,6 +199,11 @@ def _latent_attention(shape: ModelShape, latent: LatentAttention) -> Table:
     else:
         attention["attn_k_b.weight"] = (latent.nope_head_dim, rank, heads)
         attention["attn_v_b.weight"] = (rank, latent.value_head_dim, heads)
+    if shape.architecture == "glm-dsa":
+        count, width = 32, 128  # heads of the indexer, which chooses the tokens to attend to (GLM-5's config.json)
+        attention |= {"indexer.k_norm.weight": (width,), "indexer.k_norm.bias": (width,)}
+        attention |= {"indexer.proj.weight": (hidden, count), "indexer.attn_k.weight": (hidden, width)}
+        attention["indexer.attn_q_b.weight"] = (latent.q_rank_dim, count * width)
     return attention | {"attn_output.weight": (heads * latent.value_head_dim, hidden)}
 
 

@@ -112,12 +112,14 @@ class Read(NamedTuple):
         weight_count: Weights in these.
         prompt_weight_count: Weights that a token of a prompt goes through: without the output (only the last needs it).
         table_bytes: Of the token table.
+        routed_count: Weights in routed experts, all of them.
     """
 
     size_bytes: float
     weight_count: float
     prompt_weight_count: float
     table_bytes: float
+    routed_count: float
 
 
 @lru_cache(maxsize=256)
@@ -126,7 +128,7 @@ def read_of(weights: Weights) -> Read:
     experts = weights.shape.experts
     share = experts.used_count / experts.expert_count if experts is not None else 1.0
     own_output = has_output(weights)
-    size = count = output_count = table = 0.0
+    size = count = output_count = table = routed = 0.0
     for tensor in weights.tensors:
         role = role_of(tensor.name)
         if role == "embedding":
@@ -136,6 +138,7 @@ def read_of(weights: Weights) -> Read:
         if role in {"embedding", "output"}:
             output_count += tensor.element_count
         part = share if role == "expert" else 1.0
+        routed += tensor.element_count if role == "expert" else 0
         size += part * tensor.size_bytes
         count += part * tensor.element_count
-    return Read(size, count, count - output_count, table)
+    return Read(size, count, count - output_count, table, routed)

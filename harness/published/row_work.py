@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.domain.model import ModelShape
 from harness.predict.decode import Work
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.prefill import Prompt, prompt_of
+from harness.predict.weights import Read
+
+SAME_FILE_RATIO: Final = 0.1
+"""A file whose size is another by more than this is of another recipe than its name says."""
 
 
 class Known(NamedTuple):
@@ -19,10 +23,9 @@ class Known(NamedTuple):
         params_b: Parameters (10**9).
         file_bytes: Of its file.
         sized: Whether that is a file in the row's quantisation, rather than an evenly quantised one.
-        read_bytes: Of the file, what one decoded token reads.
-        read_count: Weights that one decoded token reads.
-        prompt_count: Weights that a token of a prompt goes through.
-        table_bytes: Of the token table.
+        read: Of that file, what a token needs.
+        rest_bits: Bits of a weight outside of routed experts, where the recipe of the file is not known; 0: as many as
+            inside.
     """
 
     name: str
@@ -30,10 +33,8 @@ class Known(NamedTuple):
     params_b: float
     file_bytes: float
     sized: bool
-    read_bytes: float
-    read_count: float
-    prompt_count: float
-    table_bytes: float
+    read: Read
+    rest_bits: float
 
 
 ModelOf = Callable[[str, float, str, float], Known | None]
@@ -55,14 +56,12 @@ def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float, p
         prompt: Without its attention.
     """
     shape = known.shape
-    untied = abs(size_bytes - known.file_bytes - known.table_bytes) < 0.02 * size_bytes
-    if known.sized and shape.tied_embeddings and untied:
-        read = known.read_bytes
-    else:
-        read = size_bytes * (known.read_bytes / known.file_bytes)
+    untied = abs(size_bytes - known.file_bytes - known.read.table_bytes) < 0.02 * size_bytes
+    own_output = known.sized and shape.tied_embeddings and untied
+    read = known.read.size_bytes if own_output else _read_bytes(known, size_bytes)
     kv = kv_read_bytes(shape, round(depth_tokens))
-    work = Work(read, known.read_count, shape.layer_count, kv, quant, prompt_weight_count=known.prompt_count)
-    work = work._replace(recurrent_ratio=recurrent_ratio(shape))
+    work = Work(read, known.read.weight_count, shape.layer_count, kv, quant)
+    work = work._replace(prompt_weight_count=known.read.prompt_weight_count, recurrent_ratio=recurrent_ratio(shape))
     return work, prompt_of(shape, prompt.tokens, prompt.depth_tokens)
 
 
@@ -70,3 +69,19 @@ def active_named(name: str) -> float:
     """Active parameters (10**9) that a name tells, as in 35B-A3B; 0 for none."""
     found = re.search(r"\bA(\d+(?:\.\d+)?)B\b", name)
     return float(found[1]) if found else 0.0
+
+
+def _read_bytes(known: Known, size_bytes: float) -> float:
+    """Bytes of a file of this size that one token reads.
+
+    In proportion for a recipe of llama.cpp, told by the name and the size. Any other saves on the routed experts, which
+    are most of the file, and leaves all else in ``rest_bits``: so do Unsloth's dynamic files and antirez's for ds4.
+    """
+    experts, even = known.shape.experts, size_bytes * known.read.size_bytes / known.file_bytes
+    same = known.sized and abs(size_bytes / known.file_bytes - 1) < SAME_FILE_RATIO
+    if experts is None or same or 8e-9 * size_bytes / known.params_b >= known.rest_bits:
+        return even
+    share, bytes_each = experts.used_count / experts.expert_count, known.rest_bits / 8
+    routed_bytes = size_bytes - bytes_each * (known.params_b * 1e9 - known.read.routed_count)
+    rest_bytes = bytes_each * (known.read.weight_count - share * known.read.routed_count)
+    return max(even, rest_bytes + share * routed_bytes)

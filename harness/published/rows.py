@@ -131,8 +131,8 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
     quant = quant_class(raw.get("quant", ""))
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     if moe and not active:
-        routed = known is not None and known.shape.experts is not None
-        active = active_named(raw.get("model", "")) or (known.read_count / 1e9 if known is not None and routed else 0.0)
+        read_count = known.read.weight_count if known is not None and known.shape.experts is not None else 0.0
+        active = active_named(raw.get("model", "")) or read_count / 1e9
     reason = why_not(
         (ok, "unknown test"),
         (speed, "no speed"),

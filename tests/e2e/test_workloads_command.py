@@ -37,7 +37,7 @@ def test_list_names_every_workload():
     [
         (("reasoning", "--cases", "3"), "--cases needs --evaluate"),
         (("calibration", "--cases", "all", "--evaluate"), "calibration was asked for"),
-        (("reasoning", "--cases", "0", "--evaluate"), "expected 1 to"),
+        (("reasoning", "--cases", "1", "--evaluate"), "expected 2 to"),
     ],
 )
 def test_a_number_of_cases_is_refused_where_it_would_change_nothing(arguments, says):

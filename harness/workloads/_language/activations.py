@@ -26,28 +26,11 @@ OpenSession = Callable[..., Session]
 """Opens a model: path, scenario, options of the runtime; see :class:`harness.ports.WorkloadContext`."""
 
 
-class Collector:
-    """A tap that keeps every value of one named result and ends the pass there; it needs windows of one batch."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.parts: list[Floats] = []
-
-    def wants(self, name: str) -> bool:
-        """Only the one."""
-        return name == self.name
-
-    def __call__(self, _name: str, values: Floats) -> None:
-        """Keep, and compute nothing further."""
-        self.parts.append(values)
-        raise EndPass
-
-
 class LayerTap:
-    """A tap on one result of every layer.
+    """A tap on one result of every layer, or of one.
 
     Args:
-        name: llama.cpp's name of the result up to the layer's number.
+        name: llama.cpp's name of the result up to the layer's number, or with it.
         take: Gets the layer and the values; what it returns, if anything, takes their place.
     """
 
@@ -55,12 +38,13 @@ class LayerTap:
         self.name, self.take = name, take
 
     def wants(self, name: str) -> bool:
-        """That result of any layer, and no view of it."""
-        return name.startswith(self.name) and name[len(self.name) :].isdigit()
+        """That result, and no view of it."""
+        before, dash, number = name.rpartition("-")
+        return self.name in {name, before + dash} and number.isdigit()
 
     def __call__(self, name: str, values: Floats) -> Floats | None:
         """Hand the values on."""
-        return self.take(int(name[len(self.name) :]), values)
+        return self.take(int(name.rpartition("-")[2]), values)
 
 
 class Captured(NamedTuple):
@@ -118,9 +102,15 @@ def capture(
         EngineError: The model computes nothing of that name for every token.
         RefusedError: The texts are too short for one window.
     """
-    tap = Collector(name)
+    parts: list[Floats] = []
     kept: list[int] = []
     starts: list[int] = []
+
+    def keep(_layer: int, values: Floats) -> None:
+        parts.append(values)
+        raise EndPass  # nothing later is wanted: windows are of one batch
+
+    tap = LayerTap(name, keep)
     with closing(open_session(path, scenario_of(thread_count), tap=tap)) as session:
         for text in texts:
             # No more is tokenized than can be wanted: without words of its own to split at, a tokenizer takes minutes
@@ -135,7 +125,7 @@ def capture(
                 kept += window
     if not kept:
         raise RefusedError(f"the text is shorter than {WINDOW_TOKENS // 4} tokens")
-    values = np.concatenate(tap.parts) if tap.parts else np.empty((0, 0), np.float32)
+    values = np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
     if len(values) != len(kept):
         raise EngineError(f"{path.name} has no result {name!r} for each token: {len(values)} rows, {len(kept)} tokens")
     return Captured(values, np.array(kept, np.int64), np.array(starts, np.int64))
@@ -164,14 +154,3 @@ def joined(first: Captured, second: Captured) -> Captured:
         np.concatenate([first.tokens, second.tokens]),
         np.concatenate([first.windows, second.windows + len(first.tokens)]),
     )
-
-
-def save_captured(captured: Captured, path: Path) -> None:
-    """Keep activations as ``.npz``."""
-    np.savez(path, values=captured.values, tokens=captured.tokens, windows=captured.windows)
-
-
-def load_captured(path: Path) -> Captured:
-    """Read them back."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return Captured(arrays["values"], arrays["tokens"], arrays["windows"])

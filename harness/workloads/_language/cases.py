@@ -1,4 +1,4 @@
-"""Which cases an evaluation runs, and how far it is."""
+"""Which cases an evaluation runs, for how long, and how far it is."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -31,10 +31,13 @@ def drawn(
 
 
 def watched(rows: Sequence[Case], context: WorkloadContext, title: str) -> Iterator[Case]:
-    """The rows; says from time to time how many are done, and when the rest will be."""
+    """The rows while there is time for one more, two at least; says from time to time how far it is."""
     start = said = perf_counter()
     for done, row in enumerate(rows):
         now = perf_counter()
+        if done > 1 and now + (now - start) / done > context.until_s:
+            context.say(f"{title}: the time is up after {done} of {len(rows)}")
+            return
         if done and now - said > _SAY_EACH_S:
             left_s = (now - start) / done * (len(rows) - done)
             context.say(f"{title}: {done} of {len(rows)}, about {left_s:.0f} s left")

@@ -135,7 +135,9 @@ def figures(text: str) -> Figures:
             mentions.append(Moment(found, start, match.start() + len(match[0].rstrip("."))))
         rest = pattern.sub(_blank, rest)
     mentions += [Moment(frozenset(d), *m.span()) for name, d in _HOLIDAYS.items() for m in name.finditer(rest)]
-    mentions += [Moment(frozenset({_clock(m)}), *m.span()) for m in _TIME.finditer(rest)]
+    for match in _TIME.finditer(rest):
+        ends = match[0].endswith(".") and match[0].count(".") == 1  # the full stop of "9 am.", but not of "9 a.m."
+        mentions.append(Moment(frozenset({_clock(match)}), match.start(), match.end() - ends))
     rest = _TIME.sub(_blank, rest)
     mentions += [Moment(frozenset({("w", _DAYS.index(m[1].lower()))}), *m.span()) for m in _WEEKDAY.finditer(rest)]
     moments: dict[str, set[int]] = {}

@@ -10,11 +10,13 @@ from contextlib import suppress
 from datetime import date, timedelta
 from fractions import Fraction
 from functools import cache
+from itertools import product
 from typing import Final, NamedTuple
 
 from harness.workloads._language.figures import ENGLISH, NUMBER_WORDS, Figures, Quantity, figures, implied
 
 _WORD: Final = re.compile(r"[A-Za-z]+(?:['’][a-z]+)?|\d[\d.,:]*\d|\d")
+_AFTER_DIGITS: Final = re.compile(r"(?<=\d)(?:st|nd|rd|th|s| ?[ap]\.?m)\b")
 _CUT: Final = re.compile(
     r"(?<=[a-z\d)])[.!?;:]\s+|,? (?:but|although|though|yet|while|whereas|because|so that|so)\b"
     r"|,(?=\s)(?!\s\d)(?: (?:and|or)\b)?| and (?!\d{4}\b|\w+ (?:are|were|have|both|run)\b)(?!a half)|;",
@@ -26,13 +28,17 @@ _KINDS: Final = {kind: frozenset(words.split()) for kind, words in ENGLISH["kind
 _NOT, _STOP, _BE = _KINDS["denials"], _KINDS["said_by_all"], _KINDS["be"]
 _PRONOUNS, _DETERMINERS, _AUXILIARIES = _KINDS["pronouns"], _KINDS["determiners"], _KINDS["auxiliaries"]
 _CALENDAR: Final = frozenset(
-    word for kind in ("months", "short_months", "days") for word in ENGLISH["numbers"][kind].split() if word != "may"
-)
+    word for kind in ("months", "short_months", "days") for word in ENGLISH["numbers"][kind].split()
+) | {f"{day}s" for day in ENGLISH["numbers"]["days"].split()}
 _IRREGULAR: Final = {
     form: verb for line in ENGLISH["verbs"]["irregular"] for verb, *forms in [line.split()] for form in forms
 }
 _NUMBERS: Final = frozenset(NUMBER_WORDS)
-_SPANS: Final = tuple((re.compile(rf"\b{words}\b", re.I), days) for words, days in ENGLISH["numbers"]["spans"])
+_SPANS, _MONTH_SPANS = (
+    tuple((re.compile(rf"\b(?:{words})\b", re.I), count) for words, count in ENGLISH["numbers"][kind])
+    for kind in ("spans", "month_spans")
+)
+_BOUNDS: Final = re.compile(rf"\b(?:{'|'.join(ENGLISH['search']['bounds'].split())})\b")
 _STOPPED: Final = re.compile(r"\bg[ia]ven? up\b", re.I)
 
 
@@ -89,7 +95,7 @@ def clauses(text: str) -> list[Clause]:
 def clause(text: str, subject: Sequence[str] = ()) -> Clause:
     """One clause of a text that is not cut further; ``subject`` are words that it takes from before."""
     text = _STOPPED.sub("stopped", text)
-    spelt = _WORD.findall(text.replace("n't", " not").replace("n’t", " not"))
+    spelt = _WORD.findall(_AFTER_DIGITS.sub("", text.replace("n't", " not").replace("n’t", " not")))
     words = tuple(w.lower() for w in spelt)
     denials = sum(w in _NOT for w in words)
     denials -= ("not" in words and bool({"only", "until", "till"} & set(words))) + (
@@ -183,6 +189,30 @@ def conflicts(claim: Clause, passage: Sequence[Clause]) -> list[str]:
     if passage and not claim.sure_names <= said:
         found.append("name")
     return found
+
+
+def confirmed(claim: Clause, passage: Sequence[Clause]) -> bool:
+    """Whether one clause of the passage says all that a claim with figures says, its numbers, dates and times included.
+
+    A date may follow from a finer one. False where that clause has the words in another order, two dates or numbers of
+    a kind to choose from, or a word that bounds or doubts (``before``, ``at least``, ``may``) which the claim has not,
+    or the other way round.
+    """
+    mine = claim.figures
+    spans = [claim.text[m.start : m.end] for m in mine.mentions]
+    spans += [claim.text[q.start : q.end] for q in mine.quantities]
+    dated = {stem(w) for span in spans for w in _WORD.findall(span)}
+    for other in _carried(passage) if spans else ():
+        told, own = other.figures, [stem(w) for w in other.words]
+        numbers = all([o.value for o in told.quantities if _comparable(q, o)] == [q.value] for q in mine.quantities)
+        one_date = all(len(told.moments.get(field, ())) <= 1 for field in implied(mine.moments))
+        same = claim.topics - dated <= other.topics and claim.is_positive == other.is_positive
+        rest = iter(own)
+        ordered = all(s in rest for w in claim.words if (s := stem(w)) in own and s not in dated | _STOP)
+        bounds = [set(_BOUNDS.findall(c.text)) for c in (claim, other)]
+        if same and ordered and numbers and one_date and bounds[0] == bounds[1] and _fits(mine.moments, other):
+            return True
+    return False
 
 
 def _denied(claim: Clause, passage: Sequence[Clause]) -> bool:
@@ -298,13 +328,18 @@ def _moments_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
 
 
 def _carried(passage: Sequence[Clause]) -> list[Clause]:
-    """The clauses, each date with the month and year that those before it tell: on the 3rd of June ... on the 5th."""
+    """The clauses, each date with the month and year that those before it tell: on the 3rd of June ... on the 5th.
+
+    One that says nothing but when (``and at noon on Sundays``) says it of what the one before it says.
+    """
     found: list[Clause] = []
     known: dict[str, frozenset[int]] = {}
     for c in passage:
         told = c.figures.moments
         coarser = {f: v for f, v in known.items() if f not in told and told.keys() & set("md" if f == "y" else "d")}
-        found.append(c._replace(figures=c.figures._replace(moments={**told, **coarser})))
+        said = c if c.stems or not found else found[-1]
+        dated = c.figures._replace(moments={**told, **coarser})
+        found.append(said._replace(text=c.text, words=c.words, figures=dated))
         known |= {f: told[f] for f in "ym" if f in told}
     return found
 
@@ -313,14 +348,18 @@ def _later(passage: Sequence[Clause]) -> list[dict[str, frozenset[int]]]:
     """Dates that a span of time away from the passage's dates lie: ten years later, at the age of 62, a week before."""
     every = [q for c in passage for q in c.figures.quantities]
     months = [q.value for q in every if q.unit == "month"]
+    months += [Fraction(n) for c in passage for pattern, n in _MONTH_SPANS if pattern.search(c.text)]
     months += [q.value * 12 for c in passage for q in c.figures.quantities if {"age", "aged"} & set(c.words)]
     days = [q.value / 86_400 for q in every if q.unit == "second" and q.value % 86_400 == 0]
     days += [Fraction(n) for c in passage for pattern, n in _SPANS if pattern.search(c.text)]
     found = []
     for told in (c.figures.moments for c in passage):
         for sign in (1, -1):
-            years = [int(y + sign * m / 12) for y in told.get("y", ()) for m in months]
-            found += [implied({"y": frozenset({y})}) for y in years]
+            for year, count in product(told.get("y", ()), months):
+                found.append(implied({"y": frozenset({int(year + sign * count / 12)})}))
+                for month in told.get("m", ()):
+                    at = 12 * year + month - 1 + int(sign * count)
+                    found.append({"y": frozenset({at // 12}), "m": frozenset({at % 12 + 1})})
             found += [{"w": frozenset({int(w + sign * n) % 7})} for w in told.get("w", ()) for n in days]
             for n in days if {"d", "m"} <= told.keys() else ():
                 year, month, day = (min(told.get(field, {2001})) for field in "ymd")

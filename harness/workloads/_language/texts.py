@@ -7,7 +7,7 @@ and the documentation strings of its library.
 import ast
 import sysconfig
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -63,10 +63,13 @@ def further_text(known: Iterable[str], *, shipped: bool = False) -> str:
     repeat others come once. The library's pieces come in an order of their own, so that the first ones are of all
     kinds.
     """
+    from pydoc_data.topics import topics
+
+    reference = sorted(topics.values(), key=lambda t: (-len(t), t))  # the longest first, since others repeat parts
     lines_known = {line.strip() for text in known for line in text.translate(_STRAIGHT).splitlines()} - {""}
     seen: set[str] = set()
     parts = []
-    for piece in (*([shipped_text()] if shipped else []), *_topics(), *_library()):
+    for piece in (*([shipped_text()] if shipped else []), *reference, *_library()):
         lines = piece.translate(_STRAIGHT).splitlines()
         own = {line.strip() for line in lines if len(line.strip()) >= _TELLING_CHARS}
         most = len(own) * _SHARED_RATIO
@@ -77,26 +80,13 @@ def further_text(known: Iterable[str], *, shipped: bool = False) -> str:
     return "\n\n".join(parts)
 
 
-def _topics() -> list[str]:
-    """Topics of the language reference, the longest first, since others repeat parts of them."""
-    from pydoc_data.topics import topics
-
-    return sorted(topics.values(), key=lambda t: (-len(t), t))
-
-
 @cache
 def _library() -> list[str]:
     """Documentation strings of the standard library; none where an installation has no sources."""
-    found = [doc for path in _sources() for doc in _documentation(path)]
+    root, left_out = Path(sysconfig.get_path("stdlib")), {"site-packages", "dist-packages", "test", "tests", "idlelib"}
+    paths = (path for path in root.rglob("*.py") if not left_out & set(path.relative_to(root).parts))
+    found = [doc for path in paths for doc in _documentation(path)]
     return sorted(found, key=lambda doc: sha256(doc.encode("utf-8", "replace")).digest())
-
-
-def _sources() -> Iterator[Path]:
-    root = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).parts
-        if not {"site-packages", "dist-packages", "test", "tests", "idlelib"} & set(parts):
-            yield path
 
 
 def _documentation(path: Path) -> list[str]:
@@ -108,8 +98,3 @@ def _documentation(path: Path) -> list[str]:
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     found = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
     return [doc for doc in found if doc and len(doc) >= _LEAST_CHARS]
-
-
-def digest(*texts: str) -> str:
-    """Name for what was read, so that other texts never take its place."""
-    return sha256("\0".join(texts).encode()).hexdigest()[:16]

@@ -19,7 +19,6 @@ from harness.workloads.memory_store.keeping import Keeper, share_by_cluster
 from harness.workloads.memory_store.lives import Asked
 from harness.workloads.memory_store.store import MemoryStore
 
-PARTS: Final = ("management", "retrieval", "verification", "abstention")
 _TOLD: Final = shipped_table("instructions")["assistant"]
 _UNKNOWN: Final = re.compile(r"\b(?:unknown|not (?:known|mentioned|given|stated)|no note)\b", re.I)
 _CITED: Final = re.compile(r"\[\s*(\d+)")
@@ -80,7 +79,7 @@ class Assistant:
         template: The model's chat template.
         store: Empty; its memory.
         support: Verifies answers, in sequences of its own.
-        without: Parts of :data:`PARTS` that are switched off.
+        without: Parts that are switched off, of ``management retrieval verification abstention``.
         together: Questions in one batch.
         budget_tokens: Most tokens of an answer; notes are left out until a prompt has at most eight times as many.
     """

@@ -117,8 +117,8 @@ class AssistantWorkload(Described):
         opened = open_chat(context, context_tokens=4096, sequence_count=16)
         judged: dict[str, list[Judged]] = {}
         made = talks(_EVALUATED, context.seed + 100)
-        arms = [(talk, off) for off in ("", "management", "retrieval") for talk in made]
-        for talk, off in watched(arms, context, "talks"):
+        arms = [(talk, off) for talk in made for off in ("", "management", "retrieval")]
+        for talk, off in watched(arms, context, "talks, each three times"):
             name = f"{talk.name}-{off or 'whole'}"
             assistant, store = self._assistant(opened, context, name, self.sizes["default"], *off.split(), together=8)
             for text, _ in talk.turns:
@@ -129,15 +129,17 @@ class AssistantWorkload(Described):
             verified = assistant.verified(texts, drafts)
             store.close()
             # Verification and abstention come after the answer: without them, the same answers are judged otherwise.
-            found = {f"without {off}" if off else "all parts": verified}
+            told = {f"without {off}" if off else "all parts": verified}
             if not off:
-                found |= {"without verification": drafts}
-                found |= {"without abstention": [reply._replace(abstains=False) for reply in verified]}
-            for arm, replies in found.items():
+                told |= {"without verification": drafts}
+                told |= {"without abstention": [reply._replace(abstains=False) for reply in verified]}
+            for arm, replies in told.items():
                 rows = zip(questions, replies, strict=True)
                 judged.setdefault(arm, []).extend(Judged(talk.name, asked, reply) for asked, reply in rows)
+            found = {arm: report(rows) for arm, rows in judged.items()}
+            context.tell(found)
         opened[0].close()
-        return {name: report(rows) for name, rows in judged.items()}
+        return found
 
     def _assistant(
         self,

@@ -15,7 +15,7 @@ Every verdict is taken in both orders of the claims and averaged; what two debat
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
@@ -261,13 +261,15 @@ def hold(debate: Debate, made: Sequence[Case], lots: Sequence[bool]) -> list[Hel
     return held
 
 
-def hold_all(debate: Debate, made: Sequence[Case], context: WorkloadContext) -> list[Held]:
-    """Every case, the lots half and half in an order of the seed's."""
+def hold_all(debate: Debate, made: Sequence[Case], context: WorkloadContext) -> Iterator[list[Held]]:
+    """All that are held so far, after every six of the cases; the lots half and half in an order of the seed's."""
     lots = [at % 2 == 0 for at in range(len(made))]
     random.Random(f"lots {context.seed}").shuffle(lots)
     parts = [slice(at, at + _TOGETHER // 2) for at in range(0, len(made), _TOGETHER // 2)]
-    found = [hold(debate, made[part], lots[part]) for part in watched(parts, context, "debates, six at a time")]
-    return [held for some in found for held in some]
+    held: list[Held] = []
+    for part in watched(parts, context, "debates, six at a time"):
+        held += hold(debate, made[part], lots[part])
+        yield held
 
 
 def report(held: Sequence[Held]) -> dict[str, Any]:
@@ -298,11 +300,8 @@ def report(held: Sequence[Held]) -> dict[str, Any]:
     for side in (True, False):
         quoted = [s.quoted_ratio for h in held for s in h.speeches["debate"] if s.for_true == side]
         found[f"quoted_ratio_for_{'true' if side else 'false'}"] = _mean(quoted)
-    longer = []
-    for h in held:
-        words = sum((1 if s.for_true else -1) * len(s.text.split()) for s in h.speeches["debate"])
-        if words:
-            longer.append((words, h.verdicts["debate"].margin))
+    more = [sum((1 if s.for_true else -1) * len(s.text.split()) for s in h.speeches["debate"]) for h in held]
+    longer = [(words, h.verdicts["debate"].margin) for words, h in zip(more, held, strict=True) if words]
     found["longer_wins"] = signal(sum((w > 0) == (m > 0) for w, m in longer), len(longer))._asdict()
     return found
 

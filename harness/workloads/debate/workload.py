@@ -105,7 +105,7 @@ class DebateWorkload(Described):
         """
         if [s.text for s in state.debate.argue(state.cases[0])] != [s.text for s in state.speeches]:
             raise WrongAnswerError("the same seed gave other speeches")
-        held = hold_all(state.debate, state.cases, state.context)
+        *_, held = hold_all(state.debate, state.cases, state.context)
         for one in held:
             speeches = one.speeches["debate"]
             if any(s.drawn_count > state.budget_tokens for s in speeches):
@@ -137,8 +137,12 @@ class DebateWorkload(Described):
         judge = open_chat(context, *_OPENED, path=weaker[0]) if weaker else None
         debate = Debate(session, template, judge, seed=context.seed)
         made = cases(_ALL if context.cases == 0 else context.cases or _EVALUATED, context.seed + 1000)
-        found = report(hold_all(debate, made, context))
+        judging = weaker[0].stem if weaker else f"{path.stem}, not weaker"
+        found: dict[str, Any] = {"debaters": path.stem, "judge": judging, "of": len(made)}
+        for held in hold_all(debate, made, context):
+            found |= report(held)
+            context.tell(found)
         session.close()
         if judge:
             judge[0].close()
-        return {"debaters": path.stem, "judge": weaker[0].stem if weaker else f"{path.stem}, not weaker", **found}
+        return found

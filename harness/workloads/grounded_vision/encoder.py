@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from harness.errors import MissingPackageError
 from harness.onnx.quantize import quantize_dynamic, quantize_weights
 from harness.onnx.session import OnnxSession
+from harness.workloads import _networks
 from harness.workloads.grounded_vision import boxes as box
-from harness.workloads.grounded_vision import weights
 from harness.workloads.grounded_vision.images import Image, Placement, checked_image, place, widened
 
 SIDE: Final = 224
@@ -120,7 +120,7 @@ def prepared(folder: Path, *, weight_bits: int = 32) -> Path:
     """
     whole = folder / "dinov2-s.onnx"
     if not whole.exists():
-        _cut(weights.fetch(folder, "dinov2-s"), whole)
+        _cut(_networks.fetch(folder, "dinov2-s"), whole)
     path = folder / f"dinov2-s-int{weight_bits}.onnx"
     if weight_bits == 32 or path.exists():
         return whole if weight_bits == 32 else path

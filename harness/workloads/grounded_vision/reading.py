@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.onnx.session import OnnxSession
-from harness.workloads.grounded_vision import weights
+from harness.workloads import _networks
 from harness.workloads.grounded_vision.boxes import Boxes
 from harness.workloads.grounded_vision.images import Image, Pixels, checked_image, resize
 
@@ -42,8 +42,8 @@ class TextReader:
     """
 
     def __init__(self, folder: Path, *, thread_count: int = 1) -> None:
-        self._finder = OnnxSession(weights.fetch(folder, "text-detection"), thread_count=thread_count)
-        self._reader = OnnxSession(weights.fetch(folder, "text-recognition"), thread_count=thread_count)
+        self._finder = OnnxSession(_networks.fetch(folder, "text-detection"), thread_count=thread_count)
+        self._reader = OnnxSession(_networks.fetch(folder, "text-recognition"), thread_count=thread_count)
         self._letters = ["", *self._reader.raw.get_modelmeta().custom_metadata_map["character"].split("\n")]
 
     def find(self, image: Image, side_px: int) -> Boxes:

@@ -10,16 +10,19 @@ from typing import Any, Final, NamedTuple
 from harness.ports import Session, WorkloadContext
 from harness.stats.intervals import share_interval
 from harness.workloads._language.generate import Branches, Plan, Sample, line_end
+from harness.workloads._language.judgement import Judge
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.facts import Question
 from harness.workloads.grounding_qa.support import Support, objections
 from harness.workloads.memory_store import minilm
 from harness.workloads.memory_store.embedders import Embedder, HashingEmbedder
+from harness.workloads.memory_store.reranking import CANDIDATES, reranked
 from harness.workloads.memory_store.store import Memory, MemoryStore, NewMemory
 
 WAVES: Final = (3, 1, 2, 2)
 """Samples drawn before each look at the vote; 8 in all. Three that agree leave a doubt of 1/16, and end it."""
 
+_SHOWN: Final = 3
 _TOLD: Final = shipped_table("instructions")["answers"]
 _CITED: Final = re.compile(r"\[\s*(\d+)")
 _ARTICLES: Final = re.compile(r"\b(a|an|the)\b")
@@ -131,7 +134,7 @@ def fill_store(
     """
     embedder: Embedder = HashingEmbedder(384)
     if with_meaning:
-        embedder = minilm.MiniLM(minilm.fetch(context.cache / "encoders"))
+        embedder = minilm.MiniLM(context.cache / "encoders")
     store = MemoryStore(context.folder / f"{name}.db", embedder, capacity=capacity or max(1, len(passages)))
     if passages:
         store.store_many(NewMemory(text, source=identifier) for identifier, text in passages)
@@ -148,6 +151,7 @@ class Grounded:
         examples: Shown before every question.
         support: Judges whether passages support claims, in sequences of the session that the samples leave free; None:
             the exact checks alone, on passages that contain the claim's words.
+        relevance: Judges whether passages answer questions, in sequences of its own: what is found is reranked by it.
     """
 
     def __init__(
@@ -158,8 +162,9 @@ class Grounded:
         plan: Plan | None = None,
         examples: str = _TOLD["passages"],
         support: Support | None = None,
+        relevance: Judge | None = None,
     ) -> None:
-        self._session, self._store = session, store
+        self._session, self._store, self._relevance = session, store, relevance
         self._plan = (plan or Plan(new_tokens=12))._replace(ends=line_end(session))
         self._examples, self._support = session.tokenize(examples), support
         self.read_examples()
@@ -168,30 +173,23 @@ class Grounded:
         """Read them into sequence 0; needed again after something else has used the session."""
         self._session.clear()
         self._session.decode(self._examples, position=0, logits="none")
-        if self._support:
-            self._support.judge.forget()
+        for judge in (self._support and self._support.judge, self._relevance):
+            if judge:
+                judge.forget()
 
     def ask(self, question: Question, *, waves: Sequence[int] = WAVES) -> Answer:
         """Answer one question; ``waves`` of one number draw all samples at once, in one batch, with no early end."""
-        return self.early_and_whole(question, waves, goes_on=False)[0]
-
-    def early_and_whole(
-        self, question: Question, waves: Sequence[int] = WAVES, *, goes_on: bool = True
-    ) -> tuple[Answer, Answer]:
-        """The answer when the vote ends, and that of all samples: those still to come are drawn on the same prompt.
-
-        Without ``goes_on`` none are, and the second answer is the first.
-        """
         start = perf_counter()
         # The best passage stands last, next to the question: small models read what is near.
-        shown = [h.memory for h in reversed(self._store.retrieve(question.text, top_k=3))]
+        hits = self._store.retrieve(question.text, top_k=CANDIDATES if self._relevance else _SHOWN)
+        hits = reranked(hits, question.text, self._relevance)[:_SHOWN] if self._relevance else hits
+        shown = [hit.memory for hit in reversed(hits)]
         lines = "".join(f"[{at + 1}] {memory.content}\n" for at, memory in enumerate(shown))
         body = f"{lines}Question: {question.text}\nAnswer: {question.stem}".rstrip()
         prompt = [*self._examples, *self._session.tokenize(body, add_special=False)]
         branches = Branches(self._session, prompt, kept_count=len(self._examples))
         samples: list[Sample] = []
         said: list[str] = []
-        known: dict[str, list[float]] = {}
 
         def draw(numbers: Sequence[int]) -> list[str]:
             drawn = branches.draw(numbers, self._plan)
@@ -199,31 +197,21 @@ class Grounded:
             said.extend(self._session.detokenize(s.tokens) for s in drawn)
             return [claimed(text) for text in said[-len(drawn) :]]
 
-        def answer(winner: str) -> Answer:
-            agreeing = [(s, text) for s, text in zip(samples, said, strict=True) if claimed(text) == winner]
-            sure = sum(exp(s.log_probability / s.step_count) for s, _ in agreeing)
-            claim = question.claim(winner)
-            if winner not in known:
-                known[winner] = self._chances(claim, question, [memory.content for memory in shown])
-            best = max(known[winner], default=0.0)
-            return Answer(
-                text=winner,
-                confidence=sure / len(samples) * (best if self._support else 1.0),
-                citation=self._check(agreeing[0][1], question, winner, shown, known[winner]),
-                is_grounded=best >= 0.5,
-                sample_count=len(samples),
-                read_count=branches.read_count,
-                drawn_count=sum(s.step_count for s in samples),
-                duration_s=perf_counter() - start,
-            )
-
-        voted, taken = vote_in_waves(draw, waves, tolerance=0.1)
-        early = answer(str(voted))
-        if not goes_on:
-            return early, early
-        if taken < sum(waves):
-            draw(range(taken, sum(waves)))
-        return early, answer(Counter(claimed(text) for text in said).most_common(1)[0][0])
+        winner = str(vote_in_waves(draw, waves, tolerance=0.1)[0])
+        agreeing = [(s, text) for s, text in zip(samples, said, strict=True) if claimed(text) == winner]
+        sure = sum(exp(s.log_probability / s.step_count) for s, _ in agreeing)
+        chances = self._chances(question.claim(winner), question, [memory.content for memory in shown])
+        best = max(chances, default=0.0)
+        return Answer(
+            text=winner,
+            confidence=sure / len(samples) * (best if self._support else 1.0),
+            citation=self._check(agreeing[0][1], question, winner, shown, chances),
+            is_grounded=best >= 0.5,
+            sample_count=len(samples),
+            read_count=branches.read_count,
+            drawn_count=sum(s.step_count for s in samples),
+            duration_s=perf_counter() - start,
+        )
 
     def _check(
         self, said: str, question: Question, winner: str, shown: Sequence[Memory], chances: Sequence[float]
@@ -282,25 +270,19 @@ def judge(question: Question, answer: Answer) -> Judged:
     return Judged(question, answer, bool(question.answer) and answer.text == normalise(question.answer))
 
 
-def _spread(hit_count: int, count: int) -> list[float | None]:
-    """A share, and its 95 % interval; empty where nothing is counted."""
-    share = share_interval(hit_count, count)
-    return [share.mid, share.low, share.high] if count else []
-
-
 def summary(judged: Sequence[Judged]) -> Mapping[str, Any]:
     """Accuracy where an answer exists, citations, cost: plain shares and means over all questions."""
     answerable = [j for j in judged if j.question.answer]
     citations = [j.answer.citation for j in judged]
-    count = len(judged)
+    count, cited_count = len(judged), sum(c.cited_count for c in citations)
     return {
         "question_count": count,
         "answerable_count": len(answerable),
         "accuracy": sum(j.is_right for j in answerable) / max(1, len(answerable)),
         "citation_exists_ratio": sum(c.exists for c in citations) / count,
-        "citation_recall": _spread(sum(c.supports for c in citations), count),
-        "citation_precision": _spread(sum(c.precise_count for c in citations), sum(c.cited_count for c in citations)),
-        "citation_contains_answer": _spread(sum(c.contains for c in citations), count),
+        "citation_recall": share_interval(sum(c.supports for c in citations), count)[:3],
+        "citation_precision": share_interval(sum(c.precise_count for c in citations), cited_count)[:3],
+        "citation_contains_answer": share_interval(sum(c.contains for c in citations), count)[:3],
         "citation_contains_when_wrong": _share(j.answer.citation.contains for j in judged if not j.is_right),
         "citation_supports_when_right": _share(j.answer.citation.supports for j in judged if j.is_right),
         "citation_supports_when_wrong": _share(j.answer.citation.supports for j in judged if not j.is_right),

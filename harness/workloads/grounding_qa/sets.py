@@ -8,6 +8,7 @@ import csv
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +18,6 @@ from harness.ports import Session, WorkloadContext
 from harness.stats.calibration.metrics import ece, equal_width
 from harness.stats.calibration.selective import accuracy_at, aurc
 from harness.stats.calibration.smooth import smooth_ece
-from harness.stats.intervals import cluster_interval
 from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.generate import Plan
 from harness.workloads._language.judgement import choose, signal
@@ -35,6 +35,7 @@ from harness.workloads.grounding_qa.answering import (
 from harness.workloads.grounding_qa.facts import Question, facts, questions
 from harness.workloads.grounding_qa.support import Support
 from harness.workloads.memory_store.locomo import read as read_locomo
+from harness.workloads.memory_store.reranking import relevance
 
 MADE_UP: Final = 48
 LOCOMO: Final = 60
@@ -43,26 +44,15 @@ TRUTHFUL: Final = 100
 _F1_ENOUGH: Final = 0.5
 
 
-def made_up(
-    session: Session, context: WorkloadContext, count: int = MADE_UP, *, support: Support | None = None
-) -> dict[str, Any]:
-    """The made-up facts, a quarter of the questions without an answer: early end of the vote beside all samples."""
+def made_up(session: Session, context: WorkloadContext, support: Support) -> dict[str, Any]:
+    """The made-up facts, a quarter of the questions without an answer."""
     known = facts(400, context.seed)
-    asked = questions(known, context.cases or count, context.seed)
-    passages = [(f.identifier, f.passage) for f in known]
-    store = fill_store(context, passages, "made-up", with_meaning=support is not None)
+    asked = questions(known, context.cases or MADE_UP, context.seed)
+    store = fill_store(context, [(f.identifier, f.passage) for f in known], "made-up")
     grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=context.seed), support=support)
-    answers = [grounded.early_and_whole(q) for q in watched(asked, context, "made-up facts")]
-    early, full = ([judge(q, a) for q, a in zip(asked, some, strict=True)] for some in zip(*answers, strict=True))
+    judged = [judge(q, grounded.ask(q)) for q in watched(asked, context, "made-up facts")]
     store.close()
-    drawn = [sum(j.answer.drawn_count for j in judged) for judged in (early, full)]
-    return {
-        "early end": report(early),
-        "all samples": report(full),
-        "drawn_tokens_saved_ratio": 1 - drawn[0] / drawn[1],
-        "same_answer_ratio": _mean([a.answer.text == b.answer.text for a, b in zip(early, full, strict=True)]),
-        "accuracy_difference": paired_interval([j.is_right for j in early], [j.is_right for j in full]),
-    }
+    return {"of": len(asked), **report(judged)}
 
 
 def report(judged: Sequence[Judged]) -> dict[str, Any]:
@@ -75,7 +65,7 @@ def report(judged: Sequence[Judged]) -> dict[str, Any]:
     return {
         **summary(judged),
         "aurc": aurc(confidence, right, allow_few=True),
-        "risk_of_answering_all": 1 - _mean(right),
+        "risk_of_answering_all": 1 - fmean(right),
         "half_coverage": half_coverage(confidence, right),
         "abstention": abstention(judged),
         "abstention, support needed": abstention(judged, needs_support=True),
@@ -94,42 +84,40 @@ def half_coverage(confidence: Sequence[float], right: Sequence[bool]) -> dict[st
     return {"accuracy": half, "gain": half - float(y.mean()), "gain_interval": [float(low), float(high)], "says": says}
 
 
-def paired_interval(candidate: Sequence[bool], baseline: Sequence[bool]) -> tuple[float, float, float]:
-    """Mean difference candidate - baseline over the same rows, and its 95 % bootstrap interval."""
-    gaps = np.asarray(candidate, np.float64) - np.asarray(baseline, np.float64)
-    found = cluster_interval(gaps, np.ones(len(gaps)))
-    return found.mid, found.low or 0.0, found.high or 0.0
-
-
 def locomo(
-    session: Session, context: WorkloadContext, path: Path, count: int = LOCOMO, *, support: Support | None = None
+    session: Session,
+    context: WorkloadContext,
+    path: Path,
+    template: ChatTemplate | None = None,
+    *,
+    support: Support | None = None,
 ) -> dict[str, Any]:
     """Questions drawn by the seed; an answer is right at a word F1 of 0.5 or more with the gold one.
 
-    The evidence is searched in the question's own conversation.
+    The evidence is searched in the question's own conversation; with a ``template`` the model reranks what is found.
 
     Raises:
         BadDataError: No LoCoMo file.
     """
     turns, every = read_locomo(path)
-    chosen = drawn(every, context, count, by=lambda q: (q.conversation, bool(q.answer)))
+    chosen = drawn(every, context, LOCOMO, by=lambda q: (q.conversation, bool(q.answer)))
     plan = Plan(new_tokens=16, seed=context.seed)
+    ranking = relevance(session, template, home=16, together=6) if template else None
     judged = []
-    for at, talk in enumerate(dict.fromkeys(t.conversation for t in turns)):
+    talks = sorted({q.conversation for q in chosen})
+    for at, talk in enumerate(talks):
+        part = context.share(len(talks) - at)
         passages = [(t.name, t.text) for t in turns if t.conversation == talk]
-        asked = [q for q in chosen if q.conversation == talk]
-        if asked:
-            store = fill_store(context, passages, f"talk-{at}", with_meaning=support is not None)
-            grounded = Grounded(
-                session, store, plan=plan, examples=shipped_table("instructions")["answers"]["talk"], support=support
-            )
-            for text, _, _, gold in watched(asked, context, f"{path.stem}, {talk}"):
-                question = Question(text, "", gold, "", "")
-                answer = grounded.ask(question)
-                judged.append(Judged(question, answer, bool(gold) and word_f1(answer.text, gold) >= _F1_ENOUGH))
-            store.close()
+        store = fill_store(context, passages, f"talk-{at}", with_meaning=support is not None)
+        told = shipped_table("instructions")["answers"]["talk"]
+        grounded = Grounded(session, store, plan=plan, examples=told, support=support, relevance=ranking)
+        for text, _, _, gold in watched([q for q in chosen if q.conversation == talk], part, f"{path.stem}, {talk}"):
+            question = Question(text, "", gold, "", "")
+            answer = grounded.ask(question)
+            judged.append(Judged(question, answer, bool(gold) and word_f1(answer.text, gold) >= _F1_ENOUGH))
+        store.close()
     random.Random("halves").shuffle(judged)
-    return report(judged)
+    return {"of": len(every), **report(judged)}
 
 
 def word_f1(given: str, gold: str) -> float:
@@ -166,17 +154,13 @@ def truthful(session: Session, context: WorkloadContext, path: Path, template: C
         right.append(chosen.best == 0)
         chance.append(1 / len(options[:15]))
     return {
-        "question_count": len(rows),
+        "question_count": len(right),
         "of": len(every),
-        "accuracy": _mean(right),
-        "chance": _mean(chance),
+        "accuracy": fmean(right),
+        "chance": fmean(chance),
         "ece": ece(equal_width(confidence, right, allow_few=True)),
         "smooth_ece": smooth_ece(confidence, right, allow_few=True),
         "aurc": aurc(confidence, right, allow_few=True),
-        "signal": signal(sum(right), len(right), chance=_mean(chance))._asdict(),
+        "signal": signal(sum(right), len(right), chance=fmean(chance))._asdict(),
         "half_coverage": half_coverage(confidence, right),
     }
-
-
-def _mean(values: Sequence[Any]) -> float:
-    return float(np.mean(np.asarray(values, np.float64)))

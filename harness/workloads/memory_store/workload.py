@@ -173,7 +173,7 @@ class MemoryWorkload(Described):
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """The managed memory on talks of our own; evidence recall on LoCoMo, with MiniLM and hashed words, if there."""
-        cached = CachedEmbedder(minilm.MiniLM(minilm.fetch(context.cache / "encoders")))
+        cached = CachedEmbedder(minilm.MiniLM(context.cache / "encoders"))
         found = {"lives": lives.evaluate(cached, context.folder, seed=context.seed)}
         for file in context.data_files("locomo*.json"):
             data = locomo.read(file)

@@ -16,13 +16,7 @@ from harness.workloads._language.judgement import Judge, precision_recall
 from harness.workloads._language.statements import Clause, clauses, stem
 from harness.workloads._language.texts import shipped_table
 
-_CHANGE: Final = re.compile(
-    r"\b(now|then|after|later|left|remaining|remains?|next|new|becomes?|became|instead|each|every|if|when|whenever"
-    r"|used to|until|more|another|other|would|could|might|(?-i:may)|should|suppose|assume|let|first|second|last|total|"
-    r"today|tomorrow|yesterday|per|still|needs?|half|twice|times|ago|initially|originally|extra|additional|both|week|day|"
-    r"month|wants?|either|or)\b",
-    re.I,
-)
+_CHANGE: Final = re.compile(rf"\b(used to|(?-i:may)|{'|'.join(ENGLISH['search']['change'].split())})\b", re.I)
 _LEAD: Final = re.compile(
     r"^\W*(?:(?:so|therefore|thus|hence|since|because|as|and|we know that|we know|but|this means that)\b,?\s*)+", re.I
 )

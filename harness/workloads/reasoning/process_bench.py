@@ -129,17 +129,18 @@ def criticised(
             traces.append(Trace(row["question"], tuple(steps), -1))
         random.Random(context.seed).shuffle(traces)
     judge = Judge(session, template, _TOLD["instruction"])
+    reads: list[Read] = []
     for trace in watched(traces, context, name):
         if trace not in known:
             known[trace] = read(judge, trace, session.context_tokens)
-    reads = [known[trace] for trace in traces]
-    labels = [t.label for t in traces]
+        reads.append(known[trace])
+    labels = [t.label for t in traces[: len(reads)]]
     halves = (slice(0, None, 2), slice(1, None, 2))
     rules = [fit(reads[half], labels[half]) for half in reversed(halves)]
     judged = [first_wrong(read, rules[at % 2]) for at, read in enumerate(reads)]
     exact = [r.exact for r in reads]
     return {
-        "trace_count": len(traces),
+        "trace_count": len(reads),
         "of": len(rows) + borrowed,
         "borrowed_right_count": borrowed,
         "rules": [rule._asdict() for rule in rules],

@@ -92,19 +92,22 @@ class ReasoningWorkload(Described):
         made = chains(context.seed, held_out=True, fill_count=4)
         found: dict[str, Any] = {"contradictions": score(made, [contradictions(c.steps) for c in made])}
         opened = open_chat(context, context_tokens=4096, sequence_count=10) if context.model_path else None
+        files = context.data_files("processbench*.json")
         if opened:
-            found["contradictions with the model"] = _asked(*opened, context)
+            found["contradictions with the model"] = _asked(*opened, context.share(1 + len(files)))
         solved = context.data_files("gsm8k*.jsonl")
         for path in solved:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             alarms = sum(bool(analyse(r["answer"], r["question"]).faults) for r in rows)
             found[path.stem] = {"trace_count": len(rows), "false_alarm_ratio": alarms / len(rows)}
         known: dict[Any, Any] = {}
-        for path in context.data_files("processbench*.json"):
+        for at, path in enumerate(files):
+            context.tell(found)
+            part = context.share(len(files) - at)
             rows = json.loads(path.read_text(encoding="utf-8"))
             found[path.stem] = {**process_bench.score(rows), "published_f1": dict(process_bench.beside(path.stem))}
             if opened:
-                found[path.stem]["critic"] = process_bench.criticised(*opened, rows, solved, context, path.stem, known)
+                found[path.stem]["critic"] = process_bench.criticised(*opened, rows, solved, part, path.stem, known)
         if opened:
             opened[0].close()
         return found
@@ -118,11 +121,11 @@ def _asked(session: Any, template: Any, context: WorkloadContext) -> Mapping[str
         drawn(chains(context.seed, held_out=held), context, 60, by=lambda c: (c.kind, c.wrong_step))
         for held in (False, True)
     )
-    margins = [asked(judge, c.steps) for c in watched([*fitting, *made], context, "contradictions with the model")]
+    fitted = [asked(judge, c.steps) for c in watched(fitting, context.share(2), "contradictions for fitting")]
+    held = [asked(judge, c.steps) for c in watched(made, context, "contradictions with the model")]
 
     def scored(some: Any, margins: Any, least: float) -> Mapping[str, Any]:
-        return score(some, [believed(c.steps, m, least) for c, m in zip(some, margins, strict=True)])
+        return score(some[: len(margins)], [believed(c.steps, m, least) for c, m in zip(some, margins, strict=False)])
 
-    fitted, held = margins[: len(fitting)], margins[len(fitting) :]
     least = next((m for m in (1.0, 2.0, 3.0, 4.0, 5.0) if scored(fitting, fitted, m)["precision"] >= 0.95), 99.0)
     return {"least_margin": least, "read_tokens": judge.read_count, **scored(made, held, least)}

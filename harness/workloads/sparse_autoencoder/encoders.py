@@ -20,7 +20,8 @@ from harness.onnx.session import OnnxSession
 from harness.workloads.sparse_autoencoder.model import Codes, Floats, SparseAutoencoder, empty_rows, largest
 
 _ONNX_BITS: Final = {"ort fp32": 32, "ort int8": 8, "ort int4": 4}
-KINDS: Final = ("fp32", "fp16", "int8", *_ONNX_BITS)
+KINDS: Final = {"fp32": 32, "fp16": 16, "int8": 8, **_ONNX_BITS}
+"""Bits of a weight by the way to encode."""
 _BLOCK_ELEMENTS: Final = 1 << 16  # widened at once: 256 KiB of float32, which a second-level cache holds
 _PROTO_LIMIT_BYTES: Final = 2**31 - 2**20
 """A graph's message may not be larger; the quantizer needs it whole."""
@@ -57,15 +58,9 @@ def kinds(input_dim: int, feature_count: int) -> list[str]:
 
 def weight_bytes(kind: str, input_dim: int, feature_count: int) -> int:
     """Bytes of W_enc: 4, 2 or 1 a weight, a float32 scale for each feature (int8) or block of 32 (ONNX Runtime)."""
-    count = input_dim * feature_count
-    return {
-        "fp32": 4 * count,
-        "fp16": 2 * count,
-        "int8": count + 4 * feature_count,
-        "ort fp32": 4 * count,
-        "ort int8": count + 4 * count // 32,
-        "ort int4": count // 2 + 4 * count // 32,
-    }[kind]
+    count, bits = input_dim * feature_count, KINDS[kind]
+    scale_count = 0 if bits > 8 else count // 32 if kind in _ONNX_BITS else feature_count
+    return count * bits // 8 + 4 * scale_count
 
 
 def make_encoder(autoencoder: SparseAutoencoder, kind: str, folder: Path, *, thread_count: int = 1) -> Encoder:

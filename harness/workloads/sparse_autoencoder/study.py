@@ -2,6 +2,7 @@
 
 import time
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,13 +18,11 @@ from harness.workloads._language.activations import (
     block_name,
     capture,
     joined,
-    load_captured,
     norm_limit,
     ordinary,
-    save_captured,
     scenario_of,
 )
-from harness.workloads._language.texts import digest, further_text, shipped_text, split_text, texts_of
+from harness.workloads._language.texts import further_text, shipped_text, split_text, texts_of
 from harness.workloads.sparse_autoencoder.features import Feature, top_features
 from harness.workloads.sparse_autoencoder.metrics import Quality, quality
 from harness.workloads.sparse_autoencoder.model import Floats, SparseAutoencoder
@@ -106,14 +105,15 @@ def gather(
     later = "\n".join(b for _, b in parts)
 
     def read(texts: list[str], limit: int = 0) -> Captured:
-        key = digest(f"{path.name} {path.stat().st_size} {layer} {limit}", *texts)
-        kept = cache / f"activations-{key}.npz" if cache else None
+        told = "\0".join([f"{path.name} {path.stat().st_size} {layer} {limit}", *texts])  # other texts, another file
+        kept = cache / f"activations-{sha256(told.encode()).hexdigest()[:16]}.npz" if cache else None
         if kept and kept.is_file():
-            return load_captured(kept)
+            with np.load(kept, allow_pickle=False) as arrays:
+                return Captured(**arrays)
         found = capture(open_session, path, texts, block_name(layer), thread_count=thread_count, limit_tokens=limit)
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            save_captured(found, kept)
+            np.savez(kept, **found._asdict())
         return found
 
     first, held = read([a for a, _ in parts]), read([later])

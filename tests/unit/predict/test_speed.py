@@ -80,8 +80,8 @@ def test_what_experts_read_is_counted_by_tensor():
     # 2 x 2880 x 512) = 0.637e9 and output 201088 x 2880 = 0.579e9, x 34/32 = 1.292 GB; in F32 the experts' biases
     # 24 x 32 x 3 x 2880 x 4 = 0.027 GB and the router 24 x 32 x 2880 x 4 = 0.009 GB
     known = model_of("gpt-oss-20b", 20.91, "MXFP4")
-    assert known.read_bytes == pytest.approx(1.269e9 + 1.292e9 + 0.036e9, rel=0.002)
-    assert known.read_count - known.prompt_count == 201088 * 2880
+    assert known.read.size_bytes == pytest.approx(1.269e9 + 1.292e9 + 0.036e9, rel=0.002)
+    assert known.read.weight_count - known.read.prompt_weight_count == 201088 * 2880
 
 
 def test_active_parameters_by_name():

@@ -217,7 +217,7 @@ def guarded():
     [
         # bounds a little above what the page of methods reports; errors on what the fit saw are a third of these
         ("dense", 0.11, 0.50),
-        ("moe", 0.30, 1.2),
+        ("moe", 0.20, 0.9),
         ("sub-4-bit", 0.20, 0.75),
         ("phone", 0.23, 0.75),
         ("deep", 0.13, 0.45),

@@ -37,6 +37,28 @@ def test_the_law_of_one_memory_refuses_what_lies_in_several(change, reason):
 
 
 @pytest.mark.parametrize(
+    ("model", "params_b", "quant", "model_bytes", "read_gb"),
+    [
+        # experts 24 x 32 x 3 x 2880 x 2880; all else is 0.64e9 of attention and two tables of 0.58e9: in 2 bytes
+        # 3.59 GB of the file. Read: 2.43 GB of that, and 4 / 32 of the other 10.19 GB (4.26 bits, as MXFP4 has)
+        ("gpt-oss-20b", "20.91", "BF16 (MXFP4 experts)", "13776107602", 3.70),
+        # the published mixture: 1.22e9 x 8.5 / 8 bytes, and 4 / 32 of 19.1e9 x 4.25 / 8
+        ("gpt-oss-20b", "20.91", "MXFP4", "12101070356", 2.57),
+        # 32.21e9 of the weights in routed experts; of the others 0.51e9 are the token table. In Q6_K these take
+        # 2.01 GB; read are 1.94e9 x 6.5625 / 8 bytes, and 8 / 256 of the other 10.13 GB
+        ("Qwen3.5-35B-A3B", "34.66", "UD-Q2_K_XL", "12144020029", 1.91),
+        # the same bits in all matrices: 3.03e9 of 30.53e9 weights are read
+        ("Qwen3-30B-A3B", "30.53", "4-bit g64", "17173125000", 1.70),
+    ],
+)
+def test_bytes_of_a_mixture_of_experts_whose_recipe_is_not_llama_cpps(model, params_b, quant, model_bytes, read_gb):
+    told = {"model": model, "params_b": params_b, "quant": quant, "model_bytes": model_bytes, "active_params_b": "3"}
+    row = row_of(Cells({**SPEED, **told}, "file", 2), model_of)
+    assert row.work is not None
+    assert row.work.weight_bytes / 1e9 == pytest.approx(read_gb, rel=0.02)
+
+
+@pytest.mark.parametrize(
     ("row", "reason"),
     [
         ({"method": "MTP llama.cpp", "device": "RTX 5090 32GB"}, ""),

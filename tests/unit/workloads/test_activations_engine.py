@@ -12,7 +12,6 @@ from harness.errors import EngineError
 from harness.ports import EndPass
 from harness.runtimes.llamacpp import RUNTIME
 from harness.workloads._language.activations import (
-    Collector,
     block_name,
     capture,
     norm_limit,
@@ -66,9 +65,17 @@ class Whole:
         self.parts.append(values)
 
 
+class Cut(Whole):
+    """Keeps one result and ends the pass there."""
+
+    def __call__(self, name: str, values: np.ndarray) -> None:
+        super().__call__(name, values)
+        raise EndPass
+
+
 def test_a_pass_that_ends_at_the_layer_gives_the_values_of_a_whole_one(tiny):
     found = capture(RUNTIME.open, tiny, [TEXT], block_name(1), limit_tokens=1200)
-    whole, cut, last = Whole("l_out-1"), Collector("l_out-1"), Whole("l_out-2")
+    whole, cut, last = Whole("l_out-1"), Cut("l_out-1"), Whole("l_out-2")
     for tap in (whole, cut, last):
         with closing(RUNTIME.open(tiny, scenario_of(1), tap=tap)) as session:
             for start in found.windows:

@@ -30,6 +30,8 @@ from harness.workloads.grounding_qa.answering import (
 from harness.workloads.grounding_qa.facts import Case as Claimed
 from harness.workloads.grounding_qa.facts import Question, entailment_cases, facts, questions
 from harness.workloads.grounding_qa.support import OVERRULED, Support, Supported, score
+from harness.workloads.memory_store.reranking import reranked
+from harness.workloads.memory_store.store import Hit, Memory
 from harness.workloads.reasoning import process_bench
 
 
@@ -223,6 +225,9 @@ def test_support_asks_the_model_only_where_no_check_objects():
     assert (found[1].probability, found[1].conflicts) == (OVERRULED, ("polarity",))
     assert found[2].margin == -2.0  # the least supported sentence
     assert len(support.judge.asked) == 3
+    (told,) = support.check_many([("Anna sold 3 boxes in 1990.", "Anna sold three boxes on 3 May 1990.")])
+    assert (told.probability, told.conflicts, told.margin) == (1 - OVERRULED, (), None)
+    assert len(support.judge.asked) == 3
 
 
 def test_a_fit_turns_log_odds_into_frequencies():
@@ -253,6 +258,22 @@ def test_the_surer_half_is_better_where_confidence_tells():
     assert sets.half_coverage(list(np.linspace(1, 0, 100)), right)["says"] == "better than answering all"
     rng = np.random.default_rng(0)
     assert sets.half_coverage(list(rng.random(100)), right)["says"] == "no difference shown"
+
+
+def hit(score: float, text: str) -> Hit:
+    return Hit(Memory(len(text), text, "default", text, 0.0, 0.5, 0, None, None), score)
+
+
+def test_reranking_adds_both_scores_in_their_ranges():
+    # store: 1, 1/2, 0; model: 0, 1, 1/2; together 1, 3/2, 1/2
+    judge = Said({"Passage: aa": -4.0, "Passage: bb": 4.0, "Passage: cc": 0.0})
+    found = reranked([hit(9.0, "aa"), hit(8.0, "bb"), hit(7.0, "cc")], "who?", judge)
+    assert [(h.memory.content, h.score) for h in found] == [("bb", 1.5), ("aa", 1.0), ("cc", 0.5)]
+    assert judge.asked[0] == "Question: who?\nPassage: aa"
+    assert reranked([], "who?", judge) == []
+    assert [h.memory.content for h in reranked([hit(1.0, "aa")], "who?", judge)] == ["aa"]
+    alike = Said({"Passage": 1.0})
+    assert [h.memory.content for h in reranked([hit(2.0, "aa"), hit(2.0, "bb")], "who?", alike)] == ["aa", "bb"]
 
 
 def test_debate_cases_have_one_supported_claim_each_and_do_not_repeat():
@@ -384,11 +405,13 @@ def test_public_sets_are_read_and_bad_files_named(tiny, tmp_path):
     (tmp_path / "bad.csv").write_text("A,B\n1,2\n")
     runtime = plugins.load("harness.runtimes", "llamacpp", "RUNTIME")
     context = WorkloadContext(tmp_path, tmp_path, 1, 1, tiny, runtime.open)
-    scenario = Scenario(context_tokens=1536, thread_count=1)
-    session = runtime.open(tiny, scenario, sequence_count=16, output_tokens=64)
+    scenario = Scenario(context_tokens=4096, thread_count=1)
+    session = runtime.open(tiny, scenario, sequence_count=23, output_tokens=64)
     found = sets.locomo(session, context, tmp_path / "locomo.json")
     assert (found["question_count"], found["answerable_count"]) == (2, 1)
     template = ChatTemplate.of(tiny)
+    ranked = sets.locomo(session, context, tmp_path / "locomo.json", template)
+    assert (ranked["question_count"], ranked["of"]) == (2, 2)
     asked = sets.truthful(session, context, tmp_path / "truth.csv", template)
     assert (asked["question_count"], asked["chance"]) == (1, pytest.approx(1 / 3))
     for read in (

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.fake import FakeClock, FakeModel, FakeSession
+from harness import ports
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.ports import WorkloadContext
 from harness.stats.intervals import binomial_test
+from harness.workloads._language import cases
 from harness.workloads._language.cases import drawn
 from harness.workloads._language.generate import read_together
 from harness.workloads._language.judgement import Judge, signal
@@ -158,6 +160,30 @@ def test_a_sample_has_each_stratum_with_its_share_and_all_is_all():
     assert max(n for _, n in found) >= 30  # no head
     assert sorted(drawn(rows, context._replace(cases=0), 20)) == sorted(rows)
     assert len(drawn(rows, context._replace(cases=7), 20)) == 7
+
+
+@pytest.mark.parametrize(("until_s", "done"), [(1000.0, 9), (35.0, 3), (30.0, 3), (-5.0, 2)])
+def test_rows_end_before_the_time_is_up_and_two_are_always_done(monkeypatch, until_s, done):
+    # ten seconds a row: after three of them, at 30, a fourth would end at 40
+    now, said = [0.0], []
+    monkeypatch.setattr(cases, "perf_counter", lambda: now[0])
+    context = WorkloadContext(Path(), Path(), 1, 1, say=said.append, until_s=until_s)
+    taken = []
+    for row in cases.watched(range(9), context, "rows"):
+        taken.append(row)
+        now[0] += 10.0
+    assert taken == list(range(done))
+    assert said[-1] == ("rows: 9 in 90 s" if done == 9 else f"rows: the time is up after {done} of 9")
+
+
+def test_parts_share_what_time_is_left(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(ports, "perf_counter", lambda: now[0])
+    context = WorkloadContext(Path(), Path(), 1, 1, until_s=400.0)
+    assert context.share(3).until_s == 200.0
+    now[0] = 120.0  # the first part took a fifth of its share: the rest is for the two others
+    assert context.share(2).until_s == 260.0
+    assert context._replace(until_s=float("inf")).share(2).until_s == float("inf")
 
 
 def judge(session: FakeSession, together: int) -> Judge:

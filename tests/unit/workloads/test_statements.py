@@ -7,7 +7,7 @@ import pytest
 from harness.workloads._language.figures import figures, number_of, spelt_alike
 from harness.workloads._language.statements import clauses, stem
 from harness.workloads.grounding_qa.facts import entailment_cases
-from harness.workloads.grounding_qa.support import objections
+from harness.workloads.grounding_qa.support import confirms, objections
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,14 @@ DATED = [
     ("The tunnel was dug between 1880 and 1884.", "It was finished in 1884.", "It was finished in 1886."),
     ("The war ended in the autumn of 1805.", "The war was over by the end of 1805.", "The war was over by 1804."),
     ("The fair was put off from Tuesday to the day after.", "It is on Wednesday.", "It is on Thursday."),
+    ("Okoro resigned in February 2016, three months before the vote.", "It was in May 2016.", "It was in June 2016."),
+    ("Rae was hired in November 2011 and left a month later.", "Rae left in December 2011.", "Rae left in March 2012."),
+    ("The pact was signed in May 1814 and broken the year after.", "It was broken in 1815.", "It was broken in 1818."),
+    (
+        "The library closes at half past six on weekdays and at 1 pm on Saturdays.",
+        "The library closes at 13:00 on Saturdays.",
+        "The library closes at 3 pm on Saturdays.",
+    ),
 ]
 
 
@@ -93,6 +101,31 @@ def test_figures_are_spelt_as_the_other_text_spells_them():
     assert spelt_alike("It sank on 3 May 1921.", "It sank on 1921-05-03.") == "It sank on 1921-05-03."
     assert spelt_alike("It sank on May 3rd.", "It sank on 3 May.") == "It sank on 3 May."
     assert spelt_alike("It sank in the 19th century.", "the nineteenth century") == "It sank in the nineteenth century."
+    assert spelt_alike("It opens at 10 am.", "from 10:00 to 18:00") == "It opens at 10:00."
+    assert spelt_alike("It opens at 10 a.m.", "from 10:00 to 18:00") == "It opens at 10:00"
+
+
+@pytest.mark.parametrize(
+    ("passage", "claim", "is_told"),
+    [
+        ("The lamp was lit in 1858 and automated in 1986.", "The lamp was automated in the 1980s.", True),
+        ("The rope of the bell is 2 metres long.", "The rope is 200 cm long.", True),
+        ("The exam starts at 9 am on 3 May 2021.", "The exam starts at 9:00.", True),
+        ("The bakery is closed on Mondays.", "The bakery is not open on Mondays.", True),
+        ("Ann moved from Oslo to Rome in 1990.", "Ann moved from Rome to Oslo in 1990.", False),  # the other way round
+        ("The shop was closed until 1990.", "The shop was closed in 1990.", False),
+        ("At least 40 people came in 1990.", "In 1990 40 people came.", False),
+        ("Ben said that the mill closed in 1990.", "The mill closed in 1990.", False),
+        ("The mill may close in 2031.", "The mill closes in 2031.", False),
+        ("Ann worked in Oslo from 1990 to 1996.", "Ann worked in Oslo in 1996.", False),  # two dates to choose from
+        ("Ann paid 40 euros of the 100 euros.", "Ann paid 100 euros.", False),
+        ("The mill did not close in 1990.", "The mill closed in 1990.", False),
+        ("The mill closed in 1990.", "The mill burnt in 1990.", False),
+        ("The mill closed.", "The mill closed.", False),  # without a figure, nothing exact is confirmed
+    ],
+)
+def test_a_claim_is_confirmed_by_a_clause_that_says_it_with_its_figures(passage, claim, is_told):
+    assert confirms(claim, passage) is is_told
 
 
 SUPPORTED = [
