@@ -64,7 +64,7 @@ def running(name: str, model: Path, *, round_trip_ms: float = 0.0, threads: int 
     line = command_of(name, model, behind if round_trip_ms else port, threads, slots)
     if round_trip_ms:
         line = [sys.executable, "-m", "bench.delaying_proxy", str(port), str(behind), str(round_trip_ms), *line]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that whoever stops us stops the server too
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that whoever stops us stops the server too
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         yield _answering(f"http://127.0.0.1:{port}", process, name)
@@ -76,6 +76,7 @@ def running(name: str, model: Path, *, round_trip_ms: float = 0.0, threads: int 
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _answering(url: str, process: "subprocess.Popen[bytes]", name: str) -> str:

@@ -9,7 +9,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from harness.errors import UnknownNameError
+from harness.errors import EngineError, UnknownNameError
 
 
 def names(package: str) -> list[str]:
@@ -35,6 +35,14 @@ def load(package: str, name: str, attribute: str) -> Any:
     for entry in entry_points(group=_group(package), name=name):
         return entry.load()
     raise UnknownNameError(attribute.lower(), name, names(package))
+
+
+def usable_runtime(name: str) -> Any:
+    """The runtime of that name; EngineError where it cannot be used here, UnknownNameError where there is none."""
+    runtime = load("harness.runtimes", name, "RUNTIME")
+    if reason := runtime.missing():
+        raise EngineError(reason)
+    return runtime
 
 
 def _own(package: str) -> set[str]:

@@ -7,9 +7,8 @@ from harness.app.locate import locate
 from harness.catalog._progress import Progress
 from harness.catalog.paths import as_path
 from harness.domain.base import Frozen
-from harness.errors import EngineError
 from harness.measure.answers import AnswersJob
-from harness.measure.child import run_child
+from harness.measure.pipeline import prepare
 from harness.onnx.export import export, read_record
 from harness.onnx.files import lint, quantization, size_bytes
 from harness.onnx.graph import read_graph
@@ -60,7 +59,8 @@ def export_onnx(
     if expected:
         say("checking its answers")
         prompt = tuple(record["prompt_tokens"])
-        found = ask(AnswersJob(path=str(made), runtime="ort", prompt_tokens=prompt, greedy_count=len(expected)))
+        job = AnswersJob(path=str(made), runtime="ort", prompt_tokens=prompt, greedy_count=len(expected))
+        found = tuple(prepare(ANSWERS_TARGET, job)["greedy"])
     return Exported(
         path=str(made),
         to=to,
@@ -70,19 +70,6 @@ def export_onnx(
         greedy_equal_count=equal_count(expected, found),
         faults=tuple(f"{fault.level}: {fault.text}" for fault in lint(made)),
     )
-
-
-def ask(job: AnswersJob) -> tuple[int, ...]:
-    """The tokens that a model answers, asked in a process of its own.
-
-    Raises:
-        EngineError: It could not be asked.
-    """
-    result = run_child(ANSWERS_TARGET, job)
-    told = next((tuple(data) for name, data in result.events if name == "greedy"), None)
-    if told is None:
-        raise EngineError(f"{job.runtime} on {Path(job.path).name}: {result.outcome}: {result.detail}")
-    return told
 
 
 def equal_count(expected: tuple[int, ...], found: tuple[int, ...]) -> int:

@@ -101,12 +101,15 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
     """Run ``job``, whose ``path`` is what the user named, and keep its record.
 
     Raises:
-        RefusedError: On a target, what llama-bench cannot do.
+        RefusedError: On a target, what llama-bench cannot do; what a server decides by itself.
         CouldNotRunError: The target cannot be used.
+        ServerError: The server cannot be reached.
     """
-    located = locate(job.path, quant)
-    model = identity(located)
-    job = msgspec.structs.replace(job, path=str(located.path.absolute()))
+    model = None
+    if job.server is None:
+        located = locate(job.path, quant)
+        model = identity(located)
+        job = msgspec.structs.replace(job, path=str(located.path.absolute()))
 
     def hear(window: Window) -> None:
         how.listener.say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")
@@ -116,7 +119,7 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
             hear(msgspec.convert(data, Window))
 
     with Pipeline(how._replace(listener=Listener(how.listener.say))) as pipeline:
-        if programs is None:
+        if programs is None or model is None:
             return pipeline.measure(plan(job, model), on_event=told)
         if job.duty_ratio < 1 or job.runtime != "llamacpp" or how.resume:
             raise RefusedError("on a target llama-bench decodes without pauses: leave out --duty, --runtime, --resume")

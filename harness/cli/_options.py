@@ -226,6 +226,7 @@ prompts = together(
 )  # fmt: skip
 memory_limit = click.option("--memory-limit", "memory_bytes", type=Size(), help="Such as 900MB or 1.5GiB.")
 
+prefix_cache = click.option("--prefix-cache", "reuse", is_flag=True, help="Let the server take prompts from its cache.")
 server = together(
     click.option("--url", default="", metavar="URL", help="Server to measure, with --runtime server."),
     click.option("--model", "server_model", default="", metavar="NAME", help="The server's name for its model."),
@@ -233,7 +234,6 @@ server = together(
         "--key-variable", default="EDGE_HARNESS_API_KEY", show_default=True, metavar="NAME",
         help="Environment variable that holds the server's key.",
     ),
-    click.option("--prefix-cache", "reuse", is_flag=True, help="Let the server take prompts from its cache."),
     click.option(
         "--silence", "silence_s", type=Amount(0, 1e5), default=60.0, show_default=True,
         help="Longest time that a server may send nothing, in seconds.",
@@ -323,7 +323,9 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
             if here and cpus:
                 from harness.measure.machine import allowed_cpus
 
-                allowed = sorted(allowed_cpus()) if hasattr(os, "sched_setaffinity") else []
+                if not hasattr(os, "sched_setaffinity"):
+                    raise click.UsageError("--cpus: this system binds no process to CPUs: leave it out")
+                allowed = sorted(allowed_cpus())
                 if not set(cpus) <= set(allowed):
                     raise click.UsageError(f"--cpus: found {sorted(cpus)}, expected some of {allowed}")
             if here and given.get("programs") is not None:
@@ -369,14 +371,18 @@ def _there(target: str, how: "How") -> Answer:
     return Answer(lambda: json.loads(found.text), lambda: click.echo(clean_lines(found.text), nl=False), found.status)
 
 
-def sides_of(
-    runtimes: str, url: str, model: str, key_variable: str, reuse: bool, silence_s: float
-) -> list[tuple[str, "ServedJob | None"]]:
-    """The runtimes of ``--runtime``, separated by commas, each with what a server is asked where it is one."""
+def sides_of(given: dict[str, Any]) -> list[tuple[str, "ServedJob | None"]]:
+    """The runtimes of ``--runtime``, separated by commas, each with what a server is asked where it is one.
+
+    What decides it is taken out of ``given``.
+    """
+    runtimes, url, model = (given.pop(name) for name in ("runtime", "url", "server_model"))
+    same = {"model": model, "key_variable": given.pop("key_variable"), "reuse": given.pop("reuse", False)}
+    silence_s = given.pop("silence_s")
     parts = [part.strip().partition(":")[::2] for part in runtimes.split(",")]
     if any(own for name, own in parts if name != "server") or not all(own or url for n, own in parts if n == "server"):
         raise click.UsageError(f"--runtime: found {runtimes!r}, expected names, or server:URL, or server with --url")
-    if (url or model or reuse) and "server" not in dict(parts):
+    if (url or model or same["reuse"]) and "server" not in dict(parts):
         raise click.UsageError(f"--url, --model and --prefix-cache are for --runtime server, found {runtimes!r}")
     if "server" not in dict(parts):
         return [(name, None) for name, _ in parts]
@@ -384,9 +390,22 @@ def sides_of(
     from harness.measure.jobs.served import ServedJob
     from harness.runtimes.server.stream import Patience
 
-    same: dict[str, Any] = {"model": model, "key_variable": key_variable, "reuse": reuse, "scenario": Scenario()}
-    same["patience"] = Patience(silence_s=silence_s)
+    same |= {"scenario": Scenario(), "patience": Patience(silence_s=silence_s)}
     return [(name, ServedJob(url=own or url, **same) if name == "server" else None) for name, own in parts]
+
+
+def check_sides(context: click.Context, sides: list[tuple[str, "ServedJob | None"]], models: object) -> None:
+    """Refuse what a server decides by itself, and runtimes that need ``models`` where none is named (UsageError)."""
+    servers = [job for _, job in sides if job]
+    of_others = {"target", "memory_bytes", "emulated", "resume", "nice", "cpus"} if servers else set()
+    for option in context.command.params:
+        if option.name in of_others and context.params[option.name] not in {None, False, (), "local"}:
+            raise click.UsageError(f"{option.opts[0]} is not for a server: it is what it is now")
+    threads = context.params.get("threads") or (context.params["thread_count"],)
+    if len(servers) == len(sides) == 1 and threads != (0,):
+        raise click.UsageError("--threads: a server has its own; set them where it is started")
+    if not models and len(servers) < len(sides):
+        raise click.MissingParameter(param_hint="MODEL", param_type="argument")
 
 
 def hand_over(

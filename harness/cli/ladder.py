@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 @options.tokens(64)
 @options.prompt()
 @options.threads
+@options.api
+@options.placement
 @options.repetitions(3)
 @click.option("--device", "devices", multiple=True, metavar="D", help="Say which rung this device takes; repeatable.")
 @options.context()
@@ -57,8 +59,9 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     """
     from harness.app.ladder import DEFAULT_QUANTS, Asked, advise, ladder
     from harness.app.matrix import matching
-    from harness.app.resolve import resolve_device
+    from harness.app.resolve import resolve_device, scenario_from
     from harness.catalog.devices import device_names
+    from harness.domain.placement import Placement
     from harness.domain.scenario import Scenario
     from harness.errors import Exit
     from harness.targets import target_named
@@ -66,8 +69,9 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     path = model_file(model)
     profiles = [resolve_device(name) for name in matching("device", devices, device_names())]
     there = Scenario(context_tokens=given.pop("context_tokens"))
-    fields = options.fields_of(Scenario, given)
-    timed = Scenario(context_tokens=max(1024, fields["prompt_tokens"], fields["new_tokens"]), **fields)
+    fields = options.fields_of(Scenario, given) | options.fields_of(Placement, given)
+    fields["context_tokens"] = max(1024, fields["prompt_tokens"], fields["new_tokens"])
+    timed = scenario_from(fields)
     asked = Asked(
         chunk_count=chunks,
         scenario=None if no_speed else timed,

@@ -40,6 +40,7 @@ from harness.cli._output import Answer, say
     help="Software that executes the model; several in turns: llamacpp,ik,server:URL.",
 )
 @options.server
+@options.prefix_cache
 @options.repetitions()
 @click.option(
     "--cold-loads", type=options.Count(0, 100), default=1, show_default=True, help="Loads past the page cache."
@@ -61,12 +62,6 @@ def run(
     depths: tuple[int, ...],
     threads: tuple[int, ...],
     batches: tuple[int, ...],
-    runtime: str,
-    url: str,
-    server_model: str,
-    key_variable: str,
-    reuse: bool,
-    silence_s: float,
     draft: str | None,
     ram_budget: str | None,
     workload: str,
@@ -90,16 +85,8 @@ def run(
     from harness.app.trend import answer_beside
     from harness.cli._records import difference_view, reasons, run_table
 
-    sides = options.sides_of(runtime, url, server_model, key_variable, reuse, silence_s)
-    if any(job for _, job in sides):  # a server decides these by itself
-        its_own = {"target", "memory_bytes", "emulated", "resume", "nice", "cpus"}
-        for option in context.command.params:
-            if option.name in its_own and context.params[option.name] not in {None, False, (), "local"}:
-                raise click.UsageError(f"{option.opts[0]} is not for a server: it is what it is now")
-        if len(sides) == 1 and context.params["threads"] != (0,):
-            raise click.UsageError("--threads: a server has its own; set them where it is started")
-    if not models and any(job is None for _, job in sides):
-        raise click.MissingParameter(param_hint="MODEL...", param_type="argument")
+    sides = options.sides_of(fields)
+    options.check_sides(context, sides, models)
     of_runs = {name: fields.pop(name) for name in ("repetitions", "cold_loads", "greedy")}
     cells = cells_of(models or ("",), quant, scenario_from(fields), depths=depths, threads=threads, batches=batches)
     chosen = [Options(runtime=name, server=job, how=how, **of_runs) for name, job in sides]

@@ -62,7 +62,6 @@ def _rates(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 def COMMAND(  # noqa: N802  verbs are found by this name
     url: str,
     server_model: str,
-    reuse: bool,
     silence_s: float,
     users: tuple[float, ...],
     rates: tuple[float, ...],
@@ -82,10 +81,8 @@ def COMMAND(  # noqa: N802  verbs are found by this name
 
     if not url or sum(map(bool, (users, rates, trace))) != 1:
         raise click.UsageError("expected --url with one of --users, --rate and --trace")
-    if reuse or how.resume:
-        raise click.UsageError(
-            f"{'--prefix-cache' if reuse else '--resume'} has no meaning here: see --prefix, --turns"
-        )
+    if how.resume:
+        raise click.UsageError("--resume has no meaning here: a server is what it is now")
     if any(count != int(count) for count in users):
         raise click.BadParameter("whole numbers of users", param_hint="--users")
     job = LoadJob(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command("soak")
-@click.argument("model")
+@click.argument("model", default="")
 @options.quant
 @click.option("--minutes", type=options.Amount(), default=10.0, show_default=True, help="How long.")
 @click.option(
@@ -28,10 +28,16 @@ if TYPE_CHECKING:
 @options.threads
 @options.api
 @options.placement
-@click.option("--runtime", default="llamacpp", show_default=True, help="Software that executes the model.")
+@click.option(
+    "--runtime", default="llamacpp", show_default=True, help="Software that executes the model; server with --url."
+)
+@options.server
 @options.on_target
 @options.measuring(86_400)
+@click.pass_context
 def COMMAND(  # noqa: N802
+    context: click.Context,
+    /,
     model: str,
     quant: str,
     meter: Path | None,
@@ -42,6 +48,8 @@ def COMMAND(  # noqa: N802
 ) -> Answer:
     """Decode with MODEL for minutes: burst, when it falls, what is left, energy of a token.
 
+    With --runtime server it is the server's model that decodes, and no MODEL is named.
+
     Exit status: 0 it ran to its end, 3 a limit of heat or battery ended it, 4 it could not run.
     """
     from harness.app.on_target import soak
@@ -50,7 +58,13 @@ def COMMAND(  # noqa: N802
     from harness.domain.result import Soak
     from harness.measure.jobs.soak import SoakJob
 
-    of_job = options.fields_of(SoakJob, asked)
+    (name, server), *others = sides = options.sides_of(asked)
+    options.check_sides(context, sides, model)
+    if others:
+        raise click.UsageError(f"--runtime: found {context.params['runtime']!r}, expected one")
+    if server and (model or quant):
+        raise click.UsageError("a server has loaded its model already: --model chooses among several")
+    of_job = options.fields_of(SoakJob, asked) | {"runtime": name, "server": server}
     scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": 1})
     job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), **of_job)
     record = soak(job, quant, target, programs, how)

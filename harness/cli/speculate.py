@@ -18,7 +18,8 @@ from harness.units import format_bytes
     type=click.Choice(["auto", "keep", "Q4_0"]),
     default="auto",
     show_default=True,
-    help="Also try the draft as plain Q4_0, the fastest form on most CPUs (kept in the cache), and take the better.",
+    help="Also try the draft as plain Q4_0, the fastest form on most CPUs (kept in the cache), and take the better; "
+    "with --verifier auto is keep.",
 )
 @click.option(
     "--verifier", metavar="URL", help="Server whose model verifies what the draft drafts here: http://host:port."

@@ -9,7 +9,6 @@ import msgspec
 from harness import plugins
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError
 from harness.ports import Session
 
 
@@ -29,9 +28,7 @@ def run_answers(arguments: Mapping[str, Any], emit: Callable[..., None]) -> None
         HarnessError: The runtime or the model cannot be used.
     """
     job = msgspec.convert(arguments, AnswersJob)
-    runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
-    if reason := runtime.missing():
-        raise EngineError(reason)
+    runtime = plugins.usable_runtime(job.runtime)
     context_tokens = max(512, len(job.prompt_tokens) + job.greedy_count + 256)
     session: Session = runtime.open(Path(job.path), Scenario(context_tokens=context_tokens))
     emit("greedy", greedy_tokens(session, list(job.prompt_tokens), job.greedy_count))

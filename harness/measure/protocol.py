@@ -78,9 +78,7 @@ def run_generate(arguments: Mapping[str, Any], emit: Emit) -> None:
         HarnessError: The runtime or the model cannot be used.
     """
     job = msgspec.convert(arguments, GenerateJob)
-    runtime: Runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
-    if reason := runtime.missing():
-        raise EngineError(reason)
+    runtime: Runtime = plugins.usable_runtime(job.runtime)
     if (mirror := getattr(runtime, "mirror_log", None)) is not None:
         mirror(lambda line: os.write(2, line.encode() + b"\n"))  # the parent keeps its end: it survives an abort
 

@@ -1,7 +1,8 @@
-"""llama.cpp's own programs, ``llama-bench`` and ``llama-batched-bench``: what a release brings, without a compiler.
+"""llama.cpp's own programs, ``llama-bench`` and those beside it: what a release brings, without a compiler.
 
 They are looked for in the folder that ``EDGE_HARNESS_LLAMA_BIN`` names, else on the PATH. Source of the options and
-of what is printed: llama.cpp, tools/llama-bench/llama-bench.cpp and tools/batched-bench/batched-bench.cpp.
+of what is printed: llama.cpp, tools/llama-bench/llama-bench.cpp, tools/batched-bench/batched-bench.cpp and
+tools/perplexity/perplexity.cpp.
 """
 
 import json
@@ -68,29 +69,16 @@ def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> l
         RefusedError: The program has no option for what the scenario asks.
         EngineError: There is no such program.
     """
-    name = _bench(scenario)
-    found = program(name)
-    if found is None:
-        raise EngineError(f"no {name} beside llama-bench")
-    text, s = _output(name, "--help"), scenario
-    fused = ("on" if "on|off" in text else "1") if s.flash_attention else ("off" if "on|off" in text else "0")
-    given = [found, "-m", str(path), "-t", str(s.thread_count or default_thread_count()), "-ub", str(s.ubatch_tokens)]
-    given += ["-ctk", s.kv_type.lower(), "-ctv", s.kv_type.lower(), "-fa", fused, *_placed(s, text)]
+    s = scenario
+    given = common(_bench(s), path, s)
     if s.batch_count > 1:
         filled = s.depth_tokens or s.prompt_tokens
         needed = s.batch_count * (filled + s.new_tokens)
         if needed > s.context_tokens:
             raise RefusedError(f"{s.batch_count} sequences need a context of {needed}: raise --context")
-        given += [] if s.mmap else ["--no-mmap"]
-        given += [] if s.repack else ["--no-repack"]
         given += ["-c", str(s.context_tokens), "-npp", str(filled), "-ntg", str(s.new_tokens)]
         # A thread writes its log, and the process may end before the last row is out: one more is asked for.
         return [*given, "-npl", ",".join([str(s.batch_count)] * (repetitions + 1)), "--output-format", "jsonl"]
-    if not s.repack:
-        if "--repack" not in text:
-            raise RefusedError("--no-repack: this llama-bench has no such option")
-        given += ["--repack", "0"]
-    given += ["-lm", "mmap" if s.mmap else "none"] if "--load-mode" in text else ["-mmp", str(int(s.mmap))]
     prompt, new = (s.prompt_tokens, 0) if phase == "prefill" else (0, s.new_tokens)
     given += ["-p", str(prompt), "-n", str(new), "-r", str(repetitions), "-o", "jsonl"]
     return given + (["-d", str(s.depth_tokens)] if s.depth_tokens else [])
@@ -123,9 +111,33 @@ def _bench(scenario: Scenario) -> str:
     return "llama-batched-bench" if scenario.batch_count > 1 else "llama-bench"
 
 
-def _placed(scenario: Scenario, text: str) -> list[str]:
-    """Where the model lies, for a program whose help is ``text``; the two spell a share and a switch differently."""
-    s, p, single = scenario, scenario.placement, scenario.batch_count == 1
+def common(name: str, path: Path, scenario: Scenario) -> list[str]:
+    """A program with what all of them take of a scenario; llama-bench spells some of it in its own way.
+
+    Raises:
+        RefusedError: It has no such option.
+        EngineError: There is no such program.
+    """
+    found = program(name)
+    if found is None:
+        raise EngineError(f"no {name} beside llama-bench")
+    text, s, single = _output(name, "--help"), scenario, name == "llama-bench"
+    fused = ("on" if "on|off" in text else "1") if s.flash_attention else ("off" if "on|off" in text else "0")
+    given = [found, "-m", str(path), "-t", str(s.thread_count or default_thread_count()), "-ub", str(s.ubatch_tokens)]
+    given += ["-ctk", s.kv_type.lower(), "-ctv", s.kv_type.lower(), "-fa", fused, *placed(s, text, single=single)]
+    if "--load-mode" in text:
+        mapped = ["-lm", "mmap" if s.mmap else "none"]
+    else:
+        mapped = ["-mmp", str(int(s.mmap))] if single else ["--no-mmap"]
+    given += mapped if single or not s.mmap else []
+    if not s.repack and "-repack" not in text:
+        raise RefusedError(f"--no-repack: this {name} has no such option")
+    return given if s.repack else [*given, *(["--repack", "0"] if single else ["--no-repack"])]
+
+
+def placed(scenario: Scenario, text: str = "", *, single: bool = True) -> list[str]:
+    """Where the model lies, as llama-bench (``single``) or the others spell it; ``text`` is the program's help."""
+    s, p = scenario, scenario.placement
     if s.api in {"", "cpu"}:  # a program with a GPU built in would still copy weights of long prompts to it
         return ["-ngl", "0", *((["-nopo", "1"] if single else ["--no-op-offload"]) if "-op-offload" in text else [])]
     given = ["-ngl", "99" if isinstance(p.gpu_layers, str) else str(p.gpu_layers), "-sm", p.split_mode]

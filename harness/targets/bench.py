@@ -27,6 +27,7 @@ from harness.measure.sensors import EnergyMeter
 from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.validity import ValidityProbe, Watch
 from harness.records.imports.llama_bench import from_document
+from harness.runtimes.executable import placed
 from harness.targets.facts import Facts, battery_percent, celsius, doubts, drained_joules, facts, fingerprint, ready
 from harness.targets.shell import LOST, Counters, Frame, Progress, Running, ShellTarget
 
@@ -237,7 +238,7 @@ def _prepared(
     words += ["nice", "-n", job.limits.nice] if job.limits.nice else []
     words += [there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
     words += ([] if s.mmap else ["--load-mode", "none"]) + ([] if s.repack else ["--repack", 0])
-    words += ["-ctk", kv, "-ctv", kv, "-ngl", 0 if s.api in {"", "cpu"} else 99, "-o", "json", "--progress"]
+    words += ["-ctk", kv, "-ctv", kv, *placed(s), "-o", "json", "--progress"]
     words += ["-t", s.thread_count or len(cpus) or known.cpu.logical_cpu_count]
     return [str(word) for word in words], known
 

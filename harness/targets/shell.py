@@ -7,6 +7,7 @@ import contextlib
 import re
 import shlex
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,21 +80,25 @@ class ShellTarget:
         Raises:
             CouldNotRunError: It failed, the connection did, or it took too long.
         """
-        try:
-            process = subprocess.Popen(
-                self.argv(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-        except OSError as error:
-            raise CouldNotRunError(f"{self._words[0]} cannot be started: {error.strerror}") from error
-        end_s = time.monotonic() + timeout_s
-        output = bytearray()
-        with process, _limited(timeout_s, process.kill):
-            assert process.stdout is not None and process.stderr is not None
-            while len(output) < _OUTPUT_MAX_BYTES and (chunk := process.stdout.read(_CHUNK_BYTES)):
-                output += chunk
-            if len(output) >= _OUTPUT_MAX_BYTES:  # a target that never stops is cut off
-                process.kill()
-            errors = process.stderr.read(_CHUNK_BYTES)
+        # Errors go to a file: a script that filled a pipe of them before it ends would wait for ever.
+        with tempfile.TemporaryFile() as told:
+            try:
+                process = subprocess.Popen(
+                    self.argv(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=told
+                )
+            except OSError as error:
+                raise CouldNotRunError(f"{self._words[0]} cannot be started: {error.strerror}") from error
+            end_s = time.monotonic() + timeout_s
+            output = bytearray()
+            with process, _limited(timeout_s, process.kill):
+                assert process.stdout is not None
+                while len(output) < _OUTPUT_MAX_BYTES and (chunk := process.stdout.read(_CHUNK_BYTES)):
+                    output += chunk
+                if len(output) >= _OUTPUT_MAX_BYTES:  # a target that never stops is cut off
+                    process.kill()
+                process.wait()
+            told.seek(0)
+            errors = told.read(_CHUNK_BYTES)
         if len(output) >= _OUTPUT_MAX_BYTES:
             raise CouldNotRunError(f"{self.name}: it sent {_OUTPUT_MAX_BYTES} bytes or more")
         if time.monotonic() >= end_s:

@@ -175,6 +175,17 @@ def test_an_option_means_the_same_in_every_verb() -> None:
             for words in (["--nice", "3"], ["--memory-limit", "1GiB"], ["--as", "iphone-15-pro"], ["--resume"])
         ),
         (["speculate", "m", "--draft", "d", "--verifier", "http://127.0.0.1:1", "--resume"], "no --resume"),
+        *(
+            (["soak", "--runtime", "server", "--url", "http://127.0.0.1:1", *words], said)
+            for words, said in (
+                (["--nice", "3"], "--nice is not for a server"),
+                (["--threads", "3"], "--threads: a server has its own"),
+                (["--prefix-cache"], "No such option"),
+            )
+        ),
+        (["soak"], "Missing argument MODEL"),
+        (["soak", "m", "--runtime", "ik,llamacpp"], "found 'ik,llamacpp', expected one"),
+        (["soak", "m", "--url", "http://127.0.0.1:1"], "are for --runtime server"),
         (["run", "m", "--programs", "."], "name it with --on"),
     ],
 )

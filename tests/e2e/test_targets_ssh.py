@@ -21,6 +21,7 @@ from harness.errors import CouldNotRunError, RefusedError
 from harness.records.history import History
 from harness.records.store import load
 from harness.targets import target_named
+from harness.targets.shell import ShellTarget
 from tests.e2e.ssh_server import NEEDS, serving
 
 pytest.importorskip("asyncssh")
@@ -62,6 +63,12 @@ def test_a_host_that_is_not_known_and_one_that_is_not_there(tmp_path: Path, port
         target_named(f"ssh://root@127.0.0.1:{port}").shell("true")
     with pytest.raises(CouldNotRunError, match="refused"):
         target_named("ssh://root@127.0.0.1:1").shell("true")
+
+
+def test_a_script_that_says_much_before_its_output_is_heard_out():
+    """A pipe holds 64 KiB: who reads the output first would wait for ever for one that writes its errors first."""
+    much = "head -c 300000 /dev/zero | tr '\\0' x >&2; echo done"
+    assert ShellTarget("here", ["sh", "-c"]).shell(much, timeout_s=20) == "done\n"
 
 
 def test_an_interrupted_command_holds_nobody_up():

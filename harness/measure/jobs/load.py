@@ -22,11 +22,11 @@ from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult
-from harness.measure.jobs.served import memory_mark
+from harness.measure.jobs.served import attached, memory_mark
 from harness.measure.pipeline import Measurement, events_named
 from harness.measure.protocol import Emit
 from harness.measure.validity import Watch, child_probe
-from harness.runtimes.server import RUNTIME, AttachedServer
+from harness.runtimes.server import AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
 
@@ -97,11 +97,9 @@ def plan(job: LoadJob) -> Measurement:
     """
     if unknown := set(job.limits_s) - {"ttft", "itl", "e2el"}:
         raise RefusedError(f"--limit: found {', '.join(sorted(unknown))}, expected ttft, itl or e2el")
-    server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
     lengths = [(a.prompt_tokens, a.new_tokens) for a in job.trace] or [(job.prompt_tokens[1], job.new_tokens[1])]
-    needed, room = job.prefix_tokens + job.turns * max(p + n for p, n in lengths), server.described.context_tokens
-    if 0 < room < needed:
-        raise RefusedError(f"the server has a context of {room} tokens, and the longest request needs {needed}")
+    needed = job.prefix_tokens + job.turns * max(p + n for p, n in lengths)
+    server = attached(job, needed)
 
     def read(result: ChildResult) -> Load | None:
         levels = tuple(msgspec.convert(data, LoadLevel) for data in events_named(result, "level"))
@@ -112,7 +110,7 @@ def plan(job: LoadJob) -> Measurement:
         entry=f"{__name__}:run_load",
         job=job,
         scenario=Scenario(
-            context_tokens=max(needed, room),
+            context_tokens=max(needed, server.described.context_tokens),
             prompt_tokens=job.prefix_tokens + max(p for p, _ in lengths),
             new_tokens=max(n for _, n in lengths),
         ),
@@ -130,7 +128,7 @@ def run_load(arguments: Mapping[str, Any], emit: Emit) -> None:
         ServerError: The server cannot be reached, or not one request of a level succeeded.
     """
     job = msgspec.convert(arguments, LoadJob)
-    server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    server = attached(job)
     emit("engine", server.identity(Scenario()))
     for level in (0.0,) if job.trace else job.levels:
         Level(job, level, server, emit).run()

@@ -1,7 +1,7 @@
 """How well a model predicts a text, beside a reference that reads the same tokens."""
 
 from collections.abc import Callable, Sequence
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from harness import plugins
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
-from harness.measure.jobs.served import ServedJob
+from harness.measure.jobs import executable
+from harness.measure.jobs.served import ServedJob, attached
 from harness.measure.validity import Watch, child_probe
+from harness.runtimes.executable import Executable
 from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
 from harness.runtimes.llamacpp.quality import Columns, Scores, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.server import RUNTIME as SERVER
 from harness.runtimes.server.verifier import Verifier
 
 
@@ -107,20 +108,23 @@ def run_text(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         HarnessError: It or the model cannot be used.
     """
     job = msgspec.convert(arguments, TextJob)
-    text = (files("harness") / "data" / "text" / "python-reference.txt").read_text(encoding="utf-8")
+    shipped = files("harness") / "data" / "text" / "python-reference.txt"
+    text = shipped.read_text(encoding="utf-8")
     if job.server is not None:
-        asked = job.server
-        server = SERVER.attach(asked.url, model=asked.model, key_variable=asked.key_variable, patience=asked.patience)
         try:
-            emit("nll", Verifier(server).text_nll(text, job.chunk_count))
+            emit("nll", Verifier(attached(job.server)).text_nll(text, job.chunk_count))
         except (KeyError, ValueError) as error:
             raise RefusedError(f"its log-probabilities are not those of the text's own tokens: {error}") from error
         return
     runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
-    if not isinstance(runtime, LlamaCpp):
-        raise RefusedError("scored are llama.cpp and ik in process, and servers")
-    with runtime.open(Path(job.path), job.scenario) as session:
-        emit("nll", text_nll(session, text, job.chunk_count).tolist())
+    if isinstance(runtime, LlamaCpp):
+        with runtime.open(Path(job.path), job.scenario) as session:
+            emit("nll", text_nll(session, text, job.chunk_count).tolist())
+    elif isinstance(runtime, Executable):
+        with as_file(shipped) as file:
+            emit("nll", executable.text_nll(Path(job.path), job.scenario, file, job.chunk_count))
+    else:
+        raise RefusedError("scored are llama.cpp and ik in process, llama-perplexity, and servers")
 
 
 def save_columns(path: Path, own: Columns, base: Columns | None) -> None:

@@ -9,7 +9,7 @@ the server's processes counted as ours where it runs here.
 import contextlib
 from collections.abc import Mapping
 from statistics import median
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -26,6 +26,9 @@ from harness.measure.validity import Watch
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience
+
+if TYPE_CHECKING:
+    from harness.measure.jobs.load import LoadJob
 
 _PROMPTS_MAX: Final = 8
 
@@ -54,19 +57,13 @@ def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement
             itself, or the server has no such model.
         ServerError: It cannot be reached.
     """
-    s, usual = job.scenario, Scenario()
+    s = job.scenario
     check_scenario(s)
-    own = ("kv_type", "flash_attention", "repack", "mmap", "ubatch_tokens", "batch_count", "api")
-    if other := [name for name in own if getattr(s, name) != getattr(usual, name)]:
-        raise RefusedError(f"{', '.join(other)}: a server has its own; set it where the server is started")
     if job.greedy:
         raise RefusedError("--greedy: a server always chooses tokens inside the clock")
-    server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    server = attached(job, s.depth_tokens + max(s.prompt_tokens + 1, s.new_tokens + 2), s)
     if s.depth_tokens and not server.described.vocab_count:
         raise RefusedError("--depth: this server takes no token ids, so what is in its cache cannot be cut at a token")
-    room, needed = server.described.context_tokens, s.depth_tokens + max(s.prompt_tokens + 1, s.new_tokens + 2)
-    if 0 < room < needed:
-        raise RefusedError(f"the server has a context of {room} tokens, and the run needs {needed}")
 
     def read(result: ChildResult) -> Generation:
         told = events_named(result, "server")
@@ -86,6 +83,24 @@ def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement
     )
 
 
+def attached(job: "ServedJob | LoadJob", needed_tokens: int = 0, scenario: Scenario | None = None) -> AttachedServer:
+    """The server of a job that needs a context of so many tokens.
+
+    Raises:
+        RefusedError: Its context is shorter, or the scenario asks for what a server decides by itself.
+        ServerError: It cannot be reached.
+    """
+    own = ("kv_type", "flash_attention", "repack", "mmap", "ubatch_tokens", "batch_count", "api", "placement")
+    usual = Scenario()
+    if other := [name for name in own if getattr(scenario or usual, name) != getattr(usual, name)]:
+        raise RefusedError(f"{', '.join(other)}: a server has its own; set it where the server is started")
+    server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    room = server.described.context_tokens
+    if 0 < room < needed_tokens:
+        raise RefusedError(f"the server has a context of {room} tokens, and the run needs {needed_tokens}")
+    return server
+
+
 def run_served(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Entry point of the child: measure a server as :class:`ServedJob` says, telling each sample at once.
 
@@ -93,8 +108,7 @@ def run_served(arguments: Mapping[str, Any], emit: Emit) -> None:
         HarnessError: The server cannot be used, or failed; its ``outcome`` says how.
     """
     job = msgspec.convert(arguments, ServedJob)
-    server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
-    Served(job, server, emit).run()
+    Served(job, attached(job), emit).run()
 
 
 class Served(Protocoller):

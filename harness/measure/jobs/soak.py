@@ -1,11 +1,13 @@
 """Decoding for minutes: what runs in the child, and what its windows say."""
 
-import os
+import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import psutil
@@ -15,20 +17,26 @@ from harness.domain.base import Frozen
 from harness.domain.record import ModelIdentity
 from harness.domain.result import Soak, Window
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
+from harness.errors import RefusedError
 from harness.measure import sensors
 from harness.measure.child import ChildResult
+from harness.measure.jobs.served import ServedJob, attached, memory_mark
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import Measurement, key_of
 from harness.measure.protocol import Emit
-from harness.ports import Runtime
+from harness.ports import Runtime, Session
+from harness.runtimes.server import AttachedServer
+from harness.runtimes.server.answer import Request
 from harness.stats.change import fall
+
+BATTERY_PERCENT_MIN: Final = 10.0
 
 
 class SoakJob(Frozen, frozen=True, kw_only=True):
     """What to run; each window decodes from an empty cache, again when the context is full.
 
     Attributes:
+        path: Model's file; empty where a ``server`` is asked.
         window_s: Least length of a window.
         duty_ratio: Share of the time to decode in; the rest it sleeps after each window.
         celsius_max: Hotter ends the run, as less charge than ``battery_percent_min`` does; None for no limit.
@@ -39,11 +47,12 @@ class SoakJob(Frozen, frozen=True, kw_only=True):
     path: str
     scenario: Scenario
     runtime: str = "llamacpp"
+    server: ServedJob | None = None
     minutes: float = 10.0
     window_s: float = 5.0
     duty_ratio: float = 1.0
     celsius_max: float | None = None
-    battery_percent_min: float = 10.0
+    battery_percent_min: float = BATTERY_PERCENT_MIN
     idle_s: float = 5.0
     meter: str = ""
 
@@ -52,48 +61,50 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Entry point of the child: tells ``engine``, each ``window``, and ``stopped`` where a limit ended it.
 
     Raises:
-        HarnessError: The runtime or the model cannot be used.
+        HarnessError: The runtime, the model or the server cannot be used; ``outcome`` says how a server failed.
     """
     job = msgspec.convert(arguments, SoakJob)
-    runtime: Runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
-    if reason := runtime.missing():
-        raise EngineError(reason)
+    runtime: Runtime | AttachedServer = plugins.usable_runtime(job.runtime) if job.server is None else _server(job)
+    here = not isinstance(runtime, AttachedServer) or runtime.local
+    if not here and (job.celsius_max is not None or job.battery_percent_min != BATTERY_PERCENT_MIN):
+        raise RefusedError("heat and battery of a server elsewhere are unknown: leave out --max-celsius, --min-battery")
     if job.celsius_max is not None and sensors.hottest_celsius() is None:
         raise RefusedError("this machine has no sensor of temperature: leave out --max-celsius")
     clock = getattr(runtime, "clock", None)
     now_s: Callable[[], float] = clock.now_s if clock is not None else time.perf_counter
     emit("engine", runtime.identity(job.scenario))
     meter, idle_watts = sensors.EnergyMeter(), 0.0
-    if meter.source != "not available":
+    scope = meter.source if here else "not available"
+    if scope != "not available":
         meter.start()
         time.sleep(job.idle_s)
         idle_watts = (meter.finish_joules() or 0.0) / job.idle_s
-    emit("energy", {"scope": meter.source, "idle_watts": idle_watts, "started_unix_s": time.time()})
-    session = runtime.open(Path(job.path), job.scenario)
-    process = psutil.Process(os.getpid())
-    try:
-        token, start_s = 1, now_s()
+    with ExitStack() as opened:
+        if isinstance(runtime, AttachedServer):
+            decoding: Callable[[], Iterator[int]] = partial(iter, _answers(job, runtime))
+        else:
+            session = opened.enter_context(closing(runtime.open(Path(job.path), job.scenario)))
+            decoding = partial(_decoded, session, job.scenario.context_tokens)
+        next(decoding())  # the first pass of an engine may read the file or make shaders: it is no window's
+        emit("energy", {"scope": scope, "idle_watts": idle_watts, "started_unix_s": time.time()})
+        start_s = now_s()
         while (since_s := now_s() - start_s) < 60 * job.minutes:
             meter.start()
-            count, position, begin_s = 0, 0, now_s()
-            session.clear()  # each window begins with an empty cache: a growing one would look like heat
-            while now_s() - begin_s < job.window_s:
-                if position >= job.scenario.context_tokens:
-                    session.clear()
-                    position = 0
-                session.decode((token,), position=position)
-                token = session.greedy()
-                position, count = position + 1, count + 1
-            duration_s, joules = now_s() - begin_s, meter.finish_joules()
+            count, begin_s = 0, now_s()
+            for made in decoding():  # each window begins with an empty cache: a growing one would look like heat
+                count += made
+                if now_s() - begin_s >= job.window_s:
+                    break
+            duration_s, joules = now_s() - begin_s, meter.finish_joules() if here else None
             window = Window(
                 since_start_s=since_s,
                 duration_s=duration_s,
                 token_count=count,
-                celsius=sensors.hottest_celsius(),
-                frequency_hz=sensors.cpu_frequency_hz(),
+                celsius=sensors.hottest_celsius() if here else None,
+                frequency_hz=sensors.cpu_frequency_hz() if here else None,
                 joules=max(joules - idle_watts * duration_s, 0.0) if joules is not None else None,
-                battery_percent=sensors.battery_percent(),
-                resident_bytes=process.memory_info().rss,
+                battery_percent=sensors.battery_percent() if here else None,
+                resident_bytes=_resident_bytes(runtime, emit),
             )
             emit("window", window)
             if limit := limit_reached(window, job):
@@ -101,8 +112,48 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
                 return
             if job.duty_ratio < 1:
                 time.sleep(duration_s * (1 / job.duty_ratio - 1))
-    finally:
-        session.close()
+
+
+def _server(job: SoakJob) -> AttachedServer:
+    assert job.server is not None
+    return attached(job.server, job.scenario.context_tokens, job.scenario)
+
+
+def _decoded(session: Session, context_tokens: int) -> Iterator[int]:
+    """Decodes from an empty cache for as long as it is asked, one token at a time."""
+    token = 1
+    while True:
+        session.clear()
+        for position in range(context_tokens):
+            session.decode((token,), position=position)
+            token = session.greedy()
+            yield 1
+
+
+def _answers(job: SoakJob, server: AttachedServer) -> Iterator[int]:
+    """Tokens of one answer after the other, each to a prompt of one token.
+
+    By the speed of the last one each takes a quarter of a window, so that a window ends in time also when it slows
+    down; it ends with its answer, and what the way to the server takes is in its time.
+    """
+    assert job.server is not None
+    source, count = random.Random(job.server.seed), 8
+    part_s = min(job.window_s / 4, job.server.patience.answer_s / 10)
+    while True:
+        asked = Request(prompt=server.prompt(1, source), new_tokens=count, context_tokens=job.scenario.context_tokens)
+        answer = server.ask(asked)
+        speed = answer.new_tokens / answer.duration_s
+        count = max(1, min(round(part_s * speed), job.scenario.context_tokens - 1))
+        yield answer.new_tokens
+
+
+def _resident_bytes(runtime: Runtime | AttachedServer, emit: Emit) -> int | None:
+    """Memory of what decodes; that of a server is told as ``memory`` too, since it is not the child's."""
+    if not isinstance(runtime, AttachedServer):
+        return int(psutil.Process().memory_info().rss)
+    for mark in ("loaded", "end"):
+        emit("memory", found := memory_mark(runtime, mark))
+    return found["rss_bytes"] or None
 
 
 def limit_reached(window: Window, job: SoakJob) -> str:
@@ -114,8 +165,16 @@ def limit_reached(window: Window, job: SoakJob) -> str:
     return ""
 
 
-def plan(job: SoakJob, model: ModelIdentity) -> Measurement:
-    """The run as the pipeline takes it."""
+def plan(job: SoakJob, model: ModelIdentity | None = None) -> Measurement:
+    """The run as the pipeline takes it, of a model's file or of what a server, which is asked once, says that it runs.
+
+    Raises:
+        RefusedError: The server decides by itself what is asked for, or its context is shorter.
+        ServerError: It cannot be reached.
+    """
+    key = key_of("soak", model.sha256, job, fingerprint().fingerprint) if model else ""
+    if job.server is not None:
+        model = _server(job).model()
     return Measurement(
         workload="soak",
         entry=f"{__name__}:run",
@@ -124,7 +183,7 @@ def plan(job: SoakJob, model: ModelIdentity) -> Measurement:
         read=lambda child: _read(child, job),
         runtime=job.runtime,
         model=model,
-        key=key_of("soak", model.sha256, job, fingerprint().fingerprint),
+        key=key,
     )
 
 
@@ -136,7 +195,7 @@ def _read(child: ChildResult, job: SoakJob) -> Soak | None:
         windows,
         job,
         energy_scope=energy["scope"],
-        battery_joules=sensors.battery_joules(),
+        battery_joules=sensors.battery_joules() if windows and windows[-1].battery_percent is not None else None,
         started_unix_s=energy["started_unix_s"],
         stopped=told.get("stopped", ""),
     )

@@ -55,7 +55,8 @@ def test_turns_are_resumed_one_by_one(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def sides(runtimes: str, url: str = "", model: str = "") -> list[tuple[str, str]]:
-    found = sides_of(runtimes, url, model, "KEY", False, 60.0)
+    given = {"runtime": runtimes, "url": url, "server_model": model, "key_variable": "KEY", "silence_s": 60.0}
+    found = sides_of(given)
     return [(name, job.url if job else "") for name, job in found]
 
 

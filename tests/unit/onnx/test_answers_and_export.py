@@ -14,13 +14,13 @@ from bench.engine_answers import AnswersJob, ask, score_text, surprise
 from bench.fake import RUNTIME as FAKE
 from bench.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
 from bench.versus_ort import REFERENCE, InconclusiveError, Speed, missed, ratios
-from harness.app.export_onnx import ask as ask_greedy
-from harness.app.export_onnx import equal_count, export_onnx
+from harness.app.export_onnx import ANSWERS_TARGET, equal_count, export_onnx
 from harness.app.locate import locate
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure.answers import AnswersJob as GreedyJob
 from harness.measure.answers import greedy_tokens
+from harness.measure.pipeline import prepare
 from harness.onnx.export import export
 from harness.runtimes.genai import RUNTIME as GENAI
 
@@ -78,7 +78,7 @@ def test_answers_of_a_child_are_those_of_the_formula(folder: Path, tmp_path: Pat
         expected += [np.log(np.exp(rows[i]).sum()) - rows[i][chunk[i + 1]] for i in range(16, 31)]
     assert told.nll == pytest.approx(expected, abs=1e-4)
     greedy = GreedyJob(path=job.path, runtime="ort", prompt_tokens=told.prompt, greedy_count=5)
-    assert ask_greedy(greedy) == told.greedy
+    assert tuple(prepare(ANSWERS_TARGET, greedy)["greedy"]) == told.greedy
     sequence = list(told.prompt)
     for token in told.greedy:
         assert token == reference_logits(WEIGHTS, sequence)[-1].argmax()
