@@ -14,8 +14,6 @@ from harness.onnx.export import export, read_record
 from harness.onnx.files import lint, quantization, size_bytes
 from harness.onnx.graph import read_graph
 
-ANSWERS_TARGET = "harness.measure.answers:run_answers"
-
 
 class Exported(Frozen, frozen=True, kw_only=True):
     """What was made.
@@ -78,7 +76,7 @@ def ask(job: AnswersJob) -> tuple[int, ...]:
     Raises:
         EngineError: It could not be asked.
     """
-    result = run_child(ANSWERS_TARGET, job)
+    result = run_child("harness.measure.answers:run_answers", job)
     told = next((tuple(data) for name, data in result.events if name == "greedy"), None)
     if told is None:
         raise EngineError(f"{job.runtime} on {Path(job.path).name}: {result.outcome}: {result.detail}")
