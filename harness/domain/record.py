@@ -11,7 +11,7 @@ changed, add the step from the old one to ``harness.records.store.MIGRATIONS``, 
 ``tests/records/v<N>-<name>.json``; a test loads one of every version there ever was, and fails while one is missing.
 """
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from msgspec.structs import replace
 
@@ -130,6 +130,20 @@ class MachineFingerprint(Frozen, frozen=True, kw_only=True):
     python: str
     device: str = "this machine"
     fingerprint: str = ""
+
+
+UNKNOWN_MACHINE: Final = MachineFingerprint(
+    system="",
+    kernel="",
+    cpu_model="",
+    core_count=0,
+    ram_bytes=0,
+    memory_limit_bytes=0,
+    isa=(),
+    python="",
+    device="unknown device",
+)
+"""One of which nothing was told."""
 
 
 class ModelIdentity(Frozen, frozen=True, kw_only=True):

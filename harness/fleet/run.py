@@ -10,7 +10,7 @@ import msgspec
 
 from harness.app.run import Options, cells_of, run_cells
 from harness.app.this_machine import this_machine
-from harness.domain.record import MachineFingerprint, Outcome, RunRecord
+from harness.domain.record import UNKNOWN_MACHINE, Outcome, RunRecord
 from harness.errors import BadDataError, CouldNotRunError, HarnessError
 from harness.fleet.matrix import Task
 from harness.fleet.net import CONNECT_S, Tls, client_of, dask
@@ -32,7 +32,7 @@ def run_fleet(
     scheduler: str,
     *,
     folder: Path,
-    tls: Tls = Tls(),  # noqa: B008  an immutable tuple
+    tls: Tls = Tls(),
     resume: bool = False,
     device_wait_s: float = 60.0,
     on_result: OnResult = lambda _task, _record: None,
@@ -249,22 +249,11 @@ def measure(task_json: bytes) -> bytes:
 
 def could_not_run(task: Task, detail: str, *, outcome: Outcome = "failed") -> RunRecord:
     """The record of a cell that has no result; nothing is known of its machine but the name."""
-    machine = MachineFingerprint(
-        system="",
-        kernel="",
-        cpu_model="",
-        core_count=0,
-        ram_bytes=0,
-        memory_limit_bytes=0,
-        isa=(),
-        python="",
-        device=task.device,
-    )
     return new_record(
         scenario=task.scenario,
         workload="generate",
         outcome=outcome,
         detail=detail,
-        machine=machine,
+        machine=msgspec.structs.replace(UNKNOWN_MACHINE, device=task.device),
         extra={"model": task.model, "quant": task.quant},
     )

@@ -4,11 +4,13 @@ import hashlib
 import re
 from typing import Any
 
+from msgspec.structs import replace
+
 from harness import __version__
 from harness.domain.record import (
     SCHEMA_VERSION,
+    UNKNOWN_MACHINE,
     EngineIdentity,
-    MachineFingerprint,
     ModelIdentity,
     Phase,
     RunRecord,
@@ -93,17 +95,7 @@ def record(
         harness_version=__version__,
         command=(f"imported from {tool}",),
         workload="generate",
-        machine=MachineFingerprint(
-            system="",
-            kernel="",
-            cpu_model=cpu,
-            core_count=0,
-            ram_bytes=0,
-            memory_limit_bytes=0,
-            isa=(),
-            python="",
-            device=device or cpu or "unknown device",
-        ),
+        machine=replace(UNKNOWN_MACHINE, cpu_model=cpu, device=device or cpu or UNKNOWN_MACHINE.device),
         scenario=scenario or Scenario(thread_count=thread_count),
         outcome="ok",
         detail=detail,
