@@ -7,6 +7,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, model_file, say, table
+from harness.errors import Exit
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--keep", type=options.FOLDER, help="Folder where the files stay instead.")
 @options.on_target
 @options.measuring()
-def COMMAND(  # noqa: N802  verbs are found by this name
+def ladder(
     model: str,
     quants: str,
     chunks: int,
@@ -60,7 +61,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.app.resolve import THIS_MACHINE, resolve_device
     from harness.catalog.devices import device_names
     from harness.domain.scenario import Scenario
-    from harness.errors import Exit
     from harness.targets import target_named
 
     wanted = tuple(dict.fromkeys(q.strip().upper() for q in quants.split(",") if q.strip()))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--runtime", default="llamacpp", show_default=True, help="Software that executes the model.")
 @options.on_target
 @options.measuring(86_400)
-def COMMAND(  # noqa: N802
+def soak(
     model: str,
     quant: str,
     meter: Path | None,

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from harness.app.resolve import resolve_model
 from harness.catalog.models import model_names
 from harness.catalog.names import key, load_model, match, nearest
-from harness.cli.models import COMMAND
+from harness.cli.models import models as COMMAND
 from harness.domain.quant import split, understood
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.kv_cache import kv_cache_bytes
