@@ -21,7 +21,8 @@ from harness.domain.base import Frozen
 from harness.domain.quality import CalibrationChange, Change, Temperature
 from harness.errors import EngineError, RefusedError
 from harness.measure.child import Limits, run_child
-from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS, QuantizeJob
+from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX
+from harness.runtimes.llamacpp.quantize import QUANTS, QuantizeJob
 from harness.stats.calibration.metrics import ece, equal_width
 from harness.stats.calibration.paired import calibration_change
 from harness.stats.intervals import share_interval
@@ -208,7 +209,7 @@ def quant_quality(
         BadDataError: The source is no GGUF file.
         EngineError: The engine or the quantizer failed.
     """
-    unfit = [q for q in quants if q not in QUANTS or q in NEED_IMPORTANCE]
+    unfit = [q for q in quants if q not in QUANTS or q in NEEDS_IMPORTANCE_MATRIX]
     if unfit:
         raise RefusedError(f"{unfit[0]} cannot be made here: it is no mixture, or needs an importance matrix")
     header = read_gguf(source)

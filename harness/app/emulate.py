@@ -17,11 +17,12 @@ from harness.domain.model import Weights
 from harness.domain.record import Outcome, RunRecord
 from harness.domain.result import Boundary
 from harness.domain.scenario import Scenario
-from harness.measure.child import ChildResult
+from harness.measure.child import ChildResult, run_child
 from harness.measure.jobs.hold import UBATCH_TOKENS, HoldJob
 from harness.measure.pipeline import How, Pipeline
 from harness.measure.runner import identify, new_record
 from harness.predict.memory import predict_memory
+from harness.predict.verdict import available_bytes_of
 from harness.runtimes._threads import default_thread_count
 
 NOT_EMULATED: Final = (
@@ -55,13 +56,12 @@ def emulation_of(
     device: DeviceProfile, *, entitled: bool = False, memory_bytes: int | None = None, thread_count: int = 0
 ) -> Emulation:
     """What of ``device`` can be imposed here; with less memory, or other threads, where they are given."""
-    ram = device.pool("ram")
-    usable = ram.entitled_bytes if entitled and ram.entitled_bytes else ram.usable_bytes
+    usable = available_bytes_of(device.pool("ram"), entitled=entitled)
     cores = next((e.core_count for e in device.engines if e.kind == "cpu"), 0)
     here = default_thread_count()
     return Emulation(
         device=device.name,
-        memory_limit_bytes=min(memory_bytes or int(usable.value), int(usable.value)),
+        memory_limit_bytes=min(memory_bytes or usable, usable),
         thread_count=thread_count or (min(cores, here) if cores else here),
         core_count=cores,
     )
@@ -89,7 +89,7 @@ def find_boundary(path: Path, emulation: Emulation, *, tolerance_ratio: float = 
     with Pipeline(how) as pipeline:
         while trial not in tried:
             job = HoldJob(model=str(path.absolute()), scenario=_scenario(trial, emulation))
-            ended = tried[trial] = pipeline.trial("harness.measure.jobs.hold:run", job)
+            ended = tried[trial] = run_child("harness.measure.jobs.hold:run", job, limits=how.limits)
             pipeline.heard.say(f"context {trial}: {ended.outcome}")
             if ended.outcome == "ok":
                 low = trial

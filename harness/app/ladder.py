@@ -30,10 +30,11 @@ from harness.measure.jobs.score import QualityJob, load_columns
 from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, make, prepare
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
+from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX
 from harness.predict.weights import weights_of
 from harness.records.ladder import Ladder, Rung, describe, divergence, mark_frontier, reference_of, rung_of
 from harness.runtimes.llamacpp import RUNTIME
-from harness.runtimes.llamacpp.quantize import NEED_IMPORTANCE, QUANTS
+from harness.runtimes.llamacpp.quantize import QUANTS
 from harness.stats.calibration.paired import calibration_change
 from harness.targets.bench import BenchJob, bench_on
 from harness.targets.facts import facts, fingerprint
@@ -220,7 +221,7 @@ class Workshop:
                 types={t: n / weight_count for t, n in counts.most_common()},
                 score=msgspec.convert(found[0], TextScore),
                 calibration=calibration_change(base, own),
-                importance=quant in NEED_IMPORTANCE,
+                importance=quant in NEEDS_IMPORTANCE_MATRIX,
             )
 
         job = QualityJob(
@@ -272,7 +273,8 @@ class Workshop:
         if (self.folder / name).exists():
             return self.folder / name
         job = {"source": str(self.source), "quant": quant}
-        if quant in NEED_IMPORTANCE:  # collected once, on the second half of the text; scoring begins with the first
+        if quant in NEEDS_IMPORTANCE_MATRIX:
+            # Collected once, on the second half of the text; scoring begins with the first.
             of_text = {"model": str(self.source), "text": str(self.text)}
             matrix = self._made("importance.npz", "run_importance", of_text, "collecting an importance matrix")
             job["importance"] = str(matrix)

@@ -233,7 +233,7 @@ def plan_under_budget(
     cached_rate, hit = _expert_cache(model.weights, held, budget, disk, compute_s)
     return StreamingOutlook(
         budget_bytes=budget,
-        pinned_count=len(plan.pinned),
+        pinned_count=plan.pinned_count,
         streamed_bytes=plan.streamed_bytes,
         tokens_per_s=plan.tokens_per_s,
         naive_tokens_per_s=1.0 / plan.naive_seconds_per_pass,

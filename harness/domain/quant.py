@@ -33,6 +33,9 @@ _TABLES: Final[dict[str, Any]] = tomllib.loads(
 )
 _EXACT: Final = re.compile(_TABLES["exact"], re.VERBOSE)
 _IN_NAME: Final = re.compile(_TABLES["in_name"], re.IGNORECASE | re.VERBOSE)
+_IN_WORDS: Final = re.compile(
+    r"\b((?:I?Q\d|TQ\d|F16|F32|BF16|MXFP4|NVFP4)[A-Z0-9_]*)(?: - (?:Small|Medium|Large)| mix)?"
+)
 
 
 def split(name: str) -> tuple[str, str]:
@@ -70,3 +73,12 @@ def understood(text: str) -> Quantisation | None:
         why = f"{why}; {low:g} to {high:g} bits a weight in published files, {mixture} stands for it"  # noqa: PLW2901
         return Quantisation(text=text, mixture=mixture, bits_low=low, bits_high=high, why=why)
     return None
+
+
+def mixture_in(words: str) -> str:
+    """The mixture in llama.cpp's own words: ``qwen2 1B Q4_K - Medium`` is ``Q4_K_M``; empty where they name none."""
+    found = _IN_WORDS.search(words)
+    if found is None:
+        return ""
+    known = understood(found[0])
+    return known.mixture if known and not known.bits_low else found[1]

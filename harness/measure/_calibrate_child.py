@@ -7,12 +7,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from msgspec.structs import replace
+
 from harness.domain.ggml import row_bytes
+from harness.domain.model import ModelShape
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
 from harness.measure.memory_watch import read_memory
-from harness.measure.tiny_model import TinyShape, write_tiny
+from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.validity import Limits, child_probe
 from harness.runtimes.llamacpp.devices import devices, devices_of, link_speed
 from harness.runtimes.llamacpp.session import LlamaSession
@@ -28,34 +31,34 @@ class Bench(NamedTuple):
 
     role: str
     type_name: str
-    shape: TinyShape
+    shape: ModelShape
     repetitions: Mapping[int, int]
     depths: tuple[int, ...] = (0,)
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of all matrices that a pass reads, the tied output matrix included."""
-        s = self.shape
-        return s.layer_count * s.layer_bytes(self.type_name) + s.vocab_count * row_bytes(self.type_name, s.hidden_dim)
+        return sum(tensor.size_bytes for tensor in matrices(self.shape, self.type_name))
 
 
-def dimensions(role: str, type_name: str, fill_bytes: int) -> TinyShape:
+def dimensions(role: str, type_name: str, fill_bytes: int) -> ModelShape:
     """Shape of the tiny model of that role: as many layers (or vocabulary rows) as fill ``fill_bytes``.
 
     ``narrow mid wide`` differ in row length, ``head`` is one big product, ``shallow deep`` have next to no weights.
     ``narrow few`` and ``wide few`` are a sixth of the others: large batches are bound by arithmetic, not by memory.
     """
     if role in {"shallow", "deep", "deep apart"}:
-        return TinyShape(2 if role == "shallow" else 26, 64, 64, 1, 1, 64, 256)
+        return tiny_shape(2 if role == "shallow" else 26, 64, 64, 1, 1)
     if role == "head":
-        return TinyShape(1, 512, 512, 8, 2, 64, max(fill_bytes // row_bytes(type_name, 512), 256))
+        return tiny_shape(1, 512, 512, 8, 2, max(fill_bytes // row_bytes(type_name, 512), 256))
     if role in {"grouped", "ungrouped"}:
-        return TinyShape(_ATTENTION_LAYERS, 256, 256, 16, 2 if role == "grouped" else 16, 64, 256)
+        return tiny_shape(_ATTENTION_LAYERS, 256, 256, 16, 2 if role == "grouped" else 16)
     name, _, few = role.partition(" ")
     width = {"narrow": 512, "mid": 1024, "wide": 2048}[name]
-    one = TinyShape(1, width, 2 * width, width // 64, max(width // 256, 1), 64, 256)
+    one = tiny_shape(1, width, 2 * width, width // 64, max(width // 256, 1))
     wanted = fill_bytes / (6 if few else 1)
-    return one._replace(layer_count=max(round(wanted / one.layer_bytes(type_name)), 1 if few else 2))
+    layer = sum(tensor.size_bytes for tensor in matrices(one, type_name) if tensor.name.startswith("blk."))
+    return replace(one, layer_count=max(round(wanted / layer), 1 if few else 2))
 
 
 def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[Bench]]:
@@ -66,18 +69,17 @@ def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[B
     """
     if api == "cpu":
         overheads: tuple[str, ...] = ("shallow", "deep")
-        widths: tuple[str, ...] = ("narrow", "mid", "wide")
         overhead, attention = {1: 16, 2: 6, 4: 6, 8: 6, 16: 4, 64: 2, 512: 1}, {1: 8, 4: 4}
         few, many = {1: 12, 2: 4, 3: 3, 4: 3, 5: 3, 8: 2, 16: 1}, {64: 2, 512: 1}
     else:
-        overheads, widths = ("shallow", "deep", "deep apart"), ("narrow", "mid", "wide")
+        overheads = ("shallow", "deep", "deep apart")
         overhead, attention = {1: 8, 4: 4, 16: 2}, {1: 6}
         few, many = {1: 6, 2: 3, 4: 2, 8: 2}, {64: 1, 512: 1}
     yield _benches(overheads, "F16", overhead)
     yield _benches(("grouped", "ungrouped"), "F16", attention, depths=(0, DEPTH_TOKENS))
     for type_name in types:
         yield [
-            *_benches(widths, type_name, few, fill_bytes),
+            *_benches(("narrow", "mid", "wide"), type_name, few, fill_bytes),
             *_benches(("head",), type_name, {b: n for b, n in few.items() if b <= 8}, fill_bytes),
             *_benches(("narrow few", "wide few"), type_name, many, fill_bytes),
         ]

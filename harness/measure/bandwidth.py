@@ -7,7 +7,7 @@ all of it in order. Best of several passes, as in STREAM (McCalpin 1995): a dist
 Plain numpy reductions release the interpreter lock, so threads really run side by side.
 """
 
-import time
+import timeit
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
@@ -80,9 +80,6 @@ def _passes(
     pool: ThreadPoolExecutor, name: str, kernel: Callable[..., object], pass_count: int, *given: list[Array]
 ) -> Bandwidth:
     """Best and middle of several passes of a kernel over the arrays of all threads."""
-    total, times = sum(array.nbytes for arrays in given for array in arrays), []
-    for _ in range(pass_count):
-        start = time.perf_counter()
-        list(pool.map(kernel, *given))
-        times.append(time.perf_counter() - start)
+    total = sum(array.nbytes for arrays in given for array in arrays)
+    times = timeit.repeat(lambda: list(pool.map(kernel, *given)), number=1, repeat=pass_count)
     return Bandwidth(name, total / min(times), total / float(np.median(times)), len(given[0]), total)

@@ -24,9 +24,9 @@ from harness.catalog.paths import home_dir
 from harness.domain.device import Calibration, TypeCost
 from harness.errors import EngineError, MissingPackageError, RefusedError
 from harness.measure import machine
-from harness.measure._calibrate_child import DEPTH_TOKENS, Bench, dimensions
+from harness.measure._calibrate_child import DEPTH_TOKENS, dimensions
 from harness.measure.child import Limits, run_child
-from harness.measure.tiny_model import TINY_TYPES
+from harness.measure.tiny_model import TINY_TYPES, matrices
 from harness.predict.calibrated import PREFILL_TOKENS
 from harness.predict.repack import repacked_types
 from harness.records.store import write_atomically
@@ -216,16 +216,13 @@ def _type_cost(times: Times, type_name: str, fill_bytes: int, shared: tuple[floa
             middle = times.get((type_name, role, batch, 0))
             if middle is None:
                 continue
-            bench = Bench(role, type_name, dimensions(role, type_name, fill_bytes), {})
-            s = bench.shape
+            s = dimensions(role, type_name, fill_bytes)
             own = token_s + s.layer_count * (layer_s + batch * token_layer_s)  # what is no matrix product's
             if batch >= PREFILL_TOKENS:
                 own += s.layer_count * 4.0 * s.head_count * s.head_dim * batch * (batch + 1) / 2 / prefill_flops
-            row_count, product_count = (
-                s.layer_count * s.layer_rows() + s.vocab_count,
-                s.layer_count * len(s.products()) + 1,
-            )
-            rows.append((float(bench.weight_bytes), float(row_count), float(product_count)))
+            products = matrices(s, type_name)
+            sizes = sum(t.size_bytes for t in products), sum(t.dims[1] for t in products), len(products)
+            rows.append(tuple(map(float, sizes)))
             values.append(max(middle - own, middle * 0.05))
         unknowns = 3 if len(rows) >= 3 else 2
         found = nonnegative_fit([r[:unknowns] for r in rows], values) + [0.0] * (3 - unknowns)

@@ -73,12 +73,10 @@ def memory_mark(name: str, emit: Callable[[str, Any], None]) -> None:
         emit("memory", {"mark": name, **reading._asdict()})
 
 
-def reset_peak() -> bool:
+def reset_peak() -> None:
     """Let this process's VmHWM start anew from what it holds now. Source: proc_pid_clear_refs(5), value 5."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-        return True
-    return False
 
 
 class MemoryWatch:

@@ -4,7 +4,7 @@ import datetime
 import platform
 import re
 import sys
-import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -150,11 +150,7 @@ def fp32_peak(*, size_dim: int = 2048, pass_count: int = 4) -> Figure:
     b = draw.random((size_dim, size_dim), dtype=np.float32)
     out = np.empty_like(a)
     np.matmul(a, b, out=out)
-    times: list[float] = []
-    for _ in range(pass_count):
-        start = time.perf_counter()
-        np.matmul(a, b, out=out)
-        times.append(time.perf_counter() - start)
+    times = timeit.repeat(lambda: np.matmul(a, b, out=out), number=1, repeat=pass_count)
     how = f"numpy BLAS, {size_dim} x {size_dim}, best of {pass_count}"
     return Figure(value=2 * size_dim**3 / min(times), source=how, confidence="measured")
 

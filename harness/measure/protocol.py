@@ -114,13 +114,13 @@ class Protocoller:
         if (told := getattr(self.runtime, "model_options", None)) is not None:
             identity = msgspec.structs.replace(identity, options={**identity.options, **told(Path(job.path))})
         self.emit("engine", identity)
-        self._mark("baseline")
+        memory_mark("baseline", self.emit)
         for _ in range(job.cold_loads):
             self._cold()
         session = self._warm()
         # What the earlier loads held at their peak is not what one load of the model needs.
         reset_peak()
-        self._mark("loaded")
+        memory_mark("loaded", self.emit)
         if told := getattr(session, "buffers", ()):
             self.emit("buffers", list(told))
         try:
@@ -128,7 +128,7 @@ class Protocoller:
                 self._prefill(session)
             if s.new_tokens:
                 self._decode(session)
-            self._mark("end")
+            memory_mark("end", self.emit)
         finally:
             session.close()
 
@@ -315,9 +315,6 @@ class Protocoller:
         if row.size > 1 and row.min() == row.max():
             # Quantising activations turns NaN into zeros: a model that is all NaN inside may end in equal logits.
             raise EngineError("all logits are the same: the file is damaged; check its hash")
-
-    def _mark(self, name: str) -> None:
-        memory_mark(name, self.emit)
 
 
 def _cached_ratio(files: Sequence[Path]) -> float | None:

@@ -1,15 +1,17 @@
 """Small llama-like models of any type: an engine's costs can be timed on them before a real model is there."""
 
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.catalog.gguf_write import Value, write_gguf
+from harness.catalog.gguf_write import Value, metadata_of, write_gguf
 from harness.catalog.synthesize import SYNTHETIC_TYPES, random_blocks
-from harness.domain.ggml import BLOCKS, row_bytes
-from harness.domain.model import Tensor
+from harness.domain.ggml import BLOCKS
+from harness.domain.model import ModelShape, Tensor
+from harness.predict.tensors import tensors_of
+from harness.predict.weights import tensor_of
 
 _FILE_ORDER: Final = (
     "attn_norm",
@@ -30,48 +32,50 @@ TINY_TYPES: Final = SYNTHETIC_TYPES - {"IQ1_M", "MXFP4", "NVFP4", "Q1_0", "Q2_0"
 """Types that a tiny model can be made of."""
 
 
-class TinyShape(NamedTuple):
-    """Shape of a llama-like model."""
-
-    layer_count: int
-    hidden_dim: int
-    feed_forward_dim: int
-    head_count: int
-    kv_head_count: int
-    head_dim: int
-    vocab_count: int
-
-    def products(self) -> dict[str, tuple[int, int]]:
-        """The matrices of one layer: name to (row length, rows)."""
-        h, f = self.hidden_dim, self.feed_forward_dim
-        q, kv = self.head_count * self.head_dim, self.kv_head_count * self.head_dim
-        return {
-            "attn_q": (h, q),
-            "attn_k": (h, kv),
-            "attn_v": (h, kv),
-            "attn_output": (q, h),
-            "ffn_gate": (h, f),
-            "ffn_up": (h, f),
-            "ffn_down": (f, h),
-        }
-
-    def layer_rows(self) -> int:
-        """Weight rows of one layer."""
-        return sum(rows for _, rows in self.products().values())
-
-    def layer_bytes(self, type_name: str) -> int:
-        """Weight bytes of one layer's matrices."""
-        return sum(rows * row_bytes(type_name, length) for length, rows in self.products().values())
+def tiny_shape(
+    layer_count: int, hidden_dim: int, inner_dim: int, head_count: int, kv_head_count: int, vocab_count: int = 256
+) -> ModelShape:
+    """Shape of a llama-like model with heads of 64 numbers, whose output matrix is the token table."""
+    return ModelShape(
+        architecture="llama",
+        layer_count=layer_count,
+        hidden_dim=hidden_dim,
+        vocab_count=vocab_count,
+        head_count=head_count,
+        kv_head_count=kv_head_count,
+        head_dim=64,
+        feed_forward_dim=inner_dim,
+        tied_embeddings=True,
+        context_max_tokens=1 << 16,
+    )
 
 
-def write_tiny(path: Path, shape: TinyShape, type_name: str) -> None:
-    """Write a model whose matrices, the tied output matrix among them, are of ``type_name``.
+def tiny_tensors(shape: ModelShape, type_name: str) -> list[Tensor]:
+    """Its tensors as they lie in the file: all matrices, the tied output matrix among them, are of ``type_name``.
+
+    Raises:
+        KeyError: There is no such type.
+        ValueError: A row is no whole number of blocks.
+    """
+    table = tensors_of(shape)
+    names = [f"blk.{layer}.{part}" for layer in range(shape.layer_count) for part in _FILE_ORDER]
+    dims = {f"{name}.weight": table[f"{name}.weight"] for name in ("token_embd", "output_norm", *names)}
+    return [tensor_of(name, of, type_name if len(of) > 1 else "F32") for name, of in dims.items()]
+
+
+def matrices(shape: ModelShape, type_name: str) -> list[Tensor]:
+    """What a pass reads: the matrices of all layers, and the output matrix."""
+    return [tensor for tensor in tiny_tensors(shape, type_name) if len(tensor.dims) > 1]
+
+
+def write_tiny(path: Path, shape: ModelShape, type_name: str) -> None:
+    """Write a model of ``tiny_tensors``.
 
     Raises:
         KeyError: No tiny model can be made of that type.
         ValueError: A row is no whole number of blocks.
     """
-    draw, width, products = np.random.default_rng(1), shape.hidden_dim, shape.products()
+    draw = np.random.default_rng(1)
     chunks: dict[str, NDArray[np.uint8]] = {}
 
     def fill(out: IO[bytes], tensor: Tensor) -> None:
@@ -85,32 +89,7 @@ def write_tiny(path: Path, shape: TinyShape, type_name: str) -> None:
         for start in range(0, tensor.size_bytes, len(chunk)):
             out.write(chunk[: tensor.size_bytes - start])
 
-    tensors = [_tensor("token_embd", (width, shape.vocab_count), type_name), _tensor("output_norm", (width,), "F32")]
-    for layer in range(shape.layer_count):
-        for name in _FILE_ORDER:
-            kind = type_name if name in products else "F32"
-            tensors.append(_tensor(f"blk.{layer}.{name}", products.get(name, (width,)), kind))
-    write_gguf(path, _metadata(shape), tensors, fill)
-
-
-def _tensor(name: str, dims: tuple[int, ...], kind: str) -> Tensor:
-    rows = dims[1] if len(dims) > 1 else 1
-    return Tensor(name=f"{name}.weight", dims=dims, type_name=kind, size_bytes=row_bytes(kind, dims[0]) * rows)
-
-
-def _metadata(shape: TinyShape) -> dict[str, Value]:
-    numbers: dict[str, Value] = {
-        "block_count": shape.layer_count,
-        "context_length": 1 << 16,
-        "embedding_length": shape.hidden_dim,
-        "feed_forward_length": shape.feed_forward_dim,
-        "attention.head_count": shape.head_count,
-        "attention.head_count_kv": shape.kv_head_count,
-        "attention.key_length": shape.head_dim,
-        "attention.value_length": shape.head_dim,
-        "attention.layer_norm_rms_epsilon": 1e-5,
-        "rope.dimension_count": shape.head_dim,
-        "vocab_size": shape.vocab_count,
-    }
-    named: dict[str, Value] = {f"llama.{key}": value for key, value in numbers.items()}
-    return {"general.architecture": "llama", "tokenizer.ggml.model": "none"} | named
+    told = metadata_of(shape, name="tiny", quant=type_name).items()
+    metadata: dict[str, Value] = {key: value for key, value in told if not key.startswith("tokenizer.")}
+    metadata |= {"tokenizer.ggml.model": "none", "llama.vocab_size": shape.vocab_count}
+    write_gguf(path, metadata, tiny_tensors(shape, type_name), fill)

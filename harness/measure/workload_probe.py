@@ -7,10 +7,11 @@ import os
 import platform
 import sqlite3
 import tempfile
-import time
+import timeit
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import median, median_high
 from typing import Any, Final
 
 import msgspec
@@ -181,14 +182,9 @@ def _sql_statement() -> float:
 
 def _flush() -> float:
     """Middle time of two pages written behind the end of a file and waited for."""
-    times = []
     with tempfile.TemporaryFile(prefix="edge-harness-units-", buffering=0) as file:
-        for _ in range(_FLUSHES):
-            file.write(bytes(8192))
-            begin = time.perf_counter()
-            os.fsync(file.fileno())
-            times.append(time.perf_counter() - begin)
-    return sorted(times)[len(times) // 2]
+        flush, write = partial(os.fsync, file.fileno()), partial(file.write, bytes(8192))
+        return median_high(timeit.repeat(flush, write, number=1, repeat=_FLUSHES))
 
 
 def _engine() -> tuple[float, float, float]:

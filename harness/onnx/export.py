@@ -73,15 +73,12 @@ def export(
         job = {"source": str(source.absolute()), "scratch": scratch, "out": str(made), "to": to, "quant": precision}
         told = _run(python, job)
         say(f"{source.name}: {quant}")
-        if to == "onnx":
+        change = keep_last_logits if to == "onnx" else table_by_rows if quant == "fp32" else None
+        if change is not None:
             graph = quantizers.load(made / MODEL_FILE)
-            keep_last_logits(graph)
-            quantizers.save(graph, made / MODEL_FILE)  # with the logits of the last tokens alone, weights outside it
-            (made / f"{MODEL_FILE}_data").unlink(missing_ok=True)  # where the exporter puts weights above 2 GB
-        elif quant == "fp32":
-            graph = quantizers.load(made / MODEL_FILE)
-            table_by_rows(graph)
+            change(graph)
             quantizers.save(graph, made / MODEL_FILE)
+            (made / f"{MODEL_FILE}_data").unlink(missing_ok=True)  # where the exporter puts weights above 2 GB
         if quant in {"int4", "int8"}:
             quantize_decoder(made / MODEL_FILE, made / MODEL_FILE, bits=int(quant[3:]))
         told |= {"source": source.name, "to": to, "quant": quant, "size_bytes": size_bytes(made / MODEL_FILE)}

@@ -128,7 +128,7 @@ def provider_shares(
         with OnnxSession(path, providers=wanted, provider_options=options, profile=profile) as session:
             for _ in range(_RUNS + 1):
                 session.run(feeds)
-            events = node_events(session.end_profile())
+            events = node_events(Path(session.raw.end_profiling()))
     each = len(events) // (_RUNS + 1)
     nodes: dict[str, set[str]] = {name: set() for name in wanted}
     for event in events:

@@ -107,10 +107,6 @@ class OnnxSession:
             "quantization": quantization(read_graph(self.path)),
         }
 
-    def end_profile(self) -> Path:
-        """End profiling; the file that was written."""
-        return Path(self.raw.end_profiling())
-
     def close(self) -> None:
         """Free the engine's session; safe to call twice."""
         self.raw = None

@@ -14,7 +14,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.quality import perplexity_growth_percent
 from harness.predict.quant_mix import BASE_TYPE
-from harness.predict.verdict import reachable_tokens_per_s
+from harness.predict.verdict import SEVERITY, reachable_tokens_per_s
 
 TRIED_QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_M")
 """Mixtures worth a look: the usual one at each width."""
@@ -24,7 +24,6 @@ MOST_OF_A_KIND: Final = 3
 _OWN_KINDS: Final = frozenset({"quant", "kv", "context", "api", "repack", "beside"})
 """Changes that a user can make without another device or another limit."""
 _WIDE_CACHES: Final = frozenset({"F16", "BF16", "F32"})
-_RANK: Final[dict[VerdictWord, int]] = {"fits": 0, "fits with streaming": 1, "too slow": 2, "does not fit": 3}
 
 
 class Variant(NamedTuple):
@@ -114,7 +113,7 @@ def advise(
     found = [advice for advice in listed if _worth(now, advice)]
     if now.verdict.word != "fits" and not any(a.word == "fits" and a.kind in _OWN_KINDS for a in found):
         combined = tried(_combinations(asked)) if has_cache else ()
-        found += [a for a in combined if _worth(now, a) and _RANK[a.word] < _RANK[now.verdict.word]]
+        found += [a for a in combined if _worth(now, a) and SEVERITY[a.word] < SEVERITY[now.verdict.word]]
     found.sort(key=_order)
     kept: list[Advice] = []
     for one in found:
@@ -126,7 +125,7 @@ def advise(
 def _order(advice: Advice) -> tuple[int, bool, float, float]:
     """By verdict, own changes before other devices (which stay as given), cheap in quality before dear, fast first."""
     other = advice.kind == "device"
-    return _RANK[advice.word], other, advice.quality_percent or 0.0, 0.0 if other else -advice.decode_tokens_per_s
+    return SEVERITY[advice.word], other, advice.quality_percent or 0.0, 0.0 if other else -advice.decode_tokens_per_s
 
 
 def _variants(
@@ -202,8 +201,8 @@ def _quality(before: str, after: str, parameter_count: int) -> float | None:
 
 def _worth(now: Prediction, advice: Advice) -> bool:
     """A better verdict; or, with the same one, clearly more speed, or clearly less memory where that is short."""
-    if _RANK[advice.word] != _RANK[now.verdict.word]:
-        return _RANK[advice.word] < _RANK[now.verdict.word]
+    if SEVERITY[advice.word] != SEVERITY[now.verdict.word]:
+        return SEVERITY[advice.word] < SEVERITY[now.verdict.word]
     if advice.kind == "device" or advice.word == "does not fit":
         return False
     saves = now.verdict.word != "fits" and advice.saved_bytes > 0.05 * now.verdict.needed_bytes

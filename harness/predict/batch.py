@@ -11,7 +11,6 @@ Source of the form: roofline of batched decode (Pope et al. 2022, "Efficiently S
 2); its two ends are fitted on one sequence and on prompts, z on published batches (``validate --rows batch.csv``).
 """
 
-import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -48,8 +47,3 @@ def batch_step_s(work: Work, machine: Machine, sequence_count: int, values: Mapp
     weights_s = one.weights_s + one.dequantisation_s
     both = (weights_s**SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS)
     return float(one.overhead_s + both + sequence_count * one.kv_s)
-
-
-def batch_spread(sequence_count: int) -> tuple[float, float]:
-    """5 % and 95 % quantiles of ln(measured / predicted) that a batch adds to those of one sequence."""
-    return SPREAD_BY_LN[0] * math.log(sequence_count), SPREAD_BY_LN[1] * math.log(sequence_count)

@@ -28,6 +28,7 @@ from harness.domain.model import ModelShape, Tensor, Weights
 from harness.domain.prediction import Interval, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.tensors import block_of
 from harness.predict.weights import has_output
 
 PREFILL_TOKENS: Final = 32
@@ -99,7 +100,7 @@ def matrices(weights: Weights) -> Iterator[Matrix]:
             if tied:
                 yield Matrix(tensor, -1, is_head=True)
             continue
-        layer = int(name.split(".")[1]) if name.startswith("blk.") else -1
+        layer = block_of(name)
         if "_exps" in name and shape.experts is not None:
             yield Matrix(tensor, layer, False, shape.experts.expert_count, shape.experts.used_count)
         else:

@@ -12,6 +12,7 @@ on SmolLM2-135M, Gemma-3-270M and Qwen2.5-0.5B (Q8_0, 4096 tokens of context, ba
 from typing import Final
 
 from harness.domain.model import ModelShape
+from harness.domain.scenario import Scenario
 from harness.predict.kv_cache import padded
 
 _FEED_FORWARD_COPIES: Final = 3.27
@@ -54,42 +55,28 @@ def activation_bytes(shape: ModelShape, tokens: int, cells: int, *, flash_attent
     return int(tokens * (4 * max(feed_forward, attention, mixer) + mask))
 
 
-def touched_compute_bytes(
-    shape: ModelShape,
-    *,
-    prompt_tokens: int,
-    depth_tokens: int,
-    ubatch_tokens: int,
-    batch_count: int,
-    flash_attention: bool,
-) -> int:
+def touched_compute_bytes(shape: ModelShape, scenario: Scenario) -> int:
     """Bytes of scratch that a run makes resident on a CPU.
 
     The largest batch is a full one of the prompt, or of the tokens that stand before it: they were a prompt once.
     Logits exist only for the last token of each sequence, once in the graph and once in the output buffer.
     """
-    logits = 2 * batch_count * shape.vocab_count * 4
-    batches = ((max(prompt_tokens, batch_count), depth_tokens + max(prompt_tokens, 1)), (depth_tokens, depth_tokens))
+    s, prompt = scenario, max(scenario.prompt_tokens, 1)
+    logits = 2 * s.batch_count * shape.vocab_count * 4
+    batches = ((max(prompt, s.batch_count), s.depth_tokens + prompt), (s.depth_tokens, s.depth_tokens))
     activations = max(
-        activation_bytes(shape, max(min(tokens, ubatch_tokens), 1), padded(cells), flash_attention=flash_attention)
+        activation_bytes(shape, max(min(tokens, s.ubatch_tokens), 1), padded(cells), flash_attention=s.flash_attention)
         for tokens, cells in batches
     )
     return _FIXED_BYTES + logits + activations
 
 
-def reserved_compute_bytes(
-    shape: ModelShape,
-    *,
-    context_tokens: int,
-    ubatch_tokens: int,
-    output_tokens: int,
-    flash_attention: bool,
-) -> int:
+def reserved_compute_bytes(shape: ModelShape, scenario: Scenario) -> int:
     """Bytes of the compute buffer that llama.cpp reserves: the larger of the block phase and the logits phase.
 
-    Logits phase: outputs x (vocabulary + 2 x hidden) x 4, outputs = min(ubatch, ``output_tokens``).
+    Logits phase: tokens x (vocabulary + 2 x hidden) x 4, tokens = min(ubatch, context).
     """
-    tokens = min(ubatch_tokens, context_tokens)
-    outputs = min(tokens, output_tokens)
-    block = activation_bytes(shape, tokens, padded(context_tokens), flash_attention=flash_attention)
-    return max(block, outputs * 4 * (shape.vocab_count + shape.hidden_dim) + tokens * 4 * shape.hidden_dim)
+    cells = padded(scenario.context_tokens)
+    tokens = min(scenario.ubatch_tokens, cells)
+    block = activation_bytes(shape, tokens, cells, flash_attention=scenario.flash_attention)
+    return max(block, 4 * tokens * (shape.vocab_count + 2 * shape.hidden_dim))

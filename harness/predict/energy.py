@@ -10,6 +10,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.predict.decode import Work
 from harness.predict.heat import Load, heat_terms, knee_seconds, limit_watts, load_of, share_kept, watts
+from harness.predict.interval import combined
 
 DEFAULT_MINUTES: Final = 10.0
 _RATIO_SPREAD: Final = 0.2
@@ -82,7 +83,7 @@ def sustained(
         return speed * share.mid * (share_kept(load, speed, terms.terms) or middle) / middle
 
     low, high = sorted((at(burst.low), at(burst.high)))
-    speed = _combined(burst.mid * share.mid, (low, high), share)
+    speed = combined(burst.mid * share.mid, (low, high), share)
     speed = replace(speed, high=min(speed.high, burst.high))
     return Sustained(minutes=minutes, share=share, tokens_per_s=speed, knee_s=knee, evidence=evidence)
 
@@ -104,7 +105,7 @@ def predict_energy(
     def joules(speed: Interval, *, warm: bool) -> Interval:
         own = terms.interval(lambda t: watts(load, speed.mid, t, warm=warm) / speed.mid, terms.energy_floor)
         ends = sorted(watts(load, v, terms.terms, warm=warm) / v for v in (speed.low, speed.high) if v > 0)
-        return _combined(own.mid, (ends[0], ends[-1]), own)
+        return combined(own.mid, (ends[0], ends[-1]), own)
 
     cold = joules(burst, warm=False)
     late = sustained(device, api, work, burst, minutes)
@@ -139,10 +140,3 @@ def _pooled(share: Interval, ratio: float) -> Interval:
     middle = math.exp(weight * math.log(share.mid) + (1 - weight) * math.log(ratio))
     width = 1.645 * (own**-2 + _RATIO_SPREAD**-2) ** -0.5
     return Interval(mid=middle, low=middle * math.exp(-width), high=middle * math.exp(width))
-
-
-def _combined(middle: float, ends: tuple[float, float], own: Interval) -> Interval:
-    """``middle`` with the width of ``own`` and that between ``ends``, independent of each other: squares in ln add."""
-    low = math.hypot(math.log(own.mid / own.low), max(math.log(middle / ends[0]), 0.0))
-    high = math.hypot(math.log(own.high / own.mid), max(math.log(ends[1] / middle), 0.0))
-    return Interval(mid=middle, low=middle * math.exp(-low), high=middle * math.exp(high))

@@ -38,6 +38,13 @@ def interval(mid: float, spread: float, extra: float = 0.0) -> Interval:
     return Interval(mid=mid, low=mid / factor, high=mid * factor)
 
 
+def combined(middle: float, ends: tuple[float, float], own: Interval) -> Interval:
+    """``middle`` with the width of ``own`` and that between ``ends``, independent of each other: squares in ln add."""
+    low = math.hypot(math.log(own.mid / own.low), max(math.log(middle / ends[0]), 0.0))
+    high = math.hypot(math.log(own.high / own.mid), max(math.log(ends[1] / middle), 0.0))
+    return Interval(mid=middle, low=middle * math.exp(-low), high=middle * math.exp(high))
+
+
 def scale_classes(phase: str, work: Work, machine: Machine) -> tuple[str, ...]:
     """The classes whose scales multiply that of the phase."""
     return f"{phase}/{work.kind}", f"{phase}/{machine.hardware}", f"{phase}/{machine.api}"

@@ -66,12 +66,6 @@ def state_bytes(shape: ModelShape, recurrent: Recurrent) -> int:
     return 4 * (convolution + recurrent.inner_dim * recurrent.state_dim)
 
 
-def sliding_cells(shape: ModelShape, context_tokens: int, ubatch_tokens: int, sequence_count: int = 1) -> int:
-    """Cells of a sliding layer: for each sequence min(its part of the context, window + ubatch), rounded up."""
-    own = full_cells(context_tokens, sequence_count) // sequence_count
-    return sequence_count * padded(min(own, shape.sliding_window_tokens + ubatch_tokens))
-
-
 def full_cells(context_tokens: int, sequence_count: int = 1) -> int:
     """Cells of a layer that looks back at everything: each sequence has a part of its own, rounded up."""
     return sequence_count * padded(-(-context_tokens // sequence_count))
@@ -105,8 +99,9 @@ def block_cache_bytes(
     if "full" in kinds:
         of["full"] = full_cells(context_tokens, sequence_count) * row_pair_bytes(shape, kv_type)
     if "sliding" in kinds:
-        cells = sliding_cells(shape, context_tokens, ubatch_tokens, sequence_count)
-        of["sliding"] = cells * row_pair_bytes(shape, kv_type, sliding=True)
+        own = full_cells(context_tokens, sequence_count) // sequence_count  # a sequence's part of the context
+        cells = padded(min(own, shape.sliding_window_tokens + ubatch_tokens))
+        of["sliding"] = sequence_count * cells * row_pair_bytes(shape, kv_type, sliding=True)
     both = state if shape.architecture == "falcon-h1" else 0  # attention and a state in every block
     return [both + of.get(kind, 0) for kind in kinds] + [both] * shape.kv_shared_layer_count
 

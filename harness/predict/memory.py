@@ -1,5 +1,6 @@
 """Peak memory of one run: every part, split into what must be held and what the system may drop and read again."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from msgspec.structs import replace
@@ -9,9 +10,8 @@ from harness.domain.model import ModelShape, Weights
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import reserved_compute_bytes, touched_compute_bytes
-from harness.predict.kv_cache import CELL_RECORD_BYTES, full_cells, kv_cache_bytes, padded
+from harness.predict.kv_cache import CELL_RECORD_BYTES, full_cells, kv_cache_bytes
 from harness.predict.repack import is_repacked, repacked_bytes, repacked_types
-from harness.predict.tensors import TensorSpec
 from harness.predict.weights import has_merges, has_output, header_bytes
 from harness.units import MIB, format_bytes
 
@@ -64,11 +64,17 @@ def predict_memory(
         *context_parts(weights.shape, scenario, api, device),
         *process_parts(weights.shape, api, device, merges=has_merges(weights.shape) and not weights.synthetic),
     )
-    total = sum(p.anonymous_bytes + p.file_bytes for p in parts)
-    if api == "cpu":
-        total = max(total, _load_peak_bytes(weights, scenario, parts))
+    total = total_bytes(parts)
+    if api == "cpu":  # the end of loading: no cache and no scratch yet, but the header is mapped and parsed
+        loaded = (p for p in parts if p.name not in {"kv cache", "compute buffer"})
+        total = max(total, total_bytes(loaded) + load_extra_bytes(weights, scenario))
     spread = _SPREAD_RATIO * total + _SPREAD_BYTES
     return MemoryPrediction(parts=parts, peak_bytes=Interval(mid=total, low=total - spread, high=total + spread))
+
+
+def total_bytes(parts: Iterable[MemoryPart]) -> int:
+    """Bytes of all parts, held or mapped."""
+    return sum(p.anonymous_bytes + p.file_bytes for p in parts)
 
 
 def with_draft(memory: MemoryPrediction, draft: MemoryPrediction) -> MemoryPrediction:
@@ -79,7 +85,7 @@ def with_draft(memory: MemoryPrediction, draft: MemoryPrediction) -> MemoryPredi
 
 def with_parts(memory: MemoryPrediction, extra: tuple[MemoryPart, ...], spread_ratio: float) -> MemoryPrediction:
     """Memory with further parts, whose bytes are known to ``spread_ratio``: half of their 90 % interval."""
-    added, peak = sum(p.anonymous_bytes + p.file_bytes for p in extra), memory.peak_bytes
+    added, peak = total_bytes(extra), memory.peak_bytes
     mid, spread = peak.mid + added, peak.high - peak.mid + spread_ratio * added
     return MemoryPrediction(
         parts=(*memory.parts, *extra), peak_bytes=Interval(mid=mid, low=mid - spread, high=mid + spread)
@@ -104,22 +110,9 @@ def context_parts(
         ValueError: The KV type's blocks do not divide a row of keys.
     """
     pool = device.pool_for(api) if device else "ram"
-    reserved = reserved_compute_bytes(
-        shape,
-        context_tokens=padded(scenario.context_tokens),
-        ubatch_tokens=scenario.ubatch_tokens,
-        output_tokens=scenario.ubatch_tokens,
-        flash_attention=scenario.flash_attention,
-    )
+    reserved = reserved_compute_bytes(shape, scenario)
     if api == "cpu":
-        scratch = touched_compute_bytes(
-            shape,
-            prompt_tokens=scenario.prompt_tokens,
-            depth_tokens=scenario.depth_tokens,
-            ubatch_tokens=scenario.ubatch_tokens,
-            batch_count=scenario.batch_count,
-            flash_attention=scenario.flash_attention,
-        )
+        scratch = touched_compute_bytes(shape, scenario)
         reason = f"activations of a batch, as touched; the engine may reserve {format_bytes(reserved)} of address space"
     else:
         scratch, reason = reserved, "scratch and logits of a full batch, allocated for good"
@@ -223,12 +216,6 @@ def _vocabulary(shape: ModelShape, *, merges: bool) -> MemoryPart:
     return MemoryPart(name="vocabulary", anonymous_bytes=size, reason=f"{shape.vocab_count} tokens, {each} bytes each")
 
 
-def _load_peak_bytes(weights: Weights, scenario: Scenario, parts: tuple[MemoryPart, ...]) -> int:
-    """End of loading: no cache and no scratch yet, but the header is mapped and parsed."""
-    at_load = sum(p.anonymous_bytes + p.file_bytes for p in parts if p.name not in {"kv cache", "compute buffer"})
-    return at_load + load_extra_bytes(weights, scenario)
-
-
 def load_extra_bytes(weights: Weights, scenario: Scenario) -> int:
     """Bytes that exist while loading only: the parsed header, and its pages where the file is mapped."""
     return (2 if scenario.mmap else 1) * _header_bytes(weights)
@@ -243,4 +230,4 @@ def _header_bytes(weights: Weights) -> int:
     rest = weights.file_bytes - _tensor_bytes(weights)
     if rest > 0:
         return rest
-    return header_bytes(weights.shape, [TensorSpec(t.name, t.dims, "feed_forward") for t in weights.tensors])
+    return header_bytes(weights.shape, {t.name: t.dims for t in weights.tensors})

@@ -19,7 +19,7 @@ from harness.predict.compute_buffer import reserved_compute_bytes
 from harness.predict.decode import Work
 from harness.predict.kv_cache import block_cache_bytes, padded
 from harness.predict.learned import believed
-from harness.predict.memory import context_bytes, process_parts
+from harness.predict.memory import context_bytes, process_parts, total_bytes
 from harness.predict.placement import (
     OFFLOAD_TOKENS,
     SHIPPED,
@@ -31,7 +31,8 @@ from harness.predict.placement import (
 )
 from harness.predict.prefill import prompt_of
 from harness.predict.speed import first_token, machine_of, predict_speed, work_of
-from harness.predict.weights import has_merges, has_output, role_of
+from harness.predict.tensors import block_of
+from harness.predict.weights import has_output, role_of
 
 RESIDUALS: Final = {"decode": (-0.20, 0.35), "prefill": (-0.35, 0.65)}
 """5 % and 95 % quantiles of ln(measured / predicted) on published splits, each GPU left out (``validate --rows``)."""
@@ -109,7 +110,7 @@ def parts_of(weights: Weights, placement: Placement) -> Parts:
     output_on_gpu, tied = start <= shape.layer_count, not has_output(weights)
     groups: dict[str, list[Tensor]] = {"gpu": [], "cpu": [], "experts": []}
     for tensor in weights.tensors:
-        block = int(tensor.name.split(".")[1]) if tensor.name.startswith("blk.") else -1
+        block = block_of(tensor.name)
         if block < 0:
             if role_of(tensor.name) != "embedding" or (tied and tensor.name == "token_embd.weight"):
                 groups["gpu" if output_on_gpu else "cpu"].append(tensor)
@@ -169,24 +170,13 @@ def placed_memory(
     start, vram = parts.first_gpu_block, device.pool_for(api)
     asked = scenario.context_tokens, scenario.kv_type, scenario.ubatch_tokens, scenario.batch_count
     cache = block_cache_bytes(shape, *asked)
-    scratch = reserved_compute_bytes(
-        shape,
-        context_tokens=padded(scenario.context_tokens),
-        ubatch_tokens=scenario.ubatch_tokens,
-        output_tokens=scenario.ubatch_tokens,
-        flash_attention=scenario.flash_attention,
-    )
-    scratch += _copied_weight_bytes(parts, scenario)
+    scratch = reserved_compute_bytes(shape, scenario) + _copied_weight_bytes(parts, scenario)
     listed: list[MemoryPart] = []
     for card in range(len(shares)):
         name = f", card {card}" if len(shares) > 1 else ""
         mine = {b for b in range(start, shape.layer_count) if card_of(b, start, shape.layer_count, shares) == card}
         last = card_of(shape.layer_count, start, shape.layer_count, shares) == card
-        held = sum(
-            t.size_bytes
-            for t in parts.gpu.tensors
-            if (int(t.name.split(".")[1]) in mine if t.name.startswith("blk.") else last)
-        )
+        held = sum(t.size_bytes for t in parts.gpu.tensors if (b := block_of(t.name)) in mine or (last and b < 0))
         kv = sum(cache[b] for b in mine) if placement.kv_on_gpu else 0
         listed += [
             MemoryPart(name=f"weights{name}", anonymous_bytes=held, reason=f"{len(mine)} blocks", pool=vram),
@@ -211,9 +201,9 @@ def placed_memory(
         ),
         MemoryPart(name="kv cache with the CPU", anonymous_bytes=kv, reason="of the CPU's blocks"),
         MemoryPart(name="host buffer", anonymous_bytes=host, reason="inputs of a batch"),
-        *(p for p in process_parts(shape, api, device, merges=has_merges(shape)) if p.name != "driver"),
+        *(p for p in process_parts(shape, api, device) if p.name != "driver"),
     ]
-    total = sum(p.anonymous_bytes + p.file_bytes for p in listed)
+    total = total_bytes(listed)
     spread = _SPREAD_RATIO * total
     return MemoryPrediction(
         parts=tuple(listed), peak_bytes=Interval(mid=total, low=total - spread, high=total + spread)
@@ -238,12 +228,15 @@ def split_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Split
     """What one token needs of each side."""
     placement, shape = scenario.placement, weights.shape
     parts = parts_of(weights, placement)
-    gpu, cpu, experts = (_work(part, scenario, depth_tokens) for part in parts[:3])
+    nothing = Work(0.0, 0.0, 0.0, 0.0, "q4")
+    gpu, cpu, experts = (
+        work_of(part, scenario, depth_tokens) if part.tensors or part.shape.layer_count else nothing
+        for part in parts[:3]
+    )
     if not placement.kv_on_gpu:
         cpu, gpu = cpu._replace(kv_bytes=cpu.kv_bytes + gpu.kv_bytes), gpu._replace(kv_bytes=0.0)
     start, blocks = parts.first_gpu_block, shape.layer_count
-    left_behind = {t.name.split(".")[1] for t in parts.experts.tensors}
-    crossings = len(left_behind) + (1 if 0 < start < blocks else 0)
+    crossings = len({block_of(t.name) for t in parts.experts.tensors}) + (1 if 0 < start < blocks else 0)
     if not placement.kv_on_gpu:
         crossings = max(crossings, blocks - start)
     e = shape.experts
@@ -259,12 +252,6 @@ def split_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Split
         copied_expert_bytes=routed,
         expert_ratio=e.used_count / e.expert_count if e is not None else 1.0,
     )
-
-
-def _work(part: Weights, scenario: Scenario, depth_tokens: float) -> Work:
-    if not part.tensors and not part.shape.layer_count:
-        return Work(0.0, 0.0, 0.0, 0.0, "q4")
-    return work_of(part, scenario, depth_tokens)
 
 
 def cards_of(device: DeviceProfile, scenario: Scenario) -> Cards:

@@ -20,10 +20,7 @@ def perplexity_growth_percent(quant: str, parameter_count: float) -> float | Non
 
     Source: data/quant_quality.toml, which names its own.
     """
-    row = _table().get(quant)
-    if row is None:
-        return None
-    first, second = ("large_percent", "small_percent")
-    if parameter_count < LARGE_MODEL_PARAMETERS:
-        first, second = second, first
-    return row.get(first, row.get(second))
+    row = _table().get(quant, {})
+    small, large = row.get("small_percent"), row.get("large_percent")
+    nearer, other = (small, large) if parameter_count < LARGE_MODEL_PARAMETERS else (large, small)
+    return other if nearer is None else nearer

@@ -5,13 +5,13 @@ llama.cpp, src/llama-quant.cpp (``llama_tensor_get_type_impl``, ``tensor_allows_
 ``tensor_type_fallback``), release packed in llama-cpp-python 0.3.36.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
 from harness.errors import UnknownNameError
-from harness.predict.tensors import TensorSpec
+from harness.predict.tensors import block_of
 
 QUANTS: Final = (
     *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0"),
@@ -43,6 +43,12 @@ _ALIASES: Final = {
 }
 _LOW_BIT: Final = frozenset({"IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ1_S", "IQ1_M"})
 _IQ2_HIGH: Final = frozenset({"IQ2_S", "IQ2_M"})
+_EMBEDDING: Final = {
+    **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ1_M"), "Q2_K"),
+    **dict.fromkeys(("IQ2_S", "IQ2_M", "IQ3_XXS"), "IQ3_S"),
+    **dict.fromkeys(("TQ1_0", "TQ2_0"), "Q4_K"),
+}
+"""Type of a token table that is no output matrix, where it is not the mixture's own."""
 THROUGHOUT: Final = frozenset({"Q1_0", "Q2_0"})
 """Mixtures of models trained for them: published files (Bonsai, 1.13 bits a weight) have the type in all matrices."""
 _EIGHT_EXPERT_OUTPUT_Q5: Final = frozenset(
@@ -59,7 +65,10 @@ _HEADS_BY_LAYER: Final = frozenset({"jamba", "granitehybrid", "lfm2", "lfm2moe"}
 """Their files list the KV heads layer by layer, so that llama.cpp reads a group size of 0 off a recurrent first one."""
 _VALUES: Final = frozenset({"v", "qkv", "kv_b"})
 """Categories that llama.cpp treats as values, the most sensitive matrices of attention."""
-_KEPT_PARTS: Final = ("_norm.weight", "ffn_gate_inp.weight", "altup", "laurel", "per_layer_model_proj", "ssm_conv1d")
+_KEPT_PARTS: Final = (
+    *("_norm.weight", "ffn_gate_inp.weight", "altup", "laurel", "per_layer_model_proj"),
+    *("ssm_conv1d", "shortconv.conv.weight"),
+)
 _KEPT_HALF: Final = ("altup_proj", "altup_unembd_proj", "altup_router.", "laurel_l", "laurel_r", "per_layer_model_proj")
 
 
@@ -79,20 +88,21 @@ def quant_named(name: str) -> str:
 class Placed(NamedTuple):
     """A tensor with what the rules ask of it, worked out once for all mixtures."""
 
-    spec: TensorSpec
+    name: str
+    dims: tuple[int, ...]
     category: str
     layer: int
     quantised: bool
     kept_half: bool
 
 
-def in_llama_order(tensors: Iterable[TensorSpec]) -> list[Placed]:
+def in_llama_order(tensors: Mapping[str, tuple[int, ...]]) -> list[Placed]:
     """Tensors in the order in which llama.cpp walks them: no block first, then by block, then by name."""
     placed = []
-    for t in tensors:
-        half = len(t.dims) > 1 and any(part in t.name for part in _KEPT_HALF)
-        placed.append(Placed(t, _category(t.name), _layer(t.name), is_quantised(t), half))
-    return sorted(placed, key=lambda p: (p.layer, p.spec.name))
+    for name, dims in tensors.items():
+        half = len(dims) > 1 and any(part in name for part in _KEPT_HALF)
+        placed.append(Placed(name, dims, _category(name), block_of(name), _is_quantised(name, dims), half))
+    return sorted(placed, key=lambda p: (p.layer, p.name))
 
 
 def types_in_order(
@@ -133,7 +143,7 @@ class _Chooser:
         self.seen = {"v": 0, "down": 0, "gate": 0, "up": 0}
 
     def choose(self) -> dict[str, str]:
-        return {p.spec.name: self._one(p) for p in self.placed}
+        return {p.name: self._one(p) for p in self.placed}
 
     def _one(self, placed: Placed) -> str:
         if not placed.quantised:
@@ -142,24 +152,25 @@ class _Chooser:
         base = BASE_TYPE[self.quant]
         if base in {"F32", "F16", "BF16"}:
             return base
-        return _fitting(self._mixed(placed, base), placed.spec.dims[0])
+        return _fitting(self._mixed(placed, base), placed.dims[0])
 
     def _mixed(self, placed: Placed, base: str) -> str:  # noqa: PLR0911 - one return for each rule
-        tensor, category = placed.spec, placed.category
+        dims, category = placed.dims, placed.category
         if self.quant in THROUGHOUT:
             return base
         if category == "output" or (self.tied and category == "embedding"):
-            return self._output(tensor, base)
+            return self._output(dims, base)
         if self.quant == "MXFP4_MOE":
-            return "MXFP4" if len(tensor.dims) > 2 and tensor.dims[2] > 1 else "Q8_0"
+            return "MXFP4" if len(dims) > 2 and dims[2] > 1 else "Q8_0"
         if category == "embedding":
-            return self._embedding(base)
+            return _EMBEDDING.get(self.quant, base)
         if self.quant in _LOW_BIT:
             return self._low_bit(category, base)
         if category in _VALUES:
             return self._value(base)
         if category in {"q", "k"}:
-            return self._query_or_key(category, base)
+            special = {"IQ3_XS": "IQ3_XXS", "IQ3_XXS": "IQ2_S"}
+            return "Q8_0" if category == "k" and self.expert_count == 8 else special.get(self.quant, base)
         if category == "down":
             return self._down(placed, base)
         if category == "o":
@@ -176,21 +187,14 @@ class _Chooser:
         self.seen[category] += 1
         return placed.layer if self.expert_count > 1 else seen
 
-    def _output(self, tensor: TensorSpec, base: str) -> str:
+    def _output(self, dims: tuple[int, ...], base: str) -> str:
         if self.quant == "MXFP4_MOE" or self.shape.architecture == "falcon":
             return "Q8_0"
-        if tensor.dims[0] % BLOCKS[base].elements:
+        if dims[0] % BLOCKS[base].elements:
             return "Q8_0"
         if self.quant in _LOW_BIT or self.quant == "IQ3_XXS":
             return "Q5_K"
         return base if base == "Q8_0" else "Q6_K"
-
-    def _embedding(self, base: str) -> str:
-        if self.quant in {"IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ1_M"}:
-            return "Q2_K"
-        if self.quant in {"IQ2_S", "IQ2_M", "IQ3_XXS"}:
-            return "IQ3_S"
-        return "Q4_K" if self.quant in {"TQ1_0", "TQ2_0"} else base
 
     def _low_bit(self, category: str, base: str) -> str:  # noqa: PLR0911 - one return for each rule
         better = "IQ3_S" if self.quant in _IQ2_HIGH else "Q2_K"
@@ -237,11 +241,6 @@ class _Chooser:
                 chosen = "Q5_K"
         return "Q5_K" if self.is_70b and chosen in {"Q3_K", "Q4_K"} else chosen
 
-    def _query_or_key(self, category: str, base: str) -> str:
-        if category == "k" and self.expert_count == 8:
-            return "Q8_0"
-        return {"IQ3_XS": "IQ3_XXS", "IQ3_XXS": "IQ2_S"}.get(self.quant, base)
-
     def _down(self, placed: Placed, base: str) -> str:  # noqa: PLR0911 - one return for each rule
         layer, count = self._count("down", placed), self.layer_count
         falcon, early = self.shape.architecture == "falcon", layer < count // 8
@@ -280,15 +279,11 @@ class _Chooser:
         return special.get(self.quant, base)
 
 
-def is_quantised(tensor: TensorSpec) -> bool:
+def _is_quantised(name: str, dims: tuple[int, ...]) -> bool:
     """Whether the quantiser touches it: matrices only, no norms, routers, convolutions, nor biases."""
-    if len(tensor.dims) < 2 or not tensor.name.endswith("weight"):
+    if len(dims) < 2 or not name.endswith("weight"):
         return False
-    return not any(part in tensor.name for part in _KEPT_PARTS) and "shortconv.conv.weight" not in tensor.name
-
-
-def _layer(name: str) -> int:
-    return int(name.split(".")[1]) if name.startswith("blk.") else -1
+    return not any(part in name for part in _KEPT_PARTS)
 
 
 def _category(name: str) -> str:

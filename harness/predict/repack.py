@@ -54,14 +54,8 @@ def repacked_bytes(weights: Weights, isa: Collection[str]) -> int:
     rewritten like any other.
     """
     types = repacked_types(isa)
-    tied = not has_output(weights)
-    total = 0
-    for tensor in weights.tensors:
-        if tensor.name == "per_layer_token_embd.weight" or (tensor.name == "token_embd.weight" and not tied):
-            continue
-        if is_repacked(tensor, types):
-            total += tensor.size_bytes
-    return total
+    looked_up = {"per_layer_token_embd.weight", "token_embd.weight" if has_output(weights) else ""}
+    return sum(t.size_bytes for t in weights.tensors if t.name not in looked_up and is_repacked(t, types))
 
 
 def rewrites_all(weights: Weights, isa: Collection[str]) -> bool:

@@ -3,12 +3,7 @@
 They are kept exactly as published, errors included; docs/seed-corrections.md goes through them.
 """
 
-from typing import Final, NamedTuple, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
-
-Number = TypeVar("Number", float, NDArray[np.float64])
+from typing import Final, NamedTuple
 
 SEED_KV_CACHE_GB: Final = 0.5
 """What the article adds for the KV cache of any model at any context."""
@@ -54,18 +49,3 @@ def compute_edge_feasibility(
         bandwidth_sufficient=bandwidth_needed_gb_s <= device_bandwidth_gb_s,
         achievable_tokens_per_sec=device_bandwidth_gb_s * 1e9 / max(bytes_per_token, 1),
     )
-
-
-def seed_decode_tokens_per_s(model_bytes: Number, bandwidth_bytes_per_s: Number) -> Number:
-    """Baseline 1: bandwidth / bytes, as if every byte of the specification arrived."""
-    return bandwidth_bytes_per_s / model_bytes
-
-
-def llmfit_decode_tokens_per_s(model_bytes: Number, bandwidth_bytes_per_s: Number) -> Number:
-    """Baseline 2: 0.55 x bandwidth / bytes (llmfit)."""
-    return LLMFIT_BANDWIDTH_RATIO * bandwidth_bytes_per_s / model_bytes
-
-
-def constant_decode_tokens_per_s(model_bytes: Number, bandwidth_bytes_per_s: Number) -> Number:
-    """Baseline 3: 0.72 x bandwidth / bytes, the best constant on published rows."""
-    return CONSTANT_BANDWIDTH_RATIO * bandwidth_bytes_per_s / model_bytes

@@ -9,26 +9,19 @@ c: cost of drafting a token, V(k): cost of a pass over k tokens, both relative t
 verification) is theorem 3.8 of Leviathan et al. 2023 (arXiv 2211.17192).
 """
 
-import math
-import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
-from typing import Final, NamedTuple
-
-import numpy as np
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from harness.domain.base import Frozen
 from harness.predict.decode import Machine
-from harness.predict.traits import traits_of
 
 WORTH_RATIO: Final = 1.03
 """Speedup below which the advice is not to speculate: acceptance varies by more than that with the text."""
 
 SLOPE_PER_BALANCE: Final[Mapping[str, float]] = {"metal": 25.3, "cpu": 4.5, "other": 8.2}
 """Median of (cost of an extra token) x (peak / bandwidth) by api. ``metal`` and ``other``: ``fitted_slopes`` of
-spec_decode.csv. ``cpu``: a Q4_K model on two x86 cores takes 31 ms for one token and 99 to 125 ms for five, 0.55 to
-0.76 of a token each, at the 8 FLOP a byte that an unlisted CPU is given."""
+spec_decode.csv (published.other_rows). ``cpu``: a Q4_K model on two x86 cores takes 31 ms for one token and 99 to 125
+ms for five, 0.55 to 0.76 of a token each, at the 8 FLOP a byte that an unlisted CPU is given."""
 
 
 class BestLength(Frozen, frozen=True, kw_only=True):
@@ -104,113 +97,3 @@ def verify_slope(machine: Machine, slopes: Mapping[str, float] = SLOPE_PER_BALAN
     """Cost of one more token in a pass, relative to a pass over one."""
     kappa = slopes.get(machine.api, slopes["other"])
     return min(kappa * machine.bandwidth_bytes_per_s / machine.traits.peak_flops_per_s, 1.5)
-
-
-class Measured(NamedTuple):
-    """One measured row of spec_decode.csv.
-
-    Attributes:
-        device: As the source names it.
-        method: Method without its build.
-        machine: Where known.
-        gamma: Drafted tokens; 0 where the source gives tokens of a step alone.
-        tokens: Tokens of a cycle, by acceptance and gamma.
-        draft_cost_ratio: Cost of the draft, where given.
-        speedup: Measured.
-        moe: Whether the target routes experts.
-    """
-
-    device: str
-    method: str
-    machine: Machine | None
-    gamma: int
-    tokens: float
-    draft_cost_ratio: float
-    speedup: float
-    moe: bool
-
-
-def measured_row(raw: Mapping[str, str]) -> Measured | None:
-    """A row with an acceptance and a speedup; None for any other."""
-    speedup, gamma = _value(raw.get("speedup")), int(_value(raw.get("gamma")))
-    rate, mean = _value(raw.get("acceptance_rate")), _value(raw.get("mean_accepted_tokens"))
-    kind = raw.get("acceptance_kind", "")
-    if kind.startswith("per-token") and gamma:
-        tokens = expected_tokens_per_cycle(rate, gamma)
-    elif kind.startswith("accepted/drafted") and gamma and rate:
-        tokens = 1 + gamma * rate
-    elif mean:
-        tokens = mean
-    else:
-        return None
-    if not speedup:
-        return None
-    device, target = raw.get("device", ""), raw.get("target", "")
-    method = re.split(r"[ ,]", raw.get("method", "").lower())[0]
-    cost = _value(raw.get("draft_cost_ratio_c"))
-    return Measured(device, method, _machine(device), gamma, tokens, cost, speedup, bool(re.search(r"A\d+B", target)))
-
-
-def _value(text: str | None) -> float:
-    try:
-        return float(text or 0)
-    except ValueError:
-        return 0.0
-
-
-def _machine(device: str) -> Machine | None:
-    table = (files("harness.predict") / "data" / "spec_devices.csv").read_text().splitlines()
-    for line in table:
-        pattern, _, rest = line.partition(",")
-        if line.startswith(("#", "pattern,")) or not re.search(pattern, device.lower()):
-            continue
-        api, bandwidth = rest.split(",")
-        size = float(bandwidth) * 1e9
-        name = "rtx 6000 ada" if "6000" in pattern and "960" in bandwidth else device
-        return Machine(api, size, traits_of(name, api, size))
-    return None
-
-
-def fitted_slopes(rows: Sequence[Measured]) -> dict[str, float]:
-    """Constants of ``verify_slope``: exp of the median of ln(slope x P / W), one vote a device.
-
-    The slope is what the speedup implies: tokens / speedup = 1 + gamma s, the draft's own cost included.
-    """
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        slope = (row.tokens / row.speedup - 1) / row.gamma if row.gamma else 0.0
-        if row.machine is not None and slope > 0 and not row.moe:
-            balance = row.machine.bandwidth_bytes_per_s / row.machine.traits.peak_flops_per_s
-            side = "metal" if row.machine.api == "metal" else "other"
-            found[side][row.device].append(math.log(slope / balance))
-    result = dict(SLOPE_PER_BALANCE)
-    for side, devices in found.items():
-        result[side] = math.exp(float(np.median([np.median(v) for v in devices.values()])))
-    return result
-
-
-def _median_slope(rows: Sequence[Measured]) -> float:
-    """Cost of one more token in a pass, as measured: median over devices of their rows' medians; 0 without any."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        if row.gamma and row.machine is not None:
-            found[row.device].append(max((row.tokens / row.speedup - 1) / row.gamma - row.draft_cost_ratio, 0.0))
-    return float(np.median([np.median(v) for v in found.values()])) if found else 0.0
-
-
-def predicted_speedup(row: Measured, others: Sequence[Measured]) -> float | None:
-    """Speedup of one row from rows of other devices: their slopes, or the method's own cost of a step.
-
-    Verification is free where a matrix processor's authors say so (TPU); an unknown device gets the median slope of all
-    others.
-    """
-    if row.gamma and row.machine is not None:
-        slope = verify_slope(row.machine, fitted_slopes(others))
-        if row.moe:
-            slope = max(slope, 0.45)
-        return row.tokens / (1 + row.gamma * (slope + row.draft_cost_ratio))
-    if row.gamma:
-        slope = 0.0 if "TPU" in row.device else _median_slope(others)
-        return row.tokens / (1 + row.gamma * (slope + row.draft_cost_ratio))
-    same = [o.tokens / o.speedup for o in others if o.method == row.method and not o.gamma]
-    return row.tokens / float(np.median(same)) if same else None

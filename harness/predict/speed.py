@@ -8,10 +8,10 @@ from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
 from harness.domain.prediction import Interval, SpeedPrediction
 from harness.domain.scenario import Scenario
-from harness.predict.batch import batch_spread, batch_step_s
+from harness.predict.batch import SPREAD_BY_LN, batch_step_s
 from harness.predict.coefficients import Coefficients
 from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
-from harness.predict.interval import UNSETTLED_RATIO, interval
+from harness.predict.interval import UNSETTLED_RATIO, combined, interval
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.learned import believed
 from harness.predict.prefill import prefill_gradient, prefill_seconds, prompt_of
@@ -61,7 +61,8 @@ def fitted_speed(
     if together > 1:
         ceiling = together * machine.bandwidth_bytes_per_s / (work.weight_bytes + together * work.kv_bytes)
         mid = min(together / batch_step_s(work, machine, together, values), ceiling)
-        decode = _below(_batched(decode, mid, together), ceiling)
+        low, high = (mid * together**each for each in SPREAD_BY_LN)
+        decode = _below(combined(mid, (low, high), decode), ceiling)
     prompt = prompt_of(weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
     prompt_s = prefill_seconds(work, machine, prompt, values)
     prompt_s = max(prompt_s, work.weight_bytes / machine.bandwidth_bytes_per_s)
@@ -174,16 +175,6 @@ def _doubt(device: DeviceProfile, api: str) -> float:
 def _below(value: Interval, ceiling: float) -> Interval:
     """No part of an interval lies above the roofline."""
     return Interval(mid=min(value.mid, ceiling), low=min(value.low, ceiling), high=min(value.high, ceiling))
-
-
-def _batched(one: Interval, mid: float, sequence_count: int) -> Interval:
-    """The speed of a batch: as unsure as one sequence's, and what batches add to that, in squares."""
-    low, high = batch_spread(sequence_count)
-    return Interval(
-        mid=mid,
-        low=mid * math.exp(-math.hypot(math.log(one.mid / one.low), low)),
-        high=mid * math.exp(math.hypot(math.log(one.high / one.mid), high)),
-    )
 
 
 def _sum(one: Interval, two: Interval) -> Interval:

@@ -51,9 +51,8 @@ class StreamingPlan(Frozen, frozen=True, kw_only=True):
     """How a model is split, and what a pass takes.
 
     Attributes:
-        pinned: Indices of layers that stay in RAM, the bytes that stay counted as whole layers.
-        streamed: Indices of layers read again in each pass.
-        streamed_bytes: Bytes of those.
+        pinned_count: Layers that stay in RAM, the bytes that stay counted as whole layers.
+        streamed_bytes: Read again in each pass.
         buffer_bytes: RAM for layers on their way.
         seconds_per_pass: One pass over all layers.
         tokens_per_s: With the expected tokens of a pass.
@@ -61,8 +60,7 @@ class StreamingPlan(Frozen, frozen=True, kw_only=True):
         bound: What limits: ``memory`` says that not even the buffers fit.
     """
 
-    pinned: tuple[int, ...]
-    streamed: tuple[int, ...]
+    pinned_count: int
     streamed_bytes: int
     buffer_bytes: int
     seconds_per_pass: float
@@ -174,10 +172,8 @@ def plan_even_split(
         streamed = split.streamed_bytes if split else total
         bound = "memory" if split is None else "storage" if streamed / disk_bytes_per_s > compute_s else "compute"
     pass_s = ((streamed / disk_bytes_per_s) ** SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS)
-    kept = round(count * (1 - streamed / total)) if total else count
     return StreamingPlan(
-        pinned=tuple(range(kept)),
-        streamed=tuple(range(kept, count)),
+        pinned_count=round(count * (1 - streamed / total)) if total else count,
         streamed_bytes=streamed,
         buffer_bytes=split.slot_count * split.part_bytes if split else 0,
         seconds_per_pass=pass_s,

@@ -6,7 +6,7 @@ only through a few classes (api, pool, instruction sets). Each term is computed 
 path, not close to it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,15 +19,10 @@ from harness.domain.prediction import MemoryPart, VerdictWord
 from harness.domain.scenario import Scenario
 from harness.predict.decode import Work, decode_seconds
 from harness.predict.learned import believed
-from harness.predict.memory import (
-    context_parts,
-    load_extra_bytes,
-    process_parts,
-    weight_parts,
-)
+from harness.predict.memory import context_parts, load_extra_bytes, process_parts, total_bytes, weight_parts
 from harness.predict.repack import repacked_types
 from harness.predict.speed import machine_of, predict_speed, work_of
-from harness.predict.verdict import STREAMED_WINDOW_RATIO, needed_bytes_of, weight_bytes_of
+from harness.predict.verdict import STREAMED_WINDOW_RATIO, available_bytes_of, needed_bytes_of, weight_bytes_of
 from harness.predict.weights import weights_of
 
 WORDS: Final[tuple[VerdictWord, ...]] = ("fits", "fits with streaming", "does not fit")
@@ -244,7 +239,7 @@ def _terms(
             for name, pool in pools.items():
                 pool.fixed[m, q] = sum(needed_bytes_of(parts, name))
                 pool.weights[m, q] = weight_bytes_of(parts, name)
-            peak_fixed[m, q] = _total(parts)
+            peak_fixed[m, q] = total_bytes(parts)
             peak_load[m, q] = peak_fixed[m, q] + load_extra_bytes(one, scenario) if api == "cpu" else 0
         for c, context in enumerate(contexts):
             try:
@@ -254,25 +249,17 @@ def _terms(
                 continue
             for name, pool in pools.items():
                 pool.growing[m, c] = sum(needed_bytes_of(parts, name))
-            peak_growing[m, c] = _total(parts)
+            peak_growing[m, c] = total_bytes(parts)
     return _Class(pools, peak_fixed, peak_load, peak_growing, possible)
-
-
-def _total(parts: Iterable[MemoryPart]) -> int:
-    return sum(p.anonymous_bytes + p.file_bytes for p in parts)
 
 
 def _cells(
     terms: _Class, devices: Sequence[DeviceProfile], *, entitled: bool
 ) -> tuple[Integers, Integers, Integers, NDArray[np.int8]]:
     """Needed, available, peak and verdict of one class, by [device, model, quant, context]."""
-    worst: tuple[Integers, Integers, NDArray[np.int8]] | None = None
+    worst: tuple[NDArray[Any], ...] = ()
     for name, pool in terms.pools.items():
-        limits = []
-        for device in devices:
-            given = device.pool(name)
-            limit = given.entitled_bytes if entitled and given.entitled_bytes else given.usable_bytes
-            limits.append(int(limit.value))
+        limits = [available_bytes_of(device.pool(name), entitled=entitled) for device in devices]
         available = np.array(limits, dtype=np.int64)[:, None, None, None]
         needed = (pool.fixed[:, :, None] + pool.growing[:, None, :])[None]
         rest = needed - pool.weights[None, :, :, None]
@@ -280,18 +267,8 @@ def _cells(
         if name == "ram":
             window = STREAMED_WINDOW_RATIO * pool.weights[None, :, :, None]
             verdict[(verdict == 2) & (rest + window <= available)] = 1
-        shape = verdict.shape
-        needed, available = np.broadcast_to(needed, shape), np.broadcast_to(available, shape)
-        if worst is None:
-            worst = needed, available, verdict
-        else:
-            worse = verdict > worst[2]
-            worst = (
-                np.where(worse, needed, worst[0]),
-                np.where(worse, available, worst[1]),
-                np.where(worse, verdict, worst[2]),
-            )
-    assert worst is not None
+        own = (*(np.broadcast_to(term, verdict.shape) for term in (needed, available)), verdict)
+        worst = tuple(np.where(verdict > worst[2], *both) for both in zip(own, worst, strict=True)) if worst else own
     running = terms.peak_fixed[:, :, None] + terms.peak_growing[:, None, :]
     peak = np.maximum(running, terms.peak_load[:, :, None])[None]
     word = np.where(terms.possible[None, :, None, :], worst[2], np.int8(IMPOSSIBLE))

@@ -4,25 +4,13 @@ Source: llama.cpp (release packed in llama-cpp-python 0.3.36), src/models/*.cpp 
 sizes, src/llama-arch.cpp for the spelling of names.
 """
 
-from collections.abc import Iterator
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
 from harness.errors import RefusedError
 
-Role = Literal[
-    "embedding", "output", "attention", "feed_forward", "expert", "shared_expert", "router", "recurrent", "norm", "bias"
-]
-"""What a tensor is for. ``expert`` tensors are read in part (used / all); of ``embedding`` one row a token is read."""
-
-
-class TensorSpec(NamedTuple):
-    """One tensor before a type is chosen: llama.cpp's name, sizes with the row length first, and its role."""
-
-    name: str
-    dims: tuple[int, ...]
-    role: Role
-
+Table = dict[str, tuple[int, ...]]
+"""Tensors before a type is chosen: sizes by llama.cpp's name, the row length first."""
 
 KNOWN_ARCHITECTURES: Final = frozenset(
     """
@@ -57,92 +45,106 @@ _ALTUP_COUNT: Final = 4
 _LAUREL_RANK_DIM: Final = 64
 
 
-def tensors_of(shape: ModelShape) -> list[TensorSpec]:
+def block_of(name: str) -> int:
+    """Number of the block that a tensor belongs to; -1 for none."""
+    return int(name.split(".")[1]) if name.startswith("blk.") else -1
+
+
+def tensors_of(shape: ModelShape) -> Table:
     """All tensors of ``shape``, token table and output first, then block by block.
 
     Raises:
         RefusedError: No table for this architecture, so that a size would be a guess.
     """
-    if shape.architecture not in KNOWN_ARCHITECTURES:
-        raise RefusedError(
-            f"no table of tensors for architecture {shape.architecture!r}; give a GGUF file of the model instead"
-        )
-    table = [TensorSpec("token_embd.weight", (shape.hidden_dim, shape.vocab_count), "embedding")]
+    arch, hidden, each = shape.architecture, shape.hidden_dim, shape.per_layer_input_dim
+    if arch not in KNOWN_ARCHITECTURES:
+        raise RefusedError(f"no table of tensors for architecture {arch!r}; give a GGUF file of the model instead")
+    table: Table = {"token_embd.weight": (hidden, shape.vocab_count)}
     if not shape.tied_embeddings:
-        table.append(TensorSpec("output.weight", (shape.hidden_dim, shape.vocab_count), "output"))
-    norm = "token_embd_norm" if shape.architecture in _LFM2 else "output_norm"
-    table.append(TensorSpec(f"{norm}.weight", (shape.hidden_dim,), "norm"))
-    if shape.architecture in _NORM_BIAS:
-        table.append(TensorSpec("output_norm.bias", (shape.hidden_dim,), "bias"))
-    if shape.architecture in {"phi2", "phimoe"}:
-        table.append(TensorSpec("output.bias", (shape.vocab_count,), "bias"))
-    if shape.architecture == "gemma3n":
-        table.extend(_altup_shared(shape))
-    if shape.architecture == "gemma4":
-        table.append(TensorSpec("rope_freqs.weight", (shape.head_dim // 2,), "norm"))
-    if shape.per_layer_input_dim:
-        table.extend(_per_layer_tables(shape))
+        table["output.weight"] = (hidden, shape.vocab_count)
+    table["token_embd_norm.weight" if arch in _LFM2 else "output_norm.weight"] = (hidden,)
+    if arch in _NORM_BIAS:
+        table["output_norm.bias"] = (hidden,)
+    if arch in {"phi2", "phimoe"}:
+        table["output.bias"] = (shape.vocab_count,)
+    if arch == "gemma3n":
+        table |= dict.fromkeys(("altup_proj.weight", "altup_unembd_proj.weight"), (hidden, hidden, _ALTUP_COUNT - 1))
+    if arch == "gemma4":
+        table["rope_freqs.weight"] = (shape.head_dim // 2,)
+    if each:  # a row for each layer and token, and the way from the token's embedding to the same width
+        table["per_layer_token_embd.weight"] = (each * shape.layer_count, shape.vocab_count)
+        table["per_layer_model_proj.weight"] = (hidden, each * shape.layer_count)
+        table["per_layer_proj_norm.weight"] = (each,)
     for layer in range(shape.layer_count):
-        table.extend(spec._replace(name=f"blk.{layer}.{spec.name}") for spec in _block(shape, layer))
+        table |= {f"blk.{layer}.{name}": dims for name, dims in _block(shape, layer).items()}
     return table
 
 
-def _block(shape: ModelShape, layer: int) -> Iterator[TensorSpec]:
+def _block(shape: ModelShape, layer: int) -> Table:
     arch, hidden = shape.architecture, shape.hidden_dim
-    if arch not in _NO_ATTENTION_NORM:
-        yield from _norm(shape, "attn_norm")
-    yield from _mixer(shape, layer)
+    block = {} if arch in _NO_ATTENTION_NORM else _norm(shape, "attn_norm")
+    block |= _mixer(shape, layer)
     if arch in _ONE_PART_A_BLOCK:
         if shape.layer_kind(layer) == "none":
-            yield from _experts(shape, shape.experts) if shape.experts else _feed_forward(shape, layer)
-        return
+            block |= _experts(shape, shape.experts) if shape.experts else _feed_forward(shape, layer)
+        return block
     if arch in _POST_NORMS or arch in _POST_ATTENTION_IS_FEED_FORWARD_NORM:
-        yield TensorSpec("post_attention_norm.weight", (hidden,), "norm")
+        block["post_attention_norm.weight"] = (hidden,)
     if arch in {"mamba", "mamba2"}:
-        return
+        return block
     if arch == "falcon-h1":
-        yield TensorSpec("ffn_norm", (hidden,), "norm")  # the one name without an ending
+        block["ffn_norm"] = (hidden,)  # the one name without an ending
     elif arch not in _NO_FEED_FORWARD_NORM and arch not in _POST_ATTENTION_IS_FEED_FORWARD_NORM:
-        yield from _norm(shape, "ffn_norm")
+        block |= _norm(shape, "ffn_norm")
     routed = shape.experts if shape.is_moe_layer(layer) else None
     if routed is None or arch == "gemma4":
-        yield from _feed_forward(shape, layer)
+        block |= _feed_forward(shape, layer)
     if routed is not None:
-        yield from _experts(shape, routed)
-    yield from _gemma_end(shape)
+        block |= _experts(shape, routed)
+    return block | _gemma_end(shape)
 
 
-def _mixer(shape: ModelShape, layer: int) -> Iterator[TensorSpec]:
+def _mixer(shape: ModelShape, layer: int) -> Table:
     """What mixes tokens: attention, a recurrent state, both (Falcon-H1) or nothing (some blocks of Nemotron-H)."""
     kind, both = shape.layer_kind(layer), shape.architecture == "falcon-h1"
+    mixer: Table = {}
     if shape.recurrent is not None and (both or kind == "recurrent"):
-        yield from _recurrent(shape, shape.recurrent)
+        mixer |= _recurrent(shape, shape.recurrent)
     if both or kind in {"full", "sliding"}:
-        yield from _attention(shape, layer) if shape.latent is None else _latent_attention(shape, shape.latent)
+        mixer |= _attention(shape, layer) if shape.latent is None else _latent_attention(shape, shape.latent)
+    return mixer
 
 
-def _gemma_end(shape: ModelShape) -> Iterator[TensorSpec]:
+def _gemma_end(shape: ModelShape) -> Table:
     """Norms after the feed-forward part, Gemma 4's scale of a block, and the inputs of each layer of the E models."""
-    hidden, each = shape.hidden_dim, shape.per_layer_input_dim
+    hidden, each, altup = shape.hidden_dim, shape.per_layer_input_dim, _ALTUP_COUNT
+    end: Table = {}
     if shape.architecture in _POST_NORMS:
-        yield TensorSpec("post_ffw_norm.weight", (hidden,), "norm")
+        end["post_ffw_norm.weight"] = (hidden,)
     if shape.architecture == "gemma4":
-        yield TensorSpec("layer_output_scale.weight", (1,), "norm")
+        end["layer_output_scale.weight"] = (1,)
     if each:
-        yield TensorSpec("inp_gate.weight", (hidden, each), "feed_forward")
-        yield TensorSpec("proj.weight", (each, hidden), "feed_forward")
-        yield TensorSpec("post_norm.weight", (hidden,), "norm")
+        end |= {"inp_gate.weight": (hidden, each), "proj.weight": (each, hidden), "post_norm.weight": (hidden,)}
     if shape.architecture == "gemma3n":
-        yield from _altup_block(shape)
+        end |= {
+            "altup_correct_coef.weight": (altup, altup),
+            "altup_correct_scale.weight": (hidden,),
+            "altup_predict_coef.weight": (altup, altup * altup),
+            "altup_router.weight": (hidden, altup),
+            "altup_router_norm.weight": (hidden,),
+            "laurel_l.weight": (hidden, _LAUREL_RANK_DIM),
+            "laurel_r.weight": (_LAUREL_RANK_DIM, hidden),
+            "laurel_post_norm.weight": (hidden,),
+        }
+    return end
 
 
-def _norm(shape: ModelShape, name: str) -> Iterator[TensorSpec]:
-    yield TensorSpec(f"{name}.weight", (shape.hidden_dim,), "norm")
-    if shape.architecture in _NORM_BIAS:
-        yield TensorSpec(f"{name}.bias", (shape.hidden_dim,), "bias")
+def _norm(shape: ModelShape, name: str) -> Table:
+    ends = ("weight", "bias") if shape.architecture in _NORM_BIAS else ("weight",)
+    return {f"{name}.{end}": (shape.hidden_dim,) for end in ends}
 
 
-def _attention(shape: ModelShape, layer: int) -> Iterator[TensorSpec]:
+def _attention(shape: ModelShape, layer: int) -> Table:
     """Queries, keys, values and the way back: [hidden, heads x head_dim] and so on."""
     arch, hidden = shape.architecture, shape.hidden_dim
     sliding = shape.layer_kind(layer) == "sliding"
@@ -159,189 +161,154 @@ def _attention(shape: ModelShape, layer: int) -> Iterator[TensorSpec]:
         del parts["attn_v"]
     if arch == "gemma4" and layer >= shape.layer_count - shape.kv_shared_layer_count:
         parts = {"attn_q": query}
+    attention: Table = {}
     for name, width in parts.items():
-        yield TensorSpec(f"{name}.weight", (hidden, width), "attention")
+        attention[f"{name}.weight"] = (hidden, width)
         if shape.attention_bias:
-            yield TensorSpec(f"{name}.bias", (width,), "bias")
-    yield TensorSpec("attn_output.weight", (shape.head_count * value_dim, hidden), "attention")
+            attention[f"{name}.bias"] = (width,)
+    attention["attn_output.weight"] = (shape.head_count * value_dim, hidden)
     if (shape.attention_bias and arch in {"gpt-oss", "phimoe"}) or arch in _PROJECTION_BIAS:
-        yield TensorSpec("attn_output.bias", (hidden,), "bias")
+        attention["attn_output.bias"] = (hidden,)
     if arch == "gpt-oss":
-        yield TensorSpec("attn_sinks.weight", (shape.head_count,), "attention")
+        attention["attn_sinks.weight"] = (shape.head_count,)
     if arch == "bitnet":
-        yield TensorSpec("attn_sub_norm.weight", (hidden,), "norm")
+        attention["attn_sub_norm.weight"] = (hidden,)
     if shape.qk_norm:
         full = arch in _FULL_WIDTH_QK_NORM
-        yield TensorSpec("attn_q_norm.weight", (query if full else head_dim,), "norm")
+        attention["attn_q_norm.weight"] = (query if full else head_dim,)
         if "attn_k" in parts or arch in _FUSED_QKV:
-            yield TensorSpec("attn_k_norm.weight", (key if full else head_dim,), "norm")
+            attention["attn_k_norm.weight"] = (key if full else head_dim,)
+    return attention
 
 
-def _latent_attention(shape: ModelShape, latent: LatentAttention) -> Iterator[TensorSpec]:
+def _latent_attention(shape: ModelShape, latent: LatentAttention) -> Table:
     """Compressed queries and keys (MLA). ``attn_k_b`` and ``attn_v_b`` are stacks of one matrix a head."""
-    hidden, heads = shape.hidden_dim, shape.head_count
+    hidden, heads, rank = shape.hidden_dim, shape.head_count, latent.kv_rank_dim
     head_dim = latent.nope_head_dim + latent.rope_head_dim
+    attention: Table = {"attn_q.weight": (hidden, heads * head_dim)}
     if latent.q_rank_dim:
-        yield TensorSpec("attn_q_a_norm.weight", (latent.q_rank_dim,), "norm")
-        yield TensorSpec("attn_q_a.weight", (hidden, latent.q_rank_dim), "attention")
-        yield TensorSpec("attn_q_b.weight", (latent.q_rank_dim, heads * head_dim), "attention")
-    else:
-        yield TensorSpec("attn_q.weight", (hidden, heads * head_dim), "attention")
-    yield TensorSpec("attn_kv_a_norm.weight", (latent.kv_rank_dim,), "norm")
-    yield TensorSpec("attn_kv_a_mqa.weight", (hidden, latent.kv_rank_dim + latent.rope_head_dim), "attention")
+        attention = {
+            "attn_q_a_norm.weight": (latent.q_rank_dim,),
+            "attn_q_a.weight": (hidden, latent.q_rank_dim),
+            "attn_q_b.weight": (latent.q_rank_dim, heads * head_dim),
+        }
+    attention["attn_kv_a_norm.weight"] = (rank,)
+    attention["attn_kv_a_mqa.weight"] = (hidden, rank + latent.rope_head_dim)
     if shape.architecture == "minicpm3":
-        width = heads * (latent.nope_head_dim + latent.value_head_dim)
-        yield TensorSpec("attn_kv_b.weight", (latent.kv_rank_dim, width), "attention")
+        attention["attn_kv_b.weight"] = (rank, heads * (latent.nope_head_dim + latent.value_head_dim))
     else:
-        yield TensorSpec("attn_k_b.weight", (latent.nope_head_dim, latent.kv_rank_dim, heads), "attention")
-        yield TensorSpec("attn_v_b.weight", (latent.kv_rank_dim, latent.value_head_dim, heads), "attention")
-    yield TensorSpec("attn_output.weight", (heads * latent.value_head_dim, hidden), "attention")
+        attention["attn_k_b.weight"] = (latent.nope_head_dim, rank, heads)
+        attention["attn_v_b.weight"] = (rank, latent.value_head_dim, heads)
+    return attention | {"attn_output.weight": (heads * latent.value_head_dim, hidden)}
 
 
-def _feed_forward(shape: ModelShape, layer: int) -> Iterator[TensorSpec]:
+def _feed_forward(shape: ModelShape, layer: int) -> Table:
     arch, hidden, inner = shape.architecture, shape.hidden_dim, shape.feed_forward_dim
     if shape.kv_shared_feed_forward_dim and layer >= shape.layer_count - shape.kv_shared_layer_count:
         inner = shape.kv_shared_feed_forward_dim
     if not inner:
-        return
-    if arch in _FUSED_GATE_UP:
-        yield TensorSpec("ffn_up.weight", (hidden, 2 * inner), "feed_forward")
-    else:
-        if shape.gated_feed_forward:
-            yield TensorSpec("ffn_gate.weight", (hidden, inner), "feed_forward")
-        yield TensorSpec("ffn_up.weight", (hidden, inner), "feed_forward")
-    yield TensorSpec("ffn_down.weight", (inner, hidden), "feed_forward")
+        return {}
+    fused = arch in _FUSED_GATE_UP
+    gate: Table = {"ffn_gate.weight": (hidden, inner)} if shape.gated_feed_forward and not fused else {}
+    part = gate | {"ffn_up.weight": (hidden, 2 * inner if fused else inner), "ffn_down.weight": (inner, hidden)}
     if arch in _PROJECTION_BIAS:
-        yield TensorSpec("ffn_up.bias", (inner,), "bias")
-        yield TensorSpec("ffn_down.bias", (hidden,), "bias")
+        part |= {"ffn_up.bias": (inner,), "ffn_down.bias": (hidden,)}
     if arch == "bitnet":
-        yield TensorSpec("ffn_sub_norm.weight", (inner,), "norm")
+        part["ffn_sub_norm.weight"] = (inner,)
+    return part
 
 
-def _experts(shape: ModelShape, experts: Experts) -> Iterator[TensorSpec]:
+def _experts(shape: ModelShape, experts: Experts) -> Table:
     """Router [hidden, experts] and the stacked experts [.., .., experts], which may work in a narrower width."""
-    hidden, inner, count = shape.hidden_dim, experts.feed_forward_dim, experts.expert_count
+    arch, hidden, inner, count = shape.architecture, shape.hidden_dim, experts.feed_forward_dim, experts.expert_count
     width = experts.latent_dim or hidden
-    yield TensorSpec("ffn_gate_inp.weight", (hidden, count), "router")
+    gates = ("gate", "up") if shape.gated_feed_forward else ("up",)
+    part: Table = {"ffn_gate_inp.weight": (hidden, count)}
     if experts.latent_dim:
-        yield TensorSpec("ffn_latent_down.weight", (hidden, width), "shared_expert")
-        yield TensorSpec("ffn_latent_up.weight", (width, hidden), "shared_expert")
-    if shape.architecture == "gemma4":
-        yield TensorSpec("ffn_gate_inp.scale", (hidden,), "router")
-        yield from (
-            TensorSpec(f"{name}.weight", (hidden,), "norm")
-            for name in ("pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2")
-        )
-        yield TensorSpec("ffn_gate_up_exps.weight", (width, 2 * inner, count), "expert")
-        yield TensorSpec("ffn_down_exps.scale", (count,), "router")
+        part |= {"ffn_latent_down.weight": (hidden, width), "ffn_latent_up.weight": (width, hidden)}
+    if arch == "gemma4":
+        part["ffn_gate_inp.scale"] = (hidden,)
+        part |= {f"{n}.weight": (hidden,) for n in ("pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2")}
+        part |= {"ffn_gate_up_exps.weight": (width, 2 * inner, count), "ffn_down_exps.scale": (count,)}
     else:
-        if shape.gated_feed_forward:
-            yield TensorSpec("ffn_gate_exps.weight", (width, inner, count), "expert")
-        yield TensorSpec("ffn_up_exps.weight", (width, inner, count), "expert")
-    yield TensorSpec("ffn_down_exps.weight", (inner, width, count), "expert")
-    if shape.architecture in _SCORE_BIAS:
-        yield TensorSpec("exp_probs_b.bias", (count,), "bias")
-    if shape.architecture == "gpt-oss":
-        yield TensorSpec("ffn_gate_inp.bias", (count,), "bias")
-        yield TensorSpec("ffn_gate_exps.bias", (inner, count), "bias")
-        yield TensorSpec("ffn_up_exps.bias", (inner, count), "bias")
-        yield TensorSpec("ffn_down_exps.bias", (hidden, count), "bias")
+        part |= {f"ffn_{gate}_exps.weight": (width, inner, count) for gate in gates}
+    part["ffn_down_exps.weight"] = (inner, width, count)
+    if arch in _SCORE_BIAS:
+        part["exp_probs_b.bias"] = (count,)
+    if arch == "gpt-oss":
+        part["ffn_gate_inp.bias"] = (count,)
+        part |= dict.fromkeys(("ffn_gate_exps.bias", "ffn_up_exps.bias"), (inner, count))
+        part["ffn_down_exps.bias"] = (hidden, count)
     shared = experts.shared_feed_forward_dim or experts.shared_count * inner
     if shared:
-        if shape.architecture in {"qwen2moe", "qwen3next", "qwen35moe"}:
-            yield TensorSpec("ffn_gate_inp_shexp.weight", (hidden,), "router")
-        if shape.gated_feed_forward:
-            yield TensorSpec("ffn_gate_shexp.weight", (hidden, shared), "shared_expert")
-        yield TensorSpec("ffn_up_shexp.weight", (hidden, shared), "shared_expert")
-        yield TensorSpec("ffn_down_shexp.weight", (shared, hidden), "shared_expert")
+        if arch in {"qwen2moe", "qwen3next", "qwen35moe"}:
+            part["ffn_gate_inp_shexp.weight"] = (hidden,)
+        part |= {f"ffn_{gate}_shexp.weight": (hidden, shared) for gate in gates}
+        part["ffn_down_shexp.weight"] = (shared, hidden)
+    return part
 
 
-def _recurrent(shape: ModelShape, recurrent: Recurrent) -> Iterator[TensorSpec]:
+def _recurrent(shape: ModelShape, recurrent: Recurrent) -> Table:
+    hidden = shape.hidden_dim
     if shape.architecture in _DELTA_NET:
-        yield from _delta_net(shape, recurrent)
-    elif shape.architecture in _LFM2:
-        hidden = shape.hidden_dim
-        yield TensorSpec("shortconv.conv.weight", (recurrent.conv_dim, hidden), "recurrent")
-        yield TensorSpec("shortconv.in_proj.weight", (hidden, 3 * hidden), "recurrent")
-        yield TensorSpec("shortconv.out_proj.weight", (hidden, hidden), "recurrent")
-    elif shape.architecture in {"mamba", "jamba"}:
-        yield from _mamba(shape, recurrent)
-    else:
-        yield from _mamba2(shape, recurrent)
+        return _delta_net(shape, recurrent)
+    if shape.architecture in _LFM2:
+        return {
+            "shortconv.conv.weight": (recurrent.conv_dim, hidden),
+            "shortconv.in_proj.weight": (hidden, 3 * hidden),
+            "shortconv.out_proj.weight": (hidden, hidden),
+        }
+    return (_mamba if shape.architecture in {"mamba", "jamba"} else _mamba2)(shape, recurrent)
 
 
-def _mamba(shape: ModelShape, recurrent: Recurrent) -> Iterator[TensorSpec]:
+def _mamba(shape: ModelShape, recurrent: Recurrent) -> Table:
     """Mamba-1 (Gu and Dao 2023); the rank of dt is ceil(hidden / 16)."""
     hidden, inner, state = shape.hidden_dim, recurrent.inner_dim, recurrent.state_dim
     rank = -(-hidden // 16)
-    yield TensorSpec("ssm_in.weight", (hidden, 2 * inner), "recurrent")
-    yield TensorSpec("ssm_conv1d.weight", (recurrent.conv_dim, inner), "recurrent")
-    yield TensorSpec("ssm_conv1d.bias", (inner,), "bias")
-    yield TensorSpec("ssm_x.weight", (inner, rank + 2 * state), "recurrent")
-    yield TensorSpec("ssm_dt.weight", (rank, inner), "recurrent")
-    yield TensorSpec("ssm_dt.bias", (inner,), "bias")
-    if shape.architecture == "jamba":
-        yield TensorSpec("ssm_dt_norm.weight", (rank,), "norm")
-        yield TensorSpec("ssm_b_norm.weight", (state,), "norm")
-        yield TensorSpec("ssm_c_norm.weight", (state,), "norm")
-    yield TensorSpec("ssm_a", (state, inner), "recurrent")
-    yield TensorSpec("ssm_d", (inner,), "recurrent")
-    yield TensorSpec("ssm_out.weight", (inner, hidden), "recurrent")
+    norms: Table = {"ssm_dt_norm.weight": (rank,), "ssm_b_norm.weight": (state,), "ssm_c_norm.weight": (state,)}
+    return {
+        "ssm_in.weight": (hidden, 2 * inner),
+        "ssm_conv1d.weight": (recurrent.conv_dim, inner),
+        "ssm_conv1d.bias": (inner,),
+        "ssm_x.weight": (inner, rank + 2 * state),
+        "ssm_dt.weight": (rank, inner),
+        "ssm_dt.bias": (inner,),
+        **(norms if shape.architecture == "jamba" else {}),
+        "ssm_a": (state, inner),
+        "ssm_d": (inner,),
+        "ssm_out.weight": (inner, hidden),
+    }
 
 
-def _mamba2(shape: ModelShape, recurrent: Recurrent) -> Iterator[TensorSpec]:
+def _mamba2(shape: ModelShape, recurrent: Recurrent) -> Table:
     """Mamba-2 (Dao and Gu 2024): gate, x, B and C of each group, and dt of each head from one matrix."""
     hidden, inner, heads, groups = shape.hidden_dim, recurrent.inner_dim, recurrent.head_count, recurrent.group_count
     conv = inner + 2 * groups * recurrent.state_dim
-    yield TensorSpec("ssm_in.weight", (hidden, inner + conv + heads), "recurrent")
-    yield TensorSpec("ssm_conv1d.weight", (recurrent.conv_dim, conv), "recurrent")
-    yield TensorSpec("ssm_conv1d.bias", (conv,), "bias")
-    yield TensorSpec("ssm_dt.bias", (heads,), "bias")
-    yield TensorSpec("ssm_a", (1, heads), "recurrent")
-    yield TensorSpec("ssm_d", (1, heads), "recurrent")
-    yield TensorSpec("ssm_norm.weight", (inner // groups, groups), "norm")
-    yield TensorSpec("ssm_out.weight", (inner, hidden), "recurrent")
+    return {
+        "ssm_in.weight": (hidden, inner + conv + heads),
+        "ssm_conv1d.weight": (recurrent.conv_dim, conv),
+        "ssm_conv1d.bias": (conv,),
+        "ssm_dt.bias": (heads,),
+        "ssm_a": (1, heads),
+        "ssm_d": (1, heads),
+        "ssm_norm.weight": (inner // groups, groups),
+        "ssm_out.weight": (inner, hidden),
+    }
 
 
-def _delta_net(shape: ModelShape, recurrent: Recurrent) -> Iterator[TensorSpec]:
+def _delta_net(shape: ModelShape, recurrent: Recurrent) -> Table:
     """Gated delta net (Qwen3-Next): heads of width ``state_dim``; key heads = groups, value heads = heads."""
     hidden, heads = shape.hidden_dim, recurrent.head_count
     key, value = recurrent.state_dim * recurrent.group_count, recurrent.state_dim * heads
-    yield TensorSpec("attn_qkv.weight", (hidden, 2 * key + value), "recurrent")
-    yield TensorSpec("attn_gate.weight", (hidden, value), "recurrent")
-    yield TensorSpec("ssm_conv1d.weight", (recurrent.conv_dim, 2 * key + value), "recurrent")
-    yield TensorSpec("ssm_dt.bias", (heads,), "bias")
-    yield TensorSpec("ssm_a", (heads,), "recurrent")
-    if shape.architecture == "qwen3next":
-        yield TensorSpec("ssm_ba.weight", (hidden, 2 * heads), "recurrent")
-    else:
-        yield TensorSpec("ssm_beta.weight", (hidden, heads), "recurrent")
-        yield TensorSpec("ssm_alpha.weight", (hidden, heads), "recurrent")
-    yield TensorSpec("ssm_norm.weight", (recurrent.state_dim,), "norm")
-    yield TensorSpec("ssm_out.weight", (value, hidden), "recurrent")
-
-
-def _per_layer_tables(shape: ModelShape) -> Iterator[TensorSpec]:
-    """A row for each layer and token, and the way from the token's embedding to the same width (Gemma 3n and 4)."""
-    each, width = shape.per_layer_input_dim, shape.per_layer_input_dim * shape.layer_count
-    yield TensorSpec("per_layer_token_embd.weight", (width, shape.vocab_count), "embedding")
-    yield TensorSpec("per_layer_model_proj.weight", (shape.hidden_dim, width), "feed_forward")
-    yield TensorSpec("per_layer_proj_norm.weight", (each,), "norm")
-
-
-def _altup_shared(shape: ModelShape) -> Iterator[TensorSpec]:
-    hidden = shape.hidden_dim
-    yield TensorSpec("altup_proj.weight", (hidden, hidden, _ALTUP_COUNT - 1), "feed_forward")
-    yield TensorSpec("altup_unembd_proj.weight", (hidden, hidden, _ALTUP_COUNT - 1), "feed_forward")
-
-
-def _altup_block(shape: ModelShape) -> Iterator[TensorSpec]:
-    hidden, altup = shape.hidden_dim, _ALTUP_COUNT
-    yield TensorSpec("altup_correct_coef.weight", (altup, altup), "feed_forward")
-    yield TensorSpec("altup_correct_scale.weight", (hidden,), "norm")
-    yield TensorSpec("altup_predict_coef.weight", (altup, altup * altup), "feed_forward")
-    yield TensorSpec("altup_router.weight", (hidden, altup), "router")
-    yield TensorSpec("altup_router_norm.weight", (hidden,), "norm")
-    yield TensorSpec("laurel_l.weight", (hidden, _LAUREL_RANK_DIM), "feed_forward")
-    yield TensorSpec("laurel_r.weight", (_LAUREL_RANK_DIM, hidden), "feed_forward")
-    yield TensorSpec("laurel_post_norm.weight", (hidden,), "norm")
+    fused: Table = {"ssm_ba.weight": (hidden, 2 * heads)}
+    apart: Table = {"ssm_beta.weight": (hidden, heads), "ssm_alpha.weight": (hidden, heads)}
+    return {
+        "attn_qkv.weight": (hidden, 2 * key + value),
+        "attn_gate.weight": (hidden, value),
+        "ssm_conv1d.weight": (recurrent.conv_dim, 2 * key + value),
+        "ssm_dt.bias": (heads,),
+        "ssm_a": (heads,),
+        **(fused if shape.architecture == "qwen3next" else apart),
+        "ssm_norm.weight": (recurrent.state_dim,),
+        "ssm_out.weight": (value, hidden),
+    }

@@ -56,7 +56,7 @@ def _table(name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple((pattern, tuple(cells)) for pattern, *cells in rows)
 
 
-def _first(name: str, text: str, kind: str = "") -> tuple[str, ...]:
+def first_cells(name: str, text: str, kind: str = "") -> tuple[str, ...]:
     """Cells of the first pattern of a table that the text holds, of those whose first cell is ``kind``; () for none."""
     rows = (row for row in _table(name) if not kind or row[1][0] == kind)
     return next((cells for pattern, cells in rows if re.search(pattern, text)), ())
@@ -68,7 +68,7 @@ def thread_flops(text: str, thread_count: int, bandwidth_bytes_per_s: float) -> 
     threads x lanes of 32 bits x 2 (multiply and add) x clock; no more threads than cores. A CPU that no table knows has
     8 FLOP for each byte/s of its bandwidth.
     """
-    if found := _first("cpu_cores.csv", text):
+    if found := first_cells("cpu_cores.csv", text):
         cores, bits, ghz = map(float, found)
         running = min(thread_count or cores, cores)
         return running * bits / 32 * 2 * ghz * 1e9, True, int(running)
@@ -89,7 +89,7 @@ def chip_key(chip: str) -> str:
         more = re.findall(r"\b(ti|super|laptop|mobile|max-q|ada|xtx|xt|gre|d)\b", text[number.end() - len(number[1]) :])
         stuck = re.match(r"ti|xtx|xt", text[number.end() :])
         return " ".join([number[1], *([stuck[0]] if stuck else []), *more])
-    if alias := _first("chip_names.csv", text, "chip"):
+    if alias := first_cells("chip_names.csv", text, "chip"):
         return alias[1]
     text = re.sub(
         r"nvidia|geforce|amd|radeon|apple|intel\(r\)|core\(tm\)|\(.*?\)|\d+ ?gb|processor|pcie|sxm\d?|custom pc|tesla"
@@ -142,13 +142,13 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
         matrix = flops * (CPU_MATRIX_RATIO if api == "cpu" else 1)
         return Traits("apple-phone", flops, matrix, known, count, "lpddr")
     if api == "cpu":
-        _, family = _first("chip_names.csv", text, "cpu") or ("", "x86-cpu")
+        _, family = first_cells("chip_names.csv", text, "cpu") or ("", "x86-cpu")
         flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
         return Traits(family, flops, CPU_MATRIX_RATIO * flops, known, count, "ddr")
     text = _graphics(text)
-    _, family = _first("chip_names.csv", text, "gpu") or ("", "")
+    _, family = first_cells("chip_names.csv", text, "gpu") or ("", "")
     memory = "hbm" if family.startswith(_HBM) else "lpddr" if family.startswith(_SHARED) else "gddr" if family else ""
-    if peaks := _first("chip_peaks.csv", text):
+    if peaks := first_cells("chip_peaks.csv", text):
         peak, matrix = map(float, peaks)
         return Traits(family, shader_peak(family, peak * 1e12), matrix * 1e12, True, memory=memory)
     flops = 45 * bandwidth_bytes_per_s

@@ -12,6 +12,7 @@ from harness.units import format_bytes, format_rate
 
 STREAMED_WINDOW_RATIO: Final = 1 / 16
 """Least share of the weights that a streaming engine keeps at hand (two of 32 layers)."""
+SEVERITY: Final[dict[VerdictWord, int]] = {"fits": 0, "fits with streaming": 1, "too slow": 2, "does not fit": 3}
 
 
 def needed_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> tuple[int, int]:
@@ -41,6 +42,12 @@ def weight_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> int:
     return held + max(mapped, repacked) if mapped else held + repacked
 
 
+def available_bytes_of(pool: MemoryPool, *, entitled: bool) -> int:
+    """What one app may use of a pool; with the higher limit where it is ``entitled`` to one and the system has it."""
+    figure = pool.entitled_bytes if entitled and pool.entitled_bytes else pool.usable_bytes
+    return int(figure.value)
+
+
 def judge(
     memory: MemoryPrediction,
     speed: SpeedPrediction | None,
@@ -66,8 +73,7 @@ def judge(
     """
     pools = sorted({part.pool for part in memory.parts}, key=lambda name: name != "vram")
     verdicts = [_judge_pool(memory, speed, device, device.pool(name), entitled=entitled) for name in pools]
-    severity: dict[VerdictWord, int] = {"fits": 0, "fits with streaming": 1, "too slow": 2, "does not fit": 3}
-    worst = max(verdicts, key=lambda v: severity[v.word])
+    worst = max(verdicts, key=lambda v: SEVERITY[v.word])
     if worst.word == "does not fit" or target_tokens_per_s is None or speed is None:
         return worst
     reached = speed.decode_tokens_per_s.mid
@@ -105,8 +111,7 @@ def _judge_pool(
 ) -> Verdict:
     held, mapped = needed_bytes_of(memory.parts, pool.name)
     needed = held + mapped
-    limit = pool.entitled_bytes if entitled and pool.entitled_bytes else pool.usable_bytes
-    available = int(limit.value)
+    available = available_bytes_of(pool, entitled=entitled)
     place = "the card's memory" if pool.name == "vram" else "memory one app may use"
     if needed <= available:
         binding = _largest_limit(speed) if speed else "none"

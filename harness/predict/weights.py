@@ -1,12 +1,13 @@
 """The weights of a model that nobody has downloaded: every tensor's bytes, and the size of the file."""
 
 from functools import lru_cache
+from math import prod
 from typing import Final, NamedTuple
 
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
-from harness.predict.quant_mix import in_llama_order, quant_named, types_in_order
-from harness.predict.tensors import TensorSpec, tensors_of
+from harness.predict.quant_mix import Placed, in_llama_order, quant_named, types_in_order
+from harness.predict.tensors import Table, tensors_of
 
 _ALIGNMENT_BYTES: Final = 32
 _SPM_TOKEN_BYTES: Final = 23.0
@@ -17,12 +18,15 @@ _FIXED_HEADER_BYTES: Final = 6_000
 """Other metadata: mostly the chat template."""
 
 
-def tensor_bytes(type_name: str, dims: tuple[int, ...]) -> int:
-    """Bytes of a tensor: rows x bytes of a row."""
-    rows = 1
-    for dim in dims[1:]:
-        rows *= dim
-    return rows * row_bytes(type_name, dims[0])
+@lru_cache(maxsize=1 << 17)
+def tensor_of(name: str, dims: tuple[int, ...], type_name: str) -> Tensor:
+    """A tensor of that type: rows x bytes of a row; one object for all models that have it.
+
+    Raises:
+        KeyError, ValueError: See :func:`~harness.domain.ggml.row_bytes`.
+    """
+    size = prod(dims[1:]) * row_bytes(type_name, dims[0])
+    return Tensor(name=name, dims=dims, type_name=type_name, size_bytes=size)
 
 
 def has_merges(shape: ModelShape) -> bool:
@@ -30,7 +34,7 @@ def has_merges(shape: ModelShape) -> bool:
     return not (shape.architecture.startswith("gemma") or shape.vocab_count < 33_000)
 
 
-def header_bytes(shape: ModelShape, tensors: list[TensorSpec]) -> int:
+def header_bytes(shape: ModelShape, tensors: Table) -> int:
     """Estimated bytes of a GGUF file before its tensor data.
 
     Each tensor has a record of 8 + name + 4 + 8 x dims + 4 + 8 bytes (exact); the vocabulary's strings are estimated
@@ -38,7 +42,7 @@ def header_bytes(shape: ModelShape, tensors: list[TensorSpec]) -> int:
 
     Source: GGUF specification, docs/gguf.md of the ggml repository.
     """
-    records = sum(24 + len(t.name) + 8 * len(t.dims) for t in tensors)
+    records = sum(24 + len(name) + 8 * len(dims) for name, dims in tensors.items())
     token_bytes = _BPE_TOKEN_BYTES if has_merges(shape) else _SPM_TOKEN_BYTES
     return int(records + token_bytes * shape.vocab_count + _FIXED_HEADER_BYTES)
 
@@ -48,35 +52,20 @@ def matrix_types(weights: Weights) -> set[str]:
     return {t.type_name for t in weights.tensors if len(t.dims) > 1}
 
 
-class _Plan:
-    """What all mixtures of one shape share: tensors, their order, the header, and every tensor made so far."""
-
-    def __init__(self, shape: ModelShape) -> None:
-        self.specs = tensors_of(shape)
-        self.placed = in_llama_order(self.specs)
-        self.header_bytes = header_bytes(shape, self.specs)
-        self.made: dict[tuple[str, str], Tensor] = {}
-
-
 @lru_cache(maxsize=256)
-def _plan(shape: ModelShape) -> _Plan:
-    return _Plan(shape)
+def _plan(shape: ModelShape) -> tuple[Table, list[Placed], int]:
+    """What all mixtures of one shape share: tensors, their order in llama.cpp, and the header's bytes."""
+    table = tensors_of(shape)
+    return table, in_llama_order(table), header_bytes(shape, table)
 
 
 @lru_cache(maxsize=1024)
 def _weights(shape: ModelShape, quant: str, importance_matrix: bool | None) -> Weights:
-    plan = _plan(shape)
-    types = types_in_order(shape, plan.placed, quant, importance_matrix=importance_matrix)
-    tensors, size = [], plan.header_bytes
-    for name, dims, _ in plan.specs:
-        kind = types[name]
-        tensor = plan.made.get((name, kind))
-        if tensor is None:
-            tensor = Tensor(name=name, dims=dims, type_name=kind, size_bytes=tensor_bytes(kind, dims))
-            plan.made[name, kind] = tensor
-        tensors.append(tensor)
-        size += -(-tensor.size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-    return Weights(shape=shape, tensors=tuple(tensors), file_bytes=size, quant=quant)
+    table, placed, header = _plan(shape)
+    types = types_in_order(shape, placed, quant, importance_matrix=importance_matrix)
+    tensors = tuple(tensor_of(name, dims, types[name]) for name, dims in table.items())
+    padded = sum(-(-t.size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES for t in tensors)
+    return Weights(shape=shape, tensors=tensors, file_bytes=header + padded, quant=quant)
 
 
 def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None = None) -> Weights:
@@ -98,26 +87,16 @@ def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None 
 
 @lru_cache(maxsize=1 << 16)
 def role_of(name: str) -> str:
-    """Role of a tensor by its llama.cpp name; the roles of ``tensors.Role``."""
+    """What is read of a tensor, by its llama.cpp name.
+
+    ``expert``: used / all experts; ``embedding``: one row a token; ``output`` for the last token of a prompt alone;
+    ``other``: all of it.
+    """
     if name in {"token_embd.weight", "per_layer_token_embd.weight"}:
         return "embedding"
     if name == "output.weight":
         return "output"
-    if name.endswith(".bias"):
-        return "bias"
-    for part, role in (
-        ("_exps.", "expert"),
-        ("_shexp.", "router" if "gate_inp" in name else "shared_expert"),
-        ("ffn_gate_inp", "router"),
-        ("norm.", "norm"),
-        ("ssm_", "recurrent"),
-        ("shortconv", "recurrent"),
-        ("attn_gate", "recurrent"),
-        ("attn_", "attention"),
-    ):
-        if part in name:
-            return role
-    return "feed_forward"
+    return "expert" if "_exps." in name and not name.endswith(".bias") else "other"
 
 
 def has_output(weights: Weights) -> bool:

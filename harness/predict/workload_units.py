@@ -5,9 +5,6 @@ memory and multiplies matrices as its profile says, and keeps the reference's ra
 """
 
 import math
-import re
-from functools import lru_cache
-from importlib.resources import files
 from typing import Final
 
 import numpy as np
@@ -15,6 +12,7 @@ from msgspec.structs import replace
 
 from harness.domain.device import DeviceProfile
 from harness.domain.workload import Rate, UnitCosts
+from harness.predict.traits import first_cells
 
 REFERENCE_SCORE: Final = 2600.0
 """Single-core score of the reference machine on the same scale: a Zen 5 server core in a virtual machine. Assumed, not
@@ -44,20 +42,12 @@ _LAST_CACHE_BYTES: Final = {"phone": 8 << 20, "tablet": 8 << 20, "board": 2 << 2
 _KIND_SCORES: Final = {"phone": 1700.0, "tablet": 1700.0, "board": 750.0, "laptop": 2300.0, "edge-server": 1300.0}
 
 
-@lru_cache(maxsize=1)
-def _table() -> tuple[tuple[re.Pattern[str], float], ...]:
-    text = (files("harness.predict") / "data" / "single_core.csv").read_text(encoding="utf-8")
-    rows = [line.split(",", 2)[:2] for line in text.splitlines() if line and not line.startswith(("#", "pattern,"))]
-    return tuple((re.compile(p), float(score)) for p, score in rows)
-
-
 def single_core(device: DeviceProfile) -> float:
     """Published score of a device's best core on scalar code, by chip or core name; else typical of its kind."""
     cpu = next((e.name for e in device.engines if e.kind == "cpu"), "")
     name = f"{device.chip} | {cpu}".lower()
-    for pattern, score in _table():
-        if pattern.search(name):
-            return score
+    if found := first_cells("single_core.csv", name):
+        return float(found[0])
     return _KIND_SCORES.get(device.kind, REFERENCE_SCORE)
 
 

@@ -1,17 +1,20 @@
 """Published speedups of speculative decoding and speeds of streaming, against the models of both."""
 
+import math
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from harness.domain.base import Frozen
+from harness.predict.decode import Machine
 from harness.predict.moe import ROUTED_RATIO, hit_ratio, streamed_token_s
-from harness.predict.speculative import measured_row, predicted_speedup
+from harness.predict.speculative import SLOPE_PER_BALANCE, expected_tokens_per_cycle, verify_slope
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
+from harness.predict.traits import first_cells, traits_of
 from harness.published.cells import Cells, read_cells
 
 _HOST_BYTES_PER_S: Final = 48e9
@@ -57,6 +60,96 @@ def outside(raw: Mapping[str, str]) -> str:
     return next(said, "")
 
 
+class Measured(NamedTuple):
+    """One measured row of spec_decode.csv.
+
+    Attributes:
+        device: As the source names it.
+        method: Method without its build.
+        machine: Where known.
+        gamma: Drafted tokens; 0 where the source gives tokens of a step alone.
+        tokens: Tokens of a cycle, by acceptance and gamma.
+        draft_cost_ratio: Cost of the draft, where given.
+        speedup: Measured.
+        moe: Whether the target routes experts.
+    """
+
+    device: str
+    method: str
+    machine: Machine | None
+    gamma: int
+    tokens: float
+    draft_cost_ratio: float
+    speedup: float
+    moe: bool
+
+
+def _measured(raw: Cells) -> Measured | None:
+    """A row with an acceptance and a speedup; None for any other."""
+    speedup, drafted, rate, mean, cost = raw.numbers(
+        "speedup", "gamma", "acceptance_rate", "mean_accepted_tokens", "draft_cost_ratio_c"
+    )
+    gamma, kind, tokens = int(drafted), raw["acceptance_kind"], mean
+    if kind.startswith("per-token") and gamma:
+        tokens = expected_tokens_per_cycle(rate, gamma)
+    elif kind.startswith("accepted/drafted") and gamma and rate:
+        tokens = 1 + gamma * rate
+    if not tokens or not speedup:
+        return None
+    device, method = raw["device"], re.split(r"[ ,]", raw["method"].lower())[0]
+    moe = re.search(r"A\d+B", raw["target"]) is not None
+    return Measured(device, method, _machine(device), gamma, tokens, cost, speedup, moe)
+
+
+def _machine(device: str) -> Machine | None:
+    if not (cells := first_cells("spec_devices.csv", device.lower())):
+        return None
+    api, size = cells[0], float(cells[1]) * 1e9
+    name = "rtx 6000 ada" if "a6000" in device.lower() and size == 960e9 else device  # Ampere's has 768 GB/s
+    return Machine(api, size, traits_of(name, api, size))
+
+
+def fitted_slopes(rows: Sequence[Measured]) -> dict[str, float]:
+    """Constants of ``verify_slope``: exp of the median of ln(slope x P / W), one vote a device.
+
+    The slope is what the speedup implies: tokens / speedup = 1 + gamma s, the draft's own cost included.
+    """
+    found: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for row in rows:
+        slope = (row.tokens / row.speedup - 1) / row.gamma if row.gamma else 0.0
+        if row.machine is not None and slope > 0 and not row.moe:
+            balance = row.machine.bandwidth_bytes_per_s / row.machine.traits.peak_flops_per_s
+            found["metal" if row.machine.api == "metal" else "other"].append((row.device, math.log(slope / balance)))
+    return {**SLOPE_PER_BALANCE, **{side: math.exp(_middle(slopes)) for side, slopes in found.items()}}
+
+
+def _middle(values: Iterable[tuple[str, float]]) -> float:
+    """Median over devices of the medians of their values; 0 without any."""
+    by_device: dict[str, list[float]] = defaultdict(list)
+    for device, value in values:
+        by_device[device].append(value)
+    return float(np.median([np.median(own) for own in by_device.values()])) if by_device else 0.0
+
+
+def _predicted_speedup(row: Measured, others: Sequence[Measured]) -> float | None:
+    """Speedup of one row from rows of other devices: their slopes, or the method's own cost of a step.
+
+    Verification is free where a matrix processor's authors say so (TPU); an unknown device gets the median slope of all
+    others, the draft's own cost left out.
+    """
+    if not row.gamma:
+        same = [o.tokens / o.speedup for o in others if o.method == row.method and not o.gamma]
+        return row.tokens / float(np.median(same)) if same else None
+    if row.machine is not None:
+        slope = max(verify_slope(row.machine, fitted_slopes(others)), 0.45 if row.moe else 0.0)
+    elif "TPU" in row.device:
+        slope = 0.0
+    else:
+        known = [o for o in others if o.gamma and o.machine is not None]
+        slope = _middle((o.device, max((o.tokens / o.speedup - 1) / o.gamma - o.draft_cost_ratio, 0.0)) for o in known)
+    return row.tokens / (1 + row.gamma * (slope + row.draft_cost_ratio))
+
+
 def check_speculation(path: Path | None = None) -> Check:
     """Measured speedups from acceptance, draft length and device; constants from other devices only.
 
@@ -68,12 +161,12 @@ def check_speculation(path: Path | None = None) -> Check:
     """
     ours, _ = _inside(read_cells("spec_decode.csv", None, "speculation"))
     cells, refused = _inside(read_cells("spec_decode.csv", path, "speculation"))
-    known, rows = ([row for row in map(measured_row, of) if row is not None] for of in (ours, cells))
+    known, rows = ([row for row in map(_measured, of) if row is not None] for of in (ours, cells))
     quotients = []
     for row in rows:
         told = "device" if row.machine is None else "machine"
         others = [other for other in known if getattr(row, told) != getattr(other, told)]
-        predicted = predicted_speedup(row, others)
+        predicted = _predicted_speedup(row, others)
         if predicted is not None:
             quotients.append(predicted / row.speedup)
     return check_of("speculative speedup, device left out", quotients, len(cells), refused)

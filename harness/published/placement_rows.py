@@ -266,9 +266,9 @@ def _parts(raw: Cells, model_of: ModelOf) -> _Parts | None:
         weights = weights_of(known.shape, quant_named(raw.get("quant", "").split(" ", maxsplit=1)[0]))
     except HarnessError:
         weights = weights_of(known.shape, "F16")
-    sums = {"dense": [0.0, 0.0], "expert": [0.0, 0.0], "output": [0.0, 0.0], "embedding": [0.0, 0.0]}
+    sums = {role: [0.0, 0.0] for role in ("other", "expert", "output", "embedding")}
     for tensor in weights.tensors:
-        part = sums.get(role_of(tensor.name), sums["dense"])
+        part = sums[role_of(tensor.name)]
         part[0] += tensor.size_bytes
         part[1] += tensor.element_count
     scale = (size or known.file_bytes) / sum(part[0] for part in sums.values())

@@ -16,18 +16,12 @@ import numpy as np
 from harness.domain.base import Frozen
 from harness.predict.coefficients import Coefficients
 from harness.predict.interval import interval, scale_of
-from harness.predict.seed import (
-    constant_decode_tokens_per_s,
-    llmfit_decode_tokens_per_s,
-    seed_decode_tokens_per_s,
-)
+from harness.predict.seed import CONSTANT_BANDWIDTH_RATIO, LLMFIT_BANDWIDTH_RATIO
 from harness.published.rows import Row, is_trusted, predictable
 
-BASELINES: Final[Mapping[str, Callable[[float, float], float]]] = {
-    "bandwidth / bytes": seed_decode_tokens_per_s,
-    "0.55 x": llmfit_decode_tokens_per_s,
-    "0.72 x": constant_decode_tokens_per_s,
-}
+BASELINES: Final = {"bandwidth / bytes": 1.0, "0.55 x": LLMFIT_BANDWIDTH_RATIO, "0.72 x": CONSTANT_BANDWIDTH_RATIO}
+"""Shares of bandwidth / bytes that others take for the speed: all of it, as if every byte of the specification arrived,
+and constants. The bytes are the file's, of a mixture of experts times active / all parameters."""
 
 
 class Score(Frozen, frozen=True, kw_only=True):
@@ -157,8 +151,8 @@ def score(judged: Sequence[Judged]) -> Score | None:
     best = None
     phases = {j.row.phase for j in judged}
     if phases == {"decode"}:
-        for name, formula in BASELINES.items():
-            off = _by_vote(judged, partial(_miss_ratio, formula))
+        for name, share in BASELINES.items():
+            off = _by_vote(judged, partial(_miss_ratio, share))
             baselines[name] = (float(np.median(off)), float(np.quantile(off, 0.9)))
     if len(phases) == 1:
         promised = np.array(_by_vote(judged, _promised_ratio))
@@ -177,10 +171,9 @@ def score(judged: Sequence[Judged]) -> Score | None:
     )
 
 
-def _miss_ratio(formula: Callable[[float, float], float], judged: Judged) -> float:
-    """Error of a formula of the file's bytes (of a mixture of experts times active / all parameters) and bandwidth."""
-    row = judged.row
-    return abs(formula(row.plain_bytes, row.machine.bandwidth_bytes_per_s) / row.tokens_per_s - 1)
+def _miss_ratio(share: float, judged: Judged) -> float:
+    """Error of a constant share of what the specification promises."""
+    return abs(share * _promised_ratio(judged) - 1)
 
 
 def _promised_ratio(judged: Judged) -> float:

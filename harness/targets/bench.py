@@ -24,7 +24,7 @@ from harness.measure.child import Limits
 from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
 from harness.measure.runner import identify, new_record
 from harness.measure.sensors import EnergyMeter
-from harness.measure.tiny_model import TinyShape, write_tiny
+from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.validity import ValidityProbe, Watch
 from harness.records.imports.llama_bench import from_document
 from harness.targets.facts import Facts, battery_percent, celsius, doubts, drained_joules, facts, fingerprint, ready
@@ -305,7 +305,7 @@ def read_bandwidth(target: ShellTarget, programs: Path) -> float:
         CouldNotRunError: The target does not answer, or llama-bench failed there.
         BadDataError: There is no executable for it.
     """
-    shape = TinyShape(4, 1024, 4096, 16, 16, 64, 512)
+    shape = tiny_shape(4, 1024, 4096, 16, 16, vocab_count=512)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bandwidth-f16.gguf"
         write_tiny(path, shape, "F16")
@@ -315,4 +315,4 @@ def read_bandwidth(target: ShellTarget, programs: Path) -> float:
     if not record.samples:
         raise CouldNotRunError(f"{target.name}: {record.detail}")
     best = max(s.token_count / s.duration_s for s in record.samples)
-    return best * (shape.layer_count * shape.layer_bytes("F16") + 2 * shape.hidden_dim * shape.vocab_count)
+    return best * sum(tensor.size_bytes for tensor in matrices(shape, "F16"))

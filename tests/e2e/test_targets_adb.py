@@ -23,7 +23,7 @@ from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure.child import Limits
 from harness.measure.jobs.soak import SoakJob
 from harness.measure.runner import identify
-from harness.measure.tiny_model import TinyShape, write_tiny
+from harness.measure.tiny_model import tiny_shape, write_tiny
 from harness.targets import target_named
 from harness.targets.bench import BenchJob, bench_on, between, program_for, soak_on
 from harness.targets.facts import _same_chip, celsius, doubts, drained_joules, facts, probe, ready
@@ -279,7 +279,7 @@ def test_the_executable_must_be_for_the_target(tmp_path):
 
 def test_a_local_target_needs_no_device(tmp_path):
     target = target_named("local", folder=str(tmp_path / "pushed"))
-    write_tiny(tmp_path / "m.gguf", TinyShape(1, 64, 128, 2, 2, 32, 64), "F16")
+    write_tiny(tmp_path / "m.gguf", tiny_shape(1, 64, 128, 1, 1, vocab_count=64), "F16")
     sha256 = hashlib.sha256((tmp_path / "m.gguf").read_bytes()).hexdigest()
     assert Path(target.put(tmp_path / "m.gguf", sha256)).is_file()
     assert facts(target).cpu.logical_cpu_count == os.cpu_count()
@@ -295,7 +295,7 @@ needs_bench = pytest.mark.skipif(
 @pytest.fixture
 def tiny(tmp_path):
     path = tmp_path / "tiny.gguf"
-    write_tiny(path, TinyShape(2, 256, 512, 4, 4, 64, 256), "Q8_0")
+    write_tiny(path, tiny_shape(2, 256, 512, 4, 4), "Q8_0")
     return path, identify(path, None, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 

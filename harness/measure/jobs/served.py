@@ -114,12 +114,12 @@ class Served(Protocoller):
         for _ in range(job.cold_loads):
             if not self._cold_start():
                 break
-        self._mark("loaded")
+        self.emit("memory", memory_mark(self.server, "loaded"))
         if s.prompt_tokens:
             self._repeat(self._first_token)
         if s.new_tokens:
             self._repeat(self._answer)
-        self._mark("end")
+        self.emit("memory", memory_mark(self.server, "end"))
         used = None if used_s is None else (self._cpu_s() or used_s) - used_s
         self.emit(
             "server",
@@ -198,9 +198,6 @@ class Served(Protocoller):
         """CPU time of the server's processes so far; None for one that runs elsewhere."""
         found = [p.cpu_times() for p in processes_of(self.server)]
         return sum(t.user + t.system for t in found) if found else None
-
-    def _mark(self, name: str) -> None:
-        self.emit("memory", memory_mark(self.server, name))
 
 
 def processes_of(server: AttachedServer) -> list[Any]:

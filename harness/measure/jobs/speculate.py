@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from harness.domain.base import Frozen
-from harness.domain.drafting import DraftAdvice
+from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.jobs.timed import Timed, draft_step_s
@@ -96,7 +96,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     sampling = Sampling(job.temperature, job.top_k, job.seed)
     target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
     pilots, prompts = ([target.tokenize(text) for text in part] for part in job.split())
-    verify_s = measure_pass_s(target, VERIFY_SIZES, repetitions=4, depth_tokens=96)
+    verify_s = measure_pass_s(target, VERIFY_SIZES)
     steps_s = [plain(target, prompts[0], 9).duration_s / 8 for _ in range(3)]
     verify_s[1] = min(verify_s[1], statistics.median(steps_s))
     answers = [(prompt, plain(target, prompt, job.pilot_tokens).tokens) for prompt in pilots]
@@ -112,21 +112,17 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     drafter = _drafter(chosen, job, target, sampling)
     emit("advice", advice)
     costs = CostTable(verify_s, advice.draft_s)
-    policy: FixedPolicy
-    if job.draft_tokens:
-        policy = FixedPolicy(job.draft_tokens, costs)
-    else:
+    policy = FixedPolicy(job.draft_tokens, costs)
+    if not job.draft_tokens:
         policy = AdaptivePolicy(costs, most_tokens=job.most_tokens, seen=seen)
     speculator = Speculator(target, drafter, policy, sampling)
     for index, prompt in enumerate(prompts * job.repetitions):
         # Interleaved, and in turns which one goes first, so that a drifting machine favours neither.
-        fast_answer = partial(speculator.generate, prompt, job.new_tokens)
-        slow_answer = partial(plain, target, prompt, job.new_tokens)
-        if index % 2:
-            fast, slow = timed.answer(fast_answer), timed.answer(slow_answer, PLAIN)
-        else:
-            slow, fast = timed.answer(slow_answer, PLAIN), timed.answer(fast_answer)
-        difference = None
+        told: dict[str, Decoding] = {}
+        for mark in ("", PLAIN) if index % 2 else (PLAIN, ""):
+            ask = partial(plain, target) if mark else speculator.generate
+            told[mark] = timed.answer(partial(ask, prompt, job.new_tokens), mark)
+        slow, fast, difference = told[PLAIN], told[""], None
         if job.temperature == 0:
             difference = explain_difference(target, prompt, slow.tokens, fast.tokens, fast.widest_tokens)
         emit("answer", {"plain": slow, "speculative": fast, "difference": difference and difference._asdict()})

@@ -1,6 +1,6 @@
 """What the child of a streaming run does: one model under a budget, streamed or mapped, with or without a draft."""
 
-import time
+import timeit
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -138,13 +138,8 @@ def _policy(session: LlamaSession, drafter: Drafter) -> AdaptivePolicy:
     verify_s = {}
     most = min(_DRAFT_TOKENS + 1, session.batch_tokens)  # fewer where the experts of a pass have little room
     for size in sorted({s for s in (1, 4, 8) if s <= most} | {most}):
-        times = []
-        for _ in range(2):
-            started_s = time.perf_counter()
-            session.decode([0] * size, position=0, logits="all")
-            times.append(time.perf_counter() - started_s)
-            session.clear()
-        verify_s[size] = min(times)
+        decode = partial(session.decode, [0] * size, position=0, logits="all")
+        verify_s[size] = min(timeit.repeat(decode, session.clear, number=1, repeat=2))
     draft_s = draft_step_s(drafter, [0] * 8) if isinstance(drafter, ModelDrafter) else 0.0
     seen = [(bucket, True) for bucket in (5, 6, 7)] + [(0, False), (1, False), (4, True)]
     return AdaptivePolicy(CostTable(verify_s, draft_s), most_tokens=most - 1, seen=seen)

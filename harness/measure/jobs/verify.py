@@ -7,6 +7,7 @@ for a whole answer: a request of k tokens costs ``verify_s[k]`` = r + t(k), and 
 """
 
 import time
+import timeit
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import accumulate
@@ -133,19 +134,15 @@ class Remote:
         tail = history[-8:]
         return self.draft.detokenize([*tail, *drafted])[len(self.draft.detokenize(tail)) :].partition("\ufffd")[0]
 
-    def verify_s(self, prompt: str, text: str, repetitions: int = 3) -> dict[int, float]:
+    def verify_s(self, prompt: str, text: str) -> dict[int, float]:
         """Seconds of a request over k new tokens of ``text``, its prefix kept, for each size k that the text has."""
         ids, known = self.draft.tokenize(prompt + text), len(self.draft.tokenize(prompt))
         before = self.draft.detokenize(ids[:known])
         found = {}
         for size in (k for k in VERIFY_SIZES if known + k <= len(ids)):
-            words, times = self._words(ids[:known], ids[known : known + size]), []
-            for _ in range(repetitions):
-                self.verifier.verify(before, "")
-                started_s = time.perf_counter()
-                self.verifier.verify(before, words)
-                times.append(time.perf_counter() - started_s)
-            found[size] = min(times)
+            words = self._words(ids[:known], ids[known : known + size])
+            keep, ask = (partial(self.verifier.verify, before, of) for of in ("", words))
+            found[size] = min(timeit.repeat(ask, keep, number=1, repeat=3))
         return found
 
 

@@ -4,7 +4,6 @@ Source: llama.cpp, tools/llama-bench/llama-bench.cpp.
 """
 
 import itertools
-import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
+from harness.domain.quant import mixture_in
 from harness.domain.record import Phase, RunRecord, Sample
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
@@ -156,7 +156,7 @@ def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: P
         created=_created(row.get("test_time")),
         samples=[s for _, samples in members for s in samples],
         name=name or kind,
-        quant=_quant(kind),
+        quant=mixture_in(kind),
         size_bytes=count(row.get("model_size")),
         parameter_count=count(row.get("model_n_params")),
         architecture=kind.split(" ")[0],
@@ -167,14 +167,6 @@ def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: P
         thread_count=threads,
         scenario=scenario,
     )
-
-
-def _quant(model_type: str) -> str:
-    """``qwen2 1B Q4_K - Medium`` -> ``Q4_K_M``."""
-    found = re.search(r"\b((?:I?Q\d|TQ\d|F16|F32|BF16|MXFP4|NVFP4)[A-Z0-9_]*)(?: - (Small|Medium|Large))?", model_type)
-    if not found:
-        return ""
-    return found[1] + (f"_{found[2][0]}" if found[2] else "")
 
 
 def _created(value: Any) -> str:

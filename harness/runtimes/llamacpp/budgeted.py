@@ -5,6 +5,7 @@ weights can be read off; the file's pages are given back; a schedule plans what 
 lays memory over the mapping, fills it, and then acts on the engine's evaluation callback.
 """
 
+import sys
 import time
 from abc import abstractmethod
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from harness.domain.streaming import StreamReport
 from harness.errors import EngineError, RefusedError
 from harness.predict.streaming import margin_bytes
 from harness.runtimes._rows import Closing
-from harness.runtimes.llamacpp.laid_memory import BUFFERS_BYTES, LaidMemory, ReaderPool, anonymous_bytes, require_linux
+from harness.runtimes.llamacpp.laid_memory import BUFFERS_BYTES, LaidMemory, ReaderPool, anonymous_bytes
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.stream_plan import FileLayout
 
@@ -43,7 +44,10 @@ class BudgetedSession(Closing):
     """Whether its readers read through buffers of their own; a schedule may decide it with its plan."""
 
     def __init__(self, path: Path, scenario: Scenario, budget_bytes: int, *, batch_tokens: int = 32) -> None:
-        require_linux()
+        if sys.platform != "linux":
+            raise RefusedError(
+                "layer streaming needs Linux: elsewhere the residency of mapped pages cannot be controlled"
+            )
         self._layout = self._read_layout(path)
         self._active = False
         self._begun = False

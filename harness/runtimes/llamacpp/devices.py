@@ -2,7 +2,7 @@
 
 import ctypes
 import re
-import time
+import timeit
 import tomllib
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -214,11 +214,7 @@ def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: 
             raise EngineError(f"{device.name} gives no buffer of {size_bytes} bytes")
         host = ctypes.create_string_buffer(size_bytes)
         copy = ggml_function("ggml_backend_tensor_set", None, pointer, pointer, size, size)
-        times = []
-        for _ in range(pass_count + 1):
-            start = time.perf_counter()
-            copy(tensor, host, 0, size_bytes)
-            times.append(time.perf_counter() - start)
+        times = timeit.repeat(lambda: copy(tensor, host, 0, size_bytes), number=1, repeat=pass_count + 1)
         return size_bytes / min(times[1:])  # the first one makes the driver's own buffers
     finally:
         if buffer:

@@ -9,7 +9,6 @@ Linux only: it needs ``mremap(MREMAP_DONTUNMAP)`` (kernel 5.13 and later for any
 import ctypes
 import mmap
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.domain.streaming import PAGE_BYTES
-from harness.errors import EngineError, RefusedError
+from harness.errors import EngineError
 from harness.huge_pages import HUGE_PAGE_BYTES, READER_COUNT, parallel_read_bytes_per_s, read_buffer
 from harness.runtimes.llamacpp.stream_plan import Extent, merged_pages, whole_pages
 
@@ -33,12 +32,6 @@ CHUNK_BYTES: Final = HUGE_PAGE_BYTES
 BUFFERS_BYTES: Final = READER_COUNT * CHUNK_BYTES
 """What readers hold that read through buffers of their own."""
 _PROBE_CHUNKS: Final = 256
-
-
-def require_linux() -> None:
-    """Refuse other systems (RefusedError)."""
-    if sys.platform != "linux":
-        raise RefusedError("layer streaming needs Linux: elsewhere the residency of mapped pages cannot be controlled")
 
 
 class LaidMemory:

@@ -18,6 +18,7 @@ from harness.domain.base import Frozen
 from harness.domain.ggml import BLOCKS
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
+from harness.predict import quant_mix
 from harness.runtimes.llamacpp.library import ENGINE_LOG, library
 from harness.runtimes.llamacpp.session import (
     DATA_OFFSET,
@@ -28,16 +29,12 @@ from harness.runtimes.llamacpp.session import (
     LlamaSession,
 )
 
-_QUANT_NAMES: Final = (
-    *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0"),
-    *("IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K", "Q2_K_S"),
-    *("IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "TQ2_0", "TQ1_0", "IQ1_M", "IQ1_S"),
-)
-QUANTS: Final = {n: f"LLAMA_FTYPE_{'ALL' if n == 'F32' else 'MOSTLY'}_{n}" for n in _QUANT_NAMES}
+QUANTS: Final = {
+    name: f"LLAMA_FTYPE_{'ALL' if name == 'F32' else 'MOSTLY'}_{name}"
+    for name in quant_mix.QUANTS
+    if name not in quant_mix.THROUGHOUT and name != "MXFP4_MOE"
+}
 """Mixtures that can be asked for, with the library's constant of each."""
-
-NEED_IMPORTANCE: Final = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S", "IQ3_XXS"})
-"""Mixtures that the quantizer refuses, or does badly, without an importance matrix."""
 
 _MUL_MAT: Final = 29
 _CHUNK_COUNT, _CHUNK_TOKENS = 8, 512  # that are read for an importance matrix

@@ -22,6 +22,7 @@ from harness.runtimes.llamacpp.session import LlamaSession
 
 _PADDING_TOKENS = 128  # rows that some makers add to the table so that its size is round
 _CYCLE_ROOM_TOKENS = 64
+_PASS_COUNT, _DEPTH_TOKENS = 4, 96  # of each size that is timed, and behind how many tokens
 
 
 class Difference(NamedTuple):
@@ -58,9 +59,7 @@ def check_same_vocabulary(target: LlamaSession, draft: LlamaSession) -> None:
             )
 
 
-def measure_pass_s(
-    session: LlamaSession, sizes: Sequence[int], *, repetitions: int, depth_tokens: int
-) -> dict[int, float]:
+def measure_pass_s(session: LlamaSession, sizes: Sequence[int]) -> dict[int, float]:
     """Seconds of one pass over k tokens with all their logits, for each k in ``sizes``; interleaved.
 
     The lower quartile of the repetitions: what disturbs a pass only ever makes it slower. The cache is
@@ -72,17 +71,17 @@ def measure_pass_s(
         return [int(t) for t in random.integers(0, session.vocab_count, count)]
 
     session.clear()
-    session.decode(some(depth_tokens), position=0)
+    session.decode(some(_DEPTH_TOKENS), position=0)
     times: dict[int, list[float]] = {k: [] for k in sizes}
-    for repetition in range(repetitions + 1):
+    for repetition in range(1 + _PASS_COUNT):
         for k in sizes:
             tokens = some(k)
             started_s = time.perf_counter()
-            session.decode(tokens, position=depth_tokens, logits="all")
+            session.decode(tokens, position=_DEPTH_TOKENS, logits="all")
             duration_s = time.perf_counter() - started_s
             if repetition:  # the first round builds the graphs
                 times[k].append(duration_s)
-            session.truncate(depth_tokens)
+            session.truncate(_DEPTH_TOKENS)
     session.clear()
     return {k: sorted(v)[(len(v) - 1) // 4] for k, v in times.items()}
 

@@ -12,6 +12,7 @@ from pathlib import PureWindowsPath
 from typing import Any, ClassVar, Final
 
 from harness.domain.base import Frozen
+from harness.domain.quant import mixture_in
 from harness.errors import RefusedError
 from harness.printable import clean
 from harness.runtimes.server.answer import Answer, Collector, Request
@@ -179,7 +180,7 @@ class LlamaServer(OpenAI):
             software=self.software,
             version=_text(props.get("build_info")),
             model=_file_name(self.model),
-            quant=_text(props.get("model_ftype") or meta.get("ftype")).split(" ")[0],
+            quant=mixture_in(_text(props.get("model_ftype") or meta.get("ftype"))),
             parameter_count=_count(meta.get("n_params")) or 0,
             size_bytes=_count(meta.get("size")) or 0,
             context_tokens=_count(_dict(props.get("default_generation_settings")).get("n_ctx")) or 0,

@@ -8,7 +8,7 @@ token in place of those before it: its list then ends with the prompt, and the o
 What is sent is text, and the server cuts it into tokens itself: a draft counts as far as its tokens are the server's.
 """
 
-import time
+import timeit
 from typing import Any, NamedTuple
 
 from harness.errors import RefusedError
@@ -62,11 +62,7 @@ class Verifier:
 
     def round_trip_s(self) -> float:
         """Least time of five requests that compute nothing."""
-        times = []
-        for _ in range(6):
-            started_s = time.perf_counter()
-            self.server.dialect.endpoint.json("/v1/models")
-            times.append(time.perf_counter() - started_s)
+        times = timeit.repeat(lambda: self.server.dialect.endpoint.json("/v1/models"), number=1, repeat=6)
         return min(times[1:])  # the first one connects
 
     def echo(self, prompt: str, likeliest: int = 1) -> Echo:

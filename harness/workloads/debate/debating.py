@@ -168,9 +168,9 @@ class Debate:
         pro, con = self.speak(_openings(case))
         return pro, con, *self.speak(_rebuttals(case, pro, con))
 
-    def judge(self, case: Case, speeches: Sequence[Speech] = (), *, with_passage: bool = False) -> Verdict:
+    def judge(self, case: Case, speeches: Sequence[Speech] = ()) -> Verdict:
         """The judge's verdict, in both orders of the claims; what both sides say is cut to the shorter one's words."""
-        return self.verdicts(case, [(speeches, with_passage)])[0]
+        return self.verdicts(case, [(speeches, False)])[0]
 
     def verdicts(self, case: Case, heard: Sequence[tuple[Sequence[Speech], bool]]) -> list[Verdict]:
         """A verdict after each: speeches, and whether the judge also reads the passage."""

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from statistics import harmonic_mean
 from typing import Final, NamedTuple
 
 from harness.workloads.reasoning.algebra import algebra_faults
-from harness.workloads.reasoning.claims import Claim, claims, tokenise
+from harness.workloads.reasoning.claims import claims, tokenise
 from harness.workloads.reasoning.contradictions import contradictions
 
 _CONCLUDES: Final = re.compile(r"^\W*(?:so|therefore|thus|hence|this means|it follows|so we know|consequently)\b", re.I)
@@ -45,7 +46,8 @@ def analyse(steps: str | Sequence[str], problem: str = "") -> Analysis:
         wrong = [c for c in found if not c.is_right]
         numbers = _numbers(step)
         mine = [Fault("arithmetic_error", at, f"{c.text} (correct: {_show(c.correct)})") for c in wrong]
-        if _is_phantom(step, at, found, numbers, known, problem):
+        # A concluding step without arithmetic, whose numbers stand nowhere before.
+        if not found and numbers and _CONCLUDES.match(step) and known.isdisjoint(numbers) and max(numbers) > 12:
             mine.append(Fault("phantom_step", at, "a conclusion from numbers that nothing before it gives"))
         if at in unsolved and not mine:
             mine.append(Fault("arithmetic_error", at, unsolved[at]))
@@ -55,11 +57,6 @@ def analyse(steps: str | Sequence[str], problem: str = "") -> Analysis:
         known.update(numbers)
         faults += mine
     return Analysis(tuple(faults), min((f.step for f in faults), default=-1))
-
-
-def harmonic(located: float, accepted: float) -> float:
-    """2 l a / (l + a), 0 where both are 0."""
-    return 2 * located * accepted / (located + accepted) if located + accepted else 0.0
 
 
 def f1(predicted: Sequence[int], labels: Sequence[int]) -> dict[str, float | None]:
@@ -75,17 +72,8 @@ def f1(predicted: Sequence[int], labels: Sequence[int]) -> dict[str, float | Non
     right = [p == -1 for p, y in zip(predicted, labels, strict=True) if y < 0]
     located = sum(wrong) / len(wrong) if wrong else None
     accepted = sum(right) / len(right) if right else None
-    both = None if located is None or accepted is None else harmonic(located, accepted)
+    both = None if located is None or accepted is None else harmonic_mean((located, accepted))
     return {"error_located": located, "correct_accepted": accepted, "f1": both}
-
-
-def _is_phantom(
-    step: str, at: int, found: list[Claim], numbers: list[Fraction], known: set[Fraction], problem: str
-) -> bool:
-    """A concluding step without arithmetic whose numbers stand nowhere before; the first one needs the problem."""
-    if found or not _CONCLUDES.match(step) or (at == 0 and not problem and not numbers):
-        return False
-    return bool(numbers) and not any(n in known for n in numbers) and any(n > 12 for n in numbers)
 
 
 def _numbers(text: str) -> list[Fraction]:

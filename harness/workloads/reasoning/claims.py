@@ -260,17 +260,12 @@ def _agrees(value: Fraction, stated: Fraction, side: _Side, *, loose: bool) -> b
     step = Fraction(1, 10**side.decimals) / (100 if side.has_percent else 1)
     if loose:
         return gap <= max(step, abs(value) / 50)
-    endless = _is_endless(value)
+    endless = pow(10, value.denominator.bit_length(), value.denominator) != 0  # no power of ten is a multiple of it
     if side.decimals == 0:
         return endless and gap < 1
     if endless:
         return gap < step
     return side.decimals > 1 and gap <= step / 2
-
-
-def _is_endless(value: Fraction) -> bool:
-    """Whether no power of ten is a multiple of the denominator."""
-    return pow(10, value.denominator.bit_length(), value.denominator) != 0
 
 
 def _is_loose(tokens: list[str], at: int) -> bool:

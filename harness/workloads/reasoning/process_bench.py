@@ -14,6 +14,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import harmonic_mean
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +27,7 @@ from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
-from harness.workloads.reasoning.analysis import analyse, f1, harmonic
+from harness.workloads.reasoning.analysis import analyse, f1
 
 _TOLD: Final = shipped_table("instructions")["critic"]
 CRITICISED: Final = 36
@@ -158,7 +159,7 @@ def f1_interval(predicted: Sequence[int], labels: Sequence[int]) -> list[float] 
         return None
     rng = np.random.default_rng(0)
     located, accepted = (rng.choice(h, (RESAMPLES, len(h))).mean(1).tolist() for h in hits)
-    merits = [harmonic(a, b) for a, b in zip(located, accepted, strict=True)]
+    merits = [harmonic_mean(both) for both in zip(located, accepted, strict=True)]
     return [float(v) for v in np.percentile(merits, [2.5, 97.5])]
 
 

@@ -1,6 +1,7 @@
 """Training as a workload: steps of a small transformer on text, FLOPs counted, MFU predicted and measured."""
 
 import time
+import timeit
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -101,7 +102,8 @@ class TrainingWorkload(Described):
             raise WrongAnswerError(f"{model.flops_count / _CHECK_STEPS} FLOPs a step, by hand {by_hand}")
         if not losses[-1] < losses[0]:
             raise WrongAnswerError(f"the loss did not fall: {losses[0]} to {losses[-1]}")
-        peak = _peak_flops_per_s()
+        matrix = np.random.default_rng(1).random((_PEAK_DIM, _PEAK_DIM), np.float32)
+        peak = 2.0 * _PEAK_DIM**3 / min(timeit.repeat(lambda: matrix @ matrix, number=1, repeat=8))
         return {
             "loss_before": losses[0],
             "loss_after": losses[-1],
@@ -126,8 +128,9 @@ def config_of(size: Mapping[str, int]) -> Config:
     return Config(dim=dim, layer_count=size["layer_count"], head_count=max(1, dim // _HEAD_DIM), inner_dim=3 * dim)
 
 
-def gradient_error(model: Transformer, tokens: NDArray[np.int64], step: float = 2e-2) -> float:
+def gradient_error(model: Transformer, tokens: NDArray[np.int64]) -> float:
     """Relative difference between the gradient's norm and a central difference of the loss along the gradient."""
+    step = 2e-2
     model.backward(tokens)
     norm = np.sqrt(sum(float(np.vdot(g, g)) for g in model.gradients.values()))
     saved = {name: value.copy() for name, value in model.weights.items()}
@@ -138,14 +141,3 @@ def gradient_error(model: Transformer, tokens: NDArray[np.int64], step: float = 
         losses.append(model.loss(tokens))
     model.weights = saved
     return float(abs((losses[0] - losses[1]) / (2 * step) - norm) / norm)
-
-
-def _peak_flops_per_s() -> float:
-    """The best of a few large products."""
-    a = np.random.default_rng(1).random((_PEAK_DIM, _PEAK_DIM), np.float32)
-    times = []
-    for _ in range(8):
-        begin = time.perf_counter()
-        _ = a @ a
-        times.append(time.perf_counter() - begin)
-    return 2.0 * _PEAK_DIM**3 / min(times)

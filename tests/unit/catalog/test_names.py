@@ -12,7 +12,7 @@ from harness.app.resolve import resolve_model
 from harness.catalog.models import model_names
 from harness.catalog.names import key, load_model, match, nearest
 from harness.cli.models import models as COMMAND
-from harness.domain.quant import split, understood
+from harness.domain.quant import mixture_in, split, understood
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.quant_mix import QUANTS
@@ -169,6 +169,28 @@ def test_no_alias_is_claimed_twice() -> None:
 def test_a_card_of_another_size_is_no_match() -> None:
     assert match("Llama2", params_b=68.98).guess is not None
     assert match("Llama2", params_b=6.74).card == load_model("llama-2-7b")
+
+
+@pytest.mark.parametrize(
+    ("words", "mixture"),  # llama.cpp, src/llama-model-loader.cpp, llama_model_ftype_name
+    [
+        ("qwen2 1B Q4_K - Medium", "Q4_K_M"),
+        ("Q4_K - Small", "Q4_K_S"),
+        ("Q3_K - Large", "Q3_K_L"),
+        ("Q2_K - Medium", "Q2_K"),
+        ("Q2_K - Small", "Q2_K_S"),
+        ("Q6_K", "Q6_K"),
+        ("IQ2_XXS - 2.0625 bpw", "IQ2_XXS"),
+        ("IQ3_S mix - 3.66 bpw", "IQ3_M"),
+        ("TQ1_0 - 1.69 bpw ternary", "TQ1_0"),
+        ("MXFP4 MoE", "MXFP4_MOE"),
+        ("NVFP4", "NVFP4"),
+        ("all F32", "F32"),
+        ("unknown, may not work", ""),
+    ],
+)
+def test_the_mixture_in_the_engines_own_words(words: str, mixture: str) -> None:
+    assert mixture_in(words) == mixture
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import pytest
 
 from harness.catalog.gguf import read_gguf
 from harness.domain.device import Calibration, TypeCost
+from harness.domain.ggml import row_bytes
 from harness.errors import EngineError, RefusedError
 from harness.measure import calibrate
 from harness.measure._calibrate_child import DEPTH_TOKENS, Bench, dimensions, plan
-from harness.measure.tiny_model import TINY_TYPES, TinyShape, write_tiny
+from harness.measure.tiny_model import TINY_TYPES, tiny_shape, write_tiny
 from harness.records.store import write_atomically
 
 FILL = 8 << 20
@@ -43,7 +44,8 @@ def invented_time(role: str, batch: int, depth: int) -> float:
     if role in WEIGHTY:
         bench = Bench(role, "Q8_0", s, {})
         growth = 1 + 0.5 * (batch - 1)
-        row_count = s.layer_count * s.layer_rows() + s.vocab_count
+        q, kv = s.head_count * s.head_dim, s.kv_head_count * s.head_dim
+        row_count = s.layer_count * (q + 2 * kv + 2 * s.hidden_dim + 2 * s.feed_forward_dim) + s.vocab_count
         time += growth * (bench.weight_bytes * C + row_count * R + (7 * s.layer_count + 1) * U)
         if batch >= 32:
             time += s.layer_count * 4 * s.head_count * s.head_dim * batch * (batch + 1) / 2 * PER_PREFILL_FLOP
@@ -121,7 +123,7 @@ def test_types_that_no_tiny_model_has_are_refused() -> None:
         calibrate.calibrate(["F32"])
 
 
-SMALL = TinyShape(2, 256, 512, 4, 2, 64, 256)
+SMALL = tiny_shape(2, 256, 512, 4, 2)
 
 
 @pytest.mark.parametrize("type_name", sorted(TINY_TYPES))
@@ -134,9 +136,10 @@ def test_a_tiny_file_is_what_it_says(tmp_path: Path, type_name: str) -> None:
     assert weights.shape.kv_head_count == 2
     matrices = [t for t in weights.tensors if t.name.startswith("blk.") and len(t.dims) == 2]
     assert {t.type_name for t in matrices} == {type_name}
-    assert sum(t.size_bytes for t in matrices) == 2 * SMALL.layer_bytes(type_name)
     # q 256 x 256, k and v 256 x 128, output 256 x 256, gate and up 256 x 512, down 512 x 256
-    assert sum(t.element_count for t in matrices) == 2 * (65_536 * 2 + 32_768 * 2 + 131_072 * 3)
+    element_count = 2 * (65_536 * 2 + 32_768 * 2 + 131_072 * 3)
+    assert sum(t.element_count for t in matrices) == element_count
+    assert sum(t.size_bytes for t in matrices) == row_bytes(type_name, element_count)
 
 
 @pytest.mark.engine

@@ -13,7 +13,7 @@ from harness.errors import CouldNotRunError
 from harness.measure import sensors
 from harness.measure.child import Limits, run_child
 from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
-from harness.measure.tiny_model import TinyShape, write_tiny
+from harness.measure.tiny_model import tiny_shape, write_tiny
 
 JOB = SoakJob(path="x.gguf", scenario=Scenario(), celsius_max=90, battery_percent_min=20)
 
@@ -104,7 +104,7 @@ def soaked(folder, minutes, window_s, cut_s, quota_us):
     """Windows and outcome of a real run; its CPU quota is cut ``cut_s`` after its start."""
     pytest.importorskip("llama_cpp")
     path = folder / "tiny.gguf"
-    write_tiny(path, TinyShape(2, 256, 512, 4, 4, 64, 256), "Q8_0")
+    write_tiny(path, tiny_shape(2, 256, 512, 4, 4), "Q8_0")
     scenario = Scenario(context_tokens=256, thread_count=1)
     job = SoakJob(path=str(path), scenario=scenario, minutes=minutes, window_s=window_s, idle_s=0)
     found: list[Window] = []

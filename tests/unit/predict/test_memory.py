@@ -106,9 +106,7 @@ def test_what_is_repacked_depends_on_the_cpu() -> None:
     ],
 )
 def test_reserved_scratch_is_that_of_the_log(model: str, context: int, mib: float) -> None:
-    size = reserved_compute_bytes(
-        load_model(model).shape, context_tokens=context, ubatch_tokens=512, output_tokens=512, flash_attention=True
-    )
+    size = reserved_compute_bytes(load_model(model).shape, Scenario(context_tokens=context, ubatch_tokens=512))
     assert size / MIB == pytest.approx(mib, rel=0.001)
 
 

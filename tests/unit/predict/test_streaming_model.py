@@ -23,7 +23,7 @@ def test_equal_parts_of_all_layers_by_hand():
     disk, page = 2.18103808e9, 2 * 2**20
     plan = plan_even_split([GB] * 10, 2 * GB, 9 * GB, disk, 0.5)
     assert (plan.streamed_bytes, plan.buffer_bytes, plan.bound) == (2080 * page, 624 * page, "storage")
-    assert len(plan.pinned) == 6  # 5.6 GB stay
+    assert plan.pinned_count == 6  # 5.6 GB stay
     # 2 s of reading and 0.5 s of arithmetic share cores: the cube root of 8 + 0.125
     assert plan.seconds_per_pass == pytest.approx(2.0104, abs=1e-4)
     # 3 tokens a pass at 1.6 times the arithmetic mostly hide in it (cube root of 8 + 0.512); at 5 times they do not
@@ -35,7 +35,7 @@ def test_equal_parts_of_all_layers_by_hand():
 def test_equal_parts_take_fewer_slots_before_giving_up():
     # 8 GB too much: (10 - 2) x 1 GB just does it, and everything is streamed; a byte more does not
     plan = plan_even_split([GB] * 10, 0, 2 * GB + MARGIN, 1e9, 0.5)
-    assert (plan.streamed_bytes, plan.buffer_bytes, plan.pinned) == (10 * GB, 2 * GB, ())
+    assert (plan.streamed_bytes, plan.buffer_bytes, plan.pinned_count) == (10 * GB, 2 * GB, 0)
     assert plan_even_split([GB] * 10, 0, 2 * GB + MARGIN - 1, 1e9, 0.5).bound == "memory"
     assert plan_even_split([GB] * 10, 0, 10 * GB + MARGIN, 1e9, 0.5).streamed_bytes == 0
 
